@@ -1,0 +1,41 @@
+"""What a base model and an adapter are, as plain values. Knows no file, no engine and no tenant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """Weights that adapters modify, and the vLLM settings of every engine that holds them.
+
+    Fields left `None` are left to vLLM's own default. Names follow vLLM's flags (`vllm serve --help`).
+    """
+
+    name: str
+    source: str  # absolute folder, or a hub id such as "meta-llama/Llama-3.1-8B-Instruct"
+    revision: str | None = None  # hub revision; only with a hub id
+    dtype: str = "auto"
+    max_model_len: int | None = None  # tokens, prompt and completion together
+    max_num_seqs: int = 256  # sequences one engine runs at once
+    max_loras: int = 0  # slots per engine; 0 serves the base model alone
+    max_lora_rank: int = 16
+    max_cpu_loras: int = 0  # adapters kept in host memory per engine; >= max_loras
+    tensor_parallel_size: int = 1
+    gpu_memory_utilization: float | None = None  # 0..1
+    kv_cache_bytes: int | None = None  # None: vLLM profiles the GPU; on CPU 1 GiB
+    vllm_args: tuple[str, ...] = ()  # further flags, passed as they are
+
+    @property
+    def serves_adapters(self) -> bool:
+        """Whether engines of this base model are built with LoRA support."""
+        return self.max_loras > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter as declared: a folder in PEFT format that fits one base model."""
+
+    name: str
+    source: str  # absolute folder
+    base_model: str  # name of a BaseModel

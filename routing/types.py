@@ -1,0 +1,122 @@
+"""The values the routing layer passes around: tenants, pools, the fleet, one request and its outcome."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from adapters.types import Adapter, BaseModel
+
+
+class Strategy(StrEnum):
+    """How a pool puts models on replicas."""
+
+    REPLICA_PER_MODEL = "replica-per-model"  # each base model has its own replicas, no adapters
+    MULTI_LORA = "multi-lora"  # one base model, many adapters, selected per request
+
+
+class Isolation(StrEnum):
+    """Whom a tenant may share a replica with."""
+
+    SHARED = "shared"
+    DEDICATED = "dedicated"  # nobody: its pool serves this tenant alone
+
+
+class Band(StrEnum):
+    """Priority band of a tenant: a higher band is served strictly before a lower one."""
+
+    HIGH = "high"
+    STANDARD = "standard"
+    LOW = "low"
+
+    @property
+    def rank(self) -> int:
+        """0 is served first; vLLM's `priority` uses the same direction."""
+        return _BAND_RANK[self]
+
+
+_BAND_RANK = {Band.HIGH: 0, Band.STANDARD: 1, Band.LOW: 2}
+
+
+class Outcome(StrEnum):
+    """How a request ended; every request ends in exactly one."""
+
+    COMPLETED = "completed"
+    REJECTED = "rejected"  # never queued
+    EXPIRED = "expired"  # queued too long
+    CANCELLED = "cancelled"  # the client left
+    FAILED = "failed"  # engine fault
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """Limits of one tenant. A request with n choices or n prompts counts n sequences."""
+
+    max_concurrency: int = 64  # sequences in flight, all models together
+    max_concurrency_per_model: int | None = None  # sequences in flight for one model; None: no such cap
+    max_queued: int = 256  # requests waiting in the gateway
+    queue_timeout_s: float = 30.0  # longest wait in the gateway before the request expires
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Who owns keys and is capped."""
+
+    name: str
+    key_hashes: frozenset[str]  # lower-case hex sha256 of each API key
+    models: dict[str, str]  # alias -> name of an adapter or a base model
+    default_model: str | None = None  # an alias, used when a request names no model
+    band: Band = Band.STANDARD
+    weight: float = 1.0  # share among backlogged tenants of one band
+    caps: Caps = field(default_factory=Caps)
+    isolation: Isolation = Isolation.SHARED
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Replicas alike in base models and settings."""
+
+    name: str
+    strategy: Strategy
+    base_models: tuple[str, ...]
+    replicas: int  # per base model
+    devices: tuple[str, ...]  # CUDA_VISIBLE_DEVICES of each replica in turn; empty: not set
+    tenants: tuple[str, ...]
+
+    @property
+    def replica_models(self) -> tuple[tuple[str, str], ...]:
+        """(replica name, base model) of every replica, in device order."""
+        models = [model for model in self.base_models for _ in range(self.replicas)]
+        return tuple((f"{self.name}-{i}", model) for i, model in enumerate(models))
+
+
+class MetricsAccess(StrEnum):
+    """Who may read the metrics pages, which name every tenant."""
+
+    OPERATOR = "operator"  # bearer of an operator key
+    LOOPBACK = "loopback"  # the same, and anybody on this machine
+    OPEN = "open"  # anybody
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """Settings of the gateway that belong to no tenant and no pool."""
+
+    operator_key_hashes: frozenset[str] = frozenset()
+    metrics_access: MetricsAccess = MetricsAccess.OPERATOR
+    max_body_bytes: int = 4 * 2**20
+    body_timeout_s: float = 30.0  # a client has this long to send its whole body
+    stall_timeout_s: float = 60.0  # a client that reads nothing for this long is cancelled
+    slot_wait_s: float = 10.0  # a slot is cleared for an adapter that has waited this long
+    shutdown_grace_s: float = 30.0  # in-flight requests have this long to finish on SIGTERM
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Everything declared in one fleet.yaml, checked and with its sources resolved."""
+
+    base_models: dict[str, BaseModel]
+    adapters: dict[str, Adapter]
+    tenants: dict[str, Tenant]
+    pools: dict[str, Pool]
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
