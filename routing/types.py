@@ -108,7 +108,9 @@ class GatewaySettings:
     body_timeout_s: float = 30.0  # a client has this long to send its whole body
     stall_timeout_s: float = 60.0  # a client that reads nothing for this long is cancelled
     slot_wait_s: float = 10.0  # a slot is cleared for an adapter that has waited this long
+    request_timeout_s: float = 600.0  # an engine has this long to finish a request
     shutdown_grace_s: float = 30.0  # in-flight requests have this long to finish on SIGTERM
+    log_requests: bool = True  # one JSON line per request on standard error
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +122,31 @@ class Fleet:
     tenants: dict[str, Tenant]
     pools: dict[str, Pool]
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What one model name means for one tenant."""
+
+    tenant: str
+    model: str  # the tenant's alias for it
+    adapter: str | None  # None: the base model itself
+    base_model: str
+    pool: str
+
+    @property
+    def engine_model(self) -> str:
+        """The name the engine knows it by."""
+        return self.adapter or self.base_model
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the scheduler needs to know of one request."""
+
+    id: str
+    target: Target
+    sequences: int  # choices times prompts: what it occupies in an engine
+    prompt_tokens: int  # estimated from its size
+    arrived_s: float  # monotonic
+    failed_on: frozenset[str] = frozenset()  # replicas that broke under it

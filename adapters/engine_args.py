@@ -1,0 +1,46 @@
+"""Which flags does an engine get for a base model? Pure; the only place that knows vLLM's flags."""
+
+from __future__ import annotations
+
+from adapters.types import BaseModel
+
+
+def engine_args(model: BaseModel, *, shutdown_grace_s: float) -> list[str]:
+    """List `vllm serve` flags for one engine of a base model (vLLM 0.32)."""
+    flags: dict[str, object | None] = {
+        "--model": model.source,
+        "--served-model-name": model.name,
+        "--revision": model.revision,
+        "--dtype": model.dtype,
+        "--max-model-len": model.max_model_len,
+        "--max-num-seqs": model.max_num_seqs,
+        "--tensor-parallel-size": model.tensor_parallel_size,
+        "--gpu-memory-utilization": model.gpu_memory_utilization,
+        "--kv-cache-memory-bytes": model.kv_cache_bytes,
+        # EngineCore gets SIGTERM together with the worker; without this it drops what is in flight.
+        "--shutdown-timeout": int(shutdown_grace_s),
+        # The gateway writes every request's priority from the tenant's band; under fcfs vLLM refuses it.
+        "--scheduling-policy": "priority",
+    }
+    if model.serves_adapters:
+        flags |= {
+            "--max-loras": model.max_loras,
+            "--max-lora-rank": model.max_lora_rank,
+            "--max-cpu-loras": max(model.max_cpu_loras, model.max_loras),
+        }
+    argv = [part for flag, value in flags.items() if value is not None for part in (flag, str(value))]
+    argv += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
+    if model.serves_adapters:
+        argv.append("--enable-lora")
+    return [*argv, *model.vllm_args]
+
+
+def engine_environment(model: BaseModel, *, on_cpu: bool) -> dict[str, str]:
+    """Environment vLLM reads at import; what the operator has set already wins over it."""
+    environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if model.source.startswith("/"):
+        environment["HF_HUB_OFFLINE"] = "1"  # a local model never asks a hub
+    if on_cpu:
+        environment["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB, where kv_cache_gib is not given
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # engines on one machine share its cores
+    return environment

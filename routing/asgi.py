@@ -1,0 +1,140 @@
+"""One HTTP exchange over ASGI: its headers, a bounded body, an answer. Knows nothing of tenants or models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from routing.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    InvalidRequest,
+    MethodNotAllowed,
+    UnsupportedMediaType,
+)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+HeaderList = list[tuple[bytes, bytes]]
+
+JSON = (b"content-type", b"application/json")
+
+
+class ClientGone(Exception):
+    """The client left before its request was read."""
+
+
+@dataclass(slots=True)
+class Headers:
+    """The few request headers the gateway reads; all others go no further."""
+
+    authorization: list[str] = field(default_factory=list)
+    content_type: str | None = None
+    content_length: int | None = None
+    request_id: str | None = None
+    forwarded: bool = False
+
+    @classmethod
+    def of(cls, scope: Scope) -> Headers:
+        """Read them from an ASGI scope."""
+        headers = cls()
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                headers.authorization.append(value.decode("latin-1"))
+            elif name == b"content-type":
+                headers.content_type = value.decode("latin-1")
+            elif name == b"content-length":
+                headers.content_length = int(value) if value.isdigit() else None
+            elif name == b"x-request-id":
+                headers.request_id = value.decode("latin-1")
+            elif name in (b"forwarded", b"x-forwarded-for"):
+                headers.forwarded = True
+        return headers
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One HTTP request and the way to answer it."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    headers: Headers
+    answer_headers: HeaderList = field(default_factory=list)  # go on every answer
+
+    @property
+    def path(self) -> str:
+        """Decoded path of the request."""
+        return str(self.scope["path"])
+
+    def require_method(self, method: str) -> None:
+        """Raise `MethodNotAllowed` for any other method."""
+        if self.scope["method"] != method:
+            raise MethodNotAllowed(f"Only {method} is allowed here.")
+
+    def require_json(self) -> None:
+        """Raise `UnsupportedMediaType` where the client says that its body is something else."""
+        media_type = (self.headers.content_type or "application/json").partition(";")[0].strip().lower()
+        if media_type != "application/json":
+            raise UnsupportedMediaType("The body must be sent as `content-type: application/json`.")
+
+    def bearer(self) -> str | None:
+        """Return the one bearer token of the request. Raises `InvalidRequest` where there are several."""
+        if len(self.headers.authorization) > 1:
+            raise InvalidRequest("Send one Authorization header, not several.", code="ambiguous_api_key")
+        scheme, _, token = (self.headers.authorization or [""])[0].partition(" ")
+        return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+    async def read_body(self, *, limit_bytes: int, timeout_s: float) -> bytes:
+        """Read the whole body.
+
+        Raises `BodyTooLarge` as soon as it is known to be, `BodyTimeout`, or `ClientGone`.
+        """
+        declared_bytes = self.headers.content_length
+        if declared_bytes is not None and declared_bytes > limit_bytes:
+            raise _too_large(limit_bytes)
+        try:
+            async with asyncio.timeout(timeout_s):
+                message = await self.receive()
+                if message.get("more_body") or message["type"] != "http.request":
+                    return await self._read_rest(message, limit_bytes)
+                body = message.get("body", b"")
+        except TimeoutError:
+            raise BodyTimeout(f"The request body did not arrive within {timeout_s:g} s.") from None
+        if len(body) > limit_bytes:
+            raise _too_large(limit_bytes)
+        return bytes(body)
+
+    async def begin(self, status: int, headers: HeaderList) -> None:
+        """Send status and headers."""
+        headers = [*headers, *self.answer_headers]
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def send_body(self, data: bytes, *, more: bool) -> None:
+        """Send a part of the body; waits while the client takes no more."""
+        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
+        """Send a whole answer."""
+        await self.begin(status, [*headers, (b"content-length", b"%d" % len(body))])
+        await self.send_body(body, more=False)
+
+    async def _read_rest(self, message: Message, limit_bytes: int) -> bytes:
+        body = bytearray()
+        while True:
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            body += message.get("body", b"")
+            if len(body) > limit_bytes:
+                raise _too_large(limit_bytes)
+            if not message.get("more_body"):
+                return bytes(body)
+            message = await self.receive()
+
+
+def _too_large(limit_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body is larger than {limit_bytes} bytes, the most this service takes.")

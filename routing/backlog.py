@@ -1,0 +1,73 @@
+"""Who waits for a replica, and in what order? Per tenant and adapter a FIFO, bands strictly first.
+
+Pure structure: it knows no replica and no clock. Between tenants the caller's counters decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from routing.types import Request
+
+T = TypeVar("T")
+FlowKey = tuple[str, str]  # (tenant, engine model)
+
+
+class Backlog(Generic[T]):
+    """Waiting entries of one pool; every entry is in at most once."""
+
+    def __init__(self, request_of: Callable[[T], Request], band_rank: dict[str, int]) -> None:
+        self._request_of = request_of
+        self._band_rank = band_rank
+        self._flows: dict[FlowKey, dict[T, None]] = {}  # a dict keeps order and removes in O(1)
+
+    def __len__(self) -> int:
+        return sum(len(flow) for flow in self._flows.values())
+
+    def __bool__(self) -> bool:
+        return bool(self._flows)
+
+    def __iter__(self) -> Iterator[T]:
+        return (entry for flow in self._flows.values() for entry in flow)
+
+    @property
+    def tenants(self) -> set[str]:
+        """Tenants that have something waiting."""
+        return {tenant for tenant, _ in self._flows}
+
+    def push(self, entry: T, *, front: bool = False) -> None:
+        """Add an entry behind those of its flow, or before them when it has waited once already."""
+        flow = self._flows.setdefault(self._flow_key(entry), {})
+        if front and flow:
+            rest = dict(flow)
+            flow.clear()
+            flow[entry] = None
+            flow.update(rest)
+        else:
+            flow[entry] = None
+
+    def remove(self, entry: T) -> bool:
+        """Take an entry out, wherever it stands; False where it was not waiting."""
+        key = self._flow_key(entry)
+        flow = self._flows.get(key)
+        if flow is None or entry not in flow:
+            return False
+        del flow[entry]
+        if not flow:
+            del self._flows[key]
+        return True
+
+    def heads(self, service: Callable[[str], float]) -> list[T]:
+        """List the first entry of every flow: higher band first, then least served tenant, then oldest."""
+
+        def order(head: T) -> tuple[int, float, float]:
+            request = self._request_of(head)
+            tenant = request.target.tenant
+            return self._band_rank[tenant], service(tenant), request.arrived_s
+
+        return sorted((next(iter(flow)) for flow in self._flows.values()), key=order)
+
+    def _flow_key(self, entry: T) -> FlowKey:
+        target = self._request_of(entry).target
+        return target.tenant, target.engine_model

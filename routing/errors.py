@@ -1,0 +1,155 @@
+"""Everything a client can be told instead of an answer, and how OpenAI clients see it.
+
+    RequestError
+    |-- InvalidRequest        400  the request is wrong; sending it again cannot help
+    |-- InvalidKey            401  no key, or one nobody owns
+    |-- ModelNotFound         404  unknown and forbidden names alike, so that names do not leak
+    |-- RouteNotFound         404
+    |-- MethodNotAllowed      405
+    |-- BodyTimeout           408  the body did not arrive in time
+    |-- BodyTooLarge          413
+    |-- UnsupportedMediaType  415
+    |-- CapReached            429  one of the tenant's caps; says which
+    |-- EngineFailed          502  an engine broke while it worked on this request
+    |-- Unavailable           503  nobody can serve this now
+    `-- EngineTimeout         504  an engine took longer than the gateway waits
+
+The body is OpenAI's `{"error": {message, type, param, code}}`, so every OpenAI client raises its own
+typed exception. Statuses 408, 429 and 5xx are retried by the `openai` package, which honours `Retry-After`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+
+class RequestError(Exception):
+    """A request that gets an error instead of an answer."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    default_code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Retry advice; `retry-after` is whole seconds (RFC 9110), `retry-after-ms` is read by `openai`."""
+        if self.retry_after_s is None:
+            return []
+        whole_s = max(1, math.ceil(self.retry_after_s))
+        milliseconds = max(1, math.ceil(self.retry_after_s * 1000))
+        return [(b"retry-after", b"%d" % whole_s), (b"retry-after-ms", b"%d" % milliseconds)]
+
+
+class InvalidRequest(RequestError):
+    """The request is wrong; sending it again cannot help."""
+
+    status = 400
+    type = "invalid_request_error"
+    default_code = "invalid_request"
+
+
+class InvalidKey(RequestError):
+    """No key, or one nobody owns."""
+
+    status = 401
+    type = "authentication_error"
+    default_code = "invalid_api_key"
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """RFC 9110: a 401 names the scheme that would be accepted."""
+        return [(b"www-authenticate", b"Bearer")]
+
+
+class ModelNotFound(RequestError):
+    """The model does not exist, or not for this caller."""
+
+    status = 404
+    type = "invalid_request_error"
+    default_code = "model_not_found"
+
+
+class RouteNotFound(RequestError):
+    """No such path."""
+
+    status = 404
+    type = "invalid_request_error"
+    default_code = "unknown_url"
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, the method does not."""
+
+    status = 405
+    type = "invalid_request_error"
+    default_code = "method_not_allowed"
+
+
+class BodyTimeout(RequestError):
+    """The client did not finish sending its body."""
+
+    status = 408
+    type = "invalid_request_error"
+    default_code = "body_timeout"
+
+
+class BodyTooLarge(RequestError):
+    """The body is larger than the gateway takes."""
+
+    status = 413
+    type = "invalid_request_error"
+    default_code = "body_too_large"
+
+
+class UnsupportedMediaType(RequestError):
+    """The body is not JSON by its own account."""
+
+    status = 415
+    type = "invalid_request_error"
+    default_code = "unsupported_media_type"
+
+
+class CapReached(RequestError):
+    """One of the tenant's caps is reached."""
+
+    status = 429
+    type = "rate_limit_error"
+    default_code = "cap_reached"
+
+
+class EngineFailed(RequestError):
+    """An engine broke while it worked on this request."""
+
+    status = 502
+    default_code = "engine_failed"
+
+
+class Unavailable(RequestError):
+    """Nobody can serve this now."""
+
+    status = 503
+    type = "service_unavailable_error"
+    default_code = "unavailable"
+
+
+class EngineTimeout(RequestError):
+    """An engine took longer than the gateway waits."""
+
+    status = 504
+    type = "timeout_error"
+    default_code = "engine_timeout"

@@ -1,0 +1,296 @@
+"""One request's trip: granted a replica, sent, relayed, settled. Whatever ends it, it is settled here, once.
+
+Failover to another replica happens only while nothing has been sent to the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import aiohttp
+
+from adapters import protocol
+from routing import wire
+from routing.asgi import JSON, Exchange, HeaderList
+from routing.dispatcher import Dispatcher, Ticket
+from routing.errors import EngineFailed, EngineTimeout, InvalidRequest, RequestError, Unavailable
+from routing.record import Record
+from routing.replicas import ReplicaClient
+from routing.stream import EventStream
+from routing.types import Outcome
+
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for it; only ever logged and counted
+EVENT_STREAM: HeaderList = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold events back
+]
+
+
+class Abort(StrEnum):
+    """Why a flight is ended from outside."""
+
+    CLIENT_GONE = "client_gone"
+    CLIENT_STALLED = "client_stalled"  # reads nothing, but stays
+    ENGINE_TIMEOUT = "engine_timeout"
+    SHUTTING_DOWN = "shutting_down"
+
+
+class ReplicaBroken(Exception):
+    """The replica failed before it answered; another one may be asked."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the answer to the client is."""
+
+    status: int | None = None  # once the answer has begun
+    first_byte_s: float | None = None
+    sending_since_s: float | None = None  # while the client's connection takes no more
+    finished: bool = False
+
+
+class Flight:
+    """Carries one admitted request from its ticket to its settlement."""
+
+    def __init__(
+        self,
+        call: wire.Call,
+        ticket: Ticket,
+        body: bytes,
+        exchange: Exchange,
+        dispatcher: Dispatcher,
+        clients: dict[str, ReplicaClient],
+        clock: Callable[[], float],
+    ) -> None:
+        """`body` is what the engine gets."""
+        self.call = call
+        self.ticket = ticket
+        self.target = ticket.request.target
+        self.progress = Progress()
+        self._body = body
+        self._exchange = exchange
+        self._dispatcher = dispatcher
+        self._clients = clients
+        self._clock = clock
+        self._abort: Abort | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stream: EventStream | None = None
+        self._usage: wire.TokenUsage | None = None
+        self._replica: str | None = None
+        self._attempts = 0
+        self._queued_s: float | None = None
+
+    def abort(self, reason: Abort) -> None:
+        """End the flight; the first reason counts."""
+        if self._abort is None and self._task is not None:
+            self._abort = reason
+            self._task.cancel()
+
+    async def fly(self) -> Record:
+        """Answer the client and settle the ticket. Never raises, except when cancelled by a stranger."""
+        self._task = asyncio.current_task()
+        watcher = asyncio.create_task(self._watch_client())
+        outcome, error = Outcome.FAILED, None
+        try:
+            try:
+                await self._run()
+                outcome = Outcome.COMPLETED
+            except asyncio.CancelledError:
+                if self._abort is None or self._task is None:
+                    raise
+                self._task.uncancel()
+                outcome, error = _ABORTED[self._abort]
+            except RequestError as failure:
+                outcome, error = _outcome_of(failure), failure
+            if error is not None:
+                await self._tell(error)
+        except OSError:  # the connection broke under us while we told the client
+            pass
+        finally:
+            watcher.cancel()
+            usage = self._tokens()
+            self._dispatcher.settle(
+                self.ticket,
+                outcome,
+                prompt_tokens=usage.prompt_tokens,
+                completion_tokens=usage.completion_tokens,
+            )
+        return self._record(outcome, error, usage)
+
+    # -- to the engine -------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Ask replicas until one answers. Raises `RequestError`."""
+        while True:
+            replica = await self.ticket.granted
+            self._queued_s = self.ticket.queued_s
+            self._replica = replica.name
+            self._attempts += 1
+            try:
+                await self._ask(self._clients[replica.name])
+                return
+            except ReplicaBroken as error:
+                if isinstance(error.__cause__, aiohttp.ClientConnectorError) or error.__cause__ is None:
+                    self._dispatcher.set_ready(replica.name, False)  # until a probe says otherwise
+                self._dispatcher.give_back(self.ticket)
+
+    async def _ask(self, client: ReplicaClient) -> None:
+        # Never the client's: two tenants may send the same one, and vLLM makes its own ids from it.
+        headers = {"x-request-id": uuid.uuid4().hex}
+        if self.target.adapter is not None:
+            headers[protocol.ADAPTER_HEADER] = self.target.adapter
+        try:
+            async with client.post(self.call.kind, self._body, headers) as response:
+                await self._check(response)
+                if self.call.stream and response.content_type == "text/event-stream":
+                    await self._relay_stream(response)
+                else:
+                    await self._relay_whole(response)
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            if self.progress.status is None:
+                raise ReplicaBroken from error
+            raise EngineFailed("The engine failed while it was answering.") from error
+
+    async def _check(self, response: aiohttp.ClientResponse) -> None:
+        """Raise what an answer other than 200 means."""
+        if response.status == 200:
+            return
+        fault = response.headers.get(protocol.FAULT_HEADER)
+        body = await response.read()
+        if fault == protocol.FAULT_ENGINE:
+            raise ReplicaBroken
+        if fault == protocol.FAULT_ADAPTER:
+            raise Unavailable(
+                f"The model `{self.target.model}` cannot be loaded at the moment.",
+                code="adapter_unavailable",
+                retry_after_s=30.0,
+            )
+        if response.status == 404:
+            raise InvalidRequest(
+                f"The model `{self.target.model}` does not serve {self.call.kind}.",
+                code="unsupported_endpoint",
+            )
+        if 400 <= response.status < 500:
+            raise wire.engine_refusal(response.status, body, self.target)
+        raise EngineFailed("The engine failed on this request.", retry_after_s=1.0)
+
+    # -- to the client -------------------------------------------------------------------------------------
+
+    async def _relay_whole(self, response: aiohttp.ClientResponse) -> None:
+        body = await response.read()
+        self._usage = wire.usage_in(body)
+        body = wire.rename_model(body, self.target)
+        length = (b"content-length", b"%d" % len(body))
+        await self._begin(200, [JSON, length])
+        await self._send_body(body, more=False)
+
+    async def _relay_stream(self, response: aiohttp.ClientResponse) -> None:
+        stream = self._stream = EventStream(self.call, self.target)
+        async for chunk in response.content.iter_any():
+            events = stream.feed(chunk)
+            if events:
+                if self.progress.status is None:
+                    await self._begin(200, EVENT_STREAM)
+                await self._send_body(events, more=True)
+            if stream.failed:
+                break
+        if stream.failed or not stream.complete:
+            if self.progress.status is None:
+                raise ReplicaBroken from ConnectionResetError("the stream ended before its first event")
+            raise EngineFailed("The engine failed while it was answering.")
+        await self._send_body(b"", more=False)
+
+    async def _begin(self, status: int, headers: HeaderList) -> None:
+        self.progress.status = status
+        self.progress.first_byte_s = self._clock() - self.ticket.request.arrived_s
+        own = [
+            (b"x-tenantry-replica", (self._replica or "").encode()),
+            (b"x-tenantry-queue-ms", b"%d" % round(1000 * (self._queued_s or 0.0))),
+        ]
+        await self._exchange.begin(status, [*headers, *own])
+
+    async def _send_body(self, data: bytes, *, more: bool) -> None:
+        """Send; meanwhile the sweep can see how long the client has not been taking anything."""
+        self.progress.sending_since_s = self._clock()
+        await self._exchange.send_body(data, more=more)
+        self.progress.sending_since_s = None
+        self.progress.finished = not more
+
+    async def _tell(self, error: RequestError) -> None:
+        """Give the client the error: as the answer, or as the last event of a stream that has begun."""
+        body = wire.error_body(error)
+        if self.progress.status is None:
+            self.progress.status = error.status
+            await self._exchange.respond(error.status, [JSON, *error.headers], body)
+        elif not self.progress.finished:
+            await self._send_body(b"data: " + body + b"\n\n", more=False)
+
+    async def _watch_client(self) -> None:
+        with contextlib.suppress(OSError):
+            while (await self._exchange.receive())["type"] != "http.disconnect":
+                pass
+        if not self.progress.finished:
+            self.abort(Abort.CLIENT_GONE)
+
+    # -- the end -------------------------------------------------------------------------------------------
+
+    def _tokens(self) -> wire.TokenUsage:
+        if self._usage is not None:
+            return self._usage
+        if self._stream is None:
+            return wire.TokenUsage()
+        if self._stream.usage is not None:
+            return self._stream.usage
+        return wire.TokenUsage(self.ticket.request.prompt_tokens, self._stream.completion_tokens())
+
+    def _record(self, outcome: Outcome, error: RequestError | None, usage: wire.TokenUsage) -> Record:
+        if outcome is Outcome.CANCELLED:
+            status, reason = CLIENT_CLOSED_REQUEST, str(self._abort)
+        else:
+            status, reason = self.progress.status or 500, error.code if error else ""
+        return Record(
+            request_id=self.ticket.request.id,
+            target=self.target,
+            outcome=outcome,
+            status=status,
+            reason=reason,
+            replica=self._replica,
+            stream=self.call.stream,
+            queue_s=self._queued_s,
+            first_byte_s=self.progress.first_byte_s,
+            total_s=self._clock() - self.ticket.request.arrived_s,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            attempts=self._attempts,
+        )
+
+
+_ABORTED: dict[Abort, tuple[Outcome, RequestError | None]] = {
+    Abort.CLIENT_GONE: (Outcome.CANCELLED, None),
+    Abort.CLIENT_STALLED: (Outcome.CANCELLED, None),
+    Abort.ENGINE_TIMEOUT: (
+        Outcome.FAILED,
+        EngineTimeout("The engine did not finish in time.", retry_after_s=1.0),
+    ),
+    Abort.SHUTTING_DOWN: (
+        Outcome.FAILED,
+        Unavailable(
+            "The service shut down before the answer was complete.", code="shutting_down", retry_after_s=5.0
+        ),
+    ),
+}
+
+
+def _outcome_of(error: RequestError) -> Outcome:
+    """A request the engine refuses was served its refusal; a queue timeout expired; all else is a fault."""
+    if isinstance(error, InvalidRequest):
+        return Outcome.COMPLETED
+    if error.code == "queue_timeout":
+        return Outcome.EXPIRED
+    return Outcome.FAILED

@@ -1,0 +1,330 @@
+"""The ASGI application clients talk to: who calls, and what may they see? OpenAI's routes and errors.
+
+A raw application, since a framework's layers would cost more than all of its work. Scheduling is the
+dispatcher's, a request's trip is the flight's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+
+import aiohttp
+import orjson
+
+from routing import keys, wire
+from routing.admission import Rejection
+from routing.asgi import JSON, ClientGone, Exchange, Headers, Receive, Scope, Send
+from routing.dispatcher import Dispatcher, Ticket
+from routing.errors import (
+    CapReached,
+    InvalidKey,
+    InvalidRequest,
+    ModelNotFound,
+    RequestError,
+    RouteNotFound,
+    Unavailable,
+)
+from routing.flight import CLIENT_CLOSED_REQUEST, Abort, Flight
+from routing.metrics import CONTENT_TYPE, GatewayMetrics
+from routing.record import Record
+from routing.replicas import Address, ReplicaClient
+from routing.scheduling.state import ReplicaState
+from routing.tenants import Directory
+from routing.types import Fleet, MetricsAccess, Outcome, Request, Target, Tenant
+
+PROBE_INTERVAL_S = 1.0
+SWEEP_INTERVAL_S = 0.25
+MODELS_PATH = "/v1/models"
+METRICS_PATH = "/metrics"
+log = logging.getLogger("tenantry.gateway")
+request_log = logging.getLogger("tenantry.request")
+
+
+class Gateway:
+    """Serves a fleet to its tenants."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        addresses: Callable[[], Mapping[str, str]],
+        *,
+        secret: bytes,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`addresses` gives replica name -> URL; it is called at start, when they are known."""
+        self._settings = fleet.gateway
+        self._addresses = addresses
+        self._token = keys.internal_token(secret)
+        self._salts = {tenant: keys.cache_salt(secret, tenant) for tenant in fleet.tenants}
+        self._clock = clock
+        self._directory = Directory(fleet)
+        self.dispatcher = Dispatcher(fleet, replica_states(fleet), clock=clock)
+        self.metrics = GatewayMetrics(self.dispatcher)
+        self._clients: dict[str, ReplicaClient] = {}
+        self._flights: set[Flight] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._created = int(time.time())  # OpenAI wants a model's creation time
+        self._pools_not_ready = set(fleet.pools)
+
+    # -- lifecycle -----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect to the replicas and begin probing them; returns at once."""
+        for name, url in self._addresses().items():
+            self._clients[name] = ReplicaClient(name, Address.parse(url), self._token)
+        missing = self.dispatcher.replicas.keys() - self._clients.keys()
+        if missing:
+            raise RuntimeError(f"no address is known for {', '.join(sorted(missing))}")
+        self._tasks = [asyncio.create_task(self._probe(client)) for client in self._clients.values()]
+        self._tasks.append(asyncio.create_task(self._sweep()))
+
+    async def stop(self) -> None:
+        """Stop probing and close the connections; requests have ended by now."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for client in self._clients.values():
+            await client.close()
+
+    def drain(self) -> None:
+        """Begin to shut down: refuse what is queued or new, end what still runs after the grace period."""
+        self.dispatcher.drain()
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._settings.shutdown_grace_s, self._abort_flights, Abort.SHUTTING_DOWN)
+
+    def is_ready(self) -> bool:
+        """Whether every pool has been ready once and any replica is ready now. Never raises."""
+        return not self._pools_not_ready and any(r.ready for r in self.dispatcher.replicas.values())
+
+    # -- requests ------------------------------------------------------------------------------------------
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = Headers.of(scope)
+        request_id = wire.sane_request_id(headers.request_id) or uuid.uuid4().hex
+        exchange = Exchange(scope, receive, send, headers, [(b"x-request-id", request_id.encode())])
+        try:
+            await self._route(exchange, request_id)
+        except RequestError as error:
+            self.metrics.refused(error.status, error.code)
+            await _refuse(exchange, error)
+        except ClientGone:
+            self.metrics.refused(CLIENT_CLOSED_REQUEST, Abort.CLIENT_GONE)
+        except Exception:  # BentoML would leave the client without an answer until its timeout
+            log.exception("request %s met an error in the gateway", request_id)
+            with contextlib.suppress(Exception):
+                await _refuse(exchange, RequestError("The gateway met an error of its own."))
+
+    async def _route(self, exchange: Exchange, request_id: str) -> None:
+        path = exchange.path
+        if path in _ENDPOINTS:
+            exchange.require_method("POST")
+            await self._infer(exchange, self._authenticate(exchange), _ENDPOINTS[path], request_id)
+        elif path == MODELS_PATH or path.startswith(MODELS_PATH + "/"):
+            exchange.require_method("GET")
+            payload = self._describe_models(self._authenticate(exchange), path[len(MODELS_PATH) + 1 :])
+            await exchange.respond(200, [JSON], orjson.dumps(payload))
+        elif path == METRICS_PATH or path.startswith(METRICS_PATH + "/"):
+            exchange.require_method("GET")
+            self._authorize_metrics(exchange)
+            page = await self._metrics_page(path[len(METRICS_PATH) + 1 :])
+            await exchange.respond(200, [(b"content-type", CONTENT_TYPE)], page)
+        else:
+            raise RouteNotFound("There is no such route.")
+
+    async def _infer(self, exchange: Exchange, tenant: Tenant, kind: wire.Kind, request_id: str) -> None:
+        arrived_s = self._clock()
+        exchange.require_json()
+        body = await exchange.read_body(
+            limit_bytes=self._settings.max_body_bytes, timeout_s=self._settings.body_timeout_s
+        )
+        call = wire.parse(kind, body)
+        target = self._directory.resolve(tenant, call.model)
+        if target is None:
+            raise _unknown_model(call.model)
+        exchange.answer_headers += _target_headers(target)
+        request = Request(request_id, target, call.sequences, call.prompt_tokens, arrived_s)
+        try:
+            ticket = self._submit(request)
+        except RequestError as error:
+            self._settled(Record(request_id, target, Outcome.REJECTED, error.status, error.code))
+            await _refuse(exchange, error)
+            return
+        for_engine = wire.for_engine(
+            call, target, cache_salt=self._salts[tenant.name], priority=tenant.band.rank
+        )
+        flight = Flight(call, ticket, for_engine, exchange, self.dispatcher, self._clients, self._clock)
+        self._flights.add(flight)
+        try:
+            self._settled(await flight.fly())
+        finally:
+            self._flights.discard(flight)
+
+    def _submit(self, request: Request) -> Ticket:
+        """Hand the request to the dispatcher. Raises `CapReached` or `Unavailable`."""
+        decision = self.dispatcher.submit(request)
+        if isinstance(decision, Rejection):
+            raise _cap_reached(decision, request)
+        return decision
+
+    def _settled(self, record: Record) -> None:
+        self.metrics.settled(record)
+        if self._settings.log_requests:
+            request_log.info("%s", record)  # rendered only where somebody listens
+
+    def _authenticate(self, exchange: Exchange) -> Tenant:
+        key = exchange.bearer()
+        tenant = self._directory.authenticate(key) if key else None
+        if tenant is None:
+            raise InvalidKey(
+                "The API key is not valid." if key else "Send your API key as `Authorization: Bearer <key>`."
+            )
+        return tenant
+
+    def _describe_models(self, tenant: Tenant, name: str) -> wire.Payload:
+        """List the caller's models, or describe the one that is named. Raises `ModelNotFound`."""
+        if not name:
+            cards = [wire.model_card(t, self._created) for t in self._directory.targets(tenant)]
+            return {"object": "list", "data": cards}
+        target = self._directory.resolve(tenant, name)
+        if target is None:
+            raise _unknown_model(name)
+        return wire.model_card(target, self._created)
+
+    # -- metrics -------------------------------------------------------------------------------------------
+
+    def _authorize_metrics(self, exchange: Exchange) -> None:
+        """Let the operator in; the pages name every tenant. Raises `InvalidKey`."""
+        access = self._settings.metrics_access
+        if access is MetricsAccess.OPEN:
+            return
+        if access is MetricsAccess.LOOPBACK and _is_local(exchange):
+            return
+        key = exchange.bearer()
+        if key is None or not self._directory.is_operator(key):
+            raise InvalidKey("Metrics need an operator key (gateway.operator_keys in fleet.yaml).")
+
+    async def _metrics_page(self, replica: str) -> bytes:
+        """The gateway's own page, or vLLM's page of one replica. Raises `RouteNotFound`, `Unavailable`."""
+        if not replica:
+            return self.metrics.page()
+        client = self._clients.get(replica)
+        if client is None:
+            raise RouteNotFound("There is no such replica.")
+        try:
+            return await client.metrics()
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            raise Unavailable("The replica does not answer.", retry_after_s=5.0) from None
+
+    # -- background ----------------------------------------------------------------------------------------
+
+    async def _probe(self, client: ReplicaClient) -> None:
+        """Keep the dispatcher's picture of one replica's readiness current."""
+        replica = self.dispatcher.replicas[client.name]
+        while True:
+            ready = await client.is_ready()
+            if ready != replica.ready:
+                log.info("replica %s is %s", replica.name, "ready" if ready else "not ready")
+            self.dispatcher.set_ready(replica.name, ready)
+            if ready:
+                self._pools_not_ready.discard(replica.pool)
+            await asyncio.sleep(PROBE_INTERVAL_S)
+
+    async def _sweep(self) -> None:
+        """Apply every deadline. One timer for all requests costs less than one for each."""
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+            self.dispatcher.sweep()
+            now = self._clock()
+            for flight in list(self._flights):
+                reason = self._overdue(flight, now)
+                if reason is not None:
+                    flight.abort(reason)
+
+    def _overdue(self, flight: Flight, now: float) -> Abort | None:
+        sending_since_s = flight.progress.sending_since_s
+        if sending_since_s is not None and now - sending_since_s > self._settings.stall_timeout_s:
+            return Abort.CLIENT_STALLED
+        granted_s = flight.ticket.granted_s
+        if granted_s is not None and now - granted_s > self._settings.request_timeout_s:
+            return Abort.ENGINE_TIMEOUT
+        return None
+
+    def _abort_flights(self, reason: Abort) -> None:
+        for flight in list(self._flights):
+            flight.abort(reason)
+
+
+def replica_states(fleet: Fleet) -> list[ReplicaState]:
+    """One state for each replica the fleet declares."""
+    states = []
+    for pool in fleet.pools.values():
+        for name, base_model in pool.replica_models:
+            model = fleet.base_models[base_model]
+            state = ReplicaState(
+                name=name,
+                pool=pool.name,
+                base_model=base_model,
+                slots=model.max_loras,
+                max_sequences=model.max_num_seqs,
+                max_resident=model.max_cpu_loras,
+            )
+            states.append(state)
+    return states
+
+
+_ENDPOINTS: dict[str, wire.Kind] = {kind.value: kind for kind in wire.Kind}
+
+
+async def _refuse(exchange: Exchange, error: RequestError) -> None:
+    await exchange.respond(error.status, [JSON, *error.headers], wire.error_body(error))
+
+
+def _target_headers(target: Target) -> list[tuple[bytes, bytes]]:
+    headers = [(b"x-tenantry-model", target.model.encode())]
+    if target.adapter is not None:
+        headers.append((b"x-tenantry-adapter", target.adapter.encode()))
+    return headers
+
+
+def _unknown_model(name: str | None) -> RequestError:
+    if name is None:
+        return InvalidRequest(
+            "Name a model: this API key has no default model.",
+            param="model",
+            code="missing_required_parameter",
+        )
+    return ModelNotFound(f"The model `{name[:100]}` does not exist.", param="model")
+
+
+def _cap_reached(rejection: Rejection, request: Request) -> RequestError:
+    cap, limit = rejection.cap, rejection.limit
+    if rejection.retry_after_s is None:
+        return InvalidRequest(
+            f"The request asks for {request.sequences} sequences at once; {cap} allows {limit}.",
+            param="n",
+            code=cap,
+        )
+    return CapReached(
+        f"The cap {cap} of {limit} is reached for `{request.target.model}`.",
+        code=cap,
+        retry_after_s=rejection.retry_after_s,
+    )
+
+
+def _is_local(exchange: Exchange) -> bool:
+    """Whether the peer is on this machine and not a proxy that speaks for somebody else."""
+    client = exchange.scope.get("client")
+    if client is None or exchange.headers.forwarded:
+        return False
+    try:
+        return ipaddress.ip_address(client[0]).is_loopback
+    except ValueError:
+        return False

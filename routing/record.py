@@ -1,0 +1,60 @@
+"""How did one request go? What its log line and its metrics are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from routing.types import Outcome, Target
+
+
+@dataclass(slots=True)
+class Record:
+    """How one request went; written once, when it is settled."""
+
+    request_id: str
+    target: Target
+    outcome: Outcome
+    status: int  # HTTP status sent, or 499 where the client left first
+    reason: str = ""  # error code or cap; empty for a completed request
+    replica: str | None = None
+    stream: bool = False
+    queue_s: float | None = None  # arrival to the last grant
+    first_byte_s: float | None = None  # arrival to the first byte of the answer
+    total_s: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    attempts: int = 0
+
+    @property
+    def token_s(self) -> float | None:
+        """Time per output token after the first; only a stream shows it."""
+        if not self.stream or self.first_byte_s is None or self.completion_tokens < 2:
+            return None
+        return (self.total_s - self.first_byte_s) / (self.completion_tokens - 1)
+
+    def __str__(self) -> str:
+        """One line of JSON. Holds no prompt, no key and no text of the client but a checked request id."""
+        line = {
+            "request_id": self.request_id,
+            "tenant": self.target.tenant,
+            "model": self.target.model,
+            "adapter": self.target.adapter,
+            "replica": self.replica,
+            "outcome": self.outcome,
+            "status": self.status,
+            "reason": self.reason or None,
+            "stream": self.stream,
+            "queue_s": _rounded(self.queue_s),
+            "first_byte_s": _rounded(self.first_byte_s),
+            "total_s": _rounded(self.total_s),
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "attempts": self.attempts,
+        }
+        return orjson.dumps(line).decode()
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)

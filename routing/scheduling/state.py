@@ -1,0 +1,73 @@
+"""What the gateway knows of one replica: what it has given it, and therefore which slots are leased.
+
+Exact, because every request to the replica goes through this gateway. Pure state: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class SlotClearing:
+    """A slot is being cleared: `victim` gets no new request here, the slot it leaves goes to `waiting`."""
+
+    waiting: str
+    victim: str
+
+
+@dataclass(slots=True)
+class ReplicaState:
+    """One replica as the scheduler sees it."""
+
+    name: str
+    pool: str
+    base_model: str
+    slots: int  # vLLM --max-loras; 0: serves no adapter
+    max_sequences: int  # vLLM --max-num-seqs
+    max_resident: int = 0  # vLLM --max-cpu-loras
+    ready: bool = False
+    sequences: int = 0  # in flight, all models
+    leases: dict[str, int] = field(default_factory=dict)  # adapter -> sequences in flight
+    resident: OrderedDict[str, None] = field(default_factory=OrderedDict)  # shadow LRU, newest last
+    clearing: SlotClearing | None = None
+
+    @property
+    def free_slots(self) -> int:
+        """Slots that no adapter in flight holds."""
+        return self.slots - len(self.leases)
+
+    @property
+    def load(self) -> float:
+        """Sequences in flight as a fraction of what the engine runs at once."""
+        return self.sequences / self.max_sequences
+
+    def acquire(self, adapter: str | None, sequences: int) -> None:
+        """Put sequences in flight; the first one of an adapter takes a slot lease."""
+        self.sequences += sequences
+        if adapter is None:
+            return
+        self.leases[adapter] = self.leases.get(adapter, 0) + sequences
+        self.resident[adapter] = None
+        self.resident.move_to_end(adapter)
+        while len(self.resident) > max(self.max_resident, self.slots):
+            self.resident.popitem(last=False)
+        if self.clearing is not None and self.clearing.waiting == adapter:
+            self.clearing = None
+
+    def release(self, adapter: str | None, sequences: int) -> None:
+        """Take sequences out of flight; the last one of an adapter gives the slot lease back."""
+        self.sequences -= sequences
+        if adapter is None:
+            return
+        left = self.leases[adapter] - sequences
+        if left:
+            self.leases[adapter] = left
+        else:
+            del self.leases[adapter]
+
+    def forget_residency(self) -> None:
+        """Drop what a restarted engine no longer holds. Leases stay: their requests still settle."""
+        self.resident.clear()
+        self.clearing = None

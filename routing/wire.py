@@ -1,0 +1,232 @@
+"""What does the client ask, and what may the engine see of it? The only module that knows OpenAI's bodies.
+
+Only what routing needs is read and checked here; every other field goes to vLLM as it came, which validates
+it. Fields by which a client could reach into an engine or another tenant's state are dropped or overwritten.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from routing.errors import InvalidRequest, RequestError
+from routing.types import Target
+
+Payload = dict[str, Any]
+
+
+class Kind(StrEnum):
+    """Which OpenAI endpoint is called; the value is its path."""
+
+    CHAT = "/v1/chat/completions"
+    COMPLETION = "/v1/completions"
+    EMBEDDING = "/v1/embeddings"
+    RESPONSE = "/v1/responses"
+
+
+REQUIRED = {
+    Kind.CHAT: "messages",
+    Kind.COMPLETION: "prompt",
+    Kind.EMBEDDING: "input",
+    Kind.RESPONSE: "input",
+}
+
+# vLLM's additions to OpenAI's bodies that address engine internals (its entrypoints/openai/*/protocol.py):
+# ids shared by all callers of an engine, hand-over of KV blocks between engines, raw tensors.
+DROPPED_FIELDS = (
+    "request_id",
+    "session_id",
+    "kv_transfer_params",
+    "ec_transfer_params",
+    "mm_payload",
+    "return_mm_kwargs",
+    "vllm_xargs",
+    "adapter_id",
+)
+
+BYTES_PER_TOKEN = 4  # rough, for English text; only the fair queue's estimate depends on it
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
+_COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
+USAGE_OBJECT = b'"usage":{'
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One parsed request body."""
+
+    kind: Kind
+    payload: Payload
+    model: str | None  # what the client calls it; None: its default model
+    stream: bool
+    wants_usage: bool  # the client asked for the usage event of a stream
+    sequences: int  # choices times prompts
+    prompt_tokens: int  # estimated
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens of one request, as the engine counted them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+def parse(kind: Kind, body: bytes) -> Call:
+    """Read a request body. Raises `InvalidRequest` that names the field."""
+    try:
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from None
+    if not isinstance(payload, dict):
+        raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
+    content = _required(payload, REQUIRED[kind])
+    if kind is Kind.CHAT and not isinstance(content, list):
+        raise _wrong_type("messages", "an array of messages")
+    stream = _optional(payload, "stream", bool, "a boolean") or False
+    options = _optional(payload, "stream_options", dict, "an object") or {}
+    _refuse_stored_responses(kind, payload)
+    return Call(
+        kind=kind,
+        payload=payload,
+        model=_model_name(payload),
+        stream=stream and kind is not Kind.EMBEDDING,
+        wants_usage=bool(options.get("include_usage") or options.get("continuous_usage_stats")),
+        sequences=_choices(payload) * _prompts(kind, content),
+        prompt_tokens=max(1, len(body) // BYTES_PER_TOKEN),
+    )
+
+
+def for_engine(call: Call, target: Target, *, cache_salt: str, priority: int) -> bytes:
+    """Write the body the engine gets: its own name for the model, and the gateway's tenancy fields."""
+    payload = {name: value for name, value in call.payload.items() if name not in DROPPED_FIELDS}
+    payload["model"] = target.engine_model
+    payload["cache_salt"] = cache_salt
+    payload["priority"] = priority
+    if call.stream and call.kind in (Kind.CHAT, Kind.COMPLETION):
+        # Without it a stream carries no usage, and nothing could be metered; taken out again on the way back.
+        payload["stream_options"] = {**(payload.get("stream_options") or {}), "include_usage": True}
+    return orjson.dumps(payload)
+
+
+def rename_model(data: bytes, target: Target) -> bytes:
+    """Give the model the tenant's name in an engine's answer.
+
+    Safe on raw bytes: inside a JSON string every quote is escaped, so the pattern only matches real keys.
+    """
+    if target.engine_model == target.model:
+        return data
+    return data.replace(
+        b'"model":"%b"' % target.engine_model.encode(), b'"model":"%b"' % target.model.encode()
+    )
+
+
+def usage_in(data: bytes) -> TokenUsage | None:
+    """Read the last usage object of an answer or event; None where it has none."""
+    start = data.rfind(USAGE_OBJECT)
+    if start < 0:
+        return None
+    prompt, completion = _PROMPT_TOKENS.search(data, start), _COMPLETION_TOKENS.search(data, start)
+    return TokenUsage(int(prompt[1]) if prompt else 0, int(completion[1]) if completion else 0)
+
+
+def error_body(error: RequestError) -> bytes:
+    """Render OpenAI's error object."""
+    return orjson.dumps(
+        {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+    )
+
+
+def engine_refusal(status: int, body: bytes, target: Target) -> InvalidRequest:
+    """Turn vLLM's answer to a bad request into ours, without its inner names. `status` is 400..499."""
+    try:
+        detail = orjson.loads(body)["error"]
+        message, param = str(detail["message"]), detail.get("param")
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        message, param = f"The engine refused the request with status {status}.", None
+    message = message.replace(target.engine_model, target.model)
+    return InvalidRequest(message, param=param if isinstance(param, str) else None)
+
+
+def model_card(target: Target, created: int) -> Payload:
+    """Describe a model as `GET /v1/models` does; never a path. `root` and `parent` as vLLM uses them."""
+    return {
+        "id": target.model,
+        "object": "model",
+        "created": created,
+        "owned_by": target.tenant,
+        "root": target.engine_model,
+        "parent": target.base_model if target.adapter else None,
+    }
+
+
+def sane_request_id(value: str | None) -> str | None:
+    """Return a client's request id if it can go into a header and a log line as it is."""
+    return value if value and _REQUEST_ID.fullmatch(value) else None
+
+
+def _required(payload: Payload, field: str) -> Any:
+    value = payload.get(field)
+    if value is None:
+        raise InvalidRequest(f"`{field}` is required.", param=field, code="missing_required_parameter")
+    if isinstance(value, (list, str)) and not value:
+        raise InvalidRequest(f"`{field}` must not be empty.", param=field, code="invalid_value")
+    return value
+
+
+def _optional(payload: Payload, field: str, expected: type, description: str) -> Any:
+    value = payload.get(field)
+    if value is not None and not isinstance(value, expected):
+        raise _wrong_type(field, description)
+    return value
+
+
+def _wrong_type(field: str, description: str) -> InvalidRequest:
+    return InvalidRequest(f"`{field}` must be {description}.", param=field, code="invalid_type")
+
+
+def _model_name(payload: Payload) -> str | None:
+    """`adapter_id` (TGI, LoRAX) says more than `model`, which their clients fill with a placeholder."""
+    for field in ("adapter_id", "model"):
+        name = _optional(payload, field, str, "a string")
+        if name:
+            return str(name)
+    return None
+
+
+def _choices(payload: Payload) -> int:
+    widest = 1
+    for field in ("n", "best_of"):
+        value = payload.get(field)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise _wrong_type(field, "an integer")
+        if value < 1:
+            raise InvalidRequest(f"`{field}` must be at least 1.", param=field, code="invalid_value")
+        widest = max(widest, value)
+    return widest
+
+
+def _prompts(kind: Kind, content: Any) -> int:
+    """Count the prompts: a list of strings or token lists is a batch, a list of token ids is one."""
+    batched = kind in (Kind.COMPLETION, Kind.EMBEDDING) and isinstance(content, list)
+    return len(content) if batched and not isinstance(content[0], int) else 1
+
+
+def _refuse_stored_responses(kind: Kind, payload: Payload) -> None:
+    """Engines keep no responses: a store shared by tenants would have to be guarded by owner."""
+    if kind is not Kind.RESPONSE:
+        return
+    for field in ("previous_response_id", "background"):
+        if payload.get(field):
+            raise InvalidRequest(
+                f"`{field}` needs stored responses, which this service does not keep; send the whole input.",
+                param=field,
+                code="unsupported_parameter",
+            )
+    payload["store"] = False

@@ -1,0 +1,181 @@
+"""Composition root: one Gateway service and one Engine service per replica, as fleet.yaml says. Wiring only.
+
+    bentoml serve service:Gateway                          the whole fleet
+    bentoml serve service:Gateway --arg pool=shared        one pool of it
+    bentoml serve service:Gateway --arg fleet=other.yaml   another fleet
+
+Environment:
+    TENANTRY_SECRET        the internal token and every tenant's cache salt come from it; random where not
+                           set, which is right as long as gateway and engines are started together
+    TENANTRY_ENGINE_URLS   "replica=url replica=url": these replicas run elsewhere, none is started for them
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+HERE = Path(__file__).parent
+# BentoML reads its configuration from this variable alone, at import.
+os.environ.setdefault("BENTOML_CONFIG", str(HERE / "configuration.yaml"))
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+# Inherited by every worker, so that those of one `bentoml serve` agree.
+os.environ.setdefault("TENANTRY_SECRET", secrets.token_hex(32))
+# BentoML would merge all workers' metrics in one folder, where engines overwrite each other's gauges; each
+# process keeps its own instead. Must happen before prometheus_client is imported.
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+
+import bentoml  # noqa: E402
+from _bentoml_sdk import Service  # noqa: E402
+from pydantic import BaseModel, ConfigDict  # noqa: E402
+
+from adapters.host import EngineHost  # noqa: E402
+from routing import keys  # noqa: E402
+from routing.config import load_fleet, project  # noqa: E402
+from routing.gateway import Gateway as GatewayApp  # noqa: E402
+from routing.types import Fleet, Pool  # noqa: E402
+
+BENTOML_ROUTES = frozenset({"/livez", "/readyz", "/healthz"})
+SECRET = os.environ["TENANTRY_SECRET"].encode()
+
+
+class Arguments(BaseModel):
+    """What `--arg` takes; baked into a Bento by `bentoml build`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    fleet: str = "fleet.yaml"
+    pool: str | None = None
+
+
+class DirectService(Service):  # type: ignore[misc, type-arg]
+    """Sends everything but BentoML's health routes straight to the mounted application.
+
+    BentoML's middleware costs a factor of 5 to 15 in requests per second; what it does otherwise
+    (authentication, limits, logs, metrics) the gateway does itself.
+    """
+
+    def to_asgi(self, is_main: bool = True) -> Any:
+        """Build the ASGI application of one worker."""
+        inner, app = super().to_asgi(is_main), self.mount_apps[0][0]
+        _configure_logging()
+
+        async def entry(scope: Any, receive: Any, send: Any) -> None:
+            direct = scope["type"] == "http" and scope["path"] not in BENTOML_ROUTES
+            await (app if direct else inner)(scope, receive, send)
+
+        return entry
+
+
+def read_fleet(arguments: Arguments) -> Fleet:
+    """Load the fleet, or the part of it that one pool needs."""
+    fleet = load_fleet(HERE / arguments.fleet)
+    return project(fleet, arguments.pool) if arguments.pool else fleet
+
+
+def remote_engines() -> dict[str, str]:
+    """Replicas that run elsewhere, by name."""
+    pairs = (item.partition("=") for item in os.environ.get("TENANTRY_ENGINE_URLS", "").split())
+    return {name: url for name, _, url in pairs}
+
+
+def declare_engine(fleet: Fleet, pool: Pool, index: int) -> Service[Any]:
+    """Declare the service of one replica."""
+    name, base_model = pool.replica_models[index]
+    wanted = {target for tenant in pool.tenants for target in fleet.tenants[tenant].models.values()}
+    host = EngineHost(
+        name,
+        fleet.base_models[base_model],
+        [a for a in fleet.adapters.values() if a.name in wanted and a.base_model == base_model],
+        token=keys.internal_token(SECRET),
+        shutdown_grace_s=fleet.gateway.shutdown_grace_s,
+    )
+
+    class Engine:
+        @bentoml.on_startup
+        async def start(self) -> None:
+            host.start()
+
+        @bentoml.on_shutdown
+        async def stop(self) -> None:
+            await host.stop()
+
+        async def __is_ready__(self) -> bool:
+            return host.is_ready()
+
+        async def __is_alive__(self) -> bool:
+            return host.is_alive()
+
+    # A device list goes in as an environment variable: BentoML's own allocator knows whole GPUs only.
+    envs = [{"name": "CUDA_VISIBLE_DEVICES", "value": pool.devices[index]}] if pool.devices else []
+    declare = bentoml.service(name=name, workers=1, envs=envs, service_class=DirectService)
+    return declare(bentoml.asgi_app(host, path="/")(Engine))
+
+
+def declare_gateway(fleet: Fleet) -> Service[Any]:
+    """Declare the entry service, and through it one engine service for each replica that runs here."""
+    remote = remote_engines()
+    engines = {
+        name: declare_engine(fleet, pool, index)
+        for pool in fleet.pools.values()
+        for index, (name, _) in enumerate(pool.replica_models)
+        if name not in remote
+    }
+    app = GatewayApp(
+        fleet, lambda: {**{name: engine.url for name, engine in engines.items()}, **remote}, secret=SECRET
+    )
+
+    class Gateway:
+        @bentoml.on_startup
+        async def start(self) -> None:
+            await app.start()
+            _call_on_sigterm(app.drain)
+
+        @bentoml.on_shutdown
+        async def stop(self) -> None:
+            await app.stop()
+
+        async def __is_ready__(self) -> bool:
+            return app.is_ready()
+
+    for name, engine in engines.items():
+        setattr(Gateway, name.replace("-", "_").replace(".", "_"), bentoml.depends(engine))
+    declare = bentoml.service(name="gateway", workers=1, service_class=DirectService)
+    return declare(bentoml.asgi_app(app, path="/")(Gateway))
+
+
+def _call_on_sigterm(drain: Any) -> None:
+    """Call `drain` in the loop when SIGTERM comes, then do what the server does with it."""
+    loop, previous = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+
+    def on_term(signum: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(drain)
+        if callable(previous):
+            previous(signum, frame)
+
+    signal.signal(signal.SIGTERM, on_term)
+
+
+def _configure_logging() -> None:
+    """Log our own lines to standard error; the server's access log would be a second one per request."""
+    logging.getLogger("uvicorn.access").handlers.clear()
+    logging.getLogger("uvicorn.access").propagate = False
+    for name, line in (
+        ("tenantry", "%(asctime)s %(name)s %(levelname)s %(message)s"),
+        ("tenantry.request", None),
+    ):
+        logger = logging.getLogger(name)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter(line))
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+
+
+Gateway = declare_gateway(read_fleet(bentoml.use_arguments(Arguments)))
