@@ -1,0 +1,1 @@
+"""What the gateway costs, and what the engine behind it still gives: measured, never estimated."""

@@ -1,0 +1,138 @@
+"""What does the gateway cost? `python -m benchmarks.gateway` puts it in front of a mock engine and drives it.
+
+Beside it, in the same rounds, run the mock alone and a proxy without tenancy, so that every figure has a
+neighbour measured on the same machine in the same minute. Targets are pinned on one CPU, load and mock on
+another. It says nothing about engines: `python -m benchmarks.engine` does.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks.gateway_report import Measurement, Report, render
+from benchmarks.machine import origin
+from benchmarks.processes import cpu_seconds, resident_bytes
+from benchmarks.scenarios import SCENARIOS, Scenario, bodies
+from benchmarks.targets import STARTERS, Stage, Target, external_targets, served_requests, start_mock
+from benchmarks.tools import ToolError, run_load
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How often, how long and in which order everything is measured."""
+
+    rounds: int
+    seconds: float
+    seed: int
+
+    def steps(self, targets: Sequence[Target]) -> Iterator[tuple[int, Scenario, Target]]:
+        """Every scenario against every target in every round, the order of targets shuffled each time."""
+        chance = random.Random(self.seed)
+        for round_number in range(self.rounds):
+            for scenario in SCENARIOS:
+                for target in chance.sample(targets, len(targets)):
+                    yield round_number, scenario, target
+
+
+def two_cpus() -> tuple[int | None, int | None]:
+    """(CPU of the targets, CPU of load and mock), or no pinning on a machine with one."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return (allowed[0], allowed[1]) if len(allowed) > 1 else (None, None)
+
+
+def measure(stage: Stage, mock: Target, target: Target, scenario: Scenario, plan: Plan) -> Measurement:
+    """Drive one target with one scenario. CPU counts the whole run, so it is set against all its requests."""
+    file = stage.folder / f"{target.name}-{scenario.name}.jsonl".replace(" ", "-")
+    file.write_text(bodies(scenario, target.models, plan.seed))
+    before = cpu_seconds(target.pid) if target.pid else None
+    served_before = served_requests(mock)
+    result = run_load(target.endpoint, scenario.load(plan.seconds), file, cpu=stage.load_cpu)
+    served = served_requests(mock) - served_before
+    used = cpu_seconds(target.pid) - before if target.pid and before is not None else None
+    return Measurement(
+        target=target.name,
+        scenario=scenario.name,
+        cpu_ms_per_request=1000 * used / served if used is not None and served else None,
+        result=result,
+    )
+
+
+def run(stage: Stage, names: Sequence[str], external: list[Target], plan: Plan, port: int | None) -> Report:
+    """Start everything, measure it round by round, and end what was started."""
+    report = Report()
+    with stage, Console(stderr=True).status("starting the mock engine") as status:
+        mock = start_mock(stage, port)
+        targets = [mock]
+        for name in names:
+            status.update(f"starting {name}")
+            targets.append(STARTERS[name](stage))
+        targets += external
+        for target in targets:
+            if target.pid and target is not mock:
+                report.idle_bytes[target.name] = resident_bytes(target.pid)
+        for round_number, scenario, target in plan.steps(targets):
+            status.update(f"round {round_number + 1} of {plan.rounds}: {scenario.name}, {target.name}")
+            report.measurements.append(measure(stage, mock, target, scenario, plan))
+    return report
+
+
+def main(  # noqa: PLR0913 - Typer reads one argument per option
+    rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="What each measurement counts for.")] = 3.0,
+    seed: Annotated[int, typer.Option(help="Of the prompts and the order.")] = 1,
+    only: Annotated[str, typer.Option(help="Which of our own targets, comma-separated.")] = ",".join(
+        STARTERS
+    ),
+    target: Annotated[list[str] | None, typer.Option(help="name=URL of a gateway that runs already.")] = None,
+    header: Annotated[list[str] | None, typer.Option(help="name=Header: value sent to a --target.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="name=model asked of a --target.")] = None,
+    pid: Annotated[list[str] | None, typer.Option(help="name=PID, to count its CPU and memory.")] = None,
+    mock_port: Annotated[
+        int | None, typer.Option(help="TCP port of the mock, for --target's upstream.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Where all figures go; - is stdout.")
+    ] = None,
+) -> None:
+    """Measure the gateway against the mock alone and a proxy without tenancy."""
+    try:
+        names = [name for name in only.split(",") if name]
+        unknown = [name for name in names if name not in STARTERS]
+        if unknown:
+            raise ToolError(f"--only {unknown[0]!r}: choose from {', '.join(STARTERS)}")
+        external = external_targets(target or [], header or [], model or [], pid or [])
+        plan = Plan(rounds, seconds, seed)
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            report = run(Stage(Path(folder), *two_cpus()), names, external, plan, mock_port)
+    except ToolError as error:
+        Console(stderr=True).print(f"[red]{error}")
+        raise typer.Exit(1) from error
+    head = origin()
+    if json_file is not None:
+        text = report.as_json(head)
+        if str(json_file) == "-":
+            sys.stdout.write(text)
+            return
+        json_file.write_text(text)
+    console = Console()
+    for line in head.lines():
+        console.print(line, highlight=False)
+    console.print(render(report))
+    for line in report.complaints():
+        console.print(f"[red]{line}")
+    if report.complaints():
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,66 @@
+"""What did the load generator count? Reads its JSON line; measures nothing itself."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Times(BaseModel):
+    """A distribution of durations in milliseconds; all zero when `count` is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    count: int
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    p999: float
+    max: float
+
+
+class LoadResult(BaseModel):
+    """One run of the load generator, without its warm-up."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seconds: float  # that were counted
+    cpu_s: float  # of the load generator itself
+    connections: int
+    requests: int  # that ended, well or badly
+    ok: int
+    connect_errors: int
+    broken: int  # cut off, or not HTTP
+    bad_content: int  # a 200 without an end mark or choices
+    timeouts: int
+    opened: int  # connections, reconnections included
+    bytes: int
+    events: int  # `data:` events without [DONE]
+    chunks: int  # events with content
+    completion_tokens: int  # as the usage of the answers says
+    by_status: dict[int, int]
+    latency_ms: Times
+    first_byte_ms: Times
+    first_chunk_ms: Times
+    gap_ms: Times  # between chunks of one stream
+    first_error: str
+
+    @property
+    def errors(self) -> int:
+        """Requests that did not end well."""
+        return self.requests - self.ok
+
+    @property
+    def requests_per_s(self) -> float:
+        """Good answers per second."""
+        return self.ok / self.seconds if self.seconds else 0.0
+
+    @property
+    def chunks_per_s(self) -> float:
+        """Content chunks per second, of streams that ended and of those still running."""
+        return self.chunks / self.seconds if self.seconds else 0.0
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Completion tokens per second by the usage of the answers that ended."""
+        return self.completion_tokens / self.seconds if self.seconds else 0.0
