@@ -143,7 +143,7 @@ static void count_arrival(struct connection *c, uint64_t now, size_t bytes, uint
             histogram_add(&counts.first_byte, now - c->begun_ns);
         if (chunks && !c->last_chunk_ns)
             histogram_add(&counts.first_chunk, now - c->begun_ns);
-        for (uint64_t i = 0; i < chunks && c->last_chunk_ns; i++)
+        for (uint64_t i = c->last_chunk_ns ? 0 : 1; i < chunks; i++)
             histogram_add(&counts.gap, i ? 0 : now - c->last_chunk_ns);
     }
     c->answered = true;

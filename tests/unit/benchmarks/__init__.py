@@ -1,0 +1,1 @@
+"""Tests of benchmarks/: the pure parts, and the C tools against each other."""

@@ -1,0 +1,180 @@
+"""The gateway's benchmark: what it asks, in which order, and how it reads."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks.fleet import MODELS, write_fleet, zero_safetensors
+from benchmarks.gateway import Plan
+from benchmarks.gateway_report import CHAT_PER_S, FIGURES, Measurement, Report, render
+from benchmarks.machine import Origin, cpu_model
+from benchmarks.results import LoadResult, Times
+from benchmarks.scenarios import CHAT_32, SCENARIOS, SLOW_200, bodies
+from benchmarks.stats import Spread
+from benchmarks.targets import Target, external_targets, split_url
+from benchmarks.tools import Endpoint, ToolError
+
+TIMES = Times(count=1, mean=2, p50=2, p90=3, p99=4, p999=5, max=6)
+ORIGIN = Origin("a CPU", 2, 4.0, "6.1", "3.11", "abc", "--rounds 1")
+
+
+def result(ok: int = 100, failed: int = 0) -> LoadResult:
+    return LoadResult(
+        seconds=2.0,
+        cpu_s=0.1,
+        connections=1,
+        requests=ok + failed,
+        ok=ok,
+        connect_errors=0,
+        broken=0,
+        bad_content=0,
+        timeouts=0,
+        opened=1,
+        bytes=10,
+        events=3 * ok,
+        chunks=2 * ok,
+        completion_tokens=5 * ok,
+        by_status={200: ok},
+        latency_ms=TIMES,
+        first_byte_ms=TIMES,
+        first_chunk_ms=TIMES,
+        gap_ms=TIMES,
+        first_error="503: busy" if failed else "",
+    )
+
+
+def report_of(counts: dict[str, list[int]], failed: int = 0) -> Report:
+    measurements = [
+        Measurement(name, scenario.name, None if name == "other" else 1.0, result(ok, failed))
+        for scenario in SCENARIOS
+        for name, rounds in counts.items()
+        for ok in rounds
+    ]
+    return Report(measurements, {"gateway": 64 * 2**20})
+
+
+def test_rates_are_per_counted_second() -> None:
+    got = result(ok=100, failed=3)
+    assert (got.requests_per_s, got.chunks_per_s, got.tokens_per_s, got.errors) == (50.0, 100.0, 250.0, 3)
+
+
+def test_a_ratio_is_taken_between_the_same_rounds() -> None:
+    report = report_of({"gateway": [50, 5], "plain proxy": [100, 10], "direct": [200, 20]})
+    assert report.ratio("gateway", "plain proxy", CHAT_PER_S) == Spread(0.5, 0.5, 0.5, 2)
+    assert report.added("gateway", CHAT_PER_S) == Spread(-41.25, -75.0, -7.5, 2)
+
+
+def test_a_target_that_was_not_run_gives_no_ratio() -> None:
+    assert report_of({"gateway": [50], "direct": [60]}).ratio("gateway", "plain proxy", CHAT_PER_S) is None
+
+
+def test_the_mock_alone_comes_first_whatever_the_order_was() -> None:
+    assert report_of({"gateway": [1], "direct": [1]}).targets() == ["direct", "gateway"]
+
+
+def test_failed_requests_are_complained_about_with_their_reason() -> None:
+    assert report_of({"gateway": [50]}).complaints() == []
+    complaints = report_of({"gateway": [50]}, failed=2).complaints()
+    assert complaints[0] == "gateway, chat_1: 2 of 52 requests failed: 503: busy"
+
+
+def test_the_table_shows_every_figure_and_every_target() -> None:
+    table = render(
+        report_of({"direct": [90, 100], "plain proxy": [60, 70], "gateway": [50, 50], "other": [1, 1]})
+    )
+    wide = Console(width=200)
+    with wide.capture() as capture:
+        wide.print(table)
+    text = capture.get()
+    assert all(figure.name in text for figure in FIGURES)
+    assert all(name in text for name in ("direct", "plain proxy", "gateway", "other"))
+
+
+def test_the_json_holds_every_measurement_and_its_origin() -> None:
+    whole = json.loads(report_of({"gateway": [50, 60]}).as_json(ORIGIN))
+    assert whole["origin"]["commit"] == "abc"
+    assert len(whole["measurements"]) == 2 * len(SCENARIOS)
+    assert whole["measurements"][0]["result"]["ok"] == 50
+
+
+def test_every_round_measures_everything_once_and_the_same_seed_gives_the_same_order() -> None:
+    targets = [Target(name, Endpoint("unix:/x"), ("m",)) for name in "abc"]
+    steps = list(Plan(3, 1.0, 7).steps(targets))
+    assert steps == list(Plan(3, 1.0, 7).steps(targets))
+    assert steps != list(Plan(3, 1.0, 8).steps(targets))
+    seen = Counter((number, scenario.name, target.name) for number, scenario, target in steps)
+    assert set(seen.values()) == {1}
+    assert len(seen) == 3 * 3 * len(SCENARIOS)
+
+
+def test_bodies_name_the_models_in_turn_and_depend_on_the_seed_alone() -> None:
+    lines = [json.loads(line) for line in bodies(CHAT_32, ("x", "y"), 1).splitlines()]
+    assert [line["model"] for line in lines[:3]] == ["x", "y", "x"]
+    assert bodies(CHAT_32, ("x",), 1) == bodies(CHAT_32, ("x",), 1)
+    assert bodies(CHAT_32, ("x",), 1) != bodies(CHAT_32, ("x",), 2)
+
+
+def test_slow_streams_say_their_pace_and_what_keeping_up_is() -> None:
+    assert json.loads(bodies(SLOW_200, ("m",), 1).splitlines()[0])["seed"] == 20
+    assert SLOW_200.keeping_up_per_s == 10_000
+    assert CHAT_32.keeping_up_per_s is None
+
+
+def test_the_fleet_names_files_that_exist(tmp_path: Path) -> None:
+    fleet = json.loads(write_fleet(tmp_path).read_text())
+    for adapter in fleet["adapters"].values():
+        assert (Path(adapter["source"]) / "adapter_config.json").exists()
+    assert list(fleet["tenants"]["bench"]["models"]) == list(MODELS)
+
+
+def test_the_weights_are_a_readable_safetensors_file() -> None:
+    data = zero_safetensors({"a": (2, 3), "b": (4,)})
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    assert header["b"] == {"dtype": "F32", "shape": [4], "data_offsets": [24, 40]}
+    assert len(data) == 8 + size + 40
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("http://127.0.0.1:8000", ("127.0.0.1:8000", "")),
+        ("http://gateway", ("gateway:80", "")),
+        ("http://gateway:4000/base/v1/", ("gateway:4000", "/base")),
+        ("unix:///run/x.sock", ("unix:/run/x.sock", "")),
+        ("unix:/run/x.sock", ("unix:/run/x.sock", "")),
+    ],
+)
+def test_a_url_gives_an_address_and_a_prefix(url: str, parts: tuple[str, str]) -> None:
+    assert split_url(url) == parts
+
+
+@pytest.mark.parametrize("url", ["https://secure", "gateway:80", ""])
+def test_an_address_the_load_generator_cannot_reach_is_refused(url: str) -> None:
+    with pytest.raises(ToolError, match="write http://host:port"):
+        split_url(url)
+
+
+def test_targets_that_run_already_take_their_headers_models_and_pid() -> None:
+    (target,) = external_targets(["a=http://h:1"], ["a=X: 1", "a=Y: 2"], ["a=m"], ["a=12"])
+    assert target.endpoint == Endpoint("h:1", ("X: 1", "Y: 2"), "/v1/chat/completions")
+    assert (target.models, target.pid) == (("m",), 12)
+
+
+@pytest.mark.parametrize(
+    ("urls", "headers", "message"),
+    [(["a"], [], "write name=value"), (["a=http://h:1"], ["b=X: 1"], "no --target is named 'b'")],
+)
+def test_a_malformed_option_is_refused(urls: list[str], headers: list[str], message: str) -> None:
+    with pytest.raises(ToolError, match=message):
+        external_targets(urls, headers, [], [])
+
+
+def test_the_cpu_model_is_read_and_may_be_missing() -> None:
+    assert cpu_model("processor: 0\nmodel name\t: Some CPU @ 2GHz\n") == "Some CPU @ 2GHz"
+    assert cpu_model("processor: 0\n")
