@@ -1,0 +1,360 @@
+"""Stand-ins for what a unit or integration test cannot have: an engine, a client, a clock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from adapters import protocol
+from adapters.types import Adapter, BaseModel
+from routing import keys
+from routing.types import Band, Caps, Fleet, GatewaySettings, Isolation, MetricsAccess, Pool, Strategy, Tenant
+
+SECRET = b"secret of the tests"
+WAIT_S = 5.0  # every wait on a condition is bounded by this
+
+
+def key_of(tenant: str) -> str:
+    """API key of a tenant of `small_fleet`."""
+    return f"key-of-{tenant}"
+
+
+def small_fleet(
+    *,
+    slots: int = 2,
+    replicas: int = 1,
+    max_num_seqs: int = 8,
+    caps: Caps | None = None,
+    settings: GatewaySettings | None = None,
+) -> Fleet:
+    """Two tenants on a shared pool, one alone on its own; one base model."""
+
+    def tenant(name: str, models: dict[str, str], **changes: Any) -> Tenant:
+        key_hash = hashlib.sha256(key_of(name).encode()).hexdigest()
+        default = next(iter(models))
+        return Tenant(name, frozenset({key_hash}), models, default, caps=caps or Caps(), **changes)
+
+    base = BaseModel("base", "/models/base", max_loras=slots, max_num_seqs=max_num_seqs, max_cpu_loras=8)
+    adapters = [Adapter(n, f"/adapters/{n}", "base") for n in ("a-support", "a-sales", "b-support", "c-support")]
+    tenants = [
+        tenant("a", {"support": "a-support", "sales": "a-sales", "plain": "base"}),
+        tenant("b", {"support": "b-support"}, band=Band.LOW),
+        tenant("c", {"support": "c-support"}, isolation=Isolation.DEDICATED),
+    ]
+    return Fleet(
+        base_models={"base": base},
+        adapters={a.name: a for a in adapters},
+        tenants={t.name: t for t in tenants},
+        pools={
+            "shared": Pool("shared", Strategy.MULTI_LORA, ("base",), replicas, (), ("a", "b")),
+            "alone": Pool("alone", Strategy.MULTI_LORA, ("base",), 1, (), ("c",)),
+        },
+        gateway=settings
+        or GatewaySettings(
+            operator_key_hashes=frozenset({hashlib.sha256(key_of("operator").encode()).hexdigest()}),
+            metrics_access=MetricsAccess.OPERATOR,
+            log_requests=False,
+        ),
+    )
+
+
+class FakeClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def eventually(condition: Callable[[], bool], what: str = "the condition") -> None:
+    """Wait until the condition holds. Raises `AssertionError` after `WAIT_S`."""
+    deadline = asyncio.get_running_loop().time() + WAIT_S
+    while not condition():
+        if asyncio.get_running_loop().time() > deadline:
+            raise AssertionError(f"{what} did not come true within {WAIT_S} s")
+        await asyncio.sleep(0.005)
+
+
+def sse(payload: object) -> bytes:
+    """One server-sent event as vLLM writes it."""
+    return b"data: " + json.dumps(payload, separators=(",", ":")).encode() + b"\n\n"
+
+
+class FakeEngine:
+    """An engine as the gateway sees it: OpenAI's routes behind the token. It loads nothing and generates nothing.
+
+    `behave` decides what a request gets; tests replace it. Requests are kept in `seen`, those whose client
+    left in `aborted`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ready = True
+        self.seen: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.running = 0
+        self.aborted = 0
+        self.release = asyncio.Event()  # `hold` answers wait for it
+        self.behave: Callable[[dict[str, Any], Send], Awaitable[None]] = self.answer
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        headers = {k.decode(): v.decode() for k, v in scope["headers"]}
+        if headers.get(protocol.TOKEN_HEADER) != keys.internal_token(SECRET):
+            return await respond(send, 401, {"error": "token"})
+        if scope["path"] == protocol.READY_PATH:
+            return await respond(send, 200 if self.ready else 503, {})
+        if scope["path"] == protocol.METRICS_PATH:
+            return await respond(send, 200, {"vllm": self.name})
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        self.seen.append(json.loads(body))
+        self.headers.append(headers)
+        await self._run(json.loads(body), receive, send)
+
+    async def _run(self, body: dict[str, Any], receive: Any, send: Any) -> None:
+        self.running += 1
+        work = asyncio.ensure_future(self.behave(body, send))
+        gone = asyncio.ensure_future(self._disconnect(receive))
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                self.aborted += 1
+            else:
+                work.result()
+        finally:
+            self.running -= 1
+            for task in (work, gone):
+                task.cancel()
+            await asyncio.gather(work, gone, return_exceptions=True)
+
+    @staticmethod
+    async def _disconnect(receive: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    # -- behaviours ----------------------------------------------------------------------------------------
+
+    async def answer(self, body: dict[str, Any], send: Send) -> None:
+        """Say which model answered: at once, or in three events and a usage event."""
+        if not body.get("stream"):
+            await respond(send, 200, completion(body["model"], f"I am {body['model']}"))
+            return
+        await begin_stream(send)
+        for event in stream_events(body["model"], ["I ", "am ", body["model"]]):
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def hold(self, body: dict[str, Any], send: Send) -> None:
+        """Answer only once `release` is set."""
+        await self.release.wait()
+        await self.answer(body, send)
+
+    async def hold_mid_stream(self, body: dict[str, Any], send: Send) -> None:
+        """Send one event, then nothing until `release` is set, then the rest."""
+        events = stream_events(body["model"], ["I ", "am ", body["model"]])
+        await begin_stream(send)
+        await send({"type": "http.response.body", "body": events[0], "more_body": True})
+        await self.release.wait()
+        await send({"type": "http.response.body", "body": b"".join(events[1:])})
+
+    async def die_mid_stream(self, body: dict[str, Any], send: Send) -> None:
+        """Send one event, then end the stream without its closing event."""
+        await begin_stream(send)
+        first = stream_events(body["model"], ["I "])[0]
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def report_death_mid_stream(self, body: dict[str, Any], send: Send) -> None:
+        """End the stream as vLLM does when its core dies: an error event, then the closing event."""
+        await begin_stream(send)
+        first = stream_events(body["model"], ["I "])[0]
+        error = sse({"error": {"message": "EngineCore encountered an issue", "type": "InternalServerError"}})
+        await send({"type": "http.response.body", "body": first + error + b"data: [DONE]\n\n"})
+
+    async def flood(self, body: dict[str, Any], send: Send) -> None:
+        """Stream without end, as fast as the gateway takes it."""
+        await begin_stream(send)
+        event = sse(chunk(body["model"], {"content": "x" * 1000}))
+        with contextlib.suppress(OSError):
+            while True:
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+                await asyncio.sleep(0)
+
+    async def say_loading(self, body: dict[str, Any], send: Send) -> None:
+        """Refuse as an engine does that is not running."""
+        await respond(send, 503, {"error": "loading"}, {protocol.FAULT_HEADER: protocol.FAULT_ENGINE})
+
+    async def refuse_adapter(self, body: dict[str, Any], send: Send) -> None:
+        """Refuse as an engine does that cannot load the adapter."""
+        await respond(send, 503, {"error": "/secret/path"}, {protocol.FAULT_HEADER: protocol.FAULT_ADAPTER})
+
+    async def refuse_request(self, body: dict[str, Any], send: Send) -> None:
+        """Refuse as vLLM does what it finds wrong."""
+        message = f"max_tokens is too large for {body['model']}"
+        error = {"message": message, "type": "BadRequestError", "param": "max_tokens", "code": 400}
+        await respond(send, 400, {"error": error})
+
+    async def break_down(self, body: dict[str, Any], send: Send) -> None:
+        """Fail on this request alone."""
+        await respond(send, 500, {"error": {"message": "Traceback: /secret/path"}})
+
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+async def respond(send: Send, status: int, payload: object, headers: dict[str, str] | None = None) -> None:
+    """Answer with JSON, compact as vLLM's."""
+    body = json.dumps(payload, separators=(",", ":")).encode()
+    all_headers = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
+    encoded = [(k.encode(), v.encode()) for k, v in all_headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def begin_stream(send: Send) -> None:
+    """Start an event stream."""
+    headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"server", b"inner")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+
+def completion(model: str, text: str) -> dict[str, Any]:
+    """A whole chat completion."""
+    message = {"role": "assistant", "content": text}
+    usage = {"prompt_tokens": 7, "total_tokens": 10, "completion_tokens": 3}
+    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    return {"id": "x", "object": "chat.completion", "model": model, "choices": choices, "usage": usage}
+
+
+def chunk(model: str, delta: dict[str, str], finish: str | None = None) -> dict[str, Any]:
+    """One chunk of a streamed chat completion."""
+    choices = [{"index": 0, "delta": delta, "finish_reason": finish}]
+    return {"id": "x", "object": "chat.completion.chunk", "model": model, "choices": choices}
+
+
+def stream_events(model: str, pieces: list[str]) -> list[bytes]:
+    """A whole stream: the role, the pieces, the end, the usage, the closing event."""
+    usage = {"prompt_tokens": 7, "total_tokens": 7 + len(pieces), "completion_tokens": len(pieces)}
+    return [
+        sse(chunk(model, {"role": "assistant", "content": ""})),
+        *(sse(chunk(model, {"content": piece})) for piece in pieces),
+        sse(chunk(model, {}, "stop")),
+        sse({**chunk(model, {}), "choices": [], "usage": usage}),
+        b"data: [DONE]\n\n",
+    ]
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Any, socket_path: Path) -> AsyncIterator[str]:
+    """Serve an ASGI application on a Unix socket in this loop; gives its URL. Leaving it cuts every connection."""
+    config = uvicorn.Config(app, uds=str(socket_path), log_config=None, lifespan="off", access_log=False)
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()  # `serve` would take the test's signal handlers, and poll
+    try:
+        yield f"unix://{socket_path}"
+    finally:
+        server.force_exit = True
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        await server.shutdown()
+
+
+class Client:
+    """One HTTP request to an ASGI application, with its connection in the test's hand."""
+
+    def __init__(
+        self,
+        app: Any,
+        path: str,
+        *,
+        method: str = "POST",
+        body: bytes = b"",
+        headers: list[tuple[str, str]] | None = None,
+        peer: str = "10.0.0.9",
+    ) -> None:
+        self._app = app
+        self._scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "headers": [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in headers or []],
+            "client": (peer, 50000),
+        }
+        self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._incoming.put_nowait({"type": "http.request", "body": body, "more_body": False})
+        self.reading = asyncio.Event()  # while clear, the client takes nothing
+        self.reading.set()
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        self.ended = False
+        self.sends = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def incomplete(self, body: bytes) -> Client:
+        """Send only a part of the body, and never the rest."""
+        self._incoming.get_nowait()
+        self._incoming.put_nowait({"type": "http.request", "body": body, "more_body": True})
+        return self
+
+    async def __call__(self) -> Client:
+        """Send the request and take the whole answer."""
+        self.start()
+        await self.done()
+        return self
+
+    def start(self) -> Client:
+        """Send the request, take the answer as it comes."""
+        self._task = asyncio.ensure_future(self._app(self._scope, self._receive, self._send))
+        return self
+
+    async def done(self) -> Client:
+        """Wait for the application to return."""
+        if self._task is None:
+            raise RuntimeError("start it first")
+        async with asyncio.timeout(WAIT_S):
+            await self._task
+        return self
+
+    def leave(self) -> None:
+        """Close the connection."""
+        self._incoming.put_nowait({"type": "http.disconnect"})
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error object of the answer."""
+        error: dict[str, Any] = self.json()["error"]
+        return error
+
+    async def _receive(self) -> dict[str, Any]:
+        return await self._incoming.get()
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        await self.reading.wait()
+        self.sends += 1
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in message["headers"]}
+        else:
+            self.body += message["body"]
+            self.ended = not message.get("more_body")

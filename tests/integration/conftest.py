@@ -1,0 +1,91 @@
+"""A gateway in front of fake engines, all in the test's own event loop."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from routing.gateway import Gateway
+from routing.types import Fleet
+from tests.fakes import SECRET, Client, FakeEngine, eventually, key_of, serving, small_fleet
+
+
+@dataclass
+class Bench:
+    """A gateway and its engines."""
+
+    gateway: Gateway
+    engines: dict[str, FakeEngine]
+    _engine_servers: dict[str, contextlib.AsyncExitStack] = field(default_factory=dict)
+
+    def post(self, path: str, payload: Any, *, tenant: str = "a", **options: Any) -> Client:
+        """A POST of JSON with the tenant's key; bytes go as they are."""
+        body = payload if isinstance(payload, bytes) else orjson.dumps(payload)
+        headers = [
+            ("authorization", f"Bearer {key_of(tenant)}"),
+            ("content-type", "application/json"),
+            *options.pop("headers", []),
+        ]
+        return Client(self.gateway, path, body=body, headers=headers, **options)
+
+    def chat(self, tenant: str = "a", **fields: Any) -> Client:
+        """A chat completion."""
+        payload = {"messages": [{"role": "user", "content": "who?"}], **fields}
+        return self.post("/v1/chat/completions", payload, tenant=tenant)
+
+    def get(self, path: str, *, key: str | None = None, **options: Any) -> Client:
+        """A GET, with a bearer key if given."""
+        headers = [("authorization", f"Bearer {key}")] if key else []
+        return Client(self.gateway, path, method="GET", headers=headers, **options)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether every counter is back at zero."""
+        return repr(self.gateway.dispatcher) == "<Dispatcher admitted=0 queued=0 in_flight=0 leases=0>" and all(
+            engine.running == 0 for engine in self.engines.values()
+        )
+
+    async def kill(self, replica: str) -> None:
+        """Take an engine's server away, connections and all."""
+        await self._engine_servers.pop(replica).aclose()
+
+
+@contextlib.asynccontextmanager
+async def bench_of(fleet: Fleet, folder: Path) -> AsyncIterator[Bench]:
+    """Start a gateway with a fake engine for every replica; at the end every counter must be at zero."""
+    names = [name for pool in fleet.pools.values() for name, _ in pool.replica_models]
+    engines = {name: FakeEngine(name) for name in names}
+    async with contextlib.AsyncExitStack() as stack:
+        servers, addresses = {}, {}
+        for name, engine in engines.items():
+            servers[name] = await stack.enter_async_context(contextlib.AsyncExitStack())
+            addresses[name] = await servers[name].enter_async_context(serving(engine, folder / f"{name}.sock"))
+        gateway = Gateway(fleet, lambda: addresses, secret=SECRET)
+        await gateway.start()
+        stack.push_async_callback(gateway.stop)
+        await eventually(gateway.is_ready, "the gateway's readiness")
+        bench = Bench(gateway, engines, servers)
+        yield bench
+        for engine in engines.values():
+            engine.release.set()
+        await eventually(lambda: bench.at_rest, f"rest of {gateway.dispatcher!r}")
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """The small fleet, one replica each."""
+    async with bench_of(small_fleet(), tmp_path) as bench:
+        yield bench
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[Bench]:
+    """The small fleet with two replicas in the shared pool."""
+    async with bench_of(small_fleet(replicas=2), tmp_path) as bench:
+        yield bench

@@ -1,0 +1,206 @@
+"""How a request ends when something goes wrong on the way. The engines are fake, the sockets are real."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from routing.types import GatewaySettings
+from tests.fakes import eventually, small_fleet
+from tests.integration.conftest import Bench, bench_of
+
+
+def outcome(bench: Bench, name: str, reason: str) -> float:
+    """Requests counted under an outcome and reason."""
+    return sum(
+        sample.value
+        for metric in bench.gateway.metrics.requests.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+        and (sample.labels["outcome"], sample.labels["reason"]) == (name, reason)
+    )
+
+
+# -- the client leaves -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_before_the_first_byte_stops_the_engine(bench: Bench, stream: bool) -> None:
+    engine = bench.engines["shared-0"]
+    engine.behave = engine.hold
+    client = bench.chat(model="support", stream=stream).start()
+    await eventually(lambda: engine.running == 1)
+    client.leave()
+    await client.done()
+    await eventually(lambda: engine.aborted == 1, "the abort in the engine")
+    assert client.status == 0
+    assert outcome(bench, "cancelled", "client_gone") == 1
+
+
+async def test_a_client_that_leaves_in_mid_stream_stops_the_engine(bench: Bench) -> None:
+    engine = bench.engines["shared-0"]
+    engine.behave = engine.hold_mid_stream
+    client = bench.chat(model="support", stream=True).start()
+    await eventually(lambda: client.body != b"")
+    client.leave()
+    await client.done()
+    await eventually(lambda: engine.aborted == 1, "the abort in the engine")
+    assert outcome(bench, "cancelled", "client_gone") == 1
+
+
+async def test_a_client_that_leaves_while_it_waits_never_reaches_an_engine(tmp_path: Path) -> None:
+    async with bench_of(small_fleet(max_num_seqs=1), tmp_path) as bench:
+        engine = bench.engines["shared-0"]
+        engine.behave = engine.hold
+        running, waiting = bench.chat(model="support").start(), bench.chat(model="support").start()
+        await eventually(lambda: len(bench.gateway.dispatcher.queued()) == 1)
+        waiting.leave()
+        await waiting.done()
+        engine.release.set()
+        await running.done()
+        assert len(engine.seen) == 1
+
+
+async def test_a_client_that_reads_slowly_holds_the_engine_back(bench: Bench) -> None:
+    engine = bench.engines["shared-0"]
+    engine.behave = engine.flood
+    client = bench.chat(model="support", stream=True).start()
+    await eventually(lambda: client.sends > 10)
+    client.reading.clear()
+    await asyncio.sleep(0.1)  # until every buffer on the way is full
+    tracemalloc.start()
+    before, sent = tracemalloc.get_traced_memory()[0], client.sends
+    await asyncio.sleep(0.3)
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert client.sends == sent
+    assert grown < 2**20, f"{grown} bytes were kept for a client that reads nothing"
+    client.reading.set()
+    client.leave()
+    await client.done()
+
+
+async def test_a_client_that_stays_but_reads_nothing_is_cancelled(tmp_path: Path) -> None:
+    settings = GatewaySettings(stall_timeout_s=0.05, log_requests=False)
+    async with bench_of(small_fleet(settings=settings), tmp_path) as bench:
+        engine = bench.engines["shared-0"]
+        engine.behave = engine.flood
+        client = bench.chat(model="support", stream=True).start()
+        await eventually(lambda: client.sends > 10)
+        client.reading.clear()
+        await client.done()
+        assert outcome(bench, "cancelled", "client_stalled") == 1
+
+
+# -- the engine fails --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("death", ["die_mid_stream", "report_death_mid_stream"])
+async def test_a_stream_whose_engine_dies_ends_with_an_openai_error(bench: Bench, death: str) -> None:
+    engine = bench.engines["shared-0"]
+    engine.behave = getattr(engine, death)
+    client = await bench.chat(model="support", stream=True)()
+    *_, last, rest = client.body.split(b"\n\n")
+    assert rest == b""
+    error = json.loads(last.removeprefix(b"data: "))["error"]
+    assert (error["type"], error["code"]) == ("server_error", "engine_failed")
+    assert b"EngineCore" not in client.body
+    assert client.ended
+    assert outcome(bench, "failed", "engine_failed") == 1
+
+
+async def test_a_stream_cut_by_the_engines_end_gets_its_error_too(bench: Bench) -> None:
+    engine = bench.engines["shared-0"]
+    engine.behave = engine.hold_mid_stream
+    client = bench.chat(model="support", stream=True).start()
+    await eventually(lambda: client.body != b"")
+    await bench.kill("shared-0")
+    await client.done()
+    assert b'data: {"error"' in client.body
+    assert client.ended
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_moves_on_while_nothing_was_sent(pair: Bench, stream: bool) -> None:
+    for engine in pair.engines.values():
+        engine.behave = engine.say_loading
+    pair.engines["shared-1"].behave = pair.engines["shared-1"].answer
+    clients = [await pair.chat(model=model, stream=stream)() for model in ("support", "sales", "plain")]
+    assert [client.status for client in clients] == [200, 200, 200]
+    assert {client.headers["x-tenantry-replica"] for client in clients} == {"shared-1"}
+
+
+async def test_a_request_moves_on_from_a_replica_that_is_gone(pair: Bench) -> None:
+    for engine in pair.engines.values():
+        engine.behave = engine.hold
+    clients = [pair.chat(model=model).start() for model in ("support", "sales", "plain")]
+    await eventually(lambda: sum(e.running for e in pair.engines.values()) == 3)
+    busy = max(pair.engines.values(), key=lambda engine: engine.running)
+    await pair.kill(busy.name)
+    for engine in pair.engines.values():
+        engine.release.set()
+    assert [(await client.done()).status for client in clients] == [200, 200, 200]
+
+
+async def test_with_no_other_replica_the_client_is_told_when_to_retry(bench: Bench) -> None:
+    bench.engines["shared-0"].behave = bench.engines["shared-0"].say_loading
+    client = await bench.chat(model="support")()
+    assert (client.status, client.error["code"]) == (503, "no_replica_ready")
+    assert client.headers["retry-after"] == "5"
+
+
+async def test_a_replica_that_comes_back_is_used_again(bench: Bench) -> None:
+    engine = bench.engines["shared-0"]
+    engine.ready = False
+    replica = bench.gateway.dispatcher.replicas["shared-0"]
+    await eventually(lambda: not replica.ready)
+    assert (await bench.chat(model="support")()).status == 503
+    assert (await bench.chat("c", model="support")()).status == 200, "other pools go on"
+    engine.ready = True
+    await eventually(lambda: replica.ready)
+    assert (await bench.chat(model="support")()).status == 200
+
+
+async def test_an_engine_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    settings = GatewaySettings(request_timeout_s=0.05, log_requests=False)
+    async with bench_of(small_fleet(settings=settings), tmp_path) as bench:
+        engine = bench.engines["shared-0"]
+        engine.behave = engine.hold
+        client = await bench.chat(model="support")()
+        assert (client.status, client.error["code"]) == (504, "engine_timeout")
+        assert "retry-after" in client.headers
+
+
+# -- the gateway stops -------------------------------------------------------------------------------------
+
+
+async def test_on_shutdown_what_runs_finishes_and_what_waits_is_refused(tmp_path: Path) -> None:
+    async with bench_of(small_fleet(max_num_seqs=1), tmp_path) as bench:
+        engine = bench.engines["shared-0"]
+        engine.behave = engine.hold
+        running, waiting = bench.chat(model="support").start(), bench.chat(model="support").start()
+        await eventually(lambda: len(bench.gateway.dispatcher.queued()) == 1)
+        bench.gateway.drain()
+        await waiting.done()
+        late = await bench.chat(model="support")()
+        for client in (waiting, late):
+            assert (client.status, client.error["code"]) == (503, "shutting_down")
+        engine.release.set()
+        assert (await running.done()).status == 200
+
+
+async def test_what_outlives_the_grace_period_ends_with_an_error(tmp_path: Path) -> None:
+    settings = GatewaySettings(shutdown_grace_s=0.05, log_requests=False)
+    async with bench_of(small_fleet(settings=settings), tmp_path) as bench:
+        engine = bench.engines["shared-0"]
+        engine.behave = engine.hold_mid_stream
+        client = bench.chat(model="support", stream=True).start()
+        await eventually(lambda: client.body != b"")
+        bench.gateway.drain()
+        await client.done()
+        assert b'"code":"shutting_down"' in client.body
+        assert client.ended
