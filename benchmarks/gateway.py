@@ -19,11 +19,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from benchmarks.endpoint import Target
 from benchmarks.gateway_report import Measurement, Report, render
 from benchmarks.machine import origin
 from benchmarks.processes import cpu_seconds, resident_bytes
 from benchmarks.scenarios import SCENARIOS, Scenario, bodies
-from benchmarks.targets import STARTERS, Stage, Target, external_targets, served_requests, start_mock
+from benchmarks.targets import STARTERS, Stage, external_targets, served_requests, start_mock
 from benchmarks.tools import ToolError, run_load
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.tools import Load
@@ -45,25 +45,26 @@ SLOW_200 = Scenario("slow_200", connections=200, stream=True, delay_ms=20, warmu
 SCENARIOS = (CHAT_1, CHAT_32, STREAMS_16, SLOW_200)
 
 
-def bodies(scenario: Scenario, models: Sequence[str], seed: int) -> str:
-    """Request bodies, one per line: different prompts, the models in turn.
-
-    `seed` in a body sets the mock engine's pace; this function's `seed` sets the prompts.
-    """
-    chance = random.Random(seed)
+def prompts(chance: random.Random, count: int, models: Sequence[str], extra: Mapping[str, object]) -> str:
+    """`count` chat requests, one per line: prompts drawn from `chance`, the models in turn."""
     lines = []
-    for number in range(BODIES):
-        body: dict[str, object] = {
+    for number in range(count):
+        body = {
             "model": models[number % len(models)],
             "messages": [
                 {"role": "system", "content": "You answer in one short paragraph of plain words."},
                 {"role": "user", "content": " ".join(chance.choices(WORDS, k=40))},
             ],
-            "max_tokens": CHUNKS,
             "temperature": 0.7,
-            "stream": scenario.stream,
+            **extra,
         }
-        if scenario.delay_ms:
-            body["seed"] = scenario.delay_ms
         lines.append(json.dumps(body))
     return "\n".join(lines) + "\n"
+
+
+def bodies(scenario: Scenario, models: Sequence[str], seed: int) -> str:
+    """Request bodies of a scenario. The field `seed` in them sets the mock engine's pace."""
+    extra: dict[str, object] = {"max_tokens": CHUNKS, "stream": scenario.stream}
+    if scenario.delay_ms:
+        extra["seed"] = scenario.delay_ms
+    return prompts(random.Random(seed), BODIES, models, extra)

@@ -5,30 +5,18 @@ A target that runs already is taken as it is: it is neither started, pinned nor 
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from benchmarks.endpoint import Target, ask, split_url, wait_for_chat
 from benchmarks.fleet import API_KEY, MODELS, POOL, write_fleet
 from benchmarks.machine import ROOT
 from benchmarks.processes import Child, free_port, start, stop
+from benchmarks.service import serve_command, serve_environment
 from benchmarks.tools import Endpoint, ToolError, build_tool
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Something that answers chat completions."""
-
-    name: str
-    endpoint: Endpoint
-    models: tuple[str, ...]
-    pid: int | None = None  # whose CPU and memory count; None: they are not measured
 
 
 @dataclass(slots=True)
@@ -60,69 +48,6 @@ class Stage:
         child = start(command, self.folder / f"{name}.log", cpu=cpu, env=env)
         self.children.append(child)
         return child
-
-
-def split_url(url: str) -> tuple[str, str]:
-    """(address for the load generator, path in front of /v1) of a base URL. Raises ToolError."""
-    if url.startswith("unix:"):
-        return "unix:/" + url.removeprefix("unix:").lstrip("/"), ""
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        raise ToolError(f"{url!r} is no address: write http://host:port or unix:/path")
-    return f"{parts.hostname}:{parts.port or 80}", parts.path.rstrip("/").removesuffix("/v1")
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-def ask(endpoint: Endpoint, path: str, body: object = None, timeout_s: float = 10.0) -> tuple[int, bytes]:
-    """Send one request; returns status and body. Raises OSError or http.client.HTTPException."""
-    connection: http.client.HTTPConnection
-    if endpoint.address.startswith("unix:"):
-        connection = _UnixConnection(endpoint.address.removeprefix("unix:"), timeout_s)
-    else:
-        connection = http.client.HTTPConnection(endpoint.address, timeout=timeout_s)
-    headers = dict(header.split(": ", 1) for header in endpoint.headers)
-    try:
-        if body is None:
-            connection.request("GET", path, headers=headers)
-        else:
-            connection.request(
-                "POST", path, json.dumps(body), {**headers, "Content-Type": "application/json"}
-            )
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
-
-
-def wait_for_chat(target: Target, child: Child | None, timeout_s: float = 90.0) -> None:
-    """Wait until a target answers a chat completion. Raises ToolError with the end of its log."""
-    body = {"model": target.models[0], "messages": [{"role": "user", "content": "ping"}], "max_tokens": 4}
-    end = time.monotonic() + timeout_s
-    seen = "nothing listened"
-    while time.monotonic() < end:
-        if child is not None and child.process.poll() is not None:
-            raise ToolError(f"{target.name} ended with {child.process.returncode}:\n{child.last_words()}")
-        try:
-            status, answer = ask(target.endpoint, target.endpoint.path, body, timeout_s=5.0)
-        except (OSError, http.client.HTTPException) as error:
-            seen = repr(error)
-        else:
-            if status == 200:
-                return
-            seen = f"{status} {answer[:300]!r}"
-        time.sleep(0.1)
-    words = f":\n{child.last_words()}" if child is not None else ""
-    raise ToolError(f"{target.name} did not answer a chat within {timeout_s:g} s; last: {seen}{words}")
 
 
 def start_mock(stage: Stage, port: int | None = None) -> Target:
@@ -158,16 +83,9 @@ def start_plain_proxy(stage: Stage) -> Target:
 def start_gateway(stage: Stage) -> Target:
     """Start the gateway as in production, through BentoML, with the mock in place of its engine."""
     port = free_port()
-    home = stage.folder / "bentoml"  # of its own: BentoML keeps its metrics there and wipes them
-    home.mkdir()
-    env = {
-        "TENANTRY_ENGINE_URLS": f"{POOL}-0=unix://{stage.mock_socket}",
-        "BENTOML_HOME": str(home),
-        "BENTOML_DO_NOT_TRACK": "True",
-    }
-    command = [sys.executable, "-m", "bentoml", "serve", "service:Gateway"]
-    command += ["--arg", f"fleet={write_fleet(stage.folder)}"]
-    command += ["--working-dir", str(ROOT), "--host", "127.0.0.1", "--port", str(port)]
+    env = serve_environment(stage.folder)
+    env["TENANTRY_ENGINE_URLS"] = f"{POOL}-0=unix://{stage.mock_socket}"
+    command = serve_command(port, write_fleet(stage.folder))
     child = stage.start("gateway", command, env=env)
     endpoint = Endpoint(f"127.0.0.1:{port}", (f"Authorization: Bearer {API_KEY}",))
     target = Target("gateway", endpoint, MODELS, pid=child.pid)

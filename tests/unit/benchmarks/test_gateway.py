@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from benchmarks.endpoint import Target, split_url
 from benchmarks.fleet import MODELS, write_fleet, zero_safetensors
 from benchmarks.gateway import Plan
 from benchmarks.gateway_report import CHAT_PER_S, FIGURES, Measurement, Report, render
@@ -16,7 +17,7 @@ from benchmarks.machine import Origin, cpu_model
 from benchmarks.results import LoadResult, Times
 from benchmarks.scenarios import CHAT_32, SCENARIOS, SLOW_200, bodies
 from benchmarks.stats import Spread
-from benchmarks.targets import Target, external_targets, split_url
+from benchmarks.targets import external_targets
 from benchmarks.tools import Endpoint, ToolError
 
 TIMES = Times(count=1, mean=2, p50=2, p90=3, p99=4, p999=5, max=6)

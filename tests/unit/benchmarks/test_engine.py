@@ -1,0 +1,143 @@
+"""The engine's benchmark: what it asks of both sides, and how it reads."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks.engine import Plan, side
+from benchmarks.engine_report import (
+    ENGINE,
+    GATEWAY,
+    Measurement,
+    Report,
+    first_chunk_p50_ms,
+    p50_ms,
+    render,
+    requests_per_s,
+    tokens_per_s,
+)
+from benchmarks.machine import Origin
+from benchmarks.results import LoadResult, Times
+from benchmarks.service import addresses_in, serve_command
+from benchmarks.stats import Spread
+from benchmarks.tools import ToolError
+
+PLAN = Plan(rounds=2, seconds=1.0, warmup_s=0.1, connections=32, max_tokens=64, seed=1)
+NONE = Times(count=0, mean=0, p50=0, p90=0, p99=0, p999=0, max=0)
+
+
+def result(ok: int, *, p50: float = 5.0, tokens: int = 64, chunks: int = 0, failed: int = 0) -> LoadResult:
+    latency = NONE.model_copy(update={"count": ok, "p50": p50})
+    return LoadResult(
+        seconds=2.0,
+        cpu_s=0.1,
+        connections=32,
+        requests=ok + failed,
+        ok=ok,
+        connect_errors=0,
+        broken=0,
+        bad_content=0,
+        timeouts=0,
+        opened=32,
+        bytes=1,
+        events=chunks,
+        chunks=chunks,
+        completion_tokens=tokens * ok,
+        by_status={200: ok},
+        latency_ms=latency,
+        first_byte_ms=latency,
+        first_chunk_ms=latency if chunks else NONE,
+        gap_ms=NONE,
+        first_error="",
+    )
+
+
+def test_both_sides_are_asked_in_every_round_and_who_begins_alternates() -> None:
+    steps = [(number, mode.name, name) for number, mode, name in PLAN.steps()]
+    assert set(Counter(steps).values()) == {1}
+    assert [name for number, mode, name in steps if mode == "streams"] == [GATEWAY, ENGINE, ENGINE, GATEWAY]
+
+
+def test_both_sides_get_the_same_requests_but_for_the_model() -> None:
+    mode = PLAN.modes()[1]
+    ours, theirs = PLAN.bodies(mode, "support", 0), PLAN.bodies(mode, "acme-support", 0)
+    assert ours.replace('"support"', '"acme-support"') == theirs
+    first = json.loads(ours.splitlines()[0])
+    assert (first["max_tokens"], first["ignore_eos"], first["stream"]) == (64, True, True)
+    assert first["stream_options"] == {"include_usage": True}
+
+
+def test_no_prompt_comes_twice_in_a_round_or_again_in_the_next() -> None:
+    mode = PLAN.modes()[0]
+    lines = [*PLAN.bodies(mode, "m", 0).splitlines(), *PLAN.bodies(mode, "m", 1).splitlines()]
+    assert len(set(lines)) == len(lines)
+
+
+def test_ratios_and_added_times_are_taken_round_by_round() -> None:
+    report = Report(
+        [
+            Measurement("streams", GATEWAY, result(95, p50=7.0, chunks=10)),
+            Measurement("streams", ENGINE, result(100, p50=6.5, chunks=10)),
+            Measurement("streams", ENGINE, result(50, p50=13.0, chunks=10)),
+            Measurement("streams", GATEWAY, result(49, p50=13.5, chunks=10)),
+        ]
+    )
+    ratio = report.ratio("streams", requests_per_s)
+    assert ratio is not None
+    assert (ratio.low, ratio.median, ratio.high) == pytest.approx((0.95, 0.965, 0.98))
+    assert report.added("streams", p50_ms) == Spread(0.5, 0.5, 0.5, 2)
+    assert report.added("streams", first_chunk_p50_ms) == Spread(0.5, 0.5, 0.5, 2)
+
+
+def test_tokens_come_from_the_usage_and_without_one_from_the_chunks() -> None:
+    assert tokens_per_s(result(10)) == 320.0
+    assert tokens_per_s(result(10, tokens=0, chunks=600)) == 300.0
+
+
+def test_the_table_leaves_out_what_a_mode_does_not_have() -> None:
+    rows = [Measurement("whole answers", name, result(10)) for name in (GATEWAY, ENGINE)]
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(render(Report(rows)))
+    assert "whole answers: output tokens/s" in capture.get()
+    assert "first chunk" not in capture.get()
+
+
+def test_a_side_that_answered_nothing_is_complained_about() -> None:
+    report = Report([Measurement("streams", ENGINE, result(0)), Measurement("streams", GATEWAY, result(5))])
+    assert report.complaints() == [
+        "streams, straight to the engine: 0 of 0 requests failed: none ended in time"
+    ]
+
+
+def test_the_json_names_mode_and_side() -> None:
+    origin = Origin("a CPU", 2, 4.0, "6.1", "3.11", "abc", "")
+    whole = json.loads(Report([Measurement("streams", ENGINE, result(3))]).as_json(origin))
+    assert whole["measurements"][0]["side"] == ENGINE
+
+
+def test_a_side_is_an_address_with_headers_and_a_model() -> None:
+    target = side(ENGINE, "unix:/run/e.sock", ["x: 1"], "m")
+    assert (target.endpoint.address, target.endpoint.headers, target.models) == (
+        "unix:/run/e.sock",
+        ("x: 1",),
+        ("m",),
+    )
+    with pytest.raises(ToolError):
+        side(ENGINE, "ftp://x", [], "m")
+
+
+def test_the_engines_addresses_are_where_bentoml_leaves_them() -> None:
+    environment = {"BENTOML_RUNNER_MAP": '{"shared-0": "file:///tmp/x/1.sock"}', "HOME": "/"}
+    assert addresses_in(environment) == {"shared-0": "file:///tmp/x/1.sock"}
+    assert addresses_in({}) == {}
+
+
+def test_one_pool_is_served_where_one_is_named() -> None:
+    assert "pool=shared" in serve_command(1, Path("f.yaml"), "shared")
+    assert not [word for word in serve_command(1, Path("f.yaml")) if word.startswith("pool=")]
