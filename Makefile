@@ -1,0 +1,64 @@
+# Every task of the project; hooks and CI call these and nothing else. `make` lists them.
+VENV     := .venv
+BIN      := $(VENV)/bin
+PORT     ?= 3000
+FLEET    ?= fleet.yaml
+POOL     ?=
+# auto, cpu or gpu
+PLATFORM ?=
+export PYTHONDONTWRITEBYTECODE := 1
+export BENTOML_DO_NOT_TRACK := True
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test unit check lint types imports fmt bench bento lock clean
+
+help:  ## list the tasks
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+setup:  ## create or update the environment (.venv) from the lock of this machine's platform
+	@requirements/install.sh $(VENV) $(PLATFORM)
+
+demo: setup  ## train the demo models (.cache/demo) if they are absent
+	@$(BIN)/python -m adapters.demo
+
+serve: demo  ## serve FLEET (or one POOL of it) on PORT with real vLLM
+	@$(BIN)/python -m routing check $(FLEET)
+	@echo "serve: starting on http://localhost:$(PORT); engines take about a minute to load"
+	@exec env PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/bentoml serve service:Gateway --port $(PORT) \
+	  --arg fleet=$(FLEET) $(if $(POOL),--arg pool=$(POOL))
+
+test: demo  ## run everything, the real engine included (about ten minutes on two cores)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+unit: setup  ## run what needs no engine (seconds)
+	@$(BIN)/python -m pytest -q -m "not engine"
+
+check: lint types imports  ## lint, types, import contracts
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup
+	@$(BIN)/mypy
+
+imports: setup
+	@PYTHONPATH=. $(BIN)/lint-imports
+
+fmt: setup  ## format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: demo  ## compare the gateway with its baselines and with the engine alone
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.gateway
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.engine
+
+bento: demo  ## build a Bento of the whole FLEET, or of one POOL
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m routing build --fleet $(FLEET) $(if $(POOL),--pool $(POOL)) \
+	  $(if $(PLATFORM),--platform $(PLATFORM))
+
+lock: setup  ## resolve the locks anew (needs the network)
+	@requirements/lock.sh
+
+clean:  ## remove what the tasks made, except the environment
+	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache benchmarks/build test-output
