@@ -42,7 +42,8 @@ def small_fleet(
         return Tenant(name, frozenset({key_hash}), models, default, caps=caps or Caps(), **changes)
 
     base = BaseModel("base", "/models/base", max_loras=slots, max_num_seqs=max_num_seqs, max_cpu_loras=8)
-    adapters = [Adapter(n, f"/adapters/{n}", "base") for n in ("a-support", "a-sales", "b-support", "c-support")]
+    names = ("a-support", "a-sales", "b-support", "c-support")
+    adapters = [Adapter(name, f"/adapters/{name}", "base") for name in names]
     tenants = [
         tenant("a", {"support": "a-support", "sales": "a-sales", "plain": "base"}),
         tenant("b", {"support": "b-support"}, band=Band.LOW),
@@ -90,7 +91,7 @@ def sse(payload: object) -> bytes:
 
 
 class FakeEngine:
-    """An engine as the gateway sees it: OpenAI's routes behind the token. It loads nothing and generates nothing.
+    """An engine as the gateway sees it: OpenAI's routes behind the token. It loads and generates nothing.
 
     `behave` decides what a request gets; tests replace it. Requests are kept in `seen`, those whose client
     left in `aborted`.
@@ -260,7 +261,7 @@ def stream_events(model: str, pieces: list[str]) -> list[bytes]:
 
 @contextlib.asynccontextmanager
 async def serving(app: Any, socket_path: Path) -> AsyncIterator[str]:
-    """Serve an ASGI application on a Unix socket in this loop; gives its URL. Leaving it cuts every connection."""
+    """Serve an ASGI application on a Unix socket; gives its URL. Leaving it cuts every connection."""
     config = uvicorn.Config(app, uds=str(socket_path), log_config=None, lifespan="off", access_log=False)
     config.load()
     server = uvicorn.Server(config)

@@ -34,7 +34,7 @@ class Bench:
         ]
         return Client(self.gateway, path, body=body, headers=headers, **options)
 
-    def chat(self, tenant: str = "a", **fields: Any) -> Client:
+    def chat(self, tenant: str = "a", /, **fields: Any) -> Client:
         """A chat completion."""
         payload = {"messages": [{"role": "user", "content": "who?"}], **fields}
         return self.post("/v1/chat/completions", payload, tenant=tenant)
@@ -47,9 +47,9 @@ class Bench:
     @property
     def at_rest(self) -> bool:
         """Whether every counter is back at zero."""
-        return repr(self.gateway.dispatcher) == "<Dispatcher admitted=0 queued=0 in_flight=0 leases=0>" and all(
-            engine.running == 0 for engine in self.engines.values()
-        )
+        counters = repr(self.gateway.dispatcher)
+        idle = all(engine.running == 0 for engine in self.engines.values())
+        return idle and counters == "<Dispatcher admitted=0 queued=0 in_flight=0 leases=0>"
 
     async def kill(self, replica: str) -> None:
         """Take an engine's server away, connections and all."""
@@ -65,7 +65,8 @@ async def bench_of(fleet: Fleet, folder: Path) -> AsyncIterator[Bench]:
         servers, addresses = {}, {}
         for name, engine in engines.items():
             servers[name] = await stack.enter_async_context(contextlib.AsyncExitStack())
-            addresses[name] = await servers[name].enter_async_context(serving(engine, folder / f"{name}.sock"))
+            server = serving(engine, folder / f"{name}.sock")
+            addresses[name] = await servers[name].enter_async_context(server)
         gateway = Gateway(fleet, lambda: addresses, secret=SECRET)
         await gateway.start()
         stack.push_async_callback(gateway.stop)

@@ -29,7 +29,9 @@ def outcome(bench: Bench, name: str, reason: str) -> float:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_before_the_first_byte_stops_the_engine(bench: Bench, stream: bool) -> None:
+async def test_a_client_that_leaves_before_the_first_byte_stops_the_engine(
+    bench: Bench, stream: bool
+) -> None:
     engine = bench.engines["shared-0"]
     engine.behave = engine.hold
     client = bench.chat(model="support", stream=stream).start()
