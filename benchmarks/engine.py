@@ -159,6 +159,8 @@ def show(report: Report, json_file: Path | None) -> None:
     if json_file is not None:
         json_file.write_text(report.as_json(head))
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
     for line in head.lines():
         console.print(line, highlight=False)
     console.print(render(report))

@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from rich.console import Console
 from benchmarks.endpoint import Target
 from benchmarks.gateway_report import Measurement, Report, render
 from benchmarks.machine import origin
-from benchmarks.processes import cpu_seconds, resident_bytes
+from benchmarks.processes import busy_seconds, cpu_seconds, resident_bytes
 from benchmarks.scenarios import SCENARIOS, Scenario, bodies
 from benchmarks.targets import STARTERS, Stage, external_targets, served_requests, start_mock
 from benchmarks.tools import ToolError, run_load
@@ -45,6 +46,24 @@ class Plan:
                     yield round_number, scenario, target
 
 
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Time used so far, in seconds."""
+
+    wall_s: float
+    busy_s: float  # by everybody, on the CPUs of the benchmark
+    target_s: float
+    ours_s: float  # target, mock and this process; the load generator tells its own
+
+    @classmethod
+    def read(cls, stage: Stage, mock: Target, target: Target) -> Clocks:
+        """Read them all now."""
+        busy_s = busy_seconds(Path("/proc/stat").read_text(), stage.cpus)
+        target_s = cpu_seconds(target.pid) if target.pid else 0.0
+        mock_s = cpu_seconds(mock.pid) if mock.pid and target is not mock else 0.0
+        return cls(time.monotonic(), busy_s, target_s, target_s + mock_s + time.process_time())
+
+
 def two_cpus() -> tuple[int | None, int | None]:
     """(CPU of the targets, CPU of load and mock), or no pinning on a machine with one."""
     allowed = sorted(os.sched_getaffinity(0))
@@ -55,15 +74,16 @@ def measure(stage: Stage, mock: Target, target: Target, scenario: Scenario, plan
     """Drive one target with one scenario. CPU counts the whole run, so it is set against all its requests."""
     file = stage.folder / f"{target.name}-{scenario.name}.jsonl".replace(" ", "-")
     file.write_text(bodies(scenario, target.models, plan.seed))
-    before = cpu_seconds(target.pid) if target.pid else None
-    served_before = served_requests(mock)
+    served, before = served_requests(mock), Clocks.read(stage, mock, target)
     result = run_load(target.endpoint, scenario.load(plan.seconds), file, cpu=stage.load_cpu)
-    served = served_requests(mock) - served_before
-    used = cpu_seconds(target.pid) - before if target.pid and before is not None else None
+    after, served = Clocks.read(stage, mock, target), served_requests(mock) - served
+    used = after.target_s - before.target_s
+    elsewhere = (after.busy_s - before.busy_s) - (after.ours_s - before.ours_s) - result.cpu_s
     return Measurement(
         target=target.name,
         scenario=scenario.name,
-        cpu_ms_per_request=1000 * used / served if used is not None and served else None,
+        cpu_ms_per_request=1000 * used / served if target.pid and served else None,
+        other_cpu=max(0.0, elsewhere / (after.wall_s - before.wall_s)) if target.pid else None,
         result=result,
     )
 
@@ -126,6 +146,8 @@ def main(  # noqa: PLR0913 - Typer reads one argument per option
             return
         json_file.write_text(text)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
     for line in head.lines():
         console.print(line, highlight=False)
     console.print(render(report))

@@ -24,6 +24,7 @@ class Measurement:
     target: str
     scenario: str
     cpu_ms_per_request: float | None  # of the target and all its processes
+    other_cpu: float | None  # CPUs' worth of work by anybody else meanwhile: disturbance
     result: LoadResult
 
 
@@ -85,6 +86,10 @@ class Report:
         """How much more than the mock alone."""
         return differences(self.rounds(target, figure), self.rounds(DIRECT, figure))
 
+    def disturbance(self, target: str) -> Spread | None:
+        """What else kept the CPUs busy, over all scenarios."""
+        return spread(m.other_cpu for m in self.measurements if m.target == target)
+
     def complaints(self) -> list[str]:
         """Measurements in which requests failed, with the first reason."""
         return [
@@ -101,6 +106,7 @@ class Report:
                 "target": m.target,
                 "scenario": m.scenario,
                 "cpu_ms_per_request": m.cpu_ms_per_request,
+                "other_cpu": m.other_cpu,
                 "result": m.result.model_dump(),
             }
             for m in self.measurements
@@ -119,6 +125,9 @@ def render(report: Report) -> Table:
     for figure in FIGURES:
         table.add_row(figure.name, *(with_range(report.summary(name, figure)) for name in names))
     table.add_row("idle memory, MiB", *(_mebibytes(report.idle_bytes.get(name)) for name in names))
+    table.add_row(
+        "disturbance, CPUs used by others", *(with_range(report.disturbance(name)) for name in names)
+    )
     table.add_section()
     kept_up = SLOW_200.keeping_up_per_s or 1.0
     for label, cell in (

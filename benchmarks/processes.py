@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,6 +106,20 @@ def running_family(root: int) -> list[ProcessStat]:
 def cpu_seconds(root: int) -> float:
     """CPU time a process and all that came of it have used so far, in seconds."""
     return sum(stat.ticks for stat in running_family(root)) / os.sysconf("SC_CLK_TCK")
+
+
+def busy_seconds(proc_stat: str, cpus: Collection[int]) -> float:
+    """CPU seconds everybody has used on these CPUs, by the text of /proc/stat; on all where none is named.
+
+    Time stolen by other guests of the host does not count: the kernel cannot say whose it is.
+    """
+    ticks = 0
+    for line in proc_stat.splitlines():
+        name, *fields = line.split()
+        if name.startswith("cpu") and name != "cpu" and (not cpus or int(name[3:]) in cpus):
+            user, nice, system, _idle, _iowait, irq, softirq = (int(field) for field in fields[:7])
+            ticks += user + nice + system + irq + softirq
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes(root: int) -> int:

@@ -36,6 +36,11 @@ class Stage:
             stop(child)
 
     @property
+    def cpus(self) -> set[int]:
+        """Those it pins to; none where it pins to none."""
+        return {cpu for cpu in (self.target_cpu, self.load_cpu) if cpu is not None}
+
+    @property
     def mock_socket(self) -> Path:
         """Where the mock engine listens."""
         return self.folder / "mock.sock"

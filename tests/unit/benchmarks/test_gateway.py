@@ -51,7 +51,7 @@ def result(ok: int = 100, failed: int = 0) -> LoadResult:
 
 def report_of(counts: dict[str, list[int]], failed: int = 0) -> Report:
     measurements = [
-        Measurement(name, scenario.name, None if name == "other" else 1.0, result(ok, failed))
+        Measurement(name, scenario.name, None if name == "other" else 1.0, 0.1, result(ok, failed))
         for scenario in SCENARIOS
         for name, rounds in counts.items()
         for ok in rounds

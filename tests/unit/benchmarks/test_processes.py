@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.processes import (
     ProcessStat,
+    busy_seconds,
     cpu_seconds,
     family,
     parse_stat,
@@ -41,6 +42,13 @@ def test_a_family_is_the_root_its_session_and_all_their_descendants() -> None:
 
 def test_a_family_that_has_ended_is_empty() -> None:
     assert family(99, [stat(1, 0), stat(2, 1)]) == []
+
+
+def test_busy_time_is_that_of_the_cpus_in_question_without_idle_and_steal() -> None:
+    text = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 100 0 50 900 30 5 5 40 0 0\ncpu1 200 0 0 9 9 0 0 9 0 0\nintr 12\n"
+    tick = os.sysconf("SC_CLK_TCK")
+    assert busy_seconds(text, {0}) == 160 / tick
+    assert busy_seconds(text, ()) == 360 / tick
 
 
 def test_this_process_uses_memory_and_time() -> None:
