@@ -1,0 +1,15 @@
+"""Reads fleet.yaml: what may stand in it, whether it fits together, and what one pool needs of it."""
+
+from routing.config.loader import LoadedFleet, load_fleet, load_fleet_with_warnings, read_fleet
+from routing.config.problems import FleetError, Problem
+from routing.config.projection import project
+
+__all__ = [
+    "FleetError",
+    "LoadedFleet",
+    "Problem",
+    "load_fleet",
+    "load_fleet_with_warnings",
+    "project",
+    "read_fleet",
+]

@@ -1,0 +1,82 @@
+"""What is wrong with a fleet file, where, and what would be right? Holds findings; makes none."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+Key = str | int
+KeyPath = tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing to repair, or with a warning one thing to look at."""
+
+    file: str
+    line: int | None  # counted from 1; None: the file as a whole
+    path: str  # dotted: "tenants.acme.api_keys[0]"; empty: the whole file
+    message: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        text = f"{where}: {self.path}: {self.message}" if self.path else f"{where}: {self.message}"
+        return f"{text}; {self.remedy}" if self.remedy else text
+
+
+class FleetError(Exception):
+    """A fleet cannot be used as it is declared; holds every problem found, never only the first."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class Findings:
+    """Collects errors and warnings of one file; knows the line of every key."""
+
+    def __init__(self, file: str, lines: Mapping[KeyPath, int] | None = None) -> None:
+        self.file = file
+        self._lines: Mapping[KeyPath, int] = lines or {}
+        self.errors: list[Problem] = []
+        self.warnings: list[Problem] = []
+
+    def error(self, path: KeyPath, message: str, remedy: str = "") -> None:
+        """Add an error."""
+        self.errors.append(self._problem(path, message, remedy))
+
+    def warn(self, path: KeyPath, message: str, remedy: str = "") -> None:
+        """Add a warning."""
+        self.warnings.append(self._problem(path, message, remedy))
+
+    def raise_errors(self) -> None:
+        """Raise `FleetError` with all errors in the order of their lines, if there are any."""
+        if self.errors:
+            raise FleetError(sorted(self.errors, key=lambda problem: problem.line or 0))
+
+    def _problem(self, path: KeyPath, message: str, remedy: str) -> Problem:
+        return Problem(self.file, self._line(path), dotted(path), message, remedy)
+
+    def _line(self, path: KeyPath) -> int | None:
+        """Line of the key, or of the nearest key around it."""
+        prefixes = (path[:length] for length in range(len(path), 0, -1))
+        return next((self._lines[prefix] for prefix in prefixes if prefix in self._lines), None)
+
+
+def dotted(path: KeyPath) -> str:
+    """Write a path as people do: `pools.shared.tenants[2]`."""
+    text = ""
+    for key in path:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
+    return text
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """Say which known name is close to the wrong one, or list them where they are few; else nothing."""
+    names = sorted(set(known))
+    close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean `{close[0]}`?"
+    return f"known: {', '.join(names)}" if 0 < len(names) <= 12 else ""

@@ -1,0 +1,162 @@
+"""Do the parts of a fleet file fit together: strategies, isolation, devices, sizes? Pure.
+
+That names lead somewhere is checked in `references`; a name that does not is passed over here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+from routing.config.problems import Findings
+from routing.config.schema import BaseModelSection, FleetFile, PoolSection
+from routing.types import Isolation, MetricsAccess, Strategy
+
+_DEFAULT_UTILIZATION = 0.9  # about vLLM's own; only for a warning
+
+
+def check_rules(file: FleetFile, findings: Findings) -> None:
+    """Check everything that is more than a name."""
+    for name, model in file.base_models.items():
+        _check_base_model(name, model, findings)
+    for name, pool in file.pools.items():
+        _check_strategy(file, name, pool, findings)
+        _check_isolation(file, name, pool, findings)
+        _check_devices(file, name, pool, findings)
+    _check_pool_names(file, findings)
+    _check_shared_devices(file, findings)
+    _check_caps(file, findings)
+    _check_metrics_access(file, findings)
+
+
+def _check_base_model(name: str, model: BaseModelSection, findings: Findings) -> None:
+    if model.max_cpu_loras is not None and model.max_cpu_loras < model.max_loras:
+        findings.error(
+            ("base_models", name, "max_cpu_loras"),
+            f"{model.max_cpu_loras} is less than max_loras ({model.max_loras}), and slots are filled from there",
+            f"set it to {model.max_loras} or more, or leave it out",
+        )
+    if model.kv_cache_gib is not None and model.gpu_memory_utilization is not None:
+        findings.warn(
+            ("base_models", name, "gpu_memory_utilization"),
+            "does nothing beside kv_cache_gib, which fixes the cache's size",
+            "remove one of the two",
+        )
+
+
+def _check_strategy(file: FleetFile, name: str, pool: PoolSection, findings: Findings) -> None:
+    models = {n: file.base_models[n] for n in pool.base_models if n in file.base_models}
+    if pool.strategy is Strategy.MULTI_LORA:
+        if len(pool.base_models) != 1:
+            findings.error(
+                ("pools", name, "base_models"),
+                f"a multi-lora pool has exactly one base model, not {len(pool.base_models)}",
+                "make one pool for each base model",
+            )
+        for index, base_model in enumerate(pool.base_models):
+            if base_model in models and not models[base_model].max_loras:
+                findings.error(
+                    ("pools", name, "base_models", index),
+                    f"base model `{base_model}` has no adapter slots, and the strategy is multi-lora",
+                    f"set base_models.{base_model}.max_loras to 1 or more, or use strategy replica-per-model",
+                )
+        return
+    for index, base_model in enumerate(pool.base_models):
+        if base_model in models and models[base_model].max_loras:
+            findings.warn(
+                ("pools", name, "base_models", index),
+                f"engines of `{base_model}` set memory aside for adapters, and this pool serves none",
+                "declare the base model a second time without max_loras",
+            )
+
+
+def _check_isolation(file: FleetFile, name: str, pool: PoolSection, findings: Findings) -> None:
+    """A dedicated tenant is alone on each of its pools."""
+    listed = set(pool.tenants)
+    for index, tenant in enumerate(pool.tenants):
+        section = file.tenants.get(tenant)
+        others = ", ".join(f"`{other}`" for other in sorted(listed - {tenant}))
+        if section is not None and section.isolation is Isolation.DEDICATED and others:
+            findings.error(
+                ("pools", name, "tenants", index),
+                f"tenant `{tenant}` is dedicated and shares this pool with {others}",
+                "give it a pool of its own, or set its isolation to shared",
+            )
+
+
+def _check_devices(file: FleetFile, name: str, pool: PoolSection, findings: Findings) -> None:
+    replicas = pool.replicas * len(pool.base_models)
+    if pool.devices and len(pool.devices) != replicas:
+        findings.error(
+            ("pools", name, "devices"),
+            f"{len(pool.devices)} for {replicas} replicas ({pool.replicas} for each of "
+            f"{len(pool.base_models)} base models)",
+            "list one for each replica (several GPUs of one replica as `0,1`), or leave devices out",
+        )
+        return
+    for index, devices in enumerate(pool.devices):
+        model = file.base_models.get(pool.base_models[index // pool.replicas])
+        count = devices.count(",") + 1
+        if model is not None and count < model.tensor_parallel_size:
+            findings.error(
+                ("pools", name, "devices", index),
+                f"`{devices}` is {count} for an engine of tensor_parallel_size {model.tensor_parallel_size}",
+                "name as many GPUs, joined by commas",
+            )
+
+
+def _check_pool_names(file: FleetFile, findings: Findings) -> None:
+    """Services are named after pools, and BentoML takes `.`, `-` and `_` in a service's name for the same."""
+    seen: dict[str, str] = {}
+    for name in file.pools:
+        first = seen.setdefault(re.sub(r"[.-]", "_", name), name)
+        if first != name:
+            findings.error(
+                ("pools", name),
+                f"too much like pool `{first}`: services of both would be called the same",
+                "rename one",
+            )
+
+
+def _check_shared_devices(file: FleetFile, findings: Findings) -> None:
+    """Warn where the engines on one device want more than all of its memory."""
+    wanted: dict[str, float] = defaultdict(float)
+    for name, pool in file.pools.items():
+        if len(pool.devices) != pool.replicas * len(pool.base_models):
+            continue
+        for index, devices in enumerate(pool.devices):
+            model = file.base_models.get(pool.base_models[index // pool.replicas])
+            if model is None or model.kv_cache_gib is not None:
+                continue
+            for device in devices.split(","):
+                before = wanted[device]
+                wanted[device] += model.gpu_memory_utilization or _DEFAULT_UTILIZATION
+                if before <= 1 < wanted[device]:
+                    findings.warn(
+                        ("pools", name, "devices", index),
+                        f"the engines on device {device} take {wanted[device]:.2f} of its memory together",
+                        "lower gpu_memory_utilization of their base models, or use another device",
+                    )
+
+
+def _check_caps(file: FleetFile, findings: Findings) -> None:
+    for name, tenant in file.tenants.items():
+        caps = tenant.caps
+        if (
+            caps.max_concurrency_per_model is not None
+            and caps.max_concurrency_per_model > caps.max_concurrency
+        ):
+            findings.warn(
+                ("tenants", name, "caps", "max_concurrency_per_model"),
+                f"never reached: max_concurrency is {caps.max_concurrency}",
+                "lower it, or remove it",
+            )
+
+
+def _check_metrics_access(file: FleetFile, findings: Findings) -> None:
+    if file.gateway.metrics_access is MetricsAccess.OPERATOR and not file.gateway.operator_keys:
+        findings.warn(
+            ("gateway", "operator_keys"),
+            "nobody can read the metrics: metrics_access is operator, and there is no operator key",
+            "add one (`python -m routing new-key`), or set metrics_access to loopback",
+        )

@@ -1,0 +1,241 @@
+"""What may stand in fleet.yaml, key by key? Types, bounds and defaults; nothing about how parts fit together.
+
+The texts here are the JSON Schema's descriptions, which editors show. Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+
+from routing.config import vllm_flags
+from routing.types import Band, Isolation, MetricsAccess, Strategy
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM 0.32 builds kernels for
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_PLANNED = ("model-mesh", "swap", "mig")
+_HEX_SHA256 = r"^[0-9a-fA-F]{64}$"
+
+
+def _check_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError("a name is 1 to 63 of a-z, 0-9, `.`, `_`, `-` and begins with a letter or a digit")
+    if ".." in name:
+        raise ValueError("a name has no two dots in a row")
+    return name
+
+
+def _check_strategy(value: Any) -> Any:
+    if value in _PLANNED:
+        known = " and ".join(f"`{strategy}`" for strategy in Strategy)
+        raise ValueError(f"strategy `{value}` is not available yet; there are {known}")
+    return value
+
+
+def _check_lora_rank(rank: int) -> int:
+    if rank not in LORA_RANKS:
+        bigger = next((allowed for allowed in LORA_RANKS if allowed > rank), LORA_RANKS[-1])
+        raise ValueError(f"vLLM takes {', '.join(map(str, LORA_RANKS))}; the next one up is {bigger}")
+    return rank
+
+
+def _check_args(value: Any) -> tuple[str, ...]:
+    return vllm_flags.to_argv(value)
+
+
+Name = Annotated[
+    str,
+    AfterValidator(_check_name),
+    WithJsonSchema({"type": "string", "pattern": "^[a-z0-9](?!.*\\.\\.)[a-z0-9._-]{0,62}$"}),
+]
+Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Device = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    StringConstraints(pattern=r"^[A-Za-z0-9_./:-]+(,[A-Za-z0-9_./:-]+)*$"),
+    WithJsonSchema({"type": ["string", "integer"]}),
+]
+VllmArgs = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_check_args),
+    Field(strict=False),
+    WithJsonSchema(
+        {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": ["string", "number"]}}]}
+    ),
+]
+
+
+class Section(BaseModel):
+    """A part of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class KeySection(Section):
+    """An API key, as its sha256 or as the environment variable that holds it. Exactly one of the two."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["sha256"]}, {"required": ["env"]}]},
+    )
+
+    sha256: Annotated[str, StringConstraints(pattern=_HEX_SHA256)] | None = Field(
+        None, description="sha256 of the key in hex; `python -m routing new-key` prints one."
+    )
+    env: EnvName | None = Field(None, description="Environment variable that holds the key itself.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> KeySection:
+        if (self.sha256 is None) == (self.env is None):
+            raise ValueError("a key is either {sha256: ...} or {env: NAME}")
+        return self
+
+
+class BaseModelSection(Section):
+    """Weights that adapters modify, and the settings of every engine that holds them."""
+
+    source: Source = Field(description="Folder, or hub id (org/name).")
+    revision: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = Field(
+        None, description="Hub revision: a commit, tag or branch. Only with a hub id."
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32", "half", "float"] = Field(
+        "auto", description="Weight and activation type; auto takes the checkpoint's."
+    )
+    max_model_len: int | None = Field(
+        None, ge=1, description="Longest prompt and completion together, in tokens; default: the model's."
+    )
+    max_num_seqs: int = Field(256, ge=1, le=65536, description="Sequences one engine runs at once.")
+    max_loras: int = Field(
+        0, ge=0, le=1024, description="Adapter slots per engine; 0 serves the base model alone."
+    )
+    max_lora_rank: Annotated[int, AfterValidator(_check_lora_rank)] = Field(
+        16,
+        description="Largest adapter rank; every slot is as large as this.",
+        json_schema_extra={"enum": list(LORA_RANKS)},
+    )
+    max_cpu_loras: int | None = Field(
+        None, ge=0, le=100_000, description="Adapters kept in host memory; default: 4 x max_loras."
+    )
+    tensor_parallel_size: int = Field(1, ge=1, le=64, description="GPUs one engine spreads over.")
+    gpu_memory_utilization: float | None = Field(
+        None, gt=0, le=1, description="Fraction of a GPU's memory one engine takes; default: vLLM's."
+    )
+    kv_cache_gib: float | None = Field(
+        None, gt=0, le=65536, description="KV cache in GiB; default: what the GPU has left, 1 on a CPU."
+    )
+    vllm_args: VllmArgs = Field((), description="Further `vllm serve` flags: a mapping or a list.")
+
+
+class AdapterSection(Section):
+    """A LoRA adapter: a folder in PEFT format that fits one base model."""
+
+    source: Source = Field(description="Folder with adapter_config.json and adapter_model.safetensors.")
+    base_model: Name = Field(description="Name of the base model it was trained on.")
+
+
+class CapsSection(Section):
+    """Limits of one tenant; a request with n choices or n prompts counts n sequences."""
+
+    max_concurrency: int = Field(
+        64, ge=1, description="Sequences in the gateway at once, all models together."
+    )
+    max_concurrency_per_model: int | None = Field(
+        None, ge=1, description="The same for one model; default: no such cap."
+    )
+    max_queued: int = Field(256, ge=0, description="Requests waiting in the gateway.")
+    queue_timeout_s: float = Field(30.0, gt=0, le=3600, description="Longest wait before a request expires.")
+
+
+class TenantSection(Section):
+    """Who owns keys and is capped."""
+
+    api_keys: Annotated[tuple[KeySection, ...], Field(strict=False, min_length=1)] = Field(
+        description="Keys of this tenant; several allow a change without a gap."
+    )
+    models: dict[Name, Name] = Field(
+        min_length=1, description="What this tenant calls a model -> adapter or base model."
+    )
+    default_model: Name | None = Field(
+        None,
+        description="Used when a request names no model; default: the only model, where there is one. "
+        "null: a request must name one.",
+    )
+    priority: Annotated[Band, Field(strict=False)] = Field(
+        Band.STANDARD, description="Band: a higher one is served strictly before a lower one."
+    )
+    weight: float = Field(1.0, gt=0, le=1_000_000, description="Share within the band.")
+    caps: CapsSection = Field(CapsSection(), description="Limits.")
+    isolation: Annotated[Isolation, Field(strict=False)] = Field(
+        Isolation.SHARED, description="dedicated: no replica serves this tenant and another."
+    )
+
+
+class PoolSection(Section):
+    """Replicas alike in base models and settings."""
+
+    strategy: Annotated[Strategy, Field(strict=False), BeforeValidator(_check_strategy)] = Field(
+        Strategy.MULTI_LORA, description="How the pool puts models on replicas."
+    )
+    base_models: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)] = Field(
+        description="Base models of the pool; exactly one with multi-lora."
+    )
+    replicas: int = Field(1, ge=1, le=1024, description="Engines per base model.")
+    devices: Annotated[tuple[Device, ...], Field(strict=False)] = Field(
+        (), description="CUDA_VISIBLE_DEVICES of each replica in turn; empty: not set."
+    )
+    tenants: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)] = Field(
+        description="Who is served here."
+    )
+
+
+class GatewaySection(Section):
+    """Settings of the gateway that belong to no tenant and no pool."""
+
+    operator_keys: Annotated[tuple[KeySection, ...], Field(strict=False)] = Field(
+        (), description="Keys that may read the metrics."
+    )
+    metrics_access: Annotated[MetricsAccess, Field(strict=False)] = Field(
+        MetricsAccess.OPERATOR, description="Who may read the metrics pages, which name every tenant."
+    )
+    max_body_mib: float = Field(4.0, gt=0, le=1024, description="Largest request body in MiB.")
+    body_timeout_s: float = Field(30.0, gt=0, le=3600, description="Time a client has to send its body.")
+    stall_timeout_s: float = Field(
+        60.0, gt=0, le=3600, description="A client that reads nothing for so long is cancelled."
+    )
+    slot_wait_s: float = Field(
+        10.0, gt=0, le=3600, description="A slot is cleared for an adapter that has waited so long."
+    )
+    request_timeout_s: float = Field(
+        600.0, gt=0, le=86400, description="Time an engine has to finish a request."
+    )
+    shutdown_grace_s: float = Field(
+        30.0, ge=0, le=3600, description="Time requests in flight have to finish on SIGTERM."
+    )
+    log_requests: bool = Field(True, description="One JSON line per request on standard error.")
+
+
+class FleetFile(Section):
+    """A fleet: base models, adapters, tenants, pools, gateway."""
+
+    base_models: dict[Name, BaseModelSection] = Field(min_length=1, description="Base models by name.")
+    adapters: dict[Name, AdapterSection] = Field({}, description="Adapters by name.")
+    tenants: dict[Name, TenantSection] = Field(min_length=1, description="Tenants by name.")
+    pools: dict[Name, PoolSection] = Field(min_length=1, description="Pools by name.")
+    gateway: GatewaySection = Field(GatewaySection(), description="Gateway settings.")
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of fleet.yaml."""
+    schema = FleetFile.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "fleet.yaml"}

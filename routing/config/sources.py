@@ -1,0 +1,60 @@
+"""Where do a model's files lie: in a folder, or on a hub? Decides by the text and by what exists.
+
+Downloads nothing. `~`, `${VAR}` and `${VAR:-default}` are replaced; a relative folder is relative to the
+fleet file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+
+
+class SourceError(ValueError):
+    """A source names neither a folder nor a hub id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An absolute folder, or a hub id such as `org/name`."""
+
+    text: str
+    is_folder: bool
+
+
+def resolve(source: str, *, folder: Path, env: Mapping[str, str]) -> Source:
+    """Resolve a source of a fleet file in `folder`. Raises `SourceError`."""
+    text = expand(source, env)
+    if not text or "\0" in text:
+        raise SourceError("is empty once its variables are replaced" if not text else "holds a NUL character")
+    home = Path(text).expanduser() if text.startswith("~") else Path(text)
+    path = Path(os.path.normpath(folder / home))
+    if text.startswith((".", "/", "~")) or text.count("/") > 1 or path.is_dir():
+        return Source(str(path), is_folder=True)
+    if _HUB_ID.fullmatch(text):
+        return Source(text, is_folder=False)
+    raise SourceError(f"`{text}` is neither a folder that exists nor a hub id (org/name)")
+
+
+def expand(text: str, env: Mapping[str, str]) -> str:
+    """Replace `${VAR}` and `${VAR:-default}`. Raises `SourceError` for a variable that is not set."""
+
+    def value(match: re.Match[str]) -> str:
+        name, default = match.group(1), match.group(2)
+        found = env.get(name) or default
+        if found is None:
+            raise SourceError(f"the environment variable {name} is not set")
+        return found
+
+    return _VARIABLE.sub(value, text)
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a resolved source is a hub id; a resolved folder is absolute."""
+    return not os.path.isabs(source)
