@@ -37,7 +37,12 @@ def engine_args(model: BaseModel, *, shutdown_grace_s: float) -> list[str]:
 
 def engine_environment(model: BaseModel, *, on_cpu: bool) -> dict[str, str]:
     """Environment vLLM reads at import; what the operator has set already wins over it."""
-    environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    environment = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        # A forked engine would share this process's threads and locks, and its inherited marks (orphans.py).
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    }
     if model.source.startswith("/"):
         environment["HF_HUB_OFFLINE"] = "1"  # a local model never asks a hub
     if on_cpu:

@@ -11,7 +11,8 @@ from typing import Generic, TypeVar
 from routing.types import Request
 
 T = TypeVar("T")
-FlowKey = tuple[str, str]  # (tenant, engine model)
+# Tenant, engine model, replicas that broke under it: what waits for the same replicas waits in one line.
+FlowKey = tuple[str, str, frozenset[str]]
 
 
 class Backlog(Generic[T]):
@@ -34,18 +35,11 @@ class Backlog(Generic[T]):
     @property
     def tenants(self) -> set[str]:
         """Tenants that have something waiting."""
-        return {tenant for tenant, _ in self._flows}
+        return {tenant for tenant, _, _ in self._flows}
 
-    def push(self, entry: T, *, front: bool = False) -> None:
-        """Add an entry behind those of its flow, or before them when it has waited once already."""
-        flow = self._flows.setdefault(self._flow_key(entry), {})
-        if front and flow:
-            rest = dict(flow)
-            flow.clear()
-            flow[entry] = None
-            flow.update(rest)
-        else:
-            flow[entry] = None
+    def push(self, entry: T) -> None:
+        """Add an entry behind those of its flow."""
+        self._flows.setdefault(self._flow_key(entry), {})[entry] = None
 
     def remove(self, entry: T) -> bool:
         """Take an entry out, wherever it stands; False where it was not waiting."""
@@ -69,5 +63,5 @@ class Backlog(Generic[T]):
         return sorted((next(iter(flow)) for flow in self._flows.values()), key=order)
 
     def _flow_key(self, entry: T) -> FlowKey:
-        target = self._request_of(entry).target
-        return target.tenant, target.engine_model
+        request = self._request_of(entry)
+        return request.target.tenant, request.target.engine_model, request.failed_on

@@ -108,7 +108,7 @@ class Dispatcher:
         return ticket
 
     def give_back(self, ticket: Ticket) -> None:
-        """Put a ticket whose replica broke before it answered back at the head of its queue.
+        """Queue a ticket again whose replica broke before it answered; it keeps its age.
 
         Raises `Unavailable` where no other replica is ready; the ticket must still be settled.
         """
@@ -117,7 +117,7 @@ class Dispatcher:
         ticket.request, ticket.granted_s = request, None
         ticket.granted = asyncio.get_running_loop().create_future()
         self._refuse_if_unavailable(request)
-        self._enqueue(ticket, front=True)
+        self._enqueue(ticket)
         self._fill(request.target.pool)
 
     def settle(
@@ -163,8 +163,6 @@ class Dispatcher:
                 timeout_s = self._tenants[ticket.request.target.tenant].caps.queue_timeout_s
                 if now - ticket.request.arrived_s >= timeout_s:
                     self._refuse(ticket, _expired(timeout_s))
-            for replica in self._pools[pool]:
-                self._end_stale_clearing(replica, backlog)
             for head in backlog.heads(self._counters.__getitem__):
                 if now - head.request.arrived_s >= self._slot_wait_s:
                     clear_slot(self._pools[pool], head.request)
@@ -199,6 +197,8 @@ class Dispatcher:
     def _fill(self, pool: str) -> None:
         """Grant waiting tickets, best first, until nothing that waits can run."""
         backlog, replicas = self._backlogs[pool], self._pools[pool]
+        for replica in replicas:
+            self._end_stale_clearing(replica, backlog)
         while backlog:
             for ticket in backlog.heads(self._counters.__getitem__):
                 replica = self._profile.pick(replicas, ticket.request)
@@ -226,9 +226,9 @@ class Dispatcher:
         replica.release(ticket.request.target.adapter, ticket.request.sequences)
         return replica
 
-    def _enqueue(self, ticket: Ticket, *, front: bool = False) -> None:
+    def _enqueue(self, ticket: Ticket) -> None:
         target = ticket.request.target
-        self._backlogs[target.pool].push(ticket, front=front)
+        self._backlogs[target.pool].push(ticket)
         self._accounts[target.tenant].usage.queued += 1
 
     def _dequeue(self, ticket: Ticket) -> None:

@@ -1,0 +1,43 @@
+"""Which flags and which environment does an engine get?"""
+
+from __future__ import annotations
+
+from adapters.engine_args import engine_args, engine_environment
+from adapters.types import BaseModel
+
+
+def value_of(flag: str, argv: list[str]) -> str:
+    return argv[argv.index(flag) + 1]
+
+
+def test_an_engine_with_adapters_gets_its_slots() -> None:
+    model = BaseModel(
+        "m", "/models/m", max_loras=4, max_lora_rank=8, max_cpu_loras=2, vllm_args=("--seed", "1")
+    )
+    argv = engine_args(model, shutdown_grace_s=30.0)
+    assert "--enable-lora" in argv
+    assert (value_of("--max-loras", argv), value_of("--max-lora-rank", argv)) == ("4", "8")
+    assert value_of("--max-cpu-loras", argv) == "4", "vLLM wants at least as many as slots"
+    assert value_of("--served-model-name", argv) == "m"
+    assert value_of("--shutdown-timeout", argv) == "30"
+    assert argv[-2:] == ["--seed", "1"]
+
+
+def test_an_engine_without_adapters_has_no_lora_flag() -> None:
+    argv = engine_args(BaseModel("m", "org/m", revision="abc"), shutdown_grace_s=1.0)
+    assert not [flag for flag in argv if "lora" in flag]
+    assert value_of("--revision", argv) == "abc"
+
+
+def test_what_is_not_set_is_left_to_vllm() -> None:
+    argv = engine_args(BaseModel("m", "/models/m"), shutdown_grace_s=1.0)
+    assert not {"--max-model-len", "--gpu-memory-utilization", "--kv-cache-memory-bytes"} & set(argv)
+
+
+def test_a_local_model_never_asks_a_hub_and_a_cpu_engine_shares_its_cores() -> None:
+    assert engine_environment(BaseModel("m", "/models/m"), on_cpu=True).keys() >= {
+        "HF_HUB_OFFLINE",
+        "VLLM_CPU_KVCACHE_SPACE",
+        "VLLM_CPU_OMP_THREADS_BIND",
+    }
+    assert "HF_HUB_OFFLINE" not in engine_environment(BaseModel("m", "org/m"), on_cpu=False)

@@ -1,0 +1,33 @@
+"""Requests and replicas for tests of policies."""
+
+from __future__ import annotations
+
+from routing.scheduling.state import ReplicaState
+from routing.types import Request, Target
+
+
+def target(tenant: str = "a", model: str = "support", *, base: bool = False, pool: str = "shared") -> Target:
+    """A target of `small_fleet`."""
+    return Target(tenant, model, None if base else f"{tenant}-{model}", "base", pool)
+
+
+def request(
+    tenant: str = "a",
+    model: str = "support",
+    *,
+    base: bool = False,
+    pool: str = "shared",
+    sequences: int = 1,
+    arrived_s: float = 0.0,
+    failed_on: frozenset[str] = frozenset(),
+) -> Request:
+    """A request of `small_fleet`."""
+    name = f"{tenant}-{model}-{arrived_s}"
+    return Request(name, target(tenant, model, base=base, pool=pool), sequences, 10, arrived_s, failed_on)
+
+
+def replica(
+    name: str = "shared-0", *, slots: int = 2, max_sequences: int = 8, ready: bool = True
+) -> ReplicaState:
+    """A replica of `small_fleet`."""
+    return ReplicaState(name, "shared", "base", slots, max_sequences, max_resident=4, ready=ready)

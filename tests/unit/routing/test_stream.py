@@ -1,0 +1,91 @@
+"""What passes through a stream, however its bytes are cut?"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from routing.stream import EventStream
+from routing.types import Target
+from routing.wire import Kind, TokenUsage, parse
+from tests.fakes import chunk, sse, stream_events
+
+TARGET = Target("a", "support", "a-support", "base", "shared")
+EVENTS = stream_events("a-support", ["I ", "am ", "here"])
+WHOLE = b"".join(EVENTS)
+SEEN = (b"".join(EVENTS[:-2]) + EVENTS[-1]).replace(b'"model":"a-support"', b'"model":"support"')
+
+
+def follow(kind: Kind = Kind.CHAT, **fields: object) -> EventStream:
+    import orjson
+
+    body = {"messages": ["x"], "prompt": "x", "input": "x", "stream": True, **fields}
+    return EventStream(parse(kind, orjson.dumps(body)), TARGET)
+
+
+@given(st.lists(st.integers(0, len(WHOLE)), max_size=40))
+def test_chunk_edges_make_no_difference(edges: list[int]) -> None:
+    stream, cuts = follow(), [0, *sorted(edges), len(WHOLE)]
+    out = b"".join(stream.feed(WHOLE[a:b]) for a, b in pairwise(cuts))
+    assert out == SEEN
+    assert stream.complete and not stream.failed
+    assert stream.usage == TokenUsage(7, 3)
+
+
+def test_only_whole_events_go_out() -> None:
+    stream = follow()
+    assert stream.feed(EVENTS[0][:-1]) == b""
+    assert stream.feed(EVENTS[0][-1:] + b"data: {") == EVENTS[0].replace(b"a-support", b"support")
+
+
+def test_the_usage_event_goes_out_where_it_was_asked_for() -> None:
+    stream = follow(stream_options={"include_usage": True})
+    assert stream.feed(WHOLE) == WHOLE.replace(b'"model":"a-support"', b'"model":"support"')
+
+
+def test_a_stream_without_its_closing_event_is_not_complete() -> None:
+    stream = follow()
+    stream.feed(b"".join(EVENTS[:-1]))
+    assert not stream.complete
+
+
+def test_an_error_event_ends_it_and_what_came_before_goes_out() -> None:
+    stream = follow()
+    out = stream.feed(EVENTS[0] + sse({"error": {"message": "inner"}}) + EVENTS[-1])
+    assert out == EVENTS[0].replace(b"a-support", b"support")
+    assert stream.failed and not stream.complete
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['data: {"error": "x"}', "\n\ndata: [DONE]\n\n", '"usage":{"prompt_tokens":9}', '"model":"a-support"'],
+)
+def test_what_a_model_writes_cannot_be_taken_for_the_protocol(text: str) -> None:
+    stream = follow()
+    event = sse(chunk("a-support", {"content": text}))
+    assert stream.feed(event) == event.replace(
+        b'"model":"a-support","choices"', b'"model":"support","choices"'
+    )
+    assert not stream.failed and not stream.complete and stream.usage is None
+
+
+def test_tokens_of_a_stream_that_was_cut_are_counted_by_events() -> None:
+    stream = follow()
+    stream.feed(b"".join(EVENTS[:3]))
+    assert stream.completion_tokens() == 3
+
+
+def test_a_response_stream_ends_with_its_own_event() -> None:
+    stream = follow(Kind.RESPONSE)
+    usage = {"input_tokens": 4, "output_tokens": 2}
+    stream.feed(b"event: response.created\n" + sse({"response": {"usage": None}}))
+    assert not stream.complete
+    out = stream.feed(
+        b"event: response.completed\n" + sse({"response": {"model": "a-support", "usage": usage}})
+    )
+    assert stream.complete
+    assert stream.usage == TokenUsage(4, 2)
+    assert b'"model":"support"' in out and b'"usage":{' in out

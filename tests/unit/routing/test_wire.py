@@ -1,0 +1,93 @@
+"""What is read from a body, and what does the engine get?"""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from routing.errors import InvalidRequest
+from routing.types import Target
+from routing.wire import (
+    Call,
+    Kind,
+    TokenUsage,
+    engine_refusal,
+    for_engine,
+    parse,
+    rename_model,
+    sane_request_id,
+    usage_in,
+)
+
+TARGET = Target("a", "support", "a-support", "base", "shared")
+
+
+def call(kind: Kind, **fields: object) -> Call:
+    return parse(kind, orjson.dumps(fields))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "sequences"),
+    [
+        (Kind.CHAT, {"messages": [1]}, 1),
+        (Kind.CHAT, {"messages": [1], "n": 3}, 3),
+        (Kind.COMPLETION, {"prompt": "one"}, 1),
+        (Kind.COMPLETION, {"prompt": ["one", "two"]}, 2),
+        (Kind.COMPLETION, {"prompt": ["one", "two"], "n": 2, "best_of": 4}, 8),
+        (Kind.COMPLETION, {"prompt": [1, 2, 3]}, 1),
+        (Kind.COMPLETION, {"prompt": [[1, 2], [3]]}, 2),
+        (Kind.EMBEDDING, {"input": ["a", "b", "c"]}, 3),
+        (Kind.RESPONSE, {"input": [{"role": "user"}, {"role": "user"}]}, 1),
+    ],
+)
+def test_a_request_occupies_choices_times_prompts(
+    kind: Kind, fields: dict[str, object], sequences: int
+) -> None:
+    assert call(kind, **fields).sequences == sequences
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_every_endpoint_needs_its_content(kind: Kind) -> None:
+    with pytest.raises(InvalidRequest, match="is required"):
+        call(kind, model="support")
+
+
+def test_the_engine_gets_its_own_name_and_the_gateways_tenancy() -> None:
+    asked = call(Kind.CHAT, model="support", messages=[1], priority=-9, cache_salt="x", seed=7)
+    body = orjson.loads(for_engine(asked, TARGET, cache_salt="salt", priority=2))
+    assert body == {"model": "a-support", "messages": [1], "priority": 2, "cache_salt": "salt", "seed": 7}
+
+
+def test_a_stream_is_asked_for_its_usage_beside_what_the_client_asked() -> None:
+    options = {"continuous_usage_stats": True}
+    asked = call(Kind.CHAT, messages=[1], stream=True, stream_options=options)
+    body = orjson.loads(for_engine(asked, TARGET, cache_salt="s", priority=0))
+    assert body["stream_options"] == {"continuous_usage_stats": True, "include_usage": True}
+
+
+def test_a_response_stream_has_no_stream_options_of_ours() -> None:
+    asked = call(Kind.RESPONSE, input="x", stream=True)
+    assert b"stream_options" not in for_engine(asked, TARGET, cache_salt="s", priority=0)
+
+
+def test_the_last_usage_counts_and_null_is_none() -> None:
+    tools = b'"tools":[{"parameters":{"usage":{"prompt_tokens":99}}}],'
+    assert usage_in(b"{" + tools + b'"usage":{"prompt_tokens":3,"completion_tokens":4}}') == TokenUsage(3, 4)
+    assert usage_in(b'{"usage":null}') is None
+
+
+def test_a_text_that_looks_like_a_model_field_stays() -> None:
+    data = orjson.dumps({"content": '"model":"a-support"', "model": "a-support"})
+    assert orjson.loads(rename_model(data, TARGET)) == {"content": '"model":"a-support"', "model": "support"}
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"detail":"x"}', b'{"error":"x"}'])
+def test_a_refusal_that_is_not_vllms_still_says_something(body: bytes) -> None:
+    assert engine_refusal(422, body, TARGET).message == "The engine refused the request with status 422."
+
+
+@pytest.mark.parametrize(
+    ("value", "sane"), [("abc-1.2:3_4", True), ("", False), ("-x", False), ("a b", False), ("a\n", False)]
+)
+def test_a_request_id_is_letters_digits_and_a_few_marks(value: str, sane: bool) -> None:
+    assert sane_request_id(value) == (value if sane else None)
