@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 
 struct counts {
+    uint64_t sent; /* requests in all, warm-up and what ended too late included */
     uint64_t requests, ok; /* every request ends as ok, as another status, or as one of the next four */
     uint64_t connect_errors, broken, bad_content, timeouts;
     uint64_t opened; /* connections */
@@ -73,6 +74,7 @@ static inline void report(const struct counts *n, uint64_t connections, uint64_t
         const char *name;
         uint64_t value;
     } numbers[] = {
+        {"sent", n->sent},
         {"requests", n->requests},
         {"ok", n->ok},
         {"connect_errors", n->connect_errors},

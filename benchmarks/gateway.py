@@ -23,9 +23,10 @@ from rich.console import Console
 from benchmarks.endpoint import Target
 from benchmarks.gateway_report import Measurement, Report, render
 from benchmarks.machine import origin
-from benchmarks.processes import busy_seconds, cpu_seconds, resident_bytes
+from benchmarks.peers import PEERS, check_names, start_peer
+from benchmarks.processes import busy_seconds, cpu_seconds, free_port, resident_bytes
 from benchmarks.scenarios import SCENARIOS, Scenario, bodies
-from benchmarks.targets import STARTERS, Stage, external_targets, served_requests, start_mock
+from benchmarks.targets import STARTERS, Stage, external_targets, start_mock
 from benchmarks.tools import ToolError, run_load
 
 
@@ -74,30 +75,46 @@ def measure(stage: Stage, mock: Target, target: Target, scenario: Scenario, plan
     """Drive one target with one scenario. CPU counts the whole run, so it is set against all its requests."""
     file = stage.folder / f"{target.name}-{scenario.name}.jsonl".replace(" ", "-")
     file.write_text(bodies(scenario, target.models, plan.seed))
-    served, before = served_requests(mock), Clocks.read(stage, mock, target)
+    before = Clocks.read(stage, mock, target)
     result = run_load(target.endpoint, scenario.load(plan.seconds), file, cpu=stage.load_cpu)
-    after, served = Clocks.read(stage, mock, target), served_requests(mock) - served
+    after = Clocks.read(stage, mock, target)
     used = after.target_s - before.target_s
     elsewhere = (after.busy_s - before.busy_s) - (after.ours_s - before.ours_s) - result.cpu_s
     return Measurement(
         target=target.name,
         scenario=scenario.name,
-        cpu_ms_per_request=1000 * used / served if target.pid and served else None,
+        cpu_ms_per_request=1000 * used / result.sent if target.pid and result.sent else None,
         other_cpu=max(0.0, elsewhere / (after.wall_s - before.wall_s)) if target.pid else None,
         result=result,
     )
 
 
-def run(stage: Stage, names: Sequence[str], external: list[Target], plan: Plan, port: int | None) -> Report:
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Who takes part beside the mock."""
+
+    own: list[str]  # names in STARTERS
+    peers: list[str]  # names in PEERS
+    external: list[Target]
+
+
+def run(stage: Stage, cast: Cast, plan: Plan, port: int) -> Report:
     """Start everything, measure it round by round, and end what was started."""
     report = Report()
-    with stage, Console(stderr=True).status("starting the mock engine") as status:
+    console = Console(stderr=True)
+    with stage, console.status("starting the mock engine") as status:
         mock = start_mock(stage, port)
         targets = [mock]
-        for name in names:
+        for name in cast.own:
             status.update(f"starting {name}")
             targets.append(STARTERS[name](stage))
-        targets += external
+        for name in cast.peers:
+            status.update(f"installing and starting {name}")
+            try:
+                targets.append(start_peer(stage, name, port))
+            except ToolError as error:
+                console.print(f"{name} is left out: {error}", highlight=False)
+        targets += cast.external
         for target in targets:
             if target.pid and target is not mock:
                 report.idle_bytes[target.name] = resident_bytes(target.pid)
@@ -118,6 +135,7 @@ def main(  # noqa: PLR0913 - Typer reads one argument per option
     header: Annotated[list[str] | None, typer.Option(help="name=Header: value sent to a --target.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="name=model asked of a --target.")] = None,
     pid: Annotated[list[str] | None, typer.Option(help="name=PID, to count its CPU and memory.")] = None,
+    peer: Annotated[list[str] | None, typer.Option(help=f"Also measure one of: {', '.join(PEERS)}.")] = None,
     mock_port: Annotated[
         int | None, typer.Option(help="TCP port of the mock, for --target's upstream.")
     ] = None,
@@ -131,10 +149,12 @@ def main(  # noqa: PLR0913 - Typer reads one argument per option
         unknown = [name for name in names if name not in STARTERS]
         if unknown:
             raise ToolError(f"--only {unknown[0]!r}: choose from {', '.join(STARTERS)}")
+        check_names(peer or [])
         external = external_targets(target or [], header or [], model or [], pid or [])
         plan = Plan(rounds, seconds, seed)
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            report = run(Stage(Path(folder), *two_cpus()), names, external, plan, mock_port)
+            stage = Stage(Path(folder), *two_cpus())
+            report = run(stage, Cast(names, peer or [], external), plan, mock_port or free_port())
     except ToolError as error:
         Console(stderr=True).print(f"[red]{error}")
         raise typer.Exit(1) from error

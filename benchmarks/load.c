@@ -123,6 +123,7 @@ static void start(struct connection *c, uint64_t now)
         fail(c, now, &counts.connect_errors, strerror(errno));
         return;
     }
+    counts.sent++;
     c->sent = 0;
     c->answered = false;
     c->last_chunk_ns = 0;

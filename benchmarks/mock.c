@@ -2,10 +2,11 @@
  *
  *   mock --listen unix:/path [--listen host:port]... [--chunks 64] [--delay-ms 0] [--force-usage]
  *
- * POST under /v1/ answers a chat completion; with "stream": true as SSE, framed and written like vLLM's: one write
- * per event. `max_tokens` or `max_completion_tokens` sets the number of content chunks (default --chunks).
- * `seed` sets the milliseconds between them (default --delay-ms): it is the one field every router passes on.
- * With a delay of 0 it writes as fast as the socket takes, streams in turn. The answer carries the request's model.
+ * /v1/chat/completions and /v1/completions answer a chat completion; with "stream": true as SSE, framed and written
+ * like vLLM's: one write per event. `max_tokens` or `max_completion_tokens` sets the number of content chunks
+ * (default --chunks). `seed` sets the milliseconds between them (default --delay-ms): it is the one field every
+ * router passes on. With a delay of 0 it writes as fast as the socket takes, streams in turn. The answer carries the
+ * request's model. Another route under /v1/ is not found, since some routers look for more of vLLM's.
  * GET /mock/stats answers what it has served; /readyz, /livez, /health and anything under /internal/ answer 200.
  * One thread, epoll, HTTP/1.1 with keep-alive. It refuses nothing and checks nothing: it is no test of correctness.
  */
@@ -97,12 +98,12 @@ static void answer_stats(struct connection *c)
 
 static void answer(struct connection *c, const struct request *r)
 {
-    static const char missing[] = "{\"error\":{\"message\":\"the mock serves /v1/, /internal/ and /readyz\"}}";
+    static const char missing[] = "{\"error\":{\"message\":\"the mock serves completions, /internal/ and /readyz\"}}";
     c->answer.out.size = c->answer.count = c->piece = 0;
     c->round = c->sent = 0;
     c->due_ns = now_ns();
     c->answering = true;
-    if (starts_with(r->path, "/v1/") && span_is(r->method, "POST"))
+    if (span_is(r->path, "/v1/chat/completions") || span_is(r->path, "/v1/completions"))
         answer_completion(c, r->body);
     else if (span_is(r->path, "/mock/stats"))
         answer_stats(c);

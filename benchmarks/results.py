@@ -27,6 +27,7 @@ class LoadResult(BaseModel):
     seconds: float  # that were counted
     cpu_s: float  # of the load generator itself
     connections: int
+    sent: int  # requests in all, warm-up and what ended too late included
     requests: int  # that ended, well or badly
     ok: int
     connect_errors: int

@@ -5,13 +5,12 @@ A target that runs already is taken as it is: it is neither started, pinned nor 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.endpoint import Target, ask, split_url, wait_for_chat
+from benchmarks.endpoint import Target, split_url, wait_for_chat
 from benchmarks.fleet import API_KEY, MODELS, POOL, write_fleet
 from benchmarks.machine import ROOT
 from benchmarks.processes import Child, free_port, start, stop
@@ -55,21 +54,14 @@ class Stage:
         return child
 
 
-def start_mock(stage: Stage, port: int | None = None) -> Target:
-    """Start the mock engine on its Unix socket, and on a TCP port where one is given."""
-    command = [str(build_tool("mock")), "--listen", f"unix:{stage.mock_socket}"]
-    if port is not None:
-        command += ["--listen", f"127.0.0.1:{port}"]
+def start_mock(stage: Stage, port: int) -> Target:
+    """Start the mock engine on its Unix socket and on a TCP port."""
+    listen = ["--listen", f"unix:{stage.mock_socket}", "--listen", f"127.0.0.1:{port}"]
+    command = [str(build_tool("mock")), *listen]
     child = stage.start("mock", command, on_load_cpu=True)
     target = Target("direct", Endpoint(f"unix:{stage.mock_socket}"), ("mock",), pid=child.pid)
     wait_for_chat(target, child, timeout_s=10.0)
     return target
-
-
-def served_requests(mock: Target) -> int:
-    """How many completions the mock engine has begun so far."""
-    _, answer = ask(mock.endpoint, "/mock/stats")
-    return int(json.loads(answer)["requests"])
 
 
 def start_plain_proxy(stage: Stage) -> Target:

@@ -37,6 +37,7 @@ def result(ok: int, *, p50: float = 5.0, tokens: int = 64, chunks: int = 0, fail
         seconds=2.0,
         cpu_s=0.1,
         connections=32,
+        sent=2 * ok + failed,
         requests=ok + failed,
         ok=ok,
         connect_errors=0,

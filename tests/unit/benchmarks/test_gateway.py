@@ -29,6 +29,7 @@ def result(ok: int = 100, failed: int = 0) -> LoadResult:
         seconds=2.0,
         cpu_s=0.1,
         connections=1,
+        sent=2 * ok + failed,
         requests=ok + failed,
         ok=ok,
         connect_errors=0,

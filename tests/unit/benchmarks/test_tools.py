@@ -147,6 +147,10 @@ def test_it_is_ready_and_answers_control_calls(mock_port: int, path: str) -> Non
     assert _post(mock_port, "{}", path) == b"{}"
 
 
+def test_what_vllm_offers_beside_completions_is_not_there(mock_port: int) -> None:
+    assert b"error" in _post(mock_port, CHAT + "}", "/v1/chat/completions/render")
+
+
 @pytest.mark.parametrize("body", ["", "[]", "null", '{"model":', '{"model":3,"max_tokens":null,"stream":'])
 def test_a_body_that_makes_no_sense_still_gets_an_answer(mock_port: int, body: str) -> None:
     assert json.loads(_post(mock_port, body))["model"] == "mock"
