@@ -1,7 +1,7 @@
 """How do other public gateways do on the same machine? Installs one from PyPI and starts it before the mock.
 
-Each lives in its own environment under .cache/peers and is set up as its own documentation says, with as
-little work per request as it offers. One that does not install or start is left out, with the reason.
+Each lives in its own environment under .cache/peers, with its default settings but for logging. One that does
+not install or start is left out, with the reason.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def test_another_version_is_installed_anew(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("stderr", "reason"),
     [
-        ("WARNING: x\nERROR: No matching distribution\n", "No matching"),
+        ("x\nERROR: No matching distribution\n", "No matching"),
         ("", "no reason"),
         ("killed", "killed"),
     ],
