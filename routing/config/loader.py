@@ -16,12 +16,12 @@ from pydantic import ValidationError
 
 from adapters.types import Adapter, BaseModel
 from routing.config import schema, sources
+from routing.config.api_keys import declared_keys, hash_keys
 from routing.config.document import Document, read_document
 from routing.config.explain import explain, salvage
 from routing.config.problems import Findings, KeyPath, Problem
 from routing.config.references import check_references
 from routing.config.rules import check_rules
-from routing.config.api_keys import declared_keys, hash_keys
 from routing.types import Caps, Fleet, GatewaySettings, Pool, Tenant
 
 CPU_LORAS_PER_SLOT = 4  # adapters in host memory for each slot, where a fleet file says nothing

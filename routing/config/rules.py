@@ -33,7 +33,7 @@ def _check_base_model(name: str, model: BaseModelSection, findings: Findings) ->
     if model.max_cpu_loras is not None and model.max_cpu_loras < model.max_loras:
         findings.error(
             ("base_models", name, "max_cpu_loras"),
-            f"{model.max_cpu_loras} is less than max_loras ({model.max_loras}), and slots are filled from there",
+            f"{model.max_cpu_loras} is less than max_loras ({model.max_loras}); slots are filled from there",
             f"set it to {model.max_loras} or more, or leave it out",
         )
     if model.kv_cache_gib is not None and model.gpu_memory_utilization is not None:
