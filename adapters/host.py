@@ -65,15 +65,20 @@ class EngineHost:
 
     def start(self) -> None:
         """Begin loading and return at once. Call it in the main thread, inside the running loop."""
-        previous = signal.getsignal(signal.SIGTERM)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._drain_on(number)
+        self._supervisor = asyncio.create_task(self._supervise())
 
-        def on_term(signum: int, frame: types.FrameType | None) -> None:
-            self._draining = True  # told apart from a crash: BentoML signals EngineCore at the same moment
+    def _drain_on(self, number: signal.Signals) -> None:
+        """Tell an ordered end from a crash: BentoML signals EngineCore at the same moment as this process."""
+        previous = signal.getsignal(number)
+
+        def on_signal(signum: int, frame: types.FrameType | None) -> None:
+            self._draining = True
             if callable(previous):
                 previous(signum, frame)
 
-        signal.signal(signal.SIGTERM, on_term)
-        self._supervisor = asyncio.create_task(self._supervise())
+        signal.signal(number, on_signal)
 
     async def stop(self) -> None:
         """Shut the engine down and leave no process behind."""

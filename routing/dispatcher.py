@@ -197,8 +197,8 @@ class Dispatcher:
     def _fill(self, pool: str) -> None:
         """Grant waiting tickets, best first, until nothing that waits can run."""
         backlog, replicas = self._backlogs[pool], self._pools[pool]
-        for replica in replicas:
-            self._end_stale_clearing(replica, backlog)
+        for held in replicas:
+            self._end_stale_clearing(held, backlog)
         while backlog:
             for ticket in backlog.heads(self._counters.__getitem__):
                 replica = self._profile.pick(replicas, ticket.request)

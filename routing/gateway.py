@@ -68,9 +68,11 @@ class Gateway:
         self.metrics = GatewayMetrics(self.dispatcher)
         self._clients: dict[str, ReplicaClient] = {}
         self._flights: set[Flight] = set()
+        self._landed = asyncio.Event()  # set whenever the last flight ends
         self._tasks: list[asyncio.Task[None]] = []
         self._created = int(time.time())  # OpenAI wants a model's creation time
         self._pools_not_ready = set(fleet.pools)
+        self._draining = False
 
     # -- lifecycle -----------------------------------------------------------------------------------------
 
@@ -92,15 +94,23 @@ class Gateway:
         for client in self._clients.values():
             await client.close()
 
-    def drain(self) -> None:
-        """Begin to shut down: refuse what is queued or new, end what still runs after the grace period."""
+    async def drain(self) -> None:
+        """Refuse what is queued or new; return once what runs has ended, or the grace period has ended it."""
+        self._draining = True
         self.dispatcher.drain()
-        loop = asyncio.get_running_loop()
-        loop.call_later(self._settings.shutdown_grace_s, self._abort_flights, Abort.SHUTTING_DOWN)
+        if self._flights:
+            self._landed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.shutdown_grace_s):
+                    await self._landed.wait()
+        for flight in list(self._flights):
+            flight.abort(Abort.SHUTTING_DOWN)
 
     def is_ready(self) -> bool:
         """Whether every pool has been ready once and any replica is ready now. Never raises."""
-        return not self._pools_not_ready and any(r.ready for r in self.dispatcher.replicas.values())
+        if self._draining or self._pools_not_ready:
+            return False
+        return any(r.ready for r in self.dispatcher.replicas.values())
 
     # -- requests ------------------------------------------------------------------------------------------
 
@@ -166,6 +176,8 @@ class Gateway:
             self._settled(await flight.fly())
         finally:
             self._flights.discard(flight)
+            if not self._flights:
+                self._landed.set()
 
     def _submit(self, request: Request) -> Ticket:
         """Hand the request to the dispatcher. Raises `CapReached` or `Unavailable`."""
@@ -256,10 +268,6 @@ class Gateway:
         if granted_s is not None and now - granted_s > self._settings.request_timeout_s:
             return Abort.ENGINE_TIMEOUT
         return None
-
-    def _abort_flights(self, reason: Abort) -> None:
-        for flight in list(self._flights):
-            flight.abort(reason)
 
 
 def replica_states(fleet: Fleet) -> list[ReplicaState]:

@@ -186,13 +186,16 @@ async def test_on_shutdown_what_runs_finishes_and_what_waits_is_refused(tmp_path
         engine.behave = engine.hold
         running, waiting = bench.chat(model="support").start(), bench.chat(model="support").start()
         await eventually(lambda: len(bench.gateway.dispatcher.queued()) == 1)
-        bench.gateway.drain()
+        draining = asyncio.ensure_future(bench.gateway.drain())
         await waiting.done()
         late = await bench.chat(model="support")()
         for client in (waiting, late):
             assert (client.status, client.error["code"]) == (503, "shutting_down")
+        assert not bench.gateway.is_ready()
+        assert not draining.done()
         engine.release.set()
         assert (await running.done()).status == 200
+        await draining
 
 
 async def test_what_outlives_the_grace_period_ends_with_an_error(tmp_path: Path) -> None:
@@ -202,7 +205,7 @@ async def test_what_outlives_the_grace_period_ends_with_an_error(tmp_path: Path)
         engine.behave = engine.hold_mid_stream
         client = bench.chat(model="support", stream=True).start()
         await eventually(lambda: client.body != b"")
-        bench.gateway.drain()
+        await bench.gateway.drain()
         await client.done()
         assert b'"code":"shutting_down"' in client.body
         assert client.ended
