@@ -16,7 +16,7 @@ class Problem:
 
     file: str
     line: int | None  # counted from 1; None: the file as a whole
-    path: str  # dotted: "tenants.acme.api_keys[0]"; empty: the whole file
+    path: str  # dotted: "pools.shared.tenants[2]"; empty: the whole file
     message: str
     remedy: str = ""
 

@@ -1,0 +1,112 @@
+"""How does a fleet look on a terminal? Rich tables; keys are counted, never shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from adapters.types import BaseModel
+from routing.config.problems import Problem
+from routing.config.sharing import Company, base_model_of, pools_of
+from routing.types import Fleet
+
+
+def fleet_tables(fleet: Fleet) -> RenderableType:
+    """Show what a fleet declares."""
+    return Group(_base_models(fleet), _adapters(fleet), _tenants(fleet), _models(fleet), _pools(fleet))
+
+
+def sharing_table(companies: Iterable[Company]) -> RenderableType:
+    """Show who meets whom, one replica a line."""
+    table = _table("Replicas", "pool", "replica", "base model", "device", "tenants in one engine")
+    for company in companies:
+        alone = " (alone)" if len(company.tenants) == 1 else ""
+        tenants = ", ".join(company.tenants) + alone if company.tenants else "nobody"
+        _row(table, company.pool, company.replica, company.base_model, company.device or "-", tenants)
+    return table
+
+
+def print_problems(console: Console, problems: Iterable[Problem], *, style: str, word: str) -> None:
+    """Print one problem a line, so that editors and scripts find `file:line:`."""
+    for problem in problems:
+        console.print(Text.assemble((f"{word}: ", style), str(problem)), soft_wrap=True)
+
+
+def _base_models(fleet: Fleet) -> Table:
+    table = _table("Base models", "name", "source", "dtype", "slots", "rank", "in host memory", "memory")
+    for model in fleet.base_models.values():
+        slots = str(model.max_loras) if model.serves_adapters else "none"
+        source = f"{model.source}@{model.revision}" if model.revision else model.source
+        rank, on_host = (model.max_lora_rank, model.max_cpu_loras) if model.serves_adapters else ("-", "-")
+        _row(table, model.name, source, model.dtype, slots, rank, on_host, _memory(model))
+    return table
+
+
+def _memory(model: BaseModel) -> str:
+    if model.kv_cache_bytes is not None:
+        return f"KV cache {model.kv_cache_bytes / 2**30:g} GiB"
+    utilization = model.gpu_memory_utilization
+    return "vLLM's default" if utilization is None else f"{utilization:.0%} of a GPU"
+
+
+def _adapters(fleet: Fleet) -> Table:
+    table = _table("Adapters", "name", "base model", "tenants", "source")
+    for adapter in fleet.adapters.values():
+        users = [t.name for t in fleet.tenants.values() if adapter.name in t.models.values()]
+        _row(table, adapter.name, adapter.base_model, ", ".join(users) or "-", adapter.source)
+    return table
+
+
+def _tenants(fleet: Fleet) -> Table:
+    table = _table("Tenants", "name", "keys", "priority", "weight", "at once", "waiting", "isolation")
+    for tenant in fleet.tenants.values():
+        caps, per_model = tenant.caps, tenant.caps.max_concurrency_per_model
+        at_once = f"{caps.max_concurrency}" + (f", {per_model} a model" if per_model else "")
+        waiting = f"{caps.max_queued}, {caps.queue_timeout_s:g} s"
+        isolation, band = tenant.isolation.value, tenant.band.value
+        _row(
+            table,
+            tenant.name,
+            len(tenant.key_hashes),
+            band,
+            f"{tenant.weight:g}",
+            at_once,
+            waiting,
+            isolation,
+        )
+    return table
+
+
+def _models(fleet: Fleet) -> Table:
+    table = _table("Models of the tenants", "tenant", "asks for", "gets", "on base model", "in pool")
+    for tenant in fleet.tenants.values():
+        for alias, model in tenant.models.items():
+            base_model = base_model_of(fleet, model)
+            asked = f"{alias} (or nothing)" if alias == tenant.default_model else alias
+            pool = next(p for p in pools_of(fleet, tenant) if base_model in fleet.pools[p].base_models)
+            _row(table, tenant.name, asked, model, base_model, pool)
+    return table
+
+
+def _pools(fleet: Fleet) -> Table:
+    table = _table("Pools", "name", "strategy", "base models", "replicas", "devices", "tenants")
+    for pool in fleet.pools.values():
+        models, devices = ", ".join(pool.base_models), " ".join(pool.devices) or "-"
+        replicas = len(pool.replica_models)
+        _row(table, pool.name, pool.strategy.value, models, replicas, devices, ", ".join(pool.tenants))
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _row(table: Table, *cells: Any) -> None:
+    table.add_row(*(Text(str(cell)) for cell in cells))

@@ -1,0 +1,79 @@
+"""How is a fleet written down again? Pure: the text it returns loads as the same fleet.
+
+Keys are written as their hashes, or as the environment variables they came from; never as themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import yaml
+
+from adapters.types import BaseModel
+from routing.types import Fleet, Pool, Tenant
+
+
+def write_fleet(fleet: Fleet, *, key_variables: Mapping[str, str]) -> str:
+    """Write a fleet as YAML; `key_variables` maps a key's hash to the variable that holds the key."""
+    values: dict[str, Any] = {
+        "base_models": {name: _base_model(model) for name, model in fleet.base_models.items()},
+        "adapters": {
+            name: {"source": adapter.source, "base_model": adapter.base_model}
+            for name, adapter in fleet.adapters.items()
+        },
+        "tenants": {name: _tenant(tenant, key_variables) for name, tenant in fleet.tenants.items()},
+        "pools": {name: _pool(pool) for name, pool in fleet.pools.items()},
+        "gateway": _gateway(fleet, key_variables),
+    }
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _base_model(model: BaseModel) -> dict[str, Any]:
+    values = asdict(model)
+    del values["name"]
+    cache_bytes = values.pop("kv_cache_bytes")
+    values["kv_cache_gib"] = None if cache_bytes is None else cache_bytes / 2**30
+    values["vllm_args"] = list(model.vllm_args)
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _tenant(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str, Any]:
+    caps = {key: value for key, value in asdict(tenant.caps).items() if value is not None}
+    return {
+        "api_keys": _keys(tenant.key_hashes, key_variables),
+        "models": dict(tenant.models),
+        "default_model": tenant.default_model,  # null is not the same as leaving it out
+        "priority": tenant.band.value,
+        "weight": tenant.weight,
+        "caps": caps,
+        "isolation": tenant.isolation.value,
+    }
+
+
+def _pool(pool: Pool) -> dict[str, Any]:
+    return {
+        "strategy": pool.strategy.value,
+        "base_models": list(pool.base_models),
+        "replicas": pool.replicas,
+        "devices": list(pool.devices),
+        "tenants": list(pool.tenants),
+    }
+
+
+def _gateway(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, Any]:
+    values = asdict(fleet.gateway)
+    hashes = values.pop("operator_key_hashes")
+    return {
+        "operator_keys": _keys(hashes, key_variables),
+        "metrics_access": values.pop("metrics_access").value,
+        "max_body_mib": values.pop("max_body_bytes") / 2**20,
+        **values,
+    }
+
+
+def _keys(hashes: Iterable[str], variables: Mapping[str, str]) -> list[dict[str, str]]:
+    return [
+        {"env": variables[digest]} if digest in variables else {"sha256": digest} for digest in sorted(hashes)
+    ]
