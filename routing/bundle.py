@@ -38,9 +38,11 @@ CODE_SUFFIXES = frozenset({".py", ".json"})
 NOT_SHIPPED = frozenset({"demo", "__pycache__"})  # folders; the demo's training data is nobody's business
 
 _PICKLES = ("*.bin", "*.pt", "*.pth")
-# No general index has a CPU build of torch, so the CPU lock leaves it out.
+# No general index has CPU builds of torch, so the CPU lock leaves it out; what vLLM asks for beside it is
+# dropped, because it would come as a CUDA build. uv takes that from a file of overrides: the same one.
 _CPU_TORCH = "--find-links https://download.pytorch.org/whl/cpu/torch/\ntorch==2.13.0+cpu\n"
-_SYSTEM_PACKAGES: dict[Platform, tuple[str, ...]] = {"gpu": (), "cpu": ("libnuma1",)}  # vLLM's C++ links it
+_CPU_OVERRIDES = {"name": "UV_OVERRIDE", "value": "/home/bentoml/bento/env/python/requirements.txt"}
+_CPU_LIBRARIES = ["libnuma1"]  # vLLM's CPU kernels are linked against it
 
 
 class BundleError(Exception):
@@ -133,10 +135,14 @@ def _stage_code(root: Path, into: Path) -> None:
 
 
 def _requirements(root: Path, platform: Platform) -> str:
-    lock = root / "requirements" / f"{platform}.lock"
-    if not lock.is_file():
-        raise BundleError(f"{lock} is missing; `make lock` makes it")
-    return (_CPU_TORCH if platform == "cpu" else "") + lock.read_text()
+    """Return what is installed in the image: the platform's lock, completed where it is for CPUs."""
+    names = ["gpu.lock"] if platform == "gpu" else ["cpu.lock", "cpu-overrides.txt"]
+    files = [root / "requirements" / name for name in names]
+    for file in files:
+        if not file.is_file():
+            raise BundleError(f"{file} is missing; build from a complete checkout")
+    text = "".join(file.read_text() for file in files)
+    return text if platform == "gpu" else _CPU_TORCH + text
 
 
 def _stage_adapter(adapter: Adapter, into: Path) -> Adapter:
@@ -168,15 +174,20 @@ def _stage_base_model(model: BaseModel, into: Path, options: Options) -> BaseMod
 
 
 def _bentofile(name: str, pool: str | None, platform: Platform, variables: Iterable[str]) -> dict[str, Any]:
+    # A variable without a value is asked for where the Bento runs, and stays out of the image.
+    envs = [{"name": variable, "stage": "runtime"} for variable in sorted(variables)]
+    docker: dict[str, Any] = {"python_version": "3.11"}
+    if platform == "cpu":
+        envs.append(_CPU_OVERRIDES)
+        docker["system_packages"] = _CPU_LIBRARIES
     return {
         "service": "service:Gateway",
         "name": name,
         "labels": {"app": "tenantry"} | ({"pool": pool} if pool else {}),
         "include": ["**"],
         "python": {"requirements_txt": "requirements.txt", "lock_packages": False},
-        "docker": {"python_version": "3.11", "system_packages": list(_SYSTEM_PACKAGES[platform])},
-        # Names only; without a value they stay out of the image.
-        "envs": [{"name": variable, "stage": "runtime"} for variable in sorted(variables)],
+        "docker": docker,
+        "envs": envs,
     }
 
 

@@ -14,6 +14,8 @@ from routing.config.problems import Findings, KeyPath, Problem
 from routing.config.sources import is_hub_id
 from routing.types import Fleet
 
+_NO_FOLDER = "correct the path (`make demo` makes the demo's models)"
+
 
 def check_files(
     fleet: Fleet, *, file: str = "fleet.yaml", lines: dict[KeyPath, int] | None = None
@@ -33,9 +35,7 @@ def _check_base_model(model: BaseModel, findings: Findings) -> None:
     folder = Path(model.source)
     path = ("base_models", model.name, "source")
     if not folder.is_dir():
-        findings.error(
-            path, f"there is no folder {folder}", "correct the path; `make demo` makes the demo's models"
-        )
+        findings.error(path, f"there is no folder {folder}", _NO_FOLDER)
     elif not (folder / "config.json").is_file():
         findings.error(path, f"{folder} has no config.json", "name the folder that holds the model itself")
 
@@ -46,7 +46,7 @@ def _check_adapter(adapter: Adapter, base_model: BaseModel, findings: Findings) 
         findings.error(
             path,
             f"there is no folder {adapter.source}",
-            "correct the path; `make demo` makes the demo's models",
+            _NO_FOLDER,
         )
         return
     try:

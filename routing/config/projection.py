@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from routing.config.problems import FleetError, Problem, did_you_mean
+from routing.config.sharing import base_model_of
 from routing.types import Fleet, Pool, Tenant
 
 
@@ -30,10 +31,6 @@ def project(fleet: Fleet, pool: str) -> Fleet:
 
 def _of_pool(fleet: Fleet, tenant: Tenant, pool: Pool) -> Tenant:
     """Return the tenant with only the models this pool serves."""
-    models = {
-        alias: model
-        for alias, model in tenant.models.items()
-        if (fleet.adapters[model].base_model if model in fleet.adapters else model) in pool.base_models
-    }
+    models = {a: m for a, m in tenant.models.items() if base_model_of(fleet, m) in pool.base_models}
     default = tenant.default_model if tenant.default_model in models else None
     return replace(tenant, models=models, default_model=default)

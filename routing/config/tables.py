@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -40,7 +41,7 @@ def _base_models(fleet: Fleet) -> Table:
     table = _table("Base models", "name", "source", "dtype", "slots", "rank", "in host memory", "memory")
     for model in fleet.base_models.values():
         slots = str(model.max_loras) if model.serves_adapters else "none"
-        source = f"{model.source}@{model.revision}" if model.revision else model.source
+        source = f"{model.source}@{model.revision}" if model.revision else _short(model.source)
         rank, on_host = (model.max_lora_rank, model.max_cpu_loras) if model.serves_adapters else ("-", "-")
         _row(table, model.name, source, model.dtype, slots, rank, on_host, _memory(model))
     return table
@@ -50,14 +51,14 @@ def _memory(model: BaseModel) -> str:
     if model.kv_cache_bytes is not None:
         return f"KV cache {model.kv_cache_bytes / 2**30:g} GiB"
     utilization = model.gpu_memory_utilization
-    return "vLLM's default" if utilization is None else f"{utilization:.0%} of a GPU"
+    return "vLLM's choice" if utilization is None else f"{utilization:.0%} of a GPU"
 
 
 def _adapters(fleet: Fleet) -> Table:
     table = _table("Adapters", "name", "base model", "tenants", "source")
     for adapter in fleet.adapters.values():
         users = [t.name for t in fleet.tenants.values() if adapter.name in t.models.values()]
-        _row(table, adapter.name, adapter.base_model, ", ".join(users) or "-", adapter.source)
+        _row(table, adapter.name, adapter.base_model, ", ".join(users) or "-", _short(adapter.source))
     return table
 
 
@@ -99,6 +100,13 @@ def _pools(fleet: Fleet) -> Table:
         replicas = len(pool.replica_models)
         _row(table, pool.name, pool.strategy.value, models, replicas, devices, ", ".join(pool.tenants))
     return table
+
+
+def _short(source: str) -> str:
+    """Write a folder relative to the current one where it lies inside."""
+    here = Path.cwd()
+    path = Path(source)
+    return str(path.relative_to(here)) if path.is_relative_to(here) else source
 
 
 def _table(title: str, *columns: str) -> Table:
