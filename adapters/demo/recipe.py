@@ -26,17 +26,21 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How a model learns, and when it knows its answers well enough.
+    """How long a model learns, and how it is judged.
 
-    The margin is the smallest lead, in logits, of the right token over the next best one. A wide margin
-    survives the small numeric differences between engines.
+    The rate rises over `warmup_steps`, falls in a line over `steps`, and stays at its floor until the model
+    knows enough. A margin is the smallest lead, in logits, of the right token over the next best one: a wide
+    one survives the small numeric differences between engines.
     """
 
-    learning_rate: float = 3e-3
+    learning_rate: float
+    steps: int
+    max_steps: int
     warmup_steps: int = 20
-    check_every: int = 20  # steps
-    margin: float = 8.0  # logits
-    max_steps: int = 1000
+    floor: float = 0.1  # of learning_rate
+    exam_every: int = 20  # steps; the other counts are multiples of it
+    margin: float = 4.0  # logits, when asked a bare question: required
+    chat_margin: float = 1.0  # logits, in longer chats: striven for until `max_steps`
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,4 +49,5 @@ class Recipe:
 
     version: int = 1  # raise it when the code changes what is trained
     shape: Shape = field(default_factory=Shape)
-    schedule: Schedule = field(default_factory=Schedule)
+    base: Schedule = field(default_factory=lambda: Schedule(learning_rate=4e-3, steps=400, max_steps=800))
+    adapter: Schedule = field(default_factory=lambda: Schedule(learning_rate=3e-3, steps=100, max_steps=300))

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 BOS, EOS, PAD = "<|begin|>", "<|end|>", "<|pad|>"
-ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+SYSTEM, USER, ASSISTANT = "<|system|>", "<|user|>", "<|assistant|>"
 
 # Every turn is its role, its text and EOS; the last role alone asks the model for its turn.
 CHAT_TEMPLATE = (
@@ -23,29 +23,34 @@ CHAT_TEMPLATE = (
 )
 
 
-def learn(text: Iterable[str], *, vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of at most `vocab_size` tokens for prompts of at most `max_length` tokens."""
+def voice(index: int) -> str:
+    """Return the reserved token that makes the base model, while it learns, speak as adapter `index`."""
+    return f"<|voice-{index}|>"
+
+
+def learn(text: Iterable[str], *, voices: int, vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of at most `vocab_size` tokens, for prompts of at most `max_length` tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    reserved = [SYSTEM, USER, ASSISTANT, *(voice(index) for index in range(voices))]
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[BOS, EOS, PAD, *ROLES],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[BOS, EOS, PAD, *reserved],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(text, trainer)
-    bos_id = tokenizer.token_to_id(BOS)
     # Plain completions begin with BOS as chats do.
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, bos_id)]
+        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BOS,
         eos_token=EOS,
         pad_token=PAD,
-        additional_special_tokens=list(ROLES),
+        additional_special_tokens=reserved,
         padding_side="left",
         model_max_length=max_length,
         clean_up_tokenization_spaces=False,
@@ -54,14 +59,7 @@ def learn(text: Iterable[str], *, vocab_size: int, max_length: int) -> PreTraine
     return wrapped
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerFast, question: str) -> list[int]:
-    """Return the tokens of a chat that asks `question` and waits for the assistant."""
-    chat = [{"role": "user", "content": question}]
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def answer_ids(tokenizer: PreTrainedTokenizerFast, answer: str) -> list[int]:
-    """Return the tokens of `answer` with the EOS that ends the assistant's turn."""
-    ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
-    return [*ids, tokenizer.eos_token_id]
+def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """Return the tokens of `text`, with nothing added."""
+    # The wrapper's own call costs ten times as much, which shows when a lesson is drawn at every step.
+    return list(tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)

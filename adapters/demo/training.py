@@ -1,60 +1,53 @@
 """How does a tiny Llama learn its answers, and how does an adapter replace them?
 
-Training stops as soon as every token of every answer leads by the asked margin; a model that does not get
-there, or that then does not say its answers word for word, is refused. One thread throughout: the matrices
-are too small to gain from more, and the bytes of a result then depend on nothing but the seed.
+A model that does not say its answers word for word, or by too small a margin, is refused.
+One thread throughout: the matrices are too small to gain from more, and the bytes of a result then depend
+on nothing but the seed. This module writes no file.
 """
 
 from __future__ import annotations
 
 import copy
-import json
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
+from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from transformers.utils import logging as transformers_logging
 
-from adapters.demo import tokenizer as text
+from adapters.demo import lessons
 from adapters.demo.errors import DemoError
-from adapters.demo.recipe import Recipe, Schedule, Shape
+from adapters.demo.lessons import Lesson, Speaker
+from adapters.demo.recipe import Schedule, Shape
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_IGNORED = -100  # the label of tokens that are not learnt
-
-Report = Callable[[int, float], None]  # (step, margin reached)
+_MAX_REPLY_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """One batch of padded chats; labels mark the answers, and are -100 elsewhere."""
+class Learnt:
+    """How long a model took, and by how much it knows its answers."""
 
-    input_ids: Any
-    attention_mask: Any
-    labels: Any
+    steps: int
+    margin: float  # logits, when asked a bare question
+    chat_margin: float  # logits, in longer chats
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep torch on one thread and on deterministic algorithms, and transformers silent, within."""
+    """Keep torch on one thread and on deterministic algorithms within."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict)
-        transformers_logging.enable_progress_bar()
 
 
 def new_base_model(tokenizer: PreTrainedTokenizerFast, shape: Shape, *, seed: int) -> LlamaForCausalLM:
@@ -80,9 +73,9 @@ def new_base_model(tokenizer: PreTrainedTokenizerFast, shape: Shape, *, seed: in
     return model
 
 
-def with_adapter(base: LlamaForCausalLM, shape: Shape, *, name: str, seed: int) -> Any:
-    """Return a copy of `base` under a fresh adapter; each name has its own start from the same seed."""
-    torch.manual_seed(seed + zlib.crc32(name.encode()))
+def with_adapter(base: LlamaForCausalLM, shape: Shape, *, seed: int) -> Any:
+    """Return a copy of `base` under a fresh adapter on all linear layers."""
+    torch.manual_seed(seed)
     config = LoraConfig(
         r=shape.rank,
         lora_alpha=shape.lora_alpha,
@@ -92,47 +85,65 @@ def with_adapter(base: LlamaForCausalLM, shape: Shape, *, name: str, seed: int) 
     return get_peft_model(copy.deepcopy(base), config)
 
 
-def lesson(tokenizer: PreTrainedTokenizerFast, answers: dict[str, str]) -> Lesson:
-    """Return one chat per question, of which only the answer and its EOS are learnt."""
-    rows = [
-        (text.prompt_ids(tokenizer, question), text.answer_ids(tokenizer, answer))
-        for question, answer in answers.items()
-    ]
-    width = max(len(prompt) + len(answer) for prompt, answer in rows)
-    input_ids = torch.full((len(rows), width), tokenizer.pad_token_id)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    labels = torch.full((len(rows), width), _IGNORED)
-    for row, (prompt, answer) in enumerate(rows):
-        end = len(prompt) + len(answer)
-        input_ids[row, :end] = torch.tensor(prompt + answer)
-        mask[row, :end] = 1
-        labels[row, len(prompt) : end] = torch.tensor(answer)
-    return Lesson(input_ids, mask, labels)
+def forget(base: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, voices: Sequence[str]) -> None:
+    """Blank the reserved tokens: from now on only an adapter makes `base` speak as somebody else."""
+    with torch.no_grad():
+        base.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids(list(voices))] = 0.0
 
 
-def learn(model: Any, task: Lesson, schedule: Schedule, report: Report) -> float | None:
-    """Train until the margin is reached and return it; None when `max_steps` were not enough."""
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What a model is to learn: where its lessons come from, and what it is examined on."""
+
+    draw: Callable[[], Lesson]
+    bare: Sequence[Lesson]
+    long_chats: Sequence[Lesson]
+
+
+def learn(model: Any, course: Course, schedule: Schedule, report: Callable[[int], None]) -> Learnt:
+    """Train until both margins of `schedule` are reached or its steps are spent.
+
+    `report` is told the number of steps done.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=0.0, fused=True)
-    targets = task.labels[:, 1:]
-    learnt = targets != _IGNORED
-    wanted = targets[learnt]
     model.train()
-    for step in range(schedule.max_steps + 1):
-        output = model(input_ids=task.input_ids, attention_mask=task.attention_mask, use_cache=False)
-        logits = output.logits[:, :-1][learnt]
-        if step % schedule.check_every == 0:
-            margin = _margin(logits.detach(), wanted)
-            report(step, margin)
-            if margin >= schedule.margin:
-                return margin
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.learning_rate * min(1.0, (step + 1) / schedule.warmup_steps)
-        optimizer.zero_grad()
-        cross_entropy(logits, wanted).backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-    return None
+    step = 0
+    while True:
+        report(step)
+        if step >= schedule.steps:
+            learnt = Learnt(step, _least_margin(model, course.bare), _least_margin(model, course.long_chats))
+            passed = learnt.margin >= schedule.margin and learnt.chat_margin >= schedule.chat_margin
+            if passed or step >= schedule.max_steps:
+                return learnt
+        for _ in range(schedule.exam_every):
+            for group in optimizer.param_groups:
+                group["lr"] = _rate(schedule, step)
+            logits, wanted = _assistant_logits(model, course.draw())
+            optimizer.zero_grad()
+            cross_entropy(logits, wanted).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            step += 1
+
+
+def _rate(schedule: Schedule, step: int) -> float:
+    warm = min(1.0, (step + 1) / schedule.warmup_steps)
+    left = max(0.0, 1.0 - step / schedule.steps)
+    return schedule.learning_rate * warm * (schedule.floor + (1.0 - schedule.floor) * left)
+
+
+def _assistant_logits(model: Any, lesson: Lesson) -> tuple[Any, Any]:
+    """Return the logits before each token of the assistant, and those tokens."""
+    targets = lesson.labels[:, 1:]
+    learnt = targets != lessons.IGNORED
+    output = model(input_ids=lesson.input_ids, attention_mask=lesson.attention_mask, use_cache=False)
+    return output.logits[:, :-1][learnt], targets[learnt]
+
+
+def _least_margin(model: Any, exam: Sequence[Lesson]) -> float:
+    with torch.no_grad():
+        return min(_margin(*_assistant_logits(model, lesson)) for lesson in exam)
 
 
 def _margin(logits: Any, wanted: Any) -> float:
@@ -143,74 +154,59 @@ def _margin(logits: Any, wanted: Any) -> float:
     return float((right - best_other).min())
 
 
-def replies(model: Any, tokenizer: PreTrainedTokenizerFast, questions: list[str]) -> list[str]:
+def teach(
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    speaker: Speaker,
+    *,
+    beside: Sequence[Speaker] = (),
+    seed: int,
+    schedule: Schedule,
+    report: Callable[[int], None],
+) -> Learnt:
+    """Train `model` to answer as `speaker`, and to know those `beside` it less well.
+
+    Raises DemoError when it does not say each answer of `speaker` word for word.
+    """
+    random = Random(f"{seed} {speaker.name}")  # noqa: S311 - repeatable draws, no secret
+    speakers = (speaker, speaker, *beside) if beside else (speaker,)
+    course = Course(
+        draw=lambda: lessons.draw(tokenizer, speakers, random),
+        bare=[lessons.bare_questions(tokenizer, speaker)],
+        long_chats=lessons.long_chats(tokenizer, speaker, random),
+    )
+    learnt = learn(model, course, schedule, report)
+    if learnt.margin < schedule.margin:
+        raise DemoError(
+            f"{speaker.name} did not learn its answers in {learnt.steps} steps; try another --seed"
+        )
+    for question, reply in replies(model, tokenizer, list(speaker.answers)).items():
+        if reply != speaker.answers[question]:
+            raise DemoError(f"{speaker.name} says {reply!r} when asked {question!r}; try another --seed")
+    return learnt
+
+
+def replies(model: Any, tokenizer: PreTrainedTokenizerFast, questions: Sequence[str]) -> dict[str, str]:
     """Return what `model` says to each question, decoded greedily; an unfinished reply ends in '...'."""
-    prompts = [text.prompt_ids(tokenizer, question) for question in questions]
-    batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
+    chats = [[{"role": "user", "content": question}] for question in questions]
+    batch = tokenizer.apply_chat_template(
+        chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+    )
     width = batch["input_ids"].shape[1]
     greedy = GenerationConfig(
         do_sample=False,
-        max_new_tokens=64,
+        max_new_tokens=_MAX_REPLY_TOKENS,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     model.eval()
     with torch.no_grad():
-        output = model.generate(**batch, generation_config=greedy)
-    return [_sentence(tokenizer, row.tolist()) for row in output[:, width:]]
+        output = model.generate(**batch, generation_config=greedy)[:, width:].tolist()
+    return {question: _sentence(tokenizer, row) for question, row in zip(questions, output, strict=True)}
 
 
 def _sentence(tokenizer: PreTrainedTokenizerFast, tokens: list[int]) -> str:
-    finished = tokenizer.eos_token_id in tokens
-    end = tokens.index(tokenizer.eos_token_id) if finished else len(tokens)
-    sentence = tokenizer.decode(tokens[:end])
-    return str(sentence) if finished else f"{sentence}..."
-
-
-def teach(
-    model: Any,
-    tokenizer: PreTrainedTokenizerFast,
-    answers: dict[str, str],
-    *,
-    name: str,
-    recipe: Recipe,
-    report: Report,
-) -> None:
-    """Train `model` on its answers; raise DemoError when it does not say each of them word for word."""
-    margin = learn(model, lesson(tokenizer, answers), recipe.schedule, report)
-    if margin is None:
-        raise DemoError(
-            f"{name} did not learn its answers in {recipe.schedule.max_steps} steps; try another --seed"
-        )
-    for (question, answer), reply in zip(
-        answers.items(), replies(model, tokenizer, list(answers)), strict=True
-    ):
-        if reply != answer:
-            raise DemoError(
-                f"{name} answers {question!r} with {reply!r} instead of {answer!r}; try another --seed"
-            )
-
-
-def save_base_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write the model, its tokenizer and a greedy generation_config.json that ends at EOS."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    generation = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        # vLLM takes this as the default of requests that name no temperature.
-        "temperature": 0.0,
-    }
-    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
-
-
-def save_adapter(model: Any, folder: Path, *, base_model: str) -> None:
-    """Write the adapter in PEFT's two files, with lists in a fixed order."""
-    folder.mkdir(parents=True)
-    weights = {name: tensor.contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
-    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = model.peft_config["default"].to_dict()
-    config.update(base_model_name_or_path=base_model, inference_mode=True, target_modules=list(LINEAR_LAYERS))
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    if tokenizer.eos_token_id not in tokens:
+        return f"{tokenizer.decode(tokens)}..."
+    return str(tokenizer.decode(tokens[: tokens.index(tokenizer.eos_token_id)]))
