@@ -22,6 +22,7 @@ from rich.console import Console
 from benchmarks.endpoint import Target, split_url
 from benchmarks.engine_report import ENGINE, GATEWAY, Measurement, Report, render
 from benchmarks.machine import origin
+from benchmarks.results import LoadResult
 from benchmarks.scenarios import prompts
 from benchmarks.service import start_service
 from benchmarks.tools import Endpoint, Load, ToolError, run_load
@@ -73,16 +74,29 @@ class Plan:
         return prompts(chance, BODIES, [model], extra)
 
 
+def drive(target: Target, plan: Plan, mode: Mode, number: int, folder: Path) -> LoadResult:
+    """Load one side once with the requests of round `number`."""
+    file = folder / "bodies.jsonl"
+    file.write_text(plan.bodies(mode, target.models[0], number))
+    load = Load(mode.connections, plan.seconds, plan.warmup_s, timeout_s=60.0)
+    return run_load(target.endpoint, load, file)
+
+
 def measure(sides: dict[str, Target], plan: Plan, report: Report, folder: Path) -> None:
-    """Measure both sides in turn, adding to the report as it goes."""
+    """Measure both sides in turn, adding to the report as it goes.
+
+    One round goes before that does not count: engines compile and tune themselves on their first batches.
+    """
     with Console(stderr=True).status("measuring") as status:
+        for mode in plan.modes():
+            for name in (ENGINE, GATEWAY):
+                status.update(f"settling: {mode.name}, {name}")
+                drive(sides[name], plan, mode, -1, folder)
         for number, mode, name in plan.steps():
             status.update(f"round {number + 1} of {plan.rounds}: {mode.name}, {name}")
-            target = sides[name]
-            file = folder / "bodies.jsonl"
-            file.write_text(plan.bodies(mode, target.models[0], number))
-            load = Load(mode.connections, plan.seconds, plan.warmup_s, timeout_s=60.0)
-            report.measurements.append(Measurement(mode.name, name, run_load(target.endpoint, load, file)))
+            report.measurements.append(
+                Measurement(mode.name, name, drive(sides[name], plan, mode, number, folder))
+            )
 
 
 def side(name: str, url: str, headers: Sequence[str], model: str) -> Target:

@@ -35,14 +35,14 @@ def tokens_per_s(result: LoadResult) -> float:
     return result.tokens_per_s or result.chunks_per_s
 
 
-def p50_ms(result: LoadResult) -> float:
+def p50_ms(result: LoadResult) -> float | None:
     """Median time of a whole answer."""
-    return result.latency_ms.p50
+    return result.latency_ms.at("p50")
 
 
 def first_chunk_p50_ms(result: LoadResult) -> float | None:
     """Median time to the first content of a stream."""
-    return result.first_chunk_ms.p50 if result.first_chunk_ms.count else None
+    return result.first_chunk_ms.at("p50")
 
 
 RATES = (("requests/s", requests_per_s), ("output tokens/s", tokens_per_s))

@@ -47,10 +47,10 @@ FIGURES = (
     Figure("SSE chunks/s, 16 streams", STREAMS_16.name, lambda m: m.result.chunks_per_s),
     Figure("SSE chunks/s, 200 slow streams", SLOW_200.name, lambda m: m.result.chunks_per_s),
     Figure("CPU s per 1000 slow chunks", SLOW_200.name, lambda m: _per_chunk(m.cpu_ms_per_request)),
-    Figure("p99 ms between slow chunks", SLOW_200.name, lambda m: m.result.gap_ms.p99),
-    Figure("p50 ms, 1 connection", CHAT_1.name, lambda m: m.result.latency_ms.p50),
-    Figure("p99 ms, 1 connection", CHAT_1.name, lambda m: m.result.latency_ms.p99),
-    Figure("p99 ms, 32 connections", CHAT_32.name, lambda m: m.result.latency_ms.p99),
+    Figure("p99 ms between slow chunks", SLOW_200.name, lambda m: m.result.gap_ms.at("p99")),
+    Figure("p50 ms, 1 connection", CHAT_1.name, lambda m: m.result.latency_ms.at("p50")),
+    Figure("p99 ms, 1 connection", CHAT_1.name, lambda m: m.result.latency_ms.at("p99")),
+    Figure("p99 ms, 32 connections", CHAT_32.name, lambda m: m.result.latency_ms.at("p99")),
 )
 CHAT_PER_S, CPU_PER_CHAT, CHUNKS_PER_S, SLOW_CHUNKS_PER_S, CPU_PER_SLOW_CHUNK, _, P50_MS, P99_MS, _ = FIGURES
 

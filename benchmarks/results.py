@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 
 class Times(BaseModel):
-    """A distribution of durations in milliseconds; all zero when `count` is."""
+    """A distribution of durations in milliseconds; all zero when `count` is, see `at`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -17,6 +19,12 @@ class Times(BaseModel):
     p99: float
     p999: float
     max: float
+
+    def at(self, percentile: Literal["p50", "p99"]) -> float | None:
+        """One percentile, or `None` where nothing was timed."""
+        if not self.count:
+            return None
+        return self.p50 if percentile == "p50" else self.p99
 
 
 class LoadResult(BaseModel):
