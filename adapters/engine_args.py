@@ -42,6 +42,8 @@ def engine_environment(model: BaseModel, *, on_cpu: bool) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         # A forked engine would share this process's threads and locks, and its inherited marks (orphans.py).
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        # setproctitle would write an engine's title over those marks.
+        "SPT_NOENV": "1",
     }
     if model.source.startswith("/"):
         environment["HF_HUB_OFFLINE"] = "1"  # a local model never asks a hub

@@ -160,6 +160,9 @@ class Gateway:
         if target is None:
             raise _unknown_model(call.model)
         exchange.answer_headers += _target_headers(target)
+        for_engine = wire.for_engine(
+            call, target, cache_salt=self._salts[tenant.name], priority=tenant.band.rank
+        )
         request = Request(request_id, target, call.sequences, call.prompt_tokens, arrived_s)
         try:
             ticket = self._submit(request)
@@ -167,9 +170,6 @@ class Gateway:
             self._settled(Record(request_id, target, Outcome.REJECTED, error.status, error.code))
             await _refuse(exchange, error)
             return
-        for_engine = wire.for_engine(
-            call, target, cache_salt=self._salts[tenant.name], priority=tenant.band.rank
-        )
         flight = Flight(call, ticket, for_engine, exchange, self.dispatcher, self._clients, self._clock)
         self._flights.add(flight)
         try:

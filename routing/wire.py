@@ -102,7 +102,10 @@ def parse(kind: Kind, body: bytes) -> Call:
 
 
 def for_engine(call: Call, target: Target, *, cache_salt: str, priority: int) -> bytes:
-    """Write the body the engine gets: its own name for the model, and the gateway's tenancy fields."""
+    """Write the body the engine gets: its own name for the model, and the gateway's tenancy fields.
+
+    Raises `InvalidRequest` where the client's JSON is nested deeper than can be written again.
+    """
     payload = {name: value for name, value in call.payload.items() if name not in DROPPED_FIELDS}
     payload["model"] = target.engine_model
     payload["cache_salt"] = cache_salt
@@ -110,7 +113,10 @@ def for_engine(call: Call, target: Target, *, cache_salt: str, priority: int) ->
     if call.stream and call.kind in (Kind.CHAT, Kind.COMPLETION):
         # Without it a stream carries no usage, and nothing could be metered; taken out again on the way back.
         payload["stream_options"] = {**(payload.get("stream_options") or {}), "include_usage": True}
-    return orjson.dumps(payload)
+    try:
+        return orjson.dumps(payload)
+    except orjson.JSONEncodeError:  # orjson reads 1024 levels and writes 254
+        raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
 
 
 def rename_model(data: bytes, target: Target) -> bytes:

@@ -207,6 +207,7 @@ async def test_a_request_id_that_is_not_sane_is_replaced(bench: Bench, request_i
         (b'{"messages":[{"role":"user","content":"\xff\xfe"}]}', None, "invalid_json"),
         (b'{"messages":NaN}', None, "invalid_json"),
         (b"[" * 100_000, None, "invalid_json"),
+        (b'{"messages":[' + b"[" * 500 + b"]" * 500 + b"]}", None, "invalid_json"),
         (b"{}", "messages", "missing_required_parameter"),
         (b'{"messages":[]}', "messages", "invalid_value"),
         (b'{"messages":"hello"}', "messages", "invalid_type"),

@@ -1,0 +1,146 @@
+"""Starts the real thing: `bentoml serve` with real vLLM, as an operator does, and takes it down again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import psutil
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / ".cache" / "demo"
+READY_WITHIN_S = 300.0  # a loaded machine of two cores; about 40 s on a quiet one
+STOP_WITHIN_S = 90.0
+
+
+def answers() -> dict[str, dict[str, str]]:
+    """What every demo model answers, by model and question."""
+    recorded: dict[str, dict[str, str]] = json.loads((DEMO / "answers.json").read_text())["answers"]
+    return recorded
+
+
+def key_of(tenant: str) -> str:
+    """API key of a demo tenant."""
+    return f"{tenant}-demo-key"
+
+
+def wait_until(condition: Callable[[], Any], what: str, *, within_s: float) -> None:
+    """Poll until the condition holds. Raises `AssertionError`."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {within_s:g} s"
+        time.sleep(0.2)
+
+
+@dataclass
+class Service:
+    """A running `bentoml serve`."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+    clients: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def client(self, tenant: str, **options: Any) -> openai.OpenAI:
+        """The official client with a tenant's key; closed when the service ends."""
+        client = openai.OpenAI(base_url=f"{self.url}/v1", api_key=key_of(tenant), timeout=120, **options)
+        return self.clients.enter_context(client)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        """A GET of the gateway."""
+        return httpx.get(self.url + path, timeout=10, **options)
+
+    def is_ready(self) -> bool:
+        """Whether the gateway says it is."""
+        assert self.process.poll() is None, f"the service ended early:\n{self.tail()}"
+        try:
+            return self.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def processes(self) -> list[psutil.Process]:
+        """The service and everything it started."""
+        parent = psutil.Process(self.process.pid)
+        return [parent, *parent.children(recursive=True)]
+
+    def engine_cores(self) -> list[psutil.Process]:
+        """vLLM's engine processes."""
+        return [p for p in self.processes() if "EngineCore" in " ".join(p.cmdline() or [p.name()])]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of the gateway's series of that name with those labels."""
+        total = 0.0
+        for line in self.get("/metrics").text.splitlines():
+            series, _, value = line.rpartition(" ")
+            if series.partition("{")[0] == name and all(f'{k}="{v}"' in series for k, v in labels.items()):
+                total += float(value)
+        return total
+
+    def at_rest(self) -> bool:
+        """Whether nothing is in the gateway or on a replica."""
+        names = ("tenantry_in_flight", "tenantry_queue_depth", "tenantry_replica_in_flight")
+        return not any(self.metric(name) for name in (*names, "tenantry_replica_leased_slots"))
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End it as an orchestrator does; returns its exit status. Nothing it started may be left."""
+        family = self.processes() if self.process.poll() is None else []
+        self.process.send_signal(number)
+        status = self.process.wait(STOP_WITHIN_S)
+        _, alive = psutil.wait_procs(family, timeout=10)
+        assert not alive, f"left behind: {alive}"
+        return status
+
+    def tail(self, lines: int = 40) -> str:
+        """The end of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+@contextlib.contextmanager
+def serving(
+    what: str, folder: Path, *arguments: str, env: dict[str, str] | None = None, ready: bool = True
+) -> Iterator[Service]:
+    """Run `bentoml serve WHAT` on a free port until the block ends."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command: Sequence[str] = (
+        *(sys.executable, "-m", "bentoml", "serve", what, "--port", str(port), "--host", "127.0.0.1"),
+        *arguments,
+    )
+    log = folder / "serve.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT if what.startswith("service:") else folder,
+            env={**os.environ, **(env or {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    service = Service(process, f"http://127.0.0.1:{port}", log)
+    try:
+        if ready:
+            wait_until(service.is_ready, f"readiness of {what}", within_s=READY_WITHIN_S)
+        yield service
+    finally:
+        service.clients.close()
+        if process.poll() is None:
+            family = service.processes()
+            process.terminate()
+            psutil.wait_procs(family, timeout=STOP_WITHIN_S)
+            for survivor in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    survivor.kill()
+            process.wait(10)
