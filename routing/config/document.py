@@ -38,6 +38,22 @@ def read_document(path: Path, findings: Findings) -> Document | None:
     text = _read_text(path, findings)
     if text is None:
         return None
+    try:
+        return _compose(text, findings)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = Findings(findings.file, {("",): mark.line + 1} if mark else {})
+        where.error(
+            ("",), f"not YAML: {error.problem or error.context}", "check indentation, quotes, brackets"
+        )
+        findings.errors += where.errors
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        findings.error((), f"not YAML: {_first_line(error)}")
+    return None
+
+
+def _compose(text: str, findings: Findings) -> Document | None:
+    """Turn text into values. Raises `yaml.YAMLError`, `RecursionError` and `ValueError`."""
     loader = yaml.SafeLoader(text)
     try:
         root = loader.get_single_node()
@@ -48,18 +64,8 @@ def read_document(path: Path, findings: Findings) -> Document | None:
         data = reader.value(root, ())
         findings.errors += reader.findings.errors
         return Document(data, reader.lines)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = Findings(findings.file, {("",): mark.line + 1} if mark else {})
-        where.error(
-            ("",), f"not YAML: {error.problem or error.context}", "check indentation, quotes, brackets"
-        )
-        findings.errors += where.errors
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        findings.error((), f"not YAML: {_first_line(error)}")
     finally:
         loader.dispose()
-    return None
 
 
 def _read_text(path: Path, findings: Findings) -> str | None:

@@ -94,9 +94,15 @@ def _known_key(path: KeyPath) -> str:
     if nested:
         return f"did you mean `{min(nested)}`?"
     hint = did_you_mean(wrong, own)
-    if section is schema.BaseModelSection and not hint:
+    if section is schema.BaseModelSection and not hint.startswith("did"):
         return "further vLLM flags go into `vllm_args`"
     return hint
+
+
+def without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Drop "too short" of a list whose items are refused: pydantic counts only good ones."""
+    around = {error["loc"][:length] for error in errors for length in range(len(error["loc"]))}
+    return [error for error in errors if not (error["type"] == "too_short" and error["loc"] in around)]
 
 
 def section_at(path: KeyPath) -> type[BaseModel] | None:
@@ -112,8 +118,15 @@ def section_at(path: KeyPath) -> type[BaseModel] | None:
     return schema.CapsSection if path[0] == "tenants" and path[2:] == ("caps",) else None
 
 
-def salvage(data: dict[str, Any], errors: list[ErrorDetails]) -> dict[str, Any]:
-    """Return the data without the parts that hold errors, so that the rest can be checked for how it fits."""
+def salvage(data: dict[str, Any], errors: list[ErrorDetails]) -> dict[str, Any] | None:
+    """Return the data without the parts that hold errors, so that the rest can be checked for how it fits.
+
+    None where a whole section is missing or wrong: then nearly every name would lead nowhere.
+    """
+    if any(
+        error["loc"] == () or (len(error["loc"]) == 1 and error["loc"][0] in _SECTIONS) for error in errors
+    ):
+        return None
     kept: dict[str, Any] = {
         key: dict(value) if isinstance(value, dict) and key in _SECTIONS else value
         for key, value in data.items()

@@ -18,7 +18,7 @@ from adapters.types import Adapter, BaseModel
 from routing.config import schema, sources
 from routing.config.api_keys import declared_keys, hash_keys
 from routing.config.document import Document, read_document
-from routing.config.explain import explain, salvage
+from routing.config.explain import explain, salvage, without_echoes
 from routing.config.problems import Findings, KeyPath, Problem
 from routing.config.references import check_references
 from routing.config.rules import check_rules
@@ -87,13 +87,12 @@ def _validate(document: Document, findings: Findings) -> schema.FleetFile | None
     try:
         return schema.FleetFile.model_validate(document.data)
     except ValidationError as error:
-        errors = error.errors(include_url=False)
+        errors = without_echoes(error.errors(include_url=False))
     for detail in errors:
         explain(detail, findings)
-    if not isinstance(document.data, dict):
-        return None
+    kept = salvage(document.data, errors) if isinstance(document.data, dict) else None
     try:
-        return schema.FleetFile.model_validate(salvage(document.data, errors))
+        return None if kept is None else schema.FleetFile.model_validate(kept)
     except ValidationError:
         return None
 

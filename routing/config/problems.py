@@ -39,7 +39,7 @@ class Findings:
 
     def __init__(self, file: str, lines: Mapping[KeyPath, int] | None = None) -> None:
         self.file = file
-        self._lines: Mapping[KeyPath, int] = lines or {}
+        self._lines: Mapping[KeyPath, int] = {} if lines is None else lines
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
 
@@ -77,6 +77,7 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """Say which known name is close to the wrong one, or list them where they are few; else nothing."""
     names = sorted(set(known))
     close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
+    close = close or [name for name in names if wrong and name.startswith(wrong)]
     if close:
         return f"did you mean `{close[0]}`?"
     return f"known: {', '.join(names)}" if 0 < len(names) <= 12 else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from routing.config.problems import Findings, did_you_mean
-from routing.config.schema import FleetFile, PoolSection, TenantSection
+from routing.config.schema import FleetFile, TenantSection
 from routing.types import Strategy
 
 Names = Mapping[str, Iterable[str]]
@@ -91,7 +91,8 @@ def _check_tenant(
             hint = did_you_mean(model, models)
             findings.error(path, f"no adapter or base model is called `{model}`", hint)
         elif base_model_of(file, model) in file.base_models:
-            _check_reachable(file, name, alias, model, findings)
+            all_pools = known["pools"] == set(file.pools)
+            _check_reachable(file, name, alias, all_pools=all_pools, findings=findings)
         if alias != model and alias in tenant.models.values():
             findings.error(
                 path,
@@ -110,12 +111,16 @@ def _check_default_model(name: str, tenant: TenantSection, findings: Findings) -
         )
 
 
-def _check_reachable(file: FleetFile, tenant: str, alias: str, model: str, findings: Findings) -> None:
+def _check_reachable(
+    file: FleetFile, tenant: str, alias: str, *, all_pools: bool, findings: Findings
+) -> None:
     """Check that exactly one pool serves this model to this tenant, and that it can."""
-    path = ("tenants", tenant, "models", alias)
+    path, model = ("tenants", tenant, "models", alias), file.tenants[tenant].models[alias]
     base_model = base_model_of(file, model)
     pools = pools_serving(file, tenant, model)
     listed = [name for name, pool in file.pools.items() if tenant in pool.tenants]
+    if not pools and not all_pools:
+        return  # a pool that was refused for something else may be the one
     if not listed:
         findings.error(path, f"tenant `{tenant}` is on no pool", f"add `{tenant}` to `tenants` of a pool")
     elif not pools:
@@ -130,16 +135,12 @@ def _check_reachable(file: FleetFile, tenant: str, alias: str, model: str, findi
             f"pools {' and '.join(f'`{pool}`' for pool in pools)} both serve `{model}` to this tenant",
             f"keep `{tenant}` on one of them, or declare the base model twice under two names",
         )
-    elif model in file.adapters and _strategy(file.pools[pools[0]]) is Strategy.REPLICA_PER_MODEL:
+    elif model in file.adapters and file.pools[pools[0]].strategy is Strategy.REPLICA_PER_MODEL:
         findings.error(
             path,
             f"`{model}` is an adapter, and pool `{pools[0]}` serves none (strategy replica-per-model)",
             "use strategy multi-lora for that pool",
         )
-
-
-def _strategy(pool: PoolSection) -> Strategy:
-    return pool.strategy
 
 
 def _check_unused(file: FleetFile, findings: Findings) -> None:

@@ -238,4 +238,8 @@ class FleetFile(Section):
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of fleet.yaml."""
     schema = FleetFile.model_json_schema()
+    for section in (schema, *schema["$defs"].values()):
+        for field in section.get("properties", {}).values():
+            if "patternProperties" in field:  # pydantic leaves names that do not match to anything
+                field["additionalProperties"] = False
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "fleet.yaml"}

@@ -47,7 +47,9 @@ def expand(text: str, env: Mapping[str, str]) -> str:
 
     def value(match: re.Match[str]) -> str:
         name, default = match.group(1), match.group(2)
-        found = env.get(name) or default
+        found = env.get(name)
+        if not found and default is not None:
+            return default
         if found is None:
             raise SourceError(f"the environment variable {name} is not set")
         return found

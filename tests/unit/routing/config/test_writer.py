@@ -1,0 +1,92 @@
+"""A fleet written down again loads as the same fleet, and holds no key."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.types import BaseModel
+from routing.config import read_fleet
+from routing.config.schema import LORA_RANKS
+from routing.config.writer import write_fleet
+from routing.types import Band, Caps, Fleet, GatewaySettings, MetricsAccess, Pool, Strategy, Tenant
+from tests.unit.routing.config.files import digest, write
+from tests.unit.routing.config.test_loader import ENV, EVERYTHING
+
+
+def test_every_setting_survives(tmp_path: Path) -> None:
+    loaded = read_fleet(write(tmp_path, EVERYTHING), env=ENV)
+    text = write_fleet(loaded.fleet, key_variables=loaded.key_variables)
+    again = read_fleet(write(tmp_path, text), env=ENV)
+    assert again.fleet == loaded.fleet
+    assert again.key_variables == loaded.key_variables
+
+
+def test_keys_from_the_environment_stay_names_and_others_stay_hashes(tmp_path: Path) -> None:
+    loaded = read_fleet(write(tmp_path, EVERYTHING), env=ENV)
+    text = write_fleet(loaded.fleet, key_variables=loaded.key_variables)
+    written = yaml.safe_load(text)
+    assert written["tenants"]["t"]["api_keys"] == [{"env": "T_KEY"}, {"sha256": digest("second")}] or written[
+        "tenants"
+    ]["t"]["api_keys"] == [{"sha256": digest("second")}, {"env": "T_KEY"}]
+    assert written["gateway"]["operator_keys"] == [{"env": "OPS_KEY"}]
+    for key in (ENV["T_KEY"], ENV["OPS_KEY"], digest(ENV["T_KEY"]), digest(ENV["OPS_KEY"])):
+        assert key not in text
+
+
+POSITIVE = st.floats(1e-3, 1000)
+BASE_MODELS = st.builds(
+    BaseModel,
+    name=st.just("base"),
+    source=st.sampled_from(["org/base", "/models/base"]),
+    dtype=st.sampled_from(["auto", "bfloat16"]),
+    max_model_len=st.none() | st.integers(1, 10**6),
+    max_num_seqs=st.integers(1, 65536),
+    max_loras=st.just(4),
+    max_lora_rank=st.sampled_from(LORA_RANKS),
+    max_cpu_loras=st.integers(4, 1000),
+    tensor_parallel_size=st.integers(1, 8),
+    gpu_memory_utilization=st.none() | st.floats(0.01, 1),
+    kv_cache_bytes=st.none() | st.integers(2**20, 2**40),
+    vllm_args=st.sampled_from([(), ("--seed", "7"), ("--enforce-eager",)]),
+)
+TENANTS = st.builds(
+    Tenant,
+    name=st.just("t"),
+    key_hashes=st.frozensets(st.text("0123456789abcdef", min_size=64, max_size=64), min_size=1, max_size=3),
+    models=st.just({"chat": "base"}),
+    default_model=st.sampled_from([None, "chat"]),
+    band=st.sampled_from(Band),
+    weight=POSITIVE,
+    caps=st.builds(
+        Caps,
+        max_concurrency=st.integers(1, 1000),
+        max_concurrency_per_model=st.none() | st.integers(1, 1000),
+        max_queued=st.integers(0, 1000),
+        queue_timeout_s=POSITIVE,
+    ),
+)
+GATEWAYS = st.builds(
+    GatewaySettings,
+    metrics_access=st.sampled_from(MetricsAccess),
+    max_body_bytes=st.integers(1, 2**30),
+    body_timeout_s=POSITIVE,
+    stall_timeout_s=POSITIVE,
+    slot_wait_s=POSITIVE,
+    request_timeout_s=POSITIVE,
+    shutdown_grace_s=st.floats(0, 1000),
+    log_requests=st.booleans(),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(BASE_MODELS, TENANTS, GATEWAYS, st.integers(1, 3))
+def test_any_fleet_survives(base: BaseModel, tenant: Tenant, gateway: GatewaySettings, replicas: int) -> None:
+    pool = Pool("p", Strategy.MULTI_LORA, ("base",), replicas, (), ("t",))
+    fleet = Fleet({"base": base}, {}, {"t": tenant}, {"p": pool}, gateway)
+    with tempfile.TemporaryDirectory() as folder:
+        assert read_fleet(write(Path(folder), write_fleet(fleet, key_variables={}))).fleet == fleet
