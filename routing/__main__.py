@@ -110,7 +110,7 @@ def build(
         _refuse(error.problems)
         raise
     except (bundle.BundleError, AdapterError, OSError) as error:
-        _console(stderr=True).print(str(error), style="red", markup=False)
+        _console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
     typer.echo(f"Built {tag}\n  bentoml serve {tag}\n  bentoml containerize {tag}")
 
@@ -135,7 +135,7 @@ def _show(path: Path, loaded: LoadedFleet | None, problems: list[Problem]) -> No
     if problems:
         print_problems(errors, problems, style="red", word="error")
         count = len(problems)
-        errors.print(f"{path}: {count} problem{'s' if count > 1 else ''}", markup=False)
+        errors.print(f"{path}: {count} problem{'s' if count > 1 else ''}", markup=False, soft_wrap=True)
     elif loaded:
         _console().print(fleet_tables(loaded.fleet))
 
@@ -157,7 +157,7 @@ def _refuse(problems: tuple[Problem, ...] | list[Problem]) -> None:
 
 
 def _console(*, stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return Console(stderr=stderr, highlight=False)
 
 
 if __name__ == "__main__":

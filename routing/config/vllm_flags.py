@@ -36,6 +36,7 @@ OWNED: dict[str, str] = {
     "--default-mm-loras": "declare them under `adapters`",
     "--scheduling-policy": "it is `priority`; a tenant's place is its `priority` and `weight`",
     "--scheduler-cls": "the gateway's fairness needs vLLM's own scheduler",
+    "--worker-extension-cls": "Tenantry extends vLLM's worker itself",
     "--shutdown-timeout": "use `gateway.shutdown_grace_s`",
     "--api-key": "keys are `api_keys` of a tenant",
     "--hf-token": "set the environment variable HF_TOKEN: a flag can be read by every user of the machine",

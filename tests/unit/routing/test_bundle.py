@@ -1,0 +1,287 @@
+"""What goes into a Bento, and above all what does not."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from adapters.checkpoint import inspect_adapter
+from adapters.errors import AdapterError
+from routing import bundle
+from routing.bundle import ROOT, BundleError, Options, _stage_code, build, stage
+from routing.config import FleetError, LoadedFleet, project, read_fleet
+from routing.types import Fleet
+from tests.unit.routing.config.files import adapter_folder, changed, digest, write
+
+SECRETS = {"GAMMA_KEY": "the-secret-key-of-gamma", "ALPHA_KEY": "the-secret-key-of-alpha"}
+FOREIGN_NAMES = ("alpha", "beta", "a-support", "b-support", "plain-weights")
+FOREIGN = (*FOREIGN_NAMES, digest("beta"), digest(SECRETS["ALPHA_KEY"]))
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> LoadedFleet:
+    """The fleet of the config tests on this disk, with keys from the environment."""
+    for name in "abc":
+        adapter_folder(tmp_path / name)
+    data = changed("base_models/base/source", "./weights")
+    data["base_models"]["plain"]["source"] = "org/plain-weights"
+    data["tenants"]["gamma"]["api_keys"] = [{"env": "GAMMA_KEY"}]
+    data["tenants"]["alpha"]["api_keys"] = [{"env": "ALPHA_KEY"}]
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    for name in ("config.json", "model.safetensors", "pytorch_model.bin", ".hidden"):
+        (weights / name).write_text("{}")
+    return read_fleet(write(tmp_path, data), env=SECRETS)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    """An empty folder."""
+    (tmp_path / "context").mkdir()
+    return tmp_path / "context"
+
+
+def staged(loaded: LoadedFleet, pool: str | None, into: Path, **options: Any) -> Fleet:
+    return stage(loaded.fleet, pool, into, options=Options(**options), key_variables=loaded.key_variables)
+
+
+def bentofile(context: Path) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load((context / "bentofile.yaml").read_text())
+    return values
+
+
+def files_below(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield str(path.relative_to(folder)), path.read_bytes()
+
+
+def traces(folder: Path) -> list[tuple[str, str]]:
+    """Words of other tenants in the names and contents of everything but the program, which is compared."""
+    program = ("routing/", "adapters/", "src/routing/", "src/adapters/")
+    return [
+        (name, word)
+        for name, content in files_below(folder)
+        for word in FOREIGN
+        if word in name
+        or (word.encode() in content.replace(b"lora_alpha", b"") and not name.startswith(program))
+    ]
+
+
+def test_a_dedicated_pools_context_holds_no_byte_of_anybody_else(loaded: LoadedFleet, context: Path) -> None:
+    staged(loaded, "alone", context)
+    assert not traces(context)
+    assert traces(context.parent), "and the words are those that would be found"
+
+
+def test_the_program_is_the_same_in_every_bento(loaded: LoadedFleet, context: Path) -> None:
+    staged(loaded, "alone", context)
+    program = [
+        name for name, _ in files_below(context) if name.startswith(("routing/", "adapters/", "service"))
+    ]
+    assert {"service.py", "routing/gateway.py", "routing/config/schema.py", "adapters/host.py"} <= set(
+        program
+    )
+    assert "routing/config/fleet.schema.json" in program
+    for name in program:
+        assert (context / name).read_bytes() == (ROOT / name).read_bytes()
+
+
+def test_training_data_tests_and_caches_stay_out(loaded: LoadedFleet, context: Path) -> None:
+    staged(loaded, None, context)
+    names = [name for name, _ in files_below(context)]
+    assert not [name for name in names if "demo" in name or "__pycache__" in name or name.endswith(".pyc")]
+    assert {name.split("/")[0] for name in names} == {
+        "README.md", "adapters", "bentofile.yaml", "configuration.yaml", "fleet.yaml", "models",
+        "requirements.txt", "routing", "service.py",
+    }  # fmt: skip
+
+
+def test_no_key_is_written_anywhere(loaded: LoadedFleet, context: Path) -> None:
+    staged(loaded, None, context)
+    for name, content in files_below(context):
+        for key in SECRETS.values():
+            assert key.encode() not in content, name
+            assert digest(key).encode() not in content, name
+    written = yaml.safe_load((context / "fleet.yaml").read_text())
+    assert written["tenants"]["gamma"]["api_keys"] == [{"env": "GAMMA_KEY"}]
+    assert written["tenants"]["beta"]["api_keys"] == [{"sha256": digest("beta")}]
+
+
+def test_the_staged_file_is_the_fleet_of_that_pool(loaded: LoadedFleet, context: Path) -> None:
+    part = staged(loaded, "alone", context)
+    again = read_fleet(context / "fleet.yaml", env=SECRETS).fleet
+    expected = project(loaded.fleet, "alone")
+    assert again.tenants == expected.tenants
+    assert again.pools == expected.pools
+    assert again.base_models == expected.base_models
+    assert again.gateway == expected.gateway
+    assert again.adapters["c-support"].source == str(context / part.adapters["c-support"].source)
+
+
+def test_an_adapter_lies_under_its_content(loaded: LoadedFleet, context: Path, tmp_path: Path) -> None:
+    (tmp_path / "c" / "README.md").write_text("made from alpha's tickets")
+    part = staged(loaded, "alone", context)
+    manifest = inspect_adapter(tmp_path / "c")
+    assert part.adapters["c-support"].source == f"./models/adapters/c-support/{manifest.digest[:16]}"
+    copied = context / part.adapters["c-support"].source
+    assert sorted(path.name for path in copied.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert inspect_adapter(copied) == manifest
+
+
+def test_a_base_model_is_a_reference_unless_it_is_to_be_embedded(
+    loaded: LoadedFleet, context: Path, tmp_path: Path
+) -> None:
+    part = staged(loaded, None, context)
+    assert part.base_models["base"].source == str(tmp_path / "weights")
+    assert part.base_models["plain"].source == "org/plain-weights"
+    (tmp_path / "second").mkdir()
+    part = staged(loaded, None, tmp_path / "second", embed_base_models=True)
+    assert part.base_models["base"].source == "./models/base/base"
+    assert part.base_models["plain"].source == "org/plain-weights"
+    names = {path.name for path in (tmp_path / "second/models/base/base").iterdir()}
+    assert names == {"config.json", "model.safetensors"}, "no pickle beside safetensors, nothing hidden"
+
+
+def test_a_folder_without_a_model_is_not_embedded(loaded: LoadedFleet, context: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights" / "config.json").unlink()
+    with pytest.raises(BundleError, match=r"base_models\.base\.source"):
+        staged(loaded, None, context, embed_base_models=True)
+
+
+def test_an_adapter_that_changed_for_the_worse_is_not_staged(
+    loaded: LoadedFleet, context: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "c" / "adapter_config.json").write_text("{}")
+    with pytest.raises(AdapterError):
+        staged(loaded, "alone", context)
+
+
+def test_an_unknown_pool_is_refused(loaded: LoadedFleet, context: Path) -> None:
+    with pytest.raises(FleetError, match="did you mean `alone`"):
+        staged(loaded, "alon", context)
+
+
+def test_an_incomplete_checkout_is_refused(loaded: LoadedFleet, context: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is missing; build from a complete checkout"):
+        stage(loaded.fleet, None, context, root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pool", "name", "expected"),
+    [(None, None, "tenantry"), ("alone", None, "tenantry-alone"), ("alone", "mine", "mine")],
+)
+def test_a_bento_is_named_after_its_pool(
+    loaded: LoadedFleet, context: Path, pool: str | None, name: str | None, expected: str
+) -> None:
+    staged(loaded, pool, context, name=name)
+    assert bentofile(context)["name"] == expected
+    assert (context / "README.md").read_text().startswith(f"# {expected}\n")
+    assert bentofile(context)["labels"].get("pool") == pool
+
+
+def test_each_platform_installs_its_own_lock(loaded: LoadedFleet, context: Path, tmp_path: Path) -> None:
+    staged(loaded, "alone", context)
+    assert (context / "requirements.txt").read_text() == (ROOT / "requirements/gpu.lock").read_text()
+    assert [env["name"] for env in bentofile(context)["envs"]] == ["GAMMA_KEY"]
+    (tmp_path / "cpu").mkdir()
+    staged(loaded, "alone", tmp_path / "cpu", platform="cpu")
+    text = (tmp_path / "cpu/requirements.txt").read_text()
+    assert (ROOT / "requirements/cpu.lock").read_text() in text
+    assert "\ntorch==2.13.0+cpu\n" in text
+    assert [env["name"] for env in bentofile(tmp_path / "cpu")["envs"]] == ["GAMMA_KEY", "UV_OVERRIDE"]
+
+
+def matcher(bentofile: dict[str, Any], folder: Path) -> Callable[[str], bool]:
+    """BentoML's own decision about a path."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # BentoML's way of using pathspec
+        from bentoml._internal.bento.build_config import BentoPathSpec
+
+        includes: Callable[[str], bool] = BentoPathSpec(
+            bentofile["include"], bentofile["exclude"], str(folder)
+        ).includes
+    return includes
+
+
+def test_plain_bentoml_build_ships_the_same_program(tmp_path: Path) -> None:
+    root = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
+    assert root["service"] == "service:Gateway"
+    assert root["python"] == {"requirements_txt": "requirements/gpu.lock", "lock_packages": False}
+    ships = matcher(root, tmp_path)
+    code = [
+        str(path.relative_to(ROOT))
+        for folder in ("adapters", "routing", "tests", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+    shipped = {path for path in [*code, *bundle.CODE_FILES] if ships(path)}
+    _stage_code(ROOT, tmp_path)
+    assert shipped == {name for name, _ in files_below(tmp_path) if not name.endswith(".json")}
+
+
+@pytest.mark.parametrize(
+    ("path", "ships"),
+    [
+        ("./fleet.yaml", True),
+        ("./README.md", True),
+        ("routing/config/fleet.schema.json", True),
+        (".cache/demo/base/model.safetensors", True),
+        (".cache/demo/adapters/x/adapter_model.safetensors", True),
+        (".cache/demo/answers.json", False),
+        (".cache/uv/x", False),
+        ("adapters/demo/answers.py", False),
+        ("adapters/__pycache__/x.pyc", False),
+        ("benchmarks/service.py", False),
+        ("benchmarks/README.md", False),
+        ("tests/data/fleet.yaml", False),
+        ("docs/configuration.md", False),
+        ("./.env", False),
+    ],
+)
+def test_plain_bentoml_build_ships_the_demo_fleet_and_no_training_data(
+    tmp_path: Path, path: str, ships: bool
+) -> None:
+    root = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
+    assert matcher(root, tmp_path)(path) is ships
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Bento store of its own; keys are not set, as on a machine that builds."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "store"))
+    for name in SECRETS:
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "store" / "bentos"
+
+
+def test_bentoml_builds_it_without_a_secret(loaded: LoadedFleet, context: Path, store: Path) -> None:
+    staged(loaded, "alone", context, platform="cpu")
+    assert build(context, version="v1", key_variables=["GAMMA_KEY"]) == "tenantry-alone:v1"
+    bento = store / "tenantry-alone" / "v1"
+    told = yaml.safe_load((bento / "bento.yaml").read_text())
+    assert [service["name"] for service in told["services"]] == ["gateway", "alone-0"]
+    assert told["args"] == {}
+    assert {"name": "GAMMA_KEY", "value": "", "stage": "runtime"} in told["envs"]
+    dockerfile = (bento / "env/docker/Dockerfile").read_text()
+    assert "GAMMA_KEY" not in dockerfile
+    assert "ENV UV_OVERRIDE" in dockerfile
+    assert "libnuma1" in dockerfile
+    assert not traces(bento)
+    shipped = {name.removeprefix("src/") for name, _ in files_below(bento) if name.startswith("src/")}
+    assert {name for name, _ in files_below(context)} == shipped, "all that was staged, and nothing else"
+
+
+def test_what_bentoml_says_is_passed_on(context: Path, store: Path) -> None:
+    (context / "service.py").write_text("raise RuntimeError('no such service')")
+    (context / "bentofile.yaml").write_text("service: 'service:Gateway'\nname: broken\n")
+    with pytest.raises(BundleError, match="no such service"):
+        build(context, version=None, key_variables=[])

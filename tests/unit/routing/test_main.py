@@ -1,0 +1,184 @@
+"""The command line: what it prints, how it exits, and that it shows no key."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from routing import bundle
+from routing.__main__ import app
+from routing.config.api_keys import KEY_PREFIX
+from routing.config.schema import json_schema
+from routing.tenants import hash_key
+from tests.unit.routing.config.files import adapter_folder, changed, declared, digest, write
+
+RUN = CliRunner()
+COMMANDS = ("check", "schema", "new-key", "who-shares", "build")
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Path:
+    """A good fleet file, with its folders."""
+    for name in "abc":
+        adapter_folder(tmp_path / name)
+    return write(tmp_path, declared())
+
+
+def test_help_names_every_command() -> None:
+    result = RUN.invoke(app, ["--help"])
+    assert result.exit_code == 0
+    assert all(command in result.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    assert RUN.invoke(app, [command, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["check", "--nonsense"], ["build", "--platform", "tpu"]])
+def test_wrong_use_exits_with_2(arguments: list[str]) -> None:
+    assert RUN.invoke(app, arguments).exit_code == 2
+
+
+def test_check_shows_a_good_fleet_in_tables(fleet: Path) -> None:
+    result = RUN.invoke(app, ["check", str(fleet)])
+    assert result.exit_code == 0, result.stderr
+    for title in ("Base models", "Adapters", "Tenants", "Models of the tenants", "Pools"):
+        assert title in result.stdout
+    for word in ("alpha", "a-support", "dedicated", "multi-lora"):
+        assert word in result.stdout
+    assert digest("alpha") not in result.stdout
+
+
+def test_check_prints_every_problem_with_its_line_and_exits_with_1(fleet: Path) -> None:
+    data = changed("pools/shared/replicas", 0)
+    data["adapters"]["a-support"]["base_model"] = "bass"
+    write(fleet.parent, data)
+    result = RUN.invoke(app, ["check", str(fleet)])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert lines[-1] == f"{fleet}: 2 problems"
+    assert len(lines) == 3
+    assert all(re.match(rf"error: {re.escape(str(fleet))}:\d+: \w", line) for line in lines[:2])
+
+
+def test_check_looks_into_the_folders_unless_told_not_to(tmp_path: Path) -> None:
+    fleet = write(tmp_path, declared())
+    result = RUN.invoke(app, ["check", str(fleet)])
+    assert result.exit_code == 1
+    assert result.stderr.count("there is no folder") == 3
+    assert RUN.invoke(app, ["check", str(fleet), "--no-files"]).exit_code == 0
+
+
+def test_check_shows_warnings_and_goes_on(fleet: Path) -> None:
+    write(fleet.parent, changed("base_models/idle", {"source": "org/idle"}))
+    result = RUN.invoke(app, ["check", str(fleet)])
+    assert result.exit_code == 0
+    assert "warning: " in result.stderr
+    assert "no pool holds this base model" in result.stderr
+
+
+def test_check_of_a_file_that_is_not_there_exits_with_1(tmp_path: Path) -> None:
+    result = RUN.invoke(app, ["check", str(tmp_path / "none.yaml")])
+    assert result.exit_code == 1
+    assert "cannot be read: No such file or directory" in result.stderr
+
+
+def test_check_json_is_for_scripts(fleet: Path) -> None:
+    report = json.loads(RUN.invoke(app, ["check", str(fleet), "--json"]).stdout)
+    assert report["ok"] is True
+    assert report["problems"] == report["warnings"] == []
+    assert report["replicas"][0] == {
+        "pool": "shared",
+        "replica": "shared-0",
+        "base_model": "base",
+        "device": None,
+        "tenants": ["alpha", "beta"],
+    }
+    write(fleet.parent, changed("pools/shared/tenants/0", "alfa"))
+    result = RUN.invoke(app, ["check", str(fleet), "--json"])
+    report = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert report["ok"] is False
+    assert report["problems"][-1]["path"] == "pools.shared.tenants[0]"
+    assert report["problems"][-1]["remedy"] == "did you mean `alpha`?"
+    assert isinstance(report["problems"][-1]["line"], int)
+
+
+def test_schema_prints_the_json_schema() -> None:
+    result = RUN.invoke(app, ["schema"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == json_schema()
+
+
+def test_new_key_prints_a_key_once_and_the_line_for_the_fleet_file(tmp_path: Path) -> None:
+    result = RUN.invoke(app, ["new-key"])
+    assert result.exit_code == 0
+    (key,) = re.findall(rf"{KEY_PREFIX}\S+", result.stdout)
+    assert f"api_keys: [{{sha256: {hash_key(key)}}}]" in result.stdout
+    assert RUN.invoke(app, ["new-key"]).stdout != result.stdout
+
+
+def test_who_shares_lists_replicas_and_their_tenants(fleet: Path) -> None:
+    result = RUN.invoke(app, ["who-shares", str(fleet)])
+    assert result.exit_code == 0
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines() if "│" in line
+    ]
+    assert ["shared", "shared-0", "base", "-", "alpha, beta"] in rows
+    assert ["alone", "alone-0", "base", "-", "gamma (alone)"] in rows
+
+
+@pytest.mark.parametrize("command", [["who-shares"], ["build", "--fleet"]])
+def test_a_wrong_fleet_stops_every_command(tmp_path: Path, command: list[str]) -> None:
+    fleet = write(tmp_path, changed("pools/shared/replicas", 0))
+    result = RUN.invoke(app, [*command, str(fleet)])
+    assert result.exit_code == 1
+    assert "pools.shared.replicas" in result.stderr
+
+
+def test_build_stages_a_pool_and_says_how_to_serve_it(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: dict[str, object] = {}
+
+    def fake_build(context: Path, *, version: str | None, key_variables: set[str]) -> str:
+        built.update(files=sorted(path.name for path in context.iterdir()), version=version)
+        return "mine:7"
+
+    monkeypatch.setattr(bundle, "build", fake_build)
+    result = RUN.invoke(
+        app, ["build", "--fleet", str(fleet), "--pool", "alone", "--name", "mine", "--version", "7"]
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "fleet.yaml" in str(built["files"])
+    assert built["version"] == "7"
+    assert result.stdout == "Built mine:7\n  bentoml serve mine:7\n  bentoml containerize mine:7\n"
+
+
+def test_build_of_an_unknown_pool_names_the_one_that_was_meant(fleet: Path) -> None:
+    result = RUN.invoke(app, ["build", "--fleet", str(fleet), "--pool", "alon"])
+    assert result.exit_code == 1
+    assert "no pool is called `alon`; did you mean `alone`?" in result.stderr
+
+
+def test_build_needs_only_the_folders_of_its_pool(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "build", lambda *_, **__: "x:1")
+    (fleet.parent / "a" / "adapter_config.json").unlink()
+    assert RUN.invoke(app, ["build", "--fleet", str(fleet), "--pool", "alone"]).exit_code == 0
+    result = RUN.invoke(app, ["build", "--fleet", str(fleet)])
+    assert result.exit_code == 1
+    assert "adapters.a-support.source" in result.stderr
+
+
+def test_a_build_that_fails_says_why(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise bundle.BundleError("BentoML could not build [it]")
+
+    monkeypatch.setattr(bundle, "build", fail)
+    result = RUN.invoke(app, ["build", "--fleet", str(fleet)])
+    assert result.exit_code == 1
+    assert result.stderr == "BentoML could not build [it]\n"
