@@ -5,7 +5,7 @@ from __future__ import annotations
 from adapters.types import BaseModel
 
 
-def engine_args(model: BaseModel, *, shutdown_grace_s: float) -> list[str]:
+def engine_args(model: BaseModel, *, shutdown_grace_s: float, on_cpu: bool) -> list[str]:
     """List `vllm serve` flags for one engine of a base model (vLLM 0.32)."""
     flags: dict[str, object | None] = {
         "--model": model.source,
@@ -32,6 +32,8 @@ def engine_args(model: BaseModel, *, shutdown_grace_s: float) -> list[str]:
     argv += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
     if model.serves_adapters:
         argv.append("--enable-lora")
+        if on_cpu:
+            argv += ["--worker-extension-cls", "adapters.cpu_lora.WorkerExtension"]
     return [*argv, *model.vllm_args]
 
 

@@ -51,7 +51,8 @@ class EngineHost:
         self._model = model
         self._adapters = adapters
         self._token = token.encode()
-        self._argv = engine_args(model, shutdown_grace_s=shutdown_grace_s)
+        self._on_cpu = _is_cpu_build()
+        self._argv = engine_args(model, shutdown_grace_s=shutdown_grace_s, on_cpu=self._on_cpu)
         self._app: Any = None  # vLLM's FastAPI app, while the engine runs
         self._engine: Any = None  # vLLM's AsyncLLM, while it runs
         self._loader: AdapterLoader | None = None
@@ -114,7 +115,7 @@ class EngineHost:
             await asyncio.sleep(min(2.0**self._failed_starts, MAX_RESTART_DELAY_S))
 
     async def _load(self, stack: contextlib.AsyncExitStack) -> None:
-        for name, value in engine_environment(self._model, on_cpu=_is_cpu_build()).items():
+        for name, value in engine_environment(self._model, on_cpu=self._on_cpu).items():
             os.environ.setdefault(name, value)
         await asyncio.to_thread(orphans.reap, self._replica)
         os.environ.update(orphans.mark(self._replica))

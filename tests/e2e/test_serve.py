@@ -277,7 +277,7 @@ def test_sigterm_lets_requests_finish_refuses_new_ones_and_leaves_no_process(ser
         for chunk in stream:
             ended.append(chunk.choices[0].finish_reason)
 
-    stream = _long_stream(service).__enter__()
+    stream = _long_stream(service, tokens=150)
     next(stream)
     reader = threading.Thread(target=read_on, args=(stream,))
     reader.start()
@@ -316,13 +316,13 @@ def late_status(service: Service, seen: list[int]) -> bool:
     return False
 
 
-def _long_stream(service: Service) -> Any:
-    """A stream that goes on until its context is full, some seconds."""
+def _long_stream(service: Service, tokens: int = 450) -> Any:
+    """A stream that goes on for so many tokens, some seconds."""
     messages: Any = [{"role": "user", "content": QUESTION}]
     return service.client("acme", max_retries=0).chat.completions.create(
         model="support",
         messages=messages,
-        max_tokens=450,
+        max_tokens=tokens,
         stream=True,
         extra_body={"ignore_eos": True},
     )

@@ -14,7 +14,7 @@ def test_an_engine_with_adapters_gets_its_slots() -> None:
     model = BaseModel(
         "m", "/models/m", max_loras=4, max_lora_rank=8, max_cpu_loras=2, vllm_args=("--seed", "1")
     )
-    argv = engine_args(model, shutdown_grace_s=30.0)
+    argv = engine_args(model, shutdown_grace_s=30.0, on_cpu=False)
     assert "--enable-lora" in argv
     assert (value_of("--max-loras", argv), value_of("--max-lora-rank", argv)) == ("4", "8")
     assert value_of("--max-cpu-loras", argv) == "4", "vLLM wants at least as many as slots"
@@ -24,13 +24,13 @@ def test_an_engine_with_adapters_gets_its_slots() -> None:
 
 
 def test_an_engine_without_adapters_has_no_lora_flag() -> None:
-    argv = engine_args(BaseModel("m", "org/m", revision="abc"), shutdown_grace_s=1.0)
+    argv = engine_args(BaseModel("m", "org/m", revision="abc"), shutdown_grace_s=1.0, on_cpu=True)
     assert not [flag for flag in argv if "lora" in flag]
     assert value_of("--revision", argv) == "abc"
 
 
 def test_what_is_not_set_is_left_to_vllm() -> None:
-    argv = engine_args(BaseModel("m", "/models/m"), shutdown_grace_s=1.0)
+    argv = engine_args(BaseModel("m", "/models/m"), shutdown_grace_s=1.0, on_cpu=True)
     assert not {"--max-model-len", "--gpu-memory-utilization", "--kv-cache-memory-bytes"} & set(argv)
 
 
@@ -41,3 +41,10 @@ def test_a_local_model_never_asks_a_hub_and_a_cpu_engine_shares_its_cores() -> N
         "VLLM_CPU_OMP_THREADS_BIND",
     }
     assert "HF_HUB_OFFLINE" not in engine_environment(BaseModel("m", "org/m"), on_cpu=False)
+
+
+def test_only_a_cpu_engine_with_adapters_needs_its_operators_corrected() -> None:
+    with_adapters, without = BaseModel("m", "/models/m", max_loras=1), BaseModel("m", "/models/m")
+    assert "--worker-extension-cls" in engine_args(with_adapters, shutdown_grace_s=1.0, on_cpu=True)
+    assert "--worker-extension-cls" not in engine_args(with_adapters, shutdown_grace_s=1.0, on_cpu=False)
+    assert "--worker-extension-cls" not in engine_args(without, shutdown_grace_s=1.0, on_cpu=True)

@@ -1,0 +1,72 @@
+"""Other kinds of pools on real vLLM: a model of its own replicas that embeds; and an end in mid-load."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.serving import DEMO, key_of, serving, wait_until
+
+pytestmark = pytest.mark.engine
+
+FLEET = f"""
+base_models:
+  tiny-embedder:
+    source: {DEMO}/base
+    dtype: float32
+    max_model_len: 128
+    kv_cache_gib: 1
+    vllm_args: {{runner: pooling, convert: embed}}
+tenants:
+  acme:
+    api_keys: [{{sha256: {hashlib.sha256(key_of("acme").encode()).hexdigest()}}}]
+    models: {{embed: tiny-embedder}}
+pools:
+  embed:
+    strategy: replica-per-model
+    base_models: [tiny-embedder]
+    replicas: 1
+    tenants: [acme]
+gateway:
+  metrics_access: loopback
+"""
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> str:
+    """A fleet with one embedding model."""
+    path = tmp_path / "embed.yaml"
+    path.write_text(FLEET)
+    return str(path)
+
+
+def test_a_model_with_replicas_of_its_own_embeds(fleet: str, tmp_path: Path) -> None:
+    with serving("service:Gateway", tmp_path, "--arg", f"fleet={fleet}") as service:
+        texts: Any = ["red apples", "green apples", "red apples"]
+        result = service.client("acme").embeddings.create(model="embed", input=texts)
+        first, second, third = (row.embedding for row in result.data)
+        assert len(first) == 128
+        assert first == pytest.approx(third, abs=1e-4) and first != pytest.approx(second, abs=1e-4)
+        assert result.usage.prompt_tokens > 0
+        assert service.metric("tenantry_prompt_tokens_total") == result.usage.prompt_tokens
+        wait_until(service.at_rest, "every counter at zero", within_s=5)
+
+
+def test_sigterm_in_mid_load_ends_everything(fleet: str, tmp_path: Path) -> None:
+    with serving("service:Gateway", tmp_path, "--arg", f"fleet={fleet}", ready=False) as service:
+        wait_until(lambda: _status(service.url, "/livez") == 200, "liveness", within_s=60)
+        assert _status(service.url, "/readyz") == 503, "alive, not ready: weights are still loading"
+        wait_until(lambda: len(service.engine_cores()) == 1, "an engine that loads", within_s=60)
+        service.stop(signal.SIGTERM)
+
+
+def _status(url: str, path: str) -> int:
+    try:
+        return httpx.get(url + path, timeout=5).status_code
+    except httpx.TransportError:
+        return 0
