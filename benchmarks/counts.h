@@ -13,6 +13,7 @@ struct counts {
     uint64_t requests, ok; /* every request ends as ok, as another status, or as one of the next four */
     uint64_t connect_errors, broken, bad_content, timeouts;
     uint64_t opened; /* connections */
+    double done_requests, done_tokens; /* work done while it counted: a good answer half inside counts half */
     uint64_t bytes, events, chunks, completion_tokens, by_status[600];
     struct histogram latency, first_byte, first_chunk, gap;
     char first_error[512];
@@ -40,6 +41,18 @@ static inline void count_answer(struct counts *n, const struct reply *r, uint64_
         n->completion_tokens += r->completion_tokens;
         histogram_add(&n->latency, took_ns);
     }
+}
+
+/* Add the part of a good answer's work that lies between `from` and `to`, taking it as even over its time. */
+static inline void count_work(struct counts *n, const struct reply *r, uint64_t begun, uint64_t ended, uint64_t from,
+                              uint64_t to)
+{
+    uint64_t first = begun > from ? begun : from, last = ended < to ? ended : to;
+    if (r->status != 200 || !reply_is_good(r) || last <= first)
+        return;
+    double share = (double)(last - first) / (double)(ended - begun);
+    n->done_requests += share;
+    n->done_tokens += share * (double)r->completion_tokens;
 }
 
 static inline void print_text(const char *name, const char *text)
@@ -91,6 +104,7 @@ static inline void report(const struct counts *n, uint64_t connections, uint64_t
     printf(",\"connections\":%llu", (unsigned long long)connections);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         printf(",\"%s\":%llu", numbers[i].name, (unsigned long long)numbers[i].value);
+    printf(",\"done_requests\":%.3f,\"done_tokens\":%.3f", n->done_requests, n->done_tokens);
     print_statuses(n);
     histogram_print("latency_ms", &n->latency);
     histogram_print("first_byte_ms", &n->first_byte);

@@ -26,13 +26,13 @@ class Measurement:
 
 
 def requests_per_s(result: LoadResult) -> float:
-    """Good answers per second."""
-    return result.requests_per_s
+    """Good answers per second, by shares: a batch ends all at once, and whole ones would jump with it."""
+    return result.done_requests_per_s
 
 
 def tokens_per_s(result: LoadResult) -> float:
     """Output tokens per second by the usage of the answers, else one for each chunk of a stream."""
-    return result.tokens_per_s or result.chunks_per_s
+    return result.done_tokens_per_s or result.chunks_per_s
 
 
 def p50_ms(result: LoadResult) -> float | None:
@@ -78,9 +78,9 @@ class Report:
         """Measurements in which requests failed, with the first reason."""
         return [
             f"{m.mode}, {m.side}: {m.result.errors} of {m.result.requests} requests failed: "
-            f"{m.result.first_error or 'none ended in time'}"
+            f"{m.result.first_error or 'none was answered in time'}"
             for m in self.measurements
-            if m.result.errors or not m.result.ok
+            if m.result.errors or not m.result.done_requests
         ]
 
     def as_json(self, head: Origin) -> str:

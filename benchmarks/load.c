@@ -7,7 +7,8 @@
  * the next (closed loop, keep-alive). What ends between the warm-up and the end counts; what is running at the end is
  * read to its end without counting. With --requests it sends that many and counts them all. --stagger-ms spreads the
  * first requests over that time. An answer that is `text/event-stream` is counted event by event.
- * One thread, epoll. Latencies are in milliseconds, from the first byte sent. It decides nothing about pass or fail.
+ * Since few long answers end in a short time, the work done is also told as shares: an answer that lies half in the
+ * counted time counts half. One thread, epoll. Latencies are in milliseconds, from the first byte sent. It decides nothing about pass or fail.
  */
 #include "counts.h"
 
@@ -176,6 +177,7 @@ static void read_answer(struct connection *c)
         last_ns = now;
         if (counting(now))
             count_answer(&counts, &c->reply, now - c->begun_ns);
+        count_work(&counts, &c->reply, c->begun_ns, now, begin_ns, end_ns);
         if (!c->reply.keep_alive)
             hang_up(c);
         rest(c, now);

@@ -47,6 +47,8 @@ class LoadResult(BaseModel):
     events: int  # `data:` events without [DONE]
     chunks: int  # events with content
     completion_tokens: int  # as the usage of the answers says
+    done_requests: float  # work done while it counted: a good answer that lies half inside counts half
+    done_tokens: float
     by_status: dict[int, int]
     latency_ms: Times
     first_byte_ms: Times
@@ -70,6 +72,11 @@ class LoadResult(BaseModel):
         return self.chunks / self.seconds if self.seconds else 0.0
 
     @property
-    def tokens_per_s(self) -> float:
-        """Completion tokens per second by the usage of the answers that ended."""
-        return self.completion_tokens / self.seconds if self.seconds else 0.0
+    def done_requests_per_s(self) -> float:
+        """As `requests_per_s`, but exact where few long answers end: by shares of them."""
+        return self.done_requests / self.seconds if self.seconds else 0.0
+
+    @property
+    def done_tokens_per_s(self) -> float:
+        """Completion tokens per second by the usage of the answers, by shares of them."""
+        return self.done_tokens / self.seconds if self.seconds else 0.0

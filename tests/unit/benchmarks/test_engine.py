@@ -49,6 +49,8 @@ def result(ok: int, *, p50: float = 5.0, tokens: int = 64, chunks: int = 0, fail
         events=chunks,
         chunks=chunks,
         completion_tokens=tokens * ok,
+        done_requests=ok,
+        done_tokens=tokens * ok,
         by_status={200: ok},
         latency_ms=latency,
         first_byte_ms=latency,
@@ -112,7 +114,7 @@ def test_the_table_leaves_out_what_a_mode_does_not_have() -> None:
 def test_a_side_that_answered_nothing_is_complained_about() -> None:
     report = Report([Measurement("streams", ENGINE, result(0)), Measurement("streams", GATEWAY, result(5))])
     assert report.complaints() == [
-        "streams, straight to the engine: 0 of 0 requests failed: none ended in time"
+        "streams, straight to the engine: 0 of 0 requests failed: none was answered in time"
     ]
 
 

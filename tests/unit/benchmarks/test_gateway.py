@@ -41,6 +41,8 @@ def result(ok: int = 100, failed: int = 0) -> LoadResult:
         events=3 * ok,
         chunks=2 * ok,
         completion_tokens=5 * ok,
+        done_requests=ok,
+        done_tokens=5 * ok,
         by_status={200: ok},
         latency_ms=TIMES,
         first_byte_ms=TIMES,
@@ -62,7 +64,8 @@ def report_of(counts: dict[str, list[int]], failed: int = 0) -> Report:
 
 def test_rates_are_per_counted_second() -> None:
     got = result(ok=100, failed=3)
-    assert (got.requests_per_s, got.chunks_per_s, got.tokens_per_s, got.errors) == (50.0, 100.0, 250.0, 3)
+    assert (got.requests_per_s, got.chunks_per_s, got.errors) == (50.0, 100.0, 3)
+    assert (got.done_requests_per_s, got.done_tokens_per_s) == (50.0, 250.0)
 
 
 def test_a_ratio_is_taken_between_the_same_rounds() -> None:

@@ -219,6 +219,18 @@ def test_it_drives_the_mock_with_many_connections(build: Path, mock_port: int) -
     assert result.latency_ms.count == 500
 
 
+def test_a_long_answer_counts_by_the_share_that_lies_inside(build: Path, mock_port: int) -> None:
+    bodies = build / "long.jsonl"
+    bodies.write_text(f'{CHAT},"max_tokens":40,"seed":10}}\n')  # 0.4 s
+    endpoint = Endpoint(f"127.0.0.1:{mock_port}")
+    words = load_command(endpoint, Load(connections=4, seconds=0.3, warmup_s=0.05), bodies)
+    command = [str(build_tool("load", build)), *words]
+    result = read_result(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert result.ok == 0
+    assert result.done_requests == pytest.approx(4 * 0.3 / 0.4, rel=0.25)
+    assert result.done_tokens == pytest.approx(40 * result.done_requests, rel=0.01)
+
+
 def test_percentiles_are_within_a_hundredth_of_the_exact_ones(tmp_path: Path) -> None:
     source = tmp_path / "h.c"
     source.write_text(
