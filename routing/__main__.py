@@ -42,10 +42,11 @@ def check(
     fleet: FleetPath = Path("fleet.yaml"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
     files: Annotated[bool, typer.Option("--files/--no-files", help="Look into the model folders.")] = True,
+    keys: Annotated[bool, typer.Option("--keys/--no-keys", help="Look for keys in the environment.")] = True,
 ) -> None:
     """Check a fleet file: show what it declares, or every problem with its line."""
     try:
-        loaded = read_fleet(fleet)
+        loaded = read_fleet(fleet, keys_needed=keys)
         problems = check_files(loaded.fleet, file=str(fleet), lines=loaded.lines) if files else []
     except FleetError as error:
         loaded, problems = None, list(error.problems)
@@ -141,9 +142,9 @@ def _show(path: Path, loaded: LoadedFleet | None, problems: list[Problem]) -> No
 
 
 def _load(path: Path) -> LoadedFleet:
-    """Load a fleet, or print its problems and exit with 1."""
+    """Load a fleet, its keys set or not, or print its problems and exit with 1."""
     try:
-        return read_fleet(path)
+        return read_fleet(path, keys_needed=False)
     except FleetError as error:
         _refuse(error.problems)
         raise

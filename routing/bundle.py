@@ -9,6 +9,7 @@ checked before; what is staged here is checked once more by loading it.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -37,6 +38,7 @@ CODE_FOLDERS = ("adapters", "routing")
 CODE_SUFFIXES = frozenset({".py", ".json"})
 NOT_SHIPPED = frozenset({"demo", "__pycache__"})  # folders; the demo's training data is nobody's business
 
+_TAG = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")  # what BentoML takes as name and as version
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 # No general index has CPU builds of torch, so the CPU lock leaves it out; what vLLM asks for beside it is
 # dropped, because it would come as a CUDA build. uv takes that from a file of overrides: the same one.
@@ -73,6 +75,8 @@ def stage(
     `FleetError` (no such pool) and `AdapterError`.
     """
     options = options or Options()
+    name = options.name or bento_name(pool)
+    _check_tag("name", name)
     part = fleet if pool is None else project(fleet, pool)
     variables = {digest: name for digest, name in (key_variables or {}).items() if digest in _hashes(part)}
     part = replace(
@@ -83,7 +87,6 @@ def stage(
     _stage_code(root, into)
     (into / "requirements.txt").write_text(_requirements(root, options.platform))
     (into / "fleet.yaml").write_text(write_fleet(part, key_variables=variables))
-    name = options.name or bento_name(pool)
     (into / "README.md").write_text(_readme(name, pool, part, variables.values()))
     bentofile = _bentofile(name, pool, options.platform, variables.values())
     (into / "bentofile.yaml").write_text(yaml.safe_dump(bentofile, sort_keys=False))
@@ -104,6 +107,7 @@ def build(context: Path, *, version: str | None, key_variables: Iterable[str]) -
     """
     command = [sys.executable, "-m", "bentoml", "build", ".", "--output", "tag"]
     if version is not None:
+        _check_tag("version", version)
         command += ["--version", version]
     env = {**os.environ, "BENTOML_DO_NOT_TRACK": "True", "TENANTRY_SECRET": secrets.token_hex(32)}
     env |= {name: new_key() for name in key_variables}
@@ -115,6 +119,15 @@ def build(context: Path, *, version: str | None, key_variables: Iterable[str]) -
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-15:])
         raise BundleError(f"BentoML could not build the Bento. It said:\n{said}")
     return tag
+
+
+def _check_tag(what: str, text: str) -> None:
+    """Raise `BundleError` for a name or a version that BentoML would refuse."""
+    if not _TAG.fullmatch(text):
+        raise BundleError(
+            f"`{text}` cannot be the {what} of a Bento: 1 to 63 of a-z, 0-9, `.`, `_`, `-`, the first and the "
+            f"last a letter or digit; give another with --{what}"
+        )
 
 
 def _stage_code(root: Path, into: Path) -> None:

@@ -30,6 +30,11 @@ def declared_keys(file: FleetFile) -> dict[KeyPath, KeySection]:
     }
 
 
+def with_stand_ins(file: FleetFile, env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that hold keys; one that is not set holds a key that nobody knows."""
+    return {key.env: env.get(key.env) or new_key() for key in declared_keys(file).values() if key.env}
+
+
 def hash_keys(file: FleetFile, env: Mapping[str, str], findings: Findings) -> dict[KeyPath, str]:
     """Map the path of each key entry to its hash; an entry with a finding is left out."""
     hashes: dict[KeyPath, str] = {}

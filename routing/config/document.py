@@ -16,7 +16,7 @@ import yaml
 from routing.config.problems import Findings, KeyPath
 
 MAX_FILE_BYTES = 4 * 2**20
-_MAX_VALUES = 200_000  # aliases let a small file stand for endless values
+_MAX_VALUES = 500_000  # aliases let a small file stand for endless values
 _MAX_DEPTH = 16
 
 _YAML = "tag:yaml.org,2002:"

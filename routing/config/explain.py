@@ -34,6 +34,7 @@ _WANTED = {
     "tuple_type": ("must be a list", "write [a, b], or one item a line after `- `"),
     "dict_type": ("must be a mapping", "write one `name: value` a line, indented"),
     "model_type": ("must be a mapping", "write one `name: value` a line, indented"),
+    "string_pattern_mismatch": ("names no device", "write `0`, `0,1`, or the UUID of a GPU or MIG slice"),
     "finite_number": ("must be a finite number", ""),
     "too_short": ("must not be empty", ""),
     "string_too_short": ("must not be empty", ""),

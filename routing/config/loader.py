@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from adapters.types import Adapter, BaseModel
 from routing.config import schema, sources
-from routing.config.api_keys import declared_keys, hash_keys
+from routing.config.api_keys import declared_keys, hash_keys, with_stand_ins
 from routing.config.document import Document, read_document
 from routing.config.explain import explain, salvage, without_echoes
 from routing.config.problems import Findings, KeyPath, Problem
@@ -49,8 +49,11 @@ def load_fleet_with_warnings(path: Path) -> tuple[Fleet, tuple[Problem, ...]]:
     return loaded.fleet, loaded.warnings
 
 
-def read_fleet(path: Path, env: Mapping[str, str] | None = None) -> LoadedFleet:
-    """Load and check a fleet file under an environment (default: the process's). Raises `FleetError`."""
+def read_fleet(path: Path, env: Mapping[str, str] | None = None, *, keys_needed: bool = True) -> LoadedFleet:
+    """Load and check a fleet file under an environment (default: the process's). Raises `FleetError`.
+
+    Where keys are not needed, because nobody is served, a key whose variable is not set is made up.
+    """
     env = os.environ if env is None else env
     findings = Findings(str(path))
     document = read_document(path, findings)
@@ -65,7 +68,7 @@ def read_fleet(path: Path, env: Mapping[str, str] | None = None) -> LoadedFleet:
         names = {section: list(_mapping(document.data.get(section))) for section in _SECTIONS}
         check_references(file, names, findings)
         check_rules(file, findings)
-        hashes = hash_keys(file, env, findings)
+        hashes = hash_keys(file, env if keys_needed else with_stand_ins(file, env), findings)
         resolved = _resolve_sources(file, Path(os.path.abspath(path)).parent, env, findings)
     findings.raise_errors()
     assert file is not None  # noqa: S101 - without a file there is an error

@@ -17,6 +17,7 @@ Names = Mapping[str, Iterable[str]]
 def check_references(file: FleetFile, names: Names, findings: Findings) -> None:
     """Check every name. `names` holds all declared ones by section, those of refused parts as well."""
     known = {section: frozenset(found) for section, found in names.items()}
+    known["models"] = known["adapters"] | known["base_models"]
     _check_names_once(known, findings)
     _check_adapters(file, known, findings)
     _check_pools(file, known, findings)
@@ -84,7 +85,7 @@ def _check_tenant(
     findings: Findings,
 ) -> None:
     _check_default_model(name, tenant, findings)
-    models = known["adapters"] | known["base_models"]
+    models = known["models"]
     for alias, model in tenant.models.items():
         path = ("tenants", name, "models", alias)
         if model not in models:

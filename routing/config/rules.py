@@ -72,11 +72,12 @@ def _check_strategy(file: FleetFile, name: str, pool: PoolSection, findings: Fin
 
 def _check_isolation(file: FleetFile, name: str, pool: PoolSection, findings: Findings) -> None:
     """A dedicated tenant is alone on each of its pools."""
-    listed = set(pool.tenants)
     for index, tenant in enumerate(pool.tenants):
         section = file.tenants.get(tenant)
-        others = ", ".join(f"`{other}`" for other in sorted(listed - {tenant}))
-        if section is not None and section.isolation is Isolation.DEDICATED and others:
+        if section is None or section.isolation is not Isolation.DEDICATED:
+            continue
+        others = ", ".join(f"`{other}`" for other in sorted(set(pool.tenants) - {tenant}))
+        if others:
             findings.error(
                 ("pools", name, "tenants", index),
                 f"tenant `{tenant}` is dedicated and shares this pool with {others}",

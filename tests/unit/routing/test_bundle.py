@@ -189,6 +189,15 @@ def test_a_bento_is_named_after_its_pool(
     assert bentofile(context)["labels"].get("pool") == pool
 
 
+@pytest.mark.parametrize("name", ["Upper", "x" * 64, "-x", "x.", "a b", "a:b", "../x"])
+def test_a_name_bentoml_would_refuse_is_refused_first(loaded: LoadedFleet, context: Path, name: str) -> None:
+    with pytest.raises(BundleError, match="cannot be the name of a Bento: .* --name"):
+        staged(loaded, None, context, name=name)
+    assert not list(context.iterdir())
+    with pytest.raises(BundleError, match="cannot be the version of a Bento: .* --version"):
+        build(context, version=name, key_variables=[])
+
+
 def test_each_platform_installs_its_own_lock(loaded: LoadedFleet, context: Path, tmp_path: Path) -> None:
     staged(loaded, "alone", context)
     assert (context / "requirements.txt").read_text() == (ROOT / "requirements/gpu.lock").read_text()

@@ -75,6 +75,19 @@ def test_check_looks_into_the_folders_unless_told_not_to(tmp_path: Path) -> None
     assert RUN.invoke(app, ["check", str(fleet), "--no-files"]).exit_code == 0
 
 
+def test_only_check_asks_for_keys_and_only_unless_told_not_to(
+    fleet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "build", lambda *_, **__: "x:1")
+    write(fleet.parent, changed("tenants/beta/api_keys", [{"env": "NOT_SET"}]))
+    result = RUN.invoke(app, ["check", str(fleet)])
+    assert result.exit_code == 1
+    assert "the environment variable NOT_SET is not set" in result.stderr
+    assert RUN.invoke(app, ["check", str(fleet), "--no-keys"]).exit_code == 0
+    assert RUN.invoke(app, ["who-shares", str(fleet)]).exit_code == 0
+    assert RUN.invoke(app, ["build", "--fleet", str(fleet)]).exit_code == 0
+
+
 def test_check_shows_warnings_and_goes_on(fleet: Path) -> None:
     write(fleet.parent, changed("base_models/idle", {"source": "org/idle"}))
     result = RUN.invoke(app, ["check", str(fleet)])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from routing.config import read_fleet
+from routing.config import FleetError, read_fleet
 from routing.config.api_keys import KEY_PREFIX, new_key
 from tests.unit.routing.config.files import changed, declared, digest, problems, the_problem, warnings, write
 
@@ -41,6 +41,22 @@ def test_a_variable_without_a_usable_key_is_an_error_that_names_it(
     assert problem.path == "tenants.beta.api_keys[0]"
     assert message in problem.message
     assert KEY not in str(problem)
+
+
+def test_where_nobody_is_served_a_missing_key_is_made_up(tmp_path: Path) -> None:
+    data = changed("tenants/beta/api_keys", [{"env": "BETA_KEY"}, {"env": "SECOND_KEY"}])
+    loaded = read_fleet(write(tmp_path, data), env={"SECOND_KEY": KEY}, keys_needed=False)
+    assert set(loaded.key_variables.values()) == {"BETA_KEY", "SECOND_KEY"}
+    assert loaded.fleet.tenants["beta"].key_hashes == set(loaded.key_variables)
+    assert digest(KEY) in loaded.key_variables
+
+
+def test_one_variable_for_two_owners_is_an_error_whether_it_is_set_or_not(tmp_path: Path) -> None:
+    data = changed(
+        "tenants/beta/api_keys", [{"env": "KEY"}], changed("gateway/operator_keys", [{"env": "KEY"}])
+    )
+    with pytest.raises(FleetError, match="the same key as a key of tenant `beta`"):
+        read_fleet(write(tmp_path, data), env={}, keys_needed=False)
 
 
 def test_a_short_key_is_a_warning_that_does_not_show_it(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ ROOT = Path(__file__).parents[4]
         ("pools/shared/tenants", "alpha", "must be a list"),
         ("pools/shared/base_models", [], "must not be empty"),
         ("pools/shared/replicas", 0, "must be greater than or equal to 1"),
-        ("pools/shared/devices", ["a b"], "match pattern"),
+        ("pools/shared/devices", ["a b"], "names no device"),
         (
             "pools/shared/strategy",
             "multi_lora",
