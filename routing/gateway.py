@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import logging
 import time
@@ -85,6 +86,8 @@ class Gateway:
             raise RuntimeError(f"no address is known for {', '.join(sorted(missing))}")
         self._tasks = [asyncio.create_task(self._probe(client)) for client in self._clients.values()]
         self._tasks.append(asyncio.create_task(self._sweep()))
+        gc.collect()
+        gc.freeze()  # what was imported stays; walking it in every full collection would cost tens of ms
 
     async def stop(self) -> None:
         """Stop probing and close the connections; requests have ended by now."""
