@@ -125,8 +125,8 @@ def _check_tag(what: str, text: str) -> None:
     """Raise `BundleError` for a name or a version that BentoML would refuse."""
     if not _TAG.fullmatch(text):
         raise BundleError(
-            f"`{text}` cannot be the {what} of a Bento: 1 to 63 of a-z, 0-9, `.`, `_`, `-`, the first and the "
-            f"last a letter or digit; give another with --{what}"
+            f"`{text}` cannot be the {what} of a Bento: 1 to 63 of a-z, 0-9, `.`, `_`, `-`, the first and "
+            f"the last a letter or digit; give another with --{what}"
         )
 
 

@@ -191,10 +191,10 @@ def test_a_bento_is_named_after_its_pool(
 
 @pytest.mark.parametrize("name", ["Upper", "x" * 64, "-x", "x.", "a b", "a:b", "../x"])
 def test_a_name_bentoml_would_refuse_is_refused_first(loaded: LoadedFleet, context: Path, name: str) -> None:
-    with pytest.raises(BundleError, match="cannot be the name of a Bento: .* --name"):
+    with pytest.raises(BundleError, match=r"cannot be the name of a Bento: .* --name"):
         staged(loaded, None, context, name=name)
     assert not list(context.iterdir())
-    with pytest.raises(BundleError, match="cannot be the version of a Bento: .* --version"):
+    with pytest.raises(BundleError, match=r"cannot be the version of a Bento: .* --version"):
         build(context, version=name, key_variables=[])
 
 
