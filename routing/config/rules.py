@@ -36,12 +36,6 @@ def _check_base_model(name: str, model: BaseModelSection, findings: Findings) ->
             f"{model.max_cpu_loras} is less than max_loras ({model.max_loras}); slots are filled from there",
             f"set it to {model.max_loras} or more, or leave it out",
         )
-    if model.kv_cache_gib is not None and model.gpu_memory_utilization is not None:
-        findings.warn(
-            ("base_models", name, "gpu_memory_utilization"),
-            "does nothing beside kv_cache_gib, which fixes the cache's size",
-            "remove one of the two",
-        )
 
 
 def _check_strategy(file: FleetFile, name: str, pool: PoolSection, findings: Findings) -> None:

@@ -129,7 +129,10 @@ class BaseModelSection(Section):
     )
     tensor_parallel_size: int = Field(1, ge=1, le=64, description="GPUs one engine spreads over.")
     gpu_memory_utilization: float | None = Field(
-        None, gt=0, le=1, description="Fraction of a GPU's memory one engine takes; default: vLLM's."
+        None,
+        gt=0,
+        le=1,
+        description="Fraction of a GPU's memory one engine takes, and wants free at start; default: vLLM's.",
     )
     kv_cache_gib: float | None = Field(
         None, gt=0, le=65536, description="KV cache in GiB; default: what the GPU has left, 1 on a CPU."

@@ -93,13 +93,6 @@ def test_pools_whose_services_would_be_called_the_same(tmp_path: Path) -> None:
     ("data", "at", "message"),
     [
         (
-            changed(
-                "base_models/base/gpu_memory_utilization", 0.5, changed("base_models/base/kv_cache_gib", 1)
-            ),
-            "base_models.base.gpu_memory_utilization",
-            "does nothing beside kv_cache_gib",
-        ),
-        (
             changed("base_models/plain/max_loras", 2),
             "pools.whole.base_models[0]",
             "engines of `plain` set memory aside for adapters",
