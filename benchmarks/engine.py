@@ -22,6 +22,7 @@ from rich.console import Console
 from benchmarks.endpoint import Target, split_url
 from benchmarks.engine_report import ENGINE, GATEWAY, Measurement, Report, render
 from benchmarks.machine import origin
+from benchmarks.processes import end_on_sigterm
 from benchmarks.results import LoadResult
 from benchmarks.scenarios import prompts
 from benchmarks.service import start_service
@@ -146,6 +147,7 @@ def main(  # noqa: PLR0913 - Typer reads one argument per option
     """Measure a real engine through the gateway and without it."""
     plan = Plan(rounds, seconds, warmup, connections, max_tokens, seed)
     report = Report()
+    end_on_sigterm()
     try:
         if bool(gateway) != bool(engine):
             raise ToolError("--gateway and --engine go together: give both, or neither to start a service")

@@ -24,7 +24,7 @@ from benchmarks.endpoint import Target
 from benchmarks.gateway_report import Measurement, Report, render
 from benchmarks.machine import origin
 from benchmarks.peers import PEERS, check_names, start_peer
-from benchmarks.processes import busy_seconds, cpu_seconds, free_port, resident_bytes
+from benchmarks.processes import busy_seconds, cpu_seconds, end_on_sigterm, free_port, resident_bytes
 from benchmarks.scenarios import SCENARIOS, Scenario, bodies
 from benchmarks.targets import STARTERS, Stage, external_targets, start_mock
 from benchmarks.tools import ToolError, run_load
@@ -144,6 +144,7 @@ def main(  # noqa: PLR0913 - Typer reads one argument per option
     ] = None,
 ) -> None:
     """Measure the gateway against the mock alone and a proxy without tenancy."""
+    end_on_sigterm()
     try:
         names = [name for name in only.split(",") if name]
         unknown = [name for name in names if name not in STARTERS]

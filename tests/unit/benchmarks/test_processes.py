@@ -70,3 +70,20 @@ def test_a_child_is_pinned_and_ends_with_its_own_children(tmp_path: Path) -> Non
     assert child.last_words() == str({cpu})
     assert child.process.poll() is not None
     assert not [pid for pid in members if running_family(pid)]
+
+
+def test_a_benchmark_that_is_terminated_ends_what_it_has_started(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from benchmarks.processes import *; end_on_sigterm();"
+        "folder = pathlib.Path(sys.argv[1]); child = start(['sleep', '60'], folder / 'child');\n"
+        "try: print(child.pid, flush=True); child.process.wait()\n"
+        "finally: stop(child)"
+    )
+    benchmark = start([sys.executable, "-c", code, str(tmp_path)], tmp_path / "log")
+    while not benchmark.last_words():
+        assert benchmark.process.poll() is None
+    sleeper = int(benchmark.last_words())
+    assert running_family(sleeper)
+    benchmark.process.terminate()
+    assert benchmark.process.wait(timeout=20) == 143
+    assert not running_family(sleeper)
