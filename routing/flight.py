@@ -24,6 +24,7 @@ from routing.replicas import ReplicaClient
 from routing.stream import EventStream
 from routing.types import Outcome
 
+TELL_TIMEOUT_S = 5.0  # for a client that does not even take its error
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for it; only ever logged and counted
 EVENT_STREAM: HeaderList = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -98,20 +99,9 @@ class Flight:
         watcher = asyncio.create_task(self._watch_client())
         outcome, error = Outcome.FAILED, None
         try:
-            try:
-                await self._run()
-                outcome = Outcome.COMPLETED
-            except asyncio.CancelledError:
-                if self._abort is None or self._task is None:
-                    raise
-                self._task.uncancel()
-                outcome, error = _ABORTED[self._abort]
-            except RequestError as failure:
-                outcome, error = _outcome_of(failure), failure
+            outcome, error = await self._outcome()
             if error is not None:
                 await self._tell(error)
-        except OSError:  # the connection broke under us while we told the client
-            pass
         finally:
             watcher.cancel()
             usage = self._tokens()
@@ -123,12 +113,31 @@ class Flight:
             )
         return self._record(outcome, error, usage)
 
+    async def _outcome(self) -> tuple[Outcome, RequestError | None]:
+        """Answer the client; return how that ended, and what the client must still be told."""
+        try:
+            await self._run()
+        except asyncio.CancelledError:
+            return _ABORTED[self._aborted()]
+        except RequestError as error:
+            return _outcome_of(error), error
+        return Outcome.COMPLETED, None
+
+    def _aborted(self) -> Abort:
+        """Take back the cancellation that `abort` asked for. Re-raises one that comes from elsewhere."""
+        if self._abort is None or self._task is None:
+            raise
+        self._task.uncancel()
+        return self._abort
+
     # -- to the engine -------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         """Ask replicas until one answers. Raises `RequestError`."""
         while True:
-            replica = await self.ticket.granted
+            granted = self.ticket.granted
+            # Shielded: a client that leaves must not cancel the future that the dispatcher is about to set.
+            replica = granted.result() if granted.done() else await asyncio.shield(granted)
             self._queued_s = self.ticket.queued_s
             self._replica = replica.name
             self._attempts += 1
@@ -223,13 +232,19 @@ class Flight:
         self.progress.finished = not more
 
     async def _tell(self, error: RequestError) -> None:
-        """Give the client the error: as the answer, or as the last event of a stream that has begun."""
+        """Give the client the error, as the answer or as the last event of a stream; it may not take it."""
         body = wire.error_body(error)
-        if self.progress.status is None:
-            self.progress.status = error.status
-            await self._exchange.respond(error.status, [JSON, *error.headers], body)
-        elif not self.progress.finished:
-            await self._send_body(b"data: " + body + b"\n\n", more=False)
+        try:
+            async with asyncio.timeout(TELL_TIMEOUT_S):
+                if self.progress.status is None:
+                    self.progress.status = error.status
+                    await self._exchange.respond(error.status, [JSON, *error.headers], body)
+                elif not self.progress.finished:
+                    await self._send_body(b"data: " + body + b"\n\n", more=False)
+        except (OSError, TimeoutError):
+            pass
+        except asyncio.CancelledError:
+            self._aborted()
 
     async def _watch_client(self) -> None:
         with contextlib.suppress(OSError):

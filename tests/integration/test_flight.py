@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from routing.types import GatewaySettings
+from routing.flight import Abort
+from routing.types import GatewaySettings, Outcome
 from tests.fakes import eventually, small_fleet
 from tests.integration.conftest import Bench, bench_of
 
@@ -96,6 +97,34 @@ async def test_a_client_that_stays_but_reads_nothing_is_cancelled(tmp_path: Path
         client.reading.clear()
         await client.done()
         assert outcome(bench, "cancelled", "client_stalled") == 1
+
+
+async def test_a_grant_that_comes_as_the_client_leaves_is_given_back(tmp_path: Path) -> None:
+    async with bench_of(small_fleet(max_num_seqs=1), tmp_path) as bench:
+        engine = bench.engines["shared-0"]
+        engine.behave = engine.hold
+        clients = [bench.chat(model="support").start() for _ in range(2)]
+        await eventually(lambda: len(bench.gateway.dispatcher.queued()) == 1 and engine.running == 1)
+        running, waiting = sorted(bench.gateway._flights, key=lambda f: f.ticket.replica is None)
+        waiting.abort(Abort.CLIENT_GONE)  # cancels its task, which has not run yet ...
+        bench.gateway.dispatcher.settle(running.ticket, Outcome.COMPLETED)  # ... when its turn comes
+        assert waiting.ticket.replica is not None
+        engine.release.set()
+        for client in clients:
+            await client.done()
+
+
+async def test_a_client_that_does_not_even_take_its_error_is_let_go(tmp_path: Path) -> None:
+    settings = GatewaySettings(stall_timeout_s=0.05, log_requests=False)
+    async with bench_of(small_fleet(settings=settings), tmp_path) as bench:
+        engine = bench.engines["shared-0"]
+        engine.behave = engine.hold_mid_stream
+        client = bench.chat(model="support", stream=True).start()
+        await eventually(lambda: client.body != b"")
+        client.reading.clear()
+        await bench.kill("shared-0")
+        await client.done()
+        assert outcome(bench, "failed", "engine_failed") == 1
 
 
 # -- the engine fails --------------------------------------------------------------------------------------
