@@ -194,7 +194,7 @@ class Flight:
     async def _relay_whole(self, response: aiohttp.ClientResponse) -> None:
         body = await response.read()
         self._usage = wire.usage_in(body)
-        body = wire.rename_model(body, self.target)
+        body = body.replace(*wire.model_fields(self.target))
         length = (b"content-length", b"%d" % len(body))
         await self._begin(200, [JSON, length])
         await self._send_body(body, more=False)

@@ -10,6 +10,7 @@ from routing.types import Target
 
 EVENT_END = b"\n\n"
 ERROR_EVENT = b'data: {"error"'
+ERROR_SIGN = b'{"error"'
 NO_CHOICES = b'"choices":[]'
 # How each kind of stream says that it is complete (OpenAI: chat and completions end with [DONE]).
 ENDINGS = {
@@ -23,9 +24,11 @@ class EventStream:
     """Follows one server-sent event stream from an engine to a client."""
 
     def __init__(self, call: wire.Call, target: Target) -> None:
-        self._target = target
+        self._inner_name, self._outer_name = wire.model_fields(target)
         self._keep_usage_event = call.wants_usage
         self._endings = ENDINGS[call.kind]
+        # What nearly no event contains: only where one of these occurs is anything looked at more closely.
+        self._signs = (wire.USAGE_OBJECT, ERROR_SIGN, *self._endings)
         self._rest = b""
         self.events = 0
         self.usage: wire.TokenUsage | None = None
@@ -43,37 +46,33 @@ class EventStream:
                 self._rest = data
                 return b""
             data, self._rest = data[:end], data[end:]
-        if wire.USAGE_OBJECT in data:
-            data = self._take_usage(data)
+        for sign in self._signs:
+            if sign in data:
+                data = self._look_closely(data)
+                break
         self.events += data.count(EVENT_END)
-        if self._starts_event(data, ERROR_EVENT):
-            self.failed = True
-            return self._before_error(data)
-        self.complete = self.complete or any(self._starts_event(data, ending) for ending in self._endings)
-        return wire.rename_model(data, self._target)
+        return data.replace(self._inner_name, self._outer_name)
 
     def completion_tokens(self) -> int:
         """Tokens so far: the engine's own count, else one for each event, which is what vLLM sends."""
         return self.usage.completion_tokens if self.usage else self.events
 
-    def _take_usage(self, data: bytes) -> bytes:
-        """Remember the usage; drop the event that only carries it where the client did not ask for it."""
+    def _look_closely(self, data: bytes) -> bytes:
+        """Note usage, error and end; return the events that the client gets.
+
+        From the engine's error event on nothing goes out: the gateway writes its own, without inner details.
+        """
         kept = []
         for event in data.split(EVENT_END)[:-1]:
+            if event.startswith(ERROR_EVENT):
+                self.failed = True
+                break
             usage = wire.usage_in(event)
             if usage is not None:
                 self.usage = usage
                 if NO_CHOICES in event and not self._keep_usage_event:
                     continue
+            # At the start of an event only: in JSON a line break is escaped, so no text can look like this.
+            self.complete = self.complete or event.startswith(self._endings)
             kept.append(event + EVENT_END)
         return b"".join(kept)
-
-    def _before_error(self, data: bytes) -> bytes:
-        """What came before the engine's error event; the gateway writes its own, without inner details."""
-        start = 0 if data.startswith(ERROR_EVENT) else data.index(EVENT_END + ERROR_EVENT) + len(EVENT_END)
-        return wire.rename_model(data[:start], self._target)
-
-    @staticmethod
-    def _starts_event(data: bytes, marker: bytes) -> bool:
-        """Whether an event starts so. Text of a model cannot: in JSON a line break is escaped."""
-        return data.startswith(marker) or EVENT_END + marker in data

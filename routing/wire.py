@@ -119,16 +119,13 @@ def for_engine(call: Call, target: Target, *, cache_salt: str, priority: int) ->
         raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
 
 
-def rename_model(data: bytes, target: Target) -> bytes:
-    """Give the model the tenant's name in an engine's answer.
+def model_fields(target: Target) -> tuple[bytes, bytes]:
+    """The model's field in JSON as the engine writes it, and as the client is to see it.
 
-    Safe on raw bytes: inside a JSON string every quote is escaped, so the pattern only matches real keys.
+    One can be replaced by the other in raw bytes: inside a JSON string every quote is escaped, so the first
+    only ever occurs as a real field.
     """
-    if target.engine_model == target.model:
-        return data
-    return data.replace(
-        b'"model":"%b"' % target.engine_model.encode(), b'"model":"%b"' % target.model.encode()
-    )
+    return b'"model":"%b"' % target.engine_model.encode(), b'"model":"%b"' % target.model.encode()
 
 
 def usage_in(data: bytes) -> TokenUsage | None:
