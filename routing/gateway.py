@@ -35,7 +35,7 @@ from routing.flight import CLIENT_CLOSED_REQUEST, Abort, Flight
 from routing.metrics import CONTENT_TYPE, GatewayMetrics
 from routing.record import Record
 from routing.replicas import Address, ReplicaClient
-from routing.scheduling.state import ReplicaState
+from routing.scheduling.state import replica_states
 from routing.tenants import Directory
 from routing.types import Fleet, MetricsAccess, Outcome, Request, Target, Tenant
 
@@ -271,24 +271,6 @@ class Gateway:
         if granted_s is not None and now - granted_s > self._settings.request_timeout_s:
             return Abort.ENGINE_TIMEOUT
         return None
-
-
-def replica_states(fleet: Fleet) -> list[ReplicaState]:
-    """One state for each replica the fleet declares."""
-    states = []
-    for pool in fleet.pools.values():
-        for name, base_model in pool.replica_models:
-            model = fleet.base_models[base_model]
-            state = ReplicaState(
-                name=name,
-                pool=pool.name,
-                base_model=base_model,
-                slots=model.max_loras,
-                max_sequences=model.max_num_seqs,
-                max_resident=model.max_cpu_loras,
-            )
-            states.append(state)
-    return states
 
 
 _ENDPOINTS: dict[str, wire.Kind] = {kind.value: kind for kind in wire.Kind}

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from routing.types import Fleet
+
 
 @dataclass(frozen=True, slots=True)
 class SlotClearing:
@@ -71,3 +73,21 @@ class ReplicaState:
         """Drop what a restarted engine no longer holds. Leases stay: their requests still settle."""
         self.resident.clear()
         self.clearing = None
+
+
+def replica_states(fleet: Fleet) -> list[ReplicaState]:
+    """One state for each replica the fleet declares."""
+    states = []
+    for pool in fleet.pools.values():
+        for name, base_model in pool.replica_models:
+            model = fleet.base_models[base_model]
+            state = ReplicaState(
+                name=name,
+                pool=pool.name,
+                base_model=base_model,
+                slots=model.max_loras,
+                max_sequences=model.max_num_seqs,
+                max_resident=model.max_cpu_loras,
+            )
+            states.append(state)
+    return states

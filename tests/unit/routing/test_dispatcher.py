@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from routing.admission import Rejection
 from routing.dispatcher import Dispatcher, Ticket
 from routing.errors import Unavailable
-from routing.gateway import replica_states
+from routing.scheduling.state import replica_states
 from routing.types import Band, Caps, Outcome
 from tests.fakes import FakeClock, small_fleet
 from tests.unit.routing.requests import request
