@@ -25,6 +25,10 @@ stamp=$venv/.installed-$platform-$(cat "$lock" "$here/install.sh" | sha256sum | 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
   fail "Python 3.11 or newer is needed, '$python' is $("$python" --version 2>&1); set PYTHON=/path/to/python3.11"
 command -v gcc >/dev/null || fail "gcc is needed (vLLM compiles kernels at start); on Debian: apt-get install gcc"
+if [ "$platform" = cpu ]; then
+  "$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null ||
+    fail "vLLM's CPU kernels need the library libnuma; on Debian: apt-get install libnuma1"
+fi
 say "platform $platform, environment $venv (the first time takes some minutes)"
 "$python" -m venv "$venv" || fail "'$python -m venv' failed; on Debian: apt-get install python3-venv"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check --no-input)
