@@ -3,10 +3,12 @@
     bentoml serve service:Gateway                          the whole fleet
     bentoml serve service:Gateway --arg pool=shared        one pool of it
     bentoml serve service:Gateway --arg fleet=other.yaml   another fleet
+    bentoml serve service:Gateway --arg replica=shared-0   one engine alone, for a gateway elsewhere
 
 Environment:
     TENANTRY_SECRET        the internal token and every tenant's cache salt come from it; random where not
-                           set, which is right as long as gateway and engines are started together
+                           set, which is right as long as gateway and engines are started together;
+                           the same for all where they are not
     TENANTRY_ENGINE_URLS   "replica=url replica=url": these replicas run elsewhere, none is started for them
 """
 
@@ -54,6 +56,7 @@ class Arguments(BaseModel):
 
     fleet: str = "fleet.yaml"
     pool: str | None = None
+    replica: str | None = None
 
 
 class DirectService(Service):  # type: ignore[misc]
@@ -118,6 +121,18 @@ def declare_engine(fleet: Fleet, pool: Pool, index: int) -> Service[Any]:
     envs = [{"name": "CUDA_VISIBLE_DEVICES", "value": pool.devices[index]}] if pool.devices else []
     declare = bentoml.service(name=name, workers=1, envs=envs, service_class=DirectService)
     return declare(bentoml.asgi_app(host, path="/")(Engine))
+
+
+def declare_replica(fleet: Fleet, name: str) -> Service[Any]:
+    """Declare the engine of one replica as the entry service. Raises `ValueError` for an unknown name."""
+    places = {
+        replica: (pool, index)
+        for pool in fleet.pools.values()
+        for index, (replica, _) in enumerate(pool.replica_models)
+    }
+    if name not in places:
+        raise ValueError(f"the fleet has no replica {name!r}; it has {', '.join(places)}")
+    return declare_engine(fleet, *places[name])
 
 
 def declare_gateway(fleet: Fleet) -> Service[Any]:
@@ -194,4 +209,10 @@ def _configure_logging() -> None:
         logger.setLevel(logging.INFO)
 
 
-Gateway = declare_gateway(read_fleet(bentoml.use_arguments(Arguments)))
+def declare(arguments: Arguments) -> Service[Any]:
+    """Declare what is to be served."""
+    fleet = read_fleet(arguments)
+    return declare_replica(fleet, arguments.replica) if arguments.replica else declare_gateway(fleet)
+
+
+Gateway = declare(bentoml.use_arguments(Arguments))

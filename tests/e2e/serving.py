@@ -77,7 +77,7 @@ class Service:
 
     def engine_cores(self) -> list[psutil.Process]:
         """vLLM's engine processes."""
-        return [p for p in self.processes() if "EngineCore" in " ".join(p.cmdline() or [p.name()])]
+        return [process for process in self.processes() if "EngineCore" in _title(process)]
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of the gateway's series of that name with those labels."""
@@ -105,6 +105,14 @@ class Service:
     def tail(self, lines: int = 40) -> str:
         """The end of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _title(process: psutil.Process) -> str:
+    """How a process calls itself; nothing for one that has just ended."""
+    try:
+        return " ".join(process.cmdline() or [process.name()])
+    except psutil.Error:
+        return ""
 
 
 @contextlib.contextmanager

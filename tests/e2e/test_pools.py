@@ -1,7 +1,8 @@
-"""Other kinds of pools on real vLLM: a model of its own replicas that embeds; and an end in mid-load."""
+"""Other kinds of pools on real vLLM: a model without adapters, an engine apart; and an end in mid-load."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import signal
 from pathlib import Path
@@ -45,8 +46,17 @@ def fleet(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_a_model_with_replicas_of_its_own_embeds(fleet: str, tmp_path: Path) -> None:
-    with serving("service:Gateway", tmp_path, "--arg", f"fleet={fleet}") as service:
+def test_a_model_with_a_replica_of_its_own_on_another_machine_embeds(fleet: str, tmp_path: Path) -> None:
+    (tmp_path / "engine").mkdir()
+    env = {"TENANTRY_SECRET": "the same for both"}
+    of_fleet = ("--arg", f"fleet={fleet}")
+    with contextlib.ExitStack() as stack:
+        replica = (*of_fleet, "--arg", "replica=embed-0")
+        engine = stack.enter_context(serving("service:Gateway", tmp_path / "engine", *replica, env=env))
+        assert engine.get("/internal/adapters").status_code == 401, "engines want the token"
+        env["TENANTRY_ENGINE_URLS"] = f"embed-0={engine.url}"
+        service = stack.enter_context(serving("service:Gateway", tmp_path, *of_fleet, env=env))
+        assert not service.engine_cores()
         texts: Any = ["red apples", "green apples", "red apples"]
         result = service.client("acme").embeddings.create(model="embed", input=texts)
         first, second, third = (row.embedding for row in result.data)
