@@ -76,6 +76,8 @@ class EngineHost:
 
         def on_signal(signum: int, frame: types.FrameType | None) -> None:
             self._draining = True
+            # EngineCore ends on the same signal; vLLM's client would log that as a failure, with a traceback.
+            logging.getLogger("vllm.v1.engine.async_llm").disabled = True
             if callable(previous):
                 previous(signum, frame)
 
