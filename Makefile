@@ -4,8 +4,10 @@ BIN      := $(VENV)/bin
 PORT     ?= 3000
 FLEET    ?= fleet.yaml
 POOL     ?=
-# auto, cpu or gpu
+# cpu or gpu; found out where it is empty
 PLATFORM ?=
+# public gateways that `make bench` installs beside ours, or nothing
+PEERS    ?= vllm-router sglang-router litellm
 export PYTHONDONTWRITEBYTECODE := 1
 export BENTOML_DO_NOT_TRACK := True
 
@@ -27,7 +29,7 @@ serve: demo  ## serve FLEET (or one POOL of it) on PORT with real vLLM
 	@exec env PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/bentoml serve service:Gateway --port $(PORT) \
 	  --arg fleet=$(FLEET) $(if $(POOL),--arg pool=$(POOL))
 
-test: demo  ## run everything, the real engine included (about ten minutes on two cores)
+test: demo  ## run everything, the real engine included (some five minutes on two cores)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 unit: setup  ## run what needs no engine (seconds)
@@ -49,8 +51,8 @@ fmt: setup  ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: demo  ## compare the gateway with its baselines and with the engine alone
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.gateway
+bench: demo  ## compare the gateway with its baselines, public PEERS where they install, and the engine alone
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.gateway $(PEERS:%=--peer %)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.engine
 
 bento: demo  ## build a Bento of the whole FLEET, or of one POOL
