@@ -47,10 +47,6 @@ class Directory:
         targets = self._targets[tenant.name]
         return [targets[alias] for alias in tenant.models]
 
-    def every_target(self) -> list[Target]:
-        """List every model of every tenant, once each."""
-        return [target for targets in self._targets.values() for target in dict.fromkeys(targets.values())]
-
 
 def _targets(fleet: Fleet, tenant: Tenant) -> dict[str, Target]:
     """Map each alias, and each adapter's or base model's own name, to its target; aliases win."""
