@@ -7,7 +7,7 @@ these can come from outside.
 from __future__ import annotations
 
 TOKEN_HEADER = "x-tenantry-token"  # noqa: S105 - the header's name
-ADAPTER_HEADER = "x-tenantry-adapter"  # request: the adapter to have loaded before the request is run
+ADAPTER_HEADER = "x-tenantry-adapter"  # request: id of the adapter to have loaded before the request is run
 FAULT_HEADER = "x-tenantry-fault"  # response: the engine, not the request, is at fault; one of FAULT_*
 
 FAULT_ENGINE = "engine"  # the engine is loading, draining or dead: another replica may answer
@@ -15,7 +15,8 @@ FAULT_ADAPTER = "adapter"  # the adapter cannot be loaded: another replica could
 
 READY_PATH = "/internal/ready"  # 200 once a one-token request was answered
 METRICS_PATH = "/internal/metrics"  # vLLM's metrics of this replica alone
-ADAPTERS_PATH = "/internal/adapters"  # JSON: adapters registered in the engine, in order of loading
+ADAPTERS_PATH = "/internal/adapters"  # GET: Residency. PUT: DesiredAdapters, answered with Residency
+CANARY_PATH = "/internal/adapters/canary"  # POST {"id": ...} of a desired adapter: CanaryReport
 
 # vLLM's routes that are served; everything else of its app (sleep, collective_rpc, LoRA by path) is not.
 ENGINE_ROUTES = frozenset(

@@ -34,8 +34,17 @@ class BaseModel:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA adapter as declared: a folder in PEFT format that fits one base model."""
+    """A LoRA adapter as declared: where its files are, and the one base model it fits."""
 
     name: str
-    source: str  # absolute folder
+    source: str  # absolute folder, or a URL that `adapters.sources` knows
     base_model: str  # name of a BaseModel
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAdapter:
+    """One version of an adapter as an engine knows it."""
+
+    id: str  # vLLM's `lora_name`; differs for every content, so no cache of the engine can be stale
+    folder: str  # absolute; named after the content
+    pinned: bool = False  # holds a slot for good

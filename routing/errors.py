@@ -3,15 +3,19 @@
     RequestError
     |-- InvalidRequest        400  the request is wrong; sending it again cannot help
     |-- InvalidKey            401  no key, or one nobody owns
+    |-- Forbidden             403  the key is known, and not meant for this
     |-- ModelNotFound         404  unknown and forbidden names alike, so that names do not leak
+    |-- NotFound              404  the same for what is managed: adapters, versions, keys
     |-- RouteNotFound         404
     |-- MethodNotAllowed      405
     |-- BodyTimeout           408  the body did not arrive in time
+    |-- Conflict              409  the state of things does not allow it
     |-- BodyTooLarge          413
     |-- UnsupportedMediaType  415
     |-- CapReached            429  one of the tenant's caps; says which
     |-- EngineFailed          502  an engine broke while it worked on this request
     |-- Unavailable           503  nobody can serve this now
+    |   `-- StateUnavailable       the state database does not answer; serving goes on
     `-- EngineTimeout         504  an engine took longer than the gateway waits
 
 The body is OpenAI's `{"error": {message, type, param, code}}`, so every OpenAI client raises its own
@@ -74,6 +78,30 @@ class InvalidKey(RequestError):
     def headers(self) -> list[tuple[bytes, bytes]]:
         """RFC 9110: a 401 names the scheme that would be accepted."""
         return [(b"www-authenticate", b"Bearer")]
+
+
+class Forbidden(RequestError):
+    """The key is known, and not meant for this."""
+
+    status = 403
+    type = "permission_error"
+    default_code = "forbidden"
+
+
+class NotFound(RequestError):
+    """There is no such thing, or not for this caller."""
+
+    status = 404
+    type = "invalid_request_error"
+    default_code = "not_found"
+
+
+class Conflict(RequestError):
+    """The state of things does not allow it."""
+
+    status = 409
+    type = "invalid_request_error"
+    default_code = "conflict"
 
 
 class ModelNotFound(RequestError):
@@ -145,6 +173,12 @@ class Unavailable(RequestError):
     status = 503
     type = "service_unavailable_error"
     default_code = "unavailable"
+
+
+class StateUnavailable(Unavailable):
+    """The state database does not answer; serving goes on."""
+
+    default_code = "state_unavailable"
 
 
 class EngineTimeout(RequestError):

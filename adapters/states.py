@@ -1,0 +1,43 @@
+"""Which states does a version of an adapter go through, and which moves are allowed? Pure.
+
+    registered -> fetching -> verifying -> ready -> retired
+                      |           |          |
+                      +-----------+----------+--> quarantined
+
+A version whose work was interrupted, by a restart or by a source that does not answer, goes back to
+`registered` and begins again. Nothing leaves `retired`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from adapters.errors import IllegalTransition
+
+
+class VersionState(StrEnum):
+    """Where a version stands."""
+
+    REGISTERED = "registered"  # known, nothing done yet
+    FETCHING = "fetching"  # its files are on their way
+    VERIFYING = "verifying"  # checked, then tried on an engine
+    READY = "ready"  # may take traffic
+    QUARANTINED = "quarantined"  # refused, with a reason; an operator may have it verified again
+    RETIRED = "retired"  # takes no new request; gone once the last one has ended
+
+
+_S = VersionState
+TRANSITIONS: dict[VersionState, frozenset[VersionState]] = {
+    _S.REGISTERED: frozenset({_S.FETCHING, _S.RETIRED}),
+    _S.FETCHING: frozenset({_S.VERIFYING, _S.REGISTERED, _S.QUARANTINED, _S.RETIRED}),
+    _S.VERIFYING: frozenset({_S.READY, _S.REGISTERED, _S.QUARANTINED, _S.RETIRED}),
+    _S.READY: frozenset({_S.QUARANTINED, _S.RETIRED}),
+    _S.QUARANTINED: frozenset({_S.REGISTERED, _S.RETIRED}),
+    _S.RETIRED: frozenset(),
+}
+
+
+def check_transition(current: VersionState, wanted: VersionState) -> None:
+    """Raise `IllegalTransition` where the move is not in the table."""
+    if wanted not in TRANSITIONS[current]:
+        raise IllegalTransition(f"a version that is {current} cannot become {wanted}")

@@ -1,0 +1,134 @@
+"""Which adapters are there, in which versions, and which version answers a request? Plain values; pure.
+
+An adapter's name belongs to its tenant: two tenants may use the same one, and neither learns of the other's.
+Adapters declared in fleet.yaml belong to nobody; the fleet says who may use them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from adapters.states import VersionState
+
+DIGEST_IN_ID = 16  # hex digits; 64 bits tell the versions of one adapter apart
+
+
+class AdapterKey(NamedTuple):
+    """Whose adapter, and its name."""
+
+    tenant: str | None  # None: declared in fleet.yaml
+    name: str
+
+    def __str__(self) -> str:
+        return self.name if self.tenant is None else f"{self.tenant}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One immutable content of an adapter."""
+
+    id: int  # the database's
+    adapter: AdapterKey
+    number: int  # 1, 2, ... within the adapter
+    source: str  # where its files come from; `upload` where the tenant sent them
+    state: VersionState
+    reason: str = ""  # why it is quarantined, or what the last attempt met
+    sha256: str | None = None  # promised by whoever registered it, of the archive or of the weights file
+    digest: str | None = None  # sha256 over its files, once they are here; names its folder
+    rank: int | None = None
+    size_bytes: int = 0
+    strikes: int = 0  # engines that died while they tried it
+    created_s: float = 0.0  # Unix time
+
+    @property
+    def engine_id(self) -> str:
+        """The name engines know it by; other content, other name."""
+        if self.digest is None:
+            raise ValueError(f"version {self.number} of {self.adapter} has no files yet")
+        return f"{self.adapter}@{self.digest[:DIGEST_IN_ID]}"
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPlan:
+    """How a new version takes over from the live one."""
+
+    weight: float = 0.1  # part of the requests the candidate gets, 0..1
+    min_requests: int = 50  # of the candidate's, before it is judged; a clear failure is seen earlier
+    promote_after: int | None = None  # requests of the candidate's after which it is promoted; None: by hand
+    max_error_rise: float = 0.02  # allowed rise of the error rate, absolute
+    max_empty_rise: float = 0.05  # allowed rise of the rate of empty answers, absolute
+    max_latency_ratio: float = 1.5  # allowed ratio of the mean time per request
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A split of an adapter's traffic between its live version and a candidate."""
+
+    candidate: int  # version number
+    plan: RolloutPlan = field(default_factory=RolloutPlan)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterEntry:
+    """An adapter with all its versions, and the alias that says which of them answers."""
+
+    key: AdapterKey
+    base_model: str
+    declared: bool  # in fleet.yaml; changed there and nowhere else
+    pinned: bool = False
+    live: int | None = None  # number of the version that answers
+    previous: int | None = None  # was live before; where a rollback goes
+    rollout: Rollout | None = None
+    versions: tuple[Version, ...] = ()  # by number
+
+    def version(self, number: int) -> Version | None:
+        """Return a version by its number."""
+        return next((version for version in self.versions if version.number == number), None)
+
+    @property
+    def serving(self) -> tuple[Version, ...]:
+        """Versions that the alias can lead to now."""
+        numbers = {self.live} | ({self.rollout.candidate} if self.rollout else set())
+        return tuple(v for v in self.versions if v.number in numbers and v.state is VersionState.READY)
+
+    def choose(self, sticky: str) -> Version | None:
+        """Return the version that answers; the same `sticky` always leads to the same side of a split.
+
+        A side, once it is the candidate's, stays so as the weight grows. None where nothing can answer.
+        """
+        by_number = {version.number: version for version in self.serving}
+        if self.rollout is not None and self.rollout.candidate in by_number:
+            point = hashlib.blake2b(f"{self.key}|{self.rollout.candidate}|{sticky}".encode(), digest_size=8)
+            if int.from_bytes(point.digest()) / 2**64 < self.rollout.plan.weight:
+                return by_number[self.rollout.candidate]
+        return None if self.live is None else by_number.get(self.live)
+
+
+class KeyRole(StrEnum):
+    """What an API key may do."""
+
+    INFERENCE = "inference"  # call the tenant's models
+    ADAPTERS = "adapters"  # manage the tenant's own adapters
+    OPERATOR = "operator"  # manage everything; belongs to no tenant
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key made at run time. The key itself is shown once and kept nowhere."""
+
+    id: str  # random, safe to show
+    prefix: str  # first characters of the key, to recognise it by
+    sha256: str  # of the key
+    role: KeyRole
+    tenant: str | None  # None for an operator's
+    note: str = ""
+    created_s: float = 0.0  # Unix time
+    expires_s: float | None = None
+    revoked_s: float | None = None
+
+    def is_valid(self, now_s: float) -> bool:
+        """Whether it opens anything at this Unix time."""
+        return self.revoked_s is None and (self.expires_s is None or now_s < self.expires_s)
