@@ -106,7 +106,12 @@ def build(
                 loaded.fleet, pool, Path(folder), options=options, key_variables=loaded.key_variables
             )
             variables = set(loaded.key_variables.values())
-            tag = bundle.build(Path(folder), version=version, key_variables=variables)
+            tag = bundle.build(
+                Path(folder),
+                version=version,
+                key_variables=variables,
+                database_variable=loaded.fleet.state.database_variable,
+            )
     except FleetError as error:
         _refuse(error.problems)
         raise

@@ -2,7 +2,8 @@
 
 A Bento of one pool holds that pool and nothing of anybody else: the fleet file is written anew from the
 pool's part of the fleet, and code and adapters are copied from a list, never from what happens to lie about.
-No key is written: a hash stays a hash, an environment variable stays a name. Whether the fleet is right is
+No key is written: a hash stays a hash, an environment variable stays a name. State is kept outside of the
+Bento, which nobody may write to and which the next version replaces. Whether the fleet is right is
 checked before; what is staged here is checked once more by loading it.
 """
 
@@ -26,7 +27,8 @@ from adapters.errors import AdapterError
 from adapters.types import Adapter, BaseModel
 from routing.config import project, read_fleet
 from routing.config.api_keys import new_key
-from routing.config.sources import is_hub_id
+from routing.config.sources import is_hub_id, is_url
+from routing.config.state import STAND_IN_DATABASE
 from routing.config.writer import write_fleet
 from routing.types import Fleet
 
@@ -36,6 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CODE_FILES = ("service.py", "configuration.yaml")
 CODE_FOLDERS = ("adapters", "routing")
 CODE_SUFFIXES = frozenset({".py", ".json"})
+STATE_FOLDER = "${{TENANTRY_STATE:-~/.tenantry/{name}}}"  # one for each Bento; versions of it share
 NOT_SHIPPED = frozenset({"demo", "__pycache__"})  # folders; the demo's training data is nobody's business
 
 _TAG = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")  # what BentoML takes as name and as version
@@ -83,14 +86,17 @@ def stage(
         part,
         base_models={n: _stage_base_model(m, into, options) for n, m in part.base_models.items()},
         adapters={n: _stage_adapter(a, into) for n, a in part.adapters.items()},
+        state=replace(part.state, folder=STATE_FOLDER.format(name=name)),
     )
     _stage_code(root, into)
     (into / "requirements.txt").write_text(_requirements(root, options.platform))
     (into / "fleet.yaml").write_text(write_fleet(part, key_variables=variables))
     (into / "README.md").write_text(_readme(name, pool, part, variables.values()))
-    bentofile = _bentofile(name, pool, options.platform, variables.values())
+    database = part.state.database_variable
+    needed = {*variables.values(), *([database] if database else [])}
+    bentofile = _bentofile(name, pool, options.platform, needed)
     (into / "bentofile.yaml").write_text(yaml.safe_dump(bentofile, sort_keys=False))
-    read_fleet(into / "fleet.yaml", env={variable: new_key() for variable in variables.values()})
+    read_fleet(into / "fleet.yaml", env={}, keys_needed=False)
     return part
 
 
@@ -99,11 +105,13 @@ def bento_name(pool: str | None) -> str:
     return "tenantry" if pool is None else f"tenantry-{pool}"
 
 
-def build(context: Path, *, version: str | None, key_variables: Iterable[str]) -> str:
+def build(
+    context: Path, *, version: str | None, key_variables: Iterable[str], database_variable: str | None = None
+) -> str:
     """Build a Bento from a staged folder and return its tag. Raises `BundleError`.
 
-    Runs in a process of its own, so that the staged code alone is imported. The keys it is given stand in
-    for the real ones: a build needs no secret.
+    Runs in a process of its own, so that the staged code alone is imported. The keys and the database it is
+    given stand in for the real ones: a build needs no secret.
     """
     command = [sys.executable, "-m", "bentoml", "build", ".", "--output", "tag"]
     if version is not None:
@@ -111,6 +119,7 @@ def build(context: Path, *, version: str | None, key_variables: Iterable[str]) -
         command += ["--version", version]
     env = {**os.environ, "BENTOML_DO_NOT_TRACK": "True", "TENANTRY_SECRET": secrets.token_hex(32)}
     env |= {name: new_key() for name in key_variables}
+    env |= {} if database_variable is None else {database_variable: STAND_IN_DATABASE}
     env.pop("PYTHONPATH", None)
     env.pop("BENTOML_CONFIG", None)  # service.py names the staged one
     done = subprocess.run(command, cwd=context, env=env, capture_output=True, text=True, check=False)
@@ -159,7 +168,9 @@ def _requirements(root: Path, platform: Platform) -> str:
 
 
 def _stage_adapter(adapter: Adapter, into: Path) -> Adapter:
-    """Copy what an engine reads of an adapter to a folder named after its content."""
+    """Copy what an engine reads of an adapter to a folder named after its content; leave a URL as it is."""
+    if is_url(adapter.source):
+        return adapter
     source = Path(adapter.source)
     manifest = inspect_adapter(source)
     # The path is part of vLLM's cache keys, so new weights under an old path could be taken for the old ones.
@@ -208,6 +219,8 @@ def _readme(name: str, pool: str | None, fleet: Fleet, variables: Iterable[str])
     """Describe a Bento to whoever finds it."""
     what = f"the pool `{pool}`" if pool else "a whole fleet"
     needed = "".join(f"- `{variable}`: an API key\n" for variable in sorted(variables))
+    if fleet.state.database_variable is not None:
+        needed += f"- `{fleet.state.database_variable}`: URL of the state database\n"
     folders = [m.source for m in fleet.base_models.values() if not is_hub_id(m.source) and m.source[0] == "/"]
     return "\n".join(
         [
@@ -226,6 +239,8 @@ def _readme(name: str, pool: str | None, fleet: Fleet, variables: Iterable[str])
             "Environment:",
             "",
             "- `TENANTRY_SECRET`: the same for all processes, where engines run apart from the gateway",
+            f"- `TENANTRY_STATE`: folder of what outlives a version, default `~/.tenantry/{name}`; put a "
+            "volume there",
             needed,
         ]
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from urllib.parse import quote
 
 from adapters.types import Adapter, BaseModel
 
@@ -70,6 +71,7 @@ class Tenant:
     weight: float = 1.0  # share among backlogged tenants of one band
     caps: Caps = field(default_factory=Caps)
     isolation: Isolation = Isolation.SHARED
+    adapter_sources: tuple[str, ...] = ()  # URLs that sources named by its own keys begin with
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,23 @@ class GatewaySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class StateSettings:
+    """Where adapters registered at run time, their versions and API keys are kept, and how much of them."""
+
+    folder: str = ".tenantry"  # absolute once loaded; holds state.db and adapters/
+    database: str | None = field(default=None, repr=False)  # URL, may hold a password; None: SQLite
+    database_variable: str | None = None  # environment variable the URL came from
+    store_bytes: int | None = None  # all versions on disk together; None: no bound
+    max_adapter_bytes: int = 2048 * 2**20  # one adapter, unpacked
+    keep_versions: int = 3  # ready ones beside the live one
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the state database; may hold a password."""
+        return self.database or f"sqlite:///{quote(self.folder)}/state.db"
+
+
+@dataclass(frozen=True, slots=True)
 class Fleet:
     """Everything declared in one fleet.yaml, checked and with its sources resolved."""
 
@@ -122,6 +141,7 @@ class Fleet:
     tenants: dict[str, Tenant]
     pools: dict[str, Pool]
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    state: StateSettings = field(default_factory=StateSettings)
 
 
 @dataclass(frozen=True, slots=True)

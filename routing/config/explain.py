@@ -25,6 +25,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "tenants": schema.TenantSection,
     "pools": schema.PoolSection,
 }
+_SINGLE: dict[str, type[BaseModel]] = {"gateway": schema.GatewaySection, "state": schema.StateSection}
 _WANTED = {
     "string_type": ("must be text", "put it in quotes"),
     "int_type": ("must be a whole number", "no quotes, no fraction"),
@@ -110,8 +111,8 @@ def section_at(path: KeyPath) -> type[BaseModel] | None:
     """Return the class of the section at a path of the file."""
     if not path:
         return schema.FleetFile
-    if path == ("gateway",):
-        return schema.GatewaySection
+    if len(path) == 1 and path[0] in _SINGLE:
+        return _SINGLE[str(path[0])]
     if isinstance(path[-1], int) and path[-2] in _KEY_LISTS:
         return schema.KeySection
     if len(path) == 2:

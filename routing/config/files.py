@@ -1,6 +1,6 @@
 """Do the folders that a fleet names hold what they should? Reads them; loads no weights.
 
-What lies on a hub is not looked at: the engine downloads it when it starts.
+What lies on a hub or behind a URL is not looked at: it is fetched when the fleet is served.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from adapters.checkpoint import inspect_adapter
 from adapters.errors import AdapterError
 from adapters.types import Adapter, BaseModel
 from routing.config.problems import Findings, KeyPath, Problem
-from routing.config.sources import is_hub_id
+from routing.config.sources import is_hub_id, is_url
 from routing.types import Fleet
 
 _NO_FOLDER = "correct the path (`make demo` makes the demo's models)"
@@ -41,6 +41,8 @@ def _check_base_model(model: BaseModel, findings: Findings) -> None:
 
 
 def _check_adapter(adapter: Adapter, base_model: BaseModel, findings: Findings) -> None:
+    if is_url(adapter.source):
+        return
     path = ("adapters", adapter.name, "source")
     if not Path(adapter.source).is_dir():
         findings.error(

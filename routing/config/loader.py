@@ -7,8 +7,9 @@ that is `check_files`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from routing.config.explain import explain, salvage, without_echoes
 from routing.config.problems import Findings, KeyPath, Problem
 from routing.config.references import check_references
 from routing.config.rules import check_rules
-from routing.types import Caps, Fleet, GatewaySettings, Pool, Tenant
+from routing.config.state import database_stand_in, resolve_state
+from routing.types import Caps, Fleet, GatewaySettings, Pool, StateSettings, Tenant
 
 CPU_LORAS_PER_SLOT = 4  # adapters in host memory for each slot, where a fleet file says nothing
+_SCHEMES = "hf://, s3://, gs://, https://, bento://, or a folder"
+_FETCHED = re.compile(r"(hf|s3|gs|https|bento)://.")
 _SECTIONS = ("base_models", "adapters", "tenants", "pools")
 
 
@@ -52,7 +56,8 @@ def load_fleet_with_warnings(path: Path) -> tuple[Fleet, tuple[Problem, ...]]:
 def read_fleet(path: Path, env: Mapping[str, str] | None = None, *, keys_needed: bool = True) -> LoadedFleet:
     """Load and check a fleet file under an environment (default: the process's). Raises `FleetError`.
 
-    Where keys are not needed, because nobody is served, a key whose variable is not set is made up.
+    Where keys are not needed, because nobody is served, a key or a database whose variable is not set is
+    made up.
     """
     env = os.environ if env is None else env
     findings = Findings(str(path))
@@ -64,16 +69,21 @@ def read_fleet(path: Path, env: Mapping[str, str] | None = None, *, keys_needed:
     file = _validate(document, findings)
     hashes: dict[KeyPath, str] = {}
     resolved: dict[KeyPath, str] = {}
+    state = StateSettings()
     if file is not None:
         names = {section: list(_mapping(document.data.get(section))) for section in _SECTIONS}
         check_references(file, names, findings)
         check_rules(file, findings)
-        hashes = hash_keys(file, env if keys_needed else with_stand_ins(file, env), findings)
-        resolved = _resolve_sources(file, Path(os.path.abspath(path)).parent, env, findings)
+        if not keys_needed:
+            env = {**env, **with_stand_ins(file, env), **database_stand_in(file.state, env)}
+        folder = Path(os.path.abspath(path)).parent
+        hashes = hash_keys(file, env, findings)
+        resolved = _resolve_sources(file, folder, env, findings)
+        state = resolve_state(file.state, folder, env, findings)
     findings.raise_errors()
     assert file is not None  # noqa: S101 - without a file there is an error
     variables = {hashes[at]: key.env for at, key in declared_keys(file).items() if key.env}
-    fleet = _build(file, hashes, resolved)
+    fleet = replace(_build(file, hashes, resolved), state=state)
     return LoadedFleet(fleet, tuple(findings.warnings), document.lines, variables)
 
 
@@ -121,17 +131,25 @@ def _resolve_sources(
             findings.error((*path, "source"), str(error), remedy)
             continue
         resolved[path] = source.text
-        if path[0] == "adapters" and not source.is_folder:
-            findings.error(
-                (*path, "source"),
-                f"`{source.text}` is a hub id, and adapters are folders in this release",
-                f"download it (`hf download {source.text} --local-dir ...`) and name the folder",
-            )
+        if path[0] == "adapters":
+            _check_adapter_source((*path, "source"), source, findings)
+        elif sources.is_url(source.text):
+            remedy = "name a folder or a hub id (org/name)"
+            findings.error((*path, "source"), "a base model does not come from a URL", remedy)
         elif path[0] == "base_models" and source.is_folder and file.base_models[path[1]].revision:
             findings.error(
                 (*path, "revision"), "a folder has no revision", "remove it, or name a hub id as the source"
             )
     return resolved
+
+
+def _check_adapter_source(path: KeyPath, source: sources.Source, findings: Findings) -> None:
+    """An adapter comes from a folder, or from a URL that can be fetched."""
+    if sources.is_url(source.text):
+        if not _FETCHED.match(source.text):
+            findings.error(path, f"`{source.text}` cannot be fetched", f"known: {_SCHEMES}")
+    elif not source.is_folder:
+        findings.error(path, f"`{source.text}` is neither a folder nor a URL", f"write hf://{source.text}")
 
 
 def _build(file: schema.FleetFile, hashes: Mapping[KeyPath, str], resolved: Mapping[KeyPath, str]) -> Fleet:
@@ -186,6 +204,7 @@ def _tenant(name: str, section: schema.TenantSection, hashes: Mapping[KeyPath, s
         weight=section.weight,
         caps=Caps(**section.caps.model_dump()),
         isolation=section.isolation,
+        adapter_sources=section.adapter_sources,
     )
 
 

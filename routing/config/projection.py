@@ -26,6 +26,7 @@ def project(fleet: Fleet, pool: str) -> Fleet:
         tenants=tenants,
         pools={pool: kept},
         gateway=fleet.gateway,
+        state=fleet.state,
     )
 
 

@@ -27,6 +27,7 @@ def check_rules(file: FleetFile, findings: Findings) -> None:
     _check_shared_devices(file, findings)
     _check_caps(file, findings)
     _check_metrics_access(file, findings)
+    _check_state(file, findings)
 
 
 def _check_base_model(name: str, model: BaseModelSection, findings: Findings) -> None:
@@ -154,4 +155,14 @@ def _check_metrics_access(file: FleetFile, findings: Findings) -> None:
             ("gateway", "operator_keys"),
             "nobody can read the metrics: metrics_access is operator, and there is no operator key",
             "add one (`python -m routing new-key`), or set metrics_access to loopback",
+        )
+
+
+def _check_state(file: FleetFile, findings: Findings) -> None:
+    store_gib, adapter_mib = file.state.store_gib, file.state.max_adapter_mib
+    if store_gib is not None and adapter_mib > store_gib * 1024:
+        findings.error(
+            ("state", "max_adapter_mib"),
+            f"one adapter of {adapter_mib:g} MiB is more than the whole store takes ({store_gib:g} GiB)",
+            "lower it, or raise state.store_gib",
         )

@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     StringConstraints,
     WithJsonSchema,
     model_validator,
@@ -26,6 +27,8 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM 0.32 builds ker
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _PLANNED = ("model-mesh", "swap", "mig")
 _HEX_SHA256 = r"^[0-9a-fA-F]{64}$"
+_ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_SOURCE_PREFIX = re.compile(r"(hf|s3|gs|https)://[A-Za-z0-9][A-Za-z0-9.:_-]*/([A-Za-z0-9._=+-]+/)*")
 
 
 def _check_name(name: str) -> str:
@@ -54,13 +57,28 @@ def _check_args(value: Any) -> tuple[str, ...]:
     return vllm_flags.to_argv(value)
 
 
+def _check_source_prefix(prefix: str) -> str:
+    if not _SOURCE_PREFIX.fullmatch(prefix) or ".." in prefix:
+        raise ValueError("must be the beginning of a URL, such as `s3://bucket/` or `hf://org/`, up to a `/`")
+    return prefix
+
+
+def _check_database(value: Any) -> Any:
+    """Take text or `{env: NAME}`. The message shows nothing of the value: it may hold a password."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and value.keys() == {"env"} and re.fullmatch(_ENV_NAME, str(value["env"])):
+        return EnvSection(env=value["env"])
+    raise ValueError("is either a URL or {env: NAME}")
+
+
 Name = Annotated[
     str,
     AfterValidator(_check_name),
     WithJsonSchema({"type": "string", "pattern": "^[a-z0-9](?!.*\\.\\.)[a-z0-9._-]{0,62}$"}),
 ]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
 Device = Annotated[
     str,
     BeforeValidator(lambda value: str(value) if type(value) is int else value),
@@ -74,6 +92,13 @@ VllmArgs = Annotated[
     WithJsonSchema(
         {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": ["string", "number"]}}]}
     ),
+]
+
+
+SourcePrefix = Annotated[
+    str,
+    AfterValidator(_check_source_prefix),
+    WithJsonSchema({"type": "string", "pattern": f"^{_SOURCE_PREFIX.pattern}$"}),
 ]
 
 
@@ -100,6 +125,31 @@ class KeySection(Section):
         if (self.sha256 is None) == (self.env is None):
             raise ValueError("a key is either {sha256: ...} or {env: NAME}")
         return self
+
+
+class EnvSection(Section):
+    """The environment variable that holds a value."""
+
+    env: EnvName
+
+
+Database = Annotated[
+    str | EnvSection,
+    PlainValidator(_check_database),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "properties": {"env": {"type": "string", "pattern": _ENV_NAME}},
+                    "required": ["env"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
 
 
 class BaseModelSection(Section):
@@ -141,9 +191,12 @@ class BaseModelSection(Section):
 
 
 class AdapterSection(Section):
-    """A LoRA adapter: a folder in PEFT format that fits one base model."""
+    """A LoRA adapter in PEFT format that fits one base model."""
 
-    source: Source = Field(description="Folder with adapter_config.json and adapter_model.safetensors.")
+    source: Source = Field(
+        description="Folder with adapter_config.json and adapter_model.safetensors, or a URL: "
+        "hf://org/name@revision, s3://, gs://, https:// (an archive), bento://."
+    )
     base_model: Name = Field(description="Name of the base model it was trained on.")
 
 
@@ -181,6 +234,11 @@ class TenantSection(Section):
     caps: CapsSection = Field(CapsSection(), description="Limits.")
     isolation: Annotated[Isolation, Field(strict=False)] = Field(
         Isolation.SHARED, description="dedicated: no replica serves this tenant and another."
+    )
+    adapter_sources: Annotated[tuple[SourcePrefix, ...], Field(strict=False)] = Field(
+        (),
+        description="URLs, up to a `/`, below which this tenant's own keys may have adapters fetched; "
+        "default: uploads only.",
     )
 
 
@@ -228,14 +286,37 @@ class GatewaySection(Section):
     log_requests: bool = Field(True, description="One JSON line per request on standard error.")
 
 
+class StateSection(Section):
+    """What is kept of adapters and API keys made at run time, and where."""
+
+    folder: Source = Field(
+        "${TENANTRY_STATE:-.tenantry}", description="Folder of the state database and the adapters' versions."
+    )
+    database: Database | None = Field(
+        None,
+        description="postgresql+psycopg://user@host/name, or {env: NAME} of the variable that holds it; "
+        "default: SQLite in the folder.",
+    )
+    store_gib: float | None = Field(
+        None, gt=0, le=1_000_000, description="Disk budget for adapter versions in GiB; default: no bound."
+    )
+    max_adapter_mib: float = Field(
+        2048.0, gt=0, le=1_000_000, description="Largest adapter in MiB, unpacked."
+    )
+    keep_versions: int = Field(
+        3, ge=0, le=1000, description="Ready versions kept beside the live one, for rollbacks."
+    )
+
+
 class FleetFile(Section):
-    """A fleet: base models, adapters, tenants, pools, gateway."""
+    """A fleet: base models, adapters, tenants, pools, gateway, state."""
 
     base_models: dict[Name, BaseModelSection] = Field(min_length=1, description="Base models by name.")
     adapters: dict[Name, AdapterSection] = Field({}, description="Adapters by name.")
     tenants: dict[Name, TenantSection] = Field(min_length=1, description="Tenants by name.")
     pools: dict[Name, PoolSection] = Field(min_length=1, description="Pools by name.")
     gateway: GatewaySection = Field(GatewaySection(), description="Gateway settings.")
+    state: StateSection = Field(StateSection(), description="What is kept of run-time changes, and where.")
 
 
 def json_schema() -> dict[str, Any]:

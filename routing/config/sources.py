@@ -1,4 +1,4 @@
-"""Where do a model's files lie: in a folder, or on a hub? Decides by the text and by what exists.
+"""Where do a model's files lie: in a folder, on a hub, behind a URL? Decides by the text and by what exists.
 
 Downloads nothing. `~`, `${VAR}` and `${VAR:-default}` are replaced; a relative folder is relative to the
 fleet file.
@@ -17,12 +17,12 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]
 
 
 class SourceError(ValueError):
-    """A source names neither a folder nor a hub id."""
+    """A source names nothing that files can come from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An absolute folder, or a hub id such as `org/name`."""
+    """An absolute folder, a hub id such as `org/name`, or a URL."""
 
     text: str
     is_folder: bool
@@ -30,16 +30,35 @@ class Source:
 
 def resolve(source: str, *, folder: Path, env: Mapping[str, str]) -> Source:
     """Resolve a source of a fleet file in `folder`. Raises `SourceError`."""
-    text = expand(source, env)
-    if not text or "\0" in text:
-        raise SourceError("is empty once its variables are replaced" if not text else "holds a NUL character")
-    home = Path(text).expanduser() if text.startswith("~") else Path(text)
-    path = Path(os.path.normpath(folder / home))
+    text = _expanded(source, env)
+    if is_url(text):
+        return Source(text, is_folder=False)
+    path = _folder(text, folder)
     if text.startswith((".", "/", "~")) or text.count("/") > 1 or path.is_dir():
         return Source(str(path), is_folder=True)
     if _HUB_ID.fullmatch(text):
         return Source(text, is_folder=False)
     raise SourceError(f"`{text}` is neither a folder that exists nor a hub id (org/name)")
+
+
+def resolve_folder(text: str, *, folder: Path, env: Mapping[str, str]) -> str:
+    """Resolve what can only be a folder, there or not yet. Raises `SourceError`."""
+    text = _expanded(text, env)
+    if is_url(text):
+        raise SourceError("is a URL")
+    return str(_folder(text, folder))
+
+
+def _expanded(source: str, env: Mapping[str, str]) -> str:
+    text = expand(source, env)
+    if not text or "\0" in text:
+        raise SourceError("is empty once its variables are replaced" if not text else "holds a NUL character")
+    return text
+
+
+def _folder(text: str, folder: Path) -> Path:
+    home = Path(text).expanduser() if text.startswith("~") else Path(text)
+    return Path(os.path.normpath(folder / home))
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
@@ -57,6 +76,11 @@ def expand(text: str, env: Mapping[str, str]) -> str:
     return _VARIABLE.sub(value, text)
 
 
+def is_url(source: str) -> bool:
+    """Whether a source is a URL."""
+    return "://" in source
+
+
 def is_hub_id(source: str) -> bool:
     """Whether a resolved source is a hub id; a resolved folder is absolute."""
-    return not os.path.isabs(source)
+    return not os.path.isabs(source) and not is_url(source)

@@ -12,11 +12,14 @@ from typing import Any
 import yaml
 
 from adapters.types import BaseModel
-from routing.types import Fleet, Pool, Tenant
+from routing.types import Fleet, Pool, StateSettings, Tenant
 
 
 def write_fleet(fleet: Fleet, *, key_variables: Mapping[str, str]) -> str:
-    """Write a fleet as YAML; `key_variables` maps a key's hash to the variable that holds the key."""
+    """Write a fleet as YAML; `key_variables` maps a key's hash to the variable that holds the key.
+
+    A database is written as the variable its URL came from, where it came from one.
+    """
     values: dict[str, Any] = {
         "base_models": {name: _base_model(model) for name, model in fleet.base_models.items()},
         "adapters": {
@@ -26,6 +29,7 @@ def write_fleet(fleet: Fleet, *, key_variables: Mapping[str, str]) -> str:
         "tenants": {name: _tenant(tenant, key_variables) for name, tenant in fleet.tenants.items()},
         "pools": {name: _pool(pool) for name, pool in fleet.pools.items()},
         "gateway": _gateway(fleet, key_variables),
+        "state": _state(fleet.state),
     }
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
 
@@ -49,6 +53,7 @@ def _tenant(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str, Any]:
         "weight": tenant.weight,
         "caps": caps,
         "isolation": tenant.isolation.value,
+        "adapter_sources": list(tenant.adapter_sources),
     }
 
 
@@ -71,6 +76,18 @@ def _gateway(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, Any]:
         "max_body_mib": values.pop("max_body_bytes") / 2**20,
         **values,
     }
+
+
+def _state(state: StateSettings) -> dict[str, Any]:
+    variable = state.database_variable
+    values = {
+        "folder": state.folder,
+        "database": state.database if variable is None else {"env": variable},
+        "store_gib": None if state.store_bytes is None else state.store_bytes / 2**30,
+        "max_adapter_mib": state.max_adapter_bytes / 2**20,
+        "keep_versions": state.keep_versions,
+    }
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _keys(hashes: Iterable[str], variables: Mapping[str, str]) -> list[dict[str, str]]:

@@ -138,6 +138,34 @@ def test_an_adapter_lies_under_its_content(loaded: LoadedFleet, context: Path, t
     assert inspect_adapter(copied) == manifest
 
 
+def test_an_adapter_behind_a_url_stays_a_reference(
+    loaded: LoadedFleet, context: Path, tmp_path: Path
+) -> None:
+    data = changed("adapters/c-support/source", "s3://bucket/c")
+    part = staged(read_fleet(write(tmp_path, data), env={}), "alone", context)
+    assert part.adapters["c-support"].source == "s3://bucket/c"
+    assert not (context / "models").exists()
+
+
+def test_state_is_kept_outside_of_the_bento_and_for_each_apart(
+    loaded: LoadedFleet, context: Path, tmp_path: Path
+) -> None:
+    state = {"folder": str(tmp_path / "here"), "database": {"env": "STATE_DATABASE"}, "keep_versions": 7}
+    secret = {"STATE_DATABASE": "postgresql://user:secret-word@host/db"}
+    fleet = read_fleet(write(tmp_path, changed("state", state)), env=secret)
+    staged(fleet, "alone", context)
+    assert str(tmp_path) not in (context / "fleet.yaml").read_text()
+    kept = read_fleet(context / "fleet.yaml", env=secret).fleet.state
+    assert kept.folder == str(Path("~/.tenantry/tenantry-alone").expanduser())
+    assert (kept.database_url, kept.keep_versions) == (fleet.fleet.state.database_url, 7)
+    assert (
+        read_fleet(context / "fleet.yaml", env=secret | {"TENANTRY_STATE": "/v"}).fleet.state.folder == "/v"
+    )
+    assert "STATE_DATABASE" in {env["name"] for env in bentofile(context)["envs"]}
+    assert "`STATE_DATABASE`: URL of the state database" in (context / "README.md").read_text()
+    assert all(b"secret-word" not in content for _, content in files_below(context))
+
+
 def test_a_base_model_is_a_reference_unless_it_is_to_be_embedded(
     loaded: LoadedFleet, context: Path, tmp_path: Path
 ) -> None:

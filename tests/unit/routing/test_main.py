@@ -158,7 +158,7 @@ def test_a_wrong_fleet_stops_every_command(tmp_path: Path, command: list[str]) -
 def test_build_stages_a_pool_and_says_how_to_serve_it(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built: dict[str, object] = {}
 
-    def fake_build(context: Path, *, version: str | None, key_variables: set[str]) -> str:
+    def fake_build(context: Path, *, version: str | None, **variables: object) -> str:
         built.update(files=sorted(path.name for path in context.iterdir()), version=version)
         return "mine:7"
 

@@ -28,6 +28,7 @@ SECTIONS = {
     "Keys": schema.KeySection,
     "`pools`": schema.PoolSection,
     "`gateway`": schema.GatewaySection,
+    "`state`": schema.StateSection,
 }
 
 
@@ -51,7 +52,7 @@ def test_documented_defaults_are_those_of_the_code(heading: str, section: type[B
         if default is PydanticUndefined:
             assert told == "required"
         elif isinstance(default, str | int | float):
-            assert told == f"`{str(default).lower()}`"
+            assert told == f"`{str(default).lower() if isinstance(default, bool) else default}`"
         else:
             assert not told.startswith("`"), key
 

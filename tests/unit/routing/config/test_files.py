@@ -22,6 +22,13 @@ def test_good_folders_and_hub_ids_have_no_problems(tmp_path: Path) -> None:
     assert not checked(tmp_path, loaded_from(tmp_path))
 
 
+def test_what_lies_behind_a_url_is_not_looked_at(tmp_path: Path) -> None:
+    for name in "bc":
+        adapter_folder(tmp_path / name)
+    loaded = read_fleet(write(tmp_path, changed("adapters/a-support/source", "s3://bucket/a")))
+    assert not checked(tmp_path, loaded)
+
+
 def test_a_missing_adapter_folder_is_told_with_its_line(tmp_path: Path) -> None:
     loaded = loaded_from(tmp_path, missing="b")
     (problem,) = checked(tmp_path, loaded)

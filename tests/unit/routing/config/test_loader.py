@@ -11,7 +11,17 @@ import yaml
 
 from adapters.types import Adapter, BaseModel
 from routing.config import FleetError, load_fleet, load_fleet_with_warnings, read_fleet
-from routing.types import Band, Caps, GatewaySettings, Isolation, MetricsAccess, Pool, Strategy, Tenant
+from routing.types import (
+    Band,
+    Caps,
+    GatewaySettings,
+    Isolation,
+    MetricsAccess,
+    Pool,
+    StateSettings,
+    Strategy,
+    Tenant,
+)
 from tests.unit.routing.config.files import changed, declared, digest, problems, the_problem, write
 
 ROOT = Path(__file__).parents[4]
@@ -42,6 +52,7 @@ tenants:
     weight: 2
     caps: {max_concurrency: 8, max_concurrency_per_model: 4, max_queued: 0, queue_timeout_s: 1.5}
     isolation: dedicated
+    adapter_sources: ["s3://t-adapters/", "hf://t/"]
 pools:
   main: {base_models: [llama], replicas: 2, devices: ["0,1", "2,3"], tenants: [t]}
   rest: {strategy: replica-per-model, base_models: [small], devices: [4], tenants: [t]}
@@ -55,8 +66,20 @@ gateway:
   request_timeout_s: 4
   shutdown_grace_s: 0
   log_requests: false
+state:
+  folder: ${STATE}/main
+  database: {env: DATABASE}
+  store_gib: 1.5
+  max_adapter_mib: 512
+  keep_versions: 0
 """.replace("DIGEST", digest("second").upper()).replace("models/small", "./models/small")
-ENV = {"ADAPTERS": "/srv", "T_KEY": "first-key-of-tenant-t", "OPS_KEY": "key-of-the-operator-x"}
+ENV = {
+    "ADAPTERS": "/srv",
+    "T_KEY": "first-key-of-tenant-t",
+    "OPS_KEY": "key-of-the-operator-x",
+    "STATE": "/var/lib",
+    "DATABASE": "postgresql+psycopg://tenantry:secret-word@db/state",
+}
 
 
 def test_every_setting_arrives(tmp_path: Path) -> None:
@@ -90,6 +113,7 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
             weight=2.0,
             caps=Caps(8, 4, 0, 1.5),
             isolation=Isolation.DEDICATED,
+            adapter_sources=("s3://t-adapters/", "hf://t/"),
         )
     }
     assert fleet.pools == {
@@ -107,6 +131,15 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
         shutdown_grace_s=0.0,
         log_requests=False,
     )
+    assert fleet.state == StateSettings(
+        folder="/var/lib/main",
+        database=ENV["DATABASE"],
+        database_variable="DATABASE",
+        store_bytes=3 * 2**29,
+        max_adapter_bytes=2**29,
+        keep_versions=0,
+    )
+    assert fleet.state.database_url == ENV["DATABASE"]
     assert loaded.key_variables == {digest(ENV["T_KEY"]): "T_KEY", digest(ENV["OPS_KEY"]): "OPS_KEY"}
     assert loaded.warnings == ()
 
@@ -118,6 +151,8 @@ def test_what_is_left_out_has_the_default_of_the_types(tmp_path: Path) -> None:
     assert fleet.base_models["plain"] == BaseModel("plain", "org/plain")
     assert fleet.tenants["beta"].caps == Caps()
     assert fleet.gateway == GatewaySettings()
+    assert fleet.state == StateSettings(folder=f"{tmp_path}/.tenantry")
+    assert fleet.tenants["beta"].adapter_sources == ()
     assert fleet.pools["shared"] == Pool("shared", Strategy.MULTI_LORA, ("base",), 1, (), ("alpha", "beta"))
 
 
@@ -184,8 +219,7 @@ gatway: {}
 """
     assert [str(problem).removeprefix(f"{tmp_path}/") for problem in problems(tmp_path, text)] == [
         "fleet.yaml:2: base_models.base.max_lora: unknown key `max_lora`; did you mean `max_loras`?",
-        "fleet.yaml:5: adapters.one.source: `org/one` is a hub id, and adapters are folders in this release; "
-        "download it (`hf download org/one --local-dir ...`) and name the folder",
+        "fleet.yaml:5: adapters.one.source: `org/one` is neither a folder nor a URL; write hf://org/one",
         "fleet.yaml:6: adapters.two.base_model: no base model is called `bse`; did you mean `base`?",
         "fleet.yaml:9: tenants.a.api_keys[0].sha256: not an API key entry; "
         "write {sha256: <64 hex digits>} or {env: NAME}, never the key itself; "

@@ -13,7 +13,17 @@ from adapters.types import BaseModel
 from routing.config import read_fleet
 from routing.config.schema import LORA_RANKS
 from routing.config.writer import write_fleet
-from routing.types import Band, Caps, Fleet, GatewaySettings, MetricsAccess, Pool, Strategy, Tenant
+from routing.types import (
+    Band,
+    Caps,
+    Fleet,
+    GatewaySettings,
+    MetricsAccess,
+    Pool,
+    StateSettings,
+    Strategy,
+    Tenant,
+)
 from tests.unit.routing.config.files import digest, write
 from tests.unit.routing.config.test_loader import ENV, EVERYTHING
 
@@ -24,6 +34,8 @@ def test_every_setting_survives(tmp_path: Path) -> None:
     again = read_fleet(write(tmp_path, text), env=ENV)
     assert again.fleet == loaded.fleet
     assert again.key_variables == loaded.key_variables
+    assert ENV["DATABASE"] not in text
+    assert yaml.safe_load(text)["state"]["database"] == {"env": "DATABASE"}
 
 
 def test_keys_from_the_environment_stay_names_and_others_stay_hashes(tmp_path: Path) -> None:
@@ -60,6 +72,7 @@ TENANTS = st.builds(
     key_hashes=st.frozensets(st.text("0123456789abcdef", min_size=64, max_size=64), min_size=1, max_size=3),
     models=st.just({"chat": "base"}),
     default_model=st.sampled_from([None, "chat"]),
+    adapter_sources=st.sampled_from([(), ("s3://bucket/", "https://host:8443/a/b/")]),
     band=st.sampled_from(Band),
     weight=POSITIVE,
     caps=st.builds(
@@ -81,12 +94,22 @@ GATEWAYS = st.builds(
     shutdown_grace_s=st.floats(0, 1000),
     log_requests=st.booleans(),
 )
+STATES = st.builds(
+    StateSettings,
+    folder=st.sampled_from(["/state", "/a b/ü?#%20"]),
+    database=st.sampled_from([None, "postgresql+psycopg://user@host/name"]),
+    store_bytes=st.none() | st.integers(2**30, 2**40),
+    max_adapter_bytes=st.integers(1, 2**30),
+    keep_versions=st.integers(0, 1000),
+)
 
 
 @settings(max_examples=60, deadline=None)
-@given(BASE_MODELS, TENANTS, GATEWAYS, st.integers(1, 3))
-def test_any_fleet_survives(base: BaseModel, tenant: Tenant, gateway: GatewaySettings, replicas: int) -> None:
+@given(BASE_MODELS, TENANTS, GATEWAYS, STATES, st.integers(1, 3))
+def test_any_fleet_survives(
+    base: BaseModel, tenant: Tenant, gateway: GatewaySettings, state: StateSettings, replicas: int
+) -> None:
     pool = Pool("p", Strategy.MULTI_LORA, ("base",), replicas, (), ("t",))
-    fleet = Fleet({"base": base}, {}, {"t": tenant}, {"p": pool}, gateway)
+    fleet = Fleet({"base": base}, {}, {"t": tenant}, {"p": pool}, gateway, state)
     with tempfile.TemporaryDirectory() as folder:
         assert read_fleet(write(Path(folder), write_fleet(fleet, key_variables={}))).fleet == fleet
