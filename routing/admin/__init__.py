@@ -1,0 +1,5 @@
+"""The admin API: adapters, rollouts, replicas and keys, changed at run time over HTTP."""
+
+from routing.admin.app import ADMIN_PREFIX, ADMIN_ROUTES, admin_app
+
+__all__ = ["ADMIN_PREFIX", "ADMIN_ROUTES", "admin_app"]

@@ -1,0 +1,111 @@
+"""Who asks, and whose adapters may be meant? What every route of the admin API needs to know first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Query, Request
+from fastapi import Path as InPath
+
+from routing.admin.bodies import TenantQuery
+from routing.admin.uploads import Uploads
+from routing.catalog import AdapterKey, KeyRole
+from routing.config.schema import Name
+from routing.errors import Forbidden, InvalidRequest, NotFound
+from routing.management import Management
+from routing.tenants import Identity
+
+IDENTITY = "tenantry.identity"  # where the gate leaves it in the ASGI scope
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the routes work with."""
+
+    management: Management
+    tenants: Callable[[], Collection[str]]
+    uploads: Uploads
+    load_timeout_s: float
+    registering: set[AdapterKey] = field(default_factory=set)  # adapters that are being made now
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever sent the request, and what it may name."""
+
+    identity: Identity
+    desk: Desk
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether everything is open to the caller."""
+        return self.identity.role is KeyRole.OPERATOR
+
+    def owner(self, named: str | None) -> str | None:
+        """Return whose adapters are meant; None: those of fleet.yaml.
+
+        A tenant that names another one hears the same `NotFound` whether that one exists or not.
+        """
+        if self.is_operator:
+            return named
+        if named not in (None, self.identity.tenant):
+            raise _no_tenant(str(named))
+        return self.identity.tenant
+
+    def known_tenant(self, named: str) -> str:
+        """Return the tenant. Raises `NotFound` where the fleet has none of that name for the caller."""
+        owner = self.owner(named)
+        if owner is None or owner not in self.desk.tenants():
+            raise _no_tenant(named)
+        return owner
+
+    def key(self, name: str, tenant: str | None) -> AdapterKey:
+        """Return whose adapter of that name is meant. Raises `NotFound`."""
+        return AdapterKey(self.owner(tenant), name)
+
+    def new_key(self, name: str, tenant: str | None) -> AdapterKey:
+        """Return under which key a version may be registered. Raises `InvalidRequest` or `NotFound`."""
+        owner = self.owner(tenant)
+        if owner is None:
+            raise InvalidRequest(
+                "Name the tenant whose adapter it is; adapters of no tenant are declared in fleet.yaml.",
+                param="tenant",
+                code="missing_required_parameter",
+            )
+        return AdapterKey(self.known_tenant(owner), name)
+
+
+def _no_tenant(named: str) -> NotFound:
+    return NotFound(f"There is no tenant `{named}`.", param="tenant", code="tenant_not_found")
+
+
+async def caller(request: Request) -> Caller:
+    """Return who the gate has let in."""
+    return Caller(request.scope[IDENTITY], request.app.state.desk)
+
+
+CallerHere = Annotated[Caller, Depends(caller)]
+
+
+async def operator(caller: CallerHere) -> Caller:
+    """Return the caller if it is an operator. Raises `Forbidden`."""
+    if not caller.is_operator:
+        raise Forbidden("This needs an operator's key.")
+    return caller
+
+
+AdapterName = Annotated[Name, InPath(description="Name of the adapter.", examples=["support"])]
+VersionNumber = Annotated[int, InPath(ge=1, le=2**31 - 1, description="Number of the version.", examples=[2])]
+
+
+async def adapter_key(
+    name: AdapterName, query: Annotated[TenantQuery, Query()], caller: CallerHere
+) -> AdapterKey:
+    """Return which adapter the path and `?tenant=` name. Raises `NotFound`."""
+    return caller.key(name, query.tenant)
+
+
+Operator = Annotated[Caller, Depends(operator)]
+Adapter = Annotated[AdapterKey, Depends(adapter_key)]

@@ -1,0 +1,72 @@
+"""Which routes does the admin API have, and what are they made of? Puts it together.
+
+The gateway hands over every request below `ADMIN_PREFIX`, and those to `ADMIN_ROUTES`; `x-request-id` is the
+gateway's, on these answers as on all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
+
+from routing.admin import adapters, keys, replicas, vllm_compatible
+from routing.admin.access import Desk
+from routing.admin.errors import COMMON, install_handlers
+from routing.admin.gate import Gate
+from routing.admin.uploads import Uploads
+from routing.management import Management
+from routing.tenants import Identity
+
+ADMIN_PREFIX = "/admin/v1/"
+ADMIN_ROUTES = frozenset({vllm_compatible.LOAD_PATH, vllm_compatible.UNLOAD_PATH})
+
+_DESCRIPTION = """
+Register adapters, roll out new versions, take them back, see what is resident where, and make API keys.
+
+Send an admin key as `Authorization: Bearer <key>`. A key of role `adapters` manages its own tenant's
+adapters; for it nothing else exists. A key of role `operator` manages everything and names the tenant with
+`?tenant=...`; without that, an adapter declared in fleet.yaml is meant. Keys that call models open nothing
+here.
+
+Errors have OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`.
+"""
+
+
+def admin_app(
+    management: Management,
+    authenticate: Callable[[str], Identity | None],
+    *,
+    max_upload_bytes: int,
+    upload_folder: Path,
+    tenants: Callable[[], Collection[str]],
+    read_timeout_s: float = 30.0,
+    load_timeout_s: float = 300.0,
+) -> FastAPI:
+    """Build the admin API.
+
+    `upload_folder` is made when the first upload comes. `tenants` names the fleet's tenants. A client has
+    `read_timeout_s` for its JSON, and for each part of an upload; `POST /v1/load_lora_adapter` waits
+    `load_timeout_s` for the adapter to be ready.
+    """
+    app = FastAPI(
+        title="Tenantry admin API",
+        version="1",
+        description=_DESCRIPTION,
+        openapi_url=f"{ADMIN_PREFIX}openapi.json",
+        docs_url=None,  # both pages would load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        strict_content_type=False,  # the gate has looked; without a content type it is JSON
+        responses=COMMON,
+        dependencies=[Security(HTTPBearer(auto_error=False, description="An admin key."))],
+    )
+    uploads = Uploads(upload_folder, max_bytes=max_upload_bytes, read_timeout_s=read_timeout_s)
+    app.state.desk = Desk(management, tenants, uploads, load_timeout_s)
+    app.add_middleware(Gate, authenticate=authenticate, read_timeout_s=read_timeout_s)
+    install_handlers(app)
+    for module in (adapters, replicas, keys, vllm_compatible):
+        app.include_router(module.router)
+    return app

@@ -1,0 +1,81 @@
+"""May this request come in, and how much of it? The one layer of ASGI middleware before the routes.
+
+Callers are known before a byte of a body is read. JSON is read here, bounded in size and time, since what is
+behind reads without bounds; uploads pass unread, and their route bounds them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+
+from starlette.requests import ClientDisconnect
+
+from routing import wire
+from routing.admin.access import IDENTITY
+from routing.admin.uploads import is_upload
+from routing.asgi import JSON, App, ClientGone, Exchange, Headers, Message, Receive, Scope, Send
+from routing.catalog import KeyRole
+from routing.errors import Forbidden, InvalidKey, RequestError
+from routing.tenants import Identity
+
+MAX_JSON_BYTES = 64 * 2**10  # the largest sensible body is a URL of 4 KiB and a few numbers
+log = logging.getLogger("tenantry.admin")
+
+
+class Gate:
+    """Lets admin keys in, and answers whatever goes wrong behind it."""
+
+    def __init__(
+        self, app: App, *, authenticate: Callable[[str], Identity | None], read_timeout_s: float
+    ) -> None:
+        self._app = app
+        self._authenticate = authenticate
+        self._read_timeout_s = read_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send, Headers.of(scope))
+        try:
+            inside = {**scope, IDENTITY: self._identify(exchange)}
+            if scope["method"] == "POST" and not is_upload(scope["path"], exchange.headers.content_type):
+                receive = await self._read_json(exchange)
+            await self._app(inside, receive, send)
+        except RequestError as error:
+            await _refuse(exchange, error)
+        except (ClientGone, ClientDisconnect):
+            pass
+        except Exception:  # its text may hold anything, so that it goes to the log alone
+            log.exception("%s %s met an error", scope["method"], ascii(scope["path"]))
+            with contextlib.suppress(Exception):  # the answer may have begun already
+                await _refuse(exchange, RequestError("The gateway met an error of its own."))
+
+    def _identify(self, exchange: Exchange) -> Identity:
+        """Return who calls. Raises `InvalidKey` or `Forbidden`."""
+        key = exchange.bearer()
+        if key is None:
+            raise InvalidKey("Send an admin key as `Authorization: Bearer <key>`.")
+        identity = self._authenticate(key)
+        if identity is None:
+            raise InvalidKey("The API key is not valid.")
+        if identity.role is KeyRole.INFERENCE:
+            raise Forbidden("This key calls models; managing adapters needs a key of role `adapters`.")
+        return identity
+
+    async def _read_json(self, exchange: Exchange) -> Receive:
+        """Read the body and return a `receive` that gives it once more."""
+        exchange.require_json()
+        body = await exchange.read_body(limit_bytes=MAX_JSON_BYTES, timeout_s=self._read_timeout_s)
+        pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Message:
+            return pending.pop() if pending else await exchange.receive()
+
+        return receive
+
+
+async def _refuse(exchange: Exchange, error: RequestError) -> None:
+    await exchange.respond(error.status, [JSON, *error.headers], wire.error_body(error))

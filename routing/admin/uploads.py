@@ -1,0 +1,124 @@
+"""How does an archive come in without filling memory or disk? Streamed to a file, bounded in size and time.
+
+What is in it is looked at later, by the same checks as everything that was fetched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import BinaryIO
+
+from starlette.requests import Request
+
+from routing.asgi import Headers
+from routing.errors import BodyTimeout, BodyTooLarge, CapReached, InvalidRequest, Unavailable
+
+MEDIA_TYPES = (
+    "application/x-tar",
+    "application/gzip",
+    "application/x-gzip",
+    "application/zip",
+    "application/x-zip-compressed",
+)
+MAX_RUNNING = 2  # uploads of one tenant at once
+MAX_DURATION_S = 3600.0  # of one upload; 2 GiB at 5 Mbit/s
+_WRITE_BYTES = 2**20  # written at once, in a thread: a slow disk must not hold up other requests
+_RETRY_AFTER_S = 5.0
+
+
+def media_type(content_type: str | None) -> str:
+    """Return the media type without its parameters; JSON where none is said."""
+    return (content_type or "application/json").partition(";")[0].strip().lower()
+
+
+def is_upload(path: str, content_type: str | None) -> bool:
+    """Whether a POST to this path brings an archive."""
+    return path.endswith("/versions") and media_type(content_type) in MEDIA_TYPES
+
+
+class Uploads:
+    """Receives archives into a folder."""
+
+    def __init__(self, folder: Path, *, max_bytes: int, read_timeout_s: float) -> None:
+        """`read_timeout_s` bounds the wait for each next part."""
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._read_timeout_s = read_timeout_s
+        self._running: Counter[str | None] = Counter()  # by tenant
+
+    @contextlib.asynccontextmanager
+    async def received(self, request: Request, tenant: str | None) -> AsyncIterator[Path]:
+        """Receive a body; whoever takes the file over moves it away, or it is removed at the end.
+
+        Raises `BodyTooLarge`, `BodyTimeout`, `CapReached`, `InvalidRequest` for an empty body, `Unavailable`
+        where the disk takes no more, and `ClientDisconnect`.
+        """
+        if self._running[tenant] >= MAX_RUNNING:
+            raise CapReached(
+                f"{MAX_RUNNING} uploads of this tenant are running already.",
+                code="max_uploads",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        declared_bytes = Headers.of(request.scope).content_length
+        if declared_bytes is not None and declared_bytes > self._max_bytes:
+            raise self._too_large()
+        path = self._folder / f"incoming-{uuid.uuid4().hex}"
+        self._running[tenant] += 1
+        try:
+            await self._receive(request, path)
+            yield path
+        finally:
+            self._running[tenant] -= 1
+            path.unlink(missing_ok=True)
+
+    async def _receive(self, request: Request, path: Path) -> None:
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with path.open("xb", buffering=0) as file:
+                async with asyncio.timeout(MAX_DURATION_S):
+                    await self._copy(request, file)
+        except TimeoutError:
+            raise BodyTimeout(
+                f"Nothing of the upload came for {self._read_timeout_s:g} s, or all of it took longer than "
+                f"{MAX_DURATION_S:g} s."
+            ) from None
+        except OSError:
+            raise Unavailable(
+                "The gateway cannot store the upload now.",
+                code="storage_unavailable",
+                retry_after_s=_RETRY_AFTER_S,
+            ) from None
+
+    async def _copy(self, request: Request, file: BinaryIO) -> None:
+        stream = request.stream()
+        total_bytes, waiting = 0, bytearray()
+        while True:
+            async with asyncio.timeout(self._read_timeout_s):
+                chunk = await anext(stream, None)
+            total_bytes += len(chunk or b"")
+            if total_bytes > self._max_bytes:
+                raise self._too_large()
+            waiting += chunk or b""
+            if len(waiting) >= _WRITE_BYTES or (chunk is None and waiting):
+                await asyncio.to_thread(_write_all, file, bytes(waiting))
+                waiting.clear()
+            if chunk is None:
+                break
+        if not total_bytes:
+            raise InvalidRequest("The upload is empty; send the archive as the body.", code="empty_upload")
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(
+            f"The upload is larger than {self._max_bytes} bytes, the most this service takes."
+        )
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
