@@ -1,0 +1,202 @@
+"""How is the state database opened, brought up to date, and its failures told? SQLite or PostgreSQL.
+
+Nothing here knows what is kept. A failure of whatever kind is `StateUnavailable`, in words that show neither
+a password nor a path; the log has the rest. A pooled connection that broke is replaced by the next call.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from routing.errors import StateUnavailable
+
+RETRY_AFTER_S = 5.0
+_CONNECT_S = 5  # libpq's connect_timeout takes whole seconds
+_MIGRATION_LOCK = 7236841521  # any number, always the same; pg_advisory_xact_lock
+_MIGRATIONS = Path(__file__).parent / "migrations"
+log = logging.getLogger("tenantry.state")
+
+
+def connect(url: URL, *, wait_s: float) -> Engine:
+    """Return an engine; a lock is waited for `wait_s`. A missing SQLite file is made, for its owner alone."""
+    if url.get_backend_name() == "sqlite":
+        return _sqlite(url, wait_s)
+    return _postgresql(url, wait_s)
+
+
+def reading(engine: Engine) -> Engine:
+    """Return the engine for transactions that only read: they wait for nobody and see one moment."""
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(tenantry_reads=True)
+    return engine.execution_options(isolation_level="REPEATABLE READ")
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the tables up to date; of several processes one does it and the others wait for it.
+
+    Raises `StateUnavailable` where a newer release has been here.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    script = ScriptDirectory.from_config(config)
+    with reading(engine).connect() as connection:
+        if _is_current(connection, script):
+            return
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+            connection.execute(text("SET LOCAL statement_timeout = 0"))  # a large table takes its time
+        if not _is_current(connection, script):
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+
+@contextmanager
+def told_as_unavailable(url: URL) -> Iterator[None]:
+    """Turn failures of the database into `StateUnavailable`."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeoutError, OSError) as error:
+        _refuse(url, error)
+
+
+def _is_current(connection: Connection, script: ScriptDirectory) -> bool:
+    found = MigrationContext.configure(connection).get_current_heads()
+    known = {revision.revision for revision in script.walk_revisions()}
+    unknown = sorted(set(found) - known)
+    if unknown:
+        raise StateUnavailable(
+            f"The state database was written by a newer release (revision {unknown[0]}, this one knows "
+            f"up to {script.get_current_head()}); start that release, or restore the copy made before it."
+        )
+    return set(found) == set(script.get_heads())
+
+
+def _refuse(url: URL, error: Exception) -> NoReturn:
+    """Log a failure with where it happened; raise it without."""
+    detail = str(error.orig if isinstance(error, DBAPIError) else error).strip() or type(error).__name__
+    if url.password:
+        for spelling in (str(url.password), quote(str(url.password), safe="")):
+            detail = detail.replace(spelling, "***")
+    where = url.render_as_string(hide_password=True)
+    log.warning("the state database %s does not answer: %s", where, " ".join(detail.split()))
+    raise StateUnavailable(
+        f"The state database does not answer ({_reason(error)}); nothing was changed. Try again.",
+        retry_after_s=RETRY_AFTER_S,
+    ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Say what happened in words that anybody may read."""
+    if not isinstance(error, DBAPIError):
+        return str(error.strerror) if isinstance(error, OSError) else "no free connection"
+    if isinstance(error.orig, sqlite3.Error):
+        return str(error.orig)  # SQLite's messages name no files
+    # Connection failures name hosts and users, and have no diagnosis by the server.
+    diagnosis = getattr(error.orig, "diag", None)
+    return getattr(diagnosis, "message_primary", None) or "no connection to its server"
+
+
+# -- SQLite ------------------------------------------------------------------------------------------------
+
+
+def _sqlite(url: URL, wait_s: float) -> Engine:
+    if not url.database or url.database == ":memory:":
+        raise ValueError("the state database must be a file; in memory it would keep nothing")
+    path = Path(url.database).absolute()
+    _make_file(path)
+
+    def open_file() -> sqlite3.Connection:
+        # Never makes the file: an empty one in place of one that was lost would be taken for the truth.
+        return sqlite3.connect(
+            f"file:{quote(str(path))}?mode=rw",
+            uri=True,
+            timeout=wait_s,
+            isolation_level=None,  # BEGIN is ours, below
+            check_same_thread=False,
+        )
+
+    engine = create_engine(url, creator=open_file)
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: Any, record: Any) -> None:
+        record.info["file"] = _identity(path)
+        # WAL: readers do not wait for a writer. FULL: what was committed survives a loss of power.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "checkout")
+    def look_for_file(connection: Any, record: Any, proxy: Any) -> None:
+        if record.info["file"] != _identity(path):  # SQLite would go on writing to the deleted file
+            raise DisconnectionError
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # IMMEDIATE: two writers wait for each other here, where waiting helps, not at their first write.
+        reads = connection.get_execution_options().get("tenantry_reads")
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _make_file(path: Path) -> None:
+    """Make the file, empty, if it is not there, and let nobody else read it: it holds hashes of keys."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600))
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        with suppress(PermissionError):  # another user's, who has let us in
+            path.chmod(0o600)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tell this file from another at the same place; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+# -- PostgreSQL --------------------------------------------------------------------------------------------
+
+
+def _postgresql(url: URL, wait_s: float) -> Engine:
+    engine = create_engine(
+        url,
+        pool_size=1,
+        max_overflow=4,
+        pool_timeout=wait_s,
+        pool_pre_ping=True,  # a server that was restarted is noticed before a transaction, not in it
+        connect_args={
+            "connect_timeout": _CONNECT_S,
+            "tcp_user_timeout": int(wait_s * 1000),  # a server whose machine is gone
+            "application_name": "tenantry",
+            "prepare_threshold": None,  # works behind PgBouncer too
+        },
+    )
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        wait = f"{int(wait_s * 1000)}ms"
+        connection.exec_driver_sql(
+            f"SELECT set_config('lock_timeout', '{wait}', true), "
+            f"set_config('statement_timeout', '{wait}', true)"
+        )
+
+    return engine

@@ -1,0 +1,1 @@
+"""The changes to the state database, each applied once; released ones are never edited."""

@@ -1,0 +1,341 @@
+"""Where do adapters, versions, rollouts, keys and events outlive the gateway? One transaction for each call.
+
+Every method raises `StateUnavailable` while the database does not answer; nothing is changed then, and the
+same call works once it answers again. Which move of a version is allowed is decided in `adapters.states`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from sqlalchemy import Engine, delete, func, make_url, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, selectinload
+
+from adapters.states import VersionState, check_transition
+from routing.catalog import AdapterEntry, AdapterKey, ApiKey, KeyRole, Rollout, RolloutPlan, Version
+from routing.errors import Conflict, NotFound, StateUnavailable
+from routing.state import database
+from routing.state.tables import AdapterRow, ApiKeyRow, EventRow, VersionRow
+
+LOCK_WAIT_S = 5.0  # for another process; longer than any transaction here takes
+KEPT_EVENTS = 10_000  # some megabytes
+MAX_TEXT = 2000  # characters of a reason or an event
+_PLAN_FIELDS = frozenset(field.name for field in fields(RolloutPlan))
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to an adapter, a rollout or a key."""
+
+    id: int  # grows with time
+    at_s: float  # Unix time
+    actor: str
+    subject: str
+    text: str
+
+
+class StateStore:
+    """The state database. Safe to use from several threads, and from several processes at once."""
+
+    def __init__(self, url: str, *, lock_wait_s: float = LOCK_WAIT_S, kept_events: int = KEPT_EVENTS) -> None:
+        self._url = make_url(url)
+        self._lock_wait_s = lock_wait_s
+        self._kept_events = kept_events
+        self._engine: Engine | None = None
+
+    def __repr__(self) -> str:
+        return f"StateStore({self._url.render_as_string(hide_password=True)})"
+
+    def open(self) -> None:
+        """Connect, and bring the tables up to date. Refuses what a newer release has written."""
+        self.close()
+        with database.told_as_unavailable(self._url):
+            engine = database.connect(self._url, wait_s=self._lock_wait_s)
+            try:
+                database.migrate(engine)
+            except BaseException:
+                engine.dispose()
+                raise
+            self._engine = engine
+
+    def close(self) -> None:
+        """Give all connections back; `open` may follow."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def load(self) -> tuple[list[AdapterEntry], list[ApiKey]]:
+        """Return everything but the events, by key and by time."""
+        with self._transaction(reads=True) as session:
+            adapters = session.scalars(
+                select(AdapterRow)
+                .options(selectinload(AdapterRow.versions))
+                .order_by(AdapterRow.tenant, AdapterRow.name)
+            )
+            keys = session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.created_s, ApiKeyRow.id))
+            return [_entry(row) for row in adapters], [_api_key(row) for row in keys]
+
+    # -- adapters ------------------------------------------------------------------------------------------
+
+    def add_adapter(self, key: AdapterKey, base_model: str, *, declared: bool) -> AdapterEntry:
+        """Add an adapter without versions. Raises `Conflict` where it is there."""
+        row = AdapterRow(
+            tenant=key.tenant or "",
+            name=key.name,
+            base_model=base_model,
+            declared=declared,
+            pinned=False,
+            versions=[],
+        )
+        with self._transaction() as session:
+            session.add(row)
+            try:
+                session.flush()
+            except IntegrityError:
+                raise Conflict(f"Adapter `{key.name}` exists already.", code="adapter_exists") from None
+            return _entry(row)
+
+    def set_base_model(self, key: AdapterKey, base_model: str) -> AdapterEntry:
+        """Change the base model. Raises `Conflict` unless all versions are retired, `NotFound`."""
+        with self._transaction() as session:
+            row = _adapter(session, key)
+            _check_retired(row, "its base model can change only")
+            row.base_model = base_model
+            return _entry(row)
+
+    def set_pinned(self, key: AdapterKey, pinned: bool) -> AdapterEntry:
+        """Pin an adapter, or no longer. Raises `NotFound`."""
+        with self._transaction() as session:
+            row = _adapter(session, key)
+            row.pinned = pinned
+            return _entry(row)
+
+    def route(
+        self, key: AdapterKey, *, live: int | None, previous: int | None, rollout: Rollout | None
+    ) -> AdapterEntry:
+        """Say which versions answer. Raises `NotFound` where the adapter or one of them is not there."""
+        with self._transaction() as session:
+            row = _adapter(session, key)
+            candidate = rollout.candidate if rollout else None
+            missing = {live, previous, candidate} - {None} - {version.number for version in row.versions}
+            if missing:
+                raise NotFound(f"Adapter `{key.name}` has no version {missing.pop()}.")
+            row.live, row.previous, row.candidate = live, previous, candidate
+            row.plan = asdict(rollout.plan) if rollout else None
+            return _entry(row)
+
+    def remove(self, key: AdapterKey) -> None:
+        """Forget an adapter and its versions. Raises `Conflict` unless all are retired, `NotFound`."""
+        with self._transaction() as session:
+            row = _adapter(session, key)
+            _check_retired(row, "it can be removed only")
+            session.execute(delete(AdapterRow).where(AdapterRow.id == row.id))
+
+    # -- versions ------------------------------------------------------------------------------------------
+
+    def add_version(self, key: AdapterKey, *, source: str, sha256: str | None) -> Version:
+        """Add a registered version under the next number, once for each call. Raises `NotFound`."""
+        with self._transaction() as session:
+            adapter_id = _adapter(session, key).id  # locked, so that nobody else takes the same number
+            last = session.scalar(
+                select(func.max(VersionRow.number)).where(VersionRow.adapter_id == adapter_id)
+            )
+            row = VersionRow(
+                adapter_id=adapter_id,
+                number=(last or 0) + 1,
+                source=_storable(source, None),
+                state=VersionState.REGISTERED.value,
+                reason="",
+                sha256=sha256,
+                size_bytes=0,
+                strikes=0,
+                created_s=time.time(),
+            )
+            session.add(row)
+            session.flush()
+            return _version(key, row)
+
+    def move(
+        self,
+        version: Version,
+        to: VersionState,
+        *,
+        reason: str = "",
+        digest: str | None = None,
+        rank: int | None = None,
+        size_bytes: int | None = None,
+    ) -> Version:
+        """Move a version to another state. One that leaves quarantine begins without strikes.
+
+        Raises `IllegalTransition` where the move is not allowed, `Conflict` where the version is no longer in
+        the state that `version` says, `NotFound` where it is gone; then nothing is changed.
+        """
+        check_transition(version.state, to)
+        described = {"digest": digest, "rank": rank, "size_bytes": size_bytes}
+        values: dict[str, Any] = {name: value for name, value in described.items() if value is not None}
+        if version.state is VersionState.QUARANTINED:
+            values["strikes"] = 0
+        return self._change(version, state=to.value, reason=_storable(reason), **values)
+
+    def describe(self, version: Version, *, digest: str, rank: int, size_bytes: int) -> Version:
+        """Record what the files of a version are. Raises `Conflict` and `NotFound` as `move` does."""
+        return self._change(version, digest=digest, rank=rank, size_bytes=size_bytes)
+
+    def note(self, version: Version, reason: str, *, strike: bool = False) -> Version:
+        """Record what an attempt met, and whether an engine died of it. Raises as `describe` does."""
+        with self._transaction() as session:
+            row = _version_row(session, version)
+            row.reason = _storable(reason)
+            row.strikes += strike
+            return _version(version.adapter, row)
+
+    def _change(self, version: Version, **values: Any) -> Version:
+        with self._transaction() as session:
+            row = _version_row(session, version)
+            for name, value in values.items():
+                setattr(row, name, value)
+            return _version(version.adapter, row)
+
+    # -- keys and events -----------------------------------------------------------------------------------
+
+    def add_key(self, key: ApiKey) -> None:
+        """Add a key. Raises `Conflict` where its id or its hash is there."""
+        values = asdict(key) | {"role": key.role.value, "note": _storable(key.note)}
+        with self._transaction() as session:
+            session.add(ApiKeyRow(**values))
+            try:
+                session.flush()
+            except IntegrityError:
+                raise Conflict("This key exists already.", code="key_exists") from None
+
+    def revoke_key(self, key_id: str, now_s: float) -> ApiKey:
+        """Revoke a key; one that is revoked stays so since then. Raises `NotFound`."""
+        with self._transaction() as session:
+            row = session.get(ApiKeyRow, _storable(key_id), with_for_update=True)
+            if row is None:
+                raise NotFound("There is no such key.")
+            row.revoked_s = now_s if row.revoked_s is None else row.revoked_s
+            return _api_key(row)
+
+    def record(self, actor: str, subject: str, text: str) -> None:
+        """Keep an event; the oldest ones make room."""
+        row = EventRow(
+            at_s=time.time(), actor=_storable(actor), subject=_storable(subject), text=_storable(text)
+        )
+        with self._transaction() as session:
+            session.add(row)
+            session.flush()
+            session.execute(delete(EventRow).where(EventRow.id <= row.id - self._kept_events))
+
+    def events(self, limit: int, before: int | None = None) -> list[Event]:
+        """List events, the newest first; `before` is the id of the last one seen."""
+        wanted = select(EventRow).order_by(EventRow.id.desc()).limit(limit)
+        if before is not None:
+            wanted = wanted.where(EventRow.id < before)
+        with self._transaction(reads=True) as session:
+            rows = session.scalars(wanted)
+            return [Event(row.id, row.at_s, row.actor, row.subject, row.text) for row in rows]
+
+    @contextmanager
+    def _transaction(self, *, reads: bool = False) -> Iterator[Session]:
+        if self._engine is None:
+            raise StateUnavailable(
+                "The state database is not open yet.", retry_after_s=database.RETRY_AFTER_S
+            )
+        engine = database.reading(self._engine) if reads else self._engine
+        with database.told_as_unavailable(self._url), Session(engine) as session, session.begin():
+            yield session
+
+
+def _adapter(session: Session, key: AdapterKey) -> AdapterRow:
+    """Return the row of an adapter, locked until the transaction ends. Raises `NotFound`."""
+    wanted = select(AdapterRow).where(AdapterRow.tenant == (key.tenant or ""), AdapterRow.name == key.name)
+    row = session.scalars(wanted.with_for_update()).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no adapter `{key.name}`.")
+    return row
+
+
+def _version_row(session: Session, version: Version) -> VersionRow:
+    """Return the row of a version, locked until the transaction ends.
+
+    Raises `Conflict` where it is no longer in the state that its value says, `NotFound` where it is gone.
+    """
+    row = session.get(VersionRow, version.id, with_for_update=True)
+    if row is None:
+        raise NotFound(f"Adapter `{version.adapter.name}` has no version {version.number}.")
+    if row.state != version.state:
+        raise Conflict(
+            f"Version {version.number} of `{version.adapter.name}` is {row.state} by now, not "
+            f"{version.state}; look again.",
+            code="version_changed",
+        )
+    return row
+
+
+def _check_retired(row: AdapterRow, what: str) -> None:
+    for version in row.versions:
+        if version.state != VersionState.RETIRED:
+            raise Conflict(
+                f"Version {version.number} of `{row.name}` is {version.state}; {what} once all are retired.",
+                code="adapter_in_use",
+            )
+
+
+def _entry(row: AdapterRow) -> AdapterEntry:
+    key = AdapterKey(row.tenant or None, row.name)
+    rollout = None
+    if row.candidate is not None:
+        plan = {name: value for name, value in (row.plan or {}).items() if name in _PLAN_FIELDS}
+        rollout = Rollout(row.candidate, RolloutPlan(**plan))
+    return AdapterEntry(
+        key=key,
+        base_model=row.base_model,
+        declared=row.declared,
+        pinned=row.pinned,
+        live=row.live,
+        previous=row.previous,
+        rollout=rollout,
+        versions=tuple(_version(key, version) for version in row.versions),
+    )
+
+
+def _version(key: AdapterKey, row: VersionRow) -> Version:
+    return Version(
+        id=row.id,
+        adapter=key,
+        number=row.number,
+        source=row.source,
+        state=VersionState(row.state),
+        reason=row.reason,
+        sha256=row.sha256,
+        digest=row.digest,
+        rank=row.rank,
+        size_bytes=row.size_bytes,
+        strikes=row.strikes,
+        created_s=row.created_s,
+    )
+
+
+def _api_key(row: ApiKeyRow) -> ApiKey:
+    return ApiKey(
+        id=row.id,
+        prefix=row.prefix,
+        sha256=row.sha256,
+        role=KeyRole(row.role),
+        tenant=row.tenant,
+        note=row.note,
+        created_s=row.created_s,
+        expires_s=row.expires_s,
+        revoked_s=row.revoked_s,
+    )
+
+
+def _storable(text: str, limit: int | None = MAX_TEXT) -> str:
+    """Make text that every database takes: no NUL, no lone surrogates, at most so many characters."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()[:limit]

@@ -1,0 +1,97 @@
+"""Which tables does the state database have? Their history is in `migrations`, which must lead to the same.
+
+The key of an adapter that belongs to no tenant has the tenant '': NULLs would not be unique.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Integer, MetaData, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+# SQLite numbers rows by itself in columns of type INTEGER only; AUTOINCREMENT, so that no number comes twice.
+RowId = BigInteger().with_variant(Integer, "sqlite")
+_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Table(DeclarativeBase):
+    """A table of the state database."""
+
+    metadata = MetaData(naming_convention=_NAMES)
+    type_annotation_map = {str: Text, float: Double, dict[str, Any]: JSON}  # noqa: RUF012 - SQLAlchemy's
+
+
+class AdapterRow(Table):
+    """An adapter and the alias that says which versions answer."""
+
+    __tablename__ = "adapters"
+    __table_args__ = (UniqueConstraint("tenant", "name"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    tenant: Mapped[str]
+    name: Mapped[str]
+    base_model: Mapped[str]
+    declared: Mapped[bool]
+    pinned: Mapped[bool]
+    live: Mapped[int | None]
+    previous: Mapped[int | None]
+    candidate: Mapped[int | None]  # of a rollout
+    plan: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # of that rollout
+
+    versions: Mapped[list[VersionRow]] = relationship(order_by="VersionRow.number", passive_deletes=True)
+
+
+class VersionRow(Table):
+    """One version of an adapter."""
+
+    __tablename__ = "versions"
+    __table_args__ = (UniqueConstraint("adapter_id", "number"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    adapter_id: Mapped[int] = mapped_column(RowId, ForeignKey("adapters.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    source: Mapped[str]
+    state: Mapped[str]
+    reason: Mapped[str]
+    sha256: Mapped[str | None]
+    digest: Mapped[str | None]
+    rank: Mapped[int | None]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    strikes: Mapped[int]
+    created_s: Mapped[float]
+
+
+class ApiKeyRow(Table):
+    """An API key made at run time, as its hash."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (UniqueConstraint("sha256"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    prefix: Mapped[str]
+    sha256: Mapped[str]
+    role: Mapped[str]
+    tenant: Mapped[str | None]
+    note: Mapped[str]
+    created_s: Mapped[float]
+    expires_s: Mapped[float | None]
+    revoked_s: Mapped[float | None]
+
+
+class EventRow(Table):
+    """What happened."""
+
+    __tablename__ = "events"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    at_s: Mapped[float]
+    actor: Mapped[str]
+    subject: Mapped[str]
+    text: Mapped[str]
