@@ -29,7 +29,7 @@ Sha256 = Annotated[
     ),
 ]
 BaseModelName = Annotated[
-    Name,
+    Name | None,
     Field(
         description="Base model it was trained on; may be left out where the tenant has only one.",
         examples=["llama-3-8b"],
@@ -102,7 +102,7 @@ class NewVersionBody(Body):
     )
 
     source: AdapterSource
-    base_model: BaseModelName | None = None
+    base_model: BaseModelName = None
     sha256: Sha256 | None = None
     rollout: RolloutSpec | None = None
 
@@ -203,5 +203,5 @@ class ListQuery(TenantQuery):
 class UploadQuery(TenantQuery, _Plan):
     """What goes with an upload; a rollout begins where any of its parameters is given."""
 
-    base_model: BaseModelName | None = None
+    base_model: BaseModelName = None
     sha256: Sha256 | None = None

@@ -74,7 +74,8 @@ class Uploads:
             yield path
         finally:
             self._running[tenant] -= 1
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # taken over, never made, or the disk is gone
+                path.unlink()
 
     async def _receive(self, request: Request, path: Path) -> None:
         try:

@@ -1,0 +1,248 @@
+"""A management without database, store or engines, and the admin API in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from adapters.residency import Fault, FaultKind, Residency
+from adapters.states import VersionState
+from routing.admin import admin_app
+from routing.admin.uploads import Uploads
+from routing.catalog import AdapterEntry, AdapterKey, ApiKey, KeyRole, Rollout, RolloutPlan, Version
+from routing.errors import Conflict, NotFound, StateUnavailable
+from routing.management import NewVersion, ReplicaReport, VersionProgress
+from routing.tenants import Identity
+
+DIGEST = "ab" * 32
+READY, QUARANTINED = VersionState.READY, VersionState.QUARANTINED
+IDENTITIES = {
+    "operator-key": Identity(KeyRole.OPERATOR, None),
+    "acme-key": Identity(KeyRole.ADAPTERS, "acme"),
+    "globex-key": Identity(KeyRole.ADAPTERS, "globex"),
+    "calls-key": Identity(KeyRole.INFERENCE, "acme"),
+}
+
+
+class FakeManagement:
+    """Does at once, in memory, what the real one does over time; knows one base model."""
+
+    def __init__(self) -> None:
+        self.entries: dict[AdapterKey, AdapterEntry] = {}
+        self.made_keys: list[ApiKey] = []
+        self.calls: list[tuple[Any, ...]] = []
+        self.uploads: list[bytes] = []
+        self.steps: deque[tuple[VersionState, str]] = (
+            deque()
+        )  # of the newest version, one each time it is seen
+        self.gone = False  # the database
+        self.fetching: VersionProgress | None = None
+        self.held = asyncio.Event()  # `add` waits for it
+        self.held.set()
+        self.asked = asyncio.Event()  # `add` was called
+        self.reports: list[ReplicaReport] = []
+
+    def put(
+        self, name: str, tenant: str | None = "acme", *states: VersionState, **changes: Any
+    ) -> AdapterKey:
+        """Have an adapter with versions in these states; the first one is live."""
+        key = AdapterKey(tenant, name)
+        versions = tuple(
+            Version(i, key, i, "hf://org/x", state, digest=DIGEST)
+            for i, state in enumerate(states or (READY,), start=1)
+        )
+        settings = {"live": 1, "versions": versions, "declared": tenant is None, **changes}
+        self.entries[key] = AdapterEntry(key, "base", **settings)
+        return key
+
+    def adapters(self) -> Sequence[AdapterEntry]:
+        return list(self.entries.values())
+
+    def adapter(self, key: AdapterKey) -> AdapterEntry:
+        entry = self.entries.get(key)
+        if entry is None:
+            raise NotFound(f"There is no adapter `{key.name}`.", code="adapter_not_found")
+        if self.steps:
+            state, reason = self.steps.popleft()
+            newest = replace(entry.versions[-1], state=state, reason=reason)
+            live = newest.number if state is READY and entry.live is None else entry.live
+            entry = replace(entry, versions=(*entry.versions[:-1], newest), live=live)
+            self.entries[key] = entry
+        return entry
+
+    def progress(self, version: Version) -> VersionProgress | None:
+        return self.fetching
+
+    async def add(self, key: AdapterKey, base_model: str | None, new: NewVersion) -> Version:
+        self._note("add", key, base_model, new)
+        self.asked.set()
+        await self.held.wait()
+        if new.upload is not None:
+            self.uploads.append(new.upload.read_bytes())
+            new.upload.unlink()
+        entry = self.entries.get(key) or AdapterEntry(key, base_model or "base", declared=False)
+        number = len(entry.versions) + 1
+        source = new.source or "upload:0123"
+        version = Version(number, key, number, source, VersionState.REGISTERED, sha256=new.sha256)
+        self.entries[key] = replace(entry, versions=(*entry.versions, version))
+        return version
+
+    async def promote(self, key: AdapterKey, number: int | None) -> AdapterEntry:
+        self._note("promote", key, number)
+        return self._change(key, live=number or 1, rollout=None)
+
+    async def rollback(self, key: AdapterKey) -> AdapterEntry:
+        self._note("rollback", key)
+        if self.adapter(key).previous is None:
+            raise Conflict("There is no version to go back to.", code="no_previous_version")
+        return self._change(key, live=self.adapter(key).previous)
+
+    async def rollout(self, key: AdapterKey, number: int, plan: RolloutPlan) -> AdapterEntry:
+        self._note("rollout", key, number, plan)
+        return self._change(key, rollout=Rollout(number, plan))
+
+    async def pin(self, key: AdapterKey, pinned: bool) -> AdapterEntry:
+        self._note("pin", key, pinned)
+        return self._change(key, pinned=pinned)
+
+    async def verify(self, key: AdapterKey, number: int) -> Version:
+        self._note("verify", key, number)
+        version = self.adapter(key).version(number)
+        if version is None:
+            raise NotFound(f"`{key.name}` has no version {number}.", code="version_not_found")
+        return replace(version, state=VersionState.REGISTERED)
+
+    async def retire(self, key: AdapterKey, number: int | None) -> AdapterEntry:
+        self._note("retire", key, number)
+        versions = tuple(
+            replace(v, state=VersionState.RETIRED) if number in (None, v.number) else v
+            for v in self.adapter(key).versions
+        )
+        return self._change(key, versions=versions, live=None if number is None else self.adapter(key).live)
+
+    def replicas(self) -> Sequence[ReplicaReport]:
+        return self.reports
+
+    def keys(self) -> Sequence[ApiKey]:
+        return self.made_keys
+
+    async def create_key(
+        self, role: KeyRole, tenant: str | None, *, note: str, expires_s: float | None
+    ) -> tuple[str, ApiKey]:
+        self._note("create_key", role, tenant)
+        key = ApiKey("id1", "tnt_secret-", "5" * 64, role, tenant, note, created_s=1.0, expires_s=expires_s)
+        self.made_keys.append(key)
+        return "tnt_secret-key", key
+
+    async def revoke_key(self, key_id: str) -> ApiKey:
+        self._note("revoke_key", key_id)
+        for key in self.made_keys:
+            if key.id == key_id:
+                return replace(key, revoked_s=2.0)
+        raise NotFound("There is no such key.", code="key_not_found")
+
+    def _note(self, *call: Any) -> None:
+        if self.gone:
+            raise StateUnavailable("The state database does not answer.", retry_after_s=5.0)
+        self.calls.append(call)
+
+    def _change(self, key: AdapterKey, **changes: Any) -> AdapterEntry:
+        self.entries[key] = replace(self.adapter(key), **changes)
+        return self.entries[key]
+
+
+def report(name: str = "shared-0", **residency: Any) -> ReplicaReport:
+    """A replica that holds version 1 of acme's adapter `support` in a slot."""
+    held = Residency(
+        "w",
+        1,
+        7,
+        slots=("acme/support@" + DIGEST[:16],),
+        host=("acme/support@" + DIGEST[:16], "globex/other@0123"),
+        faults=(("globex/other@0123", Fault(FaultKind.LOAD, 2, "/srv/state/adapters/01/0123/x: broken")),),
+    )
+    return ReplicaReport(
+        name, "shared", "base", True, 4, 3, {"acme/support@" + DIGEST[:16]: 3}, replace(held, **residency)
+    )
+
+
+@dataclass
+class Desk:
+    """The admin API, and whatever is behind it."""
+
+    app: FastAPI
+    management: FakeManagement
+    folder: Path
+
+    async def ask(
+        self, method: str, path: str, payload: Any = None, *, key: str | None = "acme-key", **options: Any
+    ) -> httpx.Response:
+        """Send one request; JSON if there is a payload."""
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        headers |= options.pop("headers", {})
+        if payload is not None:
+            options["json"] = payload
+        transport = httpx.ASGITransport(self.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            return await client.request(method, path, headers=headers, **options)
+
+    async def upload(
+        self,
+        body: bytes | AsyncIterator[bytes],
+        path: str = "/admin/v1/adapters/support/versions",
+        **options: Any,
+    ) -> httpx.Response:
+        """Send an archive."""
+        headers = {"content-type": "application/x-tar"} | options.pop("headers", {})
+        return await self.ask("POST", path, headers=headers, content=body, **options)
+
+    @property
+    def left_over(self) -> list[Path]:
+        """Files that lie in the upload folder."""
+        return list(self.folder.glob("**/*")) if self.folder.exists() else []
+
+
+def desk(
+    folder: Path, *, max_upload_bytes: int = 1000, read_timeout_s: float = 5.0, load_timeout_s: float = 5.0
+) -> Desk:
+    """An admin API for the tenants acme and globex."""
+    management = FakeManagement()
+    app = _app(read_timeout_s)
+    uploads = Uploads(folder / "uploads", max_bytes=max_upload_bytes, read_timeout_s=read_timeout_s)
+    app.state.desk = replace(
+        app.state.desk,
+        management=management,
+        uploads=uploads,
+        load_timeout_s=load_timeout_s,
+        registering=set(),
+    )
+    return Desk(app, management, folder / "uploads")
+
+
+@functools.cache  # building the routes takes longer than any of the tests
+def _app(read_timeout_s: float) -> FastAPI:
+    return admin_app(
+        FakeManagement(),
+        IDENTITIES.get,
+        max_upload_bytes=1,
+        upload_folder=Path("replaced"),
+        tenants=lambda: {"acme", "globex"},
+        read_timeout_s=read_timeout_s,
+    )
+
+
+def error_of(answer: httpx.Response) -> dict[str, Any]:
+    """The error object of an answer, which must have OpenAI's shape and nothing beside it."""
+    body = answer.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    error: dict[str, Any] = body["error"]
+    return error

@@ -1,0 +1,207 @@
+"""Who gets in, how much of a body is read, and how errors look whatever their reason."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from routing.admin.gate import MAX_JSON_BYTES
+from tests.unit.routing.admin import fakes
+from tests.unit.routing.admin.fakes import Desk, error_of
+
+ADAPTERS = "/admin/v1/adapters"
+ROUTES = [
+    ("GET", ADAPTERS),
+    ("POST", ADAPTERS),
+    ("GET", f"{ADAPTERS}/support"),
+    ("DELETE", f"{ADAPTERS}/support"),
+    ("POST", f"{ADAPTERS}/support/versions"),
+    ("GET", f"{ADAPTERS}/support/versions/1"),
+    ("DELETE", f"{ADAPTERS}/support/versions/1"),
+    ("POST", f"{ADAPTERS}/support/versions/1/verify"),
+    ("POST", f"{ADAPTERS}/support/promote"),
+    ("POST", f"{ADAPTERS}/support/rollback"),
+    ("POST", f"{ADAPTERS}/support/rollout"),
+    ("POST", f"{ADAPTERS}/support/pin"),
+    ("DELETE", f"{ADAPTERS}/support/pin"),
+    ("GET", "/admin/v1/replicas"),
+    ("GET", "/admin/v1/keys"),
+    ("POST", "/admin/v1/keys"),
+    ("DELETE", "/admin/v1/keys/id1"),
+    ("GET", "/admin/v1/openapi.json"),
+    ("POST", "/v1/load_lora_adapter"),
+    ("POST", "/v1/unload_lora_adapter"),
+    ("GET", "/admin/v1/nothing"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize(
+    ("key", "status", "code"),
+    [(None, 401, "invalid_api_key"), ("made-up", 401, "invalid_api_key"), ("calls-key", 403, "forbidden")],
+)
+async def test_only_admin_keys_get_in(
+    desk: Desk, method: str, path: str, key: str | None, status: int, code: str
+) -> None:
+    answer = await desk.ask(method, path, key=key)
+    assert answer.status_code == status
+    assert error_of(answer)["code"] == code
+    assert desk.management.calls == []
+    if status == 401:
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_two_keys_are_refused(desk: Desk) -> None:
+    headers = [("authorization", "Bearer acme-key"), ("authorization", "Bearer operator-key")]
+    sent = await raw(desk, "GET", ADAPTERS, headers=headers)
+    assert sent[0]["status"] == 400
+    assert b"ambiguous_api_key" in sent[1]["body"]
+
+
+async def test_a_stranger_s_body_is_not_read(desk: Desk) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    answer = await desk.upload(body(), key="made-up")
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/admin/v1/nothing", 404, "unknown_url"),
+        ("GET", f"{ADAPTERS}/", 404, "unknown_url"),
+        ("GET", f"{ADAPTERS}/a%2Fb", 404, "unknown_url"),
+        ("GET", f"{ADAPTERS}/support/versions/../../../keys/x/y", 404, "unknown_url"),
+        ("GET", "/admin/v1/docs", 404, "unknown_url"),
+        ("PUT", ADAPTERS, 405, "method_not_allowed"),
+        ("PATCH", f"{ADAPTERS}/support", 405, "method_not_allowed"),
+    ],
+)
+async def test_what_is_no_route_says_so(desk: Desk, method: str, path: str, status: int, code: str) -> None:
+    answer = await desk.ask(method, path)
+    assert answer.status_code == status
+    assert error_of(answer)["code"] == code
+    assert "location" not in answer.headers
+
+
+async def test_a_wrong_method_names_the_right_ones(desk: Desk) -> None:
+    answer = await desk.ask("PUT", "/admin/v1/replicas", key="operator-key")
+    assert answer.headers["allow"] == "GET"
+
+
+@pytest.mark.parametrize("path", [ADAPTERS, f"{ADAPTERS}/support/versions", "/v1/load_lora_adapter"])
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"{", "invalid_json"),
+        (b"\xff\xfe", "invalid_json"),
+        (b"[" * 50_000, "invalid_json"),
+        (b"[]", "invalid_type"),
+        (b"null", None),
+        (b"", None),
+    ],
+)
+async def test_a_body_that_is_no_json_object_is_a_400(
+    desk: Desk, path: str, body: bytes, code: str | None
+) -> None:
+    answer = await desk.ask("POST", path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert code in (None, error_of(answer)["code"])
+    assert desk.management.calls == []
+
+
+@pytest.mark.parametrize("path", [ADAPTERS, f"{ADAPTERS}/support/versions", f"{ADAPTERS}/support/promote"])
+async def test_json_has_a_largest_size(desk: Desk, path: str) -> None:
+    answer = await desk.ask("POST", path, {"source": "x" * MAX_JSON_BYTES})
+    assert answer.status_code == 413
+    assert error_of(answer)["code"] == "body_too_large"
+
+
+async def test_json_of_unknown_length_has_a_largest_size_too(desk: Desk) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        while True:
+            yield b" " * 4096
+
+    answer = await desk.ask("POST", ADAPTERS, content=body())
+    assert answer.status_code == 413
+
+
+async def test_json_that_does_not_arrive_is_a_408(tmp_path: Path) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    answer = await fakes.desk(tmp_path, read_timeout_s=0.02).ask("POST", ADAPTERS, content=body())
+    assert answer.status_code == 408
+    assert error_of(answer)["code"] == "body_timeout"
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        (ADAPTERS, "application/zip"),
+        (f"{ADAPTERS}/support/promote", "application/x-tar"),
+        (f"{ADAPTERS}/support/versions", "multipart/form-data; boundary=x"),
+        (f"{ADAPTERS}/support/versions", "text/plain"),
+        ("/v1/load_lora_adapter", "application/x-www-form-urlencoded"),
+    ],
+)
+async def test_other_kinds_of_bodies_are_a_415(desk: Desk, path: str, content_type: str) -> None:
+    answer = await desk.ask("POST", path, content=b"x", headers={"content-type": content_type})
+    assert answer.status_code == 415
+    assert error_of(answer)["code"] == "unsupported_media_type"
+
+
+async def test_a_client_that_leaves_while_it_sends_json_gets_no_answer(desk: Desk) -> None:
+    messages = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    assert await raw(desk, "POST", ADAPTERS, messages=messages) == []
+
+
+async def test_an_unexpected_error_shows_nothing_of_itself(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("cannot open /srv/secret/state.db")
+
+    monkeypatch.setattr(desk.management, "adapters", broken)
+    with caplog.at_level(logging.ERROR, "tenantry.admin"):
+        answer = await desk.ask("GET", ADAPTERS)
+    assert answer.status_code == 500
+    assert error_of(answer)["code"] == "internal_error"
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+    assert "/srv/secret/state.db" in caplog.text
+
+
+async def raw(
+    desk: Desk, method: str, path: str, *, headers: Any = None, messages: Any = None
+) -> list[dict[str, Any]]:
+    """One ASGI exchange, message by message."""
+    waiting = list(messages or [{"type": "http.request", "body": b"", "more_body": False}])
+    sent: list[dict[str, Any]] = []
+    headers = headers or [("authorization", "Bearer acme-key")]
+
+    async def receive() -> dict[str, Any]:
+        return waiting.pop(0) if waiting else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(dict(message))
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers],
+    }
+    await desk.app(scope, receive, send)
+    return sent

@@ -1,0 +1,121 @@
+"""Keys and replicas: operators only, and no answer holds a key or its hash but the one that makes it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from routing.catalog import ApiKey, KeyRole
+from tests.unit.routing.admin.fakes import Desk, error_of, report
+
+KEYS = "/admin/v1/keys"
+REPLICAS = "/admin/v1/replicas"
+OPERATOR: dict[str, Any] = {"key": "operator-key"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", KEYS, None),
+        ("POST", KEYS, {"role": "adapters", "tenant": "acme"}),
+        ("POST", KEYS, {"role": "operator"}),
+        ("DELETE", f"{KEYS}/id1", None),
+        ("GET", REPLICAS, None),
+    ],
+)
+async def test_a_tenant_s_key_is_not_enough(desk: Desk, method: str, path: str, body: Any) -> None:
+    answer = await desk.ask(method, path, body)
+    assert answer.status_code == 403
+    assert error_of(answer)["code"] == "forbidden"
+    assert desk.management.calls == []
+
+
+async def test_a_key_is_shown_once(desk: Desk) -> None:
+    made = await desk.ask("POST", KEYS, {"role": "inference", "tenant": "acme", "note": "CI"}, **OPERATOR)
+    assert made.status_code == 201
+    assert made.json()["key"] == "tnt_secret-key"
+    listed = await desk.ask("GET", KEYS, **OPERATOR)
+    assert listed.json()["data"][0]["prefix"] == "tnt_secret-"
+    revoked = await desk.ask("DELETE", f"{KEYS}/id1", **OPERATOR)
+    assert revoked.json()["revoked_at"] == 2
+    for answer in (made, listed, revoked):
+        assert "5" * 64 not in answer.text
+        assert "sha256" not in answer.text
+    assert "tnt_secret-key" not in listed.text + revoked.text
+
+
+async def test_a_key_s_time_is_counted_from_now(desk: Desk) -> None:
+    body = {"role": "operator", "expires_in_s": 3600}
+    answer = await desk.ask("POST", KEYS, body, **OPERATOR)
+    assert abs(answer.json()["expires_at"] - time.time() - 3600) < 60
+
+
+async def test_keys_can_be_listed_by_tenant(desk: Desk) -> None:
+    desk.management.made_keys = [
+        ApiKey(str(number), "tnt_", "5" * 64, KeyRole.ADAPTERS, tenant)
+        for number, tenant in enumerate(("acme", "globex"))
+    ]
+    answer = await desk.ask("GET", f"{KEYS}?tenant=globex", **OPERATOR)
+    assert [key["tenant"] for key in answer.json()["data"]] == ["globex"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({}, 400, "role"),
+        ({"role": "root"}, 400, "role"),
+        ({"role": "operator", "tenant": "acme"}, 400, None),
+        ({"role": "adapters"}, 400, None),
+        ({"role": "adapters", "tenant": "nobody"}, 404, "tenant"),
+        ({"role": "adapters", "tenant": "../x"}, 400, "tenant"),
+        ({"role": "operator", "note": "x" * 201}, 400, "note"),
+        ({"role": "operator", "note": "\x1b[31m"}, 400, None),
+        ({"role": "operator", "expires_in_s": 0}, 400, "expires_in_s"),
+        ({"role": "operator", "expires_in_s": -1}, 400, "expires_in_s"),
+        ({"role": "operator", "expires_in_s": "never"}, 400, "expires_in_s"),
+        ({"role": "operator", "key": "of my own"}, 400, "key"),
+    ],
+)
+async def test_a_bad_key_is_not_made(desk: Desk, body: Any, status: int, param: str | None) -> None:
+    answer = await desk.ask("POST", KEYS, body, **OPERATOR)
+    assert answer.status_code == status
+    assert error_of(answer)["param"] == param
+    assert desk.management.calls == []
+
+
+@pytest.mark.parametrize(("key_id", "status"), [("nothing", 404), ("a.b", 400), ("x" * 65, 400)])
+async def test_a_key_that_is_not_there_cannot_be_revoked(desk: Desk, key_id: str, status: int) -> None:
+    assert (await desk.ask("DELETE", f"{KEYS}/{key_id}", **OPERATOR)).status_code == status
+
+
+async def test_keys_need_the_database(desk: Desk) -> None:
+    desk.management.gone = True
+    for method, path, body in (("POST", KEYS, {"role": "operator"}), ("DELETE", f"{KEYS}/id1", None)):
+        assert (await desk.ask(method, path, body, **OPERATOR)).status_code == 503
+
+
+async def test_replicas_show_what_they_hold_and_no_folder(desk: Desk) -> None:
+    desk.management.reports = [report()]
+    answer = await desk.ask("GET", REPLICAS, **OPERATOR)
+    replica = answer.json()["data"][0]
+    assert replica["answered"]
+    assert len(replica["in_slots"]) == 1
+    assert len(replica["in_host"]) == 2
+    assert replica["faults"][0] == {
+        "adapter": "globex/other@0123",
+        "kind": "load",
+        "count": 2,
+        "reason": "x: broken",
+    }
+    assert "/srv" not in answer.text
+
+
+async def test_a_replica_that_has_not_answered_says_so(desk: Desk) -> None:
+    silent = report()
+    object.__setattr__(silent, "residency", None)
+    desk.management.reports = [silent]
+    replica = (await desk.ask("GET", REPLICAS, **OPERATOR)).json()["data"][0]
+    assert not replica["answered"]
+    assert replica["in_slots"] == []
