@@ -136,15 +136,23 @@ def _sqlite(url: URL, wait_s: float) -> Engine:
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, record: Any) -> None:
-        record.info["file"] = _identity(path)
+        record.info["files"] = _identities(path)[:1]
         # WAL: readers do not wait for a writer. FULL: what was committed survives a loss of power.
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}").close()
+        connection.execute("SELECT 1 FROM sqlite_master").close()  # the first read makes the journals
+        record.info["files"] += _identities(path)[1:]
 
     @event.listens_for(engine, "checkout")
     def look_for_file(connection: Any, record: Any, proxy: Any) -> None:
-        if record.info["file"] != _identity(path):  # SQLite would go on writing to the deleted file
-            raise DisconnectionError
+        files, now = record.info["files"], _identities(path)
+        if files[0] == now[0]:
+            return
+        # SQLite would go on writing to the lost file, or replay its journal into the one in its place.
+        for journal, before, after in zip(_journals(path), files[1:], now[1:], strict=True):
+            if before == after:
+                journal.unlink(missing_ok=True)
+        raise DisconnectionError
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -162,6 +170,15 @@ def _make_file(path: Path) -> None:
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         with suppress(PermissionError):  # another user's, who has let us in
             path.chmod(0o600)
+
+
+def _journals(path: Path) -> list[Path]:
+    return [path.with_name(f"{path.name}-{kind}") for kind in ("wal", "shm")]
+
+
+def _identities(path: Path) -> list[tuple[int, int] | None]:
+    """Tell the file and its journals from others at the same place."""
+    return [_identity(file) for file in (path, *_journals(path))]
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -121,12 +121,7 @@ class StateStore:
         """Say which versions answer. Raises `NotFound` where the adapter or one of them is not there."""
         with self._transaction() as session:
             row = _adapter(session, key)
-            candidate = rollout.candidate if rollout else None
-            missing = {live, previous, candidate} - {None} - {version.number for version in row.versions}
-            if missing:
-                raise NotFound(f"Adapter `{key.name}` has no version {missing.pop()}.")
-            row.live, row.previous, row.candidate = live, previous, candidate
-            row.plan = asdict(rollout.plan) if rollout else None
+            _route(row, live, previous, rollout)
             return _entry(row)
 
     def remove(self, key: AdapterKey) -> None:
@@ -181,6 +176,20 @@ class StateStore:
         if version.state is VersionState.QUARANTINED:
             values["strikes"] = 0
         return self._change(version, state=to.value, reason=_storable(reason), **values)
+
+    def make_ready(
+        self, version: Version, *, live: int | None, previous: int | None, rollout: Rollout | None
+    ) -> AdapterEntry:
+        """Move a version to `ready` and say which versions answer, both or neither. Raises as `move` does."""
+        check_transition(version.state, VersionState.READY)
+        with self._transaction() as session:
+            adapter = _adapter(session, version.adapter)
+            row = _version_row(session, version)
+            row.state, row.reason = VersionState.READY.value, ""
+            _route(adapter, live, previous, rollout)
+            session.flush()
+            session.expire(adapter, ["versions"])
+            return _entry(adapter)
 
     def describe(self, version: Version, *, digest: str, rank: int, size_bytes: int) -> Version:
         """Record what the files of a version are. Raises `Conflict` and `NotFound` as `move` does."""
@@ -276,6 +285,15 @@ def _version_row(session: Session, version: Version) -> VersionRow:
             code="version_changed",
         )
     return row
+
+
+def _route(row: AdapterRow, live: int | None, previous: int | None, rollout: Rollout | None) -> None:
+    candidate = rollout.candidate if rollout else None
+    missing = {live, previous, candidate} - {None} - {version.number for version in row.versions}
+    if missing:
+        raise NotFound(f"Adapter `{row.name}` has no version {missing.pop()}.")
+    row.live, row.previous, row.candidate = live, previous, candidate
+    row.plan = asdict(rollout.plan) if rollout else None
 
 
 def _check_retired(row: AdapterRow, what: str) -> None:
