@@ -1,0 +1,329 @@
+"""Which two files does an archive hold, and is it safe to take them out? Writes nothing else, nowhere else.
+
+Members are read one by one and only the served files are written, under names that are ours, so no name in
+the archive ever becomes a path. Sizes are counted as bytes come; what a header says only helps to refuse
+earlier.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Protocol, cast
+
+from adapters.checkpoint import SERVED_FILES
+from adapters.errors import AdapterError, ChecksumMismatch
+from adapters.sources.files import CHUNK_BYTES, begin, finish, part_of, sha256_of, size_text, writing
+
+MAX_ENTRIES = 10_000  # as many as an adapter's folder may hold
+
+_PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
+_ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z"})
+_ENCRYPTED = 0x1  # zip's general purpose flag 0, APPNOTE 4.4.4
+_MAX_DIRECTORY_BYTES = 4 * 2**20  # of a zip; MAX_ENTRIES entries take about 1 MiB
+_MAX_EXTENDED_BYTES = 2**14  # of one tar header beyond 512 bytes; tarfile's parser is quadratic in it
+_MAX_ALL_EXTENDED_BYTES = 2**20
+_MANY_DIGITS = re.compile(rb"[0-9]{40}")  # no number in a header is that long; see CVE-2024-6232
+_DAMAGED = "the archive is damaged or cut short; pack and send it again"
+_DAMAGES = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ValueError,
+    RuntimeError,  # zipfile's for a flag it does not know, and RecursionError for headers of headers
+)
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def unpack(archive: Path, into: Path, *, max_bytes: int, sha256: str | None = None) -> None:
+    """Bring the two served files of a tar, tar.gz or zip into a folder, which then holds nothing else.
+
+    They lie in the archive's root or in one folder of it. `max_bytes` bounds the archive and all that it
+    unpacks to, `sha256` is the archive's own. After an error neither file is there. Raises `AdapterError`,
+    `ChecksumMismatch` and `StoreFull`.
+    """
+    if archive.stat().st_size > max_bytes:
+        raise AdapterError(
+            f"the archive is larger than {size_text(max_bytes)}; pack the two served files alone"
+        )
+    if sha256 is not None and sha256_of(archive) != sha256.lower():
+        raise ChecksumMismatch(
+            "the archive's sha256 is not the one promised; send the right one, or correct it"
+        )
+    begin(into, keep={archive})
+    taking = _Taking(into, max_bytes)
+    try:
+        with archive.open("rb") as file, _damage_named():
+            _reader_of(file)(file, taking)
+        taking.finish()
+    except BaseException:
+        taking.undo()
+        raise
+
+
+@dataclass
+class _Taking:
+    """The served files of one archive, on their way out of it."""
+
+    into: Path
+    max_bytes: int
+    folder: tuple[str, ...] | None = None  # inside the archive; the one that holds the files
+    taken: list[str] = field(default_factory=list)
+    entries: int = 0
+    seen_bytes: int = 0
+
+    def check(self, name: str) -> tuple[str, ...]:
+        """Check the name of a member, and that there are not too many. Returns the name's parts."""
+        self.entries += 1
+        if self.entries > MAX_ENTRIES:
+            raise AdapterError(f"the archive holds more than {MAX_ENTRIES} entries; pack the two files alone")
+        if name.startswith(("/", "\\")) or name[1:2] == ":":
+            raise AdapterError(
+                f"the archive holds the absolute path {_short(name)}; pack it with relative paths"
+            )
+        parts = tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+        if ".." in parts:
+            raise AdapterError(
+                f"the archive holds the path {_short(name)}, which leaves it; pack it without `..`"
+            )
+        return parts
+
+    def served(self, name: str) -> str | None:
+        """Check a file of the archive; returns which served file it is, if it is one."""
+        parts = self.check(name)
+        _check_kind(name, os.path.splitext(parts[-1])[1].lower() if parts else "")
+        if not parts or parts[-1] not in SERVED_FILES:
+            return None
+        if self.folder not in (None, parts[:-1]):
+            raise AdapterError("the archive holds several adapters; pack the folder of one")
+        if parts[-1] in self.taken:
+            raise AdapterError(f"the archive holds {_short(name)} twice; pack it again")
+        self.folder = parts[:-1]
+        self.taken.append(parts[-1])
+        return parts[-1]
+
+    def count(self, size: int) -> None:
+        """Count bytes that come out of the archive."""
+        self.seen_bytes += size
+        if self.seen_bytes > self.max_bytes:
+            raise AdapterError(
+                f"the archive unpacks to more than {size_text(self.max_bytes)}; "
+                "pack the two served files alone"
+            )
+
+    def write(self, name: str, member: _Readable) -> None:
+        """Copy a member to where it grows."""
+        with writing(), part_of(self.into, name).open("wb") as out:
+            while chunk := member.read(CHUNK_BYTES):
+                self.count(len(chunk))
+                out.write(chunk)
+
+    def finish(self) -> None:
+        """Give both files their names. Raises `AdapterError` where one is missing."""
+        missing = [name for name in SERVED_FILES if name not in self.taken]
+        if missing:
+            raise AdapterError(
+                f"the archive holds no {' and no '.join(missing)}; pack the folder that PEFT saved"
+            )
+        finish(self.into)
+
+    def undo(self) -> None:
+        """Remove what has been written."""
+        for name in SERVED_FILES:
+            part_of(self.into, name).unlink(missing_ok=True)
+
+
+def _check_kind(name: str, suffix: str) -> None:
+    if suffix in _PICKLES:
+        raise AdapterError(
+            f"the archive holds {_short(name)}, a pickle, which runs code when it is read; "
+            "save the adapter with safe_serialization=True and pack it without"
+        )
+    if suffix in _ARCHIVES:
+        raise AdapterError(f"the archive holds another archive, {_short(name)}; pack the files themselves")
+
+
+def _reader_of(file: BinaryIO) -> Callable[[BinaryIO, _Taking], None]:
+    """Tell by its first bytes how an archive is read; its name is not believed."""
+    head = file.read(512)
+    file.seek(0)
+    if head[:2] == b"\x1f\x8b":
+        return _read_tar_gz
+    if head[:2] == b"PK":
+        return _read_zip
+    if head[257:262] == b"ustar":
+        return _read_tar
+    raise AdapterError("the archive is neither tar nor tar.gz nor zip; pack it as one of them")
+
+
+def _read_tar_gz(file: BinaryIO, taking: _Taking) -> None:
+    with gzip.GzipFile(fileobj=file, mode="rb") as unzipped:
+        _read_tar(cast(BinaryIO, unzipped), taking)
+
+
+def _read_tar(file: BinaryIO, taking: _Taking) -> None:
+    reader = _TarReader(file, taking.max_bytes)
+    with tarfile.open(fileobj=cast(BinaryIO, reader), mode="r:") as archive:
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
+            _check_tar_member(member)
+            if member.isdir():
+                taking.check(member.name)
+                continue
+            name = taking.served(member.name)
+            if name is None:
+                taking.count(member.size)
+            else:
+                taking.write(name, reader.member(member.size))
+
+
+def _check_tar_member(member: tarfile.TarInfo) -> None:
+    if member.size < 0:
+        raise AdapterError(_DAMAGED)
+    if member.issym() or member.islnk():
+        raise AdapterError(
+            f"the archive holds the link {_short(member.name)}; pack what it points to (`tar -h`)"
+        )
+    if member.issparse():
+        raise AdapterError(
+            f"the archive holds the sparse file {_short(member.name)}; pack it without `--sparse`"
+        )
+    if not (member.isfile() or member.isdir()):
+        raise AdapterError(f"the archive holds {_short(member.name)}, a device or pipe; pack it without")
+
+
+def _read_zip(file: BinaryIO, taking: _Taking) -> None:
+    with zipfile.ZipFile(cast(BinaryIO, _ZipReader(file))) as archive:
+        wanted = []
+        for member in archive.infolist():
+            _check_zip_member(member)
+            if member.is_dir():
+                taking.check(member.filename)
+                continue
+            name = taking.served(member.filename)
+            if name is None:
+                taking.count(member.file_size)
+            else:
+                wanted.append((name, member))
+        for name, member in wanted:
+            with archive.open(member) as content:
+                taking.write(name, content)
+
+
+def _check_zip_member(member: zipfile.ZipInfo) -> None:
+    name = _short(member.filename)
+    kind = stat.S_IFMT(member.external_attr >> 16)  # set by what was packed on Unix
+    if kind == stat.S_IFLNK:
+        raise AdapterError(f"the archive holds the link {name}; pack what it points to (zip without `-y`)")
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise AdapterError(f"the archive holds {name}, a device or pipe; pack it without")
+    if member.flag_bits & _ENCRYPTED:
+        raise AdapterError(f"the archive's {name} is encrypted; pack it without a password")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise AdapterError(f"the archive's {name} is compressed in an unusual way; pack it with deflate")
+
+
+class _TarReader:
+    """A tar's bytes for `tarfile`, which then reads headers only: forward, and in small bounded pieces."""
+
+    def __init__(self, file: BinaryIO, max_bytes: int) -> None:
+        self._file = file
+        self._position = 0
+        self._extended_bytes = 0
+        self._blocks = 0
+        self._end = max_bytes + MAX_ENTRIES * 3 * tarfile.BLOCKSIZE  # header and padding come on top
+
+    def read(self, size: int) -> bytes:
+        """Read a header. Raises `AdapterError` where it is too large to be one."""
+        self._blocks += 1
+        data = self._take(min(size, _MAX_EXTENDED_BYTES))
+        if size > tarfile.BLOCKSIZE:
+            self._extended_bytes += size
+            if size > _MAX_EXTENDED_BYTES or _MANY_DIGITS.search(data):
+                raise AdapterError("the archive holds an oversized header; pack it with plain `tar`")
+        if self._extended_bytes > _MAX_ALL_EXTENDED_BYTES or self._blocks > 4 * MAX_ENTRIES:
+            raise AdapterError(f"the archive's headers are too many; pack at most {MAX_ENTRIES} plain files")
+        return data
+
+    def seek(self, position: int) -> None:
+        """Go forward. Raises `ValueError` for going back, which no sound archive asks for."""
+        if position < self._position:
+            raise ValueError(_DAMAGED)
+        while self._position < position:
+            if not self._take(min(position - self._position, CHUNK_BYTES)):
+                raise EOFError
+
+    def tell(self) -> int:
+        """Return how many bytes have been read."""
+        return self._position
+
+    def member(self, size: int) -> _Readable:
+        """Return the content of the member whose header was just read."""
+        return _Member(self._take, size)
+
+    def _take(self, size: int) -> bytes:
+        if self._position + size > self._end:
+            raise AdapterError("the archive unpacks to more than the limit; pack the two served files alone")
+        data = self._file.read(size)
+        self._position += len(data)
+        return data
+
+
+@dataclass
+class _Member:
+    """One member's content, of exactly the size its header says."""
+
+    take: Callable[[int], bytes]
+    left: int
+
+    def read(self, size: int) -> bytes:
+        """Read on. Raises `EOFError` where the archive ends early."""
+        data = self.take(min(size, self.left))
+        self.left -= len(data)
+        if not data and self.left:
+            raise EOFError
+        return data
+
+
+class _ZipReader:
+    """A zip's bytes for `zipfile`, which reads the whole directory at once: no more than that may take."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on. Raises `AdapterError` where so much is asked for that it can only be the directory."""
+        if size > _MAX_DIRECTORY_BYTES:
+            raise AdapterError(f"the archive holds more than {MAX_ENTRIES} entries; pack the two files alone")
+        return self._file.read(size)
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGES as error:
+        raise AdapterError(_DAMAGED) from error
+
+
+def _short(name: str) -> str:
+    """Show a name of somebody else's archive in one short line."""
+    text = repr(name)
+    return text if len(text) <= 80 else f"{text[:77]}..."

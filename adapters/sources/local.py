@@ -1,0 +1,72 @@
+"""How does an adapter in a folder of this machine get into the store? Checked, copied, and checked again."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from adapters.checkpoint import SERVED_FILES, WEIGHTS_FILE, AdapterManifest, inspect_adapter
+from adapters.errors import AdapterError, ChecksumMismatch, SourceUnavailable
+from adapters.sources.download import FetchStopped, Watch
+from adapters.sources.files import CHUNK_BYTES, begin, check_room, finish, part_of, sha256_of, writing
+
+
+def copy_folder(folder: Path, into: Path, *, source: str, sha256: str | None, watch: Watch) -> None:
+    """Copy the served files of a folder that holds an adapter and nothing that could harm.
+
+    `source` is how messages call the folder. Raises `AdapterError`, `ChecksumMismatch`, `StoreFull`, and
+    `SourceUnavailable` where the folder changes meanwhile.
+    """
+    manifest = _inspect(folder, source)
+    watch.check_size(manifest.size_bytes, source)
+    begin(into)
+    check_room(into, manifest.size_bytes)
+    try:
+        _copy(folder.resolve(), into, source=source, total=manifest.size_bytes, watch=watch)
+        if sha256 is not None and sha256_of(part_of(into, WEIGHTS_FILE)) != sha256.lower():
+            raise ChecksumMismatch(
+                f"{source}: the sha256 of {WEIGHTS_FILE} is not the one promised; "
+                "correct the checksum, or the file"
+            )
+        finish(into)
+        if _inspect(into, source).digest != manifest.digest:
+            raise SourceUnavailable(f"{source} changed while it was copied; leave it alone and try again")
+    except BaseException:
+        begin(into)
+        raise
+
+
+def _inspect(folder: Path, source: str) -> AdapterManifest:
+    try:
+        return inspect_adapter(folder)
+    except AdapterError as error:
+        raise AdapterError(f"{source}: {error}") from None
+
+
+def _copy(root: Path, into: Path, *, source: str, total: int, watch: Watch) -> None:
+    done = 0
+    for name in SERVED_FILES:
+        with _open(root, name, source) as file, writing(), part_of(into, name).open("wb") as out:
+            while piece := file.read(CHUNK_BYTES):
+                done += len(piece)
+                watch.check_size(done, source)
+                out.write(piece)
+                if watch.should_stop():
+                    raise FetchStopped(f"{source}: stopped before all of it had come")
+                watch.progress(done, total)
+
+
+def _open(root: Path, name: str, source: str) -> BinaryIO:
+    """Open a file of the folder as it is now: it may have been replaced since it was looked at."""
+    try:
+        path = (root / name).resolve(strict=True)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not hang us
+        file = open(os.open(path, flags), "rb")  # noqa: SIM115 -- the caller closes it
+    except OSError as error:
+        raise SourceUnavailable(f"{source} changed while it was copied: {name}: {error.strerror}") from None
+    if path.is_relative_to(root) and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise SourceUnavailable(f"{source} changed while it was copied; leave it alone and try again")

@@ -1,0 +1,267 @@
+"""Where do adapters' files lie on this machine, and which go when room is short?
+
+    <folder>/<digest[:2]>/<digest>/   one version, whole: nothing is written here, it is renamed to here
+    <folder>/.staging/<key's hash>/   what is being fetched; continued after a restart
+    <folder>/.trash/                  what is being deleted
+
+A version appears and vanishes by one rename, so whatever kills this process leaves it whole or absent. One
+process at a time owns the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import threading
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from uuid import uuid4
+
+from adapters.checkpoint import SERVED_FILES, inspect_adapter
+from adapters.errors import AdapterError, ChecksumMismatch, StoreFull
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_PRIVATE = 0o700
+_READ_ONLY = 0o444
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """A version in the store."""
+
+    digest: str
+    size_bytes: int
+    last_used_s: float  # Unix time
+
+
+class AdapterStore:
+    """Versions of adapters on disk, addressed by content. Safe to call from several threads."""
+
+    def __init__(self, folder: Path, *, budget_bytes: int | None = None) -> None:
+        """`budget_bytes` bounds what `make_room` lets the versions take together; None: no bound."""
+        self._folder = folder
+        self._staging = folder / ".staging"
+        self._trash = folder / ".trash"
+        self._budget_bytes = budget_bytes
+        self._lock = threading.RLock()
+        self._lock_file: int | None = None
+
+    def open(self) -> None:
+        """Take the folder for this process. Raises `AdapterError` where another one has it."""
+        for folder in (self._folder, self._staging, self._trash):
+            folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+            folder.chmod(_PRIVATE)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        lock_file = os.open(self._folder / ".lock", flags, 0o600)
+        try:
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock_file)
+            raise AdapterError(
+                f"the adapter store {self._folder} is in use by another process; stop that one, "
+                "or give this one a state folder of its own"
+            ) from None
+        self._lock_file = lock_file
+
+    def close(self) -> None:
+        """Let the folder go; may be called again."""
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+    def __enter__(self) -> Self:
+        """Open, for `with`."""
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def sweep(self, wanted_keys: Collection[str]) -> None:
+        """Remove what a crash left: broken versions, half deletions, and staging that no wanted key names."""
+        with self._lock:
+            staged = {self._staged(key) for key in wanted_keys}
+            for path in self._staging.iterdir():
+                if path not in staged:
+                    self._delete(path)
+            for path in self._trash.iterdir():
+                _remove_tree(path)
+            for folder in self._version_folders():
+                if not self.has(folder.name):
+                    self._delete(folder)
+
+    def stage(self, key: str) -> Path:
+        """Return the folder in which a key's files grow; the same one until it is published or discarded."""
+        staged = self._staged(key)
+        with _no_room_named():
+            staged.mkdir(mode=_PRIVATE, exist_ok=True)
+        return staged
+
+    def discard(self, key: str) -> None:
+        """Remove what was staged under a key."""
+        self._delete(self._staged(key))
+
+    def publish(self, key: str, digest: str) -> Path:
+        """Make what was staged under a key a version, and return its folder.
+
+        Where the version is already there, what was staged is dropped. Raises `ChecksumMismatch` where the
+        files are not those of the digest, and `StoreFull`.
+        """
+        staged, target = self._staged(key), self.folder_of(digest)
+        if not staged.exists() and self.has(digest):
+            return target
+        _check_staged(staged, digest)
+        with _no_room_named():
+            for path in staged.iterdir():
+                if path.name not in SERVED_FILES:
+                    _remove_tree(path)
+            for name in SERVED_FILES:
+                (staged / name).chmod(_READ_ONLY)
+                _sync(staged / name)
+            _sync(staged)
+            with self._lock:
+                self._put(staged, target)
+        return target
+
+    def folder_of(self, digest: str) -> Path:
+        """Return where a version lies, or would. Raises `AdapterError` for what is no digest."""
+        if not _DIGEST.fullmatch(digest):
+            raise AdapterError("a version's digest is 64 hexadecimal digits in lower case")
+        return self._folder / digest[:2] / digest
+
+    def has(self, digest: str) -> bool:
+        """Whether a version is here; its content is not read."""
+        if not _DIGEST.fullmatch(digest):
+            return False
+        folder = self.folder_of(digest)
+        return all((folder / name).is_file() for name in SERVED_FILES)
+
+    def check(self, digest: str) -> bool:
+        """Whether a version is here and still what its digest says; reads all of it."""
+        try:
+            return self.has(digest) and inspect_adapter(self.folder_of(digest)).digest == digest
+        except AdapterError:
+            return False
+
+    def touch(self, digest: str) -> None:
+        """Note that a version is used now; the one used longest ago goes first."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.folder_of(digest))
+
+    def remove(self, digest: str) -> None:
+        """Delete a version; nothing happens where it is not here."""
+        with self._lock:
+            self._delete(self.folder_of(digest))
+
+    def make_room(self, need_bytes: int, protected: Collection[str]) -> list[str]:
+        """Delete versions, the one used longest ago first, until this much more fits into the budget.
+
+        A protected version is never deleted. Returns the digests that went. Raises `StoreFull`, with
+        nothing deleted, where the rest does not make enough room.
+        """
+        if self._budget_bytes is None:
+            return []
+        with self._lock:
+            stored = self.usage()
+            kept_bytes = sum(version.size_bytes for version in stored if version.digest in protected)
+            if kept_bytes + need_bytes > self._budget_bytes:
+                raise StoreFull(
+                    f"the adapter needs {need_bytes} bytes, and of the {self._budget_bytes} that the adapter "
+                    f"store may take {kept_bytes} are in use; retire adapters, or raise the store's budget"
+                )
+            used_bytes = sum(version.size_bytes for version in stored)
+            gone = []
+            for version in sorted(stored, key=lambda version: (version.last_used_s, version.digest)):
+                if used_bytes + need_bytes <= self._budget_bytes:
+                    break
+                if version.digest not in protected:
+                    self.remove(version.digest)
+                    used_bytes -= version.size_bytes
+                    gone.append(version.digest)
+            return gone
+
+    def usage(self) -> list[StoredVersion]:
+        """Every version that is here."""
+        found = []
+        for folder in self._version_folders():
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                size = sum((folder / name).stat().st_size for name in SERVED_FILES)
+                found.append(StoredVersion(folder.name, size, folder.stat().st_mtime))
+        return found
+
+    def _staged(self, key: str) -> Path:
+        return self._staging / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+    def _version_folders(self) -> Iterator[Path]:
+        for group in sorted(self._folder.glob("[0-9a-f][0-9a-f]")):
+            for folder in sorted(group.iterdir()):
+                if _DIGEST.fullmatch(folder.name):
+                    yield folder
+
+    def _put(self, staged: Path, target: Path) -> None:
+        """Move checked files to where they belong, unless they are there."""
+        if target.exists():
+            if self.check(target.name):
+                self.touch(target.name)
+                self._delete(staged)
+                return
+            self._delete(target)
+        target.parent.mkdir(mode=_PRIVATE, exist_ok=True)
+        _sync(self._folder)
+        os.utime(staged)
+        staged.rename(target)
+        _sync(target.parent)
+        _sync(self._staging)
+
+    def _delete(self, folder: Path) -> None:
+        """Take a folder away at once; where deleting its files is cut short, `sweep` ends it."""
+        doomed = self._trash / uuid4().hex
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(doomed)
+            _remove_tree(doomed)
+
+
+def _check_staged(staged: Path, digest: str) -> None:
+    try:
+        found = inspect_adapter(staged).digest
+    except AdapterError:
+        found = None
+    if found != digest:
+        raise ChecksumMismatch("the adapter's files are not those that were checked; fetch them again")
+
+
+def _remove_tree(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have a file, or a folder's names, on the disk before going on."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _no_room_named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise StoreFull(
+            "the disk of the adapter store is full; free some space, or retire adapters"
+        ) from error
