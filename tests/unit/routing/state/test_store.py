@@ -199,6 +199,39 @@ def test_strikes_are_counted_and_forgiven_when_a_version_leaves_quarantine(store
     assert store.move(version, _S.REGISTERED).strikes == 0
 
 
+def test_a_version_becomes_ready_and_answers_in_one_step(store: StateStore) -> None:
+    registered(store)
+    version = brought_to(store, store.add_version(KEY, source="upload", sha256=None), _S.VERIFYING)
+    entry = store.make_ready(version, live=2, previous=1, rollout=Rollout(1, PLAN))
+    assert (entry.live, entry.previous, entry.rollout) == (2, 1, Rollout(1, PLAN))
+    assert entry.version(2) == replace(version, state=_S.READY)
+    assert store.load()[0] == [entry]
+
+
+@pytest.mark.parametrize("state", [state for state in PATHS if state is not _S.VERIFYING])
+def test_a_version_that_may_not_become_ready_does_not_answer_either(
+    store: StateStore, state: VersionState
+) -> None:
+    version = brought_to(store, registered(store), state)
+    before = store.load()
+    with pytest.raises(IllegalTransition):
+        store.make_ready(version, live=1, previous=None, rollout=None)
+    assert store.load() == before
+
+
+def test_neither_is_done_where_one_cannot_be(store: StateStore) -> None:
+    version = brought_to(store, registered(store), _S.VERIFYING)
+    before = store.load()
+    with pytest.raises(NotFound, match="has no version 7"):
+        store.make_ready(version, live=7, previous=None, rollout=None)
+    assert store.load() == before
+    store.move(version, _S.QUARANTINED)
+    before = store.load()
+    with pytest.raises(Conflict):
+        store.make_ready(version, live=1, previous=None, rollout=None)
+    assert store.load() == before
+
+
 def test_two_racing_registrations_get_two_numbers(store: StateStore) -> None:
     store.add_adapter(KEY, "base", declared=False)
     others = [StateStore(store._url.render_as_string(hide_password=False)) for _ in range(4)]
