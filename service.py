@@ -43,6 +43,8 @@ from adapters.host import EngineHost  # noqa: E402
 from routing import keys  # noqa: E402
 from routing.config import load_fleet, project  # noqa: E402
 from routing.gateway import Gateway as GatewayApp  # noqa: E402
+from routing.lifecycle import Lifecycle  # noqa: E402
+from routing.tenants import Directory  # noqa: E402
 from routing.types import Fleet, Pool  # noqa: E402
 
 BENTOML_ROUTES = frozenset({"/livez", "/readyz", "/healthz"})
@@ -144,8 +146,13 @@ def declare_gateway(fleet: Fleet) -> Service[Any]:
         for index, (name, _) in enumerate(pool.replica_models)
         if name not in remote
     }
+    directory = Directory(fleet)
     app = GatewayApp(
-        fleet, lambda: {**{name: engine.url for name, engine in engines.items()}, **remote}, secret=SECRET
+        fleet,
+        lambda: {**{name: engine.url for name, engine in engines.items()}, **remote},
+        secret=SECRET,
+        directory=directory,
+        lifecycle=Lifecycle(fleet, directory),
     )
 
     class Gateway:

@@ -19,6 +19,7 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 HeaderList = list[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
@@ -122,6 +123,16 @@ class Exchange:
         """Send a whole answer."""
         await self.begin(status, [*headers, (b"content-length", b"%d" % len(body))])
         await self.send_body(body, more=False)
+
+    async def hand_over(self, app: App) -> None:
+        """Let another ASGI application answer; the headers of every answer go on its answer too."""
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", []), *self.answer_headers]}
+            await self.send(message)
+
+        await app(self.scope, self.receive, send)
 
     async def _read_rest(self, message: Message, limit_bytes: int) -> bytes:
         body = bytearray()

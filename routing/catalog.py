@@ -88,6 +88,16 @@ class AdapterEntry:
         """Return a version by its number."""
         return next((version for version in self.versions if version.number == number), None)
 
+    def ready(self, number: int) -> Version | None:
+        """Return a version by its number if it may take traffic."""
+        version = self.version(number)
+        return version if version is not None and version.state is VersionState.READY else None
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether nothing of it can ever answer again, until a new version is registered."""
+        return bool(self.versions) and all(v.state is VersionState.RETIRED for v in self.versions)
+
     @property
     def serving(self) -> tuple[Version, ...]:
         """Versions that the alias can lead to now."""

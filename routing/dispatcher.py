@@ -8,6 +8,7 @@ exactly once, whatever ends it; settling is the only way capacity comes back.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -71,6 +72,7 @@ class Dispatcher:
         self._backlogs = {pool: Backlog[Ticket](lambda t: t.request, bands) for pool in fleet.pools}
         self._counters = VirtualCounters({name: tenant.weight for name, tenant in fleet.tenants.items()})
         self._accounts = {name: _Account() for name in fleet.tenants}
+        self._adapters_in_use: Counter[str] = Counter()  # adapter id -> tickets, waiting or running
         self._draining = False
 
     def __repr__(self) -> str:
@@ -168,6 +170,20 @@ class Dispatcher:
                     clear_slot(self._pools[pool], head.request)
             self._fill(pool)
 
+    def take_residency(
+        self, name: str, *, adapters: Iterable[str], pinned: Iterable[str], host: Iterable[str]
+    ) -> None:
+        """Record what a replica says of its adapters; see `ReplicaState.take_residency`."""
+        replica = self.replicas[name]
+        known = replica.adapters, replica.pinned
+        replica.take_residency(adapters, pinned, host)
+        if (replica.adapters, replica.pinned) != known:
+            self._fill(replica.pool)
+
+    def is_in_use(self, adapter_id: str) -> bool:
+        """Whether a request for this version waits or runs."""
+        return adapter_id in self._adapters_in_use
+
     def drain(self) -> None:
         """Refuse whatever is queued and whatever comes; what runs goes on."""
         self._draining = True
@@ -211,7 +227,7 @@ class Dispatcher:
 
     def _grant(self, ticket: Ticket, replica: ReplicaState) -> None:
         request = ticket.request
-        replica.acquire(request.target.adapter, request.sequences)
+        replica.acquire(request.target.adapter_id, request.sequences)
         ticket.replica, ticket.granted_s = replica, self._clock()
         if not ticket.charged_tokens:
             mean_completion = self._accounts[request.target.tenant].mean_completion_tokens
@@ -223,7 +239,7 @@ class Dispatcher:
         replica, ticket.replica = ticket.replica, None
         if replica is None:
             raise RuntimeError("a ticket without a replica holds no capacity")
-        replica.release(ticket.request.target.adapter, ticket.request.sequences)
+        replica.release(ticket.request.target.adapter_id, ticket.request.sequences)
         return replica
 
     def _enqueue(self, ticket: Ticket) -> None:
@@ -257,7 +273,7 @@ class Dispatcher:
     def _end_stale_clearing(self, replica: ReplicaState, backlog: Backlog[Ticket]) -> None:
         """Stop holding a victim back for somebody who no longer waits."""
         clearing = replica.clearing
-        if clearing is not None and all(t.request.target.adapter != clearing.waiting for t in backlog):
+        if clearing is not None and all(t.request.target.adapter_id != clearing.waiting for t in backlog):
             replica.clearing = None
 
     def _count(self, request: Request, sign: int) -> None:
@@ -269,6 +285,11 @@ class Dispatcher:
             by_model[model] = left
         else:
             by_model.pop(model, None)
+        adapter = request.target.adapter_id
+        if adapter is not None:
+            self._adapters_in_use[adapter] += sign
+            if not self._adapters_in_use[adapter]:
+                del self._adapters_in_use[adapter]
 
 
 def _close(granted: asyncio.Future[ReplicaState]) -> None:

@@ -152,8 +152,8 @@ class Flight:
     async def _ask(self, client: ReplicaClient) -> None:
         # Never the client's: two tenants may send the same one, and vLLM makes its own ids from it.
         headers = {"x-request-id": uuid.uuid4().hex}
-        if self.target.adapter is not None:
-            headers[protocol.ADAPTER_HEADER] = self.target.adapter
+        if self.target.adapter_id is not None:
+            headers[protocol.ADAPTER_HEADER] = self.target.adapter_id
         try:
             async with client.post(self.call.kind, self._body, headers) as response:
                 await self._check(response)

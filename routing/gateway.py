@@ -19,8 +19,10 @@ import aiohttp
 import orjson
 
 from routing import keys, wire
+from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, admin_app
 from routing.admission import Rejection
 from routing.asgi import JSON, ClientGone, Exchange, Headers, Receive, Scope, Send
+from routing.catalog import KeyRole
 from routing.dispatcher import Dispatcher, Ticket
 from routing.errors import (
     CapReached,
@@ -32,6 +34,7 @@ from routing.errors import (
     Unavailable,
 )
 from routing.flight import CLIENT_CLOSED_REQUEST, Abort, Flight
+from routing.lifecycle import Lifecycle, Manager
 from routing.metrics import CONTENT_TYPE, GatewayMetrics
 from routing.record import Record
 from routing.replicas import Address, ReplicaClient
@@ -56,6 +59,8 @@ class Gateway:
         addresses: Callable[[], Mapping[str, str]],
         *,
         secret: bytes,
+        directory: Directory,
+        lifecycle: Lifecycle,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`addresses` gives replica name -> URL; it is called at start, when they are known."""
@@ -64,7 +69,15 @@ class Gateway:
         self._token = keys.internal_token(secret)
         self._salts = {tenant: keys.cache_salt(secret, tenant) for tenant in fleet.tenants}
         self._clock = clock
-        self._directory = Directory(fleet)
+        self._directory = directory
+        self._lifecycle = lifecycle
+        self._admin = admin_app(
+            Manager(fleet, directory, lifecycle),
+            lambda key: directory.identify(key, time.time()),
+            max_upload_bytes=fleet.state.max_adapter_bytes,
+            upload_folder=lifecycle.uploads,
+            tenants=lambda: fleet.tenants,
+        )
         self.dispatcher = Dispatcher(fleet, replica_states(fleet), clock=clock)
         self.metrics = GatewayMetrics(self.dispatcher)
         self._clients: dict[str, ReplicaClient] = {}
@@ -84,6 +97,7 @@ class Gateway:
         missing = self.dispatcher.replicas.keys() - self._clients.keys()
         if missing:
             raise RuntimeError(f"no address is known for {', '.join(sorted(missing))}")
+        self._lifecycle.start(self.dispatcher, self._clients)
         self._tasks = [asyncio.create_task(self._probe(client)) for client in self._clients.values()]
         self._tasks.append(asyncio.create_task(self._sweep()))
         gc.collect()
@@ -94,6 +108,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._lifecycle.stop()
         for client in self._clients.values():
             await client.close()
 
@@ -110,8 +125,8 @@ class Gateway:
             flight.abort(Abort.SHUTTING_DOWN)
 
     def is_ready(self) -> bool:
-        """Whether every pool has been ready once and any replica is ready now. Never raises."""
-        if self._draining or self._pools_not_ready:
+        """Whether all was ready once, pools and declared adapters, and a replica is now. Never raises."""
+        if self._draining or self._pools_not_ready or not self._lifecycle.is_settled():
             return False
         return any(r.ready for r in self.dispatcher.replicas.values())
 
@@ -137,6 +152,9 @@ class Gateway:
 
     async def _route(self, exchange: Exchange, request_id: str) -> None:
         path = exchange.path
+        if path in ADMIN_ROUTES or path.startswith(ADMIN_PREFIX):
+            await exchange.hand_over(self._admin)
+            return
         if path in _ENDPOINTS:
             exchange.require_method("POST")
             await self._infer(exchange, self._authenticate(exchange), _ENDPOINTS[path], request_id)
@@ -159,7 +177,7 @@ class Gateway:
             limit_bytes=self._settings.max_body_bytes, timeout_s=self._settings.body_timeout_s
         )
         call = wire.parse(kind, body)
-        target = self._directory.resolve(tenant, call.model)
+        target = self._directory.resolve(tenant, call.model, call.user or request_id)
         if target is None:
             raise _unknown_model(call.model)
         exchange.answer_headers += _target_headers(target)
@@ -191,12 +209,13 @@ class Gateway:
 
     def _settled(self, record: Record) -> None:
         self.metrics.settled(record)
+        self._lifecycle.observe(record)
         if self._settings.log_requests:
             request_log.info("%s", record)  # rendered only where somebody listens
 
     def _authenticate(self, exchange: Exchange) -> Tenant:
         key = exchange.bearer()
-        tenant = self._directory.authenticate(key) if key else None
+        tenant = self._directory.authenticate(key, time.time()) if key else None
         if tenant is None:
             raise InvalidKey(
                 "The API key is not valid." if key else "Send your API key as `Authorization: Bearer <key>`."
@@ -206,9 +225,9 @@ class Gateway:
     def _describe_models(self, tenant: Tenant, name: str) -> wire.Payload:
         """List the caller's models, or describe the one that is named. Raises `ModelNotFound`."""
         if not name:
-            cards = [wire.model_card(t, self._created) for t in self._directory.targets(tenant)]
+            cards = [wire.model_card(t, self._created) for t in self._directory.models(tenant)]
             return {"object": "list", "data": cards}
-        target = self._directory.resolve(tenant, name)
+        target = self._directory.describe(tenant, name)
         if target is None:
             raise _unknown_model(name)
         return wire.model_card(target, self._created)
@@ -223,7 +242,8 @@ class Gateway:
         if access is MetricsAccess.LOOPBACK and _is_local(exchange):
             return
         key = exchange.bearer()
-        if key is None or not self._directory.is_operator(key):
+        identity = self._directory.identify(key, time.time()) if key else None
+        if identity is None or identity.role is not KeyRole.OPERATOR:
             raise InvalidKey("Metrics need an operator key (gateway.operator_keys in fleet.yaml).")
 
     async def _metrics_page(self, replica: str) -> bytes:
@@ -243,14 +263,21 @@ class Gateway:
     async def _probe(self, client: ReplicaClient) -> None:
         """Keep the dispatcher's picture of one replica's readiness current."""
         replica = self.dispatcher.replicas[client.name]
+        changed = self._lifecycle.changed[client.name]
         while True:
-            ready = await client.is_ready()
+            changed.clear()
+            answers = await client.is_ready()
+            if not answers:
+                self._lifecycle.forget(client.name)
+            ready = answers and await self._lifecycle.sync(client)
             if ready != replica.ready:
                 log.info("replica %s is %s", replica.name, "ready" if ready else "not ready")
             self.dispatcher.set_ready(replica.name, ready)
             if ready:
                 self._pools_not_ready.discard(replica.pool)
-            await asyncio.sleep(PROBE_INTERVAL_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PROBE_INTERVAL_S):
+                    await changed.wait()
 
     async def _sweep(self) -> None:
         """Apply every deadline. One timer for all requests costs less than one for each."""
@@ -284,6 +311,7 @@ def _target_headers(target: Target) -> list[tuple[bytes, bytes]]:
     headers = [(b"x-tenantry-model", target.model.encode())]
     if target.adapter is not None:
         headers.append((b"x-tenantry-adapter", target.adapter.encode()))
+        headers.append((b"x-tenantry-version", b"%d" % (target.version or 0)))
     return headers
 
 

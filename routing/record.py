@@ -41,6 +41,7 @@ class Record:
             "tenant": self.target.tenant,
             "model": self.target.model,
             "adapter": self.target.adapter,
+            "version": self.target.version,
             "replica": self.replica,
             "outcome": self.outcome,
             "status": self.status,

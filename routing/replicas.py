@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import orjson
 
-from adapters.protocol import METRICS_PATH, READY_PATH, TOKEN_HEADER
+from adapters.protocol import ADAPTERS_PATH, CANARY_PATH, METRICS_PATH, READY_PATH, TOKEN_HEADER
+from adapters.residency import CanaryReport, DesiredAdapters, Residency
 
 CONNECT_TIMEOUT_S = 5.0
+CONTROL_TIMEOUT_S = 10.0
+CANARY_TIMEOUT_S = 120.0  # loading a large adapter from a cold disk, behind a full batch
 PROBE_TIMEOUT_S = 2.0
 # Below the engine server's own keep-alive (uvicorn: 5 s), so that a connection is never reused as it closes.
 KEEP_ALIVE_S = 3.0
+
+
+class ReplicaSilent(Exception):
+    """A replica gave no usable answer to a control call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,33 @@ class ReplicaClient:
                 return response.status == 200
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
+
+    async def residency(self) -> Residency:
+        """Ask what is in the engine. Raises `ReplicaSilent`."""
+        return Residency.from_json(await self._control("GET", ADAPTERS_PATH, None, CONTROL_TIMEOUT_S))
+
+    async def desire(self, desired: DesiredAdapters) -> Residency:
+        """Tell the engine everything it may serve. Raises `ReplicaSilent`."""
+        answer = await self._control("PUT", ADAPTERS_PATH, desired.to_json(), CONTROL_TIMEOUT_S)
+        return Residency.from_json(answer)
+
+    async def try_adapter(self, adapter_id: str) -> CanaryReport:
+        """Have a desired adapter tried on the engine. Raises `ReplicaSilent`, also when that kills it."""
+        answer = await self._control("POST", CANARY_PATH, {"id": adapter_id}, CANARY_TIMEOUT_S)
+        return CanaryReport.from_json(answer)
+
+    async def _control(self, method: str, path: str, payload: object, timeout_s: float) -> dict[str, Any]:
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        body = None if payload is None else orjson.dumps(payload)
+        try:
+            async with self._session.request(
+                method, self._base_url + path, data=body, timeout=timeout
+            ) as response:
+                response.raise_for_status()
+                answer: dict[str, Any] = orjson.loads(await response.read())
+                return answer
+        except (aiohttp.ClientError, OSError, TimeoutError, orjson.JSONDecodeError) as error:
+            raise ReplicaSilent(f"{self.name}: {path}: {error!r}") from error
 
     async def metrics(self) -> bytes:
         """Fetch the replica's own metrics page. Raises aiohttp's errors, or `TimeoutError`."""

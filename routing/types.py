@@ -71,7 +71,7 @@ class Tenant:
     weight: float = 1.0  # share among backlogged tenants of one band
     caps: Caps = field(default_factory=Caps)
     isolation: Isolation = Isolation.SHARED
-    adapter_sources: tuple[str, ...] = ()  # URLs that sources named by its own keys begin with
+    adapter_sources: tuple[str, ...] = ()  # where its own keys may have adapters fetched from
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +150,16 @@ class Target:
 
     tenant: str
     model: str  # the tenant's alias for it
-    adapter: str | None  # None: the base model itself
+    adapter: str | None  # the adapter's name; None: the base model itself
     base_model: str
     pool: str
+    version: int | None = None  # of the adapter
+    adapter_id: str | None = None  # the name engines know that version by; slots and leases go by it
 
     @property
     def engine_model(self) -> str:
         """The name the engine knows it by."""
-        return self.adapter or self.base_model
+        return self.adapter_id or self.base_model
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ class Call:
     wants_usage: bool  # the client asked for the usage event of a stream
     sequences: int  # choices times prompts
     prompt_tokens: int  # estimated
+    user: str | None = None  # OpenAI's `user`: whom the client answers for, in its own words
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ def parse(kind: Kind, body: bytes) -> Call:
         wants_usage=bool(options.get("include_usage") or options.get("continuous_usage_stats")),
         sequences=_choices(payload) * _prompts(kind, content),
         prompt_tokens=max(1, len(body) // BYTES_PER_TOKEN),
+        user=payload["user"] if isinstance(payload.get("user"), str) else None,
     )
 
 
@@ -162,7 +164,7 @@ def model_card(target: Target, created: int) -> Payload:
         "object": "model",
         "created": created,
         "owned_by": target.tenant,
-        "root": target.engine_model,
+        "root": target.adapter or target.base_model,
         "parent": target.base_model if target.adapter else None,
     }
 

@@ -6,15 +6,20 @@ import asyncio
 import contextlib
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from adapters import protocol
+from adapters.residency import CanaryReport, Residency
+from adapters.states import VersionState
 from adapters.types import Adapter, BaseModel
 from routing import keys
+from routing.catalog import AdapterEntry, AdapterKey, Version
+from routing.lifecycle import Lifecycle
+from routing.tenants import Directory
 from routing.types import Band, Caps, Fleet, GatewaySettings, Isolation, MetricsAccess, Pool, Strategy, Tenant
 
 SECRET = b"secret of the tests"
@@ -66,6 +71,45 @@ def small_fleet(
     )
 
 
+def version_of(key: AdapterKey, number: int = 1, state: VersionState = VersionState.READY) -> Version:
+    """A version whose content is like no other's."""
+    digest = hashlib.sha256(f"{key}/{number}".encode()).hexdigest()
+    # Told apart by what identifies it, as rows of a database are.
+    row = int(digest[:8], 16)
+    return Version(row, key, number, f"/adapters/{key.name}", state, digest=digest, rank=8, size_bytes=1000)
+
+
+def entry_of(
+    name: str, *, tenant: str | None = None, versions: Sequence[Version] | None = None, live: int | None = 1
+) -> AdapterEntry:
+    """An adapter of the base model `base`, with one ready version if nothing else is said."""
+    key = AdapterKey(tenant, name)
+    chosen = tuple(versions) if versions is not None else (version_of(key),)
+    return AdapterEntry(key, "base", declared=tenant is None, live=live, versions=chosen)
+
+
+def adapter_id(name: str, number: int = 1, *, tenant: str | None = None) -> str:
+    """What engines call a version that `version_of` makes."""
+    return version_of(AdapterKey(tenant, name), number).engine_id
+
+
+class ReadyLifecycle(Lifecycle):
+    """A lifecycle without disk or database: every declared adapter is ready from the start."""
+
+    def __init__(self, fleet: Fleet, directory: Directory) -> None:
+        super().__init__(fleet, directory)
+        for name in fleet.adapters:
+            directory.put(entry_of(name))
+
+    async def _reconcile(self) -> None:
+        self.is_reconciled = True
+        self.engines.tell_all()
+
+    async def stop(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+
+
 class FakeClock:
     """A clock that stands still until it is moved."""
 
@@ -100,6 +144,9 @@ class FakeEngine:
     def __init__(self, name: str) -> None:
         self.name = name
         self.ready = True
+        self.asked = 0  # times the gateway asked what is resident
+        self.desired: dict[str, Any] = {"revision": 0, "adapters": []}
+        self.canary: Callable[[str], CanaryReport] = lambda _: CanaryReport(True, "", 1.0, 0.01)
         self.seen: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.running = 0
@@ -123,9 +170,22 @@ class FakeEngine:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
+        if scope["path"] == protocol.ADAPTERS_PATH:
+            self.asked += 1
+            if scope["method"] == "PUT":
+                self.desired = json.loads(body)
+            return await respond(send, 200, self.residency().to_json())
+        if scope["path"] == protocol.CANARY_PATH:
+            return await respond(send, 200, self.canary(json.loads(body)["id"]).to_json())
         self.seen.append(json.loads(body))
         self.headers.append(headers)
         await self._run(json.loads(body), receive, send)
+
+    def residency(self) -> Residency:
+        """What it says of its adapters: all it may serve is in host memory."""
+        ids = tuple(adapter["id"] for adapter in self.desired["adapters"])
+        pinned = tuple(adapter["id"] for adapter in self.desired["adapters"] if adapter["pinned"])
+        return Residency(self.name, 1, self.desired["revision"], host=ids, pinned=pinned)
 
     async def _run(self, body: dict[str, Any], receive: Any, send: Any) -> None:
         self.running += 1
@@ -151,12 +211,13 @@ class FakeEngine:
     # -- behaviours ----------------------------------------------------------------------------------------
 
     async def answer(self, body: dict[str, Any], send: Send) -> None:
-        """Say which model answered: at once, or in three events and a usage event."""
+        """Say which adapter or base model answered: at once, or in three events and a usage event."""
+        name = body["model"].partition("@")[0]
         if not body.get("stream"):
-            await respond(send, 200, completion(body["model"], f"I am {body['model']}"))
+            await respond(send, 200, completion(body["model"], f"I am {name}"))
             return
         await begin_stream(send)
-        for event in stream_events(body["model"], ["I ", "am ", body["model"]]):
+        for event in stream_events(body["model"], ["I ", "am ", name]):
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 

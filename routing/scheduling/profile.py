@@ -40,17 +40,20 @@ def clear_slot(replicas: Iterable[ReplicaState], request: Request) -> ReplicaSta
     The victim is the adapter with the least in flight on a ready replica, so that as little as possible is
     held back. One clearing at a time per replica. vLLM itself never takes a slot from a busy adapter.
     """
-    adapter = request.target.adapter
+    adapter = request.target.adapter_id
     candidates = [
-        r for r in replicas if r.ready and r.base_model == request.target.base_model and r.slots > 0
+        r
+        for r in replicas
+        if r.ready and r.base_model == request.target.base_model and r.slots > 0 and adapter in r.adapters
     ]
     if adapter is None or any(r.clearing is not None and r.clearing.waiting == adapter for r in candidates):
         return None
     choices = [
         (in_flight, victim, r)
         for r in candidates
-        if r.clearing is None and r.free_slots <= 0 and adapter not in r.leases
+        if r.clearing is None and r.free_slots <= 0 and adapter not in r.leases and adapter not in r.pinned
         for victim, in_flight in r.leases.items()
+        if victim not in r.pinned
     ]
     if not choices:
         return None

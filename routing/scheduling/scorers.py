@@ -13,7 +13,7 @@ Scorer = Callable[[ReplicaState, Request], float]
 
 def adapter_affinity(replica: ReplicaState, request: Request) -> float:
     """Prefer where the adapter runs, then where it was last seen, then where a slot is free."""
-    adapter = request.target.adapter
+    adapter = request.target.adapter_id
     if adapter is None or adapter in replica.leases:
         return 1.0
     return 0.6 if adapter in replica.resident else 0.0

@@ -6,6 +6,7 @@ Exact, because every request to the replica goes through this gateway. Pure stat
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from routing.types import Fleet
@@ -31,14 +32,16 @@ class ReplicaState:
     max_resident: int = 0  # vLLM --max-cpu-loras
     ready: bool = False
     sequences: int = 0  # in flight, all models
-    leases: dict[str, int] = field(default_factory=dict)  # adapter -> sequences in flight
+    adapters: frozenset[str] = frozenset()  # ids the engine has confirmed that it may serve
+    pinned: frozenset[str] = frozenset()  # ids that hold a slot whether they run or not
+    leases: dict[str, int] = field(default_factory=dict)  # adapter id -> sequences in flight
     resident: OrderedDict[str, None] = field(default_factory=OrderedDict)  # shadow LRU, newest last
     clearing: SlotClearing | None = None
 
     @property
     def free_slots(self) -> int:
-        """Slots that no adapter in flight holds."""
-        return self.slots - len(self.leases)
+        """Slots that no adapter holds, neither in flight nor pinned."""
+        return self.slots - len(self.leases.keys() | self.pinned)
 
     @property
     def load(self) -> float:
@@ -69,9 +72,16 @@ class ReplicaState:
         else:
             del self.leases[adapter]
 
+    def take_residency(self, adapters: Iterable[str], pinned: Iterable[str], host: Iterable[str]) -> None:
+        """Take over what the engine says: it may serve these, pins these, holds these (oldest first)."""
+        self.adapters = frozenset(adapters)
+        self.pinned = frozenset(pinned)
+        self.resident = OrderedDict.fromkeys((*host, *self.leases))
+
     def forget_residency(self) -> None:
         """Drop what a restarted engine no longer holds. Leases stay: their requests still settle."""
         self.resident.clear()
+        self.adapters = self.pinned = frozenset()
         self.clearing = None
 
 

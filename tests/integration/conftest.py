@@ -12,8 +12,9 @@ import orjson
 import pytest
 
 from routing.gateway import Gateway
+from routing.tenants import Directory
 from routing.types import Fleet
-from tests.fakes import SECRET, Client, FakeEngine, eventually, key_of, serving, small_fleet
+from tests.fakes import SECRET, Client, FakeEngine, ReadyLifecycle, eventually, key_of, serving, small_fleet
 
 
 @dataclass
@@ -67,7 +68,9 @@ async def bench_of(fleet: Fleet, folder: Path) -> AsyncIterator[Bench]:
             servers[name] = await stack.enter_async_context(contextlib.AsyncExitStack())
             server = serving(engine, folder / f"{name}.sock")
             addresses[name] = await servers[name].enter_async_context(server)
-        gateway = Gateway(fleet, lambda: addresses, secret=SECRET)
+        directory = Directory(fleet)
+        lifecycle = ReadyLifecycle(fleet, directory)
+        gateway = Gateway(fleet, lambda: addresses, secret=SECRET, directory=directory, lifecycle=lifecycle)
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         await eventually(gateway.is_ready, "the gateway's readiness")

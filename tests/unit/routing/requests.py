@@ -8,7 +8,16 @@ from routing.types import Request, Target
 
 def target(tenant: str = "a", model: str = "support", *, base: bool = False, pool: str = "shared") -> Target:
     """A target of `small_fleet`."""
-    return Target(tenant, model, None if base else f"{tenant}-{model}", "base", pool)
+    adapter = None if base else f"{tenant}-{model}"
+    return Target(tenant, model, adapter, "base", pool, None if base else 1, adapter and adapter_id(adapter))
+
+
+def adapter_id(adapter: str) -> str:
+    """What engines call the first version of an adapter of `small_fleet`."""
+    return f"{adapter}@1"
+
+
+ADAPTER_IDS = frozenset(map(adapter_id, ("a-support", "a-sales", "b-support", "c-support")))
 
 
 def request(
@@ -30,4 +39,6 @@ def replica(
     name: str = "shared-0", *, slots: int = 2, max_sequences: int = 8, ready: bool = True
 ) -> ReplicaState:
     """A replica of `small_fleet`."""
-    return ReplicaState(name, "shared", "base", slots, max_sequences, max_resident=4, ready=ready)
+    return ReplicaState(
+        name, "shared", "base", slots, max_sequences, max_resident=4, ready=ready, adapters=ADAPTER_IDS
+    )

@@ -17,7 +17,7 @@ from routing.errors import Unavailable
 from routing.scheduling.state import replica_states
 from routing.types import Band, Caps, Outcome
 from tests.fakes import FakeClock, small_fleet
-from tests.unit.routing.requests import request
+from tests.unit.routing.requests import ADAPTER_IDS, request
 
 AT_REST = "<Dispatcher admitted=0 queued=0 in_flight=0 leases=0>"
 
@@ -41,7 +41,12 @@ class House:
             fleet = replace(fleet, tenants=tenants)
         self.dispatcher = Dispatcher(fleet, replica_states(fleet), clock=self.clock)
         for name in self.dispatcher.replicas:
-            self.dispatcher.set_ready(name, True)
+            self.be_ready(name)
+
+    def be_ready(self, replica: str) -> None:
+        """What the probe does when a replica answers."""
+        self.dispatcher.take_residency(replica, adapters=ADAPTER_IDS, pinned=(), host=())
+        self.dispatcher.set_ready(replica, True)
 
     def submit(self, tenant: str = "a", model: str = "support", **changes: object) -> Ticket:
         """Submit a request that is expected to be admitted."""

@@ -13,7 +13,7 @@ from routing.types import Target
 from routing.wire import Kind, TokenUsage, parse
 from tests.fakes import chunk, sse, stream_events
 
-TARGET = Target("a", "support", "a-support", "base", "shared")
+TARGET = Target("a", "support", "a-support", "base", "shared", 1, "a-support")
 EVENTS = stream_events("a-support", ["I ", "am ", "here"])
 WHOLE = b"".join(EVENTS)
 SEEN = (b"".join(EVENTS[:-2]) + EVENTS[-1]).replace(b'"model":"a-support"', b'"model":"support"')

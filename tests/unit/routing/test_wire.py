@@ -19,7 +19,7 @@ from routing.wire import (
     usage_in,
 )
 
-TARGET = Target("a", "support", "a-support", "base", "shared")
+TARGET = Target("a", "support", "a-support", "base", "shared", 1, "a-support")
 
 
 def call(kind: Kind, **fields: object) -> Call:

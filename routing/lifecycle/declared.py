@@ -1,0 +1,58 @@
+"""What must change so that the catalog has what fleet.yaml declares? Run once, when the gateway starts."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from adapters import sources
+from adapters.checkpoint import inspect_adapter
+from adapters.errors import AdapterError
+from adapters.states import VersionState
+from adapters.types import Adapter
+from routing.catalog import AdapterEntry, AdapterKey, Version
+from routing.lifecycle.registry import Registry, patiently
+
+
+async def declare(registry: Registry, adapter: Adapter) -> Version | None:
+    """Register a declared adapter, or its new content. Returns the version to prepare, if there is one."""
+    key = AdapterKey(None, adapter.name)
+    entry = registry.directory.adapter(key)
+    if entry is None:
+        entry = await patiently(lambda: registry.add_adapter(key, adapter.base_model, declared=True))
+    if entry.base_model != adapter.base_model:
+        await retire(registry, entry)
+        entry = await patiently(lambda: registry.set_base_model(key, adapter.base_model))
+    same = await _same_version(entry, adapter.source)
+    if same is None:
+        return await patiently(lambda: registry.add_version(key, source=adapter.source, sha256=None))
+    if same.state is VersionState.QUARANTINED:  # whatever it was may have been put right
+        return await patiently(lambda: registry.move(same, VersionState.REGISTERED))
+    return None
+
+
+async def retire(registry: Registry, entry: AdapterEntry) -> AdapterEntry:
+    """Retire every version of an adapter; nothing leads to it any more."""
+    entry = await patiently(lambda: registry.route(entry.key, live=None, previous=None, rollout=None))
+    for version in entry.versions:
+        if version.state is not VersionState.RETIRED:
+            await _retire_version(registry, version)
+    return registry.directory.adapter(entry.key) or entry
+
+
+async def _retire_version(registry: Registry, version: Version) -> None:
+    await patiently(lambda: registry.move(version, VersionState.RETIRED))
+
+
+async def _same_version(entry: AdapterEntry, source: str) -> Version | None:
+    """Return the newest version if the source still holds it; a folder is read, else the name is believed."""
+    newest = next((v for v in reversed(entry.versions) if v.state is not VersionState.RETIRED), None)
+    if newest is None or newest.source != source:
+        return None
+    if newest.digest is None or not sources.is_local(source):
+        return newest
+    try:
+        manifest = await asyncio.to_thread(inspect_adapter, Path(source))
+    except AdapterError:
+        return newest  # its folder is gone or broken; what is in the store still serves
+    return newest if manifest.digest == newest.digest else None

@@ -1,0 +1,109 @@
+"""Does every engine have what it should, and what does each say it has? Tells, and asks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from adapters.residency import DesiredAdapters, FaultKind, Residency
+from routing.dispatcher import Dispatcher
+from routing.lifecycle.placement import Wanted, desired_adapters
+from routing.replicas import ReplicaClient, ReplicaSilent
+from routing.tenants import Directory
+
+log = logging.getLogger("tenantry.lifecycle")
+
+
+class Engines:
+    """The adapters of every replica, as wanted and as reported."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        dispatcher: Dispatcher,
+        wanted: Wanted,
+        *,
+        crashed: Callable[[str, str], None],
+    ) -> None:
+        """`crashed` gets adapter id and reason when an engine has died while it loaded that adapter."""
+        self._directory = directory
+        self._dispatcher = dispatcher
+        self._wanted = wanted
+        self._crashed = crashed
+        self._residency: dict[str, Residency] = {}  # replica -> its last word
+        self._told: dict[str, DesiredAdapters] = {}  # replica -> what it has confirmed
+        self._crashes: dict[tuple[str, str], int] = {}  # (worker, adapter id) -> those already reported
+        self._revision = time.time_ns() // 1000  # grows over restarts: no engine takes old for new
+        self.changed = {name: asyncio.Event() for name in dispatcher.replicas}
+
+    async def sync(self, client: ReplicaClient) -> bool:
+        """Tell a replica what it should serve and take over what it says. Returns whether it may be used."""
+        replica = self._dispatcher.replicas[client.name]
+        try:
+            report = await client.residency()
+            wanted = self._desired(client.name)
+            if report.revision != wanted.revision:
+                ids = {adapter.id for adapter in wanted.adapters}
+                # What is about to go must not be granted any more while the engine is being told.
+                self._dispatcher.take_residency(
+                    client.name, adapters=replica.adapters & ids, pinned=report.pinned, host=report.host
+                )
+                report = await client.desire(wanted)
+        except ReplicaSilent as error:
+            log.warning("%s", error)
+            return client.name in self._told
+        self._told[client.name], self._residency[client.name] = wanted, report
+        ids = {adapter.id for adapter in wanted.adapters}
+        self._dispatcher.take_residency(client.name, adapters=ids, pinned=report.pinned, host=report.host)
+        self._report_crashes(report)
+        return True
+
+    def forget(self, replica: str) -> None:
+        """A replica stopped answering: nothing it said holds any more."""
+        self._told.pop(replica, None)
+        self._residency.pop(replica, None)
+
+    def tell_all(self) -> None:
+        """Have every replica told at once, not at the next probe."""
+        for event in self.changed.values():
+            event.set()
+
+    def residency(self, replica: str) -> Residency | None:
+        """Return a replica's last word."""
+        return self._residency.get(replica)
+
+    def may_hold(self, adapter_id: str) -> bool:
+        """Whether any engine may still have the adapter or be asked for it; a silent one may."""
+        return any(self._may_hold(replica, adapter_id) for replica in self.changed)
+
+    def _may_hold(self, replica: str, adapter_id: str) -> bool:
+        told, report = self._told.get(replica), self._residency.get(replica)
+        if told is None or report is None or report.revision != told.revision:
+            return True
+        named = {adapter.id for adapter in told.adapters}
+        return adapter_id in named.union(report.slots, report.host, report.draining)
+
+    def _desired(self, replica: str) -> DesiredAdapters:
+        """Return what a replica should serve; a new revision only where it was told something else."""
+        state = self._dispatcher.replicas[replica]
+        entries = (
+            entry
+            for entry in self._directory.adapters()
+            if entry.base_model == state.base_model
+            and any(pool == state.pool for _, pool in self._directory.users_of(entry))
+        )
+        adapters = desired_adapters(entries, self._wanted)
+        told = self._told.get(replica)
+        if told is not None and set(told.adapters) == set(adapters):
+            return told
+        self._revision += 1
+        return DesiredAdapters(self._revision, adapters)
+
+    def _report_crashes(self, report: Residency) -> None:
+        for adapter_id, fault in report.faults:
+            known = self._crashes.get((report.worker, adapter_id), 0)
+            if fault.kind is FaultKind.CRASH and fault.count > known:
+                self._crashes[report.worker, adapter_id] = fault.count
+                self._crashed(adapter_id, fault.reason)

@@ -1,0 +1,313 @@
+"""What happens to adapters and keys while the gateway runs? Keeps catalog, store and engines in step.
+
+Serving never waits for any of it: requests read the directory in memory, engines are told what changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from adapters.errors import StoreFull
+from adapters.states import VersionState
+from adapters.store import AdapterStore
+from routing.catalog import AdapterEntry, AdapterKey, Rollout, Version
+from routing.dispatcher import Dispatcher
+from routing.lifecycle import declared
+from routing.lifecycle.engines import Engines
+from routing.lifecycle.placement import Wanted, kept_digests, surplus_versions
+from routing.lifecycle.preparation import UPLOAD, Preparation
+from routing.lifecycle.registry import Registry, patiently
+from routing.lifecycle.split import Rollouts
+from routing.lifecycle.trial import MAX_STRIKES, Trial
+from routing.record import Record
+from routing.replicas import ReplicaClient
+from routing.rollouts import Action, Verdict
+from routing.state import StateStore
+from routing.tenants import Directory
+from routing.types import Fleet
+
+NEW_FOR_S = 600.0  # a version younger than this is blamed for engines that die while they load it
+log = logging.getLogger("tenantry.lifecycle")
+
+
+class Lifecycle:
+    """The adapters of one gateway, from start to stop."""
+
+    def __init__(
+        self, fleet: Fleet, directory: Directory, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        folder = Path(fleet.state.folder)
+        self._fleet = fleet
+        self._directory = directory
+        self._clock = clock
+        self.registry = Registry(StateStore(fleet.state.database_url), directory)
+        self.store = AdapterStore(folder / "adapters", budget_bytes=fleet.state.store_bytes)
+        self.uploads = folder / "uploads"
+        self._rollouts = Rollouts()
+        self._concluding: set[AdapterKey] = set()
+        self._last_used_s: dict[str, float] = {}  # adapter id -> monotonic
+        self._leaving: dict[str, str] = {}  # adapter id -> digest, of versions on their way out
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.changing = asyncio.Lock()
+        self.is_reconciled = False
+
+    # -- start and stop ------------------------------------------------------------------------------------
+
+    def start(self, dispatcher: Dispatcher, clients: Mapping[str, ReplicaClient]) -> None:
+        """Begin: open state and store, bring the catalog in line with the fleet, resume what was cut off."""
+        self.dispatcher = dispatcher
+        self._trial = Trial(self.registry, dispatcher, clients, self._clock)
+        self.preparation = Preparation(self._fleet, self.registry, self.store, self.uploads, self)
+        wanted = Wanted(
+            self.preparation.on_trial,
+            dispatcher.is_in_use,
+            self._last_used_s,
+            lambda digest: str(self.store.folder_of(digest)),
+        )
+        self.engines = Engines(self._directory, dispatcher, wanted, crashed=self._crashed)
+        self._spawn(self._reconcile())
+
+    async def stop(self) -> None:
+        """Stop all work; what is unfinished goes on at the next start."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.preparation.stop()
+        await self.registry.close()
+        await asyncio.to_thread(self.store.close)
+
+    def is_settled(self) -> bool:
+        """Whether every declared adapter has been brought as far as it can be now."""
+        attempted = self.preparation.attempted
+        return self.is_reconciled and all(
+            version.state not in _UNFINISHED or version.id in attempted
+            for entry in self._directory.adapters()
+            if entry.declared
+            for version in entry.versions[-1:]
+        )
+
+    async def _reconcile(self) -> None:
+        try:
+            await self.registry.open()
+            versions = [version for entry in self._directory.adapters() for version in entry.versions]
+            unfinished = [v for v in versions if v.state in _UNFINISHED]
+            await asyncio.to_thread(self._open_store, versions, unfinished)
+            for adapter in self._fleet.adapters.values():
+                await declared.declare(self.registry, adapter)
+            for entry in self._directory.adapters():
+                if entry.declared and entry.key.name not in self._fleet.adapters and not entry.is_retired:
+                    await declared.retire(self.registry, entry)
+            for version in unfinished:
+                await self._begin_again(version)
+            await self._restore_lost()
+            for entry in self._directory.adapters():
+                for version in entry.versions:
+                    if version.state is VersionState.REGISTERED:
+                        self.preparation.start(version)
+        except Exception:
+            log.exception("the adapters' state cannot be used; the gateway does not become ready")
+            return
+        self.is_reconciled = True
+        self.engines.tell_all()
+
+    def _open_store(self, versions: Sequence[Version], unfinished: Sequence[Version]) -> None:
+        """Open the store and remove what nobody needs."""
+        self.store.open()
+        self.store.sweep({f"version-{version.id}" for version in unfinished})
+        kept = kept_digests(self._directory.adapters())
+        for stored in self.store.usage():
+            if stored.digest not in kept:
+                self.store.remove(stored.digest)
+        self.uploads.mkdir(mode=0o700, parents=True, exist_ok=True)
+        needed = self.preparation.uploads_of(unfinished)
+        for path in self.uploads.iterdir():
+            if path.name not in needed:
+                path.unlink()
+
+    async def _begin_again(self, version: Version) -> None:
+        """Send a version whose preparation was cut off back to its beginning."""
+        if version.state is not VersionState.REGISTERED:
+            await patiently(lambda: self.registry.move(version, VersionState.REGISTERED))
+
+    async def _restore_lost(self) -> None:
+        """Have versions whose files have vanished from the store prepared anew, under a new number."""
+        for entry in self._directory.adapters():
+            for version in entry.versions:
+                if version.state is VersionState.READY and not self.store.has(version.digest or ""):
+                    await self._replace_lost(entry, version)
+
+    async def _replace_lost(self, entry: AdapterEntry, version: Version) -> None:
+        log.error("the files of version %d of %s are gone from the store", version.number, entry.key)
+        quarantined = await patiently(
+            lambda: self.registry.move(
+                version, VersionState.QUARANTINED, reason="its files are gone from the store"
+            )
+        )
+        if not quarantined.source.startswith(UPLOAD):
+            await patiently(lambda: self.registry.move(quarantined, VersionState.REGISTERED))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- engines -------------------------------------------------------------------------------------------
+
+    @property
+    def changed(self) -> Mapping[str, asyncio.Event]:
+        """Replica -> set when it should be told something before its next probe."""
+        return self.engines.changed
+
+    async def sync(self, client: ReplicaClient) -> bool:
+        """Tell a replica what it should serve and take over what it says. Returns whether it may be used."""
+        if not self.is_reconciled or not await self.engines.sync(client):
+            return False
+        await self._remove_left()
+        return True
+
+    def forget(self, replica: str) -> None:
+        """A replica stopped answering: nothing it said holds any more."""
+        self.engines.forget(replica)
+
+    async def try_on_engine(self, version: Version) -> None:
+        self.engines.tell_all()
+        await self._trial(version)
+
+    def _crashed(self, adapter_id: str, reason: str) -> None:
+        """An engine died while it loaded a version; one that is new is blamed for it."""
+        for entry in self._directory.adapters():
+            for version in entry.versions:
+                if version.state is VersionState.READY and version.engine_id == adapter_id:
+                    self._spawn(self._blame(version, reason))
+
+    async def _blame(self, version: Version, reason: str) -> None:
+        struck = await patiently(lambda: self.registry.note(version, reason, strike=True))
+        if struck.strikes >= MAX_STRIKES and time.time() - struck.created_s < NEW_FOR_S:
+            reason = f"{struck.strikes} engines died while they loaded it"
+            await patiently(lambda: self.registry.move(struck, VersionState.QUARANTINED, reason=reason))
+            await self.refused(self.registry.current(version))
+
+    async def _remove_left(self) -> None:
+        """Delete the files of retired versions that no engine holds and no request needs any more."""
+        for adapter_id, digest in list(self._leaving.items()):
+            if self.dispatcher.is_in_use(adapter_id) or self.engines.may_hold(adapter_id):
+                continue
+            self._leaving.pop(adapter_id, None)
+            kept = kept_digests(self._directory.adapters())
+            if digest not in kept and digest not in self._leaving.values():
+                await asyncio.to_thread(self.store.remove, digest)
+                log.info("%s is gone from every engine and from the store", adapter_id)
+
+    # -- versions ------------------------------------------------------------------------------------------
+
+    async def make_room(self, need_bytes: int) -> None:
+        """Make room in the store. Raises `StoreFull`, with an old version retired if there is one."""
+        entries = self._directory.adapters()
+        protected = kept_digests(entries, quarantined=False) | set(self._leaving.values())
+        try:
+            await asyncio.to_thread(self.store.make_room, need_bytes, protected)
+        except StoreFull:
+            surplus = [v for entry in entries for v in surplus_versions(entry, 0)]
+            if surplus:
+                await self.retire_version(min(surplus, key=self._used_s))
+            raise
+
+    def _used_s(self, version: Version) -> float:
+        return self._last_used_s.get(version.engine_id, 0.0)
+
+    async def passed(self, version: Version) -> None:
+        """Make a version ready: it takes over, or gets its part of a rollout, in the same moment."""
+        async with self.changing:
+            entry = self.registry.entry(version)
+            is_candidate = entry.rollout is not None and entry.rollout.candidate == version.number
+            takes_over = entry.live is None or (not is_candidate and version.number > entry.live)
+            live, previous, rollout = entry.live, entry.previous, entry.rollout
+            if takes_over:
+                live, previous, rollout = version.number, entry.live, None
+            entry = await patiently(
+                lambda: self.registry.make_ready(version, live=live, previous=previous, rollout=rollout)
+            )
+            for old in surplus_versions(entry, self._fleet.state.keep_versions):
+                await self.retire_version(old)
+        self.engines.tell_all()
+
+    async def refused(self, version: Version) -> None:
+        """Take a quarantined version out of use, whatever leads to it."""
+        async with self.changing:
+            entry = self.registry.entry(version)
+            if entry.rollout is not None and entry.rollout.candidate == version.number:
+                await self._route(entry, live=entry.live, previous=entry.previous)
+            elif version.number == entry.live:
+                back = entry.previous if entry.previous and entry.ready(entry.previous) else None
+                await self._route(entry, live=back, previous=None)
+        self.engines.tell_all()
+
+    async def _route(
+        self, entry: AdapterEntry, *, live: int | None, previous: int | None, rollout: Rollout | None = None
+    ) -> AdapterEntry:
+        return await patiently(
+            lambda: self.registry.route(entry.key, live=live, previous=previous, rollout=rollout)
+        )
+
+    async def retire_version(self, version: Version) -> None:
+        """Take a version out of traffic; its files go once nothing uses it."""
+        await self.preparation.stop(version)
+        version = self.registry.current(version)
+        if version.state is VersionState.RETIRED:
+            return
+        await self.registry.move(version, VersionState.RETIRED)
+        if version.source.startswith(UPLOAD):
+            await asyncio.to_thread(self.preparation.upload_of(version).unlink, missing_ok=True)
+        if version.digest is not None:
+            self._leaving[version.engine_id] = version.digest
+        self.engines.tell_all()
+
+    def observe(self, record: Record) -> None:
+        """Take note of a settled request; a rollout may end by it."""
+        target = record.target
+        if target.adapter_id is None:
+            return
+        self._last_used_s[target.adapter_id] = self._clock()
+        entry = self._entry_of(record)
+        if entry is None or entry.rollout is None or entry.key in self._concluding:
+            return
+        verdict = self._rollouts.observe(entry, record)
+        if verdict.action is not Action.WAIT:
+            self._concluding.add(entry.key)
+            self._spawn(self._conclude(entry, verdict))
+
+    def _entry_of(self, record: Record) -> AdapterEntry | None:
+        target = record.target
+        name = target.adapter or ""
+        own = self._directory.adapter(AdapterKey(target.tenant, name))
+        return (
+            own
+            if own is not None and target.model == name
+            else self._directory.adapter(AdapterKey(None, name))
+        )
+
+    async def _conclude(self, entry: AdapterEntry, verdict: Verdict) -> None:
+        """End a rollout as the verdict says; back at once, whether the database answers or not."""
+        try:
+            rollout = entry.rollout
+            if rollout is None:
+                return
+            if verdict.action is Action.ROLL_BACK:
+                self._directory.put(replace(self._directory.adapter(entry.key) or entry, rollout=None))
+                await self._route(entry, live=entry.live, previous=entry.previous)
+            else:
+                await self._route(entry, live=rollout.candidate, previous=entry.live)
+            text = f"version {rollout.candidate}: {verdict.action}: {verdict.reason}"
+            await self.registry.record(str(entry.key), text)
+        finally:
+            self._concluding.discard(entry.key)
+            self.engines.tell_all()
+
+
+_UNFINISHED = frozenset({VersionState.REGISTERED, VersionState.FETCHING, VersionState.VERIFYING})

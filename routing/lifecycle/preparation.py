@@ -1,0 +1,251 @@
+"""How does a registered version become ready? Fetched, checked, stored, then tried on a real engine.
+
+Every step can be begun again: after a restart, or when a source or the database does not answer, a version
+goes back to `registered`. What is wrong with the adapter itself puts it into quarantine, with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Collection
+from pathlib import Path
+from typing import Protocol
+
+from adapters import sources
+from adapters.base_model import BaseModelShape, find_shape
+from adapters.checkpoint import AdapterManifest
+from adapters.errors import AdapterError, SourceUnavailable, StoreFull
+from adapters.states import VersionState
+from adapters.store import AdapterStore
+from adapters.verify import verify
+from routing.catalog import Version
+from routing.lifecycle.registry import Registry, patiently
+from routing.management import VersionProgress
+from routing.types import Fleet
+
+UPLOAD = "upload:"  # source of a version whose archive the tenant sent; what follows names the file
+RETRY_DELAYS_S = (1.0, 5.0, 15.0, 60.0, 300.0)  # after that a source that does not answer is given up
+WORKERS = 2  # fetches and checks at once; each tenant has one turn at a time
+log = logging.getLogger("tenantry.lifecycle")
+
+
+class Surroundings(Protocol):
+    """What preparation needs of the rest of the gateway."""
+
+    async def make_room(self, need_bytes: int) -> None:
+        """Make room in the store. Raises `StoreFull`."""
+
+    async def try_on_engine(self, version: Version) -> None:
+        """Return once an engine has passed the version. Raises `AdapterError` where it must not serve."""
+
+    async def passed(self, version: Version) -> None:
+        """Make the version ready."""
+
+    async def refused(self, version: Version) -> None:
+        """Take the version, now quarantined, out of use."""
+
+
+class Preparation:
+    """Works on every version that is not ready yet, each in a task of its own."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        registry: Registry,
+        store: AdapterStore,
+        uploads: Path,
+        surroundings: Surroundings,
+    ) -> None:
+        self._fleet = fleet
+        self._registry = registry
+        self._store = store
+        self._uploads = uploads
+        self._surroundings = surroundings
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._stops: dict[int, threading.Event] = {}
+        self._turns: defaultdict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._trials: defaultdict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._workers = asyncio.Semaphore(WORKERS)
+        self._shapes: dict[str, BaseModelShape | None] = {}
+        self.progress: dict[int, VersionProgress] = {}
+        self.on_trial: set[int] = set()
+        self.attempted: set[int] = set()  # versions of which an attempt has ended, one way or the other
+
+    def start(self, version: Version) -> None:
+        """Begin, or begin again, with a version that is registered."""
+        if version.id not in self._tasks:
+            task = self._tasks[version.id] = asyncio.create_task(self._prepare(version))
+            task.add_done_callback(lambda _: self._tasks.pop(version.id, None))
+
+    async def stop(self, version: Version | None = None) -> None:
+        """Stop working on a version, or on all."""
+        chosen = list(self._tasks) if version is None else [version.id]
+        tasks = [self._tasks[number] for number in chosen if number in self._tasks]
+        for number in chosen:
+            if number in self._stops:
+                self._stops[number].set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _prepare(self, version: Version) -> None:
+        try:
+            for delay_s in (*RETRY_DELAYS_S, None):
+                try:
+                    await self._attempt(version)
+                    return
+                except (SourceUnavailable, StoreFull) as error:
+                    if delay_s is None:
+                        await self._quarantine(version, error)
+                        return
+                    await self._begin_again(version, str(error))
+                    self.attempted.add(version.id)
+                    await asyncio.sleep(delay_s)
+                except AdapterError as error:
+                    await self._quarantine(version, error)
+                    return
+                except OSError as error:
+                    log.exception("version %s of %s", version.number, version.adapter)
+                    reason = f"the adapter store cannot be written: {error.strerror or type(error).__name__}"
+                    await self._begin_again(version, reason)
+                    await asyncio.sleep(delay_s or RETRY_DELAYS_S[-1])
+        except Exception:
+            log.exception("version %s of %s was given up", version.number, version.adapter)
+        finally:
+            self.on_trial.discard(version.id)
+            self.attempted.add(version.id)
+
+    async def _attempt(self, version: Version) -> None:
+        """Go once through all steps. Raises `AdapterError`."""
+        tenant = version.adapter.tenant
+        async with self._turns[tenant], self._workers:
+            version = await self._move(version, VersionState.FETCHING)
+            if not await self._is_stored(version):
+                version = await self._fetch_and_store(version)
+            else:
+                version = await self._move(version, VersionState.VERIFYING)
+                await self._verify(version, self._store.folder_of(version.digest or ""))
+        async with self._trials[tenant]:
+            self.on_trial.add(version.id)
+            await self._surroundings.try_on_engine(version)
+            await self._surroundings.passed(self._registry.current(version))
+
+    async def _is_stored(self, version: Version) -> bool:
+        digest = version.digest
+        return digest is not None and await asyncio.to_thread(
+            lambda: self._store.has(digest) and self._store.check(digest)
+        )
+
+    async def _fetch_and_store(self, version: Version) -> Version:
+        key = f"version-{version.id}"
+        staged = await asyncio.to_thread(self._store.stage, key)
+        try:
+            await self._fetch(version, staged)
+            version = await self._move(version, VersionState.VERIFYING)
+            manifest = await self._verify(version, staged)
+            version = await patiently(
+                lambda: self._registry.describe(
+                    version, digest=manifest.digest, rank=manifest.rank, size_bytes=manifest.size_bytes
+                )
+            )
+            await self._surroundings.make_room(manifest.size_bytes)
+            await asyncio.to_thread(self._store.publish, key, manifest.digest)
+        except SourceUnavailable:
+            raise  # what has come is kept, and the next attempt goes on from there
+        except AdapterError as error:
+            await asyncio.to_thread(self._store.discard, key)
+            raise type(error)(_without_paths(str(error), str(staged), version.source)) from error
+        except OSError:
+            await asyncio.to_thread(self._store.discard, key)
+            raise
+        if version.source.startswith(UPLOAD):
+            self.upload_of(version).unlink(missing_ok=True)
+        return version
+
+    async def _fetch(self, version: Version, staged: Path) -> None:
+        limit = self._fleet.state.max_adapter_bytes
+        stop = self._stops[version.id] = threading.Event()
+
+        def progress(done_bytes: int, total_bytes: int | None) -> None:
+            self.progress[version.id] = VersionProgress(done_bytes, total_bytes)
+
+        try:
+            if version.source.startswith(UPLOAD):
+                archive = self.upload_of(version)
+                if not archive.is_file():
+                    raise AdapterError("what was uploaded is not kept any more; upload it again")
+                await asyncio.to_thread(
+                    sources.unpack, archive, staged, max_bytes=limit, sha256=version.sha256
+                )
+            else:
+                await asyncio.to_thread(
+                    sources.fetch,
+                    version.source,
+                    staged,
+                    max_bytes=limit,
+                    sha256=version.sha256,
+                    progress=progress,
+                    should_stop=stop.is_set,
+                )
+        finally:
+            stop.set()
+            self._stops.pop(version.id, None)
+            self.progress.pop(version.id, None)
+
+    async def _verify(self, version: Version, folder: Path) -> AdapterManifest:
+        base = self._fleet.base_models[self._registry.entry(version).base_model]
+        if base.name not in self._shapes:
+            self._shapes[base.name] = await asyncio.to_thread(find_shape, base.source, base.revision)
+        manifest = await asyncio.to_thread(verify, folder, base=self._shapes[base.name])
+        if manifest.rank > base.max_lora_rank:
+            raise AdapterError(self._rank_refusal(version, manifest.rank, base.name))
+        return manifest
+
+    def _rank_refusal(self, version: Version, rank: int, base_model: str) -> str:
+        """Name the pool that would take the adapter, if there is one."""
+        base = self._fleet.base_models[base_model]
+        limit = f"the adapter has rank {rank}, base model `{base_model}` takes at most {base.max_lora_rank}"
+        tenant = version.adapter.tenant
+        for pool in self._fleet.pools.values():
+            for name in pool.base_models:
+                other = self._fleet.base_models[name]
+                fits = other.source == base.source and other.max_lora_rank >= rank and other.max_loras > 0
+                if fits and (tenant is None or tenant in pool.tenants):
+                    return f"{limit}; pool `{pool.name}` would take it: register it for base model `{name}`"
+        return f"{limit}; train with a lower rank, or have max_lora_rank of the base model raised"
+
+    def upload_of(self, version: Version) -> Path:
+        """Return where the archive of an uploaded version lies."""
+        return self._uploads / version.source.removeprefix(UPLOAD)
+
+    def uploads_of(self, versions: Collection[Version]) -> set[str]:
+        """Names of the archives that these versions still need."""
+        return {v.source.removeprefix(UPLOAD) for v in versions if v.source.startswith(UPLOAD)}
+
+    async def _move(self, version: Version, to: VersionState) -> Version:
+        return await patiently(lambda: self._registry.move(self._registry.current(version), to))
+
+    async def _begin_again(self, version: Version, reason: str) -> None:
+        current = self._registry.current(version)
+        await patiently(lambda: self._registry.move(current, VersionState.REGISTERED, reason=reason))
+
+    async def _quarantine(self, version: Version, error: AdapterError) -> None:
+        current = self._registry.current(version)
+        if current.source.startswith(UPLOAD):
+            with contextlib.suppress(OSError):
+                self.upload_of(current).unlink(missing_ok=True)
+        reason = str(error)
+        await patiently(lambda: self._registry.move(current, VersionState.QUARANTINED, reason=reason))
+        await self._surroundings.refused(self._registry.current(version))
+
+
+def _without_paths(text: str, *folders: str) -> str:
+    """Name files as the adapter does: the tenant reads this, and paths are the machine's."""
+    for folder in folders:
+        if folder.startswith("/"):
+            text = text.replace(f"{folder}/", "").replace(folder, "the adapter")
+    return text

@@ -1,0 +1,160 @@
+"""How does a change reach both the database and the running gateway? Database first, then memory.
+
+A call that raises has changed nothing in either. The database is spoken to on one thread, so that its waits
+stop neither the event loop nor each other's order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from adapters.states import VersionState
+from routing.catalog import AdapterEntry, AdapterKey, ApiKey, Rollout, Version
+from routing.errors import StateUnavailable
+from routing.state import StateStore
+from routing.tenants import Directory
+
+T = TypeVar("T")
+FIRST_RETRY_S = 0.5
+LAST_RETRY_S = 30.0
+log = logging.getLogger("tenantry.lifecycle")
+
+
+class Registry:
+    """Adapters and keys: kept on disk, looked up in memory. Its calls raise what `StateStore` raises."""
+
+    def __init__(self, store: StateStore, directory: Directory) -> None:
+        self._store = store
+        self.directory = directory
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
+
+    async def open(self) -> None:
+        """Open the database and take over what it holds; waits for as long as it does not answer."""
+        entries, keys = await patiently(self._open)
+        for entry in entries:
+            self.directory.put(entry)
+        for key in keys:
+            self.directory.put_key(key)
+
+    async def close(self) -> None:
+        """Close the database."""
+        await self._run(self._store.close)
+        self._thread.shutdown(wait=False)
+
+    async def _open(self) -> tuple[list[AdapterEntry], list[ApiKey]]:
+        await self._run(self._store.open)
+        return await self._run(self._store.load)
+
+    async def _run(self, call: Callable[..., T], *args: Any, **options: Any) -> T:
+        work = functools.partial(call, *args, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    # -- adapters ------------------------------------------------------------------------------------------
+
+    def entry(self, version: Version) -> AdapterEntry:
+        """Return the adapter of a version."""
+        entry = self.directory.adapter(version.adapter)
+        if entry is None:
+            raise LookupError(f"{version.adapter} is gone")
+        return entry
+
+    def current(self, version: Version) -> Version:
+        """Return a version as it stands now."""
+        return self.entry(version).version(version.number) or version
+
+    async def add_adapter(self, key: AdapterKey, base_model: str, *, declared: bool) -> AdapterEntry:
+        """Add an adapter without versions."""
+        return self._put(await self._run(self._store.add_adapter, key, base_model, declared=declared))
+
+    async def set_base_model(self, key: AdapterKey, base_model: str) -> AdapterEntry:
+        """Change the base model of an adapter whose versions are all retired."""
+        return self._put(await self._run(self._store.set_base_model, key, base_model))
+
+    async def add_version(self, key: AdapterKey, *, source: str, sha256: str | None) -> Version:
+        """Add a registered version; its number is the next one."""
+        return self._put_version(await self._run(self._store.add_version, key, source=source, sha256=sha256))
+
+    async def move(self, version: Version, to: VersionState, *, reason: str = "") -> Version:
+        """Move a version to another state. Raises `IllegalTransition` too."""
+        moved = self._put_version(await self._run(self._store.move, version, to, reason=reason))
+        await self.record(f"{version.adapter}@{version.number}", f"{to}: {reason}" if reason else str(to))
+        return moved
+
+    async def make_ready(
+        self, version: Version, *, live: int | None, previous: int | None, rollout: Rollout | None
+    ) -> AdapterEntry:
+        """Move a version to `ready` and say which versions answer; nobody sees the one without the other."""
+        entry = await self._run(
+            self._store.make_ready, version, live=live, previous=previous, rollout=rollout
+        )
+        self._put(entry)
+        await self.record(f"{version.adapter}@{version.number}", "ready")
+        return entry
+
+    async def describe(self, version: Version, *, digest: str, rank: int, size_bytes: int) -> Version:
+        """Record what the files of a version are."""
+        return self._put_version(
+            await self._run(self._store.describe, version, digest=digest, rank=rank, size_bytes=size_bytes)
+        )
+
+    async def note(self, version: Version, reason: str, *, strike: bool = False) -> Version:
+        """Record what an attempt met, and whether an engine died of it."""
+        return self._put_version(await self._run(self._store.note, version, reason, strike=strike))
+
+    async def route(
+        self, key: AdapterKey, *, live: int | None, previous: int | None, rollout: Rollout | None
+    ) -> AdapterEntry:
+        """Say which versions answer."""
+        routed = await self._run(self._store.route, key, live=live, previous=previous, rollout=rollout)
+        return self._put(routed)
+
+    async def set_pinned(self, key: AdapterKey, pinned: bool) -> AdapterEntry:
+        """Pin an adapter, or no longer."""
+        return self._put(await self._run(self._store.set_pinned, key, pinned))
+
+    def _put(self, entry: AdapterEntry) -> AdapterEntry:
+        self.directory.put(entry)
+        return entry
+
+    def _put_version(self, version: Version) -> Version:
+        self.directory.put_version(version)
+        return version
+
+    # -- keys and events -----------------------------------------------------------------------------------
+
+    async def add_key(self, key: ApiKey) -> None:
+        """Add a key; it counts at once."""
+        await self._run(self._store.add_key, key)
+        self.directory.put_key(key)
+
+    async def revoke_key(self, key_id: str) -> ApiKey:
+        """Revoke a key; it is useless at once. Raises `NotFound`."""
+        revoked = await self._run(self._store.revoke_key, key_id, time.time())
+        self.directory.put_key(revoked)
+        return revoked
+
+    async def record(self, subject: str, text: str, *, actor: str = "tenantry") -> None:
+        """Log what happened, and keep it where that can be done; nothing waits for it to succeed."""
+        log.info("%s: %s", subject, text)
+        try:
+            await self._run(self._store.record, actor, subject, text)
+        except StateUnavailable as error:
+            log.warning("not kept in the state database: %s", error)
+
+
+async def patiently(change: Callable[[], Awaitable[T]]) -> T:
+    """Repeat a change until the database takes it."""
+    delay_s = FIRST_RETRY_S
+    while True:
+        try:
+            return await change()
+        except StateUnavailable as error:
+            log.warning("the state database does not answer; again in %.1f s: %s", delay_s, error)
+        await asyncio.sleep(delay_s)
+        delay_s = min(2 * delay_s, LAST_RETRY_S)

@@ -1,0 +1,638 @@
+"""Adapters on their way through a whole gateway: real state and store on disk, fake engines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from sqlalchemy.orm import Session
+
+from adapters.checkpoint import SERVED_FILES
+from adapters.errors import SourceUnavailable
+from adapters.residency import CanaryReport
+from adapters.states import VersionState
+from adapters.types import Adapter
+from routing.catalog import AdapterEntry, AdapterKey, KeyRole, RolloutPlan, Version
+from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, StateUnavailable
+from routing.gateway import Gateway
+from routing.lifecycle import Lifecycle, Manager
+from routing.management import NewVersion
+from routing.state import StateStore
+from routing.state.tables import AdapterRow, VersionRow
+from routing.tenants import Directory
+from routing.types import Fleet, StateSettings
+from tests.fakes import SECRET, Client, FakeEngine, eventually, key_of, serving, small_fleet
+from tests.integration.conftest import Bench
+
+KEY = AdapterKey("a", "billing")
+
+
+def adapter_folder(folder: Path, seed: int = 0, *, rank: int = 8, **config: Any) -> Path:
+    """An adapter as PEFT saves it, with weights that are its own."""
+    chance = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    values = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": 16,
+        "target_modules": ["q_proj"],
+        "bias": "none",
+        **config,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(values))
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    tensors = {
+        f"{module}.lora_A.weight": chance.standard_normal((rank, 16), dtype=np.float32),
+        f"{module}.lora_B.weight": chance.standard_normal((16, rank), dtype=np.float32),
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+@dataclass
+class House:
+    """A gateway with its lifecycle, in front of fake engines; the test keeps its disk."""
+
+    bench: Bench
+    directory: Directory
+    lifecycle: Lifecycle
+    manager: Manager
+    fleet: Fleet
+    folder: Path
+
+    def entry(self, key: AdapterKey = KEY) -> AdapterEntry:
+        return self.manager.adapter(key)
+
+    def state(self, number: int = 1, key: AdapterKey = KEY) -> VersionState:
+        version = self.entry(key).version(number)
+        assert version is not None
+        return version.state
+
+    def reason(self, number: int = 1) -> str:
+        version = self.entry().version(number)
+        assert version is not None
+        return version.reason
+
+    async def add(self, seed: int = 0, *, key: AdapterKey = KEY, **options: Any) -> Version:
+        """Register a version from a folder of this machine, as an operator does."""
+        where = self.folder / "sources" / f"{key.name}-{seed}-{time.monotonic_ns()}"
+        folder = adapter_folder(where, seed, **options.pop("config", {}))
+        return await self.manager.add(key, None, NewVersion(source=str(folder), trusted=True, **options))
+
+    async def until(self, state: VersionState, number: int = 1, key: AdapterKey = KEY) -> None:
+        await eventually(lambda: self.state(number, key) is state, f"version {number} {state}")
+
+    async def ready(self, seed: int = 0, *, key: AdapterKey = KEY, **options: Any) -> Version:
+        version = await self.add(seed, key=key, **options)
+        await self.until(VersionState.READY, version.number, key)
+        await eventually(lambda: self.told(version_id(self, version)), "the engines' word")
+        return self.lifecycle.registry.current(version)
+
+    def told(self, adapter_id: str, replica: str = "shared-0") -> bool:
+        """Whether the engine was told that it may serve the version."""
+        return any(a["id"] == adapter_id for a in self.bench.engines[replica].desired["adapters"])
+
+    async def ask(self, model: str = "billing", tenant: str = "a", **fields: Any) -> Client:
+        return await self.bench.chat(tenant, model=model, **fields)()
+
+    def left_of_uploads(self, archive: Path) -> list[str]:
+        """Archives that are still there."""
+        kept = os.listdir(self.folder / "state" / "uploads")
+        return [*kept, *([archive.name] if archive.exists() else [])]
+
+    @property
+    def stored(self) -> list[Path]:
+        """Weights in the store."""
+        return sorted((self.folder / "state" / "adapters").glob("??/*/adapter_model.safetensors"))
+
+
+def version_id(house: House, version: Version) -> str:
+    return house.lifecycle.registry.current(version).engine_id
+
+
+def fleet_in(folder: Path, **state: Any) -> Fleet:
+    """The small fleet; its adapters are folders, its state is in `folder`."""
+    fleet = small_fleet()
+    adapters = {}
+    for seed, name in enumerate(fleet.adapters):
+        source = folder / "declared" / name
+        if not source.exists():
+            adapter_folder(source, 100 + seed)
+        adapters[name] = Adapter(name, str(source), "base")
+    settings = StateSettings(folder=str(folder / "state"), **state)
+    base = replace(fleet.base_models["base"], max_lora_rank=16)
+    return replace(fleet, adapters=adapters, base_models={"base": base}, state=settings)
+
+
+@contextlib.asynccontextmanager
+async def house_of(
+    fleet: Fleet, folder: Path, *, prepare: Callable[[FakeEngine], None] | None = None, wait: bool = True
+) -> AsyncIterator[House]:
+    """Start a gateway over what the folder holds; at the end every counter must be at zero."""
+    names = [name for pool in fleet.pools.values() for name, _ in pool.replica_models]
+    engines = {name: FakeEngine(name) for name in names}
+    for engine in engines.values():
+        if prepare is not None:
+            prepare(engine)
+    async with contextlib.AsyncExitStack() as stack:
+        addresses = {}
+        for name, engine in engines.items():
+            socket = folder / f"{name}.sock"
+            socket.unlink(missing_ok=True)
+            addresses[name] = await stack.enter_async_context(serving(engine, socket))
+        directory = Directory(fleet)
+        lifecycle = Lifecycle(fleet, directory)
+        gateway = Gateway(fleet, lambda: addresses, secret=SECRET, directory=directory, lifecycle=lifecycle)
+        await gateway.start()
+        stack.push_async_callback(gateway.stop)
+        if wait:
+            await eventually(gateway.is_ready, "the gateway's readiness")
+        bench = Bench(gateway, engines)
+        manager = Manager(fleet, directory, lifecycle)
+        yield House(bench, directory, lifecycle, manager, fleet, folder)
+        for engine in engines.values():
+            engine.release.set()
+        await eventually(lambda: bench.at_rest, f"rest of {gateway.dispatcher!r}")
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    """A gateway over an empty state folder."""
+    async with house_of(fleet_in(tmp_path), tmp_path) as house:
+        yield house
+
+
+# -- from registration to answers --------------------------------------------------------------------------
+
+
+async def test_declared_adapters_answer_once_the_gateway_is_ready(house: House) -> None:
+    answer = await house.bench.chat("a", model="support")()
+    assert answer.status == 200
+    assert answer.headers["x-tenantry-adapter"] == "a-support"
+    assert answer.headers["x-tenantry-version"] == "1"
+    entry = house.entry(AdapterKey(None, "a-support"))
+    assert house.bench.engines["shared-0"].seen[-1]["model"] == entry.versions[0].engine_id
+    assert len(house.stored) == 4
+
+
+async def test_a_registered_adapter_answers_its_tenant_and_nobody_else(house: House) -> None:
+    version = await house.ready()
+    answer = await house.ask()
+    assert answer.status == 200 and answer.json()["model"] == "billing"
+    assert house.bench.engines["shared-0"].seen[-1]["model"] == version.engine_id
+    assert (await house.ask(tenant="b")).status == 404
+    assert not house.told(version.engine_id, "alone-0")
+    listed = await house.bench.get("/v1/models", key=key_of("a"))()
+    assert "billing" in [model["id"] for model in listed.json()["data"]]
+    listed = await house.bench.get("/v1/models", key=key_of("b"))()
+    assert "billing" not in [model["id"] for model in listed.json()["data"]]
+
+
+async def test_two_tenants_use_one_name_and_each_gets_its_own(house: House) -> None:
+    mine = await house.ready(1)
+    theirs = await house.ready(2, key=AdapterKey("b", "billing"))
+    for tenant, version in (("a", mine), ("b", theirs)):
+        assert (await house.ask(tenant=tenant)).status == 200
+        assert house.bench.engines["shared-0"].seen[-1]["model"] == version.engine_id
+    await house.manager.retire(KEY, None)
+    assert (await house.ask(tenant="a")).status == 404
+    assert (await house.ask(tenant="b")).status == 200
+
+
+async def test_a_broken_adapter_never_reaches_an_engine(house: House) -> None:
+    await house.add(config={"use_dora": True})
+    await house.until(VersionState.QUARANTINED)
+    assert "DoRA" in house.reason()
+    assert str(house.folder) not in house.reason()
+    refused = await house.ask()
+    assert refused.status == 503 and refused.error["code"] == "adapter_unavailable"
+    assert len(house.stored) == 4
+    assert not any("billing" in a["id"] for a in house.bench.engines["shared-0"].desired["adapters"])
+
+
+async def test_a_rank_over_the_base_models_is_refused_with_what_would_take_it(house: House) -> None:
+    await house.add(config={"rank": 64})
+    await house.until(VersionState.QUARANTINED)
+    assert "rank 64" in house.reason() and "at most 16" in house.reason()
+
+
+async def test_an_adapter_that_changes_nothing_is_refused_by_its_trial(house: House) -> None:
+    house.bench.engines["shared-0"].canary = lambda _: CanaryReport(False, "it answers as its base", 0.0, 0.1)
+    await house.add()
+    await house.until(VersionState.QUARANTINED)
+    assert "answers as its base" in house.reason()
+    await eventually(
+        lambda: not any("billing" in a["id"] for a in house.bench.engines["shared-0"].desired["adapters"])
+    )
+
+
+def dying(times: int) -> Callable[[str], CanaryReport]:
+    """An engine that dies under its first trials."""
+    left = [times]
+
+    def canary(_: str) -> CanaryReport:
+        if left[0]:
+            left[0] -= 1
+            raise ConnectionResetError("the engine is dead")
+        return CanaryReport(True, "", 1.0, 0.01)
+
+    return canary
+
+
+async def test_an_engine_that_dies_once_under_a_trial_may_be_chance(house: House) -> None:
+    house.bench.engines["shared-0"].canary = dying(1)
+    version = await house.ready()
+    assert house.lifecycle.registry.current(version).strikes == 1
+    assert (await house.ask()).status == 200
+
+
+async def test_an_adapter_that_kills_engines_is_blamed(house: House) -> None:
+    house.bench.engines["shared-0"].canary = dying(9)
+    await house.add()
+    await house.until(VersionState.QUARANTINED)
+    assert "2 engines" in house.reason()
+    assert (await house.bench.chat("a", model="support")()).status == 200
+
+
+async def test_a_quarantined_version_can_be_verified_again(house: House) -> None:
+    house.bench.engines["shared-0"].canary = dying(2)
+    await house.add()
+    await house.until(VersionState.QUARANTINED)
+    await house.manager.verify(KEY, 1)
+    await house.until(VersionState.READY)
+    with pytest.raises(Conflict):
+        await house.manager.verify(KEY, 1)
+
+
+async def test_an_upload_is_unpacked_checked_and_removed(house: House) -> None:
+    source = adapter_folder(house.folder / "packed", 5)
+    archive = Path(shutil.make_archive(str(house.folder / "upload"), "gztar", source))
+    version = await house.manager.add(KEY, None, NewVersion(upload=archive))
+    await house.until(VersionState.READY, version.number)
+    assert not house.left_of_uploads(archive)
+    assert (await house.ask()).status == 200
+
+
+async def test_a_source_that_does_not_answer_is_said_and_tried_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("routing.lifecycle.preparation.RETRY_DELAYS_S", (0.0, 0.0))
+    tries = []
+
+    def fetch(source: str, *_: object, **__: object) -> None:
+        tries.append(source)
+        raise SourceUnavailable(f"{source} does not answer")
+
+    monkeypatch.setattr("adapters.sources.fetch", fetch)
+    await house.add()
+    await house.until(VersionState.QUARANTINED)
+    assert "does not answer" in house.reason()
+    assert len(tries) == 3
+
+
+# -- who may ask for what ----------------------------------------------------------------------------------
+
+
+async def test_a_tenants_own_key_cannot_make_the_gateway_read_its_disk_or_network(house: House) -> None:
+    for source in ("/etc", "file:///etc", "https://169.254.169.254/latest.tar", "s3://other/adapter"):
+        with pytest.raises((Forbidden, InvalidRequest)):
+            await house.manager.add(KEY, None, NewVersion(source=source))
+    with pytest.raises(NotFound):
+        house.entry()
+
+
+async def test_names_the_fleet_uses_and_base_models_it_lacks_are_refused(house: House) -> None:
+    source = str(adapter_folder(house.folder / "source"))
+    for key, base_model, error in (
+        (AdapterKey("a", "support"), None, Conflict),
+        (AdapterKey("a", "a-support"), None, Conflict),
+        (AdapterKey("a", "new"), "unknown", InvalidRequest),
+        (AdapterKey("nobody", "new"), None, NotFound),
+        (AdapterKey(None, "a-support"), None, Conflict),
+    ):
+        with pytest.raises(error):
+            await house.manager.add(key, base_model, NewVersion(source=source, trusted=True))
+
+
+async def test_racing_registrations_become_two_versions(house: House) -> None:
+    versions = await asyncio.gather(house.add(1), house.add(2))
+    assert sorted(version.number for version in versions) == [1, 2]
+    await house.until(VersionState.READY, 1)
+    await house.until(VersionState.READY, 2)
+    await eventually(lambda: house.entry().live == 2)
+
+
+# -- new versions ------------------------------------------------------------------------------------------
+
+
+async def test_a_new_version_takes_over_and_the_old_one_finishes_what_it_began(house: House) -> None:
+    first = await house.ready(1)
+    engine = house.bench.engines["shared-0"]
+    engine.behave = engine.hold
+    began = house.bench.chat("a", model="billing").start()
+    await eventually(lambda: engine.running == 1)
+    engine.behave = engine.answer
+    second = await house.ready(2)
+    assert (await house.ask()).headers["x-tenantry-version"] == "2"
+    assert engine.seen[-1]["model"] == second.engine_id != first.engine_id
+    engine.release.set()
+    await began.done()
+    assert began.status == 200 and began.headers["x-tenantry-version"] == "1"
+
+
+async def test_rolling_back_needs_no_load_and_no_wait(house: House) -> None:
+    await house.ready(1)
+    await house.ready(2)
+    entry = await house.manager.rollback(KEY)
+    assert entry.live == 1
+    assert (await house.ask()).headers["x-tenantry-version"] == "1"
+    with pytest.raises(Conflict):
+        await house.manager.rollback(KEY)
+    assert (await house.manager.promote(KEY, 2)).live == 2
+
+
+async def test_a_version_can_be_named_before_it_gets_traffic(house: House) -> None:
+    await house.ready(1)
+    await house.ready(2, rollout=RolloutPlan(weight=0.0))
+    assert (await house.ask("billing")).headers["x-tenantry-version"] == "1"
+    assert (await house.ask("billing@2")).headers["x-tenantry-version"] == "2"
+    assert (await house.ask("billing@3")).status == 404
+
+
+async def test_a_user_stays_on_one_side_of_a_split(house: House) -> None:
+    await house.ready(1)
+    await house.ready(2, rollout=RolloutPlan(weight=0.5))
+    sides = {}
+    for user in (f"user-{i}" for i in range(20)):
+        answers = [await house.ask(user=user) for _ in range(2)]
+        sides[user] = {answer.headers["x-tenantry-version"] for answer in answers}
+    assert all(len(versions) == 1 for versions in sides.values())
+    assert set.union(*sides.values()) == {"1", "2"}
+
+
+async def test_a_candidate_that_fails_is_rolled_back_by_itself(house: House) -> None:
+    await house.ready(1)
+    second = await house.ready(2, rollout=RolloutPlan(weight=0.5))
+    engine = house.bench.engines["shared-0"]
+
+    async def behave(body: dict[str, Any], send: Any) -> None:
+        await (engine.break_down if body["model"] == second.engine_id else engine.answer)(body, send)
+
+    engine.behave = behave
+    failed = 0
+    for i in range(60):
+        failed += (await house.ask(user=f"user-{i}")).status != 200
+        if house.entry().rollout is None:
+            break
+    assert house.entry().rollout is None and house.entry().live == 1
+    assert failed <= 5
+    for i in range(60):
+        assert (await house.ask(user=f"user-{i}")).headers["x-tenantry-version"] == "1"
+
+
+async def test_a_good_candidate_is_promoted_where_that_was_asked_for(house: House) -> None:
+    await house.ready(1)
+    await house.ready(2, rollout=RolloutPlan(weight=1.0, min_requests=5, promote_after=10))
+    for _ in range(10):
+        await house.ask()
+    await eventually(lambda: house.entry().live == 2 and house.entry().rollout is None)
+
+
+async def test_one_rollout_at_a_time(house: House) -> None:
+    await house.ready(1)
+    await house.ready(2, rollout=RolloutPlan())
+    with pytest.raises(Conflict):
+        await house.add(3, rollout=RolloutPlan())
+
+
+async def test_old_versions_beyond_those_kept_are_retired(tmp_path: Path) -> None:
+    async with house_of(fleet_in(tmp_path, keep_versions=1), tmp_path) as house:
+        for seed in range(1, 6):
+            await house.ready(seed)
+        kept = [VersionState.RETIRED] * 2 + [VersionState.READY] * 3
+        await eventually(lambda: [version.state for version in house.entry().versions] == kept)
+        await eventually(lambda: len(house.stored) == 4 + 3)
+
+
+# -- retiring, pinning -------------------------------------------------------------------------------------
+
+
+async def test_a_retired_adapter_is_gone_after_its_last_request(house: House) -> None:
+    version = await house.ready()
+    engine = house.bench.engines["shared-0"]
+    engine.behave = engine.hold
+    running = house.bench.chat("a", model="billing").start()
+    await eventually(lambda: engine.running == 1)
+    await house.manager.retire(KEY, None)
+    assert (await house.ask()).status == 404
+    asked = engine.asked
+    await eventually(lambda: engine.asked > asked + 1, "the engine to be asked again")
+    assert house.told(version.engine_id) and len(house.stored) == 5
+    engine.release.set()
+    await running.done()
+    assert running.status == 200
+    await eventually(lambda: not house.told(version.engine_id), "the engine to be told")
+    await eventually(lambda: len(house.stored) == 4, "the store to be tidied")
+
+
+async def test_a_retired_name_can_be_used_again(house: House) -> None:
+    await house.ready(1)
+    await house.manager.retire(KEY, None)
+    await house.ready(2)
+    assert (await house.ask()).headers["x-tenantry-version"] == "2"
+
+
+async def test_the_live_version_is_not_retired_alone(house: House) -> None:
+    await house.ready(1)
+    await house.ready(2)
+    with pytest.raises(Conflict):
+        await house.manager.retire(KEY, 2)
+    await house.manager.retire(KEY, 1)
+    assert house.state(1) is VersionState.RETIRED
+    with pytest.raises(Conflict):
+        await house.manager.rollback(KEY)
+
+
+async def test_declared_adapters_are_changed_in_their_file_only(house: House) -> None:
+    with pytest.raises(Conflict):
+        await house.manager.retire(AdapterKey(None, "a-support"), None)
+
+
+async def test_pins_leave_a_slot_for_everybody_else(house: House) -> None:
+    version = await house.ready()
+    await house.manager.pin(KEY, True)
+    replica = house.bench.gateway.dispatcher.replicas["shared-0"]
+    await eventually(lambda: replica.pinned == {version.engine_id})
+    assert replica.free_slots == 1
+    with pytest.raises(Conflict):
+        await house.manager.pin(AdapterKey(None, "a-support"), True)
+    await house.manager.pin(KEY, False)
+    await eventually(lambda: not replica.pinned)
+
+
+# -- restarts ----------------------------------------------------------------------------------------------
+
+
+async def test_a_restarted_gateway_serves_what_was_registered_without_being_asked(tmp_path: Path) -> None:
+    fleet = fleet_in(tmp_path)
+    async with house_of(fleet, tmp_path) as house:
+        await house.ready(1)
+        second = await house.ready(2, rollout=RolloutPlan(weight=1.0))
+        secret, _ = await house.manager.create_key(KeyRole.INFERENCE, "a", note="", expires_s=None)
+    tried: list[str] = []
+
+    def notice(engine: FakeEngine) -> None:
+        engine.canary = lambda name: tried.append(name) or CanaryReport(True, "", 1.0, 0.0)  # type: ignore[func-returns-value]
+
+    async with house_of(fleet, tmp_path, prepare=notice) as house:
+        assert house.entry().rollout is not None
+        answer = await house.ask()
+        assert answer.headers["x-tenantry-version"] == "2"
+        assert house.bench.engines["shared-0"].seen[-1]["model"] == second.engine_id
+        assert house.directory.authenticate(secret, time.time()) is not None
+        assert not tried
+
+
+async def test_work_that_a_restart_cut_off_begins_again(tmp_path: Path) -> None:
+    fleet = fleet_in(tmp_path)
+    async with house_of(fleet, tmp_path) as house:
+        trial = asyncio.Event()
+        house.bench.engines["shared-0"].canary = lambda _: trial.set() or CanaryReport(False, "", 0, 0)  # type: ignore[func-returns-value]
+        house.bench.engines["shared-0"].ready = False
+        await eventually(lambda: not house.bench.gateway.dispatcher.replicas["shared-0"].ready)
+        await house.add()
+        await house.until(VersionState.VERIFYING)
+        assert not trial.is_set()
+    async with house_of(fleet, tmp_path) as house:
+        await house.until(VersionState.READY)
+        assert (await house.ask()).status == 200
+
+
+async def test_changed_folders_become_new_versions_and_removed_ones_are_retired(tmp_path: Path) -> None:
+    fleet = fleet_in(tmp_path)
+    async with house_of(fleet, tmp_path):
+        pass
+    shutil.rmtree(tmp_path / "declared" / "a-support")
+    adapter_folder(tmp_path / "declared" / "a-support", 900)
+    tenants = {**fleet.tenants, "a": replace(fleet.tenants["a"], models={"support": "a-support"})}
+    adapters = {name: a for name, a in fleet.adapters.items() if name != "a-sales"}
+    async with house_of(replace(fleet, tenants=tenants, adapters=adapters), tmp_path) as house:
+        assert house.entry(AdapterKey(None, "a-support")).live == 2
+        assert house.state(1, AdapterKey(None, "a-sales")) is VersionState.RETIRED
+        assert (await house.ask("support")).headers["x-tenantry-version"] == "2"
+
+
+async def test_files_that_vanished_from_the_store_are_fetched_again(tmp_path: Path) -> None:
+    fleet = fleet_in(tmp_path)
+    async with house_of(fleet, tmp_path) as house:
+        for path in house.stored:
+            folder = path.parent
+            folder.chmod(0o700)
+            shutil.rmtree(folder)
+    async with house_of(fleet, tmp_path) as house:
+        assert len(house.stored) == 4
+        assert (await house.ask("support")).status == 200
+
+
+# -- keys --------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_works_at_once_and_is_useless_at_once(house: House) -> None:
+    secret, key = await house.manager.create_key(KeyRole.INFERENCE, "b", note="laptop", expires_s=None)
+    assert secret.startswith(key.prefix) and secret not in repr(key)
+
+    async def status() -> int:
+        headers = [("authorization", f"Bearer {secret}"), ("content-type", "application/json")]
+        body = b'{"model": "support", "messages": [{"role": "user", "content": "hi"}]}'
+        return (
+            await Client(house.bench.gateway, "/v1/chat/completions", body=body, headers=headers)()
+        ).status
+
+    assert await status() == 200
+    await house.manager.revoke_key(key.id)
+    assert await status() == 401
+    with pytest.raises(NotFound):
+        await house.manager.revoke_key("unknown")
+
+
+# -- a database that fails, many adapters --------------------------------------------------------------------
+
+
+async def test_serving_goes_on_while_the_database_does_not_answer(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.ready(1)
+    second = await house.ready(2, rollout=RolloutPlan(weight=1.0))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StateUnavailable("the database is locked")
+
+    store = house.lifecycle.registry._store
+    with monkeypatch.context() as broken:
+        for name in ("add_adapter", "add_version", "route", "move", "note", "record", "add_key"):
+            broken.setattr(store, name, refuse)
+        with pytest.raises(StateUnavailable):
+            await house.add(3)
+        with pytest.raises(StateUnavailable):
+            await house.manager.promote(KEY, None)
+        assert (await house.ask()).headers["x-tenantry-version"] == "2"
+        engine = house.bench.engines["shared-0"]
+        engine.behave = engine.break_down
+        for _ in range(5):
+            await house.ask()
+        assert house.entry().rollout is None, "a rollback does not wait for the database"
+        engine.behave = engine.answer
+        assert (await house.ask()).headers["x-tenantry-version"] == "1"
+    await eventually(lambda: house.lifecycle.registry.entry(second).rollout is None)
+
+
+async def test_a_thousand_adapters_are_listed_and_looked_up_fast(tmp_path: Path) -> None:
+    fleet = fleet_in(tmp_path)
+    store = StateStore(fleet.state.database_url)
+    store.open()
+    with Session(store._engine) as session, session.begin():  # one transaction, not thousands
+        session.add_all(ready_row(f"adapter-{i}", digest=f"{i:064x}") for i in range(1000))
+    store.close()
+    for i in range(1000):
+        folder = tmp_path / "state" / "adapters" / f"{i:064x}"[:2] / f"{i:064x}"
+        folder.mkdir(parents=True)
+        for name in SERVED_FILES:
+            (folder / name).touch()
+    async with house_of(fleet, tmp_path) as house:
+        assert len(house.bench.engines["shared-0"].desired["adapters"]) == 1003
+        for i in (0, 500, 999):
+            assert (await house.ask(f"adapter-{i}")).status == 200
+        began = time.perf_counter()
+        for i in range(1000):
+            assert house.directory.resolve(fleet.tenants["a"], f"adapter-{i}", "") is not None
+        listed = house.manager.adapters()
+        assert time.perf_counter() - began < 1.0, "a thousand look-ups and one listing, on any machine"
+        assert len(listed) == 1004
+
+
+def ready_row(name: str, *, digest: str) -> AdapterRow:
+    """A registered adapter of tenant a with one version that answers."""
+    version = VersionRow(
+        number=1,
+        source="s3://bucket/x",
+        state="ready",
+        reason="",
+        digest=digest,
+        size_bytes=10,
+        strikes=0,
+        created_s=0,
+    )
+    return AdapterRow(
+        tenant="a", name=name, base_model="base", declared=False, pinned=False, live=1, versions=[version]
+    )
