@@ -1,6 +1,7 @@
 """The command `python -m routing`: check a fleet file, see who shares what, make keys, build Bentos.
 
-Exit codes: 0 all is well, 1 problems were found, 2 the command was used wrongly. Only `new-key` shows a key.
+Exit codes: 0 all is well, 1 problems were found, 2 the command was used wrongly, 3 no gateway answers `keys`.
+Only `new-key` and `keys create` show a key.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from adapters.cli import keys as key_commands
 from adapters.errors import AdapterError
 from routing import bundle
 from routing.config import FleetError, LoadedFleet, Problem, check_files, project, read_fleet
@@ -26,6 +28,7 @@ from routing.config.sharing import who_shares
 from routing.config.tables import fleet_tables, print_problems, sharing_table
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(key_commands.app, name="keys")
 
 FleetPath = Annotated[Path, typer.Argument(help="Fleet file.", show_default=True)]
 

@@ -19,7 +19,7 @@ from routing.management import Management, ReplicaReport
 
 UPLOAD = "upload"  # how sources of uploaded versions begin; what may follow is the gateway's own
 # The folders of an absolute path, but not those of a URL or of a path relative to something
-_FOLDERS = re.compile(r"(?<![\w.:/~-])(?:file://)?(?:/[^/\s'\"`,;:()]+)*/(?=[^/\s'\"`,;:()])")
+_FOLDERS = re.compile(r"(?<![\w.:/~-])(?:file://)?(?:/[^/\s'\"`,;:()]+)*/(?=[\w.@~-])")
 
 
 class Progress(BaseModel):

@@ -1,0 +1,186 @@
+"""How is the gateway's admin API asked, and what can go wrong on the way? Speaks JSON; prints nothing.
+
+GatewayError
+|-- WrongUse               nothing was asked: no key, no such URL
+|-- GatewayRefused         the gateway answered, and it is no
+`-- GatewayUnreachable     nobody answered, or somebody who is no gateway
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+DEFAULT_URL = "http://localhost:3000"
+URL_VARIABLE = "TENANTRY_URL"
+KEY_VARIABLE = "TENANTRY_ADMIN_KEY"  # never an argument: those can be read in the list of processes
+
+_PREFIX = "/admin/v1"
+_PAGE = 1000
+_CHUNK_BYTES = 2**18
+_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+_MAX_SHOWN_CHARS = 2000  # of a refusal
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")  # the gateway is stricter, and says how
+
+Answer = dict[str, Any]
+Params = dict[str, Any]
+
+
+class GatewayError(Exception):
+    """The gateway did not do what was asked."""
+
+    exit_code = 1
+    code = "error"
+
+
+class WrongUse(GatewayError):
+    """Nothing was asked, since something is missing."""
+
+    exit_code = 2
+    code = "wrong_use"
+
+
+class GatewayRefused(GatewayError):
+    """The gateway answered, and it is no."""
+
+    def __init__(self, message: str, *, status: int, code: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class GatewayUnreachable(GatewayError):
+    """Nobody answered, or somebody who is no gateway."""
+
+    exit_code = 3
+    code = "unreachable"
+
+
+class Gateway:
+    """The admin API of one gateway. Use it with `async with`."""
+
+    def __init__(self, url: str, key: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """Raise `WrongUse` for what is no URL, or no key that a header could carry."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+            raise WrongUse(f"{url!r} is not the URL of a gateway; write it like {DEFAULT_URL}")
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise WrongUse(f"{KEY_VARIABLE} holds white space or characters that no key has; set it again")
+        self.url = url.rstrip("/")
+        # Redirects are not followed: the key would go wherever they lead.
+        self._client = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"authorization": f"Bearer {key}"},
+            timeout=_TIMEOUT,
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.__aexit__(kind, error, trace)
+
+    async def call(
+        self, method: str, path: str, *, params: Params | None = None, body: Answer | None = None
+    ) -> Answer:
+        """Ask once. `path` is below `/admin/v1`. Raises `GatewayRefused` or `GatewayUnreachable`."""
+        return await self._send(method, path, params, json=body)
+
+    async def pages(self, path: str, params: Params) -> list[Answer]:
+        """Return all of a list that comes page by page."""
+        found: list[Answer] = []
+        after: str | None = None
+        while True:
+            page = await self.call("GET", path, params={**params, "limit": _PAGE, "after": after})
+            found += page["data"]
+            after = page.get("next")
+            if after is None:
+                return found
+
+    async def upload(
+        self,
+        path: str,
+        archive: Path,
+        media_type: str,
+        *,
+        size_bytes: int,
+        params: Params,
+        sent: Callable[[int], None],
+    ) -> Answer:
+        """Send a file as the body; `sent` hears how many bytes each part had."""
+
+        async def parts() -> AsyncIterator[bytes]:
+            with archive.open("rb") as file:
+                while part := file.read(_CHUNK_BYTES):
+                    yield part
+                    sent(len(part))
+
+        headers = {"content-type": media_type, "content-length": str(size_bytes)}
+        return await self._send("POST", path, params, content=parts(), headers=headers)
+
+    async def _send(self, method: str, path: str, params: Params | None, **content: Any) -> Answer:
+        given = {name: value for name, value in (params or {}).items() if value is not None}
+        try:
+            answer = await self._client.request(method, _PREFIX + path, params=given, **content)
+        except httpx.ConnectError:
+            raise GatewayUnreachable(
+                f"Nothing answers at {self.url}. Is the gateway running? Name another one with --url or "
+                f"{URL_VARIABLE}."
+            ) from None
+        except httpx.TransportError as error:
+            raise GatewayUnreachable(
+                f"The connection to {self.url} broke ({type(error).__name__}); look at what it did before "
+                "you ask again."
+            ) from None
+        return self._read(answer)
+
+    def _read(self, answer: httpx.Response) -> Answer:
+        """Return the answer's JSON object. Raises `GatewayRefused` or `GatewayUnreachable`."""
+        try:
+            value = answer.json()
+        except ValueError:
+            value = None
+        if answer.is_success and isinstance(value, dict):
+            return value
+        error = value.get("error") if isinstance(value, dict) else None
+        if not isinstance(error, dict) or answer.is_redirect:
+            raise GatewayUnreachable(
+                f"What answers at {self.url} (status {answer.status_code}) is no admin API of a gateway; "
+                f"name the gateway with --url or {URL_VARIABLE}."
+            )
+        message = str(error.get("message"))[:_MAX_SHOWN_CHARS]
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            message = (
+                f"The gateway at {self.url} does not take the key in {KEY_VARIABLE}: it is mistyped, "
+                "expired, revoked, or another gateway's."
+            )
+        raise GatewayRefused(message, status=answer.status_code, code=str(error.get("code") or "error"))
+
+
+def key_from_environment() -> str:
+    """Return the admin key. Raises `WrongUse`."""
+    key = os.environ.get(KEY_VARIABLE, "")
+    if not key:
+        raise WrongUse(
+            f"Set {KEY_VARIABLE} to an admin key: an operator's (gateway.operator_keys in fleet.yaml), or "
+            "one that `python -m routing keys create` made."
+        )
+    return key
+
+
+def in_path(name: str) -> str:
+    """Return a name as a part of a path. Raises `WrongUse` for what no name is."""
+    if not _NAME.fullmatch(name):
+        raise WrongUse(f"{name[:100]!r} is not a name; names are of a-z, 0-9, `.`, `_` and `-`")
+    return quote(name, safe="")

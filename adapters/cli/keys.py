@@ -1,0 +1,114 @@
+"""The commands of `python -m routing keys`: API keys made, listed and revoked while the gateway runs."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from adapters.cli import display
+from adapters.cli.client import Answer, Gateway, in_path
+from adapters.cli.running import URL, AsJson, Tenant, Url, ask, printable
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="API keys made at run time. The gateway is --url or TENANTRY_URL; TENANTRY_ADMIN_KEY holds an "
+    "operator's key. Keys declared in fleet.yaml are changed there.",
+)
+
+_DURATION = re.compile(r"(\d{1,6})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+
+
+class Role(StrEnum):
+    """What a key may do."""
+
+    INFERENCE = "inference"
+    ADAPTERS = "adapters"
+    OPERATOR = "operator"
+
+
+def duration_s(text: str) -> float:
+    """Read `90s`, `15m`, `12h` or `30d`. Raises `typer.BadParameter`."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None or int(found[1]) == 0:
+        raise typer.BadParameter(f"{text!r} is no time; write it like 90s, 15m, 12h or 30d")
+    return float(int(found[1]) * _SECONDS[found[2]])
+
+
+@app.command()
+def create(
+    ctx: typer.Context,
+    role: Annotated[
+        Role,
+        typer.Option(
+            help="inference calls the tenant's models, adapters manages its adapters, operator everything."
+        ),
+    ],
+    tenant: Annotated[
+        str | None, typer.Option(help="Whose key.", show_default="nobody's: an operator's")
+    ] = None,
+    note: Annotated[str, typer.Option(help="What it is for.")] = "",
+    expires: Annotated[
+        float | None,
+        typer.Option(
+            parser=duration_s, metavar="30d", help="Time until it opens nothing.", show_default="never"
+        ),
+    ] = None,
+    url: Url = URL,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key. It is shown this once, and opens at once."""
+    if (role is Role.OPERATOR) != (tenant is None):
+        raise typer.BadParameter(
+            "an operator's key has no tenant, every other key needs one", param_hint="--tenant"
+        )
+    body = {"role": role.value, "tenant": tenant, "note": note, "expires_in_s": expires}
+    given = {field: value for field, value in body.items() if value is not None}
+
+    async def work(gateway: Gateway) -> Answer:
+        return await gateway.call("POST", "/keys", body=given)
+
+    ask(ctx, url, as_json, work, _show_new)
+
+
+@app.command("list")
+def list_(ctx: typer.Context, tenant: Tenant = None, url: Url = URL, as_json: AsJson = False) -> None:
+    """List keys by how they begin; revoked and expired ones too."""
+
+    async def work(gateway: Gateway) -> list[Answer]:
+        answer = await gateway.call("GET", "/keys", params={"tenant": tenant})
+        return list(answer["data"])
+
+    ask(ctx, url, as_json, work, display.key_list)
+
+
+@app.command()
+def revoke(
+    ctx: typer.Context,
+    key_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of the key, from `list`.", show_default=False)
+    ],
+    url: Url = URL,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key useless at once."""
+
+    async def work(gateway: Gateway) -> Answer:
+        return await gateway.call("DELETE", f"/keys/{in_path(key_id)}")
+
+    ask(ctx, url, as_json, work, _show_revoked)
+
+
+def _show_new(console: Console, key: Answer) -> None:
+    console.print(f"key (shown once):  {printable(key['key'])}")
+    owner = f" of {key['tenant']}" if key["tenant"] else ""
+    expires = f", until {display.moment(key['expires_at'])} UTC" if key["expires_at"] else ""
+    console.print(printable(f"id {key['id']}, role {key['role']}{owner}{expires}"))
+
+
+def _show_revoked(console: Console, key: Answer) -> None:
+    console.print(printable(f"The key {key['id']} ({key['prefix']}...) opens nothing any more."))

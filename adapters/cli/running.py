@@ -1,0 +1,107 @@
+"""How does a command ask the gateway and end? The options all commands share, and exit codes.
+
+0 all is well, 1 the gateway or a check refused, 2 the command was used wrongly, 3 no gateway answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import httpx
+import typer
+from rich.console import Console
+
+from adapters.cli.client import DEFAULT_URL, URL_VARIABLE, Gateway, GatewayError, key_from_environment
+from adapters.errors import AdapterError
+
+T = TypeVar("T")
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="The gateway.", show_default=True)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts; errors too.")]
+Tenant = Annotated[
+    str | None,
+    typer.Option("--tenant", help="Whose adapter; an operator names it.", show_default="the key's, or none"),
+]
+BaseModel = Annotated[
+    str | None,
+    typer.Option(help="Base model it was trained on.", show_default="the tenant's, if it has one"),
+]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once it is registered.")]
+Timeout = Annotated[float, typer.Option(min=0, help="Seconds to wait until it is ready.")]
+URL = DEFAULT_URL
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How gateways are reached; commands find it as the context's object. For tests."""
+
+    transport: httpx.AsyncBaseTransport | None = None
+
+
+class Refused(Exception):
+    """The work was done, and its result is a no: `answer` is printed all the same."""
+
+    def __init__(self, message: str, answer: Any) -> None:
+        super().__init__(message)
+        self.answer = answer
+
+
+def ask(
+    ctx: typer.Context,
+    url: str,
+    as_json: bool,
+    work: Callable[[Gateway], Awaitable[T]],
+    show: Callable[[Console, T], None],
+) -> None:
+    """Do the work against the gateway and print its result, or end with the exit code of what went wrong."""
+
+    async def work_with_gateway() -> T:
+        connection = ctx.find_object(Connection) or Connection()
+        async with Gateway(url, key_from_environment(), transport=connection.transport) as gateway:
+            return await work(gateway)
+
+    conclude(lambda: asyncio.run(work_with_gateway()), as_json, show)
+
+
+def conclude(work: Callable[[], T], as_json: bool, show: Callable[[Console, T], None]) -> None:
+    """Do the work and print its result, or end with the exit code of what went wrong."""
+    try:
+        result = work()
+    except Refused as error:
+        if as_json:
+            typer.echo(json.dumps(error.answer, indent=2))
+            raise typer.Exit(1) from None
+        _fail(str(error), "refused", 1, as_json)
+    except GatewayError as error:
+        _fail(str(error), error.code, error.exit_code, as_json)
+    except (AdapterError, OSError) as error:
+        _fail(str(error), "refused", 1, as_json)
+    except KeyboardInterrupt:
+        _fail("Interrupted; what the gateway has begun goes on there.", "interrupted", INTERRUPTED, as_json)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        show(console(), result)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return where text goes. What gateways and files say is never read as markup."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def printable(text: Any) -> str:
+    """Return text without characters that could steer a terminal."""
+    return "".join(char if char.isprintable() else " " for char in str(text))
+
+
+def _fail(message: str, code: str, exit_code: int, as_json: bool) -> NoReturn:
+    if as_json:
+        typer.echo(json.dumps({"error": {"message": message, "code": code}}, indent=2))
+    else:
+        console(stderr=True).print(printable(message), style="red")
+    raise typer.Exit(exit_code)

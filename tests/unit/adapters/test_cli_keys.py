@@ -1,0 +1,105 @@
+"""`python -m routing keys` against the admin API: a key is shown once, and never again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from adapters.cli.client import KEY_VARIABLE
+from adapters.cli.keys import duration_s
+from adapters.cli.running import Connection
+from routing.__main__ import app
+from routing.catalog import KeyRole
+from tests.unit.routing.admin import fakes
+from tests.unit.routing.admin.fakes import Desk
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return fakes.desk(tmp_path)
+
+
+@pytest.fixture
+def run(desk: Desk) -> Run:
+    """Runs a command with an operator's key if no other is given."""
+
+    def run(*arguments: str, key: str | None = "operator-key") -> Result:
+        connection = Connection(httpx.ASGITransport(desk.app))
+        return CliRunner().invoke(
+            app, ["keys", *arguments], obj=connection, env={KEY_VARIABLE: key, "COLUMNS": "200"}
+        )
+
+    return run
+
+
+def test_a_key_is_shown_once(run: Run, desk: Desk) -> None:
+    made = run("create", "--role", "adapters", "--tenant", "acme", "--note", "CI", "--expires", "30d")
+    assert made.exit_code == 0, made.output
+    assert made.stdout.startswith("key (shown once):  tnt_secret-key\n")
+    assert "role adapters of acme" in made.stdout
+    (key,) = desk.management.made_keys
+    assert (key.role, key.tenant, key.note) == (KeyRole.ADAPTERS, "acme", "CI")
+    assert key.expires_s is not None
+    assert abs(key.expires_s - time.time() - 30 * 24 * 3600) < 60
+    listed = run("list")
+    assert "tnt_secret-" in listed.stdout
+    assert "tnt_secret-key" not in listed.stdout
+    assert "5" * 64 not in listed.stdout
+
+
+def test_a_key_is_revoked_by_its_id(run: Run) -> None:
+    assert run("create", "--role", "operator").exit_code == 0
+    result = run("revoke", "id1")
+    assert result.exit_code == 0
+    assert "opens nothing any more" in result.stdout
+    assert run("revoke", "id2").exit_code == 1
+
+
+def test_json_is_for_scripts(run: Run) -> None:
+    made = json.loads(run("create", "--role", "operator", "--json").stdout)
+    assert made["key"] == "tnt_secret-key"
+    assert [key["id"] for key in json.loads(run("list", "--json").stdout)] == ["id1"]
+    assert json.loads(run("revoke", "id1", "--json").stdout)["revoked_at"] == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["create"],
+        ["create", "--role", "root"],
+        ["create", "--role", "operator", "--tenant", "acme"],
+        ["create", "--role", "adapters"],
+        ["create", "--role", "operator", "--expires", "soon"],
+        ["revoke", "../adapters/x"],
+        ["revoke", ""],
+    ],
+    ids=" ".join,
+)
+def test_wrong_use_exits_with_2_and_makes_nothing(run: Run, desk: Desk, arguments: list[str]) -> None:
+    assert run(*arguments).exit_code == 2
+    assert desk.management.calls == []
+
+
+def test_a_tenant_s_key_is_refused_and_no_key_is_wrong_use(run: Run) -> None:
+    assert run("list", key="acme-key").exit_code == 1
+    assert run("list", key=None).exit_code == 2
+
+
+def test_a_tenant_that_is_not_there_gets_no_key(run: Run, desk: Desk) -> None:
+    result = run("create", "--role", "adapters", "--tenant", "nobody")
+    assert result.exit_code == 1
+    assert "no tenant `nobody`" in result.stderr
+    assert desk.management.made_keys == []
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("12h", 43200), ("30d", 2592000)])
+def test_times_are_written_short(text: str, seconds: int) -> None:
+    assert duration_s(text) == seconds
