@@ -7,7 +7,6 @@ that is `check_files`.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from adapters.errors import AdapterError
+from adapters.sources import check_source
 from adapters.types import Adapter, BaseModel
 from routing.config import schema, sources
 from routing.config.api_keys import declared_keys, hash_keys, with_stand_ins
@@ -27,8 +28,6 @@ from routing.config.state import database_stand_in, resolve_state
 from routing.types import Caps, Fleet, GatewaySettings, Pool, StateSettings, Tenant
 
 CPU_LORAS_PER_SLOT = 4  # adapters in host memory for each slot, where a fleet file says nothing
-_SCHEMES = "hf://, s3://, gs://, https://, bento://, or a folder"
-_FETCHED = re.compile(r"(hf|s3|gs|https|bento)://.")
 _SECTIONS = ("base_models", "adapters", "tenants", "pools")
 
 
@@ -132,7 +131,7 @@ def _resolve_sources(
             continue
         resolved[path] = source.text
         if path[0] == "adapters":
-            _check_adapter_source((*path, "source"), source, findings)
+            resolved[path] = _adapter_source((*path, "source"), source, findings)
         elif sources.is_url(source.text):
             remedy = "name a folder or a hub id (org/name)"
             findings.error((*path, "source"), "a base model does not come from a URL", remedy)
@@ -143,13 +142,16 @@ def _resolve_sources(
     return resolved
 
 
-def _check_adapter_source(path: KeyPath, source: sources.Source, findings: Findings) -> None:
-    """An adapter comes from a folder, or from a URL that can be fetched."""
+def _adapter_source(path: KeyPath, source: sources.Source, findings: Findings) -> str:
+    """Return the one spelling of an adapter's source: a folder, or a URL that can be fetched."""
     if sources.is_url(source.text):
-        if not _FETCHED.match(source.text):
-            findings.error(path, f"`{source.text}` cannot be fetched", f"known: {_SCHEMES}")
+        try:
+            return check_source(source.text)
+        except AdapterError as error:
+            findings.error(path, str(error))
     elif not source.is_folder:
         findings.error(path, f"`{source.text}` is neither a folder nor a URL", f"write hf://{source.text}")
+    return source.text
 
 
 def _build(file: schema.FleetFile, hashes: Mapping[KeyPath, str], resolved: Mapping[KeyPath, str]) -> Fleet:

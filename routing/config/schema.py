@@ -20,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from adapters import sources
+from adapters.errors import AdapterError
 from routing.config import vllm_flags
 from routing.types import Band, Isolation, MetricsAccess, Strategy
 
@@ -28,7 +30,6 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _PLANNED = ("model-mesh", "swap", "mig")
 _HEX_SHA256 = r"^[0-9a-fA-F]{64}$"
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
-_SOURCE_PREFIX = re.compile(r"(hf|s3|gs|https)://[A-Za-z0-9][A-Za-z0-9.:_-]*/([A-Za-z0-9._=+-]+/)*")
 
 
 def _check_name(name: str) -> str:
@@ -58,9 +59,10 @@ def _check_args(value: Any) -> tuple[str, ...]:
 
 
 def _check_source_prefix(prefix: str) -> str:
-    if not _SOURCE_PREFIX.fullmatch(prefix) or ".." in prefix:
-        raise ValueError("must be the beginning of a URL, such as `s3://bucket/` or `hf://org/`, up to a `/`")
-    return prefix
+    try:
+        return sources.check_prefix(prefix)
+    except AdapterError as error:
+        raise ValueError(str(error)) from None
 
 
 def _check_database(value: Any) -> Any:
@@ -95,11 +97,7 @@ VllmArgs = Annotated[
 ]
 
 
-SourcePrefix = Annotated[
-    str,
-    AfterValidator(_check_source_prefix),
-    WithJsonSchema({"type": "string", "pattern": f"^{_SOURCE_PREFIX.pattern}$"}),
-]
+SourcePrefix = Annotated[str, AfterValidator(_check_source_prefix)]
 
 
 class Section(BaseModel):
@@ -237,8 +235,8 @@ class TenantSection(Section):
     )
     adapter_sources: Annotated[tuple[SourcePrefix, ...], Field(strict=False)] = Field(
         (),
-        description="URLs, up to a `/`, below which this tenant's own keys may have adapters fetched; "
-        "default: uploads only.",
+        description="Where this tenant's own keys may have adapters fetched from: sources cut off after a "
+        "name, such as s3://bucket or hf://org; default: uploads only.",
     )
 
 

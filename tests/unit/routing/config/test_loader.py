@@ -52,7 +52,7 @@ tenants:
     weight: 2
     caps: {max_concurrency: 8, max_concurrency_per_model: 4, max_queued: 0, queue_timeout_s: 1.5}
     isolation: dedicated
-    adapter_sources: ["s3://t-adapters/", "hf://t/"]
+    adapter_sources: ["s3://t-adapters/", "hf://t"]
 pools:
   main: {base_models: [llama], replicas: 2, devices: ["0,1", "2,3"], tenants: [t]}
   rest: {strategy: replica-per-model, base_models: [small], devices: [4], tenants: [t]}
@@ -113,7 +113,7 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
             weight=2.0,
             caps=Caps(8, 4, 0, 1.5),
             isolation=Isolation.DEDICATED,
-            adapter_sources=("s3://t-adapters/", "hf://t/"),
+            adapter_sources=("s3://t-adapters", "hf://t"),
         )
     }
     assert fleet.pools == {

@@ -164,9 +164,31 @@ def test_a_hub_id_without_its_scheme_is_told_what_to_write(tmp_path: Path) -> No
     assert problem.remedy == "write hf://acme/support"
 
 
-@pytest.mark.parametrize("source", ["ftp://host/x", "http://host/x.tar.gz", "file:///etc", "s3://"])
+def test_a_source_has_one_spelling(tmp_path: Path) -> None:
+    for text, spelling in (("file:///srv/a", "/srv/a"), ("S3://bucket/path/", "s3://bucket/path")):
+        data = changed("adapters/a-support/source", text)
+        assert read_fleet(write(tmp_path, data), env={}).fleet.adapters["a-support"].source == spelling
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "ftp://host/x",
+        "http://host/x.tar.gz",
+        "https://host/x",
+        "s3://",
+        "s3://bucket/../x",
+        "hf://org",
+        "hf://a/b/c",
+    ],
+)
 def test_a_url_that_cannot_be_fetched_is_refused(tmp_path: Path, source: str) -> None:
     assert problem_with_source(tmp_path, source).path == "adapters.a-support.source"
+
+
+def test_a_password_in_a_source_is_not_shown(tmp_path: Path) -> None:
+    problem = problem_with_source(tmp_path, "https://user:hunter2@host/x.tar.gz")
+    assert "hunter2" not in str(problem)
 
 
 def test_a_base_model_does_not_come_from_a_url(tmp_path: Path) -> None:
@@ -175,23 +197,31 @@ def test_a_base_model_does_not_come_from_a_url(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "prefix",
-    ["s3://bucket/", "s3://bucket/a/b/", "gs://b/", "hf://org/", "https://host/", "https://host:8443/x/"],
+    ("prefix", "spelling"),
+    [
+        ("s3://bucket/", "s3://bucket"),
+        ("s3://bucket/a/b", "s3://bucket/a/b"),
+        ("gs://bucket", "gs://bucket"),
+        ("hf://org", "hf://org"),
+        ("hf://org/repo@v1", "hf://org/repo@v1"),
+        ("https://host:8443/x/", "https://host:8443/x"),
+        ("/srv/adapters/acme", "/srv/adapters/acme"),
+    ],
 )
-def test_a_tenants_sources_are_beginnings_of_urls(tmp_path: Path, prefix: str) -> None:
+def test_a_tenants_sources_are_cut_off_after_a_name(tmp_path: Path, prefix: str, spelling: str) -> None:
     data = changed("tenants/beta/adapter_sources", [prefix])
-    assert read_fleet(write(tmp_path, data), env={}).fleet.tenants["beta"].adapter_sources == (prefix,)
+    assert read_fleet(write(tmp_path, data), env={}).fleet.tenants["beta"].adapter_sources == (spelling,)
     assert jsonschema.Draft202012Validator(schema.json_schema()).is_valid(data)
 
 
 @pytest.mark.parametrize(
     "prefix",
     [
-        "s3://bucket", "s3://", "s3:///", "s3://bucket/a", "s3://bucket/../", "s3://bucket//", "http://host/",
-        "https://user:pw@host/", "https://host/?x=/", "bento://", "/srv/adapters/", "*", "s3://*/", "",
+        "s3://", "s3:///", "s3://bucket/../", "s3://bucket//x", "http://host/", "https://user:hunter2@host/",
+        "*", "s3://*/", "adapters", "", "https://", "/srv/../etc",
     ],
 )  # fmt: skip
-def test_a_beginning_that_would_let_in_more_than_it_says_is_refused(tmp_path: Path, prefix: str) -> None:
+def test_what_could_let_in_more_than_it_says_is_refused(tmp_path: Path, prefix: str) -> None:
     problem = the_problem(tmp_path, changed("tenants/beta/adapter_sources", [prefix]))
     assert problem.path == "tenants.beta.adapter_sources[0]"
-    assert problem.message.startswith("must be the beginning of a URL")
+    assert "hunter2" not in str(problem)

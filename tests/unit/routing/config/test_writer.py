@@ -72,7 +72,7 @@ TENANTS = st.builds(
     key_hashes=st.frozensets(st.text("0123456789abcdef", min_size=64, max_size=64), min_size=1, max_size=3),
     models=st.just({"chat": "base"}),
     default_model=st.sampled_from([None, "chat"]),
-    adapter_sources=st.sampled_from([(), ("s3://bucket/", "https://host:8443/a/b/")]),
+    adapter_sources=st.sampled_from([(), ("s3://bucket", "https://host:8443/a/b")]),
     band=st.sampled_from(Band),
     weight=POSITIVE,
     caps=st.builds(
