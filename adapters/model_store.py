@@ -1,0 +1,66 @@
+"""How do adapters get into BentoML's model store, and out of it? By the two files that an engine reads.
+
+BentoML takes the store's place from BENTOML_HOME when it is first imported, which these functions do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from adapters.checkpoint import SERVED_FILES
+from adapters.errors import AdapterError, StoreFull
+from adapters.tensors import short
+
+
+def resolve(tag: str) -> Path:
+    """Return the folder of a model in the store, for `name`, `name:latest` or `name:version`.
+
+    Raises `AdapterError` when there is none. The folder belongs to the store: read it, do not change it.
+    """
+    import bentoml
+
+    with _explained(tag):
+        return Path(bentoml.models.get(bentoml.Tag.from_taglike(tag)).path)
+
+
+def export(folder: Path, name: str, labels: Mapping[str, str]) -> str:
+    """Put an adapter's served files into the store under a new version; return its tag, `name:version`.
+
+    `name` is a BentoML name, with a version or without. Nothing else in the folder is copied. Raises
+    `AdapterError`; the store then holds no part of it.
+    """
+    import bentoml
+
+    for file in SERVED_FILES:
+        if not (folder / file).is_file():
+            raise AdapterError(f"the folder has no {file}; an adapter is the folder that PEFT saved")
+    with _explained(name), bentoml.models.create(name, labels=dict(labels)) as model:
+        for file in SERVED_FILES:
+            shutil.copyfile(folder / file, Path(model.path) / file)
+    return str(model.tag)
+
+
+@contextlib.contextmanager
+def _explained(tag: str) -> Iterator[None]:
+    """Turn what BentoML says into what an operator can do; its messages hold paths of the machine."""
+    from bentoml.exceptions import BentoMLException, NotFound
+
+    try:
+        yield
+    except NotFound:
+        raise AdapterError(
+            f"BentoML's model store has no {short(tag)}; `bentoml models list` shows what it has"
+        ) from None
+    except (BentoMLException, ValueError) as error:
+        text = str(error).partition(" in BentoML store")[0].partition(" in the store")[0]
+        raise AdapterError(f"BentoML's model store refuses {short(tag)}: {short(text)}") from None
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StoreFull(f"no room in BentoML's model store for {short(tag)}") from error
+        raise AdapterError(
+            f"BentoML's model store cannot be used for {short(tag)}: {error.strerror or type(error).__name__}"
+        ) from error
