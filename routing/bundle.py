@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import yaml
 
+from adapters import model_store
 from adapters.checkpoint import SERVED_FILES, inspect_adapter
 from adapters.errors import AdapterError
 from adapters.types import Adapter, BaseModel
@@ -38,6 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CODE_FILES = ("service.py", "configuration.yaml")
 CODE_FOLDERS = ("adapters", "routing")
 CODE_SUFFIXES = frozenset({".py", ".json"})
+MODEL_STORE = "bento://"  # sources in BentoML's model store
 STATE_FOLDER = "${{TENANTRY_STATE:-~/.tenantry/{name}}}"  # one for each Bento; versions of it share
 NOT_SHIPPED = frozenset({"demo", "__pycache__"})  # folders; the demo's training data is nobody's business
 
@@ -168,10 +170,16 @@ def _requirements(root: Path, platform: Platform) -> str:
 
 
 def _stage_adapter(adapter: Adapter, into: Path) -> Adapter:
-    """Copy what an engine reads of an adapter to a folder named after its content; leave a URL as it is."""
-    if is_url(adapter.source):
+    """Copy what an engine reads of an adapter to a folder named after its content.
+
+    One of the BentoML model store travels in the Bento; what has another URL is fetched where the Bento runs.
+    """
+    if adapter.source.startswith(MODEL_STORE):
+        source = model_store.resolve(adapter.source.removeprefix(MODEL_STORE))
+    elif is_url(adapter.source):
         return adapter
-    source = Path(adapter.source)
+    else:
+        source = Path(adapter.source)
     manifest = inspect_adapter(source)
     # The path is part of vLLM's cache keys, so new weights under an old path could be taken for the old ones.
     place = Path("models", "adapters", adapter.name, manifest.digest[:16])

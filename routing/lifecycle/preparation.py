@@ -15,7 +15,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
-from adapters import sources
+from adapters import model_store, sources
 from adapters.base_model import BaseModelShape, find_shape
 from adapters.checkpoint import AdapterManifest
 from adapters.errors import AdapterError, SourceUnavailable, StoreFull
@@ -190,6 +190,7 @@ class Preparation:
                     sha256=version.sha256,
                     progress=progress,
                     should_stop=stop.is_set,
+                    settings=sources.FetchSettings(model_folder=model_store.resolve),
                 )
         finally:
             stop.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,18 @@ def test_the_staged_file_is_the_fleet_of_that_pool(loaded: LoadedFleet, context:
     assert again.base_models == expected.base_models
     assert again.gateway == expected.gateway
     assert again.adapters["c-support"].source == str(context / part.adapters["c-support"].source)
+
+
+def test_an_adapter_of_bentomls_model_store_travels_in_the_bento(
+    loaded: LoadedFleet, context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags: list[str] = []
+    monkeypatch.setattr("adapters.model_store.resolve", lambda tag: tags.append(tag) or tmp_path / "c")
+    adapter = replace(loaded.fleet.adapters["c-support"], source="bento://c-support:latest")
+    fleet = replace(loaded.fleet, adapters={**loaded.fleet.adapters, "c-support": adapter})
+    part = staged(replace(loaded, fleet=fleet), "alone", context)
+    assert tags == ["c-support:latest"]
+    assert (context / part.adapters["c-support"].source / "adapter_model.safetensors").is_file()
 
 
 def test_an_adapter_lies_under_its_content(loaded: LoadedFleet, context: Path, tmp_path: Path) -> None:
