@@ -14,7 +14,7 @@ from adapters.checkpoint import SERVED_FILES
 from adapters.errors import StoreFull
 
 CHUNK_BYTES = 2**20
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def part_of(into: Path, name: str) -> Path:

@@ -14,9 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from adapters.checkpoint import SERVED_FILES
+from adapters.checkpoint import SERVED_FILES, WEIGHTS_FILE
 from adapters.sources import FetchSettings, fetch
-from tests.unit.routing.config.files import adapter_folder
+from tests.unit.routing.config.files import adapter_folder, safetensors
 
 MAX_BYTES = 2**26
 
@@ -149,8 +149,10 @@ class Follower:
 
 
 def served(folder: Path, **config: Any) -> dict[str, bytes]:
-    """The two files of a valid adapter, whose weights take several hundred KiB."""
-    made = adapter_folder(folder, rank=64, tensor_rank=64, **config)
+    """The two files of a valid adapter, whose weights take 400 KiB."""
+    made = adapter_folder(folder, rank=64, **config)
+    tensors = {"model.q_proj.lora_A.weight": [64, 800], "model.q_proj.lora_B.weight": [800, 64]}
+    (made / WEIGHTS_FILE).write_bytes(safetensors(tensors))
     return {name: (made / name).read_bytes() for name in SERVED_FILES}
 
 
@@ -168,3 +170,15 @@ def tar(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
+
+
+class _FullDisk(type(Path())):  # type: ignore[misc]
+    """A path that cannot be written to for want of room."""
+
+    def open(self, *_: Any, **__: Any) -> Any:
+        return open("/dev/full", "wb", buffering=0)
+
+
+def full_disk(into: Path, name: str) -> Path:
+    """Stand in for `part_of` where the disk is full."""
+    return _FullDisk(into / f".{name}.part")

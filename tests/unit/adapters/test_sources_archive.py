@@ -21,7 +21,7 @@ from adapters.checkpoint import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
 from adapters.errors import AdapterError, ChecksumMismatch, StoreFull
 from adapters.sources import archive as archives
 from adapters.sources import unpack
-from tests.unit.adapters.remotes import MAX_BYTES, contents, tar
+from tests.unit.adapters.remotes import MAX_BYTES, contents, full_disk, tar
 
 FILES = {CONFIG_FILE: b'{"r": 8}', WEIGHTS_FILE: b"w" * 3000}
 
@@ -286,17 +286,9 @@ def test_what_lay_in_the_folder_before_is_gone(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: bytes
 ) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(archives, "part_of", lambda into, name: FullPath(into / name))
-    monkeypatch.setattr(FullPath, "open", full)
+    monkeypatch.setattr(archives, "part_of", full_disk)
     with pytest.raises(StoreFull):
         unpacked(tmp_path, raw)
-
-
-class FullPath(type(Path())):  # type: ignore[misc]
-    """A path on a disk that is full."""
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
