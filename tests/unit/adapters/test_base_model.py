@@ -232,7 +232,7 @@ def test_a_hub_id_that_is_not_in_the_cache_is_not_known(
 
 
 def classes_that_set(attribute: str) -> dict[str, Any]:
-    """Classes of the installed vLLM's models that set an attribute to a literal; read as text, not imported."""
+    """Classes of the installed vLLM that set an attribute to a literal; read as text, not imported."""
     found = importlib.util.find_spec("vllm")
     if found is None or not found.submodule_search_locations:
         pytest.skip("vLLM is not installed")
