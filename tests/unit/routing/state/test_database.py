@@ -303,8 +303,8 @@ def test_a_process_that_is_killed_inside_a_write_changes_nothing(impatient: Stat
 
 @pytest.fixture
 def remote(server: Server) -> Iterator[StateStore]:
-    """A store with one adapter, on PostgreSQL, that waits a little for locks."""
-    store = StateStore(server.url(server.new_database()), lock_wait_s=0.2)
+    """A store with one adapter, on PostgreSQL."""
+    store = StateStore(server.url(server.new_database()))
     store.open()
     store.add_adapter(KEY, "base", declared=False)
     yield store
@@ -313,12 +313,15 @@ def remote(server: Server) -> Iterator[StateStore]:
 
 def test_a_locked_table_is_given_up_on(remote: StateStore, server: Server) -> None:
     before = remote.load()
+    impatient = StateStore(remote._url.render_as_string(hide_password=False), lock_wait_s=0.1)
+    impatient.open()
     with server.connect(str(remote._url.database)) as other:
         other.execute("BEGIN")
         other.execute("LOCK TABLE adapters, versions, api_keys, events IN ACCESS EXCLUSIVE MODE")
-        for call in (*writes(remote), remote.load):
+        for call in (*writes(impatient), impatient.load):
             refused(call, "lock timeout|statement timeout")
         other.execute("ROLLBACK")
+    impatient.close()
     assert remote.load() == before
     remote.add_adapter(NEW, "base", declared=False)
 
