@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 import pytest
 
 from adapters.demo.answers import QUESTIONS
@@ -67,7 +68,8 @@ class Load:
     service: Service
     watched: set[str] = field(default_factory=set)  # answers that the adapter under test may give
     counts: Counter[str] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)  # answers of another adapter, or of none
+    failed: list[str] = field(default_factory=list)
     seen: list[tuple[float, str]] = field(default_factory=list)
 
     def __enter__(self) -> Load:
@@ -107,7 +109,7 @@ class Load:
                 model=model, messages=messages, temperature=0, max_tokens=WORDS
             )
         except openai.OpenAIError as error:
-            self.wrong.append(f"{model}: {error!r}")
+            self.failed.append(f"{model}: {error!r}")
             return
         text = str(answer.choices[0].message.content)
         self.counts[model] += 1
@@ -179,6 +181,7 @@ def test_an_adapter_lives_from_upload_to_retirement_while_others_are_served(hous
             within_s=30,
         )
     assert not load.wrong, load.wrong[:5]
+    assert not load.failed, load.failed[:5]
     assert load.counts["support"] > 100 and load.counts["billing"] > 20
     wait_until(house.at_rest, "counters at zero", within_s=30)
 
@@ -225,12 +228,17 @@ def test_a_tenants_key_manages_its_own_adapters_and_sees_no_others(house: Servic
         ask(house, "theirs", "acme")
 
 
-def test_a_killed_engine_comes_back_with_every_adapter(house: Service) -> None:
+def test_an_engine_killed_under_load_comes_back_with_every_adapter(house: Service) -> None:
     operator = Operator(house.url)
-    for core in house.engine_cores():
-        core.kill()
-    wait_until(lambda: not house.is_ready(), "the loss to be noticed", within_s=30)
-    wait_until(house.is_ready, "the engine to be back", within_s=300)
+    with Load(house) as load:
+        wait_until(lambda: load.counts["support"] > 20, "load", within_s=60)
+        for core in house.engine_cores():
+            core.kill()
+        wait_until(lambda: not house.is_ready(), "the loss to be noticed", within_s=30)
+        wait_until(house.is_ready, "the engine to be back", within_s=300)
+        served = load.counts["support"]
+        wait_until(lambda: load.counts["support"] > served + 20, "load again", within_s=60)
+    assert not load.wrong, load.wrong[:5]
     assert ask(house, "mine") == answers()[OLD][QUESTION]
     assert ask(house, "theirs", "globex") == answers()[NEW][QUESTION]
     assert {adapter["name"] for adapter in operator.run("list")["adapters"]} >= {"mine", "theirs"}
@@ -239,9 +247,12 @@ def test_a_killed_engine_comes_back_with_every_adapter(house: Service) -> None:
 def test_after_a_killed_gateway_every_adapter_is_served_as_declared_and_registered(
     house: Service, state: Path, tmp_path: Path
 ) -> None:
-    for process in house.processes():
-        with contextlib.suppress(Exception):
-            process.kill()
+    with Load(house) as load:
+        wait_until(lambda: load.counts["support"] > 20, "load", within_s=60)
+        for process in house.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    assert not load.wrong, load.wrong[:5]
     house.process.wait(30)
     with shared_pool(tmp_path, state) as service:
         assert ask(service, "mine") == answers()[OLD][QUESTION]
