@@ -36,7 +36,7 @@ def adapter_list(console: Console, adapters: list[Answer]) -> None:
             ),
             state=a["state"],
         )
-    console.print(table)
+    _print(console, table)
     console.print(f"{len(adapters)} adapter{'' if len(adapters) == 1 else 's'}")
 
 
@@ -65,7 +65,7 @@ def adapter(console: Console, answer: Answer) -> None:
             ", ".join(map(_place, v["resident"])),
         )
         _row(table, cells, state=v["state"])
-    console.print(table)
+    _print(console, table)
     for v in answer["versions"]:
         if v["reason"]:
             console.print(f"version {v['number']}: {printable(v['reason'])}")
@@ -97,7 +97,7 @@ def replica_list(console: Console, replicas: list[Answer]) -> None:
             pinned,
         )
         _row(table, cells, state="ready" if r["ready"] else "quarantined")
-    console.print(table)
+    _print(console, table)
     for r in replicas:
         for fault in r["faults"]:
             text = f"{r['name']}: {fault['adapter']} failed ({fault['kind']}, {fault['count']} times): "
@@ -114,7 +114,7 @@ def key_list(console: Console, keys: list[Answer]) -> None:
             (k["id"], k["prefix"], k["role"], k["tenant"], k["note"], *times),
             state="retired" if k["revoked_at"] else "",
         )
-    console.print(table)
+    _print(console, table)
 
 
 def full_name(answer: Answer) -> str:
@@ -160,7 +160,14 @@ def _yes(value: bool) -> str:
 
 
 def _table(*columns: str) -> Table:
-    return Table(*columns, title_justify="left")
+    table = Table()
+    for column in columns:
+        table.add_column(column, overflow="fold")  # a narrow terminal loses nothing
+    return table
+
+
+def _print(console: Console, table: Table) -> None:
+    console.print(table, soft_wrap=False)
 
 
 def _row(table: Table, cells: Iterable[Any], *, state: str | None) -> None:

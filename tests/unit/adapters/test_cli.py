@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
+import shlex
 import struct
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
+from rich.console import Console
+from typer.core import TyperGroup
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from adapters import model_store
@@ -21,6 +26,7 @@ from adapters.cli.app import share
 from adapters.cli.client import KEY_VARIABLE, URL_VARIABLE
 from adapters.cli.running import Connection
 from adapters.states import VersionState
+from routing.__main__ import app as routing_app
 from routing.catalog import AdapterKey, Rollout, RolloutPlan, Version
 from routing.management import VersionProgress
 from tests.unit.routing.admin import fakes
@@ -58,10 +64,13 @@ def run(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.delenv(URL_VARIABLE, raising=False)
 
     def run(
-        *arguments: str, key: str | None = "acme-key", transport: httpx.AsyncBaseTransport | None = None
+        *arguments: str,
+        key: str | None = "acme-key",
+        transport: httpx.AsyncBaseTransport | None = None,
+        columns: int = 200,
     ) -> Result:
         connection = Connection(transport or httpx.ASGITransport(desk.app))
-        environment = {KEY_VARIABLE: key, "COLUMNS": "200"}
+        environment = {KEY_VARIABLE: key, "COLUMNS": str(columns)}
         return CliRunner().invoke(app, list(arguments), obj=connection, env=environment)
 
     return run
@@ -217,6 +226,27 @@ def test_a_database_that_is_gone_is_told(run: Run, desk: Desk) -> None:
     assert "state database" in result.stderr
 
 
+def test_the_guide_shows_commands_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "adapters.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "llama-3-8b").mkdir()
+    shown = re.findall(r"^python -m (adapters|routing) (.+)$", guide, re.MULTILINE)
+    assert len(shown) > 15
+    for program, line in shown:
+        command, words = (
+            get_command(app if program == "adapters" else routing_app),
+            shlex.split(line, comments=True),
+        )
+        while isinstance(command, TyperGroup):
+            name = words.pop(0)
+            assert name in command.commands, line
+            command = command.commands[name]
+        command.make_context(line, words)  # raises for wrong use
+    assert {words.split()[0] for program, words in shown if program == "adapters"} == set(
+        cast(TyperGroup, get_command(app)).commands
+    )
+
+
 # -- adding ------------------------------------------------------------------------------------------------
 
 
@@ -340,6 +370,39 @@ def test_a_fetch_shows_how_far_it_is(desk: Desk, run: Run) -> None:
     desk.management.steps.extend([(VersionState.FETCHING, ""), (READY, "")])
     result = run("add", "support", "hf://a/b", "--json")
     assert json.loads(result.stdout)["state"] == "ready"
+
+
+def test_on_a_terminal_bars_show_upload_and_fetch() -> None:
+    terminal = Console(force_terminal=True, width=120, file=io.StringIO(), record=True)
+    version = {
+        "number": 1,
+        "state": "fetching",
+        "reason": "",
+        "progress": {"done_bytes": 5, "total_bytes": 10},
+    }
+    with adding.watching(terminal, silent=False) as watcher:
+        sent = watcher.sending(10)
+        sent(10)
+        watcher.at({**version, "state": "registered", "progress": None})
+        watcher.at(version)
+    shown = terminal.export_text()
+    assert "sending" in shown
+    assert "fetching" in shown
+
+
+@pytest.mark.parametrize("command", GATEWAY_COMMANDS, ids=" ".join)
+def test_ctrl_c_says_that_the_gateway_goes_on(run: Run, command: list[str]) -> None:
+    result = run(*command, transport=raising(KeyboardInterrupt()))
+    assert result.exit_code == 130
+    assert "goes on there" in result.stderr
+
+
+def test_a_narrow_terminal_loses_nothing(run: Run, desk: Desk) -> None:
+    name = "a" * 60
+    desk.management.put(name)
+    result = run("list", columns=40)
+    assert result.stdout.count("a") >= 60
+    assert "…" not in result.stdout
 
 
 # -- showing and changing ----------------------------------------------------------------------------------
@@ -558,7 +621,7 @@ def never() -> httpx.MockTransport:
     return httpx.MockTransport(handle)
 
 
-def raising(error: Exception) -> httpx.MockTransport:
+def raising(error: BaseException) -> httpx.MockTransport:
     """A gateway that fails so."""
 
     def handle(request: httpx.Request) -> httpx.Response:
