@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from adapters.errors import StoreFull
+from adapters.errors import AdapterError, StoreFull
 from adapters.states import VersionState
 from adapters.store import AdapterStore
 from routing.catalog import AdapterEntry, AdapterKey, Rollout, Version
@@ -110,6 +110,9 @@ class Lifecycle:
                 for version in entry.versions:
                     if version.state is VersionState.REGISTERED:
                         self.preparation.start(version)
+        except AdapterError as error:
+            log.error("the gateway does not become ready: %s", error)
+            return
         except Exception:
             log.exception("the adapters' state cannot be used; the gateway does not become ready")
             return
