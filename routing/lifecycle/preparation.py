@@ -12,6 +12,7 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -70,7 +71,7 @@ class Preparation:
         self._turns: defaultdict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._trials: defaultdict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._workers = asyncio.Semaphore(WORKERS)
-        self._shapes: dict[str, BaseModelShape | None] = {}
+        self._shapes: dict[str, BaseModelShape] = {}
         self.progress: dict[int, VersionProgress] = {}
         self.on_trial: set[int] = set()
         self.attempted: set[int] = set()  # versions of which an attempt has ended, one way or the other
@@ -199,9 +200,12 @@ class Preparation:
 
     async def _verify(self, version: Version, folder: Path) -> AdapterManifest:
         base = self._fleet.base_models[self._registry.entry(version).base_model]
-        if base.name not in self._shapes:
-            self._shapes[base.name] = await asyncio.to_thread(find_shape, base.source, base.revision)
-        manifest = await asyncio.to_thread(verify, folder, base=self._shapes[base.name])
+        shape = self._shapes.get(base.name)
+        if shape is None:
+            shape = await asyncio.to_thread(find_shape, base.source, base.revision)
+        if shape is not None:  # a base model of a hub may still be on its way
+            shape = self._shapes[base.name] = replace(shape, name=base.name)
+        manifest = await asyncio.to_thread(verify, folder, base=shape)
         if manifest.rank > base.max_lora_rank:
             raise AdapterError(self._rank_refusal(version, manifest.rank, base.name))
         return manifest
