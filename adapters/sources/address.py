@@ -39,7 +39,7 @@ class Address:
 
     scheme: str  # "file", "hf", "s3", "gs", "http", "https" or "bento"
     parts: tuple[str, ...]  # host, bucket or organisation first; a folder's names for "file"
-    revision: str | None = None  # of "hf"
+    revision: str | None = None  # of "hf"; the version of "bento"
     query: str = ""  # of "https"; may hold a signature
 
     @property
@@ -57,8 +57,8 @@ class Address:
         """How the source may be shown and logged: without the query, which may hold a signature."""
         if self.scheme == "file":
             return f"/{self.path}"
-        revision = "" if self.revision is None else f"@{self.revision}"
-        return f"{self.scheme}://{self.path}{revision}"
+        separator = ":" if self.scheme == "bento" else "@"
+        return f"{self.scheme}://{self.path}" + (f"{separator}{self.revision}" if self.revision else "")
 
     @property
     def is_archive(self) -> bool:
@@ -160,6 +160,9 @@ def _parse_prefix(text: str) -> Address:
         if len(parts) > 2 or (revision and len(parts) < 2):
             raise AdapterError(f"{_quoted(text)} is not a prefix; give hf://org or hf://org/repo[@revision]")
         return Address(scheme, parts, revision or None)
+    if scheme == "bento":
+        name, _, version = rest.partition(":")
+        return Address(scheme, _names(name, text), version or None)
     return Address(scheme, _names(rest, text))
 
 
@@ -208,7 +211,7 @@ def _bento(rest: str) -> Address:
     name, _, version = rest.partition(":")
     if not (_BENTO_TAG.fullmatch(name) and _BENTO_TAG.fullmatch(version)):
         raise AdapterError(f"{_quoted(f'bento://{rest}')} is not bento://name:version")
-    return Address("bento", (f"{name}:{version}",))
+    return Address("bento", (name,), version)
 
 
 def _web(scheme: str, text: str, *, is_prefix: bool = False) -> Address:

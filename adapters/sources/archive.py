@@ -66,7 +66,12 @@ def unpack(archive: Path, into: Path, *, max_bytes: int, sha256: str | None = No
         raise ChecksumMismatch(
             "the archive's sha256 is not the one promised; send the right one, or correct it"
         )
-    begin(into, keep={archive})
+    begin(into)
+    take_out(archive, into, max_bytes=max_bytes)
+
+
+def take_out(archive: Path, into: Path, *, max_bytes: int) -> None:
+    """Unpack an archive that is known to be the right one; what else is in the folder stays."""
     taking = _Taking(into, max_bytes)
     try:
         with archive.open("rb") as file, _damage_named():

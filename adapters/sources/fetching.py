@@ -11,7 +11,7 @@ from pathlib import Path
 from adapters.checkpoint import SERVED_FILES, WEIGHTS_FILE
 from adapters.errors import AdapterError
 from adapters.sources.address import Address, parse
-from adapters.sources.archive import unpack
+from adapters.sources.archive import take_out
 from adapters.sources.download import ATTEMPTS, TIMEOUT_S, Download, Watch
 from adapters.sources.files import begin, finish, note_of, part_of
 from adapters.sources.local import copy_folder
@@ -66,7 +66,7 @@ def fetch(
 def _model_folder(address: Address, settings: FetchSettings) -> Path:
     if settings.model_folder is None:
         raise AdapterError(f"{address.shown}: there is no BentoML model store here; give another source")
-    return settings.model_folder(address.path)
+    return settings.model_folder(f"{address.path}:{address.revision}")
 
 
 def _fetch_files(address: Address, into: Path, sha256: str | None, watch: Watch) -> None:
@@ -88,10 +88,11 @@ def _fetch_archive(address: Address, into: Path, sha256: str | None, watch: Watc
         download = Download(remote, address.shown, into, watch)
         download.run([_ARCHIVE], {} if sha256 is None else {_ARCHIVE: sha256})
     try:
-        unpack(archive, into, max_bytes=watch.max_bytes)
-    finally:
-        archive.unlink(missing_ok=True)
-        note_of(into, _ARCHIVE).unlink(missing_ok=True)
+        take_out(archive, into, max_bytes=watch.max_bytes)
+    except AdapterError:
+        download.discard([_ARCHIVE])
+        raise
+    download.discard([_ARCHIVE])
 
 
 def _remote(address: Address) -> Remote:

@@ -143,8 +143,9 @@ def _next(pieces: Iterator[bytes]) -> bytes | None:
 
 
 def _is_inside(host: str) -> bool:
-    """Whether a host is this machine by name, or a number that is not public."""
+    """Whether a host is this machine by name, or a number that is not public; names are not looked up."""
     try:
         return not ipaddress.ip_address(host).is_global
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        last = host.rstrip(".").rpartition(".")[2]
+        return last == "localhost" or last[:1].isdigit()  # 2130706433 and 0x7f000001 are 127.0.0.1

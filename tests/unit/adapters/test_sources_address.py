@@ -131,6 +131,7 @@ def test_only_folders_are_local() -> None:
         ("https://acme.com/x/b.zip?sig=1", "https://acme.com/x/"),
         ("https://acme.com/x/b.zip", "https://ACME.com"),
         ("bento://support:v1", "bento://support:v1"),
+        ("bento://support:v1", "bento://support"),
     ],
 )
 def test_a_source_is_allowed_under_a_prefix(source: str, prefix: str) -> None:
@@ -154,6 +155,8 @@ def test_a_source_is_allowed_under_a_prefix(source: str, prefix: str) -> None:
         ("https://acme.com:8443/b.zip", "https://acme.com"),
         ("https://acme.com@evil.com/b.zip", "https://acme.com"),
         ("http://127.0.0.1/b.zip", "https://127.0.0.1"),
+        ("bento://support:v2", "bento://support:v1"),
+        ("bento://support-b:v1", "bento://support"),
         ("s3://acme/a", "s3://"),
         ("s3://acme/a", ""),
         ("s3://acme/a", "s3://acme/../"),

@@ -11,7 +11,7 @@ import pytest
 
 from adapters.checkpoint import WEIGHTS_FILE
 from adapters.errors import AdapterError, ChecksumMismatch, SourceUnavailable, StoreFull
-from adapters.sources import FetchSettings, FetchStopped, download
+from adapters.sources import FetchSettings, FetchStopped, download, fetching
 from adapters.sources.address import parse
 from adapters.sources.remote import Refused
 from adapters.sources.web import WebArchive
@@ -263,6 +263,22 @@ def test_a_damaged_archive_is_refused_and_not_kept(site: Site, into: Path) -> No
     assert contents(into) == {}
 
 
+def test_an_archive_that_has_come_whole_is_not_fetched_again_when_unpacking_was_cut_short(
+    site: Site, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fetching, "take_out", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Follower().fetch(site.url, into)
+    site.server.requests.clear()
+    Follower().fetch(site.url, into)
+    assert contents(into) == site.files
+    assert len(site.server.requests) == 2
+
+
 def test_a_full_disk_in_the_middle_leaves_nothing(
     site: Site, into: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,6 +329,9 @@ def test_a_redirect_that_leaves_https_is_refused(site: Site, into: Path, target:
         "https://localhost:8443/a.tar",
         "https://[::1]/a.tar",
         "https://10.0.0.1/a.tar",
+        "https://2130706433/a.tar",
+        "https://0x7f000001/a.tar",
+        "https://localhost./a.tar",
         "https://169.254.169.254/latest/meta-data",
         "https://user:secret@example.com/a.tar",
     ],
