@@ -95,11 +95,9 @@ def remote_engines() -> dict[str, str]:
 def declare_engine(fleet: Fleet, pool: Pool, index: int) -> Service[Any]:
     """Declare the service of one replica."""
     name, base_model = pool.replica_models[index]
-    wanted = {target for tenant in pool.tenants for target in fleet.tenants[tenant].models.values()}
     host = EngineHost(
         name,
         fleet.base_models[base_model],
-        [a for a in fleet.adapters.values() if a.name in wanted and a.base_model == base_model],
         token=keys.internal_token(SECRET),
         shutdown_grace_s=fleet.gateway.shutdown_grace_s,
     )

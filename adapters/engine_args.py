@@ -31,9 +31,8 @@ def engine_args(model: BaseModel, *, shutdown_grace_s: float, on_cpu: bool) -> l
     argv = [part for flag, value in flags.items() if value is not None for part in (flag, str(value))]
     argv += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
     if model.serves_adapters:
-        argv.append("--enable-lora")
-        if on_cpu:
-            argv += ["--worker-extension-cls", "adapters.cpu_lora.WorkerExtension"]
+        extension = "adapters.worker.cpu.CpuWorkerExtension" if on_cpu else "adapters.worker.WorkerExtension"
+        argv += ["--enable-lora", "--worker-extension-cls", extension]
     return [*argv, *model.vllm_args]
 
 

@@ -10,20 +10,23 @@ import asyncio
 import contextlib
 import hmac
 import importlib.metadata
+import itertools
 import json
 import logging
 import os
 import signal
 import types
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from adapters import orphans, protocol
+from adapters.canary import Canary
 from adapters.engine_args import engine_args, engine_environment
 from adapters.errors import AdapterError
-from adapters.loader import AdapterLoader
-from adapters.types import Adapter, BaseModel
+from adapters.loader import AdapterLoader, EngineDied, LoraEngine, Reconciler, reason_of
+from adapters.residency import CanaryReport, DesiredAdapters, FaultKind
+from adapters.types import BaseModel, EngineAdapter
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -31,31 +34,37 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 WATCH_INTERVAL_S = 0.2
 MAX_RESTART_DELAY_S = 60.0
+MAX_DESIRED_BYTES = 8 * 2**20  # some 40 000 adapters
 FAILURES_BEFORE_DEAD = 5  # after so many failed starts in a row liveness says no, and an orchestrator may act
 log = logging.getLogger("tenantry.engine")
 
 
-class EngineHost:
-    """One engine, from load to shutdown, as an ASGI application."""
+class _BadRequest(Exception):
+    """A control call that makes no sense; carries the status it is answered with."""
 
-    def __init__(
-        self,
-        replica: str,
-        model: BaseModel,
-        adapters: Sequence[Adapter],
-        *,
-        token: str,
-        shutdown_grace_s: float,
-    ) -> None:
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class EngineHost:
+    """One engine, from load to shutdown, as an ASGI application.
+
+    It serves no adapter until the gateway has said which, and re-establishes those by itself after a restart.
+    """
+
+    def __init__(self, replica: str, model: BaseModel, *, token: str, shutdown_grace_s: float) -> None:
         self._replica = replica
         self._model = model
-        self._adapters = adapters
         self._token = token.encode()
         self._on_cpu = _is_cpu_build()
         self._argv = engine_args(model, shutdown_grace_s=shutdown_grace_s, on_cpu=self._on_cpu)
         self._app: Any = None  # vLLM's FastAPI app, while the engine runs
         self._engine: Any = None  # vLLM's AsyncLLM, while it runs
-        self._loader: AdapterLoader | None = None
+        self._loader: AdapterLoader | None = None  # while it runs; None also for an engine without slots
+        self._canary: Canary | None = None
+        self._reconciler = Reconciler(slots=model.max_loras)
+        self._adapter_numbers: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice
         self._failed_starts = 0
         self._draining = False
         self._supervisor: asyncio.Task[None] | None = None
@@ -106,14 +115,18 @@ class EngineHost:
                 try:
                     await self._load(stack)
                     self._failed_starts = 0
-                    while not self._engine.errored or self._draining:  # noqa: ASYNC110
+                    while not self._engine.errored:  # noqa: ASYNC110
                         await asyncio.sleep(WATCH_INTERVAL_S)  # vLLM offers no event for it
+                    if self._loader is not None:
+                        self._loader.engine.declare_dead()
+                    if self._draining:  # it ended on the same signal as this process will
+                        await asyncio.Event().wait()
                     log.error("%s: the engine died; restarting it in place", self._replica)
                 except Exception:
                     self._failed_starts += 1
                     log.exception("%s: the engine did not start", self._replica)
                 finally:
-                    self._app = self._engine = self._loader = None
+                    self._app = self._engine = self._loader = self._canary = None
             await asyncio.sleep(min(2.0**self._failed_starts, MAX_RESTART_DELAY_S))
 
     async def _load(self, stack: contextlib.AsyncExitStack) -> None:
@@ -133,12 +146,34 @@ class EngineHost:
         app.state.server = types.SimpleNamespace(should_exit=False)
         await init_app_state(engine, app.state, args, tasks)
         await stack.enter_async_context(app.router.lifespan_context(app))
-        models = app.state.openai_serving_models
-        loader = AdapterLoader(models, self._adapters, max_rank=self._model.max_lora_rank)
-        await self._load_adapters(loader)
         await _answer_one_token(engine, tasks)
-        self._engine, self._app, self._loader = engine, app, loader
-        log.info("%s: ready with %d adapters", self._replica, len(loader.loaded))
+        if self._model.serves_adapters:
+            await self._keep_adapters(stack, engine, app.state.openai_serving_models.lora_requests, tasks)
+        self._engine, self._app = engine, app
+        log.info("%s: ready", self._replica)
+
+    async def _keep_adapters(
+        self,
+        stack: contextlib.AsyncExitStack,
+        engine: Any,
+        frontend: MutableMapping[str, Any],
+        tasks: Sequence[str],
+    ) -> None:
+        """Bring the engine to the desired adapters in the background, from now on until it dies."""
+        from vllm.lora.request import LoRARequest
+
+        lora_engine = LoraEngine(engine, frontend, LoRARequest)
+        loader = AdapterLoader(
+            lora_engine,
+            slots=self._model.max_loras,
+            places=max(self._model.max_cpu_loras, self._model.max_loras),
+            numbers=self._adapter_numbers,
+            blame=self._reconciler.blame,
+        )
+        reconciling = asyncio.create_task(self._reconciler.run(loader))
+        stack.push_async_callback(_cancel, reconciling)
+        stack.callback(lora_engine.declare_dead)
+        self._loader, self._canary = loader, Canary(engine, tasks, lora_engine.call)
 
     async def _build(self, stack: contextlib.AsyncExitStack) -> tuple[Any, Any]:
         """Start the engine's processes in a thread; minutes on a GPU."""
@@ -153,12 +188,6 @@ class EngineHost:
         stack.push_async_callback(asyncio.to_thread, engine.shutdown, engine.vllm_config.shutdown_timeout)
         return args, engine
 
-    async def _load_adapters(self, loader: AdapterLoader) -> None:
-        """Load what fits the host-memory cache; a broken one only loses itself; the loader logs it."""
-        for adapter in self._adapters[: max(self._model.max_cpu_loras, self._model.max_loras)]:
-            with contextlib.suppress(AdapterError):
-                await loader.ensure(adapter.name)
-
     # -- requests ------------------------------------------------------------------------------------------
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -172,40 +201,89 @@ class EngineHost:
             await _answer(send, 200 if self.is_ready() else 503, {"ready": self.is_ready()})
         elif path == protocol.METRICS_PATH:
             await _answer_metrics(send)
-        elif path == protocol.ADAPTERS_PATH:
-            await _answer(send, 200, {"adapters": self._loader.loaded if self._loader else []})
+        elif path in (protocol.ADAPTERS_PATH, protocol.CANARY_PATH):
+            await self._control(scope, receive, send)
         elif path in protocol.ENGINE_ROUTES:
-            await self._run(scope, receive, send, headers.get(protocol.ADAPTER_HEADER.encode()))
+            adapter = headers.get(protocol.ADAPTER_HEADER.encode())
+            await self._run(scope, receive, send, None if adapter is None else adapter.decode("latin-1"))
         else:
             await _answer(send, 404, {"error": "no such route"})
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send, adapter: bytes | None) -> None:
+    async def _run(self, scope: Scope, receive: Receive, send: Send, adapter_id: str | None) -> None:
         """Have the adapter loaded, then let vLLM answer; say so where the engine itself is at fault."""
-        app, engine, loader = self._app, self._engine, self._loader
-        if app is None or loader is None or engine.errored:
+        app, engine = self._app, self._engine
+        if app is None or engine.errored:
             await _answer_fault(send, protocol.FAULT_ENGINE, "the engine is not running")
             return
-        if adapter is not None:
+        send = _marking_deaths(send, engine)
+        if adapter_id is None:
+            await app(scope, receive, send)
+            return
+        async with contextlib.AsyncExitStack() as stack:
             try:
-                await loader.ensure(adapter.decode("latin-1"))
+                await stack.enter_async_context(self._lease(adapter_id))
+            except EngineDied as error:
+                await _answer_fault(send, protocol.FAULT_ENGINE, str(error))
+                return
             except AdapterError as error:
-                await _answer_fault(send, protocol.FAULT_ADAPTER, str(error))
+                # An engine that drains takes no new adapter, which says nothing about the adapter.
+                fault = protocol.FAULT_ENGINE if self._draining else protocol.FAULT_ADAPTER
+                await _answer_fault(send, fault, str(error))
                 return
-            except Exception as error:
-                if not engine.errored:
-                    raise
-                await _answer_fault(send, protocol.FAULT_ENGINE, repr(error))
-                return
+            await app(scope, receive, send)
 
-        async def send_marked(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start" and message["status"] >= 500 and engine.errored:
-                message["headers"] = [
-                    *message.get("headers", []),
-                    (protocol.FAULT_HEADER.encode(), protocol.FAULT_ENGINE.encode()),
-                ]
-            await send(message)
+    def _lease(self, adapter_id: str) -> contextlib.AbstractAsyncContextManager[Any]:
+        """Keep an adapter in a slot. Raises `EngineDied` where this worker knows nothing of it."""
+        adapter = self._reconciler.desired(adapter_id)
+        if adapter is None:  # a worker that has just started has not been told yet; others may know it
+            raise EngineDied("this engine has not been told of that adapter")
+        if self._loader is None:
+            raise EngineDied("this engine does not run, or has no slots for adapters")
+        return self._loader.lease(adapter)
 
-        await app(scope, receive, send_marked)
+    # -- control -------------------------------------------------------------------------------------------
+
+    async def _control(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the gateway's calls about adapters."""
+        call = scope["method"], scope["path"]
+        try:
+            if call == ("GET", protocol.ADAPTERS_PATH):
+                await _answer(send, 200, self._reconciler.residency().to_json())
+            elif call == ("PUT", protocol.ADAPTERS_PATH):
+                self._reconciler.desire(_parse_desired(await _read_json(receive)))
+                await _answer(send, 200, self._reconciler.residency().to_json())
+            elif call == ("POST", protocol.CANARY_PATH):
+                body = await _read_json(receive)
+                report = await self._try(str(body.get("id")))
+                await _answer(send, 200, report.to_json())
+            else:
+                await _answer(send, 405, {"error": "not a method of this route"})
+        except _BadRequest as error:
+            await _answer(send, error.status, {"error": str(error)})
+        except EngineDied as error:
+            await _answer_fault(send, protocol.FAULT_ENGINE, str(error))
+
+    async def _try(self, adapter_id: str) -> CanaryReport:
+        """Run an adapter's canary. Raises `EngineDied`; in its trial that is held against it."""
+        try:
+            async with self._lease(adapter_id) as request:
+                return await self._run_canary(request)
+        except AdapterError as error:
+            return CanaryReport(False, str(error), 0.0, 0.0)
+
+    async def _run_canary(self, request: Any) -> CanaryReport:
+        name = request.lora_name
+        if self._canary is None or self._loader is None:
+            raise EngineDied("the engine is not running")
+        load_s = self._loader.load_s.get(name, 0.0)
+        try:
+            return await self._canary.run(request, load_s)
+        except EngineDied:
+            self._reconciler.blame(name, FaultKind.CRASH, "the engine died while it tried this adapter")
+            raise
+        except Exception as error:
+            log.exception("the canary of adapter %s failed", name)
+            return CanaryReport(False, f"vLLM failed on it: {reason_of(error)}", 0.0, load_s)
 
 
 def _is_cpu_build() -> bool:
@@ -250,6 +328,59 @@ async def _answer_one_token(engine: Any, tasks: Sequence[str]) -> None:
         outputs = engine.encode(prompt, PoolingParams(task=tasks[0]), "tenantry-ready")
     async for _ in outputs:
         pass
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _marking_deaths(send: Send, engine: Any) -> Send:
+    """Mark server errors of an engine that has died, so that the gateway may ask another replica."""
+
+    async def send_marked(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start" and message["status"] >= 500 and engine.errored:
+            fault = (protocol.FAULT_HEADER.encode(), protocol.FAULT_ENGINE.encode())
+            message["headers"] = [*message.get("headers", []), fault]
+        await send(message)
+
+    return send_marked
+
+
+async def _read_json(receive: Receive) -> dict[str, Any]:
+    """Read a bounded JSON object. Raises `_BadRequest`."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > MAX_DESIRED_BYTES:
+            raise _BadRequest(413, f"more than {MAX_DESIRED_BYTES} bytes")
+        if not message.get("more_body"):
+            break
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise _BadRequest(400, "not a JSON object")
+    return value
+
+
+def _parse_desired(value: dict[str, Any]) -> DesiredAdapters:
+    """Read the desired set; refuses what no gateway of ours sends. Raises `_BadRequest`."""
+    try:
+        desired = DesiredAdapters.from_json(value)
+        usable = all(_is_usable(adapter) for adapter in desired.adapters)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _BadRequest(400, "not a desired set: revision, adapters of id, folder, pinned") from error
+    if not usable or len({adapter.id for adapter in desired.adapters}) < len(desired.adapters):
+        raise _BadRequest(400, "an adapter is named twice, has no name, or its folder is not absolute")
+    return desired
+
+
+def _is_usable(adapter: EngineAdapter) -> bool:
+    named = isinstance(adapter.id, str) and bool(adapter.id)
+    return named and isinstance(adapter.folder, str) and adapter.folder.startswith("/")
 
 
 async def _answer(send: Send, status: int, payload: object, *headers: tuple[bytes, bytes]) -> None:

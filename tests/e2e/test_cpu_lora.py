@@ -25,7 +25,7 @@ def delta():
     return output
 
 before = delta()
-import adapters.cpu_lora
+import adapters.worker.cpu
 after = delta()
 print(bool(before[1].any()), bool(after[1].any()), bool(torch.equal(before[0::2], after[0::2])))
 """
@@ -35,5 +35,5 @@ def test_a_base_model_row_gets_no_adapter_and_all_others_stay_as_they_were() -> 
     command = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     wrong_before, wrong_after, others_equal = done.stdout.split()[-3:]
-    assert wrong_before == "True", "vLLM has mended it: delete adapters/cpu_lora.py"
+    assert wrong_before == "True", "vLLM has mended it: delete adapters/worker/cpu.py"
     assert (wrong_after, others_equal) == ("False", "True"), done.stderr

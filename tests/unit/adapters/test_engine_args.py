@@ -43,8 +43,11 @@ def test_a_local_model_never_asks_a_hub_and_a_cpu_engine_shares_its_cores() -> N
     assert "HF_HUB_OFFLINE" not in engine_environment(BaseModel("m", "org/m"), on_cpu=False)
 
 
-def test_only_a_cpu_engine_with_adapters_needs_its_operators_corrected() -> None:
+def test_every_engine_with_adapters_has_our_calls_in_its_worker_and_a_cpu_one_corrected_operators() -> None:
     with_adapters, without = BaseModel("m", "/models/m", max_loras=1), BaseModel("m", "/models/m")
-    assert "--worker-extension-cls" in engine_args(with_adapters, shutdown_grace_s=1.0, on_cpu=True)
-    assert "--worker-extension-cls" not in engine_args(with_adapters, shutdown_grace_s=1.0, on_cpu=False)
-    assert "--worker-extension-cls" not in engine_args(without, shutdown_grace_s=1.0, on_cpu=True)
+    flag = "--worker-extension-cls"
+    on_gpu = engine_args(with_adapters, shutdown_grace_s=1.0, on_cpu=False)
+    assert value_of(flag, on_gpu) == "adapters.worker.WorkerExtension"
+    on_cpu = engine_args(with_adapters, shutdown_grace_s=1.0, on_cpu=True)
+    assert value_of(flag, on_cpu) == "adapters.worker.cpu.CpuWorkerExtension"
+    assert flag not in engine_args(without, shutdown_grace_s=1.0, on_cpu=True)

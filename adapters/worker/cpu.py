@@ -1,4 +1,4 @@
-"""Keeps adapters away from base-model requests on CPU engines. vLLM loads it in each of its worker processes.
+"""Keeps adapters away from base-model requests on CPU engines. Importing it corrects vLLM in that process.
 
 vLLM marks tokens of the base model with the adapter index -1. Its CPU operators use that as an index, which
 selects the last slot: a base-model request in a batch with adapters is answered with whatever adapter is
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
+
+from adapters.worker import WorkerExtension
 
 OPERATORS = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
 
@@ -38,8 +40,8 @@ def correct(*modules: ModuleType) -> None:
             setattr(module, name, corrected)
 
 
-class WorkerExtension:
-    """What vLLM's --worker-extension-cls wants: a class. Importing it is what corrects the operators."""
+class CpuWorkerExtension(WorkerExtension):
+    """The same calls; this one's module has corrected the operators by the time vLLM finds it."""
 
 
 def _correct_vllm() -> None:

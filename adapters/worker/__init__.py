@@ -1,0 +1,77 @@
+"""What does vLLM's worker do for us that vLLM has no call for? Loaded in it by --worker-extension-cls.
+
+It says what is in slots and host memory, and lets a pinned adapter go. It relies on these of vLLM 0.32:
+`lora/model_manager.py` (LRUCacheLoRAModelManager) and `utils/cache.py` (LRUCache, `pinned_items`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+_MAX_TIMES = 1000  # kept between two questions; they come about once a second
+
+
+class Activations:
+    """How long adapters took from host memory into a slot, and how many made way.
+
+    On a GPU it is the time until the copies are ordered, not until they are done: waiting for them would stop
+    the batch.
+    """
+
+    def __init__(self, manager: Any) -> None:
+        """Watch vLLM's `LRUCacheLoRAModelManager`."""
+        self._manager = manager
+        self._activate: Callable[[int], bool] = manager.activate_adapter
+        self._seconds: list[float] = []
+        self._evictions = 0
+        manager.activate_adapter = self.activate
+
+    def activate(self, lora_id: int) -> bool:
+        """Stand in for the manager's own `activate_adapter`."""
+        active = self._manager._active_adapters
+        evicts = lora_id not in active and len(active) >= self._manager.lora_slots
+        started_s = time.perf_counter()
+        moved = self._activate(lora_id)
+        if moved:
+            self._evictions += evicts
+            if len(self._seconds) < _MAX_TIMES:
+                self._seconds.append(time.perf_counter() - started_s)
+        return moved
+
+    def take(self) -> tuple[list[float], int]:
+        """Return seconds of each move, and the number of evictions, since the last time."""
+        taken = self._seconds, self._evictions
+        self._seconds, self._evictions = [], 0
+        return taken
+
+
+class WorkerExtension:
+    """Methods that vLLM adds to its worker class; called by `collective_rpc`, between two steps."""
+
+    def tenantry_residency(self) -> dict[str, Any]:
+        """Return vLLM's numbers of the adapters in slots, in host memory (oldest use first), and pinned."""
+        manager = self._tenantry_manager()
+        seconds, evictions = manager.tenantry_activations.take()
+        return {
+            "slots": [number for number in manager.lora_index_to_id if number is not None],
+            "host": list(manager._registered_adapters.order),
+            "pinned": sorted(manager._active_adapters.pinned_items),
+            "activation_s": seconds,
+            "slot_evictions": evictions,
+        }
+
+    def tenantry_unpin(self, lora_id: int) -> bool:
+        """Let a pinned adapter be evicted; whether it was pinned."""
+        manager = self._tenantry_manager()
+        was_pinned = lora_id in manager._active_adapters.pinned_items
+        manager._active_adapters.pinned_items.discard(lora_id)
+        manager._registered_adapters.pinned_items.discard(lora_id)
+        return was_pinned
+
+    def _tenantry_manager(self) -> Any:
+        manager = self.model_runner.lora_manager._adapter_manager  # type: ignore[attr-defined]
+        if not hasattr(manager, "tenantry_activations"):
+            manager.tenantry_activations = Activations(manager)
+        return manager
