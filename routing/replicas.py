@@ -25,6 +25,10 @@ class ReplicaSilent(Exception):
     """A replica gave no usable answer to a control call."""
 
 
+class ReplicaDied(ReplicaSilent):
+    """It broke off, or said that its engine is dead; one that is only slow has not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where a replica listens: a Unix socket, or an HTTP origin."""
@@ -91,7 +95,7 @@ class ReplicaClient:
         return Residency.from_json(answer)
 
     async def try_adapter(self, adapter_id: str) -> CanaryReport:
-        """Have a desired adapter tried on the engine. Raises `ReplicaSilent`, also when that kills it."""
+        """Have a desired adapter tried. Raises `ReplicaSilent`, and `ReplicaDied` where that killed it."""
         answer = await self._control("POST", CANARY_PATH, {"id": adapter_id}, CANARY_TIMEOUT_S)
         return CanaryReport.from_json(answer)
 
@@ -106,7 +110,8 @@ class ReplicaClient:
                 answer: dict[str, Any] = orjson.loads(await response.read())
                 return answer
         except (aiohttp.ClientError, OSError, TimeoutError, orjson.JSONDecodeError) as error:
-            raise ReplicaSilent(f"{self.name}: {path}: {error!r}") from error
+            kind = ReplicaSilent if isinstance(error, TimeoutError) else ReplicaDied
+            raise kind(f"{self.name}: {path}: {error!r}") from error
 
     async def metrics(self) -> bytes:
         """Fetch the replica's own metrics page. Raises aiohttp's errors, or `TimeoutError`."""

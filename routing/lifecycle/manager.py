@@ -16,7 +16,7 @@ from adapters.errors import AdapterError
 from adapters.states import VersionState
 from routing.catalog import AdapterEntry, AdapterKey, ApiKey, KeyRole, Rollout, RolloutPlan, Version
 from routing.config.api_keys import new_key
-from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unavailable
+from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, RequestError, Unavailable
 from routing.lifecycle.lifecycle import Lifecycle
 from routing.lifecycle.preparation import UPLOAD
 from routing.management import NewVersion, ReplicaReport, VersionProgress
@@ -62,11 +62,7 @@ class Manager:
                     "roll it back first.",
                     code="rollout_running",
                 )
-            if new.upload is not None:
-                name = uuid.uuid4().hex
-                await asyncio.to_thread(new.upload.rename, self._lifecycle.uploads / name)
-                source = UPLOAD + name
-            version = await self._registry.add_version(key, source=source, sha256=new.sha256)
+            version = await self._add_version(key, source, new)
             if new.rollout is not None and entry.live is not None:
                 await self._registry.route(
                     key,
@@ -76,6 +72,18 @@ class Manager:
                 )
         self._lifecycle.preparation.start(version)
         return version
+
+    async def _add_version(self, key: AdapterKey, source: str, new: NewVersion) -> Version:
+        """Add the version, and take over what was uploaded for it."""
+        if new.upload is None:
+            return await self._registry.add_version(key, source=source, sha256=new.sha256)
+        kept = self._lifecycle.uploads / uuid.uuid4().hex
+        await asyncio.to_thread(new.upload.rename, kept)
+        try:
+            return await self._registry.add_version(key, source=UPLOAD + kept.name, sha256=new.sha256)
+        except RequestError:
+            await asyncio.to_thread(kept.unlink)
+            raise
 
     def _checked_source(self, key: AdapterKey, new: NewVersion) -> str:
         if key.tenant is None:

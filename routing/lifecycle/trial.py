@@ -18,7 +18,7 @@ from routing.catalog import Version
 from routing.dispatcher import Dispatcher, Ticket
 from routing.errors import RequestError
 from routing.lifecycle.registry import Registry, patiently
-from routing.replicas import ReplicaClient, ReplicaSilent
+from routing.replicas import ReplicaClient, ReplicaDied, ReplicaSilent
 from routing.types import Outcome, Request, Target
 
 MAX_STRIKES = 2  # engines that may die while they try a version; one may be killed by something else
@@ -91,16 +91,19 @@ class Trial:
             return None
         try:
             return await self._clients[replica.name].try_adapter(version.engine_id)
-        except ReplicaSilent:
+        except ReplicaDied:
             await self._strike(version, replica.name)
-            return None
+        except ReplicaSilent:
+            await self._note(version, f"the trial on {replica.name} took too long; it is tried again")
+        return None
 
     async def _strike(self, version: Version, replica: str) -> None:
         """Blame the version for an engine that died; once may be chance. Raises `AdapterError`."""
-        struck = await patiently(
-            lambda: self._registry.note(
-                self._registry.current(version), f"{replica} did not survive the trial", strike=True
-            )
-        )
+        struck = await self._note(version, f"{replica} did not survive the trial", strike=True)
         if struck.strikes >= MAX_STRIKES:
             raise AdapterError(f"{struck.strikes} engines did not survive its trial")
+
+    async def _note(self, version: Version, reason: str, *, strike: bool = False) -> Version:
+        return await patiently(
+            lambda: self._registry.note(self._registry.current(version), reason, strike=strike)
+        )
