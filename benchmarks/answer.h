@@ -62,6 +62,15 @@ static inline void read_ask(struct span body, struct ask *a)
     }
 }
 
+/* Take the revision out of what PUT /internal/adapters is sent; any other body changes nothing. */
+static inline void read_revision(struct span body, unsigned long long *revision)
+{
+    struct span key, value;
+    while (json_next(&body, &key, &value))
+        if (span_is(key, "revision"))
+            *revision = strtoull(value.start, NULL, 10);
+}
+
 /* ---- the answer --------------------------------------------------------------------------------------------- */
 
 static inline struct piece *piece_begin(struct answer *o)

@@ -7,8 +7,9 @@ says nothing about the gateway's own limits, far above one engine: `python -m be
 
 from __future__ import annotations
 
+import http.client
+import json
 import random
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,9 +20,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.endpoint import Target, split_url
+from adapters.protocol import ADAPTER_HEADER, ADAPTERS_PATH
+from adapters.residency import Residency
+from benchmarks.endpoint import Target, ask, split_url, wait_for_chat
 from benchmarks.engine_report import ENGINE, GATEWAY, Measurement, Report, render
-from benchmarks.machine import origin
+from benchmarks.output import show
 from benchmarks.processes import end_on_sigterm
 from benchmarks.results import LoadResult
 from benchmarks.scenarios import prompts
@@ -106,23 +109,52 @@ def side(name: str, url: str, headers: Sequence[str], model: str) -> Target:
     return Target(name, Endpoint(address, tuple(headers), f"{prefix}/v1/chat/completions"), (model,))
 
 
-def key_header(key: str) -> list[str]:
-    """What the gateway wants to see beside a request."""
-    return [f"Authorization: Bearer {key}"]
+def gateway_side(url: str, key: str, model: str) -> Target:
+    """The side that tenants see. Raises ToolError on an address that is none."""
+    return side(GATEWAY, url, [f"Authorization: Bearer {key}"], model)
+
+
+def engine_side(url: str, headers: Sequence[str], adapter: str) -> Target:
+    """The side that the gateway sees, where a version has the engine's own name. Raises ToolError."""
+    held = held_adapters(side(ENGINE, url, headers, adapter).endpoint)
+    name = engine_name(adapter, held)
+    return side(ENGINE, url, [*headers, f"{ADAPTER_HEADER}: {name}"], name)
+
+
+def held_adapters(endpoint: Endpoint) -> tuple[str, ...]:
+    """What an engine has in memory, least recently used first. Raises ToolError."""
+    try:
+        status, answer = ask(endpoint, ADAPTERS_PATH)
+        if status != 200:
+            raise ToolError(f"the engine answers {status} to GET {ADAPTERS_PATH}: give it its token")
+        return Residency.from_json(json.loads(answer)).host
+    except (OSError, http.client.HTTPException, KeyError, TypeError, ValueError) as error:
+        raise ToolError(f"the engine does not say what it holds: {error!r}") from error
+
+
+def engine_name(adapter: str, held: Sequence[str]) -> str:
+    """The engine's name of the adapter's version it has used last. Raises ToolError where it has none."""
+    names = [name for name in held if name.rpartition("@")[0] == adapter]
+    if not names:
+        raise ToolError(f"the engine has no adapter {adapter!r}; it has: {', '.join(held) or 'none'}")
+    return names[-1]
 
 
 @contextmanager
 def started_sides(
-    folder: Path, fleet: Path, pool: str, key: str, models: tuple[str, str]
+    folder: Path, fleet: Path, pool: str, key: str, names: tuple[str, str]
 ) -> Iterator[dict[str, Target]]:
-    """Start the service as in production and find the engine behind its gateway. Raises ToolError."""
+    """Start the service as in production and find the engine behind its gateway. Raises ToolError.
+
+    `names` are those of the model, as the tenant calls it, and of its adapter.
+    """
     console = Console(stderr=True)
     with start_service(folder, fleet, pool) as service:
-        front = side(GATEWAY, service.url, key_header(key), models[0])
+        front = gateway_side(service.url, key, names[0])
         with console.status("starting the service and its engines"):
             service.wait_until_ready(front)
-        headers = service.engine_headers(models[1])
-        yield {GATEWAY: front, ENGINE: side(ENGINE, service.engine_url(f"{pool}-0"), headers, models[1])}
+        back = engine_side(service.engine_url(f"{pool}-0"), service.engine_headers(), names[1])
+        yield {GATEWAY: front, ENGINE: back}
 
 
 def main(  # noqa: PLR0913 - Typer reads one argument per option
@@ -130,8 +162,10 @@ def main(  # noqa: PLR0913 - Typer reads one argument per option
     key: Annotated[str, typer.Option(help="API key of the tenant.")] = "acme-demo-key",
     model: Annotated[str, typer.Option(help="The model as the tenant calls it.")] = "support",
     engine: Annotated[str, typer.Option(help="http:// or unix: address of the engine behind it.")] = "",
-    engine_header: Annotated[list[str] | None, typer.Option(help="'Name: value' sent to --engine.")] = None,
-    engine_model: Annotated[str, typer.Option(help="The same, as the engine calls it.")] = "acme-support",
+    engine_header: Annotated[
+        list[str] | None, typer.Option(help="'Name: value' for --engine; its token.")
+    ] = None,
+    adapter: Annotated[str, typer.Option(help="The adapter behind it, without version.")] = "acme-support",
     fleet: Annotated[Path, typer.Option(help="What is started without --gateway.")] = Path("fleet.yaml"),
     pool: Annotated[str, typer.Option(help="The pool of it that serves the model.")] = "shared",
     connections: Annotated[int, typer.Option(min=1)] = 32,
@@ -152,38 +186,19 @@ def main(  # noqa: PLR0913 - Typer reads one argument per option
         if bool(gateway) != bool(engine):
             raise ToolError("--gateway and --engine go together: give both, or neither to start a service")
         with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
-            folder, models = Path(temporary), (model, engine_model)
+            folder = Path(temporary)
             if gateway:
-                front = side(GATEWAY, gateway, key_header(key), model)
-                back = side(ENGINE, engine, engine_header or [], engine_model)
+                front = gateway_side(gateway, key, model)
+                wait_for_chat(front, None)  # now the engine holds the adapter
+                back = engine_side(engine, engine_header or [], adapter)
                 measure({GATEWAY: front, ENGINE: back}, plan, report, folder)
             else:
-                with started_sides(folder, fleet.resolve(), pool, key, models) as sides:
+                with started_sides(folder, fleet.resolve(), pool, key, (model, adapter)) as sides:
                     measure(sides, plan, report, folder)
     except ToolError as error:
         Console(stderr=True).print(f"[red]{error}")
         raise typer.Exit(1) from error
-    show(report, json_file)
-
-
-def show(report: Report, json_file: Path | None) -> None:
-    """Print or write the report. Raises typer.Exit where requests failed."""
-    head = origin()
-    if json_file is not None and str(json_file) == "-":
-        sys.stdout.write(report.as_json(head))
-        return
-    if json_file is not None:
-        json_file.write_text(report.as_json(head))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)
-    for line in head.lines():
-        console.print(line, highlight=False)
-    console.print(render(report))
-    for line in report.complaints():
-        console.print(f"[red]{line}")
-    if report.complaints():
-        raise typer.Exit(1)
+    show(report, render(report), json_file)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What does the gateway serve while it is measured? One pool, one tenant, a few models, wide caps.
 
-The engine is a mock, so the weights are never read: the files are as small as their formats allow.
+The engine is a mock, so nobody computes with the weights. The gateway checks them all the same: each adapter
+fits the base model, and no two are alike.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ BASE_MODEL = "bench-base"
 ADAPTERS = ("bench-support", "bench-sales", "bench-legal")
 MODELS = ("support", "sales", "legal", "base")  # what the tenant calls them
 
+PROJECTION = "model.layers.0.self_attn.q_proj"  # all that is there of the base model's weights
 HIDDEN = 16
 RANK = 8
 CAP = 4096  # more than any scenario has in flight
@@ -28,8 +30,10 @@ def write_fleet(folder: Path) -> Path:
     base = folder / BASE_MODEL
     base.mkdir()
     (base / "config.json").write_text(json.dumps(_base_config()))
-    for name in ADAPTERS:
-        _write_adapter(folder / name)
+    shape = {f"{PROJECTION}.weight": (HIDDEN, HIDDEN)}
+    (base / "model.safetensors").write_bytes(safetensors(shape, 0.0))
+    for number, name in enumerate(ADAPTERS, 1):
+        _write_adapter(folder / name, number / 100)
     path = folder / "fleet.yaml"
     path.write_text(json.dumps(_fleet(folder), indent=2) + "\n")  # JSON is YAML
     return path
@@ -74,8 +78,8 @@ def _base_config() -> dict[str, object]:
     }
 
 
-def _write_adapter(folder: Path) -> None:
-    """A LoRA adapter of zeros in PEFT's format, for one projection."""
+def _write_adapter(folder: Path, value: float) -> None:
+    """A LoRA adapter in PEFT's format, for one projection."""
     folder.mkdir()
     config = {
         "peft_type": "LORA",
@@ -87,13 +91,13 @@ def _write_adapter(folder: Path) -> None:
         "target_modules": ["q_proj"],
     }
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    prefix = "base_model.model.model.layers.0.self_attn.q_proj"
+    prefix = f"base_model.model.{PROJECTION}"
     shapes = {f"{prefix}.lora_A.weight": (RANK, HIDDEN), f"{prefix}.lora_B.weight": (HIDDEN, RANK)}
-    (folder / "adapter_model.safetensors").write_bytes(zero_safetensors(shapes))
+    (folder / "adapter_model.safetensors").write_bytes(safetensors(shapes, value))
 
 
-def zero_safetensors(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
-    """A safetensors file of float32 zeros: a JSON header behind its 8-byte length, then the data."""
+def safetensors(shapes: Mapping[str, tuple[int, ...]], value: float) -> bytes:
+    """A safetensors file of one float32 repeated: a JSON header behind its 8-byte length, then the data."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():
@@ -101,4 +105,4 @@ def zero_safetensors(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
         header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + bytes(end)
+    return struct.pack("<Q", len(text)) + text + struct.pack("<f", value) * (end // 4)

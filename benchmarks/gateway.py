@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from rich.console import Console
 
 from benchmarks.endpoint import Target
 from benchmarks.gateway_report import Measurement, Report, render
-from benchmarks.machine import origin
+from benchmarks.output import show
 from benchmarks.peers import PEERS, check_names, start_peer
 from benchmarks.processes import busy_seconds, cpu_seconds, end_on_sigterm, free_port, resident_bytes
 from benchmarks.scenarios import SCENARIOS, Scenario, bodies
@@ -159,23 +158,7 @@ def main(  # noqa: PLR0913 - Typer reads one argument per option
     except ToolError as error:
         Console(stderr=True).print(f"[red]{error}")
         raise typer.Exit(1) from error
-    head = origin()
-    if json_file is not None:
-        text = report.as_json(head)
-        if str(json_file) == "-":
-            sys.stdout.write(text)
-            return
-        json_file.write_text(text)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)
-    for line in head.lines():
-        console.print(line, highlight=False)
-    console.print(render(report))
-    for line in report.complaints():
-        console.print(f"[red]{line}")
-    if report.complaints():
-        raise typer.Exit(1)
+    show(report, render(report), json_file)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@
  * (default --chunks). `seed` sets the milliseconds between them (default --delay-ms): it is the one field every
  * router passes on. With a delay of 0 it writes as fast as the socket takes, streams in turn. The answer carries the
  * request's model. Another route under /v1/ is not found, since some routers look for more of vLLM's.
- * GET /mock/stats answers what it has served; /readyz, /livez, /health and anything under /internal/ answer 200.
+ * GET /mock/stats answers what it has served. /internal/adapters answers that nothing is resident, with the revision
+ * it was last told; /internal/adapters/canary, that the adapter passed. Anything else under /internal/, /readyz,
+ * /livez and /health answer 200.
  * One thread, epoll, HTTP/1.1 with keep-alive. It refuses nothing and checks nothing: it is no test of correctness.
  */
 #include "answer.h"
@@ -42,6 +44,7 @@ struct connection {
 static struct {
     unsigned long long requests, streams, chunks, aborted, connections, open;
 } stats;
+static unsigned long long revision; /* of the desired adapters it was last told */
 static struct ask defaults = {.model = {"mock", NULL}, .chunks = 64};
 static int poller, listeners[MAX_LISTENERS], listener_count;
 static struct address addresses[MAX_LISTENERS];
@@ -96,8 +99,21 @@ static void answer_stats(struct connection *c)
     add_plain(&c->answer, "200 OK", text, (size_t)size);
 }
 
+/* GET and PUT: a body, where there is one, brings the next revision. */
+static void answer_adapters(struct connection *c, struct span body)
+{
+    char text[256];
+    read_revision(body, &revision);
+    int size = snprintf(text, sizeof text,
+                        "{\"worker\":\"mock\",\"engine_starts\":1,\"revision\":%llu,\"slots\":[],\"host\":[],"
+                        "\"pinned\":[],\"draining\":[],\"faults\":{}}",
+                        revision);
+    add_plain(&c->answer, "200 OK", text, (size_t)size);
+}
+
 static void answer(struct connection *c, const struct request *r)
 {
+    static const char passed[] = "{\"passed\":true,\"reason\":\"\",\"difference\":1.0,\"load_s\":0.0}";
     static const char missing[] = "{\"error\":{\"message\":\"the mock serves completions, /internal/ and /readyz\"}}";
     c->answer.out.size = c->answer.count = c->piece = 0;
     c->round = c->sent = 0;
@@ -107,6 +123,10 @@ static void answer(struct connection *c, const struct request *r)
         answer_completion(c, r->body);
     else if (span_is(r->path, "/mock/stats"))
         answer_stats(c);
+    else if (span_is(r->path, "/internal/adapters"))
+        answer_adapters(c, r->body);
+    else if (span_is(r->path, "/internal/adapters/canary"))
+        add_plain(&c->answer, "200 OK", passed, sizeof passed - 1);
     else if (starts_with(r->path, "/internal/") || span_is(r->path, "/readyz") || span_is(r->path, "/livez") ||
              span_is(r->path, "/health"))
         add_plain(&c->answer, "200 OK", "{}", 2);

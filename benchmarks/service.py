@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.protocol import ADAPTER_HEADER, TOKEN_HEADER
+from adapters.protocol import TOKEN_HEADER
 from benchmarks.endpoint import Target, wait_for_chat
 from benchmarks.machine import ROOT
 from benchmarks.processes import PROC, Child, free_port, running_family, start, stop
@@ -42,12 +42,9 @@ class Service:
         """Wait until a chat is answered through the gateway. Raises ToolError."""
         wait_for_chat(gateway, self.child, START_TIMEOUT_S)
 
-    def engine_headers(self, adapter: str) -> list[str]:
-        """What the engine wants to see beside the request."""
-        return [
-            f"{TOKEN_HEADER}: {internal_token(self.secret.encode())}",
-            f"{ADAPTER_HEADER}: {adapter}",
-        ]
+    def engine_headers(self) -> list[str]:
+        """What the engine wants to see beside any request."""
+        return [f"{TOKEN_HEADER}: {internal_token(self.secret.encode())}"]
 
     def engine_url(self, replica: str) -> str:
         """`unix:` address of one replica's engine. Raises ToolError where there is no such one."""
@@ -85,10 +82,11 @@ def serve_command(port: int, fleet: Path, pool: str | None = None) -> list[str]:
 
 
 def serve_environment(folder: Path) -> dict[str, str]:
-    """A BentoML home of its own, since it keeps state there that a second service would wipe."""
+    """A BentoML home and a state of its own: a second service would wipe the one and has locked the other."""
     home = folder / "bentoml"
     home.mkdir()
-    return {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"}
+    state = folder / "state"
+    return {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", "TENANTRY_STATE": str(state)}
 
 
 @contextmanager

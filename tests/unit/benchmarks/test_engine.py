@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from benchmarks.engine import Plan, side
+from adapters.protocol import ADAPTER_HEADER, TOKEN_HEADER
+from adapters.residency import Residency
+from benchmarks.engine import Plan, engine_name, engine_side, side
 from benchmarks.engine_report import (
     ENGINE,
     GATEWAY,
@@ -22,42 +28,45 @@ from benchmarks.engine_report import (
     tokens_per_s,
 )
 from benchmarks.machine import Origin
-from benchmarks.results import LoadResult, Times
-from benchmarks.service import addresses_in, serve_command
+from benchmarks.results import LoadResult
+from benchmarks.service import addresses_in, serve_command, serve_environment
 from benchmarks.stats import Spread
 from benchmarks.tools import ToolError
+from tests.unit.benchmarks.loads import NO_TIMES, load_result
 
 PLAN = Plan(rounds=2, seconds=1.0, warmup_s=0.1, connections=32, max_tokens=64, seed=1)
-NONE = Times(count=0, mean=0, p50=0, p90=0, p99=0, p999=0, max=0)
+HELD = ("acme-support@00", "globex-support@01", "acme-support@02", "acme/support@03")
 
 
-def result(ok: int, *, p50: float = 5.0, tokens: int = 64, chunks: int = 0, failed: int = 0) -> LoadResult:
-    latency = NONE.model_copy(update={"count": ok, "p50": p50})
-    return LoadResult(
-        seconds=2.0,
-        cpu_s=0.1,
-        connections=32,
-        sent=2 * ok + failed,
-        requests=ok + failed,
-        ok=ok,
-        connect_errors=0,
-        broken=0,
-        bad_content=0,
-        timeouts=0,
-        opened=32,
-        bytes=1,
-        events=chunks,
-        chunks=chunks,
-        completion_tokens=tokens * ok,
-        done_requests=ok,
-        done_tokens=tokens * ok,
-        by_status={200: ok},
-        latency_ms=latency,
-        first_byte_ms=latency,
-        first_chunk_ms=latency if chunks else NONE,
-        gap_ms=NONE,
-        first_error="",
-    )
+def result(ok: int, *, p50: float = 5.0, tokens: int = 64, chunks: int = 0) -> LoadResult:
+    times = NO_TIMES.model_copy(update={"count": ok, "p50": p50})
+    return load_result(ok, tokens=tokens, chunks=chunks, times=times)
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[tuple[str, list[str]]]:
+    """An engine that gives one answer to everything: its URL, and the tokens it was shown."""
+    tokens: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            tokens.append(self.headers[TOKEN_HEADER])
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", tokens
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_both_sides_are_asked_in_every_round_and_who_begins_alternates() -> None:
@@ -135,6 +144,43 @@ def test_a_side_is_an_address_with_headers_and_a_model() -> None:
         side(ENGINE, "ftp://x", [], "m")
 
 
+def test_the_direct_side_names_the_version_as_the_engine_does() -> None:
+    body = json.dumps(Residency("w", 1, 3, host=HELD).to_json()).encode()
+    with answering(200, body) as (url, tokens):
+        target = engine_side(url, [f"{TOKEN_HEADER}: t"], "globex-support")
+    assert target.models == ("globex-support@01",)
+    assert target.endpoint.headers == (f"{TOKEN_HEADER}: t", f"{ADAPTER_HEADER}: globex-support@01")
+    assert tokens == ["t"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [(401, b"{}", "give it its token"), (200, b"{}", "does not say"), (200, b"nonsense", "does not say")],
+)
+def test_an_engine_that_does_not_say_what_it_holds_is_complained_about(
+    status: int, body: bytes, message: str
+) -> None:
+    with answering(status, body) as (url, _), pytest.raises(ToolError, match=message):
+        engine_side(url, [f"{TOKEN_HEADER}: t"], "acme-support")
+
+
+def test_an_engine_that_is_not_there_is_complained_about(tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match="does not say what it holds"):
+        engine_side(f"unix:{tmp_path}/none.sock", [], "acme-support")
+
+
+def test_of_several_versions_the_one_used_last_is_asked() -> None:
+    assert engine_name("acme-support", HELD) == "acme-support@02"
+    assert engine_name("acme/support", HELD) == "acme/support@03"
+
+
+def test_an_adapter_the_engine_does_not_hold_is_refused_with_those_it_does() -> None:
+    with pytest.raises(ToolError, match="it has: globex-support@01"):
+        engine_name("support", HELD[1:2])
+    with pytest.raises(ToolError, match="it has: none"):
+        engine_name("support", ())
+
+
 def test_the_engines_addresses_are_where_bentoml_leaves_them() -> None:
     environment = {"BENTOML_RUNNER_MAP": '{"shared-0": "file:///tmp/x/1.sock"}', "HOME": "/"}
     assert addresses_in(environment) == {"shared-0": "file:///tmp/x/1.sock"}
@@ -144,3 +190,9 @@ def test_the_engines_addresses_are_where_bentoml_leaves_them() -> None:
 def test_one_pool_is_served_where_one_is_named() -> None:
     assert "pool=shared" in serve_command(1, Path("f.yaml"), "shared")
     assert not [word for word in serve_command(1, Path("f.yaml")) if word.startswith("pool=")]
+
+
+def test_a_benchmarks_service_keeps_its_state_in_the_benchmarks_own_folder(tmp_path: Path) -> None:
+    environment = serve_environment(tmp_path)
+    assert Path(environment["TENANTRY_STATE"]).parent == tmp_path
+    assert Path(environment["BENTOML_HOME"]).is_dir()

@@ -3,58 +3,38 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from adapters.base_model import read_shape
+from adapters.verify import verify
 from benchmarks.endpoint import Target, split_url
-from benchmarks.fleet import MODELS, write_fleet, zero_safetensors
+from benchmarks.fleet import MODELS, safetensors, write_fleet
 from benchmarks.gateway import Plan
 from benchmarks.gateway_report import CHAT_PER_S, FIGURES, Measurement, Report, render
 from benchmarks.machine import Origin, cpu_model
-from benchmarks.results import LoadResult, Times
 from benchmarks.scenarios import CHAT_32, SCENARIOS, SLOW_200, bodies
 from benchmarks.stats import Spread
 from benchmarks.targets import external_targets
 from benchmarks.tools import Endpoint, ToolError
+from tests.unit.benchmarks.loads import load_result
 
-TIMES = Times(count=1, mean=2, p50=2, p90=3, p99=4, p999=5, max=6)
 ORIGIN = Origin("a CPU", 2, 4.0, "6.1", "3.11", "abc", "--rounds 1")
-
-
-def result(ok: int = 100, failed: int = 0) -> LoadResult:
-    return LoadResult(
-        seconds=2.0,
-        cpu_s=0.1,
-        connections=1,
-        sent=2 * ok + failed,
-        requests=ok + failed,
-        ok=ok,
-        connect_errors=0,
-        broken=0,
-        bad_content=0,
-        timeouts=0,
-        opened=1,
-        bytes=10,
-        events=3 * ok,
-        chunks=2 * ok,
-        completion_tokens=5 * ok,
-        done_requests=ok,
-        done_tokens=5 * ok,
-        by_status={200: ok},
-        latency_ms=TIMES,
-        first_byte_ms=TIMES,
-        first_chunk_ms=TIMES,
-        gap_ms=TIMES,
-        first_error="503: busy" if failed else "",
-    )
 
 
 def report_of(counts: dict[str, list[int]], failed: int = 0) -> Report:
     measurements = [
-        Measurement(name, scenario.name, None if name == "other" else 1.0, 0.1, result(ok, failed))
+        Measurement(
+            name,
+            scenario.name,
+            None if name == "other" else 1.0,
+            0.1,
+            load_result(ok, failed=failed, chunks=2 * ok),
+        )
         for scenario in SCENARIOS
         for name, rounds in counts.items()
         for ok in rounds
@@ -63,7 +43,7 @@ def report_of(counts: dict[str, list[int]], failed: int = 0) -> Report:
 
 
 def test_rates_are_per_counted_second() -> None:
-    got = result(ok=100, failed=3)
+    got = load_result(100, failed=3, chunks=200, tokens=5)
     assert (got.requests_per_s, got.chunks_per_s, got.errors) == (50.0, 100.0, 3)
     assert (got.done_requests_per_s, got.done_tokens_per_s) == (50.0, 250.0)
 
@@ -130,19 +110,21 @@ def test_slow_streams_say_their_pace_and_what_keeping_up_is() -> None:
     assert CHAT_32.keeping_up_per_s is None
 
 
-def test_the_fleet_names_files_that_exist(tmp_path: Path) -> None:
+def test_the_fleets_adapters_pass_the_checks_of_the_gateway(tmp_path: Path) -> None:
     fleet = json.loads(write_fleet(tmp_path).read_text())
-    for adapter in fleet["adapters"].values():
-        assert (Path(adapter["source"]) / "adapter_config.json").exists()
+    base = read_shape(Path(fleet["base_models"]["bench-base"]["source"]))
+    manifests = [verify(Path(adapter["source"]), base=base) for adapter in fleet["adapters"].values()]
+    assert all(not manifest.warnings for manifest in manifests)
+    assert len({manifest.digest for manifest in manifests}) == len(manifests) == 3
     assert list(fleet["tenants"]["bench"]["models"]) == list(MODELS)
 
 
 def test_the_weights_are_a_readable_safetensors_file() -> None:
-    data = zero_safetensors({"a": (2, 3), "b": (4,)})
+    data = safetensors({"a": (2, 3), "b": (4,)}, 0.5)
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
     assert header["b"] == {"dtype": "F32", "shape": [4], "data_offsets": [24, 40]}
-    assert len(data) == 8 + size + 40
+    assert struct.unpack("<10f", data[8 + size :]) == (0.5,) * 10
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from adapters.protocol import ADAPTERS_PATH, CANARY_PATH
+from adapters.residency import CanaryReport, DesiredAdapters, Residency
+from adapters.types import EngineAdapter
 from benchmarks import tools
 from benchmarks.processes import free_port
 from benchmarks.results import LoadResult
@@ -48,9 +51,9 @@ def _wait_for(port: int) -> None:
     raise AssertionError("the mock engine does not listen")
 
 
-def _post(port: int, body: str, path: str = "/v1/chat/completions") -> bytes:
+def _post(port: int, body: str, path: str = "/v1/chat/completions", method: str = "POST") -> bytes:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    connection.request("POST", path, body)
+    connection.request(method, path, body)
     answer = connection.getresponse().read()
     connection.close()
     return answer
@@ -142,9 +145,22 @@ def test_a_body_in_chunks_that_arrives_byte_by_byte_is_understood(mock_port: int
         assert b'"completion_tokens":5' in connection.recv(65536)
 
 
-@pytest.mark.parametrize("path", ["/readyz", "/internal/adapters?x=1"])
-def test_it_is_ready_and_answers_control_calls(mock_port: int, path: str) -> None:
+@pytest.mark.parametrize("path", ["/readyz", "/internal/ready?x=1"])
+def test_it_is_ready(mock_port: int, path: str) -> None:
     assert _post(mock_port, "{}", path) == b"{}"
+
+
+@pytest.mark.parametrize("revision", [2**53 + 1, 7])
+def test_it_confirms_the_adapters_it_was_told_and_holds_none(mock_port: int, revision: int) -> None:
+    adapters = (EngineAdapter('a {"revision": 1}@0', "/f"), EngineAdapter("b@1", "/g", pinned=True))
+    told = json.dumps(DesiredAdapters(revision, adapters).to_json())
+    for method, body in (("PUT", told), ("GET", "")):
+        answer = json.loads(_post(mock_port, body, ADAPTERS_PATH, method))
+        assert Residency.from_json(answer) == Residency("mock", 1, revision)
+
+
+def test_every_adapter_passes_its_trial(mock_port: int) -> None:
+    assert CanaryReport.from_json(json.loads(_post(mock_port, '{"id":"a@0"}', CANARY_PATH))).passed
 
 
 def test_what_vllm_offers_beside_completions_is_not_there(mock_port: int) -> None:
