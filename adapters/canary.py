@@ -2,8 +2,8 @@
 
 The base model is asked twice, to see by how much two equal answers differ, then the adapter. An adapter that
 changes no more than that serves the base model under a tenant's name; one whose numbers are not finite serves
-noise. The prompts are few and short, run one after the other and after everybody else's, under a random
-cache salt, so that nothing of the trial is found by anybody.
+noise. The prompts are few and short, run one after the other, under a random cache salt, so that nothing of
+the trial is found by anybody.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ PROMPTS = (
     "def add(first, second):\n    return",
 )
 GENERATED_TOKENS = 8
+COMPARED_TOKENS = 64  # for each prompt, spread over the vocabulary
 _MAX_PROMPT_TOKENS = 24
-_LOWEST_PRIORITY = 2**31 - 1  # vLLM's: larger comes later
+_PRIORITY = 0  # vLLM's: smaller comes first. It is short, and it holds a slot for as long as it takes
 # In a 16-bit model the log-probability of a token moves by some thousandths where another kernel is chosen.
 MIN_DIFFERENCE = 1e-3
 NOISE_FACTOR = 4.0  # how far beyond two equal answers' difference
@@ -60,17 +61,19 @@ class Canary:
         return tokens[: max(1, limit)]
 
     async def _log_probabilities(self, tokens: list[int], request: Any) -> list[float]:
-        """Log-probability of each token of the prompt after those before it."""
+        """Log-probability of some tokens, the same ones each time, after the prompt.
+
+        Not of the prompt's own: vLLM maps those to the wrong adapters, and ends where others run beside them
+        (vllm-project/vllm#16668).
+        """
         from vllm import SamplingParams
 
-        wanted = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+        size = self._engine.model_config.get_vocab_size()
+        compared = [token * size // COMPARED_TOKENS for token in range(min(COMPARED_TOKENS, size))]
+        wanted = SamplingParams(temperature=0.0, max_tokens=1, logprob_token_ids=compared)
         output = await self._ask(self._engine.generate, tokens, wanted, request)
-        by_position = output.prompt_logprobs or []
-        return [
-            float(choices[token].logprob)
-            for token, choices in zip(tokens, by_position, strict=True)
-            if choices is not None
-        ]
+        (choices,) = output.outputs[0].logprobs
+        return [float(choices[token].logprob) for token in compared]
 
     async def _vector(self, tokens: list[int], request: Any) -> list[float]:
         """What a pooling model makes of the prompt, relative to its largest number."""
@@ -97,7 +100,7 @@ class Canary:
             params,
             f"tenantry-canary-{secrets.token_hex(8)}",
             lora_request=request,
-            priority=_LOWEST_PRIORITY,
+            priority=_PRIORITY,
         )
         return await self._bounded(_last(outputs))
 

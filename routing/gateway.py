@@ -84,6 +84,7 @@ class Gateway:
         self._flights: set[Flight] = set()
         self._landed = asyncio.Event()  # set whenever the last flight ends
         self._tasks: list[asyncio.Task[None]] = []
+        self._with_slots = {name for name, model in fleet.base_models.items() if model.serves_adapters}
         self._created = int(time.time())  # OpenAI wants a model's creation time
         self._pools_not_ready = set(fleet.pools)
         self._draining = False
@@ -182,7 +183,11 @@ class Gateway:
             raise _unknown_model(call.model)
         exchange.answer_headers += _target_headers(target)
         for_engine = wire.for_engine(
-            call, target, cache_salt=self._salts[tenant.name], priority=tenant.band.rank
+            call,
+            target,
+            cache_salt=self._salts[tenant.name],
+            priority=tenant.band.rank,
+            has_slots=target.base_model in self._with_slots,
         )
         request = Request(request_id, target, call.sequences, call.prompt_tokens, arrived_s)
         try:

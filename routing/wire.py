@@ -103,11 +103,16 @@ def parse(kind: Kind, body: bytes) -> Call:
     )
 
 
-def for_engine(call: Call, target: Target, *, cache_salt: str, priority: int) -> bytes:
+def for_engine(
+    call: Call, target: Target, *, cache_salt: str, priority: int, has_slots: bool = True
+) -> bytes:
     """Write the body the engine gets: its own name for the model, and the gateway's tenancy fields.
 
-    Raises `InvalidRequest` where the client's JSON is nested deeper than can be written again.
+    Raises `InvalidRequest` where the client's JSON is nested deeper than can be written again, or asks an
+    engine with slots for what would break it.
     """
+    if has_slots:
+        _refuse_prompt_logprobs(call)
     payload = {name: value for name, value in call.payload.items() if name not in DROPPED_FIELDS}
     payload["model"] = target.engine_model
     payload["cache_salt"] = cache_salt
@@ -155,6 +160,25 @@ def engine_refusal(status: int, body: bytes, target: Target) -> InvalidRequest:
         message, param = f"The engine refused the request with status {status}.", None
     message = message.replace(target.engine_model, target.model)
     return InvalidRequest(message, param=param if isinstance(param, str) else None)
+
+
+def _refuse_prompt_logprobs(call: Call) -> None:
+    """Raise `InvalidRequest` for what would end an engine with slots, and everybody's requests with it.
+
+    vLLM maps a prompt's rows to the adapters that others are sampled with, or past the end of its buffers
+    (vllm-project/vllm#16668, open for 0.32). A completion with `echo` and `logprobs`, and any chat with
+    `echo`, ask for the same.
+    """
+    payload = call.payload
+    echo = _optional(payload, "echo", bool, "a boolean")
+    echoes = bool(echo) and (call.kind is Kind.CHAT or payload.get("logprobs") is not None)
+    if echoes or payload.get("prompt_logprobs") is not None:
+        field = "echo" if echoes else "prompt_logprobs"
+        raise InvalidRequest(
+            "Log-probabilities of the prompt are not available where adapters are served.",
+            param=field,
+            code="unsupported_parameter",
+        )
 
 
 def model_card(target: Target, created: int) -> Payload:

@@ -17,9 +17,15 @@ OPERATORS = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
 
 
 def without_base_model_rows(operator: Callable[..., None]) -> Callable[..., None]:
-    """Wrap an operator so that rows whose adapter index is negative contribute nothing."""
+    """Wrap an operator so that rows whose adapter index is negative contribute nothing.
+
+    Nor do rows without an index of their own: vLLM computes log-probabilities of a prompt with the indices of
+    whatever is sampled beside it (vllm-project/vllm#16668).
+    """
 
     def wrapped(inputs: Any, weights: Any, output: Any, indices: Any, *args: Any, **options: Any) -> None:
+        if len(indices) != len(inputs):
+            return
         base = indices < 0
         if base.any():
             inputs = inputs.masked_fill(base.unsqueeze(-1), 0)

@@ -31,6 +31,19 @@ print(bool(before[1].any()), bool(after[1].any()), bool(torch.equal(before[0::2]
 """
 
 
+def test_rows_without_an_index_of_their_own_are_left_alone() -> None:
+    program = """
+import torch, adapters.worker.cpu
+from vllm.lora.punica_wrapper import punica_cpu
+hidden = torch.zeros(9, 4)
+punica_cpu.bgmv_shrink(torch.randn(9, 8), torch.randn(2, 1, 4, 8), hidden, torch.tensor([0, 1]), 1.0)
+print(bool(hidden.any()))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.split()[-1:] == ["False"], done.stderr
+
+
 def test_a_base_model_row_gets_no_adapter_and_all_others_stay_as_they_were() -> None:
     command = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)

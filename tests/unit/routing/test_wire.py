@@ -58,6 +58,32 @@ def test_the_engine_gets_its_own_name_and_the_gateways_tenancy() -> None:
     assert body == {"model": "a-support", "messages": [1], "priority": 2, "cache_salt": "salt", "seed": 7}
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "param"),
+    [
+        (Kind.COMPLETION, {"prompt": "x", "prompt_logprobs": 0}, "prompt_logprobs"),
+        (Kind.COMPLETION, {"prompt": "x", "echo": True, "logprobs": 0}, "echo"),
+        (Kind.CHAT, {"messages": [1], "prompt_logprobs": -1}, "prompt_logprobs"),
+        (Kind.CHAT, {"messages": [1], "echo": True}, "echo"),
+        (Kind.CHAT, {"messages": [1], "echo": "yes"}, "echo"),
+    ],
+)
+def test_what_would_end_an_engine_with_slots_is_refused(
+    kind: Kind, fields: dict[str, object], param: str
+) -> None:
+    asked = call(kind, **fields)
+    with pytest.raises(InvalidRequest) as refused:
+        for_engine(asked, TARGET, cache_salt="s", priority=0)
+    assert refused.value.param == param
+    assert for_engine(asked, TARGET, cache_salt="s", priority=0, has_slots=False)
+
+
+def test_an_echo_without_log_probabilities_harms_nobody() -> None:
+    assert for_engine(call(Kind.COMPLETION, prompt="x", echo=True), TARGET, cache_salt="s", priority=0)
+    fine = call(Kind.CHAT, messages=[1], logprobs=True, top_logprobs=5, echo=False)
+    assert for_engine(fine, TARGET, cache_salt="s", priority=0)
+
+
 def test_a_stream_is_asked_for_its_usage_beside_what_the_client_asked() -> None:
     options = {"continuous_usage_stats": True}
     asked = call(Kind.CHAT, messages=[1], stream=True, stream_options=options)
