@@ -4,10 +4,16 @@ The base model is asked twice, to see by how much two equal answers differ, then
 changes no more than that serves the base model under a tenant's name; one whose numbers are not finite serves
 noise. The prompts are few and short, run one after the other, under a random cache salt, so that nothing of
 the trial is found by anybody.
+
+Numbers that are not finite stay in the KV cache when a request ends, and an attention kernel that multiplies
+what it masks by zero carries them into whoever gets that memory next (seen with vLLM's CPU kernel, 0.32). So
+the cache is scrubbed after such a trial; and prompts fill whole blocks, since vLLM hands out a block that is
+partly filled again at once, but a full one last.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
@@ -22,11 +28,11 @@ PROMPTS = (
 )
 GENERATED_TOKENS = 8
 COMPARED_TOKENS = 64  # for each prompt, spread over the vocabulary
-_MAX_PROMPT_TOKENS = 24
 _PRIORITY = 0  # vLLM's: smaller comes first. It is short, and it holds a slot for as long as it takes
 # In a 16-bit model the log-probability of a token moves by some thousandths where another kernel is chosen.
 MIN_DIFFERENCE = 1e-3
 NOISE_FACTOR = 4.0  # how far beyond two equal answers' difference
+NOT_FINITE = "its answers are not finite numbers (NaN or infinite): its weights are too large, or broken"
 
 Bounded = Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, Any]]
 
@@ -47,18 +53,29 @@ class Canary:
         again = await self._measure(None)
         adapted = await self._measure(request)
         reason, difference = judge(base, again, adapted)
-        if not reason and self._generates and not await self._generate(request):
-            reason = "it generates nothing"
+        generated: list[float] = []
+        if not reason and self._generates:
+            generated = await self._generate(request)
+            reason = judge_generation(generated)
+        if not _are_finite(adapted) or not _are_finite(generated):
+            await self._bounded(self._engine.collective_rpc("tenantry_scrub"))
         return CanaryReport(not reason, reason, difference, load_s)
 
     async def _measure(self, request: Any) -> list[float]:
         measure = self._log_probabilities if self._generates else self._vector
-        return [value for prompt in PROMPTS for value in await measure(self._tokens(prompt), request)]
+        values: list[float] = []
+        for prompt in PROMPTS:
+            values += await measure(self._tokens(prompt), request)
+            if not _are_finite(values):
+                break  # no more of it than needed
+        return values
 
     def _tokens(self, prompt: str) -> list[int]:
+        """The prompt again and again, up to one whole block of the KV cache."""
         tokens: list[int] = self._engine.get_tokenizer().encode(prompt)
-        limit = min(_MAX_PROMPT_TOKENS, self._engine.model_config.max_model_len - GENERATED_TOKENS)
-        return tokens[: max(1, limit)]
+        limit = self._engine.model_config.max_model_len - GENERATED_TOKENS
+        length = max(1, min(self._engine.vllm_config.cache_config.block_size, limit))
+        return list(itertools.islice(itertools.cycle(tokens), length))
 
     async def _log_probabilities(self, tokens: list[int], request: Any) -> list[float]:
         """Log-probability of some tokens, the same ones each time, after the prompt.
@@ -84,12 +101,17 @@ class Canary:
         scale = max((abs(value) for value in values), default=0.0) or 1.0
         return [value / scale for value in values]
 
-    async def _generate(self, request: Any) -> bool:
+    async def _generate(self, request: Any) -> list[float]:
+        """Log-probability of each token of a short greedy answer."""
         from vllm import SamplingParams
 
-        wanted = SamplingParams(temperature=0.0, max_tokens=GENERATED_TOKENS, min_tokens=1)
+        wanted = SamplingParams(temperature=0.0, max_tokens=GENERATED_TOKENS, min_tokens=1, logprobs=0)
         output = await self._ask(self._engine.generate, self._tokens(PROMPTS[0]), wanted, request)
-        return bool(output.outputs and output.outputs[0].token_ids)
+        answer = output.outputs[0]
+        return [
+            float(choices[token].logprob)
+            for token, choices in zip(answer.token_ids, answer.logprobs, strict=True)
+        ]
 
     async def _ask(
         self, run: Callable[..., AsyncIterator[Any]], tokens: list[int], params: Any, request: Any
@@ -114,13 +136,12 @@ async def _last(outputs: AsyncIterator[Any]) -> Any:
 
 def judge(base: Sequence[float], again: Sequence[float], adapted: Sequence[float]) -> tuple[str, float]:
     """Return (what is wrong, or nothing; largest change by the adapter). Pure."""
+    if not _are_finite(adapted):
+        return NOT_FINITE, 0.0
+    if not _are_finite((*base, *again)):
+        return "the base model's own answers are not finite numbers: look at this engine", 0.0
     if not adapted or len(adapted) != len(base):
-        return "it answered with other numbers of values than the base model", 0.0
-    if not all(map(math.isfinite, adapted)):
-        return (
-            "its answers are not finite numbers (NaN or infinite): its weights are too large, or broken",
-            0.0,
-        )
+        return "it answered with another number of values than the base model", 0.0
     noise, difference = _largest(zip(base, again, strict=True)), _largest(zip(base, adapted, strict=True))
     if difference <= max(MIN_DIFFERENCE, NOISE_FACTOR * noise):
         return (
@@ -128,6 +149,17 @@ def judge(base: Sequence[float], again: Sequence[float], adapted: Sequence[float
             "check that it was trained and saved for this base model"
         ), difference
     return "", difference
+
+
+def judge_generation(log_probabilities: Sequence[float]) -> str:
+    """Return what is wrong with a generated answer, or nothing. Pure."""
+    if not log_probabilities:
+        return "it generates nothing"
+    return "" if _are_finite(log_probabilities) else NOT_FINITE
+
+
+def _are_finite(values: Iterable[float]) -> bool:
+    return all(map(math.isfinite, values))
 
 
 def _largest(pairs: Iterable[tuple[float, float]]) -> float:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from adapters.errors import AdapterError
 
 T = TypeVar("T")
-_PATH = re.compile(r"(?<![\w.])~?/[^\s'\"`,;:)\]]+")
+_PATH = re.compile(r"(?<![\w./])~?/[^\s'\"`,;:)\]]+")
 _MAX_REASON = 300
 
 
@@ -51,6 +51,11 @@ class LoraEngine:
         if not self._died.done():
             self._died.set_result(None)
 
+    def check_alive(self) -> None:
+        """Raise `EngineDied` where that is known."""
+        if self._engine.errored or self._died.done():
+            raise EngineDied("the engine died")
+
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what `work` returns, or raise what it raises; `EngineDied` where the engine is dead."""
         task = asyncio.ensure_future(work)
@@ -60,9 +65,8 @@ class LoraEngine:
             if not task.done():
                 raise EngineDied("the engine died")
             return task.result()
-        except Exception as error:
-            if self._engine.errored or self._died.done():
-                raise EngineDied("the engine died") from error
+        except Exception:
+            self.check_alive()
             raise
         finally:
             task.cancel()

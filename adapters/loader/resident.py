@@ -201,6 +201,7 @@ class AdapterLoader:
         return self.engine.new_request(adapter.id, next(self._numbers), adapter.folder)
 
     async def _read(self, request: Any) -> None:
+        self.engine.check_alive()  # what died before is not this adapter's fault
         name, started_s = request.lora_name, time.monotonic()
         try:
             await self.engine.load(request)

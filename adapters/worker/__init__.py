@@ -70,6 +70,18 @@ class WorkerExtension:
         manager._registered_adapters.pinned_items.discard(lora_id)
         return was_pinned
 
+    def tenantry_scrub(self) -> int:
+        """Put zeros where the KV cache holds numbers that are not finite; the number of tensors looked at.
+
+        Reads and writes all of the cache: for the rare adapter that makes such numbers.
+        """
+        import torch
+
+        caches = [cache for cache in self.model_runner.kv_caches if cache.is_floating_point()]  # type: ignore[attr-defined]
+        for cache in caches:
+            torch.nan_to_num(cache, nan=0.0, posinf=0.0, neginf=0.0, out=cache)
+        return len(caches)
+
     def _tenantry_manager(self) -> Any:
         manager = self.model_runner.lora_manager._adapter_manager  # type: ignore[attr-defined]
         if not hasattr(manager, "tenantry_activations"):
