@@ -1,0 +1,246 @@
+"""What does an engine's process answer to the gateway? Without vLLM: its parts are stand-ins."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from adapters import host as host_module
+from adapters import protocol
+from adapters.errors import AdapterError
+from adapters.host import EngineHost
+from adapters.loader import EngineDied
+from adapters.residency import CanaryReport, FaultKind
+from adapters.types import BaseModel, EngineAdapter
+
+TOKEN = "token of the tests"
+CHAT = "/v1/chat/completions"
+WANTED = {"revision": 7, "adapters": [{"id": "a", "folder": "/store/a", "pinned": False}]}
+
+
+class FakeLoader:
+    """Gives every lease, or fails as told; counts those held."""
+
+    def __init__(self) -> None:
+        self.held: list[str] = []
+        self.most = 0
+        self.error: Exception | None = None
+        self.load_s = {"a": 0.5}
+
+    @contextlib.asynccontextmanager
+    async def lease(self, adapter: EngineAdapter) -> AsyncIterator[Any]:
+        if self.error is not None:
+            raise self.error
+        self.held.append(adapter.id)
+        self.most = max(self.most, len(self.held))
+        try:
+            yield SimpleNamespace(lora_name=adapter.id)
+        finally:
+            self.held.remove(adapter.id)
+
+
+class FakeApp:
+    """vLLM's application: answers with `status`, or never."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.hangs = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self.hangs:
+            await asyncio.Event().wait()
+        await send({"type": "http.response.start", "status": self.status, "headers": []})
+        await send({"type": "http.response.body", "body": b"answer"})
+
+
+class FakeCanary:
+    """Passes, or fails as told."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    async def run(self, request: Any, load_s: float) -> CanaryReport:
+        if self.error is not None:
+            raise self.error
+        return CanaryReport(True, "", 1.0, load_s)
+
+
+@pytest.fixture
+def host() -> EngineHost:
+    model = BaseModel("base", "/models/base", max_loras=2, max_cpu_loras=4)
+    return EngineHost("shared-0", model, token=TOKEN, shutdown_grace_s=1.0)
+
+
+@pytest.fixture
+def running(host: EngineHost) -> SimpleNamespace:
+    """The same host as if its engine ran."""
+    parts = SimpleNamespace(
+        host=host,
+        engine=SimpleNamespace(errored=False),
+        app=FakeApp(),
+        loader=FakeLoader(),
+        canary=FakeCanary(),
+    )
+    vars(host).update(_engine=parts.engine, _app=parts.app, _loader=parts.loader, _canary=parts.canary)
+    return parts
+
+
+@pytest.fixture
+async def client(host: EngineHost) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(host)
+    headers = {protocol.TOKEN_HEADER: TOKEN}
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine", headers=headers) as client:
+        yield client
+
+
+async def chat(client: httpx.AsyncClient, adapter: str | None = None) -> httpx.Response:
+    return await client.post(CHAT, headers={protocol.ADAPTER_HEADER: adapter} if adapter else {})
+
+
+async def test_nothing_is_answered_without_the_token(client: httpx.AsyncClient) -> None:
+    client.headers[protocol.TOKEN_HEADER] = "wrong"
+    for path in (CHAT, protocol.ADAPTERS_PATH, protocol.CANARY_PATH, protocol.READY_PATH, "/sleep"):
+        assert (await client.get(path)).status_code == 401
+
+
+async def test_an_engine_that_does_not_run_takes_what_it_is_told_and_says_it_holds_nothing(
+    client: httpx.AsyncClient,
+) -> None:
+    told = (await client.put(protocol.ADAPTERS_PATH, json=WANTED)).json()
+    asked = (await client.get(protocol.ADAPTERS_PATH)).json()
+    assert told == asked
+    assert (asked["revision"], asked["engine_starts"], asked["slots"], asked["host"]) == (7, 0, [], [])
+    assert (await client.get(protocol.READY_PATH)).status_code == 503
+    for answer in (await chat(client, "a"), await client.post(protocol.CANARY_PATH, json={"id": "a"})):
+        assert answer.status_code == 503
+        assert answer.headers[protocol.FAULT_HEADER] == protocol.FAULT_ENGINE
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[" * 100_000,
+        b'{"revision": 1}',
+        json.dumps({"revision": 1, "adapters": [{"id": 5, "folder": "/a", "pinned": False}]}).encode(),
+        json.dumps({"revision": 1, "adapters": [{"id": "a", "folder": "a", "pinned": False}]}).encode(),
+        json.dumps({"revision": 1, "adapters": WANTED["adapters"] * 2}).encode(),  # type: ignore[operator]
+    ],
+)
+async def test_what_is_no_desired_set_changes_nothing(client: httpx.AsyncClient, body: bytes) -> None:
+    await client.put(protocol.ADAPTERS_PATH, json=WANTED)
+    assert (await client.put(protocol.ADAPTERS_PATH, content=body)).status_code == 400
+    assert (await client.get(protocol.ADAPTERS_PATH)).json()["revision"] == 7
+
+
+async def test_a_desired_set_without_end_is_refused_before_it_fills_memory(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_module, "MAX_DESIRED_BYTES", 10)
+    assert (await client.put(protocol.ADAPTERS_PATH, json=WANTED)).status_code == 413
+
+
+async def test_a_control_route_has_its_own_methods(client: httpx.AsyncClient) -> None:
+    assert (await client.delete(protocol.ADAPTERS_PATH)).status_code == 405
+    assert (await client.get(protocol.CANARY_PATH)).status_code == 405
+    assert (await client.get("/v1/load_lora_adapter")).status_code == 404
+
+
+async def test_only_what_was_told_is_served_and_its_slot_is_kept_for_the_time_of_the_request(
+    client: httpx.AsyncClient, running: SimpleNamespace
+) -> None:
+    unknown = await chat(client, "a")
+    assert (unknown.status_code, unknown.headers[protocol.FAULT_HEADER]) == (503, protocol.FAULT_ENGINE)
+    await client.put(protocol.ADAPTERS_PATH, json=WANTED)
+    assert (await chat(client, "a")).text == "answer"
+    assert (running.loader.most, running.loader.held) == (1, [])
+    assert (await chat(client)).text == "answer"
+    assert running.loader.most == 1, "the base model needs none"
+
+
+async def test_a_request_that_is_cancelled_gives_its_slot_back(
+    client: httpx.AsyncClient, running: SimpleNamespace
+) -> None:
+    await client.put(protocol.ADAPTERS_PATH, json=WANTED)
+    running.app.hangs = True
+    task = asyncio.create_task(chat(client, "a"))
+    while not running.loader.held:  # noqa: ASYNC110 - the fake signals nothing
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert running.loader.held == []
+
+
+@pytest.mark.parametrize(
+    ("error", "draining", "fault"),
+    [
+        (AdapterError("broken"), False, protocol.FAULT_ADAPTER),
+        (AdapterError("shutting down"), True, protocol.FAULT_ENGINE),
+        (EngineDied("dead"), False, protocol.FAULT_ENGINE),
+    ],
+)
+async def test_who_is_at_fault_is_said(
+    client: httpx.AsyncClient, running: SimpleNamespace, error: Exception, draining: bool, fault: str
+) -> None:
+    await client.put(protocol.ADAPTERS_PATH, json=WANTED)
+    running.loader.error, running.host._draining = error, draining
+    answer = await chat(client, "a")
+    assert (answer.status_code, answer.headers[protocol.FAULT_HEADER]) == (503, fault)
+
+
+async def test_a_server_error_is_the_engines_fault_only_where_the_engine_died(
+    client: httpx.AsyncClient, running: SimpleNamespace
+) -> None:
+    running.app.status = 500
+    assert protocol.FAULT_HEADER not in (await chat(client)).headers
+    running.engine.errored = True
+    assert (await chat(client)).headers[protocol.FAULT_HEADER] == protocol.FAULT_ENGINE
+
+
+async def test_a_canary_reports_with_the_time_its_load_took(
+    client: httpx.AsyncClient, running: SimpleNamespace
+) -> None:
+    await client.put(protocol.ADAPTERS_PATH, json=WANTED)
+    answer = await client.post(protocol.CANARY_PATH, json={"id": "a"})
+    assert CanaryReport.from_json(answer.json()) == CanaryReport(True, "", 1.0, 0.5)
+    assert running.loader.held == []
+
+
+async def test_what_vllm_says_of_an_adapter_is_a_failed_report_without_paths(
+    client: httpx.AsyncClient, running: SimpleNamespace
+) -> None:
+    await client.put(protocol.ADAPTERS_PATH, json=WANTED)
+    running.canary.error = ValueError("no such file: /store/a/adapter_model.safetensors")
+    report = (await client.post(protocol.CANARY_PATH, json={"id": "a"})).json()
+    assert report["passed"] is False and "/store" not in report["reason"] and report["reason"]
+    running.loader.error = AdapterError("adapter 'a' is empty")
+    report = (await client.post(protocol.CANARY_PATH, json={"id": "a"})).json()
+    assert (report["passed"], report["reason"]) == (False, "adapter 'a' is empty")
+
+
+async def test_an_engine_that_dies_of_a_trial_holds_it_against_the_adapter(
+    client: httpx.AsyncClient, running: SimpleNamespace
+) -> None:
+    await client.put(protocol.ADAPTERS_PATH, json=WANTED)
+    running.canary.error = EngineDied("the engine died")
+    for count in (1, 2):
+        answer = await client.post(protocol.CANARY_PATH, json={"id": "a"})
+        assert (answer.status_code, answer.headers[protocol.FAULT_HEADER]) == (503, protocol.FAULT_ENGINE)
+        fault = (await client.get(protocol.ADAPTERS_PATH)).json()["faults"]["a"]
+        assert (fault["kind"], fault["count"]) == (FaultKind.CRASH, count)
+    await client.put(protocol.ADAPTERS_PATH, json={"revision": 8, "adapters": []})
+    assert (await client.get(protocol.ADAPTERS_PATH)).json()["faults"] == {}
+
+
+def test_an_engine_that_never_starts_is_not_alive_for_ever(host: EngineHost) -> None:
+    assert host.is_alive()
+    host._failed_starts = host_module.FAILURES_BEFORE_DEAD
+    assert not host.is_alive()
