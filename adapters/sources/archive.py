@@ -35,6 +35,7 @@ _MAX_EXTENDED_BYTES = 2**14  # of one tar header beyond 512 bytes; tarfile's par
 _MAX_ALL_EXTENDED_BYTES = 2**20
 _MANY_DIGITS = re.compile(rb"[0-9]{40}")  # no number in a header is that long; see CVE-2024-6232
 _DAMAGED = "the archive is damaged or cut short; pack and send it again"
+_OVERSIZED = "the archive holds an oversized header; pack it with plain `tar`"
 _DAMAGES = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -183,7 +184,7 @@ def _read_tar_gz(file: BinaryIO, taking: _Taking) -> None:
 
 
 def _read_tar(file: BinaryIO, taking: _Taking) -> None:
-    reader = _TarReader(file, taking.max_bytes)
+    reader = _TarReader(file)
     with tarfile.open(fileobj=cast(BinaryIO, reader), mode="r:") as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
@@ -247,29 +248,30 @@ def _check_zip_member(member: zipfile.ZipInfo) -> None:
 class _TarReader:
     """A tar's bytes for `tarfile`, which then reads headers only: forward, and in small bounded pieces."""
 
-    def __init__(self, file: BinaryIO, max_bytes: int) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._position = 0
         self._extended_bytes = 0
-        self._blocks = 0
-        self._end = max_bytes + MAX_ENTRIES * 3 * tarfile.BLOCKSIZE  # header and padding come on top
+        self._reads = 0
 
     def read(self, size: int) -> bytes:
         """Read a header. Raises `AdapterError` where it is too large to be one."""
-        self._blocks += 1
-        data = self._take(min(size, _MAX_EXTENDED_BYTES))
+        self._reads += 1
+        if not 0 <= size <= _MAX_EXTENDED_BYTES:
+            raise AdapterError(_OVERSIZED)
+        data = self._take(size)
         if size > tarfile.BLOCKSIZE:
             self._extended_bytes += size
-            if size > _MAX_EXTENDED_BYTES or _MANY_DIGITS.search(data):
-                raise AdapterError("the archive holds an oversized header; pack it with plain `tar`")
-        if self._extended_bytes > _MAX_ALL_EXTENDED_BYTES or self._blocks > 4 * MAX_ENTRIES:
+            if _MANY_DIGITS.search(data):
+                raise AdapterError(_OVERSIZED)
+        if self._extended_bytes > _MAX_ALL_EXTENDED_BYTES or self._reads > 4 * MAX_ENTRIES:
             raise AdapterError(f"the archive's headers are too many; pack at most {MAX_ENTRIES} plain files")
         return data
 
     def seek(self, position: int) -> None:
-        """Go forward. Raises `ValueError` for going back, which no sound archive asks for."""
+        """Go forward, over content that has been counted. Raises `ValueError` for going back."""
         if position < self._position:
-            raise ValueError(_DAMAGED)
+            raise ValueError("a tar is read forward")
         while self._position < position:
             if not self._take(min(position - self._position, CHUNK_BYTES)):
                 raise EOFError
@@ -283,8 +285,6 @@ class _TarReader:
         return _Member(self._take, size)
 
     def _take(self, size: int) -> bytes:
-        if self._position + size > self._end:
-            raise AdapterError("the archive unpacks to more than the limit; pack the two served files alone")
         data = self._file.read(size)
         self._position += len(data)
         return data

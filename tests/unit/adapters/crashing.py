@@ -1,6 +1,6 @@
 """Run as a script: do a store's work in forked children, each killed at another step; print their number.
 
-    python -m tests.unit.adapters.crashing publish|fetch FOLDER SOURCE
+    python -m tests.unit.adapters.crashing publish|fetch|remove FOLDER SOURCE
 
 Child N works in FOLDER/N and is killed at its Nth call that changes the file system, or at the Nth report of
 progress. The last child gets through. What is left is for the test to judge.
@@ -46,8 +46,11 @@ class Death:
 
 
 def work(kind: str, folder: Path, source: str, death: Death) -> None:
-    """Bring an adapter into the store; `publish` begins where its files have already come."""
+    """Bring an adapter into the store, or out of it; `publish` begins where its files have come."""
     with AdapterStore(folder) as store:
+        if kind == "remove":
+            store.remove(store.usage()[0].digest)
+            return
         staged = store.stage("key")
         if kind == "fetch" or not any(staged.iterdir()):
             fetch(
@@ -61,15 +64,13 @@ def work(kind: str, folder: Path, source: str, death: Death) -> None:
 
 
 def prepare(kind: str, folder: Path, source: str) -> None:
-    if kind == "publish":
-        with AdapterStore(folder) as store:
-            fetch(
-                source,
-                store.stage("key"),
-                max_bytes=MAX_BYTES,
-                progress=lambda *_: None,
-                should_stop=lambda: False,
-            )
+    if kind == "fetch":
+        return
+    with AdapterStore(folder) as store:
+        staged = store.stage("key")
+        fetch(source, staged, max_bytes=MAX_BYTES, progress=lambda *_: None, should_stop=lambda: False)
+        if kind == "remove":
+            store.publish("key", inspect_adapter(staged).digest)
 
 
 def main(kind: str, top: Path, source: str) -> int:

@@ -240,6 +240,14 @@ def test_a_header_of_digits_that_would_stall_the_parser_is_refused(tmp_path: Pat
     assert "oversized header" in refusal(tmp_path, raw)
 
 
+def test_many_large_headers_are_refused(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XGLTYPE, 2**14
+    record = b"16384 comment=" + b"a" * (2**14 - 15) + b"\n"
+    raw = gzip.compress((header.tobuf(tarfile.USTAR_FORMAT) + record) * 100)
+    assert "headers are too many" in refusal(tmp_path, raw)
+
+
 def test_headers_of_headers_are_refused(tmp_path: Path) -> None:
     header = tarfile.TarInfo("././@LongLink")
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, 512
@@ -247,13 +255,26 @@ def test_headers_of_headers_are_refused(tmp_path: Path) -> None:
     assert "damaged" in refusal(tmp_path, raw)
 
 
+def test_an_endless_list_of_holes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MAX_ENTRIES", 10)
+    header = bytearray(tar_member("x", tarfile.GNUTYPE_SPARSE).tobuf(tarfile.GNU_FORMAT))
+    header[482] = 1  # more holes follow
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    more = bytearray(512)
+    more[504] = 1
+    assert "headers are too many" in refusal(tmp_path, gzip.compress(bytes(header) + bytes(more) * 1000))
+
+
 def test_a_size_below_zero_is_refused(tmp_path: Path) -> None:
     member = tarfile.TarInfo(WEIGHTS_FILE)
     raw = bytearray(member.tobuf(tarfile.GNU_FORMAT))
-    raw[124:136] = b"\xff" * 11 + b"\x00"  # -256, as GNU tar writes numbers
-    raw[148:156] = b" " * 8
-    raw[148:156] = b"%06o\0 " % sum(raw[:512])
-    assert "damaged" in refusal(tmp_path, bytes(raw) + bytes(2048))
+    raw[124:136] = b"\xff" * 10 + b"\xfc\x00"  # -1024, as GNU tar writes numbers
+    for kind, why in ((b"0", "damaged"), (tarfile.XHDTYPE, "oversized header"), (b"L", "oversized header")):
+        raw[156:157] = kind
+        raw[148:156] = b" " * 8
+        raw[148:156] = b"%06o\0 " % sum(raw[:512])
+        assert why in refusal(tmp_path, bytes(raw) + bytes(2048))
 
 
 def test_a_zip_with_a_directory_of_very_many_entries_is_refused_unread(tmp_path: Path) -> None:
