@@ -1,0 +1,61 @@
+"""Serves one engine on a port, without BentoML and without a gateway, for `python -m benchmarks.adapters`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+
+from adapters.host import EngineHost
+from adapters.loader import files
+from adapters.types import BaseModel
+from benchmarks.machine import ROOT
+
+MODEL = BaseModel(
+    "tiny-llama",
+    str(ROOT / ".cache" / "demo" / "base"),
+    dtype="float32",
+    max_model_len=512,
+    max_loras=4,
+    max_lora_rank=8,
+    max_cpu_loras=16,
+    kv_cache_bytes=2**30,
+)
+
+
+async def serve(port: int) -> None:
+    """Run the engine until SIGTERM."""
+    host = EngineHost("bench-0", MODEL, token=os.environ["TENANTRY_BENCH_TOKEN"], shutdown_grace_s=5.0)
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> Any:
+        host.start()
+        yield
+        await host.stop()
+
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+
+    app = Starlette(routes=[Mount("/", app=host)], lifespan=lifespan)
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, access_log=False, log_level="warning")
+    await uvicorn.Server(config).serve()
+
+
+def main(
+    port: Annotated[int, typer.Option(help="On 127.0.0.1.")],
+    cold_reads: Annotated[bool, typer.Option(help="Leave reading from disk to the engine.")] = False,
+) -> None:
+    """Serve one engine with four slots and sixteen places for the demo's base model."""
+    logging.basicConfig(level=logging.INFO)
+    if cold_reads:
+        files.warm = files.check_files
+    asyncio.run(serve(port))
+
+
+if __name__ == "__main__":
+    typer.run(main)
