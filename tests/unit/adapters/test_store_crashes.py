@@ -1,4 +1,4 @@
-"""Whatever step a process dies at, a version is whole or absent, never half, and the work can be done again."""
+"""Whatever step a process dies at, a version is whole or absent, and the work can be done again."""
 
 from __future__ import annotations
 
