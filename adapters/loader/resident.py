@@ -47,6 +47,7 @@ class AdapterLoader:
         self._blame = blame
         self._requests: dict[str, Any] = {}  # vLLM's LoRARequest of each adapter it has, or had and may again
         self._host: OrderedDict[str, None] = OrderedDict()  # in host memory, least recently used first
+        self._incoming = 0  # being read now: 0 or 1
         self._in_slots: tuple[str, ...] = ()  # by the worker's last word
         self._pinned: set[str] = set()
         self._users: Counter[str] = Counter()  # requests, those that wait for load or slot included
@@ -79,8 +80,8 @@ class AdapterLoader:
 
     @property
     def has_free_place(self) -> bool:
-        """Whether another adapter can be loaded without putting one out."""
-        return len(self._host) < self._places
+        """Whether another adapter can be loaded without putting one out; what is being read counts."""
+        return len(self._host) + self._incoming < self._places
 
     def is_used(self, name: str) -> bool:
         """Whether any request of the adapter runs or waits."""
@@ -128,10 +129,10 @@ class AdapterLoader:
             self.dirty.set()
 
     async def preload(self, adapter: EngineAdapter) -> None:
-        """Load without a request. Raises `AdapterError`, `EngineDied`."""
-        if adapter.id not in self._host:
+        """Load without a request, unless host memory is full. Raises `AdapterError`, `EngineDied`."""
+        if adapter.id not in self._host and self.has_free_place:
             await self._once(self._warm, adapter)
-            await self._once(self._load_now, adapter)
+            await self._once(self._fill, adapter)
 
     # -- loading -------------------------------------------------------------------------------------------
 
@@ -176,12 +177,17 @@ class AdapterLoader:
         finally:
             self._slots.release(adapter.id)
 
-    async def _load_now(self, adapter: EngineAdapter) -> None:
+    async def _fill(self, adapter: EngineAdapter) -> None:
+        """Load into a free place, if there still is one."""
+        await self._load_now(adapter, may_evict=False)
+
+    async def _load_now(self, adapter: EngineAdapter, *, may_evict: bool = True) -> None:
         """Load one adapter; vLLM decodes between two calls, so that several in a row stop nobody for long."""
         async with self._changing:
-            if adapter.id in self._host:
+            if adapter.id in self._host or not (may_evict or self.has_free_place):
                 return
             request = self._request(adapter)
+            self._incoming = 1
             try:
                 await asyncio.to_thread(files.check_files, adapter.id, Path(adapter.folder))
                 await self._make_place()
@@ -189,6 +195,8 @@ class AdapterLoader:
             except AdapterError as error:
                 self._note_failure(adapter.id, error)
                 raise
+            finally:
+                self._incoming = 0
             self._requests[adapter.id] = request
             self._host[adapter.id] = None
             self._failures.pop(adapter.id, None)
@@ -214,15 +222,16 @@ class AdapterLoader:
         log.info("adapter %s loaded in %.3f s", name, seconds)
 
     async def _make_place(self) -> None:
-        """Put out the least recently used adapter that no request holds, if host memory is full.
+        """Put out the least recently used adapter that no request runs on, or better none waits for either.
 
         One exists: whoever loads holds a slot or has seen a free place, and places are at least as many.
         """
-        if self.has_free_place:
+        if len(self._host) < self._places:
             return
-        victim = next((name for name in self._host if name not in self._slots), None)
-        if victim is None:
+        idle = [name for name in self._host if name not in self._slots]
+        if not idle:
             raise AdapterError("every adapter in host memory is in use; raise max_cpu_loras")
+        victim = next((name for name in idle if not self.is_used(name)), idle[0])
         del self._host[victim]  # from now on a request for it waits until it is loaded again
         await self.engine.free(self._requests[victim])
         metrics.evicted("host")
@@ -247,7 +256,7 @@ class AdapterLoader:
         if not self._slots.try_acquire(adapter.id):
             return False
         try:
-            await self.preload(adapter)
+            await self._ensure(adapter)
             async with self._changing:
                 await self.engine.pin(self._requests[adapter.id])
         except BaseException:

@@ -330,6 +330,34 @@ async def test_the_most_wanted_are_preloaded_until_host_memory_is_full(house: Ho
     assert set(residency.host) == set("abc") and house.engine.reads == list("abc")
 
 
+async def test_a_place_that_is_cleared_for_a_request_is_not_taken_by_preloading(house: House) -> None:
+    async with house.reconciling():
+        house.tell(*"abcd")
+        await house.until(lambda r: len(r.host) == PLACES)
+        house.engine.gate.clear()
+        loading = asyncio.create_task(house.run("d"))
+        await until(lambda: "d" in house.engine.reads)
+        await house.run("c")  # its end has the reconciler look again
+        await asyncio.sleep(0.01)
+        house.engine.gate.set()
+        await loading
+        await asyncio.sleep(0.01)
+    assert house.engine.reads == list("abcd"), "nothing was put out for what nobody asked for"
+
+
+async def test_an_adapter_that_somebody_waits_for_goes_last(house: House) -> None:
+    for name in "abc":
+        await house.run(name)
+    async with house.loader.lease(house.adapter("b")), house.loader.lease(house.adapter("c")):
+        waiting = asyncio.create_task(house.run("a"))
+        await asyncio.sleep(0)
+        with contextlib.suppress(AdapterError):
+            await house.loader.preload(house.adapter("d"))
+        assert "a" in house.loader.host
+    await waiting
+    assert house.engine.reads == list("abc")
+
+
 async def test_a_broken_adapter_keeps_no_other_from_being_preloaded(house: House) -> None:
     house.engine.refuse["a"] = Exception("no")
     async with house.reconciling():
