@@ -117,6 +117,17 @@ class AdapterEntry:
         return None if self.live is None else by_number.get(self.live)
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to an adapter, a rollout or a key."""
+
+    id: int  # grows with time
+    at_s: float  # Unix time
+    actor: str
+    subject: str
+    text: str
+
+
 class KeyRole(StrEnum):
     """What an API key may do."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from adapters.residency import Residency
-from routing.catalog import AdapterEntry, AdapterKey, ApiKey, KeyRole, RolloutPlan, Version
+from routing.catalog import AdapterEntry, AdapterKey, ApiKey, Event, KeyRole, RolloutPlan, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,9 @@ class Management(Protocol):
 
     def replicas(self) -> Sequence[ReplicaReport]:
         """List every replica with what is resident in it."""
+
+    async def events(self, limit: int, before: int | None) -> Sequence[Event]:
+        """List what happened, the newest first; `before` is the id of the last one seen."""
 
     def keys(self) -> Sequence[ApiKey]:
         """List the keys made at run time, revoked and expired ones too."""

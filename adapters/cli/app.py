@@ -217,6 +217,22 @@ def replicas(ctx: typer.Context, url: Url = URL, as_json: AsJson = False) -> Non
     ask(ctx, url, as_json, work, display.replica_list)
 
 
+@app.command()
+def events(
+    ctx: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
+    url: Url = URL,
+    as_json: AsJson = False,
+) -> None:
+    """Show what happened to adapters, rollouts and keys, the newest first. Operators only."""
+
+    async def work(gateway: Gateway) -> list[Answer]:
+        answer = await gateway.call("GET", "/events", params={"limit": str(limit)})
+        return list(answer["data"])
+
+    ask(ctx, url, as_json, work, display.event_list)
+
+
 def _adapter(
     ctx: typer.Context, method: str, name: str, path: str, tenant: str | None, **options: Any
 ) -> None:

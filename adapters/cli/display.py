@@ -104,6 +104,15 @@ def replica_list(console: Console, replicas: list[Answer]) -> None:
             console.print(printable(text + fault["reason"]), style="red")
 
 
+def event_list(console: Console, events: list[Answer]) -> None:
+    """Show what happened, the newest first."""
+    table = _table("when", "what", "happened")
+    for event in events:
+        when = datetime.fromtimestamp(event["at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
+        _row(table, (when, event["subject"], event["text"]), state=None)
+    _print(console, table)
+
+
 def key_list(console: Console, keys: list[Answer]) -> None:
     """Show keys by how they begin."""
     table = _table("id", "begins with", "role", "tenant", "note", "made", "expires", "revoked")

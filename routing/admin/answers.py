@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from adapters.residency import Residency
 from adapters.states import VersionState
-from routing.catalog import AdapterEntry, ApiKey, KeyRole, Rollout, Version
+from routing.catalog import AdapterEntry, ApiKey, Event, KeyRole, Rollout, Version
 from routing.management import Management, ReplicaReport
 
 UPLOAD = "upload"  # how sources of uploaded versions begin; what may follow is the gateway's own
@@ -139,6 +139,23 @@ class ReplicaList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[ReplicaAnswer]
+
+
+class EventAnswer(BaseModel):
+    """Something that happened."""
+
+    id: int = Field(description="Grows with time.")
+    at: float = Field(description="Unix time, s.")
+    actor: str
+    subject: str = Field(description="An adapter, a version of one, or a key.", examples=["acme/support@2"])
+    text: str
+
+
+class EventList(BaseModel):
+    """Events, the newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[EventAnswer]
 
 
 class KeyAnswer(BaseModel):
@@ -316,3 +333,10 @@ def _rollout(rollout: Rollout) -> RolloutAnswer:
 
 def _whole(time_s: float | None) -> int | None:
     return None if time_s is None else int(time_s)
+
+
+def event_answer(event: Event) -> EventAnswer:
+    """Show an event; what it quotes is cut as reasons are."""
+    return EventAnswer(
+        id=event.id, at=event.at_s, actor=event.actor, subject=event.subject, text=without_folders(event.text)
+    )

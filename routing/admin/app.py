@@ -12,7 +12,7 @@ from pathlib import Path
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 
-from routing.admin import adapters, keys, replicas, vllm_compatible
+from routing.admin import adapters, events, keys, replicas, vllm_compatible
 from routing.admin.access import Desk
 from routing.admin.errors import COMMON, install_handlers
 from routing.admin.gate import Gate
@@ -67,6 +67,6 @@ def admin_app(
     app.state.desk = Desk(management, tenants, uploads, load_timeout_s)
     app.add_middleware(Gate, authenticate=authenticate, read_timeout_s=read_timeout_s)
     install_handlers(app)
-    for module in (adapters, replicas, keys, vllm_compatible):
+    for module in (adapters, replicas, keys, events, vllm_compatible):
         app.include_router(module.router)
     return app

@@ -14,7 +14,16 @@ from collections.abc import Sequence
 from adapters import sources
 from adapters.errors import AdapterError
 from adapters.states import VersionState
-from routing.catalog import AdapterEntry, AdapterKey, ApiKey, KeyRole, Rollout, RolloutPlan, Version
+from routing.catalog import (
+    AdapterEntry,
+    AdapterKey,
+    ApiKey,
+    Event,
+    KeyRole,
+    Rollout,
+    RolloutPlan,
+    Version,
+)
 from routing.config.api_keys import new_key
 from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, RequestError, Unavailable
 from routing.lifecycle.lifecycle import Lifecycle
@@ -269,6 +278,10 @@ class Manager:
             )
             for r in self._lifecycle.dispatcher.replicas.values()
         ]
+
+    async def events(self, limit: int, before: int | None) -> Sequence[Event]:
+        """List what happened to adapters, rollouts and keys, the newest first."""
+        return await self._registry.events(limit, before)
 
     def keys(self) -> Sequence[ApiKey]:
         """List the keys made at run time, revoked and expired ones too."""

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from adapters.states import VersionState
-from routing.catalog import AdapterEntry, AdapterKey, ApiKey, Rollout, Version
+from routing.catalog import AdapterEntry, AdapterKey, ApiKey, Event, Rollout, Version
 from routing.errors import StateUnavailable
 from routing.state import StateStore
 from routing.tenants import Directory
@@ -138,6 +138,10 @@ class Registry:
         revoked = await self._run(self._store.revoke_key, key_id, time.time())
         self.directory.put_key(revoked)
         return revoked
+
+    async def events(self, limit: int, before: int | None) -> list[Event]:
+        """List what happened, the newest first; `before` is the id of the last one seen."""
+        return await self._run(self._store.events, limit, before)
 
     async def record(self, subject: str, text: str, *, actor: str = "tenantry") -> None:
         """Log what happened, and keep it where that can be done; nothing waits for it to succeed."""

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from routing.state.store import Event, StateStore
+from routing.state.store import StateStore
 
-__all__ = ["Event", "StateStore"]
+__all__ = ["StateStore"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from sqlalchemy import Engine, delete, func, make_url, select
@@ -17,7 +17,16 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
 from adapters.states import VersionState, check_transition
-from routing.catalog import AdapterEntry, AdapterKey, ApiKey, KeyRole, Rollout, RolloutPlan, Version
+from routing.catalog import (
+    AdapterEntry,
+    AdapterKey,
+    ApiKey,
+    Event,
+    KeyRole,
+    Rollout,
+    RolloutPlan,
+    Version,
+)
 from routing.errors import Conflict, NotFound, StateUnavailable
 from routing.state import database
 from routing.state.tables import AdapterRow, ApiKeyRow, EventRow, VersionRow
@@ -26,17 +35,6 @@ LOCK_WAIT_S = 5.0  # for another process; longer than any transaction here takes
 KEPT_EVENTS = 10_000  # some megabytes
 MAX_TEXT = 2000  # characters of a reason or an event
 _PLAN_FIELDS = frozenset(field.name for field in fields(RolloutPlan))
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to an adapter, a rollout or a key."""
-
-    id: int  # grows with time
-    at_s: float  # Unix time
-    actor: str
-    subject: str
-    text: str
 
 
 class StateStore:

@@ -27,7 +27,7 @@ from adapters.cli.client import KEY_VARIABLE, URL_VARIABLE
 from adapters.cli.running import Connection
 from adapters.states import VersionState
 from routing.__main__ import app as routing_app
-from routing.catalog import AdapterKey, Rollout, RolloutPlan, Version
+from routing.catalog import AdapterKey, Event, Rollout, RolloutPlan, Version
 from routing.management import VersionProgress
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import QUARANTINED, READY, Desk, report
@@ -45,6 +45,7 @@ GATEWAY_COMMANDS = [
     ["retire", "support"],
     ["retry", "support", "1"],
     ["replicas"],
+    ["events"],
     ["export", "support"],
 ]
 OFFLINE_COMMANDS = [["verify", "folder"], ["import-bento", "name:1"]]
@@ -478,6 +479,13 @@ def test_another_tenant_s_adapter_cannot_be_changed(
     assert run(*arguments, key="globex-key").exit_code == 1
     assert run(*arguments, "--tenant", "acme", key="globex-key").exit_code == 1
     assert desk.management.entries == before
+
+
+def test_events_show_when_what_happened(run: Run, desk: Desk) -> None:
+    desk.management.happened = [Event(7, 86_400.0, "tenantry", "acme/support@2", "ready")]
+    shown = run("events", key="operator-key").stdout
+    assert "1970-01-02 00:00:00" in shown and "acme/support@2" in shown and "ready" in shown
+    assert json.loads(run("events", "--json", key="operator-key").stdout)[0]["id"] == 7
 
 
 def test_replicas_show_their_slots_and_what_failed(run: Run, desk: Desk) -> None:

@@ -130,7 +130,12 @@ def test_an_adapter_of_bentomls_model_store_travels_in_the_bento(
     loaded: LoadedFleet, context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tags: list[str] = []
-    monkeypatch.setattr("adapters.model_store.resolve", lambda tag: tags.append(tag) or tmp_path / "c")
+
+    def resolve(tag: str) -> Path:
+        tags.append(tag)
+        return tmp_path / "c"
+
+    monkeypatch.setattr("adapters.model_store.resolve", resolve)
     adapter = replace(loaded.fleet.adapters["c-support"], source="bento://c-support:latest")
     fleet = replace(loaded.fleet, adapters={**loaded.fleet.adapters, "c-support": adapter})
     part = staged(replace(loaded, fleet=fleet), "alone", context)

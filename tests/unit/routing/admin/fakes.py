@@ -17,7 +17,7 @@ from adapters.residency import Fault, FaultKind, Residency
 from adapters.states import VersionState
 from routing.admin import admin_app
 from routing.admin.uploads import Uploads
-from routing.catalog import AdapterEntry, AdapterKey, ApiKey, KeyRole, Rollout, RolloutPlan, Version
+from routing.catalog import AdapterEntry, AdapterKey, ApiKey, Event, KeyRole, Rollout, RolloutPlan, Version
 from routing.errors import Conflict, NotFound, StateUnavailable
 from routing.management import NewVersion, ReplicaReport, VersionProgress
 from routing.tenants import Identity
@@ -38,6 +38,7 @@ class FakeManagement:
     def __init__(self) -> None:
         self.entries: dict[AdapterKey, AdapterEntry] = {}
         self.made_keys: list[ApiKey] = []
+        self.happened: list[Event] = []  # the newest first
         self.calls: list[tuple[Any, ...]] = []
         self.uploads: list[bytes] = []
         self.steps: deque[tuple[VersionState, str]] = (
@@ -130,6 +131,9 @@ class FakeManagement:
 
     def replicas(self) -> Sequence[ReplicaReport]:
         return self.reports
+
+    async def events(self, limit: int, before: int | None) -> Sequence[Event]:
+        return [event for event in self.happened if before is None or event.id < before][:limit]
 
     def keys(self) -> Sequence[ApiKey]:
         return self.made_keys

@@ -30,6 +30,7 @@ ROUTES = [
     ("POST", f"{ADAPTERS}/support/pin"),
     ("DELETE", f"{ADAPTERS}/support/pin"),
     ("GET", "/admin/v1/replicas"),
+    ("GET", "/admin/v1/events"),
     ("GET", "/admin/v1/keys"),
     ("POST", "/admin/v1/keys"),
     ("DELETE", "/admin/v1/keys/id1"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from routing.catalog import ApiKey, KeyRole
+from routing.catalog import ApiKey, Event, KeyRole
 from tests.unit.routing.admin.fakes import Desk, error_of, report
 
 KEYS = "/admin/v1/keys"
@@ -94,6 +94,21 @@ async def test_keys_need_the_database(desk: Desk) -> None:
     desk.management.gone = True
     for method, path, body in (("POST", KEYS, {"role": "operator"}), ("DELETE", f"{KEYS}/id1", None)):
         assert (await desk.ask(method, path, body, **OPERATOR)).status_code == 503
+
+
+async def test_events_are_paged_from_the_newest_and_hold_no_folder(desk: Desk) -> None:
+    text = "quarantined: /srv/state/adapters/ab/config.json is broken"
+    desk.management.happened = [Event(n, 1.5 * n, "tenantry", f"acme/support@{n}", text) for n in (3, 2, 1)]
+    answer = await desk.ask("GET", "/admin/v1/events?limit=2", **OPERATOR)
+    assert [event["id"] for event in answer.json()["data"]] == [3, 2]
+    assert answer.json()["data"][0]["subject"] == "acme/support@3"
+    assert "/srv" not in answer.text and "config.json is broken" in answer.text
+    older = await desk.ask("GET", "/admin/v1/events?limit=2&before=2", **OPERATOR)
+    assert [event["id"] for event in older.json()["data"]] == [1]
+
+
+async def test_events_are_for_operators(desk: Desk) -> None:
+    assert (await desk.ask("GET", "/admin/v1/events", key="acme-key")).status_code == 403
 
 
 async def test_replicas_show_what_they_hold_and_no_folder(desk: Desk) -> None:
