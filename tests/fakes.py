@@ -144,6 +144,7 @@ class FakeEngine:
     def __init__(self, name: str) -> None:
         self.name = name
         self.ready = True
+        self.deaf = 0  # times it does not take what it is told
         self.asked = 0  # times the gateway asked what is resident
         self.desired: dict[str, Any] = {"revision": 0, "adapters": []}
         self.canary: Callable[[str], CanaryReport] = lambda _: CanaryReport(True, "", 1.0, 0.01)
@@ -172,6 +173,9 @@ class FakeEngine:
                 break
         if scope["path"] == protocol.ADAPTERS_PATH:
             self.asked += 1
+            if scope["method"] == "PUT" and self.deaf:
+                self.deaf -= 1
+                return await respond(send, 500, {})
             if scope["method"] == "PUT":
                 self.desired = json.loads(body)
             return await respond(send, 200, self.residency().to_json())

@@ -35,6 +35,8 @@ class Engines:
         self._residency: dict[str, Residency] = {}  # replica -> its last word
         self._told: dict[str, DesiredAdapters] = {}  # replica -> what it has confirmed
         self._crashes: dict[tuple[str, str], int] = {}  # (worker, adapter id) -> those already reported
+        self._changes = 0  # of anything that what engines should serve follows from
+        self._told_of: dict[str, int] = {}  # replica -> the changes it has been told of
         self._revision = time.time_ns() // 1000  # grows over restarts: no engine takes old for new
         self.changed = {name: asyncio.Event() for name in dispatcher.replicas}
 
@@ -43,7 +45,7 @@ class Engines:
         replica = self._dispatcher.replicas[client.name]
         try:
             report = await client.residency()
-            wanted = self._desired(client.name)
+            changes, wanted = self._changes, self._desired(client.name)
             if report.revision != wanted.revision:
                 ids = {adapter.id for adapter in wanted.adapters}
                 # What is about to go must not be granted any more while the engine is being told.
@@ -55,6 +57,7 @@ class Engines:
             log.warning("%s", error)
             return client.name in self._told
         self._told[client.name], self._residency[client.name] = wanted, report
+        self._told_of[client.name] = changes
         ids = {adapter.id for adapter in wanted.adapters}
         self._dispatcher.take_residency(client.name, adapters=ids, pinned=report.pinned, host=report.host)
         self._report_crashes(report)
@@ -65,8 +68,13 @@ class Engines:
         self._told.pop(replica, None)
         self._residency.pop(replica, None)
 
+    def mark_changed(self) -> None:
+        """Note that replicas may have to be told something, at their next probe."""
+        self._changes += 1
+
     def tell_all(self) -> None:
         """Have every replica told at once, not at the next probe."""
+        self.mark_changed()
         for event in self.changed.values():
             event.set()
 
@@ -87,6 +95,9 @@ class Engines:
 
     def _desired(self, replica: str) -> DesiredAdapters:
         """Return what a replica should serve; a new revision only where it was told something else."""
+        told = self._told.get(replica)
+        if told is not None and self._told_of[replica] == self._changes:
+            return told  # a thousand adapters need not be gone through every second
         state = self._dispatcher.replicas[replica]
         entries = (
             entry
@@ -95,7 +106,6 @@ class Engines:
             and any(pool == state.pool for _, pool in self._directory.users_of(entry))
         )
         adapters = desired_adapters(entries, self._wanted)
-        told = self._told.get(replica)
         if told is not None and set(told.adapters) == set(adapters):
             return told
         self._revision += 1

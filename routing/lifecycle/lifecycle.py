@@ -169,7 +169,11 @@ class Lifecycle:
 
     async def sync(self, client: ReplicaClient) -> bool:
         """Tell a replica what it should serve and take over what it says. Returns whether it may be used."""
-        if not self.is_reconciled or not await self.engines.sync(client):
+        if not self.is_reconciled:
+            return False
+        if self._leaving:  # what they wait for, the end of a request, tells nobody
+            self.engines.mark_changed()
+        if not await self.engines.sync(client):
             return False
         await self._remove_left()
         return True

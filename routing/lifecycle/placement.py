@@ -48,7 +48,7 @@ def should_serve(version: Version, wanted: Wanted) -> bool:
         return False
     if version.state is VersionState.READY or version.id in wanted.on_trial:
         return True
-    return wanted.in_use(version.engine_id)
+    return version.state is VersionState.RETIRED and wanted.in_use(version.engine_id)
 
 
 def surplus_versions(entry: AdapterEntry, keep: int) -> list[Version]:

@@ -132,7 +132,11 @@ class Preparation:
                 await self._verify(version, self._store.folder_of(version.digest or ""))
         async with self._trials[tenant]:
             self.on_trial.add(version.id)
-            await self._surroundings.try_on_engine(version)
+            try:
+                await self._surroundings.try_on_engine(version)
+            except AdapterError:
+                self.on_trial.discard(version.id)  # before it is known to be refused, and engines are told
+                raise
             await self._surroundings.passed(self._registry.current(version))
 
     async def _is_stored(self, version: Version) -> bool:

@@ -446,6 +446,13 @@ async def test_a_retired_adapter_is_gone_after_its_last_request(house: House) ->
     await eventually(lambda: len(house.stored) == 4, "the store to be tidied")
 
 
+async def test_an_engine_that_missed_a_change_is_told_again(house: House) -> None:
+    house.bench.engines["shared-0"].deaf = 2
+    version = await house.ready()
+    assert house.told(version.engine_id)
+    assert (await house.ask()).status == 200
+
+
 async def test_a_retired_name_can_be_used_again(house: House) -> None:
     await house.ready(1)
     await house.manager.retire(KEY, None)
