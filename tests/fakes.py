@@ -165,25 +165,23 @@ class FakeEngine:
             return await respond(send, 200 if self.ready else 503, {})
         if scope["path"] == protocol.METRICS_PATH:
             return await respond(send, 200, {"vllm": self.name})
-        body = b""
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
+        body = await read_body(receive)
         if scope["path"] == protocol.ADAPTERS_PATH:
-            self.asked += 1
-            if scope["method"] == "PUT" and self.deaf:
-                self.deaf -= 1
-                return await respond(send, 500, {})
-            if scope["method"] == "PUT":
-                self.desired = json.loads(body)
-            return await respond(send, 200, self.residency().to_json())
+            return await self._adapters(scope["method"], body, send)
         if scope["path"] == protocol.CANARY_PATH:
             return await respond(send, 200, self.canary(json.loads(body)["id"]).to_json())
         self.seen.append(json.loads(body))
         self.headers.append(headers)
         await self._run(json.loads(body), receive, send)
+
+    async def _adapters(self, method: str, body: bytes, send: Any) -> None:
+        self.asked += 1
+        if method == "PUT" and self.deaf:
+            self.deaf -= 1
+            return await respond(send, 500, {})
+        if method == "PUT":
+            self.desired = json.loads(body)
+        await respond(send, 200, self.residency().to_json())
 
     def residency(self) -> Residency:
         """What it says of its adapters: all it may serve is in host memory."""
@@ -281,6 +279,16 @@ class FakeEngine:
 
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+async def read_body(receive: Any) -> bytes:
+    """Read the whole body of a request."""
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return body
 
 
 async def respond(send: Send, status: int, payload: object, headers: dict[str, str] | None = None) -> None:
