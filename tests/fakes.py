@@ -283,7 +283,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 async def read_body(receive: Any) -> bytes:
     """Read the whole body of a request."""
-    body = b""
+    body: bytes = b""
     while True:
         message = await receive()
         body += message.get("body", b"")

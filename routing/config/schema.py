@@ -262,7 +262,7 @@ class GatewaySection(Section):
     """Settings of the gateway that belong to no tenant and no pool."""
 
     operator_keys: Annotated[tuple[KeySection, ...], Field(strict=False)] = Field(
-        (), description="Keys that may read the metrics."
+        (), description="Keys that may read the metrics and use the admin API."
     )
     metrics_access: Annotated[MetricsAccess, Field(strict=False)] = Field(
         MetricsAccess.OPERATOR, description="Who may read the metrics pages, which name every tenant."
