@@ -104,18 +104,18 @@ class Lifecycle:
                 if entry.declared and entry.key.name not in self._fleet.adapters and not entry.is_retired:
                     await declared.retire(self.registry, entry)
             for version in unfinished:
-                await self._begin_again(version)
+                await self._begin_again(self.registry.current(version))
             await self._restore_lost()
-            for entry in self._directory.adapters():
-                for version in entry.versions:
-                    if version.state is VersionState.REGISTERED:
-                        self.preparation.start(version)
         except AdapterError as error:
             log.error("the gateway does not become ready: %s", error)
             return
         except Exception:
             log.exception("the adapters' state cannot be used; the gateway does not become ready")
             return
+        for entry in self._directory.adapters():
+            for version in entry.versions:
+                if version.state is VersionState.REGISTERED:
+                    self.preparation.start(version)
         self.is_reconciled = True
         self.engines.tell_all()
 
@@ -135,11 +135,11 @@ class Lifecycle:
 
     async def _begin_again(self, version: Version) -> None:
         """Send a version whose preparation was cut off back to its beginning."""
-        if version.state is not VersionState.REGISTERED:
+        if version.state in (VersionState.FETCHING, VersionState.VERIFYING):
             await patiently(lambda: self.registry.move(version, VersionState.REGISTERED))
 
     async def _restore_lost(self) -> None:
-        """Have versions whose files have vanished from the store prepared anew, under a new number."""
+        """Have versions whose files have vanished from the store prepared anew, where they can be had."""
         for entry in self._directory.adapters():
             for version in entry.versions:
                 if version.state is VersionState.READY and not self.store.has(version.digest or ""):
@@ -152,7 +152,9 @@ class Lifecycle:
                 version, VersionState.QUARANTINED, reason="its files are gone from the store"
             )
         )
-        if not quarantined.source.startswith(UPLOAD):
+        if quarantined.source.startswith(UPLOAD):
+            await self.refused(quarantined)
+        else:
             await patiently(lambda: self.registry.move(quarantined, VersionState.REGISTERED))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -265,6 +267,7 @@ class Lifecycle:
     async def retire_version(self, version: Version) -> None:
         """Take a version out of traffic; its files go once nothing uses it."""
         await self.preparation.stop(version)
+        await self.registry.settle()
         version = self.registry.current(version)
         if version.state is VersionState.RETIRED:
             return

@@ -212,7 +212,8 @@ class Manager:
             and other.base_model == entry.base_model
             and pools & {pool for _, pool in self._directory.users_of(other)}
         ]
-        slots = self._fleet.base_models[entry.base_model].max_loras
+        base = self._fleet.base_models.get(entry.base_model)
+        slots = base.max_loras if base is not None else 0
         if len(pinned) + 1 >= slots:
             raise Conflict(
                 f"{len(pinned)} of {slots} slots are pinned; one must stay free for all others.",

@@ -203,7 +203,10 @@ class Preparation:
             self.progress.pop(version.id, None)
 
     async def _verify(self, version: Version, folder: Path) -> AdapterManifest:
-        base = self._fleet.base_models[self._registry.entry(version).base_model]
+        name = self._registry.entry(version).base_model
+        base = self._fleet.base_models.get(name)
+        if base is None:
+            raise AdapterError(f"fleet.yaml no longer has its base model `{name}`")
         shape = self._shapes.get(base.name)
         if shape is None:
             shape = await asyncio.to_thread(find_shape, base.source, base.revision)

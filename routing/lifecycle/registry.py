@@ -21,6 +21,7 @@ from routing.state import StateStore
 from routing.tenants import Directory
 
 T = TypeVar("T")
+R = TypeVar("R")
 FIRST_RETRY_S = 0.5
 LAST_RETRY_S = 30.0
 log = logging.getLogger("tenantry.lifecycle")
@@ -55,6 +56,21 @@ class Registry:
         work = functools.partial(call, *args, **options)
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
+    async def _change(self, apply: Callable[[T], R], call: Callable[..., T], *args: Any, **options: Any) -> R:
+        """Change the database, then memory; a caller that is cancelled leaves both changed, or neither."""
+
+        async def work() -> R:
+            return apply(await self._run(call, *args, **options))
+
+        task = asyncio.ensure_future(work())
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # its caller may be gone
+        return await asyncio.shield(task)
+
+    async def settle(self) -> None:
+        """Return once every change that was begun, by whoever has been cancelled since, is in memory too."""
+        await self._run(lambda: None)
+        await asyncio.sleep(0)
+
     # -- adapters ------------------------------------------------------------------------------------------
 
     def entry(self, version: Version) -> AdapterEntry:
@@ -70,19 +86,21 @@ class Registry:
 
     async def add_adapter(self, key: AdapterKey, base_model: str, *, declared: bool) -> AdapterEntry:
         """Add an adapter without versions."""
-        return self._put(await self._run(self._store.add_adapter, key, base_model, declared=declared))
+        return await self._change(self._put, self._store.add_adapter, key, base_model, declared=declared)
 
     async def set_base_model(self, key: AdapterKey, base_model: str) -> AdapterEntry:
         """Change the base model of an adapter whose versions are all retired."""
-        return self._put(await self._run(self._store.set_base_model, key, base_model))
+        return await self._change(self._put, self._store.set_base_model, key, base_model)
 
     async def add_version(self, key: AdapterKey, *, source: str, sha256: str | None) -> Version:
         """Add a registered version; its number is the next one."""
-        return self._put_version(await self._run(self._store.add_version, key, source=source, sha256=sha256))
+        return await self._change(
+            self._put_version, self._store.add_version, key, source=source, sha256=sha256
+        )
 
     async def move(self, version: Version, to: VersionState, *, reason: str = "") -> Version:
         """Move a version to another state. Raises `IllegalTransition` too."""
-        moved = self._put_version(await self._run(self._store.move, version, to, reason=reason))
+        moved = await self._change(self._put_version, self._store.move, version, to, reason=reason)
         await self.record(f"{version.adapter}@{version.number}", f"{to}: {reason}" if reason else str(to))
         return moved
 
@@ -90,37 +108,46 @@ class Registry:
         self, version: Version, *, live: int | None, previous: int | None, rollout: Rollout | None
     ) -> AdapterEntry:
         """Move a version to `ready` and say which versions answer; nobody sees the one without the other."""
-        entry = await self._run(
-            self._store.make_ready, version, live=live, previous=previous, rollout=rollout
+        entry = await self._change(
+            self._put, self._store.make_ready, version, live=live, previous=previous, rollout=rollout
         )
-        self._put(entry)
         await self.record(f"{version.adapter}@{version.number}", "ready")
         return entry
 
     async def describe(self, version: Version, *, digest: str, rank: int, size_bytes: int) -> Version:
         """Record what the files of a version are."""
-        return self._put_version(
-            await self._run(self._store.describe, version, digest=digest, rank=rank, size_bytes=size_bytes)
+        return await self._change(
+            self._put_version,
+            self._store.describe,
+            version,
+            digest=digest,
+            rank=rank,
+            size_bytes=size_bytes,
         )
 
     async def note(self, version: Version, reason: str, *, strike: bool = False) -> Version:
         """Record what an attempt met, and whether an engine died of it."""
-        return self._put_version(await self._run(self._store.note, version, reason, strike=strike))
+        return await self._change(self._put_version, self._store.note, version, reason, strike=strike)
 
     async def route(
         self, key: AdapterKey, *, live: int | None, previous: int | None, rollout: Rollout | None
     ) -> AdapterEntry:
         """Say which versions answer."""
-        routed = await self._run(self._store.route, key, live=live, previous=previous, rollout=rollout)
-        return self._put(routed)
+        return await self._change(
+            self._put, self._store.route, key, live=live, previous=previous, rollout=rollout
+        )
 
     async def set_pinned(self, key: AdapterKey, pinned: bool) -> AdapterEntry:
         """Pin an adapter, or no longer."""
-        return self._put(await self._run(self._store.set_pinned, key, pinned))
+        return await self._change(self._put, self._store.set_pinned, key, pinned)
 
     def _put(self, entry: AdapterEntry) -> AdapterEntry:
         self.directory.put(entry)
         return entry
+
+    def _put_key(self, key: ApiKey) -> ApiKey:
+        self.directory.put_key(key)
+        return key
 
     def _put_version(self, version: Version) -> Version:
         self.directory.put_version(version)
@@ -130,14 +157,11 @@ class Registry:
 
     async def add_key(self, key: ApiKey) -> None:
         """Add a key; it counts at once."""
-        await self._run(self._store.add_key, key)
-        self.directory.put_key(key)
+        await self._change(lambda _: self.directory.put_key(key), self._store.add_key, key)
 
     async def revoke_key(self, key_id: str) -> ApiKey:
         """Revoke a key; it is useless at once. Raises `NotFound`."""
-        revoked = await self._run(self._store.revoke_key, key_id, time.time())
-        self.directory.put_key(revoked)
-        return revoked
+        return await self._change(self._put_key, self._store.revoke_key, key_id, time.time())
 
     async def events(self, limit: int, before: int | None) -> list[Event]:
         """List what happened, the newest first; `before` is the id of the last one seen."""

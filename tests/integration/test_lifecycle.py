@@ -446,6 +446,34 @@ async def test_a_retired_adapter_is_gone_after_its_last_request(house: House) ->
     await eventually(lambda: len(house.stored) == 4, "the store to be tidied")
 
 
+async def test_a_version_can_be_retired_while_it_is_being_prepared(house: House) -> None:
+    for seed in range(8):
+        version = await house.add(seed)
+        for _ in range(seed):
+            await asyncio.sleep(0)
+        await house.manager.retire(KEY, None)
+        assert house.state(version.number) is VersionState.RETIRED
+    assert (await house.ask()).status == 404
+    await house.ready(99)
+    assert (await house.ask()).status == 200
+
+
+async def test_an_upload_whose_files_vanished_gives_way_to_the_version_before(tmp_path: Path) -> None:
+    fleet = fleet_in(tmp_path)
+    async with house_of(fleet, tmp_path) as house:
+        await house.ready(1)
+        archive = shutil.make_archive(str(tmp_path / "upload"), "gztar", adapter_folder(tmp_path / "two", 2))
+        second = await house.manager.add(KEY, None, NewVersion(upload=Path(archive)))
+        await house.until(VersionState.READY, 2)
+        digest = house.lifecycle.registry.current(second).digest or ""
+        folder = house.lifecycle.store.folder_of(digest)
+        folder.chmod(0o700)
+        shutil.rmtree(folder)
+    async with house_of(fleet, tmp_path) as house:
+        assert house.state(2) is VersionState.QUARANTINED and house.entry().live == 1
+        assert (await house.ask()).headers["x-tenantry-version"] == "1"
+
+
 async def test_an_engine_that_missed_a_change_is_told_again(house: House) -> None:
     house.bench.engines["shared-0"].deaf = 2
     version = await house.ready()
