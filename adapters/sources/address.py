@@ -75,7 +75,7 @@ def check_source(source: str) -> str:
 def check_prefix(prefix: str) -> str:
     """Return the one spelling of a place under which sources lie; raises `AdapterError` for anything else.
 
-    A prefix is a source cut off after any name: `s3://acme`, `hf://acme-org`, `https://files.acme.com`.
+    A prefix is a source cut off after any name: `s3://example`, `hf://example-org`, `https://files.example.com`.
     """
     return _parse_prefix(prefix).shown
 

@@ -42,12 +42,14 @@ class Resident(BaseModel):
 class VersionAnswer(BaseModel):
     """One immutable content of an adapter."""
 
-    tenant: str | None = Field(description="null: declared in fleet.yaml.", examples=["acme"])
+    tenant: str | None = Field(description="null: declared in fleet.yaml.", examples=["example"])
     adapter: str = Field(examples=["support"])
     number: int = Field(examples=[2])
     state: VersionState
     reason: str = Field(description="Why it is quarantined, or what the last attempt met.")
-    source: str = Field(description="A URL, or `upload`, or `folder`.", examples=["hf://acme/support-lora"])
+    source: str = Field(
+        description="A URL, or `upload`, or `folder`.", examples=["hf://example/support-lora"]
+    )
     sha256: str | None = Field(description="What was promised when it was registered.")
     digest: str | None = Field(description="sha256 over its files, once they are here.")
     rank: int | None
@@ -78,7 +80,7 @@ class RolloutAnswer(BaseModel):
 class AdapterSummary(BaseModel):
     """An adapter, as lists show it."""
 
-    tenant: str | None = Field(description="null: declared in fleet.yaml.", examples=["acme"])
+    tenant: str | None = Field(description="null: declared in fleet.yaml.", examples=["example"])
     name: str = Field(examples=["support"])
     base_model: str = Field(examples=["llama-3-8b"])
     declared: bool = Field(description="In fleet.yaml, and changed there.")
@@ -147,7 +149,9 @@ class EventAnswer(BaseModel):
     id: int = Field(description="Grows with time.")
     at: float = Field(description="Unix time, s.")
     actor: str
-    subject: str = Field(description="An adapter, a version of one, or a key.", examples=["acme/support@2"])
+    subject: str = Field(
+        description="An adapter, a version of one, or a key.", examples=["example/support@2"]
+    )
     text: str
 
 

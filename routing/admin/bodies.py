@@ -16,7 +16,8 @@ _YEAR_S = 365 * 24 * 3600
 Tenant = Annotated[
     Name | None,
     Field(
-        description="Whose adapter; an operator names it, for a tenant's key it is known.", examples=["acme"]
+        description="Whose adapter; an operator names it, for a tenant's key it is known.",
+        examples=["example"],
     ),
 ]
 Sha256 = Annotated[
@@ -39,7 +40,7 @@ AdapterSource = Annotated[
     Source,
     Field(
         description="Where its files are: hf://, s3://, gs:// or an https:// archive, as the tenant may.",
-        examples=["hf://acme/support-lora"],
+        examples=["hf://example/support-lora"],
     ),
 ]
 Number = Annotated[int, Field(ge=1, le=2**31 - 1, description="Number of the version.", examples=[2])]
@@ -98,7 +99,7 @@ class NewVersionBody(Body):
     """A version whose files the gateway fetches."""
 
     model_config = ConfigDict(
-        json_schema_extra={"example": {"source": "hf://acme/support-lora", "rollout": {"weight": 0.1}}}
+        json_schema_extra={"example": {"source": "hf://example/support-lora", "rollout": {"weight": 0.1}}}
     )
 
     source: AdapterSource
@@ -111,7 +112,7 @@ class NewAdapterBody(NewVersionBody):
     """An adapter and its first version."""
 
     model_config = ConfigDict(
-        json_schema_extra={"example": {"name": "support", "source": "hf://acme/support-lora"}}
+        json_schema_extra={"example": {"name": "support", "source": "hf://example/support-lora"}}
     )
 
     name: Annotated[Name, Field(description="Name of the adapter.", examples=["support"])]
@@ -139,7 +140,7 @@ class NewKeyBody(Body):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {"role": "adapters", "tenant": "acme", "note": "CI", "expires_in_s": 2592000}
+            "example": {"role": "adapters", "tenant": "example", "note": "CI", "expires_in_s": 2592000}
         }
     )
 
@@ -147,7 +148,7 @@ class NewKeyBody(Body):
         strict=False,
         description="inference calls the tenant's models, adapters manages its adapters, operator all.",
     )
-    tenant: Name | None = Field(None, description="Whose key; none for an operator's.", examples=["acme"])
+    tenant: Name | None = Field(None, description="Whose key; none for an operator's.", examples=["example"])
     note: str = Field("", max_length=200, description="What it is for; shown in lists.", examples=["CI"])
     expires_in_s: float | None = Field(
         None, ge=1, le=20 * _YEAR_S, description="Seconds from now until it opens nothing; default: never."
@@ -167,7 +168,7 @@ class LoadBody(BaseModel):
 
     model_config = ConfigDict(
         strict=True,
-        json_schema_extra={"example": {"lora_name": "support", "lora_path": "hf://acme/support-lora"}},
+        json_schema_extra={"example": {"lora_name": "support", "lora_path": "hf://example/support-lora"}},
     )
 
     lora_name: Annotated[Name, Field(description="Name of the adapter.")]

@@ -132,7 +132,7 @@ def serving(
         process = subprocess.Popen(
             command,
             cwd=ROOT if what.startswith("service:") else folder,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, "TENANTRY_STATE": str(folder / "state"), **(env or {})},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
