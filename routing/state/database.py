@@ -10,6 +10,7 @@ import logging
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from routing.errors import StateUnavailable
 
 RETRY_AFTER_S = 5.0
+_WAL_RETRY_S = 0.02
 _CONNECT_S = 5  # libpq's connect_timeout takes whole seconds
 _MIGRATION_LOCK = 7236841521  # any number, always the same; pg_advisory_xact_lock
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -138,7 +140,8 @@ def _sqlite(url: URL, wait_s: float) -> Engine:
     def set_up(connection: Any, record: Any) -> None:
         record.info["files"] = _identities(path)[:1]
         # WAL: readers do not wait for a writer. FULL: what was committed survives a loss of power.
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        _use_wal(connection, wait_s)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}").close()
         connection.execute("SELECT 1 FROM sqlite_master").close()  # the first read makes the journals
         record.info["files"] += _identities(path)[1:]
@@ -161,6 +164,19 @@ def _sqlite(url: URL, wait_s: float) -> Engine:
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _use_wal(connection: sqlite3.Connection, wait_s: float) -> None:
+    """Turn a file to write-ahead logging; SQLite does not wait by itself while another process does it."""
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline_s:
+                raise
+        time.sleep(_WAL_RETRY_S)
 
 
 def _make_file(path: Path) -> None:

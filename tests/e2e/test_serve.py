@@ -214,13 +214,14 @@ def test_a_clients_salt_priority_and_ids_do_not_reach_the_engine(service: Servic
 
 def test_only_the_gateway_can_be_reached(service: Service) -> None:
     for path in (
-        "/v1/load_lora_adapter",
-        "/v1/unload_lora_adapter",
+        "/v1/load_lora_adapters",
         "/sleep",
         "/collective_rpc",
         "/tokenize",
     ):
         assert httpx.post(service.url + path, timeout=10).status_code == 404
+    for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/admin/v1/adapters"):
+        assert httpx.post(service.url + path, timeout=10).status_code == 401
     for path in ("/internal/adapters", "/internal/metrics", "/version", "/docs.json", "/health"):
         assert service.get(path).status_code == 404
 
