@@ -42,6 +42,8 @@ class Directory:
         } | {digest: Identity(KeyRole.OPERATOR, None) for digest in fleet.gateway.operator_key_hashes}
         self._keys: dict[str, ApiKey] = {}  # by hash; those made at run time
         self._adapters: dict[AdapterKey, AdapterEntry] = {}
+        self._answering: dict[tuple[str, str], Target] = {}  # of models that one version alone answers now
+        self.rollouts: set[AdapterKey] = set()  # adapters with a split
         self._own: dict[str, dict[str, AdapterKey]] = {tenant: {} for tenant in fleet.tenants}
         self._names = {tenant.name: _names(fleet, tenant) for tenant in fleet.tenants.values()}
         self._places = {
@@ -94,6 +96,10 @@ class Directory:
     def put(self, entry: AdapterEntry) -> None:
         """Add or replace an adapter; the next request sees it."""
         self._adapters[entry.key] = entry
+        self._answering.clear()
+        self.rollouts.discard(entry.key)
+        if entry.rollout is not None:
+            self.rollouts.add(entry.key)
         if entry.key.tenant in self._own:
             self._own[entry.key.tenant][entry.key.name] = entry.key
 
@@ -108,6 +114,8 @@ class Directory:
     def remove(self, key: AdapterKey) -> None:
         """Forget an adapter."""
         self._adapters.pop(key, None)
+        self._answering.clear()
+        self.rollouts.discard(key)
         if key.tenant in self._own:
             self._own[key.tenant].pop(key.name, None)
 
@@ -145,6 +153,9 @@ class Directory:
         None where there is no such model for this tenant; raises `Unavailable` where no version is ready.
         """
         name = tenant.default_model if name is None else name
+        known = self._answering.get((tenant.name, name or ""))
+        if known is not None:
+            return known
         model, number = _split(name or "")
         target = self.describe(tenant, model)
         if target is None or (target.adapter is None and number is not None):
@@ -154,7 +165,10 @@ class Directory:
         entry = self._entry(tenant, model)
         version = None if entry is None else _pick(entry, number, sticky)
         if version is not None:
-            return replace(target, version=version.number, adapter_id=version.engine_id)
+            target = replace(target, version=version.number, adapter_id=version.engine_id)
+            if number is None and entry is not None and entry.rollout is None:
+                self._answering[tenant.name, name or ""] = target
+            return target
         if number is not None:
             return None
         raise Unavailable(

@@ -284,6 +284,8 @@ class Lifecycle:
         if target.adapter_id is None:
             return
         self._last_used_s[target.adapter_id] = self._clock()
+        if not self._directory.rollouts:
+            return
         entry = self._entry_of(record)
         if entry is None or entry.rollout is None or entry.key in self._concluding:
             return

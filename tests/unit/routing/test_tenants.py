@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from adapters.states import VersionState
-from routing.catalog import AdapterKey, ApiKey, KeyRole, Rollout, RolloutPlan
+from routing.catalog import AdapterEntry, AdapterKey, ApiKey, KeyRole, Rollout, RolloutPlan
 from routing.errors import Unavailable
 from routing.tenants import Directory, Identity, hash_key
 from routing.types import Target
@@ -183,6 +183,33 @@ def test_a_candidate_that_is_not_ready_gets_nothing(directory: Directory) -> Non
     directory.put(replace(entry_of("a-support", versions=versions), rollout=plan))
     target = resolve(directory, "a", "support")
     assert target is not None and target.version == 1
+
+
+def test_every_change_counts_from_the_next_request_on(directory: Directory) -> None:
+    key = AdapterKey(None, "a-support")
+    one, two = version_of(key, 1), version_of(key, 2)
+    entry = entry_of("a-support", versions=[one, two])
+
+    def answers(entry: AdapterEntry) -> int | None:
+        directory.put(entry)
+        first, second = (resolve(directory, "a", "support") for _ in range(2))
+        assert first == second and first is not None
+        return first.version
+
+    assert answers(entry) == 1
+    assert answers(replace(entry, rollout=Rollout(2, RolloutPlan(weight=1.0)))) == 2
+    assert directory.rollouts == {key}
+    assert answers(entry) == 1
+    assert directory.rollouts == set()
+    assert answers(replace(entry, live=2)) == 2
+    directory.put_version(replace(two, state=VersionState.QUARANTINED))
+    with pytest.raises(Unavailable):
+        directory.put(replace(entry, live=2, versions=(one, replace(two, state=VersionState.QUARANTINED))))
+        resolve(directory, "a", "support")
+    directory.put(entry_of("billing", tenant="a"))
+    assert resolve(directory, "a", "billing") is resolve(directory, "a", "billing")
+    directory.remove(AdapterKey("a", "billing"))
+    assert resolve(directory, "a", "billing") is None
 
 
 def test_a_tenant_lists_what_it_can_call(directory: Directory) -> None:
