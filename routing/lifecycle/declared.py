@@ -14,8 +14,8 @@ from routing.catalog import AdapterEntry, AdapterKey, Version
 from routing.lifecycle.registry import Registry, patiently
 
 
-async def declare(registry: Registry, adapter: Adapter) -> Version | None:
-    """Register a declared adapter, or its new content. Returns the version to prepare, if there is one."""
+async def declare(registry: Registry, adapter: Adapter) -> None:
+    """Register a declared adapter, or its new content."""
     key = AdapterKey(None, adapter.name)
     entry = registry.directory.adapter(key)
     if entry is None:
@@ -25,19 +25,17 @@ async def declare(registry: Registry, adapter: Adapter) -> Version | None:
         entry = await patiently(lambda: registry.set_base_model(key, adapter.base_model))
     same = await _same_version(entry, adapter.source)
     if same is None:
-        return await patiently(lambda: registry.add_version(key, source=adapter.source, sha256=None))
-    if same.state is VersionState.QUARANTINED:  # whatever it was may have been put right
-        return await patiently(lambda: registry.move(same, VersionState.REGISTERED))
-    return None
+        await patiently(lambda: registry.add_version(key, source=adapter.source, sha256=None))
+    elif same.state is VersionState.QUARANTINED:  # whatever it was may have been put right
+        await patiently(lambda: registry.move(same, VersionState.REGISTERED))
 
 
-async def retire(registry: Registry, entry: AdapterEntry) -> AdapterEntry:
+async def retire(registry: Registry, entry: AdapterEntry) -> None:
     """Retire every version of an adapter; nothing leads to it any more."""
     entry = await patiently(lambda: registry.route(entry.key, live=None, previous=None, rollout=None))
     for version in entry.versions:
         if version.state is not VersionState.RETIRED:
             await _retire_version(registry, version)
-    return registry.directory.adapter(entry.key) or entry
 
 
 async def _retire_version(registry: Registry, version: Version) -> None:

@@ -97,7 +97,7 @@ class Lifecycle:
             await self.registry.open()
             versions = [version for entry in self._directory.adapters() for version in entry.versions]
             unfinished = [v for v in versions if v.state in _UNFINISHED]
-            await asyncio.to_thread(self._open_store, versions, unfinished)
+            await asyncio.to_thread(self._open_store, unfinished)
             for adapter in self._fleet.adapters.values():
                 await declared.declare(self.registry, adapter)
             for entry in self._directory.adapters():
@@ -119,7 +119,7 @@ class Lifecycle:
         self.is_reconciled = True
         self.engines.tell_all()
 
-    def _open_store(self, versions: Sequence[Version], unfinished: Sequence[Version]) -> None:
+    def _open_store(self, unfinished: Sequence[Version]) -> None:
         """Open the store and remove what nobody needs."""
         self.store.open()
         self.store.sweep({f"version-{version.id}" for version in unfinished})
