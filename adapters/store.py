@@ -11,7 +11,6 @@ process at a time owns the folder.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import os
@@ -25,12 +24,12 @@ from typing import Self
 from uuid import uuid4
 
 from adapters.checkpoint import SERVED_FILES, inspect_adapter
+from adapters.disk import writing
 from adapters.errors import AdapterError, ChecksumMismatch, StoreFull
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PRIVATE = 0o700
 _READ_ONLY = 0o444
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ class AdapterStore:
     def stage(self, key: str) -> Path:
         """Return the folder in which a key's files grow; the same one until it is published or discarded."""
         staged = self._staged(key)
-        with _no_room_named():
+        with writing():
             staged.mkdir(mode=_PRIVATE, exist_ok=True)
         return staged
 
@@ -120,7 +119,7 @@ class AdapterStore:
         if not staged.exists() and self.has(digest):
             return target
         _check_staged(staged, digest)
-        with _no_room_named():
+        with writing():
             for path in staged.iterdir():
                 if path.name not in SERVED_FILES:
                     _remove_tree(path)
@@ -253,15 +252,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _no_room_named() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise StoreFull(
-            "the disk of the adapter store is full; free some space, or retire adapters"
-        ) from error

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 from adapters.checkpoint import SERVED_FILES
+from adapters.disk import writing
 from adapters.errors import AdapterError, ChecksumMismatch
-from adapters.sources.files import CHUNK_BYTES, begin, finish, part_of, sha256_of, size_text, writing
+from adapters.sources.files import CHUNK_BYTES, begin, finish, part_of, sha256_of, size_text
 
 MAX_ENTRIES = 10_000  # as many as an adapter's folder may hold
 

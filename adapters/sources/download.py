@@ -14,8 +14,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from adapters.disk import writing
 from adapters.errors import AdapterError, ChecksumMismatch, SourceUnavailable
-from adapters.sources.files import check_room, note_of, part_of, sha256_of, size_text, writing
+from adapters.sources.files import check_room, note_of, part_of, sha256_of, size_text
 from adapters.sources.remote import Changed, Refused, Remote, RemoteFile, Unanswered
 
 FIRST_WAIT_S = 0.5  # before the second attempt; doubles with each

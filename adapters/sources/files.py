@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 
 from adapters.checkpoint import SERVED_FILES
 from adapters.errors import StoreFull
 
 CHUNK_BYTES = 2**20
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def part_of(into: Path, name: str) -> Path:
@@ -44,19 +41,6 @@ def finish(into: Path) -> None:
     """Give the served files their names, the weights last."""
     for name in SERVED_FILES:
         part_of(into, name).replace(into / name)
-
-
-@contextmanager
-def writing() -> Iterator[None]:
-    """Turn a full disk into `StoreFull`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise StoreFull(
-            "the disk of the adapter store is full; free some space, or retire adapters"
-        ) from error
 
 
 def check_room(into: Path, need_bytes: int) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from adapters.checkpoint import SERVED_FILES, WEIGHTS_FILE, AdapterManifest, inspect_adapter
+from adapters.disk import writing
 from adapters.errors import AdapterError, ChecksumMismatch, SourceUnavailable
 from adapters.sources.download import FetchStopped, Watch
-from adapters.sources.files import CHUNK_BYTES, begin, check_room, finish, part_of, sha256_of, writing
+from adapters.sources.files import CHUNK_BYTES, begin, check_room, finish, part_of, sha256_of
 
 
 def copy_folder(folder: Path, into: Path, *, source: str, sha256: str | None, watch: Watch) -> None:

@@ -1,0 +1,24 @@
+"""When is a disk full, and how is that said? The same for what is fetched, unpacked and stored."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from adapters.errors import StoreFull
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Turn a full disk into `StoreFull`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise StoreFull(
+            "the disk of the adapter store is full; free some space, or retire adapters"
+        ) from error
