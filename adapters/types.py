@@ -39,6 +39,7 @@ class Adapter:
     name: str
     source: str  # absolute folder, or a URL that `adapters.sources` knows
     base_model: str  # name of a BaseModel
+    max_concurrency: int | None = None  # sequences of all tenants and versions together; None: no such cap
 
 
 @dataclass(frozen=True, slots=True)

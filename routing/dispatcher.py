@@ -61,7 +61,7 @@ class Dispatcher:
         profile: Profile = AFFINITY,
     ) -> None:
         self._tenants = fleet.tenants
-        self._slot_wait_s = fleet.gateway.slot_wait_s
+        self._slot_wait_s = fleet.gateway.scheduler.slot_wait_s
         self._clock = clock
         self._profile = profile
         self.replicas = {replica.name: replica for replica in replicas}

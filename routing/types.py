@@ -56,6 +56,9 @@ class Caps:
     max_concurrency: int = 64  # sequences in flight, all models together
     max_concurrency_per_model: int | None = None  # sequences in flight for one model; None: no such cap
     max_queued: int = 256  # requests waiting in the gateway
+    max_queued_tokens: int | None = None  # prompt tokens of those, estimated; None: no such cap
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None  # prompt and completion together, as engines count them
     queue_timeout_s: float = 30.0  # longest wait in the gateway before the request expires
 
 
@@ -75,6 +78,14 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True)
+class Slo:
+    """Service level objective of a pool: what its users are to see. None: no such objective."""
+
+    ttft_s: float | None = None  # arrival to first token; requests that would miss it by far are shed
+    itl_s: float | None = None  # between two tokens of one stream; bounds what a replica runs at once
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """Replicas alike in base models and settings."""
 
@@ -84,6 +95,8 @@ class Pool:
     replicas: int  # per base model
     devices: tuple[str, ...]  # CUDA_VISIBLE_DEVICES of each replica in turn; empty: not set
     tenants: tuple[str, ...]
+    slo: Slo = Slo()
+    hedge_after_s: float | None = None  # a second replica is asked when the first is silent so long; None: never
 
     @property
     def replica_models(self) -> tuple[tuple[str, str], ...]:
@@ -101,6 +114,19 @@ class MetricsAccess(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    """How the fair queue weighs things. The defaults come from `python -m benchmarks.simulator`."""
+
+    locality_bonus_tokens: float = 4000.0  # lead of an adapter that holds a slot over one that needs one
+    aging_tokens_per_s: float = 500.0  # a waiting request gains so much on everybody's service, per second
+    lower_band_share: float = 0.05  # part of the grants kept for each band below the highest that waits
+    load_slack: float = 0.25  # a preferred replica may have so much more load than the mean (bounded load)
+    slot_wait_s: float = 10.0  # a slot is cleared for an adapter that has waited this long
+    max_queued: int = 10_000  # requests of all tenants that wait in the gateway
+    max_queued_bytes: int = 256 * 2**20  # their bodies together
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """Settings of the gateway that belong to no tenant and no pool."""
 
@@ -109,10 +135,10 @@ class GatewaySettings:
     max_body_bytes: int = 4 * 2**20
     body_timeout_s: float = 30.0  # a client has this long to send its whole body
     stall_timeout_s: float = 60.0  # a client that reads nothing for this long is cancelled
-    slot_wait_s: float = 10.0  # a slot is cleared for an adapter that has waited this long
     request_timeout_s: float = 600.0  # an engine has this long to finish a request
     shutdown_grace_s: float = 30.0  # in-flight requests have this long to finish on SIGTERM
     log_requests: bool = True  # one JSON line per request on standard error
+    scheduler: SchedulerSettings = SchedulerSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,3 +198,5 @@ class Request:
     prompt_tokens: int  # estimated from its size
     arrived_s: float  # monotonic
     failed_on: frozenset[str] = frozenset()  # replicas that broke under it
+    max_completion_tokens: int | None = None  # of each sequence, where the client says
+    size_bytes: int = 0  # of the body, while it waits in memory

@@ -25,7 +25,7 @@ from routing.config.problems import Findings, KeyPath, Problem
 from routing.config.references import check_references
 from routing.config.rules import check_rules
 from routing.config.state import database_stand_in, resolve_state
-from routing.types import Caps, Fleet, GatewaySettings, Pool, StateSettings, Tenant
+from routing.types import Caps, Fleet, GatewaySettings, Pool, SchedulerSettings, StateSettings, Tenant
 
 CPU_LORAS_PER_SLOT = 4  # adapters in host memory for each slot, where a fleet file says nothing
 _SECTIONS = ("base_models", "adapters", "tenants", "pools")
@@ -218,7 +218,7 @@ def _gateway(section: schema.GatewaySection, hashes: Mapping[KeyPath, str]) -> G
         max_body_bytes=round(section.max_body_mib * 2**20),
         body_timeout_s=section.body_timeout_s,
         stall_timeout_s=section.stall_timeout_s,
-        slot_wait_s=section.slot_wait_s,
+        scheduler=SchedulerSettings(slot_wait_s=section.slot_wait_s),
         request_timeout_s=section.request_timeout_s,
         shutdown_grace_s=section.shutdown_grace_s,
         log_requests=section.log_requests,

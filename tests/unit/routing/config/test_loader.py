@@ -126,7 +126,7 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
         max_body_bytes=2**19,
         body_timeout_s=1.0,
         stall_timeout_s=2.0,
-        slot_wait_s=3.0,
+        scheduler=SchedulerSettings(slot_wait_s=3.0),
         request_timeout_s=4.0,
         shutdown_grace_s=0.0,
         log_requests=False,
