@@ -1,7 +1,8 @@
 """May this request enter, given what its tenant has in the gateway already? Pure; charges nothing.
 
 Concurrency counts from admission to settlement, waiting included, so a tenant sees its own cap at once
-and not after a wait. The queue cap bounds how many of those may be waiting.
+and not after a wait. The queue caps bound how many of those may be waiting, and how many tokens they hold.
+Rates are counted elsewhere (`rates`); what the gateway as a whole can take is the dispatcher's to say.
 """
 
 from __future__ import annotations
@@ -13,11 +14,16 @@ from routing.types import Caps
 
 
 class Cap(StrEnum):
-    """Which limit said no; the name is the one in fleet.yaml."""
+    """Which limit said no; where fleet.yaml has it, the name is the one there."""
 
     CONCURRENCY = "max_concurrency"
     MODEL_CONCURRENCY = "max_concurrency_per_model"
+    ADAPTER_CONCURRENCY = "max_concurrency_per_adapter"  # of the adapter, whoever asks
     QUEUED = "max_queued"
+    QUEUED_TOKENS = "max_queued_tokens"
+    REQUESTS_PER_MINUTE = "requests_per_minute"
+    TOKENS_PER_MINUTE = "tokens_per_minute"
+    OVERLOADED = "overloaded"  # no tenant's cap: the gateway as a whole, answered with 503
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,30 +42,63 @@ class Usage:
     sequences: int = 0
     sequences_by_model: dict[str, int] = field(default_factory=dict)
     queued: int = 0
-    mean_request_s: float = 1.0  # exponentially weighted
+    queued_tokens: int = 0  # prompt tokens of those, estimated
+    mean_request_s: float = 1.0  # arrival to end, exponentially weighted
 
     def of_model(self, model: str) -> int:
         """Sequences of one model in the gateway now."""
         return self.sequences_by_model.get(model, 0)
 
 
-def admit(caps: Caps, usage: Usage, *, model: str, sequences: int, must_wait: bool) -> Rejection | None:
-    """Say which cap stops a request of so many sequences, or None; the usage is left as it is."""
-    limits = [(Cap.CONCURRENCY, caps.max_concurrency, usage.sequences)]
-    if caps.max_concurrency_per_model is not None:
-        limits.append((Cap.MODEL_CONCURRENCY, caps.max_concurrency_per_model, usage.of_model(model)))
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one request asks for, and what its adapter has to do already for all tenants."""
+
+    model: str
+    sequences: int
+    prompt_tokens: int  # estimated
+    must_wait: bool  # no replica can take it at once
+    adapter_limit: int | None = None  # sequences of all tenants and versions; None: no such cap
+    adapter_sequences: int = 0  # of those, in the gateway now
+
+
+def admit(caps: Caps, usage: Usage, demand: Demand) -> Rejection | None:
+    """Say which cap stops the request, or None; the usage is left as it is."""
+    return _concurrency(caps, usage, demand) or (_queue(caps, usage, demand) if demand.must_wait else None)
+
+
+def _concurrency(caps: Caps, usage: Usage, demand: Demand) -> Rejection | None:
+    limits = (
+        (Cap.CONCURRENCY, caps.max_concurrency, usage.sequences),
+        (Cap.MODEL_CONCURRENCY, caps.max_concurrency_per_model, usage.of_model(demand.model)),
+        (Cap.ADAPTER_CONCURRENCY, demand.adapter_limit, demand.adapter_sequences),
+    )
     for cap, limit, used in limits:
-        if sequences > limit:
+        if limit is None or used + demand.sequences <= limit:
+            continue
+        if demand.sequences > limit:
             return Rejection(cap, limit, None)
-        if used + sequences > limit:
-            return Rejection(cap, limit, _until_next_finish_s(usage.mean_request_s, used))
-    if must_wait and usage.queued >= caps.max_queued:
-        return Rejection(
-            Cap.QUEUED, caps.max_queued, _until_next_finish_s(usage.mean_request_s, usage.queued)
-        )
+        excess = used + demand.sequences - limit
+        return Rejection(cap, limit, _until_free_s(usage.mean_request_s, excess, used))
     return None
 
 
-def _until_next_finish_s(mean_request_s: float, running: int) -> float:
-    """Expected time until one of so many requests ends: mean / running, in 0.1..60 s."""
-    return min(60.0, max(0.1, mean_request_s / max(1, running)))
+def _queue(caps: Caps, usage: Usage, demand: Demand) -> Rejection | None:
+    """Bound what waits. Where the request alone is over the cap, it can enter once it need not wait."""
+    limits = (
+        (Cap.QUEUED, caps.max_queued, usage.queued, 1),
+        (Cap.QUEUED_TOKENS, caps.max_queued_tokens, usage.queued_tokens, demand.prompt_tokens),
+    )
+    for cap, limit, used, wanted in limits:
+        if limit is not None and used + wanted > limit:
+            excess = used + wanted - limit
+            return Rejection(cap, limit, _until_free_s(usage.mean_request_s, excess, used))
+    return None
+
+
+def _until_free_s(mean_request_s: float, excess: int, used: int) -> float:
+    """Expected time until so much of what is used has ended, in 0.1..60 s.
+
+    Little's law (1961): what is in the gateway ends at the rate used / mean time. All of it takes the mean.
+    """
+    return min(60.0, max(0.1, mean_request_s * min(1.0, excess / max(1, used))))

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from routing.admission import Rejection, Usage, admit
+from routing.admission import Demand, Rejection, Usage, admit
 from routing.backlog import Backlog
 from routing.errors import RequestError, Unavailable
 from routing.fairness import VirtualCounters, cost
@@ -93,9 +93,8 @@ class Dispatcher:
         tenant, usage = self._tenants[target.tenant], self._accounts[target.tenant].usage
         replica = None if backlog else self._profile.pick(pool, request)
         must_wait = replica is None
-        rejection = admit(
-            tenant.caps, usage, model=target.model, sequences=request.sequences, must_wait=must_wait
-        )
+        demand = Demand(target.model, request.sequences, request.prompt_tokens, must_wait)
+        rejection = admit(tenant.caps, usage, demand)
         if rejection is not None:
             return rejection
         if usage.sequences == 0:
