@@ -6,13 +6,14 @@ FLEET    ?= fleet.yaml
 POOL     ?=
 # cpu or gpu; found out where it is empty
 PLATFORM ?=
+CHAOS_S  ?= 300
 # public gateways that `make bench` installs beside ours, or nothing
 PEERS    ?= vllm-router sglang-router litellm
 export PYTHONDONTWRITEBYTECODE := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test unit check lint types imports fmt bench bento lock clean
+.PHONY: help setup demo serve test unit chaos check lint types imports fmt bench bento lock clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -34,6 +35,9 @@ test: demo  ## run everything, the real engine included (some five minutes on tw
 
 unit: setup  ## run what needs no engine (seconds)
 	@$(BIN)/python -m pytest -q -m "not engine"
+
+chaos: demo  ## kill, stop and restart engines under load for CHAOS_S seconds, and show what came of it
+	@PATH="$(CURDIR)/$(BIN):$$PATH" TENANTRY_CHAOS_S=$(CHAOS_S) $(BIN)/python -m pytest --log-cli-level=INFO tests/e2e/test_chaos.py
 
 check: lint types imports  ## lint, types, import contracts
 
