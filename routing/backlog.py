@@ -1,67 +1,258 @@
-"""Who waits for a replica, and in what order? Per tenant and adapter a FIFO, bands strictly first.
+"""Who waits, and who of them is next among those that could run in one place? Every step is O(log n).
 
-Pure structure: it knows no replica and no clock. Between tenants the caller's counters decide.
+What waits for the same slot is a lane: one adapter, or the base model. A lane stands in one or more lines, by
+where it could run: there is a line for each replica that holds its adapter, one for lanes that need a slot,
+one for those that need none. The owner says which and moves a lane when that changes. A line is ordered
+by band, then by how much service the tenant has had, less its age; within a tenant the oldest goes first.
+
+Age counts from the arrival of a tenant's oldest request in the line or from the tenant's last grant,
+whichever is later: a tenant that is being served does not age, however long its own queue is. Age enters as a
+rate, so two keys compare alike at all times, and nothing has to be sorted anew as time passes.
+
+Pure structure: it knows no replica and no clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
-from routing.types import Request
+from sortedcontainers import SortedList
+
+from routing.types import Band, Request
 
 T = TypeVar("T")
-# Tenant, engine model, replicas that broke under it: what waits for the same replicas waits in one line.
-FlowKey = tuple[str, str, frozenset[str]]
+BANDS = len(Band)
+Lines = tuple[str, ...]
+# Tenant, and replicas that broke under the request: within a lane, what waits for the same of them.
+_FlowKey = tuple[str, frozenset[str]]
+
+
+@dataclass(slots=True, eq=False)
+class _Flow(Generic[T]):
+    """What one tenant has waiting in one lane, first come first."""
+
+    tenant: str
+    number: int  # of its making: a tie-break
+    entries: dict[T, None] = field(default_factory=dict)  # keeps order, removes in O(1)
+    head_s: float = 0.0  # arrival of the first
+
+
+@dataclass(slots=True, eq=False)
+class _Lane(Generic[T]):
+    """What waits for the same slot."""
+
+    lines: Lines
+    flows: dict[_FlowKey, _Flow[T]] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class _Share(Generic[T]):
+    """What one tenant has in one line: its flows by age, and the key under which it stands there."""
+
+    tenant: str
+    number: int
+    flows: Any = field(default_factory=SortedList)  # of (head_s, number, flow)
+    key: float | None = None
 
 
 class Backlog(Generic[T]):
     """Waiting entries of one pool; every entry is in at most once."""
 
-    def __init__(self, request_of: Callable[[T], Request], band_rank: dict[str, int]) -> None:
+    def __init__(
+        self,
+        request_of: Callable[[T], Request],
+        *,
+        band_rank: dict[str, int],
+        service: Callable[[str], float],
+        aging_tokens_per_s: float = 0.0,
+    ) -> None:
+        """`service` says what a tenant has had, in prompt tokens by weight; tell `touch` when it changes."""
         self._request_of = request_of
         self._band_rank = band_rank
-        self._flows: dict[FlowKey, dict[T, None]] = {}  # a dict keeps order and removes in O(1)
+        self._service = service
+        self._aging = aging_tokens_per_s
+        self._numbers = {tenant: number for number, tenant in enumerate(band_rank)}
+        self._lanes: dict[str, _Lane[T]] = {}  # by engine model
+        self._shares: dict[str, dict[str, _Share[T]]] = {}  # tenant -> line -> what it has there
+        self._lines: dict[str, list[Any]] = {}  # line -> for each band a SortedList of (key, number, share)
+        self._last_grant_s: dict[str, float] = {}
+        self._made = 0
+        self._size = 0
+        self._by_band = [0] * BANDS
+        self._by_tenant: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return sum(len(flow) for flow in self._flows.values())
+        return self._size
 
     def __bool__(self) -> bool:
-        return bool(self._flows)
+        return self._size > 0
 
     def __iter__(self) -> Iterator[T]:
-        return (entry for flow in self._flows.values() for entry in flow)
+        lanes = self._lanes.values()
+        return (entry for lane in lanes for flow in lane.flows.values() for entry in flow.entries)
 
     @property
-    def tenants(self) -> set[str]:
+    def tenants(self) -> Iterable[str]:
         """Tenants that have something waiting."""
-        return {tenant for tenant, _, _ in self._flows}
+        return self._by_tenant.keys()
 
-    def push(self, entry: T) -> None:
-        """Add an entry behind those of its flow."""
-        self._flows.setdefault(self._flow_key(entry), {})[entry] = None
+    def count(self, tenant: str) -> int:
+        """Entries of a tenant."""
+        return self._by_tenant.get(tenant, 0)
+
+    def in_band(self, rank: int) -> int:
+        """Entries of a band."""
+        return self._by_band[rank]
+
+    def has_flow(self, request: Request) -> bool:
+        """Whether a request would have to stand behind others of its tenant in its lane."""
+        lane = self._lanes.get(request.target.engine_model)
+        return lane is not None and _flow_key(request) in lane.flows
+
+    def lanes(self) -> Iterable[str]:
+        """Engine models for which something waits."""
+        return self._lanes.keys()
+
+    def heads(self, engine_model: str) -> Iterator[T]:
+        """Give the head of each flow in a lane."""
+        lane = self._lanes.get(engine_model)
+        return iter(()) if lane is None else (next(iter(flow.entries)) for flow in lane.flows.values())
+
+    # -- changes -------------------------------------------------------------------------------------------
+
+    def push(self, entry: T, lines: Callable[[], Lines]) -> None:
+        """Add an entry behind those of its flow; `lines` is asked where a new lane stands."""
+        request = self._request_of(entry)
+        tenant, model, key = request.target.tenant, request.target.engine_model, _flow_key(request)
+        lane = self._lanes.get(model)
+        if lane is None:
+            lane = self._lanes[model] = _Lane(lines())
+        flow = lane.flows.get(key)
+        if flow is None:
+            self._made += 1
+            flow = lane.flows[key] = _Flow(tenant, self._made, {entry: None}, request.arrived_s)
+            self._insert(flow, lane.lines)
+        else:
+            flow.entries[entry] = None
+        self._count(tenant, +1)
 
     def remove(self, entry: T) -> bool:
         """Take an entry out, wherever it stands; False where it was not waiting."""
-        key = self._flow_key(entry)
-        flow = self._flows.get(key)
-        if flow is None or entry not in flow:
+        request = self._request_of(entry)
+        tenant, model, key = request.target.tenant, request.target.engine_model, _flow_key(request)
+        lane = self._lanes.get(model)
+        flow = lane.flows.get(key) if lane is not None else None
+        if lane is None or flow is None or entry not in flow.entries:
             return False
-        del flow[entry]
-        if not flow:
-            del self._flows[key]
+        if next(iter(flow.entries)) == entry:
+            self._withdraw(flow, lane.lines)
+            del flow.entries[entry]
+            if flow.entries:
+                flow.head_s = self._request_of(next(iter(flow.entries))).arrived_s
+                self._insert(flow, lane.lines)
+            else:
+                del lane.flows[key]
+                if not lane.flows:
+                    del self._lanes[model]
+        else:
+            del flow.entries[entry]
+        self._count(tenant, -1)
         return True
 
-    def heads(self, service: Callable[[str], float]) -> list[T]:
-        """List the first entry of every flow: higher band first, then least served tenant, then oldest."""
+    def move(self, engine_model: str, lines: Lines) -> None:
+        """Stand a lane in other lines; nothing where nothing waits in it."""
+        lane = self._lanes.get(engine_model)
+        if lane is None or lane.lines == lines:
+            return
+        for flow in lane.flows.values():
+            self._withdraw(flow, [line for line in lane.lines if line not in lines])
+            self._insert(flow, [line for line in lines if line not in lane.lines])
+        lane.lines = lines
 
-        def order(head: T) -> tuple[int, float, float]:
-            request = self._request_of(head)
-            tenant = request.target.tenant
-            return self._band_rank[tenant], service(tenant), request.arrived_s
+    def granted(self, tenant: str, now_s: float) -> None:
+        """Note that a tenant has been served: its age begins anew. Tell `touch` too."""
+        self._last_grant_s[tenant] = now_s
 
-        return sorted((next(iter(flow)) for flow in self._flows.values()), key=order)
+    def touch(self, tenant: str) -> None:
+        """Put a tenant where it belongs after its service has changed."""
+        for line, share in self._shares.get(tenant, {}).items():
+            self._place(line, share)
 
-    def _flow_key(self, entry: T) -> FlowKey:
-        request = self._request_of(entry)
-        return request.target.tenant, request.target.engine_model, request.failed_on
+    # -- questions -----------------------------------------------------------------------------------------
+
+    def in_order(self, line: str, rank: int) -> Iterator[tuple[float, T]]:
+        """Give (key, head of flow) of a line and band, best first. Change nothing while it is being read."""
+        bands = self._lines.get(line)
+        if bands is None:
+            return
+        for key, _, share in bands[rank]:
+            for _, _, flow in share.flows:
+                yield key, next(iter(flow.entries))
+
+    def waits_in(self, line: str) -> bool:
+        """Whether anything stands in a line."""
+        return line in self._lines
+
+    def tenants_in(self, line: str) -> list[str]:
+        """List the tenants that stand in a line."""
+        return [share.tenant for band in self._lines.get(line, ()) for _, _, share in band]
+
+    # -- order ---------------------------------------------------------------------------------------------
+
+    def _insert(self, flow: _Flow[T], lines: Iterable[str]) -> None:
+        for line in lines:
+            shares = self._shares.setdefault(flow.tenant, {})
+            share = shares.get(line)
+            if share is None:
+                share = shares[line] = _Share(flow.tenant, self._numbers[flow.tenant])
+            share.flows.add((flow.head_s, flow.number, flow))
+            self._place(line, share)
+
+    def _withdraw(self, flow: _Flow[T], lines: Iterable[str]) -> None:
+        for line in lines:
+            shares = self._shares[flow.tenant]
+            share = shares[line]
+            share.flows.remove((flow.head_s, flow.number, flow))
+            self._place(line, share)
+            if not share.flows:
+                del shares[line]
+                if not shares:
+                    del self._shares[flow.tenant]
+
+    def _place(self, line: str, share: _Share[T]) -> None:
+        """Move a tenant to where its key puts it in a line, or out of it where it has nothing there."""
+        key = self._key(share) if share.flows else None
+        if key == share.key:
+            return
+        rank = self._band_rank[share.tenant]
+        bands = self._lines.get(line)
+        if bands is None:
+            bands = self._lines[line] = [SortedList() for _ in range(BANDS)]
+        if share.key is not None:
+            bands[rank].remove((share.key, share.number, share))
+        if key is not None:
+            bands[rank].add((key, share.number, share))
+        elif not any(bands):
+            del self._lines[line]
+        share.key = key
+
+    def _key(self, share: _Share[T]) -> float:
+        tenant = share.tenant
+        head_s: float = share.flows[0][0]
+        waits_since_s = max(head_s, self._last_grant_s.get(tenant, head_s))
+        return self._service(tenant) + self._aging * waits_since_s
+
+    def _count(self, tenant: str, sign: int) -> None:
+        self._size += sign
+        self._by_band[self._band_rank[tenant]] += sign
+        left = self._by_tenant.get(tenant, 0) + sign
+        if left:
+            self._by_tenant[tenant] = left
+        else:
+            del self._by_tenant[tenant]
+
+
+def _flow_key(request: Request) -> _FlowKey:
+    return request.target.tenant, request.failed_on

@@ -2,43 +2,34 @@
 
 It decides synchronously and acts after: no `await` stands between reading the state and changing it, so it
 needs no lock. Policies are asked, never written here. Every ticket that `submit` returns must be settled
-exactly once, whatever ends it; settling is the only way capacity comes back.
+exactly once, whatever ends it; settling is the only way capacity comes back. Binding is late: a request gets
+a replica only when it can run there at once.
 """
 
 from __future__ import annotations
 
-import asyncio
+import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import count
 
-from routing.admission import Demand, Rejection, Usage, admit
-from routing.backlog import Backlog
+from routing.admission import Cap, Demand, Rejection, Usage, admit
 from routing.errors import RequestError, Unavailable
-from routing.fairness import VirtualCounters, cost
-from routing.scheduling.profile import AFFINITY, Profile, clear_slot
+from routing.fairness import cost
+from routing.pool import PoolState
+from routing.rates import RateLimits
+from routing.scheduling.decisions import Action, Decision, Decisions
+from routing.scheduling.forecast import retry_after_s
+from routing.scheduling.overflow import has_place
+from routing.scheduling.profile import SLOT_LEASE, Pick, Profile
 from routing.scheduling.state import ReplicaState
+from routing.tickets import Ticket
 from routing.types import Fleet, Outcome, Request
 
 RETRY_AFTER_NO_REPLICA_S = 5.0  # an engine restarts in tens of seconds; asking every 5 s costs little
-SMOOTHING = 0.1  # weight of the newest request in a tenant's running means
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """One request on its way through the dispatcher."""
-
-    request: Request
-    granted: asyncio.Future[ReplicaState]
-    replica: ReplicaState | None = None  # holds capacity there while set
-    granted_s: float | None = None
-    charged_tokens: float = 0.0
-    settled: Outcome | None = None
-
-    @property
-    def queued_s(self) -> float | None:
-        """Seconds it waited before its last grant; None while it waits."""
-        return None if self.granted_s is None else self.granted_s - self.request.arrived_s
+RETRY_AFTER_FULL_S = 2.0  # a queue of thousands of requests does not empty in less
+SMOOTHING = 0.1  # weight of the newest request in a tenant's running mean
 
 
 @dataclass(slots=True)
@@ -46,7 +37,7 @@ class _Account:
     """What the dispatcher keeps per tenant."""
 
     usage: Usage = field(default_factory=Usage)
-    mean_completion_tokens: float = 64.0
+    queued_bytes: int = 0
 
 
 class Dispatcher:
@@ -58,54 +49,62 @@ class Dispatcher:
         replicas: Iterable[ReplicaState],
         *,
         clock: Callable[[], float],
-        profile: Profile = AFFINITY,
+        profile: Profile = SLOT_LEASE,
     ) -> None:
         self._tenants = fleet.tenants
-        self._slot_wait_s = fleet.gateway.scheduler.slot_wait_s
+        self._settings = fleet.gateway.scheduler
         self._clock = clock
-        self._profile = profile
         self.replicas = {replica.name: replica for replica in replicas}
-        bands = {name: tenant.band.rank for name, tenant in fleet.tenants.items()}
-        self._pools: dict[str, list[ReplicaState]] = {
-            pool: [r for r in self.replicas.values() if r.pool == pool] for pool in fleet.pools
+        self.pools = {
+            name: PoolState(
+                pool,
+                [replica for replica in self.replicas.values() if replica.pool == name],
+                fleet.tenants,
+                self._settings,
+                profile,
+            )
+            for name, pool in fleet.pools.items()
         }
-        self._backlogs = {pool: Backlog[Ticket](lambda t: t.request, bands) for pool in fleet.pools}
-        self._counters = VirtualCounters({name: tenant.weight for name, tenant in fleet.tenants.items()})
+        self.decisions = Decisions()
+        self._rates = RateLimits({name: tenant.caps for name, tenant in fleet.tenants.items()})
         self._accounts = {name: _Account() for name in fleet.tenants}
-        self._adapters_in_use: Counter[str] = Counter()  # adapter id -> tickets, waiting or running
+        self._queued = self._queued_bytes = 0
+        self._versions_in_use: Counter[str] = Counter()  # adapter id -> tickets, waiting or running
+        self._adapter_sequences: Counter[str] = (
+            Counter()
+        )  # adapter that has a cap -> sequences in the gateway
+        self._deadlines: list[tuple[float, int, Ticket]] = []  # heap; of tickets that waited once
+        self._numbers = count()
         self._draining = False
 
     def __repr__(self) -> str:
         in_flight = sum(replica.sequences for replica in self.replicas.values())
         leases = sum(len(replica.leases) for replica in self.replicas.values())
         admitted = sum(account.usage.sequences for account in self._accounts.values())
-        queued = sum(len(backlog) for backlog in self._backlogs.values())
-        return f"<Dispatcher admitted={admitted} queued={queued} in_flight={in_flight} leases={leases}>"
+        return f"<Dispatcher admitted={admitted} queued={self._queued} in_flight={in_flight} leases={leases}>"
+
+    # -- a request's way -----------------------------------------------------------------------------------
 
     def submit(self, request: Request) -> Ticket | Rejection:
         """Admit the request, then grant it a replica or queue it; or say which cap stops it.
 
         Raises `Unavailable` where no replica of its pool is ready or the gateway is shutting down.
         """
-        target = request.target
-        pool, backlog = self._pools[target.pool], self._backlogs[target.pool]
+        pool = self.pools[request.target.pool]
         self._refuse_if_unavailable(request)
-        tenant, usage = self._tenants[target.tenant], self._accounts[target.tenant].usage
-        replica = None if backlog else self._profile.pick(pool, request)
-        must_wait = replica is None
-        demand = Demand(target.model, request.sequences, request.prompt_tokens, must_wait)
-        rejection = admit(tenant.caps, usage, demand)
+        # Whatever waits cannot run now, or it would: only its own flow may a request not overtake.
+        pick = None if pool.backlog.has_flow(request) else pool.pick(request)
+        rejection = self._admit(request, pool, must_wait=pick is None)
         if rejection is not None:
+            self._note(request, Action.REJECTED, rejection.cap)
             return rejection
-        if usage.sequences == 0:
-            self._counters.lift(tenant.name, backlog.tenants)
+        ticket = Ticket(request)
         self._count(request, +1)
-        ticket = Ticket(request, asyncio.get_running_loop().create_future())
-        if replica is not None:
-            self._grant(ticket, replica)
+        pool.enter(ticket)
+        if pick is not None:
+            self._grant(pool, ticket, pick, waited=False)
         else:
-            self._enqueue(ticket)
-            self._fill(target.pool)
+            self._enqueue(pool, ticket)
         return ticket
 
     def give_back(self, ticket: Ticket) -> None:
@@ -113,13 +112,17 @@ class Dispatcher:
 
         Raises `Unavailable` where no other replica is ready; the ticket must still be settled.
         """
-        broken = self._release(ticket)
-        request = replace(ticket.request, failed_on=ticket.request.failed_on | {broken.name})
-        ticket.request, ticket.granted_s = request, None
-        ticket.granted = asyncio.get_running_loop().create_future()
-        self._refuse_if_unavailable(request)
-        self._enqueue(ticket)
-        self._fill(request.target.pool)
+        pool = self.pools[ticket.request.target.pool]
+        broken = pool.release(ticket)
+        ticket.request = replace(ticket.request, failed_on=ticket.request.failed_on | {broken.name})
+        ticket.granted_s = None
+        try:
+            self._refuse_if_unavailable(ticket.request)
+            self._enqueue(pool, ticket)
+            self._fill_all(pool)
+        except RequestError:
+            self._fill(pool, broken)  # the place it has left
+            raise
 
     def settle(
         self, ticket: Ticket, outcome: Outcome, *, prompt_tokens: int = 0, completion_tokens: int = 0
@@ -128,20 +131,26 @@ class Dispatcher:
         if ticket.settled is not None:
             return
         ticket.settled = outcome
-        request = ticket.request
-        target = request.target
-        account = self._accounts[target.tenant]
-        self._dequeue(ticket)
-        _close(ticket.granted)
-        if ticket.replica is not None:
-            self._release(ticket)
+        request, pool = ticket.request, self.pools[ticket.request.target.pool]
+        tenant = request.target.tenant
+        self._dequeue(pool, ticket)
+        replica = pool.release(ticket) if ticket.replica is not None else None
         self._count(request, -1)
-        self._counters.charge(target.tenant, cost(prompt_tokens, completion_tokens) - ticket.charged_tokens)
-        if outcome is Outcome.COMPLETED:
-            usage, taken_s = account.usage, self._clock() - request.arrived_s
+        completed = outcome is Outcome.COMPLETED
+        tokens = cost(prompt_tokens, completion_tokens)
+        pool.leave(ticket, tokens, completion_tokens if completed else None)
+        used = prompt_tokens + completion_tokens
+        if used:
+            self._rates.correct(tenant, used - request.prompt_tokens)
+        if completed:
+            usage, taken_s = self._accounts[tenant].usage, self._clock() - request.arrived_s
             usage.mean_request_s += SMOOTHING * (taken_s - usage.mean_request_s)
-            account.mean_completion_tokens += SMOOTHING * (completion_tokens - account.mean_completion_tokens)
-        self._fill(target.pool)
+        if replica is not None:
+            self._fill(pool, replica)
+        else:
+            self._end_stale_clearings(pool)
+
+    # -- what replicas do ----------------------------------------------------------------------------------
 
     def set_ready(self, name: str, ready: bool) -> None:
         """Record a replica's readiness; tickets that nobody can serve any more are told so."""
@@ -151,53 +160,74 @@ class Dispatcher:
         replica.ready = ready
         if not ready:
             replica.forget_residency()
-        for ticket in list(self._backlogs[replica.pool]):
-            if not self._serviceable(ticket.request):
-                self._refuse(ticket, _no_replica())
-        self._fill(replica.pool)
+        self._serve_changed(replica)
 
-    def sweep(self) -> None:
-        """Expire tickets that waited past their deadline; clear slots for those that wait for one."""
-        now = self._clock()
-        for pool, backlog in self._backlogs.items():
-            for ticket in list(backlog):
-                timeout_s = self._tenants[ticket.request.target.tenant].caps.queue_timeout_s
-                if now - ticket.request.arrived_s >= timeout_s:
-                    self._refuse(ticket, _expired(timeout_s))
-            for head in backlog.heads(self._counters.__getitem__):
-                if now - head.request.arrived_s >= self._slot_wait_s:
-                    clear_slot(self._pools[pool], head.request)
-            self._fill(pool)
+    def set_draining(self, name: str, draining: bool) -> None:
+        """Give a replica no new work, so that its leases run out; or give it work again."""
+        replica = self.replicas[name]
+        if replica.draining != draining:
+            replica.draining = draining
+            self._serve_changed(replica)
 
     def take_residency(
-        self, name: str, *, adapters: Iterable[str], pinned: Iterable[str], host: Iterable[str]
+        self,
+        name: str,
+        *,
+        adapters: Iterable[str],
+        pinned: Iterable[str],
+        host: Iterable[str],
+        kv_tokens: int = 0,
     ) -> None:
         """Record what a replica says of its adapters; see `ReplicaState.take_residency`."""
         replica = self.replicas[name]
         known = replica.adapters, replica.pinned
         replica.take_residency(adapters, pinned, host)
+        replica.kv_tokens = kv_tokens
         if (replica.adapters, replica.pinned) != known:
-            self._fill(replica.pool)
+            pool = self.pools[replica.pool]
+            pool.residency_changed(known[1], replica)
+            self._fill(pool, replica)
 
-    def is_in_use(self, adapter_id: str) -> bool:
-        """Whether a request for this version waits or runs."""
-        return adapter_id in self._adapters_in_use
+    def note_gap(self, name: str, gap_s: float, tokens: int = 1) -> None:
+        """Note that a stream of a replica brought so many tokens after so long."""
+        limit = self.replicas[name].limit
+        if limit is not None:
+            limit.note_gap(gap_s, tokens)
+
+    def first_token(self, ticket: Ticket) -> None:
+        """Note that the answer to a ticket has begun."""
+
+    def sweep(self) -> None:
+        """Do what time asks for, several times a second: deadlines, slots to clear, limits that move."""
+        now = self._clock()
+        self._expire(now)
+        for pool in self.pools.values():
+            pool.observe(now)
+            for ticket, where in pool.clear_slots(now):
+                victim = where.clearing.victim if where.clearing else ""
+                self._note(ticket.request, Action.CLEARING, f"takes the slot of {victim}", where)
+            for replica in pool.replicas:
+                if replica.limit is not None:
+                    replica.limit.decide(replica.sequences)
+                self._fill(pool, replica)
 
     def drain(self) -> None:
         """Refuse whatever is queued and whatever comes; what runs goes on."""
         self._draining = True
-        for backlog in self._backlogs.values():
-            for ticket in list(backlog):
-                self._refuse(ticket, _shutting_down())
+        for pool in self.pools.values():
+            for ticket in list(pool.backlog):
+                self._refuse(pool, ticket, _shutting_down())
+
+    # -- questions -----------------------------------------------------------------------------------------
+
+    def is_in_use(self, adapter_id: str) -> bool:
+        """Whether a request for this version waits or runs."""
+        return adapter_id in self._versions_in_use
 
     def queued(self) -> dict[tuple[str, str], int]:
         """Count waiting requests by (tenant, model)."""
-        counts: dict[tuple[str, str], int] = {}
-        for backlog in self._backlogs.values():
-            for ticket in backlog:
-                key = ticket.request.target.tenant, ticket.request.target.model
-                counts[key] = counts.get(key, 0) + 1
-        return counts
+        tickets = (ticket for pool in self.pools.values() for ticket in pool.backlog)
+        return dict(Counter((t.request.target.tenant, t.request.target.model) for t in tickets))
 
     def admitted(self) -> dict[tuple[str, str], int]:
         """Count sequences in the gateway, waiting or running, by (tenant, model)."""
@@ -207,55 +237,43 @@ class Dispatcher:
             for model, sequences in account.usage.sequences_by_model.items()
         }
 
-    # -- decisions -----------------------------------------------------------------------------------------
+    # -- admission -----------------------------------------------------------------------------------------
 
-    def _fill(self, pool: str) -> None:
-        """Grant waiting tickets, best first, until nothing that waits can run."""
-        backlog, replicas = self._backlogs[pool], self._pools[pool]
-        for held in replicas:
-            self._end_stale_clearing(held, backlog)
-        while backlog:
-            for ticket in backlog.heads(self._counters.__getitem__):
-                replica = self._profile.pick(replicas, ticket.request)
-                if replica is not None:
-                    self._dequeue(ticket)
-                    self._grant(ticket, replica)
-                    break
-            else:
-                return
+    def _admit(self, request: Request, pool: PoolState, *, must_wait: bool) -> Rejection | None:
+        """Ask every cap in turn; rates come last, since they are used up by being asked."""
+        target = request.target
+        caps, account = self._tenants[target.tenant].caps, self._accounts[target.tenant]
+        demand = Demand(
+            target.model,
+            request.sequences,
+            request.prompt_tokens,
+            must_wait,
+            target.adapter_limit,
+            self._adapter_sequences[target.adapter or ""],
+        )
+        rejection = admit(caps, account.usage, demand)
+        if rejection is None and must_wait:
+            rejection = self._overload(request, pool, account)
+        return rejection or self._rates.take(target.tenant, request.prompt_tokens)
 
-    def _grant(self, ticket: Ticket, replica: ReplicaState) -> None:
-        request = ticket.request
-        replica.acquire(request.target.adapter_id, request.sequences)
-        ticket.replica, ticket.granted_s = replica, self._clock()
-        if not ticket.charged_tokens:
-            mean_completion = self._accounts[request.target.tenant].mean_completion_tokens
-            ticket.charged_tokens = cost(request.prompt_tokens, int(mean_completion * request.sequences))
-            self._counters.charge(request.target.tenant, ticket.charged_tokens)
-        ticket.granted.set_result(replica)
-
-    def _release(self, ticket: Ticket) -> ReplicaState:
-        replica, ticket.replica = ticket.replica, None
-        if replica is None:
-            raise RuntimeError("a ticket without a replica holds no capacity")
-        replica.release(ticket.request.target.adapter_id, ticket.request.sequences)
-        return replica
-
-    def _enqueue(self, ticket: Ticket) -> None:
-        target = ticket.request.target
-        self._backlogs[target.pool].push(ticket)
-        self._accounts[target.tenant].usage.queued += 1
-
-    def _dequeue(self, ticket: Ticket) -> None:
-        target = ticket.request.target
-        if self._backlogs[target.pool].remove(ticket):
-            self._accounts[target.tenant].usage.queued -= 1
-
-    def _refuse(self, ticket: Ticket, error: RequestError) -> None:
-        """Take a ticket out of the queue and tell whoever waits on it; its owner settles it."""
-        self._dequeue(ticket)
-        if not ticket.granted.done():
-            ticket.granted.set_exception(error)
+    def _overload(self, request: Request, pool: PoolState, account: _Account) -> Rejection | None:
+        """Say whether a request that must wait would find no place, or miss its objective."""
+        rank, limit = self._tenants[request.target.tenant].band.rank, self._settings
+        placed = has_place(
+            rank, own=account.usage.queued, adds=1, used=self._queued, limit=limit.max_queued
+        ) and has_place(
+            rank,
+            own=account.queued_bytes,
+            adds=request.size_bytes,
+            used=self._queued_bytes,
+            limit=limit.max_queued_bytes,
+        )
+        if not placed:
+            return Rejection(Cap.OVERLOADED, limit.max_queued, RETRY_AFTER_FULL_S)
+        predicted_s = pool.sheds(request)
+        if predicted_s is None or pool.slo.ttft_s is None:
+            return None
+        return Rejection(Cap.OVERLOADED, self._queued, retry_after_s(predicted_s, pool.slo.ttft_s))
 
     def _refuse_if_unavailable(self, request: Request) -> None:
         if self._draining:
@@ -265,38 +283,129 @@ class Dispatcher:
 
     def _serviceable(self, request: Request) -> bool:
         return any(
-            r.ready and r.base_model == request.target.base_model and r.name not in request.failed_on
-            for r in self._pools[request.target.pool]
+            r.accepts and r.base_model == request.target.base_model and r.name not in request.failed_on
+            for r in self.pools[request.target.pool].replicas
         )
 
-    def _end_stale_clearing(self, replica: ReplicaState, backlog: Backlog[Ticket]) -> None:
-        """Stop holding a victim back for somebody who no longer waits."""
-        clearing = replica.clearing
-        if clearing is not None and all(t.request.target.adapter_id != clearing.waiting for t in backlog):
+    # -- decisions -----------------------------------------------------------------------------------------
+
+    def _fill(self, pool: PoolState, replica: ReplicaState) -> None:
+        """Grant waiting tickets, best first, until nothing that waits can run on this replica."""
+        if not pool.backlog:
             replica.clearing = None
+            return
+        pool.end_stale_clearing(replica)
+        now = self._clock()
+        while True:
+            ticket = pool.next_for(replica, now)
+            pick = None if ticket is None else pool.pick(ticket.request)
+            if ticket is None or pick is None:
+                return
+            self._dequeue(pool, ticket)
+            self._grant(pool, ticket, pick, waited=True)
+
+    def _fill_all(self, pool: PoolState) -> None:
+        for replica in pool.replicas:
+            self._fill(pool, replica)
+
+    def _end_stale_clearings(self, pool: PoolState) -> None:
+        """Serve those that were held back for somebody who has left."""
+        for replica in pool.replicas:
+            if replica.clearing is not None:
+                self._fill(pool, replica)
+
+    def _serve_changed(self, replica: ReplicaState) -> None:
+        """Tell those that nobody can serve now; serve those that the replica can."""
+        pool = self.pools[replica.pool]
+        for ticket in list(pool.backlog):
+            if not self._serviceable(ticket.request):
+                self._refuse(pool, ticket, _no_replica())
+        self._fill(pool, replica)
+
+    def _grant(self, pool: PoolState, ticket: Ticket, pick: Pick, *, waited: bool) -> None:
+        pool.grant(ticket, pick, self._clock(), waited=waited)
+        self._note(ticket.request, Action.GRANTED, pick.reason, pick.replica, ticket.queued_s or 0.0)
+        ticket.decide()
+
+    def _enqueue(self, pool: PoolState, ticket: Ticket) -> None:
+        request = ticket.request
+        pool.enqueue(ticket)
+        self._count_queued(request, +1)
+        due_s = request.arrived_s + self._tenants[request.target.tenant].caps.queue_timeout_s
+        heapq.heappush(self._deadlines, (due_s, next(self._numbers), ticket))
+        self._note(request, Action.QUEUED, ticket.held or "")
+
+    def _dequeue(self, pool: PoolState, ticket: Ticket) -> None:
+        if pool.dequeue(ticket):
+            self._count_queued(ticket.request, -1)
+
+    def _refuse(self, pool: PoolState, ticket: Ticket, error: RequestError) -> None:
+        """Take a ticket out of the queue and tell whoever waits on it; its owner settles it."""
+        self._dequeue(pool, ticket)
+        if not ticket.is_decided:
+            ticket.refusal = error
+            waited_s = self._clock() - ticket.request.arrived_s
+            self._note(ticket.request, Action.EXPIRED, error.code, waited_s=waited_s)
+            ticket.decide()
+
+    def _expire(self, now: float) -> None:
+        """Refuse what has waited past its deadline."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            due_s, _, ticket = heapq.heappop(self._deadlines)
+            if ticket.settled is None and not ticket.is_decided:
+                self._refuse(self.pools[ticket.request.target.pool], ticket, _expired(due_s, ticket))
+
+    # -- counts --------------------------------------------------------------------------------------------
+
+    def _count_queued(self, request: Request, sign: int) -> None:
+        account = self._accounts[request.target.tenant]
+        account.usage.queued += sign
+        account.usage.queued_tokens += sign * request.prompt_tokens
+        account.queued_bytes += sign * request.size_bytes
+        self._queued += sign
+        self._queued_bytes += sign * request.size_bytes
 
     def _count(self, request: Request, sign: int) -> None:
-        usage, model = self._accounts[request.target.tenant].usage, request.target.model
-        usage.sequences += sign * request.sequences
-        by_model = usage.sequences_by_model
-        left = by_model.get(model, 0) + sign * request.sequences
-        if left:
-            by_model[model] = left
-        else:
-            by_model.pop(model, None)
-        adapter = request.target.adapter_id
-        if adapter is not None:
-            self._adapters_in_use[adapter] += sign
-            if not self._adapters_in_use[adapter]:
-                del self._adapters_in_use[adapter]
+        target, sequences = request.target, sign * request.sequences
+        usage = self._accounts[target.tenant].usage
+        usage.sequences += sequences
+        _add(usage.sequences_by_model, target.model, sequences)
+        if target.adapter_id is not None:
+            _add(self._versions_in_use, target.adapter_id, sign)
+        if target.adapter is not None and target.adapter_limit is not None:
+            _add(self._adapter_sequences, target.adapter, sequences)
+
+    def _note(
+        self,
+        request: Request,
+        action: Action,
+        reason: str,
+        replica: ReplicaState | None = None,
+        waited_s: float = 0.0,
+    ) -> None:
+        target = request.target
+        self.decisions.note(
+            Decision(
+                self._clock(),
+                action,
+                reason,
+                request.id,
+                target.tenant,
+                target.model,
+                target.pool,
+                replica.name if replica else None,
+                waited_s,
+            )
+        )
 
 
-def _close(granted: asyncio.Future[ReplicaState]) -> None:
-    """Leave no future pending, and no exception unread, behind a ticket nobody waits on any more."""
-    if not granted.done():
-        granted.cancel()
-    elif not granted.cancelled():
-        granted.exception()
+def _add(counts: dict[str, int], key: str, number: int) -> None:
+    """Add to a count; one that comes back to zero leaves nothing behind."""
+    left = counts.get(key, 0) + number
+    if left:
+        counts[key] = left
+    else:
+        counts.pop(key, None)
 
 
 def _no_replica() -> Unavailable:
@@ -307,9 +416,10 @@ def _no_replica() -> Unavailable:
     )
 
 
-def _expired(timeout_s: float) -> Unavailable:
+def _expired(due_s: float, ticket: Ticket) -> Unavailable:
+    waited_s = due_s - ticket.request.arrived_s
     return Unavailable(
-        f"The request waited {timeout_s:g} s for a free replica, the longest this tenant allows.",
+        f"The request waited {waited_s:g} s for a free replica, the longest this tenant allows.",
         code="queue_timeout",
         retry_after_s=1.0,
     )

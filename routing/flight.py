@@ -17,11 +17,12 @@ import aiohttp
 from adapters import protocol
 from routing import wire
 from routing.asgi import JSON, Exchange, HeaderList
-from routing.dispatcher import Dispatcher, Ticket
+from routing.dispatcher import Dispatcher
 from routing.errors import EngineFailed, EngineTimeout, InvalidRequest, RequestError, Unavailable
 from routing.record import Record
 from routing.replicas import ReplicaClient
 from routing.stream import EventStream
+from routing.tickets import Ticket
 from routing.types import Outcome
 
 TELL_TIMEOUT_S = 5.0  # for a client that does not even take its error
@@ -54,6 +55,29 @@ class Progress:
     first_byte_s: float | None = None
     sending_since_s: float | None = None  # while the client's connection takes no more
     finished: bool = False
+
+
+class Pace:
+    """Tells the dispatcher how fast a stream comes, where its replica is held to a pace."""
+
+    def __init__(self, ticket: Ticket, dispatcher: Dispatcher, clock: Callable[[], float]) -> None:
+        replica = ticket.replica
+        self._replica = replica.name if replica is not None and replica.limit is not None else None
+        self._sequences = ticket.request.sequences  # a stream of several choices brings their tokens in turn
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._last_s: float | None = None
+        self._events = 0
+
+    def came(self, events: int) -> None:
+        """Note that so many events have come in all; those of one chunk share the time since the last one."""
+        if self._replica is None:
+            return
+        now = self._clock()
+        if self._last_s is not None:
+            tokens = max(1, round((events - self._events) / self._sequences))
+            self._dispatcher.note_gap(self._replica, now - self._last_s, tokens)
+        self._last_s, self._events = now, events
 
 
 class Flight:
@@ -135,9 +159,7 @@ class Flight:
     async def _run(self) -> None:
         """Ask replicas until one answers. Raises `RequestError`."""
         while True:
-            granted = self.ticket.granted
-            # Shielded: a client that leaves must not cancel the future that the dispatcher is about to set.
-            replica = granted.result() if granted.done() else await asyncio.shield(granted)
+            replica = await self.ticket.granted()
             self._queued_s = self.ticket.queued_s
             self._replica = replica.name
             self._attempts += 1
@@ -201,9 +223,11 @@ class Flight:
 
     async def _relay_stream(self, response: aiohttp.ClientResponse) -> None:
         stream = self._stream = EventStream(self.call, self.target)
+        pace = Pace(self.ticket, self._dispatcher, self._clock)
         async for chunk in response.content.iter_any():
             events = stream.feed(chunk)
             if events:
+                pace.came(stream.events)
                 if self.progress.status is None:
                     await self._begin(200, EVENT_STREAM)
                 await self._send_body(events, more=True)
@@ -218,6 +242,7 @@ class Flight:
     async def _begin(self, status: int, headers: HeaderList) -> None:
         self.progress.status = status
         self.progress.first_byte_s = self._clock() - self.ticket.request.arrived_s
+        self._dispatcher.first_token(self.ticket)
         own = [
             (b"x-tenantry-replica", (self._replica or "").encode()),
             (b"x-tenantry-queue-ms", b"%d" % round(1000 * (self._queued_s or 0.0))),
@@ -283,6 +308,9 @@ class Flight:
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             attempts=self._attempts,
+            held=self.ticket.held,
+            picked=self.ticket.picked,
+            explanation=error.message if error is not None and outcome is Outcome.EXPIRED else "",
         )
 
 

@@ -20,10 +20,10 @@ import orjson
 
 from routing import keys, wire
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, admin_app
-from routing.admission import Rejection
+from routing.admission import Cap, Rejection
 from routing.asgi import JSON, ClientGone, Exchange, Headers, Receive, Scope, Send
 from routing.catalog import KeyRole
-from routing.dispatcher import Dispatcher, Ticket
+from routing.dispatcher import Dispatcher
 from routing.errors import (
     CapReached,
     InvalidKey,
@@ -40,6 +40,7 @@ from routing.record import Record
 from routing.replicas import Address, ReplicaClient
 from routing.scheduling.state import replica_states
 from routing.tenants import Directory
+from routing.tickets import Ticket
 from routing.types import Fleet, MetricsAccess, Outcome, Request, Target, Tenant
 
 PROBE_INTERVAL_S = 1.0
@@ -189,11 +190,21 @@ class Gateway:
             priority=tenant.band.rank,
             has_slots=target.base_model in self._with_slots,
         )
-        request = Request(request_id, target, call.sequences, call.prompt_tokens, arrived_s)
+        request = Request(
+            request_id,
+            target,
+            call.sequences,
+            call.prompt_tokens,
+            arrived_s,
+            max_completion_tokens=call.max_completion_tokens,
+            size_bytes=len(for_engine),
+        )
         try:
             ticket = self._submit(request)
         except RequestError as error:
-            self._settled(Record(request_id, target, Outcome.REJECTED, error.status, error.code))
+            refused = Record(request_id, target, Outcome.REJECTED, error.status, error.code)
+            refused.explanation = error.message
+            self._settled(refused)
             await _refuse(exchange, error)
             return
         flight = Flight(call, ticket, for_engine, exchange, self.dispatcher, self._clients, self._clock)
@@ -209,7 +220,7 @@ class Gateway:
         """Hand the request to the dispatcher. Raises `CapReached` or `Unavailable`."""
         decision = self.dispatcher.submit(request)
         if isinstance(decision, Rejection):
-            raise _cap_reached(decision, request)
+            raise _refusal(decision, request)
         return decision
 
     def _settled(self, record: Record) -> None:
@@ -330,12 +341,20 @@ def _unknown_model(name: str | None) -> RequestError:
     return ModelNotFound(f"The model `{name[:100]}` does not exist.", param="model")
 
 
-def _cap_reached(rejection: Rejection, request: Request) -> RequestError:
+def _refusal(rejection: Rejection, request: Request) -> RequestError:
+    """Say which limit a request met: its tenant's own, or the service's."""
     cap, limit = rejection.cap, rejection.limit
+    if cap is Cap.OVERLOADED:
+        return Unavailable(
+            "More requests wait than can be served in time. Try again later.",
+            code=cap,
+            retry_after_s=rejection.retry_after_s,
+        )
     if rejection.retry_after_s is None:
+        asked = f"asks for {request.sequences} sequences" if request.sequences > 1 else "is too large"
         return InvalidRequest(
-            f"The request asks for {request.sequences} sequences at once; {cap} allows {limit}.",
-            param="n",
+            f"The request {asked} at once; {cap} allows {limit}.",
+            param="n" if request.sequences > 1 else None,
             code=cap,
         )
     return CapReached(

@@ -26,6 +26,9 @@ class Record:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     attempts: int = 0
+    held: str | None = None  # why it had to wait: a `Hold`; None where it did not
+    picked: str | None = None  # what spoke for its replica: a `Place`, or `only`
+    explanation: str = ""  # of a request that was refused or expired: which limit, and when to try again
 
     @property
     def token_s(self) -> float | None:
@@ -53,6 +56,9 @@ class Record:
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "attempts": self.attempts,
+            "held": self.held,
+            "picked": self.picked,
+            "explanation": self.explanation or None,
         }
         return orjson.dumps(line).decode()
 

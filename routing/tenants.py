@@ -184,14 +184,17 @@ class Directory:
             return None
         if isinstance(found, str):
             return Target(tenant.name, model, None, found, self._places[tenant.name, found])
+        limit = None
         if found.tenant is None:
-            base_model = self._fleet.adapters[found.name].base_model
+            declared = self._fleet.adapters[found.name]
+            base_model, limit = declared.base_model, declared.max_concurrency
         else:
             entry = self._adapters[found]
             base_model = entry.base_model
             if entry.is_retired or (tenant.name, base_model) not in self._places:
                 return None
-        return Target(tenant.name, model, found.name, base_model, self._places[tenant.name, base_model])
+        pool = self._places[tenant.name, base_model]
+        return Target(tenant.name, model, found.name, base_model, pool, adapter_limit=limit)
 
     def models(self, tenant: Tenant) -> list[Target]:
         """Describe every model the tenant may ask for: the fleet's as declared, then its own by name."""

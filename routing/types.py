@@ -96,7 +96,9 @@ class Pool:
     devices: tuple[str, ...]  # CUDA_VISIBLE_DEVICES of each replica in turn; empty: not set
     tenants: tuple[str, ...]
     slo: Slo = Slo()
-    hedge_after_s: float | None = None  # a second replica is asked when the first is silent so long; None: never
+    hedge_after_s: float | None = (
+        None  # a second replica is asked when the first is silent so long; None: never
+    )
 
     @property
     def replica_models(self) -> tuple[tuple[str, str], ...]:
@@ -181,6 +183,9 @@ class Target:
     pool: str
     version: int | None = None  # of the adapter
     adapter_id: str | None = None  # the name engines know that version by; slots and leases go by it
+    adapter_limit: int | None = (
+        None  # sequences of a declared adapter, all tenants together; None: no such cap
+    )
 
     @property
     def engine_model(self) -> str:

@@ -67,6 +67,7 @@ class Call:
     sequences: int  # choices times prompts
     prompt_tokens: int  # estimated
     user: str | None = None  # OpenAI's `user`: whom the client answers for, in its own words
+    max_completion_tokens: int | None = None  # of each sequence, where the client says
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ def parse(kind: Kind, body: bytes) -> Call:
         sequences=_choices(payload) * _prompts(kind, content),
         prompt_tokens=max(1, len(body) // BYTES_PER_TOKEN),
         user=payload["user"] if isinstance(payload.get("user"), str) else None,
+        max_completion_tokens=_longest_completion(payload),
     )
 
 
@@ -239,6 +241,15 @@ def _choices(payload: Payload) -> int:
             raise InvalidRequest(f"`{field}` must be at least 1.", param=field, code="invalid_value")
         widest = max(widest, value)
     return widest
+
+
+def _longest_completion(payload: Payload) -> int | None:
+    """Read the bound on the answer, by whichever of its names; nonsense is left to vLLM to refuse."""
+    for field in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
+        value = payload.get(field)
+        if type(value) is int and value > 0:
+            return value
+    return None
 
 
 def _prompts(kind: Kind, content: Any) -> int:

@@ -274,7 +274,7 @@ class Manager:
                 r.ready,
                 r.slots,
                 r.sequences,
-                dict(r.leases),
+                {adapter: lease.sequences for adapter, lease in r.leases.items()},
                 self._lifecycle.engines.residency(r.name),
             )
             for r in self._lifecycle.dispatcher.replicas.values()

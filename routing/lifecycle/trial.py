@@ -15,10 +15,11 @@ from adapters.errors import AdapterError
 from adapters.residency import CanaryReport
 from routing.admission import Rejection
 from routing.catalog import Version
-from routing.dispatcher import Dispatcher, Ticket
+from routing.dispatcher import Dispatcher
 from routing.errors import RequestError
 from routing.lifecycle.registry import Registry, patiently
 from routing.replicas import ReplicaClient, ReplicaDied, ReplicaSilent
+from routing.tickets import Ticket
 from routing.types import Outcome, Request, Target
 
 MAX_STRIKES = 2  # engines that may die while they try a version; one may be killed by something else
@@ -86,7 +87,7 @@ class Trial:
 
     async def _run(self, version: Version, ticket: Ticket) -> CanaryReport | None:
         try:
-            replica = await asyncio.shield(ticket.granted)
+            replica = await ticket.granted()
         except RequestError:
             return None
         try:

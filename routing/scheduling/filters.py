@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from enum import StrEnum
 
 from routing.scheduling.state import ReplicaState
 from routing.types import Request
@@ -10,24 +11,35 @@ from routing.types import Request
 Filter = Callable[[ReplicaState, Request], bool]
 
 
+class Hold(StrEnum):
+    """Why a request waits: what the replica that came closest lacks. In that order."""
+
+    NOT_READY = "not_ready"  # no replica answers, all drain, or those left broke under this request
+    ADAPTER_UNKNOWN = "adapter_unknown"  # no engine has been told of this version yet
+    NO_ROOM = "no_room"  # as many sequences or tokens are in flight as may be
+    NO_SLOT = "no_slot"  # every slot is held by another adapter
+    SLOT_CLEARING = "slot_clearing"  # its slot is being given to an adapter that has waited longer
+    BEHIND = "behind"  # others of its own line wait before it
+
+
 def is_ready(replica: ReplicaState, request: Request) -> bool:
-    """The replica answers, holds the base model, and has not failed this very request."""
+    """The replica takes work, holds the base model, and has not failed this very request."""
     return (
-        replica.ready
+        replica.accepts
         and replica.base_model == request.target.base_model
         and replica.name not in request.failed_on
     )
-
-
-def has_room(replica: ReplicaState, request: Request) -> bool:
-    """The engine would run the sequences at once; a request wider than the engine runs alone."""
-    return replica.sequences == 0 or replica.sequences + request.sequences <= replica.max_sequences
 
 
 def knows_adapter(replica: ReplicaState, request: Request) -> bool:
     """The engine has confirmed that it may serve this version; a new one is told it within a second."""
     adapter = request.target.adapter_id
     return adapter is None or adapter in replica.adapters
+
+
+def has_room(replica: ReplicaState, request: Request) -> bool:
+    """The engine would run the sequences at once, at its pace and within its KV cache."""
+    return replica.has_room(request.sequences, request.prompt_tokens)
 
 
 def has_slot(replica: ReplicaState, request: Request) -> bool:
@@ -37,8 +49,7 @@ def has_slot(replica: ReplicaState, request: Request) -> bool:
     (v1/core/sched/scheduler.py), so a request must never be sent to wait there.
     """
     adapter = request.target.adapter_id
-    held = adapter is None or adapter in replica.leases or adapter in replica.pinned
-    return held or replica.free_slots > 0
+    return adapter is None or replica.holds(adapter) or replica.free_slots > 0
 
 
 def respects_clearing(replica: ReplicaState, request: Request) -> bool:
@@ -48,7 +59,13 @@ def respects_clearing(replica: ReplicaState, request: Request) -> bool:
         return True
     if adapter == clearing.victim:
         return False
-    return adapter in replica.leases or adapter in replica.pinned or replica.free_slots > 1
+    return replica.holds(adapter) or replica.free_slots > 1
 
 
-ELIGIBLE: Sequence[Filter] = (is_ready, knows_adapter, has_room, has_slot, respects_clearing)
+ELIGIBLE: tuple[tuple[Filter, Hold], ...] = (
+    (is_ready, Hold.NOT_READY),
+    (knows_adapter, Hold.ADAPTER_UNKNOWN),
+    (has_room, Hold.NO_ROOM),
+    (has_slot, Hold.NO_SLOT),
+    (respects_clearing, Hold.SLOT_CLEARING),
+)

@@ -1,14 +1,24 @@
-"""Which replica, if any, takes the request, and for whom must a slot be cleared? Pure."""
+"""Which replica, if any, takes the request, and why that one? Filters, scorers and a picker. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from routing.scheduling.filters import ELIGIBLE, Filter
-from routing.scheduling.scorers import Scorer, adapter_affinity, least_loaded, rendezvous
-from routing.scheduling.state import ReplicaState, SlotClearing
+from routing.scheduling.filters import ELIGIBLE, Filter, Hold
+from routing.scheduling.scorers import Scorer, adapter_affinity, least_loaded, place, rendezvous, view_of
+from routing.scheduling.state import ReplicaState
 from routing.types import Request
+
+ONLY = "only"  # one replica alone could take it
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A replica, and what spoke for it."""
+
+    replica: ReplicaState
+    reason: str  # a `Place`, or `ONLY`
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,47 +26,47 @@ class Profile:
     """A named choice: the filters all must pass, the scorers are summed by weight, the best one is picked."""
 
     name: str
-    filters: Sequence[Filter]
-    scorers: Sequence[tuple[Scorer, float]]
+    filters: tuple[tuple[Filter, Hold], ...]
+    scorers: tuple[tuple[Scorer, float], ...]
 
-    def pick(self, replicas: Iterable[ReplicaState], request: Request) -> ReplicaState | None:
-        """Return the best replica that passes every filter, or None."""
-        fit = [replica for replica in replicas if all(passes(replica, request) for passes in self.filters)]
-        if len(fit) <= 1:
-            return fit[0] if fit else None
-        return max(fit, key=lambda replica: self._score(replica, request))
+    def fits(self, replica: ReplicaState, request: Request) -> bool:
+        """Whether a replica passes every filter."""
+        return all(passes(replica, request) for passes, _ in self.filters)
 
-    def _score(self, replica: ReplicaState, request: Request) -> float:
-        return sum(weight * scorer(replica, request) for scorer, weight in self.scorers)
+    def pick(self, replicas: Sequence[ReplicaState], request: Request, slack: float = 0.25) -> Pick | None:
+        """Return the best replica that passes every filter; among equals the first. None where none does.
+
+        `slack` is how far above the mean load a preferred replica may be.
+        """
+        fit = [replica for replica in replicas if self.fits(replica, request)]
+        if not fit:
+            return None
+        if len(fit) == 1:
+            return Pick(fit[0], ONLY)
+        view = view_of(replicas, slack)
+        best = max(
+            fit, key=lambda r: sum(weight * scorer(r, request, view) for scorer, weight in self.scorers)
+        )
+        return Pick(best, place(best, request, view))
+
+    def hold(self, replicas: Sequence[ReplicaState], request: Request) -> Hold:
+        """Say what keeps a request waiting: the filter that fails at the replica that passes the most."""
+        reached = -1
+        for replica in replicas:
+            passed = 0
+            for passes, _ in self.filters:
+                if not passes(replica, request):
+                    break
+                passed += 1
+            reached = max(reached, passed)
+        if reached == len(self.filters):
+            return Hold.BEHIND
+        return self.filters[max(0, reached)][1]
 
 
-# Affinity outweighs load: a load from disk stalls the engine's step, and a second copy takes a second slot.
-AFFINITY = Profile("affinity", ELIGIBLE, ((adapter_affinity, 2.0), (least_loaded, 1.0), (rendezvous, 0.01)))
-
-
-def clear_slot(replicas: Iterable[ReplicaState], request: Request) -> ReplicaState | None:
-    """Start clearing a slot for a request that has waited too long for one; None where it cannot or need not.
-
-    The victim is the adapter with the least in flight on a ready replica, so that as little as possible is
-    held back. One clearing at a time per replica. vLLM itself never takes a slot from a busy adapter.
-    """
-    adapter = request.target.adapter_id
-    candidates = [
-        r
-        for r in replicas
-        if r.ready and r.base_model == request.target.base_model and r.slots > 0 and adapter in r.adapters
-    ]
-    if adapter is None or any(r.clearing is not None and r.clearing.waiting == adapter for r in candidates):
-        return None
-    choices = [
-        (in_flight, victim, r)
-        for r in candidates
-        if r.clearing is None and r.free_slots <= 0 and adapter not in r.leases and adapter not in r.pinned
-        for victim, in_flight in r.leases.items()
-        if victim not in r.pinned
-    ]
-    if not choices:
-        return None
-    _, victim, replica = min(choices, key=lambda choice: (choice[0], choice[1], choice[2].name))
-    replica.clearing = SlotClearing(waiting=adapter, victim=victim)
-    return replica
+# The ladder of affinity goes before load: a load from disk stalls the engine's step, and a second copy takes
+# a second slot. Its smallest step, 0.25, therefore weighs more than all of the load. Among equals hashing
+# decides.
+SLOT_LEASE = Profile(
+    "slot-lease", ELIGIBLE, ((adapter_affinity, 8.0), (least_loaded, 1.0), (rendezvous, 0.01))
+)

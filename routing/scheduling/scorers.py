@@ -3,28 +3,100 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
 
 from routing.scheduling.state import ReplicaState
 from routing.types import Request
 
-Scorer = Callable[[ReplicaState, Request], float]
+HOMES = 2  # replicas an adapter prefers while it is resident nowhere; one that is busy has a stand-in
+# A replica below this load is never too busy for an adapter that is there already: a second copy would cost a
+# slot, and a step with a tenth of the engine's sequences takes little longer than an empty one.
+SPARE_LOAD = 0.1
+HOT_LOAD = (
+    0.5  # from here on an adapter's replica is worth a second slot elsewhere, if another is much emptier
+)
 
 
-def adapter_affinity(replica: ReplicaState, request: Request) -> float:
-    """Prefer where the adapter runs, then where it was last seen, then where a slot is free."""
-    adapter = request.target.adapter_id
-    if adapter is None or adapter in replica.leases:
-        return 1.0
-    return 0.6 if adapter in replica.resident else 0.0
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a scorer may know of the other replicas of the pool."""
+
+    names: tuple[str, ...]  # of those that take work
+    mean_load: float
+    slack: float = 0.25  # how far above the mean a preferred replica may be
+
+    @property
+    def bound(self) -> float:
+        """Load up to which a preference counts (consistent hashing with bounded loads, Mirrokni 2018)."""
+        return max(SPARE_LOAD, (1.0 + self.slack) * self.mean_load)
 
 
-def least_loaded(replica: ReplicaState, request: Request) -> float:
+Scorer = Callable[[ReplicaState, Request, View], float]
+
+
+class Place(StrEnum):
+    """What an adapter has on a replica; the score of each is in `PLACE_SCORES`."""
+
+    RUNNING = "running"  # it holds a slot here, and the replica is not hot
+    RESIDENT = "resident"  # in memory here when it was last seen
+    HOME = "home"  # one of its homes by rendezvous hashing
+    ELSEWHERE = "elsewhere"  # nothing speaks for this replica but its load
+
+
+PLACE_SCORES = {Place.RUNNING: 1.0, Place.RESIDENT: 0.5, Place.HOME: 0.25, Place.ELSEWHERE: 0.0}
+
+
+def place(replica: ReplicaState, request: Request, view: View) -> Place:
+    """Say what speaks for a replica. Base models run anywhere, so their tenant's prefixes decide the home."""
+    adapter, load = request.target.adapter_id, replica.load
+    if adapter is not None and replica.holds(adapter) and load <= max(HOT_LOAD, view.bound):
+        return Place.RUNNING
+    if load > view.bound:
+        return Place.ELSEWHERE
+    if adapter is not None and adapter in replica.resident:
+        return Place.RESIDENT
+    return Place.HOME if replica.name in homes(_key(request), view.names) else Place.ELSEWHERE
+
+
+def adapter_affinity(replica: ReplicaState, request: Request, view: View) -> float:
+    """Prefer where the adapter runs, then where it was last seen, then its homes."""
+    return PLACE_SCORES[place(replica, request, view)]
+
+
+def least_loaded(replica: ReplicaState, request: Request, view: View) -> float:
     """Prefer the replica with the most room."""
     return max(0.0, 1.0 - replica.load)
 
 
-def rendezvous(replica: ReplicaState, request: Request) -> float:
+def rendezvous(replica: ReplicaState, request: Request, view: View) -> float:
     """Give every adapter its own stable order of replicas (highest random weight, Thaler 1996)."""
-    key = f"{request.target.engine_model}|{replica.name}".encode()
-    return int.from_bytes(hashlib.blake2b(key, digest_size=4).digest()) / 2**32
+    return _weight(_key(request), replica.name)
+
+
+@lru_cache(maxsize=2**16)
+def homes(key: str, names: tuple[str, ...]) -> frozenset[str]:
+    """Give every key its own replicas: the first ones in its order."""
+    return frozenset(sorted(names, key=lambda name: _weight(key, name), reverse=True)[:HOMES])
+
+
+@lru_cache(maxsize=2**16)
+def _weight(key: str, name: str) -> float:
+    return int.from_bytes(hashlib.blake2b(f"{key}|{name}".encode(), digest_size=4).digest()) / 2**32
+
+
+def _key(request: Request) -> str:
+    return request.target.adapter_id or request.target.tenant
+
+
+def view_of(replicas: Iterable[ReplicaState], slack: float) -> View:
+    """Look at the replicas of one pool that take work."""
+    taking = [replica for replica in replicas if replica.accepts]
+    room = sum(replica.capacity for replica in taking)
+    return View(
+        tuple(replica.name for replica in taking),
+        sum(replica.sequences for replica in taking) / room if room else 0.0,
+        slack,
+    )

@@ -9,7 +9,19 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from routing.types import Fleet
+from routing.scheduling.limit import ConcurrencyLimit
+from routing.types import Fleet, Request
+
+KV_FULL = 0.9  # of the KV cache; beyond it vLLM begins to preempt, and a preempted request starts anew
+
+
+@dataclass(slots=True)
+class Lease:
+    """The right of an adapter to hold a slot while it has sequences in flight."""
+
+    tenant: str  # who was granted it; others may share it
+    since_s: float
+    sequences: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +43,15 @@ class ReplicaState:
     max_sequences: int  # vLLM --max-num-seqs
     max_resident: int = 0  # vLLM --max-cpu-loras
     ready: bool = False
+    draining: bool = False  # an operator wants it empty: no new work, leases run out
+    kv_tokens: int = 0  # what its KV cache holds; 0: it has not said
+    limit: ConcurrencyLimit | None = None  # K_R; None: as many as the engine runs at once
+    share: float = 1.0  # part of its limit that it may use now: less while it is fresh, or slow
     sequences: int = 0  # in flight, all models
+    tokens: int = 0  # in flight: prompts, and completions as they are expected
     adapters: frozenset[str] = frozenset()  # ids the engine has confirmed that it may serve
     pinned: frozenset[str] = frozenset()  # ids that hold a slot whether they run or not
-    leases: dict[str, int] = field(default_factory=dict)  # adapter id -> sequences in flight
+    leases: dict[str, Lease] = field(default_factory=dict)  # by adapter id
     resident: OrderedDict[str, None] = field(default_factory=OrderedDict)  # shadow LRU, newest last
     clearing: SlotClearing | None = None
 
@@ -44,33 +61,66 @@ class ReplicaState:
         return self.slots - len(self.leases.keys() | self.pinned)
 
     @property
-    def load(self) -> float:
-        """Sequences in flight as a fraction of what the engine runs at once."""
-        return self.sequences / self.max_sequences
+    def accepts(self) -> bool:
+        """Whether it may be given work at all."""
+        return self.ready and not self.draining
 
-    def acquire(self, adapter: str | None, sequences: int) -> None:
-        """Put sequences in flight; the first one of an adapter takes a slot lease."""
-        self.sequences += sequences
+    @property
+    def capacity(self) -> int:
+        """Sequences it may have in flight now; at least one."""
+        limit = self.max_sequences if self.limit is None else self.limit.sequences
+        return max(1, int(limit * self.share))
+
+    @property
+    def load(self) -> float:
+        """Sequences in flight as a fraction of what it may have."""
+        return self.sequences / self.capacity
+
+    def holds(self, adapter: str) -> bool:
+        """Whether an adapter has a slot here, so that it needs no other."""
+        return adapter in self.leases or adapter in self.pinned
+
+    def has_room(self, sequences: int, tokens: int) -> bool:
+        """Whether so much more would run at once; what is wider than the engine runs alone."""
+        if self.sequences == 0:
+            return True
+        if self.sequences + sequences > self.capacity:
+            return False
+        return self.kv_tokens == 0 or self.tokens + tokens <= KV_FULL * self.kv_tokens
+
+    def acquire(self, request: Request, tokens: int, now_s: float) -> bool:
+        """Put a request in flight. Returns whether its adapter takes a lease with it."""
+        self.sequences += request.sequences
+        self.tokens += tokens
+        adapter = request.target.adapter_id
         if adapter is None:
-            return
-        self.leases[adapter] = self.leases.get(adapter, 0) + sequences
+            return False
+        lease = self.leases.get(adapter)
+        new = lease is None
+        if lease is None:
+            lease = self.leases[adapter] = Lease(request.target.tenant, now_s)
+        lease.sequences += request.sequences
         self.resident[adapter] = None
         self.resident.move_to_end(adapter)
         while len(self.resident) > max(self.max_resident, self.slots):
             self.resident.popitem(last=False)
         if self.clearing is not None and self.clearing.waiting == adapter:
             self.clearing = None
+        return new
 
-    def release(self, adapter: str | None, sequences: int) -> None:
-        """Take sequences out of flight; the last one of an adapter gives the slot lease back."""
-        self.sequences -= sequences
+    def release(self, request: Request, tokens: int) -> bool:
+        """Take a request out of flight. Returns whether its adapter gives its lease back with it."""
+        self.sequences -= request.sequences
+        self.tokens -= tokens
+        adapter = request.target.adapter_id
         if adapter is None:
-            return
-        left = self.leases[adapter] - sequences
-        if left:
-            self.leases[adapter] = left
-        else:
-            del self.leases[adapter]
+            return False
+        lease = self.leases[adapter]
+        lease.sequences -= request.sequences
+        if lease.sequences:
+            return False
+        del self.leases[adapter]
+        return True
 
     def take_residency(self, adapters: Iterable[str], pinned: Iterable[str], host: Iterable[str]) -> None:
         """Take over what the engine says: it may serve these, pins these, holds these (oldest first)."""
@@ -91,6 +141,9 @@ def replica_states(fleet: Fleet) -> list[ReplicaState]:
     for pool in fleet.pools.values():
         for name, base_model in pool.replica_models:
             model = fleet.base_models[base_model]
+            limit = None
+            if pool.slo.itl_s is not None:
+                limit = ConcurrencyLimit(pool.slo.itl_s, least=model.max_loras, most=model.max_num_seqs)
             state = ReplicaState(
                 name=name,
                 pool=pool.name,
@@ -98,6 +151,7 @@ def replica_states(fleet: Fleet) -> list[ReplicaState]:
                 slots=model.max_loras,
                 max_sequences=model.max_num_seqs,
                 max_resident=model.max_cpu_loras,
+                limit=limit,
             )
             states.append(state)
     return states

@@ -42,3 +42,14 @@ def replica(
     return ReplicaState(
         name, "shared", "base", slots, max_sequences, max_resident=4, ready=ready, adapters=ADAPTER_IDS
     )
+
+
+def run_on(one: ReplicaState, asked: Request, *, times: int = 1) -> None:
+    """Put a request in flight on a replica, so many times over."""
+    for _ in range(times):
+        one.acquire(asked, asked.prompt_tokens, asked.arrived_s)
+
+
+def end_on(one: ReplicaState, asked: Request) -> None:
+    """Take it out of flight again."""
+    one.release(asked, asked.prompt_tokens)

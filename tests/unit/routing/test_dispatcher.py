@@ -6,16 +6,19 @@ import asyncio
 import contextlib
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routing.admission import Rejection
-from routing.dispatcher import Dispatcher, Ticket
+from routing.dispatcher import Dispatcher
 from routing.errors import Unavailable
+from routing.scheduling.profile import SLOT_LEASE
 from routing.scheduling.state import replica_states
-from routing.types import Band, Caps, Outcome
+from routing.tickets import Ticket
+from routing.types import Band, Caps, Outcome, SchedulerSettings
 from tests.fakes import FakeClock, small_fleet
 from tests.unit.routing.requests import ADAPTER_IDS, request
 
@@ -33,12 +36,15 @@ class House:
         max_num_seqs: int = 8,
         caps: Caps | None = None,
         same_band: bool = False,
+        **scheduler: Any,
     ) -> None:
         self.clock = FakeClock()
         fleet = small_fleet(slots=slots, replicas=replicas, max_num_seqs=max_num_seqs, caps=caps)
         if same_band:
             tenants = {name: replace(t, band=Band.STANDARD) for name, t in fleet.tenants.items()}
             fleet = replace(fleet, tenants=tenants)
+        settings = SchedulerSettings(**{"locality_bonus_tokens": 0.0, **scheduler})
+        fleet = replace(fleet, gateway=replace(fleet.gateway, scheduler=settings))
         self.dispatcher = Dispatcher(fleet, replica_states(fleet), clock=self.clock)
         for name in self.dispatcher.replicas:
             self.be_ready(name)
@@ -69,7 +75,7 @@ class House:
 async def test_a_request_runs_at_once_where_there_is_room() -> None:
     house = House()
     ticket = house.submit()
-    assert (await ticket.granted).name == "shared-0"
+    assert (await ticket.granted()).name == "shared-0"
     assert ticket.queued_s == 0.0
     house.finish(ticket)
     assert repr(house.dispatcher) == AT_REST
@@ -150,11 +156,11 @@ async def test_a_request_expires_at_its_tenants_deadline() -> None:
     running, waiting = house.submit(), house.submit()
     house.clock.now += 4.9
     house.dispatcher.sweep()
-    assert not waiting.granted.done()
+    assert not waiting.is_decided
     house.clock.now += 0.1
     house.dispatcher.sweep()
     with pytest.raises(Unavailable, match="waited 5 s"):
-        await waiting.granted
+        await waiting.granted()
     house.finish(waiting, outcome=Outcome.EXPIRED)
     house.finish(running)
     assert repr(house.dispatcher) == AT_REST
@@ -189,7 +195,7 @@ async def test_who_waits_for_a_pool_that_goes_away_is_told_so() -> None:
     running, waiting = house.submit(), house.submit()
     house.dispatcher.set_ready("shared-0", False)
     with pytest.raises(Unavailable):
-        await waiting.granted
+        await waiting.granted()
     with pytest.raises(Unavailable):
         house.submit()
     other_pool = house.submit("c")
@@ -227,7 +233,7 @@ def fits(house: House) -> bool:
 def work_conserving(house: House, waiting: list[Ticket]) -> bool:
     """Whether no request waits that a replica could take by the filters of the profile."""
     replicas = [r for r in house.dispatcher.replicas.values() if r.pool == "shared"]
-    return all(house.dispatcher._profile.pick(replicas, ticket.request) is None for ticket in waiting)
+    return all(SLOT_LEASE.pick(replicas, ticket.request) is None for ticket in waiting)
 
 
 @settings(max_examples=60, deadline=None)
@@ -245,7 +251,7 @@ def test_any_interleaving_keeps_every_bound_and_ends_at_rest(
             house.clock.now += chance.random()
             _one_step(house, alive, chance)
             assert fits(house)
-            assert work_conserving(house, [t for t in alive if t.replica is None and not t.granted.done()])
+            assert work_conserving(house, [t for t in alive if not t.is_decided])
         for ticket in alive:
             house.finish(ticket)
         assert repr(house.dispatcher) == AT_REST
@@ -274,10 +280,10 @@ def _one_step(house: House, alive: list[Ticket], chance: random.Random) -> None:
             try:
                 house.dispatcher.give_back(ticket)
             except Unavailable as error:
-                ticket.granted.set_exception(error)
+                ticket.refusal = error
         else:
             alive.remove(ticket)
             house.finish(ticket, outcome=Outcome.CANCELLED if step == "leave" else Outcome.COMPLETED)
-    for ticket in [t for t in alive if t.granted.done() and t.granted.exception() is not None]:
+    for ticket in [t for t in alive if t.refusal is not None]:
         alive.remove(ticket)
         house.finish(ticket, outcome=Outcome.FAILED)

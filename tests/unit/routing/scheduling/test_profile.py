@@ -1,114 +1,180 @@
-"""Which replica takes a request, and for whom is a slot cleared?"""
+"""Which replica takes a request, and why?"""
 
 from __future__ import annotations
 
 import pytest
 
-from routing.scheduling.filters import has_room, has_slot, is_ready, respects_clearing
-from routing.scheduling.profile import AFFINITY, clear_slot
-from routing.scheduling.scorers import adapter_affinity, least_loaded, rendezvous
-from routing.scheduling.state import SlotClearing
-from tests.unit.routing.requests import adapter_id, replica, request
+from routing.scheduling.filters import Hold, has_room, has_slot, is_ready, respects_clearing
+from routing.scheduling.profile import ONLY, SLOT_LEASE
+from routing.scheduling.scorers import HOT_LOAD, Place, adapter_affinity, least_loaded, rendezvous, view_of
+from routing.scheduling.state import ReplicaState, SlotClearing
+from routing.types import Request
+from tests.unit.routing.requests import adapter_id, end_on, replica, request, run_on
 
 
-def test_a_replica_that_is_not_ready_or_failed_the_request_is_out() -> None:
+def chosen(replicas: list[ReplicaState], asked: Request) -> tuple[str, str] | None:
+    """Name and reason of the replica that is picked."""
+    pick = SLOT_LEASE.pick(replicas, asked)
+    return None if pick is None else (pick.replica.name, pick.reason)
+
+
+def test_a_replica_that_takes_no_work_or_failed_the_request_is_out() -> None:
     assert is_ready(replica(), request())
     assert not is_ready(replica(ready=False), request())
     assert not is_ready(replica("shared-0"), request(failed_on=frozenset({"shared-0"})))
+    draining = replica()
+    draining.draining = True
+    assert not is_ready(draining, request())
 
 
 def test_an_engine_takes_what_it_can_run_at_once() -> None:
     one = replica(max_sequences=4)
     assert has_room(one, request(sequences=4))
     assert has_room(one, request(sequences=9)), "wider than the engine: alone, else never"
-    one.acquire("a-support@1", 1)
+    run_on(one, request())
     assert has_room(one, request(sequences=3))
     assert not has_room(one, request(sequences=4))
+
+
+def test_an_engine_takes_what_its_kv_cache_holds() -> None:
+    one = replica(max_sequences=100)
+    one.kv_tokens = 100
+    run_on(one, request(), times=8)
+    assert has_room(one, request()), "90 of 100 tokens"
+    run_on(one, request())
+    assert not has_room(one, request())
+    one.kv_tokens = 0
+    assert has_room(one, request()), "it has not said what it holds"
+
+
+def test_a_fresh_or_slow_replica_takes_its_share_and_never_less_than_one() -> None:
+    one = replica(max_sequences=8)
+    one.share = 0.25
+    run_on(one, request())
+    assert has_room(one, request())
+    run_on(one, request())
+    assert not has_room(one, request())
+    one.share = 0.01
+    assert one.capacity == 1
 
 
 def test_a_new_adapter_needs_a_free_slot_and_a_running_one_does_not() -> None:
     one = replica(slots=1)
     assert has_slot(one, request("a"))
-    one.acquire("a-support@1", 1)
+    run_on(one, request("a"))
     assert has_slot(one, request("a"))
     assert not has_slot(one, request("b"))
     assert has_slot(one, request(base=True)), "the base model needs none"
-    one.release("a-support@1", 1)
+    end_on(one, request("a"))
     assert has_slot(one, request("b"))
 
 
 def test_a_slot_being_cleared_is_for_who_waits_for_it() -> None:
     one = replica(slots=2)
-    one.acquire("a-support@1", 1)
-    one.acquire("a-sales@1", 1)
+    run_on(one, request("a", "support"))
+    run_on(one, request("a", "sales"))
     one.clearing = SlotClearing(waiting="b-support@1", victim="a-sales@1")
     assert respects_clearing(one, request("a", "support"))
     assert not respects_clearing(one, request("a", "sales"))
-    one.release("a-sales@1", 1)
+    end_on(one, request("a", "sales"))
     assert not respects_clearing(one, request("c", "support")), "a third adapter must not take it"
     assert respects_clearing(one, request("b", "support"))
-    one.acquire("b-support@1", 1)
+    run_on(one, request("b", "support"))
     assert one.clearing is None
 
 
 def test_scores_are_fractions() -> None:
     one = replica()
-    one.acquire("a-support@1", 3)
+    run_on(one, request("a"), times=3)
+    view = view_of([one], 0.25)
     for scorer in (adapter_affinity, least_loaded, rendezvous):
         for asked in (request("a"), request("b"), request(base=True)):
-            assert 0.0 <= scorer(one, asked) <= 1.0
+            assert 0.0 <= scorer(one, asked, view) <= 1.0
 
 
 def test_where_the_adapter_runs_comes_before_where_it_was_seen_before_where_it_is_new() -> None:
     new, seen, running = replica("r0"), replica("r1"), replica("r2")
-    seen.acquire("a-support@1", 1)
-    seen.release("a-support@1", 1)
-    running.acquire("a-support@1", 1)
-    assert AFFINITY.pick([new, seen, running], request()) is running
-    assert AFFINITY.pick([new, seen], request()) is seen
-    assert AFFINITY.pick([new], request()) is new
-    assert AFFINITY.pick([], request()) is None
+    run_on(seen, request())
+    end_on(seen, request())
+    run_on(running, request())
+    assert chosen([new, seen, running], request()) == ("r2", Place.RUNNING)
+    assert chosen([new, seen], request()) == ("r1", Place.RESIDENT)
+    assert chosen([new], request()) == ("r0", ONLY)
+    assert chosen([], request()) is None
+
+
+def test_a_hot_adapter_gets_a_second_slot_where_it_is_much_emptier() -> None:
+    hot, empty = replica("r0", max_sequences=8), replica("r1", max_sequences=8)
+    run_on(hot, request(), times=int(HOT_LOAD * 8))
+    assert chosen([hot, empty], request()) == ("r0", Place.RUNNING)
+    run_on(hot, request(), times=2)
+    picked = chosen([hot, empty], request())
+    assert picked is not None and picked[0] == "r1"
+
+
+def test_no_second_copy_is_made_while_all_are_as_busy() -> None:
+    replicas = [replica("r0", max_sequences=8), replica("r1", max_sequences=8)]
+    run_on(replicas[0], request("a"), times=6)
+    run_on(replicas[1], request("b"), times=6)
+    assert chosen(replicas, request("a")) == ("r0", Place.RUNNING)
+    assert chosen(replicas, request("b")) == ("r1", Place.RUNNING)
+
+
+def test_a_crowded_replica_is_no_home() -> None:
+    """Bounded load: memory and hashing count only up to a quarter more than the mean."""
+    crowded, empty = replica("r0", max_sequences=8), replica("r1", max_sequences=8)
+    run_on(crowded, request("a"))
+    end_on(crowded, request("a"))
+    run_on(crowded, request("b"), times=2)
+    assert chosen([crowded, empty], request("a")) != ("r0", Place.RESIDENT)
 
 
 def test_the_base_model_goes_where_there_is_most_room() -> None:
     busy, idle = replica("r0"), replica("r1")
-    busy.acquire(None, 4)
-    assert AFFINITY.pick([busy, idle], request(base=True)) is idle
+    run_on(busy, request(base=True), times=4)
+    picked = chosen([busy, idle], request(base=True))
+    assert picked is not None and picked[0] == "r1"
 
 
 def test_new_adapters_spread_by_hash_and_stay_where_they_were() -> None:
     replicas = [replica(f"r{i}", slots=64) for i in range(4)]
     for one in replicas:
         one.adapters = frozenset(adapter_id(f"a-m{i}") for i in range(64))
-    picks = {f"m{i}": AFFINITY.pick(replicas, request("a", f"m{i}")) for i in range(64)}
-    assert len({id(pick) for pick in picks.values()}) == 4
-    again = {f"m{i}": AFFINITY.pick(replicas[::-1], request("a", f"m{i}")) for i in range(64)}
-    assert picks == again
+    picks = {f"m{i}": chosen(replicas, request("a", f"m{i}")) for i in range(64)}
+    assert len(set(picks.values())) == 4
+    assert {reason for _, reason in filter(None, picks.values())} == {Place.HOME}
+    assert picks == {f"m{i}": chosen(replicas, request("a", f"m{i}")) for i in range(64)}
 
 
-def test_the_victim_of_a_clearing_is_the_adapter_with_least_in_flight() -> None:
-    one = replica(slots=2)
-    one.acquire("a-support@1", 3)
-    one.acquire("a-sales@1", 1)
-    assert clear_slot([one], request("b")) is one
-    assert one.clearing == SlotClearing(waiting="b-support@1", victim="a-sales@1")
-    assert clear_slot([one], request("b")) is None, "once is enough"
-
-
-@pytest.mark.parametrize("why", ["a slot is free", "it runs already", "not ready", "the base model"])
-def test_no_slot_is_cleared_where_none_is_needed(why: str) -> None:
-    one = replica(slots=2 if why == "a slot is free" else 1, ready=why != "not ready")
-    one.acquire("a-support@1", 1)
-    asked = {"it runs already": request("a"), "the base model": request(base=True)}.get(why, request("b"))
-    assert clear_slot([one], asked) is None
-    assert one.clearing is None
+@pytest.mark.parametrize(
+    ("lacks", "hold"),
+    [
+        ("ready", Hold.NOT_READY),
+        ("adapter", Hold.ADAPTER_UNKNOWN),
+        ("room", Hold.NO_ROOM),
+        ("slot", Hold.NO_SLOT),
+        ("clearing", Hold.SLOT_CLEARING),
+        ("nothing", Hold.BEHIND),
+    ],
+)
+def test_a_wait_has_a_reason_from_the_replica_that_came_closest(lacks: str, hold: Hold) -> None:
+    far, near = replica("r0", ready=False), replica("r1", slots=1, max_sequences=2, ready=lacks != "ready")
+    if lacks == "adapter":
+        near.adapters = frozenset()
+    elif lacks == "room":
+        run_on(near, request("b"), times=2)
+    elif lacks == "slot":
+        run_on(near, request("b"))
+    elif lacks == "clearing":
+        near.clearing = SlotClearing(waiting="b-support@1", victim="a-support@1")
+    assert SLOT_LEASE.hold([far, near], request("a")) is hold
 
 
 def test_residency_is_bounded_and_forgets_the_oldest() -> None:
     one = replica(slots=2)
     for i in range(6):
-        one.acquire(f"a-{i}", 1)
-        one.release(f"a-{i}", 1)
-    assert list(one.resident) == ["a-2", "a-3", "a-4", "a-5"]
+        run_on(one, request("a", str(i)))
+        end_on(one, request("a", str(i)))
+    assert list(one.resident) == [f"a-{i}@1" for i in (2, 3, 4, 5)]
     one.forget_residency()
     assert not one.resident

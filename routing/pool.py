@@ -1,0 +1,308 @@
+"""What waits in one pool, what runs where, and who is next? State and decisions of one pool; settles nothing.
+
+The dispatcher tells it what happens. It keeps three things in step: the backlog's lines with the slots that
+adapters hold, the fair counters with what was granted, and the forecast with what was done.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from routing.backlog import BANDS, Backlog, Lines
+from routing.fairness import VirtualCounters, cost
+from routing.scheduling.bands import BandGuard
+from routing.scheduling.filters import has_room
+from routing.scheduling.forecast import Ahead, Capacity
+from routing.scheduling.leases import clear_slot, demand_of
+from routing.scheduling.profile import Pick, Profile
+from routing.scheduling.state import ReplicaState
+from routing.tickets import Ticket
+from routing.types import Band, Pool, Request, SchedulerSettings, Slo, Tenant
+
+SMOOTHING = 0.1  # weight of the newest request in a tenant's running mean
+FIRST_COMPLETION_TOKENS = 64.0  # until a tenant has been seen
+
+
+class PoolState:
+    """One pool: its replicas, its backlog, its tenants' service."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        replicas: Sequence[ReplicaState],
+        tenants: Mapping[str, Tenant],
+        settings: SchedulerSettings,
+        profile: Profile,
+    ) -> None:
+        self.name = pool.name
+        self.slo: Slo = pool.slo
+        self.replicas = list(replicas)
+        self.ranks = {name: tenants[name].band.rank for name in pool.tenants}
+        self.weights = {name: tenants[name].weight for name in pool.tenants}
+        self.counters = VirtualCounters(self.weights, self.ranks)
+        self.backlog = Backlog[Ticket](
+            lambda ticket: ticket.request,
+            band_rank=self.ranks,
+            service=self.counters.__getitem__,
+            aging_tokens_per_s=settings.aging_tokens_per_s,
+        )
+        self.tickets: Counter[str] = Counter()  # tenant -> tickets, waiting or running
+        self.mean_completion_tokens = dict.fromkeys(pool.tenants, FIRST_COMPLETION_TOKENS)
+        self._settings = settings
+        self._profile = profile
+        self._guard = BandGuard(BANDS, settings.lower_band_share)
+        self._work = Capacity()  # in prices
+        self._turns = Capacity()  # in slots that were given to somebody who waited
+        self._queued_work: dict[str, float] = {}  # tenant -> price of what waits
+        self._queued_work_by_band = [0.0] * BANDS
+        self._waiting_weight = [0.0] * BANDS  # of tenants that have something waiting
+
+    # -- what happens --------------------------------------------------------------------------------------
+
+    def enter(self, ticket: Ticket) -> None:
+        """Count a ticket that was admitted; its tenant may come back from idle with it."""
+        tenant = ticket.request.target.tenant
+        if not self.tickets[tenant]:
+            self.counters.lift(tenant)
+            self.backlog.touch(tenant)
+        self.tickets[tenant] += 1
+        ticket.estimate_tokens = cost(ticket.request.prompt_tokens, self.expected_completion(ticket.request))
+
+    def leave(self, ticket: Ticket, tokens: float, completion_tokens: int | None) -> None:
+        """Take out a ticket that ended after using so much, and learn from one that was completed."""
+        tenant = ticket.request.target.tenant
+        self.tickets[tenant] -= 1
+        if not self.tickets[tenant]:
+            del self.tickets[tenant]
+        self._work.add(tokens)
+        self.counters.correct(tenant, tokens - ticket.charged_tokens)
+        self.backlog.touch(tenant)
+        if completion_tokens is not None:
+            mean = self.mean_completion_tokens[tenant]
+            by_sequence = completion_tokens / ticket.request.sequences
+            self.mean_completion_tokens[tenant] = mean + SMOOTHING * (by_sequence - mean)
+
+    def enqueue(self, ticket: Ticket) -> None:
+        """Let a ticket wait."""
+        target = ticket.request.target
+        ticket.held = self._profile.hold(self.replicas, ticket.request)
+        self.backlog.push(ticket, lambda: self._lines(target.adapter_id, target.base_model))
+        tenant, rank = target.tenant, self.ranks[target.tenant]
+        if tenant not in self._queued_work:
+            self._waiting_weight[rank] += self.weights[tenant]
+        self._queued_work[tenant] = self._queued_work.get(tenant, 0.0) + ticket.estimate_tokens
+        self._queued_work_by_band[rank] += ticket.estimate_tokens
+
+    def dequeue(self, ticket: Ticket) -> bool:
+        """Take a ticket out of the queue; whether it was there."""
+        if not self.backlog.remove(ticket):
+            return False
+        tenant = ticket.request.target.tenant
+        rank = self.ranks[tenant]
+        self._queued_work[tenant] -= ticket.estimate_tokens
+        self._queued_work_by_band[rank] -= ticket.estimate_tokens
+        if not self.backlog.count(tenant):  # what rounding has left goes too
+            del self._queued_work[tenant]
+            self._waiting_weight[rank] -= self.weights[tenant]
+        if not self.backlog.in_band(rank):
+            self._queued_work_by_band[rank] = self._waiting_weight[rank] = 0.0
+        return True
+
+    def grant(self, ticket: Ticket, pick: Pick, now_s: float, *, waited: bool) -> None:
+        """Give a ticket its replica, and charge it once."""
+        request, replica = ticket.request, pick.replica
+        tenant = request.target.tenant
+        ticket.reserved_tokens = request.prompt_tokens + int(self.expected_completion(request))
+        new_lease = replica.acquire(request, ticket.reserved_tokens, now_s)
+        ticket.replica, ticket.granted_s, ticket.picked = replica, now_s, pick.reason
+        if not ticket.charged_tokens:
+            ticket.charged_tokens = ticket.estimate_tokens
+            self.counters.serve(tenant, ticket.charged_tokens)
+        if waited:
+            waiting = [self.backlog.in_band(rank) for rank in range(BANDS)]
+            self._guard.granted(self.ranks[tenant], waiting)
+            self._turns.add(float(new_lease))
+        self.backlog.granted(tenant, now_s)
+        self.backlog.touch(tenant)
+        if new_lease:
+            self._stand(request.target.adapter_id, request.target.base_model)
+
+    def release(self, ticket: Ticket) -> ReplicaState:
+        """Take back what a ticket holds. Raises `RuntimeError` where it holds nothing."""
+        replica, ticket.replica = ticket.replica, None
+        if replica is None:
+            raise RuntimeError("a ticket without a replica holds no capacity")
+        if replica.release(ticket.request, ticket.reserved_tokens):
+            self._stand(ticket.request.target.adapter_id, ticket.request.target.base_model)
+        return replica
+
+    def residency_changed(self, pinned_before: frozenset[str], replica: ReplicaState) -> None:
+        """Stand lanes anew whose adapters a replica has pinned, or pins no more."""
+        for adapter in pinned_before ^ replica.pinned:
+            self._stand(adapter, replica.base_model)
+
+    # -- who is next ---------------------------------------------------------------------------------------
+
+    def pick(self, request: Request) -> Pick | None:
+        """Choose the replica for a request that could run now."""
+        return self._profile.pick(self.replicas, request, self._settings.load_slack)
+
+    def next_for(self, replica: ReplicaState, now_s: float) -> Ticket | None:
+        """Choose what should run next on a replica; None where nothing that waits can."""
+        if not replica.accepts or replica.sequences >= replica.capacity:
+            return None
+        for rank in self._guard.order():
+            if not self.backlog.in_band(rank):
+                continue
+            ticket, may_go_on = self._best(replica, rank, now_s)
+            if ticket is not None or not may_go_on:
+                return ticket
+        return None
+
+    def _best(self, replica: ReplicaState, rank: int, now_s: float) -> tuple[Ticket | None, bool]:
+        """The best ticket of a band, and whether lower bands may be asked where there is none."""
+        base = replica.base_model
+        bonus = self._settings.locality_bonus_tokens
+        free = replica.free_slots > 0
+        lines = [(_anywhere(base), bonus), (_on(replica.name), bonus)]
+        if free:
+            lines.append((_needing(base), 0.0))
+        best, best_key = None, 0.0
+        for line, lead in lines:
+            for key, ticket in self._candidates(line, rank, replica):
+                if best is not None and key - lead >= best_key:
+                    break
+                if self._profile.fits(replica, ticket.request):
+                    best, best_key = ticket, key - lead
+                    break
+                if self._holds_back(replica, ticket, now_s):
+                    return None, False
+        if best is None and free:  # nobody needs the slot: an adapter that runs elsewhere may have it too
+            for _, ticket in self._candidates(_holding(base), rank, replica):
+                if self._profile.fits(replica, ticket.request):
+                    return ticket, True
+        return best, True
+
+    def _candidates(self, line: str, rank: int, replica: ReplicaState) -> Iterator[tuple[float, Ticket]]:
+        clearing = replica.clearing
+        if clearing is not None and line == _needing(replica.base_model) and replica.free_slots == 1:
+            # The one slot is promised: nobody else in the line need be looked at.
+            heads = self.backlog.heads(clearing.waiting)
+            return ((0.0, head) for head in heads if self.ranks[head.request.target.tenant] == rank)
+        return self.backlog.in_order(line, rank)
+
+    def _holds_back(self, replica: ReplicaState, ticket: Ticket, now_s: float) -> bool:
+        """Whether a replica must be left to run empty for a wide request that has waited long enough."""
+        request = ticket.request
+        if request.sequences == 1 or now_s - request.arrived_s < self._settings.slot_wait_s:
+            return False
+        others = (filter_ for filter_, _ in self._profile.filters if filter_ is not has_room)
+        return not has_room(replica, request) and all(passes(replica, request) for passes in others)
+
+    def clear_slots(self, now_s: float) -> list[tuple[Ticket, ReplicaState]]:
+        """Begin to clear slots for those that should have one; says for whom and where."""
+        begun: list[tuple[Ticket, ReplicaState]] = []
+        for base in {replica.base_model for replica in self.replicas}:
+            line = _needing(base)
+            if not self.backlog.waits_in(line):
+                continue
+            demand = demand_of(self.replicas, self.weights, self.backlog.tenants_in(line))
+            able = [r for r in self.replicas if r.accepts and r.clearing is None and r.base_model == base]
+            for ticket in self._first_in_need(line, 2 * len(self.replicas)):
+                if len(begun) >= len(able):
+                    break
+                replica = clear_slot(
+                    self.replicas,
+                    ticket.request,
+                    demand,
+                    waited_s=now_s - ticket.request.arrived_s,
+                    slot_wait_s=self._settings.slot_wait_s,
+                )
+                if replica is not None:
+                    begun.append((ticket, replica))
+        return begun
+
+    def _first_in_need(self, line: str, count: int) -> list[Ticket]:
+        heads = (ticket for rank in range(BANDS) for _, ticket in self.backlog.in_order(line, rank))
+        return [ticket for ticket, _ in zip(heads, range(count), strict=False)]
+
+    def end_stale_clearing(self, replica: ReplicaState) -> None:
+        """Stop holding a victim back for somebody who no longer waits."""
+        clearing = replica.clearing
+        if clearing is not None and next(self.backlog.heads(clearing.waiting), None) is None:
+            replica.clearing = None
+
+    # -- how long it takes ---------------------------------------------------------------------------------
+
+    def observe(self, now_s: float) -> None:
+        """Let the forecast see whether somebody waits; to be called several times a second."""
+        self._work.observe(now_s, backlogged=bool(self.backlog))
+        self._turns.observe(now_s, backlogged=any(map(self._somebody_needs_a_slot, self.replicas)))
+
+    def predicted_wait_s(self, request: Request) -> float | None:
+        """Seconds until a request that cannot run now would begin; None while nothing is known."""
+        tenant = request.target.tenant
+        rank, weight = self.ranks[tenant], self.weights[tenant]
+        claimed = self._waiting_weight[rank] + (0.0 if tenant in self._queued_work else weight)
+        work = Ahead(
+            higher=sum(self._queued_work_by_band[:rank]),
+            band=self._queued_work_by_band[rank],
+            own=self._queued_work.get(tenant, 0.0),
+            share=weight / claimed,
+            itself=cost(request.prompt_tokens, self.expected_completion(request)),
+        )
+        return self._work.wait_s(work.total)
+
+    def expected_completion(self, request: Request) -> float:
+        """Completion tokens a request is expected to need, all sequences together."""
+        expected = self.mean_completion_tokens[request.target.tenant]
+        if request.max_completion_tokens is not None:
+            expected = min(expected, request.max_completion_tokens)
+        return expected * request.sequences
+
+    def sheds(self, request: Request) -> float | None:
+        """Predicted wait of a request that must wait, where that would miss the objective; else None.
+
+        The high band is not shed: its queue is bounded by its caps alone.
+        """
+        if self.slo.ttft_s is None or self.ranks[request.target.tenant] == Band.HIGH.rank:
+            return None
+        predicted_s = self.predicted_wait_s(request)
+        return predicted_s if predicted_s is not None and predicted_s > self.slo.ttft_s else None
+
+    # -- lines ---------------------------------------------------------------------------------------------
+
+    def _stand(self, adapter: str | None, base_model: str) -> None:
+        """Stand what waits for an adapter where it belongs now."""
+        if adapter is not None:
+            self.backlog.move(adapter, self._lines(adapter, base_model))
+
+    def _lines(self, adapter: str | None, base_model: str) -> Lines:
+        if adapter is None:
+            return (_anywhere(base_model),)
+        places = tuple(_on(replica.name) for replica in self.replicas if replica.holds(adapter))
+        return (*places, _holding(base_model)) if places else (_needing(base_model),)
+
+    def _somebody_needs_a_slot(self, replica: ReplicaState) -> bool:
+        return self.backlog.waits_in(_needing(replica.base_model))
+
+
+def _anywhere(base_model: str) -> str:
+    """The line of what needs no slot."""
+    return f"any {base_model}"
+
+
+def _on(replica: str) -> str:
+    """The line of adapters that hold a slot on a replica."""
+    return f"on {replica}"
+
+
+def _needing(base_model: str) -> str:
+    """The line of adapters that hold no slot anywhere."""
+    return f"need {base_model}"
+
+
+def _holding(base_model: str) -> str:
+    """The line of adapters that hold a slot somewhere."""
+    return f"hold {base_model}"

@@ -1,0 +1,63 @@
+"""Where is one request on its way through the dispatcher? Its ticket, from admission to settlement."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from routing.errors import RequestError
+from routing.scheduling.state import ReplicaState
+from routing.types import Outcome, Request
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One admitted request. The dispatcher alone writes it; its owner waits for it and has it settled."""
+
+    request: Request
+    estimate_tokens: float = 0.0  # its price, as expected
+    replica: ReplicaState | None = None  # holds capacity there while set
+    refusal: RequestError | None = None  # why it left the queue without a replica
+    granted_s: float | None = None
+    reserved_tokens: int = 0  # of the replica's KV cache, while it holds capacity there
+    charged_tokens: float = 0.0
+    settled: Outcome | None = None
+    held: str | None = None  # why it had to wait: a `Hold`
+    picked: str | None = None  # what spoke for its replica: a `Place`, or `only`
+    _tell: Callable[[], None] | None = None
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether it has a replica, or will get none."""
+        return self.replica is not None or self.refusal is not None
+
+    @property
+    def queued_s(self) -> float | None:
+        """Seconds it waited before its last grant; None while it waits."""
+        return None if self.granted_s is None else self.granted_s - self.request.arrived_s
+
+    def when_decided(self, tell: Callable[[], None]) -> None:
+        """Have somebody told, once: now, or when it is granted or refused."""
+        if self.is_decided:
+            tell()
+        else:
+            self._tell = tell
+
+    async def granted(self) -> ReplicaState:
+        """Wait for the decision. Raises the `RequestError` it was refused with."""
+        if not self.is_decided:
+            decided = asyncio.Event()
+            self.when_decided(decided.set)
+            await decided.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        if self.replica is None:
+            raise RuntimeError("a ticket was decided and holds no replica")
+        return self.replica
+
+    def decide(self) -> None:
+        """Tell whoever waits. For the dispatcher, once it has written the decision down."""
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell()
