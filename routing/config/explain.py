@@ -26,6 +26,11 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "pools": schema.PoolSection,
 }
 _SINGLE: dict[str, type[BaseModel]] = {"gateway": schema.GatewaySection, "state": schema.StateSection}
+_NESTED: dict[tuple[str, str], type[BaseModel]] = {
+    ("tenants", "caps"): schema.CapsSection,
+    ("pools", "slo"): schema.SloSection,
+    ("gateway", "scheduler"): schema.SchedulerSection,
+}
 _WANTED = {
     "string_type": ("must be text", "put it in quotes"),
     "int_type": ("must be a whole number", "no quotes, no fraction"),
@@ -115,9 +120,10 @@ def section_at(path: KeyPath) -> type[BaseModel] | None:
         return _SINGLE[str(path[0])]
     if isinstance(path[-1], int) and path[-2] in _KEY_LISTS:
         return schema.KeySection
-    if len(path) == 2:
-        return _SECTIONS.get(str(path[0]))
-    return schema.CapsSection if path[0] == "tenants" and path[2:] == ("caps",) else None
+    if len(path) == 2 and path[0] in _SECTIONS:
+        return _SECTIONS[str(path[0])]
+    named = len(path) == (2 if path[0] in _SINGLE else 3)
+    return _NESTED.get((str(path[0]), str(path[-1]))) if named else None
 
 
 def salvage(data: dict[str, Any], errors: list[ErrorDetails]) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ from routing.config.problems import Findings, KeyPath, Problem
 from routing.config.references import check_references
 from routing.config.rules import check_rules
 from routing.config.state import database_stand_in, resolve_state
-from routing.types import Caps, Fleet, GatewaySettings, Pool, SchedulerSettings, StateSettings, Tenant
+from routing.types import Caps, Fleet, GatewaySettings, Pool, SchedulerSettings, Slo, StateSettings, Tenant
 
 CPU_LORAS_PER_SLOT = 4  # adapters in host memory for each slot, where a fleet file says nothing
 _SECTIONS = ("base_models", "adapters", "tenants", "pools")
@@ -162,14 +162,11 @@ def _build(file: schema.FleetFile, hashes: Mapping[KeyPath, str], resolved: Mapp
             for name, section in file.base_models.items()
         },
         adapters={
-            name: Adapter(name, resolved["adapters", name], section.base_model)
+            name: Adapter(name, resolved["adapters", name], section.base_model, section.max_concurrency)
             for name, section in file.adapters.items()
         },
         tenants={name: _tenant(name, section, hashes) for name, section in file.tenants.items()},
-        pools={
-            name: Pool(name, p.strategy, p.base_models, p.replicas, p.devices, p.tenants)
-            for name, p in file.pools.items()
-        },
+        pools={name: _pool(name, section) for name, section in file.pools.items()},
         gateway=_gateway(file.gateway, hashes),
     )
 
@@ -210,6 +207,19 @@ def _tenant(name: str, section: schema.TenantSection, hashes: Mapping[KeyPath, s
     )
 
 
+def _pool(name: str, section: schema.PoolSection) -> Pool:
+    return Pool(
+        name=name,
+        strategy=section.strategy,
+        base_models=section.base_models,
+        replicas=section.replicas,
+        devices=section.devices,
+        tenants=section.tenants,
+        slo=Slo(**section.slo.model_dump()),
+        hedge_after_s=section.hedge_after_s,
+    )
+
+
 def _gateway(section: schema.GatewaySection, hashes: Mapping[KeyPath, str]) -> GatewaySettings:
     keys = range(len(section.operator_keys))
     return GatewaySettings(
@@ -218,8 +228,13 @@ def _gateway(section: schema.GatewaySection, hashes: Mapping[KeyPath, str]) -> G
         max_body_bytes=round(section.max_body_mib * 2**20),
         body_timeout_s=section.body_timeout_s,
         stall_timeout_s=section.stall_timeout_s,
-        scheduler=SchedulerSettings(slot_wait_s=section.slot_wait_s),
         request_timeout_s=section.request_timeout_s,
         shutdown_grace_s=section.shutdown_grace_s,
         log_requests=section.log_requests,
+        scheduler=_scheduler(section.scheduler),
     )
+
+
+def _scheduler(section: schema.SchedulerSection) -> SchedulerSettings:
+    values = section.model_dump()
+    return SchedulerSettings(max_queued_bytes=round(values.pop("max_queued_mib") * 2**20), **values)

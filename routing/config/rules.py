@@ -10,7 +10,7 @@ from collections import defaultdict
 
 from routing.config.problems import Findings
 from routing.config.schema import BaseModelSection, FleetFile, PoolSection
-from routing.types import Isolation, MetricsAccess, Strategy
+from routing.types import Band, Isolation, MetricsAccess, Strategy
 
 _DEFAULT_UTILIZATION = 0.9  # about vLLM's own; only for a warning
 
@@ -23,10 +23,12 @@ def check_rules(file: FleetFile, findings: Findings) -> None:
         _check_strategy(file, name, pool, findings)
         _check_isolation(file, name, pool, findings)
         _check_devices(file, name, pool, findings)
+        _check_hedging(name, pool, findings)
     _check_pool_names(file, findings)
     _check_shared_devices(file, findings)
     _check_caps(file, findings)
     _check_metrics_access(file, findings)
+    _check_scheduler(file, findings)
     _check_state(file, findings)
 
 
@@ -101,6 +103,15 @@ def _check_devices(file: FleetFile, name: str, pool: PoolSection, findings: Find
             )
 
 
+def _check_hedging(name: str, pool: PoolSection, findings: Findings) -> None:
+    if pool.hedge_after_s is not None and pool.replicas == 1:
+        findings.warn(
+            ("pools", name, "hedge_after_s"),
+            "there is no second replica to ask: replicas is 1",
+            "remove it, or add a replica",
+        )
+
+
 def _check_pool_names(file: FleetFile, findings: Findings) -> None:
     """Services are named after pools, and BentoML takes `.`, `-` and `_` in a service's name for the same."""
     seen: dict[str, str] = {}
@@ -155,6 +166,23 @@ def _check_metrics_access(file: FleetFile, findings: Findings) -> None:
             ("gateway", "operator_keys"),
             "nobody can read the metrics: metrics_access is operator, and there is no operator key",
             "add one (`python -m routing new-key`), or set metrics_access to loopback",
+        )
+
+
+def _check_scheduler(file: FleetFile, findings: Findings) -> None:
+    scheduler, lower_bands = file.gateway.scheduler, len(Band) - 1
+    kept = scheduler.lower_band_share * lower_bands
+    if kept >= 0.5:  # the highest is to have most
+        findings.error(
+            ("gateway", "scheduler", "lower_band_share"),
+            f"the {lower_bands} lower bands would take {kept:.0%} of the grants from the highest",
+            f"set it below {0.5 / lower_bands:g}",
+        )
+    if scheduler.max_queued_mib < file.gateway.max_body_mib:
+        findings.warn(
+            ("gateway", "scheduler", "max_queued_mib"),
+            f"a body of max_body_mib ({file.gateway.max_body_mib:g}) could never wait",
+            "raise it, or lower gateway.max_body_mib",
         )
 
 

@@ -196,6 +196,9 @@ class AdapterSection(Section):
         "hf://org/name@revision, s3://, gs://, https:// (an archive), bento://."
     )
     base_model: Name = Field(description="Name of the base model it was trained on.")
+    max_concurrency: int | None = Field(
+        None, ge=1, description="Sequences of all tenants and versions together; default: no such cap."
+    )
 
 
 class CapsSection(Section):
@@ -208,6 +211,15 @@ class CapsSection(Section):
         None, ge=1, description="The same for one model; default: no such cap."
     )
     max_queued: int = Field(256, ge=0, description="Requests waiting in the gateway.")
+    max_queued_tokens: int | None = Field(
+        None, ge=1, description="Prompt tokens of those, estimated; default: no such cap."
+    )
+    requests_per_minute: int | None = Field(
+        None, ge=1, description="Requests in any minute; default: no such cap."
+    )
+    tokens_per_minute: int | None = Field(
+        None, ge=1, description="Prompt and completion tokens in any minute; default: no such cap."
+    )
     queue_timeout_s: float = Field(30.0, gt=0, le=3600, description="Longest wait before a request expires.")
 
 
@@ -240,6 +252,25 @@ class TenantSection(Section):
     )
 
 
+class SloSection(Section):
+    """Service level objective: what the users of a pool are to see."""
+
+    ttft_s: float | None = Field(
+        None,
+        gt=0,
+        le=3600,
+        description="Arrival to first token; requests that would miss it by far are shed; "
+        "default: no such objective.",
+    )
+    itl_s: float | None = Field(
+        None,
+        gt=0,
+        le=60,
+        description="Between two tokens of one stream; bounds what a replica runs at once; "
+        "default: no such objective.",
+    )
+
+
 class PoolSection(Section):
     """Replicas alike in base models and settings."""
 
@@ -256,6 +287,49 @@ class PoolSection(Section):
     tenants: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)] = Field(
         description="Who is served here."
     )
+    slo: SloSection = Field(SloSection(), description="Service level objective.")
+    hedge_after_s: float | None = Field(
+        None,
+        gt=0,
+        le=3600,
+        description="A second replica is asked when the first is silent for so long; default: never.",
+    )
+
+
+class SchedulerSection(Section):
+    """How the fair queue weighs things, and how much may wait in it."""
+
+    locality_bonus_tokens: float = Field(
+        4000.0,
+        ge=0,
+        le=1_000_000_000,
+        description="Lead of an adapter that holds a slot over one that needs one, in tokens of service.",
+    )
+    aging_tokens_per_s: float = Field(
+        500.0,
+        ge=0,
+        le=1_000_000_000,
+        description="A waiting request gains so much on everybody's service, per second.",
+    )
+    lower_band_share: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="Part of the grants kept for each band below the highest that waits; 0: none.",
+    )
+    load_slack: float = Field(
+        0.25,
+        ge=0,
+        le=100,
+        description="A preferred replica may have so much more load than the mean, as a part of it.",
+    )
+    slot_wait_s: float = Field(
+        10.0, gt=0, le=3600, description="A slot is cleared for an adapter that has waited so long."
+    )
+    max_queued: int = Field(
+        10_000, ge=1, le=10_000_000, description="Requests of all tenants that wait in the gateway."
+    )
+    max_queued_mib: float = Field(256.0, gt=0, le=1_048_576, description="Their bodies together in MiB.")
 
 
 class GatewaySection(Section):
@@ -272,9 +346,6 @@ class GatewaySection(Section):
     stall_timeout_s: float = Field(
         60.0, gt=0, le=3600, description="A client that reads nothing for so long is cancelled."
     )
-    slot_wait_s: float = Field(
-        10.0, gt=0, le=3600, description="A slot is cleared for an adapter that has waited so long."
-    )
     request_timeout_s: float = Field(
         600.0, gt=0, le=86400, description="Time an engine has to finish a request."
     )
@@ -282,6 +353,7 @@ class GatewaySection(Section):
         30.0, ge=0, le=3600, description="Time requests in flight have to finish on SIGTERM."
     )
     log_requests: bool = Field(True, description="One JSON line per request on standard error.")
+    scheduler: SchedulerSection = Field(SchedulerSection(), description="Settings of the fair queue.")
 
 
 class StateSection(Section):

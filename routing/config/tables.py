@@ -13,12 +13,14 @@ from rich.text import Text
 from adapters.types import BaseModel
 from routing.config.problems import Problem
 from routing.config.sharing import Company, base_model_of, pools_of
-from routing.types import Fleet
+from routing.types import Fleet, SchedulerSettings
 
 
 def fleet_tables(fleet: Fleet) -> RenderableType:
     """Show what a fleet declares."""
-    return Group(_base_models(fleet), _adapters(fleet), _tenants(fleet), _models(fleet), _pools(fleet))
+    tables = [_base_models(fleet), _adapters(fleet), _tenants(fleet), _rates(fleet), _models(fleet)]
+    tables += [_pools(fleet), _objectives(fleet), _scheduler(fleet.gateway.scheduler)]
+    return Group(*(table for table in tables if table.row_count))
 
 
 def sharing_table(companies: Iterable[Company]) -> RenderableType:
@@ -55,10 +57,14 @@ def _memory(model: BaseModel) -> str:
 
 
 def _adapters(fleet: Fleet) -> Table:
-    table = _table("Adapters", "name", "base model", "tenants", "source")
+    capped = any(adapter.max_concurrency for adapter in fleet.adapters.values())
+    table = _table("Adapters", "name", "base model", "tenants", "source", *(["at once"] if capped else []))
     for adapter in fleet.adapters.values():
         users = [t.name for t in fleet.tenants.values() if adapter.name in t.models.values()]
-        _row(table, adapter.name, adapter.base_model, ", ".join(users) or "-", _short(adapter.source))
+        at_once = [adapter.max_concurrency or "-"] if capped else []
+        _row(
+            table, adapter.name, adapter.base_model, ", ".join(users) or "-", _short(adapter.source), *at_once
+        )
     return table
 
 
@@ -82,6 +88,17 @@ def _tenants(fleet: Fleet) -> Table:
     return table
 
 
+def _rates(fleet: Fleet) -> Table:
+    """Show the caps that few tenants have."""
+    table = _table("Rates and tokens", "tenant", "requests a minute", "tokens a minute", "tokens waiting")
+    for tenant in fleet.tenants.values():
+        caps = tenant.caps
+        given = (caps.requests_per_minute, caps.tokens_per_minute, caps.max_queued_tokens)
+        if any(given):
+            _row(table, tenant.name, *(cap or "-" for cap in given))
+    return table
+
+
 def _models(fleet: Fleet) -> Table:
     table = _table("Models of the tenants", "tenant", "asks for", "gets", "on base model", "in pool")
     for tenant in fleet.tenants.values():
@@ -99,6 +116,28 @@ def _pools(fleet: Fleet) -> Table:
         models, devices = ", ".join(pool.base_models), " ".join(pool.devices) or "-"
         replicas = len(pool.replica_models)
         _row(table, pool.name, pool.strategy.value, models, replicas, devices, ", ".join(pool.tenants))
+    return table
+
+
+def _objectives(fleet: Fleet) -> Table:
+    table = _table("Objectives", "pool", "first token within", "between tokens", "second replica after")
+    for pool in fleet.pools.values():
+        given = (pool.slo.ttft_s, pool.slo.itl_s, pool.hedge_after_s)
+        if any(given):
+            _row(table, pool.name, *("-" if seconds is None else f"{seconds:g} s" for seconds in given))
+    return table
+
+
+def _scheduler(settings: SchedulerSettings) -> Table:
+    table = _table("Scheduler", "setting", "value")
+    _row(table, "lead of an adapter in a slot", f"{settings.locality_bonus_tokens:g} tokens")
+    _row(table, "gain of who waits", f"{settings.aging_tokens_per_s:g} tokens a second")
+    _row(table, "kept for each lower band", f"{settings.lower_band_share:.3g} of the grants")
+    _row(table, "more load than the mean", f"{settings.load_slack:.3g} of it")
+    _row(table, "a slot is cleared after", f"{settings.slot_wait_s:g} s")
+    _row(
+        table, "waiting at most", f"{settings.max_queued} requests, {settings.max_queued_bytes / 2**20:g} MiB"
+    )
     return table
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from adapters.types import BaseModel
+from adapters.types import Adapter, BaseModel
 from routing.types import Fleet, Pool, StateSettings, Tenant
 
 
@@ -22,10 +22,7 @@ def write_fleet(fleet: Fleet, *, key_variables: Mapping[str, str]) -> str:
     """
     values: dict[str, Any] = {
         "base_models": {name: _base_model(model) for name, model in fleet.base_models.items()},
-        "adapters": {
-            name: {"source": adapter.source, "base_model": adapter.base_model}
-            for name, adapter in fleet.adapters.items()
-        },
+        "adapters": {name: _adapter(adapter) for name, adapter in fleet.adapters.items()},
         "tenants": {name: _tenant(tenant, key_variables) for name, tenant in fleet.tenants.items()},
         "pools": {name: _pool(pool) for name, pool in fleet.pools.items()},
         "gateway": _gateway(fleet, key_variables),
@@ -40,41 +37,52 @@ def _base_model(model: BaseModel) -> dict[str, Any]:
     cache_bytes = values.pop("kv_cache_bytes")
     values["kv_cache_gib"] = None if cache_bytes is None else cache_bytes / 2**30
     values["vllm_args"] = list(model.vllm_args)
-    return {key: value for key, value in values.items() if value is not None}
+    return _given(values)
+
+
+def _adapter(adapter: Adapter) -> dict[str, Any]:
+    values = asdict(adapter)
+    del values["name"]
+    return _given(values)
 
 
 def _tenant(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str, Any]:
-    caps = {key: value for key, value in asdict(tenant.caps).items() if value is not None}
     return {
         "api_keys": _keys(tenant.key_hashes, key_variables),
         "models": dict(tenant.models),
         "default_model": tenant.default_model,  # null is not the same as leaving it out
         "priority": tenant.band.value,
         "weight": tenant.weight,
-        "caps": caps,
+        "caps": _given(asdict(tenant.caps)),
         "isolation": tenant.isolation.value,
         "adapter_sources": list(tenant.adapter_sources),
     }
 
 
 def _pool(pool: Pool) -> dict[str, Any]:
-    return {
+    values = {
         "strategy": pool.strategy.value,
         "base_models": list(pool.base_models),
         "replicas": pool.replicas,
         "devices": list(pool.devices),
         "tenants": list(pool.tenants),
+        "slo": _given(asdict(pool.slo)),
+        "hedge_after_s": pool.hedge_after_s,
     }
+    return _given(values)
 
 
 def _gateway(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, Any]:
     values = asdict(fleet.gateway)
     hashes = values.pop("operator_key_hashes")
+    scheduler = values.pop("scheduler")
+    scheduler["max_queued_mib"] = scheduler.pop("max_queued_bytes") / 2**20
     return {
         "operator_keys": _keys(hashes, key_variables),
         "metrics_access": values.pop("metrics_access").value,
         "max_body_mib": values.pop("max_body_bytes") / 2**20,
         **values,
+        "scheduler": scheduler,
     }
 
 
@@ -87,6 +95,11 @@ def _state(state: StateSettings) -> dict[str, Any]:
         "max_adapter_mib": state.max_adapter_bytes / 2**20,
         "keep_versions": state.keep_versions,
     }
+    return _given(values)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what is None: in the file that is said by saying nothing."""
     return {key: value for key, value in values.items() if value is not None}
 
 

@@ -54,6 +54,30 @@ def test_check_shows_a_good_fleet_in_tables(fleet: Path) -> None:
     assert digest("alpha") not in result.stdout
 
 
+def rows(output: str) -> list[list[str]]:
+    """Cells of every line of every table."""
+    lines = [line for line in output.splitlines() if "│" in line]
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
+
+
+def test_check_shows_caps_and_objectives_where_there_are_any(fleet: Path) -> None:
+    plain = RUN.invoke(app, ["check", str(fleet)]).stdout
+    assert "Rates and tokens" not in plain
+    assert "Objectives" not in plain
+    data = changed("adapters/c-support/max_concurrency", 32)
+    data["tenants"]["gamma"]["caps"] = {"requests_per_minute": 60, "max_queued_tokens": 9000}
+    data["pools"]["alone"] |= {"slo": {"ttft_s": 2}, "hedge_after_s": 0.5, "replicas": 2}
+    data["gateway"]["scheduler"] = {"slot_wait_s": 7, "max_queued_mib": 64}
+    write(fleet.parent, data)
+    shown = rows(RUN.invoke(app, ["check", str(fleet)]).stdout)
+    assert ["gamma", "60", "-", "9000"] in shown
+    assert ["alone", "2 s", "-", "0.5 s"] in shown
+    assert ["a slot is cleared after", "7 s"] in shown
+    assert ["waiting at most", "10000 requests, 64 MiB"] in shown
+    assert any(row[0] == "c-support" and row[-1] == "32" for row in shown)
+    assert any(row[0] == "a-support" and row[-1] == "-" for row in shown)
+
+
 def test_check_prints_every_problem_with_its_line_and_exits_with_1(fleet: Path) -> None:
     data = changed("pools/shared/replicas", 0)
     data["adapters"]["a-support"]["base_model"] = "bass"
@@ -140,11 +164,8 @@ def test_new_key_prints_a_key_once_and_the_line_for_the_fleet_file(tmp_path: Pat
 def test_who_shares_lists_replicas_and_their_tenants(fleet: Path) -> None:
     result = RUN.invoke(app, ["who-shares", str(fleet)])
     assert result.exit_code == 0
-    rows = [
-        [cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines() if "│" in line
-    ]
-    assert ["shared", "shared-0", "base", "-", "alpha, beta"] in rows
-    assert ["alone", "alone-0", "base", "-", "gamma (alone)"] in rows
+    assert ["shared", "shared-0", "base", "-", "alpha, beta"] in rows(result.stdout)
+    assert ["alone", "alone-0", "base", "-", "gamma (alone)"] in rows(result.stdout)
 
 
 @pytest.mark.parametrize("command", [["who-shares"], ["build", "--fleet"]])

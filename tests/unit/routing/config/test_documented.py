@@ -27,7 +27,9 @@ SECTIONS = {
     "`caps`": schema.CapsSection,
     "Keys": schema.KeySection,
     "`pools`": schema.PoolSection,
+    "`slo`": schema.SloSection,
     "`gateway`": schema.GatewaySection,
+    "`scheduler`": schema.SchedulerSection,
     "`state`": schema.StateSection,
 }
 

@@ -18,6 +18,8 @@ from routing.types import (
     Isolation,
     MetricsAccess,
     Pool,
+    SchedulerSettings,
+    Slo,
     StateSettings,
     Strategy,
     Tenant,
@@ -42,7 +44,7 @@ base_models:
     vllm_args: {enforce-eager: true}
   small: {source: models/small, kv_cache_gib: 0.5}
 adapters:
-  one: {source: "${ADAPTERS}/one", base_model: llama}
+  one: {source: "${ADAPTERS}/one", base_model: llama, max_concurrency: 48}
 tenants:
   t:
     api_keys: [{env: T_KEY}, {sha256: DIGEST}]
@@ -50,11 +52,24 @@ tenants:
     default_model: raw
     priority: high
     weight: 2
-    caps: {max_concurrency: 8, max_concurrency_per_model: 4, max_queued: 0, queue_timeout_s: 1.5}
+    caps:
+      max_concurrency: 8
+      max_concurrency_per_model: 4
+      max_queued: 0
+      max_queued_tokens: 5000
+      requests_per_minute: 60
+      tokens_per_minute: 90000
+      queue_timeout_s: 1.5
     isolation: dedicated
     adapter_sources: ["s3://t-adapters/", "hf://t"]
 pools:
-  main: {base_models: [llama], replicas: 2, devices: ["0,1", "2,3"], tenants: [t]}
+  main:
+    base_models: [llama]
+    replicas: 2
+    devices: ["0,1", "2,3"]
+    tenants: [t]
+    slo: {ttft_s: 2, itl_s: 0.05}
+    hedge_after_s: 0.5
   rest: {strategy: replica-per-model, base_models: [small], devices: [4], tenants: [t]}
 gateway:
   operator_keys: [{env: OPS_KEY}]
@@ -62,10 +77,17 @@ gateway:
   max_body_mib: 0.5
   body_timeout_s: 1
   stall_timeout_s: 2
-  slot_wait_s: 3
   request_timeout_s: 4
   shutdown_grace_s: 0
   log_requests: false
+  scheduler:
+    locality_bonus_tokens: 100
+    aging_tokens_per_s: 20
+    lower_band_share: 0.1
+    load_slack: 0.5
+    slot_wait_s: 3
+    max_queued: 50
+    max_queued_mib: 1.5
 state:
   folder: ${STATE}/main
   database: {env: DATABASE}
@@ -102,7 +124,7 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
         ),
         "small": BaseModel(name="small", source=f"{tmp_path}/models/small", kv_cache_bytes=2**29),
     }
-    assert fleet.adapters == {"one": Adapter("one", "/srv/one", "llama")}
+    assert fleet.adapters == {"one": Adapter("one", "/srv/one", "llama", 48)}
     assert fleet.tenants == {
         "t": Tenant(
             name="t",
@@ -111,13 +133,30 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
             default_model="raw",
             band=Band.HIGH,
             weight=2.0,
-            caps=Caps(8, 4, 0, 1.5),
+            caps=Caps(
+                max_concurrency=8,
+                max_concurrency_per_model=4,
+                max_queued=0,
+                max_queued_tokens=5000,
+                requests_per_minute=60,
+                tokens_per_minute=90_000,
+                queue_timeout_s=1.5,
+            ),
             isolation=Isolation.DEDICATED,
             adapter_sources=("s3://t-adapters", "hf://t"),
         )
     }
     assert fleet.pools == {
-        "main": Pool("main", Strategy.MULTI_LORA, ("llama",), 2, ("0,1", "2,3"), ("t",)),
+        "main": Pool(
+            name="main",
+            strategy=Strategy.MULTI_LORA,
+            base_models=("llama",),
+            replicas=2,
+            devices=("0,1", "2,3"),
+            tenants=("t",),
+            slo=Slo(ttft_s=2.0, itl_s=0.05),
+            hedge_after_s=0.5,
+        ),
         "rest": Pool("rest", Strategy.REPLICA_PER_MODEL, ("small",), 1, ("4",), ("t",)),
     }
     assert fleet.gateway == GatewaySettings(
@@ -126,7 +165,15 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
         max_body_bytes=2**19,
         body_timeout_s=1.0,
         stall_timeout_s=2.0,
-        scheduler=SchedulerSettings(slot_wait_s=3.0),
+        scheduler=SchedulerSettings(
+            locality_bonus_tokens=100.0,
+            aging_tokens_per_s=20.0,
+            lower_band_share=0.1,
+            load_slack=0.5,
+            slot_wait_s=3.0,
+            max_queued=50,
+            max_queued_bytes=3 * 2**19,
+        ),
         request_timeout_s=4.0,
         shutdown_grace_s=0.0,
         log_requests=False,

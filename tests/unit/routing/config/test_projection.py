@@ -9,9 +9,9 @@ import pytest
 
 from routing.config import FleetError, project, read_fleet
 from routing.config.writer import write_fleet
-from routing.types import Fleet
+from routing.types import Fleet, Slo
 from tests.fakes import small_fleet
-from tests.unit.routing.config.files import declared, digest, write
+from tests.unit.routing.config.files import changed, declared, digest, write
 
 
 @pytest.fixture
@@ -26,6 +26,22 @@ def test_a_pool_keeps_its_tenants_their_adapters_and_its_base_model(fleet: Fleet
     assert part.tenants == {"gamma": fleet.tenants["gamma"]}
     assert part.pools == {"alone": fleet.pools["alone"]}
     assert part.gateway == fleet.gateway
+
+
+def test_caps_and_objectives_come_along(tmp_path: Path) -> None:
+    data = changed("tenants/gamma/caps", {"tokens_per_minute": 9, "max_queued_tokens": 8})
+    data["adapters"]["c-support"]["max_concurrency"] = 7
+    data["pools"]["alone"] |= {"slo": {"ttft_s": 2, "itl_s": 0.05}, "hedge_after_s": 1, "replicas": 2}
+    data["gateway"]["scheduler"] = {"aging_tokens_per_s": 6}
+    fleet = read_fleet(write(tmp_path, data)).fleet
+    part = read_fleet(write(tmp_path, write_fleet(project(fleet, "alone"), key_variables={}))).fleet
+    assert (part.tenants["gamma"].caps.tokens_per_minute, part.tenants["gamma"].caps.max_queued_tokens) == (
+        9,
+        8,
+    )
+    assert part.adapters["c-support"].max_concurrency == 7
+    assert (part.pools["alone"].slo, part.pools["alone"].hedge_after_s) == (Slo(2.0, 0.05), 1.0)
+    assert part.gateway.scheduler.aging_tokens_per_s == 6.0
 
 
 def test_nothing_of_anybody_else_is_left(fleet: Fleet) -> None:

@@ -102,6 +102,16 @@ def test_pools_whose_services_would_be_called_the_same(tmp_path: Path) -> None:
             "tenants.beta.caps.max_concurrency_per_model",
             "never reached: max_concurrency is 2",
         ),
+        (
+            changed("pools/shared/hedge_after_s", 0.5),
+            "pools.shared.hedge_after_s",
+            "there is no second replica to ask",
+        ),
+        (
+            changed("gateway/scheduler/max_queued_mib", 3),
+            "gateway.scheduler.max_queued_mib",
+            "a body of max_body_mib (4) could never wait",
+        ),
         (removed("gateway/operator_keys"), "gateway.operator_keys", "nobody can read the metrics"),
         (
             changed("pools/shared/devices", [0], changed("pools/alone/devices", [0])),
@@ -118,6 +128,19 @@ def test_what_can_hardly_be_meant_is_a_warning(
     assert len(found) == 1
     assert found[0].message.startswith(message)
     assert found[0].remedy
+
+
+def test_a_second_replica_can_be_asked(tmp_path: Path) -> None:
+    data = changed("pools/shared/hedge_after_s", 0.5, changed("pools/shared/replicas", 2))
+    assert not warnings(tmp_path, data)
+
+
+def test_the_highest_band_keeps_most_of_the_grants(tmp_path: Path) -> None:
+    problem = the_problem(tmp_path, changed("gateway/scheduler/lower_band_share", 0.25))
+    assert problem.path == "gateway.scheduler.lower_band_share"
+    assert problem.message == "the 2 lower bands would take 50% of the grants from the highest"
+    assert problem.remedy == "set it below 0.25"
+    assert not problems(tmp_path, changed("gateway/scheduler/lower_band_share", 0.24))
 
 
 def test_engines_that_fit_on_one_device_together_are_no_warning(tmp_path: Path) -> None:

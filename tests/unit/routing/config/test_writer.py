@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.types import BaseModel
+from adapters.types import Adapter, BaseModel
 from routing.config import read_fleet
 from routing.config.schema import LORA_RANKS
 from routing.config.writer import write_fleet
@@ -20,6 +20,8 @@ from routing.types import (
     GatewaySettings,
     MetricsAccess,
     Pool,
+    SchedulerSettings,
+    Slo,
     StateSettings,
     Strategy,
     Tenant,
@@ -80,6 +82,9 @@ TENANTS = st.builds(
         max_concurrency=st.integers(1, 1000),
         max_concurrency_per_model=st.none() | st.integers(1, 1000),
         max_queued=st.integers(0, 1000),
+        max_queued_tokens=st.none() | st.integers(1, 10**9),
+        requests_per_minute=st.none() | st.integers(1, 10**6),
+        tokens_per_minute=st.none() | st.integers(1, 10**9),
         queue_timeout_s=POSITIVE,
     ),
 )
@@ -89,10 +94,37 @@ GATEWAYS = st.builds(
     max_body_bytes=st.integers(1, 2**30),
     body_timeout_s=POSITIVE,
     stall_timeout_s=POSITIVE,
-    slot_wait_s=POSITIVE,
     request_timeout_s=POSITIVE,
     shutdown_grace_s=st.floats(0, 1000),
     log_requests=st.booleans(),
+    scheduler=st.builds(
+        SchedulerSettings,
+        locality_bonus_tokens=POSITIVE,
+        aging_tokens_per_s=POSITIVE,
+        lower_band_share=st.floats(0, 0.24),
+        load_slack=st.floats(0, 100),
+        slot_wait_s=POSITIVE,
+        max_queued=st.integers(1, 10**6),
+        max_queued_bytes=st.integers(1, 2**40),
+    ),
+)
+POOLS = st.builds(
+    Pool,
+    name=st.just("p"),
+    strategy=st.just(Strategy.MULTI_LORA),
+    base_models=st.just(("base",)),
+    replicas=st.integers(1, 3),
+    devices=st.just(()),
+    tenants=st.just(("t",)),
+    slo=st.builds(Slo, ttft_s=st.none() | POSITIVE, itl_s=st.none() | st.floats(1e-3, 60)),
+    hedge_after_s=st.none() | POSITIVE,
+)
+ADAPTERS = st.builds(
+    Adapter,
+    name=st.just("one"),
+    source=st.just("/adapters/one"),
+    base_model=st.just("base"),
+    max_concurrency=st.none() | st.integers(1, 1000),
 )
 STATES = st.builds(
     StateSettings,
@@ -105,11 +137,15 @@ STATES = st.builds(
 
 
 @settings(max_examples=60, deadline=None)
-@given(BASE_MODELS, TENANTS, GATEWAYS, STATES, st.integers(1, 3))
+@given(BASE_MODELS, ADAPTERS, TENANTS, POOLS, GATEWAYS, STATES)
 def test_any_fleet_survives(
-    base: BaseModel, tenant: Tenant, gateway: GatewaySettings, state: StateSettings, replicas: int
+    base: BaseModel,
+    adapter: Adapter,
+    tenant: Tenant,
+    pool: Pool,
+    gateway: GatewaySettings,
+    state: StateSettings,
 ) -> None:
-    pool = Pool("p", Strategy.MULTI_LORA, ("base",), replicas, (), ("t",))
-    fleet = Fleet({"base": base}, {}, {"t": tenant}, {"p": pool}, gateway, state)
+    fleet = Fleet({"base": base}, {"one": adapter}, {"t": tenant}, {"p": pool}, gateway, state)
     with tempfile.TemporaryDirectory() as folder:
         assert read_fleet(write(Path(folder), write_fleet(fleet, key_variables={}))).fleet == fleet
