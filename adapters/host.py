@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hmac
 import importlib.metadata
 import itertools
@@ -25,7 +26,8 @@ from adapters.canary import Canary
 from adapters.engine_args import engine_args, engine_environment
 from adapters.errors import AdapterError
 from adapters.loader import AdapterLoader, EngineDied, LoraEngine, Reconciler, reason_of
-from adapters.residency import CanaryReport, DesiredAdapters, FaultKind
+from adapters.pulse import SILENT_AFTER_ON_CPU_S, SILENT_AFTER_S, Pulse
+from adapters.residency import CanaryReport, DesiredAdapters, FaultKind, Residency
 from adapters.types import BaseModel, EngineAdapter
 
 Scope = MutableMapping[str, Any]
@@ -63,6 +65,8 @@ class EngineHost:
         self._engine: Any = None  # vLLM's AsyncLLM, while it runs
         self._loader: AdapterLoader | None = None  # while it runs; None also for an engine without slots
         self._canary: Canary | None = None
+        self._pulse: Pulse | None = None
+        self._kv_tokens = 0
         self._reconciler = Reconciler(slots=model.max_loras)
         self._adapter_numbers: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice
         self._failed_starts = 0
@@ -102,8 +106,10 @@ class EngineHost:
         self._builder.shutdown(wait=False)
 
     def is_ready(self) -> bool:
-        """Whether the engine has answered a request and is neither dead nor draining. Never raises."""
-        return self._engine is not None and not self._engine.errored and not self._draining
+        """Whether the engine has answered a request and is not dead, silent or draining. Never raises."""
+        if self._engine is None or self._engine.errored or self._draining:
+            return False
+        return self._pulse is None or not self._pulse.is_silent()
 
     def is_alive(self) -> bool:
         """Whether starting the engine still makes sense. Never raises."""
@@ -126,7 +132,7 @@ class EngineHost:
                     self._failed_starts += 1
                     log.exception("%s: the engine did not start", self._replica)
                 finally:
-                    self._app = self._engine = self._loader = self._canary = None
+                    self._app = self._engine = self._loader = self._canary = self._pulse = None
             await asyncio.sleep(min(2.0**self._failed_starts, MAX_RESTART_DELAY_S))
 
     async def _load(self, stack: contextlib.AsyncExitStack) -> None:
@@ -149,6 +155,11 @@ class EngineHost:
         await _answer_one_token(engine, tasks)
         if self._model.serves_adapters:
             await self._keep_adapters(stack, engine, app.state.openai_serving_models.lora_requests, tasks)
+        self._kv_tokens = engine.vllm_config.cache_config.kv_cache_size_tokens or 0
+        # Any call that the core's loop answers would do; this one changes nothing and reaches no worker.
+        silent_after_s = SILENT_AFTER_ON_CPU_S if self._on_cpu else SILENT_AFTER_S
+        self._pulse = Pulse(engine.is_sleeping, silent_after_s=silent_after_s)
+        stack.push_async_callback(_cancel, asyncio.create_task(self._pulse.run()))
         self._engine, self._app = engine, app
         log.info("%s: ready", self._replica)
 
@@ -248,10 +259,10 @@ class EngineHost:
         call = scope["method"], scope["path"]
         try:
             if call == ("GET", protocol.ADAPTERS_PATH):
-                await _answer(send, 200, self._reconciler.residency().to_json())
+                await _answer(send, 200, self._residency().to_json())
             elif call == ("PUT", protocol.ADAPTERS_PATH):
                 self._reconciler.desire(_parse_desired(await _read_json(receive)))
-                await _answer(send, 200, self._reconciler.residency().to_json())
+                await _answer(send, 200, self._residency().to_json())
             elif call == ("POST", protocol.CANARY_PATH):
                 body = await _read_json(receive)
                 report = await self._try(str(body.get("id")))
@@ -262,6 +273,9 @@ class EngineHost:
             await _answer(send, error.status, {"error": str(error)})
         except EngineDied as error:
             await _answer_fault(send, protocol.FAULT_ENGINE, str(error))
+
+    def _residency(self) -> Residency:
+        return dataclasses.replace(self._reconciler.residency(), kv_tokens=self._kv_tokens)
 
     async def _try(self, adapter_id: str) -> CanaryReport:
         """Run an adapter's canary. Raises `EngineDied`; in its trial that is held against it."""

@@ -55,6 +55,7 @@ class Residency:
     pinned: tuple[str, ...] = ()
     draining: tuple[str, ...] = ()  # no longer desired, not yet gone
     faults: tuple[tuple[str, Fault], ...] = ()
+    kv_tokens: int = 0  # what the engine's KV cache holds; 0: not known
 
     def to_json(self) -> dict[str, Any]:
         """Return what travels."""
@@ -74,6 +75,7 @@ class Residency:
             int(value["revision"]),
             **ids,
             faults=tuple(faults),
+            kv_tokens=int(value.get("kv_tokens", 0)),
         )
 
 

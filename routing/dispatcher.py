@@ -20,6 +20,7 @@ from routing.fairness import cost
 from routing.pool import PoolState
 from routing.rates import RateLimits
 from routing.scheduling.decisions import Action, Decision, Decisions
+from routing.scheduling.filters import is_ready
 from routing.scheduling.forecast import retry_after_s
 from routing.scheduling.overflow import has_place
 from routing.scheduling.profile import SLOT_LEASE, Pick, Profile
@@ -112,8 +113,10 @@ class Dispatcher:
 
         Raises `Unavailable` where no other replica is ready; the ticket must still be settled.
         """
-        pool = self.pools[ticket.request.target.pool]
+        pool, now = self.pools[ticket.request.target.pool], self._clock()
         broken = pool.release(ticket)
+        broken.health.failed(now, ticket.period, "it broke off before it answered")
+        pool.judge(now)
         ticket.request = replace(ticket.request, failed_on=ticket.request.failed_on | {broken.name})
         ticket.granted_s = None
         try:
@@ -125,9 +128,18 @@ class Dispatcher:
             raise
 
     def settle(
-        self, ticket: Ticket, outcome: Outcome, *, prompt_tokens: int = 0, completion_tokens: int = 0
+        self,
+        ticket: Ticket,
+        outcome: Outcome,
+        *,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+        fault: bool = False,
     ) -> None:
-        """End a ticket: charge what it used, give its capacity back, serve who waits. Idempotent."""
+        """End a ticket: charge what it used, give its capacity back, serve who waits. Idempotent.
+
+        `fault` says that the replica was to blame, and not the request, its adapter or its client.
+        """
         if ticket.settled is not None:
             return
         ticket.settled = outcome
@@ -146,6 +158,7 @@ class Dispatcher:
             usage, taken_s = self._accounts[tenant].usage, self._clock() - request.arrived_s
             usage.mean_request_s += SMOOTHING * (taken_s - usage.mean_request_s)
         if replica is not None:
+            self._report(pool, replica, ticket, fault=fault)
             self._fill(pool, replica)
         else:
             self._end_stale_clearings(pool)
@@ -177,14 +190,23 @@ class Dispatcher:
         pinned: Iterable[str],
         host: Iterable[str],
         kv_tokens: int = 0,
+        incarnation: str = "",
     ) -> None:
-        """Record what a replica says of its adapters; see `ReplicaState.take_residency`."""
+        """Record what a replica says of itself; see `ReplicaState.take_residency`.
+
+        `kv_tokens` is what its KV cache holds. Another `incarnation` is another engine, with cold caches.
+        """
         replica = self.replicas[name]
+        pool = self.pools[replica.pool]
         known = replica.adapters, replica.pinned
         replica.take_residency(adapters, pinned, host)
         replica.kv_tokens = kv_tokens
+        if incarnation != replica.incarnation:
+            replica.incarnation = incarnation
+            others = any(other.accepts for other in pool.replicas if other is not replica)
+            replica.health.restarted(self._clock(), slow_start=others)
+            pool.judge(self._clock())
         if (replica.adapters, replica.pinned) != known:
-            pool = self.pools[replica.pool]
             pool.residency_changed(known[1], replica)
             self._fill(pool, replica)
 
@@ -196,6 +218,9 @@ class Dispatcher:
 
     def first_token(self, ticket: Ticket) -> None:
         """Note that the answer to a ticket has begun."""
+        if ticket.replica is not None and ticket.granted_s is not None:
+            now = self._clock()
+            ticket.replica.health.answered(now, ticket.period, now - ticket.granted_s)
 
     def sweep(self) -> None:
         """Do what time asks for, several times a second: deadlines, slots to clear, limits that move."""
@@ -203,6 +228,8 @@ class Dispatcher:
         self._expire(now)
         for pool in self.pools.values():
             pool.observe(now)
+            pool.compare(now)
+            pool.judge(now)
             for ticket, where in pool.clear_slots(now):
                 victim = where.clearing.victim if where.clearing else ""
                 self._note(ticket.request, Action.CLEARING, f"takes the slot of {victim}", where)
@@ -220,6 +247,14 @@ class Dispatcher:
 
     # -- questions -----------------------------------------------------------------------------------------
 
+    def has_alternative(self, ticket: Ticket) -> bool:
+        """Whether another replica than the one it is on may take a ticket's request, now or soon."""
+        request, here = ticket.request, ticket.replica
+        return any(
+            r is not here and r.trusted and is_ready(r, request)
+            for r in self.pools[request.target.pool].replicas
+        )
+
     def is_in_use(self, adapter_id: str) -> bool:
         """Whether a request for this version waits or runs."""
         return adapter_id in self._versions_in_use
@@ -236,6 +271,17 @@ class Dispatcher:
             for tenant, account in self._accounts.items()
             for model, sequences in account.usage.sequences_by_model.items()
         }
+
+    def _report(self, pool: PoolState, replica: ReplicaState, ticket: Ticket, *, fault: bool) -> None:
+        """Let a replica's health know how a request of it ended."""
+        now, health = self._clock(), replica.health
+        if fault:
+            health.failed(now, ticket.period, "it failed while it answered")
+            pool.judge(now)
+        elif ticket.settled is Outcome.COMPLETED:
+            health.succeeded(now, ticket.period)
+        else:
+            health.abandoned(ticket.period)
 
     # -- admission -----------------------------------------------------------------------------------------
 
@@ -282,10 +328,7 @@ class Dispatcher:
             raise _no_replica()
 
     def _serviceable(self, request: Request) -> bool:
-        return any(
-            r.accepts and r.base_model == request.target.base_model and r.name not in request.failed_on
-            for r in self.pools[request.target.pool].replicas
-        )
+        return any(is_ready(r, request) for r in self.pools[request.target.pool].replicas)
 
     # -- decisions -----------------------------------------------------------------------------------------
 

@@ -109,6 +109,7 @@ class Flight:
         self._usage: wire.TokenUsage | None = None
         self._replica: str | None = None
         self._attempts = 0
+        self._attempt: asyncio.Timeout | None = None  # runs out when the replica is to be left
         self._queued_s: float | None = None
 
     def abort(self, reason: Abort) -> None:
@@ -117,13 +118,21 @@ class Flight:
             self._abort = reason
             self._task.cancel()
 
+    def move_on(self) -> None:
+        """Leave the replica for another one, if there is one and nothing was sent to the client yet."""
+        if self._attempt is None or self.progress.status is not None or self.ticket.replica is None:
+            return
+        if self._dispatcher.has_alternative(self.ticket):
+            self._attempt.reschedule(asyncio.get_running_loop().time())
+
     async def fly(self) -> Record:
         """Answer the client and settle the ticket. Never raises, except when cancelled by a stranger."""
         self._task = asyncio.current_task()
         watcher = asyncio.create_task(self._watch_client())
-        outcome, error = Outcome.FAILED, None
+        outcome, error, fault = Outcome.FAILED, None, False
         try:
             outcome, error = await self._outcome()
+            fault = self._is_fault(error)
             if error is not None:
                 await self._tell(error)
         finally:
@@ -134,6 +143,7 @@ class Flight:
                 outcome,
                 prompt_tokens=usage.prompt_tokens,
                 completion_tokens=usage.completion_tokens,
+                fault=fault,
             )
         return self._record(outcome, error, usage)
 
@@ -146,6 +156,14 @@ class Flight:
         except RequestError as error:
             return _outcome_of(error), error
         return Outcome.COMPLETED, None
+
+    def _is_fault(self, error: RequestError | None) -> bool:
+        """Whether the replica is to blame: it broke off an answer, or took too long.
+
+        A 5xx for this request alone says nothing of others, or one tenant's request could shut all out.
+        """
+        broke_off = isinstance(error, EngineFailed) and self.progress.status is not None
+        return broke_off or isinstance(error, EngineTimeout)
 
     def _aborted(self) -> Abort:
         """Take back the cancellation that `abort` asked for. Re-raises one that comes from elsewhere."""
@@ -164,9 +182,10 @@ class Flight:
             self._replica = replica.name
             self._attempts += 1
             try:
-                await self._ask(self._clients[replica.name])
+                async with asyncio.timeout(None) as self._attempt:
+                    await self._ask(self._clients[replica.name])
                 return
-            except ReplicaBroken as error:
+            except (ReplicaBroken, TimeoutError) as error:
                 if isinstance(error.__cause__, aiohttp.ClientConnectorError) or error.__cause__ is None:
                     self._dispatcher.set_ready(replica.name, False)  # until a probe says otherwise
                 self._dispatcher.give_back(self.ticket)
@@ -241,6 +260,8 @@ class Flight:
 
     async def _begin(self, status: int, headers: HeaderList) -> None:
         self.progress.status = status
+        if self._attempt is not None:
+            self._attempt.reschedule(None)  # from here on there is no other replica
         self.progress.first_byte_s = self._clock() - self.ticket.request.arrived_s
         self._dispatcher.first_token(self.ticket)
         own = [

@@ -291,9 +291,17 @@ class Gateway:
             self.dispatcher.set_ready(replica.name, ready)
             if ready:
                 self._pools_not_ready.discard(replica.pool)
+            else:
+                self._leave(replica.name)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PROBE_INTERVAL_S):
                     await changed.wait()
+
+    def _leave(self, replica: str) -> None:
+        """Ask others for what a replica that hangs has not begun to answer; one that died says so itself."""
+        for flight in list(self._flights):
+            if flight.ticket.replica is not None and flight.ticket.replica.name == replica:
+                flight.move_on()
 
     async def _sweep(self) -> None:
         """Apply every deadline. One timer for all requests costs less than one for each."""

@@ -14,6 +14,7 @@ from routing.fairness import VirtualCounters, cost
 from routing.scheduling.bands import BandGuard
 from routing.scheduling.filters import has_room
 from routing.scheduling.forecast import Ahead, Capacity
+from routing.scheduling.health import outliers
 from routing.scheduling.leases import clear_slot, demand_of
 from routing.scheduling.profile import Pick, Profile
 from routing.scheduling.state import ReplicaState
@@ -116,6 +117,8 @@ class PoolState:
         ticket.reserved_tokens = request.prompt_tokens + int(self.expected_completion(request))
         new_lease = replica.acquire(request, ticket.reserved_tokens, now_s)
         ticket.replica, ticket.granted_s, ticket.picked = replica, now_s, pick.reason
+        ticket.period = replica.health.began(now_s)
+        replica.trusted = replica.trusted and replica.health.allows(now_s)
         if not ticket.charged_tokens:
             ticket.charged_tokens = ticket.estimate_tokens
             self.counters.serve(tenant, ticket.charged_tokens)
@@ -137,6 +140,24 @@ class PoolState:
             self._stand(ticket.request.target.adapter_id, ticket.request.target.base_model)
         return replica
 
+    def judge(self, now_s: float) -> None:
+        """Let every replica's health decide what it may be given.
+
+        Where no breaker lets anything through, all are trusted (Envoy's panic mode): an engine that fails may
+        answer the next request, one that is not asked never does.
+        """
+        taking = [replica for replica in self.replicas if replica.accepts]
+        panic = not any(replica.health.allows(now_s) for replica in taking)
+        for replica in self.replicas:
+            replica.trusted = panic or replica.health.allows(now_s)
+            replica.share = replica.health.share(now_s)
+
+    def compare(self, now_s: float) -> None:
+        """Find the replicas that are much slower than their peers."""
+        slow = outliers((replica.health for replica in self.replicas if replica.accepts), now_s)
+        for replica in self.replicas:
+            replica.health.outlying = replica.name in slow
+
     def residency_changed(self, pinned_before: frozenset[str], replica: ReplicaState) -> None:
         """Stand lanes anew whose adapters a replica has pinned, or pins no more."""
         for adapter in pinned_before ^ replica.pinned:
@@ -150,7 +171,7 @@ class PoolState:
 
     def next_for(self, replica: ReplicaState, now_s: float) -> Ticket | None:
         """Choose what should run next on a replica; None where nothing that waits can."""
-        if not replica.accepts or replica.sequences >= replica.capacity:
+        if not replica.accepts or not replica.trusted or replica.sequences >= replica.capacity:
             return None
         for rank in self._guard.order():
             if not self.backlog.in_band(rank):

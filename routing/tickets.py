@@ -22,6 +22,7 @@ class Ticket:
     granted_s: float | None = None
     reserved_tokens: int = 0  # of the replica's KV cache, while it holds capacity there
     charged_tokens: float = 0.0
+    period: int = 0  # of the replica's health, to report with
     settled: Outcome | None = None
     held: str | None = None  # why it had to wait: a `Hold`
     picked: str | None = None  # what spoke for its replica: a `Place`, or `only`

@@ -49,17 +49,21 @@ class Engines:
             if report.revision != wanted.revision:
                 ids = {adapter.id for adapter in wanted.adapters}
                 # What is about to go must not be granted any more while the engine is being told.
-                self._dispatcher.take_residency(
-                    client.name, adapters=replica.adapters & ids, pinned=report.pinned, host=report.host
-                )
+                replica.adapters &= ids
                 report = await client.desire(wanted)
         except ReplicaSilent as error:
             log.warning("%s", error)
             return client.name in self._told
         self._told[client.name], self._residency[client.name] = wanted, report
         self._told_of[client.name] = changes
-        ids = {adapter.id for adapter in wanted.adapters}
-        self._dispatcher.take_residency(client.name, adapters=ids, pinned=report.pinned, host=report.host)
+        self._dispatcher.take_residency(
+            client.name,
+            adapters={adapter.id for adapter in wanted.adapters},
+            pinned=report.pinned,
+            host=report.host,
+            kv_tokens=report.kv_tokens,
+            incarnation=f"{report.worker}/{report.engine_starts}",
+        )
         self._report_crashes(report)
         return True
 

@@ -15,6 +15,7 @@ class Hold(StrEnum):
     """Why a request waits: what the replica that came closest lacks. In that order."""
 
     NOT_READY = "not_ready"  # no replica answers, all drain, or those left broke under this request
+    NOT_TRUSTED = "not_trusted"  # requests have failed there; its circuit breaker is open
     ADAPTER_UNKNOWN = "adapter_unknown"  # no engine has been told of this version yet
     NO_ROOM = "no_room"  # as many sequences or tokens are in flight as may be
     NO_SLOT = "no_slot"  # every slot is held by another adapter
@@ -29,6 +30,11 @@ def is_ready(replica: ReplicaState, request: Request) -> bool:
         and replica.base_model == request.target.base_model
         and replica.name not in request.failed_on
     )
+
+
+def is_trusted(replica: ReplicaState, request: Request) -> bool:
+    """Its circuit breaker lets a request through."""
+    return replica.trusted
 
 
 def knows_adapter(replica: ReplicaState, request: Request) -> bool:
@@ -64,6 +70,7 @@ def respects_clearing(replica: ReplicaState, request: Request) -> bool:
 
 ELIGIBLE: tuple[tuple[Filter, Hold], ...] = (
     (is_ready, Hold.NOT_READY),
+    (is_trusted, Hold.NOT_TRUSTED),
     (knows_adapter, Hold.ADAPTER_UNKNOWN),
     (has_room, Hold.NO_ROOM),
     (has_slot, Hold.NO_SLOT),

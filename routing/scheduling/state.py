@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from routing.scheduling.health import Health
 from routing.scheduling.limit import ConcurrencyLimit
 from routing.types import Fleet, Request
 
@@ -46,6 +47,8 @@ class ReplicaState:
     draining: bool = False  # an operator wants it empty: no new work, leases run out
     kv_tokens: int = 0  # what its KV cache holds; 0: it has not said
     limit: ConcurrencyLimit | None = None  # K_R; None: as many as the engine runs at once
+    incarnation: str = ""  # which start of its engine is meant by what is known; empty: it has not said
+    trusted: bool = True  # False while its circuit breaker holds requests back
     share: float = 1.0  # part of its limit that it may use now: less while it is fresh, or slow
     sequences: int = 0  # in flight, all models
     tokens: int = 0  # in flight: prompts, and completions as they are expected
@@ -54,6 +57,10 @@ class ReplicaState:
     leases: dict[str, Lease] = field(default_factory=dict)  # by adapter id
     resident: OrderedDict[str, None] = field(default_factory=OrderedDict)  # shadow LRU, newest last
     clearing: SlotClearing | None = None
+    health: Health = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.health = Health(self.name)
 
     @property
     def free_slots(self) -> int:
