@@ -115,6 +115,11 @@ class Backlog(Generic[T]):
         """Engine models for which something waits."""
         return self._lanes.keys()
 
+    def in_lane(self, engine_model: str) -> int:
+        """Entries of a lane."""
+        lane = self._lanes.get(engine_model)
+        return 0 if lane is None else sum(len(flow.entries) for flow in lane.flows.values())
+
     def heads(self, engine_model: str) -> Iterator[T]:
         """Give the head of each flow in a lane."""
         lane = self._lanes.get(engine_model)

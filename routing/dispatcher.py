@@ -24,6 +24,7 @@ from routing.scheduling.filters import is_ready
 from routing.scheduling.forecast import retry_after_s
 from routing.scheduling.overflow import has_place
 from routing.scheduling.profile import SLOT_LEASE, Pick, Profile
+from routing.scheduling.report import SchedulerReport
 from routing.scheduling.state import ReplicaState
 from routing.tickets import Ticket
 from routing.types import Fleet, Outcome, Request
@@ -282,6 +283,12 @@ class Dispatcher:
             health.succeeded(now, ticket.period)
         else:
             health.abandoned(ticket.period)
+
+    def report(self, decisions: int = 100) -> SchedulerReport:
+        """Copy everything it holds, with so many of the last decisions."""
+        now = self._clock()
+        pools = tuple(pool.report(now) for pool in self.pools.values())
+        return SchedulerReport(now, pools, tuple(self.decisions.last(decisions)))
 
     # -- admission -----------------------------------------------------------------------------------------
 

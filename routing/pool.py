@@ -17,6 +17,7 @@ from routing.scheduling.forecast import Ahead, Capacity
 from routing.scheduling.health import outliers
 from routing.scheduling.leases import clear_slot, demand_of
 from routing.scheduling.profile import Pick, Profile
+from routing.scheduling.report import LaneReport, PoolReport, TenantReport, replica_report
 from routing.scheduling.state import ReplicaState
 from routing.tickets import Ticket
 from routing.types import Band, Pool, Request, SchedulerSettings, Slo, Tenant
@@ -291,6 +292,41 @@ class PoolState:
             return None
         predicted_s = self.predicted_wait_s(request)
         return predicted_s if predicted_s is not None and predicted_s > self.slo.ttft_s else None
+
+    # -- for operators -------------------------------------------------------------------------------------
+
+    def report(self, now_s: float) -> PoolReport:
+        """Copy everything that explains what this pool does."""
+        held = Counter(lease.tenant for replica in self.replicas for lease in replica.leases.values())
+        lanes = (self._lane_report(model, now_s) for model in self.backlog.lanes())
+        return PoolReport(
+            name=self.name,
+            ttft_slo_s=self.slo.ttft_s,
+            itl_slo_s=self.slo.itl_s,
+            queued_by_band={band.value: self.backlog.in_band(band.rank) for band in Band},
+            work_per_s=self._work.per_s,
+            slots_per_s=self._turns.per_s,
+            replicas=tuple(replica_report(replica, now_s) for replica in self.replicas),
+            tenants=tuple(self._tenant_report(name, held[name]) for name in self.tickets),
+            lanes=tuple(sorted(lanes, key=lambda lane: -lane.oldest_s)),
+        )
+
+    def _tenant_report(self, name: str, slots: int) -> TenantReport:
+        return TenantReport(
+            name=name,
+            band=next(band.value for band in Band if band.rank == self.ranks[name]),
+            weight=self.weights[name],
+            service_tokens=self.counters[name],
+            queued=self.backlog.count(name),
+            tickets=self.tickets[name],
+            slots=slots,
+            mean_completion_tokens=self.mean_completion_tokens[name],
+        )
+
+    def _lane_report(self, engine_model: str, now_s: float) -> LaneReport:
+        oldest = min(self.backlog.heads(engine_model), key=lambda ticket: ticket.request.arrived_s)
+        waited_s = now_s - oldest.request.arrived_s
+        return LaneReport(engine_model, self.backlog.in_lane(engine_model), waited_s, oldest.held or "")
 
     # -- lines ---------------------------------------------------------------------------------------------
 

@@ -1,0 +1,119 @@
+"""What does the scheduler hold at one moment? Values that explain it to operators; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from routing.scheduling.decisions import Decision
+from routing.scheduling.health import HealthSnapshot
+from routing.scheduling.state import ReplicaState
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReport:
+    """An adapter that holds a slot because requests of it run."""
+
+    adapter: str  # the engine's name of the version
+    tenant: str
+    sequences: int
+    held_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """One replica as the scheduler sees it."""
+
+    name: str
+    ready: bool
+    draining: bool
+    trusted: bool
+    sequences: int
+    capacity: int  # sequences it may have in flight now
+    max_sequences: int  # what its engine runs at once
+    tokens: int  # in flight, as expected
+    kv_tokens: int  # what its KV cache holds; 0: not known
+    itl_s: float | None  # measured between two tokens; None: no objective asks for it, or no stream yet
+    slots: int
+    free_slots: int
+    leases: tuple[LeaseReport, ...]
+    pinned: tuple[str, ...]
+    resident: tuple[str, ...]  # shadow of the engine's memory, least recently used first
+    clearing_for: str | None  # adapter that a slot is being cleared for
+    clearing_victim: str | None
+    health: HealthSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class TenantReport:
+    """One tenant that has something in a pool."""
+
+    name: str
+    band: str
+    weight: float
+    service_tokens: float  # virtual counter: prompt tokens by weight; only differences mean anything
+    queued: int
+    tickets: int  # waiting or running
+    slots: int  # it holds
+    mean_completion_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class LaneReport:
+    """What waits for one adapter or base model."""
+
+    engine_model: str
+    queued: int
+    oldest_s: float  # how long its first request has waited
+    held: str  # why that one had to wait: a `Hold`
+
+
+@dataclass(frozen=True, slots=True)
+class PoolReport:
+    """One pool."""
+
+    name: str
+    ttft_slo_s: float | None
+    itl_slo_s: float | None
+    queued_by_band: dict[str, int]
+    work_per_s: float | None  # prompt tokens' worth of work it does while somebody waits
+    slots_per_s: float | None  # slots it gives to somebody who waits
+    replicas: tuple[ReplicaReport, ...]
+    tenants: tuple[TenantReport, ...]
+    lanes: tuple[LaneReport, ...]  # the longest waiting first
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerReport:
+    """Everything the scheduler of one gateway holds."""
+
+    now_s: float  # monotonic, as the decisions' `at_s`
+    pools: tuple[PoolReport, ...]
+    decisions: tuple[Decision, ...]  # the newest first
+
+
+def replica_report(replica: ReplicaState, now_s: float) -> ReplicaReport:
+    """Copy a replica's state."""
+    clearing = replica.clearing
+    return ReplicaReport(
+        name=replica.name,
+        ready=replica.ready,
+        draining=replica.draining,
+        trusted=replica.trusted,
+        sequences=replica.sequences,
+        capacity=replica.capacity,
+        max_sequences=replica.max_sequences,
+        tokens=replica.tokens,
+        kv_tokens=replica.kv_tokens,
+        itl_s=replica.limit.itl_s if replica.limit else None,
+        slots=replica.slots,
+        free_slots=replica.free_slots,
+        leases=tuple(
+            LeaseReport(adapter, lease.tenant, lease.sequences, now_s - lease.since_s)
+            for adapter, lease in replica.leases.items()
+        ),
+        pinned=tuple(sorted(replica.pinned)),
+        resident=tuple(replica.resident),
+        clearing_for=clearing.waiting if clearing else None,
+        clearing_victim=clearing.victim if clearing else None,
+        health=replica.health.snapshot(now_s),
+    )
