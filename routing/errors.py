@@ -19,13 +19,19 @@
     `-- EngineTimeout         504  an engine took longer than the gateway waits
 
 The body is OpenAI's `{"error": {message, type, param, code}}`, so every OpenAI client raises its own
-typed exception. Statuses 408, 429 and 5xx are retried by the `openai` package, which honours `Retry-After`.
+typed exception. Left alone, the `openai` package tries statuses 408, 409, 429 and 5xx again, twice, after
+`retry-after-ms`, else `retry-after`, else half a second and more. `x-should-retry: true` or `false` overrules
+that (`_should_retry` in openai-python's `_base_client.py`, since 1.0).
 """
 
 from __future__ import annotations
 
 import math
 from typing import ClassVar
+
+# openai-python 1.x and 2.0 ignore a longer wait and come back after 8 s at most (`_calculate_retry_timeout`;
+# 3.x takes up to 120 s).
+LONGEST_RETRY_AFTER_S = 60.0
 
 
 class RequestError(Exception):
@@ -50,13 +56,21 @@ class RequestError(Exception):
         self.retry_after_s = retry_after_s
 
     @property
+    def should_retry(self) -> bool | None:
+        """Whether sending the same again soon can help; None: the client may go by the status."""
+        return None if self.retry_after_s is None else self.retry_after_s <= LONGEST_RETRY_AFTER_S
+
+    @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Retry advice; `retry-after` is whole seconds (RFC 9110), `retry-after-ms` is read by `openai`."""
-        if self.retry_after_s is None:
-            return []
-        whole_s = max(1, math.ceil(self.retry_after_s))
-        milliseconds = max(1, math.ceil(self.retry_after_s * 1000))
-        return [(b"retry-after", b"%d" % whole_s), (b"retry-after-ms", b"%d" % milliseconds)]
+        """Retry advice; `retry-after` is whole seconds (RFC 9110), the other two are read by `openai`."""
+        headers = []
+        if self.retry_after_s is not None:
+            whole_s = max(1, math.ceil(self.retry_after_s))
+            milliseconds = max(1, math.ceil(self.retry_after_s * 1000))
+            headers += [(b"retry-after", b"%d" % whole_s), (b"retry-after-ms", b"%d" % milliseconds)]
+        if self.should_retry is not None:
+            headers.append((b"x-should-retry", b"true" if self.should_retry else b"false"))
+        return headers
 
 
 class InvalidRequest(RequestError):
@@ -187,3 +201,8 @@ class EngineTimeout(RequestError):
     status = 504
     type = "timeout_error"
     default_code = "engine_timeout"
+
+    @property
+    def should_retry(self) -> bool:
+        """No: the same request would run into the same limit, and keep an engine busy for as long."""
+        return False

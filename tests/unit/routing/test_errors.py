@@ -1,0 +1,101 @@
+"""What a client is told about trying again, and what the `openai` package makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx2
+import openai
+import pytest
+
+from routing import wire
+from routing.errors import (
+    CapReached,
+    EngineFailed,
+    EngineTimeout,
+    InvalidKey,
+    InvalidRequest,
+    RequestError,
+    Unavailable,
+)
+
+Send = Callable[[RequestError], int]
+
+
+@pytest.mark.parametrize(
+    ("case", "error", "headers"),
+    [
+        ("no advice", CapReached("No."), {}),
+        (
+            "seconds are rounded up, milliseconds are exact",
+            CapReached("No.", retry_after_s=1.2345),
+            {"retry-after": "2", "retry-after-ms": "1235", "x-should-retry": "true"},
+        ),
+        (
+            "never at once",
+            Unavailable("No.", retry_after_s=0.0),
+            {"retry-after": "1", "retry-after-ms": "1", "x-should-retry": "true"},
+        ),
+        (
+            "the longest wait that clients keep to",
+            CapReached("No.", retry_after_s=60.0),
+            {"retry-after": "60", "retry-after-ms": "60000", "x-should-retry": "true"},
+        ),
+        (
+            "a longer one",
+            CapReached("No.", retry_after_s=60.1),
+            {"retry-after": "61", "retry-after-ms": "60100", "x-should-retry": "false"},
+        ),
+        ("a request that took too long", EngineTimeout("Too long."), {"x-should-retry": "false"}),
+        (
+            "the same with a wait, for whoever else reads it",
+            EngineTimeout("Too long.", retry_after_s=1.0),
+            {"retry-after": "1", "retry-after-ms": "1000", "x-should-retry": "false"},
+        ),
+        ("a wrong request", InvalidRequest("No."), {}),
+        ("no key", InvalidKey("No."), {"www-authenticate": "Bearer"}),
+    ],
+)
+def test_the_headers_say_when_to_try_again_and_whether(
+    case: str, error: RequestError, headers: dict[str, str]
+) -> None:
+    assert {name.decode(): value.decode() for name, value in error.headers} == headers, case
+
+
+@pytest.fixture
+def send() -> Send:
+    """Answer every request of an `openai` client that may try three times, and count them."""
+
+    def count(error: RequestError) -> int:
+        seen: list[httpx2.Request] = []
+
+        def answer(request: httpx2.Request) -> httpx2.Response:
+            seen.append(request)
+            return httpx2.Response(error.status, headers=error.headers, content=wire.error_body(error))
+
+        http = openai.DefaultHttpxClient(transport=httpx2.MockTransport(answer))
+        with (
+            openai.OpenAI(
+                api_key="k", base_url="http://gateway/v1", max_retries=2, http_client=http
+            ) as client,
+            pytest.raises(openai.APIStatusError) as caught,
+        ):
+            client.models.list()
+        assert caught.value.status_code == error.status
+        return len(seen)
+
+    return count
+
+
+@pytest.mark.parametrize(
+    ("error", "requests"),
+    [
+        (CapReached("Wait.", retry_after_s=0.001), 3),
+        (EngineFailed("Broken.", retry_after_s=0.001), 3),
+        (CapReached("Wait long.", retry_after_s=90.0), 1),
+        (EngineTimeout("Too long."), 1),
+        (InvalidRequest("Wrong."), 1),
+    ],
+)
+def test_the_openai_client_does_as_it_is_told(send: Send, error: RequestError, requests: int) -> None:
+    assert send(error) == requests
