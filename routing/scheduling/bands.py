@@ -1,14 +1,17 @@
 """In which order do priority bands get a place? The highest first, with a part of the grants for those below.
 
-Strict priority starves the lowest band for as long as the others keep a replica full. So every grant to
-a band earns each lower band that waits a small share of a grant, and whoever has earned a whole one goes
-first once. Of n grants in a row, a waiting band gets at least floor(n * share) of those it could use, as in
+Strict priority starves the lowest band for as long as the others keep a replica full. So every grant earns
+each band that waits below the highest one a small share of a grant, and whoever has earned a whole one goes
+first once. Of n grants a waiting band gets at least n * share - 1, if it could use them: the idea of
 deficit round robin (Shreedhar and Varghese, SIGCOMM 1995). Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+WHOLE = 1.0 - 1e-9  # grants; sums of shares are not exact
+MOST = 2.0  # a band that could not use what it earned does not hoard it
 
 
 class BandGuard:
@@ -22,14 +25,14 @@ class BandGuard:
     def order(self) -> Sequence[int]:
         """Ranks in the order in which they are to be asked: those that have earned a grant, then by rank."""
         ranks = range(len(self._earned))
-        if max(self._earned) < 1.0:
+        if max(self._earned) < WHOLE:
             return ranks
-        return sorted(ranks, key=lambda rank: (self._earned[rank] < 1.0, rank))
+        return sorted(ranks, key=lambda rank: (self._earned[rank] < WHOLE, rank))
 
     def granted(self, rank: int, waiting: Sequence[int]) -> None:
         """Note a grant to a band while so many wait in each."""
-        if self._earned[rank] >= 1.0:
+        if self._earned[rank] >= WHOLE:
             self._earned[rank] -= 1.0
-        for lower in range(rank + 1, len(self._earned)):
+        for lower in range(1, len(self._earned)):
             earned = self._earned[lower] + self._share
-            self._earned[lower] = min(2.0, earned) if waiting[lower] else 0.0
+            self._earned[lower] = min(MOST, earned) if waiting[lower] else 0.0

@@ -14,4 +14,4 @@ MULTIPLES = (4.0, 1.0, 0.25)
 
 def has_place(rank: int, *, own: float, adds: float, used: float, limit: float) -> bool:
     """Whether a tenant with so much in the queue may add to it, where all together use so much."""
-    return own + adds <= MULTIPLES[rank] * (limit - used)
+    return own + adds <= MULTIPLES[rank] * (limit - used - adds)

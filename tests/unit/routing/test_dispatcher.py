@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routing.admission import Rejection
+from routing.admission import Cap, Rejection
 from routing.dispatcher import Dispatcher
 from routing.errors import Unavailable
+from routing.scheduling.decisions import Action
+from routing.scheduling.filters import Hold
 from routing.scheduling.profile import SLOT_LEASE
 from routing.scheduling.state import replica_states
 from routing.tickets import Ticket
-from routing.types import Band, Caps, Outcome, SchedulerSettings
+from routing.types import Band, Caps, Outcome, SchedulerSettings, Slo
 from tests.fakes import FakeClock, small_fleet
 from tests.unit.routing.requests import ADAPTER_IDS, request
 
@@ -36,6 +38,7 @@ class House:
         max_num_seqs: int = 8,
         caps: Caps | None = None,
         same_band: bool = False,
+        ttft_slo_s: float | None = None,
         **scheduler: Any,
     ) -> None:
         self.clock = FakeClock()
@@ -45,6 +48,8 @@ class House:
             fleet = replace(fleet, tenants=tenants)
         settings = SchedulerSettings(**{"locality_bonus_tokens": 0.0, **scheduler})
         fleet = replace(fleet, gateway=replace(fleet.gateway, scheduler=settings))
+        pools = {name: replace(pool, slo=Slo(ttft_s=ttft_slo_s)) for name, pool in fleet.pools.items()}
+        fleet = replace(fleet, pools=pools)
         self.dispatcher = Dispatcher(fleet, replica_states(fleet), clock=self.clock)
         for name in self.dispatcher.replicas:
             self.be_ready(name)
@@ -54,11 +59,18 @@ class House:
         self.dispatcher.take_residency(replica, adapters=ADAPTER_IDS, pinned=(), host=())
         self.dispatcher.set_ready(replica, True)
 
-    def submit(self, tenant: str = "a", model: str = "support", **changes: object) -> Ticket:
-        """Submit a request that is expected to be admitted."""
+    def offer(self, tenant: str = "a", model: str = "support", **changes: Any) -> Ticket | Rejection:
+        """Submit a request, whatever becomes of it."""
         pool = "alone" if tenant == "c" else "shared"
-        asked = request(tenant, model, pool=pool, arrived_s=self.clock.now, **changes)  # type: ignore[arg-type]
-        ticket = self.dispatcher.submit(asked)
+        limit = changes.pop("adapter_limit", None)
+        size_bytes = changes.pop("size_bytes", 0)
+        asked = request(tenant, model, pool=pool, arrived_s=self.clock.now, **changes)
+        target = replace(asked.target, adapter_limit=limit)
+        return self.dispatcher.submit(replace(asked, target=target, size_bytes=size_bytes))
+
+    def submit(self, tenant: str = "a", model: str = "support", **changes: Any) -> Ticket:
+        """Submit a request that is expected to be admitted."""
+        ticket = self.offer(tenant, model, **changes)
         assert isinstance(ticket, Ticket)
         return ticket
 
@@ -202,6 +214,246 @@ async def test_who_waits_for_a_pool_that_goes_away_is_told_so() -> None:
     house.finish(running, other_pool)
     house.finish(waiting, outcome=Outcome.FAILED)
     assert repr(house.dispatcher) == AT_REST
+
+
+async def test_a_running_adapter_leads_by_the_locality_bonus_and_no_further() -> None:
+    house = House(
+        slots=2, max_num_seqs=2, same_band=True, locality_bonus_tokens=300.0, aging_tokens_per_s=0.0
+    )
+    flood = [house.submit("a") for _ in range(20)]
+    quiet = house.submit("b")
+    order = []
+    while not quiet.is_decided:
+        running = next(t for t in flood if t.replica is not None and t.settled is None)
+        house.finish(running, tokens=64)
+        order.append(running)
+    # Each costs 138; b is lifted to what a had before its second grant.
+    assert len(order) == 3, "300 tokens are two requests more"
+    house.finish(quiet, *flood)
+    assert repr(house.dispatcher) == AT_REST
+
+
+async def test_waiting_makes_up_for_service() -> None:
+    house = House(slots=4, max_num_seqs=1, same_band=True, aging_tokens_per_s=50.0)
+    first = house.submit("a")
+    old = house.submit("a")
+    house.clock.now += 10.0
+    young = house.submit("b")
+    house.finish(first, tokens=64)
+    assert house.running(old, young) == [True, False], "138 tokens more, but ten seconds older"
+    house.finish(old, young)
+    assert repr(house.dispatcher) == AT_REST
+
+
+async def test_a_flood_with_many_adapters_gives_a_slot_up_at_once() -> None:
+    house = House(slots=2, same_band=True)
+    flood = [house.submit("a", model) for model in ("support", "sales")]
+    quiet = house.submit("b")
+    house.clock.now += 0.3
+    house.dispatcher.sweep()
+    more = [house.submit("a", model) for model in ("support", "sales")]
+    assert house.running(*more).count(False) == 1, "one of its two adapters gets no more"
+    house.finish(*flood)
+    assert house.running(quiet) == [True]
+    house.finish(quiet, *more)
+    assert repr(house.dispatcher) == AT_REST
+
+
+async def test_the_lowest_band_is_not_starved() -> None:
+    house = House(slots=4, max_num_seqs=1, lower_band_share=0.1, caps=Caps(max_queued=100))
+    running = house.submit("a")
+    low = house.submit("b")
+    high = [house.submit("a") for _ in range(30)]
+    grants = 0
+    while not low.is_decided:
+        house.finish(running)
+        running = next(ticket for ticket in (low, *high) if ticket.replica is not None)
+        grants += 1
+    assert 10 <= grants <= 12
+    house.finish(low, *high)
+    assert repr(house.dispatcher) == AT_REST
+
+
+async def test_a_wide_request_is_not_overtaken_for_ever() -> None:
+    house = House(max_num_seqs=4, slot_wait_s=1.0)
+    narrow = [house.submit() for _ in range(4)]
+    wide = house.submit(sequences=4)
+    house.clock.now += 1.0
+    late = house.submit("a", "sales")
+    house.finish(*narrow[:2])
+    assert house.running(wide, late) == [False, False], "the replica is left to run empty for it"
+    house.finish(*narrow[2:])
+    assert house.running(wide) == [True]
+    house.finish(wide)
+    assert house.running(late) == [True]
+    house.finish(late)
+    assert repr(house.dispatcher) == AT_REST
+
+
+async def test_an_adapter_that_runs_elsewhere_gets_a_slot_that_nobody_else_needs() -> None:
+    house = House(replicas=2, max_num_seqs=2, slots=1)
+    tickets = [house.submit() for _ in range(4)]
+    assert all(house.running(*tickets)), "two on each replica"
+    assert {t.replica.name for t in tickets if t.replica} == {"shared-0", "shared-1"}
+    house.finish(*tickets)
+
+
+async def test_a_draining_replica_gets_no_new_work_and_its_leases_run_out() -> None:
+    house = House(replicas=2)
+    first = house.submit()
+    assert first.replica is not None
+    house.dispatcher.set_draining(first.replica.name, True)
+    second = house.submit()
+    assert second.replica is not None and second.replica is not first.replica
+    drained = first.replica
+    house.finish(first)
+    assert not drained.leases and drained.sequences == 0
+    house.dispatcher.set_draining(second.replica.name, True)
+    with pytest.raises(Unavailable):
+        house.submit()
+    house.finish(second)
+    house.dispatcher.set_draining(drained.name, False)
+    house.finish(house.submit())
+    assert repr(house.dispatcher) == AT_REST
+
+
+async def test_a_replica_under_which_requests_break_is_left_alone_for_a_while() -> None:
+    house = House(replicas=2, slots=2)
+    broken = house.dispatcher.replicas["shared-0"]
+    house.dispatcher.set_draining("shared-1", True)
+    for _ in range(3):
+        house.dispatcher.settle(house.submit(), Outcome.FAILED, fault=True)
+    house.dispatcher.set_draining("shared-1", False)
+    house.dispatcher.sweep()
+    assert not broken.trusted
+    others = [house.submit() for _ in range(4)]
+    assert all(t.replica is not None and t.replica is not broken for t in others)
+    house.clock.now += 1.0
+    house.dispatcher.sweep()
+    assert broken.trusted, "one request may try it again"
+    house.finish(*others)
+    assert repr(house.dispatcher) == AT_REST
+
+
+async def test_a_replica_without_peers_is_asked_however_often_it_fails() -> None:
+    house = House()
+    for _ in range(5):
+        house.dispatcher.settle(house.submit(), Outcome.FAILED, fault=True)
+    ticket = house.submit()
+    assert house.running(ticket) == [True]
+    house.finish(ticket)
+
+
+async def test_a_client_that_leaves_says_nothing_of_the_replica() -> None:
+    house = House(replicas=2)
+    for _ in range(10):
+        house.finish(house.submit(), outcome=Outcome.CANCELLED)
+    assert all(replica.trusted for replica in house.dispatcher.replicas.values())
+
+
+async def test_a_restarted_engine_is_given_work_slowly_where_others_carry_the_load() -> None:
+    house = House(replicas=2, max_num_seqs=100)
+    for name in ("shared-0", "shared-1"):
+        house.dispatcher.take_residency(
+            name, adapters=ADAPTER_IDS, pinned=(), host=(), incarnation=f"{name}/2", kv_tokens=1000
+        )
+    fresh = house.dispatcher.replicas["shared-1"]
+    assert fresh.capacity == 10
+    house.clock.now += 5.0
+    house.dispatcher.sweep()
+    assert fresh.capacity == 50
+    house.clock.now += 5.0
+    house.dispatcher.sweep()
+    assert fresh.capacity == 100 and fresh.kv_tokens == 1000
+
+
+async def test_requests_that_would_miss_the_objective_are_shed_the_low_band_first() -> None:
+    house = House(max_num_seqs=2, slots=4, ttft_slo_s=2.0)
+    flood = [house.submit("a") for _ in range(4)]
+    low = [house.submit("b"), house.submit("b")]
+    for _ in range(12):  # it is seen to do about two requests a second
+        running = [t for t in flood if t.replica is not None and t.settled is None]
+        house.clock.now += 0.5
+        house.dispatcher.sweep()
+        house.finish(running[0], tokens=64)
+        flood += [t for t in [house.offer("a")] if isinstance(t, Ticket)]
+    refused = house.offer("b")
+    assert isinstance(refused, Rejection) and refused.cap is Cap.OVERLOADED
+    assert refused.retry_after_s is not None and 0.5 <= refused.retry_after_s <= 10.0
+    accepted = house.offer("a")
+    assert isinstance(accepted, Ticket), "the band above is still within it"
+    house.finish(accepted, *flood, *low)
+    assert repr(house.dispatcher) == AT_REST
+
+
+async def test_a_full_gateway_refuses_a_flood_and_takes_a_quiet_tenant() -> None:
+    house = House(max_num_seqs=1, caps=Caps(max_concurrency=1000, max_queued=1000), max_queued=10)
+    flood = [t for t in (house.offer("a") for _ in range(50)) if isinstance(t, Ticket)]
+    assert len(flood) == 1 + 5, "one runs, and half of the queue"
+    quiet = house.offer("b")
+    assert isinstance(quiet, Ticket), "even of the lower band"
+    house.finish(quiet, *flood)
+    assert repr(house.dispatcher) == AT_REST
+
+
+async def test_bodies_that_wait_are_bounded_together() -> None:
+    house = House(max_num_seqs=1, caps=Caps(max_concurrency=100), max_queued_bytes=1000)
+    running = house.submit(size_bytes=10_000)
+    assert isinstance(house.offer(size_bytes=501), Rejection)
+    waiting = house.offer(size_bytes=500)
+    assert isinstance(waiting, Ticket)
+    house.finish(running, waiting)
+    assert repr(house.dispatcher) == AT_REST
+
+
+async def test_a_cap_of_an_adapter_counts_all_tenants() -> None:
+    house = House()
+    tickets = [house.submit(adapter_limit=2), house.submit(adapter_limit=2)]
+    refused = house.offer(adapter_limit=2)
+    assert isinstance(refused, Rejection) and refused.cap is Cap.ADAPTER_CONCURRENCY
+    other = house.submit("a", "sales", adapter_limit=2)
+    house.finish(*tickets, other)
+    house.finish(house.submit(adapter_limit=2))
+
+
+async def test_requests_beyond_the_rate_are_refused_and_cost_nothing_more() -> None:
+    house = House(caps=Caps(requests_per_minute=2))
+    tickets = [house.submit(), house.submit()]
+    refused = house.offer()
+    assert isinstance(refused, Rejection) and refused.cap is Cap.REQUESTS_PER_MINUTE
+    house.finish(*tickets)
+    assert repr(house.dispatcher) == AT_REST
+
+
+async def test_every_decision_can_be_read_afterwards() -> None:
+    house = House(slots=1, max_num_seqs=4)
+    first, second = house.submit("a", "support"), house.submit("a", "sales")
+    assert (second.held, first.picked) == (Hold.NO_SLOT, "only")
+    house.finish(first)
+    report = house.dispatcher.report()
+    assert [(d.action, d.reason) for d in report.decisions] == [
+        (Action.GRANTED, "only"),
+        (Action.QUEUED, Hold.NO_SLOT),
+        (Action.GRANTED, "only"),
+    ]
+    (pool,) = [pool for pool in report.pools if pool.name == "shared"]
+    assert [lease.adapter for lease in pool.replicas[0].leases] == ["a-sales@1"]
+    assert [(t.name, t.tickets, t.slots) for t in pool.tenants] == [("a", 1, 1)]
+    house.finish(second)
+
+
+async def test_whoever_waits_is_told_once() -> None:
+    house = House(max_num_seqs=1)
+    first, second = house.submit(), house.submit()
+    told: list[Ticket] = []
+    first.when_decided(lambda: told.append(first))
+    second.when_decided(lambda: told.append(second))
+    assert told == [first], "it was decided already"
+    waiting = asyncio.ensure_future(second.granted())
+    await asyncio.sleep(0)
+    house.finish(first)
+    assert (await waiting).name == "shared-0"
+    house.finish(second)
 
 
 async def test_a_rejected_request_leaves_no_trace() -> None:

@@ -1,0 +1,116 @@
+"""Whose slot is given to somebody who waits for one?"""
+
+from __future__ import annotations
+
+import pytest
+
+from routing.scheduling.leases import YIELD_S, clear_slot, demand_of
+from routing.scheduling.state import ReplicaState, SlotClearing
+from routing.types import Request
+from tests.unit.routing.requests import adapter_id, replica, request, run_on
+
+WEIGHTS = {"a": 1.0, "b": 1.0, "c": 1.0}
+
+
+def clear(
+    replicas: list[ReplicaState],
+    asked: Request,
+    *,
+    waited_s: float = 10.0,
+    weights: dict[str, float] | None = None,
+) -> ReplicaState | None:
+    demand = demand_of(replicas, weights or WEIGHTS, [asked.target.tenant])
+    return clear_slot(replicas, asked, demand, waited_s=waited_s, slot_wait_s=10.0)
+
+
+def knowing(one: ReplicaState, *models: str) -> ReplicaState:
+    """A replica whose engine may serve these too."""
+    one.adapters |= {adapter_id(model) for model in models}
+    return one
+
+
+def test_whoever_has_waited_too_long_gets_the_slot_of_the_adapter_with_least_in_flight() -> None:
+    one = replica(slots=2)
+    run_on(one, request("a", "support"), times=3)
+    run_on(one, request("a", "sales"))
+    assert clear([one], request("b")) is one
+    assert one.clearing == SlotClearing(waiting="b-support@1", victim="a-sales@1")
+    assert clear([one], request("b")) is None, "once is enough"
+
+
+def test_a_tenant_above_its_share_gives_a_slot_up_at_once_to_one_below_it() -> None:
+    one = replica(slots=2)
+    run_on(one, request("a", "support"))
+    run_on(one, request("a", "sales"))
+    assert clear([one], request("b"), waited_s=YIELD_S / 2) is None, "a request may end anyway"
+    assert clear([one], request("b"), waited_s=YIELD_S) is one
+
+
+def test_a_tenant_within_its_share_keeps_its_slots() -> None:
+    one = knowing(replica(slots=2), "b-sales")
+    run_on(one, request("a", "support"))
+    run_on(one, request("b", "support"))
+    assert clear([one], request("b", "sales"), waited_s=9.0) is None
+    assert clear([one], request("a", "sales"), waited_s=9.0) is None
+
+
+def test_weight_is_a_claim_to_slots() -> None:
+    one = knowing(replica(slots=4), "a-x", "a-y")
+    for model in ("support", "sales", "x", "y"):
+        run_on(one, request("a", model))
+    assert clear([one], request("b"), waited_s=1.0, weights={"a": 100.0, "b": 1.0}) is None
+    assert clear([one], request("b"), waited_s=1.0, weights={"a": 1.0, "b": 1.0}) is one
+
+
+def test_the_victim_is_of_the_tenant_furthest_above_its_share() -> None:
+    replicas = [knowing(replica("r0", slots=3), "a-x"), knowing(replica("r1", slots=3), "a-x", "b-sales")]
+    for model in ("support", "sales", "x"):
+        run_on(replicas[0], request("a", model), times=5)
+    run_on(replicas[1], request("a", "x"), times=5)
+    run_on(replicas[1], request("b", "support"))
+    run_on(replicas[1], request("b", "sales"))
+    cleared = clear(replicas, request("c"), waited_s=1.0)
+    assert cleared is not None and cleared.clearing is not None
+    assert cleared.clearing.victim.startswith("a-")
+
+
+def test_one_slot_of_a_replica_is_cleared_at_a_time() -> None:
+    one = replica(slots=2)
+    run_on(one, request("a", "support"))
+    run_on(one, request("a", "sales"))
+    assert clear([one], request("b")) is one
+    assert clear([one], request("c")) is None
+
+
+def test_a_slot_being_cleared_is_nobodys_in_the_count() -> None:
+    one = replica(slots=2)
+    run_on(one, request("a", "support"))
+    run_on(one, request("a", "sales"))
+    one.clearing = SlotClearing(waiting="b-support@1", victim="a-sales@1")
+    assert demand_of([one], WEIGHTS, []).held == {"a": 1}
+
+
+def test_a_pinned_adapter_is_no_victim() -> None:
+    one = replica(slots=1)
+    run_on(one, request("a"))
+    one.pinned = frozenset({"a-support@1"})
+    assert clear([one], request("b")) is None
+
+
+@pytest.mark.parametrize(
+    "why", ["a slot is free", "it runs already", "not ready", "draining", "the base model"]
+)
+def test_no_slot_is_cleared_where_none_is_needed_or_none_would_help(why: str) -> None:
+    one = replica(slots=2 if why == "a slot is free" else 1, ready=why != "not ready")
+    one.draining = why == "draining"
+    run_on(one, request("a"))
+    asked = {"it runs already": request("a"), "the base model": request(base=True)}.get(why, request("b"))
+    assert clear([one], asked) is None
+    assert one.clearing is None
+
+
+def test_nobody_waits_for_a_slot_of_an_engine_that_does_not_know_the_adapter() -> None:
+    one = replica(slots=1)
+    run_on(one, request("a"))
+    one.adapters = frozenset({"a-support@1"})
+    assert clear([one], request("b")) is None
