@@ -20,11 +20,12 @@ from routing.fairness import cost
 from routing.pool import PoolState
 from routing.rates import RateLimits
 from routing.scheduling.decisions import Action, Decision, Decisions
-from routing.scheduling.filters import is_ready
+from routing.scheduling.filters import Hold, is_ready
 from routing.scheduling.forecast import retry_after_s
 from routing.scheduling.overflow import has_place
 from routing.scheduling.profile import SLOT_LEASE, Pick, Profile
 from routing.scheduling.report import SchedulerReport
+from routing.scheduling.scorers import here
 from routing.scheduling.state import ReplicaState
 from routing.tickets import Ticket
 from routing.types import Fleet, Outcome, Request
@@ -94,19 +95,18 @@ class Dispatcher:
         """
         pool = self.pools[request.target.pool]
         self._refuse_if_unavailable(request)
-        # Whatever waits cannot run now, or it would: only its own flow may a request not overtake.
-        pick = None if pool.backlog.has_flow(request) else pool.pick(request)
-        rejection = self._admit(request, pool, must_wait=pick is None)
+        pick = pool.pick(request)
+        rejection = self._admit(request, pool, must_wait=isinstance(pick, Hold))
         if rejection is not None:
             self._note(request, Action.REJECTED, rejection.cap)
             return rejection
         ticket = Ticket(request)
         self._count(request, +1)
         pool.enter(ticket)
-        if pick is not None:
+        if isinstance(pick, Pick):
             self._grant(pool, ticket, pick, waited=False)
         else:
-            self._enqueue(pool, ticket)
+            self._enqueue(pool, ticket, pick)
         return ticket
 
     def give_back(self, ticket: Ticket) -> None:
@@ -122,11 +122,13 @@ class Dispatcher:
         ticket.granted_s = None
         try:
             self._refuse_if_unavailable(ticket.request)
-            self._enqueue(pool, ticket)
-            self._fill_all(pool)
-        except RequestError:
+            pick = pool.pick(ticket.request)
+            if isinstance(pick, Pick):
+                self._grant(pool, ticket, pick, waited=True)
+            else:
+                self._enqueue(pool, ticket, pick)
+        finally:
             self._fill(pool, broken)  # the place it has left
-            raise
 
     def settle(
         self,
@@ -348,15 +350,10 @@ class Dispatcher:
         now = self._clock()
         while True:
             ticket = pool.next_for(replica, now)
-            pick = None if ticket is None else pool.pick(ticket.request)
-            if ticket is None or pick is None:
+            if ticket is None:
                 return
             self._dequeue(pool, ticket)
-            self._grant(pool, ticket, pick, waited=True)
-
-    def _fill_all(self, pool: PoolState) -> None:
-        for replica in pool.replicas:
-            self._fill(pool, replica)
+            self._grant(pool, ticket, Pick(replica, here(replica, ticket.request)), waited=True)
 
     def _end_stale_clearings(self, pool: PoolState) -> None:
         """Serve those that were held back for somebody who has left."""
@@ -377,13 +374,13 @@ class Dispatcher:
         self._note(ticket.request, Action.GRANTED, pick.reason, pick.replica, ticket.queued_s or 0.0)
         ticket.decide()
 
-    def _enqueue(self, pool: PoolState, ticket: Ticket) -> None:
+    def _enqueue(self, pool: PoolState, ticket: Ticket, why: Hold) -> None:
         request = ticket.request
-        pool.enqueue(ticket)
+        pool.enqueue(ticket, why)
         self._count_queued(request, +1)
         due_s = request.arrived_s + self._tenants[request.target.tenant].caps.queue_timeout_s
         heapq.heappush(self._deadlines, (due_s, next(self._numbers), ticket))
-        self._note(request, Action.QUEUED, ticket.held or "")
+        self._note(request, Action.QUEUED, why)
 
     def _dequeue(self, pool: PoolState, ticket: Ticket) -> None:
         if pool.dequeue(ticket):

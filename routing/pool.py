@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from routing.backlog import BANDS, Backlog, Lines
 from routing.fairness import VirtualCounters, cost
 from routing.scheduling.bands import BandGuard
-from routing.scheduling.filters import has_room
+from routing.scheduling.filters import Hold, has_room
 from routing.scheduling.forecast import Ahead, Capacity
 from routing.scheduling.health import outliers
 from routing.scheduling.leases import clear_slot, demand_of
@@ -85,10 +85,10 @@ class PoolState:
             by_sequence = completion_tokens / ticket.request.sequences
             self.mean_completion_tokens[tenant] = mean + SMOOTHING * (by_sequence - mean)
 
-    def enqueue(self, ticket: Ticket) -> None:
+    def enqueue(self, ticket: Ticket, why: Hold) -> None:
         """Let a ticket wait."""
         target = ticket.request.target
-        ticket.held = self._profile.hold(self.replicas, ticket.request)
+        ticket.held = why
         self.backlog.push(ticket, lambda: self._lines(target.adapter_id, target.base_model))
         tenant, rank = target.tenant, self.ranks[target.tenant]
         if tenant not in self._queued_work:
@@ -166,12 +166,17 @@ class PoolState:
 
     # -- who is next ---------------------------------------------------------------------------------------
 
-    def pick(self, request: Request) -> Pick | None:
-        """Choose the replica for a request that could run now."""
+    def pick(self, request: Request) -> Pick | Hold:
+        """Choose the replica for a request that has just come, or say why it must wait.
+
+        Whatever waits cannot run now, or it would: only its own flow may a request not overtake.
+        """
+        if self.backlog.has_flow(request):
+            return Hold.BEHIND
         return self._profile.pick(self.replicas, request, self._settings.load_slack)
 
     def next_for(self, replica: ReplicaState, now_s: float) -> Ticket | None:
-        """Choose what should run next on a replica; None where nothing that waits can."""
+        """Choose what should run next on a replica that has room; None where nothing that waits can."""
         if not replica.accepts or not replica.trusted or replica.sequences >= replica.capacity:
             return None
         for rank in self._guard.order():

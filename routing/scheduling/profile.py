@@ -31,16 +31,29 @@ class Profile:
 
     def fits(self, replica: ReplicaState, request: Request) -> bool:
         """Whether a replica passes every filter."""
-        return all(passes(replica, request) for passes, _ in self.filters)
+        for passes, _ in self.filters:  # noqa: SIM110 - plain loops: this is the hottest code of all
+            if not passes(replica, request):
+                return False
+        return True
 
-    def pick(self, replicas: Sequence[ReplicaState], request: Request, slack: float = 0.25) -> Pick | None:
-        """Return the best replica that passes every filter; among equals the first. None where none does.
+    def pick(self, replicas: Sequence[ReplicaState], request: Request, slack: float = 0.25) -> Pick | Hold:
+        """Return the best replica that passes every filter; among equals the first.
 
-        `slack` is how far above the mean load a preferred replica may be.
+        Where none does, the reason is the filter that stopped the one that passed the most. `slack` is how
+        far above the mean load a preferred replica may be.
         """
-        fit = [replica for replica in replicas if self.fits(replica, request)]
+        fit: list[ReplicaState] = []
+        furthest, hold = -1, Hold.NOT_READY
+        for replica in replicas:
+            for passed, (passes, why) in enumerate(self.filters):
+                if not passes(replica, request):
+                    if passed > furthest:
+                        furthest, hold = passed, why
+                    break
+            else:
+                fit.append(replica)
         if not fit:
-            return None
+            return hold
         if len(fit) == 1:
             return Pick(fit[0], ONLY)
         view = view_of(replicas, slack)
@@ -48,20 +61,6 @@ class Profile:
             fit, key=lambda r: sum(weight * scorer(r, request, view) for scorer, weight in self.scorers)
         )
         return Pick(best, place(best, request, view))
-
-    def hold(self, replicas: Sequence[ReplicaState], request: Request) -> Hold:
-        """Say what keeps a request waiting: the filter that fails at the replica that passes the most."""
-        reached = -1
-        for replica in replicas:
-            passed = 0
-            for passes, _ in self.filters:
-                if not passes(replica, request):
-                    break
-                passed += 1
-            reached = max(reached, passed)
-        if reached == len(self.filters):
-            return Hold.BEHIND
-        return self.filters[max(0, reached)][1]
 
 
 # The ladder of affinity goes before load: a load from disk stalls the engine's step, and a second copy takes

@@ -61,6 +61,14 @@ def place(replica: ReplicaState, request: Request, view: View) -> Place:
     return Place.HOME if replica.name in homes(_key(request), view.names) else Place.ELSEWHERE
 
 
+def here(replica: ReplicaState, request: Request) -> Place:
+    """Say what an adapter has on the one replica that has come free."""
+    adapter = request.target.adapter_id
+    if adapter is not None and replica.holds(adapter):
+        return Place.RUNNING
+    return Place.RESIDENT if adapter in replica.resident else Place.ELSEWHERE
+
+
 def adapter_affinity(replica: ReplicaState, request: Request, view: View) -> float:
     """Prefer where the adapter runs, then where it was last seen, then its homes."""
     return PLACE_SCORES[place(replica, request, view)]

@@ -275,7 +275,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(STEPS)
 def test_whatever_happens_one_probe_is_in_flight_at_most_and_none_waits_for_ever(
     steps: list[tuple[str, float, int]],

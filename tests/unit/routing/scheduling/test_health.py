@@ -158,7 +158,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(STEPS)
 def test_whatever_came_before_a_replica_that_answers_is_whole_again(
     steps: list[tuple[str, float, int]],
@@ -271,6 +271,7 @@ def test_an_engine_that_is_new_or_failing_is_not_judged_by_what_it_was(event: st
     assert outliers(healths, 0.0) == set()
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.0, 1e4), max_size=24), st.lists(st.booleans(), min_size=24, max_size=24))
 def test_a_pool_is_never_named_whole(first_token_s: list[float], were: list[bool]) -> None:
     healths = pool(*first_token_s)

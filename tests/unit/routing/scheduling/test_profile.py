@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from routing.scheduling.filters import Hold, has_room, has_slot, is_ready, respects_clearing
-from routing.scheduling.profile import ONLY, SLOT_LEASE
+from routing.scheduling.profile import ONLY, SLOT_LEASE, Pick
 from routing.scheduling.scorers import HOT_LOAD, Place, adapter_affinity, least_loaded, rendezvous, view_of
 from routing.scheduling.state import ReplicaState, SlotClearing
 from routing.types import Request
@@ -15,7 +15,7 @@ from tests.unit.routing.requests import adapter_id, end_on, replica, request, ru
 def chosen(replicas: list[ReplicaState], asked: Request) -> tuple[str, str] | None:
     """Name and reason of the replica that is picked."""
     pick = SLOT_LEASE.pick(replicas, asked)
-    return None if pick is None else (pick.replica.name, pick.reason)
+    return (pick.replica.name, pick.reason) if isinstance(pick, Pick) else None
 
 
 def test_a_replica_that_takes_no_work_or_failed_the_request_is_out() -> None:
@@ -154,7 +154,7 @@ def test_new_adapters_spread_by_hash_and_stay_where_they_were() -> None:
         ("room", Hold.NO_ROOM),
         ("slot", Hold.NO_SLOT),
         ("clearing", Hold.SLOT_CLEARING),
-        ("nothing", Hold.BEHIND),
+        ("trust", Hold.NOT_TRUSTED),
     ],
 )
 def test_a_wait_has_a_reason_from_the_replica_that_came_closest(lacks: str, hold: Hold) -> None:
@@ -167,7 +167,9 @@ def test_a_wait_has_a_reason_from_the_replica_that_came_closest(lacks: str, hold
         run_on(near, request("b"))
     elif lacks == "clearing":
         near.clearing = SlotClearing(waiting="b-support@1", victim="a-support@1")
-    assert SLOT_LEASE.hold([far, near], request("a")) is hold
+    elif lacks == "trust":
+        near.trusted = False
+    assert SLOT_LEASE.pick([far, near], request("a")) is hold
 
 
 def test_residency_is_bounded_and_forgets_the_oldest() -> None:
