@@ -1,0 +1,168 @@
+"""Where are the replicas, and when does that change? Names and URLs only.
+
+Whether a replica answers is another question, the probe's; so discovery names every replica that should be
+there, ready or not. Three sources have one shape:
+
+- `StaticDiscovery`: known at start. Engines that BentoML starts here, and those of `TENANTRY_ENGINE_URLS`.
+- `FileDiscovery`: a file that an operator or a sidecar rewrites (`TENANTRY_ENGINE_FILE`).
+- In Kubernetes a third one would list and then watch the EndpointSlices of a pool's headless Service (label
+  `kubernetes.io/service-name`). It would keep the slices by name, since one Service may have several, and
+  after each event yield their union: the endpoint's `hostname`, which a StatefulSet named like the pool makes
+  `<pool>-<ordinal>` and so our replica's name, with `http://<address>:<port>`. It would take every endpoint
+  that is not `terminating` and leave `ready` alone: a replica that is slow to answer Kubernetes must not lose
+  its connections. After `410 Gone` it would list anew, no harm where every value is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import yaml
+
+URLS_VARIABLE = "TENANTRY_ENGINE_URLS"
+FILE_VARIABLE = "TENANTRY_ENGINE_FILE"
+POLL_S = 0.5  # one stat(2) each; inotify sees neither network file systems nor a ConfigMap's swapped links
+MAX_FILE_BYTES = 128 * 2**10  # a thousand replicas take a quarter of it
+log = logging.getLogger("tenantry.discovery")
+
+Addresses = Mapping[str, str]  # replica name -> URL
+_Signature = tuple[int, int, int, int, int]
+
+
+class Discovery(Protocol):
+    """Says where the replicas are."""
+
+    def watch(self) -> AsyncIterator[Addresses]:
+        """Yield all replicas once they are known, and all of them again whenever anything has changed.
+
+        Each value is complete: a replica that is missing from it is gone, one with another URL has moved. The
+        iterator raises nothing; it ends where nothing can change any more.
+        """
+
+
+class StaticDiscovery:
+    """Replicas that are known at start and stay where they are."""
+
+    def __init__(self, addresses: Callable[[], Addresses]) -> None:
+        """`addresses` is called once watching begins, since BentoML knows its sockets no earlier."""
+        self._addresses = addresses
+
+    async def watch(self) -> AsyncIterator[Addresses]:
+        """Yield them, once."""
+        yield dict(self._addresses())
+
+
+class FileDiscovery:
+    """Replicas named by a YAML or JSON file, `name: url` each, which is read again whenever it changes.
+
+    A change counts once the file has been the same for two looks, so that one being written is not taken for
+    a shorter one; best is to write another file and rename it. A file that is missing or cannot be understood
+    changes nothing and is logged once. An empty one cannot be understood; `{}` says that there are none.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        check_url: Callable[[str], object],
+        poll_s: float = POLL_S,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        """`check_url` raises `ValueError` for what is not the address of a replica."""
+        self._path = path
+        self._check_url = check_url
+        self._poll_s = poll_s
+        self._sleep = sleep
+        self._problem = ""
+
+    async def watch(self) -> AsyncIterator[Addresses]:
+        """Yield what the file says, whenever that has changed and can be understood."""
+        known: Addresses | None = None
+        seen: _Signature | None = None
+        taken: _Signature | None = None
+        while True:
+            before, found = seen, None
+            try:
+                seen = await asyncio.to_thread(self._signature)
+                if seen != taken and (known is None or seen == before):
+                    found = await asyncio.to_thread(self._read)
+                    taken = seen
+            except OSError as error:
+                taken = None  # so that it is read again as soon as it can be
+                self._report(error.strerror or str(error))
+            if found is not None and found != known:
+                known = found
+                yield known
+            await self._sleep(self._poll_s)
+
+    def _signature(self) -> _Signature:
+        """Return what changes with the file, links followed. Raises `OSError`."""
+        stat = self._path.stat()
+        return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size
+
+    def _read(self) -> Addresses | None:
+        """Return what the file says; None, and a line in the log, for what is no answer. Raises `OSError`."""
+        with self._path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        try:
+            addresses = parse_addresses(content, self._check_url)
+        except ValueError as error:
+            self._report(str(error))
+            return None
+        self._report("")
+        return addresses
+
+    def _report(self, problem: str) -> None:
+        """Log what is wrong, once, and that it no longer is."""
+        if problem == self._problem:
+            return
+        self._problem = problem
+        if problem:
+            log.warning("%s: %s; the replicas stay where they were", self._path, problem)
+        else:
+            log.info("%s is good again", self._path)
+
+
+def parse_addresses(content: bytes, check_url: Callable[[str], object]) -> dict[str, str]:
+    """Read `name: url` pairs from YAML or JSON. Raises `ValueError` for anything else.
+
+    Nothing is built but text: the nodes are taken as they are, so that no tag and no alias does anything.
+    """
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"larger than {MAX_FILE_BYTES // 1024} KiB")
+    try:
+        node = yaml.compose(content.decode(), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"not YAML or JSON: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(node, yaml.MappingNode):
+        raise ValueError("not a mapping of replica names to URLs")
+    return _addresses([(_text(name), _text(url)) for name, url in node.value], check_url)
+
+
+def parse_urls(text: str, check_url: Callable[[str], object]) -> dict[str, str]:
+    """Read `name=url name=url`, as in `TENANTRY_ENGINE_URLS`. Raises `ValueError` for anything else."""
+    pairs = [item.partition("=") for item in text.split()]
+    return _addresses([(name, url) for name, _, url in pairs], check_url)
+
+
+def _text(node: yaml.Node) -> str:
+    if not isinstance(node, yaml.ScalarNode):
+        raise ValueError(f"line {node.start_mark.line + 1}: a name and a URL are expected")
+    return str(node.value)
+
+
+def _addresses(pairs: list[tuple[str, str]], check_url: Callable[[str], object]) -> dict[str, str]:
+    """Check every pair. Raises `ValueError`."""
+    addresses: dict[str, str] = {}
+    for name, url in pairs:
+        if not name:
+            raise ValueError(f"{url!r} belongs to no replica; write its name before it")
+        if name in addresses:
+            raise ValueError(f"the replica {name!r} is named twice")
+        check_url(url)
+        addresses[name] = url
+    return addresses
