@@ -25,7 +25,7 @@ from routing.config import FleetError, LoadedFleet, Problem, check_files, projec
 from routing.config.api_keys import new_key
 from routing.config.schema import json_schema
 from routing.config.sharing import who_shares
-from routing.config.tables import fleet_tables, print_problems, sharing_table
+from routing.config.tables import fleet_tables, print_problems, sharing_tables
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(key_commands.app, name="keys")
@@ -76,9 +76,9 @@ def new_key_() -> None:
 
 @app.command("who-shares")
 def who_shares_(fleet: FleetPath = Path("fleet.yaml")) -> None:
-    """Show which tenants can meet in one engine, replica by replica."""
+    """Show which tenants can meet in one engine: tenant by tenant, replica by replica, model by model."""
     loaded = _load(fleet)
-    _console().print(sharing_table(who_shares(loaded.fleet)))
+    _console().print(sharing_tables(loaded.fleet))
 
 
 @app.command()

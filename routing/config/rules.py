@@ -26,6 +26,7 @@ def check_rules(file: FleetFile, findings: Findings) -> None:
         _check_hedging(name, pool, findings)
     _check_pool_names(file, findings)
     _check_shared_devices(file, findings)
+    _check_dedicated_devices(file, findings)
     _check_caps(file, findings)
     _check_metrics_access(file, findings)
     _check_scheduler(file, findings)
@@ -144,6 +145,24 @@ def _check_shared_devices(file: FleetFile, findings: Findings) -> None:
                         f"the engines on device {device} take {wanted[device]:.2f} of its memory together",
                         "lower gpu_memory_utilization of their base models, or use another device",
                     )
+
+
+def _check_dedicated_devices(file: FleetFile, findings: Findings) -> None:
+    """Warn where a dedicated tenant's engines are its own and their GPUs are not."""
+    pools_on: dict[str, dict[str, PoolSection]] = defaultdict(dict)
+    for name, pool in file.pools.items():
+        for device in (device for devices in pool.devices for device in devices.split(",")):
+            pools_on[device][name] = pool
+    dedicated = [name for name, tenant in file.tenants.items() if tenant.isolation is Isolation.DEDICATED]
+    for device, pools in pools_on.items():
+        for tenant in dedicated:
+            others = [f"`{name}`" for name, pool in pools.items() if tenant not in pool.tenants]
+            if others and len(others) < len(pools):
+                findings.warn(
+                    ("tenants", tenant, "isolation"),
+                    f"its engines are its own, but device {device} also serves {', '.join(others)}",
+                    "give it a device of its own, unless that is meant",
+                )
 
 
 def _check_caps(file: FleetFile, findings: Findings) -> None:

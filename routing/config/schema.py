@@ -238,7 +238,9 @@ class TenantSection(Section):
         "null: a request must name one.",
     )
     priority: Annotated[Band, Field(strict=False)] = Field(
-        Band.STANDARD, description="Band: a higher one is served strictly before a lower one."
+        Band.STANDARD,
+        description="Band: a higher one is served before a lower one, but for what "
+        "gateway.scheduler.lower_band_share keeps.",
     )
     weight: float = Field(1.0, gt=0, le=1_000_000, description="Share within the band.")
     caps: CapsSection = Field(CapsSection(), description="Limits.")

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from adapters.types import BaseModel
 from routing.config.problems import Problem
-from routing.config.sharing import Company, base_model_of, pools_of
+from routing.config.sharing import Company, base_model_of, met_by, pools_of, who_shares, who_uses
 from routing.types import Fleet, SchedulerSettings
 
 
@@ -23,20 +23,43 @@ def fleet_tables(fleet: Fleet) -> RenderableType:
     return Group(*(table for table in tables if table.row_count))
 
 
-def sharing_table(companies: Iterable[Company]) -> RenderableType:
-    """Show who meets whom, one replica a line."""
-    table = _table("Replicas", "pool", "replica", "base model", "device", "tenants in one engine")
-    for company in companies:
-        alone = " (alone)" if len(company.tenants) == 1 else ""
-        tenants = ", ".join(company.tenants) + alone if company.tenants else "nobody"
-        _row(table, company.pool, company.replica, company.base_model, company.device or "-", tenants)
-    return table
+def sharing_tables(fleet: Fleet) -> RenderableType:
+    """Show who meets whom: tenant by tenant, replica by replica, model by model."""
+    companies = who_shares(fleet)
+    return Group(_tenants_met(fleet, companies), _replicas(companies), _users_of_models(fleet))
 
 
 def print_problems(console: Console, problems: Iterable[Problem], *, style: str, word: str) -> None:
     """Print one problem a line, so that editors and scripts find `file:line:`."""
     for problem in problems:
         console.print(Text.assemble((f"{word}: ", style), str(problem)), soft_wrap=True)
+
+
+def _tenants_met(fleet: Fleet, companies: list[Company]) -> Table:
+    table = _table("Tenants", "tenant", "isolation", "pools", "shares engines with")
+    for tenant in fleet.tenants.values():
+        met = ", ".join(met_by(tenant.name, companies)) or "nobody"
+        _row(table, tenant.name, tenant.isolation.value, ", ".join(pools_of(fleet, tenant)), met)
+    return table
+
+
+def _replicas(companies: list[Company]) -> Table:
+    table = _table("Replicas", "pool", "replica", "base model", "device", "tenants in one engine")
+    for company in companies:
+        beside = f" (beside {', '.join(company.beside)})" if company.beside else ""
+        device = (company.device or "-") + beside
+        alone = " (alone)" if len(company.tenants) == 1 else ""
+        tenants = ", ".join(company.tenants) + alone if company.tenants else "nobody"
+        _row(table, company.pool, company.replica, company.base_model, device, tenants)
+    return table
+
+
+def _users_of_models(fleet: Fleet) -> Table:
+    table = _table("Models", "pool", "base model", "adapter", "tenants that may ask for it")
+    for use in who_uses(fleet):
+        adapter = "none: the base model" if use.model == use.base_model else use.model
+        _row(table, use.pool, use.base_model, adapter, ", ".join(use.tenants))
+    return table
 
 
 def _base_models(fleet: Fleet) -> Table:

@@ -136,6 +136,7 @@ def test_check_json_is_for_scripts(fleet: Path) -> None:
         "base_model": "base",
         "device": None,
         "tenants": ["alpha", "beta"],
+        "beside": [],
     }
     write(fleet.parent, changed("pools/shared/tenants/0", "alfa"))
     result = RUN.invoke(app, ["check", str(fleet), "--json"])
@@ -166,6 +167,17 @@ def test_who_shares_lists_replicas_and_their_tenants(fleet: Path) -> None:
     assert result.exit_code == 0
     assert ["shared", "shared-0", "base", "-", "alpha, beta"] in rows(result.stdout)
     assert ["alone", "alone-0", "base", "-", "gamma (alone)"] in rows(result.stdout)
+
+
+def test_who_shares_says_for_each_tenant_whom_it_meets_and_on_which_models(fleet: Path) -> None:
+    write(fleet.parent, changed("tenants/beta/models/theirs", "a-support"))
+    shown = rows(RUN.invoke(app, ["who-shares", str(fleet)]).stdout)
+    assert ["alpha", "shared", "shared, whole", "beta"] in shown
+    assert ["beta", "shared", "shared", "alpha"] in shown
+    assert ["gamma", "dedicated", "alone", "nobody"] in shown
+    assert ["shared", "base", "a-support", "alpha, beta"] in shown
+    assert ["alone", "base", "c-support", "gamma"] in shown
+    assert ["whole", "plain", "none: the base model", "alpha"] in shown
 
 
 @pytest.mark.parametrize("command", [["who-shares"], ["build", "--fleet"]])

@@ -143,7 +143,18 @@ def test_the_highest_band_keeps_most_of_the_grants(tmp_path: Path) -> None:
     assert not problems(tmp_path, changed("gateway/scheduler/lower_band_share", 0.24))
 
 
+def test_a_dedicated_tenant_whose_device_serves_others_too_is_a_warning(tmp_path: Path) -> None:
+    data = changed("base_models/base/kv_cache_gib", 1, changed("pools/alone/devices", ["2"]))
+    data["pools"]["shared"]["devices"] = ["1,2"]
+    (warning,) = warnings(tmp_path, data)
+    assert warning.path == "tenants.gamma.isolation"
+    assert warning.message == "its engines are its own, but device 2 also serves `shared`"
+    data["pools"]["shared"]["devices"] = ["0,1"]
+    assert not warnings(tmp_path, data)
+
+
 def test_engines_that_fit_on_one_device_together_are_no_warning(tmp_path: Path) -> None:
     data = changed("base_models/base/gpu_memory_utilization", 0.5)
+    data["tenants"]["gamma"]["isolation"] = "shared"
     data["pools"]["shared"]["devices"] = data["pools"]["alone"]["devices"] = [0]
     assert not warnings(tmp_path, data)
