@@ -191,10 +191,9 @@ class PoolState:
         """The best ticket of a band, and whether lower bands may be asked where there is none."""
         base = replica.base_model
         bonus = self._settings.locality_bonus_tokens
-        free = replica.free_slots > 0
         lines = [(_anywhere(base), bonus), (_on(replica.name), bonus)]
-        if free:
-            lines.append((_needing(base), 0.0))
+        if replica.free_slots > 0:  # a second slot for an adapter that runs elsewhere has to be worth it
+            lines += [(_needing(base), 0.0), (_holding(base), -bonus)]
         best, best_key = None, 0.0
         for line, lead in lines:
             for key, ticket in self._candidates(line, rank, replica):
@@ -205,15 +204,12 @@ class PoolState:
                     break
                 if self._holds_back(replica, ticket, now_s):
                     return None, False
-        if best is None and free:  # nobody needs the slot: an adapter that runs elsewhere may have it too
-            for _, ticket in self._candidates(_holding(base), rank, replica):
-                if self._profile.fits(replica, ticket.request):
-                    return ticket, True
         return best, True
 
     def _candidates(self, line: str, rank: int, replica: ReplicaState) -> Iterator[tuple[float, Ticket]]:
         clearing = replica.clearing
-        if clearing is not None and line == _needing(replica.base_model) and replica.free_slots == 1:
+        takes_a_slot = line in (_needing(replica.base_model), _holding(replica.base_model))
+        if clearing is not None and takes_a_slot and replica.free_slots == 1:
             # The one slot is promised: nobody else in the line need be looked at.
             heads = self.backlog.heads(clearing.waiting)
             return ((0.0, head) for head in heads if self.ranks[head.request.target.tenant] == rank)
