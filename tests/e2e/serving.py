@@ -19,10 +19,14 @@ import httpx
 import openai
 import psutil
 
+from adapters.orphans import REPLICA_MARK
+
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / ".cache" / "demo"
 READY_WITHIN_S = 300.0  # a loaded machine of two cores; about 40 s on a quiet one
 STOP_WITHIN_S = 90.0
+# For several engines on few cores: their threads spin while they wait for each other, which starves the rest.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 def answers() -> dict[str, dict[str, str]]:
@@ -78,6 +82,26 @@ class Service:
     def engine_cores(self) -> list[psutil.Process]:
         """vLLM's engine processes."""
         return [process for process in self.processes() if "EngineCore" in _title(process)]
+
+    def engine_core(self, replica: str) -> psutil.Process | None:
+        """vLLM's engine process of one replica; None while it has none."""
+        for process in self.engine_cores():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(REPLICA_MARK, "").startswith(f"{replica}@"):
+                    return process
+        return None
+
+    def worker(self, name: str) -> psutil.Process | None:
+        """BentoML's worker process of a replica, or of `gateway`; None while it has none."""
+        ours = (process for process in self.processes() if f"--service-name {name} " in _title(process))
+        return next(ours, None)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The gateway's request log so far, one record for each request."""
+        marker, read = '{"request_id":', json.JSONDecoder().raw_decode
+        lines = self.log.read_text(errors="replace").splitlines()
+        # Other processes write to the same file, and progress bars end in no line break.
+        return [read(line, line.index(marker))[0] for line in lines if marker in line]
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of the gateway's series of that name with those labels."""
