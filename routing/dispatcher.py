@@ -130,6 +130,30 @@ class Dispatcher:
         finally:
             self._fill(pool, broken)  # the place it has left
 
+    def hedge(self, ticket: Ticket) -> Ticket | None:
+        """Have a request that runs tried on a second replica too, if one can take it now; else None.
+
+        The hedge holds capacity there, counts for no cap and is charged to nobody. Whichever answers first,
+        the hedge must be settled; where it is the hedge, `swap` first.
+        """
+        pool = self.pools[ticket.request.target.pool]
+        if ticket.replica is None or pool.backlog:
+            return None  # where others wait, no second place is taken
+        avoided = ticket.request.failed_on | {ticket.replica.name}
+        pick = pool.pick(replace(ticket.request, failed_on=avoided))
+        if isinstance(pick, Hold):
+            return None
+        hedge = Ticket(ticket.request, is_hedge=True)
+        self._grant(pool, hedge, pick, waited=False)
+        return hedge
+
+    def swap(self, ticket: Ticket, hedge: Ticket) -> None:
+        """Let a ticket go on where its hedge is, and the hedge end where the ticket was."""
+        for name in ("replica", "granted_s", "reserved_tokens", "period", "picked"):
+            mine, other = getattr(ticket, name), getattr(hedge, name)
+            setattr(ticket, name, other)
+            setattr(hedge, name, mine)
+
     def settle(
         self,
         ticket: Ticket,
@@ -146,10 +170,22 @@ class Dispatcher:
         if ticket.settled is not None:
             return
         ticket.settled = outcome
-        request, pool = ticket.request, self.pools[ticket.request.target.pool]
-        tenant = request.target.tenant
+        pool = self.pools[ticket.request.target.pool]
         self._dequeue(pool, ticket)
         replica = pool.release(ticket) if ticket.replica is not None else None
+        if not ticket.is_hedge:
+            self._account(pool, ticket, outcome, prompt_tokens, completion_tokens)
+        if replica is not None:
+            self._report(pool, replica, ticket, fault=fault)
+            self._fill(pool, replica)
+        else:
+            self._end_stale_clearings(pool)
+
+    def _account(
+        self, pool: PoolState, ticket: Ticket, outcome: Outcome, prompt_tokens: int, completion_tokens: int
+    ) -> None:
+        """Charge a ticket that ended for what it used, and learn from one that was completed."""
+        request, tenant = ticket.request, ticket.request.target.tenant
         self._count(request, -1)
         completed = outcome is Outcome.COMPLETED
         tokens = cost(prompt_tokens, completion_tokens)
@@ -160,11 +196,6 @@ class Dispatcher:
         if completed:
             usage, taken_s = self._accounts[tenant].usage, self._clock() - request.arrived_s
             usage.mean_request_s += SMOOTHING * (taken_s - usage.mean_request_s)
-        if replica is not None:
-            self._report(pool, replica, ticket, fault=fault)
-            self._fill(pool, replica)
-        else:
-            self._end_stale_clearings(pool)
 
     # -- what replicas do ----------------------------------------------------------------------------------
 

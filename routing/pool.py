@@ -120,7 +120,9 @@ class PoolState:
         ticket.replica, ticket.granted_s, ticket.picked = replica, now_s, pick.reason
         ticket.period = replica.health.began(now_s)
         replica.trusted = replica.trusted and replica.health.allows(now_s)
-        if not ticket.charged_tokens:
+        if ticket.is_hedge:
+            pass  # the operator's choice, not the tenant's
+        elif not ticket.charged_tokens:
             ticket.charged_tokens = ticket.estimate_tokens
             self.counters.serve(tenant, ticket.charged_tokens)
         if waited:
@@ -151,7 +153,7 @@ class PoolState:
         panic = not any(replica.health.allows(now_s) for replica in taking)
         for replica in self.replicas:
             replica.trusted = panic or replica.health.allows(now_s)
-            replica.share = replica.health.share(now_s)
+            replica.share = 1.0 if panic else replica.health.share(now_s)
 
     def compare(self, now_s: float) -> None:
         """Find the replicas that are much slower than their peers."""

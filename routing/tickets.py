@@ -26,6 +26,7 @@ class Ticket:
     settled: Outcome | None = None
     held: str | None = None  # why it had to wait: a `Hold`
     picked: str | None = None  # what spoke for its replica: a `Place`, or `only`
+    is_hedge: bool = False  # a second try of another ticket's request; nobody is charged for it
     _tell: Callable[[], None] | None = None
 
     @property

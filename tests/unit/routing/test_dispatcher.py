@@ -345,6 +345,34 @@ async def test_a_replica_without_peers_is_asked_however_often_it_fails() -> None
     house.finish(ticket)
 
 
+async def test_a_hedge_takes_a_second_place_that_nobody_waits_for_and_is_charged_to_nobody() -> None:
+    house = House(replicas=2)
+    ticket = house.submit()
+    hedge = house.dispatcher.hedge(ticket)
+    assert hedge is not None and hedge.replica is not ticket.replica
+    assert house.dispatcher.admitted() == {("a", "support"): 1}
+    slow, quick = ticket.replica, hedge.replica
+    house.dispatcher.swap(ticket, hedge)
+    assert (ticket.replica, hedge.replica) == (quick, slow)
+    house.finish(hedge, outcome=Outcome.CANCELLED)
+    assert slow is not None and not slow.leases
+    house.finish(ticket)
+    assert repr(house.dispatcher) == AT_REST
+    assert not house.dispatcher.pools["shared"].tickets
+
+
+async def test_no_hedge_is_made_where_others_wait_or_nobody_else_is_there() -> None:
+    house = House(replicas=2, max_num_seqs=1)
+    tickets = [house.submit() for _ in range(3)]
+    assert house.dispatcher.hedge(tickets[0]) is None
+    assert house.dispatcher.hedge(tickets[2]) is None, "it runs nowhere"
+    house.finish(*tickets)
+    alone = House()
+    ticket = alone.submit()
+    assert alone.dispatcher.hedge(ticket) is None
+    alone.finish(ticket)
+
+
 async def test_a_client_that_leaves_says_nothing_of_the_replica() -> None:
     house = House(replicas=2)
     for _ in range(10):

@@ -1,0 +1,229 @@
+"""What does one scheduling decision cost? `python -m benchmarks.decisions` runs the gateway's own dispatcher.
+
+A thousand tenants with an adapter each, ten thousand requests waiting, sixteen replicas: every step submits
+one request and settles another, which grants the place it leaves. No engine, no socket, no event loop. CPU
+time of this thread counts, so that what else runs on the machine does not.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from rich.table import Table
+
+from adapters.types import Adapter, BaseModel
+from benchmarks.machine import Origin
+from benchmarks.output import show
+from benchmarks.stats import short
+from routing.dispatcher import Dispatcher
+from routing.scheduling.state import replica_states
+from routing.tickets import Ticket
+from routing.types import (
+    Band,
+    Caps,
+    Fleet,
+    GatewaySettings,
+    Outcome,
+    Pool,
+    Request,
+    SchedulerSettings,
+    Strategy,
+    Target,
+    Tenant,
+)
+
+T = TypeVar("T")
+SLOTS, WIDTH = 16, 64  # of a replica
+STEP_S = 0.001  # of the virtual clock
+BOUND_US = 200.0  # p99 that the design asks for
+BANDS = tuple(Band)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How large the fleet is and how much waits."""
+
+    tenants: int
+    queued: int
+    replicas: int
+    steps: int
+    seed: int
+
+
+@dataclass(slots=True)
+class Costs:
+    """Microseconds of each decision of one kind."""
+
+    name: str
+    us: list[float] = field(default_factory=list)
+
+    def percentile(self, fraction: float) -> float:
+        """A percentile, by nearest rank."""
+        ordered = sorted(self.us)
+        return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))]
+
+
+@dataclass(slots=True)
+class Report:
+    """Costs by queue length."""
+
+    plan: Plan
+    rows: list[tuple[int, Costs]] = field(default_factory=list)
+
+    def complaints(self) -> list[str]:
+        """What is slower than the design asks for."""
+        return [
+            f"{costs.name} with {queued} queued: p99 {costs.percentile(0.99):.0f} us is over {BOUND_US:.0f}"
+            for queued, costs in self.rows
+            if costs.percentile(0.99) > BOUND_US
+        ]
+
+    def as_json(self, head: Origin) -> str:
+        """Percentiles, with where they come from."""
+        rows = [
+            {"queued": queued, "decision": c.name, "p50_us": c.percentile(0.5), "p99_us": c.percentile(0.99)}
+            for queued, c in self.rows
+        ]
+        return json.dumps({"origin": asdict(head), "plan": asdict(self.plan), "rows": rows}, indent=2) + "\n"
+
+
+class House:
+    """A dispatcher under a virtual clock, and requests for it by Zipf's law."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._chance = random.Random(plan.seed)
+        self._now_s = 1000.0
+        self._names = [f"tenant-{number}" for number in range(plan.tenants)]
+        self._weights = [1.0 / (number + 1) for number in range(plan.tenants)]
+        self._made = 0
+        self.live: list[Ticket] = []
+        fleet = _fleet(self._names, plan.replicas)
+        self.dispatcher = Dispatcher(fleet, replica_states(fleet), clock=lambda: self._now_s)
+        ids = [f"{name}@1" for name in self._names]
+        for replica in self.dispatcher.replicas:
+            self.dispatcher.take_residency(replica, adapters=ids, pinned=(), host=())
+            self.dispatcher.set_ready(replica, True)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return sum(len(pool.backlog) for pool in self.dispatcher.pools.values())
+
+    def submit(self) -> float:
+        """Submit one request; returns microseconds."""
+        self._made += 1
+        self._now_s += STEP_S
+        name = self._chance.choices(self._names, self._weights)[0]
+        target = Target(name, "model", name, "base", "pool", 1, f"{name}@1")
+        prompt_tokens = self._chance.randint(100, 2000)
+        request = Request(str(self._made), target, 1, prompt_tokens, self._now_s)
+        taken_us, ticket = _timed(lambda: self.dispatcher.submit(request))
+        if not isinstance(ticket, Ticket):
+            raise RuntimeError(f"a request was refused: {ticket}")
+        self.live.append(ticket)
+        return taken_us
+
+    def settle(self) -> float:
+        """End one running request, which grants its place to another; returns microseconds."""
+        while True:
+            place = self._chance.randrange(len(self.live))
+            if self.live[place].replica is not None:
+                break
+        ticket, self.live[place] = self.live[place], self.live[-1]
+        self.live.pop()
+        tokens = self._chance.randint(1, 300)
+        taken_us, _ = _timed(
+            lambda: self.dispatcher.settle(
+                ticket,
+                Outcome.COMPLETED,
+                prompt_tokens=ticket.request.prompt_tokens,
+                completion_tokens=tokens,
+            )
+        )
+        return taken_us
+
+    def sweep(self) -> float:
+        """Do what is done four times a second; returns microseconds."""
+        self._now_s += STEP_S
+        return _timed(self.dispatcher.sweep)[0]
+
+
+def _timed(work: Callable[[], T]) -> tuple[float, T]:
+    began_ns = time.thread_time_ns()
+    result = work()
+    return (time.thread_time_ns() - began_ns) / 1000, result
+
+
+def _fleet(names: Sequence[str], replicas: int) -> Fleet:
+    caps = Caps(max_concurrency=10**9, max_queued=10**9, queue_timeout_s=3600.0)
+    base = BaseModel("base", "/base", max_loras=SLOTS, max_num_seqs=WIDTH, max_cpu_loras=4 * SLOTS)
+    tenants = {
+        name: Tenant(name, frozenset(), {"model": name}, band=BANDS[number % len(BANDS)], caps=caps)
+        for number, name in enumerate(names)
+    }
+    return Fleet(
+        {"base": base},
+        {name: Adapter(name, f"/{name}", "base") for name in names},
+        tenants,
+        {"pool": Pool("pool", Strategy.MULTI_LORA, ("base",), replicas, (), tuple(names))},
+        GatewaySettings(scheduler=SchedulerSettings(max_queued=10**9, max_queued_bytes=2**50)),
+    )
+
+
+def measure(plan: Plan, queued: int) -> list[Costs]:
+    """Fill the queue, then let as much come as goes."""
+    house = House(plan)
+    while house.waiting < queued:
+        house.submit()
+    gc.collect()
+    gc.freeze()  # as the gateway does
+    submits, settles, sweeps = Costs("submit"), Costs("settle and grant"), Costs("sweep")
+    for step in range(plan.steps):
+        submits.us.append(house.submit())
+        settles.us.append(house.settle())
+        if step % 100 == 0:
+            sweeps.us.append(house.sweep())
+    return [submits, settles, sweeps]
+
+
+def render(report: Report) -> Table:
+    """One row for each kind of decision and length of the queue."""
+    plan = report.plan
+    table = Table(title=f"CPU time of a decision: {plan.tenants} tenants, {plan.replicas} replicas")
+    for name in ("queued", "decision", "p50 us", "p99 us", "max us", "decisions/s"):
+        table.add_column(name, justify="left" if name == "decision" else "right")
+    for queued, costs in report.rows:
+        rate = 1e6 * len(costs.us) / sum(costs.us)
+        figures = (costs.percentile(0.5), costs.percentile(0.99), max(costs.us))
+        table.add_row(str(queued), costs.name, *(f"{us:.1f}" for us in figures), short(rate))
+    return table
+
+
+def main(
+    tenants: Annotated[int, typer.Option(min=1, help="Each with one adapter.")] = 1000,
+    queued: Annotated[int, typer.Option(min=1, help="Requests that wait.")] = 10_000,
+    replicas: Annotated[int, typer.Option(min=1)] = 16,
+    steps: Annotated[int, typer.Option(min=100, help="Requests that come and go.")] = 20_000,
+    seed: Annotated[int, typer.Option()] = 1,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Where the figures go; - is stdout.")
+    ] = None,
+) -> None:
+    """Measure decisions with a tenth of the queue, and with all of it."""
+    plan = Plan(tenants, queued, replicas, steps, seed)
+    report = Report(plan)
+    for length in (queued // 10, queued):
+        report.rows += [(length, costs) for costs in measure(plan, length) if costs.name != "sweep"]
+    show(report, render(report), json_file)
+
+
+if __name__ == "__main__":
+    typer.run(main)
