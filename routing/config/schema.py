@@ -261,7 +261,7 @@ class SloSection(Section):
         None,
         gt=0,
         le=3600,
-        description="Arrival to first token; requests that would miss it by far are shed; "
+        description="Arrival to first token; requests below the high band that would wait longer are shed; "
         "default: no such objective.",
     )
     itl_s: float | None = Field(
