@@ -200,10 +200,6 @@ class Backlog(Generic[T]):
         """Whether anything stands in a line."""
         return line in self._lines
 
-    def tenants_in(self, line: str) -> list[str]:
-        """List the tenants that stand in a line."""
-        return [share.tenant for band in self._lines.get(line, ()) for _, _, share in band]
-
     # -- order ---------------------------------------------------------------------------------------------
 
     def _insert(self, flow: _Flow[T], lines: Iterable[str]) -> None:

@@ -191,7 +191,7 @@ class Dispatcher:
         tokens = cost(prompt_tokens, completion_tokens)
         pool.leave(ticket, tokens, completion_tokens if completed else None)
         used = prompt_tokens + completion_tokens
-        if used:
+        if used or ticket.granted_s is None:  # what ran and was not metered keeps its estimate
             self._rates.correct(tenant, used - request.prompt_tokens)
         if completed:
             usage, taken_s = self._accounts[tenant].usage, self._clock() - request.arrived_s

@@ -15,7 +15,7 @@ from routing.scheduling.bands import BandGuard
 from routing.scheduling.filters import Hold, has_room
 from routing.scheduling.forecast import Ahead, Capacity
 from routing.scheduling.health import outliers
-from routing.scheduling.leases import clear_slot, demand_of
+from routing.scheduling.leases import clear_slot, slot_holders
 from routing.scheduling.profile import Pick, Profile
 from routing.scheduling.report import LaneReport, PoolReport, TenantReport, replica_report
 from routing.scheduling.state import ReplicaState
@@ -232,7 +232,7 @@ class PoolState:
             line = _needing(base)
             if not self.backlog.waits_in(line):
                 continue
-            demand = demand_of(self.replicas, self.weights, self.backlog.tenants_in(line))
+            holders = slot_holders(self.replicas, self.weights, self.ranks)
             able = [r for r in self.replicas if r.accepts and r.clearing is None and r.base_model == base]
             for ticket in self._first_in_need(line, 2 * len(self.replicas)):
                 if len(begun) >= len(able):
@@ -240,7 +240,7 @@ class PoolState:
                 replica = clear_slot(
                     self.replicas,
                     ticket.request,
-                    demand,
+                    holders,
                     waited_s=now_s - ticket.request.arrived_s,
                     slot_wait_s=self._settings.slot_wait_s,
                 )

@@ -1,21 +1,21 @@
 """Whose slot should be given to somebody who waits for one? Pure.
 
 vLLM never takes a slot from an adapter that keeps running, so the gateway has to: it sends the victim nothing
-new on one replica until its requests there have ended, then the slot is the other's. Two rules, gentle on
+new on one replica until its requests there have ended, then the slot is the other's. Three rules, gentle on
 purpose, since clearing slots freely leaves engines half empty:
 
-1. *Over its share.* A tenant that holds more slots than its share of them gives one up to a tenant that holds
-   fewer, after `YIELD_S`. The share is by weight among the tenants that hold a slot or wait for one.
-2. *Too long.* Whoever has waited `slot_wait_s` gets a slot from whom that disturbs least. This is what LoRAX
-   does after `adapter_cycle_time_s`, there by rotating every adapter, here only for somebody in need.
+1. *Band.* Whoever waits gets a slot from a lower band.
+2. *Balance.* A tenant gives a slot up where both hold more equal numbers afterwards, by weight (max-min).
+3. *Time.* Whoever has waited `slot_wait_s` gets a slot from whom that disturbs least. This is what LoRAX does
+   after `adapter_cycle_time_s`, there by rotating every adapter, here only for somebody in need.
 
-At most a part of a replica's slots is cleared at a time: one.
+The first two wait for `YIELD_S`. One slot of a replica is cleared at a time.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from routing.scheduling.state import Lease, ReplicaState, SlotClearing
@@ -25,43 +25,43 @@ YIELD_S = 0.25  # a request that ends anyway may free a slot meanwhile
 
 
 @dataclass(frozen=True, slots=True)
-class SlotDemand:
-    """Who holds slots in a pool and who waits for them."""
+class SlotHolders:
+    """Who holds how many slots of a pool, and by what right."""
 
-    held: Mapping[str, int]  # tenant -> slots
+    held: Mapping[str, int]  # tenant -> slots, without those that are being cleared
     weights: Mapping[str, float]
-    slots_by_weight: float  # slots of all replicas that take work, by the weight of all who hold or wait
+    ranks: Mapping[str, int]  # of each tenant's band
 
-    def share(self, tenant: str) -> float:
-        """Slots that one of them may call its own."""
-        return self.slots_by_weight * self.weights[tenant]
+    def owes(self, holder: str, tenant: str) -> bool:
+        """Whether a holder should give one of its slots to a tenant at once."""
+        if self.ranks[holder] != self.ranks[tenant]:
+            return self.ranks[holder] > self.ranks[tenant]
+        after = (self.held.get(tenant, 0) + 1) / self.weights[tenant]
+        return after <= (self.held.get(holder, 0) - 1) / self.weights[holder]
 
-    def surplus(self, tenant: str) -> float:
-        """Slots a tenant holds beyond its share; negative where it is owed some."""
-        return self.held.get(tenant, 0) - self.share(tenant)
+    def fullness(self, holder: str) -> float:
+        """Slots a tenant holds, by weight."""
+        return self.held.get(holder, 0) / self.weights[holder]
 
 
-def demand_of(
-    replicas: Iterable[ReplicaState], weights: Mapping[str, float], waiting: Collection[str]
-) -> SlotDemand:
+def slot_holders(
+    replicas: Iterable[ReplicaState], weights: Mapping[str, float], ranks: Mapping[str, int]
+) -> SlotHolders:
     """Count who holds what. A slot that is being cleared is nobody's any more."""
-    held: Counter[str] = Counter()
-    slots = 0
-    for replica in replicas:
-        if not replica.accepts:
-            continue
-        slots += replica.slots
-        for adapter, lease in replica.leases.items():
-            if replica.clearing is None or replica.clearing.victim != adapter:
-                held[lease.tenant] += 1
-    claimed = sum(weights[tenant] for tenant in held.keys() | set(waiting))
-    return SlotDemand(held, weights, slots / claimed if claimed else 0.0)
+    held = Counter(
+        lease.tenant
+        for replica in replicas
+        if replica.accepts
+        for adapter, lease in replica.leases.items()
+        if replica.clearing is None or replica.clearing.victim != adapter
+    )
+    return SlotHolders(held, weights, ranks)
 
 
 def clear_slot(
     replicas: Iterable[ReplicaState],
     request: Request,
-    demand: SlotDemand,
+    holders: SlotHolders,
     *,
     waited_s: float,
     slot_wait_s: float,
@@ -79,15 +79,11 @@ def clear_slot(
         if replica.clearing is None and replica.free_slots <= 0
         for victim, lease in replica.leases.items()
         if victim not in replica.pinned
+        if waited_s >= slot_wait_s or holders.owes(lease.tenant, tenant)
     ]
-    if waited_s < slot_wait_s:
-        owed = demand.surplus(tenant) <= -1.0
-        choices = [choice for choice in choices if owed and demand.surplus(choice[0].tenant) >= 1.0]
     if not choices:
         return None
-    _, victim, replica = min(
-        choices, key=lambda choice: _disturbance(choice[0], choice[1], choice[2], demand)
-    )
+    _, victim, replica = min(choices, key=lambda choice: _disturbance(choice, holders))
     replica.clearing = SlotClearing(waiting=adapter, victim=victim)
     return replica
 
@@ -104,7 +100,9 @@ def _could_run(replica: ReplicaState, request: Request, adapter: str) -> bool:
 
 
 def _disturbance(
-    lease: Lease, victim: str, replica: ReplicaState, demand: SlotDemand
-) -> tuple[float, int, str, str]:
-    """Order victims: the tenant furthest above its share, then the least in flight."""
-    return -max(0.0, demand.surplus(lease.tenant)), lease.sequences, victim, replica.name
+    choice: tuple[Lease, str, ReplicaState], holders: SlotHolders
+) -> tuple[int, float, int, str, str]:
+    """Order victims: the lowest band, the tenant with most slots by weight, the least in flight."""
+    lease, victim, replica = choice
+    holder = lease.tenant
+    return -holders.ranks[holder], -holders.fullness(holder), lease.sequences, victim, replica.name

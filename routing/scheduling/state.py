@@ -65,6 +65,8 @@ class ReplicaState:
     @property
     def free_slots(self) -> int:
         """Slots that no adapter holds, neither in flight nor pinned."""
+        if not self.pinned:  # nearly always; this is asked at every decision
+            return self.slots - len(self.leases)
         return self.slots - len(self.leases.keys() | self.pinned)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from routing.scheduling.leases import YIELD_S, clear_slot, demand_of
+from routing.scheduling.leases import YIELD_S, clear_slot, slot_holders
 from routing.scheduling.state import ReplicaState, SlotClearing
 from routing.types import Request
 from tests.unit.routing.requests import adapter_id, replica, request, run_on
@@ -18,9 +18,10 @@ def clear(
     *,
     waited_s: float = 10.0,
     weights: dict[str, float] | None = None,
+    ranks: dict[str, int] | None = None,
 ) -> ReplicaState | None:
-    demand = demand_of(replicas, weights or WEIGHTS, [asked.target.tenant])
-    return clear_slot(replicas, asked, demand, waited_s=waited_s, slot_wait_s=10.0)
+    holders = slot_holders(replicas, weights or WEIGHTS, ranks or dict.fromkeys(WEIGHTS, 1))
+    return clear_slot(replicas, asked, holders, waited_s=waited_s, slot_wait_s=10.0)
 
 
 def knowing(one: ReplicaState, *models: str) -> ReplicaState:
@@ -38,7 +39,7 @@ def test_whoever_has_waited_too_long_gets_the_slot_of_the_adapter_with_least_in_
     assert clear([one], request("b")) is None, "once is enough"
 
 
-def test_a_tenant_above_its_share_gives_a_slot_up_at_once_to_one_below_it() -> None:
+def test_a_tenant_with_two_slots_gives_one_up_at_once_to_a_tenant_without_any() -> None:
     one = replica(slots=2)
     run_on(one, request("a", "support"))
     run_on(one, request("a", "sales"))
@@ -46,12 +47,26 @@ def test_a_tenant_above_its_share_gives_a_slot_up_at_once_to_one_below_it() -> N
     assert clear([one], request("b"), waited_s=YIELD_S) is one
 
 
-def test_a_tenant_within_its_share_keeps_its_slots() -> None:
+def test_slots_do_not_wander_between_tenants_that_hold_as_many() -> None:
     one = knowing(replica(slots=2), "b-sales")
     run_on(one, request("a", "support"))
     run_on(one, request("b", "support"))
     assert clear([one], request("b", "sales"), waited_s=9.0) is None
-    assert clear([one], request("a", "sales"), waited_s=9.0) is None
+    assert clear([one], request("c"), waited_s=9.0) is None, "one for nobody is no better than one for him"
+
+
+def test_a_higher_band_gets_a_slot_from_a_lower_one_at_once_and_never_the_other_way() -> None:
+    one = replica(slots=2)
+    run_on(one, request("a", "support"))
+    run_on(one, request("b", "support"))
+    ranks = {"a": 0, "b": 2, "c": 1}
+    assert clear([one], request("c"), waited_s=YIELD_S, ranks=ranks) is one
+    assert one.clearing == SlotClearing(waiting="c-support@1", victim="b-support@1")
+    one.clearing = None
+    assert clear([one], request("c"), waited_s=9.0, ranks={"a": 0, "b": 0, "c": 2}) is None
+    assert clear([one], request("c"), waited_s=10.0, ranks={"a": 0, "b": 0, "c": 2}) is one, (
+        "but not for ever"
+    )
 
 
 def test_weight_is_a_claim_to_slots() -> None:
@@ -62,7 +77,7 @@ def test_weight_is_a_claim_to_slots() -> None:
     assert clear([one], request("b"), waited_s=1.0, weights={"a": 1.0, "b": 1.0}) is one
 
 
-def test_the_victim_is_of_the_tenant_furthest_above_its_share() -> None:
+def test_the_victim_is_of_the_tenant_with_most_slots() -> None:
     replicas = [knowing(replica("r0", slots=3), "a-x"), knowing(replica("r1", slots=3), "a-x", "b-sales")]
     for model in ("support", "sales", "x"):
         run_on(replicas[0], request("a", model), times=5)
@@ -87,7 +102,7 @@ def test_a_slot_being_cleared_is_nobodys_in_the_count() -> None:
     run_on(one, request("a", "support"))
     run_on(one, request("a", "sales"))
     one.clearing = SlotClearing(waiting="b-support@1", victim="a-sales@1")
-    assert demand_of([one], WEIGHTS, []).held == {"a": 1}
+    assert slot_holders([one], WEIGHTS, {}).held == {"a": 1}
 
 
 def test_a_pinned_adapter_is_no_victim() -> None:
