@@ -81,7 +81,7 @@ class Tenant:
 class Slo:
     """Service level objective of a pool: what its users are to see. None: no such objective."""
 
-    ttft_s: float | None = None  # arrival to first token; requests that would miss it are shed, but for the high band
+    ttft_s: float | None = None  # arrival to first token; what would miss it is shed, but for the high band
     itl_s: float | None = None  # between two tokens of one stream; bounds what a replica runs at once
 
 
