@@ -1,0 +1,170 @@
+"""Does the policy hold at sixteen replicas and a thousand adapters? `python -m benchmarks.simulator compare`.
+
+Nothing here runs a model: engines are simulated, the gateway's scheduler is its own code. `validate` says how
+far the simulated engine is from measured ones, `fit` finds its costs anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.output import show
+from benchmarks.simulator import traces
+from benchmarks.simulator.costs import StepCosts
+from benchmarks.simulator.fit import errors, fit, fit_runs, read_measurements
+from benchmarks.simulator.report import Comparison
+from benchmarks.simulator.runs import PROCESSES, Task, run_all
+from benchmarks.simulator.scenarios import Scenario, scenarios
+from benchmarks.simulator.validate import validate as validate_model
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+
+TRACES = typer.Option("--traces", help="Folder of public traces and measurements; traces.py says which.")
+TracesOption = Annotated[Path | None, TRACES]
+CostsOption = Annotated[
+    Path | None, typer.Option("--costs", help="Step costs that `fit` wrote, instead of the built-in ones.")
+]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Where the figures go; - is stdout.")]
+
+
+def fail(message: str) -> typer.Exit:
+    """Print what is wrong; to be raised."""
+    Console(stderr=True).print(f"[red]{message}")
+    return typer.Exit(1)
+
+
+def costs_of(file: Path | None) -> StepCosts:
+    """The costs to simulate with. Raises typer.Exit where the file is none."""
+    if file is None:
+        return StepCosts()
+    try:
+        return StepCosts.read(file)
+    except (OSError, ValueError) as error:
+        raise fail(str(error)) from error
+
+
+def changes_of(settings: Sequence[str]) -> dict[str, float]:
+    """Read `name=value`. Raises typer.Exit on anything else."""
+    try:
+        pairs = (setting.split("=") for setting in settings)
+        return {name: float(value) for name, value in pairs}
+    except ValueError as error:
+        raise fail(f"--set takes NAME=NUMBER: {error}") from error
+
+
+def chosen(
+    known: dict[str, list[Scenario]], names: Sequence[str], routers: Sequence[str]
+) -> list[tuple[Scenario, str]]:
+    """Every scenario with every router asked for. Raises typer.Exit on a name nobody knows."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise fail(f"unknown: {', '.join(unknown)}; there are {', '.join(known)}")
+    return [
+        (scenario, router)
+        for name in names or known
+        for scenario in known[name]
+        for router in scenario.routers
+        if not routers or router in routers
+    ]
+
+
+@app.command()
+def compare(  # noqa: PLR0913 - Typer reads one argument per option
+    names: Annotated[
+        list[str] | None, typer.Option("--scenario", help="One of them; all without it.")
+    ] = None,
+    routers: Annotated[
+        list[str] | None, typer.Option("--router", help="One of them; all without it.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1)] = 5,
+    folder: TracesOption = None,
+    costs_file: CostsOption = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of our scheduler, e.g. load_slack=0.5.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1)] = PROCESSES,
+    json_file: JsonOption = None,
+) -> None:
+    """Compare routers on the same calls."""
+    costs, changes = costs_of(costs_file), changes_of(settings or [])
+    try:
+        known = scenarios(folder)
+    except (OSError, KeyError, ValueError) as error:
+        raise fail(f"--traces: {error}") from error
+    pairs = chosen(known, names or [], routers or [])
+    tasks = [
+        Task(scenario, router, seed + 1, costs, changes)
+        for scenario, router in pairs
+        for seed in range(seeds)
+    ]
+    comparison = Comparison(costs)
+    with Console(stderr=True).status("simulating") as status:
+        try:
+            for result in run_all(tasks, processes):
+                comparison.results.append(result)
+                status.update(
+                    f"{len(comparison.results)} of {len(tasks)}: {result.scenario}, {result.router}"
+                )
+        except (TypeError, ValueError) as error:
+            raise fail(str(error)) from error
+    tables = Table.grid()
+    for scenario in comparison.scenarios():
+        tables.add_row(comparison.table(scenario))
+    show(comparison, tables, json_file)
+
+
+@app.command()
+def validate(
+    folder: Annotated[Path, TRACES],
+    costs_file: CostsOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Simulate runs that were measured, and say how far off the model is."""
+    try:
+        runs, adapter_runs = traces.measured_runs(folder), traces.adapter_runs(folder)
+    except (OSError, KeyError, ValueError) as error:
+        raise fail(f"--traces: {error}") from error
+    with Console(stderr=True).status("simulating the measured runs"):
+        found = validate_model(runs, adapter_runs, costs_of(costs_file))
+    whole = Table.grid()
+    whole.add_row(found.table())
+    for line in found.summary():
+        whole.add_row(line)
+    show(found, whole, json_file)
+
+
+@app.command("fit")
+def fit_command(
+    folder: TracesOption = None,
+    measurements: Annotated[
+        Path | None, typer.Option(help="JSON list of measurements; fit.py says what is in it.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the costs go, for --costs.")] = None,
+) -> None:
+    """Fit the step costs to measured runs (--traces) or to measurements of one's own."""
+    if (folder is None) == (measurements is None):
+        raise fail("give either --traces or --measurements")
+    try:
+        if measurements is not None:
+            points = read_measurements(measurements)
+            found = fit(points, StepCosts())
+            off = errors(points, found)
+            typer.echo(f"largest error {100 * max(map(abs, off)):.1f} % of {len(points)} measurements")
+        else:
+            with Console(stderr=True).status("simulating the measured runs, six times over"):
+                found = fit_runs(traces.measured_runs(folder or Path()), StepCosts())
+    except (OSError, KeyError, ValueError) as error:
+        raise fail(str(error)) from error
+    typer.echo(found.as_json(), nl=False)
+    if out is not None:
+        out.write_text(found.as_json())
+
+
+if __name__ == "__main__":
+    app()

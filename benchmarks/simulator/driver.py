@@ -1,0 +1,151 @@
+"""In what order do things happen? Arrivals, steps of engines and a router's ticks on one virtual clock.
+
+The router decides where each call goes and when; the driver only keeps time and hands events on.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence as Ordered
+from dataclasses import dataclass
+from typing import Protocol
+
+from benchmarks.simulator.costs import EngineSettings, StepCosts
+from benchmarks.simulator.engine import Engine, Sequence
+
+PATIENCE_S = 4 * 3600.0  # after the last arrival; then a run is given up
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One request of one tenant, and what became of it."""
+
+    at_s: float
+    tenant: str
+    adapter: str
+    prompt_tokens: int
+    completion_tokens: int
+    key: int = -1
+    replica: int | None = None
+    sequence: Sequence | None = None
+    refused_s: float | None = None
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Arrival to first token; None without one."""
+        first_s = None if self.sequence is None else self.sequence.first_token_s
+        return None if first_s is None else first_s - self.at_s
+
+    @property
+    def finished_s(self) -> float | None:
+        """When its last token came; None without one."""
+        return None if self.sequence is None else self.sequence.finished_s
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Mean time per token after the first; None where it did not finish, 0 where it had but one."""
+        if self.sequence is None or self.sequence.finished_s is None or self.sequence.first_token_s is None:
+            return None
+        decode_s = self.sequence.finished_s - self.sequence.first_token_s
+        return decode_s / max(1, self.completion_tokens - 1)
+
+
+class Router(Protocol):
+    """Decides where calls go. It sends them with `Driver.send` and turns them away with `Driver.refuse`."""
+
+    tick_s: float | None  # how often `tick` is called; None: never
+
+    def start(self, driver: Driver) -> None:
+        """Take the driver before the first call arrives."""
+
+    def arrive(self, call: Call, now: float) -> None:
+        """A call has arrived."""
+
+    def first_token(self, call: Call, now: float) -> None:
+        """A call's first token came."""
+
+    def finished(self, call: Call, now: float) -> None:
+        """A call has ended on its engine."""
+
+    def tokens(self, replica: int, gap_s: float, tokens: int) -> None:
+        """So many tokens came from a replica, each `gap_s` after the one before it."""
+
+    def tick(self, now: float) -> None:
+        """`tick_s` have passed."""
+
+
+class Driver:
+    """One run: engines, a router, and the calls of a workload."""
+
+    def __init__(self, engines: Ordered[EngineSettings], costs: StepCosts, router: Router) -> None:
+        self.engines = [Engine(settings, costs, self) for settings in engines]
+        self.now = 0.0
+        self._router = router
+        self._calls: Ordered[Call] = ()
+        self._open = 0
+        self._index = {engine: index for index, engine in enumerate(self.engines)}
+        self._events: list[tuple[float, int]] = []  # heap of (due, engine), some of them outdated
+        router.start(self)
+
+    def send(self, call: Call, replica: int) -> None:
+        """Hand a call to an engine, which queues it."""
+        engine = self.engines[replica]
+        call.replica = replica
+        call.sequence = Sequence(call.key, call.adapter, call.prompt_tokens, call.completion_tokens)
+        due_s = engine.due_s
+        engine.submit(call.sequence, self.now)
+        if engine.due_s != due_s:
+            heapq.heappush(self._events, (engine.due_s, replica))
+
+    def refuse(self, call: Call) -> None:
+        """Turn a call away; it never runs."""
+        call.refused_s = self.now
+        self._open -= 1
+
+    def run(self, calls: Ordered[Call], *, until_s: float = math.inf) -> None:
+        """Let all calls arrive, in order, and go on until each has ended or `until_s` is over."""
+        self._calls, self._open = calls, len(calls)
+        end_s = min(until_s, (calls[-1].at_s if calls else 0.0) + PATIENCE_S)
+        for key, call in enumerate(calls):
+            call.key = key
+        arrived, tick_s = 0, self._router.tick_s
+        next_tick_s = math.inf if tick_s is None else tick_s
+        while self._open:
+            arrival_s = calls[arrived].at_s if arrived < len(calls) else math.inf
+            event_s = self._events[0][0] if self._events else math.inf
+            self.now = min(arrival_s, event_s, next_tick_s)
+            if self.now > end_s:
+                return
+            if event_s <= self.now:
+                self._advance()
+            elif arrival_s <= self.now:
+                arrived += 1
+                self._router.arrive(calls[arrived - 1], self.now)
+            else:
+                next_tick_s += tick_s or math.inf
+                self._router.tick(self.now)
+
+    def _advance(self) -> None:
+        due_s, replica = heapq.heappop(self._events)
+        engine = self.engines[replica]
+        if engine.due_s != due_s:
+            return
+        engine.advance(due_s)
+        if engine.due_s < math.inf:
+            heapq.heappush(self._events, (engine.due_s, replica))
+
+    # -- what engines say -----------------------------------------------------------------------------------
+
+    def first_token(self, sequence: Sequence, now: float) -> None:
+        """Hand it on."""
+        self._router.first_token(self._calls[sequence.key], now)
+
+    def finished(self, sequence: Sequence, now: float) -> None:
+        """Hand it on; the call is over."""
+        self._open -= 1
+        self._router.finished(self._calls[sequence.key], now)
+
+    def tokens(self, engine: Engine, gap_s: float, tokens: int) -> None:
+        """Hand it on."""
+        self._router.tokens(self._index[engine], gap_s, tokens)

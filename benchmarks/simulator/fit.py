@@ -1,0 +1,142 @@
+"""Which step costs fit what was measured? Least squares of relative errors; runs no engine.
+
+Measurements are a JSON list, one object for each load that an engine was held under:
+
+    {"batch": 32, "adapters": 4, "slots": 8, "itl_ms": 41.5,
+     "prefill_tokens": 0, "gpu_loads": 0, "disk_loads": 0}
+
+`batch` is the mean number of sequences that decode in a step, `adapters` of distinct adapters among them,
+`slots` is --max-loras and `itl_ms` the mean time between two tokens. The last three are means per step and 0
+where they are left out; anything else in an object is ignored. A term that the measurements hold constant
+cannot be told from the base: it keeps the value it had.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.simulator.costs import StepCosts
+from benchmarks.simulator.measured import RANK, Simulated, simulate_all
+from benchmarks.simulator.traces import MeasuredRun
+
+ROUNDS = 6  # of simulating and fitting; the terms move by less than 3 % after that
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """An engine under a steady load; everything per step."""
+
+    batch: float
+    adapters: float
+    slots: float
+    itl_ms: float
+    prefill_tokens: float = 0.0
+    gpu_loads: float = 0.0
+    disk_loads: float = 0.0
+    pairs: float | None = None  # mean of batch times adapters; None: the product of the means
+
+    def terms(self) -> list[float]:
+        """What each cost of `StepCosts` is multiplied with, in its order."""
+        pairs = self.batch * self.adapters if self.pairs is None else self.pairs
+        loads = [self.prefill_tokens, self.gpu_loads, self.disk_loads]
+        return [1.0, self.batch, self.adapters, pairs, self.slots, *loads]
+
+
+def read_measurements(file: Path) -> list[Measurement]:
+    """Read a list as described above. Raises OSError, and ValueError where it is none."""
+    found = json.loads(file.read_text())
+    known = [field.name for field in fields(Measurement)]
+    if not isinstance(found, list) or not found:
+        raise ValueError(f"{file}: a JSON list of measurements is needed")
+    try:
+        return [Measurement(**{name: float(one[name]) for name in known if name in one}) for one in found]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file}: every measurement needs batch, adapters, slots and itl_ms: {error}"
+        ) from error
+
+
+def fit(measurements: Sequence[Measurement], known: StepCosts) -> StepCosts:
+    """Fit every term that varies, none below 0. Raises ValueError where measurements are too few."""
+    terms = np.array([one.terms() for one in measurements])
+    wanted = np.array([one.itl_ms for one in measurements])
+    if (wanted <= 0).any():
+        raise ValueError("itl_ms must be above 0")
+    costs = np.array(list(asdict(known).values()))
+    free = [index for index in range(terms.shape[1]) if index == 0 or np.ptp(terms[:, index]) > 0]
+    if len(measurements) < len(free):
+        raise ValueError(
+            f"{len(free)} terms vary: at least as many measurements are needed, not {len(measurements)}"
+        )
+    while free:
+        fixed = [index for index in range(terms.shape[1]) if index not in free]
+        rest = wanted - terms[:, fixed] @ costs[fixed]
+        found, *_ = np.linalg.lstsq(terms[:, free] / wanted[:, None], rest / wanted, rcond=None)
+        costs[free] = np.maximum(found, 0.0)
+        below = [index for index, cost in zip(free, found, strict=True) if cost < 0]
+        if not below:
+            break
+        free = [index for index in free if index not in below]
+    return StepCosts(*map(float, costs))
+
+
+def errors(measurements: Sequence[Measurement], costs: StepCosts) -> list[float]:
+    """Relative error of each measurement's time."""
+    values = list(asdict(costs).values())
+    return [float(np.dot(one.terms(), values)) / one.itl_ms - 1.0 for one in measurements]
+
+
+def fit_runs(runs: Sequence[MeasuredRun], known: StepCosts) -> StepCosts:
+    """Fit to measured runs of rank 16, whose batches are not known but follow from their times.
+
+    By Little's law a run's mean batch is its tokens/s times its time between tokens. How many adapters were
+    in it comes from simulating the run, which needs costs: so both are done in turn, each time going half
+    the way.
+    What a load takes stays as known: too few of them are in a step to show.
+    """
+    runs = [run for run in runs if run.rank == RANK]
+    for _ in range(ROUNDS):
+        found = simulate_all(runs, known)
+        # Where sequences are preempted their second prefill is most of the time; nothing is said of steps.
+        seen = [
+            _measurement(run, one) for run, one in zip(runs, found, strict=True) if not one.totals.preemptions
+        ]
+        known = _half_way(known, fit([_without_loads(one, known) for one in seen], known))
+    return known
+
+
+def _measurement(run: MeasuredRun, simulated: Simulated) -> Measurement:
+    """A measured run as a steady load."""
+    totals, itl_s = simulated.totals, run.itl_ms / 1000
+    mean_batch = totals.gaps_s / run.duration_s
+    scale = run.tokens_per_s * itl_s / mean_batch
+    return Measurement(
+        batch=scale * totals.beside_sequences / totals.gaps,
+        adapters=totals.beside_adapters / totals.gaps,
+        slots=run.slots,
+        itl_ms=run.itl_ms,
+        pairs=scale * totals.beside_pairs / totals.gaps,
+        prefill_tokens=totals.beside_prefill_tokens / totals.gaps * run.itl_ms / simulated.itl_ms,
+        gpu_loads=totals.gpu_loads / run.duration_s * itl_s,
+        disk_loads=totals.disk_loads / run.duration_s * itl_s,
+    )
+
+
+def _without_loads(one: Measurement, costs: StepCosts) -> Measurement:
+    """The same with what is not to be fitted taken off its time."""
+    taken_ms = (
+        costs.prefill_token_ms * one.prefill_tokens
+        + costs.gpu_load_ms * one.gpu_loads
+        + costs.disk_load_ms * one.disk_loads
+    )
+    return Measurement(one.batch, one.adapters, one.slots, one.itl_ms - taken_ms, pairs=one.pairs)
+
+
+def _half_way(one: StepCosts, other: StepCosts) -> StepCosts:
+    pairs = zip(asdict(one).values(), asdict(other).values(), strict=True)
+    return StepCosts(*((a + b) / 2 for a, b in pairs))

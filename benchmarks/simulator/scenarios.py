@@ -1,0 +1,119 @@
+"""Which fleets, loads and routers are compared? Each scenario, with the load at which routers come apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from benchmarks.simulator.baselines import (
+    HashAffinity,
+    LeastOutstanding,
+    LlmdAffinity,
+    RoundRobin,
+    SendAtOnce,
+    SglangCacheAware,
+)
+from benchmarks.simulator.costs import EngineSettings
+from benchmarks.simulator.driver import Router
+from benchmarks.simulator.ours import Ours, Policy
+from benchmarks.simulator.workloads import Flood, Lengths, Workload, lengths, sharegpt
+from routing.types import Band, Slo
+
+WARMUP_S = 60.0  # the first use of every adapter reads it from disk
+NEVER_S = 1e9
+
+PUBLIC: Mapping[str, Callable[[int], SendAtOnce]] = {
+    "round robin": RoundRobin,
+    "least outstanding": LeastOutstanding,
+    "hash affinity": HashAffinity,
+    "llm-d LoRA affinity": LlmdAffinity,
+    "SGLang cache-aware": SglangCacheAware,
+}
+OURS = "ours"
+# Variants of ours: what is different from the settings a gateway starts with.
+VARIANTS: Mapping[str, Mapping[str, float]] = {
+    OURS: {},
+    "ours, plain VTC": {"aging_tokens_per_s": 0.0, "slot_wait_s": NEVER_S},
+}
+ALL = (*PUBLIC, *VARIANTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A fleet, what arrives at it, and who shall route it."""
+
+    name: str
+    replicas: int
+    engine: EngineSettings
+    workload: Workload
+    routers: tuple[str, ...] = ALL
+    label: str = ""  # of one of several fleets under one name
+    slo: Slo = field(default_factory=Slo)  # of our pool; none: nothing is refused
+    queue_timeout_s: float = NEVER_S
+    bands: Mapping[str, Band] = field(default_factory=dict)
+
+    def engines(self) -> list[EngineSettings]:
+        """Every replica's settings."""
+        return [self.engine] * self.replicas
+
+    def router(self, name: str, seed: int, changes: Mapping[str, float]) -> Router:
+        """Make a router; `changes` are settings of ours. Raises KeyError on an unknown name."""
+        if name in PUBLIC:
+            return PUBLIC[name](seed)
+        policy = Policy(name, slo=self.slo, queue_timeout_s=self.queue_timeout_s)
+        return Ours(
+            policy.with_settings(dict(VARIANTS[name]) | dict(changes)), self.workload.tenants(), self.bands
+        )
+
+
+def scenarios(folder: Path | None = None) -> dict[str, list[Scenario]]:
+    """All of them by name, in the order shown; lengths of traces where their folder is given."""
+    conv = lengths("conv", folder)
+    many = Workload(1000, 80.0, conv)
+    return {
+        "fleet": [Scenario("fleet", 16, EngineSettings(), many)],
+        "bursts": [Scenario("bursts", 16, EngineSettings(), replace(many, rate_per_s=60.0, cv=4.0))],
+        "noisy": [_flooded("noisy", conv, Flood(180.0))],
+        "noisy-many": [_flooded("noisy-many", conv, Flood(100.0, adapters=200))],
+        "starved": [_starved(conv)],
+        "overload": [_overload(conv)],
+        "slots": [_slots(count) for count in (8, 16, 32, 64)],
+    }
+
+
+def _flooded(name: str, conv: Lengths, flood: Flood) -> Scenario:
+    """A third of what the fleet can do, and one tenant with several times that."""
+    return Scenario(name, 16, EngineSettings(), Workload(1000, 50.0, conv, flood=flood))
+
+
+def _starved(conv: Lengths) -> Scenario:
+    """Far more adapters that are active at once than slots: 200 for 4 replicas of 4."""
+    return Scenario("starved", 4, EngineSettings(slots=4), Workload(200, 10.0, conv, zipf=0.8))
+
+
+def _overload(conv: Lengths) -> Scenario:
+    """Ten times what the fleet can do, a tenth of the tenants high and three tenths low."""
+    workload = Workload(1000, 1600.0, conv, duration_s=120.0)
+    names = list(workload.tenants())
+    bands = {
+        name: (Band.HIGH if index % 10 == 0 else Band.LOW)
+        for index, name in enumerate(names)
+        if index % 10 < 4
+    }
+    return Scenario(
+        "overload",
+        16,
+        EngineSettings(),
+        workload,
+        slo=Slo(ttft_s=2.0, itl_s=0.060),
+        queue_timeout_s=30.0,
+        bands=bands,
+    )
+
+
+def _slots(count: int) -> Scenario:
+    """One replica as it was measured: 128 adapters, a third each at 0.1, 0.05 and 0.025 requests/s."""
+    workload = Workload(128, 7.47, sharegpt(222.0, 194.5), duration_s=3600.0, levels_per_s=(0.1, 0.05, 0.025))
+    engine = EngineSettings(slots=count, host_places=128, max_sequences=2048)
+    return Scenario("slots", 1, engine, workload, ("round robin", OURS), label=f"{count} slots")
