@@ -1,9 +1,9 @@
-"""What can be done to adapters and keys at run time? The calls behind the admin API; kept by `lifecycle`.
+"""What can be done to adapters, keys and replicas at run time? The calls behind the admin API.
 
-Every change is on disk in the state database when a call returns. Calls raise `RequestError`:
-`NotFound` (404) for what does not exist or belongs to somebody else, `Conflict` (409) for what the
-state of things does not allow, `InvalidRequest` (400) for what is wrong in itself, `StateUnavailable` (503)
-while the database does not answer; serving goes on meanwhile.
+`lifecycle` keeps them. Every change to adapters and keys is on disk in the state database when a call
+returns. Calls raise `RequestError`: `NotFound` (404) for what does not exist or belongs to somebody else,
+`Conflict` (409) for what the state of things does not allow, `InvalidRequest` (400) for what is wrong in
+itself, `StateUnavailable` (503) while the database does not answer; serving goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Protocol
 
 from adapters.residency import Residency
 from routing.catalog import AdapterEntry, AdapterKey, ApiKey, Event, KeyRole, RolloutPlan, Version
+from routing.scheduling.decisions import KEPT
+from routing.scheduling.report import SchedulerReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class ReplicaReport:
     pool: str
     base_model: str
     ready: bool
+    draining: bool  # it gets no new work, as an operator wants it
+    trusted: bool  # False: its circuit breaker holds requests back
     slots: int
     in_flight: int  # sequences
     leases: dict[str, int]  # adapter id -> sequences in flight
@@ -51,7 +55,7 @@ class ReplicaReport:
 
 
 class Management(Protocol):
-    """Adapters and keys, as the admin API works on them."""
+    """Adapters, keys and replicas, as the admin API works on them."""
 
     def adapters(self) -> Sequence[AdapterEntry]:
         """List every adapter, by key."""
@@ -88,6 +92,15 @@ class Management(Protocol):
 
     def replicas(self) -> Sequence[ReplicaReport]:
         """List every replica with what is resident in it."""
+
+    async def set_draining(self, name: str, draining: bool) -> ReplicaReport:
+        """Give a replica no new work, or work again; what it runs goes on. Raises `NotFound`.
+
+        Not kept in the database: a gateway that starts anew gives work to every replica.
+        """
+
+    def scheduler(self, decisions: int = KEPT) -> SchedulerReport:
+        """Copy everything the scheduler holds, with so many of its last decisions."""
 
     async def events(self, limit: int, before: int | None) -> Sequence[Event]:
         """List what happened, the newest first; `before` is the id of the last one seen."""

@@ -363,10 +363,12 @@ class Client:
         peer: str = "10.0.0.9",
     ) -> None:
         self._app = app
+        path, _, query = path.partition("?")
         self._scope = {
             "type": "http",
             "method": method,
             "path": path,
+            "query_string": query.encode(),
             "headers": [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in headers or []],
             "client": (peer, 50000),
         }

@@ -117,13 +117,21 @@ class Fault(BaseModel):
     reason: str
 
 
+ReplicaStanding = Literal["ready", "draining", "not_ready", "not_trusted"]
+
+
 class ReplicaAnswer(BaseModel):
     """One replica, and what is resident in it. Adapters are named as engines know them."""
 
     name: str = Field(examples=["shared-0"])
     pool: str
     base_model: str
-    ready: bool
+    ready: bool = Field(description="Its engine answers and has been told of its adapters.")
+    state: ReplicaStanding = Field(
+        description="`ready`: it gets work. `draining`: an operator wants it empty, whether it answers or "
+        "not. `not_ready`: it does not answer. `not_trusted`: its circuit breaker is open, since requests "
+        "failed."
+    )
     slots: int
     in_flight: int = Field(description="Sequences.")
     leases: dict[str, int] = Field(description="Sequences in flight, by adapter.")
@@ -132,7 +140,7 @@ class ReplicaAnswer(BaseModel):
     in_slots: list[str]
     in_host: list[str] = Field(description="In host memory, those in slots included.")
     pinned: list[str]
-    draining: list[str]
+    draining: list[str] = Field(description="Adapters on their way out; running requests end first.")
     faults: list[Fault]
 
 
@@ -150,7 +158,7 @@ class EventAnswer(BaseModel):
     at: float = Field(description="Unix time, s.")
     actor: str
     subject: str = Field(
-        description="An adapter, a version of one, or a key.", examples=["example/support@2"]
+        description="An adapter, a version of one, a key, or a replica.", examples=["example/support@2"]
     )
     text: str
 
@@ -250,6 +258,7 @@ def replica_answer(report: ReplicaReport) -> ReplicaAnswer:
         pool=report.pool,
         base_model=report.base_model,
         ready=report.ready,
+        state=_standing(report),
         slots=report.slots,
         in_flight=report.in_flight,
         leases=report.leases,
@@ -264,6 +273,14 @@ def replica_answer(report: ReplicaReport) -> ReplicaAnswer:
             for name, fault in residency.faults
         ],
     )
+
+
+def _standing(report: ReplicaReport) -> ReplicaStanding:
+    if report.draining:
+        return "draining"
+    if not report.ready:
+        return "not_ready"
+    return "ready" if report.trusted else "not_trusted"
 
 
 def key_answer(key: ApiKey) -> KeyAnswer:

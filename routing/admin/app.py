@@ -12,7 +12,7 @@ from pathlib import Path
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 
-from routing.admin import adapters, events, keys, replicas, vllm_compatible
+from routing.admin import adapters, events, keys, replicas, scheduler, vllm_compatible
 from routing.admin.access import Desk
 from routing.admin.errors import COMMON, install_handlers
 from routing.admin.gate import Gate
@@ -24,7 +24,8 @@ ADMIN_PREFIX = "/admin/v1/"
 ADMIN_ROUTES = frozenset({vllm_compatible.LOAD_PATH, vllm_compatible.UNLOAD_PATH})
 
 _DESCRIPTION = """
-Register adapters, roll out new versions, take them back, see what is resident where, and make API keys.
+Register adapters, roll out new versions, take them back, see what is resident where, and make API keys. See
+what the scheduler does and why, and drain replicas.
 
 Send an admin key as `Authorization: Bearer <key>`. A key of role `adapters` manages its own tenant's
 adapters; for it nothing else exists. A key of role `operator` manages everything and names the tenant with
@@ -67,6 +68,6 @@ def admin_app(
     app.state.desk = Desk(management, tenants, uploads, load_timeout_s)
     app.add_middleware(Gate, authenticate=authenticate, read_timeout_s=read_timeout_s)
     install_handlers(app)
-    for module in (adapters, replicas, keys, events, vllm_compatible):
+    for module in (adapters, replicas, scheduler, keys, events, vllm_compatible):
         app.include_router(module.router)
     return app

@@ -1,4 +1,4 @@
-"""What happened to adapters, rollouts and keys?"""
+"""What happened to adapters, rollouts, keys and replicas?"""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ class EventQuery(BaseModel):
 
 @router.get("", responses=refusals(503))
 async def list_events(query: Annotated[EventQuery, Query()], operator: Operator) -> EventList:
-    """List what happened to adapters, rollouts and keys, the newest first. Operators only."""
+    """List what happened to adapters, rollouts, keys and replicas, the newest first. Operators only."""
     events = await operator.desk.management.events(query.limit, query.before)
     return EventList(data=[event_answer(event) for event in events])

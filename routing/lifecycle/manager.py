@@ -1,6 +1,6 @@
-"""What may be done to adapters and keys at run time, and what does it change? Behind the admin API.
+"""What may be done to adapters, keys and replicas at run time, and what does it change?
 
-Keeps the promises of `routing.management.Management`.
+Behind the admin API; keeps the promises of `routing.management.Management`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, Reques
 from routing.lifecycle.lifecycle import Lifecycle
 from routing.lifecycle.preparation import UPLOAD
 from routing.management import NewVersion, ReplicaReport, VersionProgress
+from routing.scheduling.decisions import KEPT
+from routing.scheduling.report import SchedulerReport
+from routing.scheduling.state import ReplicaState
 from routing.tenants import Directory, hash_key
 from routing.types import Fleet
 
@@ -266,22 +269,39 @@ class Manager:
 
     def replicas(self) -> Sequence[ReplicaReport]:
         """List every replica with what is resident in it."""
-        return [
-            ReplicaReport(
-                r.name,
-                r.pool,
-                r.base_model,
-                r.ready,
-                r.slots,
-                r.sequences,
-                {adapter: lease.sequences for adapter, lease in r.leases.items()},
-                self._lifecycle.engines.residency(r.name),
-            )
-            for r in self._lifecycle.dispatcher.replicas.values()
-        ]
+        return [self._replica_report(replica) for replica in self._lifecycle.dispatcher.replicas.values()]
+
+    async def set_draining(self, name: str, draining: bool) -> ReplicaReport:
+        """Give a replica no new work, or work again. Raises `NotFound`."""
+        replica = self._lifecycle.dispatcher.replicas.get(name)
+        if replica is None:
+            raise NotFound(f"There is no replica `{name}`.", code="replica_not_found")
+        if replica.draining != draining:
+            self._lifecycle.dispatcher.set_draining(name, draining)
+            text = "drained: it gets no new work" if draining else "resumed: it gets work again"
+            await self._registry.record(f"replica {name}", text)
+        return self._replica_report(replica)
+
+    def scheduler(self, decisions: int = KEPT) -> SchedulerReport:
+        """Copy everything the scheduler holds, with so many of its last decisions."""
+        return self._lifecycle.dispatcher.report(decisions)
+
+    def _replica_report(self, replica: ReplicaState) -> ReplicaReport:
+        return ReplicaReport(
+            name=replica.name,
+            pool=replica.pool,
+            base_model=replica.base_model,
+            ready=replica.ready,
+            draining=replica.draining,
+            trusted=replica.trusted,
+            slots=replica.slots,
+            in_flight=replica.sequences,
+            leases={adapter: lease.sequences for adapter, lease in replica.leases.items()},
+            residency=self._lifecycle.engines.residency(replica.name),
+        )
 
     async def events(self, limit: int, before: int | None) -> Sequence[Event]:
-        """List what happened to adapters, rollouts and keys, the newest first."""
+        """List what happened to adapters, rollouts, keys and replicas, the newest first."""
         return await self._registry.events(limit, before)
 
     def keys(self) -> Sequence[ApiKey]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from routing.admin.uploads import Uploads
 from routing.catalog import AdapterEntry, AdapterKey, ApiKey, Event, KeyRole, Rollout, RolloutPlan, Version
 from routing.errors import Conflict, NotFound, StateUnavailable
 from routing.management import NewVersion, ReplicaReport, VersionProgress
+from routing.scheduling.decisions import KEPT
+from routing.scheduling.report import SchedulerReport
 from routing.tenants import Identity
 
 DIGEST = "ab" * 32
@@ -50,6 +52,7 @@ class FakeManagement:
         self.held.set()
         self.asked = asyncio.Event()  # `add` was called
         self.reports: list[ReplicaReport] = []
+        self.scheduled = SchedulerReport(0.0, (), ())
 
     def put(
         self, name: str, tenant: str | None = "acme", *states: VersionState, **changes: Any
@@ -132,6 +135,17 @@ class FakeManagement:
     def replicas(self) -> Sequence[ReplicaReport]:
         return self.reports
 
+    async def set_draining(self, name: str, draining: bool) -> ReplicaReport:
+        for number, known in enumerate(self.reports):
+            if known.name == name:
+                self._note("set_draining", name, draining)
+                self.reports[number] = replace(known, draining=draining)
+                return self.reports[number]
+        raise NotFound(f"There is no replica `{name}`.", code="replica_not_found")
+
+    def scheduler(self, decisions: int = KEPT) -> SchedulerReport:
+        return replace(self.scheduled, decisions=self.scheduled.decisions[:decisions])
+
     async def events(self, limit: int, before: int | None) -> Sequence[Event]:
         return [event for event in self.happened if before is None or event.id < before][:limit]
 
@@ -174,7 +188,16 @@ def report(name: str = "shared-0", **residency: Any) -> ReplicaReport:
         faults=(("globex/other@0123", Fault(FaultKind.LOAD, 2, "/srv/state/adapters/01/0123/x: broken")),),
     )
     return ReplicaReport(
-        name, "shared", "base", True, 4, 3, {"acme/support@" + DIGEST[:16]: 3}, replace(held, **residency)
+        name=name,
+        pool="shared",
+        base_model="base",
+        ready=True,
+        draining=False,
+        trusted=True,
+        slots=4,
+        in_flight=3,
+        leases={"acme/support@" + DIGEST[:16]: 3},
+        residency=replace(held, **residency),
     )
 
 
@@ -215,15 +238,21 @@ class Desk:
 
 
 def desk(
-    folder: Path, *, max_upload_bytes: int = 1000, read_timeout_s: float = 5.0, load_timeout_s: float = 5.0
+    folder: Path,
+    *,
+    max_upload_bytes: int = 1000,
+    read_timeout_s: float = 5.0,
+    load_timeout_s: float = 5.0,
+    tenants: Collection[str] = ("acme", "globex"),
 ) -> Desk:
-    """An admin API for the tenants acme and globex."""
+    """An admin API for these tenants."""
     management = FakeManagement()
     app = _app(read_timeout_s)
     uploads = Uploads(folder / "uploads", max_bytes=max_upload_bytes, read_timeout_s=read_timeout_s)
     app.state.desk = replace(
         app.state.desk,
         management=management,
+        tenants=lambda: tenants,
         uploads=uploads,
         load_timeout_s=load_timeout_s,
         registering=set(),
@@ -238,7 +267,7 @@ def _app(read_timeout_s: float) -> FastAPI:
         IDENTITIES.get,
         max_upload_bytes=1,
         upload_folder=Path("replaced"),
-        tenants=lambda: {"acme", "globex"},
+        tenants=tuple,
         read_timeout_s=read_timeout_s,
     )
 

@@ -1,0 +1,46 @@
+"""What does the scheduler hold, what did it decide lately, and why? Operators only."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from routing.admin.access import Operator
+from routing.admin.bodies import QueryPart
+from routing.admin.errors import refusals
+from routing.admin.scheduler_answers import SchedulerAnswer, scheduler_answer
+from routing.config.schema import Name
+from routing.scheduling.decisions import KEPT
+
+router = APIRouter(prefix="/admin/v1/scheduler", tags=["scheduler"])
+
+
+class SchedulerQuery(QueryPart):
+    """Which decisions; what is held now is shown whole."""
+
+    decisions: int = Field(
+        100, ge=0, le=KEPT, description=f"At most so many of the last {KEPT}, which are all that are kept."
+    )
+    tenant: Name | None = Field(
+        None, description="Only decisions about requests of this tenant.", examples=["example"]
+    )
+    request: str | None = Field(
+        None, min_length=1, max_length=128, description="Only decisions about this request (`x-request-id`)."
+    )
+
+
+@router.get("", responses=refusals(404))
+async def show_scheduler(query: Annotated[SchedulerQuery, Query()], operator: Operator) -> SchedulerAnswer:
+    """Show queues, tenants' counters, leases, health and limits of every pool, and the last decisions."""
+    tenant = None if query.tenant is None else operator.known_tenant(query.tenant)
+    report = operator.desk.management.scheduler()
+    found = (
+        decision
+        for decision in report.decisions
+        if (tenant is None or decision.tenant == tenant)
+        and (query.request is None or decision.request_id == query.request)
+    )
+    return scheduler_answer(report, islice(found, query.decisions))

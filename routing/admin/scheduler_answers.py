@@ -1,0 +1,194 @@
+"""How do operators read what the scheduler holds and decided lately? Shapes of the answer; pure.
+
+Fields have the names of `routing.scheduling.report`, and are read from its values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from routing.scheduling.breaker import BreakerState
+from routing.scheduling.decisions import Action, Decision
+from routing.scheduling.report import SchedulerReport
+from routing.types import Band
+
+# Microseconds are more than any clock here is good for, and nobody wants to read sixteen digits.
+Rounded = Annotated[float, AfterValidator(lambda value: round(value, 6))]
+
+
+class Shape(BaseModel):
+    """A part of the answer."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class LeaseAnswer(Shape):
+    """An adapter that holds a slot because requests of it run."""
+
+    adapter: str = Field(
+        description="The engine's name of the version.", examples=["example/support@1a2b3c4d5e6f7890"]
+    )
+    tenant: str = Field(description="Whose request took the slot.", examples=["example"])
+    sequences: int = Field(description="In flight.")
+    held_s: Rounded = Field(description="How long it has held the slot.")
+
+
+class HealthAnswer(Shape):
+    """What a replica's own requests say of it."""
+
+    breaker: BreakerState = Field(
+        description="closed: it gets work. open: it gets none until a back-off is over. half-open: one "
+        "request is under way that decides."
+    )
+    probe_in_s: Rounded | None = Field(
+        description="Until an open breaker lets one request through; null: it is not open."
+    )
+    backoff_s: Rounded = Field(description="Of the last opening; doubles at each.")
+    consecutive_failures: int
+    recent_requests: int = Field(description="That ended in the breaker's window of 30 s.")
+    recent_failures: int = Field(description="Of those, through the replica's fault.")
+    last_failure: str = Field(description="What the last one was, or empty.")
+    share: Rounded = Field(
+        description="Part of its limit that it may use, 0..1: less while its engine is fresh, or slow."
+    )
+    first_token_s: Rounded | None = Field(
+        description="Smoothed time from grant to first token; null: too few answers yet."
+    )
+    outlying: bool = Field(description="Whether its first tokens take much longer than its peers'.")
+
+
+class ScheduledReplica(Shape):
+    """One replica as the scheduler sees it."""
+
+    name: str = Field(examples=["shared-0"])
+    ready: bool = Field(description="Its engine answers and has been told of its adapters.")
+    draining: bool = Field(description="An operator wants it empty: it gets no new work.")
+    trusted: bool = Field(description="Its circuit breaker lets requests through.")
+    sequences: int = Field(description="In flight, all models.")
+    capacity: int = Field(
+        description="K_R: sequences it may have in flight now, after objective, slow start and outliers."
+    )
+    max_sequences: int = Field(description="What its engine runs at once (`max_num_seqs`).")
+    tokens: int = Field(description="In flight: prompts, and completions as they are expected.")
+    kv_tokens: int = Field(description="What its KV cache holds; 0: it has not said.")
+    itl_s: Rounded | None = Field(
+        description="Measured time between two tokens of a stream; null: the pool has no objective for it, "
+        "or no stream has run."
+    )
+    slots: int = Field(description="Adapters it runs at once (`max_loras`).")
+    free_slots: int = Field(description="Slots that no adapter holds, neither running nor pinned.")
+    leases: list[LeaseAnswer]
+    pinned: list[str] = Field(description="Adapters that hold a slot whether they run or not.")
+    resident: list[str] = Field(
+        description="Adapters that are in its memory as the gateway believes, least recently used first."
+    )
+    clearing_for: str | None = Field(
+        description="Adapter that a slot is being cleared for; null: no slot is."
+    )
+    clearing_victim: str | None = Field(
+        description="Adapter that gets nothing new here, so that its slot comes free."
+    )
+    health: HealthAnswer
+
+
+class TenantService(Shape):
+    """One tenant that has something in a pool."""
+
+    name: str = Field(examples=["example"])
+    band: Band = Field(description="Higher bands are served first.")
+    weight: Rounded = Field(description="Share among the tenants of its band.")
+    service_tokens: Rounded = Field(
+        description="Virtual counter: service it had, by weight, in prompt tokens' worth. Who has least is "
+        "next; only differences mean anything."
+    )
+    queued: int = Field(description="Requests that wait.")
+    tickets: int = Field(description="Requests that wait or run.")
+    slots: int = Field(description="Slots it holds in the pool.")
+    mean_completion_tokens: Rounded = Field(description="Of its requests lately; what the next is taken for.")
+
+
+class LaneAnswer(Shape):
+    """What waits for one adapter, or for the base model."""
+
+    engine_model: str = Field(
+        description="The engine's name of the adapter's version, or the base model.",
+        examples=["example/support@1a2b3c4d5e6f7890"],
+    )
+    queued: int
+    oldest_s: Rounded = Field(description="How long the first of them has waited.")
+    held: str = Field(description="Why that one had to wait, when it came.", examples=["no_slot"])
+
+
+class PoolAnswer(Shape):
+    """One pool."""
+
+    name: str = Field(examples=["shared"])
+    ttft_slo_s: float | None = Field(description="Objective: arrival to first token; null: none.")
+    itl_slo_s: float | None = Field(description="Objective: between two tokens of a stream; null: none.")
+    queued_by_band: dict[str, int] = Field(
+        description="Requests that wait, by band.", examples=[{"high": 0, "standard": 12, "low": 3}]
+    )
+    work_per_s: Rounded | None = Field(
+        description="Work done per second while somebody waits, in prompt tokens' worth; waits are "
+        "forecast from it. null: nobody has waited yet."
+    )
+    slots_per_s: Rounded | None = Field(
+        description="Slots that pass to a waiting adapter per second; null: nobody has waited for one yet."
+    )
+    replicas: list[ScheduledReplica]
+    tenants: list[TenantService] = Field(description="Those that have something in the pool now.")
+    lanes: list[LaneAnswer] = Field(description="What waits, the longest waiting first.")
+
+
+class DecisionAnswer(BaseModel):
+    """One decision about one request."""
+
+    ago_s: Rounded = Field(description="How long ago.")
+    action: Action = Field(
+        description="granted a replica, queued, rejected before it was queued, expired in the queue; "
+        "clearing: a slot is being cleared for it."
+    )
+    reason: str = Field(
+        description="granted: what spoke for the replica. queued: why it waits. rejected, expired: the "
+        "code that the client got. clearing: whose slot it is.",
+        examples=["no_slot"],
+    )
+    request_id: str
+    tenant: str = Field(examples=["example"])
+    model: str = Field(description="As the tenant calls it.", examples=["support"])
+    pool: str = Field(examples=["shared"])
+    replica: str | None = Field(description="Where it was granted, or where a slot is cleared.")
+    waited_s: Rounded = Field(description="How long it had waited by then.")
+
+
+class SchedulerAnswer(BaseModel):
+    """Everything the scheduler of this gateway holds."""
+
+    pools: list[PoolAnswer]
+    decisions: list[DecisionAnswer] = Field(
+        description="The newest first, of those that were asked for and are still remembered."
+    )
+
+
+def scheduler_answer(report: SchedulerReport, decisions: Iterable[Decision]) -> SchedulerAnswer:
+    """Describe what the scheduler holds, and these decisions of it."""
+    return SchedulerAnswer(
+        pools=[PoolAnswer.model_validate(pool) for pool in report.pools],
+        decisions=[
+            DecisionAnswer(
+                ago_s=report.now_s - decision.at_s,
+                action=decision.action,
+                reason=decision.reason,
+                request_id=decision.request_id,
+                tenant=decision.tenant,
+                model=decision.model,
+                pool=decision.pool,
+                replica=decision.replica,
+                waited_s=decision.waited_s,
+            )
+            for decision in decisions
+        ],
+    )
