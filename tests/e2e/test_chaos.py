@@ -18,7 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +113,12 @@ class Traffic:
             return Ask(name, tenant, model, question)
         if kind < 0.65:
             return Ask(name, tenant, model, question, stream=True)
+        lasting = Ask(name, tenant, model, question, past_the_end=True, tokens=120)
         if kind < 0.80:
-            return Ask(name, tenant, model, question, stream=True, past_the_end=True, tokens=100)
+            return replace(lasting, stream=True)
         if kind < 0.92:
-            events = chance.randint(1, 6)
-            return Ask(name, tenant, model, question, stream=True, leave_after=events)
-        return Ask(name, tenant, model, question, leave_after=chance.uniform(0.05, 0.4))
+            return replace(lasting, stream=True, leave_after=chance.randint(1, 6))
+        return replace(lasting, leave_after=chance.uniform(0.05, 0.2))
 
 
 @dataclass
@@ -134,7 +134,7 @@ class Mischief:
     def go_on_until(self, end_s: float) -> None:
         """Hit replicas in turn, each kind of fault once before any comes twice."""
         every: list[Callable[[str], None]]
-        every = [self.stop_engine, self.kill_engine, self.stop_worker, self.kill_worker]
+        every = [self.stop_engine, self.kill_engine, self.stop_worker, self.kill_worker, self.end_worker]
         acts = list(every)  # the first time in this order, for a short run
         while time.monotonic() < end_s:
             if not acts:
@@ -170,6 +170,10 @@ class Mischief:
         """SIGKILL of BentoML's worker, which leaves vLLM's process behind without a parent."""
         self.orphans.append(_found(self.service.engine_core(replica)))
         _found(self.service.worker(replica)).kill()
+
+    def end_worker(self, replica: str) -> None:
+        """SIGTERM of BentoML's worker: it finishes what runs, ends its engine, and is started again."""
+        _found(self.service.worker(replica)).terminate()
 
     def stop_engine(self, replica: str) -> None:
         """vLLM's process stands still for a while, as under a debugger or on an exhausted machine."""
@@ -302,7 +306,8 @@ def _agrees(seen: Seen, record: dict[str, Any] | None) -> bool:
 def test_nearly_all_clients_that_left_are_known_to_have_left(ordeal: Ordeal) -> None:
     left = [record for seen in ordeal.of(Ending.LEFT) if (record := ordeal.record(seen))]
     cancelled = [record for record in left if record["outcome"] == "cancelled"]
-    assert len(cancelled) > 0.8 * len(left) > 5
+    assert len(left) > 5
+    assert len(cancelled) > 0.8 * len(left), "the rest had been answered by the time they left"
 
 
 def test_the_counters_add_up_to_the_records(ordeal: Ordeal) -> None:

@@ -31,6 +31,7 @@ log = logging.getLogger("tests.overload")
 
 SEQUENCES = 8  # one replica runs so many at once
 QUEUE_TIMEOUT_S = 4.0
+PAUSE_S = 0.5  # of a client that was refused where the replicas are to be kept busy
 MAX_QUEUED = 64  # requests of one tenant
 TOKENS = 144  # of each answer; so many that ten times the capacity is few requests per second
 BANDS = {"high": "acme", "standard": "globex", "low": "initech"}
@@ -102,6 +103,8 @@ async def keep_busy(url: str, name: str, for_s: float) -> Phase:
             if time.monotonic() >= ended_s:
                 return
             seen.append(await send(client, url, _ask(f"{name}-{number}-{count}", band, chance)))
+            if seen[-1].ending is not Ending.ANSWERED:
+                await asyncio.sleep(PAUSE_S)
 
     async with session() as client:
         workers = zip(range(2 * 2 * SEQUENCES), itertools.cycle(BANDS))
