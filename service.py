@@ -10,6 +10,7 @@ Environment:
                            set, which is right as long as gateway and engines are started together;
                            the same for all where they are not
     TENANTRY_ENGINE_URLS   "replica=url replica=url": these replicas run elsewhere, none is started for them
+    TENANTRY_ENGINE_FILE   a file that says where all of them run, and may change; none is started here
 """
 
 from __future__ import annotations
@@ -42,8 +43,10 @@ from pydantic import BaseModel, ConfigDict  # noqa: E402
 from adapters.host import EngineHost  # noqa: E402
 from routing import keys  # noqa: E402
 from routing.config import load_fleet, project  # noqa: E402
+from routing.discovery import Elsewhere  # noqa: E402
 from routing.gateway import Gateway as GatewayApp  # noqa: E402
 from routing.lifecycle import Lifecycle  # noqa: E402
+from routing.replicas import Address  # noqa: E402
 from routing.tenants import Directory  # noqa: E402
 from routing.types import Fleet, Pool  # noqa: E402
 
@@ -84,12 +87,6 @@ def read_fleet(arguments: Arguments) -> Fleet:
     """Load the fleet, or the part of it that one pool needs."""
     fleet = load_fleet(HERE / arguments.fleet)
     return project(fleet, arguments.pool) if arguments.pool else fleet
-
-
-def remote_engines() -> dict[str, str]:
-    """Replicas that run elsewhere, by name."""
-    pairs = (item.partition("=") for item in os.environ.get("TENANTRY_ENGINE_URLS", "").split())
-    return {name: url for name, _, url in pairs}
 
 
 def declare_engine(fleet: Fleet, pool: Pool, index: int) -> Service[Any]:
@@ -137,17 +134,17 @@ def declare_replica(fleet: Fleet, name: str) -> Service[Any]:
 
 def declare_gateway(fleet: Fleet) -> Service[Any]:
     """Declare the entry service, and through it one engine service for each replica that runs here."""
-    remote = remote_engines()
+    elsewhere = Elsewhere.read(os.environ, Address.parse)
     engines = {
         name: declare_engine(fleet, pool, index)
         for pool in fleet.pools.values()
         for index, (name, _) in enumerate(pool.replica_models)
-        if name not in remote
+        if not elsewhere.has(name)
     }
     directory = Directory(fleet)
     app = GatewayApp(
         fleet,
-        lambda: {**{name: engine.url for name, engine in engines.items()}, **remote},
+        elsewhere.discovery(lambda: {name: engine.url for name, engine in engines.items()}, Address.parse),
         secret=SECRET,
         directory=directory,
         lifecycle=Lifecycle(fleet, directory),

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +37,10 @@ _Signature = tuple[int, int, int, int, int]
 class Discovery(Protocol):
     """Says where the replicas are."""
 
+    @property
+    def is_static(self) -> bool:
+        """Whether `watch` yields at once and once, so that a replica it does not name is nowhere."""
+
     def watch(self) -> AsyncIterator[Addresses]:
         """Yield all replicas once they are known, and all of them again whenever anything has changed.
 
@@ -46,6 +51,8 @@ class Discovery(Protocol):
 
 class StaticDiscovery:
     """Replicas that are known at start and stay where they are."""
+
+    is_static = True
 
     def __init__(self, addresses: Callable[[], Addresses]) -> None:
         """`addresses` is called once watching begins, since BentoML knows its sockets no earlier."""
@@ -63,6 +70,8 @@ class FileDiscovery:
     a shorter one; best is to write another file and rename it. A file that is missing or cannot be understood
     changes nothing and is logged once. An empty one cannot be understood; `{}` says that there are none.
     """
+
+    is_static = False
 
     def __init__(
         self,
@@ -125,6 +134,37 @@ class FileDiscovery:
             log.warning("%s: %s; the replicas stay where they were", self._path, problem)
         else:
             log.info("%s is good again", self._path)
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Which replicas run elsewhere, as the environment says, so that no engine is started for them here."""
+
+    urls: Addresses
+    file: Path | None = None  # names all of them
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str], check_url: Callable[[str], object]) -> Elsewhere:
+        """Read the environment. Raises `ValueError` with the variable that is wrong."""
+        urls, file = environ.get(URLS_VARIABLE, ""), environ.get(FILE_VARIABLE, "")
+        if urls.strip() and file:
+            raise ValueError(
+                f"{URLS_VARIABLE} and {FILE_VARIABLE} are both set; the file alone can name them all"
+            )
+        try:
+            return cls(parse_urls(urls, check_url), Path(file) if file else None)
+        except ValueError as error:
+            raise ValueError(f"{URLS_VARIABLE}: {error}") from None
+
+    def has(self, replica: str) -> bool:
+        """Whether a replica runs elsewhere."""
+        return self.file is not None or replica in self.urls
+
+    def discovery(self, here: Callable[[], Addresses], check_url: Callable[[str], object]) -> Discovery:
+        """Watch for these replicas and those that run `here`, which is called once watching begins."""
+        if self.file is not None:
+            return FileDiscovery(self.file, check_url=check_url)
+        return StaticDiscovery(lambda: {**here(), **self.urls})
 
 
 def parse_addresses(content: bytes, check_url: Callable[[str], object]) -> dict[str, str]:

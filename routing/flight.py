@@ -1,24 +1,22 @@
 """One request's trip: granted a replica, sent, relayed, settled. Whatever ends it, it is settled here, once.
 
-Failover to another replica happens only while nothing has been sent to the client.
+Another replica is asked, instead or as well, only while nothing has been sent to the client.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-import aiohttp
-
-from adapters import protocol
 from routing import wire
-from routing.asgi import JSON, Exchange, HeaderList
+from routing.asgi import JSON, ClientGone, Exchange, HeaderList
+from routing.attempt import UPSTREAM_ERRORS, Attempt, Question, ReplicaBroken
 from routing.dispatcher import Dispatcher
 from routing.errors import EngineFailed, EngineTimeout, InvalidRequest, RequestError, Unavailable
+from routing.race import Race
 from routing.record import Record
 from routing.replicas import ReplicaClient
 from routing.stream import EventStream
@@ -41,10 +39,6 @@ class Abort(StrEnum):
     CLIENT_STALLED = "client_stalled"  # reads nothing, but stays
     ENGINE_TIMEOUT = "engine_timeout"
     SHUTTING_DOWN = "shutting_down"
-
-
-class ReplicaBroken(Exception):
-    """The replica failed before it answered; another one may be asked."""
 
 
 @dataclass(slots=True)
@@ -85,31 +79,28 @@ class Flight:
 
     def __init__(
         self,
-        call: wire.Call,
+        question: Question,
         ticket: Ticket,
-        body: bytes,
         exchange: Exchange,
         dispatcher: Dispatcher,
-        clients: dict[str, ReplicaClient],
+        clients: Mapping[str, ReplicaClient],
         clock: Callable[[], float],
+        hedge_after_s: float | None = None,
     ) -> None:
-        """`body` is what the engine gets."""
-        self.call = call
+        """`clients` has every replica that was ever ready. Without `hedge_after_s` one is asked at a time."""
         self.ticket = ticket
-        self.target = ticket.request.target
         self.progress = Progress()
-        self._body = body
+        self._question = question
         self._exchange = exchange
         self._dispatcher = dispatcher
         self._clients = clients
         self._clock = clock
+        self._hedge_after_s = hedge_after_s
         self._abort: Abort | None = None
         self._task: asyncio.Task[None] | None = None
-        self._stream: EventStream | None = None
-        self._usage: wire.TokenUsage | None = None
-        self._replica: str | None = None
+        self._race: Race | None = None  # the last one
         self._attempts = 0
-        self._attempt: asyncio.Timeout | None = None  # runs out when the replica is to be left
+        self._hedged = False
         self._queued_s: float | None = None
 
     def abort(self, reason: Abort) -> None:
@@ -118,12 +109,10 @@ class Flight:
             self._abort = reason
             self._task.cancel()
 
-    def move_on(self) -> None:
-        """Leave the replica for another one, if there is one and nothing was sent to the client yet."""
-        if self._attempt is None or self.progress.status is not None or self.ticket.replica is None:
-            return
-        if self._dispatcher.has_alternative(self.ticket):
-            self._attempt.reschedule(asyncio.get_running_loop().time())
+    def move_on(self, client: ReplicaClient) -> None:
+        """Leave a replica that hangs for another one, if there is one and nothing was sent to the client."""
+        if self._race is not None and self.progress.status is None:
+            self._race.leave(client)
 
     async def fly(self) -> Record:
         """Answer the client and settle the ticket. Never raises, except when cancelled by a stranger."""
@@ -137,7 +126,7 @@ class Flight:
                 await self._tell(error)
         finally:
             watcher.cancel()
-            usage = self._tokens()
+            usage = self._race.attempt.usage() if self._race is not None else wire.TokenUsage()
             self._dispatcher.settle(
                 self.ticket,
                 outcome,
@@ -153,6 +142,9 @@ class Flight:
             await self._run()
         except asyncio.CancelledError:
             return _ABORTED[self._aborted()]
+        except ClientGone:
+            self._abort = self._abort or Abort.CLIENT_GONE
+            return _ABORTED[self._abort]
         except RequestError as error:
             return _outcome_of(error), error
         return Outcome.COMPLETED, None
@@ -175,105 +167,81 @@ class Flight:
     # -- to the engine -------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        """Ask replicas until one answers. Raises `RequestError`."""
-        while True:
-            replica = await self.ticket.granted()
-            self._queued_s = self.ticket.queued_s
-            self._replica = replica.name
-            self._attempts += 1
-            try:
-                async with asyncio.timeout(None) as self._attempt:
-                    await self._ask(self._clients[replica.name])
-                return
-            except (ReplicaBroken, TimeoutError) as error:
-                if isinstance(error.__cause__, aiohttp.ClientConnectorError) or error.__cause__ is None:
-                    self._dispatcher.set_ready(replica.name, False)  # until a probe says otherwise
-                self._dispatcher.give_back(self.ticket)
-
-    async def _ask(self, client: ReplicaClient) -> None:
-        # Never the client's: two tenants may send the same one, and vLLM makes its own ids from it.
-        headers = {"x-request-id": uuid.uuid4().hex}
-        if self.target.adapter_id is not None:
-            headers[protocol.ADAPTER_HEADER] = self.target.adapter_id
+        """Ask replicas until one answers, and relay that. Raises `RequestError`."""
+        answer = await self._answer()
         try:
-            async with client.post(self.call.kind, self._body, headers) as response:
-                await self._check(response)
-                if self.call.stream and response.content_type == "text/event-stream":
-                    await self._relay_stream(response)
-                else:
-                    await self._relay_whole(response)
-        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
-            if self.progress.status is None:
-                raise ReplicaBroken from error
-            raise EngineFailed("The engine failed while it was answering.") from error
+            if answer.stream is not None and answer.chunks is not None:
+                await self._relay_stream(answer.opening, answer.stream, answer.chunks)
+            else:
+                await self._relay_whole(answer)
+        finally:
+            answer.close()
 
-    async def _check(self, response: aiohttp.ClientResponse) -> None:
-        """Raise what an answer other than 200 means."""
-        if response.status == 200:
-            return
-        fault = response.headers.get(protocol.FAULT_HEADER)
-        body = await response.read()
-        if fault == protocol.FAULT_ENGINE:
-            raise ReplicaBroken
-        if fault == protocol.FAULT_ADAPTER:
-            raise Unavailable(
-                f"The model `{self.target.model}` cannot be loaded at the moment.",
-                code="adapter_unavailable",
-                retry_after_s=30.0,
+    async def _answer(self) -> Attempt:
+        while True:
+            await self.ticket.granted()
+            self._queued_s = self.ticket.queued_s
+            race = self._race = Race(
+                self.ticket, self._dispatcher, self._ask, hedge_after_s=self._hedge_after_s
             )
-        if response.status == 404:
-            raise InvalidRequest(
-                f"The model `{self.target.model}` does not serve {self.call.kind}.",
-                code="unsupported_endpoint",
-            )
-        if 400 <= response.status < 500:
-            raise wire.engine_refusal(response.status, body, self.target)
-        raise EngineFailed("The engine failed on this request.", retry_after_s=1.0)
+            try:
+                return await race.first_answer()
+            except ReplicaBroken:
+                self._dispatcher.give_back(self.ticket)
+            finally:
+                self._attempts += race.asked
+                self._hedged = self._hedged or race.hedged
+
+    def _ask(self, replica: str) -> Attempt:
+        return Attempt(self._question, self._clients[replica])
 
     # -- to the client -------------------------------------------------------------------------------------
 
-    async def _relay_whole(self, response: aiohttp.ClientResponse) -> None:
-        body = await response.read()
-        self._usage = wire.usage_in(body)
-        body = body.replace(*wire.model_fields(self.target))
+    async def _relay_whole(self, answer: Attempt) -> None:
+        body = answer.opening.replace(*wire.model_fields(self._question.target))
         length = (b"content-length", b"%d" % len(body))
         await self._begin(200, [JSON, length])
         await self._send_body(body, more=False)
 
-    async def _relay_stream(self, response: aiohttp.ClientResponse) -> None:
-        stream = self._stream = EventStream(self.call, self.target)
+    async def _relay_stream(self, opening: bytes, stream: EventStream, chunks: AsyncIterator[bytes]) -> None:
         pace = Pace(self.ticket, self._dispatcher, self._clock)
-        async for chunk in response.content.iter_any():
-            events = stream.feed(chunk)
-            if events:
-                pace.came(stream.events)
-                if self.progress.status is None:
-                    await self._begin(200, EVENT_STREAM)
-                await self._send_body(events, more=True)
-            if stream.failed:
-                break
+        pace.came(stream.events)
+        await self._begin(200, EVENT_STREAM)
+        await self._send_body(opening, more=True)
+        try:
+            async for chunk in chunks:
+                events = stream.feed(chunk)
+                if events:
+                    pace.came(stream.events)
+                    await self._send_body(events, more=True)
+                if stream.failed:
+                    break
+        except UPSTREAM_ERRORS as error:
+            raise EngineFailed("The engine failed while it was answering.") from error
         if stream.failed or not stream.complete:
-            if self.progress.status is None:
-                raise ReplicaBroken from ConnectionResetError("the stream ended before its first event")
             raise EngineFailed("The engine failed while it was answering.")
         await self._send_body(b"", more=False)
 
     async def _begin(self, status: int, headers: HeaderList) -> None:
         self.progress.status = status
-        if self._attempt is not None:
-            self._attempt.reschedule(None)  # from here on there is no other replica
         self.progress.first_byte_s = self._clock() - self.ticket.request.arrived_s
         self._dispatcher.first_token(self.ticket)
         own = [
-            (b"x-tenantry-replica", (self._replica or "").encode()),
+            (b"x-tenantry-replica", (self._replica() or "").encode()),
             (b"x-tenantry-queue-ms", b"%d" % round(1000 * (self._queued_s or 0.0))),
         ]
-        await self._exchange.begin(status, [*headers, *own])
+        try:
+            await self._exchange.begin(status, [*headers, *own])
+        except OSError as error:
+            raise ClientGone from error
 
     async def _send_body(self, data: bytes, *, more: bool) -> None:
         """Send; meanwhile the sweep can see how long the client has not been taking anything."""
         self.progress.sending_since_s = self._clock()
-        await self._exchange.send_body(data, more=more)
+        try:
+            await self._exchange.send_body(data, more=more)
+        except OSError as error:
+            raise ClientGone from error
         self.progress.sending_since_s = None
         self.progress.finished = not more
 
@@ -287,7 +255,7 @@ class Flight:
                     await self._exchange.respond(error.status, [JSON, *error.headers], body)
                 elif not self.progress.finished:
                     await self._send_body(b"data: " + body + b"\n\n", more=False)
-        except (OSError, TimeoutError):
+        except (ClientGone, OSError, TimeoutError):
             pass
         except asyncio.CancelledError:
             self._aborted()
@@ -301,14 +269,9 @@ class Flight:
 
     # -- the end -------------------------------------------------------------------------------------------
 
-    def _tokens(self) -> wire.TokenUsage:
-        if self._usage is not None:
-            return self._usage
-        if self._stream is None:
-            return wire.TokenUsage()
-        if self._stream.usage is not None:
-            return self._stream.usage
-        return wire.TokenUsage(self.ticket.request.prompt_tokens, self._stream.completion_tokens())
+    def _replica(self) -> str | None:
+        """Name of the replica that was asked last, or has answered."""
+        return self._race.attempt.client.name if self._race is not None else None
 
     def _record(self, outcome: Outcome, error: RequestError | None, usage: wire.TokenUsage) -> Record:
         if outcome is Outcome.CANCELLED:
@@ -317,18 +280,19 @@ class Flight:
             status, reason = self.progress.status or 500, error.code if error else ""
         return Record(
             request_id=self.ticket.request.id,
-            target=self.target,
+            target=self.ticket.request.target,
             outcome=outcome,
             status=status,
             reason=reason,
-            replica=self._replica,
-            stream=self.call.stream,
+            replica=self._replica(),
+            stream=self._question.call.stream,
             queue_s=self._queued_s,
             first_byte_s=self.progress.first_byte_s,
             total_s=self._clock() - self.ticket.request.arrived_s,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             attempts=self._attempts,
+            hedged=self._hedged,
             held=self.ticket.held,
             picked=self.ticket.picked,
             explanation=error.message if error is not None and outcome is Outcome.EXPIRED else "",

@@ -13,7 +13,7 @@ import ipaddress
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import aiohttp
 import orjson
@@ -22,7 +22,9 @@ from routing import keys, wire
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, admin_app
 from routing.admission import Cap, Rejection
 from routing.asgi import JSON, ClientGone, Exchange, Headers, Receive, Scope, Send
+from routing.attempt import Question
 from routing.catalog import KeyRole
+from routing.discovery import Discovery
 from routing.dispatcher import Dispatcher
 from routing.errors import (
     CapReached,
@@ -37,13 +39,13 @@ from routing.flight import CLIENT_CLOSED_REQUEST, Abort, Flight
 from routing.lifecycle import Lifecycle, Manager
 from routing.metrics import CONTENT_TYPE, GatewayMetrics
 from routing.record import Record
-from routing.replicas import Address, ReplicaClient
+from routing.replicas import ReplicaClient
+from routing.roster import Roster
 from routing.scheduling.state import replica_states
 from routing.tenants import Directory
 from routing.tickets import Ticket
 from routing.types import Fleet, MetricsAccess, Outcome, Request, Target, Tenant
 
-PROBE_INTERVAL_S = 1.0
 SWEEP_INTERVAL_S = 0.25
 MODELS_PATH = "/v1/models"
 METRICS_PATH = "/metrics"
@@ -57,17 +59,15 @@ class Gateway:
     def __init__(
         self,
         fleet: Fleet,
-        addresses: Callable[[], Mapping[str, str]],
+        discovery: Discovery,
         *,
         secret: bytes,
         directory: Directory,
         lifecycle: Lifecycle,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`addresses` gives replica name -> URL; it is called at start, when they are known."""
+        """`discovery` is watched from the start on."""
         self._settings = fleet.gateway
-        self._addresses = addresses
-        self._token = keys.internal_token(secret)
         self._salts = {tenant: keys.cache_salt(secret, tenant) for tenant in fleet.tenants}
         self._clock = clock
         self._directory = directory
@@ -81,38 +81,47 @@ class Gateway:
         )
         self.dispatcher = Dispatcher(fleet, replica_states(fleet), clock=clock)
         self.metrics = GatewayMetrics(self.dispatcher)
-        self._clients: dict[str, ReplicaClient] = {}
+        token = keys.internal_token(secret)
+        self._roster = Roster(
+            discovery,
+            self.dispatcher,
+            lifecycle,
+            lambda name, url: ReplicaClient(name, url, token),
+            hangs=self._leave,
+        )
+        self._hedge_after_s = {p.name: p.hedge_after_s for p in fleet.pools.values() if p.replicas > 1}
         self._flights: set[Flight] = set()
         self._landed = asyncio.Event()  # set whenever the last flight ends
-        self._tasks: list[asyncio.Task[None]] = []
+        self._sweeping: asyncio.Task[None] | None = None
         self._with_slots = {name for name, model in fleet.base_models.items() if model.serves_adapters}
         self._created = int(time.time())  # OpenAI wants a model's creation time
-        self._pools_not_ready = set(fleet.pools)
         self._draining = False
 
     # -- lifecycle -----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Connect to the replicas and begin probing them; returns at once."""
-        for name, url in self._addresses().items():
-            self._clients[name] = ReplicaClient(name, Address.parse(url), self._token)
-        missing = self.dispatcher.replicas.keys() - self._clients.keys()
-        if missing:
-            raise RuntimeError(f"no address is known for {', '.join(sorted(missing))}")
-        self._lifecycle.start(self.dispatcher, self._clients)
-        self._tasks = [asyncio.create_task(self._probe(client)) for client in self._clients.values()]
-        self._tasks.append(asyncio.create_task(self._sweep()))
+        """Connect to the replicas and begin probing them; returns at once.
+
+        Raises `RuntimeError` where one is nowhere and cannot come, `ValueError` where its address is none.
+        """
+        self._lifecycle.start(self.dispatcher, self._roster.clients)
+        try:
+            await self._roster.start()
+        except (RuntimeError, ValueError):
+            await self._lifecycle.stop()
+            raise
+        self._sweeping = asyncio.create_task(self._sweep())
         gc.collect()
         gc.freeze()  # what was imported stays; walking it in every full collection would cost tens of ms
 
     async def stop(self) -> None:
         """Stop probing and close the connections; requests have ended by now."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._lifecycle.stop()
-        for client in self._clients.values():
-            await client.close()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, return_exceptions=True)
+        await self._roster.stop()
+        await self._lifecycle.stop()  # it may be in mid-talk with an engine
+        await self._roster.close()
 
     async def drain(self) -> None:
         """Refuse what is queued or new; return once what runs has ended, or the grace period has ended it."""
@@ -128,7 +137,7 @@ class Gateway:
 
     def is_ready(self) -> bool:
         """Whether all was ready once, pools and declared adapters, and a replica is now. Never raises."""
-        if self._draining or self._pools_not_ready or not self._lifecycle.is_settled():
+        if self._draining or not self._roster.was_ready or not self._lifecycle.is_settled():
             return False
         return any(r.ready for r in self.dispatcher.replicas.values())
 
@@ -207,7 +216,15 @@ class Gateway:
             self._settled(refused)
             await _refuse(exchange, error)
             return
-        flight = Flight(call, ticket, for_engine, exchange, self.dispatcher, self._clients, self._clock)
+        flight = Flight(
+            Question(call, target, for_engine),
+            ticket,
+            exchange,
+            self.dispatcher,
+            self._roster.clients,
+            self._clock,
+            self._hedge_after_s.get(target.pool),
+        )
         self._flights.add(flight)
         try:
             self._settled(await flight.fly())
@@ -266,42 +283,22 @@ class Gateway:
         """The gateway's own page, or vLLM's page of one replica. Raises `RouteNotFound`, `Unavailable`."""
         if not replica:
             return self.metrics.page()
-        client = self._clients.get(replica)
-        if client is None:
+        if replica not in self.dispatcher.replicas:
             raise RouteNotFound("There is no such replica.")
+        client = self._roster.clients.get(replica)
         try:
-            return await client.metrics()
+            if client is not None:
+                return await client.metrics()
         except (aiohttp.ClientError, OSError, TimeoutError):
-            raise Unavailable("The replica does not answer.", retry_after_s=5.0) from None
+            pass
+        raise Unavailable("The replica does not answer.", retry_after_s=5.0)
 
     # -- background ----------------------------------------------------------------------------------------
 
-    async def _probe(self, client: ReplicaClient) -> None:
-        """Keep the dispatcher's picture of one replica's readiness current."""
-        replica = self.dispatcher.replicas[client.name]
-        changed = self._lifecycle.changed[client.name]
-        while True:
-            changed.clear()
-            answers = await client.is_ready()
-            if not answers:
-                self._lifecycle.forget(client.name)
-            ready = answers and await self._lifecycle.sync(client)
-            if ready != replica.ready:
-                log.info("replica %s is %s", replica.name, "ready" if ready else "not ready")
-            self.dispatcher.set_ready(replica.name, ready)
-            if ready:
-                self._pools_not_ready.discard(replica.pool)
-            else:
-                self._leave(replica.name)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PROBE_INTERVAL_S):
-                    await changed.wait()
-
-    def _leave(self, replica: str) -> None:
+    def _leave(self, client: ReplicaClient) -> None:
         """Ask others for what a replica that hangs has not begun to answer; one that died says so itself."""
         for flight in list(self._flights):
-            if flight.ticket.replica is not None and flight.ticket.replica.name == replica:
-                flight.move_on()
+            flight.move_on(client)
 
     async def _sweep(self) -> None:
         """Apply every deadline. One timer for all requests costs less than one for each."""

@@ -25,7 +25,8 @@ class Record:
     total_s: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    attempts: int = 0
+    attempts: int = 0  # replicas asked, one after the other or at once
+    hedged: bool = False  # two were asked at once
     held: str | None = None  # why it had to wait: a `Hold`; None where it did not
     picked: str | None = None  # what spoke for its replica: a `Place`, or `only`
     explanation: str = ""  # of a request that was refused or expired: which limit, and when to try again
@@ -56,6 +57,7 @@ class Record:
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "attempts": self.attempts,
+            "hedged": self.hedged,
             "held": self.held,
             "picked": self.picked,
             "explanation": self.explanation or None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -51,10 +51,16 @@ class Address:
 
 
 class ReplicaClient:
-    """Speaks to one replica. Create it inside a running event loop; close it when done."""
+    """Speaks to one replica at one address. Create it inside a running event loop; close it when done."""
 
-    def __init__(self, name: str, address: Address, token: str) -> None:
+    def __init__(self, name: str, url: str, token: str) -> None:
+        """Raises `ValueError` where the URL is not the address of a replica."""
         self.name = name
+        self.url = url
+        self._users = 0  # requests and control calls that have not ended
+        self._unused = asyncio.Event()
+        self._unused.set()
+        address = Address.parse(url)
         self._base_url = address.base_url
         connector: aiohttp.BaseConnector
         if address.socket_path:
@@ -70,11 +76,28 @@ class ReplicaClient:
             auto_decompress=False,
         )
 
-    def post(
-        self, path: str, body: bytes, headers: dict[str, str]
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """Send a request; the answer's body is read by the caller. Raises aiohttp's errors."""
-        return self._session.post(self._base_url + path, data=body, headers=headers)
+    @property
+    def in_use(self) -> bool:
+        """Whether a request or a control call has not ended; readiness and metrics do not count."""
+        return self._users > 0
+
+    async def unused(self) -> None:
+        """Wait until it is not in use."""
+        await self._unused.wait()
+
+    async def post(self, path: str, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        """Send a request; the caller reads the answer and must `end` it. Raises aiohttp's errors."""
+        self._begin_use()
+        try:
+            return await self._session.post(self._base_url + path, data=body, headers=headers)
+        except BaseException:
+            self._end_use()
+            raise
+
+    def end(self, response: aiohttp.ClientResponse) -> None:
+        """Be done with the answer to a `post`, once; where it has not ended, its connection is closed."""
+        response.close()
+        self._end_use()
 
     async def is_ready(self) -> bool:
         """Ask the replica whether it answers requests; every failure is a no."""
@@ -102,6 +125,7 @@ class ReplicaClient:
     async def _control(self, method: str, path: str, payload: object, timeout_s: float) -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(total=timeout_s)
         body = None if payload is None else orjson.dumps(payload)
+        self._begin_use()
         try:
             async with self._session.request(
                 method, self._base_url + path, data=body, timeout=timeout
@@ -112,6 +136,8 @@ class ReplicaClient:
         except (aiohttp.ClientError, OSError, TimeoutError, orjson.JSONDecodeError) as error:
             kind = ReplicaSilent if isinstance(error, TimeoutError) else ReplicaDied
             raise kind(f"{self.name}: {path}: {error!r}") from error
+        finally:
+            self._end_use()
 
     async def metrics(self) -> bytes:
         """Fetch the replica's own metrics page. Raises aiohttp's errors, or `TimeoutError`."""
@@ -123,3 +149,12 @@ class ReplicaClient:
     async def close(self) -> None:
         """Close its connections."""
         await self._session.close()
+
+    def _begin_use(self) -> None:
+        self._users += 1
+        self._unused.clear()
+
+    def _end_use(self) -> None:
+        self._users -= 1
+        if not self._users:
+            self._unused.set()

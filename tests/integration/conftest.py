@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from routing.discovery import StaticDiscovery
 from routing.gateway import Gateway
 from routing.tenants import Directory
 from routing.types import Fleet
@@ -70,7 +71,9 @@ async def bench_of(fleet: Fleet, folder: Path) -> AsyncIterator[Bench]:
             addresses[name] = await servers[name].enter_async_context(server)
         directory = Directory(fleet)
         lifecycle = ReadyLifecycle(fleet, directory)
-        gateway = Gateway(fleet, lambda: addresses, secret=SECRET, directory=directory, lifecycle=lifecycle)
+        gateway = Gateway(
+            fleet, StaticDiscovery(lambda: addresses), secret=SECRET, directory=directory, lifecycle=lifecycle
+        )
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         await eventually(gateway.is_ready, "the gateway's readiness")

@@ -24,6 +24,7 @@ from adapters.residency import CanaryReport
 from adapters.states import VersionState
 from adapters.types import Adapter
 from routing.catalog import AdapterEntry, AdapterKey, KeyRole, RolloutPlan, Version
+from routing.discovery import StaticDiscovery
 from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, StateUnavailable
 from routing.gateway import Gateway
 from routing.lifecycle import Lifecycle, Manager
@@ -153,7 +154,9 @@ async def house_of(
             addresses[name] = await stack.enter_async_context(serving(engine, socket))
         directory = Directory(fleet)
         lifecycle = Lifecycle(fleet, directory)
-        gateway = Gateway(fleet, lambda: addresses, secret=SECRET, directory=directory, lifecycle=lifecycle)
+        gateway = Gateway(
+            fleet, StaticDiscovery(lambda: addresses), secret=SECRET, directory=directory, lifecycle=lifecycle
+        )
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         if wait:
