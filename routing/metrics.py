@@ -14,7 +14,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from routing.record import Record
-from routing.scheduling.state import ReplicaState
+from routing.scheduling.breaker import BreakerState
+from routing.scheduling.report import SchedulerReport
 from routing.types import Outcome
 
 MAX_MODELS = 500
@@ -31,10 +32,9 @@ TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 
 class SchedulerView(Protocol):
     """What the gauges read at the moment of a scrape."""
 
-    replicas: dict[str, ReplicaState]
-
     def queued(self) -> dict[tuple[str, str], int]: ...
     def admitted(self) -> dict[tuple[str, str], int]: ...
+    def report(self, decisions: int = ...) -> SchedulerReport: ...
 
 
 class GatewayMetrics:
@@ -189,33 +189,71 @@ class _SchedulerGauges(Collector):
             "tenantry_queue_depth",
             "Requests waiting for a replica.",
             MODEL_LABELS[:2],
-            _bounded((key, queued.get(key, 0)) for key in keys),
+            _bounded((key, queued.get(key, 0)) for key in keys).items(),
         )
         yield _gauge(
             "tenantry_in_flight",
             "Sequences in the gateway, waiting or running.",
             MODEL_LABELS[:2],
-            _bounded((key, admitted.get(key, 0)) for key in keys),
+            _bounded((key, admitted.get(key, 0)) for key in keys).items(),
         )
-        replicas = list(self._scheduler.replicas.values())
+        pools = self._scheduler.report(decisions=0).pools
+        yield _gauge(
+            "tenantry_band_queue_depth",
+            "Requests waiting for a replica, by priority band.",
+            ("pool", "band"),
+            (((pool.name, band), depth) for pool in pools for band, depth in pool.queued_by_band.items()),
+        )
+        replicas = [((pool.name, replica.name), replica) for pool in pools for replica in pool.replicas]
         for name, text, read in _REPLICA_GAUGES:
-            rows = (((replica.pool, replica.name), read(replica)) for replica in replicas)
-            yield _gauge(name, text, REPLICA_LABELS, dict(rows))
+            values = ((row, read(replica)) for row, replica in replicas)
+            yield _gauge(name, text, REPLICA_LABELS, (each for each in values if each[1] is not None))
+        yield _gauge(
+            "tenantry_replica_breaker_state",
+            "1 for the state that the replica's circuit breaker is in, 0 for the others.",
+            (*REPLICA_LABELS, "state"),
+            (
+                ((*row, state.value), int(replica.health.breaker is state))
+                for row, replica in replicas
+                for state in BreakerState
+            ),
+        )
 
 
+# A reader that gives None leaves its replica out.
 _REPLICA_GAUGES = (
     ("tenantry_replica_ready", "1 where the replica answers.", lambda r: int(r.ready)),
+    (
+        "tenantry_replica_draining",
+        "1 where an operator has drained it: no new work.",
+        lambda r: int(r.draining),
+    ),
     ("tenantry_replica_in_flight", "Sequences running on the replica.", lambda r: r.sequences),
+    (
+        "tenantry_replica_capacity",
+        "Sequences it may have in flight now (K_R), after objective, slow start and outliers.",
+        lambda r: r.capacity,
+    ),
+    (
+        "tenantry_replica_inter_token_latency_seconds",
+        "Running mean of the time between two tokens of a stream; pools with an objective for it.",
+        lambda r: r.itl_s,
+    ),
     ("tenantry_replica_slots", "Adapter slots (max_loras) of the replica.", lambda r: r.slots),
     ("tenantry_replica_leased_slots", "Slots held by adapters in flight.", lambda r: len(r.leases)),
+    (
+        "tenantry_replica_clearing_slots",
+        "Slots being cleared for an adapter that waits.",
+        lambda r: int(r.clearing_for is not None),
+    ),
 )
 
 
 def _gauge(
-    name: str, text: str, labels: tuple[str, ...], values: dict[tuple[str, str], int]
+    name: str, text: str, labels: tuple[str, ...], rows: Iterable[tuple[tuple[str, ...], float]]
 ) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, text, labels=labels)
-    for row, value in values.items():
+    for row, value in rows:
         family.add_metric(row, value)
     return family
 

@@ -1,0 +1,112 @@
+"""The metrics page: what a scrape reads of the scheduler at that moment."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from routing.metrics import GatewayMetrics
+from routing.types import Outcome
+from tests.unit.routing.busy import Busy, busy
+
+Labels = tuple[tuple[str, str], ...]
+SHARED: Labels = (("pool", "shared"), ("replica", "shared-0"))
+
+
+def scraped(house: Busy) -> dict[str, dict[Labels, float]]:
+    """Every sample of the page: name -> labels -> value."""
+    page = GatewayMetrics(house.dispatcher).page().decode()
+    found: dict[str, dict[Labels, float]] = {}
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+    return found
+
+
+def of_replica(house: Busy, name: str, replica: str = "shared-0") -> float:
+    pool = replica.partition("-")[0]
+    return scraped(house)[f"tenantry_replica_{name}"][("pool", pool), ("replica", replica)]
+
+
+def test_queues_are_counted_by_tenant_and_model_and_by_band() -> None:
+    found = scraped(busy())
+    assert found["tenantry_queue_depth"][("model", "sales"), ("tenant", "a")] == 1
+    by_band = {
+        dict(labels)["band"]: depth
+        for labels, depth in found["tenantry_band_queue_depth"].items()
+        if dict(labels)["pool"] == "shared"
+    }
+    assert by_band == {"high": 0, "standard": 1, "low": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ready", 1),
+        ("draining", 0),
+        ("in_flight", 1),
+        ("capacity", 8),
+        ("inter_token_latency_seconds", 0.02),
+        ("slots", 1),
+        ("leased_slots", 1),
+        ("clearing_slots", 1),
+    ],
+)
+def test_a_replica_shows_how_it_stands(name: str, value: float) -> None:
+    assert of_replica(busy(), name) == pytest.approx(value)
+
+
+def test_a_pace_that_nobody_has_measured_is_left_out_and_not_zero() -> None:
+    paces = scraped(busy())["tenantry_replica_inter_token_latency_seconds"]
+    assert list(paces) == [SHARED]
+
+
+def test_draining_shows_until_the_replica_is_resumed() -> None:
+    house = busy()
+    house.dispatcher.set_draining("shared-0", True)
+    assert (of_replica(house, "draining"), of_replica(house, "ready")) == (1, 1)
+    assert of_replica(house, "draining", "alone-0") == 0
+    house.dispatcher.set_draining("shared-0", False)
+    assert of_replica(house, "draining") == 0
+
+
+def test_a_breaker_is_in_one_state_at_a_time() -> None:
+    house = busy()
+
+    def states(replica: str) -> dict[str, float]:
+        samples = scraped(house)["tenantry_replica_breaker_state"]
+        return {
+            dict(labels)["state"]: value
+            for labels, value in samples.items()
+            if dict(labels)["replica"] == replica
+        }
+
+    assert states("shared-0") == {"closed": 1, "open": 0, "half-open": 0}
+    house.fail("shared-0", 3)
+    assert states("shared-0") == {"closed": 0, "open": 1, "half-open": 0}
+    assert states("alone-0") == {"closed": 1, "open": 0, "half-open": 0}
+
+
+def test_a_slot_is_no_longer_being_cleared_once_it_is_given() -> None:
+    house = busy()
+    house.dispatcher.settle(house.tickets[0], Outcome.COMPLETED)
+    assert of_replica(house, "clearing_slots") == 0
+    assert of_replica(house, "leased_slots") == 1, "it is the waiting adapter's now"
+
+
+def test_a_scrape_changes_nothing() -> None:
+    house = busy()
+    before = house.dispatcher.report()
+    metrics = GatewayMetrics(house.dispatcher)
+    assert metrics.page() == metrics.page()
+    assert house.dispatcher.report() == before
+
+
+def test_names_are_as_prometheus_wants_them() -> None:
+    house = busy()
+    for line in GatewayMetrics(house.dispatcher).page().decode().splitlines():
+        name = re.split(r"[{ ]", line.removeprefix("# HELP ").removeprefix("# TYPE "))[0]
+        assert re.fullmatch(r"tenantry(_[a-z]+)+", name), line
+        assert not re.search(r"_(ms|milliseconds|minutes|percent|kib|mib)\b", name), line
