@@ -12,17 +12,24 @@ from rich.table import Table
 from adapters.cli.client import Answer
 from adapters.cli.running import printable
 
-_COLOURS = {"ready": "green", "quarantined": "red", "retired": "dim"}
+_COLOURS = {
+    "ready": "green",
+    "quarantined": "red",
+    "retired": "dim",
+    "draining": "yellow",
+    "not_ready": "red",
+    "not_trusted": "red",
+}
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def adapter_list(console: Console, adapters: list[Answer]) -> None:
     """Show adapters, a line each."""
-    table = _table("tenant", "name", "base model", "state", "live", "newest", "rollout", "pinned")
+    table = table_of("tenant", "name", "base model", "state", "live", "newest", "rollout", "pinned")
     for a in adapters:
         rollout = a["rollout"]
         split = f"{percent(rollout['weight'])} to {rollout['candidate']}" if rollout else ""
-        _row(
+        add_row(
             table,
             (
                 a["tenant"],
@@ -36,7 +43,7 @@ def adapter_list(console: Console, adapters: list[Answer]) -> None:
             ),
             state=a["state"],
         )
-    _print(console, table)
+    print_table(console, table)
     console.print(f"{len(adapters)} adapter{'' if len(adapters) == 1 else 's'}")
 
 
@@ -52,7 +59,7 @@ def adapter(console: Console, answer: Answer) -> None:
         console.print(f"  {note}")
     if answer["rollout"]:
         console.print(f"  {_rollout(answer['rollout'])}")
-    table = _table("version", "state", "traffic", "rank", "size", "registered", "source", "resident")
+    table = table_of("version", "state", "traffic", "rank", "size", "registered", "source", "resident")
     for v in answer["versions"]:
         cells = (
             v["number"],
@@ -64,8 +71,8 @@ def adapter(console: Console, answer: Answer) -> None:
             v["source"],
             ", ".join(map(_place, v["resident"])),
         )
-        _row(table, cells, state=v["state"])
-    _print(console, table)
+        add_row(table, cells, state=v["state"])
+    print_table(console, table)
     for v in answer["versions"]:
         if v["reason"]:
             console.print(f"version {v['number']}: {printable(v['reason'])}")
@@ -82,22 +89,22 @@ def version(console: Console, answer: Answer) -> None:
 
 def replica_list(console: Console, replicas: list[Answer]) -> None:
     """Show replicas, what their slots hold, and which adapters failed there."""
-    table = _table("replica", "pool", "ready", "slots", "in flight", "in slots", "in host memory", "pinned")
+    table = table_of("replica", "pool", "state", "slots", "in flight", "in slots", "in host memory", "pinned")
     for r in replicas:
         slots = f"{len(r['in_slots'])} of {r['slots']}" if r["answered"] else f"? of {r['slots']}"
         held, pinned = " ".join(r["in_slots"]), " ".join(r["pinned"])
         cells = (
             r["name"],
             r["pool"],
-            _yes(r["ready"]),
+            r["state"],
             slots,
             r["in_flight"],
             held,
             len(r["in_host"]),
             pinned,
         )
-        _row(table, cells, state="ready" if r["ready"] else "quarantined")
-    _print(console, table)
+        add_row(table, cells, state=r["state"])
+    print_table(console, table)
     for r in replicas:
         for fault in r["faults"]:
             text = f"{r['name']}: {fault['adapter']} failed ({fault['kind']}, {fault['count']} times): "
@@ -106,24 +113,24 @@ def replica_list(console: Console, replicas: list[Answer]) -> None:
 
 def event_list(console: Console, events: list[Answer]) -> None:
     """Show what happened, the newest first."""
-    table = _table("when", "what", "happened")
+    table = table_of("when", "what", "happened")
     for event in events:
         when = datetime.fromtimestamp(event["at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
-        _row(table, (when, event["subject"], event["text"]), state=None)
-    _print(console, table)
+        add_row(table, (when, event["subject"], event["text"]))
+    print_table(console, table)
 
 
 def key_list(console: Console, keys: list[Answer]) -> None:
     """Show keys by how they begin."""
-    table = _table("id", "begins with", "role", "tenant", "note", "made", "expires", "revoked")
+    table = table_of("id", "begins with", "role", "tenant", "note", "made", "expires", "revoked")
     for k in keys:
         times = (moment(k["created_at"]), moment(k["expires_at"]), moment(k["revoked_at"]))
-        _row(
+        add_row(
             table,
             (k["id"], k["prefix"], k["role"], k["tenant"], k["note"], *times),
             state="retired" if k["revoked_at"] else "",
         )
-    _print(console, table)
+    print_table(console, table)
 
 
 def full_name(answer: Answer) -> str:
@@ -168,17 +175,20 @@ def _yes(value: bool) -> str:
     return "yes" if value else ""
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
+    """Begin a table."""
     table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")  # a narrow terminal loses nothing
     return table
 
 
-def _print(console: Console, table: Table) -> None:
+def print_table(console: Console, table: Table) -> None:
+    """Print a table, folded to the terminal's width."""
     console.print(table, soft_wrap=False)
 
 
-def _row(table: Table, cells: Iterable[Any], *, state: str | None) -> None:
+def add_row(table: Table, cells: Iterable[Any], *, state: str | None = None) -> None:
+    """Add a line, in the colour of a state. No cell can steer the terminal, whoever wrote what is in it."""
     shown = ("" if cell is None else printable(cell) for cell in cells)
     table.add_row(*shown, style=_COLOURS.get(state or ""))

@@ -10,6 +10,7 @@ import shlex
 import struct
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -494,6 +495,18 @@ def test_replicas_show_their_slots_and_what_failed(run: Run, desk: Desk) -> None
     assert "1 of 4" in result.stdout
     assert "globex/other@0123 failed (load, 2 times): x: broken" in result.stdout
     assert json.loads(run("replicas", "--json", key="operator-key").stdout)[0]["name"] == "shared-0"
+
+
+def test_replicas_show_which_of_them_get_work(run: Run, desk: Desk) -> None:
+    states: dict[str, dict[str, Any]] = {
+        "shared-0": {},
+        "shared-1": {"draining": True},
+        "shared-2": {"trusted": False},
+    }
+    desk.management.reports = [replace(report(name), **changes) for name, changes in states.items()]
+    shown = run("replicas", key="operator-key").stdout
+    for name, state in (("shared-0", "ready"), ("shared-1", "draining"), ("shared-2", "not_trusted")):
+        assert re.search(rf"{name} +│ shared +│ {state} ", shown), shown
 
 
 def test_what_others_wrote_cannot_steer_the_terminal(run: Run, desk: Desk) -> None:

@@ -17,7 +17,7 @@ from routing.tenants import hash_key
 from tests.unit.routing.config.files import adapter_folder, changed, declared, digest, write
 
 RUN = CliRunner()
-COMMANDS = ("check", "schema", "new-key", "who-shares", "build")
+COMMANDS = ("check", "schema", "new-key", "who-shares", "build", "keys", "scheduler", "drain", "resume")
 
 
 @pytest.fixture

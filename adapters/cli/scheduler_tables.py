@@ -1,0 +1,165 @@
+"""How does what the scheduler holds look on a terminal? Tables; nothing is decided here."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from adapters.cli.client import Answer
+from adapters.cli.display import add_row, percent, print_table, table_of
+from adapters.cli.running import printable
+
+SHOWN = 20  # tenants and lanes of each pool; those that matter come first
+
+
+def scheduler(console: Console, answer: Answer) -> None:
+    """Show every pool, then the last decisions."""
+    for pool in answer["pools"]:
+        console.print(printable(f"pool {pool['name']}: {_queue(pool)}"), style="bold")
+        for line in (_objectives(pool), _rates(pool)):
+            if line:
+                console.print(f"  {line}")
+        _replicas(console, pool["replicas"])
+        if pool["tenants"]:
+            _tenants(console, pool["tenants"])
+        if pool["lanes"]:
+            _lanes(console, pool["lanes"])
+    if answer["decisions"]:
+        _decisions(console, answer["decisions"])
+
+
+def seconds(time_s: float | None) -> str:
+    """Return a time in the unit that suits it; nothing for none."""
+    if time_s is None:
+        return ""
+    if time_s < 1:
+        return f"{1000 * time_s:.3g} ms"
+    if time_s < 120:
+        return f"{time_s:.3g} s"
+    minutes = round(time_s / 60)
+    return f"{minutes} min" if minutes < 120 else f"{round(minutes / 60)} h"
+
+
+def _queue(pool: Answer) -> str:
+    bands = pool["queued_by_band"]
+    waiting = sum(bands.values())
+    if not waiting:
+        return "nothing waits"
+    return f"{waiting} wait ({', '.join(f'{band} {count}' for band, count in bands.items())})"
+
+
+def _objectives(pool: Answer) -> str:
+    named = (("first token", pool["ttft_slo_s"]), ("between tokens", pool["itl_slo_s"]))
+    parts = [f"{name} {seconds(time_s)}" for name, time_s in named if time_s is not None]
+    return f"objectives: {', '.join(parts)}" if parts else ""
+
+
+def _rates(pool: Answer) -> str:
+    named = (("prompt tokens' worth", pool["work_per_s"]), ("slots passed on", pool["slots_per_s"]))
+    parts = [f"{rate:.3g} {name}" for name, rate in named if rate is not None]
+    return f"measured under load, per second: {', '.join(parts)}" if parts else ""
+
+
+def _replicas(console: Console, replicas: list[Answer]) -> None:
+    table = table_of("replica", "state", "in flight", "tokens", "pace", "slots", "leases", "breaker")
+    for r in replicas:
+        cells = (
+            r["name"],
+            _state(r),
+            _limit(r),
+            f"{r['tokens']} of {r['kv_tokens']}" if r["kv_tokens"] else r["tokens"],
+            seconds(r["itl_s"]),
+            f"{r['slots'] - r['free_slots']} of {r['slots']}",
+            _leases(r),
+            r["health"]["breaker"],
+        )
+        add_row(table, cells, state=_state(r))
+    print_table(console, table)
+    for r in replicas:
+        _trouble(console, r["name"], r["health"])
+        if r["clearing_for"]:
+            text = f"a slot is cleared for {r['clearing_for']}, {r['clearing_victim']} gets nothing new"
+            console.print(printable(f"  {r['name']}: {text}"), style="yellow")
+
+
+def _tenants(console: Console, tenants: list[Answer]) -> None:
+    table = table_of("tenant", "band", "weight", "service", "waiting", "in all", "slots", "completion")
+    for t in sorted(tenants, key=lambda tenant: (-tenant["queued"], tenant["name"]))[:SHOWN]:
+        cells = (
+            t["name"],
+            t["band"],
+            f"{t['weight']:g}",
+            f"{t['service_tokens']:.0f}",
+            t["queued"],
+            t["tickets"],
+            t["slots"],
+            f"{t['mean_completion_tokens']:.0f}",
+        )
+        add_row(table, cells)
+    print_table(console, table)
+    _rest(console, len(tenants), "tenants")
+
+
+def _lanes(console: Console, lanes: list[Answer]) -> None:
+    table = table_of("waiting for", "requests", "longest", "why")
+    for lane in lanes[:SHOWN]:
+        cells = lane["engine_model"], lane["queued"], seconds(lane["oldest_s"]), lane["held"]
+        add_row(table, cells)
+    print_table(console, table)
+    _rest(console, len(lanes), "lanes")
+
+
+def _rest(console: Console, count: int, what: str) -> None:
+    if count > SHOWN:
+        console.print(f"  and {count - SHOWN} more {what}; --json shows all")
+
+
+def _decisions(console: Console, decisions: list[Answer]) -> None:
+    table = table_of("ago", "request", "tenant", "model", "decision", "why", "replica", "waited")
+    for d in decisions:
+        cells = (
+            seconds(d["ago_s"]),
+            d["request_id"],
+            d["tenant"],
+            d["model"],
+            d["action"],
+            d["reason"],
+            d["replica"],
+            seconds(d["waited_s"]) if d["waited_s"] else "",
+        )
+        add_row(table, cells)
+    print_table(console, table)
+
+
+def _state(replica: Answer) -> str:
+    if replica["draining"]:
+        return "draining"
+    if not replica["ready"]:
+        return "not_ready"
+    return "ready" if replica["trusted"] else "not_trusted"
+
+
+def _limit(replica: Answer) -> str:
+    """Sequences in flight and how many may be, with what holds that down."""
+    health, of_limit = replica["health"], f"{replica['sequences']} of {replica['capacity']}"
+    return of_limit if health["share"] >= 1 else f"{of_limit}, at {percent(health['share'])}"
+
+
+def _leases(replica: Answer) -> str:
+    running = [f"{x['adapter']} ({x['sequences']}, {seconds(x['held_s'])})" for x in replica["leases"]]
+    held = {lease["adapter"] for lease in replica["leases"]}
+    return " ".join([*running, *(f"{name} (pinned)" for name in replica["pinned"] if name not in held)])
+
+
+def _trouble(console: Console, name: str, health: Answer) -> None:
+    """Say in a line what is wrong with a replica, if anything is."""
+    parts = []
+    if health["breaker"] != "closed":
+        due = "" if health["probe_in_s"] is None else f", tried again in {seconds(health['probe_in_s'])}"
+        parts.append(f"circuit breaker {health['breaker']}{due}")
+    if health["recent_failures"]:
+        parts.append(f"{health['recent_failures']} of {health['recent_requests']} requests failed lately")
+    if health["outlying"]:
+        parts.append(f"first tokens after {seconds(health['first_token_s'])}, much later than its peers'")
+    if parts:
+        reason = f" ({health['last_failure']})" if health["last_failure"] else ""
+        console.print(printable(f"  {name}: {'; '.join(parts)}{reason}"), style="red")
