@@ -46,6 +46,7 @@ class Record:
             "model": self.target.model,
             "adapter": self.target.adapter,
             "version": self.target.version,
+            "pool": self.target.pool,
             "replica": self.replica,
             "outcome": self.outcome,
             "status": self.status,

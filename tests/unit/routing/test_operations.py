@@ -1,0 +1,100 @@
+"""docs/operations.md: every code, field, metric and command on it is real, and every real one is on it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from adapters.cli import app as adapters_app
+from routing.__main__ import app as routing_app
+from routing.admission import Cap
+from routing.errors import EngineFailed
+from routing.flight import Abort
+from routing.metrics import GatewayMetrics
+from routing.record import Record
+from routing.scheduling.decisions import KEPT, Action
+from routing.scheduling.filters import Hold
+from routing.scheduling.profile import ONLY
+from routing.scheduling.scorers import Place
+from routing.types import Outcome
+from tests.unit.routing.busy import busy
+from tests.unit.routing.requests import target
+
+PAGE = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+
+
+def section(title: str) -> str:
+    """The text below a heading, up to the next one."""
+    _, found, rest = PAGE.partition(f"# {title}\n")
+    assert found, title
+    return re.split(r"^#", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def first_cells(text: str) -> set[str]:
+    """Every code in the first column of the tables of a text."""
+    rows = re.findall(r"^\| (`[^|]+) \|", text, re.MULTILINE)
+    return {code for row in rows for code in re.findall(r"`([^`]+)`", row)} - {"field"}
+
+
+def logged() -> dict[str, object]:
+    line = str(Record("id", target(), Outcome.COMPLETED, 200))
+    return dict(json.loads(line))
+
+
+def test_every_field_of_the_log_line_is_explained() -> None:
+    assert first_cells(section("The log line")) == logged().keys()
+
+
+def test_the_example_is_a_log_line() -> None:
+    (example,) = re.findall(r"```json\n(.+?)\n```", section("The log line"), re.DOTALL)
+    assert list(json.loads(example)) == list(logged())
+
+
+def test_every_reason_to_wait_is_explained() -> None:
+    assert first_cells(section("Why it waited: `held`")) - {"held"} == set(Hold)
+
+
+def test_everything_that_speaks_for_a_replica_is_explained() -> None:
+    assert first_cells(section("Why that replica: `picked`")) - {"picked"} == {ONLY, *Place}
+
+
+def test_every_reason_that_a_request_can_end_with_is_explained() -> None:
+    unavailable = {"no_replica_ready", "queue_timeout", "adapter_unavailable"}
+    codes = first_cells(section("Why it was refused")) - {"reason"}
+    assert codes == {*Cap, *Abort, EngineFailed.default_code, *unavailable}
+
+
+@pytest.mark.parametrize("word", [*Outcome, *Action])
+def test_every_outcome_and_decision_is_named(word: str) -> None:
+    assert f"`{word}`" in PAGE
+
+
+def test_how_many_decisions_are_kept_is_said_right() -> None:
+    assert f"the last {KEPT} decisions" in PAGE
+
+
+def test_the_metrics_are_those_of_the_gateway() -> None:
+    page = GatewayMetrics(busy().dispatcher).page().decode()
+    gauges = set(re.findall(r"^# TYPE (\S+) gauge$", page, re.MULTILINE))
+    gauges = {name for name in gauges if not name.endswith("_created")}
+    assert first_cells(section("Metrics of the scheduler")) == gauges
+    for name in re.findall(r"`(tenantry_\w+)[`{]", PAGE):
+        assert name in gauges or f"# TYPE {name} counter" in page, name
+
+
+def test_the_commands_of_the_page_are_there() -> None:
+    shown = re.findall(r"^python -m (adapters|routing) (.+)$", PAGE, re.MULTILINE)
+    assert len(shown) >= 9
+    for program, line in shown:
+        command = get_command(adapters_app if program == "adapters" else routing_app)
+        words = shlex.split(line, comments=True)
+        assert isinstance(command, TyperGroup)
+        name = words.pop(0)
+        assert name in command.commands, line
+        command.commands[name].make_context(line, words)  # raises for wrong use

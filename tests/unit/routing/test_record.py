@@ -1,0 +1,45 @@
+"""What the log line and the metrics make of one request."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from routing.record import Record
+from routing.types import Outcome
+from tests.unit.routing.requests import target
+
+
+def record(**changes: Any) -> Record:
+    return Record("id-1", target("a", "support"), Outcome.COMPLETED, 200, **changes)
+
+
+def test_a_log_line_is_one_line_of_json() -> None:
+    line = str(record(explanation="two\nlines", total_s=0.1234567))
+    assert "\n" not in line
+    read = json.loads(line)
+    assert (read["request_id"], read["tenant"], read["model"]) == ("id-1", "a", "support")
+    assert (read["adapter"], read["version"], read["pool"]) == ("a-support", 1, "shared")
+    assert read["total_s"] == 0.123457
+
+
+def test_what_did_not_happen_is_null_and_not_empty() -> None:
+    read = json.loads(str(record()))
+    for field in ("replica", "reason", "queue_s", "first_byte_s", "held", "picked", "explanation"):
+        assert read[field] is None, field
+
+
+@pytest.mark.parametrize(
+    ("changes", "token_s"),
+    [
+        ({"stream": True, "first_byte_s": 1.0, "total_s": 3.0, "completion_tokens": 5}, 0.5),
+        ({"stream": False, "first_byte_s": 1.0, "total_s": 3.0, "completion_tokens": 5}, None),
+        ({"stream": True, "first_byte_s": 1.0, "total_s": 3.0, "completion_tokens": 1}, None),
+        ({"stream": True, "total_s": 3.0, "completion_tokens": 5}, None),
+    ],
+    ids=["stream", "whole answer", "one token", "no byte"],
+)
+def test_time_per_token_is_known_of_streams_alone(changes: dict[str, Any], token_s: float | None) -> None:
+    assert record(**changes).token_s == token_s
