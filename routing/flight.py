@@ -90,6 +90,7 @@ class Flight:
         """`clients` has every replica that was ever ready. Without `hedge_after_s` one is asked at a time."""
         self.ticket = ticket
         self.progress = Progress()
+        self.record: Record | None = None  # once it has ended, however it did
         self._question = question
         self._exchange = exchange
         self._dispatcher = dispatcher
@@ -114,16 +115,21 @@ class Flight:
         if self._race is not None and self.progress.status is None:
             self._race.leave(client)
 
-    async def fly(self) -> Record:
+    async def fly(self) -> None:
         """Answer the client and settle the ticket. Never raises, except when cancelled by a stranger."""
         self._task = asyncio.current_task()
         watcher = asyncio.create_task(self._watch_client())
-        outcome, error, fault = Outcome.FAILED, None, False
+        outcome: Outcome = Outcome.FAILED
+        error: RequestError | None = RequestError("The gateway met an error of its own.")
+        fault = False
         try:
             outcome, error = await self._outcome()
             fault = self._is_fault(error)
             if error is not None:
                 await self._tell(error)
+        except asyncio.CancelledError:
+            outcome, error = _ABORTED[Abort.SHUTTING_DOWN]  # servers cancel nobody before
+            raise
         finally:
             watcher.cancel()
             usage = self._race.attempt.usage() if self._race is not None else wire.TokenUsage()
@@ -134,7 +140,7 @@ class Flight:
                 completion_tokens=usage.completion_tokens,
                 fault=fault,
             )
-        return self._record(outcome, error, usage)
+            self.record = self._record(outcome, error, usage)
 
     async def _outcome(self) -> tuple[Outcome, RequestError | None]:
         """Answer the client; return how that ended, and what the client must still be told."""

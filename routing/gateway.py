@@ -109,6 +109,7 @@ class Gateway:
             await self._roster.start()
         except (RuntimeError, ValueError):
             await self._lifecycle.stop()
+            await self._roster.close()
             raise
         self._sweeping = asyncio.create_task(self._sweep())
         gc.collect()
@@ -227,8 +228,10 @@ class Gateway:
         )
         self._flights.add(flight)
         try:
-            self._settled(await flight.fly())
+            await flight.fly()
         finally:
+            if flight.record is not None:
+                self._settled(flight.record)
             self._flights.discard(flight)
             if not self._flights:
                 self._landed.set()

@@ -45,7 +45,7 @@ class Roster:
         self._undeclared: set[str] = set()  # names that were logged
         self._pools_awaited = {replica.pool for replica in dispatcher.replicas.values()}
         self._tasks: list[asyncio.Task[None]] = []
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retired: dict[ReplicaClient, asyncio.Task[None]] = {}  # still in use, or being closed
 
     @property
     def was_ready(self) -> bool:
@@ -68,14 +68,14 @@ class Roster:
 
     async def stop(self) -> None:
         """Stop probing; the clients stay usable."""
-        tasks = [*self._tasks, *self._retiring]
+        tasks = [*self._tasks, *self._retired.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:
         """Close every client."""
-        for client in (*self.clients.values(), *self._moving.values()):
+        for client in (*self.clients.values(), *self._moving.values(), *self._retired):
             await client.close()
 
     # -- where they are ------------------------------------------------------------------------------------
@@ -128,21 +128,18 @@ class Roster:
             self._retire(client)
 
     def _retire(self, client: ReplicaClient) -> None:
-        task = asyncio.create_task(self._close_unused(client))
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        self._retired[client] = asyncio.create_task(self._close_unused(client))
 
     async def _close_unused(self, client: ReplicaClient) -> None:
-        """Close a client once its requests have ended, and have those left that hang."""
-        try:
-            while client.in_use:
-                if not await client.is_ready():
-                    self._hangs(client)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(PROBE_INTERVAL_S):
-                        await client.unused()
-        finally:
-            await client.close()
+        """Close a client once its requests have ended; have it left meanwhile if it hangs."""
+        while client.in_use:
+            if not await client.is_ready():
+                self._hangs(client)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PROBE_INTERVAL_S):
+                    await client.unused()
+        await client.close()
+        del self._retired[client]
 
     def _report_undeclared(self, names: Iterable[str]) -> None:
         """Log names that the fleet does not declare, once each."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from routing.discovery import StaticDiscovery
+from routing.discovery import Discovery, StaticDiscovery
 from routing.gateway import Gateway
 from routing.tenants import Directory
 from routing.types import Fleet
@@ -57,10 +58,29 @@ class Bench:
         """Take an engine's server away, connections and all."""
         await self._engine_servers.pop(replica).aclose()
 
+    def outcomes(self) -> dict[tuple[str, str], float]:
+        """Requests that have ended, by outcome and reason."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for metric in self.gateway.metrics.requests.collect():
+            for sample in metric.samples:
+                if sample.name.endswith("_total"):
+                    counts[sample.labels["outcome"], sample.labels["reason"]] += int(sample.value)
+        return dict(counts)
+
+
+def known_at_start(addresses: Mapping[str, str]) -> Discovery:
+    """Replicas that stay where they are."""
+    return StaticDiscovery(lambda: addresses)
+
 
 @contextlib.asynccontextmanager
-async def bench_of(fleet: Fleet, folder: Path) -> AsyncIterator[Bench]:
-    """Start a gateway with a fake engine for every replica; at the end every counter must be at zero."""
+async def bench_of(
+    fleet: Fleet, folder: Path, find: Callable[[Mapping[str, str]], Discovery] = known_at_start
+) -> AsyncIterator[Bench]:
+    """Start a gateway with a fake engine for every replica; at the end every counter must be at zero.
+
+    `find` gets the engines' addresses.
+    """
     names = [name for pool in fleet.pools.values() for name, _ in pool.replica_models]
     engines = {name: FakeEngine(name) for name in names}
     async with contextlib.AsyncExitStack() as stack:
@@ -71,9 +91,7 @@ async def bench_of(fleet: Fleet, folder: Path) -> AsyncIterator[Bench]:
             addresses[name] = await servers[name].enter_async_context(server)
         directory = Directory(fleet)
         lifecycle = ReadyLifecycle(fleet, directory)
-        gateway = Gateway(
-            fleet, StaticDiscovery(lambda: addresses), secret=SECRET, directory=directory, lifecycle=lifecycle
-        )
+        gateway = Gateway(fleet, find(addresses), secret=SECRET, directory=directory, lifecycle=lifecycle)
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         await eventually(gateway.is_ready, "the gateway's readiness")
