@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routing.discovery import MAX_FILE_BYTES, FileDiscovery, StaticDiscovery, parse_addresses, parse_urls
+from routing.discovery import (
+    FILE_VARIABLE,
+    MAX_FILE_BYTES,
+    URLS_VARIABLE,
+    Elsewhere,
+    FileDiscovery,
+    StaticDiscovery,
+    parse_addresses,
+    parse_urls,
+)
 from routing.replicas import Address
 
 A, B, C = "http://10.0.0.1:3410", "http://10.0.0.2:3410", "unix:///run/engine.sock"
@@ -79,6 +88,48 @@ async def test_static_replicas_are_asked_for_when_watching_begins_and_said_once(
     discovery = StaticDiscovery(lambda: addresses)
     addresses["shared-0"] = A
     assert [found async for found in discovery.watch()] == [{"shared-0": A}]
+
+
+# -- what the environment says -----------------------------------------------------------------------------
+
+
+async def test_without_variables_every_replica_runs_here() -> None:
+    elsewhere = Elsewhere.read({}, Address.parse)
+    assert not elsewhere.has("shared-0")
+    discovery = elsewhere.discovery(lambda: {"shared-0": A}, Address.parse)
+    assert discovery.is_static
+    assert [known async for known in discovery.watch()] == [{"shared-0": A}]
+
+
+async def test_replicas_with_a_url_run_elsewhere_and_the_others_here() -> None:
+    elsewhere = Elsewhere.read({URLS_VARIABLE: f" shared-1={B} "}, Address.parse)
+    assert elsewhere.has("shared-1") and not elsewhere.has("shared-0")
+    discovery = elsewhere.discovery(lambda: {"shared-0": A}, Address.parse)
+    assert [known async for known in discovery.watch()] == [{"shared-0": A, "shared-1": B}]
+
+
+@pytest.mark.parametrize("urls", ["", "  "])
+async def test_with_a_file_every_replica_runs_elsewhere(path: Path, urls: str) -> None:
+    elsewhere = Elsewhere.read({FILE_VARIABLE: str(path), URLS_VARIABLE: urls}, Address.parse)
+    assert elsewhere.has("shared-0") and elsewhere.has("anybody")
+    write(path, f"shared-0: {A}")()
+    discovery = elsewhere.discovery(dict, Address.parse)
+    assert isinstance(discovery, FileDiscovery) and not discovery.is_static
+    assert await anext(discovery.watch()) == {"shared-0": A}
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({URLS_VARIABLE: f"shared-0={A}", FILE_VARIABLE: "/engines.yaml"}, "are both set"),
+        ({URLS_VARIABLE: "shared-0"}, f"{URLS_VARIABLE}: '' is not the address"),
+        ({URLS_VARIABLE: f"={A}"}, f"{URLS_VARIABLE}: .* belongs to no replica"),
+        ({URLS_VARIABLE: f"x={A} x={B}"}, f"{URLS_VARIABLE}: .* named twice"),
+    ],
+)
+def test_a_variable_that_is_wrong_is_named(environ: dict[str, str], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Elsewhere.read(environ, Address.parse)
 
 
 @pytest.mark.parametrize(
