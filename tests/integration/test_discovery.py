@@ -147,6 +147,16 @@ async def test_a_replica_is_served_where_it_was_until_it_is_ready_where_it_is(mo
     assert len(engine.seen) == 1
 
 
+async def test_a_replica_is_not_used_where_it_moves_to_before_it_was_told_what_to_serve(
+    moving: Moving,
+) -> None:
+    engine, url = await moving.start("shared-0")
+    engine.deaf = 2
+    moving.say(shared_0=url)
+    await eventually(lambda: moving.client_of() == url)
+    assert engine.deaf == 0 and engine.desired["adapters"]
+
+
 async def test_a_replica_that_is_not_where_it_was_either_is_not_ready(moving: Moving) -> None:
     moving.say(shared_0="unix:///nowhere.sock")
     await eventually(lambda: "shared-0" in moving.bench.gateway._roster._moving)
@@ -210,6 +220,12 @@ async def test_a_replica_that_vanished_gets_nothing_new_ends_what_it_runs_and_co
     await eventually(moving.is_ready)
     assert (await bench.chat(model="support")()).status == 200
     assert len(engine.seen) == 2
+
+
+async def test_a_replica_that_vanished_gets_nothing_new_from_that_moment_on(moving: Moving) -> None:
+    rest = {name: url for name, url in moving.addresses.items() if name != "shared-0"}
+    moving.bench.gateway._roster._take(rest)  # no probe has come by since
+    assert not moving.is_ready()
 
 
 async def test_while_a_replica_is_away_another_one_serves(moving_pair: Moving) -> None:
