@@ -265,8 +265,7 @@ class Dispatcher:
             pool.compare(now)
             pool.judge(now)
             for ticket, where in pool.clear_slots(now):
-                victim = where.clearing.victim if where.clearing else ""
-                self._note(ticket.request, Action.CLEARING, f"takes the slot of {victim}", where)
+                self._note_clearing(ticket, where)
             for replica in pool.replicas:
                 if replica.limit is not None:
                     replica.limit.decide(replica.sequences)
@@ -412,6 +411,8 @@ class Dispatcher:
         due_s = request.arrived_s + self._tenants[request.target.tenant].caps.queue_timeout_s
         heapq.heappush(self._deadlines, (due_s, next(self._numbers), ticket))
         self._note(request, Action.QUEUED, why)
+        if why in (Hold.NO_SLOT, Hold.SLOT_CLEARING):
+            self._note_clearing(ticket, pool.clear_slot_for(ticket, self._clock()))
 
     def _dequeue(self, pool: PoolState, ticket: Ticket) -> None:
         if pool.dequeue(ticket):
@@ -452,6 +453,12 @@ class Dispatcher:
             _add(self._versions_in_use, target.adapter_id, sign)
         if target.adapter is not None and target.adapter_limit is not None:
             _add(self._adapter_sequences, target.adapter, sequences)
+
+    def _note_clearing(self, ticket: Ticket, replica: ReplicaState | None) -> None:
+        if replica is not None and replica.clearing is not None:
+            victim = replica.clearing.victim
+            reason = f"takes the slot of {victim}" if victim else "takes a slot that was kept for others"
+            self._note(ticket.request, Action.CLEARING, reason, replica)
 
     def _note(
         self,

@@ -18,6 +18,7 @@ from routing.scheduling.health import outliers
 from routing.scheduling.leases import clear_slot, slot_holders
 from routing.scheduling.profile import Pick, Profile
 from routing.scheduling.report import LaneReport, PoolReport, TenantReport, replica_report
+from routing.scheduling.shares import SlotShares
 from routing.scheduling.state import ReplicaState
 from routing.tickets import Ticket
 from routing.types import Band, Pool, Request, SchedulerSettings, Slo, Tenant
@@ -49,6 +50,9 @@ class PoolState:
             service=self.counters.__getitem__,
             aging_tokens_per_s=settings.aging_tokens_per_s,
         )
+        self.shares = SlotShares(self.weights)
+        for replica in self.replicas:
+            replica.shares = self.shares
         self.tickets: Counter[str] = Counter()  # tenant -> tickets, waiting or running
         self.mean_completion_tokens = dict.fromkeys(pool.tenants, FIRST_COMPLETION_TOKENS)
         self._settings = settings
@@ -65,6 +69,7 @@ class PoolState:
     def enter(self, ticket: Ticket) -> None:
         """Count a ticket that was admitted; its tenant may come back from idle with it."""
         tenant = ticket.request.target.tenant
+        self.shares.saw(tenant, ticket.request.arrived_s)
         if not self.tickets[tenant]:
             self.counters.lift(tenant)
             self.backlog.touch(tenant)
@@ -132,6 +137,7 @@ class PoolState:
         self.backlog.granted(tenant, now_s)
         self.backlog.touch(tenant)
         if new_lease:
+            self.shares.took(tenant)
             self._stand(request.target.adapter_id, request.target.base_model)
 
     def release(self, ticket: Ticket) -> ReplicaState:
@@ -139,7 +145,9 @@ class PoolState:
         replica, ticket.replica = ticket.replica, None
         if replica is None:
             raise RuntimeError("a ticket without a replica holds no capacity")
-        if replica.release(ticket.request, ticket.reserved_tokens):
+        lease = replica.leases.get(ticket.request.target.adapter_id or "")
+        if replica.release(ticket.request, ticket.reserved_tokens) and lease is not None:
+            self.shares.gave(lease.tenant)
             self._stand(ticket.request.target.adapter_id, ticket.request.target.base_model)
         return replica
 
@@ -229,24 +237,23 @@ class PoolState:
         """Begin to clear slots for those that should have one; says for whom and where."""
         begun: list[tuple[Ticket, ReplicaState]] = []
         for base in {replica.base_model for replica in self.replicas}:
-            line = _needing(base)
-            if not self.backlog.waits_in(line):
-                continue
-            holders = slot_holders(self.replicas, self.weights, self.ranks)
-            able = [r for r in self.replicas if r.accepts and r.clearing is None and r.base_model == base]
-            for ticket in self._first_in_need(line, 2 * len(self.replicas)):
-                if len(begun) >= len(able):
-                    break
-                replica = clear_slot(
-                    self.replicas,
-                    ticket.request,
-                    holders,
-                    waited_s=now_s - ticket.request.arrived_s,
-                    slot_wait_s=self._settings.slot_wait_s,
-                )
+            for ticket in self._first_in_need(_needing(base), 2 * len(self.replicas)):
+                replica = self.clear_slot_for(ticket, now_s)
                 if replica is not None:
                     begun.append((ticket, replica))
         return begun
+
+    def clear_slot_for(self, ticket: Ticket, now_s: float) -> ReplicaState | None:
+        """Begin to clear a slot for a ticket; None where it must wait, or has one promised already."""
+        if all(replica.clearing is not None for replica in self.replicas):
+            return None
+        return clear_slot(
+            self.replicas,
+            ticket.request,
+            slot_holders(self.replicas, self.weights, self.ranks),
+            waited_s=now_s - ticket.request.arrived_s,
+            slot_wait_s=self._settings.slot_wait_s,
+        )
 
     def _first_in_need(self, line: str, count: int) -> list[Ticket]:
         heads = (ticket for rank in range(BANDS) for _, ticket in self.backlog.in_order(line, rank))
@@ -263,6 +270,10 @@ class PoolState:
     def observe(self, now_s: float) -> None:
         """Let the forecast see whether somebody waits; to be called several times a second."""
         self._work.observe(now_s, backlogged=bool(self.backlog))
+        slots = sum(replica.slots for replica in self.replicas if replica.accepts)
+        if any(map(self._somebody_needs_a_slot, self.replicas)):
+            self.shares.lacked(now_s)
+        self.shares.refresh(now_s, slots)
         self._turns.observe(now_s, backlogged=any(map(self._somebody_needs_a_slot, self.replicas)))
 
     def predicted_wait_s(self, request: Request) -> float | None:

@@ -19,6 +19,7 @@ class Hold(StrEnum):
     ADAPTER_UNKNOWN = "adapter_unknown"  # no engine has been told of this version yet
     NO_ROOM = "no_room"  # as many sequences or tokens are in flight as may be
     NO_SLOT = "no_slot"  # every slot is held by another adapter
+    SLOT_RESERVED = "slot_reserved"  # the last free slot is kept for tenants that hold fewer
     SLOT_CLEARING = "slot_clearing"  # its slot is being given to an adapter that has waited longer
     BEHIND = "behind"  # others of its own line wait before it
 
@@ -58,6 +59,16 @@ def has_slot(replica: ReplicaState, request: Request) -> bool:
     return adapter is None or replica.holds(adapter) or replica.free_slots > 0
 
 
+def leaves_a_slot(replica: ReplicaState, request: Request) -> bool:
+    """Where slots are scarce, the last free one is not for a tenant that holds its share, unless promised."""
+    adapter = request.target.adapter_id
+    if adapter is None or replica.shares is None or replica.holds(adapter):
+        return True
+    if replica.clearing is not None and replica.clearing.waiting == adapter:
+        return True
+    return replica.free_slots > replica.shares.reserve_against(request.target.tenant)
+
+
 def respects_clearing(replica: ReplicaState, request: Request) -> bool:
     """A slot being cleared is not refilled by its victim, nor taken by a third adapter."""
     clearing, adapter = replica.clearing, request.target.adapter_id
@@ -74,5 +85,6 @@ ELIGIBLE: tuple[tuple[Filter, Hold], ...] = (
     (knows_adapter, Hold.ADAPTER_UNKNOWN),
     (has_room, Hold.NO_ROOM),
     (has_slot, Hold.NO_SLOT),
+    (leaves_a_slot, Hold.SLOT_RESERVED),
     (respects_clearing, Hold.SLOT_CLEARING),
 )

@@ -9,7 +9,7 @@ purpose, since clearing slots freely leaves engines half empty:
 3. *Time.* Whoever has waited `slot_wait_s` gets a slot from whom that disturbs least. This is what LoRAX does
    after `adapter_cycle_time_s`, there by rotating every adapter, here only for somebody in need.
 
-The first two wait for `YIELD_S`. One slot of a replica is cleared at a time.
+One slot of a replica is cleared at a time.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from dataclasses import dataclass
 
 from routing.scheduling.state import Lease, ReplicaState, SlotClearing
 from routing.types import Request
-
-YIELD_S = 0.25  # a request that ends anyway may free a slot meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +66,23 @@ def clear_slot(
 ) -> ReplicaState | None:
     """Start clearing a slot for a request that waits for one; None where it must not, cannot or need not."""
     adapter, tenant = request.target.adapter_id, request.target.tenant
-    if adapter is None or waited_s < YIELD_S:
+    if adapter is None:
         return None
     able = [r for r in replicas if _could_run(r, request, adapter)]
     if any(r.clearing is not None and r.clearing.waiting == adapter for r in able):
         return None
+    in_need = waited_s >= slot_wait_s
+    kept = next((r for r in able if r.clearing is None and r.free_slots > 0), None) if in_need else None
+    if kept is not None:  # it was kept for others, for too long
+        kept.clearing = SlotClearing(waiting=adapter, victim=None)
+        return kept
     choices = [
         (lease, victim, replica)
         for replica in able
         if replica.clearing is None and replica.free_slots <= 0
         for victim, lease in replica.leases.items()
         if victim not in replica.pinned
-        if waited_s >= slot_wait_s or holders.owes(lease.tenant, tenant)
+        if in_need or holders.owes(lease.tenant, tenant)
     ]
     if not choices:
         return None

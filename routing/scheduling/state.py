@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from routing.scheduling.health import Health
 from routing.scheduling.limit import ConcurrencyLimit
+from routing.scheduling.shares import SlotShares
 from routing.types import Fleet, Request
 
 KV_FULL = 0.9  # of the KV cache; beyond it vLLM begins to preempt, and a preempted request starts anew
@@ -27,10 +28,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class SlotClearing:
-    """A slot is being cleared: `victim` gets no new request here, the slot it leaves goes to `waiting`."""
+    """A slot is promised to `waiting`; `victim` leaves it for that and gets no new request here meanwhile."""
 
     waiting: str
-    victim: str
+    victim: str | None  # None: the slot is free already
 
 
 @dataclass(slots=True)
@@ -57,6 +58,7 @@ class ReplicaState:
     leases: dict[str, Lease] = field(default_factory=dict)  # by adapter id
     resident: OrderedDict[str, None] = field(default_factory=OrderedDict)  # shadow LRU, newest last
     clearing: SlotClearing | None = None
+    shares: SlotShares | None = None  # of its pool, which keeps them
     health: Health = field(init=False)
 
     def __post_init__(self) -> None:
