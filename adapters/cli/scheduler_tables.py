@@ -9,6 +9,7 @@ from adapters.cli.display import add_row, percent, print_table, table_of
 from adapters.cli.running import printable
 
 SHOWN = 20  # tenants and lanes of each pool; those that matter come first
+LEAST_WAIT_S = 0.001  # what was granted at once took microseconds
 
 
 def scheduler(console: Console, answer: Answer) -> None:
@@ -124,7 +125,7 @@ def _decisions(console: Console, decisions: list[Answer]) -> None:
             d["action"],
             d["reason"],
             d["replica"],
-            seconds(d["waited_s"]) if d["waited_s"] else "",
+            seconds(d["waited_s"]) if d["waited_s"] >= LEAST_WAIT_S else "",
         )
         add_row(table, cells)
     print_table(console, table)
