@@ -244,7 +244,7 @@ _REPLICA_GAUGES = (
     (
         "tenantry_replica_clearing_slots",
         "Slots being cleared for an adapter that waits.",
-        lambda r: int(r.clearing_for is not None),
+        lambda r: int(r.clearing_victim is not None),
     ),
 )
 

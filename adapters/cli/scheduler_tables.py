@@ -78,8 +78,7 @@ def _replicas(console: Console, replicas: list[Answer]) -> None:
     for r in replicas:
         _trouble(console, r["name"], r["health"])
         if r["clearing_for"]:
-            text = f"a slot is cleared for {r['clearing_for']}, {r['clearing_victim']} gets nothing new"
-            console.print(printable(f"  {r['name']}: {text}"), style="yellow")
+            console.print(printable(f"  {r['name']}: {_promise(r)}"), style="yellow")
 
 
 def _tenants(console: Console, tenants: list[Answer]) -> None:
@@ -149,6 +148,13 @@ def _leases(replica: Answer) -> str:
     running = [f"{x['adapter']} ({x['sequences']}, {seconds(x['held_s'])})" for x in replica["leases"]]
     held = {lease["adapter"] for lease in replica["leases"]}
     return " ".join([*running, *(f"{name} (pinned)" for name in replica["pinned"] if name not in held)])
+
+
+def _promise(replica: Answer) -> str:
+    waiting, victim = replica["clearing_for"], replica["clearing_victim"]
+    if victim is None:
+        return f"a free slot is kept for {waiting}"
+    return f"a slot is cleared for {waiting}, {victim} gets nothing new"
 
 
 def _trouble(console: Console, name: str, health: Answer) -> None:

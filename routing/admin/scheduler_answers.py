@@ -85,11 +85,10 @@ class ScheduledReplica(Shape):
     resident: list[str] = Field(
         description="Adapters that are in its memory as the gateway believes, least recently used first."
     )
-    clearing_for: str | None = Field(
-        description="Adapter that a slot is being cleared for; null: no slot is."
-    )
+    clearing_for: str | None = Field(description="Adapter that a slot is promised to; null: none is.")
     clearing_victim: str | None = Field(
-        description="Adapter that gets nothing new here, so that its slot comes free."
+        description="Adapter that gets nothing new here, so that its slot comes free; null: it is free, or "
+        "none is promised."
     )
     health: HealthAnswer
 

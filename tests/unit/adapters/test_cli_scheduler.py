@@ -21,6 +21,7 @@ from adapters.cli.client import KEY_VARIABLE
 from adapters.cli.running import Connection
 from routing.__main__ import app
 from routing.scheduling.decisions import KEPT, Action, Decision
+from routing.scheduling.state import SlotClearing
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk
 from tests.unit.routing.busy import Busy, busy
@@ -90,6 +91,12 @@ def test_a_replica_in_trouble_says_what_happened(run: Run, desk: Desk, house: Bu
     assert "(it failed while it answered)" in shown
     states = {row[0]: row[1] for row in rows(shown) if len(row) == 8 and row[0].endswith("-0")}
     assert states["alone-0"] == "draining"
+
+
+def test_a_free_slot_that_is_promised_has_no_victim(run: Run, desk: Desk, house: Busy) -> None:
+    house.dispatcher.replicas["shared-0"].clearing = SlotClearing("a-sales@1", None)
+    desk.management.scheduled = house.dispatcher.report()
+    assert "shared-0: a free slot is kept for a-sales@1\n" in run("scheduler").stdout
 
 
 def test_json_is_the_gateway_s_answer(run: Run) -> None:

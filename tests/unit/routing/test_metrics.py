@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from routing.metrics import GatewayMetrics
+from routing.scheduling.state import SlotClearing
 from routing.types import Outcome
 from tests.unit.routing.busy import Busy, busy
 
@@ -94,6 +95,12 @@ def test_a_slot_is_no_longer_being_cleared_once_it_is_given() -> None:
     house.dispatcher.settle(house.tickets[0], Outcome.COMPLETED)
     assert of_replica(house, "clearing_slots") == 0
     assert of_replica(house, "leased_slots") == 1, "it is the waiting adapter's now"
+
+
+def test_a_free_slot_that_is_promised_is_not_being_cleared() -> None:
+    house = busy()
+    house.dispatcher.replicas["shared-0"].clearing = SlotClearing("a-sales@1", None)
+    assert of_replica(house, "clearing_slots") == 0
 
 
 def test_a_scrape_changes_nothing() -> None:
