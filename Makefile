@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test unit chaos check lint types imports fmt bench bento lock clean
+.PHONY: help setup demo serve test unit chaos check lint types imports fmt bench simulate bento lock clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -57,7 +57,11 @@ fmt: setup  ## format the code
 
 bench: demo  ## compare the gateway with its baselines, public PEERS where they install, and the engine alone
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.gateway $(PEERS:%=--peer %)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.decisions
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.engine
+
+simulate: setup  ## compare schedulers on simulated fleets of sixteen replicas and a thousand adapters
+	@$(BIN)/python -m benchmarks.simulator compare
 
 bento: demo  ## build a Bento of the whole FLEET, or of one POOL
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m routing build --fleet $(FLEET) $(if $(POOL),--pool $(POOL)) \
