@@ -120,7 +120,7 @@ class Flight:
         self._task = asyncio.current_task()
         watcher = asyncio.create_task(self._watch_client())
         outcome: Outcome = Outcome.FAILED
-        error: RequestError | None = RequestError("The gateway met an error of its own.")
+        error: RequestError | None = _OWN_FAULT
         fault = False
         try:
             outcome, error = await self._outcome()
@@ -305,6 +305,7 @@ class Flight:
         )
 
 
+_OWN_FAULT = RequestError("The gateway met an error of its own.")
 _ABORTED: dict[Abort, tuple[Outcome, RequestError | None]] = {
     Abort.CLIENT_GONE: (Outcome.CANCELLED, None),
     Abort.CLIENT_STALLED: (Outcome.CANCELLED, None),
