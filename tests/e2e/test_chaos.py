@@ -115,12 +115,13 @@ class Traffic:
             return Ask(name, tenant, model, question)
         if kind < 0.65:
             return Ask(name, tenant, model, question, stream=True)
-        lasting = Ask(name, tenant, model, question, past_the_end=True, tokens=120)
         if kind < 0.80:
-            return replace(lasting, stream=True)
+            return Ask(name, tenant, model, question, stream=True, past_the_end=True, tokens=120)
+        # These would last for a second and more, so that they leave before the end.
+        endless = Ask(name, tenant, model, question, past_the_end=True, tokens=400)
         if kind < 0.92:
-            return replace(lasting, stream=True, leave_after=chance.randint(1, 6))
-        return replace(lasting, leave_after=chance.uniform(0.05, 0.2))
+            return replace(endless, stream=True, leave_after=chance.randint(1, 6))
+        return replace(endless, leave_after=chance.uniform(0.05, 0.2))
 
 
 @dataclass
