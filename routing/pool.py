@@ -18,7 +18,7 @@ from routing.scheduling.health import outliers
 from routing.scheduling.leases import clear_slot, slot_holders
 from routing.scheduling.profile import Pick, Profile
 from routing.scheduling.report import LaneReport, PoolReport, TenantReport, replica_report
-from routing.scheduling.shares import SlotShares
+from routing.scheduling.shares import Shares
 from routing.scheduling.state import ReplicaState
 from routing.tickets import Ticket
 from routing.types import Band, Pool, Request, SchedulerSettings, Slo, Tenant
@@ -50,7 +50,7 @@ class PoolState:
             service=self.counters.__getitem__,
             aging_tokens_per_s=settings.aging_tokens_per_s,
         )
-        self.shares = SlotShares(self.weights)
+        self.shares = Shares(self.weights)
         for replica in self.replicas:
             replica.shares = self.shares
         self.tickets: Counter[str] = Counter()  # tenant -> tickets, waiting or running
@@ -136,8 +136,8 @@ class PoolState:
             self._turns.add(float(new_lease))
         self.backlog.granted(tenant, now_s)
         self.backlog.touch(tenant)
+        self.shares.began(tenant, request.sequences, slot=new_lease)
         if new_lease:
-            self.shares.took(tenant)
             self._stand(request.target.adapter_id, request.target.base_model)
 
     def release(self, ticket: Ticket) -> ReplicaState:
@@ -145,6 +145,7 @@ class PoolState:
         replica, ticket.replica = ticket.replica, None
         if replica is None:
             raise RuntimeError("a ticket without a replica holds no capacity")
+        self.shares.ended(ticket.request.target.tenant, ticket.request.sequences)
         lease = replica.leases.get(ticket.request.target.adapter_id or "")
         if replica.release(ticket.request, ticket.reserved_tokens) and lease is not None:
             self.shares.gave(lease.tenant)
@@ -250,9 +251,10 @@ class PoolState:
         return clear_slot(
             self.replicas,
             ticket.request,
-            slot_holders(self.replicas, self.weights, self.ranks),
+            slot_holders(self.replicas, self.shares.running, self.weights, self.ranks),
             waited_s=now_s - ticket.request.arrived_s,
             slot_wait_s=self._settings.slot_wait_s,
+            queued=self.backlog.in_lane(ticket.request.target.engine_model),
         )
 
     def _first_in_need(self, line: str, count: int) -> list[Ticket]:
@@ -270,10 +272,9 @@ class PoolState:
     def observe(self, now_s: float) -> None:
         """Let the forecast see whether somebody waits; to be called several times a second."""
         self._work.observe(now_s, backlogged=bool(self.backlog))
-        slots = sum(replica.slots for replica in self.replicas if replica.accepts)
         if any(map(self._somebody_needs_a_slot, self.replicas)):
             self.shares.lacked(now_s)
-        self.shares.refresh(now_s, slots)
+        self.shares.refresh(now_s, sum(replica.slots for replica in self.replicas if replica.accepts))
         self._turns.observe(now_s, backlogged=any(map(self._somebody_needs_a_slot, self.replicas)))
 
     def predicted_wait_s(self, request: Request) -> float | None:

@@ -46,7 +46,7 @@ def knows_adapter(replica: ReplicaState, request: Request) -> bool:
 
 def has_room(replica: ReplicaState, request: Request) -> bool:
     """The engine would run the sequences at once, at its pace and within its KV cache."""
-    return replica.has_room(request.sequences, request.prompt_tokens)
+    return replica.has_room(request)
 
 
 def has_slot(replica: ReplicaState, request: Request) -> bool:

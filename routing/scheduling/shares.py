@@ -3,7 +3,7 @@
 A slot that was given away comes back only when its requests have ended, which takes as long as an answer.
 So a flood that spreads over every free slot makes all others wait that long, however fair the queue is.
 While somebody has had to wait for a slot lately, a tenant that holds its share of them may not take the
-last free one of a replica. Its share is by weight among the tenants seen lately, and at least one slot.
+last free one of a replica. Shares are by weight among the tenants seen lately, and at least one.
 """
 
 from __future__ import annotations
@@ -14,25 +14,29 @@ from collections.abc import Mapping
 REMEMBERED_S = 10.0  # for how long a wait for a slot, and a tenant's last request, count
 
 
-class SlotShares:
-    """Who holds how many slots of one pool, and what each may hold while they are scarce."""
+class Shares:
+    """What each tenant of one pool holds and runs, and how many slots it may while they are scarce."""
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self.held: Counter[str] = Counter()  # tenant -> slots
+        self.running: Counter[str] = Counter()  # tenant -> sequences
         self._weights = weights
         self._seen_s: dict[str, float] = {}  # tenant -> when it last sent a request
         self._scarce_until_s = 0.0
         self._slots_by_weight = 0.0  # 0: slots are not scarce
 
-    def took(self, tenant: str) -> None:
-        """A tenant was given a slot."""
-        self.held[tenant] += 1
+    def began(self, tenant: str, sequences: int, *, slot: bool) -> None:
+        """A tenant's request runs; it may have taken a slot for it."""
+        _add(self.running, tenant, sequences)
+        _add(self.held, tenant, int(slot))
+
+    def ended(self, tenant: str, sequences: int) -> None:
+        """A tenant's request runs no more."""
+        _add(self.running, tenant, -sequences)
 
     def gave(self, tenant: str) -> None:
-        """A tenant gave one back."""
-        self.held[tenant] -= 1
-        if not self.held[tenant]:
-            del self.held[tenant]
+        """A tenant's adapter has given its slot back; it is the tenant that took it, whoever was last."""
+        _add(self.held, tenant, -1)
 
     def saw(self, tenant: str, now_s: float) -> None:
         """A tenant has sent a request."""
@@ -43,17 +47,22 @@ class SlotShares:
         self._scarce_until_s = now_s + REMEMBERED_S
 
     def refresh(self, now_s: float, slots: int) -> None:
-        """Work the shares out anew, of so many slots in all; several times a second is enough."""
+        """Work shares out anew, of so many slots in all; several times a second is enough."""
         if now_s >= self._scarce_until_s:
             self._slots_by_weight = 0.0
             return
         self._seen_s = {t: at for t, at in self._seen_s.items() if now_s - at < REMEMBERED_S}
-        claimed = sum(self._weights[tenant] for tenant in self._seen_s.keys() | self.held.keys())
+        claimed = sum(self._weights[tenant] for tenant in self._seen_s.keys() | self.running.keys())
         self._slots_by_weight = slots / claimed if claimed else 0.0
 
     def reserve_against(self, tenant: str) -> int:
         """Free slots of a replica that a tenant must leave alone."""
         if not self._slots_by_weight:
             return 0
-        share = max(1.0, self._slots_by_weight * self._weights[tenant])
-        return 1 if self.held[tenant] >= share else 0
+        return 1 if self.held[tenant] >= max(1.0, self._slots_by_weight * self._weights[tenant]) else 0
+
+
+def _add(counts: Counter[str], tenant: str, number: int) -> None:
+    counts[tenant] += number
+    if not counts[tenant]:
+        del counts[tenant]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from routing.scheduling.health import Health
 from routing.scheduling.limit import ConcurrencyLimit
-from routing.scheduling.shares import SlotShares
+from routing.scheduling.shares import Shares
 from routing.types import Fleet, Request
 
 KV_FULL = 0.9  # of the KV cache; beyond it vLLM begins to preempt, and a preempted request starts anew
@@ -58,7 +58,7 @@ class ReplicaState:
     leases: dict[str, Lease] = field(default_factory=dict)  # by adapter id
     resident: OrderedDict[str, None] = field(default_factory=OrderedDict)  # shadow LRU, newest last
     clearing: SlotClearing | None = None
-    shares: SlotShares | None = None  # of its pool, which keeps them
+    shares: Shares | None = None  # of its pool, which keeps them
     health: Health = field(init=False)
 
     def __post_init__(self) -> None:
@@ -91,13 +91,13 @@ class ReplicaState:
         """Whether an adapter has a slot here, so that it needs no other."""
         return adapter in self.leases or adapter in self.pinned
 
-    def has_room(self, sequences: int, tokens: int) -> bool:
+    def has_room(self, request: Request) -> bool:
         """Whether so much more would run at once; what is wider than the engine runs alone."""
         if self.sequences == 0:
             return True
-        if self.sequences + sequences > self.capacity:
+        if self.sequences + request.sequences > self.capacity:
             return False
-        return self.kv_tokens == 0 or self.tokens + tokens <= KV_FULL * self.kv_tokens
+        return self.kv_tokens == 0 or self.tokens + request.prompt_tokens <= KV_FULL * self.kv_tokens
 
     def acquire(self, request: Request, tokens: int, now_s: float) -> bool:
         """Put a request in flight. Returns whether its adapter takes a lease with it."""

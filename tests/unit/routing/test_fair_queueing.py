@@ -178,7 +178,8 @@ def test_whatever_comes_goes_or_breaks_slots_are_kept_and_all_comes_back(
     assert repr(fair.dispatcher) == AT_REST
     report = fair.dispatcher.report()
     assert not report.pools[0].tenants and not report.pools[0].lanes
-    assert not fair.dispatcher.pools["pool"].shares.held
+    shares = fair.dispatcher.pools["pool"].shares
+    assert not shares.held and not shares.running
     assert all(r.tokens == 0 and r.clearing_for is None for r in report.pools[0].replicas)
 
 

@@ -19,8 +19,9 @@ def clear(
     waited_s: float = 10.0,
     weights: dict[str, float] | None = None,
     ranks: dict[str, int] | None = None,
+    running: dict[str, int] | None = None,
 ) -> ReplicaState | None:
-    holders = slot_holders(replicas, weights or WEIGHTS, ranks or dict.fromkeys(WEIGHTS, 1))
+    holders = slot_holders(replicas, running or {}, weights or WEIGHTS, ranks or dict.fromkeys(WEIGHTS, 1))
     return clear_slot(replicas, asked, holders, waited_s=waited_s, slot_wait_s=10.0)
 
 
@@ -54,6 +55,20 @@ def test_slots_do_not_wander_between_tenants_that_hold_as_many() -> None:
     assert clear([one], request("c"), waited_s=9.0) is None, "one for nobody is no better than one for him"
 
 
+def test_a_tenant_of_several_slots_that_runs_far_more_gives_one_up_but_never_its_last() -> None:
+    one = knowing(replica(slots=3), "b-sales")
+    run_on(one, request("a", "support"), times=3)
+    run_on(one, request("a", "sales"), times=3)
+    run_on(one, request("b", "support"))
+    asked = request("b", "sales")
+    assert clear([one], asked, waited_s=0.0, running={"a": 3, "b": 1}) is None, "four, were b to run two"
+    assert clear([one], asked, waited_s=0.0, running={"a": 4, "b": 1}) is one
+    last = knowing(replica(slots=2), "b-sales")
+    run_on(last, request("a", "support"), times=6)
+    run_on(last, request("b", "support"))
+    assert clear([last], asked, waited_s=0.0, running={"a": 6, "b": 1}) is None
+
+
 def test_a_higher_band_gets_a_slot_from_a_lower_one_at_once_and_never_the_other_way() -> None:
     one = replica(slots=2)
     run_on(one, request("a", "support"))
@@ -66,6 +81,20 @@ def test_a_higher_band_gets_a_slot_from_a_lower_one_at_once_and_never_the_other_
     assert clear([one], request("c"), waited_s=10.0, ranks={"a": 0, "b": 0, "c": 2}) is one, (
         "but not for ever"
     )
+
+
+def test_of_a_tenants_own_adapters_a_deep_queue_takes_over_from_a_few_that_run() -> None:
+    one = replica(slots=1)
+    run_on(one, request("a", "support"), times=2)
+    holders = slot_holders([one], {}, WEIGHTS, dict.fromkeys(WEIGHTS, 1))
+
+    def after(queued: int, tenant: str = "a") -> ReplicaState | None:
+        asked = request(tenant, "sales" if tenant == "a" else "support")
+        return clear_slot([one], asked, holders, waited_s=0.0, slot_wait_s=10.0, queued=queued)
+
+    assert after(3) is None
+    assert after(100, "b") is None, "never from another tenant"
+    assert after(4) is one
 
 
 def test_weight_is_a_claim_to_slots() -> None:
@@ -101,7 +130,7 @@ def test_a_slot_being_cleared_is_nobodys_in_the_count() -> None:
     run_on(one, request("a", "support"))
     run_on(one, request("a", "sales"))
     one.clearing = SlotClearing(waiting="b-support@1", victim="a-sales@1")
-    assert slot_holders([one], WEIGHTS, {}).held == {"a": 1}
+    assert slot_holders([one], {}, WEIGHTS, {}).held == {"a": 1}
 
 
 def test_a_pinned_adapter_is_no_victim() -> None:

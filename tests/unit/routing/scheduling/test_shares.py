@@ -6,27 +6,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routing.scheduling.filters import leaves_a_slot
-from routing.scheduling.shares import REMEMBERED_S, SlotShares
+from routing.scheduling.shares import REMEMBERED_S, Shares
 from routing.scheduling.state import SlotClearing
 from tests.unit.routing.requests import replica, request, run_on
 
 
-def scarce(weights: dict[str, float], held: dict[str, int], *, slots: int = 8) -> SlotShares:
+def scarce(weights: dict[str, float], held: dict[str, int], *, slots: int = 8) -> Shares:
     """Shares of a pool in which somebody has just had to wait for a slot; everybody was seen."""
-    shares = SlotShares(weights)
+    shares = Shares(weights)
     for tenant in weights:
         shares.saw(tenant, 100.0)
         for _ in range(held.get(tenant, 0)):
-            shares.took(tenant)
+            shares.began(tenant, 1, slot=True)
     shares.lacked(100.0)
     shares.refresh(100.0, slots)
     return shares
 
 
 def test_nothing_is_kept_while_there_are_slots_enough() -> None:
-    shares = SlotShares({"a": 1.0, "b": 1.0})
+    shares = Shares({"a": 1.0, "b": 1.0})
     for _ in range(8):
-        shares.took("a")
+        shares.began("a", 1, slot=True)
     shares.refresh(100.0, 8)
     assert shares.reserve_against("a") == 0
 
@@ -57,7 +57,7 @@ def test_scarcity_and_tenants_are_forgotten() -> None:
     shares.refresh(100.0 + REMEMBERED_S, 8)
     assert shares.reserve_against("a") == 0, "b was not seen lately: all slots are its share"
     shares.refresh(105.0 + REMEMBERED_S, 8)
-    shares.took("a")
+    shares.began("a", 1, slot=True)
     assert shares.reserve_against("a") == 0
 
 
@@ -76,11 +76,11 @@ def test_the_filter_keeps_one_slot_and_no_more() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc")), max_size=60))
 def test_what_is_held_is_what_was_taken_and_not_given(steps: list[tuple[bool, str]]) -> None:
-    shares = SlotShares({"a": 1.0, "b": 1.0, "c": 1.0})
+    shares = Shares({"a": 1.0, "b": 1.0, "c": 1.0})
     held = dict.fromkeys("abc", 0)
     for takes, tenant in steps:
         if takes:
-            shares.took(tenant)
+            shares.began(tenant, 1, slot=True)
             held[tenant] += 1
         elif held[tenant]:
             shares.gave(tenant)
