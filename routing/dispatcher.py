@@ -362,9 +362,13 @@ class Dispatcher:
 
     def _refuse_if_unavailable(self, request: Request) -> None:
         if self._draining:
-            raise _shutting_down()
-        if not self._serviceable(request):
-            raise _no_replica()
+            error = _shutting_down()
+        elif not self._serviceable(request):
+            error = _no_replica()
+        else:
+            return
+        self._note(request, Action.REJECTED, error.code)
+        raise error
 
     def _serviceable(self, request: Request) -> bool:
         return any(is_ready(r, request) for r in self.pools[request.target.pool].replicas)

@@ -301,7 +301,10 @@ class Flight:
             hedged=self._hedged,
             held=self.ticket.held,
             picked=self.ticket.picked,
-            explanation=error.message if error is not None and outcome is Outcome.EXPIRED else "",
+            failed_on=self.ticket.request.failed_on,
+            # A refusal by the engine may quote the request.
+            explanation="" if error is None or isinstance(error, InvalidRequest) else error.message,
+            retry_after_s=error.retry_after_s if error is not None else None,
         )
 
 

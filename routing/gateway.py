@@ -213,7 +213,7 @@ class Gateway:
             ticket = self._submit(request)
         except RequestError as error:
             refused = Record(request_id, target, Outcome.REJECTED, error.status, error.code)
-            refused.explanation = error.message
+            refused.explanation, refused.retry_after_s = error.message, error.retry_after_s
             self._settled(refused)
             await _refuse(exchange, error)
             return

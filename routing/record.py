@@ -29,7 +29,9 @@ class Record:
     hedged: bool = False  # two were asked at once
     held: str | None = None  # why it had to wait: a `Hold`; None where it did not
     picked: str | None = None  # what spoke for its replica: a `Place`, or `only`
-    explanation: str = ""  # of a request that was refused or expired: which limit, and when to try again
+    failed_on: frozenset[str] = frozenset()  # replicas that broke before they answered
+    explanation: str = ""  # what the client was told, where that was no fault of its request
+    retry_after_s: float | None = None  # and when it may try again
 
     @property
     def token_s(self) -> float | None:
@@ -59,9 +61,11 @@ class Record:
             "completion_tokens": self.completion_tokens,
             "attempts": self.attempts,
             "hedged": self.hedged,
+            "failed_on": sorted(self.failed_on),
             "held": self.held,
             "picked": self.picked,
             "explanation": self.explanation or None,
+            "retry_after_s": _rounded(self.retry_after_s),
         }
         return orjson.dumps(line).decode()
 

@@ -168,6 +168,7 @@ async def test_a_cap_is_named_with_its_limit(tmp_path: Path, lines: pytest.LogCa
         assert (line["outcome"], line["status"], line["reason"]) == ("rejected", 429, "max_concurrency")
         assert line["explanation"] == "The cap max_concurrency of 1 is reached for `support`."
         assert (line["replica"], line["attempts"], line["queue_s"]) == (None, 0, None)
+        assert line["retry_after_s"] > 0
         assert await logged.decisions("over") == [("rejected", "max_concurrency")]
         await logged.release(running)
 
@@ -251,8 +252,18 @@ async def test_a_retry_on_another_replica_is_counted_and_names_the_one_that_answ
         assert (await logged.ask("moved")()).status == 200
         line = logged.line("moved")
         assert (line["outcome"], line["replica"], line["attempts"]) == ("completed", other, 2)
+        assert line["failed_on"] == [home]
         granted = (await admin(bench, "GET", f"{SCHEDULER}?request=moved")).json()["decisions"]
         assert [d["replica"] for d in reversed(granted) if d["action"] == "granted"] == [home, other]
+
+
+async def test_a_pool_without_a_ready_replica_is_named(one_at_a_time: Logged) -> None:
+    one_at_a_time.bench.gateway.dispatcher.set_draining("shared-0", True)
+    await one_at_a_time.ask("nobody")()
+    line = one_at_a_time.line("nobody")
+    assert (line["outcome"], line["status"], line["reason"]) == ("rejected", 503, "no_replica_ready")
+    assert (line["pool"], line["retry_after_s"]) == ("shared", 5.0)
+    assert await one_at_a_time.decisions("nobody") == [("rejected", "no_replica_ready")]
 
 
 async def test_the_scheduler_shows_a_real_gateway(one_at_a_time: Logged) -> None:

@@ -51,8 +51,16 @@ def test_slots_do_not_wander_between_tenants_that_hold_as_many() -> None:
     one = knowing(replica(slots=2), "b-sales")
     run_on(one, request("a", "support"))
     run_on(one, request("b", "support"))
-    assert clear([one], request("b", "sales"), waited_s=9.0) is None
     assert clear([one], request("c"), waited_s=9.0) is None, "one for nobody is no better than one for him"
+
+
+def test_of_a_tenants_own_adapters_one_that_has_waited_takes_over_soon() -> None:
+    one = knowing(replica(slots=2), "b-sales")
+    run_on(one, request("a", "support"))
+    run_on(one, request("b", "support"))
+    assert clear([one], request("b", "sales"), waited_s=0.9) is None
+    assert clear([one], request("b", "sales"), waited_s=1.0) is one
+    assert one.clearing == SlotClearing(waiting="b-sales@1", victim="b-support@1")
 
 
 def test_a_tenant_of_several_slots_that_runs_far_more_gives_one_up_but_never_its_last() -> None:
