@@ -9,14 +9,16 @@ PLATFORM ?=
 CHAOS_S  ?= 300
 # public gateways that `make bench` installs beside ours, or nothing
 PEERS    ?= vllm-router sglang-router litellm
+# further arguments of `make bench-scheduler`
+ARGS     ?=
 export PYTHONDONTWRITEBYTECODE := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test unit chaos check lint types imports fmt bench simulate bento lock clean
+.PHONY: help setup demo serve test unit chaos check lint types imports fmt bench bench-scheduler simulate bento lock clean
 
 help:  ## list the tasks
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup:  ## create or update the environment (.venv) from the lock of this machine's platform
 	@requirements/install.sh $(VENV) $(PLATFORM)
@@ -59,6 +61,9 @@ bench: demo  ## compare the gateway with its baselines, public PEERS where they 
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.gateway $(PEERS:%=--peer %)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.decisions
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.engine
+
+bench-scheduler: demo  ## compare the scheduler with four others on two real engines; ARGS go to it (some ten minutes)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.scheduler $(ARGS)
 
 simulate: setup  ## compare schedulers on simulated fleets of sixteen replicas and a thousand adapters
 	@$(BIN)/python -m benchmarks.simulator compare

@@ -1,0 +1,135 @@
+"""How does a request get to an engine? Through the gateway, or by a router to where a baseline has chosen.
+
+Both open one connection for each request in flight and send the same chats; only the addresses, the names of
+adapters and the headers differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import aiohttp
+import orjson
+
+from adapters.demo import bulk
+from adapters.protocol import ADAPTER_HEADER, TOKEN_HEADER
+from benchmarks.scheduler.answers import Answer, chat, stream
+from benchmarks.scheduler.baselines import EngineLedger, Policy
+from benchmarks.scheduler.fleet import api_key
+
+CHAT_PATH = "/v1/chat/completions"
+PRIORITY = 1  # what the gateway writes for the standard band
+KEEP_ALIVE_S = 3.0  # below the server's own (uvicorn: 5 s), so that no connection is used again as it closes
+SILENCE_S = 300.0  # a request that hears nothing for so long has failed
+
+
+class Door(Protocol):
+    """A way in."""
+
+    name: str
+
+    async def ask(self, answer: Answer, prompt: str, tokens: int) -> None:
+        """Send the answer's request and note what comes of it. Never raises, except when cancelled."""
+
+    def most_adapters(self) -> int | None:
+        """Most adapters in flight at one engine since the last `reset`, by own count; None: not known."""
+
+    def reset(self) -> None:
+        """A phase begins; nothing is in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAddress:
+    """One engine, or the router in front of it."""
+
+    name: str
+    socket_path: str
+    token: str
+
+    def session(self) -> aiohttp.ClientSession:
+        """Connections to it, any number at a time. Call it in the event loop."""
+        connector = aiohttp.UnixConnector(self.socket_path, limit=0, keepalive_timeout=KEEP_ALIVE_S)
+        return _session(connector, {TOKEN_HEADER: self.token})
+
+
+def gateway_session() -> aiohttp.ClientSession:
+    """Connections to the gateway, any number at a time. Call it in the event loop."""
+    return _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S), {})
+
+
+def _session(connector: aiohttp.BaseConnector, headers: dict[str, str]) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        headers={"content-type": "application/json", **headers},
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=30.0, sock_read=SILENCE_S),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+    )
+
+
+class GatewayDoor:
+    """Ours: whatever is behind the gateway decides."""
+
+    def __init__(self, name: str, url: str, session: aiohttp.ClientSession) -> None:
+        self.name = name
+        self._url = url + CHAT_PATH
+        self._session = session
+
+    async def ask(self, answer: Answer, prompt: str, tokens: int) -> None:
+        """Ask as the tenant, by the tenant's name of the model."""
+        arrival = answer.arrival
+        body = orjson.dumps(chat(bulk.name(arrival.adapter), prompt, tokens))
+        headers = {"authorization": f"Bearer {api_key(arrival.tenant)}"}
+        await stream(self._session, self._url, body, headers, answer)
+
+    def most_adapters(self) -> int | None:
+        """The gateway counts for itself."""
+        return None
+
+    def reset(self) -> None:
+        """Nothing is kept."""
+
+
+class DirectDoor:
+    """A baseline: this process chooses, a bare proxy passes on, and an engine gets every request at once."""
+
+    def __init__(
+        self,
+        name: str,
+        policy: Policy,
+        sessions: Mapping[str, aiohttp.ClientSession],
+        engine_names: Sequence[str],
+        slots: int,
+    ) -> None:
+        """`sessions` reach the engines by name, `engine_names` what engines call the adapters."""
+        self.name = name
+        self._policy = policy
+        self._sessions = sessions
+        self._engine_names = engine_names
+        self._slots = slots
+        self.ledgers: list[EngineLedger] = []
+        self.reset()
+
+    async def ask(self, answer: Answer, prompt: str, tokens: int) -> None:
+        """Choose an engine and ask it, as the gateway would."""
+        adapter = self._engine_names[answer.arrival.adapter]
+        ledger = self._policy.choose(adapter, self.ledgers)
+        answer.replica = ledger.name
+        salt = f"{answer.arrival.tenant:064x}"
+        body = orjson.dumps(chat(adapter, prompt, tokens, cache_salt=salt, priority=PRIORITY))
+        ledger.begin(adapter)
+        try:
+            session = self._sessions[ledger.name]
+            await stream(session, f"http://engine{CHAT_PATH}", body, {ADAPTER_HEADER: adapter}, answer)
+        finally:
+            ledger.end(adapter)
+
+    def most_adapters(self) -> int | None:
+        """As its ledgers say."""
+        return max(ledger.most_adapters for ledger in self.ledgers)
+
+    def reset(self) -> None:
+        """Begin with empty ledgers."""
+        self.ledgers = [EngineLedger(name, self._slots) for name in self._sessions]

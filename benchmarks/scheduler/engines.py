@@ -1,0 +1,130 @@
+"""What do the engines themselves say? Which adapters they ran, what they loaded, whether they are at rest.
+
+vLLM's page keeps one series of `vllm:lora_requests_info` for every set of adapters it has ever had, with the
+time when it had it last (vllm/v1/metrics/loggers.py). So one look after a phase shows all sets of that phase,
+those between two looks included. Both of its lists name every adapter with a request in vLLM, running or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import aiohttp
+import orjson
+
+from adapters.protocol import ADAPTERS_PATH, METRICS_PATH
+from adapters.residency import Residency
+from benchmarks.tools import ToolError
+
+POLL_S = 0.25
+LOOK_TIMEOUT_S = 30.0  # of one look; the page is written by a busy engine
+_SERIES = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)$")
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+GATEWAY_GAUGES = ("tenantry_in_flight", "tenantry_queue_depth", "tenantry_replica_in_flight")
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line of a metrics page."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+def series(page: str) -> list[Series]:
+    """The lines of a page in Prometheus's text format, without the comments; no label here has escapes."""
+    found = []
+    for line in page.splitlines():
+        match = None if line.startswith("#") else _SERIES.match(line)
+        if match:
+            labels = dict(_LABEL.findall(match["labels"] or ""))
+            found.append(Series(match["name"], labels, float(match["value"])))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What is of use on an engine's page."""
+
+    requests: float  # in vLLM, running and waiting
+    disk_loads: float  # adapters read into host memory, since the engine started
+    slot_moves: float  # adapters moved into a slot, since then
+    adapter_sets: tuple[tuple[float, frozenset[str]], ...]  # (time.time of the last time, adapters in vLLM)
+
+    @classmethod
+    def parse(cls, text: str) -> Page:
+        """Read a page; what is missing counts as zero."""
+        requests, loads, sets = 0.0, {"disk": 0.0, "host": 0.0}, []
+        for line in series(text):
+            if line.name in ("vllm:num_requests_running", "vllm:num_requests_waiting"):
+                requests += line.value
+            elif line.name == "tenantry_adapter_load_seconds_count":
+                loads[line.labels["tier"]] = line.value
+            elif line.name == "vllm:lora_requests_info":
+                sets.append((line.value, _adapters(line.labels)))
+        return cls(requests, loads["disk"], loads["host"], tuple(sets))
+
+    def most_adapters(self, since: float) -> int:
+        """Most adapters at once in vLLM since a `time.time`, as far as each set's last time lies after it."""
+        return max((len(adapters) for at, adapters in self.adapter_sets if at >= since), default=0)
+
+
+def _adapters(labels: Mapping[str, str]) -> frozenset[str]:
+    lists = labels["running_lora_adapters"], labels["waiting_lora_adapters"]
+    return frozenset(name for names in lists for name in names.split(",") if name)
+
+
+class EngineEyes:
+    """Looks at engines over their own sockets."""
+
+    def __init__(
+        self, engines: Mapping[str, aiohttp.ClientSession], gateway: aiohttp.ClientSession, url: str
+    ) -> None:
+        """`engines` by name; `gateway` reaches the gateway at `url`, whose metrics this machine may read."""
+        self._engines = engines
+        self._gateway = gateway
+        self._gateway_url = url
+
+    async def pages(self) -> dict[str, Page]:
+        """All engines' pages now. Raises ToolError."""
+        texts = await asyncio.gather(*(self._ask(name, METRICS_PATH) for name in self._engines))
+        return {name: Page.parse(text.decode()) for name, text in zip(self._engines, texts, strict=True)}
+
+    async def residency(self, name: str) -> Residency:
+        """What one engine holds. Raises ToolError."""
+        return Residency.from_json(orjson.loads(await self._ask(name, ADAPTERS_PATH)))
+
+    async def wait_until_idle(self, within_s: float) -> None:
+        """Wait until no request is in the gateway or an engine. Raises ToolError."""
+        end_s = time.monotonic() + within_s
+        while True:
+            busy = sum(page.requests for page in (await self.pages()).values())
+            waiting = await self._in_gateway()
+            if not busy and not waiting:
+                return
+            if time.monotonic() > end_s:
+                where = f"{busy:g} requests in engines, {waiting:g} in the gateway"
+                raise ToolError(f"not at rest within {within_s:g} s: {where}")
+            await asyncio.sleep(POLL_S)
+
+    async def _in_gateway(self) -> float:
+        page = await _get(self._gateway, f"{self._gateway_url}/metrics")
+        return sum(line.value for line in series(page.decode()) if line.name in GATEWAY_GAUGES)
+
+    async def _ask(self, name: str, path: str) -> bytes:
+        return await _get(self._engines[name], f"http://{name}{path}")
+
+
+async def _get(session: aiohttp.ClientSession, url: str) -> bytes:
+    try:
+        async with session.get(url, timeout=aiohttp.ClientTimeout(total=LOOK_TIMEOUT_S)) as response:
+            if response.status != 200:
+                raise ToolError(f"GET {url} is answered with {response.status}")
+            return await response.read()
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise ToolError(f"GET {url} is not answered: {error!r}") from error

@@ -1,0 +1,283 @@
+"""What has the comparison found? Pools the rounds and says which targets are met; table.py shows it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import mean, median
+
+from benchmarks.machine import Origin
+from benchmarks.scheduler.answers import Answer
+from benchmarks.scheduler.figures import (
+    Percentile,
+    fairness,
+    is_good,
+    most_at_once,
+    percentile,
+    times_to_first_token,
+)
+from benchmarks.scheduler.fleet import Objectives, Shape
+from benchmarks.scheduler.phases import OURS, Measured, Phase, Plan
+from benchmarks.stats import Spread, ratios, short, spread, with_range
+
+VICTIM_RATIO = 1.5  # target: victims' p99 TTFT under the flood over the same without
+LATE_P99_S = 0.1  # requests sent later than this say that the load generator did not keep up
+OTHERS_CORES = 0.3  # more than this and somebody else was measured too
+# What a lease, as seen in answers, is shortened by on both sides: the gateway's moments of grant and release
+# are known only through two processes that wait for a core.
+LEASE_SLACK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What was compared under which conditions."""
+
+    shape: Shape
+    plan: Plan
+    objectives: Objectives
+    zipf: float
+    variation: float
+    flooder: int
+    tuning: dict[str, float]  # of our scheduler, where not its defaults
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything one run measured."""
+
+    setting: Setting
+    capacity_per_s: float  # requests; found by a closed loop of the same mix
+    seats: str  # who computes where
+    measured: list[Measured] = field(default_factory=list)
+
+    def schedulers(self) -> list[str]:
+        """Ours last."""
+        names = list(dict.fromkeys(m.scheduler for m in self.measured))
+        return sorted(names, key=lambda name: name == OURS)
+
+    def of(self, phase: Phase, scheduler: str) -> list[Measured]:
+        """One for each round."""
+        found = [m for m in self.measured if (m.phase, m.scheduler) == (phase, scheduler)]
+        return sorted(found, key=lambda m: m.round)
+
+    # -- figures -------------------------------------------------------------------------------------------
+
+    def answers(self, phase: Phase, scheduler: str, *, victims: bool = False) -> list[Answer]:
+        """What counts, of all rounds; `victims`: without the tenant that floods."""
+        flooder = self.setting.flooder
+        return [
+            answer
+            for m in self.of(phase, scheduler)
+            for answer in m.counted()
+            if not (victims and answer.arrival.tenant == flooder)
+        ]
+
+    def ttft(
+        self, phase: Phase, scheduler: str, fraction: float, *, victims: bool = False
+    ) -> Percentile | None:
+        """A percentile of time to first token over all rounds, seconds."""
+        known, at_least = [], []
+        for m in self.of(phase, scheduler):
+            flooder = self.setting.flooder
+            counted = [a for a in m.counted() if not (victims and a.arrival.tenant == flooder)]
+            more, longer = times_to_first_token(counted, m.drive.ended_s)
+            known += more
+            at_least += longer
+        return percentile(known, at_least, fraction)
+
+    def victim_ratio(self, scheduler: str) -> Percentile | None:
+        """Victims' p99 TTFT under the flood over the same tenants' without it."""
+        under = self.ttft(Phase.FLOOD, scheduler, 0.99, victims=True)
+        without = self.ttft(Phase.STEADY, scheduler, 0.99, victims=True)
+        if under is None or without is None or not without.value:
+            return None
+        return Percentile(under.value / without.value, under.is_bound)
+
+    def goodput(self, phase: Phase, scheduler: str, *, victims: bool = False) -> float | None:
+        """Part of the requests that met both objectives; None where there were none."""
+        answers = self.answers(phase, scheduler, victims=victims)
+        if not answers:
+            return None
+        tokens = self.setting.plan.tokens
+        return mean(is_good(answer, self.setting.objectives, tokens) for answer in answers)
+
+    def good_per_s(self, phase: Phase, scheduler: str) -> float | None:
+        """Requests per second that met both objectives."""
+        share = self.goodput(phase, scheduler)
+        if share is None:
+            return None
+        seconds = sum(m.window[1] - m.window[0] for m in self.of(phase, scheduler))
+        return share * len(self.answers(phase, scheduler)) / seconds
+
+    def tpot(self, phase: Phase, scheduler: str, fraction: float) -> Percentile | None:
+        """A percentile of the mean time per token after the first, of whole answers, seconds."""
+        tokens = self.setting.plan.tokens
+        answers = self.answers(phase, scheduler)
+        return percentile([t for a in answers if (t := a.tpot_s(tokens)) is not None], [], fraction)
+
+    def queued(self, phase: Phase, scheduler: str, fraction: float, *, victims: bool) -> Percentile | None:
+        """A percentile of the time in the gateway's queue, by its own word; None behind no gateway."""
+        answers = self.answers(phase, scheduler, victims=victims)
+        return percentile([a.queued_s for a in answers if a.queued_s is not None], [], fraction)
+
+    def per_request(self, phase: Phase, scheduler: str, of: Callable[[Measured], float]) -> float | None:
+        """A sum over engines, for each request that an engine began to answer."""
+        begun = sum(a.first_s is not None for m in self.of(phase, scheduler) for a in m.drive.answers)
+        return sum(of(m) for m in self.of(phase, scheduler)) / begun if begun else None
+
+    def fairness(self, phase: Phase, scheduler: str) -> Spread | None:
+        """Jain's index of each round; see figures.py."""
+        tenants, tokens = self.setting.shape.tenants, self.setting.plan.tokens
+        return spread(
+            fairness(m.service(tenants, tokens), m.demand(tenants, tokens)) for m in self.of(phase, scheduler)
+        )
+
+    def tokens_per_s(self, phase: Phase, scheduler: str) -> list[float]:
+        """Output tokens per second of each round, all tenants together."""
+        tenants, tokens = self.setting.shape.tenants, self.setting.plan.tokens
+        return [
+            sum(m.service(tenants, tokens)) / (m.window[1] - m.window[0]) for m in self.of(phase, scheduler)
+        ]
+
+    def tokens_per_core_s(self, phase: Phase, scheduler: str) -> list[float]:
+        """The same for each core of CPU that engines got, which share theirs with gateway and load."""
+        rounds = zip(self.tokens_per_s(phase, scheduler), self.of(phase, scheduler), strict=True)
+        return [tokens / m.cores.engines for tokens, m in rounds]
+
+    def most_in_vllm(self, scheduler: str) -> int:
+        """Adapters at once in one engine, by vLLM's own pages."""
+        return max(m.most_in_vllm for m in self.measured if m.scheduler == scheduler)
+
+    def most_sent(self, scheduler: str) -> int:
+        """Adapters in flight at one engine: a baseline's own count, ours by what its answers say."""
+        mine = [m for m in self.measured if m.scheduler == scheduler]
+        return max(m.most_sent if m.most_sent is not None else most_leased(m.drive.answers) for m in mine)
+
+    def best_baseline(self) -> str | None:
+        """The one that gets most done while saturated; None where there is none."""
+        names = [name for name in self.schedulers() if name != OURS]
+        done = {name: median(self.tokens_per_s(Phase.SATURATED, name)) for name in names}
+        return max(done, key=lambda name: done[name], default=None)
+
+    def throughput_ratio(self) -> Spread | None:
+        """Ours over the best baseline while saturated, round by round."""
+        best = self.best_baseline()
+        if best is None or OURS not in self.schedulers():
+            return None
+        return ratios(self.tokens_per_s(Phase.SATURATED, OURS), self.tokens_per_s(Phase.SATURATED, best))
+
+    # -- judgement -----------------------------------------------------------------------------------------
+
+    def targets(self) -> list[str]:
+        """What ours is meant to reach, and whether it does."""
+        lines = []
+        ratio, more = self.victim_ratio(OURS), self.throughput_ratio()
+        if ratio is not None:
+            met = ratio.value <= VICTIM_RATIO and not ratio.is_bound
+            lines.append(
+                f"{_word(met)}: victims' p99 TTFT is {text(ratio)} times as long under the flood as without; "
+                f"target {VICTIM_RATIO:g} at most"
+            )
+        if more is not None:
+            lines.append(
+                f"{_word(more.median >= 1)}: throughput is {with_range(more)} of the best baseline's "
+                f"({self.best_baseline()}); target 1 at least"
+            )
+        return lines
+
+    def complaints(self) -> list[str]:
+        """What makes the figures doubtful, and adapters beyond the slots."""
+        return [*self._failures(), *self._excesses(), *self._disturbances()]
+
+    def _failures(self) -> list[str]:
+        found = []
+        for m in self.measured:
+            errors = [a.error for a in m.drive.answers if a.error]
+            if errors:
+                count = f"{len(errors)} of {len(m.drive.answers)} requests failed"
+                found.append(f"round {m.round + 1}, {m.phase}, {m.scheduler}: {count}: {errors[0]}")
+        return found
+
+    def _excesses(self) -> list[str]:
+        if OURS not in self.schedulers():
+            return []
+        slots = self.setting.shape.slots
+        views = (("by vLLM's own page", self.most_in_vllm(OURS)), ("by the answers", self.most_sent(OURS)))
+        return [
+            f"ours: {most} adapters at once at one engine {view}, for {slots} slots"
+            for view, most in views
+            if most > slots
+        ]
+
+    def _disturbances(self) -> list[str]:
+        found = []
+        for m in self.measured:
+            where = f"round {m.round + 1}, {m.phase}, {m.scheduler}"
+            late = percentile(m.lateness_s(), [], 0.99)
+            if late is not None and late.value > LATE_P99_S:
+                found.append(f"{where}: requests were sent late, p99 {1000 * late.value:.0f} ms")
+            if m.cores.others > OTHERS_CORES:
+                found.append(f"{where}: something else used {m.cores.others:.2f} cores")
+        return found
+
+    def as_json(self, head: Origin) -> str:
+        """All measurements and where they come from."""
+        rows = [self._row(m) for m in self.measured]
+        whole = {
+            "origin": asdict(head),
+            "setting": asdict(self.setting),
+            "capacity_per_s": self.capacity_per_s,
+            "seats": self.seats,
+            "targets": self.targets(),
+        }
+        return json.dumps({**whole, "complaints": self.complaints(), "measured": rows}) + "\n"
+
+    def _row(self, m: Measured) -> dict[str, object]:
+        start_s, tokens = m.drive.started_s, self.setting.plan.tokens
+        head = {key: getattr(m, key) for key in ("round", "phase", "scheduler", "disk_loads", "slot_moves")}
+        answers = [
+            {
+                "due_s": a.due_s - start_s,
+                "tenant": a.arrival.tenant,
+                "adapter": a.arrival.adapter,
+                "flood": a.arrival.flood,
+                "ttft_s": a.ttft_s(),
+                "tpot_s": a.tpot_s(tokens),
+                "queued_s": a.queued_s,
+                "replica": a.replica,
+                "end_s": None if a.last_s is None else a.last_s - start_s,
+                "whole": a.whole,
+                "error": a.error,
+            }
+            for a in m.drive.answers
+        ]
+        more = {"most_in_vllm": m.most_in_vllm, "most_sent": m.most_sent, "cores": asdict(m.cores)}
+        window = [at_s - start_s for at_s in m.window]
+        return {**head, **more, "window_s": window, "cut_s": m.drive.ended_s - start_s, "answers": answers}
+
+
+def most_leased(answers: Sequence[Answer]) -> int:
+    """Most adapters in flight at one engine behind the gateway, by its answers' own headers and ends.
+
+    A request is at an engine from when the gateway lets it out of the queue to its last byte.
+    """
+    spans: dict[str, list[tuple[float, float, str]]] = {}
+    for a in answers:
+        if a.replica and a.last_s is not None:
+            begin_s = a.sent_s + (a.queued_s or 0.0) + LEASE_SLACK_S
+            spans.setdefault(a.replica, []).append(
+                (begin_s, a.last_s - LEASE_SLACK_S, str(a.arrival.adapter))
+            )
+    return max(map(most_at_once, spans.values()), default=0)
+
+
+def text(figure: Percentile | None, scale: float = 1.0, unit: str = "") -> str:
+    """A percentile in `unit`, which is `scale` times as many."""
+    if figure is None:
+        return "-"
+    return f"{'>= ' if figure.is_bound else ''}{short(scale * figure.value)}{unit}"
+
+
+def _word(met: bool) -> str:
+    return "met" if met else "MISSED"

@@ -1,0 +1,1 @@
+"""Tests of the comparison of schedulers, without an engine."""

@@ -1,0 +1,70 @@
+"""What phases could have measured, for tests of what is made of it. Times are seconds from zero."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.scheduler.answers import Answer
+from benchmarks.scheduler.arrivals import Arrival, Demand
+from benchmarks.scheduler.cores import Cores
+from benchmarks.scheduler.driving import Drive
+from benchmarks.scheduler.fleet import Objectives, Shape
+from benchmarks.scheduler.phases import Measured, Phase, Plan
+from benchmarks.scheduler.report import Report, Setting
+
+SHAPE = Shape(adapters=6, tenants=2, slots=2)
+DEMAND = Demand(SHAPE, zipf=1.0, variation=1.0)
+PLAN = Plan(
+    rounds=2,
+    seconds=9.0,
+    warmup_s=1.0,
+    drain_s=5.0,
+    saturated_s=8.0,
+    clients=2,
+    tokens=10,
+    load=0.5,
+    flood=2.0,
+    seed=1,
+)
+SETTING = Setting(SHAPE, PLAN, Objectives(1.0, 0.1), 1.0, 1.0, flooder=1, tuning={})
+CORES = Cores(load=0.1, gateway=0.2, engines=1.6, others=0.05)
+
+
+def made(
+    due_s: float, ttft_s: float = 0.1, *, tenant: int = 0, flood: bool = False, adapter: int | None = None
+) -> Answer:
+    """An answer that took half a second after its first token."""
+    arrival = Arrival(due_s, tenant, tenant if adapter is None else adapter, flood)
+    answer = Answer(arrival, due_s, sent_s=due_s, whole=True, replica="shared-0")
+    answer.first_s, answer.last_s = due_s + ttft_s, due_s + ttft_s + 0.5
+    return answer
+
+
+def measured(
+    phase: Phase,
+    scheduler: str,
+    answers: Sequence[Answer],
+    *,
+    number: int = 0,
+    most_in_vllm: int = 2,
+    most_sent: int | None = None,
+    cores: Cores = CORES,
+) -> Measured:
+    """One phase of which seconds 1 to 9 count."""
+    return Measured(
+        round=number,
+        phase=phase,
+        scheduler=scheduler,
+        drive=Drive(0.0, 12.0, list(answers)),
+        window=(1.0, 9.0),
+        disk_loads=1.0,
+        slot_moves=2.0,
+        most_in_vllm=most_in_vllm,
+        most_sent=most_sent,
+        cores=cores,
+    )
+
+
+def report(*parts: Measured) -> Report:
+    """A report of them."""
+    return Report(SETTING, capacity_per_s=40.0, seats="anywhere", measured=list(parts))

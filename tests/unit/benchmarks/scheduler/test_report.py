@@ -1,0 +1,166 @@
+"""Targets are met or missed by the figures, and what makes the figures doubtful is said."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from benchmarks.machine import Origin
+from benchmarks.scheduler.answers import Answer
+from benchmarks.scheduler.arrivals import Arrival
+from benchmarks.scheduler.figures import Percentile
+from benchmarks.scheduler.phases import OURS, Phase
+from benchmarks.scheduler.report import Report, most_leased, text
+from benchmarks.scheduler.table import conditions, render
+from tests.unit.benchmarks.scheduler.measured import CORES, made, measured, report
+
+BASELINE = "hash affinity"
+
+
+def answers(count: int, ttft_s: float = 0.1, *, tenant: int = 0) -> list[Answer]:
+    return [made(1.0 + 5.0 * n / count, ttft_s, tenant=tenant) for n in range(count)]
+
+
+def p99_s(found: Report, phase: Phase, *, victims: bool = False) -> float:
+    exact = found.ttft(phase, OURS, 0.99, victims=victims)
+    assert exact is not None and not exact.is_bound
+    return exact.value
+
+
+def whole_report(*, under_flood_s: float = 0.1, done: int = 40) -> list[str]:
+    parts = [
+        measured(Phase.STEADY, OURS, answers(20)),
+        measured(Phase.FLOOD, OURS, answers(20, under_flood_s)),
+        measured(Phase.SATURATED, OURS, answers(done)),
+        measured(Phase.SATURATED, BASELINE, answers(40), most_sent=6),
+    ]
+    return report(*parts).targets()
+
+
+@pytest.mark.parametrize(
+    ("under_flood_s", "done", "words"),
+    [(0.149, 40, ["met", "met"]), (0.151, 40, ["MISSED", "met"]), (0.1, 39, ["met", "MISSED"])],
+)
+def test_targets_are_met_or_missed(under_flood_s: float, done: int, words: list[str]) -> None:
+    lines = whole_report(under_flood_s=under_flood_s, done=done)
+    assert [line.partition(":")[0] for line in lines] == words
+
+
+def test_a_bound_meets_no_target() -> None:
+    cut = Answer(Arrival(2.0, 0, 0), due_s=11.95)
+    cut.due_s = 8.95
+    steady = measured(Phase.STEADY, OURS, answers(20, 3.05))
+    flood = measured(Phase.FLOOD, OURS, [*answers(3), cut])
+    assert report(steady, flood).victim_ratio(OURS) == Percentile(1.0, is_bound=True)
+    assert report(steady, flood).targets()[0].startswith("MISSED")
+
+
+def test_without_a_baseline_there_is_no_throughput_to_compare() -> None:
+    alone = report(measured(Phase.SATURATED, OURS, answers(4)))
+    assert alone.best_baseline() is None and alone.throughput_ratio() is None
+    assert report(measured(Phase.SATURATED, BASELINE, answers(4), most_sent=1)).throughput_ratio() is None
+
+
+def test_victims_are_all_but_the_tenant_that_floods() -> None:
+    mixed = [*answers(10), *answers(10, 2.0, tenant=1)]
+    found = report(measured(Phase.FLOOD, OURS, mixed))
+    assert p99_s(found, Phase.FLOOD, victims=True) == pytest.approx(0.1)
+    assert p99_s(found, Phase.FLOOD) == pytest.approx(2.0)
+    assert found.goodput(Phase.FLOOD, OURS, victims=True) == 1.0
+    assert found.goodput(Phase.FLOOD, OURS) == 0.5
+    assert found.good_per_s(Phase.FLOOD, OURS) == 10 / 8
+
+
+def test_rounds_are_pooled_for_percentiles_and_kept_apart_for_throughput() -> None:
+    rounds = [
+        measured(Phase.SATURATED, OURS, answers(10, 0.1), number=0),
+        measured(Phase.SATURATED, OURS, answers(20, 0.2), number=1),
+    ]
+    found = report(*reversed(rounds))
+    assert found.tokens_per_s(Phase.SATURATED, OURS) == pytest.approx([12.5, 25.0])
+    assert p99_s(found, Phase.SATURATED) == pytest.approx(0.2)
+    assert found.tokens_per_core_s(Phase.SATURATED, OURS) == pytest.approx([12.5 / 1.6, 25.0 / 1.6])
+
+
+def test_a_figure_that_was_not_measured_is_none() -> None:
+    empty = report(measured(Phase.STEADY, OURS, []))
+    assert empty.ttft(Phase.STEADY, OURS, 0.5) is None
+    assert empty.goodput(Phase.STEADY, OURS) is None
+    assert empty.per_request(Phase.STEADY, OURS, lambda m: m.disk_loads) is None
+    assert empty.victim_ratio(OURS) is None
+    assert empty.targets() == []
+
+
+def test_loads_are_for_each_request_that_was_begun() -> None:
+    found = report(measured(Phase.STEADY, OURS, answers(8)))
+    assert found.per_request(Phase.STEADY, OURS, lambda m: m.slot_moves) == 2 / 8
+
+
+def test_more_adapters_than_slots_in_vllm_are_complained_about_for_ours_alone() -> None:
+    ours = measured(Phase.STEADY, OURS, answers(2), most_in_vllm=3)
+    theirs = measured(Phase.STEADY, BASELINE, answers(2), most_in_vllm=3, most_sent=6)
+    assert report(theirs).complaints() == []
+    (line,) = report(ours, theirs).complaints()
+    assert "3 adapters at once at one engine by vLLM's own page, for 2 slots" in line
+
+
+def test_more_adapters_than_slots_by_the_answers_are_complained_about() -> None:
+    at_once = [made(1.0, adapter=n) for n in range(3)]
+    (line,) = report(measured(Phase.STEADY, OURS, at_once)).complaints()
+    assert "3 adapters at once at one engine by the answers" in line
+    in_turn = [made(1.0 + n, adapter=n) for n in range(3)]
+    assert report(measured(Phase.STEADY, OURS, in_turn)).complaints() == []
+
+
+def test_leases_last_from_the_queues_end_to_the_last_byte_at_each_engine() -> None:
+    waiting = made(1.0, ttft_s=1.0, adapter=1)
+    waiting.queued_s = 0.6
+    assert most_leased([made(1.0, adapter=0), waiting]) == 1
+    waiting.queued_s = 0.1
+    assert most_leased([made(1.0, adapter=0), waiting]) == 2
+    waiting.replica = "shared-1"
+    assert most_leased([made(1.0, adapter=0), waiting]) == 1
+    assert most_leased([]) == 0
+
+
+def test_failures_lateness_and_strangers_are_complained_about() -> None:
+    failed, late = made(2.0), made(3.0)
+    failed.error, failed.whole = "503: busy", False
+    late.sent_s = late.due_s + 0.5
+    crowded = replace(CORES, others=0.7)
+    lines = report(measured(Phase.STEADY, OURS, [failed, late], cores=crowded)).complaints()
+    assert "1 of 2 requests failed: 503: busy" in lines[0]
+    assert "sent late, p99 500 ms" in lines[1]
+    assert "something else used 0.70 cores" in lines[2]
+
+
+def test_the_json_holds_every_answer() -> None:
+    origin = Origin("a CPU", 2, 4.0, "6.1", "3.11", "abc", "")
+    whole = json.loads(report(measured(Phase.STEADY, OURS, answers(3))).as_json(origin))
+    assert len(whole["measured"][0]["answers"]) == 3
+    assert whole["measured"][0]["answers"][0]["ttft_s"] == pytest.approx(0.1)
+    assert whole["setting"]["shape"]["slots"] == 2
+
+
+def test_the_table_has_a_column_for_each_scheduler_and_ours_is_last() -> None:
+    parts = [
+        measured(phase, name, answers(4), most_sent=None if name == OURS else 6)
+        for phase in Phase
+        for name in (OURS, BASELINE)
+    ]
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(render(report(*parts)))
+    head = next(line for line in capture.get().splitlines() if OURS in line)
+    assert head.index(BASELINE) < head.index(OURS)
+    assert "victims' TTFT p99" in capture.get()
+    assert any("2 slots" in line for line in conditions(report(*parts)))
+
+
+def test_a_bound_is_shown_as_one() -> None:
+    assert text(Percentile(2.0, is_bound=True), 1000, " ms") == ">= 2000 ms"
+    assert text(Percentile(1.2345)) == "1.23"
+    assert text(None) == "-"
