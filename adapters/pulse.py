@@ -1,8 +1,8 @@
 """Does the engine's core still turn? Asks it for a sign of life, between its steps, all the time.
 
 A dead engine says so itself; one that hangs (a stuck kernel, a stopped process, a lost NCCL peer) says
-nothing, and vLLM's own health check only knows the dead. A call into EngineCore is answered by its loop between
-two steps, however many requests wait.
+nothing, and vLLM's own health check only knows the dead. A call into EngineCore is answered by its loop
+between two steps, however many requests wait.
 """
 
 from __future__ import annotations

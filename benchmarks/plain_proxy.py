@@ -6,9 +6,12 @@ It knows no tenant, no cap and no queue: the distance between it and the gateway
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import aiohttp
+
+from benchmarks.machine import ROOT
 
 HOP_BY_HOP = frozenset(
     (
@@ -87,6 +90,15 @@ class PlainProxy:
                 async for piece in answer.content.iter_any():
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": whole})
+
+
+def command(*address: str) -> list[str]:
+    """The command that serves it at uvicorn's `--port N` or `--uds PATH`, for PLAIN_PROXY_UPSTREAM."""
+    return [
+        *(sys.executable, "-m", "uvicorn", "--factory", "benchmarks.plain_proxy:create_app"),
+        *("--app-dir", str(ROOT), "--host", "127.0.0.1", *address, "--lifespan", "on"),
+        *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"),
+    ]
 
 
 def create_app() -> PlainProxy:

@@ -5,14 +5,13 @@ A target that runs already is taken as it is: it is neither started, pinned nor 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks import plain_proxy
 from benchmarks.endpoint import Target, split_url, wait_for_chat
 from benchmarks.fleet import API_KEY, MODELS, POOL, write_fleet
-from benchmarks.machine import ROOT
 from benchmarks.processes import Child, free_port, start, stop
 from benchmarks.service import serve_command, serve_environment
 from benchmarks.tools import Endpoint, ToolError, build_tool
@@ -67,11 +66,8 @@ def start_mock(stage: Stage, port: int) -> Target:
 def start_plain_proxy(stage: Stage) -> Target:
     """Start the proxy that does nothing but pass on."""
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "--factory", "benchmarks.plain_proxy:create_app"]
-    command += ["--app-dir", str(ROOT), "--host", "127.0.0.1", "--port", str(port), "--lifespan", "on"]
-    command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
     env = {"PLAIN_PROXY_UPSTREAM": f"unix:{stage.mock_socket}"}
-    child = stage.start("plain-proxy", command, env=env)
+    child = stage.start("plain-proxy", plain_proxy.command("--port", str(port)), env=env)
     target = Target("plain proxy", Endpoint(f"127.0.0.1:{port}"), ("mock",), pid=child.pid)
     wait_for_chat(target, child)
     return target
