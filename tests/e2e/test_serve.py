@@ -278,7 +278,7 @@ def test_sigterm_lets_requests_finish_refuses_new_ones_and_leaves_no_process(ser
         for chunk in stream:
             ended.append(chunk.choices[0].finish_reason)
 
-    stream = _long_stream(service, tokens=150)
+    stream = _long_stream(service)
     next(stream)
     reader = threading.Thread(target=read_on, args=(stream,))
     reader.start()
