@@ -20,7 +20,7 @@ from benchmarks.simulator.costs import StepCosts
 from benchmarks.simulator.fit import errors, fit, fit_runs, read_measurements
 from benchmarks.simulator.report import Comparison
 from benchmarks.simulator.runs import PROCESSES, Task, run_all
-from benchmarks.simulator.scenarios import Scenario, scenarios
+from benchmarks.simulator.scenarios import ALL, Scenario, scenarios
 from benchmarks.simulator.validate import validate as validate_model
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -62,9 +62,10 @@ def chosen(
     known: dict[str, list[Scenario]], names: Sequence[str], routers: Sequence[str]
 ) -> list[tuple[Scenario, str]]:
     """Every scenario with every router asked for. Raises typer.Exit on a name nobody knows."""
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise fail(f"unknown: {', '.join(unknown)}; there are {', '.join(known)}")
+    for given, there in ((names, tuple(known)), (routers, ALL)):
+        unknown = [name for name in given if name not in there]
+        if unknown:
+            raise fail(f"unknown: {', '.join(unknown)}; there are {', '.join(there)}")
     return [
         (scenario, router)
         for name in names or known

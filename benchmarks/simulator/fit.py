@@ -63,6 +63,8 @@ def read_measurements(file: Path) -> list[Measurement]:
 
 def fit(measurements: Sequence[Measurement], known: StepCosts) -> StepCosts:
     """Fit every term that varies, none below 0. Raises ValueError where measurements are too few."""
+    if not measurements:
+        raise ValueError("there is no measurement to fit to")
     terms = np.array([one.terms() for one in measurements])
     wanted = np.array([one.itl_ms for one in measurements])
     if (wanted <= 0).any():
