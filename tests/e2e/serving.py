@@ -96,6 +96,20 @@ class Service:
         ours = (process for process in self.processes() if f"--service-name {name} " in _title(process))
         return next(ours, None)
 
+    def give_cores(self, replicas: Sequence[str]) -> None:
+        """Keep each replica that runs on a core of its own, as it would have a GPU; they share too few cores.
+
+        vLLM's processes spin while they wait for each other; two engines on two cores starve one another for
+        seconds. A process started later is where its parent is, a new worker is not.
+        """
+        cores = sorted(os.sched_getaffinity(0))
+        for number, replica in enumerate(replicas):
+            worker = self.worker(replica)
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                for process in (worker, *worker.children(recursive=True)) if worker is not None else ():
+                    for thread in process.threads():
+                        os.sched_setaffinity(thread.id, {cores[number % len(cores)]})
+
     def records(self) -> list[dict[str, Any]]:
         """The gateway's request log so far, one record for each request."""
         marker, read = '{"request_id":', json.JSONDecoder().raw_decode

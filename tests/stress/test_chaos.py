@@ -147,15 +147,20 @@ class Mischief:
             fault = Fault(act.__name__, replica, time.monotonic())
             self.faults.append(fault)
             act(replica)
-            done_s = time.monotonic()
-            wait_until(
-                lambda r=replica, s=done_s: self.traffic.answered(r, s),  # type: ignore[misc]
-                f"an answer of {replica} after {fault.kind}",
-                within_s=BACK_WITHIN_S,
-            )
-            fault.back_s = time.monotonic()
+            fault.back_s = self._wait_until_back(replica, f"an answer of {replica} after {fault.kind}")
             log.info("%s of %s, back after %.1f s", fault.kind, replica, fault.back_s - fault.at_s)
             time.sleep(self.chance.uniform(1, 4))
+
+    def _wait_until_back(self, replica: str, what: str) -> float:
+        """Wait until the replica has answered a request that is sent from now on; return when."""
+        done_s = time.monotonic()
+
+        def is_back() -> bool:
+            self.service.give_cores(REPLICAS)  # a new worker has none
+            return self.traffic.answered(replica, done_s)
+
+        wait_until(is_back, what, within_s=BACK_WITHIN_S)
+        return time.monotonic()
 
     def _wait_for_work(self, replica: str) -> None:
         """Wait a little until the replica has something to lose."""
@@ -246,6 +251,7 @@ def ordeal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ordeal]:
         with serving("service:Gateway", folder, *arguments, env=ONE_THREAD) as service:
             ready = lambda: service.metric("tenantry_replica_ready") == len(REPLICAS)  # noqa: E731
             wait_until(ready, "both replicas", within_s=BACK_WITHIN_S)
+            service.give_cores(REPLICAS)
             with Traffic(service) as traffic:
                 mischief = Mischief(service, traffic, orphans=orphans)
                 time.sleep(3)

