@@ -51,7 +51,7 @@ class Figures:
     itl_ms: float
     loads_per_call: float  # into slots
     disk_loads_per_call: float
-    jain: float  # 1: all tenants served alike
+    jain: float  # of the tenants of the standard band; 1: all served alike
     refused_share: float
     unserved_share: float  # neither refused nor finished when the run was given up
     band_goodput_share: dict[str, float]  # of the calls of each band
@@ -87,7 +87,7 @@ def figures(
         itl_ms=1000 * sum(total.gaps_s for total in totals) / max(1, gaps),
         loads_per_call=sum(total.gpu_loads for total in totals) / sent,
         disk_loads_per_call=sum(total.disk_loads for total in totals) / sent,
-        jain=jain(service_shares(counted, window)),
+        jain=jain(service_shares(by_band[Band.STANDARD.value], window)),
         refused_share=_share(counted, lambda call: call.refused_s is not None),
         unserved_share=_share(counted, lambda call: call.refused_s is None and call.finished_s is None),
         band_goodput_share={
