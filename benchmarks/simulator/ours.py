@@ -6,7 +6,6 @@ Everything is the gateway's code, but for the sockets: a fleet is built in memor
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,8 +36,6 @@ from routing.types import (
 POOL, BASE = "pool", "base"
 SWEEP_S = 0.25  # as the gateway does
 UNCAPPED = 10**9
-# Gaps replayed at each sweep. The running mean forgets: after so many gaps 98 % of it is theirs.
-REPLAYED_GAPS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,6 @@ class Ours:
     ) -> None:
         self._policy, self._owned, self._bands = policy, owned, bands or {}
         self._tickets: dict[int, Ticket] = {}
-        self._gaps: list[deque[tuple[float, int]]] = []
 
     def start(self, driver: Driver) -> None:
         """Take the driver before the first call arrives; every engine has been told of every adapter."""
@@ -99,7 +95,6 @@ class Ours:
         states = replica_states(fleet)
         self._names = [state.name for state in states]
         self._index = {name: index for index, name in enumerate(self._names)}
-        self._gaps = [deque() for _ in states]
         self.dispatcher = Dispatcher(fleet, states, clock=lambda: driver.now)
         for name, engine in zip(self._names, settings, strict=True):
             self.dispatcher.take_residency(
@@ -147,24 +142,13 @@ class Ours:
         )
 
     def tokens(self, replica: int, gap_s: float, tokens: int) -> None:
-        """Keep the gaps that the next sweep shall see."""
-        gaps = self._gaps[replica]
-        gaps.append((gap_s, tokens))
-        while len(gaps) > REPLAYED_GAPS:
-            gaps.popleft()
+        """Note each gap, as each stream would; only a pool with an objective for them asks."""
+        if self._policy.slo.itl_s is None:
+            return
+        name = self._names[replica]
+        for _ in range(tokens):
+            self.dispatcher.note_gap(name, gap_s)
 
     def tick(self, now: float) -> None:
-        """Sweep, once every replica's newest gaps are noted."""
-        if self._policy.slo.itl_s is not None:
-            for name, gaps in zip(self._names, self._gaps, strict=True):
-                self._replay(name, gaps)
+        """Sweep."""
         self.dispatcher.sweep()
-
-    def _replay(self, name: str, gaps: deque[tuple[float, int]]) -> None:
-        newest: list[float] = []
-        while gaps and len(newest) < REPLAYED_GAPS:
-            gap_s, tokens = gaps.pop()
-            newest += [gap_s] * min(tokens, REPLAYED_GAPS - len(newest))
-        gaps.clear()
-        for gap_s in reversed(newest):
-            self.dispatcher.note_gap(name, gap_s)
