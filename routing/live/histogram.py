@@ -1,0 +1,41 @@
+"""How are many durations kept in little room? Counts in buckets that grow by a constant factor.
+
+A quantile read from them is at most `MAX_ERROR` beside the true one (nearest rank), whatever the values are.
+Same idea as DDSketch (Masson, Rim and Lee, VLDB 2019), without its bound on the number of buckets: what is
+kept here is short-lived, and `LEAST_S` and `MOST_S` bound it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+PER_OCTAVE = 8  # buckets for each doubling
+LEAST_S, MOST_S = 0.001, 3600.0
+MAX_ERROR = 2 ** (1 / (2 * PER_OCTAVE)) - 1  # 4.4 %: from the geometric middle of a bucket to its ends
+
+Counts = dict[int, int]  # bucket -> values in it
+
+
+def bucket(value_s: float) -> int:
+    """Return the bucket of a duration; what is out of bounds goes to the last one at that end."""
+    return math.floor(PER_OCTAVE * math.log2(min(max(value_s, LEAST_S), MOST_S)))
+
+
+def merged(parts: Iterable[Mapping[int, int]]) -> Counts:
+    """Add counts up."""
+    total: Counts = {}
+    for part in parts:
+        for number, count in part.items():
+            total[number] = total.get(number, 0) + count
+    return total
+
+
+def quantile(counts: Mapping[int, int], part: float) -> float | None:
+    """Return the duration below which that part of the values lies, in seconds; None of no values."""
+    rank = math.ceil(part * sum(counts.values()))
+    for number in sorted(counts):
+        rank -= counts[number]
+        if rank <= 0:
+            return float(2 ** ((number + 0.5) / PER_OCTAVE))
+    return None
