@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -292,10 +292,13 @@ class Dispatcher:
         """Whether a request for this version waits or runs."""
         return adapter_id in self._versions_in_use
 
+    def waiting(self) -> Iterator[Ticket]:
+        """Return every ticket that waits."""
+        return (ticket for pool in self.pools.values() for ticket in pool.backlog)
+
     def queued(self) -> dict[tuple[str, str], int]:
         """Count waiting requests by (tenant, model)."""
-        tickets = (ticket for pool in self.pools.values() for ticket in pool.backlog)
-        return dict(Counter((t.request.target.tenant, t.request.target.model) for t in tickets))
+        return dict(Counter((t.request.target.tenant, t.request.target.model) for t in self.waiting()))
 
     def admitted(self) -> dict[tuple[str, str], int]:
         """Count sequences in the gateway, waiting or running, by (tenant, model)."""

@@ -19,7 +19,7 @@ import aiohttp
 import orjson
 
 from routing import keys, wire
-from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, admin_app
+from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, LiveFeed, admin_app
 from routing.admission import Cap, Rejection
 from routing.asgi import JSON, ClientGone, Exchange, Headers, Receive, Scope, Send
 from routing.attempt import Question
@@ -37,6 +37,8 @@ from routing.errors import (
 )
 from routing.flight import CLIENT_CLOSED_REQUEST, Abort, Flight
 from routing.lifecycle import Lifecycle, Manager
+from routing.live import Figures, LiveView
+from routing.live.verdict import usual_limit_s
 from routing.metrics import CONTENT_TYPE, GatewayMetrics
 from routing.record import Record
 from routing.replicas import ReplicaClient
@@ -72,14 +74,26 @@ class Gateway:
         self._clock = clock
         self._directory = directory
         self._lifecycle = lifecycle
+        self.dispatcher = Dispatcher(fleet, replica_states(fleet), clock=clock)
+        manager = Manager(fleet, directory, lifecycle)
+        self._figures = Figures(clock(), usual_limit_s)
+        self.live = LiveFeed(
+            LiveView(
+                self._figures,
+                scheduler=self.dispatcher.report,
+                replicas=manager.replicas,
+                queue=lambda: ((t.request, t.held) for t in self.dispatcher.waiting()),
+                clock=clock,
+            ),
+            clock=clock,
+        )
         self._admin = admin_app(
-            Manager(fleet, directory, lifecycle),
+            manager,
             lambda key: directory.identify(key, time.time()),
             max_upload_bytes=fleet.state.max_adapter_bytes,
             upload_folder=lifecycle.uploads,
-            tenants=lambda: fleet.tenants,
+            live_feed=self.live,
         )
-        self.dispatcher = Dispatcher(fleet, replica_states(fleet), clock=clock)
         self.metrics = GatewayMetrics(self.dispatcher)
         token = keys.internal_token(secret)
         self._roster = Roster(
@@ -135,6 +149,7 @@ class Gateway:
                     await self._landed.wait()
         for flight in list(self._flights):
             flight.abort(Abort.SHUTTING_DOWN)
+        self.live.close()  # operators have seen the drain to its end
 
     def is_ready(self) -> bool:
         """Whether all was ready once, pools and declared adapters, and a replica is now. Never raises."""
@@ -245,6 +260,7 @@ class Gateway:
 
     def _settled(self, record: Record) -> None:
         self.metrics.settled(record)
+        self._figures.observe(record, self._clock())
         self._lifecycle.observe(record)
         if self._settings.log_requests:
             request_log.info("%s", record)  # rendered only where somebody listens

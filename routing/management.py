@@ -17,6 +17,7 @@ from adapters.residency import Residency
 from routing.catalog import AdapterEntry, AdapterKey, ApiKey, Event, KeyRole, RolloutPlan, Version
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.report import SchedulerReport
+from routing.types import Tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,9 @@ class Management(Protocol):
 
     async def retire(self, key: AdapterKey, number: int | None) -> AdapterEntry:
         """Take a version, or all of an adapter, out of traffic; running requests end as they began."""
+
+    def tenants(self) -> Sequence[Tenant]:
+        """List the fleet's tenants."""
 
     def replicas(self) -> Sequence[ReplicaReport]:
         """List every replica with what is resident in it."""

@@ -1,5 +1,6 @@
 """The admin API: adapters, rollouts, replicas and keys, changed at run time over HTTP."""
 
 from routing.admin.app import ADMIN_PREFIX, ADMIN_ROUTES, admin_app
+from routing.admin.live_feed import LiveFeed
 
-__all__ = ["ADMIN_PREFIX", "ADMIN_ROUTES", "admin_app"]
+__all__ = ["ADMIN_PREFIX", "ADMIN_ROUTES", "LiveFeed", "admin_app"]

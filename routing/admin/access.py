@@ -10,6 +10,7 @@ from fastapi import Depends, Query, Request
 from fastapi import Path as InPath
 
 from routing.admin.bodies import TenantQuery
+from routing.admin.live_feed import LiveFeed
 from routing.admin.uploads import Uploads
 from routing.catalog import AdapterKey, KeyRole
 from routing.config.schema import Name
@@ -28,6 +29,7 @@ class Desk:
     tenants: Callable[[], Collection[str]]
     uploads: Uploads
     load_timeout_s: float
+    live: LiveFeed
     registering: set[AdapterKey] = field(default_factory=set)  # adapters that are being made now
 
 

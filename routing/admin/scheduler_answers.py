@@ -172,22 +172,24 @@ class SchedulerAnswer(BaseModel):
     )
 
 
+def decision_answer(decision: Decision, now_s: float) -> DecisionAnswer:
+    """Describe a decision as it is seen at this monotonic time."""
+    return DecisionAnswer(
+        ago_s=now_s - decision.at_s,
+        action=decision.action,
+        reason=decision.reason,
+        request_id=decision.request_id,
+        tenant=decision.tenant,
+        model=decision.model,
+        pool=decision.pool,
+        replica=decision.replica,
+        waited_s=decision.waited_s,
+    )
+
+
 def scheduler_answer(report: SchedulerReport, decisions: Iterable[Decision]) -> SchedulerAnswer:
     """Describe what the scheduler holds, and these decisions of it."""
     return SchedulerAnswer(
         pools=[PoolAnswer.model_validate(pool) for pool in report.pools],
-        decisions=[
-            DecisionAnswer(
-                ago_s=report.now_s - decision.at_s,
-                action=decision.action,
-                reason=decision.reason,
-                request_id=decision.request_id,
-                tenant=decision.tenant,
-                model=decision.model,
-                pool=decision.pool,
-                replica=decision.replica,
-                waited_s=decision.waited_s,
-            )
-            for decision in decisions
-        ],
+        decisions=[decision_answer(decision, report.now_s) for decision in decisions],
     )

@@ -33,7 +33,7 @@ from routing.scheduling.decisions import KEPT
 from routing.scheduling.report import SchedulerReport
 from routing.scheduling.state import ReplicaState
 from routing.tenants import Directory, hash_key
-from routing.types import Fleet
+from routing.types import Fleet, Tenant
 
 KEY_PREFIX_CHARS = 12  # shown in lists, to recognise a key by
 
@@ -266,6 +266,10 @@ class Manager:
             for version in chosen:
                 await self._lifecycle.retire_version(version)
         return self.adapter(key)
+
+    def tenants(self) -> Sequence[Tenant]:
+        """List the fleet's tenants."""
+        return list(self._fleet.tenants.values())
 
     def replicas(self) -> Sequence[ReplicaReport]:
         """List every replica with what is resident in it."""

@@ -277,3 +277,44 @@ async def test_the_scheduler_shows_a_real_gateway(one_at_a_time: Logged) -> None
     assert shared["lanes"][0]["held"] == "no_room"
     assert shared["replicas"][0]["sequences"] == shared["replicas"][0]["leases"][0]["sequences"] == 1
     await one_at_a_time.release(running, waiting)
+
+
+# -- the live picture --------------------------------------------------------------------------------------
+
+LIVE = "/admin/v1/live"
+
+
+async def test_what_was_settled_and_what_waits_is_in_the_live_picture(tmp_path: Path) -> None:
+    async with bench_of(small_fleet(max_num_seqs=1), tmp_path) as bench:
+        assert (await bench.chat(model="support", stream=True)()).status == 200
+        engine = bench.engines["shared-0"]
+        engine.behave = engine.break_down
+        for _ in range(3):
+            assert (await bench.chat("b", model="support")()).status == 502
+        engine.behave = engine.hold
+        running = bench.chat(model="support").start()
+        await eventually(lambda: engine.running == 1)
+        waiting = bench.chat(model="sales").start()
+        await eventually(lambda: queued(bench) == 1)
+        picture = (await admin(bench, "GET", LIVE)).json()
+        models = {(m["tenant"], m["model"]): m for m in picture["models"]}
+        assert next(iter(models)) == ("b", "support"), "the worst comes first"
+        assert (models["b", "support"]["verdict"], models["b", "support"]["failed"]) == ("failing", 3)
+        assert models["a", "support"]["first_token_p99_s"] > 0
+        assert (models["a", "sales"]["queued"], models["a", "sales"]["verdict"]) == (1, "green")
+        (shared,) = (pool for pool in picture["pools"] if pool["name"] == "shared")
+        assert [slot["use"] for slot in shared["replicas"][0]["in_slots"]] == ["running"]
+        engine.release.set()
+        assert [(await client.done()).status for client in (running, waiting)] == [200, 200]
+
+
+async def test_a_drain_for_shutdown_ends_the_stream_and_is_not_held_up_by_it(bench: Bench) -> None:
+    headers = [("authorization", f"Bearer {key_of('operator')}")]
+    viewer = Client(bench.gateway, f"{LIVE}/stream", method="GET", headers=headers).start()
+    await eventually(lambda: b"event: snapshot" in viewer.body)
+    await bench.gateway.drain()
+    await viewer.done()
+    assert viewer.body.endswith(b"event: end\ndata: {}\n\n")
+    assert bench.gateway.live.is_idle
+    refused = await admin(bench, "GET", f"{LIVE}/stream")
+    assert (refused.status, refused.error["code"]) == (503, "shutting_down")

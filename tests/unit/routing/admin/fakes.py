@@ -15,14 +15,18 @@ from fastapi import FastAPI
 
 from adapters.residency import Fault, FaultKind, Residency
 from adapters.states import VersionState
-from routing.admin import admin_app
+from routing.admin import LiveFeed, admin_app
 from routing.admin.uploads import Uploads
 from routing.catalog import AdapterEntry, AdapterKey, ApiKey, Event, KeyRole, Rollout, RolloutPlan, Version
 from routing.errors import Conflict, NotFound, StateUnavailable
+from routing.live import Figures, LiveView
+from routing.live.verdict import usual_limit_s
 from routing.management import NewVersion, ReplicaReport, VersionProgress
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.report import SchedulerReport
 from routing.tenants import Identity
+from routing.types import Request, Tenant
+from tests.fakes import FakeClock
 
 DIGEST = "ab" * 32
 READY, QUARANTINED = VersionState.READY, VersionState.QUARANTINED
@@ -53,6 +57,8 @@ class FakeManagement:
         self.asked = asyncio.Event()  # `add` was called
         self.reports: list[ReplicaReport] = []
         self.scheduled = SchedulerReport(0.0, (), ())
+        self.reported = 0  # times it was asked what the scheduler holds
+        self.known_tenants: list[Tenant] = []
 
     def put(
         self, name: str, tenant: str | None = "acme", *states: VersionState, **changes: Any
@@ -132,6 +138,9 @@ class FakeManagement:
         )
         return self._change(key, versions=versions, live=None if number is None else self.adapter(key).live)
 
+    def tenants(self) -> Sequence[Tenant]:
+        return self.known_tenants
+
     def replicas(self) -> Sequence[ReplicaReport]:
         return self.reports
 
@@ -144,6 +153,7 @@ class FakeManagement:
         raise NotFound(f"There is no replica `{name}`.", code="replica_not_found")
 
     def scheduler(self, decisions: int = KEPT) -> SchedulerReport:
+        self.reported += 1
         return replace(self.scheduled, decisions=self.scheduled.decisions[:decisions])
 
     async def events(self, limit: int, before: int | None) -> Sequence[Event]:
@@ -201,6 +211,25 @@ def report(name: str = "shared-0", **residency: Any) -> ReplicaReport:
     )
 
 
+class Watched:
+    """A live feed over a management, with a clock and figures of its own."""
+
+    def __init__(self, management: FakeManagement, **options: Any) -> None:
+        self.management = management
+        self.clock = FakeClock()
+        self.figures = Figures(self.clock.now, usual_limit_s)
+        self.queue: list[tuple[Request, str | None]] = []
+        view = LiveView(
+            self.figures,
+            scheduler=management.scheduler,
+            replicas=management.replicas,
+            queue=lambda: self.queue,
+            clock=self.clock,
+        )
+        options = {"tick_s": 0.01, **options}
+        self.feed = LiveFeed(view, clock=self.clock, unix_time=lambda: 1.0e9 + self.clock.now, **options)
+
+
 @dataclass
 class Desk:
     """The admin API, and whatever is behind it."""
@@ -208,6 +237,7 @@ class Desk:
     app: FastAPI
     management: FakeManagement
     folder: Path
+    watched: Watched
 
     async def ask(
         self, method: str, path: str, payload: Any = None, *, key: str | None = "acme-key", **options: Any
@@ -248,6 +278,7 @@ def desk(
     """An admin API for these tenants."""
     management = FakeManagement()
     app = _app(read_timeout_s)
+    watched = Watched(management)
     uploads = Uploads(folder / "uploads", max_bytes=max_upload_bytes, read_timeout_s=read_timeout_s)
     app.state.desk = replace(
         app.state.desk,
@@ -255,19 +286,21 @@ def desk(
         tenants=lambda: tenants,
         uploads=uploads,
         load_timeout_s=load_timeout_s,
+        live=watched.feed,
         registering=set(),
     )
-    return Desk(app, management, folder / "uploads")
+    return Desk(app, management, folder / "uploads", watched)
 
 
 @functools.cache  # building the routes takes longer than any of the tests
 def _app(read_timeout_s: float) -> FastAPI:
+    management = FakeManagement()
     return admin_app(
-        FakeManagement(),
+        management,
         IDENTITIES.get,
         max_upload_bytes=1,
         upload_folder=Path("replaced"),
-        tenants=tuple,
+        live_feed=Watched(management).feed,
         read_timeout_s=read_timeout_s,
     )
 

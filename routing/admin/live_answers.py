@@ -1,0 +1,208 @@
+"""How do operators read the live picture? Shapes of the answer; pure.
+
+Fields have the names of `routing.live.picture`, and are read from its values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import BaseModel, Field
+
+from routing.admin.scheduler_answers import DecisionAnswer, Rounded, Shape, decision_answer
+from routing.live.figures import BUCKET_S, BUCKETS, WINDOW, Figures1m
+from routing.live.picture import ModelHistory, ModelView, Picture, SlotUse
+from routing.live.verdict import LimitSource, Verdict
+
+
+class FiguresAnswer(Shape):
+    """What ended in the last minute."""
+
+    requests: int
+    requests_per_s: Rounded
+    tokens_per_s: Rounded = Field(description="Completion tokens.")
+    failed: int = Field(description="Through the fault of engine, adapter or fleet.")
+    late: int = Field(description="Expired in the queue, or refused since they would have waited too long.")
+    capped: int = Field(description="Refused by the tenant's own caps (429).")
+    error_rate: Rounded = Field(description="Part that failed or was late, 0..1.")
+    first_token_p50_s: Rounded | None = Field(
+        description="Arrival to first token, of streams; null: none ended. Quantiles are within 4.4 %."
+    )
+    first_token_p99_s: Rounded | None
+    queue_p99_s: Rounded | None = Field(description="Arrival to the grant of a replica.")
+    answer_p50_s: Rounded | None = Field(description="Arrival to the last byte.")
+    answer_p99_s: Rounded | None
+
+
+class ModelAnswer(FiguresAnswer):
+    """One model of one tenant in the last minute, and what waits of it now."""
+
+    tenant: str = Field(examples=["example"])
+    model: str = Field(description="As the tenant calls it.", examples=["support"])
+    adapter: str | None = Field(description="null: the base model itself.")
+    pool: str
+    verdict: Verdict = Field(description="failing, slow or green; docs/console.md says by what rule.")
+    reason: str = Field(description="Why, for people; empty where all is well.")
+    limit_s: Rounded = Field(description="A first token later than this is slow.")
+    limit_source: LimitSource = Field(
+        description="objective: the pool's `slo.ttft_s`. usual: the model's own past. default: nothing is "
+        "known of it yet."
+    )
+    usual_s: Rounded | None = Field(description="Its usual first token; null: not known yet.")
+    queued: int = Field(description="Requests that wait now.")
+    oldest_s: Rounded = Field(description="How long the oldest of them has waited.")
+
+
+class SlotAnswer(Shape):
+    """An adapter in a slot."""
+
+    adapter: str = Field(description="The engine's name of the version.")
+    use: SlotUse
+    pinned: bool
+    sequences: int
+    held_s: Rounded | None = Field(description="How long it has been leased; null: it does not run.")
+
+
+class LiveReplica(Shape):
+    """One replica."""
+
+    name: str = Field(examples=["shared-0"])
+    base_model: str
+    state: str = Field(description="ready, draining, not_ready or not_trusted.")
+    trouble: str = Field(description="What is wrong with it, for people, or empty.")
+    sequences: int = Field(description="In flight.")
+    capacity: int = Field(description="Sequences it may have in flight now.")
+    tokens: int = Field(description="In flight, as expected.")
+    kv_tokens: int = Field(description="What its KV cache holds; 0: it has not said.")
+    itl_s: Rounded | None = Field(description="Time between two tokens of a stream; null: not measured.")
+    slots: int
+    in_slots: list[SlotAnswer]
+    in_host: int = Field(description="Adapters in its host memory.")
+    faults: int = Field(description="Adapters that failed in it; `/admin/v1/replicas` has the reasons.")
+    clearing_for: str | None = Field(description="Adapter that a slot is promised to.")
+
+
+class LiveTenant(Shape):
+    """One tenant that has something in a pool."""
+
+    name: str = Field(examples=["example"])
+    band: str
+    queued: int = Field(description="Requests that wait.")
+    tickets: int = Field(description="Requests that wait or run.")
+    slots: int = Field(description="Slots it holds.")
+
+
+class LivePool(Shape):
+    """One pool."""
+
+    name: str = Field(examples=["shared"])
+    ttft_slo_s: float | None
+    itl_slo_s: float | None
+    queued_by_band: dict[str, int]
+    replicas: list[LiveReplica]
+    tenants: list[LiveTenant] = Field(description="Who waits most first.")
+    tenants_left_out: int
+
+
+class HistoryAnswer(Shape):
+    """One model over the last minutes, a value for each bucket of time, the oldest first."""
+
+    tenant: str
+    model: str
+    first_token_p99_s: list[float | None]
+    queue_p99_s: list[float | None]
+    requests: list[int]
+    errors: list[int] = Field(description="Failed or late.")
+    completion_tokens: list[int]
+
+
+class LiveSnapshot(BaseModel):
+    """Every model and replica at one moment."""
+
+    at: Rounded = Field(description="Unix time.")
+    window_s: float = Field(WINDOW * BUCKET_S, description="What current figures are made of.")
+    total: FiguresAnswer
+    queued: int = Field(description="Requests that wait, of all models.")
+    models: list[ModelAnswer] = Field(description="The worst first.")
+    models_left_out: int = Field(description="Better ones that are not in the list.")
+    other: FiguresAnswer | None = Field(description="Models too many to have figures of their own, together.")
+    pools: list[LivePool]
+
+
+class LiveHistory(BaseModel):
+    """The shown models' last minutes."""
+
+    ends_at: Rounded = Field(description="Unix time at which the last bucket ends.")
+    bucket_s: float = BUCKET_S
+    buckets: int = BUCKETS
+    models: list[HistoryAnswer]
+
+
+class LiveDecisions(BaseModel):
+    """What the scheduler has decided since the last time."""
+
+    data: list[DecisionAnswer] = Field(description="The newest first; grants are left out before others.")
+    left_out: int
+
+
+class LiveAnswer(LiveSnapshot):
+    """The whole picture: models, pools, the last minutes, the last decisions."""
+
+    history: LiveHistory
+    decisions: LiveDecisions
+
+
+def snapshot_of(picture: Picture, at_s: float) -> LiveSnapshot:
+    """Describe a picture that was taken at this Unix time."""
+    return LiveSnapshot(
+        at=at_s,
+        total=FiguresAnswer.model_validate(picture.total),
+        queued=picture.waiting,
+        models=[_model(view) for view in picture.models],
+        models_left_out=picture.models_left_out,
+        other=None if picture.other is None else FiguresAnswer.model_validate(picture.other),
+        pools=[LivePool.model_validate(pool) for pool in picture.pools],
+    )
+
+
+def history_of(models: Iterable[ModelHistory], now_s: float, at_s: float) -> LiveHistory:
+    """Describe models' last minutes, asked for at this monotonic and this Unix time."""
+    return LiveHistory(
+        ends_at=at_s - now_s % BUCKET_S,
+        models=[
+            HistoryAnswer.model_construct(  # numbers of our own, thousands of them
+                tenant=one.tenant,
+                model=one.model,
+                first_token_p99_s=list(one.history.first_token_p99_s),
+                queue_p99_s=list(one.history.queue_p99_s),
+                requests=list(one.history.requests),
+                errors=list(one.history.errors),
+                completion_tokens=list(one.history.completion_tokens),
+            )
+            for one in models
+        ],
+    )
+
+
+def decisions_of(picture: Picture) -> LiveDecisions:
+    """Describe a picture's decisions."""
+    data = [decision_answer(decision, picture.now_s) for decision in picture.decisions]
+    return LiveDecisions(data=data, left_out=picture.decisions_left_out)
+
+
+def _model(view: ModelView) -> ModelAnswer:
+    figures: Figures1m = view.figures
+    return ModelAnswer(
+        **FiguresAnswer.model_validate(figures).model_dump(),
+        tenant=view.tenant,
+        model=view.model,
+        adapter=view.adapter,
+        pool=view.pool,
+        verdict=view.verdict,
+        reason=view.reason,
+        limit_s=view.limit.seconds,
+        limit_source=view.limit.source,
+        usual_s=figures.usual_s,
+        queued=view.waiting.requests,
+        oldest_s=view.waiting.oldest_s,
+    )
