@@ -69,6 +69,16 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=2))
 
 
+@app.command()
+def metrics() -> None:
+    """Print what every metric means, as Markdown: docs/metrics.md."""
+    from routing.metrics.document import (
+        document,
+    )  # declares the engine's metrics too, which nobody else needs here
+
+    typer.echo(document(), nl=False)
+
+
 @app.command("new-key")
 def new_key_() -> None:
     """Make an API key. It is shown this once; fleet.yaml holds its sha256."""

@@ -37,6 +37,7 @@ class Headers:
     content_type: str | None = None
     content_length: int | None = None
     request_id: str | None = None
+    accept: str | None = None
     forwarded: bool = False
 
     @classmethod
@@ -52,6 +53,8 @@ class Headers:
                 headers.content_length = int(value) if value.isdigit() else None
             elif name == b"x-request-id":
                 headers.request_id = value.decode("latin-1")
+            elif name == b"accept":
+                headers.accept = value.decode("latin-1")
             elif name in (b"forwarded", b"x-forwarded-for"):
                 headers.forwarded = True
         return headers

@@ -48,6 +48,8 @@ class Progress:
     status: int | None = None  # once the answer has begun
     first_byte_s: float | None = None
     sending_since_s: float | None = None  # while the client's connection takes no more
+    moved_s: float | None = None  # when a part of the answer was sent last
+    stalled_s: float | None = None  # `moved_s` at the last stall that was counted
     finished: bool = False
 
 
@@ -103,6 +105,17 @@ class Flight:
         self._attempts = 0
         self._hedged = False
         self._queued_s: float | None = None
+
+    def stalls(self, now_s: float, after_s: float) -> str | None:
+        """Name the replica whose stream has brought nothing for so long; once for each such pause."""
+        progress = self.progress
+        moved_s = progress.moved_s
+        if moved_s is None or moved_s == progress.stalled_s or now_s - moved_s < after_s:
+            return None
+        if progress.finished or progress.sending_since_s is not None:
+            return None
+        progress.stalled_s = moved_s
+        return self._replica()
 
     def abort(self, reason: Abort) -> None:
         """End the flight; the first reason counts."""
@@ -243,7 +256,7 @@ class Flight:
 
     async def _send_body(self, data: bytes, *, more: bool) -> None:
         """Send; meanwhile the sweep can see how long the client has not been taking anything."""
-        self.progress.sending_since_s = self._clock()
+        self.progress.sending_since_s = self.progress.moved_s = self._clock()
         try:
             await self._exchange.send_body(data, more=more)
         except OSError as error:

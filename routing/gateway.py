@@ -39,7 +39,7 @@ from routing.flight import CLIENT_CLOSED_REQUEST, Abort, Flight
 from routing.lifecycle import Lifecycle, Manager
 from routing.live import Figures, LiveView
 from routing.live.verdict import usual_limit_s
-from routing.metrics import CONTENT_TYPE, GatewayMetrics
+from routing.metrics import GatewayMetrics, TextFormat
 from routing.record import Record
 from routing.replicas import ReplicaClient
 from routing.roster import Roster
@@ -49,6 +49,7 @@ from routing.tickets import Ticket
 from routing.types import Fleet, MetricsAccess, Outcome, Request, Target, Tenant
 
 SWEEP_INTERVAL_S = 0.25
+STREAM_STALL_S = 5.0  # a reader who sees nothing new for so long believes that it is over
 MODELS_PATH = "/v1/models"
 METRICS_PATH = "/metrics"
 log = logging.getLogger("tenantry.gateway")
@@ -94,7 +95,13 @@ class Gateway:
             upload_folder=lifecycle.uploads,
             live_feed=self.live,
         )
-        self.metrics = GatewayMetrics(self.dispatcher)
+        self.metrics = GatewayMetrics(
+            self.dispatcher,
+            clock=clock,
+            slos={name: pool.slo for name, pool in fleet.pools.items()},
+            serves=directory.serves,
+            settings=fleet.gateway.metrics,
+        )
         token = keys.internal_token(secret)
         self._roster = Roster(
             discovery,
@@ -192,8 +199,8 @@ class Gateway:
         elif path == METRICS_PATH or path.startswith(METRICS_PATH + "/"):
             exchange.require_method("GET")
             self._authorize_metrics(exchange)
-            page = await self._metrics_page(path[len(METRICS_PATH) + 1 :])
-            await exchange.respond(200, [(b"content-type", CONTENT_TYPE)], page)
+            kind, page = await self._metrics_page(exchange, path[len(METRICS_PATH) + 1 :])
+            await exchange.respond(200, [(b"content-type", kind)], page)
         else:
             raise RouteNotFound("There is no such route.")
 
@@ -298,16 +305,19 @@ class Gateway:
         if identity is None or identity.role is not KeyRole.OPERATOR:
             raise InvalidKey("Metrics need an operator key (gateway.operator_keys in fleet.yaml).")
 
-    async def _metrics_page(self, replica: str) -> bytes:
-        """The gateway's own page, or vLLM's page of one replica. Raises `RouteNotFound`, `Unavailable`."""
+    async def _metrics_page(self, exchange: Exchange, replica: str) -> tuple[bytes, bytes]:
+        """Content type and text of the gateway's own page, or of vLLM's page of one replica.
+
+        Raises `RouteNotFound`, `Unavailable`.
+        """
         if not replica:
-            return self.metrics.page()
+            return await self.metrics.read(exchange.headers.accept)
         if replica not in self.dispatcher.replicas:
             raise RouteNotFound("There is no such replica.")
         client = self._roster.clients.get(replica)
         try:
             if client is not None:
-                return await client.metrics()
+                return TextFormat.PROMETHEUS.value, await client.metrics()
         except (aiohttp.ClientError, OSError, TimeoutError):
             pass
         raise Unavailable("The replica does not answer.", retry_after_s=5.0)
@@ -326,6 +336,9 @@ class Gateway:
             self.dispatcher.sweep()
             now = self._clock()
             for flight in list(self._flights):
+                replica = flight.stalls(now, STREAM_STALL_S)
+                if replica is not None:
+                    self.metrics.stalled(flight.ticket.request.target.pool, replica)
                 reason = self._overdue(flight, now)
                 if reason is not None:
                     flight.abort(reason)

@@ -206,6 +206,15 @@ class Directory:
         described = (self.describe(tenant, model) for model in (*tenant.models, *own))
         return [target for target in described if target is not None]
 
+    def serves(self, target: Target) -> bool:
+        """Whether a target's model still leads to what the target says, its version included."""
+        tenant = self._fleet.tenants.get(target.tenant)
+        found = self.describe(tenant, target.model) if tenant is not None else None
+        if tenant is None or found is None or found.adapter != target.adapter:
+            return False
+        entry = self._entry(tenant, target.model)
+        return entry is None or any(version.number == target.version for version in entry.serving)
+
     def _entry(self, tenant: Tenant, model: str) -> AdapterEntry | None:
         _, key = self._meaning(tenant, model)
         return self._adapters.get(key) if isinstance(key, AdapterKey) else None

@@ -129,6 +129,14 @@ class SchedulerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """How much the metrics page holds."""
+
+    max_models: int = 200  # models (tenant, name, version) with series of their own; the rest share `other`
+    idle_after_s: float = 3600.0  # a model that nobody used for so long leaves the page
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """Settings of the gateway that belong to no tenant and no pool."""
 
@@ -141,6 +149,7 @@ class GatewaySettings:
     shutdown_grace_s: float = 30.0  # in-flight requests have this long to finish on SIGTERM
     log_requests: bool = True  # one JSON line per request on standard error
     scheduler: SchedulerSettings = SchedulerSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
 
 @dataclass(frozen=True, slots=True)

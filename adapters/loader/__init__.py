@@ -5,7 +5,7 @@ resident.py    the adapters of one running engine: loads, leases, evictions, pin
 slots.py       how many adapters may run at once
 engine.py      vLLM's calls, and what becomes of them when the engine dies
 files.py       an adapter's files before the engine reads them
-metrics.py     load times, evictions and residents, on the engine's page
+metrics.py     load times, failures, evictions and residents, on the engine's page
 """
 
 from adapters.loader.engine import EngineDied, LoraEngine, reason_of

@@ -157,6 +157,7 @@ class AdapterLoader:
 
     def _note_failure(self, name: str, error: AdapterError) -> None:
         self._failures[name] = (time.monotonic(), error)
+        metrics.failed()
         self._blame(name, FaultKind.LOAD, str(error))
         log.error("adapter not loaded: %s", error)
 
@@ -218,7 +219,7 @@ class AdapterLoader:
             raise
         seconds = time.monotonic() - started_s + self._warmed_s.pop(name, 0.0)
         self.load_s[name] = seconds
-        metrics.LOAD_SECONDS.labels("disk").observe(seconds)
+        metrics.loaded("disk", seconds)
         log.info("adapter %s loaded in %.3f s", name, seconds)
 
     async def _make_place(self) -> None:
@@ -284,6 +285,6 @@ class AdapterLoader:
             self._host = OrderedDict.fromkeys(names[n] for n in truth.host if n in names)
             self._in_slots = tuple(names[n] for n in truth.slots if n in names)
         for seconds in truth.activation_s:
-            metrics.LOAD_SECONDS.labels("host").observe(seconds)
+            metrics.loaded("host", seconds)
         metrics.evicted("slot", truth.slot_evictions)
         metrics.residents(slots=len(self._in_slots), host=len(self._host), pinned=len(truth.pinned))

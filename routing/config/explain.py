@@ -30,6 +30,7 @@ _NESTED: dict[tuple[str, str], type[BaseModel]] = {
     ("tenants", "caps"): schema.CapsSection,
     ("pools", "slo"): schema.SloSection,
     ("gateway", "scheduler"): schema.SchedulerSection,
+    ("gateway", "metrics"): schema.MetricsSection,
 }
 _WANTED = {
     "string_type": ("must be text", "put it in quotes"),

@@ -25,7 +25,17 @@ from routing.config.problems import Findings, KeyPath, Problem
 from routing.config.references import check_references
 from routing.config.rules import check_rules
 from routing.config.state import database_stand_in, resolve_state
-from routing.types import Caps, Fleet, GatewaySettings, Pool, SchedulerSettings, Slo, StateSettings, Tenant
+from routing.types import (
+    Caps,
+    Fleet,
+    GatewaySettings,
+    MetricsSettings,
+    Pool,
+    SchedulerSettings,
+    Slo,
+    StateSettings,
+    Tenant,
+)
 
 CPU_LORAS_PER_SLOT = 4  # adapters in host memory for each slot, where a fleet file says nothing
 _SECTIONS = ("base_models", "adapters", "tenants", "pools")
@@ -232,6 +242,7 @@ def _gateway(section: schema.GatewaySection, hashes: Mapping[KeyPath, str]) -> G
         shutdown_grace_s=section.shutdown_grace_s,
         log_requests=section.log_requests,
         scheduler=_scheduler(section.scheduler),
+        metrics=MetricsSettings(**section.metrics.model_dump()),
     )
 
 

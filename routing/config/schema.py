@@ -334,6 +334,20 @@ class SchedulerSection(Section):
     max_queued_mib: float = Field(256.0, gt=0, le=1_048_576, description="Their bodies together in MiB.")
 
 
+class MetricsSection(Section):
+    """How much the metrics page holds."""
+
+    max_models: int = Field(
+        200,
+        ge=1,
+        le=10_000,
+        description="Models (tenant, name, version) with series of their own; the rest share `other`.",
+    )
+    idle_after_s: float = Field(
+        3600.0, ge=300, le=30 * 86400, description="A model that nobody used for so long leaves the page."
+    )
+
+
 class GatewaySection(Section):
     """Settings of the gateway that belong to no tenant and no pool."""
 
@@ -356,6 +370,7 @@ class GatewaySection(Section):
     )
     log_requests: bool = Field(True, description="One JSON line per request on standard error.")
     scheduler: SchedulerSection = Field(SchedulerSection(), description="Settings of the fair queue.")
+    metrics: MetricsSection = Field(MetricsSection(), description="How much the metrics page holds.")
 
 
 class StateSection(Section):

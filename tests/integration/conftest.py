@@ -11,9 +11,11 @@ from typing import Any
 
 import orjson
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from routing.discovery import Discovery, StaticDiscovery
 from routing.gateway import Gateway
+from routing.metrics.definitions import REQUESTS
 from routing.tenants import Directory
 from routing.types import Fleet
 from tests.fakes import SECRET, Client, FakeEngine, ReadyLifecycle, eventually, key_of, serving, small_fleet
@@ -61,9 +63,9 @@ class Bench:
     def outcomes(self) -> dict[tuple[str, str], float]:
         """Requests that have ended, by outcome and reason."""
         counts: Counter[tuple[str, str]] = Counter()
-        for metric in self.gateway.metrics.requests.collect():
+        for metric in text_string_to_metric_families(self.gateway.metrics.page().decode()):
             for sample in metric.samples:
-                if sample.name.endswith("_total"):
+                if sample.name == REQUESTS.sample:
                     counts[sample.labels["outcome"], sample.labels["reason"]] += int(sample.value)
         return dict(counts)
 

@@ -10,6 +10,7 @@ import pytest
 from routing.types import Caps, GatewaySettings, MetricsAccess
 from tests.fakes import Client, adapter_id, eventually, key_of, small_fleet
 from tests.integration.conftest import Bench, bench_of
+from tests.unit.routing.metrics.scrapes import openmetrics_families
 
 CHAT = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "who?"}]
@@ -402,15 +403,46 @@ async def test_metrics_count_every_request_by_model_adapter_tenant_and_replica(b
     await bench.chat(model="sales")()
     await bench.chat(model="nobody-has-this")()
     page = (await bench.get("/metrics", key=key_of("operator"))()).body.decode()
-    support = 'adapter="a-support",model="support"'
-    assert f'tenantry_requests_total{{{support},outcome="completed",reason="",tenant="a"}} 1.0' in page
-    assert f'tenantry_completion_tokens_total{{{support},tenant="a"}} 3.0' in page
-    assert f'tenantry_time_per_output_token_seconds_count{{{support},tenant="a"}} 1.0' in page
-    assert 'tenantry_prompt_tokens_total{adapter="a-sales",model="sales",tenant="a"} 7.0' in page
-    assert 'tenantry_replica_requests_total{outcome="completed",pool="shared",replica="shared-0"} 2.0' in page
-    assert 'tenantry_refusals_total{reason="model_not_found",status="404"} 1.0' in page
+    support = 'pool="shared",tenant="a",model="support",adapter="a-support",version="1"'
+    assert f'tenantry_requests_total{{{support},outcome="completed",reason=""}} 1.0' in page
+    assert f"tenantry_completion_tokens_total{{{support}}} 3.0" in page
+    assert f"tenantry_time_per_output_token_seconds_count{{{support}}} 1.0" in page
+    sales = 'pool="shared",tenant="a",model="sales",adapter="a-sales",version="1"'
+    assert f"tenantry_prompt_tokens_total{{{sales}}} 7.0" in page
+    assert 'tenantry_replica_requests_total{pool="shared",replica="shared-0",outcome="completed"} 2.0' in page
+    assert 'tenantry_refusals_total{status="404",reason="model_not_found"} 1.0' in page
     assert 'tenantry_replica_ready{pool="alone",replica="alone-0"} 1.0' in page
     assert "nobody-has-this" not in page
+
+
+async def test_a_scraper_that_asks_for_openmetrics_gets_it(bench: Bench) -> None:
+    await bench.chat(model="support", stream=True)()
+    headers = [("authorization", f"Bearer {key_of('operator')}"), ("accept", "application/openmetrics-text")]
+    page = await Client(bench.gateway, "/metrics", method="GET", headers=headers)()
+    assert page.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    families = openmetrics_families(page.body)
+    assert families["tenantry_requests"].type == "counter"
+    assert families["tenantry_time_to_first_token_seconds"].unit == "seconds"
+    assert (
+        (await bench.get("/metrics", key=key_of("operator"))())
+        .headers["content-type"]
+        .startswith("text/plain")
+    )
+
+
+async def test_a_stream_that_stops_is_counted_as_a_stall_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("routing.gateway.STREAM_STALL_S", 0.3)
+    engine = bench.engines["shared-0"]
+    engine.behave = engine.hold_mid_stream
+    stream = bench.chat(model="support", stream=True).start()
+    stalls = 'tenantry_replica_stream_stalls_total{pool="shared",replica="shared-0"}'
+    await eventually(lambda: f"{stalls} 1.0" in bench.gateway.metrics.page().decode(), "the stall")
+    await asyncio.sleep(0.6)  # twice the sweep
+    assert f"{stalls} 1.0" in bench.gateway.metrics.page().decode()
+    engine.release.set()
+    await stream.done()
 
 
 async def test_an_engines_own_page_is_behind_the_gateway(bench: Bench) -> None:

@@ -30,6 +30,7 @@ SECTIONS = {
     "`slo`": schema.SloSection,
     "`gateway`": schema.GatewaySection,
     "`scheduler`": schema.SchedulerSection,
+    "`metrics`": schema.MetricsSection,
     "`state`": schema.StateSection,
 }
 

@@ -17,6 +17,7 @@ from routing.types import (
     GatewaySettings,
     Isolation,
     MetricsAccess,
+    MetricsSettings,
     Pool,
     SchedulerSettings,
     Slo,
@@ -88,6 +89,7 @@ gateway:
     slot_wait_s: 3
     max_queued: 50
     max_queued_mib: 1.5
+  metrics: {max_models: 20, idle_after_s: 600}
 state:
   folder: ${STATE}/main
   database: {env: DATABASE}
@@ -174,6 +176,7 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
             max_queued=50,
             max_queued_bytes=3 * 2**19,
         ),
+        metrics=MetricsSettings(max_models=20, idle_after_s=600.0),
         request_timeout_s=4.0,
         shutdown_grace_s=0.0,
         log_requests=False,

@@ -19,6 +19,7 @@ from routing.types import (
     Fleet,
     GatewaySettings,
     MetricsAccess,
+    MetricsSettings,
     Pool,
     SchedulerSettings,
     Slo,
@@ -106,6 +107,9 @@ GATEWAYS = st.builds(
         slot_wait_s=POSITIVE,
         max_queued=st.integers(1, 10**6),
         max_queued_bytes=st.integers(1, 2**40),
+    ),
+    metrics=st.builds(
+        MetricsSettings, max_models=st.integers(1, 10_000), idle_after_s=st.floats(300, 30 * 86400)
     ),
 )
 POOLS = st.builds(

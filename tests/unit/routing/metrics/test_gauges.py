@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import re
+from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from routing.metrics import GatewayMetrics
 from routing.scheduling.state import SlotClearing
-from routing.types import Outcome
+from routing.types import MetricsSettings, Outcome
 from tests.unit.routing.busy import Busy, busy
+from tests.unit.routing.metrics.scrapes import Labels, Samples, samples
 
-Labels = tuple[tuple[str, str], ...]
 SHARED: Labels = (("pool", "shared"), ("replica", "shared-0"))
 
 
-def scraped(house: Busy) -> dict[str, dict[Labels, float]]:
-    """Every sample of the page: name -> labels -> value."""
-    page = GatewayMetrics(house.dispatcher).page().decode()
-    found: dict[str, dict[Labels, float]] = {}
-    for family in text_string_to_metric_families(page):
-        for sample in family.samples:
-            found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
-    return found
+def metrics_of(house: Busy, **options: Any) -> GatewayMetrics:
+    return GatewayMetrics(house.dispatcher, clock=house.clock, slos={}, **options)
+
+
+def scraped(house: Busy, **options: Any) -> Samples:
+    return samples(metrics_of(house, **options).page())
 
 
 def of_replica(house: Busy, name: str, replica: str = "shared-0") -> float:
@@ -34,6 +31,8 @@ def of_replica(house: Busy, name: str, replica: str = "shared-0") -> float:
 def test_queues_are_counted_by_tenant_and_model_and_by_band() -> None:
     found = scraped(busy())
     assert found["tenantry_queue_depth"][("model", "sales"), ("tenant", "a")] == 1
+    assert found["tenantry_queue_oldest_age_seconds"][("model", "sales"), ("tenant", "a")] == 11.5
+    assert found["tenantry_in_flight"][("model", "support"), ("tenant", "a")] == 1
     by_band = {
         dict(labels)["band"]: depth
         for labels, depth in found["tenantry_band_queue_depth"].items()
@@ -53,6 +52,9 @@ def test_queues_are_counted_by_tenant_and_model_and_by_band() -> None:
         ("slots", 1),
         ("leased_slots", 1),
         ("clearing_slots", 1),
+        ("oldest_lease_seconds", 12.5),
+        ("pinned_slots", 0),
+        ("kv_cache_tokens", 1000),
     ],
 )
 def test_a_replica_shows_how_it_stands(name: str, value: float) -> None:
@@ -106,14 +108,18 @@ def test_a_free_slot_that_is_promised_is_not_being_cleared() -> None:
 def test_a_scrape_changes_nothing() -> None:
     house = busy()
     before = house.dispatcher.report()
-    metrics = GatewayMetrics(house.dispatcher)
-    assert metrics.page() == metrics.page()
+    metrics = metrics_of(house)
+    scheduler_only = [samples(metrics.page()), samples(metrics.page())]
+    for found in scheduler_only:
+        for name in [name for name in found if name.startswith("process_")]:
+            del found[name]
+    assert scheduler_only[0] == scheduler_only[1]
     assert house.dispatcher.report() == before
 
 
-def test_names_are_as_prometheus_wants_them() -> None:
+def test_queues_beyond_those_with_names_are_added_up() -> None:
     house = busy()
-    for line in GatewayMetrics(house.dispatcher).page().decode().splitlines():
-        name = re.split(r"[{ ]", line.removeprefix("# HELP ").removeprefix("# TYPE "))[0]
-        assert re.fullmatch(r"tenantry(_[a-z]+)+", name), line
-        assert not re.search(r"_(ms|milliseconds|minutes|percent|kib|mib)\b", name), line
+    found = scraped(house, settings=MetricsSettings(max_models=1))
+    assert found["tenantry_queue_depth"] == {(("model", "sales"), ("tenant", "a")): 1}
+    rest = (("model", "other"), ("tenant", "other"))
+    assert found["tenantry_in_flight"][rest] == 1

@@ -1,0 +1,192 @@
+"""What has been counted for one model, pool or replica? Plain numbers, added up as requests end.
+
+The event loop alone counts and reads, so that nothing is locked.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from adapters.metric import Metric, MetricKind
+from routing.metrics import definitions as d
+from routing.metrics.exposition import TextFormat, labelled, line, number
+from routing.record import Record
+from routing.types import Outcome, Slo
+
+
+class Histogram:
+    """Counts in buckets."""
+
+    __slots__ = ("_bounds", "_counts", "_metric", "_sum")
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self._bounds = metric.buckets
+        self._counts = [0] * (len(metric.buckets) + 1)
+        self._sum = 0.0
+
+    @property
+    def count(self) -> int:
+        """Values observed."""
+        return sum(self._counts)
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def lines(self, labels: str, form: TextFormat) -> str:
+        """Return its samples."""
+        name, total, parts = self._metric.name, 0, []
+        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
+            total += count
+            parts.append(f'{name}_bucket{{{labels},le="{number(bound)}"}} {total}\n')
+        parts.append(line(f"{name}_sum", labels, self._sum))
+        parts.append(line(f"{name}_count", labels, total))
+        return "".join(parts)
+
+
+class Series:
+    """The rendered samples of one label set, kept until something was counted."""
+
+    __slots__ = ("_changed", "_rendered")
+
+    def __init__(self) -> None:
+        self._changed = True
+        self._rendered: dict[TextFormat, tuple[str, ...]] = {}
+
+    def rendered(self, form: TextFormat) -> tuple[str, ...]:
+        """Return the samples of each family in turn."""
+        if self._changed:
+            self._rendered.clear()
+            self._changed = False
+        if form not in self._rendered:
+            self._rendered[form] = tuple(self._lines(form))
+        return self._rendered[form]
+
+    def _lines(self, form: TextFormat) -> Iterable[str]:
+        raise NotImplementedError
+
+
+class ModelSeries(Series):
+    """Of one (pool, tenant, model, adapter, version), or of all that share `other` in a pool."""
+
+    METRICS = d.MODEL_METRICS
+    __slots__ = ("_counts", "_ended", "_labels", "_slo", "_times")
+
+    def __init__(self, labels: Sequence[str], slo: Slo) -> None:
+        super().__init__()
+        self._labels = labelled(d.MODEL_LABELS, labels)
+        self._slo = slo
+        self._ended: Counter[tuple[str, str]] = Counter()  # outcome, reason
+        self._times = {m: Histogram(m) for m in self.METRICS if m.kind is MetricKind.HISTOGRAM}
+        self._counts = {d.PROMPT_TOKENS: 0, d.COMPLETION_TOKENS: 0}
+        if slo.ttft_s is not None:
+            self._counts[d.SLOW_FIRST_TOKENS] = 0
+        if slo.itl_s is not None:
+            self._counts[d.SLOW_STREAMS] = 0
+
+    def count(self, record: Record) -> None:
+        """Count a settled request."""
+        self._changed = True
+        self._ended[record.outcome.value, record.reason] += 1
+        if record.queue_s is None:
+            if record.outcome is Outcome.EXPIRED:
+                self._times[d.QUEUE_TIME].observe(record.total_s)
+            return
+        self._times[d.QUEUE_TIME].observe(record.queue_s)
+        self._times[d.DURATION].observe(record.total_s)
+        self._counts[d.PROMPT_TOKENS] += record.prompt_tokens
+        self._counts[d.COMPLETION_TOKENS] += record.completion_tokens
+        self._count_pace(record)
+
+    def _count_pace(self, record: Record) -> None:
+        first_s, token_s, slo = record.first_byte_s, record.token_s, self._slo
+        if first_s is not None:
+            self._times[d.FIRST_TOKEN].observe(first_s)
+            if slo.ttft_s is not None and first_s > slo.ttft_s:
+                self._counts[d.SLOW_FIRST_TOKENS] += 1
+        if token_s is not None:
+            self._times[d.OUTPUT_TOKEN].observe(token_s)
+            if slo.itl_s is not None and token_s > slo.itl_s:
+                self._counts[d.SLOW_STREAMS] += 1
+
+    def _lines(self, form: TextFormat) -> Iterable[str]:
+        for metric in self.METRICS:
+            if metric is d.REQUESTS:
+                yield "".join(
+                    line(metric.sample, f"{self._labels},{labelled(('outcome', 'reason'), ending)}", count)
+                    for ending, count in sorted(self._ended.items())
+                )
+            elif metric.kind is MetricKind.HISTOGRAM:
+                yield self._times[metric].lines(self._labels, form)
+            elif metric in self._counts:
+                yield line(metric.sample, self._labels, self._counts[metric])
+            else:
+                yield ""
+
+
+class ReplicaSeries(Series):
+    """Of one replica."""
+
+    METRICS = d.REPLICA_METRICS
+    __slots__ = ("_ended", "_labels", "_times", "breaks", "stalls")
+
+    def __init__(self, pool: str, replica: str) -> None:
+        super().__init__()
+        self._labels = labelled(d.REPLICA_LABELS, (pool, replica))
+        self._ended = dict.fromkeys(Outcome, 0)
+        self._times = {m: Histogram(m) for m in (d.REPLICA_FIRST_TOKEN, d.REPLICA_DURATION)}
+        self.breaks = self.stalls = 0
+
+    def count(self, record: Record) -> None:
+        """Count a settled request that it was the last to be asked."""
+        self._changed = True
+        self._ended[record.outcome] += 1
+        self._times[d.REPLICA_DURATION].observe(record.total_s)
+        if record.first_byte_s is not None:
+            self._times[d.REPLICA_FIRST_TOKEN].observe(record.first_byte_s)
+
+    def count_break(self) -> None:
+        """Count a request under which it broke."""
+        self._changed = True
+        self.breaks += 1
+
+    def count_stall(self) -> None:
+        """Count a stall of one of its streams."""
+        self._changed = True
+        self.stalls += 1
+
+    def _lines(self, form: TextFormat) -> Iterable[str]:
+        ended, labels = d.REPLICA_REQUESTS, self._labels
+        yield "".join(
+            line(ended.sample, f'{labels},outcome="{outcome}"', count)
+            for outcome, count in self._ended.items()
+        )
+        yield line(d.REPLICA_BREAKS.sample, labels, self.breaks)
+        yield line(d.REPLICA_STALLS.sample, labels, self.stalls)
+        for histogram in self._times.values():
+            yield histogram.lines(labels, form)
+
+
+@dataclass(slots=True)
+class PoolCounts:
+    """Of one pool."""
+
+    waits: Counter[str] = field(default_factory=Counter)  # by `held`
+    grants: Counter[str] = field(default_factory=Counter)  # by `picked`
+    hedged: int = 0
+    retries: int = 0
+
+    def count(self, record: Record) -> None:
+        """Count a settled request."""
+        if record.held is not None:
+            self.waits[record.held] += 1
+        if record.picked is not None:
+            self.grants[record.picked] += 1
+        if record.attempts > 1:
+            self.retries += record.attempts - 1
+            self.hedged += record.hedged
