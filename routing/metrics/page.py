@@ -106,7 +106,7 @@ class GatewayMetrics:
         yield d.GRANTS, {(pool, picked): n for pool, each in pools for picked, n in each.grants.items()}
         yield d.HEDGES, {(pool,): each.hedged for pool, each in pools}
         yield d.RETRIES, {(pool,): each.retries for pool, each in pools}
-        yield d.REFUSALS, {**self._refusals}
+        yield d.REFUSALS, {(status, reason): n for (status, reason), n in self._refusals.items()}
 
     def _replica(self, pool: str, name: str) -> ReplicaSeries:
         series = self._replicas.get(name)

@@ -13,7 +13,7 @@ from routing.metrics.models import LINGER_S, REVIEW_S, WORTH_A_PLACE
 from routing.types import MetricsSettings, Slo, Target
 from tests.fakes import FakeClock
 from tests.unit.routing.busy import busy
-from tests.unit.routing.metrics.scrapes import Scraper, ended, openmetrics_families, samples
+from tests.unit.routing.metrics.scrapes import Scraper, ended, openmetrics_families, samples, series_of
 
 ADAPTERS = 2000
 MAX_MODELS = 100
@@ -45,7 +45,7 @@ class Page:
 
     async def models(self) -> dict[str, float]:
         """Requests by model, as the page says now."""
-        found = samples(await self.read()).get(REQUESTS, {})
+        found = series_of(await self.read(), REQUESTS)
         counts: dict[str, float] = {}
         for labels, value in found.items():
             counts[dict(labels)["model"]] = counts.get(dict(labels)["model"], 0) + value
@@ -89,7 +89,7 @@ async def test_a_scraper_adds_up_every_request_once_whatever_comes_and_goes(inte
         retired.add(f"adapter-{chance.randrange(ADAPTERS):04}")
         page.clock.now += interval_s
         text = await page.read()
-        assert len(samples(text)[REQUESTS]) <= MAX_MODELS + 1
+        assert text.count(f"\n{REQUESTS}{{".encode()) <= MAX_MODELS + 1
         requests.see(text)
         tokens.see(text)
     assert requests.total == sent
@@ -162,7 +162,7 @@ async def test_a_retired_version_vanishes_and_the_new_one_stays() -> None:
     await page.pass_time(REVIEW_S)
     retired.add(1)
     await page.pass_time(2 * REVIEW_S + LINGER_S)
-    found = samples(await page.read())[REQUESTS]
+    found = series_of(await page.read(), REQUESTS)
     assert [dict(labels)["version"] for labels in found] == ["2"]
 
 
@@ -180,7 +180,7 @@ async def test_each_pool_has_an_other_of_its_own() -> None:
     page.count(0)
     page.count(1)
     page.count(2, pool="alone")
-    found = samples(await page.read())[REQUESTS]
+    found = series_of(await page.read(), REQUESTS)
     assert sorted((dict(labels)["pool"], dict(labels)["model"]) for labels in found) == [
         ("alone", "other"),
         ("shared", "adapter-0000"),
