@@ -32,6 +32,8 @@ from routing.types import Fleet, Outcome, Request
 
 RETRY_AFTER_NO_REPLICA_S = 5.0  # an engine restarts in tens of seconds; asking every 5 s costs little
 RETRY_AFTER_FULL_S = 2.0  # a queue of thousands of requests does not empty in less
+# What of a ticket belongs to the place that it has on a replica.
+_PLACE = ("replica", "granted_s", "reserved_tokens", "period", "picked", "engine_mark_s", "slot_mark_s")
 SMOOTHING = 0.1  # weight of the newest request in a tenant's running mean
 
 
@@ -115,7 +117,7 @@ class Dispatcher:
         Raises `Unavailable` where no other replica is ready; the ticket must still be settled.
         """
         pool, now = self.pools[ticket.request.target.pool], self._clock()
-        broken = pool.release(ticket)
+        broken = pool.release(ticket, now)
         broken.health.failed(now, ticket.period, "it broke off before it answered")
         pool.judge(now)
         ticket.request = replace(ticket.request, failed_on=ticket.request.failed_on | {broken.name})
@@ -149,7 +151,7 @@ class Dispatcher:
 
     def swap(self, ticket: Ticket, hedge: Ticket) -> None:
         """Let a ticket go on where its hedge is, and the hedge end where the ticket was."""
-        for name in ("replica", "granted_s", "reserved_tokens", "period", "picked"):
+        for name in _PLACE:
             mine, other = getattr(ticket, name), getattr(hedge, name)
             setattr(ticket, name, other)
             setattr(hedge, name, mine)
@@ -172,7 +174,7 @@ class Dispatcher:
         ticket.settled = outcome
         pool = self.pools[ticket.request.target.pool]
         self._dequeue(pool, ticket)
-        replica = pool.release(ticket) if ticket.replica is not None else None
+        replica = pool.release(ticket, self._clock()) if ticket.replica is not None else None
         if not ticket.is_hedge:
             self._account(pool, ticket, outcome, prompt_tokens, completion_tokens)
         if replica is not None:

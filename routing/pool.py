@@ -123,6 +123,7 @@ class PoolState:
         ticket.reserved_tokens = request.prompt_tokens + int(self.expected_completion(request))
         new_lease = replica.acquire(request, ticket.reserved_tokens, now_s)
         ticket.replica, ticket.granted_s, ticket.picked = replica, now_s, pick.reason
+        ticket.begin_share(replica)
         ticket.period = replica.health.began(now_s)
         replica.trusted = replica.trusted and replica.health.allows(now_s)
         if ticket.is_hedge:
@@ -140,14 +141,16 @@ class PoolState:
         if new_lease:
             self._stand(request.target.adapter_id, request.target.base_model)
 
-    def release(self, ticket: Ticket) -> ReplicaState:
+    def release(self, ticket: Ticket, now_s: float) -> ReplicaState:
         """Take back what a ticket holds. Raises `RuntimeError` where it holds nothing."""
         replica, ticket.replica = ticket.replica, None
         if replica is None:
             raise RuntimeError("a ticket without a replica holds no capacity")
         self.shares.ended(ticket.request.target.tenant, ticket.request.sequences)
         lease = replica.leases.get(ticket.request.target.adapter_id or "")
-        if replica.release(ticket.request, ticket.reserved_tokens) and lease is not None:
+        ended = replica.release(ticket.request, ticket.reserved_tokens, now_s)
+        ticket.end_share(replica, lease)
+        if ended and lease is not None:
             self.shares.gave(lease.tenant)
             self._stand(ticket.request.target.adapter_id, ticket.request.target.base_model)
         return replica

@@ -141,6 +141,7 @@ class Race:
         if dropped.ticket is not self._ticket:
             fault = isinstance(failure, ReplicaBroken)
             self._dispatcher.settle(dropped.ticket, Outcome.CANCELLED, fault=fault)
+            self._ticket.take_over(dropped.ticket)
 
     def _note_broken(self, ticket: Ticket, error: ReplicaBroken) -> None:
         if error.is_down and ticket.replica is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from routing.errors import RequestError
-from routing.scheduling.state import ReplicaState
+from routing.scheduling.state import Lease, ReplicaState
 from routing.types import Outcome, Request
 
 
@@ -26,6 +26,10 @@ class Ticket:
     settled: Outcome | None = None
     held: str | None = None  # why it had to wait: a `Hold`
     picked: str | None = None  # what spoke for its replica: a `Place`, or `only`
+    engine_s: float = 0.0  # its share of engines' time, on all replicas that it left
+    slot_s: float = 0.0  # and of its adapter's slots
+    engine_mark_s: float = 0.0  # where the replica's clock stood when it was granted
+    slot_mark_s: float = 0.0  # and the slot's
     is_hedge: bool = False  # a second try of another ticket's request; nobody is charged for it
     _tell: Callable[[], None] | None = None
 
@@ -38,6 +42,24 @@ class Ticket:
     def queued_s(self) -> float | None:
         """Seconds it waited before its last grant; None while it waits."""
         return None if self.granted_s is None else self.granted_s - self.request.arrived_s
+
+    def begin_share(self, replica: ReplicaState) -> None:
+        """Note where the clocks of a replica stand that the ticket has just been put on."""
+        self.engine_mark_s = replica.clock.share_s
+        lease = replica.leases.get(self.request.target.adapter_id or "")
+        self.slot_mark_s = lease.clock.share_s if lease is not None else 0.0
+
+    def end_share(self, replica: ReplicaState, lease: Lease | None) -> None:
+        """Take its share of a replica's time and of a slot's, which it has just been taken off."""
+        sequences = self.request.sequences
+        self.engine_s += sequences * (replica.clock.share_s - self.engine_mark_s)
+        if lease is not None:
+            self.slot_s += sequences * (lease.clock.share_s - self.slot_mark_s)
+
+    def take_over(self, hedge: Ticket) -> None:
+        """Bear what a hedge that has ended used: it ran for the same request."""
+        self.engine_s += hedge.engine_s
+        self.slot_s += hedge.slot_s
 
     def when_decided(self, tell: Callable[[], None]) -> None:
         """Have somebody told, once: now, or when it is granted or refused."""

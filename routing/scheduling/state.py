@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from routing.scheduling.health import Health
 from routing.scheduling.limit import ConcurrencyLimit
+from routing.scheduling.occupancy import ShareClock
 from routing.scheduling.shares import Shares
 from routing.types import Fleet, Request
 
@@ -24,6 +25,7 @@ class Lease:
     tenant: str  # who was granted it; others may share it
     since_s: float
     sequences: int = 0
+    clock: ShareClock = field(default_factory=ShareClock)  # of the slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class ReplicaState:
     resident: OrderedDict[str, None] = field(default_factory=OrderedDict)  # shadow LRU, newest last
     clearing: SlotClearing | None = None
     shares: Shares | None = None  # of its pool, which keeps them
+    clock: ShareClock = field(default_factory=ShareClock)  # of the engine
     health: Health = field(init=False)
 
     def __post_init__(self) -> None:
@@ -101,6 +104,7 @@ class ReplicaState:
 
     def acquire(self, request: Request, tokens: int, now_s: float) -> bool:
         """Put a request in flight. Returns whether its adapter takes a lease with it."""
+        self.clock.read(self.sequences, now_s)
         self.sequences += request.sequences
         self.tokens += tokens
         adapter = request.target.adapter_id
@@ -110,6 +114,7 @@ class ReplicaState:
         new = lease is None
         if lease is None:
             lease = self.leases[adapter] = Lease(request.target.tenant, now_s)
+        lease.clock.read(lease.sequences, now_s)
         lease.sequences += request.sequences
         self.resident[adapter] = None
         self.resident.move_to_end(adapter)
@@ -119,14 +124,16 @@ class ReplicaState:
             self.clearing = None
         return new
 
-    def release(self, request: Request, tokens: int) -> bool:
+    def release(self, request: Request, tokens: int, now_s: float) -> bool:
         """Take a request out of flight. Returns whether its adapter gives its lease back with it."""
+        self.clock.read(self.sequences, now_s)
         self.sequences -= request.sequences
         self.tokens -= tokens
         adapter = request.target.adapter_id
         if adapter is None:
             return False
         lease = self.leases[adapter]
+        lease.clock.read(lease.sequences, now_s)
         lease.sequences -= request.sequences
         if lease.sequences:
             return False

@@ -52,4 +52,4 @@ def run_on(one: ReplicaState, asked: Request, *, times: int = 1) -> None:
 
 def end_on(one: ReplicaState, asked: Request) -> None:
     """Take it out of flight again."""
-    one.release(asked, asked.prompt_tokens)
+    one.release(asked, asked.prompt_tokens, asked.arrived_s)
