@@ -49,6 +49,7 @@ from routing.lifecycle import Lifecycle  # noqa: E402
 from routing.replicas import Address  # noqa: E402
 from routing.tenants import Directory  # noqa: E402
 from routing.types import Fleet, Pool  # noqa: E402
+from routing.usage import Ledger  # noqa: E402
 
 BENTOML_ROUTES = frozenset({"/livez", "/readyz", "/healthz"})
 SECRET = os.environ["TENANTRY_SECRET"].encode()
@@ -148,6 +149,7 @@ def declare_gateway(fleet: Fleet) -> Service[Any]:
         secret=SECRET,
         directory=directory,
         lifecycle=Lifecycle(fleet, directory),
+        ledger=Ledger.of(fleet),
     )
 
     class Gateway:

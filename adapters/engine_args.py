@@ -30,6 +30,7 @@ def engine_args(model: BaseModel, *, shutdown_grace_s: float, on_cpu: bool) -> l
         }
     argv = [part for flag, value in flags.items() if value is not None for part in (flag, str(value))]
     argv += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
+    argv.append("--enable-prompt-tokens-details")  # says how much of a prompt was found in the prefix cache
     if model.serves_adapters:
         extension = "adapters.worker.cpu.CpuWorkerExtension" if on_cpu else "adapters.worker.WorkerExtension"
         argv += ["--enable-lora", "--worker-extension-cls", extension]

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl
 
 from routing.errors import (
     BodyTimeout,
@@ -22,6 +23,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 HeaderList = list[tuple[bytes, bytes]]
 
+MAX_PARAMETERS = 50  # of one URL; nobody needs more
 JSON = (b"content-type", b"application/json")
 
 
@@ -74,6 +76,14 @@ class Exchange:
     def path(self) -> str:
         """Decoded path of the request."""
         return str(self.scope["path"])
+
+    def query(self) -> list[tuple[str, str]]:
+        """Return the parameters of the URL, in order. Raises `InvalidRequest` for what cannot be read."""
+        try:
+            text = self.scope["query_string"].decode("ascii")
+            return parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_PARAMETERS, errors="strict")
+        except ValueError:
+            raise InvalidRequest("The parameters of the URL cannot be read.", code="invalid_value") from None
 
     def require_method(self, method: str) -> None:
         """Raise `MethodNotAllowed` for any other method."""

@@ -52,6 +52,7 @@ class Attempt:
         self._question = question
         self._response: aiohttp.ClientResponse | None = None
         self._patience: asyncio.Timeout | None = None  # runs out when the replica is left
+        self._at_work = False  # it was asked and has said nothing yet, not even that it cannot
 
     async def open(self) -> None:
         """Ask, and return once the answer has begun. What ends otherwise is closed.
@@ -62,6 +63,7 @@ class Attempt:
             async with asyncio.timeout(None) as self._patience:
                 await self._ask()
         except UPSTREAM_ERRORS as error:
+            self._at_work = False
             self.close()
             is_down = isinstance(error, aiohttp.ClientConnectorError)
             raise ReplicaBroken(repr(error), is_down=is_down) from error
@@ -83,11 +85,15 @@ class Attempt:
             self.client.end(response)
 
     def usage(self) -> wire.TokenUsage:
-        """Tokens so far: as the engine counted them, else the estimated prompt and one for each event."""
-        if self.stream is None:
-            return wire.usage_in(self.opening) or wire.TokenUsage()
-        estimate = wire.TokenUsage(self._question.call.prompt_tokens, self.stream.completion_tokens())
-        return self.stream.usage or estimate
+        """Tokens so far, as the engine counted them; estimated where it worked and has not said.
+
+        What it refused, or broke on before it answered, is none.
+        """
+        if self.stream is not None:
+            return self.stream.tokens()
+        if self._at_work:
+            return wire.TokenUsage(self._question.call.prompt_tokens, estimated=True)
+        return wire.usage_in(self.opening) or wire.TokenUsage()
 
     async def _ask(self) -> None:
         call, target = self._question.call, self._question.target
@@ -95,13 +101,16 @@ class Attempt:
         headers = {"x-request-id": uuid.uuid4().hex}
         if target.adapter_id is not None:
             headers[protocol.ADAPTER_HEADER] = target.adapter_id
+        self._at_work = True
         response = self._response = await self.client.post(call.kind, self._question.body, headers)
         if response.status != 200:
+            self._at_work = False
             await self._refuse(response)
         if call.stream and response.content_type == "text/event-stream":
             await self._first_events(response)
         else:
             self.opening = await response.read()
+            self._at_work = False
 
     async def _first_events(self, response: aiohttp.ClientResponse) -> None:
         stream = self.stream = EventStream(self._question.call, self._question.target)

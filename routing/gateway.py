@@ -28,6 +28,7 @@ from routing.discovery import Discovery
 from routing.dispatcher import Dispatcher
 from routing.errors import (
     CapReached,
+    Forbidden,
     InvalidKey,
     InvalidRequest,
     ModelNotFound,
@@ -47,10 +48,15 @@ from routing.scheduling.state import replica_states
 from routing.tenants import Directory
 from routing.tickets import Ticket
 from routing.types import Fleet, MetricsAccess, Outcome, Request, Target, Tenant
+from routing.usage import Ledger
+from routing.usage.doors import Doors
+from routing.usage.query import FOR_TENANTS, only_known, read_query
+from routing.usage.query import answer as usage_answer
 
 SWEEP_INTERVAL_S = 0.25
 STREAM_STALL_S = 5.0  # a reader who sees nothing new for so long believes that it is over
 MODELS_PATH = "/v1/models"
+USAGE_PATH = "/v1/usage"
 METRICS_PATH = "/metrics"
 log = logging.getLogger("tenantry.gateway")
 request_log = logging.getLogger("tenantry.request")
@@ -67,6 +73,7 @@ class Gateway:
         secret: bytes,
         directory: Directory,
         lifecycle: Lifecycle,
+        ledger: Ledger,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`discovery` is watched from the start on."""
@@ -88,6 +95,8 @@ class Gateway:
             ),
             clock=clock,
         )
+        self._ledger = ledger
+        self._usage_doors = Doors()
         self._admin = admin_app(
             manager,
             lambda key: directory.identify(key, time.time()),
@@ -132,6 +141,7 @@ class Gateway:
             await self._lifecycle.stop()
             await self._roster.close()
             raise
+        self._ledger.start()
         self._sweeping = asyncio.create_task(self._sweep())
         gc.collect()
         gc.freeze()  # what was imported stays; walking it in every full collection would cost tens of ms
@@ -142,6 +152,7 @@ class Gateway:
             self._sweeping.cancel()
             await asyncio.gather(self._sweeping, return_exceptions=True)
         await self._roster.stop()
+        await self._ledger.stop()
         await self._lifecycle.stop()  # it may be in mid-talk with an engine
         await self._roster.close()
 
@@ -196,6 +207,10 @@ class Gateway:
             exchange.require_method("GET")
             payload = self._describe_models(self._authenticate(exchange), path[len(MODELS_PATH) + 1 :])
             await exchange.respond(200, [JSON], orjson.dumps(payload))
+        elif path == USAGE_PATH:
+            exchange.require_method("GET")
+            answer = await self._own_usage(exchange)
+            await exchange.respond(200, [JSON], orjson.dumps(answer))
         elif path == METRICS_PATH or path.startswith(METRICS_PATH + "/"):
             exchange.require_method("GET")
             self._authorize_metrics(exchange)
@@ -268,6 +283,7 @@ class Gateway:
     def _settled(self, record: Record) -> None:
         self.metrics.settled(record)
         self._figures.observe(record, self._clock())
+        self._ledger.note(record)
         self._lifecycle.observe(record)
         if self._settings.log_requests:
             request_log.info("%s", record)  # rendered only where somebody listens
@@ -276,9 +292,7 @@ class Gateway:
         key = exchange.bearer()
         tenant = self._directory.authenticate(key, time.time()) if key else None
         if tenant is None:
-            raise InvalidKey(
-                "The API key is not valid." if key else "Send your API key as `Authorization: Bearer <key>`."
-            )
+            raise _wrong_key(key)
         return tenant
 
     def _describe_models(self, tenant: Tenant, name: str) -> wire.Payload:
@@ -290,6 +304,19 @@ class Gateway:
         if target is None:
             raise _unknown_model(name)
         return wire.model_card(target, self._created)
+
+    async def _own_usage(self, exchange: Exchange) -> wire.Payload:
+        """Tell a tenant what it used. Raises the `RequestError` of whatever is wrong."""
+        key = exchange.bearer()
+        identity = self._directory.identify(key, time.time()) if key else None
+        if identity is None:
+            raise _wrong_key(key)
+        if identity.tenant is None:
+            raise Forbidden("An operator's key is nobody's here; /admin/v1/usage shows every tenant's usage.")
+        fields = only_known(exchange.query(), ("from", "to", "group_by"))
+        query = read_query(fields, now_s=time.time(), tenant=identity.tenant, allowed=FOR_TENANTS)
+        async with self._usage_doors.enter(identity.tenant):
+            return usage_answer(query, await self._ledger.sums(query))
 
     # -- metrics -------------------------------------------------------------------------------------------
 
@@ -358,6 +385,12 @@ _ENDPOINTS: dict[str, wire.Kind] = {kind.value: kind for kind in wire.Kind}
 
 async def _refuse(exchange: Exchange, error: RequestError) -> None:
     await exchange.respond(error.status, [JSON, *error.headers], wire.error_body(error))
+
+
+def _wrong_key(key: str | None) -> InvalidKey:
+    return InvalidKey(
+        "The API key is not valid." if key else "Send your API key as `Authorization: Bearer <key>`."
+    )
 
 
 def _target_headers(target: Target) -> list[tuple[bytes, bytes]]:

@@ -25,6 +25,10 @@ class Record:
     total_s: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt, found in the engine's prefix cache
+    estimated: bool = False  # not all tokens were counted by the engine
+    engine_s: float = 0.0  # its share of engines' time: half of it while two sequences run
+    slot_s: float = 0.0  # its share of its adapter's slots' time
     attempts: int = 0  # replicas asked, one after the other or at once
     hedged: bool = False  # two were asked at once
     held: str | None = None  # why it had to wait: a `Hold`; None where it did not
@@ -59,6 +63,10 @@ class Record:
             "total_s": _rounded(self.total_s),
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
+            "cached_tokens": self.cached_tokens,
+            "estimated": self.estimated,
+            "engine_s": _rounded(self.engine_s),
+            "slot_s": _rounded(self.slot_s),
             "attempts": self.attempts,
             "hedged": self.hedged,
             "failed_on": sorted(self.failed_on),

@@ -1,9 +1,12 @@
 """What passes through an event stream? Meters it, renames the model, and knows whether it ended well.
 
-Pure: bytes in, bytes out, whole events only. An event is parsed only where it can carry usage.
+Pure: bytes in, bytes out, whole events only. Engines are asked for the usage so far in every event, so that a
+stream that is cut off is metered as exactly as one that ends. Clients that did not ask for it do not see it.
 """
 
 from __future__ import annotations
+
+import re
 
 from routing import wire
 from routing.types import Target
@@ -12,6 +15,9 @@ EVENT_END = b"\n\n"
 ERROR_EVENT = b'data: {"error"'
 ERROR_SIGN = b'{"error"'
 NO_CHOICES = b'"choices":[]'
+# As a field of an event: inside a JSON string every quote is escaped. It holds one level of objects at most.
+RUNNING_USAGE = re.compile(rb',"usage":\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}')
+CHOICE = re.compile(rb'"choices":\[\{"index":(\d+)')
 # How each kind of stream says that it is complete (OpenAI: chat and completions end with [DONE]).
 ENDINGS = {
     wire.Kind.CHAT: (b"data: [DONE]",),
@@ -25,13 +31,19 @@ class EventStream:
 
     def __init__(self, call: wire.Call, target: Target) -> None:
         self._inner_name, self._outer_name = wire.model_fields(target)
-        self._keep_usage_event = call.wants_usage
+        self._call = call
+        self._is_response = call.kind is wire.Kind.RESPONSE
+        self._drops_usage_event = not call.wants_usage
+        self._keep_running_usage = call.wants_running_usage or self._is_response
         self._endings = ENDINGS[call.kind]
         # What nearly no event contains: only where one of these occurs is anything looked at more closely.
-        self._signs = (wire.USAGE_OBJECT, ERROR_SIGN, *self._endings)
+        last = wire.USAGE_OBJECT if self._is_response else NO_CHOICES
+        self._signs = (last, ERROR_SIGN, *self._endings)
         self._rest = b""
+        self._counted = b""  # the last events that said what was used so far
+        self._by_choice: dict[int, wire.TokenUsage] = {}  # the same, where there are several choices
         self.events = 0
-        self.usage: wire.TokenUsage | None = None
+        self.usage: wire.TokenUsage | None = None  # of the whole answer
         self.complete = False
         self.failed = False
 
@@ -50,12 +62,45 @@ class EventStream:
             if sign in data:
                 data = self._look_closely(data)
                 break
+        else:
+            data = self._take_running_usage(data)
         self.events += data.count(EVENT_END)
         return data.replace(self._inner_name, self._outer_name)
 
-    def completion_tokens(self) -> int:
-        """Tokens so far: the engine's own count, else one for each event, which is what vLLM sends."""
-        return self.usage.completion_tokens if self.usage else self.events
+    def tokens(self) -> wire.TokenUsage:
+        """Tokens so far, as the engine has counted them up to its last event.
+
+        One that gives no running count is taken to have sent a token in each event, for the estimated prompt.
+        """
+        if self.usage is not None:
+            return self.usage
+        if self._by_choice:
+            return self._sum_of_choices()
+        counted = wire.usage_in(self._counted)
+        return counted or wire.TokenUsage(self._call.prompt_tokens, self.events, estimated=True)
+
+    def _take_running_usage(self, data: bytes) -> bytes:
+        """Remember what was used so far; return the events without it, unless the client wants it."""
+        if wire.USAGE_OBJECT not in data:
+            return data
+        self._counted = data
+        if self._call.sequences > 1:
+            for event in data.split(EVENT_END):
+                choice, usage = CHOICE.search(event), wire.usage_in(event)
+                if choice is not None and usage is not None:
+                    self._by_choice[int(choice[1])] = usage
+        return data if self._keep_running_usage else RUNNING_USAGE.sub(b"", data)
+
+    def _sum_of_choices(self) -> wire.TokenUsage:
+        """Add up choices, each of which counts its own tokens and its own prompt; choices share a prompt."""
+        choices = max(1, self._call.sequences // self._call.prompts)
+        prompts = {index // choices: usage.prompt_tokens for index, usage in self._by_choice.items()}
+        unknown = self._call.prompts - len(prompts)
+        return wire.TokenUsage(
+            sum(prompts.values()) + unknown * self._call.prompt_tokens // self._call.prompts,
+            sum(usage.completion_tokens for usage in self._by_choice.values()),
+            estimated=unknown > 0,
+        )
 
     def _look_closely(self, data: bytes) -> bytes:
         """Note usage, error and end; return the events that the client gets.
@@ -67,11 +112,12 @@ class EventStream:
             if event.startswith(ERROR_EVENT):
                 self.failed = True
                 break
-            usage = wire.usage_in(event)
-            if usage is not None:
-                self.usage = usage
-                if NO_CHOICES in event and not self._keep_usage_event:
+            if self._is_response or NO_CHOICES in event:
+                self.usage = wire.usage_in(event) or self.usage
+                if self._drops_usage_event and NO_CHOICES in event:
                     continue
+            else:
+                event = self._take_running_usage(event)
             # At the start of an event only: in JSON a line break is escaped, so no text can look like this.
             self.complete = self.complete or event.startswith(self._endings)
             kept.append(event + EVENT_END)

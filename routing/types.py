@@ -170,6 +170,14 @@ class StateSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageSettings:
+    """How long the usage ledger keeps what."""
+
+    keep_records_days: int = 30  # the record of each request
+    keep_sums_days: int = 1100  # the sums of each day
+
+
+@dataclass(frozen=True, slots=True)
 class Fleet:
     """Everything declared in one fleet.yaml, checked and with its sources resolved."""
 
@@ -179,6 +187,7 @@ class Fleet:
     pools: dict[str, Pool]
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     state: StateSettings = field(default_factory=StateSettings)
+    usage: UsageSettings = UsageSettings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ BYTES_PER_TOKEN = 4  # rough, for English text; only the fair queue's estimate d
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
 _COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
+_CACHED_TOKENS = re.compile(rb'"cached_tokens":\s*(\d+)')
 USAGE_OBJECT = b'"usage":{'
 
 
@@ -64,7 +65,9 @@ class Call:
     model: str | None  # what the client calls it; None: its default model
     stream: bool
     wants_usage: bool  # the client asked for the usage event of a stream
+    wants_running_usage: bool  # and for the usage so far in every event, which vLLM can give
     sequences: int  # choices times prompts
+    prompts: int  # how many of them the body holds
     prompt_tokens: int  # estimated
     user: str | None = None  # OpenAI's `user`: whom the client answers for, in its own words
     max_completion_tokens: int | None = None  # of each sequence, where the client says
@@ -76,6 +79,8 @@ class TokenUsage:
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt, found in the engine's prefix cache
+    estimated: bool = False  # not all of it was counted by the engine
 
 
 def parse(kind: Kind, body: bytes) -> Call:
@@ -92,13 +97,16 @@ def parse(kind: Kind, body: bytes) -> Call:
     stream = _optional(payload, "stream", bool, "a boolean") or False
     options = _optional(payload, "stream_options", dict, "an object") or {}
     _refuse_stored_responses(kind, payload)
+    prompts = _prompts(kind, content)
     return Call(
         kind=kind,
         payload=payload,
         model=_model_name(payload),
         stream=stream and kind is not Kind.EMBEDDING,
         wants_usage=bool(options.get("include_usage") or options.get("continuous_usage_stats")),
-        sequences=_choices(payload) * _prompts(kind, content),
+        wants_running_usage=bool(options.get("continuous_usage_stats")),
+        sequences=_choices(payload) * prompts,
+        prompts=prompts,
         prompt_tokens=max(1, len(body) // BYTES_PER_TOKEN),
         user=payload["user"] if isinstance(payload.get("user"), str) else None,
         max_completion_tokens=_longest_completion(payload),
@@ -120,8 +128,10 @@ def for_engine(
     payload["cache_salt"] = cache_salt
     payload["priority"] = priority
     if call.stream and call.kind in (Kind.CHAT, Kind.COMPLETION):
-        # Without it a stream carries no usage, and nothing could be metered; taken out again on the way back.
-        payload["stream_options"] = {**(payload.get("stream_options") or {}), "include_usage": True}
+        # Without these a stream carries no usage, and one that is cut off could only be guessed at; both are
+        # taken out again on the way back.
+        options = {"include_usage": True, "continuous_usage_stats": True}
+        payload["stream_options"] = {**(payload.get("stream_options") or {}), **options}
     try:
         return orjson.dumps(payload)
     except orjson.JSONEncodeError:  # orjson reads 1024 levels and writes 254
@@ -143,7 +153,9 @@ def usage_in(data: bytes) -> TokenUsage | None:
     if start < 0:
         return None
     prompt, completion = _PROMPT_TOKENS.search(data, start), _COMPLETION_TOKENS.search(data, start)
-    return TokenUsage(int(prompt[1]) if prompt else 0, int(completion[1]) if completion else 0)
+    cached = _CACHED_TOKENS.search(data, start)
+    counts = (int(found[1]) if found else 0 for found in (prompt, completion, cached))
+    return TokenUsage(next(counts), next(counts), next(counts))
 
 
 def error_body(error: RequestError) -> bytes:

@@ -20,7 +20,19 @@ from routing import keys
 from routing.catalog import AdapterEntry, AdapterKey, Version
 from routing.lifecycle import Lifecycle
 from routing.tenants import Directory
-from routing.types import Band, Caps, Fleet, GatewaySettings, Isolation, MetricsAccess, Pool, Strategy, Tenant
+from routing.types import (
+    Band,
+    Caps,
+    Fleet,
+    GatewaySettings,
+    Isolation,
+    MetricsAccess,
+    Pool,
+    Strategy,
+    Tenant,
+    UsageSettings,
+)
+from routing.usage import Ledger, UsageStore
 
 SECRET = b"secret of the tests"
 WAIT_S = 5.0  # every wait on a condition is bounded by this
@@ -108,6 +120,11 @@ class ReadyLifecycle(Lifecycle):
     async def stop(self) -> None:
         for task in list(self._tasks):
             task.cancel()
+
+
+def ledger_in(folder: Path, **options: Any) -> Ledger:
+    """A ledger with a database and a journal of its own in a folder."""
+    return Ledger(UsageStore(f"sqlite:///{folder}/usage.db"), folder / "usage", UsageSettings(), **options)
 
 
 class FakeClock:
@@ -219,7 +236,7 @@ class FakeEngine:
             await respond(send, 200, completion(body["model"], f"I am {name}"))
             return
         await begin_stream(send)
-        for event in stream_events(body["model"], ["I ", "am ", name]):
+        for event in stream_events(body["model"], ["I ", "am ", name], running=counts(body)):
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
@@ -230,11 +247,11 @@ class FakeEngine:
 
     async def hold_mid_stream(self, body: dict[str, Any], send: Send) -> None:
         """Send one event, then nothing until `release` is set, then the rest."""
-        events = stream_events(body["model"], ["I ", "am ", body["model"]])
+        events = stream_events(body["model"], ["I ", "am ", body["model"]], running=counts(body))
         await begin_stream(send)
-        await send({"type": "http.response.body", "body": events[0], "more_body": True})
+        await send({"type": "http.response.body", "body": b"".join(events[:2]), "more_body": True})
         await self.release.wait()
-        await send({"type": "http.response.body", "body": b"".join(events[1:])})
+        await send({"type": "http.response.body", "body": b"".join(events[2:])})
 
     async def die_mid_stream(self, body: dict[str, Any], send: Send) -> None:
         """Send one event, then end the stream without its closing event."""
@@ -320,14 +337,31 @@ def chunk(model: str, delta: dict[str, str], finish: str | None = None) -> dict[
     return {"id": "x", "object": "chat.completion.chunk", "model": model, "choices": choices}
 
 
-def stream_events(model: str, pieces: list[str]) -> list[bytes]:
-    """A whole stream: the role, the pieces, the end, the usage, the closing event."""
-    usage = {"prompt_tokens": 7, "total_tokens": 7 + len(pieces), "completion_tokens": len(pieces)}
+def counts(body: dict[str, Any]) -> bool:
+    """Whether every event of a stream is to say what was used so far."""
+    return bool((body.get("stream_options") or {}).get("continuous_usage_stats"))
+
+
+def usage_of(completion_tokens: int) -> dict[str, Any]:
+    """A usage object as vLLM writes it."""
+    used = {"prompt_tokens": 7, "total_tokens": 7 + completion_tokens}
+    return {**used, "completion_tokens": completion_tokens, "completion_tokens_details": None}
+
+
+def stream_events(model: str, pieces: list[str], *, running: bool = False) -> list[bytes]:
+    """A whole stream: the role, the pieces, the end, the usage, the closing event.
+
+    With `running`, each of them says what was used so far.
+    """
+
+    def event(delta: dict[str, str], used: int, finish: str | None = None) -> bytes:
+        return sse({**chunk(model, delta, finish), **({"usage": usage_of(used)} if running else {})})
+
     return [
-        sse(chunk(model, {"role": "assistant", "content": ""})),
-        *(sse(chunk(model, {"content": piece})) for piece in pieces),
-        sse(chunk(model, {}, "stop")),
-        sse({**chunk(model, {}), "choices": [], "usage": usage}),
+        event({"role": "assistant", "content": ""}, 0),
+        *(event({"content": piece}, number) for number, piece in enumerate(pieces, start=1)),
+        event({}, len(pieces), "stop"),
+        sse({**chunk(model, {}), "choices": [], "usage": usage_of(len(pieces))}),
         b"data: [DONE]\n\n",
     ]
 

@@ -35,6 +35,7 @@ from routing.types import (
     Slo,
     StateSettings,
     Tenant,
+    UsageSettings,
 )
 
 CPU_LORAS_PER_SLOT = 4  # adapters in host memory for each slot, where a fleet file says nothing
@@ -178,6 +179,7 @@ def _build(file: schema.FleetFile, hashes: Mapping[KeyPath, str], resolved: Mapp
         tenants={name: _tenant(name, section, hashes) for name, section in file.tenants.items()},
         pools={name: _pool(name, section) for name, section in file.pools.items()},
         gateway=_gateway(file.gateway, hashes),
+        usage=UsageSettings(**file.usage.model_dump()),
     )
 
 

@@ -27,6 +27,7 @@ def project(fleet: Fleet, pool: str) -> Fleet:
         pools={pool: kept},
         gateway=fleet.gateway,
         state=fleet.state,
+        usage=fleet.usage,
     )
 
 

@@ -395,6 +395,18 @@ class StateSection(Section):
     )
 
 
+class UsageSection(Section):
+    """How long the usage ledger keeps what."""
+
+    keep_records_days: int = Field(30, ge=2, le=3650, description="Days that each request's record is kept.")
+    keep_sums_days: int = Field(
+        1100,
+        ge=62,
+        le=36500,
+        description="Days that the sums of a day are kept; queries and budgets read them.",
+    )
+
+
 class FleetFile(Section):
     """A fleet: base models, adapters, tenants, pools, gateway, state."""
 
@@ -404,6 +416,7 @@ class FleetFile(Section):
     pools: dict[Name, PoolSection] = Field(min_length=1, description="Pools by name.")
     gateway: GatewaySection = Field(GatewaySection(), description="Gateway settings.")
     state: StateSection = Field(StateSection(), description="What is kept of run-time changes, and where.")
+    usage: UsageSection = Field(UsageSection(), description="How long the usage ledger keeps what.")
 
 
 def json_schema() -> dict[str, Any]:

@@ -65,6 +65,7 @@ OWNED: dict[str, str] = {
     "--trust-request-mm-kwargs": _UNSAFE,
     "--allowed-local-media-path": _UNSAFE,
     "--enable-prompt-embeds": "made-up embeddings can crash an engine that other tenants share",
+    "--enable-prompt-tokens-details": "it is set; the usage ledger counts cached tokens",
     "--disable-uvicorn-access-log": _LOGS,
     "--disable-access-log-for-endpoints": _LOGS,
     "--disable-fastapi-docs": _SERVER,

@@ -27,6 +27,7 @@ def write_fleet(fleet: Fleet, *, key_variables: Mapping[str, str]) -> str:
         "pools": {name: _pool(pool) for name, pool in fleet.pools.items()},
         "gateway": _gateway(fleet, key_variables),
         "state": _state(fleet.state),
+        "usage": asdict(fleet.usage),
     }
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
 

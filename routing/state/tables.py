@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Integer, MetaData, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 # SQLite numbers rows by itself in columns of type INTEGER only; AUTOINCREMENT, so that no number comes twice.
@@ -95,3 +105,54 @@ class EventRow(Table):
     actor: Mapped[str]
     subject: Mapped[str]
     text: Mapped[str]
+
+
+class UsageRow(Table):
+    """One request that ended; kept for some weeks. What it was is told in `routing.usage.entries`."""
+
+    __tablename__ = "usage_records"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    at_s: Mapped[float]
+    day: Mapped[str]
+    request_id: Mapped[str]
+    tenant: Mapped[str]
+    model: Mapped[str]
+    adapter: Mapped[str]
+    version: Mapped[int]
+    pool: Mapped[str]
+    replica: Mapped[str]
+    outcome: Mapped[str]
+    reason: Mapped[str]
+    prompt_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+    cached_tokens: Mapped[int]
+    estimated: Mapped[bool]
+    queue_s: Mapped[float]
+    run_s: Mapped[float]
+    slot_s: Mapped[float]
+    engine_s: Mapped[float]
+
+
+class UsageDayRow(Table):
+    """The sums of one day, UTC; each request is in it from the moment that it is in `usage_records`."""
+
+    __tablename__ = "usage_days"
+    __table_args__ = (Index("ix_usage_days_tenant", "tenant", "day"),)
+
+    day: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    adapter: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    pool: Mapped[str] = mapped_column(primary_key=True)
+    outcome: Mapped[str] = mapped_column(primary_key=True)
+    requests: Mapped[int] = mapped_column(BigInteger)
+    estimated_requests: Mapped[int] = mapped_column(BigInteger)
+    prompt_tokens: Mapped[int] = mapped_column(BigInteger)
+    completion_tokens: Mapped[int] = mapped_column(BigInteger)
+    cached_tokens: Mapped[int] = mapped_column(BigInteger)
+    queue_s: Mapped[float]
+    run_s: Mapped[float]
+    slot_s: Mapped[float]
+    engine_s: Mapped[float]

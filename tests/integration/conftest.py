@@ -18,7 +18,17 @@ from routing.gateway import Gateway
 from routing.metrics.definitions import REQUESTS
 from routing.tenants import Directory
 from routing.types import Fleet
-from tests.fakes import SECRET, Client, FakeEngine, ReadyLifecycle, eventually, key_of, serving, small_fleet
+from tests.fakes import (
+    SECRET,
+    Client,
+    FakeEngine,
+    ReadyLifecycle,
+    eventually,
+    key_of,
+    ledger_in,
+    serving,
+    small_fleet,
+)
 
 
 @dataclass
@@ -93,7 +103,10 @@ async def bench_of(
             addresses[name] = await servers[name].enter_async_context(server)
         directory = Directory(fleet)
         lifecycle = ReadyLifecycle(fleet, directory)
-        gateway = Gateway(fleet, find(addresses), secret=SECRET, directory=directory, lifecycle=lifecycle)
+        ledger = ledger_in(folder)
+        gateway = Gateway(
+            fleet, find(addresses), secret=SECRET, directory=directory, lifecycle=lifecycle, ledger=ledger
+        )
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         await eventually(gateway.is_ready, "the gateway's readiness")

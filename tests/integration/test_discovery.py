@@ -17,7 +17,17 @@ from routing.gateway import Gateway
 from routing.replicas import Address
 from routing.tenants import Directory
 from routing.types import Fleet
-from tests.fakes import SECRET, Client, FakeEngine, ReadyLifecycle, eventually, key_of, serving, small_fleet
+from tests.fakes import (
+    SECRET,
+    Client,
+    FakeEngine,
+    ReadyLifecycle,
+    eventually,
+    key_of,
+    ledger_in,
+    serving,
+    small_fleet,
+)
 from tests.integration.conftest import Bench, bench_of
 
 
@@ -275,11 +285,18 @@ async def test_names_that_the_fleet_does_not_declare_are_logged_once_and_ignored
 # -- at the start ------------------------------------------------------------------------------------------
 
 
-def gateway_of(discovery: Discovery) -> Gateway:
+def gateway_of(discovery: Discovery, folder: Path) -> Gateway:
     fleet = small_fleet()
     directory = Directory(fleet)
     lifecycle = ReadyLifecycle(fleet, directory)
-    return Gateway(fleet, discovery, secret=SECRET, directory=directory, lifecycle=lifecycle)
+    return Gateway(
+        fleet,
+        discovery,
+        secret=SECRET,
+        directory=directory,
+        lifecycle=lifecycle,
+        ledger=ledger_in(folder),
+    )
 
 
 async def test_without_a_file_the_gateway_starts_and_waits(tmp_path: Path) -> None:
@@ -287,7 +304,7 @@ async def test_without_a_file_the_gateway_starts_and_waits(tmp_path: Path) -> No
     async with contextlib.AsyncExitStack() as stack:
         names = ("shared-0", "alone-0")
         where = {n: await stack.enter_async_context(serving(FakeEngine(n), tmp_path / n)) for n in names}
-        gateway = gateway_of(FileDiscovery(path, check_url=Address.parse, poll_s=0.01))
+        gateway = gateway_of(FileDiscovery(path, check_url=Address.parse, poll_s=0.01), tmp_path)
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         headers = [("authorization", f"Bearer {key_of('operator')}")]
@@ -308,8 +325,8 @@ async def test_without_a_file_the_gateway_starts_and_waits(tmp_path: Path) -> No
     ],
 )
 async def test_what_is_known_at_start_must_be_complete_and_right(
-    addresses: dict[str, str], error: type[Exception], says: str
+    tmp_path: Path, addresses: dict[str, str], error: type[Exception], says: str
 ) -> None:
-    gateway = gateway_of(StaticDiscovery(lambda: addresses))
+    gateway = gateway_of(StaticDiscovery(lambda: addresses), tmp_path)
     with pytest.raises(error, match=says):
         await gateway.start()

@@ -43,7 +43,10 @@ async def test_a_stream_is_relayed_with_the_tenants_name_and_without_the_usage_n
     assert b"a-support" not in client.body.replace(b'"content":"a-support"', b"")
     assert b"usage" not in client.body
     assert client.body.endswith(b"data: [DONE]\n\n")
-    assert bench.engines["shared-0"].seen[0]["stream_options"] == {"include_usage": True}
+    assert bench.engines["shared-0"].seen[0]["stream_options"] == {
+        "include_usage": True,
+        "continuous_usage_stats": True,
+    }
 
 
 async def test_a_stream_carries_its_usage_where_the_client_asked_for_it(bench: Bench) -> None:

@@ -33,6 +33,7 @@ from routing.state import StateStore
 from routing.state.tables import AdapterRow, VersionRow
 from routing.tenants import Directory
 from routing.types import Fleet, StateSettings
+from routing.usage import Ledger
 from tests.fakes import SECRET, Client, FakeEngine, eventually, key_of, serving, small_fleet
 from tests.integration.conftest import Bench
 
@@ -155,7 +156,12 @@ async def house_of(
         directory = Directory(fleet)
         lifecycle = Lifecycle(fleet, directory)
         gateway = Gateway(
-            fleet, StaticDiscovery(lambda: addresses), secret=SECRET, directory=directory, lifecycle=lifecycle
+            fleet,
+            StaticDiscovery(lambda: addresses),
+            secret=SECRET,
+            directory=directory,
+            lifecycle=lifecycle,
+            ledger=Ledger.of(fleet),
         )
         await gateway.start()
         stack.push_async_callback(gateway.stop)

@@ -14,7 +14,9 @@ from routing.wire import Kind, TokenUsage, parse
 from tests.fakes import chunk, sse, stream_events
 
 TARGET = Target("a", "support", "a-support", "base", "shared", 1, "a-support")
-EVENTS = stream_events("a-support", ["I ", "am ", "here"])
+PIECES = ["I ", "am ", "here"]
+EVENTS = stream_events("a-support", PIECES)
+COUNTED = stream_events("a-support", PIECES, running=True)
 WHOLE = b"".join(EVENTS)
 SEEN = (b"".join(EVENTS[:-2]) + EVENTS[-1]).replace(b'"model":"a-support"', b'"model":"support"')
 
@@ -33,6 +35,21 @@ def test_chunk_edges_make_no_difference(edges: list[int]) -> None:
     assert out == SEEN
     assert stream.complete and not stream.failed
     assert stream.usage == TokenUsage(7, 3)
+
+
+@given(st.lists(st.integers(0, sum(map(len, COUNTED))), max_size=40))
+def test_running_counts_are_taken_out_wherever_the_bytes_are_cut(edges: list[int]) -> None:
+    whole = b"".join(COUNTED)
+    stream, cuts = follow(), [0, *sorted(edges), len(whole)]
+    assert b"".join(stream.feed(whole[a:b]) for a, b in pairwise(cuts)) == SEEN
+    assert (stream.tokens(), stream.events) == (TokenUsage(7, 3), len(EVENTS) - 1)
+
+
+def test_running_counts_go_out_where_they_were_asked_for() -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    whole = b"".join(COUNTED)
+    stream = follow(stream_options=options)
+    assert stream.feed(whole) == whole.replace(b'"model":"a-support"', b'"model":"support"')
 
 
 def test_only_whole_events_go_out() -> None:
@@ -72,10 +89,45 @@ def test_what_a_model_writes_cannot_be_taken_for_the_protocol(text: str) -> None
     assert not stream.failed and not stream.complete and stream.usage is None
 
 
-def test_tokens_of_a_stream_that_was_cut_are_counted_by_events() -> None:
+def test_tokens_of_a_stream_that_was_cut_are_those_that_the_engine_had_counted() -> None:
+    stream = follow()
+    stream.feed(b"".join(COUNTED[:3]))
+    assert stream.tokens() == TokenUsage(7, 2)
+
+
+def test_a_stream_that_was_cut_before_any_count_is_estimated_and_says_so() -> None:
     stream = follow()
     stream.feed(b"".join(EVENTS[:3]))
-    assert stream.completion_tokens() == 3
+    assert stream.tokens() == TokenUsage(stream.tokens().prompt_tokens, 3, estimated=True)
+    assert stream.tokens().prompt_tokens > 0
+
+
+def choice_event(index: int, prompt: int, completion: int) -> bytes:
+    usage = {"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion}
+    choices = [{"index": index, "text": "x", "finish_reason": None}]
+    return sse({"id": "x", "model": "a-support", "choices": choices, "usage": usage})
+
+
+def test_choices_that_were_cut_off_are_added_up_and_share_their_prompt() -> None:
+    stream = follow(Kind.COMPLETION, n=2, prompt=["one", "two"])
+    stream.feed(choice_event(0, 5, 1) + choice_event(1, 5, 1) + choice_event(0, 5, 2))
+    stream.feed(choice_event(3, 6, 4))
+    assert stream.tokens() == TokenUsage(11, 7)
+
+
+def test_a_prompt_that_no_choice_has_begun_to_answer_is_estimated() -> None:
+    stream = follow(Kind.COMPLETION, prompt=["one", "two"])
+    stream.feed(choice_event(0, 5, 1))
+    tokens = stream.tokens()
+    assert (tokens.completion_tokens, tokens.estimated) == (1, True)
+    assert tokens.prompt_tokens > 5
+
+
+def test_cached_tokens_come_with_the_usage_of_the_whole() -> None:
+    stream = follow()
+    details = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
+    stream.feed(sse({"choices": [], "usage": details}))
+    assert stream.tokens() == TokenUsage(7, 3, 4)
 
 
 def test_a_response_stream_ends_with_its_own_event() -> None:

@@ -32,6 +32,7 @@ SECTIONS = {
     "`scheduler`": schema.SchedulerSection,
     "`metrics`": schema.MetricsSection,
     "`state`": schema.StateSection,
+    "`usage`": schema.UsageSection,
 }
 
 

@@ -1,0 +1,187 @@
+"""Where does the ledger lie? Two tables of the state database; one transaction for each call.
+
+A batch goes in as one JSON text that the database takes apart itself: SQLite and PostgreSQL can, and neither
+then holds Python's lock, which the event loop needs. A row and its part of the day's sums are written
+together or not at all. Every call raises `StateUnavailable` while the database does not answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    bindparam,
+    case,
+    column,
+    delete,
+    func,
+    insert,
+    make_url,
+    select,
+    type_coerce,
+)
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from routing.errors import StateUnavailable
+from routing.state import database
+from routing.state.tables import UsageDayRow, UsageRow
+from routing.usage.entries import COLUMNS, ID, Row, id_at
+from routing.usage.query import DIMENSIONS, MAX_ROWS, MEASURES, UsageLine, UsageQuery, line
+
+LOCK_WAIT_S = 5.0
+CHUNK = 2000  # rows of one transaction that deletes
+_Records: Any = UsageRow.__table__
+_Days: Any = UsageDayRow.__table__
+_BATCH = "batch"
+
+
+class UsageStore:
+    """The ledger's tables. For one thread; several processes may write at once."""
+
+    def __init__(self, url: str, *, lock_wait_s: float = LOCK_WAIT_S) -> None:
+        self._url = make_url(url)
+        self._lock_wait_s = lock_wait_s
+        self._engine: Engine | None = None
+        is_sqlite = self._url.get_backend_name() == "sqlite"
+        self.is_shared = not is_sqlite  # other gateways may write to it
+        rows = _rows(is_sqlite)
+        self._add_records = insert(_Records).from_select(COLUMNS, rows)
+        self._add_to_days = _add_to_days(rows, is_sqlite)
+
+    def open(self) -> None:
+        """Connect, and bring the tables up to date; nothing is done where that was done."""
+        if self._engine is not None:
+            return
+        with database.told_as_unavailable(self._url):
+            engine = database.connect(self._url, wait_s=self._lock_wait_s)
+            try:
+                database.migrate(engine)
+            except BaseException:
+                engine.dispose()
+                raise
+            self._engine = engine
+
+    def close(self) -> None:
+        """Give all connections back; `open` may follow."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def write(self, rows: Sequence[Row]) -> int:
+        """Add rows and count them into their days; those that are there already change nothing.
+
+        Returns how many were new. A call that raises may have written all of them, or none.
+        """
+        with self._transaction() as connection:
+            try:
+                with connection.begin_nested():
+                    self._add(connection, rows)
+            except IntegrityError:
+                rows = _new(connection, rows)
+                self._add(connection, rows)
+        return len(rows)
+
+    def tokens(self, tenants: Iterable[str], first_day: str, end_day: str) -> dict[str, int]:
+        """Return what tenants have used of days from the first up to but not including the last."""
+        days = _Days.c
+        used = func.sum(days.prompt_tokens + days.completion_tokens)
+        wanted = (
+            select(days.tenant, used)
+            .where(days.tenant.in_(sorted(tenants)), days.day >= first_day, days.day < end_day)
+            .group_by(days.tenant)
+        )
+        with self._transaction(reads=True) as connection:
+            return {tenant: int(tokens or 0) for tenant, tokens in connection.execute(wanted)}
+
+    def sums(self, query: UsageQuery) -> list[UsageLine]:
+        """Return the lines of a query, in the order of their dimensions; at most one more than MAX_ROWS."""
+        dimensions = [_Days.c[name] for name in query.group_by]
+        measures = [func.sum(_Days.c[name]) for name in MEASURES]
+        wanted = select(*dimensions, *measures).where(
+            _Days.c.day.between(query.first.isoformat(), query.last.isoformat())
+        )
+        if query.tenant is not None:
+            wanted = wanted.where(_Days.c.tenant == query.tenant)
+        if dimensions:
+            wanted = wanted.group_by(*dimensions).order_by(*dimensions)
+        wanted = wanted.limit(MAX_ROWS + 1)
+        with self._transaction(reads=True) as connection:
+            return [line(query.group_by, tuple(found)) for found in connection.execute(wanted)]
+
+    def prune(self, records_before_s: float, days_before: str) -> int:
+        """Delete single records made before a Unix time, and days before a day; returns how many of both.
+
+        Deletes one chunk of records; call again while there are more.
+        """
+        old = select(_Records.c.id).where(_Records.c.id < id_at(records_before_s)).limit(CHUNK)
+        with self._transaction() as connection:
+            records = connection.execute(delete(_Records).where(_Records.c.id.in_(old))).rowcount
+            days = connection.execute(delete(_Days).where(_Days.c.day < days_before)).rowcount
+        return int(records) + int(days)
+
+    def _add(self, connection: Connection, rows: Sequence[Row]) -> None:
+        batch = {_BATCH: orjson.dumps(rows).decode()}
+        connection.execute(self._add_records, batch)
+        connection.execute(self._add_to_days, batch)
+
+    @contextmanager
+    def _transaction(self, *, reads: bool = False) -> Iterator[Connection]:
+        if self._engine is None:
+            raise StateUnavailable(
+                "The state database is not open yet.", retry_after_s=database.RETRY_AFTER_S
+            )
+        engine = database.reading(self._engine) if reads else self._engine
+        with database.told_as_unavailable(self._url), engine.begin() as connection:
+            yield connection
+
+
+def _new(connection: Connection, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that are not there; one that is in mid-commit elsewhere fails when it is added."""
+    ids = select(_Records.c.id).where(_Records.c.id.in_([row[ID] for row in rows]))
+    known = set(connection.execute(ids).scalars())
+    return [row for row in rows if row[ID] not in known]
+
+
+def _rows(is_sqlite: bool) -> Select[Any]:
+    """Select the rows of a batch, an array of arrays in JSON."""
+    batch: Any = bindparam(_BATCH)
+    if is_sqlite:
+        elements = func.json_each(batch).table_valued(column("value", JSON))
+    else:
+        elements = func.jsonb_array_elements(sql_cast(batch, postgresql.JSONB)).table_valued(
+            column("value", postgresql.JSONB)
+        )
+    value = elements.c.value
+    return select(*(_typed(value[index], name).label(name) for index, name in enumerate(COLUMNS)))
+
+
+def _typed(element: Any, name: str) -> ColumnElement[Any]:
+    kind = _Records.c[name].type.python_type
+    reader = {str: "as_string", int: "as_integer", float: "as_float", bool: "as_boolean"}[kind]
+    return type_coerce(getattr(element, reader)(), _Records.c[name].type)
+
+
+def _add_to_days(rows: Select[Any], is_sqlite: bool) -> Any:
+    """Add a batch to the sums of its days; in the order of the key, so that two writers cannot deadlock."""
+    batch = rows.subquery()
+    sums: dict[str, Any] = {name: func.sum(batch.c[name]) for name in MEASURES if name in batch.c}
+    sums["requests"] = func.count()
+    sums["estimated_requests"] = func.sum(case((batch.c.estimated, 1), else_=0))
+    keys = [batch.c[name] for name in DIMENSIONS]
+    added = select(*keys, *(sums[name] for name in MEASURES)).group_by(*keys).order_by(*keys)
+    dialect: Any = sqlite if is_sqlite else postgresql
+    statement = dialect.insert(_Days).from_select([*DIMENSIONS, *MEASURES], added)
+    return statement.on_conflict_do_update(
+        index_elements=list(DIMENSIONS),
+        set_={name: _Days.c[name] + statement.excluded[name] for name in MEASURES},
+    )

@@ -1,0 +1,234 @@
+"""Is what was noted written down, soon, once, and whatever the database does meanwhile?"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from routing.errors import StateUnavailable
+from routing.types import UsageSettings
+from routing.usage import Ledger, UsageStore, ledger
+from routing.usage.entries import Row
+from routing.usage.journal import Journal
+from routing.usage.query import read_query
+from tests.fakes import eventually
+from tests.unit.routing.usage.made import NOON_S, days_ago, record, rows
+
+
+class MovingStore(UsageStore):
+    """A store on SQLite that may be away, be slow, or lose the answer to its commit."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"sqlite:///{folder}/usage.db")
+        self.away = False
+        self.slow_s = 0.0
+        self.loses_answers = 0
+        self.batches: list[int] = []
+
+    def open(self) -> None:
+        if self.away:
+            raise StateUnavailable("away")
+        super().open()
+
+    def write(self, rows: Sequence[Row]) -> int:
+        if self.away:
+            raise StateUnavailable("away")
+        time.sleep(self.slow_s)
+        written = super().write(rows)
+        self.batches.append(len(rows))
+        if self.loses_answers:
+            self.loses_answers -= 1
+            raise StateUnavailable("whether it was written is not known")
+        return written
+
+
+class House:
+    """A ledger in a folder, at a quick pace."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.store = MovingStore(folder)
+        self.folder = folder / "usage"
+        settings = {"interval_s": 0.01, "now": lambda: NOON_S, **options}
+        self.ledger = Ledger(self.store, self.folder, UsageSettings(), **settings)
+        self.ledger.start()
+
+    async def requests(self) -> int:
+        """How many are in the database by now."""
+        query = read_query({}, now_s=NOON_S, tenant=None)
+        (line,) = await asyncio.to_thread(self.store.sums, query)
+        return int(line["requests"])
+
+    async def asked(self) -> int:
+        """How many the ledger tells of when it is asked."""
+        (line,) = await self.ledger.sums(read_query({}, now_s=NOON_S, tenant=None))
+        return int(line["requests"])
+
+    def note(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.ledger.note(record())
+
+    @property
+    def waiting_on_disk(self) -> bool:
+        return any(self.folder.glob("*.jsonl"))
+
+
+async def test_what_is_noted_is_written_without_being_asked_for_in_one_batch(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    await eventually(lambda: house.store._engine is not None)
+    house.note(300)
+    await eventually(lambda: sum(house.store.batches) == 300)
+    assert len(house.store.batches) == 1
+    await house.ledger.stop()
+
+
+async def test_an_answer_holds_what_was_noted_a_moment_ago(tmp_path: Path) -> None:
+    house = House(tmp_path, interval_s=60.0)
+    house.note(3)
+    assert await house.asked() == 3
+    house.note(2)
+    assert await house.asked() == 5
+    await house.ledger.stop()
+
+
+async def test_a_clean_stop_writes_all(tmp_path: Path) -> None:
+    house = House(tmp_path, interval_s=60.0)
+    house.note(3)
+    await house.ledger.stop()
+    again = House(tmp_path)
+    assert await again.asked() == 3
+    await again.ledger.stop()
+
+
+async def test_while_the_database_is_away_records_wait_on_disk_and_come_back_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "FIRST_RETRY_S", 0.02)
+    house = House(tmp_path)
+    house.store.away = True
+    house.note(4)
+    await eventually(lambda: house.waiting_on_disk)
+    house.note(4)
+    with pytest.raises(StateUnavailable):
+        await house.asked()
+    house.store.away = False
+    await eventually(lambda: not house.waiting_on_disk)
+    assert await house.asked() == 8
+    assert house.ledger.lost == 0
+    await house.ledger.stop()
+
+
+async def test_a_stop_while_the_database_is_away_leaves_all_to_the_next_start(tmp_path: Path) -> None:
+    house = House(tmp_path, interval_s=60.0)
+    house.store.away = True
+    house.note(5)
+    await house.ledger.stop()
+    again = House(tmp_path)
+    assert await again.asked() == 5
+    await again.ledger.stop()
+
+
+async def test_a_commit_whose_answer_was_lost_does_not_count_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "FIRST_RETRY_S", 0.02)
+    house = House(tmp_path)
+    house.store.loses_answers = 2
+    house.note(6)
+    await eventually(lambda: house.store.loses_answers == 0)
+    await eventually(lambda: not house.waiting_on_disk)
+    assert await house.asked() == 6
+    await house.ledger.stop()
+
+
+async def test_what_comes_while_the_database_is_slow_goes_to_disk_and_waits_for_nothing(
+    tmp_path: Path,
+) -> None:
+    house = House(tmp_path)
+    await house.ledger.flush()
+    house.store.slow_s = 0.3
+    house.note(1)
+    await asyncio.sleep(0.05)  # it is being written
+    house.note(2)
+    await eventually(lambda: house.waiting_on_disk)
+    house.store.slow_s = 0.0
+    assert await house.asked() == 3
+    await house.ledger.stop()
+
+
+async def test_a_caller_that_gives_up_loses_no_record(tmp_path: Path) -> None:
+    house = House(tmp_path, interval_s=60.0)
+    await house.ledger.flush()
+    house.store.slow_s = 0.1
+    house.note(2)
+    asking = asyncio.ensure_future(house.ledger.flush())
+    await asyncio.sleep(0.02)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert await house.asked() == 2
+    await house.ledger.stop()
+
+
+async def test_where_neither_takes_it_memory_is_bounded_and_the_loss_is_counted_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ledger, "MAX_PENDING", 10)
+    house = House(tmp_path, max_journal_bytes=10, interval_s=60.0)
+    house.store.away = True
+    with caplog.at_level(logging.ERROR, "tenantry.usage"):
+        for times, lost in ((8, 0), (3, 1), (4, 5)):
+            house.note(times)
+            with pytest.raises(StateUnavailable):
+                await house.ledger.flush()
+            assert house.ledger.lost == lost
+    assert "is lost" in caplog.text
+    house.store.away = False
+    assert await house.asked() == 10
+    await house.ledger.stop()
+
+
+async def test_old_records_of_a_journal_are_kept_and_not_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The database may have had them, and no longer knows."""
+    journal = Journal(tmp_path / "usage", "a")
+    journal.append(rows(record(), at_s=days_ago(31)))
+    journal.close()
+    house = House(tmp_path)
+    with caplog.at_level(logging.ERROR, "tenantry.usage"):
+        await eventually(lambda: any(house.folder.glob("*.late")))
+    house.note()
+    assert await house.asked() == 1
+    assert "not counted" in caplog.text
+    await house.ledger.stop()
+
+
+async def test_what_is_too_old_is_deleted(tmp_path: Path) -> None:
+    store = UsageStore(f"sqlite:///{tmp_path}/usage.db")
+    store.open()
+    store.write(rows(record(), at_s=days_ago(31), start="a" * 12))
+    store.close()
+    house = House(tmp_path)
+    await house.ledger.flush()
+    assert await asyncio.to_thread(house.store.prune, days_ago(30), "2000-01-01") == 0, "it is gone already"
+    await house.ledger.stop()
+
+
+async def test_a_fault_of_ours_costs_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    house = House(tmp_path, interval_s=60.0)
+    await house.ledger.flush()
+    with monkeypatch.context() as patched:
+        patched.setattr(house.store, "write", lambda rows: 1 / 0)
+        house.note(2)
+        with pytest.raises(StateUnavailable, match="cannot be read now"):
+            await house.ledger.flush()
+    assert "ZeroDivisionError" in caplog.text
+    assert await house.asked() == 2
+    await house.ledger.stop()
