@@ -24,6 +24,7 @@ from routing.admission import Cap, Rejection
 from routing.asgi import JSON, ClientGone, Exchange, Headers, Receive, Scope, Send
 from routing.attempt import Question
 from routing.catalog import KeyRole
+from routing.console import CONSOLE_PATH, Site
 from routing.discovery import Discovery
 from routing.dispatcher import Dispatcher
 from routing.errors import (
@@ -121,6 +122,7 @@ class Gateway:
         )
         self._hedge_after_s = {p.name: p.hedge_after_s for p in fleet.pools.values() if p.replicas > 1}
         self._flights: set[Flight] = set()
+        self._site: Site | None = None  # once it has started
         self._landed = asyncio.Event()  # set whenever the last flight ends
         self._sweeping: asyncio.Task[None] | None = None
         self._with_slots = {name for name, model in fleet.base_models.items() if model.serves_adapters}
@@ -132,8 +134,10 @@ class Gateway:
     async def start(self) -> None:
         """Connect to the replicas and begin probing them; returns at once.
 
-        Raises `RuntimeError` where one is nowhere and cannot come, `ValueError` where its address is none.
+        Raises `RuntimeError` where one is nowhere and cannot come, `ValueError` where its address is none,
+        `OSError` where the console's files cannot be read.
         """
+        self._site = Site.load()
         self._lifecycle.start(self.dispatcher, self._roster.clients)
         try:
             await self._roster.start()
@@ -216,6 +220,8 @@ class Gateway:
             self._authorize_metrics(exchange)
             kind, page = await self._metrics_page(exchange, path[len(METRICS_PATH) + 1 :])
             await exchange.respond(200, [(b"content-type", kind)], page)
+        elif self._site is not None and (path == CONSOLE_PATH or path.startswith(CONSOLE_PATH + "/")):
+            await self._site.respond(exchange)
         else:
             raise RouteNotFound("There is no such route.")
 

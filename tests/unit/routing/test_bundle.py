@@ -90,6 +90,12 @@ def test_the_program_is_the_same_in_every_bento(loaded: LoadedFleet, context: Pa
         program
     )
     assert "routing/config/fleet.schema.json" in program
+    assert {Path(name).suffix for name in program if name.startswith("routing/console/static/")} == {
+        ".css",
+        ".html",
+        ".js",
+        ".svg",
+    }
     for name in program:
         assert (context / name).read_bytes() == (ROOT / name).read_bytes()
 
@@ -276,7 +282,8 @@ def test_plain_bentoml_build_ships_the_same_program(tmp_path: Path) -> None:
     code = [
         str(path.relative_to(ROOT))
         for folder in ("adapters", "routing", "tests", "benchmarks")
-        for path in (ROOT / folder).rglob("*.py")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in bundle.CODE_SUFFIXES - {".json"}
     ]
     shipped = {path for path in [*code, *bundle.CODE_FILES] if ships(path)}
     _stage_code(ROOT, tmp_path)
@@ -289,6 +296,9 @@ def test_plain_bentoml_build_ships_the_same_program(tmp_path: Path) -> None:
         ("./fleet.yaml", True),
         ("./README.md", True),
         ("routing/config/fleet.schema.json", True),
+        ("routing/console/static/index.html", True),
+        ("console/index.html", False),
+        ("console/node_modules/vite/index.js", False),
         (".cache/demo/base/model.safetensors", True),
         (".cache/demo/adapters/x/adapter_model.safetensors", True),
         (".cache/demo/answers.json", False),

@@ -1,0 +1,69 @@
+// What every page can reach: the gateway, the live picture, and how to ask before something is done.
+
+import { createContext } from "preact";
+import { useCallback, useContext, useEffect, useState } from "preact/hooks";
+import { Refused, say } from "./api";
+import type { Api } from "./api";
+import { NOTHING } from "./store";
+import type { Live } from "./store";
+
+export interface Action {
+  title: string;
+  text: string; // what it does, for whoever must decide
+  verb: string;
+  danger?: boolean;
+  run(): Promise<unknown>;
+  done: string; // what is said afterwards
+}
+
+export interface Console {
+  api: Api;
+  live: Live;
+  ask(action: Action): void;
+  leave(refused: Refused): void;
+}
+
+export const ConsoleContext = createContext<Console>({
+  api: null as unknown as Api,
+  live: NOTHING,
+  ask: () => undefined,
+  leave: () => undefined,
+});
+
+export const useConsole = (): Console => useContext(ConsoleContext);
+
+export interface Loaded<T> {
+  data: T | null;
+  error: string | null;
+  status: number; // of the error; 0: none, or no answer
+  reload(): void;
+}
+
+/** Ask once and again every so often while the page is seen; what is there stays while it fails. */
+export function useLoaded<T>(load: (api: Api, signal: AbortSignal) => Promise<T>, every_ms: number, ...deps: unknown[]): Loaded<T> {
+  const { api, leave } = useConsole();
+  const [state, setState] = useState<{ data: T | null; error: string | null; status: number }>({ data: null, error: null, status: 0 });
+  const [turn, setTurn] = useState(0);
+  useEffect(() => setState({ data: null, error: null, status: 0 }), deps);
+  useEffect(() => {
+    const cut = new AbortController();
+    let timer = 0;
+    const once = async (): Promise<void> => {
+      try {
+        const data = await load(api, cut.signal);
+        if (!cut.signal.aborted) setState({ data, error: null, status: 0 });
+      } catch (error) {
+        if (cut.signal.aborted) return;
+        if (error instanceof Refused && error.isAboutKey) return leave(error);
+        setState((before) => ({ ...before, error: say(error), status: error instanceof Refused ? error.status : 0 }));
+      }
+      if (every_ms && !cut.signal.aborted) timer = window.setTimeout(() => void once(), every_ms);
+    };
+    void once();
+    return () => {
+      cut.abort();
+      clearTimeout(timer);
+    };
+  }, [api, turn, ...deps]);
+  return { ...state, reload: useCallback(() => setTurn((n) => n + 1), []) };
+}

@@ -1,0 +1,125 @@
+// What the scheduler decides, as it decides it, and what was done to the fleet.
+
+import { useEffect, useState } from "preact/hooks";
+import { useConsole, useLoaded } from "../context";
+import { clock, count, moment, seconds, words } from "../format";
+import { Empty, Scroll, Title, Trouble } from "../parts";
+import type { SeenDecision } from "../store";
+import type { OperatorEvent } from "../types";
+
+const SHOWN = 150;
+
+export function Events() {
+  return (
+    <>
+      <Title text="Events" />
+      <Decisions />
+      <Done />
+    </>
+  );
+}
+
+function Decisions() {
+  const { live } = useConsole();
+  const [text, setText] = useState("");
+  const [grants, setGrants] = useState(false);
+  const [held, setHeld] = useState<SeenDecision[] | null>(null);
+  const wanted = text.trim().toLowerCase();
+  const matches = (d: SeenDecision): boolean => (grants || d.action !== "granted") && `${d.action} ${d.reason} ${d.tenant}/${d.model} ${d.request_id} ${d.replica} ${d.pool}`.toLowerCase().includes(wanted);
+  const shown = (held ?? live.decisions).filter(matches).slice(0, SHOWN);
+  useEffect(() => () => setHeld(null), []);
+  return (
+    <section aria-labelledby="decisions-title">
+      <h2 id="decisions-title">
+        Scheduler decisions <small>the newest first</small>
+      </h2>
+      <div class="filter">
+        <label>
+          Filter <input type="search" value={text} onInput={(event) => setText(event.currentTarget.value)} placeholder="tenant, model, reason, request id" />
+        </label>
+        <label class="check">
+          <input type="checkbox" checked={grants} onChange={(event) => setGrants(event.currentTarget.checked)} /> with grants
+        </label>
+        <button aria-pressed={held !== null} onClick={() => setHeld(held ? null : live.decisions)}>
+          {held ? "Go on" : "Hold"}
+        </button>
+      </div>
+      {shown.length === 0 ? (
+        <Empty>{live.decisions.length ? "Nothing but what is filtered out." : "Nothing was decided yet."}</Empty>
+      ) : (
+        <Scroll label="Scheduler decisions" tall>
+          <table class="log">
+            <thead>
+              <tr>
+                <th scope="col">At</th>
+                <th scope="col">Decision</th>
+                <th scope="col">Why</th>
+                <th scope="col">Model</th>
+                <th scope="col">Where</th>
+                <th scope="col" class="n">
+                  Waited
+                </th>
+                <th scope="col">Request</th>
+              </tr>
+            </thead>
+            <tbody>
+              {shown.map((d) => (
+                <tr key={d.id}>
+                  <td class="tabular">{clock(d.at)}</td>
+                  <td>
+                    <span class={`action ${d.action}`}>{d.action}</span>
+                  </td>
+                  <td>{words(d.reason)}</td>
+                  <td class="long">
+                    {d.tenant}/{d.model}
+                  </td>
+                  <td>{d.replica ?? d.pool}</td>
+                  <td class="n">{d.waited_s >= 0.001 ? seconds(d.waited_s) : ""}</td>
+                  <td class="long muted">{d.request_id}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </Scroll>
+      )}
+      {live.decisionsLeftOut > 0 && <p class="note muted">{count(live.decisionsLeftOut)} more came too fast to be sent, grants before others.</p>}
+    </section>
+  );
+}
+
+function Done() {
+  const { data, error, reload } = useLoaded((api, signal) => api.get<{ data: OperatorEvent[] }>("/events?limit=100", signal), 10_000);
+  return (
+    <section aria-labelledby="done-title">
+      <h2 id="done-title">
+        Changes <small>to adapters, rollouts, keys and replicas</small>
+      </h2>
+      {error && <Trouble text={error} retry={reload} />}
+      {data && data.data.length === 0 && <Empty>Nothing was changed yet.</Empty>}
+      {data && data.data.length > 0 && (
+        <Scroll label="Changes" tall>
+          <table class="log">
+            <thead>
+              <tr>
+                <th scope="col">When</th>
+                <th scope="col">What</th>
+                <th scope="col">Happened</th>
+                <th scope="col">By</th>
+              </tr>
+            </thead>
+            <tbody>
+              {data.data.map((event) => (
+                <tr key={event.id}>
+                  <td class="tabular">{moment(event.at)}</td>
+                  <td class="long">{event.subject}</td>
+                  <td>{event.text}</td>
+                  <td class="muted">{event.actor}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </Scroll>
+      )}
+    </section>
+  );
+}

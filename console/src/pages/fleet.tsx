@@ -1,0 +1,340 @@
+// The fleet at a glance: which model is slow and why, then pools with replicas, slots and queues.
+
+import { useConsole } from "../context";
+import type { Action } from "../context";
+import { path } from "../api";
+import type { Api } from "../api";
+import { count, percent, plural, rate, seconds, shortAdapter, words } from "../format";
+import { Act, Bar, Empty, Scroll, Spark, State, Title, VerdictMark } from "../parts";
+import { link } from "../route";
+import { keyOf } from "../store";
+import type { Model, Pool, PoolTenant, Replica, Slot, Snapshot } from "../types";
+
+export function Fleet() {
+  const { live } = useConsole();
+  const { snapshot } = live;
+  if (!snapshot) return <Title text="Fleet" />;
+  return (
+    <>
+      <Title text="Fleet">
+        <Verdicts models={live.models} />
+      </Title>
+      <Totals snapshot={snapshot} />
+      <section aria-labelledby="models-title">
+        <h2 id="models-title">
+          Models <small>the last minute, the worst first</small>
+        </h2>
+        <Models models={live.models} />
+        <LeftOut snapshot={snapshot} />
+      </section>
+      {snapshot.pools.map((pool) => (
+        <PoolSection key={pool.name} pool={pool} />
+      ))}
+    </>
+  );
+}
+
+function Verdicts({ models }: { models: Model[] }) {
+  const of = (verdict: string): number => models.filter((model) => model.verdict === verdict).length;
+  const [failing, slow, green] = [of("failing"), of("slow"), of("green")];
+  return (
+    <p class="verdicts" role="status">
+      {failing > 0 && <b class="verdict failing">{failing} failing</b>}
+      {slow > 0 && <b class="verdict slow">{slow} slow</b>}
+      <span class={failing + slow ? "muted" : "verdict green"}>{failing + slow ? `${green} green` : green ? `all ${green} green` : ""}</span>
+    </p>
+  );
+}
+
+function Totals({ snapshot }: { snapshot: Snapshot }) {
+  const { total } = snapshot;
+  const replicas = snapshot.pools.flatMap((pool) => pool.replicas);
+  const ready = replicas.filter((replica) => replica.state === "ready").length;
+  return (
+    <dl class="totals">
+      <Total name="Requests" value={rate(total.requests_per_s)} unit="/s" />
+      <Total name="Tokens" value={rate(total.tokens_per_s)} unit="/s" />
+      <Total name="Errors" value={percent(total.error_rate)} bad={total.error_rate >= 0.05} />
+      <Total name="Waiting" value={count(snapshot.queued)} />
+      <Total name="Replicas ready" value={`${ready}`} unit={` of ${replicas.length}`} bad={ready < replicas.length} />
+    </dl>
+  );
+}
+
+function Total({ name, value, unit, bad }: { name: string; value: string; unit?: string; bad?: boolean }) {
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd class={bad ? "bad" : ""}>
+        {value}
+        {unit && <small>{unit}</small>}
+      </dd>
+    </div>
+  );
+}
+
+export function Models({ models, short }: { models: Model[]; short?: boolean }) {
+  if (models.length === 0) return <Empty>No request has ended in the last five minutes, and none waits.</Empty>;
+  return (
+    <Scroll label="Models">
+      <table class="models">
+        <thead>
+          <tr>
+            <th scope="col">Model</th>
+            <th scope="col">State</th>
+            <th scope="col" class="n">
+              First token p99
+            </th>
+            <th scope="col">Five minutes</th>
+            <th scope="col" class="n">
+              p50
+            </th>
+            <th scope="col" class="n">
+              Wait p99
+            </th>
+            <th scope="col" class="n">
+              Waiting
+            </th>
+            <th scope="col" class="n">
+              Requests/s
+            </th>
+            <th scope="col" class="n">
+              Tokens/s
+            </th>
+            <th scope="col" class="n">
+              Errors
+            </th>
+          </tr>
+        </thead>
+        <tbody>
+          {models.map((model) => (
+            <ModelRow key={keyOf(model)} model={model} short={short === true} />
+          ))}
+        </tbody>
+      </table>
+    </Scroll>
+  );
+}
+
+function ModelRow({ model, short }: { model: Model; short: boolean }) {
+  const { live } = useConsole();
+  const history = live.byModel.get(keyOf(model));
+  const streams = history?.first_token_p99_s.some((value) => value !== null) ?? false;
+  const values = (streams ? history?.first_token_p99_s : history?.queue_p99_s) ?? [];
+  const what = streams ? "p99 first token" : "p99 wait";
+  return (
+    <tr class={model.verdict} data-model={keyOf(model)}>
+      <th scope="row">
+        <a href={link("models", model.tenant, model.model)} title={keyOf(model)}>
+          {!short && <span class="muted">{model.tenant}/</span>}
+          {model.model}
+        </a>
+        {model.reason && <div class="reason">{model.reason}</div>}
+      </th>
+      <td>
+        <VerdictMark verdict={model.verdict} />
+      </td>
+      <td class="n strong">{seconds(model.first_token_p99_s)}</td>
+      <td>
+        <Spark values={values} limit={model.limit_s} verdict={model.verdict} label={what} />
+      </td>
+      <td class="n">{seconds(model.first_token_p50_s)}</td>
+      <td class="n">{seconds(model.queue_p99_s)}</td>
+      <td class="n">
+        {model.queued > 0 ? (
+          <>
+            {count(model.queued)} <small>for {seconds(model.oldest_s)}</small>
+          </>
+        ) : (
+          <span class="muted">0</span>
+        )}
+      </td>
+      <td class="n">{rate(model.requests_per_s)}</td>
+      <td class="n">{rate(model.tokens_per_s)}</td>
+      <td class={`n ${model.error_rate >= 0.05 ? "bad" : ""}`}>
+        {percent(model.error_rate)}
+        {model.capped > 0 && <small title="refused by the tenant's own caps"> +{count(model.capped)} capped</small>}
+      </td>
+    </tr>
+  );
+}
+
+function LeftOut({ snapshot }: { snapshot: Snapshot }) {
+  const notes = [];
+  if (snapshot.models_left_out > 0) notes.push(`${plural(snapshot.models_left_out, "model")} that ${snapshot.models_left_out === 1 ? "is" : "are"} better off not shown`);
+  if (snapshot.other) notes.push(`${rate(snapshot.other.requests_per_s)} requests/s of rarer models together`);
+  return notes.length ? <p class="muted note">And {notes.join("; ")}.</p> : null;
+}
+
+function PoolSection({ pool }: { pool: Pool }) {
+  const waiting = Object.entries(pool.queued_by_band).filter(([, n]) => n > 0);
+  const objectives = [
+    pool.ttft_slo_s !== null && `first token within ${seconds(pool.ttft_slo_s)}`,
+    pool.itl_slo_s !== null && `${seconds(pool.itl_slo_s)} between tokens`,
+  ].filter(Boolean);
+  const title = `pool-${pool.name}`;
+  return (
+    <section aria-labelledby={title} class="pool">
+      <h2 id={title}>
+        <span class="muted">Pool</span> {pool.name}{" "}
+        <small>
+          {waiting.length ? `waiting: ${waiting.map(([band, n]) => `${count(n)} ${band}`).join(", ")}` : "nothing waits"}
+          {objectives.length > 0 && ` · objective: ${objectives.join(", ")}`}
+        </small>
+      </h2>
+      <div class="replicas">
+        {pool.replicas.map((replica) => (
+          <ReplicaCard key={replica.name} replica={replica} />
+        ))}
+      </div>
+      {pool.tenants.length > 0 && <Queues pool={pool} />}
+    </section>
+  );
+}
+
+function ReplicaCard({ replica }: { replica: Replica }) {
+  const used = replica.in_slots.filter((slot) => slot.use !== "idle").length;
+  const free = Math.max(0, replica.slots - replica.in_slots.length);
+  return (
+    <article class="replica" aria-label={`Replica ${replica.name}`}>
+      <header>
+        <h3 title={replica.base_model}>{replica.name}</h3>
+        <State state={replica.state} />
+        <DrainButton replica={replica} />
+      </header>
+      {replica.trouble && <p class="reason">{replica.trouble}</p>}
+      <dl class="facts">
+        <div>
+          <dt>In flight</dt>
+          <dd>
+            <Bar value={replica.sequences} of={replica.capacity} label={`sequences in flight on ${replica.name}`} /> {replica.sequences} <small>of {replica.capacity}</small>
+          </dd>
+        </div>
+        {replica.kv_tokens > 0 && (
+          <div>
+            <dt>KV cache</dt>
+            <dd>
+              <Bar value={replica.tokens} of={replica.kv_tokens} label={`tokens in flight on ${replica.name}`} /> {percent(replica.tokens / replica.kv_tokens)}
+            </dd>
+          </div>
+        )}
+        {replica.itl_s !== null && (
+          <div>
+            <dt>Per token</dt>
+            <dd>{seconds(replica.itl_s)}</dd>
+          </div>
+        )}
+        {replica.slots > 0 && (
+          <div>
+            <dt>Slots</dt>
+            <dd>
+              {used} <small>of {replica.slots} held, {replica.in_host} in host memory</small>
+            </dd>
+          </div>
+        )}
+      </dl>
+      {replica.slots > 0 && (
+        <ul class="slots" aria-label={`Slots of ${replica.name}`}>
+          {replica.in_slots.map((slot) => (
+            <SlotItem key={slot.adapter} slot={slot} />
+          ))}
+          {free > 0 && <li class="slot free">{free} free</li>}
+        </ul>
+      )}
+      {replica.clearing_for && <p class="muted note">A slot is being cleared for {shortAdapter(replica.clearing_for)}.</p>}
+      {replica.faults > 0 && <p class="reason">{plural(replica.faults, "adapter")} failed in this engine.</p>}
+    </article>
+  );
+}
+
+function SlotItem({ slot }: { slot: Slot }) {
+  const facts = [slot.use as string];
+  if (slot.pinned && slot.use !== "pinned") facts.push("pinned");
+  if (slot.sequences > 0) facts.push(`${slot.sequences} in flight`);
+  if (slot.held_s !== null) facts.push(`for ${seconds(slot.held_s)}`);
+  return (
+    <li class={`slot ${slot.use}`} title={`${slot.adapter}: ${facts.join(", ")}`}>
+      <span class="name">{shortAdapter(slot.adapter)}</span>
+      <span class="use">
+        {slot.use === "running" ? slot.sequences : slot.use}
+        {slot.pinned && slot.use !== "pinned" && " pinned"}
+      </span>
+    </li>
+  );
+}
+
+function Queues({ pool }: { pool: Pool }) {
+  const most = Math.max(...pool.tenants.map((tenant) => tenant.queued), 1);
+  return (
+    <table class="queues">
+      <caption>Who has work in {pool.name}</caption>
+      <thead>
+        <tr>
+          <th scope="col">Tenant</th>
+          <th scope="col">Band</th>
+          <th scope="col">Waiting</th>
+          <th scope="col" class="n">
+            Running
+          </th>
+          <th scope="col" class="n">
+            Slots
+          </th>
+        </tr>
+      </thead>
+      <tbody>
+        {pool.tenants.map((tenant) => (
+          <QueueRow key={tenant.name} tenant={tenant} most={most} />
+        ))}
+      </tbody>
+      {pool.tenants_left_out > 0 && (
+        <tfoot>
+          <tr>
+            <td colSpan={5}>and {plural(pool.tenants_left_out, "tenant")} more</td>
+          </tr>
+        </tfoot>
+      )}
+    </table>
+  );
+}
+
+function QueueRow({ tenant, most }: { tenant: PoolTenant; most: number }) {
+  return (
+    <tr>
+      <th scope="row">
+        <a href={link("tenants", tenant.name)}>{tenant.name}</a>
+      </th>
+      <td>{tenant.band}</td>
+      <td>
+        <Bar value={tenant.queued} of={most} label={`requests of ${tenant.name} that wait`} /> <span class="tabular">{count(tenant.queued)}</span>
+      </td>
+      <td class="n">{count(tenant.tickets - tenant.queued)}</td>
+      <td class="n">{tenant.slots}</td>
+    </tr>
+  );
+}
+
+function DrainButton({ replica }: { replica: Replica }) {
+  const { api } = useConsole();
+  return <Act action={replica.state === "draining" ? resume(api, replica) : drain(api, replica)}>{replica.state === "draining" ? "Resume" : "Drain"}</Act>;
+}
+
+function drain(api: Api, replica: Replica): Action {
+  return {
+    title: `Drain ${replica.name}?`,
+    text: `It gets no new work; its ${plural(replica.sequences, "sequence")} in flight go on to their end. If no other replica like it is ready, requests get a 503 ${words("no_replica_ready")}.`,
+    verb: `Drain ${replica.name}`,
+    danger: true,
+    run: () => api.act("POST", `/replicas${path(replica.name)}/drain`),
+    done: `${replica.name} gets no new work.`,
+  };
+}
+
+function resume(api: Api, replica: Replica): Action {
+  return {
+    title: `Resume ${replica.name}?`,
+    text: "It gets work again at once.",
+    verb: `Resume ${replica.name}`,
+    run: () => api.act("POST", `/replicas${path(replica.name)}/resume`),
+    done: `${replica.name} gets work again.`,
+  };
+}

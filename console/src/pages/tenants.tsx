@@ -1,0 +1,268 @@
+// Every tenant, and one with its use, its models, its caps and its keys.
+
+import { path } from "../api";
+import type { Api } from "../api";
+import { useConsole, useLoaded } from "../context";
+import type { Action } from "../context";
+import { count, moment, plural, seconds, words } from "../format";
+import { Act, Bar, Empty, Scroll, Title, Trouble } from "../parts";
+import { link } from "../route";
+import type { Key, Tenant } from "../types";
+import { Models } from "./fleet";
+
+const load = (api: Api, signal: AbortSignal): Promise<{ data: Tenant[] }> => api.get("/tenants", signal);
+
+/** What a tenant has in all pools now: requests that wait, requests in all, slots. */
+function useNow(): Map<string, { queued: number; tickets: number; slots: number }> {
+  const { live } = useConsole();
+  const sums = new Map<string, { queued: number; tickets: number; slots: number }>();
+  for (const tenant of live.snapshot?.pools.flatMap((pool) => pool.tenants) ?? []) {
+    const sum = sums.get(tenant.name) ?? { queued: 0, tickets: 0, slots: 0 };
+    sums.set(tenant.name, { queued: sum.queued + tenant.queued, tickets: sum.tickets + tenant.tickets, slots: sum.slots + tenant.slots });
+  }
+  return sums;
+}
+
+export function Tenants() {
+  const { data, error, reload } = useLoaded(load, 0);
+  const now = useNow();
+  return (
+    <>
+      <Title text="Tenants">{data && <span class="muted">{plural(data.data.length, "tenant")}</span>}</Title>
+      {error && <Trouble text={error} retry={reload} />}
+      {data && (
+        <Scroll label="Tenants">
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">Tenant</th>
+                <th scope="col">Band</th>
+                <th scope="col" class="n">
+                  Weight
+                </th>
+                <th scope="col">Isolation</th>
+                <th scope="col" class="n">
+                  Models
+                </th>
+                <th scope="col" class="n">
+                  Waiting
+                </th>
+                <th scope="col" class="n">
+                  Running
+                </th>
+                <th scope="col" class="n">
+                  Concurrency cap
+                </th>
+              </tr>
+            </thead>
+            <tbody>
+              {data.data.map((tenant) => {
+                const has = now.get(tenant.name);
+                return (
+                  <tr key={tenant.name}>
+                    <th scope="row">
+                      <a href={link("tenants", tenant.name)}>{tenant.name}</a>
+                    </th>
+                    <td>{tenant.band}</td>
+                    <td class="n">{tenant.weight}</td>
+                    <td>{tenant.isolation}</td>
+                    <td class="n">{Object.keys(tenant.models).length}</td>
+                    <td class="n">{count(has?.queued ?? 0)}</td>
+                    <td class="n">{count((has?.tickets ?? 0) - (has?.queued ?? 0))}</td>
+                    <td class="n">{count(tenant.caps["max_concurrency"] ?? 0)}</td>
+                  </tr>
+                );
+              })}
+            </tbody>
+          </table>
+        </Scroll>
+      )}
+    </>
+  );
+}
+
+export function TenantPage({ name }: { name: string }) {
+  const { live } = useConsole();
+  const { data, error, reload } = useLoaded(load, 0);
+  const tenant = data?.data.find((one) => one.name === name);
+  const models = live.models.filter((model) => model.tenant === name);
+  return (
+    <>
+      <Title text={name}>{tenant && <span class="muted">{tenant.band} band, {tenant.isolation}</span>}</Title>
+      {error && <Trouble text={error} retry={reload} />}
+      {data && !tenant && (
+        <Empty>
+          There is no tenant {name}. <a href={link("tenants")}>All tenants</a>
+        </Empty>
+      )}
+      {tenant && (
+        <>
+          <section aria-labelledby="models-title">
+            <h2 id="models-title">
+              Models <small>the last minute</small>
+            </h2>
+            <Models models={models} short />
+            <p class="note muted">
+              It calls{" "}
+              {Object.entries(tenant.models)
+                .slice(0, 50)
+                .map(([alias, meant]) => (alias === meant ? alias : `${alias} (${meant})`))
+                .join(", ") || "no model of fleet.yaml"}
+              .
+            </p>
+          </section>
+          <Usage name={name} />
+          <Caps tenant={tenant} />
+          <Keys tenant={tenant} />
+        </>
+      )}
+    </>
+  );
+}
+
+interface UsageLine {
+  day: string;
+  requests: number;
+  prompt_tokens: number;
+  completion_tokens: number;
+  slot_s?: number;
+}
+
+function Usage({ name }: { name: string }) {
+  const query = `/usage?tenant=${encodeURIComponent(name)}&group_by=day`;
+  const { data, error, status, reload } = useLoaded((api, signal) => api.get<{ data: UsageLine[] }>(query, signal), 60_000, query);
+  const days = [...(data?.data ?? [])].sort((a, b) => (a.day < b.day ? 1 : -1));
+  const most = Math.max(1, ...days.map((day) => day.prompt_tokens + day.completion_tokens));
+  return (
+    <section aria-labelledby="usage-title">
+      <h2 id="usage-title">
+        Usage <small>30 days, UTC</small>
+      </h2>
+      {error && (status === 404 ? <Empty>This gateway keeps no usage ledger.</Empty> : <Trouble text={error} retry={reload} />)}
+      {data && days.length === 0 && <Empty>Nothing was used in these days.</Empty>}
+      {days.length > 0 && (
+        <table class="queues">
+          <thead>
+            <tr>
+              <th scope="col">Day</th>
+              <th scope="col">Tokens</th>
+              <th scope="col" class="n">
+                Prompt
+              </th>
+              <th scope="col" class="n">
+                Completion
+              </th>
+              <th scope="col" class="n">
+                Requests
+              </th>
+              <th scope="col" class="n">
+                Slot time
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {days.map((day) => (
+              <tr key={day.day}>
+                <th scope="row">{day.day}</th>
+                <td>
+                  <Bar value={day.prompt_tokens + day.completion_tokens} of={most} label={`tokens on ${day.day}`} /> <span class="tabular">{count(day.prompt_tokens + day.completion_tokens)}</span>
+                </td>
+                <td class="n">{count(day.prompt_tokens)}</td>
+                <td class="n">{count(day.completion_tokens)}</td>
+                <td class="n">{count(day.requests)}</td>
+                <td class="n">{seconds(day.slot_s)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      )}
+    </section>
+  );
+}
+
+function Caps({ tenant }: { tenant: Tenant }) {
+  const has = useNow().get(tenant.name);
+  const now: Record<string, number> = { max_queued: has?.queued ?? 0 };
+  return (
+    <section aria-labelledby="caps-title">
+      <h2 id="caps-title">
+        Caps <small>changed in fleet.yaml</small>
+      </h2>
+      <dl class="facts wide">
+        {Object.entries(tenant.caps).map(([cap, limit]) => (
+          <div key={cap}>
+            <dt>{words(cap.replace(/_s$/, ""))}</dt>
+            <dd>
+              {limit === null ? <span class="muted">none</span> : cap.endsWith("_s") ? seconds(limit) : count(limit)}
+              {limit !== null && cap in now && (
+                <>
+                  {" "}
+                  <Bar value={now[cap] ?? 0} of={limit} label={words(cap)} /> <small>{count(now[cap] ?? 0)} now</small>
+                </>
+              )}
+            </dd>
+          </div>
+        ))}
+      </dl>
+    </section>
+  );
+}
+
+function Keys({ tenant }: { tenant: Tenant }) {
+  const query = `/keys?tenant=${encodeURIComponent(tenant.name)}`;
+  const { data, error, reload } = useLoaded((api, signal) => api.get<{ data: Key[] }>(query, signal), 0, query);
+  return (
+    <section aria-labelledby="keys-title">
+      <h2 id="keys-title">
+        Keys <small>{plural(tenant.declared_keys, "key")} in fleet.yaml, and those made at run time:</small>
+      </h2>
+      {error && <Trouble text={error} retry={reload} />}
+      {data && data.data.length === 0 && <Empty>None was made. `python -m routing keys create` makes one.</Empty>}
+      {data && data.data.length > 0 && (
+        <table class="queues">
+          <thead>
+            <tr>
+              <th scope="col">Begins with</th>
+              <th scope="col">Role</th>
+              <th scope="col">Note</th>
+              <th scope="col">Made</th>
+              <th scope="col">Expires</th>
+              <th scope="col">
+                <span class="hidden">Actions</span>
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {data.data.map((key) => (
+              <KeyRow key={key.id} one={key} reload={reload} />
+            ))}
+          </tbody>
+        </table>
+      )}
+    </section>
+  );
+}
+
+function KeyRow({ one, reload }: { one: Key; reload: () => void }) {
+  const { api } = useConsole();
+  const action: Action = {
+    title: `Revoke the key ${one.prefix}…?`,
+    text: `It opens nothing from now on, and that cannot be undone. Its role: ${one.role}.${one.note ? ` Its note: ${one.note}.` : ""}`,
+    verb: "Revoke it",
+    danger: true,
+    run: () => api.act("DELETE", `/keys${path(one.id)}`).finally(reload),
+    done: `The key ${one.prefix}… opens nothing any more.`,
+  };
+  return (
+    <tr>
+      <th scope="row">
+        <code>{one.prefix}…</code>
+      </th>
+      <td>{one.role}</td>
+      <td class="long">{one.note}</td>
+      <td>{moment(one.created_at)}</td>
+      <td>{one.expires_at === null ? "never" : moment(one.expires_at)}</td>
+      <td>{one.revoked_at === null ? <Act action={action}>Revoke</Act> : <span class="muted">revoked {moment(one.revoked_at)}</span>}</td>
+    </tr>
+  );
+}
