@@ -98,6 +98,7 @@ def declare_engine(fleet: Fleet, pool: Pool, index: int) -> Service[Any]:
         fleet.base_models[base_model],
         token=keys.internal_token(SECRET),
         shutdown_grace_s=fleet.gateway.shutdown_grace_s,
+        traces_endpoint=fleet.gateway.tracing.endpoint,
     )
 
     class Engine:

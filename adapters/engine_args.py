@@ -5,8 +5,13 @@ from __future__ import annotations
 from adapters.types import BaseModel
 
 
-def engine_args(model: BaseModel, *, shutdown_grace_s: float, on_cpu: bool) -> list[str]:
-    """List `vllm serve` flags for one engine of a base model (vLLM 0.32)."""
+def engine_args(
+    model: BaseModel, *, shutdown_grace_s: float, on_cpu: bool, traces_endpoint: str | None = None
+) -> list[str]:
+    """List `vllm serve` flags for one engine of a base model (vLLM 0.32).
+
+    With a `traces_endpoint` the engine sends spans of its own there, as children of the gateway's.
+    """
     flags: dict[str, object | None] = {
         "--model": model.source,
         "--served-model-name": model.name,
@@ -21,6 +26,7 @@ def engine_args(model: BaseModel, *, shutdown_grace_s: float, on_cpu: bool) -> l
         "--shutdown-timeout": int(shutdown_grace_s),
         # The gateway writes every request's priority from the tenant's band; under fcfs vLLM refuses it.
         "--scheduling-policy": "priority",
+        "--otlp-traces-endpoint": traces_endpoint,
     }
     if model.serves_adapters:
         flags |= {
@@ -53,3 +59,12 @@ def engine_environment(model: BaseModel, *, on_cpu: bool) -> dict[str, str]:
         environment["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB, where kv_cache_gib is not given
         environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # engines on one machine share its cores
     return environment
+
+
+def tracing_environment(replica: str) -> dict[str, str]:
+    """Environment of an engine that is traced; what the operator has set already wins over it."""
+    return {
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",  # as the gateway's; vLLM's default is gRPC
+        "OTEL_SERVICE_NAME": "tenantry-engine",
+        "OTEL_RESOURCE_ATTRIBUTES": f"tenantry.replica={replica}",
+    }

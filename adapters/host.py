@@ -23,7 +23,7 @@ from typing import Any
 
 from adapters import orphans, protocol
 from adapters.canary import Canary
-from adapters.engine_args import engine_args, engine_environment
+from adapters.engine_args import engine_args, engine_environment, tracing_environment
 from adapters.errors import AdapterError
 from adapters.loader import AdapterLoader, EngineDied, LoraEngine, Reconciler, reason_of
 from adapters.pulse import SILENT_AFTER_ON_CPU_S, SILENT_AFTER_S, Pulse
@@ -55,12 +55,26 @@ class EngineHost:
     It serves no adapter until the gateway has said which, and re-establishes those by itself after a restart.
     """
 
-    def __init__(self, replica: str, model: BaseModel, *, token: str, shutdown_grace_s: float) -> None:
+    def __init__(
+        self,
+        replica: str,
+        model: BaseModel,
+        *,
+        token: str,
+        shutdown_grace_s: float,
+        traces_endpoint: str | None = None,
+    ) -> None:
+        """With a `traces_endpoint` (OTLP over HTTP) the engine sends its spans there."""
         self._replica = replica
         self._model = model
         self._token = token.encode()
         self._on_cpu = _is_cpu_build()
-        self._argv = engine_args(model, shutdown_grace_s=shutdown_grace_s, on_cpu=self._on_cpu)
+        self._argv = engine_args(
+            model, shutdown_grace_s=shutdown_grace_s, on_cpu=self._on_cpu, traces_endpoint=traces_endpoint
+        )
+        self._environment = engine_environment(model, on_cpu=self._on_cpu)
+        if traces_endpoint is not None:
+            self._environment |= tracing_environment(replica)
         self._app: Any = None  # vLLM's FastAPI app, while the engine runs
         self._engine: Any = None  # vLLM's AsyncLLM, while it runs
         self._loader: AdapterLoader | None = None  # while it runs; None also for an engine without slots
@@ -136,7 +150,7 @@ class EngineHost:
             await asyncio.sleep(min(2.0**self._failed_starts, MAX_RESTART_DELAY_S))
 
     async def _load(self, stack: contextlib.AsyncExitStack) -> None:
-        for name, value in engine_environment(self._model, on_cpu=self._on_cpu).items():
+        for name, value in self._environment.items():
             os.environ.setdefault(name, value)
         await asyncio.to_thread(orphans.reap, self._replica)
         os.environ.update(orphans.mark(self._replica))

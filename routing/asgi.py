@@ -40,6 +40,7 @@ class Headers:
     content_length: int | None = None
     request_id: str | None = None
     accept: str | None = None
+    traceparent: str | None = None
     forwarded: bool = False
 
     @classmethod
@@ -55,6 +56,9 @@ class Headers:
                 headers.content_length = int(value) if value.isdigit() else None
             elif name == b"x-request-id":
                 headers.request_id = value.decode("latin-1")
+            elif name == b"traceparent":
+                # Two of them name no trace.
+                headers.traceparent = value.decode("latin-1") if headers.traceparent is None else ""
             elif name == b"accept":
                 headers.accept = value.decode("latin-1")
             elif name in (b"forwarded", b"x-forwarded-for"):

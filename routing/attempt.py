@@ -20,6 +20,7 @@ from routing.replicas import ReplicaClient
 from routing.stream import EventStream
 from routing.types import Target
 
+TRACEPARENT = "traceparent"
 UPSTREAM_ERRORS = (aiohttp.ClientError, ConnectionError, TimeoutError)
 
 
@@ -39,6 +40,7 @@ class Question:
     call: wire.Call
     target: Target
     body: bytes  # as the engine gets it
+    traceparent: str | None = None  # for the engine's own spans; None: nothing is traced
 
 
 class Attempt:
@@ -101,6 +103,8 @@ class Attempt:
         headers = {"x-request-id": uuid.uuid4().hex}
         if target.adapter_id is not None:
             headers[protocol.ADAPTER_HEADER] = target.adapter_id
+        if self._question.traceparent is not None:
+            headers[TRACEPARENT] = self._question.traceparent
         self._at_work = True
         response = self._response = await self.client.post(call.kind, self._question.body, headers)
         if response.status != 200:

@@ -48,6 +48,7 @@ from routing.roster import Roster
 from routing.scheduling.state import replica_states
 from routing.tenants import Directory
 from routing.tickets import Ticket
+from routing.tracing import Trace, Tracer, trace_id_of
 from routing.types import Fleet, MetricsAccess, Outcome, Request, Target, Tenant
 from routing.usage import Ledger
 from routing.usage.doors import Doors
@@ -112,6 +113,7 @@ class Gateway:
             serves=directory.serves,
             settings=fleet.gateway.metrics,
         )
+        self._tracer: Tracer | None = None  # from the start on, where tracing is on
         token = keys.internal_token(secret)
         self._roster = Roster(
             discovery,
@@ -138,6 +140,7 @@ class Gateway:
         `OSError` where the console's files cannot be read.
         """
         self._site = Site.load()
+        self._tracer = Tracer.of(self._settings.tracing)
         self._lifecycle.start(self.dispatcher, self._roster.clients)
         try:
             await self._roster.start()
@@ -159,6 +162,8 @@ class Gateway:
         await self._ledger.stop()
         await self._lifecycle.stop()  # it may be in mid-talk with an engine
         await self._roster.close()
+        if self._tracer is not None:
+            await self._tracer.close()
 
     async def drain(self) -> None:
         """Refuse what is queued or new; return once what runs has ended, or the grace period has ended it."""
@@ -206,7 +211,8 @@ class Gateway:
             return
         if path in _ENDPOINTS:
             exchange.require_method("POST")
-            await self._infer(exchange, self._authenticate(exchange), _ENDPOINTS[path], request_id)
+            trace = self._begin_trace(exchange)
+            await self._infer(exchange, self._authenticate(exchange), _ENDPOINTS[path], request_id, trace)
         elif path == MODELS_PATH or path.startswith(MODELS_PATH + "/"):
             exchange.require_method("GET")
             payload = self._describe_models(self._authenticate(exchange), path[len(MODELS_PATH) + 1 :])
@@ -225,7 +231,9 @@ class Gateway:
         else:
             raise RouteNotFound("There is no such route.")
 
-    async def _infer(self, exchange: Exchange, tenant: Tenant, kind: wire.Kind, request_id: str) -> None:
+    async def _infer(
+        self, exchange: Exchange, tenant: Tenant, kind: wire.Kind, request_id: str, trace: Trace | None
+    ) -> None:
         arrived_s = self._clock()
         exchange.require_json()
         body = await exchange.read_body(
@@ -252,16 +260,21 @@ class Gateway:
             max_completion_tokens=call.max_completion_tokens,
             size_bytes=len(for_engine),
         )
+        if trace is not None:
+            trace.authenticated_s, trace.submitting_s = arrived_s, self._clock()
         try:
             ticket = self._submit(request)
         except RequestError as error:
             refused = Record(request_id, target, Outcome.REJECTED, error.status, error.code)
             refused.explanation, refused.retry_after_s = error.message, error.retry_after_s
-            self._settled(refused)
+            refused.total_s = self._clock() - arrived_s
+            self._settled(refused, request, exchange, trace)
             await _refuse(exchange, error)
             return
+        if trace is not None:
+            trace.submitted_s = self._clock()
         flight = Flight(
-            Question(call, target, for_engine),
+            Question(call, target, for_engine, trace.for_engine if trace is not None else None),
             ticket,
             exchange,
             self.dispatcher,
@@ -274,7 +287,7 @@ class Gateway:
             await flight.fly()
         finally:
             if flight.record is not None:
-                self._settled(flight.record)
+                self._settled(flight.record, request, exchange, trace)
             self._flights.discard(flight)
             if not self._flights:
                 self._landed.set()
@@ -286,7 +299,18 @@ class Gateway:
             raise _refusal(decision, request)
         return decision
 
-    def _settled(self, record: Record) -> None:
+    def _begin_trace(self, exchange: Exchange) -> Trace | None:
+        if self._tracer is None:
+            return None
+        return self._tracer.begin(exchange.headers.traceparent, exchange.path, self._clock())
+
+    def _settled(self, record: Record, request: Request, exchange: Exchange, trace: Trace | None) -> None:
+        record.ended_at_s = time.time()
+        if trace is not None and self._tracer is not None:
+            record.trace_id, record.traced = trace.context.trace_id, trace.context.sampled
+            self._tracer.end(trace, record, request.arrived_s)
+        elif exchange.headers.traceparent:
+            record.trace_id = trace_id_of(exchange.headers.traceparent)
         self.metrics.settled(record)
         self._figures.observe(record, self._clock())
         self._ledger.note(record)

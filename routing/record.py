@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import orjson
 
@@ -36,6 +37,9 @@ class Record:
     failed_on: frozenset[str] = frozenset()  # replicas that broke before they answered
     explanation: str = ""  # what the client was told, where that was no fault of its request
     retry_after_s: float | None = None  # and when it may try again
+    trace_id: str | None = None  # W3C; None: neither the client nor the gateway traces it
+    traced: bool = False  # its spans are sent to a collector
+    ended_at_s: float = 0.0  # Unix time
 
     @property
     def token_s(self) -> float | None:
@@ -48,6 +52,7 @@ class Record:
         """One line of JSON. Holds no prompt, no key and no text of the client but a checked request id."""
         line = {
             "request_id": self.request_id,
+            "time": datetime.fromtimestamp(self.ended_at_s, UTC).isoformat(timespec="milliseconds"),
             "tenant": self.target.tenant,
             "model": self.target.model,
             "adapter": self.target.adapter,
@@ -74,6 +79,7 @@ class Record:
             "picked": self.picked,
             "explanation": self.explanation or None,
             "retry_after_s": _rounded(self.retry_after_s),
+            "trace_id": self.trace_id,
         }
         return orjson.dumps(line).decode()
 

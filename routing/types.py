@@ -137,6 +137,14 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """Where spans go."""
+
+    endpoint: str | None = None  # of an OTLP collector, HTTP, whole URL; None: nothing is traced
+    sample_ratio: float = 1.0  # part of the requests, 0..1
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """Settings of the gateway that belong to no tenant and no pool."""
 
@@ -150,6 +158,7 @@ class GatewaySettings:
     log_requests: bool = True  # one JSON line per request on standard error
     scheduler: SchedulerSettings = SchedulerSettings()
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ _NESTED: dict[tuple[str, str], type[BaseModel]] = {
     ("pools", "slo"): schema.SloSection,
     ("gateway", "scheduler"): schema.SchedulerSection,
     ("gateway", "metrics"): schema.MetricsSection,
+    ("gateway", "tracing"): schema.TracingSection,
 }
 _WANTED = {
     "string_type": ("must be text", "put it in quotes"),

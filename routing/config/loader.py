@@ -35,6 +35,7 @@ from routing.types import (
     Slo,
     StateSettings,
     Tenant,
+    TracingSettings,
     UsageSettings,
 )
 
@@ -245,6 +246,7 @@ def _gateway(section: schema.GatewaySection, hashes: Mapping[KeyPath, str]) -> G
         log_requests=section.log_requests,
         scheduler=_scheduler(section.scheduler),
         metrics=MetricsSettings(**section.metrics.model_dump()),
+        tracing=TracingSettings(**section.tracing.model_dump()),
     )
 
 

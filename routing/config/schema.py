@@ -348,6 +348,16 @@ class MetricsSection(Section):
     )
 
 
+class TracingSection(Section):
+    """Where spans of requests are sent."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/[^\s]*)?$")] | None = Field(
+        None,
+        description="URL of an OTLP collector's HTTP receiver, as http://host:4318/v1/traces; default: off.",
+    )
+    sample_ratio: float = Field(1.0, ge=0, le=1, description="Part of the requests that are traced.")
+
+
 class GatewaySection(Section):
     """Settings of the gateway that belong to no tenant and no pool."""
 
@@ -371,6 +381,7 @@ class GatewaySection(Section):
     log_requests: bool = Field(True, description="One JSON line per request on standard error.")
     scheduler: SchedulerSection = Field(SchedulerSection(), description="Settings of the fair queue.")
     metrics: MetricsSection = Field(MetricsSection(), description="How much the metrics page holds.")
+    tracing: TracingSection = Field(TracingSection(), description="Where spans of requests are sent.")
 
 
 class StateSection(Section):

@@ -38,6 +38,7 @@ OWNED: dict[str, str] = {
     "--scheduler-cls": "the gateway's fairness needs vLLM's own scheduler",
     "--worker-extension-cls": "Tenantry extends vLLM's worker itself",
     "--shutdown-timeout": "use `gateway.shutdown_grace_s`",
+    "--otlp-traces-endpoint": "use `gateway.tracing`",
     "--api-key": "keys are `api_keys` of a tenant",
     "--hf-token": "set the environment variable HF_TOKEN: a flag can be read by every user of the machine",
     "--config": "write the flags here, where they are checked",

@@ -82,6 +82,7 @@ def _gateway(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, Any]:
         "operator_keys": _keys(hashes, key_variables),
         "metrics_access": values.pop("metrics_access").value,
         "max_body_mib": values.pop("max_body_bytes") / 2**20,
+        "tracing": _given(values.pop("tracing")),
         **values,
         "scheduler": scheduler,
     }

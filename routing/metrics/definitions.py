@@ -70,6 +70,12 @@ PROMPT_TOKENS = Metric(
     MODEL_LABELS,
     gen_ai="gen_ai.client.token.usage (gen_ai.token.type=input)",
 )
+CACHED_TOKENS = Metric(
+    "tenantry_cached_prompt_tokens",
+    _COUNTER,
+    "Those of the prompt tokens that were found in an engine's prefix cache.",
+    MODEL_LABELS,
+)
 COMPLETION_TOKENS = Metric(
     "tenantry_completion_tokens",
     _COUNTER,
@@ -247,6 +253,7 @@ MODEL_METRICS = (
     DURATION,
     QUEUE_TIME,
     PROMPT_TOKENS,
+    CACHED_TOKENS,
     COMPLETION_TOKENS,
     SLOW_FIRST_TOKENS,
     SLOW_STREAMS,

@@ -53,6 +53,9 @@ away before the first metric is made ([decision 3](decisions/0003-metrics-of-eac
 gateway's page ends with the standard `process_*` metrics of its process: CPU seconds, resident memory,
 open files.
 
+Where [tracing](observability.md#tracing) is on, latency histograms in OpenMetrics carry exemplars: the
+`trace_id` of the last traced request in each bucket.
+
 Histograms have fixed buckets. Native histograms travel in a format that the Python client does not
 write.
 """

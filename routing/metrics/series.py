@@ -20,30 +20,39 @@ from routing.types import Outcome, Slo
 class Histogram:
     """Counts in buckets."""
 
-    __slots__ = ("_bounds", "_counts", "_metric", "_sum")
+    __slots__ = ("_bounds", "_counts", "_exemplars", "_metric", "_sum")
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
         self._bounds = metric.buckets
         self._counts = [0] * (len(metric.buckets) + 1)
         self._sum = 0.0
+        self._exemplars: dict[
+            int, str
+        ] = {}  # bucket -> the last traced request in it, as OpenMetrics writes it
 
     @property
     def count(self) -> int:
         """Values observed."""
         return sum(self._counts)
 
-    def observe(self, value: float) -> None:
-        """Count a value."""
-        self._counts[bisect_left(self._bounds, value)] += 1
+    def observe(self, value: float, record: Record) -> None:
+        """Count a value of a request."""
+        bucket = bisect_left(self._bounds, value)
+        self._counts[bucket] += 1
         self._sum += value
+        if record.traced:
+            self._exemplars[bucket] = f' # {{trace_id="{record.trace_id}"}} {value!r} {record.ended_at_s:.3f}'
 
     def lines(self, labels: str, form: TextFormat) -> str:
         """Return its samples."""
         name, total, parts = self._metric.name, 0, []
-        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
+        exemplars = self._exemplars if form is TextFormat.OPENMETRICS else {}
+        bounds = (*self._bounds, float("inf"))
+        for bucket, (bound, count) in enumerate(zip(bounds, self._counts, strict=True)):
             total += count
-            parts.append(f'{name}_bucket{{{labels},le="{number(bound)}"}} {total}\n')
+            exemplar = exemplars.get(bucket, "")
+            parts.append(f'{name}_bucket{{{labels},le="{number(bound)}"}} {total}{exemplar}\n')
         parts.append(line(f"{name}_sum", labels, self._sum))
         parts.append(line(f"{name}_count", labels, total))
         return "".join(parts)
@@ -83,7 +92,7 @@ class ModelSeries(Series):
         self._slo = slo
         self._ended: Counter[tuple[str, str]] = Counter()  # outcome, reason
         self._times = {m: Histogram(m) for m in self.METRICS if m.kind is MetricKind.HISTOGRAM}
-        self._counts = {d.PROMPT_TOKENS: 0, d.COMPLETION_TOKENS: 0}
+        self._counts = {d.PROMPT_TOKENS: 0, d.CACHED_TOKENS: 0, d.COMPLETION_TOKENS: 0}
         if slo.ttft_s is not None:
             self._counts[d.SLOW_FIRST_TOKENS] = 0
         if slo.itl_s is not None:
@@ -95,22 +104,23 @@ class ModelSeries(Series):
         self._ended[record.outcome.value, record.reason] += 1
         if record.queue_s is None:
             if record.outcome is Outcome.EXPIRED:
-                self._times[d.QUEUE_TIME].observe(record.total_s)
+                self._times[d.QUEUE_TIME].observe(record.total_s, record)
             return
-        self._times[d.QUEUE_TIME].observe(record.queue_s)
-        self._times[d.DURATION].observe(record.total_s)
+        self._times[d.QUEUE_TIME].observe(record.queue_s, record)
+        self._times[d.DURATION].observe(record.total_s, record)
         self._counts[d.PROMPT_TOKENS] += record.prompt_tokens
+        self._counts[d.CACHED_TOKENS] += record.cached_tokens
         self._counts[d.COMPLETION_TOKENS] += record.completion_tokens
         self._count_pace(record)
 
     def _count_pace(self, record: Record) -> None:
         first_s, token_s, slo = record.first_byte_s, record.token_s, self._slo
         if first_s is not None:
-            self._times[d.FIRST_TOKEN].observe(first_s)
+            self._times[d.FIRST_TOKEN].observe(first_s, record)
             if slo.ttft_s is not None and first_s > slo.ttft_s:
                 self._counts[d.SLOW_FIRST_TOKENS] += 1
         if token_s is not None:
-            self._times[d.OUTPUT_TOKEN].observe(token_s)
+            self._times[d.OUTPUT_TOKEN].observe(token_s, record)
             if slo.itl_s is not None and token_s > slo.itl_s:
                 self._counts[d.SLOW_STREAMS] += 1
 
@@ -146,9 +156,9 @@ class ReplicaSeries(Series):
         """Count a settled request that it was the last to be asked."""
         self._changed = True
         self._ended[record.outcome] += 1
-        self._times[d.REPLICA_DURATION].observe(record.total_s)
+        self._times[d.REPLICA_DURATION].observe(record.total_s, record)
         if record.first_byte_s is not None:
-            self._times[d.REPLICA_FIRST_TOKEN].observe(record.first_byte_s)
+            self._times[d.REPLICA_FIRST_TOKEN].observe(record.first_byte_s, record)
 
     def count_break(self) -> None:
         """Count a request under which it broke."""

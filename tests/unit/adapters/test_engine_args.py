@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapters.engine_args import engine_args, engine_environment
+from adapters.engine_args import engine_args, engine_environment, tracing_environment
 from adapters.types import BaseModel
 
 
@@ -51,3 +51,11 @@ def test_every_engine_with_adapters_has_our_calls_in_its_worker_and_a_cpu_one_co
     on_cpu = engine_args(with_adapters, shutdown_grace_s=1.0, on_cpu=True)
     assert value_of(flag, on_cpu) == "adapters.worker.cpu.CpuWorkerExtension"
     assert flag not in engine_args(without, shutdown_grace_s=1.0, on_cpu=True)
+
+
+def test_an_engine_is_traced_only_where_there_is_a_collector() -> None:
+    model, url = BaseModel("m", "/models/m"), "http://collector:4318/v1/traces"
+    assert "--otlp-traces-endpoint" not in engine_args(model, shutdown_grace_s=1.0, on_cpu=True)
+    argv = engine_args(model, shutdown_grace_s=1.0, on_cpu=True, traces_endpoint=url)
+    assert argv[argv.index("--otlp-traces-endpoint") + 1] == url
+    assert tracing_environment("shared-0")["OTEL_RESOURCE_ATTRIBUTES"] == "tenantry.replica=shared-0"

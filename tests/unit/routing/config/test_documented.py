@@ -31,6 +31,7 @@ SECTIONS = {
     "`gateway`": schema.GatewaySection,
     "`scheduler`": schema.SchedulerSection,
     "`metrics`": schema.MetricsSection,
+    "`tracing`": schema.TracingSection,
     "`state`": schema.StateSection,
     "`usage`": schema.UsageSection,
 }

@@ -24,6 +24,7 @@ from routing.types import (
     StateSettings,
     Strategy,
     Tenant,
+    TracingSettings,
 )
 from tests.unit.routing.config.files import changed, declared, digest, problems, the_problem, write
 
@@ -90,6 +91,7 @@ gateway:
     max_queued: 50
     max_queued_mib: 1.5
   metrics: {max_models: 20, idle_after_s: 600}
+  tracing: {endpoint: "http://collector:4318/v1/traces", sample_ratio: 0.25}
 state:
   folder: ${STATE}/main
   database: {env: DATABASE}
@@ -177,6 +179,7 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
             max_queued_bytes=3 * 2**19,
         ),
         metrics=MetricsSettings(max_models=20, idle_after_s=600.0),
+        tracing=TracingSettings("http://collector:4318/v1/traces", 0.25),
         request_timeout_s=4.0,
         shutdown_grace_s=0.0,
         log_requests=False,

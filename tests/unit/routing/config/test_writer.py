@@ -26,6 +26,7 @@ from routing.types import (
     StateSettings,
     Strategy,
     Tenant,
+    TracingSettings,
 )
 from tests.unit.routing.config.files import digest, write
 from tests.unit.routing.config.test_loader import ENV, EVERYTHING
@@ -110,6 +111,11 @@ GATEWAYS = st.builds(
     ),
     metrics=st.builds(
         MetricsSettings, max_models=st.integers(1, 10_000), idle_after_s=st.floats(300, 30 * 86400)
+    ),
+    tracing=st.builds(
+        TracingSettings,
+        endpoint=st.sampled_from([None, "https://collector:4318/v1/traces"]),
+        sample_ratio=st.floats(0, 1),
     ),
 )
 POOLS = st.builds(

@@ -68,6 +68,7 @@ def ended(number: int = 0, *, version: int = 1, pool: str = "shared", **changes:
         "first_byte_s": 0.3,
         "total_s": 2.3,
         "prompt_tokens": 100,
+        "cached_tokens": 64,
         "completion_tokens": 41,
         "attempts": 1,
         "picked": "running",

@@ -50,6 +50,7 @@ def test_a_completed_stream_is_in_every_histogram() -> None:
     assert total(found, "tenantry_time_per_output_token_seconds_bucket", le="0.04") == 0
     assert total(found, "tenantry_time_to_first_token_seconds_sum") == pytest.approx(0.3)
     assert total(found, "tenantry_prompt_tokens_total") == 100
+    assert total(found, "tenantry_cached_prompt_tokens_total") == 64
 
 
 def test_a_bound_belongs_to_its_bucket() -> None:
