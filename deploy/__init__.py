@@ -1,0 +1,1 @@
+"""What runs beside Tenantry, and how it is set up."""
