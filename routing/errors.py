@@ -13,6 +13,7 @@
     |-- BodyTooLarge          413
     |-- UnsupportedMediaType  415
     |-- CapReached            429  one of the tenant's caps; says which
+    |   `-- QuotaExceeded          its budget of the month; OpenAI's `insufficient_quota`
     |-- EngineFailed          502  an engine broke while it worked on this request
     |-- Unavailable           503  nobody can serve this now
     |   `-- StateUnavailable       the state database does not answer; serving goes on
@@ -172,6 +173,18 @@ class CapReached(RequestError):
     status = 429
     type = "rate_limit_error"
     default_code = "cap_reached"
+
+
+class QuotaExceeded(CapReached):
+    """The tenant's budget of the month is used up."""
+
+    type = "insufficient_quota"
+    default_code = "insufficient_quota"
+
+    @property
+    def should_retry(self) -> bool:
+        """No: nothing but the next month, or a larger budget, helps."""
+        return False
 
 
 class EngineFailed(RequestError):

@@ -11,9 +11,10 @@ import contextlib
 import gc
 import ipaddress
 import logging
+import math
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import aiohttp
 import orjson
@@ -33,6 +34,7 @@ from routing.errors import (
     InvalidKey,
     InvalidRequest,
     ModelNotFound,
+    QuotaExceeded,
     RequestError,
     RouteNotFound,
     Unavailable,
@@ -51,6 +53,7 @@ from routing.tickets import Ticket
 from routing.tracing import Trace, Tracer, trace_id_of
 from routing.types import Fleet, MetricsAccess, Outcome, Request, Target, Tenant
 from routing.usage import Ledger
+from routing.usage.budget import Level, Standing
 from routing.usage.doors import Doors
 from routing.usage.query import FOR_TENANTS, only_known, read_query
 from routing.usage.query import answer as usage_answer
@@ -58,6 +61,8 @@ from routing.usage.query import answer as usage_answer
 SWEEP_INTERVAL_S = 0.25
 STREAM_STALL_S = 5.0  # a reader who sees nothing new for so long believes that it is over
 MODELS_PATH = "/v1/models"
+BUDGET_HEADER = b"x-tenantry-budget-remaining-tokens"
+LONGEST_BUDGET_WAIT_S = 86_400.0  # nobody's client sleeps for weeks
 USAGE_PATH = "/v1/usage"
 METRICS_PATH = "/metrics"
 log = logging.getLogger("tenantry.gateway")
@@ -112,6 +117,7 @@ class Gateway:
             slos={name: pool.slo for name, pool in fleet.pools.items()},
             serves=directory.serves,
             settings=fleet.gateway.metrics,
+            budgets=self._standings,
         )
         self._tracer: Tracer | None = None  # from the start on, where tracing is on
         token = keys.internal_token(secret)
@@ -180,7 +186,9 @@ class Gateway:
 
     def is_ready(self) -> bool:
         """Whether all was ready once, pools and declared adapters, and a replica is now. Never raises."""
-        if self._draining or not self._roster.was_ready or not self._lifecycle.is_settled():
+        if self._draining or not self._roster.was_ready or not self._ledger.budgets.is_known:
+            return False
+        if not self._lifecycle.is_settled():
             return False
         return any(r.ready for r in self.dispatcher.replicas.values())
 
@@ -262,9 +270,12 @@ class Gateway:
         )
         if trace is not None:
             trace.authenticated_s, trace.submitting_s = arrived_s, self._clock()
+        reserved = 0
         try:
+            reserved = self._reserve(request, exchange)
             ticket = self._submit(request)
         except RequestError as error:
+            self._ledger.budgets.release(tenant.name, reserved)
             refused = Record(request_id, target, Outcome.REJECTED, error.status, error.code)
             refused.explanation, refused.retry_after_s = error.message, error.retry_after_s
             refused.total_s = self._clock() - arrived_s
@@ -288,9 +299,28 @@ class Gateway:
         finally:
             if flight.record is not None:
                 self._settled(flight.record, request, exchange, trace)
+            self._ledger.budgets.release(tenant.name, reserved)
             self._flights.discard(flight)
             if not self._flights:
                 self._landed.set()
+
+    def _reserve(self, request: Request, exchange: Exchange) -> int:
+        """Reserve what the request is expected to use of its tenant's budget; returns how much that was.
+
+        Says how much is left, in a header, where the soft limit is reached. Raises `QuotaExceeded`.
+        """
+        tenant, now_s = request.target.tenant, time.time()
+        standing = self._ledger.budgets.standing(tenant, now_s)
+        if standing is None:
+            return 0
+        pool = self.dispatcher.pools[request.target.pool]
+        tokens = request.prompt_tokens + math.ceil(pool.expected_completion(request))
+        granted = self._ledger.budgets.reserve(tenant, tokens, now_s)
+        if not granted or standing.level is not Level.BELOW:
+            exchange.answer_headers.append((BUDGET_HEADER, b"%d" % standing.remaining_tokens))
+        if not granted:
+            raise _over_budget(standing, tokens, now_s)
+        return tokens
 
     def _submit(self, request: Request) -> Ticket:
         """Hand the request to the dispatcher. Raises `CapReached` or `Unavailable`."""
@@ -346,7 +376,9 @@ class Gateway:
         fields = only_known(exchange.query(), ("from", "to", "group_by"))
         query = read_query(fields, now_s=time.time(), tenant=identity.tenant, allowed=FOR_TENANTS)
         async with self._usage_doors.enter(identity.tenant):
-            return usage_answer(query, await self._ledger.sums(query))
+            answer = usage_answer(query, await self._ledger.sums(query))
+        standing = self._ledger.budgets.standing(identity.tenant, time.time())
+        return answer | {"budget": None if standing is None else standing.answer()}
 
     # -- metrics -------------------------------------------------------------------------------------------
 
@@ -379,6 +411,10 @@ class Gateway:
             pass
         raise Unavailable("The replica does not answer.", retry_after_s=5.0)
 
+    def _standings(self) -> Iterator[Standing]:
+        budgets, now_s = self._ledger.budgets, time.time()
+        return filter(None, (budgets.standing(tenant, now_s) for tenant in budgets.tenants))
+
     # -- background ----------------------------------------------------------------------------------------
 
     def _leave(self, client: ReplicaClient) -> None:
@@ -391,6 +427,7 @@ class Gateway:
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             self.dispatcher.sweep()
+            self._tell_of_budgets()
             now = self._clock()
             for flight in list(self._flights):
                 replica = flight.stalls(now, STREAM_STALL_S)
@@ -399,6 +436,13 @@ class Gateway:
                 reason = self._overdue(flight, now)
                 if reason is not None:
                     flight.abort(reason)
+
+    def _tell_of_budgets(self) -> None:
+        """Warn of budgets that have just reached a limit."""
+        for standing in self._ledger.budgets.news(time.time()):
+            text = f"{standing.used_tokens} of the month's {standing.limit_tokens} tokens are used"
+            log.warning("tenant %s: %s (%s limit)", standing.tenant, text, standing.level)
+            self._lifecycle.note_event(f"tenant {standing.tenant}", f"{text}: {standing.level} limit reached")
 
     def _overdue(self, flight: Flight, now: float) -> Abort | None:
         sending_since_s = flight.progress.sending_since_s
@@ -461,6 +505,17 @@ def _refusal(rejection: Rejection, request: Request) -> RequestError:
         f"The cap {cap} of {limit} is reached for `{request.target.model}`.",
         code=cap,
         retry_after_s=rejection.retry_after_s,
+    )
+
+
+def _over_budget(standing: Standing, tokens: int, now_s: float) -> QuotaExceeded:
+    """Say what is left of the month's budget, and when the next begins where that is worth waiting for."""
+    wait_s = standing.resets_s - now_s
+    return QuotaExceeded(
+        f"The month's budget of {standing.limit_tokens} tokens is used up: {standing.remaining_tokens} are "
+        f"left, and this request is expected to need {tokens}. The next month begins in "
+        f"{wait_s / 86400:.1f} days.",
+        retry_after_s=wait_s if wait_s <= LONGEST_BUDGET_WAIT_S else None,
     )
 
 

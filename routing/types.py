@@ -63,6 +63,14 @@ class Caps:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """What one tenant may use in a calendar month, UTC."""
+
+    monthly_tokens: int  # prompt and completion together
+    soft: float = 0.8  # part of it from which on tenant and operator are warned
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     """Who owns keys and is capped."""
 
@@ -75,6 +83,7 @@ class Tenant:
     caps: Caps = field(default_factory=Caps)
     isolation: Isolation = Isolation.SHARED
     adapter_sources: tuple[str, ...] = ()  # where its own keys may have adapters fetched from
+    budget: Budget | None = None  # None: no such limit
 
 
 @dataclass(frozen=True, slots=True)

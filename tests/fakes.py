@@ -33,6 +33,7 @@ from routing.types import (
     UsageSettings,
 )
 from routing.usage import Ledger, UsageStore
+from routing.usage.budget import Budgets
 
 SECRET = b"secret of the tests"
 WAIT_S = 5.0  # every wait on a condition is bounded by this
@@ -124,7 +125,9 @@ class ReadyLifecycle(Lifecycle):
 
 def ledger_in(folder: Path, **options: Any) -> Ledger:
     """A ledger with a database and a journal of its own in a folder."""
-    return Ledger(UsageStore(f"sqlite:///{folder}/usage.db"), folder / "usage", UsageSettings(), **options)
+    budgets = Budgets(options.pop("budgets", {}))
+    store = UsageStore(f"sqlite:///{folder}/usage.db")
+    return Ledger(store, folder / "usage", UsageSettings(), budgets, **options)
 
 
 class FakeClock:

@@ -26,6 +26,7 @@ from routing.config.references import check_references
 from routing.config.rules import check_rules
 from routing.config.state import database_stand_in, resolve_state
 from routing.types import (
+    Budget,
     Caps,
     Fleet,
     GatewaySettings,
@@ -217,6 +218,7 @@ def _tenant(name: str, section: schema.TenantSection, hashes: Mapping[KeyPath, s
         caps=Caps(**section.caps.model_dump()),
         isolation=section.isolation,
         adapter_sources=section.adapter_sources,
+        budget=None if section.budget is None else Budget(**section.budget.model_dump()),
     )
 
 

@@ -223,6 +223,17 @@ class CapsSection(Section):
     queue_timeout_s: float = Field(30.0, gt=0, le=3600, description="Longest wait before a request expires.")
 
 
+class BudgetSection(Section):
+    """What one tenant may use in a calendar month, UTC."""
+
+    monthly_tokens: int = Field(
+        ge=1, le=10**15, description="Prompt and completion tokens together; beyond them requests get a 429."
+    )
+    soft: float = Field(
+        0.8, gt=0, le=1, description="Part of it from which on answers, events and metrics say so."
+    )
+
+
 class TenantSection(Section):
     """Who owns keys and is capped."""
 
@@ -252,6 +263,7 @@ class TenantSection(Section):
         description="Where this tenant's own keys may have adapters fetched from: sources cut off after a "
         "name, such as s3://bucket or hf://org; default: uploads only.",
     )
+    budget: BudgetSection | None = Field(None, description="Tokens of a month; default: no such limit.")
 
 
 class SloSection(Section):

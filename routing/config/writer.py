@@ -48,7 +48,7 @@ def _adapter(adapter: Adapter) -> dict[str, Any]:
 
 
 def _tenant(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str, Any]:
-    return {
+    values = {
         "api_keys": _keys(tenant.key_hashes, key_variables),
         "models": dict(tenant.models),
         "default_model": tenant.default_model,  # null is not the same as leaving it out
@@ -58,6 +58,9 @@ def _tenant(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str, Any]:
         "isolation": tenant.isolation.value,
         "adapter_sources": list(tenant.adapter_sources),
     }
+    if tenant.budget is not None:
+        values["budget"] = asdict(tenant.budget)
+    return values
 
 
 def _pool(pool: Pool) -> dict[str, Any]:

@@ -157,6 +157,10 @@ class Lifecycle:
         else:
             await patiently(lambda: self.registry.move(quarantined, VersionState.REGISTERED))
 
+    def note_event(self, subject: str, text: str) -> None:
+        """Have something kept among the events, soon and where that can be done."""
+        self._spawn(self.registry.record(subject, text))
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)

@@ -246,6 +246,21 @@ REPLICA_BREAKER = Metric(
     (*REPLICA_LABELS, "state"),
 )
 
+# -- read from the budgets when the page is -----------------------------------------------------------------
+
+BUDGET = Metric(
+    "tenantry_budget_tokens",
+    _GAUGE,
+    "What the tenant may use in a calendar month, UTC; tenants with a budget.",
+    ("tenant",),
+)
+BUDGET_USED = Metric(
+    "tenantry_budget_used_tokens",
+    _GAUGE,
+    "What it has used of that, and what runs, as expected.",
+    ("tenant",),
+)
+
 MODEL_METRICS = (
     REQUESTS,
     FIRST_TOKEN,
@@ -277,6 +292,7 @@ REPLICA_GAUGES = (
     REPLICA_RESIDENT,
     REPLICA_BREAKER,
 )
+BUDGET_GAUGES = (BUDGET, BUDGET_USED)
 GATEWAY_METRICS = (
     *MODEL_METRICS,
     MODELS,
@@ -285,4 +301,5 @@ GATEWAY_METRICS = (
     REFUSALS,
     *QUEUE_GAUGES,
     *REPLICA_GAUGES,
+    *BUDGET_GAUGES,
 )

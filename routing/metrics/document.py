@@ -100,6 +100,7 @@ def document() -> str:
             d.REPLICA_GAUGES,
             common=d.REPLICA_LABELS,
         ),
+        _section("Budgets", "Read from the usage ledger when the page is.", d.BUDGET_GAUGES),
         _section(
             "On an engine's page",
             "Beside vLLM's own. They carry no replica: the scrape configuration takes it from the path.",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
@@ -21,6 +22,17 @@ from routing.types import MetricsSettings, Slo, Target
 AT_ONCE = 16  # models rendered before the event loop has its turn: a millisecond or two
 
 
+class BudgetView(Protocol):
+    """One tenant's budget, as the page shows it."""
+
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def limit_tokens(self) -> int: ...
+    @property
+    def used_tokens(self) -> int: ...
+
+
 class GatewayMetrics:
     """The metrics of one gateway."""
 
@@ -32,8 +44,10 @@ class GatewayMetrics:
         slos: Mapping[str, Slo],
         serves: Callable[[Target], bool] = lambda _: True,
         settings: MetricsSettings = MetricsSettings(),  # noqa: B008 - frozen
+        budgets: Callable[[], Iterable[BudgetView]] = tuple,
     ) -> None:
         """`slos` by pool; `serves` says whether what a target means may still be asked for."""
+        self._budgets = budgets
         self._scheduler = scheduler
         self._clock = clock
         self._max_models = settings.max_models
@@ -106,6 +120,9 @@ class GatewayMetrics:
         yield d.GRANTS, {(pool, picked): n for pool, each in pools for picked, n in each.grants.items()}
         yield d.HEDGES, {(pool,): each.hedged for pool, each in pools}
         yield d.RETRIES, {(pool,): each.retries for pool, each in pools}
+        standings = list(self._budgets())
+        yield d.BUDGET, {(each.tenant,): each.limit_tokens for each in standings}
+        yield d.BUDGET_USED, {(each.tenant,): each.used_tokens for each in standings}
         yield d.REFUSALS, {(status, reason): n for (status, reason), n in self._refusals.items()}
 
     def _replica(self, pool: str, name: str) -> ReplicaSeries:

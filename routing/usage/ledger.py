@@ -12,6 +12,7 @@ import functools
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,8 @@ from typing import Any, TypeVar
 from routing.errors import StateUnavailable
 from routing.record import Record
 from routing.types import Fleet, UsageSettings
-from routing.usage.entries import AT_S, DAY_S, Entries, Row
+from routing.usage.budget import Budgets
+from routing.usage.entries import AT_S, DAY, DAY_S, ID, TENANT, Entries, Row, tokens_of
 from routing.usage.journal import Journal
 from routing.usage.query import UsageLine, UsageQuery
 from routing.usage.store import CHUNK, UsageStore
@@ -30,6 +32,7 @@ INTERVAL_S = 0.5
 BATCH = 5000  # rows of one transaction; SQLite takes 32 766 parameters, where ids are looked for
 MAX_PENDING = 100_000  # rows in memory where neither database nor disk takes any; some 50 MB
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 15.0
+BUDGETS_S = 15.0  # between two looks at what other gateways have written
 CHORES_S = 600.0  # between two looks for what is too old, or was left behind by others
 T = TypeVar("T")
 log = logging.getLogger("tenantry.usage")
@@ -43,18 +46,26 @@ class Ledger:
         store: UsageStore,
         folder: Path,
         settings: UsageSettings,
+        budgets: Budgets,
         *,
         interval_s: float = INTERVAL_S,
         max_journal_bytes: int | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`folder` is for the journal; it is made when it is needed. `now` gives Unix time."""
+        """`folder` is for the journal; it is made when it is needed. `now` gives Unix time.
+
+        `budgets` are kept in step with what is noted and written.
+        """
         start = secrets.token_hex(6)
         bound = {} if max_journal_bytes is None else {"max_bytes": max_journal_bytes}
         self._store = store
         self._entries = Entries(start)
         self._journal = Journal(folder, start, **bound)
         self._settings = settings
+        self.budgets = budgets
+        self._written_here: Counter[tuple[str, str]] = Counter()  # (tenant, month) -> tokens, not told yet
+        self._start = start
+        self._budgets_at_s = 0.0  # monotonic
         self._interval_s = interval_s
         self._now = now
         self._pending: list[Row] = []
@@ -73,11 +84,17 @@ class Ledger:
     def of(cls, fleet: Fleet) -> Ledger:
         """Return the ledger of a fleet, in its state database and folder."""
         folder = Path(fleet.state.folder) / "usage"
-        return cls(UsageStore(fleet.state.database_url), folder, fleet.usage)
+        declared = {
+            name: tenant.budget for name, tenant in fleet.tenants.items() if tenant.budget is not None
+        }
+        return cls(UsageStore(fleet.state.database_url), folder, fleet.usage, Budgets(declared))
 
     def note(self, record: Record) -> None:
         """Keep what a request that has just ended used. Costs microseconds, and never fails."""
-        self._pending.append(self._entries.row(record, self._now()))
+        now_s = self._now()
+        row = self._entries.row(record, now_s)
+        self._pending.append(row)
+        self.budgets.count(record.target.tenant, tokens_of(row), now_s)
 
     def start(self) -> None:
         """Begin to write; what an earlier start has left in the journal comes first."""
@@ -116,9 +133,10 @@ class Ledger:
         while True:
             if time.monotonic() >= self._chores_at_s:
                 self._journal_waits = True
+            due = self._pending or self._journal_waits or time.monotonic() >= self._budgets_at_s
             busy = self._work is not None and not self._work.done()
             if not busy and time.monotonic() >= self._retry_at_s:
-                if self._pending or self._journal_waits:
+                if due:
                     self._begin_work()
             else:
                 self._begin_spill()
@@ -137,6 +155,7 @@ class Ledger:
             rows = []
             while self._journal_waits:
                 self._journal_waits = await self._in_database(self._read_back)
+            await self._tell_budgets()
             if time.monotonic() >= self._chores_at_s:
                 await self._prune()
                 self._chores_at_s = time.monotonic() + CHORES_S
@@ -190,8 +209,14 @@ class Ledger:
 
     def _write(self, rows: Sequence[Row]) -> None:
         self._store.open()
+        self._write_batches(rows)
+
+    def _write_batches(self, rows: Sequence[Row]) -> None:
         for batch in _batches(rows):
             self._store.write(batch)
+            for row in batch:
+                if self._start in str(row[ID]):
+                    self._written_here[str(row[TENANT]), str(row[DAY])[:7]] += tokens_of(row)
 
     def _read_back(self) -> bool:
         """Write one file of the journal to the database, and remove it; returns whether there was one.
@@ -206,11 +231,23 @@ class Ledger:
                 kept = self._journal.set_aside(path)
                 log.error("%s holds usage older than usage.keep_records_days; it is not counted", kept)
                 return True
-            for batch in _batches(rows):
-                self._store.write(batch)
+            self._write_batches(rows)
             self._journal.remove(path)
             log.info("the usage of %d requests was read back from the journal", len(rows))
             return True
+
+    async def _tell_budgets(self) -> None:
+        """Tell the budgets what is written: by this gateway at once, by others every `BUDGETS_S`."""
+        tenants = self.budgets.tenants
+        month, first, end = self.budgets.month(self._now())
+        here = {tenant: self._written_here[tenant, month] for tenant in tenants}
+        if time.monotonic() >= self._budgets_at_s:
+            written = await self._in_database(self._store.tokens, tenants, first, end) if tenants else {}
+            self.budgets.take(month, written, here)
+            self._budgets_at_s = time.monotonic() + BUDGETS_S
+        elif self._written_here:
+            self.budgets.wrote(month, here)
+        self._written_here.clear()
 
     async def _prune(self) -> None:
         days_before = datetime.fromtimestamp(self._now(), UTC).date() - timedelta(

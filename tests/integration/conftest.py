@@ -103,7 +103,8 @@ async def bench_of(
             addresses[name] = await servers[name].enter_async_context(server)
         directory = Directory(fleet)
         lifecycle = ReadyLifecycle(fleet, directory)
-        ledger = ledger_in(folder)
+        budgets = {name: tenant.budget for name, tenant in fleet.tenants.items() if tenant.budget}
+        ledger = ledger_in(folder, budgets=budgets)
         gateway = Gateway(
             fleet, find(addresses), secret=SECRET, directory=directory, lifecycle=lifecycle, ledger=ledger
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from routing.types import Caps
-from tests.fakes import eventually, key_of, small_fleet
+from routing.types import Budget, Caps, Fleet
+from tests.fakes import Client, eventually, key_of, small_fleet
 from tests.integration.conftest import Bench, bench_of
 
 DIMENSIONS = "model,adapter,version,outcome"
@@ -188,3 +190,82 @@ async def test_a_hedged_request_counts_once_and_bears_the_time_of_both(hedging: 
     assert told["total"]["requests"] == 1
     assert told["total"]["engine_s"] > 0
     assert told["total"]["prompt_tokens"] == 7
+
+
+# -- budgets -----------------------------------------------------------------------------------------------
+
+
+def with_budget(tokens: int, soft: float = 0.8) -> Fleet:
+    """The small fleet, where tenant a has a budget."""
+    fleet = small_fleet()
+    tenants = {**fleet.tenants, "a": replace(fleet.tenants["a"], budget=Budget(tokens, soft))}
+    return replace(fleet, tenants=tenants)
+
+
+async def ask(bench: Bench, tenant: str = "a") -> Client:
+    """A request that is expected to need at most 1 token for its answer, and uses 7 and 3."""
+    return await bench.chat(tenant, model="support", max_tokens=1)()
+
+
+async def test_past_its_budget_a_tenant_gets_openais_insufficient_quota_and_others_are_served(
+    tmp_path: Path,
+) -> None:
+    async with bench_of(with_budget(60), tmp_path) as bench:
+        answers = [await ask(bench) for _ in range(8)]
+        statuses = [answer.status for answer in answers]
+        assert statuses == sorted(statuses) and statuses[0] == 200 and statuses[-1] == 429
+        refused = answers[-1]
+        assert (refused.error["code"], refused.error["type"]) == ("insufficient_quota",) * 2
+        assert refused.headers["x-should-retry"] == "false"
+        assert "x-tenantry-budget-remaining-tokens" in refused.headers
+        assert (await ask(bench, "b")).status == 200
+        told = await usage(bench, group_by="outcome")
+        assert {line["outcome"]: line["requests"] for line in told["data"]} == {
+            "completed": statuses.count(200), "rejected": statuses.count(429)
+        }  # fmt: skip
+        assert told["budget"]["used_tokens"] == 10 * statuses.count(200) <= 60
+        assert (await usage(bench, "b"))["budget"] is None
+
+
+async def test_a_budget_holds_across_a_restart(tmp_path: Path) -> None:
+    async with bench_of(with_budget(60), tmp_path) as bench:
+        while (await ask(bench)).status == 200:
+            pass
+    for name in ("shared-0", "alone-0"):
+        os.unlink(tmp_path / f"{name}.sock")
+    async with bench_of(with_budget(60), tmp_path) as bench:
+        assert (await ask(bench)).status == 429
+        assert (await ask(bench, "b")).status == 200
+
+
+async def test_the_soft_limit_shows_in_answers_log_events_and_metrics(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bench_of(with_budget(1000, soft=0.02), tmp_path) as bench:
+        header = "x-tenantry-budget-remaining-tokens"
+        assert header not in (await ask(bench)).headers
+        assert header not in (await ask(bench)).headers
+        told = await ask(bench)
+        assert (told.status, told.headers[header]) == (200, "980")
+        await eventually(lambda: "20 of the month's 1000 tokens" in caplog.text or "30 of" in caplog.text)
+        page = (await bench.get("/metrics", key=key_of("operator"))()).body.decode()
+        assert 'tenantry_budget_tokens{tenant="a"} 1000.0' in page
+        assert 'tenantry_budget_used_tokens{tenant="a"} 30.0' in page
+
+
+async def test_what_was_reserved_comes_back_however_a_request_ends(tmp_path: Path) -> None:
+    async with bench_of(with_budget(10_000), tmp_path) as bench:
+        engine = bench.engines["shared-0"]
+        for behave in (engine.break_down, engine.refuse_request, engine.die_mid_stream):
+            engine.behave = behave
+            await bench.chat(model="support", stream=behave == engine.die_mid_stream)()
+        engine.behave = engine.hold
+        client = bench.chat(model="support").start()
+        await eventually(lambda: engine.running == 1)
+        standing = bench.gateway._ledger.budgets.standing("a", time.time())
+        assert standing is not None and standing.used_tokens > 0, "what runs is reserved"
+        client.leave()
+        await client.done()
+        told = await usage(bench)
+        counted = told["total"]["prompt_tokens"] + told["total"]["completion_tokens"]
+        assert told["budget"]["used_tokens"] == counted

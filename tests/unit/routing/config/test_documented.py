@@ -25,6 +25,7 @@ SECTIONS = {
     "`adapters`": schema.AdapterSection,
     "`tenants`": schema.TenantSection,
     "`caps`": schema.CapsSection,
+    "`budget`": schema.BudgetSection,
     "Keys": schema.KeySection,
     "`pools`": schema.PoolSection,
     "`slo`": schema.SloSection,

@@ -14,6 +14,7 @@ from routing.metrics import GatewayMetrics, TextFormat
 from routing.metrics.definitions import GATEWAY_METRICS
 from routing.record import Record
 from routing.types import Outcome, Slo
+from routing.usage.budget import Level, Standing
 from tests.unit.routing.busy import busy
 from tests.unit.routing.metrics.scrapes import Samples, ended, openmetrics_families, samples
 from tests.unit.routing.requests import target
@@ -23,7 +24,9 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 def metrics(slo: Slo | None = None) -> GatewayMetrics:
     house = busy()
-    return GatewayMetrics(house.dispatcher, clock=house.clock, slos={"shared": slo or Slo(), "alone": Slo()})
+    slos = {"shared": slo or Slo(), "alone": Slo()}
+    standing = Standing("a", 100, 40, Level.BELOW, 0.0)
+    return GatewayMetrics(house.dispatcher, clock=house.clock, slos=slos, budgets=lambda: [standing])
 
 
 def after(*records: Record, slo: Slo | None = None) -> Samples:
@@ -88,6 +91,12 @@ def test_hedges_retries_and_broken_replicas_are_counted() -> None:
     assert total(found, "tenantry_replica_breaks_total", replica="shared-1") == 1
     assert total(found, "tenantry_replica_requests_total", replica="shared-0", outcome="completed") == 3
     assert total(found, "tenantry_grants_total", pool="shared", picked="running") == 3
+
+
+def test_a_budget_and_what_is_used_of_it_are_there() -> None:
+    found = after()
+    assert total(found, "tenantry_budget_tokens", tenant="a") == 100
+    assert total(found, "tenantry_budget_used_tokens", tenant="a") == 40
 
 
 def test_everything_on_the_page_is_defined_and_nothing_else_is() -> None:

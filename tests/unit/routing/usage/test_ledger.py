@@ -14,6 +14,7 @@ import pytest
 from routing.errors import StateUnavailable
 from routing.types import UsageSettings
 from routing.usage import Ledger, UsageStore, ledger
+from routing.usage.budget import Budgets
 from routing.usage.entries import Row
 from routing.usage.journal import Journal
 from routing.usage.query import read_query
@@ -54,8 +55,9 @@ class House:
     def __init__(self, folder: Path, **options: Any) -> None:
         self.store = MovingStore(folder)
         self.folder = folder / "usage"
+        budgets = Budgets(options.pop("budgets", {}))
         settings = {"interval_s": 0.01, "now": lambda: NOON_S, **options}
-        self.ledger = Ledger(self.store, self.folder, UsageSettings(), **settings)
+        self.ledger = Ledger(self.store, self.folder, UsageSettings(), budgets, **settings)
         self.ledger.start()
 
     async def requests(self) -> int:

@@ -1,0 +1,173 @@
+"""May this tenant use more tokens this month? Budgets by calendar month, UTC. Pure; the ledger feeds it.
+
+Used is what the ledger has of the month, what has ended since and is not written yet, and what runs, as it is
+expected. So the limit holds from the first request after a restart, and requests that come at once cannot
+pass it together. What runs is finished: a month ends above its limit by no more than what was running then
+has used beyond its estimates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from routing.types import Budget
+
+
+class Level(StrEnum):
+    """How much of a budget is used."""
+
+    BELOW = "below"
+    SOFT = "soft"  # as much as the operator wants to be warned of
+    SPENT = "spent"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One tenant's budget at one moment."""
+
+    tenant: str
+    limit_tokens: int
+    used_tokens: int  # and what runs, as expected
+    level: Level
+    resets_s: float  # Unix time
+
+    @property
+    def remaining_tokens(self) -> int:
+        """What is left; 0 where it is overdrawn."""
+        return max(0, self.limit_tokens - self.used_tokens)
+
+    def answer(self) -> dict[str, Any]:
+        """Describe it as queries do."""
+        return {
+            "monthly_tokens": self.limit_tokens,
+            "used_tokens": self.used_tokens,
+            "remaining_tokens": self.remaining_tokens,
+            "level": self.level.value,
+            "resets_at": datetime.fromtimestamp(self.resets_s, UTC).isoformat().replace("+00:00", "Z"),
+        }
+
+
+@dataclass(slots=True)
+class _Account:
+    budget: Budget
+    written: int = 0  # tokens of this month, in the ledger's tables as last seen
+    unwritten: int = 0  # tokens of this month that ended here and are not in `written`
+    reserved: int = 0  # of what runs or waits here, as expected
+    told: Level | None = None  # None: nothing is known yet, or a month has begun
+
+    @property
+    def used(self) -> int:
+        return self.written + self.unwritten
+
+    @property
+    def level(self) -> Level:
+        """Of what has ended; what runs may still use less than was expected."""
+        if self.used >= self.budget.monthly_tokens:
+            return Level.SPENT
+        soft = self.budget.soft * self.budget.monthly_tokens
+        return Level.SOFT if self.used >= soft else Level.BELOW
+
+
+class Budgets:
+    """The budgets of all tenants that have one. `now_s` is Unix time."""
+
+    def __init__(self, budgets: Mapping[str, Budget]) -> None:
+        self._accounts = {tenant: _Account(budget) for tenant, budget in budgets.items()}
+        self._month = ""  # as 2026-01
+        self._ends_s = 0.0
+        self.is_known = not budgets  # whether the ledger has said what was used before
+
+    @property
+    def tenants(self) -> list[str]:
+        """Who has a budget."""
+        return list(self._accounts)
+
+    def standing(self, tenant: str, now_s: float) -> Standing | None:
+        """Tell how a tenant stands; None where it has no budget."""
+        account = self._accounts.get(tenant)
+        if account is None:
+            return None
+        self._turn(now_s)
+        used = account.used + account.reserved
+        return Standing(tenant, account.budget.monthly_tokens, used, account.level, self._ends_s)
+
+    def reserve(self, tenant: str, tokens: int, now_s: float) -> bool:
+        """Reserve what a request is expected to use, if that is left; returns whether it was."""
+        account = self._accounts.get(tenant)
+        if account is None:
+            return True
+        self._turn(now_s)
+        if account.used + account.reserved + tokens > account.budget.monthly_tokens:
+            return False
+        account.reserved += tokens
+        return True
+
+    def release(self, tenant: str, tokens: int) -> None:
+        """Give back what was reserved; what was used has been counted by then."""
+        account = self._accounts.get(tenant)
+        if account is not None:
+            account.reserved -= tokens
+
+    def count(self, tenant: str, tokens: int, now_s: float) -> None:
+        """Count what a request has used that ended now, and is not written yet."""
+        account = self._accounts.get(tenant)
+        if account is not None:
+            self._turn(now_s)
+            account.unwritten += tokens
+
+    def wrote(self, month: str, here: Mapping[str, int]) -> None:
+        """Note what was counted here and is written now. A month that is over changes nothing."""
+        if month != self._month:
+            return
+        for tenant, tokens in here.items():
+            account = self._accounts[tenant]
+            account.written += tokens
+            account.unwritten = max(0, account.unwritten - tokens)
+
+    def take(self, month: str, written: Mapping[str, int], here: Mapping[str, int]) -> None:
+        """Take over what the ledger has of a month in all.
+
+        `here` is what of that was counted here and was not told by `wrote` or `take` before.
+        """
+        if month != self._month:
+            return
+        self.wrote(month, here)
+        for tenant, account in self._accounts.items():
+            account.written = written.get(tenant, 0)
+            if not self.is_known:
+                account.told = account.level  # before this start; it was told then
+        self.is_known = True
+
+    def news(self, now_s: float) -> list[Standing]:
+        """Return those that have reached their soft or their hard limit since they were last asked for."""
+        found = []
+        for tenant, account in self._accounts.items():
+            standing = self.standing(tenant, now_s)
+            if standing is None or not self.is_known or account.told is standing.level:
+                continue
+            account.told = standing.level
+            if standing.level is not Level.BELOW:
+                found.append(standing)
+        return found
+
+    def month(self, now_s: float) -> tuple[str, str, str]:
+        """Return the month that it is, its first day and the first day after it."""
+        self._turn(now_s)
+        return self._month, f"{self._month}-01", datetime.fromtimestamp(self._ends_s, UTC).date().isoformat()
+
+    def _turn(self, now_s: float) -> None:
+        """Begin a new month, if one has begun. What runs counts in the month in which it ends."""
+        if now_s < self._ends_s:
+            return
+        now = datetime.fromtimestamp(now_s, UTC)
+        year, month = (now.year + 1, 1) if now.month == 12 else (now.year, now.month + 1)
+        self._month = f"{now:%Y-%m}"
+        self._ends_s = datetime(year, month, 1, tzinfo=UTC).timestamp()
+        for account in self._accounts.values():
+            account.written = account.unwritten = 0
+            if account.told is not None:
+                account.told = Level.BELOW

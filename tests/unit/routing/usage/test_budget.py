@@ -1,0 +1,159 @@
+"""Does a budget hold, from the first request on and whatever runs at once?"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from routing.types import Budget
+from routing.usage.budget import Budgets, Level
+
+NOW_S = datetime(2026, 12, 31, 23, 59, tzinfo=UTC).timestamp()
+NEXT_YEAR_S = NOW_S + 60
+MONTH = "2026-12"
+
+
+def budgets(tokens: int = 100, soft: float = 0.8, written: int = 0) -> Budgets:
+    """Budgets of one tenant, whose month the ledger has told."""
+    made = Budgets({"a": Budget(tokens, soft)})
+    made.month(NOW_S)
+    made.take(MONTH, {"a": written}, {})
+    return made
+
+
+def used(made: Budgets, now_s: float = NOW_S) -> int:
+    standing = made.standing("a", now_s)
+    assert standing is not None
+    return standing.used_tokens
+
+
+def test_who_has_no_budget_is_never_refused_and_never_told() -> None:
+    made = Budgets({})
+    assert made.is_known
+    assert made.reserve("b", 10**12, NOW_S)
+    made.release("b", 10**12)
+    made.count("b", 10**12, NOW_S)
+    assert (made.standing("b", NOW_S), made.news(NOW_S)) == (None, [])
+
+
+def test_what_runs_counts_as_expected_and_then_as_it_was() -> None:
+    made = budgets()
+    assert made.reserve("a", 60, NOW_S)
+    assert used(made) == 60
+    made.count("a", 25, NOW_S)
+    made.release("a", 60)
+    assert used(made) == 25
+
+
+def test_requests_that_come_at_once_cannot_pass_the_limit_together() -> None:
+    made = budgets()
+    assert [made.reserve("a", 40, NOW_S) for _ in range(4)] == [True, True, False, False]
+    assert made.reserve("a", 20, NOW_S), "what is smaller still fits"
+
+
+def test_what_the_ledger_has_from_before_counts_from_the_start() -> None:
+    made = budgets(written=95)
+    assert not made.reserve("a", 10, NOW_S)
+    assert made.reserve("a", 5, NOW_S)
+
+
+def test_budgets_are_not_known_until_the_ledger_has_told_them() -> None:
+    made = Budgets({"a": Budget(100)})
+    assert not made.is_known
+    made.month(NOW_S)
+    made.take(MONTH, {}, {})
+    assert made.is_known
+
+
+def test_what_is_written_is_not_counted_twice() -> None:
+    made = budgets(written=10)
+    made.count("a", 30, NOW_S)
+    made.count("a", 5, NOW_S)
+    made.wrote(MONTH, {"a": 30})
+    assert used(made) == 45
+    made.take(MONTH, {"a": 45}, {"a": 5})
+    assert used(made) == 45
+    made.take(MONTH, {"a": 60}, {})
+    assert used(made) == 60, "15 by another gateway"
+
+
+def test_a_new_month_begins_at_nothing_but_what_runs() -> None:
+    made = budgets(written=90)
+    assert made.reserve("a", 10, NOW_S)
+    assert used(made, NEXT_YEAR_S) == 10
+    made.take(MONTH, {"a": 90}, {})
+    assert used(made, NEXT_YEAR_S) == 10, "what is told of the old month comes too late"
+    assert made.month(NEXT_YEAR_S) == ("2027-01", "2027-01-01", "2027-02-01")
+
+
+def test_a_month_ends_at_midnight_utc() -> None:
+    standing = budgets().standing("a", NOW_S)
+    assert standing is not None
+    assert standing.resets_s == NEXT_YEAR_S
+    assert standing.answer()["resets_at"] == "2027-01-01T00:00:00Z"
+
+
+def test_each_limit_is_told_once_a_month() -> None:
+    made = budgets(tokens=100, soft=0.5)
+    assert made.news(NOW_S) == []
+    made.count("a", 50, NOW_S)
+    assert [news.level for news in made.news(NOW_S)] == [Level.SOFT]
+    assert made.news(NOW_S) == []
+    made.count("a", 60, NOW_S)
+    assert [(news.level, news.remaining_tokens) for news in made.news(NOW_S)] == [(Level.SPENT, 0)]
+    assert made.news(NEXT_YEAR_S) == []
+    made.count("a", 70, NEXT_YEAR_S)
+    assert [news.level for news in made.news(NEXT_YEAR_S)] == [Level.SOFT]
+
+
+def test_what_was_reached_before_a_restart_is_not_told_again() -> None:
+    made = budgets(written=85)
+    assert made.news(NOW_S) == []
+    made.count("a", 20, NOW_S)
+    assert [news.level for news in made.news(NOW_S)] == [Level.SPENT]
+
+
+def test_what_is_expected_warns_nobody() -> None:
+    made = budgets()
+    assert made.reserve("a", 100, NOW_S)
+    assert made.news(NOW_S) == []
+    standing = made.standing("a", NOW_S)
+    assert standing is not None and standing.level is Level.BELOW
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40), st.booleans()), max_size=60),
+    st.integers(0, 120),
+)
+def test_the_limit_is_passed_by_no_more_than_what_ran_used_beyond_its_estimate(
+    requests: list[tuple[int, int, bool]], written: int
+) -> None:
+    made = budgets(tokens=200, written=written)
+    running: list[tuple[int, int]] = []
+    beyond = 0
+    for estimate, real, ends_first in requests:
+        if ends_first and running:
+            expected, spent = running.pop(0)
+            made.count("a", spent, NOW_S)
+            made.release("a", expected)
+        if made.reserve("a", estimate, NOW_S):
+            running.append((estimate, real))
+            beyond += max(0, real - estimate)
+    for expected, spent in running:
+        made.count("a", spent, NOW_S)
+        made.release("a", expected)
+    assert used(made) <= 200 + beyond
+    made.take(MONTH, {"a": 7}, {"a": used(made) - written})
+    assert used(made) == 7, "nothing is left reserved or unwritten"
+
+
+@pytest.mark.parametrize("soft", [0.1, 1.0])
+def test_the_soft_limit_is_where_the_operator_put_it(soft: float) -> None:
+    made = budgets(tokens=1000, soft=soft)
+    made.count("a", round(soft * 1000) - 1, NOW_S)
+    assert made.news(NOW_S) == []
+    made.count("a", 1, NOW_S)
+    assert len(made.news(NOW_S)) == 1
