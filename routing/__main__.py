@@ -21,6 +21,7 @@ from rich.console import Console
 
 from adapters.cli import keys as key_commands
 from adapters.cli import scheduler as scheduler_commands
+from adapters.cli import usage as usage_commands
 from adapters.errors import AdapterError
 from routing import bundle
 from routing.config import FleetError, LoadedFleet, Problem, check_files, project, read_fleet
@@ -32,6 +33,7 @@ from routing.config.tables import fleet_tables, print_problems, sharing_tables
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(scheduler_commands.app)
+app.add_typer(usage_commands.app)
 
 FleetPath = Annotated[Path, typer.Argument(help="Fleet file.", show_default=True)]
 

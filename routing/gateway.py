@@ -110,6 +110,7 @@ class Gateway:
             max_upload_bytes=fleet.state.max_adapter_bytes,
             upload_folder=lifecycle.uploads,
             live_feed=self.live,
+            ledger=ledger,
         )
         self.metrics = GatewayMetrics(
             self.dispatcher,

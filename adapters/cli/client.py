@@ -97,6 +97,13 @@ class Gateway:
         """Ask once. `path` is below `/admin/v1`. Raises `GatewayRefused` or `GatewayUnreachable`."""
         return await self._send(method, path, params, json=body)
 
+    async def text(self, path: str, params: Params) -> str:
+        """Ask for an answer that is no JSON. Raises `GatewayRefused` or `GatewayUnreachable`."""
+        answer = await self._request("GET", path, params)
+        if not answer.is_success:
+            self._read(answer)
+        return answer.text
+
     async def pages(self, path: str, params: Params) -> list[Answer]:
         """Return all of a list that comes page by page."""
         found: list[Answer] = []
@@ -130,9 +137,12 @@ class Gateway:
         return await self._send("POST", path, params, content=parts(), headers=headers)
 
     async def _send(self, method: str, path: str, params: Params | None, **content: Any) -> Answer:
+        return self._read(await self._request(method, path, params, **content))
+
+    async def _request(self, method: str, path: str, params: Params | None, **content: Any) -> httpx.Response:
         given = {name: value for name, value in (params or {}).items() if value is not None}
         try:
-            answer = await self._client.request(method, _PREFIX + path, params=given, **content)
+            return await self._client.request(method, _PREFIX + path, params=given, **content)
         except httpx.ConnectError:
             raise GatewayUnreachable(
                 f"Nothing answers at {self.url}. Is the gateway running? Name another one with --url or "
@@ -143,7 +153,6 @@ class Gateway:
                 f"The connection to {self.url} broke ({type(error).__name__}); look at what it did before "
                 "you ask again."
             ) from None
-        return self._read(answer)
 
     def _read(self, answer: httpx.Response) -> Answer:
         """Return the answer's JSON object. Raises `GatewayRefused` or `GatewayUnreachable`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from fastapi import Depends, Query, Request
 from fastapi import Path as InPath
@@ -17,8 +17,19 @@ from routing.config.schema import Name
 from routing.errors import Forbidden, InvalidRequest, NotFound
 from routing.management import Management
 from routing.tenants import Identity
+from routing.usage.budget import Budgets
+from routing.usage.query import UsageLine, UsageQuery
 
 IDENTITY = "tenantry.identity"  # where the gate leaves it in the ASGI scope
+
+
+class UsageBook(Protocol):
+    """The usage ledger, as it is read here."""
+
+    budgets: Budgets
+
+    async def sums(self, query: UsageQuery) -> list[UsageLine]:
+        """Answer a query. Raises `StateUnavailable`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,7 @@ class Desk:
     uploads: Uploads
     load_timeout_s: float
     live: LiveFeed
+    ledger: UsageBook
     registering: set[AdapterKey] = field(default_factory=set)  # adapters that are being made now
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 
-from routing.admin import adapters, events, keys, live, replicas, scheduler, tenants, vllm_compatible
-from routing.admin.access import Desk
+from routing.admin import adapters, events, keys, live, replicas, scheduler, tenants, usage, vllm_compatible
+from routing.admin.access import Desk, UsageBook
 from routing.admin.errors import COMMON, install_handlers
 from routing.admin.gate import Gate
 from routing.admin.live_feed import LiveFeed
@@ -22,11 +22,12 @@ from routing.management import Management
 from routing.tenants import Identity
 
 ADMIN_PREFIX = "/admin/v1/"
+LOAD_TIMEOUT_S = 300.0  # `POST /v1/load_lora_adapter` waits so long for the adapter to be ready
 ADMIN_ROUTES = frozenset({vllm_compatible.LOAD_PATH, vllm_compatible.UNLOAD_PATH})
 
 _DESCRIPTION = """
 Register adapters, roll out new versions, take them back, see what is resident where, and make API keys. See
-how every model fares, what the scheduler does and why, and drain replicas.
+how every model fares, who used how much, what the scheduler does and why, and drain replicas.
 
 Send an admin key as `Authorization: Bearer <key>`. A key of role `adapters` manages its own tenant's
 adapters; for it nothing else exists. A key of role `operator` manages everything and names the tenant with
@@ -44,14 +45,13 @@ def admin_app(
     max_upload_bytes: int,
     upload_folder: Path,
     live_feed: LiveFeed,
+    ledger: UsageBook,
     read_timeout_s: float = 30.0,
-    load_timeout_s: float = 300.0,
 ) -> FastAPI:
     """Build the admin API.
 
     `upload_folder` is made when the first upload comes. A client has `read_timeout_s` for its
-    JSON, and for each part of an upload; `POST /v1/load_lora_adapter` waits
-    `load_timeout_s` for the adapter to be ready.
+    JSON, and for each part of an upload.
     """
     app = FastAPI(
         title="Tenantry admin API",
@@ -70,9 +70,9 @@ def admin_app(
         return [tenant.name for tenant in management.tenants()]
 
     uploads = Uploads(upload_folder, max_bytes=max_upload_bytes, read_timeout_s=read_timeout_s)
-    app.state.desk = Desk(management, known_tenants, uploads, load_timeout_s, live_feed)
+    app.state.desk = Desk(management, known_tenants, uploads, LOAD_TIMEOUT_S, live_feed, ledger)
     app.add_middleware(Gate, authenticate=authenticate, read_timeout_s=read_timeout_s)
     install_handlers(app)
-    for module in (adapters, replicas, scheduler, live, tenants, keys, events, vllm_compatible):
+    for module in (adapters, replicas, scheduler, live, tenants, usage, keys, events, vllm_compatible):
         app.include_router(module.router)
     return app

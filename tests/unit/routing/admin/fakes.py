@@ -25,7 +25,9 @@ from routing.management import NewVersion, ReplicaReport, VersionProgress
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.report import SchedulerReport
 from routing.tenants import Identity
-from routing.types import Request, Tenant
+from routing.types import Budget, Request, Tenant
+from routing.usage.budget import Budgets
+from routing.usage.query import UsageLine, UsageQuery, line
 from tests.fakes import FakeClock
 
 DIGEST = "ab" * 32
@@ -230,6 +232,22 @@ class Watched:
         self.feed = LiveFeed(view, clock=self.clock, unix_time=lambda: 1.0e9 + self.clock.now, **options)
 
 
+class FakeBook:
+    """A usage ledger that says what it was told to say."""
+
+    def __init__(self) -> None:
+        self.budgets = Budgets({"acme": Budget(1000)})
+        self.values: list[tuple[Any, ...]] = []  # of each line: dimensions, then measures
+        self.asked: list[UsageQuery] = []
+        self.gone = False
+
+    async def sums(self, query: UsageQuery) -> list[UsageLine]:
+        if self.gone:
+            raise StateUnavailable("gone", retry_after_s=5.0)
+        self.asked.append(query)
+        return [line(query.group_by, values) for values in self.values]
+
+
 @dataclass
 class Desk:
     """The admin API, and whatever is behind it."""
@@ -238,6 +256,7 @@ class Desk:
     management: FakeManagement
     folder: Path
     watched: Watched
+    book: FakeBook
 
     async def ask(
         self, method: str, path: str, payload: Any = None, *, key: str | None = "acme-key", **options: Any
@@ -278,7 +297,7 @@ def desk(
     """An admin API for these tenants."""
     management = FakeManagement()
     app = _app(read_timeout_s)
-    watched = Watched(management)
+    watched, book = Watched(management), FakeBook()
     uploads = Uploads(folder / "uploads", max_bytes=max_upload_bytes, read_timeout_s=read_timeout_s)
     app.state.desk = replace(
         app.state.desk,
@@ -287,9 +306,10 @@ def desk(
         uploads=uploads,
         load_timeout_s=load_timeout_s,
         live=watched.feed,
+        ledger=book,
         registering=set(),
     )
-    return Desk(app, management, folder / "uploads", watched)
+    return Desk(app, management, folder / "uploads", watched, book)
 
 
 @functools.cache  # building the routes takes longer than any of the tests
@@ -301,6 +321,7 @@ def _app(read_timeout_s: float) -> FastAPI:
         max_upload_bytes=1,
         upload_folder=Path("replaced"),
         live_feed=Watched(management).feed,
+        ledger=FakeBook(),
         read_timeout_s=read_timeout_s,
     )
 

@@ -36,6 +36,7 @@ ROUTES = [
     ("GET", "/admin/v1/live"),
     ("GET", "/admin/v1/live/stream"),
     ("GET", "/admin/v1/tenants"),
+    ("GET", "/admin/v1/usage"),
     ("GET", "/admin/v1/events"),
     ("GET", "/admin/v1/keys"),
     ("POST", "/admin/v1/keys"),

@@ -1,0 +1,89 @@
+"""Who used how much, by a gateway's ledger? The command `usage` of `python -m routing`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from adapters.cli.client import Answer, Gateway
+from adapters.cli.display import add_row, percent, print_table, table_of
+from adapters.cli.running import URL, AsJson, Url, ask, printable
+from adapters.cli.scheduler_tables import seconds
+
+app = typer.Typer()
+
+
+@app.command()
+def usage(  # noqa: PLR0913  # an argument for each option, as typer wants it
+    ctx: typer.Context,
+    first: Annotated[
+        str | None,
+        typer.Option("--from", metavar="DAY", help="First day, UTC.", show_default="29 days before --to"),
+    ] = None,
+    last: Annotated[
+        str | None, typer.Option("--to", metavar="DAY", help="Last day, included.", show_default="today")
+    ] = None,
+    group_by: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST", help="Any of day, tenant, model, adapter, version, pool, outcome, by commas."
+        ),
+    ] = "tenant,model",
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant.", show_default="all")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for spreadsheets.")] = False,
+    url: Url = URL,
+    as_json: AsJson = False,
+) -> None:
+    """Show tokens, waits and shares of the fleet's time by tenant and model, or by what you name."""
+    params = {"from": first, "to": last, "group_by": group_by, "tenant": tenant}
+
+    async def look(gateway: Gateway) -> Answer:
+        return await gateway.call("GET", "/usage", params=params)
+
+    async def fetch(gateway: Gateway) -> str:
+        return await gateway.text("/usage", {**params, "format": "csv"})
+
+    if as_csv and as_json:
+        raise typer.BadParameter("--csv and --json cannot both be printed")
+    if as_csv:
+        ask(ctx, url, False, fetch, lambda _, text: typer.echo(text, nl=False))
+    else:
+        ask(ctx, url, as_json, look, show)
+
+
+def show(console: Console, answer: Answer) -> None:
+    """Print the lines, their total, and the budgets of whom is meant."""
+    console.print(printable(f"{answer['from']} to {answer['to']}, UTC"), style="bold")
+    dimensions = answer["group_by"]
+    table = table_of(
+        *dimensions, "requests", "prompt", "completion", "cached", "waited", "ran", "slot", "engine"
+    )
+    for line in answer["data"]:
+        add_row(table, (*("" if line[name] is None else line[name] for name in dimensions), *_measures(line)))
+    if len(answer["data"]) != 1:
+        add_row(
+            table, (*(["total", *[""] * len(dimensions)][: len(dimensions)]), *_measures(answer["total"]))
+        )
+    print_table(console, table)
+    estimated = answer["total"]["estimated_requests"]
+    if estimated:
+        console.print(f"  tokens of {estimated} requests are partly estimated")
+    for budget in answer["budgets"]:
+        _show_budget(console, budget)
+
+
+def _measures(line: Answer) -> tuple[str, ...]:
+    tokens = (line["requests"], line["prompt_tokens"], line["completion_tokens"], line["cached_tokens"])
+    times = (line["queue_s"], line["run_s"], line["slot_s"], line["engine_s"])
+    return (*(f"{number:,}" for number in tokens), *(seconds(time_s) for time_s in times))
+
+
+def _show_budget(console: Console, budget: Answer) -> None:
+    used, limit = budget["used_tokens"], budget["monthly_tokens"]
+    text = (
+        f"  budget of {budget['tenant']}: {used:,} of {limit:,} tokens this month ({percent(used / limit)})"
+    )
+    colour = {"below": None, "soft": "yellow", "spent": "red"}.get(budget["level"])
+    console.print(printable(text), style=colour)
