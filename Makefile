@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test unit chaos check lint types imports fmt console bench bench-scheduler simulate bento lock clean
+.PHONY: help setup demo serve test unit chaos check lint types imports fmt console screenshot bench bench-scheduler simulate bento lock clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ fmt: setup  ## format the code
 
 console:  ## build the operators' page from console/ into routing/console/static (needs Node.js 20.19 or newer)
 	@cd console && npm ci --no-fund --no-audit && npm run build
+
+screenshot: demo  ## take docs/console.png anew, of the real service while one model is flooded (needs Chromium)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" TENANTRY_SCREENSHOT=1 $(BIN)/python -m pytest -q tests/e2e/test_console.py -k flooded
 
 bench: demo  ## compare the gateway with its baselines, public PEERS where they install, and the engine alone
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.gateway $(PEERS:%=--peer %)

@@ -1,7 +1,7 @@
 """The command `python -m routing`: check a fleet file, build Bentos, make keys, look at a running scheduler.
 
 Exit codes: 0 all is well, 1 problems were found or the gateway refused, 2 the command was used wrongly,
-3 no gateway answers `keys`, `scheduler`, `drain` or `resume`.
+3 no gateway answers `keys`, `scheduler`, `top`, `drain` or `resume`.
 Only `new-key` and `keys create` show a key.
 """
 
@@ -21,6 +21,7 @@ from rich.console import Console
 
 from adapters.cli import keys as key_commands
 from adapters.cli import scheduler as scheduler_commands
+from adapters.cli import top as top_commands
 from adapters.cli import usage as usage_commands
 from adapters.errors import AdapterError
 from routing import bundle
@@ -33,6 +34,7 @@ from routing.config.tables import fleet_tables, print_problems, sharing_tables
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(scheduler_commands.app)
+app.add_typer(top_commands.app)
 app.add_typer(usage_commands.app)
 
 FleetPath = Annotated[Path, typer.Argument(help="Fleet file.", show_default=True)]

@@ -121,7 +121,7 @@ _CAUSES = {
     Hold.NO_SLOT: "every slot is held by other adapters",
     Hold.SLOT_RESERVED: "the last free slot is kept for other tenants",
     Hold.SLOT_CLEARING: "its slot is being cleared for another adapter",
-    Hold.BEHIND: "its own requests are in line before it",
+    Hold.BEHIND: "more of it comes than is served",
 }
 
 

@@ -182,12 +182,14 @@ function PoolSection({ pool }: { pool: Pool }) {
           {objectives.length > 0 && ` · objective: ${objectives.join(", ")}`}
         </small>
       </h2>
-      <div class="replicas">
-        {pool.replicas.map((replica) => (
-          <ReplicaCard key={replica.name} replica={replica} />
-        ))}
+      <div class="pool-body">
+        <div class="replicas">
+          {pool.replicas.map((replica) => (
+            <ReplicaCard key={replica.name} replica={replica} />
+          ))}
+        </div>
+        {pool.tenants.length > 0 && <Queues pool={pool} />}
       </div>
-      {pool.tenants.length > 0 && <Queues pool={pool} />}
     </section>
   );
 }

@@ -1,0 +1,78 @@
+"""Which model is slow now, and why? `python -m routing top`: the console's picture in a terminal.
+
+`scheduler` answers another question: what was decided about this request, and what waits in which lane?
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from adapters.cli import top_view
+from adapters.cli.client import Answer, Gateway, GatewayUnreachable, key_from_environment
+from adapters.cli.running import URL, AsJson, Connection, Url, ask, conclude, console
+from adapters.cli.scheduler import interval_s
+
+app = typer.Typer()
+
+
+@app.command()
+def top(
+    ctx: typer.Context,
+    once: Annotated[bool, typer.Option("--once", help="Print it once and end, for scripts.")] = False,
+    every: Annotated[
+        float, typer.Option(parser=interval_s, metavar="SECONDS", help="Look again so often.")
+    ] = 1.0,
+    url: Url = URL,
+    as_json: AsJson = False,
+) -> None:
+    """Show models (the slowest first, and why), replicas with their slots, and who waits; until Ctrl-C."""
+    if once or as_json:
+        ask(ctx, url, as_json, look, top_view.whole)
+        return
+    connection = ctx.find_object(Connection) or Connection()
+    conclude(lambda: asyncio.run(_watch(connection, url, every, console())), False, _nothing)
+
+
+async def look(gateway: Gateway) -> Answer:
+    """Ask for the picture."""
+    return await gateway.call("GET", "/live")
+
+
+async def _watch(connection: Connection, url: str, every_s: float, terminal: Console) -> None:
+    """Show it again and again until Ctrl-C.
+
+    Raises `GatewayError` where the first look fails, or any is refused.
+    """
+    async with Gateway(url, key_from_environment(), transport=connection.transport) as gateway:
+        answer, seen_s = await look(gateway), time.monotonic()
+        with Live(console=terminal, screen=terminal.is_terminal, auto_refresh=False) as live:
+            try:
+                while True:
+                    height = terminal.height if terminal.is_terminal else None
+                    note = _age(time.monotonic() - seen_s, every_s)
+                    live.update(top_view.screen(answer, note, height=height), refresh=True)
+                    await asyncio.sleep(every_s)
+                    try:
+                        answer, seen_s = await look(gateway), time.monotonic()
+                    except GatewayUnreachable:
+                        continue  # what was seen stays, with its age
+            except asyncio.CancelledError:  # Ctrl-C
+                return
+
+
+def _age(age_s: float, every_s: float) -> Text | None:
+    """Say how old the picture is, where the gateway did not answer since."""
+    if age_s < every_s + 1:
+        return None
+    return Text(f"The gateway does not answer; this is {age_s:.0f} s old.", style="bold red")
+
+
+def _nothing(_: Console, __: None) -> None:
+    """Leave no trace of a screen that was closed."""

@@ -1,0 +1,162 @@
+"""How does the live picture look on a terminal? Tables and small graphs; nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from adapters.cli.client import Answer
+from adapters.cli.display import percent
+from adapters.cli.running import printable
+from adapters.cli.scheduler_tables import seconds
+
+STEPS = "▁▂▃▄▅▆▇█"
+STYLES = {"failing": "bold red", "slow": "bold yellow", "green": "green"}
+STATES = {"ready": "green", "draining": "yellow", "not_ready": "red", "not_trusted": "red"}
+SPARK = 24  # characters: the last two minutes
+LEAST_MODELS = 5
+SHOWN_REASONS = 3  # of the worst models
+FRAME = 12  # lines that are neither a model nor a replica
+
+
+def whole(console: Console, answer: Answer) -> None:
+    """Print all of it."""
+    console.print(screen(answer, None, height=None))
+
+
+def screen(answer: Answer, note: Text | None, *, height: int | None) -> RenderableType:
+    """Return the picture, cut to so many lines: models first, since they are what one looks for."""
+    replicas = [replica for pool in answer["pools"] for replica in pool["replicas"]]
+    models = answer["models"]
+    shown = len(models)
+    if height is not None:
+        shown = max(LEAST_MODELS, height - FRAME - len(replicas))
+    parts: list[RenderableType] = [_head(answer)]
+    if note is not None:
+        parts.append(note)
+    if models:
+        parts += [*_reasons(models[:SHOWN_REASONS]), _models(models[:shown], histories(answer))]
+    else:
+        parts.append(Text("Nothing ended in the last five minutes, and nothing waits.", style="dim"))
+    left_out = len(models) - len(models[:shown]) + answer["models_left_out"]
+    if left_out:
+        parts.append(Text(f"  and {left_out} more models, none of them worse", style="dim"))
+    parts += [_replicas(answer["pools"]), *_troubles(answer["pools"]), *_queues(answer["pools"])]
+    return Group(*parts)
+
+
+def histories(answer: Answer) -> dict[tuple[str, str], list[float | None]]:
+    """Return the p99 first tokens of each model, or waits of one that streams nothing."""
+    found = {}
+    for one in answer["history"]["models"]:
+        first = one["first_token_p99_s"]
+        values = first if any(value is not None for value in first) else one["queue_p99_s"]
+        found[one["tenant"], one["model"]] = values
+    return found
+
+
+def spark(values: Sequence[float | None], width: int = SPARK) -> str:
+    """Draw the last values from nothing to the highest; a blank where there is none."""
+    last = values[-width:]
+    most = max((value for value in last if value is not None), default=0.0)
+    return "".join(
+        " " if value is None else STEPS[round((len(STEPS) - 1) * value / most)] if most else STEPS[0]
+        for value in last
+    )
+
+
+def _head(answer: Answer) -> Text:
+    total = answer["total"]
+    counts = [sum(m["verdict"] == verdict for m in answer["models"]) for verdict in STYLES]
+    text = Text()
+    for verdict, count in zip(STYLES, counts, strict=True):
+        if count or verdict == "green":
+            text.append(f"{count} {verdict}  ", style=STYLES[verdict])
+    text.append(
+        f"{total['requests_per_s']:.1f} requests/s  {total['tokens_per_s']:.0f} tokens/s  "
+        f"{percent(total['error_rate'])} errors  {answer['queued']} waiting"
+    )
+    return text
+
+
+def _models(models: Iterable[Answer], history: dict[tuple[str, str], list[float | None]]) -> Table:
+    table = _table("model", "state", *("p99", "last 2 min", "p50", "wait", "waiting", "req/s", "errors"))
+    for m in models:
+        style = STYLES[m["verdict"]] if m["verdict"] != "green" else ""
+        waiting = f"{m['queued']} for {seconds(m['oldest_s'])}" if m["queued"] else "0"
+        table.add_row(
+            Text(printable(f"{m['tenant']}/{m['model']}"), style=style),
+            Text(m["verdict"], style=STYLES[m["verdict"]]),
+            Text(seconds(m["first_token_p99_s"]) or "-", style=style),
+            spark(history.get((m["tenant"], m["model"]), [])),
+            seconds(m["first_token_p50_s"]) or "-",
+            seconds(m["queue_p99_s"]) or "-",
+            waiting,
+            f"{m['requests_per_s']:.1f}",
+            percent(m["error_rate"]),
+        )
+    return table
+
+
+def _reasons(models: Iterable[Answer]) -> list[Text]:
+    """Why those that are not green are not, a line each."""
+    return [
+        Text(printable(f"{m['tenant']}/{m['model']}: {m['reason']}"), style=STYLES[m["verdict"]])
+        for m in models
+        if m["reason"]
+    ]
+
+
+def _replicas(pools: Iterable[Answer]) -> Table:
+    table = _table("replica", "state", "in flight", "slots")
+    for pool in pools:
+        for r in pool["replicas"]:
+            held = " ".join(map(_slot, r["in_slots"]))
+            free = r["slots"] - len(r["in_slots"])
+            table.add_row(
+                Text(printable(r["name"])),
+                Text(r["state"], style=STATES[r["state"]]),
+                f"{r['sequences']} of {r['capacity']}",
+                Text(printable(f"{held} {f'({free} free)' if free > 0 else ''}".strip())),
+            )
+    return table
+
+
+def _troubles(pools: Iterable[Answer]) -> list[Text]:
+    """What is wrong with replicas, a line each."""
+    found = [r for pool in pools for r in pool["replicas"] if r["trouble"]]
+    return [Text(printable(f"{r['name']}: {r['trouble']}"), style="red") for r in found]
+
+
+def _slot(slot: Answer) -> str:
+    name = slot["adapter"].partition("@")[0]
+    marks = f"{slot['sequences']}" if slot["use"] == "running" else slot["use"]
+    return f"{name}:{marks}{'+pin' if slot['pinned'] and slot['use'] != 'pinned' else ''}"
+
+
+def _queues(pools: Iterable[Answer]) -> list[Text]:
+    """One line for each pool in which anybody waits."""
+    lines = []
+    for pool in pools:
+        waiting = [f"{t['name']} {t['queued']}" for t in pool["tenants"] if t["queued"]]
+        if waiting:
+            lines.append(Text(printable(f"waiting in {pool['name']}: {', '.join(waiting[:12])}")))
+    return lines
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        right = column in ("p99", "p50", "wait", "req/s", "errors")
+        first = column in ("model", "replica")
+        table.add_column(
+            column,
+            justify="right" if right else "left",
+            header_style="dim",
+            no_wrap=not first and column != "slots",
+            overflow="fold" if column == "slots" else "ellipsis",
+        )
+    return table
