@@ -127,6 +127,7 @@ def prometheus(service: Service, tmp_path_factory: pytest.TempPathFactory) -> It
 
 async def load(url: str) -> None:
     """Flood one model with streams for a while; ask the others one thing after the other."""
+
     async def keep_asking(client: Any, name: str, tenant: str, model: str, pause_s: float) -> None:
         number = 0
         while time.monotonic() < ends:

@@ -55,13 +55,8 @@ class Site:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
 
     def observe(self, *records: Record) -> None:
-        """Have these requests settled now."""
-
-        async def settle() -> None:
-            for record in records:
-                self.bench.gateway._settled(record)
-
-        self.call(settle())
+        """Have these requests counted as settled now."""
+        self.observe_history([(0.0, record) for record in records])
 
     def observe_history(self, records: list[tuple[float, Record]]) -> None:
         """Have requests settled so many seconds ago, the oldest first."""
