@@ -36,7 +36,7 @@ export function Chart({ label, at, lines, show }: Props) {
   useEffect(() => {
     const parent = place.current;
     if (!parent) return;
-    plot.current = new uPlot(options(parent, lines, show), data, parent);
+    plot.current = new uPlot(options(parent, at, lines, show), data, parent);
     const observer = new ResizeObserver(() => plot.current?.setSize({ width: inner(parent), height: HEIGHT }));
     observer.observe(parent);
     return () => {
@@ -49,12 +49,17 @@ export function Chart({ label, at, lines, show }: Props) {
   return <div ref={place} class="chart" role="img" aria-label={label} />;
 }
 
+/** Seconds from one value to the next, so that the first and the last bar are whole. */
+function step(at: number[]): number {
+  return at.length > 1 ? (at[1] ?? 0) - (at[0] ?? 0) : 0;
+}
+
 function inner(parent: HTMLElement): number {
   const style = getComputedStyle(parent);
   return parent.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
 }
 
-function options(parent: HTMLElement, lines: Line[], show: Props["show"]): uPlot.Options {
+function options(parent: HTMLElement, at: number[], lines: Line[], show: Props["show"]): uPlot.Options {
   const style = getComputedStyle(parent);
   const colour = (name: string): string => style.getPropertyValue(name).trim();
   const axis = {
@@ -67,13 +72,13 @@ function options(parent: HTMLElement, lines: Line[], show: Props["show"]): uPlot
     width: inner(parent),
     height: HEIGHT,
     cursor: { y: false, drag: { x: false, y: false } },
-    scales: { y: { range: (_, __, most) => [0, (most || 1) * 1.1] } },
+    scales: { x: { range: (_, first, last) => [first - step(at) / 2, last + step(at) / 2] }, y: { range: (_, __, most) => [0, (most || 1) * 1.1] } },
     axes: [
       { ...axis, values: (_, ticks) => ticks.map((tick) => new Date(1000 * tick).toLocaleTimeString("sv")), space: 80 },
       { ...axis, values: (_, ticks) => ticks.map(show), size: 64 },
     ],
     series: [
-      { label: "at", value: (_, at) => (at === null ? "–" : new Date(1000 * at).toLocaleTimeString("sv")) },
+      { label: "until", value: (_, time) => (time === null ? "–" : new Date(1000 * time).toLocaleTimeString("sv")) },
       ...lines.map((line): uPlot.Series => {
         const base: uPlot.Series = { label: line.label, stroke: colour(line.colour), width: 1.5, value: (_, value) => show(value), points: { size: 4 } };
         if (line.dash) Object.assign(base, { dash: line.dash, points: { show: false } });

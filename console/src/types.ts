@@ -184,6 +184,22 @@ export interface Tenant {
   caps: Record<string, number | null>;
 }
 
+export interface UsageLine {
+  day: string;
+  requests: number;
+  prompt_tokens: number;
+  completion_tokens: number;
+  slot_s: number;
+}
+
+export interface Budget {
+  monthly_tokens: number;
+  used_tokens: number;
+  remaining_tokens: number;
+  level: "below" | "soft" | "spent";
+  resets_at: string;
+}
+
 export interface Key {
   id: string;
   prefix: string;

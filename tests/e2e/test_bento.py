@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,11 +51,21 @@ def ask(service: Service, tenant: str) -> str:
     return str(answer.choices[0].message.content)
 
 
+def assert_console(service: Service) -> None:
+    """The console is served, with everything it links."""
+    page = service.get("/console")
+    assert page.status_code == 200
+    linked = re.findall(r'(?:src|href)="(/console/[^"]+)"', page.text)
+    assert len(linked) == 3
+    assert [service.get(path).status_code for path in linked] == [200] * 3
+
+
 def test_the_whole_fleet_is_built_and_served(store: Path, tmp_path: Path) -> None:
     run(store, "bentoml", "build", "--version", "whole")
     with serving("tenantry:whole", tmp_path, env={"BENTOML_HOME": str(store)}) as service:
         for tenant in (*OTHERS, "umbrella"):
             assert ask(service, tenant) == answers()[f"{tenant}-support"][QUESTIONS[0]]
+        assert_console(service)
         assert service.stop() == 0
 
 
@@ -76,4 +87,5 @@ def test_a_dedicated_pool_is_built_and_served_and_knows_nobody_else(store: Path,
         with pytest.raises(openai.AuthenticationError):
             ask(service, "acme")
         assert service.metric("tenantry_replica_ready") == 1
+        assert_console(service)
         assert service.stop() == 0

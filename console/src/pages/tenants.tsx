@@ -7,7 +7,7 @@ import type { Action } from "../context";
 import { count, moment, plural, seconds, words } from "../format";
 import { Act, Bar, Empty, Scroll, Title, Trouble } from "../parts";
 import { link } from "../route";
-import type { Key, Tenant } from "../types";
+import type { Budget, Key, Tenant, UsageLine } from "../types";
 import { Models } from "./fleet";
 
 const load = (api: Api, signal: AbortSignal): Promise<{ data: Tenant[] }> => api.get("/tenants", signal);
@@ -120,17 +120,9 @@ export function TenantPage({ name }: { name: string }) {
   );
 }
 
-interface UsageLine {
-  day: string;
-  requests: number;
-  prompt_tokens: number;
-  completion_tokens: number;
-  slot_s?: number;
-}
-
 function Usage({ name }: { name: string }) {
   const query = `/usage?tenant=${encodeURIComponent(name)}&group_by=day`;
-  const { data, error, status, reload } = useLoaded((api, signal) => api.get<{ data: UsageLine[] }>(query, signal), 60_000, query);
+  const { data, error, status, reload } = useLoaded((api, signal) => api.get<{ data: UsageLine[]; budgets?: Budget[] }>(query, signal), 30_000, query);
   const days = [...(data?.data ?? [])].sort((a, b) => (a.day < b.day ? 1 : -1));
   const most = Math.max(1, ...days.map((day) => day.prompt_tokens + day.completion_tokens));
   return (
@@ -139,6 +131,7 @@ function Usage({ name }: { name: string }) {
         Usage <small>30 days, UTC</small>
       </h2>
       {error && (status === 404 ? <Empty>This gateway keeps no usage ledger.</Empty> : <Trouble text={error} retry={reload} />)}
+      {data && <BudgetLine budget={data.budgets?.[0]} />}
       {data && days.length === 0 && <Empty>Nothing was used in these days.</Empty>}
       {days.length > 0 && (
         <table class="queues">
@@ -177,6 +170,17 @@ function Usage({ name }: { name: string }) {
         </table>
       )}
     </section>
+  );
+}
+
+function BudgetLine({ budget }: { budget: Budget | undefined }) {
+  if (!budget) return <p class="note muted above">It has no budget.</p>;
+  const levels = { below: "", soft: "above its soft limit", spent: "spent: requests are refused" };
+  return (
+    <p class="note above">
+      Budget of this month: <Bar value={budget.used_tokens} of={budget.monthly_tokens} label="tokens of this month's budget" /> {count(budget.used_tokens)} of {count(budget.monthly_tokens)} tokens{" "}
+      {levels[budget.level] && <b class={`verdict ${budget.level === "spent" ? "failing" : "slow"}`}>{levels[budget.level]}</b>} <span class="muted">until {moment(Date.parse(budget.resets_at) / 1000)}</span>
+    </p>
   );
 }
 
