@@ -208,7 +208,9 @@ class Dispatcher:
             return
         replica.ready = ready
         if not ready:
+            present = replica.present
             replica.forget_residency()
+            self.pools[replica.pool].residency_changed(present, replica)
         self._serve_changed(replica)
 
     def set_draining(self, name: str, draining: bool) -> None:
@@ -234,7 +236,7 @@ class Dispatcher:
         """
         replica = self.replicas[name]
         pool = self.pools[replica.pool]
-        known = replica.adapters, replica.pinned
+        known, pinned_before, present = replica.adapters, replica.pinned, replica.present
         replica.take_residency(adapters, pinned, host)
         replica.kv_tokens = kv_tokens
         if incarnation != replica.incarnation:
@@ -242,8 +244,8 @@ class Dispatcher:
             others = any(other.accepts for other in pool.replicas if other is not replica)
             replica.health.restarted(self._clock(), slow_start=others)
             pool.judge(self._clock())
-        if (replica.adapters, replica.pinned) != known:
-            pool.residency_changed(known[1], replica)
+        pool.residency_changed(present, replica)
+        if (replica.adapters, replica.pinned) != (known, pinned_before):
             self._fill(pool, replica)
 
     def note_gap(self, name: str, gap_s: float, tokens: int = 1) -> None:

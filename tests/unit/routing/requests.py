@@ -48,6 +48,7 @@ def run_on(one: ReplicaState, asked: Request, *, times: int = 1) -> None:
     """Put a request in flight on a replica, so many times over."""
     for _ in range(times):
         one.acquire(asked, asked.prompt_tokens, asked.arrived_s)
+        one.forget_oldest()
 
 
 def end_on(one: ReplicaState, asked: Request) -> None:
