@@ -5,16 +5,16 @@ where it could run: there is a line for each replica that holds its adapter, one
 one for those that need none. The owner says which and moves a lane when that changes. A line is ordered
 by band, then by how much service the tenant has had, less its age; within a tenant the oldest goes first.
 
-Age counts from the arrival of a tenant's oldest request in the line or from the tenant's last grant,
-whichever is later: a tenant that is being served does not age, however long its own queue is. Age enters as a
-rate, so two keys compare alike at all times, and nothing has to be sorted anew as time passes.
+Age counts from the arrival of a tenant's oldest request in the line or from the tenant's last grant out of
+it, whichever is later: who is being served from a line does not age there, however long its own queue is. Age
+enters as a rate, so two keys compare alike at all times, and nothing has to be sorted anew as time passes.
 
 Pure structure: it knows no replica and no clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -77,7 +77,7 @@ class Backlog(Generic[T]):
         self._lanes: dict[str, _Lane[T]] = {}  # by engine model
         self._shares: dict[str, dict[str, _Share[T]]] = {}  # tenant -> line -> what it has there
         self._lines: dict[str, list[Any]] = {}  # line -> for each band a SortedList of (key, number, share)
-        self._last_grant_s: dict[str, float] = {}
+        self._last_grant_s: dict[tuple[str, str], float] = {}  # by tenant and line
         self._made = 0
         self._size = 0
         self._by_band = [0] * BANDS
@@ -97,6 +97,11 @@ class Backlog(Generic[T]):
     def tenants(self) -> Iterable[str]:
         """Tenants that have something waiting."""
         return self._by_tenant.keys()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Entries of each tenant that has some."""
+        return self._by_tenant
 
     def count(self, tenant: str) -> int:
         """Entries of a tenant."""
@@ -176,9 +181,10 @@ class Backlog(Generic[T]):
             self._insert(flow, [line for line in lines if line not in lane.lines])
         lane.lines = lines
 
-    def granted(self, tenant: str, now_s: float) -> None:
-        """Note that a tenant has been served: its age begins anew. Tell `touch` too."""
-        self._last_grant_s[tenant] = now_s
+    def granted(self, tenant: str, lines: Lines, now_s: float) -> None:
+        """Note that a tenant has been served out of these lines: it ages anew there. Tell `touch` too."""
+        for line in lines:
+            self._last_grant_s[tenant, line] = now_s
 
     def touch(self, tenant: str) -> None:
         """Put a tenant where it belongs after its service has changed."""
@@ -224,7 +230,7 @@ class Backlog(Generic[T]):
 
     def _place(self, line: str, share: _Share[T]) -> None:
         """Move a tenant to where its key puts it in a line, or out of it where it has nothing there."""
-        key = self._key(share) if share.flows else None
+        key = self._key(line, share) if share.flows else None
         if key == share.key:
             return
         rank = self._band_rank[share.tenant]
@@ -239,10 +245,10 @@ class Backlog(Generic[T]):
             del self._lines[line]
         share.key = key
 
-    def _key(self, share: _Share[T]) -> float:
+    def _key(self, line: str, share: _Share[T]) -> float:
         tenant = share.tenant
         head_s: float = share.flows[0][0]
-        waits_since_s = max(head_s, self._last_grant_s.get(tenant, head_s))
+        waits_since_s = max(head_s, self._last_grant_s.get((tenant, line), head_s))
         return self._service(tenant) + self._aging * waits_since_s
 
     def _count(self, tenant: str, sign: int) -> None:

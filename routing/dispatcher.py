@@ -422,7 +422,7 @@ class Dispatcher:
         due_s = request.arrived_s + self._tenants[request.target.tenant].caps.queue_timeout_s
         heapq.heappush(self._deadlines, (due_s, next(self._numbers), ticket))
         self._note(request, Action.QUEUED, why)
-        if why in (Hold.NO_SLOT, Hold.SLOT_CLEARING):
+        if why in (Hold.NO_SLOT, Hold.SLOT_CLEARING, Hold.SPARES_READ):
             self._note_clearing(ticket, pool.clear_slot_for(ticket, self._clock()))
 
     def _dequeue(self, pool: PoolState, ticket: Ticket) -> None:

@@ -1,10 +1,10 @@
 """Which tenant has had least service? Virtual token counters of one pool, by tenant and weight.
 
 Source: Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024 (VTC). A counter grows by the
-tokens served, a completion token counting twice a prompt token as in the paper. A tenant that comes back from
-idle is lifted to the virtual time, which is the counter of the tenant that was served last (start-time fair
-queueing, Goyal et al., SIGCOMM 1996), so that nobody saves up service by staying away, whether others wait or
-only run. Bands have a virtual time each: they are never compared with one another.
+tokens served, a completion token counting twice a prompt token as in the paper. A tenant that sends a request
+while nothing of it waits is lifted to the virtual time, which is the counter of the tenant that was served
+last (start-time fair queueing, Goyal et al., SIGCOMM 1996), so that nobody saves up service by asking for
+little. Bands have a virtual time each: they are never compared with one another.
 
 Bound: of two tenants of one band that both wait all the time for what both could run on, neither gets more
 than the other by more than one request's price of each (Goyal, theorem 1), divided by their weights, plus
@@ -37,7 +37,7 @@ class VirtualCounters:
         return self._service[tenant]
 
     def lift(self, tenant: str) -> None:
-        """Raise a tenant that was idle to the virtual time of its band."""
+        """Raise a tenant of which nothing waits to the virtual time of its band."""
         now = self._virtual_time.get(self._bands.get(tenant, 0), 0.0)
         self._service[tenant] = max(self._service[tenant], now)
 

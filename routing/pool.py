@@ -16,16 +16,16 @@ from routing.scheduling.filters import Hold, has_room
 from routing.scheduling.forecast import Ahead, Capacity
 from routing.scheduling.health import outliers
 from routing.scheduling.leases import clear_slot, slot_holders
+from routing.scheduling.locality import spares_read
 from routing.scheduling.profile import Pick, Profile
 from routing.scheduling.report import LaneReport, PoolReport, TenantReport, replica_report
-from routing.scheduling.shares import Shares
+from routing.scheduling.shares import Room, Shares
 from routing.scheduling.state import ReplicaState
 from routing.tickets import Ticket
 from routing.types import Band, Pool, Request, SchedulerSettings, Slo, Tenant
 
 SMOOTHING = 0.1  # weight of the newest request in a tenant's running mean
-# Of the locality bonus: what an adapter in memory is ahead of one that must be read. A read stalls the engine's step,
-# on an H100-class GPU for 86 ms or some 6500 prompt tokens (measured with vLLM V1); the wait for it ends by aging.
+# Of the locality bonus: what an adapter in memory is ahead of one that must be read from disk.
 RESIDENT_SHARE = 0.125
 FIRST_COMPLETION_TOKENS = 64.0  # until a tenant has been seen
 
@@ -53,7 +53,7 @@ class PoolState:
             service=self.counters.__getitem__,
             aging_tokens_per_s=settings.aging_tokens_per_s,
         )
-        self.shares = Shares(self.weights)
+        self.shares = Shares(self.weights, self.ranks, settings.burst_share)
         for replica in self.replicas:
             replica.shares = self.shares
         self.tickets: Counter[str] = Counter()  # tenant -> tickets, waiting or running
@@ -70,10 +70,10 @@ class PoolState:
     # -- what happens --------------------------------------------------------------------------------------
 
     def enter(self, ticket: Ticket) -> None:
-        """Count a ticket that was admitted; its tenant may come back from idle with it."""
+        """Count a ticket that was admitted. Where nothing of its tenant waits, it has saved up nothing."""
         tenant = ticket.request.target.tenant
         self.shares.saw(tenant, ticket.request.arrived_s)
-        if not self.tickets[tenant]:
+        if not self.backlog.count(tenant):
             self.counters.lift(tenant)
             self.backlog.touch(tenant)
         self.tickets[tenant] += 1
@@ -123,6 +123,7 @@ class PoolState:
         """Give a ticket its replica, and charge it once."""
         request, replica = ticket.request, pick.replica
         tenant = request.target.tenant
+        lines = self._lines(request.target.adapter_id, request.target.base_model)
         ticket.reserved_tokens = request.prompt_tokens + int(self.expected_completion(request))
         new_lease = replica.acquire(request, ticket.reserved_tokens, now_s)
         ticket.replica, ticket.granted_s, ticket.picked = replica, now_s, pick.reason
@@ -138,7 +139,7 @@ class PoolState:
             waiting = [self.backlog.in_band(rank) for rank in range(BANDS)]
             self._guard.granted(self.ranks[tenant], waiting)
             self._turns.add(float(new_lease))
-        self.backlog.granted(tenant, now_s)
+        self.backlog.granted(tenant, lines, now_s)
         self.backlog.touch(tenant)
         self.shares.began(tenant, request.sequences, slot=new_lease)
         if new_lease:
@@ -192,7 +193,13 @@ class PoolState:
         """
         if self.backlog.has_flow(request):
             return Hold.BEHIND
-        return self._profile.pick(self.replicas, request, self._settings.load_slack)
+        found = self._profile.pick(self.replicas, request, self._settings.load_slack)
+        if isinstance(found, Pick) and self._spares_read(found.replica, request, request.arrived_s):
+            return Hold.SPARES_READ
+        return found
+
+    def _spares_read(self, replica: ReplicaState, request: Request, now_s: float) -> bool:
+        return spares_read(replica, self.replicas, request, now_s, self._settings.read_wait_s)
 
     def next_for(self, replica: ReplicaState, now_s: float) -> Ticket | None:
         """Choose what should run next on a replica that has room; None where nothing that waits can."""
@@ -221,6 +228,8 @@ class PoolState:
             for key, ticket in self._candidates(line, rank, replica):
                 if best is not None and key - lead >= best_key:
                     break
+                if self._spares_read(replica, ticket.request, now_s):
+                    continue
                 if self._profile.fits(replica, ticket.request):
                     best, best_key = ticket, key - lead
                     break
@@ -283,9 +292,9 @@ class PoolState:
     def observe(self, now_s: float) -> None:
         """Let the forecast see whether somebody waits; to be called several times a second."""
         self._work.observe(now_s, backlogged=bool(self.backlog))
-        if any(map(self._somebody_needs_a_slot, self.replicas)):
-            self.shares.lacked(now_s)
-        self.shares.refresh(now_s, sum(replica.slots for replica in self.replicas if replica.accepts))
+        taking = [replica for replica in self.replicas if replica.accepts]
+        room = Room(sum(r.slots for r in taking), sum(r.capacity for r in taking))
+        self.shares.refresh(now_s, self.backlog.counts, room)
         self._turns.observe(now_s, backlogged=any(map(self._somebody_needs_a_slot, self.replicas)))
 
     def predicted_wait_s(self, request: Request) -> float | None:
@@ -346,6 +355,7 @@ class PoolState:
             queued=self.backlog.count(name),
             tickets=self.tickets[name],
             slots=slots,
+            floods=name in self.shares.flooding,
             mean_completion_tokens=self.mean_completion_tokens[name],
         )
 

@@ -132,6 +132,8 @@ class SchedulerSettings:
     aging_tokens_per_s: float = 500.0  # a waiting request gains so much on everybody's service, per second
     lower_band_share: float = 0.05  # part of the grants kept for each band below the highest that waits
     load_slack: float = 0.25  # a preferred replica may have so much more load than the mean (bounded load)
+    burst_share: float = 0.5  # part of a replica that a tenant which floods may fill beyond its fair share
+    read_wait_s: float = 0.2  # a request waits so long for a replica that has its adapter in memory
     slot_wait_s: float = 10.0  # a slot is cleared for an adapter that has waited this long
     max_queued: int = 10_000  # requests of all tenants that wait in the gateway
     max_queued_bytes: int = 256 * 2**20  # their bodies together

@@ -106,6 +106,7 @@ class TenantService(Shape):
     queued: int = Field(description="Requests that wait.")
     tickets: int = Field(description="Requests that wait or run.")
     slots: int = Field(description="Slots it holds in the pool.")
+    floods: bool = Field(description="It asks for far more than others, so that these are kept some room.")
     mean_completion_tokens: Rounded = Field(description="Of its requests lately; what the next is taken for.")
 
 

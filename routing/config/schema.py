@@ -337,6 +337,20 @@ class SchedulerSection(Section):
         le=100,
         description="A preferred replica may have so much more load than the mean, as a part of it.",
     )
+    burst_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Part of a replica that a tenant which floods may fill beyond its fair share; "
+        "1: all of it.",
+    )
+    read_wait_s: float = Field(
+        0.2,
+        ge=0,
+        le=60,
+        description="A request waits so long for a replica that has its adapter in memory before another "
+        "reads it from disk.",
+    )
     slot_wait_s: float = Field(
         10.0, gt=0, le=3600, description="A slot is cleared for an adapter that has waited so long."
     )

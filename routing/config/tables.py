@@ -157,6 +157,8 @@ def _scheduler(settings: SchedulerSettings) -> Table:
     _row(table, "gain of who waits", f"{settings.aging_tokens_per_s:g} tokens a second")
     _row(table, "kept for each lower band", f"{settings.lower_band_share:.3g} of the grants")
     _row(table, "more load than the mean", f"{settings.load_slack:.3g} of it")
+    _row(table, "a flood fills a replica up to", f"{settings.burst_share:.3g} of it")
+    _row(table, "waits for memory", f"{settings.read_wait_s:g} s")
     _row(table, "a slot is cleared after", f"{settings.slot_wait_s:g} s")
     _row(
         table, "waiting at most", f"{settings.max_queued} requests, {settings.max_queued_bytes / 2**20:g} MiB"

@@ -119,7 +119,9 @@ _CAUSES = {
     Hold.ADAPTER_UNKNOWN: "no engine knows its version yet",
     Hold.NO_ROOM: "its replicas are full",
     Hold.NO_SLOT: "every slot is held by other adapters",
-    Hold.SLOT_RESERVED: "the last free slot is kept for other tenants",
+    Hold.ROOM_RESERVED: "its tenant floods, and room is kept for others",
+    Hold.SLOT_RESERVED: "its tenant floods, and the last free slot is kept for others",
+    Hold.SPARES_READ: "a replica that has it in memory is waited for",
     Hold.SLOT_CLEARING: "its slot is being cleared for another adapter",
     Hold.BEHIND: "more of it comes than is served",
 }

@@ -18,9 +18,11 @@ class Hold(StrEnum):
     NOT_TRUSTED = "not_trusted"  # requests have failed there; its circuit breaker is open
     ADAPTER_UNKNOWN = "adapter_unknown"  # no engine has been told of this version yet
     NO_ROOM = "no_room"  # as many sequences or tokens are in flight as may be
+    ROOM_RESERVED = "room_reserved"  # its tenant floods; the rest of the batch is kept for others
     NO_SLOT = "no_slot"  # every slot is held by another adapter
-    SLOT_RESERVED = "slot_reserved"  # the last free slot is kept for tenants that hold fewer
+    SLOT_RESERVED = "slot_reserved"  # its tenant floods; the last free slot is kept for others
     SLOT_CLEARING = "slot_clearing"  # its slot is being given to an adapter that has waited longer
+    SPARES_READ = "spares_read"  # another replica has the adapter in memory, and will soon have a slot
     BEHIND = "behind"  # others of its own line wait before it
 
 
@@ -59,14 +61,24 @@ def has_slot(replica: ReplicaState, request: Request) -> bool:
     return adapter is None or replica.holds(adapter) or replica.free_slots > 0
 
 
+def leaves_room(replica: ReplicaState, request: Request) -> bool:
+    """A tenant that floods fills a replica up to a part only, beyond its fair share."""
+    shares = replica.shares
+    if shares is None or not shares.flooding or replica.sequences == 0:
+        return True
+    if replica.sequences + request.sequences <= shares.burst_share * replica.capacity:
+        return True
+    return not shares.keeps_room_from(request.target.tenant)
+
+
 def leaves_a_slot(replica: ReplicaState, request: Request) -> bool:
-    """Where slots are scarce, the last free one is not for a tenant that holds its share, unless promised."""
-    adapter = request.target.adapter_id
-    if adapter is None or replica.shares is None or replica.holds(adapter):
+    """The last free slot is not for a tenant that floods and holds its share, unless it was promised."""
+    adapter, shares = request.target.adapter_id, replica.shares
+    if adapter is None or shares is None or not shares.flooding or replica.holds(adapter):
         return True
     if replica.clearing is not None and replica.clearing.waiting == adapter:
         return True
-    return replica.free_slots > replica.shares.reserve_against(request.target.tenant)
+    return replica.free_slots > 1 or not shares.keeps_slot_from(request.target.tenant)
 
 
 def respects_clearing(replica: ReplicaState, request: Request) -> bool:
@@ -84,6 +96,7 @@ ELIGIBLE: tuple[tuple[Filter, Hold], ...] = (
     (is_trusted, Hold.NOT_TRUSTED),
     (knows_adapter, Hold.ADAPTER_UNKNOWN),
     (has_room, Hold.NO_ROOM),
+    (leaves_room, Hold.ROOM_RESERVED),
     (has_slot, Hold.NO_SLOT),
     (leaves_a_slot, Hold.SLOT_RESERVED),
     (respects_clearing, Hold.SLOT_CLEARING),

@@ -54,6 +54,7 @@ class TenantReport:
     queued: int
     tickets: int  # waiting or running
     slots: int  # it holds
+    floods: bool  # asks for far more than others, so that these are kept some room
     mean_completion_tokens: float
 
 

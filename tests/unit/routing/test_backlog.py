@@ -94,9 +94,18 @@ def test_a_tenant_that_is_being_served_does_not_age_however_long_its_queue() -> 
     house = House(aging=10.0)
     flood, quiet = request("a", arrived_s=0.0), request("b", arrived_s=99.0)
     house.push(flood, quiet)
-    house.backlog.granted("a", 100.0)
+    house.backlog.granted("a", (LINE,), 100.0)
     house.backlog.touch("a")
     assert house.order() == [quiet, flood]
+
+
+def test_what_is_served_out_of_one_line_goes_on_ageing_in_others() -> None:
+    house = House(aging=10.0)
+    old, new = request("a", arrived_s=0.0), request("b", arrived_s=99.0)
+    house.push(old, new)
+    house.backlog.granted("a", ("on shared-0", "hold base"), 100.0)
+    house.backlog.touch("a")
+    assert house.order() == [old, new]
 
 
 def test_a_lane_moves_with_everything_in_it() -> None:
@@ -141,7 +150,7 @@ def test_every_line_is_in_order_whatever_happened(seed: int, aging: float) -> No
     house = House(bands={"a": 1, "b": chance.choice([1, 2])}, aging=aging)
     waiting: list[Request] = []
     lines: dict[str, tuple[str, ...]] = {f"{t}-{m}@1": (LINE,) for t in "ab" for m in ("x", "y", "z")}
-    granted: dict[str, float] = {}
+    granted: dict[tuple[str, str], float] = {}
     for step in range(80):
         match chance.choice(["push", "push", "remove", "serve", "grant", "move"]):
             case "push":
@@ -153,9 +162,9 @@ def test_every_line_is_in_order_whatever_happened(seed: int, aging: float) -> No
             case "serve":
                 house.serve(chance.choice("ab"), chance.uniform(0.0, 500.0))
             case "grant":
-                tenant = chance.choice("ab")
-                granted[tenant] = float(step)
-                house.backlog.granted(tenant, float(step))
+                tenant, line = chance.choice("ab"), chance.choice([LINE, "on r0"])
+                granted[tenant, line] = float(step)
+                house.backlog.granted(tenant, (line,), float(step))
                 house.backlog.touch(tenant)
             case "move":
                 model = chance.choice(list(lines))
@@ -171,7 +180,7 @@ def _sorted_anew(
     house: House,
     waiting: list[Request],
     lines: dict[str, tuple[str, ...]],
-    granted: dict[str, float],
+    granted: dict[tuple[str, str], float],
     line: str,
     aging: float,
 ) -> list[Request]:
@@ -186,7 +195,7 @@ def _sorted_anew(
 
     def place(head: Request) -> tuple[float, ...]:
         tenant = head.target.tenant
-        since = max(oldest[tenant], granted.get(tenant, oldest[tenant]))
+        since = max(oldest[tenant], granted.get((tenant, line), oldest[tenant]))
         key = house.service[tenant] + aging * since
         return house.bands[tenant], key, "ab".index(tenant), head.arrived_s
 

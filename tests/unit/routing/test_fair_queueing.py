@@ -31,6 +31,8 @@ from routing.types import (
 from tests.fakes import FakeClock
 
 AT_REST = "<Dispatcher admitted=0 queued=0 in_flight=0 leases=0>"
+# What is meant to bend the shares is left out: they are promised without it.
+NEUTRAL = {"aging_tokens_per_s": 0.0, "locality_bonus_tokens": 0.0, "read_wait_s": 0.0}
 WIDE = Caps(max_concurrency=10**6, max_queued=10**6, queue_timeout_s=3600.0)
 
 
@@ -60,7 +62,7 @@ class Fair:
             for name, weight in weights.items()
         }
         pool = Pool("pool", Strategy.MULTI_LORA, ("base",), replicas, (), tuple(tenants))
-        chosen = SchedulerSettings(**{"aging_tokens_per_s": 0.0, "locality_bonus_tokens": 0.0, **scheduler})  # type: ignore[arg-type]
+        chosen = SchedulerSettings(**{**NEUTRAL, **scheduler})  # type: ignore[arg-type]
         fleet = Fleet(
             {"base": base},
             {name: Adapter(name, f"/adapters/{name}", "base") for name in tenants},

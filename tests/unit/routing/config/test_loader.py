@@ -87,6 +87,8 @@ gateway:
     aging_tokens_per_s: 20
     lower_band_share: 0.1
     load_slack: 0.5
+    burst_share: 0.25
+    read_wait_s: 0.5
     slot_wait_s: 3
     max_queued: 50
     max_queued_mib: 1.5
@@ -174,6 +176,8 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
             aging_tokens_per_s=20.0,
             lower_band_share=0.1,
             load_slack=0.5,
+            burst_share=0.25,
+            read_wait_s=0.5,
             slot_wait_s=3.0,
             max_queued=50,
             max_queued_bytes=3 * 2**19,

@@ -1,82 +1,160 @@
-"""May a tenant take another slot while they are scarce?"""
+"""Who floods, and what may such a tenant take?"""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.scheduling.filters import leaves_a_slot
-from routing.scheduling.shares import REMEMBERED_S, Shares
+from routing.scheduling.filters import leaves_a_slot, leaves_room
+from routing.scheduling.shares import FLOODS_AFTER_S, REMEMBERED_S, Room, Shares
 from routing.scheduling.state import SlotClearing
-from tests.unit.routing.requests import replica, request, run_on
+from tests.unit.routing.requests import end_on, replica, request, run_on
+
+ROOM = Room(slots=8, sequences=32)
 
 
-def scarce(weights: dict[str, float], held: dict[str, int], *, slots: int = 8) -> Shares:
-    """Shares of a pool in which somebody has just had to wait for a slot; everybody was seen."""
-    shares = Shares(weights)
-    for tenant in weights:
-        shares.saw(tenant, 100.0)
-        for _ in range(held.get(tenant, 0)):
-            shares.began(tenant, 1, slot=True)
-    shares.lacked(100.0)
-    shares.refresh(100.0, slots)
+def pool(
+    weights: dict[str, float],
+    waiting: dict[str, int],
+    *,
+    ranks: dict[str, int] | None = None,
+    for_s: float = 5.0,
+) -> Shares:
+    """Shares of a pool whose tenants were all seen just now, and of whom so many have waited so long."""
+    shares = Shares(weights, ranks or dict.fromkeys(weights, 1))
+    for now_s in (100.0, 100.0 + for_s):
+        for tenant in weights:
+            shares.saw(tenant, now_s)
+        shares.refresh(now_s, waiting, ROOM)
     return shares
 
 
-def test_nothing_is_kept_while_there_are_slots_enough() -> None:
-    shares = Shares({"a": 1.0, "b": 1.0})
-    for _ in range(8):
-        shares.began("a", 1, slot=True)
-    shares.refresh(100.0, 8)
-    assert shares.reserve_against("a") == 0
+def take(shares: Shares, tenant: str, *, slots: int = 0, sequences: int = 0) -> None:
+    """Let a tenant hold slots and run sequences."""
+    for number in range(max(slots, sequences)):
+        shares.began(tenant, int(number < sequences), slot=number < slots)
 
 
-def test_a_tenant_that_holds_its_share_leaves_the_last_free_slot_alone() -> None:
-    shares = scarce({"a": 1.0, "b": 1.0}, {"a": 4})
-    assert shares.reserve_against("a") == 1
-    assert shares.reserve_against("b") == 0
-    shares.gave("a")
-    assert shares.reserve_against("a") == 0
+def test_a_tenant_floods_that_asks_for_far_more_than_others_do() -> None:
+    assert pool({"a": 1.0, "b": 1.0, "c": 1.0}, {"a": 10, "b": 2}).flooding == {"a"}
 
 
-def test_everybody_may_hold_one_however_many_there_are() -> None:
-    shares = scarce({f"t{i}": 1.0 for i in range(100)}, {"t0": 1})
-    assert shares.reserve_against("t1") == 0
-    assert shares.reserve_against("t0") == 1
+def test_where_all_ask_alike_nobody_floods() -> None:
+    assert not pool({"a": 1.0, "b": 1.0}, {"a": 500, "b": 400}).flooding
 
 
-def test_a_share_is_by_weight() -> None:
-    shares = scarce({"a": 3.0, "b": 1.0}, {"a": 5, "b": 2})
-    assert (shares.reserve_against("a"), shares.reserve_against("b")) == (0, 1)
+def test_a_tenant_that_is_alone_does_not_flood() -> None:
+    assert not pool({"a": 1.0}, {"a": 500}).flooding
 
 
-def test_scarcity_and_tenants_are_forgotten() -> None:
-    shares = scarce({"a": 1.0, "b": 1.0}, {"a": 4})
-    shares.saw("a", 105.0)
-    shares.lacked(105.0)
-    shares.refresh(100.0 + REMEMBERED_S, 8)
-    assert shares.reserve_against("a") == 0, "b was not seen lately: all slots are its share"
-    shares.refresh(105.0 + REMEMBERED_S, 8)
-    shares.began("a", 1, slot=True)
-    assert shares.reserve_against("a") == 0
+def test_a_short_burst_is_no_flood() -> None:
+    assert not pool({"a": 1.0, "b": 1.0}, {"a": 500}, for_s=FLOODS_AFTER_S - 0.1).flooding
 
 
-def test_the_filter_keeps_one_slot_and_no_more() -> None:
+def test_who_is_through_with_waiting_floods_no_more() -> None:
+    shares = pool({"a": 1.0, "b": 1.0}, {"a": 500})
+    assert shares.flooding == {"a"}
+    shares.refresh(106.0, {}, ROOM)
+    shares.refresh(106.5, {"a": 500}, ROOM)
+    assert not shares.flooding
+
+
+def test_others_count_for_a_while_after_their_last_request() -> None:
+    shares = pool({"a": 1.0, "b": 1.0}, {"a": 500})
+    shares.saw("a", 104.0 + REMEMBERED_S)
+    shares.refresh(104.9 + REMEMBERED_S, {"a": 500}, ROOM)
+    assert shares.flooding == {"a"}
+    shares.refresh(105.0 + REMEMBERED_S, {"a": 500}, ROOM)
+    assert not shares.flooding, "a is alone"
+
+
+def test_who_pays_for_more_may_ask_for_more() -> None:
+    assert not pool({"a": 10.0, "b": 1.0}, {"a": 50, "b": 2}).flooding
+    assert pool({"a": 10.0, "b": 1.0}, {"a": 70, "b": 2}).flooding == {"a"}
+
+
+def test_nobody_floods_for_lower_bands() -> None:
+    ranks = {"high": 0, "low": 2}
+    assert not pool({"high": 1.0, "low": 1.0}, {"high": 500}, ranks=ranks).flooding
+    assert pool({"high": 1.0, "low": 1.0}, {"low": 500}, ranks=ranks).flooding == {"low"}
+
+
+def test_a_flood_has_its_share_of_slots_and_of_sequences() -> None:
+    shares = pool({"a": 1.0, "b": 1.0}, {"a": 500})
+    assert not shares.keeps_slot_from("a")
+    assert not shares.keeps_room_from("a")
+    take(shares, "a", slots=4, sequences=15)
+    assert shares.keeps_slot_from("a")
+    assert not shares.keeps_room_from("a")
+    take(shares, "a", sequences=1)
+    assert shares.keeps_room_from("a")
+
+
+def test_a_flood_may_hold_one_slot_however_many_tenants_there_are() -> None:
+    shares = pool({f"t{i}": 1.0 for i in range(100)}, {"t0": 500})
+    assert not shares.keeps_slot_from("t0")
+    take(shares, "t0", slots=1)
+    assert shares.keeps_slot_from("t0")
+
+
+def test_nothing_is_kept_from_whoever_does_not_flood() -> None:
+    shares = pool({"a": 1.0, "b": 1.0}, {"a": 500, "b": 400})
+    take(shares, "a", slots=8, sequences=32)
+    assert not shares.keeps_slot_from("a")
+    assert not shares.keeps_room_from("a")
+
+
+def test_the_last_free_slot_is_not_for_a_flood_unless_it_was_promised() -> None:
     one = replica(slots=3)
-    one.shares = scarce({"a": 1.0, "b": 1.0}, {"a": 2}, slots=3)
+    one.shares = pool({"a": 1.0, "b": 1.0}, {"a": 500})
+    take(one.shares, "a", slots=4)
     run_on(one, request("a", "support"))
     assert leaves_a_slot(one, request("a", "sales")), "two are free"
     run_on(one, request("b"))
     assert not leaves_a_slot(one, request("a", "sales"))
     assert leaves_a_slot(one, request("a", "support")), "it holds its slot already"
+    assert leaves_a_slot(one, request("b", "sales")), "it does not flood"
     assert leaves_a_slot(one, request(base=True))
     one.clearing = SlotClearing(waiting="a-sales@1", victim=None)
     assert leaves_a_slot(one, request("a", "sales")), "it was promised"
 
 
+def test_a_flood_fills_a_replica_up_to_a_part() -> None:
+    one = replica(max_sequences=8)
+    one.shares = pool({"a": 1.0, "b": 1.0}, {"a": 500})
+    take(one.shares, "a", sequences=16)
+    run_on(one, request("a"), times=3)
+    assert leaves_room(one, request("a"))
+    run_on(one, request("b"))
+    assert not leaves_room(one, request("a"))
+    assert leaves_room(one, request("b"))
+    end_on(one, request("a"))
+    assert leaves_room(one, request("a"))
+
+
+def test_an_empty_replica_is_for_everybody() -> None:
+    one = replica(max_sequences=1)
+    one.shares = pool({"a": 1.0, "b": 1.0}, {"a": 500})
+    take(one.shares, "a", sequences=16)
+    assert leaves_room(one, request("a"))
+
+
+@pytest.mark.parametrize("burst_share", [0.25, 1.0])
+def test_how_far_a_flood_fills_a_replica_can_be_said(burst_share: float) -> None:
+    one = replica(max_sequences=8)
+    one.shares = Shares({"a": 1.0, "b": 1.0}, {"a": 1, "b": 1}, burst_share)
+    for now_s in (100.0, 105.0):
+        one.shares.saw("b", now_s)
+        one.shares.refresh(now_s, {"a": 500}, Room(8, 8))
+    take(one.shares, "a", sequences=4)
+    run_on(one, request("b"), times=2)
+    assert leaves_room(one, request("a")) is (burst_share == 1.0)
+
+
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc")), max_size=60))
 def test_what_is_held_is_what_was_taken_and_not_given(steps: list[tuple[bool, str]]) -> None:
-    shares = Shares({"a": 1.0, "b": 1.0, "c": 1.0})
+    shares = Shares({"a": 1.0, "b": 1.0, "c": 1.0}, {"a": 1, "b": 1, "c": 1})
     held = dict.fromkeys("abc", 0)
     for takes, tenant in steps:
         if takes:

@@ -1,0 +1,76 @@
+"""Should a request wait for a replica that has its adapter in memory?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from routing.scheduling.locality import spares_read
+from routing.scheduling.state import ReplicaState
+from tests.unit.routing.requests import end_on, replica, request, run_on
+
+WAIT_S = 0.2
+
+
+def pair() -> tuple[ReplicaState, ReplicaState]:
+    """A busy replica that has never seen the adapter of `a`, and one that has it in memory."""
+    busy, other = replica("shared-0"), replica("shared-1")
+    run_on(busy, request("b"))
+    run_on(other, request("a"))
+    end_on(other, request("a"))
+    return busy, other
+
+
+def spares(
+    busy: ReplicaState,
+    other: ReplicaState,
+    *,
+    after_s: float = 0.0,
+    failed_on: frozenset[str] = frozenset(),
+) -> bool:
+    """Whether the busy one leaves the request of `a` to the other."""
+    asked = replace(request("a"), failed_on=failed_on)
+    return spares_read(busy, [busy, other], asked, asked.arrived_s + after_s, WAIT_S)
+
+
+def test_a_busy_replica_leaves_a_request_to_one_that_has_its_adapter_in_memory() -> None:
+    assert spares(*pair())
+
+
+def test_but_for_a_short_time_only() -> None:
+    assert spares(*pair(), after_s=0.19)
+    assert not spares(*pair(), after_s=0.2)
+
+
+def test_one_that_has_it_too_takes_it() -> None:
+    busy, other = pair()
+    busy.resident["a-support@1"] = None
+    assert not spares(busy, other)
+
+
+def test_one_that_runs_nothing_stalls_nobody() -> None:
+    busy, other = pair()
+    end_on(busy, request("b"))
+    assert not spares(busy, other)
+
+
+def test_one_that_takes_no_work_is_not_waited_for() -> None:
+    for field, value in (("ready", False), ("draining", True), ("trusted", False)):
+        busy, other = pair()
+        setattr(other, field, value)
+        assert not spares(busy, other)
+
+
+def test_one_that_broke_under_the_request_is_not_waited_for() -> None:
+    assert not spares(*pair(), failed_on=frozenset({"shared-1"}))
+
+
+def test_what_is_nowhere_in_memory_is_read_at_once() -> None:
+    busy, other = pair()
+    other.forget_residency()
+    assert not spares(busy, other)
+
+
+def test_the_base_model_is_in_memory_everywhere() -> None:
+    busy, other = pair()
+    asked = request(base=True)
+    assert not spares_read(busy, [busy, other], asked, asked.arrived_s, WAIT_S)
