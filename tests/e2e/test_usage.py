@@ -1,0 +1,58 @@
+"""The ledger on real vLLM: it has every request as its client counted it, also after a kill in mid-load."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import two_slots
+from tests.e2e.metering import Clients, Ledger, compare, run_with_a_kill
+from tests.e2e.serving import Service, key_of, serving
+
+pytestmark = pytest.mark.engine
+
+REQUESTS = int(os.environ.get("TENANTRY_USAGE_REQUESTS", "300"))
+log = logging.getLogger(__name__)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("usage")
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path) -> Iterator[Service]:
+    arguments = ("--arg", f"fleet={two_slots(folder)}")
+    with serving("service:Gateway", folder, *arguments) as service:
+        yield service
+
+
+def test_the_ledger_has_what_clients_used_but_for_the_last_moment_before_a_kill(
+    service: Service, folder: Path
+) -> None:
+    run_with_a_kill(service, folder, REQUESTS)
+
+
+def test_a_tenant_sees_the_same_of_itself_and_nothing_of_others(service: Service, folder: Path) -> None:
+    ledger = Ledger.of(service, folder)
+    for tenant in ("acme", "globex"):
+        answer = service.get("/v1/usage", headers={"authorization": f"Bearer {key_of(tenant)}"}).json()
+        own = [record for record in ledger.records.values() if record["tenant"] == tenant]
+        assert answer["total"]["requests"] == len(own)
+        assert answer["total"]["prompt_tokens"] == sum(record["prompt_tokens"] for record in own)
+
+
+def test_a_clean_stop_in_mid_load_loses_nothing(service: Service, folder: Path) -> None:
+    """Last: it ends the service, and starts another one over the same state to ask it."""
+    clients = Clients(service, "late")
+    clients.run(80, at_half=lambda: log.info("stopped with %d", service.stop()))
+    with serving("service:Gateway", folder, "--arg", f"fleet={folder / 'fleet.yaml'}") as again:
+        ledger = Ledger.of(again, folder)
+        own = {name: record for name, record in ledger.records.items() if name.startswith("late-")}
+        found = compare(clients.told, Ledger(own, ledger.total))
+    assert (found.wrong, found.missing) == ([], [])
+    assert 0 < found.tokens_kept == found.tokens_seen
