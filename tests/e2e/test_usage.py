@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from adapters.demo.answers import QUESTIONS
 from tests.e2e.conftest import two_slots
-from tests.e2e.metering import Clients, Ledger, compare, run_with_a_kill
+from tests.e2e.metering import KINDS, Clients, Ledger, compare, run_with_a_kill
 from tests.e2e.serving import Service, key_of, serving
 
 pytestmark = pytest.mark.engine
@@ -46,9 +47,26 @@ def test_a_tenant_sees_the_same_of_itself_and_nothing_of_others(service: Service
         assert answer["total"]["prompt_tokens"] == sum(record["prompt_tokens"] for record in own)
 
 
+def test_what_was_found_in_the_prefix_cache_is_told_and_kept(service: Service, folder: Path) -> None:
+    """A block of vLLM's on a CPU has 128 tokens; only whole ones are found again."""
+    before = Ledger.of(service, folder).total["total"]["cached_tokens"]
+    client = service.client("acme")
+    told = []
+    for _ in range(2):
+        answer = client.completions.create(model="support", prompt=" ".join(QUESTIONS * 6), max_tokens=1)
+        assert answer.usage is not None and answer.usage.prompt_tokens > 256
+        details = answer.usage.prompt_tokens_details
+        told.append((details.cached_tokens or 0) if details is not None else 0)
+    assert told[0] == 0 < told[1]
+    assert Ledger.of(service, folder).total["total"]["cached_tokens"] == before + told[1]
+
+
 def test_a_clean_stop_in_mid_load_loses_nothing(service: Service, folder: Path) -> None:
-    """Last: it ends the service, and starts another one over the same state to ask it."""
-    clients = Clients(service, "late")
+    """Last: it ends the service, and starts another one over the same state to ask it.
+
+    Engines that are stopped end answers early, so that only those count which say themselves what they used.
+    """
+    clients = Clients(service, "late", kinds=[kind for kind in KINDS if kind.says_usage and not kind.leaves])
     clients.run(80, at_half=lambda: log.info("stopped with %d", service.stop()))
     with serving("service:Gateway", folder, "--arg", f"fleet={folder / 'fleet.yaml'}") as again:
         ledger = Ledger.of(again, folder)
