@@ -61,11 +61,12 @@ export function Spark({ values, limit, verdict, label }: SparkProps) {
   );
 }
 
-export function Bar({ value, of, label }: { value: number; of: number; label: string }) {
+/** A part of a whole; with `limit` the whole is a bound, and coming near it is shown. */
+export function Bar({ value, of, label, limit }: { value: number; of: number; label: string; limit?: boolean }) {
   const part = of > 0 ? Math.min(1, value / of) : 0;
   return (
     <span class="bar" role="meter" aria-valuenow={value} aria-valuemin={0} aria-valuemax={Math.max(of, value)} aria-label={label}>
-      <span class={part >= 1 ? "full" : ""} style={{ width: `${100 * part}%` }} />
+      <span class={limit && part >= 0.95 ? "full" : ""} style={{ width: `${100 * part}%` }} />
     </span>
   );
 }

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from routing.admission import Cap
-from routing.live.histogram import Counts, bucket, merged, quantile
+from routing.live.histogram import Counts, bucket, largest, merged, quantile
 from routing.record import Record
 from routing.types import Outcome, Target
 
@@ -101,6 +101,8 @@ class Figures1m:
     first_token_p50_s: float | None
     first_token_p99_s: float | None
     queue_p99_s: float | None
+    third_first_token_s: float | None  # the third latest: one late request is no state of a model
+    third_queue_s: float | None
     answer_p50_s: float | None
     answer_p99_s: float | None
     fault: str | None  # the most frequent code among those that failed or were late
@@ -174,6 +176,7 @@ class Series:
         """Sum up the last `WINDOW` buckets, of which this one is the last; they lasted so long."""
         cells = [cell for cell in self._cells if cell.number > number - WINDOW]
         first = merged(cell.first_token for cell in cells)
+        queue = merged(cell.queue for cell in cells)
         answer = merged(cell.answer for cell in cells)
         faults, held = Counter[str](), Counter[str]()
         for cell in cells:
@@ -189,7 +192,9 @@ class Series:
             completion_tokens=sum(cell.completion_tokens for cell in cells),
             first_token_p50_s=quantile(first, 0.5),
             first_token_p99_s=quantile(first, 0.99),
-            queue_p99_s=quantile(merged(cell.queue for cell in cells), 0.99),
+            queue_p99_s=quantile(queue, 0.99),
+            third_first_token_s=largest(first, 3),
+            third_queue_s=largest(queue, 3),
             answer_p50_s=quantile(answer, 0.5),
             answer_p99_s=quantile(answer, 0.99),
             fault=_most(faults),

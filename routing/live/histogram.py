@@ -33,8 +33,16 @@ def merged(parts: Iterable[Mapping[int, int]]) -> Counts:
 
 def quantile(counts: Mapping[int, int], part: float) -> float | None:
     """Return the duration below which that part of the values lies, in seconds; None of no values."""
-    rank = math.ceil(part * sum(counts.values()))
-    for number in sorted(counts):
+    return _ranked(counts, sorted(counts), math.ceil(part * sum(counts.values())))
+
+
+def largest(counts: Mapping[int, int], rank: int) -> float | None:
+    """Return the longest duration, or that of a lower rank, in seconds; None of fewer values."""
+    return _ranked(counts, sorted(counts, reverse=True), rank)
+
+
+def _ranked(counts: Mapping[int, int], order: list[int], rank: int) -> float | None:
+    for number in order:
         rank -= counts[number]
         if rank <= 0:
             return float(2 ** ((number + 0.5) / PER_OCTAVE))

@@ -2,8 +2,9 @@
 
 - failing: requests fail through the fault of engine, adapter or fleet: at least 3 in the last minute, and at
   least 5 % of all that ended.
-- slow: first tokens come later than the limit, or waiting alone takes as long; or the oldest request that
-  waits has waited so long already; or at least 5 % (and 3) expired in the queue or were shed at the door.
+- slow: the p99 of first tokens, or of the wait alone, is above the limit, and so are at least 3 of them; or
+  the oldest request that waits has waited so long already; or at least 5 % (and 3) expired in the queue or
+  were shed at the door.
 - The limit is the pool's objective `slo.ttft_s`. Without one it is the model's own past: `USUAL_FACTOR` times
   its usual first token, but at least `FLOOR_S`, or `UNKNOWN_S` before anything is usual.
 
@@ -99,12 +100,11 @@ def _lateness(figures: Figures1m, bound: Limit, waiting: Waiting) -> str:
         part = _part(figures.late, figures.requests)
         return f"{part} of its requests were refused or expired since too much waits ({figures.fault})"
     first_s, queue_s = figures.first_token_p99_s, figures.queue_p99_s
-    if queue_s is not None and queue_s > bound.seconds:
-        return f"p99 wait for a replica {_seconds(queue_s)}{_cause(figures.held)}; {measure}"
-    if first_s is not None and first_s > bound.seconds:
-        return (
-            f"p99 first token {_seconds(first_s)}, {_seconds(queue_s or 0.0)} of it in the queue; {measure}"
-        )
+    waited = _seconds(queue_s or 0.0)
+    if _above(bound, queue_s, figures.third_queue_s):
+        return f"p99 wait for a replica {waited}{_cause(figures.held)}; {measure}"
+    if _above(bound, first_s, figures.third_first_token_s):
+        return f"p99 first token {_seconds(first_s or 0.0)}, {waited} of it in the queue; {measure}"
     return ""
 
 
@@ -129,6 +129,10 @@ _CAUSES = {
 
 def _cause(held: str | None) -> str:
     return f" since {_CAUSES[Hold(held)]}" if held in _CAUSES else ""
+
+
+def _above(bound: Limit, *durations_s: float | None) -> bool:
+    return all(duration_s is not None and duration_s > bound.seconds for duration_s in durations_s)
 
 
 def _troubled(count: int, requests: int) -> bool:

@@ -37,7 +37,7 @@ SHORT = 16  # tokens: whoever waits for a place waits for the end of one such an
 USUAL_S = 22.0  # until it is known what is usual: four buckets of time
 SLOW_WITHIN_S = 60.0
 # Its defaults are for an engine that does some thousand tokens per second; this one does a few hundred.
-SCHEDULER = "gateway:\n  scheduler: {locality_bonus_tokens: 50, aging_tokens_per_s: 10}\n"
+SCHEDULER = "gateway:\n  scheduler: {locality_bonus_tokens: 0, aging_tokens_per_s: 1}\n"
 
 
 @pytest.fixture(scope="module")
@@ -158,14 +158,14 @@ def test_a_flooded_model_is_seen_to_be_slow_while_the_others_stay_green(service:
             re.compile("requests wait, the oldest|p99 wait for a replica")
         )
         wait_until(lambda: first_token_s(service) > 2, "what it is slow by", within_s=40)
+        picture = os.environ.get("TENANTRY_SCREENSHOT")
+        if picture:
+            time.sleep(25)  # for lines worth looking at
         for _ in range(10):  # it stays so
             expect(first).to_contain_text("slow")
             for tenant, model in OTHERS:
                 expect(row(tab, tenant, model)).to_contain_text("green")
             time.sleep(0.5)
-        picture = os.environ.get("TENANTRY_SCREENSHOT")
-        if picture:
-            time.sleep(25)  # for lines worth looking at
         taken = tab.shot("console-slow-model")
         if picture:
             shutil.copyfile(taken, ROOT / "docs" / "console.png")

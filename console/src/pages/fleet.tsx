@@ -209,14 +209,14 @@ function ReplicaCard({ replica }: { replica: Replica }) {
         <div>
           <dt>In flight</dt>
           <dd>
-            <Bar value={replica.sequences} of={replica.capacity} label={`sequences in flight on ${replica.name}`} /> {replica.sequences} <small>of {replica.capacity}</small>
+            <Bar limit value={replica.sequences} of={replica.capacity} label={`sequences in flight on ${replica.name}`} /> {replica.sequences} <small>of {replica.capacity}</small>
           </dd>
         </div>
         {replica.kv_tokens > 0 && (
           <div>
             <dt>KV cache</dt>
             <dd>
-              <Bar value={replica.tokens} of={replica.kv_tokens} label={`tokens in flight on ${replica.name}`} /> {percent(replica.tokens / replica.kv_tokens)}
+              <Bar limit value={replica.tokens} of={replica.kv_tokens} label={`tokens in flight on ${replica.name}`} /> {percent(replica.tokens / replica.kv_tokens)}
             </dd>
           </div>
         )}

@@ -178,7 +178,7 @@ function BudgetLine({ budget }: { budget: Budget | undefined }) {
   const levels = { below: "", soft: "above its soft limit", spent: "spent: requests are refused" };
   return (
     <p class="note above">
-      Budget of this month: <Bar value={budget.used_tokens} of={budget.monthly_tokens} label="tokens of this month's budget" /> {count(budget.used_tokens)} of {count(budget.monthly_tokens)} tokens{" "}
+      Budget of this month: <Bar limit value={budget.used_tokens} of={budget.monthly_tokens} label="tokens of this month's budget" /> {count(budget.used_tokens)} of {count(budget.monthly_tokens)} tokens{" "}
       {levels[budget.level] && <b class={`verdict ${budget.level === "spent" ? "failing" : "slow"}`}>{levels[budget.level]}</b>} <span class="muted">until {moment(Date.parse(budget.resets_at) / 1000)}</span>
     </p>
   );
@@ -201,7 +201,7 @@ function Caps({ tenant }: { tenant: Tenant }) {
               {limit !== null && cap in now && (
                 <>
                   {" "}
-                  <Bar value={now[cap] ?? 0} of={limit} label={words(cap)} /> <small>{count(now[cap] ?? 0)} now</small>
+                  <Bar limit value={now[cap] ?? 0} of={limit} label={words(cap)} /> <small>{count(now[cap] ?? 0)} now</small>
                 </>
               )}
             </dd>

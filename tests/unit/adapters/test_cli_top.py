@@ -41,7 +41,7 @@ def desk(tmp_path: Path, house: Busy) -> Desk:
     desk = fakes.desk(tmp_path, tenants=house.fleet.tenants)
     fill(desk.management, desk.watched, house)
     now, figures = desk.watched.clock.now, desk.watched.figures
-    for first_s, of in ((0.2, target("b")), (90.0, target("a", "support"))):
+    for first_s, of in ((0.2, target("b")), *[(90.0, target("a", "support"))] * 3):
         figures.observe(answered(first_s, of=of), now)
     for _ in range(3):
         figures.observe(ended(Outcome.FAILED, 502, "engine_failed", of=target("c")), now)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.live.histogram import LEAST_S, MAX_ERROR, MOST_S, Counts, bucket, merged, quantile
+from routing.live.histogram import LEAST_S, MAX_ERROR, MOST_S, Counts, bucket, largest, merged, quantile
 
 
 def counted(values: list[float]) -> Counts:
@@ -39,3 +39,9 @@ def test_what_is_out_of_bounds_counts_as_the_bound(value: float, like: float) ->
 
 def test_merged_counts_are_those_of_all_values() -> None:
     assert merged([counted([0.1, 0.2]), counted([0.2, 5.0]), {}]) == counted([0.1, 0.2, 0.2, 5.0])
+
+
+def test_the_third_largest_is_that_of_three_values_or_none() -> None:
+    assert largest(counted([0.1, 0.2]), 3) is None
+    assert largest(counted([5.0, 0.1, 0.2, 5.0]), 2) == quantile(counted([5.0]), 1)
+    assert largest(counted([5.0, 0.1, 0.2, 5.0]), 3) == quantile(counted([0.2]), 1)

@@ -22,6 +22,8 @@ WELL = Figures1m(
     first_token_p50_s=0.2,
     first_token_p99_s=0.4,
     queue_p99_s=0.1,
+    third_first_token_s=0.3,
+    third_queue_s=0.1,
     answer_p50_s=1.0,
     answer_p99_s=2.0,
     fault=None,
@@ -39,19 +41,26 @@ TWO_S = Limit(2.0, LimitSource.OBJECTIVE)
         ({"capped": 90}, Waiting(), Verdict.GREEN, ""),
         ({}, Waiting(3, 1.9, Hold.NO_SLOT), Verdict.GREEN, ""),
         (
-            {"first_token_p99_s": 4.2, "queue_p99_s": 0.3},
+            {"first_token_p99_s": 4.2, "third_first_token_s": 2.1, "queue_p99_s": 0.3},
             Waiting(),
             Verdict.SLOW,
             "p99 first token 4.2 s, 300 ms of it in the queue; its objective is 2.0 s",
         ),
         (
-            {"first_token_p99_s": 4.2, "queue_p99_s": 3.9, "held": Hold.NO_SLOT},
+            {"first_token_p99_s": 4.2, "queue_p99_s": 3.9, "third_queue_s": 3.0, "held": Hold.NO_SLOT},
             Waiting(),
             Verdict.SLOW,
             "p99 wait for a replica 3.9 s since every slot is held by other adapters; its objective is 2.0 s",
         ),
         (
-            {"first_token_p99_s": None, "queue_p99_s": 3.0},
+            {"first_token_p99_s": 4.2, "third_first_token_s": 1.9, "queue_p99_s": 3.9, "third_queue_s": 0.1},
+            Waiting(),
+            Verdict.GREEN,
+            "",
+        ),
+        ({"first_token_p99_s": 4.2, "third_first_token_s": None}, Waiting(), Verdict.GREEN, ""),
+        (
+            {"first_token_p99_s": None, "queue_p99_s": 3.0, "third_queue_s": 3.0},
             Waiting(),
             Verdict.SLOW,
             "p99 wait for a replica 3.0 s; its objective is 2.0 s",
@@ -109,7 +118,7 @@ def test_the_limit_is_the_objective_or_else_the_past(
 
 
 def test_the_reason_names_whose_measure_it_is() -> None:
-    slow = replace(WELL, first_token_p99_s=12.0)
+    slow = replace(WELL, first_token_p99_s=12.0, third_first_token_s=12.0)
     assert judge(slow, limit(None, 0.5), Waiting()).reason.endswith("usual is below 2.5 s")
     assert judge(slow, limit(None, None), Waiting()).reason.endswith("allowed is 10.0 s")
 
