@@ -71,10 +71,12 @@ def _environment(pid: int) -> dict[str, str]:
     return dict(item.split("=", 1) for item in text.split("\0") if "=" in item)
 
 
-def serve_command(port: int, fleet: Path, pool: str | None = None) -> list[str]:
+def serve_command(
+    port: int, fleet: Path, pool: str | None = None, service: str = "service:Gateway"
+) -> list[str]:
     """The command that serves a fleet, or one pool of it."""
     return [
-        *(sys.executable, "-m", "bentoml", "serve", "service:Gateway"),
+        *(sys.executable, "-m", "bentoml", "serve", service),
         *("--working-dir", str(ROOT), "--arg", f"fleet={fleet}"),
         *(("--arg", f"pool={pool}") if pool else ()),
         *("--host", "127.0.0.1", "--port", str(port)),

@@ -73,15 +73,16 @@ def start_plain_proxy(stage: Stage) -> Target:
     return target
 
 
-def start_gateway(stage: Stage) -> Target:
+def start_gateway(stage: Stage, name: str = "gateway", service: str = "service:Gateway") -> Target:
     """Start the gateway as in production, through BentoML, with the mock in place of its engine."""
-    port = free_port()
-    env = serve_environment(stage.folder)
+    port, folder = free_port(), stage.folder / name
+    folder.mkdir()
+    env = serve_environment(folder)
     env["TENANTRY_ENGINE_URLS"] = f"{POOL}-0=unix://{stage.mock_socket}"
-    command = serve_command(port, write_fleet(stage.folder))
-    child = stage.start("gateway", command, env=env)
+    command = serve_command(port, write_fleet(folder), service=service)
+    child = stage.start(name, command, env=env)
     endpoint = Endpoint(f"127.0.0.1:{port}", (f"Authorization: Bearer {API_KEY}",))
-    target = Target("gateway", endpoint, MODELS, pid=child.pid)
+    target = Target(name, endpoint, MODELS, pid=child.pid)
     wait_for_chat(target, child)
     return target
 

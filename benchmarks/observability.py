@@ -1,0 +1,84 @@
+"""What does observing cost the gateway: metrics, log line, usage ledger, the console's figures?
+
+Two gateways run side by side on one CPU, one as it is, one that observes nothing (`unobserved.py`); the same
+load goes to each in turn, in an order that is shuffled in every round. Their ratio in a round is the figure;
+single rows move with the machine. Tracing is off, as it is unless somebody turns it on.
+
+    python -m benchmarks.observability
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.gateway import Plan, measure, two_cpus
+from benchmarks.gateway_report import CHAT_PER_S, CPU_PER_CHAT, Report
+from benchmarks.output import show
+from benchmarks.processes import end_on_sigterm, free_port
+from benchmarks.scenarios import CHAT_32
+from benchmarks.stats import with_range
+from benchmarks.targets import Stage, start_gateway, start_mock
+from benchmarks.tools import ToolError
+
+OBSERVED, UNOBSERVED = "observed", "unobserved"
+
+
+def run(stage: Stage, plan: Plan) -> Report:
+    """Start both gateways, measure them round by round, and end them."""
+    report, chance = Report(), random.Random(plan.seed)
+    with stage, Console(stderr=True).status("starting") as status:
+        mock = start_mock(stage, free_port())
+        targets = [
+            start_gateway(stage, OBSERVED),
+            start_gateway(stage, UNOBSERVED, "benchmarks.unobserved:Gateway"),
+        ]
+        for number in range(plan.rounds):
+            for target in chance.sample(targets, len(targets)):
+                status.update(f"round {number + 1} of {plan.rounds}: {target.name}")
+                report.measurements.append(measure(stage, mock, target, CHAT_32, plan))
+    return report
+
+
+def render(report: Report) -> Table:
+    """One row per gateway, then one over the other."""
+    table = Table(title="median (least..most) of all rounds")
+    for column in ("", CHAT_PER_S.name, CPU_PER_CHAT.name):
+        table.add_column(column, justify="right" if column else "left")
+    for name in (OBSERVED, UNOBSERVED):
+        table.add_row(
+            name, *(with_range(report.summary(name, figure)) for figure in (CHAT_PER_S, CPU_PER_CHAT))
+        )
+    table.add_section()
+    ratios = (report.ratio(OBSERVED, UNOBSERVED, figure) for figure in (CHAT_PER_S, CPU_PER_CHAT))
+    table.add_row("observed, of unobserved", *map(with_range, ratios))
+    return table
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1, help="How often both are measured.")] = 10,
+    seconds: Annotated[float, typer.Option(min=0.1, help="What each measurement counts for.")] = 3.0,
+    seed: Annotated[int, typer.Option(help="Of the prompts and the order.")] = 1,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Where all figures go; - is stdout.")
+    ] = None,
+) -> None:
+    """Compare the gateway with one that observes nothing."""
+    end_on_sigterm()
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            report = run(Stage(Path(folder), *two_cpus()), Plan(rounds, seconds, seed))
+    except ToolError as error:
+        Console(stderr=True).print(f"[red]{error}")
+        raise typer.Exit(1) from error
+    show(report, render(report), json_file)
+
+
+if __name__ == "__main__":
+    typer.run(main)
