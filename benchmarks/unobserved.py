@@ -7,13 +7,14 @@ logged and metered is replaced here. BentoML imports this module in place of ser
 from __future__ import annotations
 
 import service  # isort: skip - first of all: it prepares the environment that prometheus_client is imported in
+from routing.gateway import Gateway as GatewayApp
 from routing.record import Record
 
 Gateway = service.Gateway
 
 
-def _only_judge_rollouts(gateway: service.GatewayApp, record: Record, *_: object) -> None:
+def _only_judge_rollouts(gateway: GatewayApp, record: Record, *_: object) -> None:
     gateway._lifecycle.observe(record)
 
 
-setattr(service.GatewayApp, "_settled", _only_judge_rollouts)  # noqa: B010 - a plain assignment is no type
+setattr(GatewayApp, "_settled", _only_judge_rollouts)  # noqa: B010 - a plain assignment is no type

@@ -46,6 +46,7 @@ from routing.live.verdict import usual_limit_s
 from routing.metrics import GatewayMetrics, TextFormat
 from routing.record import Record
 from routing.replicas import ReplicaClient
+from routing.request_log import RequestLog
 from routing.roster import Roster
 from routing.scheduling.state import replica_states
 from routing.tenants import Directory
@@ -66,7 +67,6 @@ LONGEST_BUDGET_WAIT_S = 86_400.0  # nobody's client sleeps for weeks
 USAGE_PATH = "/v1/usage"
 METRICS_PATH = "/metrics"
 log = logging.getLogger("tenantry.gateway")
-request_log = logging.getLogger("tenantry.request")
 
 
 class Gateway:
@@ -120,6 +120,7 @@ class Gateway:
             settings=fleet.gateway.metrics,
             budgets=self._standings,
         )
+        self.request_log = RequestLog(enabled=self._settings.log_requests)
         self._tracer: Tracer | None = None  # from the start on, where tracing is on
         token = keys.internal_token(secret)
         self._roster = Roster(
@@ -165,6 +166,7 @@ class Gateway:
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.gather(self._sweeping, return_exceptions=True)
+        self.request_log.flush()
         await self._roster.stop()
         await self._ledger.stop()
         await self._lifecycle.stop()  # it may be in mid-talk with an engine
@@ -346,8 +348,7 @@ class Gateway:
         self._figures.observe(record, self._clock())
         self._ledger.note(record)
         self._lifecycle.observe(record)
-        if self._settings.log_requests:
-            request_log.info("%s", record)  # rendered only where somebody listens
+        self.request_log.note(record)
 
     def _authenticate(self, exchange: Exchange) -> Tenant:
         key = exchange.bearer()
@@ -428,6 +429,7 @@ class Gateway:
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             self.dispatcher.sweep()
+            self.request_log.flush()
             self._tell_of_budgets()
             now = self._clock()
             for flight in list(self._flights):

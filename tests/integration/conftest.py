@@ -70,6 +70,12 @@ class Bench:
         """Take an engine's server away, connections and all."""
         await self._engine_servers.pop(replica).aclose()
 
+    def logged(self, caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+        """The request log so far."""
+        self.gateway.request_log.flush()
+        messages = (record.getMessage() for record in caplog.records if record.name == "tenantry.request")
+        return [orjson.loads(line) for message in messages for line in message.splitlines()]
+
     def outcomes(self) -> dict[tuple[str, str], float]:
         """Requests that have ended, by outcome and reason."""
         counts: Counter[tuple[str, str]] = Counter()

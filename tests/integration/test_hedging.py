@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -97,7 +96,7 @@ async def test_the_second_replica_wins_and_the_slow_one_is_cancelled_at_once(
     await eventually(lambda: duel.first.aborted == 1, "the abort of the slow one")
     assert duel.second.aborted == 0
     assert duel.bench.outcomes() == {("completed", ""): 1}
-    record = json.loads(caplog.messages[-1])
+    record = duel.bench.logged(caplog)[-1]
     assert (record["hedged"], record["attempts"], record["replica"]) == (True, 2, duel.second.name)
     assert (record["prompt_tokens"], record["completion_tokens"]) == (7, 3), "the winner's alone"
     assert record["queue_s"] < HEDGE_AFTER_S, "it was granted a replica at once"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -110,8 +109,7 @@ class Logged:
 
     def line(self, request_id: str) -> dict[str, Any]:
         """The one log line of a request."""
-        lines = [json.loads(r.getMessage()) for r in self.lines.records if r.name == "tenantry.request"]
-        (line,) = [line for line in lines if line["request_id"] == request_id]
+        (line,) = [line for line in self.bench.logged(self.lines) if line["request_id"] == request_id]
         return dict(line)
 
     def ask(self, request_id: str, tenant: str = "a", model: str = "support") -> Client:

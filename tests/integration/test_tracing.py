@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -28,10 +27,6 @@ def settings(endpoint: str | None = None, ratio: float = 1.0, **changes: Any) ->
 def chat(bench: Bench, *headers: tuple[str, str], stream: bool = False) -> Client:
     payload = {"model": "support", "stream": stream, "messages": [{"role": "user", "content": "who?"}]}
     return bench.post("/v1/chat/completions", payload, headers=list(headers))
-
-
-def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    return [json.loads(record.getMessage()) for record in caplog.records if record.name == "tenantry.request"]
 
 
 async def test_a_request_is_one_trace_from_its_client_to_the_engine(tmp_path: Path) -> None:
@@ -73,7 +68,7 @@ async def test_where_tracing_is_off_engines_get_no_header_and_the_log_names_the_
         await chat(bench, ("traceparent", GOOD + '"},{"'))()
         await chat(bench, ("traceparent", GOOD), ("traceparent", GOOD))()
         assert not any("traceparent" in headers for headers in bench.engines["shared-0"].headers)
-    assert [line["trace_id"] for line in lines(caplog)] == [TRACE, None, None]
+    assert [line["trace_id"] for line in bench.logged(caplog)] == [TRACE, None, None]
 
 
 @pytest.mark.parametrize("behaviour", ["answer", "die_mid_stream", "refuse_request", "break_down"])
@@ -91,7 +86,7 @@ async def test_no_log_line_holds_a_prompt_an_answer_or_a_key(
         await bench.chat(model=SECRET_WORDS, messages=messages)()
         wrong = [("authorization", f"Bearer {SECRET_WORDS}"), ("content-type", "application/json")]
         await Client(bench.gateway, "/v1/chat/completions", body=b"{}", headers=wrong)()
-    assert len(lines(caplog)) == 2
+    assert len(bench.logged(caplog)) == 2
     for text in (record.getMessage() for record in caplog.records):
         assert SECRET_WORDS not in text and key_of("a") not in text and "I am" not in text
-    assert all(line["time"].endswith("+00:00") for line in lines(caplog))
+    assert all(line["time"].endswith("+00:00") for line in bench.logged(caplog))

@@ -43,3 +43,15 @@ def test_what_did_not_happen_is_null_and_not_empty() -> None:
 )
 def test_time_per_token_is_known_of_streams_alone(changes: dict[str, Any], token_s: float | None) -> None:
     assert record(**changes).token_s == token_s
+
+
+@pytest.mark.parametrize(
+    ("at_s", "time"),
+    [
+        (1_772_443_800.1239, "2026-03-02T09:30:00.123+00:00"),
+        (1_772_443_800.0, "2026-03-02T09:30:00.000+00:00"),
+        (1_772_443_800.9996, "2026-03-02T09:30:00.999+00:00"),
+    ],
+)
+def test_the_time_is_utc_with_milliseconds(at_s: float, time: str) -> None:
+    assert json.loads(str(record(ended_at_s=at_s)))["time"] == time
