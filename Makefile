@@ -38,7 +38,7 @@ test: demo  ## run everything, the real engine included (some five minutes on tw
 unit: setup  ## run what needs no engine (seconds)
 	@$(BIN)/python -m pytest -q -m "not engine"
 
-chaos: demo  ## kill, stop and restart engines under load for CHAOS_S seconds, then offer ten times the capacity
+chaos: demo  ## kill, stop and restart engines under load for CHAOS_S seconds, then offer ten times the capacity, then meter 10 000 requests
 	@PATH="$(CURDIR)/$(BIN):$$PATH" TENANTRY_CHAOS_S=$(CHAOS_S) $(BIN)/python -m pytest --log-cli-level=INFO tests/stress
 
 check: lint types imports  ## lint, types, import contracts

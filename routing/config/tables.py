@@ -113,10 +113,18 @@ def _tenants(fleet: Fleet) -> Table:
 
 def _rates(fleet: Fleet) -> Table:
     """Show the caps that few tenants have."""
-    table = _table("Rates and tokens", "tenant", "requests a minute", "tokens a minute", "tokens waiting")
+    table = _table(
+        "Rates and tokens",
+        "tenant",
+        "requests a minute",
+        "tokens a minute",
+        "tokens waiting",
+        "tokens a month",
+    )
     for tenant in fleet.tenants.values():
         caps = tenant.caps
-        given = (caps.requests_per_minute, caps.tokens_per_minute, caps.max_queued_tokens)
+        budget = tenant.budget.monthly_tokens if tenant.budget is not None else None
+        given = (caps.requests_per_minute, caps.tokens_per_minute, caps.max_queued_tokens, budget)
         if any(given):
             _row(table, tenant.name, *(cap or "-" for cap in given))
     return table

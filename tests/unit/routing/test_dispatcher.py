@@ -361,6 +361,33 @@ async def test_a_hedge_takes_a_second_place_that_nobody_waits_for_and_is_charged
     assert not house.dispatcher.pools["shared"].tickets
 
 
+async def test_a_request_bears_the_time_of_its_hedge_and_of_the_replica_it_left() -> None:
+    """Whoever asked for it is the one for whom both replicas worked."""
+    house = House(replicas=2)
+    ticket = house.submit()
+    house.clock.now += 1.0
+    hedge = house.dispatcher.hedge(ticket)
+    assert hedge is not None
+    house.clock.now += 2.0
+    house.dispatcher.swap(ticket, hedge)
+    house.finish(hedge, outcome=Outcome.CANCELLED)
+    ticket.take_over(hedge)
+    house.clock.now += 4.0
+    house.dispatcher.give_back(ticket)  # the replica of the hedge broke; the first one takes it again
+    house.clock.now += 8.0
+    house.finish(ticket)
+    assert (ticket.engine_s, ticket.slot_s) == (3.0 + 6.0 + 8.0,) * 2
+
+
+async def test_two_tenants_share_an_engine_and_have_a_slot_each() -> None:
+    house = House()
+    first, second = house.submit("a"), house.submit("b")
+    house.clock.now += 10.0
+    house.finish(first, second)
+    assert (first.engine_s, second.engine_s) == (5.0, 5.0)
+    assert (first.slot_s, second.slot_s) == (10.0, 10.0)
+
+
 async def test_no_hedge_is_made_where_others_wait_or_nobody_else_is_there() -> None:
     house = House(replicas=2, max_num_seqs=1)
     tickets = [house.submit() for _ in range(3)]

@@ -66,11 +66,12 @@ def test_check_shows_caps_and_objectives_where_there_are_any(fleet: Path) -> Non
     assert "Objectives" not in plain
     data = changed("adapters/c-support/max_concurrency", 32)
     data["tenants"]["gamma"]["caps"] = {"requests_per_minute": 60, "max_queued_tokens": 9000}
+    data["tenants"]["gamma"]["budget"] = {"monthly_tokens": 5000000}
     data["pools"]["alone"] |= {"slo": {"ttft_s": 2}, "hedge_after_s": 0.5, "replicas": 2}
     data["gateway"]["scheduler"] = {"slot_wait_s": 7, "max_queued_mib": 64}
     write(fleet.parent, data)
     shown = rows(RUN.invoke(app, ["check", str(fleet)]).stdout)
-    assert ["gamma", "60", "-", "9000"] in shown
+    assert ["gamma", "60", "-", "9000", "5000000"] in shown
     assert ["alone", "2 s", "-", "0.5 s"] in shown
     assert ["a slot is cleared after", "7 s"] in shown
     assert ["waiting at most", "10000 requests, 64 MiB"] in shown

@@ -15,6 +15,7 @@ from routing.config.schema import LORA_RANKS
 from routing.config.writer import write_fleet
 from routing.types import (
     Band,
+    Budget,
     Caps,
     Fleet,
     GatewaySettings,
@@ -27,6 +28,7 @@ from routing.types import (
     Strategy,
     Tenant,
     TracingSettings,
+    UsageSettings,
 )
 from tests.unit.routing.config.files import digest, write
 from tests.unit.routing.config.test_loader import ENV, EVERYTHING
@@ -78,6 +80,7 @@ TENANTS = st.builds(
     default_model=st.sampled_from([None, "chat"]),
     adapter_sources=st.sampled_from([(), ("s3://bucket", "https://host:8443/a/b")]),
     band=st.sampled_from(Band),
+    budget=st.none() | st.builds(Budget, st.integers(1, 10**15), st.floats(0.01, 1)),
     weight=POSITIVE,
     caps=st.builds(
         Caps,
@@ -149,7 +152,7 @@ STATES = st.builds(
 
 
 @settings(max_examples=60, deadline=None)
-@given(BASE_MODELS, ADAPTERS, TENANTS, POOLS, GATEWAYS, STATES)
+@given(BASE_MODELS, ADAPTERS, TENANTS, POOLS, GATEWAYS, STATES, st.integers(2, 3650))
 def test_any_fleet_survives(
     base: BaseModel,
     adapter: Adapter,
@@ -157,7 +160,9 @@ def test_any_fleet_survives(
     pool: Pool,
     gateway: GatewaySettings,
     state: StateSettings,
+    keep_records_days: int,
 ) -> None:
-    fleet = Fleet({"base": base}, {"one": adapter}, {"t": tenant}, {"p": pool}, gateway, state)
+    usage = UsageSettings(keep_records_days)
+    fleet = Fleet({"base": base}, {"one": adapter}, {"t": tenant}, {"p": pool}, gateway, state, usage)
     with tempfile.TemporaryDirectory() as folder:
         assert read_fleet(write(Path(folder), write_fleet(fleet, key_variables={}))).fleet == fleet
