@@ -35,6 +35,7 @@ GOOD_PER_S = Column("goodput /s", lambda f: f.goodput_per_s)
 GOOD_SHARE = Column("goodput", lambda f: f.goodput_share, percent=True)
 TOKENS = Column("tok/s", lambda f: f.tokens_per_s)
 LOADS = Column("loads/call", lambda f: f.loads_per_call)
+READS = Column("reads/call", lambda f: f.disk_loads_per_call)
 JAIN = Column("Jain", lambda f: f.jain)
 REFUSED = Column("refused", lambda f: f.refused_share, percent=True)
 ITL = Column("mean ITL ms", lambda f: f.itl_ms)
@@ -48,6 +49,7 @@ COLUMNS: dict[str, Sequence[Column]] = {
     "noisy": FLOODED,
     "noisy-many": FLOODED,
     "overload": (TTFT_P50, TTFT_P99, GOOD_PER_S, TOKENS, HIGH, HIGH_P99, LOW, JAIN, REFUSED),
+    "two-engines": (VICTIMS_P99, VICTIMS_GOOD, TTFT_P50, TOKENS, READS, LOADS, JAIN),
     "slots": (TOKENS, TTFT_MEAN, TTFT_P99, ITL, LOADS, REFUSED),
 }
 

@@ -44,7 +44,11 @@ def run(task: Task) -> Result:
     begun_s = time.perf_counter()
     scenario = task.scenario
     calls = scenario.workload.calls(task.seed)
-    driver = Driver(scenario.engines(), task.costs, scenario.router(task.router, task.seed, task.changes))
+    driver = Driver(
+        scenario.engines(),
+        scenario.costs or task.costs,
+        scenario.router(task.router, task.seed, task.changes),
+    )
     driver.run(calls)
     end_s = scenario.workload.duration_s
     window = Window(min(WARMUP_S, end_s / 4), end_s)

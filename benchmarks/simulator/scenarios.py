@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.simulator import two_engines
 from benchmarks.simulator.baselines import (
     HashAffinity,
     LeastOutstanding,
@@ -14,9 +15,10 @@ from benchmarks.simulator.baselines import (
     SendAtOnce,
     SglangCacheAware,
 )
-from benchmarks.simulator.costs import EngineSettings
+from benchmarks.simulator.costs import EngineSettings, StepCosts
 from benchmarks.simulator.driver import Router
 from benchmarks.simulator.ours import Ours, Policy
+from benchmarks.simulator.two_engines import TwoEngines
 from benchmarks.simulator.workloads import Flood, Lengths, Workload, lengths, sharegpt
 from routing.types import Band, Slo
 
@@ -46,12 +48,13 @@ class Scenario:
     name: str
     replicas: int
     engine: EngineSettings
-    workload: Workload
+    workload: Workload | TwoEngines
     routers: tuple[str, ...] = ALL
     label: str = ""  # of one of several fleets under one name
     slo: Slo = field(default_factory=Slo)  # of our pool; none: nothing is refused
     queue_timeout_s: float = NEVER_S
     bands: Mapping[str, Band] = field(default_factory=dict)
+    costs: StepCosts | None = None  # of its engines; None: those of the run
 
     def engines(self) -> list[EngineSettings]:
         """Every replica's settings."""
@@ -78,6 +81,7 @@ def scenarios(folder: Path | None = None) -> dict[str, list[Scenario]]:
         "noisy-many": [_many("noisy-many", Workload(1000, 40.0, conv, flood=Flood(100.0, adapters=200)))],
         "starved": [_starved(conv)],
         "overload": [_overload(conv)],
+        "two-engines": [_two("steady", TwoEngines()), _two("flood", TwoEngines(flood=1.5))],
         "slots": [_slots(count) for count in (8, 16, 32, 64)],
     }
 
@@ -107,6 +111,12 @@ def _overload(conv: Lengths) -> Scenario:
         queue_timeout_s=30.0,
         bands={f"t{index}": of_tenth[index % 10] for index in range(1000) if index % 10 in of_tenth},
     )
+
+
+def _two(label: str, workload: TwoEngines) -> Scenario:
+    """The real benchmark, as `two_engines.py` simulates it."""
+    engine, costs = two_engines.ENGINE, two_engines.COSTS
+    return Scenario("two-engines", workload.shape.replicas, engine, workload, label=label, costs=costs)
 
 
 def _slots(count: int) -> Scenario:

@@ -1,0 +1,76 @@
+"""What would `make bench-scheduler` come to? Its fleet and its arrivals, on engines as this CPU runs them.
+
+It takes seconds instead of a quarter of an hour, has no noise, and any number of seeds: what is to be tried
+is tried here first.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from benchmarks.scheduler.arrivals import Demand, merged
+from benchmarks.scheduler.fleet import Shape
+from benchmarks.simulator.costs import EngineSettings, StepCosts
+from benchmarks.simulator.driver import Call
+from benchmarks.simulator.workloads import NOISY
+
+# Of a step of the demo's model on one core of a two-core EPYC. The decode terms are what `fit` makes of
+# `benchmarks.scheduler --fit`; a prefill with all that a request costs its engine once, a move into a slot
+# and a read from disk are those at which the real benchmark's own figures come out.
+COSTS = StepCosts(
+    base_ms=4.5,
+    sequence_ms=0.17,
+    adapter_ms=0.0,
+    sequence_adapter_ms=0.0,
+    slot_ms=0.0,
+    prefill_token_ms=0.19,
+    gpu_load_ms=5.0,
+    disk_load_ms=50.0,
+)
+CAPACITY_PER_S = 62.0  # as the real benchmark calibrates it
+PROMPT_TOKENS, COMPLETION_TOKENS = 40, 32
+SHAPE = Shape()
+ENGINE = EngineSettings(
+    slots=SHAPE.slots,
+    host_places=SHAPE.host_places,
+    max_sequences=SHAPE.max_sequences,
+    kv_tokens=100_000,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TwoEngines:
+    """All tenants at a share of the capacity, and one of them floods with another share on top."""
+
+    load: float = 0.75
+    flood: float = 0.0
+    shape: Shape = SHAPE
+    duration_s: float = 60.0
+
+    @property
+    def _flooder(self) -> int:
+        return self.shape.tenants // 2
+
+    def _tenant(self, number: int) -> str:
+        return NOISY if number == self._flooder else f"t{number}"
+
+    def tenants(self) -> dict[str, list[str]]:
+        """Tenant -> its adapters; the one that floods is `NOISY`, in the steady phase too."""
+        owned: dict[str, list[str]] = {self._tenant(number): [] for number in range(self.shape.tenants)}
+        for adapter in range(self.shape.adapters):
+            owned[self._tenant(self.shape.owner(adapter))].append(f"a{adapter}")
+        return owned
+
+    def calls(self, seed: int) -> list[Call]:
+        """All calls in the order in which they arrive; the flood comes on top of the same steady ones."""
+        demand = Demand(self.shape, zipf=1.0, variation=1.0)
+        steady = demand.steady(random.Random(f"{seed}/steady"), self.load * CAPACITY_PER_S, self.duration_s)
+        flood = []
+        if self.flood:
+            chance, rate_per_s = random.Random(f"{seed}/flood"), self.flood * CAPACITY_PER_S
+            flood = demand.flood(chance, self._flooder, rate_per_s, self.duration_s)
+        return [
+            Call(one.at_s, self._tenant(one.tenant), f"a{one.adapter}", PROMPT_TOKENS, COMPLETION_TOKENS)
+            for one in merged(steady, flood)
+        ]

@@ -1,0 +1,55 @@
+"""The real benchmark's fleet and arrivals, simulated."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from benchmarks.simulator.costs import StepCosts
+from benchmarks.simulator.driver import Driver
+from benchmarks.simulator.measures import Window, figures
+from benchmarks.simulator.scenarios import OURS, scenarios
+from benchmarks.simulator.two_engines import CAPACITY_PER_S, COSTS, ENGINE, TwoEngines
+from benchmarks.simulator.workloads import NOISY
+
+SHORT_S = 10.0
+
+
+def test_every_adapter_has_one_owner_and_one_tenant_floods() -> None:
+    owned = TwoEngines().tenants()
+    assert len(owned) == 8 and NOISY in owned
+    assert Counter(adapter for adapters in owned.values() for adapter in adapters).most_common(1)[0][1] == 1
+    assert sum(map(len, owned.values())) == 24
+
+
+def test_the_flood_comes_on_top_of_the_same_steady_calls() -> None:
+    steady, flooded = (TwoEngines(flood=flood, duration_s=SHORT_S).calls(seed=3) for flood in (0.0, 1.5))
+    kept = Counter((call.at_s, call.adapter) for call in flooded)
+    assert all(kept[call.at_s, call.adapter] for call in steady)
+    added = len(flooded) - len(steady)
+    assert 0.8 < added / (1.5 * CAPACITY_PER_S * SHORT_S) < 1.2
+    assert [call.at_s for call in flooded] == sorted(call.at_s for call in flooded)
+
+
+def test_calls_are_the_same_for_the_same_seed() -> None:
+    workload = TwoEngines(duration_s=SHORT_S)
+    first, again, other = ([(c.at_s, c.adapter) for c in workload.calls(seed)] for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_its_engines_have_costs_of_their_own() -> None:
+    assert StepCosts() != COSTS
+    assert {scenario.costs for scenario in scenarios()["two-engines"]} == {COSTS}
+
+
+def test_victims_keep_their_goodput_under_the_flood_with_ours_and_lose_it_with_round_robin() -> None:
+    steady, flood = scenarios()["two-engines"]
+    assert (steady.label, flood.label) == ("steady", "flood")
+    workload = TwoEngines(flood=1.5, duration_s=SHORT_S)
+    goodput = {}
+    for router in (OURS, "round robin"):
+        calls = workload.calls(seed=1)
+        driver = Driver([ENGINE, ENGINE], COSTS, flood.router(router, 1, {}))
+        driver.run(calls)
+        found = figures(calls, driver.engines, Window(2.0, SHORT_S))
+        goodput[router] = found.victims_goodput_share
+    assert goodput[OURS] > 0.9 > 0.6 > goodput["round robin"]
