@@ -120,7 +120,7 @@ class Dispatcher:
         broken = pool.release(ticket, now)
         broken.health.failed(now, ticket.period, "it broke off before it answered")
         pool.judge(now)
-        ticket.request = replace(ticket.request, failed_on=ticket.request.failed_on | {broken.name})
+        self.avoid(ticket, broken)
         ticket.granted_s = None
         try:
             self._refuse_if_unavailable(ticket.request)
@@ -155,6 +155,10 @@ class Dispatcher:
             mine, other = getattr(ticket, name), getattr(hedge, name)
             setattr(ticket, name, other)
             setattr(hedge, name, mine)
+
+    def avoid(self, ticket: Ticket, broken: ReplicaState) -> None:
+        """Note that a replica broke under a ticket's request, so that it is not asked again for it."""
+        ticket.request = replace(ticket.request, failed_on=ticket.request.failed_on | {broken.name})
 
     def settle(
         self,

@@ -140,6 +140,8 @@ class Race:
         dropped.attempt.close()
         if dropped.ticket is not self._ticket:
             fault = isinstance(failure, ReplicaBroken)
+            if fault and dropped.ticket.replica is not None:
+                self._dispatcher.avoid(self._ticket, dropped.ticket.replica)
             self._dispatcher.settle(dropped.ticket, Outcome.CANCELLED, fault=fault)
             self._ticket.take_over(dropped.ticket)
 

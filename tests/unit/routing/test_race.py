@@ -181,6 +181,20 @@ async def test_a_hedge_that_broke_is_not_followed_by_another_one(track: Track) -
     track.finish()
 
 
+@pytest.mark.parametrize("broken", [0, 1])
+async def test_a_replica_that_broke_under_a_request_is_not_asked_again_for_it(
+    track: Track, broken: int
+) -> None:
+    running = await track.hedged(track.race())
+    bad, good = track.attempts[broken], track.attempts[1 - broken]
+    bad.fail(BROKEN)()
+    await eventually(lambda: bool(track.dispatcher.settled))
+    assert track.ticket.request.failed_on == {bad.replica}
+    good.answer()
+    assert await running is good
+    track.finish()
+
+
 async def test_what_breaks_is_held_against_its_replica_and_what_loses_is_not(track: Track) -> None:
     running = await track.hedged(track.race())
     first, second = track.attempts
