@@ -275,6 +275,7 @@ class PoolState:
             waited_s=now_s - ticket.request.arrived_s,
             slot_wait_s=self._settings.slot_wait_s,
             queued=self.backlog.in_lane(ticket.request.target.engine_model),
+            floods=self.shares.keeps_slot_from(ticket.request.target.tenant),
         )
 
     def _first_in_need(self, line: str, count: int) -> list[Ticket]:

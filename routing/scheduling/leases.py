@@ -12,7 +12,7 @@ purpose, since clearing slots freely leaves engines half empty:
 4. *Time.* Whoever has waited `slot_wait_s` gets a slot from whom that disturbs least. This is what LoRAX does
    after `adapter_cycle_time_s`, there by rotating every adapter, here only for somebody in need.
 
-One slot of a replica is cleared at a time.
+One slot of a replica is cleared at a time. Rules 2 and 4 are not for a flood that holds its share.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class SlotHolders:
     weights: Mapping[str, float]
     ranks: Mapping[str, int]  # of each tenant's band
 
-    def owes(self, holder: str, tenant: str) -> bool:
-        """Whether a holder should give one of its slots to a tenant at once."""
+    def owes(self, holder: str, tenant: str, *, floods: bool = False) -> bool:
+        """Whether a holder should give one of its slots to a tenant, which may flood, at once."""
         if self.ranks[holder] != self.ranks[tenant]:
             return self.ranks[holder] > self.ranks[tenant]
-        if self.held.get(holder, 0) < 2:
+        if floods or self.held.get(holder, 0) < 2:
             return False
         mine, theirs = self.weights[tenant], self.weights[holder]
         after = (self.held.get(tenant, 0) + 1) / mine
@@ -80,10 +80,12 @@ def clear_slot(
     waited_s: float,
     slot_wait_s: float,
     queued: int = 1,
+    floods: bool = False,
 ) -> ReplicaState | None:
     """Start clearing a slot for a request that waits for one; None where it must not, cannot or need not.
 
-    `queued` requests wait for the same slot, this one included.
+    `queued` requests wait for the same slot, this one included. `floods`: the tenant does, and holds its share
+    of slots; its queue is always old.
     """
     adapter, tenant = request.target.adapter_id, request.target.tenant
     if adapter is None:
@@ -91,7 +93,7 @@ def clear_slot(
     able = [r for r in replicas if _could_run(r, request, adapter)]
     if any(r.clearing is not None and r.clearing.waiting == adapter for r in able):
         return None
-    in_need = waited_s >= slot_wait_s
+    in_need = waited_s >= slot_wait_s and not floods
 
     def own_turn(lease: Lease) -> bool:
         return waited_s >= OWN_WAIT * slot_wait_s or queued >= DEPTH * lease.sequences
@@ -106,7 +108,9 @@ def clear_slot(
         if replica.clearing is None and replica.free_slots <= 0
         for victim, lease in replica.leases.items()
         if victim not in replica.pinned
-        if in_need or holders.owes(lease.tenant, tenant) or (lease.tenant == tenant and own_turn(lease))
+        if in_need
+        or holders.owes(lease.tenant, tenant, floods=floods)
+        or (lease.tenant == tenant and own_turn(lease))
     ]
     if not choices:
         return None

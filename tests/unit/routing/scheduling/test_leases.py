@@ -20,15 +20,33 @@ def clear(
     weights: dict[str, float] | None = None,
     ranks: dict[str, int] | None = None,
     running: dict[str, int] | None = None,
+    floods: bool = False,
 ) -> ReplicaState | None:
     holders = slot_holders(replicas, running or {}, weights or WEIGHTS, ranks or dict.fromkeys(WEIGHTS, 1))
-    return clear_slot(replicas, asked, holders, waited_s=waited_s, slot_wait_s=10.0)
+    return clear_slot(replicas, asked, holders, waited_s=waited_s, slot_wait_s=10.0, floods=floods)
 
 
 def knowing(one: ReplicaState, *models: str) -> ReplicaState:
     """A replica whose engine may serve these too."""
     one.adapters |= {adapter_id(model) for model in models}
     return one
+
+
+def test_a_flood_gets_a_slot_neither_for_its_old_queue_nor_for_balance() -> None:
+    one = replica(slots=2)
+    run_on(one, request("a", "support"))
+    run_on(one, request("a", "sales"))
+    assert clear([one], request("b"), waited_s=100.0, floods=True) is None
+    assert clear([one], request("b"), waited_s=100.0) is one
+
+
+def test_a_flood_gets_a_slot_from_a_lower_band_and_takes_turns_with_itself() -> None:
+    one = knowing(replica(slots=1), "b-sales")
+    run_on(one, request("a"))
+    assert clear([one], request("b"), floods=True, ranks={"a": 2, "b": 1, "c": 1}) is one
+    other = knowing(replica(slots=1), "b-sales")
+    run_on(other, request("b", "support"))
+    assert clear([other], request("b", "sales"), floods=True) is other
 
 
 def test_whoever_has_waited_too_long_gets_the_slot_of_the_adapter_with_least_in_flight() -> None:
