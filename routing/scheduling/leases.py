@@ -84,8 +84,8 @@ def clear_slot(
 ) -> ReplicaState | None:
     """Start clearing a slot for a request that waits for one; None where it must not, cannot or need not.
 
-    `queued` requests wait for the same slot, this one included. `floods`: the tenant does, and holds its share
-    of slots; its queue is always old.
+    `queued` requests wait for the same slot, this one included. `floods`: the tenant does, and holds its
+    share of slots; its queue is always old.
     """
     adapter, tenant = request.target.adapter_id, request.target.tenant
     if adapter is None:
