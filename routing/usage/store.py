@@ -1,23 +1,26 @@
 """Where does the ledger lie? Two tables of the state database; one transaction for each call.
 
-A batch goes in as one JSON text that the database takes apart itself: SQLite and PostgreSQL can, and neither
-then holds Python's lock, which the event loop needs. A row and its part of the day's sums are written
-together or not at all. Every call raises `StateUnavailable` while the database does not answer.
+A batch goes in by few statements: after each the thread waits for Python's lock, which the event loop holds.
+SQLite works on the gateway's own CPU and gets many rows as the values of one statement, which costs it least;
+PostgreSQL gets all as one JSON text, and takes that apart itself. A row and its part of the day's sums are
+written together or not at all. Every call raises `StateUnavailable` while the database does not answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from itertools import chain
 from typing import Any
 
 import orjson
 from sqlalchemy import (
-    JSON,
     ColumnElement,
     Connection,
     Engine,
     Select,
+    Text,
     bindparam,
     case,
     column,
@@ -40,6 +43,7 @@ from routing.usage.query import DIMENSIONS, MAX_ROWS, MEASURES, UsageLine, Usage
 
 LOCK_WAIT_S = 5.0
 CHUNK = 2000  # rows of one transaction that deletes
+AT_ONCE = 128  # rows of one statement for SQLite, a power of two; more are not cheaper
 _Records: Any = UsageRow.__table__
 _Days: Any = UsageDayRow.__table__
 _BATCH = "batch"
@@ -54,9 +58,8 @@ class UsageStore:
         self._engine: Engine | None = None
         is_sqlite = self._url.get_backend_name() == "sqlite"
         self.is_shared = not is_sqlite  # other gateways may write to it
-        rows = _rows(is_sqlite)
-        self._add_records = insert(_Records).from_select(COLUMNS, rows)
-        self._add_to_days = _add_to_days(rows, is_sqlite)
+        self._add_records = _add_values if is_sqlite else _add_json
+        self._add_to_days = _add_to_days(is_sqlite)
 
     def open(self) -> None:
         """Connect, and bring the tables up to date; nothing is done where that was done."""
@@ -130,9 +133,9 @@ class UsageStore:
         return int(records) + int(days)
 
     def _add(self, connection: Connection, rows: Sequence[Row]) -> None:
-        batch = {_BATCH: orjson.dumps(rows).decode()}
-        connection.execute(self._add_records, batch)
-        connection.execute(self._add_to_days, batch)
+        self._add_records(connection, rows)
+        ids = orjson.dumps([row[ID] for row in rows]).decode()
+        connection.execute(self._add_to_days, {_BATCH: ids})
 
     @contextmanager
     def _transaction(self, *, reads: bool = False) -> Iterator[Connection]:
@@ -152,17 +155,34 @@ def _new(connection: Connection, rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row[ID] not in known]
 
 
-def _rows(is_sqlite: bool) -> Select[Any]:
-    """Select the rows of a batch, an array of arrays in JSON."""
+def _add_values(connection: Connection, rows: Sequence[Row]) -> None:
+    """Add rows to SQLite, by statements of few different lengths, so that they stay prepared."""
+    first = 0
+    while left := len(rows) - first:
+        size = min(AT_ONCE, 2 ** (left.bit_length() - 1))
+        values = chain.from_iterable(rows[first : first + size])
+        connection.exec_driver_sql(_insert_values(size), tuple(values))
+        first += size
+
+
+@cache
+def _insert_values(size: int) -> str:
+    row = f"({', '.join('?' * len(COLUMNS))})"
+    columns, values = ", ".join(COLUMNS), ", ".join([row] * size)
+    return f"INSERT INTO {_Records.name} ({columns}) VALUES {values}"  # noqa: S608 - all names are ours
+
+
+def _add_json(connection: Connection, rows: Sequence[Row]) -> None:
+    """Add rows to PostgreSQL, as an array of arrays in JSON."""
+    connection.execute(_INSERT_JSON, {_BATCH: orjson.dumps(rows).decode()})
+
+
+def _insert_json() -> Any:
     batch: Any = bindparam(_BATCH)
-    if is_sqlite:
-        elements = func.json_each(batch).table_valued(column("value", JSON))
-    else:
-        elements = func.jsonb_array_elements(sql_cast(batch, postgresql.JSONB)).table_valued(
-            column("value", postgresql.JSONB)
-        )
-    value = elements.c.value
-    return select(*(_typed(value[index], name).label(name) for index, name in enumerate(COLUMNS)))
+    elements = func.jsonb_array_elements(sql_cast(batch, postgresql.JSONB))
+    element: Any = elements.table_valued(column("value", postgresql.JSONB)).c.value
+    values = (_typed(element[index], name).label(name) for index, name in enumerate(COLUMNS))
+    return insert(_Records).from_select(COLUMNS, select(*values))
 
 
 def _typed(element: Any, name: str) -> ColumnElement[Any]:
@@ -171,14 +191,28 @@ def _typed(element: Any, name: str) -> ColumnElement[Any]:
     return type_coerce(getattr(element, reader)(), _Records.c[name].type)
 
 
-def _add_to_days(rows: Select[Any], is_sqlite: bool) -> Any:
-    """Add a batch to the sums of its days; in the order of the key, so that two writers cannot deadlock."""
-    batch = rows.subquery()
-    sums: dict[str, Any] = {name: func.sum(batch.c[name]) for name in MEASURES if name in batch.c}
+_INSERT_JSON = _insert_json()
+
+
+def _ids(is_sqlite: bool) -> Select[Any]:
+    """Select the ids of a batch, an array in JSON."""
+    batch: Any = bindparam(_BATCH)
+    if is_sqlite:
+        elements = func.json_each(batch)
+    else:
+        elements = func.jsonb_array_elements_text(sql_cast(batch, postgresql.JSONB))
+    return select(elements.table_valued(column("value", Text)).c.value)
+
+
+def _add_to_days(is_sqlite: bool) -> Any:
+    """Add rows, by their ids, to the sums of days; in the order of the key: two writers cannot deadlock."""
+    rows = _Records.c
+    sums: dict[str, Any] = {name: func.sum(rows[name]) for name in MEASURES if name in rows}
     sums["requests"] = func.count()
-    sums["estimated_requests"] = func.sum(case((batch.c.estimated, 1), else_=0))
-    keys = [batch.c[name] for name in DIMENSIONS]
-    added = select(*keys, *(sums[name] for name in MEASURES)).group_by(*keys).order_by(*keys)
+    sums["estimated_requests"] = func.sum(case((rows.estimated, 1), else_=0))
+    keys = [rows[name] for name in DIMENSIONS]
+    added = select(*keys, *(sums[name] for name in MEASURES)).where(rows.id.in_(_ids(is_sqlite)))
+    added = added.group_by(*keys).order_by(*keys)
     dialect: Any = sqlite if is_sqlite else postgresql
     statement = dialect.insert(_Days).from_select([*DIMENSIONS, *MEASURES], added)
     return statement.on_conflict_do_update(
