@@ -14,6 +14,7 @@ Pure structure: it knows no replica and no clock.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -77,6 +78,7 @@ class Backlog(Generic[T]):
         self._lanes: dict[str, _Lane[T]] = {}  # by engine model
         self._shares: dict[str, dict[str, _Share[T]]] = {}  # tenant -> line -> what it has there
         self._lines: dict[str, list[Any]] = {}  # line -> for each band a SortedList of (key, number, share)
+        self._flows_in: Counter[tuple[str, int]] = Counter()  # by line and band
         self._last_grant_s: dict[tuple[str, str], float] = {}  # by tenant and line
         self._made = 0
         self._size = 0
@@ -202,6 +204,18 @@ class Backlog(Generic[T]):
             for _, _, flow in share.flows:
                 yield key, next(iter(flow.entries))
 
+    def flows_in(self, line: str, rank: int, tenant: str | None = None) -> int:
+        """Count what stands in a line and band: lanes, once for each tenant; or those of one tenant."""
+        if tenant is None:
+            return self._flows_in[line, rank]
+        share = self._shares.get(tenant, {}).get(line)
+        return len(share.flows) if share is not None else 0
+
+    def tenants_in(self, line: str, rank: int) -> int:
+        """Count the tenants that have something in a line and band."""
+        bands = self._lines.get(line)
+        return len(bands[rank]) if bands is not None else 0
+
     def waits_in(self, line: str) -> bool:
         """Whether anything stands in a line."""
         return line in self._lines
@@ -215,6 +229,7 @@ class Backlog(Generic[T]):
             if share is None:
                 share = shares[line] = _Share(flow.tenant, self._numbers[flow.tenant])
             share.flows.add((flow.head_s, flow.number, flow))
+            self._flows_in[line, self._band_rank[flow.tenant]] += 1
             self._place(line, share)
 
     def _withdraw(self, flow: _Flow[T], lines: Iterable[str]) -> None:
@@ -222,6 +237,7 @@ class Backlog(Generic[T]):
             shares = self._shares[flow.tenant]
             share = shares[line]
             share.flows.remove((flow.head_s, flow.number, flow))
+            self._flows_in[line, self._band_rank[flow.tenant]] -= 1
             self._place(line, share)
             if not share.flows:
                 del shares[line]

@@ -392,18 +392,18 @@ class Dispatcher:
             replica.clearing = None
             return
         pool.end_stale_clearing(replica)
-        now = self._clock()
-        while True:
-            ticket = pool.next_for(replica, now)
-            if ticket is None:
-                return
+        now, granted = self._clock(), False
+        while (ticket := pool.next_for(replica, now)) is not None:
             self._dequeue(pool, ticket)
             self._grant(pool, ticket, Pick(replica, here(replica, ticket.request)), waited=True)
+            granted = True
+        if granted:
+            self._end_stale_clearings(pool)
 
     def _end_stale_clearings(self, pool: PoolState) -> None:
-        """Serve those that were held back for somebody who has left."""
+        """Serve those that were held back for somebody who has left, or runs elsewhere."""
         for replica in pool.replicas:
-            if replica.clearing is not None:
+            if pool.end_stale_clearing(replica):
                 self._fill(pool, replica)
 
     def _serve_changed(self, replica: ReplicaState) -> None:

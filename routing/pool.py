@@ -282,11 +282,13 @@ class PoolState:
         heads = (ticket for rank in range(BANDS) for _, ticket in self.backlog.in_order(line, rank))
         return [ticket for ticket, _ in zip(heads, range(count), strict=False)]
 
-    def end_stale_clearing(self, replica: ReplicaState) -> None:
-        """Stop holding a victim back for somebody who no longer waits."""
+    def end_stale_clearing(self, replica: ReplicaState) -> bool:
+        """Stop holding a victim back for somebody who no longer waits; whether one was."""
         clearing = replica.clearing
-        if clearing is not None and next(self.backlog.heads(clearing.waiting), None) is None:
-            replica.clearing = None
+        if clearing is None or next(self.backlog.heads(clearing.waiting), None) is not None:
+            return False
+        replica.clearing = None
+        return True
 
     # -- how long it takes ---------------------------------------------------------------------------------
 
@@ -300,6 +302,21 @@ class PoolState:
 
     def predicted_wait_s(self, request: Request) -> float | None:
         """Seconds until a request that cannot run now would begin; None while nothing is known."""
+        waits = (self._wait_for_work_s(request), self._wait_for_slot_s(request))
+        return max((wait_s for wait_s in waits if wait_s is not None), default=None)
+
+    def _wait_for_slot_s(self, request: Request) -> float | None:
+        """Slots go to waiting tenants in turn, one lane after the other."""
+        target = request.target
+        if target.adapter_id is None or any(replica.holds(target.adapter_id) for replica in self.replicas):
+            return None
+        line, rank, backlog = _needing(target.base_model), self.ranks[target.tenant], self.backlog
+        own = backlog.flows_in(line, rank, target.tenant)
+        higher = sum(backlog.flows_in(line, other) for other in range(rank))
+        ahead = min(backlog.flows_in(line, rank), backlog.tenants_in(line, rank) * (own + 1))
+        return self._turns.wait_s(higher + ahead)
+
+    def _wait_for_work_s(self, request: Request) -> float | None:
         tenant = request.target.tenant
         rank, weight = self.ranks[tenant], self.weights[tenant]
         claimed = self._waiting_weight[rank] + (0.0 if tenant in self._queued_work else weight)

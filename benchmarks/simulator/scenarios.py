@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.simulator import two_engines
@@ -79,7 +79,10 @@ def scenarios(folder: Path | None = None) -> dict[str, list[Scenario]]:
         "even": [_many("even", Workload(1000, 60.0, conv, zipf=0.0))],
         "noisy": [_many("noisy", Workload(1000, 40.0, conv, flood=Flood(200.0)))],
         "noisy-many": [_many("noisy-many", Workload(1000, 40.0, conv, flood=Flood(100.0, adapters=200)))],
-        "starved": [_starved(conv)],
+        "starved": [
+            _starved(conv),
+            replace(_starved(conv), label="2 s promised", routers=(OURS,), slo=Slo(ttft_s=2.0)),
+        ],
         "overload": [_overload(conv)],
         "two-engines": [_two("steady", TwoEngines()), _two("flood", TwoEngines(flood=1.5))],
         "slots": [_slots(count) for count in (8, 16, 32, 64)],

@@ -132,6 +132,20 @@ def test_an_entry_is_removed_from_anywhere_and_only_once() -> None:
     assert list(house.backlog.heads("a-support@1")) == [entries[0]]
 
 
+def test_lanes_and_tenants_of_a_line_are_counted() -> None:
+    house = House()
+    entries = [request("a", "x"), request("a", "y"), request("b", "x")]
+    house.push(*entries)
+    rank = house.bands["a"]
+    assert house.backlog.flows_in(LINE, rank) == 3 and house.backlog.tenants_in(LINE, rank) == 2
+    assert house.backlog.flows_in(LINE, rank, "a") == 2 and house.backlog.flows_in(LINE, rank, "c") == 0
+    house.backlog.move("a-x@1", ("on shared-0", "hold base"))
+    assert house.backlog.flows_in(LINE, rank) == 2
+    for entry in entries:
+        house.backlog.remove(entry)
+    assert house.backlog.flows_in(LINE, rank) == house.backlog.tenants_in(LINE, rank) == 0
+
+
 def test_an_empty_backlog_is_false_and_keeps_nothing() -> None:
     house = House()
     house.push(request())

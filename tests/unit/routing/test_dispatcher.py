@@ -423,6 +423,25 @@ async def test_a_restarted_engine_is_given_work_slowly_where_others_carry_the_lo
     assert fresh.capacity == 100 and fresh.kv_tokens == 1000
 
 
+async def test_a_request_is_shed_that_would_wait_too_long_for_a_slot_however_little_work_waits() -> None:
+    house = House(slots=1, ttft_slo_s=3.5, same_band=True)
+    running, waiting = house.submit("a", "support"), house.submit("a", "sales")
+    for _ in range(6):  # a slot changes hands every four seconds, and much is done meanwhile that needs none
+        house.finish(*[house.submit("b", "plain", base=True) for _ in range(7)], tokens=64)
+        house.dispatcher.sweep()
+        house.clock.now += 4.0
+        house.dispatcher.sweep()
+        house.finish(running)
+        assert waiting.replica is not None
+        running, waiting = waiting, house.submit("a", running.request.target.model)
+    refused = house.offer("b")
+    assert isinstance(refused, Rejection) and refused.cap is Cap.OVERLOADED
+    same_lane = house.submit("a", running.request.target.model)
+    assert same_lane.replica is not None, "its adapter has the slot"
+    house.finish(running, waiting, same_lane)
+    assert repr(house.dispatcher) == AT_REST
+
+
 def warm_and_cold() -> tuple[House, list[Ticket], Ticket]:
     """A request of `a`: its adapter is in the memory of shared-0, which has no slot; shared-1 is busy."""
     house = House(replicas=2, slots=2, read_wait_s=0.2)
