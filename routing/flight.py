@@ -154,6 +154,7 @@ class Flight:
                 fault=fault,
             )
             self.record = self._record(outcome, error, usage)
+            self._race = None  # it knows this flight: a cycle, for the collector to find with all they hold
 
     async def _outcome(self) -> tuple[Outcome, RequestError | None]:
         """Answer the client; return how that ended, and what the client must still be told."""
