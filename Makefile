@@ -65,6 +65,7 @@ screenshot: demo  ## take docs/console.png anew, of the real service while one m
 
 bench: demo  ## compare the gateway with its baselines, public PEERS where they install, and the engine alone
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.gateway $(PEERS:%=--peer %)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.observability
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.decisions
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.engine
 
