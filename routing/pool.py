@@ -27,6 +27,7 @@ from routing.types import Band, Pool, Request, SchedulerSettings, Slo, Tenant
 SMOOTHING = 0.1  # weight of the newest request in a tenant's running mean
 # Of the locality bonus: what an adapter in memory is ahead of one that must be read from disk.
 RESIDENT_SHARE = 0.125
+LOOKED_AT = 16  # of the adapters that need a slot, each time slots are cleared
 FIRST_COMPLETION_TOKENS = 64.0  # until a tenant has been seen
 
 
@@ -258,7 +259,7 @@ class PoolState:
         """Begin to clear slots for those that should have one; says for whom and where."""
         begun: list[tuple[Ticket, ReplicaState]] = []
         for base in {replica.base_model for replica in self.replicas}:
-            for ticket in self._first_in_need(_needing(base), 2 * len(self.replicas)):
+            for ticket in self._first_in_need(_needing(base), max(LOOKED_AT, 2 * len(self.replicas))):
                 replica = self.clear_slot_for(ticket, now_s)
                 if replica is not None:
                     begun.append((ticket, replica))
