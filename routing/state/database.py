@@ -21,7 +21,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -67,6 +67,45 @@ def migrate(engine: Engine) -> None:
         if not _is_current(connection, script):
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+
+class Database:
+    """A connection to the state database, which stores are made from."""
+
+    def __init__(self, url: str, *, lock_wait_s: float) -> None:
+        self._url = make_url(url)
+        self._lock_wait_s = lock_wait_s
+        self._engine: Engine | None = None
+
+    def open(self) -> None:
+        """Connect, and bring the tables up to date; nothing is done where that was done.
+
+        Raises `StateUnavailable`, also for what a newer release has written.
+        """
+        if self._engine is not None:
+            return
+        with told_as_unavailable(self._url):
+            engine = connect(self._url, wait_s=self._lock_wait_s)
+            try:
+                migrate(engine)
+            except BaseException:
+                engine.dispose()
+                raise
+            self._engine = engine
+
+    def close(self) -> None:
+        """Give all connections back; `open` may follow."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    @contextmanager
+    def _using(self, *, reads: bool) -> Iterator[Engine]:
+        """Give the engine; what fails meanwhile, or that it is not open, is `StateUnavailable`."""
+        if self._engine is None:
+            raise StateUnavailable("The state database is not open yet.", retry_after_s=RETRY_AFTER_S)
+        with told_as_unavailable(self._url):
+            yield reading(self._engine) if reads else self._engine
 
 
 @contextmanager

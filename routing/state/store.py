@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import Engine, delete, func, make_url, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
@@ -27,8 +27,8 @@ from routing.catalog import (
     RolloutPlan,
     Version,
 )
-from routing.errors import Conflict, NotFound, StateUnavailable
-from routing.state import database
+from routing.errors import Conflict, NotFound
+from routing.state.database import Database
 from routing.state.tables import AdapterRow, ApiKeyRow, EventRow, VersionRow
 
 LOCK_WAIT_S = 5.0  # for another process; longer than any transaction here takes
@@ -37,35 +37,20 @@ MAX_TEXT = 2000  # characters of a reason or an event
 _PLAN_FIELDS = frozenset(field.name for field in fields(RolloutPlan))
 
 
-class StateStore:
+class StateStore(Database):
     """The state database. Safe to use from several threads, and from several processes at once."""
 
     def __init__(self, url: str, *, lock_wait_s: float = LOCK_WAIT_S, kept_events: int = KEPT_EVENTS) -> None:
-        self._url = make_url(url)
-        self._lock_wait_s = lock_wait_s
+        super().__init__(url, lock_wait_s=lock_wait_s)
         self._kept_events = kept_events
-        self._engine: Engine | None = None
 
     def __repr__(self) -> str:
         return f"StateStore({self._url.render_as_string(hide_password=True)})"
 
     def open(self) -> None:
-        """Connect, and bring the tables up to date. Refuses what a newer release has written."""
+        """Connect anew, and bring the tables up to date. Refuses what a newer release has written."""
         self.close()
-        with database.told_as_unavailable(self._url):
-            engine = database.connect(self._url, wait_s=self._lock_wait_s)
-            try:
-                database.migrate(engine)
-            except BaseException:
-                engine.dispose()
-                raise
-            self._engine = engine
-
-    def close(self) -> None:
-        """Give all connections back; `open` may follow."""
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
+        super().open()
 
     def load(self) -> tuple[list[AdapterEntry], list[ApiKey]]:
         """Return everything but the events, by key and by time."""
@@ -250,12 +235,7 @@ class StateStore:
 
     @contextmanager
     def _transaction(self, *, reads: bool = False) -> Iterator[Session]:
-        if self._engine is None:
-            raise StateUnavailable(
-                "The state database is not open yet.", retry_after_s=database.RETRY_AFTER_S
-            )
-        engine = database.reading(self._engine) if reads else self._engine
-        with database.told_as_unavailable(self._url), Session(engine) as session, session.begin():
+        with self._using(reads=reads) as engine, Session(engine) as session, session.begin():
             yield session
 
 

@@ -18,7 +18,6 @@ import orjson
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
     Select,
     Text,
     bindparam,
@@ -27,7 +26,6 @@ from sqlalchemy import (
     delete,
     func,
     insert,
-    make_url,
     select,
     type_coerce,
 )
@@ -35,8 +33,7 @@ from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
-from routing.errors import StateUnavailable
-from routing.state import database
+from routing.state.database import Database
 from routing.state.tables import UsageDayRow, UsageRow
 from routing.usage.entries import COLUMNS, ID, Row, id_at
 from routing.usage.query import DIMENSIONS, MAX_ROWS, MEASURES, UsageLine, UsageQuery, line
@@ -49,36 +46,15 @@ _Days: Any = UsageDayRow.__table__
 _BATCH = "batch"
 
 
-class UsageStore:
+class UsageStore(Database):
     """The ledger's tables. For one thread; several processes may write at once."""
 
     def __init__(self, url: str, *, lock_wait_s: float = LOCK_WAIT_S) -> None:
-        self._url = make_url(url)
-        self._lock_wait_s = lock_wait_s
-        self._engine: Engine | None = None
+        super().__init__(url, lock_wait_s=lock_wait_s)
         is_sqlite = self._url.get_backend_name() == "sqlite"
         self.is_shared = not is_sqlite  # other gateways may write to it
         self._add_records = _add_values if is_sqlite else _add_json
         self._add_to_days = _add_to_days(is_sqlite)
-
-    def open(self) -> None:
-        """Connect, and bring the tables up to date; nothing is done where that was done."""
-        if self._engine is not None:
-            return
-        with database.told_as_unavailable(self._url):
-            engine = database.connect(self._url, wait_s=self._lock_wait_s)
-            try:
-                database.migrate(engine)
-            except BaseException:
-                engine.dispose()
-                raise
-            self._engine = engine
-
-    def close(self) -> None:
-        """Give all connections back; `open` may follow."""
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
 
     def write(self, rows: Sequence[Row]) -> int:
         """Add rows and count them into their days; those that are there already change nothing.
@@ -139,12 +115,7 @@ class UsageStore:
 
     @contextmanager
     def _transaction(self, *, reads: bool = False) -> Iterator[Connection]:
-        if self._engine is None:
-            raise StateUnavailable(
-                "The state database is not open yet.", retry_after_s=database.RETRY_AFTER_S
-            )
-        engine = database.reading(self._engine) if reads else self._engine
-        with database.told_as_unavailable(self._url), engine.begin() as connection:
+        with self._using(reads=reads) as engine, engine.begin() as connection:
             yield connection
 
 
