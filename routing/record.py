@@ -97,4 +97,5 @@ def _second(time_s: int) -> str:
 
 
 def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 6)
+    """Round to microseconds; `round` takes three times as long, to be right in the last bit."""
+    return None if seconds is None else int(seconds * 1e6 + 0.5) / 1e6

@@ -72,12 +72,13 @@ class Bench:
 
     def logged(self, caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
         """The request log so far."""
-        self.gateway.request_log.flush()
+        self.gateway.ended.flush()
         messages = (record.getMessage() for record in caplog.records if record.name == "tenantry.request")
         return [orjson.loads(line) for message in messages for line in message.splitlines()]
 
     def outcomes(self) -> dict[tuple[str, str], float]:
         """Requests that have ended, by outcome and reason."""
+        self.gateway.ended.flush()
         counts: Counter[tuple[str, str]] = Counter()
         for metric in text_string_to_metric_families(self.gateway.metrics.page().decode()):
             for sample in metric.samples:
