@@ -1,7 +1,7 @@
 """When is something done for each of many small things? For several at once, soon.
 
-What is done for one request after another, between all else, finds the CPU's caches cold each time: counting
-and logging cost a third less in batches (docs/benchmarks.md, what observing costs).
+What is done for one request after another, between all else, finds the CPU's caches cold each time. In
+batches, observing requests costs little more than half (docs/benchmarks.md).
 """
 
 from __future__ import annotations

@@ -224,6 +224,7 @@ class Gateway:
     async def _route(self, exchange: Exchange, request_id: str) -> None:
         path = exchange.path
         if path in ADMIN_ROUTES or path.startswith(ADMIN_PREFIX):
+            self.ended.flush()  # an operator's figures are of now
             await exchange.hand_over(self._admin)
             return
         if path in _ENDPOINTS:
@@ -350,12 +351,15 @@ class Gateway:
             self._tracer.end(trace, record, request.arrived_s)
         elif exchange.headers.traceparent:
             record.trace_id = trace_id_of(exchange.headers.traceparent)
-        self._ledger.note(record)
+        tokens = record.prompt_tokens + record.completion_tokens
+        self._ledger.budgets.count(request.target.tenant, tokens, record.ended_at_s)
         self._lifecycle.observe(record)
         self.ended.add(record)
 
     def _observe(self, records: Sequence[Record]) -> None:
-        """Count and log requests that have ended since the last sweep."""
+        """Record and count requests that have ended since the last sweep, and log them."""
+        for record in records:
+            self._ledger.note(record)
         for record in records:
             self.metrics.settled(record)
         now_s = self._clock()
@@ -392,6 +396,7 @@ class Gateway:
         fields = only_known(exchange.query(), ("from", "to", "group_by"))
         query = read_query(fields, now_s=time.time(), tenant=identity.tenant, allowed=FOR_TENANTS)
         async with self._usage_doors.enter(identity.tenant):
+            self.ended.flush()
             answer = usage_answer(query, await self._ledger.sums(query))
         standing = self._ledger.budgets.standing(identity.tenant, time.time())
         return answer | {"budget": None if standing is None else standing.answer()}

@@ -50,16 +50,17 @@ class Entries:
         self._day = ""
         self._day_begins_s = self._day_ends_s = 0.0
 
-    def row(self, record: Record, now_s: float) -> Row:
-        """Return the row of a request that has just ended, at this Unix time."""
-        if not self._day_begins_s <= now_s < self._day_ends_s:
-            self._day = day_of(now_s)
-            self._day_begins_s = now_s // DAY_S * DAY_S
+    def row(self, record: Record) -> Row:
+        """Return the row of a request that has ended."""
+        at_s = record.ended_at_s
+        if not self._day_begins_s <= at_s < self._day_ends_s:
+            self._day = day_of(at_s)
+            self._day_begins_s = at_s // DAY_S * DAY_S
             self._day_ends_s = self._day_begins_s + DAY_S
         target, queue_s = record.target, record.queue_s
         return (
-            f"{id_at(now_s)}{self._start}{next(self._numbers):08x}",
-            now_s,
+            f"{id_at(at_s)}{self._start}{next(self._numbers):08x}",
+            at_s,
             self._day,
             record.request_id,
             target.tenant,

@@ -2,7 +2,7 @@
 
 Every `INTERVAL_S` what has ended since goes to the database in one transaction. While that is busy or away,
 it goes to the journal on disk instead, and from there to the database once that answers. So a process that is
-killed loses at most what ended in the last interval and the two batches that are on their way.
+killed loses at most what was noted in the last interval and the two batches that are on their way.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Ledger:
     ) -> None:
         """`folder` is for the journal; it is made when it is needed. `now` gives Unix time.
 
-        `budgets` are kept in step with what is noted and written.
+        `budgets` are told what is written, and are asked to count before that what has ended.
         """
         start = secrets.token_hex(6)
         bound = {} if max_journal_bytes is None else {"max_bytes": max_journal_bytes}
@@ -90,11 +90,8 @@ class Ledger:
         return cls(UsageStore(fleet.state.database_url), folder, fleet.usage, Budgets(declared))
 
     def note(self, record: Record) -> None:
-        """Keep what a request that has just ended used. Costs microseconds, and never fails."""
-        now_s = self._now()
-        row = self._entries.row(record, now_s)
-        self._pending.append(row)
-        self.budgets.count(record.target.tenant, tokens_of(row), now_s)
+        """Keep what a request that has just ended used; its tenant's budget has counted it. Never fails."""
+        self._pending.append(self._entries.row(record))
 
     def start(self) -> None:
         """Begin to write; what an earlier start has left in the journal comes first."""

@@ -26,7 +26,7 @@ from adapters.demo.answers import QUESTIONS
 from tests.e2e.serving import READY_WITHIN_S, Service, key_of, wait_until
 from tests.e2e.traffic import CLIENT_TIMEOUT_S, KEEP_ALIVE_S, MODELS
 
-LOSS_S = 1.5  # docs/usage.md: what ended so shortly before a kill may be lost
+LOSS_S = 1.75  # docs/usage.md: what ended so shortly before a kill may be lost
 SLACK_S = 0.5  # between the gateway's end of a request and this client's
 # Tokens an engine may have made, and sent, that a client which leaves has not read: what lies in sockets.
 UNREAD_TOKENS = 200

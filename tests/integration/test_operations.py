@@ -294,7 +294,6 @@ async def test_what_was_settled_and_what_waits_is_in_the_live_picture(tmp_path: 
         await eventually(lambda: engine.running == 1)
         waiting = bench.chat(model="sales").start()
         await eventually(lambda: queued(bench) == 1)
-        bench.gateway.ended.flush()
         picture = (await admin(bench, "GET", LIVE)).json()
         models = {(m["tenant"], m["model"]): m for m in picture["models"]}
         assert next(iter(models)) == ("b", "support"), "the worst comes first"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from routing.record import Record
@@ -28,6 +29,7 @@ def record(tenant: str = "a", model: str = "support", *, adapter: bool = True, *
         "total_s": 2.0,
         "engine_s": 0.75,
         "slot_s": 1.5,
+        "ended_at_s": NOON_S,
     }
     return Record(**{**values, **changes})
 
@@ -35,7 +37,7 @@ def record(tenant: str = "a", model: str = "support", *, adapter: bool = True, *
 def rows(*records: Record, at_s: float = NOON_S, start: str = "0123456789ab") -> list[Row]:
     """The rows of records that ended then."""
     entries = Entries(start)
-    return [entries.row(each, at_s) for each in records]
+    return [entries.row(replace(each, ended_at_s=at_s)) for each in records]
 
 
 def days_ago(days: int) -> float:

@@ -38,7 +38,7 @@ def test_the_base_model_has_no_adapter_and_no_version() -> None:
 
 def test_ids_are_in_the_order_of_time_and_none_comes_twice() -> None:
     entries = Entries("0123456789ab")
-    ids = [entries.row(record(), NOON_S + second // 4)[0] for second in range(100)]
+    ids = [entries.row(record(ended_at_s=NOON_S + second // 4))[0] for second in range(100)]
     assert ids == sorted(set(ids), key=str)
     assert str(ids[0]) < id_at(NOON_S + 1) < str(ids[-1])
 
@@ -46,6 +46,8 @@ def test_ids_are_in_the_order_of_time_and_none_comes_twice() -> None:
 def test_the_day_is_that_of_the_end_in_utc() -> None:
     entries = Entries("0123456789ab")
     midnight = NOON_S + 12 * 3600
-    days = [entries.row(record(), at_s)[2] for at_s in (midnight - 0.001, midnight, midnight - 0.001)]
+    days = [
+        entries.row(record(ended_at_s=at_s))[2] for at_s in (midnight - 0.001, midnight, midnight - 0.001)
+    ]
     assert days == ["2026-01-09", "2026-01-10", "2026-01-09"], "a clock may be set back"
     assert day_of(days_ago(9)) == "2025-12-31"

@@ -73,7 +73,10 @@ class House:
 
     def note(self, times: int = 1) -> None:
         for _ in range(times):
-            self.ledger.note(record())
+            one = record()
+            tokens = one.prompt_tokens + one.completion_tokens
+            self.ledger.budgets.count(one.target.tenant, tokens, NOON_S)
+            self.ledger.note(one)
 
     @property
     def waiting_on_disk(self) -> bool:
