@@ -2,24 +2,28 @@
 
 Two gateways run side by side on one CPU, one as it is, one that observes nothing (`unobserved.py`); the same
 load goes to each in turn, in an order that is shuffled in every round. Their ratio in a round is the figure;
-single rows move with the machine. Tracing is off, as it is unless somebody turns it on.
+single rows move with the machine. Both are started anew several times: where a process lies in memory makes
+it faster or slower by some hundredths for as long as it lives. Tracing is off, as it is unless turned on.
 
     python -m benchmarks.observability
 """
 
 from __future__ import annotations
 
+import functools
 import random
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 
 from benchmarks.gateway import Plan, measure, two_cpus
-from benchmarks.gateway_report import CHAT_PER_S, CPU_PER_CHAT, Report
+from benchmarks.gateway_report import CHAT_PER_S, CPU_PER_CHAT, Measurement, Report
 from benchmarks.output import show
 from benchmarks.processes import end_on_sigterm, free_port
 from benchmarks.scenarios import CHAT_32
@@ -30,20 +34,20 @@ from benchmarks.tools import ToolError
 OBSERVED, UNOBSERVED = "observed", "unobserved"
 
 
-def run(stage: Stage, plan: Plan) -> Report:
+SERVICES = {OBSERVED: "service:Gateway", UNOBSERVED: "benchmarks.unobserved:Gateway"}
+
+
+def run(stage: Stage, plan: Plan, chance: random.Random, say: Callable[[str], None]) -> Iterator[Measurement]:
     """Start both gateways, measure them round by round, and end them."""
-    report, chance = Report(), random.Random(plan.seed)
-    with stage, Console(stderr=True).status("starting") as status:
+    with stage:
+        say("starting")
         mock = start_mock(stage, free_port())
-        targets = [
-            start_gateway(stage, OBSERVED),
-            start_gateway(stage, UNOBSERVED, "benchmarks.unobserved:Gateway"),
-        ]
+        names = chance.sample([*SERVICES], len(SERVICES))
+        targets = [start_gateway(stage, name, SERVICES[name]) for name in names]
         for number in range(plan.rounds):
             for target in chance.sample(targets, len(targets)):
-                status.update(f"round {number + 1} of {plan.rounds}: {target.name}")
-                report.measurements.append(measure(stage, mock, target, CHAT_32, plan))
-    return report
+                say(f"round {number + 1} of {plan.rounds}: {target.name}")
+                yield measure(stage, mock, target, CHAT_32, plan)
 
 
 def render(report: Report) -> Table:
@@ -61,8 +65,13 @@ def render(report: Report) -> Table:
     return table
 
 
+def _say(status: Status, where: str, what: str) -> None:
+    status.update(f"{where}, {what}")
+
+
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="How often both are measured.")] = 10,
+    starts: Annotated[int, typer.Option(min=1, help="How often both are started anew.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="How often both are measured after a start.")] = 4,
     seconds: Annotated[float, typer.Option(min=0.1, help="What each measurement counts for.")] = 3.0,
     seed: Annotated[int, typer.Option(help="Of the prompts and the order.")] = 1,
     json_file: Annotated[
@@ -71,9 +80,14 @@ def main(
 ) -> None:
     """Compare the gateway with one that observes nothing."""
     end_on_sigterm()
+    report, chance, plan = Report(), random.Random(seed), Plan(rounds, seconds, seed)
     try:
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            report = run(Stage(Path(folder), *two_cpus()), Plan(rounds, seconds, seed))
+        with Console(stderr=True).status("starting") as status:
+            for start in range(starts):
+                say = functools.partial(_say, status, f"start {start + 1} of {starts}")
+                with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+                    stage = Stage(Path(folder), *two_cpus())
+                    report.measurements.extend(run(stage, plan, chance, say))
     except ToolError as error:
         Console(stderr=True).print(f"[red]{error}")
         raise typer.Exit(1) from error

@@ -75,7 +75,7 @@ class Record:
             "slot_s": _rounded(self.slot_s),
             "attempts": self.attempts,
             "hedged": self.hedged,
-            "failed_on": sorted(self.failed_on),
+            "failed_on": sorted(self.failed_on) if self.failed_on else (),
             "held": self.held,
             "picked": self.picked,
             "explanation": self.explanation or None,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 PER_OCTAVE = 8  # buckets for each doubling
 LEAST_S, MOST_S = 0.001, 3600.0
+FIRST, LAST = (math.floor(PER_OCTAVE * math.log2(bound_s)) for bound_s in (LEAST_S, MOST_S))
 MAX_ERROR = 2 ** (1 / (2 * PER_OCTAVE)) - 1  # 4.4 %: from the geometric middle of a bucket to its ends
 
 Counts = dict[int, int]  # bucket -> values in it
@@ -19,7 +20,9 @@ Counts = dict[int, int]  # bucket -> values in it
 
 def bucket(value_s: float) -> int:
     """Return the bucket of a duration; what is out of bounds goes to the last one at that end."""
-    return math.floor(PER_OCTAVE * math.log2(min(max(value_s, LEAST_S), MOST_S)))
+    if value_s <= LEAST_S:
+        return FIRST
+    return math.floor(PER_OCTAVE * math.log2(value_s)) if value_s < MOST_S else LAST
 
 
 def merged(parts: Iterable[Mapping[int, int]]) -> Counts:

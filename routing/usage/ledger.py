@@ -211,7 +211,7 @@ class Ledger:
     def _write_batches(self, rows: Sequence[Row]) -> None:
         for batch in _batches(rows):
             self._store.write(batch)
-            for row in batch:
+            for row in batch if self.budgets.tenants else ():
                 if self._start in str(row[ID]):
                     self._written_here[str(row[TENANT]), str(row[DAY])[:7]] += tokens_of(row)
 
