@@ -96,11 +96,6 @@ class Backlog(Generic[T]):
         return (entry for lane in lanes for flow in lane.flows.values() for entry in flow.entries)
 
     @property
-    def tenants(self) -> Iterable[str]:
-        """Tenants that have something waiting."""
-        return self._by_tenant.keys()
-
-    @property
     def counts(self) -> Mapping[str, int]:
         """Entries of each tenant that has some."""
         return self._by_tenant

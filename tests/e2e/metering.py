@@ -28,8 +28,10 @@ from tests.e2e.traffic import CLIENT_TIMEOUT_S, KEEP_ALIVE_S, MODELS
 
 LOSS_S = 1.75  # docs/usage.md: what ended so shortly before a kill may be lost
 SLACK_S = 0.5  # between the gateway's end of a request and this client's
+ENDLESS_TOKENS = 300  # of an answer that its client leaves
 # Tokens an engine may have made, and sent, that a client which leaves has not read: what lies in sockets.
-UNREAD_TOKENS = 200
+# On a small machine, where a process gets no CPU for a second or two, it is more for some.
+UNREAD_TOKENS, OFTEN = 100, 0.8
 NOT_READY = "adapter_unavailable"  # told before a model is known, so that it has no record
 SEED = 7
 
@@ -64,7 +66,7 @@ class Kind:
         return body
 
 
-_ENDLESS = {"max_tokens": 300, "ignore_eos": True}
+_ENDLESS = {"max_tokens": ENDLESS_TOKENS, "ignore_eos": True}
 _TWO = {"n": 2, "temperature": 0.7, "max_tokens": 6, "ignore_eos": True}
 KINDS = (
     Kind("chat", 0.25),
@@ -105,7 +107,8 @@ class Told:
             return ("rejected", "expired", "failed")
         if self.kind.name == "rejected":
             return ("rejected",)
-        return ("cancelled",) if self.kind.leaves else ("completed",)
+        # Where a process was stalled, all of an answer may be on its way before its client can leave.
+        return ("cancelled", "completed") if self.kind.leaves else ("completed",)
 
 
 class Clients:
@@ -257,6 +260,7 @@ class Comparison:
     tokens_seen: int = 0  # prompt and completion, by the clients' count, of what the ledger has
     tokens_kept: int = 0  # of the same requests, by the ledger's
     left_tokens: tuple[int, int] = (0, 0)  # completion tokens of streams that were left: seen, kept
+    unread: list[int] = field(default_factory=list)  # of each of them: tokens that were made and not seen
     not_ready: int = 0  # refused while the gateway had just started, before their model was known
     lost_kept: int = 0  # requests whose client saw no end, and which the ledger has
 
@@ -286,7 +290,7 @@ def _compare(one: Told, record: dict[str, Any], found: Comparison) -> None:
         "outcome"
     ] not in one.outcomes:
         found.wrong.append(f"{one.id} ({one.kind.name}): {record['outcome']}, not {one.outcomes}")
-    if one.outcomes != ("cancelled",):
+    if not one.kind.leaves or one.status != 200:
         if kept != (one.usage or (0, 0)) or record["estimated"]:
             found.wrong.append(f"{one.id} ({one.kind.name}): {kept}, not {one.usage}")
         found.tokens_seen += sum(one.usage or (0, 0))
@@ -295,13 +299,16 @@ def _compare(one: Told, record: dict[str, Any], found: Comparison) -> None:
     prompt, completion = one.usage or (kept[0], one.events)
     seen, had = found.left_tokens
     found.left_tokens = seen + completion, had + kept[1]
-    if record["estimated"] or kept[0] != prompt or not completion <= kept[1] <= completion + UNREAD_TOKENS:
+    found.unread.append(kept[1] - completion)
+    least = ENDLESS_TOKENS if record["outcome"] == "completed" else completion
+    if record["estimated"] or kept[0] != prompt or not least <= kept[1] <= ENDLESS_TOKENS:
         found.wrong.append(f"{one.id} ({one.kind.name}): {kept}, and the client saw {(prompt, completion)}")
 
 
 def check(comparison: Comparison, ledger: Ledger, *, killed_s: float | None = None) -> None:
     """Everything is as it must be, and what is missing ended within the documented time before the kill."""
     assert comparison.wrong == []
+    assert sum(unread <= UNREAD_TOKENS for unread in comparison.unread) >= OFTEN * len(comparison.unread)
     assert comparison.tokens_kept == comparison.tokens_seen
     for one in comparison.missing:
         assert killed_s is not None, f"{one.id} ({one.kind.name}) is missing"

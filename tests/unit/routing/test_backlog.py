@@ -152,7 +152,7 @@ def test_an_empty_backlog_is_false_and_keeps_nothing() -> None:
     assert house.backlog
     house.backlog.remove(request())
     assert not house.backlog and len(house.backlog) == 0
-    assert not list(house.backlog.tenants) and not house.backlog.waits_in(LINE)
+    assert not house.backlog.counts and not house.backlog.waits_in(LINE)
     assert not list(house.backlog.lanes()) and house.backlog.in_band(1) == 0
 
 
