@@ -124,6 +124,7 @@ class Gateway:
             serves=directory.serves,
             settings=fleet.gateway.metrics,
             budgets=self._standings,
+            ledger=ledger,
         )
         self.ended: Batch[Record] = Batch(OBSERVED_AT_ONCE, self._observe)
         self._tracer: Tracer | None = None  # from the start on, where tracing is on

@@ -246,7 +246,20 @@ REPLICA_BREAKER = Metric(
     (*REPLICA_LABELS, "state"),
 )
 
-# -- read from the budgets when the page is -----------------------------------------------------------------
+# -- read from the ledger when the page is ------------------------------------------------------------------
+
+USAGE_LOST = Metric(
+    "tenantry_usage_lost_records",
+    _COUNTER,
+    "Requests whose usage is in no ledger: neither the database nor the disk had room for it.",
+    (),
+)
+USAGE_AWAY = Metric(
+    "tenantry_usage_database_away",
+    _GAUGE,
+    "1 while usage goes to files in the state folder, since the database does not take it, else 0.",
+    (),
+)
 
 BUDGET = Metric(
     "tenantry_budget_tokens",
@@ -292,6 +305,7 @@ REPLICA_GAUGES = (
     REPLICA_RESIDENT,
     REPLICA_BREAKER,
 )
+LEDGER_METRICS = (USAGE_LOST, USAGE_AWAY)
 BUDGET_GAUGES = (BUDGET, BUDGET_USED)
 GATEWAY_METRICS = (
     *MODEL_METRICS,
@@ -301,5 +315,6 @@ GATEWAY_METRICS = (
     REFUSALS,
     *QUEUE_GAUGES,
     *REPLICA_GAUGES,
+    *LEDGER_METRICS,
     *BUDGET_GAUGES,
 )

@@ -100,6 +100,7 @@ def document() -> str:
             d.REPLICA_GAUGES,
             common=d.REPLICA_LABELS,
         ),
+        _section("Usage ledger", "Read from it when the page is.", d.LEDGER_METRICS),
         _section("Budgets", "Read from the usage ledger when the page is.", d.BUDGET_GAUGES),
         _section(
             "On an engine's page",

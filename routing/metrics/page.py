@@ -33,6 +33,15 @@ class BudgetView(Protocol):
     def used_tokens(self) -> int: ...
 
 
+class LedgerView(Protocol):
+    """The usage ledger, as the page shows it."""
+
+    @property
+    def lost(self) -> int: ...
+    @property
+    def is_away(self) -> bool: ...
+
+
 class GatewayMetrics:
     """The metrics of one gateway."""
 
@@ -45,9 +54,11 @@ class GatewayMetrics:
         serves: Callable[[Target], bool] = lambda _: True,
         settings: MetricsSettings = MetricsSettings(),  # noqa: B008 - frozen
         budgets: Callable[[], Iterable[BudgetView]] = tuple,
+        ledger: LedgerView | None = None,
     ) -> None:
         """`slos` by pool; `serves` says whether what a target means may still be asked for."""
         self._budgets = budgets
+        self._ledger = ledger
         self._scheduler = scheduler
         self._clock = clock
         self._max_models = settings.max_models
@@ -120,6 +131,9 @@ class GatewayMetrics:
         yield d.GRANTS, {(pool, picked): n for pool, each in pools for picked, n in each.grants.items()}
         yield d.HEDGES, {(pool,): each.hedged for pool, each in pools}
         yield d.RETRIES, {(pool,): each.retries for pool, each in pools}
+        if self._ledger is not None:
+            yield d.USAGE_LOST, {(): self._ledger.lost}
+            yield d.USAGE_AWAY, {(): self._ledger.is_away}
         standings = list(self._budgets())
         yield d.BUDGET, {(each.tenant,): each.limit_tokens for each in standings}
         yield d.BUDGET_USED, {(each.tenant,): each.used_tokens for each in standings}

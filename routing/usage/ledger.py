@@ -78,6 +78,7 @@ class Ledger:
         self._retry_at_s = 0.0  # monotonic
         self._retry_s = FIRST_RETRY_S
         self._chores_at_s = 0.0  # monotonic
+        self.is_away = False  # whether the database took nothing when it was last tried
         self.lost = 0  # records for which there was no room anywhere
 
     @classmethod
@@ -164,10 +165,12 @@ class Ledger:
             await self._put_off(rows)
             return StateUnavailable("The usage ledger cannot be read now.", retry_after_s=self._retry_s)
         self._retry_s = FIRST_RETRY_S
+        self.is_away = False
         return None
 
     async def _put_off(self, rows: Sequence[Row]) -> None:
         """Leave the database alone for a while; what it did not take goes to disk."""
+        self.is_away = True
         self._retry_at_s = time.monotonic() + self._retry_s
         self._retry_s = min(LAST_RETRY_S, 2 * self._retry_s)
         await self._spill(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -22,11 +23,21 @@ from tests.unit.routing.requests import target
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
+@dataclass(frozen=True)
+class Ledger:
+    """One that has seen better days."""
+
+    lost: int = 7
+    is_away: bool = True
+
+
 def metrics(slo: Slo | None = None) -> GatewayMetrics:
     house = busy()
     slos = {"shared": slo or Slo(), "alone": Slo()}
     standing = Standing("a", 100, 40, Level.BELOW, 0.0)
-    return GatewayMetrics(house.dispatcher, clock=house.clock, slos=slos, budgets=lambda: [standing])
+    return GatewayMetrics(
+        house.dispatcher, clock=house.clock, slos=slos, budgets=lambda: [standing], ledger=Ledger()
+    )
 
 
 def after(*records: Record, slo: Slo | None = None) -> Samples:
@@ -97,6 +108,12 @@ def test_a_budget_and_what_is_used_of_it_are_there() -> None:
     found = after()
     assert total(found, "tenantry_budget_tokens", tenant="a") == 100
     assert total(found, "tenantry_budget_used_tokens", tenant="a") == 40
+
+
+def test_what_the_ledger_lost_and_whether_its_database_is_away_is_there() -> None:
+    found = after()
+    assert total(found, "tenantry_usage_lost_records_total") == 7
+    assert total(found, "tenantry_usage_database_away") == 1
 
 
 def test_everything_on_the_page_is_defined_and_nothing_else_is() -> None:

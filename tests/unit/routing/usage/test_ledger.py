@@ -121,10 +121,11 @@ async def test_while_the_database_is_away_records_wait_on_disk_and_come_back_onc
     house.note(4)
     with pytest.raises(StateUnavailable):
         await house.asked()
+    assert house.ledger.is_away
     house.store.away = False
     await eventually(lambda: not house.waiting_on_disk)
     assert await house.asked() == 8
-    assert house.ledger.lost == 0
+    assert (house.ledger.lost, house.ledger.is_away) == (0, False)
     await house.ledger.stop()
 
 
