@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +18,7 @@ STEPS = "▁▂▃▄▅▆▇█"
 STYLES = {"failing": "bold red", "slow": "bold yellow", "green": "green"}
 STATES = {"ready": "green", "draining": "yellow", "not_ready": "red", "not_trusted": "red"}
 SPARK = 24  # characters: the last two minutes
+WIDE = 120  # characters, from which on all columns have room beside a name
 LEAST_MODELS = 5
 SHOWN_REASONS = 3  # of the worst models
 FRAME = 12  # lines that are neither a model nor a replica
@@ -38,7 +40,7 @@ def screen(answer: Answer, note: Text | None, *, height: int | None) -> Renderab
     if note is not None:
         parts.append(note)
     if models:
-        parts += [*_reasons(models[:SHOWN_REASONS]), _models(models[:shown], histories(answer))]
+        parts += [*_reasons(models[:SHOWN_REASONS]), _Models(models[:shown], histories(answer))]
     else:
         parts.append(Text("Nothing ended in the last five minutes, and nothing waits.", style="dim"))
     left_out = len(models) - len(models[:shown]) + answer["models_left_out"]
@@ -82,23 +84,37 @@ def _head(answer: Answer) -> Text:
     return text
 
 
-def _models(models: Iterable[Answer], history: dict[tuple[str, str], list[float | None]]) -> Table:
-    table = _table("model", "state", *("p99", "last 2 min", "p50", "wait", "waiting", "req/s", "errors"))
-    for m in models:
+@dataclass(frozen=True)
+class _Models:
+    """The table of models; where the terminal is narrow, without what leaves no room for their names."""
+
+    models: Sequence[Answer]
+    history: dict[tuple[str, str], list[float | None]]
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        left_out = () if options.max_width >= WIDE else ("last 2 min", "wait")
+        columns = ("model", "state", "p99", "last 2 min", "p50", "wait", "waiting", "req/s", "errors")
+        shown = [column for column in columns if column not in left_out]
+        table = _table(*shown)
+        for m in self.models:
+            cells = dict(zip(columns, self._cells(m), strict=True))
+            table.add_row(*(cells[column] for column in shown))
+        yield table
+
+    def _cells(self, m: Answer) -> tuple[RenderableType, ...]:
         style = STYLES[m["verdict"]] if m["verdict"] != "green" else ""
         waiting = f"{m['queued']} for {seconds(m['oldest_s'])}" if m["queued"] else "0"
-        table.add_row(
+        return (
             Text(printable(f"{m['tenant']}/{m['model']}"), style=style),
             Text(m["verdict"], style=STYLES[m["verdict"]]),
             Text(seconds(m["first_token_p99_s"]) or "-", style=style),
-            spark(history.get((m["tenant"], m["model"]), [])),
+            spark(self.history.get((m["tenant"], m["model"]), [])),
             seconds(m["first_token_p50_s"]) or "-",
             seconds(m["queue_p99_s"]) or "-",
             waiting,
             f"{m['requests_per_s']:.1f}",
             percent(m["error_rate"]),
         )
-    return table
 
 
 def _reasons(models: Iterable[Answer]) -> list[Text]:
