@@ -352,8 +352,7 @@ class Gateway:
             self._tracer.end(trace, record, request.arrived_s)
         elif exchange.headers.traceparent:
             record.trace_id = trace_id_of(exchange.headers.traceparent)
-        tokens = record.prompt_tokens + record.completion_tokens
-        self._ledger.budgets.count(request.target.tenant, tokens, record.ended_at_s)
+        self._ledger.count(record)
         self._lifecycle.observe(record)
         self.ended.add(record)
 

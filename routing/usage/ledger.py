@@ -54,7 +54,7 @@ class Ledger:
     ) -> None:
         """`folder` is for the journal; it is made when it is needed. `now` gives Unix time.
 
-        `budgets` are told what is written, and are asked to count before that what has ended.
+        `budgets` are kept in step with what is counted and written.
         """
         start = secrets.token_hex(6)
         bound = {} if max_journal_bytes is None else {"max_bytes": max_journal_bytes}
@@ -90,8 +90,13 @@ class Ledger:
         }
         return cls(UsageStore(fleet.state.database_url), folder, fleet.usage, Budgets(declared))
 
+    def count(self, record: Record) -> None:
+        """Let its tenant's budget count what a request used, as soon as it has ended. Never fails."""
+        tokens = record.prompt_tokens + record.completion_tokens
+        self.budgets.count(record.target.tenant, tokens, record.ended_at_s)
+
     def note(self, record: Record) -> None:
-        """Keep what a request that has just ended used; its tenant's budget has counted it. Never fails."""
+        """Keep what a request used that has ended and was counted. Never fails."""
         self._pending.append(self._entries.row(record))
 
     def start(self) -> None:

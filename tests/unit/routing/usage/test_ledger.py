@@ -74,8 +74,7 @@ class House:
     def note(self, times: int = 1) -> None:
         for _ in range(times):
             one = record()
-            tokens = one.prompt_tokens + one.completion_tokens
-            self.ledger.budgets.count(one.target.tenant, tokens, NOON_S)
+            self.ledger.count(one)
             self.ledger.note(one)
 
     @property
