@@ -15,7 +15,7 @@ from routing.scheduling.bands import BandGuard
 from routing.scheduling.filters import Hold, has_room
 from routing.scheduling.forecast import Ahead, Capacity
 from routing.scheduling.health import outliers
-from routing.scheduling.leases import clear_slot, slot_holders
+from routing.scheduling.leases import SlotNeed, clear_slot, slot_holders
 from routing.scheduling.locality import spares_read
 from routing.scheduling.profile import Pick, Profile
 from routing.scheduling.report import LaneReport, PoolReport, TenantReport, replica_report
@@ -256,27 +256,39 @@ class PoolState:
         return not has_room(replica, request) and all(passes(replica, request) for passes in others)
 
     def clear_slots(self, now_s: float) -> list[tuple[Ticket, ReplicaState]]:
-        """Begin to clear slots for those that should have one; says for whom and where."""
+        """Begin to clear slots for those that should have one; says for whom and where.
+
+        A replica for which nobody waits whose adapter it has in memory clears one for somebody else.
+        """
         begun: list[tuple[Ticket, ReplicaState]] = []
         for base in {replica.base_model for replica in self.replicas}:
-            for ticket in self._first_in_need(_needing(base), max(LOOKED_AT, 2 * len(self.replicas))):
-                replica = self.clear_slot_for(ticket, now_s)
-                if replica is not None:
-                    begun.append((ticket, replica))
+            in_need = self._first_in_need(_needing(base), max(LOOKED_AT, 2 * len(self.replicas)))
+            for where_in_memory in (True, False):
+                for ticket in in_need:
+                    replica = self.clear_slot_for(ticket, now_s, where_in_memory=where_in_memory)
+                    if replica is not None:
+                        begun.append((ticket, replica))
         return begun
 
-    def clear_slot_for(self, ticket: Ticket, now_s: float) -> ReplicaState | None:
+    def clear_slot_for(
+        self, ticket: Ticket, now_s: float, *, where_in_memory: bool = True
+    ) -> ReplicaState | None:
         """Begin to clear a slot for a ticket; None where it must wait, or has one promised already."""
         if all(replica.clearing is not None for replica in self.replicas):
             return None
+        request = ticket.request
+        need = SlotNeed(
+            request,
+            now_s - request.arrived_s,
+            queued=self.backlog.in_lane(request.target.engine_model),
+            floods=self.shares.keeps_slot_from(request.target.tenant),
+        )
         return clear_slot(
             self.replicas,
-            ticket.request,
+            need,
             slot_holders(self.replicas, self.shares.running, self.weights, self.ranks),
-            waited_s=now_s - ticket.request.arrived_s,
             slot_wait_s=self._settings.slot_wait_s,
-            queued=self.backlog.in_lane(ticket.request.target.engine_model),
-            floods=self.shares.keeps_slot_from(ticket.request.target.tenant),
+            where_in_memory=where_in_memory,
         )
 
     def _first_in_need(self, line: str, count: int) -> list[Ticket]:

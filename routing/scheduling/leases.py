@@ -12,7 +12,8 @@ purpose, since clearing slots freely leaves engines half empty:
 4. *Time.* Whoever has waited `slot_wait_s` gets a slot from whom that disturbs least. This is what LoRAX does
    after `adapter_cycle_time_s`, there by rotating every adapter, here only for somebody in need.
 
-One slot of a replica is cleared at a time. Rules 2 and 4 are not for a flood that holds its share.
+One slot of a replica is cleared at a time: first for those whose adapter is in that replica's memory, since
+reading one from disk stalls everybody on it. Rules 2 and 4 are not for a flood that holds its share.
 """
 
 from __future__ import annotations
@@ -72,31 +73,41 @@ def slot_holders(
     return SlotHolders(held, running, weights, ranks)
 
 
+@dataclass(frozen=True, slots=True)
+class SlotNeed:
+    """A request that waits for a slot."""
+
+    request: Request
+    waited_s: float
+    queued: int = 1  # requests that wait for the same slot, this one included
+    floods: bool = False  # its tenant does, and holds its share of slots; its queue is always old
+
+
 def clear_slot(
     replicas: Iterable[ReplicaState],
-    request: Request,
+    need: SlotNeed,
     holders: SlotHolders,
     *,
-    waited_s: float,
     slot_wait_s: float,
-    queued: int = 1,
-    floods: bool = False,
+    where_in_memory: bool = False,
 ) -> ReplicaState | None:
     """Start clearing a slot for a request that waits for one; None where it must not, cannot or need not.
 
-    `queued` requests wait for the same slot, this one included. `floods`: the tenant does, and holds its
-    share of slots; its queue is always old.
+    `where_in_memory`: only on replicas that need not read its adapter, if there are any.
     """
+    request, waited_s = need.request, need.waited_s
     adapter, tenant = request.target.adapter_id, request.target.tenant
     if adapter is None:
         return None
     able = [r for r in replicas if _could_run(r, request, adapter)]
     if any(r.clearing is not None and r.clearing.waiting == adapter for r in able):
         return None
-    in_need = waited_s >= slot_wait_s and not floods
+    if where_in_memory:
+        able = [r for r in able if adapter in r.resident] or able
+    in_need = waited_s >= slot_wait_s and not need.floods
 
     def own_turn(lease: Lease) -> bool:
-        return waited_s >= OWN_WAIT * slot_wait_s or queued >= DEPTH * lease.sequences
+        return waited_s >= OWN_WAIT * slot_wait_s or need.queued >= DEPTH * lease.sequences
 
     kept = next((r for r in able if r.clearing is None and r.free_slots > 0), None) if in_need else None
     if kept is not None:  # it was kept for others, for too long
@@ -109,7 +120,7 @@ def clear_slot(
         for victim, lease in replica.leases.items()
         if victim not in replica.pinned
         if in_need
-        or holders.owes(lease.tenant, tenant, floods=floods)
+        or holders.owes(lease.tenant, tenant, floods=need.floods)
         or (lease.tenant == tenant and own_turn(lease))
     ]
     if not choices:

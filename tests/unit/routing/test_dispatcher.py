@@ -465,6 +465,25 @@ async def test_a_request_waits_a_moment_for_a_replica_that_has_its_adapter_in_me
     assert repr(house.dispatcher) == AT_REST
 
 
+@pytest.mark.parametrize("pinned", [False, True])
+async def test_a_slot_is_cleared_where_the_adapter_is_in_memory_if_one_can_be(
+    pinned: bool,
+) -> None:
+    house = House(replicas=2, slots=1, read_wait_s=0.2, slot_wait_s=10.0)
+    many, few = [house.submit("a") for _ in range(3)], [house.submit("a", "sales")]
+    (busy,), (idle,) = ({ticket.replica.name for ticket in t if ticket.replica} for t in (many, few))
+    pins = ("a-support@1",) if pinned else ()
+    host = ("a-support@1", "b-support@1")
+    house.dispatcher.take_residency(busy, adapters=ADAPTER_IDS, pinned=pins, host=host)
+    waiting = house.submit("b")
+    house.clock.now += 10.0
+    house.dispatcher.sweep()
+    house.finish(*few if pinned else many)
+    assert (await waiting.granted()).name == (idle if pinned else busy)
+    house.finish(waiting, *many if pinned else few)
+    assert repr(house.dispatcher) == AT_REST
+
+
 async def test_and_is_read_elsewhere_when_that_moment_is_over() -> None:
     house, before, ticket = warm_and_cold()
     house.clock.now += 0.1

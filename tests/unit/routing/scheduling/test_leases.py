@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from routing.scheduling.leases import clear_slot, slot_holders
+from routing.scheduling.leases import SlotNeed, clear_slot, slot_holders
 from routing.scheduling.state import ReplicaState, SlotClearing
 from routing.types import Request
 from tests.unit.routing.requests import adapter_id, replica, request, run_on
@@ -20,10 +22,12 @@ def clear(
     weights: dict[str, float] | None = None,
     ranks: dict[str, int] | None = None,
     running: dict[str, int] | None = None,
-    floods: bool = False,
+    where_in_memory: bool = False,
+    **need: Any,
 ) -> ReplicaState | None:
     holders = slot_holders(replicas, running or {}, weights or WEIGHTS, ranks or dict.fromkeys(WEIGHTS, 1))
-    return clear_slot(replicas, asked, holders, waited_s=waited_s, slot_wait_s=10.0, floods=floods)
+    waiting = SlotNeed(asked, waited_s, **need)
+    return clear_slot(replicas, waiting, holders, slot_wait_s=10.0, where_in_memory=where_in_memory)
 
 
 def knowing(one: ReplicaState, *models: str) -> ReplicaState:
@@ -112,11 +116,10 @@ def test_a_higher_band_gets_a_slot_from_a_lower_one_at_once_and_never_the_other_
 def test_of_a_tenants_own_adapters_a_deep_queue_takes_over_from_a_few_that_run() -> None:
     one = replica(slots=1)
     run_on(one, request("a", "support"), times=2)
-    holders = slot_holders([one], {}, WEIGHTS, dict.fromkeys(WEIGHTS, 1))
 
     def after(queued: int, tenant: str = "a") -> ReplicaState | None:
         asked = request(tenant, "sales" if tenant == "a" else "support")
-        return clear_slot([one], asked, holders, waited_s=0.0, slot_wait_s=10.0, queued=queued)
+        return clear([one], asked, waited_s=0.0, queued=queued)
 
     assert after(3) is None
     assert after(100, "b") is None, "never from another tenant"
@@ -149,6 +152,39 @@ def test_one_slot_of_a_replica_is_cleared_at_a_time() -> None:
     run_on(one, request("a", "sales"))
     assert clear([one], request("b")) is one
     assert clear([one], request("c")) is None
+
+
+def two_full() -> tuple[ReplicaState, ReplicaState]:
+    """Two replicas without a free slot, the second with more in flight; it has b's adapter in memory."""
+    cold, warm = replica("cold", slots=1), replica("warm", slots=1)
+    run_on(cold, request("a", "support"))
+    run_on(warm, request("c", "support"), times=3)
+    warm.resident[adapter_id("b-support")] = None
+    return cold, warm
+
+
+def test_a_slot_is_cleared_where_the_adapter_is_in_memory() -> None:
+    cold, warm = two_full()
+    assert clear([cold, warm], request("b"), where_in_memory=True) is warm
+    cold, warm = two_full()
+    assert clear([cold, warm], request("b")) is cold, "the least in flight, where nobody asks for memory"
+
+
+def test_one_whose_replica_clears_another_slot_is_not_read_elsewhere_at_first() -> None:
+    cold, warm = two_full()
+    warm.clearing = SlotClearing(waiting="a-sales@1", victim="c-support@1")
+    assert clear([cold, warm], request("b"), where_in_memory=True) is None
+    assert clear([cold, warm], request("b")) is cold
+
+
+@pytest.mark.parametrize("why", ["nowhere", "where the replica drains"])
+def test_an_adapter_that_no_replica_has_in_memory_is_read_wherever_that_disturbs_least(why: str) -> None:
+    cold, warm = two_full()
+    if why == "nowhere":
+        warm.resident.clear()
+    else:
+        warm.draining = True
+    assert clear([cold, warm], request("b"), where_in_memory=True) is cold
 
 
 def test_a_slot_being_cleared_is_nobodys_in_the_count() -> None:
