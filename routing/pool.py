@@ -239,11 +239,10 @@ class PoolState:
         return best, True
 
     def _candidates(self, line: str, rank: int, replica: ReplicaState) -> Iterator[tuple[float, Ticket]]:
-        clearing = replica.clearing
         takes_a_slot = line not in (_anywhere(replica.base_model), _on(replica.name))
-        if clearing is not None and takes_a_slot and replica.free_slots == 1:
-            # The one slot is promised: nobody else in the line need be looked at.
-            heads = self.backlog.heads(clearing.waiting)
+        if takes_a_slot and replica.free_slots == 1 and (promised := replica.promised) is not None:
+            # Nobody else in the line need be looked at.
+            heads = self.backlog.heads(promised)
             return ((0.0, head) for head in heads if self.ranks[head.request.target.tenant] == rank)
         return self.backlog.in_order(line, rank)
 

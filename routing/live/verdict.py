@@ -120,7 +120,7 @@ _CAUSES = {
     Hold.NO_ROOM: "its replicas are full",
     Hold.NO_SLOT: "every slot is held by other adapters",
     Hold.ROOM_RESERVED: "its tenant floods, and room is kept for others",
-    Hold.SLOT_RESERVED: "its tenant floods, and the last free slot is kept for others",
+    Hold.SLOT_RESERVED: "its tenant floods, and the free slots are kept for others",
     Hold.SPARES_READ: "a replica that has it in memory is waited for",
     Hold.SLOT_CLEARING: "its slot is being cleared for another adapter",
     Hold.BEHIND: "more of it comes than is served",

@@ -20,7 +20,7 @@ class Hold(StrEnum):
     NO_ROOM = "no_room"  # as many sequences or tokens are in flight as may be
     ROOM_RESERVED = "room_reserved"  # its tenant floods; the rest of the batch is kept for others
     NO_SLOT = "no_slot"  # every slot is held by another adapter
-    SLOT_RESERVED = "slot_reserved"  # its tenant floods; the last free slot is kept for others
+    SLOT_RESERVED = "slot_reserved"  # its tenant floods; the free slots are kept for others
     SLOT_CLEARING = "slot_clearing"  # its slot is being given to an adapter that has waited longer
     SPARES_READ = "spares_read"  # another replica has the adapter in memory, and will soon have a slot
     BEHIND = "behind"  # others of its own line wait before it
@@ -72,13 +72,14 @@ def leaves_room(replica: ReplicaState, request: Request) -> bool:
 
 
 def leaves_a_slot(replica: ReplicaState, request: Request) -> bool:
-    """The last free slot is not for a tenant that floods and holds its share, unless it was promised."""
+    """A tenant that floods takes a part of a replica's slots only, beyond its fair share."""
     adapter, shares = request.target.adapter_id, replica.shares
     if adapter is None or shares is None or not shares.flooding or replica.holds(adapter):
         return True
-    if replica.clearing is not None and replica.clearing.waiting == adapter:
+    held = replica.slots - replica.free_slots
+    if replica.promised == adapter or held + 1 <= shares.burst_share * replica.slots:
         return True
-    return replica.free_slots > 1 or not shares.keeps_slot_from(request.target.tenant)
+    return not shares.keeps_slot_from(request.target.tenant)
 
 
 def respects_clearing(replica: ReplicaState, request: Request) -> bool:
@@ -88,7 +89,7 @@ def respects_clearing(replica: ReplicaState, request: Request) -> bool:
         return True
     if adapter == clearing.victim:
         return False
-    return replica.holds(adapter) or replica.free_slots > 1
+    return replica.holds(adapter) or replica.free_slots > 1 or replica.promised is None
 
 
 ELIGIBLE: tuple[tuple[Filter, Hold], ...] = (

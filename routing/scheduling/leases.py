@@ -34,7 +34,7 @@ DEPTH = 2  # so many wait for each that runs: the slot does twice as much for th
 class SlotHolders:
     """Who holds how many slots of a pool, and by what right."""
 
-    held: Mapping[str, int]  # tenant -> slots, without those that are being cleared
+    held: Mapping[str, int]  # tenant -> slots; one that is being cleared is whose it will be
     running: Mapping[str, int]  # tenant -> sequences
     weights: Mapping[str, float]
     ranks: Mapping[str, int]  # of each tenant's band
@@ -62,14 +62,15 @@ def slot_holders(
     weights: Mapping[str, float],
     ranks: Mapping[str, int],
 ) -> SlotHolders:
-    """Count who holds what. A slot that is being cleared is nobody's any more."""
-    held = Counter(
-        lease.tenant
-        for replica in replicas
-        if replica.accepts
-        for adapter, lease in replica.leases.items()
-        if replica.clearing is None or replica.clearing.victim != adapter
-    )
+    """Count who holds what. A slot that is being cleared is whose it will be."""
+    held = Counter[str]()
+    for replica in replicas:
+        if replica.accepts:
+            clearing = replica.clearing
+            victim = clearing.victim if clearing is not None else None
+            held.update(lease.tenant for adapter, lease in replica.leases.items() if adapter != victim)
+            if clearing is not None:
+                held[clearing.tenant] += 1
     return SlotHolders(held, running, weights, ranks)
 
 
@@ -111,7 +112,7 @@ def clear_slot(
 
     kept = next((r for r in able if r.clearing is None and r.free_slots > 0), None) if in_need else None
     if kept is not None:  # it was kept for others, for too long
-        kept.clearing = SlotClearing(waiting=adapter, victim=None)
+        kept.clearing = SlotClearing(adapter, tenant, victim=None)
         return kept
     choices = [
         (lease, victim, replica)
@@ -126,7 +127,7 @@ def clear_slot(
     if not choices:
         return None
     _, victim, replica = min(choices, key=lambda choice: _disturbance(choice, holders))
-    replica.clearing = SlotClearing(waiting=adapter, victim=victim)
+    replica.clearing = SlotClearing(adapter, tenant, victim)
     return replica
 
 

@@ -4,8 +4,8 @@ A slot or a place in a batch that was given away comes back only when its reques
 long as an answer, and every sequence more makes each step longer. So a tenant that fills whatever is free
 makes all others wait, however fair the queue is. A tenant floods that has had something waiting for
 `FLOODS_AFTER_S` on end and asks for `FLOOD_FACTOR` times what the others ask on average, by weight. Its fair
-share of slots and of sequences is its own; beyond it the last free slot of a replica is not for it, and it
-fills a replica up to `burst_share` only. Where all ask alike nobody floods. Lower bands are no others.
+share of slots and of sequences is its own; beyond it it fills a replica's slots and its batch up to
+`burst_share` only. Where all ask alike nobody floods. Lower bands are no others.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Shares:
         self.flooding = frozenset(flooding)
 
     def keeps_slot_from(self, tenant: str) -> bool:
-        """Whether the last free slot of a replica is not for a tenant: it floods and holds its share."""
+        """Whether a replica's slots are not all for a tenant: it floods and holds its share."""
         if tenant not in self.flooding:
             return False
         return self.held[tenant] >= max(1.0, self._share(tenant).slots)

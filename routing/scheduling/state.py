@@ -33,6 +33,7 @@ class SlotClearing:
     """A slot is promised to `waiting`; `victim` leaves it for that and gets no new request here meanwhile."""
 
     waiting: str
+    tenant: str  # whose request it is promised to
     victim: str | None  # None: the slot is free already
 
 
@@ -73,6 +74,22 @@ class ReplicaState:
         if not self.pinned:  # nearly always; this is asked at every decision
             return self.slots - len(self.leases)
         return self.slots - len(self.leases.keys() | self.pinned)
+
+    @property
+    def promised(self) -> str | None:
+        """Return the adapter that the next free slot is for, if it is for one.
+
+        Where adapters of a tenant that floods take turns, that is the victim's slot, not one that comes free
+        before it.
+        """
+        clearing = self.clearing
+        if clearing is None:
+            return None
+        lease = self.leases.get(clearing.victim or "")
+        takes_turns = lease is not None and lease.tenant == clearing.tenant
+        if takes_turns and self.shares is not None and self.shares.keeps_slot_from(clearing.tenant):
+            return None
+        return clearing.waiting
 
     @property
     def accepts(self) -> bool:

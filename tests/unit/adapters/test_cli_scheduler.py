@@ -94,7 +94,7 @@ def test_a_replica_in_trouble_says_what_happened(run: Run, desk: Desk, house: Bu
 
 
 def test_a_free_slot_that_is_promised_has_no_victim(run: Run, desk: Desk, house: Busy) -> None:
-    house.dispatcher.replicas["shared-0"].clearing = SlotClearing("a-sales@1", None)
+    house.dispatcher.replicas["shared-0"].clearing = SlotClearing("a-sales@1", "a", None)
     desk.management.scheduled = house.dispatcher.report()
     assert "shared-0: a free slot is kept for a-sales@1\n" in run("scheduler").stdout
 

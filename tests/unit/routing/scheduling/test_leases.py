@@ -58,7 +58,7 @@ def test_whoever_has_waited_too_long_gets_the_slot_of_the_adapter_with_least_in_
     run_on(one, request("a", "support"), times=3)
     run_on(one, request("a", "sales"))
     assert clear([one], request("b")) is one
-    assert one.clearing == SlotClearing(waiting="b-support@1", victim="a-sales@1")
+    assert one.clearing == SlotClearing("b-support@1", "b", victim="a-sales@1")
     assert clear([one], request("b")) is None, "once is enough"
 
 
@@ -82,7 +82,7 @@ def test_of_a_tenants_own_adapters_one_that_has_waited_takes_over_soon() -> None
     run_on(one, request("b", "support"))
     assert clear([one], request("b", "sales"), waited_s=0.9) is None
     assert clear([one], request("b", "sales"), waited_s=1.0) is one
-    assert one.clearing == SlotClearing(waiting="b-sales@1", victim="b-support@1")
+    assert one.clearing == SlotClearing("b-sales@1", "b", victim="b-support@1")
 
 
 def test_a_tenant_of_several_slots_that_runs_far_more_gives_one_up_but_never_its_last() -> None:
@@ -105,7 +105,7 @@ def test_a_higher_band_gets_a_slot_from_a_lower_one_at_once_and_never_the_other_
     run_on(one, request("b", "support"))
     ranks = {"a": 0, "b": 2, "c": 1}
     assert clear([one], request("c"), waited_s=0.0, ranks=ranks) is one
-    assert one.clearing == SlotClearing(waiting="c-support@1", victim="b-support@1")
+    assert one.clearing == SlotClearing("c-support@1", "c", victim="b-support@1")
     one.clearing = None
     assert clear([one], request("c"), waited_s=9.0, ranks={"a": 0, "b": 0, "c": 2}) is None
     assert clear([one], request("c"), waited_s=10.0, ranks={"a": 0, "b": 0, "c": 2}) is one, (
@@ -172,7 +172,7 @@ def test_a_slot_is_cleared_where_the_adapter_is_in_memory() -> None:
 
 def test_one_whose_replica_clears_another_slot_is_not_read_elsewhere_at_first() -> None:
     cold, warm = two_full()
-    warm.clearing = SlotClearing(waiting="a-sales@1", victim="c-support@1")
+    warm.clearing = SlotClearing("a-sales@1", "a", victim="c-support@1")
     assert clear([cold, warm], request("b"), where_in_memory=True) is None
     assert clear([cold, warm], request("b")) is cold
 
@@ -187,12 +187,12 @@ def test_an_adapter_that_no_replica_has_in_memory_is_read_wherever_that_disturbs
     assert clear([cold, warm], request("b"), where_in_memory=True) is cold
 
 
-def test_a_slot_being_cleared_is_nobodys_in_the_count() -> None:
+def test_a_slot_being_cleared_counts_for_the_tenant_that_gets_it() -> None:
     one = replica(slots=2)
     run_on(one, request("a", "support"))
     run_on(one, request("a", "sales"))
-    one.clearing = SlotClearing(waiting="b-support@1", victim="a-sales@1")
-    assert slot_holders([one], {}, WEIGHTS, {}).held == {"a": 1}
+    one.clearing = SlotClearing("b-support@1", "b", victim="a-sales@1")
+    assert slot_holders([one], {}, WEIGHTS, {}).held == {"a": 1, "b": 1}
 
 
 def test_a_pinned_adapter_is_no_victim() -> None:
@@ -207,7 +207,7 @@ def test_a_slot_that_was_kept_for_others_is_promised_to_whoever_has_waited_too_l
     run_on(one, request("a", "support"))
     assert clear([one], request("a", "sales"), waited_s=9.0) is None
     assert clear([one], request("a", "sales"), waited_s=10.0) is one
-    assert one.clearing == SlotClearing(waiting="a-sales@1", victim=None)
+    assert one.clearing == SlotClearing("a-sales@1", "a", victim=None)
 
 
 @pytest.mark.parametrize("why", ["it runs already", "not ready", "draining", "the base model"])

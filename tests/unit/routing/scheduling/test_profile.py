@@ -73,7 +73,7 @@ def test_a_slot_being_cleared_is_for_who_waits_for_it() -> None:
     one = replica(slots=2)
     run_on(one, request("a", "support"))
     run_on(one, request("a", "sales"))
-    one.clearing = SlotClearing(waiting="b-support@1", victim="a-sales@1")
+    one.clearing = SlotClearing("b-support@1", "b", victim="a-sales@1")
     assert respects_clearing(one, request("a", "support"))
     assert not respects_clearing(one, request("a", "sales"))
     end_on(one, request("a", "sales"))
@@ -166,7 +166,7 @@ def test_a_wait_has_a_reason_from_the_replica_that_came_closest(lacks: str, hold
     elif lacks == "slot":
         run_on(near, request("b"))
     elif lacks == "clearing":
-        near.clearing = SlotClearing(waiting="b-support@1", victim="a-support@1")
+        near.clearing = SlotClearing("b-support@1", "b", victim="a-support@1")
     elif lacks == "trust":
         near.trusted = False
     assert SLOT_LEASE.pick([far, near], request("a")) is hold

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.scheduling.filters import leaves_a_slot, leaves_room
+from routing.scheduling.filters import leaves_a_slot, leaves_room, respects_clearing
 from routing.scheduling.shares import FLOODS_AFTER_S, REMEMBERED_S, Room, Shares
 from routing.scheduling.state import SlotClearing
 from tests.unit.routing.requests import end_on, replica, request, run_on
@@ -17,12 +17,13 @@ ROOM = Room(slots=8, sequences=32)
 def pool(
     weights: dict[str, float],
     waiting: dict[str, int],
+    burst_share: float = 0.5,
     *,
     ranks: dict[str, int] | None = None,
     for_s: float = 5.0,
 ) -> Shares:
     """Shares of a pool whose tenants were all seen just now, and of whom so many have waited so long."""
-    shares = Shares(weights, ranks or dict.fromkeys(weights, 1))
+    shares = Shares(weights, ranks or dict.fromkeys(weights, 1), burst_share)
     for now_s in (100.0, 100.0 + for_s):
         for tenant in weights:
             shares.saw(tenant, now_s)
@@ -105,19 +106,53 @@ def test_nothing_is_kept_from_whoever_does_not_flood() -> None:
     assert not shares.keeps_room_from("a")
 
 
-def test_the_last_free_slot_is_not_for_a_flood_unless_it_was_promised() -> None:
-    one = replica(slots=3)
+def test_a_flood_takes_a_part_of_a_replicas_slots_unless_one_was_promised() -> None:
+    one = replica(slots=4)
     one.shares = pool({"a": 1.0, "b": 1.0}, {"a": 500})
     take(one.shares, "a", slots=4)
     run_on(one, request("a", "support"))
-    assert leaves_a_slot(one, request("a", "sales")), "two are free"
+    assert leaves_a_slot(one, request("a", "sales")), "the second of four"
     run_on(one, request("b"))
-    assert not leaves_a_slot(one, request("a", "sales"))
+    assert not leaves_a_slot(one, request("a", "sales")), "would be the third"
     assert leaves_a_slot(one, request("a", "support")), "it holds its slot already"
     assert leaves_a_slot(one, request("b", "sales")), "it does not flood"
     assert leaves_a_slot(one, request(base=True))
-    one.clearing = SlotClearing(waiting="a-sales@1", victim=None)
+    one.clearing = SlotClearing("a-sales@1", "a", victim=None)
     assert leaves_a_slot(one, request("a", "sales")), "it was promised"
+
+
+@pytest.mark.parametrize("burst_share", [0.5, 1.0])
+def test_the_only_slot_of_a_replica_is_for_a_flood_only_where_nothing_is_kept_for_others(
+    burst_share: float,
+) -> None:
+    one = replica(slots=1)
+    one.shares = pool({"a": 1.0, "b": 1.0}, {"a": 500}, burst_share)
+    take(one.shares, "a", slots=4)
+    assert leaves_a_slot(one, request("a")) is (burst_share == 1.0)
+
+
+def test_adapters_of_a_flood_take_turns_in_their_own_slot_and_take_no_other_meanwhile() -> None:
+    one = replica(slots=2)
+    one.shares = pool({"a": 1.0, "b": 1.0}, {"a": 500})
+    take(one.shares, "a", slots=4)
+    run_on(one, request("a", "support"))
+    one.clearing = SlotClearing("a-sales@1", "a", victim="a-support@1")
+    assert one.promised is None
+    assert not leaves_a_slot(one, request("a", "sales")), "the free one is not a's"
+    assert respects_clearing(one, request("b")), "it is for whoever wants it"
+    end_on(one, request("a", "support"))
+    run_on(one, request("b"))
+    assert one.promised == "a-sales@1"
+    assert leaves_a_slot(one, request("a", "sales")), "now it is its turn"
+    assert not respects_clearing(one, request("b", "sales"))
+
+
+def test_adapters_of_a_tenant_that_does_not_flood_take_turns_in_whatever_comes_free() -> None:
+    one = replica(slots=2)
+    one.shares = pool({"a": 1.0, "b": 1.0}, {"a": 500, "b": 400})
+    run_on(one, request("a", "support"))
+    one.clearing = SlotClearing("a-sales@1", "a", victim="a-support@1")
+    assert one.promised == "a-sales@1"
 
 
 def test_a_flood_fills_a_replica_up_to_a_part() -> None:
