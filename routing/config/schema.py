@@ -341,8 +341,8 @@ class SchedulerSection(Section):
         0.5,
         gt=0,
         le=1,
-        description="Part of a replica, its batch and its slots, that a tenant which floods may fill beyond its "
-        "fair share; 1: all of it.",
+        description="Part of a replica, its batch and its slots, that a tenant which floods may fill "
+        "beyond its fair share; 1: all of it.",
     )
     read_wait_s: float = Field(
         0.2,
