@@ -1,8 +1,8 @@
 """What does one scheduling decision cost? `python -m benchmarks.decisions` runs the gateway's own dispatcher.
 
 A thousand tenants with an adapter each, ten thousand requests waiting, sixteen replicas: every step submits
-one request and settles another, which grants the place it leaves. No engine, no socket, no event loop. CPU
-time of this thread counts, so that what else runs on the machine does not.
+one request and settles another, which grants the place it leaves to one or more. No engine, no socket, no
+event loop. CPU time of this thread counts, so that what else runs on the machine does not.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ SLOTS, WIDTH = 16, 64  # of a replica
 STEP_S = 0.001  # of the virtual clock
 BOUND_US = 200.0  # p99 that the design asks for
 BANDS = tuple(Band)
+WHOLE = "all that one settle grants"  # several decisions, so no bound is asked of it
+GC_AFTER = 10_000  # as the gateway does
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Report:
         return [
             f"{costs.name} with {queued} queued: p99 {costs.percentile(0.99):.0f} us is over {BOUND_US:.0f}"
             for queued, costs in self.rows
-            if costs.percentile(0.99) > BOUND_US
+            if costs.name != WHOLE and costs.percentile(0.99) > BOUND_US
         ]
 
     def as_json(self, head: Origin) -> str:
@@ -131,15 +133,15 @@ class House:
         self.live.append(ticket)
         return taken_us
 
-    def settle(self) -> float:
-        """End one running request, which grants its place to another; returns microseconds."""
+    def settle(self) -> tuple[float, int]:
+        """End one running request; returns microseconds, and how many that wait were granted its place."""
         while True:
             place = self._chance.randrange(len(self.live))
             if self.live[place].replica is not None:
                 break
         ticket, self.live[place] = self.live[place], self.live[-1]
         self.live.pop()
-        tokens = self._chance.randint(1, 300)
+        tokens, waited = self._chance.randint(1, 300), self.waiting
         taken_us, _ = _timed(
             lambda: self.dispatcher.settle(
                 ticket,
@@ -148,7 +150,7 @@ class House:
                 completion_tokens=tokens,
             )
         )
-        return taken_us
+        return taken_us, waited - self.waiting
 
     def sweep(self) -> float:
         """Do what is done four times a second; returns microseconds."""
@@ -184,14 +186,18 @@ def measure(plan: Plan, queued: int) -> list[Costs]:
     while house.waiting < queued:
         house.submit()
     gc.collect()
-    gc.freeze()  # as the gateway does
+    gc.freeze()
+    gc.set_threshold(GC_AFTER)
     submits, settles, sweeps = Costs("submit"), Costs("settle and grant"), Costs("sweep")
+    whole = Costs(WHOLE)
     for step in range(plan.steps):
         submits.us.append(house.submit())
-        settles.us.append(house.settle())
+        taken_us, grants = house.settle()
+        whole.us.append(taken_us)
+        settles.us.append(taken_us / max(1, grants))
         if step % 100 == 0:
             sweeps.us.append(house.sweep())
-    return [submits, settles, sweeps]
+    return [submits, settles, whole, sweeps]
 
 
 def render(report: Report) -> Table:

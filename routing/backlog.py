@@ -117,6 +117,10 @@ class Backlog(Generic[T]):
         """Engine models for which something waits."""
         return self._lanes.keys()
 
+    def waits_for(self, engine_model: str) -> bool:
+        """Whether anything waits in a lane."""
+        return engine_model in self._lanes
+
     def in_lane(self, engine_model: str) -> int:
         """Entries of a lane."""
         lane = self._lanes.get(engine_model)
@@ -154,12 +158,11 @@ class Backlog(Generic[T]):
         if lane is None or flow is None or entry not in flow.entries:
             return False
         if next(iter(flow.entries)) == entry:
-            self._withdraw(flow, lane.lines)
             del flow.entries[entry]
             if flow.entries:
-                flow.head_s = self._request_of(next(iter(flow.entries))).arrived_s
-                self._insert(flow, lane.lines)
+                self._advance(flow, self._request_of(next(iter(flow.entries))).arrived_s, lane.lines)
             else:
+                self._withdraw(flow, lane.lines)
                 del lane.flows[key]
                 if not lane.flows:
                     del self._lanes[model]
@@ -238,6 +241,15 @@ class Backlog(Generic[T]):
                 del shares[line]
                 if not shares:
                     del self._shares[flow.tenant]
+
+    def _advance(self, flow: _Flow[T], head_s: float, lines: Iterable[str]) -> None:
+        """Let a flow's next entry be its head."""
+        for line in lines:
+            share = self._shares[flow.tenant][line]
+            share.flows.remove((flow.head_s, flow.number, flow))
+            share.flows.add((head_s, flow.number, flow))
+            self._place(line, share)
+        flow.head_s = head_s
 
     def _place(self, line: str, share: _Share[T]) -> None:
         """Move a tenant to where its key puts it in a line, or out of it where it has nothing there."""

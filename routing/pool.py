@@ -6,8 +6,9 @@ adapters hold, the fair counters with what was granted, and the forecast with wh
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from routing.backlog import BANDS, Backlog, Lines
 from routing.fairness import VirtualCounters, cost
@@ -216,17 +217,22 @@ class PoolState:
 
     def _best(self, replica: ReplicaState, rank: int, now_s: float) -> tuple[Ticket | None, bool]:
         """The best ticket of a band, and whether lower bands may be asked where there is none."""
-        base = replica.base_model
+        base, backlog = replica.base_model, self.backlog
         bonus = self._settings.locality_bonus_tokens
         lines = [(_anywhere(base), bonus), (_on(replica.name), bonus)]
-        if replica.free_slots > 0:
+        promised = replica.promised if replica.free_slots == 1 else None
+        if replica.free_slots > 0 and promised is None:
             # What is in memory goes before what must be read, for a while. A second slot for an adapter that
             # runs elsewhere has to be worth it.
-            lines += [(_ready_on(replica.name), RESIDENT_SHARE * bonus)]
-            lines += [(_needing(base), 0.0), (_holding(base), -bonus)]
+            lines += [(_ready_on(replica.name), RESIDENT_SHARE * bonus), (_needing(base), 0.0)]
+            lines += [(_holding(base), -bonus)]
+        places = [(backlog.in_order(line, rank), lead) for line, lead in lines]
+        if promised is not None:
+            heads = (head for head in backlog.heads(promised) if self._rank(head) == rank)
+            places.insert(0, (((0.0, head) for head in heads), math.inf))
         best, best_key = None, 0.0
-        for line, lead in lines:
-            for key, ticket in self._candidates(line, rank, replica):
+        for candidates, lead in places:
+            for key, ticket in candidates:
                 if best is not None and key - lead >= best_key:
                     break
                 if self._spares_read(replica, ticket.request, now_s):
@@ -238,13 +244,8 @@ class PoolState:
                     return None, False
         return best, True
 
-    def _candidates(self, line: str, rank: int, replica: ReplicaState) -> Iterator[tuple[float, Ticket]]:
-        takes_a_slot = line not in (_anywhere(replica.base_model), _on(replica.name))
-        if takes_a_slot and replica.free_slots == 1 and (promised := replica.promised) is not None:
-            # Nobody else in the line need be looked at.
-            heads = self.backlog.heads(promised)
-            return ((0.0, head) for head in heads if self.ranks[head.request.target.tenant] == rank)
-        return self.backlog.in_order(line, rank)
+    def _rank(self, ticket: Ticket) -> int:
+        return self.ranks[ticket.request.target.tenant]
 
     def _holds_back(self, replica: ReplicaState, ticket: Ticket, now_s: float) -> bool:
         """Whether a replica must be left to run empty for a wide request that has waited long enough."""
@@ -264,15 +265,23 @@ class PoolState:
             in_need = self._first_in_need(_needing(base), max(LOOKED_AT, 2 * len(self.replicas)))
             for where_in_memory in (True, False):
                 for ticket in in_need:
-                    replica = self.clear_slot_for(ticket, now_s, where_in_memory=where_in_memory)
+                    replica = self._clear_slot(ticket, now_s, where_in_memory=where_in_memory)
                     if replica is not None:
                         begun.append((ticket, replica))
         return begun
 
-    def clear_slot_for(
-        self, ticket: Ticket, now_s: float, *, where_in_memory: bool = True
-    ) -> ReplicaState | None:
-        """Begin to clear a slot for a ticket; None where it must wait, or has one promised already."""
+    def clear_slot_for(self, ticket: Ticket, now_s: float) -> ReplicaState | None:
+        """Begin to clear a slot for a ticket; None where it must wait, or has one promised already.
+
+        While a replica that has its adapter in memory clears another slot, it waits: it may be next there.
+        """
+        adapter = ticket.request.target.adapter_id
+        replica = self._clear_slot(ticket, now_s, where_in_memory=True)
+        if replica is None and not any(r.clearing for r in self.replicas if adapter in r.resident):
+            replica = self._clear_slot(ticket, now_s, where_in_memory=False)
+        return replica
+
+    def _clear_slot(self, ticket: Ticket, now_s: float, *, where_in_memory: bool) -> ReplicaState | None:
         if all(replica.clearing is not None for replica in self.replicas):
             return None
         request = ticket.request
@@ -297,7 +306,7 @@ class PoolState:
     def end_stale_clearing(self, replica: ReplicaState) -> bool:
         """Stop holding a victim back for somebody who no longer waits; whether one was."""
         clearing = replica.clearing
-        if clearing is None or next(self.backlog.heads(clearing.waiting), None) is not None:
+        if clearing is None or self.backlog.waits_for(clearing.waiting):
             return False
         replica.clearing = None
         return True
@@ -404,10 +413,10 @@ class PoolState:
     def _lines(self, adapter: str | None, base_model: str) -> Lines:
         if adapter is None:
             return (_anywhere(base_model),)
-        places = tuple(_on(replica.name) for replica in self.replicas if replica.holds(adapter))
+        places = [_on(replica.name) for replica in self.replicas if replica.holds(adapter)]
         if places:
             return (*places, _holding(base_model))
-        there = tuple(_ready_on(replica.name) for replica in self.replicas if adapter in replica.resident)
+        there = [_ready_on(replica.name) for replica in self.replicas if adapter in replica.resident]
         return (*there, _needing(base_model))
 
     def _somebody_needs_a_slot(self, replica: ReplicaState) -> bool:

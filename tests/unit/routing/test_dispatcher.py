@@ -484,6 +484,20 @@ async def test_a_slot_is_cleared_where_the_adapter_is_in_memory_if_one_can_be(
     assert repr(house.dispatcher) == AT_REST
 
 
+def test_an_arrival_is_given_a_slot_elsewhere_at_once_where_the_one_with_its_adapter_can_clear_none() -> None:
+    house = House(replicas=2, slots=1, same_band=True)
+    running = [house.submit("a"), house.submit("a", "sales")]
+    warm, cold = (ticket.replica for ticket in running)
+    assert warm is not None and cold is not None
+    for where, host in ((warm, ("b-support@1",)), (cold, ())):
+        pins = ("a-support@1",) if where is warm else ()
+        house.dispatcher.take_residency(where.name, adapters=ADAPTER_IDS, pinned=pins, host=host)
+    waiting = house.submit("b")
+    assert cold.clearing is not None, "a has two slots, b none"
+    house.finish(*running, waiting)
+    assert repr(house.dispatcher) == AT_REST
+
+
 async def test_and_is_read_elsewhere_when_that_moment_is_over() -> None:
     house, before, ticket = warm_and_cold()
     house.clock.now += 0.1
