@@ -24,6 +24,7 @@ from benchmarks.machine import Origin
 from benchmarks.output import show
 from benchmarks.stats import short
 from routing.dispatcher import Dispatcher
+from routing.gateway import GC_AFTER
 from routing.scheduling.state import replica_states
 from routing.tickets import Ticket
 from routing.types import (
@@ -46,7 +47,6 @@ STEP_S = 0.001  # of the virtual clock
 BOUND_US = 200.0  # p99 that the design asks for
 BANDS = tuple(Band)
 WHOLE = "all that one settle grants"  # several decisions, so no bound is asked of it
-GC_AFTER = 10_000  # as the gateway does
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ def measure(plan: Plan, queued: int) -> list[Costs]:
         house.submit()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GC_AFTER)
+    gc.set_threshold(GC_AFTER)  # as the gateway does
     submits, settles, sweeps = Costs("submit"), Costs("settle and grant"), Costs("sweep")
     whole = Costs(WHOLE)
     for step in range(plan.steps):

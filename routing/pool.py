@@ -16,7 +16,7 @@ from routing.scheduling.bands import BandGuard
 from routing.scheduling.filters import Hold, has_room
 from routing.scheduling.forecast import Ahead, Capacity
 from routing.scheduling.health import outliers
-from routing.scheduling.leases import SlotNeed, clear_slot, slot_holders
+from routing.scheduling.leases import SlotHolders, SlotNeed, clear_slot, slot_holders
 from routing.scheduling.locality import spares_read
 from routing.scheduling.profile import Pick, Profile
 from routing.scheduling.report import LaneReport, PoolReport, TenantReport, replica_report
@@ -261,13 +261,15 @@ class PoolState:
         A replica for which nobody waits whose adapter it has in memory clears one for somebody else.
         """
         begun: list[tuple[Ticket, ReplicaState]] = []
+        holders = self._slot_holders()
         for base in {replica.base_model for replica in self.replicas}:
             in_need = self._first_in_need(_needing(base), max(LOOKED_AT, 2 * len(self.replicas)))
             for where_in_memory in (True, False):
                 for ticket in in_need:
-                    replica = self._clear_slot(ticket, now_s, where_in_memory=where_in_memory)
+                    replica = self._clear_slot(ticket, holders, now_s, where_in_memory=where_in_memory)
                     if replica is not None:
                         begun.append((ticket, replica))
+                        holders = self._slot_holders()
         return begun
 
     def clear_slot_for(self, ticket: Ticket, now_s: float) -> ReplicaState | None:
@@ -275,15 +277,20 @@ class PoolState:
 
         While a replica that has its adapter in memory clears another slot, it waits: it may be next there.
         """
-        adapter = ticket.request.target.adapter_id
-        replica = self._clear_slot(ticket, now_s, where_in_memory=True)
-        if replica is None and not any(r.clearing for r in self.replicas if adapter in r.resident):
-            replica = self._clear_slot(ticket, now_s, where_in_memory=False)
-        return replica
-
-    def _clear_slot(self, ticket: Ticket, now_s: float, *, where_in_memory: bool) -> ReplicaState | None:
         if all(replica.clearing is not None for replica in self.replicas):
             return None
+        adapter, holders = ticket.request.target.adapter_id, self._slot_holders()
+        replica = self._clear_slot(ticket, holders, now_s, where_in_memory=True)
+        if replica is None and not any(r.clearing for r in self.replicas if adapter in r.resident):
+            replica = self._clear_slot(ticket, holders, now_s, where_in_memory=False)
+        return replica
+
+    def _slot_holders(self) -> SlotHolders:
+        return slot_holders(self.replicas, self.shares.running, self.weights, self.ranks)
+
+    def _clear_slot(
+        self, ticket: Ticket, holders: SlotHolders, now_s: float, *, where_in_memory: bool
+    ) -> ReplicaState | None:
         request = ticket.request
         need = SlotNeed(
             request,
@@ -294,7 +301,7 @@ class PoolState:
         return clear_slot(
             self.replicas,
             need,
-            slot_holders(self.replicas, self.shares.running, self.weights, self.ranks),
+            holders,
             slot_wait_s=self._settings.slot_wait_s,
             where_in_memory=where_in_memory,
         )
