@@ -286,7 +286,7 @@ class PoolState:
         return replica
 
     def _slot_holders(self) -> SlotHolders:
-        return slot_holders(self.replicas, self.shares.running, self.weights, self.ranks)
+        return slot_holders(self.replicas, self.weights, self.ranks, self.shares.flooding)
 
     def _clear_slot(
         self, ticket: Ticket, holders: SlotHolders, now_s: float, *, where_in_memory: bool

@@ -342,7 +342,7 @@ class SchedulerSection(Section):
         gt=0,
         le=1,
         description="Part of a replica, its batch and its slots, that a tenant which floods may fill "
-        "beyond its fair share; 1: all of it.",
+        "beyond its fair share while the others do not wait; 1: all of it, always.",
     )
     read_wait_s: float = Field(
         0.2,

@@ -63,23 +63,23 @@ def has_slot(replica: ReplicaState, request: Request) -> bool:
 
 def leaves_room(replica: ReplicaState, request: Request) -> bool:
     """A tenant that floods fills a replica up to a part only, beyond its fair share."""
-    shares = replica.shares
-    if shares is None or not shares.flooding or replica.sequences == 0:
+    shares, tenant = replica.shares, request.target.tenant
+    if shares is None or tenant not in shares.flooding or replica.sequences == 0:
         return True
-    if replica.sequences + request.sequences <= shares.burst_share * replica.capacity:
+    if replica.sequences + request.sequences <= shares.may_fill(tenant) * replica.capacity:
         return True
-    return not shares.keeps_room_from(request.target.tenant)
+    return not shares.keeps_room_from(tenant)
 
 
 def leaves_a_slot(replica: ReplicaState, request: Request) -> bool:
     """A tenant that floods takes a part of a replica's slots only, beyond its fair share."""
-    adapter, shares = request.target.adapter_id, replica.shares
-    if adapter is None or shares is None or not shares.flooding or replica.holds(adapter):
+    adapter, shares, tenant = request.target.adapter_id, replica.shares, request.target.tenant
+    if adapter is None or shares is None or tenant not in shares.flooding or replica.holds(adapter):
         return True
     held = replica.slots - replica.free_slots
-    if replica.promised == adapter or held + 1 <= shares.burst_share * replica.slots:
+    if replica.promised == adapter or held + 1 <= shares.may_fill(tenant) * replica.slots:
         return True
-    return not shares.keeps_slot_from(request.target.tenant)
+    return not shares.keeps_slot_from(tenant)
 
 
 def respects_clearing(replica: ReplicaState, request: Request) -> bool:

@@ -2,15 +2,18 @@
 
 vLLM never takes a slot from an adapter that keeps running, so the gateway has to: it sends the victim nothing
 new on one replica until its requests there have ended, then the slot is the other's. Four rules, gentle on
-purpose, since clearing slots freely leaves engines half empty:
+purpose, since a slot that is being cleared runs less and less:
 
 1. *Band.* Whoever waits gets a slot from a lower band.
-2. *Balance.* A tenant gives a slot up where both hold more equal numbers afterwards, by weight (max-min), or
-   where it has several and runs far more than the one that waits.
-3. *Order.* Of one tenant's own adapters, one takes over from another that runs few where many requests of it
-   wait, or where it has waited for a tenth of `slot_wait_s`: within a tenant the oldest goes first.
+2. *Balance.* A tenant gives a slot up where both hold more equal numbers afterwards, by weight (max-min).
+3. *Order.* Of one tenant's own adapters, each is as good as another.
 4. *Time.* Whoever has waited `slot_wait_s` gets a slot from whom that disturbs least. This is what LoRAX does
    after `adapter_cycle_time_s`, there by rotating every adapter, here only for somebody in need.
+
+Rules 2 and 3 have patience: they wait until those who wait have lost as much time as the clearing will cost
+those who run, `PATIENCE` of `slot_wait_s` for each sequence of the victim. Who pays rent until it comes to
+the price never pays more than twice the least (ski rental; Karlin et al., Algorithmica 1988): many who wait
+soon get the slot of few who run, and most slots come free before that. Floods are not waited for.
 
 One slot of a replica is cleared at a time: first for those whose adapter is in that replica's memory, since
 reading one from disk stalls everybody on it. Rules 2 and 4 are not for a flood that holds its share.
@@ -25,53 +28,7 @@ from dataclasses import dataclass
 from routing.scheduling.state import Lease, ReplicaState, SlotClearing
 from routing.types import Request
 
-FAR_MORE = 2  # times the sequences, by weight
-OWN_WAIT = 0.1  # of slot_wait_s
-DEPTH = 2  # so many wait for each that runs: the slot does twice as much for the other adapter
-
-
-@dataclass(frozen=True, slots=True)
-class SlotHolders:
-    """Who holds how many slots of a pool, and by what right."""
-
-    held: Mapping[str, int]  # tenant -> slots; one that is being cleared is whose it will be
-    running: Mapping[str, int]  # tenant -> sequences
-    weights: Mapping[str, float]
-    ranks: Mapping[str, int]  # of each tenant's band
-
-    def owes(self, holder: str, tenant: str, *, floods: bool = False) -> bool:
-        """Whether a holder should give one of its slots to a tenant, which may flood, at once."""
-        if self.ranks[holder] != self.ranks[tenant]:
-            return self.ranks[holder] > self.ranks[tenant]
-        if floods or self.held.get(holder, 0) < 2:
-            return False
-        mine, theirs = self.weights[tenant], self.weights[holder]
-        after = (self.held.get(tenant, 0) + 1) / mine
-        more_equal = after <= (self.held[holder] - 1) / theirs
-        would_run = (self.running.get(tenant, 0) + 1) / mine
-        return more_equal or FAR_MORE * would_run <= self.running.get(holder, 0) / theirs
-
-    def fullness(self, holder: str) -> float:
-        """Slots a tenant holds, by weight."""
-        return self.held.get(holder, 0) / self.weights[holder]
-
-
-def slot_holders(
-    replicas: Iterable[ReplicaState],
-    running: Mapping[str, int],
-    weights: Mapping[str, float],
-    ranks: Mapping[str, int],
-) -> SlotHolders:
-    """Count who holds what. A slot that is being cleared is whose it will be."""
-    held = Counter[str]()
-    for replica in replicas:
-        if replica.accepts:
-            clearing = replica.clearing
-            victim = clearing.victim if clearing is not None else None
-            held.update(lease.tenant for adapter, lease in replica.leases.items() if adapter != victim)
-            if clearing is not None:
-                held[clearing.tenant] += 1
-    return SlotHolders(held, running, weights, ranks)
+PATIENCE = 0.05  # of slot_wait_s, for each sequence that runs in the slot: about half an answer of one second
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +39,61 @@ class SlotNeed:
     waited_s: float
     queued: int = 1  # requests that wait for the same slot, this one included
     floods: bool = False  # its tenant does, and holds its share of slots; its queue is always old
+
+    def waited_too_long(self, slot_wait_s: float) -> bool:
+        """Whether it is to have a slot of whomever that disturbs least."""
+        return self.waited_s >= slot_wait_s and not self.floods
+
+
+@dataclass(frozen=True, slots=True)
+class SlotHolders:
+    """Who holds how many slots of a pool, and by what right."""
+
+    held: Mapping[str, int]  # tenant -> slots; one that is being cleared is whose it will be
+    weights: Mapping[str, float]
+    ranks: Mapping[str, int]  # of each tenant's band
+    flooding: frozenset[str] = frozenset()
+
+    def gives(self, lease: Lease, need: SlotNeed, slot_wait_s: float) -> bool:
+        """Whether a slot that is leased should be cleared for a need, by the four rules."""
+        holder, tenant = lease.tenant, need.request.target.tenant
+        if need.waited_too_long(slot_wait_s):
+            return True
+        if self.ranks[holder] != self.ranks[tenant]:
+            return self.ranks[holder] > self.ranks[tenant]
+        if holder != tenant:
+            if need.floods or not self.owes(holder, tenant):
+                return False
+            if holder in self.flooding:
+                return True
+        return need.waited_s * need.queued >= PATIENCE * slot_wait_s * lease.sequences
+
+    def owes(self, holder: str, tenant: str) -> bool:
+        """Whether both would hold more equal numbers, by weight, if one gave the other a slot."""
+        after = (self.held.get(tenant, 0) + 1) / self.weights[tenant]
+        return after <= (self.held.get(holder, 0) - 1) / self.weights[holder]
+
+    def fullness(self, holder: str) -> float:
+        """Slots a tenant holds, by weight."""
+        return self.held.get(holder, 0) / self.weights[holder]
+
+
+def slot_holders(
+    replicas: Iterable[ReplicaState],
+    weights: Mapping[str, float],
+    ranks: Mapping[str, int],
+    flooding: frozenset[str] = frozenset(),
+) -> SlotHolders:
+    """Count who holds what. A slot that is being cleared is whose it will be."""
+    held = Counter[str]()
+    for replica in replicas:
+        if replica.accepts:
+            clearing = replica.clearing
+            victim = clearing.victim if clearing is not None else None
+            held.update(lease.tenant for adapter, lease in replica.leases.items() if adapter != victim)
+            if clearing is not None:
+                held[clearing.tenant] += 1
+    return SlotHolders(held, weights, ranks, flooding)
 
 
 def clear_slot(
@@ -96,7 +108,7 @@ def clear_slot(
 
     `where_in_memory`: only on replicas that need not read its adapter, if there are any.
     """
-    request, waited_s = need.request, need.waited_s
+    request = need.request
     adapter, tenant = request.target.adapter_id, request.target.tenant
     if adapter is None:
         return None
@@ -105,11 +117,7 @@ def clear_slot(
         return None
     if where_in_memory:
         able = [r for r in able if adapter in r.resident] or able
-    in_need = waited_s >= slot_wait_s and not need.floods
-
-    def own_turn(lease: Lease) -> bool:
-        return waited_s >= OWN_WAIT * slot_wait_s or need.queued >= DEPTH * lease.sequences
-
+    in_need = need.waited_too_long(slot_wait_s)
     kept = next((r for r in able if r.clearing is None and r.free_slots > 0), None) if in_need else None
     if kept is not None:  # it was kept for others, for too long
         kept.clearing = SlotClearing(adapter, tenant, victim=None)
@@ -119,10 +127,7 @@ def clear_slot(
         for replica in able
         if replica.clearing is None and replica.free_slots <= 0
         for victim, lease in replica.leases.items()
-        if victim not in replica.pinned
-        if in_need
-        or holders.owes(lease.tenant, tenant, floods=need.floods)
-        or (lease.tenant == tenant and own_turn(lease))
+        if victim not in replica.pinned and holders.gives(lease, need, slot_wait_s)
     ]
     if not choices:
         return None

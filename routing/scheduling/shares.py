@@ -6,17 +6,25 @@ makes all others wait, however fair the queue is. A tenant floods that has had s
 `FLOODS_AFTER_S` on end and asks for `FLOOD_FACTOR` times what the others ask on average, by weight. Its fair
 share of slots and of sequences is its own; beyond it it fills a replica's slots and its batch up to
 `burst_share` only. Where all ask alike nobody floods. Lower bands are no others.
+
+While the others are crowded, so that more than `CROWDED` of what they have in the pool waits, a flood gets
+no more than its fair share of slots, and runs no more than `CROWDED_FACTOR` times what the others run on
+average: what they leave of their shares makes their own waits short then, and does not go to the flood.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 REMEMBERED_S = 10.0  # for how long a tenant counts after its last request
 FLOODS_AFTER_S = 2.0  # bursts that are over sooner disturb nobody for long
 FLOOD_FACTOR = 3.0  # ordinary tenants differ by as much
+CROWDED = 0.1  # of the others' requests; where slots suffice hardly one in a hundred waits
+CROWDED_FACTOR = 2.0  # times what the others run on average
+CALM_S = 5.0  # over which it is smoothed whether they are crowded, and what they run: seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +36,47 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What somebody asks for: sequences, running or waiting, and the weight behind them."""
+class _Demand:
+    """What tenants have running and waiting, in sequences and requests, and the weight behind it."""
 
-    sequences: int
+    running: float
+    waiting: float
     weight: float
 
-    def stands_out(self, whole: _Asked) -> bool:
+    @staticmethod
+    def of_all(demands: Collection[_Demand]) -> _Demand:
+        """Add up."""
+        return _Demand(
+            sum(demand.running for demand in demands),
+            sum(demand.waiting for demand in demands),
+            sum(demand.weight for demand in demands),
+        )
+
+    def without(self, part: _Demand) -> _Demand:
+        """Return the rest."""
+        return _Demand(self.running - part.running, self.waiting - part.waiting, self.weight - part.weight)
+
+    @property
+    def asked(self) -> float:
+        """All of it."""
+        return self.running + self.waiting
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether too much of it waits."""
+        return self.waiting > CROWDED * self.asked
+
+    def stands_out(self, whole: _Demand) -> bool:
         """Whether it is far more than what the rest of the whole asks, by weight; false without a rest."""
-        others = whole.weight - self.weight
-        return (
-            others > 0
-            and self.sequences / self.weight > FLOOD_FACTOR * (whole.sequences - self.sequences) / others
+        rest = whole.without(self)
+        return rest.weight > 0 and self.asked / self.weight > FLOOD_FACTOR * rest.asked / rest.weight
+
+    def smoothed(self, newest: _Demand, part: float) -> _Demand:
+        """Come nearer to the newest one by so much of the way; its weight counts at once."""
+        return _Demand(
+            self.running + part * (newest.running - self.running),
+            self.waiting + part * (newest.waiting - self.waiting),
+            newest.weight,
         )
 
 
@@ -59,6 +96,8 @@ class Shares:
         self._seen_s: dict[str, float] = {}  # tenant -> when it last sent a request
         self._waits_since_s: dict[str, float] = {}
         self._fair: dict[int, Room] = {}  # rank -> fair share of a tenant of weight 1
+        self._others: dict[int, _Demand] = {}  # rank -> of those that do not flood, smoothed
+        self._refreshed_s = 0.0
 
     def began(self, tenant: str, sequences: int, *, slot: bool) -> None:
         """A tenant's request runs; it may have taken a slot for it."""
@@ -79,37 +118,52 @@ class Shares:
 
     def refresh(self, now_s: float, waiting: Mapping[str, int], room: Room) -> None:
         """Find out who floods, given what waits of each tenant; several times a second is enough."""
+        part = -math.expm1((self._refreshed_s - now_s) / CALM_S)
+        self._refreshed_s = now_s
         self._seen_s = {t: at for t, at in self._seen_s.items() if now_s - at < REMEMBERED_S}
         self._waits_since_s = {t: self._waits_since_s.get(t, now_s) for t in waiting}
         active = self._seen_s.keys() | self.running.keys() | waiting.keys()
         long = [t for t, since_s in self._waits_since_s.items() if now_s - since_s >= FLOODS_AFTER_S]
-        self._fair, flooding = {}, set[str]()
-        for rank in {self._ranks[tenant] for tenant in long}:
+        self._fair, flooding, before, self._others = {}, set[str](), self._others, {}
+        for rank in sorted({self._ranks[tenant] for tenant in long}):
             asked = {
-                tenant: _Asked(self.running[tenant] + waiting.get(tenant, 0), self._weights[tenant])
+                tenant: _Demand(self.running[tenant], waiting.get(tenant, 0), self._weights[tenant])
                 for tenant in active
                 if self._ranks[tenant] <= rank
             }
-            whole = _Asked(sum(a.sequences for a in asked.values()), sum(a.weight for a in asked.values()))
+            whole = _Demand.of_all(asked.values())
             self._fair[rank] = Room(room.slots / whole.weight, room.sequences / whole.weight)
             flooding.update(t for t in long if self._ranks[t] == rank and asked[t].stands_out(whole))
+            others = whole.without(_Demand.of_all([asked[tenant] for tenant in flooding]))
+            self._others[rank] = before.get(rank, others).smoothed(others, part)
         self.flooding = frozenset(flooding)
+
+    def may_fill(self, tenant: str) -> float:
+        """Up to which part, 0..1, a tenant may fill a replica, its slots and its batch, beyond its share."""
+        if tenant not in self.flooding:
+            return 1.0
+        return 0.0 if self._gives_way(tenant) else self.burst_share
 
     def keeps_slot_from(self, tenant: str) -> bool:
         """Whether a replica's slots are not all for a tenant: it floods and holds its share."""
         if tenant not in self.flooding:
             return False
-        return self.held[tenant] >= max(1.0, self._share(tenant).slots)
+        fair = self._fair[self._ranks[tenant]].slots * self._weights[tenant]
+        return self.held[tenant] >= max(1.0, fair)
 
     def keeps_room_from(self, tenant: str) -> bool:
         """Whether a replica is not to be filled up by a tenant: it floods and runs its share."""
         if tenant not in self.flooding:
             return False
-        return self.running[tenant] >= self._share(tenant).sequences
+        rank, weight = self._ranks[tenant], self._weights[tenant]
+        share = self._fair[rank].sequences
+        if self._gives_way(tenant):
+            others = self._others[rank]
+            share = min(share, CROWDED_FACTOR * others.running / others.weight)
+        return self.running[tenant] >= max(1.0, share * weight)
 
-    def _share(self, tenant: str) -> Room:
-        fair, weight = self._fair[self._ranks[tenant]], self._weights[tenant]
-        return Room(fair.slots * weight, fair.sequences * weight)
+    def _gives_way(self, tenant: str) -> bool:
+        return self.burst_share < 1.0 and self._others[self._ranks[tenant]].is_crowded
 
 
 def _add(counts: Counter[str], tenant: str, number: int) -> None:

@@ -199,3 +199,71 @@ def test_what_is_held_is_what_was_taken_and_not_given(steps: list[tuple[bool, st
             shares.gave(tenant)
             held[tenant] -= 1
     assert shares.held == {tenant: count for tenant, count in held.items() if count}
+
+
+def crowd(waiting: int, running: int = 3, *, burst_share: float = 0.5, for_s: float = 5.0) -> Shares:
+    """Tenant a floods while two others run so many each, and have so many waiting each."""
+    tenants = ("a", "b", "c")
+    shares = Shares(dict.fromkeys(tenants, 1.0), dict.fromkeys(tenants, 1), burst_share)
+    take(shares, "b", sequences=running)
+    take(shares, "c", sequences=running)
+    for now_s in (100.0, 100.0 + for_s):
+        for tenant in tenants:
+            shares.saw(tenant, now_s)
+        shares.refresh(now_s, {"a": 500} | ({"b": waiting, "c": waiting} if waiting else {}), ROOM)
+    assert shares.flooding == {"a"}
+    return shares
+
+
+def test_while_the_others_are_crowded_a_flood_runs_twice_what_they_run_on_average() -> None:
+    shares = crowd(waiting=1)
+    assert shares.may_fill("a") == 0.0
+    take(shares, "a", sequences=5)
+    assert not shares.keeps_room_from("a")
+    take(shares, "a", sequences=1)
+    assert shares.keeps_room_from("a")
+
+
+def test_while_hardly_anything_of_the_others_waits_a_flood_has_its_fair_share_and_may_go_beyond() -> None:
+    shares = crowd(waiting=1, running=10)
+    assert shares.may_fill("a") == 0.5
+    take(shares, "a", sequences=10)
+    assert not shares.keeps_room_from("a")
+    take(shares, "a", sequences=1)
+    assert shares.keeps_room_from("a")
+
+
+def test_a_flood_runs_no_more_than_its_fair_share_however_much_the_others_run() -> None:
+    shares = crowd(waiting=3, running=10)
+    take(shares, "a", sequences=11)
+    assert shares.keeps_room_from("a"), "32 for three of them"
+
+
+def test_a_flood_runs_something_even_where_the_others_run_nothing() -> None:
+    shares = crowd(waiting=1, running=0)
+    assert not shares.keeps_room_from("a")
+    take(shares, "a", sequences=1)
+    assert shares.keeps_room_from("a")
+
+
+def test_others_that_wait_for_a_moment_are_not_crowded() -> None:
+    shares = crowd(waiting=0)
+    for tenant in "abc":
+        shares.saw(tenant, 105.25)
+    shares.refresh(105.25, {"a": 500, "b": 2, "c": 2}, ROOM)
+    assert shares.may_fill("a") == 0.5
+    for tenant in "abc":
+        shares.saw(tenant, 110.0)
+    shares.refresh(110.0, {"a": 500, "b": 2, "c": 2}, ROOM)
+    assert shares.may_fill("a") == 0.0
+
+
+def test_where_nothing_is_kept_for_others_crowding_changes_nothing() -> None:
+    shares = crowd(waiting=3, burst_share=1.0)
+    assert shares.may_fill("a") == 1.0
+    take(shares, "a", sequences=10)
+    assert not shares.keeps_room_from("a")
+
+
+def test_who_does_not_flood_may_fill_everything() -> None:
+    assert crowd(waiting=1).may_fill("b") == 1.0
