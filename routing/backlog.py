@@ -193,14 +193,16 @@ class Backlog(Generic[T]):
 
     # -- questions -----------------------------------------------------------------------------------------
 
-    def in_order(self, line: str, rank: int) -> Iterator[tuple[float, T]]:
-        """Give (key, head of flow) of a line and band, best first. Change nothing while it is being read."""
+    def in_order(self, line: str, rank: int) -> Iterator[tuple[float, str, Iterator[T]]]:
+        """Give (key, tenant, heads of its flows) of a line and band, best first.
+
+        Change nothing while it is being read.
+        """
         bands = self._lines.get(line)
         if bands is None:
             return
         for key, _, share in bands[rank]:
-            for _, _, flow in share.flows:
-                yield key, next(iter(flow.entries))
+            yield key, share.tenant, (next(iter(flow.entries)) for _, _, flow in share.flows)
 
     def flows_in(self, line: str, rank: int, tenant: str | None = None) -> int:
         """Count what stands in a line and band: lanes, once for each tenant; or those of one tenant."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from routing.backlog import BANDS, Backlog, Lines
 from routing.fairness import VirtualCounters, cost
 from routing.scheduling.bands import BandGuard
-from routing.scheduling.filters import Hold, has_room
+from routing.scheduling.filters import Hold, has_room, leaves_to
 from routing.scheduling.forecast import Ahead, Capacity
 from routing.scheduling.health import outliers
 from routing.scheduling.leases import SlotHolders, SlotNeed, clear_slot, slot_holders
@@ -30,6 +30,7 @@ SMOOTHING = 0.1  # weight of the newest request in a tenant's running mean
 RESIDENT_SHARE = 0.125
 LOOKED_AT = 16  # of the adapters that need a slot, each time slots are cleared
 FIRST_COMPLETION_TOKENS = 64.0  # until a tenant has been seen
+Candidates = Iterable[tuple[float, str, Iterator[Ticket]]]  # key, tenant, the first of each of its flows
 
 
 class PoolState:
@@ -217,35 +218,40 @@ class PoolState:
 
     def _best(self, replica: ReplicaState, rank: int, now_s: float) -> tuple[Ticket | None, bool]:
         """The best ticket of a band, and whether lower bands may be asked where there is none."""
-        base, backlog = replica.base_model, self.backlog
-        bonus = self._settings.locality_bonus_tokens
-        lines = [(_anywhere(base), bonus), (_on(replica.name), bonus)]
-        promised = replica.promised if replica.free_slots == 1 else None
-        if replica.free_slots > 0 and promised is None:
-            # What is in memory goes before what must be read, for a while. A second slot for an adapter that
-            # runs elsewhere has to be worth it.
-            lines += [(_ready_on(replica.name), RESIDENT_SHARE * bonus), (_needing(base), 0.0)]
-            lines += [(_holding(base), -bonus)]
-        places = [(backlog.in_order(line, rank), lead) for line, lead in lines]
-        if promised is not None:
-            heads = (head for head in backlog.heads(promised) if self._rank(head) == rank)
-            places.insert(0, (((0.0, head) for head in heads), math.inf))
-        best, best_key = None, 0.0
-        for candidates, lead in places:
-            for key, ticket in candidates:
-                if best is not None and key - lead >= best_key:
+        best, best_key = None, math.inf
+        for lead, takes_slot, candidates in self._candidates(replica, rank):
+            for key, tenant, heads in candidates:
+                if key - lead >= best_key:
                     break
-                if self._spares_read(replica, ticket.request, now_s):
+                if not leaves_to(replica, tenant, takes_slot=takes_slot):
                     continue
-                if self._profile.fits(replica, ticket.request):
-                    best, best_key = ticket, key - lead
-                    break
-                if self._holds_back(replica, ticket, now_s):
-                    return None, False
+                for ticket in heads:
+                    if self._fits(replica, ticket.request, now_s):
+                        best, best_key = ticket, key - lead
+                        break
+                    if self._holds_back(replica, ticket, now_s):
+                        return None, False
         return best, True
 
-    def _rank(self, ticket: Ticket) -> int:
-        return self.ranks[ticket.request.target.tenant]
+    def _candidates(self, replica: ReplicaState, rank: int) -> Iterator[tuple[float, bool, Candidates]]:
+        """Give what could run on a replica, by line: its lead, whether it takes a slot, and who waits."""
+        base, bonus = replica.base_model, self._settings.locality_bonus_tokens
+        lines = [(bonus, False, _anywhere(base)), (bonus, False, _on(replica.name))]
+        promised = replica.promised if replica.free_slots == 1 else None
+        if promised is not None:
+            heads = [(head.request.target.tenant, head) for head in self.backlog.heads(promised)]
+            yield math.inf, False, ((0.0, t, iter([head])) for t, head in heads if self.ranks[t] == rank)
+        elif replica.free_slots > 0:
+            # What is in memory goes before what must be read, for a while. A second slot for an adapter that
+            # runs elsewhere has to be worth it.
+            lines += [(RESIDENT_SHARE * bonus, True, _ready_on(replica.name)), (0.0, True, _needing(base))]
+            lines += [(-bonus, True, _holding(base))]
+        for lead, takes_slot, line in lines:
+            if self.backlog.waits_in(line):
+                yield lead, takes_slot, self.backlog.in_order(line, rank)
+
+    def _fits(self, replica: ReplicaState, request: Request, now_s: float) -> bool:
+        return self._profile.fits(replica, request) and not self._spares_read(replica, request, now_s)
 
     def _holds_back(self, replica: ReplicaState, ticket: Ticket, now_s: float) -> bool:
         """Whether a replica must be left to run empty for a wide request that has waited long enough."""
@@ -307,7 +313,8 @@ class PoolState:
         )
 
     def _first_in_need(self, line: str, count: int) -> list[Ticket]:
-        heads = (ticket for rank in range(BANDS) for _, ticket in self.backlog.in_order(line, rank))
+        bands = (self.backlog.in_order(line, rank) for rank in range(BANDS))
+        heads = (ticket for tenants in bands for _, _, flows in tenants for ticket in flows)
         return [ticket for ticket, _ in zip(heads, range(count), strict=False)]
 
     def end_stale_clearing(self, replica: ReplicaState) -> bool:

@@ -63,21 +63,36 @@ def has_slot(replica: ReplicaState, request: Request) -> bool:
 
 def leaves_room(replica: ReplicaState, request: Request) -> bool:
     """A tenant that floods fills a replica up to a part only, beyond its fair share."""
-    shares, tenant = replica.shares, request.target.tenant
-    if shares is None or tenant not in shares.flooding or replica.sequences == 0:
-        return True
-    if replica.sequences + request.sequences <= shares.may_fill(tenant) * replica.capacity:
-        return True
-    return not shares.keeps_room_from(tenant)
+    return _leaves_room(replica, request.target.tenant, request.sequences)
 
 
 def leaves_a_slot(replica: ReplicaState, request: Request) -> bool:
     """A tenant that floods takes a part of a replica's slots only, beyond its fair share."""
-    adapter, shares, tenant = request.target.adapter_id, replica.shares, request.target.tenant
-    if adapter is None or shares is None or tenant not in shares.flooding or replica.holds(adapter):
+    adapter = request.target.adapter_id
+    if adapter is None or _leaves_a_slot(replica, request.target.tenant):
         return True
-    held = replica.slots - replica.free_slots
-    if replica.promised == adapter or held + 1 <= shares.may_fill(tenant) * replica.slots:
+    return replica.holds(adapter) or replica.promised == adapter
+
+
+def leaves_to(replica: ReplicaState, tenant: str, *, takes_slot: bool) -> bool:
+    """Whether anything of a tenant may pass those two; a slot that it would take is promised to nobody."""
+    return _leaves_room(replica, tenant, 1) and (not takes_slot or _leaves_a_slot(replica, tenant))
+
+
+def _leaves_room(replica: ReplicaState, tenant: str, sequences: int) -> bool:
+    shares = replica.shares
+    if shares is None or tenant not in shares.flooding or replica.sequences == 0:
+        return True
+    if replica.sequences + sequences <= shares.may_fill(tenant) * replica.capacity:
+        return True
+    return not shares.keeps_room_from(tenant)
+
+
+def _leaves_a_slot(replica: ReplicaState, tenant: str) -> bool:
+    shares = replica.shares
+    if shares is None or tenant not in shares.flooding:
+        return True
+    if replica.slots - replica.free_slots + 1 <= shares.may_fill(tenant) * replica.slots:
         return True
     return not shares.keeps_slot_from(tenant)
 

@@ -36,7 +36,9 @@ class House:
         self.backlog.touch(tenant)
 
     def order(self, line: str = LINE) -> list[Request]:
-        return [entry for rank in range(3) for _, entry in self.backlog.in_order(line, rank)]
+        return [
+            entry for rank in range(3) for *_, heads in self.backlog.in_order(line, rank) for entry in heads
+        ]
 
 
 def test_one_flow_is_first_come_first_served() -> None:
