@@ -212,9 +212,9 @@ class Dispatcher:
             return
         replica.ready = ready
         if not ready:
-            present = replica.present
+            pinned = replica.pinned
             replica.forget_residency()
-            self.pools[replica.pool].residency_changed(present, replica)
+            self.pools[replica.pool].pins_changed(pinned, replica)
         self._serve_changed(replica)
 
     def set_draining(self, name: str, draining: bool) -> None:
@@ -240,7 +240,7 @@ class Dispatcher:
         """
         replica = self.replicas[name]
         pool = self.pools[replica.pool]
-        known, pinned_before, present = replica.adapters, replica.pinned, replica.present
+        known, pinned_before = replica.adapters, replica.pinned
         replica.take_residency(adapters, pinned, host)
         replica.kv_tokens = kv_tokens
         if incarnation != replica.incarnation:
@@ -248,7 +248,7 @@ class Dispatcher:
             others = any(other.accepts for other in pool.replicas if other is not replica)
             replica.health.restarted(self._clock(), slow_start=others)
             pool.judge(self._clock())
-        pool.residency_changed(present, replica)
+        pool.pins_changed(pinned_before, replica)
         if (replica.adapters, replica.pinned) != (known, pinned_before):
             self._fill(pool, replica)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from routing.backlog import BANDS, Backlog, Lines
 from routing.fairness import VirtualCounters, cost
@@ -30,7 +31,21 @@ SMOOTHING = 0.1  # weight of the newest request in a tenant's running mean
 RESIDENT_SHARE = 0.125
 LOOKED_AT = 16  # of the adapters that need a slot, each time slots are cleared
 FIRST_COMPLETION_TOKENS = 64.0  # until a tenant has been seen
-Candidates = Iterable[tuple[float, str, Iterator[Ticket]]]  # key, tenant, the first of each of its flows
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """What of one line could run on a replica."""
+
+    lead: float  # over its key
+    tenants: Iterable[tuple[float, str, Iterator[Ticket]]]  # key, tenant, the first of each of its flows
+    in_memory: float = 0.0  # further lead of those whose adapter the replica has in memory
+    takes_slot: bool = False  # one that is promised to nobody
+
+    @property
+    def most(self) -> float:
+        """Return the largest lead."""
+        return self.lead + self.in_memory
 
 
 class PoolState:
@@ -147,8 +162,7 @@ class PoolState:
         self.shares.began(tenant, request.sequences, slot=new_lease)
         if new_lease:
             self._stand(request.target.adapter_id, request.target.base_model)
-            for forgotten in replica.forget_oldest():
-                self._stand(forgotten, replica.base_model)
+            replica.forget_oldest()
 
     def release(self, ticket: Ticket, now_s: float) -> ReplicaState:
         """Take back what a ticket holds. Raises `RuntimeError` where it holds nothing."""
@@ -182,9 +196,9 @@ class PoolState:
         for replica in self.replicas:
             replica.health.outlying = replica.name in slow
 
-    def residency_changed(self, before: frozenset[str], replica: ReplicaState) -> None:
-        """Stand lanes anew whose adapters a replica has pinned or in memory, or no more; `before`: it had."""
-        for adapter in before ^ replica.present:
+    def pins_changed(self, before: frozenset[str], replica: ReplicaState) -> None:
+        """Stand lanes anew whose adapters a replica has pinned, or no more; `before`: it had."""
+        for adapter in before ^ replica.pinned:
             self._stand(adapter, replica.base_model)
 
     # -- who is next ---------------------------------------------------------------------------------------
@@ -218,37 +232,41 @@ class PoolState:
 
     def _best(self, replica: ReplicaState, rank: int, now_s: float) -> tuple[Ticket | None, bool]:
         """The best ticket of a band, and whether lower bands may be asked where there is none."""
-        best, best_key = None, math.inf
-        for lead, takes_slot, candidates in self._candidates(replica, rank):
-            for key, tenant, heads in candidates:
-                if key - lead >= best_key:
+        best, best_key, looked_at = None, math.inf, 0
+        for line in self._candidates(replica, rank):
+            for key, tenant, heads in line.tenants:
+                if key - line.most >= best_key or looked_at >= LOOKED_AT:
                     break
-                if not leaves_to(replica, tenant, takes_slot=takes_slot):
+                if not leaves_to(replica, tenant, takes_slot=line.takes_slot):
                     continue
                 for ticket in heads:
-                    if self._fits(replica, ticket.request, now_s):
-                        best, best_key = ticket, key - lead
+                    ahead = line.in_memory if ticket.request.target.adapter_id in replica.resident else 0.0
+                    if key - line.lead - ahead < best_key:
+                        if self._fits(replica, ticket.request, now_s):
+                            best, best_key = ticket, key - line.lead - ahead
+                        elif self._holds_back(replica, ticket, now_s):
+                            return None, False
+                    looked_at += best is not None
+                    if key - line.most >= best_key or looked_at >= LOOKED_AT:
                         break
-                    if self._holds_back(replica, ticket, now_s):
-                        return None, False
         return best, True
 
-    def _candidates(self, replica: ReplicaState, rank: int) -> Iterator[tuple[float, bool, Candidates]]:
-        """Give what could run on a replica, by line: its lead, whether it takes a slot, and who waits."""
+    def _candidates(self, replica: ReplicaState, rank: int) -> Iterator[_Candidates]:
+        """Give what could run on a replica, by line."""
         base, bonus = replica.base_model, self._settings.locality_bonus_tokens
-        lines = [(bonus, False, _anywhere(base)), (bonus, False, _on(replica.name))]
         promised = replica.promised if replica.free_slots == 1 else None
         if promised is not None:
-            heads = [(head.request.target.tenant, head) for head in self.backlog.heads(promised)]
-            yield math.inf, False, ((0.0, t, iter([head])) for t, head in heads if self.ranks[t] == rank)
-        elif replica.free_slots > 0:
+            heads = ((head.request.target.tenant, head) for head in self.backlog.heads(promised))
+            of_band = ((0.0, tenant, iter([head])) for tenant, head in heads if self.ranks[tenant] == rank)
+            yield _Candidates(math.inf, of_band)
+        for line in (_anywhere(base), _on(replica.name)):
+            yield _Candidates(bonus, self.backlog.in_order(line, rank))
+        if replica.free_slots > 0 and promised is None:
             # What is in memory goes before what must be read, for a while. A second slot for an adapter that
             # runs elsewhere has to be worth it.
-            lines += [(RESIDENT_SHARE * bonus, True, _ready_on(replica.name)), (0.0, True, _needing(base))]
-            lines += [(-bonus, True, _holding(base))]
-        for lead, takes_slot, line in lines:
-            if self.backlog.waits_in(line):
-                yield lead, takes_slot, self.backlog.in_order(line, rank)
+            in_memory = RESIDENT_SHARE * bonus
+            yield _Candidates(0.0, self.backlog.in_order(_needing(base), rank), in_memory, takes_slot=True)
+            yield _Candidates(-bonus, self.backlog.in_order(_holding(base), rank), takes_slot=True)
 
     def _fits(self, replica: ReplicaState, request: Request, now_s: float) -> bool:
         return self._profile.fits(replica, request) and not self._spares_read(replica, request, now_s)
@@ -430,8 +448,7 @@ class PoolState:
         places = [_on(replica.name) for replica in self.replicas if replica.holds(adapter)]
         if places:
             return (*places, _holding(base_model))
-        there = [_ready_on(replica.name) for replica in self.replicas if adapter in replica.resident]
-        return (*there, _needing(base_model))
+        return (_needing(base_model),)
 
     def _somebody_needs_a_slot(self, replica: ReplicaState) -> bool:
         return self.backlog.waits_in(_needing(replica.base_model))
@@ -445,11 +462,6 @@ def _anywhere(base_model: str) -> str:
 def _on(replica: str) -> str:
     """The line of adapters that hold a slot on a replica."""
     return f"on {replica}"
-
-
-def _ready_on(replica: str) -> str:
-    """The line of adapters that hold no slot anywhere, and are in a replica's memory."""
-    return f"ready {replica}"
 
 
 def _needing(base_model: str) -> str:

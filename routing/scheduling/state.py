@@ -107,11 +107,6 @@ class ReplicaState:
         """Sequences in flight as a fraction of what it may have."""
         return self.sequences / self.capacity
 
-    @property
-    def present(self) -> frozenset[str]:
-        """Adapters that are pinned or in memory here, as far as is known."""
-        return self.pinned | self.resident.keys()
-
     def holds(self, adapter: str) -> bool:
         """Whether an adapter has a slot here, so that it needs no other."""
         return adapter in self.leases or adapter in self.pinned
@@ -144,10 +139,11 @@ class ReplicaState:
             self.clearing = None
         return new
 
-    def forget_oldest(self) -> list[str]:
-        """Drop from the shadow LRU what has no place in memory any more; returns it."""
+    def forget_oldest(self) -> None:
+        """Drop from the shadow LRU what has no place in memory any more."""
         places = max(self.max_resident, self.slots)
-        return [self.resident.popitem(last=False)[0] for _ in range(len(self.resident) - places)]
+        while len(self.resident) > places:
+            self.resident.popitem(last=False)
 
     def release(self, request: Request, tokens: int, now_s: float) -> bool:
         """Take a request out of flight. Returns whether its adapter gives its lease back with it."""
