@@ -1,12 +1,13 @@
 """Who waits, and who of them is next among those that could run in one place? Every step is O(log n).
 
-What waits for the same slot is a lane: one adapter, or the base model. A lane stands in one or more lines, by
-where it could run: there is a line for each replica that holds its adapter, one for lanes that need a slot,
-one for those that need none. The owner says which and moves a lane when that changes. A line is ordered
-by band, then by how much service the tenant has had, less its age; within a tenant the oldest goes first.
+What waits for the same slot is a lane: one adapter, or the base model. A lane stands in one line, of all that
+could run in the same places: the owner says in which, and moves a lane when that changes. A few lanes that
+have a place to themselves, as those whose adapters hold a replica's slots, are sorted when asked for. The
+order is by band, then by how much service the tenant has had, less its age; within a tenant the oldest
+goes first.
 
-Age counts from the arrival of a tenant's oldest request in the line or from the tenant's last grant out of
-it, whichever is later: who is being served from a line does not age there, however long its own queue is. Age
+Age counts from the arrival of a tenant's oldest request in a line or place, or from the tenant's last grant
+out of it, whichever is later: who is being served there does not age, however long its own queue is. Age
 enters as a rate, so two keys compare alike at all times, and nothing has to be sorted anew as time passes.
 
 Pure structure: it knows no replica and no clock.
@@ -25,7 +26,6 @@ from routing.types import Band, Request
 
 T = TypeVar("T")
 BANDS = len(Band)
-Lines = tuple[str, ...]
 # Tenant, and replicas that broke under the request: within a lane, what waits for the same of them.
 _FlowKey = tuple[str, frozenset[str]]
 
@@ -44,7 +44,7 @@ class _Flow(Generic[T]):
 class _Lane(Generic[T]):
     """What waits for the same slot."""
 
-    lines: Lines
+    line: str
     flows: dict[_FlowKey, _Flow[T]] = field(default_factory=dict)
 
 
@@ -79,7 +79,7 @@ class Backlog(Generic[T]):
         self._shares: dict[str, dict[str, _Share[T]]] = {}  # tenant -> line -> what it has there
         self._lines: dict[str, list[Any]] = {}  # line -> for each band a SortedList of (key, number, share)
         self._flows_in: Counter[tuple[str, int]] = Counter()  # by line and band
-        self._last_grant_s: dict[tuple[str, str], float] = {}  # by tenant and line
+        self._last_grant_s: dict[tuple[str, str], float] = {}  # by tenant, and line or place
         self._made = 0
         self._size = 0
         self._by_band = [0] * BANDS
@@ -133,18 +133,18 @@ class Backlog(Generic[T]):
 
     # -- changes -------------------------------------------------------------------------------------------
 
-    def push(self, entry: T, lines: Callable[[], Lines]) -> None:
-        """Add an entry behind those of its flow; `lines` is asked where a new lane stands."""
+    def push(self, entry: T, line: Callable[[], str]) -> None:
+        """Add an entry behind those of its flow; `line` is asked where a new lane stands."""
         request = self._request_of(entry)
         tenant, model, key = request.target.tenant, request.target.engine_model, _flow_key(request)
         lane = self._lanes.get(model)
         if lane is None:
-            lane = self._lanes[model] = _Lane(lines())
+            lane = self._lanes[model] = _Lane(line())
         flow = lane.flows.get(key)
         if flow is None:
             self._made += 1
             flow = lane.flows[key] = _Flow(tenant, self._made, {entry: None}, request.arrived_s)
-            self._insert(flow, lane.lines)
+            self._insert(flow, lane.line)
         else:
             flow.entries[entry] = None
         self._count(tenant, +1)
@@ -160,9 +160,9 @@ class Backlog(Generic[T]):
         if next(iter(flow.entries)) == entry:
             del flow.entries[entry]
             if flow.entries:
-                self._advance(flow, self._request_of(next(iter(flow.entries))).arrived_s, lane.lines)
+                self._advance(flow, self._request_of(next(iter(flow.entries))).arrived_s, lane.line)
             else:
-                self._withdraw(flow, lane.lines)
+                self._withdraw(flow, lane.line)
                 del lane.flows[key]
                 if not lane.flows:
                     del self._lanes[model]
@@ -171,20 +171,20 @@ class Backlog(Generic[T]):
         self._count(tenant, -1)
         return True
 
-    def move(self, engine_model: str, lines: Lines) -> None:
-        """Stand a lane in other lines; nothing where nothing waits in it."""
+    def move(self, engine_model: str, line: str) -> None:
+        """Stand a lane in another line; nothing where nothing waits in it."""
         lane = self._lanes.get(engine_model)
-        if lane is None or lane.lines == lines:
+        if lane is None or lane.line == line:
             return
         for flow in lane.flows.values():
-            self._withdraw(flow, [line for line in lane.lines if line not in lines])
-            self._insert(flow, [line for line in lines if line not in lane.lines])
-        lane.lines = lines
+            self._withdraw(flow, lane.line)
+            self._insert(flow, line)
+        lane.line = line
 
-    def granted(self, tenant: str, lines: Lines, now_s: float) -> None:
-        """Note that a tenant has been served out of these lines: it ages anew there. Tell `touch` too."""
-        for line in lines:
-            self._last_grant_s[tenant, line] = now_s
+    def granted(self, tenant: str, where: Iterable[str], now_s: float) -> None:
+        """Note that a tenant has been served out of these lines or places: it ages anew. Tell `touch` too."""
+        for name in where:
+            self._last_grant_s[tenant, name] = now_s
 
     def touch(self, tenant: str) -> None:
         """Put a tenant where it belongs after its service has changed."""
@@ -204,6 +204,18 @@ class Backlog(Generic[T]):
         for key, _, share in bands[rank]:
             yield key, share.tenant, (next(iter(flow.entries)) for _, _, flow in share.flows)
 
+    def in_lanes(self, models: Iterable[str], place: str, rank: int) -> list[tuple[float, str, tuple[T]]]:
+        """Give (key, tenant, head of flow) of some lanes and a band, best first; `place`: where they age."""
+        found, lanes = [], self._lanes
+        for model in models:
+            if model in lanes:
+                for flow in lanes[model].flows.values():
+                    if self._band_rank[flow.tenant] == rank:
+                        key = self._key(place, flow.tenant, flow.head_s)
+                        found.append((key, flow.head_s, flow.number, flow))
+        found.sort()
+        return [(key, flow.tenant, (next(iter(flow.entries)),)) for key, _, _, flow in found]
+
     def flows_in(self, line: str, rank: int, tenant: str | None = None) -> int:
         """Count what stands in a line and band: lanes, once for each tenant; or those of one tenant."""
         if tenant is None:
@@ -222,40 +234,37 @@ class Backlog(Generic[T]):
 
     # -- order ---------------------------------------------------------------------------------------------
 
-    def _insert(self, flow: _Flow[T], lines: Iterable[str]) -> None:
-        for line in lines:
-            shares = self._shares.setdefault(flow.tenant, {})
-            share = shares.get(line)
-            if share is None:
-                share = shares[line] = _Share(flow.tenant, self._numbers[flow.tenant])
-            share.flows.add((flow.head_s, flow.number, flow))
-            self._flows_in[line, self._band_rank[flow.tenant]] += 1
-            self._place(line, share)
+    def _insert(self, flow: _Flow[T], line: str) -> None:
+        shares = self._shares.setdefault(flow.tenant, {})
+        share = shares.get(line)
+        if share is None:
+            share = shares[line] = _Share(flow.tenant, self._numbers[flow.tenant])
+        share.flows.add((flow.head_s, flow.number, flow))
+        self._flows_in[line, self._band_rank[flow.tenant]] += 1
+        self._place(line, share)
 
-    def _withdraw(self, flow: _Flow[T], lines: Iterable[str]) -> None:
-        for line in lines:
-            shares = self._shares[flow.tenant]
-            share = shares[line]
-            share.flows.remove((flow.head_s, flow.number, flow))
-            self._flows_in[line, self._band_rank[flow.tenant]] -= 1
-            self._place(line, share)
-            if not share.flows:
-                del shares[line]
-                if not shares:
-                    del self._shares[flow.tenant]
+    def _withdraw(self, flow: _Flow[T], line: str) -> None:
+        shares = self._shares[flow.tenant]
+        share = shares[line]
+        share.flows.remove((flow.head_s, flow.number, flow))
+        self._flows_in[line, self._band_rank[flow.tenant]] -= 1
+        self._place(line, share)
+        if not share.flows:
+            del shares[line]
+            if not shares:
+                del self._shares[flow.tenant]
 
-    def _advance(self, flow: _Flow[T], head_s: float, lines: Iterable[str]) -> None:
+    def _advance(self, flow: _Flow[T], head_s: float, line: str) -> None:
         """Let a flow's next entry be its head."""
-        for line in lines:
-            share = self._shares[flow.tenant][line]
-            share.flows.remove((flow.head_s, flow.number, flow))
-            share.flows.add((head_s, flow.number, flow))
-            self._place(line, share)
+        share = self._shares[flow.tenant][line]
+        share.flows.remove((flow.head_s, flow.number, flow))
+        share.flows.add((head_s, flow.number, flow))
         flow.head_s = head_s
+        self._place(line, share)
 
     def _place(self, line: str, share: _Share[T]) -> None:
         """Move a tenant to where its key puts it in a line, or out of it where it has nothing there."""
-        key = self._key(line, share) if share.flows else None
+        key = self._key(line, share.tenant, share.flows[0][0]) if share.flows else None
         if key == share.key:
             return
         rank = self._band_rank[share.tenant]
@@ -270,10 +279,8 @@ class Backlog(Generic[T]):
             del self._lines[line]
         share.key = key
 
-    def _key(self, line: str, share: _Share[T]) -> float:
-        tenant = share.tenant
-        head_s: float = share.flows[0][0]
-        waits_since_s = max(head_s, self._last_grant_s.get((tenant, line), head_s))
+    def _key(self, where: str, tenant: str, head_s: float) -> float:
+        waits_since_s = max(head_s, self._last_grant_s.get((tenant, where), head_s))
         return self._service(tenant) + self._aging * waits_since_s
 
     def _count(self, tenant: str, sign: int) -> None:

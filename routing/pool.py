@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
-from routing.backlog import BANDS, Backlog, Lines
+from routing.backlog import BANDS, Backlog
 from routing.fairness import VirtualCounters, cost
 from routing.scheduling.bands import BandGuard
 from routing.scheduling.filters import Hold, has_room, leaves_to
 from routing.scheduling.forecast import Ahead, Capacity
 from routing.scheduling.health import outliers
-from routing.scheduling.leases import SlotHolders, SlotNeed, clear_slot, slot_holders
+from routing.scheduling.leases import SlotHolders, SlotNeed, clear_slot
 from routing.scheduling.locality import spares_read
 from routing.scheduling.profile import Pick, Profile
 from routing.scheduling.report import LaneReport, PoolReport, TenantReport, replica_report
@@ -29,23 +28,11 @@ from routing.types import Band, Pool, Request, SchedulerSettings, Slo, Tenant
 SMOOTHING = 0.1  # weight of the newest request in a tenant's running mean
 # Of the locality bonus: what an adapter in memory is ahead of one that must be read from disk.
 RESIDENT_SHARE = 0.125
-LOOKED_AT = 16  # of the adapters that need a slot, each time slots are cleared
+LOOKED_AT = 16  # of the adapters that need a slot: for one that is in memory, and when slots are cleared
 FIRST_COMPLETION_TOKENS = 64.0  # until a tenant has been seen
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidates:
-    """What of one line could run on a replica."""
-
-    lead: float  # over its key
-    tenants: Iterable[tuple[float, str, Iterator[Ticket]]]  # key, tenant, the first of each of its flows
-    in_memory: float = 0.0  # further lead of those whose adapter the replica has in memory
-    takes_slot: bool = False  # one that is promised to nobody
-
-    @property
-    def most(self) -> float:
-        """Return the largest lead."""
-        return self.lead + self.in_memory
+# What waits in one line or place: its lead, the further lead of what is in memory, whether it takes a slot
+# that nobody was promised; then key, tenant and the first of each flow, best first.
+Candidates = tuple[float, float, bool, Iterable[tuple[float, str, Iterable[Ticket]]]]
 
 
 class PoolState:
@@ -115,7 +102,7 @@ class PoolState:
         """Let a ticket wait."""
         target = ticket.request.target
         ticket.held = why
-        self.backlog.push(ticket, lambda: self._lines(target.adapter_id, target.base_model))
+        self.backlog.push(ticket, lambda: self._line(target.adapter_id, target.base_model))
         tenant, rank = target.tenant, self.ranks[target.tenant]
         if tenant not in self._queued_work:
             self._waiting_weight[rank] += self.weights[tenant]
@@ -141,7 +128,7 @@ class PoolState:
         """Give a ticket its replica, and charge it once."""
         request, replica = ticket.request, pick.replica
         tenant = request.target.tenant
-        lines = self._lines(request.target.adapter_id, request.target.base_model)
+        line = self._line(request.target.adapter_id, request.target.base_model)
         ticket.reserved_tokens = request.prompt_tokens + int(self.expected_completion(request))
         new_lease = replica.acquire(request, ticket.reserved_tokens, now_s)
         ticket.replica, ticket.granted_s, ticket.picked = replica, now_s, pick.reason
@@ -157,7 +144,7 @@ class PoolState:
             waiting = [self.backlog.in_band(rank) for rank in range(BANDS)]
             self._guard.granted(self.ranks[tenant], waiting)
             self._turns.add(float(new_lease))
-        self.backlog.granted(tenant, lines, now_s)
+        self.backlog.granted(tenant, (line, replica.name), now_s)
         self.backlog.touch(tenant)
         self.shares.began(tenant, request.sequences, slot=new_lease)
         if new_lease:
@@ -232,41 +219,39 @@ class PoolState:
 
     def _best(self, replica: ReplicaState, rank: int, now_s: float) -> tuple[Ticket | None, bool]:
         """The best ticket of a band, and whether lower bands may be asked where there is none."""
-        best, best_key, looked_at = None, math.inf, 0
-        for line in self._candidates(replica, rank):
-            for key, tenant, heads in line.tenants:
-                if key - line.most >= best_key or looked_at >= LOOKED_AT:
+        best, best_key = None, math.inf
+        for lead, in_memory, takes_slot, tenants in self._candidates(replica, rank):
+            looked_at = 0
+            for key, tenant, heads in tenants:
+                least = key - lead - in_memory
+                if least >= best_key or looked_at >= LOOKED_AT:
                     break
-                if not leaves_to(replica, tenant, takes_slot=line.takes_slot):
+                if tenant in self.shares.flooding and not leaves_to(replica, tenant, takes_slot=takes_slot):
                     continue
                 for ticket in heads:
-                    ahead = line.in_memory if ticket.request.target.adapter_id in replica.resident else 0.0
-                    if key - line.lead - ahead < best_key:
-                        if self._fits(replica, ticket.request, now_s):
-                            best, best_key = ticket, key - line.lead - ahead
-                        elif self._holds_back(replica, ticket, now_s):
-                            return None, False
+                    at = least if ticket.request.target.adapter_id in replica.resident else key - lead
+                    if at < best_key and self._fits(replica, ticket.request, now_s):
+                        best, best_key = ticket, at
+                    elif at < best_key and self._holds_back(replica, ticket, now_s):
+                        return None, False
                     looked_at += best is not None
-                    if key - line.most >= best_key or looked_at >= LOOKED_AT:
+                    if least >= best_key or looked_at >= LOOKED_AT:
                         break
         return best, True
 
-    def _candidates(self, replica: ReplicaState, rank: int) -> Iterator[_Candidates]:
-        """Give what could run on a replica, by line."""
-        base, bonus = replica.base_model, self._settings.locality_bonus_tokens
+    def _candidates(self, replica: ReplicaState, rank: int) -> Iterator[Candidates]:
+        """Give what could run on a replica."""
+        backlog, base, bonus = self.backlog, replica.base_model, self._settings.locality_bonus_tokens
         promised = replica.promised if replica.free_slots == 1 else None
         if promised is not None:
-            heads = ((head.request.target.tenant, head) for head in self.backlog.heads(promised))
-            of_band = ((0.0, tenant, iter([head])) for tenant, head in heads if self.ranks[tenant] == rank)
-            yield _Candidates(math.inf, of_band)
-        for line in (_anywhere(base), _on(replica.name)):
-            yield _Candidates(bonus, self.backlog.in_order(line, rank))
+            yield math.inf, 0.0, False, backlog.in_lanes((promised,), replica.name, rank)
+        yield bonus, 0.0, False, backlog.in_lanes(replica.held, replica.name, rank)
+        yield bonus, 0.0, False, backlog.in_order(_anywhere(base), rank)
         if replica.free_slots > 0 and promised is None:
             # What is in memory goes before what must be read, for a while. A second slot for an adapter that
             # runs elsewhere has to be worth it.
-            in_memory = RESIDENT_SHARE * bonus
-            yield _Candidates(0.0, self.backlog.in_order(_needing(base), rank), in_memory, takes_slot=True)
-            yield _Candidates(-bonus, self.backlog.in_order(_holding(base), rank), takes_slot=True)
+            yield 0.0, RESIDENT_SHARE * bonus, True, backlog.in_order(_needing(base), rank)
+            yield -bonus, 0.0, True, backlog.in_order(_holding(base), rank)
 
     def _fits(self, replica: ReplicaState, request: Request, now_s: float) -> bool:
         return self._profile.fits(replica, request) and not self._spares_read(replica, request, now_s)
@@ -285,7 +270,7 @@ class PoolState:
         A replica for which nobody waits whose adapter it has in memory clears one for somebody else.
         """
         begun: list[tuple[Ticket, ReplicaState]] = []
-        holders = self._slot_holders()
+        holders = self.slot_holders()
         for base in {replica.base_model for replica in self.replicas}:
             in_need = self._first_in_need(_needing(base), max(LOOKED_AT, 2 * len(self.replicas)))
             for where_in_memory in (True, False):
@@ -293,7 +278,7 @@ class PoolState:
                     replica = self._clear_slot(ticket, holders, now_s, where_in_memory=where_in_memory)
                     if replica is not None:
                         begun.append((ticket, replica))
-                        holders = self._slot_holders()
+                        holders = self.slot_holders()
         return begun
 
     def clear_slot_for(self, ticket: Ticket, now_s: float) -> ReplicaState | None:
@@ -303,14 +288,22 @@ class PoolState:
         """
         if all(replica.clearing is not None for replica in self.replicas):
             return None
-        adapter, holders = ticket.request.target.adapter_id, self._slot_holders()
+        adapter, holders = ticket.request.target.adapter_id, self.slot_holders()
         replica = self._clear_slot(ticket, holders, now_s, where_in_memory=True)
         if replica is None and not any(r.clearing for r in self.replicas if adapter in r.resident):
             replica = self._clear_slot(ticket, holders, now_s, where_in_memory=False)
         return replica
 
-    def _slot_holders(self) -> SlotHolders:
-        return slot_holders(self.replicas, self.weights, self.ranks, self.shares.flooding)
+    def slot_holders(self) -> SlotHolders:
+        """Say who holds how many slots; one that is being cleared is whose it will be."""
+        held = self.shares.held.copy()
+        for replica in self.replicas:
+            if replica.clearing is not None:
+                held[replica.clearing.tenant] += 1
+                victim = replica.leases.get(replica.clearing.victim or "")
+                if victim is not None:
+                    held[victim.tenant] -= 1
+        return SlotHolders(held, self.weights, self.ranks, self.shares.flooding)
 
     def _clear_slot(
         self, ticket: Ticket, holders: SlotHolders, now_s: float, *, where_in_memory: bool
@@ -440,15 +433,14 @@ class PoolState:
     def _stand(self, adapter: str | None, base_model: str) -> None:
         """Stand what waits for an adapter where it belongs now."""
         if adapter is not None:
-            self.backlog.move(adapter, self._lines(adapter, base_model))
+            self.backlog.move(adapter, self._line(adapter, base_model))
 
-    def _lines(self, adapter: str | None, base_model: str) -> Lines:
+    def _line(self, adapter: str | None, base_model: str) -> str:
         if adapter is None:
-            return (_anywhere(base_model),)
-        places = [_on(replica.name) for replica in self.replicas if replica.holds(adapter)]
-        if places:
-            return (*places, _holding(base_model))
-        return (_needing(base_model),)
+            return _anywhere(base_model)
+        if any(replica.holds(adapter) for replica in self.replicas):
+            return _holding(base_model)
+        return _needing(base_model)
 
     def _somebody_needs_a_slot(self, replica: ReplicaState) -> bool:
         return self.backlog.waits_in(_needing(replica.base_model))
@@ -457,11 +449,6 @@ class PoolState:
 def _anywhere(base_model: str) -> str:
     """The line of what needs no slot."""
     return f"any {base_model}"
-
-
-def _on(replica: str) -> str:
-    """The line of adapters that hold a slot on a replica."""
-    return f"on {replica}"
 
 
 def _needing(base_model: str) -> str:

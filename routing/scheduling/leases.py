@@ -21,7 +21,6 @@ reading one from disk stalls everybody on it. Rules 2 and 4 are not for a flood 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -76,24 +75,6 @@ class SlotHolders:
     def fullness(self, holder: str) -> float:
         """Slots a tenant holds, by weight."""
         return self.held.get(holder, 0) / self.weights[holder]
-
-
-def slot_holders(
-    replicas: Iterable[ReplicaState],
-    weights: Mapping[str, float],
-    ranks: Mapping[str, int],
-    flooding: frozenset[str] = frozenset(),
-) -> SlotHolders:
-    """Count who holds what. A slot that is being cleared is whose it will be."""
-    held = Counter[str]()
-    for replica in replicas:
-        if replica.accepts:
-            clearing = replica.clearing
-            victim = clearing.victim if clearing is not None else None
-            held.update(lease.tenant for adapter, lease in replica.leases.items() if adapter != victim)
-            if clearing is not None:
-                held[clearing.tenant] += 1
-    return SlotHolders(held, weights, ranks, flooding)
 
 
 def clear_slot(

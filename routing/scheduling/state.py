@@ -6,7 +6,7 @@ Exact, because every request to the replica goes through this gateway. Pure stat
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from routing.scheduling.health import Health
@@ -71,9 +71,7 @@ class ReplicaState:
     @property
     def free_slots(self) -> int:
         """Slots that no adapter holds, neither in flight nor pinned."""
-        if not self.pinned:  # nearly always; this is asked at every decision
-            return self.slots - len(self.leases)
-        return self.slots - len(self.leases.keys() | self.pinned)
+        return self.slots - len(self.held)
 
     @property
     def promised(self) -> str | None:
@@ -106,6 +104,11 @@ class ReplicaState:
     def load(self) -> float:
         """Sequences in flight as a fraction of what it may have."""
         return self.sequences / self.capacity
+
+    @property
+    def held(self) -> Collection[str]:
+        """Adapters that hold a slot."""
+        return self.leases.keys() | self.pinned if self.pinned else self.leases.keys()
 
     def holds(self, adapter: str) -> bool:
         """Whether an adapter has a slot here, so that it needs no other."""

@@ -29,7 +29,7 @@ class House:
 
     def push(self, *entries: Request) -> None:
         for entry in entries:
-            self.backlog.push(entry, lambda: (LINE,))
+            self.backlog.push(entry, lambda: LINE)
 
     def serve(self, tenant: str, service: float) -> None:
         self.service[tenant] = service
@@ -39,6 +39,9 @@ class House:
         return [
             entry for rank in range(3) for *_, heads in self.backlog.in_order(line, rank) for entry in heads
         ]
+
+    def lanes(self, *models: str, place: str = "shared-0", rank: int = 1) -> list[Request]:
+        return [head for *_, heads in self.backlog.in_lanes(models, place, rank) for head in heads]
 
 
 def test_one_flow_is_first_come_first_served() -> None:
@@ -105,21 +108,40 @@ def test_what_is_served_out_of_one_line_goes_on_ageing_in_others() -> None:
     house = House(aging=10.0)
     old, new = request("a", arrived_s=0.0), request("b", arrived_s=99.0)
     house.push(old, new)
-    house.backlog.granted("a", ("on shared-0", "hold base"), 100.0)
+    house.backlog.granted("a", ("shared-0", "hold base"), 100.0)
     house.backlog.touch("a")
     assert house.order() == [old, new]
+
+
+def test_lanes_with_a_place_of_their_own_are_put_in_order_when_asked_for() -> None:
+    house = House(aging=10.0)
+    first, second, other, elsewhere = (
+        request("a", arrived_s=1.0),
+        request("a", "sales", arrived_s=0.0),
+        request("b", arrived_s=2.0),
+        request("b", "sales"),
+    )
+    house.push(first, second, other, elsewhere)
+    models = ("a-support@1", "a-sales@1", "b-support@1", "c-support@1")
+    assert house.lanes(*models) == [second, first, other]
+    house.serve("a", 15.0)
+    assert house.lanes(*models) == [second, other, first], "15 tokens are a second and a half"
+    house.backlog.granted("a", ("shared-0",), 50.0)
+    assert house.lanes(*models) == [other, second, first], "it ages anew there"
+    assert house.lanes(*models, place="shared-1") == [second, other, first]
+    assert house.lanes(*models, rank=2) == []
 
 
 def test_a_lane_moves_with_everything_in_it() -> None:
     house = House()
     entry, other = request("a"), request("b")
     house.push(entry, other)
-    house.backlog.move("a-support@1", ("on shared-0", "hold base"))
+    house.backlog.move("a-support@1", "hold base")
     assert house.order() == [other]
-    assert house.order("on shared-0") == house.order("hold base") == [entry]
+    assert house.order("hold base") == [entry]
     house.backlog.remove(entry)
-    assert house.order("on shared-0") == [] and not house.backlog.waits_in("on shared-0")
-    house.backlog.move("a-support@1", (LINE,))
+    assert house.order("hold base") == [] and not house.backlog.waits_in("hold base")
+    house.backlog.move("a-support@1", LINE)
     assert house.order() == [other], "nothing waits in it"
 
 
@@ -141,7 +163,7 @@ def test_lanes_and_tenants_of_a_line_are_counted() -> None:
     rank = house.bands["a"]
     assert house.backlog.flows_in(LINE, rank) == 3 and house.backlog.tenants_in(LINE, rank) == 2
     assert house.backlog.flows_in(LINE, rank, "a") == 2 and house.backlog.flows_in(LINE, rank, "c") == 0
-    house.backlog.move("a-x@1", ("on shared-0", "hold base"))
+    house.backlog.move("a-x@1", "hold base")
     assert house.backlog.flows_in(LINE, rank) == 2
     for entry in entries:
         house.backlog.remove(entry)
@@ -165,7 +187,7 @@ def test_every_line_is_in_order_whatever_happened(seed: int, aging: float) -> No
     chance = random.Random(seed)
     house = House(bands={"a": 1, "b": chance.choice([1, 2])}, aging=aging)
     waiting: list[Request] = []
-    lines: dict[str, tuple[str, ...]] = {f"{t}-{m}@1": (LINE,) for t in "ab" for m in ("x", "y", "z")}
+    lines: dict[str, str] = {f"{t}-{m}@1": LINE for t in "ab" for m in ("x", "y", "z")}
     granted: dict[tuple[str, str], float] = {}
     for step in range(80):
         match chance.choice(["push", "push", "remove", "serve", "grant", "move"]):
@@ -178,31 +200,29 @@ def test_every_line_is_in_order_whatever_happened(seed: int, aging: float) -> No
             case "serve":
                 house.serve(chance.choice("ab"), chance.uniform(0.0, 500.0))
             case "grant":
-                tenant, line = chance.choice("ab"), chance.choice([LINE, "on r0"])
+                tenant, line = chance.choice("ab"), chance.choice([LINE, "hold base"])
                 granted[tenant, line] = float(step)
                 house.backlog.granted(tenant, (line,), float(step))
                 house.backlog.touch(tenant)
             case "move":
                 model = chance.choice(list(lines))
-                lines[model] = chance.choice(
-                    [(LINE,), ("on r0", "hold base"), ("on r0", "on r1", "hold base")]
-                )
+                lines[model] = chance.choice([LINE, "hold base", "any base"])
                 house.backlog.move(model, lines[model])
-        for line in (LINE, "on r0", "on r1", "hold base"):
+        for line in (LINE, "hold base", "any base"):
             assert house.order(line) == _sorted_anew(house, waiting, lines, granted, line, aging)
 
 
 def _sorted_anew(
     house: House,
     waiting: list[Request],
-    lines: dict[str, tuple[str, ...]],
+    lines: dict[str, str],
     granted: dict[tuple[str, str], float],
     line: str,
     aging: float,
 ) -> list[Request]:
     heads: dict[str, Request] = {}
     for entry in sorted(waiting, key=lambda e: e.arrived_s):
-        if line in lines[entry.target.engine_model]:
+        if line == lines[entry.target.engine_model]:
             heads.setdefault(entry.target.engine_model, entry)
     oldest: dict[str, float] = {}
     for head in heads.values():

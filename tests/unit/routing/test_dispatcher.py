@@ -260,6 +260,18 @@ async def test_a_tenant_with_many_adapters_soon_gives_a_slot_up() -> None:
     assert repr(house.dispatcher) == AT_REST
 
 
+async def test_a_slot_being_cleared_counts_for_the_tenant_that_gets_it() -> None:
+    house = House(same_band=True)
+    running, pool = [house.submit("a"), house.submit("a", "sales")], house.dispatcher.pools["shared"]
+    waiting = house.submit("b")
+    assert pool.slot_holders().held == {"a": 2}
+    house.clock.now += 0.5
+    house.dispatcher.sweep()
+    assert pool.slot_holders().held == {"a": 1, "b": 1}
+    house.finish(*running, waiting)
+    assert repr(house.dispatcher) == AT_REST
+
+
 async def test_the_lowest_band_is_not_starved() -> None:
     house = House(slots=4, max_num_seqs=1, lower_band_share=0.1, caps=Caps(max_queued=100))
     running = house.submit("a")
