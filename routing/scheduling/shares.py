@@ -2,14 +2,14 @@
 
 A slot or a place in a batch that was given away comes back only when its request has ended, which takes as
 long as an answer, and every sequence more makes each step longer. So a tenant that fills whatever is free
-makes all others wait, however fair the queue is. A tenant floods that has had something waiting for
-`FLOODS_AFTER_S` on end and asks for `FLOOD_FACTOR` times what the others ask on average, by weight. Its fair
-share of slots and of sequences is its own; beyond it it fills a replica's slots and its batch up to
-`burst_share` only. Where all ask alike nobody floods. Lower bands are no others.
+makes all others wait, however fair the queue is. A tenant floods that has something waiting and asks for
+`FLOOD_FACTOR` times what the others ask on average, by weight, where whoever was seen lately asks for one
+sequence at least. Its fair share of slots and of sequences is its own; beyond it it fills a replica's slots
+and its batch up to `burst_share` only. Where all ask alike nobody floods. Lower bands are no others.
 
 While the others are crowded, so that more than `CROWDED` of what they have in the pool waits, a flood gets
-no more than its fair share of slots, and runs no more than `CROWDED_FACTOR` times what the others run on
-average: what they leave of their shares makes their own waits short then, and does not go to the flood.
+no more than its fair share of slots, and runs as much as the others do on average: what they leave of their
+shares makes their own waits short then, and does not go to the flood.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 REMEMBERED_S = 10.0  # for how long a tenant counts after its last request
-FLOODS_AFTER_S = 2.0  # bursts that are over sooner disturb nobody for long
-FLOOD_FACTOR = 3.0  # ordinary tenants differ by as much
+FLOOD_FACTOR = 8.0  # by Zipf's law the largest of eight tenants asks for three times the mean, in bursts more
 CROWDED = 0.1  # of the others' requests; where slots suffice hardly one in a hundred waits
-CROWDED_FACTOR = 2.0  # times what the others run on average
 CALM_S = 5.0  # over which it is smoothed whether they are crowded, and what they run: seconds
 
 
@@ -69,7 +67,9 @@ class _Demand:
     def stands_out(self, whole: _Demand) -> bool:
         """Whether it is far more than what the rest of the whole asks, by weight; false without a rest."""
         rest = whole.without(self)
-        return rest.weight > 0 and self.asked / self.weight > FLOOD_FACTOR * rest.asked / rest.weight
+        if rest.weight <= 0:
+            return False
+        return self.asked / self.weight >= FLOOD_FACTOR * max(1.0, rest.asked / rest.weight)
 
     def smoothed(self, newest: _Demand, part: float) -> _Demand:
         """Come nearer to the newest one by so much of the way; its weight counts at once."""
@@ -94,7 +94,6 @@ class Shares:
         self._weights = weights
         self._ranks = ranks
         self._seen_s: dict[str, float] = {}  # tenant -> when it last sent a request
-        self._waits_since_s: dict[str, float] = {}
         self._fair: dict[int, Room] = {}  # rank -> fair share of a tenant of weight 1
         self._others: dict[int, _Demand] = {}  # rank -> of those that do not flood, smoothed
         self._refreshed_s = 0.0
@@ -121,11 +120,10 @@ class Shares:
         part = -math.expm1((self._refreshed_s - now_s) / CALM_S)
         self._refreshed_s = now_s
         self._seen_s = {t: at for t, at in self._seen_s.items() if now_s - at < REMEMBERED_S}
-        self._waits_since_s = {t: self._waits_since_s.get(t, now_s) for t in waiting}
         active = self._seen_s.keys() | self.running.keys() | waiting.keys()
-        long = [t for t, since_s in self._waits_since_s.items() if now_s - since_s >= FLOODS_AFTER_S]
+        large = [t for t in waiting if self.running[t] + waiting[t] >= FLOOD_FACTOR * self._weights[t]]
         self._fair, flooding, before, self._others = {}, set[str](), self._others, {}
-        for rank in sorted({self._ranks[tenant] for tenant in long}):
+        for rank in sorted({self._ranks[tenant] for tenant in large}):
             asked = {
                 tenant: _Demand(self.running[tenant], waiting.get(tenant, 0), self._weights[tenant])
                 for tenant in active
@@ -133,7 +131,7 @@ class Shares:
             }
             whole = _Demand.of_all(asked.values())
             self._fair[rank] = Room(room.slots / whole.weight, room.sequences / whole.weight)
-            flooding.update(t for t in long if self._ranks[t] == rank and asked[t].stands_out(whole))
+            flooding.update(t for t in large if self._ranks[t] == rank and asked[t].stands_out(whole))
             others = whole.without(_Demand.of_all([asked[tenant] for tenant in flooding]))
             self._others[rank] = before.get(rank, others).smoothed(others, part)
         self.flooding = frozenset(flooding)
@@ -159,7 +157,7 @@ class Shares:
         share = self._fair[rank].sequences
         if self._gives_way(tenant):
             others = self._others[rank]
-            share = min(share, CROWDED_FACTOR * others.running / others.weight)
+            share = min(share, others.running / others.weight)
         return self.running[tenant] >= max(1.0, share * weight)
 
     def _gives_way(self, tenant: str) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routing.scheduling.filters import leaves_a_slot, leaves_room, respects_clearing
-from routing.scheduling.shares import FLOODS_AFTER_S, REMEMBERED_S, Room, Shares
+from routing.scheduling.shares import REMEMBERED_S, Room, Shares
 from routing.scheduling.state import SlotClearing
 from tests.unit.routing.requests import end_on, replica, request, run_on
 
@@ -20,14 +20,12 @@ def pool(
     burst_share: float = 0.5,
     *,
     ranks: dict[str, int] | None = None,
-    for_s: float = 5.0,
 ) -> Shares:
-    """Shares of a pool whose tenants were all seen just now, and of whom so many have waited so long."""
+    """Shares of a pool whose tenants were all seen just now, and of whom so many wait."""
     shares = Shares(weights, ranks or dict.fromkeys(weights, 1), burst_share)
-    for now_s in (100.0, 100.0 + for_s):
-        for tenant in weights:
-            shares.saw(tenant, now_s)
-        shares.refresh(now_s, waiting, ROOM)
+    for tenant in weights:
+        shares.saw(tenant, 105.0)
+    shares.refresh(105.0, waiting, ROOM)
     return shares
 
 
@@ -38,7 +36,8 @@ def take(shares: Shares, tenant: str, *, slots: int = 0, sequences: int = 0) -> 
 
 
 def test_a_tenant_floods_that_asks_for_far_more_than_others_do() -> None:
-    assert pool({"a": 1.0, "b": 1.0, "c": 1.0}, {"a": 10, "b": 2}).flooding == {"a"}
+    assert pool({"a": 1.0, "b": 1.0, "c": 1.0}, {"a": 16, "b": 4}).flooding == {"a"}
+    assert not pool({"a": 1.0, "b": 1.0, "c": 1.0}, {"a": 15, "b": 4}).flooding
 
 
 def test_where_all_ask_alike_nobody_floods() -> None:
@@ -49,15 +48,18 @@ def test_a_tenant_that_is_alone_does_not_flood() -> None:
     assert not pool({"a": 1.0}, {"a": 500}).flooding
 
 
-def test_a_short_burst_is_no_flood() -> None:
-    assert not pool({"a": 1.0, "b": 1.0}, {"a": 500}, for_s=FLOODS_AFTER_S - 0.1).flooding
+def test_others_that_ask_for_nothing_just_now_count_as_if_they_asked_for_one() -> None:
+    assert not pool({"a": 1.0, "b": 1.0}, {"a": 7}).flooding
+    assert pool({"a": 1.0, "b": 1.0}, {"a": 8}).flooding == {"a"}
 
 
-def test_who_is_through_with_waiting_floods_no_more() -> None:
-    shares = pool({"a": 1.0, "b": 1.0}, {"a": 500})
+def test_what_runs_counts_too_but_who_has_nothing_waiting_does_not_flood() -> None:
+    shares = pool({"a": 1.0, "b": 1.0}, {"a": 7})
+    take(shares, "a", sequences=1)
+    shares.refresh(105.25, {"a": 7}, ROOM)
     assert shares.flooding == {"a"}
-    shares.refresh(106.0, {}, ROOM)
-    shares.refresh(106.5, {"a": 500}, ROOM)
+    take(shares, "a", sequences=30)
+    shares.refresh(105.5, {}, ROOM)
     assert not shares.flooding
 
 
@@ -71,8 +73,8 @@ def test_others_count_for_a_while_after_their_last_request() -> None:
 
 
 def test_who_pays_for_more_may_ask_for_more() -> None:
-    assert not pool({"a": 10.0, "b": 1.0}, {"a": 50, "b": 2}).flooding
-    assert pool({"a": 10.0, "b": 1.0}, {"a": 70, "b": 2}).flooding == {"a"}
+    assert not pool({"a": 10.0, "b": 1.0}, {"a": 159, "b": 2}).flooding
+    assert pool({"a": 10.0, "b": 1.0}, {"a": 160, "b": 2}).flooding == {"a"}
 
 
 def test_nobody_floods_for_lower_bands() -> None:
@@ -215,10 +217,10 @@ def crowd(waiting: int, running: int = 3, *, burst_share: float = 0.5, for_s: fl
     return shares
 
 
-def test_while_the_others_are_crowded_a_flood_runs_twice_what_they_run_on_average() -> None:
+def test_while_the_others_are_crowded_a_flood_runs_what_they_run_on_average() -> None:
     shares = crowd(waiting=1)
     assert shares.may_fill("a") == 0.0
-    take(shares, "a", sequences=5)
+    take(shares, "a", sequences=2)
     assert not shares.keeps_room_from("a")
     take(shares, "a", sequences=1)
     assert shares.keeps_room_from("a")
@@ -234,7 +236,7 @@ def test_while_hardly_anything_of_the_others_waits_a_flood_has_its_fair_share_an
 
 
 def test_a_flood_runs_no_more_than_its_fair_share_however_much_the_others_run() -> None:
-    shares = crowd(waiting=3, running=10)
+    shares = crowd(waiting=3, running=14)
     take(shares, "a", sequences=11)
     assert shares.keeps_room_from("a"), "32 for three of them"
 
