@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
-from routing.scheduling.state import ReplicaState
+from routing.scheduling.state import SPARE_LOAD, ReplicaState
 from routing.types import Request
 
 Filter = Callable[[ReplicaState, Request], bool]
@@ -83,7 +83,7 @@ def _leaves_room(replica: ReplicaState, tenant: str, sequences: int) -> bool:
     shares = replica.shares
     if shares is None or tenant not in shares.flooding or replica.sequences == 0:
         return True
-    if replica.sequences + sequences <= shares.may_fill(tenant) * replica.capacity:
+    if replica.sequences + sequences <= max(SPARE_LOAD, shares.may_fill(tenant)) * replica.capacity:
         return True
     return not shares.keeps_room_from(tenant)
 

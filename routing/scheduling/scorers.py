@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from routing.scheduling.state import ReplicaState
+from routing.scheduling.state import SPARE_LOAD, ReplicaState
 from routing.types import Request
 
 HOMES = 2  # replicas an adapter prefers while it is resident nowhere; one that is busy has a stand-in
-# A replica below this load is never too busy for an adapter that is there already: a second copy would cost a
-# slot, and a step with a tenth of the engine's sequences takes little longer than an empty one.
-SPARE_LOAD = 0.1
 HOT_LOAD = (
     0.5  # from here on an adapter's replica is worth a second slot elsewhere, if another is much emptier
 )
@@ -30,7 +27,10 @@ class View:
 
     @property
     def bound(self) -> float:
-        """Load up to which a preference counts (consistent hashing with bounded loads, Mirrokni 2018)."""
+        """Load up to which a preference counts (consistent hashing with bounded loads, Mirrokni 2018).
+
+        A replica with load to spare is never too busy: a second copy of an adapter would cost a slot.
+        """
         return max(SPARE_LOAD, (1.0 + self.slack) * self.mean_load)
 
 

@@ -8,8 +8,9 @@ sequence at least. Its fair share of slots and of sequences is its own; beyond i
 and its batch up to `burst_share` only. Where all ask alike nobody floods. Lower bands are no others.
 
 While the others are crowded, so that more than `CROWDED` of what they have in the pool waits, a flood gets
-no more than its fair share of slots, and runs as much as the others do on average: what they leave of their
-shares makes their own waits short then, and does not go to the flood.
+no more than its fair share of slots, and runs as much as those others do on average that ask for anything,
+unless a replica is nearly empty: what they leave of their shares makes their own waits short then, and does
+not go to the flood.
 """
 
 from __future__ import annotations
@@ -72,11 +73,11 @@ class _Demand:
         return self.asked / self.weight >= FLOOD_FACTOR * max(1.0, rest.asked / rest.weight)
 
     def smoothed(self, newest: _Demand, part: float) -> _Demand:
-        """Come nearer to the newest one by so much of the way; its weight counts at once."""
+        """Come nearer to the newest one by so much of the way."""
         return _Demand(
             self.running + part * (newest.running - self.running),
             self.waiting + part * (newest.waiting - self.waiting),
-            newest.weight,
+            self.weight + part * (newest.weight - self.weight),
         )
 
 
@@ -132,7 +133,7 @@ class Shares:
             whole = _Demand.of_all(asked.values())
             self._fair[rank] = Room(room.slots / whole.weight, room.sequences / whole.weight)
             flooding.update(t for t in large if self._ranks[t] == rank and asked[t].stands_out(whole))
-            others = whole.without(_Demand.of_all([asked[tenant] for tenant in flooding]))
+            others = _Demand.of_all([d for t, d in asked.items() if d.asked and t not in flooding])
             self._others[rank] = before.get(rank, others).smoothed(others, part)
         self.flooding = frozenset(flooding)
 

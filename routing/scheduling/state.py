@@ -15,6 +15,7 @@ from routing.scheduling.occupancy import ShareClock
 from routing.scheduling.shares import Shares
 from routing.types import Fleet, Request
 
+SPARE_LOAD = 0.1  # a step with a tenth of the engine's sequences takes little longer than an empty one
 KV_FULL = 0.9  # of the KV cache; beyond it vLLM begins to preempt, and a preempted request starts anew
 
 
