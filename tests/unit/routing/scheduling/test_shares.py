@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.scheduling.filters import leaves_a_slot, leaves_room, respects_clearing
+from routing.scheduling.filters import leaves_a_slot, leaves_room, leaves_to, respects_clearing
 from routing.scheduling.shares import REMEMBERED_S, Room, Shares
 from routing.scheduling.state import SlotClearing
 from tests.unit.routing.requests import end_on, replica, request, run_on
@@ -265,6 +265,43 @@ def test_where_nothing_is_kept_for_others_crowding_changes_nothing() -> None:
     assert shares.may_fill("a") == 1.0
     take(shares, "a", sequences=10)
     assert not shares.keeps_room_from("a")
+
+
+def test_others_that_ask_for_nothing_do_not_lower_what_a_flood_runs_while_they_are_crowded() -> None:
+    shares = Shares(dict.fromkeys("abcd", 1.0), dict.fromkeys("abcd", 1))
+    take(shares, "b", sequences=3)
+    for tenant in "abcd":
+        shares.saw(tenant, 100.0)
+    shares.refresh(100.0, {"a": 500, "b": 1}, ROOM)
+    take(shares, "a", sequences=2)
+    assert not shares.keeps_room_from("a")
+    take(shares, "a", sequences=1)
+    assert shares.keeps_room_from("a")
+
+
+def test_a_flood_may_use_a_replica_that_is_nearly_empty_even_while_the_others_are_crowded() -> None:
+    one = replica(slots=4, max_sequences=20)
+    one.shares = crowd(waiting=1)
+    take(one.shares, "a", sequences=3)
+    run_on(one, request("b"))
+    assert leaves_room(one, request("a")), "the second of twenty"
+    run_on(one, request("b"))
+    assert not leaves_room(one, request("a"))
+    assert leaves_room(one, request("b"))
+
+
+def test_a_tenant_that_floods_is_passed_over_as_a_whole_where_nothing_of_it_may_run() -> None:
+    one = replica(slots=2, max_sequences=20)
+    one.shares = pool({"a": 1.0, "b": 1.0}, {"a": 500})
+    run_on(one, request("b"))
+    assert leaves_to(one, "a", takes_slot=True)
+    take(one.shares, "a", slots=4)
+    assert not leaves_to(one, "a", takes_slot=True), "one of two slots is kept"
+    assert leaves_to(one, "a", takes_slot=False)
+    take(one.shares, "a", sequences=16)
+    run_on(one, request("b"), times=9)
+    assert not leaves_to(one, "a", takes_slot=False), "half of the batch is kept"
+    assert leaves_to(one, "b", takes_slot=True)
 
 
 def test_who_does_not_flood_may_fill_everything() -> None:
