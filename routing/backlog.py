@@ -1,4 +1,4 @@
-"""Who waits, and who of them is next among those that could run in one place? Every step is O(log n).
+"""Who waits, and who of them is next in one place? Every step is O(log n) in what waits.
 
 What waits for the same slot is a lane: one adapter, or the base model. A lane stands in one line, of all that
 could run in the same places: the owner says in which, and moves a lane when that changes. A few lanes that

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 from typing import Protocol
@@ -30,6 +31,7 @@ class Call:
     replica: int | None = None
     sequence: Sequence | None = None
     refused_s: float | None = None
+    then: Callable[[float], Call | None] | None = None  # what its client asks for when it has ended
 
     @property
     def ttft_s(self) -> float | None:
@@ -82,7 +84,7 @@ class Driver:
         self.engines = [Engine(settings, costs, self) for settings in engines]
         self.now = 0.0
         self._router = router
-        self._calls: Ordered[Call] = ()
+        self._calls: list[Call] = []
         self._open = 0
         self._index = {engine: index for index, engine in enumerate(self.engines)}
         self._events: list[tuple[float, int]] = []  # heap of (due, engine), some of them outdated
@@ -103,8 +105,11 @@ class Driver:
         call.refused_s = self.now
         self._open -= 1
 
-    def run(self, calls: Ordered[Call], *, until_s: float = math.inf) -> None:
-        """Let all calls arrive, in order, and go on until each has ended or `until_s` is over."""
+    def run(self, calls: list[Call], *, until_s: float = math.inf) -> None:
+        """Let all calls arrive, in order, and go on until each has ended or `until_s` is over.
+
+        Those that clients make after others are appended to `calls`.
+        """
         self._calls, self._open = calls, len(calls)
         end_s = min(until_s, (calls[-1].at_s if calls else 0.0) + PATIENCE_S)
         for key, call in enumerate(calls):
@@ -144,7 +149,13 @@ class Driver:
     def finished(self, sequence: Sequence, now: float) -> None:
         """Hand it on; the call is over."""
         self._open -= 1
-        self._router.finished(self._calls[sequence.key], now)
+        ended = self._calls[sequence.key]
+        self._router.finished(ended, now)
+        following = ended.then(now) if ended.then is not None else None
+        if following is not None:
+            following.key = len(self._calls)
+            self._calls.append(following)
+            self._open += 1
 
     def tokens(self, engine: Engine, gap_s: float, tokens: int) -> None:
         """Hand it on."""

@@ -84,7 +84,11 @@ def scenarios(folder: Path | None = None) -> dict[str, list[Scenario]]:
             replace(_starved(conv), label="2 s promised", routers=(OURS,), slo=Slo(ttft_s=2.0)),
         ],
         "overload": [_overload(conv)],
-        "two-engines": [_two("steady", TwoEngines()), _two("flood", TwoEngines(flood=1.5))],
+        "two-engines": [
+            _two("steady", TwoEngines()),
+            _two("flood", TwoEngines(flood=1.5)),
+            _two("saturated", TwoEngines(clients=16)),
+        ],
         "slots": [_slots(count) for count in (8, 16, 32, 64)],
     }
 

@@ -41,10 +41,14 @@ ENGINE = EngineSettings(
 
 @dataclass(frozen=True, slots=True)
 class TwoEngines:
-    """All tenants at a share of the capacity, and one of them floods with another share on top."""
+    """All tenants at a share of the capacity, and one of them floods with another share on top.
+
+    Or each has so many clients, and each of those always has one request in flight.
+    """
 
     load: float = 0.75
     flood: float = 0.0
+    clients: int = 0
     shape: Shape = SHAPE
     duration_s: float = 60.0
 
@@ -65,6 +69,9 @@ class TwoEngines:
     def calls(self, seed: int) -> list[Call]:
         """All calls in the order in which they arrive; the flood comes on top of the same steady ones."""
         demand = Demand(self.shape, zipf=1.0, variation=1.0)
+        if self.clients:
+            tenants = range(self.shape.tenants)
+            return [self._client(demand, seed, t, n) for t in tenants for n in range(self.clients)]
         steady = demand.steady(random.Random(f"{seed}/steady"), self.load * CAPACITY_PER_S, self.duration_s)
         flood = []
         if self.flood:
@@ -74,3 +81,16 @@ class TwoEngines:
             Call(one.at_s, self._tenant(one.tenant), f"a{one.adapter}", PROMPT_TOKENS, COMPLETION_TOKENS)
             for one in merged(steady, flood)
         ]
+
+    def _client(self, demand: Demand, seed: int, tenant: int, number: int) -> Call:
+        """The first call of a client, which makes the next one when it has ended, until time is over."""
+        chance = random.Random(f"{seed}/{tenant}/{number}")
+
+        def make(now: float) -> Call:
+            adapter = f"a{demand.draw(chance, tenant)}"
+            return Call(now, self._tenant(tenant), adapter, PROMPT_TOKENS, COMPLETION_TOKENS, then=go_on)
+
+        def go_on(now: float) -> Call | None:
+            return make(now) if now < self.duration_s else None
+
+        return make(0.0)

@@ -36,14 +36,26 @@ def test_calls_are_the_same_for_the_same_seed() -> None:
     assert first == again != other
 
 
+def test_every_client_has_one_request_in_flight_until_time_is_over() -> None:
+    workload = TwoEngines(clients=2, duration_s=2.0)
+    calls = workload.calls(seed=1)
+    assert len(calls) == 16 and all(call.at_s == 0.0 for call in calls)
+    Driver([ENGINE, ENGINE], COSTS, scenarios()["two-engines"][2].router(OURS, 1, {})).run(calls)
+    assert len(calls) > 50 and all(call.finished_s for call in calls)
+    for at_s in (0.5, 1.0, 1.5):
+        in_flight = Counter(call.tenant for call in calls if call.at_s <= at_s < (call.finished_s or 0.0))
+        assert in_flight == dict.fromkeys(workload.tenants(), 2)
+    assert max(call.at_s for call in calls) < 2.0
+
+
 def test_its_engines_have_costs_of_their_own() -> None:
     assert StepCosts() != COSTS
     assert {scenario.costs for scenario in scenarios()["two-engines"]} == {COSTS}
 
 
 def test_victims_keep_their_goodput_under_the_flood_with_ours_and_lose_it_with_round_robin() -> None:
-    steady, flood = scenarios()["two-engines"]
-    assert (steady.label, flood.label) == ("steady", "flood")
+    steady, flood, saturated = scenarios()["two-engines"]
+    assert [one.label for one in (steady, flood, saturated)] == ["steady", "flood", "saturated"]
     workload = TwoEngines(flood=1.5, duration_s=SHORT_S)
     goodput = {}
     for router in (OURS, "round robin"):
