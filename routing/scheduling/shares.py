@@ -2,15 +2,16 @@
 
 A slot or a place in a batch that was given away comes back only when its request has ended, which takes as
 long as an answer, and every sequence more makes each step longer. So a tenant that fills whatever is free
-makes all others wait, however fair the queue is. A tenant floods that has something waiting and asks for
+makes all others wait, however fair the queue is. A tenant may flood that has something waiting and asks for
 `FLOOD_FACTOR` times what the others ask on average, by weight, where whoever was seen lately asks for one
-sequence at least. Its fair share of slots and of sequences is its own; beyond it it fills a replica's slots
-and its batch up to `burst_share` only. Where all ask alike nobody floods. Lower bands are no others.
+sequence at least. Where all ask alike nobody floods. Lower bands are no others.
 
-While the others are crowded, so that more than `CROWDED` of what they have in the pool waits, a flood gets
-no more than its fair share of slots, and runs as much as those others do on average that ask for anything,
-unless a replica is nearly empty: what they leave of their shares makes their own waits short then, and does
-not go to the flood.
+The others are crowded while more than `CROWDED` of what they have in the pool waits. Then it floods at once:
+it gets no more than its fair share of slots, and runs as much as those others do on average that ask for
+anything, unless a replica is nearly empty. What they leave of their shares makes their own waits short then,
+and does not go to the flood. While they are not, it floods after it has waited for `FLOODS_AFTER_S` on end,
+so that what can be served is: its fair share of slots and of sequences is its own, and beyond it it fills a
+replica's slots and its batch up to `burst_share` only.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 REMEMBERED_S = 10.0  # for how long a tenant counts after its last request
+FLOODS_AFTER_S = 2.0  # bursts that are over sooner disturb nobody for long
 FLOOD_FACTOR = 8.0  # by Zipf's law the largest of eight tenants asks for three times the mean, in bursts more
 CROWDED = 0.1  # of the others' requests; where slots suffice hardly one in a hundred waits
 CALM_S = 5.0  # over which it is smoothed whether they are crowded, and what they run: seconds
@@ -95,6 +97,7 @@ class Shares:
         self._weights = weights
         self._ranks = ranks
         self._seen_s: dict[str, float] = {}  # tenant -> when it last sent a request
+        self._waits_since_s: dict[str, float] = {}
         self._fair: dict[int, Room] = {}  # rank -> fair share of a tenant of weight 1
         self._others: dict[int, _Demand] = {}  # rank -> of those that do not flood, smoothed
         self._refreshed_s = 0.0
@@ -121,6 +124,7 @@ class Shares:
         part = -math.expm1((self._refreshed_s - now_s) / CALM_S)
         self._refreshed_s = now_s
         self._seen_s = {t: at for t, at in self._seen_s.items() if now_s - at < REMEMBERED_S}
+        self._waits_since_s = {t: self._waits_since_s.get(t, now_s) for t in waiting}
         active = self._seen_s.keys() | self.running.keys() | waiting.keys()
         large = [t for t in waiting if self.running[t] + waiting[t] >= FLOOD_FACTOR * self._weights[t]]
         self._fair, flooding, before, self._others = {}, set[str](), self._others, {}
@@ -132,9 +136,11 @@ class Shares:
             }
             whole = _Demand.of_all(asked.values())
             self._fair[rank] = Room(room.slots / whole.weight, room.sequences / whole.weight)
-            flooding.update(t for t in large if self._ranks[t] == rank and asked[t].stands_out(whole))
-            others = _Demand.of_all([d for t, d in asked.items() if d.asked and t not in flooding])
+            apart = {t for t in large if self._ranks[t] == rank and asked[t].stands_out(whole)}
+            others = _Demand.of_all([d for t, d in asked.items() if d.asked and t not in flooding | apart])
             self._others[rank] = before.get(rank, others).smoothed(others, part)
+            crowded = self._others[rank].is_crowded
+            flooding |= {t for t in apart if crowded or now_s - self._waits_since_s[t] >= FLOODS_AFTER_S}
         self.flooding = frozenset(flooding)
 
     def may_fill(self, tenant: str) -> float:

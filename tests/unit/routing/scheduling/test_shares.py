@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routing.scheduling.filters import leaves_a_slot, leaves_room, leaves_to, respects_clearing
-from routing.scheduling.shares import REMEMBERED_S, Room, Shares
+from routing.scheduling.shares import FLOODS_AFTER_S, REMEMBERED_S, Room, Shares
 from routing.scheduling.state import SlotClearing
 from tests.unit.routing.requests import end_on, replica, request, run_on
 
@@ -20,12 +20,14 @@ def pool(
     burst_share: float = 0.5,
     *,
     ranks: dict[str, int] | None = None,
+    for_s: float = 5.0,
 ) -> Shares:
-    """Shares of a pool whose tenants were all seen just now, and of whom so many wait."""
+    """Shares of a pool whose tenants were all seen just now, and of whom so many have waited so long."""
     shares = Shares(weights, ranks or dict.fromkeys(weights, 1), burst_share)
-    for tenant in weights:
-        shares.saw(tenant, 105.0)
-    shares.refresh(105.0, waiting, ROOM)
+    for now_s in (105.0 - for_s, 105.0):
+        for tenant in weights:
+            shares.saw(tenant, now_s)
+        shares.refresh(now_s, waiting, ROOM)
     return shares
 
 
@@ -46,6 +48,20 @@ def test_where_all_ask_alike_nobody_floods() -> None:
 
 def test_a_tenant_that_is_alone_does_not_flood() -> None:
     assert not pool({"a": 1.0}, {"a": 500}).flooding
+
+
+def test_a_short_burst_is_no_flood_unless_the_others_are_crowded() -> None:
+    assert not pool({"a": 1.0, "b": 1.0}, {"a": 500}, for_s=FLOODS_AFTER_S - 0.1).flooding
+    assert pool({"a": 1.0, "b": 1.0}, {"a": 500}, for_s=FLOODS_AFTER_S).flooding == {"a"}
+    assert pool({"a": 1.0, "b": 1.0}, {"a": 500, "b": 1}, for_s=0.0).flooding == {"a"}
+
+
+def test_who_is_through_with_waiting_floods_no_more() -> None:
+    shares = pool({"a": 1.0, "b": 1.0}, {"a": 500})
+    assert shares.flooding == {"a"}
+    shares.refresh(105.5, {}, ROOM)
+    shares.refresh(106.0, {"a": 500}, ROOM)
+    assert not shares.flooding
 
 
 def test_others_that_ask_for_nothing_just_now_count_as_if_they_asked_for_one() -> None:
