@@ -152,6 +152,7 @@ def stop(child: Child, grace_s: float = 10.0) -> None:
         while time.monotonic() < end:
             child.process.poll()
             if not any(_is_running(pid) for pid in members):
+                child.process.poll()  # it may have ended since
                 return
             time.sleep(0.02)
 
