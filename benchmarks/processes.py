@@ -150,9 +150,9 @@ def stop(child: Child, grace_s: float = 10.0) -> None:
                 continue
         end = time.monotonic() + wait_s
         while time.monotonic() < end:
-            child.process.poll()
-            if not any(_is_running(pid) for pid in members):
-                child.process.poll()  # it may have ended since
+            running = any(_is_running(pid) for pid in members)
+            child.process.poll()  # after the look: what has ended by then is waited for
+            if not running:
                 return
             time.sleep(0.02)
 

@@ -226,7 +226,7 @@ class PoolState:
                 least = key - lead - in_memory
                 if least >= best_key or looked_at >= LOOKED_AT:
                     break
-                if tenant in self.shares.flooding and not leaves_to(replica, tenant, takes_slot=takes_slot):
+                if not leaves_to(replica, tenant, takes_slot=takes_slot):
                     continue
                 for ticket in heads:
                     at = least if ticket.request.target.adapter_id in replica.resident else key - lead

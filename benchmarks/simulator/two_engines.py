@@ -77,18 +77,19 @@ class TwoEngines:
         if self.flood:
             chance, rate_per_s = random.Random(f"{seed}/flood"), self.flood * CAPACITY_PER_S
             flood = demand.flood(chance, self._flooder, rate_per_s, self.duration_s)
-        return [
-            Call(one.at_s, self._tenant(one.tenant), f"a{one.adapter}", PROMPT_TOKENS, COMPLETION_TOKENS)
-            for one in merged(steady, flood)
-        ]
+        return [self._call(one.at_s, one.tenant, one.adapter) for one in merged(steady, flood)]
+
+    def _call(self, at_s: float, tenant: int, adapter: int) -> Call:
+        return Call(at_s, self._tenant(tenant), f"a{adapter}", PROMPT_TOKENS, COMPLETION_TOKENS)
 
     def _client(self, demand: Demand, seed: int, tenant: int, number: int) -> Call:
         """The first call of a client, which makes the next one when it has ended, until time is over."""
         chance = random.Random(f"{seed}/{tenant}/{number}")
 
         def make(now: float) -> Call:
-            adapter = f"a{demand.draw(chance, tenant)}"
-            return Call(now, self._tenant(tenant), adapter, PROMPT_TOKENS, COMPLETION_TOKENS, then=go_on)
+            call = self._call(now, tenant, demand.draw(chance, tenant))
+            call.then = go_on
+            return call
 
         def go_on(now: float) -> Call | None:
             return make(now) if now < self.duration_s else None

@@ -20,10 +20,13 @@ def pool(
     burst_share: float = 0.5,
     *,
     ranks: dict[str, int] | None = None,
+    running: dict[str, int] | None = None,
     for_s: float = 5.0,
 ) -> Shares:
     """Shares of a pool whose tenants were all seen just now, and of whom so many have waited so long."""
     shares = Shares(weights, ranks or dict.fromkeys(weights, 1), burst_share)
+    for tenant, sequences in (running or {}).items():
+        take(shares, tenant, sequences=sequences)
     for now_s in (105.0 - for_s, 105.0):
         for tenant in weights:
             shares.saw(tenant, now_s)
@@ -219,49 +222,43 @@ def test_what_is_held_is_what_was_taken_and_not_given(steps: list[tuple[bool, st
     assert shares.held == {tenant: count for tenant, count in held.items() if count}
 
 
-def crowd(waiting: int, running: int = 3, *, burst_share: float = 0.5, for_s: float = 5.0) -> Shares:
+def crowd(waiting: int, running: int = 3, *, burst_share: float = 0.5) -> Shares:
     """Tenant a floods while two others run so many each, and have so many waiting each."""
-    tenants = ("a", "b", "c")
-    shares = Shares(dict.fromkeys(tenants, 1.0), dict.fromkeys(tenants, 1), burst_share)
-    take(shares, "b", sequences=running)
-    take(shares, "c", sequences=running)
-    for now_s in (100.0, 100.0 + for_s):
-        for tenant in tenants:
-            shares.saw(tenant, now_s)
-        shares.refresh(now_s, {"a": 500} | ({"b": waiting, "c": waiting} if waiting else {}), ROOM)
+    others = {"b": waiting, "c": waiting} if waiting else {}
+    shares = pool(
+        dict.fromkeys("abc", 1.0), {"a": 500} | others, burst_share, running={"b": running, "c": running}
+    )
     assert shares.flooding == {"a"}
     return shares
+
+
+def most(shares: Shares) -> int:
+    """How many sequences tenant a runs when room is kept from it, taking one after the other."""
+    for sequences in range(100):
+        if shares.keeps_room_from("a"):
+            return sequences
+        take(shares, "a", sequences=1)
+    raise AssertionError("nothing is kept from it")
 
 
 def test_while_the_others_are_crowded_a_flood_runs_what_they_run_on_average() -> None:
     shares = crowd(waiting=1)
     assert shares.may_fill("a") == 0.0
-    take(shares, "a", sequences=2)
-    assert not shares.keeps_room_from("a")
-    take(shares, "a", sequences=1)
-    assert shares.keeps_room_from("a")
+    assert most(shares) == 3
 
 
 def test_while_hardly_anything_of_the_others_waits_a_flood_has_its_fair_share_and_may_go_beyond() -> None:
     shares = crowd(waiting=1, running=10)
     assert shares.may_fill("a") == 0.5
-    take(shares, "a", sequences=10)
-    assert not shares.keeps_room_from("a")
-    take(shares, "a", sequences=1)
-    assert shares.keeps_room_from("a")
+    assert most(shares) == 11, "32 for three of them"
 
 
 def test_a_flood_runs_no_more_than_its_fair_share_however_much_the_others_run() -> None:
-    shares = crowd(waiting=3, running=14)
-    take(shares, "a", sequences=11)
-    assert shares.keeps_room_from("a"), "32 for three of them"
+    assert most(crowd(waiting=3, running=14)) == 11, "32 for three of them"
 
 
 def test_a_flood_runs_something_even_where_the_others_run_nothing() -> None:
-    shares = crowd(waiting=1, running=0)
-    assert not shares.keeps_room_from("a")
-    take(shares, "a", sequences=1)
-    assert shares.keeps_room_from("a")
+    assert most(crowd(waiting=1, running=0)) == 1
 
 
 def test_others_that_wait_for_a_moment_are_not_crowded() -> None:
@@ -284,15 +281,7 @@ def test_where_nothing_is_kept_for_others_crowding_changes_nothing() -> None:
 
 
 def test_others_that_ask_for_nothing_do_not_lower_what_a_flood_runs_while_they_are_crowded() -> None:
-    shares = Shares(dict.fromkeys("abcd", 1.0), dict.fromkeys("abcd", 1))
-    take(shares, "b", sequences=3)
-    for tenant in "abcd":
-        shares.saw(tenant, 100.0)
-    shares.refresh(100.0, {"a": 500, "b": 1}, ROOM)
-    take(shares, "a", sequences=2)
-    assert not shares.keeps_room_from("a")
-    take(shares, "a", sequences=1)
-    assert shares.keeps_room_from("a")
+    assert most(pool(dict.fromkeys("abcd", 1.0), {"a": 500, "b": 1}, running={"b": 3}, for_s=0.0)) == 3
 
 
 def test_a_flood_may_use_a_replica_that_is_nearly_empty_even_while_the_others_are_crowded() -> None:
