@@ -276,7 +276,7 @@ class Dispatcher:
                 self._note_clearing(ticket, where)
             for replica in pool.replicas:
                 if replica.limit is not None:
-                    replica.limit.decide(replica.sequences)
+                    replica.limit.decide(now, replica.sequences)
                 self._fill(pool, replica)
 
     def drain(self) -> None:

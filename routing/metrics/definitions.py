@@ -209,7 +209,7 @@ REPLICA_KV = Metric(
 REPLICA_PACE = Metric(
     "tenantry_replica_inter_token_latency_seconds",
     _GAUGE,
-    "Running mean of the time between two tokens; pools with `slo.itl_s`, after the first stream.",
+    "Mean time between two tokens in the last second with a stream; pools with `slo.itl_s`.",
     REPLICA_LABELS,
 )
 REPLICA_SLOTS = Metric(

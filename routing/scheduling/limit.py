@@ -1,17 +1,20 @@
 """How many sequences should a replica run at once so that each keeps its pace?
 
-Additive increase, multiplicative decrease (AIMD). Source: Chiu and Jain, "Analysis of the increase and
-decrease algorithms for congestion avoidance", 1989. The signal is the time between two tokens of one
-stream, as the gateway sees it, against the pool's objective. The limit only grows while it binds, so that
+The signal is the mean time between two tokens of one stream over an epoch, as the gateway sees it, against
+the pool's objective: the objective is one on the mean of a stream, so one slow step decides nothing. The
+limit comes down in proportion and goes up in small steps, as in AIMD (Chiu and Jain, "Analysis of the
+increase and decrease algorithms for congestion avoidance", 1989). It comes down again only when the last
+time has taken effect, which is when as many streams have ended, and it grows only while it binds, so that
 an idle replica does not look like a fast one. It is never a small constant: that would leave an engine half
 empty and move the wait into the queue.
-Pure: gaps and the number in flight come in, the limit comes out.
+Pure: times, gaps and the number in flight come in, the limit comes out.
 """
 
 from __future__ import annotations
 
-SMOOTHING = 0.02  # weight of one gap in the running mean: a step of 50 streams replaces most of it
+EPOCH_S = 1.0  # some dozen steps
 DECREASE = 0.9
+GROWTH = 0.05  # of the limit, one sequence at least: half of what it comes down by
 LEAST_SEQUENCES = 8  # below it an engine's step costs nearly the same, so that nothing would be won
 BINDING = 0.9  # of the limit in flight: more would be there if they were let
 HEADROOM = 0.9  # of the objective: above it the limit stays as it is
@@ -26,8 +29,11 @@ class ConcurrencyLimit:
         self._most = float(most)
         self._least = float(min(most, max(least, LEAST_SEQUENCES)))
         self._limit = self._most
-        self._gaps = 0  # since the last decision
-        self.itl_s: float | None = None  # running mean; None: no stream yet
+        self._since_s: float | None = None  # begin of the epoch; None: nothing has been asked yet
+        self._gaps_s = 0.0  # in the epoch, summed
+        self._tokens = 0  # that they brought
+        self._peak = 0  # sequences in flight in the epoch, at most
+        self.itl_s: float | None = None  # mean of the last epoch with a stream; None: there was none
 
     def __repr__(self) -> str:
         itl = "-" if self.itl_s is None else f"{1000 * self.itl_s:.1f}ms"
@@ -40,18 +46,21 @@ class ConcurrencyLimit:
 
     def note_gap(self, gap_s: float, tokens: int = 1) -> None:
         """Note that a stream brought so many tokens after so long."""
-        itl_s = gap_s / tokens
-        before = self.itl_s
-        self.itl_s = itl_s if before is None else before + SMOOTHING * (itl_s - before)
-        self._gaps += 1
+        self._gaps_s += gap_s
+        self._tokens += tokens
 
-    def decide(self, in_flight: int) -> None:
-        """Move the limit by what was noted since the last call; nothing where no stream ran."""
-        if not self._gaps or self.itl_s is None:
+    def decide(self, now_s: float, in_flight: int) -> None:
+        """Move the limit at the end of an epoch, which begins with the first stream; else nothing."""
+        if self._since_s is None or not self._tokens:
+            self._since_s, self._peak = now_s, 0
+        self._peak = max(self._peak, in_flight)
+        if now_s - self._since_s < EPOCH_S:
             return
-        self._gaps = 0
+        self.itl_s = self._gaps_s / self._tokens
         if self.itl_s > self._slo_s:
-            # From what runs, not from a limit that nothing had reached.
-            self._limit = max(self._least, min(self._limit, float(in_flight)) * DECREASE)
-        elif in_flight >= BINDING * self._limit and self.itl_s < HEADROOM * self._slo_s:
-            self._limit = min(self._most, self._limit + 1.0)
+            if self._peak <= self._limit:
+                # From what ran, not from a limit that nothing had reached.
+                self._limit = max(self._least, self._peak * DECREASE)
+        elif self._peak >= BINDING * self._limit and self.itl_s < HEADROOM * self._slo_s:
+            self._limit = min(self._most, self._limit + max(1.0, GROWTH * self._limit))
+        self._since_s, self._gaps_s, self._tokens, self._peak = now_s, 0.0, 0, in_flight

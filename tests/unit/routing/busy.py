@@ -58,8 +58,9 @@ def busy(*, replicas: int = 1, caps: Caps | None = None) -> Busy:
     one.offer("a", "support", "running")
     one.clock.now += 1.0
     one.offer("a", "sales", "waiting")
-    one.clock.now += 11.0
+    one.dispatcher.sweep()
     one.dispatcher.note_gap("shared-0", 0.02)
+    one.clock.now += 11.0
     one.dispatcher.sweep()
     one.offer("a", "support", "refused")
     one.clock.now += 0.5

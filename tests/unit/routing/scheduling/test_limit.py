@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from routing.scheduling.limit import LEAST_SEQUENCES, ConcurrencyLimit
+from routing.scheduling.limit import EPOCH_S, LEAST_SEQUENCES, ConcurrencyLimit
 
 SLO_S = 0.05
 
 
-def settled(limit: ConcurrencyLimit, pace: float, *, demand: int = 10_000, rounds: int = 400) -> int:
+class Clock:
+    """Goes on by one epoch at a time, each begun and ended by a call of `decide`."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def epoch(self, limit: ConcurrencyLimit, in_flight: int, *gaps_s: float) -> None:
+        """Let streams bring tokens at these gaps."""
+        limit.decide(self.now_s, in_flight)
+        for gap_s in gaps_s:
+            limit.note_gap(gap_s)
+        self.now_s += EPOCH_S
+        limit.decide(self.now_s, in_flight)
+
+
+def settled(limit: ConcurrencyLimit, pace: float, *, demand: int = 10_000, epochs: int = 400) -> int:
     """Let a replica run whose tokens take `pace` seconds for each sequence in flight."""
-    for _ in range(rounds):
+    clock = Clock()
+    for _ in range(epochs):
         in_flight = min(demand, limit.sequences)
-        for _ in range(50):
-            limit.note_gap(pace * in_flight)
-        limit.decide(in_flight)
+        clock.epoch(limit, in_flight, *[pace * in_flight] * 50)
     return limit.sequences
 
 
@@ -48,12 +62,50 @@ def test_an_idle_replica_does_not_look_like_a_fast_one() -> None:
 
 def test_without_a_stream_nothing_is_decided() -> None:
     limit = ConcurrencyLimit(SLO_S, least=4, most=256)
-    limit.decide(256)
+    Clock().epoch(limit, 256)
     assert limit.sequences == 256 and limit.itl_s is None
+
+
+def test_one_slow_step_decides_nothing() -> None:
+    limit = ConcurrencyLimit(SLO_S, least=4, most=256)
+    Clock().epoch(limit, 256, *[0.03] * 900, *[0.3] * 50)
+    assert limit.sequences == 256
+
+
+def test_it_comes_down_again_only_when_the_last_time_has_taken_effect() -> None:
+    limit, clock = ConcurrencyLimit(SLO_S, least=4, most=100), Clock()
+    clock.epoch(limit, 100, 0.2)
+    assert limit.sequences == 90
+    for _ in range(10):
+        clock.epoch(limit, 100, 0.2)  # long answers: as many still run
+    assert limit.sequences == 90
+    clock.epoch(limit, 90, 0.2)  # as many have ended, in the course of this epoch
+    clock.epoch(limit, 90, 0.2)
+    assert limit.sequences == 81
+
+
+def test_it_comes_down_from_the_most_that_ran_in_the_epoch() -> None:
+    limit = ConcurrencyLimit(SLO_S, least=4, most=100)
+    limit.decide(0.0, 1)
+    limit.note_gap(0.2)
+    limit.decide(EPOCH_S / 2, 50)
+    limit.decide(EPOCH_S, 2)
+    assert limit.sequences == 45
+
+
+def test_an_epoch_begins_with_a_stream() -> None:
+    limit = ConcurrencyLimit(SLO_S, least=4, most=100)
+    limit.decide(0.0, 0)
+    limit.decide(10.0, 0)
+    limit.note_gap(0.2)
+    limit.decide(10.1, 100)
+    assert limit.sequences == 100 and limit.itl_s is None
 
 
 def test_tokens_that_came_together_share_their_time() -> None:
     limit = ConcurrencyLimit(SLO_S, least=4, most=256)
+    limit.decide(0.0, 1)
     limit.note_gap(0.4, tokens=10)
+    limit.decide(EPOCH_S, 1)
     assert limit.itl_s == 0.04
     assert repr(limit) == "<ConcurrencyLimit 256 itl=40.0ms slo=50ms>"
