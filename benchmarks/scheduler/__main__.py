@@ -78,13 +78,14 @@ async def compare(
         roles = Roles.find(service.child.pid, shape.replica_names(), [router.pid for router in routers])
         stage = Stage(doors, demand, plan, connections.eyes, roles)
         seats = seat(roles)
-        say("calibrating")
         await stage.capacity_per_s(CALIBRATED_WITH, SETTLE_S)
-        capacity_per_s = await stage.capacity_per_s(CALIBRATED_WITH, CALIBRATION_S)
-        say(f"{capacity_per_s:.1f} requests/s")
-        report = Report(setting, capacity_per_s, seats)
+        report = Report(setting, seats)
         for number, phase, name in plan.steps(wanted.schedulers):
-            say(f"round {number + 1} of {plan.rounds}: {phase}, {name}")
+            if number == len(report.capacities_per_s):
+                say(f"round {number + 1} of {plan.rounds}: calibrating")
+                report.capacities_per_s.append(await stage.capacity_per_s(CALIBRATED_WITH, CALIBRATION_S))
+            capacity_per_s = report.capacities_per_s[number]
+            say(f"round {number + 1} of {plan.rounds}: {phase}, {name}; {capacity_per_s:.1f} requests/s")
             report.measured.append(await stage.measure(number, phase, name, capacity_per_s))
         if wanted.steps_file is not None:
             say("measuring steps of one engine")
@@ -142,12 +143,12 @@ def main(  # noqa: PLR0913 - Typer reads one argument per option
     flood: Annotated[float, typer.Option(min=0.0, help="What one tenant adds, as a share of it.")] = 1.5,
     clients: Annotated[int, typer.Option(min=1, help="Requests of each tenant while saturated.")] = 16,
     rounds: Annotated[int, typer.Option(min=1)] = 2,
-    seconds: Annotated[float, typer.Option(min=1.0, help="Of arrivals in each phase.")] = 12.0,
-    saturated_seconds: Annotated[float, typer.Option(min=1.0)] = 10.0,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Of arrivals in each phase.")] = 30.0,
+    saturated_seconds: Annotated[float, typer.Option(min=1.0)] = 15.0,
     warmup: Annotated[float, typer.Option(min=0.0, help="Seconds of a phase that do not count.")] = 2.0,
     drain: Annotated[float, typer.Option(min=0.0, help="Longest wait for answers after a phase.")] = 8.0,
     ttft_ms: Annotated[float, typer.Option(min=1.0, help="Objective: first token.")] = 1000.0,
-    tpot_ms: Annotated[float, typer.Option(min=1.0, help="Objective: each token after it, mean.")] = 50.0,
+    tpot_ms: Annotated[float, typer.Option(min=1.0, help="Objective: each token after it, mean.")] = 100.0,
     slot_wait_s: Annotated[
         float | None, typer.Option("--slot-wait", help="Our slot_wait_s, seconds; default: its own.")
     ] = None,

@@ -41,6 +41,10 @@ class Phase(StrEnum):
     SATURATED = "saturated"
 
 
+# What is compared with each other follows each other: machines change their pace from minute to minute.
+COMPARED = ((Phase.STEADY, Phase.FLOOD), (Phase.SATURATED,))
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How long and how hard."""
@@ -57,13 +61,15 @@ class Plan:
     seed: int
 
     def steps(self, names: Sequence[str]) -> Iterator[tuple[int, Phase, str]]:
-        """Every phase with every scheduler in every round; each phase's order is turned and alternates."""
+        """Every phase with every scheduler in every round; every order is turned and alternates."""
         for number in range(self.rounds):
-            for position, phase in enumerate(Phase):
+            turn = 1 if number % 2 == 0 else -1
+            for position, phases in enumerate(COMPARED):
                 first = (number // 2 + position) % len(names)
                 order = [*names[first:], *names[:first]]
-                for name in order if number % 2 == 0 else reversed(order):
-                    yield number, phase, name
+                for name in order[::turn]:
+                    for phase in phases[::turn]:
+                        yield number, phase, name
 
     def flooder(self, demand: Demand) -> int:
         """The tenant that floods: one in the middle, neither the most popular nor the least."""

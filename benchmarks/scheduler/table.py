@@ -120,9 +120,10 @@ def conditions(report: Report) -> list[str]:
         f"cores      {report.seats}",
         f"ours       {', '.join(f'{k} {v:g}' for k, v in setting.tuning.items()) or 'default settings'}",
         f"objectives TTFT {1000 * good.ttft_s:g} ms, TPOT {1000 * good.tpot_s:g} ms",
-        f"load       capacity {report.capacity_per_s:.1f} requests/s of {plan.tokens} tokens; steady "
-        f"{plan.load:g} of it; in the flood tenant-{setting.flooder} adds {plan.flood:g} of it; saturated: "
-        f"{plan.clients} requests of each tenant at any time",
+        f"load       capacity {with_range(spread(report.capacities_per_s))} requests/s of {plan.tokens} "
+        f"tokens, found anew in each round; steady {plan.load:g} of it; in the flood "
+        f"tenant-{setting.flooder} adds {plan.flood:g} of it; saturated: {plan.clients} requests of each "
+        "tenant at any time",
     ]
 
 

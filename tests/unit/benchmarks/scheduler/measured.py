@@ -67,4 +67,4 @@ def measured(
 
 def report(*parts: Measured) -> Report:
     """A report of them."""
-    return Report(SETTING, capacity_per_s=40.0, seats="anywhere", measured=list(parts))
+    return Report(SETTING, seats="anywhere", capacities_per_s=[40.0], measured=list(parts))

@@ -38,8 +38,17 @@ def test_every_phase_of_every_scheduler_is_measured_once_a_round() -> None:
 
 def test_who_begins_changes_from_phase_to_phase_and_round_to_round() -> None:
     first = {(number, phase): name for number, phase, name in reversed(list(PLAN.steps(NAMES)))}
-    assert {first[0, phase] for phase in Phase} == set(NAMES)
+    assert first[0, Phase.STEADY] == first[0, Phase.FLOOD] != first[0, Phase.SATURATED]
     assert all(first[0, phase] != first[1, phase] for phase in Phase)
+
+
+def test_steady_and_flood_of_a_scheduler_follow_each_other_and_change_places() -> None:
+    steps = list(PLAN.steps(NAMES))
+    compared = [(Phase.STEADY, Phase.FLOOD), (Phase.FLOOD, Phase.STEADY)]
+    for number, phases_of_round in enumerate(compared):
+        for name in NAMES:
+            at = [steps.index((number, phase, name)) for phase in phases_of_round]
+            assert at[1] == at[0] + 1
 
 
 def test_a_flood_comes_on_top_of_the_very_same_arrivals() -> None:

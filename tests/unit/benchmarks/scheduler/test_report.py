@@ -49,6 +49,16 @@ def test_targets_are_met_or_missed(under_flood_s: float, done: int, words: list[
     assert [line.partition(":")[0] for line in lines] == words
 
 
+def test_the_ratio_of_victims_is_shown_by_round() -> None:
+    parts = [
+        measured(phase, OURS, answers(20, ttft_s), number=number)
+        for number, (steady_s, flood_s) in enumerate([(0.1, 0.2), (0.1, 0.05)])
+        for phase, ttft_s in ((Phase.STEADY, steady_s), (Phase.FLOOD, flood_s))
+    ]
+    assert report(*parts).victim_ratios(OURS) == pytest.approx([2.0, 0.5])
+    assert "(by round: 2, 0.5)" in report(*parts).targets()[0]
+
+
 def test_a_bound_meets_no_target() -> None:
     cut = Answer(Arrival(2.0, 0, 0), due_s=11.95)
     cut.due_s = 8.95
