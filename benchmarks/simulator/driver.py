@@ -86,6 +86,7 @@ class Driver:
         self._router = router
         self._calls: list[Call] = []
         self._open = 0
+        self._arrivals: list[tuple[float, int]] = []  # heap of (at, key)
         self._index = {engine: index for index, engine in enumerate(self.engines)}
         self._events: list[tuple[float, int]] = []  # heap of (due, engine), some of them outdated
         router.start(self)
@@ -106,18 +107,20 @@ class Driver:
         self._open -= 1
 
     def run(self, calls: list[Call], *, until_s: float = math.inf) -> None:
-        """Let all calls arrive, in order, and go on until each has ended or `until_s` is over.
+        """Let all calls arrive and go on until each has ended or `until_s` is over.
 
         Those that clients make after others are appended to `calls`.
         """
         self._calls, self._open = calls, len(calls)
-        end_s = min(until_s, (calls[-1].at_s if calls else 0.0) + PATIENCE_S)
+        end_s = min(until_s, max((call.at_s for call in calls), default=0.0) + PATIENCE_S)
         for key, call in enumerate(calls):
             call.key = key
-        arrived, tick_s = 0, self._router.tick_s
+        self._arrivals = [(call.at_s, call.key) for call in calls]
+        heapq.heapify(self._arrivals)
+        tick_s = self._router.tick_s
         next_tick_s = math.inf if tick_s is None else tick_s
         while self._open:
-            arrival_s = calls[arrived].at_s if arrived < len(calls) else math.inf
+            arrival_s = self._arrivals[0][0] if self._arrivals else math.inf
             event_s = self._events[0][0] if self._events else math.inf
             self.now = min(arrival_s, event_s, next_tick_s)
             if self.now > end_s:
@@ -125,8 +128,8 @@ class Driver:
             if event_s <= self.now:
                 self._advance()
             elif arrival_s <= self.now:
-                arrived += 1
-                self._router.arrive(calls[arrived - 1], self.now)
+                _, key = heapq.heappop(self._arrivals)
+                self._router.arrive(calls[key], self.now)
             else:
                 next_tick_s += tick_s or math.inf
                 self._router.tick(self.now)
@@ -155,6 +158,7 @@ class Driver:
         if following is not None:
             following.key = len(self._calls)
             self._calls.append(following)
+            heapq.heappush(self._arrivals, (following.at_s, following.key))
             self._open += 1
 
     def tokens(self, engine: Engine, gap_s: float, tokens: int) -> None:

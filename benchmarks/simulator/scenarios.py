@@ -87,6 +87,8 @@ def scenarios(folder: Path | None = None) -> dict[str, list[Scenario]]:
         "two-engines": [
             _two("steady", TwoEngines()),
             _two("flood", TwoEngines(flood=1.5)),
+            _two("clients' flood", TwoEngines(flood_clients=100)),
+            _two("busy", TwoEngines(load=1.25)),
             _two("saturated", TwoEngines(clients=16)),
         ],
         "slots": [_slots(count) for count in (8, 16, 32, 64)],

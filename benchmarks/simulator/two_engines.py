@@ -41,13 +41,15 @@ ENGINE = EngineSettings(
 
 @dataclass(frozen=True, slots=True)
 class TwoEngines:
-    """All tenants at a share of the capacity, and one of them floods with another share on top.
+    """All tenants at a share of the capacity, and one of them floods.
 
-    Or each has so many clients, and each of those always has one request in flight.
+    With another share on top, or with so many clients, each of which always has one request in flight. Or
+    every tenant has clients, and nobody anything else.
     """
 
     load: float = 0.75
     flood: float = 0.0
+    flood_clients: int = 0
     clients: int = 0
     shape: Shape = SHAPE
     duration_s: float = 60.0
@@ -77,7 +79,8 @@ class TwoEngines:
         if self.flood:
             chance, rate_per_s = random.Random(f"{seed}/flood"), self.flood * CAPACITY_PER_S
             flood = demand.flood(chance, self._flooder, rate_per_s, self.duration_s)
-        return [self._call(one.at_s, one.tenant, one.adapter) for one in merged(steady, flood)]
+        calls = [self._call(one.at_s, one.tenant, one.adapter) for one in merged(steady, flood)]
+        return [self._client(demand, seed, self._flooder, n) for n in range(self.flood_clients)] + calls
 
     def _call(self, at_s: float, tenant: int, adapter: int) -> Call:
         return Call(at_s, self._tenant(tenant), f"a{adapter}", PROMPT_TOKENS, COMPLETION_TOKENS)

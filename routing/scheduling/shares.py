@@ -6,12 +6,19 @@ makes all others wait, however fair the queue is. A tenant may flood that has so
 `FLOOD_FACTOR` times what the others ask on average, by weight, where whoever was seen lately asks for one
 sequence at least. Where all ask alike nobody floods. Lower bands are no others.
 
+What a tenant asks for grows while it is made to wait, too. So a flood begins when somebody sends that many
+times what the others send, and then goes on until it asks for less: clients that wait for answers send no
+faster than they are served. But who no longer sends as much, and still comes to ask for `HELD_DOWN` times
+what it did when it last sent that much, is held down: the bound makes its queue, and the flood is over.
+
 The others are crowded while more than `CROWDED` of what they have in the pool waits. Then it floods at once:
-it gets no more than its fair share of slots, and runs as much as those others do on average that ask for
-anything, unless a replica is nearly empty. What they leave of their shares makes their own waits short then,
-and does not go to the flood. While they are not, it floods after it has waited for `FLOODS_AFTER_S` on end,
-so that what can be served is: its fair share of slots and of sequences is its own, and beyond it it fills a
-replica's slots and its batch up to `burst_share` only.
+it gets no more than its fair share of slots, and runs `LEFT_TO_FLOOD` times what those others do on average
+that ask for anything, unless a replica is nearly empty. What they leave of their shares makes their own waits
+short then, and does not go to the flood.
+
+While they are not, it floods after it has waited for `FLOODS_AFTER_S` on end, so that what can be served is:
+its fair share of slots and of sequences is its own, and beyond it it fills a replica's slots and its batch up
+to `burst_share` only.
 """
 
 from __future__ import annotations
@@ -21,10 +28,13 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-REMEMBERED_S = 10.0  # for how long a tenant counts after its last request
+from routing.scheduling.arrivals import Arrivals
+
 FLOODS_AFTER_S = 2.0  # bursts that are over sooner disturb nobody for long
 FLOOD_FACTOR = 8.0  # by Zipf's law the largest of eight tenants asks for three times the mean, in bursts more
+HELD_DOWN = 1.5  # clients that wait for answers ask for no more than they did; what else it sends is added
 CROWDED = 0.1  # of the others' requests; where slots suffice hardly one in a hundred waits
+LEFT_TO_FLOOD = 1.5  # more than once, so that what has piled up of who asks as much as others comes down
 CALM_S = 5.0  # over which it is smoothed whether they are crowded, and what they run: seconds
 
 
@@ -42,6 +52,7 @@ class _Demand:
 
     running: float
     waiting: float
+    sent: float  # lately
     weight: float
 
     @staticmethod
@@ -50,12 +61,18 @@ class _Demand:
         return _Demand(
             sum(demand.running for demand in demands),
             sum(demand.waiting for demand in demands),
+            sum(demand.sent for demand in demands),
             sum(demand.weight for demand in demands),
         )
 
     def without(self, part: _Demand) -> _Demand:
         """Return the rest."""
-        return _Demand(self.running - part.running, self.waiting - part.waiting, self.weight - part.weight)
+        return _Demand(
+            self.running - part.running,
+            self.waiting - part.waiting,
+            self.sent - part.sent,
+            self.weight - part.weight,
+        )
 
     @property
     def asked(self) -> float:
@@ -74,11 +91,17 @@ class _Demand:
             return False
         return self.asked / self.weight >= FLOOD_FACTOR * max(1.0, rest.asked / rest.weight)
 
+    def bursts(self, whole: _Demand) -> bool:
+        """Whether far more was sent lately than by the rest of the whole, by weight."""
+        rest = whole.without(self)
+        return self.sent / self.weight >= FLOOD_FACTOR * max(1.0, rest.sent / rest.weight)
+
     def smoothed(self, newest: _Demand, part: float) -> _Demand:
         """Come nearer to the newest one by so much of the way."""
         return _Demand(
             self.running + part * (newest.running - self.running),
             self.waiting + part * (newest.waiting - self.waiting),
+            self.sent + part * (newest.sent - self.sent),
             self.weight + part * (newest.weight - self.weight),
         )
 
@@ -96,7 +119,10 @@ class Shares:
         self.flooding: frozenset[str] = frozenset()
         self._weights = weights
         self._ranks = ranks
-        self._seen_s: dict[str, float] = {}  # tenant -> when it last sent a request
+        self._arrivals = Arrivals()
+        self._bursts: dict[
+            str, float
+        ] = {}  # tenant that floods, or will -> what it asked for when it last burst
         self._waits_since_s: dict[str, float] = {}
         self._fair: dict[int, Room] = {}  # rank -> fair share of a tenant of weight 1
         self._others: dict[int, _Demand] = {}  # rank -> of those that do not flood, smoothed
@@ -117,31 +143,55 @@ class Shares:
 
     def saw(self, tenant: str, now_s: float) -> None:
         """A tenant has sent a request."""
-        self._seen_s[tenant] = now_s
+        self._arrivals.saw(tenant, now_s)
 
     def refresh(self, now_s: float, waiting: Mapping[str, int], room: Room) -> None:
         """Find out who floods, given what waits of each tenant; several times a second is enough."""
         part = -math.expm1((self._refreshed_s - now_s) / CALM_S)
         self._refreshed_s = now_s
-        self._seen_s = {t: at for t, at in self._seen_s.items() if now_s - at < REMEMBERED_S}
         self._waits_since_s = {t: self._waits_since_s.get(t, now_s) for t in waiting}
-        active = self._seen_s.keys() | self.running.keys() | waiting.keys()
+        active = self._arrivals.tenants(now_s) | self.running.keys() | waiting.keys()
         large = [t for t in waiting if self.running[t] + waiting[t] >= FLOOD_FACTOR * self._weights[t]]
         self._fair, flooding, before, self._others = {}, set[str](), self._others, {}
+        bursts: dict[str, float] = {}
         for rank in sorted({self._ranks[tenant] for tenant in large}):
             asked = {
-                tenant: _Demand(self.running[tenant], waiting.get(tenant, 0), self._weights[tenant])
+                tenant: self._demand(tenant, waiting, now_s)
                 for tenant in active
                 if self._ranks[tenant] <= rank
             }
             whole = _Demand.of_all(asked.values())
             self._fair[rank] = Room(room.slots / whole.weight, room.sequences / whole.weight)
-            apart = {t for t in large if self._ranks[t] == rank and asked[t].stands_out(whole)}
-            others = _Demand.of_all([d for t, d in asked.items() if d.asked and t not in flooding | apart])
+            for tenant in large:
+                if self._ranks[tenant] == rank and asked[tenant].stands_out(whole):
+                    burst = self._burst(tenant, asked[tenant], whole)
+                    if burst is not None:
+                        bursts[tenant] = burst
+            others = _Demand.of_all([d for t, d in asked.items() if d.asked and t not in bursts])
             self._others[rank] = before.get(rank, others).smoothed(others, part)
             crowded = self._others[rank].is_crowded
-            flooding |= {t for t in apart if crowded or now_s - self._waits_since_s[t] >= FLOODS_AFTER_S}
-        self.flooding = frozenset(flooding)
+            flooding |= {
+                tenant
+                for tenant in bursts
+                if self._ranks[tenant] == rank
+                and (crowded or now_s - self._waits_since_s[tenant] >= FLOODS_AFTER_S)
+            }
+        self._bursts, self.flooding = bursts, frozenset(flooding)
+
+    def _burst(self, tenant: str, demand: _Demand, whole: _Demand) -> float | None:
+        """Return what a tenant that stands out asked for when it last burst; None where it may not flood."""
+        if demand.bursts(whole):
+            return demand.asked
+        asked = self._bursts.get(tenant)
+        return None if asked is None or demand.asked > HELD_DOWN * asked else asked
+
+    def _demand(self, tenant: str, waiting: Mapping[str, int], now_s: float) -> _Demand:
+        return _Demand(
+            self.running[tenant],
+            waiting.get(tenant, 0),
+            self._arrivals.lately(tenant, now_s),
+            self._weights[tenant],
+        )
 
     def may_fill(self, tenant: str) -> float:
         """Up to which part, 0..1, a tenant may fill a replica, its slots and its batch, beyond its share."""
@@ -164,7 +214,7 @@ class Shares:
         share = self._fair[rank].sequences
         if self._gives_way(tenant):
             others = self._others[rank]
-            share = min(share, others.running / others.weight)
+            share = min(share, LEFT_TO_FLOOD * others.running / others.weight)
         return self.running[tenant] >= max(1.0, share * weight)
 
     def _gives_way(self, tenant: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from benchmarks.simulator.costs import StepCosts
-from benchmarks.simulator.driver import Driver
+from benchmarks.simulator.driver import Call, Driver
 from benchmarks.simulator.measures import Window, figures
 from benchmarks.simulator.scenarios import OURS, scenarios
 from benchmarks.simulator.two_engines import CAPACITY_PER_S, COSTS, ENGINE, TwoEngines
@@ -40,7 +40,7 @@ def test_every_client_has_one_request_in_flight_until_time_is_over() -> None:
     workload = TwoEngines(clients=2, duration_s=2.0)
     calls = workload.calls(seed=1)
     assert len(calls) == 16 and all(call.at_s == 0.0 for call in calls)
-    Driver([ENGINE, ENGINE], COSTS, scenarios()["two-engines"][2].router(OURS, 1, {})).run(calls)
+    Driver([ENGINE, ENGINE], COSTS, scenarios()["two-engines"][-1].router(OURS, 1, {})).run(calls)
     assert len(calls) > 50 and all(call.finished_s for call in calls)
     for at_s in (0.5, 1.0, 1.5):
         in_flight = Counter(call.tenant for call in calls if call.at_s <= at_s < (call.finished_s or 0.0))
@@ -54,8 +54,9 @@ def test_its_engines_have_costs_of_their_own() -> None:
 
 
 def test_victims_keep_their_goodput_under_the_flood_with_ours_and_lose_it_with_round_robin() -> None:
-    steady, flood, saturated = scenarios()["two-engines"]
-    assert [one.label for one in (steady, flood, saturated)] == ["steady", "flood", "saturated"]
+    steady, flood, *others = scenarios()["two-engines"]
+    labels = [one.label for one in (steady, flood, *others)]
+    assert labels == ["steady", "flood", "clients' flood", "busy", "saturated"]
     workload = TwoEngines(flood=1.5, duration_s=SHORT_S)
     goodput = {}
     for router in (OURS, "round robin"):
@@ -65,3 +66,34 @@ def test_victims_keep_their_goodput_under_the_flood_with_ours_and_lose_it_with_r
         found = figures(calls, driver.engines, Window(2.0, SHORT_S))
         goodput[router] = found.victims_goodput_share
     assert goodput[OURS] > 0.9 > 0.6 > goodput["round robin"]
+
+
+def longest_s(calls: list[Call], tenant: str, begin_s: float, end_s: float) -> float:
+    """Longest time to first token of a tenant's calls that arrive in a window."""
+    waits = [call.ttft_s for call in calls if call.tenant == tenant and begin_s <= call.at_s < end_s]
+    return max(wait for wait in waits if wait is not None)
+
+
+def run_ours(calls: list[Call]) -> list[Call]:
+    """Let them all run under our scheduler."""
+    Driver([ENGINE, ENGINE], COSTS, scenarios()["two-engines"][0].router(OURS, 1, {})).run(calls)
+    return calls
+
+
+def test_the_largest_tenant_is_not_held_down_where_more_is_asked_for_than_slots_serve_at_once() -> None:
+    busy = run_ours(TwoEngines(load=1.25, duration_s=60.0).calls(seed=1))
+    assert longest_s(busy, "t0", 2.0, 60.0) < 6.0, "as a flood it waits for more than twenty seconds"
+
+
+def test_a_tenant_that_has_sent_many_at_once_is_soon_served_as_before() -> None:
+    workload = TwoEngines(duration_s=50.0)
+    burst = [workload._call(10.0, 0, 0) for _ in range(60)]
+    calls = run_ours(burst + workload.calls(seed=1))
+    assert longest_s(calls, "t0", 10.0, 20.0) > 1.0, "its own burst is before it"
+    assert longest_s(calls, "t0", 35.0, 50.0) < 1.0
+
+
+def test_a_flood_of_clients_that_wait_for_answers_is_bound_for_as_long_as_it_lasts() -> None:
+    calls = run_ours(TwoEngines(flood_clients=100, duration_s=30.0).calls(seed=1))
+    victims = sorted(call.ttft_s or 0.0 for call in calls if call.tenant != NOISY and call.at_s >= 2.0)
+    assert victims[int(0.99 * len(victims))] < 1.0

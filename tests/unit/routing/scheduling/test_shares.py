@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routing.scheduling.arrivals import LATELY_S, REMEMBERED_S
 from routing.scheduling.filters import leaves_a_slot, leaves_room, leaves_to, respects_clearing
-from routing.scheduling.shares import FLOODS_AFTER_S, REMEMBERED_S, Room, Shares
+from routing.scheduling.shares import FLOOD_FACTOR, FLOODS_AFTER_S, LEFT_TO_FLOOD, Room, Shares
 from routing.scheduling.state import SlotClearing
 from tests.unit.routing.requests import end_on, replica, request, run_on
 
@@ -23,15 +24,24 @@ def pool(
     running: dict[str, int] | None = None,
     for_s: float = 5.0,
 ) -> Shares:
-    """Shares of a pool whose tenants were all seen just now, and of whom so many have waited so long."""
+    """Shares of a pool whose tenants were all seen just now, and of whom so many have waited so long.
+
+    Whoever has most waiting has sent far more than any other.
+    """
     shares = Shares(weights, ranks or dict.fromkeys(weights, 1), burst_share)
     for tenant, sequences in (running or {}).items():
         take(shares, tenant, sequences=sequences)
     for now_s in (105.0 - for_s, 105.0):
         for tenant in weights:
-            shares.saw(tenant, now_s)
+            send(shares, tenant, now_s, 1000 if waiting.get(tenant) == max(waiting.values()) else 1)
         shares.refresh(now_s, waiting, ROOM)
     return shares
+
+
+def send(shares: Shares, tenant: str, now_s: float, requests: int) -> None:
+    """Let a tenant send so many at once."""
+    for _ in range(requests):
+        shares.saw(tenant, now_s)
 
 
 def take(shares: Shares, tenant: str, *, slots: int = 0, sequences: int = 0) -> None:
@@ -51,6 +61,46 @@ def test_where_all_ask_alike_nobody_floods() -> None:
 
 def test_a_tenant_that_is_alone_does_not_flood() -> None:
     assert not pool({"a": 1.0}, {"a": 500}).flooding
+
+
+def test_a_flood_begins_when_somebody_sends_far_more_than_others_do() -> None:
+    for sent, floods in ((FLOOD_FACTOR * 3, True), (FLOOD_FACTOR * 3 - 1, False)):
+        shares = Shares({"a": 1.0, "b": 1.0}, {"a": 1, "b": 1})
+        send(shares, "a", 100.0, int(sent))
+        send(shares, "b", 100.0, 3)
+        shares.refresh(100.0, {"a": 500, "b": 1}, ROOM)
+        assert shares.flooding == ({"a"} if floods else set())
+
+
+def after_a_burst(asked: int) -> Shares:
+    """Tenant a asks for 500 in a burst, then sends no more than others and comes to ask for so much."""
+    shares = pool({"a": 1.0, "b": 1.0}, {"a": 500, "b": 1}, for_s=0.0)
+    assert shares.flooding == {"a"}
+    now_s = 105.0 + 4 * LATELY_S
+    for tenant in "ab":
+        send(shares, tenant, now_s, 20)
+    shares.refresh(now_s, {"a": asked, "b": 1}, ROOM)
+    return shares
+
+
+def test_a_flood_of_clients_that_wait_for_their_answers_lasts_until_they_ask_for_less() -> None:
+    assert after_a_burst(asked=500).flooding == {"a"}
+    assert after_a_burst(asked=8).flooding == {"a"}
+    assert not after_a_burst(asked=7).flooding
+
+
+def test_who_no_longer_sends_so_much_and_comes_to_ask_for_more_does_not_flood() -> None:
+    assert after_a_burst(asked=750).flooding == {"a"}
+    assert not after_a_burst(asked=751).flooding, "half as much again"
+
+
+def test_who_was_made_to_wait_for_long_does_not_flood() -> None:
+    shares = Shares({"a": 1.0, "b": 1.0}, {"a": 1, "b": 1})
+    for second in range(200):
+        send(shares, "a", 100.0 + second, 6)
+        send(shares, "b", 100.0 + second, 2)
+        shares.refresh(100.0 + second, {"a": 4 * second, "b": 1}, ROOM)
+        assert not shares.flooding
 
 
 def test_a_short_burst_is_no_flood_unless_the_others_are_crowded() -> None:
@@ -201,6 +251,7 @@ def test_how_far_a_flood_fills_a_replica_can_be_said(burst_share: float) -> None
     one = replica(max_sequences=8)
     one.shares = Shares({"a": 1.0, "b": 1.0}, {"a": 1, "b": 1}, burst_share)
     for now_s in (100.0, 105.0):
+        send(one.shares, "a", now_s, 500)
         one.shares.saw("b", now_s)
         one.shares.refresh(now_s, {"a": 500}, Room(8, 8))
     take(one.shares, "a", sequences=4)
@@ -241,10 +292,10 @@ def most(shares: Shares) -> int:
     raise AssertionError("nothing is kept from it")
 
 
-def test_while_the_others_are_crowded_a_flood_runs_what_they_run_on_average() -> None:
+def test_while_the_others_are_crowded_a_flood_runs_twice_what_they_run_on_average() -> None:
     shares = crowd(waiting=1)
     assert shares.may_fill("a") == 0.0
-    assert most(shares) == 3
+    assert most(shares) == 5, f"{LEFT_TO_FLOOD:g} times three"
 
 
 def test_while_hardly_anything_of_the_others_waits_a_flood_has_its_fair_share_and_may_go_beyond() -> None:
@@ -281,13 +332,13 @@ def test_where_nothing_is_kept_for_others_crowding_changes_nothing() -> None:
 
 
 def test_others_that_ask_for_nothing_do_not_lower_what_a_flood_runs_while_they_are_crowded() -> None:
-    assert most(pool(dict.fromkeys("abcd", 1.0), {"a": 500, "b": 1}, running={"b": 3}, for_s=0.0)) == 3
+    assert most(pool(dict.fromkeys("abcd", 1.0), {"a": 500, "b": 1}, running={"b": 3}, for_s=0.0)) == 5
 
 
 def test_a_flood_may_use_a_replica_that_is_nearly_empty_even_while_the_others_are_crowded() -> None:
     one = replica(slots=4, max_sequences=20)
     one.shares = crowd(waiting=1)
-    take(one.shares, "a", sequences=3)
+    take(one.shares, "a", sequences=5)
     run_on(one, request("b"))
     assert leaves_room(one, request("a")), "the second of twenty"
     run_on(one, request("b"))
