@@ -69,7 +69,7 @@ bench: demo  ## compare the gateway with its baselines, public PEERS where they 
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.decisions
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.engine
 
-bench-scheduler: demo  ## compare the scheduler with four others on two real engines; ARGS go to it (some ten minutes)
+bench-scheduler: demo  ## compare the scheduler with four others on two real engines; ARGS go to it (some twenty minutes)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.scheduler $(ARGS)
 
 simulate: setup  ## compare schedulers on simulated fleets of sixteen replicas and a thousand adapters
