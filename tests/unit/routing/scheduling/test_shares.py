@@ -292,7 +292,7 @@ def most(shares: Shares) -> int:
     raise AssertionError("nothing is kept from it")
 
 
-def test_while_the_others_are_crowded_a_flood_runs_twice_what_they_run_on_average() -> None:
+def test_while_the_others_are_crowded_a_flood_runs_half_as_much_again_as_they_do_on_average() -> None:
     shares = crowd(waiting=1)
     assert shares.may_fill("a") == 0.0
     assert most(shares) == 5, f"{LEFT_TO_FLOOD:g} times three"
