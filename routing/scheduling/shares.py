@@ -162,24 +162,23 @@ class Shares:
             }
             whole = _Demand.of_all(asked.values())
             self._fair[rank] = Room(room.slots / whole.weight, room.sequences / whole.weight)
-            for tenant in large:
-                if self._ranks[tenant] == rank and asked[tenant].stands_out(whole):
-                    burst = self._burst(tenant, asked[tenant], whole)
-                    if burst is not None:
-                        bursts[tenant] = burst
+            apart = {
+                tenant: burst
+                for tenant in large
+                if self._ranks[tenant] == rank
+                and (burst := self._burst(tenant, asked[tenant], whole)) is not None
+            }
+            bursts |= apart
             others = _Demand.of_all([d for t, d in asked.items() if d.asked and t not in bursts])
             self._others[rank] = before.get(rank, others).smoothed(others, part)
             crowded = self._others[rank].is_crowded
-            flooding |= {
-                tenant
-                for tenant in bursts
-                if self._ranks[tenant] == rank
-                and (crowded or now_s - self._waits_since_s[tenant] >= FLOODS_AFTER_S)
-            }
+            flooding |= {t for t in apart if crowded or now_s - self._waits_since_s[t] >= FLOODS_AFTER_S}
         self._bursts, self.flooding = bursts, frozenset(flooding)
 
     def _burst(self, tenant: str, demand: _Demand, whole: _Demand) -> float | None:
-        """Return what a tenant that stands out asked for when it last burst; None where it may not flood."""
+        """Return what a tenant asked for when it last burst; None where it may not flood."""
+        if not demand.stands_out(whole):
+            return None
         if demand.bursts(whole):
             return demand.asked
         asked = self._bursts.get(tenant)
