@@ -219,14 +219,14 @@ class PoolState:
 
     def _best(self, replica: ReplicaState, rank: int, now_s: float) -> tuple[Ticket | None, bool]:
         """The best ticket of a band, and whether lower bands may be asked where there is none."""
-        best, best_key = None, math.inf
+        best, best_key, flooding = None, math.inf, self.shares.flooding
         for lead, in_memory, takes_slot, tenants in self._candidates(replica, rank):
             looked_at = 0
             for key, tenant, heads in tenants:
                 least = key - lead - in_memory
                 if least >= best_key or looked_at >= LOOKED_AT:
                     break
-                if not leaves_to(replica, tenant, takes_slot=takes_slot):
+                if tenant in flooding and not leaves_to(replica, tenant, takes_slot=takes_slot):
                     continue
                 for ticket in heads:
                     at = least if ticket.request.target.adapter_id in replica.resident else key - lead
@@ -290,7 +290,8 @@ class PoolState:
             return None
         adapter, holders = ticket.request.target.adapter_id, self.slot_holders()
         replica = self._clear_slot(ticket, holders, now_s, where_in_memory=True)
-        if replica is None and not any(r.clearing for r in self.replicas if adapter in r.resident):
+        in_memory = [replica for replica in self.replicas if adapter in replica.resident]
+        if replica is None and in_memory and not any(replica.clearing for replica in in_memory):
             replica = self._clear_slot(ticket, holders, now_s, where_in_memory=False)
         return replica
 
@@ -438,8 +439,9 @@ class PoolState:
     def _line(self, adapter: str | None, base_model: str) -> str:
         if adapter is None:
             return _anywhere(base_model)
-        if any(replica.holds(adapter) for replica in self.replicas):
-            return _holding(base_model)
+        for replica in self.replicas:
+            if replica.holds(adapter):
+                return _holding(base_model)
         return _needing(base_model)
 
     def _somebody_needs_a_slot(self, replica: ReplicaState) -> bool:

@@ -67,6 +67,13 @@ class SlotHolders:
                 return True
         return need.waited_s * need.queued >= PATIENCE * slot_wait_s * lease.sequences
 
+    def might_give(self, need: SlotNeed, slot_wait_s: float) -> bool:
+        """Whether `gives` can say yes at all: not for a request that has just come, among equals."""
+        if need.waited_s * need.queued >= PATIENCE * slot_wait_s or need.waited_too_long(slot_wait_s):
+            return True
+        rank = self.ranks[need.request.target.tenant]
+        return any(tenant in self.flooding or self.ranks[tenant] > rank for tenant in self.held)
+
     def owes(self, holder: str, tenant: str) -> bool:
         """Whether both would hold more equal numbers, by weight, if one gave the other a slot."""
         after = (self.held.get(tenant, 0) + 1) / self.weights[tenant]
@@ -91,7 +98,7 @@ def clear_slot(
     """
     request = need.request
     adapter, tenant = request.target.adapter_id, request.target.tenant
-    if adapter is None:
+    if adapter is None or not holders.might_give(need, slot_wait_s):
         return None
     able = [r for r in replicas if _could_run(r, request, adapter)]
     if any(r.clearing is not None and r.clearing.waiting == adapter for r in able):

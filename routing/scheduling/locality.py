@@ -18,9 +18,9 @@ def spares_read(
 ) -> bool:
     """Whether a replica should leave a request to one of the others, for the time being."""
     adapter = request.target.adapter_id
-    if adapter is None or adapter in replica.resident or replica.holds(adapter):
+    if adapter is None or now_s - request.arrived_s >= read_wait_s:
         return False
-    if replica.sequences == 0 or now_s - request.arrived_s >= read_wait_s:
+    if replica.sequences == 0 or adapter in replica.resident or replica.holds(adapter):
         return False
     return any(
         adapter in other.resident and other.accepts and other.trusted and other.name not in request.failed_on

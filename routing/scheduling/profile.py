@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from routing.scheduling.filters import ELIGIBLE, Filter, Hold
-from routing.scheduling.scorers import Scorer, adapter_affinity, least_loaded, place, rendezvous, view_of
+from routing.scheduling.scorers import (
+    Scorer,
+    View,
+    adapter_affinity,
+    least_loaded,
+    place,
+    rendezvous,
+    view_of,
+)
 from routing.scheduling.state import ReplicaState
 from routing.types import Request
 
@@ -56,11 +64,23 @@ class Profile:
             return hold
         if len(fit) == 1:
             return Pick(fit[0], ONLY)
-        view = view_of(replicas, slack)
-        best = max(
-            fit, key=lambda r: sum(weight * scorer(r, request, view) for scorer, weight in self.scorers)
-        )
+        view = view_of(replicas, request, slack)
+        best = self._best(fit, request, view)
         return Pick(best, place(best, request, view))
+
+    def _best(self, fit: Sequence[ReplicaState], request: Request, view: View) -> ReplicaState:
+        """Return the first of those with the highest sum; a scorer that cannot change that is not asked."""
+        best, best_score, most = fit[0], -1.0, sum(weight for _, weight in self.scorers)
+        for replica in fit:
+            score, left = 0.0, most
+            for scorer, weight in self.scorers:
+                score += weight * scorer(replica, request, view)
+                left -= weight
+                if score + left <= best_score:
+                    break
+            else:
+                best, best_score = replica, score
+        return best
 
 
 # The ladder of affinity goes before load: a load from disk stalls the engine's step, and a second copy takes

@@ -19,19 +19,10 @@ HOT_LOAD = (
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a scorer may know of the other replicas of the pool."""
+    """What a scorer may know of the request and of the other replicas of the pool."""
 
-    names: tuple[str, ...]  # of those that take work
-    mean_load: float
-    slack: float = 0.25  # how far above the mean a preferred replica may be
-
-    @property
-    def bound(self) -> float:
-        """Load up to which a preference counts (consistent hashing with bounded loads, Mirrokni 2018).
-
-        A replica with load to spare is never too busy: a second copy of an adapter would cost a slot.
-        """
-        return max(SPARE_LOAD, (1.0 + self.slack) * self.mean_load)
+    homes: frozenset[str]  # of the request, among those that take work
+    bound: float  # load up to which a preference counts
 
 
 Scorer = Callable[[ReplicaState, Request, View], float]
@@ -51,14 +42,14 @@ PLACE_SCORES = {Place.RUNNING: 1.0, Place.RESIDENT: 0.5, Place.HOME: 0.25, Place
 
 def place(replica: ReplicaState, request: Request, view: View) -> Place:
     """Say what speaks for a replica. Base models run anywhere, so their tenant's prefixes decide the home."""
-    adapter, load = request.target.adapter_id, replica.load
-    if adapter is not None and replica.holds(adapter) and load <= max(HOT_LOAD, view.bound):
+    adapter, load, bound = request.target.adapter_id, replica.load, view.bound
+    if adapter is not None and load <= max(HOT_LOAD, bound) and replica.holds(adapter):
         return Place.RUNNING
-    if load > view.bound:
+    if load > bound:
         return Place.ELSEWHERE
     if adapter is not None and adapter in replica.resident:
         return Place.RESIDENT
-    return Place.HOME if replica.name in homes(_key(request), view.names) else Place.ELSEWHERE
+    return Place.HOME if replica.name in view.homes else Place.ELSEWHERE
 
 
 def here(replica: ReplicaState, request: Request) -> Place:
@@ -99,12 +90,17 @@ def _key(request: Request) -> str:
     return request.target.adapter_id or request.target.tenant
 
 
-def view_of(replicas: Iterable[ReplicaState], slack: float) -> View:
-    """Look at the replicas of one pool that take work."""
-    taking = [replica for replica in replicas if replica.accepts]
-    room = sum(replica.capacity for replica in taking)
-    return View(
-        tuple(replica.name for replica in taking),
-        sum(replica.sequences for replica in taking) / room if room else 0.0,
-        slack,
-    )
+def view_of(replicas: Iterable[ReplicaState], request: Request, slack: float) -> View:
+    """Look at the replicas of one pool that take work, for a request.
+
+    A preference counts up to `slack` above their mean load (consistent hashing with bounded loads, Mirrokni
+    2018). A replica with load to spare is never too busy: a second copy of an adapter would cost a slot.
+    """
+    names, sequences, room = [], 0, 0
+    for replica in replicas:
+        if replica.accepts:
+            names.append(replica.name)
+            sequences += replica.sequences
+            room += replica.capacity
+    mean_load = sequences / room if room else 0.0
+    return View(homes(_key(request), tuple(names)), max(SPARE_LOAD, (1.0 + slack) * mean_load))

@@ -72,7 +72,7 @@ class ReplicaState:
     @property
     def free_slots(self) -> int:
         """Slots that no adapter holds, neither in flight nor pinned."""
-        return self.slots - len(self.held)
+        return self.slots - (len(self.held) if self.pinned else len(self.leases))
 
     @property
     def promised(self) -> str | None:
@@ -99,7 +99,7 @@ class ReplicaState:
     def capacity(self) -> int:
         """Sequences it may have in flight now; at least one."""
         limit = self.max_sequences if self.limit is None else self.limit.sequences
-        return max(1, int(limit * self.share))
+        return int(limit * self.share) or 1
 
     @property
     def load(self) -> float:

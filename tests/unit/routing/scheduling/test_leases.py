@@ -6,9 +6,11 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from routing.scheduling.leases import SlotHolders, SlotNeed, clear_slot
-from routing.scheduling.state import ReplicaState, SlotClearing
+from routing.scheduling.state import Lease, ReplicaState, SlotClearing
 from routing.types import Request
 from tests.unit.routing.requests import adapter_id, replica, request, run_on
 
@@ -217,3 +219,29 @@ def test_nobody_waits_for_a_slot_of_an_engine_that_does_not_know_the_adapter() -
     run_on(one, request("a"))
     one.adapters = frozenset({"a-support@1"})
     assert clear([one], request("b")) is None
+
+
+@given(
+    waited_s=st.floats(0.0, 12.0),
+    queued=st.integers(1, 50),
+    floods=st.booleans(),
+    slot_wait_s=st.floats(0.0, 10.0),
+    sequences=st.integers(1, 8),
+    held=st.dictionaries(st.sampled_from("abc"), st.integers(1, 4), min_size=1),
+    ranks=st.fixed_dictionaries({tenant: st.integers(0, 2) for tenant in "abc"}),
+    flooding=st.frozensets(st.sampled_from("abc")),
+)
+def test_a_need_that_nobody_might_give_a_slot_to_gets_none_of_anybody(
+    waited_s: float,
+    queued: int,
+    floods: bool,
+    slot_wait_s: float,
+    sequences: int,
+    held: dict[str, int],
+    ranks: dict[str, int],
+    flooding: frozenset[str],
+) -> None:
+    holders = SlotHolders(held, WEIGHTS, ranks, flooding)
+    need = SlotNeed(request("a"), waited_s, queued, floods)
+    given = [holders.gives(Lease(tenant, 0.0, sequences), need, slot_wait_s) for tenant in held]
+    assert holders.might_give(need, slot_wait_s) or not any(given)

@@ -86,9 +86,9 @@ def test_a_slot_being_cleared_is_for_who_waits_for_it() -> None:
 def test_scores_are_fractions() -> None:
     one = replica()
     run_on(one, request("a"), times=3)
-    view = view_of([one], 0.25)
     for scorer in (adapter_affinity, least_loaded, rendezvous):
         for asked in (request("a"), request("b"), request(base=True)):
+            view = view_of([one], asked, 0.25)
             assert 0.0 <= scorer(one, asked, view) <= 1.0
 
 
