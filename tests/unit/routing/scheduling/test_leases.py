@@ -221,27 +221,20 @@ def test_nobody_waits_for_a_slot_of_an_engine_that_does_not_know_the_adapter() -
     assert clear([one], request("b")) is None
 
 
-@given(
-    waited_s=st.floats(0.0, 12.0),
-    queued=st.integers(1, 50),
-    floods=st.booleans(),
-    slot_wait_s=st.floats(0.0, 10.0),
-    sequences=st.integers(1, 8),
-    held=st.dictionaries(st.sampled_from("abc"), st.integers(1, 4), min_size=1),
-    ranks=st.fixed_dictionaries({tenant: st.integers(0, 2) for tenant in "abc"}),
-    flooding=st.frozensets(st.sampled_from("abc")),
+NEEDS = st.builds(SlotNeed, st.just(request("a")), st.floats(0.0, 12.0), st.integers(1, 50), st.booleans())
+HOLDERS = st.builds(
+    SlotHolders,
+    st.dictionaries(st.sampled_from("abc"), st.integers(1, 4), min_size=1),
+    st.just(WEIGHTS),
+    st.fixed_dictionaries({tenant: st.integers(0, 2) for tenant in "abc"}),
+    st.frozensets(st.sampled_from("abc")),
 )
+
+
+@given(NEEDS, HOLDERS, st.floats(0.0, 10.0), st.integers(1, 8))
 def test_a_need_that_nobody_might_give_a_slot_to_gets_none_of_anybody(
-    waited_s: float,
-    queued: int,
-    floods: bool,
-    slot_wait_s: float,
-    sequences: int,
-    held: dict[str, int],
-    ranks: dict[str, int],
-    flooding: frozenset[str],
+    need: SlotNeed, holders: SlotHolders, slot_wait_s: float, sequences: int
 ) -> None:
-    holders = SlotHolders(held, WEIGHTS, ranks, flooding)
-    need = SlotNeed(request("a"), waited_s, queued, floods)
-    given = [holders.gives(Lease(tenant, 0.0, sequences), need, slot_wait_s) for tenant in held]
-    assert holders.might_give(need, slot_wait_s) or not any(given)
+    leases = [Lease(tenant, 0.0, sequences) for tenant in holders.held]
+    gives = [holders.gives(lease, need, slot_wait_s) for lease in leases]
+    assert holders.might_give(need, slot_wait_s) or not any(gives)
