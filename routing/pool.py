@@ -310,6 +310,8 @@ class PoolState:
         self, ticket: Ticket, holders: SlotHolders, now_s: float, *, where_in_memory: bool
     ) -> ReplicaState | None:
         request = ticket.request
+        if self.shares.keeps_room_from(request.target.tenant):
+            return None  # a slot that it could not use would be kept from everybody
         need = SlotNeed(
             request,
             now_s - request.arrived_s,
@@ -330,9 +332,11 @@ class PoolState:
         return [ticket for ticket, _ in zip(heads, range(count), strict=False)]
 
     def end_stale_clearing(self, replica: ReplicaState) -> bool:
-        """Stop holding a victim back for somebody who no longer waits; whether one was."""
+        """Stop holding a victim back for somebody who no longer waits, or may not run; whether one was."""
         clearing = replica.clearing
-        if clearing is None or self.backlog.waits_for(clearing.waiting):
+        if clearing is None:
+            return False
+        if self.backlog.waits_for(clearing.waiting) and not self.shares.keeps_room_from(clearing.tenant):
             return False
         replica.clearing = None
         return True

@@ -8,17 +8,18 @@ sequence at least. Where all ask alike nobody floods. Lower bands are no others.
 
 What a tenant asks for grows while it is made to wait, too. So a flood begins when somebody sends that many
 times what the others send, and then goes on until it asks for less: clients that wait for answers send no
-faster than they are served. But who no longer sends as much, and still comes to ask for `HELD_DOWN` times
-what it did when it last sent that much, is held down: the bound makes its queue, and the flood is over.
+faster than they are served.
 
 The others are crowded while more than `CROWDED` of what they have in the pool waits. Then it floods at once:
 it gets no more than its fair share of slots, and runs `LEFT_TO_FLOOD` times what those others do on average
-that ask for anything, unless a replica is nearly empty. What they leave of their shares makes their own waits
-short then, and does not go to the flood.
+that ask for anything, by turns, unless a replica is nearly empty. What they leave of their shares makes their
+own waits short then, and does not go to the flood.
 
 While they are not, it floods after it has waited for `FLOODS_AFTER_S` on end, so that what can be served is:
 its fair share of slots and of sequences is its own, and beyond it it fills a replica's slots and its batch up
-to `burst_share` only.
+to `burst_share` only. The same holds, however crowded the others are, for who no longer sends that much and
+still comes to ask for `HELD_DOWN` times the most that it did when it sent that much: the bound makes its
+queue.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from routing.scheduling.arrivals import Arrivals
+from routing.scheduling.turns import AT_ONCE, Turn
 
 FLOODS_AFTER_S = 2.0  # bursts that are over sooner disturb nobody for long
 FLOOD_FACTOR = 8.0  # by Zipf's law the largest of eight tenants asks for three times the mean, in bursts more
@@ -120,12 +122,12 @@ class Shares:
         self._weights = weights
         self._ranks = ranks
         self._arrivals = Arrivals()
-        self._bursts: dict[
-            str, float
-        ] = {}  # tenant that floods, or will -> what it asked for when it last burst
+        self._bursts: dict[str, float] = {}  # tenant that floods, or will -> the most it asked for in a burst
+        self._held_down: set[str] = set()  # of them: those whose queue has grown by what bounds them
         self._waits_since_s: dict[str, float] = {}
         self._fair: dict[int, Room] = {}  # rank -> fair share of a tenant of weight 1
         self._others: dict[int, _Demand] = {}  # rank -> of those that do not flood, smoothed
+        self._turns: dict[str, Turn] = {}  # of those that flood while others are crowded
         self._refreshed_s = 0.0
 
     def began(self, tenant: str, sequences: int, *, slot: bool) -> None:
@@ -147,13 +149,13 @@ class Shares:
 
     def refresh(self, now_s: float, waiting: Mapping[str, int], room: Room) -> None:
         """Find out who floods, given what waits of each tenant; several times a second is enough."""
-        part = -math.expm1((self._refreshed_s - now_s) / CALM_S)
-        self._refreshed_s = now_s
+        elapsed_s, self._refreshed_s = now_s - self._refreshed_s, now_s
+        part = -math.expm1(-elapsed_s / CALM_S)
         self._waits_since_s = {t: self._waits_since_s.get(t, now_s) for t in waiting}
         active = self._arrivals.tenants(now_s) | self.running.keys() | waiting.keys()
         large = [t for t in waiting if self.running[t] + waiting[t] >= FLOOD_FACTOR * self._weights[t]]
         self._fair, flooding, before, self._others = {}, set[str](), self._others, {}
-        bursts: dict[str, float] = {}
+        bursts, held_down = dict[str, float](), set[str]()
         for rank in sorted({self._ranks[tenant] for tenant in large}):
             asked = {
                 tenant: self._demand(tenant, waiting, now_s)
@@ -169,20 +171,28 @@ class Shares:
                 and (burst := self._burst(tenant, asked[tenant], whole)) is not None
             }
             bursts |= apart
+            held_down |= {t for t in apart if self._is_held_down(t, asked[t], whole)}
             others = _Demand.of_all([d for t, d in asked.items() if d.asked and t not in bursts])
             self._others[rank] = before.get(rank, others).smoothed(others, part)
             crowded = self._others[rank].is_crowded
             flooding |= {t for t in apart if crowded or now_s - self._waits_since_s[t] >= FLOODS_AFTER_S}
-        self._bursts, self.flooding = bursts, frozenset(flooding)
+        self._bursts, self._held_down, self.flooding = bursts, held_down, frozenset(flooding)
+        self._turns = {t: self._turns.get(t) or Turn() for t in flooding if self._gives_way(t)}
+        for tenant, turn in self._turns.items():
+            turn.pass_time(elapsed_s, self._left_to(tenant), self.running[tenant])
 
     def _burst(self, tenant: str, demand: _Demand, whole: _Demand) -> float | None:
-        """Return what a tenant asked for when it last burst; None where it may not flood."""
+        """Return the most that a tenant has asked for in a burst; None where it does not flood."""
         if not demand.stands_out(whole):
             return None
-        if demand.bursts(whole):
-            return demand.asked
-        asked = self._bursts.get(tenant)
-        return None if asked is None or demand.asked > HELD_DOWN * asked else asked
+        most = self._bursts.get(tenant)
+        return max(most or 0.0, demand.asked) if demand.bursts(whole) else most
+
+    def _is_held_down(self, tenant: str, demand: _Demand, whole: _Demand) -> bool:
+        """Whether its queue is the bound's; once it is, until it bursts again."""
+        if tenant not in self._bursts or demand.bursts(whole):
+            return False
+        return tenant in self._held_down or demand.asked > HELD_DOWN * self._bursts[tenant]
 
     def _demand(self, tenant: str, waiting: Mapping[str, int], now_s: float) -> _Demand:
         return _Demand(
@@ -196,7 +206,7 @@ class Shares:
         """Up to which part, 0..1, a tenant may fill a replica, its slots and its batch, beyond its share."""
         if tenant not in self.flooding:
             return 1.0
-        return 0.0 if self._gives_way(tenant) else self.burst_share
+        return 0.0 if tenant in self._turns else self.burst_share
 
     def keeps_slot_from(self, tenant: str) -> bool:
         """Whether a replica's slots are not all for a tenant: it floods and holds its share."""
@@ -209,15 +219,24 @@ class Shares:
         """Whether a replica is not to be filled up by a tenant: it floods and runs its share."""
         if tenant not in self.flooding:
             return False
-        rank, weight = self._ranks[tenant], self._weights[tenant]
-        share = self._fair[rank].sequences
-        if self._gives_way(tenant):
-            others = self._others[rank]
-            share = min(share, LEFT_TO_FLOOD * others.running / others.weight)
-        return self.running[tenant] >= max(1.0, share * weight)
+        share, turn = self._fair_sequences(tenant), self._turns.get(tenant)
+        if turn is not None:
+            share = min(share, AT_ONCE * self._left_to(tenant)) if turn.begun else 0.0
+        return self.running[tenant] >= share
+
+    def _fair_sequences(self, tenant: str) -> float:
+        return max(1.0, self._fair[self._ranks[tenant]].sequences * self._weights[tenant])
+
+    def _left_to(self, tenant: str) -> float:
+        """Sequences that are left on average to a tenant that floods while others are crowded."""
+        others = self._others[self._ranks[tenant]]
+        left = LEFT_TO_FLOOD * others.running / others.weight * self._weights[tenant]
+        return min(self._fair_sequences(tenant), max(1.0, left))
 
     def _gives_way(self, tenant: str) -> bool:
-        return self.burst_share < 1.0 and self._others[self._ranks[tenant]].is_crowded
+        if self.burst_share >= 1.0 or tenant in self._held_down:
+            return False
+        return self._others[self._ranks[tenant]].is_crowded
 
 
 def _add(counts: Counter[str], tenant: str, number: int) -> None:

@@ -10,6 +10,7 @@ from routing.scheduling.arrivals import LATELY_S, REMEMBERED_S
 from routing.scheduling.filters import leaves_a_slot, leaves_room, leaves_to, respects_clearing
 from routing.scheduling.shares import FLOOD_FACTOR, FLOODS_AFTER_S, LEFT_TO_FLOOD, Room, Shares
 from routing.scheduling.state import SlotClearing
+from routing.scheduling.turns import AT_ONCE
 from tests.unit.routing.requests import end_on, replica, request, run_on
 
 ROOM = Room(slots=8, sequences=32)
@@ -48,6 +49,11 @@ def take(shares: Shares, tenant: str, *, slots: int = 0, sequences: int = 0) -> 
     """Let a tenant hold slots and run sequences."""
     for number in range(max(slots, sequences)):
         shares.began(tenant, int(number < sequences), slot=number < slots)
+
+
+def end(shares: Shares, tenant: str, sequences: int) -> None:
+    """Let what a tenant runs end."""
+    shares.ended(tenant, sequences)
 
 
 def test_a_tenant_floods_that_asks_for_far_more_than_others_do() -> None:
@@ -89,9 +95,18 @@ def test_a_flood_of_clients_that_wait_for_their_answers_lasts_until_they_ask_for
     assert not after_a_burst(asked=7).flooding
 
 
-def test_who_no_longer_sends_so_much_and_comes_to_ask_for_more_does_not_flood() -> None:
-    assert after_a_burst(asked=750).flooding == {"a"}
-    assert not after_a_burst(asked=751).flooding, "half as much again"
+def test_who_no_longer_sends_so_much_and_comes_to_ask_for_more_gives_way_no_longer() -> None:
+    assert after_a_burst(asked=750).may_fill("a") == 0.0
+    shares = after_a_burst(asked=751)
+    assert shares.may_fill("a") == 0.5, "half as much again"
+    now_s = 106.0 + 4 * LATELY_S
+    shares.refresh(now_s, {"a": 500, "b": 1}, ROOM)
+    assert shares.may_fill("a") == 0.5, "its queue comes down again"
+    send(shares, "a", now_s, 500)
+    shares.refresh(now_s, {"a": 1000, "b": 1}, ROOM)
+    assert shares.may_fill("a") == 0.0, "that was another burst"
+    shares.refresh(now_s + 4 * LATELY_S, {"a": 1500, "b": 1}, ROOM)
+    assert shares.may_fill("a") == 0.0, "which was larger"
 
 
 def test_who_was_made_to_wait_for_long_does_not_flood() -> None:
@@ -292,10 +307,22 @@ def most(shares: Shares) -> int:
     raise AssertionError("nothing is kept from it")
 
 
-def test_while_the_others_are_crowded_a_flood_runs_half_as_much_again_as_they_do_on_average() -> None:
+def test_while_the_others_are_crowded_a_flood_runs_half_as_much_again_as_they_do_by_turns() -> None:
     shares = crowd(waiting=1)
     assert shares.may_fill("a") == 0.0
-    assert most(shares) == 5, f"{LEFT_TO_FLOOD:g} times three"
+    assert most(shares) == AT_ONCE * LEFT_TO_FLOOD * 3
+    ran_s, now_s = 0.0, 105.0
+    for _ in range(4000):
+        now_s += 0.25
+        for tenant in "abc":
+            shares.saw(tenant, now_s)
+        shares.refresh(now_s, {"a": 500, "b": 1, "c": 1}, ROOM)
+        if shares.keeps_room_from("a"):
+            end(shares, "a", shares.running["a"])
+        else:
+            most(shares)
+        ran_s += 0.25 * shares.running["a"]
+    assert ran_s / 1000 == pytest.approx(LEFT_TO_FLOOD * 3, rel=0.05)
 
 
 def test_while_hardly_anything_of_the_others_waits_a_flood_has_its_fair_share_and_may_go_beyond() -> None:
@@ -309,7 +336,7 @@ def test_a_flood_runs_no_more_than_its_fair_share_however_much_the_others_run() 
 
 
 def test_a_flood_runs_something_even_where_the_others_run_nothing() -> None:
-    assert most(crowd(waiting=1, running=0)) == 1
+    assert most(crowd(waiting=1, running=0)) == AT_ONCE, "one on average"
 
 
 def test_others_that_wait_for_a_moment_are_not_crowded() -> None:
@@ -332,13 +359,13 @@ def test_where_nothing_is_kept_for_others_crowding_changes_nothing() -> None:
 
 
 def test_others_that_ask_for_nothing_do_not_lower_what_a_flood_runs_while_they_are_crowded() -> None:
-    assert most(pool(dict.fromkeys("abcd", 1.0), {"a": 500, "b": 1}, running={"b": 3}, for_s=0.0)) == 5
+    assert most(pool(dict.fromkeys("abcd", 1.0), {"a": 500, "b": 1}, running={"b": 2}, for_s=0.0)) == 6
 
 
 def test_a_flood_may_use_a_replica_that_is_nearly_empty_even_while_the_others_are_crowded() -> None:
     one = replica(slots=4, max_sequences=20)
     one.shares = crowd(waiting=1)
-    take(one.shares, "a", sequences=5)
+    take(one.shares, "a", sequences=9)
     run_on(one, request("b"))
     assert leaves_room(one, request("a")), "the second of twenty"
     run_on(one, request("b"))
