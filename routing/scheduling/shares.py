@@ -4,11 +4,13 @@ A slot or a place in a batch that was given away comes back only when its reques
 long as an answer, and every sequence more makes each step longer. So a tenant that fills whatever is free
 makes all others wait, however fair the queue is. A tenant may flood that has something waiting and asks for
 `FLOOD_FACTOR` times what the others ask on average, by weight, where whoever was seen lately asks for one
-sequence at least. Where all ask alike nobody floods. Lower bands are no others.
+sequence at least. Where all ask alike nobody floods. Lower bands are no others. Averages and fair shares are
+those of `MOST_TENANTS` at most: of a thousand tenants the largest asks for far more than the mean, and floods
+only where it asks for more than all others together.
 
 What a tenant asks for grows while it is made to wait, too. So a flood begins when somebody sends that many
-times what the others send, and then goes on until it asks for less: clients that wait for answers send no
-faster than they are served.
+times what the others send, and then goes on until it asks for less than `FLOOD_ENDS` times what they do:
+clients that wait for answers send no faster than they are served, and whom a flood makes wait asks for more.
 
 The others are crowded while more than `CROWDED` of what they have in the pool waits. Then it floods at once:
 it gets no more than its fair share of slots, and runs `LEFT_TO_FLOOD` times what those others do on average
@@ -34,6 +36,8 @@ from routing.scheduling.turns import AT_ONCE, Turn
 
 FLOODS_AFTER_S = 2.0  # bursts that are over sooner disturb nobody for long
 FLOOD_FACTOR = 8.0  # by Zipf's law the largest of eight tenants asks for three times the mean, in bursts more
+FLOOD_ENDS = 4.0  # half of what it begins with; the largest of eight is still below
+MOST_TENANTS = 8.0  # of a thousand it asks for 130 times the mean, but for no more than a seventh of it all
 HELD_DOWN = 1.5  # clients that wait for answers ask for no more than they did; what else it sends is added
 CROWDED = 0.1  # of the others' requests; where slots suffice hardly one in a hundred waits
 LEFT_TO_FLOOD = 1.5  # more than once, so that what has piled up of who asks as much as others comes down
@@ -56,6 +60,7 @@ class _Demand:
     waiting: float
     sent: float  # lately
     weight: float
+    tenants: float = 1.0
 
     @staticmethod
     def of_all(demands: Collection[_Demand]) -> _Demand:
@@ -65,6 +70,7 @@ class _Demand:
             sum(demand.waiting for demand in demands),
             sum(demand.sent for demand in demands),
             sum(demand.weight for demand in demands),
+            sum(demand.tenants for demand in demands),
         )
 
     def without(self, part: _Demand) -> _Demand:
@@ -74,6 +80,7 @@ class _Demand:
             self.waiting - part.waiting,
             self.sent - part.sent,
             self.weight - part.weight,
+            self.tenants - part.tenants,
         )
 
     @property
@@ -86,17 +93,21 @@ class _Demand:
         """Whether too much of it waits."""
         return self.waiting > CROWDED * self.asked
 
-    def stands_out(self, whole: _Demand) -> bool:
-        """Whether it is far more than what the rest of the whole asks, by weight; false without a rest."""
+    def each(self, total: float) -> float:
+        """Return the part of a total for a weight of one, where the tenants are eight at most."""
+        return total / self.weight * max(1.0, self.tenants / MOST_TENANTS)
+
+    def stands_out(self, whole: _Demand, factor: float) -> bool:
+        """Whether it is so many times what the rest of the whole asks, by weight; false without a rest."""
         rest = whole.without(self)
         if rest.weight <= 0:
             return False
-        return self.asked / self.weight >= FLOOD_FACTOR * max(1.0, rest.asked / rest.weight)
+        return self.asked / self.weight >= factor * max(1.0, rest.each(rest.asked))
 
     def bursts(self, whole: _Demand) -> bool:
         """Whether far more was sent lately than by the rest of the whole, by weight."""
         rest = whole.without(self)
-        return self.sent / self.weight >= FLOOD_FACTOR * max(1.0, rest.sent / rest.weight)
+        return self.sent / self.weight >= FLOOD_FACTOR * max(1.0, rest.each(rest.sent))
 
     def smoothed(self, newest: _Demand, part: float) -> _Demand:
         """Come nearer to the newest one by so much of the way."""
@@ -105,6 +116,7 @@ class _Demand:
             self.waiting + part * (newest.waiting - self.waiting),
             self.sent + part * (newest.sent - self.sent),
             self.weight + part * (newest.weight - self.weight),
+            self.tenants + part * (newest.tenants - self.tenants),
         )
 
 
@@ -153,7 +165,7 @@ class Shares:
         part = -math.expm1(-elapsed_s / CALM_S)
         self._waits_since_s = {t: self._waits_since_s.get(t, now_s) for t in waiting}
         active = self._arrivals.tenants(now_s) | self.running.keys() | waiting.keys()
-        large = [t for t in waiting if self.running[t] + waiting[t] >= FLOOD_FACTOR * self._weights[t]]
+        large = [t for t in waiting if self.running[t] + waiting[t] >= FLOOD_ENDS * self._weights[t]]
         self._fair, flooding, before, self._others = {}, set[str](), self._others, {}
         bursts, held_down = dict[str, float](), set[str]()
         for rank in sorted({self._ranks[tenant] for tenant in large}):
@@ -163,7 +175,7 @@ class Shares:
                 if self._ranks[tenant] <= rank
             }
             whole = _Demand.of_all(asked.values())
-            self._fair[rank] = Room(room.slots / whole.weight, room.sequences / whole.weight)
+            self._fair[rank] = Room(whole.each(room.slots), whole.each(room.sequences))
             apart = {
                 tenant: burst
                 for tenant in large
@@ -183,9 +195,9 @@ class Shares:
 
     def _burst(self, tenant: str, demand: _Demand, whole: _Demand) -> float | None:
         """Return the most that a tenant has asked for in a burst; None where it does not flood."""
-        if not demand.stands_out(whole):
-            return None
         most = self._bursts.get(tenant)
+        if not demand.stands_out(whole, FLOOD_FACTOR if most is None else FLOOD_ENDS):
+            return None
         return max(most or 0.0, demand.asked) if demand.bursts(whole) else most
 
     def _is_held_down(self, tenant: str, demand: _Demand, whole: _Demand) -> bool:
@@ -230,7 +242,7 @@ class Shares:
     def _left_to(self, tenant: str) -> float:
         """Sequences that are left on average to a tenant that floods while others are crowded."""
         others = self._others[self._ranks[tenant]]
-        left = LEFT_TO_FLOOD * others.running / others.weight * self._weights[tenant]
+        left = LEFT_TO_FLOOD * others.each(others.running) * self._weights[tenant]
         return min(self._fair_sequences(tenant), max(1.0, left))
 
     def _gives_way(self, tenant: str) -> bool:

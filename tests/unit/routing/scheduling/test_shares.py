@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from routing.scheduling.arrivals import LATELY_S, REMEMBERED_S
 from routing.scheduling.filters import leaves_a_slot, leaves_room, leaves_to, respects_clearing
-from routing.scheduling.shares import FLOOD_FACTOR, FLOODS_AFTER_S, LEFT_TO_FLOOD, Room, Shares
+from routing.scheduling.shares import (
+    FLOOD_ENDS,
+    FLOOD_FACTOR,
+    FLOODS_AFTER_S,
+    LEFT_TO_FLOOD,
+    MOST_TENANTS,
+    Room,
+    Shares,
+)
 from routing.scheduling.state import SlotClearing
 from routing.scheduling.turns import AT_ONCE
 from tests.unit.routing.requests import end_on, replica, request, run_on
@@ -91,8 +99,8 @@ def after_a_burst(asked: int) -> Shares:
 
 def test_a_flood_of_clients_that_wait_for_their_answers_lasts_until_they_ask_for_less() -> None:
     assert after_a_burst(asked=500).flooding == {"a"}
-    assert after_a_burst(asked=8).flooding == {"a"}
-    assert not after_a_burst(asked=7).flooding
+    assert after_a_burst(asked=int(FLOOD_ENDS)).flooding == {"a"}
+    assert not after_a_burst(asked=int(FLOOD_ENDS) - 1).flooding
 
 
 def test_who_no_longer_sends_so_much_and_comes_to_ask_for_more_gives_way_no_longer() -> None:
@@ -107,6 +115,36 @@ def test_who_no_longer_sends_so_much_and_comes_to_ask_for_more_gives_way_no_long
     assert shares.may_fill("a") == 0.0, "that was another burst"
     shares.refresh(now_s + 4 * LATELY_S, {"a": 1500, "b": 1}, ROOM)
     assert shares.may_fill("a") == 0.0, "which was larger"
+
+
+def test_a_flood_goes_on_while_those_whom_it_makes_wait_ask_for_more() -> None:
+    shares = pool({"a": 1.0, "b": 1.0}, {"a": 40, "b": 5}, for_s=0.0)
+    assert shares.flooding == {"a"}
+    shares.refresh(105.25, {"a": 40, "b": 10}, ROOM)
+    assert shares.flooding == {"a"}
+    shares.refresh(105.5, {"a": 40, "b": 11}, ROOM)
+    assert not shares.flooding
+
+
+def test_of_many_tenants_the_largest_floods_only_where_it_asks_for_more_than_all_others_together() -> None:
+    weights = {f"t{number}": 1.0 for number in range(101)}
+    others = {f"t{number}": 1 for number in range(1, 101)}
+    assert not pool(weights, {"t0": 99} | others).flooding
+    assert pool(weights, {"t0": 100} | others).flooding == {"t0"}
+
+
+def test_what_is_left_to_a_flood_among_many_is_a_part_of_what_all_others_run() -> None:
+    weights = {"a": 1.0} | {f"t{number}": 1.0 for number in range(79)}
+    running = {f"t{number}": 1 for number in range(32)}
+    waiting = {"a": 500} | {f"t{number}": 1 for number in range(32)}
+    shares = Shares(weights, dict.fromkeys(weights, 1))
+    for tenant, sequences in running.items():
+        take(shares, tenant, sequences=sequences)
+    for tenant in weights:
+        send(shares, tenant, 105.0, 1000 if tenant == "a" else 1)
+    shares.refresh(105.0, waiting, Room(slots=80, sequences=320))
+    assert shares.may_fill("a") == 0.0
+    assert most(shares) == AT_ONCE * LEFT_TO_FLOOD * 32 / MOST_TENANTS
 
 
 def test_who_was_made_to_wait_for_long_does_not_flood() -> None:
