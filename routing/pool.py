@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from routing.backlog import BANDS, Backlog
 from routing.fairness import VirtualCounters, cost
@@ -272,7 +273,7 @@ class PoolState:
         begun: list[tuple[Ticket, ReplicaState]] = []
         holders = self.slot_holders()
         for base in {replica.base_model for replica in self.replicas}:
-            in_need = self._first_in_need(_needing(base), max(LOOKED_AT, 2 * len(self.replicas)))
+            in_need = self._in_need(base, now_s)
             for where_in_memory in (True, False):
                 for ticket in in_need:
                     replica = self._clear_slot(ticket, holders, now_s, where_in_memory=where_in_memory)
@@ -326,10 +327,17 @@ class PoolState:
             where_in_memory=where_in_memory,
         )
 
-    def _first_in_need(self, line: str, count: int) -> list[Ticket]:
+    def _in_need(self, base_model: str, now_s: float) -> list[Ticket]:
+        """Heads of what needs a slot, and of what runs elsewhere, has not enough of it and waits for long."""
+        long_s = self._settings.slot_wait_s
+        hot = (head for head in self._heads(_holding(base_model)) if now_s - head.request.arrived_s >= long_s)
+        return [*self._heads(_needing(base_model)), *hot]
+
+    def _heads(self, line: str) -> Iterable[Ticket]:
+        """Give the first ones of a line, best first, as many as are looked at when slots are cleared."""
         bands = (self.backlog.in_order(line, rank) for rank in range(BANDS))
         heads = (ticket for tenants in bands for _, _, flows in tenants for ticket in flows)
-        return [ticket for ticket, _ in zip(heads, range(count), strict=False)]
+        return islice(heads, max(LOOKED_AT, 2 * len(self.replicas)))
 
     def end_stale_clearing(self, replica: ReplicaState) -> bool:
         """Stop holding a victim back for somebody who no longer waits, or may not run; whether one was."""

@@ -512,6 +512,24 @@ def test_a_slot_is_cleared_elsewhere_where_the_replica_with_the_adapter_in_memor
     assert repr(house.dispatcher) == AT_REST
 
 
+async def test_an_adapter_whose_replica_is_full_gets_a_slot_of_another_after_a_long_wait() -> None:
+    house = House(replicas=2, slots=1, max_num_seqs=2, slot_wait_s=10.0)
+    hot, other = [house.submit("a"), house.submit("a")], house.submit("a", "sales")
+    waiting = house.submit("a")
+    full, taken = hot[0].replica, other.replica
+    assert full is not None and taken is not None and full is not taken
+    house.clock.now += 9.9
+    house.dispatcher.sweep()
+    assert taken.clearing is None
+    house.clock.now += 0.1
+    house.dispatcher.sweep()
+    assert taken.clearing is not None and taken.clearing.waiting == "a-support@1"
+    house.finish(other)
+    assert (await waiting.granted()) is taken
+    house.finish(waiting, *hot)
+    assert repr(house.dispatcher) == AT_REST
+
+
 async def test_and_is_read_elsewhere_when_that_moment_is_over() -> None:
     house, before, ticket = warm_and_cold()
     house.clock.now += 0.1
