@@ -8,7 +8,7 @@ purpose, since a slot that is being cleared runs less and less:
 2. *Balance.* A tenant gives a slot up where both hold more equal numbers afterwards, by weight (max-min).
 3. *Order.* Of one tenant's own adapters, each is as good as another.
 4. *Time.* Whoever has waited `slot_wait_s` gets a slot from whom that disturbs least, and a second one where
-   its adapter's others do not suffice. This is what LoRAX does after `adapter_cycle_time_s`, by rotating every
+   its adapter's others do not suffice. This is what LoRAX does after `adapter_cycle_time_s`, rotating every
    adapter, here only for somebody in need.
 
 Rules 2 and 3 have patience: they wait until those who wait have lost as much time as the clearing will cost
