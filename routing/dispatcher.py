@@ -403,7 +403,7 @@ class Dispatcher:
     def _end_stale_clearings(self, pool: PoolState) -> None:
         """Serve those that were held back for somebody who has left, or runs elsewhere."""
         for replica in pool.replicas:
-            if replica.clearing is not None and pool.end_stale_clearing(replica):
+            if pool.end_stale_clearing(replica):
                 self._fill(pool, replica)
 
     def _serve_changed(self, replica: ReplicaState) -> None:

@@ -59,11 +59,6 @@ def take(shares: Shares, tenant: str, *, slots: int = 0, sequences: int = 0) -> 
         shares.began(tenant, int(number < sequences), slot=number < slots)
 
 
-def end(shares: Shares, tenant: str, sequences: int) -> None:
-    """Let what a tenant runs end."""
-    shares.ended(tenant, sequences)
-
-
 def test_a_tenant_floods_that_asks_for_far_more_than_others_do() -> None:
     assert pool({"a": 1.0, "b": 1.0, "c": 1.0}, {"a": 16, "b": 4}).flooding == {"a"}
     assert not pool({"a": 1.0, "b": 1.0, "c": 1.0}, {"a": 15, "b": 4}).flooding
@@ -356,7 +351,7 @@ def test_while_the_others_are_crowded_a_flood_runs_half_as_much_again_as_they_do
             shares.saw(tenant, now_s)
         shares.refresh(now_s, {"a": 500, "b": 1, "c": 1}, ROOM)
         if shares.keeps_room_from("a"):
-            end(shares, "a", shares.running["a"])
+            shares.ended("a", shares.running["a"])
         else:
             most(shares)
         ran_s += 0.25 * shares.running["a"]
