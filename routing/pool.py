@@ -298,13 +298,13 @@ class PoolState:
 
     def slot_holders(self) -> SlotHolders:
         """Say who holds how many slots; one that is being cleared is whose it will be."""
-        held = self.shares.held.copy()
+        held = dict(self.shares.held)
         for replica in self.replicas:
             if replica.clearing is not None:
-                held[replica.clearing.tenant] += 1
-                victim = replica.leases.get(replica.clearing.victim or "")
+                tenant, victim = replica.clearing.tenant, replica.leases.get(replica.clearing.victim or "")
+                held[tenant] = held.get(tenant, 0) + 1
                 if victim is not None:
-                    held[victim.tenant] -= 1
+                    held[victim.tenant] = held.get(victim.tenant, 0) - 1
         return SlotHolders(held, self.weights, self.ranks, self.shares.flooding)
 
     def _clear_slot(

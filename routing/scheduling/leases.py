@@ -22,7 +22,7 @@ reading one from disk stalls everybody on it. Rules 2 and 4 are not for a flood 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from routing.scheduling.state import Lease, ReplicaState, SlotClearing
@@ -54,35 +54,39 @@ class SlotHolders:
     ranks: Mapping[str, int]  # of each tenant's band
     flooding: frozenset[str] = frozenset()
 
-    def gives(self, lease: Lease, need: SlotNeed, slot_wait_s: float) -> bool:
-        """Whether a slot that is leased should be cleared for a need, by the four rules."""
-        holder, tenant = lease.tenant, need.request.target.tenant
+    def giving(self, need: SlotNeed, slot_wait_s: float) -> Callable[[Lease], bool]:
+        """Return what says whether a slot that is leased should be cleared for a need, by the four rules."""
         if need.waited_too_long(slot_wait_s):
-            return True
-        if self.ranks[holder] != self.ranks[tenant]:
-            return self.ranks[holder] > self.ranks[tenant]
-        if holder != tenant:
-            if need.floods or not self.owes(holder, tenant):
+            return lambda lease: True
+        tenant, ranks, flooding = need.request.target.tenant, self.ranks, self.flooding
+        rank, after = ranks[tenant], (self.held.get(tenant, 0) + 1) / self.weights[tenant]
+        paid, price = need.waited_s * need.queued, PATIENCE * slot_wait_s
+
+        def gives(lease: Lease) -> bool:  # asked of every slot of a pool
+            holder = lease.tenant
+            if ranks[holder] != rank:
+                return ranks[holder] > rank
+            if paid < price * lease.sequences and (holder == tenant or holder not in flooding):
                 return False
-            if holder in self.flooding:
-                return True
-        return need.waited_s * need.queued >= PATIENCE * slot_wait_s * lease.sequences
+            return holder == tenant or (not need.floods and after <= self._without_one(holder))
+
+        return gives
 
     def might_give(self, need: SlotNeed, slot_wait_s: float) -> bool:
-        """Whether `gives` can say yes at all: not for a request that has just come, among equals."""
+        """Whether anybody can give one at all: not for a request that has just come, among equals."""
         if need.waited_s * need.queued >= PATIENCE * slot_wait_s or need.waited_too_long(slot_wait_s):
             return True
         rank = self.ranks[need.request.target.tenant]
         return any(tenant in self.flooding or self.ranks[tenant] > rank for tenant in self.held)
 
-    def owes(self, holder: str, tenant: str) -> bool:
-        """Whether both would hold more equal numbers, by weight, if one gave the other a slot."""
-        after = (self.held.get(tenant, 0) + 1) / self.weights[tenant]
-        return after <= (self.held.get(holder, 0) - 1) / self.weights[holder]
+    def disturbance(self, lease: Lease) -> tuple[int, float, int]:
+        """Order victims: the lowest band, the tenant with most slots by weight, the least in flight."""
+        holder = lease.tenant
+        return -self.ranks[holder], -self.held.get(holder, 0) / self.weights[holder], lease.sequences
 
-    def fullness(self, holder: str) -> float:
-        """Slots a tenant holds, by weight."""
-        return self.held.get(holder, 0) / self.weights[holder]
+    def _without_one(self, holder: str) -> float:
+        """Slots a tenant holds, by weight, after it has given one up."""
+        return (self.held.get(holder, 0) - 1) / self.weights[holder]
 
 
 def clear_slot(
@@ -111,16 +115,17 @@ def clear_slot(
     if kept is not None:  # it was kept for others, for too long
         kept.clearing = SlotClearing(adapter, tenant, victim=None)
         return kept
+    gives = holders.giving(need, slot_wait_s)
     choices = [
-        (lease, victim, replica)
+        (holders.disturbance(lease), victim, replica.name, replica)
         for replica in able
         if replica.clearing is None and replica.free_slots <= 0
         for victim, lease in replica.leases.items()
-        if victim not in replica.pinned and holders.gives(lease, need, slot_wait_s)
+        if gives(lease) and victim not in replica.pinned
     ]
     if not choices:
         return None
-    _, victim, replica = min(choices, key=lambda choice: _disturbance(choice, holders))
+    _, victim, _, replica = min(choices)  # no two have the same names
     replica.clearing = SlotClearing(adapter, tenant, victim)
     return replica
 
@@ -134,12 +139,3 @@ def _could_run(replica: ReplicaState, request: Request, adapter: str) -> bool:
         and adapter in replica.adapters
         and not replica.holds(adapter)
     )
-
-
-def _disturbance(
-    choice: tuple[Lease, str, ReplicaState], holders: SlotHolders
-) -> tuple[int, float, int, str, str]:
-    """Order victims: the lowest band, the tenant with most slots by weight, the least in flight."""
-    lease, victim, replica = choice
-    holder = lease.tenant
-    return -holders.ranks[holder], -holders.fullness(holder), lease.sequences, victim, replica.name
