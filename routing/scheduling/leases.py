@@ -40,6 +40,11 @@ class SlotNeed:
     queued: int = 1  # requests that wait for the same slot, this one included
     floods: bool = False  # its tenant does, and holds its share of slots; its queue is always old
 
+    @property
+    def lost_s(self) -> float:
+        """What all that wait for the slot have lost together: the rent they have paid."""
+        return self.waited_s * self.queued
+
     def waited_too_long(self, slot_wait_s: float) -> bool:
         """Whether it is to have a slot of whomever that disturbs least."""
         return self.waited_s >= slot_wait_s and not self.floods
@@ -60,13 +65,13 @@ class SlotHolders:
             return lambda lease: True
         tenant, ranks, flooding = need.request.target.tenant, self.ranks, self.flooding
         rank, after = ranks[tenant], (self.held.get(tenant, 0) + 1) / self.weights[tenant]
-        paid, price = need.waited_s * need.queued, PATIENCE * slot_wait_s
+        lost_s, price_s = need.lost_s, PATIENCE * slot_wait_s  # the price is that of one sequence
 
         def gives(lease: Lease) -> bool:  # asked of every slot of a pool
             holder = lease.tenant
             if ranks[holder] != rank:
                 return ranks[holder] > rank
-            if paid < price * lease.sequences and (holder == tenant or holder not in flooding):
+            if lost_s < price_s * lease.sequences and (holder == tenant or holder not in flooding):
                 return False
             return holder == tenant or (not need.floods and after <= self._without_one(holder))
 
@@ -74,7 +79,7 @@ class SlotHolders:
 
     def might_give(self, need: SlotNeed, slot_wait_s: float) -> bool:
         """Whether anybody can give one at all: not for a request that has just come, among equals."""
-        if need.waited_s * need.queued >= PATIENCE * slot_wait_s or need.waited_too_long(slot_wait_s):
+        if need.lost_s >= PATIENCE * slot_wait_s or need.waited_too_long(slot_wait_s):
             return True
         rank = self.ranks[need.request.target.tenant]
         return any(tenant in self.flooding or self.ranks[tenant] > rank for tenant in self.held)
