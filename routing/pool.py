@@ -27,8 +27,6 @@ from routing.tickets import Ticket
 from routing.types import Band, Pool, Request, SchedulerSettings, Slo, Tenant
 
 SMOOTHING = 0.1  # weight of the newest request in a tenant's running mean
-# Of the locality bonus: what an adapter in memory is ahead of one that must be read from disk.
-RESIDENT_SHARE = 0.125
 LOOKED_AT = 16  # of the adapters that need a slot: for one that is in memory, and when slots are cleared
 FIRST_COMPLETION_TOKENS = 64.0  # until a tenant has been seen
 # What waits in one line or place: its lead, the further lead of what is in memory, whether it takes a slot
@@ -249,9 +247,9 @@ class PoolState:
         yield bonus, 0.0, False, backlog.in_lanes(replica.held, replica.name, rank)
         yield bonus, 0.0, False, backlog.in_order(_anywhere(base), rank)
         if replica.free_slots > 0 and promised is None:
-            # What is in memory goes before what must be read, for a while. A second slot for an adapter that
-            # runs elsewhere has to be worth it.
-            yield 0.0, RESIDENT_SHARE * bonus, True, backlog.in_order(_needing(base), rank)
+            # What is in memory leads like what has a slot: a move costs little, and a read from disk stalls
+            # all that the replica runs. A second slot for an adapter that runs elsewhere has to be worth it.
+            yield 0.0, bonus, True, backlog.in_order(_needing(base), rank)
             yield -bonus, 0.0, True, backlog.in_order(_holding(base), rank)
 
     def _fits(self, replica: ReplicaState, request: Request, now_s: float) -> bool:

@@ -128,7 +128,7 @@ class MetricsAccess(StrEnum):
 class SchedulerSettings:
     """How the fair queue weighs things. The defaults come from `python -m benchmarks.simulator`."""
 
-    locality_bonus_tokens: float = 4000.0  # lead of an adapter that holds a slot over one that needs one
+    locality_bonus_tokens: float = 4000.0  # lead of an adapter in a slot or in memory over one on disk
     aging_tokens_per_s: float = 500.0  # a waiting request gains so much on everybody's service, per second
     lower_band_share: float = 0.05  # part of the grants kept for each band below the highest that waits
     load_slack: float = 0.25  # a preferred replica may have so much more load than the mean (bounded load)

@@ -54,6 +54,7 @@ class Plan:
     warmup_s: float  # arrivals of so long at the beginning do not count
     drain_s: float  # longest wait for what has arrived
     saturated_s: float
+    filling_s: float  # of these do not count: until as many wait for rare adapters as stay
     clients: int  # per tenant, while saturated
     tokens: int  # of every answer
     load: float  # steady arrivals, as a share of the capacity
@@ -185,7 +186,7 @@ class Stage:
         if phase is Phase.SATURATED:
             clients = list(self._backlogged(number))
             drive = await closed_loop(door, clients, prompts, plan.tokens, seconds=plan.saturated_s)
-            return drive, (drive.started_s + plan.warmup_s, drive.ended_s)
+            return drive, (drive.started_s + plan.filling_s, drive.ended_s)
         arrivals = self.arrivals(number, phase, capacity_per_s)
         drive = await open_loop(door, arrivals, prompts, plan.tokens, drain_s=plan.drain_s)
         return drive, (drive.started_s + plan.warmup_s, drive.started_s + plan.seconds)

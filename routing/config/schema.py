@@ -317,7 +317,8 @@ class SchedulerSection(Section):
         4000.0,
         ge=0,
         le=1_000_000_000,
-        description="Lead of an adapter that holds a slot over one that needs one, in tokens of service.",
+        description="Lead of an adapter that a replica has, in a slot or in memory, over one that it must "
+        "read, in tokens of service.",
     )
     aging_tokens_per_s: float = Field(
         500.0,

@@ -161,7 +161,7 @@ def _objectives(fleet: Fleet) -> Table:
 
 def _scheduler(settings: SchedulerSettings) -> Table:
     table = _table("Scheduler", "setting", "value")
-    _row(table, "lead of an adapter in a slot", f"{settings.locality_bonus_tokens:g} tokens")
+    _row(table, "lead of an adapter in a slot or in memory", f"{settings.locality_bonus_tokens:g} tokens")
     _row(table, "gain of who waits", f"{settings.aging_tokens_per_s:g} tokens a second")
     _row(table, "kept for each lower band", f"{settings.lower_band_share:.3g} of the grants")
     _row(table, "more load than the mean", f"{settings.load_slack:.3g} of it")

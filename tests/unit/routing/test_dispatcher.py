@@ -234,6 +234,19 @@ async def test_a_running_adapter_leads_by_the_locality_bonus_and_no_further() ->
     assert repr(house.dispatcher) == AT_REST
 
 
+@pytest.mark.parametrize("bonus", [0.0, 300.0])
+async def test_an_adapter_in_memory_gets_a_slot_before_one_that_must_be_read(bonus: float) -> None:
+    house = House(slots=1, same_band=True, locality_bonus_tokens=bonus, aging_tokens_per_s=50.0)
+    running, cold = house.submit("a"), house.submit("b")
+    house.dispatcher.take_residency("shared-0", adapters=ADAPTER_IDS, pinned=(), host=("a-sales@1",))
+    house.clock.now += 4.0
+    warm = house.submit("a", "sales")  # in memory, and 200 tokens behind
+    house.finish(running)
+    assert house.running(warm, cold) == ([True, False] if bonus else [False, True])
+    house.finish(warm, cold)
+    assert repr(house.dispatcher) == AT_REST
+
+
 async def test_waiting_makes_up_for_service() -> None:
     house = House(slots=4, max_num_seqs=1, same_band=True, aging_tokens_per_s=50.0)
     first = house.submit("a")

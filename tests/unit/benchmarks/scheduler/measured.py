@@ -20,6 +20,7 @@ PLAN = Plan(
     warmup_s=1.0,
     drain_s=5.0,
     saturated_s=8.0,
+    filling_s=1.0,
     clients=2,
     tokens=10,
     load=0.5,
