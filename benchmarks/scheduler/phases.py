@@ -54,7 +54,7 @@ class Plan:
     warmup_s: float  # arrivals of so long at the beginning do not count
     drain_s: float  # longest wait for what has arrived
     saturated_s: float
-    filling_s: float  # of these do not count: until as many wait for rare adapters as stay
+    filling_s: float  # of that, at its beginning, does not count: queues of rare adapters fill
     clients: int  # per tenant, while saturated
     tokens: int  # of every answer
     load: float  # steady arrivals, as a share of the capacity
