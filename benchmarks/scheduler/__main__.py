@@ -27,7 +27,7 @@ from benchmarks.machine import ROOT
 from benchmarks.output import show
 from benchmarks.processes import end_on_sigterm
 from benchmarks.scheduler.arrivals import Demand
-from benchmarks.scheduler.baselines import HashAffinity
+from benchmarks.scheduler.baselines import BASELINES, HashAffinity
 from benchmarks.scheduler.connections import Connections, connect, engine_names
 from benchmarks.scheduler.cores import Roles, seat
 from benchmarks.scheduler.doors import DirectDoor
@@ -47,8 +47,10 @@ CALIBRATED_WITH = "LoRA affinity"
 # Engines share this machine's cores. With more threads than cores, each waits at every barrier of the others.
 THREADS = {"OMP_NUM_THREADS": "1"}
 
-# In the order in which they run: ours beside those that it is closest to, since machines change their pace.
-SCHEDULERS = ("round robin", "least outstanding", "LoRA affinity", OURS, "hash affinity")
+# In the order in which they run: ours between the last two baselines, which it is closest to, since machines
+# change their pace.
+*_BEFORE, _AFTER = BASELINES
+SCHEDULERS = (*_BEFORE, OURS, _AFTER)
 
 Say = Callable[[str], None]
 
