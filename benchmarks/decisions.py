@@ -28,8 +28,8 @@ from adapters.types import Adapter, BaseModel
 from benchmarks.machine import Origin
 from benchmarks.output import show
 from benchmarks.stats import short
+from routing import collector
 from routing.dispatcher import Dispatcher
-from routing.gateway import GC_AFTER
 from routing.scheduling.state import replica_states
 from routing.tickets import Ticket
 from routing.types import (
@@ -211,9 +211,7 @@ def _run(plan: Plan, queued: int) -> list[Costs]:
     house = House(plan)
     while house.waiting < queued:
         house.submit()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_AFTER)  # as the gateway does
+    collector.rest()  # as the gateway does
     submits, settles, sweeps = Costs("submit"), Costs("settle and grant"), Costs("sweep")
     whole = Costs(WHOLE)
     for step in range(plan.steps):

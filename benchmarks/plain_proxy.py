@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks.machine import ROOT
+from routing import collector
 
 HOP_BY_HOP = frozenset(
     (
@@ -55,6 +56,7 @@ class PlainProxy:
             connector=connector, timeout=timeout, auto_decompress=False
         ) as session:
             self.session = session
+            collector.rest()  # as the gateway does: what is compared must not be who pauses less
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import ipaddress
 import logging
 import math
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import aiohttp
 import orjson
 
-from routing import keys, wire
+from routing import collector, keys, wire
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, LiveFeed, admin_app
 from routing.admission import Cap, Rejection
 from routing.asgi import JSON, ClientGone, Exchange, Headers, Receive, Scope, Send
@@ -68,9 +67,6 @@ BUDGET_HEADER = b"x-tenantry-budget-remaining-tokens"
 LONGEST_BUDGET_WAIT_S = 86_400.0  # nobody's client sleeps for weeks
 USAGE_PATH = "/v1/usage"
 METRICS_PATH = "/metrics"
-# Objects made and not freed since the last collection; Python itself takes 700. A request leaves no cycle, so
-# that the collector would walk what runs over and over, for nothing.
-GC_AFTER = 10_000
 log = logging.getLogger("tenantry.gateway")
 
 
@@ -164,9 +160,7 @@ class Gateway:
             raise
         self._ledger.start()
         self._sweeping = asyncio.create_task(self._sweep())
-        gc.collect()
-        gc.freeze()  # what was imported stays; walking it in every full collection would cost tens of ms
-        gc.set_threshold(GC_AFTER)
+        collector.rest()
 
     async def stop(self) -> None:
         """Stop probing and close the connections; requests have ended by now."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from benchmarks.scheduler.answers import Answer
@@ -22,6 +24,22 @@ class Drive:
     started_s: float
     ended_s: float = 0.0  # when the last was awaited, or the rest cut off
     answers: list[Answer] = field(default_factory=list)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Look for cycles before, and not again until it is left.
+
+    Thousands of answers are kept until the end. Walking them takes tenths of a second, in which nothing is
+    sent, and what comes counts as late.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 async def open_loop(

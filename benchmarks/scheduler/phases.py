@@ -21,7 +21,7 @@ from benchmarks.scheduler.arrivals import Arrival, Demand, Prompts, merged
 from benchmarks.scheduler.baselines import BASELINES
 from benchmarks.scheduler.cores import Clocks, Cores, Roles
 from benchmarks.scheduler.doors import DirectDoor, Door
-from benchmarks.scheduler.driving import Drive, closed_loop, open_loop
+from benchmarks.scheduler.driving import Drive, closed_loop, open_loop, undisturbed
 from benchmarks.scheduler.engines import EngineEyes
 from benchmarks.scheduler.figures import tokens_between
 
@@ -158,10 +158,11 @@ class Stage:
         """Run one phase with one scheduler. Raises ToolError where engines do not come to rest."""
         door = self._doors[name]
         await self._eyes.wait_until_idle(IDLE_WITHIN_S)
-        before, clocks, began = await self._eyes.pages(), Clocks.read(self._roles), time.time()
-        door.reset()
-        drive, window = await self._drive(number, phase, door, capacity_per_s)
-        cores = Clocks.read(self._roles).cores_since(clocks)
+        with undisturbed():
+            before, clocks, began = await self._eyes.pages(), Clocks.read(self._roles), time.time()
+            door.reset()
+            drive, window = await self._drive(number, phase, door, capacity_per_s)
+            cores = Clocks.read(self._roles).cores_since(clocks)
         await self._eyes.wait_until_idle(IDLE_WITHIN_S)
         await asyncio.sleep(SETTLE_S)
         after = await self._eyes.pages()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import time
 
@@ -11,7 +12,7 @@ import pytest
 from benchmarks.scheduler import driving
 from benchmarks.scheduler.answers import Answer
 from benchmarks.scheduler.arrivals import Arrival, Prompts
-from benchmarks.scheduler.driving import closed_loop, open_loop
+from benchmarks.scheduler.driving import closed_loop, open_loop, undisturbed
 from tests.unit.benchmarks.scheduler.fakes import FakeDoor
 
 
@@ -87,3 +88,18 @@ async def test_a_fault_of_the_benchmark_is_not_taken_for_an_answer() -> None:
 
     with pytest.raises(ZeroDivisionError):
         await open_loop(FakeDoor("d", broken), [Arrival(0.0, 0, 0)], Prompts("p"), 5, drain_s=1.0)
+
+
+def test_nothing_is_collected_while_requests_are_sent_and_all_is_as_before_after_it() -> None:
+    collections: list[int] = []
+    gc.callbacks.append(lambda phase, info: collections.append(info["generation"]))
+    try:
+        with pytest.raises(ZeroDivisionError), undisturbed():
+            collections.clear()
+            kept = [[n] for n in range(100_000)]
+            assert collections == [] and not gc.isenabled()
+            _ = len(kept) / 0
+    finally:
+        gc.callbacks.pop()
+        gc.unfreeze()
+    assert gc.isenabled()

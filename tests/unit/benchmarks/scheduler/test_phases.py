@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -85,6 +86,7 @@ async def test_a_phase_is_measured_between_two_looks_at_idle_engines(
     engine.pages[METRICS_PATH] = page.format(3).encode()
 
     async def load(answer: Answer) -> None:
+        assert not gc.isenabled()
         await finish(answer)
         engine.pages[METRICS_PATH] = page.format(5).encode()
 
