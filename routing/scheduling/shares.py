@@ -13,9 +13,9 @@ times what the others send, and then goes on until it asks for less than `FLOOD_
 clients that wait for answers send no faster than they are served, and whom a flood makes wait asks for more.
 
 The others are crowded while more than `CROWDED` of what they have in the pool waits. Then it floods at once:
-it gets no more than its fair share of slots, and runs `LEFT_TO_FLOOD` times what those others do on average
-that ask for anything, by turns, unless a replica is nearly empty. What they leave of their shares makes their
-own waits short then, and does not go to the flood.
+it gets no more than its fair share of slots, and runs as much as those others do on average that ask for
+anything, by turns, unless a replica is nearly empty. What they leave of their shares makes their own waits
+short then, and does not go to the flood.
 
 While they are not, it floods after it has waited for `FLOODS_AFTER_S` on end, so that what can be served is:
 its fair share of slots and of sequences is its own, and beyond it it fills a replica's slots and its batch up
@@ -40,7 +40,6 @@ FLOOD_ENDS = 4.0  # half of what it begins with; the largest of eight is still b
 MOST_TENANTS = 8.0  # of a thousand it asks for 130 times the mean, but for no more than a seventh of it all
 HELD_DOWN = 1.5  # clients that wait for answers ask for no more than they did; what else it sends is added
 CROWDED = 0.1  # of the others' requests; where slots suffice hardly one in a hundred waits
-LEFT_TO_FLOOD = 1.5  # more than once, so that what has piled up of who asks as much as others comes down
 CALM_S = 5.0  # over which it is smoothed whether they are crowded, and what they run: seconds
 
 
@@ -242,7 +241,7 @@ class Shares:
     def _left_to(self, tenant: str) -> float:
         """Sequences that are left on average to a tenant that floods while others are crowded."""
         others = self._others[self._ranks[tenant]]
-        left = LEFT_TO_FLOOD * others.each(others.running) * self._weights[tenant]
+        left = others.each(others.running) * self._weights[tenant]
         return min(self._fair_sequences(tenant), max(1.0, left))
 
     def _gives_way(self, tenant: str) -> bool:

@@ -12,7 +12,6 @@ from routing.scheduling.shares import (
     FLOOD_ENDS,
     FLOOD_FACTOR,
     FLOODS_AFTER_S,
-    LEFT_TO_FLOOD,
     MOST_TENANTS,
     Room,
     Shares,
@@ -139,7 +138,7 @@ def test_what_is_left_to_a_flood_among_many_is_a_part_of_what_all_others_run() -
         send(shares, tenant, 105.0, 1000 if tenant == "a" else 1)
     shares.refresh(105.0, waiting, Room(slots=80, sequences=320))
     assert shares.may_fill("a") == 0.0
-    assert most(shares) == AT_ONCE * LEFT_TO_FLOOD * 32 / MOST_TENANTS
+    assert most(shares) == AT_ONCE * 32 / MOST_TENANTS
 
 
 def test_who_was_made_to_wait_for_long_does_not_flood() -> None:
@@ -340,10 +339,10 @@ def most(shares: Shares) -> int:
     raise AssertionError("nothing is kept from it")
 
 
-def test_while_the_others_are_crowded_a_flood_runs_half_as_much_again_as_they_do_by_turns() -> None:
+def test_while_the_others_are_crowded_a_flood_runs_as_much_as_they_do_by_turns() -> None:
     shares = crowd(waiting=1)
     assert shares.may_fill("a") == 0.0
-    assert most(shares) == AT_ONCE * LEFT_TO_FLOOD * 3
+    assert most(shares) == AT_ONCE * 3
     ran_s, now_s = 0.0, 105.0
     for _ in range(4000):
         now_s += 0.25
@@ -355,7 +354,7 @@ def test_while_the_others_are_crowded_a_flood_runs_half_as_much_again_as_they_do
         else:
             most(shares)
         ran_s += 0.25 * shares.running["a"]
-    assert ran_s / 1000 == pytest.approx(LEFT_TO_FLOOD * 3, rel=0.05)
+    assert ran_s / 1000 == pytest.approx(3, rel=0.05)
 
 
 def test_while_hardly_anything_of_the_others_waits_a_flood_has_its_fair_share_and_may_go_beyond() -> None:
@@ -392,7 +391,8 @@ def test_where_nothing_is_kept_for_others_crowding_changes_nothing() -> None:
 
 
 def test_others_that_ask_for_nothing_do_not_lower_what_a_flood_runs_while_they_are_crowded() -> None:
-    assert most(pool(dict.fromkeys("abcd", 1.0), {"a": 500, "b": 1}, running={"b": 2}, for_s=0.0)) == 6
+    shares = pool(dict.fromkeys("abcd", 1.0), {"a": 500, "b": 1}, running={"b": 2}, for_s=0.0)
+    assert most(shares) == AT_ONCE * 2
 
 
 def test_a_flood_may_use_a_replica_that_is_nearly_empty_even_while_the_others_are_crowded() -> None:
