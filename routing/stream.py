@@ -15,8 +15,11 @@ EVENT_END = b"\n\n"
 ERROR_EVENT = b'data: {"error"'
 ERROR_SIGN = b'{"error"'
 NO_CHOICES = b'"choices":[]'
+SOME_CHOICES = b'"choices":[{'
 # As a field of an event: inside a JSON string every quote is escaped. It holds one level of objects at most.
 RUNNING_USAGE = re.compile(rb',"usage":\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}')
+USAGE_FIELD = b',"usage":{'
+LAST_BRACES = b"}}" + EVENT_END
 CHOICE = re.compile(rb'"choices":\[\{"index":(\d+)')
 # How each kind of stream says that it is complete (OpenAI: chat and completions end with [DONE]).
 ENDINGS = {
@@ -36,9 +39,8 @@ class EventStream:
         self._drops_usage_event = not call.wants_usage
         self._keep_running_usage = call.wants_running_usage or self._is_response
         self._endings = ENDINGS[call.kind]
-        # What nearly no event contains: only where one of these occurs is anything looked at more closely.
-        last = wire.USAGE_OBJECT if self._is_response else NO_CHOICES
-        self._signs = (last, ERROR_SIGN, *self._endings)
+        # What nearly no event of a response contains.
+        self._signs = (wire.USAGE_OBJECT, ERROR_SIGN, *self._endings)
         self._rest = b""
         self._counted = b""  # the last events that said what was used so far
         self._by_choice: dict[int, wire.TokenUsage] = {}  # the same, where there are several choices
@@ -58,14 +60,20 @@ class EventStream:
                 self._rest = data
                 return b""
             data, self._rest = data[:end], data[end:]
-        for sign in self._signs:
-            if sign in data:
-                data = self._look_closely(data)
-                break
+        events = data.count(EVENT_END)
+        if self._has_only_text(data, events):
+            data = self._take_running_usage(data, events)
         else:
-            data = self._take_running_usage(data)
-        self.events += data.count(EVENT_END)
+            data = self._look_closely(data)
+            events = data.count(EVENT_END)
+        self.events += events
         return data.replace(self._inner_name, self._outer_name)
+
+    def _has_only_text(self, data: bytes, events: int) -> bool:
+        """Whether so many events say nothing but how the answer goes on; false where that is not plain."""
+        if self._is_response:
+            return not any(sign in data for sign in self._signs)
+        return data.count(SOME_CHOICES) == events  # neither usage alone, nor an error, nor the end
 
     def tokens(self) -> wire.TokenUsage:
         """Tokens so far, as the engine has counted them up to its last event.
@@ -79,9 +87,10 @@ class EventStream:
         counted = wire.usage_in(self._counted)
         return counted or wire.TokenUsage(self._call.prompt_tokens, self.events, estimated=True)
 
-    def _take_running_usage(self, data: bytes) -> bytes:
-        """Remember what was used so far; return the events without it, unless the client wants it."""
-        if wire.USAGE_OBJECT not in data:
+    def _take_running_usage(self, data: bytes, events: int) -> bytes:
+        """Remember what was used so far; return so many events without it, unless the client wants it."""
+        field = data.rfind(USAGE_FIELD)
+        if field < 0:
             return data
         self._counted = data
         if self._call.sequences > 1:
@@ -89,7 +98,15 @@ class EventStream:
                 choice, usage = CHOICE.search(event), wire.usage_in(event)
                 if choice is not None and usage is not None:
                     self._by_choice[int(choice[1])] = usage
-        return data if self._keep_running_usage else RUNNING_USAGE.sub(b"", data)
+        if self._keep_running_usage:
+            return data
+        if (
+            events == 1
+            and data.find(b"}", field) == len(data) - len(LAST_BRACES)
+            and data.endswith(LAST_BRACES)
+        ):
+            return data[:field] + LAST_BRACES[1:]  # as vLLM writes it: the last field, with numbers only
+        return RUNNING_USAGE.sub(b"", data)
 
     def _sum_of_choices(self) -> wire.TokenUsage:
         """Add up choices, each of which counts its own tokens and its own prompt; choices share a prompt."""
@@ -108,7 +125,8 @@ class EventStream:
         From the engine's error event on nothing goes out: the gateway writes its own, without inner details.
         """
         kept = []
-        for event in data.split(EVENT_END)[:-1]:
+        for text in data.split(EVENT_END)[:-1]:
+            event = text + EVENT_END
             if event.startswith(ERROR_EVENT):
                 self.failed = True
                 break
@@ -117,8 +135,8 @@ class EventStream:
                 if self._drops_usage_event and NO_CHOICES in event:
                     continue
             else:
-                event = self._take_running_usage(event)
+                event = self._take_running_usage(event, 1)
             # At the start of an event only: in JSON a line break is escaped, so no text can look like this.
             self.complete = self.complete or event.startswith(self._endings)
-            kept.append(event + EVENT_END)
+            kept.append(event)
         return b"".join(kept)

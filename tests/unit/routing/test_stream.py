@@ -45,6 +45,28 @@ def test_running_counts_are_taken_out_wherever_the_bytes_are_cut(edges: list[int
     assert (stream.tokens(), stream.events) == (TokenUsage(7, 3), len(EVENTS) - 1)
 
 
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b',"usage":{"prompt_tokens":7,"completion_tokens":3}}',
+        b',"usage":{"prompt_tokens":7,"completion_tokens":3},"later":{"a":1}}',
+        b',"usage":{"prompt_tokens":7,"prompt_tokens_details":{"cached_tokens":2},"completion_tokens":3}}',
+        b',"usage":{"prompt_tokens":7,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":2}}}',
+    ],
+)
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_running_count_is_taken_out_wherever_it_stands_and_whatever_it_holds(
+    tail: bytes, times: int
+) -> None:
+    head = b'data: {"model":"a-support","choices":[{"index":0,"delta":{"content":"}}"}}]'
+    stream = follow()
+    left = b',"later":{"a":1}}' if b"later" in tail else b"}"
+    seen = head.replace(b"a-support", b"support") + left + b"\n\n"
+    assert stream.feed((head + tail + b"\n\n") * times) == seen * times
+    assert (stream.tokens().prompt_tokens, stream.tokens().completion_tokens) == (7, 3)
+    assert stream.events == times
+
+
 def test_running_counts_go_out_where_they_were_asked_for() -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     whole = b"".join(COUNTED)
