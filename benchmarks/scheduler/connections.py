@@ -14,7 +14,7 @@ from adapters.demo import bulk
 from benchmarks.engine import engine_name
 from benchmarks.scheduler.answers import Answer
 from benchmarks.scheduler.arrivals import Arrival
-from benchmarks.scheduler.doors import EngineAddress, GatewayDoor, gateway_session
+from benchmarks.scheduler.doors import EngineAddress, GatewayDoor, gateway_session, router_session
 from benchmarks.scheduler.engines import EngineEyes
 from benchmarks.scheduler.fleet import Shape
 from benchmarks.scheduler.phases import OURS
@@ -49,9 +49,7 @@ async def connect(
         path = "/" + service.engine_url(name).removeprefix("unix:").lstrip("/")
         engines[name] = await stack.enter_async_context(EngineAddress(name, path, token).session())
     routes = {
-        router.engine: await stack.enter_async_context(
-            EngineAddress(router.engine, router.socket_path, token).session()
-        )
+        router.engine: await stack.enter_async_context(router_session(router.port, token))
         for router in routers
     }
     eyes = EngineEyes(engines, gateway, service.url)

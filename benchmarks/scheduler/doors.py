@@ -42,7 +42,7 @@ class Door(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineAddress:
-    """One engine, or the router in front of it."""
+    """One engine."""
 
     name: str
     socket_path: str
@@ -51,16 +51,28 @@ class EngineAddress:
     def session(self) -> aiohttp.ClientSession:
         """Connections to it, any number at a time. Call it in the event loop."""
         connector = aiohttp.UnixConnector(self.socket_path, limit=0, keepalive_timeout=KEEP_ALIVE_S)
-        return _session(connector, {TOKEN_HEADER: self.token})
+        return _session(connector, {TOKEN_HEADER: self.token}, "http://engine")
 
 
 def gateway_session() -> aiohttp.ClientSession:
     """Connections to the gateway, any number at a time. Call it in the event loop."""
-    return _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S), {})
+    return _session(_tcp(), {})
 
 
-def _session(connector: aiohttp.BaseConnector, headers: dict[str, str]) -> aiohttp.ClientSession:
+def router_session(port: int, token: str) -> aiohttp.ClientSession:
+    """Connections to a router, which passes the engine's token on. Call it in the event loop."""
+    return _session(_tcp(), {TOKEN_HEADER: token}, f"http://127.0.0.1:{port}")
+
+
+def _tcp() -> aiohttp.TCPConnector:
+    return aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
+
+
+def _session(
+    connector: aiohttp.BaseConnector, headers: dict[str, str], base_url: str | None = None
+) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
+        base_url,
         connector=connector,
         headers={"content-type": "application/json", **headers},
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=30.0, sock_read=SILENCE_S),
@@ -122,7 +134,7 @@ class DirectDoor:
         ledger.begin(adapter)
         try:
             session = self._sessions[ledger.name]
-            await stream(session, f"http://engine{CHAT_PATH}", body, {ADAPTER_HEADER: adapter}, answer)
+            await stream(session, CHAT_PATH, body, {ADAPTER_HEADER: adapter}, answer)
         finally:
             ledger.end(adapter)
 

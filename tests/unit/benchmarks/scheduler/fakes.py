@@ -48,14 +48,17 @@ class FakeServer:
         return web.Response(body=self.pages[request.path])
 
     @asynccontextmanager
-    async def listening(self, socket: Path) -> AsyncIterator[FakeServer]:
-        """Serve on a Unix socket until the block ends."""
+    async def listening(self, where: Path | int) -> AsyncIterator[FakeServer]:
+        """Serve on a Unix socket, or a port of this machine, until the block ends."""
         app = web.Application()
         app.router.add_post(CHAT_PATH, self.chat)
         app.router.add_get("/{path:.*}", self.page)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        await web.UnixSite(runner, str(socket)).start()
+        if isinstance(where, int):
+            await web.TCPSite(runner, "127.0.0.1", where).start()
+        else:
+            await web.UnixSite(runner, str(where)).start()
         try:
             yield self
         finally:

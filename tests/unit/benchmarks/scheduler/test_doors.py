@@ -10,10 +10,11 @@ import aiohttp
 import pytest
 
 from adapters.protocol import ADAPTER_HEADER, TOKEN_HEADER
+from benchmarks.processes import free_port
 from benchmarks.scheduler.answers import Answer
 from benchmarks.scheduler.arrivals import Arrival
 from benchmarks.scheduler.baselines import RoundRobin
-from benchmarks.scheduler.doors import DirectDoor, EngineAddress, GatewayDoor
+from benchmarks.scheduler.doors import DirectDoor, EngineAddress, GatewayDoor, router_session
 from tests.unit.benchmarks.scheduler.fakes import ROLE, TOKEN, FakeServer, begun
 
 NAMES = ["bulk-000@1", "bulk-001@2", "bulk-002@3"]
@@ -55,6 +56,19 @@ async def test_an_engine_is_asked_with_its_token_by_its_own_name(tmp_path: Path)
     assert body["model"] == headers[ADAPTER_HEADER] == NAMES[1]
     assert headers[TOKEN_HEADER] == "secret"
     assert len(body["cache_salt"]) == 64
+
+
+async def test_a_router_is_asked_over_tcp_as_the_gateway_is_with_the_engines_token() -> None:
+    server, port = FakeServer(), free_port()
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(server.listening(port))
+        session = await stack.enter_async_context(router_session(port, "secret"))
+        door = DirectDoor("rr", RoundRobin(), {"e": session}, NAMES, slots=2)
+        answer = new_answer(1)
+        await door.ask(answer, "hello", 5)
+    body, headers = server.asked[0]
+    assert (answer.whole, answer.replica, body["model"]) == (True, "e", NAMES[1])
+    assert headers[TOKEN_HEADER] == "secret"
 
 
 async def test_each_tenant_has_a_salt_of_its_own(tmp_path: Path) -> None:
