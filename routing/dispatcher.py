@@ -130,7 +130,7 @@ class Dispatcher:
             else:
                 self._enqueue(pool, ticket, pick)
         finally:
-            self._fill(pool, broken)  # the place it has left
+            self._fill_all(pool)  # the place it has left, and others: where none is trusted, all are
 
     def hedge(self, ticket: Ticket) -> Ticket | None:
         """Have a request that runs tried on a second replica too, if one can take it now; else None.
@@ -183,7 +183,10 @@ class Dispatcher:
             self._account(pool, ticket, outcome, prompt_tokens, completion_tokens)
         if replica is not None:
             self._report(pool, replica, ticket, fault=fault)
-            self._fill(pool, replica)
+            if fault:
+                self._fill_all(pool)
+            else:
+                self._fill(pool, replica)
         else:
             self._end_stale_clearings(pool)
 
@@ -399,6 +402,10 @@ class Dispatcher:
             granted = True
         if granted:
             self._end_stale_clearings(pool)
+
+    def _fill_all(self, pool: PoolState) -> None:
+        for replica in pool.replicas:
+            self._fill(pool, replica)
 
     def _end_stale_clearings(self, pool: PoolState) -> None:
         """Serve those that were held back for somebody who has left, or runs elsewhere."""
