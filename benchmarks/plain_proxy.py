@@ -94,11 +94,11 @@ class PlainProxy:
             await send({"type": "http.response.body", "body": whole})
 
 
-def command(*address: str) -> list[str]:
-    """The command that serves it at uvicorn's `--port N` or `--uds PATH`, for PLAIN_PROXY_UPSTREAM."""
+def command(port: int) -> list[str]:
+    """The command that serves it at a port of this machine, for PLAIN_PROXY_UPSTREAM."""
     return [
         *(sys.executable, "-m", "uvicorn", "--factory", "benchmarks.plain_proxy:create_app"),
-        *("--app-dir", str(ROOT), "--host", "127.0.0.1", *address, "--lifespan", "on"),
+        *("--app-dir", str(ROOT), "--host", "127.0.0.1", "--port", str(port), "--lifespan", "on"),
         *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"),
     ]
 

@@ -67,7 +67,7 @@ def start_plain_proxy(stage: Stage) -> Target:
     """Start the proxy that does nothing but pass on."""
     port = free_port()
     env = {"PLAIN_PROXY_UPSTREAM": f"unix:{stage.mock_socket}"}
-    child = stage.start("plain-proxy", plain_proxy.command("--port", str(port)), env=env)
+    child = stage.start("plain-proxy", plain_proxy.command(port), env=env)
     target = Target("plain proxy", Endpoint(f"127.0.0.1:{port}"), ("mock",), pid=child.pid)
     wait_for_chat(target, child)
     return target

@@ -27,6 +27,8 @@ ENDINGS = {
     wire.Kind.COMPLETION: (b"data: [DONE]",),
     wire.Kind.RESPONSE: (b"event: response.completed", b"event: response.incomplete"),
 }
+# What nearly no event of a response contains.
+RESPONSE_SIGNS = (wire.USAGE_OBJECT, ERROR_SIGN, *ENDINGS[wire.Kind.RESPONSE])
 
 
 class EventStream:
@@ -39,8 +41,6 @@ class EventStream:
         self._drops_usage_event = not call.wants_usage
         self._keep_running_usage = call.wants_running_usage or self._is_response
         self._endings = ENDINGS[call.kind]
-        # What nearly no event of a response contains.
-        self._signs = (wire.USAGE_OBJECT, ERROR_SIGN, *self._endings)
         self._rest = b""
         self._counted = b""  # the last events that said what was used so far
         self._by_choice: dict[int, wire.TokenUsage] = {}  # the same, where there are several choices
@@ -72,7 +72,7 @@ class EventStream:
     def _has_only_text(self, data: bytes, events: int) -> bool:
         """Whether so many events say nothing but how the answer goes on; false where that is not plain."""
         if self._is_response:
-            return not any(sign in data for sign in self._signs)
+            return not any(sign in data for sign in RESPONSE_SIGNS)
         return data.count(SOME_CHOICES) == events  # neither usage alone, nor an error, nor the end
 
     def tokens(self) -> wire.TokenUsage:

@@ -34,9 +34,7 @@ def start_routers(folder: Path, service: Service, engines: Sequence[str]) -> Ite
         for engine in engines:
             port = free_port()
             environment = {"PLAIN_PROXY_UPSTREAM": service.engine_url(engine)}
-            child = start(
-                plain_proxy.command("--port", str(port)), folder / f"router-{engine}.log", env=environment
-            )
+            child = start(plain_proxy.command(port), folder / f"router-{engine}.log", env=environment)
             stack.callback(stop, child)
             routers.append(Router(engine, port, child.pid))
         yield routers
