@@ -2,20 +2,20 @@
 
 A slot or a place in a batch that was given away comes back only when its request has ended, which takes as
 long as an answer, and every sequence more makes each step longer. So a tenant that fills whatever is free
-makes all others wait, however fair the queue is. A tenant may flood that has something waiting and asks for
-`FLOOD_FACTOR` times what the others ask on average, by weight, where whoever was seen lately asks for one
-sequence at least. Where all ask alike nobody floods. Lower bands are no others. Averages and fair shares are
-those of `MOST_TENANTS` at most: of a thousand tenants the largest asks for far more than the mean, and floods
-only where it asks for more than all others together.
+makes all others wait, however fair the queue is. A tenant may flood that asks for `FLOOD_FACTOR` times what
+the others ask on average, by weight, where whoever was seen lately asks for one sequence at least. It need
+not wait itself: what it runs is what others wait for. Where all ask alike nobody floods. Lower bands are no
+others. Averages and fair shares are those of `MOST_TENANTS` at most: of a thousand tenants the largest asks
+for far more than the mean, and floods only where it asks for more than all others together.
 
 What a tenant asks for grows while it is made to wait, too. So a flood begins when somebody sends that many
 times what the others send, and then goes on until it asks for less than `FLOOD_ENDS` times what they do:
 clients that wait for answers send no faster than they are served, and whom a flood makes wait asks for more.
 
-The others are crowded while more than `CROWDED` of what they have in the pool waits. Then it floods at once:
-it gets no more than its fair share of slots, and runs as much as those others do on average that ask for
-anything, by turns, unless a replica is nearly empty. What they leave of their shares makes their own waits
-short then, and does not go to the flood.
+The others are crowded while they have anything in the pool, and more than `CROWDED` of it waits, smoothed.
+Then it floods at once: it gets no more than its fair share of slots, and runs as much as those others do on
+average that ask for anything, by turns, unless a replica is nearly empty. What they leave of their shares
+makes their own waits short then, and does not go to the flood.
 
 While they are not, it floods after it has waited for `FLOODS_AFTER_S` on end, so that what can be served is:
 its fair share of slots and of sequences is its own, and beyond it it fills a replica's slots and its batch up
@@ -39,7 +39,7 @@ FLOOD_FACTOR = 8.0  # by Zipf's law the largest of eight tenants asks for three 
 FLOOD_ENDS = 4.0  # half of what it begins with; the largest of eight is still below
 MOST_TENANTS = 8.0  # of a thousand it asks for 130 times the mean, but for no more than a seventh of it all
 HELD_DOWN = 1.5  # clients that wait for answers ask for no more than they did; what else it sends is added
-CROWDED = 0.1  # of the others' requests; where slots suffice hardly one in a hundred waits
+CROWDED = 0.04  # of the others' requests; where slots suffice hardly one in a hundred waits
 CALM_S = 5.0  # over which it is smoothed whether they are crowded, and what they run: seconds
 
 
@@ -138,6 +138,7 @@ class Shares:
         self._waits_since_s: dict[str, float] = {}
         self._fair: dict[int, Room] = {}  # rank -> fair share of a tenant of weight 1
         self._others: dict[int, _Demand] = {}  # rank -> of those that do not flood, smoothed
+        self._crowded: set[int] = set()  # ranks whose others are there, and crowded
         self._turns: dict[str, Turn] = {}  # of those that flood while others are crowded
         self._refreshed_s = 0.0
 
@@ -164,8 +165,9 @@ class Shares:
         part = -math.expm1(-elapsed_s / CALM_S)
         self._waits_since_s = {t: self._waits_since_s.get(t, now_s) for t in waiting}
         active = self._arrivals.tenants(now_s) | self.running.keys() | waiting.keys()
-        large = [t for t in waiting if self.running[t] + waiting[t] >= FLOOD_ENDS * self._weights[t]]
+        large = [t for t in active if self._asked(t, waiting) >= FLOOD_ENDS * self._weights[t]]
         self._fair, flooding, before, self._others = {}, set[str](), self._others, {}
+        self._crowded = set()
         bursts, held_down = dict[str, float](), set[str]()
         for rank in sorted({self._ranks[tenant] for tenant in large}):
             asked = {
@@ -185,8 +187,10 @@ class Shares:
             held_down |= {t for t in apart if self._is_held_down(t, asked[t], whole)}
             others = _Demand.of_all([d for t, d in asked.items() if d.asked and t not in bursts])
             self._others[rank] = before.get(rank, others).smoothed(others, part)
-            crowded = self._others[rank].is_crowded
-            flooding |= {t for t in apart if crowded or now_s - self._waits_since_s[t] >= FLOODS_AFTER_S}
+            if others.asked and self._others[rank].is_crowded:
+                self._crowded.add(rank)
+            crowded = rank in self._crowded
+            flooding |= {t for t in apart if crowded or self._waits_for(t, now_s) >= FLOODS_AFTER_S}
         self._bursts, self._held_down, self.flooding = bursts, held_down, frozenset(flooding)
         self._turns = {t: self._turns.get(t) or Turn() for t in flooding if self._gives_way(t)}
         for tenant, turn in self._turns.items():
@@ -204,6 +208,13 @@ class Shares:
         if tenant not in self._bursts or demand.bursts(whole):
             return False
         return tenant in self._held_down or demand.asked > HELD_DOWN * self._bursts[tenant]
+
+    def _asked(self, tenant: str, waiting: Mapping[str, int]) -> int:
+        return self.running[tenant] + waiting.get(tenant, 0)
+
+    def _waits_for(self, tenant: str, now_s: float) -> float:
+        """Seconds on end for which something of a tenant has waited."""
+        return now_s - self._waits_since_s.get(tenant, now_s)
 
     def _demand(self, tenant: str, waiting: Mapping[str, int], now_s: float) -> _Demand:
         return _Demand(
@@ -247,7 +258,7 @@ class Shares:
     def _gives_way(self, tenant: str) -> bool:
         if self.burst_share >= 1.0 or tenant in self._held_down:
             return False
-        return self._others[self._ranks[tenant]].is_crowded
+        return self._ranks[tenant] in self._crowded
 
 
 def _add(counts: Counter[str], tenant: str, number: int) -> None:

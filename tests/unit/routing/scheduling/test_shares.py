@@ -169,7 +169,18 @@ def test_others_that_ask_for_nothing_just_now_count_as_if_they_asked_for_one() -
     assert pool({"a": 1.0, "b": 1.0}, {"a": 8}).flooding == {"a"}
 
 
-def test_what_runs_counts_too_but_who_has_nothing_waiting_does_not_flood() -> None:
+def test_who_has_nothing_waiting_floods_while_the_others_are_crowded_by_what_it_runs() -> None:
+    for b_waits, floods in ((1, {"a"}), (0, set[str]())):
+        shares = Shares({"a": 1.0, "b": 1.0}, {"a": 1, "b": 1})
+        take(shares, "a", sequences=16)
+        take(shares, "b", sequences=1)
+        send(shares, "a", 100.0, 16)
+        send(shares, "b", 100.0, 1 + b_waits)
+        shares.refresh(100.0, {"b": b_waits} if b_waits else {}, ROOM)
+        assert shares.flooding == floods
+
+
+def test_what_runs_counts_too_but_who_has_nothing_waiting_does_not_flood_while_nobody_else_has() -> None:
     shares = pool({"a": 1.0, "b": 1.0}, {"a": 7})
     take(shares, "a", sequences=1)
     shares.refresh(105.25, {"a": 7}, ROOM)
@@ -358,7 +369,7 @@ def test_while_the_others_are_crowded_a_flood_runs_as_much_as_they_do_by_turns()
 
 
 def test_while_hardly_anything_of_the_others_waits_a_flood_has_its_fair_share_and_may_go_beyond() -> None:
-    shares = crowd(waiting=1, running=10)
+    shares = crowd(waiting=1, running=25)
     assert shares.may_fill("a") == 0.5
     assert most(shares) == 11, "32 for three of them"
 
@@ -381,6 +392,18 @@ def test_others_that_wait_for_a_moment_are_not_crowded() -> None:
         shares.saw(tenant, 110.0)
     shares.refresh(110.0, {"a": 500, "b": 2, "c": 2}, ROOM)
     assert shares.may_fill("a") == 0.0
+
+
+def test_while_others_have_nothing_at_all_they_are_not_crowded() -> None:
+    shares = crowd(waiting=3)
+    assert shares.may_fill("a") == 0.0
+    for tenant in "bc":
+        shares.ended(tenant, 3)
+    shares.refresh(105.25, {"a": 500}, ROOM)
+    assert shares.flooding == {"a"}
+    assert shares.may_fill("a") == 0.5, "nobody is there whom it could make wait"
+    shares.refresh(105.5, {"a": 500, "b": 1}, ROOM)
+    assert shares.may_fill("a") == 0.0, "somebody is again"
 
 
 def test_where_nothing_is_kept_for_others_crowding_changes_nothing() -> None:
