@@ -24,6 +24,7 @@ from benchmarks.scheduler.doors import DirectDoor, Door
 from benchmarks.scheduler.driving import Drive, closed_loop, open_loop, undisturbed
 from benchmarks.scheduler.engines import EngineEyes
 from benchmarks.scheduler.figures import tokens_between
+from benchmarks.scheduler.pace import measured_pace
 
 OURS = "ours"
 IDLE_WITHIN_S = 90.0
@@ -91,6 +92,7 @@ class Measured:
     most_in_vllm: int  # adapters at once in one engine, by vLLM's own page
     most_sent: int | None  # adapters in flight at one engine, by the router's own count
     cores: Cores
+    work_s: float | None  # CPU time of the same small piece of work in the window: the machine's pace
 
     def counted(self) -> list[Answer]:
         """Answers to what became due in the window, the flood's own excepted."""
@@ -158,7 +160,7 @@ class Stage:
         """Run one phase with one scheduler. Raises ToolError where engines do not come to rest."""
         door = self._doors[name]
         await self._eyes.wait_until_idle(IDLE_WITHIN_S)
-        with undisturbed():
+        with undisturbed(), measured_pace() as pace:
             before, clocks, began = await self._eyes.pages(), Clocks.read(self._roles), time.time()
             door.reset()
             drive, window = await self._drive(number, phase, door, capacity_per_s)
@@ -177,6 +179,7 @@ class Stage:
             most_in_vllm=max(page.most_adapters(began) for page in after.values()),
             most_sent=door.most_adapters(),
             cores=cores,
+            work_s=pace.work_s(*window),
         )
 
     async def _drive(

@@ -50,6 +50,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, Cell], ...]], ...] = (
                 lambda r, n: _number(r.per_request(S, n, lambda m: m.slot_moves)),
             ),
             ("Jain's index", lambda r, n: with_range(r.fairness(S, n))),
+            ("the machine's pace", lambda r, n: with_range(spread(r.pace(S, n)))),
             ("in our queue p50", lambda r, n: _ms(r.queued(S, n, 0.5, victims=False))),
             ("in our queue p99", lambda r, n: _ms(r.queued(S, n, 0.99, victims=False))),
         ),
@@ -73,6 +74,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, Cell], ...]], ...] = (
                 lambda r, n: _number(r.per_request(F, n, lambda m: m.slot_moves)),
             ),
             ("Jain's index", lambda r, n: with_range(r.fairness(F, n))),
+            ("the machine's pace", lambda r, n: with_range(spread(r.pace(F, n)))),
             ("victims in our queue p50", lambda r, n: _ms(r.queued(F, n, 0.5, victims=True))),
             ("victims in our queue p99", lambda r, n: _ms(r.queued(F, n, 0.99, victims=True))),
         ),
@@ -81,6 +83,11 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, Cell], ...]], ...] = (
         "saturated",
         (
             ("tokens/s of all", lambda r, n: with_range(spread(r.tokens_per_s(X, n)))),
+            (
+                "at equal pace of the machine",
+                lambda r, n: with_range(spread(r.tokens_at_equal_pace_per_s(X, n))),
+            ),
+            ("the machine's pace", lambda r, n: with_range(spread(r.pace(X, n)))),
             ("for each core that engines had", lambda r, n: with_range(spread(r.tokens_per_core_s(X, n)))),
             ("TTFT p50", lambda r, n: _ms(r.ttft(X, n, 0.5))),
             ("TPOT p50", lambda r, n: _ms(r.tpot(X, n, 0.5))),

@@ -63,6 +63,7 @@ def measured(
         most_in_vllm=most_in_vllm,
         most_sent=most_sent,
         cores=cores,
+        work_s=None,
     )
 
 

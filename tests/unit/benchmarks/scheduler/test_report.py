@@ -59,6 +59,39 @@ def test_the_ratio_of_victims_is_shown_by_round() -> None:
     assert "(by round: 2, 0.5)" in report(*parts).targets()[0]
 
 
+def saturated_at(ours_s: float | None, baseline_s: float | None) -> Report:
+    """Both got the same done, while the machine needed so long for the same work."""
+    parts = [
+        replace(measured(Phase.SATURATED, OURS, answers(40)), work_s=ours_s),
+        replace(measured(Phase.SATURATED, BASELINE, answers(40), most_sent=6), work_s=baseline_s),
+    ]
+    return report(*parts)
+
+
+def test_who_got_as_much_done_on_a_slower_machine_got_more_done() -> None:
+    found = saturated_at(0.0012, 0.0008)
+    assert found.pace(Phase.SATURATED, OURS) == pytest.approx([1 / 1.2])
+    assert found.tokens_at_equal_pace_per_s(Phase.SATURATED, OURS) == pytest.approx([60.0])
+    assert found.tokens_at_equal_pace_per_s(Phase.SATURATED, BASELINE) == pytest.approx([40.0])
+    (line,) = found.targets()
+    assert line.startswith("met: throughput at equal pace of the machine is 1.5 of the best baseline's")
+    assert "as it came: 1)" in line
+    assert saturated_at(0.0008, 0.0012).targets()[0].startswith("MISSED")
+
+
+def test_where_the_pace_is_not_known_throughput_is_compared_as_it_came() -> None:
+    found = saturated_at(None, None)
+    assert found.pace(Phase.SATURATED, OURS) == []
+    assert found.tokens_at_equal_pace_per_s(Phase.SATURATED, OURS) == pytest.approx([50.0])
+    assert found.targets()[0].startswith("met: throughput at equal pace of the machine is 1 of")
+
+
+def test_beside_each_rounds_ratio_stands_how_much_slower_the_machine_was() -> None:
+    steady = replace(measured(Phase.STEADY, OURS, answers(20)), work_s=0.0010)
+    flood = replace(measured(Phase.FLOOD, OURS, answers(20, 0.2)), work_s=0.0012)
+    assert "(by round: 2; the same work took 1.2 times as long)" in report(steady, flood).targets()[0]
+
+
 def test_a_bound_meets_no_target() -> None:
     cut = Answer(Arrival(2.0, 0, 0), due_s=11.95)
     cut.due_s = 8.95
