@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,12 @@ def spread(values: Iterable[float | None]) -> Spread | None:
     if not seen:
         return None
     return Spread(median(seen), min(seen), max(seen), len(seen))
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are known; `None` where none is."""
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
 
 
 def ratios(ours: Sequence[float | None], theirs: Sequence[float | None]) -> Spread | None:

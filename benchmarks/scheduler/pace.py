@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
-from statistics import mean
+
+from benchmarks.stats import mean_of
 
 STEPS = 10_000  # of the work: some 0.4 ms, less than what makes Python change threads
 EVERY_S = 0.04  # one in a hundred of a core at most; over 20 s the mean is known to one in a hundred
@@ -37,8 +38,7 @@ class Pace:
 
     def work_s(self, start_s: float, end_s: float) -> float | None:
         """Mean CPU time of the work within a window; None without a reading."""
-        found = [reading.cpu_s for reading in self.readings if start_s <= reading.at_s < end_s]
-        return mean(found) if found else None
+        return mean_of(reading.cpu_s for reading in self.readings if start_s <= reading.at_s < end_s)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import mean, median
 
@@ -19,7 +19,7 @@ from benchmarks.scheduler.figures import (
 )
 from benchmarks.scheduler.fleet import Objectives, Shape
 from benchmarks.scheduler.phases import OURS, Measured, Phase, Plan
-from benchmarks.stats import Spread, ratios, short, spread, with_range
+from benchmarks.stats import Spread, mean_of, ratios, short, spread, with_range
 
 VICTIM_RATIO = 1.5  # target: victims' p99 TTFT under the flood over the same without
 LATE_P99_S = 0.1  # requests sent later than this say that the load generator did not keep up
@@ -96,8 +96,7 @@ class Report:
 
     def victim_ratios(self, scheduler: str) -> list[float]:
         """The same of each round, each of which hangs on a few requests."""
-        rounds = zip(self.of(Phase.FLOOD, scheduler), self.of(Phase.STEADY, scheduler), strict=True)
-        found = [self._victim_ratio([under], [without]) for under, without in rounds]
+        found = [self._victim_ratio([under], [without]) for under, without in self._pairs(scheduler)]
         return [ratio.value for ratio in found if ratio is not None]
 
     def slower_in_floods(self, scheduler: str) -> list[float]:
@@ -105,8 +104,12 @@ class Report:
 
         Queues grow far more than that. Nothing where it is not known.
         """
-        rounds = zip(self.of(Phase.FLOOD, scheduler), self.of(Phase.STEADY, scheduler), strict=True)
-        return [under.work_s / without.work_s for under, without in rounds if under.work_s and without.work_s]
+        pairs = self._pairs(scheduler)
+        return [under.work_s / without.work_s for under, without in pairs if under.work_s and without.work_s]
+
+    def _pairs(self, scheduler: str) -> Iterator[tuple[Measured, Measured]]:
+        """Each round's flood and the steady phase beside it."""
+        return zip(self.of(Phase.FLOOD, scheduler), self.of(Phase.STEADY, scheduler), strict=True)
 
     def _victim_ratio(self, flood: Sequence[Measured], steady: Sequence[Measured]) -> Percentile | None:
         under = self._ttft(flood, 0.99, victims=True)
@@ -172,14 +175,16 @@ class Report:
         Engines are the faster the less others on its host compute; see pace.py. As they came where that is
         not known.
         """
-        usual = mean_of(m.work_s for m in self.measured if m.phase is phase)
         rounds = zip(self.tokens_per_s(phase, scheduler), self.of(phase, scheduler), strict=True)
-        return [tokens if not usual or not m.work_s else tokens * m.work_s / usual for tokens, m in rounds]
+        return [tokens / (self._pace(m) or 1.0) for tokens, m in rounds]
 
     def pace(self, phase: Phase, scheduler: str) -> list[float]:
         """How fast the machine was in each round, against its mean in that phase; nothing where not known."""
-        usual = mean_of(m.work_s for m in self.measured if m.phase is phase)
-        return [usual / m.work_s for m in self.of(phase, scheduler) if usual and m.work_s]
+        return [pace for m in self.of(phase, scheduler) if (pace := self._pace(m)) is not None]
+
+    def _pace(self, measured: Measured) -> float | None:
+        usual_s = mean_of(m.work_s for m in self.measured if m.phase is measured.phase)
+        return usual_s / measured.work_s if usual_s and measured.work_s else None
 
     def most_in_vllm(self, scheduler: str) -> int:
         """Adapters at once in one engine, by vLLM's own pages."""
@@ -277,7 +282,8 @@ class Report:
 
     def _row(self, m: Measured) -> dict[str, object]:
         start_s, tokens = m.drive.started_s, self.setting.plan.tokens
-        head = {key: getattr(m, key) for key in ("round", "phase", "scheduler", "disk_loads", "slot_moves")}
+        counts = ("disk_loads", "slot_moves", "most_in_vllm", "most_sent", "work_s")
+        head = {key: getattr(m, key) for key in ("round", "phase", "scheduler", *counts)}
         answers = [
             {
                 "due_s": a.due_s - start_s,
@@ -294,10 +300,9 @@ class Report:
             }
             for a in m.drive.answers
         ]
-        more = {key: getattr(m, key) for key in ("most_in_vllm", "most_sent", "work_s")}
-        more["cores"] = asdict(m.cores)
         window = [at_s - start_s for at_s in m.window]
-        return {**head, **more, "window_s": window, "cut_s": m.drive.ended_s - start_s, "answers": answers}
+        cut_s = m.drive.ended_s - start_s
+        return {**head, "cores": asdict(m.cores), "window_s": window, "cut_s": cut_s, "answers": answers}
 
 
 def most_leased(answers: Sequence[Answer]) -> int:
@@ -313,12 +318,6 @@ def most_leased(answers: Sequence[Answer]) -> int:
                 (begin_s, a.last_s - LEASE_SLACK_S, str(a.arrival.adapter))
             )
     return max(map(most_at_once, spans.values()), default=0)
-
-
-def mean_of(values: Iterable[float | None]) -> float | None:
-    """The mean of those that are known; None where none is."""
-    known = [value for value in values if value is not None]
-    return mean(known) if known else None
 
 
 def text(figure: Percentile | None, scale: float = 1.0, unit: str = "") -> str:

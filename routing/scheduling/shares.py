@@ -138,7 +138,6 @@ class Shares:
         self._waits_since_s: dict[str, float] = {}
         self._fair: dict[int, Room] = {}  # rank -> fair share of a tenant of weight 1
         self._others: dict[int, _Demand] = {}  # rank -> of those that do not flood, smoothed
-        self._crowded: set[int] = set()  # ranks whose others are there, and crowded
         self._turns: dict[str, Turn] = {}  # of those that flood while others are crowded
         self._refreshed_s = 0.0
 
@@ -167,8 +166,7 @@ class Shares:
         active = self._arrivals.tenants(now_s) | self.running.keys() | waiting.keys()
         large = [t for t in active if self._asked(t, waiting) >= FLOOD_ENDS * self._weights[t]]
         self._fair, flooding, before, self._others = {}, set[str](), self._others, {}
-        self._crowded = set()
-        bursts, held_down = dict[str, float](), set[str]()
+        bursts, held_down, giving_way = dict[str, float](), set[str](), set[str]()
         for rank in sorted({self._ranks[tenant] for tenant in large}):
             asked = {
                 tenant: self._demand(tenant, waiting, now_s)
@@ -187,12 +185,11 @@ class Shares:
             held_down |= {t for t in apart if self._is_held_down(t, asked[t], whole)}
             others = _Demand.of_all([d for t, d in asked.items() if d.asked and t not in bursts])
             self._others[rank] = before.get(rank, others).smoothed(others, part)
-            if others.asked and self._others[rank].is_crowded:
-                self._crowded.add(rank)
-            crowded = rank in self._crowded
+            crowded = others.asked > 0 and self._others[rank].is_crowded
+            giving_way |= apart.keys() if crowded else set()
             flooding |= {t for t in apart if crowded or self._waits_for(t, now_s) >= FLOODS_AFTER_S}
         self._bursts, self._held_down, self.flooding = bursts, held_down, frozenset(flooding)
-        self._turns = {t: self._turns.get(t) or Turn() for t in flooding if self._gives_way(t)}
+        self._turns = {t: self._turns.get(t) or Turn() for t in giving_way if self._is_bound(t)}
         for tenant, turn in self._turns.items():
             turn.pass_time(elapsed_s, self._left_to(tenant), self.running[tenant])
 
@@ -255,10 +252,8 @@ class Shares:
         left = others.each(others.running) * self._weights[tenant]
         return min(self._fair_sequences(tenant), max(1.0, left))
 
-    def _gives_way(self, tenant: str) -> bool:
-        if self.burst_share >= 1.0 or tenant in self._held_down:
-            return False
-        return self._ranks[tenant] in self._crowded
+    def _is_bound(self, tenant: str) -> bool:
+        return self.burst_share < 1.0 and tenant not in self._held_down
 
 
 def _add(counts: Counter[str], tenant: str, number: int) -> None:

@@ -19,7 +19,7 @@ def test_what_counts_is_read_within_the_window() -> None:
     assert found.work_s(3.0, 4.0) is None
 
 
-def test_every_core_is_read_in_turn_and_the_others_threads_stay_where_they_were(
+def test_every_core_is_read_in_turn_and_other_threads_stay_where_they_were(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pace, "EVERY_S", 0.0)
