@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from statistics import median_low
 
 from routing.scheduling.breaker import Breaker, BreakerState
+from routing.scheduling.first_tokens import FirstTokens
 
 # Envoy's slow start: weight times max(10 %, time / window), linear with its default aggression of 1.0. It
 # leaves the window to the operator; 10 s is ours.
 SLOW_START_S = 10.0
 SLOW_START_FLOOR = 0.1
 
-# Prompts differ by factors, so logarithms are compared. If those spread by 1 (a standard deviation), two
-# replicas that are alike come to differ by 0.23 (its standard deviation); a factor of 2 is three times that.
-SMOOTHING = 0.05
-MIN_SAMPLES = 40
-MAX_SILENCE_S = 30.0  # who has not answered for so long is not judged by it
+# If logarithms of what is smoothed spread by 1 (a standard deviation), two replicas that are alike come to
+# differ by 0.23 (its standard deviation); a factor of 2 is three times that.
 SLOWER = math.log(2.0)  # than the median: an outlier; and
 STILL_SLOWER = math.log(1.5)  # remains one, so that it does not come and go
 MAX_MODIFIED_Z = 3.5  # Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993
@@ -31,7 +29,6 @@ MAD_TO_SIGMA = 1.4826  # the median absolute deviation of a normal distribution 
 MIN_EXCESS_S = 0.05  # nobody notices less
 MAX_OUTLIERS = 1 / 3  # of the pool, but one always may; Envoy's max_ejection_percent is 10, likewise
 OUTLIER_SHARE = 0.5  # of its limit: slow is not broken, and it must go on answering to be forgiven
-MIN_FIRST_TOKEN_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ class Health:
     `failed` and `abandoned` at its end, each with the period that `began` returned.
     """
 
-    __slots__ = ("_breaker", "_ceiling", "_fresh_s", "_heard_s", "_log_s", "_samples", "last_failure", "name")
+    __slots__ = ("_breaker", "_ceiling", "_fresh_s", "first_tokens", "last_failure", "name")
 
     def __init__(self, name: str) -> None:
         """A replica nobody has heard of yet: trusted with all of its limit."""
@@ -110,10 +107,7 @@ class Health:
             return
         if self._breaker.answered(now_s, period):
             self._fresh_s = now_s
-        self._samples += 1
-        weight = max(SMOOTHING, 1 / self._samples)
-        self._log_s += weight * (math.log(max(MIN_FIRST_TOKEN_S, first_token_s)) - self._log_s)
-        self._heard_s = now_s
+        self.first_tokens.note(now_s, first_token_s)
 
     def succeeded(self, now_s: float, period: int) -> None:
         """A request ended well, or with a refusal that was the request's fault."""
@@ -156,13 +150,8 @@ class Health:
 
     @property
     def first_token_s(self) -> float | None:
-        """Smoothed time to its first token (a geometric mean); None while too few answers are known."""
-        return math.exp(self._log_s) if self._samples >= MIN_SAMPLES else None
-
-    def log_first_token(self, now_s: float) -> float | None:
-        """Logarithm of it; None where too few answers are known, or none of them is recent."""
-        known = self._samples >= MIN_SAMPLES and now_s - self._heard_s <= MAX_SILENCE_S
-        return self._log_s if known else None
+        """Smoothed time to its first token; None while too few answers are known."""
+        return self.first_tokens.mean_s
 
     def snapshot(self, now_s: float) -> HealthSnapshot:
         """Copy its state for the admin API."""
@@ -184,9 +173,7 @@ class Health:
 
     def _forget_latency(self) -> None:
         self._ceiling = 1.0
-        self._samples = 0
-        self._log_s = 0.0
-        self._heard_s = -math.inf
+        self.first_tokens = FirstTokens()
 
 
 def outliers(healths: Iterable[Health], now_s: float) -> set[str]:
@@ -196,7 +183,7 @@ def outliers(healths: Iterable[Health], now_s: float) -> set[str]:
     their median absolute deviation. The median is the lower one, so that of two replicas the slower is
     compared with the faster. At most a third is named, the slowest, or one of two.
     """
-    known = [(health, health.log_first_token(now_s)) for health in healths]
+    known = [(health, health.first_tokens.log_s(now_s)) for health in healths]
     logs = [(log, health.name, health.outlying) for health, log in known if log is not None]
     if len(logs) < 2:
         return set()

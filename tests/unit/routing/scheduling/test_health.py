@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routing.scheduling.breaker import BACKOFF_S, MAX_BACKOFF_S, MAX_CONSECUTIVE_FAILURES, BreakerState
+from routing.scheduling.first_tokens import EPOCH_S, MAX_SILENCE_S, MIN_EPOCHS
 from routing.scheduling.health import (
-    MAX_SILENCE_S,
-    MIN_SAMPLES,
     OUTLIER_SHARE,
     SLOW_START_FLOOR,
     SLOW_START_S,
@@ -30,6 +29,12 @@ def serve(health: Health, now_s: float, first_token_s: float, times: int = 1) ->
         health.succeeded(now_s, period)
 
 
+def serve_until(health: Health, now_s: float, first_token_s: float) -> None:
+    """Answers just long enough for the replica to be known."""
+    for age in range(MIN_EPOCHS, -1, -1):
+        serve(health, now_s - age * EPOCH_S, first_token_s)
+
+
 def fail(health: Health, now_s: float, times: int = MAX_CONSECUTIVE_FAILURES) -> None:
     for _ in range(times):
         health.failed(now_s, health.began(now_s), "connection refused")
@@ -39,7 +44,7 @@ def pool(*first_token_s: float, now_s: float = 0.0) -> list[Health]:
     """Replicas with so smooth a time to first token."""
     healths = [Health(f"r{i}") for i in range(len(first_token_s))]
     for health, time_s in zip(healths, first_token_s, strict=True):
-        serve(health, now_s, time_s, MIN_SAMPLES)
+        serve_until(health, now_s, time_s)
     return healths
 
 
@@ -140,8 +145,8 @@ def test_reports_from_before_it_opened_leave_no_trace() -> None:
     early = health.began(0.0)
     fail(health, 0.0)
     before = health.snapshot(0.5), repr(health)
-    for _ in range(MIN_SAMPLES):
-        health.answered(0.5, early, 60.0)
+    for number in range(MIN_EPOCHS + 1):
+        health.answered(0.5 + number * EPOCH_S, early, 60.0)
     health.succeeded(0.5, early)
     health.failed(0.5, early, "something else")
     health.abandoned(early)
@@ -191,25 +196,6 @@ def test_whatever_came_before_a_replica_that_answers_is_whole_again(
 
 
 # -- beside its peers --------------------------------------------------------------------------------------
-
-
-def test_the_time_to_first_token_is_a_geometric_mean() -> None:
-    health = Health("r0")
-    serve(health, 0.0, 0.1, MIN_SAMPLES - 1)
-    assert health.first_token_s is None, "too few"
-    serve(health, 0.0, 0.1)
-    assert health.first_token_s == pytest.approx(0.1)
-    for _ in range(100):
-        serve(health, 0.0, 0.1)
-        serve(health, 0.0, 10.0)
-    assert health.first_token_s == pytest.approx(1.0, rel=0.15)
-
-
-@pytest.mark.parametrize("nonsense", [0.0, -1.0, math.nan])
-def test_a_time_that_cannot_be_spoils_nothing(nonsense: float) -> None:
-    health = Health("r0")
-    serve(health, 0.0, nonsense, MIN_SAMPLES)
-    assert health.first_token_s == pytest.approx(0.001)
 
 
 @pytest.mark.parametrize(
@@ -292,15 +278,28 @@ def test_like_replicas_are_seldom_told_apart_and_a_slow_one_is_found() -> None:
         wrong = 0
         for round_ in range(2000):
             for health in like:
-                serve(health, 0.0, chance.lognormvariate(math.log(0.5), 1.0))
-            if round_ >= MIN_SAMPLES:
-                wrong += len(outliers(like, 0.0))
+                serve(health, round_ * EPOCH_S, chance.lognormvariate(math.log(0.5), 1.0))
+            if round_ >= MIN_EPOCHS:
+                wrong += len(outliers(like, round_ * EPOCH_S))
         assert wrong / (2000 * size) < 0.01, f"{size} replicas"
     slow = [Health(f"r{i}") for i in range(4)]
-    for _ in range(2 * MIN_SAMPLES):
+    for round_ in range(4 * MIN_EPOCHS):
         for factor, health in zip((1, 1, 1, 6), slow, strict=True):
-            serve(health, 0.0, factor * chance.lognormvariate(math.log(0.5), 1.0))
-    assert outliers(slow, 0.0) == {"r3"}
+            serve(health, round_ * EPOCH_S, factor * chance.lognormvariate(math.log(0.5), 1.0))
+    assert outliers(slow, 4 * MIN_EPOCHS * EPOCH_S) == {"r3"}
+
+
+def test_like_replicas_that_prefill_in_bursts_are_not_told_apart() -> None:
+    """Twenty first tokens of one step say one thing, though they are twenty."""
+    chance = random.Random(20)
+    like = [Health(f"r{i}") for i in range(2)]
+    wrong = 0
+    for round_ in range(2000):
+        now_s = round_ * EPOCH_S
+        for health in like:
+            serve(health, now_s, chance.choice((0.1, 0.5)), 20)
+        wrong += len(outliers(like, now_s))
+    assert wrong / 2000 < 0.01
 
 
 # -- for operators -----------------------------------------------------------------------------------------
@@ -309,7 +308,7 @@ def test_like_replicas_are_seldom_told_apart_and_a_slow_one_is_found() -> None:
 def test_it_reads_as_what_it_is() -> None:
     health = Health("shared-0")
     assert repr(health) == "<Health shared-0: closed>"
-    serve(health, 0.0, 0.25, MIN_SAMPLES)
+    serve_until(health, 0.0, 0.25)
     health.outlying = True
     fail(health, 0.0, 1)
     assert repr(health) == "<Health shared-0: closed, 1 failed in a row, first token 0.25 s, outlying>"
@@ -321,13 +320,13 @@ def test_it_reads_as_what_it_is() -> None:
 
 def test_a_snapshot_holds_what_an_operator_asks_for_and_does_not_change() -> None:
     health = Health("shared-0")
-    serve(health, 0.0, 0.25, MIN_SAMPLES)
+    serve(health, 0.0, 0.25, 40)
     fail(health, 0.0)
     snapshot = health.snapshot(0.25)
     serve(health, 1.0, 0.25)
     assert snapshot.name == "shared-0"
     assert (snapshot.breaker, snapshot.probe_in_s, snapshot.backoff_s) == (BreakerState.OPEN, 0.75, 1.0)
-    assert (snapshot.recent_requests, snapshot.recent_failures) == (MIN_SAMPLES + 3, 3)
+    assert (snapshot.recent_requests, snapshot.recent_failures) == (43, 3)
     assert (snapshot.consecutive_failures, snapshot.last_failure) == (3, "connection refused")
     assert (snapshot.share, snapshot.first_token_s, snapshot.outlying) == (SLOW_START_FLOOR, None, False)
     with pytest.raises(dataclasses.FrozenInstanceError):
