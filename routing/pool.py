@@ -308,33 +308,50 @@ class PoolState:
     def _clear_slot(
         self, ticket: Ticket, holders: SlotHolders, now_s: float, *, where_in_memory: bool
     ) -> ReplicaState | None:
-        request = ticket.request
-        if self.shares.keeps_room_from(request.target.tenant):
+        if self.shares.keeps_room_from(ticket.request.target.tenant):
             return None  # a slot that it could not use would be kept from everybody
-        need = SlotNeed(
-            request,
-            now_s - request.arrived_s,
-            queued=self.backlog.in_lane(request.target.engine_model),
-            floods=self.shares.keeps_slot_from(request.target.tenant),
-        )
         return clear_slot(
             self.replicas,
-            need,
+            self._need(ticket, now_s),
             holders,
             slot_wait_s=self._settings.slot_wait_s,
             where_in_memory=where_in_memory,
         )
 
-    def _in_need(self, base_model: str, now_s: float) -> list[Ticket]:
-        """Heads of what needs a slot, and of what runs elsewhere, has not enough of it and waits for long."""
-        long_s = self._settings.slot_wait_s
-        hot = (head for head in self._heads(_holding(base_model)) if now_s - head.request.arrived_s >= long_s)
-        return [*self._heads(_needing(base_model)), *hot]
+    def _need(self, ticket: Ticket, now_s: float) -> SlotNeed:
+        request = ticket.request
+        return SlotNeed(
+            request,
+            now_s - request.arrived_s,
+            queued=self.backlog.in_lane(request.target.engine_model),
+            floods=self.shares.keeps_slot_from(request.target.tenant),
+        )
 
-    def _heads(self, line: str) -> Iterable[Ticket]:
-        """Give the first ones of a line, best first, as many as are looked at when slots are cleared."""
-        bands = (self.backlog.in_order(line, rank) for rank in range(BANDS))
-        heads = (ticket for tenants in bands for _, _, flows in tenants for ticket in flows)
+    def _in_need(self, base_model: str, now_s: float) -> list[Ticket]:
+        """Heads of what needs a slot, and of what runs elsewhere, has not enough of it and waits for long.
+
+        Of those whose keys are close to the best of their band, first those who lose the most.
+        """
+        long_s, close = self._settings.slot_wait_s, self._settings.locality_bonus_tokens
+        best: dict[int, float] = {}
+
+        def order(head: tuple[int, float, Ticket]) -> tuple[int, bool, float]:
+            rank, key, ticket = head
+            if key > best.setdefault(rank, key) + close:
+                return rank, True, 0.0  # as they were
+            return rank, False, -self._need(ticket, now_s).will_have_lost_s
+
+        needing = sorted(self._heads(_needing(base_model)), key=order)
+        holding = [ticket for _, _, ticket in self._heads(_holding(base_model))]
+        hot = [ticket for ticket in holding if now_s - ticket.request.arrived_s >= long_s]
+        return [*(ticket for _, _, ticket in needing), *hot]
+
+    def _heads(self, line: str) -> Iterator[tuple[int, float, Ticket]]:
+        """Give (band, key, ticket) of the first in a line, best first: as many as slots are cleared for."""
+        bands = ((rank, self.backlog.in_order(line, rank)) for rank in range(BANDS))
+        heads = (
+            (rank, key, ticket) for rank, tenants in bands for key, _, flows in tenants for ticket in flows
+        )
         return islice(heads, max(LOOKED_AT, 2 * len(self.replicas)))
 
     def end_stale_clearing(self, replica: ReplicaState) -> bool:

@@ -17,7 +17,9 @@ the price never pays more than twice the least (ski rental; Karlin et al., Algor
 soon get the slot of few who run, and most slots come free before that. Floods are not waited for.
 
 One slot of a replica is cleared at a time: first for those whose adapter is in that replica's memory, since
-reading one from disk stalls everybody on it. Rules 2 and 4 are not for a flood that holds its share.
+reading one from disk stalls everybody on it. Of those who have had nearly as little service as the least
+served, it is cleared for the most who have lost the most: a slot in which few run leaves the batch half
+empty. Rules 2 and 4 are not for a flood that holds its share.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from dataclasses import dataclass
 from routing.scheduling.state import Lease, ReplicaState, SlotClearing
 from routing.types import Request
 
+CLEARING_S = 3.0  # a slot that is cleared takes about so long to come free
 PATIENCE = 0.05  # of slot_wait_s, for each sequence that runs in the slot: about half an answer of one second
 
 
@@ -44,6 +47,11 @@ class SlotNeed:
     def lost_s(self) -> float:
         """What all that wait for the slot have lost together: the rent they have paid."""
         return self.waited_s * self.queued
+
+    @property
+    def will_have_lost_s(self) -> float:
+        """The same, by the time a slot that is cleared for them now is theirs."""
+        return (self.waited_s + CLEARING_S) * self.queued
 
     def waited_too_long(self, slot_wait_s: float) -> bool:
         """Whether it is to have a slot of whomever that disturbs least."""

@@ -525,6 +525,38 @@ def test_a_slot_is_cleared_elsewhere_where_the_replica_with_the_adapter_in_memor
     assert repr(house.dispatcher) == AT_REST
 
 
+@pytest.mark.parametrize(("bonus", "first"), [(0.0, "a-support@1"), (4000.0, "b-support@1")])
+def test_a_slot_is_cleared_for_the_many_where_others_have_had_nearly_as_little(
+    bonus: float, first: str
+) -> None:
+    house = House(slots=1, same_band=True, locality_bonus_tokens=bonus)
+    house.finish(house.submit("b"), tokens=100)  # it has had somewhat more
+    running, early = house.submit("a", "sales"), house.submit("a")
+    house.clock.now += 0.1
+    many = [house.submit("b") for _ in range(3)]
+    house.clock.now += 10.0
+    house.dispatcher.sweep()
+    (replica,) = (r for r in house.dispatcher.replicas.values() if r.pool == "shared")
+    assert replica.clearing is not None and replica.clearing.waiting == first
+    house.finish(running)
+    assert house.running(early, many[0]) == [first == "a-support@1", first == "b-support@1"]
+    house.finish(early, *many)
+    assert repr(house.dispatcher) == AT_REST
+
+
+def test_a_slot_is_cleared_for_the_one_of_a_higher_band_before_the_many_of_a_lower() -> None:
+    house = House(slots=1, locality_bonus_tokens=1e9)
+    running = house.submit("a", "sales")
+    many = [house.submit("b") for _ in range(9)]
+    early = house.submit("a")
+    house.clock.now += 10.0
+    house.dispatcher.sweep()
+    (replica,) = (r for r in house.dispatcher.replicas.values() if r.pool == "shared")
+    assert replica.clearing is not None and replica.clearing.waiting == "a-support@1"
+    house.finish(running, early, *many)
+    assert repr(house.dispatcher) == AT_REST
+
+
 async def test_an_adapter_whose_replica_is_full_gets_a_slot_of_another_after_a_long_wait() -> None:
     house = House(replicas=2, slots=1, max_num_seqs=2, slot_wait_s=10.0)
     hot, other = [house.submit("a"), house.submit("a")], house.submit("a", "sales")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.scheduling.leases import SlotHolders, SlotNeed, clear_slot
+from routing.scheduling.leases import CLEARING_S, SlotHolders, SlotNeed, clear_slot
 from routing.scheduling.state import Lease, ReplicaState, SlotClearing
 from routing.types import Request
 from tests.unit.routing.requests import adapter_id, replica, request, run_on
@@ -237,3 +237,10 @@ def test_a_need_that_nobody_might_give_a_slot_to_gets_none_of_anybody(
 ) -> None:
     leases = [Lease(tenant, 0.0, sequences) for tenant in holders.held]
     assert holders.might_give(need, slot_wait_s) or not any(map(holders.giving(need, slot_wait_s), leases))
+
+
+def test_many_who_have_just_come_will_have_lost_more_than_one_who_has_waited() -> None:
+    one, many = SlotNeed(request(), 5.0), SlotNeed(request(), 0.0, queued=4)
+    assert one.lost_s > many.lost_s
+    assert one.will_have_lost_s == 5.0 + CLEARING_S
+    assert many.will_have_lost_s == 4 * CLEARING_S
