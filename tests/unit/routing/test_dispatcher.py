@@ -536,7 +536,7 @@ def test_a_slot_is_cleared_for_the_many_where_others_have_had_nearly_as_little(
     many = [house.submit("b") for _ in range(3)]
     house.clock.now += 10.0
     house.dispatcher.sweep()
-    (replica,) = (r for r in house.dispatcher.replicas.values() if r.pool == "shared")
+    replica = house.dispatcher.replicas["shared-0"]
     assert replica.clearing is not None and replica.clearing.waiting == first
     house.finish(running)
     assert house.running(early, many[0]) == [first == "a-support@1", first == "b-support@1"]
@@ -551,7 +551,7 @@ def test_a_slot_is_cleared_for_the_one_of_a_higher_band_before_the_many_of_a_low
     early = house.submit("a")
     house.clock.now += 10.0
     house.dispatcher.sweep()
-    (replica,) = (r for r in house.dispatcher.replicas.values() if r.pool == "shared")
+    replica = house.dispatcher.replicas["shared-0"]
     assert replica.clearing is not None and replica.clearing.waiting == "a-support@1"
     house.finish(running, early, *many)
     assert repr(house.dispatcher) == AT_REST

@@ -320,13 +320,14 @@ def test_it_reads_as_what_it_is() -> None:
 
 def test_a_snapshot_holds_what_an_operator_asks_for_and_does_not_change() -> None:
     health = Health("shared-0")
-    serve(health, 0.0, 0.25, 40)
+    serve_until(health, 0.0, 0.25)
+    assert health.first_token_s is not None
     fail(health, 0.0)
     snapshot = health.snapshot(0.25)
     serve(health, 1.0, 0.25)
     assert snapshot.name == "shared-0"
     assert (snapshot.breaker, snapshot.probe_in_s, snapshot.backoff_s) == (BreakerState.OPEN, 0.75, 1.0)
-    assert (snapshot.recent_requests, snapshot.recent_failures) == (43, 3)
+    assert (snapshot.recent_requests, snapshot.recent_failures) == (MIN_EPOCHS + 1 + 3, 3)
     assert (snapshot.consecutive_failures, snapshot.last_failure) == (3, "connection refused")
     assert (snapshot.share, snapshot.first_token_s, snapshot.outlying) == (SLOW_START_FLOOR, None, False)
     with pytest.raises(dataclasses.FrozenInstanceError):
