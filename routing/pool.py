@@ -273,8 +273,8 @@ class PoolState:
         for base in {replica.base_model for replica in self.replicas}:
             in_need = self._in_need(base, now_s)
             for where_in_memory in (True, False):
-                for ticket in in_need:
-                    replica = self._clear_slot(ticket, holders, now_s, where_in_memory=where_in_memory)
+                for ticket, need in in_need:
+                    replica = self._clear_slot(need, holders, where_in_memory=where_in_memory)
                     if replica is not None:
                         begun.append((ticket, replica))
                         holders = self.slot_holders()
@@ -288,10 +288,11 @@ class PoolState:
         if all(replica.clearing is not None for replica in self.replicas):
             return None
         adapter, holders = ticket.request.target.adapter_id, self.slot_holders()
-        replica = self._clear_slot(ticket, holders, now_s, where_in_memory=True)
+        need = self._need(ticket, now_s)
+        replica = self._clear_slot(need, holders, where_in_memory=True)
         in_memory = [replica for replica in self.replicas if adapter in replica.resident]
         if replica is None and in_memory and not any(replica.clearing for replica in in_memory):
-            replica = self._clear_slot(ticket, holders, now_s, where_in_memory=False)
+            replica = self._clear_slot(need, holders, where_in_memory=False)
         return replica
 
     def slot_holders(self) -> SlotHolders:
@@ -306,13 +307,13 @@ class PoolState:
         return SlotHolders(held, self.weights, self.ranks, self.shares.flooding)
 
     def _clear_slot(
-        self, ticket: Ticket, holders: SlotHolders, now_s: float, *, where_in_memory: bool
+        self, need: SlotNeed, holders: SlotHolders, *, where_in_memory: bool
     ) -> ReplicaState | None:
-        if self.shares.keeps_room_from(ticket.request.target.tenant):
+        if self.shares.keeps_room_from(need.request.target.tenant):
             return None  # a slot that it could not use would be kept from everybody
         return clear_slot(
             self.replicas,
-            self._need(ticket, now_s),
+            need,
             holders,
             slot_wait_s=self._settings.slot_wait_s,
             where_in_memory=where_in_memory,
@@ -327,24 +328,22 @@ class PoolState:
             floods=self.shares.keeps_slot_from(request.target.tenant),
         )
 
-    def _in_need(self, base_model: str, now_s: float) -> list[Ticket]:
+    def _in_need(self, base_model: str, now_s: float) -> list[tuple[Ticket, SlotNeed]]:
         """Heads of what needs a slot, and of what runs elsewhere, has not enough of it and waits for long.
 
         Of those whose keys are close to the best of their band, first those who lose the most.
         """
         long_s, close = self._settings.slot_wait_s, self._settings.locality_bonus_tokens
         best: dict[int, float] = {}
-
-        def order(head: tuple[int, float, Ticket]) -> tuple[int, bool, float]:
-            rank, key, ticket = head
-            if key > best.setdefault(rank, key) + close:
-                return rank, True, 0.0  # as they were
-            return rank, False, -self._need(ticket, now_s).will_have_lost_s
-
-        needing = sorted(self._heads(_needing(base_model)), key=order)
-        holding = [ticket for _, _, ticket in self._heads(_holding(base_model))]
-        hot = [ticket for ticket in holding if now_s - ticket.request.arrived_s >= long_s]
-        return [*(ticket for _, _, ticket in needing), *hot]
+        needing = []
+        for rank, key, ticket in self._heads(_needing(base_model)):
+            need = self._need(ticket, now_s)
+            is_close = key <= best.setdefault(rank, key) + close
+            needing.append((rank, not is_close, -need.will_have_lost_s if is_close else 0.0, ticket, need))
+        needing.sort(key=lambda head: head[:3])  # those that are not close stay as they were
+        holding = [(ticket, self._need(ticket, now_s)) for _, _, ticket in self._heads(_holding(base_model))]
+        hot = [(ticket, need) for ticket, need in holding if need.waited_s >= long_s]
+        return [*(head[3:] for head in needing), *hot]
 
     def _heads(self, line: str) -> Iterator[tuple[int, float, Ticket]]:
         """Give (band, key, ticket) of the first in a line, best first: as many as slots are cleared for."""
