@@ -27,7 +27,7 @@ demo: setup  ## train the demo models (.cache/demo) if they are absent
 	@$(BIN)/python -m adapters.demo
 
 serve: demo  ## serve FLEET (or one POOL of it) on PORT with real vLLM
-	@$(BIN)/python -m routing check $(FLEET)
+	@$(BIN)/python -m tenantry check $(FLEET)
 	@echo "serve: starting on http://localhost:$(PORT); engines take about a minute to load"
 	@exec env PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/bentoml serve service:Gateway --port $(PORT) \
 	  --arg fleet=$(FLEET) $(if $(POOL),--arg pool=$(POOL))
@@ -76,7 +76,7 @@ simulate: setup  ## compare schedulers on simulated fleets of sixteen replicas a
 	@$(BIN)/python -m benchmarks.simulator compare
 
 bento: demo  ## build a Bento of the whole FLEET, or of one POOL
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m routing build --fleet $(FLEET) $(if $(POOL),--pool $(POOL)) \
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tenantry build --fleet $(FLEET) $(if $(POOL),--pool $(POOL)) \
 	  $(if $(PLATFORM),--platform $(PLATFORM))
 
 lock: setup  ## resolve the locks anew (needs the network)

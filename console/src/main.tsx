@@ -64,7 +64,7 @@ function SignIn({ refusal, enter }: { refusal: string; enter: (key: string) => v
         <label for="key">Operator key</label>
         <input id="key" ref={field} type="password" autocomplete="off" spellcheck={false} required aria-describedby="key-note" aria-invalid={error !== ""} />
         <p id="key-note" class="muted note">
-          One of gateway.operator_keys in fleet.yaml, or made by `python -m routing keys create --role operator`. It stays in this tab until that is closed.
+          One of gateway.operator_keys in fleet.yaml, or made by `tenantry keys create --role operator`. It stays in this tab until that is closed.
         </p>
         {error && (
           <p class="trouble" role="alert">

@@ -73,7 +73,7 @@ def _hash_variable(name: str, env: Mapping[str, str], path: KeyPath, findings: F
             findings.warn(
                 path,
                 f"the key in {name} has fewer than {_SHORT} characters and can be guessed",
-                "`python -m routing new-key` makes a good one",
+                "`tenantry new-key` makes a good one",
             )
         return hash_key(key)
     return None

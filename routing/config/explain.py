@@ -16,8 +16,7 @@ from routing.config.problems import Findings, KeyPath, did_you_mean
 _KEY_LISTS = frozenset({"api_keys", "operator_keys"})
 _NAME_REMEDY = "rename it"
 _KEY_REMEDY = (
-    "write {sha256: <64 hex digits>} or {env: NAME}, never the key itself; "
-    "`python -m routing new-key` makes one"
+    "write {sha256: <64 hex digits>} or {env: NAME}, never the key itself; `tenantry new-key` makes one"
 )
 _SECTIONS: dict[str, type[BaseModel]] = {
     "base_models": schema.BaseModelSection,

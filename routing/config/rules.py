@@ -184,7 +184,7 @@ def _check_metrics_access(file: FleetFile, findings: Findings) -> None:
         findings.warn(
             ("gateway", "operator_keys"),
             "nobody can read the metrics: metrics_access is operator, and there is no operator key",
-            "add one (`python -m routing new-key`), or set metrics_access to loopback",
+            "add one (`tenantry new-key`), or set metrics_access to loopback",
         )
 
 

@@ -114,7 +114,7 @@ class KeySection(Section):
     )
 
     sha256: Annotated[str, StringConstraints(pattern=_HEX_SHA256)] | None = Field(
-        None, description="sha256 of the key in hex; `python -m routing new-key` prints one."
+        None, description="sha256 of the key in hex; `tenantry new-key` prints one."
     )
     env: EnvName | None = Field(None, description="Environment variable that holds the key itself.")
 

@@ -1,6 +1,6 @@
 """How do the metrics read as a document? Renders docs/metrics.md from the definitions.
 
-python -m routing metrics > docs/metrics.md
+tenantry metrics > docs/metrics.md
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from adapters.metric import Metric, MetricKind
 from routing.metrics import definitions as d
 
 _HEAD = """\
-<!-- Made by `python -m routing metrics > docs/metrics.md` from routing/metrics/definitions.py. -->
+<!-- Made by `tenantry metrics > docs/metrics.md` from routing/metrics/definitions.py. -->
 # Metrics
 
 `GET /metrics` is the gateway's page, `GET /metrics/<replica>` that engine's: vLLM's own `vllm:*`, and

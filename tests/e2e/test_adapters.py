@@ -36,7 +36,7 @@ WORDS = 4  # tokens asked for under load: enough to tell adapters apart
 
 @dataclass
 class Operator:
-    """`python -m adapters` against the service."""
+    """`tenantry` against the service."""
 
     url: str
     key: str = "operator-demo-key"
@@ -44,7 +44,7 @@ class Operator:
     def run(self, *arguments: str, check: bool = True) -> Any:
         """Run a command with --json; returns what it printed. Raises `AssertionError` where it failed."""
         env = {**os.environ, "TENANTRY_URL": self.url, "TENANTRY_ADMIN_KEY": self.key}
-        command = [sys.executable, "-m", "adapters", *arguments, "--json"]
+        command = [sys.executable, "-m", "tenantry", *arguments, "--json"]
         done = subprocess.run(
             command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=180, check=False
         )
@@ -164,25 +164,25 @@ def test_an_adapter_lives_from_upload_to_retirement_while_others_are_served(hous
     old, new = answers()[OLD][QUESTION], answers()[NEW][QUESTION]
     with Load(house) as load:
         began = time.monotonic()
-        operator.run("add", "billing", str(DEMO / "adapters" / OLD), "--tenant", "acme")
+        operator.run("adapters", "add", "billing", str(DEMO / "adapters" / OLD), "--tenant", "acme")
         assert ask(house) == old
         assert time.monotonic() - began < 60, "seconds, on two cores that also serve the load"
         load.watched = {old}
         wait_until(lambda: len(load.seen) > 20, "answers of version 1", within_s=60)
         load.watched = {old, new}
-        operator.run("add", "billing", str(DEMO / "adapters" / NEW), "--tenant", "acme")
+        operator.run("adapters", "add", "billing", str(DEMO / "adapters" / NEW), "--tenant", "acme")
         assert ask(house) == new
         switched = time.monotonic()
         wait_until(lambda: load.seen[-1][0] > switched + 3, "answers of version 2", within_s=60)
         stale = [text for when, text in load.seen if when > switched + 2 and not new.startswith(text)]
         assert not stale, "no answer of the old version once its last request has ended"
-        operator.run("rollback", "billing", "--tenant", "acme")
+        operator.run("adapters", "rollback", "billing", "--tenant", "acme")
         assert ask(house) == old
         load.watched = set()
         wait_until(lambda: not load.asked["billing"], "answers to what was asked before", within_s=60)
         resident = operator.resident()
         assert any(name.startswith("acme/billing@") for name in resident)
-        operator.run("retire", "billing", "--tenant", "acme")
+        operator.run("adapters", "retire", "billing", "--tenant", "acme")
         with pytest.raises(openai.NotFoundError):
             ask(house)
         wait_until(
@@ -205,8 +205,8 @@ def test_a_broken_upload_is_refused_with_its_reason_and_harms_nobody(house: Serv
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
     operator = Operator(house.url)
-    operator.run("add", "broken", str(folder), "--tenant", "acme", check=False)
-    shown = operator.run("show", "broken", "--tenant", "acme")
+    operator.run("adapters", "add", "broken", str(folder), "--tenant", "acme", check=False)
+    shown = operator.run("adapters", "show", "broken", "--tenant", "acme")
     assert [v["state"] for v in shown["versions"]] == ["quarantined"]
     assert "DoRA" in shown["versions"][0]["reason"]
     assert ask(house, "support") == answers()["acme-support"][QUESTION]
@@ -217,7 +217,7 @@ def test_a_tenants_key_manages_its_own_adapters_and_sees_no_others(house: Servic
     command = [
         sys.executable,
         "-m",
-        "routing",
+        "tenantry",
         "keys",
         "create",
         "--role",
@@ -228,10 +228,10 @@ def test_a_tenants_key_manages_its_own_adapters_and_sees_no_others(house: Servic
     ]
     made = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=True)
     tenant = Operator(house.url, json.loads(made.stdout)["key"])
-    tenant.run("add", "mine", str(DEMO / "adapters" / OLD))
+    tenant.run("adapters", "add", "mine", str(DEMO / "adapters" / OLD))
     assert ask(house, "mine") == answers()[OLD][QUESTION]
-    Operator(house.url).run("add", "theirs", str(DEMO / "adapters" / NEW), "--tenant", "globex")
-    listed = {adapter["name"] for adapter in tenant.run("list")}
+    Operator(house.url).run("adapters", "add", "theirs", str(DEMO / "adapters" / NEW), "--tenant", "globex")
+    listed = {adapter["name"] for adapter in tenant.run("adapters", "list")}
     assert "mine" in listed and "theirs" not in listed
     assert ask(house, "theirs", "globex") == answers()[NEW][QUESTION]
     with pytest.raises(openai.NotFoundError):
@@ -251,7 +251,7 @@ def test_an_engine_killed_under_load_comes_back_with_every_adapter(house: Servic
     assert not load.wrong, load.wrong[:5]
     assert ask(house, "mine") == answers()[OLD][QUESTION]
     assert ask(house, "theirs", "globex") == answers()[NEW][QUESTION]
-    assert {adapter["name"] for adapter in operator.run("list")} >= {"mine", "theirs"}
+    assert {adapter["name"] for adapter in operator.run("adapters", "list")} >= {"mine", "theirs"}
 
 
 def test_after_a_killed_gateway_every_adapter_is_served_as_declared_and_registered(

@@ -70,7 +70,7 @@ def test_the_whole_fleet_is_built_and_served(store: Path, tmp_path: Path) -> Non
 
 
 def test_a_dedicated_pool_is_built_and_served_and_knows_nobody_else(store: Path, tmp_path: Path) -> None:
-    run(store, "routing", "build", "--pool", "umbrella", "--version", "alone", "--platform", "cpu")
+    run(store, "tenantry", "build", "--pool", "umbrella", "--version", "alone", "--platform", "cpu")
     bento = store / "bentos" / "tenantry-umbrella" / "alone"
     assert bento.is_dir()
     foreign = [word.encode() for word in OTHERS]

@@ -183,9 +183,9 @@ def test_a_flooded_model_is_seen_to_be_slow_while_the_others_stay_green(service:
 
 
 def in_a_terminal(service: Service) -> str:
-    """What `python -m routing top --once` prints."""
+    """What `tenantry top --once` prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "routing", "top", "--once"],
+        [sys.executable, "-m", "tenantry", "top", "--once"],
         env={**os.environ, "TENANTRY_ADMIN_KEY": OPERATOR, "TENANTRY_URL": service.url, "COLUMNS": "160"},
         cwd=ROOT,
         capture_output=True,

@@ -42,7 +42,7 @@ export function Adapters() {
     <>
       <Title text="Adapters">{data && <span class="muted">{plural(data.found.length, "adapter")}{data.more && " and more"}</span>}</Title>
       {error && <Trouble text={error} retry={reload} />}
-      {data && data.found.length === 0 && <Empty>There are no adapters yet. `python -m adapters add` registers one.</Empty>}
+      {data && data.found.length === 0 && <Empty>There are no adapters yet. `tenantry adapters add` registers one.</Empty>}
       {data && data.found.length > 0 && (
         <>
           <label class="filter">

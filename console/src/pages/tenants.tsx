@@ -221,7 +221,7 @@ function Keys({ tenant }: { tenant: Tenant }) {
         Keys <small>{plural(tenant.declared_keys, "key")} in fleet.yaml, and those made at run time:</small>
       </h2>
       {error && <Trouble text={error} retry={reload} />}
-      {data && data.data.length === 0 && <Empty>None was made. `python -m routing keys create` makes one.</Empty>}
+      {data && data.data.length === 0 && <Empty>None was made. `tenantry keys create` makes one.</Empty>}
       {data && data.data.length > 0 && (
         <table class="queues">
           <thead>

@@ -65,7 +65,8 @@ def files_below(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 def traces(folder: Path) -> list[tuple[str, str]]:
     """Words of other tenants in the names and contents of everything but the program, which is compared."""
-    program = ("routing/", "adapters/", "src/routing/", "src/adapters/")
+    folders = tuple(f"{folder}/" for folder in bundle.CODE_FOLDERS)
+    program = (*folders, *(f"src/{folder}" for folder in folders))
     return [
         (name, word)
         for name, content in files_below(folder)
@@ -84,7 +85,9 @@ def test_a_dedicated_pools_context_holds_no_byte_of_anybody_else(loaded: LoadedF
 def test_the_program_is_the_same_in_every_bento(loaded: LoadedFleet, context: Path) -> None:
     staged(loaded, "alone", context)
     program = [
-        name for name, _ in files_below(context) if name.startswith(("routing/", "adapters/", "service"))
+        name
+        for name, _ in files_below(context)
+        if name.startswith((*(f"{folder}/" for folder in bundle.CODE_FOLDERS), "service"))
     ]
     assert {"service.py", "routing/gateway.py", "routing/config/schema.py", "adapters/host.py"} <= set(
         program
@@ -106,7 +109,7 @@ def test_training_data_tests_and_caches_stay_out(loaded: LoadedFleet, context: P
     assert not [name for name in names if "demo" in name or "__pycache__" in name or name.endswith(".pyc")]
     assert {name.split("/")[0] for name in names} == {
         "README.md", "adapters", "bentofile.yaml", "configuration.yaml", "fleet.yaml", "models",
-        "requirements.txt", "routing", "service.py",
+        "requirements.txt", "routing", "service.py", "tenantry",
     }  # fmt: skip
 
 
@@ -281,7 +284,7 @@ def test_plain_bentoml_build_ships_the_same_program(tmp_path: Path) -> None:
     ships = matcher(root, tmp_path)
     code = [
         str(path.relative_to(ROOT))
-        for folder in ("adapters", "routing", "tests", "benchmarks")
+        for folder in (*bundle.CODE_FOLDERS, "tests", "benchmarks")
         for path in (ROOT / folder).rglob("*")
         if path.suffix in bundle.CODE_SUFFIXES - {".json"}
     ]

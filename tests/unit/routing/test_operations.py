@@ -11,8 +11,6 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from adapters.cli import app as adapters_app
-from routing.__main__ import app as routing_app
 from routing.admission import Cap
 from routing.errors import EngineFailed, QuotaExceeded
 from routing.flight import Abort
@@ -23,6 +21,7 @@ from routing.scheduling.filters import Hold
 from routing.scheduling.profile import ONLY
 from routing.scheduling.scorers import Place
 from routing.types import Outcome
+from tenantry.app import app
 from tests.unit.routing.requests import target
 
 PAGE = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
@@ -86,12 +85,12 @@ def test_the_metrics_are_those_of_the_gateway() -> None:
 
 
 def test_the_commands_of_the_page_are_there() -> None:
-    shown = re.findall(r"^python -m (adapters|routing) (.+)$", PAGE, re.MULTILINE)
+    shown = re.findall(r"^tenantry (.+)$", PAGE, re.MULTILINE)
     assert len(shown) >= 9
-    for program, line in shown:
-        command = get_command(adapters_app if program == "adapters" else routing_app)
-        words = shlex.split(line, comments=True)
-        assert isinstance(command, TyperGroup)
-        name = words.pop(0)
-        assert name in command.commands, line
-        command.commands[name].make_context(line, words)  # raises for wrong use
+    for line in shown:
+        command, words = get_command(app), shlex.split(line, comments=True)
+        while isinstance(command, TyperGroup):
+            name = words.pop(0)
+            assert name in command.commands, line
+            command = command.commands[name]
+        command.make_context(line, words)  # raises for wrong use

@@ -280,7 +280,7 @@ gatway: {}
         "fleet.yaml:6: adapters.two.base_model: no base model is called `bse`; did you mean `base`?",
         "fleet.yaml:9: tenants.a.api_keys[0].sha256: not an API key entry; "
         "write {sha256: <64 hex digits>} or {env: NAME}, never the key itself; "
-        "`python -m routing new-key` makes one",
+        "`tenantry new-key` makes one",
         "fleet.yaml:12: tenants.b.api_keys[0]: the environment variable NOT_SET is not set; "
         "set it to the key",
         "fleet.yaml:13: tenants.b.models.x: no adapter or base model is called `onne`; did you mean `one`?",

@@ -188,7 +188,7 @@ def test_a_key_entry_is_refused_without_showing_what_may_be_a_key(
 
 def test_the_committed_json_schema_is_current() -> None:
     committed = json.loads((ROOT / "routing/config/fleet.schema.json").read_text())
-    assert committed == schema.json_schema(), "python -m routing schema > routing/config/fleet.schema.json"
+    assert committed == schema.json_schema(), "tenantry schema > routing/config/fleet.schema.json"
 
 
 def test_the_json_schema_takes_what_the_loader_takes() -> None:

@@ -12,7 +12,7 @@ PAGE = Path(__file__).parents[4] / "docs" / "metrics.md"
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert PAGE.read_text() == document(), "python -m routing metrics > docs/metrics.md"
+    assert PAGE.read_text() == document(), "tenantry metrics > docs/metrics.md"
 
 
 def test_every_metric_has_a_row() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from routing.__main__ import app
 from routing.gateway import SWEEP_INTERVAL_S
 from routing.usage.journal import MAX_BYTES
 from routing.usage.ledger import BUDGETS_S, INTERVAL_S, MAX_PENDING
 from routing.usage.query import FOR_TENANTS, MAX_DAYS, MAX_ROWS, MEASURES
+from tenantry.app import app
 
 PAGE = (Path(__file__).parents[4] / "docs" / "usage.md").read_text()
 
@@ -36,7 +36,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
 
 
 def test_the_commands_are_there() -> None:
-    shown = re.findall(r"^python -m routing (.+?)(?: > .+)?$", PAGE, re.MULTILINE)
+    shown = re.findall(r"^tenantry (.+?)(?: > .+)?$", PAGE, re.MULTILINE)
     assert len(shown) == 4
     group = get_command(app)
     assert isinstance(group, TyperGroup)

@@ -183,7 +183,7 @@ def key_from_environment() -> str:
     if not key:
         raise WrongUse(
             f"Set {KEY_VARIABLE} to an admin key: an operator's (gateway.operator_keys in fleet.yaml), or "
-            "one that `python -m routing keys create` made."
+            "one that `tenantry keys create` made."
         )
     return key
 

@@ -1,4 +1,4 @@
-"""Who used how much, by a gateway's ledger? The command `usage` of `python -m routing`."""
+"""Who used how much, by a gateway's ledger? The command `usage` of `tenantry`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from adapters.cli.client import Answer, Gateway
-from adapters.cli.display import add_row, percent, print_table, table_of
-from adapters.cli.running import URL, AsJson, Url, ask, printable
-from adapters.cli.scheduler_tables import seconds
-
-app = typer.Typer()
+from tenantry.client import Answer, Gateway
+from tenantry.display import add_row, percent, print_table, table_of
+from tenantry.running import URL, AsJson, Url, ask, printable
+from tenantry.scheduler_tables import seconds
 
 
-@app.command()
 def usage(  # noqa: PLR0913  # an argument for each option, as typer wants it
     ctx: typer.Context,
     first: Annotated[

@@ -1,4 +1,4 @@
-"""The commands of `python -m routing keys`: API keys made, listed and revoked while the gateway runs."""
+"""The commands of `tenantry keys`: API keys made, listed and revoked while the gateway runs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from adapters.cli import display
-from adapters.cli.client import Answer, Gateway, in_path
-from adapters.cli.running import URL, AsJson, Tenant, Url, ask, printable
+from tenantry import display
+from tenantry.client import Answer, Gateway, in_path
+from tenantry.running import URL, AsJson, Tenant, Url, ask, printable
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="API keys made at run time. The gateway is --url or TENANTRY_URL; TENANTRY_ADMIN_KEY holds an "
-    "operator's key. Keys declared in fleet.yaml are changed there.",
+    help="Make, list and revoke API keys at run time. Keys declared in fleet.yaml are changed there.",
 )
 
 _DURATION = re.compile(r"(\d{1,6})([smhd])")

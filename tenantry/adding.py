@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from adapters.checkpoint import SERVED_FILES, WEIGHTS_FILE
-from adapters.cli.client import Answer, Gateway, GatewayUnreachable, Params, WrongUse, in_path
-from adapters.cli.running import Refused, printable
 from adapters.errors import AdapterError, ChecksumMismatch
+from tenantry.client import Answer, Gateway, GatewayUnreachable, Params, WrongUse, in_path
+from tenantry.running import Refused, printable
 
 POLL_S = 0.5
 _MISSES = 10  # polls in a row that may find no gateway; it may be restarting

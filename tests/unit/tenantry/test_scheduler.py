@@ -1,4 +1,4 @@
-"""`python -m routing scheduler`, `drain` and `resume`: what they ask, print and exit with."""
+"""`tenantry scheduler`, `drain` and `resume`: what they ask, print and exit with."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from adapters.cli import scheduler as commands
-from adapters.cli import scheduler_tables
-from adapters.cli.client import KEY_VARIABLE
-from adapters.cli.running import Connection
-from routing.__main__ import app
 from routing.scheduling.decisions import KEPT, Action, Decision
 from routing.scheduling.state import SlotClearing
+from tenantry import scheduler as commands
+from tenantry import scheduler_tables
+from tenantry.app import app
+from tenantry.client import KEY_VARIABLE
+from tenantry.running import Connection
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk
 from tests.unit.routing.busy import Busy, busy

@@ -10,14 +10,17 @@ import pytest
 from typer.testing import CliRunner
 
 from routing import bundle
-from routing.__main__ import app
 from routing.config.api_keys import KEY_PREFIX
 from routing.config.schema import json_schema
 from routing.tenants import hash_key
+from tenantry.app import app
 from tests.unit.routing.config.files import adapter_folder, changed, declared, digest, write
 
 RUN = CliRunner()
-COMMANDS = ("check", "schema", "new-key", "who-shares", "build", "keys", "scheduler", "drain", "resume")
+COMMANDS = (
+    "check", "who-shares", "build", "new-key", "scheduler", "replicas", "drain", "resume", "top", "usage",
+    "adapters", "keys", "schema", "metrics",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -1,8 +1,4 @@
-"""The commands of `python -m adapters`: what can be asked for, and how each is said.
-
-Exit codes: 0 all is well, 1 the gateway or a check refused, 2 the command was used wrongly, 3 no gateway
-answers. The gateway is `--url` or TENANTRY_URL, the key is in TENANTRY_ADMIN_KEY.
-"""
+"""The commands of `tenantry adapters`: what can be asked for, and how each is said."""
 
 from __future__ import annotations
 
@@ -10,18 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from adapters.cli import adding, display, offline
-from adapters.cli.client import Answer, Gateway, in_path
-from adapters.cli.running import URL, AsJson, BaseModel, NoWait, Tenant, Timeout, Url, ask, console
+from tenantry import adding, display, offline
+from tenantry.client import Answer, Gateway, in_path
+from tenantry.running import URL, AsJson, BaseModel, NoWait, Tenant, Timeout, Url, ask, console
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Add adapters to a running gateway, roll them out, look at them, take them away. The gateway is "
-    "--url or TENANTRY_URL; TENANTRY_ADMIN_KEY holds the key. Exit codes: 0 all is well, 1 the gateway or a "
-    "check refused, 2 the command was used wrongly, 3 no gateway answers.",
-)
+app = typer.Typer(no_args_is_help=True, help="Add adapters, roll them out, look at them, take them away.")
 
 Name = Annotated[str, typer.Argument(help="Name of the adapter.", show_default=False)]
 Number = Annotated[int, typer.Argument(min=1, help="Number of the version.", show_default=False)]
@@ -204,17 +193,6 @@ def retry(  # noqa: PLR0913  # as above
             return answer if no_wait else await adding.wait(gateway, answer, watcher, timeout_s=timeout)
 
     ask(ctx, url, as_json, work, display.version)
-
-
-@app.command()
-def replicas(ctx: typer.Context, url: Url = URL, as_json: AsJson = False) -> None:
-    """List replicas, with the adapters in their slots. Operators only."""
-
-    async def work(gateway: Gateway) -> list[Answer]:
-        answer = await gateway.call("GET", "/replicas")
-        return list(answer["data"])
-
-    ask(ctx, url, as_json, work, display.replica_list)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`python -m routing keys` against the admin API: a key is shown once, and never again."""
+"""`tenantry keys` against the admin API: a key is shown once, and never again."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from adapters.cli.client import KEY_VARIABLE
-from adapters.cli.keys import duration_s
-from adapters.cli.running import Connection
-from routing.__main__ import app
 from routing.catalog import KeyRole
+from tenantry.app import app
+from tenantry.client import KEY_VARIABLE
+from tenantry.keys import duration_s
+from tenantry.running import Connection
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk
 

@@ -1,4 +1,4 @@
-"""Which model is slow now, and why? `python -m routing top`: the console's picture in a terminal.
+"""Which model is slow now, and why? `tenantry top`: the console's picture in a terminal.
 
 `scheduler` answers another question: what was decided about this request, and what waits in which lane?
 """
@@ -14,15 +14,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from adapters.cli import top_view
-from adapters.cli.client import Answer, Gateway, GatewayUnreachable, key_from_environment
-from adapters.cli.running import URL, AsJson, Connection, Url, ask, conclude, console
-from adapters.cli.scheduler import interval_s
-
-app = typer.Typer()
+from tenantry import top_view
+from tenantry.client import Answer, Gateway, GatewayUnreachable, key_from_environment
+from tenantry.running import URL, AsJson, Connection, Url, ask, conclude, console
+from tenantry.scheduler import interval_s
 
 
-@app.command()
 def top(
     ctx: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="Print it once and end, for scripts.")] = False,

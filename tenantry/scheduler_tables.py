@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from adapters.cli.client import Answer
-from adapters.cli.display import add_row, percent, print_table, table_of
-from adapters.cli.running import printable
+from tenantry.client import Answer
+from tenantry.display import add_row, percent, print_table, table_of
+from tenantry.running import printable
 
 SHOWN = 20  # tenants and lanes of each pool; those that matter come first
 LEAST_WAIT_S = 0.001  # what was granted at once took microseconds

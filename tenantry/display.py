@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from adapters.cli.client import Answer
-from adapters.cli.running import printable
+from tenantry.client import Answer
+from tenantry.running import printable
 
 _COLOURS = {
     "ready": "green",

@@ -1,4 +1,4 @@
-"""`python -m routing top`: what it shows, in which order, and how it ends."""
+"""`tenantry top`: what it shows, in which order, and how it ends."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from adapters.cli import top, top_view
-from adapters.cli.client import KEY_VARIABLE, GatewayRefused
-from adapters.cli.running import Connection
-from routing.__main__ import app
 from routing.types import Outcome
+from tenantry import top, top_view
+from tenantry.app import app
+from tenantry.client import KEY_VARIABLE, GatewayRefused
+from tenantry.running import Connection
 from tests.fakes import eventually
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk

@@ -15,8 +15,8 @@ import httpx
 import typer
 from rich.console import Console
 
-from adapters.cli.client import DEFAULT_URL, URL_VARIABLE, Gateway, GatewayError, key_from_environment
 from adapters.errors import AdapterError
+from tenantry.client import DEFAULT_URL, URL_VARIABLE, Gateway, GatewayError, key_from_environment
 
 T = TypeVar("T")
 INTERRUPTED = 130  # 128 + SIGINT, as shells count

@@ -22,14 +22,14 @@ from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from adapters import model_store
-from adapters.cli import adding, app
-from adapters.cli.app import share
-from adapters.cli.client import KEY_VARIABLE, URL_VARIABLE
-from adapters.cli.running import Connection
 from adapters.states import VersionState
-from routing.__main__ import app as routing_app
 from routing.catalog import AdapterKey, Event, Rollout, RolloutPlan, Version
 from routing.management import VersionProgress
+from tenantry import adding
+from tenantry.adapters import share
+from tenantry.app import app
+from tenantry.client import KEY_VARIABLE, URL_VARIABLE
+from tenantry.running import Connection
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import QUARANTINED, READY, Desk, report
 from tests.unit.routing.config.files import adapter_folder
@@ -73,7 +73,8 @@ def run(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Run:
     ) -> Result:
         connection = Connection(transport or httpx.ASGITransport(desk.app))
         environment = {KEY_VARIABLE: key, "COLUMNS": str(columns)}
-        return CliRunner().invoke(app, list(arguments), obj=connection, env=environment)
+        group = [] if arguments[0] == "replicas" else ["adapters"]
+        return CliRunner().invoke(app, [*group, *arguments], obj=connection, env=environment)
 
     return run
 
@@ -93,7 +94,7 @@ def test_help_names_every_command(run: Run) -> None:
     result = run("--help")
     assert result.exit_code == 0
     for command in GATEWAY_COMMANDS + OFFLINE_COMMANDS:
-        assert command[0] in result.stdout
+        assert command[0] in result.stdout or command == ["replicas"]
         assert run(command[0], "--help").exit_code == 0
 
 
@@ -232,21 +233,17 @@ def test_the_guide_shows_commands_that_there_are(tmp_path: Path, monkeypatch: py
     guide = (Path(__file__).parents[3] / "docs" / "adapters.md").read_text()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "llama-3-8b").mkdir()
-    shown = re.findall(r"^python -m (adapters|routing) (.+)$", guide, re.MULTILINE)
+    shown = re.findall(r"^tenantry (.+)$", guide, re.MULTILINE)
     assert len(shown) > 15
-    for program, line in shown:
-        command, words = (
-            get_command(app if program == "adapters" else routing_app),
-            shlex.split(line, comments=True),
-        )
+    for line in shown:
+        command, words = get_command(app), shlex.split(line, comments=True)
         while isinstance(command, TyperGroup):
             name = words.pop(0)
             assert name in command.commands, line
             command = command.commands[name]
         command.make_context(line, words)  # raises for wrong use
-    assert {words.split()[0] for program, words in shown if program == "adapters"} == set(
-        cast(TyperGroup, get_command(app)).commands
-    )
+    adapters = cast(TyperGroup, cast(TyperGroup, get_command(app)).commands["adapters"])
+    assert {line.split()[1] for line in shown if line.startswith("adapters ")} == set(adapters.commands)
 
 
 # -- adding ------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`python -m routing usage`: what it asks, prints and exits with."""
+"""`tenantry usage`: what it asks, prints and exits with."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from adapters.cli.client import KEY_VARIABLE
-from adapters.cli.running import Connection
-from routing.__main__ import app
 from routing.usage.query import UsageQuery
 from routing.usage.sheet import COLUMNS
+from tenantry.app import app
+from tenantry.client import KEY_VARIABLE
+from tenantry.running import Connection
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk
 

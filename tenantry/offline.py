@@ -16,9 +16,11 @@ from rich.console import Console
 from adapters import model_store
 from adapters.base_model import read_shape
 from adapters.checkpoint import AdapterManifest
-from adapters.cli import adding, display
-from adapters.cli.client import Answer, Gateway, WrongUse, in_path
-from adapters.cli.running import (
+from adapters.errors import AdapterError
+from adapters.verify import verify as check
+from tenantry import adding, display
+from tenantry.client import Answer, Gateway, WrongUse, in_path
+from tenantry.running import (
     URL,
     AsJson,
     BaseModel,
@@ -32,8 +34,6 @@ from adapters.cli.running import (
     console,
     printable,
 )
-from adapters.errors import AdapterError
-from adapters.verify import verify as check
 
 app = typer.Typer()
 

@@ -9,10 +9,10 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from adapters.cli.client import Answer
-from adapters.cli.display import percent
-from adapters.cli.running import printable
-from adapters.cli.scheduler_tables import seconds
+from tenantry.client import Answer
+from tenantry.display import percent
+from tenantry.running import printable
+from tenantry.scheduler_tables import seconds
 
 STEPS = "▁▂▃▄▅▆▇█"
 STYLES = {"failing": "bold red", "slow": "bold yellow", "green": "green"}

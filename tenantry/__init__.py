@@ -1,0 +1,1 @@
+"""The command `tenantry`: checks, builds and serves fleets, and asks a running gateway."""

@@ -1,0 +1,54 @@
+"""The command `tenantry`: which commands there are, in which groups, and how it is called.
+
+Exit codes: 0 all is well, 1 problems were found or the gateway refused, 2 the command was used wrongly,
+3 no gateway answers. Only `new-key`, `init` and `keys create` show a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from tenantry import adapters, building, fleets, keys, reference, replicas, scheduler, top, usage
+
+FLEET = "A fleet file"
+GATEWAY = "A running gateway"
+REFERENCE = "Reference"
+
+app = typer.Typer(
+    name="tenantry",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Serve many tenants' LoRA adapters from one fleet. --url or TENANTRY_URL names a gateway, "
+    "TENANTRY_ADMIN_KEY holds its admin key. Exit codes: 0 all is well, 1 problems were found or the gateway "
+    "refused, 2 the command was used wrongly, 3 no gateway answers.",
+)
+
+PANELS: dict[str, dict[str, Callable[..., None]]] = {
+    FLEET: {
+        "check": fleets.check,
+        "who-shares": fleets.sharing,
+        "build": building.build,
+        "new-key": fleets.make_key,
+    },
+    GATEWAY: {
+        "scheduler": scheduler.scheduler,
+        "replicas": replicas.replicas,
+        "drain": replicas.drain,
+        "resume": replicas.resume,
+        "top": top.top,
+        "usage": usage.usage,
+    },
+    REFERENCE: {"schema": reference.schema, "metrics": reference.metrics},
+}
+for panel, commands in PANELS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel)(command)
+app.add_typer(adapters.app, name="adapters", rich_help_panel=GATEWAY)
+app.add_typer(keys.app, name="keys", rich_help_panel=GATEWAY)
+
+
+def main() -> None:
+    """Run the command."""
+    app(prog_name="tenantry")

@@ -1,0 +1,64 @@
+"""The command `build`: a Bento of one pool or of the whole fleet."""
+
+from __future__ import annotations
+
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adapters.errors import AdapterError
+from routing import bundle
+from routing.config import FleetError, check_files, project
+from tenantry.fleets import console, load, refuse
+
+
+class Platform(StrEnum):
+    """Where a Bento runs."""
+
+    GPU = "gpu"
+    CPU = "cpu"
+
+
+def build(
+    pool: Annotated[
+        str | None, typer.Option(help="Build this pool alone.", show_default="the whole fleet")
+    ] = None,
+    fleet: Annotated[Path, typer.Option(help="Fleet file.")] = Path("fleet.yaml"),
+    name: Annotated[
+        str | None, typer.Option(help="Name of the Bento.", show_default="tenantry, or tenantry-POOL")
+    ] = None,
+    version: Annotated[str | None, typer.Option(help="Version.", show_default="BentoML makes one")] = None,
+    platform: Annotated[
+        Platform, typer.Option(help="Where it will run: which lock it installs.")
+    ] = Platform.GPU,
+    embed_base_models: Annotated[
+        bool, typer.Option("--embed-base-models", help="Copy base models from folders into the Bento.")
+    ] = False,
+) -> None:
+    """Build a Bento of one pool, with nothing of anybody else in it, or of the whole fleet."""
+    loaded = load(fleet)
+    options = bundle.Options(platform.value, embed_base_models, name)
+    try:
+        part = loaded.fleet if pool is None else project(loaded.fleet, pool)
+        refuse(check_files(part, file=str(fleet), lines=loaded.lines))
+        with tempfile.TemporaryDirectory(prefix="tenantry-build-") as folder:
+            bundle.stage(
+                loaded.fleet, pool, Path(folder), options=options, key_variables=loaded.key_variables
+            )
+            variables = set(loaded.key_variables.values())
+            tag = bundle.build(
+                Path(folder),
+                version=version,
+                key_variables=variables,
+                database_variable=loaded.fleet.state.database_variable,
+            )
+    except FleetError as error:
+        refuse(error.problems)
+        raise
+    except (bundle.BundleError, AdapterError, OSError) as error:
+        console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"Built {tag}\n  bentoml serve {tag}\n  bentoml containerize {tag}")

@@ -1,0 +1,62 @@
+"""The commands `replicas`, `drain` and `resume`: how replicas stand, and how one is emptied."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tenantry import display
+from tenantry.client import Answer, Gateway, in_path
+from tenantry.running import URL, AsJson, Url, ask, printable
+
+ReplicaName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the replica.", show_default=False)]
+
+
+def replicas(ctx: typer.Context, url: Url = URL, as_json: AsJson = False) -> None:
+    """List replicas, with the adapters in their slots. Operators only."""
+
+    async def work(gateway: Gateway) -> list[Answer]:
+        answer = await gateway.call("GET", "/replicas")
+        return list(answer["data"])
+
+    ask(ctx, url, as_json, work, display.replica_list)
+
+
+def drain(ctx: typer.Context, name: ReplicaName, url: Url = URL, as_json: AsJson = False) -> None:
+    """Give a replica no new work; what it runs goes on to its end."""
+    _set_draining(ctx, name, "drain", url, as_json)
+
+
+def resume(ctx: typer.Context, name: ReplicaName, url: Url = URL, as_json: AsJson = False) -> None:
+    """Give a drained replica work again."""
+    _set_draining(ctx, name, "resume", url, as_json)
+
+
+def _set_draining(ctx: typer.Context, name: str, action: str, url: str, as_json: bool) -> None:
+    async def work(gateway: Gateway) -> Answer:
+        answer = await gateway.call("POST", f"/replicas/{in_path(name)}/{action}")
+        replicas = (await gateway.call("GET", "/replicas"))["data"]
+        others = [r for r in replicas if r["name"] != name and _is_alike(r, answer) and r["state"] == "ready"]
+        return {**answer, "others_ready": len(others)}
+
+    ask(ctx, url, as_json, work, _show_standing)
+
+
+def _is_alike(one: Answer, other: Answer) -> bool:
+    return bool(one["pool"] == other["pool"] and one["base_model"] == other["base_model"])
+
+
+def _show_standing(console: Console, replica: Answer) -> None:
+    display.replica_list(console, [replica])
+    if replica["state"] != "draining":
+        return
+    left = replica["in_flight"]
+    text = f"Sequences that still run there: {left}." if left else "It is empty."
+    console.print(printable(f"{replica['name']} gets no new work. {text}"))
+    if not replica["others_ready"]:
+        text = (
+            f"No other replica like it is ready in pool {replica['pool']}: requests get 503 no_replica_ready."
+        )
+        console.print(printable(text), style="yellow")

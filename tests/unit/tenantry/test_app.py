@@ -1,0 +1,70 @@
+"""The command as a whole: its commands, its groups, and that shells can complete it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+def tenantry(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs the command as a process, from the checkout."""
+    return subprocess.run(
+        [sys.executable, "-m", "tenantry", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "80", **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_help_groups_the_commands() -> None:
+    done = tenantry("--help")
+    assert done.returncode == 0, done.stderr
+    order = ["A fleet file ─", "who-shares ", "A running gateway ─", "replicas  ", "Reference ─", "schema "]
+    places = [done.stdout.index(word) for word in order]
+    assert places == sorted(places)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_a_script_that_completes(shell: str) -> None:
+    done = tenantry(env={"_TENANTRY_COMPLETE": f"source_{shell}"})
+    assert done.returncode == 0, done.stderr
+    assert "_TENANTRY_COMPLETE" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("env", "found"),
+    [
+        (
+            {"_TENANTRY_COMPLETE": "complete_bash", "COMP_WORDS": "tenantry who", "COMP_CWORD": "1"},
+            "who-shares",
+        ),
+        (
+            {"_TENANTRY_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "tenantry adapters pro"},
+            "promote",
+        ),
+        (
+            {
+                "_TENANTRY_COMPLETE": "complete_fish",
+                "_TYPER_COMPLETE_ARGS": "tenantry dra",
+                "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+            },
+            "drain",
+        ),
+    ],
+    ids=["bash", "zsh", "fish"],
+)
+def test_a_shell_completes_what_was_begun(env: dict[str, str], found: str) -> None:
+    done = tenantry(env=env)
+    assert done.returncode == 0, done.stderr
+    assert found in done.stdout
+    assert "metrics" not in done.stdout
