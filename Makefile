@@ -7,6 +7,8 @@ POOL     ?=
 # cpu or gpu; found out where it is empty
 PLATFORM ?=
 CHAOS_S  ?= 300
+# where `make dist` puts what it builds
+DIST     ?= dist
 # public gateways that `make bench` installs beside ours, or nothing
 PEERS    ?= vllm-router sglang-router litellm
 # further arguments of `make bench-scheduler`
@@ -15,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test unit chaos check lint types imports fmt console screenshot bench bench-scheduler simulate bento lock clean
+.PHONY: help setup demo serve test unit chaos check lint types imports fmt console screenshot bench bench-scheduler simulate bento dist lock clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -79,8 +81,12 @@ bento: demo  ## build a Bento of the whole FLEET, or of one POOL
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tenantry build --fleet $(FLEET) $(if $(POOL),--pool $(POOL)) \
 	  $(if $(PLATFORM),--platform $(PLATFORM))
 
+dist: setup  ## build the command as a wheel and an sdist into dist/: light, without vLLM
+	@$(BIN)/uv build --quiet --clear --offline --no-build-isolation --python $(BIN)/python --out-dir $(DIST) .
+	@rm -rf tenantry.egg-info
+
 lock: setup  ## resolve the locks anew (needs the network)
 	@requirements/lock.sh
 
 clean:  ## remove what the tasks made, except the environment
-	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache benchmarks/build test-output
+	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache benchmarks/build test-output dist

@@ -42,6 +42,8 @@ if [ "$platform" = cpu ]; then
 fi
 say "installing $(grep -c '==' "$lock") locked packages"
 "${pip[@]}" install -qq --no-deps --require-hashes -r "$lock"
+say "installing the command tenantry"
+"${pip[@]}" install -qq --no-deps --no-build-isolation --no-index -e "$here/.."
 rm -f "$venv"/.installed-*
 touch "$stamp"
 say "done"

@@ -7,10 +7,11 @@ Exit codes: 0 all is well, 1 problems were found or the gateway refused, 2 the c
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
-from tenantry import adapters, building, fleets, keys, reference, replicas, scheduler, top, usage
+from tenantry import __version__, adapters, building, fleets, keys, reference, replicas, scheduler, top, usage
 
 FLEET = "A fleet file"
 GATEWAY = "A running gateway"
@@ -47,6 +48,22 @@ for panel, commands in PANELS.items():
         app.command(name, rich_help_panel=panel)(command)
 app.add_typer(adapters.app, name="adapters", rich_help_panel=GATEWAY)
 app.add_typer(keys.app, name="keys", rich_help_panel=GATEWAY)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tenantry {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def tenantry(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end."),
+    ] = False,
+) -> None:
+    """Take the options before the command."""
 
 
 def main() -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from tenantry import __version__
+
 ROOT = Path(__file__).parents[3]
 
 
-def tenantry(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs the command as a process, from the checkout."""
     return subprocess.run(
         [sys.executable, "-m", "tenantry", *arguments],
@@ -26,7 +30,7 @@ def tenantry(*arguments: str, env: dict[str, str] | None = None) -> subprocess.C
 
 
 def test_help_groups_the_commands() -> None:
-    done = tenantry("--help")
+    done = run("--help")
     assert done.returncode == 0, done.stderr
     order = ["A fleet file ─", "who-shares ", "A running gateway ─", "replicas  ", "Reference ─", "schema "]
     places = [done.stdout.index(word) for word in order]
@@ -34,9 +38,17 @@ def test_help_groups_the_commands() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_the_version_is_that_of_the_package() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"tenantry {__version__}\n")
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert declared["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "tenantry.__version__"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_gets_a_script_that_completes(shell: str) -> None:
-    done = tenantry(env={"_TENANTRY_COMPLETE": f"source_{shell}"})
+    done = run(env={"_TENANTRY_COMPLETE": f"source_{shell}"})
     assert done.returncode == 0, done.stderr
     assert "_TENANTRY_COMPLETE" in done.stdout
 
@@ -64,7 +76,7 @@ def test_a_shell_gets_a_script_that_completes(shell: str) -> None:
     ids=["bash", "zsh", "fish"],
 )
 def test_a_shell_completes_what_was_begun(env: dict[str, str], found: str) -> None:
-    done = tenantry(env=env)
+    done = run(env=env)
     assert done.returncode == 0, done.stderr
     assert found in done.stdout
     assert "metrics" not in done.stdout
