@@ -29,10 +29,7 @@ demo: setup  ## train the demo models (.cache/demo) if they are absent
 	@$(BIN)/python -m adapters.demo
 
 serve: demo  ## serve FLEET (or one POOL of it) on PORT with real vLLM
-	@$(BIN)/python -m tenantry check $(FLEET)
-	@echo "serve: starting on http://localhost:$(PORT); engines take about a minute to load"
-	@exec env PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/bentoml serve service:Gateway --port $(PORT) \
-	  --arg fleet=$(FLEET) $(if $(POOL),--arg pool=$(POOL))
+	@exec $(BIN)/python -m tenantry serve "$(FLEET)" --port $(PORT) $(if $(POOL),--pool $(POOL))
 
 test: demo  ## run everything, the real engine included (some five minutes on two cores)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest

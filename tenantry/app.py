@@ -11,7 +11,19 @@ from typing import Annotated
 
 import typer
 
-from tenantry import __version__, adapters, building, fleets, keys, reference, replicas, scheduler, top, usage
+from tenantry import (
+    __version__,
+    adapters,
+    building,
+    fleets,
+    keys,
+    reference,
+    replicas,
+    scheduler,
+    serving,
+    top,
+    usage,
+)
 
 FLEET = "A fleet file"
 GATEWAY = "A running gateway"
@@ -28,6 +40,7 @@ app = typer.Typer(
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
     FLEET: {
+        "serve": serving.serve,
         "check": fleets.check,
         "who-shares": fleets.sharing,
         "build": building.build,

@@ -1,0 +1,136 @@
+"""The command `serve`: checks the fleet and the port, then becomes `bentoml serve`."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from routing.config import FleetError, LoadedFleet, Problem, check_files, project, read_fleet
+from routing.config.demo_keys import uses_demo_keys
+from routing.config.problems import did_you_mean
+from routing.types import Fleet
+from tenantry.fleet_tables import fleet_tables, print_problems
+from tenantry.fleets import FleetPath, console, refuse
+
+ROOT = Path(__file__).resolve().parent.parent
+PORT = 3000
+ELSEWHERE = ("TENANTRY_ENGINE_URLS", "TENANTRY_ENGINE_FILE")  # engines run on other machines
+_NEAR = 50  # ports in which another one is looked for
+
+
+def serve(
+    fleet: FleetPath = Path("fleet.yaml"),
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, envvar="BENTOML_PORT", help="Port to listen on.")
+    ] = PORT,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            envvar="BENTOML_HOST",
+            help="Address to listen on.",
+            show_default="0.0.0.0, or 127.0.0.1 for a fleet with the demo's keys",
+        ),
+    ] = None,
+    pool: Annotated[str | None, typer.Option(help="Serve this pool alone.", show_default="all")] = None,
+    replica: Annotated[
+        str | None,
+        typer.Option(help="Serve this engine alone, for a gateway elsewhere.", show_default="none"),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show the fleet.")] = False,
+) -> None:
+    """Serve a fleet here: the gateway and its engines, until Ctrl-C or SIGTERM."""
+    _check_installation()
+    loaded, part = _checked(fleet, pool, replica)
+    taken = why_not(host or _default_host(part), port)
+    if taken is not None:
+        _fail(taken)
+    print_problems(console(stderr=True), loaded.warnings, style="yellow", word="warning")
+    if not quiet:
+        console().print(fleet_tables(part))
+    typer.echo(f"Starting on port {port}; engines take about a minute to load.")
+    _become_bentoml(fleet, port, host, {"pool": pool, "replica": replica})
+
+
+def why_not(host: str, port: int) -> str | None:
+    """Say why nothing can listen there, and what to do; None where it can."""
+    error = _bind_error(host, port)
+    if error is None:
+        return None
+    if error.errno != errno.EADDRINUSE:
+        return f"nothing can listen on port {port} of {host}: {error.strerror or error}"
+    near = range(port + 1, min(port + _NEAR, 65535) + 1)
+    free = next((other for other in near if _bind_error(host, other) is None), None)
+    example = f" with --port {free}" if free is not None else " with --port"
+    return f"port {port} is taken by another program; choose another{example}"
+
+
+def _bind_error(host: str, port: int) -> OSError | None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+            probe.bind(address)
+    except OSError as error:
+        return error
+    return None
+
+
+def _check_installation() -> None:
+    """Exit with 1 where this is the command alone, or what serves is not installed."""
+    if not (ROOT / "service.py").is_file():
+        _fail("this is the command alone, which cannot serve; use a checkout, or `bentoml serve` of a Bento")
+    needed = ["bentoml"] if any(map(os.environ.get, ELSEWHERE)) else ["bentoml", "vllm"]
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        _fail(f"{' and '.join(missing)} not installed in {sys.prefix}; `make setup` installs what serves")
+
+
+def _checked(path: Path, pool: str | None, replica: str | None) -> tuple[LoadedFleet, Fleet]:
+    """Return the fleet and the part of it that is served, or print what is wrong and exit with 1."""
+    try:
+        loaded = read_fleet(path)
+        part = loaded.fleet if pool is None else project(loaded.fleet, pool)
+    except FleetError as error:
+        refuse(error.problems)
+        raise
+    problems = check_files(part, file=str(path), lines=loaded.lines)
+    names = [name for held in part.pools.values() for name, _ in held.replica_models]
+    if replica is not None and replica not in names:
+        hint = did_you_mean(replica, names)
+        problems.append(Problem(str(path), None, "pools", f"no replica is called `{replica}`", hint))
+    refuse(problems)
+    return loaded, part
+
+
+def _default_host(fleet: Fleet) -> str:
+    """Return the address that service.py listens on where nobody names one."""
+    local = uses_demo_keys(fleet) and os.environ.get("TENANTRY_DEMO") != "1"
+    return "127.0.0.1" if local else "0.0.0.0"  # noqa: S104  # a server
+
+
+def _become_bentoml(fleet: Path, port: int, host: str | None, arguments: dict[str, str | None]) -> None:
+    """Replace this process by `bentoml serve`, so that signals reach it."""
+    command = [sys.executable, "-m", "bentoml", "serve", "service:Gateway", "--port", str(port)]
+    command += ["--host", host] if host is not None else []
+    given = {"fleet": os.path.abspath(fleet), **arguments}
+    for name, value in given.items():
+        command += ["--arg", f"{name}={value}"] if value is not None else []
+    programs = str(Path(sys.executable).parent)  # vLLM calls some by name
+    path = os.pathsep.join(filter(None, (programs, os.environ.get("PATH"))))
+    sys.stdout.flush()
+    os.chdir(ROOT)
+    os.execve(sys.executable, command, {**os.environ, "PATH": path, "BENTOML_DO_NOT_TRACK": "True"})  # noqa: S606
+
+
+def _fail(message: str) -> NoReturn:
+    console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
+    raise typer.Exit(1)
