@@ -14,6 +14,7 @@ import typer
 from tenantry import (
     __version__,
     adapters,
+    beginning,
     building,
     fleets,
     keys,
@@ -40,6 +41,7 @@ app = typer.Typer(
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
     FLEET: {
+        "init": beginning.init,
         "serve": serving.serve,
         "check": fleets.check,
         "who-shares": fleets.sharing,
