@@ -11,79 +11,89 @@ CHAOS_S  ?= 300
 DIST     ?= dist
 # public gateways that `make bench` installs beside ours, or nothing
 PEERS    ?= vllm-router sglang-router litellm
-# further arguments of `make bench-scheduler`
+# further arguments of `make bench-scheduler` and `make fresh`
 ARGS     ?=
+# the demo fleet is trained for whoever serves it, and for nobody else
+models   := $(if $(filter fleet.yaml,$(FLEET)),demo,setup)
 export PYTHONDONTWRITEBYTECODE := 1
 export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test unit chaos check lint types imports fmt console screenshot bench bench-scheduler simulate bento dist lock clean
+.NOTPARALLEL:
+.PHONY: help setup dev demo serve test unit chaos check lint types imports fmt console screenshot bench bench-scheduler simulate bento dist lock fresh clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
-setup:  ## create or update the environment (.venv) from the lock of this machine's platform
-	@requirements/install.sh $(VENV) $(PLATFORM)
+setup:  ## create or update the environment (.venv) with what serving needs
+	@requirements/install.sh $(VENV) serve $(PLATFORM)
 
-demo: setup  ## train the demo models (.cache/demo) if they are absent
+dev:  ## the same, with what checks and tests need besides
+	@requirements/install.sh $(VENV) dev $(PLATFORM)
+
+demo:  ## train the demo models (.cache/demo) if they are absent
+	@requirements/install.sh $(VENV) demo $(PLATFORM)
 	@$(BIN)/python -m adapters.demo
 
-serve: demo  ## serve FLEET (or one POOL of it) on PORT with real vLLM
+serve: $(models)  ## serve FLEET (or one POOL of it) on PORT with real vLLM
 	@exec $(BIN)/python -m tenantry serve "$(FLEET)" --port $(PORT) $(if $(POOL),--pool $(POOL))
 
-test: demo  ## run everything, the real engine included (some five minutes on two cores)
+test: dev demo  ## run everything, the real engine included (some five minutes on two cores)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
-unit: setup  ## run what needs no engine (seconds)
+unit: dev  ## run what needs no engine (seconds)
 	@$(BIN)/python -m pytest -q -m "not engine"
 
-chaos: demo  ## kill, stop and restart engines under load for CHAOS_S seconds, then offer ten times the capacity, then meter 10 000 requests
+chaos: dev demo  ## kill, stop and restart engines under load for CHAOS_S seconds, then offer ten times the capacity, then meter 10 000 requests
 	@PATH="$(CURDIR)/$(BIN):$$PATH" TENANTRY_CHAOS_S=$(CHAOS_S) $(BIN)/python -m pytest --log-cli-level=INFO tests/stress
 
 check: lint types imports  ## lint, types, import contracts
 
-lint: setup
+lint: dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-types: setup
+types: dev
 	@$(BIN)/mypy
 
-imports: setup
+imports: dev
 	@PYTHONPATH=. $(BIN)/lint-imports
 
-fmt: setup  ## format the code
+fmt: dev  ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 console:  ## build the operators' page from console/ into routing/console/static (needs Node.js 20.19 or newer)
 	@cd console && npm ci --no-fund --no-audit && npm run build
 
-screenshot: demo  ## take docs/console.png anew, of the real service while one model is flooded (needs Chromium)
+screenshot: dev demo  ## take docs/console.png anew, of the real service while one model is flooded (needs Chromium)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" TENANTRY_SCREENSHOT=1 $(BIN)/python -m pytest -q tests/e2e/test_console.py -k flooded
 
-bench: demo  ## compare the gateway with its baselines, public PEERS where they install, and the engine alone
+bench: dev demo  ## compare the gateway with its baselines, public PEERS where they install, and the engine alone
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.gateway $(PEERS:%=--peer %)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.observability
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.decisions
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.engine
 
-bench-scheduler: demo  ## compare the scheduler with four others on two real engines; ARGS go to it (some twenty minutes)
+bench-scheduler: dev demo  ## compare the scheduler with four others on two real engines; ARGS go to it (some twenty minutes)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.scheduler $(ARGS)
 
-simulate: setup  ## compare schedulers on simulated fleets of sixteen replicas and a thousand adapters
+simulate: dev  ## compare schedulers on simulated fleets of sixteen replicas and a thousand adapters
 	@$(BIN)/python -m benchmarks.simulator compare
 
-bento: demo  ## build a Bento of the whole FLEET, or of one POOL
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tenantry build --fleet $(FLEET) $(if $(POOL),--pool $(POOL)) \
+bento: $(models)  ## build a Bento of the whole FLEET, or of one POOL
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tenantry build --fleet "$(FLEET)" $(if $(POOL),--pool $(POOL)) \
 	  $(if $(PLATFORM),--platform $(PLATFORM))
 
-dist: setup  ## build the command as a wheel and an sdist into dist/: light, without vLLM
+dist: dev  ## build the command as a wheel and an sdist into dist/: light, without vLLM
 	@$(BIN)/uv build --quiet --clear --offline --no-build-isolation --python $(BIN)/python --out-dir $(DIST) .
 	@rm -rf tenantry.egg-info
 
-lock: setup  ## resolve the locks anew (needs the network)
+lock: dev  ## resolve the locks anew (needs the network)
 	@requirements/lock.sh
+
+fresh:  ## try the README on a bare Debian: make it with debootstrap, run both commands there (needs root; ARGS=--help)
+	@python3 -m tests.fresh $(ARGS)
 
 clean:  ## remove what the tasks made, except the environment
 	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache benchmarks/build test-output dist

@@ -1,49 +1,36 @@
 #!/usr/bin/env bash
-# Creates or updates the virtual environment from the lock of this machine's platform. Says what it does.
-# Usage: install.sh VENV [cpu|gpu]; without a platform, a GPU that answers decides.
+# Brings the environment up to date with the locks; a moment where it is already. install.py does it, once the
+# machine has what that needs.
+# Usage: install.sh VENV serve|demo|dev [cpu|gpu]; each set holds those before it; a GPU that answers decides.
 set -euo pipefail
-venv=$1
-platform=${2:-}
+venv=$1 set=$2 platform=${3:-}
 here=$(cd "$(dirname "$0")" && pwd)
-python=${PYTHON:-python3}
-torch=torch==2.13.0+cpu
+# shellcheck source=requirements/system.sh
+. "$here/system.sh"
 
-say() { echo "setup: $*"; }
-fail() {
-  echo "setup: $*" >&2
-  exit 1
+platform=${platform:-$(find_platform)}
+if "$venv/bin/python" "$here/install.py" --check "$venv" "$set" "$platform" 2>/dev/null; then exit 0; fi
+
+# An environment keeps its Python; a new one takes what PATH has.
+python=$(find_python ${PYTHON:+"$PYTHON"} "$venv/bin/python") ||
+  python=$([ -n "${PYTHON:-}" ] || find_python python3 python3.11) || true
+others=$("${PYTHON:-python3}" -V 2>&1) || others=
+missing=$(missing_packages "$platform" "$python")
+[ -n "$python" ] || [ -z "$others" ] || {
+  echo "setup: Tenantry runs on Python 3.11 only; ${PYTHON:-python3} is $others." >&2
+  echo "       Name one that is 3.11: PYTHON=/path/to/python3.11 make setup" >&2
+  missing=$(grep -v ^python <<<"$missing") || true
 }
-
-if [ -z "$platform" ]; then
-  if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then platform=gpu; else platform=cpu; fi
+if [ -n "$missing" ]; then
+  echo "setup: this machine lacks" >&2
+  awk -F'\t' '{printf "         %-16s %s\n", $1, $2}' <<<"$missing" >&2
+  if command -v apt-get >/dev/null; then
+    sudo=$([ "$(id -u)" = 0 ] || echo "sudo ")
+    echo "       Install it with this line, then run the same again:" >&2
+    echo "       ${sudo}apt-get install $(cut -f1 <<<"$missing" | paste -sd' ')" >&2
+  else
+    echo "       Those are Debian's names; install the packages that your distribution has for it." >&2
+  fi
 fi
-lock=$here/$platform-dev.lock
-[ -f "$lock" ] || fail "there is no lock for platform '$platform'; use cpu or gpu"
-stamp=$venv/.installed-$platform-$(cat "$lock" "$here/install.sh" | sha256sum | cut -c1-16)
-[ ! -f "$stamp" ] || exit 0
-
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-  fail "Python 3.11 or newer is needed, '$python' is $("$python" --version 2>&1); set PYTHON=/path/to/python3.11"
-command -v gcc >/dev/null || fail "gcc is needed (vLLM compiles kernels at start); on Debian: apt-get install gcc"
-if [ "$platform" = cpu ]; then
-  "$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null ||
-    fail "vLLM's CPU kernels need the library libnuma; on Debian: apt-get install libnuma1"
-fi
-say "platform $platform, environment $venv (the first time takes some minutes)"
-"$python" -m venv "$venv" || fail "'$python -m venv' failed; on Debian: apt-get install python3-venv"
-pip=("$venv/bin/python" -m pip --disable-pip-version-check --no-input)
-
-if [ "$platform" = cpu ]; then
-  say "installing $torch"
-  "${pip[@]}" install -qq --no-deps "$torch" 2>"$venv/torch.log" ||
-    "${pip[@]}" install --no-deps --index-url https://download.pytorch.org/whl/cpu "$torch" ||
-    fail "no wheel of $torch for this Python, neither where pip looks (pip config list) nor in PyTorch's CPU index.
-       Put one into a folder and set PIP_FIND_LINKS to it. pip said: $(tail -n 2 "$venv/torch.log")"
-fi
-say "installing $(grep -c '==' "$lock") locked packages"
-"${pip[@]}" install -qq --no-deps --require-hashes -r "$lock"
-say "installing the command tenantry"
-"${pip[@]}" install -qq --no-deps --no-build-isolation --no-index -e "$here/.."
-rm -f "$venv"/.installed-*
-touch "$stamp"
-say "done"
+[ -n "$python" ] && [ -z "$missing" ] || exit 1
+exec "$python" "$here/install.py" "$venv" "$set" "$platform"
