@@ -83,9 +83,9 @@ class Lifecycle:
         await asyncio.to_thread(self.store.close)
 
     def is_settled(self) -> bool:
-        """Whether every declared adapter has been brought as far as it can be now."""
+        """Whether the state is safe and every declared adapter has been brought as far as it can be now."""
         attempted = self.preparation.attempted
-        return self.is_reconciled and all(
+        return (self.is_reconciled and self.registry.is_guarded) and all(
             version.state not in _UNFINISHED or version.id in attempted
             for entry in self._directory.adapters()
             if entry.declared
@@ -95,6 +95,7 @@ class Lifecycle:
     async def _reconcile(self) -> None:
         try:
             await self.registry.open()
+            self._spawn(self.registry.guard())
             versions = [version for entry in self._directory.adapters() for version in entry.versions]
             unfinished = [v for v in versions if v.state in _UNFINISHED]
             await asyncio.to_thread(self._open_store, unfinished)

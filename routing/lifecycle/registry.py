@@ -7,6 +7,7 @@ stop neither the event loop nor each other's order.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import time
@@ -24,6 +25,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 FIRST_RETRY_S = 0.5
 LAST_RETRY_S = 30.0
+GUARD_INTERVAL_S = 5.0
 log = logging.getLogger("tenantry.lifecycle")
 
 
@@ -34,6 +36,7 @@ class Registry:
         self._store = store
         self.directory = directory
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
+        self.is_guarded = True  # whether other programs were kept off the database when that was last seen
 
     async def open(self) -> None:
         """Open the database and take over what it holds; waits for as long as it does not answer."""
@@ -42,6 +45,13 @@ class Registry:
             self.directory.put(entry)
         for key in keys:
             self.directory.put_key(key)
+
+    async def guard(self) -> None:
+        """See to it, from now on, that other programs are kept off the database."""
+        while True:
+            with contextlib.suppress(StateUnavailable):  # logged; what is not there needs no guard
+                self.is_guarded = await self._run(self._store.is_guarded)
+            await asyncio.sleep(GUARD_INTERVAL_S)
 
     async def close(self) -> None:
         """Close the database."""

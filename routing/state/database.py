@@ -10,6 +10,7 @@ import logging
 import os
 import sqlite3
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from routing.errors import StateUnavailable
+from routing.state.guard import identities, is_guarded, journals
 
 RETRY_AFTER_S = 5.0
 _WAL_RETRY_S = 0.02
@@ -92,6 +94,17 @@ class Database:
                 engine.dispose()
                 raise
             self._engine = engine
+
+    def is_guarded(self) -> bool:
+        """Whether other programs are kept off the database; where not, the log says what to do.
+
+        Raises `StateUnavailable`.
+        """
+        if self._url.get_backend_name() != "sqlite":
+            return True  # its server sees to that
+        with self._using(reads=True) as engine, engine.begin() as connection:
+            connection.exec_driver_sql("SELECT 1 FROM sqlite_master")
+            return is_guarded(_path(self._url), connection.connection.info["files"])
 
     def close(self) -> None:
         """Give all connections back; `open` may follow."""
@@ -160,7 +173,7 @@ def _reason(error: Exception) -> str:
 def _sqlite(url: URL, wait_s: float) -> Engine:
     if not url.database or url.database == ":memory:":
         raise ValueError("the state database must be a file; in memory it would keep nothing")
-    path = Path(url.database).absolute()
+    path = _path(url)
     _make_file(path)
 
     def open_file() -> sqlite3.Connection:
@@ -177,21 +190,21 @@ def _sqlite(url: URL, wait_s: float) -> Engine:
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, record: Any) -> None:
-        record.info["files"] = _identities(path)[:1]
+        record.info["files"] = identities(path)[:1]
         # WAL: readers do not wait for a writer. FULL: what was committed survives a loss of power.
         _use_wal(connection, wait_s)
         for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}").close()
         connection.execute("SELECT 1 FROM sqlite_master").close()  # the first read makes the journals
-        record.info["files"] += _identities(path)[1:]
+        record.info["files"] += identities(path)[1:]
 
     @event.listens_for(engine, "checkout")
     def look_for_file(connection: Any, record: Any, proxy: Any) -> None:
-        files, now = record.info["files"], _identities(path)
+        files, now = record.info["files"], identities(path)
         if files[0] == now[0]:
             return
         # SQLite would go on writing to the lost file, or replay its journal into the one in its place.
-        for journal, before, after in zip(_journals(path), files[1:], now[1:], strict=True):
+        for journal, before, after in zip(journals(path), files[1:], now[1:], strict=True):
             if before == after:
                 journal.unlink(missing_ok=True)
         raise DisconnectionError
@@ -203,6 +216,10 @@ def _sqlite(url: URL, wait_s: float) -> Engine:
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _path(url: URL) -> Path:
+    return Path(url.database or "").absolute()
 
 
 def _use_wal(connection: sqlite3.Connection, wait_s: float) -> None:
@@ -219,30 +236,23 @@ def _use_wal(connection: sqlite3.Connection, wait_s: float) -> None:
 
 
 def _make_file(path: Path) -> None:
-    """Make the file, empty, if it is not there, and let nobody else read it: it holds hashes of keys."""
+    """Make the file, empty, if it is not there, and let nobody else read it: it holds hashes of keys.
+
+    It is made under another name and never opened under its own: `routing.state.guard` says why.
+    """
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600))
+    if not path.exists():
+        descriptor, made = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        os.close(descriptor)
+        try:
+            with suppress(FileExistsError):  # another process was quicker
+                os.link(made, path)
+        finally:
+            os.unlink(made)
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         with suppress(PermissionError):  # another user's, who has let us in
             path.chmod(0o600)
-
-
-def _journals(path: Path) -> list[Path]:
-    return [path.with_name(f"{path.name}-{kind}") for kind in ("wal", "shm")]
-
-
-def _identities(path: Path) -> list[tuple[int, int] | None]:
-    """Tell the file and its journals from others at the same place."""
-    return [_identity(file) for file in (path, *_journals(path))]
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Tell this file from another at the same place; None where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 # -- PostgreSQL --------------------------------------------------------------------------------------------

@@ -1,0 +1,118 @@
+"""Does this process still hold its locks on a SQLite file? They are all that keeps other programs off it.
+
+POSIX drops every lock that a process has on a file as soon as the process closes *any* descriptor of it, so
+nobody here may open the file, or its `-shm`, besides SQLite. Without the locks, whoever opens and closes the
+database (`sqlite3 state.db .backup`) believes to be the last one and deletes the journal that is being
+written to: https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+LOCKS = Path("/proc/locks")
+log = logging.getLogger("tenantry.state")
+
+Identity = tuple[int, int] | None
+_kept: list[int] = []  # descriptors of locks that were put back; closing one would drop the locks again
+
+
+@dataclass(frozen=True, slots=True)
+class _Lock:
+    """Bytes of a file that every open connection in write-ahead mode has a shared lock on."""
+
+    suffix: str
+    start: int
+    length: int
+
+
+_HELD = (
+    _Lock("", 0x40000002, 510),  # SHARED_FIRST and SHARED_SIZE of SQLite's os.h
+    _Lock("-shm", 128, 1),  # UNIX_SHM_DMS of os_unix.c
+)
+
+
+def journals(path: Path) -> list[Path]:
+    """Return the files that SQLite keeps beside a database."""
+    return [path.with_name(f"{path.name}-{kind}") for kind in ("wal", "shm")]
+
+
+def identities(path: Path) -> list[Identity]:
+    """Tell the file and its journals from others at the same place."""
+    return [_identity(file) for file in (path, *journals(path))]
+
+
+def is_guarded(path: Path, opened: Sequence[Identity]) -> bool:
+    """Whether other programs are kept off a database; to be asked while a connection to it is open.
+
+    `opened` says which files that connection has. A lock that was lost is taken again. True too where it
+    cannot be told, which is anywhere but on Linux. Logs what is wrong.
+    """
+    if list(opened) != identities(path):
+        log.error(
+            "another program has deleted or replaced the journal of %s while it was in use: what is written "
+            "from now on may be lost. Stop the gateway (SIGTERM) and start it again",
+            path,
+        )
+        return False
+    held = [_is_held(path, lock) or _take_again(path, lock) for lock in _HELD]
+    return all(held)
+
+
+def _is_held(path: Path, lock: _Lock) -> bool:
+    file = Path(f"{path}{lock.suffix}")
+    try:
+        return _is_listed(file.stat().st_ino, lock) or not _is_told_of(path.parent, lock)
+    except OSError:  # no such page here, or no room for a file
+        return True
+
+
+def _is_told_of(folder: Path, lock: _Lock) -> bool:
+    """Whether the system's page shows our locks in this folder at all; some sandboxes have an empty one."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, lock.length, lock.start)
+        return _is_listed(os.fstat(file.fileno()).st_ino, lock)
+
+
+def _is_listed(inode: int, lock: _Lock) -> bool:
+    """Whether this process has the lock. A line ends `PID MAJOR:MINOR:INODE START END`.
+
+    The device is not compared: overlays show another one here than `stat` does.
+    """
+    wanted = [str(os.getpid()), str(inode), str(lock.start), str(lock.start + lock.length - 1)]
+    for line in LOCKS.read_text().splitlines():
+        fields = line.split()
+        if len(fields) >= 8 and [fields[-4], fields[-3].rpartition(":")[2], *fields[-2:]] == wanted:
+            return True
+    return False
+
+
+def _take_again(path: Path, lock: _Lock) -> bool:
+    file = f"{path}{lock.suffix}"
+    with suppress(OSError):
+        # Never closed, not even where the lock cannot be had: SQLite's other locks on it would go.
+        _kept.append(os.open(file, os.O_RDWR | os.O_CLOEXEC))
+        fcntl.lockf(_kept[-1], fcntl.LOCK_SH | fcntl.LOCK_NB, lock.length, lock.start)
+        log.error("the lock on %s was lost and has been taken again; something here opened the file", file)
+        return True
+    log.error(
+        "the lock on %s is lost and cannot be taken again: other programs may damage the database. Let none "
+        "open it, stop the gateway (SIGTERM) and start it again",
+        file,
+    )
+    return False
+
+
+def _identity(path: Path) -> Identity:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
