@@ -41,8 +41,9 @@ from _bentoml_sdk import Service  # noqa: E402
 from pydantic import BaseModel, ConfigDict  # noqa: E402
 
 from adapters.host import EngineHost  # noqa: E402
-from routing import keys  # noqa: E402
+from routing import connections, keys  # noqa: E402
 from routing.config import load_fleet, project  # noqa: E402
+from routing.connections import Bounds  # noqa: E402
 from routing.discovery import Elsewhere  # noqa: E402
 from routing.gateway import Gateway as GatewayApp  # noqa: E402
 from routing.lifecycle import Lifecycle  # noqa: E402
@@ -72,9 +73,13 @@ class DirectService(Service):  # type: ignore[misc]
     (authentication, limits, logs, metrics) the gateway does itself.
     """
 
+    # Whoever reaches an engine's port is a gateway, which shows the internal token with each request.
+    bounds = Bounds(strangers=None, strangers_per_address=None)
+
     def to_asgi(self, is_main: bool = True) -> Any:
         """Build the ASGI application of one worker."""
         inner, app = super().to_asgi(is_main), self.mount_apps[0][0]
+        connections.install(self.bounds)
         _configure_logging()
 
         async def entry(scope: Any, receive: Any, send: Any) -> None:
@@ -82,6 +87,12 @@ class DirectService(Service):  # type: ignore[misc]
             await (app if direct else inner)(scope, receive, send)
 
         return entry
+
+
+class PublicService(DirectService):
+    """The one that strangers reach."""
+
+    bounds = Bounds()
 
 
 def read_fleet(arguments: Arguments) -> Fleet:
@@ -168,7 +179,7 @@ def declare_gateway(fleet: Fleet) -> Service[Any]:
 
     for name, engine in engines.items():
         setattr(Gateway, name.replace("-", "_").replace(".", "_"), bentoml.depends(engine))
-    declare = bentoml.service(name="gateway", workers=1, service_class=DirectService)
+    declare = bentoml.service(name="gateway", workers=1, service_class=PublicService)
     return declare(bentoml.asgi_app(app, path="/")(Gateway))
 
 

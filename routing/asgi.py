@@ -24,6 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 HeaderList = list[tuple[bytes, bytes]]
 
 MAX_PARAMETERS = 50  # of one URL; nobody needs more
+KEY_SHOWN = "tenantry.key_shown"  # in a scope, where the connection has shown no key yet: call it once it has
 JSON = (b"content-type", b"application/json")
 
 

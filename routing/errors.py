@@ -12,6 +12,7 @@
     |-- Conflict              409  the state of things does not allow it
     |-- BodyTooLarge          413
     |-- UnsupportedMediaType  415
+    |-- HeadTooLarge          431  too many headers, or too long ones
     |-- CapReached            429  one of the tenant's caps; says which
     |   `-- QuotaExceeded          its budget of the month; OpenAI's `insufficient_quota`
     |-- EngineFailed          502  an engine broke while it worked on this request
@@ -149,6 +150,14 @@ class BodyTimeout(RequestError):
     status = 408
     type = "invalid_request_error"
     default_code = "body_timeout"
+
+
+class HeadTooLarge(RequestError):
+    """The headers are more, or longer, than the server takes."""
+
+    status = 431
+    type = "invalid_request_error"
+    default_code = "headers_too_large"
 
 
 class BodyTooLarge(RequestError):

@@ -21,7 +21,7 @@ import orjson
 from routing import collector, keys, wire
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, LiveFeed, admin_app
 from routing.admission import Cap, Rejection
-from routing.asgi import JSON, ClientGone, Exchange, Headers, Receive, Scope, Send
+from routing.asgi import JSON, KEY_SHOWN, ClientGone, Exchange, Headers, Receive, Scope, Send
 from routing.attempt import Question
 from routing.batch import Batch
 from routing.catalog import KeyRole
@@ -205,6 +205,8 @@ class Gateway:
         request_id = wire.sane_request_id(headers.request_id) or uuid.uuid4().hex
         exchange = Exchange(scope, receive, send, headers, [(b"x-request-id", request_id.encode())])
         try:
+            if KEY_SHOWN in scope:
+                self._look_at_key(exchange)
             await self._route(exchange, request_id)
         except RequestError as error:
             self.metrics.refused(error.status, error.code)
@@ -361,6 +363,12 @@ class Gateway:
             self._figures.observe(record, now_s)
         if self._settings.log_requests:
             write_lines(records)
+
+    def _look_at_key(self, exchange: Exchange) -> None:
+        """Tell the server whether a connection's first request comes with a key, of whatever role."""
+        key = exchange.bearer()
+        if key is not None and self._directory.identify(key, time.time()) is not None:
+            exchange.scope[KEY_SHOWN]()
 
     def _authenticate(self, exchange: Exchange) -> Tenant:
         key = exchange.bearer()

@@ -1,0 +1,439 @@
+"""What a connection may cost, over real sockets: endless heads, clients that dawdle, crowds."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from routing import connections
+from routing.asgi import KEY_SHOWN, Receive, Scope, Send
+from routing.connections import BoundedProtocol, Bounds, Door
+from tests.fakes import eventually, key_of
+from tests.integration.conftest import Bench
+
+SMALL = Bounds(head_timeout_s=0.3)
+KIB = 2**10
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+class Server:
+    """An application behind the protocol, on a port of its own."""
+
+    def __init__(self, bounds: Bounds, port: int, protocol: type[BoundedProtocol]) -> None:
+        self.bounds, self.port, self.door = bounds, port, protocol.door
+        self.bodies: list[bytes] = []
+        self.release = asyncio.Event()  # for what waits at /held
+        self.left = 0  # requests whose client went before their end
+
+    async def connect(self) -> Wire:
+        return Wire(*await asyncio.open_connection("127.0.0.1", self.port))
+
+
+class Wire:
+    """A client that writes bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def send(self, data: bytes) -> None:
+        with suppress(ConnectionError):  # the server need not take all of it
+            self._writer.write(data)
+            await self._writer.drain()
+
+    async def answer(self) -> tuple[int, bytes]:
+        """Status and body of the next answer; 0 where the connection ends instead."""
+        try:
+            head = await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 10)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return 0, b""
+        length = next(
+            int(line.split(b":")[1])
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"content-length")
+        )
+        return int(head.split()[1]), await self._reader.readexactly(length)
+
+    async def is_closed(self) -> bool:
+        try:
+            return await asyncio.wait_for(self._reader.read(1), 10) == b""
+        except ConnectionError:
+            return True
+
+    async def __aenter__(self) -> Wire:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+
+@asynccontextmanager
+async def serving(bounds: Bounds, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+    monkeypatch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", "to be replaced")
+    monkeypatch.setattr(connections, "SWEEP_S", 0.05)
+    protocol = connections.install(bounds)
+    server = Server(bounds, 0, protocol)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if KEY_SHOWN in scope and (b"authorization", b"right") in scope["headers"]:
+            scope[KEY_SHOWN]()
+        body = b""
+        while scope["path"] != "/early":
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                server.left += 1
+                return
+            body += message["body"]
+            if not message["more_body"]:
+                break
+        server.bodies.append(body)
+        if scope["path"] == "/held":
+            await server.release.wait()
+        text = scope["path"].encode()
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-length", b"%d" % len(text))],
+            }
+        )
+        await send({"type": "http.response.body", "body": text, "more_body": False})
+
+    config = uvicorn.Config(app, lifespan="off", log_config=None, timeout_keep_alive=1)
+    config.load()
+    assert config.http_protocol_class is protocol, "as uvicorn chooses it"
+    state = ServerState()
+
+    def make() -> asyncio.Protocol:
+        return protocol(config=config, server_state=state, app_state={})
+
+    listener = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
+    server.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listener.close()
+        for connection in list(state.connections):
+            connection.transport.abort()
+        await eventually(lambda: not state.connections and not state.tasks, "the end of all connections")
+        assert repr(server.door) == "Door(0 connections, 0 of strangers)"
+
+
+@pytest.fixture
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+    async with serving(SMALL, monkeypatch) as server:
+        yield server
+
+
+# -- what works as ever ------------------------------------------------------------------------------------
+
+FINE = {
+    "plain": (b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n", b""),
+    "a hundred headers": (b"GET /a HTTP/1.1\r\n" + b"x: y\r\n" * 100 + b"\r\n", b""),
+    "60 KiB of headers": (b"GET /a HTTP/1.1\r\ncookie: " + b"x" * 60 * KIB + b"\r\n\r\n", b""),
+    "a large body": (
+        b"POST /a HTTP/1.1\r\ncontent-length: 3000000\r\n\r\n" + b"x" * 3_000_000,
+        b"x" * 3_000_000,
+    ),
+    "a chunked body": (
+        CHUNKED.replace(b" / ", b" /a ") + b"1\r\ny\r\n" * 30_000 + b"0\r\n\r\n",
+        b"y" * 30_000,
+    ),
+    "chunks with extensions and trailers": (
+        CHUNKED.replace(b" / ", b" /a ") + b"1;name=value\r\ny\r\n" * 9000 + b"0\r\nx-sum: 1\r\n\r\n",
+        b"y" * 9000,
+    ),
+    "an upgrade nobody offers": (
+        b"GET /a HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+        b"",
+    ),
+}
+
+
+@pytest.mark.parametrize(("request_bytes", "body"), FINE.values(), ids=FINE)
+@pytest.mark.parametrize("piece_bytes", [10**9, 1000], ids=["at once", "in pieces"])
+async def test_whatever_a_client_may_send_is_answered(
+    server: Server, request_bytes: bytes, body: bytes, piece_bytes: int
+) -> None:
+    async with await server.connect() as wire:
+        for start in range(0, len(request_bytes), piece_bytes):
+            await wire.send(request_bytes[start : start + piece_bytes])
+        assert await wire.answer() == (200, b"/a")
+    assert server.bodies == [body]
+
+
+async def test_a_connection_carries_many_requests_one_after_another_and_ahead_of_answers(
+    server: Server,
+) -> None:
+    async with await server.connect() as wire:
+        for _ in range(30):
+            await wire.send(b"GET /a HTTP/1.1\r\ncookie: " + b"x" * 30 * KIB + b"\r\n\r\n")
+            assert await wire.answer() == (200, b"/a")
+        await wire.send(b"".join(b"GET /%d HTTP/1.1\r\n\r\n" % number for number in range(10)))
+        for number in range(10):
+            assert await wire.answer() == (200, b"/%d" % number)
+
+
+# -- too much ----------------------------------------------------------------------------------------------
+
+ENDLESS = {
+    "a header line": (b"GET / HTTP/1.1\r\nx: ", b"y"),
+    "a header's name": (b"GET / HTTP/1.1\r\n", b"y"),
+    "a path": (b"GET /", b"y"),
+    "a query": (b"GET /?", b"y=&"),
+    "a folded line": (b"GET / HTTP/1.1\r\nx: y\r\n", b" y\r\n"),
+    "headers": (b"GET / HTTP/1.1\r\n", b"x: y\r\n"),
+    "long headers": (b"GET / HTTP/1.1\r\n", b"x: " + b"y" * 4000 + b"\r\n"),
+    "empty lines": (b"", b"\r\n"),
+    "a second head": (b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nx: ", b"y"),
+    "a chunk's extension": (CHUNKED + b"1;", b"y"),
+    "a trailer": (CHUNKED + b"1\r\ny\r\n0\r\nx: ", b"y"),
+    "trailers": (CHUNKED + b"1\r\ny\r\n0\r\n", b"x: y\r\n"),
+    "requests ahead of answers": (CHUNKED + b"0\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize(("start", "more"), ENDLESS.values(), ids=ENDLESS)
+@pytest.mark.parametrize("piece_bytes", [256 * KIB, 1000], ids=["at once", "in pieces"])
+async def test_what_never_ends_is_cut_off(
+    server: Server, start: bytes, more: bytes, piece_bytes: int
+) -> None:
+    async with await server.connect() as wire:
+        await wire.send(start)
+        piece = more * (piece_bytes // len(more))
+        for _ in range(10 * 256 * KIB // piece_bytes):
+            await wire.send(piece)
+            (connection,) = server.door._all or [None]
+            if connection is None or connection._refused_at_s is not None:
+                break
+            await asyncio.sleep(0)
+            held = connection._unused_bytes + sum(len(n) + len(v) for n, v in connection.headers)
+            assert held <= 2 * SMALL.head_bytes
+        await eventually(
+            lambda: all(c._refused_at_s is not None for c in server.door._all), "the end of this connection"
+        )
+
+
+REFUSED = {
+    "a line in one piece": b"GET / HTTP/1.1\r\nx: " + b"y" * 70 * KIB + b"\r\n\r\n",
+    "101 headers": b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 101 + b"\r\n",
+    "more headers, without an end": b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 110,
+    "a path": b"GET /" + b"y" * 70 * KIB + b" HTTP/1.1\r\n\r\n",
+    "a trailer": CHUNKED + b"1\r\ny\r\n0\r\nx: " + b"y" * 140 * KIB,
+    "trailers": CHUNKED + b"1\r\ny\r\n0\r\n" + b"x: y\r\n" * 110,
+}
+
+
+@pytest.mark.parametrize("request_bytes", REFUSED.values(), ids=REFUSED)
+async def test_who_sent_too_much_is_told(server: Server, request_bytes: bytes) -> None:
+    async with await server.connect() as wire:
+        await wire.send(request_bytes)
+        status, body = await wire.answer()
+        assert status == 431
+        assert b'"code":"headers_too_large"' in body
+        await wire.send(b"more that nobody reads")
+        assert await wire.is_closed()
+    assert not any(server.bodies)
+
+
+async def test_an_answer_that_is_due_is_not_mistaken_for_a_refusal(server: Server) -> None:
+    """The refusal is of the second request; the first one's answer is still to come."""
+    async with await server.connect() as wire:
+        await wire.send(b"GET /held HTTP/1.1\r\n\r\n")
+        await eventually(lambda: bool(server.bodies), "the first request")
+        await wire.send(b"GET / HTTP/1.1\r\nx: " + b"y" * 200 * KIB)
+        assert await wire.answer() == (0, b"")
+    server.release.set()
+
+
+SERVER = """
+import asyncio, sys, uvicorn
+sys.path.insert(0, sys.argv[1])
+from routing import connections
+connections.install(connections.Bounds())
+
+async def app(scope, receive, send):
+    await receive()
+
+config = uvicorn.Config(app, lifespan="off", log_config=None, port=0)
+class Telling(uvicorn.Server):
+    async def startup(self, sockets=None):
+        await super().startup(sockets=sockets)
+        print(self.servers[0].sockets[0].getsockname()[1], flush=True)
+Telling(config).run()
+"""
+
+
+def resident_mib(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / KIB
+    raise AssertionError("no VmHWM")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
+def test_twenty_endless_headers_cost_no_memory() -> None:
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", SERVER, root], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline())
+            before = resident_mib(process.pid)
+
+            async def flood() -> None:
+                async with Wire(*await asyncio.open_connection("127.0.0.1", port)) as wire:
+                    await wire.send(b"GET / HTTP/1.1\r\nx: ")
+                    for _ in range(40):
+                        await wire.send(b"y" * 2**20)
+
+            async def flood_all() -> None:
+                await asyncio.gather(*(flood() for _ in range(20)))
+
+            asyncio.run(flood_all())
+            assert resident_mib(process.pid) - before < 32
+        finally:
+            process.terminate()
+
+
+# -- too slow ----------------------------------------------------------------------------------------------
+
+
+async def trickle(wire: Wire, data: bytes) -> None:
+    for byte in data:
+        await wire.send(bytes([byte]))
+        await asyncio.sleep(0.02)
+
+
+Start = Callable[[Wire], Awaitable[Any]]
+
+
+async def silent(wire: Wire) -> None:
+    """Connect and say nothing."""
+
+
+async def slow_head(wire: Wire) -> None:
+    await trickle(wire, b"GET / HTTP/1.1\r\nx: " + b"y" * 30)
+
+
+async def half_a_head(wire: Wire) -> None:
+    await wire.send(b"GET / HTTP/1.1\r\n")
+
+
+async def half_a_second_head(wire: Wire) -> None:
+    await wire.send(b"GET / HTTP/1.1\r\n\r\n")
+    assert (await wire.answer())[0] == 200
+    await wire.send(b"G")
+
+
+async def unread_body(wire: Wire) -> None:
+    await wire.send(b"POST /early HTTP/1.1\r\ncontent-length: 1000\r\n\r\n")
+    assert (await wire.answer())[0] == 200
+    await trickle(wire, b"y" * 50)
+
+
+@pytest.mark.parametrize(
+    ("start", "status"),
+    [(silent, 0), (slow_head, 408), (half_a_head, 408), (half_a_second_head, 408), (unread_body, 0)],
+)
+async def test_who_dawdles_is_not_waited_for(server: Server, start: Start, status: int) -> None:
+    async with await server.connect() as wire:
+        await start(wire)
+        assert (await wire.answer())[0] == status
+        assert await wire.is_closed()
+
+
+async def test_a_slow_body_is_the_applications_affair(server: Server) -> None:
+    async with await server.connect() as wire:
+        await wire.send(b"POST /a HTTP/1.1\r\ncontent-length: 40\r\n\r\n")
+        await trickle(wire, b"y" * 40)
+        assert await wire.answer() == (200, b"/a")
+
+
+async def test_an_idle_connection_is_closed_without_a_word(server: Server) -> None:
+    async with await server.connect() as wire:
+        await wire.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert (await wire.answer())[0] == 200
+        assert await wire.answer() == (0, b"")
+
+
+# -- too many ----------------------------------------------------------------------------------------------
+
+KEY = b"GET / HTTP/1.1\r\nauthorization: right\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "bounds", [Bounds(strangers_per_address=5), Bounds(strangers=5)], ids=["per address", "in all"]
+)
+async def test_a_crowd_of_strangers_keeps_nobody_out_who_has_a_key(
+    monkeypatch: pytest.MonkeyPatch, bounds: Bounds
+) -> None:
+    async with serving(bounds, monkeypatch) as server:
+        known = []
+        for _ in range(8):
+            known.append(wire := await server.connect())
+            await wire.send(KEY)
+            assert (await wire.answer())[0] == 200
+        strangers = [await server.connect() for _ in range(40)]
+        await eventually(lambda: len(server.door._strangers) == 5, "only so many strangers")
+        for wire in strangers[:30]:
+            assert await wire.is_closed()
+        late = await server.connect()
+        for wire in (*known, late):
+            await wire.send(KEY)
+            assert (await wire.answer())[0] == 200
+        for wire in (*known, *strangers, late):
+            await wire.__aexit__()
+
+
+async def test_where_callers_need_no_key_there_is_no_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(Bounds(strangers=None, strangers_per_address=None), monkeypatch) as server:
+        wires = [await server.connect() for _ in range(40)]
+        for wire in wires:
+            await wire.send(b"GET / HTTP/1.1\r\n\r\n")
+            assert (await wire.answer())[0] == 200
+            await wire.__aexit__()
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "shown"),
+    [
+        ("/v1/models", key_of("a"), True),
+        ("/v1/models", "tnt_nobody", False),
+        ("/v1/models", None, False),
+        ("/nowhere", key_of("a"), True),
+    ],
+)
+async def test_a_valid_key_is_passed_on_to_the_server_whatever_the_route(
+    bench: Bench, path: str, key: str | None, shown: bool
+) -> None:
+    calls: list[bool] = []
+    client = bench.get(path, key=key)
+    scope: dict[str, Any] = client._scope
+    scope[KEY_SHOWN] = lambda: calls.append(True)
+    await client()
+    assert calls == [True] * shown
+
+
+def test_bounds_are_what_the_documentation_says() -> None:
+    text = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
+    bounds = Bounds()
+    for figure in (
+        f"{bounds.head_bytes // KIB} KiB",
+        f"{bounds.headers} headers",
+        f"{bounds.head_timeout_s:g} s",
+        f"{bounds.pipelined} requests",
+        f"{bounds.strangers} connections",
+        f"{bounds.strangers_per_address} of one address",
+    ):
+        assert figure in text
+    assert isinstance(Door(bounds), Door)
