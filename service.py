@@ -11,6 +11,8 @@ Environment:
                            the same for all where they are not
     TENANTRY_ENGINE_URLS   "replica=url replica=url": these replicas run elsewhere, none is started for them
     TENANTRY_ENGINE_FILE   a file that says where all of them run, and may change; none is started here
+    TENANTRY_DEMO          1: the demo's keys, which everybody knows, count from everywhere; else on this
+                           machine alone, and a fleet that has them listens on loopback unless told otherwise
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from pydantic import BaseModel, ConfigDict  # noqa: E402
 from adapters.host import EngineHost  # noqa: E402
 from routing import connections, keys  # noqa: E402
 from routing.config import load_fleet, project  # noqa: E402
+from routing.config.demo_keys import demo_keys  # noqa: E402
 from routing.connections import Bounds  # noqa: E402
 from routing.discovery import Elsewhere  # noqa: E402
 from routing.gateway import Gateway as GatewayApp  # noqa: E402
@@ -54,6 +57,15 @@ from routing.usage import Ledger  # noqa: E402
 
 BENTOML_ROUTES = frozenset({"/livez", "/readyz", "/healthz"})
 SECRET = os.environ["TENANTRY_SECRET"].encode()
+LOOPBACK = "127.0.0.1"
+LOCAL_ONLY = (
+    "this fleet has the demo's keys, which everybody knows: they work from this machine only, and the "
+    "gateway listens on 127.0.0.1 unless --host says otherwise; TENANTRY_DEMO=1 lifts both"
+)
+FROM_EVERYWHERE = (
+    "TENANTRY_DEMO=1: the demo's keys, which everybody knows, work for whoever can reach this machine"
+)
+log = logging.getLogger("tenantry.gateway")
 
 
 class Arguments(BaseModel):
@@ -154,7 +166,9 @@ def declare_gateway(fleet: Fleet) -> Service[Any]:
         for index, (name, _) in enumerate(pool.replica_models)
         if not elsewhere.has(name)
     }
-    directory = Directory(fleet)
+    known_keys = demo_keys(fleet)
+    local_only = frozenset() if os.environ.get("TENANTRY_DEMO") == "1" else known_keys
+    directory = Directory(fleet, local_only=local_only)
     app = GatewayApp(
         fleet,
         elsewhere.discovery(lambda: {name: engine.url for name, engine in engines.items()}, Address.parse),
@@ -168,6 +182,8 @@ def declare_gateway(fleet: Fleet) -> Service[Any]:
         @bentoml.on_startup
         async def start(self) -> None:
             await app.start()
+            if known_keys:
+                log.warning(LOCAL_ONLY if local_only else FROM_EVERYWHERE)
             _drain_on_sigterm(app)
 
         @bentoml.on_shutdown
@@ -179,7 +195,9 @@ def declare_gateway(fleet: Fleet) -> Service[Any]:
 
     for name, engine in engines.items():
         setattr(Gateway, name.replace("-", "_").replace(".", "_"), bentoml.depends(engine))
-    declare = bentoml.service(name="gateway", workers=1, service_class=PublicService)
+    # A default, which BentoML's configuration and `--host` change: the gateway looks at each request itself.
+    http = {"http": {"host": LOOPBACK}} if local_only else {}
+    declare = bentoml.service(name="gateway", workers=1, service_class=PublicService, **http)
     return declare(bentoml.asgi_app(app, path="/")(Gateway))
 
 

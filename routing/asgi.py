@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,8 @@ HeaderList = list[tuple[bytes, bytes]]
 MAX_PARAMETERS = 50  # of one URL; nobody needs more
 KEY_SHOWN = "tenantry.key_shown"  # in a scope, where the connection has shown no key yet: call it once it has
 JSON = (b"content-type", b"application/json")
+# What a proxy adds that speaks for somebody else.
+_OF_PROXIES = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
 
 
 class ClientGone(Exception):
@@ -62,7 +65,7 @@ class Headers:
                 headers.traceparent = value.decode("latin-1") if headers.traceparent is None else ""
             elif name == b"accept":
                 headers.accept = value.decode("latin-1")
-            elif name in (b"forwarded", b"x-forwarded-for"):
+            elif name in _OF_PROXIES:
                 headers.forwarded = True
         return headers
 
@@ -81,6 +84,20 @@ class Exchange:
     def path(self) -> str:
         """Decoded path of the request."""
         return str(self.scope["path"])
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the peer is on this machine and not a proxy that speaks for somebody else."""
+        client = self.scope.get("client")
+        if client is None or self.headers.forwarded:
+            return False
+        try:
+            address = ipaddress.ip_address(client[0])
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped  # how a socket for both shows a peer of IPv4
+        return address.is_loopback
 
     def query(self) -> list[tuple[str, str]]:
         """Return the parameters of the URL, in order. Raises `InvalidRequest` for what cannot be read."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import math
 import time
@@ -220,6 +219,8 @@ class Gateway:
 
     async def _route(self, exchange: Exchange, request_id: str) -> None:
         path = exchange.path
+        if self._directory.local_only and not exchange.is_local:
+            self._refuse_local_only(exchange.bearer())
         if path in ADMIN_ROUTES or path.startswith(ADMIN_PREFIX):
             self.ended.flush()  # an operator's figures are of now
             await exchange.hand_over(self._admin)
@@ -370,6 +371,15 @@ class Gateway:
         if key is not None and self._directory.identify(key, time.time()) is not None:
             exchange.scope[KEY_SHOWN]()
 
+    def _refuse_local_only(self, key: str | None) -> None:
+        """Raise `Forbidden` where a request from elsewhere has a key that everybody knows."""
+        if key is not None and self._directory.is_local_only(key):
+            raise Forbidden(
+                "This is a demo key: it works from this machine only, over localhost. Where TENANTRY_DEMO=1 "
+                "is set for the gateway, it works from everywhere.",
+                code="demo_key",
+            )
+
     def _authenticate(self, exchange: Exchange) -> Tenant:
         key = exchange.bearer()
         tenant = self._directory.authenticate(key, time.time()) if key else None
@@ -410,7 +420,7 @@ class Gateway:
         access = self._settings.metrics_access
         if access is MetricsAccess.OPEN:
             return
-        if access is MetricsAccess.LOOPBACK and _is_local(exchange):
+        if access is MetricsAccess.LOOPBACK and exchange.is_local:
             return
         key = exchange.bearer()
         identity = self._directory.identify(key, time.time()) if key else None
@@ -542,14 +552,3 @@ def _over_budget(standing: Standing, tokens: int, now_s: float) -> QuotaExceeded
         f"{wait_s / 86400:.1f} days.",
         retry_after_s=wait_s if wait_s <= LONGEST_BUDGET_WAIT_S else None,
     )
-
-
-def _is_local(exchange: Exchange) -> bool:
-    """Whether the peer is on this machine and not a proxy that speaks for somebody else."""
-    client = exchange.scope.get("client")
-    if client is None or exchange.headers.forwarded:
-        return False
-    try:
-        return ipaddress.ip_address(client[0]).is_loopback
-    except ValueError:
-        return False

@@ -33,8 +33,10 @@ class Identity:
 class Directory:
     """Looks up callers by key and targets by name. Adapters and keys may come and go; the fleet stays."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, *, local_only: frozenset[str] = frozenset()) -> None:
+        """`local_only` are hashes of keys that count on this machine alone; the gateway sees to it."""
         self._fleet = fleet
+        self.local_only = local_only
         self._declared_keys = {
             digest: Identity(KeyRole.INFERENCE, tenant.name)
             for tenant in fleet.tenants.values()
@@ -67,6 +69,10 @@ class Directory:
         if made.tenant is not None and made.tenant not in self._fleet.tenants:
             return None  # a tenant that fleet.yaml no longer knows
         return Identity(made.role, made.tenant)
+
+    def is_local_only(self, key: str) -> bool:
+        """Whether the key counts on this machine alone."""
+        return hash_key(key) in self.local_only
 
     def authenticate(self, key: str, now_s: float) -> Tenant | None:
         """Return the tenant that may call its models with this key, if any, at this Unix time."""

@@ -155,14 +155,20 @@ def _title(process: psutil.Process) -> str:
 
 @contextlib.contextmanager
 def serving(
-    what: str, folder: Path, *arguments: str, env: dict[str, str] | None = None, ready: bool = True
+    what: str,
+    folder: Path,
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    host: str | None = "127.0.0.1",
+    ready: bool = True,
 ) -> Iterator[Service]:
-    """Run `bentoml serve WHAT` on a free port until the block ends."""
+    """Run `bentoml serve WHAT` on a free port until the block ends; `host` None: where it listens itself."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command: Sequence[str] = (
-        *(sys.executable, "-m", "bentoml", "serve", what, "--port", str(port), "--host", "127.0.0.1"),
+        *(sys.executable, "-m", "bentoml", "serve", what, "--port", str(port)),
+        *(("--host", host) if host is not None else ()),
         *arguments,
     )
     log = folder / "serve.log"

@@ -94,7 +94,11 @@ def known_at_start(addresses: Mapping[str, str]) -> Discovery:
 
 @contextlib.asynccontextmanager
 async def bench_of(
-    fleet: Fleet, folder: Path, find: Callable[[Mapping[str, str]], Discovery] = known_at_start
+    fleet: Fleet,
+    folder: Path,
+    find: Callable[[Mapping[str, str]], Discovery] = known_at_start,
+    *,
+    local_only: frozenset[str] = frozenset(),
 ) -> AsyncIterator[Bench]:
     """Start a gateway with a fake engine for every replica; at the end every counter must be at zero.
 
@@ -108,7 +112,7 @@ async def bench_of(
             servers[name] = await stack.enter_async_context(contextlib.AsyncExitStack())
             server = serving(engine, folder / f"{name}.sock")
             addresses[name] = await servers[name].enter_async_context(server)
-        directory = Directory(fleet)
+        directory = Directory(fleet, local_only=local_only)
         lifecycle = ReadyLifecycle(fleet, directory)
         budgets = {name: tenant.budget for name, tenant in fleet.tenants.items() if tenant.budget}
         ledger = ledger_in(folder, budgets=budgets)

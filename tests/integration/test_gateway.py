@@ -460,6 +460,8 @@ async def test_an_engines_own_page_is_behind_the_gateway(bench: Bench) -> None:
         (MetricsAccess.OPERATOR, "127.0.0.1", False, 401),
         (MetricsAccess.LOOPBACK, "127.0.0.1", False, 200),
         (MetricsAccess.LOOPBACK, "::1", False, 200),
+        (MetricsAccess.LOOPBACK, "::ffff:127.0.0.1", False, 200),
+        (MetricsAccess.LOOPBACK, "::ffff:10.0.0.9", False, 401),
         (MetricsAccess.LOOPBACK, "127.0.0.1", True, 401),
         (MetricsAccess.LOOPBACK, "10.0.0.9", False, 401),
         (MetricsAccess.OPEN, "10.0.0.9", False, 200),
