@@ -80,7 +80,7 @@ class EngineHost:
         self._loader: AdapterLoader | None = None  # while it runs; None also for an engine without slots
         self._canary: Canary | None = None
         self._pulse: Pulse | None = None
-        self._kv_tokens = 0
+        self._kv_tokens = self._max_model_len = 0
         self._reconciler = Reconciler(slots=model.max_loras)
         self._adapter_numbers: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice
         self._failed_starts = 0
@@ -170,6 +170,7 @@ class EngineHost:
         if self._model.serves_adapters:
             await self._keep_adapters(stack, engine, app.state.openai_serving_models.lora_requests, tasks)
         self._kv_tokens = engine.vllm_config.cache_config.kv_cache_size_tokens or 0
+        self._max_model_len = engine.model_config.max_model_len
         # Any call that the core's loop answers would do; this one changes nothing and reaches no worker.
         silent_after_s = SILENT_AFTER_ON_CPU_S if self._on_cpu else SILENT_AFTER_S
         self._pulse = Pulse(engine.is_sleeping, silent_after_s=silent_after_s)
@@ -289,7 +290,9 @@ class EngineHost:
             await _answer_fault(send, protocol.FAULT_ENGINE, str(error))
 
     def _residency(self) -> Residency:
-        return dataclasses.replace(self._reconciler.residency(), kv_tokens=self._kv_tokens)
+        return dataclasses.replace(
+            self._reconciler.residency(), kv_tokens=self._kv_tokens, max_model_len=self._max_model_len
+        )
 
     async def _try(self, adapter_id: str) -> CanaryReport:
         """Run an adapter's canary. Raises `EngineDied`; in its trial that is held against it."""

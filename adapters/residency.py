@@ -56,6 +56,7 @@ class Residency:
     draining: tuple[str, ...] = ()  # no longer desired, not yet gone
     faults: tuple[tuple[str, Fault], ...] = ()
     kv_tokens: int = 0  # what the engine's KV cache holds; 0: not known
+    max_model_len: int = 0  # tokens of prompt and completion together; 0: not known
 
     def to_json(self) -> dict[str, Any]:
         """Return what travels."""
@@ -76,6 +77,7 @@ class Residency:
             **ids,
             faults=tuple(faults),
             kv_tokens=int(value.get("kv_tokens", 0)),
+            max_model_len=int(value.get("max_model_len", 0)),
         )
 
 

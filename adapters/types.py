@@ -6,6 +6,15 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class MediaTokens:
+    """What a picture, a recording and a film in a prompt are taken for, in tokens, until the engine says."""
+
+    image: int = 1024  # one megapixel where a token covers 32 x 32 pixels, as with Qwen's models
+    audio: int = 750  # half a minute at 25 tokens a second
+    video: int = 8192
+
+
+@dataclass(frozen=True, slots=True)
 class BaseModel:
     """Weights that adapters modify, and the vLLM settings of every engine that holds them.
 
@@ -24,6 +33,7 @@ class BaseModel:
     tensor_parallel_size: int = 1
     gpu_memory_utilization: float | None = None  # 0..1
     kv_cache_bytes: int | None = None  # None: vLLM profiles the GPU; on CPU 1 GiB
+    media_tokens: MediaTokens = MediaTokens()
     vllm_args: tuple[str, ...] = ()  # further flags, passed as they are
 
     @property

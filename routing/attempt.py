@@ -40,6 +40,7 @@ class Question:
     call: wire.Call
     target: Target
     body: bytes  # as the engine gets it
+    prompt_tokens: int  # estimated
     traceparent: str | None = None  # for the engine's own spans; None: nothing is traced
 
 
@@ -94,7 +95,7 @@ class Attempt:
         if self.stream is not None:
             return self.stream.tokens()
         if self._at_work:
-            return wire.TokenUsage(self._question.call.prompt_tokens, estimated=True)
+            return wire.TokenUsage(self._question.prompt_tokens, estimated=True)
         return wire.usage_in(self.opening) or wire.TokenUsage()
 
     async def _ask(self) -> None:
@@ -117,7 +118,9 @@ class Attempt:
             self._at_work = False
 
     async def _first_events(self, response: aiohttp.ClientResponse) -> None:
-        stream = self.stream = EventStream(self._question.call, self._question.target)
+        stream = self.stream = EventStream(
+            self._question.call, self._question.target, self._question.prompt_tokens
+        )
         chunks = self.chunks = response.content.iter_any()
         async for chunk in chunks:
             self.opening = stream.feed(chunk)

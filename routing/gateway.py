@@ -136,6 +136,7 @@ class Gateway:
         self._site: Site | None = None  # once it has started
         self._landed = asyncio.Event()  # set whenever the last flight ends
         self._sweeping: asyncio.Task[None] | None = None
+        self._base_models = fleet.base_models
         self._with_slots = {name for name, model in fleet.base_models.items() if model.serves_adapters}
         self._created = int(time.time())  # OpenAI wants a model's creation time
         self._draining = False
@@ -271,7 +272,7 @@ class Gateway:
             request_id,
             target,
             call.sequences,
-            call.prompt_tokens,
+            self._prompt_tokens(call, target),
             arrived_s,
             max_completion_tokens=call.max_completion_tokens,
             size_bytes=len(for_engine),
@@ -293,7 +294,13 @@ class Gateway:
         if trace is not None:
             trace.submitted_s = self._clock()
         flight = Flight(
-            Question(call, target, for_engine, trace.for_engine if trace is not None else None),
+            Question(
+                call,
+                target,
+                for_engine,
+                request.prompt_tokens,
+                trace.for_engine if trace is not None else None,
+            ),
             ticket,
             exchange,
             self.dispatcher,
@@ -311,6 +318,12 @@ class Gateway:
             self._flights.discard(flight)
             if not self._flights:
                 self._landed.set()
+
+    def _prompt_tokens(self, call: wire.Call, target: Target) -> int:
+        """Estimate the prompt's length; what is longer than the model reads, an engine refuses."""
+        model = self._base_models[target.base_model]
+        longest = model.max_model_len or self.dispatcher.pools[target.pool].max_model_len(model.name)
+        return call.size.tokens(model.media_tokens, longest)
 
     def _reserve(self, request: Request, exchange: Exchange) -> int:
         """Reserve what the request is expected to use of its tenant's budget; returns how much that was.

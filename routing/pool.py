@@ -71,6 +71,10 @@ class PoolState:
         self._queued_work_by_band = [0.0] * BANDS
         self._waiting_weight = [0.0] * BANDS  # of tenants that have something waiting
 
+    def max_model_len(self, base_model: str) -> int:
+        """Tokens that one request may have on the replicas of a base model, as they say; 0: none has said."""
+        return max((r.max_model_len for r in self.replicas if r.base_model == base_model), default=0)
+
     # -- what happens --------------------------------------------------------------------------------------
 
     def enter(self, ticket: Ticket) -> None:

@@ -34,9 +34,11 @@ RESPONSE_SIGNS = (wire.USAGE_OBJECT, ERROR_SIGN, *ENDINGS[wire.Kind.RESPONSE])
 class EventStream:
     """Follows one server-sent event stream from an engine to a client."""
 
-    def __init__(self, call: wire.Call, target: Target) -> None:
+    def __init__(self, call: wire.Call, target: Target, prompt_tokens: int) -> None:
+        """`prompt_tokens` is the estimate, for a stream that ends before the engine has said."""
         self._inner_name, self._outer_name = wire.model_fields(target)
         self._call = call
+        self._prompt_tokens = prompt_tokens
         self._is_response = call.kind is wire.Kind.RESPONSE
         self._drops_usage_event = not call.wants_usage
         self._keep_running_usage = call.wants_running_usage or self._is_response
@@ -85,7 +87,7 @@ class EventStream:
         if self._by_choice:
             return self._sum_of_choices()
         counted = wire.usage_in(self._counted)
-        return counted or wire.TokenUsage(self._call.prompt_tokens, self.events, estimated=True)
+        return counted or wire.TokenUsage(self._prompt_tokens, self.events, estimated=True)
 
     def _take_running_usage(self, data: bytes, events: int) -> bytes:
         """Remember what was used so far; return so many events without it, unless the client wants it."""
@@ -110,11 +112,12 @@ class EventStream:
 
     def _sum_of_choices(self) -> wire.TokenUsage:
         """Add up choices, each of which counts its own tokens and its own prompt; choices share a prompt."""
-        choices = max(1, self._call.sequences // self._call.prompts)
+        asked = self._call.size.prompts
+        choices = max(1, self._call.sequences // asked)
         prompts = {index // choices: usage.prompt_tokens for index, usage in self._by_choice.items()}
-        unknown = self._call.prompts - len(prompts)
+        unknown = asked - len(prompts)
         return wire.TokenUsage(
-            sum(prompts.values()) + unknown * self._call.prompt_tokens // self._call.prompts,
+            sum(prompts.values()) + unknown * self._prompt_tokens // asked,
             sum(usage.completion_tokens for usage in self._by_choice.values()),
             estimated=unknown > 0,
         )

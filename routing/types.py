@@ -238,7 +238,7 @@ class Request:
     id: str
     target: Target
     sequences: int  # choices times prompts: what it occupies in an engine
-    prompt_tokens: int  # estimated from its size
+    prompt_tokens: int  # estimated, see `prompts`
     arrived_s: float  # monotonic
     failed_on: frozenset[str] = frozenset()  # replicas that broke under it
     max_completion_tokens: int | None = None  # of each sequence, where the client says

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from routing import prompts
 from routing.errors import InvalidRequest, RequestError
 from routing.types import Target
 
@@ -48,7 +49,6 @@ DROPPED_FIELDS = (
     "adapter_id",
 )
 
-BYTES_PER_TOKEN = 4  # rough, for English text; only the fair queue's estimate depends on it
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
 _COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
@@ -67,8 +67,7 @@ class Call:
     wants_usage: bool  # the client asked for the usage event of a stream
     wants_running_usage: bool  # and for the usage so far in every event, which vLLM can give
     sequences: int  # choices times prompts
-    prompts: int  # how many of them the body holds
-    prompt_tokens: int  # estimated
+    size: prompts.PromptSize  # of what the model is to read
     user: str | None = None  # OpenAI's `user`: whom the client answers for, in its own words
     max_completion_tokens: int | None = None  # of each sequence, where the client says
 
@@ -97,7 +96,7 @@ def parse(kind: Kind, body: bytes) -> Call:
     stream = _optional(payload, "stream", bool, "a boolean") or False
     options = _optional(payload, "stream_options", dict, "an object") or {}
     _refuse_stored_responses(kind, payload)
-    prompts = _prompts(kind, content)
+    size = _size(kind, payload, content)
     return Call(
         kind=kind,
         payload=payload,
@@ -105,9 +104,8 @@ def parse(kind: Kind, body: bytes) -> Call:
         stream=stream and kind is not Kind.EMBEDDING,
         wants_usage=bool(options.get("include_usage") or options.get("continuous_usage_stats")),
         wants_running_usage=bool(options.get("continuous_usage_stats")),
-        sequences=_choices(payload) * prompts,
-        prompts=prompts,
-        prompt_tokens=max(1, len(body) // BYTES_PER_TOKEN),
+        sequences=_choices(payload) * size.prompts,
+        size=size,
         user=payload["user"] if isinstance(payload.get("user"), str) else None,
         max_completion_tokens=_longest_completion(payload),
     )
@@ -264,10 +262,13 @@ def _longest_completion(payload: Payload) -> int | None:
     return None
 
 
-def _prompts(kind: Kind, content: Any) -> int:
-    """Count the prompts: a list of strings or token lists is a batch, a list of token ids is one."""
-    batched = kind in (Kind.COMPLETION, Kind.EMBEDDING) and isinstance(content, list)
-    return len(content) if batched and not isinstance(content[0], int) else 1
+def _size(kind: Kind, payload: Payload, content: Any) -> prompts.PromptSize:
+    """Measure what the model is to read; in a batch there are several prompts."""
+    if kind is Kind.COMPLETION or kind is Kind.EMBEDDING:
+        return prompts.of_prompts(content)
+    size = prompts.of_messages(content) if kind is Kind.CHAT else prompts.of_input(content)
+    prompts.add_beside(size, payload)
+    return size
 
 
 def _refuse_stored_responses(kind: Kind, payload: Payload) -> None:

@@ -164,6 +164,7 @@ class FakeEngine:
     def __init__(self, name: str) -> None:
         self.name = name
         self.ready = True
+        self.kv_tokens = self.max_model_len = 0  # it does not say
         self.deaf = 0  # times it does not take what it is told
         self.asked = 0  # times the gateway asked what is resident
         self.desired: dict[str, Any] = {"revision": 0, "adapters": []}
@@ -207,7 +208,9 @@ class FakeEngine:
         """What it says of its adapters: all it may serve is in host memory."""
         ids = tuple(adapter["id"] for adapter in self.desired["adapters"])
         pinned = tuple(adapter["id"] for adapter in self.desired["adapters"] if adapter["pinned"])
-        return Residency(self.name, 1, self.desired["revision"], host=ids, pinned=pinned)
+        revision = self.desired["revision"]
+        limits = {"kv_tokens": self.kv_tokens, "max_model_len": self.max_model_len}
+        return Residency(self.name, 1, revision, host=ids, pinned=pinned, **limits)
 
     async def _run(self, body: dict[str, Any], receive: Any, send: Any) -> None:
         self.running += 1

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from adapters.errors import AdapterError
 from adapters.sources import check_source
-from adapters.types import Adapter, BaseModel
+from adapters.types import Adapter, BaseModel, MediaTokens
 from routing.config import schema, sources
 from routing.config.api_keys import declared_keys, hash_keys, with_stand_ins
 from routing.config.document import Document, read_document
@@ -200,6 +200,7 @@ def _base_model(name: str, section: schema.BaseModelSection, source: str) -> Bas
         tensor_parallel_size=section.tensor_parallel_size,
         gpu_memory_utilization=section.gpu_memory_utilization,
         kv_cache_bytes=None if section.kv_cache_gib is None else round(section.kv_cache_gib * 2**30),
+        media_tokens=MediaTokens(**section.media_tokens.model_dump()),
         vllm_args=section.vllm_args,
     )
 

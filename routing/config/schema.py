@@ -150,6 +150,14 @@ Database = Annotated[
 ]
 
 
+class MediaTokensSection(Section):
+    """What media in a prompt are taken for until the engine says."""
+
+    image: int = Field(1024, ge=0, le=10_000_000, description="Tokens of a picture.")
+    audio: int = Field(750, ge=0, le=10_000_000, description="Tokens of a recording.")
+    video: int = Field(8192, ge=0, le=10_000_000, description="Tokens of a film.")
+
+
 class BaseModelSection(Section):
     """Weights that adapters modify, and the settings of every engine that holds them."""
 
@@ -184,6 +192,9 @@ class BaseModelSection(Section):
     )
     kv_cache_gib: float | None = Field(
         None, gt=0, le=65536, description="KV cache in GiB; default: what the GPU has left, 1 on a CPU."
+    )
+    media_tokens: MediaTokensSection = Field(
+        MediaTokensSection(), description="Tokens that media in a prompt are taken for until the engine says."
     )
     vllm_args: VllmArgs = Field((), description="Further `vllm serve` flags: a mapping or a list.")
 

@@ -62,6 +62,7 @@ class Engines:
             pinned=report.pinned,
             host=report.host,
             kv_tokens=report.kv_tokens,
+            max_model_len=report.max_model_len,
             incarnation=f"{report.worker}/{report.engine_starts}",
         )
         self._report_crashes(report)

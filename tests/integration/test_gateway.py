@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -491,3 +492,42 @@ async def test_two_hundred_requests_at_once_get_their_own_answers(tmp_path: Path
             wanted = "base" if model == "plain" else f"{tenant}-{model}"
             assert client.status == 200
             assert wanted.encode() in client.body
+
+
+# -- what a prompt is taken for ----------------------------------------------------------------------------
+
+LONG = "x" * 1_000_000
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 300_000}}
+LARGE_BODIES = {
+    "unknown field": {"some_client_metadata": LONG},
+    "picture": {"messages": [{"role": "user", "content": [PICTURE]}]},
+    "text that is too long": {"messages": [{"role": "user", "content": LONG}]},
+}
+
+
+@pytest.mark.parametrize("fields", LARGE_BODIES.values(), ids=LARGE_BODIES.keys())
+async def test_a_large_body_reserves_no_more_than_its_prompt_can_need(
+    bench: Bench, fields: dict[str, Any]
+) -> None:
+    engine, replica = bench.engines["shared-0"], bench.gateway.dispatcher.replicas["shared-0"]
+    engine.kv_tokens, engine.max_model_len = 8192, 2048
+    await eventually(lambda: replica.max_model_len == 2048)
+    engine.behave = engine.hold
+    large = bench.chat(model="support", **fields).start()
+    await eventually(lambda: engine.running == 1)
+    assert replica.tokens <= 2048 + 300, "and what its answer is expected to need"
+    other = bench.chat("b", model="support").start()
+    await eventually(lambda: engine.running == 2, "the neighbour's start")
+    engine.release.set()
+    assert [(await client.done()).status for client in (large, other)] == [200, 200]
+
+
+@pytest.mark.parametrize("fields", LARGE_BODIES.values(), ids=LARGE_BODIES.keys())
+async def test_a_large_body_is_refused_for_no_more_tokens_than_its_prompt_can_have(
+    tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    caps = Caps(tokens_per_minute=5000, max_queued_tokens=5000)
+    async with bench_of(small_fleet(caps=caps), tmp_path) as bench:
+        bench.engines["shared-0"].max_model_len = 2048
+        await eventually(lambda: bench.gateway.dispatcher.replicas["shared-0"].max_model_len == 2048)
+        assert (await bench.chat(model="support", **fields)()).status == 200

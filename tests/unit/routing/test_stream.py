@@ -25,7 +25,7 @@ def follow(kind: Kind = Kind.CHAT, **fields: object) -> EventStream:
     import orjson
 
     body = {"messages": ["x"], "prompt": "x", "input": "x", "stream": True, **fields}
-    return EventStream(parse(kind, orjson.dumps(body)), TARGET)
+    return EventStream(parse(kind, orjson.dumps(body)), TARGET, 9)
 
 
 @given(st.lists(st.integers(0, len(WHOLE)), max_size=40))

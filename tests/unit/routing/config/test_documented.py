@@ -22,6 +22,7 @@ ENV = {name: f"{name.lower()}-of-the-test-fleet" for name in KEYS}
 
 SECTIONS = {
     "`base_models`": schema.BaseModelSection,
+    "`media_tokens`": schema.MediaTokensSection,
     "`adapters`": schema.AdapterSection,
     "`tenants`": schema.TenantSection,
     "`caps`": schema.CapsSection,

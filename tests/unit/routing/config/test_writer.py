@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.types import Adapter, BaseModel
+from adapters.types import Adapter, BaseModel, MediaTokens
 from routing.config import read_fleet
 from routing.config.schema import LORA_RANKS
 from routing.config.writer import write_fleet
@@ -70,6 +70,7 @@ BASE_MODELS = st.builds(
     tensor_parallel_size=st.integers(1, 8),
     gpu_memory_utilization=st.none() | st.floats(0.01, 1),
     kv_cache_bytes=st.none() | st.integers(2**20, 2**40),
+    media_tokens=st.builds(MediaTokens, *[st.integers(0, 10**7)] * 3),
     vllm_args=st.sampled_from([(), ("--seed", "7"), ("--enforce-eager",)]),
 )
 TENANTS = st.builds(
