@@ -10,6 +10,7 @@ import errno
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from adapters.checkpoint import SERVED_FILES
 from adapters.errors import AdapterError, StoreFull
@@ -21,8 +22,7 @@ def resolve(tag: str) -> Path:
 
     Raises `AdapterError` when there is none. The folder belongs to the store: read it, do not change it.
     """
-    import bentoml
-
+    bentoml = _bentoml()
     with _explained(tag):
         return Path(bentoml.models.get(bentoml.Tag.from_taglike(tag)).path)
 
@@ -33,8 +33,7 @@ def export(folder: Path, name: str, labels: Mapping[str, str]) -> str:
     `name` is a BentoML name, with a version or without. Nothing else in the folder is copied. Raises
     `AdapterError`; the store then holds no part of it.
     """
-    import bentoml
-
+    bentoml = _bentoml()
     for file in SERVED_FILES:
         if not (folder / file).is_file():
             raise AdapterError(f"the folder has no {file}; an adapter is the folder that PEFT saved")
@@ -42,6 +41,15 @@ def export(folder: Path, name: str, labels: Mapping[str, str]) -> str:
         for file in SERVED_FILES:
             shutil.copyfile(folder / file, Path(model.path) / file)
     return str(model.tag)
+
+
+def _bentoml() -> Any:
+    """Return BentoML. Raises `AdapterError` where it is not installed, as beside the command alone."""
+    try:
+        import bentoml
+    except ModuleNotFoundError as error:
+        raise AdapterError(f"BentoML's model store needs {error.name}, which is not installed here") from None
+    return bentoml
 
 
 @contextlib.contextmanager

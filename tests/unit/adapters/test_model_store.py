@@ -6,10 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from adapters import model_store
 from adapters.checkpoint import inspect_adapter
+from adapters.errors import AdapterError
 from tests.adapter_kinds import CONFIG, WEIGHTS, good
 
 PROGRAM = """
@@ -85,3 +88,20 @@ def test_a_wrong_name_a_taken_tag_and_a_wrong_folder_leave_nothing(ran: tuple[Pa
     assert "has no adapter_config.json" in lines[12]
     assert [path.name for path in (home / "models").iterdir()] == ["acme-support"]
     assert len([path for path in (home / "models" / "acme-support").iterdir() if path.is_dir()]) == 1
+
+
+@pytest.mark.parametrize("missing", ["bentoml", "attrs_of_bentoml"])
+def test_without_bentoml_it_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name == "bentoml":
+            raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+
+    monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=find_spec), *sys.meta_path])
+    for loaded in [name for name in sys.modules if name.partition(".")[0] == "bentoml"]:
+        monkeypatch.delitem(sys.modules, loaded)
+    with pytest.raises(AdapterError, match=f"needs {missing}, which is not installed"):
+        model_store.resolve("support:1")
+    with pytest.raises(AdapterError, match="not installed"):
+        model_store.export(tmp_path, "support", {})

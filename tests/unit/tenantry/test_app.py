@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tenantry import __version__
 
@@ -44,6 +45,15 @@ def test_the_version_is_that_of_the_package() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert declared["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "tenantry.__version__"}
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+
+
+@pytest.mark.parametrize("lock", ["cpu.lock", "gpu.lock"])
+def test_what_the_command_needs_is_locked_as_well(lock: str) -> None:
+    held = dict(re.findall(r"^(\S+)==(\S+)", (ROOT / "requirements" / lock).read_text(), re.MULTILINE))
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert needed
+    for requirement in map(Requirement, needed):
+        assert requirement.specifier.contains(held[requirement.name]), requirement
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
