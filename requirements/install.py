@@ -126,6 +126,11 @@ def why_anew(target: Path, platform: str) -> str | None:
     return None
 
 
+def runs(python: Path) -> bool:
+    """Whether an interpreter is there and starts."""
+    return python.exists() and subprocess.run([python, "-SEc", ""], check=False).returncode == 0
+
+
 def site_of(target: Path) -> Path:
     """The folder in which packages are."""
     return target / "lib/python3.11/site-packages"
@@ -204,12 +209,9 @@ def install(target: Path, requirements: Mapping[str, str], progress: Progress) -
     pip = [str(target / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     pip += ["--no-deps", "-r", str(file)]
     if list(requirements.values()) == [CPU_TORCH]:
-        done = follow(pip, progress, target) or follow(
-            [*pip, "--index-url", CPU_TORCH_INDEX], progress, target
-        )
-        remedy = (
-            f"no wheel of {CPU_TORCH}, neither where pip looks (pip config list) nor in PyTorch's CPU index;"
-        )
+        done = follow(pip, progress, target)
+        done = done or follow([*pip, "--index-url", CPU_TORCH_INDEX], progress, target)
+        remedy = f"no wheel of {CPU_TORCH} where pip looks (pip config list), nor in PyTorch's CPU index;"
         remedy += "\n       put one into a folder and set PIP_FIND_LINKS to that"
     else:
         done = follow([*pip, "--require-hashes"], progress, target)
@@ -244,15 +246,14 @@ def follow(command: Sequence[str], progress: Progress, target: Path) -> bool:
         ) as process,
         selectors.DefaultSelector() as selector,
     ):
-        assert process.stdout is not None
-        selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(process.stdout or 0, selectors.EVENT_READ)  # it has one, for PIPE
         rest = b""
         try:
             while True:
-                if selector.select(timeout=0.5):
-                    read = os.read(process.stdout.fileno(), 65536)
+                for key, _ in selector.select(timeout=0.5):
+                    read = os.read(key.fd, 65536)
                     if not read:
-                        break
+                        return process.wait() == 0
                     log.write(read)
                     *lines, rest = (rest + read).split(b"\n")
                     for line in lines:
@@ -261,7 +262,6 @@ def follow(command: Sequence[str], progress: Progress, target: Path) -> bool:
         except BaseException:
             process.terminate()
             raise
-    return process.returncode == 0
 
 
 def check_space(target: Path, needed_gb: float) -> None:
@@ -308,18 +308,16 @@ class Progress:
 
     def hear(self, line: str) -> None:
         """Understand a line of pip."""
-        if fetch := _FETCH.match(line):
-            size = float(fetch[2]) * _BYTES[fetch[3]]
-        elif local := _LOCAL.match(line):
-            size = float(os.stat(local[1]).st_size)
-        elif line.startswith("Installing collected packages: "):
+        if line.startswith("Installing collected packages: "):
             self._at = "unpacking " + line.partition(": ")[2]
-            return
+        if fetch := _FETCH.match(line):
+            file, size = fetch[1], float(fetch[2]) * _BYTES[fetch[3]]
+        elif local := _LOCAL.match(line):
+            file, size = os.path.basename(local[1]), float(os.stat(local[1]).st_size)
         else:
             return
         self._fetched += size
-        file = (fetch or _LOCAL.match(line) or [line, line])[1]
-        self._at = f"fetching {os.path.basename(file).split('-')[0]} ({human(size)})"
+        self._at = f"fetching {file.split('-')[0]} ({human(size)})"
 
     def show(self) -> None:
         """Write a line, if it is time."""
@@ -338,7 +336,8 @@ class Progress:
     def end(self, target: Path) -> None:
         """Say what it came to."""
         self.clear()
-        used = subprocess.run(["du", "-sk", target], capture_output=True, text=True, check=False).stdout
+        du = ["du", "-sk", str(target)]
+        used = subprocess.run(du, capture_output=True, text=True, check=False).stdout
         size = human(float(used.split()[0]) * 1024) if used else "unknown size"
         say(f"done in {self._took()}: {human(self._fetched)} fetched, {target} holds {size}")
 
@@ -354,7 +353,8 @@ class Progress:
 
 def human(size: float) -> str:
     """A number of bytes for people."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    unit, one = ("GB", 1e9) if size >= 1e9 else ("MB", 1e6) if size >= 1e6 else ("kB", 1e3)
+    return f"{size / one:.{int(unit == 'GB')}f} {unit}"
 
 
 def say(text: str) -> None:

@@ -49,7 +49,8 @@ _PICKLES = ("*.bin", "*.pt", "*.pth")
 # dropped, because it would come as a CUDA build. uv takes that from a file of overrides: the same one.
 _CPU_TORCH = "--find-links https://download.pytorch.org/whl/cpu/torch/\ntorch==2.13.0+cpu\n"
 _CPU_OVERRIDES = {"name": "UV_OVERRIDE", "value": "/home/bentoml/bento/env/python/requirements.txt"}
-_CPU_LIBRARIES = ["libnuma1"]  # vLLM's CPU kernels are linked against it
+# Kernels are compiled at start and at the first request; Python's headers are part of the image's Python.
+_SYSTEM_PACKAGES = {"gpu": ["g++"], "cpu": ["g++", "libnuma1"]}  # vLLM for CPUs is linked against the last
 
 
 class BundleError(Exception):
@@ -208,10 +209,9 @@ def _stage_base_model(model: BaseModel, into: Path, options: Options) -> BaseMod
 def _bentofile(name: str, pool: str | None, platform: Platform, variables: Iterable[str]) -> dict[str, Any]:
     # A variable without a value is asked for where the Bento runs, and stays out of the image.
     envs = [{"name": variable, "stage": "runtime"} for variable in sorted(variables)]
-    docker: dict[str, Any] = {"python_version": "3.11"}
+    docker = {"python_version": "3.11", "system_packages": _SYSTEM_PACKAGES[platform]}
     if platform == "cpu":
         envs.append(_CPU_OVERRIDES)
-        docker["system_packages"] = _CPU_LIBRARIES
     return {
         "service": "service:Gateway",
         "name": name,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Request, sync_playwright
 
@@ -29,9 +30,10 @@ _ARGUMENTS = [
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
-    """Start the machine's Chromium. Raises `AssertionError` where it has none."""
+    """Start the machine's Chromium; where it has none, what needs it is skipped."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
-    assert found, "no Chromium here; on Debian: apt-get install --no-install-recommends chromium"
+    if found is None:
+        pytest.skip("Chromium is not installed (Debian: apt-get install --no-install-recommends chromium)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=_ARGUMENTS)
         try:

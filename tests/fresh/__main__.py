@@ -1,4 +1,4 @@
-"""The command `python3 -m tests.fresh`, which `make fresh` runs: both commands of the README on a bare Debian.
+"""The command `python3 -m tests.fresh`, which `make fresh` runs: the README's commands on a bare Debian.
 
 Needs root and debootstrap; what it makes is kept in .cache/fresh, so the next time is faster.
 """
@@ -34,18 +34,16 @@ def main() -> int:
     """Try it, say what took how long, and return 0 where all went as the README says."""
     parser = argparse.ArgumentParser(prog="make fresh ARGS=...", description="The README on a bare Debian.")
     parser.add_argument("--root", action="store_true", help="work as root, not as a user of no privilege")
-    parser.add_argument(
-        "--folder", default="a path/tenantry", help="where to clone to, below the home folder"
-    )
+    parser.add_argument("--folder", default="a path/tenantry", help="where to clone to, in the home folder")
     parser.add_argument("--no-tests", action="store_true", help="leave `make test` out")
     parser.add_argument("--keep", action="store_true", help="leave the machine in .cache/fresh/root")
     options = parser.parse_args()
     if (why := machine.unable()) is not None:
         print(f"fresh: {why}", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if INSIDE not in os.environ:
         return _in_namespaces(keep=options.keep)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     bare = machine.Machine("root" if options.root else "visitor")
     try:
         _try(bare, bare.home / options.folder, tests=not options.no_tests)
@@ -96,8 +94,8 @@ def _clone(bare: machine.Machine, folder: Path) -> None:
     subprocess.run([*git, "bundle", "create", "-q", str(bundle), "HEAD"], check=True)
     if subprocess.run([*git, "status", "--porcelain"], check=True, capture_output=True).stdout:
         say("what is not committed is not tried")
-    bare.put(bundle.read_bytes(), Path("/tmp/head.bundle"))  # noqa: S108 - in there
-    bare.run(["git", "clone", "--quiet", "/tmp/head.bundle", str(folder)])  # noqa: S108
+    bare.put(bundle.read_bytes(), Path("/tmp/head.bundle"))
+    bare.run(["git", "clone", "--quiet", "/tmp/head.bundle", str(folder)])
 
 
 def _serve(bare: machine.Machine, folder: Path, promised: Promise) -> None:
@@ -123,11 +121,11 @@ def _ask(url: str, key: str, promised: Promise) -> str:
     """Ask as a client does: what is not ready yet is asked again."""
     body = {"model": promised.model, "messages": [{"role": "user", "content": promised.question}]}
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), headers)  # noqa: S310
+    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), headers)
     deadline = time.monotonic() + ANSWER_WITHIN_S
     while True:
         try:
-            with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer:
                 return str(json.load(answer)["choices"][0]["message"]["content"])
         except urllib.error.HTTPError as error:
             said = error.read().decode(errors="replace")
@@ -139,7 +137,7 @@ def _get(url: str) -> int | None:
     """The status of a page; None where nobody answers."""
     with contextlib.suppress(OSError):
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - of our own server
+            with urllib.request.urlopen(url, timeout=5) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code

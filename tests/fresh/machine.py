@@ -1,6 +1,6 @@
 """A bare Debian in a folder: made by debootstrap once, copied for each try, entered by chroot.
 
-Everything runs in namespaces of its own (see `__main__`), so mounts and processes end with it, however it ends.
+Everything runs in namespaces of its own (see `__main__`): however it ends, mounts and processes end with it.
 What this machine was told about where packages come from (apt, pip) is told in there as well.
 """
 
@@ -129,7 +129,7 @@ class Machine:
 
 
 def remove() -> None:
-    """Remove what an earlier try left; never from within its namespaces, where folders of ours are mounted."""
+    """Remove what a try left; never from within its namespaces, where folders of ours are mounted."""
     if ROOT.exists():
         shutil.rmtree(ROOT)
 

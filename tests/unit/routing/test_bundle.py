@@ -256,12 +256,14 @@ def test_a_name_bentoml_would_refuse_is_refused_first(loaded: LoadedFleet, conte
 def test_each_platform_installs_its_own_lock(loaded: LoadedFleet, context: Path, tmp_path: Path) -> None:
     staged(loaded, "alone", context)
     assert (context / "requirements.txt").read_text() == (ROOT / "requirements/gpu.lock").read_text()
+    assert bentofile(context)["docker"]["system_packages"] == ["g++"]
     assert [env["name"] for env in bentofile(context)["envs"]] == ["GAMMA_KEY"]
     (tmp_path / "cpu").mkdir()
     staged(loaded, "alone", tmp_path / "cpu", platform="cpu")
     text = (tmp_path / "cpu/requirements.txt").read_text()
     assert (ROOT / "requirements/cpu.lock").read_text() in text
     assert "\ntorch==2.13.0+cpu\n" in text
+    assert bentofile(tmp_path / "cpu")["docker"]["system_packages"] == ["g++", "libnuma1"]
     assert [env["name"] for env in bentofile(tmp_path / "cpu")["envs"]] == ["GAMMA_KEY", "UV_OVERRIDE"]
 
 
@@ -281,6 +283,7 @@ def test_plain_bentoml_build_ships_the_same_program(tmp_path: Path) -> None:
     root = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
     assert root["service"] == "service:Gateway"
     assert root["python"] == {"requirements_txt": "requirements/gpu.lock", "lock_packages": False}
+    assert root["docker"] == {"python_version": "3.11", "system_packages": ["g++"]}
     ships = matcher(root, tmp_path)
     code = [
         str(path.relative_to(ROOT))
@@ -342,7 +345,7 @@ def test_bentoml_builds_it_without_a_secret(loaded: LoadedFleet, context: Path, 
     dockerfile = (bento / "env/docker/Dockerfile").read_text()
     assert "GAMMA_KEY" not in dockerfile
     assert "ENV UV_OVERRIDE" in dockerfile
-    assert "libnuma1" in dockerfile
+    assert "g++ libnuma1" in dockerfile
     assert not traces(bento)
     shipped = {name.removeprefix("src/") for name, _ in files_below(bento) if name.startswith("src/")}
     assert {name for name, _ in files_below(context)} == shipped, "all that was staged, and nothing else"

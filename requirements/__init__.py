@@ -1,0 +1,1 @@
+"""Locks of what is installed, and the program that installs it."""
