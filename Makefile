@@ -42,7 +42,7 @@ test: dev demo  ## run everything, the real engine included (some five minutes o
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 unit: dev  ## run what needs no engine (seconds)
-	@$(BIN)/python -m pytest -q -m "not engine and not network"
+	@$(BIN)/python -m pytest -q -m "not engine and not network and not fresh"
 
 chaos: dev demo  ## kill, stop and restart engines under load for CHAOS_S seconds, then offer ten times the capacity, then meter 10 000 requests
 	@PATH="$(CURDIR)/$(BIN):$$PATH" TENANTRY_CHAOS_S=$(CHAOS_S) $(BIN)/python -m pytest --log-cli-level=INFO tests/stress

@@ -219,7 +219,8 @@ def install(target: Path, requirements: Mapping[str, str], progress: Progress) -
     if not done:
         progress.clear()
         log = target / "setup.log"
-        told = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("ERROR")]
+        lines = log.read_text(errors="replace").splitlines()
+        told = [line for line in lines if line.startswith("ERROR")] or lines
         fail("\n       ".join([remedy, *told[-3:], f"all that pip said: {log}"]))
     note.unlink()
     file.unlink()

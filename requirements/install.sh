@@ -11,16 +11,15 @@ here=$(cd "$(dirname "$0")" && pwd)
 platform=${platform:-$(find_platform)}
 if "$venv/bin/python" "$here/install.py" --check "$venv" "$set" "$platform" 2>/dev/null; then exit 0; fi
 
-# An environment keeps its Python; a new one takes what PATH has.
-python=$(find_python ${PYTHON:+"$PYTHON"} "$venv/bin/python") ||
-  python=$([ -n "${PYTHON:-}" ] || find_python python3 python3.11) || true
-others=$("${PYTHON:-python3}" -V 2>&1) || others=
+# An environment keeps its Python; a new one takes the one that is named, or what PATH has.
+named=${PYTHON:-python3}
+python=$(find_python ${PYTHON:+"$PYTHON"} "$venv/bin/python" || { [ -z "${PYTHON:-}" ] && find_python python3 python3.11; }) || true
 missing=$(missing_packages "$platform" "$python")
-[ -n "$python" ] || [ -z "$others" ] || {
-  echo "setup: Tenantry runs on Python 3.11 only; ${PYTHON:-python3} is $others." >&2
+if [ -z "$python" ] && { [ -n "${PYTHON:-}" ] || command -v python3 >/dev/null; }; then
+  echo "setup: Tenantry runs on Python 3.11 only; $named is $("$named" -V 2>/dev/null || echo "no Python")." >&2
   echo "       Name one that is 3.11: PYTHON=/path/to/python3.11 make setup" >&2
   missing=$(grep -v ^python <<<"$missing") || true
-}
+fi
 if [ -n "$missing" ]; then
   echo "setup: this machine lacks" >&2
   awk -F'\t' '{printf "         %-16s %s\n", $1, $2}' <<<"$missing" >&2

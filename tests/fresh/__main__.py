@@ -19,6 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from requirements.install import SIZES
 from tests.fresh import machine
 from tests.fresh.readme import README, Promise, promise
 
@@ -80,7 +81,9 @@ def _try(bare: machine.Machine, folder: Path, *, tests: bool) -> None:
     _clone(bare, folder)
     with timed("make serve, from nothing to the last answer"):
         _serve(bare, folder, promised)
-    say(f".venv has {_mb(bare.size(folder / '.venv'))}, .cache {_mb(bare.size(folder / '.cache'))}")
+    size, told = bare.size(folder / ".venv"), SIZES["cpu"][1] * 1e9
+    say(f".venv has {_mb(size)}, .cache {_mb(bare.size(folder / '.cache'))}")
+    assert abs(size / told - 1) < 0.2, f"set-up says that .venv will have {_mb(told)}"
     if tests:
         with timed("make test"):
             follow = _start(bare, folder, "make test", "test.log")
@@ -214,7 +217,7 @@ def say(text: str) -> None:
     print(f"fresh: {text}", flush=True)
 
 
-def _mb(size: int) -> str:
+def _mb(size: float) -> str:
     return f"{size / 1e6:.0f} MB"
 
 

@@ -7,6 +7,7 @@ What this machine was told about where packages come from (apt, pip) is told in 
 from __future__ import annotations
 
 import ast
+import configparser
 import os
 import shutil
 import subprocess
@@ -81,10 +82,10 @@ class Machine:
         self._env = {name: value for name, value in given.items() if name not in _NOT_IN_THERE}
         self._env |= {name: os.environ[name] for name in _PROXIES if name in os.environ}
         config = _pip_config()
-        (self.root / "etc/pip.conf").write_text(
-            "".join(f"[{section}]\n{key} = {value}\n" for (section, key), value in config.items())
-        )
-        for place in _places([*self._env.values(), *config.values()]):
+        with (self.root / "etc/pip.conf").open("w") as file:
+            config.write(file)
+        told = [value for section in config.sections() for value in config[section].values()]
+        for place in _places([*self._env.values(), *told]):
             self.share(place)
 
     def share(self, outside: Path, inside: Path | None = None, *, writable: bool = False) -> None:
@@ -156,15 +157,15 @@ def _repositories() -> list[tuple[str, str]]:
     return [(one[0], one[1]) for one in found if len(one) == 3 and one[1] in parts and one[2] == "main"]
 
 
-def _pip_config() -> dict[tuple[str, str], str]:
-    """pip's configuration files as one: (section, key) to value; variables are passed on as such."""
-    found = {}
+def _pip_config() -> configparser.RawConfigParser:
+    """pip's configuration files as one; variables are passed on as such."""
+    config = configparser.RawConfigParser()
     for line in _output(["python3", "-m", "pip", "config", "list"]).splitlines():
         name, _, value = line.partition("=")
         section, _, key = name.partition(".")
         if section != ":env:" and key:
-            found[section, key] = str(ast.literal_eval(value))
-    return found
+            config.read_dict({section: {key: str(ast.literal_eval(value))}})
+    return config
 
 
 def _places(settings: Iterable[str]) -> list[Path]:

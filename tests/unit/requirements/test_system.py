@@ -133,5 +133,9 @@ def test_another_python_is_refused_with_how_to_name_the_right_one(
     assert "python3-dev" not in told
 
 
+def test_a_named_python_that_is_none_is_said_to_be_none(path: Path) -> None:
+    assert "only; /nowhere/python is no Python." in install(path, PYTHON="/nowhere/python").stderr
+
+
 def test_the_readme_says_which_python() -> None:
     assert "Python 3.11" in README.read_text()
