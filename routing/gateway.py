@@ -17,14 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 import aiohttp
 import orjson
 
-from routing import collector, keys, wire
+from routing import collector, console, docs, keys, wire
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, LiveFeed, admin_app
 from routing.admission import Cap, Rejection
 from routing.asgi import JSON, KEY_SHOWN, ClientGone, Exchange, Headers, Receive, Scope, Send
 from routing.attempt import Question
 from routing.batch import Batch
 from routing.catalog import KeyRole
-from routing.console import CONSOLE_PATH, Site
 from routing.discovery import Discovery
 from routing.dispatcher import Dispatcher
 from routing.errors import (
@@ -48,6 +47,7 @@ from routing.replicas import ReplicaClient
 from routing.request_log import write_lines
 from routing.roster import Roster
 from routing.scheduling.state import replica_states
+from routing.site import Site
 from routing.tenants import Directory
 from routing.tickets import Ticket
 from routing.tracing import Trace, Tracer, trace_id_of
@@ -133,7 +133,7 @@ class Gateway:
         )
         self._hedge_after_s = {p.name: p.hedge_after_s for p in fleet.pools.values() if p.replicas > 1}
         self._flights: set[Flight] = set()
-        self._site: Site | None = None  # once it has started
+        self._site = Site({})  # until it starts
         self._landed = asyncio.Event()  # set whenever the last flight ends
         self._sweeping: asyncio.Task[None] | None = None
         self._base_models = fleet.base_models
@@ -147,9 +147,9 @@ class Gateway:
         """Connect to the replicas and begin probing them; returns at once.
 
         Raises `RuntimeError` where one is nowhere and cannot come, `ValueError` where its address is none,
-        `OSError` where the console's files cannot be read.
+        `OSError` where the files of the console or of the documentation cannot be read.
         """
-        self._site = Site.load()
+        self._site = Site(console.pages() | docs.pages())
         self._tracer = Tracer.of(self._settings.tracing)
         self._lifecycle.start(self.dispatcher, self._roster.clients)
         try:
@@ -243,10 +243,8 @@ class Gateway:
             self._authorize_metrics(exchange)
             kind, page = await self._metrics_page(exchange, path[len(METRICS_PATH) + 1 :])
             await exchange.respond(200, [(b"content-type", kind)], page)
-        elif self._site is not None and (path == CONSOLE_PATH or path.startswith(CONSOLE_PATH + "/")):
-            await self._site.respond(exchange)
         else:
-            raise RouteNotFound("There is no such route.")
+            await self._site.respond(exchange)
 
     async def _infer(
         self, exchange: Exchange, tenant: Tenant, kind: wire.Kind, request_id: str, trace: Trace | None

@@ -7,7 +7,8 @@ import json
 import re
 from pathlib import Path
 
-from routing.console import STATIC, TYPES
+from routing.console import STATIC
+from routing.site import TYPES
 
 SOURCES = Path(__file__).parents[4] / "console"
 BESIDE = ("index.html", "package.json", "package-lock.json", "tsconfig.json", "vite.config.ts")
@@ -37,7 +38,7 @@ def test_the_folder_holds_the_page_and_nothing_else() -> None:
     names = {path.name for path in STATIC.iterdir()} - {"sources.sha256", "index.html"}
     page = (STATIC / "index.html").read_text()
     assert all(re.fullmatch(r"console-[\w-]{8}\.\w+", name) for name in names), names
-    assert {Path(name).suffix for name in names} == set(TYPES) - {".html"}
+    assert {Path(name).suffix for name in names} == set(TYPES) - {".html", ".json"}
     assert all(f"/console/{name}" in page for name in names)
 
 

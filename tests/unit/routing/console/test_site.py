@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from routing.asgi import Exchange, Headers
-from routing.console import STATIC, Site
+from routing.console import STATIC, pages
 from routing.errors import MethodNotAllowed, RouteNotFound
+from routing.site import Site
 from tests.fakes import Client
 
 PAGE = (STATIC / "index.html").read_text()
@@ -19,7 +20,7 @@ LINKED = re.findall(r'(?:src|href)="(/console/[^"]+)"', PAGE)
 
 @pytest.fixture(scope="module")
 def site() -> Site:
-    return Site.load()
+    return Site(pages())
 
 
 async def ask(site: Site, path: str, *, method: str = "GET", accept: str | None = None) -> Client:
@@ -113,4 +114,4 @@ async def test_any_other_path_is_nowhere(site: Site, path: str) -> None:
 
 def test_without_a_built_page_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="make console"):
-        Site.load(tmp_path)
+        pages(tmp_path)

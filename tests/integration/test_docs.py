@@ -1,0 +1,72 @@
+"""The document of the inference API against what the gateway answers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from routing.docs import BENTOML_PATH, OPENAPI_PATH
+from routing.docs.openapi import document
+from routing.wire import REQUIRED, Kind
+from tests.fakes import Client, key_of
+from tests.integration.conftest import Bench
+
+DOCUMENT = document()
+
+
+def matches(answer: Client, where: dict[str, Any]) -> bool:
+    """Whether the answer is of the schema that the document gives for its status."""
+    response = where["responses"][str(answer.status)]
+    if "$ref" in response:
+        response = DOCUMENT["components"]["responses"][response["$ref"].rpartition("/")[2]]
+    schema = response["content"]["application/json"]["schema"]
+    whole = {**schema, "components": DOCUMENT["components"]}
+    return Draft202012Validator(whole).is_valid(json.loads(answer.body))
+
+
+@pytest.mark.parametrize("path", [OPENAPI_PATH, BENTOML_PATH])
+async def test_the_document_needs_no_key(bench: Bench, path: str) -> None:
+    answer = await bench.get(path)()
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert json.loads(answer.body) == DOCUMENT
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+async def test_the_example_of_an_endpoint_is_answered(bench: Bench, kind: Kind) -> None:
+    where = DOCUMENT["paths"][kind.value]["post"]
+    example = where["requestBody"]["content"]["application/json"]["example"]
+    assert (await bench.post(kind.value, example)()).status == 200
+    del example[REQUIRED[kind]]
+    refused = await bench.post(kind.value, example)()
+    assert refused.status == 400 and matches(refused, where)
+
+
+@pytest.mark.parametrize(
+    ("path", "described"),
+    [("/v1/models", "/v1/models"), ("/v1/models/support", "/v1/models/{id}"), ("/v1/usage", "/v1/usage")],
+)
+async def test_what_is_read_has_the_shape_that_is_described(bench: Bench, path: str, described: str) -> None:
+    where = DOCUMENT["paths"][described]["get"]
+    for key, status in ((key_of("a"), 200), ("nobody's", 401)):
+        answer = await bench.get(path, key=key)()
+        assert answer.status == status
+        assert matches(answer, where)
+
+
+async def test_a_refusal_is_described_whatever_is_wrong(bench: Bench) -> None:
+    where = DOCUMENT["paths"][Kind.CHAT.value]["post"]
+    text = [("content-type", "text/plain")]
+    authorization = [("authorization", f"Bearer {key_of('a')}")]
+    refusals = [
+        bench.chat(model="nobody's"),
+        bench.chat(model="support", n=1000),
+        bench.get(Kind.CHAT.value, key=key_of("a")),
+        Client(bench.gateway, Kind.CHAT.value, body=b"{}", headers=[*text, *authorization]),
+        bench.post(Kind.CHAT.value, b" " * (5 * 2**20)),
+    ]
+    answers = [await refusal() for refusal in refusals]
+    assert [answer.status for answer in answers] == [404, 400, 405, 415, 413]
+    assert all(matches(answer, where) for answer in answers)
