@@ -26,12 +26,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 HERE = Path(__file__).parent
 # BentoML reads its configuration from this variable alone, at import.
 os.environ.setdefault("BENTOML_CONFIG", str(HERE / "configuration.yaml"))
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+# What engines declare is for whoever places them; here each has the devices that fleet.yaml gives it, and
+# BentoML's allocator, which knows whole GPUs only, would give it others.
+os.environ.setdefault("BENTOML_DISABLE_GPU_ALLOCATION", "1")
 # Inherited by every worker, so that those of one `bentoml serve` agree.
 os.environ.setdefault("TENANTRY_SECRET", secrets.token_hex(32))
 # BentoML would merge all workers' metrics in one folder, where engines overwrite each other's gauges; each
@@ -48,6 +51,7 @@ from routing.config import load_fleet, project  # noqa: E402
 from routing.config.demo_keys import demo_keys  # noqa: E402
 from routing.connections import Bounds  # noqa: E402
 from routing.discovery import Elsewhere  # noqa: E402
+from routing.docs import openapi  # noqa: E402
 from routing.gateway import Gateway as GatewayApp  # noqa: E402
 from routing.lifecycle import Lifecycle  # noqa: E402
 from routing.replicas import Address  # noqa: E402
@@ -76,6 +80,7 @@ class Arguments(BaseModel):
     fleet: str = "fleet.yaml"
     pool: str | None = None
     replica: str | None = None
+    platform: Literal["gpu", "cpu"] | None = None  # of a Bento's image
 
 
 class DirectService(Service):  # type: ignore[misc]
@@ -101,10 +106,23 @@ class DirectService(Service):  # type: ignore[misc]
         return entry
 
 
-class PublicService(DirectService):
-    """The one that strangers reach."""
+class GatewayService(DirectService):
+    """The one that strangers reach, so its connections have bounds.
+
+    It shows BentoML the routes of the mounted application, which has no `@bentoml.api` to read them from.
+    """
 
     bounds = Bounds()
+
+    def schema(self) -> dict[str, Any]:
+        """Describe the service; in bento.yaml and in the Bento's apis/schema.json."""
+        schema: dict[str, Any] = super().schema()
+        return schema | {"paths": {path: {"mounted": True} for path in openapi.paths()}}
+
+    @property
+    def openapi_spec(self) -> dict[str, Any]:
+        """Describe the inference API; in the Bento's apis/openapi.yaml."""
+        return openapi.document()
 
 
 def read_fleet(arguments: Arguments) -> Fleet:
@@ -113,7 +131,7 @@ def read_fleet(arguments: Arguments) -> Fleet:
     return project(fleet, arguments.pool) if arguments.pool else fleet
 
 
-def declare_engine(fleet: Fleet, pool: Pool, index: int) -> Service[Any]:
+def declare_engine(fleet: Fleet, pool: Pool, index: int, on_gpu: bool) -> Service[Any]:
     """Declare the service of one replica."""
     name, base_model = pool.replica_models[index]
     host = EngineHost(
@@ -139,13 +157,20 @@ def declare_engine(fleet: Fleet, pool: Pool, index: int) -> Service[Any]:
         async def __is_alive__(self) -> bool:
             return host.is_alive()
 
-    # A device list goes in as an environment variable: BentoML's own allocator knows whole GPUs only.
     envs = [{"name": "CUDA_VISIBLE_DEVICES", "value": pool.devices[index]}] if pool.devices else []
-    declare = bentoml.service(name=name, workers=1, envs=envs, service_class=DirectService)
+    gpus = fleet.base_models[base_model].tensor_parallel_size
+    declare = bentoml.service(
+        name=name,
+        workers=1,
+        envs=envs,
+        traffic={"timeout": fleet.gateway.request_timeout_s},
+        service_class=DirectService,
+        **({"resources": {"gpu": gpus}} if on_gpu else {}),
+    )
     return declare(bentoml.asgi_app(host, path="/")(Engine))
 
 
-def declare_replica(fleet: Fleet, name: str) -> Service[Any]:
+def declare_replica(fleet: Fleet, name: str, on_gpu: bool) -> Service[Any]:
     """Declare the engine of one replica as the entry service. Raises `ValueError` for an unknown name."""
     places = {
         replica: (pool, index)
@@ -154,14 +179,14 @@ def declare_replica(fleet: Fleet, name: str) -> Service[Any]:
     }
     if name not in places:
         raise ValueError(f"the fleet has no replica {name!r}; it has {', '.join(places)}")
-    return declare_engine(fleet, *places[name])
+    return declare_engine(fleet, *places[name], on_gpu)
 
 
-def declare_gateway(fleet: Fleet) -> Service[Any]:
+def declare_gateway(fleet: Fleet, on_gpu: bool) -> Service[Any]:
     """Declare the entry service, and through it one engine service for each replica that runs here."""
     elsewhere = Elsewhere.read(os.environ, Address.parse)
     engines = {
-        name: declare_engine(fleet, pool, index)
+        name: declare_engine(fleet, pool, index, on_gpu)
         for pool in fleet.pools.values()
         for index, (name, _) in enumerate(pool.replica_models)
         if not elsewhere.has(name)
@@ -197,8 +222,19 @@ def declare_gateway(fleet: Fleet) -> Service[Any]:
         setattr(Gateway, name.replace("-", "_").replace(".", "_"), bentoml.depends(engine))
     # A default, which BentoML's configuration and `--host` change: the gateway looks at each request itself.
     http = {"http": {"host": LOOPBACK}} if local_only else {}
-    declare = bentoml.service(name="gateway", workers=1, service_class=PublicService, **http)
+    declare = bentoml.service(
+        name="gateway",
+        workers=1,
+        traffic={"timeout": longest_request_s(fleet)},
+        service_class=GatewayService,
+        **http,
+    )
     return declare(bentoml.asgi_app(app, path="/")(Gateway))
+
+
+def longest_request_s(fleet: Fleet) -> float:
+    """Return how long the gateway may have a request: in its queue, then on an engine."""
+    return fleet.gateway.request_timeout_s + max(t.caps.queue_timeout_s for t in fleet.tenants.values())
 
 
 def _drain_on_sigterm(app: GatewayApp) -> None:
@@ -245,8 +281,10 @@ def _configure_logging() -> None:
 
 def declare(arguments: Arguments) -> Service[Any]:
     """Declare what is to be served."""
-    fleet = read_fleet(arguments)
-    return declare_replica(fleet, arguments.replica) if arguments.replica else declare_gateway(fleet)
+    fleet, on_gpu = read_fleet(arguments), arguments.platform == "gpu"
+    if arguments.replica:
+        return declare_replica(fleet, arguments.replica, on_gpu)
+    return declare_gateway(fleet, on_gpu)
 
 
 Gateway = declare(bentoml.use_arguments(Arguments))

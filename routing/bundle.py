@@ -36,7 +36,7 @@ from routing.types import Fleet
 Platform = Literal["gpu", "cpu"]
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE_FILES = ("service.py", "configuration.yaml")
+CODE_FILES = ("service.py", "configuration.yaml", "LICENSE")
 CODE_FOLDERS = ("adapters", "routing", "tenantry")
 CODE_SUFFIXES = frozenset({".py", ".json", ".css", ".html", ".js", ".svg"})  # the last four: the console
 MODEL_STORE = "bento://"  # sources in BentoML's model store
@@ -215,6 +215,7 @@ def _bentofile(name: str, pool: str | None, platform: Platform, variables: Itera
     return {
         "service": "service:Gateway",
         "name": name,
+        "args": {"platform": platform},
         "labels": {"app": "tenantry"} | ({"pool": pool} if pool else {}),
         "include": ["**"],
         "python": {"requirements_txt": "requirements.txt", "lock_packages": False},

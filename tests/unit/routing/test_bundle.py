@@ -16,6 +16,7 @@ from adapters.errors import AdapterError
 from routing import bundle
 from routing.bundle import ROOT, BundleError, Options, _stage_code, build, stage
 from routing.config import FleetError, LoadedFleet, project, read_fleet
+from routing.docs import openapi
 from routing.types import Fleet
 from tests.unit.routing.config.files import adapter_folder, changed, digest, write
 
@@ -106,9 +107,9 @@ def test_the_program_is_the_same_in_every_bento(loaded: LoadedFleet, context: Pa
 def test_training_data_tests_and_caches_stay_out(loaded: LoadedFleet, context: Path) -> None:
     staged(loaded, None, context)
     names = [name for name, _ in files_below(context)]
-    assert not [name for name in names if "demo" in name or "__pycache__" in name or name.endswith(".pyc")]
+    assert not [name for name in names if "demo/" in name or "__pycache__" in name or name.endswith(".pyc")]
     assert {name.split("/")[0] for name in names} == {
-        "README.md", "adapters", "bentofile.yaml", "configuration.yaml", "fleet.yaml", "models",
+        "LICENSE", "README.md", "adapters", "bentofile.yaml", "configuration.yaml", "fleet.yaml", "models",
         "requirements.txt", "routing", "service.py", "tenantry",
     }  # fmt: skip
 
@@ -340,7 +341,8 @@ def test_bentoml_builds_it_without_a_secret(loaded: LoadedFleet, context: Path, 
     bento = store / "tenantry-alone" / "v1"
     told = yaml.safe_load((bento / "bento.yaml").read_text())
     assert [service["name"] for service in told["services"]] == ["gateway", "alone-0"]
-    assert told["args"] == {}
+    assert told["args"] == {"platform": "cpu"}
+    assert not any("resources" in service["config"] for service in told["services"])
     assert {"name": "GAMMA_KEY", "value": "", "stage": "runtime"} in told["envs"]
     dockerfile = (bento / "env/docker/Dockerfile").read_text()
     assert "GAMMA_KEY" not in dockerfile
@@ -349,6 +351,28 @@ def test_bentoml_builds_it_without_a_secret(loaded: LoadedFleet, context: Path, 
     assert not traces(bento)
     shipped = {name.removeprefix("src/") for name, _ in files_below(bento) if name.startswith("src/")}
     assert {name for name, _ in files_below(context)} == shipped, "all that was staged, and nothing else"
+
+
+def test_a_bento_says_what_its_services_need_and_which_routes_it_has(
+    loaded: LoadedFleet, context: Path, store: Path
+) -> None:
+    base = replace(loaded.fleet.base_models["base"], tensor_parallel_size=2)
+    fleet = replace(loaded.fleet, base_models={**loaded.fleet.base_models, "base": base})
+    staged(replace(loaded, fleet=fleet), "alone", context, platform="gpu")
+    build(context, version="v2", key_variables=["GAMMA_KEY"])
+    bento = store / "tenantry-alone" / "v2"
+    told = yaml.safe_load((bento / "bento.yaml").read_text())
+    gateway, engine = (service["config"] for service in told["services"])
+    assert engine["resources"] == {"gpu": 2} and "resources" not in gateway
+    assert engine["traffic"]["timeout"] == fleet.gateway.request_timeout_s
+    wait_s = fleet.tenants["gamma"].caps.queue_timeout_s
+    assert gateway["traffic"]["timeout"] == fleet.gateway.request_timeout_s + wait_s
+    assert "http" not in gateway, "where it listens is BentoML's matter, since the keys are its own"
+    assert set(told["schema"]["paths"]) == set(openapi.paths())
+    assert told["labels"]["openai_endpoint"] == "/v1"  # BentoML finds it by the paths
+    described = yaml.safe_load((bento / "apis/openapi.yaml").read_text())
+    assert described == openapi.document()
+    assert (bento / "src/LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
 def test_what_bentoml_says_is_passed_on(context: Path, store: Path) -> None:
