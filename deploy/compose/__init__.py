@@ -1,0 +1,1 @@
+"""One machine with Docker: the gateway, Prometheus and Grafana."""
