@@ -31,6 +31,7 @@ function App() {
 }
 
 function refused(error: Refused): string {
+  if (error.code === "demo_key") return error.message;
   return error.status === 403 ? "This key is not an operator's; the console needs one." : "The gateway does not take this key: it is mistyped, expired, revoked, or another gateway's.";
 }
 

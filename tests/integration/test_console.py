@@ -17,6 +17,7 @@ import uvicorn
 from playwright.sync_api import Browser, expect
 
 from routing.record import Record
+from routing.tenants import hash_key
 from routing.types import Fleet, Outcome
 from tests.browser import Tab, chromium, tab_of
 from tests.fakes import entry_of, key_of, small_fleet
@@ -98,7 +99,7 @@ class Site:
 
 
 @contextlib.contextmanager
-def site_of(fleet: Fleet, folder: Path) -> Iterator[Site]:
+def site_of(fleet: Fleet, folder: Path, *, local_only: frozenset[str] = frozenset()) -> Iterator[Site]:
     """A running gateway, until the block ends."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -109,7 +110,7 @@ def site_of(fleet: Fleet, folder: Path) -> Iterator[Site]:
     stack = contextlib.AsyncExitStack()
 
     async def start() -> Site:
-        bench = await stack.enter_async_context(bench_of(fleet, folder))
+        bench = await stack.enter_async_context(bench_of(fleet, folder, local_only=local_only))
         site = Site(bench, loop, port)
         await site.listen()
         return site
@@ -173,6 +174,19 @@ THREE = (target("a", "sales"), target("b", "support"), target("a", "support"))
 
 
 # -- the key -----------------------------------------------------------------------------------------------
+
+
+def test_a_demo_key_from_elsewhere_is_told_where_it_works(browser: Browser, tmp_path: Path) -> None:
+    known = frozenset({hash_key(key_of("operator"))})
+    through_a_proxy: Any = {"x-forwarded-for": "10.0.0.9"}
+    with (
+        site_of(small_fleet(), tmp_path, local_only=known) as site,
+        tab_of(browser, site.url, extra_http_headers=through_a_proxy) as tab,
+    ):
+        tab.expected = ("403",)
+        tab.open()
+        tab.give(key_of("operator"))
+        expect(tab.page.get_by_role("alert")).to_contain_text("This is a demo key")
 
 
 def test_a_wrong_key_is_refused_with_a_reason_and_a_right_one_opens_it(tab: Tab, site: Site) -> None:

@@ -27,6 +27,11 @@ def matches(answer: Client, where: dict[str, Any]) -> bool:
     return Draft202012Validator(whole).is_valid(json.loads(answer.body))
 
 
+async def test_a_browser_is_led_to_the_page(bench: Bench) -> None:
+    answer = await bench.get("/")()
+    assert (answer.status, answer.headers["location"], answer.body) == (307, "/docs", b"")
+
+
 @pytest.mark.parametrize("path", [OPENAPI_PATH, BENTOML_PATH])
 async def test_the_document_needs_no_key(bench: Bench, path: str) -> None:
     answer = await bench.get(path)()

@@ -280,7 +280,9 @@ async def test_a_client_that_leaves_in_mid_body_is_forgotten(bench: Bench) -> No
         ("GET", "/internal/adapters", 404),
         ("POST", "/collective_rpc", 404),
         ("POST", "/sleep", 404),
-        ("GET", "/", 404),
+        ("GET", "/docs/openapi.json", 404),
+        ("POST", "/", 405),
+        ("POST", "/docs", 405),
     ],
 )
 async def test_no_other_route_is_served(bench: Bench, method: str, path: str, status: int) -> None:
