@@ -28,6 +28,7 @@ from adapters.errors import AdapterError
 from adapters.types import Adapter, BaseModel
 from routing.config import project, read_fleet
 from routing.config.api_keys import new_key
+from routing.config.demo_keys import uses_demo_keys
 from routing.config.sources import is_hub_id, is_url
 from routing.config.state import STAND_IN_DATABASE
 from routing.config.writer import write_fleet
@@ -230,6 +231,8 @@ def _readme(name: str, pool: str | None, fleet: Fleet, variables: Iterable[str])
     needed = "".join(f"- `{variable}`: an API key\n" for variable in sorted(variables))
     if fleet.state.database_variable is not None:
         needed += f"- `{fleet.state.database_variable}`: URL of the state database\n"
+    if uses_demo_keys(fleet):
+        needed += "- `TENANTRY_DEMO`: without `1` the demo's keys work in its container alone\n"
     folders = [m.source for m in fleet.base_models.values() if not is_hub_id(m.source) and m.source[0] == "/"]
     return "\n".join(
         [

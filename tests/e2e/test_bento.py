@@ -66,6 +66,13 @@ def test_the_whole_fleet_is_built_and_served(store: Path, tmp_path: Path) -> Non
         for tenant in (*OTHERS, "umbrella"):
             assert ask(service, tenant) == answers()[f"{tenant}-support"][QUESTIONS[0]]
         assert_console(service)
+        assert service.get("/", follow_redirects=True).url.path == "/docs"
+        # It declares GPUs, and BentoML hands out none: engines see what they saw without the declaration.
+        assert "resources" in (store / "bentos" / "tenantry" / "whole" / "bento.yaml").read_text()
+        for replica in ("shared-0", "umbrella-0"):
+            worker = service.worker(replica)
+            assert worker is not None
+            assert worker.environ().get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
         assert service.stop() == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -192,6 +193,15 @@ def test_state_is_kept_outside_of_the_bento_and_for_each_apart(
     assert "STATE_DATABASE" in {env["name"] for env in bentofile(context)["envs"]}
     assert "`STATE_DATABASE`: URL of the state database" in (context / "README.md").read_text()
     assert all(b"secret-word" not in content for _, content in files_below(context))
+
+
+def test_a_bento_says_where_its_keys_are_the_demos(loaded: LoadedFleet, context: Path) -> None:
+    known = replace(loaded.fleet.gateway, operator_key_hashes=frozenset({digest("operator-demo-key")}))
+    for fleet, said in ((loaded.fleet, False), (replace(loaded.fleet, gateway=known), True)):
+        staged(replace(loaded, fleet=fleet), None, context)
+        assert ("TENANTRY_DEMO" in (context / "README.md").read_text()) is said
+        shutil.rmtree(context)
+        context.mkdir()
 
 
 def test_a_base_model_is_a_reference_unless_it_is_to_be_embedded(
