@@ -18,11 +18,9 @@ Environment:
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import secrets
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -41,12 +39,17 @@ os.environ.setdefault("TENANTRY_SECRET", secrets.token_hex(32))
 # process keeps its own instead. Must happen before prometheus_client is imported.
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
+from adapters import logs  # noqa: E402
+
+logs.set_up()
+
 import bentoml  # noqa: E402
 from _bentoml_sdk import Service  # noqa: E402
 from pydantic import BaseModel, ConfigDict  # noqa: E402
 
 from adapters.host import EngineHost  # noqa: E402
 from routing import connections, keys  # noqa: E402
+from routing.announcement import address_of, announce  # noqa: E402
 from routing.config import load_fleet, project  # noqa: E402
 from routing.config.demo_keys import demo_keys  # noqa: E402
 from routing.connections import Bounds  # noqa: E402
@@ -97,7 +100,6 @@ class DirectService(Service):  # type: ignore[misc]
         """Build the ASGI application of one worker."""
         inner, app = super().to_asgi(is_main), self.mount_apps[0][0]
         connections.install(self.bounds)
-        _configure_logging()
 
         async def entry(scope: Any, receive: Any, send: Any) -> None:
             direct = scope["type"] == "http" and scope["path"] not in BENTOML_ROUTES
@@ -145,6 +147,7 @@ def declare_engine(fleet: Fleet, pool: Pool, index: int, on_gpu: bool) -> Servic
     class Engine:
         @bentoml.on_startup
         async def start(self) -> None:
+            logs.set_up(name)
             host.start()
 
         @bentoml.on_shutdown
@@ -210,9 +213,12 @@ def declare_gateway(fleet: Fleet, on_gpu: bool) -> Service[Any]:
             if known_keys:
                 log.warning(LOCAL_ONLY if local_only else FROM_EVERYWHERE)
             _drain_on_sigterm(app)
+            address = address_of(os.environ, "gateway")
+            self.announcing = asyncio.create_task(announce(fleet, address, app.is_ready))
 
         @bentoml.on_shutdown
         async def stop(self) -> None:
+            self.announcing.cancel()
             await app.stop()
 
         async def __is_ready__(self) -> bool:
@@ -262,21 +268,6 @@ def _drain_on_sigterm(app: GatewayApp) -> None:
                 loop.call_soon_threadsafe(lambda: stopping.append(loop.create_task(drain_and_stop(stop))))
 
         signal.signal(number, on_signal)
-
-
-def _configure_logging() -> None:
-    """Log our own lines to standard error; the server's access log would be a second one per request."""
-    logging.getLogger("uvicorn.access").handlers.clear()
-    logging.getLogger("uvicorn.access").propagate = False
-    for name, line in (
-        ("tenantry", "%(asctime)s %(name)s %(levelname)s %(message)s"),
-        ("tenantry.request", None),
-    ):
-        logger = logging.getLogger(name)
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter(line))
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO)
 
 
 def declare(arguments: Arguments) -> Service[Any]:

@@ -36,6 +36,7 @@ def engine_args(
         }
     argv = [part for flag, value in flags.items() if value is not None for part in (flag, str(value))]
     argv += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
+    argv.append("--no-use-tqdm-on-load")  # progress bars are no lines of a log
     argv.append("--enable-prompt-tokens-details")  # says how much of a prompt was found in the prefix cache
     if model.serves_adapters:
         extension = "adapters.worker.cpu.CpuWorkerExtension" if on_cpu else "adapters.worker.WorkerExtension"
@@ -52,12 +53,16 @@ def engine_environment(model: BaseModel, *, on_cpu: bool) -> dict[str, str]:
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         # setproctitle would write an engine's title over those marks.
         "SPT_NOENV": "1",
+        "TRANSFORMERS_VERBOSITY": "error",  # its warnings are of a model's files, and come from each process
+        # Python says so whenever an engine is killed, and then removes what was left.
+        "PYTHONWARNINGS": "ignore:resource_tracker",
     }
     if model.source.startswith("/"):
         environment["HF_HUB_OFFLINE"] = "1"  # a local model never asks a hub
     if on_cpu:
         environment["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB, where kv_cache_gib is not given
         environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # engines on one machine share its cores
+        environment["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # each process would tell of its NUMA node
     return environment
 
 

@@ -16,12 +16,13 @@ import json
 import logging
 import os
 import signal
+import time
 import types
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from adapters import orphans, protocol
+from adapters import engine_process, orphans, protocol
+from adapters.builder import Builder
 from adapters.canary import Canary
 from adapters.engine_args import engine_args, engine_environment, tracing_environment
 from adapters.errors import AdapterError
@@ -35,6 +36,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 WATCH_INTERVAL_S = 0.2
+PROGRESS_INTERVAL_S = 30
 MAX_RESTART_DELAY_S = 60.0
 MAX_DESIRED_BYTES = 8 * 2**20  # some 40 000 adapters
 FAILURES_BEFORE_DEAD = 5  # after so many failed starts in a row liveness says no, and an orchestrator may act
@@ -86,8 +88,8 @@ class EngineHost:
         self._failed_starts = 0
         self._draining = False
         self._supervisor: asyncio.Task[None] | None = None
-        # Engine processes are children of the thread that starts them; it must live as long as they do.
-        self._builder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine-builder")
+        self._was_ready = False  # this engine, since it was loaded
+        self._builder = Builder(lambda: _build_engine(self._argv), lambda built: built[1].shutdown(0))
 
     # -- lifecycle -----------------------------------------------------------------------------------------
 
@@ -103,8 +105,11 @@ class EngineHost:
 
         def on_signal(signum: int, frame: types.FrameType | None) -> None:
             self._draining = True
-            # EngineCore ends on the same signal; vLLM's client would log that as a failure, with a traceback.
+            # EngineCore ends on the same signal, or is killed in mid-load; vLLM would log that as a failure,
+            # with a traceback.
             logging.getLogger("vllm.v1.engine.async_llm").disabled = True
+            if not self._was_ready:
+                logging.getLogger("vllm").setLevel(logging.CRITICAL)
             if callable(previous):
                 previous(signum, frame)
 
@@ -117,7 +122,7 @@ class EngineHost:
             self._supervisor.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._supervisor
-        self._builder.shutdown(wait=False)
+        self._builder.close()
 
     def is_ready(self) -> bool:
         """Whether the engine has answered a request and is not dead, silent or draining. Never raises."""
@@ -143,6 +148,8 @@ class EngineHost:
                         await asyncio.Event().wait()
                     log.error("%s: the engine died; restarting it in place", self._replica)
                 except Exception:
+                    if self._draining:  # its processes have been ended in mid-load
+                        break
                     self._failed_starts += 1
                     log.exception("%s: the engine did not start", self._replica)
                 finally:
@@ -154,7 +161,9 @@ class EngineHost:
             os.environ.setdefault(name, value)
         await asyncio.to_thread(orphans.reap, self._replica)
         os.environ.update(orphans.mark(self._replica))
+        engine_process.become_main_of_children()
         log.info("%s: loading %s", self._replica, self._model.name)
+        began_s, self._was_ready = time.monotonic(), False
         args, engine = await self._build(stack)
         # Imports that only succeed once the builder thread has done the long ones.
         from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -175,8 +184,8 @@ class EngineHost:
         silent_after_s = SILENT_AFTER_ON_CPU_S if self._on_cpu else SILENT_AFTER_S
         self._pulse = Pulse(engine.is_sleeping, silent_after_s=silent_after_s)
         stack.push_async_callback(_cancel, asyncio.create_task(self._pulse.run()))
-        self._engine, self._app = engine, app
-        log.info("%s: ready", self._replica)
+        self._engine, self._app, self._was_ready = engine, app, True
+        log.info("%s: ready (%.0f s)", self._replica, time.monotonic() - began_s)
 
     async def _keep_adapters(
         self,
@@ -203,16 +212,25 @@ class EngineHost:
 
     async def _build(self, stack: contextlib.AsyncExitStack) -> tuple[Any, Any]:
         """Start the engine's processes in a thread; minutes on a GPU."""
-        building = asyncio.get_running_loop().run_in_executor(self._builder, _build_engine, self._argv)
+        patience = asyncio.create_task(self._say_that_it_takes_long())
         try:
-            args, engine = await asyncio.shield(building)
-        except asyncio.CancelledError:  # SIGTERM in mid-load: let it come up, then take it down
-            with contextlib.suppress(Exception):
-                _, engine = await building
-                await asyncio.to_thread(engine.shutdown, 0)
-            raise
-        stack.push_async_callback(asyncio.to_thread, engine.shutdown, engine.vllm_config.shutdown_timeout)
+            args, engine = await self._builder.build()
+        finally:
+            await _cancel(patience)
+        stack.push_async_callback(asyncio.to_thread, self._end, engine)
         return args, engine
+
+    async def _say_that_it_takes_long(self) -> None:
+        for times in itertools.count(1):
+            await asyncio.sleep(PROGRESS_INTERVAL_S)
+            log.info("%s: still loading (%d s)", self._replica, times * PROGRESS_INTERVAL_S)
+
+    def _end(self, engine: Any) -> None:
+        """Take an engine down: one that serves when it has drained, one that never did at once."""
+        if not self._was_ready:
+            orphans.end_own()
+        engine.shutdown(engine.vllm_config.shutdown_timeout if self._was_ready else 0)
+        orphans.end_own()  # vLLM's workers take some seconds to see that their engine is gone
 
     # -- requests ------------------------------------------------------------------------------------------
 

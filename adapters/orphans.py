@@ -1,4 +1,4 @@
-"""Has a killed worker left engine processes behind? Ends them before a new engine starts.
+"""Which processes belong to which worker's engine? Ends those that nobody needs any more.
 
 vLLM's EngineCore outlives a parent that dies by SIGKILL and keeps its GPU memory (vllm-project/vllm#55510).
 Every engine process inherits a mark that names its replica and worker; without that worker it is an orphan.
@@ -38,6 +38,27 @@ def reap(replica: str, proc: Path = Path("/proc")) -> list[int]:
     if reaped:
         log.warning("%s: ended %d engine processes that a killed worker left behind", replica, len(reaped))
     return reaped
+
+
+def end_own(proc: Path = Path("/proc")) -> list[int]:
+    """Kill every engine process of this worker; return their pids. Linux only."""
+    worker, ended = _identity(os.getpid()), []
+    for folder in proc.glob("[0-9]*"):
+        pid = int(folder.name)
+        if pid == os.getpid() or _environment(folder).get(WORKER_MARK) != worker or _tidies_up(folder):
+            continue
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+            ended.append(pid)
+    return ended
+
+
+def _tidies_up(folder: Path) -> bool:
+    """Whether it is Python's own, which ends when all others have and removes their shared memory."""
+    try:
+        return b"multiprocessing.resource_tracker" in (folder / "cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _replica_mark(replica: str) -> str:

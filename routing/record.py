@@ -84,6 +84,14 @@ class Record:
         }
         return orjson.dumps(line).decode()
 
+    def short(self) -> str:
+        """Whose request it was, how it went, how long it took, its tokens, where it ran; for people."""
+        parts = [self.target.tenant, self.target.model, str(self.status), f"{self.total_s:.2f}s"]
+        if self.prompt_tokens or self.completion_tokens:
+            parts.append(f"{self.prompt_tokens}+{self.completion_tokens} tok")
+        parts += filter(None, (self.replica, self.reason))
+        return " ".join(parts)
+
 
 def _utc(time_s: float) -> str:
     """Write a Unix time in ISO 8601 with milliseconds."""

@@ -166,7 +166,7 @@ class GatewaySettings:
     stall_timeout_s: float = 60.0  # a client that reads nothing for this long is cancelled
     request_timeout_s: float = 600.0  # an engine has this long to finish a request
     shutdown_grace_s: float = 30.0  # in-flight requests have this long to finish on SIGTERM
-    log_requests: bool = True  # one JSON line per request on standard error
+    log_requests: bool = True  # one line per request on standard error
     scheduler: SchedulerSettings = SchedulerSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()

@@ -416,7 +416,7 @@ class GatewaySection(Section):
     shutdown_grace_s: float = Field(
         30.0, ge=0, le=3600, description="Time requests in flight have to finish on SIGTERM."
     )
-    log_requests: bool = Field(True, description="One JSON line per request on standard error.")
+    log_requests: bool = Field(True, description="One line per request on standard error.")
     scheduler: SchedulerSection = Field(SchedulerSection(), description="Settings of the fair queue.")
     metrics: MetricsSection = Field(MetricsSection(), description="How much the metrics page holds.")
     tracing: TracingSection = Field(TracingSection(), description="Where spans of requests are sent.")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import logging
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
+from adapters import engine_process, orphans, protocol
 from adapters import host as host_module
-from adapters import protocol
 from adapters.errors import AdapterError
 from adapters.host import EngineHost
 from adapters.loader import EngineDied
@@ -244,3 +247,98 @@ def test_an_engine_that_never_starts_is_not_alive_for_ever(host: EngineHost) -> 
     assert host.is_alive()
     host._failed_starts = host_module.FAILURES_BEFORE_DEAD
     assert not host.is_alive()
+
+
+# -- ending ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loading(host: EngineHost, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The same host while its engine is being built, which ends only by force."""
+    state = SimpleNamespace(
+        host=host, begun=threading.Event(), given_up=threading.Event(), fails=threading.Event()
+    )
+
+    def build(argv: list[str]) -> Any:
+        state.begun.set()
+        try:
+            while not state.fails.wait(0.01):
+                pass
+        finally:
+            state.given_up.set()
+        raise RuntimeError("the engine's processes are gone")
+
+    monkeypatch.setattr(host_module, "_build_engine", build)
+    monkeypatch.setattr(engine_process, "become_main_of_children", lambda: None)
+    monkeypatch.setattr(host, "_environment", {})
+    for name in orphans.mark("shared-0"):
+        monkeypatch.setenv(name, "")
+    return state
+
+
+@pytest.fixture
+def handlers_as_before() -> Iterator[None]:
+    """A host takes the process's signals; here they end nothing and go back to who had them."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: None) for number in numbers]
+    level = logging.getLogger("vllm").level
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+    logging.getLogger("vllm").setLevel(level)
+    logging.getLogger("vllm.v1.engine.async_llm").disabled = False
+
+
+@pytest.mark.usefixtures("handlers_as_before")
+async def test_a_host_that_loads_ends_at_once(
+    loading: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    loading.host.start()
+    await asyncio.to_thread(loading.begun.wait)
+    await asyncio.wait_for(loading.host.stop(), timeout=5)
+    assert loading.given_up.is_set()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("handlers_as_before")
+async def test_an_engine_that_ends_on_the_same_signal_did_not_fail(
+    loading: SimpleNamespace, number: signal.Signals, caplog: pytest.LogCaptureFixture
+) -> None:
+    loading.host.start()
+    await asyncio.to_thread(loading.begun.wait)
+    signal.raise_signal(number)
+    loading.fails.set()
+    await asyncio.wait_for(loading.host._supervisor, timeout=5)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not logging.getLogger("vllm.v1.engine.core_client").isEnabledFor(logging.ERROR)
+    await loading.host.stop()
+
+
+@pytest.mark.usefixtures("handlers_as_before")
+async def test_a_load_that_takes_long_says_so(
+    loading: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tenantry.engine")
+    monkeypatch.setattr(host_module, "PROGRESS_INTERVAL_S", 0)
+    loading.host.start()
+    await asyncio.to_thread(loading.begun.wait)
+    await loading.host.stop()
+    assert caplog.messages[:2] == ["shared-0: loading base", "shared-0: still loading (0 s)"]
+
+
+@pytest.mark.parametrize(
+    ("was_ready", "calls"), [(True, ["drain 30", "kill"]), (False, ["kill", "drain 0", "kill"])]
+)
+def test_an_engine_that_serves_is_drained_and_one_that_never_did_is_not(
+    host: EngineHost, was_ready: bool, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    engine = SimpleNamespace(
+        shutdown=lambda timeout: made.append(f"drain {timeout}"),
+        vllm_config=SimpleNamespace(shutdown_timeout=30),
+    )
+    monkeypatch.setattr(orphans, "end_own", lambda: made.append("kill"))
+    vars(host).update(_was_ready=was_ready)
+    host._end(engine)
+    assert made == calls

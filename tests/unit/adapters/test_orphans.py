@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +62,25 @@ def test_engines_of_living_workers_and_of_other_replicas_are_left_alone() -> Non
 def test_a_process_that_cannot_be_read_is_no_orphan(tmp_path: Path) -> None:
     (tmp_path / "123").mkdir()
     assert orphans.reap("shared-0", proc=tmp_path) == []
+
+
+def test_a_worker_ends_its_own_engines_processes_and_nobody_elses() -> None:
+    mine = engine_process(orphans.mark("shared-0")[orphans.WORKER_MARK])
+    others = engine_process("1:1")
+    try:
+        assert orphans.end_own() == [mine.pid]
+        assert mine.wait(10) == -signal.SIGKILL
+        assert others.poll() is None
+    finally:
+        end(mine)
+        end(others)
+
+
+def test_the_process_that_removes_shared_memory_is_left_to_do_so(tmp_path: Path) -> None:
+    folder = tmp_path / "123"
+    folder.mkdir()
+    (tmp_path / str(os.getpid())).symlink_to(f"/proc/{os.getpid()}")
+    worker = orphans.mark("shared-0")[orphans.WORKER_MARK]
+    (folder / "environ").write_text(f"{orphans.WORKER_MARK}={worker}\0")
+    (folder / "cmdline").write_text("python\0-c\0from multiprocessing.resource_tracker import main;main(5)\0")
+    assert orphans.end_own(proc=tmp_path) == []

@@ -55,3 +55,31 @@ def test_time_per_token_is_known_of_streams_alone(changes: dict[str, Any], token
 )
 def test_the_time_is_utc_with_milliseconds(at_s: float, time: str) -> None:
     assert json.loads(str(record(ended_at_s=at_s)))["time"] == time
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"total_s": 1.9, "prompt_tokens": 5, "completion_tokens": 5, "replica": "chat-0"},
+            "a support 200 1.90s 5+5 tok chat-0",
+        ),
+        ({"status": 429, "reason": "max_concurrency"}, "a support 429 0.00s max_concurrency"),
+        (
+            {
+                "status": 502,
+                "reason": "engine_failed",
+                "total_s": 12.345,
+                "replica": "chat-0",
+                "prompt_tokens": 7,
+            },
+            "a support 502 12.35s 7+0 tok chat-0 engine_failed",
+        ),
+    ],
+    ids=["completed", "refused", "failed"],
+)
+def test_the_line_for_people_is_short(changes: dict[str, Any], line: str) -> None:
+    ended = record()
+    for name, value in changes.items():
+        setattr(ended, name, value)
+    assert ended.short() == line
