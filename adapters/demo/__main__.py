@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import signal
+
+if __name__ == "__main__":  # the imports take seconds, and nothing has begun yet
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import sys
 import time
 from pathlib import Path
@@ -63,6 +67,7 @@ def _make(console: Console, out: Path, *, seed: int, force: bool, bulk_count: in
 
 def main() -> None:
     """Run the command; SIGTERM ends it as cleanly as Ctrl-C does."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     app()
 

@@ -19,7 +19,7 @@ from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from adapters.demo import lessons
+from adapters.demo import interruptions, lessons
 from adapters.demo.errors import DemoError
 from adapters.demo.lessons import Lesson, Speaker
 from adapters.demo.recipe import Schedule, Shape
@@ -121,9 +121,10 @@ def learn(model: Any, course: Course, schedule: Schedule, report: Callable[[int]
                 group["lr"] = _rate(schedule, step)
             logits, wanted = _assistant_logits(model, course.draw())
             optimizer.zero_grad()
-            cross_entropy(logits, wanted).backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
+            with interruptions.held():
+                cross_entropy(logits, wanted).backward()
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimizer.step()
             step += 1
 
 
