@@ -100,8 +100,8 @@ def set_up(replica: str = "") -> None:
         settings = LogSettings.read(os.environ, is_terminal=sys.stderr.isatty())
     except ValueError as error:
         raise SystemExit(str(error)) from None
-    # vLLM leaves the log to us, in its own processes too.
-    os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "0")
+    if "VLLM_LOGGING_CONFIG_PATH" not in os.environ:  # vLLM leaves the log to us, in its own processes too
+        os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "0")
     if not sys.stderr.isatty():  # progress bars of downloads are for terminals
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("TQDM_DISABLE", "1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import re
 import signal
@@ -232,6 +233,15 @@ def test_metrics_show_models_and_engines_apart(service: Service) -> None:
     assert service.metric("tenantry_replica_ready") == 2
     assert "vllm:num_requests_running" in service.get("/metrics/umbrella-0").text
     assert "vllm:" not in service.get("/metrics").text
+
+
+def test_every_process_writes_json_and_the_gateway_has_said_once_where_it_serves(service: Service) -> None:
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    told = [line["message"] for line in lines if line.get("message", "").startswith("serving at ")]
+    assert len(told) == 1 and f"curl {service.url}/v1/chat/completions" in told[0]
+    assert "acme-demo-key" in told[0]
+    speakers = {(line.get("replica"), line.get("process")) for line in lines if "logger" in line}
+    assert {("shared-0", "EngineCore"), ("umbrella-0", "EngineCore"), (None, None)} <= speakers
 
 
 # -- the client leaves, the engine dies, the operator stops it ---------------------------------------------
