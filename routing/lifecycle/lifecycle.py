@@ -18,7 +18,9 @@ from adapters.states import VersionState
 from adapters.store import AdapterStore
 from routing.catalog import AdapterEntry, AdapterKey, Rollout, Version
 from routing.dispatcher import Dispatcher
+from routing.errors import StateUnavailable
 from routing.lifecycle import declared
+from routing.lifecycle.changes import Changes
 from routing.lifecycle.engines import Engines
 from routing.lifecycle.placement import Wanted, kept_digests, surplus_versions
 from routing.lifecycle.preparation import UPLOAD, Preparation
@@ -54,7 +56,7 @@ class Lifecycle:
         self._last_used_s: dict[str, float] = {}  # adapter id -> monotonic
         self._leaving: dict[str, str] = {}  # adapter id -> digest, of versions on their way out
         self._tasks: set[asyncio.Task[None]] = set()
-        self.changing = asyncio.Lock()
+        self.changes = Changes()
         self.is_reconciled = False
 
     # -- start and stop ------------------------------------------------------------------------------------
@@ -78,6 +80,7 @@ class Lifecycle:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.changes.stop()
         await self.preparation.stop()
         await self.registry.close()
         await asyncio.to_thread(self.store.close)
@@ -237,37 +240,38 @@ class Lifecycle:
 
     async def passed(self, version: Version) -> None:
         """Make a version ready: it takes over, or gets its part of a rollout, in the same moment."""
-        async with self.changing:
+        await patiently(lambda: self._pass(version))
+        self.engines.tell_all()
+
+    async def _pass(self, version: Version) -> None:
+        """Try that once; nobody's change waits for a database that does not answer."""
+        async with self.changes.of(version.adapter):
             entry = self.registry.entry(version)
             is_candidate = entry.rollout is not None and entry.rollout.candidate == version.number
             takes_over = entry.live is None or (not is_candidate and version.number > entry.live)
             live, previous, rollout = entry.live, entry.previous, entry.rollout
             if takes_over:
                 live, previous, rollout = version.number, entry.live, None
-            entry = await patiently(
-                lambda: self.registry.make_ready(version, live=live, previous=previous, rollout=rollout)
-            )
+            entry = await self.registry.make_ready(version, live=live, previous=previous, rollout=rollout)
             for old in surplus_versions(entry, self._fleet.state.keep_versions):
-                await self.retire_version(old)
-        self.engines.tell_all()
+                try:
+                    await self.retire_version(old)
+                except StateUnavailable as error:
+                    log.warning("version %d of %s is kept for now: %s", old.number, old.adapter, error)
 
     async def refused(self, version: Version) -> None:
         """Take a quarantined version out of use, whatever leads to it."""
-        async with self.changing:
-            entry = self.registry.entry(version)
-            if entry.rollout is not None and entry.rollout.candidate == version.number:
-                await self._route(entry, live=entry.live, previous=entry.previous)
-            elif version.number == entry.live:
-                back = entry.previous if entry.previous and entry.ready(entry.previous) else None
-                await self._route(entry, live=back, previous=None)
+        await patiently(lambda: self._refuse(version))
         self.engines.tell_all()
 
-    async def _route(
-        self, entry: AdapterEntry, *, live: int | None, previous: int | None, rollout: Rollout | None = None
-    ) -> AdapterEntry:
-        return await patiently(
-            lambda: self.registry.route(entry.key, live=live, previous=previous, rollout=rollout)
-        )
+    async def _refuse(self, version: Version) -> None:
+        async with self.changes.of(version.adapter):
+            entry = self.registry.entry(version)
+            live, previous = entry.live, entry.previous
+            if version.number == live:
+                live, previous = (previous if previous and entry.ready(previous) else None), None
+            if version.number == entry.live or (entry.rollout and entry.rollout.candidate == version.number):
+                await self.registry.route(entry.key, live=live, previous=previous, rollout=None)
 
     async def retire_version(self, version: Version) -> None:
         """Take a version out of traffic; its files go once nothing uses it."""
@@ -317,14 +321,23 @@ class Lifecycle:
                 return
             if verdict.action is Action.ROLL_BACK:
                 self._directory.put(replace(self._directory.adapter(entry.key) or entry, rollout=None))
-                await self._route(entry, live=entry.live, previous=entry.previous)
+                await patiently(lambda: self._end(entry, rollout, entry.live, entry.previous))
             else:
-                await self._route(entry, live=rollout.candidate, previous=entry.live)
+                await patiently(lambda: self._end(entry, rollout, rollout.candidate, entry.live))
             text = f"version {rollout.candidate}: {verdict.action}: {verdict.reason}"
             await self.registry.record(str(entry.key), text)
         finally:
             self._concluding.discard(entry.key)
             self.engines.tell_all()
+
+    async def _end(
+        self, entry: AdapterEntry, rollout: Rollout, live: int | None, previous: int | None
+    ) -> None:
+        """End a rollout, unless somebody has decided otherwise meanwhile."""
+        async with self.changes.of(entry.key):
+            now = self._directory.adapter(entry.key)
+            if now is not None and now.live == entry.live and now.rollout in (None, rollout):
+                await self.registry.route(entry.key, live=live, previous=previous, rollout=None)
 
 
 _UNFINISHED = frozenset({VersionState.REGISTERED, VersionState.FETCHING, VersionState.VERIFYING})

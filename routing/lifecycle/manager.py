@@ -26,6 +26,7 @@ from routing.catalog import (
 )
 from routing.config.api_keys import new_key
 from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, RequestError, Unavailable
+from routing.lifecycle.changes import change
 from routing.lifecycle.lifecycle import Lifecycle
 from routing.lifecycle.preparation import UPLOAD
 from routing.management import NewVersion, ReplicaReport, VersionProgress
@@ -46,6 +47,7 @@ class Manager:
         self._directory = directory
         self._lifecycle = lifecycle
         self._registry = lifecycle.registry
+        self.changes = lifecycle.changes
 
     def adapters(self) -> Sequence[AdapterEntry]:
         """List every adapter, by key."""
@@ -62,11 +64,12 @@ class Manager:
         """Say how far the fetch is; None where none is under way."""
         return self._lifecycle.preparation.progress.get(version.id)
 
+    @change
     async def add(self, key: AdapterKey, base_model: str | None, new: NewVersion) -> Version:
         """Register a version, and the adapter if it is new."""
         self._require_reconciled()
         source = self._checked_source(key, new)
-        async with self._lifecycle.changing:
+        async with self.changes.of(key):
             entry = await self._entry_for(key, base_model)
             if new.rollout is not None and entry.rollout is not None:
                 raise Conflict(
@@ -154,9 +157,10 @@ class Manager:
             return await self._registry.set_base_model(key, base_model)
         return entry
 
+    @change
     async def promote(self, key: AdapterKey, number: int | None) -> AdapterEntry:
         """Let a version answer everything; without a number the rollout's candidate."""
-        async with self._lifecycle.changing:
+        async with self.changes.of(key):
             entry = self.adapter(key)
             if number is None:
                 if entry.rollout is None:
@@ -168,9 +172,10 @@ class Manager:
         await self._note(entry, f"version {number} promoted")
         return entry
 
+    @change
     async def rollback(self, key: AdapterKey) -> AdapterEntry:
         """End a rollout in favour of the live version; without one, go back to the previous version."""
-        async with self._lifecycle.changing:
+        async with self.changes.of(key):
             entry = self.adapter(key)
             if entry.rollout is not None:
                 live, previous = entry.live, entry.previous
@@ -182,9 +187,10 @@ class Manager:
         await self._note(entry, f"rolled back to version {live}")
         return entry
 
+    @change
     async def rollout(self, key: AdapterKey, number: int, plan: RolloutPlan) -> AdapterEntry:
         """Send a part of the traffic to a ready version."""
-        async with self._lifecycle.changing:
+        async with self.changes.of(key):
             entry = self.adapter(key)
             self._require_ready(entry, number)
             if number == entry.live:
@@ -195,13 +201,15 @@ class Manager:
         await self._note(entry, f"version {number} gets {plan.weight:.0%}")
         return entry
 
+    @change
     async def pin(self, key: AdapterKey, pinned: bool) -> AdapterEntry:
         """Keep the live version in a slot of every replica of its pools, or stop doing so."""
-        async with self._lifecycle.changing:
+        async with self.changes.of(key):
             entry = self.adapter(key)
-            if pinned and not entry.pinned:
-                self._require_slot_to_pin(entry)
-            entry = await self._registry.set_pinned(key, pinned)
+            async with self.changes.of(("pins", entry.base_model)):  # they are counted together
+                if pinned and not entry.pinned:
+                    self._require_slot_to_pin(entry)
+                entry = await self._registry.set_pinned(key, pinned)
         await self._note(entry, "pinned" if pinned else "no longer pinned")
         return entry
 
@@ -223,6 +231,7 @@ class Manager:
                 code="no_slot_to_pin",
             )
 
+    @change
     async def verify(self, key: AdapterKey, number: int) -> Version:
         """Have a quarantined version verified again, from the beginning."""
         version = self._version(self.adapter(key), number)
@@ -235,13 +244,14 @@ class Manager:
         self._lifecycle.preparation.start(version)
         return version
 
+    @change
     async def retire(self, key: AdapterKey, number: int | None) -> AdapterEntry:
         """Take a version, or all of an adapter, out of traffic; running requests end as they began."""
         if key.tenant is None:
             raise Conflict(
                 "This adapter is declared in fleet.yaml; remove it there.", code="adapter_declared"
             )
-        async with self._lifecycle.changing:
+        async with self.changes.of(key):
             entry = self.adapter(key)
             if number is None:
                 entry = await self._registry.route(key, live=None, previous=None, rollout=None)
@@ -312,6 +322,7 @@ class Manager:
         """List the keys made at run time, revoked and expired ones too."""
         return sorted(self._directory.keys(), key=lambda key: key.created_s)
 
+    @change
     async def create_key(
         self, role: KeyRole, tenant: str | None, *, note: str, expires_s: float | None
     ) -> tuple[str, ApiKey]:
@@ -336,6 +347,7 @@ class Manager:
         await self._registry.record(f"key {key.id}", f"created: {role} of {tenant or 'operators'}")
         return secret, key
 
+    @change
     async def revoke_key(self, key_id: str) -> ApiKey:
         """Make a key useless at once. Raises `NotFound`."""
         key = await self._registry.revoke_key(key_id)

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 from adapters.states import VersionState
 from routing.catalog import AdapterEntry, AdapterKey, ApiKey, Event, Rollout, Version
-from routing.errors import StateUnavailable
+from routing.errors import StateUnavailable, Unavailable
+from routing.lifecycle.changes import RETRY_AFTER_S, TURN_S
 from routing.state import StateStore
 from routing.tenants import Directory
 
@@ -55,7 +56,7 @@ class Registry:
 
     async def close(self) -> None:
         """Close the database."""
-        await self._run(self._store.close)
+        await asyncio.wrap_future(self._thread.submit(self._store.close))
         self._thread.shutdown(wait=False)
 
     async def _open(self) -> tuple[list[AdapterEntry], list[ApiKey]]:
@@ -63,8 +64,16 @@ class Registry:
         return await self._run(self._store.load)
 
     async def _run(self, call: Callable[..., T], *args: Any, **options: Any) -> T:
-        work = functools.partial(call, *args, **options)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """Call on the database's thread. Raises `StateUnavailable`, with nothing done, if that stays busy."""
+        work = self._thread.submit(functools.partial(call, *args, **options))
+        result = asyncio.wrap_future(work)
+        await asyncio.wait({result}, timeout=TURN_S)
+        if not result.done() and work.cancel():
+            raise StateUnavailable(
+                f"The state database has been busy for {TURN_S:g} s; nothing was changed. Try again.",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        return await result
 
     async def _change(self, apply: Callable[[T], R], call: Callable[..., T], *args: Any, **options: Any) -> R:
         """Change the database, then memory; a caller that is cancelled leaves both changed, or neither."""
@@ -187,12 +196,12 @@ class Registry:
 
 
 async def patiently(change: Callable[[], Awaitable[T]]) -> T:
-    """Repeat a change until the database takes it."""
+    """Repeat a change until it could be made. Whoever waits so holds nothing that others wait for."""
     delay_s = FIRST_RETRY_S
     while True:
         try:
             return await change()
-        except StateUnavailable as error:
-            log.warning("the state database does not answer; again in %.1f s: %s", delay_s, error)
+        except Unavailable as error:
+            log.warning("a change could not be made; again in %.1f s: %s", delay_s, error)
         await asyncio.sleep(delay_s)
         delay_s = min(2 * delay_s, LAST_RETRY_S)
