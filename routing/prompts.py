@@ -1,7 +1,7 @@
 """How long is the prompt in a request body? An estimate, before any engine has counted it. Pure.
 
 Only what a model reads counts: text of messages, prompt, input, instructions and tools. Token ids are
-counted, pictures, recordings and films are taken for a fixed number of tokens each, every other field for none.
+counted, pictures, recordings and films are taken for a fixed number of tokens each, other fields for none.
 """
 
 from __future__ import annotations

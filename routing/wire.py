@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from routing import prompts
+from routing import fields, prompts
 from routing.errors import InvalidRequest, RequestError
 from routing.types import Target
 
@@ -48,6 +48,7 @@ DROPPED_FIELDS = (
     "vllm_xargs",
     "adapter_id",
 )
+OVERWRITTEN_FIELDS = ("model", "cache_salt", "priority")  # whatever the client says
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
@@ -96,6 +97,7 @@ def parse(kind: Kind, body: bytes) -> Call:
     stream = _optional(payload, "stream", bool, "a boolean") or False
     options = _optional(payload, "stream_options", dict, "an object") or {}
     _refuse_stored_responses(kind, payload)
+    fields.check(kind, payload)
     size = _size(kind, payload, content)
     return Call(
         kind=kind,

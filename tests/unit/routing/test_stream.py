@@ -24,7 +24,8 @@ SEEN = (b"".join(EVENTS[:-2]) + EVENTS[-1]).replace(b'"model":"a-support"', b'"m
 def follow(kind: Kind = Kind.CHAT, **fields: object) -> EventStream:
     import orjson
 
-    body = {"messages": ["x"], "prompt": "x", "input": "x", "stream": True, **fields}
+    content: dict[Kind, dict[str, object]] = {Kind.CHAT: {"messages": [{}]}, Kind.COMPLETION: {"prompt": "x"}}
+    body = {**content.get(kind, {"input": "x"}), "stream": True, **fields}
     return EventStream(parse(kind, orjson.dumps(body)), TARGET, 9)
 
 

@@ -29,8 +29,8 @@ def call(kind: Kind, **fields: object) -> Call:
 @pytest.mark.parametrize(
     ("kind", "fields", "sequences"),
     [
-        (Kind.CHAT, {"messages": [1]}, 1),
-        (Kind.CHAT, {"messages": [1], "n": 3}, 3),
+        (Kind.CHAT, {"messages": [{}]}, 1),
+        (Kind.CHAT, {"messages": [{}], "n": 3}, 3),
         (Kind.COMPLETION, {"prompt": "one"}, 1),
         (Kind.COMPLETION, {"prompt": ["one", "two"]}, 2),
         (Kind.COMPLETION, {"prompt": ["one", "two"], "n": 2, "best_of": 4}, 8),
@@ -53,9 +53,9 @@ def test_every_endpoint_needs_its_content(kind: Kind) -> None:
 
 
 def test_the_engine_gets_its_own_name_and_the_gateways_tenancy() -> None:
-    asked = call(Kind.CHAT, model="support", messages=[1], priority=-9, cache_salt="x", seed=7)
+    asked = call(Kind.CHAT, model="support", messages=[{}], priority=-9, cache_salt="x", seed=7)
     body = orjson.loads(for_engine(asked, TARGET, cache_salt="salt", priority=2))
-    assert body == {"model": "a-support", "messages": [1], "priority": 2, "cache_salt": "salt", "seed": 7}
+    assert body == {"model": "a-support", "messages": [{}], "priority": 2, "cache_salt": "salt", "seed": 7}
 
 
 @pytest.mark.parametrize(
@@ -63,9 +63,9 @@ def test_the_engine_gets_its_own_name_and_the_gateways_tenancy() -> None:
     [
         (Kind.COMPLETION, {"prompt": "x", "prompt_logprobs": 0}, "prompt_logprobs"),
         (Kind.COMPLETION, {"prompt": "x", "echo": True, "logprobs": 0}, "echo"),
-        (Kind.CHAT, {"messages": [1], "prompt_logprobs": -1}, "prompt_logprobs"),
-        (Kind.CHAT, {"messages": [1], "echo": True}, "echo"),
-        (Kind.CHAT, {"messages": [1], "echo": "yes"}, "echo"),
+        (Kind.CHAT, {"messages": [{}], "prompt_logprobs": -1}, "prompt_logprobs"),
+        (Kind.CHAT, {"messages": [{}], "echo": True}, "echo"),
+        (Kind.CHAT, {"messages": [{}], "echo": "yes"}, "echo"),
     ],
 )
 def test_what_would_end_an_engine_with_slots_is_refused(
@@ -80,13 +80,13 @@ def test_what_would_end_an_engine_with_slots_is_refused(
 
 def test_an_echo_without_log_probabilities_harms_nobody() -> None:
     assert for_engine(call(Kind.COMPLETION, prompt="x", echo=True), TARGET, cache_salt="s", priority=0)
-    fine = call(Kind.CHAT, messages=[1], logprobs=True, top_logprobs=5, echo=False)
+    fine = call(Kind.CHAT, messages=[{}], logprobs=True, top_logprobs=5, echo=False)
     assert for_engine(fine, TARGET, cache_salt="s", priority=0)
 
 
 def test_a_stream_is_asked_for_its_usage_beside_what_the_client_asked() -> None:
     options = {"continuous_usage_stats": True}
-    asked = call(Kind.CHAT, messages=[1], stream=True, stream_options=options)
+    asked = call(Kind.CHAT, messages=[{}], stream=True, stream_options=options)
     body = orjson.loads(for_engine(asked, TARGET, cache_salt="s", priority=0))
     assert body["stream_options"] == {"continuous_usage_stats": True, "include_usage": True}
 
