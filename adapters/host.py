@@ -26,6 +26,7 @@ from adapters.builder import Builder
 from adapters.canary import Canary
 from adapters.engine_args import engine_args, engine_environment, tracing_environment
 from adapters.errors import AdapterError
+from adapters.handler import answer_with
 from adapters.loader import AdapterLoader, EngineDied, LoraEngine, Reconciler, reason_of
 from adapters.pulse import SILENT_AFTER_ON_CPU_S, SILENT_AFTER_S, Pulse
 from adapters.residency import CanaryReport, DesiredAdapters, FaultKind, Residency
@@ -261,7 +262,7 @@ class EngineHost:
             return
         send = _marking_deaths(send, engine)
         if adapter_id is None:
-            await app(scope, receive, send)
+            await answer_with(app, scope, receive, send)
             return
         async with contextlib.AsyncExitStack() as stack:
             try:
@@ -274,7 +275,7 @@ class EngineHost:
                 fault = protocol.FAULT_ENGINE if self._draining else protocol.FAULT_ADAPTER
                 await _answer_fault(send, fault, str(error))
                 return
-            await app(scope, receive, send)
+            await answer_with(app, scope, receive, send)
 
     def _lease(self, adapter_id: str) -> contextlib.AbstractAsyncContextManager[Any]:
         """Keep an adapter in a slot. Raises `EngineDied` where this worker knows nothing of it."""

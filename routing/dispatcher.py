@@ -111,14 +111,15 @@ class Dispatcher:
             self._enqueue(pool, ticket, pick)
         return ticket
 
-    def give_back(self, ticket: Ticket) -> None:
+    def give_back(self, ticket: Ticket, *, certain: bool = False) -> None:
         """Queue a ticket again whose replica broke before it answered; it keeps its age.
 
-        Raises `Unavailable` where no other replica is ready; the ticket must still be settled.
+        `certain` says that the replica itself is ill, by its own sign, whatever it was asked. Raises
+        `Unavailable` where no other replica is ready; the ticket must still be settled.
         """
         pool, now = self.pools[ticket.request.target.pool], self._clock()
         broken = pool.release(ticket, now)
-        broken.health.failed(now, ticket.period, "it broke off before it answered")
+        broken.health.failed(now, ticket.period, "it broke off before it answered", _accuser(ticket, certain))
         pool.judge(now)
         self.avoid(ticket, broken)
         ticket.granted_s = None
@@ -168,10 +169,12 @@ class Dispatcher:
         prompt_tokens: int = 0,
         completion_tokens: int = 0,
         fault: bool = False,
+        certain: bool = False,
     ) -> None:
         """End a ticket: charge what it used, give its capacity back, serve who waits. Idempotent.
 
-        `fault` says that the replica was to blame, and not the request, its adapter or its client.
+        `fault` says that the replica was to blame, and not the request, its adapter or its client; `certain`
+        that it is ill by its own sign.
         """
         if ticket.settled is not None:
             return
@@ -182,7 +185,7 @@ class Dispatcher:
         if not ticket.is_hedge:
             self._account(pool, ticket, outcome, prompt_tokens, completion_tokens)
         if replica is not None:
-            self._report(pool, replica, ticket, fault=fault)
+            self._report(pool, replica, ticket, fault=fault, certain=certain)
             if fault:
                 self._fill_all(pool)
             else:
@@ -321,14 +324,16 @@ class Dispatcher:
             for model, sequences in account.usage.sequences_by_model.items()
         }
 
-    def _report(self, pool: PoolState, replica: ReplicaState, ticket: Ticket, *, fault: bool) -> None:
+    def _report(
+        self, pool: PoolState, replica: ReplicaState, ticket: Ticket, *, fault: bool, certain: bool
+    ) -> None:
         """Let a replica's health know how a request of it ended."""
         now, health = self._clock(), replica.health
         if fault:
-            health.failed(now, ticket.period, "it failed while it answered")
+            health.failed(now, ticket.period, "it failed while it answered", _accuser(ticket, certain))
             pool.judge(now)
         elif ticket.settled is Outcome.COMPLETED:
-            health.succeeded(now, ticket.period)
+            health.succeeded(now, ticket.period, ticket.request.target.tenant)
         else:
             health.abandoned(ticket.period)
 
@@ -515,6 +520,11 @@ def _add(counts: dict[str, int], key: str, number: int) -> None:
         counts[key] = left
     else:
         counts.pop(key, None)
+
+
+def _accuser(ticket: Ticket, certain: bool) -> str | None:
+    """Whose word it is that a replica failed; None where it says so itself."""
+    return None if certain else ticket.request.target.tenant
 
 
 def _no_replica() -> Unavailable:

@@ -2,6 +2,8 @@
 
     RequestError
     |-- InvalidRequest        400  the request is wrong; sending it again cannot help
+    |   |-- EngineRefused     4xx  so an engine says
+    |   `-- BreaksEngine           engines break on it, and on no other
     |-- InvalidKey            401  no key, or one nobody owns
     |-- Forbidden             403  the key is known, and not meant for this
     |-- ModelNotFound         404  unknown and forbidden names alike, so that names do not leak
@@ -36,10 +38,14 @@ from typing import ClassVar
 LONGEST_RETRY_AFTER_S = 60.0
 
 
+# Statuses of an engine that are about the request; 401 and the like are about the gateway.
+_REFUSALS = (400, 413, 422)
+
+
 class RequestError(Exception):
     """A request that gets an error instead of an answer."""
 
-    status: ClassVar[int] = 500
+    status: int = 500
     type: ClassVar[str] = "server_error"
     default_code: ClassVar[str] = "internal_error"
 
@@ -81,6 +87,20 @@ class InvalidRequest(RequestError):
     status = 400
     type = "invalid_request_error"
     default_code = "invalid_request"
+
+
+class EngineRefused(InvalidRequest):
+    """An engine found the request wrong; the status is its own."""
+
+    def __init__(self, message: str, *, param: str | None, status: int) -> None:
+        super().__init__(message, param=param)
+        self.status = status if status in _REFUSALS else 400
+
+
+class BreaksEngine(InvalidRequest):
+    """Engines break on this request, and on no other."""
+
+    default_code = "request_breaks_engine"
 
 
 class InvalidKey(RequestError):

@@ -13,9 +13,16 @@ from enum import StrEnum
 
 from routing import wire
 from routing.asgi import JSON, ClientGone, Exchange, HeaderList
-from routing.attempt import UPSTREAM_ERRORS, Attempt, Question, ReplicaBroken
+from routing.attempt import UPSTREAM_ERRORS, Attempt, Question, ReplicaBroken, answers_others
 from routing.dispatcher import Dispatcher
-from routing.errors import EngineFailed, EngineTimeout, InvalidRequest, RequestError, Unavailable
+from routing.errors import (
+    BreaksEngine,
+    EngineFailed,
+    EngineTimeout,
+    InvalidRequest,
+    RequestError,
+    Unavailable,
+)
 from routing.race import Race
 from routing.record import Record
 from routing.replicas import ReplicaClient
@@ -93,6 +100,7 @@ class Flight:
         self.ticket = ticket
         self.progress = Progress()
         self.record: Record | None = None  # once it has ended, however it did
+        self.breaks_engine = False  # engines broke on it that answer others
         self._question = question
         self._exchange = exchange
         self._dispatcher = dispatcher
@@ -103,6 +111,7 @@ class Flight:
         self._task: asyncio.Task[None] | None = None
         self._race: Race | None = None  # the last one
         self._attempts = 0
+        self._crashes = 0  # replicas that broke on it without being ill for all that is known
         self._hedged = False
         self._queued_s: float | None = None
 
@@ -161,7 +170,10 @@ class Flight:
         try:
             await self._run()
         except asyncio.CancelledError:
-            return _ABORTED[self._aborted()]
+            aborted = self._aborted()
+            if self.progress.finished and self.progress.sending_since_s is None:
+                return Outcome.COMPLETED, None
+            return _ABORTED[aborted]
         except ClientGone:
             self._abort = self._abort or Abort.CLIENT_GONE
             return _ABORTED[self._abort]
@@ -172,10 +184,11 @@ class Flight:
     def _is_fault(self, error: RequestError | None) -> bool:
         """Whether the replica is to blame: it broke off an answer, or took too long.
 
-        A 5xx for this request alone says nothing of others, or one tenant's request could shut all out.
+        One tenant's word is not enough, or its requests could shut all out; see `Health.failed`.
         """
-        broke_off = isinstance(error, EngineFailed) and self.progress.status is not None
-        return broke_off or isinstance(error, EngineTimeout)
+        if isinstance(error, EngineFailed):
+            return self.progress.status is not None or self._crashes > 0
+        return isinstance(error, EngineTimeout)
 
     def _aborted(self) -> Abort:
         """Take back the cancellation that `abort` asked for. Re-raises one that comes from elsewhere."""
@@ -206,11 +219,32 @@ class Flight:
             )
             try:
                 return await race.first_answer()
-            except ReplicaBroken:
-                self._dispatcher.give_back(self.ticket)
+            except ReplicaBroken as error:
+                broken = error
             finally:
                 self._attempts += race.asked
                 self._hedged = self._hedged or race.hedged
+            await self._leave(broken, race.attempt.client)
+
+    async def _leave(self, broken: ReplicaBroken, client: ReplicaClient) -> None:
+        """Have another replica asked, or the same one once more. Raises `RequestError` where neither helps.
+
+        What breaks two replicas, or one twice, that answer others meanwhile, is the request's fault.
+        """
+        self._crashes += broken.crashed
+        has_alternative = self._dispatcher.has_alternative(self.ticket)
+        if broken.crashed and (self._crashes > 1 or not has_alternative):
+            is_well = await answers_others(self._question, client)
+            if is_well and self._crashes > 1:
+                self.breaks_engine = True
+                raise BreaksEngine(
+                    "The engine breaks on this request, and on no other; something in it is wrong."
+                )
+            if is_well:
+                return
+            if not has_alternative and broken.failure is not None:
+                raise broken.failure
+        self._dispatcher.give_back(self.ticket, certain=not broken.crashed)
 
     def _ask(self, replica: str) -> Attempt:
         return Attempt(self._question, self._clients[replica])
@@ -218,29 +252,30 @@ class Flight:
     # -- to the client -------------------------------------------------------------------------------------
 
     async def _relay_whole(self, answer: Attempt) -> None:
-        body = answer.opening.replace(*wire.model_fields(self._question.target))
-        length = (b"content-length", b"%d" % len(body))
-        await self._begin(200, [JSON, length])
+        body = answer.opening
+        await self._begin(200, [*answer.headers, (b"content-length", b"%d" % len(body))])
         await self._send_body(body, more=False)
 
     async def _relay_stream(self, opening: bytes, stream: EventStream, chunks: AsyncIterator[bytes]) -> None:
         pace = Pace(self.ticket, self._dispatcher, self._clock)
         pace.came(stream.events)
         await self._begin(200, EVENT_STREAM)
-        await self._send_body(opening, more=True)
+        await self._send_body(opening, more=not stream.complete)
         try:
             async for chunk in chunks:
-                events = stream.feed(chunk)
-                if events:
-                    pace.came(stream.events)
-                    await self._send_body(events, more=True)
                 if stream.failed:
                     break
+                events = stream.feed(chunk)
+                if self.progress.finished:  # nothing comes but the end, which frees the connection
+                    continue
+                if events:
+                    pace.came(stream.events)
+                    await self._send_body(events, more=not stream.complete)
         except UPSTREAM_ERRORS as error:
-            raise EngineFailed("The engine failed while it was answering.") from error
-        if stream.failed or not stream.complete:
+            if not self.progress.finished:
+                raise EngineFailed("The engine failed while it was answering.") from error
+        if not self.progress.finished:
             raise EngineFailed("The engine failed while it was answering.")
-        await self._send_body(b"", more=False)
 
     async def _begin(self, status: int, headers: HeaderList) -> None:
         self.progress.status = status
@@ -256,14 +291,18 @@ class Flight:
             raise ClientGone from error
 
     async def _send_body(self, data: bytes, *, more: bool) -> None:
-        """Send; meanwhile the sweep can see how long the client has not been taking anything."""
+        """Send; meanwhile the sweep can see how long the client has not been taking anything.
+
+        A client may leave as soon as it has the last part, which is before this returns.
+        """
         self.progress.sending_since_s = self.progress.moved_s = self._clock()
+        self.progress.finished = not more
         try:
             await self._exchange.send_body(data, more=more)
         except OSError as error:
+            self.progress.finished = False
             raise ClientGone from error
         self.progress.sending_since_s = None
-        self.progress.finished = not more
 
     async def _tell(self, error: RequestError) -> None:
         """Give the client the error, as the answer or as the last event of a stream; it may not take it."""
@@ -297,6 +336,7 @@ class Flight:
         if outcome is Outcome.CANCELLED:
             status, reason = CLIENT_CLOSED_REQUEST, str(self._abort)
         else:
+            error = error or (self._race.attempt.refusal if self._race is not None else None)
             status, reason = self.progress.status or 500, error.code if error else ""
         return Record(
             request_id=self.ticket.request.id,

@@ -27,6 +27,7 @@ from routing.catalog import KeyRole
 from routing.discovery import Discovery
 from routing.dispatcher import Dispatcher
 from routing.errors import (
+    BreaksEngine,
     CapReached,
     Forbidden,
     InvalidKey,
@@ -37,6 +38,7 @@ from routing.errors import (
     RouteNotFound,
     Unavailable,
 )
+from routing.faulty import Faulty
 from routing.flight import CLIENT_CLOSED_REQUEST, Abort, Flight
 from routing.lifecycle import Lifecycle, Manager
 from routing.live import Figures, LiveView
@@ -136,6 +138,7 @@ class Gateway:
         self._site = Site({})  # until it starts
         self._landed = asyncio.Event()  # set whenever the last flight ends
         self._sweeping: asyncio.Task[None] | None = None
+        self._faulty = Faulty()
         self._base_models = fleet.base_models
         self._with_slots = {name for name, model in fleet.base_models.items() if model.serves_adapters}
         self._created = int(time.time())  # OpenAI wants a model's creation time
@@ -259,6 +262,8 @@ class Gateway:
         if target is None:
             raise _unknown_model(call.model)
         exchange.answer_headers += _target_headers(target)
+        if self._faulty.knows(tenant.name, call, arrived_s):
+            raise BreaksEngine("The engine broke on a request like this one; something in it is wrong.")
         for_engine = wire.for_engine(
             call,
             target,
@@ -311,6 +316,8 @@ class Gateway:
             await flight.fly()
         finally:
             if flight.record is not None:
+                if flight.breaks_engine:
+                    self._faulty.remember(tenant.name, call, self._clock())
                 self._settled(flight.record, request, exchange, trace)
             self._ledger.budgets.release(tenant.name, reserved)
             self._flights.discard(flight)

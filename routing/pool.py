@@ -16,7 +16,7 @@ from routing.fairness import VirtualCounters, cost
 from routing.scheduling.bands import BandGuard
 from routing.scheduling.filters import Hold, has_room, leaves_to
 from routing.scheduling.forecast import Ahead, Capacity
-from routing.scheduling.health import outliers
+from routing.scheduling.health import WITNESSES, outliers
 from routing.scheduling.leases import SlotHolders, SlotNeed, clear_slot
 from routing.scheduling.locality import spares_read
 from routing.scheduling.profile import Pick, Profile
@@ -60,6 +60,7 @@ class PoolState:
         self.shares = Shares(self.weights, self.ranks, settings.burst_share)
         for replica in self.replicas:
             replica.shares = self.shares
+            replica.health.witnesses = min(WITNESSES, len(pool.tenants))
         self.tickets: Counter[str] = Counter()  # tenant -> tickets, waiting or running
         self.mean_completion_tokens = dict.fromkeys(pool.tenants, FIRST_COMPLETION_TOKENS)
         self._settings = settings

@@ -139,10 +139,15 @@ class Race:
             dropped.opening.cancel()
         dropped.attempt.close()
         if dropped.ticket is not self._ticket:
-            fault = isinstance(failure, ReplicaBroken)
-            if fault and dropped.ticket.replica is not None:
+            broken = failure if isinstance(failure, ReplicaBroken) else None
+            if broken is not None and dropped.ticket.replica is not None:
                 self._dispatcher.avoid(self._ticket, dropped.ticket.replica)
-            self._dispatcher.settle(dropped.ticket, Outcome.CANCELLED, fault=fault)
+            self._dispatcher.settle(
+                dropped.ticket,
+                Outcome.CANCELLED,
+                fault=broken is not None,
+                certain=broken is not None and not broken.crashed,
+            )
             self._ticket.take_over(dropped.ticket)
 
     def _note_broken(self, ticket: Ticket, error: ReplicaBroken) -> None:

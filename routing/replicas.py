@@ -19,6 +19,7 @@ CANARY_TIMEOUT_S = 120.0  # loading a large adapter from a cold disk, behind a f
 PROBE_TIMEOUT_S = 2.0
 # Below the engine server's own keep-alive (uvicorn: 5 s), so that a connection is never reused as it closes.
 KEEP_ALIVE_S = 3.0
+MAX_HEADER_BYTES = 4 * 2**20  # vLLM puts 100 bytes for each of many embeddings into one header
 
 
 class ReplicaSilent(Exception):
@@ -73,6 +74,8 @@ class ReplicaClient:
             headers={TOKEN_HEADER: token, "content-type": "application/json"},
             skip_auto_headers=("user-agent", "accept-encoding"),
             cookie_jar=aiohttp.DummyCookieJar(),
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
             auto_decompress=False,
         )
 

@@ -48,14 +48,14 @@ class Side:
     squares: float = 0.0  # Welford's sum of squared differences
 
     def observe(self, record: Record) -> None:
-        """Count one settled request; those that never ran, or whose client left, say nothing."""
+        """Count one settled request; those that never ran, were wrong, or whose client left, say nothing."""
         if record.outcome not in (Outcome.COMPLETED, Outcome.FAILED) or record.replica is None:
+            return
+        if record.outcome is Outcome.COMPLETED and record.reason:
             return
         self.requests += 1
         if record.outcome is Outcome.FAILED:
             self.failed += 1
-            return
-        if record.status != 200:
             return
         self.empty += record.completion_tokens <= EMPTY_TOKENS
         seconds = math.log(max(record.total_s - (record.queue_s or 0.0), 1e-6))

@@ -2,33 +2,37 @@
 
 Pure: bytes in, bytes out, whole events only. Engines are asked for the usage so far in every event, so that a
 stream that is cut off is metered as exactly as one that ends. Clients that did not ask for it do not see it.
+
+Patterns in the bytes only tell where to look: what is taken from an event is read as JSON, from the fields
+where the protocol has it. A response's events repeat what the client sent, which may look like anything.
 """
 
 from __future__ import annotations
 
 import re
+from typing import Any
+
+import orjson
 
 from routing import wire
+from routing.errors import InvalidRequest
 from routing.types import Target
 
 EVENT_END = b"\n\n"
-ERROR_EVENT = b'data: {"error"'
 ERROR_SIGN = b'{"error"'
+ERROR_TYPE = b"event: error"
+DONE = b"data: [DONE]"
 NO_CHOICES = b'"choices":[]'
 SOME_CHOICES = b'"choices":[{'
 # As a field of an event: inside a JSON string every quote is escaped. It holds one level of objects at most.
 RUNNING_USAGE = re.compile(rb',"usage":\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}')
 USAGE_FIELD = b',"usage":{'
 LAST_BRACES = b"}}" + EVENT_END
-CHOICE = re.compile(rb'"choices":\[\{"index":(\d+)')
-# How each kind of stream says that it is complete (OpenAI: chat and completions end with [DONE]).
-ENDINGS = {
-    wire.Kind.CHAT: (b"data: [DONE]",),
-    wire.Kind.COMPLETION: (b"data: [DONE]",),
-    wire.Kind.RESPONSE: (b"event: response.completed", b"event: response.incomplete"),
-}
-# What nearly no event of a response contains.
-RESPONSE_SIGNS = (wire.USAGE_OBJECT, ERROR_SIGN, *ENDINGS[wire.Kind.RESPONSE])
+DELTA = b".delta\ndata:"  # a line break in JSON is escaped: no text can look like the end of an event's name
+# A response's events that carry the whole response; the first ones say that nothing has been generated yet.
+ANNOUNCEMENTS = (b"event: response.created", b"event: response.in_progress", b"event: response.queued")
+TEXT_DELTA = b"event: response.output_text.delta\n"
+TERMINALS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
 
 
 class EventStream:
@@ -38,18 +42,21 @@ class EventStream:
         """`prompt_tokens` is the estimate, for a stream that ends before the engine has said."""
         self._inner_name, self._outer_name = wire.model_fields(target)
         self._call = call
+        self._target = target
         self._prompt_tokens = prompt_tokens
         self._is_response = call.kind is wire.Kind.RESPONSE
         self._drops_usage_event = not call.wants_usage
-        self._keep_running_usage = call.wants_running_usage or self._is_response
-        self._endings = ENDINGS[call.kind]
+        self._keep_running_usage = call.wants_running_usage
         self._rest = b""
         self._counted = b""  # the last events that said what was used so far
         self._by_choice: dict[int, wire.TokenUsage] = {}  # the same, where there are several choices
+        self._deltas = 0  # of a response
         self.events = 0
         self.usage: wire.TokenUsage | None = None  # of the whole answer
+        self.begun = False  # it has brought more than the announcement of an answer
         self.complete = False
         self.failed = False
+        self.refusal: InvalidRequest | None = None  # the engine found the request wrong, and ended the stream
 
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes as they came, return the whole events of them for the client."""
@@ -63,19 +70,17 @@ class EventStream:
                 return b""
             data, self._rest = data[:end], data[end:]
         events = data.count(EVENT_END)
-        if self._has_only_text(data, events):
+        if self._is_response:
+            data = self._pass_response(data, events)
+        elif data.count(SOME_CHOICES) == events:  # neither usage alone, nor an error, nor the end
+            self.begun = True
             data = self._take_running_usage(data, events)
+            self.events += events
+            return data.replace(self._inner_name, self._outer_name)
         else:
             data = self._look_closely(data)
-            events = data.count(EVENT_END)
-        self.events += events
-        return data.replace(self._inner_name, self._outer_name)
-
-    def _has_only_text(self, data: bytes, events: int) -> bool:
-        """Whether so many events say nothing but how the answer goes on; false where that is not plain."""
-        if self._is_response:
-            return not any(sign in data for sign in RESPONSE_SIGNS)
-        return data.count(SOME_CHOICES) == events  # neither usage alone, nor an error, nor the end
+        self.events += data.count(EVENT_END)
+        return data
 
     def tokens(self) -> wire.TokenUsage:
         """Tokens so far, as the engine has counted them up to its last event.
@@ -86,8 +91,14 @@ class EventStream:
             return self.usage
         if self._by_choice:
             return self._sum_of_choices()
-        counted = wire.usage_in(self._counted)
-        return counted or wire.TokenUsage(self._prompt_tokens, self.events, estimated=True)
+        for event in reversed(self._counted.split(EVENT_END)):
+            usage = wire.usage_of(_payload(event)) if USAGE_FIELD in event else None
+            if usage is not None:
+                return usage
+        brought = self._deltas if self._is_response else self.events
+        return wire.TokenUsage(self._prompt_tokens, brought, estimated=True)
+
+    # -- chats and completions -----------------------------------------------------------------------------
 
     def _take_running_usage(self, data: bytes, events: int) -> bytes:
         """Remember what was used so far; return so many events without it, unless the client wants it."""
@@ -96,10 +107,8 @@ class EventStream:
             return data
         self._counted = data
         if self._call.sequences > 1:
-            for event in data.split(EVENT_END):
-                choice, usage = CHOICE.search(event), wire.usage_in(event)
-                if choice is not None and usage is not None:
-                    self._by_choice[int(choice[1])] = usage
+            for event in data.split(EVENT_END)[:-1]:
+                self._count_choice(_payload(event))
         if self._keep_running_usage:
             return data
         if (
@@ -109,6 +118,11 @@ class EventStream:
         ):
             return data[:field] + LAST_BRACES[1:]  # as vLLM writes it: the last field, with numbers only
         return RUNNING_USAGE.sub(b"", data)
+
+    def _count_choice(self, payload: dict[str, Any]) -> None:
+        usage, choices = wire.usage_of(payload), payload.get("choices")
+        if usage is not None and isinstance(choices, list) and isinstance(choices[0], dict):
+            self._by_choice[int(choices[0].get("index", 0))] = usage
 
     def _sum_of_choices(self) -> wire.TokenUsage:
         """Add up choices, each of which counts its own tokens and its own prompt; choices share a prompt."""
@@ -123,23 +137,89 @@ class EventStream:
         )
 
     def _look_closely(self, data: bytes) -> bytes:
-        """Note usage, error and end; return the events that the client gets.
-
-        From the engine's error event on nothing goes out: the gateway writes its own, without inner details.
-        """
+        """Note usage, error and end; return the events that the client gets."""
         kept = []
         for text in data.split(EVENT_END)[:-1]:
             event = text + EVENT_END
-            if event.startswith(ERROR_EVENT):
-                self.failed = True
-                break
-            if self._is_response or NO_CHOICES in event:
-                self.usage = wire.usage_in(event) or self.usage
-                if self._drops_usage_event and NO_CHOICES in event:
+            if text.startswith(DONE):
+                self.complete = True
+            elif NO_CHOICES in text:
+                self.usage = wire.usage_of(_payload(text)) or self.usage
+                if self._drops_usage_event:
                     continue
-            else:
+            elif SOME_CHOICES in text:
+                self.begun = True
                 event = self._take_running_usage(event, 1)
-            # At the start of an event only: in JSON a line break is escaped, so no text can look like this.
-            self.complete = self.complete or event.startswith(self._endings)
-            kept.append(event)
+            elif ERROR_SIGN in text and self._ends_in_error(text) and self.failed:
+                break
+            kept.append(event.replace(self._inner_name, self._outer_name))
         return b"".join(kept)
+
+    # -- responses -----------------------------------------------------------------------------------------
+
+    def _pass_response(self, data: bytes, events: int) -> bytes:
+        """Note usage, error and end; rename the model where an event carries the whole response."""
+        if events == 1 and data.startswith(TEXT_DELTA):  # nearly all of them
+            self.begun = True
+            self._deltas += 1
+            return data
+        self._deltas += data.count(DELTA)
+        kept = []
+        for text in data.split(EVENT_END)[:-1]:
+            if text.startswith(ANNOUNCEMENTS):
+                text = self._rename_response(text)
+            elif text.startswith(TERMINALS):
+                self.begun = self.complete = True
+                self.usage = wire.usage_of(_response(_payload(text))) or self.usage
+                text = self._rename_response(text)
+            elif (text.startswith(ERROR_TYPE) or ERROR_SIGN in text) and self._ends_in_error(text):
+                if self.failed:
+                    break
+                text = text.replace(self._inner_name, self._outer_name)
+            else:
+                self.begun = True
+            kept.append(text + EVENT_END)
+        return b"".join(kept)
+
+    def _rename_response(self, text: bytes) -> bytes:
+        """Rename the model of the response that an event carries, and nothing else that looks like it."""
+        if text.count(self._inner_name) <= 1:
+            return text.replace(self._inner_name, self._outer_name)
+        payload = _payload(text)
+        _response(payload)["model"] = self._target.model
+        return text[: text.index(b"data: ")] + b"data: " + orjson.dumps(payload)
+
+    # -- errors --------------------------------------------------------------------------------------------
+
+    def _ends_in_error(self, text: bytes) -> bool:
+        """Whether an event is the engine's error, with which it ends the stream.
+
+        What is wrong with the request the client is told as it is. Of everything else nothing goes out from
+        here on: the gateway writes its own, without inner details.
+        """
+        payload = _payload(text)
+        error = payload.get("error") or (payload if payload.get("type") == "error" else None)
+        if not isinstance(error, dict):
+            return False
+        status = wire.error_status(error)
+        if 400 <= status < 500:
+            self.refusal = wire.refusal_of(error, status, self._target)
+            self.complete = True
+        else:
+            self.failed = True
+        return True
+
+
+def _payload(event: bytes) -> dict[str, Any]:
+    """The JSON object of an event; empty where it has none."""
+    start = event.find(b"data: ")
+    try:
+        payload = orjson.loads(event[start + len(b"data: ") :]) if start >= 0 else None
+    except orjson.JSONDecodeError:
+        payload = None
+    return payload if isinstance(payload, dict) else {}
+
+
+def _response(payload: dict[str, Any]) -> dict[str, Any]:
+    response = payload.get("response")
+    return response if isinstance(response, dict) else {}

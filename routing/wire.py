@@ -7,6 +7,7 @@ it. Fields by which a client could reach into an engine or another tenant's stat
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import orjson
 
 from routing import fields, prompts
-from routing.errors import InvalidRequest, RequestError
+from routing.errors import EngineRefused, InvalidRequest, RequestError
 from routing.types import Target
 
 Payload = dict[str, Any]
@@ -51,10 +52,7 @@ DROPPED_FIELDS = (
 OVERWRITTEN_FIELDS = ("model", "cache_salt", "priority")  # whatever the client says
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-_PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
-_COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
-_CACHED_TOKENS = re.compile(rb'"cached_tokens":\s*(\d+)')
-USAGE_OBJECT = b'"usage":{'
+USAGE_TAIL = b',"usage":{'
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +95,8 @@ def parse(kind: Kind, body: bytes) -> Call:
     stream = _optional(payload, "stream", bool, "a boolean") or False
     options = _optional(payload, "stream_options", dict, "an object") or {}
     _refuse_stored_responses(kind, payload)
-    fields.check(kind, payload)
     size = _size(kind, payload, content)
-    return Call(
+    call = Call(
         kind=kind,
         payload=payload,
         model=_model_name(payload),
@@ -111,6 +108,8 @@ def parse(kind: Kind, body: bytes) -> Call:
         user=payload["user"] if isinstance(payload.get("user"), str) else None,
         max_completion_tokens=_longest_completion(payload),
     )
+    fields.check(kind, payload)
+    return call
 
 
 def for_engine(
@@ -147,15 +146,72 @@ def model_fields(target: Target) -> tuple[bytes, bytes]:
     return b'"model":"%b"' % target.engine_model.encode(), b'"model":"%b"' % target.model.encode()
 
 
-def usage_in(data: bytes) -> TokenUsage | None:
-    """Read the last usage object of an answer or event; None where it has none."""
-    start = data.rfind(USAGE_OBJECT)
-    if start < 0:
+def usage_of(payload: Mapping[str, Any]) -> TokenUsage | None:
+    """Read the usage of an answer, or of an event of a stream; None where it has none."""
+    usage = payload.get("usage")
+    if not isinstance(usage, dict):
         return None
-    prompt, completion = _PROMPT_TOKENS.search(data, start), _COMPLETION_TOKENS.search(data, start)
-    cached = _CACHED_TOKENS.search(data, start)
-    counts = (int(found[1]) if found else 0 for found in (prompt, completion, cached))
-    return TokenUsage(next(counts), next(counts), next(counts))
+    prompt = _count(usage, "prompt_tokens", "input_tokens")
+    if prompt is None:
+        return None
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    cached = _count(details, "cached_tokens") if isinstance(details, dict) else None
+    return TokenUsage(prompt, _count(usage, "completion_tokens", "output_tokens") or 0, cached or 0)
+
+
+def usage_in(body: bytes) -> TokenUsage | None:
+    """Read the usage of a whole answer.
+
+    It stands near the end, and need not be searched for in megabytes: where what follows its last mention
+    closes one object, that is the answer itself, and the mention is its field.
+    """
+    start = body.rfind(USAGE_TAIL)
+    for part in (b"{" + body[start + 1 :], body) if start >= 0 else (body,):
+        try:
+            payload = orjson.loads(part)
+        except orjson.JSONDecodeError:
+            continue
+        return usage_of(payload) if isinstance(payload, dict) else None
+    return None
+
+
+def estimate_of(call: Call, prompt_tokens: int, body: bytes) -> TokenUsage:
+    """Estimate the usage of a whole answer that does not say; embeddings complete nothing."""
+    completion = 0 if call.kind is Kind.EMBEDDING else max(1, len(body) // prompts.BYTES_PER_TOKEN)
+    if call.max_completion_tokens is not None:
+        completion = min(completion, call.max_completion_tokens * call.sequences)
+    return TokenUsage(prompt_tokens, completion, estimated=True)
+
+
+def renamed(body: bytes, target: Target) -> bytes:
+    """Return a whole answer with the client's name for the model, and nothing else changed."""
+    inner, outer = model_fields(target)
+    if body.count(inner) <= 1:
+        return body.replace(inner, outer)
+    try:
+        payload = orjson.loads(body)
+        return orjson.dumps({**payload, "model": target.model})
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError, TypeError):
+        return body
+
+
+def metadata_of(text: str, target: Target) -> tuple[bytes, TokenUsage | None]:
+    """Read vLLM's header beside embeddings as bytes: for the client, and the usage in it."""
+    try:
+        payload = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        payload = None
+    if not isinstance(payload, dict):
+        return b"", None
+    return orjson.dumps({**payload, "model": target.model}), usage_of(payload)
+
+
+def _count(counts: Mapping[str, Any], *names: str) -> int | None:
+    for name in names:
+        value = counts.get(name)
+        if type(value) is int and value >= 0:
+            return value
+    return None
 
 
 def error_body(error: RequestError) -> bytes:
@@ -168,12 +224,43 @@ def error_body(error: RequestError) -> bytes:
 def engine_refusal(status: int, body: bytes, target: Target) -> InvalidRequest:
     """Turn vLLM's answer to a bad request into ours, without its inner names. `status` is 400..499."""
     try:
-        detail = orjson.loads(body)["error"]
-        message, param = str(detail["message"]), detail.get("param")
+        return refusal_of(orjson.loads(body)["error"], status, target)
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        message, param = f"The engine refused the request with status {status}.", None
-    message = message.replace(target.engine_model, target.model)
-    return InvalidRequest(message, param=param if isinstance(param, str) else None)
+        return refusal_of({}, status, target)
+
+
+def refusal_of(error: Mapping[str, Any], status: int, target: Target) -> InvalidRequest:
+    """The same for the error object of such an answer, or of a stream."""
+    if not isinstance(error, dict):
+        error = {}
+    message = str(error.get("message") or f"The engine refused the request with status {status}.")
+    param = error.get("param")
+    return EngineRefused(
+        message.replace(target.engine_model, target.model),
+        param=param if isinstance(param, str) else None,
+        status=status,
+    )
+
+
+def error_status(error: Mapping[str, Any]) -> int:
+    """The status that an error object of a stream stands for; an engine's own fault where it has none."""
+    code = error.get("code")
+    if isinstance(code, str) and code.isdecimal():
+        code = int(code)
+    return code if type(code) is int and 400 <= code < 600 else 500
+
+
+CONTROL: Mapping[Kind, Payload] = {
+    Kind.CHAT: {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1},
+    Kind.COMPLETION: {"prompt": "hi", "max_tokens": 1},
+    Kind.EMBEDDING: {"input": "hi"},
+    Kind.RESPONSE: {"input": "hi", "max_output_tokens": 1, "store": False},
+}
+
+
+def control(kind: Kind, target: Target) -> bytes:
+    """Write the smallest request of a kind: an engine that is well answers it."""
+    return orjson.dumps({**CONTROL[kind], "model": target.engine_model})
 
 
 def _refuse_prompt_logprobs(call: Call) -> None:

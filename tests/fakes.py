@@ -209,8 +209,15 @@ class FakeEngine:
         ids = tuple(adapter["id"] for adapter in self.desired["adapters"])
         pinned = tuple(adapter["id"] for adapter in self.desired["adapters"] if adapter["pinned"])
         revision = self.desired["revision"]
-        limits = {"kv_tokens": self.kv_tokens, "max_model_len": self.max_model_len}
-        return Residency(self.name, 1, revision, host=ids, pinned=pinned, **limits)
+        return Residency(
+            self.name,
+            1,
+            revision,
+            host=ids,
+            pinned=pinned,
+            kv_tokens=self.kv_tokens,
+            max_model_len=self.max_model_len,
+        )
 
     async def _run(self, body: dict[str, Any], receive: Any, send: Any) -> None:
         self.running += 1

@@ -83,6 +83,12 @@ COMPLETION_TOKENS = Metric(
     MODEL_LABELS,
     gen_ai="gen_ai.client.token.usage (gen_ai.token.type=output)",
 )
+ESTIMATED_USAGE = Metric(
+    "tenantry_usage_estimated",
+    _COUNTER,
+    "Requests with tokens that no engine has counted: they were cut off before, or the answer does not say.",
+    MODEL_LABELS,
+)
 SLOW_FIRST_TOKENS = Metric(
     "tenantry_slow_first_tokens",
     _COUNTER,
@@ -283,6 +289,7 @@ MODEL_METRICS = (
     PROMPT_TOKENS,
     CACHED_TOKENS,
     COMPLETION_TOKENS,
+    ESTIMATED_USAGE,
     SLOW_FIRST_TOKENS,
     SLOW_STREAMS,
 )

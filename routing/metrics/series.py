@@ -92,7 +92,7 @@ class ModelSeries(Series):
         self._slo = slo
         self._ended: Counter[tuple[str, str]] = Counter()  # outcome, reason
         self._times = {m: Histogram(m) for m in self.METRICS if m.kind is MetricKind.HISTOGRAM}
-        self._counts = {d.PROMPT_TOKENS: 0, d.CACHED_TOKENS: 0, d.COMPLETION_TOKENS: 0}
+        self._counts = {d.PROMPT_TOKENS: 0, d.CACHED_TOKENS: 0, d.COMPLETION_TOKENS: 0, d.ESTIMATED_USAGE: 0}
         if slo.ttft_s is not None:
             self._counts[d.SLOW_FIRST_TOKENS] = 0
         if slo.itl_s is not None:
@@ -111,6 +111,7 @@ class ModelSeries(Series):
         self._counts[d.PROMPT_TOKENS] += record.prompt_tokens
         self._counts[d.CACHED_TOKENS] += record.cached_tokens
         self._counts[d.COMPLETION_TOKENS] += record.completion_tokens
+        self._counts[d.ESTIMATED_USAGE] += record.estimated
         self._count_pace(record)
 
     def _count_pace(self, record: Record) -> None:

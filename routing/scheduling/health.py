@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median_low
 
-from routing.scheduling.breaker import Breaker, BreakerState
+from routing.scheduling.breaker import WINDOW_S, Breaker, BreakerState
 from routing.scheduling.first_tokens import FirstTokens
 
 # Envoy's slow start: weight times max(10 %, time / window), linear with its default aggression of 1.0. It
@@ -29,6 +29,9 @@ MAD_TO_SIGMA = 1.4826  # the median absolute deviation of a normal distribution 
 MIN_EXCESS_S = 0.05  # nobody notices less
 MAX_OUTLIERS = 1 / 3  # of the pool, but one always may; Envoy's max_ejection_percent is 10, likewise
 OUTLIER_SHARE = 0.5  # of its limit: slow is not broken, and it must go on answering to be forgiven
+
+
+WITNESSES = 2  # one tenant may send what breaks any engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +58,23 @@ class Health:
     `failed` and `abandoned` at its end, each with the period that `began` returned.
     """
 
-    __slots__ = ("_breaker", "_ceiling", "_fresh_s", "first_tokens", "last_failure", "name")
+    __slots__ = (
+        "_breaker",
+        "_ceiling",
+        "_fresh_s",
+        "_suffering",
+        "first_tokens",
+        "last_failure",
+        "name",
+        "witnesses",
+    )
 
     def __init__(self, name: str) -> None:
         """A replica nobody has heard of yet: trusted with all of its limit."""
         self.name = name
         self.last_failure = ""
+        self.witnesses = WITNESSES  # tenants whose requests must have failed before it is to blame
+        self._suffering: dict[str, float] = {}  # tenant whose last request failed here -> when that was
         self._breaker = Breaker()
         self._fresh_s = -math.inf  # since when its engine warms up; inf while the breaker is not closed
         self._forget_latency()
@@ -109,15 +123,26 @@ class Health:
             self._fresh_s = now_s
         self.first_tokens.note(now_s, first_token_s)
 
-    def succeeded(self, now_s: float, period: int) -> None:
-        """A request ended well, or with a refusal that was the request's fault."""
+    def succeeded(self, now_s: float, period: int, tenant: str | None = None) -> None:
+        """A request of a tenant ended well, or with a refusal that was the request's fault."""
+        if self._suffering and tenant is not None:
+            self._suffering.pop(tenant, None)
         if self._breaker.succeeded(now_s, period):
             self._fresh_s = now_s
 
-    def failed(self, now_s: float, period: int, reason: str = "") -> None:
-        """A request failed through its fault: no connection, a broken stream, a 5xx of the engine's own."""
-        if self._breaker.listens(period):
-            self.last_failure = reason
+    def failed(self, now_s: float, period: int, reason: str = "", tenant: str | None = None) -> None:
+        """A request of a tenant failed: a broken stream, no answer in time, a 5xx of the engine's own.
+
+        Some requests break whatever serves them. So it counts only while others suffer too: so many tenants
+        whose last request here has failed not long ago. Without a tenant the replica itself says that it is
+        ill, as with a refused connection.
+        """
+        if not self._breaker.listens(period):
+            return
+        self.last_failure = reason
+        if tenant is not None and not self._is_attested(tenant, now_s):
+            self._breaker.abandoned(period)
+            return
         if self._breaker.failed(now_s, period):
             self._fresh_s = math.inf
             self._forget_latency()
@@ -133,6 +158,7 @@ class Health:
         it is trusted at once: right where no other replica could carry the load meanwhile.
         """
         self._breaker.restarted(now_s)
+        self._suffering.clear()
         self._forget_latency()
         if self._breaker.state is BreakerState.CLOSED:
             self._fresh_s = now_s if slow_start else -math.inf
@@ -170,6 +196,12 @@ class Health:
             first_token_s=self.first_token_s,
             outlying=self.outlying,
         )
+
+    def _is_attested(self, tenant: str, now_s: float) -> bool:
+        """Note that a tenant's request failed; say whether enough of them have seen that."""
+        self._suffering[tenant] = now_s
+        recent = sum(now_s - at_s < WINDOW_S for at_s in self._suffering.values())
+        return recent >= self.witnesses
 
     def _forget_latency(self) -> None:
         self._ceiling = 1.0

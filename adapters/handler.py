@@ -1,0 +1,54 @@
+"""What does an engine answer where vLLM breaks on a request? An error, and not a dropped connection."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+log = logging.getLogger("tenantry.engine")
+
+
+async def answer_with(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
+    """Let vLLM answer. Where its handler breaks, say so in the answer, instead of dropping the connection.
+
+    The error is the one that vLLM makes of such an exception elsewhere; in a stream it is its last event.
+    """
+    started, ended, is_stream = False, False, False
+
+    async def send_noted(message: MutableMapping[str, Any]) -> None:
+        nonlocal started, ended, is_stream
+        if message["type"] == "http.response.start":
+            headers = dict(message.get("headers", []))
+            started, is_stream = True, headers.get(b"content-type", b"").startswith(b"text/event-stream")
+        elif message["type"] == "http.response.body":
+            ended = not message.get("more_body", False)
+        await send(message)
+
+    try:
+        await app(scope, receive, send_noted)
+    except Exception as error:
+        if not ended:
+            log.warning("vLLM's handler of %s broke: %s", scope["path"], type(error).__name__)
+        if not started:
+            status, body = _error_of(error)
+            headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        elif is_stream and not ended:
+            event = b"data: " + _error_of(error)[1] + b"\n\n"
+            await send({"type": "http.response.body", "body": event, "more_body": False})
+        elif not ended:
+            raise
+
+
+def _error_of(error: Exception) -> tuple[int, bytes]:
+    """Status and body that vLLM answers an exception with."""
+    from vllm.entrypoints.serve import create_error_response
+
+    answer = create_error_response(error)
+    return answer.error.code, json.dumps(answer.model_dump()).encode()
