@@ -18,6 +18,7 @@ Environment:
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import signal
