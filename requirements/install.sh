@@ -13,7 +13,9 @@ if "$venv/bin/python" "$here/install.py" --check "$venv" "$set" "$platform" 2>/d
 
 # An environment keeps its Python; a new one takes the one that is named, or what PATH has.
 named=${PYTHON:-python3}
-python=$(find_python ${PYTHON:+"$PYTHON"} "$venv/bin/python" || { [ -z "${PYTHON:-}" ] && find_python python3 python3.11; }) || true
+candidates=(${PYTHON:+"$PYTHON"} "$venv/bin/python")
+[ -n "${PYTHON:-}" ] || candidates+=(python3 python3.11)
+python=$(find_python "${candidates[@]}") || true
 missing=$(missing_packages "$platform" "$python")
 if [ -z "$python" ] && { [ -n "${PYTHON:-}" ] || command -v python3 >/dev/null; }; then
   echo "setup: Tenantry runs on Python 3.11 only; $named is $("$named" -V 2>/dev/null || echo "no Python")." >&2
