@@ -42,6 +42,16 @@ def test_commands_of_a_page_take_what_it_shows(
         command_of(words).make_context(line, words)  # raises for wrong use
 
 
+def test_the_list_of_commands_is_whole() -> None:
+    table = (ROOT / "docs" / "command.md").read_text().partition("| exit code |")[0]
+    rows = re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
+    command = get_command(app)
+    assert isinstance(command, TyperGroup)
+    assert sorted(name for row in rows for name in re.findall(r"`([a-z-]+)`", row)) == sorted(
+        command.commands
+    )
+
+
 def test_commands_that_texts_name_are_there() -> None:
     folders = ("adapters", "console/src", "deploy", "docs", "routing", "tenantry", "tests")
     texts = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in TEXTS]
