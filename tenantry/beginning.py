@@ -199,9 +199,6 @@ def _program() -> str:
     """Return how this command is called from here."""
     if shutil.which("tenantry"):
         return "tenantry"
-    return shlex.quote(sys.argv[0]) if Path(sys.argv[0]).name == "tenantry" else "python -m tenantry"
-
-
-def _fail(message: str) -> NoReturn:
-    console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
-    raise typer.Exit(1)
+    if Path(sys.argv[0]).name == "tenantry":
+        return shlex.quote(sys.argv[0])
+    return f"{shlex.quote(sys.executable)} -m tenantry"

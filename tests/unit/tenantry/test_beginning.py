@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import stat
 import sys
 from collections.abc import Callable
@@ -120,6 +121,8 @@ def test_the_next_commands_can_be_pasted(run: Run, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["/with space/bin/tenantry"])
     assert "  '/with space/bin/tenantry' serve 'my fleet.yaml'\n" in run("-o", "my fleet.yaml").stdout
+    monkeypatch.setattr(sys, "argv", ["/checkout/tenantry/__main__.py"])
+    assert f"  {shlex.quote(sys.executable)} -m tenantry serve two.yaml\n" in run("-o", "two.yaml").stdout
     program = tmp_path / "tenantry"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
