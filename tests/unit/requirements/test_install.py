@@ -56,6 +56,7 @@ class FakePip:
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
+        self.linked: list[str] = []  # checkouts whose command was put into an environment
         self.breaks_off_at: str | None = None
         self.cannot: tuple[str, ...] = ()
 
@@ -63,6 +64,9 @@ class FakePip:
         if "venv" in command:
             self.make(target)
             return True
+        if "--editable" in command:
+            self.linked.append(command[-1])
+            return not self.cannot
         lines = Path(command[command.index("-r") + 1]).read_text().splitlines()
         wanted = [line.split()[0].split("==") for line in lines if "==" in line]
         self.calls.append([name for name, _ in wanted])
@@ -108,6 +112,13 @@ def test_a_new_environment_gets_the_whole_set(here: Path, pip: FakePip, tmp_path
     set_up(tmp_path / "venv")
     assert install.installed(tmp_path / "venv") == SERVE
     assert pip.calls == [["alpha", "beta"], ["vllm"]]
+
+
+def test_the_command_of_the_checkout_is_part_of_every_environment(
+    here: Path, pip: FakePip, tmp_path: Path
+) -> None:
+    set_up(tmp_path / "venv")
+    assert pip.linked == [str(here.parent)]
 
 
 def test_on_cpus_torch_comes_first_and_alone(here: Path, pip: FakePip, tmp_path: Path) -> None:
