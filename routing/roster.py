@@ -104,7 +104,8 @@ class Roster:
         self._give_up_move(name)
 
     def _place(self, name: str, url: str, *, moves: bool) -> None:
-        log.info("replica %s %s %s", name, "moves to" if moves else "is at", url)
+        level = logging.DEBUG if url.startswith("file:") else logging.INFO  # a socket of BentoML's
+        log.log(level, "replica %s %s %s", name, "moves to" if moves else "is at", url)
         self._urls[name] = url
         self._give_up_move(name)
         current = self.clients.get(name)
