@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 import yaml
@@ -24,7 +24,7 @@ from routing.config.api_keys import new_key
 from routing.config.schema import LORA_RANKS
 from routing.config.sources import is_url
 from routing.tenants import hash_key
-from tenantry.fleets import console, refuse
+from tenantry.fleets import fail, refuse
 
 MODEL = "Qwen/Qwen2.5-0.5B-Instruct"  # small and open: runs on a CPU, needs no account
 SLOTS = 8
@@ -64,7 +64,7 @@ def init(
 ) -> None:
     """Write a small fleet file for a model, with a tenant's key and an operator's, shown this once."""
     if output.exists() and not force:
-        _fail(f"{output} is there already; name another file with -o, or overwrite it with --force")
+        fail(f"{output} is there already; name another file with -o, or overwrite it with --force")
     folder = Path(os.path.abspath(output)).parent
     adapters = {name: _source(source, folder) for name, source in map(_named, adapter or [])}
     try:
@@ -73,7 +73,7 @@ def init(
         plan = Plan(_name_of(model), source, tenant, adapters, rank, new_key(), new_key())
         refuse(_write(output, render(plan), force=force))
     except (AdapterError, OSError) as error:
-        _fail(str(error))
+        fail(str(error))
     _tell(output, plan)
 
 

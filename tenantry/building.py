@@ -12,7 +12,7 @@ import typer
 from adapters.errors import AdapterError
 from routing import bundle
 from routing.config import FleetError, check_files, project
-from tenantry.fleets import console, load, refuse
+from tenantry.fleets import fail, load, refuse
 
 
 class Platform(StrEnum):
@@ -59,6 +59,5 @@ def build(
         refuse(error.problems)
         raise
     except (bundle.BundleError, AdapterError, OSError) as error:
-        console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from None
+        fail(str(error))
     typer.echo(f"Built {tag}\n  bentoml serve {tag}\n  bentoml containerize {tag}")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from tenantry.client import Answer
-from tenantry.running import printable
+from tenantry.columns import Columns
+from tenantry.running import print_whole, printable
 
-_COLOURS = {
+COLOURS = {
     "ready": "green",
     "quarantined": "red",
     "retired": "dim",
@@ -20,30 +18,24 @@ _COLOURS = {
     "not_ready": "red",
     "not_trusted": "red",
 }
+IN_JSON = "--json has all"
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def adapter_list(console: Console, adapters: list[Answer]) -> None:
     """Show adapters, a line each."""
-    table = table_of("tenant", "name", "base model", "state", "live", "newest", "rollout", "pinned")
+    table = Columns(
+        *("tenant", "name", "base model", "state", "live", "newest", "rollout", "pinned"),
+        spare=("pinned", "newest", "base model", "rollout", "live"),
+        note=IN_JSON,
+    )
     for a in adapters:
         rollout = a["rollout"]
         split = f"{percent(rollout['weight'])} to {rollout['candidate']}" if rollout else ""
-        add_row(
-            table,
-            (
-                a["tenant"],
-                a["name"],
-                a["base_model"],
-                a["state"],
-                a["live"],
-                a["newest"],
-                split,
-                _yes(a["pinned"]),
-            ),
-            state=a["state"],
-        )
-    print_table(console, table)
+        state, pinned = a["state"], "yes" if a["pinned"] else ""
+        cells = (a["tenant"], a["name"], a["base_model"], state, a["live"], a["newest"], split, pinned)
+        table.add(*cells, style=COLOURS.get(state))
+    print_whole(console, table)
     console.print(f"{len(adapters)} adapter{'' if len(adapters) == 1 else 's'}")
 
 
@@ -59,7 +51,12 @@ def adapter(console: Console, answer: Answer) -> None:
         console.print(f"  {note}")
     if answer["rollout"]:
         console.print(f"  {_rollout(answer['rollout'])}")
-    table = table_of("version", "state", "traffic", "rank", "size", "registered", "source", "resident")
+    table = Columns(
+        *("version", "state", "traffic", "rank", "size", "registered", "source", "resident"),
+        spare=("registered", "size", "rank", "source", "resident"),
+        prose=("source", "resident"),
+        note=IN_JSON,
+    )
     for v in answer["versions"]:
         cells = (
             v["number"],
@@ -71,8 +68,8 @@ def adapter(console: Console, answer: Answer) -> None:
             v["source"],
             ", ".join(map(_place, v["resident"])),
         )
-        add_row(table, cells, state=v["state"])
-    print_table(console, table)
+        table.add(*cells, style=COLOURS.get(v["state"]))
+    print_whole(console, table)
     for v in answer["versions"]:
         if v["reason"]:
             console.print(f"version {v['number']}: {printable(v['reason'])}")
@@ -84,12 +81,17 @@ def version(console: Console, answer: Answer) -> None:
     traffic = f" and answers {percent(share)} of the requests" if share else ""
     text = f"{full_name(answer)} version {answer['number']} is {answer['state']}{traffic}"
     reason = f": {answer['reason']}" if answer["reason"] else ""
-    console.print(printable(text + reason), style=_COLOURS.get(answer["state"]))
+    console.print(printable(text + reason), style=COLOURS.get(answer["state"]))
 
 
 def replica_list(console: Console, replicas: list[Answer]) -> None:
     """Show replicas, what their slots hold, and which adapters failed there."""
-    table = table_of("replica", "pool", "state", "slots", "in flight", "in slots", "in host memory", "pinned")
+    table = Columns(
+        *("replica", "pool", "state", "slots", "in flight", "in slots", "in host memory", "pinned"),
+        spare=("in host memory", "pool", "pinned", "in slots"),
+        prose=("in slots", "pinned"),
+        note=IN_JSON,
+    )
     for r in replicas:
         slots = f"{len(r['in_slots'])} of {r['slots']}" if r["answered"] else f"? of {r['slots']}"
         held, pinned = " ".join(r["in_slots"]), " ".join(r["pinned"])
@@ -103,8 +105,8 @@ def replica_list(console: Console, replicas: list[Answer]) -> None:
             len(r["in_host"]),
             pinned,
         )
-        add_row(table, cells, state=r["state"])
-    print_table(console, table)
+        table.add(*cells, style=COLOURS.get(r["state"]))
+    print_whole(console, table)
     for r in replicas:
         for fault in r["faults"]:
             text = f"{r['name']}: {fault['adapter']} failed ({fault['kind']}, {fault['count']} times): "
@@ -113,24 +115,26 @@ def replica_list(console: Console, replicas: list[Answer]) -> None:
 
 def event_list(console: Console, events: list[Answer]) -> None:
     """Show what happened, the newest first."""
-    table = table_of("when", "what", "happened")
+    table = Columns("when", "what", "happened", prose=("happened",))
     for event in events:
         when = datetime.fromtimestamp(event["at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
-        add_row(table, (when, event["subject"], event["text"]))
-    print_table(console, table)
+        table.add(when, event["subject"], event["text"])
+    print_whole(console, table)
 
 
 def key_list(console: Console, keys: list[Answer]) -> None:
     """Show keys by how they begin."""
-    table = table_of("id", "begins with", "role", "tenant", "note", "made", "expires", "revoked")
+    table = Columns(
+        *("id", "begins with", "role", "tenant", "note", "made", "expires", "revoked"),
+        spare=("made", "note", "expires", "begins with", "revoked"),
+        prose=("note",),
+        note=IN_JSON,
+    )
     for k in keys:
         times = (moment(k["created_at"]), moment(k["expires_at"]), moment(k["revoked_at"]))
-        add_row(
-            table,
-            (k["id"], k["prefix"], k["role"], k["tenant"], k["note"], *times),
-            state="retired" if k["revoked_at"] else "",
-        )
-    print_table(console, table)
+        cells = (k["id"], k["prefix"], k["role"], k["tenant"], k["note"], *times)
+        table.add(*cells, style="dim" if k["revoked_at"] else "")
+    print_whole(console, table)
 
 
 def full_name(answer: Answer) -> str:
@@ -169,26 +173,3 @@ def _rollout(rollout: Answer) -> str:
 def _place(resident: Answer) -> str:
     extras = [word for word in ("pinned", "draining") if resident[word]]
     return " ".join([f"{resident['replica']}:{resident['place']}", *extras])
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else ""
-
-
-def table_of(*columns: str) -> Table:
-    """Begin a table."""
-    table = Table()
-    for column in columns:
-        table.add_column(column, overflow="fold")  # a narrow terminal loses nothing
-    return table
-
-
-def print_table(console: Console, table: Table) -> None:
-    """Print a table, folded to the terminal's width."""
-    console.print(table, soft_wrap=False)
-
-
-def add_row(table: Table, cells: Iterable[Any], *, state: str | None = None) -> None:
-    """Add a line, in the colour of a state. No cell can steer the terminal, whoever wrote what is in it."""
-    shown = ("" if cell is None else printable(cell) for cell in cells)
-    table.add_row(*shown, style=_COLOURS.get(state or ""))

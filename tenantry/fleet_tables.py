@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from adapters.types import BaseModel
 from routing.config.problems import Problem
 from routing.config.sharing import Company, base_model_of, met_by, pools_of, who_shares, who_uses
 from routing.types import Fleet, SchedulerSettings
+from tenantry.columns import Columns
 
 
 def fleet_tables(fleet: Fleet) -> RenderableType:
@@ -35,40 +34,75 @@ def print_problems(console: Console, problems: Iterable[Problem], *, style: str,
         console.print(Text.assemble((f"{word}: ", style), str(problem)), soft_wrap=True)
 
 
-def _tenants_met(fleet: Fleet, companies: list[Company]) -> Table:
-    table = _table("Tenants", "tenant", "isolation", "pools", "shares engines with")
+def _tenants_met(fleet: Fleet, companies: list[Company]) -> Columns:
+    table = _table(
+        "Tenants",
+        "tenant",
+        "isolation",
+        "pools",
+        "shares engines with",
+        spare=("pools",),
+        prose=("pools", "shares engines with"),
+    )
     for tenant in fleet.tenants.values():
         met = ", ".join(met_by(tenant.name, companies)) or "nobody"
-        _row(table, tenant.name, tenant.isolation.value, ", ".join(pools_of(fleet, tenant)), met)
+        table.add(tenant.name, tenant.isolation.value, ", ".join(pools_of(fleet, tenant)), met)
     return table
 
 
-def _replicas(companies: list[Company]) -> Table:
-    table = _table("Replicas", "pool", "replica", "base model", "device", "tenants in one engine")
+def _replicas(companies: list[Company]) -> Columns:
+    table = _table(
+        "Replicas",
+        "pool",
+        "replica",
+        "base model",
+        "device",
+        "tenants in one engine",
+        spare=("base model", "pool", "device"),
+        prose=("device", "tenants in one engine"),
+    )
     for company in companies:
         beside = f" (beside {', '.join(company.beside)})" if company.beside else ""
         device = (company.device or "-") + beside
         alone = " (alone)" if len(company.tenants) == 1 else ""
         tenants = ", ".join(company.tenants) + alone if company.tenants else "nobody"
-        _row(table, company.pool, company.replica, company.base_model, device, tenants)
+        table.add(company.pool, company.replica, company.base_model, device, tenants)
     return table
 
 
-def _users_of_models(fleet: Fleet) -> Table:
-    table = _table("Models", "pool", "base model", "adapter", "tenants that may ask for it")
+def _users_of_models(fleet: Fleet) -> Columns:
+    table = _table(
+        "Models",
+        "pool",
+        "base model",
+        "adapter",
+        "tenants that may ask for it",
+        spare=("pool",),
+        prose=("tenants that may ask for it",),
+    )
     for use in who_uses(fleet):
         adapter = "none: the base model" if use.model == use.base_model else use.model
-        _row(table, use.pool, use.base_model, adapter, ", ".join(use.tenants))
+        table.add(use.pool, use.base_model, adapter, ", ".join(use.tenants))
     return table
 
 
-def _base_models(fleet: Fleet) -> Table:
-    table = _table("Base models", "name", "source", "dtype", "slots", "rank", "in host memory", "memory")
+def _base_models(fleet: Fleet) -> Columns:
+    table = _table(
+        "Base models",
+        "name",
+        "source",
+        "dtype",
+        "slots",
+        "rank",
+        "in host memory",
+        "memory",
+        spare=("in host memory", "rank", "dtype", "memory", "source"),
+    )
     for model in fleet.base_models.values():
         slots = str(model.max_loras) if model.serves_adapters else "none"
         source = f"{model.source}@{model.revision}" if model.revision else _short(model.source)
         rank, on_host = (model.max_lora_rank, model.max_cpu_loras) if model.serves_adapters else ("-", "-")
-        _row(table, model.name, source, model.dtype, slots, rank, on_host, _memory(model))
+        table.add(model.name, source, model.dtype, slots, rank, on_host, _memory(model))
     return table
 
 
@@ -79,27 +113,43 @@ def _memory(model: BaseModel) -> str:
     return "vLLM's choice" if utilization is None else f"{utilization:.0%} of a GPU"
 
 
-def _adapters(fleet: Fleet) -> Table:
-    capped = any(adapter.max_concurrency for adapter in fleet.adapters.values())
-    table = _table("Adapters", "name", "base model", "tenants", "source", *(["at once"] if capped else []))
+def _adapters(fleet: Fleet) -> Columns:
+    caps = ["at once"] if any(adapter.max_concurrency for adapter in fleet.adapters.values()) else []
+    table = _table(
+        "Adapters",
+        "name",
+        "base model",
+        "tenants",
+        "source",
+        *caps,
+        spare=(*caps, "source", "base model"),
+        prose=("tenants",),
+    )
     for adapter in fleet.adapters.values():
         users = [t.name for t in fleet.tenants.values() if adapter.name in t.models.values()]
-        at_once = [adapter.max_concurrency or "-"] if capped else []
-        _row(
-            table, adapter.name, adapter.base_model, ", ".join(users) or "-", _short(adapter.source), *at_once
-        )
+        at_once = [adapter.max_concurrency or "-"] if caps else []
+        table.add(adapter.name, adapter.base_model, ", ".join(users) or "-", _short(adapter.source), *at_once)
     return table
 
 
-def _tenants(fleet: Fleet) -> Table:
-    table = _table("Tenants", "name", "keys", "priority", "weight", "at once", "waiting", "isolation")
+def _tenants(fleet: Fleet) -> Columns:
+    table = _table(
+        "Tenants",
+        "name",
+        "keys",
+        "priority",
+        "weight",
+        "at once",
+        "waiting",
+        "isolation",
+        spare=("weight", "waiting", "isolation"),
+    )
     for tenant in fleet.tenants.values():
         caps, per_model = tenant.caps, tenant.caps.max_concurrency_per_model
         at_once = f"{caps.max_concurrency}" + (f", {per_model} a model" if per_model else "")
         waiting = f"{caps.max_queued}, {caps.queue_timeout_s:g} s"
         isolation, band = tenant.isolation.value, tenant.band.value
-        _row(
-            table,
+        table.add(
             tenant.name,
             len(tenant.key_hashes),
             band,
@@ -111,7 +161,7 @@ def _tenants(fleet: Fleet) -> Table:
     return table
 
 
-def _rates(fleet: Fleet) -> Table:
+def _rates(fleet: Fleet) -> Columns:
     """Show the caps that few tenants have."""
     table = _table(
         "Rates and tokens",
@@ -120,57 +170,74 @@ def _rates(fleet: Fleet) -> Table:
         "tokens a minute",
         "tokens waiting",
         "tokens a month",
+        spare=("tokens waiting", "tokens a month", "requests a minute", "tokens a minute"),
     )
     for tenant in fleet.tenants.values():
         caps = tenant.caps
         budget = tenant.budget.monthly_tokens if tenant.budget is not None else None
         given = (caps.requests_per_minute, caps.tokens_per_minute, caps.max_queued_tokens, budget)
         if any(given):
-            _row(table, tenant.name, *(cap or "-" for cap in given))
+            table.add(tenant.name, *(cap or "-" for cap in given))
     return table
 
 
-def _models(fleet: Fleet) -> Table:
-    table = _table("Models of the tenants", "tenant", "asks for", "gets", "on base model", "in pool")
+def _models(fleet: Fleet) -> Columns:
+    table = _table(
+        "Models of the tenants",
+        "tenant",
+        "asks for",
+        "gets",
+        "on base model",
+        "in pool",
+        spare=("on base model", "in pool"),
+    )
     for tenant in fleet.tenants.values():
         for alias, model in tenant.models.items():
             base_model = base_model_of(fleet, model)
             asked = f"{alias} (or nothing)" if alias == tenant.default_model else alias
             pool = next(p for p in pools_of(fleet, tenant) if base_model in fleet.pools[p].base_models)
-            _row(table, tenant.name, asked, model, base_model, pool)
+            table.add(tenant.name, asked, model, base_model, pool)
     return table
 
 
-def _pools(fleet: Fleet) -> Table:
-    table = _table("Pools", "name", "strategy", "base models", "replicas", "devices", "tenants")
+def _pools(fleet: Fleet) -> Columns:
+    table = _table(
+        "Pools",
+        "name",
+        "strategy",
+        "base models",
+        "replicas",
+        "devices",
+        "tenants",
+        spare=("strategy", "devices"),
+        prose=("base models", "devices", "tenants"),
+    )
     for pool in fleet.pools.values():
         models, devices = ", ".join(pool.base_models), " ".join(pool.devices) or "-"
         replicas = len(pool.replica_models)
-        _row(table, pool.name, pool.strategy.value, models, replicas, devices, ", ".join(pool.tenants))
+        table.add(pool.name, pool.strategy.value, models, replicas, devices, ", ".join(pool.tenants))
     return table
 
 
-def _objectives(fleet: Fleet) -> Table:
+def _objectives(fleet: Fleet) -> Columns:
     table = _table("Objectives", "pool", "first token within", "between tokens", "second replica after")
     for pool in fleet.pools.values():
         given = (pool.slo.ttft_s, pool.slo.itl_s, pool.hedge_after_s)
         if any(given):
-            _row(table, pool.name, *("-" if seconds is None else f"{seconds:g} s" for seconds in given))
+            table.add(pool.name, *("-" if seconds is None else f"{seconds:g} s" for seconds in given))
     return table
 
 
-def _scheduler(settings: SchedulerSettings) -> Table:
-    table = _table("Scheduler", "setting", "value")
-    _row(table, "lead of an adapter in a slot or in memory", f"{settings.locality_bonus_tokens:g} tokens")
-    _row(table, "gain of who waits", f"{settings.aging_tokens_per_s:g} tokens a second")
-    _row(table, "kept for each lower band", f"{settings.lower_band_share:.3g} of the grants")
-    _row(table, "more load than the mean", f"{settings.load_slack:.3g} of it")
-    _row(table, "a flood fills a replica up to", f"{settings.burst_share:.3g} of it")
-    _row(table, "waits for memory", f"{settings.read_wait_s:g} s")
-    _row(table, "a slot is cleared after", f"{settings.slot_wait_s:g} s")
-    _row(
-        table, "waiting at most", f"{settings.max_queued} requests, {settings.max_queued_bytes / 2**20:g} MiB"
-    )
+def _scheduler(settings: SchedulerSettings) -> Columns:
+    table = _table("Scheduler", "setting", "value", prose=("setting", "value"))
+    table.add("lead of an adapter in a slot or in memory", f"{settings.locality_bonus_tokens:g} tokens")
+    table.add("gain of who waits", f"{settings.aging_tokens_per_s:g} tokens a second")
+    table.add("kept for each lower band", f"{settings.lower_band_share:.3g} of the grants")
+    table.add("more load than the mean", f"{settings.load_slack:.3g} of it")
+    table.add("a flood fills a replica up to", f"{settings.burst_share:.3g} of it")
+    table.add("waits for memory", f"{settings.read_wait_s:g} s")
+    table.add("a slot is cleared after", f"{settings.slot_wait_s:g} s")
+    table.add("waiting at most", f"{settings.max_queued} requests, {settings.max_queued_bytes / 2**20:g} MiB")
     return table
 
 
@@ -181,12 +248,5 @@ def _short(source: str) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else source
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _row(table: Table, *cells: Any) -> None:
-    table.add_row(*(Text(str(cell)) for cell in cells))
+def _table(title: str, *columns: str, spare: Collection[str] = (), prose: Collection[str] = ()) -> Columns:
+    return Columns(*columns, spare=spare, prose=prose, title=title, note="so does a pipe")

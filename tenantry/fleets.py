@@ -6,15 +6,15 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from routing.config import FleetError, LoadedFleet, Problem, check_files, read_fleet
 from routing.config.api_keys import new_key
 from routing.config.sharing import who_shares
 from tenantry.fleet_tables import fleet_tables, print_problems, sharing_tables
+from tenantry.running import console, print_whole
 
 FleetPath = Annotated[Path, typer.Argument(help="Fleet file.", show_default=True)]
 
@@ -41,7 +41,7 @@ def check(
 def sharing(fleet: FleetPath = Path("fleet.yaml")) -> None:
     """Show which tenants can meet in one engine: tenant by tenant, replica by replica, model by model."""
     loaded = load(fleet)
-    console().print(sharing_tables(loaded.fleet))
+    print_whole(console(), sharing_tables(loaded.fleet))
 
 
 def make_key() -> None:
@@ -67,9 +67,10 @@ def refuse(problems: tuple[Problem, ...] | list[Problem]) -> None:
         raise typer.Exit(1)
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return where tables and problems go."""
-    return Console(stderr=stderr, highlight=False)
+def fail(message: str) -> NoReturn:
+    """Print one sentence and exit with 1."""
+    console(stderr=True).print(message, style="red")
+    raise typer.Exit(1)
 
 
 def _report(path: Path, loaded: LoadedFleet | None, problems: list[Problem]) -> dict[str, object]:
@@ -94,4 +95,4 @@ def _show(path: Path, loaded: LoadedFleet | None, problems: list[Problem]) -> No
         count = len(problems)
         errors.print(f"{path}: {count} problem{'s' if count > 1 else ''}", markup=False, soft_wrap=True)
     elif loaded:
-        console().print(fleet_tables(loaded.fleet))
+        print_whole(console(), fleet_tables(loaded.fleet))

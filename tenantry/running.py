@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import httpx
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from adapters.errors import AdapterError
 from tenantry.client import DEFAULT_URL, URL_VARIABLE, Gateway, GatewayError, key_from_environment
 
 T = TypeVar("T")
+WIDE = 10_000  # what is no terminal has no width: scripts find every row on a line of its own
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="The gateway.", show_default=True)]
@@ -91,7 +93,15 @@ def conclude(work: Callable[[], T], as_json: bool, show: Callable[[Console, T], 
 
 def console(*, stderr: bool = False) -> Console:
     """Return where text goes. What gateways and files say is never read as markup."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if not made.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
+        made.width = WIDE
+    return made
+
+
+def print_whole(shown: Console, what: RenderableType) -> None:
+    """Print what was laid out for the console's width; an id that is wider passes its edge uncut."""
+    shown.print(what, soft_wrap=False, crop=False)
 
 
 def printable(text: Any) -> str:

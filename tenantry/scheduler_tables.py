@@ -5,8 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 
 from tenantry.client import Answer
-from tenantry.display import add_row, percent, print_table, table_of
-from tenantry.running import printable
+from tenantry.columns import Columns
+from tenantry.display import COLOURS, IN_JSON, percent
+from tenantry.running import print_whole, printable
 
 SHOWN = 20  # tenants and lanes of each pool; those that matter come first
 LEAST_WAIT_S = 0.001  # what was granted at once took microseconds
@@ -61,7 +62,12 @@ def _rates(pool: Answer) -> str:
 
 
 def _replicas(console: Console, replicas: list[Answer]) -> None:
-    table = table_of("replica", "state", "in flight", "tokens", "pace", "slots", "leases", "breaker")
+    table = Columns(
+        *("replica", "state", "in flight", "tokens", "pace", "slots", "leases", "breaker"),
+        spare=("tokens", "pace", "breaker", "leases"),
+        prose=("leases",),
+        note=IN_JSON,
+    )
     for r in replicas:
         cells = (
             r["name"],
@@ -73,8 +79,8 @@ def _replicas(console: Console, replicas: list[Answer]) -> None:
             _leases(r),
             r["health"]["breaker"],
         )
-        add_row(table, cells, state=_state(r))
-    print_table(console, table)
+        table.add(*cells, style=COLOURS.get(_state(r)))
+    print_whole(console, table)
     for r in replicas:
         _trouble(console, r["name"], r["health"])
         if r["clearing_for"]:
@@ -82,7 +88,11 @@ def _replicas(console: Console, replicas: list[Answer]) -> None:
 
 
 def _tenants(console: Console, tenants: list[Answer]) -> None:
-    table = table_of("tenant", "band", "weight", "service", "waiting", "in all", "slots", "completion")
+    table = Columns(
+        *("tenant", "band", "weight", "service", "waiting", "in all", "slots", "completion"),
+        spare=("completion", "weight", "service", "band"),
+        note=IN_JSON,
+    )
     for t in sorted(tenants, key=lambda tenant: (-tenant["queued"], tenant["name"]))[:SHOWN]:
         cells = (
             t["name"],
@@ -94,17 +104,17 @@ def _tenants(console: Console, tenants: list[Answer]) -> None:
             t["slots"],
             f"{t['mean_completion_tokens']:.0f}",
         )
-        add_row(table, cells)
-    print_table(console, table)
+        table.add(*cells)
+    print_whole(console, table)
     _rest(console, len(tenants), "tenants")
 
 
 def _lanes(console: Console, lanes: list[Answer]) -> None:
-    table = table_of("waiting for", "requests", "longest", "why")
+    table = Columns("waiting for", "requests", "longest", "why")
     for lane in lanes[:SHOWN]:
         cells = lane["engine_model"], lane["queued"], seconds(lane["oldest_s"]), lane["held"]
-        add_row(table, cells)
-    print_table(console, table)
+        table.add(*cells)
+    print_whole(console, table)
     _rest(console, len(lanes), "lanes")
 
 
@@ -114,7 +124,11 @@ def _rest(console: Console, count: int, what: str) -> None:
 
 
 def _decisions(console: Console, decisions: list[Answer]) -> None:
-    table = table_of("ago", "request", "tenant", "model", "decision", "why", "replica", "waited")
+    table = Columns(
+        *("ago", "request", "tenant", "model", "decision", "why", "replica", "waited"),
+        spare=("waited", "replica", "model", "tenant"),
+        note=IN_JSON,
+    )
     for d in decisions:
         cells = (
             seconds(d["ago_s"]),
@@ -126,8 +140,8 @@ def _decisions(console: Console, decisions: list[Answer]) -> None:
             d["replica"],
             seconds(d["waited_s"]) if d["waited_s"] >= LEAST_WAIT_S else "",
         )
-        add_row(table, cells)
-    print_table(console, table)
+        table.add(*cells)
+    print_whole(console, table)
 
 
 def _state(replica: Answer) -> str:

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -17,7 +17,8 @@ from routing.config.demo_keys import uses_demo_keys
 from routing.config.problems import did_you_mean
 from routing.types import Fleet
 from tenantry.fleet_tables import fleet_tables, print_problems
-from tenantry.fleets import FleetPath, console, refuse
+from tenantry.fleets import FleetPath, fail, refuse
+from tenantry.running import console, print_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 3000
@@ -50,10 +51,10 @@ def serve(
     loaded, part = _checked(fleet, pool, replica)
     taken = why_not(host or _default_host(part), port)
     if taken is not None:
-        _fail(taken)
+        fail(taken)
     print_problems(console(stderr=True), loaded.warnings, style="yellow", word="warning")
     if not quiet:
-        console().print(fleet_tables(part))
+        print_whole(console(), fleet_tables(part))
     typer.echo(f"Starting on port {port}; engines take about a minute to load.")
     _become_bentoml(fleet, port, host, {"pool": pool, "replica": replica})
 
@@ -87,11 +88,11 @@ def _bind_error(host: str, port: int) -> OSError | None:
 def _check_installation() -> None:
     """Exit with 1 where this is the command alone, or what serves is not installed."""
     if not (ROOT / "service.py").is_file():
-        _fail("this is the command alone, which cannot serve; use a checkout, or `bentoml serve` of a Bento")
+        fail("this is the command alone, which cannot serve; use a checkout, or `bentoml serve` of a Bento")
     needed = ["bentoml"] if any(map(os.environ.get, ELSEWHERE)) else ["bentoml", "vllm"]
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        _fail(f"{' and '.join(missing)} not installed in {sys.prefix}; `make setup` installs what serves")
+        fail(f"{' and '.join(missing)} not installed in {sys.prefix}; `make setup` installs what serves")
 
 
 def _checked(path: Path, pool: str | None, replica: str | None) -> tuple[LoadedFleet, Fleet]:
@@ -129,8 +130,3 @@ def _become_bentoml(fleet: Path, port: int, host: str | None, arguments: dict[st
     sys.stdout.flush()
     os.chdir(ROOT)
     os.execve(sys.executable, command, {**os.environ, "PATH": path, "BENTOML_DO_NOT_TRACK": "True"})  # noqa: S606
-
-
-def _fail(message: str) -> NoReturn:
-    console(stderr=True).print(message, style="red", markup=False, soft_wrap=True)
-    raise typer.Exit(1)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.table import Table
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from tenantry.client import Answer
-from tenantry.display import percent
-from tenantry.running import printable
+from tenantry.columns import Columns
+from tenantry.display import IN_JSON, percent
+from tenantry.running import print_whole, printable
 from tenantry.scheduler_tables import seconds
 
 STEPS = "▁▂▃▄▅▆▇█"
 STYLES = {"failing": "bold red", "slow": "bold yellow", "green": "green"}
 STATES = {"ready": "green", "draining": "yellow", "not_ready": "red", "not_trusted": "red"}
 SPARK = 24  # characters: the last two minutes
-WIDE = 120  # characters, from which on all columns have room beside a name
 LEAST_MODELS = 5
 SHOWN_REASONS = 3  # of the worst models
 FRAME = 12  # lines that are neither a model nor a replica
@@ -26,7 +24,7 @@ FRAME = 12  # lines that are neither a model nor a replica
 
 def whole(console: Console, answer: Answer) -> None:
     """Print all of it."""
-    console.print(screen(answer, None, height=None))
+    print_whole(console, screen(answer, None, height=None))
 
 
 def screen(answer: Answer, note: Text | None, *, height: int | None) -> RenderableType:
@@ -40,7 +38,7 @@ def screen(answer: Answer, note: Text | None, *, height: int | None) -> Renderab
     if note is not None:
         parts.append(note)
     if models:
-        parts += [*_reasons(models[:SHOWN_REASONS]), _Models(models[:shown], histories(answer))]
+        parts += [*_reasons(models[:SHOWN_REASONS]), _models(models[:shown], histories(answer))]
     else:
         parts.append(Text("Nothing ended in the last five minutes, and nothing waits.", style="dim"))
     left_out = len(models) - len(models[:shown]) + answer["models_left_out"]
@@ -84,37 +82,28 @@ def _head(answer: Answer) -> Text:
     return text
 
 
-@dataclass(frozen=True)
-class _Models:
-    """The table of models; where the terminal is narrow, without what leaves no room for their names."""
-
-    models: Sequence[Answer]
-    history: dict[tuple[str, str], list[float | None]]
-
-    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
-        left_out = () if options.max_width >= WIDE else ("last 2 min", "wait")
-        columns = ("model", "state", "p99", "last 2 min", "p50", "wait", "waiting", "req/s", "errors")
-        shown = [column for column in columns if column not in left_out]
-        table = _table(*shown)
-        for m in self.models:
-            cells = dict(zip(columns, self._cells(m), strict=True))
-            table.add_row(*(cells[column] for column in shown))
-        yield table
-
-    def _cells(self, m: Answer) -> tuple[RenderableType, ...]:
+def _models(models: Iterable[Answer], history: dict[tuple[str, str], list[float | None]]) -> Columns:
+    table = Columns(
+        *("model", "state", "p99", "last 2 min", "p50", "wait", "waiting", "req/s", "errors"),
+        spare=("last 2 min", "wait", "p50", "req/s"),
+        right=("p99", "p50", "wait", "req/s", "errors"),
+        note=IN_JSON,
+        framed=False,
+    )
+    for m in models:
         style = STYLES[m["verdict"]] if m["verdict"] != "green" else ""
-        waiting = f"{m['queued']} for {seconds(m['oldest_s'])}" if m["queued"] else "0"
-        return (
-            Text(printable(f"{m['tenant']}/{m['model']}"), style=style),
+        table.add(
+            Text(f"{m['tenant']}/{m['model']}", style=style),
             Text(m["verdict"], style=STYLES[m["verdict"]]),
             Text(seconds(m["first_token_p99_s"]) or "-", style=style),
-            spark(self.history.get((m["tenant"], m["model"]), [])),
+            spark(history.get((m["tenant"], m["model"]), [])),
             seconds(m["first_token_p50_s"]) or "-",
             seconds(m["queue_p99_s"]) or "-",
-            waiting,
+            f"{m['queued']} for {seconds(m['oldest_s'])}" if m["queued"] else "0",
             f"{m['requests_per_s']:.1f}",
             percent(m["error_rate"]),
         )
+    return table
 
 
 def _reasons(models: Iterable[Answer]) -> list[Text]:
@@ -126,18 +115,21 @@ def _reasons(models: Iterable[Answer]) -> list[Text]:
     ]
 
 
-def _replicas(pools: Iterable[Answer]) -> Table:
-    table = _table("replica", "state", "in flight", "slots")
+def _replicas(pools: Iterable[Answer]) -> Columns:
+    table = Columns(
+        *("replica", "state", "in flight", "slots"),
+        spare=("slots",),
+        prose=("slots",),
+        note=IN_JSON,
+        framed=False,
+    )
     for pool in pools:
         for r in pool["replicas"]:
             held = " ".join(map(_slot, r["in_slots"]))
             free = r["slots"] - len(r["in_slots"])
-            table.add_row(
-                Text(printable(r["name"])),
-                Text(r["state"], style=STATES[r["state"]]),
-                f"{r['sequences']} of {r['capacity']}",
-                Text(printable(f"{held} {f'({free} free)' if free > 0 else ''}".strip())),
-            )
+            slots = f"{held} {f'({free} free)' if free > 0 else ''}".strip()
+            flight = f"{r['sequences']} of {r['capacity']}"
+            table.add(r["name"], Text(r["state"], style=STATES[r["state"]]), flight, slots)
     return table
 
 
@@ -161,18 +153,3 @@ def _queues(pools: Iterable[Answer]) -> list[Text]:
         if waiting:
             lines.append(Text(printable(f"waiting in {pool['name']}: {', '.join(waiting[:12])}")))
     return lines
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        right = column in ("p99", "p50", "wait", "req/s", "errors")
-        first = column in ("model", "replica")
-        table.add_column(
-            column,
-            justify="right" if right else "left",
-            header_style="dim",
-            no_wrap=not first and column != "slots",
-            overflow="fold" if column == "slots" else "ellipsis",
-        )
-    return table

@@ -8,8 +8,9 @@ import typer
 from rich.console import Console
 
 from tenantry.client import Answer, Gateway
-from tenantry.display import add_row, percent, print_table, table_of
-from tenantry.running import URL, AsJson, Url, ask, printable
+from tenantry.columns import Columns
+from tenantry.display import IN_JSON, percent
+from tenantry.running import URL, AsJson, Url, ask, print_whole, printable
 from tenantry.scheduler_tables import seconds
 
 
@@ -54,16 +55,16 @@ def show(console: Console, answer: Answer) -> None:
     """Print the lines, their total, and the budgets of whom is meant."""
     console.print(printable(f"{answer['from']} to {answer['to']}, UTC"), style="bold")
     dimensions = answer["group_by"]
-    table = table_of(
-        *dimensions, "requests", "prompt", "completion", "cached", "waited", "ran", "slot", "engine"
+    table = Columns(
+        *(*dimensions, "requests", "prompt", "completion", "cached", "waited", "ran", "slot", "engine"),
+        spare=("ran", "waited", "slot", "cached", "engine"),
+        note=f"{IN_JSON}, and --csv",
     )
     for line in answer["data"]:
-        add_row(table, (*("" if line[name] is None else line[name] for name in dimensions), *_measures(line)))
+        table.add(*(line[name] for name in dimensions), *_measures(line))
     if len(answer["data"]) != 1:
-        add_row(
-            table, (*(["total", *[""] * len(dimensions)][: len(dimensions)]), *_measures(answer["total"]))
-        )
-    print_table(console, table)
+        table.add(*["total", *[""] * len(dimensions)][: len(dimensions)], *_measures(answer["total"]))
+    print_whole(console, table)
     estimated = answer["total"]["estimated_requests"]
     if estimated:
         console.print(f"  tokens of {estimated} requests are partly estimated")

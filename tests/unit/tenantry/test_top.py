@@ -82,7 +82,9 @@ def test_once_prints_the_worst_first_and_why(run: Run) -> None:
 def test_a_terminal_of_80_columns_shows_which_model_it_is(run: Run) -> None:
     lines = run("--once", columns=80).stdout.splitlines()
     (row,) = (line for line in lines if line.startswith("b/support"))
-    assert row.split()[1:] == ["green", "201", "ms", "201", "ms", "0", "0.1", "0", "%"] and len(row) <= 80
+    cells = row.split()
+    assert cells[1:4] == ["green", "201", "ms"] and cells[-4:] == ["0", "0.1", "0", "%"]
+    assert len(row) <= 80
 
 
 def test_json_is_the_gateway_s_answer(run: Run) -> None:
