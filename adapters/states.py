@@ -27,6 +27,7 @@ class VersionState(StrEnum):
 
 
 _S = VersionState
+PREPARING = frozenset({_S.REGISTERED, _S.FETCHING, _S.VERIFYING})  # on their way to `ready`
 TRANSITIONS: dict[VersionState, frozenset[VersionState]] = {
     _S.REGISTERED: frozenset({_S.FETCHING, _S.RETIRED}),
     _S.FETCHING: frozenset({_S.VERIFYING, _S.REGISTERED, _S.QUARANTINED, _S.RETIRED}),

@@ -7,13 +7,20 @@ Adapters declared in fleet.yaml belong to nobody; the fleet says who may use the
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from adapters.states import VersionState
+from adapters.states import PREPARING, VersionState
 
+_FOLDERS = re.compile(r"(?<![\w.:/~-])(?:file://)?(?:/[^/\s'\"`,;:()]+)*/(?=[\w.@~-])")
 DIGEST_IN_ID = 16  # hex digits; 64 bits tell the versions of one adapter apart
+
+
+def without_folders(text: str) -> str:
+    """Cut absolute paths down to their last part; URLs stay as they are."""
+    return _FOLDERS.sub("", text)
 
 
 class AdapterKey(NamedTuple):
@@ -99,6 +106,12 @@ class AdapterEntry:
         return bool(self.versions) and all(v.state is VersionState.RETIRED for v in self.versions)
 
     @property
+    def can_use_a_pin(self) -> bool:
+        """Whether a version answers, or is on its way to ready; else there is nothing to keep in a slot."""
+        live = None if self.live is None else self.ready(self.live)
+        return live is not None or any(version.state in PREPARING for version in self.versions)
+
+    @property
     def serving(self) -> tuple[Version, ...]:
         """Versions that the alias can lead to now."""
         numbers = {self.live} | ({self.rollout.candidate} if self.rollout else set())
@@ -153,3 +166,12 @@ class ApiKey:
     def is_valid(self, now_s: float) -> bool:
         """Whether it opens anything at this Unix time."""
         return self.revoked_s is None and (self.expires_s is None or now_s < self.expires_s)
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredKey:
+    """An API key of fleet.yaml, changed there and nowhere else."""
+
+    fingerprint: str  # how its sha256 begins
+    role: KeyRole
+    tenant: str | None

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Protocol
 
 from adapters.residency import Residency
-from routing.catalog import AdapterEntry, AdapterKey, ApiKey, Event, KeyRole, RolloutPlan, Version
+from routing.catalog import (
+    AdapterEntry,
+    AdapterKey,
+    ApiKey,
+    DeclaredKey,
+    Event,
+    KeyRole,
+    RolloutPlan,
+    Version,
+)
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.report import SchedulerReport
 from routing.types import Tenant
@@ -108,6 +117,9 @@ class Management(Protocol):
 
     async def events(self, limit: int, before: int | None) -> Sequence[Event]:
         """List what happened, the newest first; `before` is the id of the last one seen."""
+
+    def declared_keys(self) -> Sequence[DeclaredKey]:
+        """List the keys of fleet.yaml: operators' first, then by tenant."""
 
     def keys(self) -> Sequence[ApiKey]:
         """List the keys made at run time, revoked and expired ones too."""

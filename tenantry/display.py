@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -130,11 +131,21 @@ def key_list(console: Console, keys: list[Answer]) -> None:
         prose=("note",),
         note=IN_JSON,
     )
+    declared = [key for key in keys if key.get("declared")]
     for k in keys:
+        if k in declared:
+            begins, note = f"sha256 {k['fingerprint']}", "declared in fleet.yaml"
+            table.add("", begins, k["role"], k["tenant"], note, "", "", "")
+            continue
         times = (moment(k["created_at"]), moment(k["expires_at"]), moment(k["revoked_at"]))
         cells = (k["id"], k["prefix"], k["role"], k["tenant"], k["note"], *times)
         table.add(*cells, style="dim" if k["revoked_at"] else "")
     print_whole(console, table)
+    if declared:
+        count = Counter("operators" if k["tenant"] is None else k["tenant"] for k in declared)
+        owners = ", ".join(f"{number} of {owner}" for owner, number in count.items())
+        text = f"declared in fleet.yaml: {owners}; these are changed there and cannot be revoked here"
+        console.print(printable(text))
 
 
 def full_name(answer: Answer) -> str:

@@ -76,11 +76,11 @@ def create(
 
 @app.command("list")
 def list_(ctx: typer.Context, tenant: Tenant = None, url: Url = URL, as_json: AsJson = False) -> None:
-    """List keys by how they begin; revoked and expired ones too."""
+    """List keys by how they begin; revoked and expired ones too, and those of fleet.yaml."""
 
     async def work(gateway: Gateway) -> list[Answer]:
         answer = await gateway.call("GET", "/keys", params={"tenant": tenant})
-        return list(answer["data"])
+        return [*answer["data"], *answer.get("declared", ())]
 
     ask(ctx, url, as_json, work, display.key_list)
 

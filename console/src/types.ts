@@ -211,6 +211,11 @@ export interface Key {
   revoked_at: number | null;
 }
 
+export interface DeclaredKey {
+  fingerprint: string;
+  role: string;
+}
+
 export interface OperatorEvent {
   id: number;
   at: number;

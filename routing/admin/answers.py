@@ -5,7 +5,6 @@ No key and no hash of one, no folder of any machine, nothing of a URL that could
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -14,12 +13,20 @@ from pydantic import BaseModel, Field
 
 from adapters.residency import Residency
 from adapters.states import VersionState
-from routing.catalog import AdapterEntry, ApiKey, Event, KeyRole, Rollout, Version
+from routing.catalog import (
+    AdapterEntry,
+    ApiKey,
+    DeclaredKey,
+    Event,
+    KeyRole,
+    Rollout,
+    Version,
+    without_folders,
+)
 from routing.management import Management, ReplicaReport
 
 UPLOAD = "upload"  # how sources of uploaded versions begin; what may follow is the gateway's own
 # The folders of an absolute path, but not those of a URL or of a path relative to something
-_FOLDERS = re.compile(r"(?<![\w.:/~-])(?:file://)?(?:/[^/\s'\"`,;:()]+)*/(?=[\w.@~-])")
 
 
 class Progress(BaseModel):
@@ -181,6 +188,7 @@ class KeyAnswer(BaseModel):
     created_at: int = Field(description="Unix time.")
     expires_at: int | None = Field(description="Unix time; null: never.")
     revoked_at: int | None = Field(description="Unix time; null: it is not.")
+    declared: Literal[False] = False
 
 
 class NewKeyAnswer(KeyAnswer):
@@ -189,11 +197,21 @@ class NewKeyAnswer(KeyAnswer):
     key: str = Field(description="The key; shown this once and kept nowhere.")
 
 
+class DeclaredKeyAnswer(BaseModel):
+    """A key of fleet.yaml. It has no id: it is changed in the file, and cannot be revoked here."""
+
+    fingerprint: str = Field(description="How its SHA-256 begins, to recognise it by.", examples=["9f86d081"])
+    role: KeyRole
+    tenant: str | None
+    declared: Literal[True] = True
+
+
 class KeyList(BaseModel):
-    """Every key made at run time."""
+    """Every key: those made at run time, and those of fleet.yaml."""
 
     object: Literal["list"] = "list"
-    data: list[KeyAnswer]
+    data: list[KeyAnswer] = Field(description="Made at run time; revoked and expired ones too.")
+    declared: list[DeclaredKeyAnswer] = Field(description="Those of fleet.yaml.")
 
 
 def version_answer(entry: AdapterEntry, version: Version, management: Management) -> VersionAnswer:
@@ -297,6 +315,11 @@ def key_answer(key: ApiKey) -> KeyAnswer:
     )
 
 
+def declared_key_answer(key: DeclaredKey) -> DeclaredKeyAnswer:
+    """Describe a key of fleet.yaml."""
+    return DeclaredKeyAnswer(fingerprint=key.fingerprint, role=key.role, tenant=key.tenant)
+
+
 def shown_source(source: str) -> str:
     """Say where a version came from, without user, password, signature or folder."""
     if source.startswith(UPLOAD):
@@ -305,11 +328,6 @@ def shown_source(source: str) -> str:
     if not parts.scheme or parts.scheme == "file":
         return "folder"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def without_folders(text: str) -> str:
-    """Cut absolute paths down to their last part; URLs stay as they are."""
-    return _FOLDERS.sub("", text)
 
 
 def _resident(version: Version, replica: ReplicaReport) -> Resident | None:

@@ -1,4 +1,4 @@
-"""Which API keys were made at run time? Made, listed and revoked; operators only."""
+"""Which API keys are there? Made, listed and revoked; operators only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from fastapi import Path as InPath
 
 from routing.admin.access import Operator
-from routing.admin.answers import KeyAnswer, KeyList, NewKeyAnswer, key_answer
+from routing.admin.answers import KeyAnswer, KeyList, NewKeyAnswer, declared_key_answer, key_answer
 from routing.admin.bodies import NewKeyBody, TenantQuery
 from routing.admin.errors import refusals
 
@@ -20,10 +20,13 @@ KeyId = Annotated[str, InPath(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="`id
 
 @router.get("", responses=refusals(404))
 async def list_keys(query: Annotated[TenantQuery, Query()], operator: Operator) -> KeyList:
-    """List keys, revoked and expired ones too. Those of fleet.yaml are not among them."""
+    """List keys, revoked and expired ones too, and those of fleet.yaml beside them."""
     tenant = None if query.tenant is None else operator.known_tenant(query.tenant)
-    keys = operator.desk.management.keys()
-    return KeyList(data=[key_answer(key) for key in keys if tenant is None or key.tenant == tenant])
+    made, declared = operator.desk.management.keys(), operator.desk.management.declared_keys()
+    return KeyList(
+        data=[key_answer(key) for key in made if tenant in (None, key.tenant)],
+        declared=[declared_key_answer(key) for key in declared if tenant in (None, key.tenant)],
+    )
 
 
 @router.post("", status_code=201, responses=refusals(404, 408, 413, 415, 503))

@@ -15,10 +15,9 @@ from fastapi.responses import PlainTextResponse
 from adapters.states import VersionState
 from routing.admin.access import Caller, CallerHere
 from routing.admin.adapters import find
-from routing.admin.answers import without_folders
 from routing.admin.bodies import LoadBody, TenantQuery, UnloadBody
 from routing.admin.errors import refusals
-from routing.catalog import Version
+from routing.catalog import Version, without_folders
 from routing.errors import EngineTimeout, InvalidRequest, NotFound
 from routing.management import NewVersion
 

@@ -41,6 +41,7 @@ OWNED: dict[str, str] = {
     "--otlp-traces-endpoint": "use `gateway.tracing`",
     "--api-key": "keys are `api_keys` of a tenant",
     "--hf-token": "set the environment variable HF_TOKEN: a flag can be read by every user of the machine",
+    "--use-tqdm-on-load": "progress bars are no lines of a log",
     "--config": "write the flags here, where they are checked",
     "--help": "run `vllm serve --help=all`",
     "--enable-sleep-mode": "no strategy of this release puts engines to sleep",

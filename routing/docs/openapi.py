@@ -10,10 +10,12 @@ from typing import Any
 from routing.errors import (
     BodyTimeout,
     BodyTooLarge,
+    BreaksEngine,
     CapReached,
     EngineFailed,
     EngineTimeout,
     Forbidden,
+    HeadTooLarge,
     InvalidKey,
     InvalidRequest,
     MethodNotAllowed,
@@ -30,9 +32,9 @@ from routing.wire import REQUIRED, Kind
 Part = dict[str, Any]
 
 ERRORS: tuple[type[RequestError], ...] = (
-    InvalidRequest, InvalidKey, Forbidden, ModelNotFound, MethodNotAllowed, BodyTimeout, BodyTooLarge,
-    UnsupportedMediaType, CapReached, QuotaExceeded, RequestError, EngineFailed, Unavailable,
-    StateUnavailable, EngineTimeout,
+    InvalidRequest, BreaksEngine, InvalidKey, Forbidden, ModelNotFound, MethodNotAllowed, BodyTimeout,
+    BodyTooLarge, UnsupportedMediaType, HeadTooLarge, CapReached, QuotaExceeded, RequestError, EngineFailed,
+    Unavailable, StateUnavailable, EngineTimeout,
 )  # fmt: skip
 _ALWAYS = (401, 403, 405, 500)
 _WITH_BODY = (400, 404, 408, 413, 415, 429, 502, 503, 504)

@@ -33,6 +33,8 @@ async def declare(registry: Registry, adapter: Adapter) -> None:
 async def retire(registry: Registry, entry: AdapterEntry) -> None:
     """Retire every version of an adapter; nothing leads to it any more."""
     entry = await patiently(lambda: registry.route(entry.key, live=None, previous=None, rollout=None))
+    if entry.pinned:
+        await patiently(lambda: registry.set_pinned(entry.key, False))
     for version in entry.versions:
         if version.state is not VersionState.RETIRED:
             await _retire_version(registry, version)

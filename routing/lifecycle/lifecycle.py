@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.errors import AdapterError, StoreFull
-from adapters.states import VersionState
+from adapters.states import PREPARING, VersionState
 from adapters.store import AdapterStore
 from routing.catalog import AdapterEntry, AdapterKey, Rollout, Version
 from routing.dispatcher import Dispatcher
@@ -89,7 +89,7 @@ class Lifecycle:
         """Whether the state is safe and every declared adapter has been brought as far as it can be now."""
         attempted = self.preparation.attempted
         return (self.is_reconciled and self.registry.is_guarded) and all(
-            version.state not in _UNFINISHED or version.id in attempted
+            version.state not in PREPARING or version.id in attempted
             for entry in self._directory.adapters()
             if entry.declared
             for version in entry.versions[-1:]
@@ -100,7 +100,7 @@ class Lifecycle:
             await self.registry.open()
             self._spawn(self.registry.guard())
             versions = [version for entry in self._directory.adapters() for version in entry.versions]
-            unfinished = [v for v in versions if v.state in _UNFINISHED]
+            unfinished = [v for v in versions if v.state in PREPARING]
             await asyncio.to_thread(self._open_store, unfinished)
             for adapter in self._fleet.adapters.values():
                 await declared.declare(self.registry, adapter)
@@ -272,6 +272,14 @@ class Lifecycle:
                 live, previous = (previous if previous and entry.ready(previous) else None), None
             if version.number == entry.live or (entry.rollout and entry.rollout.candidate == version.number):
                 await self.registry.route(entry.key, live=live, previous=previous, rollout=None)
+            await self.unpin_idle(entry.key)
+
+    async def unpin_idle(self, key: AdapterKey) -> None:
+        """End an adapter's pin where no version could use it; what is verified again may be pinned again."""
+        entry = self._directory.adapter(key)
+        if entry is not None and entry.pinned and not entry.can_use_a_pin:
+            await self.registry.set_pinned(key, False)
+            await self.registry.record(str(key), "no longer pinned: no version is left to pin")
 
     async def retire_version(self, version: Version) -> None:
         """Take a version out of traffic; its files go once nothing uses it."""
@@ -338,6 +346,3 @@ class Lifecycle:
             now = self._directory.adapter(entry.key)
             if now is not None and now.live == entry.live and now.rollout in (None, rollout):
                 await self.registry.route(entry.key, live=live, previous=previous, rollout=None)
-
-
-_UNFINISHED = frozenset({VersionState.REGISTERED, VersionState.FETCHING, VersionState.VERIFYING})

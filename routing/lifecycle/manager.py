@@ -18,6 +18,7 @@ from routing.catalog import (
     AdapterEntry,
     AdapterKey,
     ApiKey,
+    DeclaredKey,
     Event,
     KeyRole,
     Rollout,
@@ -28,6 +29,7 @@ from routing.config.api_keys import new_key
 from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, RequestError, Unavailable
 from routing.lifecycle.changes import change
 from routing.lifecycle.lifecycle import Lifecycle
+from routing.lifecycle.pins import require_version, why_quarantined
 from routing.lifecycle.preparation import UPLOAD
 from routing.management import NewVersion, ReplicaReport, VersionProgress
 from routing.scheduling.decisions import KEPT
@@ -36,6 +38,7 @@ from routing.scheduling.state import ReplicaState
 from routing.tenants import Directory, hash_key
 from routing.types import Fleet, Tenant
 
+FINGERPRINT_CHARS = 8  # of a declared key's sha256, for the same
 KEY_PREFIX_CHARS = 12  # shown in lists, to recognise a key by
 
 
@@ -206,6 +209,8 @@ class Manager:
         """Keep the live version in a slot of every replica of its pools, or stop doing so."""
         async with self.changes.of(key):
             entry = self.adapter(key)
+            if pinned:
+                require_version(entry)
             async with self.changes.of(("pins", entry.base_model)):  # they are counted together
                 if pinned and not entry.pinned:
                     self._require_slot_to_pin(entry)
@@ -220,6 +225,8 @@ class Manager:
             other
             for other in self._directory.adapters()
             if other.pinned
+            and other.can_use_a_pin
+            and other.key != entry.key
             and other.base_model == entry.base_model
             and pools & {pool for _, pool in self._directory.users_of(other)}
         ]
@@ -240,6 +247,7 @@ class Manager:
         kept = version.digest is not None and self._lifecycle.store.has(version.digest)
         if version.source.startswith(UPLOAD) and not kept:
             raise Conflict("What was uploaded is not kept any more; upload it again.", code="upload_gone")
+        await self._lifecycle.unpin_idle(key)  # the slot may be another's by now
         version = await self._registry.move(version, VersionState.REGISTERED)
         self._lifecycle.preparation.start(version)
         return version
@@ -255,8 +263,6 @@ class Manager:
             entry = self.adapter(key)
             if number is None:
                 entry = await self._registry.route(key, live=None, previous=None, rollout=None)
-                if entry.pinned:
-                    entry = await self._registry.set_pinned(key, False)
                 chosen = [v for v in entry.versions if v.state is not VersionState.RETIRED]
             else:
                 chosen = [self._version(entry, number)]
@@ -275,6 +281,7 @@ class Manager:
                     )
             for version in chosen:
                 await self._lifecycle.retire_version(version)
+            await self._lifecycle.unpin_idle(key)
         return self.adapter(key)
 
     def tenants(self) -> Sequence[Tenant]:
@@ -317,6 +324,16 @@ class Manager:
     async def events(self, limit: int, before: int | None) -> Sequence[Event]:
         """List what happened to adapters, rollouts, keys and replicas, the newest first."""
         return await self._registry.events(limit, before)
+
+    def declared_keys(self) -> Sequence[DeclaredKey]:
+        """List the keys of fleet.yaml: operators' first, then by tenant."""
+        operators = KeyRole.OPERATOR, None, self._fleet.gateway.operator_key_hashes
+        owners = [operators, *((KeyRole.INFERENCE, t.name, t.key_hashes) for t in self.tenants())]
+        return [
+            DeclaredKey(digest[:FINGERPRINT_CHARS], role, tenant)
+            for role, tenant, hashes in owners
+            for digest in sorted(hashes)
+        ]
 
     def keys(self) -> Sequence[ApiKey]:
         """List the keys made at run time, revoked and expired ones too."""
@@ -362,6 +379,8 @@ class Manager:
 
     def _require_ready(self, entry: AdapterEntry, number: int) -> None:
         version = self._version(entry, number)
+        if version.state is VersionState.QUARANTINED:
+            raise Conflict(why_quarantined(version), code="version_not_ready")
         if version.state is not VersionState.READY:
             raise Conflict(f"Version {number} is {version.state}, not ready.", code="version_not_ready")
 

@@ -525,6 +525,107 @@ async def test_pins_leave_a_slot_for_everybody_else(house: House) -> None:
     await eventually(lambda: not replica.pinned)
 
 
+REFUSED = CanaryReport(False, "/srv/models/x.bin says nothing", 0.0, 0.1)
+
+
+async def refuse_all(house: House) -> None:
+    house.bench.engines["shared-0"].canary = lambda _: REFUSED
+
+
+async def test_an_adapter_whose_only_version_is_quarantined_cannot_be_pinned(house: House) -> None:
+    await refuse_all(house)
+    await house.add()
+    await house.until(VersionState.QUARANTINED)
+    with pytest.raises(Conflict) as refused:
+        await house.manager.pin(KEY, True)
+    assert refused.value.code == "no_version_to_pin"
+    assert (
+        "Version 1 is quarantined: the trial on an engine failed: x.bin says nothing."
+        in refused.value.message
+    )
+    assert "`retry`" in refused.value.message
+    assert not house.entry().pinned
+
+
+async def test_a_retired_adapter_cannot_be_pinned(house: House) -> None:
+    await house.ready()
+    await house.manager.pin(KEY, True)
+    await house.manager.retire(KEY, None)
+    assert not house.entry().pinned
+    with pytest.raises(Conflict, match="register one first"):
+        await house.manager.pin(KEY, True)
+
+
+async def test_an_adapter_none_of_whose_ready_versions_is_live_cannot_be_pinned(house: House) -> None:
+    await house.ready()
+    await house.lifecycle.registry.route(KEY, live=None, previous=None, rollout=None)
+    with pytest.raises(Conflict, match="promote one first"):
+        await house.manager.pin(KEY, True)
+
+
+async def test_a_pin_may_be_asked_for_before_the_first_version_is_ready(house: House) -> None:
+    house.bench.engines["shared-0"].ready = False
+    await eventually(lambda: not house.bench.gateway.dispatcher.replicas["shared-0"].ready)
+    version = await house.add()
+    await house.until(VersionState.VERIFYING)
+    await house.manager.pin(KEY, True)
+    house.bench.engines["shared-0"].ready = True
+    await house.until(VersionState.READY)
+    replica = house.bench.gateway.dispatcher.replicas["shared-0"]
+    await eventually(lambda: replica.pinned == {version_id(house, version)})
+
+
+@pytest.mark.parametrize("end", ["refused", "retired", "its engines died"])
+async def test_a_pin_ends_with_the_last_version_that_could_use_it(house: House, end: str) -> None:
+    """Its slot is another's to pin; and a version that passes later does not take it back unasked."""
+    engine = house.bench.engines["shared-0"]
+    if end == "its engines died":
+        version = await house.ready()
+        await house.manager.pin(KEY, True)
+        for _ in range(2):
+            await house.lifecycle._blame(house.lifecycle.registry.current(version), "it died")
+    else:
+        engine.ready = False
+        await eventually(lambda: not house.bench.gateway.dispatcher.replicas["shared-0"].ready)
+        await house.add()
+        await house.until(VersionState.VERIFYING)
+        await house.manager.pin(KEY, True)
+        if end == "retired":
+            await house.manager.retire(KEY, 1)
+        else:
+            await refuse_all(house)
+        engine.ready = True
+    await eventually(lambda: not house.entry().pinned)
+    await eventually(lambda: house.bench.gateway.dispatcher.replicas["shared-0"].ready)
+    other = AdapterKey(None, "a-support")
+    assert (await house.manager.pin(other, True)).pinned
+    happened = [event.text for event in await house.manager.events(20, None)]
+    assert "no longer pinned: no version is left to pin" in happened
+
+
+async def test_a_pin_outlives_a_version_that_is_refused_beside_the_live_one(house: House) -> None:
+    await house.ready(1)
+    await house.manager.pin(KEY, True)
+    await refuse_all(house)
+    await house.add(2)
+    await house.until(VersionState.QUARANTINED, 2)
+    await eventually(lambda: house.entry().versions[1].id in house.lifecycle.preparation.attempted)
+    assert house.entry().pinned
+
+
+async def test_a_quarantined_version_is_neither_promoted_nor_rolled_out_and_says_why(house: House) -> None:
+    await house.ready(1)
+    await refuse_all(house)
+    await house.add(2)
+    await house.until(VersionState.QUARANTINED, 2)
+    for change in (house.manager.promote(KEY, 2), house.manager.rollout(KEY, 2, RolloutPlan(weight=0.5))):
+        with pytest.raises(Conflict) as refused:
+            await change
+        assert refused.value.code == "version_not_ready"
+        assert "Version 2 is quarantined: the trial on an engine failed: x.bin" in refused.value.message
+        assert "Have it verified again" in refused.value.message
+
+
 # -- restarts ----------------------------------------------------------------------------------------------
 
 
@@ -590,6 +691,18 @@ async def test_files_that_vanished_from_the_store_are_fetched_again(tmp_path: Pa
 
 
 # -- keys --------------------------------------------------------------------------------------------------
+
+
+async def test_declared_keys_are_told_by_the_beginning_of_their_hash(house: House) -> None:
+    told = house.manager.declared_keys()
+    hashes = {tenant.name: tenant.key_hashes for tenant in house.fleet.tenants.values()}
+    assert [key.role for key in told if key.tenant is None] == [KeyRole.OPERATOR] * len(
+        house.fleet.gateway.operator_key_hashes
+    )
+    for name, digests in hashes.items():
+        found = [key for key in told if key.tenant == name]
+        assert {key.fingerprint for key in found} == {digest[:8] for digest in digests}
+        assert all(key.role is KeyRole.INFERENCE for key in found)
 
 
 async def test_a_key_works_at_once_and_is_useless_at_once(house: House) -> None:

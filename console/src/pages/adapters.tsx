@@ -136,7 +136,7 @@ function Summary({ adapter, reload }: { adapter: Adapter; reload: () => void }) 
         </div>
         <div>
           <dt>Pinned</dt>
-          <dd>{adapter.pinned ? "yes: it holds a slot of every replica it may be on" : "no"}</dd>
+          <dd>{adapter.pinned ? "yes: it holds a slot of every replica it may be on" : pinnable(adapter) ? "no" : "no: none of its versions can answer, so there is nothing to pin"}</dd>
         </div>
         {rollout && (
           <div>
@@ -149,7 +149,8 @@ function Summary({ adapter, reload }: { adapter: Adapter; reload: () => void }) 
         )}
       </dl>
       <div class="buttons left">
-        <Act action={adapter.pinned ? unpin(api, adapter, reload) : pin(api, adapter, reload)}>{adapter.pinned ? "Unpin" : "Pin"}</Act>
+        {adapter.pinned && <Act action={unpin(api, adapter, reload)}>Unpin</Act>}
+        {!adapter.pinned && pinnable(adapter) && <Act action={pin(api, adapter, reload)}>Pin</Act>}
         {rollout && <Act action={promote(api, adapter, rollout.candidate, reload)}>Promote version {rollout.candidate}</Act>}
         {(rollout || adapter.previous !== null) && <Act action={rollback(api, adapter, reload)}>Roll back</Act>}
       </div>
@@ -253,6 +254,11 @@ function after<T>(reload: () => void, work: Promise<T>): Promise<T> {
 
 function at(adapter: Adapter, what: string): string {
   return `/adapters${path(adapter.name)}/${what}${ofTenant(adapter.tenant)}`;
+}
+
+/** Whether a version answers, or is on its way to; the gateway pins nothing else. */
+function pinnable(adapter: Adapter): boolean {
+  return adapter.versions.some((one) => (one.state === "ready" && one.number === adapter.live) || ["registered", "fetching", "verifying"].includes(one.state));
 }
 
 function pin(api: Api, adapter: Adapter, reload: () => void): Action {

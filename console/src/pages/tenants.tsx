@@ -7,7 +7,7 @@ import type { Action } from "../context";
 import { count, moment, plural, seconds, words } from "../format";
 import { Act, Bar, Empty, Scroll, Title, Trouble } from "../parts";
 import { link } from "../route";
-import type { Budget, Key, Tenant, UsageLine } from "../types";
+import type { Budget, DeclaredKey, Key, Tenant, UsageLine } from "../types";
 import { Models } from "./fleet";
 
 const load = (api: Api, signal: AbortSignal): Promise<{ data: Tenant[] }> => api.get("/tenants", signal);
@@ -214,15 +214,15 @@ function Caps({ tenant }: { tenant: Tenant }) {
 
 function Keys({ tenant }: { tenant: Tenant }) {
   const query = `/keys?tenant=${encodeURIComponent(tenant.name)}`;
-  const { data, error, reload } = useLoaded((api, signal) => api.get<{ data: Key[] }>(query, signal), 0, query);
+  const { data, error, reload } = useLoaded((api, signal) => api.get<{ data: Key[]; declared: DeclaredKey[] }>(query, signal), 0, query);
   return (
     <section aria-labelledby="keys-title">
       <h2 id="keys-title">
-        Keys <small>{plural(tenant.declared_keys, "key")} in fleet.yaml, and those made at run time:</small>
+        Keys <small>{plural(tenant.declared_keys, "key")} in fleet.yaml, and those made at run time</small>
       </h2>
       {error && <Trouble text={error} retry={reload} />}
       {data && data.data.length === 0 && <Empty>None was made. `tenantry keys create` makes one.</Empty>}
-      {data && data.data.length > 0 && (
+      {data && data.data.length + data.declared.length > 0 && (
         <table class="queues">
           <thead>
             <tr>
@@ -239,6 +239,18 @@ function Keys({ tenant }: { tenant: Tenant }) {
           <tbody>
             {data.data.map((key) => (
               <KeyRow key={key.id} one={key} reload={reload} />
+            ))}
+            {data.declared.map((key) => (
+              <tr key={key.fingerprint}>
+                <th scope="row">
+                  <span class="muted">sha256</span> <code>{key.fingerprint}…</code>
+                </th>
+                <td>{key.role}</td>
+                <td class="long">declared in fleet.yaml</td>
+                <td>–</td>
+                <td>–</td>
+                <td class="muted">changed there</td>
+              </tr>
             ))}
           </tbody>
         </table>

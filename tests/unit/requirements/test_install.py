@@ -320,6 +320,15 @@ def test_the_real_thing_in_a_path_with_a_space_speaks_resumes_and_is_quick_then(
     (here / "gpu.lock").write_text(lock(SERVE, digests))
     (here / "gpu-dev.lock").write_text(lock(DEV, digests))
     (here / "demo.in").write_text("gamma\n")
+    wheel(wheels, "tenantry", "1.0")
+    (checkout / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    (checkout / "backend.py").write_text(
+        "import shutil\n"
+        "def build_editable(folder, *_):\n"
+        f"    return shutil.copy({str(next(wheels.glob('tenantry-*')))!r}, folder).rpartition('/')[2]\n"
+    )
     env = {n: v for n, v in os.environ.items() if not n.startswith("PIP_")}
     env |= {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
     env |= {"PYTHON": sys.executable}
@@ -338,7 +347,8 @@ def test_the_real_thing_in_a_path_with_a_space_speaks_resumes_and_is_quick_then(
     assert said[-1].startswith("setup: done in ")
     assert f"{target} holds " in said[-1]
     assert {name: v for name, v in install.installed(target).items() if name in SERVE} == SERVE
-    assert subprocess.run([target / "bin/alpha"], capture_output=True, check=True).stdout == b"1.0\n"
+    for command in ("alpha", "tenantry"):
+        assert subprocess.run([target / "bin" / command], capture_output=True, check=True).stdout == b"1.0\n"
 
     began = time.monotonic()
     assert run("serve") == ""

@@ -85,6 +85,7 @@ KEY = {
     "expires_at": 1_795_000_000,
     "revoked_at": 1_792_000_000,
 }
+DECLARED_KEY = {"fingerprint": "9f86d081", "role": "inference", "tenant": TENANT, "declared": True}
 USED = {
     "tenant": TENANT,
     "model": ADAPTER,
@@ -106,7 +107,7 @@ ANSWERS: dict[str, Any] = {
     f"/adapters/{ADAPTER}": {**LISTED, "versions": [VERSION, {**VERSION, "number": 13, "traffic": 0}]},
     "/replicas": {"data": [STANDING]},
     "/events": {"data": [EVENT]},
-    "/keys": {"data": [KEY]},
+    "/keys": {"data": [KEY], "declared": [DECLARED_KEY]},
     "/usage": {**USAGE, "total": USED, "budgets": []},
 }
 COMMANDS = [

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from routing.catalog import KeyRole
+from routing.catalog import DeclaredKey, KeyRole
 from tenantry.app import app
 from tenantry.client import KEY_VARIABLE
 from tenantry.keys import duration_s
@@ -53,6 +53,29 @@ def test_a_key_is_shown_once(run: Run, desk: Desk) -> None:
     assert "tnt_secret-" in listed.stdout
     assert "tnt_secret-key" not in listed.stdout
     assert "5" * 64 not in listed.stdout
+
+
+def test_declared_keys_are_listed_and_counted(run: Run, desk: Desk) -> None:
+    run("create", "--role", "adapters", "--tenant", "acme")
+    desk.management.file_keys = [
+        DeclaredKey("9f86d081", KeyRole.OPERATOR, None),
+        DeclaredKey("60303ae2", KeyRole.INFERENCE, "acme"),
+        DeclaredKey("fd61a03a", KeyRole.INFERENCE, "acme"),
+    ]
+    listed = run("list")
+    assert listed.exit_code == 0, listed.output
+    assert "sha256 9f86d081" in listed.stdout and "declared in fleet.yaml" in listed.stdout
+    assert "declared in fleet.yaml: 1 of operators, 2 of acme; these are changed there" in listed.stdout
+    keys = json.loads(run("list", "--json").stdout)
+    assert [key["declared"] for key in keys] == [False, True, True, True]
+    assert "declared in fleet.yaml: 2 of acme;" in run("list", "--tenant", "acme").stdout
+    assert "declared in fleet.yaml" not in run("list", "--tenant", "globex").stdout
+
+
+def test_a_gateway_that_tells_nothing_of_declared_keys_is_listed_all_the_same(run: Run) -> None:
+    answer = httpx.MockTransport(lambda _: httpx.Response(200, json={"data": []}))
+    listed = CliRunner().invoke(app, ["keys", "list"], obj=Connection(answer), env={KEY_VARIABLE: "k"})
+    assert listed.exit_code == 0 and "in fleet.yaml" not in listed.stdout
 
 
 def test_a_key_is_revoked_by_its_id(run: Run) -> None:

@@ -17,7 +17,17 @@ from adapters.residency import Fault, FaultKind, Residency
 from adapters.states import VersionState
 from routing.admin import LiveFeed, admin_app
 from routing.admin.uploads import Uploads
-from routing.catalog import AdapterEntry, AdapterKey, ApiKey, Event, KeyRole, Rollout, RolloutPlan, Version
+from routing.catalog import (
+    AdapterEntry,
+    AdapterKey,
+    ApiKey,
+    DeclaredKey,
+    Event,
+    KeyRole,
+    Rollout,
+    RolloutPlan,
+    Version,
+)
 from routing.errors import Conflict, NotFound, StateUnavailable
 from routing.live import Figures, LiveView
 from routing.live.verdict import usual_limit_s
@@ -46,6 +56,7 @@ class FakeManagement:
     def __init__(self) -> None:
         self.entries: dict[AdapterKey, AdapterEntry] = {}
         self.made_keys: list[ApiKey] = []
+        self.file_keys: list[DeclaredKey] = []
         self.happened: list[Event] = []  # the newest first
         self.calls: list[tuple[Any, ...]] = []
         self.uploads: list[bytes] = []
@@ -160,6 +171,9 @@ class FakeManagement:
 
     async def events(self, limit: int, before: int | None) -> Sequence[Event]:
         return [event for event in self.happened if before is None or event.id < before][:limit]
+
+    def declared_keys(self) -> Sequence[DeclaredKey]:
+        return self.file_keys
 
     def keys(self) -> Sequence[ApiKey]:
         return self.made_keys

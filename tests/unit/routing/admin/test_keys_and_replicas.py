@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from routing.catalog import ApiKey, Event, KeyRole
+from routing.catalog import ApiKey, DeclaredKey, Event, KeyRole
 from tests.unit.routing.admin.fakes import Desk, error_of, report
 
 KEYS = "/admin/v1/keys"
@@ -57,8 +57,27 @@ async def test_keys_can_be_listed_by_tenant(desk: Desk) -> None:
         ApiKey(str(number), "tnt_", "5" * 64, KeyRole.ADAPTERS, tenant)
         for number, tenant in enumerate(("acme", "globex"))
     ]
+    desk.management.file_keys = [
+        DeclaredKey("9f86d081", KeyRole.INFERENCE, "acme"),
+        DeclaredKey("60303ae2", KeyRole.INFERENCE, "globex"),
+    ]
     answer = await desk.ask("GET", f"{KEYS}?tenant=globex", **OPERATOR)
     assert [key["tenant"] for key in answer.json()["data"]] == ["globex"]
+    assert [key["fingerprint"] for key in answer.json()["declared"]] == ["60303ae2"]
+
+
+async def test_declared_keys_are_listed_beside_those_made_at_run_time(desk: Desk) -> None:
+    desk.management.made_keys = [ApiKey("id1", "tnt_", "5" * 64, KeyRole.ADAPTERS, "acme")]
+    desk.management.file_keys = [
+        DeclaredKey("9f86d081", KeyRole.OPERATOR, None),
+        DeclaredKey("60303ae2", KeyRole.INFERENCE, "acme"),
+    ]
+    answer = (await desk.ask("GET", KEYS, **OPERATOR)).json()
+    assert [(key["id"], key["declared"]) for key in answer["data"]] == [("id1", False)]
+    assert answer["declared"] == [
+        {"fingerprint": "9f86d081", "role": "operator", "tenant": None, "declared": True},
+        {"fingerprint": "60303ae2", "role": "inference", "tenant": "acme", "declared": True},
+    ]
 
 
 @pytest.mark.parametrize(

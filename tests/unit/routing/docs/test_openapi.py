@@ -10,12 +10,13 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from routing import errors
 from routing.docs.openapi import ERRORS, document, paths
-from routing.errors import Conflict, NotFound, RequestError, RouteNotFound
+from routing.errors import Conflict, EngineRefused, NotFound, RequestError, RouteNotFound
 from routing.usage.query import FOR_TENANTS
 from routing.wire import REQUIRED, Kind
 
 DOCUMENT = document()
-NOT_OF_THIS_API = {NotFound, Conflict, RouteNotFound}  # what is managed, and what is no route
+# What is managed, what is no route, and an `InvalidRequest` with an engine's own status.
+NOT_OF_THIS_API = {NotFound, Conflict, RouteNotFound, EngineRefused}
 
 
 def operations() -> Iterator[tuple[str, dict[str, Any]]]:
