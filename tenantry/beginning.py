@@ -19,7 +19,7 @@ import yaml
 
 from adapters.checkpoint import inspect_adapter
 from adapters.errors import AdapterError
-from routing.config import FleetError, Problem, check_files, read_fleet
+from routing.config import FleetError, Problem, read_fleet
 from routing.config.api_keys import new_key
 from routing.config.schema import LORA_RANKS
 from routing.config.sources import is_url
@@ -172,10 +172,10 @@ def _write(output: Path, text: str, *, force: bool) -> list[Problem]:
 
 def _problems(path: Path) -> list[Problem]:
     try:
-        loaded = read_fleet(path)
+        read_fleet(path, files=True)
     except FleetError as error:
         return list(error.problems)
-    return check_files(loaded.fleet, file=str(path), lines=loaded.lines)
+    return []
 
 
 def _quoted(text: str) -> str:

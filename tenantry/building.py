@@ -56,7 +56,7 @@ def build(
                 database_variable=loaded.fleet.state.database_variable,
             )
     except FleetError as error:
-        refuse(error.problems)
+        refuse(error.problems, may_be_more=error.may_be_more)
         raise
     except (bundle.BundleError, AdapterError, OSError) as error:
         fail(str(error))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from routing.config import FleetError, LoadedFleet, Problem, check_files, read_fleet
+from routing.config import FleetError, LoadedFleet, Problem, read_fleet
 from routing.config.api_keys import new_key
 from routing.config.sharing import who_shares
 from tenantry.fleet_tables import fleet_tables, print_problems, sharing_tables
 from tenantry.running import console, print_whole
 
+MAY_BE_MORE = "there may be more problems behind these; check again once they are fixed"
 FleetPath = Annotated[Path, typer.Argument(help="Fleet file.", show_default=True)]
 
 
@@ -27,15 +29,14 @@ def check(
 ) -> None:
     """Check a fleet file: show what it declares, or every problem with its line."""
     try:
-        loaded = read_fleet(fleet, keys_needed=keys)
-        problems = check_files(loaded.fleet, file=str(fleet), lines=loaded.lines) if files else []
+        found: LoadedFleet | FleetError = read_fleet(fleet, keys_needed=keys, files=files)
     except FleetError as error:
-        loaded, problems = None, list(error.problems)
+        found = error
     if as_json:
-        typer.echo(json.dumps(_report(fleet, loaded, problems), indent=2))
+        typer.echo(json.dumps(_report(fleet, found), indent=2))
     else:
-        _show(fleet, loaded, problems)
-    raise typer.Exit(1 if problems else 0)
+        _show(fleet, found)
+    raise typer.Exit(1 if isinstance(found, FleetError) else 0)
 
 
 def sharing(fleet: FleetPath = Path("fleet.yaml")) -> None:
@@ -56,14 +57,16 @@ def load(path: Path) -> LoadedFleet:
     try:
         return read_fleet(path, keys_needed=False)
     except FleetError as error:
-        refuse(error.problems)
+        refuse(error.problems, may_be_more=error.may_be_more)
         raise
 
 
-def refuse(problems: tuple[Problem, ...] | list[Problem]) -> None:
+def refuse(problems: Sequence[Problem], *, may_be_more: bool = False) -> None:
     """Print problems and exit with 1, if there are any."""
     if problems:
         print_problems(console(stderr=True), problems, style="red", word="error")
+        if may_be_more:
+            console(stderr=True).print(MAY_BE_MORE)
         raise typer.Exit(1)
 
 
@@ -73,26 +76,30 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def _report(path: Path, loaded: LoadedFleet | None, problems: list[Problem]) -> dict[str, object]:
+def _report(path: Path, found: LoadedFleet | FleetError) -> dict[str, object]:
     """Return what `--json` prints."""
-    warnings = loaded.warnings if loaded else ()
+    failed = found if isinstance(found, FleetError) else None
     return {
         "file": str(path),
-        "ok": not problems,
-        "problems": [asdict(problem) for problem in problems],
-        "warnings": [asdict(problem) for problem in warnings],
-        "replicas": [asdict(company) for company in who_shares(loaded.fleet)] if loaded else [],
+        "ok": failed is None,
+        "problems": [asdict(problem) for problem in failed.problems] if failed else [],
+        "may_be_more": failed.may_be_more if failed else False,
+        "warnings": [asdict(problem) for problem in found.warnings],
+        "replicas": []
+        if isinstance(found, FleetError)
+        else [asdict(company) for company in who_shares(found.fleet)],
     }
 
 
-def _show(path: Path, loaded: LoadedFleet | None, problems: list[Problem]) -> None:
+def _show(path: Path, found: LoadedFleet | FleetError) -> None:
     """Print the tables of a fleet, or its problems."""
     errors = console(stderr=True)
-    if loaded:
-        print_problems(errors, loaded.warnings, style="yellow", word="warning")
-    if problems:
-        print_problems(errors, problems, style="red", word="error")
-        count = len(problems)
-        errors.print(f"{path}: {count} problem{'s' if count > 1 else ''}", markup=False, soft_wrap=True)
-    elif loaded:
-        print_whole(console(), fleet_tables(loaded.fleet))
+    print_problems(errors, found.warnings, style="yellow", word="warning")
+    if not isinstance(found, FleetError):
+        print_whole(console(), fleet_tables(found.fleet))
+        return
+    print_problems(errors, found.problems, style="red", word="error")
+    count = len(found.problems)
+    errors.print(f"{path}: {count} problem{'s' if count > 1 else ''}")
+    if found.may_be_more:
+        errors.print(MAY_BE_MORE)

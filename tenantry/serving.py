@@ -101,7 +101,7 @@ def _checked(path: Path, pool: str | None, replica: str | None) -> tuple[LoadedF
         loaded = read_fleet(path)
         part = loaded.fleet if pool is None else project(loaded.fleet, pool)
     except FleetError as error:
-        refuse(error.problems)
+        refuse(error.problems, may_be_more=error.may_be_more)
         raise
     problems = check_files(part, file=str(path), lines=loaded.lines)
     names = [name for held in part.pools.values() for name, _ in held.replica_models]

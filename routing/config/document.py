@@ -72,8 +72,9 @@ def _read_text(path: Path, findings: Findings) -> str | None:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        findings.error((), f"cannot be read: {error.strerror or error}", "check the path and its permissions")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        findings.error((), f"cannot be read: {reason}", "check the path and its permissions")
         return None
     if len(raw) > MAX_FILE_BYTES:
         findings.error((), f"larger than {MAX_FILE_BYTES // 2**20} MiB", "a fleet file holds no weights")

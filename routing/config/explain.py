@@ -5,8 +5,6 @@ Never shows a value that stands under a key list: it may be a key.
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
@@ -125,27 +123,3 @@ def section_at(path: KeyPath) -> type[BaseModel] | None:
         return _SECTIONS[str(path[0])]
     named = len(path) == (2 if path[0] in _SINGLE else 3)
     return _NESTED.get((str(path[0]), str(path[-1]))) if named else None
-
-
-def salvage(data: dict[str, Any], errors: list[ErrorDetails]) -> dict[str, Any] | None:
-    """Return the data without the parts that hold errors, so that the rest can be checked for how it fits.
-
-    None where a whole section is missing or wrong: then nearly every name would lead nowhere.
-    """
-    if any(
-        error["loc"] == () or (len(error["loc"]) == 1 and error["loc"][0] in _SECTIONS) for error in errors
-    ):
-        return None
-    kept: dict[str, Any] = {
-        key: dict(value) if isinstance(value, dict) and key in _SECTIONS else value
-        for key, value in data.items()
-    }
-    for error in errors:
-        match error["loc"]:
-            case (str(section), str(name), *_) if section in _SECTIONS and isinstance(
-                kept.get(section), dict
-            ):
-                kept[section].pop(name, None)
-            case (str(section), *_):
-                kept.pop(section, None)
-    return kept

@@ -1,7 +1,6 @@
 """What does a fleet file declare? Reads it, checks it whole, and turns it into the values routing works with.
 
-Either all of it is right, or `FleetError` says everything that is not. Model files are not looked at here:
-that is `check_files`.
+Either all of it is right, or `FleetError` says everything that is not, and whether more may be behind that.
 """
 
 from __future__ import annotations
@@ -20,10 +19,12 @@ from adapters.types import Adapter, BaseModel, MediaTokens
 from routing.config import schema, sources
 from routing.config.api_keys import declared_keys, hash_keys, with_stand_ins
 from routing.config.document import Document, read_document
-from routing.config.explain import explain, salvage, without_echoes
+from routing.config.explain import explain, without_echoes
+from routing.config.files import check_folders
 from routing.config.problems import Findings, KeyPath, Problem
-from routing.config.references import check_references
+from routing.config.references import Known, check_left_out, check_references
 from routing.config.rules import check_rules
+from routing.config.salvage import PARTS, Salvage, salvage
 from routing.config.state import database_stand_in, resolve_state
 from routing.types import (
     Budget,
@@ -34,14 +35,12 @@ from routing.types import (
     Pool,
     SchedulerSettings,
     Slo,
-    StateSettings,
     Tenant,
     TracingSettings,
     UsageSettings,
 )
 
 CPU_LORAS_PER_SLOT = 4  # adapters in host memory for each slot, where a fleet file says nothing
-_SECTIONS = ("base_models", "adapters", "tenants", "pools")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,105 +64,139 @@ def load_fleet_with_warnings(path: Path) -> tuple[Fleet, tuple[Problem, ...]]:
     return loaded.fleet, loaded.warnings
 
 
-def read_fleet(path: Path, env: Mapping[str, str] | None = None, *, keys_needed: bool = True) -> LoadedFleet:
+def read_fleet(
+    path: Path, env: Mapping[str, str] | None = None, *, keys_needed: bool = True, files: bool = False
+) -> LoadedFleet:
     """Load and check a fleet file under an environment (default: the process's). Raises `FleetError`.
 
     Where keys are not needed, because nobody is served, a key or a database whose variable is not set is
-    made up.
+    made up. With `files` the folders that it names are looked into as well.
     """
     env = os.environ if env is None else env
-    findings = Findings(str(path))
-    document = read_document(path, findings)
-    if document is None:
-        findings.raise_errors()
-        raise AssertionError("a file that cannot be read has a finding")
-    findings = _Located(str(path), document, findings)
-    file = _validate(document, findings)
-    hashes: dict[KeyPath, str] = {}
-    resolved: dict[KeyPath, str] = {}
-    state = StateSettings()
-    if file is not None:
-        names = {section: list(_mapping(document.data.get(section))) for section in _SECTIONS}
-        check_references(file, names, findings)
-        check_rules(file, findings)
-        if not keys_needed:
-            env = {**env, **with_stand_ins(file, env), **database_stand_in(file.state, env)}
-        folder = Path(os.path.abspath(path)).parent
-        hashes = hash_keys(file, env, findings)
-        resolved = _resolve_sources(file, folder, env, findings)
-        state = resolve_state(file.state, folder, env, findings)
+    document, findings = _read(path)
+    found = _validate(document, findings)
+    names = {section: list(_mapping(document.data.get(section))) for section in PARTS}
+    known = Known(names, found.unknown)
+    check_references(found.file, known, findings)
+    check_left_out(found.texts(), known, findings)
+    check_rules(found.file, findings)
+    if not keys_needed:
+        env = {**env, **with_stand_ins(found.file, env), **database_stand_in(found.file.state, env)}
+    folder = _folder_of(path, findings)
+    hashes = hash_keys(found.file, env, findings)
+    resolved = _resolve_sources(found, folder, env, findings)
+    state = resolve_state(found.file.state, folder, env, findings)
+    if files:
+        check_folders(resolved, _ranks(found.file), findings)
     findings.raise_errors()
-    assert file is not None  # noqa: S101 - without a file there is an error
-    variables = {hashes[at]: key.env for at, key in declared_keys(file).items() if key.env}
-    fleet = replace(_build(file, hashes, resolved), state=state)
+    variables = {hashes[at]: key.env for at, key in declared_keys(found.file).items() if key.env}
+    fleet = replace(_build(found.file, hashes, resolved), state=state)
     return LoadedFleet(fleet, tuple(findings.warnings), document.lines, variables)
 
 
-class _Located(Findings):
-    """Findings of a document, beginning with those made while it was read."""
+def _read(path: Path) -> tuple[Document, Findings]:
+    """Read the file's values. Raises `FleetError` where there are none to go on with."""
+    before = Findings(str(path))
+    document = read_document(path, before)
+    if document is None:
+        before.may_be_more = True
+        before.raise_errors()
+        raise AssertionError("a file that cannot be read has a finding")
+    findings = Findings(str(path), document.lines)
+    findings.errors += before.errors
+    findings.may_be_more = bool(before.errors)  # what was not taken is not looked at
+    return document, findings
 
-    def __init__(self, file: str, document: Document, before: Findings) -> None:
-        super().__init__(file, document.lines)
-        self.errors += before.errors
 
-
-def _validate(document: Document, findings: Findings) -> schema.FleetFile | None:
-    """Validate the values; where some are refused, return the rest of the file if it stands without them."""
+def _folder_of(path: Path, findings: Findings) -> Path:
     try:
-        return schema.FleetFile.model_validate(document.data)
+        return Path(os.path.abspath(path)).parent
+    except OSError:  # of the folder the command runs in
+        findings.error((), "the current folder is gone", "change into one that is there", hides=True)
+        return path.parent
+
+
+def _validate(document: Document, findings: Findings) -> Salvage:
+    """Validate the values; where some are refused, return the rest. Raises `FleetError` if there is none."""
+    try:
+        return Salvage(schema.FleetFile.model_validate(document.data), frozenset(), (), frozenset())
     except ValidationError as error:
         errors = without_echoes(error.errors(include_url=False))
     for detail in errors:
         explain(detail, findings)
-    kept = salvage(document.data, errors) if isinstance(document.data, dict) else None
-    try:
-        return None if kept is None else schema.FleetFile.model_validate(kept)
-    except ValidationError:
-        return None
+    findings.may_be_more = True
+    if not isinstance(document.data, dict):
+        findings.raise_errors()
+    return salvage(document.data, errors)
 
 
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _ranks(file: schema.FleetFile) -> dict[str, tuple[str, int]]:
+    """Map each adapter to its base model, and to the rank that one takes."""
+    return {
+        name: (section.base_model, file.base_models[section.base_model].max_lora_rank)
+        for name, section in file.adapters.items()
+        if section.base_model in file.base_models
+    }
+
+
 def _resolve_sources(
-    file: schema.FleetFile, folder: Path, env: Mapping[str, str], findings: Findings
+    found: Salvage, folder: Path, env: Mapping[str, str], findings: Findings
 ) -> dict[KeyPath, str]:
-    """Map the path of each section with a source to that source, resolved."""
+    """Map the path of each section with a good source to that source, resolved."""
+    file = found.file
+    declared: dict[KeyPath, str] = {
+        **{("base_models", name): section.source for name, section in file.base_models.items()},
+        **{("adapters", name): section.source for name, section in file.adapters.items()},
+        **{path[:2]: text for path, text in found.texts() if _is_source(path)},
+    }
     resolved: dict[KeyPath, str] = {}
-    declared = [
-        *((("base_models", name), section.source) for name, section in file.base_models.items()),
-        *((("adapters", name), section.source) for name, section in file.adapters.items()),
-    ]
-    for path, text in declared:
+    for path, text in declared.items():
+        section = file.base_models.get(str(path[1])) if path[0] == "base_models" else None
         try:
             source = sources.resolve(text, folder=folder, env=env)
+            if path[0] == "adapters":
+                resolved[path] = _adapter_source(source)
+            else:
+                resolved[path] = _base_model_source(source)
         except sources.SourceError as error:
-            remedy = "a folder of this machine begins with `/`, `./` or `~`"
-            findings.error((*path, "source"), str(error), remedy)
+            findings.error((*path, "source"), str(error), error.remedy, hides=True)
             continue
-        resolved[path] = source.text
-        if path[0] == "adapters":
-            resolved[path] = _adapter_source((*path, "source"), source, findings)
-        elif sources.is_url(source.text):
-            remedy = "name a folder or a hub id (org/name)"
-            findings.error((*path, "source"), "a base model does not come from a URL", remedy)
-        elif path[0] == "base_models" and source.is_folder and file.base_models[path[1]].revision:
+        if section is not None and source.is_folder and section.revision:
             findings.error(
                 (*path, "revision"), "a folder has no revision", "remove it, or name a hub id as the source"
             )
     return resolved
 
 
-def _adapter_source(path: KeyPath, source: sources.Source, findings: Findings) -> str:
-    """Return the one spelling of an adapter's source: a folder, or a URL that can be fetched."""
+def _is_source(path: KeyPath) -> bool:
+    return len(path) == 3 and path[0] in ("base_models", "adapters") and path[2] == "source"
+
+
+def _base_model_source(source: sources.Source) -> str:
+    """Return a base model's source. Raises `SourceError`."""
+    if sources.is_url(source.text):
+        remedy = "name a folder or a hub id (org/name)"
+        raise sources.SourceError("a base model does not come from a URL", remedy)
+    return source.text
+
+
+def _adapter_source(source: sources.Source) -> str:
+    """Return the one spelling of an adapter's source: a folder, or a URL that can be fetched.
+
+    Raises `SourceError`.
+    """
     if sources.is_url(source.text):
         try:
             return check_source(source.text)
-        except AdapterError as error:
-            findings.error(path, str(error))
-    elif not source.is_folder:
-        findings.error(path, f"`{source.text}` is neither a folder nor a URL", f"write hf://{source.text}")
+        except (AdapterError, ValueError) as error:
+            raise sources.SourceError(sources.shortened(str(error)), "") from None
+    if not source.is_folder:
+        name = source.text
+        raise sources.SourceError(f"`{name}` is neither a folder nor a URL", f"write hf://{name}")
     return source.text
 
 

@@ -29,8 +29,12 @@ class Problem:
 class FleetError(Exception):
     """A fleet cannot be used as it is declared; holds every problem found, never only the first."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(
+        self, problems: Iterable[Problem], *, may_be_more: bool = False, warnings: Iterable[Problem] = ()
+    ) -> None:
         self.problems = tuple(problems)
+        self.may_be_more = may_be_more  # behind these: something could not be checked because of them
+        self.warnings = tuple(warnings)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
@@ -42,10 +46,12 @@ class Findings:
         self._lines: Mapping[KeyPath, int] = {} if lines is None else lines
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
+        self.may_be_more = False  # something could not be checked because of an error
 
-    def error(self, path: KeyPath, message: str, remedy: str = "") -> None:
-        """Add an error."""
+    def error(self, path: KeyPath, message: str, remedy: str = "", *, hides: bool = False) -> None:
+        """Add an error; one that `hides` others keeps something from being checked."""
         self.errors.append(self._problem(path, message, remedy))
+        self.may_be_more |= hides
 
     def warn(self, path: KeyPath, message: str, remedy: str = "") -> None:
         """Add a warning."""
@@ -54,7 +60,9 @@ class Findings:
     def raise_errors(self) -> None:
         """Raise `FleetError` with all errors in the order of their lines, if there are any."""
         if self.errors:
-            raise FleetError(sorted(self.errors, key=lambda problem: problem.line or 0))
+            problems = sorted(self.errors, key=lambda problem: problem.line or 0)
+            warnings = () if self.may_be_more else self.warnings  # about what is there, they may be wrong
+            raise FleetError(problems, may_be_more=self.may_be_more, warnings=warnings)
 
     def _problem(self, path: KeyPath, message: str, remedy: str) -> Problem:
         return Problem(self.file, self._line(path), dotted(path), message, remedy)

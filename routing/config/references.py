@@ -5,25 +5,69 @@ Looks at every model a tenant may use: it must be declared, and exactly one pool
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
-from routing.config.problems import Findings, did_you_mean
-from routing.config.schema import FleetFile, TenantSection
+from routing.config.problems import Findings, KeyPath, did_you_mean
+from routing.config.schema import FleetFile, PoolSection, TenantSection
 from routing.types import Strategy
 
 Names = Mapping[str, Iterable[str]]
+_BASE_MODELS, _MODELS = ("base_models", "base model"), ("models", "adapter or base model")
 
 
-def check_references(file: FleetFile, names: Names, findings: Findings) -> None:
-    """Check every name. `names` holds all declared ones by section, those of refused parts as well."""
-    known = {section: frozenset(found) for section, found in names.items()}
-    known["models"] = known["adapters"] | known["base_models"]
+class Known:
+    """The names that are declared in each section, those of refused parts as well."""
+
+    def __init__(self, names: Names, unknown: Collection[str] = ()) -> None:
+        """`unknown` are sections that cannot be read: any name may be in them."""
+        self.names = {section: frozenset(found) for section, found in names.items()}
+        self.names["models"] = self.names["adapters"] | self.names["base_models"]
+        self._unknown = {*unknown, *(["models"] if {"adapters", "base_models"} & {*unknown} else [])}
+
+    def leads(self, section: str, name: str) -> bool:
+        """Whether the name may be one of the section's."""
+        return section in self._unknown or name in self.names[section]
+
+    def check(self, path: KeyPath, name: str, what: tuple[str, str], findings: Findings) -> bool:
+        """Whether a name leads somewhere; where it does not, that is a finding."""
+        section, word = what
+        if self.leads(section, name):
+            return True
+        hint = did_you_mean(name, self.names[section])
+        findings.error(path, f"no {word} is called `{name}`", hint, hides=True)
+        return False
+
+    def has_whole(self, pools: Mapping[str, PoolSection]) -> bool:
+        """Whether these are all pools that are declared, and every name in them leads somewhere."""
+        whole = "pools" not in self._unknown and self.names["pools"] == {*pools}
+        return whole and all(map(self.is_whole, pools.values()))
+
+    def is_whole(self, pool: PoolSection) -> bool:
+        """Whether every name in a pool leads somewhere; else it may be meant to hold or serve others."""
+        tenants = all(self.leads("tenants", name) for name in pool.tenants)
+        return tenants and all(self.leads("base_models", name) for name in pool.base_models)
+
+
+def check_references(file: FleetFile, known: Known, findings: Findings) -> None:
+    """Check every name."""
     _check_names_once(known, findings)
     _check_adapters(file, known, findings)
     _check_pools(file, known, findings)
     for name, tenant in file.tenants.items():
         _check_tenant(file, name, tenant, known, findings)
-    _check_unused(file, findings)
+    _check_unused(file, known, findings)
+
+
+def check_left_out(texts: Iterable[tuple[KeyPath, str]], known: Known, findings: Findings) -> None:
+    """Check the names in parts that are refused for something else."""
+    for path, text in texts:
+        match path:
+            case ("adapters", _, "base_model") | ("pools", _, "base_models", int()):
+                known.check(path, text, _BASE_MODELS, findings)
+            case ("pools", _, "tenants", int()):
+                known.check(path, text, ("tenants", "tenant"), findings)
+            case ("tenants", _, "models", str()):
+                known.check(path, text, _MODELS, findings)
 
 
 def base_model_of(file: FleetFile, model: str) -> str | None:
@@ -39,20 +83,19 @@ def pools_serving(file: FleetFile, tenant: str, model: str) -> list[str]:
     return [n for n, pool in file.pools.items() if tenant in pool.tenants and base_model in pool.base_models]
 
 
-def _check_names_once(known: Mapping[str, frozenset[str]], findings: Findings) -> None:
-    for name in sorted(known["base_models"] & known["adapters"]):
+def _check_names_once(known: Known, findings: Findings) -> None:
+    for name in sorted(known.names["base_models"] & known.names["adapters"]):
         findings.error(
             ("adapters", name), f"`{name}` is a base model as well: a request could mean either", "rename one"
         )
 
 
-def _check_adapters(file: FleetFile, known: Mapping[str, frozenset[str]], findings: Findings) -> None:
+def _check_adapters(file: FleetFile, known: Known, findings: Findings) -> None:
     for name, adapter in file.adapters.items():
         path = ("adapters", name, "base_model")
-        if adapter.base_model not in known["base_models"]:
-            hint = did_you_mean(adapter.base_model, known["base_models"])
-            findings.error(path, f"no base model is called `{adapter.base_model}`", hint)
-        elif adapter.base_model in file.base_models and not file.base_models[adapter.base_model].max_loras:
+        if not known.check(path, adapter.base_model, _BASE_MODELS, findings):
+            continue
+        if adapter.base_model in file.base_models and not file.base_models[adapter.base_model].max_loras:
             findings.error(
                 path,
                 f"base model `{adapter.base_model}` has no adapter slots",
@@ -60,20 +103,13 @@ def _check_adapters(file: FleetFile, known: Mapping[str, frozenset[str]], findin
             )
 
 
-def _check_pools(file: FleetFile, known: Mapping[str, frozenset[str]], findings: Findings) -> None:
+def _check_pools(file: FleetFile, known: Known, findings: Findings) -> None:
     for name, pool in file.pools.items():
-        for key, section, what in (
-            ("base_models", "base_models", "base model"),
-            ("tenants", "tenants", "tenant"),
-        ):
+        for key, what in (("base_models", _BASE_MODELS), ("tenants", ("tenants", "tenant"))):
             listed: tuple[str, ...] = getattr(pool, key)
             for index, wanted in enumerate(listed):
                 path = ("pools", name, key, index)
-                if wanted not in known[section]:
-                    findings.error(
-                        path, f"no {what} is called `{wanted}`", did_you_mean(wanted, known[section])
-                    )
-                elif wanted in listed[:index]:
+                if known.check(path, wanted, what, findings) and wanted in listed[:index]:
                     findings.error(path, f"`{wanted}` is listed twice", "remove one")
 
 
@@ -81,18 +117,15 @@ def _check_tenant(
     file: FleetFile,
     name: str,
     tenant: TenantSection,
-    known: Mapping[str, frozenset[str]],
+    known: Known,
     findings: Findings,
 ) -> None:
     _check_default_model(name, tenant, findings)
-    models = known["models"]
     for alias, model in tenant.models.items():
         path = ("tenants", name, "models", alias)
-        if model not in models:
-            hint = did_you_mean(model, models)
-            findings.error(path, f"no adapter or base model is called `{model}`", hint)
-        elif base_model_of(file, model) in file.base_models:
-            all_pools = known["pools"] == set(file.pools)
+        found = known.check(path, model, _MODELS, findings)
+        if found and base_model_of(file, model) in file.base_models:
+            all_pools = known.has_whole(file.pools)
             _check_reachable(file, name, alias, all_pools=all_pools, findings=findings)
         if alias != model and alias in tenant.models.values():
             findings.error(
@@ -144,7 +177,7 @@ def _check_reachable(
         )
 
 
-def _check_unused(file: FleetFile, findings: Findings) -> None:
+def _check_unused(file: FleetFile, known: Known, findings: Findings) -> None:
     used = {model for tenant in file.tenants.values() for model in tenant.models.values()}
     for name in file.adapters:
         if name not in used:
@@ -155,10 +188,10 @@ def _check_unused(file: FleetFile, findings: Findings) -> None:
             findings.warn(
                 ("base_models", name), "no pool holds this base model", "add it to a pool, or remove it"
             )
-    _check_served(file, findings)
+    _check_served(file, known, findings)
 
 
-def _check_served(file: FleetFile, findings: Findings) -> None:
+def _check_served(file: FleetFile, known: Known, findings: Findings) -> None:
     """A pool's tenants have models there, and its base models have tenants."""
     for name, pool in file.pools.items():
         needed = {
@@ -167,7 +200,11 @@ def _check_served(file: FleetFile, findings: Findings) -> None:
             if tenant in file.tenants
         }
         for index, tenant in enumerate(pool.tenants):
-            if tenant in needed and None not in needed[tenant] and not needed[tenant] & set(pool.base_models):
+            bases = needed.get(tenant, {None})
+            certain = known.is_whole(pool) and all(
+                b is not None and known.leads("base_models", b) for b in bases
+            )
+            if certain and not bases & set(pool.base_models):
                 findings.error(
                     ("pools", name, "tenants", index),
                     f"tenant `{tenant}` has no model on this pool",

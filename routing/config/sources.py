@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_SHOWN_CHARS = 200
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
 class SourceError(ValueError):
     """A source names nothing that files can come from."""
+
+    def __init__(self, message: str, remedy: str = "a folder of this machine begins with `/`, `./` or `~`"):
+        super().__init__(message)
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +40,11 @@ def resolve(source: str, *, folder: Path, env: Mapping[str, str]) -> Source:
     if is_url(text):
         return Source(text, is_folder=False)
     path = _folder(text, folder)
-    if text.startswith((".", "/", "~")) or text.count("/") > 1 or path.is_dir():
+    if text.startswith((".", "/", "~")) or text.count("/") > 1 or why_no_folder(path) is None:
         return Source(str(path), is_folder=True)
     if _HUB_ID.fullmatch(text):
         return Source(text, is_folder=False)
-    raise SourceError(f"`{text}` is neither a folder that exists nor a hub id (org/name)")
+    raise SourceError(f"`{shortened(text)}` is neither a folder that exists nor a hub id (org/name)")
 
 
 def resolve_folder(text: str, *, folder: Path, env: Mapping[str, str]) -> str:
@@ -57,8 +63,31 @@ def _expanded(source: str, env: Mapping[str, str]) -> str:
 
 
 def _folder(text: str, folder: Path) -> Path:
-    home = Path(text).expanduser() if text.startswith("~") else Path(text)
+    try:
+        home = Path(text).expanduser() if text.startswith("~") else Path(text)
+    except RuntimeError:
+        user = shortened(text.partition("/")[0])
+        raise SourceError(
+            f"`{user}` leads nowhere: this machine has no such user, or no home for it"
+        ) from None
     return Path(os.path.normpath(folder / home))
+
+
+def why_no_folder(path: Path) -> str | None:
+    """Say why a path is no folder that can be looked into; nothing where it is one."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return f"there is no folder {shortened(str(path))}"
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        return f"the folder {shortened(str(path))} cannot be looked into: {reason}"
+    return None if stat.S_ISDIR(mode) else f"{shortened(str(path))} is no folder"
+
+
+def shortened(text: str) -> str:
+    """Cut a text that is too long for a message."""
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:

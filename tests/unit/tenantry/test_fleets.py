@@ -90,8 +90,9 @@ def test_check_prints_every_problem_with_its_line_and_exits_with_1(fleet: Path) 
     assert result.exit_code == 1
     assert result.stdout == ""
     lines = result.stderr.splitlines()
-    assert lines[-1] == f"{fleet}: 2 problems"
-    assert len(lines) == 3
+    assert lines[-2] == f"{fleet}: 2 problems"
+    assert lines[-1] == "there may be more problems behind these; check again once they are fixed"
+    assert len(lines) == 4
     assert all(re.match(rf"error: {re.escape(str(fleet))}:\d+: \w", line) for line in lines[:2])
 
 
@@ -134,6 +135,7 @@ def test_check_json_is_for_scripts(fleet: Path) -> None:
     report = json.loads(RUN.invoke(app, ["check", str(fleet), "--json"]).stdout)
     assert report["ok"] is True
     assert report["problems"] == report["warnings"] == []
+    assert report["may_be_more"] is False
     assert report["replicas"][0] == {
         "pool": "shared",
         "replica": "shared-0",
@@ -147,6 +149,7 @@ def test_check_json_is_for_scripts(fleet: Path) -> None:
     report = json.loads(result.stdout)
     assert result.exit_code == 1
     assert report["ok"] is False
+    assert report["may_be_more"] is True, "what the name would lead to is not known"
     assert report["problems"][-1]["path"] == "pools.shared.tenants[0]"
     assert report["problems"][-1]["remedy"] == "did you mean `alpha`?"
     assert isinstance(report["problems"][-1]["line"], int)

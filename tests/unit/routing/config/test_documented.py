@@ -66,7 +66,9 @@ def test_documented_defaults_are_those_of_the_code(heading: str, section: type[B
 
 @pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.S))
 def test_the_short_examples_have_no_wrong_key_or_value(tmp_path: Path, block: str) -> None:
-    found = problems(tmp_path, block, {"ACME_API_KEY": "a-key-long-enough-for-acme"})
+    variables = {name: f"a-long-enough-value-of-{name}" for name in ("ACME_API_KEY", "OPERATOR_KEY")}
+    variables["STATE_DATABASE_URL"] = "postgresql://db/tenantry"
+    found = problems(tmp_path, block, variables)
     wrong = [str(p) for p in found if "is missing" not in p.message]
     assert not wrong
 
