@@ -25,6 +25,7 @@ from tenantry import (
     top,
     usage,
 )
+from tenantry.running import run
 
 FLEET = "A fleet file"
 GATEWAY = "A running gateway"
@@ -83,4 +84,4 @@ def tenantry(
 
 def main() -> None:
     """Run the command."""
-    app(prog_name="tenantry")
+    run(app, "tenantry")

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +28,7 @@ _PAGE = 1000
 _CHUNK_BYTES = 2**18
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 _MAX_SHOWN_CHARS = 2000  # of a refusal
+_MAX_URL_CHARS = 200
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")  # the gateway is stricter, and says how
 
 Answer = dict[str, Any]
@@ -68,15 +70,16 @@ class Gateway:
 
     def __init__(self, url: str, key: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """Raise `WrongUse` for what is no URL, or no key that a header could carry."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-            raise WrongUse(f"{url!r} is not the URL of a gateway; write it like {DEFAULT_URL}")
+        if not _is_gateway_url(url):
+            raise WrongUse(
+                f"{url[:_MAX_URL_CHARS]!r} is not the URL of a gateway; write it like {DEFAULT_URL}"
+            )
         if not key.isascii() or not key.isprintable() or " " in key:
             raise WrongUse(f"{KEY_VARIABLE} holds white space or characters that no key has; set it again")
-        self.url = url.rstrip("/")
+        self.url = url.rstrip("/")[:_MAX_URL_CHARS]  # as it is shown
         # Redirects are not followed: the key would go wherever they lead.
         self._client = httpx.AsyncClient(
-            base_url=self.url,
+            base_url=url.rstrip("/"),
             headers={"authorization": f"Bearer {key}"},
             timeout=_TIMEOUT,
             transport=transport,
@@ -143,12 +146,12 @@ class Gateway:
         given = {name: value for name, value in (params or {}).items() if value is not None}
         try:
             return await self._client.request(method, _PREFIX + path, params=given, **content)
-        except httpx.ConnectError:
+        except (httpx.ConnectError, UnicodeError):  # the latter of a name that no host can have
             raise GatewayUnreachable(
                 f"Nothing answers at {self.url}. Is the gateway running? Name another one with --url or "
                 f"{URL_VARIABLE}."
             ) from None
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise GatewayUnreachable(
                 f"The connection to {self.url} broke ({type(error).__name__}); look at what it did before "
                 "you ask again."
@@ -158,7 +161,7 @@ class Gateway:
         """Return the answer's JSON object. Raises `GatewayRefused` or `GatewayUnreachable`."""
         try:
             value = answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if answer.is_success and isinstance(value, dict):
             return value
@@ -177,6 +180,16 @@ class Gateway:
         raise GatewayRefused(message, status=answer.status_code, code=str(error.get("code") or "error"))
 
 
+def _is_gateway_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        httpx.URL(url)
+        whole = bool(parts.hostname) and parts.port != 0  # which raises for a port that is none
+        return parts.scheme in ("http", "https") and whole and parts.username is None
+    except (ValueError, httpx.InvalidURL):
+        return False
+
+
 def key_from_environment() -> str:
     """Return the admin key. Raises `WrongUse`."""
     key = os.environ.get(KEY_VARIABLE, "")
@@ -186,6 +199,18 @@ def key_from_environment() -> str:
             "one that `tenantry keys create` made."
         )
     return key
+
+
+@contextmanager
+def understood(url: str) -> Iterator[None]:
+    """Say of an answer that lacks what it should hold that it does. Raises `GatewayUnreachable`."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise GatewayUnreachable(
+            f"What answers at {url[:_MAX_URL_CHARS]} is no gateway that this command understands "
+            f"({type(error).__name__}: {str(error)[:100]}); is it of another version, or no gateway at all?"
+        ) from error
 
 
 def in_path(name: str) -> str:

@@ -243,9 +243,11 @@ def _scheduler(settings: SchedulerSettings) -> Columns:
 
 def _short(source: str) -> str:
     """Write a folder relative to the current one where it lies inside."""
-    here = Path.cwd()
     path = Path(source)
-    return str(path.relative_to(here)) if path.is_relative_to(here) else source
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (OSError, ValueError):  # it lies elsewhere, or the current folder is gone
+        return source
 
 
 def _table(title: str, *columns: str, spare: Collection[str] = (), prose: Collection[str] = ()) -> Columns:

@@ -85,7 +85,7 @@ def export(
 
     A FOLDER is checked and taken as it lies. Of a NAME the live version is taken, on the gateway's machine.
     """
-    if Path(what).is_dir():
+    if _is_folder(what):
         conclude(lambda: _exported(Path(what), name or Path(what).resolve().name, {}), as_json, _show_export)
         return
 
@@ -123,6 +123,13 @@ def import_bento(  # noqa: PLR0913  # an argument for each option, as typer want
             return version if no_wait else await adding.wait(gateway, version, watcher, timeout_s=timeout)
 
     ask(ctx, url, as_json, work, display.version)
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except (OSError, ValueError):  # no path can be called so
+        return False
 
 
 def _verified(folder: Path, base: Path | None, max_rank: int | None) -> AdapterManifest:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -17,10 +18,18 @@ import typer
 from rich.console import Console, RenderableType
 
 from adapters.errors import AdapterError
-from tenantry.client import DEFAULT_URL, URL_VARIABLE, Gateway, GatewayError, key_from_environment
+from tenantry.client import (
+    DEFAULT_URL,
+    URL_VARIABLE,
+    Gateway,
+    GatewayError,
+    key_from_environment,
+    understood,
+)
 
 T = TypeVar("T")
 WIDE = 10_000  # what is no terminal has no width: scripts find every row on a line of its own
+_NAME_CHARS = 200
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="The gateway.", show_default=True)]
@@ -65,9 +74,14 @@ def ask(
     async def work_with_gateway() -> T:
         connection = ctx.find_object(Connection) or Connection()
         async with Gateway(url, key_from_environment(), transport=connection.transport) as gateway:
-            return await work(gateway)
+            with understood(url):
+                return await work(gateway)
 
-    conclude(lambda: asyncio.run(work_with_gateway()), as_json, show)
+    def show_what_is_understood(shown: Console, result: T) -> None:
+        with understood(url):
+            show(shown, result)
+
+    conclude(lambda: asyncio.run(work_with_gateway()), as_json, show_what_is_understood)
 
 
 def conclude(work: Callable[[], T], as_json: bool, show: Callable[[Console, T], None]) -> None:
@@ -82,13 +96,29 @@ def conclude(work: Callable[[], T], as_json: bool, show: Callable[[Console, T], 
     except GatewayError as error:
         _fail(str(error), error.code, error.exit_code, as_json)
     except (AdapterError, OSError) as error:
-        _fail(str(error), "refused", 1, as_json)
+        _fail(_reason(error), "refused", 1, as_json)
     except KeyboardInterrupt:
         _fail("Interrupted; what the gateway has begun goes on there.", "interrupted", INTERRUPTED, as_json)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
-    else:
+        return
+    try:
         show(console(), result)
+    except GatewayError as error:
+        _fail(str(error), error.code, error.exit_code, as_json)
+
+
+def run(app: typer.Typer, name: str) -> NoReturn:
+    """Run a command line to its end; output that cannot be written is a sentence."""
+    try:
+        try:
+            app(prog_name=name)
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
+        console(stderr=True).print(printable(f"The command broke off: {_reason(error)}"), style="red")
+    sys.exit(1)
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -107,6 +137,14 @@ def print_whole(shown: Console, what: RenderableType) -> None:
 def printable(text: Any) -> str:
     """Return text without characters that could steer a terminal."""
     return "".join(char if char.isprintable() else " " for char in str(text))
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong; of a file its name, which may be longer than anybody reads."""
+    if not isinstance(error, OSError) or error.strerror is None or error.filename is None:
+        return str(error)
+    name = str(error.filename)
+    return f"{name if len(name) <= _NAME_CHARS else name[:_NAME_CHARS] + '...'}: {error.strerror}"
 
 
 def _fail(message: str, code: str, exit_code: int, as_json: bool) -> NoReturn:

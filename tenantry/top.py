@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from tenantry import top_view
-from tenantry.client import Answer, Gateway, GatewayUnreachable, key_from_environment
+from tenantry.client import Answer, Gateway, GatewayUnreachable, key_from_environment, understood
 from tenantry.running import URL, AsJson, Connection, Url, ask, conclude, console
 from tenantry.scheduler import interval_s
 
@@ -34,7 +34,12 @@ def top(
         ask(ctx, url, as_json, look, top_view.whole)
         return
     connection = ctx.find_object(Connection) or Connection()
-    conclude(lambda: asyncio.run(_watch(connection, url, every, console())), False, _nothing)
+
+    def watch() -> None:
+        with understood(url):
+            asyncio.run(_watch(connection, url, every, console()))
+
+    conclude(watch, False, _nothing)
 
 
 async def look(gateway: Gateway) -> Answer:

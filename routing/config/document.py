@@ -44,11 +44,14 @@ def read_document(path: Path, findings: Findings) -> Document | None:
         mark = error.problem_mark or error.context_mark
         where = Findings(findings.file, {("",): mark.line + 1} if mark else {})
         where.error(
-            ("",), f"not YAML: {error.problem or error.context}", "check indentation, quotes, brackets"
+            ("",),
+            f"not YAML: {error.problem or error.context}",
+            "check indentation, quotes, brackets",
+            hides=True,
         )
-        findings.errors += where.errors
+        findings.take(where)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        findings.error((), f"not YAML: {_first_line(error)}")
+        findings.error((), f"not YAML: {_first_line(error)}", hides=True)
     return None
 
 
@@ -62,7 +65,7 @@ def _compose(text: str, findings: Findings) -> Document | None:
             return None
         reader = _Reader(loader, findings.file)
         data = reader.value(root, ())
-        findings.errors += reader.findings.errors
+        findings.take(reader.findings)
         return Document(data, reader.lines)
     finally:
         loader.dispose()
@@ -82,7 +85,7 @@ def _read_text(path: Path, findings: Findings) -> str | None:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        findings.error((), f"not UTF-8 at byte {error.start}", "save the file as UTF-8")
+        findings.error((), f"not UTF-8 at byte {error.start}", "save the file as UTF-8", hides=True)
         return None
 
 
@@ -116,13 +119,15 @@ class _Reader:
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _MERGE:
                 self.lines.setdefault(path, line)
                 self.findings.error(
-                    path, "merge keys and keys that are not text are not taken", "write it out"
+                    path, "merge keys and keys that are not text are not taken", "write it out", hides=True
                 )
                 continue
             name = str(key_node.value)
             key = (*path, name)
             if name in values:
-                self.findings.error(key, f"again on line {line}: a key may be given once", "remove one")
+                self.findings.error(
+                    key, f"again on line {line}: a key may be given once", "remove one", hides=True
+                )
                 continue
             self.lines[key] = line
             values[name] = self.value(value_node, key)
@@ -138,7 +143,7 @@ class _Reader:
             return node.value
         if not isinstance(node, yaml.ScalarNode) or node.tag not in _SCALARS:
             self.lines.setdefault(path, node.start_mark.line + 1)
-            self.findings.error(path, f"tag {node.tag} is not taken here", "remove the tag")
+            self.findings.error(path, f"tag {node.tag} is not taken here", "remove the tag", hides=True)
             return None
         try:
             return self._loader.construct_object(node)

@@ -99,12 +99,10 @@ def _read(path: Path) -> tuple[Document, Findings]:
     before = Findings(str(path))
     document = read_document(path, before)
     if document is None:
-        before.may_be_more = True
         before.raise_errors()
         raise AssertionError("a file that cannot be read has a finding")
     findings = Findings(str(path), document.lines)
-    findings.errors += before.errors
-    findings.may_be_more = bool(before.errors)  # what was not taken is not looked at
+    findings.take(before)
     return document, findings
 
 

@@ -53,6 +53,11 @@ class Findings:
         self.errors.append(self._problem(path, message, remedy))
         self.may_be_more |= hides
 
+    def take(self, other: Findings) -> None:
+        """Add the errors of others."""
+        self.errors += other.errors
+        self.may_be_more |= other.may_be_more
+
     def warn(self, path: KeyPath, message: str, remedy: str = "") -> None:
         """Add a warning."""
         self.warnings.append(self._problem(path, message, remedy))

@@ -117,10 +117,11 @@ def test_names_and_sources_of_a_part_that_is_refused_are_looked_at(folder: Path)
     }
 
 
+VALUES: list[Any] = [None, [], {}, "x", 7]
 UNREADABLE = [
     (section, value)
     for section in ("base_models", "adapters", "tenants", "pools")
-    for value in (None, [], {}, "x", 7)
+    for value in VALUES
     if (section, value) != ("adapters", {})  # a fleet without adapters is one
 ]
 
@@ -149,7 +150,7 @@ def test_beside_a_section_that_is_missing_the_rest_is_checked(folder: Path, sect
 
 @pytest.mark.parametrize(
     "text",
-    ["a: [", "7", "", "a: 1\na: 2", "x: &x {<<: 1}", "\ud800".encode("utf-8", "surrogatepass"), b"\xff"],
+    ["a: [", "7", "a: 1\na: 2", "x: &x {<<: 1}", "\ud800".encode("utf-8", "surrogatepass"), b"\xff"],
 )
 def test_a_file_that_cannot_be_read_to_its_end_may_hold_more(tmp_path: Path, text: str | bytes) -> None:
     path = tmp_path / "fleet.yaml"
@@ -157,6 +158,12 @@ def test_a_file_that_cannot_be_read_to_its_end_may_hold_more(tmp_path: Path, tex
     with pytest.raises(FleetError) as error:
         read_fleet(path, env={})
     assert error.value.may_be_more
+
+
+def test_a_file_that_is_not_there_promises_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FleetError) as error:
+        read_fleet(tmp_path / "none.yaml", env={})
+    assert not error.value.may_be_more
 
 
 def test_a_file_that_was_checked_whole_does_not_promise_more(folder: Path) -> None:
