@@ -20,6 +20,12 @@ from tenantry.running import printable
 _PROSE = 24  # columns that text which may wrap gets at least, so that it can be read
 
 
+def print_prose(shown: Console, text: str, style: str | None = None) -> None:
+    """Print a sentence, broken between words where the terminal ends."""
+    for line in _lines(printable(text), shown.width, style or ""):
+        shown.print(line, soft_wrap=True)
+
+
 class Columns:
     """Rows under named columns, shown in as many columns as there is room for.
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from rich.console import Console
 
 from tenantry.client import Answer
-from tenantry.columns import Columns
-from tenantry.running import print_whole, printable
+from tenantry.columns import Columns, print_prose
+from tenantry.running import print_whole
 
 COLOURS = {
     "ready": "green",
@@ -42,7 +42,7 @@ def adapter_list(console: Console, adapters: list[Answer]) -> None:
 
 def adapter(console: Console, answer: Answer) -> None:
     """Show an adapter with its versions, how its traffic is split, and where it is resident."""
-    console.print(f"{printable(full_name(answer))}, adapter of {printable(answer['base_model'])}")
+    print_prose(console, f"{full_name(answer)}, adapter of {answer['base_model']}")
     notes = [
         "declared in fleet.yaml" if answer["declared"] else "",
         "pinned" if answer["pinned"] else "",
@@ -73,7 +73,7 @@ def adapter(console: Console, answer: Answer) -> None:
     print_whole(console, table)
     for v in answer["versions"]:
         if v["reason"]:
-            console.print(f"version {v['number']}: {printable(v['reason'])}")
+            print_prose(console, f"version {v['number']}: {v['reason']}")
 
 
 def version(console: Console, answer: Answer) -> None:
@@ -82,7 +82,7 @@ def version(console: Console, answer: Answer) -> None:
     traffic = f" and answers {percent(share)} of the requests" if share else ""
     text = f"{full_name(answer)} version {answer['number']} is {answer['state']}{traffic}"
     reason = f": {answer['reason']}" if answer["reason"] else ""
-    console.print(printable(text + reason), style=COLOURS.get(answer["state"]))
+    print_prose(console, text + reason, COLOURS.get(answer["state"]))
 
 
 def replica_list(console: Console, replicas: list[Answer]) -> None:
@@ -111,7 +111,7 @@ def replica_list(console: Console, replicas: list[Answer]) -> None:
     for r in replicas:
         for fault in r["faults"]:
             text = f"{r['name']}: {fault['adapter']} failed ({fault['kind']}, {fault['count']} times): "
-            console.print(printable(text + fault["reason"]), style="red")
+            print_prose(console, text + fault["reason"], "red")
 
 
 def event_list(console: Console, events: list[Answer]) -> None:
@@ -145,7 +145,7 @@ def key_list(console: Console, keys: list[Answer]) -> None:
         count = Counter("operators" if k["tenant"] is None else k["tenant"] for k in declared)
         owners = ", ".join(f"{number} of {owner}" for owner, number in count.items())
         text = f"declared in fleet.yaml: {owners}; these are changed there and cannot be revoked here"
-        console.print(printable(text))
+        print_prose(console, text)
 
 
 def full_name(answer: Answer) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 
 from tenantry.client import Answer
-from tenantry.columns import Columns
+from tenantry.columns import Columns, print_prose
 from tenantry.display import COLOURS, IN_JSON, percent
-from tenantry.running import print_whole, printable
+from tenantry.running import print_whole
 
 SHOWN = 20  # tenants and lanes of each pool; those that matter come first
 LEAST_WAIT_S = 0.001  # what was granted at once took microseconds
@@ -16,7 +16,7 @@ LEAST_WAIT_S = 0.001  # what was granted at once took microseconds
 def scheduler(console: Console, answer: Answer) -> None:
     """Show every pool, then the last decisions."""
     for pool in answer["pools"]:
-        console.print(printable(f"pool {pool['name']}: {_queue(pool)}"), style="bold")
+        print_prose(console, f"pool {pool['name']}: {_queue(pool)}", "bold")
         for line in (_objectives(pool), _rates(pool)):
             if line:
                 console.print(f"  {line}")
@@ -84,7 +84,7 @@ def _replicas(console: Console, replicas: list[Answer]) -> None:
     for r in replicas:
         _trouble(console, r["name"], r["health"])
         if r["clearing_for"]:
-            console.print(printable(f"  {r['name']}: {_promise(r)}"), style="yellow")
+            print_prose(console, f"  {r['name']}: {_promise(r)}", "yellow")
 
 
 def _tenants(console: Console, tenants: list[Answer]) -> None:
@@ -183,4 +183,4 @@ def _trouble(console: Console, name: str, health: Answer) -> None:
         parts.append(f"first tokens after {seconds(health['first_token_s'])}, much later than its peers'")
     if parts:
         reason = f" ({health['last_failure']})" if health["last_failure"] else ""
-        console.print(printable(f"  {name}: {'; '.join(parts)}{reason}"), style="red")
+        print_prose(console, f"  {name}: {'; '.join(parts)}{reason}", "red")

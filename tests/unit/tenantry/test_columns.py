@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from routing.scheduling.decisions import KEPT
 from routing.types import Outcome
 from tenantry.app import app
 from tenantry.client import KEY_VARIABLE
-from tenantry.columns import Columns
+from tenantry.columns import Columns, print_prose
 from tenantry.running import WIDE, Connection, print_whole
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.test_live import fill
@@ -238,9 +239,8 @@ def test_what_is_left_out_is_named(width: int) -> None:
 
 
 def printed(table: Columns, width: int) -> str:
-    shown = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    shown = Console(width=width, record=True, file=io.StringIO())
     print_whole(shown, table)
-    shown.file.close()
     return shown.export_text()
 
 
@@ -280,6 +280,13 @@ def test_prose_wraps_between_words_and_nothing_else_wraps() -> None:
     lines = printed(table, 60).splitlines()
     assert any("a name with blanks" in line for line in lines)
     assert max(map(len, lines)) <= 60 and len(lines) > 5
+
+
+def test_a_sentence_breaks_between_words_and_keeps_an_id_whole() -> None:
+    shown = Console(width=40, file=io.StringIO(), record=True)
+    print_prose(shown, f"version 2 of {ADAPTER} is quarantined: {REASON}", "red")
+    lines = shown.export_text().splitlines()
+    assert f"  {ADAPTER}" in lines and all(len(line) <= 40 for line in lines if ADAPTER not in line)
 
 
 def test_wide_characters_count_for_what_they_take() -> None:
