@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from routing.config import schema
@@ -56,27 +56,18 @@ def salvage(data: dict[str, Any], errors: Sequence[ErrorDetails]) -> Salvage:
         values = data.get(section)
         parts = standing.setdefault(section, {})
         for name, value in values.items() if isinstance(values, dict) else ():
-            part = None if _touched((section, name), wrong) else _part(kind, value)
-            if part is not None:
-                parts[name] = part
+            if not _touched((section, name), wrong):
+                parts[name] = kind.model_validate(value)
             elif isinstance(value, dict):
                 left_out.append(((section, name), value))
     for section, kind in _SINGLE.items():
-        whole = None if _touched((section,), wrong) else _part(kind, data.get(section, {}))
-        standing[section] = kind() if whole is None else whole
+        standing[section] = kind.model_validate({} if _touched((section,), wrong) else data.get(section, {}))
     file = schema.FleetFile.model_construct(**standing)
     return Salvage(file, frozenset(map(str, unknown)), tuple(left_out), wrong)
 
 
 def _touched(path: KeyPath, wrong: frozenset[KeyPath]) -> bool:
     return any(one[: len(path)] == path for one in wrong)
-
-
-def _part(kind: type[BaseModel], value: Any) -> BaseModel | None:
-    try:
-        return kind.model_validate(value)
-    except ValidationError:  # pragma: no cover - it has an error, then
-        return None
 
 
 def _texts(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, str]]:
