@@ -1,6 +1,7 @@
 # Every task of the project; hooks and CI call these and nothing else. `make` lists them.
 VENV     := .venv
-BIN      := $(VENV)/bin
+# where it really is: VENV is a link where the path has a space, which torch's compiler cannot be given
+BIN       = $$(cd $(VENV)/bin && pwd -P)
 PORT     ?= 3000
 FLEET    ?= fleet.yaml
 POOL     ?=
@@ -39,13 +40,13 @@ serve: $(models)  ## serve FLEET (or one POOL of it) on PORT with real vLLM
 	@exec $(BIN)/python -m tenantry serve "$(FLEET)" --port $(PORT) $(if $(POOL),--pool $(POOL))
 
 test: dev demo  ## run everything, the real engine included (some five minutes on two cores)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m pytest
 
 unit: dev  ## run what needs no engine (seconds)
 	@$(BIN)/python -m pytest -q -m "not engine and not network and not fresh"
 
 chaos: dev demo  ## kill, stop and restart engines under load for CHAOS_S seconds, then offer ten times the capacity, then meter 10 000 requests
-	@PATH="$(CURDIR)/$(BIN):$$PATH" TENANTRY_CHAOS_S=$(CHAOS_S) $(BIN)/python -m pytest --log-cli-level=INFO tests/stress
+	@PATH="$(BIN):$$PATH" TENANTRY_CHAOS_S=$(CHAOS_S) $(BIN)/python -m pytest --log-cli-level=INFO tests/stress
 
 check: lint types imports  ## lint, types, import contracts
 
@@ -67,22 +68,22 @@ console:  ## build the operators' page from console/ into routing/console/static
 	@cd console && npm ci --no-fund --no-audit && npm run build
 
 screenshot: dev demo  ## take docs/console.png anew, of the real service while one model is flooded (needs Chromium)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" TENANTRY_SCREENSHOT=1 $(BIN)/python -m pytest -q tests/e2e/test_console.py -k flooded
+	@PATH="$(BIN):$$PATH" TENANTRY_SCREENSHOT=1 $(BIN)/python -m pytest -q tests/e2e/test_console.py -k flooded
 
 bench: dev demo  ## compare the gateway with its baselines, public PEERS where they install, and the engine alone
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.gateway $(PEERS:%=--peer %)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.observability
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.decisions
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.engine
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m benchmarks.gateway $(PEERS:%=--peer %)
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m benchmarks.observability
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m benchmarks.decisions
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m benchmarks.engine
 
 bench-scheduler: dev demo  ## compare the scheduler with four others on two real engines; ARGS go to it (some twenty minutes)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.scheduler $(ARGS)
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m benchmarks.scheduler $(ARGS)
 
 simulate: dev  ## compare schedulers on simulated fleets of sixteen replicas and a thousand adapters
 	@$(BIN)/python -m benchmarks.simulator compare
 
 bento: $(models)  ## build a Bento of the whole FLEET, or of one POOL
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tenantry build --fleet "$(FLEET)" $(if $(POOL),--pool $(POOL)) \
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m tenantry build --fleet "$(FLEET)" $(if $(POOL),--pool $(POOL)) \
 	  $(if $(PLATFORM),--platform $(PLATFORM))
 
 dist: dev  ## build the command as a wheel and an sdist into dist/: light, without vLLM

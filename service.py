@@ -39,6 +39,9 @@ os.environ.setdefault("TENANTRY_SECRET", secrets.token_hex(32))
 # BentoML would merge all workers' metrics in one folder, where engines overwrite each other's gauges; each
 # process keeps its own instead. Must happen before prometheus_client is imported.
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+# Workers start from where the environment really is: set-up makes it a link where the path has a space, which
+# torch's compiler cannot be given.
+sys.executable = str(Path(sys.executable).parent.resolve() / Path(sys.executable).name)
 
 from adapters import logs  # noqa: E402
 

@@ -8,6 +8,21 @@ here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=requirements/system.sh
 . "$here/system.sh"
 
+# torch's compiler cannot be given a path with a space: there, VENV is a link, and the environment is in the cache folder.
+place=$(cd "$(dirname "$venv")" && pwd -P)
+if [[ $place == *" "* ]]; then
+  if [ ! -L "$venv" ]; then
+    real=${XDG_CACHE_HOME:-$HOME/.cache}/tenantry/venv-$(sha256sum <<<"$place" | cut -c1-12)
+    [[ $real != *" "* ]] || {
+      echo "setup: torch's compiler takes no path with a space, and both $place and $real have one." >&2
+      echo "       Set XDG_CACHE_HOME to a folder without, for the environment." >&2
+      exit 1
+    }
+    rm -rf "$venv" && ln -s "$real" "$venv"
+  fi
+  mkdir -p "$(readlink "$venv")"
+fi
+
 platform=${platform:-$(find_platform)}
 if "$venv/bin/python" "$here/install.py" --check "$venv" "$set" "$platform" 2>/dev/null; then exit 0; fi
 

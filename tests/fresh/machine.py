@@ -126,7 +126,19 @@ class Machine:
 
     def size(self, place: Path) -> int:
         """Bytes that a folder takes up."""
-        return int(_output(["du", "-sxk", str(self.root / place.relative_to("/"))]).split()[0]) * 1024
+        return (
+            int(
+                _output(
+                    [
+                        "du",
+                        "-sxk",
+                        "--exclude=*/var/cache/apt/archives",
+                        str(self.root / place.relative_to("/")),
+                    ]
+                ).split()[0]
+            )
+            * 1024
+        )
 
 
 def remove() -> None:

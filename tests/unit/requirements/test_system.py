@@ -15,7 +15,21 @@ from tests.fresh.readme import README, promise
 ROOT = Path(__file__).parents[3]
 REQUIREMENTS = ROOT / "requirements"
 BASE = sys._base_executable  # type: ignore[attr-defined]
-TOOLS = ("bash", "awk", "cut", "dirname", "grep", "id", "ldconfig", "paste", "make", "gcc", "g++", "apt-get")
+TOOLS = (
+    "bash",
+    "awk",
+    "cut",
+    "dirname",
+    "grep",
+    "id",
+    "ldconfig",
+    "paste",
+    "sha256sum",
+    "make",
+    "gcc",
+    "g++",
+    "apt-get",
+)
 # What a part of the check asks Python; the package that is missing where it says no.
 ASKED = {"ensurepip": "python3-venv", "Python.h": "python3-dev", "libnuma": "libnuma1"}
 
