@@ -270,11 +270,13 @@ def test_a_size_below_zero_is_refused(tmp_path: Path) -> None:
     member = tarfile.TarInfo(WEIGHTS_FILE)
     raw = bytearray(member.tobuf(tarfile.GNU_FORMAT))
     raw[124:136] = b"\xff" * 10 + b"\xfc\x00"  # -1024, as GNU tar writes numbers
-    for kind, why in ((b"0", "damaged"), (tarfile.XHDTYPE, "oversized header"), (b"L", "oversized header")):
+    for kind in (b"0", tarfile.XHDTYPE, b"L"):
         raw[156:157] = kind
         raw[148:156] = b" " * 8
         raw[148:156] = b"%06o\0 " % sum(raw[:512])
-        assert why in refusal(tmp_path, bytes(raw) + bytes(2048))
+        # Some releases of Python 3.11 find it themselves.
+        why = ("damaged",) if kind == b"0" else ("oversized header", "damaged")
+        assert any(word in refusal(tmp_path, bytes(raw) + bytes(2048)) for word in why)
 
 
 def test_a_zip_with_a_directory_of_very_many_entries_is_refused_unread(tmp_path: Path) -> None:
@@ -312,7 +314,7 @@ def test_a_full_disk_leaves_nothing_behind(
         unpacked(tmp_path, raw)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_mangled_archive_is_unpacked_or_refused_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
