@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -343,6 +347,15 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in SECRETS:
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "store" / "bentos"
+
+
+def test_the_command_is_there_as_well(loaded: LoadedFleet, context: Path) -> None:
+    staged(loaded, "alone", context)
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    command = [sys.executable, "-m", "tenantry", "check", "--no-keys", "--json"]
+    done = subprocess.run(command, cwd=context, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["ok"]
 
 
 def test_bentoml_builds_it_without_a_secret(loaded: LoadedFleet, context: Path, store: Path) -> None:
