@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from routing.config import load_fleet
 from routing.config.demo_keys import DEMO_KEY_HASHES, demo_keys, uses_demo_keys
@@ -45,3 +46,8 @@ def test_one_of_them_is_enough_wherever_it_stands(owner: str, name: str) -> None
 def test_a_key_of_ones_own_is_none_of_them(owner: str) -> None:
     assert not uses_demo_keys(with_key(owner, "acme-demo-key2"))
     assert not uses_demo_keys(small_fleet())
+
+
+def test_bentomls_configuration_leaves_it_to_the_service_where_the_gateway_listens() -> None:
+    configured = yaml.safe_load((ROOT / "configuration.yaml").read_text())
+    assert "host" not in configured["services"]["gateway"]["http"], "it would win over the demo's 127.0.0.1"
