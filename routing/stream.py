@@ -176,7 +176,7 @@ class EventStream:
                 if self.failed:
                     break
                 text = text.replace(self._inner_name, self._outer_name)
-            else:
+            elif self.refusal is None:
                 self.begun = True
             kept.append(text + EVENT_END)
         return b"".join(kept)

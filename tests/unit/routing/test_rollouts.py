@@ -19,8 +19,8 @@ def record(
     outcome: Outcome = Outcome.COMPLETED, *, tokens: int = 20, total_s: float = 1.0, **changes: object
 ) -> Record:
     status = 200 if outcome is Outcome.COMPLETED else 502
-    options: dict[str, object] = {"replica": "shared-0", "queue_s": 0.0, **changes}
-    return Record("id", TARGET, outcome, status, total_s=total_s, completion_tokens=tokens, **options)  # type: ignore[arg-type]
+    options: dict[str, object] = {"status": status, "replica": "shared-0", "queue_s": 0.0, **changes}
+    return Record("id", TARGET, outcome, total_s=total_s, completion_tokens=tokens, **options)  # type: ignore[arg-type]
 
 
 def side(
@@ -122,3 +122,12 @@ def test_the_interval_of_a_difference_is_newcombes() -> None:
     """Newcombe 1998, table II, example (a): 56/70 against 48/80 gives 0.0524 at 95 %; ours is at 99 %."""
     assert least_rise((56, 70), (48, 80)) == pytest.approx(0.0524 - 0.0450, abs=0.01)
     assert least_rise((0, 0), (0, 0)) == -1.0
+
+
+def test_requests_that_were_wrong_say_nothing_of_a_version() -> None:
+    """One client may send any number of them, to the candidate alone."""
+    candidate = side(20, seed=1)
+    for status in (400, 200) * 200:  # before the answer, and in the middle of it
+        candidate.observe(record(status=status, reason="invalid_request", tokens=0))
+    assert (candidate.requests, candidate.empty, candidate.failed) == (20, 0, 0)
+    assert judge(PLAN, side(100), candidate).action is Action.WAIT

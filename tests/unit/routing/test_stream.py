@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import pytest
@@ -164,3 +165,118 @@ def test_a_response_stream_ends_with_its_own_event() -> None:
     assert stream.complete
     assert stream.usage == TokenUsage(4, 2)
     assert b'"model":"support"' in out and b'"usage":{' in out
+
+
+# -- what the client sent is repeated, and is not the protocol ---------------------------------------------
+
+FORGED = {"usage": {"input_tokens": 1, "output_tokens": 1, "prompt_tokens": 1}, "model": "a-support"}
+ECHO = {
+    "model": "a-support",
+    "tools": [{"type": "function", "name": "f", "parameters": {"properties": FORGED}}],
+    "metadata": {"model": "a-support"},
+    "usage": None,
+}
+COUNTS = {"input_tokens": 4, "output_tokens": 2, "input_tokens_details": {"cached_tokens": 1}}
+
+
+def response_event(name: str, **response: object) -> bytes:
+    payload = {"response": {**ECHO, **response}, "type": f"response.{name}"}
+    return f"event: response.{name}\n".encode() + sse(payload)
+
+
+def delta(text: str) -> bytes:
+    payload = {"delta": text, "type": "response.output_text.delta"}
+    return b"event: response.output_text.delta\n" + sse(payload)
+
+
+OPENING = response_event("created") + response_event("in_progress")
+RESPONSE = OPENING + delta("I ") + delta("am ") + response_event("completed", usage=COUNTS)
+
+
+@pytest.mark.parametrize("events", [1, 2, 3, 4])
+def test_a_response_that_is_cut_off_is_estimated_whatever_its_tools_look_like(events: int) -> None:
+    stream = follow(Kind.RESPONSE)
+    stream.feed(b"".join(part + b"\n\n" for part in RESPONSE.split(b"\n\n")[:events]))
+    assert stream.tokens() == TokenUsage(9, max(0, events - 2), estimated=True)
+
+
+@given(st.lists(st.integers(0, len(RESPONSE)), max_size=20))
+def test_a_whole_response_is_metered_and_renamed_where_the_protocol_says(edges: list[int]) -> None:
+    stream, cuts = follow(Kind.RESPONSE), [0, *sorted(edges), len(RESPONSE)]
+    out = b"".join(stream.feed(RESPONSE[a:b]) for a, b in pairwise(cuts))
+    assert (stream.tokens(), stream.complete) == (TokenUsage(4, 2, 1), True)
+    seen = [json.loads(event.partition(b"data: ")[2]) for event in out.split(b"\n\n")[:-1]]
+    whole = [event["response"] for event in seen if "response" in event]
+    assert [response["model"] for response in whole] == ["support"] * 3
+    for response in whole:
+        assert (response["tools"], response["metadata"]) == (ECHO["tools"], ECHO["metadata"])
+
+
+@pytest.mark.parametrize("name", ["completed", "incomplete", "failed"])
+def test_every_terminal_event_of_a_response_has_its_usage_and_ends_it(name: str) -> None:
+    stream = follow(Kind.RESPONSE)
+    stream.feed(OPENING)
+    assert not stream.begun and not stream.complete
+    stream.feed(response_event(name, usage=COUNTS))
+    assert (stream.complete, stream.begun, stream.usage) == (True, True, TokenUsage(4, 2, 1))
+
+
+@pytest.mark.parametrize(
+    "usage", [None, {}, [], 1, {"input_tokens": "4"}, {"input_tokens": -1}, {"input_tokens": True}]
+)
+def test_a_usage_that_is_none_is_estimated(usage: object) -> None:
+    stream = follow(Kind.RESPONSE)
+    stream.feed(OPENING + delta("x") + response_event("completed", usage=usage))
+    assert stream.tokens() == TokenUsage(9, 1, estimated=True)
+
+
+# -- what the engine finds wrong with the request ----------------------------------------------------------
+
+
+def error_event(kind: Kind, code: object) -> bytes:
+    error = {"message": "bad for a-support", "type": "BadRequestError", "param": "top_logprobs", "code": code}
+    if kind is Kind.RESPONSE and code == "400":
+        return b"event: error\n" + sse({**error, "type": "error", "sequence_number": 3})
+    return sse({"error": error})
+
+
+BEFORE = {Kind.CHAT: b"", Kind.COMPLETION: b"", Kind.RESPONSE: OPENING}
+BEGUN = {Kind.CHAT: EVENTS[0], Kind.COMPLETION: EVENTS[0], Kind.RESPONSE: OPENING + delta("x")}
+STREAMED = [Kind.CHAT, Kind.COMPLETION, Kind.RESPONSE]
+
+
+@pytest.mark.parametrize("kind", STREAMED)
+@pytest.mark.parametrize("code", [400, 422, "400"])
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_error_that_is_the_requests_is_told_apart_from_the_engines(
+    kind: Kind, code: object, begun: bool
+) -> None:
+    stream = follow(kind)
+    stream.feed((BEGUN if begun else BEFORE)[kind])
+    assert stream.begun is begun
+    out = stream.feed(error_event(kind, code) + EVENTS[-1])
+    assert not stream.failed and stream.complete and stream.refusal is not None
+    assert (stream.refusal.param, stream.refusal.status) == ("top_logprobs", int(str(code)))
+    assert stream.refusal.message == "bad for support"
+    assert b"top_logprobs" in out, "in mid-stream it is passed on as it is"
+
+
+@pytest.mark.parametrize("kind", STREAMED)
+@pytest.mark.parametrize("code", [500, 503, None, "server_error", 200, True, [], "400x"])
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_error_without_a_code_of_the_requests_is_the_engines(
+    kind: Kind, code: object, begun: bool
+) -> None:
+    stream = follow(kind)
+    stream.feed((BEGUN if begun else BEFORE)[kind])
+    out = stream.feed(error_event(kind, code) + EVENTS[-1])
+    assert stream.failed and not stream.complete and stream.refusal is None
+    assert out == b""
+
+
+@pytest.mark.parametrize("kind", STREAMED)
+@pytest.mark.parametrize("text", ['{"error": {"code": 400}}', 'data: {"error":{"code":400}}', "event: error"])
+def test_no_text_is_taken_for_an_error(kind: Kind, text: str) -> None:
+    stream = follow(kind)
+    stream.feed(delta(text) if kind is Kind.RESPONSE else sse(chunk("a-support", {"content": text})))
+    assert not stream.failed and not stream.complete and stream.refusal is None

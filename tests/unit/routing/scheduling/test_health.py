@@ -5,13 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+from collections.abc import Iterable
 from statistics import median_low
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routing.scheduling.breaker import BACKOFF_S, MAX_BACKOFF_S, MAX_CONSECUTIVE_FAILURES, BreakerState
+from routing.scheduling.breaker import (
+    BACKOFF_S,
+    MAX_BACKOFF_S,
+    MAX_CONSECUTIVE_FAILURES,
+    WINDOW_S,
+    BreakerState,
+)
 from routing.scheduling.first_tokens import EPOCH_S, MAX_SILENCE_S, MIN_EPOCHS
 from routing.scheduling.health import (
     OUTLIER_SHARE,
@@ -332,3 +339,61 @@ def test_a_snapshot_holds_what_an_operator_asks_for_and_does_not_change() -> Non
     assert (snapshot.share, snapshot.first_token_s, snapshot.outlying) == (SLOW_START_FLOOR, None, False)
     with pytest.raises(dataclasses.FrozenInstanceError):
         snapshot.name = "other"  # type: ignore[misc]
+
+
+# -- whose word counts -------------------------------------------------------------------------------------
+
+
+def suffer(health: Health, tenants: Iterable[str | None], now_s: float = 0.0) -> None:
+    for tenant in tenants:
+        health.failed(now_s, health.began(now_s), "it failed", tenant)
+
+
+@pytest.mark.parametrize(
+    ("tenants", "opens"),
+    [
+        (["a"] * 100, False),
+        (["a", "b", "a", "b"], True),
+        (["a", "b", "c"], False),
+        (["a", "b", "c", "d"], True),
+        ([None] * 3, True),
+        ([None, None, "a"], False),
+    ],
+)
+def test_one_tenants_word_is_not_enough(tenants: list[str | None], opens: bool) -> None:
+    health = Health("shared-0")
+    suffer(health, tenants)
+    assert health.allows(0.0) is not opens
+    assert health.last_failure == "it failed", "operators see it all the same"
+
+
+def test_a_tenant_that_is_answered_suffers_no_more() -> None:
+    health = Health("shared-0")
+    suffer(health, ["b"])
+    for _ in range(50):
+        health.succeeded(0.0, health.began(0.0), "b")
+        suffer(health, ["a"] * 5)
+    assert health.allows(0.0)
+
+
+def test_what_others_suffered_long_ago_is_no_evidence() -> None:
+    health = Health("shared-0")
+    suffer(health, ["b"])
+    suffer(health, ["a"] * 50, now_s=WINDOW_S)
+    assert health.allows(WINDOW_S)
+
+
+def test_where_there_is_only_one_tenant_its_word_is_enough() -> None:
+    health = Health("shared-0")
+    health.witnesses = 1
+    suffer(health, ["a"] * 3)
+    assert not health.allows(0.0)
+
+
+def test_a_probe_that_one_tenants_request_breaks_says_nothing() -> None:
+    health = Health("shared-0")
+    suffer(health, [None] * 3)
+    suffer(health, ["a"], now_s=1.0)
+    assert health.allows(1.0), "the next one may try at once"
+    health.succeeded(1.0, health.began(1.0), "b")
+    assert health.allows(1.0)
