@@ -83,7 +83,7 @@ class EngineHost:
         self._loader: AdapterLoader | None = None  # while it runs; None also for an engine without slots
         self._canary: Canary | None = None
         self._pulse: Pulse | None = None
-        self._kv_tokens = self._max_model_len = 0
+        self._limits: dict[str, int] = {}  # of the engine, as `Residency` names them
         self._reconciler = Reconciler(slots=model.max_loras)
         self._adapter_numbers: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice
         self._failed_starts = 0
@@ -179,8 +179,7 @@ class EngineHost:
         await _answer_one_token(engine, tasks)
         if self._model.serves_adapters:
             await self._keep_adapters(stack, engine, app.state.openai_serving_models.lora_requests, tasks)
-        self._kv_tokens = engine.vllm_config.cache_config.kv_cache_size_tokens or 0
-        self._max_model_len = engine.model_config.max_model_len
+        self._limits = _limits_of(engine)
         # Any call that the core's loop answers would do; this one changes nothing and reaches no worker.
         silent_after_s = SILENT_AFTER_ON_CPU_S if self._on_cpu else SILENT_AFTER_S
         self._pulse = Pulse(engine.is_sleeping, silent_after_s=silent_after_s)
@@ -309,9 +308,7 @@ class EngineHost:
             await _answer_fault(send, protocol.FAULT_ENGINE, str(error))
 
     def _residency(self) -> Residency:
-        return dataclasses.replace(
-            self._reconciler.residency(), kv_tokens=self._kv_tokens, max_model_len=self._max_model_len
-        )
+        return dataclasses.replace(self._reconciler.residency(), **self._limits)
 
     async def _try(self, adapter_id: str) -> CanaryReport:
         """Run an adapter's canary. Raises `EngineDied`; in its trial that is held against it."""
@@ -365,6 +362,16 @@ def _build_engine(argv: Sequence[str]) -> tuple[Any, Any]:
         disable_log_stats=engine_args.disable_log_stats,
     )
     return args, engine
+
+
+def _limits_of(engine: Any) -> dict[str, int]:
+    """What the gateway need not find out by asking; a model without a tokenizer has no longest token."""
+    tokenizer = engine.tokenizer
+    return {
+        "kv_tokens": engine.vllm_config.cache_config.kv_cache_size_tokens or 0,
+        "max_model_len": engine.model_config.max_model_len,
+        "chars_per_token": tokenizer.max_chars_per_token if tokenizer is not None else 0,
+    }
 
 
 async def _answer_one_token(engine: Any, tasks: Sequence[str]) -> None:

@@ -57,6 +57,7 @@ class Residency:
     faults: tuple[tuple[str, Fault], ...] = ()
     kv_tokens: int = 0  # what the engine's KV cache holds; 0: not known
     max_model_len: int = 0  # tokens of prompt and completion together; 0: not known
+    chars_per_token: int = 0  # of the longest in the vocabulary; 0: not known
 
     def to_json(self) -> dict[str, Any]:
         """Return what travels."""
@@ -78,6 +79,7 @@ class Residency:
             faults=tuple(faults),
             kv_tokens=int(value.get("kv_tokens", 0)),
             max_model_len=int(value.get("max_model_len", 0)),
+            chars_per_token=int(value.get("chars_per_token", 0)),
         )
 
 

@@ -238,19 +238,17 @@ class Dispatcher:
         pinned: Iterable[str],
         host: Iterable[str],
         kv_tokens: int = 0,
-        max_model_len: int = 0,
         incarnation: str = "",
     ) -> None:
         """Record what a replica says of itself; see `ReplicaState.take_residency`.
 
-        `kv_tokens` is what its KV cache holds, `max_model_len` the most that one request may have. Another
-        `incarnation` is another engine, with cold caches.
+        `kv_tokens` is what its KV cache holds. Another `incarnation` is another engine, with cold caches.
         """
         replica = self.replicas[name]
         pool = self.pools[replica.pool]
         known, pinned_before = replica.adapters, replica.pinned
         replica.take_residency(adapters, pinned, host)
-        replica.kv_tokens, replica.max_model_len = kv_tokens, max_model_len
+        replica.kv_tokens = kv_tokens
         if incarnation != replica.incarnation:
             replica.incarnation = incarnation
             others = any(other.accepts for other in pool.replicas if other is not replica)

@@ -325,10 +325,15 @@ class Gateway:
                 self._landed.set()
 
     def _prompt_tokens(self, call: wire.Call, target: Target) -> int:
-        """Estimate the prompt's length; what is longer than the model reads, an engine refuses."""
+        """Estimate the prompt's length. Raises `InvalidRequest` where the model surely cannot read it."""
         model = self._base_models[target.base_model]
-        longest = model.max_model_len or self.dispatcher.pools[target.pool].max_model_len(model.name)
-        return call.size.tokens(model.media_tokens, longest)
+        limit, chars_per_token = self.dispatcher.pools[target.pool].longest_prompt(model.name)
+        limit = model.max_model_len or limit
+        tokens = call.size.tokens(model.media_tokens)
+        if not limit or tokens <= limit:
+            return tokens
+        wire.refuse_too_long(call, limit, chars_per_token)
+        return min(tokens, call.size.prompts * limit)
 
     def _reserve(self, request: Request, exchange: Exchange) -> int:
         """Reserve what the request is expected to use of its tenant's budget; returns how much that was.

@@ -72,9 +72,12 @@ class PoolState:
         self._queued_work_by_band = [0.0] * BANDS
         self._waiting_weight = [0.0] * BANDS  # of tenants that have something waiting
 
-    def max_model_len(self, base_model: str) -> int:
-        """Tokens that one request may have on the replicas of a base model, as they say; 0: none has said."""
-        return max((r.max_model_len for r in self.replicas if r.base_model == base_model), default=0)
+    def longest_prompt(self, base_model: str) -> tuple[int, int]:
+        """Most tokens of a prompt, and most characters of a token, as replicas of a base model say; or 0."""
+        for replica in self.replicas:
+            if replica.base_model == base_model and replica.max_model_len:
+                return replica.max_model_len, replica.chars_per_token
+        return 0, 0
 
     # -- what happens --------------------------------------------------------------------------------------
 

@@ -40,17 +40,14 @@ class PromptSize:
     prompts: int = 1
     text_bytes: int = 0  # in UTF-8
     token_ids: int = 0
-    longest_ids: int = 0  # of one prompt
     images: int = 0
     audios: int = 0
     videos: int = 0
 
-    def tokens(self, media: MediaTokens, max_model_len: int = 0) -> int:
-        """Estimate its tokens; no prompt is taken for more than an engine reads; 0: not known."""
+    def tokens(self, media: MediaTokens) -> int:
+        """Estimate its tokens."""
         count = self.token_ids + self.text_bytes // BYTES_PER_TOKEN
         count += self.images * media.image + self.audios * media.audio + self.videos * media.video
-        if max_model_len:
-            count = min(count, self.prompts * max_model_len)
         return max(1, count)
 
 
@@ -82,16 +79,32 @@ def of_prompts(content: Any) -> PromptSize:
     if type(content) is str:
         size.text_bytes = _bytes(content)
     elif type(content) is list and content and type(content[0]) is int:
-        size.token_ids = size.longest_ids = len(content)
+        size.token_ids = len(content)
     elif type(content) is list:
         size.prompts = 1 if content and type(content[0]) is dict else len(content)  # messages: one chat
         for prompt in content:
             if type(prompt) is list and prompt and type(prompt[0]) is int:
                 size.token_ids += len(prompt)
-                size.longest_ids = max(size.longest_ids, len(prompt))
             else:
                 _add(size, prompt, 0)
     return size
+
+
+def longest(content: Any, chars_per_token: int) -> int:
+    """So many tokens the longest prompt has at least; `chars_per_token` is the vocabulary's longest, or 0.
+
+    Of a chat only what every template writes is looked at: texts of users and systems.
+    """
+    if type(content) is str:
+        return len(content) // chars_per_token if chars_per_token else 0
+    if type(content) is not list or not content:
+        return 0
+    if type(content[0]) is int:
+        return len(content)
+    if type(content[0]) is dict:
+        own = (m for m in content if type(m) is dict and m.get("role") in ("user", "system"))
+        return sum(longest(text, chars_per_token) for m in own if type(text := m.get("content")) is str)
+    return max(longest(prompt, chars_per_token) for prompt in content)
 
 
 def add_beside(size: PromptSize, payload: Mapping[str, Any]) -> None:

@@ -112,6 +112,24 @@ def parse(kind: Kind, body: bytes) -> Call:
     return call
 
 
+def refuse_too_long(call: Call, max_model_len: int, chars_per_token: int) -> None:
+    """Raise `InvalidRequest` for a prompt that is surely longer than the model reads, as vLLM does at once.
+
+    What only may be too long, an engine has to tokenize first.
+    """
+    payload, field = call.payload, REQUIRED[call.kind]
+    if payload.get("truncate_prompt_tokens") is not None or payload.get("truncation") == "auto":
+        return
+    tokens = prompts.longest(payload[field], chars_per_token)
+    if tokens > max_model_len:
+        raise InvalidRequest(
+            f"This model's maximum context length is {max_model_len} tokens. However, your request has at "
+            f"least {tokens} input tokens. Please reduce the length of the input.",
+            param=field,
+            code="context_length_exceeded",
+        )
+
+
 def for_engine(
     call: Call, target: Target, *, cache_salt: str, priority: int, has_slots: bool = True
 ) -> bytes:

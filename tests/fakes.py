@@ -164,7 +164,7 @@ class FakeEngine:
     def __init__(self, name: str) -> None:
         self.name = name
         self.ready = True
-        self.kv_tokens = self.max_model_len = 0  # it does not say
+        self.kv_tokens = self.max_model_len = self.chars_per_token = 0  # it does not say
         self.deaf = 0  # times it does not take what it is told
         self.asked = 0  # times the gateway asked what is resident
         self.desired: dict[str, Any] = {"revision": 0, "adapters": []}
@@ -217,6 +217,7 @@ class FakeEngine:
             pinned=pinned,
             kv_tokens=self.kv_tokens,
             max_model_len=self.max_model_len,
+            chars_per_token=self.chars_per_token,
         )
 
     async def _run(self, body: dict[str, Any], receive: Any, send: Any) -> None:

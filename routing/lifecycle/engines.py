@@ -56,13 +56,13 @@ class Engines:
             return client.name in self._told
         self._told[client.name], self._residency[client.name] = wanted, report
         self._told_of[client.name] = changes
+        replica.max_model_len, replica.chars_per_token = report.max_model_len, report.chars_per_token
         self._dispatcher.take_residency(
             client.name,
             adapters={adapter.id for adapter in wanted.adapters},
             pinned=report.pinned,
             host=report.host,
             kv_tokens=report.kv_tokens,
-            max_model_len=report.max_model_len,
             incarnation=f"{report.worker}/{report.engine_starts}",
         )
         self._report_crashes(report)

@@ -52,6 +52,7 @@ class ReplicaState:
     draining: bool = False  # an operator wants it empty: no new work, leases run out
     kv_tokens: int = 0  # what its KV cache holds; 0: it has not said
     max_model_len: int = 0  # tokens of prompt and completion together; 0: it has not said
+    chars_per_token: int = 0  # of the longest in its vocabulary; 0: it has not said
     limit: ConcurrencyLimit | None = None  # K_R; None: as many as the engine runs at once
     incarnation: str = ""  # which start of its engine is meant by what is known; empty: it has not said
     trusted: bool = True  # False while its circuit breaker holds requests back

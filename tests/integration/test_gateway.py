@@ -533,3 +533,22 @@ async def test_a_large_body_is_refused_for_no_more_tokens_than_its_prompt_can_ha
         bench.engines["shared-0"].max_model_len = 2048
         await eventually(lambda: bench.gateway.dispatcher.replicas["shared-0"].max_model_len == 2048)
         assert (await bench.chat(model="support", **fields)()).status == 200
+
+
+async def test_what_is_surely_too_long_is_refused_at_once_and_waits_for_nobody(tmp_path: Path) -> None:
+    async with bench_of(small_fleet(max_num_seqs=1), tmp_path) as bench:
+        engine, replica = bench.engines["shared-0"], bench.gateway.dispatcher.replicas["shared-0"]
+        engine.max_model_len, engine.chars_per_token = 2048, 16
+        await eventually(lambda: replica.chars_per_token == 16)
+        engine.behave = engine.hold
+        running = bench.chat(model="support").start()
+        await eventually(lambda: engine.running == 1)
+        bodies: list[tuple[str, dict[str, Any]]] = [
+            (CHAT, {"messages": [{"role": "user", "content": LONG}]}),
+            ("/v1/completions", {"prompt": [1] * 2049}),
+        ]
+        for path, fields in bodies:
+            client = await bench.post(path, {"model": "support", **fields})()
+            assert (client.status, client.error["code"]) == (400, "context_length_exceeded")
+        engine.release.set()
+        assert (await running.done()).status == 200

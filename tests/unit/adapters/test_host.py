@@ -249,6 +249,20 @@ def test_an_engine_that_never_starts_is_not_alive_for_ever(host: EngineHost) -> 
     assert not host.is_alive()
 
 
+@pytest.mark.parametrize(("tokenizer", "longest"), [(SimpleNamespace(max_chars_per_token=16), 16), (None, 0)])
+async def test_an_engine_says_what_one_request_may_have(
+    running: SimpleNamespace, client: httpx.AsyncClient, tokenizer: Any, longest: int
+) -> None:
+    engine = SimpleNamespace(
+        tokenizer=tokenizer,
+        model_config=SimpleNamespace(max_model_len=2048),
+        vllm_config=SimpleNamespace(cache_config=SimpleNamespace(kv_cache_size_tokens=None)),
+    )
+    running.host._limits = host_module._limits_of(engine)
+    told = (await client.get(protocol.ADAPTERS_PATH)).json()
+    assert (told["max_model_len"], told["chars_per_token"], told["kv_tokens"]) == (2048, longest, 0)
+
+
 # -- ending ------------------------------------------------------------------------------------------------
 
 

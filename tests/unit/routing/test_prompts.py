@@ -12,16 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.types import MediaTokens
-from routing.wire import REQUIRED, Kind, _size, parse
+from routing.errors import InvalidRequest
+from routing.prompts import longest
+from routing.wire import REQUIRED, Kind, _size, parse, refuse_too_long
 
 MEDIA = MediaTokens(image=1000, audio=500, video=4000)
 LONG = "x" * 400_000
 PICTURE = "data:image/png;base64," + base64.b64encode(bytes(300_000)).decode()
 
 
-def tokens(kind: Kind, limit: int = 0, **fields: Any) -> int:
+def tokens(kind: Kind, **fields: Any) -> int:
     """Estimate a body whatever the types of its other fields, which are checked elsewhere."""
-    return _size(kind, fields, fields[REQUIRED[kind]]).tokens(MEDIA, limit)
+    return _size(kind, fields, fields[REQUIRED[kind]]).tokens(MEDIA)
 
 
 def chat(content: Any, **fields: Any) -> dict[str, Any]:
@@ -130,23 +132,54 @@ def test_text_in_other_scripts_counts_the_same_however_it_is_escaped(
     assert parse(Kind.CHAT, body).size.tokens(MEDIA) == expected
 
 
+WORDS = "word " * 4000  # 20 000 characters
+
+
 @pytest.mark.parametrize(
-    ("kind", "fields", "prompts"),
+    ("kind", "fields"),
     [
-        (Kind.CHAT, chat(LONG), 1),
-        (Kind.CHAT, chat([{"type": "video_url", "video_url": {"url": "x"}}]), 1),
-        (Kind.CHAT, chat("x", tools=[{"type": "function", "function": {"name": LONG}}]), 1),
-        (Kind.COMPLETION, {"prompt": [1] * 10_000}, 1),
-        (Kind.COMPLETION, {"prompt": [LONG, LONG]}, 2),
-        (Kind.EMBEDDING, {"input": [LONG, [1] * 10_000, LONG]}, 3),
-        (Kind.RESPONSE, {"input": LONG, "instructions": LONG}, 1),
+        (Kind.CHAT, chat(WORDS)),
+        (Kind.CHAT, {"messages": [{"role": "system", "content": WORDS[:9000]}] * 2}),
+        (Kind.COMPLETION, {"prompt": WORDS}),
+        (Kind.COMPLETION, {"prompt": ["x", WORDS]}),
+        (Kind.COMPLETION, {"prompt": [1] * 2000}),
+        (Kind.COMPLETION, {"prompt": [[1], [1] * 2000]}),
+        (Kind.EMBEDDING, {"input": [1] * 2000}),
+        (Kind.EMBEDDING, {"input": [WORDS, "x"]}),
+        (Kind.RESPONSE, {"input": WORDS}),
+        (Kind.RESPONSE, {"input": [{"role": "user", "content": WORDS}]}),
     ],
 )
-def test_no_prompt_is_taken_for_more_than_the_model_reads(
-    kind: Kind, fields: dict[str, Any], prompts: int
-) -> None:
-    assert tokens(kind, **fields) > 2048
-    assert tokens(kind, 2048, **fields) == prompts * 2048
+def test_what_is_surely_too_long_is_refused_with_vllms_words(kind: Kind, fields: dict[str, Any]) -> None:
+    asked = parse(kind, orjson.dumps(fields))
+    with pytest.raises(InvalidRequest, match="maximum context length is 1000 tokens") as refused:
+        refuse_too_long(asked, 1000, 16)
+    assert (refused.value.param, refused.value.code) == (REQUIRED[kind], "context_length_exceeded")
+    refuse_too_long(asked, 2000, 16)
+    truncated = parse(kind, orjson.dumps({**fields, "truncate_prompt_tokens": 100}))
+    refuse_too_long(truncated, 1000, 16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (Kind.CHAT, chat(WORDS[:16_000])),
+        (Kind.CHAT, chat("x", x_unknown=WORDS)),
+        (
+            Kind.CHAT,
+            {"messages": [{"role": "assistant", "content": WORDS}]},
+        ),
+        (Kind.CHAT, chat([{"type": "image_url", "image_url": {"url": WORDS}}])),
+        (Kind.COMPLETION, {"prompt": ["x" * 100] * 1000}),
+        (Kind.COMPLETION, {"prompt": [[1] * 1000] * 10}),
+    ],
+)
+def test_what_only_may_be_too_long_is_the_engines_to_judge(kind: Kind, fields: dict[str, Any]) -> None:
+    refuse_too_long(parse(kind, orjson.dumps(fields)), 1000, 16)
+
+
+def test_of_a_vocabulary_that_is_not_known_no_text_is_too_long() -> None:
+    refuse_too_long(parse(Kind.CHAT, orjson.dumps(chat(LONG))), 1000, 0)
 
 
 json_values = st.recursive(
@@ -173,4 +206,5 @@ json_values = st.recursive(
 def test_nothing_that_a_client_sends_breaks_the_estimate(kind: Kind, content: list[Any], tools: Any) -> None:
     field = {Kind.CHAT: "messages", Kind.COMPLETION: "prompt"}.get(kind, "input")
     size = _size(kind, {field: content, "tools": tools, "instructions": tools}, content)
-    assert 1 <= size.tokens(MEDIA, 100) <= 100 * max(1, size.prompts)
+    assert size.tokens(MEDIA) >= 1 and size.prompts >= 1
+    assert longest(content, 8) >= 0
