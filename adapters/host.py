@@ -83,7 +83,7 @@ class EngineHost:
         self._loader: AdapterLoader | None = None  # while it runs; None also for an engine without slots
         self._canary: Canary | None = None
         self._pulse: Pulse | None = None
-        self._limits: dict[str, int] = {}  # of the engine, as `Residency` names them
+        self._limits: dict[str, Any] = {}  # of the engine, as `Residency` names them
         self._reconciler = Reconciler(slots=model.max_loras)
         self._adapter_numbers: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice
         self._failed_starts = 0
@@ -364,7 +364,7 @@ def _build_engine(argv: Sequence[str]) -> tuple[Any, Any]:
     return args, engine
 
 
-def _limits_of(engine: Any) -> dict[str, int]:
+def _limits_of(engine: Any) -> dict[str, Any]:
     """What the gateway need not find out by asking; a model without a tokenizer has no longest token."""
     tokenizer = engine.tokenizer
     return {
