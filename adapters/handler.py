@@ -31,7 +31,8 @@ async def answer_with(app: Any, scope: Scope, receive: Receive, send: Send) -> N
 
     try:
         await app(scope, receive, send_noted)
-    except Exception as error:
+    except Exception as raised:
+        error = _cause_of(raised)
         if not ended:
             log.warning("vLLM's handler of %s broke: %s", scope["path"], type(error).__name__)
         if not started:
@@ -44,6 +45,13 @@ async def answer_with(app: Any, scope: Scope, receive: Receive, send: Send) -> N
             await send({"type": "http.response.body", "body": event, "more_body": False})
         elif not ended:
             raise
+
+
+def _cause_of(error: Exception) -> Exception:
+    """Starlette wraps what it has a handler for, but no more headers to send."""
+    while isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
 
 
 def _error_of(error: Exception) -> tuple[int, bytes]:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
 from adapters import handler
 from adapters.handler import answer_with
@@ -47,7 +52,8 @@ async def sent_by(*messages: Message, breaks: bool = True) -> list[Message]:
 @pytest.fixture(autouse=True)
 def without_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     def error_of(error: Exception) -> tuple[int, bytes]:
-        return 500, json.dumps({"error": {"message": str(error), "code": 500}}).encode()
+        code = 400 if isinstance(error, ValueError) else 500
+        return code, json.dumps({"error": {"message": str(error), "code": code}}).encode()
 
     monkeypatch.setattr(handler, "_error_of", error_of)
 
@@ -79,3 +85,32 @@ async def test_another_answer_that_breaks_off_is_cut() -> None:
 async def test_an_answer_that_does_not_break_passes_through() -> None:
     messages = [start(), body(EVENT, more=True), body(b"", more=False)]
     assert await sent_by(*messages, breaks=False) == messages
+
+
+@pytest.mark.parametrize("events", [0, 1])
+@pytest.mark.parametrize("handled", [False, True])
+async def test_a_stream_that_finds_the_request_wrong_in_its_midst_says_so(events: int, handled: bool) -> None:
+    async def body_of(request: Request) -> AsyncIterator[bytes]:
+        for _ in range(events):
+            yield EVENT
+        raise ValueError("the grammar is none")
+
+    async def stream(request: Request) -> StreamingResponse:
+        return StreamingResponse(body_of(request), media_type="text/event-stream")
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return Response("handled", 400)
+
+    handlers: Any = {ValueError: handle} if handled else {}
+    app = Starlette(routes=[Route("/v1/responses", stream, methods=["POST"])], exception_handlers=handlers)
+
+    async def answering(scope: Any, receive: Any, send: Any) -> None:
+        await answer_with(app, scope, receive, send)
+
+    transport = httpx.ASGITransport(answering)
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+        answer = await client.post("/v1/responses")
+    *before, error, rest = answer.content.split(b"\n\n")
+    assert (len(before), rest) == (events, b"")
+    told = json.loads(error.removeprefix(b"data: "))["error"]
+    assert (told["code"], told["message"]) == (400, "the grammar is none")
