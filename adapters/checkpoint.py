@@ -1,8 +1,8 @@
 """Is this folder an adapter that an engine can take, and what is in it? Reads; changes and loads nothing.
 
 Only what vLLM reads counts: `adapter_config.json` and `adapter_model.safetensors`. Whatever would make vLLM
-refuse the adapter, or serve it wrongly without a word, is refused here with what to do about it. Files that
-run code when they are read (pickles) are refused wherever they lie. No message says where the folder is.
+refuse the adapter, or serve it wrongly without a word, is refused here with what to do about it. Other files
+are never opened. No message says where the folder is.
 """
 
 from __future__ import annotations
@@ -15,22 +15,18 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from adapters.errors import AdapterError
+from adapters.layout import CONFIG_FILE, MAX_NAMES, SERVED_FILES, WEIGHTS_FILE, why_not
 from adapters.tensors import FLOATS, Header, Tensor, parse_object, read_header, short
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
-SERVED_FILES = (CONFIG_FILE, WEIGHTS_FILE)  # an engine reads these and nothing else
 FINGERPRINT_KEY = "base_model_fingerprint"  # ours, in either file; `adapters.base_model` says what it is
 
 _MAX_CONFIG_BYTES = 2**20
 _MAX_HEADER_BYTES = 16 * 2**20  # 128 experts in each of 94 layers take 11 MiB; anything else far below 1 MiB
-_MAX_FILES = 10_000
-_PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
-_ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z"})
 
 # These change what the weights mean, and vLLM does not implement them (0.32, `lora/peft_helper.py`); the last
 # three it does not even read (PEFT 0.21, `tuners/lora/config.py`).
@@ -139,7 +135,7 @@ def readable() -> Iterator[None]:
 
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Check everything but the numbers themselves. Raises `AdapterError` and `OSError`."""
-    _check_files(folder)
+    check_files(folder)
     config = _read_config(folder / CONFIG_FILE)
     header = read_header(folder / WEIGHTS_FILE, max_bytes=_MAX_HEADER_BYTES)
     if not header.tensors:
@@ -169,40 +165,29 @@ def describe(checkpoint: Checkpoint, weights_sha256: str, warnings: tuple[str, .
     )
 
 
-def _check_files(folder: Path) -> None:
-    """Refuse a folder with links that leave it, special files, pickles or archives."""
+def check_files(folder: Path) -> None:
+    """Refuse a folder without the two files, or with links that leave it or pipes in their place.
+
+    Raises `AdapterError` and `OSError`.
+    """
     if not folder.is_dir():
         raise AdapterError("this is not a folder; an adapter is the folder that PEFT saved")
+    if not all(os.path.lexists(folder / name) for name in SERVED_FILES):
+        raise AdapterError(why_not(islice(_names(folder), MAX_NAMES)) or "the folder changes; try again")
     root = folder.resolve()
-    for count, path in enumerate(_walk(folder)):
-        if count >= _MAX_FILES:
-            raise AdapterError(
-                f"the folder holds more than {_MAX_FILES} files; name the adapter's own folder"
-            )
-        name = short(str(path.relative_to(folder)))
+    for name in SERVED_FILES:
+        path = folder / name
         if not path.resolve().is_relative_to(root):
             raise AdapterError(f"{name} is a link that leaves the folder; copy its target (`cp -rL`)")
-        mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise AdapterError(f"{name} is neither a file nor a folder; remove it")
-        suffix = path.suffix.lower()
-        if suffix in _PICKLES:
-            raise AdapterError(
-                f"{name} is a pickle, which runs code when it is read; remove it, or save the adapter again "
-                "with safe_serialization=True if these are its weights"
-            )
-        if suffix in _ARCHIVES:
-            raise AdapterError(f"{name} is an archive; unpack it elsewhere and remove it")
-    for file in SERVED_FILES:
-        if not (folder / file).is_file():
-            raise AdapterError(f"the folder has no {file}; an adapter is the folder that PEFT saved")
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise AdapterError(f"{name} is no file; an adapter is the folder that PEFT saved")
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Every entry below the folder; does not go through links."""
-    for root, folders, files in os.walk(folder, followlinks=False):
-        for name in (*folders, *files):
-            yield Path(root) / name
+def _names(folder: Path) -> Iterator[str]:
+    """Every file of a folder and below, those right in it first; does not go through links."""
+    for root, _, files in os.walk(folder, followlinks=False):
+        for name in files:
+            yield (Path(root) / name).relative_to(folder).as_posix()
 
 
 def _read_config(path: Path) -> AdapterConfig:

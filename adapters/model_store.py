@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from adapters.checkpoint import SERVED_FILES
+from adapters.checkpoint import check_files, readable
 from adapters.errors import AdapterError, StoreFull
+from adapters.layout import SERVED_FILES
 from adapters.tensors import short
 
 
@@ -34,9 +35,8 @@ def export(folder: Path, name: str, labels: Mapping[str, str]) -> str:
     `AdapterError`; the store then holds no part of it.
     """
     bentoml = _bentoml()
-    for file in SERVED_FILES:
-        if not (folder / file).is_file():
-            raise AdapterError(f"the folder has no {file}; an adapter is the folder that PEFT saved")
+    with readable():
+        check_files(folder)
     with _explained(name), bentoml.models.create(name, labels=dict(labels)) as model:
         for file in SERVED_FILES:
             shutil.copyfile(folder / file, Path(model.path) / file)

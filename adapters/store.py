@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
-from adapters.checkpoint import SERVED_FILES, inspect_adapter
+from adapters.checkpoint import inspect_adapter
 from adapters.disk import writing
 from adapters.errors import AdapterError, ChecksumMismatch, StoreFull
+from adapters.layout import SERVED_FILES
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PRIVATE = 0o700

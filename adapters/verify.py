@@ -16,9 +16,7 @@ from pathlib import Path
 
 from adapters.base_model import BaseModelShape, Module
 from adapters.checkpoint import (
-    CONFIG_FILE,
     FINGERPRINT_KEY,
-    WEIGHTS_FILE,
     AdapterConfig,
     AdapterManifest,
     Checkpoint,
@@ -27,6 +25,7 @@ from adapters.checkpoint import (
     readable,
 )
 from adapters.errors import AdapterError
+from adapters.layout import CONFIG_FILE, WEIGHTS_FILE
 from adapters.tensors import Tensor, scan, short
 
 _PREFIX = "base_model.model."  # PEFT's own; vLLM takes names with and without it

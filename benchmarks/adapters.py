@@ -29,9 +29,9 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 from adapters import protocol
-from adapters.checkpoint import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
 from adapters.demo import bulk
 from adapters.demo.answers import ADAPTERS, QUESTIONS
+from adapters.layout import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
 from adapters.residency import CanaryReport, DesiredAdapters, Residency
 from adapters.types import EngineAdapter
 from benchmarks.machine import ROOT, origin

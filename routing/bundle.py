@@ -23,8 +23,9 @@ from typing import Any, Literal
 import yaml
 
 from adapters import model_store
-from adapters.checkpoint import SERVED_FILES, inspect_adapter
+from adapters.checkpoint import inspect_adapter
 from adapters.errors import AdapterError
+from adapters.layout import SERVED_FILES
 from adapters.types import Adapter, BaseModel
 from routing.config import project, read_fleet
 from routing.config.api_keys import new_key

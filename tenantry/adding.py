@@ -17,8 +17,9 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from adapters.checkpoint import SERVED_FILES, WEIGHTS_FILE
-from adapters.errors import AdapterError, ChecksumMismatch
+from adapters.checkpoint import check_files, readable
+from adapters.errors import ChecksumMismatch
+from adapters.layout import SERVED_FILES, WEIGHTS_FILE
 from tenantry.client import Answer, Gateway, GatewayUnreachable, Params, WrongUse, in_path
 from tenantry.running import Refused, printable
 
@@ -143,11 +144,11 @@ async def wait(gateway: Gateway, version: Answer, watcher: Watcher, *, timeout_s
 
 def pack(folder: Path, archive: Path) -> Path:
     """Pack the served files of a folder, and nothing else of it. Returns `archive`. Raises `AdapterError`."""
+    with readable():
+        check_files(folder)
     with tarfile.open(archive, "w") as tar:
         for name in SERVED_FILES:
             path = folder / name
-            if not path.is_file():
-                raise AdapterError(f"{folder} has no {name}; an adapter is the folder that PEFT saved")
             with path.open("rb") as file:
                 member = tarfile.TarInfo(name)  # nothing of this machine: no owner, no mode, no time
                 member.size = file.seek(0, io.SEEK_END)

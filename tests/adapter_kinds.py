@@ -238,9 +238,6 @@ CONFIG_KINDS: dict[str, Kind] = {
 }
 
 FILE_KINDS: dict[str, Kind] = {
-    "pickle beside the weights": (_file("optimizer.pt"), "is a pickle"),
-    "bin beside the weights": (_file("adapter_model.bin"), "is a pickle"),
-    "archive": (_file("all.zip"), "is an archive"),
     "weights that are a pickle": (_file(WEIGHTS, b"\x80\x04K\x01."), "not a safetensors file"),
     "key that stands twice": (_header(_twice), "is given twice"),
     "tensors that overlap": (_header(_moved(-4)), "overlaps another one"),

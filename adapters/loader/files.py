@@ -9,8 +9,8 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from adapters.checkpoint import SERVED_FILES
 from adapters.errors import AdapterError
+from adapters.layout import SERVED_FILES
 
 _CHUNK_BYTES = 4 * 2**20
 

@@ -21,15 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from adapters.checkpoint import SERVED_FILES
 from adapters.disk import writing
 from adapters.errors import AdapterError, ChecksumMismatch
+from adapters.layout import MAX_NAMED, SERVED_FILES, why_not
 from adapters.sources.files import CHUNK_BYTES, begin, finish, part_of, sha256_of, size_text
 
 MAX_ENTRIES = 10_000  # as many as an adapter's folder may hold
 
-_PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
-_ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z"})
 _ENCRYPTED = 0x1  # zip's general purpose flag 0, APPNOTE 4.4.4
 _MAX_DIRECTORY_BYTES = 4 * 2**20  # of a zip; MAX_ENTRIES entries take about 1 MiB
 _MAX_EXTENDED_BYTES = 2**14  # of one tar header beyond 512 bytes; tarfile's parser is quadratic in it
@@ -90,7 +88,8 @@ class _Taking:
 
     into: Path
     max_bytes: int
-    folder: tuple[str, ...] | None = None  # inside the archive; the one that holds the files
+    folders: list[tuple[str, ...]] = field(default_factory=list)  # the topmost with served files; first come
+    names: list[str] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
     entries: int = 0
     seen_bytes: int = 0
@@ -112,18 +111,25 @@ class _Taking:
         return parts
 
     def served(self, name: str) -> str | None:
-        """Check a file of the archive; returns which served file it is, if it is one."""
+        """Check a file of the archive; returns which served file it is, if it is one of the adapter's.
+
+        The adapter lies in the topmost folder that has a served file; checkpoints may lie below it.
+        """
         parts = self.check(name)
-        _check_kind(name, os.path.splitext(parts[-1])[1].lower() if parts else "")
+        self.names.append("/".join(parts))
         if not parts or parts[-1] not in SERVED_FILES:
             return None
-        if self.folder not in (None, parts[:-1]):
-            raise AdapterError("the archive holds several adapters; pack the folder of one")
-        if parts[-1] in self.taken:
+        folder, file = parts[:-1], parts[-1]
+        if not self.folders or len(folder) < len(self.folders[0]):
+            self.folders, self.taken = [folder], []
+        if folder != self.folders[0]:
+            if len(folder) == len(self.folders[0]) and folder not in self.folders:
+                self.folders.append(folder)
+            return None
+        if file in self.taken:
             raise AdapterError(f"the archive holds {_short(name)} twice; pack it again")
-        self.folder = parts[:-1]
-        self.taken.append(parts[-1])
-        return parts[-1]
+        self.taken.append(file)
+        return file
 
     def count(self, size: int) -> None:
         """Count bytes that come out of the archive."""
@@ -143,27 +149,19 @@ class _Taking:
 
     def finish(self) -> None:
         """Give both files their names. Raises `AdapterError` where one is missing."""
-        missing = [name for name in SERVED_FILES if name not in self.taken]
-        if missing:
-            raise AdapterError(
-                f"the archive holds no {' and no '.join(missing)}; pack the folder that PEFT saved"
-            )
+        if len(self.folders) > 1:
+            listed = ", ".join(_short("/".join(folder)) for folder in self.folders[:MAX_NAMED])
+            raise AdapterError(f"the archive holds several adapters: {listed}; pack the folder of one")
+        if len(self.taken) < len(SERVED_FILES):
+            top = "/".join(self.folders[0]) if self.folders else os.path.commonpath(self.names or [""])
+            below = (os.path.relpath(name, top or ".") for name in self.names)
+            raise AdapterError(f"the archive: {why_not(below) or 'it holds no adapter'}")
         finish(self.into)
 
     def undo(self) -> None:
         """Remove what has been written."""
         for name in SERVED_FILES:
             part_of(self.into, name).unlink(missing_ok=True)
-
-
-def _check_kind(name: str, suffix: str) -> None:
-    if suffix in _PICKLES:
-        raise AdapterError(
-            f"the archive holds {_short(name)}, a pickle, which runs code when it is read; "
-            "save the adapter with safe_serialization=True and pack it without"
-        )
-    if suffix in _ARCHIVES:
-        raise AdapterError(f"the archive holds another archive, {_short(name)}; pack the files themselves")
 
 
 def _reader_of(file: BinaryIO) -> Callable[[BinaryIO, _Taking], None]:
@@ -189,7 +187,8 @@ def _read_tar(file: BinaryIO, taking: _Taking) -> None:
     with tarfile.open(fileobj=cast(BinaryIO, reader), mode="r:") as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
-            _check_tar_member(member)
+            if member.size < 0:
+                raise AdapterError(_DAMAGED)
             if member.isdir():
                 taking.check(member.name)
                 continue
@@ -197,12 +196,11 @@ def _read_tar(file: BinaryIO, taking: _Taking) -> None:
             if name is None:
                 taking.count(member.size)
             else:
+                _check_tar_member(member)
                 taking.write(name, reader.member(member.size))
 
 
 def _check_tar_member(member: tarfile.TarInfo) -> None:
-    if member.size < 0:
-        raise AdapterError(_DAMAGED)
     if member.issym() or member.islnk():
         raise AdapterError(
             f"the archive holds the link {_short(member.name)}; pack what it points to (`tar -h`)"
@@ -211,15 +209,14 @@ def _check_tar_member(member: tarfile.TarInfo) -> None:
         raise AdapterError(
             f"the archive holds the sparse file {_short(member.name)}; pack it without `--sparse`"
         )
-    if not (member.isfile() or member.isdir()):
+    if not member.isfile():
         raise AdapterError(f"the archive holds {_short(member.name)}, a device or pipe; pack it without")
 
 
 def _read_zip(file: BinaryIO, taking: _Taking) -> None:
     with zipfile.ZipFile(cast(BinaryIO, _ZipReader(file))) as archive:
-        wanted = []
+        wanted = {}
         for member in archive.infolist():
-            _check_zip_member(member)
             if member.is_dir():
                 taking.check(member.filename)
                 continue
@@ -227,8 +224,10 @@ def _read_zip(file: BinaryIO, taking: _Taking) -> None:
             if name is None:
                 taking.count(member.file_size)
             else:
-                wanted.append((name, member))
-        for name, member in wanted:
+                wanted[name] = member
+        for name in taking.taken:
+            member = wanted[name]
+            _check_zip_member(member)
             with archive.open(member) as content:
                 taking.write(name, content)
 
@@ -238,7 +237,7 @@ def _check_zip_member(member: zipfile.ZipInfo) -> None:
     kind = stat.S_IFMT(member.external_attr >> 16)  # set by what was packed on Unix
     if kind == stat.S_IFLNK:
         raise AdapterError(f"the archive holds the link {name}; pack what it points to (zip without `-y`)")
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+    if kind not in (0, stat.S_IFREG):
         raise AdapterError(f"the archive holds {name}, a device or pipe; pack it without")
     if member.flag_bits & _ENCRYPTED:
         raise AdapterError(f"the archive's {name} is encrypted; pack it without a password")

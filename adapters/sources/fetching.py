@@ -8,8 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.checkpoint import SERVED_FILES, WEIGHTS_FILE
 from adapters.errors import AdapterError
+from adapters.layout import SERVED_FILES, WEIGHTS_FILE
 from adapters.sources.address import Address, parse
 from adapters.sources.archive import take_out
 from adapters.sources.download import ATTEMPTS, TIMEOUT_S, Download, Watch

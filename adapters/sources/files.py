@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from adapters.checkpoint import SERVED_FILES
 from adapters.errors import StoreFull
+from adapters.layout import SERVED_FILES
 
 CHUNK_BYTES = 2**20
 

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from adapters.layout import why_not
 from adapters.sources.address import Address
 from adapters.sources.quiet import hide_queries
 from adapters.sources.remote import LAYOUT, PIECE_BYTES, Changed, Refused, RemoteFile, Unanswered
@@ -24,6 +25,7 @@ class HubRepo:
         self._revision = address.revision
         self._fs: Any = None
         self._root = ""
+        self._names: list[str] = []
 
     def describe(self, name: str) -> RemoteFile:
         """Ask for a file's size and hash at the commit that the revision named first."""
@@ -63,6 +65,7 @@ class HubRepo:
             endpoint = os.environ.get("HF_ENDPOINT") or None
             info = HfApi(endpoint=endpoint).model_info(self._repo, revision=self._revision, timeout=TIMEOUT_S)
             self._root = f"{self._repo}@{info.sha}"
+            self._names = [file.rfilename for file in info.siblings or []]
             self._fs = HfFileSystem(endpoint=endpoint, skip_instance_cache=True)
         return self._fs
 
@@ -83,6 +86,7 @@ class HubRepo:
                 raise Unanswered(f"it answers with status {status}") from None
             raise Refused(f"it answers with status {status}; {_NOT_ON_HUB}") from None
         except FileNotFoundError:
-            raise Refused(f"a file is missing; {LAYOUT}") from None
+            reason = why_not(self._names) if self._names else None
+            raise Refused(reason or f"a file is missing; {LAYOUT}") from None
         except (OSError, httpx2.HTTPError) as error:
             raise Unanswered(f"it does not answer ({type(error).__name__})") from None

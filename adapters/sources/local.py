@@ -7,9 +7,10 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from adapters.checkpoint import SERVED_FILES, WEIGHTS_FILE, AdapterManifest, inspect_adapter
+from adapters.checkpoint import AdapterManifest, inspect_adapter
 from adapters.disk import writing
 from adapters.errors import AdapterError, ChecksumMismatch, SourceUnavailable
+from adapters.layout import SERVED_FILES, WEIGHTS_FILE
 from adapters.sources.download import FetchStopped, Watch
 from adapters.sources.files import CHUNK_BYTES, begin, check_room, finish, part_of, sha256_of
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any
 
+from adapters.layout import MAX_NAMES, why_not
 from adapters.sources.address import Address
 from adapters.sources.remote import LAYOUT, PIECE_BYTES, Changed, Refused, RemoteFile, Unanswered
 
@@ -60,13 +62,22 @@ class ObjectStore:
     def _object(self, name: str) -> str:
         return self._path if self._is_archive else f"{self._path}/{name}"
 
+    def _why_not(self, name: str) -> str:
+        """Say what is there instead of an object, as far as we may list it."""
+        if self._is_archive:
+            return "there is no such archive; correct the source"
+        names: list[str] = []
+        with suppress(FileNotFoundError, *_failures(self._scheme)):
+            found = self._files().find(self._path, maxdepth=2)
+            names = [path.removeprefix(f"{self._path}/") for path in islice(found, MAX_NAMES)]
+        return (why_not(names) if names else None) or f"there is no {name}; {LAYOUT}"
+
     @contextmanager
     def _failures_named(self, name: str) -> Iterator[None]:
-        what = "archive" if self._is_archive else name
         try:
             yield
         except FileNotFoundError:
-            raise Refused(f"there is no {what}; {LAYOUT}") from None
+            raise Refused(self._why_not(name)) from None
         except _failures(self._scheme) as error:
             if _is_denied(error):
                 raise Refused(_DENIED) from None

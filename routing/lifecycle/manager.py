@@ -6,6 +6,7 @@ Behind the admin API; keeps the promises of `routing.management.Management`.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 import uuid
@@ -72,6 +73,10 @@ class Manager:
         """Register a version, and the adapter if it is new."""
         self._require_reconciled()
         source = self._checked_source(key, new)
+        if sources.is_local(source) and not await asyncio.to_thread(os.path.lexists, source):
+            raise NotFound(
+                "There is no such folder on the gateway's machine.", param="source", code="source_not_found"
+            )
         async with self.changes.of(key):
             entry = await self._entry_for(key, base_model)
             if new.rollout is not None and entry.rollout is not None:

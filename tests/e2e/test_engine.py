@@ -23,7 +23,7 @@ import pytest_asyncio
 from safetensors.numpy import load_file, save_file
 
 from adapters import protocol
-from adapters.checkpoint import CONFIG_FILE, WEIGHTS_FILE
+from adapters.layout import CONFIG_FILE, WEIGHTS_FILE
 from adapters.residency import FaultKind, Residency
 from adapters.types import EngineAdapter
 from benchmarks.adapters import Answer, EngineClient, differs, drive, make_adapters, references

@@ -18,8 +18,8 @@ import pytest
 from safetensors.numpy import save_file
 from sqlalchemy.orm import Session
 
-from adapters.checkpoint import SERVED_FILES
 from adapters.errors import SourceUnavailable
+from adapters.layout import SERVED_FILES
 from adapters.residency import CanaryReport
 from adapters.states import VersionState
 from adapters.types import Adapter
@@ -217,6 +217,15 @@ async def test_two_tenants_use_one_name_and_each_gets_its_own(house: House) -> N
     await house.manager.retire(KEY, None)
     assert (await house.ask(tenant="a")).status == 404
     assert (await house.ask(tenant="b")).status == 200
+
+
+@pytest.mark.parametrize("name", ["gone", "x" * 1000, "gone/below"])
+async def test_a_folder_that_is_not_there_is_said_at_once(house: House, name: str) -> None:
+    source = str(house.folder / name)
+    with pytest.raises(NotFound) as raised:
+        await house.manager.add(KEY, None, NewVersion(source=source, trusted=True))
+    assert (raised.value.status, raised.value.code) == (404, "source_not_found")
+    assert house.directory.adapter(KEY) is None
 
 
 async def test_a_broken_adapter_never_reaches_an_engine(house: House) -> None:

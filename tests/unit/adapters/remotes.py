@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from adapters.checkpoint import SERVED_FILES, WEIGHTS_FILE
+from adapters.layout import SERVED_FILES, WEIGHTS_FILE
 from adapters.sources import FetchSettings, fetch
 from tests.unit.routing.config.files import adapter_folder, safetensors
 

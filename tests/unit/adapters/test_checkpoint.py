@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.checkpoint import CONFIG_FILE, WEIGHTS_FILE, AdapterManifest, inspect_adapter
+from adapters.checkpoint import AdapterManifest, inspect_adapter
 from adapters.errors import AdapterError
+from adapters.layout import CONFIG_FILE, WEIGHTS_FILE
 from tests.unit.routing.config.files import adapter_folder, safetensors, with_header
 
 LORA_A = "model.q_proj.lora_A.weight"
@@ -103,36 +104,14 @@ def test_starts_that_only_set_the_adapter_are_taken(tmp_path: Path, init: Any) -
     assert inspect_adapter(adapter_folder(tmp_path / "a", init_lora_weights=init)).rank == 8
 
 
-@pytest.mark.parametrize(
-    "name", ["adapter_model.bin", "training_args.bin", "x.PT", "deep/rng_state.pth", "x.pkl"]
-)
-def test_a_pickle_is_refused_wherever_it_lies(tmp_path: Path, name: str) -> None:
-    folder = adapter_folder(tmp_path / "a")
-    (folder / name).parent.mkdir(exist_ok=True)
-    (folder / name).write_bytes(b"")
-    assert "is a pickle, which runs code when it is read" in refusal(folder)
-
-
-def test_an_archive_is_refused(tmp_path: Path) -> None:
-    folder = adapter_folder(tmp_path / "a")
-    (folder / "weights.tar.gz").write_bytes(b"")
-    assert "is an archive" in refusal(folder)
-
-
-@pytest.mark.parametrize("name", [WEIGHTS_FILE, "other"])
 @pytest.mark.parametrize("target", ["../secret", "/etc/hostname", "../missing"])
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, CONFIG_FILE])
 def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path, name: str, target: str) -> None:
     (tmp_path / "secret").write_text("x")
     folder = adapter_folder(tmp_path / "a")
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to(target)
     assert "is a link that leaves the folder; copy its target" in refusal(folder)
-
-
-def test_a_linked_folder_that_leaves_is_refused(tmp_path: Path) -> None:
-    folder = adapter_folder(tmp_path / "a")
-    (folder / "up").symlink_to("..")
-    assert "is a link that leaves the folder" in refusal(folder)
 
 
 def test_links_inside_the_folder_and_to_the_folder_are_taken(tmp_path: Path) -> None:
@@ -148,13 +127,7 @@ def test_a_pipe_is_refused_and_not_read(tmp_path: Path) -> None:
     folder = adapter_folder(tmp_path / "a")
     (folder / WEIGHTS_FILE).unlink()
     os.mkfifo(folder / WEIGHTS_FILE)
-    assert "neither a file nor a folder" in refusal(folder)
-
-
-def test_a_folder_of_everything_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = adapter_folder(tmp_path / "a")
-    monkeypatch.setattr("adapters.checkpoint._MAX_FILES", 1)
-    assert "holds more than 1 files" in refusal(folder)
+    assert "is no file" in refusal(folder)
 
 
 def test_what_is_no_adapter_folder_says_what_one_is(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from adapters.checkpoint import SERVED_FILES
 from adapters.errors import AdapterError
+from adapters.layout import SERVED_FILES
 from adapters.loader import AdapterLoader, EngineDied, LoraEngine, Reconciler, reason_of, reconciler
 from adapters.loader.slots import Slots
 from adapters.residency import DesiredAdapters, FaultKind, Residency

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapters.checkpoint import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
 from adapters.errors import AdapterError, ChecksumMismatch, StoreFull
+from adapters.layout import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
 from adapters.sources import archive as archives
 from adapters.sources import unpack
 from tests.unit.adapters.remotes import MAX_BYTES, contents, full_disk, tar
@@ -35,13 +35,14 @@ def zipped(files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> 
 
 
 def tar_with(member: tarfile.TarInfo) -> bytes:
-    """A tar of an adapter and one more member without content."""
+    """A tar of an adapter, and one more member without content, which may stand for one of its files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for name, content in FILES.items():
-            file = tarfile.TarInfo(name)
-            file.size = len(content)
-            archive.addfile(file, io.BytesIO(content))
+            if name != member.name:
+                file = tarfile.TarInfo(name)
+                file.size = len(content)
+                archive.addfile(file, io.BytesIO(content))
         archive.addfile(member)
     return buffer.getvalue()
 
@@ -53,11 +54,12 @@ def tar_member(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
 
 
 def zip_with(name: str, content: bytes, *, mode: int = 0, flags: int = 0) -> bytes:
-    """A zip of an adapter and one more member."""
+    """A zip of an adapter, and one more member, which may stand for one of its files."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for served, data in FILES.items():
-            archive.writestr(served, data)
+            if served != name:
+                archive.writestr(served, data)
         member = zipfile.ZipInfo(name)
         member.external_attr = mode << 16
         archive.writestr(member, content)
@@ -124,15 +126,15 @@ def test_a_long_name_and_other_extended_headers_are_read(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("raw", "why"),
     [
-        (tar_with(tar_member("x", tarfile.SYMTYPE, "/etc/passwd")), "the link 'x'"),
-        (tar_with(tar_member("x", tarfile.LNKTYPE, "../../x")), "the link 'x'"),
-        (tar_with(tar_member("x", tarfile.CHRTYPE)), "a device or pipe"),
-        (tar_with(tar_member("x", tarfile.BLKTYPE)), "a device or pipe"),
-        (tar_with(tar_member("x", tarfile.FIFOTYPE)), "a device or pipe"),
-        (tar_with(tar_member("x", tarfile.GNUTYPE_SPARSE)), "the sparse file"),
-        (zip_with("x", b"/etc/passwd", mode=stat.S_IFLNK | 0o777), "the link 'x'"),
-        (zip_with("x", b"", mode=stat.S_IFIFO | 0o644), "a device or pipe"),
-        (zip_with("x", b"", flags=0x1), "is encrypted"),
+        (tar_with(tar_member(WEIGHTS_FILE, tarfile.SYMTYPE, "/etc/passwd")), "the link"),
+        (tar_with(tar_member(CONFIG_FILE, tarfile.LNKTYPE, "../../x")), "the link"),
+        (tar_with(tar_member(WEIGHTS_FILE, tarfile.CHRTYPE)), "a device or pipe"),
+        (tar_with(tar_member(WEIGHTS_FILE, tarfile.BLKTYPE)), "a device or pipe"),
+        (tar_with(tar_member(CONFIG_FILE, tarfile.FIFOTYPE)), "a device or pipe"),
+        (tar_with(tar_member(WEIGHTS_FILE, tarfile.GNUTYPE_SPARSE)), "the sparse file"),
+        (zip_with(WEIGHTS_FILE, b"/etc/passwd", mode=stat.S_IFLNK | 0o777), "the link"),
+        (zip_with(CONFIG_FILE, b"", mode=stat.S_IFIFO | 0o644), "a device or pipe"),
+        (zip_with(WEIGHTS_FILE, b"", flags=0x1), "is encrypted"),
         (zipped(FILES, zipfile.ZIP_LZMA), "an unusual way"),
         (b"", "neither tar nor tar.gz nor zip"),
         (b"BZh91AY&SY" + bytes(600), "neither tar nor tar.gz nor zip"),
@@ -147,6 +149,45 @@ def test_links_devices_encryption_and_damage_are_refused(tmp_path: Path, raw: by
     assert why in refusal(tmp_path, raw)
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(
+            tar_with(tar_member("x", kind, "/etc/passwd"))
+            for kind in (
+                tarfile.SYMTYPE,
+                tarfile.LNKTYPE,
+                tarfile.CHRTYPE,
+                tarfile.BLKTYPE,
+                tarfile.FIFOTYPE,
+                tarfile.GNUTYPE_SPARSE,
+            )
+        ),
+        zip_with("x", b"/etc/passwd", mode=stat.S_IFLNK | 0o777),
+        zip_with("x", b"", mode=stat.S_IFIFO | 0o644),
+        zip_with("x", b"", flags=0x1),
+        *(
+            pack({**FILES, name: b"x"})
+            for pack in (tar, zipped)
+            for name in ("training_args.bin", "optimizer/state.PT", "data.tar.gz", "inner.ZIP")
+        ),
+    ],
+)
+def test_whatever_else_is_in_an_archive_stays_there(tmp_path: Path, raw: bytes) -> None:
+    assert contents(unpacked(tmp_path, raw)) == FILES
+
+
+@pytest.mark.parametrize("pack", [tar, zipped])
+def test_the_topmost_adapter_is_taken_whatever_comes_first(
+    tmp_path: Path, pack: Callable[[dict[str, bytes]], bytes]
+) -> None:
+    below = {f"out/checkpoint-{n}/{name}": b"other" for n in (100, 200) for name in SERVED_FILES}
+    own = {f"out/{name}": content for name, content in FILES.items()}
+    halves = list(own.items())
+    for files in (below | own, own | below, dict(halves[:1]) | below | dict(halves[1:])):
+        assert contents(unpacked(tmp_path, pack(files))) == FILES
+
+
 @pytest.mark.parametrize("pack", [tar, zipped])
 @pytest.mark.parametrize(
     ("names", "why"),
@@ -158,11 +199,6 @@ def test_links_devices_encryption_and_damage_are_refused(tmp_path: Path, raw: by
         (["a/../../x"], "which leaves it"),
         (["a\\..\\x"], "which leaves it"),
         (["../" + CONFIG_FILE], "which leaves it"),
-        (["adapter_model.bin"], "a pickle"),
-        (["optimizer/state.PT"], "a pickle"),
-        (["data.tar.gz"], "another archive"),
-        (["inner.ZIP"], "another archive"),
-        (["b/" + CONFIG_FILE], "several adapters"),
         (["x"] * 12, "more than 10 entries"),
     ],
 )
@@ -183,9 +219,12 @@ def test_names_that_are_dangerous_or_unclear_are_refused(
 def test_an_archive_without_the_files_or_with_one_alone_is_refused(
     tmp_path: Path, pack: Callable[[dict[str, bytes]], bytes]
 ) -> None:
-    assert f"no {CONFIG_FILE} and no {WEIGHTS_FILE}" in refusal(tmp_path, pack({"README.md": b""}))
-    assert f"holds no {WEIGHTS_FILE}" in refusal(tmp_path, pack({CONFIG_FILE: b"{}"}))
-    assert "several adapters" in refusal(tmp_path, pack({CONFIG_FILE: b"{}", f"b/{WEIGHTS_FILE}": b"w"}))
+    assert f"has no {CONFIG_FILE}" in refusal(tmp_path, pack({"README.md": b""}))
+    assert f"has no {CONFIG_FILE}" in refusal(tmp_path, pack({}))
+    assert f"has no {WEIGHTS_FILE}" in refusal(tmp_path, pack({CONFIG_FILE: b"{}"}))
+    assert "adapters lie below it, in b: give" in refusal(
+        tmp_path, pack({CONFIG_FILE: b"{}", f"b/{WEIGHTS_FILE}": b"w"})
+    )
 
 
 def test_the_same_file_twice_is_refused(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from adapters.checkpoint import WEIGHTS_FILE
 from adapters.errors import AdapterError, ChecksumMismatch, SourceUnavailable
+from adapters.layout import WEIGHTS_FILE
 from adapters.sources import FetchStopped, hub
 from tests.unit.adapters.remotes import (
     Follower,
@@ -50,7 +50,9 @@ class Hub:
             revision = path.removeprefix(api).removeprefix("/revision/") or "main"
             if revision not in self.revisions:
                 return Reply(status=404, headers={"X-Error-Code": "RevisionNotFound"})
-            return _json({"id": "acme/support", "sha": self.revisions[revision], "siblings": []})
+            commit = self.revisions[revision]
+            siblings = [{"rfilename": name} for name in self.commits[commit]]
+            return _json({"id": "acme/support", "sha": commit, "siblings": siblings})
         if path.startswith("/acme/support/resolve/"):
             commit, name = path.removeprefix("/acme/support/resolve/").split("/")
             target = f"{self.server.url}/cdn/{commit}/{name}?Signature=secret"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.checkpoint import WEIGHTS_FILE
 from adapters.errors import AdapterError, ChecksumMismatch, SourceUnavailable, StoreFull
+from adapters.layout import WEIGHTS_FILE
 from adapters.sources import FetchSettings, FetchStopped, download, fetching
 from adapters.sources.address import parse
 from adapters.sources.remote import Refused

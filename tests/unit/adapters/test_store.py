@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.checkpoint import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE, inspect_adapter
+from adapters.checkpoint import inspect_adapter
 from adapters.errors import AdapterError, ChecksumMismatch, StoreFull
+from adapters.layout import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
 from adapters.store import AdapterStore
 from tests.unit.adapters.remotes import contents
 from tests.unit.routing.config.files import adapter_folder

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.checkpoint import SERVED_FILES, inspect_adapter
+from adapters.checkpoint import inspect_adapter
+from adapters.layout import SERVED_FILES
 from adapters.store import AdapterStore
 from tests.unit.adapters import crashing
 from tests.unit.adapters.remotes import Follower, Reply, Request, contents, http_server, ranged, served, tar
