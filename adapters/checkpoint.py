@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
 import os
-import re
 import stat
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any, TypeGuard
 
 from adapters.errors import AdapterError
 from adapters.layout import CONFIG_FILE, MAX_NAMES, SERVED_FILES, WEIGHTS_FILE, why_not
+from adapters.patterns import TIME_LIMIT_S, Patterns, parameter_of, split_name
 from adapters.tensors import FLOATS, Header, Tensor, parse_object, read_header, short
 
 FINGERPRINT_KEY = "base_model_fingerprint"  # ours, in either file; `adapters.base_model` says what it is
@@ -43,17 +45,14 @@ _UNSUPPORTED = {
     "kasa_config": "KaSA",
     "monteclora_config": "MonteCLoRA",
 }
-_PLAIN_INITS = frozenset(
-    {"gaussian", "eva", "orthogonal", "mica", "lora_ga"}
-)  # of named ones; true and false too
 
-# vLLM matches every key of rank_pattern and alpha_pattern as a regular expression with every module, in the
-# loop that serves everybody: what could take long there is not let in. Its cache of compiled patterns holds
-# some hundreds; with 1000 keys and modules, matching took over 20 s, with 300 half a second.
-_MAX_PATTERNS = 300
-_MAX_PATTERN_LENGTH = 256
+# Of the starts that have a name these set the adapter alone (PEFT 0.21, `reset_lora_parameters` in
+# `tuners/lora/layer.py`), as true and false do. With the others the adapter is a difference to a base model
+# that PEFT changes each time it loads one. vLLM takes LoRA-GA's for such an adapter's, too, and is wrong.
+_PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica"})
+_CONVERTIBLE_INITS = ("pissa", "olora", "corda", "lora_ga")  # beginnings
+
 _MAX_NAME_LENGTH = 512  # of a tensor
-_PATTERN = re.compile(r"(?:\\d\+|\[0-9\]\+|[\w.\-^$|()\[\]]|\\[.dw])+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +63,8 @@ class AdapterManifest:
     alpha: float
     target_modules: tuple[str, ...]  # sorted; a pattern stands alone
     base_model_name_or_path: str | None  # as the training wrote it
-    size_bytes: int  # of the served files
-    digest: str  # sha256 over (name, sha256) of the served files
+    size_bytes: int  # of the served files, likewise
+    digest: str  # sha256 over (name, sha256) of the served files, the config as engines get it
     base_model_fingerprint: str | None = None  # of the base model that the adapter names
     warnings: tuple[str, ...] = ()  # what is not wrong, but may not be meant
 
@@ -80,17 +79,13 @@ class AdapterConfig:
     target_pattern: bool  # `target_modules` is one pattern, or "all-linear"
     base_model_name_or_path: str | None
     fingerprint: str | None
-    rank_pattern: tuple[tuple[re.Pattern[str], int], ...]
-    sha256: str
-
-    @property
-    def rank(self) -> int:
-        """The largest rank of any module."""
-        return max(self.default_rank, *(rank for _, rank in self.rank_pattern), 0)
+    rank: int  # the largest of any module
+    ranks: Mapping[str, int]  # of modules with one of their own, named as in the adapter without its prefix
+    content: bytes  # of the file that engines read: what was given, in words that they understand
 
     def rank_of(self, module: str) -> int:
         """Return the rank of a module, named as in the adapter without `base_model.model.`."""
-        return next((r for pattern, r in self.rank_pattern if pattern.match(module)), self.default_rank)
+        return self.ranks.get(module, self.default_rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +116,15 @@ def inspect_adapter(folder: Path) -> AdapterManifest:
         return describe(checkpoint, sha256)
 
 
+def put_plainly(folder: Path) -> None:
+    """Give a folder of ours the config that engines understand. Raises `AdapterError` and `OSError`."""
+    with readable():
+        content = open_checkpoint(folder).config.content
+    if content != (folder / CONFIG_FILE).read_bytes():
+        (folder / f".{CONFIG_FILE}.plain").write_bytes(content)
+        (folder / f".{CONFIG_FILE}.plain").replace(folder / CONFIG_FILE)
+
+
 @contextlib.contextmanager
 def readable() -> Iterator[None]:
     """Turn an `OSError` about a file of an adapter into an `AdapterError` that names it."""
@@ -136,8 +140,9 @@ def readable() -> Iterator[None]:
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Check everything but the numbers themselves. Raises `AdapterError` and `OSError`."""
     check_files(folder)
-    config = _read_config(folder / CONFIG_FILE)
     header = read_header(folder / WEIGHTS_FILE, max_bytes=_MAX_HEADER_BYTES)
+    names = (split_name(tensor.name) for tensor in header.tensors if len(tensor.name) <= _MAX_NAME_LENGTH)
+    config = _read_config(folder / CONFIG_FILE, {parameter_of(name[0]) for name in names if name})
     if not header.tensors:
         raise AdapterError(f"{WEIGHTS_FILE} holds no tensors; save the adapter again")
     for tensor in header.tensors:
@@ -151,14 +156,14 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 def describe(checkpoint: Checkpoint, weights_sha256: str, warnings: tuple[str, ...] = ()) -> AdapterManifest:
     """Put together what is known; `weights_sha256` is of the weights file. Raises `OSError`."""
     config = checkpoint.config
-    digests = {CONFIG_FILE: config.sha256, WEIGHTS_FILE: weights_sha256}
+    digests = {CONFIG_FILE: hashlib.sha256(config.content).hexdigest(), WEIGHTS_FILE: weights_sha256}
     lines = (f"{name}\0{digests[name]}\n" for name in sorted(SERVED_FILES))
     return AdapterManifest(
         rank=config.rank,
         alpha=config.alpha,
         target_modules=tuple(sorted(config.target_modules)),
         base_model_name_or_path=config.base_model_name_or_path,
-        size_bytes=sum((checkpoint.folder / name).stat().st_size for name in SERVED_FILES),
+        size_bytes=len(config.content) + checkpoint.weights.stat().st_size,
         digest=hashlib.sha256("".join(lines).encode()).hexdigest(),
         base_model_fingerprint=checkpoint.fingerprint,
         warnings=warnings,
@@ -190,20 +195,32 @@ def _names(folder: Path) -> Iterator[str]:
             yield (Path(root) / name).relative_to(folder).as_posix()
 
 
-def _read_config(path: Path) -> AdapterConfig:
-    """Parse adapter_config.json and refuse what vLLM cannot serve."""
+def _read_config(path: Path, modules: Collection[str]) -> AdapterConfig:
+    """Parse adapter_config.json and refuse what vLLM cannot serve; `modules` are those with weights."""
     if path.stat().st_size > _MAX_CONFIG_BYTES:
         raise AdapterError(
             f"{CONFIG_FILE} is larger than {_MAX_CONFIG_BYTES} bytes; PEFT's has a few thousand"
         )
     raw = path.read_bytes()
-    config = parse_object(raw, CONFIG_FILE)
+    given = parse_object(raw, CONFIG_FILE)
+    changes = _in_plain_words(given)
+    config = {**given, **changes}
     _check_kind(config)
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not _is_rank(rank):
+    ranks, alphas = _pattern(config, "rank_pattern"), _pattern(config, "alpha_pattern")
+    if not _is_rank(rank) or not all(map(_is_rank, ranks.values())):
         raise AdapterError(f"{CONFIG_FILE}: r and rank_pattern must be whole numbers above 0")
     if not _is_number(alpha):
         raise AdapterError(f"{CONFIG_FILE}: lora_alpha must be a number")
+    if not all(map(_is_number, alphas.values())):
+        raise AdapterError(f"{CONFIG_FILE}: alpha_pattern must hold numbers")
+    rank_pattern = Patterns(f"{CONFIG_FILE}: rank_pattern", ranks)
+    alpha_pattern = Patterns(f"{CONFIG_FILE}: alpha_pattern", alphas)
+    deadline_s = time.monotonic() + TIME_LIMIT_S
+    found = rank_pattern.found(modules, deadline_s)
+    if not (rank_pattern.is_fast(len(modules)) and alpha_pattern.is_fast(len(modules))):
+        changes["rank_pattern"] = rank_pattern.named(found, modules)
+        changes["alpha_pattern"] = alpha_pattern.named(alpha_pattern.found(modules, deadline_s), modules)
     return AdapterConfig(
         default_rank=rank,
         alpha=float(alpha),
@@ -211,8 +228,9 @@ def _read_config(path: Path) -> AdapterConfig:
         target_pattern=isinstance(config["target_modules"], str),
         base_model_name_or_path=_text_or_none(config.get("base_model_name_or_path")),
         fingerprint=_fingerprint(config),
-        rank_pattern=_patterns(config),
-        sha256=hashlib.sha256(raw).hexdigest(),
+        rank=max((rank, *ranks.values())),
+        ranks=found,
+        content=json.dumps({**given, **changes}, indent=2).encode() if changes else raw,
     )
 
 
@@ -226,14 +244,31 @@ def _check_kind(config: Mapping[str, Any]) -> None:
     for key, what in _UNSUPPORTED.items():
         if config.get(key):
             raise AdapterError(f"{CONFIG_FILE}: {key} is set, and vLLM has no {what}; train without it")
-    init = config.get("init_lora_weights", True)
-    if isinstance(init, str) and init.lower() not in _PLAIN_INITS:
-        raise AdapterError(
-            f"{CONFIG_FILE}: init_lora_weights is {short(init)}, which changes the base model; "
-            "convert the adapter with PEFT's path_initial_model_for_weight_conversion"
-        )
-    if not isinstance(config.get("use_rslora", False), bool):
+    _check_init(config.get("init_lora_weights", True))
+    if config.get("use_rslora") not in (None, True, False):
         raise AdapterError(f"{CONFIG_FILE}: use_rslora must be true or false")
+
+
+def _check_init(init: Any) -> None:
+    """Refuse an adapter that is relative to a base model which nobody has."""
+    if not isinstance(init, str) or init.lower() in _PLAIN_INITS:
+        return
+    if init.lower().startswith(_CONVERTIBLE_INITS):
+        raise AdapterError(
+            f"{CONFIG_FILE}: init_lora_weights is {short(init)}, which changes the base model; convert "
+            "the adapter: load it with PEFT and save it with path_initial_model_for_weight_conversion=<the "
+            "adapter as it was before the training>"
+        )
+    if init.lower() == "loftq":
+        raise AdapterError(
+            f"{CONFIG_FILE}: init_lora_weights is {short(init)}, which changes the base model, and PEFT "
+            "cannot convert the adapter; train it with another start, or serve the base model that LoftQ "
+            "made and set init_lora_weights to true"
+        )
+    raise AdapterError(
+        f"{CONFIG_FILE}: init_lora_weights is {short(init)}, of which it is not known whether it changes the "
+        "base model; if it does not, set it to true"
+    )
 
 
 def _is_rank(value: Any) -> TypeGuard[int]:
@@ -245,40 +280,30 @@ def _is_number(value: Any) -> TypeGuard[float]:
     return type(value) in (int, float) and abs(value) < 2**63 and math.isfinite(value)
 
 
-def _patterns(config: Mapping[str, Any]) -> tuple[tuple[re.Pattern[str], int], ...]:
-    """Read rank_pattern, and check alpha_pattern, which vLLM reads alike."""
-    ranks, alphas = (config.get(key) or {} for key in ("rank_pattern", "alpha_pattern"))
-    if not isinstance(ranks, dict) or not all(map(_is_rank, ranks.values())):
-        raise AdapterError(f"{CONFIG_FILE}: r and rank_pattern must be whole numbers above 0")
-    if not isinstance(alphas, dict) or not all(map(_is_number, alphas.values())):
-        raise AdapterError(f"{CONFIG_FILE}: alpha_pattern must hold numbers")
-    if len(ranks) + len(alphas) > _MAX_PATTERNS:
-        raise AdapterError(
-            f"{CONFIG_FILE}: rank_pattern and alpha_pattern have more than {_MAX_PATTERNS} entries; "
-            "give several modules one pattern"
-        )
-    for key in alphas:
-        _compiled(key)
-    return tuple((_compiled(key), rank) for key, rank in ranks.items())
+def _whole(value: Any) -> Any:
+    """Return a whole number as such, where JSON has it as 8.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**31 else value
 
 
-def _compiled(key: str) -> re.Pattern[str]:
-    """Compile a module's name or a simple pattern, as `PEFTHelper._match_pattern` of vLLM does."""
-    is_simple = (
-        len(key) <= _MAX_PATTERN_LENGTH
-        and _PATTERN.fullmatch(key) is not None
-        and key.count("+") <= 2
-        and key.count("(") <= 2
-    )
-    try:
-        if is_simple:
-            return re.compile(rf"(.*\.)?({key})$")
-    except re.error:
-        pass
-    raise AdapterError(
-        f"{CONFIG_FILE}: {short(key)} in rank_pattern or alpha_pattern is too involved to be matched safely; "
-        "use names of modules"
-    )
+def _pattern(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = config.get(key) or {}
+    if not isinstance(value, dict):
+        raise AdapterError(f"{CONFIG_FILE}: {key} must be numbers by module")
+    return value
+
+
+def _in_plain_words(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the config says in a way that vLLM would refuse or not understand, said plainly."""
+    changes: dict[str, Any] = {}
+    for key, meant in (("bias", "none"), ("use_rslora", False)):
+        if key in config and config[key] is None:
+            changes[key] = meant
+    if isinstance(config.get("r"), float):
+        changes["r"] = _whole(config["r"])
+    ranks = config.get("rank_pattern")
+    if isinstance(ranks, dict) and any(isinstance(rank, float) for rank in ranks.values()):
+        changes["rank_pattern"] = {key: _whole(rank) for key, rank in ranks.items()}
+    return changes
 
 
 def _target_modules(config: Mapping[str, Any]) -> frozenset[str]:

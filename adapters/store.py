@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
-from adapters.checkpoint import inspect_adapter
+from adapters.checkpoint import inspect_adapter, put_plainly
 from adapters.disk import writing
 from adapters.errors import AdapterError, ChecksumMismatch, StoreFull
 from adapters.layout import SERVED_FILES
@@ -119,6 +119,8 @@ class AdapterStore:
         staged, target = self._staged(key), self.folder_of(digest)
         if not staged.exists() and self.has(digest):
             return target
+        with writing(), contextlib.suppress(AdapterError):  # which is told by what follows
+            put_plainly(staged)
         _check_staged(staged, digest)
         with writing():
             for path in staged.iterdir():

@@ -26,15 +26,8 @@ from adapters.checkpoint import (
 )
 from adapters.errors import AdapterError
 from adapters.layout import CONFIG_FILE, WEIGHTS_FILE
+from adapters.patterns import parameter_of, split_name
 from adapters.tensors import Tensor, scan, short
-
-_PREFIX = "base_model.model."  # PEFT's own; vLLM takes names with and without it
-_SUFFIXES = {  # vLLM 0.32, `parse_fine_tuned_lora_name` in `lora/utils.py`
-    ".lora_A.weight": "A",
-    ".lora_B.weight": "B",
-    ".lora_embedding_A": "A",
-    ".lora_embedding_B": "B",
-}
 
 
 @dataclass(slots=True)
@@ -52,9 +45,7 @@ class _Pair:
     @property
     def parameter(self) -> str:
         """The name that patterns and targets are compared with: for fused experts, the parameter's."""
-        if self.name.endswith(".experts.base_layer"):
-            return self.name.removesuffix(".base_layer") + ".gate_up_proj"
-        return f"{self.name}.down_proj" if self.is_fused else self.name
+        return parameter_of(self.name)
 
 
 def verify(folder: Path, *, base: BaseModelShape | None, max_rank: int | None = None) -> AdapterManifest:
@@ -101,9 +92,9 @@ def _pairs(tensors: Iterable[Tensor]) -> list[_Pair]:
 
 
 def _module_name(tensor: str) -> tuple[str, str]:
-    for suffix, half in _SUFFIXES.items():
-        if tensor.endswith(suffix):
-            return tensor.removesuffix(suffix).removeprefix(_PREFIX), half
+    split = split_name(tensor)
+    if split is not None:
+        return split
     raise AdapterError(
         f"{WEIGHTS_FILE}: {short(tensor)} is not named as PEFT names it, which ends in "
         "`.lora_A.weight` or `.lora_B.weight`; save the adapter with save_pretrained"

@@ -12,11 +12,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from adapters.checkpoint import inspect_adapter
-from adapters.cli.adding import pack
 from adapters.errors import AdapterError
 from adapters.layout import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE, why_not
 from adapters.sources import FetchSettings, unpack
 from adapters.verify import verify
+from tenantry.adding import pack
 from tests.unit.adapters import test_sources_hub, test_sources_objects
 from tests.unit.adapters.remotes import MAX_BYTES, Follower, contents, http_server, ranged, tar
 from tests.unit.adapters.test_sources_archive import zipped
