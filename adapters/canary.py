@@ -19,7 +19,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from adapters.residency import CanaryReport
+from adapters.residency import UNCHANGED, CanaryReport
 
 PROMPTS = (
     "What are your opening hours on Sunday?",
@@ -54,9 +54,9 @@ class Canary:
         adapted = await self._measure(request)
         reason, difference = judge(base, again, adapted)
         generated: list[float] = []
-        if not reason and self._generates:
+        if (not reason or reason.startswith(UNCHANGED)) and self._generates:
             generated = await self._generate(request)
-            reason = judge_generation(generated)
+            reason = judge_generation(generated) or reason
         if not _are_finite(adapted) or not _are_finite(generated):
             await self._bounded(self._engine.collective_rpc("tenantry_scrub"))
         return CanaryReport(not reason, reason, difference, load_s)
@@ -145,8 +145,8 @@ def judge(base: Sequence[float], again: Sequence[float], adapted: Sequence[float
     noise, difference = _largest(zip(base, again, strict=True)), _largest(zip(base, adapted, strict=True))
     if difference <= max(MIN_DIFFERENCE, NOISE_FACTOR * noise):
         return (
-            "it answers like the base model: its tensors are zero, or none of them matches a module; "
-            "check that it was trained and saved for this base model"
+            f"{UNCHANGED}: its tensors are zero, or none of them matches a module; check that it was trained "
+            "and saved for this base model"
         ), difference
     return "", difference
 

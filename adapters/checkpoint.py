@@ -67,6 +67,7 @@ class AdapterManifest:
     digest: str  # sha256 over (name, sha256) of the served files, the config as engines get it
     base_model_fingerprint: str | None = None  # of the base model that the adapter names
     warnings: tuple[str, ...] = ()  # what is not wrong, but may not be meant
+    is_effective: bool = False  # every tensor belongs to a module of the base model, and none is of zeros
 
 
 @dataclass(frozen=True, slots=True)

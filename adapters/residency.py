@@ -83,6 +83,9 @@ class Residency:
         )
 
 
+UNCHANGED = "it answers like the base model"  # how the reason begins where a trial has seen no difference
+
+
 @dataclass(frozen=True, slots=True)
 class CanaryReport:
     """How an adapter did in its trial on a real engine."""
@@ -91,6 +94,11 @@ class CanaryReport:
     reason: str  # empty where it passed
     difference: float  # largest change of a log-probability against the base model
     load_s: float
+
+    @property
+    def saw_nothing(self) -> bool:
+        """Whether all that speaks against the adapter is that it made no difference to these prompts."""
+        return not self.passed and self.reason.startswith(UNCHANGED)
 
     def to_json(self) -> dict[str, Any]:
         """Return what travels."""

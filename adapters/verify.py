@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -73,7 +73,8 @@ def verify(folder: Path, *, base: BaseModelShape | None, max_rank: int | None = 
             _check_target(pair, config)
         result = scan(checkpoint.weights, checkpoint.header)
         _check_effect(pairs, config, result.zeros)
-        return describe(checkpoint, result.sha256, tuple(_warnings(checkpoint, base)))
+        manifest = describe(checkpoint, result.sha256, tuple(_warnings(checkpoint, base)))
+        return replace(manifest, is_effective=base is not None and not result.zeros)
 
 
 def _pairs(tensors: Iterable[Tensor]) -> list[_Pair]:

@@ -25,6 +25,7 @@ from adapters.store import AdapterStore
 from adapters.verify import verify
 from routing.catalog import Version
 from routing.lifecycle.registry import Registry, patiently
+from routing.lifecycle.trial import NothingSeen
 from routing.management import VersionProgress
 from routing.types import Fleet
 
@@ -72,6 +73,7 @@ class Preparation:
         self._trials: defaultdict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._workers = asyncio.Semaphore(WORKERS)
         self._shapes: dict[str, BaseModelShape] = {}
+        self._effective: set[int] = set()  # versions on which an effect is certain, whatever a trial shows
         self.progress: dict[int, VersionProgress] = {}
         self.on_trial: set[int] = set()
         self.attempted: set[int] = set()  # versions of which an attempt has ended, one way or the other
@@ -118,6 +120,7 @@ class Preparation:
             log.exception("version %s of %s was given up", version.number, version.adapter)
         finally:
             self.on_trial.discard(version.id)
+            self._effective.discard(version.id)
             self.attempted.add(version.id)
 
     async def _attempt(self, version: Version) -> None:
@@ -133,11 +136,26 @@ class Preparation:
         async with self._trials[tenant]:
             self.on_trial.add(version.id)
             try:
-                await self._surroundings.try_on_engine(version)
+                await self._try(version)
             except AdapterError:
                 self.on_trial.discard(version.id)  # before it is known to be refused, and engines are told
                 raise
             await self._surroundings.passed(self._registry.current(version))
+
+    async def _try(self, version: Version) -> None:
+        """Try a version on an engine. Raises `AdapterError`.
+
+        Few prompts do not show every effect: some tokens' embeddings, one row of the output layer, an expert
+        that is seldom asked. Where every tensor is known to have its place and is not zero, that is a note.
+        """
+        try:
+            await self._surroundings.try_on_engine(version)
+        except NothingSeen:
+            if version.id not in self._effective:
+                raise
+            text = "no difference was seen in its trial; it serves: each tensor has its place and is not zero"
+            log.warning("version %d of %s: %s", version.number, version.adapter, text)
+            await self._registry.record(f"{version.adapter}@{version.number}", text)
 
     async def _is_stored(self, version: Version) -> bool:
         digest = version.digest
@@ -213,6 +231,8 @@ class Preparation:
         if shape is not None:  # a base model of a hub may still be on its way
             shape = self._shapes[base.name] = replace(shape, name=base.name)
         manifest = await asyncio.to_thread(verify, folder, base=shape)
+        if manifest.is_effective:
+            self._effective.add(version.id)
         if manifest.rank > base.max_lora_rank:
             raise AdapterError(self._rank_refusal(version, manifest.rank, base.name))
         return manifest

@@ -27,6 +27,10 @@ PROMPT_TOKENS = 64  # about what a canary costs
 RETRY_S = 0.5
 
 
+class NothingSeen(AdapterError):
+    """The adapter made no difference to the few prompts of its trial, and nothing else was wrong."""
+
+
 class Trial:
     """Tries versions on the fleet's engines."""
 
@@ -66,7 +70,7 @@ class Trial:
                 if report is None:
                     continue
                 if not report.passed:
-                    raise AdapterError(f"the trial on an engine failed: {report.reason}")
+                    raise refusal_of(report)
                 return
             await asyncio.sleep(RETRY_S)
 
@@ -108,3 +112,9 @@ class Trial:
         return await patiently(
             lambda: self._registry.note(self._registry.current(version), reason, strike=strike)
         )
+
+
+def refusal_of(report: CanaryReport) -> AdapterError:
+    """Say why a trial was not passed."""
+    kind = NothingSeen if report.saw_nothing else AdapterError
+    return kind(f"the trial on an engine failed: {report.reason}")

@@ -18,11 +18,13 @@ import pytest
 from safetensors.numpy import save_file
 from sqlalchemy.orm import Session
 
+from adapters.checkpoint import AdapterManifest
 from adapters.errors import SourceUnavailable
 from adapters.layout import SERVED_FILES
 from adapters.residency import CanaryReport
 from adapters.states import VersionState
 from adapters.types import Adapter
+from adapters.verify import verify
 from routing.catalog import AdapterEntry, AdapterKey, KeyRole, RolloutPlan, Version
 from routing.discovery import StaticDiscovery
 from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, StateUnavailable
@@ -253,6 +255,34 @@ async def test_an_adapter_that_changes_nothing_is_refused_by_its_trial(house: Ho
     await eventually(
         lambda: not any("billing" in a["id"] for a in house.bench.engines["shared-0"].desired["adapters"])
     )
+
+
+@pytest.mark.parametrize("certain", [True, False])
+async def test_an_effect_that_the_trial_does_not_show_is_believed_where_it_is_certain(
+    house: House, monkeypatch: pytest.MonkeyPatch, certain: bool
+) -> None:
+    def verified(folder: Path, *, base: object) -> AdapterManifest:
+        return replace(verify(folder, base=None), is_effective=certain)
+
+    monkeypatch.setattr("routing.lifecycle.preparation.verify", verified)
+    report = CanaryReport(False, "it answers like the base model: check it", 0.0, 0.1)
+    house.bench.engines["shared-0"].canary = lambda _: report
+    await house.add()
+    await house.until(VersionState.READY if certain else VersionState.QUARANTINED)
+    events = [event.text for event in await house.manager.events(20, None)]
+    assert any("no difference was seen in its trial" in text for text in events) is certain
+
+
+async def test_what_a_trial_does_find_counts_whatever_is_certain(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "routing.lifecycle.preparation.verify",
+        lambda folder, *, base: replace(verify(folder, base=None), is_effective=True),
+    )
+    house.bench.engines["shared-0"].canary = lambda _: CanaryReport(False, "not finite", 0.0, 0.1)
+    await house.add()
+    await house.until(VersionState.QUARANTINED)
 
 
 def dying(times: int) -> Callable[[str], CanaryReport]:

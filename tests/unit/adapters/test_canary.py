@@ -104,6 +104,14 @@ async def test_a_small_context_is_not_exceeded() -> None:
 async def test_an_adapter_that_does_nothing_fails() -> None:
     report = await canary(FakeEngine(lambda *_: -1.0)).run("adapter", 0.0)
     assert not report.passed and "answers like the base model" in report.reason
+    assert report.saw_nothing
+
+
+async def test_where_no_difference_is_seen_its_answers_are_looked_at_nevertheless() -> None:
+    engine = FakeEngine(lambda *_: -1.0, generated=[-1.0, float("nan")])
+    report = await canary(engine).run("adapter", 0.0)
+    assert "not finite" in report.reason and not report.saw_nothing
+    assert engine.scrubbed == 1
 
 
 async def test_a_change_no_larger_than_noise_is_none() -> None:

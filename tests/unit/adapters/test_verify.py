@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def test_a_good_adapter_is_described_as_inspection_does(
 ) -> None:
     folder = kinds.good(dtype).write(tmp_path / "a")
     manifest = verify(folder, base=base, max_rank=2)
-    assert manifest == inspect_adapter(folder)
+    assert manifest == replace(inspect_adapter(folder), is_effective=True)
     assert manifest.warnings == ()
     json.dumps(asdict(manifest), allow_nan=False)
 
@@ -285,3 +286,14 @@ def test_what_peft_saves_is_taken(tmp_path: Path) -> None:
     manifest = verify(tmp_path / "a", base=read_shape(tmp_path / "tiny"), max_rank=4)
     assert manifest.rank == 4
     assert any(module.endswith("down_proj") for module in manifest.target_modules)
+
+
+def test_an_effect_is_certain_where_all_was_compared_and_nothing_is_zero(
+    tmp_path: Path, base: BaseModelShape
+) -> None:
+    parts = kinds.good()
+    assert verify(parts.write(tmp_path / "a"), base=base).is_effective
+    assert not verify(tmp_path / "a", base=None).is_effective
+    name = f"{kinds.Q_PROJ}.lora_B.weight"
+    parts.replace(name, np.zeros((kinds.HIDDEN, 2)))
+    assert not verify(parts.write(tmp_path / "b"), base=base).is_effective
