@@ -99,6 +99,12 @@ class Exchange:
             address = address.ipv4_mapped  # how a socket for both shows a peer of IPv4
         return address.is_loopback
 
+    @property
+    def seed(self) -> str:
+        """What this request is told from others by: its id, or who sent it."""
+        id_ = next((value for name, value in self.answer_headers if name == b"x-request-id"), None)
+        return id_.decode() if id_ is not None else str(self.scope.get("client"))
+
     def query(self) -> list[tuple[str, str]]:
         """Return the parameters of the URL, in order. Raises `InvalidRequest` for what cannot be read."""
         try:

@@ -31,6 +31,7 @@ that (`_should_retry` in openai-python's `_base_client.py`, since 1.0).
 from __future__ import annotations
 
 import math
+import zlib
 from typing import ClassVar
 
 # openai-python 1.x and 2.0 ignore a longer wait and come back after 8 s at most (`_calculate_retry_timeout`;
@@ -40,6 +41,21 @@ LONGEST_RETRY_AFTER_S = 60.0
 
 # Statuses of an engine that are about the request; 401 and the like are about the gateway.
 _REFUSALS = (400, 413, 422)
+
+
+def spread(retry_after_s: float, request_id: str) -> float:
+    """Return a time to come back at that differs from request to request, and is the same for the same one.
+
+    Up to half as long again, at least up to a second more and at most a minute; up to a third earlier where
+    later would be longer than clients wait.
+    """
+    longest_s = retry_after_s + min(max(retry_after_s / 2, 1.0), 60.0)
+    shortest_s = retry_after_s
+    if retry_after_s <= LONGEST_RETRY_AFTER_S < longest_s:
+        longest_s = LONGEST_RETRY_AFTER_S
+        shortest_s = min(retry_after_s, LONGEST_RETRY_AFTER_S * 2 / 3)
+    part: float = zlib.crc32(request_id.encode(errors="replace")) / 2**32
+    return shortest_s + part * (longest_s - shortest_s)
 
 
 class RequestError(Exception):
@@ -68,13 +84,16 @@ class RequestError(Exception):
         """Whether sending the same again soon can help; None: the client may go by the status."""
         return None if self.retry_after_s is None else self.retry_after_s <= LONGEST_RETRY_AFTER_S
 
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """Retry advice; `retry-after` is whole seconds (RFC 9110), the other two are read by `openai`."""
+    def headers_for(self, request_id: str) -> list[tuple[bytes, bytes]]:
+        """Retry advice; `retry-after` is whole seconds (RFC 9110), the other two are read by `openai`.
+
+        Everybody who is told the same would come back in the same instant, so it is spread, by the request.
+        """
         headers = []
         if self.retry_after_s is not None:
-            whole_s = max(1, math.ceil(self.retry_after_s))
-            milliseconds = max(1, math.ceil(self.retry_after_s * 1000))
+            advice_s = spread(self.retry_after_s, request_id)
+            whole_s = max(1, math.ceil(min(self.retry_after_s, advice_s)), round(advice_s))
+            milliseconds = max(1, math.ceil(advice_s * 1000))
             headers += [(b"retry-after", b"%d" % whole_s), (b"retry-after-ms", b"%d" % milliseconds)]
         if self.should_retry is not None:
             headers.append((b"x-should-retry", b"true" if self.should_retry else b"false"))
@@ -110,8 +129,7 @@ class InvalidKey(RequestError):
     type = "authentication_error"
     default_code = "invalid_api_key"
 
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
+    def headers_for(self, request_id: str) -> list[tuple[bytes, bytes]]:
         """RFC 9110: a 401 names the scheme that would be accepted."""
         return [(b"www-authenticate", b"Bearer")]
 

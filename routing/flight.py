@@ -311,7 +311,9 @@ class Flight:
             async with asyncio.timeout(TELL_TIMEOUT_S):
                 if self.progress.status is None:
                     self.progress.status = error.status
-                    await self._exchange.respond(error.status, [JSON, *error.headers], body)
+                    await self._exchange.respond(
+                        error.status, [JSON, *error.headers_for(self._exchange.seed)], body
+                    )
                 elif not self.progress.finished:
                     await self._send_body(b"data: " + body + b"\n\n", more=False)
         except (ClientGone, OSError, TimeoutError):

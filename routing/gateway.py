@@ -516,7 +516,7 @@ _ENDPOINTS: dict[str, wire.Kind] = {kind.value: kind for kind in wire.Kind}
 
 
 async def _refuse(exchange: Exchange, error: RequestError) -> None:
-    await exchange.respond(error.status, [JSON, *error.headers], wire.error_body(error))
+    await exchange.respond(error.status, [JSON, *error.headers_for(exchange.seed)], wire.error_body(error))
 
 
 def _wrong_key(key: str | None) -> InvalidKey:

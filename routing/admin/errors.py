@@ -111,28 +111,28 @@ def _text(finding: Mapping[str, Any]) -> str:
     return f"`{param}`: {message}" if param else message
 
 
-def _response(error: RequestError) -> Response:
-    headers = {name.decode(): value.decode() for name, value in error.headers}
+def _response(error: RequestError, request: Request) -> Response:
+    headers = {name.decode(): value.decode() for name, value in error.headers_for(str(request.client))}
     return Response(wire.error_body(error), error.status, headers, "application/json")
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)  # noqa: S101  # registered for it; tells the type checker
-    return _response(error)
+    return _response(error, request)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    return _response(as_invalid_request(error))
+    return _response(as_invalid_request(error), request)
 
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     if error.status_code == MethodNotAllowed.status:
         allowed = (error.headers or {}).get("Allow", "")
-        response = _response(MethodNotAllowed(f"Only {allowed} is allowed here."))
+        response = _response(MethodNotAllowed(f"Only {allowed} is allowed here."), request)
         response.headers["Allow"] = allowed
         return response
     if error.status_code == RouteNotFound.status:
-        return _response(RouteNotFound("There is no such route."))
-    return _response(InvalidRequest("The body cannot be read.", code="invalid_json"))
+        return _response(RouteNotFound("There is no such route."), request)
+    return _response(InvalidRequest("The body cannot be read.", code="invalid_json"), request)

@@ -78,4 +78,4 @@ class Gate:
 
 
 async def _refuse(exchange: Exchange, error: RequestError) -> None:
-    await exchange.respond(error.status, [JSON, *error.headers], wire.error_body(error))
+    await exchange.respond(error.status, [JSON, *error.headers_for(exchange.seed)], wire.error_body(error))

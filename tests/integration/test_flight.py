@@ -309,7 +309,7 @@ async def test_with_no_other_replica_the_client_is_told_when_to_retry(bench: Ben
     bench.engines["shared-0"].behave = bench.engines["shared-0"].say_loading
     client = await bench.chat(model="support")()
     assert (client.status, client.error["code"]) == (503, "no_replica_ready")
-    assert client.headers["retry-after"] == "5"
+    assert 5 <= int(client.headers["retry-after"]) <= 8
 
 
 async def test_a_replica_that_comes_back_is_used_again(bench: Bench) -> None:

@@ -318,7 +318,7 @@ async def test_an_adapter_that_cannot_be_loaded_is_told_without_its_path(bench: 
     engine.behave = engine.refuse_adapter
     client = await bench.chat(model="support")()
     assert (client.status, client.error["code"]) == (503, "adapter_unavailable")
-    assert client.headers["retry-after"] == "30"
+    assert 30 <= int(client.headers["retry-after"]) <= 45
     assert b"/secret" not in client.body
 
 

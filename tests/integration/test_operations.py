@@ -70,7 +70,7 @@ async def test_when_the_last_replica_drains_its_pool_says_when_to_come_again(tmp
         await admin(bench, "POST", f"{REPLICAS}/shared-0/drain")
         for refused in (await waiting.done(), await bench.chat(model="support")()):
             assert (refused.status, refused.error["code"]) == (503, "no_replica_ready")
-            assert int(refused.headers["retry-after"]) == 5
+            assert 5 <= int(refused.headers["retry-after"]) <= 8
             assert refused.headers["x-should-retry"] == "true"
         assert (await bench.chat("c", model="support")()).status == 200, "another pool goes on"
         assert bench.gateway.is_ready(), "the gateway itself is well"

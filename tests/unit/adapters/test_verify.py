@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from dataclasses import asdict
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 

@@ -39,7 +39,7 @@ Send = Callable[[RequestError], int]
         (
             "the longest wait that clients keep to",
             CapReached("No.", retry_after_s=60.0),
-            {"retry-after": "60", "retry-after-ms": "60000", "x-should-retry": "true"},
+            {"retry-after": "40", "retry-after-ms": "40000", "x-should-retry": "true"},
         ),
         (
             "a longer one",
@@ -59,7 +59,37 @@ Send = Callable[[RequestError], int]
 def test_the_headers_say_when_to_try_again_and_whether(
     case: str, error: RequestError, headers: dict[str, str]
 ) -> None:
-    assert {name.decode(): value.decode() for name, value in error.headers} == headers, case
+    assert {name.decode(): value.decode() for name, value in error.headers_for("")} == headers, case
+
+
+@pytest.mark.parametrize(
+    ("advice_s", "first_s", "last_s"),
+    [
+        (0.0, 0, 1),
+        (0.5, 0.5, 1.5),
+        (5.0, 5, 7.5),
+        (30.0, 30, 45),
+        (50.0, 40, 60),
+        (60.0, 40, 60),
+        (90.0, 90, 135),
+        (86_000.0, 86_000, 86_060),
+    ],
+)
+def test_those_who_are_told_the_same_do_not_come_back_in_the_same_instant(
+    advice_s: float, first_s: float, last_s: float
+) -> None:
+    error = CapReached("No.", retry_after_s=advice_s)
+    told = [{k.decode(): int(v) for k, v in error.headers_for(f"{n:032x}")[:2]} for n in range(1000)]
+    exact = sorted(headers["retry-after-ms"] / 1000 for headers in told)
+    assert first_s <= exact[0] and exact[-1] <= last_s + 0.001
+    assert exact[-1] - exact[0] > 0.9 * (last_s - first_s), "over all of that time"
+    fullest = max(sum(start <= x < start + (last_s - first_s) / 10 for x in exact) for start in exact)
+    assert fullest < 200, "a tenth of the time gets about a tenth of them"
+    whole = {headers["retry-after"] for headers in told}
+    assert len(whole) > 1 or last_s <= 1
+    assert min(whole) >= max(1, int(first_s))
+    again = [dict(error.headers_for(f"{n:032x}")) for n in range(3)]
+    assert [int(headers[b"retry-after-ms"]) for headers in again] == [h["retry-after-ms"] for h in told[:3]]
 
 
 @pytest.fixture
@@ -71,7 +101,9 @@ def send() -> Send:
 
         def answer(request: httpx2.Request) -> httpx2.Response:
             seen.append(request)
-            return httpx2.Response(error.status, headers=error.headers, content=wire.error_body(error))
+            return httpx2.Response(
+                error.status, headers=error.headers_for(""), content=wire.error_body(error)
+            )
 
         http = openai.DefaultHttpxClient(transport=httpx2.MockTransport(answer))
         with (

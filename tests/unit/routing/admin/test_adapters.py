@@ -399,5 +399,5 @@ async def test_a_database_that_is_gone_is_a_503_and_reading_goes_on(
     answer = await desk.ask(method, SUPPORT + path, body)
     assert answer.status_code == 503
     assert error_of(answer)["code"] == "state_unavailable"
-    assert answer.headers["retry-after"] == "5"
+    assert 5 <= int(answer.headers["retry-after"]) <= 8
     assert (await desk.ask("GET", SUPPORT)).status_code == 200

@@ -97,4 +97,4 @@ async def test_while_the_database_is_away_that_is_said(desk: Desk) -> None:
     desk.book.gone = True
     answer = await desk.ask("GET", USAGE, key="operator-key")
     assert (answer.status_code, error_of(answer)["code"]) == (503, "state_unavailable")
-    assert answer.headers["retry-after"] == "5"
+    assert 5 <= int(answer.headers["retry-after"]) <= 8
