@@ -7,7 +7,15 @@ are the two files that engines read, never more, bounded in size and checked whe
 
 from __future__ import annotations
 
-from adapters.sources.address import check_prefix, check_source, is_allowed, is_local, shown
+from adapters.sources.address import (
+    check_prefix,
+    check_source,
+    forbidden_host,
+    is_allowed,
+    is_local,
+    names_host,
+    shown,
+)
 from adapters.sources.archive import unpack
 from adapters.sources.download import FetchStopped
 from adapters.sources.fetching import FetchSettings, fetch
@@ -18,8 +26,10 @@ __all__ = [
     "check_prefix",
     "check_source",
     "fetch",
+    "forbidden_host",
     "is_allowed",
     "is_local",
+    "names_host",
     "shown",
     "unpack",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -31,6 +32,14 @@ _QUERY = re.compile(r"[A-Za-z0-9!_.'()@=+,:~&$;%/?*-]*")
 _HUB_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _HUB_KINDS = frozenset({"datasets", "spaces", "models", "buckets", "kernels", "collections"})
 _BENTO_TAG = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
+
+
+_PORT = re.compile(r":[0-9]+$")
+_NUMBERS = re.compile(r"[0-9a-fx.]+", re.IGNORECASE)
+_METADATA_NAMES = frozenset(
+    {"metadata.google.internal", "metadata", "instance-data", "instance-data.ec2.internal"}
+)
+_METADATA_ADDRESSES = frozenset({"100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +139,46 @@ def is_loopback(host: str) -> bool:
     """Whether a host, without its port, is this machine by name or number."""
     host = host.strip("[]")
     return host == "localhost" or (_is_ip_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def forbidden_host(source: str) -> str | None:
+    """Return the host, or what stands in its place, of a source where no adapter is kept by intent.
+
+    That is a link-local one, or one where a cloud's metadata service answers, which hands out credentials.
+    Names are not looked up. Raises `AdapterError`.
+    """
+    address = parse(source)
+    if address.scheme not in ("http", "https", "s3", "gs"):
+        return None
+    host = _PORT.sub("", address.parts[0])
+    number = _number(host)
+    if number is None:
+        is_web = address.scheme in ("http", "https")
+        return host if is_web and host.rstrip(".") in _METADATA_NAMES else None
+    is_forbidden = number.is_link_local or number.is_unspecified or str(number) in _METADATA_ADDRESSES
+    return host if is_forbidden else None
+
+
+def names_host(text: str, host: str) -> bool:
+    """Whether a source or a prefix names this very host."""
+    try:
+        parts = _parse_prefix(text.partition("?")[0]).parts
+    except AdapterError:
+        return False
+    return bool(parts) and _PORT.sub("", parts[0]) == host
+
+
+def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that a host is, in any way that resolvers read: `2852039166`, `0xa9.254.43518`."""
+    host = host.strip("[]")
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(host)) if _NUMBERS.fullmatch(host) else None
+        except OSError:
+            return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _split(text: str) -> tuple[str, str]:

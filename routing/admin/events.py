@@ -20,7 +20,9 @@ class EventQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(100, ge=1, le=1000, description="At most so many.")
-    before: int | None = Field(None, ge=1, description="`id` of the last event seen, to go on behind it.")
+    before: int | None = Field(
+        None, ge=1, le=2**63 - 1, description="`id` of the last event seen, to go on behind it."
+    )
 
 
 @router.get("", responses=refusals(503))

@@ -10,7 +10,7 @@ import os
 import secrets
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from adapters import sources
 from adapters.errors import AdapterError
@@ -128,7 +128,21 @@ class Manager:
                 f"Adapters of this tenant may not come from there; allowed: {listed}.",
                 code="source_not_allowed",
             )
+        host = sources.forbidden_host(source)
+        if host is not None and not any(sources.names_host(text, host) for text in self._named_sources()):
+            raise Forbidden(
+                f"{host} is a link-local or metadata address, which no adapter is fetched from unless "
+                "fleet.yaml names that host.",
+                code="source_not_allowed",
+            )
         return source
+
+    def _named_sources(self) -> Iterator[str]:
+        """Every source and beginning of one that fleet.yaml has."""
+        for tenant in self._fleet.tenants.values():
+            yield from tenant.adapter_sources
+        for adapter in self._fleet.adapters.values():
+            yield adapter.source
 
     async def _entry_for(self, key: AdapterKey, base_model: str | None) -> AdapterEntry:
         """Return the adapter, new or known. Raises `Conflict` and `InvalidRequest`."""

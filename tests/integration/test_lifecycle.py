@@ -230,6 +230,23 @@ async def test_a_folder_that_is_not_there_is_said_at_once(house: House, name: st
     assert house.directory.adapter(KEY) is None
 
 
+@pytest.mark.parametrize("source", ["https://169.254.169.254/a.zip", "s3://169.254.169.254/a"])
+@pytest.mark.parametrize("named", [False, True])
+async def test_a_metadata_address_is_refused_unless_the_fleet_names_it(
+    tmp_path: Path, source: str, named: bool
+) -> None:
+    fleet = fleet_in(tmp_path)
+    tenant = replace(fleet.tenants["b"], adapter_sources=(source.rpartition("/")[0],) if named else ())
+    fleet = replace(fleet, tenants={**fleet.tenants, "b": tenant})
+    async with house_of(fleet, tmp_path) as house:
+        new = NewVersion(source=source, trusted=True)
+        if named:
+            assert house.manager._checked_source(KEY, new) == source
+        else:
+            with pytest.raises(Forbidden, match=r"unless fleet\.yaml names that host"):
+                await house.manager.add(KEY, None, new)
+
+
 async def test_a_broken_adapter_never_reaches_an_engine(house: House) -> None:
     await house.add(config={"use_dora": True})
     await house.until(VersionState.QUARANTINED)

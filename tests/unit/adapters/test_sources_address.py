@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.errors import AdapterError
-from adapters.sources import check_prefix, check_source, is_allowed, is_local, shown
+from adapters.sources import (
+    check_prefix,
+    check_source,
+    forbidden_host,
+    is_allowed,
+    is_local,
+    names_host,
+    shown,
+)
 
 
 @pytest.mark.parametrize(
@@ -205,3 +213,52 @@ def test_whatever_is_accepted_lies_where_it_says(tail: str, head: str) -> None:
     assert ".." not in source.partition("?")[0].partition("://")[2].split("/")
     if head.startswith(("s3", "hf", "https")):
         assert is_allowed(source, [head])
+
+
+FORBIDDEN = [
+    "https://169.254.169.254/latest/a.zip",
+    "https://169.254.169.254:8443/a.zip",
+    "https://169.254.0.7/a.zip",
+    "https://2852039166/a.zip",
+    "https://0xa9fea9fe/a.zip",
+    "https://0251.0376.0251.0376/a.zip",
+    "https://169.254.43518/a.zip",
+    "https://[fe80::1]/a.zip",
+    "https://[::ffff:169.254.169.254]/a.zip",
+    "https://[fd00:ec2::254]/a.zip",
+    "https://100.100.100.200/a.zip",
+    "https://0.0.0.0/a.zip",
+    "https://metadata.google.internal/a.zip",
+    "https://METADATA.google.internal/a.zip",
+    "s3://169.254.169.254/a",
+    "gs://169.254.169.254/a",
+]
+
+
+@pytest.mark.parametrize("source", FORBIDDEN)
+def test_places_that_hand_out_credentials_are_told_from_others_and_can_be_named(source: str) -> None:
+    host = forbidden_host(source)
+    assert host is not None
+    scheme = source.partition("://")[0]
+    assert names_host(f"{scheme}://{host}", host)
+    assert names_host(source, host)
+    assert not names_host(f"{scheme}://files.example.com", host)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://files.example.com/a.zip",
+        "https://10.0.0.7/a.zip",
+        "https://metadata.example.com/a.zip",
+        "https://face.example/a.zip",
+        "http://127.0.0.1:8000/a.zip",
+        "s3://metadata/a",
+        "s3://1234567/a",
+        "hf://metadata/a",
+        "/169.254.169.254/a",
+        "bento://a:b",
+    ],
+)
+def test_other_places_are_not(source: str) -> None:
+    assert forbidden_host(source) is None

@@ -115,6 +115,13 @@ async def test_keys_need_the_database(desk: Desk) -> None:
         assert (await desk.ask(method, path, body, **OPERATOR)).status_code == 503
 
 
+@pytest.mark.parametrize("before", ["9" * 25, "9223372036854775808", "0", "-1", "x"])
+async def test_a_place_among_events_that_no_database_has_is_refused(desk: Desk, before: str) -> None:
+    answer = await desk.ask("GET", f"/admin/v1/events?before={before}", **OPERATOR)
+    assert answer.status_code == 400
+    assert (await desk.ask("GET", f"/admin/v1/events?before={2**63 - 1}", **OPERATOR)).status_code == 200
+
+
 async def test_events_are_paged_from_the_newest_and_hold_no_folder(desk: Desk) -> None:
     text = "quarantined: /srv/state/adapters/ab/config.json is broken"
     desk.management.happened = [Event(n, 1.5 * n, "tenantry", f"acme/support@{n}", text) for n in (3, 2, 1)]
