@@ -208,6 +208,8 @@ class Gateway:
         request_id = wire.sane_request_id(headers.request_id) or uuid.uuid4().hex
         exchange = Exchange(scope, receive, send, headers, [(b"x-request-id", request_id.encode())])
         try:
+            if self._directory.local_only and not exchange.is_local:
+                self._refuse_local_only(exchange.bearer())
             if KEY_SHOWN in scope:
                 self._look_at_key(exchange)
             await self._route(exchange, request_id)
@@ -223,8 +225,6 @@ class Gateway:
 
     async def _route(self, exchange: Exchange, request_id: str) -> None:
         path = exchange.path
-        if self._directory.local_only and not exchange.is_local:
-            self._refuse_local_only(exchange.bearer())
         if path in ADMIN_ROUTES or path.startswith(ADMIN_PREFIX):
             self.ended.flush()  # an operator's figures are of now
             await exchange.hand_over(self._admin)
