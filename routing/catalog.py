@@ -99,6 +99,15 @@ class AdapterEntry:
         return bool(self.versions) and all(v.state is VersionState.RETIRED for v in self.versions)
 
     @property
+    def refused(self) -> Version | None:
+        """Return the version whose quarantine is the reason that nothing answers, nor will by itself."""
+        pending = {VersionState.REGISTERED, VersionState.FETCHING, VersionState.VERIFYING, VersionState.READY}
+        if any(version.state in pending for version in self.versions):
+            return None
+        quarantined = [v for v in self.versions if v.state is VersionState.QUARANTINED]
+        return quarantined[-1] if quarantined else None
+
+    @property
     def serving(self) -> tuple[Version, ...]:
         """Versions that the alias can lead to now."""
         numbers = {self.live} | ({self.rollout.candidate} if self.rollout else set())

@@ -17,6 +17,7 @@ _COLOURS = {
     "quarantined": "red",
     "retired": "dim",
     "draining": "yellow",
+    "failed": "red",
     "not_ready": "red",
     "not_trusted": "red",
 }
@@ -106,6 +107,8 @@ def replica_list(console: Console, replicas: list[Answer]) -> None:
         add_row(table, cells, state=r["state"])
     print_table(console, table)
     for r in replicas:
+        if r["reason"]:
+            console.print(printable(f"{r['name']}: {r['reason']}"), style="red")
         for fault in r["faults"]:
             text = f"{r['name']}: {fault['adapter']} failed ({fault['kind']}, {fault['count']} times): "
             console.print(printable(text + fault["reason"]), style="red")

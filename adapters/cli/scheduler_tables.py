@@ -76,6 +76,8 @@ def _replicas(console: Console, replicas: list[Answer]) -> None:
         add_row(table, cells, state=_state(r))
     print_table(console, table)
     for r in replicas:
+        if r["reason"]:
+            console.print(printable(f"  {r['name']}: {r['reason']}"), style="red")
         _trouble(console, r["name"], r["health"])
         if r["clearing_for"]:
             console.print(printable(f"  {r['name']}: {_promise(r)}"), style="yellow")
@@ -134,7 +136,7 @@ def _state(replica: Answer) -> str:
     if replica["draining"]:
         return "draining"
     if not replica["ready"]:
-        return "not_ready"
+        return "failed" if replica["failed"] else "not_ready"
     return "ready" if replica["trusted"] else "not_trusted"
 
 

@@ -16,7 +16,7 @@ from adapters.cli.scheduler_tables import seconds
 
 STEPS = "▁▂▃▄▅▆▇█"
 STYLES = {"failing": "bold red", "slow": "bold yellow", "green": "green"}
-STATES = {"ready": "green", "draining": "yellow", "not_ready": "red", "not_trusted": "red"}
+STATES = {"ready": "green", "draining": "yellow", "failed": "red", "not_ready": "red", "not_trusted": "red"}
 SPARK = 24  # characters: the last two minutes
 WIDE = 120  # characters, from which on all columns have room beside a name
 LEAST_MODELS = 5

@@ -118,6 +118,8 @@ class Engines:
     def _report_crashes(self, report: Residency) -> None:
         for adapter_id, fault in report.faults:
             known = self._crashes.get((report.worker, adapter_id), 0)
-            if fault.kind is FaultKind.CRASH and fault.count > known:
+            # Only once another engine has passed its self-test: else it died of something else.
+            has_returned = fault.engine < report.engine_starts
+            if fault.kind is FaultKind.CRASH and fault.count > known and has_returned:
                 self._crashes[report.worker, adapter_id] = fault.count
                 self._crashed(adapter_id, fault.reason)

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from adapters.cli import top, top_view
 from adapters.cli.client import KEY_VARIABLE, GatewayRefused
 from adapters.cli.running import Connection
+from adapters.health import EngineHealth, EngineState
 from routing.__main__ import app
 from routing.types import Outcome
 from tests.fakes import eventually
@@ -97,6 +98,14 @@ def test_a_gateway_at_rest_says_so(run: Run, desk: Desk, house: Busy) -> None:
     fill(desk.management, desk.watched, house)
     desk.watched.clock.now += 1000
     assert "Nothing ended in the last five minutes, and nothing waits." in run("--once").stdout
+
+
+def test_a_replica_whose_engine_does_not_start_says_why(run: Run, desk: Desk, house: Busy) -> None:
+    replica = house.dispatcher.replicas["shared-0"]
+    replica.ready, replica.engine = False, EngineHealth(EngineState.FAILED, "No working C++ compiler")
+    desk.management.scheduled = house.dispatcher.report()
+    shown = run("--once").stdout
+    assert "shared-0: No working C++ compiler" in shown and "failed" in shown
 
 
 def test_a_replica_in_trouble_says_what_happened(run: Run, desk: Desk, house: Busy) -> None:

@@ -18,6 +18,7 @@ from adapters.errors import AdapterError
 from adapters.host import EngineHost
 from adapters.loader import EngineDied
 from adapters.residency import CanaryReport, FaultKind
+from adapters.standing import FAILURES_BEFORE_DEAD
 from adapters.types import BaseModel, EngineAdapter
 
 TOKEN = "token of the tests"
@@ -242,5 +243,6 @@ async def test_an_engine_that_dies_of_a_trial_holds_it_against_the_adapter(
 
 def test_an_engine_that_never_starts_is_not_alive_for_ever(host: EngineHost) -> None:
     assert host.is_alive()
-    host._failed_starts = host_module.FAILURES_BEFORE_DEAD
+    for _ in range(FAILURES_BEFORE_DEAD):
+        host._standing.did_not_start("it broke")
     assert not host.is_alive()

@@ -14,7 +14,7 @@ from typer.main import get_command
 from adapters.cli import app as adapters_app
 from routing.__main__ import app as routing_app
 from routing.admission import Cap
-from routing.errors import EngineFailed, QuotaExceeded
+from routing.errors import EngineFailed, Quarantined, QuotaExceeded
 from routing.flight import Abort
 from routing.metrics.definitions import GATEWAY_METRICS
 from routing.record import Record
@@ -66,7 +66,7 @@ def test_everything_that_speaks_for_a_replica_is_explained() -> None:
 def test_every_reason_that_a_request_can_end_with_is_explained() -> None:
     unavailable = {"no_replica_ready", "queue_timeout", "adapter_unavailable"}
     codes = first_cells(section("Why it was refused")) - {"reason"}
-    own = {EngineFailed.default_code, QuotaExceeded.default_code}
+    own = {error.default_code for error in (EngineFailed, Quarantined, QuotaExceeded)}
     assert codes == {*Cap, *Abort, *own, *unavailable}
 
 
