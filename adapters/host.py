@@ -33,7 +33,7 @@ from adapters.residency import ENGINE_DIED, CanaryReport, DesiredAdapters, Fault
 from adapters.selftest import SelfTest, SelfTestFailed
 from adapters.standing import Standing
 from adapters.types import BaseModel, EngineAdapter
-from adapters.words import blames_machine, words_of
+from adapters.words import blames_machine, points_elsewhere, words_of
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -160,9 +160,10 @@ class EngineHost:
             await asyncio.sleep(self._standing.delay_s)
 
     def _say(self, error: Exception) -> str:
-        """Why an engine did not start: its own last words, where this process was told no more than that."""
-        words = self._last_words.read() or words_of(error)
-        return f"self-test, {error}: {words}" if isinstance(error, SelfTestFailed) else words
+        """Why an engine did not start: its own last words, where this process was only told to look there."""
+        if isinstance(error, SelfTestFailed):
+            return str(error)
+        return (points_elsewhere(str(error)) and self._last_words.read()) or words_of(error)
 
     def _blame(self, name: str, kind: FaultKind, reason: str) -> None:
         """Hold a failure against an adapter, unless the engine died of what no adapter causes."""
@@ -187,7 +188,7 @@ class EngineHost:
         app.state.server = types.SimpleNamespace(should_exit=False)
         await init_app_state(engine, app.state, args, tasks)
         await stack.enter_async_context(app.router.lifespan_context(app))
-        await SelfTest(engine, app, self._model.name, tasks, trials=self._model.serves_adapters).run()
+        await self._prove(engine, app, tasks)
         if self._model.serves_adapters:
             await self._keep_adapters(stack, engine, app.state.openai_serving_models.lora_requests, tasks)
         self._kv_tokens = engine.vllm_config.cache_config.kv_cache_size_tokens or 0
@@ -196,6 +197,14 @@ class EngineHost:
         self._pulse = Pulse(engine.is_sleeping, silent_after_s=silent_after_s)
         stack.push_async_callback(_cancel, asyncio.create_task(self._pulse.run()))
         self._engine, self._app = engine, app
+
+    async def _prove(self, engine: Any, app: Any, tasks: Sequence[str]) -> None:
+        """Run the self-test. Raises `SelfTestFailed` with the engine's own words."""
+        try:
+            await SelfTest(engine, app, self._model.name, tasks, trials=self._model.serves_adapters).run()
+        except SelfTestFailed as error:
+            died_of = (self._last_words.read() or ended_how(engine)) if engine.errored else ""
+            raise SelfTestFailed(f"self-test, {error}: {died_of or words_of(error)}") from error
 
     async def _keep_adapters(
         self,
@@ -329,7 +338,8 @@ class EngineHost:
         except EngineDied:
             self._blame(name, FaultKind.CRASH, f"{ENGINE_DIED} tried this adapter")
             raise
-        except BaseModelFailed:
+        except BaseModelFailed as error:
+            log.error("%s: %s", self._replica, error)
             raise
         except Exception as error:
             log.exception("the canary of adapter %s failed", name)

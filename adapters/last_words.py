@@ -12,7 +12,6 @@ import contextlib
 import logging
 import math
 import os
-import re
 import shutil
 import signal
 import tempfile
@@ -21,10 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from adapters.words import in_a_line, words_of
+from adapters.words import in_a_line, points_elsewhere, words_of
 
 ENVIRONMENT = "TENANTRY_LAST_WORDS"
-_POINTS_ELSEWHERE = re.compile(r"(see|check) .{0,20}(root cause|stack trace)", re.IGNORECASE)
 
 DYING_S = 30.0  # errors that an engine survived are no last words
 
@@ -107,7 +105,7 @@ def _keeping(path: Path, make: Callable[..., logging.LogRecord]) -> Callable[...
 
 def _keep(path: Path, error: BaseException) -> None:
     """Keep its words, unless they only point to others that are kept already."""
-    if not (_POINTS_ELSEWHERE.search(str(error)) and path.exists()):
+    if not (points_elsewhere(str(error)) and path.exists()):
         path.write_text(words_of(error))
 
 

@@ -11,6 +11,7 @@ _MACHINE = re.compile(
     r"compilation terminated|No space left on device|Read-only file system|Too many open files"
 )
 _PLACE = re.compile(r"\w+://\S+|(?<![\w./<])~?/[^\s'\"`,;:)\]]+")  # a URL, or an absolute path
+_POINTS_ELSEWHERE = re.compile(r"(see|check) .{0,20}(root cause|stack trace)", re.IGNORECASE)
 _ERROR_LINE = re.compile(r"\berror: ")
 
 
@@ -23,6 +24,11 @@ def words_of(error: BaseException) -> str:
     chosen = next((line for line in lines if _ERROR_LINE.search(line)), lines[0] if lines else "")
     kind = type(error).__name__
     return in_a_line(f"{kind}: {chosen}" if chosen else kind)
+
+
+def points_elsewhere(text: str) -> bool:
+    """Whether a message says no more than where the reason stands."""
+    return _POINTS_ELSEWHERE.search(text) is not None
 
 
 def in_a_line(text: str) -> str:

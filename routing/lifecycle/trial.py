@@ -28,6 +28,7 @@ from routing.types import Outcome, Request, Target
 MAX_STRIKES = 2  # engines that may die while they try a version; one may be killed by something else
 PROMPT_TOKENS = 64  # about what a canary costs
 RETRY_S = 0.5
+CUT_OFF_RETRY_S = 2.0  # after a trial that no engine died of
 MACHINE_RETRY_S = 30.0  # after an engine that died of something else: each try costs everybody an engine
 log = logging.getLogger("tenantry.lifecycle")
 
@@ -115,7 +116,7 @@ class Trial:
         """
         finding = await self._aftermath.find(before)
         if finding.cause is Cause.NONE:
-            return RETRY_S
+            return CUT_OFF_RETRY_S
         if finding.cause is Cause.MACHINE:
             log.warning("%s failed during a trial of %s: %s", before.name, version.adapter, finding.words)
             await self._note(version, f"waits: {before.name} failed, through no fault of the adapter")

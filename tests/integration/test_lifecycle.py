@@ -274,6 +274,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("routing.roster.PROBE_INTERVAL_S", 0.02)
     monkeypatch.setattr("routing.lifecycle.trial.RETRY_S", 0.01)
     monkeypatch.setattr("routing.lifecycle.trial.MACHINE_RETRY_S", 0.01)
+    monkeypatch.setattr("routing.lifecycle.trial.CUT_OFF_RETRY_S", 0.01)
 
 
 @pytest.mark.usefixtures("quick")
