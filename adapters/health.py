@@ -34,12 +34,12 @@ class EngineHealth:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> EngineHealth:
-        """Read what travelled. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+        """Read what travelled; the state must be there. Raises `KeyError`, `TypeError` or `ValueError`."""
         return cls(
             EngineState(value["state"]),
-            str(value["reason"]),
-            str(value["worker"]),
-            int(value["deaths"]),
-            str(value["last_death"]),
-            bool(value["machine_to_blame"]),
+            str(value.get("reason", "")),
+            str(value.get("worker", "")),
+            int(value.get("deaths", 0)),
+            str(value.get("last_death", "")),
+            bool(value.get("machine_to_blame", False)),
         )

@@ -105,7 +105,9 @@ class ReplicaClient:
         timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
         try:
             async with self._session.get(self._base_url + READY_PATH, timeout=timeout) as response:
-                return EngineHealth.from_json(orjson.loads(await response.read()))
+                state = EngineState.READY if response.status == 200 else EngineState.STARTING
+                # An engine of an older release says no more than its status does.
+                return EngineHealth.from_json({"state": state, **orjson.loads(await response.read())})
         except (aiohttp.ClientError, OSError, TimeoutError, KeyError, TypeError, ValueError):
             return None
 

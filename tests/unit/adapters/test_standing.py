@@ -100,6 +100,10 @@ def test_one_that_hangs_or_is_told_to_end_is_not_ready(standing: Standing) -> No
     assert health(standing, answers=True, draining=True).state is EngineState.DRAINING
 
 
+def test_an_engine_that_says_no_more_than_its_state_is_understood() -> None:
+    assert EngineHealth.from_json({"state": "ready"}) == EngineHealth(EngineState.READY)
+
+
 def test_it_survives_the_wire() -> None:
     told = EngineHealth(EngineState.FAILED, "why", "w", 2, "what", True)
     assert EngineHealth.from_json(told.to_json()) == told and told.to_json()["ready"] is False
