@@ -55,7 +55,8 @@ class SelfTest:
                 for kind, needed, ask in self._kinds():
                     await self._pass(kind, needed, ask)
         except TimeoutError as error:
-            raise SelfTestFailed(kind) from TimeoutError(f"no answer within {WITHIN_S:g} s: {error!r}")
+            error.args = (f"no answer within {WITHIN_S:g} s",)
+            raise SelfTestFailed(kind) from error
         except Exception as error:
             raise SelfTestFailed(kind) from error
 

@@ -29,7 +29,8 @@ MAX_STRIKES = 2  # engines that may die while they try a version; one may be kil
 PROMPT_TOKENS = 64  # about what a canary costs
 RETRY_S = 0.5
 CUT_OFF_RETRY_S = 2.0  # after a trial that no engine died of
-MACHINE_RETRY_S = 30.0  # after an engine that died of something else: each try costs everybody an engine
+MACHINE_RETRY_S = 30.0  # after an engine that died of something else; twice as long each time, since it
+MAX_RETRY_S = 600.0  # may die again, and then everybody has lost it
 log = logging.getLogger("tenantry.lifecycle")
 
 
@@ -57,6 +58,7 @@ class Trial:
         users = self._registry.directory.users_of(entry)
         if not users:
             raise AdapterError(f"no pool serves base model `{entry.base_model}` to anybody who may use it")
+        pauses_s = {Cause.ADAPTER: RETRY_S, Cause.NONE: CUT_OFF_RETRY_S, Cause.MACHINE: MACHINE_RETRY_S}
         while True:
             pause_s = RETRY_S
             for tenant, pool in users:
@@ -71,7 +73,10 @@ class Trial:
                 )
                 report = await self._try(version, target)
                 if isinstance(report, Before):
-                    pause_s = max(pause_s, await self._look_into(version, report))
+                    cause = await self._look_into(version, report)
+                    pause_s = max(pause_s, pauses_s[cause])
+                    if cause is Cause.MACHINE:
+                        pauses_s[cause] = min(2 * pauses_s[cause], MAX_RETRY_S)
                 elif report is not None and not report.passed:
                     raise AdapterError(f"the trial on an engine failed: {report.reason}")
                 elif report is not None:
@@ -109,23 +114,18 @@ class Trial:
             await self._note(version, f"the trial on {replica.name} took too long; it is tried again")
         return None
 
-    async def _look_into(self, version: Version, before: Before) -> float:
-        """Find out why a trial was cut off; returns how long to wait before the next one.
-
-        Raises `AdapterError` where the version has ended its last engine.
-        """
+    async def _look_into(self, version: Version, before: Before) -> Cause:
+        """Find out why a trial was cut off. Raises `AdapterError` where it was the version's last engine."""
         finding = await self._aftermath.find(before)
-        if finding.cause is Cause.NONE:
-            return CUT_OFF_RETRY_S
         if finding.cause is Cause.MACHINE:
             log.warning("%s failed during a trial of %s: %s", before.name, version.adapter, finding.words)
             await self._note(version, f"waits: {before.name} failed, through no fault of the adapter")
-            return MACHINE_RETRY_S
-        reason = f"{ENGINE_DIED} tried this adapter: {without_paths(finding.words)}"
-        struck = await self._note(version, reason, strike=True)
-        if struck.strikes >= MAX_STRIKES:
-            raise AdapterError(reason)
-        return RETRY_S
+        if finding.cause is Cause.ADAPTER:
+            reason = f"{ENGINE_DIED} tried this adapter: {without_paths(finding.words)}"
+            struck = await self._note(version, reason, strike=True)
+            if struck.strikes >= MAX_STRIKES:
+                raise AdapterError(reason)
+        return finding.cause
 
     async def _note(self, version: Version, reason: str, *, strike: bool = False) -> Version:
         return await patiently(
