@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
@@ -49,16 +50,19 @@ class SelfTest:
 
     async def run(self) -> None:
         """Return once every kind of question is answered. Raises `SelfTestFailed` from what was met."""
-        kind = "start"
+        kind, took_s = "start", {}
         try:
             async with asyncio.timeout(WITHIN_S):
                 for kind, needed, ask in self._kinds():
+                    started_s = time.monotonic()
                     await self._pass(kind, needed, ask)
+                    took_s[kind] = time.monotonic() - started_s
         except TimeoutError as error:
             error.args = (f"no answer within {WITHIN_S:g} s",)
             raise SelfTestFailed(kind) from error
         except Exception as error:
             raise SelfTestFailed(kind) from error
+        log.info("self-test passed: %s", ", ".join(f"{kind} {s:.1f} s" for kind, s in took_s.items()))
 
     def _kinds(self) -> list[tuple[str, bool, Callable[[], Awaitable[None]]]]:
         """What is asked: (its name, whether a refusal is a failure, the question)."""
