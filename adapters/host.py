@@ -23,14 +23,19 @@ from typing import Any
 
 from adapters import engine_process, orphans, protocol
 from adapters.builder import Builder
-from adapters.canary import Canary
+from adapters.canary import BaseModelFailed, Canary
 from adapters.engine_args import engine_args, engine_environment, tracing_environment
 from adapters.errors import AdapterError
 from adapters.handler import answer_with
+from adapters.health import EngineHealth
+from adapters.last_words import DYING_S, LastWords, ended_how, follow_engine_core
 from adapters.loader import AdapterLoader, EngineDied, LoraEngine, Reconciler, reason_of
 from adapters.pulse import SILENT_AFTER_ON_CPU_S, SILENT_AFTER_S, Pulse
-from adapters.residency import CanaryReport, DesiredAdapters, FaultKind, Residency
+from adapters.residency import ENGINE_DIED, CanaryReport, DesiredAdapters, FaultKind, Residency
+from adapters.selftest import SelfTest, SelfTestFailed
+from adapters.standing import Standing
 from adapters.types import BaseModel, EngineAdapter
+from adapters.words import blames_machine, points_elsewhere, words_of
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -38,9 +43,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 WATCH_INTERVAL_S = 0.2
 PROGRESS_INTERVAL_S = 30
-MAX_RESTART_DELAY_S = 60.0
 MAX_DESIRED_BYTES = 8 * 2**20  # some 40 000 adapters
-FAILURES_BEFORE_DEAD = 5  # after so many failed starts in a row liveness says no, and an orchestrator may act
 log = logging.getLogger("tenantry.engine")
 
 
@@ -86,7 +89,8 @@ class EngineHost:
         self._limits: dict[str, Any] = {}  # of the engine, as `Residency` names them
         self._reconciler = Reconciler(slots=model.max_loras)
         self._adapter_numbers: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice
-        self._failed_starts = 0
+        self._standing = Standing(replica)
+        self._last_words = LastWords()
         self._draining = False
         self._supervisor: asyncio.Task[None] | None = None
         self._was_ready = False  # this engine, since it was loaded
@@ -124,47 +128,66 @@ class EngineHost:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._supervisor
         self._builder.close()
+        self._last_words.close()
 
     def is_ready(self) -> bool:
-        """Whether the engine has answered a request and is not dead, silent or draining. Never raises."""
+        """Whether the engine has passed its self-test and is not dead, silent or draining. Never raises."""
         if self._engine is None or self._engine.errored or self._draining:
             return False
         return self._pulse is None or not self._pulse.is_silent()
 
     def is_alive(self) -> bool:
         """Whether starting the engine still makes sense. Never raises."""
-        return self._failed_starts < FAILURES_BEFORE_DEAD
+        return self._standing.is_alive()
+
+    def health(self) -> EngineHealth:
+        """Say how the engine stands, for operators. Never raises."""
+        return self._standing.health(answers=self.is_ready(), draining=self._draining)
 
     async def _supervise(self) -> None:
         while not self._draining:
             async with contextlib.AsyncExitStack() as stack:
                 try:
+                    began_s = time.monotonic()
                     await self._load(stack)
-                    self._failed_starts = 0
+                    self._standing.passed(time.monotonic() - began_s)
                     while not self._engine.errored:  # noqa: ASYNC110
                         await asyncio.sleep(WATCH_INTERVAL_S)  # vLLM offers no event for it
                     if self._loader is not None:
                         self._loader.engine.declare_dead()
                     if self._draining:  # it ended on the same signal as this process will
                         await asyncio.Event().wait()
-                    log.error("%s: the engine died; restarting it in place", self._replica)
-                except Exception:
+                    self._standing.died(self._last_words.read(DYING_S) or ended_how(self._engine))
+                except Exception as error:
                     if self._draining:  # its processes have been ended in mid-load
                         break
-                    self._failed_starts += 1
-                    log.exception("%s: the engine did not start", self._replica)
+                    log.debug("%s: the engine did not start", self._replica, exc_info=True)
+                    self._reconciler.forgive()  # where none comes back, no adapter ended the last one
+                    self._standing.did_not_start(self._say(error))
                 finally:
                     self._app = self._engine = self._loader = self._canary = self._pulse = None
-            await asyncio.sleep(min(2.0**self._failed_starts, MAX_RESTART_DELAY_S))
+            await asyncio.sleep(self._standing.delay_s)
+
+    def _say(self, error: Exception) -> str:
+        """Why an engine did not start: its own last words, where this process was only told to look there."""
+        if isinstance(error, SelfTestFailed):
+            return str(error)
+        return (points_elsewhere(str(error)) and self._last_words.read()) or words_of(error)
+
+    def _blame(self, name: str, kind: FaultKind, reason: str) -> None:
+        """Hold a failure against an adapter, unless the engine died of what no adapter causes."""
+        words = self._last_words.read(DYING_S) if kind is FaultKind.CRASH else ""
+        if not blames_machine(words):
+            self._reconciler.blame(name, kind, f"{reason}: {words}" if words else reason)
 
     async def _load(self, stack: contextlib.AsyncExitStack) -> None:
         for name, value in self._environment.items():
             os.environ.setdefault(name, value)
         await asyncio.to_thread(orphans.reap, self._replica)
-        os.environ.update(orphans.mark(self._replica))
+        os.environ.update(orphans.mark(self._replica) | self._last_words.listen())
         engine_process.become_main_of_children()
         log.info("%s: loading %s", self._replica, self._model.name)
-        began_s, self._was_ready = time.monotonic(), False
+        self._was_ready = False
         args, engine = await self._build(stack)
         # Imports that only succeed once the builder thread has done the long ones.
         from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -176,7 +199,7 @@ class EngineHost:
         app.state.server = types.SimpleNamespace(should_exit=False)
         await init_app_state(engine, app.state, args, tasks)
         await stack.enter_async_context(app.router.lifespan_context(app))
-        await _answer_one_token(engine, tasks)
+        await self._prove(engine, app, tasks)
         if self._model.serves_adapters:
             await self._keep_adapters(stack, engine, app.state.openai_serving_models.lora_requests, tasks)
         self._limits = _limits_of(engine)
@@ -185,7 +208,14 @@ class EngineHost:
         self._pulse = Pulse(engine.is_sleeping, silent_after_s=silent_after_s)
         stack.push_async_callback(_cancel, asyncio.create_task(self._pulse.run()))
         self._engine, self._app, self._was_ready = engine, app, True
-        log.info("%s: ready (%.0f s)", self._replica, time.monotonic() - began_s)
+
+    async def _prove(self, engine: Any, app: Any, tasks: Sequence[str]) -> None:
+        """Run the self-test. Raises `SelfTestFailed` with the engine's own words."""
+        try:
+            await SelfTest(engine, app, self._model.name, tasks, trials=self._model.serves_adapters).run()
+        except SelfTestFailed as error:
+            died_of = (self._last_words.read() or ended_how(engine)) if engine.errored else ""
+            raise SelfTestFailed(f"self-test, {error}: {died_of or words_of(error)}") from error
 
     async def _keep_adapters(
         self,
@@ -203,7 +233,7 @@ class EngineHost:
             slots=self._model.max_loras,
             places=max(self._model.max_cpu_loras, self._model.max_loras),
             numbers=self._adapter_numbers,
-            blame=self._reconciler.blame,
+            blame=self._blame,
         )
         reconciling = asyncio.create_task(self._reconciler.run(loader))
         stack.push_async_callback(_cancel, reconciling)
@@ -242,7 +272,7 @@ class EngineHost:
         if not hmac.compare_digest(headers.get(protocol.TOKEN_HEADER.encode(), b""), self._token):
             await _answer(send, 401, {"error": "this is an engine; call the gateway"})
         elif path == protocol.READY_PATH:
-            await _answer(send, 200 if self.is_ready() else 503, {"ready": self.is_ready()})
+            await _answer(send, 200 if self.is_ready() else 503, self.health().to_json())
         elif path == protocol.METRICS_PATH:
             await _answer_metrics(send)
         elif path in (protocol.ADAPTERS_PATH, protocol.CANARY_PATH):
@@ -304,14 +334,14 @@ class EngineHost:
                 await _answer(send, 405, {"error": "not a method of this route"})
         except _BadRequest as error:
             await _answer(send, error.status, {"error": str(error)})
-        except EngineDied as error:
+        except (EngineDied, BaseModelFailed) as error:
             await _answer_fault(send, protocol.FAULT_ENGINE, str(error))
 
     def _residency(self) -> Residency:
         return dataclasses.replace(self._reconciler.residency(), **self._limits)
 
     async def _try(self, adapter_id: str) -> CanaryReport:
-        """Run an adapter's canary. Raises `EngineDied`; in its trial that is held against it."""
+        """Run an adapter's canary. Raises `EngineDied`, maybe for its sake, and `BaseModelFailed`."""
         try:
             async with self._lease(adapter_id) as request:
                 return await self._run_canary(request)
@@ -326,7 +356,10 @@ class EngineHost:
         try:
             return await self._canary.run(request, load_s)
         except EngineDied:
-            self._reconciler.blame(name, FaultKind.CRASH, "the engine died while it tried this adapter")
+            self._blame(name, FaultKind.CRASH, f"{ENGINE_DIED} tried this adapter")
+            raise
+        except BaseModelFailed as error:
+            log.error("%s: %s", self._replica, error)
             raise
         except Exception as error:
             log.exception("the canary of adapter %s failed", name)
@@ -351,6 +384,7 @@ def _build_engine(argv: Sequence[str]) -> tuple[Any, Any]:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    follow_engine_core()
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(list(argv))
     validate_parsed_serve_args(args)
     engine_args = AsyncEngineArgs.from_cli_args(args)
@@ -372,19 +406,6 @@ def _limits_of(engine: Any) -> dict[str, Any]:
         "max_model_len": engine.model_config.max_model_len,
         "chars_per_token": tokenizer.max_chars_per_token if tokenizer is not None else 0,
     }
-
-
-async def _answer_one_token(engine: Any, tasks: Sequence[str]) -> None:
-    """Run one real request through the whole engine; raises what vLLM raises."""
-    from vllm import PoolingParams, SamplingParams
-
-    prompt = {"prompt_token_ids": [0]}
-    if "generate" in tasks:
-        outputs = engine.generate(prompt, SamplingParams(max_tokens=1), "tenantry-ready")
-    else:
-        outputs = engine.encode(prompt, PoolingParams(task=tasks[0]), "tenantry-ready")
-    async for _ in outputs:
-        pass
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -13,7 +13,7 @@ FAULT_HEADER = "x-tenantry-fault"  # response: the engine, not the request, is a
 FAULT_ENGINE = "engine"  # the engine is loading, draining or dead: another replica may answer
 FAULT_ADAPTER = "adapter"  # the adapter cannot be loaded: another replica could not either
 
-READY_PATH = "/internal/ready"  # 200 once a one-token request was answered
+READY_PATH = "/internal/ready"  # EngineHealth; 200 once the engine has passed its self-test
 METRICS_PATH = "/internal/metrics"  # vLLM's metrics of this replica alone
 ADAPTERS_PATH = "/internal/adapters"  # GET: Residency. PUT: DesiredAdapters, answered with Residency
 CANARY_PATH = "/internal/adapters/canary"  # POST {"id": ...} of a desired adapter: CanaryReport

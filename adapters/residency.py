@@ -27,6 +27,9 @@ class DesiredAdapters:
         return cls(int(value["revision"]), tuple(adapters))
 
 
+ENGINE_DIED = "the engine died while it"  # how a reason begins that ends in an engine's own words
+
+
 class FaultKind(StrEnum):
     """How an adapter failed in an engine."""
 
@@ -41,6 +44,7 @@ class Fault:
     kind: FaultKind  # of the last one
     count: int
     reason: str
+    engine: int = 0  # which start of the engine the last one was in
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,10 @@ class Residency:
     def from_json(cls, value: dict[str, Any]) -> Residency:
         """Read what travelled. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
         faults = (
-            (name, Fault(FaultKind(f["kind"]), int(f["count"]), str(f["reason"])))
+            (
+                name,
+                Fault(FaultKind(f["kind"]), int(f["count"]), str(f["reason"]), int(f.get("engine", 0))),
+            )
             for name, f in value["faults"].items()
         )
         ids = {key: tuple(map(str, value[key])) for key in ("slots", "host", "pinned", "draining")}

@@ -112,6 +112,14 @@ class AdapterEntry:
         return live is not None or any(version.state in PREPARING for version in self.versions)
 
     @property
+    def refused(self) -> Version | None:
+        """Return the version whose quarantine is the reason that nothing answers, nor will by itself."""
+        if any(v.state in PREPARING or v.state is VersionState.READY for v in self.versions):
+            return None
+        quarantined = [v for v in self.versions if v.state is VersionState.QUARANTINED]
+        return quarantined[-1] if quarantined else None
+
+    @property
     def serving(self) -> tuple[Version, ...]:
         """Versions that the alias can lead to now."""
         numbers = {self.live} | ({self.rollout.candidate} if self.rollout else set())

@@ -31,6 +31,7 @@ from routing.tickets import Ticket
 from routing.types import Fleet, Outcome, Request
 
 RETRY_AFTER_NO_REPLICA_S = 5.0  # an engine restarts in tens of seconds; asking every 5 s costs little
+RETRY_AFTER_NO_ENGINE_S = 30.0  # one that fails to start is tried again within a minute
 RETRY_AFTER_FULL_S = 2.0  # a queue of thousands of requests does not empty in less
 # What of a ticket belongs to the place that it has on a replica.
 _PLACE = ("replica", "granted_s", "reserved_tokens", "period", "picked", "engine_mark_s", "slot_mark_s")
@@ -383,11 +384,24 @@ class Dispatcher:
         if self._draining:
             error = _shutting_down()
         elif not self._serviceable(request):
-            error = _no_replica()
+            error = self._no_replica(request)
         else:
             return
         self._note(request, Action.REJECTED, error.code)
         raise error
+
+    def refuse_if_failed(self, pool: str, base_model: str) -> None:
+        """Raise `Unavailable` where every engine of a pool for that base model fails to start."""
+        replicas = [r for r in self.pools[pool].replicas if r.base_model == base_model]
+        if replicas and all(replica.failed for replica in replicas):
+            raise _no_engine()
+
+    def _no_replica(self, request: Request) -> Unavailable:
+        try:
+            self.refuse_if_failed(request.target.pool, request.target.base_model)
+        except Unavailable as error:
+            return error
+        return _no_replica()
 
     def _serviceable(self, request: Request) -> bool:
         return any(is_ready(r, request) for r in self.pools[request.target.pool].replicas)
@@ -423,7 +437,7 @@ class Dispatcher:
         pool = self.pools[replica.pool]
         for ticket in list(pool.backlog):
             if not self._serviceable(ticket.request):
-                self._refuse(pool, ticket, _no_replica())
+                self._refuse(pool, ticket, self._no_replica(ticket.request))
         self._fill(pool, replica)
 
     def _grant(self, pool: PoolState, ticket: Ticket, pick: Pick, *, waited: bool) -> None:
@@ -530,6 +544,14 @@ def _no_replica() -> Unavailable:
         "No replica that serves this model is ready. Try again shortly.",
         code="no_replica_ready",
         retry_after_s=RETRY_AFTER_NO_REPLICA_S,
+    )
+
+
+def _no_engine() -> Unavailable:
+    return Unavailable(
+        "The engine that serves this model does not start. Its operators can see why; it is tried again.",
+        code="no_replica_ready",
+        retry_after_s=RETRY_AFTER_NO_ENGINE_S,
     )
 
 

@@ -12,6 +12,7 @@
     |-- MethodNotAllowed      405
     |-- BodyTimeout           408  the body did not arrive in time
     |-- Conflict              409  the state of things does not allow it
+    |   `-- Quarantined            the only version of a model was refused; it comes back by somebody's hand
     |-- BodyTooLarge          413
     |-- UnsupportedMediaType  415
     |-- HeadTooLarge          431  too many headers, or too long ones
@@ -156,6 +157,17 @@ class Conflict(RequestError):
     status = 409
     type = "invalid_request_error"
     default_code = "conflict"
+
+
+class Quarantined(Conflict):
+    """A model's newest version was refused, and no other can answer."""
+
+    default_code = "adapter_quarantined"
+
+    @property
+    def should_retry(self) -> bool:
+        """No: nothing changes until somebody registers another version, or has this one verified again."""
+        return False
 
 
 class ModelNotFound(RequestError):

@@ -192,12 +192,12 @@ class Gateway:
         self.live.close()  # operators have seen the drain to its end
 
     def is_ready(self) -> bool:
-        """Whether all was ready once, pools and declared adapters, and a replica is now. Never raises."""
-        if self._draining or not self._roster.was_ready or not self._ledger.budgets.is_known:
+        """Whether everybody's models can be answered: in every pool each base model. Never raises."""
+        if self._draining or not self._ledger.budgets.is_known or not self._lifecycle.is_settled():
             return False
-        if not self._lifecycle.is_settled():
-            return False
-        return any(r.ready for r in self.dispatcher.replicas.values())
+        replicas = self.dispatcher.replicas.values()
+        wanted = {(replica.pool, replica.base_model) for replica in replicas}
+        return wanted == {(replica.pool, replica.base_model) for replica in replicas if replica.ready}
 
     # -- requests ------------------------------------------------------------------------------------------
 
@@ -258,7 +258,7 @@ class Gateway:
             limit_bytes=self._settings.max_body_bytes, timeout_s=self._settings.body_timeout_s
         )
         call = wire.parse(kind, body)
-        target = self._directory.resolve(tenant, call.model, call.user or request_id)
+        target = self._resolve(tenant, call.model, call.user or request_id)
         if target is None:
             raise _unknown_model(call.model)
         exchange.answer_headers += _target_headers(target)
@@ -334,6 +334,16 @@ class Gateway:
             return tokens
         wire.refuse_too_long(call, limit, chars_per_token)
         return min(tokens, call.size.prompts * limit)
+
+    def _resolve(self, tenant: Tenant, model: str | None, sticky: str) -> Target | None:
+        """Return what the model means for the tenant, or None. Raises `RequestError` if it cannot answer."""
+        try:
+            return self._directory.resolve(tenant, model, sticky)
+        except Unavailable:  # what it waits for may be an engine
+            meant = self._directory.describe(tenant, model or tenant.default_model or "")
+            if meant is not None:
+                self.dispatcher.refuse_if_failed(meant.pool, meant.base_model)
+            raise
 
     def _reserve(self, request: Request, exchange: Exchange) -> int:
         """Reserve what the request is expected to use of its tenant's budget; returns how much that was.

@@ -58,6 +58,8 @@ class ReplicaReport:
     ready: bool
     draining: bool  # it gets no new work, as an operator wants it
     trusted: bool  # False: its circuit breaker holds requests back
+    failed: bool  # its engine does not start, or does not pass its self-test
+    reason: str  # why it is not ready, in its engine's words; for operators
     slots: int
     in_flight: int  # sequences
     leases: dict[str, int]  # adapter id -> sequences in flight

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
+from adapters.health import EngineHealth, EngineState
 from adapters.protocol import ADAPTERS_PATH, CANARY_PATH, METRICS_PATH, READY_PATH, TOKEN_HEADER
 from adapters.residency import CanaryReport, DesiredAdapters, Residency
 
@@ -102,14 +103,21 @@ class ReplicaClient:
         response.close()
         self._end_use()
 
-    async def is_ready(self) -> bool:
-        """Ask the replica whether it answers requests; every failure is a no."""
+    async def health(self) -> EngineHealth | None:
+        """Ask the replica how its engine stands; None where it gives no usable answer."""
         timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
         try:
             async with self._session.get(self._base_url + READY_PATH, timeout=timeout) as response:
-                return response.status == 200
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            return False
+                state = EngineState.READY if response.status == 200 else EngineState.STARTING
+                # An engine of an older release says no more than its status does.
+                return EngineHealth.from_json({"state": state, **orjson.loads(await response.read())})
+        except (aiohttp.ClientError, OSError, TimeoutError, KeyError, TypeError, ValueError):
+            return None
+
+    async def is_ready(self) -> bool:
+        """Ask the replica whether it answers requests; every failure is a no."""
+        health = await self.health()
+        return health is not None and health.state is EngineState.READY
 
     async def residency(self) -> Residency:
         """Ask what is in the engine. Raises `ReplicaSilent`."""

@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable
 
+from adapters.health import EngineState
 from routing.discovery import Addresses, Discovery
 from routing.dispatcher import Dispatcher
 from routing.lifecycle import Lifecycle
@@ -43,14 +44,8 @@ class Roster:
         self._urls: dict[str, str] = {}  # where discovery says they are
         self._moving: dict[str, ReplicaClient] = {}  # not ready yet where they are now
         self._undeclared: set[str] = set()  # names that were logged
-        self._pools_awaited = {replica.pool for replica in dispatcher.replicas.values()}
         self._tasks: list[asyncio.Task[None]] = []
         self._retired: dict[ReplicaClient, asyncio.Task[None]] = {}  # still in use, or being closed
-
-    @property
-    def was_ready(self) -> bool:
-        """Whether every pool has had a replica that was ready."""
-        return not self._pools_awaited
 
     async def start(self) -> None:
         """Connect to the replicas and begin to probe them; returns at once.
@@ -183,10 +178,13 @@ class Roster:
         if client is None:
             return
         # One without an address is asked only for the sake of what it runs.
-        answers = (name in self._urls or client.in_use) and await client.is_ready()
+        health = await client.health() if name in self._urls or client.in_use else None
+        answers = health is not None and health.state is EngineState.READY
         if not answers or name not in self._urls:
             self._lifecycle.forget(name)
         ready = answers and name in self._urls and await self._lifecycle.sync(client)
+        if self.clients[name] is client:
+            self._dispatcher.replicas[name].engine = health
         # Meanwhile it may have gone, or come back somewhere else.
         self._set_ready(name, ready and name in self._urls and self.clients[name] is client)
         if not answers:
@@ -197,5 +195,3 @@ class Roster:
         if ready != replica.ready:
             log.info("replica %s is %s", name, "ready" if ready else "not ready")
         self._dispatcher.set_ready(name, ready)
-        if ready:
-            self._pools_awaited.discard(replica.pool)

@@ -10,8 +10,10 @@ import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from adapters.residency import ENGINE_DIED
+from adapters.words import in_a_line, without_paths
 from routing.catalog import AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
-from routing.errors import Unavailable
+from routing.errors import Quarantined, Unavailable
 from routing.types import Fleet, Target, Tenant
 
 RETRY_AFTER_NOT_READY_S = 5.0  # a small adapter is fetched, checked and tried in about this time
@@ -156,7 +158,8 @@ class Directory:
         """Return what the name means for the tenant; no name means its default model.
 
         `name@2` means version 2. `sticky` decides the side of a split: the same text, the same side.
-        None where there is no such model for this tenant; raises `Unavailable` where no version is ready.
+        None where there is no such model for this tenant. Raises `Unavailable` where no version is ready yet,
+        `Quarantined` where none is going to be.
         """
         name = tenant.default_model if name is None else name
         known = self._answering.get((tenant.name, name or ""))
@@ -177,6 +180,8 @@ class Directory:
             return target
         if number is not None:
             return None
+        if entry is not None and entry.refused is not None:
+            raise _quarantined(model, entry.refused)
         raise Unavailable(
             f"The model `{model}` is not ready yet.",
             code="adapter_unavailable",
@@ -243,6 +248,17 @@ def _names(fleet: Fleet, tenant: Tenant) -> dict[str, tuple[str, AdapterKey | st
 
 def _pick(entry: AdapterEntry, number: int | None, sticky: str) -> Version | None:
     return entry.choose(sticky) if number is None else entry.ready(number)
+
+
+def _quarantined(model: str, version: Version) -> Quarantined:
+    """Say what happened. What an engine said as it died is for the adapter's owner and operators only."""
+    # Behind a semicolon stands advice to whoever registered it, which may name pools of others.
+    reason, _, _ = version.reason.partition(": " if version.reason.startswith(ENGINE_DIED) else ";")
+    reason = in_a_line(without_paths(reason))
+    return Quarantined(
+        f"The model `{model}` is not served, since its version {version.number} was refused: {reason}",
+        param="model",
+    )
 
 
 def _split(name: str) -> tuple[str, int | None]:

@@ -16,6 +16,7 @@ COLOURS = {
     "quarantined": "red",
     "retired": "dim",
     "draining": "yellow",
+    "failed": "red",
     "not_ready": "red",
     "not_trusted": "red",
 }
@@ -109,6 +110,8 @@ def replica_list(console: Console, replicas: list[Answer]) -> None:
         table.add(*cells, style=COLOURS.get(r["state"]))
     print_whole(console, table)
     for r in replicas:
+        if r["reason"]:
+            print_prose(console, f"{r['name']}: {r['reason']}", style="red")
         for fault in r["faults"]:
             text = f"{r['name']}: {fault['adapter']} failed ({fault['kind']}, {fault['count']} times): "
             print_prose(console, text + fault["reason"], "red")

@@ -82,6 +82,8 @@ def _replicas(console: Console, replicas: list[Answer]) -> None:
         table.add(*cells, style=COLOURS.get(_state(r)))
     print_whole(console, table)
     for r in replicas:
+        if r["reason"]:
+            print_prose(console, f"  {r['name']}: {r['reason']}", style="red")
         _trouble(console, r["name"], r["health"])
         if r["clearing_for"]:
             print_prose(console, f"  {r['name']}: {_promise(r)}", "yellow")
@@ -148,7 +150,7 @@ def _state(replica: Answer) -> str:
     if replica["draining"]:
         return "draining"
     if not replica["ready"]:
-        return "not_ready"
+        return "failed" if replica["failed"] else "not_ready"
     return "ready" if replica["trusted"] else "not_trusted"
 
 

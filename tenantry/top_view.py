@@ -15,7 +15,7 @@ from tenantry.scheduler_tables import seconds
 
 STEPS = "▁▂▃▄▅▆▇█"
 STYLES = {"failing": "bold red", "slow": "bold yellow", "green": "green"}
-STATES = {"ready": "green", "draining": "yellow", "not_ready": "red", "not_trusted": "red"}
+STATES = {"ready": "green", "draining": "yellow", "failed": "red", "not_ready": "red", "not_trusted": "red"}
 SPARK = 24  # characters: the last two minutes
 LEAST_MODELS = 5
 SHOWN_REASONS = 3  # of the worst models

@@ -13,9 +13,11 @@ from typing import Any
 import uvicorn
 
 from adapters import protocol
-from adapters.residency import CanaryReport, Residency
+from adapters.health import EngineHealth, EngineState
+from adapters.residency import CanaryReport, Fault, Residency
 from adapters.states import VersionState
 from adapters.types import Adapter, BaseModel
+from adapters.words import blames_machine
 from routing import keys
 from routing.catalog import AdapterEntry, AdapterKey, Version
 from routing.lifecycle import Lifecycle
@@ -165,6 +167,12 @@ class FakeEngine:
         self.name = name
         self.ready = True
         self.kv_tokens = self.max_model_len = self.chars_per_token = 0  # it does not say
+        self.failure = ""  # why it does not start, if it does not
+        self.starts = 1
+        self.faults: dict[str, Fault] = {}
+        self.deaths = 0
+        self.last_death = ""
+        self.machine_to_blame = False
         self.deaf = 0  # times it does not take what it is told
         self.asked = 0  # times the gateway asked what is resident
         self.desired: dict[str, Any] = {"revision": 0, "adapters": []}
@@ -183,17 +191,45 @@ class FakeEngine:
         if headers.get(protocol.TOKEN_HEADER) != keys.internal_token(SECRET):
             return await respond(send, 401, {"error": "token"})
         if scope["path"] == protocol.READY_PATH:
-            return await respond(send, 200 if self.ready else 503, {})
+            health = self.health()
+            return await respond(send, 200 if health.state is EngineState.READY else 503, health.to_json())
         if scope["path"] == protocol.METRICS_PATH:
             return await respond(send, 200, {"vllm": self.name})
         body = await read_body(receive)
         if scope["path"] == protocol.ADAPTERS_PATH:
             return await self._adapters(scope["method"], body, send)
         if scope["path"] == protocol.CANARY_PATH:
-            return await respond(send, 200, self.canary(json.loads(body)["id"]).to_json())
+            report = self.canary(json.loads(body)["id"])
+            if not self.ready:
+                return await self.say_loading({}, send)
+            return await respond(send, 200, report.to_json())
         self.seen.append(json.loads(body))
         self.headers.append(headers)
         await self._run(json.loads(body), receive, send)
+
+    def health(self) -> EngineHealth:
+        """What it says of itself."""
+        state = EngineState.READY if self.ready else EngineState.STARTING
+        state = EngineState.FAILED if self.failure else state
+        machine = self.machine_to_blame
+        return EngineHealth(state, self.failure, self.name, self.deaths, self.last_death, machine)
+
+    def die(self, words: str) -> None:
+        """Break down; `come_back` ends that."""
+        self.ready = False
+        self.deaths += 1
+        self.last_death = words
+        self.machine_to_blame = blames_machine(words)
+
+    def come_back(self) -> None:
+        """Start anew, and pass the self-test."""
+        self.ready, self.failure = True, ""
+        self.starts += 1
+
+    def fail(self, words: str) -> None:
+        """Start anew, and do not get through."""
+        self.ready, self.failure = False, words
+        self.machine_to_blame = True
 
     async def _adapters(self, method: str, body: bytes, send: Any) -> None:
         self.asked += 1
@@ -208,13 +244,14 @@ class FakeEngine:
         """What it says of its adapters: all it may serve is in host memory."""
         ids = tuple(adapter["id"] for adapter in self.desired["adapters"])
         pinned = tuple(adapter["id"] for adapter in self.desired["adapters"] if adapter["pinned"])
-        revision = self.desired["revision"]
+        revision, faults = self.desired["revision"], tuple(self.faults.items())
         return Residency(
             self.name,
-            1,
+            self.starts,
             revision,
             host=ids,
             pinned=pinned,
+            faults=faults,
             kv_tokens=self.kv_tokens,
             max_model_len=self.max_model_len,
             chars_per_token=self.chars_per_token,

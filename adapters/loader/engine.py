@@ -7,15 +7,14 @@ vLLM leaves calls pending for ever when its EngineCore dies (0.32, v1/engine/cor
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Coroutine, MutableMapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from adapters.errors import AdapterError
+from adapters.words import without_paths
 
 T = TypeVar("T")
-_PATH = re.compile(r"(?<![\w./])~?/[^\s'\"`,;:)\]]+")
 _MAX_REASON = 300
 
 
@@ -115,5 +114,5 @@ class LoraEngine:
 def reason_of(error: BaseException) -> str:
     """Say in one short line what failed, without paths of this machine."""
     text = " ".join(str(error).split()) or type(error).__name__
-    text = _PATH.sub("<path>", text)
+    text = without_paths(text)
     return text if len(text) <= _MAX_REASON else f"{text[: _MAX_REASON - 3]}..."

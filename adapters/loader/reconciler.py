@@ -60,9 +60,17 @@ class Reconciler:
         if name not in self._by_id:
             return
         known = self._faults.get(name)
-        self._faults[name] = Fault(kind, known.count + 1 if known else 1, reason)
+        self._faults[name] = Fault(kind, known.count + 1 if known else 1, reason, self._engine_starts)
         if kind is FaultKind.CRASH:
             log.error("%s: %s", name, reason)
+
+    def forgive(self) -> None:
+        """Forget whom the last engine's death was blamed on: it does not come back, for another reason."""
+        self._faults = {
+            name: fault
+            for name, fault in self._faults.items()
+            if fault.kind is not FaultKind.CRASH or fault.engine < self._engine_starts
+        }
 
     def residency(self) -> Residency:
         """Say what is where; by the worker's last word, at most about a second old. Never waits."""

@@ -21,7 +21,7 @@ from adapters.errors import AdapterError
 from adapters.loader import files, metrics
 from adapters.loader.engine import EngineDied, LoraEngine
 from adapters.loader.slots import Slots
-from adapters.residency import FaultKind
+from adapters.residency import ENGINE_DIED, FaultKind
 from adapters.types import EngineAdapter
 
 RETRY_AFTER_S = 30.0  # a broken adapter is not read again for this long, however many requests ask for it
@@ -215,7 +215,7 @@ class AdapterLoader:
         try:
             await self.engine.load(request)
         except EngineDied:
-            self._blame(name, FaultKind.CRASH, "the engine died while it loaded this adapter")
+            self._blame(name, FaultKind.CRASH, f"{ENGINE_DIED} loaded this adapter")
             raise
         seconds = time.monotonic() - started_s + self._warmed_s.pop(name, 0.0)
         self.load_s[name] = seconds

@@ -42,7 +42,7 @@ export interface Slot {
 export interface Replica {
   name: string;
   base_model: string;
-  state: "ready" | "draining" | "not_ready" | "not_trusted";
+  state: "ready" | "draining" | "failed" | "not_ready" | "not_trusted";
   trouble: string;
   sequences: number;
   capacity: number;

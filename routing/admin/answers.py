@@ -124,7 +124,7 @@ class Fault(BaseModel):
     reason: str
 
 
-ReplicaStanding = Literal["ready", "draining", "not_ready", "not_trusted"]
+ReplicaStanding = Literal["ready", "draining", "failed", "not_ready", "not_trusted"]
 
 
 class ReplicaAnswer(BaseModel):
@@ -136,9 +136,11 @@ class ReplicaAnswer(BaseModel):
     ready: bool = Field(description="Its engine answers and has been told of its adapters.")
     state: ReplicaStanding = Field(
         description="`ready`: it gets work. `draining`: an operator wants it empty, whether it answers or "
-        "not. `not_ready`: it does not answer. `not_trusted`: its circuit breaker is open, since requests "
-        "failed."
+        "not. `failed`: its engine does not start, or does not pass its self-test; it is tried again. "
+        "`not_ready`: it does not answer, or has not started yet. `not_trusted`: its circuit breaker "
+        "is open, since requests failed."
     )
+    reason: str = Field(description="Why its engine is not ready, in its own words; empty: it is.")
     slots: int
     in_flight: int = Field(description="Sequences.")
     leases: dict[str, int] = Field(description="Sequences in flight, by adapter.")
@@ -277,6 +279,7 @@ def replica_answer(report: ReplicaReport) -> ReplicaAnswer:
         base_model=report.base_model,
         ready=report.ready,
         state=_standing(report),
+        reason=report.reason,
         slots=report.slots,
         in_flight=report.in_flight,
         leases=report.leases,
@@ -297,7 +300,7 @@ def _standing(report: ReplicaReport) -> ReplicaStanding:
     if report.draining:
         return "draining"
     if not report.ready:
-        return "not_ready"
+        return "failed" if report.failed else "not_ready"
     return "ready" if report.trusted else "not_trusted"
 
 

@@ -68,7 +68,7 @@ class LiveReplica(Shape):
 
     name: str = Field(examples=["shared-0"])
     base_model: str
-    state: str = Field(description="ready, draining, not_ready or not_trusted.")
+    state: str = Field(description="ready, draining, failed, not_ready or not_trusted.")
     trouble: str = Field(description="What is wrong with it, for people, or empty.")
     sequences: int = Field(description="In flight.")
     capacity: int = Field(description="Sequences it may have in flight now.")

@@ -66,6 +66,8 @@ class ScheduledReplica(Shape):
     name: str = Field(examples=["shared-0"])
     ready: bool = Field(description="Its engine answers and has been told of its adapters.")
     draining: bool = Field(description="An operator wants it empty: it gets no new work.")
+    failed: bool = Field(description="Its engine does not start, or does not pass its self-test.")
+    reason: str = Field(description="Why its engine is not ready, in its own words; empty: it is.")
     trusted: bool = Field(description="Its circuit breaker lets requests through.")
     sequences: int = Field(description="In flight, all models.")
     capacity: int = Field(

@@ -34,7 +34,9 @@ class Engines:
         self._crashed = crashed
         self._residency: dict[str, Residency] = {}  # replica -> its last word
         self._told: dict[str, DesiredAdapters] = {}  # replica -> what it has confirmed
-        self._crashes: dict[tuple[str, str], int] = {}  # (worker, adapter id) -> those already reported
+        self._crashes: dict[
+            tuple[str, str], int
+        ] = {}  # (worker, adapter id) -> start of the last one reported
         self._changes = 0  # of anything that what engines should serve follows from
         self._told_of: dict[str, int] = {}  # replica -> the changes it has been told of
         self._revision = time.time_ns() // 1000  # grows over restarts: no engine takes old for new
@@ -118,7 +120,9 @@ class Engines:
 
     def _report_crashes(self, report: Residency) -> None:
         for adapter_id, fault in report.faults:
-            known = self._crashes.get((report.worker, adapter_id), 0)
-            if fault.kind is FaultKind.CRASH and fault.count > known:
-                self._crashes[report.worker, adapter_id] = fault.count
+            known = self._crashes.get((report.worker, adapter_id), -1)
+            # Only once another engine has passed its self-test: else it died of something else.
+            is_news = known < fault.engine < report.engine_starts
+            if fault.kind is FaultKind.CRASH and is_news:
+                self._crashes[report.worker, adapter_id] = fault.engine
                 self._crashed(adapter_id, fault.reason)

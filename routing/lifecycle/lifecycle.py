@@ -20,6 +20,7 @@ from routing.catalog import AdapterEntry, AdapterKey, Rollout, Version
 from routing.dispatcher import Dispatcher
 from routing.errors import StateUnavailable
 from routing.lifecycle import declared
+from routing.lifecycle.aftermath import Aftermath
 from routing.lifecycle.changes import Changes
 from routing.lifecycle.engines import Engines
 from routing.lifecycle.placement import Wanted, kept_digests, surplus_versions
@@ -64,7 +65,7 @@ class Lifecycle:
     def start(self, dispatcher: Dispatcher, clients: Mapping[str, ReplicaClient]) -> None:
         """Begin: open state and store, bring the catalog in line with the fleet, resume what was cut off."""
         self.dispatcher = dispatcher
-        self._trial = Trial(self.registry, dispatcher, clients, self._clock)
+        self._trial = Trial(self.registry, dispatcher, Aftermath(dispatcher, clients), self._clock)
         self.preparation = Preparation(self._fleet, self.registry, self.store, self.uploads, self)
         wanted = Wanted(
             self.preparation.on_trial,
@@ -206,7 +207,6 @@ class Lifecycle:
     async def _blame(self, version: Version, reason: str) -> None:
         struck = await patiently(lambda: self.registry.note(version, reason, strike=True))
         if struck.strikes >= MAX_STRIKES and time.time() - struck.created_s < NEW_FOR_S:
-            reason = f"{struck.strikes} engines died while they loaded it"
             await patiently(lambda: self.registry.move(struck, VersionState.QUARANTINED, reason=reason))
             await self.refused(self.registry.current(version))
 

@@ -334,6 +334,8 @@ class Manager:
             ready=replica.ready,
             draining=replica.draining,
             trusted=replica.trusted,
+            failed=replica.failed,
+            reason=replica.reason,
             slots=replica.slots,
             in_flight=replica.sequences,
             leases={adapter: lease.sequences for adapter, lease in replica.leases.items()},

@@ -7,24 +7,31 @@ itself, and no engine gets more adapters than slots.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from adapters.errors import AdapterError
-from adapters.residency import CanaryReport
+from adapters.residency import ENGINE_DIED, CanaryReport
+from adapters.words import without_paths
 from routing.admission import Rejection
 from routing.catalog import Version
 from routing.dispatcher import Dispatcher
 from routing.errors import RequestError
+from routing.lifecycle.aftermath import Aftermath, Before, Cause
 from routing.lifecycle.registry import Registry, patiently
-from routing.replicas import ReplicaClient, ReplicaDied, ReplicaSilent
+from routing.replicas import ReplicaDied, ReplicaSilent
 from routing.tickets import Ticket
 from routing.types import Outcome, Request, Target
 
 MAX_STRIKES = 2  # engines that may die while they try a version; one may be killed by something else
 PROMPT_TOKENS = 64  # about what a canary costs
 RETRY_S = 0.5
+CUT_OFF_RETRY_S = 2.0  # after a trial that no engine died of
+MACHINE_RETRY_S = 30.0  # after an engine that died of something else; twice as long each time, since it
+MAX_RETRY_S = 600.0  # may die again, and then everybody has lost it
+log = logging.getLogger("tenantry.lifecycle")
 
 
 class NothingSeen(AdapterError):
@@ -38,24 +45,26 @@ class Trial:
         self,
         registry: Registry,
         dispatcher: Dispatcher,
-        clients: Mapping[str, ReplicaClient],
+        aftermath: Aftermath,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
-        self._clients = clients
+        self._aftermath = aftermath
         self._clock = clock
 
     async def __call__(self, version: Version) -> None:
         """Return once an engine has passed the version; waits for an engine as long as it takes.
 
-        Raises `AdapterError` where the canary fails, or engines die of it.
+        Raises `AdapterError` where the canary fails, or a second engine dies of it.
         """
         entry = self._registry.entry(version)
         users = self._registry.directory.users_of(entry)
         if not users:
             raise AdapterError(f"no pool serves base model `{entry.base_model}` to anybody who may use it")
+        pauses_s = {Cause.ADAPTER: RETRY_S, Cause.NONE: CUT_OFF_RETRY_S, Cause.MACHINE: MACHINE_RETRY_S}
         while True:
+            pause_s = RETRY_S
             for tenant, pool in users:
                 target = Target(
                     tenant,
@@ -67,15 +76,19 @@ class Trial:
                     version.engine_id,
                 )
                 report = await self._try(version, target)
-                if report is None:
-                    continue
-                if not report.passed:
+                if isinstance(report, Before):
+                    cause = await self._look_into(version, report)
+                    pause_s = max(pause_s, pauses_s[cause])
+                    if cause is Cause.MACHINE:
+                        pauses_s[cause] = min(2 * pauses_s[cause], MAX_RETRY_S)
+                elif report is not None and not report.passed:
                     raise refusal_of(report)
-                return
-            await asyncio.sleep(RETRY_S)
+                elif report is not None:
+                    return
+            await asyncio.sleep(pause_s)
 
-    async def _try(self, version: Version, target: Target) -> CanaryReport | None:
-        """Run one canary; None where that was not possible now."""
+    async def _try(self, version: Version, target: Target) -> CanaryReport | Before | None:
+        """Run one canary. None: that was not possible now; `Before`: it was cut off, on that replica."""
         request = Request(f"trial-{uuid.uuid4().hex}", target, 1, PROMPT_TOKENS, self._clock())
         try:
             ticket = self._dispatcher.submit(request)
@@ -89,24 +102,34 @@ class Trial:
             # Not a client's request: it must not count in the means that retry advice comes from.
             self._dispatcher.settle(ticket, Outcome.CANCELLED, prompt_tokens=PROMPT_TOKENS)
 
-    async def _run(self, version: Version, ticket: Ticket) -> CanaryReport | None:
+    async def _run(self, version: Version, ticket: Ticket) -> CanaryReport | Before | None:
         try:
             replica = await ticket.granted()
         except RequestError:
             return None
+        before = await self._aftermath.before(replica.name)
+        if before is None:
+            return None
         try:
-            return await self._clients[replica.name].try_adapter(version.engine_id)
+            return await self._aftermath.clients[replica.name].try_adapter(version.engine_id)
         except ReplicaDied:
-            await self._strike(version, replica.name)
+            return before
         except ReplicaSilent:
             await self._note(version, f"the trial on {replica.name} took too long; it is tried again")
         return None
 
-    async def _strike(self, version: Version, replica: str) -> None:
-        """Blame the version for an engine that died; once may be chance. Raises `AdapterError`."""
-        struck = await self._note(version, f"{replica} did not survive the trial", strike=True)
-        if struck.strikes >= MAX_STRIKES:
-            raise AdapterError(f"{struck.strikes} engines did not survive its trial")
+    async def _look_into(self, version: Version, before: Before) -> Cause:
+        """Find out why a trial was cut off. Raises `AdapterError` where it was the version's last engine."""
+        finding = await self._aftermath.find(before)
+        if finding.cause is Cause.MACHINE:
+            log.warning("%s failed during a trial of %s: %s", before.name, version.adapter, finding.words)
+            await self._note(version, f"waits: {before.name} failed, through no fault of the adapter")
+        if finding.cause is Cause.ADAPTER:
+            reason = f"{ENGINE_DIED} tried this adapter: {without_paths(finding.words)}"
+            struck = await self._note(version, reason, strike=True)
+            if struck.strikes >= MAX_STRIKES:
+                raise AdapterError(reason)
+        return finding.cause
 
     async def _note(self, version: Version, reason: str, *, strike: bool = False) -> Version:
         return await patiently(

@@ -290,7 +290,7 @@ def _state(replica: scheduling.ReplicaReport) -> str:
     if replica.draining:
         return "draining"
     if not replica.ready:
-        return "not_ready"
+        return "failed" if replica.failed else "not_ready"
     return "ready" if replica.trusted else "not_trusted"
 
 
@@ -306,6 +306,8 @@ def _trouble(replica: scheduling.ReplicaReport) -> str:
         parts.append("first tokens come much later than its peers'")
     if parts and health.last_failure:
         parts.append(health.last_failure)
+    if replica.reason:
+        parts.insert(0, replica.reason)
     return "; ".join(parts)
 
 

@@ -26,6 +26,8 @@ class ReplicaReport:
     name: str
     ready: bool
     draining: bool
+    failed: bool  # its engine does not start, or does not pass its self-test
+    reason: str  # why it is not ready, in its engine's words; for operators
     trusted: bool
     sequences: int
     capacity: int  # sequences it may have in flight now
@@ -99,6 +101,8 @@ def replica_report(replica: ReplicaState, now_s: float) -> ReplicaReport:
         name=replica.name,
         ready=replica.ready,
         draining=replica.draining,
+        failed=replica.failed,
+        reason=replica.reason,
         trusted=replica.trusted,
         sequences=replica.sequences,
         capacity=replica.capacity,

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
+from adapters.health import EngineHealth, EngineState
 from routing.scheduling.health import Health
 from routing.scheduling.limit import ConcurrencyLimit
 from routing.scheduling.occupancy import ShareClock
@@ -49,6 +50,7 @@ class ReplicaState:
     max_sequences: int  # vLLM --max-num-seqs
     max_resident: int = 0  # vLLM --max-cpu-loras
     ready: bool = False
+    engine: EngineHealth | None = None  # its own word, by the last probe; None: it gave no answer
     draining: bool = False  # an operator wants it empty: no new work, leases run out
     kv_tokens: int = 0  # what its KV cache holds; 0: it has not said
     max_model_len: int = 0  # tokens of prompt and completion together; 0: it has not said
@@ -70,6 +72,16 @@ class ReplicaState:
 
     def __post_init__(self) -> None:
         self.health = Health(self.name)
+
+    @property
+    def failed(self) -> bool:
+        """Whether its engine does not start, by its own word."""
+        return self.engine is not None and self.engine.state is EngineState.FAILED
+
+    @property
+    def reason(self) -> str:
+        """Return why it is not ready, in its engine's words; for operators."""
+        return self.engine.reason if self.engine is not None and not self.ready else ""
 
     @property
     def free_slots(self) -> int:

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from adapters.checkpoint import AdapterManifest
 from adapters.errors import SourceUnavailable
 from adapters.layout import SERVED_FILES
-from adapters.residency import CanaryReport
+from adapters.residency import ENGINE_DIED, CanaryReport, Fault, FaultKind
 from adapters.states import VersionState
 from adapters.types import Adapter
 from adapters.verify import verify
@@ -253,7 +253,9 @@ async def test_a_broken_adapter_never_reaches_an_engine(house: House) -> None:
     assert "DoRA" in house.reason()
     assert str(house.folder) not in house.reason()
     refused = await house.ask()
-    assert refused.status == 503 and refused.error["code"] == "adapter_unavailable"
+    assert refused.status == 409 and refused.error["code"] == "adapter_quarantined"
+    assert "DoRA" in refused.error["message"] and str(house.folder) not in refused.error["message"]
+    assert refused.headers["x-should-retry"] == "false" and "retry-after" not in refused.headers
     assert len(house.stored) == 4
     assert not any("billing" in a["id"] for a in house.bench.engines["shared-0"].desired["adapters"])
 
@@ -302,36 +304,142 @@ async def test_what_a_trial_does_find_counts_whatever_is_certain(
     await house.until(VersionState.QUARANTINED)
 
 
-def dying(times: int) -> Callable[[str], CanaryReport]:
-    """An engine that dies under its first trials."""
+WORDS = "RuntimeError: the kernel does not take this shape, in /opt/venv/kernels.py"
+NO_COMPILER = "InductorError: InvalidCxxCompiler: No working C++ compiler found"
+
+
+def die_of_trials(engine: FakeEngine, times: int, words: str = WORDS, *, then: str = "") -> None:
+    """Have an engine die under its first trials; it comes back, or fails to start for the reason `then`."""
     left = [times]
 
     def canary(_: str) -> CanaryReport:
         if left[0]:
             left[0] -= 1
-            raise ConnectionResetError("the engine is dead")
+            engine.die(words)
+            back = engine.come_back if not then else lambda: engine.fail(then)
+            asyncio.get_running_loop().call_later(0.05, back)
         return CanaryReport(True, "", 1.0, 0.01)
 
-    return canary
+    engine.canary = canary
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines are asked at once what became of them, and trials repeated at once."""
+    monkeypatch.setattr("routing.lifecycle.aftermath.ASK_INTERVAL_S", 0.01)
+    monkeypatch.setattr("routing.roster.PROBE_INTERVAL_S", 0.02)
+    monkeypatch.setattr("routing.lifecycle.trial.RETRY_S", 0.01)
+    monkeypatch.setattr("routing.lifecycle.trial.MACHINE_RETRY_S", 0.01)
+    monkeypatch.setattr("routing.lifecycle.trial.CUT_OFF_RETRY_S", 0.01)
+
+
+@pytest.mark.usefixtures("quick")
 async def test_an_engine_that_dies_once_under_a_trial_may_be_chance(house: House) -> None:
-    house.bench.engines["shared-0"].canary = dying(1)
+    die_of_trials(house.bench.engines["shared-0"], 1)
     version = await house.ready()
     assert house.lifecycle.registry.current(version).strikes == 1
     assert (await house.ask()).status == 200
 
 
-async def test_an_adapter_that_kills_engines_is_blamed(house: House) -> None:
-    house.bench.engines["shared-0"].canary = dying(9)
+@pytest.mark.usefixtures("quick")
+async def test_an_adapter_that_kills_engines_is_blamed_in_their_last_words(house: House) -> None:
+    engine = house.bench.engines["shared-0"]
+    die_of_trials(engine, 9)
     await house.add()
     await house.until(VersionState.QUARANTINED)
-    assert "2 engines" in house.reason()
+    assert engine.deaths == 2
+    assert "the kernel does not take this shape" in house.reason() and "/opt" not in house.reason()
+    await eventually(lambda: house.bench.gateway.dispatcher.replicas["shared-0"].ready)
     assert (await house.bench.chat("a", model="support")()).status == 200
 
 
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("words", "then"),
+    [
+        (WORDS, NO_COMPILER),  # the machine broke while the engine was up: it does not come back
+        (WORDS, "RuntimeError: CUDA error: device not available"),
+        (NO_COMPILER, ""),  # it comes back by what was compiled before, and yet no adapter is the reason
+        ("OSError: [Errno 28] No space left on device", ""),
+    ],
+)
+async def test_what_is_the_machines_fault_is_no_strike(house: House, words: str, then: str) -> None:
+    engine = house.bench.engines["shared-0"]
+    die_of_trials(engine, 3, words, then=then)
+    version = await house.add()
+    for death in (1, 2, 3):
+        await eventually(lambda death=death: engine.deaths == death, f"death {death}")  # type: ignore[misc]
+        if then:
+            await eventually(lambda: bool(engine.failure), "the failed start")
+            engine.come_back()
+        await eventually(lambda: "no fault of the adapter" in house.reason(), "what is said of it")
+    await house.until(VersionState.READY)
+    assert house.lifecycle.registry.current(version).strikes == 0
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_new_version_that_engines_die_of_as_they_load_it_is_blamed_once_they_are_back(
+    house: House,
+) -> None:
+    engine = house.bench.engines["shared-0"]
+    version = await house.ready()
+    name = version_id(house, version)
+    for death in (1, 2):
+        reason = f"{ENGINE_DIED} loaded this adapter: KeyError: {death}"
+        engine.faults = {name: Fault(FaultKind.CRASH, death, reason, engine.starts)}
+        asked = engine.asked
+        await eventually(lambda asked=asked: engine.asked > asked + 1, "its report")  # type: ignore[misc]
+        assert house.lifecycle.registry.current(version).strikes == death - 1, "no engine is back yet"
+        engine.come_back()
+        await eventually(
+            lambda death=death: house.lifecycle.registry.current(version).strikes == death,  # type: ignore[misc]
+            "the strike",
+        )
+    await house.until(VersionState.QUARANTINED)
+    assert house.reason().endswith("KeyError: 2")
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_trial_that_only_lost_its_connection_is_no_strike(house: House) -> None:
+    engine, tries = house.bench.engines["shared-0"], [0]
+
+    def canary(_: str) -> CanaryReport:
+        tries[0] += 1
+        if tries[0] < 4:
+            raise ConnectionResetError("the network")
+        return CanaryReport(True, "", 1.0, 0.01)
+
+    engine.canary = canary
+    version = await house.ready()
+    assert (tries[0], house.lifecycle.registry.current(version).strikes) == (4, 0)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_replica_that_fails_says_why_to_operators_and_no_more_than_that_to_tenants(
+    house: House,
+) -> None:
+    engine = house.bench.engines["shared-0"]
+    engine.fail(NO_COMPILER)
+    await eventually(lambda: house.manager.replicas()[0].failed, "the failure to be noticed")
+    report = next(r for r in house.manager.replicas() if r.name == "shared-0")
+    assert (report.ready, report.reason) == (False, NO_COMPILER)
+    assert not house.bench.gateway.is_ready(), "nobody of that pool can be answered"
+    await house.add()
+    for model in ("support", "plain", "billing"):  # live, the base model, and one that waits for its trial
+        refused = await house.ask(model)
+        assert (refused.status, refused.error["code"]) == (503, "no_replica_ready")
+        assert "does not start" in refused.error["message"] and "Compiler" not in refused.error["message"]
+        assert int(refused.headers["retry-after"]) > 0
+    assert (await house.bench.chat("c", model="support")()).status == 200, "the other pool goes on"
+    engine.come_back()
+    await eventually(house.bench.gateway.is_ready, "readiness")
+    await house.until(VersionState.READY)
+    assert (await house.ask()).status == 200 and house.manager.replicas()[0].reason == ""
+
+
+@pytest.mark.usefixtures("quick")
 async def test_a_quarantined_version_can_be_verified_again(house: House) -> None:
-    house.bench.engines["shared-0"].canary = dying(2)
+    die_of_trials(house.bench.engines["shared-0"], 2)
     await house.add()
     await house.until(VersionState.QUARANTINED)
     await house.manager.verify(KEY, 1)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from adapters.canary import GENERATED_TOKENS, PROMPTS, Canary, judge, judge_generation
+from adapters.canary import BaseModelFailed, Canary, judge, judge_generation
+from adapters.questions import GENERATED_TOKENS, PROMPTS
 
 BLOCK = 16
 BASE = [-1.0, -2.0, -3.0]
@@ -148,16 +149,25 @@ async def test_of_a_pooling_model_vectors_are_compared() -> None:
 
 
 async def test_what_vllm_raises_comes_out() -> None:
-    def fail(*_: Any) -> float:
-        raise RuntimeError("no")
+    def fail(adapter: Any, _: int) -> float:
+        if adapter:
+            raise RuntimeError("no")
+        return -1.0
 
     with pytest.raises(RuntimeError, match="no"):
         await canary(FakeEngine(fail)).run("adapter", 0.0)
 
 
-def test_an_engine_that_is_broken_itself_is_not_the_adapters_fault() -> None:
-    reason, _ = judge([math.nan], BASE[:1], BASE[:1])
-    assert "look at this engine" in reason
+@pytest.mark.parametrize("value", [math.nan, math.inf, RuntimeError("no kernel")])
+async def test_an_engine_that_fails_on_its_base_model_is_not_the_adapters_fault(value: Any) -> None:
+    def broken(adapter: Any, _: int) -> float:
+        if not adapter and isinstance(value, Exception):
+            raise value
+        return -2.5 if adapter else float(value)
+
+    engine = FakeEngine(broken)
+    with pytest.raises(BaseModelFailed):
+        await canary(engine).run("adapter", 0.0)
 
 
 def test_answers_of_another_length_are_not_compared() -> None:

@@ -18,9 +18,12 @@ import pytest
 from adapters import engine_process, orphans, protocol
 from adapters import host as host_module
 from adapters.errors import AdapterError
+from adapters.health import EngineState
 from adapters.host import EngineHost
 from adapters.loader import EngineDied
-from adapters.residency import CanaryReport, FaultKind
+from adapters.residency import CanaryReport, DesiredAdapters, FaultKind
+from adapters.selftest import SelfTestFailed
+from adapters.standing import FAILURES_BEFORE_DEAD, Standing
 from adapters.types import BaseModel, EngineAdapter
 
 TOKEN = "token of the tests"
@@ -245,8 +248,76 @@ async def test_an_engine_that_dies_of_a_trial_holds_it_against_the_adapter(
 
 def test_an_engine_that_never_starts_is_not_alive_for_ever(host: EngineHost) -> None:
     assert host.is_alive()
-    host._failed_starts = host_module.FAILURES_BEFORE_DEAD
+    for _ in range(FAILURES_BEFORE_DEAD):
+        host._standing.did_not_start("it broke")
     assert not host.is_alive()
+
+
+class Starts:
+    """Stands for the loading of engines: each start fails with an error, or gives an engine."""
+
+    def __init__(self, host: EngineHost, *outcomes: Any) -> None:
+        self.host = host
+        self.outcomes = list(outcomes)
+
+    async def __call__(self, stack: Any) -> None:
+        self.host._last_words.listen()
+        outcome = self.outcomes.pop(0) if self.outcomes else SimpleNamespace(errored=False)
+        if isinstance(outcome, Exception):
+            raise outcome
+        self.host._engine = outcome
+
+
+async def states_of(
+    host: EngineHost, monkeypatch: pytest.MonkeyPatch, *outcomes: Any
+) -> list[tuple[str, str]]:
+    """Run starts of these outcomes until an engine stays up; gives each state with its reason."""
+    monkeypatch.setattr(Standing, "delay_s", 0.0)
+    monkeypatch.setattr(host_module, "WATCH_INTERVAL_S", 0.0)
+    monkeypatch.setattr(host, "_load", Starts(host, *outcomes))
+    seen: list[tuple[str, str]] = []
+    supervisor = asyncio.create_task(host._supervise())
+    while not seen or seen[-1][0] != EngineState.READY:
+        health = host.health()
+        if not seen or seen[-1] != (health.state, health.reason):
+            seen.append((health.state, health.reason))
+        await asyncio.sleep(0)
+    supervisor.cancel()
+    await asyncio.gather(supervisor, return_exceptions=True)
+    return seen
+
+
+async def test_an_engine_that_fails_is_started_until_one_passes_and_says_why_meanwhile(
+    host: EngineHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = SelfTestFailed("self-test, log-probabilities: InvalidCxxCompiler: none")
+    seen = await states_of(host, monkeypatch, failed, ValueError("no such flag"))
+    states = [state for state, _ in seen]
+    assert states == [EngineState.STARTING, EngineState.FAILED, EngineState.FAILED, EngineState.READY]
+    assert [reason for _, reason in seen[1:3]] == [str(failed), "ValueError: no such flag"]
+
+
+async def test_adapters_are_blamed_for_a_death_only_where_the_engine_comes_back(
+    host: EngineHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host._reconciler.desire(DesiredAdapters(1, (EngineAdapter("a", "/store/a", False),)))
+    host._blame("a", FaultKind.CRASH, "the engine died")
+    await states_of(host, monkeypatch, SimpleNamespace(errored=False))
+    assert dict(host._reconciler.residency().faults)["a"].kind is FaultKind.CRASH
+    await states_of(host, monkeypatch, RuntimeError("it does not come back"))
+    assert not host._reconciler.residency().faults
+
+
+async def test_no_adapter_is_blamed_for_the_machines_words(
+    host: EngineHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host._reconciler.desire(DesiredAdapters(1, (EngineAdapter("a", "/store/a", False),)))
+    monkeypatch.setattr(host._last_words, "read", lambda _within_s: "OSError: No space left on device")
+    host._blame("a", FaultKind.CRASH, "the engine died")
+    assert not host._reconciler.residency().faults
+    monkeypatch.setattr(host._last_words, "read", lambda _within_s: "KeyError: 5")
+    host._blame("a", FaultKind.CRASH, "the engine died")
+    assert dict(host._reconciler.residency().faults)["a"].reason == "the engine died: KeyError: 5"
 
 
 @pytest.mark.parametrize(("tokenizer", "longest"), [(SimpleNamespace(max_chars_per_token=16), 16), (None, 0)])

@@ -319,6 +319,25 @@ async def test_after_a_restart_everything_is_back_but_what_may_have_killed_the_e
     assert not house.reconciler.residency().faults
 
 
+async def test_whoever_is_blamed_for_an_engine_that_does_not_come_back_is_forgiven(house: House) -> None:
+    house.tell("a", "b", "c")
+    async with house.reconciling():
+        await house.until(lambda r: r.engine_starts == 1)
+    house.reconciler.blame("a", FaultKind.CRASH, "it died")
+    house.engine = FakeEngine()
+    house.loader = new_loader(house.engine, house.frontend, house.reconciler)
+    async with house.reconciling():
+        await house.until(lambda r: r.engine_starts == 2)
+    house.reconciler.blame("b", FaultKind.CRASH, "it died")
+    house.reconciler.blame("c", FaultKind.LOAD, "it is broken")
+    house.reconciler.forgive()
+    faults = dict(house.reconciler.residency().faults)
+    assert {name: (fault.kind, fault.engine) for name, fault in faults.items()} == {
+        "a": (FaultKind.CRASH, 1),  # that engine was followed by one that worked
+        "c": (FaultKind.LOAD, 2),
+    }
+
+
 # -- the desired set ---------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from routing.errors import (
     EngineTimeout,
     InvalidKey,
     InvalidRequest,
+    Quarantined,
     RequestError,
     Unavailable,
 )
@@ -52,6 +53,7 @@ Send = Callable[[RequestError], int]
             EngineTimeout("Too long.", retry_after_s=1.0),
             {"retry-after": "1", "retry-after-ms": "1000", "x-should-retry": "false"},
         ),
+        ("a model that was refused", Quarantined("No."), {"x-should-retry": "false"}),
         ("a wrong request", InvalidRequest("No."), {}),
         ("no key", InvalidKey("No."), {"www-authenticate": "Bearer"}),
     ],

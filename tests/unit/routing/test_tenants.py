@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from adapters.residency import ENGINE_DIED
 from adapters.states import VersionState
 from routing.catalog import AdapterEntry, AdapterKey, ApiKey, KeyRole, Rollout, RolloutPlan
-from routing.errors import Unavailable
+from routing.errors import Quarantined, Unavailable
 from routing.tenants import Directory, Identity, hash_key
 from routing.types import Target
 from tests.fakes import adapter_id, entry_of, key_of, small_fleet, version_of
@@ -149,6 +150,39 @@ def test_a_version_that_is_not_ready_is_said_to_be_so(directory: Directory) -> N
         resolve(directory, "a", "billing")
     assert refused.value.code == "adapter_unavailable" and refused.value.retry_after_s
     assert resolve(directory, "a", "billing@1") is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("the adapter uses DoRA", "refused: the adapter uses DoRA"),
+        ("rank 64, at most 16; pool `theirs` would take it", "refused: rank 64, at most 16"),
+        (f"{ENGINE_DIED} tried this adapter: KeyError: acme/other@01", f"{ENGINE_DIED} tried this adapter"),
+        ("nothing at /srv/state/x, nor at s3://bucket/x", "refused: nothing at <path>, nor at <path>"),
+    ],
+)
+def test_a_model_that_was_refused_says_why_and_not_to_come_again(
+    directory: Directory, reason: str, told: str
+) -> None:
+    key = AdapterKey("a", "billing")
+    version = replace(version_of(key, 2, VersionState.QUARANTINED), reason=reason)
+    older = version_of(key, 1, VersionState.RETIRED)
+    directory.put(entry_of("billing", tenant="a", versions=[older, version], live=None))
+    with pytest.raises(Quarantined) as refused:
+        resolve(directory, "a", "billing")
+    assert refused.value.message.endswith(told) and "version 2" in refused.value.message
+    assert refused.value.should_retry is False and refused.value.retry_after_s is None
+
+
+@pytest.mark.parametrize("state", [VersionState.REGISTERED, VersionState.FETCHING, VersionState.VERIFYING])
+def test_a_model_with_a_version_under_way_may_be_asked_again(
+    directory: Directory, state: VersionState
+) -> None:
+    key = AdapterKey("a", "billing")
+    versions = [version_of(key, 1, VersionState.QUARANTINED), version_of(key, 2, state)]
+    directory.put(entry_of("billing", tenant="a", versions=versions, live=None))
+    with pytest.raises(Unavailable, match="not ready yet"):
+        resolve(directory, "a", "billing")
 
 
 def test_a_retired_adapter_is_unknown(directory: Directory) -> None:

@@ -499,11 +499,15 @@ def test_replicas_show_which_of_them_get_work(run: Run, desk: Desk) -> None:
         "shared-0": {},
         "shared-1": {"draining": True},
         "shared-2": {"trusted": False},
+        "shared-3": {"ready": False, "failed": True, "reason": "No working C++ compiler\x1b[2J"},
+        "shared-4": {"ready": False},
     }
     desk.management.reports = [replace(report(name), **changes) for name, changes in states.items()]
     shown = run("replicas", key="operator-key").stdout
-    for name, state in (("shared-0", "ready"), ("shared-1", "draining"), ("shared-2", "not_trusted")):
+    told = ("ready", "draining", "not_trusted", "failed", "not_ready")
+    for name, state in zip(states, told, strict=True):
         assert re.search(rf"{name} +│ shared +│ {state} ", shown), shown
+    assert "shared-3: No working C++ compiler" in shown and "\x1b" not in shown
 
 
 def test_what_others_wrote_cannot_steer_the_terminal(run: Run, desk: Desk) -> None:

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from adapters.health import EngineHealth, EngineState
 from routing.scheduling.decisions import KEPT, Action, Decision
 from routing.scheduling.state import SlotClearing
 from tenantry import scheduler as commands
@@ -91,6 +92,15 @@ def test_a_replica_in_trouble_says_what_happened(run: Run, desk: Desk, house: Bu
     assert "(it failed while it answered)" in shown
     states = {row[0]: row[1] for row in rows(shown) if len(row) == 8 and row[0].endswith("-0")}
     assert states["alone-0"] == "draining"
+
+
+def test_a_replica_whose_engine_does_not_start_says_why(run: Run, desk: Desk, house: Busy) -> None:
+    replica = house.dispatcher.replicas["shared-0"]
+    replica.ready, replica.engine = False, EngineHealth(EngineState.FAILED, "No working C++ compiler")
+    desk.management.scheduled = house.dispatcher.report()
+    shown = run("scheduler").stdout
+    assert "shared-0: No working C++ compiler" in shown
+    assert {row[0]: row[1] for row in rows(shown) if len(row) == 8}["shared-0"] == "failed"
 
 
 def test_a_free_slot_that_is_promised_has_no_victim(run: Run, desk: Desk, house: Busy) -> None:

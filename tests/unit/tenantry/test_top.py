@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from adapters.health import EngineHealth, EngineState
 from routing.types import Outcome
 from tenantry import top, top_view
 from tenantry.app import app
@@ -99,6 +100,14 @@ def test_a_gateway_at_rest_says_so(run: Run, desk: Desk, house: Busy) -> None:
     fill(desk.management, desk.watched, house)
     desk.watched.clock.now += 1000
     assert "Nothing ended in the last five minutes, and nothing waits." in run("--once").stdout
+
+
+def test_a_replica_whose_engine_does_not_start_says_why(run: Run, desk: Desk, house: Busy) -> None:
+    replica = house.dispatcher.replicas["shared-0"]
+    replica.ready, replica.engine = False, EngineHealth(EngineState.FAILED, "No working C++ compiler")
+    desk.management.scheduled = house.dispatcher.report()
+    shown = run("--once").stdout
+    assert "shared-0: No working C++ compiler" in shown and "failed" in shown
 
 
 def test_a_replica_in_trouble_says_what_happened(run: Run, desk: Desk, house: Busy) -> None:

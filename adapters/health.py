@@ -1,0 +1,45 @@
+"""How does an engine stand, and what did it say when it last failed? A value that travels as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class EngineState(StrEnum):
+    """What an engine does now."""
+
+    STARTING = "starting"
+    READY = "ready"  # it has passed its self-test
+    FAILED = "failed"  # its last start, or its self-test, failed; it is tried again until one passes
+    SILENT = "silent"  # it has passed, and gives no sign of life
+    DRAINING = "draining"  # it was told to end
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """One engine by its own word. Texts are for operators: they may name files of its machine."""
+
+    state: EngineState
+    reason: str = ""  # why it is not ready, in the engine's or the compiler's own words
+    worker: str = ""  # random, made when the engine's worker process starts
+    deaths: int = 0  # engines of this worker that died after they had passed their self-test
+    last_death: str = ""  # the last one's own words
+    machine_to_blame: bool = False  # the last one died of what no adapter can cause: no compiler, no disk
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what travels."""
+        return {"ready": self.state is EngineState.READY, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> EngineHealth:
+        """Read what travelled; the state must be there. Raises `KeyError`, `TypeError` or `ValueError`."""
+        return cls(
+            EngineState(value["state"]),
+            str(value.get("reason", "")),
+            str(value.get("worker", "")),
+            int(value.get("deaths", 0)),
+            str(value.get("last_death", "")),
+            bool(value.get("machine_to_blame", False)),
+        )

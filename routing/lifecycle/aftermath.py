@@ -1,0 +1,93 @@
+"""An engine died in a trial: is the adapter to blame? Only where the engine comes back without it.
+
+The engine had answered for its base model before (it would not have been ready otherwise). Where the one that
+follows passes its self-test too, the adapter made the difference. Where it does not, or died of what no
+adapter can cause, the machine is at fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from adapters.health import EngineHealth, EngineState
+from routing.dispatcher import Dispatcher
+from routing.replicas import ReplicaClient
+
+WITHIN_S = 900.0  # a large model on a slow disk; one that takes longer says nothing about an adapter
+ASK_INTERVAL_S = 0.5
+
+
+class Cause(Enum):
+    """Why a trial was cut off."""
+
+    ADAPTER = "adapter"
+    MACHINE = "machine"
+    NONE = "none"  # no engine died: it lost its connection, or the engine had not been told of the adapter
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """A replica just before a trial."""
+
+    name: str
+    worker: str
+    deaths: int
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Why a trial was cut off, and the engine's last words."""
+
+    cause: Cause
+    words: str = ""
+
+
+class Aftermath:
+    """Follows replicas from before a trial to after it."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        clients: Mapping[str, ReplicaClient],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.clients = clients
+        self._dispatcher = dispatcher
+        self._clock = clock
+
+    async def before(self, name: str) -> Before | None:
+        """Take note of a replica; None where it is not ready after all."""
+        health = await self.clients[name].health()
+        if health is None or health.state is not EngineState.READY:
+            return None
+        return Before(name, health.worker, health.deaths, self._dispatcher.replicas[name].incarnation)
+
+    async def find(self, before: Before) -> Finding:
+        """Return once it is known whether the engine comes back."""
+        deadline_s = self._clock() + WITHIN_S
+        while self._clock() < deadline_s:
+            health = await self.clients[before.name].health()
+            finding = None if health is None else self._judge(before, health)
+            if finding is not None:
+                return finding
+            await asyncio.sleep(ASK_INTERVAL_S)
+        return Finding(Cause.MACHINE, f"the engine did not come back within {WITHIN_S:g} s")
+
+    def _judge(self, before: Before, health: EngineHealth) -> Finding | None:
+        """Say what is to be made of a replica as it is now; None: that is not known yet."""
+        if health.state in (EngineState.FAILED, EngineState.DRAINING):
+            return Finding(Cause.MACHINE, health.reason)
+        if health.state is not EngineState.READY:
+            return None
+        if (health.worker, health.deaths) == (before.worker, before.deaths):
+            return Finding(Cause.NONE)
+        replica = self._dispatcher.replicas[before.name]
+        if not replica.ready or replica.incarnation == before.incarnation:
+            return None  # what it reports of this death is to be heard while the adapter is still on trial
+        words = health.last_death if health.worker == before.worker else "its worker process ended too"
+        return Finding(Cause.MACHINE if health.machine_to_blame else Cause.ADAPTER, words)
