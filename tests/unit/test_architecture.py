@@ -14,7 +14,7 @@ def drawn() -> str:
     """Draw the contracts: a line for each layer, those above may import those below."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layered = [contract for contract in contracts if contract["type"] == "layers"]
-    top = next(contract["layers"] for contract in layered if "containers" not in contract)
+    top = layered[0]["layers"]  # the packages; then what is inside each
     inside = {
         contract["containers"][0]: contract["layers"] for contract in layered if "containers" in contract
     }
