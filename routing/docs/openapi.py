@@ -20,6 +20,7 @@ from routing.errors import (
     InvalidRequest,
     MethodNotAllowed,
     ModelNotFound,
+    Quarantined,
     QuotaExceeded,
     RequestError,
     StateUnavailable,
@@ -33,11 +34,11 @@ Part = dict[str, Any]
 
 ERRORS: tuple[type[RequestError], ...] = (
     InvalidRequest, BreaksEngine, InvalidKey, Forbidden, ModelNotFound, MethodNotAllowed, BodyTimeout,
-    BodyTooLarge, UnsupportedMediaType, HeadTooLarge, CapReached, QuotaExceeded, RequestError, EngineFailed,
+    Quarantined, BodyTooLarge, UnsupportedMediaType, HeadTooLarge, CapReached, QuotaExceeded, RequestError, EngineFailed,
     Unavailable, StateUnavailable, EngineTimeout,
 )  # fmt: skip
 _ALWAYS = (401, 403, 405, 500)
-_WITH_BODY = (400, 404, 408, 413, 415, 429, 502, 503, 504)
+_WITH_BODY = (400, 404, 408, 409, 413, 415, 429, 502, 503, 504)
 
 _DESCRIPTION = """\
 OpenAI's API for the models that your key may call; every OpenAI client works, with this address and `/v1` as
