@@ -34,8 +34,8 @@ Part = dict[str, Any]
 
 ERRORS: tuple[type[RequestError], ...] = (
     InvalidRequest, BreaksEngine, InvalidKey, Forbidden, ModelNotFound, MethodNotAllowed, BodyTimeout,
-    Quarantined, BodyTooLarge, UnsupportedMediaType, HeadTooLarge, CapReached, QuotaExceeded, RequestError, EngineFailed,
-    Unavailable, StateUnavailable, EngineTimeout,
+    Quarantined, BodyTooLarge, UnsupportedMediaType, HeadTooLarge, CapReached, QuotaExceeded, RequestError,
+    EngineFailed, Unavailable, StateUnavailable, EngineTimeout,
 )  # fmt: skip
 _ALWAYS = (401, 403, 405, 500)
 _WITH_BODY = (400, 404, 408, 409, 413, 415, 429, 502, 503, 504)
