@@ -20,6 +20,7 @@ import openai
 import psutil
 
 from adapters.orphans import REPLICA_MARK
+from tests.processes import left_of
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / ".cache" / "demo"
@@ -136,8 +137,8 @@ class Service:
         family = self.processes() if self.process.poll() is None else []
         self.process.send_signal(number)
         status = self.process.wait(STOP_WITHIN_S)
-        _, alive = psutil.wait_procs(family, timeout=10)
-        assert not alive, f"left behind: {alive}"
+        left = left_of(family, within_s=10)
+        assert not left, f"left behind: {left}"
         return status
 
     def tail(self, lines: int = 40) -> str:
@@ -191,8 +192,7 @@ def serving(
         if process.poll() is None:
             family = service.processes()
             process.terminate()
-            psutil.wait_procs(family, timeout=STOP_WITHIN_S)
-            for survivor in family:
+            for survivor in left_of(family, within_s=STOP_WITHIN_S):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     survivor.kill()
             process.wait(10)

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.e2e.serving import Service, serving, wait_until
+from tests.processes import left_of
 
 pytestmark = pytest.mark.engine
 
@@ -67,6 +68,6 @@ def test_a_service_that_is_stopped_while_it_loads_is_gone_within_ten_seconds(
         family, began_s = _of(tmp_path), time.monotonic()
         _stop(service, number)
         assert service.process.wait(ENDS_WITHIN_S) == 0
-        _, alive = psutil.wait_procs(family, timeout=began_s + ENDS_WITHIN_S - time.monotonic())
-        assert not alive and not _of(tmp_path)
+        assert not left_of(family, within_s=began_s + ENDS_WITHIN_S - time.monotonic())
+        assert not _of(tmp_path)
         assert "Traceback" not in service.log.read_text()

@@ -14,12 +14,12 @@ from typing import Any
 
 import httpx
 import openai
-import psutil
 import pytest
 
 from adapters.demo.answers import QUESTIONS
 from adapters.orphans import REPLICA_MARK
 from tests.e2e.serving import DEMO, Service, answers, key_of, wait_until
+from tests.processes import left_of
 
 pytestmark = pytest.mark.engine
 
@@ -306,7 +306,7 @@ def test_sigterm_lets_requests_finish_refuses_new_ones_and_leaves_no_process(ser
     assert ended[-1] == "length", f"the stream was cut after {len(ended)} events"
     assert 503 in late
     service.process.wait(60)
-    assert not psutil.wait_procs(family, timeout=10)[1]
+    assert not left_of(family, within_s=10)
 
 
 def ask_once(service: Service) -> object:

@@ -59,7 +59,8 @@ def _in_namespaces(*, keep: bool) -> int:
     """Run this program again where its mounts and processes end with it, and tidy up where there are none."""
     machine.remove()
     spaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    command = [*spaces, sys.executable, "-m", "tests.fresh", *sys.argv[1:]]
+    init = ["bash", "-c", '"$@" & wait $!', "init"]  # collects orphans, as a machine's init does
+    command = [*spaces, *init, sys.executable, "-m", "tests.fresh", *sys.argv[1:]]
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, INSIDE: "1"}) as process:
         try:
             return process.wait()

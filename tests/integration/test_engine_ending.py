@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from adapters.orphans import WORKER_MARK
+from tests.processes import left_of
 
 ENDS_WITHIN_S = 10.0
 
@@ -28,14 +29,6 @@ def _of_worker(pid: int) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
-
-
-def _runs(process: psutil.Process) -> bool:
-    """Whether a process has not ended; where nobody collects orphans, what ended stays as a zombie."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -57,9 +50,7 @@ def test_a_worker_that_loads_ends_at_once_without_a_traceback_and_leaves_no_proc
         began_s = time.monotonic()
         worker.send_signal(number)
         worker.wait(ENDS_WITHIN_S)
-        while any(map(_runs, engine)):
-            assert time.monotonic() - began_s < ENDS_WITHIN_S, engine
-            time.sleep(0.05)
+        assert not left_of(engine, within_s=began_s + ENDS_WITHIN_S - time.monotonic())
         assert not _of_worker(worker.pid)
     finally:
         worker.kill()

@@ -29,6 +29,7 @@ from aiohttp import ClientSession
 from adapters.demo.answers import QUESTIONS
 from tests.e2e.serving import ONE_THREAD, ROOT, Service, serving, wait_until
 from tests.e2e.traffic import MODELS, Ask, Ending, Seen, send, session
+from tests.processes import runs
 
 pytestmark = pytest.mark.engine
 log = logging.getLogger("tests.chaos")
@@ -386,13 +387,7 @@ def test_both_replicas_serve_again_and_nothing_is_left_behind(ordeal: Ordeal) ->
     assert {s.replica for s in seen} == set(REPLICAS)
     wait_until(service.at_rest, "every counter at zero", within_s=10)
     assert len(service.engine_cores()) == len(REPLICAS)
-    assert not [process for process in ordeal.orphans if _lives(process)], "ended by the next worker"
-
-
-def _lives(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
+    assert not [process for process in ordeal.orphans if runs(process)], "ended by the next worker"
 
 
 async def _all_at_once(url: str, asks: list[Ask]) -> list[Seen]:
