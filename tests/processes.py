@@ -1,4 +1,4 @@
-"""Which processes are left? What has ended is a zombie where nobody collects orphans, as in a bare container."""
+"""Which processes are left? Where nobody collects orphans, what has ended stays as a zombie."""
 
 from __future__ import annotations
 
