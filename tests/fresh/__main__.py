@@ -197,12 +197,12 @@ def _start(bare: machine.Machine, folder: Path, command: str, log: str) -> Follo
 
 
 def _processes() -> list[str]:
-    """Everything that runs here besides this program; /proc is our own."""
+    """Everything that runs here besides this program and its init; /proc is our own."""
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):
             pid = int(status.parent.name)
-            if pid != os.getpid():
+            if pid not in (1, os.getpid()):
                 state = "defunct" if "\nState:\tZ" in status.read_text() else "runs"
                 title = (status.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 found.append(f"{pid} {state} {title[:100]}")
