@@ -253,8 +253,7 @@ class Gateway:
         self, exchange: Exchange, tenant: Tenant, kind: wire.Kind, request_id: str, trace: Trace | None
     ) -> None:
         arrived_s = self._clock()
-        exchange.require_json()
-        body = await exchange.read_body(
+        body = await exchange.read_json(
             limit_bytes=self._settings.max_body_bytes, timeout_s=self._settings.body_timeout_s
         )
         call = wire.parse(kind, body)

@@ -67,8 +67,7 @@ class Gate:
 
     async def _read_json(self, exchange: Exchange) -> Receive:
         """Read the body and return a `receive` that gives it once more."""
-        exchange.require_json()
-        body = await exchange.read_body(limit_bytes=MAX_JSON_BYTES, timeout_s=self._read_timeout_s)
+        body = await exchange.read_json(limit_bytes=MAX_JSON_BYTES, timeout_s=self._read_timeout_s)
         pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive() -> Message:
