@@ -15,6 +15,7 @@ from routing.errors import (
     BodyTooLarge,
     InvalidRequest,
     MethodNotAllowed,
+    RequestError,
     UnsupportedMediaType,
 )
 
@@ -118,10 +119,16 @@ class Exchange:
         except ValueError:
             raise InvalidRequest("The parameters of the URL cannot be read.", code="invalid_value") from None
 
-    def require_method(self, method: str) -> None:
-        """Raise `MethodNotAllowed` for any other method."""
-        if self.scope["method"] != method:
-            raise MethodNotAllowed(f"Only {method} is allowed here.")
+    @property
+    def method(self) -> str:
+        """Method of the request."""
+        return str(self.scope["method"])
+
+    def require_method(self, *methods: str) -> None:
+        """Raise `MethodNotAllowed` for any other method; what can be read has a head."""
+        method = self.scope["method"]
+        if method not in methods and not (method == "HEAD" and "GET" in methods):
+            raise MethodNotAllowed(*methods)
 
     def bearer(self) -> str | None:
         """Return the one bearer token of the request. Raises `InvalidRequest` where there are several."""
@@ -178,7 +185,16 @@ class Exchange:
     async def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
         """Send a whole answer."""
         await self.begin(status, [*headers, (b"content-length", b"%d" % len(body))])
-        await self.send_body(body, more=False)
+        await self.send_body(b"" if self.scope["method"] == "HEAD" else body, more=False)
+
+    async def refuse(self, error: RequestError, body: bytes) -> None:
+        """Send an error, which is the body; who only asked for the methods of a route gets them."""
+        headers = error.headers_for(self.seed)
+        if isinstance(error, MethodNotAllowed) and self.scope["method"] == "OPTIONS":
+            await self.begin(204, headers)
+            await self.send_body(b"", more=False)
+        else:
+            await self.respond(error.status, [JSON, *headers], body)
 
     async def hand_over(self, app: App) -> None:
         """Let another ASGI application answer; the headers of every answer go on its answer too."""
