@@ -187,6 +187,7 @@ class EngineHost:
         await asyncio.to_thread(orphans.reap, self._replica)
         os.environ.update(orphans.mark(self._replica) | self._last_words.listen())
         engine_process.become_main_of_children()
+        engine_process.withhold_secrets()
         log.info("%s: loading %s", self._replica, self._model.name)
         self._was_ready = False
         args, engine = await self._build(stack)
