@@ -30,7 +30,8 @@ from typing import Any, Literal
 
 HERE = Path(__file__).parent
 # BentoML reads its configuration from this variable alone, at import.
-os.environ.setdefault("BENTOML_CONFIG", str(HERE / "configuration.yaml"))
+SHIPPED_CONFIG = str(HERE / "configuration.yaml")
+os.environ.setdefault("BENTOML_CONFIG", SHIPPED_CONFIG)
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 # What engines declare is for whoever places them; here each has the devices that fleet.yaml gives it, and
 # BentoML's allocator, which knows whole GPUs only, would give it others.
@@ -50,14 +51,18 @@ logs.set_up()
 
 import bentoml  # noqa: E402
 from _bentoml_sdk import Service  # noqa: E402
+from bentoml._internal.configuration.containers import BentoMLConfiguration, BentoMLContainer  # noqa: E402
+from bentoml.exceptions import BentoMLConfigException  # noqa: E402
 from pydantic import BaseModel, ConfigDict  # noqa: E402
 
 from adapters.host import EngineHost  # noqa: E402
 from routing import connections, keys  # noqa: E402
 from routing.announcement import address_of, announce  # noqa: E402
+from routing.beside import without_effect  # noqa: E402
 from routing.config import load_fleet, project  # noqa: E402
 from routing.config.demo_keys import demo_keys  # noqa: E402
 from routing.connections import Bounds  # noqa: E402
+from routing.cors import options_of, with_cors  # noqa: E402
 from routing.discovery import Elsewhere  # noqa: E402
 from routing.docs import openapi  # noqa: E402
 from routing.gateway import Gateway as GatewayApp  # noqa: E402
@@ -67,7 +72,7 @@ from routing.tenants import Directory  # noqa: E402
 from routing.types import Fleet, Pool  # noqa: E402
 from routing.usage import Ledger  # noqa: E402
 
-BENTOML_ROUTES = frozenset({"/livez", "/readyz", "/healthz"})
+BENTOML_ROUTES = {path + slash: path for path in ("/livez", "/readyz", "/healthz") for slash in ("", "/")}
 SECRET = os.environ["TENANTRY_SECRET"].encode()
 LOOPBACK = "127.0.0.1"
 LOCAL_ONLY = (
@@ -103,14 +108,31 @@ class DirectService(Service):  # type: ignore[misc]
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """Build the ASGI application of one worker."""
-        inner, app = super().to_asgi(is_main), self.mount_apps[0][0]
+        inner = super().to_asgi(is_main)
+        app = with_cors(self.mount_apps[0][0], _settings()[self.name]["http"]["cors"])
         connections.install(self.bounds)
 
         async def entry(scope: Any, receive: Any, send: Any) -> None:
-            direct = scope["type"] == "http" and scope["path"] not in BENTOML_ROUTES
-            await (app if direct else inner)(scope, receive, send)
+            path = BENTOML_ROUTES.get(scope["path"]) if scope["type"] == "http" else ""
+            if path is None:
+                await app(scope, receive, send)
+            else:
+                await inner({**scope, "path": path} if path else scope, receive, send)
 
         return entry
+
+    def inject_config(self) -> None:
+        """Read BentoML's configuration. Raises `BentoMLConfigException` for what would have no effect."""
+        super().inject_config()
+        for name, service in self.all_services().items():
+            usual = [_settings(file, {name: service.config})[name] for file in (None, SHIPPED_CONFIG)]
+            try:
+                options_of(_settings()[name]["http"]["cors"])
+                wrong = without_effect(_settings()[name], *usual)
+            except ValueError as error:
+                wrong = [str(error)]
+            if wrong:
+                raise BentoMLConfigException(f"BentoML's configuration of service {name}: {'; '.join(wrong)}")
 
 
 class GatewayService(DirectService):
@@ -130,6 +152,15 @@ class GatewayService(DirectService):
     def openapi_spec(self) -> dict[str, Any]:
         """Describe the inference API; in the Bento's apis/openapi.yaml."""
         return openapi.document()
+
+
+def _settings(file: str | None = None, declared: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Settings of services: those that count, or what they are by default, in a file, and as declared."""
+    if declared is None:
+        counting: dict[str, Any] = BentoMLContainer.config.services.get()
+        return counting
+    usual = BentoMLConfiguration(file, override_defaults={"services": declared}, use_version=2)
+    return dict(usual.to_dict()["services"])
 
 
 def read_fleet(arguments: Arguments) -> Fleet:

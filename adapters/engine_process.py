@@ -7,14 +7,24 @@ its place.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from adapters import logs
+
+# What the processes of an engine need not: the first opens every engine and tells every tenant's cache salt.
+WITHHELD = ("TENANTRY_SECRET", "TENANTRY_ADMIN_KEY")
 
 
 def become_main_of_children() -> None:
     """Have processes that this one spawns run this module first."""
     sys.modules["__main__"].__spec__ = __spec__
+
+
+def withhold_secrets() -> None:
+    """Have processes that this one spawns from now on inherit no secret of the service."""
+    for name in WITHHELD:
+        os.environ.pop(name, None)
 
 
 if __name__ == "__mp_main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import ipaddress
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from routing.errors import (
     BodyTooLarge,
     InvalidRequest,
     MethodNotAllowed,
+    RequestError,
     UnsupportedMediaType,
 )
 
@@ -26,6 +28,7 @@ HeaderList = list[tuple[bytes, bytes]]
 
 MAX_PARAMETERS = 50  # of one URL; nobody needs more
 KEY_SHOWN = "tenantry.key_shown"  # in a scope, where the connection has shown no key yet: call it once it has
+GZIP = b"\x1f\x8b"
 JSON = (b"content-type", b"application/json")
 # What a proxy adds that speaks for somebody else.
 _OF_PROXIES = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
@@ -42,6 +45,7 @@ class Headers:
     authorization: list[str] = field(default_factory=list)
     content_type: str | None = None
     content_length: int | None = None
+    content_encoding: str | None = None
     request_id: str | None = None
     accept: str | None = None
     traceparent: str | None = None
@@ -65,6 +69,8 @@ class Headers:
                 headers.traceparent = value.decode("latin-1") if headers.traceparent is None else ""
             elif name == b"accept":
                 headers.accept = value.decode("latin-1")
+            elif name == b"content-encoding":
+                headers.content_encoding = value.decode("latin-1")
             elif name in _OF_PROXIES:
                 headers.forwarded = True
         return headers
@@ -113,16 +119,16 @@ class Exchange:
         except ValueError:
             raise InvalidRequest("The parameters of the URL cannot be read.", code="invalid_value") from None
 
-    def require_method(self, method: str) -> None:
-        """Raise `MethodNotAllowed` for any other method."""
-        if self.scope["method"] != method:
-            raise MethodNotAllowed(f"Only {method} is allowed here.")
+    @property
+    def method(self) -> str:
+        """Method of the request."""
+        return str(self.scope["method"])
 
-    def require_json(self) -> None:
-        """Raise `UnsupportedMediaType` where the client says that its body is something else."""
-        media_type = (self.headers.content_type or "application/json").partition(";")[0].strip().lower()
-        if media_type != "application/json":
-            raise UnsupportedMediaType("The body must be sent as `content-type: application/json`.")
+    def require_method(self, *methods: str) -> None:
+        """Raise `MethodNotAllowed` for any other method; what can be read has a head."""
+        method = self.scope["method"]
+        if method not in methods and not (method == "HEAD" and "GET" in methods):
+            raise MethodNotAllowed(*methods)
 
     def bearer(self) -> str | None:
         """Return the one bearer token of the request. Raises `InvalidRequest` where there are several."""
@@ -130,6 +136,22 @@ class Exchange:
             raise InvalidRequest("Send one Authorization header, not several.", code="ambiguous_api_key")
         scheme, _, token = (self.headers.authorization or [""])[0].partition(" ")
         return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+    async def read_json(self, *, limit_bytes: int, timeout_s: float) -> bytes:
+        """Read the whole body, which must be JSON as it is, for all that is said of it.
+
+        Raises `UnsupportedMediaType`, and what `read_body` does.
+        """
+        media_type = (self.headers.content_type or "application/json").partition(";")[0].strip().lower()
+        if media_type != "application/json":
+            raise UnsupportedMediaType("The body must be sent as `content-type: application/json`.")
+        coding = (self.headers.content_encoding or "identity").strip().lower()
+        if coding != "identity":
+            raise _packed("is sent with a `content-encoding`")
+        body = await self.read_body(limit_bytes=limit_bytes, timeout_s=timeout_s)
+        if body.startswith(GZIP):
+            raise _packed("looks like gzip")
+        return body.removeprefix(codecs.BOM_UTF8)
 
     async def read_body(self, *, limit_bytes: int, timeout_s: float) -> bytes:
         """Read the whole body.
@@ -163,7 +185,16 @@ class Exchange:
     async def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
         """Send a whole answer."""
         await self.begin(status, [*headers, (b"content-length", b"%d" % len(body))])
-        await self.send_body(body, more=False)
+        await self.send_body(b"" if self.scope["method"] == "HEAD" else body, more=False)
+
+    async def refuse(self, error: RequestError, body: bytes) -> None:
+        """Send an error, which is the body; who only asked for the methods of a route gets them."""
+        headers = error.headers_for(self.seed)
+        if isinstance(error, MethodNotAllowed) and self.scope["method"] == "OPTIONS":
+            await self.begin(204, headers)
+            await self.send_body(b"", more=False)
+        else:
+            await self.respond(error.status, [JSON, *headers], body)
 
     async def hand_over(self, app: App) -> None:
         """Let another ASGI application answer; the headers of every answer go on its answer too."""
@@ -186,6 +217,10 @@ class Exchange:
             if not message.get("more_body"):
                 return bytes(body)
             message = await self.receive()
+
+
+def _packed(how: str) -> UnsupportedMediaType:
+    return UnsupportedMediaType(f"The body {how}; this service takes JSON that is not compressed.")
 
 
 def _too_large(limit_bytes: int) -> BodyTooLarge:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import uvicorn.config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from routing import wire
 from routing.asgi import KEY_SHOWN
@@ -95,6 +96,21 @@ class Door:
             loop.call_later(SWEEP_S, self._sweep, loop)
 
 
+class UntilClose(RequestResponseCycle):
+    """Answers a client of HTTP/1.0, which knows no chunks: what has no length ends with the connection."""
+
+    _has_length = True
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send, as uvicorn does with a length; what is sent is as long as it is."""
+        if message["type"] == "http.response.start":
+            self._has_length = any(name.lower() == b"content-length" for name, _ in message["headers"])
+            self.chunked_encoding = None if self._has_length else False
+        elif message["type"] == "http.response.body" and not self._has_length:
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
@@ -144,6 +160,8 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._is_stranger:
                 cast(dict[str, Any], self.scope)[KEY_SHOWN] = self._show_key
             super().on_headers_complete()
+            if self.scope["http_version"] == "1.0":
+                self.cycle.__class__ = UntilClose
 
     def on_body(self, body: bytes) -> None:
         self._unused_bytes = 0

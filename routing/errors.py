@@ -193,6 +193,16 @@ class MethodNotAllowed(RequestError):
     type = "invalid_request_error"
     default_code = "method_not_allowed"
 
+    def __init__(self, *methods: str) -> None:
+        """`methods` are those that the route has; what can be read has a head, and all say what they have."""
+        heads = ("HEAD",) if "GET" in methods else ()
+        self.allow = ", ".join(dict.fromkeys((*sorted(methods), *heads, "OPTIONS")))
+        super().__init__(f"This route takes {self.allow}.")
+
+    def headers_for(self, request_id: str) -> list[tuple[bytes, bytes]]:
+        """Retry advice, and what is allowed; RFC 9110, section 15.5.6."""
+        return [*super().headers_for(request_id), (b"allow", self.allow.encode())]
+
 
 class BodyTimeout(RequestError):
     """The client did not finish sending its body."""

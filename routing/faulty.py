@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from routing.wire import DROPPED_FIELDS, OVERWRITTEN_FIELDS, Call
+from routing.wire import DROPPED_FIELDS, OVERWRITTEN_FIELDS, USERS, Call
 
 MAX_SHAPES = 64  # of a tenant; the oldest are forgotten
 FORGET_S = 600.0  # the engine may be another one by then
@@ -22,7 +22,7 @@ CONTENT = ("messages", "prompt", "input", "instructions")
 # Fields that nearly every client sends; alone they break nothing.
 USUAL = frozenset(
     [
-        *("stream", "stream_options", "temperature", "top_p", "n", "seed", "user", "stop", "store"),
+        *("stream", "stream_options", "temperature", "top_p", "n", "seed", "stop", "store", *USERS),
         *("max_tokens", "max_completion_tokens", "max_output_tokens"),
         *("presence_penalty", "frequency_penalty", *DROPPED_FIELDS, *OVERWRITTEN_FIELDS),
     ]
@@ -64,7 +64,7 @@ def shape_of(call: Call) -> bytes:
     shape = {
         name: _form(value, 0) if unusual and name in CONTENT else value
         for name, value in call.payload.items()
-        if name != "user" and name != "seed" and name not in OVERWRITTEN_FIELDS
+        if name not in USERS and name != "seed" and name not in OVERWRITTEN_FIELDS
     }
     text = orjson.dumps([call.kind, shape], option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(text, digest_size=16).digest()

@@ -214,7 +214,8 @@ class Gateway:
                 self._look_at_key(exchange)
             await self._route(exchange, request_id)
         except RequestError as error:
-            self.metrics.refused(error.status, error.code)
+            if exchange.method != "OPTIONS":  # which is answered, as far as there is the route
+                self.metrics.refused(error.status, error.code)
             await _refuse(exchange, error)
         except ClientGone:
             self.metrics.refused(CLIENT_CLOSED_REQUEST, Abort.CLIENT_GONE)
@@ -225,14 +226,15 @@ class Gateway:
 
     async def _route(self, exchange: Exchange, request_id: str) -> None:
         path = exchange.path
-        if path in ADMIN_ROUTES or path.startswith(ADMIN_PREFIX):
-            self.ended.flush()  # an operator's figures are of now
-            await exchange.hand_over(self._admin)
-            return
+        if path not in _ENDPOINTS:
+            path = path.removesuffix("/")  # some clients add it; it means nothing
         if path in _ENDPOINTS:
             exchange.require_method("POST")
-            trace = self._begin_trace(exchange)
+            trace = self._begin_trace(exchange, path)
             await self._infer(exchange, self._authenticate(exchange), _ENDPOINTS[path], request_id, trace)
+        elif path in ADMIN_ROUTES or exchange.path.startswith(ADMIN_PREFIX):
+            self.ended.flush()  # an operator's figures are of now
+            await exchange.hand_over(self._admin)
         elif path == MODELS_PATH or path.startswith(MODELS_PATH + "/"):
             exchange.require_method("GET")
             payload = self._describe_models(self._authenticate(exchange), path[len(MODELS_PATH) + 1 :])
@@ -253,8 +255,7 @@ class Gateway:
         self, exchange: Exchange, tenant: Tenant, kind: wire.Kind, request_id: str, trace: Trace | None
     ) -> None:
         arrived_s = self._clock()
-        exchange.require_json()
-        body = await exchange.read_body(
+        body = await exchange.read_json(
             limit_bytes=self._settings.max_body_bytes, timeout_s=self._settings.body_timeout_s
         )
         call = wire.parse(kind, body)
@@ -370,10 +371,10 @@ class Gateway:
             raise _refusal(decision, request)
         return decision
 
-    def _begin_trace(self, exchange: Exchange) -> Trace | None:
+    def _begin_trace(self, exchange: Exchange, path: str) -> Trace | None:
         if self._tracer is None:
             return None
-        return self._tracer.begin(exchange.headers.traceparent, exchange.path, self._clock())
+        return self._tracer.begin(exchange.headers.traceparent, path, self._clock())
 
     def _settled(self, record: Record, request: Request, exchange: Exchange, trace: Trace | None) -> None:
         record.ended_at_s = time.time()
@@ -526,7 +527,7 @@ _ENDPOINTS: dict[str, wire.Kind] = {kind.value: kind for kind in wire.Kind}
 
 
 async def _refuse(exchange: Exchange, error: RequestError) -> None:
-    await exchange.respond(error.status, [JSON, *error.headers_for(exchange.seed)], wire.error_body(error))
+    await exchange.refuse(error, wire.error_body(error))
 
 
 def _wrong_key(key: str | None) -> InvalidKey:

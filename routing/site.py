@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from routing.asgi import Exchange, HeaderList
-from routing.errors import MethodNotAllowed, RouteNotFound
+from routing.errors import RouteNotFound
 
 TYPES = {
     ".css": b"text/css; charset=utf-8",
@@ -68,19 +68,15 @@ class Site:
 
     async def respond(self, exchange: Exchange) -> None:
         """Send a file. Raises `RouteNotFound`, and `MethodNotAllowed` for anything but reading."""
-        asset = self._assets.get(exchange.path)
+        asset = self._assets.get(exchange.path) or self._assets.get(exchange.path.removesuffix("/"))
         if asset is None:
             raise RouteNotFound("There is no such route.")
-        method = exchange.scope["method"]
-        if method not in ("GET", "HEAD"):
-            raise MethodNotAllowed("Only GET is allowed here.")
+        exchange.require_method("GET")
         headers, body = list(asset.headers), asset.body
         if body and _takes_gzip(exchange):
             headers.append((b"content-encoding", b"gzip"))
             body = asset.packed
-        headers.append((b"content-length", b"%d" % len(body)))
-        await exchange.begin(asset.status, headers)
-        await exchange.send_body(b"" if method == "HEAD" else body, more=False)
+        await exchange.respond(asset.status, headers, body)
 
 
 def _takes_gzip(exchange: Exchange) -> bool:

@@ -186,7 +186,7 @@ class EventStream:
         if text.count(self._inner_name) <= 1:
             return text.replace(self._inner_name, self._outer_name)
         payload = _payload(text)
-        _response(payload)["model"] = self._target.model
+        _response(payload)["model"] = self._target.answers_as
         return text[: text.index(b"data: ")] + b"data: " + orjson.dumps(payload)
 
     # -- errors --------------------------------------------------------------------------------------------

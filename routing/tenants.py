@@ -161,22 +161,22 @@ class Directory:
         None where there is no such model for this tenant. Raises `Unavailable` where no version is ready yet,
         `Quarantined` where none is going to be.
         """
-        name = tenant.default_model if name is None else name
-        known = self._answering.get((tenant.name, name or ""))
+        name = (tenant.default_model if name is None else name) or ""
+        known = self._answering.get((tenant.name, name))
         if known is not None:
             return known
-        model, number = _split(name or "")
+        model, number = _split(name)
         target = self.describe(tenant, model)
         if target is None or (target.adapter is None and number is not None):
             return None
         if target.adapter is None:
-            return target
+            return target if target.model == name else replace(target, asked=name)
         entry = self._entry(tenant, model)
         version = None if entry is None else _pick(entry, number, sticky)
         if version is not None:
-            target = replace(target, version=version.number, adapter_id=version.engine_id)
+            target = replace(target, version=version.number, adapter_id=version.engine_id, asked=name)
             if number is None and entry is not None and entry.rollout is None:
-                self._answering[tenant.name, name or ""] = target
+                self._answering[tenant.name, name] = target
             return target
         if number is not None:
             return None

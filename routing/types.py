@@ -224,6 +224,12 @@ class Target:
     adapter_limit: int | None = (
         None  # sequences of a declared adapter, all tenants together; None: no such cap
     )
+    asked: str = field(default="", compare=False)  # what the client calls it, where not by its alias
+
+    @property
+    def answers_as(self) -> str:
+        """The name that answers have: the client's own."""
+        return self.asked or self.model
 
     @property
     def engine_model(self) -> str:

@@ -48,7 +48,11 @@ DROPPED_FIELDS = (
     "return_mm_kwargs",
     "vllm_xargs",
     "adapter_id",
+    "adapter_name",
 )
+# OpenAI's names for whom a request is answered, the clearest first: the others took the place of `user`, and
+# the last says which requests begin alike.
+USERS = ("user", "safety_identifier", "prompt_cache_key")
 OVERWRITTEN_FIELDS = ("model", "cache_salt", "priority")  # whatever the client says
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -67,7 +71,7 @@ class Call:
     wants_running_usage: bool  # and for the usage so far in every event, which vLLM can give
     sequences: int  # choices times prompts
     size: prompts.PromptSize  # of what the model is to read
-    user: str | None = None  # OpenAI's `user`: whom the client answers for, in its own words
+    user: str | None = None  # whom the client answers for, in its own words
     max_completion_tokens: int | None = None  # of each sequence, where the client says
 
 
@@ -94,6 +98,7 @@ def parse(kind: Kind, body: bytes) -> Call:
         raise _wrong_type("messages", "an array of messages")
     stream = _optional(payload, "stream", bool, "a boolean") or False
     options = _optional(payload, "stream_options", dict, "an object") or {}
+    wants_usage = bool(options.get("include_usage"))  # without it vLLM ignores the other option
     _refuse_stored_responses(kind, payload)
     size = _size(kind, payload, content)
     call = Call(
@@ -101,11 +106,11 @@ def parse(kind: Kind, body: bytes) -> Call:
         payload=payload,
         model=_model_name(payload),
         stream=stream and kind is not Kind.EMBEDDING,
-        wants_usage=bool(options.get("include_usage") or options.get("continuous_usage_stats")),
-        wants_running_usage=bool(options.get("continuous_usage_stats")),
+        wants_usage=wants_usage,
+        wants_running_usage=wants_usage and bool(options.get("continuous_usage_stats")),
         sequences=_choices(payload) * size.prompts,
         size=size,
-        user=payload["user"] if isinstance(payload.get("user"), str) else None,
+        user=_user(payload),
         max_completion_tokens=_longest_completion(payload),
     )
     fields.check(kind, payload)
@@ -161,7 +166,7 @@ def model_fields(target: Target) -> tuple[bytes, bytes]:
     One can be replaced by the other in raw bytes: inside a JSON string every quote is escaped, so the first
     only ever occurs as a real field.
     """
-    return b'"model":"%b"' % target.engine_model.encode(), b'"model":"%b"' % target.model.encode()
+    return b'"model":"%b"' % target.engine_model.encode(), b'"model":"%b"' % target.answers_as.encode()
 
 
 def usage_of(payload: Mapping[str, Any]) -> TokenUsage | None:
@@ -208,7 +213,7 @@ def renamed(body: bytes, target: Target) -> bytes:
         return body.replace(inner, outer)
     try:
         payload = orjson.loads(body)
-        return orjson.dumps({**payload, "model": target.model})
+        return orjson.dumps({**payload, "model": target.answers_as})
     except (orjson.JSONDecodeError, orjson.JSONEncodeError, TypeError):
         return body
 
@@ -221,7 +226,7 @@ def metadata_of(text: str, target: Target) -> tuple[bytes, TokenUsage | None]:
         payload = None
     if not isinstance(payload, dict):
         return b"", None
-    return orjson.dumps({**payload, "model": target.model}), usage_of(payload)
+    return orjson.dumps({**payload, "model": target.answers_as}), usage_of(payload)
 
 
 def _count(counts: Mapping[str, Any], *names: str) -> int | None:
@@ -254,7 +259,7 @@ def refusal_of(error: Mapping[str, Any], status: int, target: Target) -> Invalid
     message = str(error.get("message") or f"The engine refused the request with status {status}.")
     param = error.get("param")
     return EngineRefused(
-        message.replace(target.engine_model, target.model),
+        message.replace(target.engine_model, target.answers_as),
         param=param if isinstance(param, str) else None,
         status=status,
     )
@@ -338,11 +343,20 @@ def _wrong_type(field: str, description: str) -> InvalidRequest:
 
 
 def _model_name(payload: Payload) -> str | None:
-    """`adapter_id` (TGI, LoRAX) says more than `model`, which their clients fill with a placeholder."""
-    for field in ("adapter_id", "model"):
+    """What TGI's and LoRAX's clients send says more than `model`, which they fill with a placeholder."""
+    for field in ("adapter_id", "adapter_name", "model"):
         name = _optional(payload, field, str, "a string")
         if name:
             return str(name)
+    return None
+
+
+def _user(payload: Payload) -> str | None:
+    """The first of `USERS` that says something; what keeps a user on one side of a split."""
+    for field in USERS:
+        value = payload.get(field)
+        if value and isinstance(value, str):
+            return str(value)
     return None
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from routing import wire
-from routing.errors import InvalidRequest, MethodNotAllowed, RequestError, RouteNotFound
+from routing.errors import InvalidRequest, RequestError, RouteNotFound
 
 _SHOWN_FINDINGS = 5
 _SHOWN_CHARS = 100  # of a field's name, which the client chose
@@ -128,11 +128,6 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    if error.status_code == MethodNotAllowed.status:
-        allowed = (error.headers or {}).get("Allow", "")
-        response = _response(MethodNotAllowed(f"Only {allowed} is allowed here."), request)
-        response.headers["Allow"] = allowed
-        return response
     if error.status_code == RouteNotFound.status:
         return _response(RouteNotFound("There is no such route."), request)
     return _response(InvalidRequest("The body cannot be read.", code="invalid_json"), request)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Route
 
 from routing import wire
 from routing.admin.access import IDENTITY
 from routing.admin.uploads import is_upload
-from routing.asgi import JSON, App, ClientGone, Exchange, Headers, Message, Receive, Scope, Send
+from routing.asgi import App, ClientGone, Exchange, Headers, Message, Receive, Scope, Send
 from routing.catalog import KeyRole
-from routing.errors import Forbidden, InvalidKey, RequestError
+from routing.errors import Forbidden, InvalidKey, MethodNotAllowed, RequestError
 from routing.tenants import Identity
 
 MAX_JSON_BYTES = 64 * 2**10  # the largest sensible body is a URL of 4 KiB and a few numbers
@@ -39,10 +40,18 @@ class Gate:
             await self._app(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, Headers.of(scope))
+        path = scope["path"].removesuffix("/")
         try:
-            inside = {**scope, IDENTITY: self._identify(exchange)}
-            if scope["method"] == "POST" and not is_upload(scope["path"], exchange.headers.content_type):
+            methods = methods_of(scope["app"].routes, path)
+            if methods and scope["method"] == "OPTIONS":
+                raise MethodNotAllowed(*methods)  # which says them, to everybody
+            inside = {**scope, "path": path, IDENTITY: self._identify(exchange)}
+            if methods:
+                exchange.require_method(*methods)
+            if scope["method"] == "POST" and not is_upload(path, exchange.headers.content_type):
                 receive = await self._read_json(exchange)
+            elif scope["method"] == "HEAD":
+                inside["method"], send = "GET", _head_alone(send)
             await self._app(inside, receive, send)
         except RequestError as error:
             await _refuse(exchange, error)
@@ -67,8 +76,7 @@ class Gate:
 
     async def _read_json(self, exchange: Exchange) -> Receive:
         """Read the body and return a `receive` that gives it once more."""
-        exchange.require_json()
-        body = await exchange.read_body(limit_bytes=MAX_JSON_BYTES, timeout_s=self._read_timeout_s)
+        body = await exchange.read_json(limit_bytes=MAX_JSON_BYTES, timeout_s=self._read_timeout_s)
         pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive() -> Message:
@@ -77,5 +85,25 @@ class Gate:
         return receive
 
 
+def methods_of(routes: Iterable[BaseRoute], path: str) -> set[str]:
+    """Say which methods the routes of a path have; none: there is no such path."""
+    found = (r for r in routes if isinstance(r, Route) and r.path_regex.match(path))
+    return {method for route in found for method in route.methods or ()} - {"HEAD"}
+
+
+def _head_alone(send: Send) -> Send:
+    """Send the head of what is made for GET. Whatever goes on making more meets a client that has left."""
+
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if message.get("more_body"):
+            raise ConnectionResetError
+
+    return send_head
+
+
 async def _refuse(exchange: Exchange, error: RequestError) -> None:
-    await exchange.respond(error.status, [JSON, *error.headers_for(exchange.seed)], wire.error_body(error))
+    await exchange.refuse(error, wire.error_body(error))

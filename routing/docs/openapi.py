@@ -48,8 +48,9 @@ one version of it. `GET /v1/models` lists them.
     curl {where}/v1/chat/completions -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\
       -d '{{"model": "support", "messages": [{{"role": "user", "content": "Hello"}}]}}'
 
-Every answer has an `x-request-id`, yours where you send one. An answer of a model names it in
-`x-tenantry-model`, and its adapter and version in `x-tenantry-adapter` and `x-tenantry-version`.
+Every answer has an `x-request-id`, yours where you send one. In an answer of a model, `model` is what you
+asked for; `x-tenantry-model` is your alias of it, `x-tenantry-adapter` and `x-tenantry-version` say what
+answered.
 
 | status | `code` | meaning |
 |---|---|---|
@@ -67,7 +68,8 @@ _MODEL: Part = {
 _STREAM: Part = {"type": "boolean", "description": "Send the answer as server-sent events while it is made."}
 _USER: Part = {
     "type": "string",
-    "description": "For whom you ask. In a rollout of a new version, the same user stays on the same side.",
+    "description": "For whom you ask. In a rollout of a new version, the same user stays on the same side; "
+    "so does the same `safety_identifier`, and without both the same `prompt_cache_key`.",
 }
 _TEXT_OR_LIST: Part = {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {}}]}
 _MESSAGES: Part = {"type": "array", "minItems": 1, "items": {"type": "object"}}

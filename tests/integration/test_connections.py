@@ -62,6 +62,10 @@ class Wire:
         )
         return int(head.split()[1]), await self._reader.readexactly(length)
 
+    async def rest(self) -> bytes:
+        """All that comes until the connection ends."""
+        return await asyncio.wait_for(self._reader.read(), 10)
+
     async def is_closed(self) -> bool:
         try:
             return await asyncio.wait_for(self._reader.read(1), 10) == b""
@@ -75,6 +79,13 @@ class Wire:
         self._writer.close()
         with suppress(ConnectionError):
             await self._writer.wait_closed()
+
+
+async def send_events(send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for part in (b"one\n\n", b"", b"two\n\n"):
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 @asynccontextmanager
@@ -100,6 +111,9 @@ async def serving(bounds: Bounds, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         if scope["path"] == "/held":
             await server.release.wait()
         text = scope["path"].encode()
+        if scope["path"] == "/events":
+            await send_events(send)
+            return
         await send(
             {
                 "type": "http.response.start",
@@ -422,6 +436,36 @@ async def test_a_valid_key_is_passed_on_to_the_server_whatever_the_route(
     scope[KEY_SHOWN] = lambda: calls.append(True)
     await client()
     assert calls == [True] * shown
+
+
+@pytest.mark.parametrize("keep", [b"", b"connection: keep-alive\r\n"])
+@pytest.mark.parametrize(
+    ("line", "body"),
+    [
+        (b"GET /whole HTTP/1.0", b"/whole"),
+        (b"HEAD /whole HTTP/1.0", b""),
+        (b"GET /events HTTP/1.0", b"one\n\ntwo\n\n"),
+        (b"HEAD /events HTTP/1.0", b""),
+        (b"POST /events HTTP/1.0", b"one\n\ntwo\n\n"),
+    ],
+)
+async def test_a_client_of_http_1_0_gets_no_chunks_and_the_end_of_its_connection(
+    server: Server, line: bytes, body: bytes, keep: bytes
+) -> None:
+    async with await server.connect() as wire:
+        await wire.send(line + b"\r\n" + keep + b"\r\n")
+        head, _, rest = (await wire.rest()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ") and rest == body
+    assert b"connection: close" in head and b"transfer-encoding" not in head
+
+
+async def test_a_client_of_http_1_1_gets_chunks_and_keeps_its_connection(server: Server) -> None:
+    async with await server.connect() as wire:
+        await wire.send(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n")
+        await wire.send(b"GET /events HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        answers = await wire.rest()
+    assert answers.count(b"transfer-encoding: chunked") == 2
+    assert answers.count(b"5\r\none\n\n\r\n5\r\ntwo\n\n\r\n0\r\n\r\n") == 2
 
 
 def test_bounds_are_what_the_documentation_says() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from adapters.engine_process import WITHHELD
 from adapters.orphans import WORKER_MARK
 from tests.processes import left_of
 
@@ -37,16 +38,18 @@ def test_a_worker_that_loads_ends_at_once_without_a_traceback_and_leaves_no_proc
     moment: str, processes: int, number: signal.Signals, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "tests.integration.loading_worker", moment]
+    secrets = dict.fromkeys(WITHHELD, "made up")
     log = tmp_path / "log"
     with log.open("wb") as standard_error:
         worker = subprocess.Popen(
-            command, stdout=-1, stderr=standard_error, env=os.environ | {"TENANTRY_LOG": "json"}
+            command, stdout=-1, stderr=standard_error, env=os.environ | secrets | {"TENANTRY_LOG": "json"}
         )
     assert worker.stdout is not None
     try:
         assert worker.stdout.readline() == b"working\n", log.read_text()
         engine = _of_worker(worker.pid)
         assert len(engine) == processes, "EngineCore, Worker, and Python's own that removes shared memory"
+        assert not any(secrets.keys() & process.environ().keys() for process in engine)
         began_s = time.monotonic()
         worker.send_signal(number)
         worker.wait(ENDS_WITHIN_S)
@@ -54,9 +57,9 @@ def test_a_worker_that_loads_ends_at_once_without_a_traceback_and_leaves_no_proc
         assert not _of_worker(worker.pid)
     finally:
         worker.kill()
-        worker.communicate()
-        for process in _of_worker(worker.pid):
+        for process in _of_worker(worker.pid):  # they hold the worker's output open
             process.kill()
+        worker.communicate()
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     assert [line["message"] for line in lines if line["logger"] == "tenantry.engine"] == [
         "shared-0: loading base"

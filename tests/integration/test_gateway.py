@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from routing.types import Caps, GatewaySettings, MetricsAccess
-from tests.fakes import Client, adapter_id, eventually, key_of, small_fleet
+from routing.wire import REQUIRED, Kind
+from tests.fakes import Client, adapter_id, begin_stream, eventually, key_of, small_fleet, sse
 from tests.integration.conftest import Bench, bench_of
 from tests.unit.routing.metrics.scrapes import openmetrics_families
 
@@ -103,6 +106,107 @@ async def test_every_endpoint_is_relayed(bench: Bench, path: str, payload: dict[
     client = await bench.post(path, payload)()
     assert client.status == 200
     assert bench.engines["shared-0"].seen[0]["model"] == adapter_id("a-support")
+
+
+def responses_events(model: str) -> bytes:
+    """A response's stream, of which three events carry the whole response, and one text looks like it."""
+    whole: dict[str, Any] = {"id": "r", "model": model, "metadata": {"model": model}, "usage": None}
+    used = {"input_tokens": 7, "output_tokens": 1, "total_tokens": 8}
+    told: list[tuple[str, dict[str, Any]]] = [
+        ("response.created", {"response": whole}),
+        ("response.in_progress", {"response": whole}),
+        ("response.output_text.delta", {"delta": f'"model":"{model}"'}),
+        ("response.completed", {"response": {**whole, "usage": used}}),
+    ]
+    return b"".join(b"event: %b\n" % kind.encode() + sse({"type": kind, **event}) for kind, event in told)
+
+
+def models_in(body: bytes) -> set[str]:
+    """Models that an answer names where the protocol has them, in whatever of its events."""
+    texts = [
+        line.removeprefix(b"data: ") for line in body.splitlines() if line.startswith((b"data: {", b"{"))
+    ]
+    payloads = [orjson.loads(text) for text in texts]
+    named = [payload.get("response", payload) for payload in payloads]
+    return {each["model"] for each in named if "model" in each}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [kind.value for kind in Kind])
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"model": "support"}, "support"),
+        ({"model": "a-support"}, "a-support"),
+        ({"model": "support@1"}, "support@1"),
+        ({"model": "a-support@1"}, "a-support@1"),
+        ({"model": "tgi", "adapter_id": "a-sales"}, "a-sales"),
+        ({"model": "lorax", "adapter_name": "sales@1"}, "sales@1"),
+        ({"model": "base"}, "base"),
+        ({}, "support"),
+    ],
+)
+async def test_in_answers_the_model_is_what_was_asked_for(
+    bench: Bench, path: str, stream: bool, asked: dict[str, object], named: str
+) -> None:
+    engine = bench.engines["shared-0"]
+
+    async def respond_in_events(body: dict[str, Any], send: Any) -> None:
+        await begin_stream(send)
+        await send({"type": "http.response.body", "body": responses_events(body["model"])})
+
+    if path == "/v1/responses" and stream:
+        engine.behave = respond_in_events
+    content = {"messages": MESSAGES, "prompt": "x", "input": "x"}
+    field = REQUIRED[Kind(path)]
+    streamed: dict[str, object] = {} if path == "/v1/embeddings" or not stream else {"stream": True}
+    client = await bench.post(path, {field: content[field], **asked, **streamed})()
+    assert client.status == 200
+    assert models_in(client.body) == {named}
+
+
+async def test_a_refusal_of_the_engine_names_the_model_as_it_was_asked_for(bench: Bench) -> None:
+    engine = bench.engines["shared-0"]
+    engine.behave = engine.refuse_request
+    client = await bench.chat(model="a-support@1")()
+    assert client.error["message"] == "max_tokens is too large for a-support@1"
+
+
+# -- bodies that are JSON all the same, and bodies that are not ---------------------------------------------
+
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(("path", "field"), [(kind.value, REQUIRED[kind]) for kind in Kind])
+async def test_a_byte_order_mark_is_no_part_of_the_json(bench: Bench, path: str, field: str) -> None:
+    content = {"messages": MESSAGES, "prompt": "x", "input": "x"}[field]
+    client = await bench.post(path, BOM + orjson.dumps({"model": "support", field: content}))()
+    assert client.status == 200
+
+
+async def test_a_byte_order_mark_before_an_operators_json_is_no_part_of_it(bench: Bench) -> None:
+    client = await bench.post("/admin/v1/keys", BOM + b'{"role": 7}', tenant="operator")()
+    assert client.error["code"] != "invalid_json"
+    assert client.error["param"] == "role"
+
+
+@pytest.mark.parametrize(
+    ("path", "tenant"), [(CHAT, "a"), ("/v1/embeddings", "a"), ("/admin/v1/keys", "operator")]
+)
+@pytest.mark.parametrize("coding", ["gzip", "br", "GZIP", "deflate, gzip", None])
+async def test_a_packed_body_is_told_that_it_is_one(
+    bench: Bench, path: str, tenant: str, coding: str | None
+) -> None:
+    body = gzip.compress(orjson.dumps({"model": "support", "messages": MESSAGES}))
+    headers = [("content-encoding", coding)] if coding is not None else []
+    client = await bench.post(path, body, tenant=tenant, headers=headers)()
+    assert client.status == 415
+    assert "compressed" in client.error["message"]
+
+
+async def test_a_body_that_says_it_is_not_packed_is_read(bench: Bench) -> None:
+    body = {"model": "support", "messages": MESSAGES}
+    assert (await bench.post(CHAT, body, headers=[("content-encoding", "identity")])()).status == 200
 
 
 # -- what a tenant may see ---------------------------------------------------------------------------------

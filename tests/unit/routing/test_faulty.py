@@ -24,6 +24,7 @@ BAD: dict[str, Any] = {"structured_outputs": {"regex": "("}}
     [
         (call("another text", **BAD), True),
         (call(user="u", seed=5, **BAD), True),
+        (call(safety_identifier="u", prompt_cache_key="p", **BAD), True),
         (call(structured_outputs={"regex": "[a-z]"}), False),
         (call(temperature=1, **BAD), False),
         (call(kind=Kind.COMPLETION, **BAD), False),

@@ -69,6 +69,12 @@ def test_a_running_count_is_taken_out_wherever_it_stands_and_whatever_it_holds(
     assert stream.events == times
 
 
+@pytest.mark.parametrize("options", [{"include_usage": False}, {}, {"include_usage": None}])
+def test_running_counts_alone_are_not_sent(options: dict[str, object]) -> None:
+    stream = follow(stream_options={**options, "continuous_usage_stats": True})
+    assert stream.feed(b"".join(COUNTED)) == SEEN
+
+
 def test_running_counts_go_out_where_they_were_asked_for() -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     whole = b"".join(COUNTED)

@@ -194,6 +194,26 @@ def test_a_retired_adapter_is_unknown(directory: Directory) -> None:
     assert "billing" not in [target.model for target in directory.models(FLEET.tenants["a"])]
 
 
+@pytest.mark.parametrize(
+    ("asked", "answers_as"),
+    [
+        ("support", "support"),
+        ("a-support", "a-support"),
+        ("support@1", "support@1"),
+        ("plain", "plain"),
+        ("base", "base"),
+        (None, "support"),
+    ],
+)
+def test_an_answer_has_the_name_that_was_asked_for(
+    directory: Directory, asked: str | None, answers_as: str
+) -> None:
+    for _ in range(2):  # the second time it is known
+        found = resolve(directory, "a", asked)
+        assert found is not None and found.answers_as == answers_as
+        assert found.model == ("plain" if asked in ("plain", "base") else "support")
+
+
 def test_a_split_follows_its_weight_and_keeps_each_caller_on_its_side(directory: Directory) -> None:
     key = AdapterKey(None, "a-support")
     entry = entry_of("a-support", versions=[version_of(key, 1), version_of(key, 2)])

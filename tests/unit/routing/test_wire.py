@@ -8,6 +8,7 @@ import pytest
 from routing.errors import InvalidRequest
 from routing.types import Target
 from routing.wire import (
+    REQUIRED,
     Call,
     Kind,
     TokenUsage,
@@ -51,6 +52,52 @@ def test_a_request_occupies_choices_times_prompts(
 def test_every_endpoint_needs_its_content(kind: Kind) -> None:
     with pytest.raises(InvalidRequest, match="is required"):
         call(kind, model="support")
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize(
+    ("fields", "user"),
+    [
+        ({}, None),
+        ({"user": "u"}, "u"),
+        ({"safety_identifier": "s"}, "s"),
+        ({"prompt_cache_key": "p"}, "p"),
+        ({"user": "u", "safety_identifier": "s", "prompt_cache_key": "p"}, "u"),
+        ({"safety_identifier": "s", "prompt_cache_key": "p"}, "s"),
+        ({"user": None, "safety_identifier": "s"}, "s"),
+        ({"user": "", "safety_identifier": 7, "prompt_cache_key": "p"}, "p"),
+        ({"metadata": {"user": "u"}}, None),
+    ],
+)
+def test_whom_a_request_is_for_has_one_name_on_every_route(
+    kind: Kind, fields: dict[str, object], user: str | None
+) -> None:
+    content: object = [{}] if kind is Kind.CHAT else "x"
+    assert call(kind, **{REQUIRED[kind]: content}, **fields).user == user
+
+
+@pytest.mark.parametrize("field", ["adapter_id", "adapter_name"])
+def test_a_field_of_other_servers_names_the_model(field: str) -> None:
+    asked = call(Kind.CHAT, messages=[{}], model="placeholder", **{field: "support"})
+    assert asked.model == "support"
+    assert field not in orjson.loads(for_engine(asked, TARGET, cache_salt="salt", priority=2))
+
+
+@pytest.mark.parametrize(
+    ("options", "wants"),
+    [
+        ({"include_usage": True}, (True, False)),
+        ({"include_usage": True, "continuous_usage_stats": True}, (True, True)),
+        ({"include_usage": False, "continuous_usage_stats": True}, (False, False)),
+        ({"continuous_usage_stats": True}, (False, False)),
+        ({"include_usage": None, "continuous_usage_stats": True}, (False, False)),
+        ({}, (False, False)),
+        (None, (False, False)),
+    ],
+)
+def test_running_usage_is_wanted_only_where_usage_is(options: object, wants: tuple[bool, bool]) -> None:
+    asked = call(Kind.CHAT, messages=[{}], stream=True, stream_options=options)
+    assert (asked.wants_usage, asked.wants_running_usage) == wants
 
 
 def test_the_engine_gets_its_own_name_and_the_gateways_tenancy() -> None:

@@ -84,7 +84,7 @@ async def test_a_stranger_s_body_is_not_read(desk: Desk) -> None:
     ("method", "path", "status", "code"),
     [
         ("GET", "/admin/v1/nothing", 404, "unknown_url"),
-        ("GET", f"{ADAPTERS}/", 404, "unknown_url"),
+        ("GET", f"{ADAPTERS}//", 404, "unknown_url"),
         ("GET", f"{ADAPTERS}/a%2Fb", 404, "unknown_url"),
         ("GET", f"{ADAPTERS}/support/versions/../../../keys/x/y", 404, "unknown_url"),
         ("GET", "/admin/v1/docs", 404, "unknown_url"),
@@ -100,8 +100,62 @@ async def test_what_is_no_route_says_so(desk: Desk, method: str, path: str, stat
 
 
 async def test_a_wrong_method_names_the_right_ones(desk: Desk) -> None:
-    answer = await desk.ask("PUT", "/admin/v1/replicas", key="operator-key")
-    assert answer.headers["allow"] == "GET"
+    for path, allowed in (
+        ("/admin/v1/replicas", "GET, HEAD, OPTIONS"),
+        (ADAPTERS, "GET, POST, HEAD, OPTIONS"),
+        (f"{ADAPTERS}/support/pin", "DELETE, POST, OPTIONS"),
+        ("/v1/load_lora_adapter", "POST, OPTIONS"),
+        ("/admin/v1/openapi.json", "GET, HEAD, OPTIONS"),
+    ):
+        answer = await desk.ask("PUT", path, key="operator-key")
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        assert error_of(answer)["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize("key", [None, "made-up", "calls-key", "acme-key", "operator-key"])
+@pytest.mark.parametrize("path", sorted({path for _, path in ROUTES if path != "/admin/v1/nothing"}))
+async def test_options_are_told_to_everybody(desk: Desk, path: str, key: str | None) -> None:
+    answer = await desk.ask("OPTIONS", path, key=key)
+    methods = {method for method, route in ROUTES if route == path}
+    assert answer.status_code == 204 and answer.content == b""
+    assert set(answer.headers["allow"].split(", ")) == methods | {"OPTIONS"} | (
+        {"HEAD"} if "GET" in methods else set()
+    )
+    assert desk.management.calls == []
+
+
+async def test_what_is_no_route_has_no_options(desk: Desk) -> None:
+    assert (await desk.ask("OPTIONS", "/admin/v1/nothing", key=None)).status_code == 401
+    assert (await desk.ask("OPTIONS", "/admin/v1/nothing")).status_code == 404
+
+
+@pytest.mark.parametrize("key", [None, "calls-key", "acme-key", "operator-key"])
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_a_head_is_that_of_the_answer_without_its_body(
+    desk: Desk, method: str, path: str, key: str | None
+) -> None:
+    head = await desk.ask("HEAD", path, key=key)
+    assert head.content == b""
+    if method == "GET" and path != "/admin/v1/live/stream":  # which has no end
+        answer = await desk.ask("GET", path, key=key)
+        assert (head.status_code, head.headers["content-type"]) == (
+            answer.status_code,
+            answer.headers["content-type"],
+        )
+    elif method == "GET":
+        assert head.status_code == {None: 401, "operator-key": 200}.get(key, 403)
+        assert desk.watched.feed.viewers == 0
+    elif key == "operator-key" and ("GET", path) not in ROUTES:
+        assert head.status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [route for route in ROUTES if route[1] != "/admin/v1/live/stream"]
+)
+async def test_a_slash_at_the_end_means_nothing(desk: Desk, method: str, path: str) -> None:
+    with_slash = await desk.ask(method, f"{path}/", key="operator-key")
+    without = await desk.ask(method, path, key="operator-key")
+    assert with_slash.status_code == without.status_code
 
 
 @pytest.mark.parametrize("path", [ADAPTERS, f"{ADAPTERS}/support/versions", "/v1/load_lora_adapter"])
