@@ -176,6 +176,21 @@ def _content(path: str, text: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}]} if "chat" in path else {PATHS[path]: text}
 
 
+@pytest.mark.parametrize("field", ["metadata", "kv_transfer_params"])
+@pytest.mark.parametrize("levels", [250, 251, 252, 253, 254, 400])
+async def test_what_breaks_engines_is_settled_however_deep_it_is(
+    pair: Bench, field: str, levels: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    behave(pair, fail)
+    body = b'{"model":"support","mark":1,"messages":[{"role":"user","content":"x"}],"%b":%b%b}'
+    for _ in range(3):
+        deep = body % (field.encode(), b"[" * levels, b"]" * levels)
+        assert (await pair.post("/v1/chat/completions", deep)()).status == 400
+    assert pair.at_rest and not pair.gateway._flights
+    assert sum(pair.outcomes().values()) == min(1, marked(pair))
+    assert not caplog.records
+
+
 async def test_what_broke_once_by_chance_is_answered(pair: Bench) -> None:
     async def once(body: dict[str, Any], send: Send) -> None:
         await (fail(body, send) if marked(pair) == 1 else shared(pair)[0].answer(body, send))
