@@ -1,0 +1,234 @@
+"""One tenant's client means harm: some hundred seeded requests at a whole gateway, two tenants beside it.
+
+    HOSTILE_SEED=7 HOSTILE_BODIES=500 pytest tests/integration/test_hostile.py
+
+tries others; so many of each kind of request. `python -m tests.hostile.bodies` shows one of them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import json
+import logging
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from adapters.types import Adapter, BaseModel
+from routing.catalog import KeyRole
+from routing.connections import BoundedProtocol, Bounds, Door
+from routing.types import Budget, Fleet, GatewaySettings, MetricsAccess, Pool, StateSettings, Strategy, Tenant
+from tests.fakes import WAIT_S, FakeEngine, eventually, key_of
+from tests.hostile.audit import Counted, by, differences, rows_of, tokens
+from tests.hostile.bodies import CHAT, FAMILIES, attack
+from tests.hostile.client import Answer, send
+from tests.hostile.engine import INNER, PIECES, PROMPT_TOKENS, Fickle
+from tests.hostile.judge import Judge
+from tests.hostile.request import Attack, World
+from tests.hostile.worlds import SMALL
+from tests.integration.test_lifecycle import House, adapter_folder, house_of
+
+SEED = int(os.environ.get("HOSTILE_SEED", "1"))
+BODIES = int(os.environ.get("HOSTILE_BODIES", "50"))  # of each family
+CLIENTS = 8
+NEIGHBOURS = {
+    "anna-gmbh": ("annas-model", "annas-weights"),
+    "bertram-kg": ("bertrams-model", "bertrams-weights"),
+}
+WEIGHTS = ("mallorys-support", "mallorys-sales", "annas-weights", "bertrams-weights")
+SHOWN = 10
+
+
+def fleet_in(folder: Path) -> Fleet:
+    """Mallory and two neighbours on one pool of two replicas."""
+
+    def tenant(name: str, models: dict[str, str], **changes: Any) -> Tenant:
+        key_hash = hashlib.sha256(key_of(name).encode()).hexdigest()
+        return Tenant(name, frozenset({key_hash}), models, next(iter(models)), **changes)
+
+    for number, name in enumerate(WEIGHTS):
+        adapter_folder(folder / "declared" / name, number)
+    own = {"support": "mallorys-support", "sales": "mallorys-sales", "plain": "base"}
+    tenants = [
+        tenant("mallory", own, budget=Budget(10**9, 0.8)),
+        *(tenant(name, {model: weights}) for name, (model, weights) in NEIGHBOURS.items()),
+    ]
+    pool = Pool("shared", Strategy.MULTI_LORA, ("base",), 2, (), tuple(one.name for one in tenants))
+    operator = hashlib.sha256(key_of("operator").encode()).hexdigest()
+    return Fleet(
+        base_models={
+            "base": BaseModel("base", "/models/base", max_loras=4, max_cpu_loras=8, max_lora_rank=16)
+        },
+        adapters={name: Adapter(name, str(folder / "declared" / name), "base") for name in WEIGHTS},
+        tenants={one.name: one for one in tenants},
+        pools={"shared": pool},
+        gateway=GatewaySettings(frozenset({operator}), MetricsAccess.OPERATOR, log_requests=False),
+        state=StateSettings(folder=str(folder / "state")),
+    )
+
+
+@contextlib.asynccontextmanager
+async def listening(app: Any) -> AsyncIterator[tuple[int, Door]]:
+    """Serve an application on a port, as `bentoml serve` does the gateway; no connection is left."""
+    door = Door(Bounds())
+    protocol = type("Bounded", (BoundedProtocol,), {"door": door})
+    config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None, access_log=False)
+    config.load()
+    state = ServerState()
+
+    def make() -> BoundedProtocol:
+        made: BoundedProtocol = protocol(config=config, server_state=state, app_state={})
+        return made
+
+    listener = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
+    try:
+        yield listener.sockets[0].getsockname()[1], door
+    finally:
+        listener.close()
+        await eventually(lambda: not state.connections and not state.tasks, "the end of all connections")
+
+
+@dataclass
+class Siege:
+    """A gateway, its neighbours, and what came of it all."""
+
+    house: House
+    port: int
+    world: World
+    engines: dict[str, Fickle]
+    judge: Judge
+    attacks: list[tuple[Attack, Answer]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    served: Counter[str] = field(default_factory=Counter)  # neighbours' answers
+    over: bool = False
+
+    async def run(self, bodies: int) -> None:
+        """Send so many of each family of requests, while the neighbours ask for theirs."""
+        numbers = iter(range(bodies * len(FAMILIES)))
+        neighbours = [asyncio.create_task(self._live(name)) for name in NEIGHBOURS]
+        await asyncio.gather(*(self._besiege(numbers) for _ in range(CLIENTS)))
+        self.over = True
+        await asyncio.gather(*neighbours)
+
+    async def _besiege(self, numbers: Iterator[int]) -> None:
+        for number in numbers:
+            one = attack(SEED, number, self.world)
+            answer = await send(self.port, one, timeout_s=4 * WAIT_S)
+            self.attacks.append((one, answer))
+            found = self.judge.faults(one, answer)
+            if found:
+                self.faults.append(f"seed {SEED}, {one}: {'; '.join(found)}: {answer.raw[:600]!r}")
+
+    async def _live(self, tenant: str) -> None:
+        model, weights = NEIGHBOURS[tenant]
+        expected = "".join((*PIECES, weights))
+        for number in itertools.count():
+            if self.over:
+                return
+            body = {
+                "model": model,
+                "messages": [{"role": "user", "content": "who?"}],
+                "stream": number % 2 == 1,
+            }
+            headers = [("host", "localhost"), ("authorization", f"Bearer {key_of(tenant)}")]
+            headers.append(("x-request-id", f"{tenant}-{number}"))
+            asked = Attack(number, "POST", CHAT, headers, json.dumps(body).encode())
+            answer = await send(self.port, asked, timeout_s=4 * WAIT_S)
+            self.served[tenant] += 1
+            if answer.status != 200 or text_of(answer) != expected:
+                self.faults.append(f"{tenant} got {answer.raw!r}")
+            for replica in self.house.bench.gateway.dispatcher.replicas.values():
+                if not replica.trusted or not replica.ready:
+                    self.faults.append(f"{replica.name} was left for {replica.health.last_failure!r}")
+
+
+def text_of(answer: Answer) -> str:
+    """The text of a neighbour's answer, streamed or not."""
+    if answer.media_type == "application/json":
+        return str(json.loads(answer.body)["choices"][0]["message"]["content"])
+    events = [part.removeprefix(b"data: ") for part in answer.body.split(b"\n\n")[:-1]]
+    assert events.pop() == b"[DONE]"
+    return "".join(json.loads(event)["choices"][0]["delta"].get("content", "") for event in events)
+
+
+@contextlib.asynccontextmanager
+async def siege_in(folder: Path) -> AsyncIterator[Siege]:
+    engines: dict[str, Fickle] = {}
+
+    def prepare(engine: FakeEngine) -> None:
+        engines[engine.name] = Fickle(engine, tuple(weights for _, weights in NEIGHBOURS.values()))
+
+    async with house_of(fleet_in(folder), folder, prepare=prepare) as house:
+        admin_key, _ = await house.manager.create_key(KeyRole.ADAPTERS, "mallory", note="", expires_s=None)
+        inner = [version.engine_id for entry in house.manager.adapters() for version in entry.versions]
+        secrets = {
+            INNER,
+            str(folder),
+            *inner,
+            *SMALL.foreign,
+            *WEIGHTS[2:],
+            *map(key_of, (*NEIGHBOURS, "operator")),
+        }
+        judge = Judge([secret.encode() for secret in sorted(secrets)])
+        async with listening(house.bench.gateway) as (port, door):
+            yield Siege(house, port, replace(SMALL, admin_key=admin_key), engines, judge)
+        assert repr(door) == "Door(0 connections, 0 of strangers)"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_hostile_client_harms_nobody_and_learns_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    async with siege_in(tmp_path) as siege:
+        await siege.run(BODIES)
+        if siege.faults:
+            pytest.fail("\n\n".join([f"{len(siege.faults)} faults", *siege.faults[:SHOWN]]), pytrace=False)
+        assert min(siege.served[name] for name in NEIGHBOURS) > BODIES // 10
+        await eventually(lambda: siege.house.bench.at_rest, "rest")
+        await assert_that_books_are_right(siege)
+    logged = [r.getMessage()[:2000] for r in caplog.records if r.exc_info and r.name.startswith("tenantry")]
+    assert logged[:SHOWN] == []
+    assert "met an error" not in caplog.text
+
+
+async def assert_that_books_are_right(siege: Siege) -> None:
+    """Nothing is reserved or held any more, nobody is blamed, and the ledger has each request once."""
+    gateway = siege.house.bench.gateway
+    assert not gateway._flights
+    gateway.ended.flush()
+    await gateway._ledger.flush()
+    rows = rows_of(siege.house.folder / "state" / "state.db")
+    tenants = by("tenant", rows)
+    assert tenants.keys() == {"mallory", *NEIGHBOURS}
+    for name in NEIGHBOURS:
+        assert Counter(row["outcome"] for row in tenants[name]) == {"completed": siege.served[name]}
+        assert tokens(tenants[name]) == Counted(PROMPT_TOKENS, len(PIECES) + 1) * siege.served[name]
+    standing = gateway._ledger.budgets.standing("mallory", time.time())
+    used = tokens(tenants["mallory"])
+    assert standing is not None and standing.used_tokens == used.prompt + used.completion
+    assert sum(siege.house.bench.outcomes().values()) == len(rows)
+    kept = Counter(row["request_id"] for row in tenants["mallory"])
+    assert not [name for name, times in kept.items() if times > 1 and re.fullmatch(r"hostile-\d+", name)]
+    missing = [
+        a for a, b in siege.attacks if b.status == 200 and "x-tenantry-model" in b.headers and not kept[a.id]
+    ]
+    assert not [a for a in missing if ("x-request-id", a.id) in a.headers]
+    for name, engine in siege.engines.items():
+        assert engine.complaints == []
+        unread = Counted(PROMPT_TOKENS, len(PIECES) + 1)
+        assert not differences(by("replica", rows)[name], engine.counted, unread=unread, besides=Counted())
+        replica = gateway.dispatcher.replicas[name]
+        assert replica.health.snapshot(gateway.dispatcher._clock()).recent_failures == 0
