@@ -61,9 +61,19 @@ def attack(seed: int, number: int, world: World) -> Attack:
     """Make the request of that number."""
     chance = random.Random(f"{seed}/{number}")
     made = FAMILIES[number % len(FAMILIES)](chance, number, world)
+    made.how.insert(0, f"seed {seed}")
     for likely, spoil in ((0.12, spoil_key), (0.2, spoil_head), (0.08, spoil_path), (0.15, break_off)):
         if chance.random() < likely:
             spoil(chance, made, world)
+    return made
+
+
+def harmless(number: int, world: World) -> Attack:
+    """A right request, for the same load without harm."""
+    route = (CHAT, COMPLETION, RESPONSE)[number % 3]
+    body = {"model": world.models[0], **VALID[route], "stream": number % 2 == 1}
+    made = Attack(number, "POST", route, _headers(number, world.key), json.dumps(body).encode())
+    made.headers[-1:] = [("x-request-id", f"harmless-{number}"), ("content-type", "application/json")]
     return made
 
 

@@ -95,7 +95,7 @@ def spoil_path(chance: random.Random, made: Attack, world: World) -> None:
     path = made.path
     made.path = chance.choice((
         path + "/", "/" + path, path + "%00", path.replace("/v1/", "/v1/%2e%2e/v1/"), path.upper(),
-        path + "?", f"{path}?" + "&".join(f"{chance.choice(QUERIES)}={quoted(text(chance)[:30])}" for _ in range(60)),
+        path + "?", path + "?" + "&".join(f"{name}={quoted(text(chance)[:30])}" for name in 6 * QUERIES),
         path + f"/{chance.choice(world.foreign)}", path + "/../../etc/passwd", "http://example.com" + path,
         "//" + path, "*", "x" + path, path + "#x", path + "?x=%ff", path + "%ff", path + "\u00e4",
         "/" + "p" * 8000,

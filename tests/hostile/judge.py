@@ -12,7 +12,14 @@ from tests.hostile.request import Attack
 # What a request may be told though nothing is wrong with it: documented in docs/operations.md.
 BUSY = frozenset({(503, "overloaded"), (503, "queue_timeout"), (503, "state_unavailable")})
 OTHER_TYPES = {
-    "text/plain": ("/metrics", "/readyz", "/livez", "/healthz", "/v1/load_lora_adapter", "/v1/unload_lora"),
+    "text/plain": (
+        "/metrics",
+        "/readyz",
+        "/livez",
+        "/healthz",
+        "/v1/load_lora_adapter",
+        "/v1/unload_lora_adapter",
+    ),
     "text/html": ("/", "/console", "/docs"),
     "application/octet-stream": ("/v1/embeddings",),
 }
@@ -59,7 +66,7 @@ def _shape(attack: Attack, answer: Answer) -> list[str]:
     if kind == "text/event-stream":
         return _events(answer.body)
     path = attack.path.partition("?")[0]
-    if any(path.startswith(prefix) for prefix in OTHER_TYPES.get(kind, ())):
+    if any(path == known or path.startswith(f"{known}/") for known in OTHER_TYPES.get(kind, ())):
         return []
     return [f"{kind} in answer to {path}"]
 

@@ -10,15 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import itertools
-import json
 import logging
 import os
 import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +30,21 @@ from routing.connections import BoundedProtocol, Bounds, Door
 from routing.types import Budget, Fleet, GatewaySettings, MetricsAccess, Pool, StateSettings, Strategy, Tenant
 from tests.fakes import WAIT_S, FakeEngine, eventually, key_of
 from tests.hostile.audit import Counted, by, differences, rows_of, tokens
-from tests.hostile.bodies import CHAT, FAMILIES, attack
-from tests.hostile.client import Answer, send
+from tests.hostile.bodies import FAMILIES, attack
 from tests.hostile.engine import INNER, PIECES, PROMPT_TOKENS, Fickle
 from tests.hostile.judge import Judge
-from tests.hostile.request import Attack, World
+from tests.hostile.request import World
+from tests.hostile.siege import Neighbour, Siege
 from tests.hostile.worlds import SMALL
 from tests.integration.test_lifecycle import House, adapter_folder, house_of
 
 SEED = int(os.environ.get("HOSTILE_SEED", "1"))
 BODIES = int(os.environ.get("HOSTILE_BODIES", "50"))  # of each family
-CLIENTS = 8
 NEIGHBOURS = {
     "anna-gmbh": ("annas-model", "annas-weights"),
     "bertram-kg": ("bertrams-model", "bertrams-weights"),
 }
 WEIGHTS = ("mallorys-support", "mallorys-sales", "annas-weights", "bertrams-weights")
-SHOWN = 10
 
 
 def fleet_in(folder: Path) -> Fleet:
@@ -101,70 +97,17 @@ async def listening(app: Any) -> AsyncIterator[tuple[int, Door]]:
 
 
 @dataclass
-class Siege:
-    """A gateway, its neighbours, and what came of it all."""
+class Scene:
+    """A gateway under siege."""
 
     house: House
-    port: int
+    siege: Siege
     world: World
     engines: dict[str, Fickle]
-    judge: Judge
-    attacks: list[tuple[Attack, Answer]] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    served: Counter[str] = field(default_factory=Counter)  # neighbours' answers
-    over: bool = False
-
-    async def run(self, bodies: int) -> None:
-        """Send so many of each family of requests, while the neighbours ask for theirs."""
-        numbers = iter(range(bodies * len(FAMILIES)))
-        neighbours = [asyncio.create_task(self._live(name)) for name in NEIGHBOURS]
-        await asyncio.gather(*(self._besiege(numbers) for _ in range(CLIENTS)))
-        self.over = True
-        await asyncio.gather(*neighbours)
-
-    async def _besiege(self, numbers: Iterator[int]) -> None:
-        for number in numbers:
-            one = attack(SEED, number, self.world)
-            answer = await send(self.port, one, timeout_s=4 * WAIT_S)
-            self.attacks.append((one, answer))
-            found = self.judge.faults(one, answer)
-            if found:
-                self.faults.append(f"seed {SEED}, {one}: {'; '.join(found)}: {answer.raw[:600]!r}")
-
-    async def _live(self, tenant: str) -> None:
-        model, weights = NEIGHBOURS[tenant]
-        expected = "".join((*PIECES, weights))
-        for number in itertools.count():
-            if self.over:
-                return
-            body = {
-                "model": model,
-                "messages": [{"role": "user", "content": "who?"}],
-                "stream": number % 2 == 1,
-            }
-            headers = [("host", "localhost"), ("authorization", f"Bearer {key_of(tenant)}")]
-            headers.append(("x-request-id", f"{tenant}-{number}"))
-            asked = Attack(number, "POST", CHAT, headers, json.dumps(body).encode())
-            answer = await send(self.port, asked, timeout_s=4 * WAIT_S)
-            self.served[tenant] += 1
-            if answer.status != 200 or text_of(answer) != expected:
-                self.faults.append(f"{tenant} got {answer.raw!r}")
-            for replica in self.house.bench.gateway.dispatcher.replicas.values():
-                if not replica.trusted or not replica.ready:
-                    self.faults.append(f"{replica.name} was left for {replica.health.last_failure!r}")
-
-
-def text_of(answer: Answer) -> str:
-    """The text of a neighbour's answer, streamed or not."""
-    if answer.media_type == "application/json":
-        return str(json.loads(answer.body)["choices"][0]["message"]["content"])
-    events = [part.removeprefix(b"data: ") for part in answer.body.split(b"\n\n")[:-1]]
-    assert events.pop() == b"[DONE]"
-    return "".join(json.loads(event)["choices"][0]["delta"].get("content", "") for event in events)
 
 
 @contextlib.asynccontextmanager
-async def siege_in(folder: Path) -> AsyncIterator[Siege]:
+async def scene_in(folder: Path) -> AsyncIterator[Scene]:
     engines: dict[str, Fickle] = {}
 
     def prepare(engine: FakeEngine) -> None:
@@ -182,8 +125,19 @@ async def siege_in(folder: Path) -> AsyncIterator[Siege]:
             *map(key_of, (*NEIGHBOURS, "operator")),
         }
         judge = Judge([secret.encode() for secret in sorted(secrets)])
+
+        def look() -> Iterator[str]:
+            for replica in house.bench.gateway.dispatcher.replicas.values():
+                if not replica.trusted or not replica.ready:
+                    yield f"{replica.name} was left for {replica.health.last_failure!r}"
+
+        neighbours = [
+            Neighbour(name, key_of(name), model, {"who?": "".join((*PIECES, weights))})
+            for name, (model, weights) in NEIGHBOURS.items()
+        ]
         async with listening(house.bench.gateway) as (port, door):
-            yield Siege(house, port, replace(SMALL, admin_key=admin_key), engines, judge)
+            siege = Siege(port, judge, neighbours, 4 * WAIT_S, look)
+            yield Scene(house, siege, replace(SMALL, admin_key=admin_key), engines)
         assert repr(door) == "Door(0 connections, 0 of strangers)"
 
 
@@ -192,41 +146,39 @@ async def test_a_hostile_client_harms_nobody_and_learns_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    async with siege_in(tmp_path) as siege:
-        await siege.run(BODIES)
-        if siege.faults:
-            pytest.fail("\n\n".join([f"{len(siege.faults)} faults", *siege.faults[:SHOWN]]), pytrace=False)
-        assert min(siege.served[name] for name in NEIGHBOURS) > BODIES // 10
-        await eventually(lambda: siege.house.bench.at_rest, "rest")
-        await assert_that_books_are_right(siege)
+    async with scene_in(tmp_path) as scene:
+        numbers = range(BODIES * len(FAMILIES))
+        await scene.siege.run(attack(SEED, number, scene.world) for number in numbers)
+        if report := scene.siege.report():
+            pytest.fail(report, pytrace=False)
+        assert min(scene.siege.served[name] for name in NEIGHBOURS) > BODIES // 10
+        await eventually(lambda: scene.house.bench.at_rest, "rest")
+        await assert_that_books_are_right(scene)
     logged = [r.getMessage()[:2000] for r in caplog.records if r.exc_info and r.name.startswith("tenantry")]
-    assert logged[:SHOWN] == []
-    assert "met an error" not in caplog.text
+    assert not logged and "met an error" not in caplog.text
 
 
-async def assert_that_books_are_right(siege: Siege) -> None:
+async def assert_that_books_are_right(scene: Scene) -> None:
     """Nothing is reserved or held any more, nobody is blamed, and the ledger has each request once."""
-    gateway = siege.house.bench.gateway
+    gateway = scene.house.bench.gateway
     assert not gateway._flights
     gateway.ended.flush()
     await gateway._ledger.flush()
-    rows = rows_of(siege.house.folder / "state" / "state.db")
+    rows = rows_of(scene.house.folder / "state" / "state.db")
     tenants = by("tenant", rows)
     assert tenants.keys() == {"mallory", *NEIGHBOURS}
     for name in NEIGHBOURS:
-        assert Counter(row["outcome"] for row in tenants[name]) == {"completed": siege.served[name]}
-        assert tokens(tenants[name]) == Counted(PROMPT_TOKENS, len(PIECES) + 1) * siege.served[name]
+        assert Counter(row["outcome"] for row in tenants[name]) == {"completed": scene.siege.served[name]}
+        assert tokens(tenants[name]) == Counted(PROMPT_TOKENS, len(PIECES) + 1) * scene.siege.served[name]
     standing = gateway._ledger.budgets.standing("mallory", time.time())
     used = tokens(tenants["mallory"])
     assert standing is not None and standing.used_tokens == used.prompt + used.completion
-    assert sum(siege.house.bench.outcomes().values()) == len(rows)
+    assert sum(scene.house.bench.outcomes().values()) == len(rows)
     kept = Counter(row["request_id"] for row in tenants["mallory"])
     assert not [name for name, times in kept.items() if times > 1 and re.fullmatch(r"hostile-\d+", name)]
-    missing = [
-        a for a, b in siege.attacks if b.status == 200 and "x-tenantry-model" in b.headers and not kept[a.id]
-    ]
-    assert not [a for a in missing if ("x-request-id", a.id) in a.headers]
-    for name, engine in siege.engines.items():
+    answered = [one.attack.id for one in scene.siege.seen if one.status == 200 and one.model and one.has_id]
+    assert not [name for name in answered if not kept[name]]
+    for name, engine in scene.engines.items():
         assert engine.complaints == []
         unread = Counted(PROMPT_TOKENS, len(PIECES) + 1)
         assert not differences(by("replica", rows)[name], engine.counted, unread=unread, besides=Counted())
