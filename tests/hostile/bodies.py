@@ -179,7 +179,7 @@ def _replace_somewhere(chance: random.Random, value: Any, depth: int = 0) -> str
 
 
 def _model(chance: random.Random, world: World) -> Any:
-    own, foreign = chance.choice(world.models), chance.choice(world.foreign)
+    own, foreign = chance.choice(world.models).partition("@")[0], chance.choice(world.foreign)
     names = (
         *(
             f"{own}@1",

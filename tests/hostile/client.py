@@ -66,32 +66,42 @@ async def send(port: int, attack: Attack, *, timeout_s: float) -> Answer:
         answer.late = attack.waits
     except OSError:
         pass  # the server may close whenever it wants; what came by then counts
-    _read(answer, attack.method)
+    _read(answer, ["GET", attack.method] if attack.ahead else [attack.method])
     return answer
 
 
-def _read(answer: Answer, method: str) -> None:
-    if not answer.raw:
-        return
+def _read(answer: Answer, methods: list[str]) -> None:
+    """Take the bytes apart; the last answer counts, the others need only come."""
     connection = h11.Connection(h11.CLIENT)
-    try:
-        method = method if method.isalpha() else "GET"
-        connection.send(h11.Request(method=method, target="/", headers=[("host", "x")]))
-        connection.send(h11.EndOfMessage())
+    if answer.raw:
         connection.receive_data(answer.raw)
-        while not answer.whole:
-            event = connection.next_event()
-            if event is h11.NEED_DATA or isinstance(event, (h11.ConnectionClosed, h11.PAUSED)):
+    try:
+        for method in methods:
+            if answer.whole:
+                connection.start_next_cycle()
+                answer.status, answer.headers, answer.body, answer.whole = 0, {}, b"", False
+            known = method if method.isalpha() else "GET"
+            connection.send(h11.Request(method=known, target="/", headers=[("host", "x")]))
+            connection.send(h11.EndOfMessage())
+            _read_one(answer, connection)
+            if not answer.whole:
                 return
-            if isinstance(event, h11.Response):
-                answer.status = event.status_code
-                answer.headers = {k.decode(): v.decode("latin-1") for k, v in event.headers}
-            elif isinstance(event, h11.Data):
-                answer.body += bytes(event.data)
-            elif isinstance(event, h11.EndOfMessage):
-                answer.whole = True
     except h11.ProtocolError as error:
         answer.garbage = str(error)
+
+
+def _read_one(answer: Answer, connection: h11.Connection) -> None:
+    while not answer.whole:
+        event = connection.next_event()
+        if event is h11.NEED_DATA or isinstance(event, (h11.ConnectionClosed, h11.PAUSED)):
+            return
+        if isinstance(event, h11.Response):
+            answer.status = event.status_code
+            answer.headers = {k.decode(): v.decode("latin-1") for k, v in event.headers}
+        elif isinstance(event, h11.Data):
+            answer.body += bytes(event.data)
+        elif isinstance(event, h11.EndOfMessage):
+            answer.whole = True
 
 
 def error_of(payload: Any) -> dict[str, Any] | None:

@@ -85,9 +85,14 @@ def _bad_header(chance: random.Random, made: Attack, world: World) -> None:
     made.headers.append(chance.choice((("bad name", "x"), ("x", "a\r\n b"), ("x\0y", "z"), ("", "x"))))
 
 
+def _request_ahead(chance: random.Random, made: Attack, world: World) -> None:
+    head = f"GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {world.key}\r\n\r\n"
+    made.ahead, made.waits = head.encode(), False  # where the second is refused, the first may go unanswered
+
+
 HEADS: tuple[Callable[[random.Random, Attack, World], None], ...] = (
     _content_type, _wrong_length, _wrong_length, _two_framings, _many_headers, _long_header,
-    _request_id, _odd_header, _inner_header, _version, _method, _bad_header,
+    _request_id, _odd_header, _inner_header, _version, _method, _bad_header, _request_ahead, _request_ahead,
 )  # fmt: skip
 
 

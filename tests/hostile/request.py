@@ -34,6 +34,7 @@ class Attack:
     sent_bytes: int | None = None  # the rest is not sent
     leaves_after_bytes: int | None = None  # of the answer
     waits: bool = True  # for an answer until it comes; else not for long
+    ahead: bytes = b""  # a right request that goes before it on the same connection
 
     @property
     def id(self) -> str:
@@ -49,7 +50,7 @@ class Attack:
         if length and (self.body or self.method in ("POST", "PUT")):
             lines.append(f"content-length: {length}")
         head = "\r\n".join((*lines, "connection: close", "", "")).encode("utf-8", "surrogateescape")
-        return head + self.body
+        return self.ahead + head + self.body
 
     def __str__(self) -> str:
         shown = self.raw if len(self.raw) <= 1000 else self.raw[:600] + b" ... " + self.raw[-300:]

@@ -8,7 +8,7 @@ from tests.hostile.request import World
 SMALL = World(
     key="key-of-mallory",
     admin_key="key-of-mallory-admin",
-    models=("support", "sales", "plain"),
+    models=("support", "sales", "plain", "canary", "canary@2"),
     foreign=("anna-gmbh", "bertram-kg", "annas-weights", "bertrams-weights", "annas-model", "bertrams-model"),
     broken_keys=("key-of-anna-gmb", "KEY-OF-ANNA-GMBH", "key-of-bertram-kg-", "tk_" + "a" * 40),
 )

@@ -25,7 +25,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from adapters.types import Adapter, BaseModel
-from routing.catalog import KeyRole
+from routing.catalog import AdapterKey, KeyRole, RolloutPlan
 from routing.connections import BoundedProtocol, Bounds, Door
 from routing.types import Budget, Fleet, GatewaySettings, MetricsAccess, Pool, StateSettings, Strategy, Tenant
 from tests.fakes import WAIT_S, FakeEngine, eventually, key_of
@@ -44,6 +44,7 @@ NEIGHBOURS = {
     "anna-gmbh": ("annas-model", "annas-weights"),
     "bertram-kg": ("bertrams-model", "bertrams-weights"),
 }
+CANARY = AdapterKey("mallory", "canary")
 WEIGHTS = ("mallorys-support", "mallorys-sales", "annas-weights", "bertrams-weights")
 
 
@@ -114,6 +115,9 @@ async def scene_in(folder: Path) -> AsyncIterator[Scene]:
         engines[engine.name] = Fickle(engine, tuple(weights for _, weights in NEIGHBOURS.values()))
 
     async with house_of(fleet_in(folder), folder, prepare=prepare) as house:
+        await house.ready(1, key=CANARY)
+        plan = RolloutPlan(0.5, min_requests=10, max_latency_ratio=1000.0, max_empty_rise=1.0)
+        await house.ready(2, key=CANARY, rollout=plan)
         admin_key, _ = await house.manager.create_key(KeyRole.ADAPTERS, "mallory", note="", expires_s=None)
         inner = [version.engine_id for entry in house.manager.adapters() for version in entry.versions]
         secrets = {
@@ -162,6 +166,9 @@ async def assert_that_books_are_right(scene: Scene) -> None:
     """Nothing is reserved or held any more, nobody is blamed, and the ledger has each request once."""
     gateway = scene.house.bench.gateway
     assert not gateway._flights
+    assert scene.house.entry(CANARY).rollout is not None, (
+        "what one client breaks is not the candidate's fault"
+    )
     gateway.ended.flush()
     await gateway._ledger.flush()
     rows = rows_of(scene.house.folder / "state" / "state.db")
