@@ -27,7 +27,17 @@ from uvicorn.server import ServerState
 from adapters.types import Adapter, BaseModel
 from routing.catalog import AdapterKey, KeyRole, RolloutPlan
 from routing.connections import BoundedProtocol, Bounds, Door
-from routing.types import Budget, Fleet, GatewaySettings, MetricsAccess, Pool, StateSettings, Strategy, Tenant
+from routing.types import (
+    Budget,
+    Caps,
+    Fleet,
+    GatewaySettings,
+    MetricsAccess,
+    Pool,
+    StateSettings,
+    Strategy,
+    Tenant,
+)
 from tests.fakes import WAIT_S, FakeEngine, eventually, key_of
 from tests.hostile.audit import Counted, by, differences, rows_of, tokens
 from tests.hostile.bodies import FAMILIES, attack
@@ -39,7 +49,7 @@ from tests.hostile.worlds import SMALL
 from tests.integration.test_lifecycle import House, adapter_folder, house_of
 
 SEED = int(os.environ.get("HOSTILE_SEED", "1"))
-BODIES = int(os.environ.get("HOSTILE_BODIES", "50"))  # of each family
+BODIES = int(os.environ.get("HOSTILE_BODIES", "40"))  # of each family
 NEIGHBOURS = {
     "anna-gmbh": ("annas-model", "annas-weights"),
     "bertram-kg": ("bertrams-model", "bertrams-weights"),
@@ -48,8 +58,15 @@ CANARY = AdapterKey("mallory", "canary")
 WEIGHTS = ("mallorys-support", "mallorys-sales", "annas-weights", "bertrams-weights")
 
 
-def fleet_in(folder: Path) -> Fleet:
-    """Mallory and two neighbours on one pool of two replicas."""
+FREE: dict[str, Any] = {"budget": Budget(10**9, 0.8)}
+TIGHT: dict[str, Any] = {
+    "budget": Budget(600, 0.5),
+    "caps": Caps(3, 2, max_queued=1, max_queued_tokens=2000, requests_per_minute=300, tokens_per_minute=900),
+}
+
+
+def fleet_in(folder: Path, bounds: dict[str, Any]) -> Fleet:
+    """Mallory, with bounds, and two neighbours on one pool of two replicas."""
 
     def tenant(name: str, models: dict[str, str], **changes: Any) -> Tenant:
         key_hash = hashlib.sha256(key_of(name).encode()).hexdigest()
@@ -59,7 +76,7 @@ def fleet_in(folder: Path) -> Fleet:
         adapter_folder(folder / "declared" / name, number)
     own = {"support": "mallorys-support", "sales": "mallorys-sales", "plain": "base"}
     tenants = [
-        tenant("mallory", own, budget=Budget(10**9, 0.8)),
+        tenant("mallory", own, **bounds),
         *(tenant(name, {model: weights}) for name, (model, weights) in NEIGHBOURS.items()),
     ]
     pool = Pool("shared", Strategy.MULTI_LORA, ("base",), 2, (), tuple(one.name for one in tenants))
@@ -108,13 +125,13 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def scene_in(folder: Path) -> AsyncIterator[Scene]:
+async def scene_in(folder: Path, bounds: dict[str, Any]) -> AsyncIterator[Scene]:
     engines: dict[str, Fickle] = {}
 
     def prepare(engine: FakeEngine) -> None:
         engines[engine.name] = Fickle(engine, tuple(weights for _, weights in NEIGHBOURS.values()))
 
-    async with house_of(fleet_in(folder), folder, prepare=prepare) as house:
+    async with house_of(fleet_in(folder, bounds), folder, prepare=prepare) as house:
         await house.ready(1, key=CANARY)
         plan = RolloutPlan(0.5, min_requests=10, max_latency_ratio=1000.0, max_empty_rise=1.0)
         await house.ready(2, key=CANARY, rollout=plan)
@@ -145,12 +162,13 @@ async def scene_in(folder: Path) -> AsyncIterator[Scene]:
         assert repr(door) == "Door(0 connections, 0 of strangers)"
 
 
+@pytest.mark.parametrize("bounds", [FREE, TIGHT], ids=["free", "tight"])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_hostile_client_harms_nobody_and_learns_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, bounds: dict[str, Any]
 ) -> None:
     caplog.set_level(logging.WARNING)
-    async with scene_in(tmp_path) as scene:
+    async with scene_in(tmp_path, bounds) as scene:
         numbers = range(BODIES * len(FAMILIES))
         await scene.siege.run(attack(SEED, number, scene.world) for number in numbers)
         if report := scene.siege.report():
