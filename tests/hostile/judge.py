@@ -65,7 +65,7 @@ def _shape(attack: Attack, answer: Answer) -> list[str]:
         return [] if _is_json(answer.body) else ["no JSON"]
     if kind == "text/event-stream":
         return _events(answer.body)
-    path = attack.path.partition("?")[0]
+    path = attack.path.partition("?")[0].removeprefix("http://example.com")
     if any(path == known or path.startswith(f"{known}/") for known in OTHER_TYPES.get(kind, ())):
         return []
     return [f"{kind} in answer to {path}"]
