@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ def _shape(attack: Attack, answer: Answer) -> list[str]:
         return [] if _is_json(answer.body) else ["no JSON"]
     if kind == "text/event-stream":
         return _events(answer.body)
-    path = attack.path.partition("?")[0].removeprefix("http://example.com")
+    path = re.split("[?#]", attack.path.removeprefix("http://example.com"))[0]
     if any(path == known or path.startswith(f"{known}/") for known in OTHER_TYPES.get(kind, ())):
         return []
     return [f"{kind} in answer to {path}"]
