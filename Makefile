@@ -8,6 +8,9 @@ POOL     ?=
 # cpu or gpu; found out where it is empty
 PLATFORM ?=
 CHAOS_S  ?= 300
+# of each of seven kinds of requests, and what they follow from
+HOSTILE_BODIES ?= 3000
+HOSTILE_SEED   ?= 1
 # where `make dist` puts what it builds
 DIST     ?= dist
 # public gateways that `make bench` installs beside ours, or nothing
@@ -21,7 +24,7 @@ export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup dev demo serve test unit chaos check lint types imports fmt console screenshot bench bench-scheduler simulate bento dist lock fresh clean
+.PHONY: help setup dev demo serve test unit chaos hostile check lint types imports fmt console screenshot bench bench-scheduler simulate bento dist lock fresh clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -47,6 +50,10 @@ unit: dev  ## run what needs no engine (seconds)
 
 chaos: dev demo  ## kill, stop and restart engines under load for CHAOS_S seconds, then offer ten times the capacity, then meter 10 000 requests
 	@PATH="$(BIN):$$PATH" TENANTRY_CHAOS_S=$(CHAOS_S) $(BIN)/python -m pytest --log-cli-level=INFO tests/stress
+
+hostile: dev demo  ## send HOSTILE_BODIES wrong requests of each kind, made from HOSTILE_SEED, beside two tenants that behave (half an hour)
+	@PATH="$(BIN):$$PATH" HOSTILE_BODIES=$(HOSTILE_BODIES) HOSTILE_SEED=$(HOSTILE_SEED) HOSTILE_LEAST_RATIO=0.9 \
+	  $(BIN)/python -m pytest --log-cli-level=INFO tests/integration/test_hostile.py tests/e2e/test_hostile.py
 
 check: lint types imports  ## lint, types, import contracts
 

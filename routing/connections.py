@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from routing import wire
 from routing.asgi import KEY_SHOWN
-from routing.errors import BodyTimeout, HeadTooLarge, RequestError
+from routing.errors import BodyTimeout, HeadTooLarge, InvalidRequest, RequestError
 
 SWEEP_S = 1.0
 LINGER_S = 1.0  # what comes after a refusal is dropped for so long, or the client would miss the answer
@@ -181,8 +181,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        if self._refused_at_s is None:
-            super().send_400_response(msg)
+        self._refuse(_NO_HTTP)
 
     def _should_upgrade_to_ws(self) -> bool:
         return False  # nothing here speaks WebSocket, whose bounds are others
@@ -234,6 +233,7 @@ def _answer(error: RequestError) -> bytes:
     return "\r\n".join((*head, "", "")).encode() + body
 
 
+_NO_HTTP = _answer(InvalidRequest("The request is not valid HTTP.", code="invalid_http"))
 _TOO_LARGE = _answer(HeadTooLarge("The request's headers are too large or too many."))
 _TOO_SLOW = _answer(BodyTimeout("The request's headers did not arrive in time.", code="headers_timeout"))
 

@@ -27,6 +27,9 @@ USUAL = frozenset(
         *("presence_penalty", "frequency_penalty", *DROPPED_FIELDS, *OVERWRITTEN_FIELDS),
     ]
 )
+_UNSEEN = frozenset(
+    {*USERS, "seed", *OVERWRITTEN_FIELDS, *DROPPED_FIELDS}
+)  # by the engine, or it breaks nothing
 MAX_DEPTH = 6
 
 
@@ -59,14 +62,15 @@ class Faulty:
 
 
 def shape_of(call: Call) -> bytes:
-    """What requests have in common that break engines in the same way."""
+    """What requests have in common that break engines alike; of one whose body an engine can get."""
     unusual = call.payload.keys() - USUAL - set(CONTENT)
     shape = {
         name: _form(value, 0) if unusual and name in CONTENT else value
         for name, value in call.payload.items()
-        if name not in USERS and name != "seed" and name not in OVERWRITTEN_FIELDS
+        if name not in _UNSEEN
     }
-    text = orjson.dumps([call.kind, shape], option=orjson.OPT_SORT_KEYS)
+    # No deeper than what the engine got: orjson writes fewer levels than it reads.
+    text = call.kind.encode() + orjson.dumps(shape, option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(text, digest_size=16).digest()
 
 

@@ -263,8 +263,6 @@ class Gateway:
         if target is None:
             raise _unknown_model(call.model)
         exchange.answer_headers += _target_headers(target)
-        if self._faulty.knows(tenant.name, call, arrived_s):
-            raise BreaksEngine("The engine broke on a request like this one; something in it is wrong.")
         for_engine = wire.for_engine(
             call,
             target,
@@ -272,6 +270,8 @@ class Gateway:
             priority=tenant.band.rank,
             has_slots=target.base_model in self._with_slots,
         )
+        if self._faulty.knows(tenant.name, call, arrived_s):
+            raise BreaksEngine("The engine broke on a request like this one; something in it is wrong.")
         request = Request(
             request_id,
             target,

@@ -150,8 +150,10 @@ class EventStream:
             elif SOME_CHOICES in text:
                 self.begun = True
                 event = self._take_running_usage(event, 1)
-            elif ERROR_SIGN in text and self._ends_in_error(text) and self.failed:
-                break
+            elif ERROR_SIGN in text and self._ends_in_error(text):
+                if self.refusal is None:
+                    break
+                event = b"data: " + wire.error_body(self.refusal) + EVENT_END
             kept.append(event.replace(self._inner_name, self._outer_name))
         return b"".join(kept)
 
@@ -175,7 +177,7 @@ class EventStream:
             elif (text.startswith(ERROR_TYPE) or ERROR_SIGN in text) and self._ends_in_error(text):
                 if self.failed:
                     break
-                text = text.replace(self._inner_name, self._outer_name)
+                text = text.replace(self._target.engine_model.encode(), self._target.model.encode())
             elif self.refusal is None:
                 self.begun = True
             kept.append(text + EVENT_END)
@@ -194,8 +196,8 @@ class EventStream:
     def _ends_in_error(self, text: bytes) -> bool:
         """Whether an event is the engine's error, with which it ends the stream.
 
-        What is wrong with the request the client is told as it is. Of everything else nothing goes out from
-        here on: the gateway writes its own, without inner details.
+        What is wrong with the request the client is told, without the engine's names. Of everything else
+        nothing goes out from here on: the gateway writes its own, without inner details.
         """
         payload = _payload(text)
         error = payload.get("error") or (payload if payload.get("type") == "error" else None)

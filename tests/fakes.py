@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from routing.usage.budget import Budgets
 
 SECRET = b"secret of the tests"
 WAIT_S = 5.0  # every wait on a condition is bounded by this
+ASKED: ContextVar[str] = ContextVar("ASKED")  # path of the request that a fake engine is answering
 
 
 def key_of(tenant: str) -> str:
@@ -205,6 +207,7 @@ class FakeEngine:
             return await respond(send, 200, report.to_json())
         self.seen.append(json.loads(body))
         self.headers.append(headers)
+        ASKED.set(scope["path"])
         await self._run(json.loads(body), receive, send)
 
     def health(self) -> EngineHealth:

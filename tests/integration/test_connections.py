@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -258,6 +259,29 @@ async def test_who_sent_too_much_is_told(server: Server, request_bytes: bytes) -
         await wire.send(b"more that nobody reads")
         assert await wire.is_closed()
     assert not any(server.bodies)
+
+
+NO_HTTP = {
+    "a method": b"\x16\x03\x01\x02\r\n\r\n",
+    "a path": "GET /\u00e4 HTTP/1.1\r\n\r\n".encode(),
+    "a version": b"GET / HTTP/9.9\r\n\r\n",
+    "a header's name": b"GET / HTTP/1.1\r\nx y: z\r\n\r\n",
+    "a length": b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nx",
+    "a length of chunks": b"POST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\nx",
+    "a chunk": CHUNKED + b"x\r\n",
+}
+
+
+@pytest.mark.parametrize("request_bytes", NO_HTTP.values(), ids=NO_HTTP)
+async def test_what_is_no_http_is_told_so_as_everything_else(server: Server, request_bytes: bytes) -> None:
+    async with await server.connect() as wire:
+        await wire.send(request_bytes)
+        status, body = await wire.answer()
+        assert status == 400
+        assert json.loads(body)["error"]["code"] == "invalid_http"
+        assert await wire.is_closed()
+    assert not server.bodies
 
 
 async def test_an_answer_that_is_due_is_not_mistaken_for_a_refusal(server: Server) -> None:

@@ -106,12 +106,17 @@ async def refuse_in_mid_stream(body: dict[str, Any], send: Send) -> None:
     await send({"type": "http.response.body", "body": sse({"error": WRONG}) + b"data: [DONE]\n\n"})
 
 
-async def test_in_mid_stream_it_is_passed_on_as_it_is(pair: Bench) -> None:
+async def test_in_mid_stream_it_is_passed_on_in_openais_shape(pair: Bench) -> None:
     behave(pair, refuse_in_mid_stream)
     for _ in range(10):
         client = await ask(pair, stream=True)()
         *_, error, done, rest = client.body.split(b"\n\n")
-        assert json.loads(error.removeprefix(b"data: "))["error"]["param"] == "top_logprobs"
+        assert json.loads(error.removeprefix(b"data: "))["error"] == {
+            "message": "too many for a-support@1",
+            "type": "invalid_request_error",
+            "param": "top_logprobs",
+            "code": "invalid_request",
+        }
         assert (done, rest, client.ended) == (b"data: [DONE]", b"", True)
     assert pair.outcomes() == {("completed", "invalid_request"): 10}
     assert_nobody_is_blamed(pair)
@@ -174,6 +179,21 @@ async def test_what_breaks_engines_that_answer_others_is_the_requests_fault(
 
 def _content(path: str, text: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}]} if "chat" in path else {PATHS[path]: text}
+
+
+@pytest.mark.parametrize("field", ["metadata", "kv_transfer_params"])
+@pytest.mark.parametrize("levels", [250, 251, 252, 253, 254, 400])
+async def test_what_breaks_engines_is_settled_however_deep_it_is(
+    pair: Bench, field: str, levels: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    behave(pair, fail)
+    body = b'{"model":"support","mark":1,"messages":[{"role":"user","content":"x"}],"%b":%b%b}'
+    for _ in range(3):
+        deep = body % (field.encode(), b"[" * levels, b"]" * levels)
+        assert (await pair.post("/v1/chat/completions", deep)()).status == 400
+    assert pair.at_rest and not pair.gateway._flights
+    assert sum(pair.outcomes().values()) == min(1, marked(pair))
+    assert not caplog.records
 
 
 async def test_what_broke_once_by_chance_is_answered(pair: Bench) -> None:

@@ -27,8 +27,9 @@ import pytest
 from aiohttp import ClientSession
 
 from adapters.demo.answers import QUESTIONS
-from tests.e2e.serving import ONE_THREAD, ROOT, Service, serving, wait_until
+from tests.e2e.serving import ONE_THREAD, ROOT, Service, key_of, serving, wait_until
 from tests.e2e.traffic import MODELS, Ask, Ending, Seen, send, session
+from tests.hostile.audit import by, rows_of, tokens
 from tests.processes import runs
 
 pytestmark = pytest.mark.engine
@@ -213,6 +214,7 @@ class Ordeal:
     seen: list[Seen] = field(repr=False)
     faults: list[Fault]
     orphans: list[psutil.Process]
+    ledger: list[dict[str, Any]] = field(repr=False)  # its rows
     records: dict[str, list[dict[str, Any]]] = field(default_factory=dict, repr=False)  # by request id
 
     def of(self, *endings: Ending) -> list[Seen]:
@@ -259,7 +261,10 @@ def ordeal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ordeal]:
                 mischief.go_on_until(time.monotonic() + CHAOS_S)
                 time.sleep(3)
             wait_until(service.at_rest, "every counter at zero", within_s=SETTLED_WITHIN_S)
-            result = Ordeal(service, traffic.seen, mischief.faults, orphans)
+            headers = {"authorization": f"Bearer {key_of('operator')}"}
+            assert service.get("/admin/v1/usage", headers=headers).status_code == 200, "it writes all first"
+            ledger = rows_of(folder / "state" / "state.db")
+            result = Ordeal(service, traffic.seen, mischief.faults, orphans, ledger)
             for record in service.records():
                 result.records.setdefault(record["request_id"], []).append(record)
             _report(result)
@@ -330,6 +335,16 @@ def test_the_counters_add_up_to_the_records(ordeal: Ordeal) -> None:
     total = ordeal.service.metric("tenantry_requests_total")
     assert total == len(records)
     assert total + ordeal.service.metric("tenantry_refusals_total") == len(ordeal.seen)
+
+
+def test_the_ledger_has_every_record_once_with_its_tokens(ordeal: Ordeal) -> None:
+    """The engines' own counters do not outlive them; those of the log do."""
+    records = [record for found in ordeal.records.values() for record in found]
+    assert Counter(row["request_id"] for row in ordeal.ledger) == Counter(r["request_id"] for r in records)
+    logged, kept = by("tenant", records), by("tenant", ordeal.ledger)
+    assert {tenant: tokens(rows) for tenant, rows in kept.items()} == {
+        tenant: tokens(rows) for tenant, rows in logged.items()
+    }
 
 
 def test_nobody_gets_an_answer_of_another_adapter(ordeal: Ordeal) -> None:

@@ -25,6 +25,7 @@ BAD: dict[str, Any] = {"structured_outputs": {"regex": "("}}
         (call("another text", **BAD), True),
         (call(user="u", seed=5, **BAD), True),
         (call(safety_identifier="u", prompt_cache_key="p", **BAD), True),
+        (call(request_id="x", kv_transfer_params=[1], priority=3, **BAD), True),
         (call(structured_outputs={"regex": "[a-z]"}), False),
         (call(temperature=1, **BAD), False),
         (call(kind=Kind.COMPLETION, **BAD), False),

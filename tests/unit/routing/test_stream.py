@@ -264,7 +264,7 @@ def test_an_error_that_is_the_requests_is_told_apart_from_the_engines(
     assert not stream.failed and stream.complete and stream.refusal is not None
     assert (stream.refusal.param, stream.refusal.status) == ("top_logprobs", int(str(code)))
     assert stream.refusal.message == "bad for support"
-    assert b"top_logprobs" in out, "in mid-stream it is passed on as it is"
+    assert b"top_logprobs" in out, "in mid-stream it is passed on"
 
 
 @pytest.mark.parametrize("kind", STREAMED)
