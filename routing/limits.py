@@ -23,7 +23,6 @@ MAX_OBJECT_BYTES = 65_536  # what is passed on to templates and processors
 MAX_PATTERN_TOKENS = 1024  # of what `repetition_detection` looks for, after every token
 LARGEST_NUMBER = 2**64 - 1
 SMALLEST_NUMBER = -(2**63)
-ENTRY_BYTES = 2  # no entry of a JSON array or object is shorter, its comma included
 BOUNDED_TIMES = 10  # a length or pattern costs about as much as so many properties
 REGEX_PART = 16  # a regular expression may be so much shorter than other constraints
 TOOLS_TIMES = 4  # all tools together may be so much longer than one constraint
@@ -198,10 +197,9 @@ def _tools(name: str, value: Any, limits: RequestLimits) -> None:
 
 
 def _is_harmless(text: bytes, limits: RequestLimits) -> bool:
-    """Whether it is too short for too many entries, and has nothing in it that costs more than that."""
-    return len(text) <= ENTRY_BYTES * limits.constraint_entries and not any(
-        key in text for key in _COSTLY_KEYS
-    )
+    """Whether there cannot be too many entries in it, nor anything that costs more than an entry."""
+    entries = text.count(b",") + text.count(b"{") + text.count(b"[")  # at least as many as there are
+    return entries <= limits.constraint_entries and not any(key in text for key in _COSTLY_KEYS)
 
 
 def _look_inside(name: str, value: Any, text: bytes, limits: RequestLimits) -> None:
