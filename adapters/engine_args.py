@@ -53,6 +53,7 @@ def engine_environment(model: BaseModel, *, on_cpu: bool) -> dict[str, str]:
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         # setproctitle would write an engine's title over those marks.
         "SPT_NOENV": "1",
+        "VLLM_REGEX_COMPILATION_TIMEOUT_S": "1",  # its front end answers nobody meanwhile; the default is 5
         "TRANSFORMERS_VERBOSITY": "error",  # its warnings are of a model's files, and come from each process
         # Python says so whenever an engine is killed, and then removes what was left.
         "PYTHONWARNINGS": "ignore:resource_tracker",

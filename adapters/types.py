@@ -15,6 +15,25 @@ class MediaTokens:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """The most that one request may ask an engine for; more of it would keep the engine from others."""
+
+    messages: int = 4096  # and parts of them
+    tools: int = 256
+    choices: int = 128  # of each prompt
+    beam_width: int = 0  # 0: no beam search
+    logprobs: int = 20  # of each token
+    list_entries: int = 1024  # of token ids and the like
+    constraint_entries: int = 2000  # choices; properties, values and alternatives of a schema
+    constraint_kib: int = 64  # text of choices, a grammar or a schema
+
+    @property
+    def constraint_bytes(self) -> int:
+        """The last one in bytes."""
+        return self.constraint_kib * 1024
+
+
+@dataclass(frozen=True, slots=True)
 class BaseModel:
     """Weights that adapters modify, and the vLLM settings of every engine that holds them.
 
@@ -34,6 +53,7 @@ class BaseModel:
     gpu_memory_utilization: float | None = None  # 0..1
     kv_cache_bytes: int | None = None  # None: vLLM profiles the GPU; on CPU 1 GiB
     media_tokens: MediaTokens = MediaTokens()
+    request_limits: RequestLimits = RequestLimits()
     vllm_args: tuple[str, ...] = ()  # further flags, passed as they are
 
     @property

@@ -3,7 +3,8 @@
     RequestError
     |-- InvalidRequest        400  the request is wrong; sending it again cannot help
     |   |-- EngineRefused     4xx  so an engine says
-    |   `-- BreaksEngine           engines break on it, and on no other
+    |   |-- BreaksEngine           engines break on it, and on no other
+    |   `-- OverLimit              a field asks for more than one request may
     |-- InvalidKey            401  no key, or one nobody owns
     |-- Forbidden             403  the key is known, and not meant for this
     |-- ModelNotFound         404  unknown and forbidden names alike, so that names do not leak
@@ -121,6 +122,12 @@ class BreaksEngine(InvalidRequest):
     """Engines break on this request, and on no other."""
 
     default_code = "request_breaks_engine"
+
+
+class OverLimit(InvalidRequest):
+    """A field asks for more than one request may; the message says how much that is."""
+
+    default_code = "request_over_limit"
 
 
 class InvalidKey(RequestError):

@@ -69,9 +69,8 @@ def shape_of(call: Call) -> bytes:
         for name, value in call.payload.items()
         if name not in _UNSEEN
     }
-    # No deeper than what the engine got: orjson writes fewer levels than it reads.
-    text = call.kind.encode() + orjson.dumps(shape, option=orjson.OPT_SORT_KEYS)
-    return hashlib.blake2b(text, digest_size=16).digest()
+    text = orjson.dumps(shape, option=orjson.OPT_SORT_KEYS)  # no deeper than the body, which was written
+    return hashlib.blake2b(text, digest_size=16, person=call.kind.name.encode()).digest()
 
 
 def _form(value: Any, depth: int) -> Any:

@@ -13,11 +13,13 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import aiohttp
 import orjson
 
-from routing import collector, console, docs, keys, wire
+from adapters.types import RequestLimits
+from routing import collector, console, docs, keys, limits, wire
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, LiveFeed, admin_app
 from routing.admission import Cap, Rejection
 from routing.asgi import JSON, KEY_SHOWN, ClientGone, Exchange, Headers, Receive, Scope, Send
@@ -263,6 +265,12 @@ class Gateway:
         if target is None:
             raise _unknown_model(call.model)
         exchange.answer_headers += _target_headers(target)
+        limits.check(
+            call.payload,
+            self._limits_of(tenant, target),
+            prompts=call.size.prompts,
+            size_bytes=len(body),
+        )
         for_engine = wire.for_engine(
             call,
             target,
@@ -324,6 +332,10 @@ class Gateway:
             self._flights.discard(flight)
             if not self._flights:
                 self._landed.set()
+
+    def _limits_of(self, tenant: Tenant, target: Target) -> RequestLimits:
+        of_model = self._base_models[target.base_model].request_limits
+        return replace(of_model, **tenant.request_limits) if tenant.request_limits else of_model
 
     def _prompt_tokens(self, call: wire.Call, target: Target) -> int:
         """Estimate the prompt's length. Raises `InvalidRequest` where the model surely cannot read it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import quote
@@ -84,6 +85,7 @@ class Tenant:
     isolation: Isolation = Isolation.SHARED
     adapter_sources: tuple[str, ...] = ()  # where its own keys may have adapters fetched from
     budget: Budget | None = None  # None: no such limit
+    request_limits: Mapping[str, int] = field(default_factory=dict)  # what differs from its base models'
 
 
 @dataclass(frozen=True, slots=True)

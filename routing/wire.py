@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from routing import fields, prompts
+from routing import fields, limits, prompts
 from routing.errors import EngineRefused, InvalidRequest, RequestError
 from routing.types import Target
 
@@ -157,7 +157,9 @@ def for_engine(
     try:
         return orjson.dumps(payload)
     except orjson.JSONEncodeError:  # orjson reads 1024 levels and writes 254
-        raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
+        for name, value in payload.items():
+            limits.written(name, [value])
+        raise
 
 
 def model_fields(target: Target) -> tuple[bytes, bytes]:

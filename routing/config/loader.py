@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from adapters.errors import AdapterError
 from adapters.sources import check_source
-from adapters.types import Adapter, BaseModel, MediaTokens
+from adapters.types import Adapter, BaseModel, MediaTokens, RequestLimits
 from routing.config import schema, sources
 from routing.config.api_keys import declared_keys, hash_keys, with_stand_ins
 from routing.config.document import Document, read_document
@@ -232,6 +232,7 @@ def _base_model(name: str, section: schema.BaseModelSection, source: str) -> Bas
         gpu_memory_utilization=section.gpu_memory_utilization,
         kv_cache_bytes=None if section.kv_cache_gib is None else round(section.kv_cache_gib * 2**30),
         media_tokens=MediaTokens(**section.media_tokens.model_dump()),
+        request_limits=RequestLimits(**section.request_limits.model_dump()),
         vllm_args=section.vllm_args,
     )
 
@@ -251,6 +252,7 @@ def _tenant(name: str, section: schema.TenantSection, hashes: Mapping[KeyPath, s
         isolation=section.isolation,
         adapter_sources=section.adapter_sources,
         budget=None if section.budget is None else Budget(**section.budget.model_dump()),
+        request_limits=section.request_limits.model_dump(exclude_unset=True),
     )
 
 

@@ -158,6 +158,34 @@ class MediaTokensSection(Section):
     video: int = Field(8192, ge=0, le=10_000_000, description="Tokens of a film.")
 
 
+class RequestLimitsSection(Section):
+    """The most that one request may ask for; a 400 says which field asks for more."""
+
+    messages: int = Field(4096, ge=1, le=1_000_000, description="Messages and their parts, or input items.")
+    tools: int = Field(256, ge=0, le=100_000, description="Tools.")
+    choices: int = Field(128, ge=1, le=16384, description="Answers to one prompt: n, best_of.")
+    beam_width: int = Field(0, ge=0, le=1024, description="Beams of a beam search; 0: none is run.")
+    logprobs: int = Field(
+        20,
+        ge=0,
+        le=1_000_000,
+        description="Log-probabilities of each token; the engine has its own bound too.",
+    )
+    list_entries: int = Field(
+        1024, ge=0, le=1_000_000, description="Entries of logit_bias, of lists of token ids and the like."
+    )
+    constraint_entries: int = Field(
+        2000, ge=0, le=1_000_000, description="Choices, or properties, values and alternatives of a schema."
+    )
+    constraint_kib: int = Field(
+        64,
+        ge=0,
+        le=65536,
+        description="KiB of choices, a grammar or a schema; a 16th of it for a regular expression, "
+        "four times as much for all tools.",
+    )
+
+
 class BaseModelSection(Section):
     """Weights that adapters modify, and the settings of every engine that holds them."""
 
@@ -195,6 +223,9 @@ class BaseModelSection(Section):
     )
     media_tokens: MediaTokensSection = Field(
         MediaTokensSection(), description="Tokens that media in a prompt are taken for until the engine says."
+    )
+    request_limits: RequestLimitsSection = Field(
+        RequestLimitsSection(), description="The most that one request may ask for."
     )
     vllm_args: VllmArgs = Field((), description="Further `vllm serve` flags: a mapping or a list.")
 
@@ -275,6 +306,10 @@ class TenantSection(Section):
         "name, such as s3://bucket or hf://org; default: uploads only.",
     )
     budget: BudgetSection | None = Field(None, description="Tokens of a month; default: no such limit.")
+    request_limits: RequestLimitsSection = Field(
+        RequestLimitsSection(),
+        description="What differs for this tenant from its base models' request_limits.",
+    )
 
 
 class SloSection(Section):

@@ -60,6 +60,8 @@ def _tenant(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str, Any]:
     }
     if tenant.budget is not None:
         values["budget"] = asdict(tenant.budget)
+    if tenant.request_limits:
+        values["request_limits"] = dict(tenant.request_limits)
     return values
 
 

@@ -20,6 +20,7 @@ from routing.errors import (
     InvalidRequest,
     MethodNotAllowed,
     ModelNotFound,
+    OverLimit,
     Quarantined,
     QuotaExceeded,
     RequestError,
@@ -33,9 +34,9 @@ from routing.wire import REQUIRED, Kind
 Part = dict[str, Any]
 
 ERRORS: tuple[type[RequestError], ...] = (
-    InvalidRequest, BreaksEngine, InvalidKey, Forbidden, ModelNotFound, MethodNotAllowed, BodyTimeout,
-    Quarantined, BodyTooLarge, UnsupportedMediaType, HeadTooLarge, CapReached, QuotaExceeded, RequestError,
-    EngineFailed, Unavailable, StateUnavailable, EngineTimeout,
+    InvalidRequest, BreaksEngine, OverLimit, InvalidKey, Forbidden, ModelNotFound, MethodNotAllowed,
+    BodyTimeout, Quarantined, BodyTooLarge, UnsupportedMediaType, HeadTooLarge, CapReached, QuotaExceeded,
+    RequestError, EngineFailed, Unavailable, StateUnavailable, EngineTimeout,
 )  # fmt: skip
 _ALWAYS = (401, 403, 405, 500)
 _WITH_BODY = (400, 404, 408, 409, 413, 415, 429, 502, 503, 504)

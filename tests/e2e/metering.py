@@ -78,7 +78,7 @@ KINDS = (
     Kind("silent stream of two", 0.04, stream=True, says_usage=False, fields=_TWO),
     Kind("left stream", 0.06, stream=True, says_running_usage=True, leaves=True, fields=_ENDLESS),
     Kind("left silent stream", 0.04, stream=True, says_usage=False, leaves=True, fields=_ENDLESS),
-    Kind("rejected", 0.04, fields={"n": 1000}),
+    Kind("rejected", 0.04, is_chat=False, fields={"prompt": ["over the cap"] * 3, "n": 128}),
     Kind("refused by the engine", 0.03, fields={"max_tokens": 10_000}),
 )
 

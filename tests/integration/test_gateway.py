@@ -316,7 +316,7 @@ async def test_a_request_id_that_is_not_sane_is_replaced(bench: Bench, request_i
         (b'{"messages":[{"role":"user","content":"\xff\xfe"}]}', None, "invalid_json"),
         (b'{"messages":NaN}', None, "invalid_json"),
         (b"[" * 100_000, None, "invalid_json"),
-        (b'{"messages":[{"x":' + b"[" * 500 + b"]" * 500 + b"}]}", None, "invalid_json"),
+        (b'{"messages":[{"x":' + b"[" * 500 + b"]" * 500 + b"}]}", "messages", "request_over_limit"),
         (b"{}", "messages", "missing_required_parameter"),
         (b'{"messages":[]}', "messages", "invalid_value"),
         (b'{"messages":"hello"}', "messages", "invalid_type"),
@@ -327,7 +327,8 @@ async def test_a_request_id_that_is_not_sane_is_replaced(bench: Bench, request_i
         (b'{"messages":[{}],"n":"2"}', "n", "invalid_type"),
         (b'{"messages":[{}],"n":true}', "n", "invalid_type"),
         (b'{"messages":[{}],"n":0}', "n", "invalid_value"),
-        (b'{"messages":[{}],"n":1000000}', "n", "max_concurrency"),
+        (b'{"messages":[{}],"n":1000000}', "n", "request_over_limit"),
+        (b'{"messages":[{}],"n":100}', "n", "max_concurrency"),
     ],
 )
 async def test_a_wrong_body_is_refused_with_the_field_named(

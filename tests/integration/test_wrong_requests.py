@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,41 @@ def assert_nobody_is_blamed(bench: Bench) -> None:
     for replica in bench.gateway.dispatcher.replicas.values():
         assert replica.trusted and replica.ready
         assert replica.health.snapshot(now_s).recent_failures == 0
+
+
+# -- it asks for too much ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("param", "fields"),
+    [
+        ("structured_outputs.choice", {"structured_outputs": {"choice": [f"c{i}" for i in range(100_000)]}}),
+        ("structured_outputs.grammar", {"structured_outputs": {"grammar": "root ::= root root"}}),
+        ("use_beam_search", {"use_beam_search": True}),
+        ("bad_words", {"bad_words": ["x"] * 1000}),
+        ("messages", {"messages": [{"role": "user", "content": "x"}] * 50_000}),
+    ],
+)
+async def test_what_asks_for_too_much_is_refused_before_an_engine_sees_it(
+    pair: Bench, param: str, fields: dict[str, Any]
+) -> None:
+    client = await ask(pair, **fields)()
+    assert client.status == 400
+    assert (client.error["param"], client.error["code"]) == (param, "request_over_limit")
+    assert f"`{param}`" in client.error["message"]
+    assert marked(pair) == 0
+
+
+async def test_a_tenant_may_have_bounds_of_its_own(tmp_path: Path) -> None:
+    fleet = small_fleet()
+    of_a = replace(fleet.tenants["a"], request_limits={"beam_width": 4, "tools": 0})
+    async with bench_of(replace(fleet, tenants=fleet.tenants | {"a": of_a}), tmp_path) as bench:
+        statuses = [
+            (await ask(bench, tenant=tenant, **fields)()).status
+            for tenant in "ab"
+            for fields in ({"use_beam_search": True, "n": 4}, {"tools": [{"type": "function"}]})
+        ]
+        assert statuses == [200, 400, 400, 200]
 
 
 # -- the engine says what is wrong -------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from adapters.types import Adapter, BaseModel
+from adapters.types import Adapter, BaseModel, RequestLimits
 from routing.config import FleetError, load_fleet, load_fleet_with_warnings, read_fleet
 from routing.types import (
     Band,
@@ -43,6 +43,7 @@ base_models:
     max_cpu_loras: 100
     tensor_parallel_size: 2
     gpu_memory_utilization: 0.8
+    request_limits: {tools: 8, constraint_kib: 16}
     vllm_args: {enforce-eager: true}
   small: {source: models/small, kv_cache_gib: 0.5}
 adapters:
@@ -54,6 +55,7 @@ tenants:
     default_model: raw
     priority: high
     weight: 2
+    request_limits: {beam_width: 2, messages: 50}
     caps:
       max_concurrency: 8
       max_concurrency_per_model: 4
@@ -126,6 +128,7 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
             max_cpu_loras=100,
             tensor_parallel_size=2,
             gpu_memory_utilization=0.8,
+            request_limits=RequestLimits(tools=8, constraint_kib=16),
             vllm_args=("--enforce-eager",),
         ),
         "small": BaseModel(name="small", source=f"{tmp_path}/models/small", kv_cache_bytes=2**29),
@@ -150,6 +153,7 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
             ),
             isolation=Isolation.DEDICATED,
             adapter_sources=("s3://t-adapters", "hf://t"),
+            request_limits={"beam_width": 2, "messages": 50},
         )
     }
     assert fleet.pools == {

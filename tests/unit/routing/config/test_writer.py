@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.types import Adapter, BaseModel, MediaTokens
+from adapters.types import Adapter, BaseModel, MediaTokens, RequestLimits
 from routing.config import read_fleet
 from routing.config.schema import LORA_RANKS
 from routing.config.writer import write_fleet
@@ -71,6 +71,7 @@ BASE_MODELS = st.builds(
     gpu_memory_utilization=st.none() | st.floats(0.01, 1),
     kv_cache_bytes=st.none() | st.integers(2**20, 2**40),
     media_tokens=st.builds(MediaTokens, *[st.integers(0, 10**7)] * 3),
+    request_limits=st.builds(RequestLimits, *[st.integers(1, 1000)] * 8),
     vllm_args=st.sampled_from([(), ("--seed", "7"), ("--enforce-eager",)]),
 )
 TENANTS = st.builds(
@@ -82,6 +83,7 @@ TENANTS = st.builds(
     adapter_sources=st.sampled_from([(), ("s3://bucket", "https://host:8443/a/b")]),
     band=st.sampled_from(Band),
     budget=st.none() | st.builds(Budget, st.integers(1, 10**15), st.floats(0.01, 1)),
+    request_limits=st.dictionaries(st.sampled_from(["tools", "beam_width"]), st.integers(0, 1000)),
     weight=POSITIVE,
     caps=st.builds(
         Caps,
