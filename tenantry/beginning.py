@@ -59,7 +59,7 @@ def init(
             show_default="none",
         ),
     ] = None,
-    tenant: Annotated[str, typer.Option(help="Name of the first tenant.")] = "acme",
+    tenant: Annotated[str, typer.Option(help="Name of the first tenant.")] = "shop",
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Write a small fleet file for a model, with a tenant's key and an operator's, shown this once."""

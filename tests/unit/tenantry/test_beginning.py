@@ -60,7 +60,7 @@ def test_a_model_of_the_hub_is_taken_by_its_id(run: Run, model: tuple[str, ...],
     assert list(fleet.base_models) == [name]
     assert not model or fleet.base_models[name].source == model[0]
     assert fleet.base_models[name].serves_adapters
-    assert fleet.tenants["acme"].default_model == name
+    assert fleet.tenants["shop"].default_model == name
 
 
 @pytest.mark.parametrize("spelling", ["./my models/Tiny Llama", "my models/Tiny Llama", "absolute"])
@@ -90,8 +90,8 @@ def test_what_lies_beside_the_file_may_move_with_it(run: Run, tmp_path: Path) ->
 def test_adapters_are_models_of_the_tenant_the_first_by_default(run: Run, tmp_path: Path) -> None:
     adapter_folder(tmp_path / "a")
     fleet = written(run, "--adapter", "support=./a", "--adapter", "sales=hf://org/sales-lora").fleet
-    assert list(fleet.tenants["acme"].models) == ["support", "sales", "qwen2.5-0.5b-instruct"]
-    assert fleet.tenants["acme"].default_model == "support"
+    assert list(fleet.tenants["shop"].models) == ["support", "sales", "qwen2.5-0.5b-instruct"]
+    assert fleet.tenants["shop"].default_model == "support"
     assert fleet.adapters["sales"].source == "hf://org/sales-lora"
 
 
