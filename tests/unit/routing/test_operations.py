@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from routing.admission import Cap
-from routing.errors import BreaksEngine, EngineFailed, Quarantined, QuotaExceeded
+from routing.errors import BreaksEngine, EngineFailed, OverLimit, Quarantined, QuotaExceeded
 from routing.flight import Abort
 from routing.metrics.definitions import GATEWAY_METRICS
 from routing.record import Record
@@ -65,7 +65,9 @@ def test_everything_that_speaks_for_a_replica_is_explained() -> None:
 def test_every_reason_that_a_request_can_end_with_is_explained() -> None:
     unavailable = {"no_replica_ready", "queue_timeout", "adapter_unavailable"}
     codes = first_cells(section("Why it was refused")) - {"reason"}
-    own = {error.default_code for error in (BreaksEngine, EngineFailed, Quarantined, QuotaExceeded)}
+    own = {
+        error.default_code for error in (BreaksEngine, EngineFailed, OverLimit, Quarantined, QuotaExceeded)
+    }
     assert codes == {*Cap, *Abort, *own, *unavailable}
 
 
