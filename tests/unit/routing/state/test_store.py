@@ -392,7 +392,7 @@ def test_a_long_source_is_kept_whole(store: StateStore) -> None:
 # -- size and life -----------------------------------------------------------------------------------------
 
 
-def test_a_thousand_adapters_load_in_well_under_a_second(sqlite_url: str) -> None:
+def test_a_thousand_adapters_take_well_under_a_second_of_cpu_to_load(sqlite_url: str) -> None:
     store = StateStore(sqlite_url)
     store.open()
     path = sqlite_url.removeprefix("sqlite:///")
@@ -406,15 +406,15 @@ def test_a_thousand_adapters_load_in_well_under_a_second(sqlite_url: str) -> Non
             [(adapter, number, DIGEST) for adapter in range(1, 1001) for number in (1, 2, 3)],
         )
     direct.close()
-    started_s = time.perf_counter()
+    started_s = time.process_time()
     entries, _ = store.load()
-    took_s = time.perf_counter() - started_s
+    took_s = time.process_time() - started_s
     assert (len(entries), sum(len(entry.versions) for entry in entries)) == (1000, 3000)
     assert took_s < 1.0
-    started_s = time.perf_counter()
+    started_s = time.process_time()
     for number in range(1, 51):
         store.add_version(AdapterKey(f"t{number % 50}", f"adapter-{number}"), source="upload", sha256=None)
-    assert (time.perf_counter() - started_s) / 50 < 0.1
+    assert (time.process_time() - started_s) / 50 < 0.1
     store.close()
 
 
