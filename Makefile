@@ -9,7 +9,7 @@ POOL     ?=
 PLATFORM ?=
 CHAOS_S  ?= 300
 # of each of seven kinds of requests, and what they follow from
-HOSTILE_BODIES ?= 3000
+HOSTILE_BODIES ?= 500
 HOSTILE_SEED   ?= 1
 # where `make dist` puts what it builds
 DIST     ?= dist
@@ -51,9 +51,9 @@ unit: dev  ## run what needs no engine (seconds)
 chaos: dev demo  ## kill, stop and restart engines under load for CHAOS_S seconds, then offer ten times the capacity, then meter 10 000 requests
 	@PATH="$(BIN):$$PATH" TENANTRY_CHAOS_S=$(CHAOS_S) $(BIN)/python -m pytest --log-cli-level=INFO tests/stress
 
-hostile: dev demo  ## send HOSTILE_BODIES wrong requests of each kind, made from HOSTILE_SEED, beside two tenants that behave (half an hour)
-	@PATH="$(BIN):$$PATH" HOSTILE_BODIES=$(HOSTILE_BODIES) HOSTILE_SEED=$(HOSTILE_SEED) HOSTILE_LEAST_RATIO=0.9 \
-	  $(BIN)/python -m pytest --log-cli-level=INFO tests/integration/test_hostile.py tests/e2e/test_hostile.py
+hostile: dev  ## send HOSTILE_BODIES wrong requests of each kind, made from HOSTILE_SEED, to a gateway with engines that break on them
+	@PATH="$(BIN):$$PATH" HOSTILE_BODIES=$(HOSTILE_BODIES) HOSTILE_SEED=$(HOSTILE_SEED) \
+	  $(BIN)/python -m pytest --log-cli-level=INFO tests/integration/test_hostile.py
 
 check: lint types imports  ## lint, types, import contracts
 
