@@ -206,8 +206,7 @@ def install(target: Path, requirements: Mapping[str, str], progress: Progress) -
     note, file = target / ".installing", target / ".requirements"
     note.write_text("\n".join(requirements))
     file.write_text("".join(f"{lines.rstrip()}\n" for lines in requirements.values()))
-    pip = [str(target / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-    pip += ["--no-deps", "-r", str(file)]
+    pip = [*pip_install(target), "-r", str(file)]
     if list(requirements.values()) == [CPU_TORCH]:
         done = follow(pip, progress, target)
         done = done or follow([*pip, "--index-url", CPU_TORCH_INDEX], progress, target)
@@ -226,10 +225,15 @@ def install(target: Path, requirements: Mapping[str, str], progress: Progress) -
     file.unlink()
 
 
+def pip_install(target: Path) -> list[str]:
+    """How pip of an environment is called: what is installed is named, and nothing comes with it."""
+    pip = [str(target / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+    return [*pip, "--no-deps"]
+
+
 def install_command(target: Path, progress: Progress) -> None:
     """Put the command `tenantry` of this checkout into the environment; the code stays where it is."""
-    pip = [str(target / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-    pip += ["--no-deps", "--no-build-isolation", "--no-index", "--editable", str(HERE.parent)]
+    pip = [*pip_install(target), "--no-build-isolation", "--no-index", "--editable", str(HERE.parent)]
     progress.note("the command tenantry")
     if not follow(pip, progress, target):
         progress.clear()

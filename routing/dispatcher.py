@@ -392,16 +392,16 @@ class Dispatcher:
 
     def refuse_if_failed(self, pool: str, base_model: str) -> None:
         """Raise `Unavailable` where every engine of a pool for that base model fails to start."""
-        replicas = [r for r in self.pools[pool].replicas if r.base_model == base_model]
-        if replicas and all(replica.failed for replica in replicas):
+        if self._none_starts(pool, base_model):
             raise _no_engine()
 
+    def _none_starts(self, pool: str, base_model: str) -> bool:
+        replicas = [r for r in self.pools[pool].replicas if r.base_model == base_model]
+        return bool(replicas) and all(replica.failed for replica in replicas)
+
     def _no_replica(self, request: Request) -> Unavailable:
-        try:
-            self.refuse_if_failed(request.target.pool, request.target.base_model)
-        except Unavailable as error:
-            return error
-        return _no_replica()
+        target = request.target
+        return _no_engine() if self._none_starts(target.pool, target.base_model) else _no_replica()
 
     def _serviceable(self, request: Request) -> bool:
         return any(is_ready(r, request) for r in self.pools[request.target.pool].replicas)
