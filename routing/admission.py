@@ -7,10 +7,15 @@ Rates are counted elsewhere (`rates`); what the gateway as a whole can take is t
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from routing.types import Caps
+
+# Refused requests of one tenant that are taken to come back. Were there no bound, a client that asks without
+# pause would put off its tenant's others.
+MOST_EXPECTED = 16
 
 
 class Cap(StrEnum):
@@ -44,6 +49,18 @@ class Usage:
     queued: int = 0
     queued_tokens: int = 0  # prompt tokens of those, estimated
     mean_request_s: float = 1.0  # arrival to end, exponentially weighted
+    # When refused requests were told to come back: each after the one before, so that each finds room.
+    expected_s: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_EXPECTED))
+
+    def expect(self, rejection: Rejection, now_s: float) -> None:
+        """Remember when a refused request will come back; the next one is told a later time."""
+        if rejection.retry_after_s is not None:
+            self.expected_s.append(now_s + rejection.retry_after_s)
+
+    def forget_past(self, now_s: float) -> None:
+        """Expect nobody any more whose time has come."""
+        while self.expected_s and self.expected_s[0] <= now_s:
+            self.expected_s.popleft()
 
     def of_model(self, model: str) -> int:
         """Sequences of one model in the gateway now."""
@@ -78,8 +95,7 @@ def _concurrency(caps: Caps, usage: Usage, demand: Demand) -> Rejection | None:
             continue
         if demand.sequences > limit:
             return Rejection(cap, limit, None)
-        excess = used + demand.sequences - limit
-        return Rejection(cap, limit, _until_free_s(usage.mean_request_s, excess, used))
+        return Rejection(cap, limit, _until_free_s(usage, used + demand.sequences - limit, used))
     return None
 
 
@@ -91,14 +107,14 @@ def _queue(caps: Caps, usage: Usage, demand: Demand) -> Rejection | None:
     )
     for cap, limit, used, wanted in limits:
         if limit is not None and used + wanted > limit:
-            excess = used + wanted - limit
-            return Rejection(cap, limit, _until_free_s(usage.mean_request_s, excess, used))
+            return Rejection(cap, limit, _until_free_s(usage, used + wanted - limit, used))
     return None
 
 
-def _until_free_s(mean_request_s: float, excess: int, used: int) -> float:
-    """Expected time until so much of what is used has ended, in 0.1..60 s.
+def _until_free_s(usage: Usage, excess: int, used: int) -> float:
+    """Expected time until `excess` of what is used has ended, and one place for each expected: 0.1..60 s.
 
     Little's law (1961): what is in the gateway ends at the rate used / mean time. All of it takes the mean.
     """
-    return min(60.0, max(0.1, mean_request_s * min(1.0, excess / max(1, used))))
+    means = min(1.0, excess / max(1, used)) + len(usage.expected_s) / max(1, used)
+    return min(60.0, max(0.1, usage.mean_request_s * means))

@@ -356,8 +356,12 @@ class Dispatcher:
             target.adapter_limit,
             self._adapter_sequences[target.adapter or ""],
         )
+        now = self._clock()
+        account.usage.forget_past(now)
         rejection = admit(caps, account.usage, demand)
-        if rejection is None and must_wait:
+        if rejection is not None:
+            account.usage.expect(rejection, now)
+        elif must_wait:
             rejection = self._overload(request, pool, account)
         return rejection or self._rates.take(target.tenant, request.prompt_tokens)
 

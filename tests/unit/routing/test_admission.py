@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
+import random
+
 import pytest
 
-from routing.admission import Cap, Demand, Rejection, Usage, admit
+from routing.admission import MOST_EXPECTED, Cap, Demand, Rejection, Usage, admit
+from routing.errors import spread
 from routing.types import Caps
 
 BUSY = Usage(sequences=1, sequences_by_model={"m": 1}, queued=1, queued_tokens=100)
@@ -123,3 +127,74 @@ def test_admission_changes_nothing() -> None:
     usage = Usage(1, {"m": 1}, 1, 5)
     admit(Caps(), usage, demand(must_wait=True))
     assert usage == Usage(1, {"m": 1}, 1, 5)
+
+
+# -- those who come back -----------------------------------------------------------------------------------
+
+
+def refused_at(usage: Usage, now_s: float) -> float:
+    """Ask for a place where none is free, as the dispatcher does; returns the advised wait."""
+    usage.forget_past(now_s)
+    rejection = admit(Caps(max_concurrency=usage.sequences), usage, demand())
+    assert rejection is not None and rejection.retry_after_s is not None
+    usage.expect(rejection, now_s)
+    return rejection.retry_after_s
+
+
+@pytest.mark.parametrize("places", [1, 2, 5])
+def test_refused_requests_are_told_to_come_one_place_after_the_other(places: int) -> None:
+    usage = Usage(sequences=places, mean_request_s=10.0)
+    waits = [refused_at(usage, 100.0) for _ in range(4)]
+    assert waits == pytest.approx([10.0 * n / places for n in (1, 2, 3, 4)])
+
+
+def test_nobody_is_expected_whose_time_has_come() -> None:
+    usage = Usage(sequences=1, mean_request_s=2.0)
+    assert [refused_at(usage, 0.0), refused_at(usage, 0.0)] == [2.0, 4.0]
+    assert refused_at(usage, 2.5) == 4.0  # after the one that comes at 4 s
+    assert refused_at(usage, 60.0) == 2.0
+    usage.forget_past(1000.0)
+    assert not usage.expected_s
+
+
+def test_a_client_that_asks_without_pause_puts_off_its_tenants_others_by_a_bound() -> None:
+    usage = Usage(sequences=1, mean_request_s=1.0)
+    for _ in range(1000):
+        refused_at(usage, 0.0)
+    assert refused_at(usage, 0.0) == 1.0 + MOST_EXPECTED
+
+
+def test_what_can_never_enter_is_not_expected() -> None:
+    usage = Usage(sequences=1)
+    rejection = admit(Caps(max_concurrency=2), usage, demand(3))
+    assert rejection is not None
+    usage.expect(rejection, 0.0)
+    assert not usage.expected_s
+
+
+@pytest.mark.parametrize(("clients", "places", "service_s"), [(6, 1, 2.0), (12, 2, 1.0), (20, 2, 1.0)])
+def test_most_clients_with_two_retries_get_through(clients: int, places: int, service_s: float) -> None:
+    """The official client retries twice (`max_retries`), each time after the advised wait."""
+    served = [_served(clients, places, service_s, seed) for seed in range(50)]
+    assert sum(served) >= 0.85 * clients * len(served)
+
+
+def _served(clients: int, places: int, service_s: float, seed: int) -> int:
+    """How many of clients that come at once are answered; each takes a place for about the service time."""
+    chance = random.Random(seed)
+    usage, done = Usage(mean_request_s=service_s), 0
+    events = [(chance.random() * 0.01, number, 0) for number in range(clients)]
+    heapq.heapify(events)
+    while events:
+        now_s, number, tries = heapq.heappop(events)
+        if tries < 0:
+            usage.sequences -= 1
+            done += 1
+        elif usage.sequences < places:
+            usage.sequences += 1
+            heapq.heappush(events, (now_s + service_s * chance.uniform(0.7, 1.3), number, -1))
+        else:
+            wait_s = spread(refused_at(usage, now_s), f"{seed}-{number}")
+            if tries < 2:
+                heapq.heappush(events, (now_s + wait_s, number, tries + 1))
+    return done
