@@ -25,6 +25,7 @@ from adapters import engine_process, orphans, protocol
 from adapters.builder import Builder
 from adapters.canary import BaseModelFailed, Canary
 from adapters.engine_args import engine_args, engine_environment, tracing_environment
+from adapters.engine_metrics import keep_bounded
 from adapters.errors import AdapterError
 from adapters.handler import answer_with
 from adapters.health import EngineHealth
@@ -396,6 +397,7 @@ def _build_engine(argv: Sequence[str]) -> tuple[Any, Any]:
         enable_log_requests=engine_args.enable_log_requests,
         disable_log_stats=engine_args.disable_log_stats,
     )
+    keep_bounded()
     return args, engine
 
 

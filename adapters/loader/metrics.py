@@ -1,4 +1,4 @@
-"""How long do loads take, how often is an adapter put out, how many are there? For the engine's page.
+"""How long do loads take, how often is an adapter put out, how many are there, how many in use? For its page.
 
 No label names an adapter: the gateway's page has models, this one has tiers.
 """
@@ -34,13 +34,20 @@ RESIDENT = Metric(
     ("tier",),
 )
 PINNED = Metric("tenantry_adapters_pinned", MetricKind.GAUGE, "Adapters that hold a slot for good.")
-ENGINE_METRICS = (LOADS, FAILURES, EVICTIONS, RESIDENT, PINNED)
+IN_FLIGHT = Metric(
+    "tenantry_adapters_in_flight",
+    MetricKind.HISTOGRAM,
+    "Adapters with a request in vLLM, running or waiting, at each of the engine's steps.",
+    buckets=(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0),
+)
+ENGINE_METRICS = (LOADS, FAILURES, EVICTIONS, RESIDENT, PINNED, IN_FLIGHT)
 
 _loads = Histogram(LOADS.name, LOADS.text, LOADS.labels, buckets=LOADS.buckets)
 _failures = Counter(FAILURES.name, FAILURES.text)
 _evictions = Counter(EVICTIONS.name, EVICTIONS.text, EVICTIONS.labels)
 _resident = Gauge(RESIDENT.name, RESIDENT.text, RESIDENT.labels)
 _pinned = Gauge(PINNED.name, PINNED.text)
+_in_flight = Histogram(IN_FLIGHT.name, IN_FLIGHT.text, buckets=IN_FLIGHT.buckets)
 
 
 def loaded(tier: str, seconds: float) -> None:
@@ -63,6 +70,11 @@ def residents(*, slots: int, host: int, pinned: int) -> None:
     _resident.labels("slot").set(slots)
     _resident.labels("host").set(host)
     _pinned.set(pinned)
+
+
+def in_flight(adapters: int) -> None:
+    """Count a step of the engine, by the number of adapters that have requests in vLLM."""
+    _in_flight.observe(adapters)
 
 
 for _tier in ("slot", "host"):  # there from the start, so that a rate over them begins at zero

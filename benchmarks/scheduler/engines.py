@@ -1,8 +1,7 @@
 """What do the engines themselves say? Which adapters they ran, what they loaded, whether they are at rest.
 
-vLLM's page keeps one series of `vllm:lora_requests_info` for every set of adapters it has ever had, with the
-time when it had it last (vllm/v1/metrics/loggers.py). So one look after a phase shows all sets of that phase,
-those between two looks included. Both of its lists name every adapter with a request in vLLM, running or not.
+An engine counts the adapters in vLLM at each of its steps, in a histogram. So a look before a phase and one
+after it show the most that there were in between, whenever that was.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 import aiohttp
 import orjson
 
+from adapters.loader.metrics import IN_FLIGHT
 from adapters.protocol import ADAPTERS_PATH, METRICS_PATH
 from adapters.residency import Residency
 from benchmarks.tools import ToolError
@@ -54,29 +54,27 @@ class Page:
     requests: float  # in vLLM, running and waiting
     disk_loads: float  # adapters read into host memory, since the engine started
     slot_moves: float  # adapters moved into a slot, since then
-    adapter_sets: tuple[tuple[float, frozenset[str]], ...]  # (time.time of the last time, adapters in vLLM)
+    steps: Mapping[float, float]  # by how many adapters were in vLLM: a histogram's buckets
 
     @classmethod
     def parse(cls, text: str) -> Page:
         """Read a page; what is missing counts as zero."""
-        requests, loads, sets = 0.0, {"disk": 0.0, "host": 0.0}, []
+        requests, loads, upto = 0.0, {"disk": 0.0, "host": 0.0}, {}
         for line in series(text):
             if line.name in ("vllm:num_requests_running", "vllm:num_requests_waiting"):
                 requests += line.value
             elif line.name == "tenantry_adapter_load_seconds_count":
                 loads[line.labels["tier"]] = line.value
-            elif line.name == "vllm:lora_requests_info":
-                sets.append((line.value, _adapters(line.labels)))
-        return cls(requests, loads["disk"], loads["host"], tuple(sets))
+            elif line.name == f"{IN_FLIGHT.name}_bucket":
+                upto[float(line.labels["le"])] = line.value
+        below = (0.0, *(upto[bound] for bound in sorted(upto)))
+        steps = {bound: upto[bound] - less for bound, less in zip(sorted(upto), below, strict=False)}
+        return cls(requests, loads["disk"], loads["host"], steps)
 
-    def most_adapters(self, since: float) -> int:
-        """Most adapters at once in vLLM since a `time.time`, as far as each set's last time lies after it."""
-        return max((len(adapters) for at, adapters in self.adapter_sets if at >= since), default=0)
-
-
-def _adapters(labels: Mapping[str, str]) -> frozenset[str]:
-    lists = labels["running_lora_adapters"], labels["waiting_lora_adapters"]
-    return frozenset(name for names in lists for name in names.split(",") if name)
+    def most_adapters(self, before: Page) -> float:
+        """Most adapters at once in vLLM since an earlier page; exact up to eight, then a bucket's bound."""
+        grown = (bound for bound, steps in self.steps.items() if steps > before.steps.get(bound, 0.0))
+        return max(grown, default=0.0)
 
 
 class EngineEyes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -89,7 +88,7 @@ class Measured:
     window: tuple[float, float]  # of `time.monotonic`: what counts
     disk_loads: float  # adapters that engines read from disk
     slot_moves: float  # adapters that engines moved into a slot
-    most_in_vllm: int  # adapters at once in one engine, by vLLM's own page
+    most_in_vllm: float  # adapters at once in one engine, by vLLM's own count at each step
     most_sent: int | None  # adapters in flight at one engine, by the router's own count
     cores: Cores
     work_s: float | None  # CPU time of the same small piece of work in the window: the machine's pace
@@ -161,7 +160,7 @@ class Stage:
         door = self._doors[name]
         await self._eyes.wait_until_idle(IDLE_WITHIN_S)
         with undisturbed(), measured_pace() as pace:
-            before, clocks, began = await self._eyes.pages(), Clocks.read(self._roles), time.time()
+            before, clocks = await self._eyes.pages(), Clocks.read(self._roles)
             door.reset()
             drive, window = await self._drive(number, phase, door, capacity_per_s)
             cores = Clocks.read(self._roles).cores_since(clocks)
@@ -176,7 +175,7 @@ class Stage:
             window=window,
             disk_loads=sum(after[e].disk_loads - before[e].disk_loads for e in after),
             slot_moves=sum(after[e].slot_moves - before[e].slot_moves for e in after),
-            most_in_vllm=max(page.most_adapters(began) for page in after.values()),
+            most_in_vllm=max(after[e].most_adapters(before[e]) for e in after),
             most_sent=door.most_adapters(),
             cores=cores,
             work_s=pace.work_s(*window),

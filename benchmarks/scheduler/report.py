@@ -186,7 +186,7 @@ class Report:
         usual_s = mean_of(m.work_s for m in self.measured if m.phase is measured.phase)
         return usual_s / measured.work_s if usual_s and measured.work_s else None
 
-    def most_in_vllm(self, scheduler: str) -> int:
+    def most_in_vllm(self, scheduler: str) -> float:
         """Adapters at once in one engine, by vLLM's own pages."""
         return max(m.most_in_vllm for m in self.measured if m.scheduler == scheduler)
 
@@ -250,7 +250,7 @@ class Report:
         if OURS not in self.schedulers():
             return []
         slots = self.setting.shape.slots
-        views = (("by vLLM's own page", self.most_in_vllm(OURS)), ("by the answers", self.most_sent(OURS)))
+        views = (("by vLLM's own count", self.most_in_vllm(OURS)), ("by the answers", self.most_sent(OURS)))
         return [
             f"ours: {most} adapters at once at one engine {view}, for {slots} slots"
             for view, most in views

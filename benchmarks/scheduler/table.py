@@ -106,7 +106,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, Cell], ...]], ...] = (
         "always",
         (
             ("most adapters at one engine", lambda r, n: str(r.most_sent(n))),
-            ("of them in vLLM", lambda r, n: str(r.most_in_vllm(n))),
+            ("of them in vLLM", lambda r, n: f"{r.most_in_vllm(n):g}"),
             ("cores: engines", lambda r, n: _cores(r, n, lambda m: m.cores.engines)),
             ("cores: gateway or routers", lambda r, n: _cores(r, n, lambda m: m.cores.gateway)),
             ("cores: load generator", lambda r, n: _cores(r, n, lambda m: m.cores.load)),

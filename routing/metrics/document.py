@@ -19,7 +19,9 @@ _HEAD = """\
 the few of ours [below](#on-an-engines-page). Both name every tenant, so they want an operator's key as
 bearer token unless `gateway.metrics_access` says otherwise. A scraper whose `Accept` header asks for
 OpenMetrics gets OpenMetrics 1.0 from the gateway, all others Prometheus' text format. Times are
-seconds, everything else is counted in what its name ends in.
+seconds, everything else is counted in what its name ends in. Of vLLM's, `vllm:lora_requests_info` is
+left out: it would have a series for every set of adapters that ever ran together. How many
+adapters had requests at a step is in `tenantry_adapters_in_flight`.
 
 Scrape configuration, rules and dashboards are in [deploy/observability](../deploy/observability); how
 to use them: [observability.md](observability.md). The words: [glossary.md](glossary.md). What

@@ -58,6 +58,11 @@ class Service:
     log: Path
     clients: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
+
     def client(self, tenant: str, **options: Any) -> openai.OpenAI:
         """The official client with a tenant's key; closed when the service ends."""
         client = openai.OpenAI(base_url=f"{self.url}/v1", api_key=key_of(tenant), timeout=120, **options)

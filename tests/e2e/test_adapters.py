@@ -23,6 +23,7 @@ import psutil
 import pytest
 
 from adapters.demo.answers import QUESTIONS
+from tests.e2e.operators import Operator
 from tests.e2e.serving import DEMO, ROOT, Service, answers, key_of, serving, wait_until
 
 pytestmark = pytest.mark.engine
@@ -32,32 +33,6 @@ OLD, NEW = "globex-support", "initech-support"  # demo adapters whose files are 
 RATE = 50.0  # requests per second of everybody else
 OTHERS = {("acme", "support"): "acme-support", ("globex", "support"): "globex-support"}
 WORDS = 4  # tokens asked for under load: enough to tell adapters apart
-
-
-@dataclass
-class Operator:
-    """`tenantry` against the service."""
-
-    url: str
-    key: str = "operator-demo-key"
-
-    def run(self, *arguments: str, check: bool = True) -> Any:
-        """Run a command with --json; returns what it printed. Raises `AssertionError` where it failed."""
-        env = {**os.environ, "TENANTRY_URL": self.url, "TENANTRY_ADMIN_KEY": self.key}
-        command = [sys.executable, "-m", "tenantry", *arguments, "--json"]
-        done = subprocess.run(
-            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=180, check=False
-        )
-        assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
-        return json.loads(done.stdout) if done.stdout.strip() else {}
-
-    def resident(self) -> set[str]:
-        """Ids of every adapter that any engine has, by the engines' own word."""
-        ids: set[str] = set()
-        for replica in self.run("replicas"):
-            for where in ("in_slots", "in_host", "draining"):
-                ids.update(replica[where])
-        return ids
 
 
 @dataclass

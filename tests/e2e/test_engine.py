@@ -169,6 +169,8 @@ async def test_an_adapter_that_was_put_out_is_loaded_again_and_answers_as_before
     page = await engine.metrics()
     assert 'tenantry_adapters_resident{tier="host"} 16.0' in page
     assert 'tenantry_adapter_load_seconds_count{tier="disk"}' in page
+    assert "vllm:num_requests_running" in page
+    assert "vllm:lora_requests_info" not in page, "a series for each set of adapters"
     evictions = [line for line in page.splitlines() if line.startswith("tenantry_adapter_evictions_total")]
     assert len(evictions) == 2 and all(float(line.split()[-1]) > 0 for line in evictions)
 

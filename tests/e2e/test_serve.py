@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
 import re
 import signal
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -18,6 +16,7 @@ import pytest
 
 from adapters.demo.answers import QUESTIONS
 from adapters.orphans import REPLICA_MARK
+from benchmarks.scheduler.engines import Page
 from tests.e2e.serving import DEMO, Service, answers, key_of, wait_until
 from tests.processes import left_of
 
@@ -133,13 +132,13 @@ async def test_two_hundred_mixed_requests_at_once_are_all_answered_right(service
     chance = random.Random(0)
     cases = [(*chance.choice(list(MODELS)), chance.choice(QUESTIONS), i % 2 == 0) for i in range(200)]
     options: Any = {"api_key": "none", "timeout": 300, "max_retries": 0}
+    before = _page(service)
     async with openai.AsyncOpenAI(base_url=f"{service.url}/v1", **options) as caller:
-        with _watching_running_adapters(service) as seen:
-            given = await asyncio.gather(*(_ask_async(caller, *case) for case in cases))
+        given = await asyncio.gather(*(_ask_async(caller, *case) for case in cases))
     wanted = [answers()[MODELS[tenant, model]][question] for tenant, model, question, _ in cases]
     wrong = [(c, g) for c, g, w in zip(cases, given, wanted, strict=True) if g != w]
     assert not wrong
-    assert 1 <= max(seen) <= 2, "the engine saw more adapters than it has slots"
+    assert 1 <= _page(service).most_adapters(before) <= 2, "the engine saw more adapters than it has slots"
     wait_until(service.at_rest, "every counter at zero", within_s=5)
 
 
@@ -153,24 +152,8 @@ async def _ask_async(caller: openai.AsyncOpenAI, tenant: str, model: str, questi
     return "".join([c.choices[0].delta.content or "" async for c in await create(**fields, stream=True)])
 
 
-@contextlib.contextmanager
-def _watching_running_adapters(service: Service) -> Iterator[list[int]]:
-    """Record, from vLLM's own metrics, how many distinct adapters the shared engine has in flight."""
-    seen, stop = [0], threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.05):
-            page = service.get("/metrics/shared-0").text
-            for names in re.findall(r'running_lora_adapters="([^"]*)"', page):
-                seen.append(len({name for name in names.split(",") if name}))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield seen
-    finally:
-        stop.set()
-        watcher.join()
+def _page(service: Service) -> Page:
+    return Page.parse(service.get("/metrics/shared-0").text)
 
 
 # -- bad input ---------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from tests.hostile.judge import Judge
 from tests.hostile.request import Attack
 
 CLIENTS = 8  # of the hostile one, at once
+MOST_CHOICES = 256  # more are refused at the gateway
 SHOWN = 10
 
 
@@ -83,6 +84,19 @@ class Siege:
     def report(self) -> str:
         """What went wrong, if anything did; each with what is needed to see it again."""
         return "\n\n".join([f"{len(self.faults)} faults", *self.faults[:SHOWN]]) if self.faults else ""
+
+    @property
+    def extra_choices(self) -> int:
+        """Choices after the first that were asked for: for each an engine may count the prompt again."""
+        extra = 0
+        for seen in self.seen:
+            try:
+                asked = json.loads(seen.attack.body)
+            except ValueError:
+                continue
+            n = asked.get("n") if isinstance(asked, dict) else None
+            extra += n - 1 if type(n) is int and 1 < n <= MOST_CHOICES else 0
+        return extra
 
     async def _attack(self, one: Attack) -> None:
         answer = await send(self.port, one, timeout_s=self.timeout_s)

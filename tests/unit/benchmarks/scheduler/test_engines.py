@@ -19,9 +19,12 @@ PAGE = """\
 # HELP vllm:num_requests_running Number of requests
 vllm:num_requests_running{engine="0",model_name="tiny-llama"} 3.0
 vllm:num_requests_waiting{engine="0",model_name="tiny-llama"} 2.0
-vllm:lora_requests_info{max_lora="2",running_lora_adapters="a@1,b@2",waiting_lora_adapters="a@1,b@2"} 100.5
-vllm:lora_requests_info{max_lora="2",running_lora_adapters="a@1",waiting_lora_adapters="a@1,c@3,d@4"} 99.0
-vllm:lora_requests_info{max_lora="2",running_lora_adapters="",waiting_lora_adapters=""} 101.0
+tenantry_adapters_in_flight_bucket{le="0.0"} 10.0
+tenantry_adapters_in_flight_bucket{le="1.0"} 14.0
+tenantry_adapters_in_flight_bucket{le="2.0"} 14.0
+tenantry_adapters_in_flight_bucket{le="12.0"} 15.0
+tenantry_adapters_in_flight_bucket{le="+Inf"} 15.0
+tenantry_adapters_in_flight_count 15.0
 tenantry_adapter_load_seconds_count{tier="disk"} 7.0
 tenantry_adapter_load_seconds_count{tier="host"} 11.0
 tenantry_adapter_load_seconds_created{tier="host"} 1.7e+09
@@ -34,16 +37,18 @@ def test_a_page_says_what_is_running_and_what_was_loaded() -> None:
     assert (page.requests, page.disk_loads, page.slot_moves) == (5.0, 7.0, 11.0)
 
 
-def test_sets_of_adapters_count_from_a_time_on_running_and_waiting_together() -> None:
-    page = Page.parse(PAGE)
-    assert page.most_adapters(since=0.0) == 3
-    assert page.most_adapters(since=100.0) == 2
-    assert page.most_adapters(since=101.0) == 0
-    assert page.most_adapters(since=200.0) == 0
+def test_the_most_adapters_in_vllm_are_those_of_the_steps_since_an_earlier_look() -> None:
+    before, idle = Page.parse(PAGE), Page.parse("")
+    assert before.most_adapters(idle) == 12
+    after = Page.parse(PAGE.replace(" 14.0", " 17.0").replace(" 15.0", " 18.0"))
+    assert after.most_adapters(before) == 1
+    assert after.most_adapters(after) == 0
+    many = Page.parse(PAGE.replace('{le="+Inf"} 15.0', '{le="+Inf"} 16.0'))
+    assert many.most_adapters(before) == float("inf")
 
 
 def test_an_empty_page_is_an_idle_engine() -> None:
-    assert Page.parse("") == Page(0.0, 0.0, 0.0, ())
+    assert Page.parse("") == Page(0.0, 0.0, 0.0, {})
 
 
 def test_a_line_without_labels_is_a_series_and_a_comment_is_none() -> None:

@@ -147,7 +147,7 @@ def test_more_adapters_than_slots_in_vllm_are_complained_about_for_ours_alone() 
     theirs = measured(Phase.STEADY, BASELINE, answers(2), most_in_vllm=3, most_sent=6)
     assert report(theirs).complaints() == []
     (line,) = report(ours, theirs).complaints()
-    assert "3 adapters at once at one engine by vLLM's own page, for 2 slots" in line
+    assert "3 adapters at once at one engine by vLLM's own count, for 2 slots" in line
 
 
 def test_more_adapters_than_slots_by_the_answers_are_complained_about() -> None:
