@@ -24,6 +24,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -59,7 +60,7 @@ from adapters.host import EngineHost  # noqa: E402
 from routing import connections, keys  # noqa: E402
 from routing.announcement import address_of, announce  # noqa: E402
 from routing.beside import without_effect  # noqa: E402
-from routing.config import load_fleet, project  # noqa: E402
+from routing.config import project, read_fleet  # noqa: E402
 from routing.config.demo_keys import demo_keys  # noqa: E402
 from routing.connections import Bounds  # noqa: E402
 from routing.cors import options_of, with_cors  # noqa: E402
@@ -163,14 +164,25 @@ def _settings(file: str | None = None, declared: dict[str, Any] | None = None) -
     return dict(usual.to_dict()["services"])
 
 
-def read_fleet(arguments: Arguments) -> Fleet:
-    """Load the fleet, or the part of it that one pool needs."""
-    fleet = load_fleet(HERE / arguments.fleet)
-    return project(fleet, arguments.pool) if arguments.pool else fleet
+@dataclass(frozen=True)
+class Served:
+    """What is served, on what, and which environment variables are nobody's but the gateway's."""
+
+    fleet: Fleet
+    on_gpu: bool
+    secret_variables: frozenset[str]
+
+    @classmethod
+    def read(cls, arguments: Arguments) -> Served:
+        """Load the fleet, or the part of it that one pool needs."""
+        loaded = read_fleet(HERE / arguments.fleet)
+        fleet = project(loaded.fleet, arguments.pool) if arguments.pool else loaded.fleet
+        return cls(fleet, arguments.platform == "gpu", loaded.secret_variables)
 
 
-def declare_engine(fleet: Fleet, pool: Pool, index: int, on_gpu: bool) -> Service[Any]:
+def declare_engine(served: Served, pool: Pool, index: int) -> Service[Any]:
     """Declare the service of one replica."""
+    fleet = served.fleet
     name, base_model = pool.replica_models[index]
     host = EngineHost(
         name,
@@ -178,6 +190,7 @@ def declare_engine(fleet: Fleet, pool: Pool, index: int, on_gpu: bool) -> Servic
         token=keys.internal_token(SECRET),
         shutdown_grace_s=fleet.gateway.shutdown_grace_s,
         traces_endpoint=fleet.gateway.tracing.endpoint,
+        withheld=served.secret_variables,
     )
 
     class Engine:
@@ -204,28 +217,29 @@ def declare_engine(fleet: Fleet, pool: Pool, index: int, on_gpu: bool) -> Servic
         envs=envs,
         traffic={"timeout": fleet.gateway.request_timeout_s},
         service_class=DirectService,
-        **({"resources": {"gpu": gpus}} if on_gpu else {}),
+        **({"resources": {"gpu": gpus}} if served.on_gpu else {}),
     )
     return declare(bentoml.asgi_app(host, path="/")(Engine))
 
 
-def declare_replica(fleet: Fleet, name: str, on_gpu: bool) -> Service[Any]:
+def declare_replica(served: Served, name: str) -> Service[Any]:
     """Declare the engine of one replica as the entry service. Raises `ValueError` for an unknown name."""
     places = {
         replica: (pool, index)
-        for pool in fleet.pools.values()
+        for pool in served.fleet.pools.values()
         for index, (replica, _) in enumerate(pool.replica_models)
     }
     if name not in places:
         raise ValueError(f"the fleet has no replica {name!r}; it has {', '.join(places)}")
-    return declare_engine(fleet, *places[name], on_gpu)
+    return declare_engine(served, *places[name])
 
 
-def declare_gateway(fleet: Fleet, on_gpu: bool) -> Service[Any]:
+def declare_gateway(served: Served) -> Service[Any]:
     """Declare the entry service, and through it one engine service for each replica that runs here."""
+    fleet = served.fleet
     elsewhere = Elsewhere.read(os.environ, Address.parse)
     engines = {
-        name: declare_engine(fleet, pool, index, on_gpu)
+        name: declare_engine(served, pool, index)
         for pool in fleet.pools.values()
         for index, (name, _) in enumerate(pool.replica_models)
         if not elsewhere.has(name)
@@ -308,10 +322,10 @@ def _drain_on_sigterm(app: GatewayApp) -> None:
 
 def declare(arguments: Arguments) -> Service[Any]:
     """Declare what is to be served."""
-    fleet, on_gpu = read_fleet(arguments), arguments.platform == "gpu"
+    served = Served.read(arguments)
     if arguments.replica:
-        return declare_replica(fleet, arguments.replica, on_gpu)
-    return declare_gateway(fleet, on_gpu)
+        return declare_replica(served, arguments.replica)
+    return declare_gateway(served)
 
 
 Gateway = declare(bentoml.use_arguments(Arguments))

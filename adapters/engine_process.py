@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 
 from adapters import logs
 
@@ -21,9 +22,9 @@ def become_main_of_children() -> None:
     sys.modules["__main__"].__spec__ = __spec__
 
 
-def withhold_secrets() -> None:
-    """Have processes that this one spawns from now on inherit no secret of the service."""
-    for name in WITHHELD:
+def withhold(names: Iterable[str] = ()) -> None:
+    """Have processes that this one spawns from now on inherit no secret of the service, nor these."""
+    for name in (*WITHHELD, *names):
         os.environ.pop(name, None)
 
 

@@ -18,7 +18,7 @@ import os
 import signal
 import time
 import types
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping, Sequence
 from typing import Any
 
 from adapters import engine_process, orphans, protocol
@@ -70,9 +70,14 @@ class EngineHost:
         token: str,
         shutdown_grace_s: float,
         traces_endpoint: str | None = None,
+        withheld: Collection[str] = (),
     ) -> None:
-        """With a `traces_endpoint` (OTLP over HTTP) the engine sends its spans there."""
+        """With a `traces_endpoint` (OTLP over HTTP) the engine sends its spans there.
+
+        vLLM's processes do not get the environment variables that are `withheld`.
+        """
         self._replica = replica
+        self._withheld = withheld
         self._model = model
         self._token = token.encode()
         self._on_cpu = _is_cpu_build()
@@ -187,7 +192,7 @@ class EngineHost:
         await asyncio.to_thread(orphans.reap, self._replica)
         os.environ.update(orphans.mark(self._replica) | self._last_words.listen())
         engine_process.become_main_of_children()
-        engine_process.withhold_secrets()
+        engine_process.withhold(self._withheld)
         log.info("%s: loading %s", self._replica, self._model.name)
         self._was_ready = False
         args, engine = await self._build(stack)

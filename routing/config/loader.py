@@ -52,6 +52,12 @@ class LoadedFleet:
     lines: dict[KeyPath, int]  # line of each key
     key_variables: dict[str, str]  # hash of a key -> environment variable it came from
 
+    @property
+    def secret_variables(self) -> frozenset[str]:
+        """Environment variables that hold a secret of the gateway's: keys, and the database's address."""
+        database = self.fleet.state.database_variable
+        return frozenset(self.key_variables.values()) | ({database} if database else set())
+
 
 def load_fleet(path: Path) -> Fleet:
     """Load and check a fleet file. Raises `FleetError` with every problem."""

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from adapters import host, logs
 from adapters.types import BaseModel
 
+WITHHELD = ("ACME_KEY", "DATABASE_URL")
 REPLICA = "shared-0"
 
 
@@ -71,7 +72,9 @@ def main(moment: str) -> None:
 
     builds = {"importing": stand_in.import_for_ever, "starting": stand_in.start_for_ever}
     vars(host)["_build_engine"] = builds[moment]
-    engine = host.EngineHost(REPLICA, BaseModel("base", "/models/base"), token="t", shutdown_grace_s=30.0)
+    engine = host.EngineHost(
+        REPLICA, BaseModel("base", "/models/base"), token="t", shutdown_grace_s=30.0, withheld=WITHHELD
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -15,6 +15,7 @@ import pytest
 
 from adapters.engine_process import WITHHELD
 from adapters.orphans import WORKER_MARK
+from tests.integration import loading_worker
 from tests.processes import left_of
 
 ENDS_WITHIN_S = 10.0
@@ -38,7 +39,7 @@ def test_a_worker_that_loads_ends_at_once_without_a_traceback_and_leaves_no_proc
     moment: str, processes: int, number: signal.Signals, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "tests.integration.loading_worker", moment]
-    secrets = dict.fromkeys(WITHHELD, "made up")
+    secrets = dict.fromkeys((*WITHHELD, *loading_worker.WITHHELD), "made up")
     log = tmp_path / "log"
     with log.open("wb") as standard_error:
         worker = subprocess.Popen(

@@ -202,6 +202,7 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
     )
     assert fleet.state.database_url == ENV["DATABASE"]
     assert loaded.key_variables == {digest(ENV["T_KEY"]): "T_KEY", digest(ENV["OPS_KEY"]): "OPS_KEY"}
+    assert loaded.secret_variables == {"T_KEY", "OPS_KEY", "DATABASE"}
     assert loaded.warnings == ()
 
 
