@@ -438,7 +438,7 @@ class Gateway:
         if not name:
             cards = [wire.model_card(t, self._created) for t in self._directory.models(tenant)]
             return {"object": "list", "data": cards}
-        target = self._directory.describe(tenant, name)
+        target = self._directory.find(tenant, name)
         if target is None:
             raise _unknown_model(name)
         return wire.model_card(target, self._created)

@@ -207,6 +207,14 @@ class Directory:
         pool = self._places[tenant.name, base_model]
         return Target(tenant.name, model, found.name, base_model, pool, adapter_limit=limit)
 
+    def find(self, tenant: Tenant, name: str) -> Target | None:
+        """Describe the model that the client calls so, ready or not; `name@2` while that answers."""
+        model, number = _split(name)
+        if number is not None:
+            return self.resolve(tenant, name, sticky="")
+        target = self.describe(tenant, model)
+        return target and replace(target, asked=name)
+
     def models(self, tenant: Tenant) -> list[Target]:
         """Describe every model the tenant may ask for: the fleet's as declared, then its own by name."""
         own = (

@@ -310,7 +310,7 @@ def _refuse_prompt_logprobs(call: Call) -> None:
 def model_card(target: Target, created: int) -> Payload:
     """Describe a model as `GET /v1/models` does; never a path. `root` and `parent` as vLLM uses them."""
     return {
-        "id": target.model,
+        "id": target.answers_as,
         "object": "model",
         "created": created,
         "owned_by": target.tenant,

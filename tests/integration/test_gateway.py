@@ -222,8 +222,25 @@ async def test_models_lists_the_callers_own_and_no_path(bench: Bench) -> None:
 async def test_one_model_is_described_to_its_owner_only(bench: Bench) -> None:
     own = await bench.get("/v1/models/sales", key=key_of("a"))()
     assert own.json()["root"] == "a-sales"
+    assert own.json()["id"] == "sales"
     foreign = await bench.get("/v1/models/sales", key=key_of("b"))()
     assert (foreign.status, foreign.error["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize("name", ["support", "support@1", "a-support", "a-support@1", "base"])
+async def test_what_may_be_asked_for_is_described_under_the_name_it_was_asked_by(
+    bench: Bench, name: str
+) -> None:
+    answered = await bench.chat(model=name)()
+    assert (answered.status, answered.json()["model"]) == (200, name)
+    card = await bench.get(f"/v1/models/{name}", key=key_of("a"))()
+    assert (card.status, card.json()["id"]) == (200, name)
+
+
+@pytest.mark.parametrize("name", ["support@2", "sales@0", "nobody@1", "base@1"])
+async def test_a_version_that_does_not_answer_is_not_described(bench: Bench, name: str) -> None:
+    card = await bench.get(f"/v1/models/{name}", key=key_of("a"))()
+    assert (card.status, card.error["code"]) == (404, "model_not_found")
 
 
 @pytest.mark.parametrize(
