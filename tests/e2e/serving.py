@@ -69,7 +69,9 @@ class Service:
         return self.clients.enter_context(client)
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        """A GET of the gateway."""
+        """A GET of the gateway; of metrics as the operator."""
+        if path.startswith("/metrics"):
+            options.setdefault("headers", {"authorization": f"Bearer {key_of('operator')}"})
         return httpx.get(self.url + path, timeout=10, **options)
 
     def is_ready(self) -> bool:

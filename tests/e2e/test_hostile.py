@@ -12,7 +12,7 @@ import logging
 import os
 import statistics
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from adapters.demo.answers import QUESTIONS
-from tests.e2e.hostility import MOST_TOKENS, fleet_in, judge_of, world_of
+from tests.e2e.hostility import HOSTILE, MOST_TOKENS, fleet_in, judge_of, world_of
 from tests.e2e.serving import Service, answers, key_of, serving, wait_until
 from tests.hostile.audit import Counted, counted_by_vllm, differences, rows_of, tokens
 from tests.hostile.bodies import CHAT, COMPLETION, EMBEDDING, FAMILIES, RESPONSE, VALID, attack, harmless
@@ -168,7 +168,7 @@ def test_a_hostile_client_harms_nobody_and_learns_nothing(scene: Scene) -> None:
     (core,) = service.engine_cores()
     world = world_of(service)
     siege = Siege(scene.service.port, judge_of(scene.database.parent), neighbours(), CLIENT_TIMEOUT_S)
-    ratio = asyncio.run(_slices(siege, world))
+    ratio = asyncio.run(_slices(scene, siege, world))
     _report(siege, ratio)
     if report := siege.report():
         pytest.fail(report, pytrace=False)
@@ -179,18 +179,29 @@ def test_a_hostile_client_harms_nobody_and_learns_nothing(scene: Scene) -> None:
     assert ratio >= LEAST_RATIO
 
 
-async def _slices(siege: Siege, world: World) -> float:
-    """Hostile and right requests in turn; returns the ratio of what the neighbours got meanwhile."""
-    bodies, right = BODIES * len(FAMILIES), 0
-    hostile_rates, right_rates = [], []
+async def _slices(scene: Scene, siege: Siege, world: World) -> float:
+    """Hostile requests, then as many right ones for as many tokens, and again.
+
+    Returns the ratio of what the neighbours got meanwhile.
+    """
+    bodies = BODIES * len(FAMILIES)
+    hostile_rates, right_rates, known = [], [], scene.rows().keys()
     for number in range(SLICES):
         numbers = range(number * bodies // SLICES, (number + 1) * bodies // SLICES)
-        right_rates.append(await siege.run((harmless(n, world) for n in numbers), per_s=PER_S))
-        right += len(numbers)
         hostile_rates.append(await siege.run((attack(SEED, n, world) for n in numbers), per_s=PER_S))
+        rows = scene.rows()
+        cost = sum(rows[name]["completion_tokens"] for name in rows.keys() - known if _is_hostile(rows[name]))
+        each = max(1, round(cost / len(numbers)))
+        log.info("hostile requests took %d tokens each", each)
+        right_rates.append(await siege.run((harmless(n, world, each) for n in numbers), per_s=PER_S))
+        known = scene.rows().keys()
     log.info("neighbours' answers/s beside right requests: %s", [round(rate, 1) for rate in right_rates])
     log.info("neighbours' answers/s beside hostile ones: %s", [round(rate, 1) for rate in hostile_rates])
     return statistics.median(hostile_rates) / statistics.median(right_rates)
+
+
+def _is_hostile(row: Mapping[str, Any]) -> bool:
+    return bool(row["tenant"] == HOSTILE)
 
 
 def _report(siege: Siege, ratio: float) -> None:

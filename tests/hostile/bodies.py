@@ -68,10 +68,12 @@ def attack(seed: int, number: int, world: World) -> Attack:
     return made
 
 
-def harmless(number: int, world: World) -> Attack:
-    """A right request, for the same load without harm."""
+def harmless(number: int, world: World, tokens: int) -> Attack:
+    """A right request for so many tokens, for the same load without harm."""
     route = (CHAT, COMPLETION, RESPONSE)[number % 3]
+    limit = "max_output_tokens" if route == RESPONSE else "max_tokens"
     body = {"model": world.models[0], **VALID[route], "stream": number % 2 == 1}
+    body |= {limit: tokens, "ignore_eos": True}
     made = Attack(number, "POST", route, _headers(number, world.key), json.dumps(body).encode())
     made.headers[-1:] = [("x-request-id", f"harmless-{number}"), ("content-type", "application/json")]
     return made

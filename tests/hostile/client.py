@@ -24,6 +24,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     whole: bool = False  # it came to its end
+    closed: bool = False  # the server closed the connection, which ends an answer without a length
     late: bool = False  # the client waited for it in vain
     garbage: str = ""  # why it is no HTTP
 
@@ -58,6 +59,7 @@ async def send(port: int, attack: Attack, *, timeout_s: float) -> Answer:
                 while most is None or len(answer.raw) < most:
                     part = await reader.read(65_536)
                     if not part:
+                        answer.closed = True
                         break
                     answer.raw += part
             finally:
@@ -75,6 +77,8 @@ def _read(answer: Answer, methods: list[str]) -> None:
     connection = h11.Connection(h11.CLIENT)
     if answer.raw:
         connection.receive_data(answer.raw)
+        if answer.closed:
+            connection.receive_data(b"")
     try:
         for method in methods:
             if answer.whole:

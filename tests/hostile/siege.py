@@ -92,7 +92,7 @@ class Siege:
         for seen in self.seen:
             try:
                 asked = json.loads(seen.attack.body)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             n = asked.get("n") if isinstance(asked, dict) else None
             extra += n - 1 if type(n) is int and 1 < n <= MOST_CHOICES else 0
