@@ -45,7 +45,7 @@ os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 # torch's compiler cannot be given.
 sys.executable = str(Path(sys.executable).parent.resolve() / Path(sys.executable).name)
 
-from adapters import logs  # noqa: E402
+from engines import logs  # noqa: E402
 
 logs.set_up()
 
@@ -55,8 +55,9 @@ from bentoml._internal.configuration.containers import BentoMLConfiguration, Ben
 from bentoml.exceptions import BentoMLConfigException  # noqa: E402
 from pydantic import BaseModel, ConfigDict  # noqa: E402
 
-from adapters.host import EngineHost  # noqa: E402
-from routing import connections, keys  # noqa: E402
+from engines.host import EngineHost  # noqa: E402
+from engines.secrets import internal_token  # noqa: E402
+from routing import connections  # noqa: E402
 from routing.announcement import address_of, announce  # noqa: E402
 from routing.beside import without_effect  # noqa: E402
 from routing.config import load_fleet, project  # noqa: E402
@@ -175,7 +176,7 @@ def declare_engine(fleet: Fleet, pool: Pool, index: int, on_gpu: bool) -> Servic
     host = EngineHost(
         name,
         fleet.base_models[base_model],
-        token=keys.internal_token(SECRET),
+        token=internal_token(SECRET),
         shutdown_grace_s=fleet.gateway.shutdown_grace_s,
         traces_endpoint=fleet.gateway.tracing.endpoint,
     )

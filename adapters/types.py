@@ -70,12 +70,3 @@ class Adapter:
     source: str  # absolute folder, or a URL that `adapters.sources` knows
     base_model: str  # name of a BaseModel
     max_concurrency: int | None = None  # sequences of all tenants and versions together; None: no such cap
-
-
-@dataclass(frozen=True, slots=True)
-class EngineAdapter:
-    """One version of an adapter as an engine knows it."""
-
-    id: str  # vLLM's `lora_name`; differs for every content, so no cache of the engine can be stale
-    folder: str  # absolute; named after the content
-    pinned: bool = False  # holds a slot for good

@@ -28,14 +28,13 @@ import typer
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
-from adapters import protocol
 from adapters.demo import bulk
 from adapters.demo.answers import ADAPTERS, QUESTIONS
 from adapters.layout import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
-from adapters.residency import CanaryReport, DesiredAdapters, Residency
-from adapters.types import EngineAdapter
 from benchmarks.machine import ROOT, origin
 from benchmarks.processes import end_on_sigterm, free_port, start, stop
+from engines import protocol
+from engines.residency import CanaryReport, DesiredAdapters, EngineAdapter, Residency
 
 DEMO = ROOT / ".cache" / "demo"
 START_TIMEOUT_S = 600.0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from adapters import protocol
+from engines import protocol
 from routing import wire
 from routing.asgi import HeaderList
 from routing.errors import EngineFailed, InvalidRequest, RequestError, Unavailable

@@ -19,7 +19,8 @@ import aiohttp
 import orjson
 
 from adapters.types import RequestLimits
-from routing import collector, console, docs, keys, limits, wire
+from engines import secrets
+from routing import collector, console, docs, limits, wire
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, LiveFeed, admin_app
 from routing.admission import Cap, Rejection
 from routing.asgi import JSON, KEY_SHOWN, ClientGone, Exchange, Headers, Receive, Scope, Send
@@ -89,7 +90,7 @@ class Gateway:
     ) -> None:
         """`discovery` is watched from the start on."""
         self._settings = fleet.gateway
-        self._salts = {tenant: keys.cache_salt(secret, tenant) for tenant in fleet.tenants}
+        self._salts = {tenant: secrets.cache_salt(secret, tenant) for tenant in fleet.tenants}
         self._clock = clock
         self._directory = directory
         self._lifecycle = lifecycle
@@ -127,7 +128,7 @@ class Gateway:
         )
         self.ended: Batch[Record] = Batch(OBSERVED_AT_ONCE, self._observe)
         self._tracer: Tracer | None = None  # from the start on, where tracing is on
-        token = keys.internal_token(secret)
+        token = secrets.internal_token(secret)
         self._roster = Roster(
             discovery,
             self.dispatcher,

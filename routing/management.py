@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from adapters.residency import Residency
+from engines.residency import Residency
 from routing.catalog import (
     AdapterEntry,
     AdapterKey,

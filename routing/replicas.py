@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
-from adapters.health import EngineHealth, EngineState
-from adapters.protocol import ADAPTERS_PATH, CANARY_PATH, METRICS_PATH, READY_PATH, TOKEN_HEADER
-from adapters.residency import CanaryReport, DesiredAdapters, Residency
+from engines.health import EngineHealth, EngineState
+from engines.protocol import ADAPTERS_PATH, CANARY_PATH, METRICS_PATH, READY_PATH, TOKEN_HEADER
+from engines.residency import CanaryReport, DesiredAdapters, Residency
 
 CONNECT_TIMEOUT_S = 5.0
 CONTROL_TIMEOUT_S = 10.0

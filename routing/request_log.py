@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from adapters.logs import printable
+from engines.logs import printable
 from routing.record import Record
 
 log = logging.getLogger("tenantry.request")

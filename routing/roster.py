@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable
 
-from adapters.health import EngineState
+from engines.health import EngineState
 from routing.discovery import Addresses, Discovery
 from routing.dispatcher import Dispatcher
 from routing.lifecycle import Lifecycle

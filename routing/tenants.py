@@ -10,8 +10,8 @@ import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from adapters.residency import ENGINE_DIED
-from adapters.words import in_a_line, without_paths
+from engines.residency import ENGINE_DIED
+from engines.words import in_a_line, without_paths
 from routing.catalog import AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
 from routing.errors import Quarantined, Unavailable
 from routing.types import Fleet, Target, Tenant

@@ -13,13 +13,12 @@ from typing import Any
 
 import uvicorn
 
-from adapters import protocol
-from adapters.health import EngineHealth, EngineState
-from adapters.residency import CanaryReport, Fault, Residency
 from adapters.states import VersionState
 from adapters.types import Adapter, BaseModel
-from adapters.words import blames_machine
-from routing import keys
+from engines import protocol, secrets
+from engines.health import EngineHealth, EngineState
+from engines.residency import CanaryReport, Fault, Residency
+from engines.words import blames_machine
 from routing.catalog import AdapterEntry, AdapterKey, Version
 from routing.lifecycle import Lifecycle
 from routing.tenants import Directory
@@ -190,7 +189,7 @@ class FakeEngine:
         if scope["type"] != "http":
             return
         headers = {k.decode(): v.decode() for k, v in scope["headers"]}
-        if headers.get(protocol.TOKEN_HEADER) != keys.internal_token(SECRET):
+        if headers.get(protocol.TOKEN_HEADER) != secrets.internal_token(SECRET):
             return await respond(send, 401, {"error": "token"})
         if scope["path"] == protocol.READY_PATH:
             health = self.health()

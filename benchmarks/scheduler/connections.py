@@ -21,7 +21,7 @@ from benchmarks.scheduler.phases import OURS
 from benchmarks.scheduler.routers import Router
 from benchmarks.service import Service
 from benchmarks.tools import ToolError
-from routing.keys import internal_token
+from engines.secrets import internal_token
 
 ADAPTERS_WITHIN_S = 180.0  # all adapters are tried on an engine first
 RETRY_S = 0.5

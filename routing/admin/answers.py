@@ -11,8 +11,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, Field
 
-from adapters.residency import Residency
 from adapters.states import VersionState
+from engines.residency import Residency
 from routing.catalog import (
     AdapterEntry,
     ApiKey,

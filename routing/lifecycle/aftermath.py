@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from adapters.health import EngineHealth, EngineState
+from engines.health import EngineHealth, EngineState
 from routing.dispatcher import Dispatcher
 from routing.replicas import ReplicaClient
 

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from adapters.residency import DesiredAdapters, FaultKind, Residency
+from engines.residency import DesiredAdapters, FaultKind, Residency
 from routing.dispatcher import Dispatcher
 from routing.lifecycle.placement import Wanted, desired_adapters
 from routing.replicas import ReplicaClient, ReplicaSilent

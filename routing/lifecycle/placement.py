@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from adapters.states import VersionState
-from adapters.types import EngineAdapter
+from engines.residency import EngineAdapter
 from routing.catalog import AdapterEntry, Version
 
 

@@ -13,8 +13,8 @@ import uuid
 from collections.abc import Callable
 
 from adapters.errors import AdapterError
-from adapters.residency import ENGINE_DIED, CanaryReport
-from adapters.words import without_paths
+from engines.residency import ENGINE_DIED, CanaryReport
+from engines.words import without_paths
 from routing.admission import Rejection
 from routing.catalog import Version
 from routing.dispatcher import Dispatcher

@@ -7,7 +7,7 @@ not exported a second time.
 
 from __future__ import annotations
 
-from adapters.metric import Metric, MetricKind
+from engines.metric import Metric, MetricKind
 
 OTHER = "other"  # label value of what has no series of its own
 

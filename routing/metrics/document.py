@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from adapters.loader.metrics import ENGINE_METRICS
-from adapters.metric import Metric, MetricKind
+from engines.loader.metrics import ENGINE_METRICS
+from engines.metric import Metric, MetricKind
 from routing.metrics import definitions as d
 
 _HEAD = """\

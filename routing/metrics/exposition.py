@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import Enum
 
-from adapters.metric import Metric, MetricKind
+from engines.metric import Metric, MetricKind
 
 
 class TextFormat(Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
-from adapters.metric import Metric
+from engines.metric import Metric
 from routing.metrics import definitions as d
 from routing.scheduling.breaker import BreakerState
 from routing.scheduling.report import ReplicaReport, SchedulerReport

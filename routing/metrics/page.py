@@ -10,7 +10,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from adapters.metric import Metric
+from engines.metric import Metric
 from routing.metrics import definitions as d
 from routing.metrics import gauges
 from routing.metrics.exposition import TextFormat, family, head

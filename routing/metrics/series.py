@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from adapters.metric import Metric, MetricKind
+from engines.metric import Metric, MetricKind
 from routing.metrics import definitions as d
 from routing.metrics.exposition import TextFormat, labelled, line, number
 from routing.record import Record

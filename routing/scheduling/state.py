@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from adapters.health import EngineHealth, EngineState
+from engines.health import EngineHealth, EngineState
 from routing.scheduling.health import Health
 from routing.scheduling.limit import ConcurrencyLimit
 from routing.scheduling.occupancy import ShareClock

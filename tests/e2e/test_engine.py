@@ -22,12 +22,11 @@ import pytest
 import pytest_asyncio
 from safetensors.numpy import load_file, save_file
 
-from adapters import protocol
 from adapters.layout import CONFIG_FILE, WEIGHTS_FILE
-from adapters.residency import FaultKind, Residency
-from adapters.types import EngineAdapter
 from benchmarks.adapters import Answer, EngineClient, differs, drive, make_adapters, references
-from routing.keys import internal_token
+from engines import protocol
+from engines.residency import EngineAdapter, FaultKind, Residency
+from engines.secrets import internal_token
 from tests.e2e.serving import Service, serving
 
 pytestmark = pytest.mark.engine

@@ -17,7 +17,7 @@ import openai
 import pytest
 
 from adapters.demo.answers import QUESTIONS
-from adapters.orphans import REPLICA_MARK
+from engines.orphans import REPLICA_MARK
 from tests.e2e.serving import DEMO, Service, answers, key_of, wait_until
 from tests.processes import left_of
 

@@ -21,10 +21,10 @@ from sqlalchemy.orm import Session
 from adapters.checkpoint import AdapterManifest
 from adapters.errors import SourceUnavailable
 from adapters.layout import SERVED_FILES
-from adapters.residency import ENGINE_DIED, CanaryReport, Fault, FaultKind
 from adapters.states import VersionState
 from adapters.types import Adapter
 from adapters.verify import verify
+from engines.residency import ENGINE_DIED, CanaryReport, Fault, FaultKind
 from routing.catalog import AdapterEntry, AdapterKey, KeyRole, RolloutPlan, Version
 from routing.discovery import StaticDiscovery
 from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, StateUnavailable

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from adapters.protocol import ADAPTERS_PATH, CANARY_PATH
-from adapters.residency import CanaryReport, DesiredAdapters, Residency
-from adapters.types import EngineAdapter
 from benchmarks import tools
 from benchmarks.processes import free_port
 from benchmarks.results import LoadResult
 from benchmarks.tools import Endpoint, Load, ToolError, build_tool, load_command, read_result
+from engines.protocol import ADAPTERS_PATH, CANARY_PATH
+from engines.residency import CanaryReport, DesiredAdapters, EngineAdapter, Residency
 
 CHAT = '{"model":"m","messages":[{"role":"user","content":"a \\"stream\\": true ]}"}]'
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

@@ -95,9 +95,7 @@ def test_the_program_is_the_same_in_every_bento(loaded: LoadedFleet, context: Pa
         for name, _ in files_below(context)
         if name.startswith((*(f"{folder}/" for folder in bundle.CODE_FOLDERS), "service"))
     ]
-    assert {"service.py", "routing/gateway.py", "routing/config/schema.py", "adapters/host.py"} <= set(
-        program
-    )
+    assert {"service.py", "routing/gateway.py", "routing/config/schema.py", "engines/host.py"} <= set(program)
     assert "routing/config/fleet.schema.json" in program
     assert {Path(name).suffix for name in program if name.startswith("routing/console/static/")} == {
         ".css",
@@ -114,7 +112,8 @@ def test_training_data_tests_and_caches_stay_out(loaded: LoadedFleet, context: P
     names = [name for name, _ in files_below(context)]
     assert not [name for name in names if "demo/" in name or "__pycache__" in name or name.endswith(".pyc")]
     assert {name.split("/")[0] for name in names} == {
-        "LICENSE", "README.md", "adapters", "bentofile.yaml", "configuration.yaml", "fleet.yaml", "models",
+        "LICENSE", "README.md", "adapters", "bentofile.yaml", "configuration.yaml", "engines", "fleet.yaml",
+        "models",
         "requirements.txt", "routing", "service.py", "tenantry",
     }  # fmt: skip
 
@@ -326,6 +325,7 @@ def test_plain_bentoml_build_ships_the_same_program(tmp_path: Path) -> None:
         (".cache/uv/x", False),
         ("adapters/demo/answers.py", False),
         ("adapters/__pycache__/x.pyc", False),
+        ("engines/host.py", True),
         ("benchmarks/service.py", False),
         ("benchmarks/README.md", False),
         ("tests/data/fleet.yaml", False),

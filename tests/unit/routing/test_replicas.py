@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adapters.health import EngineHealth, EngineState
+from engines.health import EngineHealth, EngineState
 from routing.replicas import ReplicaClient
 from tests.fakes import respond, serving
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from adapters import logs
+from engines import logs
 from routing.request_log import write_lines
 from tests.unit.routing.metrics.scrapes import ended
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from adapters.residency import ENGINE_DIED
 from adapters.states import VersionState
+from engines.residency import ENGINE_DIED
 from routing.catalog import AdapterEntry, AdapterKey, ApiKey, KeyRole, Rollout, RolloutPlan
 from routing.errors import Quarantined, Unavailable
 from routing.tenants import Directory, Identity, hash_key

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from adapters.health import EngineHealth, EngineState
+from engines.health import EngineHealth, EngineState
 from routing.scheduling.decisions import KEPT, Action, Decision
 from routing.scheduling.state import SlotClearing
 from tenantry import scheduler as commands

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from adapters.health import EngineHealth, EngineState
+from engines.health import EngineHealth, EngineState
 from routing.types import Outcome
 from tenantry import top, top_view
 from tenantry.app import app

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from adapters.residency import Fault, FaultKind, Residency
 from adapters.states import VersionState
+from engines.residency import Fault, FaultKind, Residency
 from routing.admin import LiveFeed, admin_app
 from routing.admin.uploads import Uploads
 from routing.catalog import (

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.engine_args import engine_args
 from adapters.types import BaseModel
+from engines.vllm_args import engine_args
 from routing.config.vllm_flags import OWNED, FlagError, to_argv
 
 

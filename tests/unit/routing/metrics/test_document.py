@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adapters.loader.metrics import ENGINE_METRICS
+from engines.loader.metrics import ENGINE_METRICS
 from routing.metrics.definitions import GATEWAY_METRICS
 from routing.metrics.document import document
 

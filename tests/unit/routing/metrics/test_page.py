@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from adapters.metric import MetricKind
+from engines.metric import MetricKind
 from routing.metrics import GatewayMetrics, TextFormat
 from routing.metrics.definitions import GATEWAY_METRICS
 from routing.record import Record
