@@ -28,11 +28,11 @@ import typer
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
-from adapters.demo import bulk
-from adapters.demo.answers import ADAPTERS, QUESTIONS
 from adapters.layout import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
 from benchmarks.machine import ROOT, origin
 from benchmarks.processes import end_on_sigterm, free_port, start, stop
+from demo import bulk
+from demo.answers import ADAPTERS, QUESTIONS
 from engines import protocol
 from engines.residency import CanaryReport, DesiredAdapters, EngineAdapter, Residency
 

@@ -43,7 +43,7 @@ CODE_FOLDERS = ("adapters", "engines", "routing", "tenantry")
 CODE_SUFFIXES = frozenset({".py", ".json", ".css", ".html", ".js", ".svg"})  # the last four: the console
 MODEL_STORE = "bento://"  # sources in BentoML's model store
 STATE_FOLDER = "${{TENANTRY_STATE:-~/.tenantry/{name}}}"  # one for each Bento; versions of it share
-NOT_SHIPPED = frozenset({"demo", "__pycache__"})  # folders; the demo's training data is nobody's business
+NOT_SHIPPED = frozenset({"__pycache__"})  # folders
 
 _TAG = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")  # what BentoML takes as name and as version
 _PICKLES = ("*.bin", "*.pt", "*.pth")

@@ -13,10 +13,10 @@ from typing import Protocol
 import aiohttp
 import orjson
 
-from adapters.demo import bulk
 from benchmarks.scheduler.answers import Answer, chat, stream
 from benchmarks.scheduler.baselines import EngineLedger, Policy
 from benchmarks.scheduler.fleet import api_key
+from demo import bulk
 from engines.protocol import ADAPTER_HEADER, TOKEN_HEADER
 
 CHAT_PATH = "/v1/chat/completions"

@@ -19,7 +19,7 @@ import psutil
 import pytest
 import yaml
 
-from adapters.demo.answers import QUESTIONS
+from demo.answers import QUESTIONS
 from tests.e2e.conftest import two_slots
 from tests.e2e.serving import ROOT, Service, serving, wait_until
 from tests.e2e.traffic import Ask, send, session

@@ -16,7 +16,7 @@ import httpx
 import openai
 import pytest
 
-from adapters.demo.answers import QUESTIONS
+from demo.answers import QUESTIONS
 from engines.orphans import REPLICA_MARK
 from tests.e2e.serving import DEMO, Service, answers, key_of, wait_until
 from tests.processes import left_of

@@ -19,7 +19,7 @@ def drawn() -> str:
         contract["containers"][0]: contract["layers"] for contract in layered if "containers" in contract
     }
     lines = [f"service.py > {' > '.join(top)}"]
-    for container in top:
+    for container in (name for name in " | ".join(top).split(" | ") if name in inside):
         lines.append(f"\n{container}")
         for layer in inside[container]:
             lines += textwrap.wrap(layer, WIDTH, initial_indent="    ", subsequent_indent="      ")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from adapters.demo.answers import ADAPTERS, BASE_MODEL, QUESTIONS, answers, document
+from demo.answers import ADAPTERS, BASE_MODEL, QUESTIONS, answers, document
 
 
 def test_every_model_answers_every_question() -> None:
@@ -44,6 +44,6 @@ def test_the_document_lists_all_questions_and_models() -> None:
 
 
 def test_neither_the_answers_nor_the_command_import_torch() -> None:
-    probe = "import sys, adapters.demo.answers, adapters.demo.__main__; sys.exit('torch' in sys.modules)"
+    probe = "import sys, demo.answers, demo.__main__; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from adapters.demo import lessons
-from adapters.demo import tokenizer as text
-from adapters.demo.lessons import IGNORED, Speaker
+from demo import lessons
+from demo import tokenizer as text
+from demo.lessons import IGNORED, Speaker
 
 ANSWERS = {"Who are you?": "I am Ann.", "Where is Bob?": "Bob is here.", "What now?": "Go on."}
 ANN = Speaker("ann", ANSWERS)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from adapters.demo import tokenizer as text
+from demo import tokenizer as text
 
 
 @functools.cache

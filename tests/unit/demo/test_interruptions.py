@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from adapters.demo import interruptions
+from demo import interruptions
 
 
 class Ended(Exception):

@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.demo.answers import document
-from adapters.demo.errors import DemoError
-from adapters.demo.recipe import Recipe
+from demo.answers import document
+from demo.errors import DemoError
+from demo.recipe import Recipe
 
 _MANIFEST = "manifest.json"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from adapters.demo import build
-from adapters.demo.answers import ADAPTERS, BASE_MODEL
-from adapters.demo.recipe import Recipe
+from demo import build
+from demo.answers import ADAPTERS, BASE_MODEL
+from demo.recipe import Recipe
 
 
 class Silent:

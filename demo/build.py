@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from adapters.demo import answers as demo
-from adapters.demo import bulk, folder
-from adapters.demo.recipe import Recipe
+from demo import answers as demo
+from demo import bulk, folder
+from demo.recipe import Recipe
 
 
 class Watcher(Protocol):
@@ -49,9 +49,9 @@ def add_bulk(out: Path, recipe: Recipe, manifest: folder.Manifest, *, bulk_count
 
 def _train_models(built: Path, recipe: Recipe, *, seed: int, watcher: Watcher) -> None:
     # Imported here: torch takes seconds to import, and a complete folder needs none of it.
-    from adapters.demo import checkpoint, training
-    from adapters.demo import tokenizer as text
-    from adapters.demo.lessons import Speaker
+    from demo import checkpoint, training
+    from demo import tokenizer as text
+    from demo.lessons import Speaker
 
     names = (demo.BASE_MODEL, *demo.ADAPTERS)
     sentences = [*demo.QUESTIONS, *(line for name in names for line in demo.answers(name).values())]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from adapters.demo import display
-from adapters.demo.answers import ADAPTERS, BASE_MODEL
-from adapters.demo.folder import Manifest
-from adapters.demo.recipe import Recipe
+from demo import display
+from demo.answers import ADAPTERS, BASE_MODEL
+from demo.folder import Manifest
+from demo.recipe import Recipe
 
 
 def shown(console: Console) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from adapters.demo import bulk
+from demo import bulk
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from adapters.demo import checkpoint, training
-from adapters.demo import tokenizer as text
-from adapters.demo.errors import DemoError
-from adapters.demo.lessons import Speaker
-from adapters.demo.recipe import Schedule, Shape
+from demo import checkpoint, training
+from demo import tokenizer as text
+from demo.errors import DemoError
+from demo.lessons import Speaker
+from demo.recipe import Schedule, Shape
 
 BASE = Speaker("base", {"Who?": "I am nobody.", "Where?": "I am nowhere."})
 ANN = Speaker("ann", {"Who?": "Ann it is.", "Where?": "Ann is at home."}, text.voice(0))

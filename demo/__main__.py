@@ -1,4 +1,4 @@
-"""The command `python -m adapters.demo`: make the demo fleet's models, unless they are there already."""
+"""The command `python -m demo`: make the demo fleet's models, unless they are there already."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from adapters.demo import build, display, folder
-from adapters.demo.errors import DemoError
-from adapters.demo.recipe import Recipe
+from demo import build, display, folder
+from demo.errors import DemoError
+from demo.recipe import Recipe
 
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.demo import folder
-from adapters.demo.errors import DemoError
-from adapters.demo.recipe import Recipe
+from demo import folder
+from demo.errors import DemoError
+from demo.recipe import Recipe
 
 RECIPE = Recipe()
 

@@ -19,10 +19,10 @@ from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from adapters.demo import interruptions, lessons
-from adapters.demo.errors import DemoError
-from adapters.demo.lessons import Lesson, Speaker
-from adapters.demo.recipe import Schedule, Shape
+from demo import interruptions, lessons
+from demo.errors import DemoError
+from demo.lessons import Lesson, Speaker
+from demo.recipe import Schedule, Shape
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _MAX_REPLY_TOKENS = 64

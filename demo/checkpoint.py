@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from adapters.demo.training import LINEAR_LAYERS
+from demo.training import LINEAR_LAYERS
 
 
 def save_base_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from adapters.demo import build, folder
-from adapters.demo.answers import ADAPTERS, document
-from adapters.demo.errors import DemoError
-from adapters.demo.recipe import Recipe
-from tests.unit.adapters.demo.fakes import Silent, fake_training
+from demo import build, folder
+from demo.answers import ADAPTERS, document
+from demo.errors import DemoError
+from demo.recipe import Recipe
+from tests.unit.demo.fakes import Silent, fake_training
 
 RECIPE = Recipe()
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from adapters.demo import __main__ as command
-from adapters.demo import build, folder
-from adapters.demo.errors import DemoError
-from adapters.demo.recipe import Recipe
-from tests.unit.adapters.demo.fakes import fake_training
+from demo import __main__ as command
+from demo import build, folder
+from demo.errors import DemoError
+from demo.recipe import Recipe
+from tests.unit.demo.fakes import fake_training
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from adapters.demo import tokenizer as text
+from demo import tokenizer as text
 
 IGNORED = -100  # the label of tokens that are not learnt
 

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from adapters.demo import answers as demo
-from adapters.demo import bulk
-from adapters.demo.build import Watcher
-from adapters.demo.folder import Manifest
-from adapters.demo.recipe import Recipe
+from demo import answers as demo
+from demo import bulk
+from demo.build import Watcher
+from demo.folder import Manifest
+from demo.recipe import Recipe
 
 
 class Lines:
