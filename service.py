@@ -57,11 +57,12 @@ from pydantic import BaseModel, ConfigDict  # noqa: E402
 
 from engines.host import EngineHost  # noqa: E402
 from engines.secrets import internal_token  # noqa: E402
+from fleet import load_fleet, project  # noqa: E402
+from fleet.demo_keys import demo_keys  # noqa: E402
+from fleet.types import Fleet, Pool  # noqa: E402
 from routing import connections  # noqa: E402
 from routing.announcement import address_of, announce  # noqa: E402
 from routing.beside import without_effect  # noqa: E402
-from routing.config import load_fleet, project  # noqa: E402
-from routing.config.demo_keys import demo_keys  # noqa: E402
 from routing.connections import Bounds  # noqa: E402
 from routing.cors import options_of, with_cors  # noqa: E402
 from routing.discovery import Elsewhere  # noqa: E402
@@ -70,7 +71,6 @@ from routing.gateway import Gateway as GatewayApp  # noqa: E402
 from routing.lifecycle import Lifecycle  # noqa: E402
 from routing.replicas import Address  # noqa: E402
 from routing.tenants import Directory  # noqa: E402
-from routing.types import Fleet, Pool  # noqa: E402
 from routing.usage import Ledger  # noqa: E402
 
 BENTOML_ROUTES = {path + slash: path for path in ("/livez", "/readyz", "/healthz") for slash in ("", "/")}

@@ -24,27 +24,26 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from adapters.types import Adapter, BaseModel
 from benchmarks.machine import Origin
 from benchmarks.output import show
 from benchmarks.stats import short
+from fleet.types import (
+    Adapter,
+    Band,
+    BaseModel,
+    Caps,
+    Fleet,
+    GatewaySettings,
+    Pool,
+    SchedulerSettings,
+    Strategy,
+    Tenant,
+)
 from routing import collector
 from routing.dispatcher import Dispatcher
 from routing.scheduling.state import replica_states
 from routing.tickets import Ticket
-from routing.types import (
-    Band,
-    Caps,
-    Fleet,
-    GatewaySettings,
-    Outcome,
-    Pool,
-    Request,
-    SchedulerSettings,
-    Strategy,
-    Target,
-    Tenant,
-)
+from routing.types import Outcome, Request, Target
 
 T = TypeVar("T")
 SLOTS, WIDTH = 16, 64  # of a replica

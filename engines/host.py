@@ -22,7 +22,6 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Seque
 from typing import Any
 
 from adapters.errors import AdapterError
-from adapters.types import BaseModel
 from engines import engine_process, orphans, protocol
 from engines.builder import Builder
 from engines.handler import answer_with
@@ -36,6 +35,7 @@ from engines.standing import Standing
 from engines.trial import BaseModelFailed, Canary
 from engines.vllm_args import engine_args, engine_environment, tracing_environment
 from engines.words import blames_machine, points_elsewhere, words_of
+from fleet.types import BaseModel
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

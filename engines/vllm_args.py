@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapters.types import BaseModel
+from fleet.types import BaseModel
 
 
 def engine_args(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from routing.types import Caps
+from fleet.types import Caps
 
 
 class Cap(StrEnum):

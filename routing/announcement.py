@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from routing.types import Fleet, Tenant
+from fleet.types import Fleet, Tenant
 
 LOOK_INTERVAL_S = 0.25
 DEMO_KEY = "{tenant}-demo-key"

@@ -22,7 +22,8 @@ from typing import Any, Generic, TypeVar
 
 from sortedcontainers import SortedList
 
-from routing.types import Band, Request
+from fleet.types import Band
+from routing.types import Request
 
 T = TypeVar("T")
 BANDS = len(Band)

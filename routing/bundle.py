@@ -26,20 +26,19 @@ from adapters import model_store
 from adapters.checkpoint import inspect_adapter
 from adapters.errors import AdapterError
 from adapters.layout import SERVED_FILES
-from adapters.types import Adapter, BaseModel
-from routing.config import project, read_fleet
-from routing.config.api_keys import new_key
-from routing.config.demo_keys import uses_demo_keys
-from routing.config.sources import is_hub_id, is_url
-from routing.config.state import STAND_IN_DATABASE
-from routing.config.writer import write_fleet
-from routing.types import Fleet
+from fleet import project, read_fleet
+from fleet.api_keys import new_key
+from fleet.demo_keys import uses_demo_keys
+from fleet.sources import is_hub_id, is_url
+from fleet.state import STAND_IN_DATABASE
+from fleet.types import Adapter, BaseModel, Fleet
+from fleet.writer import write_fleet
 
 Platform = Literal["gpu", "cpu"]
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE_FILES = ("service.py", "configuration.yaml", "LICENSE")
-CODE_FOLDERS = ("adapters", "engines", "routing", "tenantry")
+CODE_FOLDERS = ("adapters", "engines", "fleet", "routing", "tenantry")
 CODE_SUFFIXES = frozenset({".py", ".json", ".css", ".html", ".js", ".svg"})  # the last four: the console
 MODEL_STORE = "bento://"  # sources in BentoML's model store
 STATE_FOLDER = "${{TENANTRY_STATE:-~/.tenantry/{name}}}"  # one for each Bento; versions of it share

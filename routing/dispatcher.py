@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 
+from fleet.types import Fleet
 from routing.admission import Cap, Demand, Rejection, Usage, admit
 from routing.errors import RequestError, Unavailable
 from routing.fairness import cost
@@ -28,7 +29,7 @@ from routing.scheduling.report import SchedulerReport
 from routing.scheduling.scorers import here
 from routing.scheduling.state import ReplicaState
 from routing.tickets import Ticket
-from routing.types import Fleet, Outcome, Request
+from routing.types import Outcome, Request
 
 RETRY_AFTER_NO_REPLICA_S = 5.0  # an engine restarts in tens of seconds; asking every 5 s costs little
 RETRY_AFTER_NO_ENGINE_S = 30.0  # one that fails to start is tried again within a minute

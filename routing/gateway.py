@@ -18,8 +18,8 @@ from dataclasses import replace
 import aiohttp
 import orjson
 
-from adapters.types import RequestLimits
 from engines import secrets
+from fleet.types import Fleet, MetricsAccess, RequestLimits, Tenant
 from routing import collector, console, docs, limits, wire
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, LiveFeed, admin_app
 from routing.admission import Cap, Rejection
@@ -56,7 +56,7 @@ from routing.site import Site
 from routing.tenants import Directory
 from routing.tickets import Ticket
 from routing.tracing import Trace, Tracer, trace_id_of
-from routing.types import Fleet, MetricsAccess, Outcome, Request, Target, Tenant
+from routing.types import Outcome, Request, Target
 from routing.usage import Ledger
 from routing.usage.budget import Level, Standing
 from routing.usage.doors import Doors

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from adapters.types import RequestLimits
+from fleet.types import RequestLimits
 from routing.errors import OverLimit
 from routing.grammars import Costly, check_grammar, check_regex
 

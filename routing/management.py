@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from engines.residency import Residency
+from fleet.types import Tenant
 from routing.catalog import (
     AdapterEntry,
     AdapterKey,
@@ -26,7 +27,6 @@ from routing.catalog import (
 )
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.report import SchedulerReport
-from routing.types import Tenant
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
+from fleet.types import Band, Pool, SchedulerSettings, Slo, Tenant
 from routing.backlog import BANDS, Backlog
 from routing.fairness import VirtualCounters, cost
 from routing.scheduling.bands import BandGuard
@@ -24,7 +25,7 @@ from routing.scheduling.report import LaneReport, PoolReport, TenantReport, repl
 from routing.scheduling.shares import Room, Shares
 from routing.scheduling.state import ReplicaState
 from routing.tickets import Ticket
-from routing.types import Band, Pool, Request, SchedulerSettings, Slo, Tenant
+from routing.types import Request
 
 SMOOTHING = 0.1  # weight of the newest request in a tenant's running mean
 LOOKED_AT = 16  # of the adapters that need a slot: for one that is in memory, and when slots are cleared

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from adapters.types import MediaTokens
+from fleet.types import MediaTokens
 
 BYTES_PER_TOKEN = 4  # of text in UTF-8; rough, right for English
 # Type or field of a part of a message (vLLM's renderers/chat_utils.py) -> what it holds.

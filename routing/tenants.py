@@ -5,23 +5,19 @@ A name that exists for somebody else and a name that exists for nobody get the s
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from engines.residency import ENGINE_DIED
 from engines.words import in_a_line, without_paths
+from fleet.key_hash import hash_key
+from fleet.types import Fleet, Tenant
 from routing.catalog import AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
 from routing.errors import Quarantined, Unavailable
-from routing.types import Fleet, Target, Tenant
+from routing.types import Target
 
 RETRY_AFTER_NOT_READY_S = 5.0  # a small adapter is fetched, checked and tried in about this time
-
-
-def hash_key(key: str) -> str:
-    """Hash an API key for storage. Keys are random and long, so one round of SHA-256 is enough."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

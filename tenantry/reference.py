@@ -6,7 +6,7 @@ import json
 
 import typer
 
-from routing.config.schema import json_schema
+from fleet.schema import json_schema
 
 
 def schema() -> None:

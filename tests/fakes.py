@@ -14,16 +14,14 @@ from typing import Any
 import uvicorn
 
 from adapters.states import VersionState
-from adapters.types import Adapter, BaseModel
 from engines import protocol, secrets
 from engines.health import EngineHealth, EngineState
 from engines.residency import CanaryReport, Fault, Residency
 from engines.words import blames_machine
-from routing.catalog import AdapterEntry, AdapterKey, Version
-from routing.lifecycle import Lifecycle
-from routing.tenants import Directory
-from routing.types import (
+from fleet.types import (
+    Adapter,
     Band,
+    BaseModel,
     Caps,
     Fleet,
     GatewaySettings,
@@ -34,6 +32,9 @@ from routing.types import (
     Tenant,
     UsageSettings,
 )
+from routing.catalog import AdapterEntry, AdapterKey, Version
+from routing.lifecycle import Lifecycle
+from routing.tenants import Directory
 from routing.usage import Ledger, UsageStore
 from routing.usage.budget import Budgets
 

@@ -9,7 +9,7 @@ from adapters import sources
 from adapters.checkpoint import inspect_adapter
 from adapters.errors import AdapterError
 from adapters.states import VersionState
-from adapters.types import Adapter
+from fleet.types import Adapter
 from routing.catalog import AdapterEntry, AdapterKey, Version
 from routing.lifecycle.registry import Registry, patiently
 

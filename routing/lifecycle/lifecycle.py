@@ -16,6 +16,7 @@ from typing import Any
 from adapters.errors import AdapterError, StoreFull
 from adapters.states import PREPARING, VersionState
 from adapters.store import AdapterStore
+from fleet.types import Fleet
 from routing.catalog import AdapterEntry, AdapterKey, Rollout, Version
 from routing.dispatcher import Dispatcher
 from routing.errors import StateUnavailable
@@ -33,7 +34,6 @@ from routing.replicas import ReplicaClient
 from routing.rollouts import Action, Verdict
 from routing.state import StateStore
 from routing.tenants import Directory
-from routing.types import Fleet
 
 NEW_FOR_S = 600.0  # a version younger than this is blamed for engines that die while they load it
 log = logging.getLogger("tenantry.lifecycle")

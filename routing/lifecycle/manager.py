@@ -15,6 +15,9 @@ from collections.abc import Iterator, Sequence
 from adapters import sources
 from adapters.errors import AdapterError
 from adapters.states import VersionState
+from fleet.api_keys import new_key
+from fleet.key_hash import hash_key
+from fleet.types import Fleet, Tenant
 from routing.catalog import (
     AdapterEntry,
     AdapterKey,
@@ -26,7 +29,6 @@ from routing.catalog import (
     RolloutPlan,
     Version,
 )
-from routing.config.api_keys import new_key
 from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, RequestError, Unavailable
 from routing.lifecycle.changes import change
 from routing.lifecycle.lifecycle import Lifecycle
@@ -36,8 +38,7 @@ from routing.management import NewVersion, ReplicaReport, VersionProgress
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.report import SchedulerReport
 from routing.scheduling.state import ReplicaState
-from routing.tenants import Directory, hash_key
-from routing.types import Fleet, Tenant
+from routing.tenants import Directory
 
 FINGERPRINT_CHARS = 8  # of a declared key's sha256, for the same
 KEY_PREFIX_CHARS = 12  # shown in lists, to recognise a key by

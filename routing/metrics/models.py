@@ -19,10 +19,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from fleet.types import Slo
 from routing.metrics.definitions import OTHER
 from routing.metrics.series import ModelSeries
 from routing.record import Record
-from routing.types import Slo, Target
+from routing.types import Target
 
 REVIEW_S = 60.0  # between two looks at who has traffic
 LINGER_S = 300.0  # Prometheus looks back so far; who scrapes more rarely has gaps anyhow

@@ -11,13 +11,14 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from engines.metric import Metric
+from fleet.types import MetricsSettings, Slo
 from routing.metrics import definitions as d
 from routing.metrics import gauges
 from routing.metrics.exposition import TextFormat, family, head
 from routing.metrics.models import Models
 from routing.metrics.series import PoolCounts, ReplicaSeries, Series
 from routing.record import Record
-from routing.types import MetricsSettings, Slo, Target
+from routing.types import Target
 
 AT_ONCE = 16  # models rendered before the event loop has its turn: a millisecond or two
 

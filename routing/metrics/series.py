@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from engines.metric import Metric, MetricKind
+from fleet.types import Slo
 from routing.metrics import definitions as d
 from routing.metrics.exposition import TextFormat, labelled, line, number
 from routing.record import Record
-from routing.types import Outcome, Slo
+from routing.types import Outcome
 
 
 class Histogram:

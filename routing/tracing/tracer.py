@@ -7,10 +7,10 @@ import random
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from fleet.types import TracingSettings
 from routing.record import Record
 from routing.tracing.context import TraceContext, read
 from routing.tracing.spans import Span, Trace, spans_of
-from routing.types import TracingSettings
 
 
 class SpanSink(Protocol):

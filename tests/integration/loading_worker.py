@@ -16,8 +16,8 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 
-from adapters.types import BaseModel
 from engines import host, logs
+from fleet.types import BaseModel
 
 REPLICA = "shared-0"
 

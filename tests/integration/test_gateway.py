@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from routing.types import Caps, GatewaySettings, MetricsAccess
+from fleet.types import Caps, GatewaySettings, MetricsAccess
 from routing.wire import REQUIRED, Kind
 from tests.fakes import Client, adapter_id, begin_stream, eventually, key_of, small_fleet, sse
 from tests.integration.conftest import Bench, bench_of

@@ -22,9 +22,9 @@ from adapters.checkpoint import AdapterManifest
 from adapters.errors import SourceUnavailable
 from adapters.layout import SERVED_FILES
 from adapters.states import VersionState
-from adapters.types import Adapter
 from adapters.verify import verify
 from engines.residency import ENGINE_DIED, CanaryReport, Fault, FaultKind
+from fleet.types import Adapter, Fleet, StateSettings
 from routing.catalog import AdapterEntry, AdapterKey, KeyRole, RolloutPlan, Version
 from routing.discovery import StaticDiscovery
 from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, StateUnavailable
@@ -34,7 +34,6 @@ from routing.management import NewVersion
 from routing.state import StateStore
 from routing.state.tables import AdapterRow, VersionRow
 from routing.tenants import Directory
-from routing.types import Fleet, StateSettings
 from routing.usage import Ledger
 from tests.fakes import SECRET, Client, FakeEngine, eventually, key_of, serving, small_fleet
 from tests.integration.conftest import Bench

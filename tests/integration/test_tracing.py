@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from routing.types import GatewaySettings, MetricsAccess, TracingSettings
+from fleet.types import GatewaySettings, MetricsAccess, TracingSettings
 from tests.fakes import Client, key_of, small_fleet
 from tests.integration.conftest import Bench, bench_of
 from tests.unit.routing.metrics.scrapes import openmetrics_families

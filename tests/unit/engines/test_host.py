@@ -16,7 +16,6 @@ import httpx
 import pytest
 
 from adapters.errors import AdapterError
-from adapters.types import BaseModel
 from engines import engine_process, orphans, protocol
 from engines import host as host_module
 from engines.health import EngineState
@@ -25,6 +24,7 @@ from engines.loader import EngineDied
 from engines.residency import CanaryReport, DesiredAdapters, EngineAdapter, FaultKind
 from engines.selftest import SelfTestFailed
 from engines.standing import FAILURES_BEFORE_DEAD, Standing
+from fleet.types import BaseModel
 
 TOKEN = "token of the tests"
 CHAT = "/v1/chat/completions"

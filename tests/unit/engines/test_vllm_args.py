@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from adapters.types import BaseModel
 from engines.vllm_args import engine_args, engine_environment, tracing_environment
+from fleet.types import BaseModel
 
 
 def value_of(flag: str, argv: list[str]) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fleet.types import Caps
 from routing.admission import Cap, Demand, Rejection, Usage, admit
-from routing.types import Caps
 
 BUSY = Usage(sequences=1, sequences_by_model={"m": 1}, queued=1, queued_tokens=100)
 

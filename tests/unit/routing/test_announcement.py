@@ -11,10 +11,9 @@ from dataclasses import replace
 
 import pytest
 
-from adapters.types import Adapter, BaseModel
+from fleet.types import Adapter, BaseModel, Fleet, Tenant
 from routing import announcement
 from routing.announcement import Announcement, address_of, announce
-from routing.types import Fleet, Tenant
 
 ADDRESS = "http://127.0.0.1:3000"
 

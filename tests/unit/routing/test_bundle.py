@@ -18,12 +18,12 @@ import yaml
 
 from adapters.checkpoint import inspect_adapter
 from adapters.errors import AdapterError
+from fleet import FleetError, LoadedFleet, project, read_fleet
+from fleet.types import Fleet
 from routing import bundle
 from routing.bundle import ROOT, BundleError, Options, _stage_code, build, stage
-from routing.config import FleetError, LoadedFleet, project, read_fleet
 from routing.docs import openapi
-from routing.types import Fleet
-from tests.unit.routing.config.files import adapter_folder, changed, digest, write
+from tests.unit.fleet.files import adapter_folder, changed, digest, write
 
 SECRETS = {"GAMMA_KEY": "the-secret-key-of-gamma", "ALPHA_KEY": "the-secret-key-of-alpha"}
 FOREIGN_NAMES = ("alpha", "beta", "a-support", "b-support", "plain-weights")
@@ -95,8 +95,8 @@ def test_the_program_is_the_same_in_every_bento(loaded: LoadedFleet, context: Pa
         for name, _ in files_below(context)
         if name.startswith((*(f"{folder}/" for folder in bundle.CODE_FOLDERS), "service"))
     ]
-    assert {"service.py", "routing/gateway.py", "routing/config/schema.py", "engines/host.py"} <= set(program)
-    assert "routing/config/fleet.schema.json" in program
+    assert {"service.py", "routing/gateway.py", "fleet/schema.py", "engines/host.py"} <= set(program)
+    assert "fleet/fleet.schema.json" in program
     assert {Path(name).suffix for name in program if name.startswith("routing/console/static/")} == {
         ".css",
         ".html",
@@ -112,9 +112,8 @@ def test_training_data_tests_and_caches_stay_out(loaded: LoadedFleet, context: P
     names = [name for name, _ in files_below(context)]
     assert not [name for name in names if "demo/" in name or "__pycache__" in name or name.endswith(".pyc")]
     assert {name.split("/")[0] for name in names} == {
-        "LICENSE", "README.md", "adapters", "bentofile.yaml", "configuration.yaml", "engines", "fleet.yaml",
-        "models",
-        "requirements.txt", "routing", "service.py", "tenantry",
+        "LICENSE", "README.md", "adapters", "bentofile.yaml", "configuration.yaml", "engines", "fleet",
+        "fleet.yaml", "models", "requirements.txt", "routing", "service.py", "tenantry",
     }  # fmt: skip
 
 
@@ -315,7 +314,7 @@ def test_plain_bentoml_build_ships_the_same_program(tmp_path: Path) -> None:
     [
         ("./fleet.yaml", True),
         ("./README.md", True),
-        ("routing/config/fleet.schema.json", True),
+        ("fleet/fleet.schema.json", True),
         ("routing/console/static/index.html", True),
         ("console/index.html", False),
         ("console/node_modules/vite/index.js", False),

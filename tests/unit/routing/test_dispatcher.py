@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fleet.types import Band, Caps, SchedulerSettings, Slo
 from routing.admission import Cap, Rejection
 from routing.dispatcher import Dispatcher
 from routing.errors import Unavailable
@@ -21,7 +22,7 @@ from routing.scheduling.profile import SLOT_LEASE
 from routing.scheduling.scorers import Place
 from routing.scheduling.state import replica_states
 from routing.tickets import Ticket
-from routing.types import Band, Caps, Outcome, SchedulerSettings, Slo
+from routing.types import Outcome
 from tests.fakes import FakeClock, small_fleet
 from tests.unit.routing.requests import ADAPTER_IDS, request
 

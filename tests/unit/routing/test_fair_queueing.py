@@ -9,25 +9,24 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.types import Adapter, BaseModel
+from fleet.types import (
+    Adapter,
+    Band,
+    BaseModel,
+    Caps,
+    Fleet,
+    GatewaySettings,
+    Pool,
+    SchedulerSettings,
+    Strategy,
+    Tenant,
+)
 from routing.dispatcher import Dispatcher
 from routing.errors import Unavailable
 from routing.fairness import cost
 from routing.scheduling.state import replica_states
 from routing.tickets import Ticket
-from routing.types import (
-    Band,
-    Caps,
-    Fleet,
-    GatewaySettings,
-    Outcome,
-    Pool,
-    Request,
-    SchedulerSettings,
-    Strategy,
-    Target,
-    Tenant,
-)
+from routing.types import Outcome, Request, Target
 from tests.fakes import FakeClock
 
 AT_REST = "<Dispatcher admitted=0 queued=0 in_flight=0 leases=0>"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.types import RequestLimits
+from fleet.types import RequestLimits
 from routing.errors import InvalidRequest, OverLimit
 from routing.limits import BOUNDED_TIMES, MAX_DEPTH, MAX_PROMPTS, MAX_WORDS, check
 from routing.types import Target

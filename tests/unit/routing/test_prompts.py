@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.types import MediaTokens
+from fleet.types import MediaTokens
 from routing.errors import InvalidRequest
 from routing.prompts import longest
 from routing.wire import REQUIRED, Kind, _size, parse, refuse_too_long

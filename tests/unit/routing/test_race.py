@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from fleet.types import Fleet
 from routing.attempt import Attempt, ReplicaBroken
 from routing.dispatcher import Dispatcher
 from routing.errors import EngineFailed, InvalidRequest
 from routing.race import Race
 from routing.scheduling.state import replica_states
 from routing.tickets import Ticket
-from routing.types import Fleet, Outcome
+from routing.types import Outcome
 from tests.fakes import FakeClock, eventually, small_fleet
 from tests.unit.routing.requests import ADAPTER_IDS, request
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet.types import Caps
 from routing.admission import Cap, Rejection
 from routing.rates import RateLimits
-from routing.types import Caps
 
 MINUTE_S = 60.0
 MOMENT_S = 0.01

@@ -30,9 +30,9 @@ from tenantry.adapters import share
 from tenantry.app import app
 from tenantry.client import KEY_VARIABLE, URL_VARIABLE
 from tenantry.running import Connection
+from tests.unit.fleet.files import adapter_folder
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import QUARANTINED, READY, Desk, report
-from tests.unit.routing.config.files import adapter_folder
 
 GATEWAY_COMMANDS = [
     ["add", "support", "hf://a/b"],

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from adapters.states import VersionState
 from engines.residency import Fault, FaultKind, Residency
+from fleet.types import Budget, Tenant
 from routing.admin import LiveFeed, admin_app
 from routing.admin.uploads import Uploads
 from routing.catalog import (
@@ -35,7 +36,7 @@ from routing.management import NewVersion, ReplicaReport, VersionProgress
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.report import SchedulerReport
 from routing.tenants import Identity
-from routing.types import Budget, Request, Tenant
+from routing.types import Request
 from routing.usage.budget import Budgets
 from routing.usage.query import UsageLine, UsageQuery, line
 from tests.fakes import FakeClock

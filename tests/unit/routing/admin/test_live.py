@@ -12,6 +12,7 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
+from fleet.types import Caps
 from routing.admin import live_answers as answers
 from routing.admin.live_feed import END, MAX_VIEWERS, EventStream, LiveFeed
 from routing.admin.tenants import CapsAnswer
@@ -19,7 +20,7 @@ from routing.errors import Unavailable
 from routing.live import figures, picture
 from routing.live.figures import BUCKET_S, BUCKETS
 from routing.scheduling.decisions import KEPT
-from routing.types import Caps, Outcome
+from routing.types import Outcome
 from tests.fakes import Client, eventually
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk, Watched, error_of

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from fleet.types import MetricsSettings
 from routing.metrics import GatewayMetrics
 from routing.scheduling.state import SlotClearing
-from routing.types import MetricsSettings, Outcome
+from routing.types import Outcome
 from tests.unit.routing.busy import Busy, busy
 from tests.unit.routing.metrics.scrapes import Labels, Samples, samples
 

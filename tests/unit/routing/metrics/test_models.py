@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from fleet.types import MetricsSettings, Slo
 from routing.metrics import GatewayMetrics
 from routing.metrics.models import LINGER_S, REVIEW_S, WORTH_A_PLACE
-from routing.types import MetricsSettings, Slo, Target
+from routing.types import Target
 from tests.fakes import FakeClock
 from tests.unit.routing.busy import busy
 from tests.unit.routing.metrics.scrapes import Scraper, ended, openmetrics_families, samples, series_of

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from engines.metric import MetricKind
+from fleet.types import Slo
 from routing.metrics import GatewayMetrics, TextFormat
 from routing.metrics.definitions import GATEWAY_METRICS
 from routing.record import Record
-from routing.types import Outcome, Slo
+from routing.types import Outcome
 from routing.usage.budget import Level, Standing
 from tests.unit.routing.busy import busy
 from tests.unit.routing.metrics.scrapes import Samples, ended, openmetrics_families, samples

@@ -232,7 +232,7 @@ def test_a_database_in_memory_is_refused(url: str) -> None:
 
 
 def test_a_path_with_any_character_works(tmp_path: Path) -> None:
-    from routing.types import StateSettings
+    from fleet.types import StateSettings
 
     folder = tmp_path / "a b?c#d%20é&e"
     store = StateStore(StateSettings(folder=str(folder)).database_url)

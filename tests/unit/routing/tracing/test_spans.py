@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from fleet.types import TracingSettings
 from routing.record import Record
 from routing.tracing.spans import Span
 from routing.tracing.tracer import Tracer
-from routing.types import Outcome, TracingSettings
+from routing.types import Outcome
 from tests.unit.routing.requests import target
 from tests.unit.routing.tracing.test_context import GOOD, SPAN, TRACE
 
