@@ -20,9 +20,9 @@ import uvicorn.config
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from routing import wire
 from routing.asgi import KEY_SHOWN
 from routing.errors import BodyTimeout, HeadTooLarge, InvalidRequest, RequestError
+from routing.openai import bodies
 
 SWEEP_S = 1.0
 LINGER_S = 1.0  # what comes after a refusal is dropped for so long, or the client would miss the answer
@@ -223,7 +223,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def _answer(error: RequestError) -> bytes:
-    body = wire.error_body(error)
+    body = bodies.error_body(error)
     head = (
         f"HTTP/1.1 {error.status} {http.HTTPStatus(error.status).phrase}",
         "content-type: application/json",

@@ -20,11 +20,10 @@ import orjson
 
 from engines import secrets
 from fleet.types import Fleet, MetricsAccess, RequestLimits, Tenant
-from routing import collector, console, docs, limits, wire
+from routing import collector, console, docs
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, LiveFeed, admin_app
 from routing.admission import Cap, Rejection
 from routing.asgi import JSON, KEY_SHOWN, ClientGone, Exchange, Headers, Receive, Scope, Send
-from routing.attempt import Question
 from routing.batch import Batch
 from routing.catalog import KeyRole
 from routing.discovery import Discovery
@@ -41,12 +40,14 @@ from routing.errors import (
     RouteNotFound,
     Unavailable,
 )
-from routing.faulty import Faulty
-from routing.flight import CLIENT_CLOSED_REQUEST, Abort, Flight
+from routing.flights.attempt import Question
+from routing.flights.faulty import Faulty
+from routing.flights.flight import CLIENT_CLOSED_REQUEST, Abort, Flight
 from routing.lifecycle import Lifecycle, Manager
 from routing.live import Figures, LiveView
 from routing.live.verdict import usual_limit_s
 from routing.metrics import GatewayMetrics, TextFormat
+from routing.openai import bodies, limits
 from routing.record import Record
 from routing.replicas import ReplicaClient
 from routing.request_log import write_lines
@@ -208,7 +209,7 @@ class Gateway:
         if scope["type"] != "http":
             return
         headers = Headers.of(scope)
-        request_id = wire.sane_request_id(headers.request_id) or uuid.uuid4().hex
+        request_id = bodies.sane_request_id(headers.request_id) or uuid.uuid4().hex
         exchange = Exchange(scope, receive, send, headers, [(b"x-request-id", request_id.encode())])
         try:
             if self._directory.local_only and not exchange.is_local:
@@ -255,13 +256,13 @@ class Gateway:
             await self._site.respond(exchange)
 
     async def _infer(
-        self, exchange: Exchange, tenant: Tenant, kind: wire.Kind, request_id: str, trace: Trace | None
+        self, exchange: Exchange, tenant: Tenant, kind: bodies.Kind, request_id: str, trace: Trace | None
     ) -> None:
         arrived_s = self._clock()
         body = await exchange.read_json(
             limit_bytes=self._settings.max_body_bytes, timeout_s=self._settings.body_timeout_s
         )
-        call = wire.parse(kind, body)
+        call = bodies.parse(kind, body)
         target = self._resolve(tenant, call.model, call.user or request_id)
         if target is None:
             raise _unknown_model(call.model)
@@ -272,7 +273,7 @@ class Gateway:
             prompts=call.size.prompts,
             size_bytes=len(body),
         )
-        for_engine = wire.for_engine(
+        for_engine = bodies.for_engine(
             call,
             target,
             cache_salt=self._salts[tenant.name],
@@ -338,7 +339,7 @@ class Gateway:
         of_model = self._base_models[target.base_model].request_limits
         return replace(of_model, **tenant.request_limits) if tenant.request_limits else of_model
 
-    def _prompt_tokens(self, call: wire.Call, target: Target) -> int:
+    def _prompt_tokens(self, call: bodies.Call, target: Target) -> int:
         """Estimate the prompt's length. Raises `InvalidRequest` where the model surely cannot read it."""
         model = self._base_models[target.base_model]
         limit, chars_per_token = self.dispatcher.pools[target.pool].longest_prompt(model.name)
@@ -346,7 +347,7 @@ class Gateway:
         tokens = call.size.tokens(model.media_tokens)
         if not limit or tokens <= limit:
             return tokens
-        wire.refuse_too_long(call, limit, chars_per_token)
+        bodies.refuse_too_long(call, limit, chars_per_token)
         return min(tokens, call.size.prompts * limit)
 
     def _resolve(self, tenant: Tenant, model: str | None, sticky: str) -> Target | None:
@@ -434,17 +435,17 @@ class Gateway:
             raise _wrong_key(key)
         return tenant
 
-    def _describe_models(self, tenant: Tenant, name: str) -> wire.Payload:
+    def _describe_models(self, tenant: Tenant, name: str) -> bodies.Payload:
         """List the caller's models, or describe the one that is named. Raises `ModelNotFound`."""
         if not name:
-            cards = [wire.model_card(t, self._created) for t in self._directory.models(tenant)]
+            cards = [bodies.model_card(t, self._created) for t in self._directory.models(tenant)]
             return {"object": "list", "data": cards}
         target = self._directory.describe(tenant, name)
         if target is None:
             raise _unknown_model(name)
-        return wire.model_card(target, self._created)
+        return bodies.model_card(target, self._created)
 
-    async def _own_usage(self, exchange: Exchange) -> wire.Payload:
+    async def _own_usage(self, exchange: Exchange) -> bodies.Payload:
         """Tell a tenant what it used. Raises the `RequestError` of whatever is wrong."""
         key = exchange.bearer()
         identity = self._directory.identify(key, time.time()) if key else None
@@ -536,11 +537,11 @@ class Gateway:
         return None
 
 
-_ENDPOINTS: dict[str, wire.Kind] = {kind.value: kind for kind in wire.Kind}
+_ENDPOINTS: dict[str, bodies.Kind] = {kind.value: kind for kind in bodies.Kind}
 
 
 async def _refuse(exchange: Exchange, error: RequestError) -> None:
-    await exchange.refuse(error, wire.error_body(error))
+    await exchange.refuse(error, bodies.error_body(error))
 
 
 def _wrong_key(key: str | None) -> InvalidKey:

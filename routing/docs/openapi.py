@@ -28,8 +28,8 @@ from routing.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from routing.openai.bodies import REQUIRED, Kind
 from routing.usage.query import DEFAULT_DAYS, FOR_TENANTS, MAX_DAYS, MEASURES
-from routing.wire import REQUIRED, Kind
 
 Part = dict[str, Any]
 

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from fleet.types import Caps, GatewaySettings, MetricsAccess
-from routing.wire import REQUIRED, Kind
+from routing.openai.bodies import REQUIRED, Kind
 from tests.fakes import Client, adapter_id, begin_stream, eventually, key_of, small_fleet, sse
 from tests.integration.conftest import Bench, bench_of
 from tests.unit.routing.metrics.scrapes import openmetrics_families

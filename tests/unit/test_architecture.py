@@ -15,13 +15,10 @@ def drawn() -> str:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layered = [contract for contract in contracts if contract["type"] == "layers"]
     top = layered[0]["layers"]  # the packages; then what is inside each
-    inside = {
-        contract["containers"][0]: contract["layers"] for contract in layered if "containers" in contract
-    }
     lines = [f"service.py > {' > '.join(top)}"]
-    for container in (name for name in " | ".join(top).split(" | ") if name in inside):
-        lines.append(f"\n{container}")
-        for layer in inside[container]:
+    for contract in layered[1:]:
+        lines.append(f"\n{contract['containers'][0].replace('.', '/')}")
+        for layer in contract["layers"]:
             lines += textwrap.wrap(layer, WIDTH, initial_indent="    ", subsequent_indent="      ")
     return "\n".join(lines)
 

@@ -11,8 +11,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from routing import errors
 from routing.docs.openapi import ERRORS, document, paths
 from routing.errors import Conflict, EngineRefused, NotFound, RequestError, RouteNotFound
+from routing.openai.bodies import REQUIRED, Kind
 from routing.usage.query import FOR_TENANTS
-from routing.wire import REQUIRED, Kind
 
 DOCUMENT = document()
 # What is managed, what is no route, and an `InvalidRequest` with an engine's own status.

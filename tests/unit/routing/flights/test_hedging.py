@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from fleet.types import Fleet
-from routing.attempt import Attempt, ReplicaBroken
 from routing.dispatcher import Dispatcher
 from routing.errors import EngineFailed, InvalidRequest
-from routing.race import Race
+from routing.flights.attempt import Attempt, ReplicaBroken
+from routing.flights.hedging import Race
 from routing.scheduling.state import replica_states
 from routing.tickets import Ticket
 from routing.types import Outcome

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routing.errors import InvalidRequest
-from routing.fields import check
-from routing.vllm_fields import FIELDS
-from routing.wire import Kind
+from routing.openai.bodies import Kind
+from routing.openai.fields import check
+from routing.openai.vllm_fields import FIELDS
 
 VALUES: dict[str, Any] = {"n": None, "b": True, "i": 1, "f": 1.5, "s": "x", "a": [], "o": {}}
 GOOD: dict[Kind, dict[str, Any]] = {
@@ -105,7 +105,7 @@ def models() -> Any:
 
 
 def test_the_table_is_that_of_the_installed_vllm(models: Any) -> None:
-    assert models["table"] == FIELDS, "run `python -m tests.vllm_fields > routing/vllm_fields.py`"
+    assert models["table"] == FIELDS, "run `python -m tests.vllm_fields > routing/openai/vllm_fields.py`"
 
 
 ANY_JSON = st.recursive(

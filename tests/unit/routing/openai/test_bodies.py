@@ -6,8 +6,7 @@ import orjson
 import pytest
 
 from routing.errors import InvalidRequest
-from routing.types import Target
-from routing.wire import (
+from routing.openai.bodies import (
     REQUIRED,
     Call,
     Kind,
@@ -20,6 +19,7 @@ from routing.wire import (
     sane_request_id,
     usage_in,
 )
+from routing.types import Target
 
 TARGET = Target("a", "support", "a-support", "base", "shared", 1, "a-support")
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from fleet.types import RequestLimits
 from routing.errors import InvalidRequest, OverLimit
-from routing.limits import BOUNDED_TIMES, MAX_DEPTH, MAX_PROMPTS, MAX_WORDS, check
+from routing.openai.bodies import Kind, for_engine, parse
+from routing.openai.limits import BOUNDED_TIMES, MAX_DEPTH, MAX_PROMPTS, MAX_WORDS, check
 from routing.types import Target
-from routing.wire import Kind, for_engine, parse
 
 LIMITS = RequestLimits(
     messages=20,

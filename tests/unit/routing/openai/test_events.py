@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.stream import EventStream
+from routing.openai.bodies import Kind, TokenUsage, parse
+from routing.openai.events import EventStream
 from routing.types import Target
-from routing.wire import Kind, TokenUsage, parse
 from tests.fakes import chunk, sse, stream_events
 
 TARGET = Target("a", "support", "a-support", "base", "shared", 1, "a-support")

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from routing.grammars import (
+from routing.openai.grammars import (
     MAX_GROUPS,
     MAX_IN_A_ROW,
     MAX_PARTS,

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from routing.faulty import FORGET_S, MAX_SHAPES, Faulty
-from routing.wire import Call, Kind, parse
+from routing.flights.faulty import FORGET_S, MAX_SHAPES, Faulty
+from routing.openai.bodies import Call, Kind, parse
 
 
 def call(text: str = "x", kind: Kind = Kind.CHAT, **fields: Any) -> Call:

@@ -13,7 +13,7 @@ import orjson
 
 from fleet.types import RequestLimits
 from routing.errors import OverLimit
-from routing.grammars import Costly, check_grammar, check_regex
+from routing.openai.grammars import Costly, check_grammar, check_regex
 
 MAX_DEPTH = 254  # of the body; what can be written again
 MAX_PROMPTS = 2048  # in one request; OpenAI's bound for embeddings

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import aiohttp
 
 from engines import protocol
-from routing import wire
 from routing.asgi import HeaderList
 from routing.errors import EngineFailed, InvalidRequest, RequestError, Unavailable
+from routing.openai import bodies
+from routing.openai.events import EventStream
 from routing.replicas import ReplicaClient
-from routing.stream import EventStream
 from routing.types import Target
 
 TRACEPARENT = "traceparent"
@@ -48,7 +48,7 @@ class ReplicaBroken(Exception):
 class Question:
     """What an engine is asked."""
 
-    call: wire.Call
+    call: bodies.Call
     target: Target
     body: bytes  # as the engine gets it
     prompt_tokens: int  # estimated
@@ -60,7 +60,7 @@ async def answers_others(question: Question, client: ReplicaClient) -> bool:
     call, target = question.call, question.target
     try:
         async with asyncio.timeout(CONTROL_TIMEOUT_S):
-            body = wire.control(call.kind, target)
+            body = bodies.control(call.kind, target)
             response = await client.post(call.kind, body, _headers(target, None))
             try:
                 await response.read()
@@ -93,7 +93,7 @@ class Attempt:
         self._question = question
         self._response: aiohttp.ClientResponse | None = None
         self._patience: asyncio.Timeout | None = None  # runs out when the replica is left
-        self._usage: wire.TokenUsage | None = None  # of a whole answer
+        self._usage: bodies.TokenUsage | None = None  # of a whole answer
         self._at_work = False  # it was asked and has said nothing yet, not even that it cannot
 
     @property
@@ -132,7 +132,7 @@ class Attempt:
         if response is not None:
             self.client.end(response)
 
-    def usage(self) -> wire.TokenUsage:
+    def usage(self) -> bodies.TokenUsage:
         """Tokens so far, as the engine counted them; estimated where it worked and has not said.
 
         What it refused, or broke on before it answered, is none.
@@ -140,8 +140,8 @@ class Attempt:
         if self.stream is not None:
             return self.stream.tokens()
         if self._at_work:
-            return wire.TokenUsage(self._question.prompt_tokens, estimated=True)
-        return self._usage or wire.TokenUsage()
+            return bodies.TokenUsage(self._question.prompt_tokens, estimated=True)
+        return self._usage or bodies.TokenUsage()
 
     async def _ask(self) -> None:
         call, target = self._question.call, self._question.target
@@ -162,15 +162,15 @@ class Attempt:
         """Meter a whole answer, and give it the client's name for the model."""
         question, metadata = self._question, response.headers.get(METADATA)
         if response.content_type == "application/json":
-            self._usage = wire.usage_in(self.opening)
-            self.opening = wire.renamed(self.opening, question.target)
+            self._usage = bodies.usage_in(self.opening)
+            self.opening = bodies.renamed(self.opening, question.target)
         elif metadata is not None:
-            told, self._usage = wire.metadata_of(metadata, question.target)
+            told, self._usage = bodies.metadata_of(metadata, question.target)
             self.headers.append((METADATA.encode(), told))
         kind = response.headers.get("content-type", "application/json")
         self.headers.append((b"content-type", kind.encode()))
         if self._usage is None:
-            self._usage = wire.estimate_of(question.call, question.prompt_tokens, self.opening)
+            self._usage = bodies.estimate_of(question.call, question.prompt_tokens, self.opening)
 
     async def _first_events(self, response: aiohttp.ClientResponse) -> None:
         stream = self.stream = EventStream(
@@ -213,7 +213,7 @@ class Attempt:
                 f"The model `{target.model}` does not serve {kind}.", code="unsupported_endpoint"
             )
         if 400 <= response.status < 500:
-            raise wire.engine_refusal(response.status, body, target)
+            raise bodies.engine_refusal(response.status, body, target)
         if response.status == 501:
             raise InvalidRequest(f"The model `{target.model}` does not do this.", code="unsupported_endpoint")
         if response.status == 500:

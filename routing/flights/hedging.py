@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from routing.attempt import Attempt, ReplicaBroken
 from routing.dispatcher import Dispatcher
 from routing.errors import InvalidRequest, RequestError
+from routing.flights.attempt import Attempt, ReplicaBroken
 from routing.replicas import ReplicaClient
 from routing.tickets import Ticket
 from routing.types import Outcome

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from fleet.types import MediaTokens
 from routing.errors import InvalidRequest
-from routing.prompts import longest
-from routing.wire import REQUIRED, Kind, _size, parse, refuse_too_long
+from routing.openai.bodies import REQUIRED, Kind, _size, parse, refuse_too_long
+from routing.openai.prompts import longest
 
 MEDIA = MediaTokens(image=1000, audio=500, video=4000)
 LONG = "x" * 400_000

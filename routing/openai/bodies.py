@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
-from routing import fields, limits, prompts
 from routing.errors import EngineRefused, InvalidRequest, RequestError
+from routing.openai import fields, limits, prompts
 from routing.types import Target
 
 Payload = dict[str, Any]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from routing.errors import InvalidRequest
-from routing.vllm_fields import FIELDS
+from routing.openai.vllm_fields import FIELDS
 
 _TYPES = {"n": type(None), "b": bool, "i": int, "f": float, "s": str, "a": list, "o": dict}
 _WORDS = {"a": "an array", "o": "an object", "s": "a string", "n": "null"}

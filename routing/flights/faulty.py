@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from routing.wire import DROPPED_FIELDS, OVERWRITTEN_FIELDS, USERS, Call
+from routing.openai.bodies import DROPPED_FIELDS, OVERWRITTEN_FIELDS, USERS, Call
 
 MAX_SHAPES = 64  # of a tenant; the oldest are forgotten
 FORGET_S = 600.0  # the engine may be another one by then

@@ -11,9 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from routing import wire
 from routing.asgi import JSON, ClientGone, Exchange, HeaderList
-from routing.attempt import UPSTREAM_ERRORS, Attempt, Question, ReplicaBroken, answers_others
 from routing.dispatcher import Dispatcher
 from routing.errors import (
     BreaksEngine,
@@ -23,10 +21,12 @@ from routing.errors import (
     RequestError,
     Unavailable,
 )
-from routing.race import Race
+from routing.flights.attempt import UPSTREAM_ERRORS, Attempt, Question, ReplicaBroken, answers_others
+from routing.flights.hedging import Race
+from routing.openai import bodies
+from routing.openai.events import EventStream
 from routing.record import Record
 from routing.replicas import ReplicaClient
-from routing.stream import EventStream
 from routing.tickets import Ticket
 from routing.types import Outcome
 
@@ -154,7 +154,7 @@ class Flight:
             raise
         finally:
             watcher.cancel()
-            usage = self._race.attempt.usage() if self._race is not None else wire.TokenUsage()
+            usage = self._race.attempt.usage() if self._race is not None else bodies.TokenUsage()
             self._dispatcher.settle(
                 self.ticket,
                 outcome,
@@ -306,7 +306,7 @@ class Flight:
 
     async def _tell(self, error: RequestError) -> None:
         """Give the client the error, as the answer or as the last event of a stream; it may not take it."""
-        body = wire.error_body(error)
+        body = bodies.error_body(error)
         try:
             async with asyncio.timeout(TELL_TIMEOUT_S):
                 if self.progress.status is None:
@@ -334,7 +334,7 @@ class Flight:
         """Name of the replica that was asked last, or has answered."""
         return self._race.attempt.client.name if self._race is not None else None
 
-    def _record(self, outcome: Outcome, error: RequestError | None, usage: wire.TokenUsage) -> Record:
+    def _record(self, outcome: Outcome, error: RequestError | None, usage: bodies.TokenUsage) -> Record:
         if outcome is Outcome.CANCELLED:
             status, reason = CLIENT_CLOSED_REQUEST, str(self._abort)
         else:
