@@ -40,9 +40,9 @@ from fleet.types import (
     Tenant,
 )
 from routing import collector
-from routing.dispatcher import Dispatcher
+from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import replica_states
-from routing.tickets import Ticket
+from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Request, Target
 
 T = TypeVar("T")

@@ -22,12 +22,10 @@ from engines import secrets
 from fleet.types import Fleet, MetricsAccess, RequestLimits, Tenant
 from routing import collector, console, docs
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, LiveFeed, admin_app
-from routing.admission import Cap, Rejection
 from routing.asgi import JSON, KEY_SHOWN, ClientGone, Exchange, Headers, Receive, Scope, Send
 from routing.batch import Batch
 from routing.catalog import KeyRole
 from routing.discovery import Discovery
-from routing.dispatcher import Dispatcher
 from routing.errors import (
     BreaksEngine,
     CapReached,
@@ -52,10 +50,12 @@ from routing.record import Record
 from routing.replicas import ReplicaClient
 from routing.request_log import write_lines
 from routing.roster import Roster
+from routing.scheduling.admission import Cap, Rejection
+from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import replica_states
+from routing.scheduling.tickets import Ticket
 from routing.site import Site
 from routing.tenants import Directory
-from routing.tickets import Ticket
 from routing.tracing import Trace, Tracer, trace_id_of
 from routing.types import Outcome, Request, Target
 from routing.usage import Ledger

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 
 from engines.health import EngineState
 from routing.discovery import Addresses, Discovery
-from routing.dispatcher import Dispatcher
 from routing.lifecycle import Lifecycle
 from routing.replicas import ReplicaClient
+from routing.scheduling.dispatcher import Dispatcher
 
 PROBE_INTERVAL_S = 1.0
 log = logging.getLogger("tenantry.gateway")

@@ -25,11 +25,11 @@ from fleet.types import (
     Strategy,
     Tenant,
 )
-from routing.admission import Rejection
-from routing.dispatcher import Dispatcher
 from routing.errors import Unavailable
+from routing.scheduling.admission import Rejection
+from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import ReplicaState, replica_states
-from routing.tickets import Ticket
+from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Request, Target
 
 POOL, BASE = "pool", "base"

@@ -11,8 +11,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from fleet.types import Band
-from routing.scheduling.breaker import BreakerState
 from routing.scheduling.decisions import Action, Decision
+from routing.scheduling.health.breaker import BreakerState
 from routing.scheduling.report import SchedulerReport
 
 # Microseconds are more than any clock here is good for, and nobody wants to read sixteen digits.

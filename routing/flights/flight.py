@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from routing.asgi import JSON, ClientGone, Exchange, HeaderList
-from routing.dispatcher import Dispatcher
 from routing.errors import (
     BreaksEngine,
     EngineFailed,
@@ -27,7 +26,8 @@ from routing.openai import bodies
 from routing.openai.events import EventStream
 from routing.record import Record
 from routing.replicas import ReplicaClient
-from routing.tickets import Ticket
+from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.tickets import Ticket
 from routing.types import Outcome
 
 TELL_TIMEOUT_S = 5.0  # for a client that does not even take its error

@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from routing.dispatcher import Dispatcher
 from routing.errors import InvalidRequest, RequestError
 from routing.flights.attempt import Attempt, ReplicaBroken
 from routing.replicas import ReplicaClient
-from routing.tickets import Ticket
+from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.tickets import Ticket
 from routing.types import Outcome
 
 RETRY_S = 0.25  # until a hedge that had no place is tried again; queues are swept as often

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from engines.health import EngineHealth, EngineState
-from routing.dispatcher import Dispatcher
 from routing.replicas import ReplicaClient
+from routing.scheduling.dispatcher import Dispatcher
 
 WITHIN_S = 900.0  # a large model on a slow disk; one that takes longer says nothing about an adapter
 ASK_INTERVAL_S = 0.5

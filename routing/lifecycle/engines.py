@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 
 from engines.residency import DesiredAdapters, FaultKind, Residency
-from routing.dispatcher import Dispatcher
 from routing.lifecycle.placement import Wanted, desired_adapters
 from routing.replicas import ReplicaClient, ReplicaSilent
+from routing.scheduling.dispatcher import Dispatcher
 from routing.tenants import Directory
 
 log = logging.getLogger("tenantry.lifecycle")

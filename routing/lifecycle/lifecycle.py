@@ -18,7 +18,6 @@ from adapters.states import PREPARING, VersionState
 from adapters.store import AdapterStore
 from fleet.types import Fleet
 from routing.catalog import AdapterEntry, AdapterKey, Rollout, Version
-from routing.dispatcher import Dispatcher
 from routing.errors import StateUnavailable
 from routing.lifecycle import declared
 from routing.lifecycle.aftermath import Aftermath
@@ -32,6 +31,7 @@ from routing.lifecycle.trial import MAX_STRIKES, Trial
 from routing.record import Record
 from routing.replicas import ReplicaClient
 from routing.rollouts import Action, Verdict
+from routing.scheduling.dispatcher import Dispatcher
 from routing.state import StateStore
 from routing.tenants import Directory
 

@@ -15,14 +15,14 @@ from collections.abc import Callable
 from adapters.errors import AdapterError
 from engines.residency import ENGINE_DIED, CanaryReport
 from engines.words import without_paths
-from routing.admission import Rejection
 from routing.catalog import Version
-from routing.dispatcher import Dispatcher
 from routing.errors import RequestError
 from routing.lifecycle.aftermath import Aftermath, Before, Cause
 from routing.lifecycle.registry import Registry, patiently
 from routing.replicas import ReplicaDied, ReplicaSilent
-from routing.tickets import Ticket
+from routing.scheduling.admission import Rejection
+from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Request, Target
 
 MAX_STRIKES = 2  # engines that may die while they try a version; one may be killed by something else

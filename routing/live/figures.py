@@ -12,9 +12,9 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from routing.admission import Cap
 from routing.live.histogram import Counts, bucket, largest, merged, quantile
 from routing.record import Record
+from routing.scheduling.admission import Cap
 from routing.types import Outcome, Target
 
 BUCKET_S = 5.0

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from engines.metric import Metric
 from routing.metrics import definitions as d
-from routing.scheduling.breaker import BreakerState
+from routing.scheduling.health.breaker import BreakerState
 from routing.scheduling.report import ReplicaReport, SchedulerReport
-from routing.tickets import Ticket
+from routing.scheduling.tickets import Ticket
 
 Rows = dict[tuple[str, ...], float]
 QueueKey = tuple[str, str]  # tenant, model

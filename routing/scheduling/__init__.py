@@ -1,1 +1,1 @@
-"""Which replica takes a request: filters say who may, scorers how good each is, the profile picks."""
+"""When and where does each request run? The dispatcher, and the policies that it asks."""

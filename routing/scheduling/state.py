@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from engines.health import EngineHealth, EngineState
 from fleet.types import Fleet
-from routing.scheduling.health import Health
-from routing.scheduling.limit import ConcurrencyLimit
+from routing.scheduling.floods.detection import Shares
+from routing.scheduling.health.health import Health
+from routing.scheduling.health.limit import ConcurrencyLimit
 from routing.scheduling.occupancy import ShareClock
-from routing.scheduling.shares import Shares
 from routing.types import Request
 
 SPARE_LOAD = 0.1  # a step with a tenth of the engine's sequences takes little longer than an empty one

@@ -25,7 +25,7 @@ from tenantry.client import KEY_VARIABLE
 from tenantry.running import Connection
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk
-from tests.unit.routing.busy import Busy, busy
+from tests.unit.routing.scheduling.busy import Busy, busy
 
 Run = Callable[..., Result]
 

@@ -24,9 +24,9 @@ from routing.types import Outcome
 from tests.fakes import Client, eventually
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk, Watched, error_of
-from tests.unit.routing.busy import Busy, busy
 from tests.unit.routing.live.records import answered, ended
 from tests.unit.routing.requests import target
+from tests.unit.routing.scheduling.busy import Busy, busy
 
 LIVE = "/admin/v1/live"
 OPERATOR: dict[str, Any] = {"key": "operator-key"}

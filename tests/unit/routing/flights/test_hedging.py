@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from fleet.types import Fleet
-from routing.dispatcher import Dispatcher
 from routing.errors import EngineFailed, InvalidRequest
 from routing.flights.attempt import Attempt, ReplicaBroken
 from routing.flights.hedging import Race
+from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import replica_states
-from routing.tickets import Ticket
+from routing.scheduling.tickets import Ticket
 from routing.types import Outcome
 from tests.fakes import FakeClock, eventually, small_fleet
 from tests.unit.routing.requests import ADAPTER_IDS, request

@@ -10,8 +10,8 @@ from fleet.types import MetricsSettings
 from routing.metrics import GatewayMetrics
 from routing.scheduling.state import SlotClearing
 from routing.types import Outcome
-from tests.unit.routing.busy import Busy, busy
 from tests.unit.routing.metrics.scrapes import Labels, Samples, samples
+from tests.unit.routing.scheduling.busy import Busy, busy
 
 SHARED: Labels = (("pool", "shared"), ("replica", "shared-0"))
 

@@ -13,8 +13,8 @@ from routing.metrics import GatewayMetrics
 from routing.metrics.models import LINGER_S, REVIEW_S, WORTH_A_PLACE
 from routing.types import Target
 from tests.fakes import FakeClock
-from tests.unit.routing.busy import busy
 from tests.unit.routing.metrics.scrapes import Scraper, ended, openmetrics_families, samples, series_of
+from tests.unit.routing.scheduling.busy import busy
 
 ADAPTERS = 2000
 MAX_MODELS = 100

@@ -17,9 +17,9 @@ from routing.metrics.definitions import GATEWAY_METRICS
 from routing.record import Record
 from routing.types import Outcome
 from routing.usage.budget import Level, Standing
-from tests.unit.routing.busy import busy
 from tests.unit.routing.metrics.scrapes import Samples, ended, openmetrics_families, samples
 from tests.unit.routing.requests import target
+from tests.unit.routing.scheduling.busy import busy
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 

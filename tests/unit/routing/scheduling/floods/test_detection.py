@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.scheduling.arrivals import LATELY_S, REMEMBERED_S
 from routing.scheduling.filters import leaves_a_slot, leaves_room, leaves_to, respects_clearing
-from routing.scheduling.shares import (
+from routing.scheduling.floods.arrivals import LATELY_S, REMEMBERED_S
+from routing.scheduling.floods.detection import (
     FLOOD_ENDS,
     FLOOD_FACTOR,
     FLOODS_AFTER_S,
@@ -16,8 +16,8 @@ from routing.scheduling.shares import (
     Room,
     Shares,
 )
+from routing.scheduling.floods.turns import AT_ONCE
 from routing.scheduling.state import SlotClearing
-from routing.scheduling.turns import AT_ONCE
 from tests.unit.routing.requests import end_on, replica, request, run_on
 
 ROOM = Room(slots=8, sequences=32)

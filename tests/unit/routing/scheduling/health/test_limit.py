@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from routing.scheduling.limit import EPOCH_S, LEAST_SEQUENCES, ConcurrencyLimit
+from routing.scheduling.health.limit import EPOCH_S, LEAST_SEQUENCES, ConcurrencyLimit
 
 SLO_S = 0.05
 

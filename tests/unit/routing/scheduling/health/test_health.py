@@ -12,21 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routing.scheduling.breaker import (
+from routing.scheduling.health.breaker import (
     BACKOFF_S,
     MAX_BACKOFF_S,
     MAX_CONSECUTIVE_FAILURES,
     WINDOW_S,
     BreakerState,
 )
-from routing.scheduling.first_tokens import EPOCH_S, MAX_SILENCE_S, MIN_EPOCHS
-from routing.scheduling.health import (
-    OUTLIER_SHARE,
-    SLOW_START_FLOOR,
-    SLOW_START_S,
-    Health,
-    outliers,
-)
+from routing.scheduling.health.first_tokens import EPOCH_S, MAX_SILENCE_S, MIN_EPOCHS
+from routing.scheduling.health.health import OUTLIER_SHARE, SLOW_START_FLOOR, SLOW_START_S, Health, outliers
 
 
 def serve(health: Health, now_s: float, first_token_s: float, times: int = 1) -> None:

@@ -31,8 +31,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from routing.scheduling.arrivals import Arrivals
-from routing.scheduling.turns import AT_ONCE, Turn
+from routing.scheduling.floods.arrivals import Arrivals
+from routing.scheduling.floods.turns import AT_ONCE, Turn
 
 FLOODS_AFTER_S = 2.0  # bursts that are over sooner disturb nobody for long
 FLOOD_FACTOR = 8.0  # by Zipf's law the largest of eight tenants asks for three times the mean, in bursts more

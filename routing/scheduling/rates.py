@@ -23,7 +23,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from fleet.types import Caps
-from routing.admission import Cap, Rejection
+from routing.scheduling.admission import Cap, Rejection
 
 _WINDOW_S = 60
 _MEMORY_S = 2 * _WINDOW_S  # a window weighs nothing once the next one has passed too

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from routing.scheduling.arrivals import LATELY_S, REMEMBERED_S, Arrivals
+from routing.scheduling.floods.arrivals import LATELY_S, REMEMBERED_S, Arrivals
 
 
 def test_a_request_counts_less_the_older_it_is() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routing.scheduling.breaker import (
+from routing.scheduling.health.breaker import (
     BACKOFF_S,
     FORGET_S,
     MAX_BACKOFF_S,

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from routing.scheduling.first_tokens import EPOCH_S, MAX_SILENCE_S, MIN_EPOCHS, FirstTokens
+from routing.scheduling.health.first_tokens import EPOCH_S, MAX_SILENCE_S, MIN_EPOCHS, FirstTokens
 
 
 def epochs(times: FirstTokens, *first_token_s: float, start_s: float = 0.0) -> float:

@@ -12,19 +12,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from fleet.types import Band, Pool, SchedulerSettings, Slo, Tenant
-from routing.backlog import BANDS, Backlog
-from routing.fairness import VirtualCounters, cost
+from routing.scheduling.backlog import BANDS, Backlog
 from routing.scheduling.bands import BandGuard
+from routing.scheduling.fairness import VirtualCounters, cost
 from routing.scheduling.filters import Hold, has_room, leaves_to
+from routing.scheduling.floods.detection import Room, Shares
 from routing.scheduling.forecast import Ahead, Capacity
-from routing.scheduling.health import WITNESSES, outliers
+from routing.scheduling.health.health import WITNESSES, outliers
 from routing.scheduling.leases import SlotHolders, SlotNeed, clear_slot
 from routing.scheduling.locality import spares_read
 from routing.scheduling.profile import Pick, Profile
 from routing.scheduling.report import LaneReport, PoolReport, TenantReport, replica_report
-from routing.scheduling.shares import Room, Shares
 from routing.scheduling.state import ReplicaState
-from routing.tickets import Ticket
+from routing.scheduling.tickets import Ticket
 from routing.types import Request
 
 SMOOTHING = 0.1  # weight of the newest request in a tenant's running mean

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.scheduling.turns import AT_ONCE, TURN_S, Turn
+from routing.scheduling.floods.turns import AT_ONCE, TURN_S, Turn
 
 SHARE = 3.0
 

@@ -13,15 +13,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fleet.types import Band, Caps, SchedulerSettings, Slo
-from routing.admission import Cap, Rejection
-from routing.dispatcher import Dispatcher
 from routing.errors import Unavailable
+from routing.scheduling.admission import Cap, Rejection
 from routing.scheduling.decisions import Action
+from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.filters import Hold
 from routing.scheduling.profile import SLOT_LEASE
 from routing.scheduling.scorers import Place
 from routing.scheduling.state import replica_states
-from routing.tickets import Ticket
+from routing.scheduling.tickets import Ticket
 from routing.types import Outcome
 from tests.fakes import FakeClock, small_fleet
 from tests.unit.routing.requests import ADAPTER_IDS, request

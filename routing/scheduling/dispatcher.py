@@ -15,20 +15,20 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from fleet.types import Fleet
-from routing.admission import Cap, Demand, Rejection, Usage, admit
 from routing.errors import RequestError, Unavailable
-from routing.fairness import cost
-from routing.pool import PoolState
-from routing.rates import RateLimits
+from routing.scheduling.admission import Cap, Demand, Rejection, Usage, admit
 from routing.scheduling.decisions import Action, Decision, Decisions
+from routing.scheduling.fairness import cost
 from routing.scheduling.filters import Hold, is_ready
 from routing.scheduling.forecast import retry_after_s
 from routing.scheduling.overflow import has_place
+from routing.scheduling.pool import PoolState
 from routing.scheduling.profile import SLOT_LEASE, Pick, Profile
+from routing.scheduling.rates import RateLimits
 from routing.scheduling.report import SchedulerReport
 from routing.scheduling.scorers import here
 from routing.scheduling.state import ReplicaState
-from routing.tickets import Ticket
+from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Request
 
 RETRY_AFTER_NO_REPLICA_S = 5.0  # an engine restarts in tens of seconds; asking every 5 s costs little

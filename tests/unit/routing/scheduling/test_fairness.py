@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.fairness import VirtualCounters, cost
+from routing.scheduling.fairness import VirtualCounters, cost
 
 
 def test_a_completion_token_costs_two_prompt_tokens() -> None:

@@ -21,11 +21,11 @@ from fleet.types import (
     Strategy,
     Tenant,
 )
-from routing.dispatcher import Dispatcher
 from routing.errors import Unavailable
-from routing.fairness import cost
+from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.fairness import cost
 from routing.scheduling.state import replica_states
-from routing.tickets import Ticket
+from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Request, Target
 from tests.fakes import FakeClock
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fleet.types import Caps
-from routing.admission import Cap, Demand, Rejection, Usage, admit
+from routing.scheduling.admission import Cap, Demand, Rejection, Usage, admit
 
 BUSY = Usage(sequences=1, sequences_by_model={"m": 1}, queued=1, queued_tokens=100)
 

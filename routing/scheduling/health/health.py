@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median_low
 
-from routing.scheduling.breaker import WINDOW_S, Breaker, BreakerState
-from routing.scheduling.first_tokens import FirstTokens
+from routing.scheduling.health.breaker import WINDOW_S, Breaker, BreakerState
+from routing.scheduling.health.first_tokens import FirstTokens
 
 # Envoy's slow start: weight times max(10 %, time / window), linear with its default aggression of 1.0. It
 # leaves the window to the operator; 10 s is ours.

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.types import Caps
-from routing.admission import Cap, Rejection
-from routing.rates import RateLimits
+from routing.scheduling.admission import Cap, Rejection
+from routing.scheduling.rates import RateLimits
 
 MINUTE_S = 60.0
 MOMENT_S = 0.01
@@ -35,7 +35,7 @@ def clock() -> Clock:
 @pytest.fixture(autouse=True)
 def _time_stands_still(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("limits.storage.memory.time", clock)
-    monkeypatch.setattr("routing.rates.time", clock)
+    monkeypatch.setattr("routing.scheduling.rates.time", clock)
 
 
 def limits(*, requests: int | None = None, tokens: int | None = None) -> RateLimits:
@@ -130,7 +130,7 @@ def test_whoever_comes_back_when_told_is_let_in(
     clock = Clock(Clock().now_s + start_s)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("limits.storage.memory.time", clock)
-        patch.setattr("routing.rates.time", clock)
+        patch.setattr("routing.scheduling.rates.time", clock)
         rates = limits(requests=50, tokens=limit)
         for pause_s, prompt, beyond in steps:
             clock.now_s += pause_s
@@ -154,7 +154,7 @@ def test_whoever_comes_back_earlier_is_not(start_s: float, first: int, pause_s: 
     clock = Clock(Clock().now_s + start_s)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("limits.storage.memory.time", clock)
-        patch.setattr("routing.rates.time", clock)
+        patch.setattr("routing.scheduling.rates.time", clock)
         rates = limits(tokens=100)
         rates.take("t", first)
         clock.now_s += pause_s

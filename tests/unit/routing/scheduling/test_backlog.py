@@ -7,7 +7,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routing.backlog import Backlog
+from routing.scheduling.backlog import Backlog
 from routing.types import Request
 from tests.unit.routing.requests import request
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from fleet.types import Caps, Fleet, Slo
-from routing.admission import Rejection
-from routing.dispatcher import Dispatcher
+from routing.scheduling.admission import Rejection
+from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import replica_states
-from routing.tickets import Ticket
+from routing.scheduling.tickets import Ticket
 from tests.fakes import FakeClock, small_fleet
 from tests.unit.routing.requests import ADAPTER_IDS, request
 
