@@ -63,14 +63,14 @@ from fleet.types import Fleet, Pool  # noqa: E402
 from routing import connections  # noqa: E402
 from routing.announcement import address_of, announce  # noqa: E402
 from routing.beside import without_effect  # noqa: E402
+from routing.catalog.directory import Directory  # noqa: E402
 from routing.connections import Bounds  # noqa: E402
 from routing.cors import options_of, with_cors  # noqa: E402
-from routing.discovery import Elsewhere  # noqa: E402
 from routing.docs import openapi  # noqa: E402
 from routing.gateway import Gateway as GatewayApp  # noqa: E402
 from routing.lifecycle import Lifecycle  # noqa: E402
-from routing.replicas import Address  # noqa: E402
-from routing.tenants import Directory  # noqa: E402
+from routing.replicas.client import Address  # noqa: E402
+from routing.replicas.discovery import Elsewhere  # noqa: E402
 from routing.usage import Ledger  # noqa: E402
 
 BENTOML_ROUTES = {path + slash: path for path in ("/livez", "/readyz", "/healthz") for slash in ("", "/")}

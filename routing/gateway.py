@@ -24,8 +24,8 @@ from routing import collector, console, docs
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, LiveFeed, admin_app
 from routing.asgi import JSON, KEY_SHOWN, ClientGone, Exchange, Headers, Receive, Scope, Send
 from routing.batch import Batch
-from routing.catalog import KeyRole
-from routing.discovery import Discovery
+from routing.catalog.directory import Directory
+from routing.catalog.entries import KeyRole
 from routing.errors import (
     BreaksEngine,
     CapReached,
@@ -47,15 +47,15 @@ from routing.live.verdict import usual_limit_s
 from routing.metrics import GatewayMetrics, TextFormat
 from routing.openai import bodies, limits
 from routing.record import Record
-from routing.replicas import ReplicaClient
+from routing.replicas.client import ReplicaClient
+from routing.replicas.discovery import Discovery
+from routing.replicas.roster import Roster
 from routing.request_log import write_lines
-from routing.roster import Roster
 from routing.scheduling.admission import Cap, Rejection
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import replica_states
 from routing.scheduling.tickets import Ticket
 from routing.site import Site
-from routing.tenants import Directory
 from routing.tracing import Trace, Tracer, trace_id_of
 from routing.types import Outcome, Request, Target
 from routing.usage import Ledger

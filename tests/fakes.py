@@ -32,9 +32,9 @@ from fleet.types import (
     Tenant,
     UsageSettings,
 )
-from routing.catalog import AdapterEntry, AdapterKey, Version
+from routing.catalog.directory import Directory
+from routing.catalog.entries import AdapterEntry, AdapterKey, Version
 from routing.lifecycle import Lifecycle
-from routing.tenants import Directory
 from routing.usage import Ledger, UsageStore
 from routing.usage.budget import Budgets
 

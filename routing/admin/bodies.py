@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from adapters.states import VersionState
 from fleet.schema import Name, Source
-from routing.catalog import KeyRole, RolloutPlan
+from routing.catalog.entries import KeyRole, RolloutPlan
 
 MAX_PAGE = 1000
 _YEAR_S = 365 * 24 * 3600

@@ -16,10 +16,10 @@ from starlette.routing import BaseRoute, Route
 from routing.admin.access import IDENTITY
 from routing.admin.uploads import is_upload
 from routing.asgi import App, ClientGone, Exchange, Headers, Message, Receive, Scope, Send
-from routing.catalog import KeyRole
+from routing.catalog.directory import Identity
+from routing.catalog.entries import KeyRole
 from routing.errors import Forbidden, InvalidKey, MethodNotAllowed, RequestError
 from routing.openai import bodies
-from routing.tenants import Identity
 
 MAX_JSON_BYTES = 64 * 2**10  # the largest sensible body is a URL of 4 KiB and a few numbers
 log = logging.getLogger("tenantry.admin")

@@ -18,7 +18,7 @@ from routing.asgi import HeaderList
 from routing.errors import EngineFailed, InvalidRequest, RequestError, Unavailable
 from routing.openai import bodies
 from routing.openai.events import EventStream
-from routing.replicas import ReplicaClient
+from routing.replicas.client import ReplicaClient
 from routing.types import Target
 
 TRACEPARENT = "traceparent"

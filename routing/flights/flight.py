@@ -25,7 +25,7 @@ from routing.flights.hedging import Race
 from routing.openai import bodies
 from routing.openai.events import EventStream
 from routing.record import Record
-from routing.replicas import ReplicaClient
+from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome

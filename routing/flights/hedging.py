@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from routing.errors import InvalidRequest, RequestError
 from routing.flights.attempt import Attempt, ReplicaBroken
-from routing.replicas import ReplicaClient
+from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome

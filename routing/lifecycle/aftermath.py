@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from engines.health import EngineHealth, EngineState
-from routing.replicas import ReplicaClient
+from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
 
 WITHIN_S = 900.0  # a large model on a slow disk; one that takes longer says nothing about an adapter

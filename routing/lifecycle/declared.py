@@ -10,7 +10,7 @@ from adapters.checkpoint import inspect_adapter
 from adapters.errors import AdapterError
 from adapters.states import VersionState
 from fleet.types import Adapter
-from routing.catalog import AdapterEntry, AdapterKey, Version
+from routing.catalog.entries import AdapterEntry, AdapterKey, Version
 from routing.lifecycle.registry import Registry, patiently
 
 

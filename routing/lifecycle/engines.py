@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 
 from engines.residency import DesiredAdapters, FaultKind, Residency
+from routing.catalog.directory import Directory
 from routing.lifecycle.placement import Wanted, desired_adapters
-from routing.replicas import ReplicaClient, ReplicaSilent
+from routing.replicas.client import ReplicaClient, ReplicaSilent
 from routing.scheduling.dispatcher import Dispatcher
-from routing.tenants import Directory
 
 log = logging.getLogger("tenantry.lifecycle")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from adapters.states import VersionState
 from engines.residency import EngineAdapter
-from routing.catalog import AdapterEntry, Version
+from routing.catalog.entries import AdapterEntry, Version
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from adapters.errors import AdapterError
 from engines.residency import ENGINE_DIED, CanaryReport
 from engines.words import without_paths
-from routing.catalog import Version
+from routing.catalog.entries import Version
 from routing.errors import RequestError
 from routing.lifecycle.aftermath import Aftermath, Before, Cause
 from routing.lifecycle.registry import Registry, patiently
-from routing.replicas import ReplicaDied, ReplicaSilent
+from routing.replicas.client import ReplicaDied, ReplicaSilent
 from routing.scheduling.admission import Rejection
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.tickets import Ticket

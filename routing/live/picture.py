@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from routing.lifecycle.ports import ReplicaReport
 from routing.live.figures import BUCKET_S, Figures, Figures1m, History, ModelKey, Series
 from routing.live.verdict import Limit, Verdict, Waiting, judge, limit
-from routing.management import ReplicaReport
 from routing.scheduling import report as scheduling
 from routing.scheduling.decisions import KEPT, Action, Decision
 from routing.types import Request

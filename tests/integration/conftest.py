@@ -14,10 +14,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fleet.types import Fleet
-from routing.discovery import Discovery, StaticDiscovery
+from routing.catalog.directory import Directory
 from routing.gateway import Gateway
 from routing.metrics.definitions import REQUESTS
-from routing.tenants import Directory
+from routing.replicas.discovery import Discovery, StaticDiscovery
 from tests.fakes import (
     SECRET,
     Client,

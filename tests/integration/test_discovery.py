@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from fleet.types import Fleet
-from routing.discovery import Discovery, FileDiscovery, StaticDiscovery
+from routing.catalog.directory import Directory
 from routing.gateway import Gateway
-from routing.replicas import Address
-from routing.tenants import Directory
+from routing.replicas.client import Address
+from routing.replicas.discovery import Discovery, FileDiscovery, StaticDiscovery
 from tests.fakes import (
     SECRET,
     Client,

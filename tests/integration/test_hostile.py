@@ -37,7 +37,7 @@ from fleet.types import (
     Strategy,
     Tenant,
 )
-from routing.catalog import AdapterKey, KeyRole, RolloutPlan
+from routing.catalog.entries import AdapterKey, KeyRole, RolloutPlan
 from routing.connections import BoundedProtocol, Bounds, Door
 from tests.fakes import WAIT_S, FakeEngine, eventually, key_of
 from tests.hostile.audit import Counted, by, differences, rows_of, tokens

@@ -25,15 +25,15 @@ from adapters.states import VersionState
 from adapters.verify import verify
 from engines.residency import ENGINE_DIED, CanaryReport, Fault, FaultKind
 from fleet.types import Adapter, Fleet, StateSettings
-from routing.catalog import AdapterEntry, AdapterKey, KeyRole, RolloutPlan, Version
-from routing.discovery import StaticDiscovery
+from routing.catalog.directory import Directory
+from routing.catalog.entries import AdapterEntry, AdapterKey, KeyRole, RolloutPlan, Version
 from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, StateUnavailable
 from routing.gateway import Gateway
 from routing.lifecycle import Lifecycle, Manager
-from routing.management import NewVersion
+from routing.lifecycle.ports import NewVersion
+from routing.replicas.discovery import StaticDiscovery
 from routing.state import StateStore
 from routing.state.tables import AdapterRow, VersionRow
-from routing.tenants import Directory
 from routing.usage import Ledger
 from tests.fakes import SECRET, Client, FakeEngine, eventually, key_of, serving, small_fleet
 from tests.integration.conftest import Bench
@@ -326,7 +326,7 @@ def die_of_trials(engine: FakeEngine, times: int, words: str = WORDS, *, then: s
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Engines are asked at once what became of them, and trials repeated at once."""
     monkeypatch.setattr("routing.lifecycle.aftermath.ASK_INTERVAL_S", 0.01)
-    monkeypatch.setattr("routing.roster.PROBE_INTERVAL_S", 0.02)
+    monkeypatch.setattr("routing.replicas.roster.PROBE_INTERVAL_S", 0.02)
     monkeypatch.setattr("routing.lifecycle.trial.RETRY_S", 0.01)
     monkeypatch.setattr("routing.lifecycle.trial.MACHINE_RETRY_S", 0.01)
     monkeypatch.setattr("routing.lifecycle.trial.CUT_OFF_RETRY_S", 0.01)

@@ -23,8 +23,8 @@ from typer.testing import CliRunner, Result
 
 from adapters import model_store
 from adapters.states import VersionState
-from routing.catalog import AdapterKey, Event, Rollout, RolloutPlan, Version
-from routing.management import VersionProgress
+from routing.catalog.entries import AdapterKey, Event, Rollout, RolloutPlan, Version
+from routing.lifecycle.ports import VersionProgress
 from tenantry import adding
 from tenantry.adapters import share
 from tenantry.app import app

@@ -18,7 +18,8 @@ from engines.residency import Fault, FaultKind, Residency
 from fleet.types import Budget, Tenant
 from routing.admin import LiveFeed, admin_app
 from routing.admin.uploads import Uploads
-from routing.catalog import (
+from routing.catalog.directory import Identity
+from routing.catalog.entries import (
     AdapterEntry,
     AdapterKey,
     ApiKey,
@@ -30,12 +31,11 @@ from routing.catalog import (
     Version,
 )
 from routing.errors import Conflict, NotFound, StateUnavailable
+from routing.lifecycle.ports import NewVersion, ReplicaReport, VersionProgress
 from routing.live import Figures, LiveView
 from routing.live.verdict import usual_limit_s
-from routing.management import NewVersion, ReplicaReport, VersionProgress
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.report import SchedulerReport
-from routing.tenants import Identity
 from routing.types import Request
 from routing.usage.budget import Budgets
 from routing.usage.query import UsageLine, UsageQuery, line

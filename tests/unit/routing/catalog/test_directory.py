@@ -9,9 +9,9 @@ import pytest
 from adapters.states import VersionState
 from engines.residency import ENGINE_DIED
 from fleet.key_hash import hash_key
-from routing.catalog import AdapterEntry, AdapterKey, ApiKey, KeyRole, Rollout, RolloutPlan
+from routing.catalog.directory import Directory, Identity
+from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Rollout, RolloutPlan
 from routing.errors import Quarantined, Unavailable
-from routing.tenants import Directory, Identity
 from routing.types import Target
 from tests.fakes import adapter_id, entry_of, key_of, small_fleet, version_of
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from engines.residency import Residency
 from fleet.types import Tenant
-from routing.catalog import (
+from routing.catalog.entries import (
     AdapterEntry,
     AdapterKey,
     ApiKey,

@@ -1,6 +1,6 @@
 """What may be done to adapters, keys and replicas at run time, and what does it change?
 
-Behind the admin API; keeps the promises of `routing.management.Management`.
+Behind the admin API; keeps the promises of `routing.lifecycle.ports.Management`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from adapters.states import VersionState
 from fleet.api_keys import new_key
 from fleet.key_hash import hash_key
 from fleet.types import Fleet, Tenant
-from routing.catalog import (
+from routing.catalog.directory import Directory
+from routing.catalog.entries import (
     AdapterEntry,
     AdapterKey,
     ApiKey,
@@ -33,12 +34,11 @@ from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, Reques
 from routing.lifecycle.changes import change
 from routing.lifecycle.lifecycle import Lifecycle
 from routing.lifecycle.pins import require_version, why_quarantined
+from routing.lifecycle.ports import NewVersion, ReplicaReport, VersionProgress
 from routing.lifecycle.preparation import UPLOAD
-from routing.management import NewVersion, ReplicaReport, VersionProgress
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.report import SchedulerReport
 from routing.scheduling.state import ReplicaState
-from routing.tenants import Directory
 
 FINGERPRINT_CHARS = 8  # of a declared key's sha256, for the same
 KEY_PREFIX_CHARS = 12  # shown in lists, to recognise a key by

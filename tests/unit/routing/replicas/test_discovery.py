@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routing.discovery import (
+from routing.replicas.client import Address
+from routing.replicas.discovery import (
     FILE_VARIABLE,
     MAX_FILE_BYTES,
     URLS_VARIABLE,
@@ -23,7 +24,6 @@ from routing.discovery import (
     parse_addresses,
     parse_urls,
 )
-from routing.replicas import Address
 
 A, B, C = "http://10.0.0.1:3410", "http://10.0.0.2:3410", "unix:///run/engine.sock"
 Step = Callable[[], object]

@@ -9,16 +9,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 from engines.health import EngineState
-from routing.discovery import Addresses, Discovery
-from routing.lifecycle import Lifecycle
-from routing.replicas import ReplicaClient
+from routing.replicas.client import ReplicaClient
+from routing.replicas.discovery import Addresses, Discovery
 from routing.scheduling.dispatcher import Dispatcher
 
 PROBE_INTERVAL_S = 1.0
 log = logging.getLogger("tenantry.gateway")
+
+
+class AdapterSync(Protocol):
+    """Whoever says which adapters a replica should have."""
+
+    @property
+    def changed(self) -> Mapping[str, asyncio.Event]:
+        """Set for a replica, by name, when it is to be looked at at once."""
+        ...
+
+    def forget(self, replica: str) -> None:
+        """Forget what a replica said that it holds."""
+        ...
+
+    async def sync(self, client: ReplicaClient) -> bool:
+        """Tell a replica what to hold; return whether it may be given requests."""
+        ...
 
 
 class Roster:
@@ -28,7 +45,7 @@ class Roster:
         self,
         discovery: Discovery,
         dispatcher: Dispatcher,
-        lifecycle: Lifecycle,
+        lifecycle: AdapterSync,
         connect: Callable[[str, str], ReplicaClient],
         *,
         hangs: Callable[[ReplicaClient], None],

@@ -13,7 +13,7 @@ from engines.residency import ENGINE_DIED
 from engines.words import in_a_line, without_paths
 from fleet.key_hash import hash_key
 from fleet.types import Fleet, Tenant
-from routing.catalog import AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
+from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
 from routing.errors import Quarantined, Unavailable
 from routing.types import Target
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engines.health import EngineHealth, EngineState
-from routing.replicas import ReplicaClient
+from routing.replicas.client import ReplicaClient
 from tests.fakes import respond, serving
 
 TOLD = EngineHealth(EngineState.FAILED, "No working C++ compiler", "w", 1, "KeyError", True)

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from routing.catalog import RolloutPlan
+from routing.catalog.entries import RolloutPlan
 from routing.record import Record
 from routing.types import Outcome
 

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from routing.catalog import RolloutPlan
+from routing.catalog.entries import RolloutPlan
+from routing.lifecycle.rollouts import Action, Side, judge, least_rise
 from routing.record import Record
-from routing.rollouts import Action, Side, judge, least_rise
 from routing.types import Outcome, Target
 
 TARGET = Target("a", "support", "a-support", "base", "shared", 2, "a-support@2")
