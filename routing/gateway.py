@@ -23,7 +23,6 @@ from fleet.types import Fleet, MetricsAccess, RequestLimits, Tenant
 from routing import collector, console, docs
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, LiveFeed, admin_app
 from routing.asgi import JSON, KEY_SHOWN, ClientGone, Exchange, Headers, Receive, Scope, Send
-from routing.batch import Batch
 from routing.catalog.directory import Directory
 from routing.catalog.entries import KeyRole
 from routing.errors import (
@@ -42,21 +41,22 @@ from routing.flights.attempt import Question
 from routing.flights.faulty import Faulty
 from routing.flights.flight import CLIENT_CLOSED_REQUEST, Abort, Flight
 from routing.lifecycle import Lifecycle, Manager
-from routing.live import Figures, LiveView
-from routing.live.verdict import usual_limit_s
-from routing.metrics import GatewayMetrics, TextFormat
+from routing.observing.batch import Batch
+from routing.observing.live import Figures, LiveView
+from routing.observing.live.verdict import usual_limit_s
+from routing.observing.metrics import GatewayMetrics, TextFormat
+from routing.observing.request_log import write_lines
+from routing.observing.tracing import Trace, Tracer, trace_id_of
 from routing.openai import bodies, limits
 from routing.record import Record
 from routing.replicas.client import ReplicaClient
 from routing.replicas.discovery import Discovery
 from routing.replicas.roster import Roster
-from routing.request_log import write_lines
 from routing.scheduling.admission import Cap, Rejection
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import replica_states
 from routing.scheduling.tickets import Ticket
 from routing.site import Site
-from routing.tracing import Trace, Tracer, trace_id_of
 from routing.types import Outcome, Request, Target
 from routing.usage import Ledger
 from routing.usage.budget import Level, Standing

@@ -23,7 +23,7 @@ from routing.types import Outcome
 from tests.browser import Tab, chromium, tab_of
 from tests.fakes import entry_of, key_of, small_fleet
 from tests.integration.conftest import Bench, bench_of
-from tests.unit.routing.live.records import answered, ended
+from tests.unit.routing.observing.live.records import answered, ended
 from tests.unit.routing.requests import target
 
 KEY = key_of("operator")

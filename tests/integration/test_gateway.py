@@ -14,7 +14,7 @@ from fleet.types import Caps, GatewaySettings, MetricsAccess
 from routing.openai.bodies import REQUIRED, Kind
 from tests.fakes import Client, adapter_id, begin_stream, eventually, key_of, small_fleet, sse
 from tests.integration.conftest import Bench, bench_of
-from tests.unit.routing.metrics.scrapes import openmetrics_families
+from tests.unit.routing.observing.metrics.scrapes import openmetrics_families
 
 CHAT = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "who?"}]

@@ -16,7 +16,7 @@ import yaml
 from deploy.observability import dashboards
 from engines.loader.metrics import ENGINE_METRICS
 from engines.metric import Metric, MetricKind
-from routing.metrics.definitions import GATEWAY_METRICS
+from routing.observing.metrics.definitions import GATEWAY_METRICS
 
 FOLDER = Path(dashboards.__file__).parent
 RULES = ("rules/recording.yml", "rules/alerts.yml")

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from routing.errors import BreaksEngine, EngineFailed, OverLimit, Quarantined, QuotaExceeded
 from routing.flights.flight import Abort
-from routing.metrics.definitions import GATEWAY_METRICS
+from routing.observing.metrics.definitions import GATEWAY_METRICS
 from routing.record import Record
 from routing.scheduling.admission import Cap
 from routing.scheduling.decisions import KEPT, Action

@@ -24,7 +24,7 @@ from tenantry.running import WIDE, Connection, print_whole
 from tests.unit.fleet.files import adapter_folder, changed, declared, write
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.test_live import fill
-from tests.unit.routing.live.records import answered, ended
+from tests.unit.routing.observing.live.records import answered, ended
 from tests.unit.routing.requests import target
 from tests.unit.routing.scheduling.busy import busy
 

@@ -24,7 +24,7 @@ from tests.fakes import eventually
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk
 from tests.unit.routing.admin.test_live import fill
-from tests.unit.routing.live.records import answered, ended
+from tests.unit.routing.observing.live.records import answered, ended
 from tests.unit.routing.requests import target
 from tests.unit.routing.scheduling.busy import Busy, busy
 

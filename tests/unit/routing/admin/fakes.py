@@ -32,8 +32,8 @@ from routing.catalog.entries import (
 )
 from routing.errors import Conflict, NotFound, StateUnavailable
 from routing.lifecycle.ports import NewVersion, ReplicaReport, VersionProgress
-from routing.live import Figures, LiveView
-from routing.live.verdict import usual_limit_s
+from routing.observing.live import Figures, LiveView
+from routing.observing.live.verdict import usual_limit_s
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.report import SchedulerReport
 from routing.types import Request

@@ -17,14 +17,14 @@ from routing.admin import live_answers as answers
 from routing.admin.live_feed import END, MAX_VIEWERS, EventStream, LiveFeed
 from routing.admin.tenants import CapsAnswer
 from routing.errors import Unavailable
-from routing.live import figures, picture
-from routing.live.figures import BUCKET_S, BUCKETS
+from routing.observing.live import figures, picture
+from routing.observing.live.figures import BUCKET_S, BUCKETS
 from routing.scheduling.decisions import KEPT
 from routing.types import Outcome
 from tests.fakes import Client, eventually
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk, Watched, error_of
-from tests.unit.routing.live.records import answered, ended
+from tests.unit.routing.observing.live.records import answered, ended
 from tests.unit.routing.requests import target
 from tests.unit.routing.scheduling.busy import Busy, busy
 
