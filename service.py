@@ -60,14 +60,14 @@ from engines.secrets import internal_token  # noqa: E402
 from fleet import load_fleet, project  # noqa: E402
 from fleet.demo_keys import demo_keys  # noqa: E402
 from fleet.types import Fleet, Pool  # noqa: E402
-from routing import connections  # noqa: E402
-from routing.announcement import address_of, announce  # noqa: E402
-from routing.beside import without_effect  # noqa: E402
 from routing.catalog.directory import Directory  # noqa: E402
-from routing.connections import Bounds  # noqa: E402
-from routing.cors import options_of, with_cors  # noqa: E402
-from routing.docs import openapi  # noqa: E402
-from routing.gateway import Gateway as GatewayApp  # noqa: E402
+from routing.http import connections  # noqa: E402
+from routing.http.announcement import address_of, announce  # noqa: E402
+from routing.http.beside import without_effect  # noqa: E402
+from routing.http.connections import Bounds  # noqa: E402
+from routing.http.cors import options_of, with_cors  # noqa: E402
+from routing.http.docs import openapi  # noqa: E402
+from routing.http.gateway import Gateway as GatewayApp  # noqa: E402
 from routing.lifecycle import Lifecycle  # noqa: E402
 from routing.replicas.client import Address  # noqa: E402
 from routing.replicas.discovery import Elsewhere  # noqa: E402

@@ -39,7 +39,7 @@ from fleet.types import (
     Strategy,
     Tenant,
 )
-from routing import collector
+from routing import gc_tuning
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import replica_states
 from routing.scheduling.tickets import Ticket
@@ -210,7 +210,7 @@ def _run(plan: Plan, queued: int) -> list[Costs]:
     house = House(plan)
     while house.waiting < queued:
         house.submit()
-    collector.rest()  # as the gateway does
+    gc_tuning.rest()  # as the gateway does
     submits, settles, sweeps = Costs("submit"), Costs("settle and grant"), Costs("sweep")
     whole = Costs(WHOLE)
     for step in range(plan.steps):

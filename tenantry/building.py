@@ -11,7 +11,7 @@ import typer
 
 from adapters.errors import AdapterError
 from fleet import FleetError, check_files, project
-from routing import bundle
+from tenantry import bundle
 from tenantry.fleets import fail, load, refuse
 
 

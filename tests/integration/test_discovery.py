@@ -14,7 +14,7 @@ import pytest
 
 from fleet.types import Fleet
 from routing.catalog.directory import Directory
-from routing.gateway import Gateway
+from routing.http.gateway import Gateway
 from routing.replicas.client import Address
 from routing.replicas.discovery import Discovery, FileDiscovery, StaticDiscovery
 from tests.fakes import (

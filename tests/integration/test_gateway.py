@@ -544,7 +544,7 @@ async def test_a_scraper_that_asks_for_openmetrics_gets_it(bench: Bench) -> None
 async def test_a_stream_that_stops_is_counted_as_a_stall_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("routing.gateway.STREAM_STALL_S", 0.3)
+    monkeypatch.setattr("routing.http.gateway.STREAM_STALL_S", 0.3)
     engine = bench.engines["shared-0"]
     engine.behave = engine.hold_mid_stream
     stream = bench.chat(model="support", stream=True).start()

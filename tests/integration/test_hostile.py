@@ -38,7 +38,7 @@ from fleet.types import (
     Tenant,
 )
 from routing.catalog.entries import AdapterKey, KeyRole, RolloutPlan
-from routing.connections import BoundedProtocol, Bounds, Door
+from routing.http.connections import BoundedProtocol, Bounds, Door
 from tests.fakes import WAIT_S, FakeEngine, eventually, key_of
 from tests.hostile.audit import Counted, by, differences, rows_of, tokens
 from tests.hostile.bodies import FAMILIES, attack

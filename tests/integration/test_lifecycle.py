@@ -28,7 +28,7 @@ from fleet.types import Adapter, Fleet, StateSettings
 from routing.catalog.directory import Directory
 from routing.catalog.entries import AdapterEntry, AdapterKey, KeyRole, RolloutPlan, Version
 from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, StateUnavailable
-from routing.gateway import Gateway
+from routing.http.gateway import Gateway
 from routing.lifecycle import Lifecycle, Manager
 from routing.lifecycle.ports import NewVersion
 from routing.replicas.discovery import StaticDiscovery

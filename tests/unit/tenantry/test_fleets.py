@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from fleet.api_keys import KEY_PREFIX
 from fleet.key_hash import hash_key
 from fleet.schema import json_schema
-from routing import bundle
+from tenantry import bundle
 from tenantry.app import app
 from tests.unit.fleet.files import adapter_folder, changed, declared, digest, write
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from routing.cors import EXPOSED, options_of, with_cors
+from routing.http.cors import EXPOSED, options_of, with_cors
 from tests.fakes import Client, respond
 
 HERE, ELSEWHERE = "https://app.example", "https://evil.example"

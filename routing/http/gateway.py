@@ -20,7 +20,7 @@ import orjson
 
 from engines import secrets
 from fleet.types import Fleet, MetricsAccess, RequestLimits, Tenant
-from routing import collector, console, docs
+from routing import console, gc_tuning
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, LiveFeed, admin_app
 from routing.asgi import JSON, KEY_SHOWN, ClientGone, Exchange, Headers, Receive, Scope, Send
 from routing.catalog.directory import Directory
@@ -40,6 +40,7 @@ from routing.errors import (
 from routing.flights.attempt import Question
 from routing.flights.faulty import Faulty
 from routing.flights.flight import CLIENT_CLOSED_REQUEST, Abort, Flight
+from routing.http import docs
 from routing.lifecycle import Lifecycle, Manager
 from routing.observing.batch import Batch
 from routing.observing.live import Figures, LiveView
@@ -167,7 +168,7 @@ class Gateway:
             raise
         self._ledger.start()
         self._sweeping = asyncio.create_task(self._sweep())
-        collector.rest()
+        gc_tuning.rest()
 
     async def stop(self) -> None:
         """Stop probing and close the connections; requests have ended by now."""

@@ -20,9 +20,9 @@ from adapters.checkpoint import inspect_adapter
 from adapters.errors import AdapterError
 from fleet import FleetError, LoadedFleet, project, read_fleet
 from fleet.types import Fleet
-from routing import bundle
-from routing.bundle import ROOT, BundleError, Options, _stage_code, build, stage
-from routing.docs import openapi
+from routing.http.docs import openapi
+from tenantry import bundle
+from tenantry.bundle import ROOT, BundleError, Options, _stage_code, build, stage
 from tests.unit.fleet.files import adapter_folder, changed, digest, write
 
 SECRETS = {"GAMMA_KEY": "the-secret-key-of-gamma", "ALPHA_KEY": "the-secret-key-of-alpha"}
@@ -95,7 +95,7 @@ def test_the_program_is_the_same_in_every_bento(loaded: LoadedFleet, context: Pa
         for name, _ in files_below(context)
         if name.startswith((*(f"{folder}/" for folder in bundle.CODE_FOLDERS), "service"))
     ]
-    assert {"service.py", "routing/gateway.py", "fleet/schema.py", "engines/host.py"} <= set(program)
+    assert {"service.py", "routing/http/gateway.py", "fleet/schema.py", "engines/host.py"} <= set(program)
     assert "fleet/fleet.schema.json" in program
     assert {Path(name).suffix for name in program if name.startswith("routing/console/static/")} == {
         ".css",

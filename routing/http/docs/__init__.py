@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orjson
 
-from routing.docs.openapi import document
+from routing.http.docs.openapi import document
 from routing.site import POLICY, Asset
 
 DOCS_PATH = "/docs"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from routing.docs import SWAGGER_UI, pages, shipped
-from routing.docs.openapi import document
+from routing.http.docs import SWAGGER_UI, pages, shipped
+from routing.http.docs.openapi import document
 
 PAGES = pages()
 PAGE = PAGES["/docs"].body.decode()

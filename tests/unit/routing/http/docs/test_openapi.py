@@ -9,8 +9,8 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from routing import errors
-from routing.docs.openapi import ERRORS, document, paths
 from routing.errors import Conflict, EngineRefused, NotFound, RequestError, RouteNotFound
+from routing.http.docs.openapi import ERRORS, document, paths
 from routing.openai.bodies import REQUIRED, Kind
 from routing.usage.query import FOR_TENANTS
 

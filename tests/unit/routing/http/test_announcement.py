@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 
 from fleet.types import Adapter, BaseModel, Fleet, Tenant
-from routing import announcement
-from routing.announcement import Announcement, address_of, announce
+from routing.http import announcement
+from routing.http.announcement import Announcement, address_of, announce
 
 ADDRESS = "http://127.0.0.1:3000"
 

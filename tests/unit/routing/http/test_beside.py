@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from routing.beside import PASSED_BY, without_effect
+from routing.http.beside import PASSED_BY, without_effect
 
 # As BentoML has them where nobody says anything.
 DEFAULTS: dict[str, Any] = {
@@ -74,7 +74,7 @@ def test_what_works_is_taken(settings: dict[str, Any]) -> None:
 
 
 def test_the_documents_name_each_of_them() -> None:
-    text = (Path(__file__).parents[3] / "docs/configuration.md").read_text()
+    text = (Path(__file__).parents[4] / "docs/configuration.md").read_text()
     table = text[text.index("## BentoML's settings") : text.index("`http.cors` counts")]
     assert [path for path in PASSED_BY if f"`{path}`" not in table] == []
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from routing import collector
+from routing import gc_tuning
 
 
 class Node:
@@ -31,13 +31,13 @@ def test_what_is_there_is_collected_once_and_not_walked_again() -> None:
     cycle.other = cycle
     gone = weakref.ref(cycle)
     del cycle
-    collector.rest()
+    gc_tuning.rest()
     assert gone() is None
     assert not any(seen is kept for seen in gc.get_objects())
 
 
 def test_young_objects_are_walked_rarely_and_survivors_before_they_are_many() -> None:
-    collector.rest()
+    gc_tuning.rest()
     young, middle, _ = gc.get_threshold()
-    assert young == collector.YOUNG
+    assert young == gc_tuning.YOUNG
     assert young * (middle + 1) <= 30_000
