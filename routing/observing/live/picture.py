@@ -1,7 +1,7 @@
 """What does an operator look at? Models with verdicts, pools with slots, the last decisions; pure.
 
 Puts together what settled requests say (`figures`), what waits now, what the scheduler holds
-(`scheduling.report`) and what engines say they hold (`management`). Everything in it is bounded, since it
+(`scheduling.report`) and what engines hold (`lifecycle.ports`). Everything in it is bounded, since it
 travels once a second; what was left out is counted.
 """
 
