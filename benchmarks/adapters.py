@@ -34,7 +34,7 @@ from benchmarks.processes import end_on_sigterm, free_port, start, stop
 from demo import bulk
 from demo.answers import ADAPTERS, QUESTIONS
 from engines import protocol
-from engines.residency import CanaryReport, DesiredAdapters, EngineAdapter, Residency
+from engines.residency import DesiredAdapters, EngineAdapter, Residency, TrialReport
 
 DEMO = ROOT / ".cache" / "demo"
 START_TIMEOUT_S = 600.0
@@ -97,10 +97,10 @@ class EngineClient:
         answer = await self._http.get(protocol.ADAPTERS_PATH, timeout=5)
         return Residency.from_json(answer.raise_for_status().json())
 
-    async def canary(self, adapter_id: str) -> CanaryReport:
+    async def trial(self, adapter_id: str) -> TrialReport:
         """Have an adapter tried."""
-        answer = await self._http.post(protocol.CANARY_PATH, json={"id": adapter_id})
-        return CanaryReport.from_json(answer.raise_for_status().json())
+        answer = await self._http.post(protocol.TRIAL_PATH, json={"id": adapter_id})
+        return TrialReport.from_json(answer.raise_for_status().json())
 
     async def metrics(self) -> str:
         """Its metrics page."""

@@ -29,10 +29,10 @@ from engines.health import EngineHealth
 from engines.heartbeat import SILENT_AFTER_ON_CPU_S, SILENT_AFTER_S, Heartbeat
 from engines.last_words import DYING_S, LastWords, ended_how, follow_engine_core
 from engines.loader import AdapterLoader, EngineDied, LoraEngine, Reconciler, reason_of
-from engines.residency import ENGINE_DIED, CanaryReport, DesiredAdapters, EngineAdapter, FaultKind, Residency
+from engines.residency import ENGINE_DIED, DesiredAdapters, EngineAdapter, FaultKind, Residency, TrialReport
 from engines.selftest import SelfTest, SelfTestFailed
 from engines.standing import Standing
-from engines.trial import BaseModelFailed, Canary
+from engines.trial import BaseModelFailed, Trials
 from engines.vllm_args import engine_args, engine_environment, tracing_environment
 from engines.words import blames_machine, points_elsewhere, words_of
 from fleet.types import BaseModel
@@ -84,7 +84,7 @@ class EngineHost:
         self._app: Any = None  # vLLM's FastAPI app, while the engine runs
         self._engine: Any = None  # vLLM's AsyncLLM, while it runs
         self._loader: AdapterLoader | None = None  # while it runs; None also for an engine without slots
-        self._canary: Canary | None = None
+        self._trials: Trials | None = None
         self._heartbeat: Heartbeat | None = None
         self._limits: dict[str, Any] = {}  # of the engine, as `Residency` names them
         self._reconciler = Reconciler(slots=model.max_loras)
@@ -165,7 +165,7 @@ class EngineHost:
                     self._reconciler.forgive()  # where none comes back, no adapter ended the last one
                     self._standing.did_not_start(self._say(error))
                 finally:
-                    self._app = self._engine = self._loader = self._canary = self._heartbeat = None
+                    self._app = self._engine = self._loader = self._trials = self._heartbeat = None
             await asyncio.sleep(self._standing.delay_s)
 
     def _say(self, error: Exception) -> str:
@@ -239,7 +239,7 @@ class EngineHost:
         reconciling = asyncio.create_task(self._reconciler.run(loader))
         stack.push_async_callback(_cancel, reconciling)
         stack.callback(lora_engine.declare_dead)
-        self._loader, self._canary = loader, Canary(engine, tasks, lora_engine.call)
+        self._loader, self._trials = loader, Trials(engine, tasks, lora_engine.call)
 
     async def _build(self, stack: contextlib.AsyncExitStack) -> tuple[Any, Any]:
         """Start the engine's processes in a thread; minutes on a GPU."""
@@ -276,7 +276,7 @@ class EngineHost:
             await _answer(send, 200 if self.is_ready() else 503, self.health().to_json())
         elif path == protocol.METRICS_PATH:
             await _answer_metrics(send)
-        elif path in (protocol.ADAPTERS_PATH, protocol.CANARY_PATH):
+        elif path in (protocol.ADAPTERS_PATH, protocol.TRIAL_PATH):
             await self._control(scope, receive, send)
         elif path in protocol.ENGINE_ROUTES:
             adapter = headers.get(protocol.ADAPTER_HEADER.encode())
@@ -327,7 +327,7 @@ class EngineHost:
             elif call == ("PUT", protocol.ADAPTERS_PATH):
                 self._reconciler.desire(_parse_desired(await _read_json(receive)))
                 await _answer(send, 200, self._residency().to_json())
-            elif call == ("POST", protocol.CANARY_PATH):
+            elif call == ("POST", protocol.TRIAL_PATH):
                 body = await _read_json(receive)
                 report = await self._try(str(body.get("id")))
                 await _answer(send, 200, report.to_json())
@@ -341,21 +341,21 @@ class EngineHost:
     def _residency(self) -> Residency:
         return dataclasses.replace(self._reconciler.residency(), **self._limits)
 
-    async def _try(self, adapter_id: str) -> CanaryReport:
-        """Run an adapter's canary. Raises `EngineDied`, maybe for its sake, and `BaseModelFailed`."""
+    async def _try(self, adapter_id: str) -> TrialReport:
+        """Run an adapter's trial. Raises `EngineDied`, maybe for its sake, and `BaseModelFailed`."""
         try:
             async with self._lease(adapter_id) as request:
-                return await self._run_canary(request)
+                return await self._run_trial(request)
         except AdapterError as error:
-            return CanaryReport(False, str(error), 0.0, 0.0)
+            return TrialReport(False, str(error), 0.0, 0.0)
 
-    async def _run_canary(self, request: Any) -> CanaryReport:
+    async def _run_trial(self, request: Any) -> TrialReport:
         name = request.lora_name
-        if self._canary is None or self._loader is None:
+        if self._trials is None or self._loader is None:
             raise EngineDied("the engine is not running")
         load_s = self._loader.load_s.get(name, 0.0)
         try:
-            return await self._canary.run(request, load_s)
+            return await self._trials.run(request, load_s)
         except EngineDied:
             self._blame(name, FaultKind.CRASH, f"{ENGINE_DIED} tried this adapter")
             raise
@@ -363,8 +363,8 @@ class EngineHost:
             log.error("%s: %s", self._replica, error)
             raise
         except Exception as error:
-            log.exception("the canary of adapter %s failed", name)
-            return CanaryReport(False, f"vLLM failed on it: {reason_of(error)}", 0.0, load_s)
+            log.exception("the trial of adapter %s failed", name)
+            return TrialReport(False, f"vLLM failed on it: {reason_of(error)}", 0.0, load_s)
 
 
 def _is_cpu_build() -> bool:

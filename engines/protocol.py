@@ -16,7 +16,7 @@ FAULT_ADAPTER = "adapter"  # the adapter cannot be loaded: another replica could
 READY_PATH = "/internal/ready"  # EngineHealth; 200 once the engine has passed its self-test
 METRICS_PATH = "/internal/metrics"  # vLLM's metrics of this replica alone
 ADAPTERS_PATH = "/internal/adapters"  # GET: Residency. PUT: DesiredAdapters, answered with Residency
-CANARY_PATH = "/internal/adapters/canary"  # POST {"id": ...} of a desired adapter: CanaryReport
+TRIAL_PATH = "/internal/adapters/trial"  # POST {"id": ...} of a desired adapter: TrialReport
 
 # vLLM's routes that are served; everything else of its app (sleep, collective_rpc, LoRA by path) is not.
 ENGINE_ROUTES = frozenset(

@@ -101,7 +101,7 @@ UNCHANGED = "it answers like the base model"  # how the reason begins where a tr
 
 
 @dataclass(frozen=True, slots=True)
-class CanaryReport:
+class TrialReport:
     """How an adapter did in its trial on a real engine."""
 
     passed: bool
@@ -119,7 +119,7 @@ class CanaryReport:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> CanaryReport:
+    def from_json(cls, value: dict[str, Any]) -> TrialReport:
         """Read what travelled. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
         return cls(
             bool(value["passed"]), str(value["reason"]), float(value["difference"]), float(value["load_s"])

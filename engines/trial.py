@@ -16,7 +16,7 @@ from typing import Any
 
 from engines.loader import EngineDied, reason_of
 from engines.questions import PROMPTS, Bounded, Questions, are_finite
-from engines.residency import UNCHANGED, CanaryReport
+from engines.residency import UNCHANGED, TrialReport
 
 # In a 16-bit model the log-probability of a token moves by some thousandths where another kernel is chosen.
 MIN_DIFFERENCE = 1e-3
@@ -28,7 +28,7 @@ class BaseModelFailed(Exception):
     """The engine failed on the base model alone, which says nothing about the adapter."""
 
 
-class Canary:
+class Trials:
     """Trials on one running engine."""
 
     def __init__(self, engine: Any, tasks: Sequence[str], bounded: Bounded) -> None:
@@ -37,7 +37,7 @@ class Canary:
         self._questions = Questions(engine, tasks, bounded)
         self._bounded = bounded
 
-    async def run(self, request: Any, load_s: float) -> CanaryReport:
+    async def run(self, request: Any, load_s: float) -> TrialReport:
         """Try the adapter of a LoRARequest. Raises what vLLM raises of it, and `BaseModelFailed`."""
         try:
             base, again = await self._measure(None), await self._measure(None)
@@ -55,7 +55,7 @@ class Canary:
             reason = judge_generation(generated) or reason
         if not are_finite(adapted) or not are_finite(generated):
             await self._bounded(self._engine.collective_rpc("tenantry_scrub"))
-        return CanaryReport(not reason, reason, difference, load_s)
+        return TrialReport(not reason, reason, difference, load_s)
 
     async def _measure(self, request: Any) -> list[float]:
         ask = self._questions

@@ -16,7 +16,7 @@ import uvicorn
 from adapters.states import VersionState
 from engines import protocol, secrets
 from engines.health import EngineHealth, EngineState
-from engines.residency import CanaryReport, Fault, Residency
+from engines.residency import Fault, Residency, TrialReport
 from engines.words import blames_machine
 from fleet.types import (
     Adapter,
@@ -178,7 +178,7 @@ class FakeEngine:
         self.deaf = 0  # times it does not take what it is told
         self.asked = 0  # times the gateway asked what is resident
         self.desired: dict[str, Any] = {"revision": 0, "adapters": []}
-        self.canary: Callable[[str], CanaryReport] = lambda _: CanaryReport(True, "", 1.0, 0.01)
+        self.trial: Callable[[str], TrialReport] = lambda _: TrialReport(True, "", 1.0, 0.01)
         self.seen: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.running = 0
@@ -200,8 +200,8 @@ class FakeEngine:
         body = await read_body(receive)
         if scope["path"] == protocol.ADAPTERS_PATH:
             return await self._adapters(scope["method"], body, send)
-        if scope["path"] == protocol.CANARY_PATH:
-            report = self.canary(json.loads(body)["id"])
+        if scope["path"] == protocol.TRIAL_PATH:
+            report = self.trial(json.loads(body)["id"])
             if not self.ready:
                 return await self.say_loading({}, send)
             return await respond(send, 200, report.to_json())

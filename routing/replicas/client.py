@@ -11,12 +11,12 @@ import aiohttp
 import orjson
 
 from engines.health import EngineHealth, EngineState
-from engines.protocol import ADAPTERS_PATH, CANARY_PATH, METRICS_PATH, READY_PATH, TOKEN_HEADER
-from engines.residency import CanaryReport, DesiredAdapters, Residency
+from engines.protocol import ADAPTERS_PATH, METRICS_PATH, READY_PATH, TOKEN_HEADER, TRIAL_PATH
+from engines.residency import DesiredAdapters, Residency, TrialReport
 
 CONNECT_TIMEOUT_S = 5.0
 CONTROL_TIMEOUT_S = 10.0
-CANARY_TIMEOUT_S = 120.0  # loading a large adapter from a cold disk, behind a full batch
+TRIAL_TIMEOUT_S = 120.0  # loading a large adapter from a cold disk, behind a full batch
 PROBE_TIMEOUT_S = 2.0
 # Below the engine server's own keep-alive (uvicorn: 5 s), so that a connection is never reused as it closes.
 KEEP_ALIVE_S = 3.0
@@ -128,10 +128,10 @@ class ReplicaClient:
         answer = await self._control("PUT", ADAPTERS_PATH, desired.to_json(), CONTROL_TIMEOUT_S)
         return Residency.from_json(answer)
 
-    async def try_adapter(self, adapter_id: str) -> CanaryReport:
+    async def try_adapter(self, adapter_id: str) -> TrialReport:
         """Have a desired adapter tried. Raises `ReplicaSilent`, and `ReplicaDied` where that killed it."""
-        answer = await self._control("POST", CANARY_PATH, {"id": adapter_id}, CANARY_TIMEOUT_S)
-        return CanaryReport.from_json(answer)
+        answer = await self._control("POST", TRIAL_PATH, {"id": adapter_id}, TRIAL_TIMEOUT_S)
+        return TrialReport.from_json(answer)
 
     async def _control(self, method: str, path: str, payload: object, timeout_s: float) -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(total=timeout_s)

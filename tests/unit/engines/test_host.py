@@ -21,7 +21,7 @@ from engines import host as host_module
 from engines.health import EngineState
 from engines.host import EngineHost
 from engines.loader import EngineDied
-from engines.residency import CanaryReport, DesiredAdapters, EngineAdapter, FaultKind
+from engines.residency import DesiredAdapters, EngineAdapter, FaultKind, TrialReport
 from engines.selftest import SelfTestFailed
 from engines.standing import FAILURES_BEFORE_DEAD, Standing
 from fleet.types import BaseModel
@@ -66,16 +66,16 @@ class FakeApp:
         await send({"type": "http.response.body", "body": b"answer"})
 
 
-class FakeCanary:
+class FakeTrials:
     """Passes, or fails as told."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
 
-    async def run(self, request: Any, load_s: float) -> CanaryReport:
+    async def run(self, request: Any, load_s: float) -> TrialReport:
         if self.error is not None:
             raise self.error
-        return CanaryReport(True, "", 1.0, load_s)
+        return TrialReport(True, "", 1.0, load_s)
 
 
 @pytest.fixture
@@ -92,9 +92,9 @@ def running(host: EngineHost) -> SimpleNamespace:
         engine=SimpleNamespace(errored=False),
         app=FakeApp(),
         loader=FakeLoader(),
-        canary=FakeCanary(),
+        trials=FakeTrials(),
     )
-    vars(host).update(_engine=parts.engine, _app=parts.app, _loader=parts.loader, _canary=parts.canary)
+    vars(host).update(_engine=parts.engine, _app=parts.app, _loader=parts.loader, _trials=parts.trials)
     return parts
 
 
@@ -112,7 +112,7 @@ async def chat(client: httpx.AsyncClient, adapter: str | None = None) -> httpx.R
 
 async def test_nothing_is_answered_without_the_token(client: httpx.AsyncClient) -> None:
     client.headers[protocol.TOKEN_HEADER] = "wrong"
-    for path in (CHAT, protocol.ADAPTERS_PATH, protocol.CANARY_PATH, protocol.READY_PATH, "/sleep"):
+    for path in (CHAT, protocol.ADAPTERS_PATH, protocol.TRIAL_PATH, protocol.READY_PATH, "/sleep"):
         assert (await client.get(path)).status_code == 401
 
 
@@ -124,7 +124,7 @@ async def test_an_engine_that_does_not_run_takes_what_it_is_told_and_says_it_hol
     assert told == asked
     assert (asked["revision"], asked["engine_starts"], asked["slots"], asked["host"]) == (7, 0, [], [])
     assert (await client.get(protocol.READY_PATH)).status_code == 503
-    for answer in (await chat(client, "a"), await client.post(protocol.CANARY_PATH, json={"id": "a"})):
+    for answer in (await chat(client, "a"), await client.post(protocol.TRIAL_PATH, json={"id": "a"})):
         assert answer.status_code == 503
         assert answer.headers[protocol.FAULT_HEADER] == protocol.FAULT_ENGINE
 
@@ -156,7 +156,7 @@ async def test_a_desired_set_without_end_is_refused_before_it_fills_memory(
 
 async def test_a_control_route_has_its_own_methods(client: httpx.AsyncClient) -> None:
     assert (await client.delete(protocol.ADAPTERS_PATH)).status_code == 405
-    assert (await client.get(protocol.CANARY_PATH)).status_code == 405
+    assert (await client.get(protocol.TRIAL_PATH)).status_code == 405
     assert (await client.get("/v1/load_lora_adapter")).status_code == 404
 
 
@@ -211,12 +211,12 @@ async def test_a_server_error_is_the_engines_fault_only_where_the_engine_died(
     assert (await chat(client)).headers[protocol.FAULT_HEADER] == protocol.FAULT_ENGINE
 
 
-async def test_a_canary_reports_with_the_time_its_load_took(
+async def test_a_trial_reports_with_the_time_its_load_took(
     client: httpx.AsyncClient, running: SimpleNamespace
 ) -> None:
     await client.put(protocol.ADAPTERS_PATH, json=WANTED)
-    answer = await client.post(protocol.CANARY_PATH, json={"id": "a"})
-    assert CanaryReport.from_json(answer.json()) == CanaryReport(True, "", 1.0, 0.5)
+    answer = await client.post(protocol.TRIAL_PATH, json={"id": "a"})
+    assert TrialReport.from_json(answer.json()) == TrialReport(True, "", 1.0, 0.5)
     assert running.loader.held == []
 
 
@@ -224,11 +224,11 @@ async def test_what_vllm_says_of_an_adapter_is_a_failed_report_without_paths(
     client: httpx.AsyncClient, running: SimpleNamespace
 ) -> None:
     await client.put(protocol.ADAPTERS_PATH, json=WANTED)
-    running.canary.error = ValueError("no such file: /store/a/adapter_model.safetensors")
-    report = (await client.post(protocol.CANARY_PATH, json={"id": "a"})).json()
+    running.trials.error = ValueError("no such file: /store/a/adapter_model.safetensors")
+    report = (await client.post(protocol.TRIAL_PATH, json={"id": "a"})).json()
     assert report["passed"] is False and "/store" not in report["reason"] and report["reason"]
     running.loader.error = AdapterError("adapter 'a' is empty")
-    report = (await client.post(protocol.CANARY_PATH, json={"id": "a"})).json()
+    report = (await client.post(protocol.TRIAL_PATH, json={"id": "a"})).json()
     assert (report["passed"], report["reason"]) == (False, "adapter 'a' is empty")
 
 
@@ -236,9 +236,9 @@ async def test_an_engine_that_dies_of_a_trial_holds_it_against_the_adapter(
     client: httpx.AsyncClient, running: SimpleNamespace
 ) -> None:
     await client.put(protocol.ADAPTERS_PATH, json=WANTED)
-    running.canary.error = EngineDied("the engine died")
+    running.trials.error = EngineDied("the engine died")
     for count in (1, 2):
-        answer = await client.post(protocol.CANARY_PATH, json={"id": "a"})
+        answer = await client.post(protocol.TRIAL_PATH, json={"id": "a"})
         assert (answer.status_code, answer.headers[protocol.FAULT_HEADER]) == (503, protocol.FAULT_ENGINE)
         fault = (await client.get(protocol.ADAPTERS_PATH)).json()["faults"]["a"]
         assert (fault["kind"], fault["count"]) == (FaultKind.CRASH, count)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engines.residency import CanaryReport, DesiredAdapters, EngineAdapter, Fault, FaultKind, Residency
+from engines.residency import DesiredAdapters, EngineAdapter, Fault, FaultKind, Residency, TrialReport
 
 
 def over_the_wire(value: Any) -> Any:
@@ -22,7 +22,7 @@ def over_the_wire(value: Any) -> Any:
         DesiredAdapters(1, ()),
         Residency("w", 2, 3, ("a",), ("b", "a"), ("a",), ("c",), (("d", Fault(FaultKind.CRASH, 2, "it")),)),
         Residency("w", 0, 0),
-        CanaryReport(False, "why", 0.5, 0.25),
+        TrialReport(False, "why", 0.5, 0.25),
     ],
 )
 def test_what_is_sent_arrives_as_it_was(value: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from engines.questions import GENERATED_TOKENS, PROMPTS
-from engines.trial import BaseModelFailed, Canary, judge, judge_generation
+from engines.trial import BaseModelFailed, Trials, judge, judge_generation
 
 BLOCK = 16
 BASE = [-1.0, -2.0, -3.0]
@@ -19,7 +19,7 @@ BASE = [-1.0, -2.0, -3.0]
 
 @pytest.fixture(autouse=True)
 def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two parameter classes of vLLM that the canary makes; importing vLLM takes seconds."""
+    """The two parameter classes of vLLM that the trial makes; importing vLLM takes seconds."""
     module = ModuleType("vllm")
     module.__dict__.update(SamplingParams=SimpleNamespace, PoolingParams=SimpleNamespace)
     monkeypatch.setitem(sys.modules, "vllm", module)
@@ -75,20 +75,20 @@ async def bounded(work: Any) -> Any:
     return await work
 
 
-def canary(engine: FakeEngine, *tasks: str) -> Canary:
-    return Canary(engine, tasks or ("generate",), bounded)
+def trial(engine: FakeEngine, *tasks: str) -> Trials:
+    return Trials(engine, tasks or ("generate",), bounded)
 
 
 async def test_an_adapter_that_changes_answers_passes() -> None:
     engine = FakeEngine(lambda adapter, _: -2.5 if adapter else -1.0)
-    report = await canary(engine).run("adapter", 0.25)
+    report = await trial(engine).run("adapter", 0.25)
     assert (report.passed, report.reason, report.difference, report.load_s) == (True, "", 1.5, 0.25)
     assert engine.scrubbed == 0
 
 
 async def test_no_part_of_a_trial_can_be_found_by_anybody_and_none_fills_half_a_block() -> None:
     engine = FakeEngine(lambda adapter, _: -2.5 if adapter else -1.0)
-    await canary(engine).run("adapter", 0.0)
+    await trial(engine).run("adapter", 0.0)
     salts = [prompt["cache_salt"] for prompt in engine.prompts]
     assert len(salts) == 3 * len(PROMPTS) + 1 == len(set(salts)) == len(set(engine.ids))
     assert all(len(salt) <= 128 and not set(salt) & set("@/\\\0") for salt in salts)
@@ -98,33 +98,33 @@ async def test_no_part_of_a_trial_can_be_found_by_anybody_and_none_fills_half_a_
 async def test_a_small_context_is_not_exceeded() -> None:
     engine = FakeEngine(lambda adapter, _: -2.5 if adapter else -1.0)
     engine.model_config.max_model_len = 10
-    await canary(engine).run("adapter", 0.0)
+    await trial(engine).run("adapter", 0.0)
     assert {len(prompt["prompt_token_ids"]) for prompt in engine.prompts} == {10 - GENERATED_TOKENS}
 
 
 async def test_an_adapter_that_does_nothing_fails() -> None:
-    report = await canary(FakeEngine(lambda *_: -1.0)).run("adapter", 0.0)
+    report = await trial(FakeEngine(lambda *_: -1.0)).run("adapter", 0.0)
     assert not report.passed and "answers like the base model" in report.reason
     assert report.saw_nothing
 
 
 async def test_where_no_difference_is_seen_its_answers_are_looked_at_nevertheless() -> None:
     engine = FakeEngine(lambda *_: -1.0, generated=[-1.0, float("nan")])
-    report = await canary(engine).run("adapter", 0.0)
+    report = await trial(engine).run("adapter", 0.0)
     assert "not finite" in report.reason and not report.saw_nothing
     assert engine.scrubbed == 1
 
 
 async def test_a_change_no_larger_than_noise_is_none() -> None:
     engine = FakeEngine(lambda adapter, call: -1.0 - 0.01 * (call % 2) - 0.02 * bool(adapter))
-    report = await canary(engine).run("adapter", 0.0)
+    report = await trial(engine).run("adapter", 0.0)
     assert not report.passed and 0.01 < report.difference < 0.04
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 async def test_numbers_that_are_none_end_the_trial_at_once_and_are_scrubbed(value: float) -> None:
     engine = FakeEngine(lambda adapter, _: value if adapter else -1.0)
-    report = await canary(engine).run("adapter", 0.0)
+    report = await trial(engine).run("adapter", 0.0)
     assert not report.passed and "not finite" in report.reason and math.isfinite(report.difference)
     assert engine.scrubbed == 1
     assert len(engine.prompts) == 2 * len(PROMPTS) + 1
@@ -135,16 +135,16 @@ async def test_numbers_that_are_none_end_the_trial_at_once_and_are_scrubbed(valu
 )
 async def test_a_generation_that_goes_wrong_fails(generated: list[float], reason: str, scrubbed: int) -> None:
     engine = FakeEngine(lambda adapter, _: -2.5 if adapter else -1.0, generated=generated)
-    report = await canary(engine).run("adapter", 0.0)
+    report = await trial(engine).run("adapter", 0.0)
     assert not report.passed and reason in report.reason and engine.scrubbed == scrubbed
 
 
 async def test_of_a_pooling_model_vectors_are_compared() -> None:
     engine = FakeEngine(lambda adapter, _: 1.0 if adapter else 0.5)
-    report = await canary(engine, "embed").run("adapter", 0.0)
+    report = await trial(engine, "embed").run("adapter", 0.0)
     assert report.passed and report.difference == pytest.approx(0.25), "relative to the largest number, 2"
     assert len(engine.prompts) == 3 * len(PROMPTS), "nothing is generated"
-    report = await canary(FakeEngine(lambda *_: 0.5), "embed").run("adapter", 0.0)
+    report = await trial(FakeEngine(lambda *_: 0.5), "embed").run("adapter", 0.0)
     assert not report.passed
 
 
@@ -155,7 +155,7 @@ async def test_what_vllm_raises_comes_out() -> None:
         return -1.0
 
     with pytest.raises(RuntimeError, match="no"):
-        await canary(FakeEngine(fail)).run("adapter", 0.0)
+        await trial(FakeEngine(fail)).run("adapter", 0.0)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, RuntimeError("no kernel")])
@@ -167,7 +167,7 @@ async def test_an_engine_that_fails_on_its_base_model_is_not_the_adapters_fault(
 
     engine = FakeEngine(broken)
     with pytest.raises(BaseModelFailed):
-        await canary(engine).run("adapter", 0.0)
+        await trial(engine).run("adapter", 0.0)
 
 
 def test_answers_of_another_length_are_not_compared() -> None:
