@@ -37,7 +37,7 @@ dev:  ## the same, with what checks and tests need besides
 
 demo:  ## train the demo models (.cache/demo) if they are absent
 	@requirements/install.sh $(VENV) demo $(PLATFORM)
-	@$(BIN)/python -m adapters.demo
+	@$(BIN)/python -m demo
 
 serve: $(models)  ## serve FLEET (or one POOL of it) on PORT with real vLLM
 	@exec $(BIN)/python -m tenantry serve "$(FLEET)" --port $(PORT) $(if $(POOL),--pool $(POOL))

@@ -46,7 +46,7 @@ os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 # torch's compiler cannot be given.
 sys.executable = str(Path(sys.executable).parent.resolve() / Path(sys.executable).name)
 
-from adapters import logs  # noqa: E402
+from engines import logs  # noqa: E402
 
 logs.set_up()
 
@@ -56,21 +56,22 @@ from bentoml._internal.configuration.containers import BentoMLConfiguration, Ben
 from bentoml.exceptions import BentoMLConfigException  # noqa: E402
 from pydantic import BaseModel, ConfigDict  # noqa: E402
 
-from adapters.host import EngineHost  # noqa: E402
-from routing import connections, keys  # noqa: E402
-from routing.announcement import address_of, announce  # noqa: E402
-from routing.beside import without_effect  # noqa: E402
-from routing.config import project, read_fleet  # noqa: E402
-from routing.config.demo_keys import demo_keys  # noqa: E402
-from routing.connections import Bounds  # noqa: E402
-from routing.cors import options_of, with_cors  # noqa: E402
-from routing.discovery import Elsewhere  # noqa: E402
-from routing.docs import openapi  # noqa: E402
-from routing.gateway import Gateway as GatewayApp  # noqa: E402
+from engines.host import EngineHost  # noqa: E402
+from engines.secrets import internal_token  # noqa: E402
+from fleet import project, read_fleet  # noqa: E402
+from fleet.demo_keys import demo_keys  # noqa: E402
+from fleet.types import Fleet, Pool  # noqa: E402
+from routing.catalog.directory import Directory  # noqa: E402
+from routing.http import connections  # noqa: E402
+from routing.http.announcement import address_of, announce  # noqa: E402
+from routing.http.beside import without_effect  # noqa: E402
+from routing.http.connections import Bounds  # noqa: E402
+from routing.http.cors import options_of, with_cors  # noqa: E402
+from routing.http.docs import openapi  # noqa: E402
+from routing.http.gateway import Gateway as GatewayApp  # noqa: E402
 from routing.lifecycle import Lifecycle  # noqa: E402
-from routing.replicas import Address  # noqa: E402
-from routing.tenants import Directory  # noqa: E402
-from routing.types import Fleet, Pool  # noqa: E402
+from routing.replicas.client import Address  # noqa: E402
+from routing.replicas.discovery import Elsewhere  # noqa: E402
 from routing.usage import Ledger  # noqa: E402
 
 BENTOML_ROUTES = {path + slash: path for path in ("/livez", "/readyz", "/healthz") for slash in ("", "/")}
@@ -187,7 +188,7 @@ def declare_engine(served: Served, pool: Pool, index: int) -> Service[Any]:
     host = EngineHost(
         name,
         fleet.base_models[base_model],
-        token=keys.internal_token(SECRET),
+        token=internal_token(SECRET),
         shutdown_grace_s=fleet.gateway.shutdown_grace_s,
         traces_endpoint=fleet.gateway.tracing.endpoint,
         withheld=served.secret_variables,

@@ -1,1 +1,1 @@
-"""LoRA adapters and the engines that host them: what they are, whether they fit, how they are loaded."""
+"""LoRA adapters: their sources, what is in them, whether they fit their base model, where they are kept."""

@@ -28,14 +28,13 @@ import typer
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
-from adapters import protocol
-from adapters.demo import bulk
-from adapters.demo.answers import ADAPTERS, QUESTIONS
 from adapters.layout import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
-from adapters.residency import CanaryReport, DesiredAdapters, Residency
-from adapters.types import EngineAdapter
 from benchmarks.machine import ROOT, origin
 from benchmarks.processes import end_on_sigterm, free_port, start, stop
+from demo import bulk
+from demo.answers import ADAPTERS, QUESTIONS
+from engines import protocol
+from engines.residency import DesiredAdapters, EngineAdapter, Residency, TrialReport
 
 DEMO = ROOT / ".cache" / "demo"
 START_TIMEOUT_S = 600.0
@@ -98,10 +97,10 @@ class EngineClient:
         answer = await self._http.get(protocol.ADAPTERS_PATH, timeout=5)
         return Residency.from_json(answer.raise_for_status().json())
 
-    async def canary(self, adapter_id: str) -> CanaryReport:
+    async def trial(self, adapter_id: str) -> TrialReport:
         """Have an adapter tried."""
-        answer = await self._http.post(protocol.CANARY_PATH, json={"id": adapter_id})
-        return CanaryReport.from_json(answer.raise_for_status().json())
+        answer = await self._http.post(protocol.TRIAL_PATH, json={"id": adapter_id})
+        return TrialReport.from_json(answer.raise_for_status().json())
 
     async def metrics(self) -> str:
         """Its metrics page."""

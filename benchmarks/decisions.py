@@ -24,27 +24,26 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from adapters.types import Adapter, BaseModel
 from benchmarks.machine import Origin
 from benchmarks.output import show
 from benchmarks.stats import short
-from routing import collector
-from routing.dispatcher import Dispatcher
-from routing.scheduling.state import replica_states
-from routing.tickets import Ticket
-from routing.types import (
+from fleet.types import (
+    Adapter,
     Band,
+    BaseModel,
     Caps,
     Fleet,
     GatewaySettings,
-    Outcome,
     Pool,
-    Request,
     SchedulerSettings,
     Strategy,
-    Target,
     Tenant,
 )
+from routing import gc_tuning
+from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.state import replica_states
+from routing.scheduling.tickets import Ticket
+from routing.types import Outcome, Request, Target
 
 T = TypeVar("T")
 SLOTS, WIDTH = 16, 64  # of a replica
@@ -211,7 +210,7 @@ def _run(plan: Plan, queued: int) -> list[Costs]:
     house = House(plan)
     while house.waiting < queued:
         house.submit()
-    collector.rest()  # as the gateway does
+    gc_tuning.rest()  # as the gateway does
     submits, settles, sweeps = Costs("submit"), Costs("settle and grant"), Costs("sweep")
     whole = Costs(WHOLE)
     for step in range(plan.steps):

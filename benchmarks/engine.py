@@ -20,8 +20,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from adapters.protocol import ADAPTER_HEADER, ADAPTERS_PATH
-from adapters.residency import Residency
 from benchmarks.endpoint import Target, ask, split_url, wait_for_chat
 from benchmarks.engine_report import ENGINE, GATEWAY, Measurement, Report, render
 from benchmarks.output import show
@@ -30,6 +28,8 @@ from benchmarks.results import LoadResult
 from benchmarks.scenarios import prompts
 from benchmarks.service import start_service
 from benchmarks.tools import Endpoint, Load, ToolError, run_load
+from engines.protocol import ADAPTER_HEADER, ADAPTERS_PATH
+from engines.residency import Residency
 
 BODIES = 512  # per round: no prompt comes twice while it counts, so that prefix caching helps neither side
 

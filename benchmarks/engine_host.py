@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 import uvicorn
 
-from adapters.host import EngineHost
-from adapters.loader import files
-from adapters.types import BaseModel
 from benchmarks.machine import ROOT
+from engines.host import EngineHost
+from engines.loader import files
+from fleet.types import BaseModel
 
 MODEL = BaseModel(
     "tiny-llama",

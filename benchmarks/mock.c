@@ -8,7 +8,7 @@
  * router passes on. With a delay of 0 it writes as fast as the socket takes, streams in turn. The answer carries the
  * request's model. Another route under /v1/ is not found, since some routers look for more of vLLM's.
  * GET /mock/stats answers what it has served. /internal/adapters answers that nothing is resident, with the revision
- * it was last told; /internal/adapters/canary, that the adapter passed. Anything else under /internal/, /readyz,
+ * it was last told; /internal/adapters/trial, that the adapter passed. Anything else under /internal/, /readyz,
  * /livez and /health answer 200.
  * One thread, epoll, HTTP/1.1 with keep-alive. It refuses nothing and checks nothing: it is no test of correctness.
  */
@@ -125,7 +125,7 @@ static void answer(struct connection *c, const struct request *r)
         answer_stats(c);
     else if (span_is(r->path, "/internal/adapters"))
         answer_adapters(c, r->body);
-    else if (span_is(r->path, "/internal/adapters/canary"))
+    else if (span_is(r->path, "/internal/adapters/trial"))
         add_plain(&c->answer, "200 OK", passed, sizeof passed - 1);
     else if (starts_with(r->path, "/internal/") || span_is(r->path, "/readyz") || span_is(r->path, "/livez") ||
              span_is(r->path, "/health"))

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks.machine import ROOT
-from routing import collector
+from routing import gc_tuning
 
 HOP_BY_HOP = frozenset(
     (
@@ -56,7 +56,7 @@ class PlainProxy:
             connector=connector, timeout=timeout, auto_decompress=False
         ) as session:
             self.session = session
-            collector.rest()  # as the gateway does: what is compared must not be who pauses less
+            gc_tuning.rest()  # as the gateway does: what is compared must not be who pauses less
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})

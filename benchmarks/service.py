@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.protocol import TOKEN_HEADER
 from benchmarks.endpoint import Target, wait_for_chat
 from benchmarks.machine import ROOT
 from benchmarks.processes import PROC, Child, free_port, running_family, start, stop
 from benchmarks.tools import ToolError
-from routing.keys import internal_token
+from engines.protocol import TOKEN_HEADER
+from engines.secrets import internal_token
 
 START_TIMEOUT_S = 600.0  # an engine may have gigabytes to load
 ADDRESSES = "BENTOML_RUNNER_MAP"

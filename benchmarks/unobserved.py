@@ -7,7 +7,7 @@ logged and metered is replaced here. BentoML imports this module in place of ser
 from __future__ import annotations
 
 import service  # isort: skip - first of all: it prepares the environment that prometheus_client is imported in
-from routing.gateway import Gateway as GatewayApp
+from routing.http.gateway import Gateway as GatewayApp
 from routing.record import Record
 
 Gateway = service.Gateway

@@ -19,11 +19,11 @@ import yaml
 
 from adapters.checkpoint import inspect_adapter
 from adapters.errors import AdapterError
-from routing.config import FleetError, Problem, read_fleet
-from routing.config.api_keys import new_key
-from routing.config.schema import LORA_RANKS
-from routing.config.sources import is_url
-from routing.tenants import hash_key
+from fleet import FleetError, Problem, read_fleet
+from fleet.api_keys import new_key
+from fleet.key_hash import hash_key
+from fleet.schema import LORA_RANKS
+from fleet.sources import is_url
 from tenantry.fleets import fail, refuse
 
 MODEL = "Qwen/Qwen2.5-0.5B-Instruct"  # small and open: runs on a CPU, needs no account

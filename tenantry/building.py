@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from adapters.errors import AdapterError
-from routing import bundle
-from routing.config import FleetError, check_files, project
+from fleet import FleetError, check_files, project
+from tenantry import bundle
 from tenantry.fleets import fail, load, refuse
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from adapters.types import BaseModel
-from routing.config.problems import Problem
-from routing.config.sharing import Company, base_model_of, met_by, pools_of, who_shares, who_uses
-from routing.types import Fleet, SchedulerSettings
+from fleet.problems import Problem
+from fleet.sharing import Company, base_model_of, met_by, pools_of, who_shares, who_uses
+from fleet.types import BaseModel, Fleet, SchedulerSettings
 from tenantry.columns import Columns
 
 

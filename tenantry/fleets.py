@@ -11,9 +11,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from routing.config import FleetError, LoadedFleet, Problem, read_fleet
-from routing.config.api_keys import new_key
-from routing.config.sharing import who_shares
+from fleet import FleetError, LoadedFleet, Problem, read_fleet
+from fleet.api_keys import new_key
+from fleet.sharing import who_shares
 from tenantry.fleet_tables import fleet_tables, print_problems, sharing_tables
 from tenantry.running import console, print_whole
 

@@ -6,7 +6,7 @@ import json
 
 import typer
 
-from routing.config.schema import json_schema
+from fleet.schema import json_schema
 
 
 def schema() -> None:
@@ -16,8 +16,7 @@ def schema() -> None:
 
 def metrics() -> None:
     """Print what every metric means, as Markdown: docs/metrics.md."""
-    from routing.metrics.document import (
-        document,
-    )  # declares the engine's metrics too, which nobody else needs here
+    # It declares the engine's metrics too, which nobody else needs here.
+    from routing.observing.metrics.document import document
 
     typer.echo(document(), nl=False)

@@ -12,10 +12,10 @@ from typing import Annotated
 
 import typer
 
-from routing.config import FleetError, LoadedFleet, Problem, check_files, project, read_fleet
-from routing.config.demo_keys import uses_demo_keys
-from routing.config.problems import did_you_mean
-from routing.types import Fleet
+from fleet import FleetError, LoadedFleet, Problem, check_files, project, read_fleet
+from fleet.demo_keys import uses_demo_keys
+from fleet.problems import did_you_mean
+from fleet.types import Fleet
 from tenantry.fleet_tables import fleet_tables, print_problems
 from tenantry.fleets import FleetPath, fail, refuse
 from tenantry.running import console, print_whole

@@ -13,18 +13,15 @@ from typing import Any
 
 import uvicorn
 
-from adapters import protocol
-from adapters.health import EngineHealth, EngineState
-from adapters.residency import CanaryReport, Fault, Residency
 from adapters.states import VersionState
-from adapters.types import Adapter, BaseModel
-from adapters.words import blames_machine
-from routing import keys
-from routing.catalog import AdapterEntry, AdapterKey, Version
-from routing.lifecycle import Lifecycle
-from routing.tenants import Directory
-from routing.types import (
+from engines import protocol, secrets
+from engines.health import EngineHealth, EngineState
+from engines.residency import Fault, Residency, TrialReport
+from engines.words import blames_machine
+from fleet.types import (
+    Adapter,
     Band,
+    BaseModel,
     Caps,
     Fleet,
     GatewaySettings,
@@ -35,6 +32,9 @@ from routing.types import (
     Tenant,
     UsageSettings,
 )
+from routing.catalog.directory import Directory
+from routing.catalog.entries import AdapterEntry, AdapterKey, Version
+from routing.lifecycle import Lifecycle
 from routing.usage import Ledger, UsageStore
 from routing.usage.budget import Budgets
 
@@ -178,7 +178,7 @@ class FakeEngine:
         self.deaf = 0  # times it does not take what it is told
         self.asked = 0  # times the gateway asked what is resident
         self.desired: dict[str, Any] = {"revision": 0, "adapters": []}
-        self.canary: Callable[[str], CanaryReport] = lambda _: CanaryReport(True, "", 1.0, 0.01)
+        self.trial: Callable[[str], TrialReport] = lambda _: TrialReport(True, "", 1.0, 0.01)
         self.seen: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.running = 0
@@ -190,7 +190,7 @@ class FakeEngine:
         if scope["type"] != "http":
             return
         headers = {k.decode(): v.decode() for k, v in scope["headers"]}
-        if headers.get(protocol.TOKEN_HEADER) != keys.internal_token(SECRET):
+        if headers.get(protocol.TOKEN_HEADER) != secrets.internal_token(SECRET):
             return await respond(send, 401, {"error": "token"})
         if scope["path"] == protocol.READY_PATH:
             health = self.health()
@@ -200,8 +200,8 @@ class FakeEngine:
         body = await read_body(receive)
         if scope["path"] == protocol.ADAPTERS_PATH:
             return await self._adapters(scope["method"], body, send)
-        if scope["path"] == protocol.CANARY_PATH:
-            report = self.canary(json.loads(body)["id"])
+        if scope["path"] == protocol.TRIAL_PATH:
+            report = self.trial(json.loads(body)["id"])
             if not self.ready:
                 return await self.say_loading({}, send)
             return await respond(send, 200, report.to_json())

@@ -1,6 +1,6 @@
 """Which JSON types do vLLM's request bodies take, field by field? Read from its own protocol models.
 
-    python -m tests.vllm_fields > routing/vllm_fields.py
+    python -m tests.vllm_fields > routing/openai/vllm_fields.py
 
 writes the table, for `ruff format`, that the gateway goes by, which never imports vLLM itself.
 """
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from routing.wire import DROPPED_FIELDS, OVERWRITTEN_FIELDS, Kind
+from routing.openai.bodies import DROPPED_FIELDS, OVERWRITTEN_FIELDS, Kind
 
 HEAD = '''"""JSON types that vLLM's request bodies take, by field; written by `python -m tests.vllm_fields`.
 

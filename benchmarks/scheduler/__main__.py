@@ -21,7 +21,6 @@ import typer
 import uvloop
 from rich.console import Console
 
-from adapters.demo import bulk
 from benchmarks.engine import gateway_side
 from benchmarks.machine import ROOT
 from benchmarks.output import show
@@ -39,6 +38,7 @@ from benchmarks.scheduler.routers import Router, start_routers
 from benchmarks.scheduler.table import conditions, render
 from benchmarks.service import Service, start_service
 from benchmarks.tools import ToolError
+from demo import bulk
 
 DEMO = ROOT / ".cache" / "demo"
 SETTLE_S = 5.0  # engines meet batches of all sizes for the first time

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from adapters.demo import bulk
 from benchmarks.engine import engine_name
 from benchmarks.scheduler.answers import Answer
 from benchmarks.scheduler.arrivals import Arrival
@@ -21,7 +20,8 @@ from benchmarks.scheduler.phases import OURS
 from benchmarks.scheduler.routers import Router
 from benchmarks.service import Service
 from benchmarks.tools import ToolError
-from routing.keys import internal_token
+from demo import bulk
+from engines.secrets import internal_token
 
 ADAPTERS_WITHIN_S = 180.0  # all adapters are tried on an engine first
 RETRY_S = 0.5

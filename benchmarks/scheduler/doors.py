@@ -13,11 +13,11 @@ from typing import Protocol
 import aiohttp
 import orjson
 
-from adapters.demo import bulk
-from adapters.protocol import ADAPTER_HEADER, TOKEN_HEADER
 from benchmarks.scheduler.answers import Answer, chat, stream
 from benchmarks.scheduler.baselines import EngineLedger, Policy
 from benchmarks.scheduler.fleet import api_key
+from demo import bulk
+from engines.protocol import ADAPTER_HEADER, TOKEN_HEADER
 
 CHAT_PATH = "/v1/chat/completions"
 PRIORITY = 1  # what the gateway writes for the standard band

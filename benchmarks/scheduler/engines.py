@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import aiohttp
 import orjson
 
-from adapters.loader.metrics import IN_FLIGHT
-from adapters.protocol import ADAPTERS_PATH, METRICS_PATH
-from adapters.residency import Residency
 from benchmarks.tools import ToolError
+from engines.loader.metrics import IN_FLIGHT
+from engines.protocol import ADAPTERS_PATH, METRICS_PATH
+from engines.residency import Residency
 
 POLL_S = 0.25
 LOOK_TIMEOUT_S = 30.0  # of one look; the page is written by a busy engine

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.demo import bulk
-from adapters.demo.answers import ADAPTERS
+from demo import bulk
+from demo.answers import ADAPTERS
 
 POOL = "shared"
 BASE_MODEL = "tiny-llama"

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.simulator.driver import Call
 from benchmarks.simulator.engine import Engine
 from benchmarks.simulator.workloads import NOISY
-from routing.types import Band
+from fleet.types import Band
 
 COMPLETION_PRICE = 2.0  # of a token, in prompt tokens, as in VTC (Sheng et al., OSDI 2024)
 SETTLING_S = 30.0  # calls that arrive later than that before the end are not asked for their service

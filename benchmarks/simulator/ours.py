@@ -10,28 +10,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from adapters.types import Adapter, BaseModel
 from benchmarks.simulator.costs import EngineSettings
 from benchmarks.simulator.driver import Call, Driver
-from routing.admission import Rejection
-from routing.dispatcher import Dispatcher
-from routing.errors import Unavailable
-from routing.scheduling.state import ReplicaState, replica_states
-from routing.tickets import Ticket
-from routing.types import (
+from fleet.types import (
+    Adapter,
     Band,
+    BaseModel,
     Caps,
     Fleet,
     GatewaySettings,
-    Outcome,
     Pool,
-    Request,
     SchedulerSettings,
     Slo,
     Strategy,
-    Target,
     Tenant,
 )
+from routing.errors import Unavailable
+from routing.scheduling.admission import Rejection
+from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.state import ReplicaState, replica_states
+from routing.scheduling.tickets import Ticket
+from routing.types import Outcome, Request, Target
 
 POOL, BASE = "pool", "base"
 SWEEP_S = 0.25  # as the gateway does

@@ -20,7 +20,7 @@ from benchmarks.simulator.driver import Router
 from benchmarks.simulator.ours import Ours, Policy
 from benchmarks.simulator.two_engines import TwoEngines
 from benchmarks.simulator.workloads import Flood, Lengths, Workload, lengths, sharegpt
-from routing.types import Band, Slo
+from fleet.types import Band, Slo
 
 WARMUP_S = 60.0  # the first use of every adapter reads it from disk
 NEVER_S = 1e9

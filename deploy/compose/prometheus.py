@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from deploy import observability
-from routing.config import FleetError, read_fleet
-from routing.types import Fleet
+from fleet import FleetError, read_fleet
+from fleet.types import Fleet
 
 GATEWAY = "gateway:3000"
 FOLDER = Path(__file__).parent

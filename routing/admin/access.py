@@ -9,14 +9,14 @@ from typing import Annotated, Protocol
 from fastapi import Depends, Query, Request
 from fastapi import Path as InPath
 
+from fleet.schema import Name
 from routing.admin.bodies import TenantQuery
 from routing.admin.live_feed import LiveFeed
 from routing.admin.uploads import Uploads
-from routing.catalog import AdapterKey, KeyRole
-from routing.config.schema import Name
+from routing.catalog.directory import Identity
+from routing.catalog.entries import AdapterKey, KeyRole
 from routing.errors import Forbidden, InvalidRequest, NotFound
-from routing.management import Management
-from routing.tenants import Identity
+from routing.lifecycle.ports import Management
 from routing.usage.budget import Budgets
 from routing.usage.query import UsageLine, UsageQuery
 

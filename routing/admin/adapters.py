@@ -38,9 +38,9 @@ from routing.admin.bodies import (
 )
 from routing.admin.errors import as_invalid_request, refusals
 from routing.admin.uploads import MEDIA_TYPES, is_upload
-from routing.catalog import AdapterEntry, AdapterKey, Version
+from routing.catalog.entries import AdapterEntry, AdapterKey, Version
 from routing.errors import CapReached, Conflict, InvalidRequest, NotFound
-from routing.management import NewVersion
+from routing.lifecycle.ports import NewVersion
 
 PREFIX = "/admin/v1/adapters"
 MAX_WAITING_UPLOADS = 16  # of one tenant

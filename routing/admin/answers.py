@@ -11,9 +11,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, Field
 
-from adapters.residency import Residency
 from adapters.states import VersionState
-from routing.catalog import (
+from engines.residency import Residency
+from routing.catalog.entries import (
     AdapterEntry,
     ApiKey,
     DeclaredKey,
@@ -23,7 +23,7 @@ from routing.catalog import (
     Version,
     without_folders,
 )
-from routing.management import Management, ReplicaReport
+from routing.lifecycle.ports import Management, ReplicaReport
 
 UPLOAD = "upload"  # how sources of uploaded versions begin; what may follow is the gateway's own
 # The folders of an absolute path, but not those of a URL or of a path relative to something

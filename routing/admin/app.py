@@ -18,8 +18,8 @@ from routing.admin.errors import COMMON, install_handlers
 from routing.admin.gate import Gate
 from routing.admin.live_feed import LiveFeed
 from routing.admin.uploads import Uploads
-from routing.management import Management
-from routing.tenants import Identity
+from routing.catalog.directory import Identity
+from routing.lifecycle.ports import Management
 
 ADMIN_PREFIX = "/admin/v1/"
 LOAD_TIMEOUT_S = 300.0  # `POST /v1/load_lora_adapter` waits so long for the adapter to be ready

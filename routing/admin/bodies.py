@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from adapters.states import VersionState
-from routing.catalog import KeyRole, RolloutPlan
-from routing.config.schema import Name, Source
+from fleet.schema import Name, Source
+from routing.catalog.entries import KeyRole, RolloutPlan
 
 MAX_PAGE = 1000
 _YEAR_S = 365 * 24 * 3600

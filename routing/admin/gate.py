@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Route
 
-from routing import wire
 from routing.admin.access import IDENTITY
 from routing.admin.uploads import is_upload
 from routing.asgi import App, ClientGone, Exchange, Headers, Message, Receive, Scope, Send
-from routing.catalog import KeyRole
+from routing.catalog.directory import Identity
+from routing.catalog.entries import KeyRole
 from routing.errors import Forbidden, InvalidKey, MethodNotAllowed, RequestError
-from routing.tenants import Identity
+from routing.openai import bodies
 
 MAX_JSON_BYTES = 64 * 2**10  # the largest sensible body is a URL of 4 KiB and a few numbers
 log = logging.getLogger("tenantry.admin")
@@ -106,4 +106,4 @@ def _head_alone(send: Send) -> Send:
 
 
 async def _refuse(exchange: Exchange, error: RequestError) -> None:
-    await exchange.refuse(error, wire.error_body(error))
+    await exchange.refuse(error, bodies.error_body(error))

@@ -1,6 +1,6 @@
 """How do operators read the live picture? Shapes of the answer; pure.
 
-Fields have the names of `routing.live.picture`, and are read from its values.
+Fields have the names of `routing.observing.live.picture`, and are read from its values.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pydantic import BaseModel, Field
 
 from routing.admin.scheduler_answers import DecisionAnswer, Rounded, Shape, decision_answer
-from routing.live.figures import BUCKET_S, BUCKETS, WINDOW, Figures1m
-from routing.live.picture import ModelHistory, ModelView, Picture, SlotUse
-from routing.live.verdict import LimitSource, Verdict
+from routing.observing.live.figures import BUCKET_S, BUCKETS, WINDOW, Figures1m
+from routing.observing.live.picture import ModelHistory, ModelView, Picture, SlotUse
+from routing.observing.live.verdict import LimitSource, Verdict
 
 
 class FiguresAnswer(Shape):

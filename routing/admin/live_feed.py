@@ -19,8 +19,8 @@ from starlette.types import Receive, Scope, Send
 
 from routing.admin.live_answers import LiveAnswer, decisions_of, history_of, snapshot_of
 from routing.errors import Unavailable
-from routing.live import LiveView, Picture
-from routing.live.figures import BUCKET_S
+from routing.observing.live import LiveView, Picture
+from routing.observing.live.figures import BUCKET_S
 from routing.scheduling.decisions import Decision
 
 TICK_S = 1.0

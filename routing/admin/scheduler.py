@@ -8,11 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import Field
 
+from fleet.schema import Name
 from routing.admin.access import Operator
 from routing.admin.bodies import QueryPart
 from routing.admin.errors import refusals
 from routing.admin.scheduler_answers import SchedulerAnswer, scheduler_answer
-from routing.config.schema import Name
 from routing.scheduling.decisions import KEPT
 
 router = APIRouter(prefix="/admin/v1/scheduler", tags=["scheduler"])

@@ -10,10 +10,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from routing.scheduling.breaker import BreakerState
+from fleet.types import Band
 from routing.scheduling.decisions import Action, Decision
+from routing.scheduling.health.breaker import BreakerState
 from routing.scheduling.report import SchedulerReport
-from routing.types import Band
 
 # Microseconds are more than any clock here is good for, and nobody wants to read sixteen digits.
 Rounded = Annotated[float, AfterValidator(lambda value: round(value, 6))]

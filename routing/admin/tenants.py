@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from fleet.types import Band, Isolation, Tenant
 from routing.admin.access import Operator
 from routing.admin.scheduler_answers import Shape
-from routing.types import Band, Isolation, Tenant
 
 router = APIRouter(prefix="/admin/v1/tenants", tags=["tenants"])
 

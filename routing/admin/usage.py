@@ -10,10 +10,10 @@ import orjson
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from fleet.schema import Name
 from routing.admin.access import Operator
 from routing.admin.bodies import QueryPart
 from routing.admin.errors import refusals
-from routing.config.schema import Name
 from routing.types import Outcome
 from routing.usage.budget import Level
 from routing.usage.query import DIMENSIONS, MAX_DAYS, MAX_ROWS, answer, read_query

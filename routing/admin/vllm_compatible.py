@@ -17,9 +17,9 @@ from routing.admin.access import Caller, CallerHere
 from routing.admin.adapters import find
 from routing.admin.bodies import LoadBody, TenantQuery, UnloadBody
 from routing.admin.errors import refusals
-from routing.catalog import Version, without_folders
+from routing.catalog.entries import Version, without_folders
 from routing.errors import EngineTimeout, InvalidRequest, NotFound
-from routing.management import NewVersion
+from routing.lifecycle.ports import NewVersion
 
 LOAD_PATH = "/v1/load_lora_adapter"
 UNLOAD_PATH = "/v1/unload_lora_adapter"

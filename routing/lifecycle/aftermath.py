@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from adapters.health import EngineHealth, EngineState
-from routing.dispatcher import Dispatcher
-from routing.replicas import ReplicaClient
+from engines.health import EngineHealth, EngineState
+from routing.replicas.client import ReplicaClient
+from routing.scheduling.dispatcher import Dispatcher
 
 WITHIN_S = 900.0  # a large model on a slow disk; one that takes longer says nothing about an adapter
 ASK_INTERVAL_S = 0.5

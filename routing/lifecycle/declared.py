@@ -9,8 +9,8 @@ from adapters import sources
 from adapters.checkpoint import inspect_adapter
 from adapters.errors import AdapterError
 from adapters.states import VersionState
-from adapters.types import Adapter
-from routing.catalog import AdapterEntry, AdapterKey, Version
+from fleet.types import Adapter
+from routing.catalog.entries import AdapterEntry, AdapterKey, Version
 from routing.lifecycle.registry import Registry, patiently
 
 

@@ -7,11 +7,11 @@ import logging
 import time
 from collections.abc import Callable
 
-from adapters.residency import DesiredAdapters, FaultKind, Residency
-from routing.dispatcher import Dispatcher
+from engines.residency import DesiredAdapters, FaultKind, Residency
+from routing.catalog.directory import Directory
 from routing.lifecycle.placement import Wanted, desired_adapters
-from routing.replicas import ReplicaClient, ReplicaSilent
-from routing.tenants import Directory
+from routing.replicas.client import ReplicaClient, ReplicaSilent
+from routing.scheduling.dispatcher import Dispatcher
 
 log = logging.getLogger("tenantry.lifecycle")
 

@@ -16,8 +16,9 @@ from typing import Any
 from adapters.errors import AdapterError, StoreFull
 from adapters.states import PREPARING, VersionState
 from adapters.store import AdapterStore
-from routing.catalog import AdapterEntry, AdapterKey, Rollout, Version
-from routing.dispatcher import Dispatcher
+from fleet.types import Fleet
+from routing.catalog.directory import Directory
+from routing.catalog.entries import AdapterEntry, AdapterKey, Rollout, Version
 from routing.errors import StateUnavailable
 from routing.lifecycle import declared
 from routing.lifecycle.aftermath import Aftermath
@@ -26,14 +27,13 @@ from routing.lifecycle.engines import Engines
 from routing.lifecycle.placement import Wanted, kept_digests, surplus_versions
 from routing.lifecycle.preparation import UPLOAD, Preparation
 from routing.lifecycle.registry import Registry, patiently
+from routing.lifecycle.rollouts import Action, Verdict
 from routing.lifecycle.split import Rollouts
 from routing.lifecycle.trial import MAX_STRIKES, Trial
 from routing.record import Record
-from routing.replicas import ReplicaClient
-from routing.rollouts import Action, Verdict
+from routing.replicas.client import ReplicaClient
+from routing.scheduling.dispatcher import Dispatcher
 from routing.state import StateStore
-from routing.tenants import Directory
-from routing.types import Fleet
 
 NEW_FOR_S = 600.0  # a version younger than this is blamed for engines that die while they load it
 log = logging.getLogger("tenantry.lifecycle")

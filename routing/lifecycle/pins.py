@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapters.states import VersionState
-from routing.catalog import AdapterEntry, Version, without_folders
+from routing.catalog.entries import AdapterEntry, Version, without_folders
 from routing.errors import Conflict
 
 

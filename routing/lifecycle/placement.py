@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from adapters.states import VersionState
-from adapters.types import EngineAdapter
-from routing.catalog import AdapterEntry, Version
+from engines.residency import EngineAdapter
+from routing.catalog.entries import AdapterEntry, Version
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,11 @@ from adapters.errors import AdapterError, SourceUnavailable, StoreFull
 from adapters.states import VersionState
 from adapters.store import AdapterStore
 from adapters.verify import verify
-from routing.catalog import Version
+from fleet.types import Fleet
+from routing.catalog.entries import Version
+from routing.lifecycle.ports import VersionProgress
 from routing.lifecycle.registry import Registry, patiently
 from routing.lifecycle.trial import NothingSeen
-from routing.management import VersionProgress
-from routing.types import Fleet
 
 UPLOAD = "upload:"  # source of a version whose archive the tenant sent; what follows names the file
 RETRY_DELAYS_S = (1.0, 5.0, 15.0, 60.0, 300.0)  # after that a source that does not answer is given up

@@ -16,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from adapters.states import VersionState
-from routing.catalog import AdapterEntry, AdapterKey, ApiKey, Event, Rollout, Version
+from routing.catalog.directory import Directory
+from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, Event, Rollout, Version
 from routing.errors import StateUnavailable, Unavailable
 from routing.lifecycle.changes import RETRY_AFTER_S, TURN_S
 from routing.state import StateStore
-from routing.tenants import Directory
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from routing.catalog import AdapterEntry, AdapterKey, Rollout
+from routing.catalog.entries import AdapterEntry, AdapterKey, Rollout
+from routing.lifecycle.rollouts import Action, Side, Verdict, judge
 from routing.record import Record
-from routing.rollouts import Action, Side, Verdict, judge
 
 
 class Observation:

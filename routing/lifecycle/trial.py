@@ -1,4 +1,4 @@
-"""Does a version work on a real engine? Runs the canary on one replica, as a request like any other.
+"""Does a version work on a real engine? Runs the trial on one replica, as a request like any other.
 
 It waits its turn in the fair queue and holds a slot lease, so that a tenant who registers much pays for it
 itself, and no engine gets more adapters than slots.
@@ -13,20 +13,20 @@ import uuid
 from collections.abc import Callable
 
 from adapters.errors import AdapterError
-from adapters.residency import ENGINE_DIED, CanaryReport
-from adapters.words import without_paths
-from routing.admission import Rejection
-from routing.catalog import Version
-from routing.dispatcher import Dispatcher
+from engines.residency import ENGINE_DIED, TrialReport
+from engines.words import without_paths
+from routing.catalog.entries import Version
 from routing.errors import RequestError
 from routing.lifecycle.aftermath import Aftermath, Before, Cause
 from routing.lifecycle.registry import Registry, patiently
-from routing.replicas import ReplicaDied, ReplicaSilent
-from routing.tickets import Ticket
+from routing.replicas.client import ReplicaDied, ReplicaSilent
+from routing.scheduling.admission import Rejection
+from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Request, Target
 
 MAX_STRIKES = 2  # engines that may die while they try a version; one may be killed by something else
-PROMPT_TOKENS = 64  # about what a canary costs
+PROMPT_TOKENS = 64  # about what a trial costs
 RETRY_S = 0.5
 CUT_OFF_RETRY_S = 2.0  # after a trial that no engine died of
 MACHINE_RETRY_S = 30.0  # after an engine that died of something else; twice as long each time, since it
@@ -56,7 +56,7 @@ class Trial:
     async def __call__(self, version: Version) -> None:
         """Return once an engine has passed the version; waits for an engine as long as it takes.
 
-        Raises `AdapterError` where the canary fails, or a second engine dies of it.
+        Raises `AdapterError` where the trial fails, or a second engine dies of it.
         """
         entry = self._registry.entry(version)
         users = self._registry.directory.users_of(entry)
@@ -87,8 +87,8 @@ class Trial:
                     return
             await asyncio.sleep(pause_s)
 
-    async def _try(self, version: Version, target: Target) -> CanaryReport | Before | None:
-        """Run one canary. None: that was not possible now; `Before`: it was cut off, on that replica."""
+    async def _try(self, version: Version, target: Target) -> TrialReport | Before | None:
+        """Run one trial. None: that was not possible now; `Before`: it was cut off, on that replica."""
         request = Request(f"trial-{uuid.uuid4().hex}", target, 1, PROMPT_TOKENS, self._clock())
         try:
             ticket = self._dispatcher.submit(request)
@@ -102,7 +102,7 @@ class Trial:
             # Not a client's request: it must not count in the means that retry advice comes from.
             self._dispatcher.settle(ticket, Outcome.CANCELLED, prompt_tokens=PROMPT_TOKENS)
 
-    async def _run(self, version: Version, ticket: Ticket) -> CanaryReport | Before | None:
+    async def _run(self, version: Version, ticket: Ticket) -> TrialReport | Before | None:
         try:
             replica = await ticket.granted()
         except RequestError:
@@ -137,7 +137,7 @@ class Trial:
         )
 
 
-def refusal_of(report: CanaryReport) -> AdapterError:
+def refusal_of(report: TrialReport) -> AdapterError:
     """Say why a trial was not passed."""
     kind = NothingSeen if report.saw_nothing else AdapterError
     return kind(f"the trial on an engine failed: {report.reason}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from routing.scheduling.decisions import Decision
-from routing.scheduling.health import HealthSnapshot
+from routing.scheduling.health.health import HealthSnapshot
 from routing.scheduling.state import ReplicaState
 
 

@@ -9,12 +9,13 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from adapters.health import EngineHealth, EngineState
-from routing.scheduling.health import Health
-from routing.scheduling.limit import ConcurrencyLimit
+from engines.health import EngineHealth, EngineState
+from fleet.types import Fleet
+from routing.scheduling.floods.detection import Shares
+from routing.scheduling.health.health import Health
+from routing.scheduling.health.limit import ConcurrencyLimit
 from routing.scheduling.occupancy import ShareClock
-from routing.scheduling.shares import Shares
-from routing.types import Fleet, Request
+from routing.types import Request
 
 SPARE_LOAD = 0.1  # a step with a tenth of the engine's sequences takes little longer than an empty one
 KV_FULL = 0.9  # of the KV cache; beyond it vLLM begins to preempt, and a preempted request starts anew

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
 from adapters.states import VersionState, check_transition
-from routing.catalog import (
+from routing.catalog.entries import (
     AdapterEntry,
     AdapterKey,
     ApiKey,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from routing.types import Budget
+from fleet.types import Budget
 
 
 class Level(StrEnum):

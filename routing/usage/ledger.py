@@ -19,9 +19,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fleet.types import Fleet, UsageSettings
 from routing.errors import StateUnavailable
 from routing.record import Record
-from routing.types import Fleet, UsageSettings
 from routing.usage.budget import Budgets
 from routing.usage.entries import AT_S, DAY, DAY_S, ID, TENANT, Entries, Row, tokens_of
 from routing.usage.journal import Journal

@@ -22,7 +22,7 @@ from typing import Any
 
 import aiohttp
 
-from adapters.demo.answers import QUESTIONS
+from demo.answers import QUESTIONS
 from tests.e2e.serving import READY_WITHIN_S, Service, key_of, wait_until
 from tests.e2e.traffic import CLIENT_TIMEOUT_S, KEEP_ALIVE_S, MODELS
 

@@ -19,7 +19,7 @@ import httpx
 import openai
 import psutil
 
-from adapters.orphans import REPLICA_MARK
+from engines.orphans import REPLICA_MARK
 from tests.processes import left_of
 
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ import openai
 import psutil
 import pytest
 
-from adapters.demo.answers import QUESTIONS
+from demo.answers import QUESTIONS
 from tests.e2e.operators import Operator
 from tests.e2e.serving import DEMO, ROOT, Service, answers, key_of, serving, wait_until
 

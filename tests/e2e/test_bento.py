@@ -13,7 +13,7 @@ from typing import Any
 import openai
 import pytest
 
-from adapters.demo.answers import QUESTIONS
+from demo.answers import QUESTIONS
 from tests.e2e.serving import ROOT, Service, answers, key_of, serving
 
 pytestmark = pytest.mark.engine

@@ -21,7 +21,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from adapters.demo.answers import QUESTIONS
+from demo.answers import QUESTIONS
 from tests.browser import ROOT, Tab, chromium, tab_of
 from tests.e2e.serving import DEMO, Service, key_of, serving, wait_until
 from tests.e2e.traffic import Ask, send, session

@@ -25,7 +25,7 @@ def delta():
     return output
 
 before = delta()
-import adapters.worker.cpu
+import engines.worker.cpu
 after = delta()
 print(bool(before[1].any()), bool(after[1].any()), bool(torch.equal(before[0::2], after[0::2])))
 """
@@ -33,7 +33,7 @@ print(bool(before[1].any()), bool(after[1].any()), bool(torch.equal(before[0::2]
 
 def test_rows_without_an_index_of_their_own_are_left_alone() -> None:
     program = """
-import torch, adapters.worker.cpu
+import torch, engines.worker.cpu
 from vllm.lora.punica_wrapper import punica_cpu
 hidden = torch.zeros(9, 4)
 punica_cpu.bgmv_shrink(torch.randn(9, 8), torch.randn(2, 1, 4, 8), hidden, torch.tensor([0, 1]), 1.0)
@@ -48,5 +48,5 @@ def test_a_base_model_row_gets_no_adapter_and_all_others_stay_as_they_were() -> 
     command = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     wrong_before, wrong_after, others_equal = done.stdout.split()[-3:]
-    assert wrong_before == "True", "vLLM has mended it: delete adapters/worker/cpu.py"
+    assert wrong_before == "True", "vLLM has mended it: delete engines/worker/cpu.py"
     assert (wrong_after, others_equal) == ("False", "True"), done.stderr

@@ -9,8 +9,8 @@ import httpx
 import pytest
 import yaml
 
-from routing.config.api_keys import new_key
-from routing.tenants import hash_key
+from fleet.api_keys import new_key
+from fleet.key_hash import hash_key
 from tests.e2e.serving import ROOT, Service, key_of, serving, wait_until
 
 pytestmark = pytest.mark.engine  # for its time; no engine is started

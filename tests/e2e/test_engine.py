@@ -22,12 +22,11 @@ import pytest
 import pytest_asyncio
 from safetensors.numpy import load_file, save_file
 
-from adapters import protocol
 from adapters.layout import CONFIG_FILE, WEIGHTS_FILE
-from adapters.residency import FaultKind, Residency
-from adapters.types import EngineAdapter
 from benchmarks.adapters import Answer, EngineClient, differs, drive, make_adapters, references
-from routing.keys import internal_token
+from engines import protocol
+from engines.residency import EngineAdapter, FaultKind, Residency
+from engines.secrets import internal_token
 from tests.e2e.serving import Service, serving
 
 pytestmark = pytest.mark.engine
@@ -116,7 +115,7 @@ async def test_the_most_wanted_adapters_are_loaded_before_anybody_asks(
     assert (residency.draining, residency.faults) == ((), ())
 
 
-async def test_a_trained_adapter_passes_its_canary_and_broken_ones_fail_and_harm_nobody(
+async def test_a_trained_adapter_passes_its_trial_and_broken_ones_fail_and_harm_nobody(
     engine: EngineClient, adapters: list[EngineAdapter], tmp_path: Path
 ) -> None:
     before = await engine.ask(adapters[0].id)
@@ -134,15 +133,15 @@ async def test_a_trained_adapter_passes_its_canary_and_broken_ones_fail_and_harm
     missing = EngineAdapter("bad/missing@0", str(tmp_path / "missing"))
     await engine.tell([*adapters, untrained, exploding, too_large, missing])
 
-    report = await engine.canary(adapters[40].id)
+    report = await engine.trial(adapters[40].id)
     assert report.passed and report.difference > 0.1 and 0 < report.load_s < 5
-    report = await engine.canary(untrained.id)
+    report = await engine.trial(untrained.id)
     assert not report.passed and "answers like the base model" in report.reason
-    report = await engine.canary(exploding.id)
+    report = await engine.trial(exploding.id)
     assert not report.passed and "not finite" in report.reason
-    report = await engine.canary(too_large.id)
+    report = await engine.trial(too_large.id)
     assert not report.passed and "rank" in report.reason
-    reports = [report, await engine.canary(missing.id)]
+    reports = [report, await engine.trial(missing.id)]
     assert not reports[-1].passed and "register it again" in reports[-1].reason
     assert not any(str(tmp_path) in report.reason for report in reports), "no path for tenants to see"
 
@@ -262,7 +261,7 @@ async def test_what_makes_no_sense_is_refused_and_changes_nothing(
         assert (await client.put(url, json={"revision": 9, "adapters": twice})).status_code == 400
         assert (await client.put(url, content=b" " * (8 * 2**20 + 1))).status_code == 413
         assert (await client.delete(url)).status_code == 405
-        unknown = await client.post(service.url + protocol.CANARY_PATH, json={"id": "nobody"})
+        unknown = await client.post(service.url + protocol.TRIAL_PATH, json={"id": "nobody"})
         assert unknown.status_code == 503
     async with httpx.AsyncClient() as stranger:
         assert (await stranger.get(url)).status_code == 401

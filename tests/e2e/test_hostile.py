@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from adapters.demo.answers import QUESTIONS
+from demo.answers import QUESTIONS
 from tests.e2e.hostility import HOSTILE, MOST_TOKENS, fleet_in, judge_of, world_of
 from tests.e2e.serving import Service, answers, key_of, serving, wait_until
 from tests.hostile.audit import Counted, counted_by_vllm, differences, rows_of, tokens

@@ -19,11 +19,11 @@ import psutil
 import pytest
 import yaml
 
-from adapters.demo.answers import QUESTIONS
+from demo.answers import QUESTIONS
 from tests.e2e.conftest import two_slots
 from tests.e2e.serving import ROOT, Service, serving, wait_until
 from tests.e2e.traffic import Ask, send, session
-from tests.unit.routing.tracing.collector import Collector, collecting
+from tests.unit.routing.observing.tracing.collector import Collector, collecting
 
 pytestmark = [
     pytest.mark.engine,

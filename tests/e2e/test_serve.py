@@ -14,9 +14,9 @@ import httpx
 import openai
 import pytest
 
-from adapters.demo.answers import QUESTIONS
-from adapters.orphans import REPLICA_MARK
 from benchmarks.scheduler.engines import Page
+from demo.answers import QUESTIONS
+from engines.orphans import REPLICA_MARK
 from tests.e2e.serving import DEMO, Service, answers, key_of, wait_until
 from tests.processes import left_of
 

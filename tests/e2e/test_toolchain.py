@@ -17,7 +17,7 @@ import openai
 import pytest
 
 from adapters.states import VersionState
-from routing.catalog import Version
+from routing.catalog.entries import Version
 from routing.state import StateStore
 from tests.e2e.serving import READY_WITHIN_S, Service, answers, key_of, serving, wait_until
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.demo.answers import QUESTIONS
+from demo.answers import QUESTIONS
 from tests.e2e.conftest import two_slots
 from tests.e2e.metering import KINDS, Clients, Ledger, compare, run_with_a_kill
 from tests.e2e.serving import Service, key_of, serving

@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 
-from adapters.demo.answers import QUESTIONS
+from demo.answers import QUESTIONS
 from tests.e2e.serving import Service, answers, key_of, wait_until
 
 pytestmark = pytest.mark.engine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapters.demo.answers import answers
+from demo.answers import answers
 from tests.fresh.readme import README, promise
 
 

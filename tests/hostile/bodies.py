@@ -16,8 +16,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from routing.vllm_fields import FIELDS
-from routing.wire import DROPPED_FIELDS, OVERWRITTEN_FIELDS
+from routing.openai.bodies import DROPPED_FIELDS, OVERWRITTEN_FIELDS
+from routing.openai.vllm_fields import FIELDS
 from tests.hostile.heads import QUERIES, break_off, quoted, spoil_head, spoil_key, spoil_path
 from tests.hostile.request import Attack, World
 from tests.hostile.values import anything, deep, fitting, text

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from routing.wire import CONTROL, DROPPED_FIELDS
+from routing.openai.bodies import CONTROL, DROPPED_FIELDS
 from tests.fakes import ASKED, FakeEngine, Send, begin_stream, completion, respond, sse, stream_events
 from tests.hostile.audit import Counted
 from tests.hostile.bodies import EMBEDDING, RESPONSE

@@ -102,7 +102,7 @@ def anything(chance: random.Random, depth: int = 0) -> Any:
 def fitting(chance: random.Random, told: Any, depth: int = 0) -> Any:
     """A value that has, as far as a table of types says, a right type; now and then one part has a wrong one.
 
-    `told` is a field's entry in `routing.vllm_fields`.
+    `told` is a field's entry in `routing.openai.vllm_fields`.
     """
     if chance.random() < 0.15:
         return anything(chance, depth + 1)

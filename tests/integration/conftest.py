@@ -13,11 +13,11 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from routing.discovery import Discovery, StaticDiscovery
-from routing.gateway import Gateway
-from routing.metrics.definitions import REQUESTS
-from routing.tenants import Directory
-from routing.types import Fleet
+from fleet.types import Fleet
+from routing.catalog.directory import Directory
+from routing.http.gateway import Gateway
+from routing.observing.metrics.definitions import REQUESTS
+from routing.replicas.discovery import Discovery, StaticDiscovery
 from tests.fakes import (
     SECRET,
     Client,

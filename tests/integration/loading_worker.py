@@ -16,8 +16,8 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 
-from adapters import host, logs
-from adapters.types import BaseModel
+from engines import host, logs
+from fleet.types import BaseModel
 
 WITHHELD = ("ACME_KEY", "DATABASE_URL")
 REPLICA = "shared-0"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adapters.states import VersionState
-from routing.catalog import AdapterEntry, AdapterKey, KeyRole, RolloutPlan, Version
+from routing.catalog.entries import AdapterEntry, AdapterKey, KeyRole, RolloutPlan, Version
 from routing.errors import Conflict, StateUnavailable, Unavailable
 from routing.lifecycle import changes, registry
 from tests.fakes import eventually

@@ -15,9 +15,9 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from routing import connections
 from routing.asgi import KEY_SHOWN, Receive, Scope, Send
-from routing.connections import BoundedProtocol, Bounds, Door
+from routing.http import connections
+from routing.http.connections import BoundedProtocol, Bounds, Door
 from tests.fakes import eventually, key_of
 from tests.integration.conftest import Bench
 

@@ -16,13 +16,14 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, expect
 
+from fleet.key_hash import hash_key
+from fleet.types import Fleet
 from routing.record import Record
-from routing.tenants import hash_key
-from routing.types import Fleet, Outcome
+from routing.types import Outcome
 from tests.browser import Tab, chromium, tab_of
 from tests.fakes import entry_of, key_of, small_fleet
 from tests.integration.conftest import Bench, bench_of
-from tests.unit.routing.live.records import answered, ended
+from tests.unit.routing.observing.live.records import answered, ended
 from tests.unit.routing.requests import target
 
 KEY = key_of("operator")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from routing.tenants import hash_key
+from fleet.key_hash import hash_key
 from tests.fakes import key_of, small_fleet
 from tests.integration.conftest import Bench, bench_of
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from routing.discovery import Discovery, FileDiscovery, StaticDiscovery
-from routing.gateway import Gateway
-from routing.replicas import Address
-from routing.tenants import Directory
-from routing.types import Fleet
+from fleet.types import Fleet
+from routing.catalog.directory import Directory
+from routing.http.gateway import Gateway
+from routing.replicas.client import Address
+from routing.replicas.discovery import Discovery, FileDiscovery, StaticDiscovery
 from tests.fakes import (
     SECRET,
     Client,

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from adapters.engine_process import WITHHELD
-from adapters.orphans import WORKER_MARK
+from engines.engine_process import WITHHELD
+from engines.orphans import WORKER_MARK
 from tests.integration import loading_worker
 from tests.processes import left_of
 

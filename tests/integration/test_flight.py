@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from routing.flight import Abort
-from routing.types import GatewaySettings, Outcome
+from fleet.types import GatewaySettings
+from routing.flights.flight import Abort
+from routing.types import Outcome
 from tests.fakes import FakeEngine, Send, eventually, small_fleet
 from tests.integration.conftest import Bench, bench_of
 

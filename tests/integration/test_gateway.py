@@ -10,11 +10,11 @@ from typing import Any
 import orjson
 import pytest
 
-from routing.types import Caps, GatewaySettings, MetricsAccess
-from routing.wire import REQUIRED, Kind
+from fleet.types import Caps, GatewaySettings, MetricsAccess
+from routing.openai.bodies import REQUIRED, Kind
 from tests.fakes import Client, adapter_id, begin_stream, eventually, key_of, small_fleet, sse
 from tests.integration.conftest import Bench, bench_of
-from tests.unit.routing.metrics.scrapes import openmetrics_families
+from tests.unit.routing.observing.metrics.scrapes import openmetrics_families
 
 CHAT = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "who?"}]
@@ -561,7 +561,7 @@ async def test_a_scraper_that_asks_for_openmetrics_gets_it(bench: Bench) -> None
 async def test_a_stream_that_stops_is_counted_as_a_stall_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("routing.gateway.STREAM_STALL_S", 0.3)
+    monkeypatch.setattr("routing.http.gateway.STREAM_STALL_S", 0.3)
     engine = bench.engines["shared-0"]
     engine.behave = engine.hold_mid_stream
     stream = bench.chat(model="support", stream=True).start()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from routing.types import Fleet, GatewaySettings
+from fleet.types import Fleet, GatewaySettings
 from tests.fakes import FakeEngine, Send, begin_stream, eventually, small_fleet
 from tests.integration.conftest import Bench, bench_of
 

@@ -24,10 +24,9 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from adapters.types import Adapter, BaseModel
-from routing.catalog import AdapterKey, KeyRole, RolloutPlan
-from routing.connections import BoundedProtocol, Bounds, Door
-from routing.types import (
+from fleet.types import (
+    Adapter,
+    BaseModel,
     Budget,
     Caps,
     Fleet,
@@ -38,6 +37,8 @@ from routing.types import (
     Strategy,
     Tenant,
 )
+from routing.catalog.entries import AdapterKey, KeyRole, RolloutPlan
+from routing.http.connections import BoundedProtocol, Bounds, Door
 from tests.fakes import WAIT_S, FakeEngine, eventually, key_of
 from tests.hostile.audit import Counted, by, differences, rows_of, tokens
 from tests.hostile.bodies import FAMILIES, attack

@@ -21,20 +21,19 @@ from sqlalchemy.orm import Session
 from adapters.checkpoint import AdapterManifest
 from adapters.errors import SourceUnavailable
 from adapters.layout import SERVED_FILES
-from adapters.residency import ENGINE_DIED, CanaryReport, Fault, FaultKind
 from adapters.states import VersionState
-from adapters.types import Adapter
 from adapters.verify import verify
-from routing.catalog import AdapterEntry, AdapterKey, KeyRole, RolloutPlan, Version
-from routing.discovery import StaticDiscovery
+from engines.residency import ENGINE_DIED, Fault, FaultKind, TrialReport
+from fleet.types import Adapter, Fleet, StateSettings
+from routing.catalog.directory import Directory
+from routing.catalog.entries import AdapterEntry, AdapterKey, KeyRole, RolloutPlan, Version
 from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, StateUnavailable
-from routing.gateway import Gateway
+from routing.http.gateway import Gateway
 from routing.lifecycle import Lifecycle, Manager
-from routing.management import NewVersion
+from routing.lifecycle.ports import NewVersion
+from routing.replicas.discovery import StaticDiscovery
 from routing.state import StateStore
 from routing.state.tables import AdapterRow, VersionRow
-from routing.tenants import Directory
-from routing.types import Fleet, StateSettings
 from routing.usage import Ledger
 from tests.fakes import SECRET, Client, FakeEngine, eventually, key_of, serving, small_fleet
 from tests.integration.conftest import Bench
@@ -267,7 +266,7 @@ async def test_a_rank_over_the_base_models_is_refused_with_what_would_take_it(ho
 
 
 async def test_an_adapter_that_changes_nothing_is_refused_by_its_trial(house: House) -> None:
-    house.bench.engines["shared-0"].canary = lambda _: CanaryReport(False, "it answers as its base", 0.0, 0.1)
+    house.bench.engines["shared-0"].trial = lambda _: TrialReport(False, "it answers as its base", 0.0, 0.1)
     await house.add()
     await house.until(VersionState.QUARANTINED)
     assert "answers as its base" in house.reason()
@@ -284,8 +283,8 @@ async def test_an_effect_that_the_trial_does_not_show_is_believed_where_it_is_ce
         return replace(verify(folder, base=None), is_effective=certain)
 
     monkeypatch.setattr("routing.lifecycle.preparation.verify", verified)
-    report = CanaryReport(False, "it answers like the base model: check it", 0.0, 0.1)
-    house.bench.engines["shared-0"].canary = lambda _: report
+    report = TrialReport(False, "it answers like the base model: check it", 0.0, 0.1)
+    house.bench.engines["shared-0"].trial = lambda _: report
     await house.add()
     await house.until(VersionState.READY if certain else VersionState.QUARANTINED)
     events = [event.text for event in await house.manager.events(20, None)]
@@ -299,7 +298,7 @@ async def test_what_a_trial_does_find_counts_whatever_is_certain(
         "routing.lifecycle.preparation.verify",
         lambda folder, *, base: replace(verify(folder, base=None), is_effective=True),
     )
-    house.bench.engines["shared-0"].canary = lambda _: CanaryReport(False, "not finite", 0.0, 0.1)
+    house.bench.engines["shared-0"].trial = lambda _: TrialReport(False, "not finite", 0.0, 0.1)
     await house.add()
     await house.until(VersionState.QUARANTINED)
 
@@ -312,22 +311,22 @@ def die_of_trials(engine: FakeEngine, times: int, words: str = WORDS, *, then: s
     """Have an engine die under its first trials; it comes back, or fails to start for the reason `then`."""
     left = [times]
 
-    def canary(_: str) -> CanaryReport:
+    def trial(_: str) -> TrialReport:
         if left[0]:
             left[0] -= 1
             engine.die(words)
             back = engine.come_back if not then else lambda: engine.fail(then)
             asyncio.get_running_loop().call_later(0.05, back)
-        return CanaryReport(True, "", 1.0, 0.01)
+        return TrialReport(True, "", 1.0, 0.01)
 
-    engine.canary = canary
+    engine.trial = trial
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Engines are asked at once what became of them, and trials repeated at once."""
     monkeypatch.setattr("routing.lifecycle.aftermath.ASK_INTERVAL_S", 0.01)
-    monkeypatch.setattr("routing.roster.PROBE_INTERVAL_S", 0.02)
+    monkeypatch.setattr("routing.replicas.roster.PROBE_INTERVAL_S", 0.02)
     monkeypatch.setattr("routing.lifecycle.trial.RETRY_S", 0.01)
     monkeypatch.setattr("routing.lifecycle.trial.MACHINE_RETRY_S", 0.01)
     monkeypatch.setattr("routing.lifecycle.trial.CUT_OFF_RETRY_S", 0.01)
@@ -403,13 +402,13 @@ async def test_a_new_version_that_engines_die_of_as_they_load_it_is_blamed_once_
 async def test_a_trial_that_only_lost_its_connection_is_no_strike(house: House) -> None:
     engine, tries = house.bench.engines["shared-0"], [0]
 
-    def canary(_: str) -> CanaryReport:
+    def trial(_: str) -> TrialReport:
         tries[0] += 1
         if tries[0] < 4:
             raise ConnectionResetError("the network")
-        return CanaryReport(True, "", 1.0, 0.01)
+        return TrialReport(True, "", 1.0, 0.01)
 
-    engine.canary = canary
+    engine.trial = trial
     version = await house.ready()
     assert (tries[0], house.lifecycle.registry.current(version).strikes) == (4, 0)
 
@@ -689,11 +688,11 @@ async def test_pins_leave_a_slot_for_everybody_else(house: House) -> None:
     await eventually(lambda: not replica.pinned)
 
 
-REFUSED = CanaryReport(False, "/srv/models/x.bin says nothing", 0.0, 0.1)
+REFUSED = TrialReport(False, "/srv/models/x.bin says nothing", 0.0, 0.1)
 
 
 async def refuse_all(house: House) -> None:
-    house.bench.engines["shared-0"].canary = lambda _: REFUSED
+    house.bench.engines["shared-0"].trial = lambda _: REFUSED
 
 
 async def test_an_adapter_whose_only_version_is_quarantined_cannot_be_pinned(house: House) -> None:
@@ -802,7 +801,7 @@ async def test_a_restarted_gateway_serves_what_was_registered_without_being_aske
     tried: list[str] = []
 
     def notice(engine: FakeEngine) -> None:
-        engine.canary = lambda name: tried.append(name) or CanaryReport(True, "", 1.0, 0.0)  # type: ignore[func-returns-value]
+        engine.trial = lambda name: tried.append(name) or TrialReport(True, "", 1.0, 0.0)  # type: ignore[func-returns-value]
 
     async with house_of(fleet, tmp_path, prepare=notice) as house:
         assert house.entry().rollout is not None
@@ -817,7 +816,7 @@ async def test_work_that_a_restart_cut_off_begins_again(tmp_path: Path) -> None:
     fleet = fleet_in(tmp_path)
     async with house_of(fleet, tmp_path) as house:
         trial = asyncio.Event()
-        house.bench.engines["shared-0"].canary = lambda _: trial.set() or CanaryReport(False, "", 0, 0)  # type: ignore[func-returns-value]
+        house.bench.engines["shared-0"].trial = lambda _: trial.set() or TrialReport(False, "", 0, 0)  # type: ignore[func-returns-value]
         house.bench.engines["shared-0"].ready = False
         await eventually(lambda: not house.bench.gateway.dispatcher.replicas["shared-0"].ready)
         await house.add()

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from routing.cors import with_cors
-from routing.wire import REQUIRED, Kind
+from routing.http.cors import with_cors
+from routing.openai.bodies import REQUIRED, Kind
 from tests.fakes import Client, key_of
 from tests.integration.conftest import Bench
 

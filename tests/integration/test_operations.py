@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from fleet.types import Caps, Fleet, SchedulerSettings
 from routing.errors import NotFound
-from routing.types import Caps, Fleet, SchedulerSettings
 from tests.fakes import Client, eventually, key_of, small_fleet
 from tests.integration.conftest import Bench, bench_of
 from tests.integration.test_lifecycle import fleet_in, house_of

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from routing.types import GatewaySettings, MetricsAccess, TracingSettings
+from fleet.types import GatewaySettings, MetricsAccess, TracingSettings
 from tests.fakes import Client, key_of, small_fleet
 from tests.integration.conftest import Bench, bench_of
-from tests.unit.routing.metrics.scrapes import openmetrics_families
-from tests.unit.routing.tracing.collector import collecting
-from tests.unit.routing.tracing.test_context import GOOD, SPAN, TRACE
+from tests.unit.routing.observing.metrics.scrapes import openmetrics_families
+from tests.unit.routing.observing.tracing.collector import collecting
+from tests.unit.routing.observing.tracing.test_context import GOOD, SPAN, TRACE
 
 SECRET_WORDS = "the-patient-has-a-secret"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from routing.types import Budget, Caps, Fleet
+from fleet.types import Budget, Caps, Fleet
 from tests.fakes import Client, eventually, key_of, small_fleet
 from tests.integration.conftest import Bench, bench_of
 

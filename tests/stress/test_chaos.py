@@ -26,7 +26,7 @@ import psutil
 import pytest
 from aiohttp import ClientSession
 
-from adapters.demo.answers import QUESTIONS
+from demo.answers import QUESTIONS
 from tests.e2e.serving import ONE_THREAD, ROOT, Service, key_of, serving, wait_until
 from tests.e2e.traffic import MODELS, Ask, Ending, Seen, send, session
 from tests.hostile.audit import by, rows_of, tokens

@@ -22,7 +22,7 @@ import psutil
 import pytest
 from aiohttp import ClientSession
 
-from adapters.demo.answers import QUESTIONS
+from demo.answers import QUESTIONS
 from tests.e2e.serving import ONE_THREAD, ROOT, Service, answers, serving, wait_until
 from tests.e2e.traffic import Ask, Ending, Seen, send, session
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from adapters.demo.answers import QUESTIONS
+from demo.answers import QUESTIONS
 from tests.e2e.hostility import MOST_TOKENS, fleet_in, judge_of, world_of
 from tests.e2e.operators import Operator
 from tests.e2e.serving import DEMO, Service, answers, key_of, serving, wait_until

@@ -1,10 +1,14 @@
-"""The order of imports that docs/architecture.md draws is the one that import-linter keeps."""
+"""What is written about modules is so: the drawing of who imports whom, and lists of what a package holds."""
 
 from __future__ import annotations
 
+import ast
+import re
 import textwrap
 import tomllib
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 WIDTH = 110
@@ -15,13 +19,10 @@ def drawn() -> str:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layered = [contract for contract in contracts if contract["type"] == "layers"]
     top = layered[0]["layers"]  # the packages; then what is inside each
-    inside = {
-        contract["containers"][0]: contract["layers"] for contract in layered if "containers" in contract
-    }
     lines = [f"service.py > {' > '.join(top)}"]
-    for container in top:
-        lines.append(f"\n{container}")
-        for layer in inside[container]:
+    for contract in layered[1:]:
+        lines.append(f"\n{contract['containers'][0].replace('.', '/')}")
+        for layer in contract["layers"]:
             lines += textwrap.wrap(layer, WIDTH, initial_indent="    ", subsequent_indent="      ")
     return "\n".join(lines)
 
@@ -29,3 +30,12 @@ def drawn() -> str:
 def test_the_documents_draw_the_order_of_imports_that_is_kept() -> None:
     text = (ROOT / "docs/architecture.md").read_text()
     assert f"```text\n{drawn()}\n```" in text, f"put this into docs/architecture.md:\n{drawn()}"
+
+
+@pytest.mark.parametrize("package", ["engines", "engines/loader", "routing", "routing/scheduling"])
+def test_a_package_lists_all_that_it_holds(package: str) -> None:
+    text = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text())) or ""
+    listed = re.findall(r"^(\w+(?:\.py|/))  ", text, re.MULTILINE)
+    modules = {path.name for path in (ROOT / package).glob("*.py")} - {"__init__.py"}
+    packages = {f"{path.parent.name}/" for path in (ROOT / package).glob("*/__init__.py")}
+    assert sorted(listed) == sorted(modules | packages)

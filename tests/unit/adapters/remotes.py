@@ -16,7 +16,7 @@ from typing import Any
 
 from adapters.layout import SERVED_FILES, WEIGHTS_FILE
 from adapters.sources import FetchSettings, fetch
-from tests.unit.routing.config.files import adapter_folder, safetensors
+from tests.unit.fleet.files import adapter_folder, safetensors
 
 MAX_BYTES = 2**26
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from adapters.checkpoint import AdapterManifest, inspect_adapter
 from adapters.errors import AdapterError
 from adapters.layout import CONFIG_FILE, WEIGHTS_FILE
-from tests.unit.routing.config.files import adapter_folder, safetensors, with_header
+from tests.unit.fleet.files import adapter_folder, safetensors, with_header
 
 LORA_A = "model.q_proj.lora_A.weight"
 

@@ -21,7 +21,7 @@ from tests.unit.adapters import test_sources_hub, test_sources_objects
 from tests.unit.adapters.remotes import MAX_BYTES, Follower, contents, http_server, ranged, tar
 from tests.unit.adapters.test_sources_archive import zipped
 from tests.unit.adapters.test_sources_hub import NEW, Hub
-from tests.unit.routing.config.files import adapter_folder
+from tests.unit.fleet.files import adapter_folder
 
 s3_url, s3, site = test_sources_objects.s3_url, test_sources_objects.s3, test_sources_hub.site
 Files = dict[str, bytes]

@@ -18,7 +18,7 @@ from adapters.errors import AdapterError, ChecksumMismatch, StoreFull
 from adapters.layout import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
 from adapters.store import AdapterStore
 from tests.unit.adapters.remotes import contents
-from tests.unit.routing.config.files import adapter_folder
+from tests.unit.fleet.files import adapter_folder
 
 
 @pytest.fixture

@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from adapters.protocol import ADAPTER_HEADER, TOKEN_HEADER
-from adapters.residency import Residency
 from benchmarks.engine import Plan, engine_name, engine_side, side
 from benchmarks.engine_report import (
     ENGINE,
@@ -32,6 +30,8 @@ from benchmarks.results import LoadResult
 from benchmarks.service import addresses_in, serve_command, serve_environment
 from benchmarks.stats import Spread
 from benchmarks.tools import ToolError
+from engines.protocol import ADAPTER_HEADER, TOKEN_HEADER
+from engines.residency import Residency
 from tests.unit.benchmarks.loads import NO_TIMES, load_result
 
 PLAN = Plan(rounds=2, seconds=1.0, warmup_s=0.1, connections=32, max_tokens=64, seed=1)

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from adapters.protocol import ADAPTERS_PATH, CANARY_PATH
-from adapters.residency import CanaryReport, DesiredAdapters, Residency
-from adapters.types import EngineAdapter
 from benchmarks import tools
 from benchmarks.processes import free_port
 from benchmarks.results import LoadResult
 from benchmarks.tools import Endpoint, Load, ToolError, build_tool, load_command, read_result
+from engines.protocol import ADAPTERS_PATH, TRIAL_PATH
+from engines.residency import DesiredAdapters, EngineAdapter, Residency, TrialReport
 
 CHAT = '{"model":"m","messages":[{"role":"user","content":"a \\"stream\\": true ]}"}]'
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -160,7 +159,7 @@ def test_it_confirms_the_adapters_it_was_told_and_holds_none(mock_port: int, rev
 
 
 def test_every_adapter_passes_its_trial(mock_port: int) -> None:
-    assert CanaryReport.from_json(json.loads(_post(mock_port, '{"id":"a@0"}', CANARY_PATH))).passed
+    assert TrialReport.from_json(json.loads(_post(mock_port, '{"id":"a@0"}', TRIAL_PATH))).passed
 
 
 def test_what_vllm_offers_beside_completions_is_not_there(mock_port: int) -> None:

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from deploy.compose import prometheus
-from routing.config import load_fleet
-from tests.unit.routing.config.files import declared, write
+from fleet import load_fleet
+from tests.unit.fleet.files import declared, write
 
 FOLDER = Path(prometheus.__file__).parent
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())

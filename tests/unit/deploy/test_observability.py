@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from adapters.loader.metrics import ENGINE_METRICS
-from adapters.metric import Metric, MetricKind
 from deploy.observability import dashboards
-from routing.metrics.definitions import GATEWAY_METRICS
+from engines.loader.metrics import ENGINE_METRICS
+from engines.metric import Metric, MetricKind
+from routing.observing.metrics.definitions import GATEWAY_METRICS
 
 FOLDER = Path(dashboards.__file__).parent
 RULES = ("rules/recording.yml", "rules/alerts.yml")

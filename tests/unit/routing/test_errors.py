@@ -8,7 +8,6 @@ import httpx2
 import openai
 import pytest
 
-from routing import wire
 from routing.errors import (
     CapReached,
     EngineFailed,
@@ -19,6 +18,7 @@ from routing.errors import (
     RequestError,
     Unavailable,
 )
+from routing.openai import bodies
 
 Send = Callable[[RequestError], int]
 
@@ -104,7 +104,7 @@ def send() -> Send:
         def answer(request: httpx2.Request) -> httpx2.Response:
             seen.append(request)
             return httpx2.Response(
-                error.status, headers=error.headers_for(""), content=wire.error_body(error)
+                error.status, headers=error.headers_for(""), content=bodies.error_body(error)
             )
 
         http = openai.DefaultHttpxClient(transport=httpx2.MockTransport(answer))

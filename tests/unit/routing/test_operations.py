@@ -11,11 +11,11 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from routing.admission import Cap
 from routing.errors import BreaksEngine, EngineFailed, OverLimit, Quarantined, QuotaExceeded
-from routing.flight import Abort
-from routing.metrics.definitions import GATEWAY_METRICS
+from routing.flights.flight import Abort
+from routing.observing.metrics.definitions import GATEWAY_METRICS
 from routing.record import Record
+from routing.scheduling.admission import Cap
 from routing.scheduling.decisions import KEPT, Action
 from routing.scheduling.filters import Hold
 from routing.scheduling.profile import ONLY

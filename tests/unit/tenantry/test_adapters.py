@@ -23,16 +23,16 @@ from typer.testing import CliRunner, Result
 
 from adapters import model_store
 from adapters.states import VersionState
-from routing.catalog import AdapterKey, Event, Rollout, RolloutPlan, Version
-from routing.management import VersionProgress
+from routing.catalog.entries import AdapterKey, Event, Rollout, RolloutPlan, Version
+from routing.lifecycle.ports import VersionProgress
 from tenantry import adding
 from tenantry.adapters import share
 from tenantry.app import app
 from tenantry.client import KEY_VARIABLE, URL_VARIABLE
 from tenantry.running import Connection
+from tests.unit.fleet.files import adapter_folder
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import QUARANTINED, READY, Desk, report
-from tests.unit.routing.config.files import adapter_folder
 
 GATEWAY_COMMANDS = [
     ["add", "support", "hf://a/b"],

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from routing.config import LoadedFleet, read_fleet
-from routing.config.demo_keys import uses_demo_keys
-from routing.tenants import hash_key
+from fleet import LoadedFleet, read_fleet
+from fleet.demo_keys import uses_demo_keys
+from fleet.key_hash import hash_key
 from tenantry.app import app
-from tests.unit.routing.config.files import adapter_folder
+from tests.unit.fleet.files import adapter_folder
 
 Run = Callable[..., Result]
 

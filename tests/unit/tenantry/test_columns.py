@@ -21,12 +21,12 @@ from tenantry.app import app
 from tenantry.client import KEY_VARIABLE
 from tenantry.columns import Columns, print_prose
 from tenantry.running import WIDE, Connection, print_whole
+from tests.unit.fleet.files import adapter_folder, changed, declared, write
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.test_live import fill
-from tests.unit.routing.busy import busy
-from tests.unit.routing.config.files import adapter_folder, changed, declared, write
-from tests.unit.routing.live.records import answered, ended
+from tests.unit.routing.observing.live.records import answered, ended
 from tests.unit.routing.requests import target
+from tests.unit.routing.scheduling.busy import busy
 
 ADAPTER = "customer-support-germany-austria-switzerland-2026-09-r64-dpo-v3"
 TENANT = "northwind-traders-international-holdings"

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from routing import bundle
-from routing.config.api_keys import KEY_PREFIX
-from routing.config.schema import json_schema
-from routing.tenants import hash_key
+from fleet.api_keys import KEY_PREFIX
+from fleet.key_hash import hash_key
+from fleet.schema import json_schema
+from tenantry import bundle
 from tenantry.app import app
-from tests.unit.routing.config.files import adapter_folder, changed, declared, digest, write
+from tests.unit.fleet.files import adapter_folder, changed, declared, digest, write
 
 RUN = CliRunner()
 COMMANDS = (

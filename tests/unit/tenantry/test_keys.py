@@ -11,7 +11,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from routing.catalog import DeclaredKey, KeyRole
+from routing.catalog.entries import DeclaredKey, KeyRole
 from tenantry.app import app
 from tenantry.client import KEY_VARIABLE
 from tenantry.keys import duration_s

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from adapters.health import EngineHealth, EngineState
+from engines.health import EngineHealth, EngineState
 from routing.scheduling.decisions import KEPT, Action, Decision
 from routing.scheduling.state import SlotClearing
 from tenantry import scheduler as commands
@@ -25,7 +25,7 @@ from tenantry.client import KEY_VARIABLE
 from tenantry.running import Connection
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk
-from tests.unit.routing.busy import Busy, busy
+from tests.unit.routing.scheduling.busy import Busy, busy
 
 Run = Callable[..., Result]
 

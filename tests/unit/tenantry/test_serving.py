@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from tenantry import serving
 from tenantry.app import app
-from tests.unit.routing.config.files import adapter_folder, changed, declared, digest, write
+from tests.unit.fleet.files import adapter_folder, changed, declared, digest, write
 
 Run = Callable[..., Result]
 

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from adapters.health import EngineHealth, EngineState
+from engines.health import EngineHealth, EngineState
 from routing.types import Outcome
 from tenantry import top, top_view
 from tenantry.app import app
@@ -24,9 +24,9 @@ from tests.fakes import eventually
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk
 from tests.unit.routing.admin.test_live import fill
-from tests.unit.routing.busy import Busy, busy
-from tests.unit.routing.live.records import answered, ended
+from tests.unit.routing.observing.live.records import answered, ended
 from tests.unit.routing.requests import target
+from tests.unit.routing.scheduling.busy import Busy, busy
 
 Run = Callable[..., Result]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from adapters.protocol import ADAPTER_HEADER, TOKEN_HEADER
 from benchmarks.processes import free_port
 from benchmarks.scheduler.answers import Answer
 from benchmarks.scheduler.arrivals import Arrival
 from benchmarks.scheduler.baselines import RoundRobin
 from benchmarks.scheduler.doors import DirectDoor, EngineAddress, GatewayDoor, router_session
+from engines.protocol import ADAPTER_HEADER, TOKEN_HEADER
 from tests.unit.benchmarks.scheduler.fakes import ROLE, TOKEN, FakeServer, begun
 
 NAMES = ["bulk-000@1", "bulk-001@2", "bulk-002@3"]

@@ -8,11 +8,11 @@ from pathlib import Path
 import orjson
 import pytest
 
-from adapters.protocol import ADAPTERS_PATH, METRICS_PATH
-from adapters.residency import Residency
 from benchmarks.scheduler.doors import EngineAddress
 from benchmarks.scheduler.engines import EngineEyes, Page, series
 from benchmarks.tools import ToolError
+from engines.protocol import ADAPTERS_PATH, METRICS_PATH
+from engines.residency import Residency
 from tests.unit.benchmarks.scheduler.fakes import FakeServer
 
 PAGE = """\

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from benchmarks.scheduler.fleet import POOL, Objectives, Shape, api_key, fleet
-from routing.config.schema import FleetFile
+from fleet.schema import FleetFile
 
 SHAPE = Shape(adapters=10, tenants=4)
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from adapters.protocol import METRICS_PATH
 from benchmarks.scheduler import driving, phases
 from benchmarks.scheduler.answers import Answer
 from benchmarks.scheduler.cores import Roles
 from benchmarks.scheduler.doors import EngineAddress
 from benchmarks.scheduler.engines import EngineEyes
 from benchmarks.scheduler.phases import Phase, Stage
+from engines.protocol import METRICS_PATH
 from tests.unit.benchmarks.scheduler.fakes import FakeDoor, FakeServer, IdleEyes
 from tests.unit.benchmarks.scheduler.measured import DEMAND, PLAN, made, measured
 

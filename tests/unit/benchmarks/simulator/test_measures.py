@@ -12,7 +12,7 @@ from benchmarks.simulator.driver import Call, Driver
 from benchmarks.simulator.engine import Engine
 from benchmarks.simulator.measures import Window, figures, jain, max_min, service_shares
 from benchmarks.simulator.workloads import NOISY
-from routing.types import Band
+from fleet.types import Band
 from tests.unit.benchmarks.simulator.fakes import FLAT, a_call, served
 
 WINDOW = Window(0.0, 100.0)

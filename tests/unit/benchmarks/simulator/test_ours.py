@@ -8,7 +8,7 @@ from benchmarks.simulator.costs import EngineSettings, StepCosts
 from benchmarks.simulator.driver import Call, Driver
 from benchmarks.simulator.ours import Ours, Policy
 from benchmarks.simulator.workloads import FITS, Flood, Workload
-from routing.types import Band, Slo
+from fleet.types import Band, Slo
 
 ENGINE = EngineSettings(slots=2, host_places=8, max_sequences=8)
 BUSY = Workload(12, 6.0, FITS["conv"], duration_s=30.0)

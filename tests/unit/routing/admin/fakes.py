@@ -13,11 +13,13 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from adapters.residency import Fault, FaultKind, Residency
 from adapters.states import VersionState
+from engines.residency import Fault, FaultKind, Residency
+from fleet.types import Budget, Tenant
 from routing.admin import LiveFeed, admin_app
 from routing.admin.uploads import Uploads
-from routing.catalog import (
+from routing.catalog.directory import Identity
+from routing.catalog.entries import (
     AdapterEntry,
     AdapterKey,
     ApiKey,
@@ -29,13 +31,12 @@ from routing.catalog import (
     Version,
 )
 from routing.errors import Conflict, NotFound, StateUnavailable
-from routing.live import Figures, LiveView
-from routing.live.verdict import usual_limit_s
-from routing.management import NewVersion, ReplicaReport, VersionProgress
+from routing.lifecycle.ports import NewVersion, ReplicaReport, VersionProgress
+from routing.observing.live import Figures, LiveView
+from routing.observing.live.verdict import usual_limit_s
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.report import SchedulerReport
-from routing.tenants import Identity
-from routing.types import Budget, Request, Tenant
+from routing.types import Request
 from routing.usage.budget import Budgets
 from routing.usage.query import UsageLine, UsageQuery, line
 from tests.fakes import FakeClock

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from adapters.states import VersionState
-from routing.catalog import AdapterKey, Rollout, RolloutPlan, Version
-from routing.management import VersionProgress
+from routing.catalog.entries import AdapterKey, Rollout, RolloutPlan, Version
+from routing.lifecycle.ports import VersionProgress
 from tests.unit.routing.admin.fakes import QUARANTINED, READY, Desk, error_of, report
 
 ADAPTERS = "/admin/v1/adapters"

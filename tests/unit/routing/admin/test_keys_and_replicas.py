@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from routing.catalog import ApiKey, DeclaredKey, Event, KeyRole
+from routing.catalog.entries import ApiKey, DeclaredKey, Event, KeyRole
 from tests.unit.routing.admin.fakes import Desk, error_of, report
 
 KEYS = "/admin/v1/keys"

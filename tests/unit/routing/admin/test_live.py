@@ -12,20 +12,21 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
+from fleet.types import Caps
 from routing.admin import live_answers as answers
 from routing.admin.live_feed import END, MAX_VIEWERS, EventStream, LiveFeed
 from routing.admin.tenants import CapsAnswer
 from routing.errors import Unavailable
-from routing.live import figures, picture
-from routing.live.figures import BUCKET_S, BUCKETS
+from routing.observing.live import figures, picture
+from routing.observing.live.figures import BUCKET_S, BUCKETS
 from routing.scheduling.decisions import KEPT
-from routing.types import Caps, Outcome
+from routing.types import Outcome
 from tests.fakes import Client, eventually
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk, Watched, error_of
-from tests.unit.routing.busy import Busy, busy
-from tests.unit.routing.live.records import answered, ended
+from tests.unit.routing.observing.live.records import answered, ended
 from tests.unit.routing.requests import target
+from tests.unit.routing.scheduling.busy import Busy, busy
 
 LIVE = "/admin/v1/live"
 OPERATOR: dict[str, Any] = {"key": "operator-key"}

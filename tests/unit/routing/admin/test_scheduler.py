@@ -12,11 +12,12 @@ import pytest
 from pydantic import BaseModel
 
 from routing.admin import scheduler_answers as answers
-from routing.scheduling import decisions, health, report
+from routing.scheduling import decisions, report
+from routing.scheduling.health import health
 from routing.types import Outcome
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk, error_of
-from tests.unit.routing.busy import Busy, busy
+from tests.unit.routing.scheduling.busy import Busy, busy
 
 SCHEDULER = "/admin/v1/scheduler"
 REPLICAS = "/admin/v1/replicas"

@@ -11,7 +11,7 @@ import pytest
 from adapters.states import VersionState
 from routing.admin.adapters import MAX_WAITING_UPLOADS
 from routing.admin.uploads import MAX_RUNNING, MEDIA_TYPES
-from routing.catalog import AdapterKey, RolloutPlan, Version
+from routing.catalog.entries import AdapterKey, RolloutPlan, Version
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk, error_of
 from tests.unit.routing.admin.test_gate import raw

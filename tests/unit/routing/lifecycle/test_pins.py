@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from adapters.states import PREPARING, VersionState
-from routing.catalog import AdapterEntry, AdapterKey, Version
+from routing.catalog.entries import AdapterEntry, AdapterKey, Version
 from routing.errors import Conflict
 from routing.lifecycle.pins import require_version, why_quarantined
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from adapters.states import VersionState
-from routing.catalog import AdapterKey, Rollout
+from routing.catalog.entries import AdapterKey, Rollout
 from routing.lifecycle.placement import Wanted, desired_adapters, kept_digests, surplus_versions
 from tests.fakes import adapter_id, entry_of, version_of
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from routing.scheduling.occupancy import ShareClock
 from routing.scheduling.state import ReplicaState
-from routing.tickets import Ticket
+from routing.scheduling.tickets import Ticket
 from tests.unit.routing.requests import replica, request
 
 MODELS = (("a", "support"), ("a", "sales"), ("b", "support"), ("a", "plain"))

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from adapters.states import VersionState
-from routing.catalog import AdapterKey, ApiKey, KeyRole
+from routing.catalog.entries import AdapterKey, ApiKey, KeyRole
 from routing.errors import StateUnavailable
 from routing.state import StateStore
 from tests.unit.routing.state.postgresql import Server
@@ -232,7 +232,7 @@ def test_a_database_in_memory_is_refused(url: str) -> None:
 
 
 def test_a_path_with_any_character_works(tmp_path: Path) -> None:
-    from routing.types import StateSettings
+    from fleet.types import StateSettings
 
     folder = tmp_path / "a b?c#d%20é&e"
     store = StateStore(StateSettings(folder=str(folder)).database_url)
@@ -245,7 +245,7 @@ def test_a_path_with_any_character_works(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from adapters.states import VersionState as S
-from routing.catalog import AdapterKey
+from routing.catalog.entries import AdapterKey
 from routing.state import StateStore
 
 store = StateStore(sys.argv[1])

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from adapters.states import VersionState
-from routing.catalog import AdapterKey
+from routing.catalog.entries import AdapterKey
 from routing.state import StateStore, guard
 from routing.usage import UsageStore
 
@@ -177,7 +177,7 @@ def test_where_the_system_says_nothing_of_locks_nothing_is_claimed(
 GATEWAY = """
 import sys
 from adapters.states import VersionState as S
-from routing.catalog import AdapterKey, ApiKey, KeyRole
+from routing.catalog.entries import AdapterKey, ApiKey, KeyRole
 from routing.state import StateStore
 from routing.usage import UsageStore
 from tests.unit.routing.usage import made

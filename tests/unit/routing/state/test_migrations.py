@@ -13,7 +13,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, make_url
 
-from routing.catalog import AdapterKey
+from routing.catalog.entries import AdapterKey
 from routing.errors import StateUnavailable
 from routing.state import StateStore, database
 from routing.state.tables import Table
@@ -88,7 +88,7 @@ def test_a_migration_that_fails_leaves_no_half(url: str, monkeypatch: pytest.Mon
 OPENER = """
 import sys
 from routing.state import StateStore
-from routing.catalog import AdapterKey
+from routing.catalog.entries import AdapterKey
 
 store = StateStore(sys.argv[1], lock_wait_s=30)
 print("ready", flush=True)

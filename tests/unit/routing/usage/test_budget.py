@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.types import Budget
+from fleet.types import Budget
 from routing.usage.budget import Budgets, Level
 
 NOW_S = datetime(2026, 12, 31, 23, 59, tzinfo=UTC).timestamp()

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from fleet.types import UsageSettings
 from routing.errors import StateUnavailable
-from routing.types import UsageSettings
 from routing.usage import Ledger, UsageStore, ledger
 from routing.usage.budget import Budgets
 from routing.usage.entries import Row

@@ -1,0 +1,106 @@
+"""How is a whole demo folder made? Tokenizer, base model, adapters, answers; then it is published."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from demo import answers as demo
+from demo import bulk, folder
+from demo.recipe import Recipe
+
+
+class Watcher(Protocol):
+    """Who is told how far the training is."""
+
+    def step(self, model: str, step: int) -> None:
+        """Hear that `model` has trained for `step` steps."""
+
+    def learnt(self, model: str, steps: int, margin: float) -> None:
+        """Hear that `model` knows its answers, and by which margin in logits."""
+
+
+def train(out: Path, recipe: Recipe, *, seed: int, bulk_count: int, watcher: Watcher) -> folder.Manifest:
+    """Train everything and put it in place of `out`; needs the lock, raises DemoError, leaves no half."""
+    folder.check_replaceable(out)
+    with folder.scratch(out) as scratch:
+        built = scratch / "built"
+        _train_models(built, recipe, seed=seed, watcher=watcher)
+        _make_bulk(built, built, range(bulk_count), seed=seed)
+        (built / "answers.json").write_text(json.dumps(demo.document(), indent=2) + "\n")
+        manifest = folder.seal(built, recipe, seed=seed, bulk=bulk_count)
+        folder.publish(built, out, attic=scratch)
+    return manifest
+
+
+def add_bulk(out: Path, recipe: Recipe, manifest: folder.Manifest, *, bulk_count: int) -> folder.Manifest:
+    """Add synthetic adapters to the complete folder `out` until it has `bulk_count`; needs the lock."""
+    with folder.scratch(out) as scratch:
+        missing = range(manifest.bulk, bulk_count)
+        _make_bulk(out, scratch / "built", missing, seed=manifest.seed)
+        for index in missing:
+            name = bulk.name(index)
+            folder.publish(scratch / "built" / "adapters" / name, out / "adapters" / name, attic=scratch)
+        return folder.seal(out, recipe, seed=manifest.seed, bulk=bulk_count)
+
+
+def _train_models(built: Path, recipe: Recipe, *, seed: int, watcher: Watcher) -> None:
+    # Imported here: torch takes seconds to import, and a complete folder needs none of it.
+    from demo import checkpoint, training
+    from demo import tokenizer as text
+    from demo.lessons import Speaker
+
+    names = (demo.BASE_MODEL, *demo.ADAPTERS)
+    sentences = [*demo.QUESTIONS, *(line for name in names for line in demo.answers(name).values())]
+    voices = [text.voice(index) for index in range(len(demo.ADAPTERS))]
+    shape = recipe.shape
+    tokenizer = text.learn(
+        sentences,
+        voices=len(voices),
+        vocab_size=shape.vocab_size,
+        max_length=shape.max_position_embeddings,
+    )
+    with training.one_thread():
+        base = training.new_base_model(tokenizer, shape, seed=seed)
+        # A base model that has met all sentences makes adapters that learn fast and hold in any chat.
+        learnt = training.teach(
+            base,
+            tokenizer,
+            Speaker(demo.BASE_MODEL, demo.answers(demo.BASE_MODEL)),
+            beside=[
+                Speaker(name, demo.answers(name), voice)
+                for name, voice in zip(demo.ADAPTERS, voices, strict=True)
+            ],
+            seed=seed,
+            schedule=recipe.base,
+            report=partial(watcher.step, demo.BASE_MODEL),
+        )
+        training.forget(base, tokenizer, voices)
+        watcher.learnt(demo.BASE_MODEL, learnt.steps, learnt.margin)
+        checkpoint.save_base_model(base, tokenizer, built / "base")
+        for name in demo.ADAPTERS:
+            model = training.with_adapter(base, shape, seed=seed + zlib.crc32(name.encode()))
+            learnt = training.teach(
+                model,
+                tokenizer,
+                Speaker(name, demo.answers(name)),
+                seed=seed,
+                schedule=recipe.adapter,
+                report=partial(watcher.step, name),
+            )
+            watcher.learnt(name, learnt.steps, learnt.margin)
+            checkpoint.save_adapter(model, built / "adapters" / name, base_model=demo.BASE_MODEL)
+
+
+def _make_bulk(source: Path, target: Path, indices: range, *, seed: int) -> None:
+    for index in indices:
+        trained = demo.ADAPTERS[index % len(demo.ADAPTERS)]
+        bulk.make(
+            source / "adapters" / trained,
+            target / "adapters" / bulk.name(index),
+            seed=seed,
+            index=index,
+        )

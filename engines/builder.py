@@ -1,0 +1,80 @@
+"""Starts an engine in a thread of its own, which takes minutes, and gives that up within a moment.
+
+What the thread does cannot be cancelled: it imports, and then waits for processes that it has started. So
+these are killed, and the thread gets an exception at its next step in Python, after which it starts none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+from engines import orphans
+
+GIVE_UP_WITHIN_S = 3.0  # a library that is being mapped into memory holds the thread for as long as it takes
+_LOOK_INTERVAL_S = 0.1
+T = TypeVar("T")
+
+
+class GivenUp(BaseException):
+    """Raised inside the thread. No `Exception`, which vLLM's imports would take for a missing library."""
+
+
+class Builder(Generic[T]):
+    """One thread that builds engines, one after the other."""
+
+    def __init__(self, build: Callable[[], T], undo: Callable[[T], None]) -> None:
+        """`undo` takes down what was built in the moment when it was given up."""
+        self._build = build
+        self._undo = undo
+        # Engine processes are children of the thread that starts them; it must live as long as they do.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine-builder")
+        self._building_in: int | None = None
+        self._lock = threading.Lock()
+
+    async def build(self) -> T:
+        """Build one. When this is cancelled, what was begun is gone, its processes included."""
+        building = self._thread.submit(self._run)
+        built = asyncio.wrap_future(building)
+        try:
+            return await asyncio.shield(built)
+        except asyncio.CancelledError:
+            built.add_done_callback(lambda done: done.exception())  # nobody will ask for it
+            await asyncio.to_thread(self._give_up, building)
+            raise
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._thread.shutdown(wait=False)
+
+    def _run(self) -> T:
+        with self._lock:
+            self._building_in = threading.get_ident()
+        try:
+            return self._build()
+        finally:
+            with self._lock:
+                self._building_in = None
+
+    def _give_up(self, building: Future[T]) -> None:
+        deadline = time.monotonic() + GIVE_UP_WITHIN_S
+        while not building.done() and time.monotonic() < deadline:
+            self._interrupt()
+            orphans.end_own()
+            with contextlib.suppress(BaseException):
+                building.result(_LOOK_INTERVAL_S)
+        if building.done() and building.exception() is None:
+            self._undo(building.result())
+        orphans.end_own()
+
+    def _interrupt(self) -> None:
+        with self._lock:
+            if self._building_in is not None:
+                raised = ctypes.py_object(GivenUp)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._building_in), raised)

@@ -1,0 +1,32 @@
+"""What does a process that vLLM starts do first? It sets up its log, before vLLM's imports say anything.
+
+Python's `multiprocessing` runs the parent's main module anew in every process that it spawns, and in those
+that these spawn. In an engine's worker that would be BentoML's, which is of no use there; this module takes
+its place.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+
+from engines import logs
+
+# What the processes of an engine need not: the first opens every engine and tells every tenant's cache salt.
+WITHHELD = ("TENANTRY_SECRET", "TENANTRY_ADMIN_KEY")
+
+
+def become_main_of_children() -> None:
+    """Have processes that this one spawns run this module first."""
+    sys.modules["__main__"].__spec__ = __spec__
+
+
+def withhold(names: Iterable[str] = ()) -> None:
+    """Have processes that this one spawns from now on inherit no secret of the service, nor these."""
+    for name in (*WITHHELD, *names):
+        os.environ.pop(name, None)
+
+
+if __name__ == "__mp_main__":
+    logs.set_up()

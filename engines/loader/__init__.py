@@ -1,0 +1,15 @@
+"""Which adapters are in the engine, and how do they come and go? Speaks to vLLM in-process, never by path.
+
+reconciler.py  brings the engine to the desired set, again after every restart; knows what failed
+resident.py    the adapters of one running engine: loads, leases, evictions, pins
+slots.py       how many adapters may run at once
+engine.py      vLLM's calls, and what becomes of them when the engine dies
+files.py       an adapter's files before the engine reads them
+metrics.py     load times, failures, evictions and residents, on the engine's page
+"""
+
+from engines.loader.engine import EngineDied, LoraEngine, reason_of
+from engines.loader.reconciler import Reconciler
+from engines.loader.resident import AdapterLoader
+
+__all__ = ["AdapterLoader", "EngineDied", "LoraEngine", "Reconciler", "reason_of"]

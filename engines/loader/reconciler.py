@@ -1,0 +1,189 @@
+"""Does the engine hold what it should? Brings it there, again after every restart, without being asked.
+
+It lives as long as the worker process: engines come and go, the desired set and what failed stay. Preloading
+is done in the background once the engine is ready, and rests after each adapter as long as that took, so
+that decoding gets at least half of the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+
+from adapters.errors import AdapterError
+from engines.loader import metrics
+from engines.loader.engine import EngineDied
+from engines.loader.resident import AdapterLoader
+from engines.residency import DesiredAdapters, EngineAdapter, Fault, FaultKind, Residency
+
+REFRESH_INTERVAL_S = 1.0  # the worker is asked at most so often what it holds
+# A client that left is aborted by vLLM a moment after its request has ended here; until then its adapter may
+# be in one more step.
+SETTLE_S = 0.1
+_RETRY_S = 1.0  # after an error nobody foresaw
+log = logging.getLogger("tenantry.engine")
+
+
+class Reconciler:
+    """What an engine should hold, what it holds, and what went wrong on the way."""
+
+    def __init__(self, *, slots: int) -> None:
+        self._max_pins = max(0, slots - 1)  # vLLM cannot run any other adapter once every slot is pinned
+        self._worker = secrets.token_hex(8)
+        self._engine_starts = 0
+        self._desired = DesiredAdapters(0, ())
+        self._by_id: dict[str, EngineAdapter] = {}
+        self._faults: dict[str, Fault] = {}
+        self._given_up: set[str] = set()  # not tried again by itself in this engine
+        self._loader: AdapterLoader | None = None
+        self._changed = asyncio.Event()
+
+    # -- the gateway's side --------------------------------------------------------------------------------
+
+    def desire(self, desired: DesiredAdapters) -> None:
+        """Take the complete set of adapters this engine may serve; replaces any earlier one."""
+        self._desired = desired
+        self._by_id = {adapter.id: adapter for adapter in desired.adapters}
+        self._faults = {name: fault for name, fault in self._faults.items() if name in self._by_id}
+        self._given_up &= self._by_id.keys()
+        self._changed.set()
+
+    def desired(self, name: str) -> EngineAdapter | None:
+        """Return the adapter if it may be served."""
+        return self._by_id.get(name)
+
+    def blame(self, name: str, kind: FaultKind, reason: str) -> None:
+        """Record a failure of an adapter; forgotten once it is no longer desired."""
+        if name not in self._by_id:
+            return
+        known = self._faults.get(name)
+        self._faults[name] = Fault(kind, known.count + 1 if known else 1, reason, self._engine_starts)
+        if kind is FaultKind.CRASH:
+            log.error("%s: %s", name, reason)
+
+    def forgive(self) -> None:
+        """Forget whom the last engine's death was blamed on: it does not come back, for another reason."""
+        self._faults = {
+            name: fault
+            for name, fault in self._faults.items()
+            if fault.kind is not FaultKind.CRASH or fault.engine < self._engine_starts
+        }
+
+    def residency(self) -> Residency:
+        """Say what is where; by the worker's last word, at most about a second old. Never waits."""
+        loader = self._loader
+        faults = tuple((self._refused_pins() | self._faults).items())
+        base = Residency(self._worker, self._engine_starts, self._desired.revision, faults=faults)
+        if loader is None:
+            return base
+        return Residency(
+            worker=base.worker,
+            engine_starts=base.engine_starts,
+            revision=base.revision,
+            slots=loader.in_slots,
+            host=loader.host,
+            pinned=loader.pinned,
+            draining=tuple(sorted(loader.known - self._by_id.keys())),
+            faults=faults,
+        )
+
+    def _pins(self) -> list[EngineAdapter]:
+        return [adapter for adapter in self._desired.adapters if adapter.pinned]
+
+    def _refused_pins(self) -> dict[str, Fault]:
+        """Pins beyond the limit; they are served like any other adapter."""
+        reason = f"not pinned: this engine can pin {self._max_pins}, one slot stays for all others"
+        return {a.id: Fault(FaultKind.LOAD, 1, reason) for a in self._pins()[self._max_pins :]}
+
+    # -- the engine's side ---------------------------------------------------------------------------------
+
+    async def run(self, loader: AdapterLoader) -> None:
+        """Keep one engine as desired until it dies or this is cancelled."""
+        self._loader, self._engine_starts = loader, self._engine_starts + 1
+        self._given_up = {name for name, fault in self._faults.items() if fault.kind is FaultKind.CRASH}
+        loader.idle = lambda _: self._changed.set()
+        loader.dirty.set()
+        watcher = asyncio.create_task(self._watch(loader))
+        try:
+            with contextlib.suppress(EngineDied):
+                await self._reconcile(loader)
+        finally:
+            self._loader = None
+            metrics.residents(slots=0, host=0, pinned=0)
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+
+    async def _watch(self, loader: AdapterLoader) -> None:
+        with contextlib.suppress(EngineDied):
+            while True:
+                await loader.dirty.wait()
+                loader.dirty.clear()
+                await loader.refresh()
+                await asyncio.sleep(REFRESH_INTERVAL_S)
+
+    async def _reconcile(self, loader: AdapterLoader) -> None:
+        while True:
+            self._changed.clear()
+            try:
+                if not await self._step(loader):
+                    await self._changed.wait()
+            except EngineDied:
+                raise
+            except Exception:
+                log.exception("adapters of this engine are not as desired; trying again")
+                await asyncio.sleep(_RETRY_S)
+
+    async def _step(self, loader: AdapterLoader) -> bool:
+        """Do the most urgent thing; whether anything was done. What is desired may change meanwhile."""
+        return (
+            await self._unpin(loader)
+            or await self._remove(loader)
+            or await self._pin(loader)
+            or await self._preload(loader)
+        )
+
+    async def _unpin(self, loader: AdapterLoader) -> bool:
+        wanted = {adapter.id for adapter in self._pins()[: self._max_pins]}
+        surplus = [name for name in loader.pinned if name not in wanted]
+        for name in surplus:
+            await loader.unpin(name)
+        return bool(surplus)
+
+    async def _remove(self, loader: AdapterLoader) -> bool:
+        """Remove what is no longer desired and runs no request; the rest goes when its last request ends."""
+        unused = [name for name in loader.known - self._by_id.keys() if not loader.is_used(name)]
+        if not unused:
+            return False
+        await asyncio.sleep(SETTLE_S)
+        for name in unused:
+            if name not in self._by_id:
+                await loader.remove(name)
+        return True
+
+    async def _pin(self, loader: AdapterLoader) -> bool:
+        for adapter in self._pins()[: self._max_pins]:
+            if adapter.id in loader.pinned or adapter.id in self._given_up:
+                continue
+            try:
+                if await loader.pin(adapter):
+                    return True
+            except AdapterError:
+                self._given_up.add(adapter.id)
+        return False
+
+    async def _preload(self, loader: AdapterLoader) -> bool:
+        """Load the most wanted adapter that is missing, while that puts out no other."""
+        if not loader.has_free_place:
+            return False
+        present = set(loader.host) | self._given_up
+        adapter = next((a for a in self._desired.adapters if a.id not in present), None)
+        if adapter is None:
+            return False
+        try:
+            await loader.preload(adapter)
+            await asyncio.sleep(loader.load_s.get(adapter.id, 0.0))
+        except AdapterError:
+            self._given_up.add(adapter.id)
+        return True

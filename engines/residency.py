@@ -1,0 +1,126 @@
+"""What does the gateway want in an engine, and what is really there? Values that travel as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAdapter:
+    """One version of an adapter as an engine knows it."""
+
+    id: str  # vLLM's `lora_name`; differs for every content, so no cache of the engine can be stale
+    folder: str  # absolute; named after the content
+    pinned: bool = False  # holds a slot for good
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredAdapters:
+    """Every adapter an engine may serve, most wanted first; what is not in it is removed once unused."""
+
+    revision: int  # the gateway's; > 0
+    adapters: tuple[EngineAdapter, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what travels."""
+        return {"revision": self.revision, "adapters": [asdict(adapter) for adapter in self.adapters]}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> DesiredAdapters:
+        """Read what travelled. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+        adapters = (EngineAdapter(a["id"], a["folder"], bool(a["pinned"])) for a in value["adapters"])
+        return cls(int(value["revision"]), tuple(adapters))
+
+
+ENGINE_DIED = "the engine died while it"  # how a reason begins that ends in an engine's own words
+
+
+class FaultKind(StrEnum):
+    """How an adapter failed in an engine."""
+
+    LOAD = "load"  # vLLM or the loader refused it
+    CRASH = "crash"  # the engine died while it loaded or tried this adapter
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An adapter's failures in this engine since it became desired."""
+
+    kind: FaultKind  # of the last one
+    count: int
+    reason: str
+    engine: int = 0  # which start of the engine the last one was in
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """What is where in one engine. Ids the gateway never named do not appear."""
+
+    worker: str  # random, made when the engine's worker process starts; another one has forgotten everything
+    engine_starts: int  # engines this worker has started; each begins empty
+    revision: int  # of the desired state it has taken; 0: none yet
+    slots: tuple[str, ...] = ()  # in the engine's slots (GPU memory)
+    host: tuple[str, ...] = ()  # in host memory, those in slots included; least recently used first
+    pinned: tuple[str, ...] = ()
+    draining: tuple[str, ...] = ()  # no longer desired, not yet gone
+    faults: tuple[tuple[str, Fault], ...] = ()
+    kv_tokens: int = 0  # what the engine's KV cache holds; 0: not known
+    max_model_len: int = 0  # tokens of prompt and completion together; 0: not known
+    chars_per_token: int = 0  # of the longest in the vocabulary; 0: not known
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what travels."""
+        return asdict(self) | {"faults": {name: asdict(fault) for name, fault in self.faults}}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Residency:
+        """Read what travelled. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+        faults = (
+            (
+                name,
+                Fault(FaultKind(f["kind"]), int(f["count"]), str(f["reason"]), int(f.get("engine", 0))),
+            )
+            for name, f in value["faults"].items()
+        )
+        ids = {key: tuple(map(str, value[key])) for key in ("slots", "host", "pinned", "draining")}
+        return cls(
+            str(value["worker"]),
+            int(value["engine_starts"]),
+            int(value["revision"]),
+            **ids,
+            faults=tuple(faults),
+            kv_tokens=int(value.get("kv_tokens", 0)),
+            max_model_len=int(value.get("max_model_len", 0)),
+            chars_per_token=int(value.get("chars_per_token", 0)),
+        )
+
+
+UNCHANGED = "it answers like the base model"  # how the reason begins where a trial has seen no difference
+
+
+@dataclass(frozen=True, slots=True)
+class TrialReport:
+    """How an adapter did in its trial on a real engine."""
+
+    passed: bool
+    reason: str  # empty where it passed
+    difference: float  # largest change of a log-probability against the base model
+    load_s: float
+
+    @property
+    def saw_nothing(self) -> bool:
+        """Whether all that speaks against the adapter is that it made no difference to these prompts."""
+        return not self.passed and self.reason.startswith(UNCHANGED)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what travels."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> TrialReport:
+        """Read what travelled. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+        return cls(
+            bool(value["passed"]), str(value["reason"]), float(value["difference"]), float(value["load_s"])
+        )

@@ -1,0 +1,181 @@
+"""Does this engine work? Asked of the base model at start, before any client or adapter is let in.
+
+The questions are of the kinds that an adapter's trial and users ask. Kernels that vLLM compiles at the first
+request of their kind, as those for log-probabilities, are compiled here; where that cannot be done, the
+engine is at fault, and nobody who would have asked first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+from engines.questions import GENERATED_TOKENS, PRIORITY, PROMPTS, Questions, are_finite
+
+WITHIN_S = 600.0  # in all; the first compilation takes a minute or two on a slow CPU
+SAMPLED = (
+    {"temperature": 0.8, "top_p": 0.9, "top_k": 20, "seed": 1},
+    {"temperature": 0.8, "top_p": 0.9},
+    {"temperature": 1.0, "min_p": 0.1, "presence_penalty": 0.5, "repetition_penalty": 1.1},
+)
+SCHEMA = {"type": "object", "properties": {"open": {"type": "boolean"}}, "required": ["open"]}
+App = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
+log = logging.getLogger("tenantry.engine")
+
+
+class _Refused(Exception):
+    """vLLM's app found something wrong with a request."""
+
+
+class SelfTestFailed(Exception):
+    """What was asked when the engine failed; its cause says how."""
+
+
+class SelfTest:
+    """One engine's proof, over vLLM's `AsyncLLM` and over its OpenAI app."""
+
+    def __init__(self, engine: Any, app: App, model: str, tasks: Sequence[str], *, trials: bool) -> None:
+        """With `trials` the engine is going to try adapters: it must not refuse what those ask."""
+        self._engine = engine
+        self._app = app
+        self._model = model
+        self._tasks = tasks
+        self._trials = trials
+        self._ask = Questions(engine, tasks, _as_it_is)
+
+    async def run(self) -> None:
+        """Return once every kind of question is answered. Raises `SelfTestFailed` from what was met."""
+        kind, took_s = "start", {}
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                for kind, needed, ask in self._kinds():
+                    started_s = time.monotonic()
+                    await self._pass(kind, needed, ask)
+                    took_s[kind] = time.monotonic() - started_s
+        except TimeoutError as error:
+            error.args = (f"no answer within {WITHIN_S:g} s",)
+            raise SelfTestFailed(kind) from error
+        except Exception as error:
+            raise SelfTestFailed(kind) from error
+        log.info("self-test passed: %s", ", ".join(f"{kind} {s:.1f} s" for kind, s in took_s.items()))
+
+    def _kinds(self) -> list[tuple[str, bool, Callable[[], Awaitable[None]]]]:
+        """What is asked: (its name, whether a refusal is a failure, the question)."""
+        if not self._ask.generates:
+            kinds = [("an embedding over HTTP", False, self._embedding)] if "embed" in self._tasks else []
+            return [("a vector", self._trials, self._vector), *kinds]
+        return [
+            ("log-probabilities", self._trials, self._log_probabilities),
+            ("a greedy answer", self._trials, self._greedy),
+            ("sampled answers", False, self._sampled),
+            ("a streamed answer", False, self._streamed),
+            ("structured output", False, self._structured),
+        ]
+
+    async def _pass(self, kind: str, needed: bool, ask: Callable[[], Awaitable[None]]) -> None:
+        from vllm.exceptions import VLLMClientError
+
+        try:
+            await ask()
+        except (VLLMClientError, _Refused) as error:  # an engine's flags may exclude a kind
+            if needed:
+                raise
+            log.warning("the engine refuses %s: %s", kind, error)
+
+    async def _log_probabilities(self) -> None:
+        _check(await self._ask.log_probabilities(self._ask.tokens(PROMPTS[0]), None))
+
+    async def _greedy(self) -> None:
+        _check(await self._ask.greedy(self._ask.tokens(PROMPTS[1]), None))
+
+    async def _vector(self) -> None:
+        _check(await self._ask.vector(self._ask.tokens(PROMPTS[0]), None))
+
+    async def _sampled(self) -> None:
+        for wanted in SAMPLED:
+            await self._ask.generate(
+                self._ask.tokens(PROMPTS[2]), None, max_tokens=GENERATED_TOKENS, min_tokens=1, **wanted
+            )
+
+    async def _structured(self) -> None:
+        from vllm.sampling_params import StructuredOutputsParams
+
+        await self._ask.generate(
+            self._ask.tokens(PROMPTS[0]),
+            None,
+            max_tokens=GENERATED_TOKENS,
+            structured_outputs=StructuredOutputsParams(json=SCHEMA),
+        )
+
+    async def _streamed(self) -> None:
+        """As a user asks: a chat where the model has a template for it."""
+        body: dict[str, Any] = {"max_tokens": GENERATED_TOKENS, "stream": True}
+        if getattr(self._engine.get_tokenizer(), "chat_template", None):
+            path = "/v1/chat/completions"
+            body["messages"] = [{"role": "user", "content": PROMPTS[0]}]
+        else:
+            path = "/v1/completions"
+            body["prompt"] = self._ask.tokens(PROMPTS[0])
+        answer = await self._post(path, body)
+        if b"[DONE]" not in answer or b'"error"' in answer:
+            raise RuntimeError(f"the stream broke off: {answer[-200:].decode(errors='replace')}")
+
+    async def _embedding(self) -> None:
+        await self._post("/v1/embeddings", {"input": PROMPTS[0]})
+
+    async def _post(self, path: str, body: dict[str, Any]) -> bytes:
+        """Ask vLLM's app in this process. Raises `_Refused`, or `RuntimeError` where it fails."""
+        body |= {"model": self._model, "cache_salt": secrets.token_hex(16), "priority": PRIORITY}
+        messages = iter([{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}])
+        status, answer = 0, bytearray()
+
+        async def receive() -> dict[str, Any]:
+            for message in messages:
+                return message
+            await asyncio.Event().wait()  # the client stays
+            raise AssertionError
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            answer.extend(message.get("body", b""))
+
+        await self._app(_scope(path), receive, send)
+        if status != 200:
+            text = f"{path} answered {status}: {answer[:300].decode(errors='replace')}"
+            raise _Refused(text) if 400 <= status < 500 else RuntimeError(text)
+        return bytes(answer)
+
+
+def _scope(path: str) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"engine"), (b"content-type", b"application/json")],
+        "client": ("127.0.0.1", 0),
+        "server": ("engine", 80),
+    }
+
+
+def _check(values: Sequence[float]) -> None:
+    if not values:
+        raise RuntimeError("it answers nothing")
+    if not are_finite(values):
+        raise RuntimeError("its answers are not finite numbers (NaN or infinite)")
+
+
+async def _as_it_is(work: Any) -> Any:
+    """A dead engine ends these calls itself."""
+    return await work

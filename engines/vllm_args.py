@@ -1,0 +1,76 @@
+"""Which flags does an engine get for a base model? Pure; the only place that knows vLLM's flags."""
+
+from __future__ import annotations
+
+from fleet.types import BaseModel
+
+
+def engine_args(
+    model: BaseModel, *, shutdown_grace_s: float, on_cpu: bool, traces_endpoint: str | None = None
+) -> list[str]:
+    """List `vllm serve` flags for one engine of a base model (vLLM 0.32).
+
+    With a `traces_endpoint` the engine sends spans of its own there, as children of the gateway's.
+    """
+    flags: dict[str, object | None] = {
+        "--model": model.source,
+        "--served-model-name": model.name,
+        "--revision": model.revision,
+        "--dtype": model.dtype,
+        "--max-model-len": model.max_model_len,
+        "--max-num-seqs": model.max_num_seqs,
+        "--tensor-parallel-size": model.tensor_parallel_size,
+        "--gpu-memory-utilization": model.gpu_memory_utilization,
+        "--kv-cache-memory-bytes": model.kv_cache_bytes,
+        # EngineCore gets SIGTERM together with the worker; without this it drops what is in flight.
+        "--shutdown-timeout": int(shutdown_grace_s),
+        # The gateway writes every request's priority from the tenant's band; under fcfs vLLM refuses it.
+        "--scheduling-policy": "priority",
+        "--otlp-traces-endpoint": traces_endpoint,
+    }
+    if model.serves_adapters:
+        flags |= {
+            "--max-loras": model.max_loras,
+            "--max-lora-rank": model.max_lora_rank,
+            "--max-cpu-loras": max(model.max_cpu_loras, model.max_loras),
+        }
+    argv = [part for flag, value in flags.items() if value is not None for part in (flag, str(value))]
+    argv += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
+    argv.append("--no-use-tqdm-on-load")  # progress bars are no lines of a log
+    argv.append("--enable-prompt-tokens-details")  # says how much of a prompt was found in the prefix cache
+    if model.serves_adapters:
+        extension = "engines.worker.cpu.CpuWorkerExtension" if on_cpu else "engines.worker.WorkerExtension"
+        argv += ["--enable-lora", "--worker-extension-cls", extension]
+    return [*argv, *model.vllm_args]
+
+
+def engine_environment(model: BaseModel, *, on_cpu: bool) -> dict[str, str]:
+    """Environment vLLM reads at import; what the operator has set already wins over it."""
+    environment = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        # A forked engine would share this process's threads and locks, and its inherited marks (orphans.py).
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        # setproctitle would write an engine's title over those marks.
+        "SPT_NOENV": "1",
+        "VLLM_REGEX_COMPILATION_TIMEOUT_S": "1",  # its front end answers nobody meanwhile; the default is 5
+        "TRANSFORMERS_VERBOSITY": "error",  # its warnings are of a model's files, and come from each process
+        # Python says so whenever an engine is killed, and then removes what was left.
+        "PYTHONWARNINGS": "ignore:resource_tracker",
+    }
+    if model.source.startswith("/"):
+        environment["HF_HUB_OFFLINE"] = "1"  # a local model never asks a hub
+    if on_cpu:
+        environment["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB, where kv_cache_gib is not given
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # engines on one machine share its cores
+        environment["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # each process would tell of its NUMA node
+    return environment
+
+
+def tracing_environment(replica: str) -> dict[str, str]:
+    """Environment of an engine that is traced; what the operator has set already wins over it."""
+    return {
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",  # as the gateway's; vLLM's default is gRPC
+        "OTEL_SERVICE_NAME": "tenantry-engine",
+        "OTEL_RESOURCE_ATTRIBUTES": f"tenantry.replica={replica}",
+    }

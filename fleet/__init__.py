@@ -1,0 +1,17 @@
+"""What fleet.yaml says: its values, how it is read, checked and written, and what one pool needs of it."""
+
+from fleet.files import check_files
+from fleet.loader import LoadedFleet, load_fleet, load_fleet_with_warnings, read_fleet
+from fleet.problems import FleetError, Problem
+from fleet.projection import project
+
+__all__ = [
+    "FleetError",
+    "LoadedFleet",
+    "Problem",
+    "check_files",
+    "load_fleet",
+    "load_fleet_with_warnings",
+    "project",
+    "read_fleet",
+]

@@ -1,0 +1,125 @@
+"""What does a refused value mean, and what would be right? Turns pydantic's errors into findings.
+
+Never shows a value that stands under a key list: it may be a key.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from fleet import schema
+from fleet.problems import Findings, KeyPath, did_you_mean
+
+_KEY_LISTS = frozenset({"api_keys", "operator_keys"})
+_NAME_REMEDY = "rename it"
+_KEY_REMEDY = (
+    "write {sha256: <64 hex digits>} or {env: NAME}, never the key itself; `tenantry new-key` makes one"
+)
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "base_models": schema.BaseModelSection,
+    "adapters": schema.AdapterSection,
+    "tenants": schema.TenantSection,
+    "pools": schema.PoolSection,
+}
+_SINGLE: dict[str, type[BaseModel]] = {"gateway": schema.GatewaySection, "state": schema.StateSection}
+_NESTED: dict[tuple[str, str], type[BaseModel]] = {
+    ("tenants", "caps"): schema.CapsSection,
+    ("pools", "slo"): schema.SloSection,
+    ("gateway", "scheduler"): schema.SchedulerSection,
+    ("gateway", "metrics"): schema.MetricsSection,
+    ("gateway", "tracing"): schema.TracingSection,
+}
+_WANTED = {
+    "string_type": ("must be text", "put it in quotes"),
+    "int_type": ("must be a whole number", "no quotes, no fraction"),
+    "int_from_float": ("must be a whole number", "no fraction"),
+    "float_type": ("must be a number", "no quotes, no unit"),
+    "bool_type": ("must be true or false", "no quotes"),
+    "tuple_type": ("must be a list", "write [a, b], or one item a line after `- `"),
+    "dict_type": ("must be a mapping", "write one `name: value` a line, indented"),
+    "model_type": ("must be a mapping", "write one `name: value` a line, indented"),
+    "string_pattern_mismatch": ("names no device", "write `0`, `0,1`, or the UUID of a GPU or MIG slice"),
+    "finite_number": ("must be a finite number", ""),
+    "too_short": ("must not be empty", ""),
+    "string_too_short": ("must not be empty", ""),
+}
+
+
+def explain(error: ErrorDetails, findings: Findings) -> None:
+    """Add one pydantic error to the findings."""
+    path = tuple(error["loc"])
+    kind = error["type"]
+    if path and path[-1] == "[key]":
+        findings.error(path[:-1], _reason(error), _NAME_REMEDY)
+    elif kind == "extra_forbidden":
+        findings.error(path, f"unknown key `{path[-1]}`", _known_key(path))
+    elif kind == "missing":
+        findings.error(path[:-1], f"`{path[-1]}` is missing", "add it")
+    elif _KEY_LISTS & set(path) and path[-1] not in _KEY_LISTS:
+        findings.error(
+            path, f"{'not an API key entry' if kind != 'value_error' else _reason(error)}", _KEY_REMEDY
+        )
+    elif kind in _WANTED:
+        message, remedy = _WANTED[kind]
+        findings.error(path, message, remedy)
+    elif kind in ("enum", "literal_error"):
+        findings.error(path, f"`{error['input']}` is not one of {_expected(error)}", _close(error))
+    else:
+        findings.error(path, _reason(error))
+
+
+def _reason(error: ErrorDetails) -> str:
+    reason = error["msg"].removeprefix("Value error, ")
+    return reason.replace("Input should be", "must be").replace("String should", "must")
+
+
+def _expected(error: ErrorDetails) -> str:
+    return str(error.get("ctx", {}).get("expected", "")).replace("'", "`").replace(" or ", ", ")
+
+
+def _close(error: ErrorDetails) -> str:
+    known = [part.strip("` ") for part in _expected(error).split(",")]
+    hint = did_you_mean(str(error["input"]), known)
+    return hint if hint.startswith("did") else ""
+
+
+def _known_key(path: KeyPath) -> str:
+    """Say what the unknown key may have been meant to be, here or one level down."""
+    wrong, section = str(path[-1]), section_at(path[:-1])
+    if section is None:
+        return ""
+    own = [name for name in section.model_fields if name != wrong]
+    nested = {
+        f"{name}.{key}"
+        for name, field in section.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        for key in field.annotation.model_fields
+        if key == wrong
+    }
+    if nested:
+        return f"did you mean `{min(nested)}`?"
+    hint = did_you_mean(wrong, own)
+    if section is schema.BaseModelSection and not hint.startswith("did"):
+        return "further vLLM flags go into `vllm_args`"
+    return hint
+
+
+def without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Drop "too short" of a list whose items are refused: pydantic counts only good ones."""
+    around = {error["loc"][:length] for error in errors for length in range(len(error["loc"]))}
+    return [error for error in errors if not (error["type"] == "too_short" and error["loc"] in around)]
+
+
+def section_at(path: KeyPath) -> type[BaseModel] | None:
+    """Return the class of the section at a path of the file."""
+    if not path:
+        return schema.FleetFile
+    if len(path) == 1 and path[0] in _SINGLE:
+        return _SINGLE[str(path[0])]
+    if isinstance(path[-1], int) and path[-2] in _KEY_LISTS:
+        return schema.KeySection
+    if len(path) == 2 and path[0] in _SECTIONS:
+        return _SECTIONS[str(path[0])]
+    named = len(path) == (2 if path[0] in _SINGLE else 3)
+    return _NESTED.get((str(path[0]), str(path[-1]))) if named else None

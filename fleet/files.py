@@ -1,0 +1,81 @@
+"""Do the folders that a fleet names hold what they should? Reads them; loads no weights.
+
+What lies on a hub or behind a URL is not looked at: it is fetched when the fleet is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from adapters.checkpoint import inspect_adapter
+from adapters.errors import AdapterError
+from fleet.problems import Findings, KeyPath, Problem
+from fleet.sources import is_hub_id, is_url, shortened, why_no_folder
+from fleet.types import Fleet
+
+_NO_FOLDER = "correct the path (`make demo` makes the demo's models)"
+
+
+def check_files(
+    fleet: Fleet, *, file: str = "fleet.yaml", lines: dict[KeyPath, int] | None = None
+) -> list[Problem]:
+    """List what is wrong with the folders of a fleet; `file` and `lines` say where each is declared."""
+    findings = Findings(file, lines)
+    models = fleet.base_models.values()
+    sources: dict[KeyPath, str] = {("base_models", model.name): model.source for model in models}
+    sources |= {("adapters", adapter.name): adapter.source for adapter in fleet.adapters.values()}
+    ranks = {model.name: model.max_lora_rank for model in models}
+    most = {name: (adapter.base_model, ranks[adapter.base_model]) for name, adapter in fleet.adapters.items()}
+    check_folders(sources, most, findings)
+    return findings.errors
+
+
+def check_folders(
+    sources: Mapping[KeyPath, str], most: Mapping[str, tuple[str, int]], findings: Findings
+) -> None:
+    """Check what lies in folders, each declared at its path.
+
+    `most` are the base model of each adapter and the rank that it takes, where those are known.
+    """
+    for path, source in sources.items():
+        if path[0] == "base_models" and not is_hub_id(source):
+            _check_base_model((*path, "source"), Path(source), findings)
+        elif path[0] == "adapters" and not is_url(source):
+            _check_adapter((*path, "source"), Path(source), most.get(str(path[1])), findings)
+
+
+def _check_base_model(path: KeyPath, folder: Path, findings: Findings) -> None:
+    trouble = why_no_folder(folder)
+    if trouble is not None:
+        findings.error(path, trouble, _NO_FOLDER, hides=True)
+        return
+    try:
+        has_config = (folder / "config.json").is_file()
+    except OSError as error:
+        findings.error(path, f"{folder}/config.json cannot be read: {error.strerror}", hides=True)
+        return
+    if not has_config:
+        findings.error(path, f"{folder} has no config.json", "name the folder that holds the model itself")
+
+
+def _check_adapter(path: KeyPath, folder: Path, most: tuple[str, int] | None, findings: Findings) -> None:
+    trouble = why_no_folder(folder)
+    if trouble is not None:
+        findings.error(path, trouble, _NO_FOLDER, hides=True)
+        return
+    try:
+        manifest = inspect_adapter(folder)
+    except AdapterError as error:
+        findings.error(path, str(error), hides=True)
+        return
+    except (OSError, RuntimeError, ValueError) as error:  # loops of links, names that no path can have
+        reason = getattr(error, "strerror", None) or str(error)
+        findings.error(path, f"{folder} cannot be read: {shortened(reason)}", hides=True)
+        return
+    if most is not None and manifest.rank > most[1]:
+        findings.error(
+            path,
+            f"the adapter has rank {manifest.rank}, its base model takes at most {most[1]}",
+            f"set base_models.{most[0]}.max_lora_rank to {manifest.rank} or more",
+        )

@@ -1,0 +1,10 @@
+"""What is kept of an API key? Its hash. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def hash_key(key: str) -> str:
+    """Hash an API key for storage. Keys are random and long, so one round of SHA-256 is enough."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,300 @@
+"""What does a fleet file declare? Reads it, checks it whole, and turns it into the values routing works with.
+
+Either all of it is right, or `FleetError` says everything that is not, and whether more may be behind that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from adapters.errors import AdapterError
+from adapters.sources import check_source
+from fleet import schema, sources
+from fleet.api_keys import declared_keys, hash_keys, with_stand_ins
+from fleet.document import Document, read_document
+from fleet.explain import explain, without_echoes
+from fleet.files import check_folders
+from fleet.problems import Findings, KeyPath, Problem
+from fleet.references import Known, check_left_out, check_references
+from fleet.rules import check_rules
+from fleet.salvage import PARTS, Salvage, salvage
+from fleet.state import database_stand_in, resolve_state
+from fleet.types import (
+    Adapter,
+    BaseModel,
+    Budget,
+    Caps,
+    Fleet,
+    GatewaySettings,
+    MediaTokens,
+    MetricsSettings,
+    Pool,
+    RequestLimits,
+    SchedulerSettings,
+    Slo,
+    Tenant,
+    TracingSettings,
+    UsageSettings,
+)
+
+CPU_LORAS_PER_SLOT = 4  # adapters in host memory for each slot, where a fleet file says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedFleet:
+    """A fleet, and what only its file says."""
+
+    fleet: Fleet
+    warnings: tuple[Problem, ...]
+    lines: dict[KeyPath, int]  # line of each key
+    key_variables: dict[str, str]  # hash of a key -> environment variable it came from
+
+    @property
+    def secret_variables(self) -> frozenset[str]:
+        """Environment variables that hold a secret of the gateway's: keys, and the database's address."""
+        database = self.fleet.state.database_variable
+        return frozenset(self.key_variables.values()) | ({database} if database else set())
+
+
+def load_fleet(path: Path) -> Fleet:
+    """Load and check a fleet file. Raises `FleetError` with every problem."""
+    return read_fleet(path).fleet
+
+
+def load_fleet_with_warnings(path: Path) -> tuple[Fleet, tuple[Problem, ...]]:
+    """Load and check a fleet file; return what deserves a look as well. Raises `FleetError`."""
+    loaded = read_fleet(path)
+    return loaded.fleet, loaded.warnings
+
+
+def read_fleet(
+    path: Path, env: Mapping[str, str] | None = None, *, keys_needed: bool = True, files: bool = False
+) -> LoadedFleet:
+    """Load and check a fleet file under an environment (default: the process's). Raises `FleetError`.
+
+    Where keys are not needed, because nobody is served, a key or a database whose variable is not set is
+    made up. With `files` the folders that it names are looked into as well.
+    """
+    env = os.environ if env is None else env
+    document, findings = _read(path)
+    found = _validate(document, findings)
+    names = {section: list(_mapping(document.data.get(section))) for section in PARTS}
+    known = Known(names, found.unknown)
+    check_references(found.file, known, findings)
+    check_left_out(found.texts(), known, findings)
+    check_rules(found.file, findings)
+    if not keys_needed:
+        env = {**env, **with_stand_ins(found.file, env), **database_stand_in(found.file.state, env)}
+    folder = _folder_of(path, findings)
+    hashes = hash_keys(found.file, env, findings)
+    resolved = _resolve_sources(found, folder, env, findings)
+    state = resolve_state(found.file.state, folder, env, findings)
+    if files:
+        check_folders(resolved, _ranks(found.file), findings)
+    findings.raise_errors()
+    variables = {hashes[at]: key.env for at, key in declared_keys(found.file).items() if key.env}
+    fleet = replace(_build(found.file, hashes, resolved), state=state)
+    return LoadedFleet(fleet, tuple(findings.warnings), document.lines, variables)
+
+
+def _read(path: Path) -> tuple[Document, Findings]:
+    """Read the file's values. Raises `FleetError` where there are none to go on with."""
+    before = Findings(str(path))
+    document = read_document(path, before)
+    if document is None:
+        before.raise_errors()
+        raise AssertionError("a file that cannot be read has a finding")
+    findings = Findings(str(path), document.lines)
+    findings.take(before)
+    return document, findings
+
+
+def _folder_of(path: Path, findings: Findings) -> Path:
+    try:
+        return Path(os.path.abspath(path)).parent
+    except OSError:  # of the folder the command runs in
+        findings.error((), "the current folder is gone", "change into one that is there", hides=True)
+        return path.parent
+
+
+def _validate(document: Document, findings: Findings) -> Salvage:
+    """Validate the values; where some are refused, return the rest. Raises `FleetError` if there is none."""
+    try:
+        return Salvage(schema.FleetFile.model_validate(document.data), frozenset(), (), frozenset())
+    except ValidationError as error:
+        errors = without_echoes(error.errors(include_url=False))
+    for detail in errors:
+        explain(detail, findings)
+    findings.may_be_more = True
+    if not isinstance(document.data, dict):
+        findings.raise_errors()
+    return salvage(document.data, errors)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _ranks(file: schema.FleetFile) -> dict[str, tuple[str, int]]:
+    """Map each adapter to its base model, and to the rank that one takes."""
+    return {
+        name: (section.base_model, file.base_models[section.base_model].max_lora_rank)
+        for name, section in file.adapters.items()
+        if section.base_model in file.base_models
+    }
+
+
+def _resolve_sources(
+    found: Salvage, folder: Path, env: Mapping[str, str], findings: Findings
+) -> dict[KeyPath, str]:
+    """Map the path of each section with a good source to that source, resolved."""
+    file = found.file
+    declared: dict[KeyPath, str] = {
+        **{("base_models", name): section.source for name, section in file.base_models.items()},
+        **{("adapters", name): section.source for name, section in file.adapters.items()},
+        **{path[:2]: text for path, text in found.texts() if _is_source(path)},
+    }
+    resolved: dict[KeyPath, str] = {}
+    for path, text in declared.items():
+        section = file.base_models.get(str(path[1])) if path[0] == "base_models" else None
+        try:
+            source = sources.resolve(text, folder=folder, env=env)
+            if path[0] == "adapters":
+                resolved[path] = _adapter_source(source)
+            else:
+                resolved[path] = _base_model_source(source)
+        except sources.SourceError as error:
+            findings.error((*path, "source"), str(error), error.remedy, hides=True)
+            continue
+        if section is not None and source.is_folder and section.revision:
+            findings.error(
+                (*path, "revision"), "a folder has no revision", "remove it, or name a hub id as the source"
+            )
+    return resolved
+
+
+def _is_source(path: KeyPath) -> bool:
+    return len(path) == 3 and path[0] in ("base_models", "adapters") and path[2] == "source"
+
+
+def _base_model_source(source: sources.Source) -> str:
+    """Return a base model's source. Raises `SourceError`."""
+    if sources.is_url(source.text):
+        remedy = "name a folder or a hub id (org/name)"
+        raise sources.SourceError("a base model does not come from a URL", remedy)
+    return source.text
+
+
+def _adapter_source(source: sources.Source) -> str:
+    """Return the one spelling of an adapter's source: a folder, or a URL that can be fetched.
+
+    Raises `SourceError`.
+    """
+    if sources.is_url(source.text):
+        try:
+            return check_source(source.text)
+        except (AdapterError, ValueError) as error:
+            raise sources.SourceError(sources.shortened(str(error)), "") from None
+    if not source.is_folder:
+        name = source.text
+        raise sources.SourceError(f"`{name}` is neither a folder nor a URL", f"write hf://{name}")
+    return source.text
+
+
+def _build(file: schema.FleetFile, hashes: Mapping[KeyPath, str], resolved: Mapping[KeyPath, str]) -> Fleet:
+    """Turn a checked file into the fleet."""
+    return Fleet(
+        base_models={
+            name: _base_model(name, section, resolved["base_models", name])
+            for name, section in file.base_models.items()
+        },
+        adapters={
+            name: Adapter(name, resolved["adapters", name], section.base_model, section.max_concurrency)
+            for name, section in file.adapters.items()
+        },
+        tenants={name: _tenant(name, section, hashes) for name, section in file.tenants.items()},
+        pools={name: _pool(name, section) for name, section in file.pools.items()},
+        gateway=_gateway(file.gateway, hashes),
+        usage=UsageSettings(**file.usage.model_dump()),
+    )
+
+
+def _base_model(name: str, section: schema.BaseModelSection, source: str) -> BaseModel:
+    cpu_loras = section.max_cpu_loras
+    return BaseModel(
+        name=name,
+        source=source,
+        revision=section.revision,
+        dtype=section.dtype,
+        max_model_len=section.max_model_len,
+        max_num_seqs=section.max_num_seqs,
+        max_loras=section.max_loras,
+        max_lora_rank=section.max_lora_rank,
+        max_cpu_loras=section.max_loras * CPU_LORAS_PER_SLOT if cpu_loras is None else cpu_loras,
+        tensor_parallel_size=section.tensor_parallel_size,
+        gpu_memory_utilization=section.gpu_memory_utilization,
+        kv_cache_bytes=None if section.kv_cache_gib is None else round(section.kv_cache_gib * 2**30),
+        media_tokens=MediaTokens(**section.media_tokens.model_dump()),
+        request_limits=RequestLimits(**section.request_limits.model_dump()),
+        vllm_args=section.vllm_args,
+    )
+
+
+def _tenant(name: str, section: schema.TenantSection, hashes: Mapping[KeyPath, str]) -> Tenant:
+    default = section.default_model
+    if "default_model" not in section.model_fields_set and len(section.models) == 1:
+        default = next(iter(section.models))
+    return Tenant(
+        name=name,
+        key_hashes=frozenset(hashes["tenants", name, "api_keys", i] for i in range(len(section.api_keys))),
+        models=dict(section.models),
+        default_model=default,
+        band=section.priority,
+        weight=section.weight,
+        caps=Caps(**section.caps.model_dump()),
+        isolation=section.isolation,
+        adapter_sources=section.adapter_sources,
+        budget=None if section.budget is None else Budget(**section.budget.model_dump()),
+        request_limits=section.request_limits.model_dump(exclude_unset=True),
+    )
+
+
+def _pool(name: str, section: schema.PoolSection) -> Pool:
+    return Pool(
+        name=name,
+        strategy=section.strategy,
+        base_models=section.base_models,
+        replicas=section.replicas,
+        devices=section.devices,
+        tenants=section.tenants,
+        slo=Slo(**section.slo.model_dump()),
+        hedge_after_s=section.hedge_after_s,
+    )
+
+
+def _gateway(section: schema.GatewaySection, hashes: Mapping[KeyPath, str]) -> GatewaySettings:
+    keys = range(len(section.operator_keys))
+    return GatewaySettings(
+        operator_key_hashes=frozenset(hashes["gateway", "operator_keys", i] for i in keys),
+        metrics_access=section.metrics_access,
+        max_body_bytes=round(section.max_body_mib * 2**20),
+        body_timeout_s=section.body_timeout_s,
+        stall_timeout_s=section.stall_timeout_s,
+        request_timeout_s=section.request_timeout_s,
+        shutdown_grace_s=section.shutdown_grace_s,
+        log_requests=section.log_requests,
+        scheduler=_scheduler(section.scheduler),
+        metrics=MetricsSettings(**section.metrics.model_dump()),
+        tracing=TracingSettings(**section.tracing.model_dump()),
+    )
+
+
+def _scheduler(section: schema.SchedulerSection) -> SchedulerSettings:
+    values = section.model_dump()
+    return SchedulerSettings(max_queued_bytes=round(values.pop("max_queued_mib") * 2**20), **values)

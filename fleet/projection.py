@@ -1,0 +1,38 @@
+"""Which part of a fleet does one pool need? Pure. Nothing of anybody else is left in the answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fleet.problems import FleetError, Problem, did_you_mean
+from fleet.sharing import base_model_of
+from fleet.types import Fleet, Pool, Tenant
+
+
+def project(fleet: Fleet, pool: str) -> Fleet:
+    """Return the fleet of one pool: its base models, its tenants with what they use there, its adapters.
+
+    Raises `FleetError` when there is no such pool.
+    """
+    if pool not in fleet.pools:
+        hint = did_you_mean(pool, fleet.pools)
+        raise FleetError([Problem("fleet", None, "pools", f"no pool is called `{pool}`", hint)])
+    kept = fleet.pools[pool]
+    tenants = {name: _of_pool(fleet, fleet.tenants[name], kept) for name in kept.tenants}
+    used = {model for tenant in tenants.values() for model in tenant.models.values()}
+    return Fleet(
+        base_models={name: fleet.base_models[name] for name in kept.base_models},
+        adapters={name: adapter for name, adapter in fleet.adapters.items() if name in used},
+        tenants=tenants,
+        pools={pool: kept},
+        gateway=fleet.gateway,
+        state=fleet.state,
+        usage=fleet.usage,
+    )
+
+
+def _of_pool(fleet: Fleet, tenant: Tenant, pool: Pool) -> Tenant:
+    """Return the tenant with only the models this pool serves."""
+    models = {a: m for a, m in tenant.models.items() if base_model_of(fleet, m) in pool.base_models}
+    default = tenant.default_model if tenant.default_model in models else None
+    return replace(tenant, models=models, default_model=default)

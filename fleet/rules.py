@@ -1,0 +1,215 @@
+"""Do the parts of a fleet file fit together: strategies, isolation, devices, sizes? Pure.
+
+That names lead somewhere is checked in `references`; a name that does not is passed over here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+from fleet.problems import Findings
+from fleet.schema import BaseModelSection, FleetFile, PoolSection
+from fleet.types import Band, Isolation, MetricsAccess, Strategy
+
+_DEFAULT_UTILIZATION = 0.9  # about vLLM's own; only for a warning
+
+
+def check_rules(file: FleetFile, findings: Findings) -> None:
+    """Check everything that is more than a name."""
+    for name, model in file.base_models.items():
+        _check_base_model(name, model, findings)
+    for name, pool in file.pools.items():
+        _check_strategy(file, name, pool, findings)
+        _check_isolation(file, name, pool, findings)
+        _check_devices(file, name, pool, findings)
+        _check_hedging(name, pool, findings)
+    _check_pool_names(file, findings)
+    _check_shared_devices(file, findings)
+    _check_dedicated_devices(file, findings)
+    _check_caps(file, findings)
+    _check_metrics_access(file, findings)
+    _check_scheduler(file, findings)
+    _check_state(file, findings)
+
+
+def _check_base_model(name: str, model: BaseModelSection, findings: Findings) -> None:
+    if model.max_cpu_loras is not None and model.max_cpu_loras < model.max_loras:
+        findings.error(
+            ("base_models", name, "max_cpu_loras"),
+            f"{model.max_cpu_loras} is less than max_loras ({model.max_loras}); slots are filled from there",
+            f"set it to {model.max_loras} or more, or leave it out",
+        )
+
+
+def _check_strategy(file: FleetFile, name: str, pool: PoolSection, findings: Findings) -> None:
+    models = {n: file.base_models[n] for n in pool.base_models if n in file.base_models}
+    if pool.strategy is Strategy.MULTI_LORA:
+        if len(pool.base_models) != 1:
+            findings.error(
+                ("pools", name, "base_models"),
+                f"a multi-lora pool has exactly one base model, not {len(pool.base_models)}",
+                "make one pool for each base model",
+            )
+        for index, base_model in enumerate(pool.base_models):
+            if base_model in models and not models[base_model].max_loras:
+                findings.error(
+                    ("pools", name, "base_models", index),
+                    f"base model `{base_model}` has no adapter slots, and the strategy is multi-lora",
+                    f"set base_models.{base_model}.max_loras to 1 or more, or use strategy replica-per-model",
+                )
+        return
+    for index, base_model in enumerate(pool.base_models):
+        if base_model in models and models[base_model].max_loras:
+            findings.warn(
+                ("pools", name, "base_models", index),
+                f"engines of `{base_model}` set memory aside for adapters, and this pool serves none",
+                "declare the base model a second time without max_loras",
+            )
+
+
+def _check_isolation(file: FleetFile, name: str, pool: PoolSection, findings: Findings) -> None:
+    """A dedicated tenant is alone on each of its pools."""
+    for index, tenant in enumerate(pool.tenants):
+        section = file.tenants.get(tenant)
+        if section is None or section.isolation is not Isolation.DEDICATED:
+            continue
+        others = ", ".join(f"`{other}`" for other in sorted(set(pool.tenants) - {tenant}))
+        if others:
+            findings.error(
+                ("pools", name, "tenants", index),
+                f"tenant `{tenant}` is dedicated and shares this pool with {others}",
+                "give it a pool of its own, or set its isolation to shared",
+            )
+
+
+def _check_devices(file: FleetFile, name: str, pool: PoolSection, findings: Findings) -> None:
+    replicas = pool.replicas * len(pool.base_models)
+    if pool.devices and len(pool.devices) != replicas:
+        findings.error(
+            ("pools", name, "devices"),
+            f"{len(pool.devices)} for {replicas} replicas ({pool.replicas} for each of "
+            f"{len(pool.base_models)} base models)",
+            "list one for each replica (several GPUs of one replica as `0,1`), or leave devices out",
+        )
+        return
+    for index, devices in enumerate(pool.devices):
+        model = file.base_models.get(pool.base_models[index // pool.replicas])
+        count = devices.count(",") + 1
+        if model is not None and count < model.tensor_parallel_size:
+            findings.error(
+                ("pools", name, "devices", index),
+                f"`{devices}` is {count} for an engine of tensor_parallel_size {model.tensor_parallel_size}",
+                "name as many GPUs, joined by commas",
+            )
+
+
+def _check_hedging(name: str, pool: PoolSection, findings: Findings) -> None:
+    if pool.hedge_after_s is not None and pool.replicas == 1:
+        findings.warn(
+            ("pools", name, "hedge_after_s"),
+            "there is no second replica to ask: replicas is 1",
+            "remove it, or add a replica",
+        )
+
+
+def _check_pool_names(file: FleetFile, findings: Findings) -> None:
+    """Services are named after pools, and BentoML takes `.`, `-` and `_` in a service's name for the same."""
+    seen: dict[str, str] = {}
+    for name in file.pools:
+        first = seen.setdefault(re.sub(r"[.-]", "_", name), name)
+        if first != name:
+            findings.error(
+                ("pools", name),
+                f"too much like pool `{first}`: services of both would be called the same",
+                "rename one",
+            )
+
+
+def _check_shared_devices(file: FleetFile, findings: Findings) -> None:
+    """Warn where the engines on one device want more than all of its memory."""
+    wanted: dict[str, float] = defaultdict(float)
+    for name, pool in file.pools.items():
+        if len(pool.devices) != pool.replicas * len(pool.base_models):
+            continue
+        for index, devices in enumerate(pool.devices):
+            model = file.base_models.get(pool.base_models[index // pool.replicas])
+            if model is None or model.kv_cache_gib is not None:
+                continue
+            for device in devices.split(","):
+                before = wanted[device]
+                wanted[device] += model.gpu_memory_utilization or _DEFAULT_UTILIZATION
+                if before <= 1 < wanted[device]:
+                    findings.warn(
+                        ("pools", name, "devices", index),
+                        f"the engines on device {device} take {wanted[device]:.2f} of its memory together",
+                        "lower gpu_memory_utilization of their base models, or use another device",
+                    )
+
+
+def _check_dedicated_devices(file: FleetFile, findings: Findings) -> None:
+    """Warn where a dedicated tenant's engines are its own and their GPUs are not."""
+    pools_on: dict[str, dict[str, PoolSection]] = defaultdict(dict)
+    for name, pool in file.pools.items():
+        for device in (device for devices in pool.devices for device in devices.split(",")):
+            pools_on[device][name] = pool
+    dedicated = [name for name, tenant in file.tenants.items() if tenant.isolation is Isolation.DEDICATED]
+    for device, pools in pools_on.items():
+        for tenant in dedicated:
+            others = [f"`{name}`" for name, pool in pools.items() if tenant not in pool.tenants]
+            if others and len(others) < len(pools):
+                findings.warn(
+                    ("tenants", tenant, "isolation"),
+                    f"its engines are its own, but device {device} also serves {', '.join(others)}",
+                    "give it a device of its own, unless that is meant",
+                )
+
+
+def _check_caps(file: FleetFile, findings: Findings) -> None:
+    for name, tenant in file.tenants.items():
+        caps = tenant.caps
+        if (
+            caps.max_concurrency_per_model is not None
+            and caps.max_concurrency_per_model > caps.max_concurrency
+        ):
+            findings.warn(
+                ("tenants", name, "caps", "max_concurrency_per_model"),
+                f"never reached: max_concurrency is {caps.max_concurrency}",
+                "lower it, or remove it",
+            )
+
+
+def _check_metrics_access(file: FleetFile, findings: Findings) -> None:
+    if file.gateway.metrics_access is MetricsAccess.OPERATOR and not file.gateway.operator_keys:
+        findings.warn(
+            ("gateway", "operator_keys"),
+            "nobody can read the metrics: metrics_access is operator, and there is no operator key",
+            "add one (`tenantry new-key`), or set metrics_access to loopback",
+        )
+
+
+def _check_scheduler(file: FleetFile, findings: Findings) -> None:
+    scheduler, lower_bands = file.gateway.scheduler, len(Band) - 1
+    kept = scheduler.lower_band_share * lower_bands
+    if kept >= 0.5:  # the highest is to have most
+        findings.error(
+            ("gateway", "scheduler", "lower_band_share"),
+            f"the {lower_bands} lower bands would take {kept:.0%} of the grants from the highest",
+            f"set it below {0.5 / lower_bands:g}",
+        )
+    if scheduler.max_queued_mib < file.gateway.max_body_mib:
+        findings.warn(
+            ("gateway", "scheduler", "max_queued_mib"),
+            f"a body of max_body_mib ({file.gateway.max_body_mib:g}) could never wait",
+            "raise it, or lower gateway.max_body_mib",
+        )
+
+
+def _check_state(file: FleetFile, findings: Findings) -> None:
+    store_gib, adapter_mib = file.state.store_gib, file.state.max_adapter_mib
+    if store_gib is not None and adapter_mib > store_gib * 1024:
+        findings.error(
+            ("state", "max_adapter_mib"),
+            f"one adapter of {adapter_mib:g} MiB is more than the whole store takes ({store_gib:g} GiB)",
+            "lower it, or raise state.store_gib",
+        )

@@ -1,0 +1,513 @@
+"""What may stand in fleet.yaml, key by key? Types, bounds and defaults; nothing about how parts fit together.
+
+The texts here are the JSON Schema's descriptions, which editors show. Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+
+from adapters import sources
+from adapters.errors import AdapterError
+from fleet import vllm_flags
+from fleet.types import Band, Isolation, MetricsAccess, Strategy
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM 0.32 builds kernels for
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_PLANNED = ("model-mesh", "swap", "mig")
+_HEX_SHA256 = r"^[0-9a-fA-F]{64}$"
+_ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+
+
+def _check_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError("a name is 1 to 63 of a-z, 0-9, `.`, `_`, `-` and begins with a letter or a digit")
+    if ".." in name:
+        raise ValueError("a name has no two dots in a row")
+    return name
+
+
+def _check_strategy(value: Any) -> Any:
+    if value in _PLANNED:
+        known = " and ".join(f"`{strategy}`" for strategy in Strategy)
+        raise ValueError(f"strategy `{value}` is not available yet; there are {known}")
+    return value
+
+
+def _check_lora_rank(rank: int) -> int:
+    if rank not in LORA_RANKS:
+        bigger = next((allowed for allowed in LORA_RANKS if allowed > rank), LORA_RANKS[-1])
+        raise ValueError(f"vLLM takes {', '.join(map(str, LORA_RANKS))}; the next one up is {bigger}")
+    return rank
+
+
+def _check_args(value: Any) -> tuple[str, ...]:
+    return vllm_flags.to_argv(value)
+
+
+def _check_source_prefix(prefix: str) -> str:
+    try:
+        return sources.check_prefix(prefix)
+    except AdapterError as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_database(value: Any) -> Any:
+    """Take text or `{env: NAME}`. The message shows nothing of the value: it may hold a password."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and value.keys() == {"env"} and re.fullmatch(_ENV_NAME, str(value["env"])):
+        return EnvSection(env=value["env"])
+    raise ValueError("is either a URL or {env: NAME}")
+
+
+Name = Annotated[
+    str,
+    AfterValidator(_check_name),
+    WithJsonSchema({"type": "string", "pattern": "^[a-z0-9](?!.*\\.\\.)[a-z0-9._-]{0,62}$"}),
+]
+Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
+Device = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    StringConstraints(pattern=r"^[A-Za-z0-9_./:-]+(,[A-Za-z0-9_./:-]+)*$"),
+    WithJsonSchema({"type": ["string", "integer"]}),
+]
+VllmArgs = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_check_args),
+    Field(strict=False),
+    WithJsonSchema(
+        {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": ["string", "number"]}}]}
+    ),
+]
+
+
+SourcePrefix = Annotated[str, AfterValidator(_check_source_prefix)]
+
+
+class Section(BaseModel):
+    """A part of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class KeySection(Section):
+    """An API key, as its sha256 or as the environment variable that holds it. Exactly one of the two."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["sha256"]}, {"required": ["env"]}]},
+    )
+
+    sha256: Annotated[str, StringConstraints(pattern=_HEX_SHA256)] | None = Field(
+        None, description="sha256 of the key in hex; `tenantry new-key` prints one."
+    )
+    env: EnvName | None = Field(None, description="Environment variable that holds the key itself.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> KeySection:
+        if (self.sha256 is None) == (self.env is None):
+            raise ValueError("a key is either {sha256: ...} or {env: NAME}")
+        return self
+
+
+class EnvSection(Section):
+    """The environment variable that holds a value."""
+
+    env: EnvName
+
+
+Database = Annotated[
+    str | EnvSection,
+    PlainValidator(_check_database),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "properties": {"env": {"type": "string", "pattern": _ENV_NAME}},
+                    "required": ["env"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+
+
+class MediaTokensSection(Section):
+    """What media in a prompt are taken for until the engine says."""
+
+    image: int = Field(1024, ge=0, le=10_000_000, description="Tokens of a picture.")
+    audio: int = Field(750, ge=0, le=10_000_000, description="Tokens of a recording.")
+    video: int = Field(8192, ge=0, le=10_000_000, description="Tokens of a film.")
+
+
+class RequestLimitsSection(Section):
+    """The most that one request may ask for; a 400 says which field asks for more."""
+
+    messages: int = Field(4096, ge=1, le=1_000_000, description="Messages and their parts, or input items.")
+    tools: int = Field(256, ge=0, le=100_000, description="Tools.")
+    choices: int = Field(128, ge=1, le=16384, description="Answers to one prompt: n, best_of.")
+    beam_width: int = Field(0, ge=0, le=1024, description="Beams of a beam search; 0: none is run.")
+    logprobs: int = Field(
+        20,
+        ge=0,
+        le=1_000_000,
+        description="Log-probabilities of each token; the engine has its own bound too.",
+    )
+    list_entries: int = Field(
+        1024, ge=0, le=1_000_000, description="Entries of logit_bias, of lists of token ids and the like."
+    )
+    constraint_entries: int = Field(
+        2000, ge=0, le=1_000_000, description="Choices, or properties, values and alternatives of a schema."
+    )
+    constraint_kib: int = Field(
+        64,
+        ge=0,
+        le=65536,
+        description="KiB of choices, a grammar or a schema; a 16th of it for a regular expression, "
+        "four times as much for all tools.",
+    )
+
+
+class BaseModelSection(Section):
+    """Weights that adapters modify, and the settings of every engine that holds them."""
+
+    source: Source = Field(description="Folder, or hub id (org/name).")
+    revision: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = Field(
+        None, description="Hub revision: a commit, tag or branch. Only with a hub id."
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32", "half", "float"] = Field(
+        "auto", description="Weight and activation type; auto takes the checkpoint's."
+    )
+    max_model_len: int | None = Field(
+        None, ge=1, description="Longest prompt and completion together, in tokens; default: the model's."
+    )
+    max_num_seqs: int = Field(256, ge=1, le=65536, description="Sequences one engine runs at once.")
+    max_loras: int = Field(
+        0, ge=0, le=1024, description="Adapter slots per engine; 0 serves the base model alone."
+    )
+    max_lora_rank: Annotated[int, AfterValidator(_check_lora_rank)] = Field(
+        16,
+        description="Largest adapter rank; every slot is as large as this.",
+        json_schema_extra={"enum": list(LORA_RANKS)},
+    )
+    max_cpu_loras: int | None = Field(
+        None, ge=0, le=100_000, description="Adapters kept in host memory; default: 4 x max_loras."
+    )
+    tensor_parallel_size: int = Field(1, ge=1, le=64, description="GPUs one engine spreads over.")
+    gpu_memory_utilization: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Fraction of a GPU's memory one engine takes, and wants free at start; default: vLLM's.",
+    )
+    kv_cache_gib: float | None = Field(
+        None, gt=0, le=65536, description="KV cache in GiB; default: what the GPU has left, 1 on a CPU."
+    )
+    media_tokens: MediaTokensSection = Field(
+        MediaTokensSection(), description="Tokens that media in a prompt are taken for until the engine says."
+    )
+    request_limits: RequestLimitsSection = Field(
+        RequestLimitsSection(), description="The most that one request may ask for."
+    )
+    vllm_args: VllmArgs = Field((), description="Further `vllm serve` flags: a mapping or a list.")
+
+
+class AdapterSection(Section):
+    """A LoRA adapter in PEFT format that fits one base model."""
+
+    source: Source = Field(
+        description="Folder with adapter_config.json and adapter_model.safetensors, or a URL: "
+        "hf://org/name@revision, s3://, gs://, https:// (an archive), bento://."
+    )
+    base_model: Name = Field(description="Name of the base model it was trained on.")
+    max_concurrency: int | None = Field(
+        None, ge=1, description="Sequences of all tenants and versions together; default: no such cap."
+    )
+
+
+class CapsSection(Section):
+    """Limits of one tenant; a request with n choices or n prompts counts n sequences."""
+
+    max_concurrency: int = Field(
+        64, ge=1, description="Sequences in the gateway at once, all models together."
+    )
+    max_concurrency_per_model: int | None = Field(
+        None, ge=1, description="The same for one model; default: no such cap."
+    )
+    max_queued: int = Field(256, ge=0, description="Requests waiting in the gateway.")
+    max_queued_tokens: int | None = Field(
+        None, ge=1, description="Prompt tokens of those, estimated; default: no such cap."
+    )
+    requests_per_minute: int | None = Field(
+        None, ge=1, description="Requests in any minute; default: no such cap."
+    )
+    tokens_per_minute: int | None = Field(
+        None, ge=1, description="Prompt and completion tokens in any minute; default: no such cap."
+    )
+    queue_timeout_s: float = Field(30.0, gt=0, le=3600, description="Longest wait before a request expires.")
+
+
+class BudgetSection(Section):
+    """What one tenant may use in a calendar month, UTC."""
+
+    monthly_tokens: int = Field(
+        ge=1, le=10**15, description="Prompt and completion tokens together; beyond them requests get a 429."
+    )
+    soft: float = Field(
+        0.8, gt=0, le=1, description="Part of it from which on answers, events and metrics say so."
+    )
+
+
+class TenantSection(Section):
+    """Who owns keys and is capped."""
+
+    api_keys: Annotated[tuple[KeySection, ...], Field(strict=False, min_length=1)] = Field(
+        description="Keys of this tenant; several allow a change without a gap."
+    )
+    models: dict[Name, Name] = Field(
+        min_length=1, description="What this tenant calls a model -> adapter or base model."
+    )
+    default_model: Name | None = Field(
+        None,
+        description="Used when a request names no model; default: the only model, where there is one. "
+        "null: a request must name one.",
+    )
+    priority: Annotated[Band, Field(strict=False)] = Field(
+        Band.STANDARD,
+        description="Band: a higher one is served before a lower one, but for what "
+        "gateway.scheduler.lower_band_share keeps.",
+    )
+    weight: float = Field(1.0, gt=0, le=1_000_000, description="Share within the band.")
+    caps: CapsSection = Field(CapsSection(), description="Limits.")
+    isolation: Annotated[Isolation, Field(strict=False)] = Field(
+        Isolation.SHARED, description="dedicated: no replica serves this tenant and another."
+    )
+    adapter_sources: Annotated[tuple[SourcePrefix, ...], Field(strict=False)] = Field(
+        (),
+        description="Where this tenant's own keys may have adapters fetched from: sources cut off after a "
+        "name, such as s3://bucket or hf://org; default: uploads only.",
+    )
+    budget: BudgetSection | None = Field(None, description="Tokens of a month; default: no such limit.")
+    request_limits: RequestLimitsSection = Field(
+        RequestLimitsSection(),
+        description="What differs for this tenant from its base models' request_limits.",
+    )
+
+
+class SloSection(Section):
+    """Service level objective: what the users of a pool are to see."""
+
+    ttft_s: float | None = Field(
+        None,
+        gt=0,
+        le=3600,
+        description="Arrival to first token; requests below the high band that would wait longer are shed; "
+        "default: no such objective.",
+    )
+    itl_s: float | None = Field(
+        None,
+        gt=0,
+        le=60,
+        description="Between two tokens of one stream; bounds what a replica runs at once; "
+        "default: no such objective.",
+    )
+
+
+class PoolSection(Section):
+    """Replicas alike in base models and settings."""
+
+    strategy: Annotated[Strategy, Field(strict=False), BeforeValidator(_check_strategy)] = Field(
+        Strategy.MULTI_LORA, description="How the pool puts models on replicas."
+    )
+    base_models: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)] = Field(
+        description="Base models of the pool; exactly one with multi-lora."
+    )
+    replicas: int = Field(1, ge=1, le=1024, description="Engines per base model.")
+    devices: Annotated[tuple[Device, ...], Field(strict=False)] = Field(
+        (), description="CUDA_VISIBLE_DEVICES of each replica in turn; empty: not set."
+    )
+    tenants: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)] = Field(
+        description="Who is served here."
+    )
+    slo: SloSection = Field(SloSection(), description="Service level objective.")
+    hedge_after_s: float | None = Field(
+        None,
+        gt=0,
+        le=3600,
+        description="A second replica is asked when the first is silent for so long; default: never.",
+    )
+
+
+class SchedulerSection(Section):
+    """How the fair queue weighs things, and how much may wait in it."""
+
+    locality_bonus_tokens: float = Field(
+        4000.0,
+        ge=0,
+        le=1_000_000_000,
+        description="Lead of an adapter that a replica has, in a slot or in memory, over one that it must "
+        "read, in tokens of service.",
+    )
+    aging_tokens_per_s: float = Field(
+        500.0,
+        ge=0,
+        le=1_000_000_000,
+        description="A waiting request gains so much on everybody's service, per second.",
+    )
+    lower_band_share: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="Part of the grants kept for each band below the highest that waits; 0: none.",
+    )
+    load_slack: float = Field(
+        0.25,
+        ge=0,
+        le=100,
+        description="A preferred replica may have so much more load than the mean, as a part of it.",
+    )
+    burst_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Part of a replica, its batch and its slots, that a tenant which floods may fill "
+        "beyond its fair share while the others do not wait; 1: all of it, always.",
+    )
+    read_wait_s: float = Field(
+        0.2,
+        ge=0,
+        le=60,
+        description="A request waits so long for a replica that has its adapter in memory before another "
+        "reads it from disk.",
+    )
+    slot_wait_s: float = Field(
+        10.0, gt=0, le=3600, description="A slot is cleared for an adapter that has waited so long."
+    )
+    max_queued: int = Field(
+        10_000, ge=1, le=10_000_000, description="Requests of all tenants that wait in the gateway."
+    )
+    max_queued_mib: float = Field(256.0, gt=0, le=1_048_576, description="Their bodies together in MiB.")
+
+
+class MetricsSection(Section):
+    """How much the metrics page holds."""
+
+    max_models: int = Field(
+        200,
+        ge=1,
+        le=10_000,
+        description="Models (tenant, name, version) with series of their own; the rest share `other`.",
+    )
+    idle_after_s: float = Field(
+        3600.0, ge=300, le=30 * 86400, description="A model that nobody used for so long leaves the page."
+    )
+
+
+class TracingSection(Section):
+    """Where spans of requests are sent."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/[^\s]*)?$")] | None = Field(
+        None,
+        description="URL of an OTLP collector's HTTP receiver, as http://host:4318/v1/traces; default: off.",
+    )
+    sample_ratio: float = Field(1.0, ge=0, le=1, description="Part of the requests that are traced.")
+
+
+class GatewaySection(Section):
+    """Settings of the gateway that belong to no tenant and no pool."""
+
+    operator_keys: Annotated[tuple[KeySection, ...], Field(strict=False)] = Field(
+        (), description="Keys that may read the metrics and use the admin API."
+    )
+    metrics_access: Annotated[MetricsAccess, Field(strict=False)] = Field(
+        MetricsAccess.OPERATOR, description="Who may read the metrics pages, which name every tenant."
+    )
+    max_body_mib: float = Field(4.0, gt=0, le=1024, description="Largest request body in MiB.")
+    body_timeout_s: float = Field(30.0, gt=0, le=3600, description="Time a client has to send its body.")
+    stall_timeout_s: float = Field(
+        60.0, gt=0, le=3600, description="A client that reads nothing for so long is cancelled."
+    )
+    request_timeout_s: float = Field(
+        600.0, gt=0, le=86400, description="Time an engine has to finish a request."
+    )
+    shutdown_grace_s: float = Field(
+        30.0, ge=0, le=3600, description="Time requests in flight have to finish on SIGTERM."
+    )
+    log_requests: bool = Field(True, description="One line per request on standard error.")
+    scheduler: SchedulerSection = Field(SchedulerSection(), description="Settings of the fair queue.")
+    metrics: MetricsSection = Field(MetricsSection(), description="How much the metrics page holds.")
+    tracing: TracingSection = Field(TracingSection(), description="Where spans of requests are sent.")
+
+
+class StateSection(Section):
+    """What is kept of adapters and API keys made at run time, and where."""
+
+    folder: Source = Field(
+        "${TENANTRY_STATE:-.tenantry}", description="Folder of the state database and the adapters' versions."
+    )
+    database: Database | None = Field(
+        None,
+        description="postgresql+psycopg://user@host/name, or {env: NAME} of the variable that holds it; "
+        "default: SQLite in the folder.",
+    )
+    store_gib: float | None = Field(
+        None, gt=0, le=1_000_000, description="Disk budget for adapter versions in GiB; default: no bound."
+    )
+    max_adapter_mib: float = Field(
+        2048.0, gt=0, le=1_000_000, description="Largest adapter in MiB, unpacked."
+    )
+    keep_versions: int = Field(
+        3, ge=0, le=1000, description="Ready versions kept beside the live one, for rollbacks."
+    )
+
+
+class UsageSection(Section):
+    """How long the usage ledger keeps what."""
+
+    keep_records_days: int = Field(30, ge=2, le=3650, description="Days that each request's record is kept.")
+    keep_sums_days: int = Field(
+        1100,
+        ge=62,
+        le=36500,
+        description="Days that the sums of a day are kept; queries and budgets read them.",
+    )
+
+
+class FleetFile(Section):
+    """A fleet: base models, adapters, tenants, pools, gateway, state."""
+
+    base_models: dict[Name, BaseModelSection] = Field(min_length=1, description="Base models by name.")
+    adapters: dict[Name, AdapterSection] = Field({}, description="Adapters by name.")
+    tenants: dict[Name, TenantSection] = Field(min_length=1, description="Tenants by name.")
+    pools: dict[Name, PoolSection] = Field(min_length=1, description="Pools by name.")
+    gateway: GatewaySection = Field(GatewaySection(), description="Gateway settings.")
+    state: StateSection = Field(StateSection(), description="What is kept of run-time changes, and where.")
+    usage: UsageSection = Field(UsageSection(), description="How long the usage ledger keeps what.")
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of fleet.yaml."""
+    schema = FleetFile.model_json_schema()
+    for section in (schema, *schema["$defs"].values()):
+        for field in section.get("properties", {}).values():
+            if "patternProperties" in field:  # pydantic leaves names that do not match to anything
+                field["additionalProperties"] = False
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "fleet.yaml"}

@@ -1,0 +1,85 @@
+"""Which tenants can meet in one engine, and on which models? Pure: answers from the fleet alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from fleet.types import Fleet, Tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """One replica, and the tenants whose requests it runs."""
+
+    pool: str
+    replica: str
+    base_model: str
+    device: str | None  # None: not pinned
+    tenants: tuple[str, ...]
+    beside: tuple[str, ...] = ()  # replicas of other pools on the same device
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One model as a pool serves it, and the tenants that may ask for it there."""
+
+    pool: str
+    base_model: str
+    model: str  # an adapter, or the base model itself
+    tenants: tuple[str, ...]
+
+
+def who_shares(fleet: Fleet) -> list[Company]:
+    """List every replica with the tenants that use its base model there."""
+    companies = []
+    for pool in fleet.pools.values():
+        for index, (replica, base_model) in enumerate(pool.replica_models):
+            tenants = tuple(n for n in pool.tenants if base_model in base_models_of(fleet, fleet.tenants[n]))
+            device = pool.devices[index] if pool.devices else None
+            companies.append(Company(pool.name, replica, base_model, device, tenants))
+    return [replace(company, beside=_beside(company, companies)) for company in companies]
+
+
+def met_by(tenant: str, companies: Iterable[Company]) -> list[str]:
+    """Other tenants whose requests run in an engine that runs this tenant's, each once."""
+    met = dict.fromkeys(n for company in companies if tenant in company.tenants for n in company.tenants)
+    return [name for name in met if name != tenant]
+
+
+def who_uses(fleet: Fleet) -> list[Use]:
+    """List every model of every pool with the tenants that may ask for it there."""
+    users: dict[tuple[str, str], list[str]] = {}
+    for pool in fleet.pools.values():
+        for name in pool.tenants:
+            models = dict.fromkeys(fleet.tenants[name].models.values())
+            for model in (m for m in models if base_model_of(fleet, m) in pool.base_models):
+                users.setdefault((pool.name, model), []).append(name)
+    return [
+        Use(pool, base_model_of(fleet, model), model, tuple(tenants))
+        for (pool, model), tenants in users.items()
+    ]
+
+
+def base_models_of(fleet: Fleet, tenant: Tenant) -> frozenset[str]:
+    """Base models a tenant's models need."""
+    return frozenset(base_model_of(fleet, model) for model in tenant.models.values())
+
+
+def base_model_of(fleet: Fleet, model: str) -> str:
+    """Return the base model of an adapter, or the base model itself."""
+    return fleet.adapters[model].base_model if model in fleet.adapters else model
+
+
+def pools_of(fleet: Fleet, tenant: Tenant) -> list[str]:
+    """Pools that list the tenant."""
+    return [pool.name for pool in fleet.pools.values() if tenant.name in pool.tenants]
+
+
+def _beside(company: Company, companies: Iterable[Company]) -> tuple[str, ...]:
+    """Replicas of other pools that name one of its GPUs. A MIG slice is a device of its own."""
+    if company.device is None:
+        return ()
+    gpus = set(company.device.split(","))
+    others = (other for other in companies if other.pool != company.pool and other.device)
+    return tuple(other.replica for other in others if gpus & set((other.device or "").split(",")))

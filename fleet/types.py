@@ -1,0 +1,267 @@
+"""What a fleet is, as plain values: base models, adapters, tenants, pools, settings. Knows no file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from urllib.parse import quote
+
+
+@dataclass(frozen=True, slots=True)
+class MediaTokens:
+    """What a picture, a recording and a film in a prompt are taken for, in tokens, until the engine says."""
+
+    image: int = 1024  # one megapixel where a token covers 32 x 32 pixels, as with Qwen's models
+    audio: int = 750  # half a minute at 25 tokens a second
+    video: int = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """The most that one request may ask an engine for; more of it would keep the engine from others."""
+
+    messages: int = 4096  # and parts of them
+    tools: int = 256
+    choices: int = 128  # of each prompt
+    beam_width: int = 0  # 0: no beam search
+    logprobs: int = 20  # of each token
+    list_entries: int = 1024  # of token ids and the like
+    constraint_entries: int = 2000  # choices; properties, values and alternatives of a schema
+    constraint_kib: int = 64  # text of choices, a grammar or a schema
+
+    @property
+    def constraint_bytes(self) -> int:
+        """The last one in bytes."""
+        return self.constraint_kib * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """Weights that adapters modify, and the vLLM settings of every engine that holds them.
+
+    Fields left `None` are left to vLLM's own default. Names follow vLLM's flags (`vllm serve --help`).
+    """
+
+    name: str
+    source: str  # absolute folder, or a hub id such as "meta-llama/Llama-3.1-8B-Instruct"
+    revision: str | None = None  # hub revision; only with a hub id
+    dtype: str = "auto"
+    max_model_len: int | None = None  # tokens, prompt and completion together
+    max_num_seqs: int = 256  # sequences one engine runs at once
+    max_loras: int = 0  # slots per engine; 0 serves the base model alone
+    max_lora_rank: int = 16
+    max_cpu_loras: int = 0  # adapters kept in host memory per engine; >= max_loras
+    tensor_parallel_size: int = 1
+    gpu_memory_utilization: float | None = None  # 0..1
+    kv_cache_bytes: int | None = None  # None: vLLM profiles the GPU; on CPU 1 GiB
+    media_tokens: MediaTokens = MediaTokens()
+    request_limits: RequestLimits = RequestLimits()
+    vllm_args: tuple[str, ...] = ()  # further flags, passed as they are
+
+    @property
+    def serves_adapters(self) -> bool:
+        """Whether engines of this base model are built with LoRA support."""
+        return self.max_loras > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter as declared: where its files are, and the one base model it fits."""
+
+    name: str
+    source: str  # absolute folder, or a URL that `adapters.sources` knows
+    base_model: str  # name of a BaseModel
+    max_concurrency: int | None = None  # sequences of all tenants and versions together; None: no such cap
+
+
+class Strategy(StrEnum):
+    """How a pool puts models on replicas."""
+
+    REPLICA_PER_MODEL = "replica-per-model"  # each base model has its own replicas, no adapters
+    MULTI_LORA = "multi-lora"  # one base model, many adapters, selected per request
+
+
+class Isolation(StrEnum):
+    """Whom a tenant may share a replica with."""
+
+    SHARED = "shared"
+    DEDICATED = "dedicated"  # nobody: its pool serves this tenant alone
+
+
+class Band(StrEnum):
+    """Priority band of a tenant: a higher band is served strictly before a lower one."""
+
+    HIGH = "high"
+    STANDARD = "standard"
+    LOW = "low"
+
+    @property
+    def rank(self) -> int:
+        """0 is served first; vLLM's `priority` uses the same direction."""
+        return _BAND_RANK[self]
+
+
+_BAND_RANK = {Band.HIGH: 0, Band.STANDARD: 1, Band.LOW: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """Limits of one tenant. A request with n choices or n prompts counts n sequences."""
+
+    max_concurrency: int = 64  # sequences in flight, all models together
+    max_concurrency_per_model: int | None = None  # sequences in flight for one model; None: no such cap
+    max_queued: int = 256  # requests waiting in the gateway
+    max_queued_tokens: int | None = None  # prompt tokens of those, estimated; None: no such cap
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None  # prompt and completion together, as engines count them
+    queue_timeout_s: float = 30.0  # longest wait in the gateway before the request expires
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one tenant may use in a calendar month, UTC."""
+
+    monthly_tokens: int  # prompt and completion together
+    soft: float = 0.8  # part of it from which on tenant and operator are warned
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Who owns keys and is capped."""
+
+    name: str
+    key_hashes: frozenset[str]  # lower-case hex sha256 of each API key
+    models: dict[str, str]  # alias -> name of an adapter or a base model
+    default_model: str | None = None  # an alias, used when a request names no model
+    band: Band = Band.STANDARD
+    weight: float = 1.0  # share among backlogged tenants of one band
+    caps: Caps = field(default_factory=Caps)
+    isolation: Isolation = Isolation.SHARED
+    adapter_sources: tuple[str, ...] = ()  # where its own keys may have adapters fetched from
+    budget: Budget | None = None  # None: no such limit
+    request_limits: Mapping[str, int] = field(default_factory=dict)  # what differs from its base models'
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """Service level objective of a pool: what its users are to see. None: no such objective."""
+
+    ttft_s: float | None = None  # arrival to first token; what would miss it is shed, but for the high band
+    itl_s: float | None = None  # between two tokens of one stream; bounds what a replica runs at once
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Replicas alike in base models and settings."""
+
+    name: str
+    strategy: Strategy
+    base_models: tuple[str, ...]
+    replicas: int  # per base model
+    devices: tuple[str, ...]  # CUDA_VISIBLE_DEVICES of each replica in turn; empty: not set
+    tenants: tuple[str, ...]
+    slo: Slo = Slo()
+    hedge_after_s: float | None = (
+        None  # a second replica is asked when the first is silent so long; None: never
+    )
+
+    @property
+    def replica_models(self) -> tuple[tuple[str, str], ...]:
+        """(replica name, base model) of every replica, in device order."""
+        models = [model for model in self.base_models for _ in range(self.replicas)]
+        return tuple((f"{self.name}-{i}", model) for i, model in enumerate(models))
+
+
+class MetricsAccess(StrEnum):
+    """Who may read the metrics pages, which name every tenant."""
+
+    OPERATOR = "operator"  # bearer of an operator key
+    LOOPBACK = "loopback"  # the same, and anybody on this machine
+    OPEN = "open"  # anybody
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    """How the fair queue weighs things. The defaults come from `python -m benchmarks.simulator`."""
+
+    locality_bonus_tokens: float = 4000.0  # lead of an adapter in a slot or in memory over one on disk
+    aging_tokens_per_s: float = 500.0  # a waiting request gains so much on everybody's service, per second
+    lower_band_share: float = 0.05  # part of the grants kept for each band below the highest that waits
+    load_slack: float = 0.25  # a preferred replica may have so much more load than the mean (bounded load)
+    burst_share: float = 0.5  # part of a replica that a tenant which floods may fill beyond its fair share
+    read_wait_s: float = 0.2  # a request waits so long for a replica that has its adapter in memory
+    slot_wait_s: float = 10.0  # a slot is cleared for an adapter that has waited this long
+    max_queued: int = 10_000  # requests of all tenants that wait in the gateway
+    max_queued_bytes: int = 256 * 2**20  # their bodies together
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """How much the metrics page holds."""
+
+    max_models: int = 200  # models (tenant, name, version) with series of their own; the rest share `other`
+    idle_after_s: float = 3600.0  # a model that nobody used for so long leaves the page
+
+
+@dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """Where spans go."""
+
+    endpoint: str | None = None  # of an OTLP collector, HTTP, whole URL; None: nothing is traced
+    sample_ratio: float = 1.0  # part of the requests, 0..1
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """Settings of the gateway that belong to no tenant and no pool."""
+
+    operator_key_hashes: frozenset[str] = frozenset()
+    metrics_access: MetricsAccess = MetricsAccess.OPERATOR
+    max_body_bytes: int = 4 * 2**20
+    body_timeout_s: float = 30.0  # a client has this long to send its whole body
+    stall_timeout_s: float = 60.0  # a client that reads nothing for this long is cancelled
+    request_timeout_s: float = 600.0  # an engine has this long to finish a request
+    shutdown_grace_s: float = 30.0  # in-flight requests have this long to finish on SIGTERM
+    log_requests: bool = True  # one line per request on standard error
+    scheduler: SchedulerSettings = SchedulerSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class StateSettings:
+    """Where adapters registered at run time, their versions and API keys are kept, and how much of them."""
+
+    folder: str = ".tenantry"  # absolute once loaded; holds state.db and adapters/
+    database: str | None = field(default=None, repr=False)  # URL, may hold a password; None: SQLite
+    database_variable: str | None = None  # environment variable the URL came from
+    store_bytes: int | None = None  # all versions on disk together; None: no bound
+    max_adapter_bytes: int = 2048 * 2**20  # one adapter, unpacked
+    keep_versions: int = 3  # ready ones beside the live one
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the state database; may hold a password."""
+        return self.database or f"sqlite:///{quote(self.folder)}/state.db"
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSettings:
+    """How long the usage ledger keeps what."""
+
+    keep_records_days: int = 30  # the record of each request
+    keep_sums_days: int = 1100  # the sums of each day
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Everything declared in one fleet.yaml, checked and with its sources resolved."""
+
+    base_models: dict[str, BaseModel]
+    adapters: dict[str, Adapter]
+    tenants: dict[str, Tenant]
+    pools: dict[str, Pool]
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    state: StateSettings = field(default_factory=StateSettings)
+    usage: UsageSettings = UsageSettings()

@@ -1,0 +1,272 @@
+"""Who is calling, and what does the model name in the request mean for this caller? Pure lookups.
+
+A name that exists for somebody else and a name that exists for nobody get the same answer: none.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from engines.residency import ENGINE_DIED
+from engines.words import in_a_line, without_paths
+from fleet.key_hash import hash_key
+from fleet.types import Fleet, Tenant
+from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
+from routing.errors import Quarantined, Unavailable
+from routing.types import Target
+
+RETRY_AFTER_NOT_READY_S = 5.0  # a small adapter is fetched, checked and tried in about this time
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose key it is, and what it may do."""
+
+    role: KeyRole
+    tenant: str | None  # None: an operator
+
+
+class Directory:
+    """Looks up callers by key and targets by name. Adapters and keys may come and go; the fleet stays."""
+
+    def __init__(self, fleet: Fleet, *, local_only: frozenset[str] = frozenset()) -> None:
+        """`local_only` are hashes of keys that count on this machine alone; the gateway sees to it."""
+        self._fleet = fleet
+        self.local_only = local_only
+        self._declared_keys = {
+            digest: Identity(KeyRole.INFERENCE, tenant.name)
+            for tenant in fleet.tenants.values()
+            for digest in tenant.key_hashes
+        } | {digest: Identity(KeyRole.OPERATOR, None) for digest in fleet.gateway.operator_key_hashes}
+        self._keys: dict[str, ApiKey] = {}  # by hash; those made at run time
+        self._adapters: dict[AdapterKey, AdapterEntry] = {}
+        self._answering: dict[tuple[str, str], Target] = {}  # of models that one version alone answers now
+        self.rollouts: set[AdapterKey] = set()  # adapters with a split
+        self._own: dict[str, dict[str, AdapterKey]] = {tenant: {} for tenant in fleet.tenants}
+        self._names = {tenant.name: _names(fleet, tenant) for tenant in fleet.tenants.values()}
+        self._places = {
+            (tenant, base_model): pool.name
+            for pool in fleet.pools.values()
+            for tenant in pool.tenants
+            for base_model in pool.base_models
+        }
+
+    # -- callers -------------------------------------------------------------------------------------------
+
+    def identify(self, key: str, now_s: float) -> Identity | None:
+        """Say whose key it is, if anybody's, at this Unix time; its own time reveals nothing."""
+        digest = hash_key(key)
+        declared = self._declared_keys.get(digest)
+        if declared is not None:
+            return declared
+        made = self._keys.get(digest)
+        if made is None or not hmac.compare_digest(digest, made.sha256) or not made.is_valid(now_s):
+            return None
+        if made.tenant is not None and made.tenant not in self._fleet.tenants:
+            return None  # a tenant that fleet.yaml no longer knows
+        return Identity(made.role, made.tenant)
+
+    def is_local_only(self, key: str) -> bool:
+        """Whether the key counts on this machine alone."""
+        return hash_key(key) in self.local_only
+
+    def authenticate(self, key: str, now_s: float) -> Tenant | None:
+        """Return the tenant that may call its models with this key, if any, at this Unix time."""
+        identity = self.identify(key, now_s)
+        if identity is None or identity.role is not KeyRole.INFERENCE or identity.tenant is None:
+            return None
+        return self._fleet.tenants[identity.tenant]
+
+    def keys(self) -> list[ApiKey]:
+        """List the keys made at run time."""
+        return list(self._keys.values())
+
+    def put_key(self, key: ApiKey) -> None:
+        """Add or replace a key made at run time; it counts at once."""
+        self._keys[key.sha256] = key
+
+    # -- adapters ------------------------------------------------------------------------------------------
+
+    def adapters(self) -> list[AdapterEntry]:
+        """List every adapter."""
+        return list(self._adapters.values())
+
+    def adapter(self, key: AdapterKey) -> AdapterEntry | None:
+        """Return one adapter."""
+        return self._adapters.get(key)
+
+    def put(self, entry: AdapterEntry) -> None:
+        """Add or replace an adapter; the next request sees it."""
+        self._adapters[entry.key] = entry
+        self._answering.clear()
+        self.rollouts.discard(entry.key)
+        if entry.rollout is not None:
+            self.rollouts.add(entry.key)
+        if entry.key.tenant in self._own:
+            self._own[entry.key.tenant][entry.key.name] = entry.key
+
+    def put_version(self, version: Version) -> AdapterEntry:
+        """Add or replace one version of a known adapter. Returns the adapter."""
+        entry = self._adapters[version.adapter]
+        others = (other for other in entry.versions if other.number != version.number)
+        entry = replace(entry, versions=tuple(sorted((*others, version), key=lambda v: v.number)))
+        self.put(entry)
+        return entry
+
+    def remove(self, key: AdapterKey) -> None:
+        """Forget an adapter."""
+        self._adapters.pop(key, None)
+        self._answering.clear()
+        self.rollouts.discard(key)
+        if key.tenant in self._own:
+            self._own[key.tenant].pop(key.name, None)
+
+    def is_taken(self, tenant: str, name: str) -> bool:
+        """Whether the fleet gives the tenant this name, so that no adapter of its own can have it."""
+        return name in self._names[tenant]
+
+    def users_of(self, entry: AdapterEntry) -> list[tuple[str, str]]:
+        """List (tenant, pool) of everybody who may call the adapter, where its base model is."""
+        if entry.key.tenant is None:
+            tenants: Iterable[str] = (
+                tenant.name
+                for tenant in self._fleet.tenants.values()
+                if entry.key.name in tenant.models.values()
+            )
+        else:
+            tenants = (entry.key.tenant,)
+        places = ((tenant, self._places.get((tenant, entry.base_model))) for tenant in tenants)
+        return [(tenant, pool) for tenant, pool in places if pool is not None]
+
+    def adapter_base_models(self, tenant: str) -> list[str]:
+        """List base models with slots that the tenant has a pool for."""
+        return [
+            base_model
+            for owner, base_model in self._places
+            if owner == tenant and self._fleet.base_models[base_model].serves_adapters
+        ]
+
+    # -- models --------------------------------------------------------------------------------------------
+
+    def resolve(self, tenant: Tenant, name: str | None, sticky: str) -> Target | None:
+        """Return what the name means for the tenant; no name means its default model.
+
+        `name@2` means version 2. `sticky` decides the side of a split: the same text, the same side.
+        None where there is no such model for this tenant. Raises `Unavailable` where no version is ready yet,
+        `Quarantined` where none is going to be.
+        """
+        name = (tenant.default_model if name is None else name) or ""
+        known = self._answering.get((tenant.name, name))
+        if known is not None:
+            return known
+        model, number = _split(name)
+        target = self.describe(tenant, model)
+        if target is None or (target.adapter is None and number is not None):
+            return None
+        if target.adapter is None:
+            return target if target.model == name else replace(target, asked=name)
+        entry = self._entry(tenant, model)
+        version = None if entry is None else _pick(entry, number, sticky)
+        if version is not None:
+            target = replace(target, version=version.number, adapter_id=version.engine_id, asked=name)
+            if number is None and entry is not None and entry.rollout is None:
+                self._answering[tenant.name, name] = target
+            return target
+        if number is not None:
+            return None
+        if entry is not None and entry.refused is not None:
+            raise _quarantined(model, entry.refused)
+        raise Unavailable(
+            f"The model `{model}` is not ready yet.",
+            code="adapter_unavailable",
+            retry_after_s=RETRY_AFTER_NOT_READY_S,
+        )
+
+    def describe(self, tenant: Tenant, model: str) -> Target | None:
+        """Return what a model is for the tenant, of whatever version and ready or not."""
+        model, found = self._meaning(tenant, model)
+        if found is None:
+            return None
+        if isinstance(found, str):
+            return Target(tenant.name, model, None, found, self._places[tenant.name, found])
+        limit = None
+        if found.tenant is None:
+            declared = self._fleet.adapters[found.name]
+            base_model, limit = declared.base_model, declared.max_concurrency
+        else:
+            entry = self._adapters[found]
+            base_model = entry.base_model
+            if entry.is_retired or (tenant.name, base_model) not in self._places:
+                return None
+        pool = self._places[tenant.name, base_model]
+        return Target(tenant.name, model, found.name, base_model, pool, adapter_limit=limit)
+
+    def find(self, tenant: Tenant, name: str) -> Target | None:
+        """Describe the model that the client calls so, ready or not; `name@2` while that answers."""
+        model, number = _split(name)
+        if number is not None:
+            return self.resolve(tenant, name, sticky="")
+        target = self.describe(tenant, model)
+        return target and replace(target, asked=name)
+
+    def models(self, tenant: Tenant) -> list[Target]:
+        """Describe every model the tenant may ask for: the fleet's as declared, then its own by name."""
+        own = (
+            name
+            for name, key in sorted(self._own[tenant.name].items())
+            if self._adapters[key].live is not None
+        )
+        described = (self.describe(tenant, model) for model in (*tenant.models, *own))
+        return [target for target in described if target is not None]
+
+    def serves(self, target: Target) -> bool:
+        """Whether a target's model still leads to what the target says, its version included."""
+        tenant = self._fleet.tenants.get(target.tenant)
+        found = self.describe(tenant, target.model) if tenant is not None else None
+        if tenant is None or found is None or found.adapter != target.adapter:
+            return False
+        entry = self._entry(tenant, target.model)
+        return entry is None or any(version.number == target.version for version in entry.serving)
+
+    def _entry(self, tenant: Tenant, model: str) -> AdapterEntry | None:
+        _, key = self._meaning(tenant, model)
+        return self._adapters.get(key) if isinstance(key, AdapterKey) else None
+
+    def _meaning(self, tenant: Tenant, model: str) -> tuple[str, AdapterKey | str | None]:
+        """Return the one name that counts for the model, and what it is: adapter, base model or nothing."""
+        declared = self._names[tenant.name].get(model)
+        return declared if declared is not None else (model, self._own[tenant.name].get(model))
+
+
+def _names(fleet: Fleet, tenant: Tenant) -> dict[str, tuple[str, AdapterKey | str]]:
+    """Map each alias, and each adapter's or base model's own name, to alias and meaning; aliases win."""
+    names: dict[str, tuple[str, AdapterKey | str]] = {}
+    for alias, name in tenant.models.items():
+        names[alias] = alias, AdapterKey(None, name) if name in fleet.adapters else name
+    for meaning in list(names.values()):
+        names.setdefault(meaning[1].name if isinstance(meaning[1], AdapterKey) else meaning[1], meaning)
+    return names
+
+
+def _pick(entry: AdapterEntry, number: int | None, sticky: str) -> Version | None:
+    return entry.choose(sticky) if number is None else entry.ready(number)
+
+
+def _quarantined(model: str, version: Version) -> Quarantined:
+    """Say what happened. What an engine said as it died is for the adapter's owner and operators only."""
+    # Behind a semicolon stands advice to whoever registered it, which may name pools of others.
+    reason, _, _ = version.reason.partition(": " if version.reason.startswith(ENGINE_DIED) else ";")
+    reason = in_a_line(without_paths(reason))
+    return Quarantined(
+        f"The model `{model}` is not served, since its version {version.number} was refused: {reason}",
+        param="model",
+    )
+
+
+def _split(name: str) -> tuple[str, int | None]:
+    """Split `name@2`; anything that is not a plain number behind the sign belongs to the name."""
+    model, sign, number = name.rpartition("@")
+    plain = sign and len(number) <= 9 and number.isascii() and number.isdigit()
+    return (model, int(number)) if plain else (name, None)

@@ -1,0 +1,394 @@
+"""One request's trip: granted a replica, sent, relayed, settled. Whatever ends it, it is settled here, once.
+
+Another replica is asked, instead or as well, only while nothing has been sent to the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from routing.asgi import JSON, ClientGone, Exchange, HeaderList
+from routing.errors import (
+    BreaksEngine,
+    EngineFailed,
+    EngineTimeout,
+    InvalidRequest,
+    RequestError,
+    Unavailable,
+)
+from routing.flights.attempt import UPSTREAM_ERRORS, Attempt, Question, ReplicaBroken, answers_others
+from routing.flights.hedging import Race
+from routing.openai import bodies
+from routing.openai.events import EventStream
+from routing.record import Record
+from routing.replicas.client import ReplicaClient
+from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.tickets import Ticket
+from routing.types import Outcome
+
+TELL_TIMEOUT_S = 5.0  # for a client that does not even take its error
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for it; only ever logged and counted
+EVENT_STREAM: HeaderList = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold events back
+]
+
+
+class Abort(StrEnum):
+    """Why a flight is ended from outside."""
+
+    CLIENT_GONE = "client_gone"
+    CLIENT_STALLED = "client_stalled"  # reads nothing, but stays
+    ENGINE_TIMEOUT = "engine_timeout"
+    SHUTTING_DOWN = "shutting_down"
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the answer to the client is."""
+
+    status: int | None = None  # once the answer has begun
+    first_byte_s: float | None = None
+    sending_since_s: float | None = None  # while the client's connection takes no more
+    moved_s: float | None = None  # when a part of the answer was sent last
+    stalled_s: float | None = None  # `moved_s` at the last stall that was counted
+    finished: bool = False
+
+
+class Pace:
+    """Tells the dispatcher how fast a stream comes, where its replica is held to a pace."""
+
+    def __init__(self, ticket: Ticket, dispatcher: Dispatcher, clock: Callable[[], float]) -> None:
+        replica = ticket.replica
+        self._replica = replica.name if replica is not None and replica.limit is not None else None
+        self._sequences = ticket.request.sequences  # a stream of several choices brings their tokens in turn
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._last_s: float | None = None
+        self._events = 0
+
+    def came(self, events: int) -> None:
+        """Note that so many events have come in all; those of one chunk share the time since the last one."""
+        if self._replica is None:
+            return
+        now = self._clock()
+        if self._last_s is not None:
+            tokens = max(1, round((events - self._events) / self._sequences))
+            self._dispatcher.note_gap(self._replica, now - self._last_s, tokens)
+        self._last_s, self._events = now, events
+
+
+class Flight:
+    """Carries one admitted request from its ticket to its settlement."""
+
+    def __init__(
+        self,
+        question: Question,
+        ticket: Ticket,
+        exchange: Exchange,
+        dispatcher: Dispatcher,
+        clients: Mapping[str, ReplicaClient],
+        clock: Callable[[], float],
+        hedge_after_s: float | None = None,
+    ) -> None:
+        """`clients` has every replica that was ever ready. Without `hedge_after_s` one is asked at a time."""
+        self.ticket = ticket
+        self.progress = Progress()
+        self.record: Record | None = None  # once it has ended, however it did
+        self.breaks_engine = False  # engines broke on it that answer others
+        self._question = question
+        self._exchange = exchange
+        self._dispatcher = dispatcher
+        self._clients = clients
+        self._clock = clock
+        self._hedge_after_s = hedge_after_s
+        self._abort: Abort | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._race: Race | None = None  # the last one
+        self._attempts = 0
+        self._crashes = 0  # replicas that broke on it without being ill for all that is known
+        self._hedged = False
+        self._queued_s: float | None = None
+
+    def stalls(self, now_s: float, after_s: float) -> str | None:
+        """Name the replica whose stream has brought nothing for so long; once for each such pause."""
+        progress = self.progress
+        moved_s = progress.moved_s
+        if moved_s is None or moved_s == progress.stalled_s or now_s - moved_s < after_s:
+            return None
+        if progress.finished or progress.sending_since_s is not None:
+            return None
+        progress.stalled_s = moved_s
+        return self._replica()
+
+    def abort(self, reason: Abort) -> None:
+        """End the flight; the first reason counts."""
+        if self._abort is None and self._task is not None:
+            self._abort = reason
+            self._task.cancel()
+
+    def move_on(self, client: ReplicaClient) -> None:
+        """Leave a replica that hangs for another one, if there is one and nothing was sent to the client."""
+        if self._race is not None and self.progress.status is None:
+            self._race.leave(client)
+
+    async def fly(self) -> None:
+        """Answer the client and settle the ticket. Never raises, except when cancelled by a stranger."""
+        self._task = asyncio.current_task()
+        watcher = asyncio.create_task(self._watch_client())
+        outcome: Outcome = Outcome.FAILED
+        error: RequestError | None = _OWN_FAULT
+        fault = False
+        try:
+            outcome, error = await self._outcome()
+            fault = self._is_fault(error)
+            if error is not None:
+                await self._tell(error)
+        except asyncio.CancelledError:
+            outcome, error = _ABORTED[Abort.SHUTTING_DOWN]  # servers cancel nobody before
+            raise
+        finally:
+            watcher.cancel()
+            usage = self._race.attempt.usage() if self._race is not None else bodies.TokenUsage()
+            self._dispatcher.settle(
+                self.ticket,
+                outcome,
+                prompt_tokens=usage.prompt_tokens,
+                completion_tokens=usage.completion_tokens,
+                fault=fault,
+            )
+            self.record = self._record(outcome, error, usage)
+            self._race = None  # it knows this flight: a cycle, for the collector to find with all they hold
+
+    async def _outcome(self) -> tuple[Outcome, RequestError | None]:
+        """Answer the client; return how that ended, and what the client must still be told."""
+        try:
+            await self._run()
+        except asyncio.CancelledError:
+            aborted = self._aborted()
+            if self.progress.finished and self.progress.sending_since_s is None:
+                return Outcome.COMPLETED, None
+            return _ABORTED[aborted]
+        except ClientGone:
+            self._abort = self._abort or Abort.CLIENT_GONE
+            return _ABORTED[self._abort]
+        except RequestError as error:
+            return _outcome_of(error), error
+        return Outcome.COMPLETED, None
+
+    def _is_fault(self, error: RequestError | None) -> bool:
+        """Whether the replica is to blame: it broke off an answer, or took too long.
+
+        One tenant's word is not enough, or its requests could shut all out; see `Health.failed`.
+        """
+        if isinstance(error, EngineFailed):
+            return self.progress.status is not None or self._crashes > 0
+        return isinstance(error, EngineTimeout)
+
+    def _aborted(self) -> Abort:
+        """Take back the cancellation that `abort` asked for. Re-raises one that comes from elsewhere."""
+        if self._abort is None or self._task is None:
+            raise
+        self._task.uncancel()
+        return self._abort
+
+    # -- to the engine -------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Ask replicas until one answers, and relay that. Raises `RequestError`."""
+        answer = await self._answer()
+        try:
+            if answer.stream is not None and answer.chunks is not None:
+                await self._relay_stream(answer.opening, answer.stream, answer.chunks)
+            else:
+                await self._relay_whole(answer)
+        finally:
+            answer.close()
+
+    async def _answer(self) -> Attempt:
+        while True:
+            await self.ticket.granted()
+            self._queued_s = self.ticket.queued_s
+            race = self._race = Race(
+                self.ticket, self._dispatcher, self._ask, hedge_after_s=self._hedge_after_s
+            )
+            try:
+                return await race.first_answer()
+            except ReplicaBroken as error:
+                broken = error
+            finally:
+                self._attempts += race.asked
+                self._hedged = self._hedged or race.hedged
+            await self._leave(broken, race.attempt.client)
+
+    async def _leave(self, broken: ReplicaBroken, client: ReplicaClient) -> None:
+        """Have another replica asked, or the same one once more. Raises `RequestError` where neither helps.
+
+        What breaks two replicas, or one twice, that answer others meanwhile, is the request's fault.
+        """
+        self._crashes += broken.crashed
+        has_alternative = self._dispatcher.has_alternative(self.ticket)
+        if broken.crashed and (self._crashes > 1 or not has_alternative):
+            is_well = await answers_others(self._question, client)
+            if is_well and self._crashes > 1:
+                self.breaks_engine = True
+                raise BreaksEngine(
+                    "The engine breaks on this request, and on no other; something in it is wrong."
+                )
+            if is_well:
+                return
+            if not has_alternative and broken.failure is not None:
+                raise broken.failure
+        self._dispatcher.give_back(self.ticket, certain=not broken.crashed)
+
+    def _ask(self, replica: str) -> Attempt:
+        return Attempt(self._question, self._clients[replica])
+
+    # -- to the client -------------------------------------------------------------------------------------
+
+    async def _relay_whole(self, answer: Attempt) -> None:
+        body = answer.opening
+        await self._begin(200, [*answer.headers, (b"content-length", b"%d" % len(body))])
+        await self._send_body(body, more=False)
+
+    async def _relay_stream(self, opening: bytes, stream: EventStream, chunks: AsyncIterator[bytes]) -> None:
+        pace = Pace(self.ticket, self._dispatcher, self._clock)
+        pace.came(stream.events)
+        await self._begin(200, EVENT_STREAM)
+        await self._send_body(opening, more=not stream.complete)
+        try:
+            async for chunk in chunks:
+                if stream.failed:
+                    break
+                events = stream.feed(chunk)
+                if self.progress.finished:  # nothing comes but the end, which frees the connection
+                    continue
+                if events:
+                    pace.came(stream.events)
+                    await self._send_body(events, more=not stream.complete)
+        except UPSTREAM_ERRORS as error:
+            if not self.progress.finished:
+                raise EngineFailed("The engine failed while it was answering.") from error
+        if not self.progress.finished:
+            raise EngineFailed("The engine failed while it was answering.")
+
+    async def _begin(self, status: int, headers: HeaderList) -> None:
+        self.progress.status = status
+        self.progress.first_byte_s = self._clock() - self.ticket.request.arrived_s
+        self._dispatcher.first_token(self.ticket)
+        own = [
+            (b"x-tenantry-replica", (self._replica() or "").encode()),
+            (b"x-tenantry-queue-ms", b"%d" % round(1000 * (self._queued_s or 0.0))),
+        ]
+        try:
+            await self._exchange.begin(status, [*headers, *own])
+        except OSError as error:
+            raise ClientGone from error
+
+    async def _send_body(self, data: bytes, *, more: bool) -> None:
+        """Send; meanwhile the sweep can see how long the client has not been taking anything.
+
+        A client may leave as soon as it has the last part, which is before this returns.
+        """
+        self.progress.sending_since_s = self.progress.moved_s = self._clock()
+        self.progress.finished = not more
+        try:
+            await self._exchange.send_body(data, more=more)
+        except OSError as error:
+            self.progress.finished = False
+            raise ClientGone from error
+        self.progress.sending_since_s = None
+
+    async def _tell(self, error: RequestError) -> None:
+        """Give the client the error, as the answer or as the last event of a stream; it may not take it."""
+        body = bodies.error_body(error)
+        try:
+            async with asyncio.timeout(TELL_TIMEOUT_S):
+                if self.progress.status is None:
+                    self.progress.status = error.status
+                    await self._exchange.respond(
+                        error.status, [JSON, *error.headers_for(self._exchange.seed)], body
+                    )
+                elif not self.progress.finished:
+                    await self._send_body(b"data: " + body + b"\n\n", more=False)
+        except (ClientGone, OSError, TimeoutError):
+            pass
+        except asyncio.CancelledError:
+            self._aborted()
+
+    async def _watch_client(self) -> None:
+        with contextlib.suppress(OSError):
+            while (await self._exchange.receive())["type"] != "http.disconnect":
+                pass
+        if not self.progress.finished:
+            self.abort(Abort.CLIENT_GONE)
+
+    # -- the end -------------------------------------------------------------------------------------------
+
+    def _replica(self) -> str | None:
+        """Name of the replica that was asked last, or has answered."""
+        return self._race.attempt.client.name if self._race is not None else None
+
+    def _record(self, outcome: Outcome, error: RequestError | None, usage: bodies.TokenUsage) -> Record:
+        if outcome is Outcome.CANCELLED:
+            status, reason = CLIENT_CLOSED_REQUEST, str(self._abort)
+        else:
+            error = error or (self._race.attempt.refusal if self._race is not None else None)
+            status, reason = self.progress.status or 500, error.code if error else ""
+        return Record(
+            request_id=self.ticket.request.id,
+            target=self.ticket.request.target,
+            outcome=outcome,
+            status=status,
+            reason=reason,
+            replica=self._replica(),
+            stream=self._question.call.stream,
+            queue_s=self._queued_s,
+            first_byte_s=self.progress.first_byte_s,
+            total_s=self._clock() - self.ticket.request.arrived_s,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cached_tokens=usage.cached_tokens,
+            estimated=usage.estimated,
+            engine_s=self.ticket.engine_s,
+            slot_s=self.ticket.slot_s,
+            attempts=self._attempts,
+            hedged=self._hedged,
+            held=self.ticket.held,
+            picked=self.ticket.picked,
+            failed_on=self.ticket.request.failed_on,
+            # A refusal by the engine may quote the request.
+            explanation="" if error is None or isinstance(error, InvalidRequest) else error.message,
+            retry_after_s=error.retry_after_s if error is not None else None,
+        )
+
+
+_OWN_FAULT = RequestError("The gateway met an error of its own.")
+_ABORTED: dict[Abort, tuple[Outcome, RequestError | None]] = {
+    Abort.CLIENT_GONE: (Outcome.CANCELLED, None),
+    Abort.CLIENT_STALLED: (Outcome.CANCELLED, None),
+    Abort.ENGINE_TIMEOUT: (
+        Outcome.FAILED,
+        EngineTimeout("The engine did not finish in time.", retry_after_s=1.0),
+    ),
+    Abort.SHUTTING_DOWN: (
+        Outcome.FAILED,
+        Unavailable(
+            "The service shut down before the answer was complete.", code="shutting_down", retry_after_s=5.0
+        ),
+    ),
+}
+
+
+def _outcome_of(error: RequestError) -> Outcome:
+    """A request the engine refuses was served its refusal; a queue timeout expired; all else is a fault."""
+    if isinstance(error, InvalidRequest):
+        return Outcome.COMPLETED
+    if error.code == "queue_timeout":
+        return Outcome.EXPIRED
+    return Outcome.FAILED

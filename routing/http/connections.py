@@ -1,0 +1,245 @@
+"""How much may a connection cost before it has shown a key? The server's HTTP protocol, with bounds.
+
+uvicorn's own collects a head of any length for any time. Here a head has a largest size, a largest number of
+headers and a deadline, as has whatever else is no body: extensions of chunks, trailers, requests sent ahead
+of answers. Connections that have shown no valid key are counted, in all and for each address; where there
+are too many the oldest goes, so that who sends a key at once gets through even then.
+
+uvicorn takes the class from a table of its own, and BentoML cannot be told another: `install` changes that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import uvicorn.config
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from routing.asgi import KEY_SHOWN
+from routing.errors import BodyTimeout, HeadTooLarge, InvalidRequest, RequestError
+from routing.openai import bodies
+
+SWEEP_S = 1.0
+LINGER_S = 1.0  # what comes after a refusal is dropped for so long, or the client would miss the answer
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a connection may cost."""
+
+    head_bytes: int = 64 * 2**10  # of request line and headers; of anything between two parts of a body, too
+    headers: int = 100
+    head_timeout_s: float = 15.0  # from the first byte of a head, or from connecting, to its end
+    pipelined: int = 16  # requests that wait for the answer to an earlier one
+    strangers: int | None = 2048  # connections that have shown no key
+    strangers_per_address: int | None = 512
+
+
+class Door:
+    """Knows the connections of one server, and which of them have shown a key."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self._all: set[BoundedProtocol] = set()
+        self._strangers: OrderedDict[BoundedProtocol, str] = OrderedDict()  # the oldest first; address
+        self._by_address: dict[str, OrderedDict[BoundedProtocol, None]] = {}
+        self._sweeping = False
+
+    def __repr__(self) -> str:
+        return f"Door({len(self._all)} connections, {len(self._strangers)} of strangers)"
+
+    def enter(self, connection: BoundedProtocol) -> None:
+        """Count a new connection in, and close the oldest stranger's where that is one too many."""
+        self._all.add(connection)
+        address = connection.client[0] if connection.client else ""
+        same = self._by_address.setdefault(address, OrderedDict())
+        self._strangers[connection], same[connection] = address, None
+        bounds = self.bounds
+        if bounds.strangers_per_address is not None and len(same) > bounds.strangers_per_address:
+            self._turn_out(next(iter(same)))
+        elif bounds.strangers is not None and len(self._strangers) > bounds.strangers:
+            self._turn_out(next(iter(self._strangers)))
+        if not self._sweeping:
+            self._sweeping = True
+            connection.loop.call_later(SWEEP_S, self._sweep, connection.loop)
+
+    def know(self, connection: BoundedProtocol) -> None:
+        """Note that a connection has shown a key, or is gone."""
+        address = self._strangers.pop(connection, None)
+        if address is not None:
+            same = self._by_address[address]
+            del same[connection]
+            if not same:
+                del self._by_address[address]
+
+    def leave(self, connection: BoundedProtocol) -> None:
+        """Count a connection out."""
+        self._all.discard(connection)
+        self.know(connection)
+
+    def _turn_out(self, connection: BoundedProtocol) -> None:
+        self.leave(connection)
+        connection.transport.abort()
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close what has taken too long; one timer costs less than one for each request."""
+        now_s = loop.time()
+        for connection in list(self._all):
+            connection.check(now_s)
+        self._sweeping = bool(self._all)
+        if self._sweeping:
+            loop.call_later(SWEEP_S, self._sweep, loop)
+
+
+class UntilClose(RequestResponseCycle):
+    """Answers a client of HTTP/1.0, which knows no chunks: what has no length ends with the connection."""
+
+    _has_length = True
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send, as uvicorn does with a length; what is sent is as long as it is."""
+        if message["type"] == "http.response.start":
+            self._has_length = any(name.lower() == b"content-length" for name, _ in message["headers"])
+            self.chunked_encoding = None if self._has_length else False
+        elif message["type"] == "http.response.body" and not self._has_length:
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    door: ClassVar[Door]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.headers = []
+        self._most_bytes, self._most_headers = self.door.bounds.head_bytes, self.door.bounds.headers
+        self._is_stranger = True
+        self._in_body = False
+        self._unused_bytes = 0  # received since something came of it: a head, a part of a body, its end
+        self._owes_since_s: float | None = None  # since when a head, or a rest that nobody reads, is due
+        self._refused_at_s: float | None = None
+
+    # -- called by the event loop --------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._owes_since_s = self.loop.time()
+        self.door.enter(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.door.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._owes_since_s is None and not self._in_body:
+            self._owes_since_s = self.loop.time()
+        while self._refused_at_s is None and not self.transport.is_closing():
+            room = self._most_bytes - self._unused_bytes
+            part, data = (data, b"") if len(data) <= room else (data[:room], data[room:])
+            self._unused_bytes += len(part)
+            super().data_received(part)
+            if self._unused_bytes >= self._most_bytes or len(self.headers) > self._most_headers:
+                self._refuse(_TOO_LARGE)
+            if not data:
+                return
+
+    # -- called by the parser ------------------------------------------------------------------------------
+
+    def on_headers_complete(self) -> None:
+        self._unused_bytes, self._owes_since_s, self._in_body = 0, None, True
+        if len(self.headers) > self._most_headers or len(self.pipeline) >= self.door.bounds.pipelined:
+            self._refuse(_TOO_LARGE)
+        if self._refused_at_s is None:
+            if self._is_stranger:
+                cast(dict[str, Any], self.scope)[KEY_SHOWN] = self._show_key
+            super().on_headers_complete()
+            if self.scope["http_version"] == "1.0":
+                self.cycle.__class__ = UntilClose
+
+    def on_body(self, body: bytes) -> None:
+        self._unused_bytes = 0
+        if self._refused_at_s is None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unused_bytes, self._owes_since_s, self._in_body = 0, None, False
+        if self._refused_at_s is None:
+            super().on_message_complete()
+
+    # -- called by uvicorn ---------------------------------------------------------------------------------
+
+    def on_response_complete(self) -> None:
+        if self._in_body:
+            self._owes_since_s = self.loop.time()  # nobody reads it any more
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(_NO_HTTP)
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return False  # nothing here speaks WebSocket, whose bounds are others
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: anybody could fill the log."""
+
+    # -- ours ----------------------------------------------------------------------------------------------
+
+    def check(self, now_s: float) -> None:
+        """Close the connection where the client has let it wait for too long."""
+        if self._refused_at_s is not None:
+            if now_s - self._refused_at_s > LINGER_S:
+                self.transport.abort()
+        elif self._owes_since_s is not None and now_s - self._owes_since_s > self.door.bounds.head_timeout_s:
+            self._refuse(_TOO_SLOW if self._unused_bytes and not self._in_body else b"")
+
+    def _show_key(self) -> None:
+        self._is_stranger = False
+        self.door.know(self)
+
+    def _refuse(self, answer: bytes) -> None:
+        """Answer, unless that would be taken for the answer to something else, and close."""
+        if self._refused_at_s is not None:
+            return
+        self._refused_at_s = self.loop.time()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if not self._in_body or cycle.response_started or self.pipeline:
+                answer = b""
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.pipeline.clear()
+        self._unset_keepalive_if_required()
+        if answer and not self.transport.is_closing():
+            self.transport.write(answer)
+        else:
+            self.transport.abort()
+
+
+def _answer(error: RequestError) -> bytes:
+    body = bodies.error_body(error)
+    head = (
+        f"HTTP/1.1 {error.status} {http.HTTPStatus(error.status).phrase}",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        "connection: close",
+    )
+    return "\r\n".join((*head, "", "")).encode() + body
+
+
+_NO_HTTP = _answer(InvalidRequest("The request is not valid HTTP.", code="invalid_http"))
+_TOO_LARGE = _answer(HeadTooLarge("The request's headers are too large or too many."))
+_TOO_SLOW = _answer(BodyTimeout("The request's headers did not arrive in time.", code="headers_timeout"))
+
+
+def install(bounds: Bounds) -> type[BoundedProtocol]:
+    """Have every server that this process starts from now on use the bounds."""
+    protocol = type("Bounded", (BoundedProtocol,), {"door": Door(bounds)})
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]
+    return protocol

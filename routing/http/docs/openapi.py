@@ -1,0 +1,258 @@
+"""What does the inference API take, and how does it fail? Its OpenAPI document, as plain data. Pure.
+
+Only what the gateway reads, adds or refuses is described; every other field is OpenAI's, as vLLM takes it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from routing.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    BreaksEngine,
+    CapReached,
+    EngineFailed,
+    EngineTimeout,
+    Forbidden,
+    HeadTooLarge,
+    InvalidKey,
+    InvalidRequest,
+    MethodNotAllowed,
+    ModelNotFound,
+    OverLimit,
+    Quarantined,
+    QuotaExceeded,
+    RequestError,
+    StateUnavailable,
+    Unavailable,
+    UnsupportedMediaType,
+)
+from routing.openai.bodies import REQUIRED, Kind
+from routing.usage.query import DEFAULT_DAYS, FOR_TENANTS, MAX_DAYS, MEASURES
+
+Part = dict[str, Any]
+
+ERRORS: tuple[type[RequestError], ...] = (
+    InvalidRequest, BreaksEngine, OverLimit, InvalidKey, Forbidden, ModelNotFound, MethodNotAllowed,
+    BodyTimeout, Quarantined, BodyTooLarge, UnsupportedMediaType, HeadTooLarge, CapReached, QuotaExceeded,
+    RequestError, EngineFailed, Unavailable, StateUnavailable, EngineTimeout,
+)  # fmt: skip
+_ALWAYS = (401, 403, 405, 500)
+_WITH_BODY = (400, 404, 408, 409, 413, 415, 429, 502, 503, 504)
+
+_DESCRIPTION = """\
+OpenAI's API for the models that your key may call; every OpenAI client works, with this address and `/v1` as
+its `base_url`. The key says who you are, and `model` names one of your models: `support`, or `support@2` for
+one version of it. `GET /v1/models` lists them.
+
+    curl {where}/v1/chat/completions -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\
+      -d '{{"model": "support", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+
+Every answer has an `x-request-id`, yours where you send one. In an answer of a model, `model` is what you
+asked for; `x-tenantry-model` is your alias of it, `x-tenantry-adapter` and `x-tenantry-version` say what
+answered.
+
+| status | `code` | meaning |
+|---|---|---|
+{errors}
+
+`code` may say more: which cap of yours is reached, for one. A 429 or 503 that can pass says when in
+`Retry-After`; `x-should-retry` says whether the same request can succeed at all.
+"""
+
+_MODEL: Part = {
+    "type": "string",
+    "description": "One of your models, `name@2` for its version 2. Without it: your key's default model.",
+    "examples": ["support"],
+}
+_STREAM: Part = {"type": "boolean", "description": "Send the answer as server-sent events while it is made."}
+_USER: Part = {
+    "type": "string",
+    "description": "For whom you ask. In a rollout of a new version, the same user stays on the same side; "
+    "so does the same `safety_identifier`, and without both the same `prompt_cache_key`.",
+}
+_TEXT_OR_LIST: Part = {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {}}]}
+_MESSAGES: Part = {"type": "array", "minItems": 1, "items": {"type": "object"}}
+_HELLO = [{"role": "user", "content": "Hello"}]
+
+# Summary, what the required field holds, an example of it, what else is to be known.
+_ENDPOINTS: dict[Kind, tuple[str, Part, Any, str]] = {
+    Kind.CHAT: ("Answer a conversation", _MESSAGES, _HELLO, "OpenAI's chat completions."),
+    Kind.COMPLETION: ("Continue a text", _TEXT_OR_LIST, "Hello", "OpenAI's text completions."),
+    Kind.EMBEDDING: ("Embed texts", _TEXT_OR_LIST, ["Hello"], "Where the model is one for embeddings."),
+    Kind.RESPONSE: (
+        "Answer an input",
+        _TEXT_OR_LIST,
+        "Hello",
+        "OpenAI's responses. None is stored: `previous_response_id` and `background` are refused.",
+    ),
+}
+
+
+def document() -> Part:
+    """Build the document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Tenantry inference API", "version": "1", "description": _description()},
+        "servers": [{"url": "/"}],
+        "security": [{"key": []}],
+        "tags": [{"name": "Models"}, {"name": "Usage"}, {"name": "Health", "description": "For probes."}],
+        "paths": {kind.value: {"post": _endpoint(kind)} for kind in Kind} | _reading() | _health(),
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "Your API key."}},
+            "schemas": {"Error": _error_schema(), "Model": _model_schema()},
+            "responses": {f"E{status}": _failure(status) for status in sorted({e.status for e in ERRORS})},
+        },
+    }
+
+
+def paths() -> list[str]:
+    """List every path that the document describes."""
+    return list(document()["paths"])
+
+
+def _description() -> str:
+    rows = "\n".join(f"| {e.status} | `{e.default_code}` | {_meaning(e)} |" for e in ERRORS)
+    return _DESCRIPTION.format(where="http://localhost:3000", errors=rows)
+
+
+def _meaning(error: type[RequestError]) -> str:
+    if error is RequestError:
+        return "The gateway met an error of its own."
+    return (error.__doc__ or "").partition("\n")[0]
+
+
+def _endpoint(kind: Kind) -> Part:
+    summary, content, example, description = _ENDPOINTS[kind]
+    required = REQUIRED[kind]
+    properties: Part = {"model": _MODEL, required: content}
+    answer: Part = {"application/json": {"schema": {"type": "object", "description": "As OpenAI's."}}}
+    if kind is not Kind.EMBEDDING:
+        properties["stream"] = _STREAM
+        answer["text/event-stream"] = {"schema": {"type": "string", "description": "Events, then `[DONE]`."}}
+    properties["user"] = _USER
+    schema = {"type": "object", "required": [required], "properties": properties}
+    body = {"schema": schema, "example": {"model": "support", required: example}}
+    return {
+        "tags": ["Models"],
+        "operationId": kind.name.lower(),
+        "summary": summary,
+        "description": f"{description} Any other field goes to vLLM as it is.",
+        "requestBody": {"required": True, "content": {"application/json": body}},
+        "responses": {"200": {"description": "The answer.", "content": answer}, **_failures(*_WITH_BODY)},
+    }
+
+
+def _reading() -> Part:
+    model = {"$ref": "#/components/schemas/Model"}
+    models = {"type": "object", "properties": {"object": {"const": "list"}, "data": _array(model)}}
+    name = {"name": "id", "in": "path", "required": True, "schema": _MODEL}
+    return {
+        "/v1/models": {
+            "get": _get("Models", "models", "List your models", models),
+        },
+        "/v1/models/{id}": {
+            "get": {
+                **_get("Models", "model", "Describe one of your models", model, 404),
+                "parameters": [name],
+            },
+        },
+        "/v1/usage": {
+            "get": {
+                **_get(
+                    "Usage", "usage", "What you have used, and what is left", _usage_schema(), 400, 429, 503
+                ),
+                "parameters": [
+                    _parameter("from", f"First day, UTC; without it {DEFAULT_DAYS} days.", "2026-01-01"),
+                    _parameter("to", f"Last day, included; at most {MAX_DAYS} days.", "2026-01-31"),
+                    _parameter("group_by", f"Of {', '.join(FOR_TENANTS)}; with commas.", "day,model"),
+                ],
+            },
+        },
+    }
+
+
+def _health() -> Part:
+    def probe(name: str, summary: str) -> Part:
+        answers = {"200": {"description": "Yes."}, "503": {"description": "No."}}
+        return {
+            "get": {
+                "tags": ["Health"],
+                "operationId": name,
+                "summary": summary,
+                "description": "Needs no key.",
+                "security": [],
+                "responses": answers,
+            }
+        }
+
+    return {
+        "/livez": probe("livez", "Does the gateway run?"),
+        "/healthz": probe("healthz", "The same"),
+        "/readyz": probe("readyz", "Can requests be answered?"),
+    }
+
+
+def _get(tag: str, name: str, summary: str, schema: Part, *statuses: int) -> Part:
+    content = {"application/json": {"schema": schema}}
+    return {
+        "tags": [tag],
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": {"description": "The answer.", "content": content}, **_failures(*statuses)},
+    }
+
+
+def _failures(*statuses: int) -> Part:
+    return {str(s): {"$ref": f"#/components/responses/E{s}"} for s in sorted((*_ALWAYS, *statuses))}
+
+
+def _failure(status: int) -> Part:
+    errors = [error for error in ERRORS if error.status == status]
+    schema = {"$ref": "#/components/schemas/Error"}
+    first = errors[0]
+    shown = {"message": _meaning(first), "type": first.type, "param": None, "code": first.default_code}
+    return {
+        "description": " ".join(_meaning(error) for error in errors),
+        "content": {"application/json": {"schema": schema, "example": {"error": shown}}},
+    }
+
+
+def _error_schema() -> Part:
+    text, maybe = {"type": "string"}, {"type": ["string", "null"]}
+    fields = {
+        "message": {**text, "description": "For people: what is wrong."},
+        "type": {**text, "description": "Kind of error."},
+        "param": {**maybe, "description": "The field that is wrong."},
+        "code": {**maybe, "description": "For programs; stays the same."},
+    }
+    error = {"type": "object", "required": list(fields), "properties": fields}
+    return {"type": "object", "required": ["error"], "properties": {"error": error}}
+
+
+def _model_schema() -> Part:
+    texts: Part = {name: {"type": "string"} for name in ("id", "owned_by", "root")}
+    others = {
+        "object": {"const": "model"},
+        "created": {"type": "integer"},
+        "parent": {"type": ["string", "null"]},
+    }
+    return {"type": "object", "required": ["id", "object"], "properties": texts | others}
+
+
+def _usage_schema() -> Part:
+    sums = {"type": "object", "properties": {name: {"type": "number"} for name in MEASURES}}
+    budget = {"type": ["object", "null"], "description": "The month's, where you have one."}
+    days: Part = {name: {"type": "string", "format": "date"} for name in ("from", "to")}
+    rest = {"group_by": _array({"type": "string"}), "data": _array(sums), "total": sums, "budget": budget}
+    return {"type": "object", "properties": {"object": {"const": "list"}} | days | rest}
+
+
+def _array(items: Part) -> Part:
+    return {"type": "array", "items": items}
+
+
+def _parameter(name: str, description: str, example: str) -> Part:
+    schema = {"type": "string"}
+    return {"name": name, "in": "query", "description": description, "schema": schema, "example": example}

@@ -1,0 +1,135 @@
+"""What can be done to adapters, keys and replicas at run time? The calls behind the admin API.
+
+`lifecycle` keeps them. Every change to adapters and keys is on disk in the state database when a call
+returns. Calls raise `RequestError`: `NotFound` (404) for what does not exist or belongs to somebody else,
+`Conflict` (409) for what the state of things does not allow, `InvalidRequest` (400) for what is wrong in
+itself, `StateUnavailable` (503) while the database does not answer; serving goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from engines.residency import Residency
+from fleet.types import Tenant
+from routing.catalog.entries import (
+    AdapterEntry,
+    AdapterKey,
+    ApiKey,
+    DeclaredKey,
+    Event,
+    KeyRole,
+    RolloutPlan,
+    Version,
+)
+from routing.scheduling.decisions import KEPT
+from routing.scheduling.report import SchedulerReport
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersion:
+    """What is asked for when a version is registered. Exactly one of `source` and `upload` is given."""
+
+    source: str | None = None  # URL or, for operators, a folder of the gateway's machine
+    upload: Path | None = None  # an archive that was received; the call takes it over and removes it
+    sha256: str | None = None  # promised, in hex
+    rollout: RolloutPlan | None = None  # None: takes over all traffic as soon as it is ready
+    trusted: bool = False  # asked for by an operator: any source is allowed
+
+
+@dataclass(frozen=True, slots=True)
+class VersionProgress:
+    """How far the fetch of a version is."""
+
+    done_bytes: int
+    total_bytes: int | None  # None: the source does not say
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """One replica as operators see it."""
+
+    name: str
+    pool: str
+    base_model: str
+    ready: bool
+    draining: bool  # it gets no new work, as an operator wants it
+    trusted: bool  # False: its circuit breaker holds requests back
+    failed: bool  # its engine does not start, or does not pass its self-test
+    reason: str  # why it is not ready, in its engine's words; for operators
+    slots: int
+    in_flight: int  # sequences
+    leases: dict[str, int]  # adapter id -> sequences in flight
+    residency: Residency | None  # None: it has not answered yet
+
+
+class Management(Protocol):
+    """Adapters, keys and replicas, as the admin API works on them."""
+
+    def adapters(self) -> Sequence[AdapterEntry]:
+        """List every adapter, by key."""
+
+    def adapter(self, key: AdapterKey) -> AdapterEntry:
+        """Return one adapter. Raises `NotFound`."""
+
+    def progress(self, version: Version) -> VersionProgress | None:
+        """Say how far the fetch is; None where none is under way."""
+
+    async def add(self, key: AdapterKey, base_model: str | None, new: NewVersion) -> Version:
+        """Register a version, and the adapter if it is new; returns at once, the work goes on behind.
+
+        `base_model` may be left out for a known adapter, or where the tenant has only one with slots.
+        """
+
+    async def promote(self, key: AdapterKey, number: int | None) -> AdapterEntry:
+        """Let a version answer everything; without a number the rollout's candidate."""
+
+    async def rollback(self, key: AdapterKey) -> AdapterEntry:
+        """End a rollout in favour of the live version; without one, go back to the previous version."""
+
+    async def rollout(self, key: AdapterKey, number: int, plan: RolloutPlan) -> AdapterEntry:
+        """Send a part of the traffic to a ready version."""
+
+    async def pin(self, key: AdapterKey, pinned: bool) -> AdapterEntry:
+        """Keep the live version in a slot of every replica of its pools, or stop doing so."""
+
+    async def verify(self, key: AdapterKey, number: int) -> Version:
+        """Have a quarantined version verified again, from the beginning."""
+
+    async def retire(self, key: AdapterKey, number: int | None) -> AdapterEntry:
+        """Take a version, or all of an adapter, out of traffic; running requests end as they began."""
+
+    def tenants(self) -> Sequence[Tenant]:
+        """List the fleet's tenants."""
+
+    def replicas(self) -> Sequence[ReplicaReport]:
+        """List every replica with what is resident in it."""
+
+    async def set_draining(self, name: str, draining: bool) -> ReplicaReport:
+        """Give a replica no new work, or work again; what it runs goes on. Raises `NotFound`.
+
+        Not kept in the database: a gateway that starts anew gives work to every replica.
+        """
+
+    def scheduler(self, decisions: int = KEPT) -> SchedulerReport:
+        """Copy everything the scheduler holds, with so many of its last decisions."""
+
+    async def events(self, limit: int, before: int | None) -> Sequence[Event]:
+        """List what happened, the newest first; `before` is the id of the last one seen."""
+
+    def declared_keys(self) -> Sequence[DeclaredKey]:
+        """List the keys of fleet.yaml: operators' first, then by tenant."""
+
+    def keys(self) -> Sequence[ApiKey]:
+        """List the keys made at run time, revoked and expired ones too."""
+
+    async def create_key(
+        self, role: KeyRole, tenant: str | None, *, note: str, expires_s: float | None
+    ) -> tuple[str, ApiKey]:
+        """Make a key; returns it, for the only time, with its record. `expires_s` is Unix time."""
+
+    async def revoke_key(self, key_id: str) -> ApiKey:
+        """Make a key useless at once. Raises `NotFound`."""

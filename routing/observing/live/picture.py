@@ -1,0 +1,326 @@
+"""What does an operator look at? Models with verdicts, pools with slots, the last decisions; pure.
+
+Puts together what settled requests say (`figures`), what waits now, what the scheduler holds
+(`scheduling.report`) and what engines hold (`lifecycle.ports`). Everything in it is bounded, since it
+travels once a second; what was left out is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from routing.lifecycle.ports import ReplicaReport
+from routing.observing.live.figures import BUCKET_S, Figures, Figures1m, History, ModelKey, Series
+from routing.observing.live.verdict import Limit, Verdict, Waiting, judge, limit
+from routing.scheduling import report as scheduling
+from routing.scheduling.decisions import KEPT, Action, Decision
+from routing.types import Request
+
+MAX_SHOWN_MODELS = 100
+MAX_SHOWN_TENANTS = 50  # of each pool
+MAX_SHOWN_DECISIONS = 50
+
+
+class SlotUse(StrEnum):
+    """What an adapter does in its slot."""
+
+    RUNNING = "running"
+    PINNED = "pinned"  # it keeps the slot without running
+    IDLE = "idle"  # loaded, and anybody may take the slot
+    CLEARING = "clearing"  # it gets nothing new, so that another adapter may have the slot
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """An adapter in a slot of a replica."""
+
+    adapter: str  # the engine's name of the version
+    use: SlotUse
+    pinned: bool
+    sequences: int
+    held_s: float | None  # how long it has been leased; None: it does not run
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """One replica."""
+
+    name: str
+    base_model: str
+    state: str  # ready, draining, not_ready, not_trusted
+    trouble: str  # why it is not trusted or gets less, or empty
+    sequences: int
+    capacity: int
+    tokens: int
+    kv_tokens: int
+    itl_s: float | None
+    slots: int
+    in_slots: tuple[Slot, ...]
+    in_host: int  # adapters in its host memory
+    faults: int  # adapters that failed in it
+    clearing_for: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TenantView:
+    """One tenant that has something in a pool."""
+
+    name: str
+    band: str
+    queued: int
+    tickets: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """One pool."""
+
+    name: str
+    ttft_slo_s: float | None
+    itl_slo_s: float | None
+    queued_by_band: dict[str, int]
+    replicas: tuple[ReplicaView, ...]
+    tenants: tuple[TenantView, ...]  # who waits most first
+    tenants_left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """One model of one tenant."""
+
+    tenant: str
+    model: str
+    adapter: str | None
+    pool: str
+    verdict: Verdict
+    reason: str
+    limit: Limit
+    figures: Figures1m
+    waiting: Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Everything, at one moment."""
+
+    now_s: float  # monotonic
+    total: Figures1m
+    waiting: int
+    models: tuple[ModelView, ...]  # the worst first
+    models_left_out: int
+    other: Figures1m | None  # models without figures of their own; None: there are none
+    pools: tuple[PoolView, ...]
+    decisions: tuple[Decision, ...]  # the newest first
+    decisions_left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHistory:
+    """One model over the last minutes."""
+
+    tenant: str
+    model: str
+    history: History
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Where the models of waiting requests belong, and what waits of each."""
+
+    adapter: str | None
+    pool: str
+    waiting: Waiting
+
+
+class LiveView:
+    """Takes pictures of one gateway."""
+
+    def __init__(
+        self,
+        figures: Figures,
+        *,
+        scheduler: Callable[[int], scheduling.SchedulerReport],
+        replicas: Callable[[], Sequence[ReplicaReport]],
+        queue: Callable[[], Iterable[tuple[Request, str | None]]],
+        clock: Callable[[], float],
+    ) -> None:
+        """`scheduler` reports with so many decisions; `queue` gives what waits, and why it had to."""
+        self._figures = figures
+        self._scheduler = scheduler
+        self._replicas = replicas
+        self._queue = queue
+        self._clock = clock
+
+    def picture(self, since: Decision | None = None, decisions: int = MAX_SHOWN_DECISIONS) -> Picture:
+        """Look at everything now; of the decisions, those after `since`, the telling ones before others."""
+        now_s, report = self._clock(), self._scheduler(KEPT)
+        objectives = {pool.name: pool.ttft_slo_s for pool in report.pools}
+        waiting = _waiting(self._queue(), now_s)
+        models = self._models(now_s, waiting, objectives)
+        shown, left_out = _telling(report.decisions, since, decisions)
+        residencies = {replica.name: replica for replica in self._replicas()}
+        other = self._figures.of(self._figures.other, now_s)
+        return Picture(
+            now_s=now_s,
+            total=self._figures.of(self._figures.total, now_s),
+            waiting=sum(held.waiting.requests for held in waiting.values()),
+            models=tuple(models[:MAX_SHOWN_MODELS]),
+            models_left_out=max(0, len(models) - MAX_SHOWN_MODELS),
+            other=other if other.requests else None,
+            pools=tuple(_pool(pool, residencies) for pool in report.pools),
+            decisions=shown,
+            decisions_left_out=left_out,
+        )
+
+    def history(self, models: Iterable[ModelView]) -> list[ModelHistory]:
+        """Return the last minutes of these models."""
+        now_s = self._clock()
+        number, series = int(now_s // BUCKET_S), self._figures.series(now_s)
+        keys = ((view.tenant, view.model) for view in models)
+        return [ModelHistory(*key, series[key].history(number)) for key in keys if key in series]
+
+    def newest_decision(self) -> Decision | None:
+        """Return the last decision, to ask later for those after it."""
+        return next(iter(self._scheduler(1).decisions), None)
+
+    def _models(
+        self, now_s: float, waiting: Mapping[ModelKey, Held], objectives: Mapping[str, float | None]
+    ) -> list[ModelView]:
+        series = self._figures.series(now_s)
+        unseen = Series(None)
+        views = []
+        for key in series.keys() | waiting.keys():
+            own, held = series.get(key, unseen), waiting.get(key)
+            target = own.target
+            adapter, pool = (target.adapter, target.pool) if target else (None, "")
+            if held is not None:
+                adapter, pool = held.adapter, held.pool
+            figures = self._figures.of(own, now_s)
+            bound = limit(objectives.get(pool), figures.usual_s)
+            behind = held.waiting if held else Waiting()
+            said = judge(figures, bound, behind)
+            views.append(ModelView(*key, adapter, pool, said.verdict, said.reason, bound, figures, behind))
+        return sorted(views, key=_badness)
+
+
+_RANK = {Verdict.FAILING: 0, Verdict.SLOW: 1, Verdict.GREEN: 2}
+
+
+def _badness(view: ModelView) -> tuple[int, float, str, str]:
+    """The worst verdict first; within one whose first tokens, or waits, are latest."""
+    figures = view.figures
+    latest_s = max(figures.first_token_p99_s or 0.0, figures.queue_p99_s or 0.0, view.waiting.oldest_s)
+    return _RANK[view.verdict], -latest_s, view.tenant, view.model
+
+
+def _waiting(queue: Iterable[tuple[Request, str | None]], now_s: float) -> dict[ModelKey, Held]:
+    """Sum up what waits, by model."""
+    counts: dict[ModelKey, int] = {}
+    oldest: dict[ModelKey, tuple[Request, str | None]] = {}
+    for request, held in queue:
+        key = request.target.tenant, request.target.model
+        counts[key] = counts.get(key, 0) + 1
+        if key not in oldest or request.arrived_s < oldest[key][0].arrived_s:
+            oldest[key] = request, held
+    return {
+        key: Held(
+            request.target.adapter,
+            request.target.pool,
+            Waiting(counts[key], now_s - request.arrived_s, held),
+        )
+        for key, (request, held) in oldest.items()
+    }
+
+
+def _telling(
+    decisions: Sequence[Decision], since: Decision | None, limit_: int
+) -> tuple[tuple[Decision, ...], int]:
+    """Keep so many of the decisions after `since`: grants go first, since every request has one."""
+    new: list[Decision] = []
+    for decision in decisions:
+        if decision is since:
+            break
+        new.append(decision)
+    kept = [d for d in new if d.action is not Action.GRANTED][:limit_]
+    room = limit_ - len(kept)
+    granted = [d for d in new if d.action is Action.GRANTED][:room]
+    chosen = {id(d) for d in (*kept, *granted)}
+    return tuple(d for d in new if id(d) in chosen), len(new) - len(chosen)
+
+
+def _pool(pool: scheduling.PoolReport, residencies: Mapping[str, ReplicaReport]) -> PoolView:
+    tenants = sorted(pool.tenants, key=lambda tenant: (-tenant.queued, -tenant.tickets, tenant.name))
+    return PoolView(
+        name=pool.name,
+        ttft_slo_s=pool.ttft_slo_s,
+        itl_slo_s=pool.itl_slo_s,
+        queued_by_band=pool.queued_by_band,
+        replicas=tuple(_replica(replica, residencies.get(replica.name)) for replica in pool.replicas),
+        tenants=tuple(
+            TenantView(t.name, t.band, t.queued, t.tickets, t.slots) for t in tenants[:MAX_SHOWN_TENANTS]
+        ),
+        tenants_left_out=max(0, len(tenants) - MAX_SHOWN_TENANTS),
+    )
+
+
+def _replica(replica: scheduling.ReplicaReport, told: ReplicaReport | None) -> ReplicaView:
+    residency = told.residency if told else None
+    return ReplicaView(
+        name=replica.name,
+        base_model=told.base_model if told else "",
+        state=_state(replica),
+        trouble=_trouble(replica),
+        sequences=replica.sequences,
+        capacity=replica.capacity,
+        tokens=replica.tokens,
+        kv_tokens=replica.kv_tokens,
+        itl_s=replica.itl_s,
+        slots=replica.slots,
+        in_slots=_slots(replica, residency.slots if residency else ()),
+        in_host=len(residency.host) if residency else 0,
+        faults=len(residency.faults) if residency else 0,
+        clearing_for=replica.clearing_for,
+    )
+
+
+def _state(replica: scheduling.ReplicaReport) -> str:
+    if replica.draining:
+        return "draining"
+    if not replica.ready:
+        return "failed" if replica.failed else "not_ready"
+    return "ready" if replica.trusted else "not_trusted"
+
+
+def _trouble(replica: scheduling.ReplicaReport) -> str:
+    """Say what is wrong with a replica, if anything is."""
+    health = replica.health
+    parts = []
+    if health.breaker != "closed":
+        parts.append(f"circuit breaker {health.breaker}")
+    if health.recent_failures:
+        parts.append(f"{health.recent_failures} of {health.recent_requests} requests failed lately")
+    if health.outlying:
+        parts.append("first tokens come much later than its peers'")
+    if parts and health.last_failure:
+        parts.append(health.last_failure)
+    if replica.reason:
+        parts.insert(0, replica.reason)
+    return "; ".join(parts)
+
+
+def _slots(replica: scheduling.ReplicaReport, loaded: Sequence[str]) -> tuple[Slot, ...]:
+    """What holds a slot by the scheduler's books, then what the engine says is loaded beside that."""
+    pinned = frozenset(replica.pinned)
+    found: dict[str, Slot] = {}
+    for lease in replica.leases:
+        use = SlotUse.CLEARING if lease.adapter == replica.clearing_victim else SlotUse.RUNNING
+        name = lease.adapter
+        found[name] = Slot(name, use, name in pinned, lease.sequences, lease.held_s)
+    for name in replica.pinned:
+        found.setdefault(name, Slot(name, SlotUse.PINNED, True, 0, None))
+    room = max(0, replica.slots - len(found))
+    idle = [name for name in loaded if name not in found][-room:] if room else []
+    return (*found.values(), *(Slot(name, SlotUse.IDLE, False, 0, None) for name in idle))

@@ -1,0 +1,327 @@
+"""Which metrics does the gateway have? Every name, label, bucket and unit; nothing else declares one.
+
+Labels come from the fleet alone, never from a request. Names and units are as Prometheus wants them; where
+OpenTelemetry's semantic conventions for GenAI have a metric of the same meaning, it is named (`gen_ai`), and
+not exported a second time.
+"""
+
+from __future__ import annotations
+
+from engines.metric import Metric, MetricKind
+
+OTHER = "other"  # label value of what has no series of its own
+
+_COUNTER, _GAUGE, _HISTOGRAM = MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM
+
+MODEL_LABELS = ("pool", "tenant", "model", "adapter", "version")
+REPLICA_LABELS = ("pool", "replica")
+QUEUE_LABELS = ("tenant", "model")
+
+# Seconds. From a small model's prefill to the longest that anybody waits; dense where objectives lie.
+FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
+DURATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+QUEUE_BUCKETS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
+# A decode step: 5 ms is a small model alone, 60 ms what a reader still finds fluent, a second is a stall.
+TOKEN_BUCKETS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+
+# -- by model ----------------------------------------------------------------------------------------------
+
+REQUESTS = Metric(
+    "tenantry_requests",
+    _COUNTER,
+    "Requests by how they ended, and why where they were not completed: a cap, `overloaded` (shed), a fault.",
+    (*MODEL_LABELS, "outcome", "reason"),
+)
+FIRST_TOKEN = Metric(
+    "tenantry_time_to_first_token_seconds",
+    _HISTOGRAM,
+    "From a request's arrival to the first byte of its answer, waiting included.",
+    MODEL_LABELS,
+    FIRST_TOKEN_BUCKETS,
+    "gen_ai.server.time_to_first_token",
+)
+OUTPUT_TOKEN = Metric(
+    "tenantry_time_per_output_token_seconds",
+    _HISTOGRAM,
+    "Mean time per token after the first, of each stream of two tokens or more.",
+    MODEL_LABELS,
+    TOKEN_BUCKETS,
+    "gen_ai.server.time_per_output_token",
+)
+DURATION = Metric(
+    "tenantry_request_duration_seconds",
+    _HISTOGRAM,
+    "From arrival to the last byte, of requests that were granted a replica.",
+    MODEL_LABELS,
+    DURATION_BUCKETS,
+    "gen_ai.server.request.duration",
+)
+QUEUE_TIME = Metric(
+    "tenantry_queue_time_seconds",
+    _HISTOGRAM,
+    "From arrival to the last grant of a replica, or to the end of a request that expired without one.",
+    MODEL_LABELS,
+    QUEUE_BUCKETS,
+)
+PROMPT_TOKENS = Metric(
+    "tenantry_prompt_tokens",
+    _COUNTER,
+    "Prompt tokens, as engines count them.",
+    MODEL_LABELS,
+    gen_ai="gen_ai.client.token.usage (gen_ai.token.type=input)",
+)
+CACHED_TOKENS = Metric(
+    "tenantry_cached_prompt_tokens",
+    _COUNTER,
+    "Those of the prompt tokens that were found in an engine's prefix cache.",
+    MODEL_LABELS,
+)
+COMPLETION_TOKENS = Metric(
+    "tenantry_completion_tokens",
+    _COUNTER,
+    "Completion tokens, as engines count them.",
+    MODEL_LABELS,
+    gen_ai="gen_ai.client.token.usage (gen_ai.token.type=output)",
+)
+ESTIMATED_USAGE = Metric(
+    "tenantry_usage_estimated",
+    _COUNTER,
+    "Requests with tokens that no engine has counted: they were cut off before, or the answer does not say.",
+    MODEL_LABELS,
+)
+SLOW_FIRST_TOKENS = Metric(
+    "tenantry_slow_first_tokens",
+    _COUNTER,
+    "Answers whose first byte came later than the pool's objective `slo.ttft_s`; pools that have one.",
+    MODEL_LABELS,
+)
+SLOW_STREAMS = Metric(
+    "tenantry_slow_streams",
+    _COUNTER,
+    "Streams whose mean time per token was above the pool's objective `slo.itl_s`; pools that have one.",
+    MODEL_LABELS,
+)
+MODELS = Metric(
+    "tenantry_metrics_models",
+    _GAUGE,
+    "Models (tenant, name, version) by what they have on this page: `own` series, or a part of `other`, "
+    "counted over a minute.",
+    ("series",),
+)
+
+# -- by pool and replica -----------------------------------------------------------------------------------
+
+WAITS = Metric(
+    "tenantry_waits",
+    _COUNTER,
+    "Requests that could not run when they came, by why: `held` of the log line.",
+    ("pool", "held"),
+)
+GRANTS = Metric(
+    "tenantry_grants",
+    _COUNTER,
+    "Requests that were granted a replica, by what spoke for it: `picked` of the log line.",
+    ("pool", "picked"),
+)
+HEDGES = Metric("tenantry_hedged_requests", _COUNTER, "Requests that two replicas were asked.", ("pool",))
+RETRIES = Metric(
+    "tenantry_retries",
+    _COUNTER,
+    "Replicas asked beyond each request's first: one broke before it answered, or it was hedged.",
+    ("pool",),
+)
+REPLICA_REQUESTS = Metric(
+    "tenantry_replica_requests",
+    _COUNTER,
+    "Requests by the replica that was asked last.",
+    (*REPLICA_LABELS, "outcome"),
+)
+REPLICA_BREAKS = Metric(
+    "tenantry_replica_breaks",
+    _COUNTER,
+    "Requests under which the replica broke before it answered; another one was asked.",
+    REPLICA_LABELS,
+)
+REPLICA_STALLS = Metric(
+    "tenantry_replica_stream_stalls",
+    _COUNTER,
+    "Times that a stream which had begun brought nothing from its engine for 5 s.",
+    REPLICA_LABELS,
+)
+REPLICA_FIRST_TOKEN = Metric(
+    "tenantry_replica_time_to_first_token_seconds",
+    _HISTOGRAM,
+    "From arrival to the first byte of the answer, by replica.",
+    REPLICA_LABELS,
+    FIRST_TOKEN_BUCKETS,
+)
+REPLICA_DURATION = Metric(
+    "tenantry_replica_request_duration_seconds",
+    _HISTOGRAM,
+    "From arrival to the last byte, by replica.",
+    REPLICA_LABELS,
+    DURATION_BUCKETS,
+)
+
+# -- before a model is known -------------------------------------------------------------------------------
+
+REFUSALS = Metric(
+    "tenantry_refusals",
+    _COUNTER,
+    "Requests refused before a model was known: wrong keys or bodies, unknown models, none ready yet.",
+    ("status", "reason"),
+)
+
+# -- read from the scheduler when the page is ---------------------------------------------------------------
+
+QUEUE_DEPTH = Metric("tenantry_queue_depth", _GAUGE, "Requests waiting for a replica.", QUEUE_LABELS)
+QUEUE_AGE = Metric(
+    "tenantry_queue_oldest_age_seconds",
+    _GAUGE,
+    "How long the oldest of them has waited.",
+    QUEUE_LABELS,
+)
+IN_FLIGHT = Metric(
+    "tenantry_in_flight", _GAUGE, "Sequences in the gateway, waiting or running.", QUEUE_LABELS
+)
+BAND_DEPTH = Metric(
+    "tenantry_band_queue_depth", _GAUGE, "Requests waiting, by priority band.", ("pool", "band")
+)
+REPLICA_READY = Metric("tenantry_replica_ready", _GAUGE, "1 where the replica answers.", REPLICA_LABELS)
+REPLICA_DRAINING = Metric(
+    "tenantry_replica_draining", _GAUGE, "1 where an operator has drained it: no new work.", REPLICA_LABELS
+)
+REPLICA_IN_FLIGHT = Metric(
+    "tenantry_replica_in_flight", _GAUGE, "Sequences running on the replica.", REPLICA_LABELS
+)
+REPLICA_CAPACITY = Metric(
+    "tenantry_replica_capacity",
+    _GAUGE,
+    "Sequences it may have in flight now (K_R), after objective, slow start and outliers.",
+    REPLICA_LABELS,
+)
+REPLICA_RESERVED = Metric(
+    "tenantry_replica_reserved_tokens",
+    _GAUGE,
+    "Tokens in flight on the replica, as expected.",
+    REPLICA_LABELS,
+)
+REPLICA_KV = Metric(
+    "tenantry_replica_kv_cache_tokens",
+    _GAUGE,
+    "Tokens that its KV cache holds; absent where not known.",
+    REPLICA_LABELS,
+)
+REPLICA_PACE = Metric(
+    "tenantry_replica_inter_token_latency_seconds",
+    _GAUGE,
+    "Mean time between two tokens in the last second with a stream; pools with `slo.itl_s`.",
+    REPLICA_LABELS,
+)
+REPLICA_SLOTS = Metric(
+    "tenantry_replica_slots", _GAUGE, "Adapter slots (max_loras) of the replica.", REPLICA_LABELS
+)
+REPLICA_LEASED = Metric(
+    "tenantry_replica_leased_slots", _GAUGE, "Slots held by adapters in flight.", REPLICA_LABELS
+)
+REPLICA_LEASE_AGE = Metric(
+    "tenantry_replica_oldest_lease_seconds",
+    _GAUGE,
+    "How long the oldest lease has held its slot; 0: none does.",
+    REPLICA_LABELS,
+)
+REPLICA_PINNED = Metric(
+    "tenantry_replica_pinned_slots", _GAUGE, "Slots that adapters hold for good.", REPLICA_LABELS
+)
+REPLICA_CLEARING = Metric(
+    "tenantry_replica_clearing_slots",
+    _GAUGE,
+    "Slots being cleared for an adapter that waits.",
+    REPLICA_LABELS,
+)
+REPLICA_RESIDENT = Metric(
+    "tenantry_replica_resident_adapters",
+    _GAUGE,
+    "Adapters in the engine's host memory, as the gateway believes.",
+    REPLICA_LABELS,
+)
+REPLICA_BREAKER = Metric(
+    "tenantry_replica_breaker_state",
+    _GAUGE,
+    "1 for the state that the replica's circuit breaker is in, 0 for the others.",
+    (*REPLICA_LABELS, "state"),
+)
+
+# -- read from the ledger when the page is ------------------------------------------------------------------
+
+USAGE_LOST = Metric(
+    "tenantry_usage_lost_records",
+    _COUNTER,
+    "Requests whose usage is in no ledger: neither the database nor the disk had room for it.",
+    (),
+)
+USAGE_AWAY = Metric(
+    "tenantry_usage_database_away",
+    _GAUGE,
+    "1 while usage goes to files in the state folder, since the database does not take it, else 0.",
+    (),
+)
+
+BUDGET = Metric(
+    "tenantry_budget_tokens",
+    _GAUGE,
+    "What the tenant may use in a calendar month, UTC; tenants with a budget.",
+    ("tenant",),
+)
+BUDGET_USED = Metric(
+    "tenantry_budget_used_tokens",
+    _GAUGE,
+    "What it has used of that, and what runs, as expected.",
+    ("tenant",),
+)
+
+MODEL_METRICS = (
+    REQUESTS,
+    FIRST_TOKEN,
+    OUTPUT_TOKEN,
+    DURATION,
+    QUEUE_TIME,
+    PROMPT_TOKENS,
+    CACHED_TOKENS,
+    COMPLETION_TOKENS,
+    ESTIMATED_USAGE,
+    SLOW_FIRST_TOKENS,
+    SLOW_STREAMS,
+)
+POOL_METRICS = (WAITS, GRANTS, HEDGES, RETRIES)
+REPLICA_METRICS = (REPLICA_REQUESTS, REPLICA_BREAKS, REPLICA_STALLS, REPLICA_FIRST_TOKEN, REPLICA_DURATION)
+QUEUE_GAUGES = (QUEUE_DEPTH, QUEUE_AGE, IN_FLIGHT, BAND_DEPTH)
+REPLICA_GAUGES = (
+    REPLICA_READY,
+    REPLICA_DRAINING,
+    REPLICA_IN_FLIGHT,
+    REPLICA_CAPACITY,
+    REPLICA_RESERVED,
+    REPLICA_KV,
+    REPLICA_PACE,
+    REPLICA_SLOTS,
+    REPLICA_LEASED,
+    REPLICA_LEASE_AGE,
+    REPLICA_PINNED,
+    REPLICA_CLEARING,
+    REPLICA_RESIDENT,
+    REPLICA_BREAKER,
+)
+LEDGER_METRICS = (USAGE_LOST, USAGE_AWAY)
+BUDGET_GAUGES = (BUDGET, BUDGET_USED)
+GATEWAY_METRICS = (
+    *MODEL_METRICS,
+    MODELS,
+    *POOL_METRICS,
+    *REPLICA_METRICS,
+    REFUSALS,
+    *QUEUE_GAUGES,
+    *REPLICA_GAUGES,
+    *LEDGER_METRICS,
+    *BUDGET_GAUGES,
+)

@@ -1,0 +1,97 @@
+"""How does the scheduler stand at this moment? Gauges, read when the page is: they cost a request nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
+
+from engines.metric import Metric
+from routing.observing.metrics import definitions as d
+from routing.scheduling.health.breaker import BreakerState
+from routing.scheduling.report import ReplicaReport, SchedulerReport
+from routing.scheduling.tickets import Ticket
+
+Rows = dict[tuple[str, ...], float]
+QueueKey = tuple[str, str]  # tenant, model
+
+
+class SchedulerView(Protocol):
+    """What the gauges read."""
+
+    def waiting(self) -> Iterable[Ticket]: ...
+    def admitted(self) -> dict[QueueKey, int]: ...
+    def report(self, decisions: int = ...) -> SchedulerReport: ...
+
+
+def read(scheduler: SchedulerView, named: set[QueueKey], most: int) -> Iterator[tuple[Metric, Rows]]:
+    """Read every gauge. Models in `named` keep their names; `most` have one, the others are added up."""
+    report = scheduler.report(decisions=0)
+    yield from _queues(scheduler, report.now_s, named, most)
+    yield (
+        d.BAND_DEPTH,
+        {(pool.name, band): depth for pool in report.pools for band, depth in pool.queued_by_band.items()},
+    )
+    replicas = [((pool.name, replica.name), replica) for pool in report.pools for replica in pool.replicas]
+    for metric, value_of in _REPLICA.items():
+        values = ((row, value_of(replica)) for row, replica in replicas)
+        yield metric, {row: value for row, value in values if value is not None}
+    yield (
+        d.REPLICA_BREAKER,
+        {
+            (*row, state.value): int(replica.health.breaker is state)
+            for row, replica in replicas
+            for state in BreakerState
+        },
+    )
+
+
+def _queues(
+    scheduler: SchedulerView, now_s: float, named: set[QueueKey], most: int
+) -> Iterator[tuple[Metric, Rows]]:
+    admitted = scheduler.admitted()
+    depth: dict[QueueKey, int] = {}
+    age_s: dict[QueueKey, float] = {}
+    for ticket in scheduler.waiting():
+        request = ticket.request
+        key = request.target.tenant, request.target.model
+        depth[key] = depth.get(key, 0) + 1
+        age_s[key] = max(age_s.get(key, 0.0), now_s - request.arrived_s)
+    keys = sorted(
+        admitted.keys() | depth.keys(), key=lambda k: (k not in named, -depth.get(k, 0), -admitted.get(k, 0))
+    )
+    kept = set(keys[:most])
+    yield d.QUEUE_DEPTH, _folded(keys, kept, depth, sum)
+    yield d.QUEUE_AGE, _folded(keys, kept, age_s, max)
+    yield d.IN_FLIGHT, _folded(keys, kept, admitted, sum)
+
+
+def _folded(
+    keys: Iterable[QueueKey],
+    kept: set[QueueKey],
+    values: Mapping[QueueKey, float],
+    fold: Callable[[Iterable[float]], float],
+) -> Rows:
+    """Give each key that is kept a row, and one to all the others."""
+    rows: Rows = {key: values.get(key, 0) for key in keys if key in kept}
+    rest = [values[key] for key in keys if key not in kept and key in values]
+    if rest:
+        rows[d.OTHER, d.OTHER] = fold(rest)
+    return rows
+
+
+# A reader that gives None leaves its replica out.
+_REPLICA: dict[Metric, Callable[[ReplicaReport], float | None]] = {
+    d.REPLICA_READY: lambda r: int(r.ready),
+    d.REPLICA_DRAINING: lambda r: int(r.draining),
+    d.REPLICA_IN_FLIGHT: lambda r: r.sequences,
+    d.REPLICA_CAPACITY: lambda r: r.capacity,
+    d.REPLICA_RESERVED: lambda r: r.tokens,
+    d.REPLICA_KV: lambda r: r.kv_tokens or None,
+    d.REPLICA_PACE: lambda r: r.itl_s,
+    d.REPLICA_SLOTS: lambda r: r.slots,
+    d.REPLICA_LEASED: lambda r: len(r.leases),
+    d.REPLICA_LEASE_AGE: lambda r: max((lease.held_s for lease in r.leases), default=0.0),
+    d.REPLICA_PINNED: lambda r: len(r.pinned),
+    d.REPLICA_CLEARING: lambda r: int(r.clearing_victim is not None),
+    d.REPLICA_RESIDENT: lambda r: len(r.resident),
+}

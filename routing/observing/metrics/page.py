@@ -1,0 +1,147 @@
+"""Counts requests as they end, and renders the page. Counting costs some microseconds, reading is rare."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+
+from engines.metric import Metric
+from fleet.types import MetricsSettings, Slo
+from routing.observing.metrics import definitions as d
+from routing.observing.metrics import gauges
+from routing.observing.metrics.exposition import TextFormat, family, head
+from routing.observing.metrics.models import Models
+from routing.observing.metrics.series import PoolCounts, ReplicaSeries, Series
+from routing.record import Record
+from routing.types import Target
+
+AT_ONCE = 16  # models rendered before the event loop has its turn: a millisecond or two
+
+
+class BudgetView(Protocol):
+    """One tenant's budget, as the page shows it."""
+
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def limit_tokens(self) -> int: ...
+    @property
+    def used_tokens(self) -> int: ...
+
+
+class LedgerView(Protocol):
+    """The usage ledger, as the page shows it."""
+
+    @property
+    def lost(self) -> int: ...
+    @property
+    def is_away(self) -> bool: ...
+
+
+class GatewayMetrics:
+    """The metrics of one gateway."""
+
+    def __init__(
+        self,
+        scheduler: gauges.SchedulerView,
+        *,
+        clock: Callable[[], float],
+        slos: Mapping[str, Slo],
+        serves: Callable[[Target], bool] = lambda _: True,
+        settings: MetricsSettings = MetricsSettings(),  # noqa: B008 - frozen
+        budgets: Callable[[], Iterable[BudgetView]] = tuple,
+        ledger: LedgerView | None = None,
+    ) -> None:
+        """`slos` by pool; `serves` says whether what a target means may still be asked for."""
+        self._budgets = budgets
+        self._ledger = ledger
+        self._scheduler = scheduler
+        self._clock = clock
+        self._max_models = settings.max_models
+        self._models = Models(slos, serves, max_models=settings.max_models, idle_s=settings.idle_after_s)
+        self._replicas: dict[str, ReplicaSeries] = {}
+        self._pools: dict[str, PoolCounts] = {name: PoolCounts() for name in slos}
+        self._refusals: Counter[tuple[str, str]] = Counter()  # status, reason
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+
+    def settled(self, record: Record) -> None:
+        """Count a settled request."""
+        pool = record.target.pool
+        self._models.count(record, self._clock())
+        counts = self._pools.get(pool)
+        if counts is None:
+            counts = self._pools[pool] = PoolCounts()
+        counts.count(record)
+        if record.replica is not None:
+            self._replica(pool, record.replica).count(record)
+            for name in record.failed_on:
+                self._replica(pool, name).count_break()
+
+    def refused(self, status: int, reason: str) -> None:
+        """Count a request that was refused before its model was known."""
+        self._refusals[str(status), reason] += 1
+
+    def stalled(self, pool: str, replica: str) -> None:
+        """Count a stream that a replica has left without a token for too long."""
+        self._replica(pool, replica).count_stall()
+
+    async def read(self, accept: str | None) -> tuple[bytes, bytes]:
+        """Return the content type and the page that a scraper's `Accept` header asks for."""
+        form = TextFormat.accepted(accept)
+        self._models.review(self._clock())
+        for number, series in enumerate(self._models.series(), 1):
+            series.rendered(form)
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return form.value, self.page(form)
+
+    def page(self, form: TextFormat = TextFormat.PROMETHEUS) -> bytes:
+        """Render the page."""
+        parts = [*self._rendered(d.MODEL_METRICS, list(self._models.series()), form)]
+        parts += self._rendered(d.REPLICA_METRICS, list(self._replicas.values()), form)
+        for metric, rows in self._counts():
+            parts.append(family(metric, rows, form))
+        for metric, rows in gauges.read(self._scheduler, self._models.names(), self._max_models):
+            parts.append(family(metric, rows, form))
+        if form is TextFormat.OPENMETRICS:
+            ending: bytes = generate_openmetrics(self._process)  # type: ignore[no-untyped-call]
+            return "".join(parts).encode() + ending
+        return "".join(parts).encode() + generate_latest(self._process)
+
+    def _rendered(
+        self, metrics: Sequence[Metric], series: Sequence[Series], form: TextFormat
+    ) -> Iterator[str]:
+        """Return each family whole: the formats want its samples together."""
+        samples = [each.rendered(form) for each in series]
+        for number, metric in enumerate(metrics):
+            text = "".join(each[number] for each in samples)
+            if text:
+                yield head(metric, form) + text
+
+    def _counts(self) -> Iterator[tuple[Metric, gauges.Rows]]:
+        """Read what is counted by few labels."""
+        pools = self._pools.items()
+        yield d.MODELS, {("own",): self._models.own, (d.OTHER,): self._models.outside}
+        yield d.WAITS, {(pool, held): n for pool, each in pools for held, n in each.waits.items()}
+        yield d.GRANTS, {(pool, picked): n for pool, each in pools for picked, n in each.grants.items()}
+        yield d.HEDGES, {(pool,): each.hedged for pool, each in pools}
+        yield d.RETRIES, {(pool,): each.retries for pool, each in pools}
+        if self._ledger is not None:
+            yield d.USAGE_LOST, {(): self._ledger.lost}
+            yield d.USAGE_AWAY, {(): self._ledger.is_away}
+        standings = list(self._budgets())
+        yield d.BUDGET, {(each.tenant,): each.limit_tokens for each in standings}
+        yield d.BUDGET_USED, {(each.tenant,): each.used_tokens for each in standings}
+        yield d.REFUSALS, {(status, reason): n for (status, reason), n in self._refusals.items()}
+
+    def _replica(self, pool: str, name: str) -> ReplicaSeries:
+        series = self._replicas.get(name)
+        if series is None:
+            series = self._replicas[name] = ReplicaSeries(pool, name)
+        return series

@@ -1,0 +1,13 @@
+"""Which trace does a request belong to, and what did it do in it? Off unless fleet.yaml names a collector.
+
+context.py   the W3C header: read with suspicion, written anew
+spans.py     a settled request as spans; pure
+exporter.py  OpenTelemetry's SDK, imported only where tracing is on
+tracer.py    begins and ends traces
+"""
+
+from routing.observing.tracing.context import trace_id_of
+from routing.observing.tracing.spans import Trace
+from routing.observing.tracing.tracer import Tracer
+
+__all__ = ["Trace", "Tracer", "trace_id_of"]

@@ -1,0 +1,153 @@
+"""How long is the prompt in a request body? An estimate, before any engine has counted it. Pure.
+
+Only what a model reads counts: text of messages, prompt, input, instructions and tools. Token ids are
+counted, pictures, recordings and films are taken for a fixed number of tokens each, other fields for none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from fleet.types import MediaTokens
+
+BYTES_PER_TOKEN = 4  # of text in UTF-8; rough, right for English
+# Type or field of a part of a message (vLLM's renderers/chat_utils.py) -> what it holds.
+MEDIA: Mapping[str, str] = {
+    "image_url": "image",
+    "image_embeds": "image",
+    "image_pil": "image",
+    "input_image": "image",
+    "audio_url": "audio",
+    "input_audio": "audio",
+    "audio_embeds": "audio",
+    "video_url": "video",
+}
+# Fields of messages, of their parts and of a response's input items that hold text, or parts that do.
+_TEXTS = ("content", "text", "refusal", "thinking", "reasoning", "reasoning_content", "name", "arguments")
+_NESTED = ("tool_calls", "function", "function_call", "output", "summary")
+MAX_DEPTH = 6  # message, parts, part and one more; what is deeper no template reads
+
+
+@dataclass(slots=True)
+class PromptSize:
+    """How much a body asks a model to read."""
+
+    prompts: int = 1
+    text_bytes: int = 0  # in UTF-8
+    token_ids: int = 0
+    images: int = 0
+    audios: int = 0
+    videos: int = 0
+
+    def tokens(self, media: MediaTokens) -> int:
+        """Estimate its tokens."""
+        count = self.token_ids + self.text_bytes // BYTES_PER_TOKEN
+        count += self.images * media.image + self.audios * media.audio + self.videos * media.video
+        return max(1, count)
+
+
+def of_messages(messages: list[Any]) -> PromptSize:
+    """Measure a chat."""
+    size = PromptSize()
+    for message in messages:
+        content = message.get("content") if type(message) is dict else None
+        if type(content) is str and len(message) == 2:  # nearly all messages are a role and a text
+            size.text_bytes += _bytes(content)
+        else:
+            _add(size, message, 0)
+    return size
+
+
+def of_input(content: Any) -> PromptSize:
+    """Measure the input of a response: a text, or items that are much like messages."""
+    size = PromptSize()
+    _add(size, content, 0)
+    return size
+
+
+def of_prompts(content: Any) -> PromptSize:
+    """Measure a text, a list of token ids, or a list of any of these, each a prompt of its own.
+
+    What is a list of something else is left to the engine to refuse; messages among it are read.
+    """
+    size = PromptSize()
+    if type(content) is str:
+        size.text_bytes = _bytes(content)
+    elif type(content) is list and content and type(content[0]) is int:
+        size.token_ids = len(content)
+    elif type(content) is list:
+        size.prompts = 1 if content and type(content[0]) is dict else len(content)  # messages: one chat
+        for prompt in content:
+            if type(prompt) is list and prompt and type(prompt[0]) is int:
+                size.token_ids += len(prompt)
+            else:
+                _add(size, prompt, 0)
+    return size
+
+
+def longest(content: Any, chars_per_token: int) -> int:
+    """So many tokens the longest prompt has at least; `chars_per_token` is the vocabulary's longest, or 0.
+
+    Of a chat only what every template writes is looked at: texts of users and systems.
+    """
+    if type(content) is str:
+        return len(content) // chars_per_token if chars_per_token else 0
+    if type(content) is not list or not content:
+        return 0
+    if type(content[0]) is int:
+        return len(content)
+    if type(content[0]) is dict:
+        own = (m for m in content if type(m) is dict and m.get("role") in ("user", "system"))
+        return sum(longest(text, chars_per_token) for m in own if type(text := m.get("content")) is str)
+    return max(longest(prompt, chars_per_token) for prompt in content)
+
+
+def add_beside(size: PromptSize, payload: Mapping[str, Any]) -> None:
+    """Add what a chat or a response has the model read beside its messages: instructions and tools."""
+    instructions, tools = payload.get("instructions"), payload.get("tools")
+    if type(instructions) is str:
+        size.text_bytes += _bytes(instructions)
+    if tools:
+        with contextlib.suppress(
+            orjson.JSONEncodeError
+        ):  # too deep; refused when the engine's body is written
+            size.text_bytes += len(orjson.dumps(tools))  # templates write them as JSON
+
+
+def _add(size: PromptSize, value: Any, depth: int) -> None:
+    """Add a text, a list of parts, or a message or part with its known fields."""
+    if type(value) is str:
+        size.text_bytes += _bytes(value)
+    elif depth >= MAX_DEPTH:
+        return
+    elif type(value) is list:
+        for item in value:
+            _add(size, item, depth + 1)
+    elif type(value) is dict and not _is_medium(size, value):
+        for field in value.keys() & _FIELDS:
+            _add(size, value[field], depth + 1)
+
+
+_FIELDS = frozenset((*_TEXTS, *_NESTED))
+
+
+def _is_medium(size: PromptSize, part: Mapping[str, Any]) -> bool:
+    """Count a picture, recording or film; say whether it is one. vLLM goes by the type, else by the field."""
+    kind = part.get("type")
+    named = MEDIA.get(kind) if type(kind) is str else next((MEDIA[f] for f in part if f in MEDIA), None)
+    if named == "image":
+        size.images += 1
+    elif named == "audio":
+        size.audios += 1
+    elif named == "video":
+        size.videos += 1
+    return named is not None
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

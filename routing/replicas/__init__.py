@@ -1,0 +1,1 @@
+"""Where are the replicas, how is each reached, and is it ready?"""

@@ -1,0 +1,575 @@
+"""When and where does each request run? The one stateful orchestrator.
+
+It decides synchronously and acts after: no `await` stands between reading the state and changing it, so it
+needs no lock. Policies are asked, never written here. Every ticket that `submit` returns must be settled
+exactly once, whatever ends it; settling is the only way capacity comes back. Binding is late: a request gets
+a replica only when it can run there at once.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+from fleet.types import Fleet
+from routing.errors import RequestError, Unavailable
+from routing.scheduling.admission import Cap, Demand, Rejection, Usage, admit
+from routing.scheduling.decisions import Action, Decision, Decisions
+from routing.scheduling.fairness import cost
+from routing.scheduling.filters import Hold, is_ready
+from routing.scheduling.forecast import retry_after_s
+from routing.scheduling.overflow import has_place
+from routing.scheduling.pool import PoolState
+from routing.scheduling.profile import SLOT_LEASE, Pick, Profile
+from routing.scheduling.rates import RateLimits
+from routing.scheduling.report import SchedulerReport
+from routing.scheduling.scorers import here
+from routing.scheduling.state import ReplicaState
+from routing.scheduling.tickets import Ticket
+from routing.types import Outcome, Request
+
+RETRY_AFTER_NO_REPLICA_S = 5.0  # an engine restarts in tens of seconds; asking every 5 s costs little
+RETRY_AFTER_NO_ENGINE_S = 30.0  # one that fails to start is tried again within a minute
+RETRY_AFTER_FULL_S = 2.0  # a queue of thousands of requests does not empty in less
+# What of a ticket belongs to the place that it has on a replica.
+_PLACE = ("replica", "granted_s", "reserved_tokens", "period", "picked", "engine_mark_s", "slot_mark_s")
+SMOOTHING = 0.1  # weight of the newest request in a tenant's running mean
+
+
+@dataclass(slots=True)
+class _Account:
+    """What the dispatcher keeps per tenant."""
+
+    usage: Usage = field(default_factory=Usage)
+    queued_bytes: int = 0
+
+
+class Dispatcher:
+    """Admits, queues, grants and settles the requests of one gateway."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        replicas: Iterable[ReplicaState],
+        *,
+        clock: Callable[[], float],
+        profile: Profile = SLOT_LEASE,
+    ) -> None:
+        self._tenants = fleet.tenants
+        self._settings = fleet.gateway.scheduler
+        self._clock = clock
+        self.replicas = {replica.name: replica for replica in replicas}
+        self.pools = {
+            name: PoolState(
+                pool,
+                [replica for replica in self.replicas.values() if replica.pool == name],
+                fleet.tenants,
+                self._settings,
+                profile,
+            )
+            for name, pool in fleet.pools.items()
+        }
+        self.decisions = Decisions()
+        self._rates = RateLimits({name: tenant.caps for name, tenant in fleet.tenants.items()})
+        self._accounts = {name: _Account() for name in fleet.tenants}
+        self._queued = self._queued_bytes = 0
+        self._versions_in_use: Counter[str] = Counter()  # adapter id -> tickets, waiting or running
+        self._adapter_sequences: Counter[str] = (
+            Counter()
+        )  # adapter that has a cap -> sequences in the gateway
+        self._deadlines: list[tuple[float, int, Ticket]] = []  # heap; of tickets that waited once
+        self._numbers = count()
+        self._draining = False
+
+    def __repr__(self) -> str:
+        in_flight = sum(replica.sequences for replica in self.replicas.values())
+        leases = sum(len(replica.leases) for replica in self.replicas.values())
+        admitted = sum(account.usage.sequences for account in self._accounts.values())
+        return f"<Dispatcher admitted={admitted} queued={self._queued} in_flight={in_flight} leases={leases}>"
+
+    # -- a request's way -----------------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> Ticket | Rejection:
+        """Admit the request, then grant it a replica or queue it; or say which cap stops it.
+
+        Raises `Unavailable` where no replica of its pool is ready or the gateway is shutting down.
+        """
+        pool = self.pools[request.target.pool]
+        self._refuse_if_unavailable(request)
+        pick = pool.pick(request)
+        rejection = self._admit(request, pool, must_wait=isinstance(pick, Hold))
+        if rejection is not None:
+            self._note(request, Action.REJECTED, rejection.cap)
+            return rejection
+        ticket = Ticket(request)
+        self._count(request, +1)
+        pool.enter(ticket)
+        if isinstance(pick, Pick):
+            self._grant(pool, ticket, pick, waited=False)
+        else:
+            self._enqueue(pool, ticket, pick)
+        return ticket
+
+    def give_back(self, ticket: Ticket, *, certain: bool = False) -> None:
+        """Queue a ticket again whose replica broke before it answered; it keeps its age.
+
+        `certain` says that the replica itself is ill, by its own sign, whatever it was asked. Raises
+        `Unavailable` where no other replica is ready; the ticket must still be settled.
+        """
+        pool, now = self.pools[ticket.request.target.pool], self._clock()
+        broken = pool.release(ticket, now)
+        broken.health.failed(now, ticket.period, "it broke off before it answered", _accuser(ticket, certain))
+        pool.judge(now)
+        self.avoid(ticket, broken)
+        ticket.granted_s = None
+        try:
+            self._refuse_if_unavailable(ticket.request)
+            pick = pool.pick(ticket.request)
+            if isinstance(pick, Pick):
+                self._grant(pool, ticket, pick, waited=True)
+            else:
+                self._enqueue(pool, ticket, pick)
+        finally:
+            self._fill_all(pool)  # the place it has left, and others: where none is trusted, all are
+
+    def hedge(self, ticket: Ticket) -> Ticket | None:
+        """Have a request that runs tried on a second replica too, if one can take it now; else None.
+
+        The hedge holds capacity there, counts for no cap and is charged to nobody. Whichever answers first,
+        the hedge must be settled; where it is the hedge, `swap` first.
+        """
+        pool = self.pools[ticket.request.target.pool]
+        if ticket.replica is None or pool.backlog:
+            return None  # where others wait, no second place is taken
+        avoided = ticket.request.failed_on | {ticket.replica.name}
+        pick = pool.pick(replace(ticket.request, failed_on=avoided))
+        if isinstance(pick, Hold):
+            return None
+        hedge = Ticket(ticket.request, is_hedge=True)
+        self._grant(pool, hedge, pick, waited=False)
+        return hedge
+
+    def swap(self, ticket: Ticket, hedge: Ticket) -> None:
+        """Let a ticket go on where its hedge is, and the hedge end where the ticket was."""
+        for name in _PLACE:
+            mine, other = getattr(ticket, name), getattr(hedge, name)
+            setattr(ticket, name, other)
+            setattr(hedge, name, mine)
+
+    def avoid(self, ticket: Ticket, broken: ReplicaState) -> None:
+        """Note that a replica broke under a ticket's request, so that it is not asked again for it."""
+        ticket.request = replace(ticket.request, failed_on=ticket.request.failed_on | {broken.name})
+
+    def settle(
+        self,
+        ticket: Ticket,
+        outcome: Outcome,
+        *,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+        fault: bool = False,
+        certain: bool = False,
+    ) -> None:
+        """End a ticket: charge what it used, give its capacity back, serve who waits. Idempotent.
+
+        `fault` says that the replica was to blame, and not the request, its adapter or its client; `certain`
+        that it is ill by its own sign.
+        """
+        if ticket.settled is not None:
+            return
+        ticket.settled = outcome
+        pool = self.pools[ticket.request.target.pool]
+        self._dequeue(pool, ticket)
+        replica = pool.release(ticket, self._clock()) if ticket.replica is not None else None
+        if not ticket.is_hedge:
+            self._account(pool, ticket, outcome, prompt_tokens, completion_tokens)
+        if replica is not None:
+            self._report(pool, replica, ticket, fault=fault, certain=certain)
+            if fault:
+                self._fill_all(pool)
+            else:
+                self._fill(pool, replica)
+        else:
+            self._end_stale_clearings(pool)
+
+    def _account(
+        self, pool: PoolState, ticket: Ticket, outcome: Outcome, prompt_tokens: int, completion_tokens: int
+    ) -> None:
+        """Charge a ticket that ended for what it used, and learn from one that was completed."""
+        request, tenant = ticket.request, ticket.request.target.tenant
+        self._count(request, -1)
+        completed = outcome is Outcome.COMPLETED
+        tokens = cost(prompt_tokens, completion_tokens)
+        pool.leave(ticket, tokens, completion_tokens if completed else None)
+        used = prompt_tokens + completion_tokens
+        if used or ticket.granted_s is None:  # what ran and was not metered keeps its estimate
+            self._rates.correct(tenant, used - request.prompt_tokens)
+        if completed:
+            usage, taken_s = self._accounts[tenant].usage, self._clock() - request.arrived_s
+            usage.mean_request_s += SMOOTHING * (taken_s - usage.mean_request_s)
+
+    # -- what replicas do ----------------------------------------------------------------------------------
+
+    def set_ready(self, name: str, ready: bool) -> None:
+        """Record a replica's readiness; tickets that nobody can serve any more are told so."""
+        replica = self.replicas[name]
+        if replica.ready == ready:
+            return
+        replica.ready = ready
+        if not ready:
+            pinned = replica.pinned
+            replica.forget_residency()
+            self.pools[replica.pool].pins_changed(pinned, replica)
+        self._serve_changed(replica)
+
+    def set_draining(self, name: str, draining: bool) -> None:
+        """Give a replica no new work, so that its leases run out; or give it work again."""
+        replica = self.replicas[name]
+        if replica.draining != draining:
+            replica.draining = draining
+            self._serve_changed(replica)
+
+    def take_residency(
+        self,
+        name: str,
+        *,
+        adapters: Iterable[str],
+        pinned: Iterable[str],
+        host: Iterable[str],
+        kv_tokens: int = 0,
+        incarnation: str = "",
+    ) -> None:
+        """Record what a replica says of itself; see `ReplicaState.take_residency`.
+
+        `kv_tokens` is what its KV cache holds. Another `incarnation` is another engine, with cold caches.
+        """
+        replica = self.replicas[name]
+        pool = self.pools[replica.pool]
+        known, pinned_before = replica.adapters, replica.pinned
+        replica.take_residency(adapters, pinned, host)
+        replica.kv_tokens = kv_tokens
+        if incarnation != replica.incarnation:
+            replica.incarnation = incarnation
+            others = any(other.accepts for other in pool.replicas if other is not replica)
+            replica.health.restarted(self._clock(), slow_start=others)
+            pool.judge(self._clock())
+        pool.pins_changed(pinned_before, replica)
+        if (replica.adapters, replica.pinned) != (known, pinned_before):
+            self._fill(pool, replica)
+
+    def note_gap(self, name: str, gap_s: float, tokens: int = 1) -> None:
+        """Note that a stream of a replica brought so many tokens after so long."""
+        limit = self.replicas[name].limit
+        if limit is not None:
+            limit.note_gap(gap_s, tokens)
+
+    def first_token(self, ticket: Ticket) -> None:
+        """Note that the answer to a ticket has begun."""
+        if ticket.replica is not None and ticket.granted_s is not None:
+            now = self._clock()
+            ticket.replica.health.answered(now, ticket.period, now - ticket.granted_s)
+
+    def sweep(self) -> None:
+        """Do what time asks for, several times a second: deadlines, slots to clear, limits that move."""
+        now = self._clock()
+        self._expire(now)
+        for pool in self.pools.values():
+            pool.observe(now)
+            pool.compare(now)
+            pool.judge(now)
+            for ticket, where in pool.clear_slots(now):
+                self._note_clearing(ticket, where)
+            for replica in pool.replicas:
+                if replica.limit is not None:
+                    replica.limit.decide(now, replica.sequences)
+                self._fill(pool, replica)
+
+    def drain(self) -> None:
+        """Refuse whatever is queued and whatever comes; what runs goes on."""
+        self._draining = True
+        for pool in self.pools.values():
+            for ticket in list(pool.backlog):
+                self._refuse(pool, ticket, _shutting_down())
+
+    # -- questions -----------------------------------------------------------------------------------------
+
+    def has_alternative(self, ticket: Ticket) -> bool:
+        """Whether another replica than the one it is on may take a ticket's request, now or soon."""
+        request, here = ticket.request, ticket.replica
+        return any(
+            r is not here and r.trusted and is_ready(r, request)
+            for r in self.pools[request.target.pool].replicas
+        )
+
+    def is_in_use(self, adapter_id: str) -> bool:
+        """Whether a request for this version waits or runs."""
+        return adapter_id in self._versions_in_use
+
+    def waiting(self) -> Iterator[Ticket]:
+        """Return every ticket that waits."""
+        return (ticket for pool in self.pools.values() for ticket in pool.backlog)
+
+    def queued(self) -> dict[tuple[str, str], int]:
+        """Count waiting requests by (tenant, model)."""
+        return dict(Counter((t.request.target.tenant, t.request.target.model) for t in self.waiting()))
+
+    def admitted(self) -> dict[tuple[str, str], int]:
+        """Count sequences in the gateway, waiting or running, by (tenant, model)."""
+        return {
+            (tenant, model): sequences
+            for tenant, account in self._accounts.items()
+            for model, sequences in account.usage.sequences_by_model.items()
+        }
+
+    def _report(
+        self, pool: PoolState, replica: ReplicaState, ticket: Ticket, *, fault: bool, certain: bool
+    ) -> None:
+        """Let a replica's health know how a request of it ended."""
+        now, health = self._clock(), replica.health
+        if fault:
+            health.failed(now, ticket.period, "it failed while it answered", _accuser(ticket, certain))
+            pool.judge(now)
+        elif ticket.settled is Outcome.COMPLETED:
+            health.succeeded(now, ticket.period, ticket.request.target.tenant)
+        else:
+            health.abandoned(ticket.period)
+
+    def report(self, decisions: int = 100) -> SchedulerReport:
+        """Copy everything it holds, with so many of the last decisions."""
+        now = self._clock()
+        pools = tuple(pool.report(now) for pool in self.pools.values())
+        return SchedulerReport(now, pools, tuple(self.decisions.last(decisions)))
+
+    # -- admission -----------------------------------------------------------------------------------------
+
+    def _admit(self, request: Request, pool: PoolState, *, must_wait: bool) -> Rejection | None:
+        """Ask every cap in turn; rates come last, since they are used up by being asked."""
+        target = request.target
+        caps, account = self._tenants[target.tenant].caps, self._accounts[target.tenant]
+        demand = Demand(
+            target.model,
+            request.sequences,
+            request.prompt_tokens,
+            must_wait,
+            target.adapter_limit,
+            self._adapter_sequences[target.adapter or ""],
+        )
+        now = self._clock()
+        account.usage.forget_past(now)
+        rejection = admit(caps, account.usage, demand)
+        if rejection is not None:
+            account.usage.expect(rejection, now)
+        elif must_wait:
+            rejection = self._overload(request, pool, account)
+        return rejection or self._rates.take(target.tenant, request.prompt_tokens)
+
+    def _overload(self, request: Request, pool: PoolState, account: _Account) -> Rejection | None:
+        """Say whether a request that must wait would find no place, or miss its objective."""
+        rank, limit = self._tenants[request.target.tenant].band.rank, self._settings
+        placed = has_place(
+            rank, own=account.usage.queued, adds=1, used=self._queued, limit=limit.max_queued
+        ) and has_place(
+            rank,
+            own=account.queued_bytes,
+            adds=request.size_bytes,
+            used=self._queued_bytes,
+            limit=limit.max_queued_bytes,
+        )
+        if not placed:
+            return Rejection(Cap.OVERLOADED, limit.max_queued, RETRY_AFTER_FULL_S)
+        predicted_s = pool.sheds(request)
+        if predicted_s is None or pool.slo.ttft_s is None:
+            return None
+        return Rejection(Cap.OVERLOADED, self._queued, retry_after_s(predicted_s, pool.slo.ttft_s))
+
+    def _refuse_if_unavailable(self, request: Request) -> None:
+        if self._draining:
+            error = _shutting_down()
+        elif not self._serviceable(request):
+            error = self._no_replica(request)
+        else:
+            return
+        self._note(request, Action.REJECTED, error.code)
+        raise error
+
+    def refuse_if_failed(self, pool: str, base_model: str) -> None:
+        """Raise `Unavailable` where every engine of a pool for that base model fails to start."""
+        if self._none_starts(pool, base_model):
+            raise _no_engine()
+
+    def _none_starts(self, pool: str, base_model: str) -> bool:
+        replicas = [r for r in self.pools[pool].replicas if r.base_model == base_model]
+        return bool(replicas) and all(replica.failed for replica in replicas)
+
+    def _no_replica(self, request: Request) -> Unavailable:
+        target = request.target
+        return _no_engine() if self._none_starts(target.pool, target.base_model) else _no_replica()
+
+    def _serviceable(self, request: Request) -> bool:
+        return any(is_ready(r, request) for r in self.pools[request.target.pool].replicas)
+
+    # -- decisions -----------------------------------------------------------------------------------------
+
+    def _fill(self, pool: PoolState, replica: ReplicaState) -> None:
+        """Grant waiting tickets, best first, until nothing that waits can run on this replica."""
+        if not pool.backlog:
+            replica.clearing = None
+            return
+        pool.end_stale_clearing(replica)
+        now, granted = self._clock(), False
+        while (ticket := pool.next_for(replica, now)) is not None:
+            self._dequeue(pool, ticket)
+            self._grant(pool, ticket, Pick(replica, here(replica, ticket.request)), waited=True)
+            granted = True
+        if granted:
+            self._end_stale_clearings(pool)
+
+    def _fill_all(self, pool: PoolState) -> None:
+        for replica in pool.replicas:
+            self._fill(pool, replica)
+
+    def _end_stale_clearings(self, pool: PoolState) -> None:
+        """Serve those that were held back for somebody who has left, or runs elsewhere."""
+        for replica in pool.replicas:
+            if pool.end_stale_clearing(replica):
+                self._fill(pool, replica)
+
+    def _serve_changed(self, replica: ReplicaState) -> None:
+        """Tell those that nobody can serve now; serve those that the replica can."""
+        pool = self.pools[replica.pool]
+        for ticket in list(pool.backlog):
+            if not self._serviceable(ticket.request):
+                self._refuse(pool, ticket, self._no_replica(ticket.request))
+        self._fill(pool, replica)
+
+    def _grant(self, pool: PoolState, ticket: Ticket, pick: Pick, *, waited: bool) -> None:
+        pool.grant(ticket, pick, self._clock(), waited=waited)
+        self._note(ticket.request, Action.GRANTED, pick.reason, pick.replica, ticket.queued_s or 0.0)
+        ticket.decide()
+
+    def _enqueue(self, pool: PoolState, ticket: Ticket, why: Hold) -> None:
+        request = ticket.request
+        pool.enqueue(ticket, why)
+        self._count_queued(request, +1)
+        due_s = request.arrived_s + self._tenants[request.target.tenant].caps.queue_timeout_s
+        heapq.heappush(self._deadlines, (due_s, next(self._numbers), ticket))
+        self._note(request, Action.QUEUED, why)
+        if why in (Hold.NO_SLOT, Hold.SLOT_CLEARING, Hold.SPARES_READ):
+            self._note_clearing(ticket, pool.clear_slot_for(ticket, self._clock()))
+
+    def _dequeue(self, pool: PoolState, ticket: Ticket) -> None:
+        if pool.dequeue(ticket):
+            self._count_queued(ticket.request, -1)
+
+    def _refuse(self, pool: PoolState, ticket: Ticket, error: RequestError) -> None:
+        """Take a ticket out of the queue and tell whoever waits on it; its owner settles it."""
+        self._dequeue(pool, ticket)
+        if not ticket.is_decided:
+            ticket.refusal = error
+            waited_s = self._clock() - ticket.request.arrived_s
+            self._note(ticket.request, Action.EXPIRED, error.code, waited_s=waited_s)
+            ticket.decide()
+
+    def _expire(self, now: float) -> None:
+        """Refuse what has waited past its deadline."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            due_s, _, ticket = heapq.heappop(self._deadlines)
+            if ticket.settled is None and not ticket.is_decided:
+                self._refuse(self.pools[ticket.request.target.pool], ticket, _expired(due_s, ticket))
+
+    # -- counts --------------------------------------------------------------------------------------------
+
+    def _count_queued(self, request: Request, sign: int) -> None:
+        account = self._accounts[request.target.tenant]
+        account.usage.queued += sign
+        account.usage.queued_tokens += sign * request.prompt_tokens
+        account.queued_bytes += sign * request.size_bytes
+        self._queued += sign
+        self._queued_bytes += sign * request.size_bytes
+
+    def _count(self, request: Request, sign: int) -> None:
+        target, sequences = request.target, sign * request.sequences
+        usage = self._accounts[target.tenant].usage
+        usage.sequences += sequences
+        _add(usage.sequences_by_model, target.model, sequences)
+        if target.adapter_id is not None:
+            _add(self._versions_in_use, target.adapter_id, sign)
+        if target.adapter is not None and target.adapter_limit is not None:
+            _add(self._adapter_sequences, target.adapter, sequences)
+
+    def _note_clearing(self, ticket: Ticket, replica: ReplicaState | None) -> None:
+        if replica is not None and replica.clearing is not None:
+            victim = replica.clearing.victim
+            reason = f"takes the slot of {victim}" if victim else "takes a slot that was kept for others"
+            self._note(ticket.request, Action.CLEARING, reason, replica)
+
+    def _note(
+        self,
+        request: Request,
+        action: Action,
+        reason: str,
+        replica: ReplicaState | None = None,
+        waited_s: float = 0.0,
+    ) -> None:
+        target = request.target
+        self.decisions.note(
+            Decision(
+                self._clock(),
+                action,
+                reason,
+                request.id,
+                target.tenant,
+                target.model,
+                target.pool,
+                replica.name if replica else None,
+                waited_s,
+            )
+        )
+
+
+def _add(counts: dict[str, int], key: str, number: int) -> None:
+    """Add to a count; one that comes back to zero leaves nothing behind."""
+    left = counts.get(key, 0) + number
+    if left:
+        counts[key] = left
+    else:
+        counts.pop(key, None)
+
+
+def _accuser(ticket: Ticket, certain: bool) -> str | None:
+    """Whose word it is that a replica failed; None where it says so itself."""
+    return None if certain else ticket.request.target.tenant
+
+
+def _no_replica() -> Unavailable:
+    return Unavailable(
+        "No replica that serves this model is ready. Try again shortly.",
+        code="no_replica_ready",
+        retry_after_s=RETRY_AFTER_NO_REPLICA_S,
+    )
+
+
+def _no_engine() -> Unavailable:
+    return Unavailable(
+        "The engine that serves this model does not start. Its operators can see why; it is tried again.",
+        code="no_replica_ready",
+        retry_after_s=RETRY_AFTER_NO_ENGINE_S,
+    )
+
+
+def _expired(due_s: float, ticket: Ticket) -> Unavailable:
+    waited_s = due_s - ticket.request.arrived_s
+    return Unavailable(
+        f"The request waited {waited_s:g} s for a free replica, the longest this tenant allows.",
+        code="queue_timeout",
+        retry_after_s=1.0,
+    )
+
+
+def _shutting_down() -> Unavailable:
+    return Unavailable(
+        "The gateway is shutting down.", code="shutting_down", retry_after_s=RETRY_AFTER_NO_REPLICA_S
+    )

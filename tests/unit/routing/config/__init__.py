@@ -1,1 +1,0 @@
-"""Tests of routing/config: what a fleet file may say, and what is said about one that is wrong."""

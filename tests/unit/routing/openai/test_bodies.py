@@ -1,0 +1,202 @@
+"""What is read from a body, and what does the engine get?"""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from routing.errors import InvalidRequest
+from routing.openai.bodies import (
+    REQUIRED,
+    Call,
+    Kind,
+    TokenUsage,
+    engine_refusal,
+    for_engine,
+    model_fields,
+    parse,
+    renamed,
+    sane_request_id,
+    usage_in,
+)
+from routing.types import Target
+
+TARGET = Target("a", "support", "a-support", "base", "shared", 1, "a-support")
+
+
+def call(kind: Kind, **fields: object) -> Call:
+    return parse(kind, orjson.dumps(fields))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "sequences"),
+    [
+        (Kind.CHAT, {"messages": [{}]}, 1),
+        (Kind.CHAT, {"messages": [{}], "n": 3}, 3),
+        (Kind.COMPLETION, {"prompt": "one"}, 1),
+        (Kind.COMPLETION, {"prompt": ["one", "two"]}, 2),
+        (Kind.COMPLETION, {"prompt": ["one", "two"], "n": 2, "best_of": 4}, 8),
+        (Kind.COMPLETION, {"prompt": [1, 2, 3]}, 1),
+        (Kind.COMPLETION, {"prompt": [[1, 2], [3]]}, 2),
+        (Kind.EMBEDDING, {"input": ["a", "b", "c"]}, 3),
+        (Kind.RESPONSE, {"input": [{"role": "user"}, {"role": "user"}]}, 1),
+    ],
+)
+def test_a_request_occupies_choices_times_prompts(
+    kind: Kind, fields: dict[str, object], sequences: int
+) -> None:
+    assert call(kind, **fields).sequences == sequences
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_every_endpoint_needs_its_content(kind: Kind) -> None:
+    with pytest.raises(InvalidRequest, match="is required"):
+        call(kind, model="support")
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize(
+    ("fields", "user"),
+    [
+        ({}, None),
+        ({"user": "u"}, "u"),
+        ({"safety_identifier": "s"}, "s"),
+        ({"prompt_cache_key": "p"}, "p"),
+        ({"user": "u", "safety_identifier": "s", "prompt_cache_key": "p"}, "u"),
+        ({"safety_identifier": "s", "prompt_cache_key": "p"}, "s"),
+        ({"user": None, "safety_identifier": "s"}, "s"),
+        ({"user": "", "safety_identifier": 7, "prompt_cache_key": "p"}, "p"),
+        ({"metadata": {"user": "u"}}, None),
+    ],
+)
+def test_whom_a_request_is_for_has_one_name_on_every_route(
+    kind: Kind, fields: dict[str, object], user: str | None
+) -> None:
+    content: object = [{}] if kind is Kind.CHAT else "x"
+    assert call(kind, **{REQUIRED[kind]: content}, **fields).user == user
+
+
+@pytest.mark.parametrize("field", ["adapter_id", "adapter_name"])
+def test_a_field_of_other_servers_names_the_model(field: str) -> None:
+    asked = call(Kind.CHAT, messages=[{}], model="placeholder", **{field: "support"})
+    assert asked.model == "support"
+    assert field not in orjson.loads(for_engine(asked, TARGET, cache_salt="salt", priority=2))
+
+
+@pytest.mark.parametrize(
+    ("options", "wants"),
+    [
+        ({"include_usage": True}, (True, False)),
+        ({"include_usage": True, "continuous_usage_stats": True}, (True, True)),
+        ({"include_usage": False, "continuous_usage_stats": True}, (False, False)),
+        ({"continuous_usage_stats": True}, (False, False)),
+        ({"include_usage": None, "continuous_usage_stats": True}, (False, False)),
+        ({}, (False, False)),
+        (None, (False, False)),
+    ],
+)
+def test_running_usage_is_wanted_only_where_usage_is(options: object, wants: tuple[bool, bool]) -> None:
+    asked = call(Kind.CHAT, messages=[{}], stream=True, stream_options=options)
+    assert (asked.wants_usage, asked.wants_running_usage) == wants
+
+
+def test_the_engine_gets_its_own_name_and_the_gateways_tenancy() -> None:
+    asked = call(Kind.CHAT, model="support", messages=[{}], priority=-9, cache_salt="x", seed=7)
+    body = orjson.loads(for_engine(asked, TARGET, cache_salt="salt", priority=2))
+    assert body == {"model": "a-support", "messages": [{}], "priority": 2, "cache_salt": "salt", "seed": 7}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "param"),
+    [
+        (Kind.COMPLETION, {"prompt": "x", "prompt_logprobs": 0}, "prompt_logprobs"),
+        (Kind.COMPLETION, {"prompt": "x", "echo": True, "logprobs": 0}, "echo"),
+        (Kind.CHAT, {"messages": [{}], "prompt_logprobs": -1}, "prompt_logprobs"),
+        (Kind.CHAT, {"messages": [{}], "echo": True}, "echo"),
+        (Kind.CHAT, {"messages": [{}], "echo": "yes"}, "echo"),
+    ],
+)
+def test_what_would_end_an_engine_with_slots_is_refused(
+    kind: Kind, fields: dict[str, object], param: str
+) -> None:
+    asked = call(kind, **fields)
+    with pytest.raises(InvalidRequest) as refused:
+        for_engine(asked, TARGET, cache_salt="s", priority=0)
+    assert refused.value.param == param
+    assert for_engine(asked, TARGET, cache_salt="s", priority=0, has_slots=False)
+
+
+def test_an_echo_without_log_probabilities_harms_nobody() -> None:
+    assert for_engine(call(Kind.COMPLETION, prompt="x", echo=True), TARGET, cache_salt="s", priority=0)
+    fine = call(Kind.CHAT, messages=[{}], logprobs=True, top_logprobs=5, echo=False)
+    assert for_engine(fine, TARGET, cache_salt="s", priority=0)
+
+
+def test_a_stream_is_asked_for_its_usage_beside_what_the_client_asked() -> None:
+    options = {"continuous_usage_stats": True}
+    asked = call(Kind.CHAT, messages=[{}], stream=True, stream_options=options)
+    body = orjson.loads(for_engine(asked, TARGET, cache_salt="s", priority=0))
+    assert body["stream_options"] == {"continuous_usage_stats": True, "include_usage": True}
+
+
+def test_a_response_stream_has_no_stream_options_of_ours() -> None:
+    asked = call(Kind.RESPONSE, input="x", stream=True)
+    assert b"stream_options" not in for_engine(asked, TARGET, cache_salt="s", priority=0)
+
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 2}}
+FORGED = {"usage": {"prompt_tokens": 99, "completion_tokens": 99}, "model": "a-support"}
+COUNTED, NOTHING = TokenUsage(3, 4, 2), None
+
+
+@pytest.mark.parametrize(
+    ("answer", "usage"),
+    [
+        ({"usage": USAGE}, COUNTED),
+        ({"tools": [FORGED], "usage": USAGE}, COUNTED),
+        ({"usage": USAGE, "tools": [FORGED]}, COUNTED),
+        ({"usage": USAGE, "metadata": FORGED}, COUNTED),
+        ({"usage": USAGE, "last": [FORGED], "prompt_logprobs": None}, COUNTED),
+        ({"id": "x", "usage": USAGE, "kv_transfer_params": None}, COUNTED),
+        ({"metadata": FORGED}, NOTHING),
+        ({"tools": [[FORGED]], "usage": None}, NOTHING),
+        ({"text": ',"usage":{"prompt_tokens":9}}'}, NOTHING),
+        ({"usage": {"prompt_tokens": "3"}}, NOTHING),
+        ({"usage": {"input_tokens": 3, "output_tokens": 4}}, TokenUsage(3, 4)),
+        ([FORGED], NOTHING),
+    ],
+)
+@pytest.mark.parametrize("indent", [False, True])
+def test_usage_is_read_where_the_protocol_has_it_and_nowhere_else(
+    answer: object, usage: TokenUsage | None, indent: bool
+) -> None:
+    assert usage_in(orjson.dumps(answer, option=orjson.OPT_INDENT_2 if indent else 0)) == usage
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"usage":{"prompt_tokens":3}', bytes(range(256))])
+def test_what_is_no_json_has_no_usage(body: bytes) -> None:
+    assert usage_in(body) is None
+
+
+def test_the_model_is_renamed_where_the_protocol_has_it_and_nowhere_else() -> None:
+    answer = {"id": "x", "model": "a-support", "metadata": {"model": "a-support"}, "tools": [FORGED]}
+    assert orjson.loads(renamed(orjson.dumps(answer), TARGET)) == {**answer, "model": "support"}
+    assert renamed(b'{"model":"a-support"}', TARGET) == b'{"model":"support"}'
+
+
+def test_a_text_that_looks_like_a_model_field_stays() -> None:
+    data = orjson.dumps({"content": '"model":"a-support"', "model": "a-support"})
+    renamed = data.replace(*model_fields(TARGET))
+    assert orjson.loads(renamed) == {"content": '"model":"a-support"', "model": "support"}
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"detail":"x"}', b'{"error":"x"}'])
+def test_a_refusal_that_is_not_vllms_still_says_something(body: bytes) -> None:
+    assert engine_refusal(422, body, TARGET).message == "The engine refused the request with status 422."
+
+
+@pytest.mark.parametrize(
+    ("value", "sane"), [("abc-1.2:3_4", True), ("", False), ("-x", False), ("a b", False), ("a\n", False)]
+)
+def test_a_request_id_is_letters_digits_and_a_few_marks(value: str, sane: bool) -> None:
+    assert sane_request_id(value) == (value if sane else None)
