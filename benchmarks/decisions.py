@@ -136,7 +136,7 @@ class House:
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
-        return sum(len(pool.backlog) for pool in self.dispatcher.pools.values())
+        return sum(len(group.backlog) for group in self.dispatcher.groups.values())
 
     def submit(self) -> float:
         """Submit one request; returns microseconds."""

@@ -59,7 +59,7 @@ class _Share(Generic[T]):
 
 
 class Backlog(Generic[T]):
-    """Waiting entries of one pool; every entry is in at most once."""
+    """Waiting entries of one group; every entry is in at most once."""
 
     def __init__(
         self,

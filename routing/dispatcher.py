@@ -17,7 +17,7 @@ from itertools import count
 from routing.admission import Cap, Demand, Rejection, Usage, admit
 from routing.errors import RequestError, Unavailable
 from routing.fairness import cost
-from routing.pool import PoolState
+from routing.pool import Group
 from routing.rates import RateLimits
 from routing.scheduling.decisions import Action, Decision, Decisions
 from routing.scheduling.filters import Hold, is_ready
@@ -28,7 +28,7 @@ from routing.scheduling.report import SchedulerReport
 from routing.scheduling.scorers import here
 from routing.scheduling.state import ReplicaState
 from routing.tickets import Ticket
-from routing.types import Fleet, Outcome, Request
+from routing.types import Fleet, Outcome, Pool, Request, Target
 
 RETRY_AFTER_NO_REPLICA_S = 5.0  # an engine restarts in tens of seconds; asking every 5 s costs little
 RETRY_AFTER_NO_ENGINE_S = 30.0  # one that fails to start is tried again within a minute
@@ -61,15 +61,18 @@ class Dispatcher:
         self._settings = fleet.gateway.scheduler
         self._clock = clock
         self.replicas = {replica.name: replica for replica in replicas}
-        self.pools = {
-            name: PoolState(
+        self.groups = {
+            (pool.name, base_model): Group(
                 pool,
-                [replica for replica in self.replicas.values() if replica.pool == name],
+                base_model,
+                [r for r in self.replicas.values() if (r.pool, r.base_model) == (pool.name, base_model)],
                 fleet.tenants,
                 self._settings,
                 profile,
+                callers=_callers(fleet, pool, base_model),
             )
-            for name, pool in fleet.pools.items()
+            for pool in fleet.pools.values()
+            for base_model in pool.base_models
         }
         self.decisions = Decisions()
         self._rates = RateLimits({name: tenant.caps for name, tenant in fleet.tenants.items()})
@@ -94,22 +97,22 @@ class Dispatcher:
     def submit(self, request: Request) -> Ticket | Rejection:
         """Admit the request, then grant it a replica or queue it; or say which cap stops it.
 
-        Raises `Unavailable` where no replica of its pool is ready or the gateway is shutting down.
+        Raises `Unavailable` where no replica for it is ready or the gateway is shutting down.
         """
-        pool = self.pools[request.target.pool]
+        group = self.group_of(request.target)
         self._refuse_if_unavailable(request)
-        pick = pool.pick(request)
-        rejection = self._admit(request, pool, must_wait=isinstance(pick, Hold))
+        pick = group.pick(request)
+        rejection = self._admit(request, group, must_wait=isinstance(pick, Hold))
         if rejection is not None:
             self._note(request, Action.REJECTED, rejection.cap)
             return rejection
         ticket = Ticket(request)
         self._count(request, +1)
-        pool.enter(ticket)
+        group.enter(ticket)
         if isinstance(pick, Pick):
-            self._grant(pool, ticket, pick, waited=False)
+            self._grant(group, ticket, pick, waited=False)
         else:
-            self._enqueue(pool, ticket, pick)
+            self._enqueue(group, ticket, pick)
         return ticket
 
     def give_back(self, ticket: Ticket, *, certain: bool = False) -> None:
@@ -118,21 +121,21 @@ class Dispatcher:
         `certain` says that the replica itself is ill, by its own sign, whatever it was asked. Raises
         `Unavailable` where no other replica is ready; the ticket must still be settled.
         """
-        pool, now = self.pools[ticket.request.target.pool], self._clock()
-        broken = pool.release(ticket, now)
+        group, now = self.group_of(ticket.request.target), self._clock()
+        broken = group.release(ticket, now)
         broken.health.failed(now, ticket.period, "it broke off before it answered", _accuser(ticket, certain))
-        pool.judge(now)
+        group.judge(now)
         self.avoid(ticket, broken)
         ticket.granted_s = None
         try:
             self._refuse_if_unavailable(ticket.request)
-            pick = pool.pick(ticket.request)
+            pick = group.pick(ticket.request)
             if isinstance(pick, Pick):
-                self._grant(pool, ticket, pick, waited=True)
+                self._grant(group, ticket, pick, waited=True)
             else:
-                self._enqueue(pool, ticket, pick)
+                self._enqueue(group, ticket, pick)
         finally:
-            self._fill_all(pool)  # the place it has left, and others: where none is trusted, all are
+            self._fill_all(group)  # the place it has left, and others: where none is trusted, all are
 
     def hedge(self, ticket: Ticket) -> Ticket | None:
         """Have a request that runs tried on a second replica too, if one can take it now; else None.
@@ -140,15 +143,15 @@ class Dispatcher:
         The hedge holds capacity there, counts for no cap and is charged to nobody. Whichever answers first,
         the hedge must be settled; where it is the hedge, `swap` first.
         """
-        pool = self.pools[ticket.request.target.pool]
-        if ticket.replica is None or pool.backlog:
+        group = self.group_of(ticket.request.target)
+        if ticket.replica is None or group.backlog:
             return None  # where others wait, no second place is taken
         avoided = ticket.request.failed_on | {ticket.replica.name}
-        pick = pool.pick(replace(ticket.request, failed_on=avoided))
+        pick = group.pick(replace(ticket.request, failed_on=avoided))
         if isinstance(pick, Hold):
             return None
         hedge = Ticket(ticket.request, is_hedge=True)
-        self._grant(pool, hedge, pick, waited=False)
+        self._grant(group, hedge, pick, waited=False)
         return hedge
 
     def swap(self, ticket: Ticket, hedge: Ticket) -> None:
@@ -180,29 +183,29 @@ class Dispatcher:
         if ticket.settled is not None:
             return
         ticket.settled = outcome
-        pool = self.pools[ticket.request.target.pool]
-        self._dequeue(pool, ticket)
-        replica = pool.release(ticket, self._clock()) if ticket.replica is not None else None
+        group = self.group_of(ticket.request.target)
+        self._dequeue(group, ticket)
+        replica = group.release(ticket, self._clock()) if ticket.replica is not None else None
         if not ticket.is_hedge:
-            self._account(pool, ticket, outcome, prompt_tokens, completion_tokens)
+            self._account(group, ticket, outcome, prompt_tokens, completion_tokens)
         if replica is not None:
-            self._report(pool, replica, ticket, fault=fault, certain=certain)
+            self._report(group, replica, ticket, fault=fault, certain=certain)
             if fault:
-                self._fill_all(pool)
+                self._fill_all(group)
             else:
-                self._fill(pool, replica)
+                self._fill(group, replica)
         else:
-            self._end_stale_clearings(pool)
+            self._end_stale_clearings(group)
 
     def _account(
-        self, pool: PoolState, ticket: Ticket, outcome: Outcome, prompt_tokens: int, completion_tokens: int
+        self, group: Group, ticket: Ticket, outcome: Outcome, prompt_tokens: int, completion_tokens: int
     ) -> None:
         """Charge a ticket that ended for what it used, and learn from one that was completed."""
         request, tenant = ticket.request, ticket.request.target.tenant
         self._count(request, -1)
         completed = outcome is Outcome.COMPLETED
         tokens = cost(prompt_tokens, completion_tokens)
-        pool.leave(ticket, tokens, completion_tokens if completed else None)
+        group.leave(ticket, tokens, completion_tokens if completed else None)
         used = prompt_tokens + completion_tokens
         if used or ticket.granted_s is None:  # what ran and was not metered keeps its estimate
             self._rates.correct(tenant, used - request.prompt_tokens)
@@ -221,7 +224,7 @@ class Dispatcher:
         if not ready:
             pinned = replica.pinned
             replica.forget_residency()
-            self.pools[replica.pool].pins_changed(pinned, replica)
+            self._group_with(replica).pins_changed(pinned, replica)
         self._serve_changed(replica)
 
     def set_draining(self, name: str, draining: bool) -> None:
@@ -246,18 +249,18 @@ class Dispatcher:
         `kv_tokens` is what its KV cache holds. Another `incarnation` is another engine, with cold caches.
         """
         replica = self.replicas[name]
-        pool = self.pools[replica.pool]
+        group = self._group_with(replica)
         known, pinned_before = replica.adapters, replica.pinned
         replica.take_residency(adapters, pinned, host)
         replica.kv_tokens = kv_tokens
         if incarnation != replica.incarnation:
             replica.incarnation = incarnation
-            others = any(other.accepts for other in pool.replicas if other is not replica)
+            others = any(other.accepts for other in group.replicas if other is not replica)
             replica.health.restarted(self._clock(), slow_start=others)
-            pool.judge(self._clock())
-        pool.pins_changed(pinned_before, replica)
+            group.judge(self._clock())
+        group.pins_changed(pinned_before, replica)
         if (replica.adapters, replica.pinned) != (known, pinned_before):
-            self._fill(pool, replica)
+            self._fill(group, replica)
 
     def note_gap(self, name: str, gap_s: float, tokens: int = 1) -> None:
         """Note that a stream of a replica brought so many tokens after so long."""
@@ -275,23 +278,23 @@ class Dispatcher:
         """Do what time asks for, several times a second: deadlines, slots to clear, limits that move."""
         now = self._clock()
         self._expire(now)
-        for pool in self.pools.values():
-            pool.observe(now)
-            pool.compare(now)
-            pool.judge(now)
-            for ticket, where in pool.clear_slots(now):
+        for group in self.groups.values():
+            group.observe(now)
+            group.compare(now)
+            group.judge(now)
+            for ticket, where in group.clear_slots(now):
                 self._note_clearing(ticket, where)
-            for replica in pool.replicas:
+            for replica in group.replicas:
                 if replica.limit is not None:
                     replica.limit.decide(now, replica.sequences)
-                self._fill(pool, replica)
+                self._fill(group, replica)
 
     def drain(self) -> None:
         """Refuse whatever is queued and whatever comes; what runs goes on."""
         self._draining = True
-        for pool in self.pools.values():
-            for ticket in list(pool.backlog):
-                self._refuse(pool, ticket, _shutting_down())
+        for group in self.groups.values():
+            for ticket in list(group.backlog):
+                self._refuse(group, ticket, _shutting_down())
 
     # -- questions -----------------------------------------------------------------------------------------
 
@@ -300,8 +303,12 @@ class Dispatcher:
         request, here = ticket.request, ticket.replica
         return any(
             r is not here and r.trusted and is_ready(r, request)
-            for r in self.pools[request.target.pool].replicas
+            for r in self.group_of(request.target).replicas
         )
+
+    def group_of(self, target: Target) -> Group:
+        """Return the replicas that may serve a target, and what is known of them together."""
+        return self.groups[target.pool, target.base_model]
 
     def is_in_use(self, adapter_id: str) -> bool:
         """Whether a request for this version waits or runs."""
@@ -309,7 +316,7 @@ class Dispatcher:
 
     def waiting(self) -> Iterator[Ticket]:
         """Return every ticket that waits."""
-        return (ticket for pool in self.pools.values() for ticket in pool.backlog)
+        return (ticket for group in self.groups.values() for ticket in group.backlog)
 
     def queued(self) -> dict[tuple[str, str], int]:
         """Count waiting requests by (tenant, model)."""
@@ -324,13 +331,13 @@ class Dispatcher:
         }
 
     def _report(
-        self, pool: PoolState, replica: ReplicaState, ticket: Ticket, *, fault: bool, certain: bool
+        self, group: Group, replica: ReplicaState, ticket: Ticket, *, fault: bool, certain: bool
     ) -> None:
         """Let a replica's health know how a request of it ended."""
         now, health = self._clock(), replica.health
         if fault:
             health.failed(now, ticket.period, "it failed while it answered", _accuser(ticket, certain))
-            pool.judge(now)
+            group.judge(now)
         elif ticket.settled is Outcome.COMPLETED:
             health.succeeded(now, ticket.period, ticket.request.target.tenant)
         else:
@@ -339,12 +346,12 @@ class Dispatcher:
     def report(self, decisions: int = 100) -> SchedulerReport:
         """Copy everything it holds, with so many of the last decisions."""
         now = self._clock()
-        pools = tuple(pool.report(now) for pool in self.pools.values())
+        pools = tuple(group.report(now) for group in self.groups.values())
         return SchedulerReport(now, pools, tuple(self.decisions.last(decisions)))
 
     # -- admission -----------------------------------------------------------------------------------------
 
-    def _admit(self, request: Request, pool: PoolState, *, must_wait: bool) -> Rejection | None:
+    def _admit(self, request: Request, group: Group, *, must_wait: bool) -> Rejection | None:
         """Ask every cap in turn; rates come last, since they are used up by being asked."""
         target = request.target
         caps, account = self._tenants[target.tenant].caps, self._accounts[target.tenant]
@@ -358,10 +365,10 @@ class Dispatcher:
         )
         rejection = admit(caps, account.usage, demand)
         if rejection is None and must_wait:
-            rejection = self._overload(request, pool, account)
+            rejection = self._overload(request, group, account)
         return rejection or self._rates.take(target.tenant, request.prompt_tokens)
 
-    def _overload(self, request: Request, pool: PoolState, account: _Account) -> Rejection | None:
+    def _overload(self, request: Request, group: Group, account: _Account) -> Rejection | None:
         """Say whether a request that must wait would find no place, or miss its objective."""
         rank, limit = self._tenants[request.target.tenant].band.rank, self._settings
         placed = has_place(
@@ -375,10 +382,10 @@ class Dispatcher:
         )
         if not placed:
             return Rejection(Cap.OVERLOADED, limit.max_queued, RETRY_AFTER_FULL_S)
-        predicted_s = pool.sheds(request)
-        if predicted_s is None or pool.slo.ttft_s is None:
+        predicted_s = group.sheds(request)
+        if predicted_s is None or group.slo.ttft_s is None:
             return None
-        return Rejection(Cap.OVERLOADED, self._queued, retry_after_s(predicted_s, pool.slo.ttft_s))
+        return Rejection(Cap.OVERLOADED, self._queued, retry_after_s(predicted_s, group.slo.ttft_s))
 
     def _refuse_if_unavailable(self, request: Request) -> None:
         if self._draining:
@@ -396,7 +403,7 @@ class Dispatcher:
             raise _no_engine()
 
     def _none_starts(self, pool: str, base_model: str) -> bool:
-        replicas = [r for r in self.pools[pool].replicas if r.base_model == base_model]
+        replicas = self.groups[pool, base_model].replicas
         return bool(replicas) and all(replica.failed for replica in replicas)
 
     def _no_replica(self, request: Request) -> Unavailable:
@@ -404,64 +411,67 @@ class Dispatcher:
         return _no_engine() if self._none_starts(target.pool, target.base_model) else _no_replica()
 
     def _serviceable(self, request: Request) -> bool:
-        return any(is_ready(r, request) for r in self.pools[request.target.pool].replicas)
+        return any(is_ready(r, request) for r in self.group_of(request.target).replicas)
 
     # -- decisions -----------------------------------------------------------------------------------------
 
-    def _fill(self, pool: PoolState, replica: ReplicaState) -> None:
+    def _fill(self, group: Group, replica: ReplicaState) -> None:
         """Grant waiting tickets, best first, until nothing that waits can run on this replica."""
-        if not pool.backlog:
+        if not group.backlog:
             replica.clearing = None
             return
-        pool.end_stale_clearing(replica)
+        group.end_stale_clearing(replica)
         now, granted = self._clock(), False
-        while (ticket := pool.next_for(replica, now)) is not None:
-            self._dequeue(pool, ticket)
-            self._grant(pool, ticket, Pick(replica, here(replica, ticket.request)), waited=True)
+        while (ticket := group.next_for(replica, now)) is not None:
+            self._dequeue(group, ticket)
+            self._grant(group, ticket, Pick(replica, here(replica, ticket.request)), waited=True)
             granted = True
         if granted:
-            self._end_stale_clearings(pool)
+            self._end_stale_clearings(group)
 
-    def _fill_all(self, pool: PoolState) -> None:
-        for replica in pool.replicas:
-            self._fill(pool, replica)
+    def _group_with(self, replica: ReplicaState) -> Group:
+        return self.groups[replica.pool, replica.base_model]
 
-    def _end_stale_clearings(self, pool: PoolState) -> None:
+    def _fill_all(self, group: Group) -> None:
+        for replica in group.replicas:
+            self._fill(group, replica)
+
+    def _end_stale_clearings(self, group: Group) -> None:
         """Serve those that were held back for somebody who has left, or runs elsewhere."""
-        for replica in pool.replicas:
-            if pool.end_stale_clearing(replica):
-                self._fill(pool, replica)
+        for replica in group.replicas:
+            if group.end_stale_clearing(replica):
+                self._fill(group, replica)
 
     def _serve_changed(self, replica: ReplicaState) -> None:
         """Tell those that nobody can serve now; serve those that the replica can."""
-        pool = self.pools[replica.pool]
-        for ticket in list(pool.backlog):
+        group = self._group_with(replica)
+        for ticket in list(group.backlog):
             if not self._serviceable(ticket.request):
-                self._refuse(pool, ticket, self._no_replica(ticket.request))
-        self._fill(pool, replica)
+                self._refuse(group, ticket, self._no_replica(ticket.request))
+        self._fill(group, replica)
 
-    def _grant(self, pool: PoolState, ticket: Ticket, pick: Pick, *, waited: bool) -> None:
-        pool.grant(ticket, pick, self._clock(), waited=waited)
+    def _grant(self, group: Group, ticket: Ticket, pick: Pick, *, waited: bool) -> None:
+        group.grant(ticket, pick, self._clock(), waited=waited)
         self._note(ticket.request, Action.GRANTED, pick.reason, pick.replica, ticket.queued_s or 0.0)
         ticket.decide()
 
-    def _enqueue(self, pool: PoolState, ticket: Ticket, why: Hold) -> None:
+    def _enqueue(self, group: Group, ticket: Ticket, why: Hold) -> None:
         request = ticket.request
-        pool.enqueue(ticket, why)
+        group.enqueue(ticket, why)
         self._count_queued(request, +1)
         due_s = request.arrived_s + self._tenants[request.target.tenant].caps.queue_timeout_s
         heapq.heappush(self._deadlines, (due_s, next(self._numbers), ticket))
         self._note(request, Action.QUEUED, why)
         if why in (Hold.NO_SLOT, Hold.SLOT_CLEARING, Hold.SPARES_READ):
-            self._note_clearing(ticket, pool.clear_slot_for(ticket, self._clock()))
+            self._note_clearing(ticket, group.clear_slot_for(ticket, self._clock()))
 
-    def _dequeue(self, pool: PoolState, ticket: Ticket) -> None:
-        if pool.dequeue(ticket):
+    def _dequeue(self, group: Group, ticket: Ticket) -> None:
+        if group.dequeue(ticket):
             self._count_queued(ticket.request, -1)
 
-    def _refuse(self, pool: PoolState, ticket: Ticket, error: RequestError) -> None:
+    def _refuse(self, group: Group, ticket: Ticket, error: RequestError) -> None:
         """Take a ticket out of the queue and tell whoever waits on it; its owner settles it."""
-        self._dequeue(pool, ticket)
+        self._dequeue(group, ticket)
         if not ticket.is_decided:
             ticket.refusal = error
             waited_s = self._clock() - ticket.request.arrived_s
@@ -473,7 +483,7 @@ class Dispatcher:
         while self._deadlines and self._deadlines[0][0] <= now:
             due_s, _, ticket = heapq.heappop(self._deadlines)
             if ticket.settled is None and not ticket.is_decided:
-                self._refuse(self.pools[ticket.request.target.pool], ticket, _expired(due_s, ticket))
+                self._refuse(self.group_of(ticket.request.target), ticket, _expired(due_s, ticket))
 
     # -- counts --------------------------------------------------------------------------------------------
 
@@ -523,6 +533,13 @@ class Dispatcher:
                 waited_s,
             )
         )
+
+
+def _callers(fleet: Fleet, pool: Pool, base_model: str) -> int:
+    """Count the tenants of a pool that may ask for a base model; where it has adapters, any may."""
+    if fleet.base_models[base_model].serves_adapters:
+        return len(pool.tenants)
+    return sum(base_model in fleet.tenants[tenant].models.values() for tenant in pool.tenants)
 
 
 def _add(counts: dict[str, int], key: str, number: int) -> None:

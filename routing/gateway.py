@@ -340,7 +340,7 @@ class Gateway:
     def _prompt_tokens(self, call: wire.Call, target: Target) -> int:
         """Estimate the prompt's length. Raises `InvalidRequest` where the model surely cannot read it."""
         model = self._base_models[target.base_model]
-        limit, chars_per_token = self.dispatcher.pools[target.pool].longest_prompt(model.name)
+        limit, chars_per_token = self.dispatcher.group_of(target).longest_prompt()
         limit = model.max_model_len or limit
         tokens = call.size.tokens(model.media_tokens)
         if not limit or tokens <= limit:
@@ -367,8 +367,8 @@ class Gateway:
         standing = self._ledger.budgets.standing(tenant, now_s)
         if standing is None:
             return 0
-        pool = self.dispatcher.pools[request.target.pool]
-        tokens = request.prompt_tokens + math.ceil(pool.expected_completion(request))
+        group = self.dispatcher.group_of(request.target)
+        tokens = request.prompt_tokens + math.ceil(group.expected_completion(request))
         granted = self._ledger.budgets.reserve(tenant, tokens, now_s)
         if not granted or standing.level is not Level.BELOW:
             exchange.answer_headers.append((BUDGET_HEADER, b"%d" % standing.remaining_tokens))

@@ -1,7 +1,11 @@
-"""What waits in one pool, what runs where, and who is next? State and decisions of one pool; settles nothing.
+"""What waits for one base model of a pool, what runs where, and who is next? Settles nothing.
 
-The dispatcher tells it what happens. It keeps three things in step: the backlog's lines with the slots that
-adapters hold, the fair counters with what was granted, and the forecast with what was done.
+Replicas of one pool with one base model are peers: they alone can take one another's requests, so they alone
+are compared with one another, and only who waits for them competes. A replica of another model says nothing
+of them, even in the same pool.
+
+The dispatcher tells a group what happens. It keeps three things in step: the backlog's lines with the slots
+that adapters hold, the fair counters with what was granted, and the forecast with what was done.
 """
 
 from __future__ import annotations
@@ -29,23 +33,32 @@ from routing.types import Band, Pool, Request, SchedulerSettings, Slo, Tenant
 SMOOTHING = 0.1  # weight of the newest request in a tenant's running mean
 LOOKED_AT = 16  # of the adapters that need a slot: for one that is in memory, and when slots are cleared
 FIRST_COMPLETION_TOKENS = 64.0  # until a tenant has been seen
+# Lines of the backlog.
+ANYWHERE = "anywhere"  # what needs no slot
+NEEDING = "needing"  # adapters that hold no slot on any replica
+HOLDING = "holding"  # adapters that hold a slot on some replica
 # What waits in one line or place: its lead, the further lead of what is in memory, whether it takes a slot
 # that nobody was promised; then key, tenant and the first of each flow, best first.
 Candidates = tuple[float, float, bool, Iterable[tuple[float, str, Iterable[Ticket]]]]
 
 
-class PoolState:
-    """One pool: its replicas, its backlog, its tenants' service."""
+class Group:
+    """Replicas of one pool with one base model, what waits for them, and their tenants' service."""
 
     def __init__(
         self,
         pool: Pool,
+        base_model: str,
         replicas: Sequence[ReplicaState],
         tenants: Mapping[str, Tenant],
         settings: SchedulerSettings,
         profile: Profile,
+        *,
+        callers: int,
     ) -> None:
-        self.name = pool.name
+        """`callers` is how many tenants may ask for the base model, or an adapter of it."""
+        self.pool = pool.name
+        self.base_model = base_model
         self.slo: Slo = pool.slo
         self.replicas = list(replicas)
         self.ranks = {name: tenants[name].band.rank for name in pool.tenants}
@@ -60,7 +73,7 @@ class PoolState:
         self.shares = Shares(self.weights, self.ranks, settings.burst_share)
         for replica in self.replicas:
             replica.shares = self.shares
-            replica.health.witnesses = min(WITNESSES, len(pool.tenants))
+            replica.health.witnesses = max(1, min(WITNESSES, callers))
         self.tickets: Counter[str] = Counter()  # tenant -> tickets, waiting or running
         self.mean_completion_tokens = dict.fromkeys(pool.tenants, FIRST_COMPLETION_TOKENS)
         self._settings = settings
@@ -72,10 +85,10 @@ class PoolState:
         self._queued_work_by_band = [0.0] * BANDS
         self._waiting_weight = [0.0] * BANDS  # of tenants that have something waiting
 
-    def longest_prompt(self, base_model: str) -> tuple[int, int]:
-        """Most tokens of a prompt, and most characters of a token, as replicas of a base model say; or 0."""
+    def longest_prompt(self) -> tuple[int, int]:
+        """Most tokens of a prompt, and most characters of a token, as the replicas say; or 0."""
         for replica in self.replicas:
-            if replica.base_model == base_model and replica.max_model_len:
+            if replica.max_model_len:
                 return replica.max_model_len, replica.chars_per_token
         return 0, 0
 
@@ -109,7 +122,7 @@ class PoolState:
         """Let a ticket wait."""
         target = ticket.request.target
         ticket.held = why
-        self.backlog.push(ticket, lambda: self._line(target.adapter_id, target.base_model))
+        self.backlog.push(ticket, lambda: self._line(target.adapter_id))
         tenant, rank = target.tenant, self.ranks[target.tenant]
         if tenant not in self._queued_work:
             self._waiting_weight[rank] += self.weights[tenant]
@@ -135,7 +148,7 @@ class PoolState:
         """Give a ticket its replica, and charge it once."""
         request, replica = ticket.request, pick.replica
         tenant = request.target.tenant
-        line = self._line(request.target.adapter_id, request.target.base_model)
+        line = self._line(request.target.adapter_id)
         ticket.reserved_tokens = request.prompt_tokens + int(self.expected_completion(request))
         new_lease = replica.acquire(request, ticket.reserved_tokens, now_s)
         ticket.replica, ticket.granted_s, ticket.picked = replica, now_s, pick.reason
@@ -155,7 +168,7 @@ class PoolState:
         self.backlog.touch(tenant)
         self.shares.began(tenant, request.sequences, slot=new_lease)
         if new_lease:
-            self._stand(request.target.adapter_id, request.target.base_model)
+            self._stand(request.target.adapter_id)
             replica.forget_oldest()
 
     def release(self, ticket: Ticket, now_s: float) -> ReplicaState:
@@ -169,7 +182,7 @@ class PoolState:
         ticket.end_share(replica, lease)
         if ended and lease is not None:
             self.shares.gave(lease.tenant)
-            self._stand(ticket.request.target.adapter_id, ticket.request.target.base_model)
+            self._stand(ticket.request.target.adapter_id)
         return replica
 
     def judge(self, now_s: float) -> None:
@@ -193,7 +206,7 @@ class PoolState:
     def pins_changed(self, before: frozenset[str], replica: ReplicaState) -> None:
         """Stand lanes anew whose adapters a replica has pinned, or no more; `before`: it had."""
         for adapter in before ^ replica.pinned:
-            self._stand(adapter, replica.base_model)
+            self._stand(adapter)
 
     # -- who is next ---------------------------------------------------------------------------------------
 
@@ -248,17 +261,17 @@ class PoolState:
 
     def _candidates(self, replica: ReplicaState, rank: int) -> Iterator[Candidates]:
         """Give what could run on a replica."""
-        backlog, base, bonus = self.backlog, replica.base_model, self._settings.locality_bonus_tokens
+        backlog, bonus = self.backlog, self._settings.locality_bonus_tokens
         promised = replica.promised if replica.free_slots == 1 else None
         if promised is not None:
             yield math.inf, 0.0, False, backlog.in_lanes((promised,), replica.name, rank)
         yield bonus, 0.0, False, backlog.in_lanes(replica.held, replica.name, rank)
-        yield bonus, 0.0, False, backlog.in_order(_anywhere(base), rank)
+        yield bonus, 0.0, False, backlog.in_order(ANYWHERE, rank)
         if replica.free_slots > 0 and promised is None:
             # What is in memory leads like what has a slot: a move costs little, and a read from disk stalls
             # all that the replica runs. A second slot for an adapter that runs elsewhere has to be worth it.
-            yield 0.0, bonus, True, backlog.in_order(_needing(base), rank)
-            yield -bonus, 0.0, True, backlog.in_order(_holding(base), rank)
+            yield 0.0, bonus, True, backlog.in_order(NEEDING, rank)
+            yield -bonus, 0.0, True, backlog.in_order(HOLDING, rank)
 
     def _fits(self, replica: ReplicaState, request: Request, now_s: float) -> bool:
         return self._profile.fits(replica, request) and not self._spares_read(replica, request, now_s)
@@ -277,15 +290,13 @@ class PoolState:
         A replica for which nobody waits whose adapter it has in memory clears one for somebody else.
         """
         begun: list[tuple[Ticket, ReplicaState]] = []
-        holders = self.slot_holders()
-        for base in {replica.base_model for replica in self.replicas}:
-            in_need = self._in_need(base, now_s)
-            for where_in_memory in (True, False):
-                for ticket, need in in_need:
-                    replica = self._clear_slot(need, holders, where_in_memory=where_in_memory)
-                    if replica is not None:
-                        begun.append((ticket, replica))
-                        holders = self.slot_holders()
+        holders, in_need = self.slot_holders(), self._in_need(now_s)
+        for where_in_memory in (True, False):
+            for ticket, need in in_need:
+                replica = self._clear_slot(need, holders, where_in_memory=where_in_memory)
+                if replica is not None:
+                    begun.append((ticket, replica))
+                    holders = self.slot_holders()
         return begun
 
     def clear_slot_for(self, ticket: Ticket, now_s: float) -> ReplicaState | None:
@@ -336,7 +347,7 @@ class PoolState:
             floods=self.shares.keeps_slot_from(request.target.tenant),
         )
 
-    def _in_need(self, base_model: str, now_s: float) -> list[tuple[Ticket, SlotNeed]]:
+    def _in_need(self, now_s: float) -> list[tuple[Ticket, SlotNeed]]:
         """Heads of what needs a slot, and of what runs elsewhere, has not enough of it and waits for long.
 
         Of those whose keys are close to the best of their band, first those who lose the most.
@@ -344,12 +355,12 @@ class PoolState:
         long_s, close = self._settings.slot_wait_s, self._settings.locality_bonus_tokens
         best: dict[int, float] = {}
         needing = []
-        for rank, key, ticket in self._heads(_needing(base_model)):
+        for rank, key, ticket in self._heads(NEEDING):
             need = self._need(ticket, now_s)
             is_close = key <= best.setdefault(rank, key) + close
             needing.append((rank, not is_close, -need.will_have_lost_s if is_close else 0.0, ticket, need))
         needing.sort(key=lambda head: head[:3])  # those that are not close stay as they were
-        holding = [(ticket, self._need(ticket, now_s)) for _, _, ticket in self._heads(_holding(base_model))]
+        holding = [(ticket, self._need(ticket, now_s)) for _, _, ticket in self._heads(HOLDING)]
         hot = [(ticket, need) for ticket, need in holding if need.waited_s >= long_s]
         return [*(head[3:] for head in needing), *hot]
 
@@ -379,7 +390,7 @@ class PoolState:
         taking = [replica for replica in self.replicas if replica.accepts]
         room = Room(sum(r.slots for r in taking), sum(r.capacity for r in taking))
         self.shares.refresh(now_s, self.backlog.counts, room)
-        self._turns.observe(now_s, backlogged=any(map(self._somebody_needs_a_slot, self.replicas)))
+        self._turns.observe(now_s, backlogged=self.backlog.waits_in(NEEDING))
 
     def predicted_wait_s(self, request: Request) -> float | None:
         """Seconds until a request that cannot run now would begin; None while nothing is known."""
@@ -391,7 +402,7 @@ class PoolState:
         target = request.target
         if target.adapter_id is None or any(replica.holds(target.adapter_id) for replica in self.replicas):
             return None
-        line, rank, backlog = _needing(target.base_model), self.ranks[target.tenant], self.backlog
+        line, rank, backlog = NEEDING, self.ranks[target.tenant], self.backlog
         own = backlog.flows_in(line, rank, target.tenant)
         higher = sum(backlog.flows_in(line, other) for other in range(rank))
         ahead = min(backlog.flows_in(line, rank), backlog.tenants_in(line, rank) * (own + 1))
@@ -430,11 +441,12 @@ class PoolState:
     # -- for operators -------------------------------------------------------------------------------------
 
     def report(self, now_s: float) -> PoolReport:
-        """Copy everything that explains what this pool does."""
+        """Copy everything that explains what this group does."""
         held = Counter(lease.tenant for replica in self.replicas for lease in replica.leases.values())
         lanes = (self._lane_report(model, now_s) for model in self.backlog.lanes())
         return PoolReport(
-            name=self.name,
+            name=self.pool,
+            base_model=self.base_model,
             ttft_slo_s=self.slo.ttft_s,
             itl_slo_s=self.slo.itl_s,
             queued_by_band={band.value: self.backlog.in_band(band.rank) for band in Band},
@@ -465,33 +477,15 @@ class PoolState:
 
     # -- lines ---------------------------------------------------------------------------------------------
 
-    def _stand(self, adapter: str | None, base_model: str) -> None:
+    def _stand(self, adapter: str | None) -> None:
         """Stand what waits for an adapter where it belongs now."""
         if adapter is not None:
-            self.backlog.move(adapter, self._line(adapter, base_model))
+            self.backlog.move(adapter, self._line(adapter))
 
-    def _line(self, adapter: str | None, base_model: str) -> str:
+    def _line(self, adapter: str | None) -> str:
         if adapter is None:
-            return _anywhere(base_model)
+            return ANYWHERE
         for replica in self.replicas:
             if replica.holds(adapter):
-                return _holding(base_model)
-        return _needing(base_model)
-
-    def _somebody_needs_a_slot(self, replica: ReplicaState) -> bool:
-        return self.backlog.waits_in(_needing(replica.base_model))
-
-
-def _anywhere(base_model: str) -> str:
-    """The line of what needs no slot."""
-    return f"any {base_model}"
-
-
-def _needing(base_model: str) -> str:
-    """The line of adapters that hold no slot anywhere."""
-    return f"need {base_model}"
-
-
-def _holding(base_model: str) -> str:
-    """The line of adapters that hold a slot somewhere."""
-    return f"hold {base_model}"
+                return HOLDING
+        return NEEDING

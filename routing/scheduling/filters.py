@@ -27,12 +27,8 @@ class Hold(StrEnum):
 
 
 def is_ready(replica: ReplicaState, request: Request) -> bool:
-    """The replica takes work, holds the base model, and has not failed this very request."""
-    return (
-        replica.accepts
-        and replica.base_model == request.target.base_model
-        and replica.name not in request.failed_on
-    )
+    """The replica takes work, and has not failed this very request."""
+    return replica.accepts and replica.name not in request.failed_on
 
 
 def is_trusted(replica: ReplicaState, request: Request) -> bool:

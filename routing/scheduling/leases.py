@@ -60,7 +60,7 @@ class SlotNeed:
 
 @dataclass(frozen=True, slots=True)
 class SlotHolders:
-    """Who holds how many slots of a pool, and by what right."""
+    """Who holds how many slots of a group, and by what right."""
 
     held: Mapping[str, int]  # tenant -> slots; one that is being cleared is whose it will be
     weights: Mapping[str, float]
@@ -75,7 +75,7 @@ class SlotHolders:
         rank, after = ranks[tenant], (self.held.get(tenant, 0) + 1) / self.weights[tenant]
         lost_s, price_s = need.lost_s, PATIENCE * slot_wait_s  # the price is that of one sequence
 
-        def gives(lease: Lease) -> bool:  # asked of every slot of a pool
+        def gives(lease: Lease) -> bool:  # asked of every slot of a group
             holder = lease.tenant
             if ranks[holder] != rank:
                 return ranks[holder] > rank
@@ -146,7 +146,6 @@ def clear_slot(
 def _could_run(replica: ReplicaState, request: Request, adapter: str) -> bool:
     return (
         replica.accepts
-        and replica.base_model == request.target.base_model
         and replica.name not in request.failed_on
         and replica.slots > 0
         and adapter in replica.adapters

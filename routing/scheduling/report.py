@@ -47,7 +47,7 @@ class ReplicaReport:
 
 @dataclass(frozen=True, slots=True)
 class TenantReport:
-    """One tenant that has something in a pool."""
+    """One tenant that has something waiting or running."""
 
     name: str
     band: str
@@ -72,9 +72,10 @@ class LaneReport:
 
 @dataclass(frozen=True, slots=True)
 class PoolReport:
-    """One pool."""
+    """One base model of a pool: the replicas that serve it, and who wants to use them."""
 
-    name: str
+    name: str  # of the pool
+    base_model: str
     ttft_slo_s: float | None
     itl_slo_s: float | None
     queued_by_band: dict[str, int]

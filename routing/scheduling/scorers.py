@@ -19,7 +19,7 @@ HOT_LOAD = (
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a scorer may know of the request and of the other replicas of the pool."""
+    """What a scorer may know of the request and of the other replicas of the group."""
 
     homes: frozenset[str]  # of the request, among those that take work
     bound: float  # load up to which a preference counts
@@ -91,7 +91,7 @@ def _key(request: Request) -> str:
 
 
 def view_of(replicas: Iterable[ReplicaState], request: Request, slack: float) -> View:
-    """Look at the replicas of one pool that take work, for a request.
+    """Look at the replicas of one group that take work, for a request.
 
     A preference counts up to `slack` above their mean load (consistent hashing with bounded loads, Mirrokni
     2018). A replica with load to spare is never too busy: a second copy of an adapter would cost a slot.

@@ -66,7 +66,7 @@ class ReplicaState:
     leases: dict[str, Lease] = field(default_factory=dict)  # by adapter id
     resident: OrderedDict[str, None] = field(default_factory=OrderedDict)  # shadow LRU, newest last
     clearing: SlotClearing | None = None
-    shares: Shares | None = None  # of its pool, which keeps them
+    shares: Shares | None = None  # of its group, which keeps them
     clock: ShareClock = field(default_factory=ShareClock)  # of the engine
     health: Health = field(init=False)
 

@@ -41,10 +41,11 @@ class Busy:
 
     def fail(self, replica: str, times: int) -> None:
         """Have a replica fail so many requests in a row."""
-        health = self.dispatcher.replicas[replica].health
+        failing = self.dispatcher.replicas[replica]
+        health = failing.health
         for _ in range(times):
             health.failed(self.clock.now, health.began(self.clock.now), "it failed while it answered")
-        self.dispatcher.pools[self.dispatcher.replicas[replica].pool].judge(self.clock.now)
+        self.dispatcher.groups[failing.pool, failing.base_model].judge(self.clock.now)
 
 
 def busy(*, replicas: int = 1, caps: Caps | None = None) -> Busy:

@@ -275,7 +275,7 @@ async def test_a_tenant_with_many_adapters_soon_gives_a_slot_up() -> None:
 
 async def test_a_slot_being_cleared_counts_for_the_tenant_that_gets_it() -> None:
     house = House(same_band=True)
-    running, pool = [house.submit("a"), house.submit("a", "sales")], house.dispatcher.pools["shared"]
+    running, pool = [house.submit("a"), house.submit("a", "sales")], house.dispatcher.groups["shared", "base"]
     waiting = house.submit("b")
     assert pool.slot_holders().held == {"a": 2}
     house.clock.now += 0.5
@@ -383,7 +383,7 @@ async def test_a_hedge_takes_a_second_place_that_nobody_waits_for_and_is_charged
     assert slow is not None and not slow.leases
     house.finish(ticket)
     assert repr(house.dispatcher) == AT_REST
-    assert not house.dispatcher.pools["shared"].tickets
+    assert not house.dispatcher.groups["shared", "base"].tickets
 
 
 async def test_a_request_bears_the_time_of_its_hedge_and_of_the_replica_it_left() -> None:
@@ -724,7 +724,7 @@ def test_any_interleaving_keeps_every_bound_and_ends_at_rest(
             house.clock.now += chance.random()
             _one_step(house, alive, chance)
             assert fits(house)
-            if house.dispatcher.pools["shared"].shares.flooding:
+            if house.dispatcher.groups["shared", "base"].shares.flooding:
                 house.dispatcher.sweep()  # what a flood has left elsewhere is given away by then
             assert work_conserving(house, [t for t in alive if not t.is_decided])
         for ticket in alive:

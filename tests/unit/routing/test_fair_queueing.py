@@ -146,7 +146,7 @@ def test_nobody_starves_however_few_slots_there_are(
     for step in range(600):
         fair.clock.now += 0.25
         for name in names:
-            if fair.dispatcher.pools["pool"].backlog.count(name) < 3:
+            if fair.dispatcher.groups["pool", "base"].backlog.count(name) < 3:
                 fair.submit(name, chance.randint(1, 400))
         if fair.running:
             done = chance.choice(fair.running)
@@ -180,7 +180,7 @@ def test_whatever_comes_goes_or_breaks_slots_are_kept_and_all_comes_back(
     assert repr(fair.dispatcher) == AT_REST
     report = fair.dispatcher.report()
     assert not report.pools[0].tenants and not report.pools[0].lanes
-    shares = fair.dispatcher.pools["pool"].shares
+    shares = fair.dispatcher.groups["pool", "base"].shares
     assert not shares.held and not shares.running
     assert all(r.tokens == 0 and r.clearing_for is None for r in report.pools[0].replicas)
 

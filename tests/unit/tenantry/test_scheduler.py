@@ -26,6 +26,7 @@ from tenantry.running import Connection
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk
 from tests.unit.routing.busy import Busy, busy
+from tests.unit.routing.whole import Whole
 
 Run = Callable[..., Result]
 
@@ -101,6 +102,13 @@ def test_a_replica_whose_engine_does_not_start_says_why(run: Run, desk: Desk, ho
     shown = run("scheduler").stdout
     assert "shared-0: No working C++ compiler" in shown
     assert {row[0]: row[1] for row in rows(shown) if len(row) == 8}["shared-0"] == "failed"
+
+
+def test_a_pool_with_several_base_models_names_them(run: Run, desk: Desk) -> None:
+    assert "pool shared: 1 wait" in run("scheduler").stdout
+    desk.management.scheduled = Whole().dispatcher.report()
+    shown = run("scheduler").stdout
+    assert "pool whole, large: nothing waits" in shown and "pool whole, small: nothing waits" in shown
 
 
 def test_a_free_slot_that_is_promised_has_no_victim(run: Run, desk: Desk, house: Busy) -> None:
