@@ -112,7 +112,7 @@ class Attempt:
         except UPSTREAM_ERRORS as error:
             self._at_work = False
             self.close()
-            is_down = isinstance(error, aiohttp.ClientConnectorError)
+            is_down = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
             crashed = not is_down and not isinstance(error, TimeoutError)
             raise ReplicaBroken(repr(error), is_down=is_down, crashed=crashed) from error
         except BaseException:

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from routing.admission import Cap, Demand, Rejection, Usage, admit
-from routing.errors import RequestError, Unavailable
+from routing.errors import QueueTimeout, RequestError, Unavailable
 from routing.fairness import cost
 from routing.pool import Group
 from routing.rates import RateLimits
 from routing.scheduling.decisions import Action, Decision, Decisions
-from routing.scheduling.filters import Hold, is_ready
+from routing.scheduling.filters import Hold, could_serve, is_ready
 from routing.scheduling.forecast import retry_after_s
 from routing.scheduling.overflow import has_place
 from routing.scheduling.profile import SLOT_LEASE, Pick, Profile
@@ -33,6 +33,11 @@ from routing.types import Fleet, Outcome, Pool, Request, Target
 RETRY_AFTER_NO_REPLICA_S = 5.0  # an engine restarts in tens of seconds; asking every 5 s costs little
 RETRY_AFTER_NO_ENGINE_S = 30.0  # one that fails to start is tried again within a minute
 RETRY_AFTER_FULL_S = 2.0  # a queue of thousands of requests does not empty in less
+# What clients are told of engines; the engine's own words are for operators.
+_NOT_READY = "the engine that serves this model is not ready"
+_DOES_NOT_START = (
+    "the engine that serves this model does not start; its operators can see why, and it is tried again"
+)
 # What of a ticket belongs to the place that it has on a replica.
 _PLACE = ("replica", "granted_s", "reserved_tokens", "period", "picked", "engine_mark_s", "slot_mark_s")
 SMOOTHING = 0.1  # weight of the newest request in a tenant's running mean
@@ -97,7 +102,8 @@ class Dispatcher:
     def submit(self, request: Request) -> Ticket | Rejection:
         """Admit the request, then grant it a replica or queue it; or say which cap stops it.
 
-        Raises `Unavailable` where no replica for it is ready or the gateway is shutting down.
+        While no engine for it is ready it waits. Raises `Unavailable` where no replica could ever serve it,
+        or the gateway is shutting down.
         """
         group = self.group_of(request.target)
         self._refuse_if_unavailable(request)
@@ -119,13 +125,13 @@ class Dispatcher:
         """Queue a ticket again whose replica broke before it answered; it keeps its age.
 
         `certain` says that the replica itself is ill, by its own sign, whatever it was asked. Raises
-        `Unavailable` where no other replica is ready; the ticket must still be settled.
+        `Unavailable` where no replica is left that could serve the request; the ticket must still be settled.
         """
         group, now = self.group_of(ticket.request.target), self._clock()
         broken = group.release(ticket, now)
         broken.health.failed(now, ticket.period, "it broke off before it answered", _accuser(ticket, certain))
         group.judge(now)
-        self.avoid(ticket, broken)
+        self.avoid(ticket, broken, certain=certain)
         ticket.granted_s = None
         try:
             self._refuse_if_unavailable(ticket.request)
@@ -161,9 +167,15 @@ class Dispatcher:
             setattr(ticket, name, other)
             setattr(hedge, name, mine)
 
-    def avoid(self, ticket: Ticket, broken: ReplicaState) -> None:
-        """Note that a replica broke under a ticket's request, so that it is not asked again for it."""
-        ticket.request = replace(ticket.request, failed_on=ticket.request.failed_on | {broken.name})
+    def avoid(self, ticket: Ticket, broken: ReplicaState, *, certain: bool) -> None:
+        """Note that a replica broke under a ticket's request, so that it is not asked again for it.
+
+        One that is ill by its own sign, and known not to be ready, has not begun with the request: it may be
+        asked once it is back.
+        """
+        ticket.failed_on |= {broken.name}
+        if broken.ready or not certain:
+            ticket.request = replace(ticket.request, failed_on=ticket.request.failed_on | {broken.name})
 
     def settle(
         self,
@@ -216,7 +228,7 @@ class Dispatcher:
     # -- what replicas do ----------------------------------------------------------------------------------
 
     def set_ready(self, name: str, ready: bool) -> None:
-        """Record a replica's readiness; tickets that nobody can serve any more are told so."""
+        """Record a replica's readiness. What waits for it goes on waiting while it is not ready."""
         replica = self.replicas[name]
         if replica.ready == ready:
             return
@@ -225,14 +237,15 @@ class Dispatcher:
             pinned = replica.pinned
             replica.forget_residency()
             self._group_with(replica).pins_changed(pinned, replica)
-        self._serve_changed(replica)
+        self._fill(self._group_with(replica), replica)
 
     def set_draining(self, name: str, draining: bool) -> None:
         """Give a replica no new work, so that its leases run out; or give it work again."""
         replica = self.replicas[name]
         if replica.draining != draining:
             replica.draining = draining
-            self._serve_changed(replica)
+            self._refuse_unservable(self._group_with(replica))
+            self._fill(self._group_with(replica), replica)
 
     def take_residency(
         self,
@@ -305,6 +318,10 @@ class Dispatcher:
             r is not here and r.trusted and is_ready(r, request)
             for r in self.group_of(request.target).replicas
         )
+
+    def takes_work(self, target: Target) -> bool:
+        """Whether a replica that serves the target is ready."""
+        return any(replica.accepts for replica in self.group_of(target).replicas)
 
     def group_of(self, target: Target) -> Group:
         """Return the replicas that may serve a target, and what is known of them together."""
@@ -390,28 +407,28 @@ class Dispatcher:
     def _refuse_if_unavailable(self, request: Request) -> None:
         if self._draining:
             error = _shutting_down()
-        elif not self._serviceable(request):
-            error = self._no_replica(request)
+        elif not self._could_be_served(request):
+            error = _no_replica()
         else:
             return
         self._note(request, Action.REJECTED, error.code)
         raise error
 
     def refuse_if_failed(self, pool: str, base_model: str) -> None:
-        """Raise `Unavailable` where every engine of a pool for that base model fails to start."""
-        if self._none_starts(pool, base_model):
-            raise _no_engine()
+        """Raise `Unavailable` where every engine of a pool for that base model fails to start.
 
-    def _none_starts(self, pool: str, base_model: str) -> bool:
+        For a model of which no version is ready: it cannot wait here, and what it waits for is an engine.
+        """
         replicas = self.groups[pool, base_model].replicas
-        return bool(replicas) and all(replica.failed for replica in replicas)
+        if replicas and all(replica.failed for replica in replicas):
+            raise Unavailable(
+                f"The model is not ready yet: {_DOES_NOT_START}.",
+                code="adapter_unavailable",
+                retry_after_s=RETRY_AFTER_NO_ENGINE_S,
+            )
 
-    def _no_replica(self, request: Request) -> Unavailable:
-        target = request.target
-        return _no_engine() if self._none_starts(target.pool, target.base_model) else _no_replica()
-
-    def _serviceable(self, request: Request) -> bool:
-        return any(is_ready(r, request) for r in self.group_of(request.target).replicas)
+    def _could_be_served(self, request: Request) -> bool:
+        return any(could_serve(r, request) for r in self.group_of(request.target).replicas)
 
     # -- decisions -----------------------------------------------------------------------------------------
 
@@ -442,13 +459,11 @@ class Dispatcher:
             if group.end_stale_clearing(replica):
                 self._fill(group, replica)
 
-    def _serve_changed(self, replica: ReplicaState) -> None:
-        """Tell those that nobody can serve now; serve those that the replica can."""
-        group = self._group_with(replica)
+    def _refuse_unservable(self, group: Group) -> None:
+        """Tell those that no replica of a group could ever serve."""
         for ticket in list(group.backlog):
-            if not self._serviceable(ticket.request):
-                self._refuse(group, ticket, self._no_replica(ticket.request))
-        self._fill(group, replica)
+            if not self._could_be_served(ticket.request):
+                self._refuse(group, ticket, _no_replica())
 
     def _grant(self, group: Group, ticket: Ticket, pick: Pick, *, waited: bool) -> None:
         group.grant(ticket, pick, self._clock(), waited=waited)
@@ -483,7 +498,8 @@ class Dispatcher:
         while self._deadlines and self._deadlines[0][0] <= now:
             due_s, _, ticket = heapq.heappop(self._deadlines)
             if ticket.settled is None and not ticket.is_decided:
-                self._refuse(self.group_of(ticket.request.target), ticket, _expired(due_s, ticket))
+                group = self.group_of(ticket.request.target)
+                self._refuse(group, ticket, _expired(ticket, due_s, group.replicas))
 
     # -- counts --------------------------------------------------------------------------------------------
 
@@ -558,26 +574,25 @@ def _accuser(ticket: Ticket, certain: bool) -> str | None:
 
 def _no_replica() -> Unavailable:
     return Unavailable(
-        "No replica that serves this model is ready. Try again shortly.",
+        "No replica that serves this model takes this request now. Try again shortly.",
         code="no_replica_ready",
         retry_after_s=RETRY_AFTER_NO_REPLICA_S,
     )
 
 
-def _no_engine() -> Unavailable:
-    return Unavailable(
-        "The engine that serves this model does not start. Its operators can see why; it is tried again.",
-        code="no_replica_ready",
-        retry_after_s=RETRY_AFTER_NO_ENGINE_S,
-    )
-
-
-def _expired(due_s: float, ticket: Ticket) -> Unavailable:
+def _expired(ticket: Ticket, due_s: float, replicas: Iterable[ReplicaState]) -> QueueTimeout:
+    """Say what a request waited for in vain: for a place, or for an engine, and how that one stands."""
     waited_s = due_s - ticket.request.arrived_s
-    return Unavailable(
-        f"The request waited {waited_s:g} s for a free replica, the longest this tenant allows.",
-        code="queue_timeout",
-        retry_after_s=1.0,
+    waited = f"The request waited {waited_s:g} s"
+    able = [replica for replica in replicas if could_serve(replica, ticket.request)]
+    if any(replica.ready for replica in able):
+        return QueueTimeout(
+            f"{waited} for a free replica, the longest this tenant allows.", retry_after_s=1.0
+        )
+    failed = bool(able) and all(replica.failed for replica in able)
+    return QueueTimeout(
+        f"{waited}, the longest this tenant allows: {_DOES_NOT_START if failed else _NOT_READY}.",
+        retry_after_s=RETRY_AFTER_NO_ENGINE_S if failed else RETRY_AFTER_NO_REPLICA_S,
     )
 
 

@@ -20,6 +20,7 @@ from routing.errors import (
     EngineFailed,
     EngineTimeout,
     InvalidRequest,
+    QueueTimeout,
     RequestError,
     Unavailable,
 )
@@ -361,7 +362,7 @@ class Flight:
             hedged=self._hedged,
             held=self.ticket.held,
             picked=self.ticket.picked,
-            failed_on=self.ticket.request.failed_on,
+            failed_on=self.ticket.failed_on,
             # A refusal by the engine may quote the request.
             explanation="" if error is None or isinstance(error, InvalidRequest) else error.message,
             retry_after_s=error.retry_after_s if error is not None else None,
@@ -389,6 +390,6 @@ def _outcome_of(error: RequestError) -> Outcome:
     """A request the engine refuses was served its refusal; a queue timeout expired; all else is a fault."""
     if isinstance(error, InvalidRequest):
         return Outcome.COMPLETED
-    if error.code == "queue_timeout":
+    if isinstance(error, QueueTimeout):
         return Outcome.EXPIRED
     return Outcome.FAILED

@@ -385,12 +385,15 @@ class Group:
     # -- how long it takes ---------------------------------------------------------------------------------
 
     def observe(self, now_s: float) -> None:
-        """Let the forecast see whether somebody waits; to be called several times a second."""
-        self._work.observe(now_s, backlogged=bool(self.backlog))
+        """Let the forecast see whether somebody waits; to be called several times a second.
+
+        What is done while no engine is ready says nothing of what they do.
+        """
         taking = [replica for replica in self.replicas if replica.accepts]
+        self._work.observe(now_s, backlogged=bool(self.backlog) and bool(taking))
         room = Room(sum(r.slots for r in taking), sum(r.capacity for r in taking))
         self.shares.refresh(now_s, self.backlog.counts, room)
-        self._turns.observe(now_s, backlogged=self.backlog.waits_in(NEEDING))
+        self._turns.observe(now_s, backlogged=self.backlog.waits_in(NEEDING) and bool(taking))
 
     def predicted_wait_s(self, request: Request) -> float | None:
         """Seconds until a request that cannot run now would begin; None while nothing is known."""

@@ -141,7 +141,7 @@ class Race:
         if dropped.ticket is not self._ticket:
             broken = failure if isinstance(failure, ReplicaBroken) else None
             if broken is not None and dropped.ticket.replica is not None:
-                self._dispatcher.avoid(self._ticket, dropped.ticket.replica)
+                self._dispatcher.avoid(self._ticket, dropped.ticket.replica, certain=not broken.crashed)
             self._dispatcher.settle(
                 dropped.ticket,
                 Outcome.CANCELLED,

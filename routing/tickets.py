@@ -25,6 +25,7 @@ class Ticket:
     period: int = 0  # of the replica's health, to report with
     settled: Outcome | None = None
     held: str | None = None  # why it had to wait: a `Hold`
+    failed_on: frozenset[str] = frozenset()  # replicas that broke under it, whether they may try again or not
     picked: str | None = None  # what spoke for its replica: a `Place`, or `only`
     engine_s: float = 0.0  # its share of engines' time, on all replicas that it left
     slot_s: float = 0.0  # and of its adapter's slots

@@ -14,7 +14,7 @@ Filter = Callable[[ReplicaState, Request], bool]
 class Hold(StrEnum):
     """Why a request waits: what the replica that came closest lacks. In that order."""
 
-    NOT_READY = "not_ready"  # no replica answers, all drain, or those left broke under this request
+    NOT_READY = "not_ready"  # the engines that may serve it start, restart or do not answer
     NOT_TRUSTED = "not_trusted"  # requests have failed there; its circuit breaker is open
     ADAPTER_UNKNOWN = "adapter_unknown"  # no engine has been told of this version yet
     NO_ROOM = "no_room"  # as many sequences or tokens are in flight as may be
@@ -24,6 +24,11 @@ class Hold(StrEnum):
     SLOT_CLEARING = "slot_clearing"  # its slot is being given to an adapter that has waited longer
     SPARES_READ = "spares_read"  # another replica has the adapter in memory, and will soon have a slot
     BEHIND = "behind"  # others of its own line wait before it
+
+
+def could_serve(replica: ReplicaState, request: Request) -> bool:
+    """The replica takes the request as soon as its engine is ready, however long that is."""
+    return not replica.draining and replica.name not in request.failed_on
 
 
 def is_ready(replica: ReplicaState, request: Request) -> bool:

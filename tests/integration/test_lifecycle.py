@@ -34,7 +34,7 @@ from routing.management import NewVersion
 from routing.state import StateStore
 from routing.state.tables import AdapterRow, VersionRow
 from routing.tenants import Directory
-from routing.types import Fleet, StateSettings
+from routing.types import Caps, Fleet, StateSettings
 from routing.usage import Ledger
 from tests.fakes import SECRET, Client, FakeEngine, eventually, key_of, serving, small_fleet
 from tests.integration.conftest import Bench
@@ -181,6 +181,16 @@ async def house_of(
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     """A gateway over an empty state folder."""
     async with house_of(fleet_in(tmp_path), tmp_path) as house:
+        yield house
+
+
+@pytest.fixture
+async def impatient(tmp_path: Path) -> AsyncIterator[House]:
+    """The same, of tenants whose requests wait for a moment only."""
+    fleet = fleet_in(tmp_path)
+    caps = Caps(queue_timeout_s=0.3)
+    tenants = {name: replace(tenant, caps=caps) for name, tenant in fleet.tenants.items()}
+    async with house_of(replace(fleet, tenants=tenants), tmp_path) as house:
         yield house
 
 
@@ -416,8 +426,9 @@ async def test_a_trial_that_only_lost_its_connection_is_no_strike(house: House) 
 
 @pytest.mark.usefixtures("quick")
 async def test_a_replica_that_fails_says_why_to_operators_and_no_more_than_that_to_tenants(
-    house: House,
+    impatient: House,
 ) -> None:
+    house = impatient
     engine = house.bench.engines["shared-0"]
     engine.fail(NO_COMPILER)
     await eventually(lambda: house.manager.replicas()[0].failed, "the failure to be noticed")
@@ -425,9 +436,11 @@ async def test_a_replica_that_fails_says_why_to_operators_and_no_more_than_that_
     assert (report.ready, report.reason) == (False, NO_COMPILER)
     assert not house.bench.gateway.is_ready(), "nobody of that pool can be answered"
     await house.add()
-    for model in ("support", "plain", "billing"):  # live, the base model, and one that waits for its trial
+    codes = {"support": "queue_timeout", "plain": "queue_timeout"}  # they have waited for it to come back
+    codes["billing"] = "adapter_unavailable"  # its only version waits for a trial
+    for model, code in codes.items():
         refused = await house.ask(model)
-        assert (refused.status, refused.error["code"]) == (503, "no_replica_ready")
+        assert (refused.status, refused.error["code"]) == (503, code)
         assert "does not start" in refused.error["message"] and "Compiler" not in refused.error["message"]
         assert int(refused.headers["retry-after"]) > 0
     assert (await house.bench.chat("c", model="support")()).status == 200, "the other pool goes on"

@@ -203,10 +203,10 @@ async def test_a_ticket_given_back_by_the_last_replica_has_nowhere_to_go() -> No
     assert repr(house.dispatcher) == AT_REST
 
 
-async def test_who_waits_for_a_pool_that_goes_away_is_told_so() -> None:
+async def test_who_waits_for_a_pool_whose_last_replica_is_drained_is_told_so() -> None:
     house = House(max_num_seqs=1)
     running, waiting = house.submit(), house.submit()
-    house.dispatcher.set_ready("shared-0", False)
+    house.dispatcher.set_draining("shared-0", True)
     with pytest.raises(Unavailable):
         await waiting.granted()
     with pytest.raises(Unavailable):

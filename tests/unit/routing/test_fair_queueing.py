@@ -190,7 +190,7 @@ def _event(fair: Fair, alive: list[Ticket], names: list[str], chance: random.Ran
     dispatcher = fair.dispatcher
     kinds = ["arrive"] * 6 + ["end"] * 4 + ["leave", "break", "lose", "regain", "sweep"]
     match chance.choice(kinds):
-        case "arrive" if any(r.ready for r in dispatcher.replicas.values()):
+        case "arrive":
             alive.append(fair.submit(chance.choice(names), chance.randint(1, 400)))
         case "end" | "leave" as how if alive:
             ticket = alive.pop(chance.randrange(len(alive)))

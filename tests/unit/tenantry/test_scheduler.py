@@ -274,6 +274,12 @@ def test_only_a_ready_replica_of_the_same_kind_can_take_over(run: Run, desk: Des
     assert json.loads(run("drain", "shared-0", "--json").stdout)["others_ready"] == 0
 
 
+def test_draining_the_last_ready_replica_says_that_requests_wait(run: Run, desk: Desk) -> None:
+    desk.management.reports[1] = replace(desk.management.reports[1], ready=False)
+    shown = run("drain", "shared-0").stdout
+    assert "No other replica like it is ready in pool shared: requests wait until one is." in shown
+
+
 def test_an_empty_replica_says_so(run: Run, desk: Desk) -> None:
     desk.management.reports[0] = replace(desk.management.reports[0], in_flight=0, leases={})
     assert "It is empty." in run("drain", "shared-0").stdout
