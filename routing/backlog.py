@@ -186,6 +186,10 @@ class Backlog(Generic[T]):
         for name in where:
             self._last_grant_s[tenant, name] = now_s
 
+    def forget(self, where: str) -> None:
+        """Drop what is known of a line or place that is no more and in which nothing stands."""
+        self._last_grant_s = {key: at_s for key, at_s in self._last_grant_s.items() if key[1] != where}
+
     def touch(self, tenant: str) -> None:
         """Put a tenant where it belongs after its service has changed."""
         for line, share in self._shares.get(tenant, {}).items():

@@ -65,12 +65,12 @@ class Dispatcher:
         self._tenants = fleet.tenants
         self._settings = fleet.gateway.scheduler
         self._clock = clock
-        self.replicas = {replica.name: replica for replica in replicas}
+        self.replicas: dict[str, ReplicaState] = {}
+        self._leaving: list[ReplicaState] = []  # those that have left and still run something
         self.groups = {
             (pool.name, base_model): Group(
                 pool,
                 base_model,
-                [r for r in self.replicas.values() if (r.pool, r.base_model) == (pool.name, base_model)],
                 fleet.tenants,
                 self._settings,
                 profile,
@@ -90,10 +90,13 @@ class Dispatcher:
         self._deadlines: list[tuple[float, int, Ticket]] = []  # heap; of tickets that waited once
         self._numbers = count()
         self._draining = False
+        for replica in replicas:
+            self.join(replica)
 
     def __repr__(self) -> str:
-        in_flight = sum(replica.sequences for replica in self.replicas.values())
-        leases = sum(len(replica.leases) for replica in self.replicas.values())
+        running = (*self.replicas.values(), *self._leaving)
+        in_flight = sum(replica.sequences for replica in running)
+        leases = sum(len(replica.leases) for replica in running)
         admitted = sum(account.usage.sequences for account in self._accounts.values())
         return f"<Dispatcher admitted={admitted} queued={self._queued} in_flight={in_flight} leases={leases}>"
 
@@ -128,7 +131,7 @@ class Dispatcher:
         `Unavailable` where no replica is left that could serve the request; the ticket must still be settled.
         """
         group, now = self.group_of(ticket.request.target), self._clock()
-        broken = group.release(ticket, now)
+        broken = self._release(group, ticket)
         broken.health.failed(now, ticket.period, "it broke off before it answered", _accuser(ticket, certain))
         group.judge(now)
         self.avoid(ticket, broken, certain=certain)
@@ -197,7 +200,7 @@ class Dispatcher:
         ticket.settled = outcome
         group = self.group_of(ticket.request.target)
         self._dequeue(group, ticket)
-        replica = group.release(ticket, self._clock()) if ticket.replica is not None else None
+        replica = self._release(group, ticket) if ticket.replica is not None else None
         if not ticket.is_hedge:
             self._account(group, ticket, outcome, prompt_tokens, completion_tokens)
         if replica is not None:
@@ -217,7 +220,7 @@ class Dispatcher:
         self._count(request, -1)
         completed = outcome is Outcome.COMPLETED
         tokens = cost(prompt_tokens, completion_tokens)
-        group.leave(ticket, tokens, completion_tokens if completed else None)
+        group.end(ticket, tokens, completion_tokens if completed else None)
         used = prompt_tokens + completion_tokens
         if used or ticket.granted_s is None:  # what ran and was not metered keeps its estimate
             self._rates.correct(tenant, used - request.prompt_tokens)
@@ -226,11 +229,41 @@ class Dispatcher:
             usage.mean_request_s += SMOOTHING * (taken_s - usage.mean_request_s)
 
     # -- what replicas do ----------------------------------------------------------------------------------
+    #
+    # What is told of a replica that has left changes nothing.
+
+    def join(self, replica: ReplicaState) -> None:
+        """Let a replica take part, ready or not.
+
+        Raises `ValueError` where one of its name takes part already, or its pool has no such base model.
+        """
+        group = self.groups.get((replica.pool, replica.base_model))
+        if group is None:
+            raise ValueError(f"pool {replica.pool!r} has no base model {replica.base_model!r}")
+        if replica.name in self.replicas:
+            raise ValueError(f"there is a replica {replica.name!r} already")
+        self.replicas[replica.name] = replica
+        group.join(replica)
+        self._fill(group, replica)
+
+    def leave(self, name: str) -> None:
+        """Let a replica take part no more. What it runs goes on, and is settled as ever; nothing new comes.
+
+        What waits and no other replica could serve is refused.
+        """
+        replica = self.replicas.pop(name)
+        group = self._group_with(replica)
+        group.leave(replica)
+        if replica.sequences:
+            self._leaving.append(replica)
+        group.judge(self._clock())
+        self._refuse_unservable(group)
+        self._fill_all(group)  # where none is trusted now, all are
 
     def set_ready(self, name: str, ready: bool) -> None:
         """Record a replica's readiness. What waits for it goes on waiting while it is not ready."""
-        replica = self.replicas[name]
-        if replica.ready == ready:
+        replica = self.replicas.get(name)
+        if replica is None or replica.ready == ready:
             return
         replica.ready = ready
         if not ready:
@@ -261,7 +294,9 @@ class Dispatcher:
 
         `kv_tokens` is what its KV cache holds. Another `incarnation` is another engine, with cold caches.
         """
-        replica = self.replicas[name]
+        replica = self.replicas.get(name)
+        if replica is None:
+            return
         group = self._group_with(replica)
         known, pinned_before = replica.adapters, replica.pinned
         replica.take_residency(adapters, pinned, host)
@@ -277,9 +312,9 @@ class Dispatcher:
 
     def note_gap(self, name: str, gap_s: float, tokens: int = 1) -> None:
         """Note that a stream of a replica brought so many tokens after so long."""
-        limit = self.replicas[name].limit
-        if limit is not None:
-            limit.note_gap(gap_s, tokens)
+        replica = self.replicas.get(name)
+        if replica is not None and replica.limit is not None:
+            replica.limit.note_gap(gap_s, tokens)
 
     def first_token(self, ticket: Ticket) -> None:
         """Note that the answer to a ticket has begun."""
@@ -445,6 +480,13 @@ class Dispatcher:
             granted = True
         if granted:
             self._end_stale_clearings(group)
+
+    def _release(self, group: Group, ticket: Ticket) -> ReplicaState:
+        """Take back what a ticket holds."""
+        replica = group.release(ticket, self._clock())
+        if self._leaving and not replica.sequences:
+            self._leaving = [other for other in self._leaving if other is not replica]
+        return replica
 
     def _group_with(self, replica: ReplicaState) -> Group:
         return self.groups[replica.pool, replica.base_model]

@@ -197,9 +197,8 @@ class Gateway:
         """Whether everybody's models can be answered: in every pool each base model. Never raises."""
         if self._draining or not self._ledger.budgets.is_known or not self._lifecycle.is_settled():
             return False
-        replicas = self.dispatcher.replicas.values()
-        wanted = {(replica.pool, replica.base_model) for replica in replicas}
-        return wanted == {(replica.pool, replica.base_model) for replica in replicas if replica.ready}
+        groups = self.dispatcher.groups.values()
+        return all(any(replica.ready for replica in group.replicas) for group in groups)
 
     # -- requests ------------------------------------------------------------------------------------------
 

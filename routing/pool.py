@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 from routing.backlog import BANDS, Backlog
@@ -49,7 +49,6 @@ class Group:
         self,
         pool: Pool,
         base_model: str,
-        replicas: Sequence[ReplicaState],
         tenants: Mapping[str, Tenant],
         settings: SchedulerSettings,
         profile: Profile,
@@ -60,7 +59,7 @@ class Group:
         self.pool = pool.name
         self.base_model = base_model
         self.slo: Slo = pool.slo
-        self.replicas = list(replicas)
+        self.replicas: list[ReplicaState] = []
         self.ranks = {name: tenants[name].band.rank for name in pool.tenants}
         self.weights = {name: tenants[name].weight for name in pool.tenants}
         self.counters = VirtualCounters(self.weights, self.ranks)
@@ -71,9 +70,7 @@ class Group:
             aging_tokens_per_s=settings.aging_tokens_per_s,
         )
         self.shares = Shares(self.weights, self.ranks, settings.burst_share)
-        for replica in self.replicas:
-            replica.shares = self.shares
-            replica.health.witnesses = max(1, min(WITNESSES, callers))
+        self._witnesses = max(1, min(WITNESSES, callers))
         self.tickets: Counter[str] = Counter()  # tenant -> tickets, waiting or running
         self.mean_completion_tokens = dict.fromkeys(pool.tenants, FIRST_COMPLETION_TOKENS)
         self._settings = settings
@@ -84,6 +81,26 @@ class Group:
         self._queued_work: dict[str, float] = {}  # tenant -> price of what waits
         self._queued_work_by_band = [0.0] * BANDS
         self._waiting_weight = [0.0] * BANDS  # of tenants that have something waiting
+
+    # -- who belongs to it ---------------------------------------------------------------------------------
+
+    def join(self, replica: ReplicaState) -> None:
+        """Take a replica in."""
+        replica.shares = self.shares
+        replica.health.witnesses = self._witnesses
+        self.replicas.append(replica)
+        for adapter in replica.held:
+            self._stand(adapter)
+
+    def leave(self, replica: ReplicaState) -> None:
+        """Let a replica go: nothing of it counts any more but what it runs, until that ends."""
+        held = tuple(replica.held)
+        replica.ready = False
+        replica.forget_residency()
+        self.replicas = [other for other in self.replicas if other is not replica]
+        self.backlog.forget(replica.name)
+        for adapter in held:
+            self._stand(adapter)
 
     def longest_prompt(self) -> tuple[int, int]:
         """Most tokens of a prompt, and most characters of a token, as the replicas say; or 0."""
@@ -104,7 +121,7 @@ class Group:
         self.tickets[tenant] += 1
         ticket.estimate_tokens = cost(ticket.request.prompt_tokens, self.expected_completion(ticket.request))
 
-    def leave(self, ticket: Ticket, tokens: float, completion_tokens: int | None) -> None:
+    def end(self, ticket: Ticket, tokens: float, completion_tokens: int | None) -> None:
         """Take out a ticket that ended after using so much, and learn from one that was completed."""
         tenant = ticket.request.target.tenant
         self.tickets[tenant] -= 1
