@@ -30,7 +30,7 @@ from benchmarks.output import show
 from benchmarks.stats import short
 from routing import collector
 from routing.dispatcher import Dispatcher
-from routing.scheduling.state import replica_states
+from routing.scheduling.state import declared_replicas
 from routing.tickets import Ticket
 from routing.types import (
     Band,
@@ -127,7 +127,7 @@ class House:
         self._made = 0
         self.live: list[Ticket] = []
         fleet = _fleet(self._names, plan.replicas)
-        self.dispatcher = Dispatcher(fleet, replica_states(fleet), clock=lambda: self._now_s)
+        self.dispatcher = Dispatcher(fleet, declared_replicas(fleet), clock=lambda: self._now_s)
         ids = [f"{name}@1" for name in self._names]
         for replica in self.dispatcher.replicas:
             self.dispatcher.take_residency(replica, adapters=ids, pinned=(), host=())

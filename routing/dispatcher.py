@@ -3,7 +3,7 @@
 It decides synchronously and acts after: no `await` stands between reading the state and changing it, so it
 needs no lock. Policies are asked, never written here. Every ticket that `submit` returns must be settled
 exactly once, whatever ends it; settling is the only way capacity comes back. Binding is late: a request gets
-a replica only when it can run there at once.
+an engine only when it can run there at once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from routing.scheduling.overflow import has_place
 from routing.scheduling.profile import SLOT_LEASE, Pick, Profile
 from routing.scheduling.report import SchedulerReport
 from routing.scheduling.scorers import here
-from routing.scheduling.state import ReplicaState
+from routing.scheduling.state import Engine, Replica
 from routing.tickets import Ticket
 from routing.types import Fleet, Outcome, Pool, Request, Target
 
@@ -38,8 +38,8 @@ _NOT_READY = "the engine that serves this model is not ready"
 _DOES_NOT_START = (
     "the engine that serves this model does not start; its operators can see why, and it is tried again"
 )
-# What of a ticket belongs to the place that it has on a replica.
-_PLACE = ("replica", "granted_s", "reserved_tokens", "period", "picked", "engine_mark_s", "slot_mark_s")
+# What of a ticket belongs to the place that it has on an engine.
+_PLACE = ("engine", "granted_s", "reserved_tokens", "period", "picked", "engine_mark_s", "slot_mark_s")
 SMOOTHING = 0.1  # weight of the newest request in a tenant's running mean
 
 
@@ -57,7 +57,7 @@ class Dispatcher:
     def __init__(
         self,
         fleet: Fleet,
-        replicas: Iterable[ReplicaState],
+        replicas: Iterable[Replica],
         *,
         clock: Callable[[], float],
         profile: Profile = SLOT_LEASE,
@@ -65,8 +65,8 @@ class Dispatcher:
         self._tenants = fleet.tenants
         self._settings = fleet.gateway.scheduler
         self._clock = clock
-        self.replicas: dict[str, ReplicaState] = {}
-        self._leaving: list[ReplicaState] = []  # those that have left and still run something
+        self.replicas: dict[str, Replica] = {}
+        self._leaving: list[Engine] = []  # those that have left and still run something
         self.groups = {
             (pool.name, base_model): Group(
                 pool,
@@ -94,16 +94,16 @@ class Dispatcher:
             self.join(replica)
 
     def __repr__(self) -> str:
-        running = (*self.replicas.values(), *self._leaving)
-        in_flight = sum(replica.sequences for replica in running)
-        leases = sum(len(replica.leases) for replica in running)
+        running = [*(replica.engine for replica in self.replicas.values()), *self._leaving]
+        in_flight = sum(engine.sequences for engine in running)
+        leases = sum(len(engine.leases) for engine in running)
         admitted = sum(account.usage.sequences for account in self._accounts.values())
         return f"<Dispatcher admitted={admitted} queued={self._queued} in_flight={in_flight} leases={leases}>"
 
     # -- a request's way -----------------------------------------------------------------------------------
 
     def submit(self, request: Request) -> Ticket | Rejection:
-        """Admit the request, then grant it a replica or queue it; or say which cap stops it.
+        """Admit the request, then grant it an engine or queue it; or say which cap stops it.
 
         While no engine for it is ready it waits. Raises `Unavailable` where no replica could ever serve it,
         or the gateway is shutting down.
@@ -125,10 +125,10 @@ class Dispatcher:
         return ticket
 
     def give_back(self, ticket: Ticket, *, certain: bool = False) -> None:
-        """Queue a ticket again whose replica broke before it answered; it keeps its age.
+        """Queue a ticket again whose engine broke before it answered; it keeps its age.
 
-        `certain` says that the replica itself is ill, by its own sign, whatever it was asked. Raises
-        `Unavailable` where no replica is left that could serve the request; the ticket must still be settled.
+        `certain` says that the engine itself is ill, by its own sign, whatever it was asked. Raises
+        `Unavailable` where no engine is left that could serve the request; the ticket must still be settled.
         """
         group, now = self.group_of(ticket.request.target), self._clock()
         broken = self._release(group, ticket)
@@ -147,15 +147,15 @@ class Dispatcher:
             self._fill_all(group)  # the place it has left, and others: where none is trusted, all are
 
     def hedge(self, ticket: Ticket) -> Ticket | None:
-        """Have a request that runs tried on a second replica too, if one can take it now; else None.
+        """Have a request that runs tried on a second engine too, if one can take it now; else None.
 
         The hedge holds capacity there, counts for no cap and is charged to nobody. Whichever answers first,
         the hedge must be settled; where it is the hedge, `swap` first.
         """
         group = self.group_of(ticket.request.target)
-        if ticket.replica is None or group.backlog:
+        if ticket.engine is None or group.backlog:
             return None  # where others wait, no second place is taken
-        avoided = ticket.request.failed_on | {ticket.replica.name}
+        avoided = ticket.request.failed_on | {ticket.engine.name}
         pick = group.pick(replace(ticket.request, failed_on=avoided))
         if isinstance(pick, Hold):
             return None
@@ -170,8 +170,8 @@ class Dispatcher:
             setattr(ticket, name, other)
             setattr(hedge, name, mine)
 
-    def avoid(self, ticket: Ticket, broken: ReplicaState, *, certain: bool) -> None:
-        """Note that a replica broke under a ticket's request, so that it is not asked again for it.
+    def avoid(self, ticket: Ticket, broken: Engine, *, certain: bool) -> None:
+        """Note that an engine broke under a ticket's request, so that it is not asked again for it.
 
         One that is ill by its own sign, and known not to be ready, has not begun with the request: it may be
         asked once it is back.
@@ -192,7 +192,7 @@ class Dispatcher:
     ) -> None:
         """End a ticket: charge what it used, give its capacity back, serve who waits. Idempotent.
 
-        `fault` says that the replica was to blame, and not the request, its adapter or its client; `certain`
+        `fault` says that the engine was to blame, and not the request, its adapter or its client; `certain`
         that it is ill by its own sign.
         """
         if ticket.settled is not None:
@@ -200,15 +200,15 @@ class Dispatcher:
         ticket.settled = outcome
         group = self.group_of(ticket.request.target)
         self._dequeue(group, ticket)
-        replica = self._release(group, ticket) if ticket.replica is not None else None
+        engine = self._release(group, ticket) if ticket.engine is not None else None
         if not ticket.is_hedge:
             self._account(group, ticket, outcome, prompt_tokens, completion_tokens)
-        if replica is not None:
-            self._report(group, replica, ticket, fault=fault, certain=certain)
+        if engine is not None:
+            self._report(group, engine, ticket, fault=fault, certain=certain)
             if fault:
                 self._fill_all(group)
             else:
-                self._fill(group, replica)
+                self._fill(group, engine)
         else:
             self._end_stale_clearings(group)
 
@@ -232,53 +232,55 @@ class Dispatcher:
     #
     # What is told of a replica that has left changes nothing.
 
-    def join(self, replica: ReplicaState) -> None:
-        """Let a replica take part, ready or not.
+    def join(self, replica: Replica) -> None:
+        """Let a replica take part, its engine ready or not.
 
         Raises `ValueError` where one of its name takes part already, or its pool has no such base model.
         """
-        group = self.groups.get((replica.pool, replica.base_model))
+        engine = replica.engine
+        group = self.groups.get((replica.pool, engine.base_model))
         if group is None:
-            raise ValueError(f"pool {replica.pool!r} has no base model {replica.base_model!r}")
+            raise ValueError(f"pool {replica.pool!r} has no base model {engine.base_model!r}")
         if replica.name in self.replicas:
             raise ValueError(f"there is a replica {replica.name!r} already")
         self.replicas[replica.name] = replica
-        group.join(replica)
-        self._fill(group, replica)
+        group.join(engine)
+        self._fill(group, engine)
 
     def leave(self, name: str) -> None:
         """Let a replica take part no more. What it runs goes on, and is settled as ever; nothing new comes.
 
         What waits and no other replica could serve is refused.
         """
-        replica = self.replicas.pop(name)
-        group = self._group_with(replica)
-        group.leave(replica)
-        if replica.sequences:
-            self._leaving.append(replica)
+        engine = self.replicas.pop(name).engine
+        group = self._group_with(engine)
+        group.leave(engine)
+        if engine.sequences:
+            self._leaving.append(engine)
         group.judge(self._clock())
         self._refuse_unservable(group)
         self._fill_all(group)  # where none is trusted now, all are
 
     def set_ready(self, name: str, ready: bool) -> None:
-        """Record a replica's readiness. What waits for it goes on waiting while it is not ready."""
-        replica = self.replicas.get(name)
-        if replica is None or replica.ready == ready:
+        """Record whether a replica's engine is ready. While it is not, what waits for it goes on waiting."""
+        engine = self._engine_in(name)
+        if engine is None or engine.ready == ready:
             return
-        replica.ready = ready
+        engine.ready = ready
         if not ready:
-            pinned = replica.pinned
-            replica.forget_residency()
-            self._group_with(replica).pins_changed(pinned, replica)
-        self._fill(self._group_with(replica), replica)
+            pinned = engine.pinned
+            engine.forget_residency()
+            self._group_with(engine).pins_changed(pinned, engine)
+        self._fill(self._group_with(engine), engine)
 
     def set_draining(self, name: str, draining: bool) -> None:
         """Give a replica no new work, so that its leases run out; or give it work again."""
         replica = self.replicas[name]
         if replica.draining != draining:
             replica.draining = draining
-            self._refuse_unservable(self._group_with(replica))
-            self._fill(self._group_with(replica), replica)
+            group = self._group_with(replica.engine)
+            self._refuse_unservable(group)
+            self._fill(group, replica.engine)
 
     def take_residency(
         self,
@@ -290,37 +292,37 @@ class Dispatcher:
         kv_tokens: int = 0,
         incarnation: str = "",
     ) -> None:
-        """Record what a replica says of itself; see `ReplicaState.take_residency`.
+        """Record what a replica's engine says of itself; see `Engine.take_residency`.
 
         `kv_tokens` is what its KV cache holds. Another `incarnation` is another engine, with cold caches.
         """
-        replica = self.replicas.get(name)
-        if replica is None:
+        engine = self._engine_in(name)
+        if engine is None:
             return
-        group = self._group_with(replica)
-        known, pinned_before = replica.adapters, replica.pinned
-        replica.take_residency(adapters, pinned, host)
-        replica.kv_tokens = kv_tokens
-        if incarnation != replica.incarnation:
-            replica.incarnation = incarnation
-            others = any(other.accepts for other in group.replicas if other is not replica)
-            replica.health.restarted(self._clock(), slow_start=others)
+        group = self._group_with(engine)
+        known, pinned_before = engine.adapters, engine.pinned
+        engine.take_residency(adapters, pinned, host)
+        engine.kv_tokens = kv_tokens
+        if incarnation != engine.incarnation:
+            engine.incarnation = incarnation
+            others = any(other.accepts for other in group.engines if other is not engine)
+            engine.health.restarted(self._clock(), slow_start=others)
             group.judge(self._clock())
-        group.pins_changed(pinned_before, replica)
-        if (replica.adapters, replica.pinned) != (known, pinned_before):
-            self._fill(group, replica)
+        group.pins_changed(pinned_before, engine)
+        if (engine.adapters, engine.pinned) != (known, pinned_before):
+            self._fill(group, engine)
 
     def note_gap(self, name: str, gap_s: float, tokens: int = 1) -> None:
         """Note that a stream of a replica brought so many tokens after so long."""
-        replica = self.replicas.get(name)
-        if replica is not None and replica.limit is not None:
-            replica.limit.note_gap(gap_s, tokens)
+        engine = self._engine_in(name)
+        if engine is not None and engine.limit is not None:
+            engine.limit.note_gap(gap_s, tokens)
 
     def first_token(self, ticket: Ticket) -> None:
         """Note that the answer to a ticket has begun."""
-        if ticket.replica is not None and ticket.granted_s is not None:
+        if ticket.engine is not None and ticket.granted_s is not None:
             now = self._clock()
-            ticket.replica.health.answered(now, ticket.period, now - ticket.granted_s)
+            ticket.engine.health.answered(now, ticket.period, now - ticket.granted_s)
 
     def sweep(self) -> None:
         """Do what time asks for, several times a second: deadlines, slots to clear, limits that move."""
@@ -332,10 +334,10 @@ class Dispatcher:
             group.judge(now)
             for ticket, where in group.clear_slots(now):
                 self._note_clearing(ticket, where)
-            for replica in group.replicas:
-                if replica.limit is not None:
-                    replica.limit.decide(now, replica.sequences)
-                self._fill(group, replica)
+            for engine in group.engines:
+                if engine.limit is not None:
+                    engine.limit.decide(now, engine.sequences)
+                self._fill(group, engine)
 
     def drain(self) -> None:
         """Refuse whatever is queued and whatever comes; what runs goes on."""
@@ -347,19 +349,19 @@ class Dispatcher:
     # -- questions -----------------------------------------------------------------------------------------
 
     def has_alternative(self, ticket: Ticket) -> bool:
-        """Whether another replica than the one it is on may take a ticket's request, now or soon."""
-        request, here = ticket.request, ticket.replica
+        """Whether another engine than the one it is on may take a ticket's request, now or soon."""
+        request, here = ticket.request, ticket.engine
         return any(
             r is not here and r.trusted and is_ready(r, request)
-            for r in self.group_of(request.target).replicas
+            for r in self.group_of(request.target).engines
         )
 
     def takes_work(self, target: Target) -> bool:
-        """Whether a replica that serves the target is ready."""
-        return any(replica.accepts for replica in self.group_of(target).replicas)
+        """Whether an engine is ready that serves the target, and its replica takes work."""
+        return any(engine.accepts for engine in self.group_of(target).engines)
 
     def group_of(self, target: Target) -> Group:
-        """Return the replicas that may serve a target, and what is known of them together."""
+        """Return the engines that may serve a target, and what is known of them together."""
         return self.groups[target.pool, target.base_model]
 
     def is_in_use(self, adapter_id: str) -> bool:
@@ -382,11 +384,9 @@ class Dispatcher:
             for model, sequences in account.usage.sequences_by_model.items()
         }
 
-    def _report(
-        self, group: Group, replica: ReplicaState, ticket: Ticket, *, fault: bool, certain: bool
-    ) -> None:
-        """Let a replica's health know how a request of it ended."""
-        now, health = self._clock(), replica.health
+    def _report(self, group: Group, engine: Engine, ticket: Ticket, *, fault: bool, certain: bool) -> None:
+        """Let an engine's health know how a request of it ended."""
+        now, health = self._clock(), engine.health
         if fault:
             health.failed(now, ticket.period, "it failed while it answered", _accuser(ticket, certain))
             group.judge(now)
@@ -454,8 +454,8 @@ class Dispatcher:
 
         For a model of which no version is ready: it cannot wait here, and what it waits for is an engine.
         """
-        replicas = self.groups[pool, base_model].replicas
-        if replicas and all(replica.failed for replica in replicas):
+        engines = self.groups[pool, base_model].engines
+        if engines and all(engine.failed for engine in engines):
             raise Unavailable(
                 f"The model is not ready yet: {_DOES_NOT_START}.",
                 code="adapter_unavailable",
@@ -463,43 +463,47 @@ class Dispatcher:
             )
 
     def _could_be_served(self, request: Request) -> bool:
-        return any(could_serve(r, request) for r in self.group_of(request.target).replicas)
+        return any(could_serve(r, request) for r in self.group_of(request.target).engines)
 
     # -- decisions -----------------------------------------------------------------------------------------
 
-    def _fill(self, group: Group, replica: ReplicaState) -> None:
-        """Grant waiting tickets, best first, until nothing that waits can run on this replica."""
+    def _fill(self, group: Group, engine: Engine) -> None:
+        """Grant waiting tickets, best first, until nothing that waits can run on this engine."""
         if not group.backlog:
-            replica.clearing = None
+            engine.clearing = None
             return
-        group.end_stale_clearing(replica)
+        group.end_stale_clearing(engine)
         now, granted = self._clock(), False
-        while (ticket := group.next_for(replica, now)) is not None:
+        while (ticket := group.next_for(engine, now)) is not None:
             self._dequeue(group, ticket)
-            self._grant(group, ticket, Pick(replica, here(replica, ticket.request)), waited=True)
+            self._grant(group, ticket, Pick(engine, here(engine, ticket.request)), waited=True)
             granted = True
         if granted:
             self._end_stale_clearings(group)
 
-    def _release(self, group: Group, ticket: Ticket) -> ReplicaState:
+    def _release(self, group: Group, ticket: Ticket) -> Engine:
         """Take back what a ticket holds."""
-        replica = group.release(ticket, self._clock())
-        if self._leaving and not replica.sequences:
-            self._leaving = [other for other in self._leaving if other is not replica]
-        return replica
+        engine = group.release(ticket, self._clock())
+        if self._leaving and not engine.sequences:
+            self._leaving = [other for other in self._leaving if other is not engine]
+        return engine
 
-    def _group_with(self, replica: ReplicaState) -> Group:
-        return self.groups[replica.pool, replica.base_model]
+    def _group_with(self, engine: Engine) -> Group:
+        return self.groups[engine.replica.pool, engine.base_model]
+
+    def _engine_in(self, name: str) -> Engine | None:
+        replica = self.replicas.get(name)
+        return None if replica is None else replica.engine
 
     def _fill_all(self, group: Group) -> None:
-        for replica in group.replicas:
-            self._fill(group, replica)
+        for engine in group.engines:
+            self._fill(group, engine)
 
     def _end_stale_clearings(self, group: Group) -> None:
         """Serve those that were held back for somebody who has left, or runs elsewhere."""
-        for replica in group.replicas:
-            if group.end_stale_clearing(replica):
-                self._fill(group, replica)
+        for engine in group.engines:
+            if group.end_stale_clearing(engine):
+                self._fill(group, engine)
 
     def _refuse_unservable(self, group: Group) -> None:
         """Tell those that no replica of a group could ever serve."""
@@ -509,7 +513,7 @@ class Dispatcher:
 
     def _grant(self, group: Group, ticket: Ticket, pick: Pick, *, waited: bool) -> None:
         group.grant(ticket, pick, self._clock(), waited=waited)
-        self._note(ticket.request, Action.GRANTED, pick.reason, pick.replica, ticket.queued_s or 0.0)
+        self._note(ticket.request, Action.GRANTED, pick.reason, pick.engine, ticket.queued_s or 0.0)
         ticket.decide()
 
     def _enqueue(self, group: Group, ticket: Ticket, why: Hold) -> None:
@@ -541,7 +545,7 @@ class Dispatcher:
             due_s, _, ticket = heapq.heappop(self._deadlines)
             if ticket.settled is None and not ticket.is_decided:
                 group = self.group_of(ticket.request.target)
-                self._refuse(group, ticket, _expired(ticket, due_s, group.replicas))
+                self._refuse(group, ticket, _expired(ticket, due_s, group.engines))
 
     # -- counts --------------------------------------------------------------------------------------------
 
@@ -563,18 +567,18 @@ class Dispatcher:
         if target.adapter is not None and target.adapter_limit is not None:
             _add(self._adapter_sequences, target.adapter, sequences)
 
-    def _note_clearing(self, ticket: Ticket, replica: ReplicaState | None) -> None:
-        if replica is not None and replica.clearing is not None:
-            victim = replica.clearing.victim
+    def _note_clearing(self, ticket: Ticket, engine: Engine | None) -> None:
+        if engine is not None and engine.clearing is not None:
+            victim = engine.clearing.victim
             reason = f"takes the slot of {victim}" if victim else "takes a slot that was kept for others"
-            self._note(ticket.request, Action.CLEARING, reason, replica)
+            self._note(ticket.request, Action.CLEARING, reason, engine)
 
     def _note(
         self,
         request: Request,
         action: Action,
         reason: str,
-        replica: ReplicaState | None = None,
+        engine: Engine | None = None,
         waited_s: float = 0.0,
     ) -> None:
         target = request.target
@@ -587,7 +591,7 @@ class Dispatcher:
                 target.tenant,
                 target.model,
                 target.pool,
-                replica.name if replica else None,
+                engine.name if engine else None,
                 waited_s,
             )
         )
@@ -610,7 +614,7 @@ def _add(counts: dict[str, int], key: str, number: int) -> None:
 
 
 def _accuser(ticket: Ticket, certain: bool) -> str | None:
-    """Whose word it is that a replica failed; None where it says so itself."""
+    """Whose word it is that an engine failed; None where it says so itself."""
     return None if certain else ticket.request.target.tenant
 
 
@@ -622,16 +626,16 @@ def _no_replica() -> Unavailable:
     )
 
 
-def _expired(ticket: Ticket, due_s: float, replicas: Iterable[ReplicaState]) -> QueueTimeout:
+def _expired(ticket: Ticket, due_s: float, engines: Iterable[Engine]) -> QueueTimeout:
     """Say what a request waited for in vain: for a place, or for an engine, and how that one stands."""
     waited_s = due_s - ticket.request.arrived_s
     waited = f"The request waited {waited_s:g} s"
-    able = [replica for replica in replicas if could_serve(replica, ticket.request)]
-    if any(replica.ready for replica in able):
+    able = [engine for engine in engines if could_serve(engine, ticket.request)]
+    if any(engine.ready for engine in able):
         return QueueTimeout(
             f"{waited} for a free replica, the longest this tenant allows.", retry_after_s=1.0
         )
-    failed = bool(able) and all(replica.failed for replica in able)
+    failed = bool(able) and all(engine.failed for engine in able)
     return QueueTimeout(
         f"{waited}, the longest this tenant allows: {_DOES_NOT_START if failed else _NOT_READY}.",
         retry_after_s=RETRY_AFTER_NO_ENGINE_S if failed else RETRY_AFTER_NO_REPLICA_S,

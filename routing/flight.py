@@ -65,8 +65,8 @@ class Pace:
     """Tells the dispatcher how fast a stream comes, where its replica is held to a pace."""
 
     def __init__(self, ticket: Ticket, dispatcher: Dispatcher, clock: Callable[[], float]) -> None:
-        replica = ticket.replica
-        self._replica = replica.name if replica is not None and replica.limit is not None else None
+        engine = ticket.engine
+        self._replica = engine.name if engine is not None and engine.limit is not None else None
         self._sequences = ticket.request.sequences  # a stream of several choices brings their tokens in turn
         self._dispatcher = dispatcher
         self._clock = clock

@@ -50,7 +50,7 @@ from routing.record import Record
 from routing.replicas import ReplicaClient
 from routing.request_log import write_lines
 from routing.roster import Roster
-from routing.scheduling.state import replica_states
+from routing.scheduling.state import declared_replicas
 from routing.site import Site
 from routing.tenants import Directory
 from routing.tickets import Ticket
@@ -93,7 +93,7 @@ class Gateway:
         self._clock = clock
         self._directory = directory
         self._lifecycle = lifecycle
-        self.dispatcher = Dispatcher(fleet, replica_states(fleet), clock=clock)
+        self.dispatcher = Dispatcher(fleet, declared_replicas(fleet), clock=clock)
         manager = Manager(fleet, directory, lifecycle)
         self._figures = Figures(clock(), usual_limit_s)
         self.live = LiveFeed(
@@ -198,7 +198,7 @@ class Gateway:
         if self._draining or not self._ledger.budgets.is_known or not self._lifecycle.is_settled():
             return False
         groups = self.dispatcher.groups.values()
-        return all(any(replica.ready for replica in group.replicas) for group in groups)
+        return all(any(engine.ready for engine in group.engines) for group in groups)
 
     # -- requests ------------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ from routing.lifecycle.preparation import UPLOAD
 from routing.management import NewVersion, ReplicaReport, VersionProgress
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.report import SchedulerReport
-from routing.scheduling.state import ReplicaState
+from routing.scheduling.state import Replica
 from routing.tenants import Directory, hash_key
 from routing.types import Fleet, Tenant
 
@@ -326,19 +326,20 @@ class Manager:
         """Copy everything the scheduler holds, with so many of its last decisions."""
         return self._lifecycle.dispatcher.report(decisions)
 
-    def _replica_report(self, replica: ReplicaState) -> ReplicaReport:
+    def _replica_report(self, replica: Replica) -> ReplicaReport:
+        engine = replica.engine
         return ReplicaReport(
             name=replica.name,
             pool=replica.pool,
-            base_model=replica.base_model,
+            base_model=engine.base_model,
             ready=replica.ready,
             draining=replica.draining,
-            trusted=replica.trusted,
-            failed=replica.failed,
-            reason=replica.reason,
-            slots=replica.slots,
-            in_flight=replica.sequences,
-            leases={adapter: lease.sequences for adapter, lease in replica.leases.items()},
+            trusted=engine.trusted,
+            failed=engine.failed,
+            reason=engine.reason,
+            slots=engine.slots,
+            in_flight=engine.sequences,
+            leases={adapter: lease.sequences for adapter, lease in engine.leases.items()},
             residency=self._lifecycle.engines.residency(replica.name),
         )
 

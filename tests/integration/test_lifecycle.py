@@ -694,12 +694,12 @@ async def test_pins_leave_a_slot_for_everybody_else(house: House) -> None:
     version = await house.ready()
     await house.manager.pin(KEY, True)
     replica = house.bench.gateway.dispatcher.replicas["shared-0"]
-    await eventually(lambda: replica.pinned == {version.engine_id})
-    assert replica.free_slots == 1
+    await eventually(lambda: replica.engine.pinned == {version.engine_id})
+    assert replica.engine.free_slots == 1
     with pytest.raises(Conflict):
         await house.manager.pin(AdapterKey(None, "a-support"), True)
     await house.manager.pin(KEY, False)
-    await eventually(lambda: not replica.pinned)
+    await eventually(lambda: not replica.engine.pinned)
 
 
 REFUSED = CanaryReport(False, "/srv/models/x.bin says nothing", 0.0, 0.1)
@@ -749,7 +749,7 @@ async def test_a_pin_may_be_asked_for_before_the_first_version_is_ready(house: H
     house.bench.engines["shared-0"].ready = True
     await house.until(VersionState.READY)
     replica = house.bench.gateway.dispatcher.replicas["shared-0"]
-    await eventually(lambda: replica.pinned == {version_id(house, version)})
+    await eventually(lambda: replica.engine.pinned == {version_id(house, version)})
 
 
 @pytest.mark.parametrize("end", ["refused", "retired", "its engines died"])

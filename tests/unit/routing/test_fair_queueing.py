@@ -13,7 +13,7 @@ from adapters.types import Adapter, BaseModel
 from routing.dispatcher import Dispatcher
 from routing.errors import Unavailable
 from routing.fairness import cost
-from routing.scheduling.state import replica_states
+from routing.scheduling.state import declared_replicas
 from routing.tickets import Ticket
 from routing.types import (
     Band,
@@ -71,7 +71,7 @@ class Fair:
             GatewaySettings(scheduler=chosen),
         )
         self.clock = FakeClock()
-        self.dispatcher = Dispatcher(fleet, replica_states(fleet), clock=self.clock)
+        self.dispatcher = Dispatcher(fleet, declared_replicas(fleet), clock=self.clock)
         self.service: Counter[str] = Counter()  # price of what was granted, as estimated
         self.running: list[Ticket] = []
         self.ids = [f"{name}@1" for name in tenants]
@@ -171,10 +171,10 @@ def test_whatever_comes_goes_or_breaks_slots_are_kept_and_all_comes_back(
     for _ in range(200):
         fair.clock.now += 0.3 * chance.random()
         _event(fair, alive, list(names), chance)
-        for replica in fair.dispatcher.replicas.values():
-            assert len(replica.leases) <= replica.slots
-            assert 0 <= replica.sequences <= replica.max_sequences
-            assert sum(lease.sequences for lease in replica.leases.values()) == replica.sequences
+        for engine in fair.dispatcher.groups["pool", "base"].engines:
+            assert len(engine.leases) <= engine.slots
+            assert 0 <= engine.sequences <= engine.max_sequences
+            assert sum(lease.sequences for lease in engine.leases.values()) == engine.sequences
     for ticket in alive:
         fair.dispatcher.settle(ticket, Outcome.CANCELLED)
     assert repr(fair.dispatcher) == AT_REST

@@ -32,7 +32,7 @@ def answer_after(house: Whole, first_token_s: dict[str, float]) -> None:
 @each_model
 def test_the_replica_of_a_slower_model_is_no_outlier(model: str, other: str) -> None:
     house = Whole(replicas=2)
-    paces = {r.name: 1.5 if r.base_model == model else 0.1 for r in house.dispatcher.replicas.values()}
+    paces = {r.name: 1.5 if r.engine.base_model == model else 0.1 for r in house.dispatcher.replicas.values()}
     answer_after(house, paces)
     assert [(r.health.outlying, r.capacity) for r in house.of(model)] == [(False, 256), (False, 256)]
 
@@ -118,7 +118,7 @@ def test_load_is_compared_with_replicas_of_the_same_model(model: str, other: str
     house = Whole(replicas=3, width=100)
     busy = [house.submit(other) for _ in range(300)]
     tickets = [house.submit(model) for _ in range(60)]
-    by_replica = [sum(t.replica is r for t in tickets) for r in house.of(model)]
+    by_replica = [sum(t.engine is engine for t in tickets) for engine in house.of(model)]
     assert min(by_replica) >= 10, f"its two homes are much fuller than the third: {by_replica}"
     house.end(*busy, *tickets)
 

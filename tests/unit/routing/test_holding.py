@@ -22,7 +22,9 @@ away = pytest.mark.parametrize(
 
 def lose(house: House, name: str = ONLY, state: EngineState | None = EngineState.STARTING) -> None:
     """Have a replica's engine go away, as the probe finds it."""
-    house.dispatcher.replicas[name].engine = None if state is None else EngineHealth(state, "its own words")
+    house.dispatcher.replicas[name].engine.told = (
+        None if state is None else EngineHealth(state, "its own words")
+    )
     house.dispatcher.set_ready(name, False)
 
 

@@ -16,7 +16,7 @@ from routing.admission import Cap, Rejection
 from routing.dispatcher import Dispatcher
 from routing.errors import Unavailable
 from routing.scheduling.filters import could_serve
-from routing.scheduling.state import ReplicaState, replica_states
+from routing.scheduling.state import Engine, Replica, declared_replicas
 from routing.tickets import Ticket
 from routing.types import Band, Caps, Outcome, SchedulerSettings
 from tests.fakes import FakeClock, small_fleet
@@ -27,9 +27,11 @@ TOKENS_PER_MINUTE = 10**6
 MODELS = [("a", "support"), ("a", "sales"), ("a", "plain"), ("b", "support")]
 
 
-def a_replica(name: str, slots: int = 2, width: int = 4) -> ReplicaState:
+def a_replica(
+    name: str, slots: int = 2, width: int = 4, *, pool: str = "shared", base_model: str = "base"
+) -> Replica:
     """A replica of the pool `shared` of `small_fleet`."""
-    return ReplicaState(name, "shared", "base", slots, width, max_resident=4)
+    return Replica(name, pool, Engine(name, base_model, slots, width, max_resident=4))
 
 
 class Frozen:
@@ -40,7 +42,7 @@ class Frozen:
         return 1_800_000_000.0
 
 
-def dispatcher_of(clock: FakeClock, *replicas: ReplicaState, **caps: Any) -> Dispatcher:
+def dispatcher_of(clock: FakeClock, *replicas: Replica, **caps: Any) -> Dispatcher:
     """A dispatcher over `small_fleet` with these replicas in `shared`; the pool `alone` has none."""
     fleet = small_fleet(caps=Caps(**caps))
     tenants = {name: replace(tenant, band=Band.STANDARD) for name, tenant in fleet.tenants.items()}
@@ -71,7 +73,7 @@ class Coming:
             tokens_per_minute=TOKENS_PER_MINUTE,
         )
         self.group = self.dispatcher.groups["shared", "base"]
-        self.all: list[ReplicaState] = []  # that ever joined
+        self.all: list[Engine] = []  # of replicas that ever joined
         self.alive: list[Ticket] = []
         self.hedges: dict[Ticket, Ticket] = {}  # a ticket -> its hedge
         self.used_tokens: Counter[str] = Counter()
@@ -98,8 +100,9 @@ class Coming:
 
     def join(self) -> None:
         names = {f"shared-{number}" for number in range(4)} - self.dispatcher.replicas.keys()
-        self.all.append(a_replica(self.chance.choice(sorted(names)), self.slots, self.width))
-        self.dispatcher.join(self.all[-1])
+        replica = a_replica(self.chance.choice(sorted(names)), self.slots, self.width)
+        self.all.append(replica.engine)
+        self.dispatcher.join(replica)
 
     def leave(self) -> None:
         self.dispatcher.leave(self.anyone())
@@ -127,7 +130,7 @@ class Coming:
         try:
             ticket = self.dispatcher.submit(asked)
         except Unavailable:
-            assert all(replica.draining for replica in self.group.replicas), "one could have served it"
+            assert all(engine.replica.draining for engine in self.group.engines), "one could have served it"
             return
         assert isinstance(ticket, Ticket)
         self.alive.append(ticket)
@@ -184,37 +187,37 @@ class Coming:
     def check(self) -> None:
         """Read all the books."""
         tickets = [*self.alive, *self.hedges.values()]
-        for replica in self.all:
-            self._check_replica(replica, [t for t in tickets if t.replica is replica])
-        self._check_group([t for t in tickets if t.replica is not None])
+        for engine in self.all:
+            self._check_engine(engine, [t for t in tickets if t.engine is engine])
+        self._check_group([t for t in tickets if t.engine is not None])
         self._check_queue([t for t in self.alive if not t.is_decided])
-        here = {id(replica) for replica in self.dispatcher.replicas.values()}
-        for replica in self.all:
-            if id(replica) not in here:  # nothing new goes to one that has left
-                assert replica.sequences <= self.left.get(id(replica), replica.sequences)
-                assert not replica.accepts and replica.clearing is None
-                self.left[id(replica)] = replica.sequences
+        here = {id(replica.engine) for replica in self.dispatcher.replicas.values()}
+        for engine in self.all:
+            if id(engine) not in here:  # nothing new goes to one that has left
+                assert engine.sequences <= self.left.get(id(engine), engine.sequences)
+                assert not engine.accepts and engine.clearing is None
+                self.left[id(engine)] = engine.sequences
 
-    def _check_replica(self, replica: ReplicaState, own: list[Ticket]) -> None:
+    def _check_engine(self, engine: Engine, own: list[Ticket]) -> None:
         """It holds what its tickets do."""
-        assert replica.sequences == sum(t.request.sequences for t in own)
-        assert replica.tokens == sum(t.reserved_tokens for t in own)
+        assert engine.sequences == sum(t.request.sequences for t in own)
+        assert engine.tokens == sum(t.reserved_tokens for t in own)
         leases: Counter[str] = Counter()
         for ticket in own:
             if ticket.request.target.adapter_id is not None:
                 leases[ticket.request.target.adapter_id] += ticket.request.sequences
-        assert {name: lease.sequences for name, lease in replica.leases.items()} == leases
-        assert len(replica.leases) <= replica.slots
+        assert {name: lease.sequences for name, lease in engine.leases.items()} == leases
+        assert len(engine.leases) <= engine.slots
 
     def _check_group(self, running: list[Ticket]) -> None:
         """It counts what runs and who holds slots, on replicas that have left too."""
         counted: Counter[str] = Counter()
         for ticket in running:
             counted[ticket.request.target.tenant] += ticket.request.sequences
-        leases = [lease for replica in self.all for lease in replica.leases.values()]
+        leases = [lease for engine in self.all for lease in engine.leases.values()]
         assert self.group.shares.running == counted
         assert self.group.shares.held == Counter(lease.tenant for lease in leases)
-        assert self.group.replicas == list(self.dispatcher.replicas.values())
+        assert self.group.engines == [replica.engine for replica in self.dispatcher.replicas.values()]
         assert f" in_flight={sum(counted.values())} leases={len(leases)}>" in repr(self.dispatcher)
 
     def _check_queue(self, waiting: list[Ticket]) -> None:
@@ -222,9 +225,9 @@ class Coming:
         backlog = self.group.backlog
         assert set(backlog) == set(waiting)
         for ticket in waiting:
-            assert any(could_serve(replica, ticket.request) for replica in self.group.replicas)
+            assert any(could_serve(engine, ticket.request) for engine in self.group.engines)
         for model, lane in backlog._lanes.items():
-            held = any(replica.holds(model) for replica in self.group.replicas)
+            held = any(engine.holds(model) for engine in self.group.engines)
             assert lane.line == ("anywhere" if model == "base" else "holding" if held else "needing")
 
     def end_all(self) -> None:
@@ -237,7 +240,7 @@ class Coming:
         for name in list(self.dispatcher.replicas):
             self.dispatcher.leave(name)
         assert all(r.sequences == r.tokens == len(r.leases) == 0 for r in self.all)
-        assert not self.group.tickets and not self.group.replicas
+        assert not self.group.tickets and not self.group.engines
         assert not self.dispatcher._leaving and not self.dispatcher._deadlines
         assert {where for _, where in self.group.backlog._last_grant_s} <= {"anywhere", "needing", "holding"}
         assert not self.dispatcher.admitted() and not self.dispatcher._versions_in_use
@@ -271,27 +274,25 @@ def test_whoever_joins_and_leaves_while_requests_run_everything_comes_back(
 
 def test_the_fleets_replicas_are_the_first_to_join() -> None:
     fleet = small_fleet(replicas=2)
-    declared = Dispatcher(fleet, replica_states(fleet), clock=FakeClock())
+    declared = Dispatcher(fleet, declared_replicas(fleet), clock=FakeClock())
     joined = Dispatcher(fleet, (), clock=FakeClock())
-    for replica in replica_states(fleet):
+    for replica in declared_replicas(fleet):
         joined.join(replica)
     assert list(joined.replicas) == list(declared.replicas)
     for key, group in declared.groups.items():
-        assert [r.name for r in joined.groups[key].replicas] == [r.name for r in group.replicas]
+        assert [r.name for r in joined.groups[key].engines] == [r.name for r in group.engines]
 
 
 @pytest.mark.parametrize(
     ("replica", "words"),
     [
         (a_replica("shared-0"), "there is a replica 'shared-0' already"),
-        (ReplicaState("new", "shared", "another", 2, 4), "pool 'shared' has no base model 'another'"),
-        (ReplicaState("new", "nowhere", "base", 2, 4), "pool 'nowhere' has no base model 'base'"),
+        (a_replica("new", base_model="another"), "pool 'shared' has no base model 'another'"),
+        (a_replica("new", pool="nowhere"), "pool 'nowhere' has no base model 'base'"),
     ],
     ids=["its name is taken", "not its base model", "no such pool"],
 )
-def test_a_replica_that_has_no_place_is_refused_and_changes_nothing(
-    replica: ReplicaState, words: str
-) -> None:
+def test_a_replica_that_has_no_place_is_refused_and_changes_nothing(replica: Replica, words: str) -> None:
     dispatcher = dispatcher_of(FakeClock(), a_replica("shared-0"))
     with pytest.raises(ValueError, match=words):
         dispatcher.join(replica)
@@ -317,7 +318,7 @@ def test_who_waits_is_served_by_a_replica_that_joins() -> None:
     be_ready(dispatcher, "shared-0")
     tickets = [dispatcher.submit(request(arrived_s=1000.0)) for _ in range(2)]
     ready = a_replica("shared-1", width=1)
-    ready.ready, ready.adapters = True, ADAPTER_IDS
+    ready.engine.ready, ready.engine.adapters = True, ADAPTER_IDS
     dispatcher.join(ready)
     for ticket in tickets:
         assert isinstance(ticket, Ticket) and ticket.replica is not None
@@ -335,7 +336,7 @@ def test_what_runs_on_one_that_leaves_ends_there_and_what_waits_goes_elsewhere(s
         dispatcher.join(a_replica("shared-1"))  # not ready yet
     leaving = dispatcher.replicas["shared-0"]
     dispatcher.leave("shared-0")
-    assert running.replica is leaving and leaving.sequences == 1
+    assert running.replica is leaving and leaving.engine.sequences == 1
     assert repr(dispatcher) == f"<Dispatcher admitted=2 queued={int(stays)} in_flight=1 leases=1>"
     if stays:
         be_ready(dispatcher, "shared-1")
@@ -344,7 +345,7 @@ def test_what_runs_on_one_that_leaves_ends_there_and_what_waits_goes_elsewhere(s
         assert waiting.refusal is not None and waiting.refusal.code == "no_replica_ready"
     dispatcher.settle(running, Outcome.COMPLETED)
     dispatcher.settle(waiting, Outcome.FAILED)
-    assert leaving.sequences == leaving.tokens == 0 and not leaving.leases
+    assert leaving.engine.sequences == leaving.engine.tokens == 0 and not leaving.engine.leases
     assert repr(dispatcher) == AT_REST
 
 
@@ -361,7 +362,7 @@ def test_a_slot_of_one_that_left_is_nobodys() -> None:
     assert isinstance(running, Ticket) and isinstance(more, Ticket)
     assert more.replica is dispatcher.replicas["shared-1"]
     dispatcher.settle(running, Outcome.COMPLETED)
-    assert list(dispatcher.replicas["shared-1"].leases) == ["a-support@1"]
+    assert list(dispatcher.replicas["shared-1"].engine.leases) == ["a-support@1"]
     dispatcher.settle(more, Outcome.COMPLETED)
     assert repr(dispatcher) == AT_REST
 
@@ -372,9 +373,9 @@ def test_where_the_last_one_that_is_trusted_leaves_the_others_are_asked() -> Non
         be_ready(dispatcher, name)
     broken = dispatcher.replicas["shared-0"]
     for _ in range(3):
-        broken.health.failed(1000.0, broken.health.began(1000.0), "it failed")
+        broken.engine.health.failed(1000.0, broken.engine.health.began(1000.0), "it failed")
     dispatcher.sweep()
-    assert not broken.trusted
+    assert not broken.engine.trusted
     running, waiting = (dispatcher.submit(request(arrived_s=1000.0)) for _ in range(2))
     assert isinstance(running, Ticket) and isinstance(waiting, Ticket) and waiting.replica is None
     dispatcher.leave("shared-1")

@@ -8,7 +8,7 @@ from typing import Any
 from adapters.types import BaseModel
 from routing.admission import Rejection
 from routing.dispatcher import Dispatcher
-from routing.scheduling.state import ReplicaState, replica_states
+from routing.scheduling.state import Engine, declared_replicas
 from routing.tickets import Ticket
 from routing.types import (
     Caps,
@@ -62,7 +62,7 @@ class Whole:
         fleet = Fleet(bases, {}, tenants, {"whole": pool})
         settings = SchedulerSettings(**{"aging_tokens_per_s": 0.0, **scheduler})
         fleet = replace(fleet, gateway=replace(fleet.gateway, scheduler=settings))
-        self.dispatcher = Dispatcher(fleet, replica_states(fleet), clock=self.clock)
+        self.dispatcher = Dispatcher(fleet, declared_replicas(fleet), clock=self.clock)
         for name in self.dispatcher.replicas:
             self.start(name, "first")
         self.clock.now += 60.0  # all are warm
@@ -73,9 +73,10 @@ class Whole:
         self.dispatcher.take_residency(name, adapters=(), pinned=(), host=(), incarnation=incarnation)
         self.dispatcher.set_ready(name, True)
 
-    def of(self, model: str) -> list[ReplicaState]:
-        """The replicas of a model."""
-        return [r for r in self.dispatcher.replicas.values() if r.base_model == model]
+    def of(self, model: str) -> list[Engine]:
+        """The engines of a model."""
+        engines = (replica.engine_for(model) for replica in self.dispatcher.replicas.values())
+        return [engine for engine in engines if engine is not None]
 
     def offer(self, model: str, tenant: str = "a") -> Ticket | Rejection:
         """Submit a request, whatever becomes of it."""

@@ -96,8 +96,8 @@ def test_a_replica_in_trouble_says_what_happened(run: Run, desk: Desk, house: Bu
 
 
 def test_a_replica_whose_engine_does_not_start_says_why(run: Run, desk: Desk, house: Busy) -> None:
-    replica = house.dispatcher.replicas["shared-0"]
-    replica.ready, replica.engine = False, EngineHealth(EngineState.FAILED, "No working C++ compiler")
+    engine = house.dispatcher.replicas["shared-0"].engine
+    engine.ready, engine.told = False, EngineHealth(EngineState.FAILED, "No working C++ compiler")
     desk.management.scheduled = house.dispatcher.report()
     shown = run("scheduler").stdout
     assert "shared-0: No working C++ compiler" in shown
@@ -112,7 +112,7 @@ def test_a_pool_with_several_base_models_names_them(run: Run, desk: Desk) -> Non
 
 
 def test_a_free_slot_that_is_promised_has_no_victim(run: Run, desk: Desk, house: Busy) -> None:
-    house.dispatcher.replicas["shared-0"].clearing = SlotClearing("a-sales@1", "a", None)
+    house.dispatcher.replicas["shared-0"].engine.clearing = SlotClearing("a-sales@1", "a", None)
     desk.management.scheduled = house.dispatcher.report()
     assert "shared-0: a free slot is kept for a-sales@1\n" in run("scheduler").stdout
 

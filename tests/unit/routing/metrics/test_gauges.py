@@ -102,7 +102,7 @@ def test_a_slot_is_no_longer_being_cleared_once_it_is_given() -> None:
 
 def test_a_free_slot_that_is_promised_is_not_being_cleared() -> None:
     house = busy()
-    house.dispatcher.replicas["shared-0"].clearing = SlotClearing("a-sales@1", "a", None)
+    house.dispatcher.replicas["shared-0"].engine.clearing = SlotClearing("a-sales@1", "a", None)
     assert of_replica(house, "clearing_slots") == 0
 
 
