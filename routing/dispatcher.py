@@ -124,17 +124,18 @@ class Dispatcher:
             self._enqueue(group, ticket, pick)
         return ticket
 
-    def give_back(self, ticket: Ticket, *, certain: bool = False) -> None:
+    def give_back(self, ticket: Ticket, *, certain: bool = False, begun: bool = True) -> None:
         """Queue a ticket again whose engine broke before it answered; it keeps its age.
 
-        `certain` says that the engine itself is ill, by its own sign, whatever it was asked. Raises
-        `Unavailable` where no engine is left that could serve the request; the ticket must still be settled.
+        `certain` says that the engine itself is ill, by its own sign, whatever it was asked; for `begun` see
+        `avoid`. Raises `Unavailable` where no engine is left that could serve the request; the ticket must
+        still be settled.
         """
         group, now = self.group_of(ticket.request.target), self._clock()
         broken = self._release(group, ticket)
         broken.health.failed(now, ticket.period, "it broke off before it answered", _accuser(ticket, certain))
         group.judge(now)
-        self.avoid(ticket, broken, certain=certain)
+        self.avoid(ticket, broken, begun=begun)
         ticket.granted_s = None
         try:
             self._refuse_if_unavailable(ticket.request)
@@ -170,14 +171,13 @@ class Dispatcher:
             setattr(ticket, name, other)
             setattr(hedge, name, mine)
 
-    def avoid(self, ticket: Ticket, broken: Engine, *, certain: bool) -> None:
+    def avoid(self, ticket: Ticket, broken: Engine, *, begun: bool) -> None:
         """Note that an engine broke under a ticket's request, so that it is not asked again for it.
 
-        One that is ill by its own sign, and known not to be ready, has not begun with the request: it may be
-        asked once it is back.
+        One that had not begun with the request may be asked once it is ready again.
         """
         ticket.failed_on |= {broken.name}
-        if broken.ready or not certain:
+        if begun:
             ticket.request = replace(ticket.request, failed_on=ticket.request.failed_on | {broken.name})
 
     def settle(

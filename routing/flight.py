@@ -245,7 +245,7 @@ class Flight:
                 return
             if not has_alternative and broken.failure is not None:
                 raise broken.failure
-        self._dispatcher.give_back(self.ticket, certain=not broken.crashed)
+        self._dispatcher.give_back(self.ticket, certain=not broken.crashed, begun=broken.begun)
 
     def _ask(self, replica: str) -> Attempt:
         return Attempt(self._question, self._clients[replica])

@@ -141,7 +141,7 @@ class Race:
         if dropped.ticket is not self._ticket:
             broken = failure if isinstance(failure, ReplicaBroken) else None
             if broken is not None and dropped.ticket.engine is not None:
-                self._dispatcher.avoid(self._ticket, dropped.ticket.engine, certain=not broken.crashed)
+                self._dispatcher.avoid(self._ticket, dropped.ticket.engine, begun=broken.begun)
             self._dispatcher.settle(
                 dropped.ticket,
                 Outcome.CANCELLED,

@@ -367,6 +367,15 @@ async def test_what_an_engine_refuses_that_does_not_run_is_asked_again_when_it_d
     assert len(engine.seen) == 2
 
 
+async def test_what_an_engine_was_at_when_it_died_is_not_given_to_the_next_one(bench: Bench) -> None:
+    engine = bench.engines["shared-0"]
+    engine.behave = engine.die_of_it
+    client = await bench.chat(model="support")()
+    assert (client.status, client.error["code"]) == (503, "no_replica_ready")
+    assert 5 <= int(client.headers["retry-after"]) <= 8
+    assert len(engine.seen) == 1
+
+
 async def test_a_client_that_leaves_while_it_waits_for_an_engine_leaves_nothing_behind(bench: Bench) -> None:
     engine, replica = bench.engines["shared-0"], bench.gateway.dispatcher.replicas["shared-0"]
     engine.ready = False

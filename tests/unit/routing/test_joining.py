@@ -148,7 +148,7 @@ class Coming:
         if certain:
             self.dispatcher.set_ready(ticket.replica.name, False)
         try:
-            self.dispatcher.give_back(ticket, certain=certain)
+            self.dispatcher.give_back(ticket, certain=certain, begun=self.chance.random() < 0.5)
         except Unavailable:
             self.settle(ticket, Outcome.FAILED)
 
