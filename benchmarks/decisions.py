@@ -41,7 +41,7 @@ from fleet.types import (
 )
 from routing import gc_tuning
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.state import replica_states
+from routing.scheduling.state import declared_replicas
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Request, Target
 
@@ -126,7 +126,7 @@ class House:
         self._made = 0
         self.live: list[Ticket] = []
         fleet = _fleet(self._names, plan.replicas)
-        self.dispatcher = Dispatcher(fleet, replica_states(fleet), clock=lambda: self._now_s)
+        self.dispatcher = Dispatcher(fleet, declared_replicas(fleet), clock=lambda: self._now_s)
         ids = [f"{name}@1" for name in self._names]
         for replica in self.dispatcher.replicas:
             self.dispatcher.take_residency(replica, adapters=ids, pinned=(), host=())
@@ -135,7 +135,7 @@ class House:
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
-        return sum(len(pool.backlog) for pool in self.dispatcher.pools.values())
+        return sum(len(group.backlog) for group in self.dispatcher.groups.values())
 
     def submit(self) -> float:
         """Submit one request; returns microseconds."""

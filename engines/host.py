@@ -422,11 +422,11 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 
 def _marking_deaths(send: Send, engine: Any) -> Send:
-    """Mark server errors of an engine that has died, so that the gateway may ask another replica."""
+    """Mark server errors of an engine that died meanwhile, so that the gateway may ask another replica."""
 
     async def send_marked(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start" and message["status"] >= 500 and engine.errored:
-            fault = (protocol.FAULT_HEADER.encode(), protocol.FAULT_ENGINE.encode())
+            fault = (protocol.FAULT_HEADER.encode(), protocol.FAULT_DEATH.encode())
             message["headers"] = [*message.get("headers", []), fault]
         await send(message)
 

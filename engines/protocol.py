@@ -11,6 +11,7 @@ ADAPTER_HEADER = "x-tenantry-adapter"  # request: id of the adapter to have load
 FAULT_HEADER = "x-tenantry-fault"  # response: the engine, not the request, is at fault; one of FAULT_*
 
 FAULT_ENGINE = "engine"  # the engine is loading, draining or dead: another replica may answer
+FAULT_DEATH = "death"  # the engine died with the request in it: it may be why
 FAULT_ADAPTER = "adapter"  # the adapter cannot be loaded: another replica could not either
 
 READY_PATH = "/internal/ready"  # EngineHealth; 200 once the engine has passed its self-test

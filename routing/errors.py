@@ -21,6 +21,7 @@
     |   `-- QuotaExceeded          its budget of the month; OpenAI's `insufficient_quota`
     |-- EngineFailed          502  an engine broke while it worked on this request
     |-- Unavailable           503  nobody can serve this now
+    |   |-- QueueTimeout           it waited for as long as its tenant allows
     |   `-- StateUnavailable       the state database does not answer; serving goes on
     `-- EngineTimeout         504  an engine took longer than the gateway waits
 
@@ -276,6 +277,12 @@ class Unavailable(RequestError):
     status = 503
     type = "service_unavailable_error"
     default_code = "unavailable"
+
+
+class QueueTimeout(Unavailable):
+    """The request waited for as long as its tenant allows; the message says what for."""
+
+    default_code = "queue_timeout"
 
 
 class StateUnavailable(Unavailable):

@@ -38,8 +38,9 @@ def _set_draining(ctx: typer.Context, name: str, action: str, url: str, as_json:
     async def work(gateway: Gateway) -> Answer:
         answer = await gateway.call("POST", f"/replicas/{in_path(name)}/{action}")
         replicas = (await gateway.call("GET", "/replicas"))["data"]
-        others = [r for r in replicas if r["name"] != name and _is_alike(r, answer) and r["state"] == "ready"]
-        return {**answer, "others_ready": len(others)}
+        others = [r["state"] for r in replicas if r["name"] != name and _is_alike(r, answer)]
+        left = len(others) - others.count("draining")
+        return {**answer, "others_ready": others.count("ready"), "others_left": left}
 
     ask(ctx, url, as_json, work, _show_standing)
 
@@ -56,7 +57,6 @@ def _show_standing(console: Console, replica: Answer) -> None:
     text = f"Sequences that still run there: {left}." if left else "It is empty."
     console.print(printable(f"{replica['name']} gets no new work. {text}"))
     if not replica["others_ready"]:
-        text = (
-            f"No other replica like it is ready in pool {replica['pool']}: requests get 503 no_replica_ready."
-        )
+        fate = "wait until one is" if replica["others_left"] else "get 503 no_replica_ready"
+        text = f"No other replica like it is ready in pool {replica['pool']}: requests {fate}."
         console.print(printable(text), style="yellow")

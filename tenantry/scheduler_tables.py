@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import Console
 
 from tenantry.client import Answer
@@ -15,8 +17,10 @@ LEAST_WAIT_S = 0.001  # what was granted at once took microseconds
 
 def scheduler(console: Console, answer: Answer) -> None:
     """Show every pool, then the last decisions."""
+    models = Counter(pool["name"] for pool in answer["pools"])
     for pool in answer["pools"]:
-        print_prose(console, f"pool {pool['name']}: {_queue(pool)}", "bold")
+        name = f"{pool['name']}, {pool['base_model']}" if models[pool["name"]] > 1 else pool["name"]
+        print_prose(console, f"pool {name}: {_queue(pool)}", "bold")
         for line in (_objectives(pool), _rates(pool)):
             if line:
                 console.print(f"  {line}")

@@ -334,6 +334,11 @@ class FakeEngine:
         """Refuse as an engine does that is not running."""
         await respond(send, 503, {"error": "loading"}, {protocol.FAULT_HEADER: protocol.FAULT_ENGINE})
 
+    async def die_of_it(self, body: dict[str, Any], send: Send) -> None:
+        """Answer as an engine does that has died with the request in it."""
+        error = {"error": {"message": "EngineCore encountered an issue"}}
+        await respond(send, 500, error, {protocol.FAULT_HEADER: protocol.FAULT_DEATH})
+
     async def refuse_adapter(self, body: dict[str, Any], send: Send) -> None:
         """Refuse as an engine does that cannot load the adapter."""
         await respond(send, 503, {"error": "/secret/path"}, {protocol.FAULT_HEADER: protocol.FAULT_ADAPTER})

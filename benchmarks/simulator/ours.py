@@ -28,7 +28,7 @@ from fleet.types import (
 from routing.errors import Unavailable
 from routing.scheduling.admission import Rejection
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.state import ReplicaState, replica_states
+from routing.scheduling.state import Replica, declared_replicas
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Request, Target
 
@@ -91,7 +91,7 @@ class Ours:
         self._driver = driver
         settings = [engine.settings for engine in driver.engines]
         fleet = fleet_of(self._policy, self._owned, settings, self._bands)
-        states = replica_states(fleet)
+        states = declared_replicas(fleet)
         self._names = [state.name for state in states]
         self._index = {name: index for index, name in enumerate(self._names)}
         self.dispatcher = Dispatcher(fleet, states, clock=lambda: driver.now)
@@ -119,7 +119,7 @@ class Ours:
         ticket.when_decided(lambda: self._decided(call, ticket))
 
     def _decided(self, call: Call, ticket: Ticket) -> None:
-        replica: ReplicaState | None = ticket.replica
+        replica: Replica | None = ticket.replica
         if replica is not None:
             self._driver.send(call, self._index[replica.name])
             return

@@ -33,8 +33,9 @@ async def list_replicas(operator: Operator) -> ReplicaList:
 async def drain(name: ReplicaName, operator: Operator) -> ReplicaAnswer:
     """Give a replica no new work; what it runs goes on to its end. Operators only.
 
-    It is empty once `in_flight` is 0. Where no other replica of the pool is ready, requests to it, those that
-    wait included, get a 503 `no_replica_ready` with `Retry-After`. A restart of the gateway forgets it.
+    It is empty once `in_flight` is 0. Where all replicas of the pool with its base model are drained,
+    requests, those that wait included, get a 503 `no_replica_ready` with `Retry-After`; where one is left
+    that is not ready, they wait for it. A restart of the gateway forgets it.
     """
     return replica_answer(await operator.desk.management.set_draining(name, True))
 

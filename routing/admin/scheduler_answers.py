@@ -107,7 +107,7 @@ class TenantService(Shape):
     )
     queued: int = Field(description="Requests that wait.")
     tickets: int = Field(description="Requests that wait or run.")
-    slots: int = Field(description="Slots it holds in the pool.")
+    slots: int = Field(description="Slots it holds on these replicas.")
     floods: bool = Field(description="It asks for far more than others, so that these are kept some room.")
     mean_completion_tokens: Rounded = Field(description="Of its requests lately; what the next is taken for.")
 
@@ -125,9 +125,10 @@ class LaneAnswer(Shape):
 
 
 class PoolAnswer(Shape):
-    """One pool."""
+    """One base model of a pool; a pool with several base models is listed once for each."""
 
     name: str = Field(examples=["shared"])
+    base_model: str = Field(description="What these replicas serve.", examples=["llama-3-8b"])
     ttft_slo_s: float | None = Field(description="Objective: arrival to first token; null: none.")
     itl_slo_s: float | None = Field(description="Objective: between two tokens of a stream; null: none.")
     queued_by_band: dict[str, int] = Field(
@@ -141,7 +142,7 @@ class PoolAnswer(Shape):
         description="Slots that pass to a waiting adapter per second; null: nobody has waited for one yet."
     )
     replicas: list[ScheduledReplica]
-    tenants: list[TenantService] = Field(description="Those that have something in the pool now.")
+    tenants: list[TenantService] = Field(description="Those that have something waiting or running here now.")
     lanes: list[LaneAnswer] = Field(description="What waits, the longest waiting first.")
 
 

@@ -31,15 +31,24 @@ class ReplicaBroken(Exception):
     """The replica failed before it answered; another one may be asked."""
 
     def __init__(
-        self, reason: str, *, is_down: bool, crashed: bool = False, failure: RequestError | None = None
+        self,
+        reason: str,
+        *,
+        is_down: bool,
+        begun: bool = True,
+        crashed: bool = False,
+        failure: RequestError | None = None,
     ) -> None:
         """`is_down` says that it takes no request at all, until a probe says otherwise.
+
+        Where it has not `begun` with the request, that cannot be what broke it.
 
         `crashed` says that it broke on this request and gave no sign of being ill itself: the fault may as
         well be the request's. `failure` is what the client gets where nobody else can be asked.
         """
         super().__init__(reason)
         self.is_down = is_down
+        self.begun = begun
         self.crashed = crashed
         self.failure = failure
 
@@ -112,9 +121,9 @@ class Attempt:
         except UPSTREAM_ERRORS as error:
             self._at_work = False
             self.close()
-            is_down = isinstance(error, aiohttp.ClientConnectorError)
+            is_down = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
             crashed = not is_down and not isinstance(error, TimeoutError)
-            raise ReplicaBroken(repr(error), is_down=is_down, crashed=crashed) from error
+            raise ReplicaBroken(repr(error), is_down=is_down, begun=not is_down, crashed=crashed) from error
         except BaseException:
             self.close()
             raise
@@ -201,7 +210,9 @@ class Attempt:
         fault = response.headers.get(protocol.FAULT_HEADER)
         body = await response.read()
         if fault == protocol.FAULT_ENGINE:
-            raise ReplicaBroken("its engine does not run", is_down=True)
+            raise ReplicaBroken("its engine does not run", is_down=True, begun=False)
+        if fault == protocol.FAULT_DEATH:
+            raise ReplicaBroken("its engine died", is_down=True)
         if fault == protocol.FAULT_ADAPTER:
             raise Unavailable(
                 f"The model `{target.model}` cannot be loaded at the moment.",

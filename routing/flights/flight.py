@@ -17,6 +17,7 @@ from routing.errors import (
     EngineFailed,
     EngineTimeout,
     InvalidRequest,
+    QueueTimeout,
     RequestError,
     Unavailable,
 )
@@ -64,8 +65,8 @@ class Pace:
     """Tells the dispatcher how fast a stream comes, where its replica is held to a pace."""
 
     def __init__(self, ticket: Ticket, dispatcher: Dispatcher, clock: Callable[[], float]) -> None:
-        replica = ticket.replica
-        self._replica = replica.name if replica is not None and replica.limit is not None else None
+        engine = ticket.engine
+        self._replica = engine.name if engine is not None and engine.limit is not None else None
         self._sequences = ticket.request.sequences  # a stream of several choices brings their tokens in turn
         self._dispatcher = dispatcher
         self._clock = clock
@@ -244,7 +245,7 @@ class Flight:
                 return
             if not has_alternative and broken.failure is not None:
                 raise broken.failure
-        self._dispatcher.give_back(self.ticket, certain=not broken.crashed)
+        self._dispatcher.give_back(self.ticket, certain=not broken.crashed, begun=broken.begun)
 
     def _ask(self, replica: str) -> Attempt:
         return Attempt(self._question, self._clients[replica])
@@ -361,7 +362,7 @@ class Flight:
             hedged=self._hedged,
             held=self.ticket.held,
             picked=self.ticket.picked,
-            failed_on=self.ticket.request.failed_on,
+            failed_on=self.ticket.failed_on,
             # A refusal by the engine may quote the request.
             explanation="" if error is None or isinstance(error, InvalidRequest) else error.message,
             retry_after_s=error.retry_after_s if error is not None else None,
@@ -389,6 +390,6 @@ def _outcome_of(error: RequestError) -> Outcome:
     """A request the engine refuses was served its refusal; a queue timeout expired; all else is a fault."""
     if isinstance(error, InvalidRequest):
         return Outcome.COMPLETED
-    if error.code == "queue_timeout":
+    if isinstance(error, QueueTimeout):
         return Outcome.EXPIRED
     return Outcome.FAILED

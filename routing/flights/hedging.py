@@ -140,8 +140,8 @@ class Race:
         dropped.attempt.close()
         if dropped.ticket is not self._ticket:
             broken = failure if isinstance(failure, ReplicaBroken) else None
-            if broken is not None and dropped.ticket.replica is not None:
-                self._dispatcher.avoid(self._ticket, dropped.ticket.replica)
+            if broken is not None and dropped.ticket.engine is not None:
+                self._dispatcher.avoid(self._ticket, dropped.ticket.engine, begun=broken.begun)
             self._dispatcher.settle(
                 dropped.ticket,
                 Outcome.CANCELLED,

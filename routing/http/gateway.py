@@ -55,7 +55,7 @@ from routing.replicas.discovery import Discovery
 from routing.replicas.roster import Roster
 from routing.scheduling.admission import Cap, Rejection
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.state import replica_states
+from routing.scheduling.state import declared_replicas
 from routing.scheduling.tickets import Ticket
 from routing.site import Site
 from routing.types import Outcome, Request, Target
@@ -96,7 +96,7 @@ class Gateway:
         self._clock = clock
         self._directory = directory
         self._lifecycle = lifecycle
-        self.dispatcher = Dispatcher(fleet, replica_states(fleet), clock=clock)
+        self.dispatcher = Dispatcher(fleet, declared_replicas(fleet), clock=clock)
         manager = Manager(fleet, directory, lifecycle)
         self._figures = Figures(clock(), usual_limit_s)
         self.live = LiveFeed(
@@ -200,9 +200,8 @@ class Gateway:
         """Whether everybody's models can be answered: in every pool each base model. Never raises."""
         if self._draining or not self._ledger.budgets.is_known or not self._lifecycle.is_settled():
             return False
-        replicas = self.dispatcher.replicas.values()
-        wanted = {(replica.pool, replica.base_model) for replica in replicas}
-        return wanted == {(replica.pool, replica.base_model) for replica in replicas if replica.ready}
+        groups = self.dispatcher.groups.values()
+        return all(any(engine.ready for engine in group.engines) for group in groups)
 
     # -- requests ------------------------------------------------------------------------------------------
 
@@ -343,7 +342,7 @@ class Gateway:
     def _prompt_tokens(self, call: bodies.Call, target: Target) -> int:
         """Estimate the prompt's length. Raises `InvalidRequest` where the model surely cannot read it."""
         model = self._base_models[target.base_model]
-        limit, chars_per_token = self.dispatcher.pools[target.pool].longest_prompt(model.name)
+        limit, chars_per_token = self.dispatcher.group_of(target).longest_prompt()
         limit = model.max_model_len or limit
         tokens = call.size.tokens(model.media_tokens)
         if not limit or tokens <= limit:
@@ -370,8 +369,8 @@ class Gateway:
         standing = self._ledger.budgets.standing(tenant, now_s)
         if standing is None:
             return 0
-        pool = self.dispatcher.pools[request.target.pool]
-        tokens = request.prompt_tokens + math.ceil(pool.expected_completion(request))
+        group = self.dispatcher.group_of(request.target)
+        tokens = request.prompt_tokens + math.ceil(group.expected_completion(request))
         granted = self._ledger.budgets.reserve(tenant, tokens, now_s)
         if not granted or standing.level is not Level.BELOW:
             exchange.answer_headers.append((BUDGET_HEADER, b"%d" % standing.remaining_tokens))

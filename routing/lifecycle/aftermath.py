@@ -65,7 +65,7 @@ class Aftermath:
         health = await self.clients[name].health()
         if health is None or health.state is not EngineState.READY:
             return None
-        return Before(name, health.worker, health.deaths, self._dispatcher.replicas[name].incarnation)
+        return Before(name, health.worker, health.deaths, self._dispatcher.replicas[name].engine.incarnation)
 
     async def find(self, before: Before) -> Finding:
         """Return once it is known whether the engine comes back."""
@@ -86,8 +86,8 @@ class Aftermath:
             return None
         if (health.worker, health.deaths) == (before.worker, before.deaths):
             return Finding(Cause.NONE)
-        replica = self._dispatcher.replicas[before.name]
-        if not replica.ready or replica.incarnation == before.incarnation:
+        engine = self._dispatcher.replicas[before.name].engine
+        if not engine.ready or engine.incarnation == before.incarnation:
             return None  # what it reports of this death is to be heard while the adapter is still on trial
         words = health.last_death if health.worker == before.worker else "its worker process ended too"
         return Finding(Cause.MACHINE if health.machine_to_blame else Cause.ADAPTER, words)

@@ -44,21 +44,21 @@ class Engines:
 
     async def sync(self, client: ReplicaClient) -> bool:
         """Tell a replica what it should serve and take over what it says. Returns whether it may be used."""
-        replica = self._dispatcher.replicas[client.name]
+        engine = self._dispatcher.replicas[client.name].engine
         try:
             report = await client.residency()
             changes, wanted = self._changes, self._desired(client.name)
             if report.revision != wanted.revision:
                 ids = {adapter.id for adapter in wanted.adapters}
                 # What is about to go must not be granted any more while the engine is being told.
-                replica.adapters &= ids
+                engine.adapters &= ids
                 report = await client.desire(wanted)
         except ReplicaSilent as error:
             log.warning("%s", error)
             return client.name in self._told
         self._told[client.name], self._residency[client.name] = wanted, report
         self._told_of[client.name] = changes
-        replica.max_model_len, replica.chars_per_token = report.max_model_len, report.chars_per_token
+        engine.max_model_len, engine.chars_per_token = report.max_model_len, report.chars_per_token
         self._dispatcher.take_residency(
             client.name,
             adapters={adapter.id for adapter in wanted.adapters},
@@ -105,12 +105,12 @@ class Engines:
         told = self._told.get(replica)
         if told is not None and self._told_of[replica] == self._changes:
             return told  # a thousand adapters need not be gone through every second
-        state = self._dispatcher.replicas[replica]
+        where = self._dispatcher.replicas[replica]
         entries = (
             entry
             for entry in self._directory.adapters()
-            if entry.base_model == state.base_model
-            and any(pool == state.pool for _, pool in self._directory.users_of(entry))
+            if where.engine_for(entry.base_model) is not None
+            and any(pool == where.pool for _, pool in self._directory.users_of(entry))
         )
         adapters = desired_adapters(entries, self._wanted)
         if told is not None and set(told.adapters) == set(adapters):

@@ -38,7 +38,7 @@ from routing.lifecycle.ports import NewVersion, ReplicaReport, VersionProgress
 from routing.lifecycle.preparation import UPLOAD
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.report import SchedulerReport
-from routing.scheduling.state import ReplicaState
+from routing.scheduling.state import Replica
 
 FINGERPRINT_CHARS = 8  # of a declared key's sha256, for the same
 KEY_PREFIX_CHARS = 12  # shown in lists, to recognise a key by
@@ -327,19 +327,20 @@ class Manager:
         """Copy everything the scheduler holds, with so many of its last decisions."""
         return self._lifecycle.dispatcher.report(decisions)
 
-    def _replica_report(self, replica: ReplicaState) -> ReplicaReport:
+    def _replica_report(self, replica: Replica) -> ReplicaReport:
+        engine = replica.engine
         return ReplicaReport(
             name=replica.name,
             pool=replica.pool,
-            base_model=replica.base_model,
+            base_model=engine.base_model,
             ready=replica.ready,
             draining=replica.draining,
-            trusted=replica.trusted,
-            failed=replica.failed,
-            reason=replica.reason,
-            slots=replica.slots,
-            in_flight=replica.sequences,
-            leases={adapter: lease.sequences for adapter, lease in replica.leases.items()},
+            trusted=engine.trusted,
+            failed=engine.failed,
+            reason=engine.reason,
+            slots=engine.slots,
+            in_flight=engine.sequences,
+            leases={adapter: lease.sequences for adapter, lease in engine.leases.items()},
             residency=self._lifecycle.engines.residency(replica.name),
         )
 

@@ -89,6 +89,8 @@ class Trial:
 
     async def _try(self, version: Version, target: Target) -> TrialReport | Before | None:
         """Run one trial. None: that was not possible now; `Before`: it was cut off, on that replica."""
+        if not self._dispatcher.takes_work(target):
+            return None  # it would wait there while another pool may be ready
         request = Request(f"trial-{uuid.uuid4().hex}", target, 1, PROMPT_TOKENS, self._clock())
         try:
             ticket = self._dispatcher.submit(request)

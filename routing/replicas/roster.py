@@ -201,7 +201,7 @@ class Roster:
             self._lifecycle.forget(name)
         ready = answers and name in self._urls and await self._lifecycle.sync(client)
         if self.clients[name] is client:
-            self._dispatcher.replicas[name].engine = health
+            self._dispatcher.replicas[name].engine.told = health
         # Meanwhile it may have gone, or come back somewhere else.
         self._set_ready(name, ready and name in self._urls and self.clients[name] is client)
         if not answers:

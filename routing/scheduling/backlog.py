@@ -60,7 +60,7 @@ class _Share(Generic[T]):
 
 
 class Backlog(Generic[T]):
-    """Waiting entries of one pool; every entry is in at most once."""
+    """Waiting entries of one group; every entry is in at most once."""
 
     def __init__(
         self,
@@ -186,6 +186,10 @@ class Backlog(Generic[T]):
         """Note that a tenant has been served out of these lines or places: it ages anew. Tell `touch` too."""
         for name in where:
             self._last_grant_s[tenant, name] = now_s
+
+    def forget(self, where: str) -> None:
+        """Drop what is known of a line or place that is no more and in which nothing stands."""
+        self._last_grant_s = {key: at_s for key, at_s in self._last_grant_s.items() if key[1] != where}
 
     def touch(self, tenant: str) -> None:
         """Put a tenant where it belongs after its service has changed."""

@@ -15,7 +15,7 @@ MOST = 2.0  # a band that could not use what it earned does not hoard it
 
 
 class BandGuard:
-    """What the lower bands of one pool have earned."""
+    """What the lower bands of one group have earned."""
 
     def __init__(self, bands: int, share: float) -> None:
         """`share` of all grants, 0..1, is kept for each band below the highest that waits; 0: strict."""

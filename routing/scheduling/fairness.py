@@ -1,4 +1,4 @@
-"""Which tenant has had least service? Virtual token counters of one pool, by tenant and weight.
+"""Which tenant has had least service? Virtual token counters of one group, by tenant and weight.
 
 Source: Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024 (VTC). A counter grows by the
 tokens served, a completion token counting twice a prompt token as in the paper. A tenant that sends a request

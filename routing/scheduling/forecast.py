@@ -1,6 +1,6 @@
 """How long would a request wait, and is that worth its while? From rates that were measured. Pure.
 
-A pool's capacity is only visible while somebody waits: then everything it can do is being done. So work is
+A group's capacity is only visible while somebody waits: then everything it can do is being done. So work is
 counted over intervals in which the queue was never empty, and the last figure stands while it is.
 
 The wait of a tenant follows the fair queue: what waits in higher bands goes first; of its own band at most
@@ -17,7 +17,7 @@ MIN_RETRY_S, MAX_RETRY_S = 0.5, 60.0
 
 
 class Capacity:
-    """How much work a pool gets done per second while somebody waits."""
+    """How much work a group gets done per second while somebody waits."""
 
     def __init__(self) -> None:
         self._done = 0.0

@@ -1,7 +1,7 @@
 """Whose slot should be given to somebody who waits for one? Pure.
 
 vLLM never takes a slot from an adapter that keeps running, so the gateway has to: it sends the victim nothing
-new on one replica until its requests there have ended, then the slot is the other's. Four rules, gentle on
+new on one engine until its requests there have ended, then the slot is the other's. Four rules, gentle on
 purpose, since a slot that is being cleared runs less and less:
 
 1. *Band.* Whoever waits gets a slot from a lower band.
@@ -16,7 +16,7 @@ those who run, `PATIENCE` of `slot_wait_s` for each sequence of the victim. Who 
 the price never pays more than twice the least (ski rental; Karlin et al., Algorithmica 1988): many who wait
 soon get the slot of few who run, and most slots come free before that. Floods are not waited for.
 
-One slot of a replica is cleared at a time: first for those whose adapter is in that replica's memory, since
+One slot of an engine is cleared at a time: first for those whose adapter is in that engine's memory, since
 reading one from disk stalls everybody on it. Of those who have had nearly as little service as the least
 served, it is cleared for the most who have lost the most: a slot in which few run leaves the batch half
 empty. Rules 2 and 4 are not for a flood that holds its share.
@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from routing.scheduling.state import Lease, ReplicaState, SlotClearing
+from routing.scheduling.state import Engine, Lease, SlotClearing
 from routing.types import Request
 
 CLEARING_S = 3.0  # a slot that is cleared takes about so long to come free
@@ -60,7 +60,7 @@ class SlotNeed:
 
 @dataclass(frozen=True, slots=True)
 class SlotHolders:
-    """Who holds how many slots of a pool, and by what right."""
+    """Who holds how many slots of a group, and by what right."""
 
     held: Mapping[str, int]  # tenant -> slots; one that is being cleared is whose it will be
     weights: Mapping[str, float]
@@ -75,7 +75,7 @@ class SlotHolders:
         rank, after = ranks[tenant], (self.held.get(tenant, 0) + 1) / self.weights[tenant]
         lost_s, price_s = need.lost_s, PATIENCE * slot_wait_s  # the price is that of one sequence
 
-        def gives(lease: Lease) -> bool:  # asked of every slot of a pool
+        def gives(lease: Lease) -> bool:  # asked of every slot of a group
             holder = lease.tenant
             if ranks[holder] != rank:
                 return ranks[holder] > rank
@@ -103,22 +103,22 @@ class SlotHolders:
 
 
 def clear_slot(
-    replicas: Iterable[ReplicaState],
+    engines: Iterable[Engine],
     need: SlotNeed,
     holders: SlotHolders,
     *,
     slot_wait_s: float,
     where_in_memory: bool = False,
-) -> ReplicaState | None:
+) -> Engine | None:
     """Start clearing a slot for a request that waits for one; None where it must not, cannot or need not.
 
-    `where_in_memory`: only on replicas that need not read its adapter, if there are any.
+    `where_in_memory`: only on engines that need not read its adapter, if there are any.
     """
     request = need.request
     adapter, tenant = request.target.adapter_id, request.target.tenant
     if adapter is None or not holders.might_give(need, slot_wait_s):
         return None
-    able = [r for r in replicas if _could_run(r, request, adapter)]
+    able = [r for r in engines if _could_run(r, request, adapter)]
     if any(r.clearing is not None and r.clearing.waiting == adapter for r in able):
         return None
     if where_in_memory:
@@ -130,25 +130,24 @@ def clear_slot(
         return kept
     gives = holders.giving(need, slot_wait_s)
     choices = [
-        (holders.disturbance(lease), victim, replica.name, replica)
-        for replica in able
-        if replica.clearing is None and replica.free_slots <= 0
-        for victim, lease in replica.leases.items()
-        if gives(lease) and victim not in replica.pinned
+        (holders.disturbance(lease), victim, engine.name, engine)
+        for engine in able
+        if engine.clearing is None and engine.free_slots <= 0
+        for victim, lease in engine.leases.items()
+        if gives(lease) and victim not in engine.pinned
     ]
     if not choices:
         return None
-    _, victim, _, replica = min(choices)  # no two have the same names
-    replica.clearing = SlotClearing(adapter, tenant, victim)
-    return replica
+    _, victim, _, engine = min(choices)  # no two have the same names
+    engine.clearing = SlotClearing(adapter, tenant, victim)
+    return engine
 
 
-def _could_run(replica: ReplicaState, request: Request, adapter: str) -> bool:
+def _could_run(engine: Engine, request: Request, adapter: str) -> bool:
     return (
-        replica.accepts
-        and replica.base_model == request.target.base_model
-        and replica.name not in request.failed_on
-        and replica.slots > 0
-        and adapter in replica.adapters
-        and not replica.holds(adapter)
+        engine.accepts
+        and engine.name not in request.failed_on
+        and engine.slots > 0
+        and adapter in engine.adapters
+        and not engine.holds(adapter)
     )

@@ -1,4 +1,4 @@
-"""Which replica, if any, takes the request, and why that one? Filters, scorers and a picker. Pure."""
+"""Which engine, if any, takes the request, and why that one? Filters, scorers and a picker. Pure."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from routing.scheduling.scorers import (
     rendezvous,
     view_of,
 )
-from routing.scheduling.state import ReplicaState
+from routing.scheduling.state import Engine
 from routing.types import Request
 
-ONLY = "only"  # one replica alone could take it
+ONLY = "only"  # one engine alone could take it
 
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """A replica, and what spoke for it."""
+    """An engine, and what spoke for it."""
 
-    replica: ReplicaState
+    engine: Engine
     reason: str  # a `Place`, or `ONLY`
 
 
@@ -37,49 +37,49 @@ class Profile:
     filters: tuple[tuple[Filter, Hold], ...]
     scorers: tuple[tuple[Scorer, float], ...]
 
-    def fits(self, replica: ReplicaState, request: Request) -> bool:
-        """Whether a replica passes every filter."""
+    def fits(self, engine: Engine, request: Request) -> bool:
+        """Whether an engine passes every filter."""
         for passes, _ in self.filters:  # noqa: SIM110 - plain loops: this is the hottest code of all
-            if not passes(replica, request):
+            if not passes(engine, request):
                 return False
         return True
 
-    def pick(self, replicas: Sequence[ReplicaState], request: Request, slack: float = 0.25) -> Pick | Hold:
-        """Return the best replica that passes every filter; among equals the first.
+    def pick(self, engines: Sequence[Engine], request: Request, slack: float = 0.25) -> Pick | Hold:
+        """Return the best engine that passes every filter; among equals the first.
 
         Where none does, the reason is the filter that stopped the one that passed the most. `slack` is how
-        far above the mean load a preferred replica may be.
+        far above the mean load a preferred engine may be.
         """
-        fit: list[ReplicaState] = []
+        fit: list[Engine] = []
         furthest, hold = -1, Hold.NOT_READY
-        for replica in replicas:
+        for engine in engines:
             for passed, (passes, why) in enumerate(self.filters):
-                if not passes(replica, request):
+                if not passes(engine, request):
                     if passed > furthest:
                         furthest, hold = passed, why
                     break
             else:
-                fit.append(replica)
+                fit.append(engine)
         if not fit:
             return hold
         if len(fit) == 1:
             return Pick(fit[0], ONLY)
-        view = view_of(replicas, request, slack)
+        view = view_of(engines, request, slack)
         best = self._best(fit, request, view)
         return Pick(best, place(best, request, view))
 
-    def _best(self, fit: Sequence[ReplicaState], request: Request, view: View) -> ReplicaState:
+    def _best(self, fit: Sequence[Engine], request: Request, view: View) -> Engine:
         """Return the first of those with the highest sum; a scorer that cannot change that is not asked."""
         best, best_score, most = fit[0], -1.0, sum(weight for _, weight in self.scorers)
-        for replica in fit:
+        for engine in fit:
             score, left = 0.0, most
             for scorer, weight in self.scorers:
-                score += weight * scorer(replica, request, view)
+                score += weight * scorer(engine, request, view)
                 left -= weight
                 if score + left <= best_score:
                     break
             else:
-                best, best_score = replica, score
+                best, best_score = engine, score
         return best
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from routing.scheduling.decisions import Decision
 from routing.scheduling.health.health import HealthSnapshot
-from routing.scheduling.state import ReplicaState
+from routing.scheduling.state import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class ReplicaReport:
 
 @dataclass(frozen=True, slots=True)
 class TenantReport:
-    """One tenant that has something in a pool."""
+    """One tenant that has something waiting or running."""
 
     name: str
     band: str
@@ -72,9 +72,10 @@ class LaneReport:
 
 @dataclass(frozen=True, slots=True)
 class PoolReport:
-    """One pool."""
+    """One base model of a pool: the replicas that serve it, and who wants to use them."""
 
-    name: str
+    name: str  # of the pool
+    base_model: str
     ttft_slo_s: float | None
     itl_slo_s: float | None
     queued_by_band: dict[str, int]
@@ -94,31 +95,31 @@ class SchedulerReport:
     decisions: tuple[Decision, ...]  # the newest first
 
 
-def replica_report(replica: ReplicaState, now_s: float) -> ReplicaReport:
-    """Copy a replica's state."""
-    clearing = replica.clearing
+def replica_report(engine: Engine, now_s: float) -> ReplicaReport:
+    """Copy the state of an engine and of its engine."""
+    clearing = engine.clearing
     return ReplicaReport(
-        name=replica.name,
-        ready=replica.ready,
-        draining=replica.draining,
-        failed=replica.failed,
-        reason=replica.reason,
-        trusted=replica.trusted,
-        sequences=replica.sequences,
-        capacity=replica.capacity,
-        max_sequences=replica.max_sequences,
-        tokens=replica.tokens,
-        kv_tokens=replica.kv_tokens,
-        itl_s=replica.limit.itl_s if replica.limit else None,
-        slots=replica.slots,
-        free_slots=replica.free_slots,
+        name=engine.name,
+        ready=engine.ready,
+        draining=engine.replica.draining,
+        failed=engine.failed,
+        reason=engine.reason,
+        trusted=engine.trusted,
+        sequences=engine.sequences,
+        capacity=engine.capacity,
+        max_sequences=engine.max_sequences,
+        tokens=engine.tokens,
+        kv_tokens=engine.kv_tokens,
+        itl_s=engine.limit.itl_s if engine.limit else None,
+        slots=engine.slots,
+        free_slots=engine.free_slots,
         leases=tuple(
             LeaseReport(adapter, lease.tenant, lease.sequences, now_s - lease.since_s)
-            for adapter, lease in replica.leases.items()
+            for adapter, lease in engine.leases.items()
         ),
-        pinned=tuple(sorted(replica.pinned)),
-        resident=tuple(replica.resident),
+        pinned=tuple(sorted(engine.pinned)),
+        resident=tuple(engine.resident),
         clearing_for=clearing.waiting if clearing else None,
         clearing_victim=clearing.victim if clearing else None,
-        health=replica.health.snapshot(now_s),
+        health=engine.health.snapshot(now_s),
     )

@@ -1,6 +1,6 @@
-"""What the gateway knows of one replica: what it has given it, and therefore which slots are leased.
+"""What the gateway knows of one replica and its engine: what was given to it, and which slots are leased.
 
-Exact, because every request to the replica goes through this gateway. Pure state: no I/O, no clock.
+Exact, because every request to the engine goes through this gateway. Pure state: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -40,49 +40,70 @@ class SlotClearing:
     victim: str | None  # None: the slot is free already
 
 
-@dataclass(slots=True)
-class ReplicaState:
-    """One replica as the scheduler sees it."""
+@dataclass(slots=True, eq=False)
+class Replica:
+    """A place where an engine runs: one host process on devices of its own, under one address."""
 
     name: str
     pool: str
+    engine: Engine
+    draining: bool = False  # an operator wants it empty: no new work, leases run out
+
+    def __post_init__(self) -> None:
+        self.engine.replica = self
+
+    def engine_for(self, base_model: str) -> Engine | None:
+        """Return the engine that serves a base model here, if one does."""
+        return self.engine if self.engine.base_model == base_model else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether its engine is."""
+        return self.engine.ready
+
+
+@dataclass(slots=True, eq=False)
+class Engine:
+    """One engine as the scheduler sees it. It goes by the name of the replica in which it runs."""
+
+    name: str
     base_model: str
     slots: int  # vLLM --max-loras; 0: serves no adapter
     max_sequences: int  # vLLM --max-num-seqs
     max_resident: int = 0  # vLLM --max-cpu-loras
     ready: bool = False
-    engine: EngineHealth | None = None  # its own word, by the last probe; None: it gave no answer
-    draining: bool = False  # an operator wants it empty: no new work, leases run out
+    told: EngineHealth | None = None  # its own word, by the last probe; None: it gave no answer
     kv_tokens: int = 0  # what its KV cache holds; 0: it has not said
     max_model_len: int = 0  # tokens of prompt and completion together; 0: it has not said
     chars_per_token: int = 0  # of the longest in its vocabulary; 0: it has not said
-    limit: ConcurrencyLimit | None = None  # K_R; None: as many as the engine runs at once
-    incarnation: str = ""  # which start of its engine is meant by what is known; empty: it has not said
+    limit: ConcurrencyLimit | None = None  # K_R; None: as many as it runs at once
+    incarnation: str = ""  # which start of it is meant by what is known; empty: it has not said
     trusted: bool = True  # False while its circuit breaker holds requests back
     share: float = 1.0  # part of its limit that it may use now: less while it is fresh, or slow
     sequences: int = 0  # in flight, all models
     tokens: int = 0  # in flight: prompts, and completions as they are expected
-    adapters: frozenset[str] = frozenset()  # ids the engine has confirmed that it may serve
+    adapters: frozenset[str] = frozenset()  # ids that it has confirmed that it may serve
     pinned: frozenset[str] = frozenset()  # ids that hold a slot whether they run or not
     leases: dict[str, Lease] = field(default_factory=dict)  # by adapter id
     resident: OrderedDict[str, None] = field(default_factory=OrderedDict)  # shadow LRU, newest last
     clearing: SlotClearing | None = None
-    shares: Shares | None = None  # of its pool, which keeps them
-    clock: ShareClock = field(default_factory=ShareClock)  # of the engine
+    shares: Shares | None = None  # of its group, which keeps them
+    clock: ShareClock = field(default_factory=ShareClock)
     health: Health = field(init=False)
+    replica: Replica = field(init=False, repr=False)  # where it runs; a replica sets it
 
     def __post_init__(self) -> None:
         self.health = Health(self.name)
 
     @property
     def failed(self) -> bool:
-        """Whether its engine does not start, by its own word."""
-        return self.engine is not None and self.engine.state is EngineState.FAILED
+        """Whether it does not start, by its own word."""
+        return self.told is not None and self.told.state is EngineState.FAILED
 
     @property
     def reason(self) -> str:
-        """Return why it is not ready, in its engine's words; for operators."""
-        return self.engine.reason if self.engine is not None and not self.ready else ""
+        """Return why it is not ready, in its own words; for operators."""
+        return self.told.reason if self.told is not None and not self.ready else ""
 
     @property
     def free_slots(self) -> int:
@@ -108,7 +129,7 @@ class ReplicaState:
     @property
     def accepts(self) -> bool:
         """Whether it may be given work at all."""
-        return self.ready and not self.draining
+        return self.ready and not self.replica.draining
 
     @property
     def capacity(self) -> int:
@@ -131,7 +152,7 @@ class ReplicaState:
         return adapter in self.leases or adapter in self.pinned
 
     def has_room(self, request: Request) -> bool:
-        """Whether so much more would run at once; what is wider than the engine runs alone."""
+        """Whether so much more would run at once; what is wider than it runs alone."""
         if self.sequences == 0:
             return True
         if self.sequences + request.sequences > self.capacity:
@@ -181,35 +202,34 @@ class ReplicaState:
         return True
 
     def take_residency(self, adapters: Iterable[str], pinned: Iterable[str], host: Iterable[str]) -> None:
-        """Take over what the engine says: it may serve these, pins these, holds these (oldest first)."""
+        """Take over what it says: it may serve these, pins these, holds these (oldest first)."""
         self.adapters = frozenset(adapters)
         self.pinned = frozenset(pinned)
         self.resident = OrderedDict.fromkeys((*host, *self.leases))
 
     def forget_residency(self) -> None:
-        """Drop what a restarted engine no longer holds. Leases stay: their requests still settle."""
+        """Drop what it no longer holds after a restart. Leases stay: their requests still settle."""
         self.resident.clear()
         self.adapters = self.pinned = frozenset()
         self.clearing = None
 
 
-def replica_states(fleet: Fleet) -> list[ReplicaState]:
-    """One state for each replica the fleet declares."""
-    states = []
+def declared_replicas(fleet: Fleet) -> list[Replica]:
+    """One replica for each that the fleet declares, with its engine."""
+    replicas = []
     for pool in fleet.pools.values():
         for name, base_model in pool.replica_models:
             model = fleet.base_models[base_model]
             limit = None
             if pool.slo.itl_s is not None:
                 limit = ConcurrencyLimit(pool.slo.itl_s, least=model.max_loras, most=model.max_num_seqs)
-            state = ReplicaState(
+            engine = Engine(
                 name=name,
-                pool=pool.name,
                 base_model=base_model,
                 slots=model.max_loras,
                 max_sequences=model.max_num_seqs,
                 max_resident=model.max_cpu_loras,
                 limit=limit,
             )
-            states.append(state)
-    return states
+            replicas.append(Replica(name, pool.name, engine))
+    return replicas

@@ -172,10 +172,11 @@ async def test_a_replica_that_is_not_where_it_was_either_is_not_ready(moving: Mo
     await eventually(lambda: "shared-0" in moving.bench.gateway._roster._moving)
     await moving.bench.kill("shared-0")
     await eventually(lambda: not moving.is_ready())
-    assert (await moving.bench.chat(model="support")()).error["code"] == "no_replica_ready"
+    waiting = moving.bench.chat(model="support").start()
     _, url = await moving.start("shared-0")
     moving.say(shared_0=url)
     await eventually(moving.is_ready)
+    assert (await waiting.done()).status == 200
     assert (await moving.bench.chat(model="support")()).status == 200
 
 
@@ -220,16 +221,18 @@ async def test_a_replica_that_vanished_gets_nothing_new_ends_what_it_runs_and_co
     await eventually(lambda: engine.running == 1)
     moving.say(shared_0=None)
     await eventually(lambda: not moving.is_ready())
-    assert (await bench.chat(model="support")()).error["code"] == "no_replica_ready"
+    waiting = bench.chat(model="support").start()
     assert (await bench.chat("c", model="support")()).status == 200, "other pools go on"
     await asyncio.sleep(1.2)  # a probe comes by, and does not take it back
     assert not moving.is_ready()
     engine.release.set()
     assert (await running.done()).status == 200
+    assert len(engine.seen) == 1
     moving.say(shared_0=where)
     await eventually(moving.is_ready)
+    assert (await waiting.done()).status == 200
     assert (await bench.chat(model="support")()).status == 200
-    assert len(engine.seen) == 2
+    assert len(engine.seen) == 3
 
 
 async def test_a_replica_that_vanished_gets_nothing_new_from_that_moment_on(moving: Moving) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from fleet.types import GatewaySettings
+from fleet.types import Caps, GatewaySettings
 from routing.flights.flight import Abort
 from routing.types import Outcome
 from tests.fakes import FakeEngine, Send, eventually, small_fleet
 from tests.integration.conftest import Bench, bench_of
+
+IMPATIENT = Caps(queue_timeout_s=0.5)
 
 
 def replicas_of(bench: Bench) -> list[FakeEngine]:
@@ -306,23 +308,100 @@ async def test_an_answer_that_has_begun_stays_with_the_replica_that_hangs(pair: 
     assert (hanging.aborted, len(other.seen)) == (0, 0)
 
 
-async def test_with_no_other_replica_the_client_is_told_when_to_retry(bench: Bench) -> None:
-    bench.engines["shared-0"].behave = bench.engines["shared-0"].say_loading
+async def test_with_no_other_replica_the_client_is_told_when_to_retry(tmp_path: Path) -> None:
+    async with bench_of(small_fleet(caps=IMPATIENT), tmp_path) as bench:
+        bench.engines["shared-0"].behave = bench.engines["shared-0"].say_loading
+        client = await bench.chat(model="support")()
+        assert (client.status, client.error["code"]) == (503, "queue_timeout")
+        assert "0.5 s" in client.error["message"] and "is not ready" in client.error["message"]
+        assert 5 <= int(client.headers["retry-after"]) <= 8
+        assert bench.outcomes() == {("expired", "queue_timeout"): 1}
+
+
+# -- the only engine restarts, or is late ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["it restarts", "it gives no answer", "it does not start at first"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_comes_while_the_only_engine_is_away_is_answered_when_it_is_back(
+    bench: Bench, how: str, stream: bool
+) -> None:
+    engine, replica = bench.engines["shared-0"], bench.gateway.dispatcher.replicas["shared-0"]
+    if how == "it does not start at first":
+        engine.fail("no compiler")
+    elif how == "it restarts":
+        engine.die("killed")
+    else:
+        engine.ready = False
+    await eventually(lambda: not replica.ready)
+    assert not bench.gateway.is_ready(), "a load balancer sees that"
+    clients = [bench.chat(model=model, stream=stream).start() for model in ("support", "plain") * 3]
+    assert (await bench.chat("c", model="support")()).status == 200, "other pools go on"
+    await eventually(lambda: sum(bench.gateway.dispatcher.queued().values()) == len(clients))
+    engine.come_back()
+    assert {(await client.done()).status for client in clients} == {200}
+    assert len(engine.seen) == len(clients)
+    await eventually(bench.gateway.is_ready)
+
+
+async def test_many_calls_in_the_second_in_which_an_engine_is_late_are_all_answered(bench: Bench) -> None:
+    engine, replica = bench.engines["shared-0"], bench.gateway.dispatcher.replicas["shared-0"]
+    engine.ready = False
+    await eventually(lambda: not replica.ready)
+    clients = [bench.chat(model="support").start() for _ in range(63)]
+    await eventually(lambda: sum(bench.gateway.dispatcher.queued().values()) == 63)
+    engine.ready = True
+    assert {(await client.done()).status for client in clients} == {200}
+    assert bench.outcomes() == {("completed", ""): 63}
+
+
+async def test_what_an_engine_refuses_that_does_not_run_is_asked_again_when_it_does(bench: Bench) -> None:
+    engine, replica = bench.engines["shared-0"], bench.gateway.dispatcher.replicas["shared-0"]
+    engine.behave = engine.say_loading  # it has died, and no probe has seen it
+    engine.ready = False
+    assert replica.ready
+    client = bench.chat(model="support").start()
+    await eventually(lambda: len(engine.seen) == 1)
+    engine.behave = engine.answer
+    engine.come_back()
+    assert (await client.done()).status == 200
+    assert len(engine.seen) == 2
+
+
+async def test_what_an_engine_was_at_when_it_died_is_not_given_to_the_next_one(bench: Bench) -> None:
+    engine = bench.engines["shared-0"]
+    engine.behave = engine.die_of_it
     client = await bench.chat(model="support")()
     assert (client.status, client.error["code"]) == (503, "no_replica_ready")
     assert 5 <= int(client.headers["retry-after"]) <= 8
+    assert len(engine.seen) == 1
 
 
-async def test_a_replica_that_comes_back_is_used_again(bench: Bench) -> None:
-    engine = bench.engines["shared-0"]
+async def test_a_client_that_leaves_while_it_waits_for_an_engine_leaves_nothing_behind(bench: Bench) -> None:
+    engine, replica = bench.engines["shared-0"], bench.gateway.dispatcher.replicas["shared-0"]
     engine.ready = False
-    replica = bench.gateway.dispatcher.replicas["shared-0"]
     await eventually(lambda: not replica.ready)
-    assert (await bench.chat(model="support")()).status == 503
-    assert (await bench.chat("c", model="support")()).status == 200, "other pools go on"
+    client = bench.chat(model="support").start()
+    await eventually(lambda: len(bench.gateway.dispatcher.queued()) == 1)
+    client.leave()
+    await client.done()
+    assert bench.at_rest
     engine.ready = True
     await eventually(lambda: replica.ready)
-    assert (await bench.chat(model="support")()).status == 200
+    assert not engine.seen
+
+
+async def test_what_waits_for_an_engine_is_bounded_and_the_rest_is_refused_at_once(tmp_path: Path) -> None:
+    async with bench_of(small_fleet(caps=Caps(max_queued=4)), tmp_path) as bench:
+        engine, replica = bench.engines["shared-0"], bench.gateway.dispatcher.replicas["shared-0"]
+        engine.ready = False
+        await eventually(lambda: not replica.ready)
+        waiting = [bench.chat(model="support").start() for _ in range(4)]
+        await eventually(lambda: sum(bench.gateway.dispatcher.queued().values()) == 4)
+        refused = await bench.chat(model="support")()
+        assert (refused.status, refused.error["code"]) == (429, "max_queued")
+        engine.ready = True
+        assert {(await client.done()).status for client in waiting} == {200}
 
 
 async def test_an_engine_that_never_answers_is_given_up(tmp_path: Path) -> None:

@@ -635,11 +635,11 @@ async def test_a_large_body_reserves_no_more_than_its_prompt_can_need(
 ) -> None:
     engine, replica = bench.engines["shared-0"], bench.gateway.dispatcher.replicas["shared-0"]
     engine.kv_tokens, engine.max_model_len = 8192, 2048
-    await eventually(lambda: replica.max_model_len == 2048)
+    await eventually(lambda: replica.engine.max_model_len == 2048)
     engine.behave = engine.hold
     large = bench.chat(model="support", **fields).start()
     await eventually(lambda: engine.running == 1)
-    assert replica.tokens <= 2048 + 300, "and what its answer is expected to need"
+    assert replica.engine.tokens <= 2048 + 300, "and what its answer is expected to need"
     other = bench.chat("b", model="support").start()
     await eventually(lambda: engine.running == 2, "the neighbour's start")
     engine.release.set()
@@ -653,7 +653,7 @@ async def test_a_large_body_is_refused_for_no_more_tokens_than_its_prompt_can_ha
     caps = Caps(tokens_per_minute=5000, max_queued_tokens=5000)
     async with bench_of(small_fleet(caps=caps), tmp_path) as bench:
         bench.engines["shared-0"].max_model_len = 2048
-        await eventually(lambda: bench.gateway.dispatcher.replicas["shared-0"].max_model_len == 2048)
+        await eventually(lambda: bench.gateway.dispatcher.replicas["shared-0"].engine.max_model_len == 2048)
         assert (await bench.chat(model="support", **fields)()).status == 200
 
 
@@ -661,7 +661,7 @@ async def test_what_is_surely_too_long_is_refused_at_once_and_waits_for_nobody(t
     async with bench_of(small_fleet(max_num_seqs=1), tmp_path) as bench:
         engine, replica = bench.engines["shared-0"], bench.gateway.dispatcher.replicas["shared-0"]
         engine.max_model_len, engine.chars_per_token = 2048, 16
-        await eventually(lambda: replica.chars_per_token == 16)
+        await eventually(lambda: replica.engine.chars_per_token == 16)
         engine.behave = engine.hold
         running = bench.chat(model="support").start()
         await eventually(lambda: engine.running == 1)

@@ -208,16 +208,22 @@ async def test_where_the_hedge_breaks_the_first_replica_goes_on(duel: Duel) -> N
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first, then hedge", "hedge, then first"])
-async def test_where_both_break_the_client_is_told_once(duel: Duel, order: tuple[int, int]) -> None:
+async def test_where_both_break_the_client_waits_until_one_is_back(
+    duel: Duel, order: tuple[int, int]
+) -> None:
     client = duel.bench.chat(model="support").start()
     await duel.both()
     for place in order:
         engine = duel.asked[place]
         duel.end(engine, engine.say_loading)
         await eventually(lambda: engine.running == 0)  # noqa: B023  it is waited for at once
+        engine.ready = False
+    for engine in duel.asked:
+        engine.behave = engine.answer
+    duel.first.come_back()
     await client.done()
-    assert (client.status, client.error["code"]) == (503, "no_replica_ready")
-    assert duel.bench.outcomes() == {("failed", "no_replica_ready"): 1}
+    assert (client.status, client.headers["x-tenantry-replica"]) == (200, duel.first.name)
+    assert duel.bench.outcomes() == {("completed", ""): 1}
 
 
 async def test_a_request_that_one_replica_finds_wrong_is_answered_at_once(duel: Duel) -> None:

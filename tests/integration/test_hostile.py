@@ -150,8 +150,8 @@ async def scene_in(folder: Path, bounds: dict[str, Any]) -> AsyncIterator[Scene]
 
         def look() -> Iterator[str]:
             for replica in house.bench.gateway.dispatcher.replicas.values():
-                if not replica.trusted or not replica.ready:
-                    yield f"{replica.name} was left for {replica.health.last_failure!r}"
+                if not replica.engine.trusted or not replica.ready:
+                    yield f"{replica.name} was left for {replica.engine.health.last_failure!r}"
 
         neighbours = [
             Neighbour(name, key_of(name), model, {"who?": "".join((*PIECES, weights))})
@@ -209,4 +209,4 @@ async def assert_that_books_are_right(scene: Scene) -> None:
         unread = Counted(PROMPT_TOKENS, len(PIECES) + 1)
         assert not differences(by("replica", rows)[name], engine.counted, unread=unread, besides=Counted())
         replica = gateway.dispatcher.replicas[name]
-        assert replica.health.snapshot(gateway.dispatcher._clock()).recent_failures == 0
+        assert replica.engine.health.snapshot(gateway.dispatcher._clock()).recent_failures == 0

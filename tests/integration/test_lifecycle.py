@@ -24,9 +24,15 @@ from adapters.layout import SERVED_FILES
 from adapters.states import VersionState
 from adapters.verify import verify
 from engines.residency import ENGINE_DIED, Fault, FaultKind, TrialReport
-from fleet.types import Adapter, Fleet, StateSettings
+from fleet.types import Adapter, Caps, Fleet, StateSettings
 from routing.catalog.directory import Directory
-from routing.catalog.entries import AdapterEntry, AdapterKey, KeyRole, RolloutPlan, Version
+from routing.catalog.entries import (
+    AdapterEntry,
+    AdapterKey,
+    KeyRole,
+    RolloutPlan,
+    Version,
+)
 from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, StateUnavailable
 from routing.http.gateway import Gateway
 from routing.lifecycle import Lifecycle, Manager
@@ -180,6 +186,16 @@ async def house_of(
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     """A gateway over an empty state folder."""
     async with house_of(fleet_in(tmp_path), tmp_path) as house:
+        yield house
+
+
+@pytest.fixture
+async def impatient(tmp_path: Path) -> AsyncIterator[House]:
+    """The same, of tenants whose requests wait for a moment only."""
+    fleet = fleet_in(tmp_path)
+    caps = Caps(queue_timeout_s=0.3)
+    tenants = {name: replace(tenant, caps=caps) for name, tenant in fleet.tenants.items()}
+    async with house_of(replace(fleet, tenants=tenants), tmp_path) as house:
         yield house
 
 
@@ -415,8 +431,9 @@ async def test_a_trial_that_only_lost_its_connection_is_no_strike(house: House) 
 
 @pytest.mark.usefixtures("quick")
 async def test_a_replica_that_fails_says_why_to_operators_and_no_more_than_that_to_tenants(
-    house: House,
+    impatient: House,
 ) -> None:
+    house = impatient
     engine = house.bench.engines["shared-0"]
     engine.fail(NO_COMPILER)
     await eventually(lambda: house.manager.replicas()[0].failed, "the failure to be noticed")
@@ -424,9 +441,11 @@ async def test_a_replica_that_fails_says_why_to_operators_and_no_more_than_that_
     assert (report.ready, report.reason) == (False, NO_COMPILER)
     assert not house.bench.gateway.is_ready(), "nobody of that pool can be answered"
     await house.add()
-    for model in ("support", "plain", "billing"):  # live, the base model, and one that waits for its trial
+    codes = {"support": "queue_timeout", "plain": "queue_timeout"}  # they have waited for it to come back
+    codes["billing"] = "adapter_unavailable"  # its only version waits for a trial
+    for model, code in codes.items():
         refused = await house.ask(model)
-        assert (refused.status, refused.error["code"]) == (503, "no_replica_ready")
+        assert (refused.status, refused.error["code"]) == (503, code)
         assert "does not start" in refused.error["message"] and "Compiler" not in refused.error["message"]
         assert int(refused.headers["retry-after"]) > 0
     assert (await house.bench.chat("c", model="support")()).status == 200, "the other pool goes on"
@@ -680,12 +699,12 @@ async def test_pins_leave_a_slot_for_everybody_else(house: House) -> None:
     version = await house.ready()
     await house.manager.pin(KEY, True)
     replica = house.bench.gateway.dispatcher.replicas["shared-0"]
-    await eventually(lambda: replica.pinned == {version.engine_id})
-    assert replica.free_slots == 1
+    await eventually(lambda: replica.engine.pinned == {version.engine_id})
+    assert replica.engine.free_slots == 1
     with pytest.raises(Conflict):
         await house.manager.pin(AdapterKey(None, "a-support"), True)
     await house.manager.pin(KEY, False)
-    await eventually(lambda: not replica.pinned)
+    await eventually(lambda: not replica.engine.pinned)
 
 
 REFUSED = TrialReport(False, "/srv/models/x.bin says nothing", 0.0, 0.1)
@@ -735,7 +754,7 @@ async def test_a_pin_may_be_asked_for_before_the_first_version_is_ready(house: H
     house.bench.engines["shared-0"].ready = True
     await house.until(VersionState.READY)
     replica = house.bench.gateway.dispatcher.replicas["shared-0"]
-    await eventually(lambda: replica.pinned == {version_id(house, version)})
+    await eventually(lambda: replica.engine.pinned == {version_id(house, version)})
 
 
 @pytest.mark.parametrize("end", ["refused", "retired", "its engines died"])

@@ -54,8 +54,8 @@ def ask(bench: Bench, path: str = "/v1/chat/completions", *, tenant: str = "a", 
 def assert_nobody_is_blamed(bench: Bench) -> None:
     now_s = bench.gateway.dispatcher._clock()
     for replica in bench.gateway.dispatcher.replicas.values():
-        assert replica.trusted and replica.ready
-        assert replica.health.snapshot(now_s).recent_failures == 0
+        assert replica.engine.trusted and replica.ready
+        assert replica.engine.health.snapshot(now_s).recent_failures == 0
 
 
 # -- it asks for too much ----------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ async def test_an_engine_that_breaks_on_everything_is_the_one_to_blame(tmp_path:
         for tenant in ("a", "b") * 3:
             client = await bench.chat(tenant, model="support")()
             assert (client.status, client.error["code"]) == (502, "engine_failed")
-        assert any(r.health.last_failure for r in bench.gateway.dispatcher.replicas.values())
+        assert any(r.engine.health.last_failure for r in bench.gateway.dispatcher.replicas.values())
         for engine in shared(bench):
             engine.behave = engine.answer
         assert (await bench.chat(model="support")()).status in (200, 503)
@@ -266,7 +266,7 @@ async def test_a_replica_is_to_blame_once_two_tenants_suffer_there(
         for tenant in tenants:
             await pair.chat(tenant, model="support", stream=True)()
     replicas = [pair.gateway.dispatcher.replicas[engine.name] for engine in shared(pair)]
-    failures = [r.health.snapshot(pair.gateway.dispatcher._clock()).recent_failures for r in replicas]
+    failures = [r.engine.health.snapshot(pair.gateway.dispatcher._clock()).recent_failures for r in replicas]
     assert any(failures) is blamed
 
 

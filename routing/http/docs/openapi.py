@@ -22,6 +22,7 @@ from routing.errors import (
     ModelNotFound,
     OverLimit,
     Quarantined,
+    QueueTimeout,
     QuotaExceeded,
     RequestError,
     StateUnavailable,
@@ -36,7 +37,7 @@ Part = dict[str, Any]
 ERRORS: tuple[type[RequestError], ...] = (
     InvalidRequest, BreaksEngine, OverLimit, InvalidKey, Forbidden, ModelNotFound, MethodNotAllowed,
     BodyTimeout, Quarantined, BodyTooLarge, UnsupportedMediaType, HeadTooLarge, CapReached, QuotaExceeded,
-    RequestError, EngineFailed, Unavailable, StateUnavailable, EngineTimeout,
+    RequestError, EngineFailed, Unavailable, QueueTimeout, StateUnavailable, EngineTimeout,
 )  # fmt: skip
 _ALWAYS = (401, 403, 405, 500)
 _WITH_BODY = (400, 404, 408, 409, 413, 415, 429, 502, 503, 504)

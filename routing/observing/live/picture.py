@@ -7,6 +7,7 @@ travels once a second; what was left out is counted.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -170,7 +171,7 @@ class LiveView:
             models=tuple(models[:MAX_SHOWN_MODELS]),
             models_left_out=max(0, len(models) - MAX_SHOWN_MODELS),
             other=other if other.requests else None,
-            pools=tuple(_pool(pool, residencies) for pool in report.pools),
+            pools=_pools(report.pools, residencies),
             decisions=shown,
             decisions_left_out=left_out,
         )
@@ -251,17 +252,34 @@ def _telling(
     return tuple(d for d in new if id(d) in chosen), len(new) - len(chosen)
 
 
-def _pool(pool: scheduling.PoolReport, residencies: Mapping[str, ReplicaReport]) -> PoolView:
-    tenants = sorted(pool.tenants, key=lambda tenant: (-tenant.queued, -tenant.tickets, tenant.name))
+def _pools(
+    reports: Iterable[scheduling.PoolReport], residencies: Mapping[str, ReplicaReport]
+) -> tuple[PoolView, ...]:
+    """Show each pool once, with all of its base models."""
+    by_name: dict[str, list[scheduling.PoolReport]] = {}
+    for report in reports:
+        by_name.setdefault(report.name, []).append(report)
+    return tuple(_pool(parts, residencies) for parts in by_name.values())
+
+
+def _pool(parts: Sequence[scheduling.PoolReport], residencies: Mapping[str, ReplicaReport]) -> PoolView:
+    """Add up the parts of a pool, one for each base model."""
+    pool, queued, by_name = parts[0], Counter[str](), dict[str, TenantView]()
+    for part in parts:
+        queued.update(part.queued_by_band)
+        for t in part.tenants:
+            seen = by_name.get(t.name) or TenantView(t.name, t.band, 0, 0, 0)
+            by_name[t.name] = TenantView(
+                t.name, t.band, seen.queued + t.queued, seen.tickets + t.tickets, seen.slots + t.slots
+            )
+    tenants = sorted(by_name.values(), key=lambda t: (-t.queued, -t.tickets, t.name))
     return PoolView(
         name=pool.name,
         ttft_slo_s=pool.ttft_slo_s,
         itl_slo_s=pool.itl_slo_s,
-        queued_by_band=pool.queued_by_band,
-        replicas=tuple(_replica(replica, residencies.get(replica.name)) for replica in pool.replicas),
-        tenants=tuple(
-            TenantView(t.name, t.band, t.queued, t.tickets, t.slots) for t in tenants[:MAX_SHOWN_TENANTS]
-        ),
+        queued_by_band=dict(queued),
+        replicas=tuple(_replica(r, residencies.get(r.name)) for part in parts for r in part.replicas),
+        tenants=tuple(tenants[:MAX_SHOWN_TENANTS]),
         tenants_left_out=max(0, len(tenants) - MAX_SHOWN_TENANTS),
     )
 

@@ -27,10 +27,7 @@ def read(scheduler: SchedulerView, named: set[QueueKey], most: int) -> Iterator[
     """Read every gauge. Models in `named` keep their names; `most` have one, the others are added up."""
     report = scheduler.report(decisions=0)
     yield from _queues(scheduler, report.now_s, named, most)
-    yield (
-        d.BAND_DEPTH,
-        {(pool.name, band): depth for pool in report.pools for band, depth in pool.queued_by_band.items()},
-    )
+    yield d.BAND_DEPTH, _depths(report)
     replicas = [((pool.name, replica.name), replica) for pool in report.pools for replica in pool.replicas]
     for metric, value_of in _REPLICA.items():
         values = ((row, value_of(replica)) for row, replica in replicas)
@@ -43,6 +40,15 @@ def read(scheduler: SchedulerView, named: set[QueueKey], most: int) -> Iterator[
             for state in BreakerState
         },
     )
+
+
+def _depths(report: SchedulerReport) -> Rows:
+    """Count what waits by pool and band; a pool may have several base models."""
+    rows: Rows = {}
+    for pool in report.pools:
+        for band, depth in pool.queued_by_band.items():
+            rows[pool.name, band] = rows.get((pool.name, band), 0) + depth
+    return rows
 
 
 def _queues(

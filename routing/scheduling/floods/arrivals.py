@@ -17,7 +17,7 @@ class _Sender:
 
 
 class Arrivals:
-    """Requests of each tenant of one pool, as they come."""
+    """Requests of each tenant for one group, as they come."""
 
     def __init__(self) -> None:
         self._senders: dict[str, _Sender] = {}

@@ -12,7 +12,7 @@ What a tenant asks for grows while it is made to wait, too. So a flood begins wh
 times what the others send, and then goes on until it asks for less than `FLOOD_ENDS` times what they do:
 clients that wait for answers send no faster than they are served, and whom a flood makes wait asks for more.
 
-The others are crowded while they have anything in the pool, and more than `CROWDED` of it waits, smoothed.
+The others are crowded while they have anything here, and more than `CROWDED` of it waits, smoothed.
 Then it floods at once: it gets no more than its fair share of slots, and runs as much as those others do on
 average that ask for anything, by turns, unless a replica is nearly empty. What they leave of their shares
 makes their own waits short then, and does not go to the flood.
@@ -45,7 +45,7 @@ CALM_S = 5.0  # over which it is smoothed whether they are crowded, and what the
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What the replicas of a pool have, or a tenant's part of it."""
+    """What the replicas of a group have, or a tenant's part of it."""
 
     slots: float
     sequences: float
@@ -120,7 +120,7 @@ class _Demand:
 
 
 class Shares:
-    """What each tenant of one pool holds and runs, and who of them floods."""
+    """What each tenant holds and runs, and who of them floods."""
 
     def __init__(
         self, weights: Mapping[str, float], ranks: Mapping[str, int], burst_share: float = 0.5

@@ -1,7 +1,7 @@
 """How well is this replica, and how much of its limit may it be given? Pure: no clock, `now_s` comes in.
 
 Three judgements, all from what the gateway's own requests met: a circuit breaker (`breaker.py`), slow start
-for an engine whose caches are cold, and a comparison of first-token times within the pool. Readiness is
+for an engine whose caches are cold, and a comparison of first-token times within the group. Readiness is
 another matter: it is asked of the engine, by the probe.
 """
 
@@ -27,7 +27,7 @@ STILL_SLOWER = math.log(1.5)  # remains one, so that it does not come and go
 MAX_MODIFIED_Z = 3.5  # Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993
 MAD_TO_SIGMA = 1.4826  # the median absolute deviation of a normal distribution is sigma divided by this
 MIN_EXCESS_S = 0.05  # nobody notices less
-MAX_OUTLIERS = 1 / 3  # of the pool, but one always may; Envoy's max_ejection_percent is 10, likewise
+MAX_OUTLIERS = 1 / 3  # of the group, but one always may; Envoy's max_ejection_percent is 10, likewise
 OUTLIER_SHARE = 0.5  # of its limit: slow is not broken, and it must go on answering to be forgiven
 
 
@@ -209,9 +209,9 @@ class Health:
 
 
 def outliers(healths: Iterable[Health], now_s: float) -> set[str]:
-    """Name the replicas of one pool that are too slow to their first token. Changes nothing.
+    """Name the replicas of one group that are too slow to their first token. Changes nothing.
 
-    Too slow is above the pool's median by a factor of 2, and by 3.5 sigma of the logarithms, estimated from
+    Too slow is above the group's median by a factor of 2, and by 3.5 sigma of the logarithms, estimated from
     their median absolute deviation. The median is the lower one, so that of two replicas the slower is
     compared with the faster. At most a third is named, the slowest, or one of two.
     """

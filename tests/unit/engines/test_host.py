@@ -8,7 +8,7 @@ import json
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,10 +58,12 @@ class FakeApp:
     def __init__(self) -> None:
         self.status = 200
         self.hangs = False
+        self.meanwhile: Callable[[], None] = lambda: None  # what happens before it answers
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if self.hangs:
             await asyncio.Event().wait()
+        self.meanwhile()
         await send({"type": "http.response.start", "status": self.status, "headers": []})
         await send({"type": "http.response.body", "body": b"answer"})
 
@@ -207,8 +209,9 @@ async def test_a_server_error_is_the_engines_fault_only_where_the_engine_died(
 ) -> None:
     running.app.status = 500
     assert protocol.FAULT_HEADER not in (await chat(client)).headers
-    running.engine.errored = True
-    assert (await chat(client)).headers[protocol.FAULT_HEADER] == protocol.FAULT_ENGINE
+    running.app.meanwhile = lambda: setattr(running.engine, "errored", True)
+    assert (await chat(client)).headers[protocol.FAULT_HEADER] == protocol.FAULT_DEATH
+    assert (await chat(client)).headers[protocol.FAULT_HEADER] == protocol.FAULT_ENGINE, "it was dead before"
 
 
 async def test_a_trial_reports_with_the_time_its_load_took(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from routing.scheduling.state import ReplicaState
+from routing.scheduling.state import Engine, Replica
 from routing.types import Request, Target
 
 
@@ -35,22 +35,22 @@ def request(
     return Request(name, target(tenant, model, base=base, pool=pool), sequences, 10, arrived_s, failed_on)
 
 
-def replica(
-    name: str = "shared-0", *, slots: int = 2, max_sequences: int = 8, ready: bool = True
-) -> ReplicaState:
-    """A replica of `small_fleet`."""
-    return ReplicaState(
-        name, "shared", "base", slots, max_sequences, max_resident=4, ready=ready, adapters=ADAPTER_IDS
-    )
+def engine(name: str = "shared-0", *, slots: int = 2, max_sequences: int = 8, ready: bool = True) -> Engine:
+    """The engine of a replica of `small_fleet`."""
+    return Replica(
+        name,
+        "shared",
+        Engine(name, "base", slots, max_sequences, max_resident=4, ready=ready, adapters=ADAPTER_IDS),
+    ).engine
 
 
-def run_on(one: ReplicaState, asked: Request, *, times: int = 1) -> None:
-    """Put a request in flight on a replica, so many times over."""
+def run_on(one: Engine, asked: Request, *, times: int = 1) -> None:
+    """Put a request in flight on an engine, so many times over."""
     for _ in range(times):
         one.acquire(asked, asked.prompt_tokens, asked.arrived_s)
         one.forget_oldest()
 
 
-def end_on(one: ReplicaState, asked: Request) -> None:
+def end_on(one: Engine, asked: Request) -> None:
     """Take it out of flight again."""
     one.release(asked, asked.prompt_tokens, asked.arrived_s)

@@ -26,6 +26,7 @@ from tenantry.running import Connection
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk
 from tests.unit.routing.scheduling.busy import Busy, busy
+from tests.unit.routing.scheduling.whole import Whole
 
 Run = Callable[..., Result]
 
@@ -95,16 +96,23 @@ def test_a_replica_in_trouble_says_what_happened(run: Run, desk: Desk, house: Bu
 
 
 def test_a_replica_whose_engine_does_not_start_says_why(run: Run, desk: Desk, house: Busy) -> None:
-    replica = house.dispatcher.replicas["shared-0"]
-    replica.ready, replica.engine = False, EngineHealth(EngineState.FAILED, "No working C++ compiler")
+    engine = house.dispatcher.replicas["shared-0"].engine
+    engine.ready, engine.told = False, EngineHealth(EngineState.FAILED, "No working C++ compiler")
     desk.management.scheduled = house.dispatcher.report()
     shown = run("scheduler").stdout
     assert "shared-0: No working C++ compiler" in shown
     assert {row[0]: row[1] for row in rows(shown) if len(row) == 8}["shared-0"] == "failed"
 
 
+def test_a_pool_with_several_base_models_names_them(run: Run, desk: Desk) -> None:
+    assert "pool shared: 1 wait" in run("scheduler").stdout
+    desk.management.scheduled = Whole().dispatcher.report()
+    shown = run("scheduler").stdout
+    assert "pool whole, large: nothing waits" in shown and "pool whole, small: nothing waits" in shown
+
+
 def test_a_free_slot_that_is_promised_has_no_victim(run: Run, desk: Desk, house: Busy) -> None:
-    house.dispatcher.replicas["shared-0"].clearing = SlotClearing("a-sales@1", "a", None)
+    house.dispatcher.replicas["shared-0"].engine.clearing = SlotClearing("a-sales@1", "a", None)
     desk.management.scheduled = house.dispatcher.report()
     assert "shared-0: a free slot is kept for a-sales@1\n" in run("scheduler").stdout
 
@@ -264,6 +272,12 @@ def test_draining_the_last_replica_says_what_its_clients_get(run: Run, desk: Des
 def test_only_a_ready_replica_of_the_same_kind_can_take_over(run: Run, desk: Desk, other: Any) -> None:
     desk.management.reports[1] = replace(desk.management.reports[1], **other)
     assert json.loads(run("drain", "shared-0", "--json").stdout)["others_ready"] == 0
+
+
+def test_draining_the_last_ready_replica_says_that_requests_wait(run: Run, desk: Desk) -> None:
+    desk.management.reports[1] = replace(desk.management.reports[1], ready=False)
+    shown = run("drain", "shared-0").stdout
+    assert "No other replica like it is ready in pool shared: requests wait until one is." in shown
 
 
 def test_an_empty_replica_says_so(run: Run, desk: Desk) -> None:

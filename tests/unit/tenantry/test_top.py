@@ -103,8 +103,8 @@ def test_a_gateway_at_rest_says_so(run: Run, desk: Desk, house: Busy) -> None:
 
 
 def test_a_replica_whose_engine_does_not_start_says_why(run: Run, desk: Desk, house: Busy) -> None:
-    replica = house.dispatcher.replicas["shared-0"]
-    replica.ready, replica.engine = False, EngineHealth(EngineState.FAILED, "No working C++ compiler")
+    engine = house.dispatcher.replicas["shared-0"].engine
+    engine.ready, engine.told = False, EngineHealth(EngineState.FAILED, "No working C++ compiler")
     desk.management.scheduled = house.dispatcher.report()
     shown = run("--once").stdout
     assert "shared-0: No working C++ compiler" in shown and "failed" in shown

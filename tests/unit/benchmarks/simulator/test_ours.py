@@ -80,7 +80,7 @@ def test_gaps_between_tokens_reach_the_dispatcher_where_there_is_an_objective() 
     driver, _ = drive(Policy(slo=Slo(itl_s=0.06)))
     router = driver._router
     assert isinstance(router, Ours)
-    limits = [replica.limit for replica in router.dispatcher.replicas.values()]
+    limits = [replica.engine.limit for replica in router.dispatcher.replicas.values()]
     assert all(limit is not None and limit.itl_s is not None and 0.01 < limit.itl_s < 1.0 for limit in limits)
 
 

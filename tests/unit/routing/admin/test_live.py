@@ -27,6 +27,7 @@ from tests.unit.routing.admin.fakes import Desk, Watched, error_of
 from tests.unit.routing.observing.live.records import answered, ended
 from tests.unit.routing.requests import target
 from tests.unit.routing.scheduling.busy import Busy, busy
+from tests.unit.routing.scheduling.whole import Whole
 
 LIVE = "/admin/v1/live"
 OPERATOR: dict[str, Any] = {"key": "operator-key"}
@@ -93,6 +94,17 @@ async def test_a_failing_model_comes_before_a_slow_one(desk: Desk) -> None:
     models = (await live(desk))["models"]
     assert [m["verdict"] for m in models] == ["failing", "slow"]
     assert models[0]["reason"] == "100 % of its requests fail (engine_failed)"
+
+
+async def test_a_pool_with_several_base_models_is_shown_once_with_all_it_has(desk: Desk) -> None:
+    house = Whole(width=1)
+    tickets = [house.submit(*who) for who in (("large", "a"), ("large", "b"), ("small", "b"), ("small", "b"))]
+    desk.management.scheduled = house.dispatcher.report()
+    (pool,) = (await live(desk))["pools"]
+    assert (pool["name"], pool["queued_by_band"]["standard"]) == ("whole", 2)
+    assert [(t["name"], t["queued"], t["tickets"]) for t in pool["tenants"]] == [("b", 2, 3), ("a", 0, 1)]
+    assert [replica["name"] for replica in pool["replicas"]] == ["whole-0", "whole-1"]
+    house.end(*tickets)
 
 
 async def test_slots_show_who_runs_who_is_pinned_who_leaves_and_what_lies_idle(desk: Desk) -> None:

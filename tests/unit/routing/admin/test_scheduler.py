@@ -18,6 +18,7 @@ from routing.types import Outcome
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk, error_of
 from tests.unit.routing.scheduling.busy import Busy, busy
+from tests.unit.routing.scheduling.whole import Whole
 
 SCHEDULER = "/admin/v1/scheduler"
 REPLICAS = "/admin/v1/replicas"
@@ -54,6 +55,16 @@ async def test_a_pool_shows_its_queue_its_objectives_and_why_each_lane_waits(des
     lane = {"engine_model": "a-sales@1", "queued": 1, "oldest_s": 11.5, "held": "no_slot"}
     assert shared["lanes"] == [lane]
     assert alone["lanes"] == alone["tenants"] == []
+
+
+async def test_a_pool_with_several_base_models_is_listed_once_for_each(desk: Desk) -> None:
+    house = Whole(width=1)
+    tickets = [house.submit(model) for model in ("large", "large", "small")]
+    desk.management.scheduled = house.dispatcher.report()
+    pools = (await scheduler(desk))["pools"]
+    assert [(pool["name"], pool["base_model"]) for pool in pools] == [("whole", "large"), ("whole", "small")]
+    assert [pool["queued_by_band"]["standard"] for pool in pools] == [1, 0]
+    house.end(*tickets)
 
 
 async def test_a_replica_shows_leases_limits_memory_and_the_slot_that_is_cleared(desk: Desk) -> None:

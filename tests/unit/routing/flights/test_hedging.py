@@ -16,7 +16,7 @@ from routing.errors import EngineFailed, InvalidRequest
 from routing.flights.attempt import Attempt, ReplicaBroken
 from routing.flights.hedging import Race
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.state import replica_states
+from routing.scheduling.state import declared_replicas
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome
 from tests.fakes import FakeClock, eventually, small_fleet
@@ -57,7 +57,7 @@ class CountingDispatcher(Dispatcher):
     """Counts how often each ticket is settled."""
 
     def __init__(self, fleet: Fleet) -> None:
-        super().__init__(fleet, replica_states(fleet), clock=FakeClock())
+        super().__init__(fleet, declared_replicas(fleet), clock=FakeClock())
         self.settled: Counter[int] = Counter()
 
     def settle(self, ticket: Ticket, outcome: Outcome, **usage: Any) -> None:
@@ -203,7 +203,7 @@ async def test_what_breaks_is_held_against_its_replica_and_what_loses_is_not(tra
     await eventually(lambda: bool(track.dispatcher.settled))
     second.answer()
     await running
-    failures = {name: r.health.last_failure for name, r in track.dispatcher.replicas.items()}
+    failures = {name: r.engine.health.last_failure for name, r in track.dispatcher.replicas.items()}
     assert bool(failures[first.replica]) and not failures[second.replica]
     track.finish()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from fleet.types import Caps, Fleet, Slo
 from routing.scheduling.admission import Rejection
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.state import replica_states
+from routing.scheduling.state import declared_replicas
 from routing.scheduling.tickets import Ticket
 from tests.fakes import FakeClock, small_fleet
 from tests.unit.routing.requests import ADAPTER_IDS, request
@@ -22,7 +22,7 @@ class Busy:
     tickets: list[Ticket] = field(default_factory=list)  # of whatever was admitted
 
     def __post_init__(self) -> None:
-        self.dispatcher = Dispatcher(self.fleet, replica_states(self.fleet), clock=self.clock)
+        self.dispatcher = Dispatcher(self.fleet, declared_replicas(self.fleet), clock=self.clock)
         for name in self.dispatcher.replicas:
             self.dispatcher.take_residency(
                 name, adapters=ADAPTER_IDS, pinned=(), host=("a-sales@1",), kv_tokens=1000
@@ -41,10 +41,11 @@ class Busy:
 
     def fail(self, replica: str, times: int) -> None:
         """Have a replica fail so many requests in a row."""
-        health = self.dispatcher.replicas[replica].health
+        failing = self.dispatcher.replicas[replica]
+        health = failing.engine.health
         for _ in range(times):
             health.failed(self.clock.now, health.began(self.clock.now), "it failed while it answered")
-        self.dispatcher.pools[self.dispatcher.replicas[replica].pool].judge(self.clock.now)
+        self.dispatcher.groups[failing.pool, failing.engine.base_model].judge(self.clock.now)
 
 
 def busy(*, replicas: int = 1, caps: Caps | None = None) -> Busy:

@@ -20,7 +20,7 @@ from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.filters import Hold
 from routing.scheduling.profile import SLOT_LEASE
 from routing.scheduling.scorers import Place
-from routing.scheduling.state import replica_states
+from routing.scheduling.state import declared_replicas
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome
 from tests.fakes import FakeClock, small_fleet
@@ -52,7 +52,7 @@ class House:
         fleet = replace(fleet, gateway=replace(fleet.gateway, scheduler=settings))
         pools = {name: replace(pool, slo=Slo(ttft_s=ttft_slo_s)) for name, pool in fleet.pools.items()}
         fleet = replace(fleet, pools=pools)
-        self.dispatcher = Dispatcher(fleet, replica_states(fleet), clock=self.clock)
+        self.dispatcher = Dispatcher(fleet, declared_replicas(fleet), clock=self.clock)
         for name in self.dispatcher.replicas:
             self.be_ready(name)
 
@@ -204,10 +204,10 @@ async def test_a_ticket_given_back_by_the_last_replica_has_nowhere_to_go() -> No
     assert repr(house.dispatcher) == AT_REST
 
 
-async def test_who_waits_for_a_pool_that_goes_away_is_told_so() -> None:
+async def test_who_waits_for_a_pool_whose_last_replica_is_drained_is_told_so() -> None:
     house = House(max_num_seqs=1)
     running, waiting = house.submit(), house.submit()
-    house.dispatcher.set_ready("shared-0", False)
+    house.dispatcher.set_draining("shared-0", True)
     with pytest.raises(Unavailable):
         await waiting.granted()
     with pytest.raises(Unavailable):
@@ -276,7 +276,7 @@ async def test_a_tenant_with_many_adapters_soon_gives_a_slot_up() -> None:
 
 async def test_a_slot_being_cleared_counts_for_the_tenant_that_gets_it() -> None:
     house = House(same_band=True)
-    running, pool = [house.submit("a"), house.submit("a", "sales")], house.dispatcher.pools["shared"]
+    running, pool = [house.submit("a"), house.submit("a", "sales")], house.dispatcher.groups["shared", "base"]
     waiting = house.submit("b")
     assert pool.slot_holders().held == {"a": 2}
     house.clock.now += 0.5
@@ -334,7 +334,7 @@ async def test_a_draining_replica_gets_no_new_work_and_its_leases_run_out() -> N
     assert second.replica is not None and second.replica is not first.replica
     drained = first.replica
     house.finish(first)
-    assert not drained.leases and drained.sequences == 0
+    assert not drained.engine.leases and drained.engine.sequences == 0
     house.dispatcher.set_draining(second.replica.name, True)
     with pytest.raises(Unavailable):
         house.submit()
@@ -352,12 +352,12 @@ async def test_a_replica_under_which_requests_break_is_left_alone_for_a_while() 
         house.dispatcher.settle(house.submit(tenant), Outcome.FAILED, fault=True)
     house.dispatcher.set_draining("shared-1", False)
     house.dispatcher.sweep()
-    assert not broken.trusted
+    assert not broken.engine.trusted
     others = [house.submit() for _ in range(4)]
     assert all(t.replica is not None and t.replica is not broken for t in others)
     house.clock.now += 1.0
     house.dispatcher.sweep()
-    assert broken.trusted, "one request may try it again"
+    assert broken.engine.trusted, "one request may try it again"
     house.finish(*others)
     assert repr(house.dispatcher) == AT_REST
 
@@ -381,10 +381,10 @@ async def test_a_hedge_takes_a_second_place_that_nobody_waits_for_and_is_charged
     house.dispatcher.swap(ticket, hedge)
     assert (ticket.replica, hedge.replica) == (quick, slow)
     house.finish(hedge, outcome=Outcome.CANCELLED)
-    assert slow is not None and not slow.leases
+    assert slow is not None and not slow.engine.leases
     house.finish(ticket)
     assert repr(house.dispatcher) == AT_REST
-    assert not house.dispatcher.pools["shared"].tickets
+    assert not house.dispatcher.groups["shared", "base"].tickets
 
 
 async def test_a_request_bears_the_time_of_its_hedge_and_of_the_replica_it_left() -> None:
@@ -430,7 +430,7 @@ async def test_a_client_that_leaves_says_nothing_of_the_replica() -> None:
     house = House(replicas=2)
     for _ in range(10):
         house.finish(house.submit(), outcome=Outcome.CANCELLED)
-    assert all(replica.trusted for replica in house.dispatcher.replicas.values())
+    assert all(replica.engine.trusted for replica in house.dispatcher.replicas.values())
 
 
 async def test_a_restarted_engine_is_given_work_slowly_where_others_carry_the_load() -> None:
@@ -440,13 +440,13 @@ async def test_a_restarted_engine_is_given_work_slowly_where_others_carry_the_lo
             name, adapters=ADAPTER_IDS, pinned=(), host=(), incarnation=f"{name}/2", kv_tokens=1000
         )
     fresh = house.dispatcher.replicas["shared-1"]
-    assert fresh.capacity == 10
+    assert fresh.engine.capacity == 10
     house.clock.now += 5.0
     house.dispatcher.sweep()
-    assert fresh.capacity == 50
+    assert fresh.engine.capacity == 50
     house.clock.now += 5.0
     house.dispatcher.sweep()
-    assert fresh.capacity == 100 and fresh.kv_tokens == 1000
+    assert fresh.engine.capacity == 100 and fresh.engine.kv_tokens == 1000
 
 
 async def test_a_request_is_shed_that_would_wait_too_long_for_a_slot_however_little_work_waits() -> None:
@@ -521,7 +521,7 @@ def test_a_slot_is_cleared_elsewhere_where_the_replica_with_the_adapter_in_memor
     waiting = house.submit("b")
     house.clock.now += 0.5
     house.dispatcher.sweep()
-    assert cold.clearing is not None, "a has two slots, b none"
+    assert cold.engine.clearing is not None, "a has two slots, b none"
     house.finish(*running, waiting)
     assert repr(house.dispatcher) == AT_REST
 
@@ -538,7 +538,7 @@ def test_a_slot_is_cleared_for_the_many_where_others_have_had_nearly_as_little(
     house.clock.now += 10.0
     house.dispatcher.sweep()
     replica = house.dispatcher.replicas["shared-0"]
-    assert replica.clearing is not None and replica.clearing.waiting == first
+    assert replica.engine.clearing is not None and replica.engine.clearing.waiting == first
     house.finish(running)
     assert house.running(early, many[0]) == [first == "a-support@1", first == "b-support@1"]
     house.finish(early, *many)
@@ -553,7 +553,7 @@ def test_a_slot_is_cleared_for_the_one_of_a_higher_band_before_the_many_of_a_low
     house.clock.now += 10.0
     house.dispatcher.sweep()
     replica = house.dispatcher.replicas["shared-0"]
-    assert replica.clearing is not None and replica.clearing.waiting == "a-support@1"
+    assert replica.engine.clearing is not None and replica.engine.clearing.waiting == "a-support@1"
     house.finish(running, early, *many)
     assert repr(house.dispatcher) == AT_REST
 
@@ -566,10 +566,10 @@ async def test_an_adapter_whose_replica_is_full_gets_a_slot_of_another_after_a_l
     assert full is not None and taken is not None and full is not taken
     house.clock.now += 9.9
     house.dispatcher.sweep()
-    assert taken.clearing is None
+    assert taken.engine.clearing is None
     house.clock.now += 0.1
     house.dispatcher.sweep()
-    assert taken.clearing is not None and taken.clearing.waiting == "a-support@1"
+    assert taken.engine.clearing is not None and taken.engine.clearing.waiting == "a-support@1"
     house.finish(other)
     assert (await waiting.granted()) is taken
     house.finish(waiting, *hot)
@@ -698,15 +698,15 @@ async def test_counts_are_by_tenant_and_model() -> None:
 def fits(house: House) -> bool:
     """Whether no replica holds more than it can: adapters in slots, sequences in its batch."""
     return all(
-        len(r.leases) <= r.slots and r.sequences <= r.max_sequences
+        len(r.engine.leases) <= r.engine.slots and r.engine.sequences <= r.engine.max_sequences
         for r in house.dispatcher.replicas.values()
     )
 
 
 def work_conserving(house: House, waiting: list[Ticket]) -> bool:
     """Whether no request waits that a replica could take by the filters of the profile."""
-    replicas = [r for r in house.dispatcher.replicas.values() if r.pool == "shared"]
-    return all(isinstance(SLOT_LEASE.pick(replicas, t.request), Hold) for t in waiting)
+    engines = house.dispatcher.groups["shared", "base"].engines
+    return all(isinstance(SLOT_LEASE.pick(engines, t.request), Hold) for t in waiting)
 
 
 @settings(max_examples=60, deadline=None)
@@ -725,7 +725,7 @@ def test_any_interleaving_keeps_every_bound_and_ends_at_rest(
             house.clock.now += chance.random()
             _one_step(house, alive, chance)
             assert fits(house)
-            if house.dispatcher.pools["shared"].shares.flooding:
+            if house.dispatcher.groups["shared", "base"].shares.flooding:
                 house.dispatcher.sweep()  # what a flood has left elsewhere is given away by then
             assert work_conserving(house, [t for t in alive if not t.is_decided])
         for ticket in alive:

@@ -24,7 +24,7 @@ from fleet.types import (
 from routing.errors import Unavailable
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.fairness import cost
-from routing.scheduling.state import replica_states
+from routing.scheduling.state import declared_replicas
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Request, Target
 from tests.fakes import FakeClock
@@ -70,7 +70,7 @@ class Fair:
             GatewaySettings(scheduler=chosen),
         )
         self.clock = FakeClock()
-        self.dispatcher = Dispatcher(fleet, replica_states(fleet), clock=self.clock)
+        self.dispatcher = Dispatcher(fleet, declared_replicas(fleet), clock=self.clock)
         self.service: Counter[str] = Counter()  # price of what was granted, as estimated
         self.running: list[Ticket] = []
         self.ids = [f"{name}@1" for name in tenants]
@@ -145,7 +145,7 @@ def test_nobody_starves_however_few_slots_there_are(
     for step in range(600):
         fair.clock.now += 0.25
         for name in names:
-            if fair.dispatcher.pools["pool"].backlog.count(name) < 3:
+            if fair.dispatcher.groups["pool", "base"].backlog.count(name) < 3:
                 fair.submit(name, chance.randint(1, 400))
         if fair.running:
             done = chance.choice(fair.running)
@@ -170,16 +170,16 @@ def test_whatever_comes_goes_or_breaks_slots_are_kept_and_all_comes_back(
     for _ in range(200):
         fair.clock.now += 0.3 * chance.random()
         _event(fair, alive, list(names), chance)
-        for replica in fair.dispatcher.replicas.values():
-            assert len(replica.leases) <= replica.slots
-            assert 0 <= replica.sequences <= replica.max_sequences
-            assert sum(lease.sequences for lease in replica.leases.values()) == replica.sequences
+        for engine in fair.dispatcher.groups["pool", "base"].engines:
+            assert len(engine.leases) <= engine.slots
+            assert 0 <= engine.sequences <= engine.max_sequences
+            assert sum(lease.sequences for lease in engine.leases.values()) == engine.sequences
     for ticket in alive:
         fair.dispatcher.settle(ticket, Outcome.CANCELLED)
     assert repr(fair.dispatcher) == AT_REST
     report = fair.dispatcher.report()
     assert not report.pools[0].tenants and not report.pools[0].lanes
-    shares = fair.dispatcher.pools["pool"].shares
+    shares = fair.dispatcher.groups["pool", "base"].shares
     assert not shares.held and not shares.running
     assert all(r.tokens == 0 and r.clearing_for is None for r in report.pools[0].replicas)
 
@@ -189,7 +189,7 @@ def _event(fair: Fair, alive: list[Ticket], names: list[str], chance: random.Ran
     dispatcher = fair.dispatcher
     kinds = ["arrive"] * 6 + ["end"] * 4 + ["leave", "break", "lose", "regain", "sweep"]
     match chance.choice(kinds):
-        case "arrive" if any(r.ready for r in dispatcher.replicas.values()):
+        case "arrive":
             alive.append(fair.submit(chance.choice(names), chance.randint(1, 400)))
         case "end" | "leave" as how if alive:
             ticket = alive.pop(chance.randrange(len(alive)))

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routing.scheduling.leases import CLEARING_S, SlotHolders, SlotNeed, clear_slot
-from routing.scheduling.state import Lease, ReplicaState, SlotClearing
+from routing.scheduling.state import Engine, Lease, SlotClearing
 from routing.types import Request
-from tests.unit.routing.requests import adapter_id, replica, request, run_on
+from tests.unit.routing.requests import adapter_id, engine, request, run_on
 
 WEIGHTS = {"a": 1.0, "b": 1.0, "c": 1.0}
 
 
 def clear(
-    replicas: list[ReplicaState],
+    engines: list[Engine],
     asked: Request,
     *,
     waited_s: float = 10.0,
@@ -27,21 +27,21 @@ def clear(
     flooding: frozenset[str] = frozenset(),
     where_in_memory: bool = False,
     **need: Any,
-) -> ReplicaState | None:
-    held = Counter(lease.tenant for one in replicas for lease in one.leases.values())
+) -> Engine | None:
+    held = Counter(lease.tenant for one in engines for lease in one.leases.values())
     holders = SlotHolders(held, weights or WEIGHTS, ranks or dict.fromkeys(WEIGHTS, 1), flooding)
     waiting = SlotNeed(asked, waited_s, **need)
-    return clear_slot(replicas, waiting, holders, slot_wait_s=10.0, where_in_memory=where_in_memory)
+    return clear_slot(engines, waiting, holders, slot_wait_s=10.0, where_in_memory=where_in_memory)
 
 
-def knowing(one: ReplicaState, *models: str) -> ReplicaState:
-    """A replica whose engine may serve these too."""
+def knowing(one: Engine, *models: str) -> Engine:
+    """An engine that may serve these too."""
     one.adapters |= {adapter_id(model) for model in models}
     return one
 
 
 def test_a_flood_gets_a_slot_neither_for_its_old_queue_nor_for_balance() -> None:
-    one = replica(slots=2)
+    one = engine(slots=2)
     run_on(one, request("a", "support"))
     run_on(one, request("a", "sales"))
     assert clear([one], request("b"), waited_s=100.0, floods=True) is None
@@ -49,16 +49,16 @@ def test_a_flood_gets_a_slot_neither_for_its_old_queue_nor_for_balance() -> None
 
 
 def test_a_flood_gets_a_slot_from_a_lower_band_and_takes_turns_with_itself() -> None:
-    one = knowing(replica(slots=1), "b-sales")
+    one = knowing(engine(slots=1), "b-sales")
     run_on(one, request("a"))
     assert clear([one], request("b"), floods=True, ranks={"a": 2, "b": 1, "c": 1}) is one
-    other = knowing(replica(slots=1), "b-sales")
+    other = knowing(engine(slots=1), "b-sales")
     run_on(other, request("b", "support"))
     assert clear([other], request("b", "sales"), floods=True) is other
 
 
 def test_whoever_has_waited_too_long_gets_the_slot_of_the_adapter_with_least_in_flight() -> None:
-    one = replica(slots=2)
+    one = engine(slots=2)
     run_on(one, request("a", "support"), times=3)
     run_on(one, request("a", "sales"))
     assert clear([one], request("b")) is one
@@ -67,7 +67,7 @@ def test_whoever_has_waited_too_long_gets_the_slot_of_the_adapter_with_least_in_
 
 
 def test_a_tenant_with_two_slots_gives_one_up_soon_to_a_tenant_without_any() -> None:
-    one = replica(slots=2)
+    one = engine(slots=2)
     run_on(one, request("a", "support"))
     run_on(one, request("a", "sales"))
     assert clear([one], request("b"), waited_s=0.4) is None
@@ -75,19 +75,19 @@ def test_a_tenant_with_two_slots_gives_one_up_soon_to_a_tenant_without_any() -> 
 
 
 def test_a_tenant_that_floods_gives_up_what_it_has_too_much_at_once() -> None:
-    one = replica(slots=2)
+    one = engine(slots=2)
     run_on(one, request("a", "support"), times=8)
     run_on(one, request("a", "sales"), times=8)
     assert clear([one], request("b"), waited_s=0.0) is None
     assert clear([one], request("b"), waited_s=0.0, flooding=frozenset({"a"})) is one
-    last = replica(slots=1)
+    last = engine(slots=1)
     run_on(last, request("a"))
     assert clear([last], request("b"), waited_s=9.0, flooding=frozenset({"a"})) is None, "its last is its own"
 
 
 @pytest.mark.parametrize("asks", ["a", "b"])
 def test_a_slot_is_cleared_when_those_who_wait_have_lost_what_it_costs_those_who_run(asks: str) -> None:
-    one = knowing(replica(slots=2), "a-x", "b-x")
+    one = knowing(engine(slots=2), "a-x", "b-x")
     run_on(one, request("a", "support"), times=6)
     run_on(one, request("a", "sales"), times=6)
     wanted = request(asks, "x")
@@ -99,14 +99,14 @@ def test_a_slot_is_cleared_when_those_who_wait_have_lost_what_it_costs_those_who
 
 
 def test_slots_do_not_wander_between_tenants_that_hold_as_many() -> None:
-    one = knowing(replica(slots=2), "b-sales")
+    one = knowing(engine(slots=2), "b-sales")
     run_on(one, request("a", "support"))
     run_on(one, request("b", "support"))
     assert clear([one], request("c"), waited_s=9.0) is None, "one for nobody is no better than one for him"
 
 
 def test_of_a_tenants_own_adapters_one_that_has_waited_takes_over_soon() -> None:
-    one = knowing(replica(slots=2), "b-sales")
+    one = knowing(engine(slots=2), "b-sales")
     run_on(one, request("a", "support"))
     run_on(one, request("b", "support"))
     assert clear([one], request("b", "sales"), waited_s=0.4) is None
@@ -115,7 +115,7 @@ def test_of_a_tenants_own_adapters_one_that_has_waited_takes_over_soon() -> None
 
 
 def test_a_higher_band_gets_a_slot_from_a_lower_one_at_once_and_never_the_other_way() -> None:
-    one = replica(slots=2)
+    one = engine(slots=2)
     run_on(one, request("a", "support"))
     run_on(one, request("b", "support"))
     ranks = {"a": 0, "b": 2, "c": 1}
@@ -129,7 +129,7 @@ def test_a_higher_band_gets_a_slot_from_a_lower_one_at_once_and_never_the_other_
 
 
 def test_weight_is_a_claim_to_slots() -> None:
-    one = knowing(replica(slots=4), "a-x", "a-y")
+    one = knowing(engine(slots=4), "a-x", "a-y")
     for model in ("support", "sales", "x", "y"):
         run_on(one, request("a", model))
     assert clear([one], request("b"), waited_s=9.0, weights={"a": 100.0, "b": 1.0}) is None
@@ -137,28 +137,28 @@ def test_weight_is_a_claim_to_slots() -> None:
 
 
 def test_the_victim_is_of_the_tenant_with_most_slots() -> None:
-    replicas = [knowing(replica("r0", slots=3), "a-x"), knowing(replica("r1", slots=3), "a-x", "b-sales")]
+    engines = [knowing(engine("r0", slots=3), "a-x"), knowing(engine("r1", slots=3), "a-x", "b-sales")]
     for model in ("support", "sales", "x"):
-        run_on(replicas[0], request("a", model), times=5)
-    run_on(replicas[1], request("a", "x"), times=5)
-    run_on(replicas[1], request("b", "support"))
-    run_on(replicas[1], request("b", "sales"))
-    cleared = clear(replicas, request("c"), waited_s=9.0)
+        run_on(engines[0], request("a", model), times=5)
+    run_on(engines[1], request("a", "x"), times=5)
+    run_on(engines[1], request("b", "support"))
+    run_on(engines[1], request("b", "sales"))
+    cleared = clear(engines, request("c"), waited_s=9.0)
     assert cleared is not None and cleared.clearing is not None
     assert str(cleared.clearing.victim).startswith("a-")
 
 
 def test_one_slot_of_a_replica_is_cleared_at_a_time() -> None:
-    one = replica(slots=2)
+    one = engine(slots=2)
     run_on(one, request("a", "support"))
     run_on(one, request("a", "sales"))
     assert clear([one], request("b")) is one
     assert clear([one], request("c")) is None
 
 
-def two_full() -> tuple[ReplicaState, ReplicaState]:
-    """Two replicas without a free slot, the second with more in flight; it has b's adapter in memory."""
-    cold, warm = replica("cold", slots=1), replica("warm", slots=1)
+def two_full() -> tuple[Engine, Engine]:
+    """Two engines without a free slot, the second with more in flight; it has b's adapter in memory."""
+    cold, warm = engine("cold", slots=1), engine("warm", slots=1)
     run_on(cold, request("a", "support"))
     run_on(warm, request("c", "support"), times=3)
     warm.resident[adapter_id("b-support")] = None
@@ -179,25 +179,25 @@ def test_one_whose_replica_clears_another_slot_is_not_read_elsewhere_at_first() 
     assert clear([cold, warm], request("b")) is cold
 
 
-@pytest.mark.parametrize("why", ["nowhere", "where the replica drains"])
+@pytest.mark.parametrize("why", ["nowhere", "where the engine drains"])
 def test_an_adapter_that_no_replica_has_in_memory_is_read_wherever_that_disturbs_least(why: str) -> None:
     cold, warm = two_full()
     if why == "nowhere":
         warm.resident.clear()
     else:
-        warm.draining = True
+        warm.replica.draining = True
     assert clear([cold, warm], request("b"), where_in_memory=True) is cold
 
 
 def test_a_pinned_adapter_is_no_victim() -> None:
-    one = replica(slots=1)
+    one = engine(slots=1)
     run_on(one, request("a"))
     one.pinned = frozenset({"a-support@1"})
     assert clear([one], request("b")) is None
 
 
 def test_a_slot_that_was_kept_for_others_is_promised_to_whoever_has_waited_too_long() -> None:
-    one = replica(slots=2)
+    one = engine(slots=2)
     run_on(one, request("a", "support"))
     assert clear([one], request("a", "sales"), waited_s=9.0) is None
     assert clear([one], request("a", "sales"), waited_s=10.0) is one
@@ -206,8 +206,8 @@ def test_a_slot_that_was_kept_for_others_is_promised_to_whoever_has_waited_too_l
 
 @pytest.mark.parametrize("why", ["it runs already", "not ready", "draining", "the base model"])
 def test_no_slot_is_cleared_where_none_is_needed_or_none_would_help(why: str) -> None:
-    one = replica(slots=1, ready=why != "not ready")
-    one.draining = why == "draining"
+    one = engine(slots=1, ready=why != "not ready")
+    one.replica.draining = why == "draining"
     run_on(one, request("a"))
     asked = {"it runs already": request("a"), "the base model": request(base=True)}.get(why, request("b"))
     assert clear([one], asked) is None
@@ -215,7 +215,7 @@ def test_no_slot_is_cleared_where_none_is_needed_or_none_would_help(why: str) ->
 
 
 def test_nobody_waits_for_a_slot_of_an_engine_that_does_not_know_the_adapter() -> None:
-    one = replica(slots=1)
+    one = engine(slots=1)
     run_on(one, request("a"))
     one.adapters = frozenset({"a-support@1"})
     assert clear([one], request("b")) is None

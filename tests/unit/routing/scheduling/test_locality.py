@@ -1,19 +1,19 @@
-"""Should a request wait for a replica that has its adapter in memory?"""
+"""Should a request wait for an engine that has its adapter in memory?"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from routing.scheduling.locality import spares_read
-from routing.scheduling.state import ReplicaState
-from tests.unit.routing.requests import end_on, replica, request, run_on
+from routing.scheduling.state import Engine
+from tests.unit.routing.requests import end_on, engine, request, run_on
 
 WAIT_S = 0.2
 
 
-def pair() -> tuple[ReplicaState, ReplicaState]:
-    """A busy replica that has never seen the adapter of `a`, and one that has it in memory."""
-    busy, other = replica("shared-0"), replica("shared-1")
+def pair() -> tuple[Engine, Engine]:
+    """A busy engine that has never seen the adapter of `a`, and one that has it in memory."""
+    busy, other = engine("shared-0"), engine("shared-1")
     run_on(busy, request("b"))
     run_on(other, request("a"))
     end_on(other, request("a"))
@@ -21,8 +21,8 @@ def pair() -> tuple[ReplicaState, ReplicaState]:
 
 
 def spares(
-    busy: ReplicaState,
-    other: ReplicaState,
+    busy: Engine,
+    other: Engine,
     *,
     after_s: float = 0.0,
     failed_on: frozenset[str] = frozenset(),
@@ -56,7 +56,7 @@ def test_one_that_runs_nothing_stalls_nobody() -> None:
 def test_one_that_takes_no_work_is_not_waited_for() -> None:
     for field, value in (("ready", False), ("draining", True), ("trusted", False)):
         busy, other = pair()
-        setattr(other, field, value)
+        setattr(other.replica if field == "draining" else other, field, value)
         assert not spares(busy, other)
 
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routing.scheduling.occupancy import ShareClock
-from routing.scheduling.state import ReplicaState
+from routing.scheduling.state import Engine
 from routing.scheduling.tickets import Ticket
-from tests.unit.routing.requests import replica, request
+from tests.unit.routing.requests import engine, request
 
 MODELS = (("a", "support"), ("a", "sales"), ("b", "support"), ("a", "plain"))
 STEPS = st.lists(
@@ -24,10 +24,10 @@ STEPS = st.lists(
 
 
 class Slots:
-    """A replica with tickets on it, and how long it and each of its slots were in use by the test's count."""
+    """An engine with tickets on it, and how long it and each of its slots were in use by the test's count."""
 
     def __init__(self) -> None:
-        self.one: ReplicaState = replica(slots=4, max_sequences=1000)
+        self.one: Engine = engine(slots=4, max_sequences=1000)
         self.now_s = 0.0
         self.running: list[Ticket] = []
         self.ended: list[Ticket] = []

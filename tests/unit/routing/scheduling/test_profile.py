@@ -1,4 +1,4 @@
-"""Which replica takes a request, and why?"""
+"""Which engine takes a request, and why?"""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import pytest
 from routing.scheduling.filters import Hold, has_room, has_slot, is_ready, respects_clearing
 from routing.scheduling.profile import ONLY, SLOT_LEASE, Pick
 from routing.scheduling.scorers import HOT_LOAD, Place, adapter_affinity, least_loaded, rendezvous, view_of
-from routing.scheduling.state import ReplicaState, SlotClearing
+from routing.scheduling.state import Engine, SlotClearing
 from routing.types import Request
-from tests.unit.routing.requests import adapter_id, end_on, replica, request, run_on
+from tests.unit.routing.requests import adapter_id, end_on, engine, request, run_on
 
 
-def chosen(replicas: list[ReplicaState], asked: Request) -> tuple[str, str] | None:
-    """Name and reason of the replica that is picked."""
-    pick = SLOT_LEASE.pick(replicas, asked)
-    return (pick.replica.name, pick.reason) if isinstance(pick, Pick) else None
+def chosen(engines: list[Engine], asked: Request) -> tuple[str, str] | None:
+    """Name and reason of the engine that is picked."""
+    pick = SLOT_LEASE.pick(engines, asked)
+    return (pick.engine.name, pick.reason) if isinstance(pick, Pick) else None
 
 
 def test_a_replica_that_takes_no_work_or_failed_the_request_is_out() -> None:
-    assert is_ready(replica(), request())
-    assert not is_ready(replica(ready=False), request())
-    assert not is_ready(replica("shared-0"), request(failed_on=frozenset({"shared-0"})))
-    draining = replica()
-    draining.draining = True
+    assert is_ready(engine(), request())
+    assert not is_ready(engine(ready=False), request())
+    assert not is_ready(engine("shared-0"), request(failed_on=frozenset({"shared-0"})))
+    draining = engine()
+    draining.replica.draining = True
     assert not is_ready(draining, request())
 
 
 def test_an_engine_takes_what_it_can_run_at_once() -> None:
-    one = replica(max_sequences=4)
+    one = engine(max_sequences=4)
     assert has_room(one, request(sequences=4))
     assert has_room(one, request(sequences=9)), "wider than the engine: alone, else never"
     run_on(one, request())
@@ -37,7 +37,7 @@ def test_an_engine_takes_what_it_can_run_at_once() -> None:
 
 
 def test_an_engine_takes_what_its_kv_cache_holds() -> None:
-    one = replica(max_sequences=100)
+    one = engine(max_sequences=100)
     one.kv_tokens = 100
     run_on(one, request(), times=8)
     assert has_room(one, request()), "90 of 100 tokens"
@@ -48,7 +48,7 @@ def test_an_engine_takes_what_its_kv_cache_holds() -> None:
 
 
 def test_a_fresh_or_slow_replica_takes_its_share_and_never_less_than_one() -> None:
-    one = replica(max_sequences=8)
+    one = engine(max_sequences=8)
     one.share = 0.25
     run_on(one, request())
     assert has_room(one, request())
@@ -59,7 +59,7 @@ def test_a_fresh_or_slow_replica_takes_its_share_and_never_less_than_one() -> No
 
 
 def test_a_new_adapter_needs_a_free_slot_and_a_running_one_does_not() -> None:
-    one = replica(slots=1)
+    one = engine(slots=1)
     assert has_slot(one, request("a"))
     run_on(one, request("a"))
     assert has_slot(one, request("a"))
@@ -70,7 +70,7 @@ def test_a_new_adapter_needs_a_free_slot_and_a_running_one_does_not() -> None:
 
 
 def test_a_slot_being_cleared_is_for_who_waits_for_it() -> None:
-    one = replica(slots=2)
+    one = engine(slots=2)
     run_on(one, request("a", "support"))
     run_on(one, request("a", "sales"))
     one.clearing = SlotClearing("b-support@1", "b", victim="a-sales@1")
@@ -84,7 +84,7 @@ def test_a_slot_being_cleared_is_for_who_waits_for_it() -> None:
 
 
 def test_scores_are_fractions() -> None:
-    one = replica()
+    one = engine()
     run_on(one, request("a"), times=3)
     for scorer in (adapter_affinity, least_loaded, rendezvous):
         for asked in (request("a"), request("b"), request(base=True)):
@@ -93,7 +93,7 @@ def test_scores_are_fractions() -> None:
 
 
 def test_where_the_adapter_runs_comes_before_where_it_was_seen_before_where_it_is_new() -> None:
-    new, seen, running = replica("r0"), replica("r1"), replica("r2")
+    new, seen, running = engine("r0"), engine("r1"), engine("r2")
     run_on(seen, request())
     end_on(seen, request())
     run_on(running, request())
@@ -104,7 +104,7 @@ def test_where_the_adapter_runs_comes_before_where_it_was_seen_before_where_it_i
 
 
 def test_a_hot_adapter_gets_a_second_slot_where_it_is_much_emptier() -> None:
-    hot, empty = replica("r0", max_sequences=8), replica("r1", max_sequences=8)
+    hot, empty = engine("r0", max_sequences=8), engine("r1", max_sequences=8)
     run_on(hot, request(), times=int(HOT_LOAD * 8))
     assert chosen([hot, empty], request()) == ("r0", Place.RUNNING)
     run_on(hot, request(), times=2)
@@ -113,16 +113,16 @@ def test_a_hot_adapter_gets_a_second_slot_where_it_is_much_emptier() -> None:
 
 
 def test_no_second_copy_is_made_while_all_are_as_busy() -> None:
-    replicas = [replica("r0", max_sequences=8), replica("r1", max_sequences=8)]
-    run_on(replicas[0], request("a"), times=6)
-    run_on(replicas[1], request("b"), times=6)
-    assert chosen(replicas, request("a")) == ("r0", Place.RUNNING)
-    assert chosen(replicas, request("b")) == ("r1", Place.RUNNING)
+    engines = [engine("r0", max_sequences=8), engine("r1", max_sequences=8)]
+    run_on(engines[0], request("a"), times=6)
+    run_on(engines[1], request("b"), times=6)
+    assert chosen(engines, request("a")) == ("r0", Place.RUNNING)
+    assert chosen(engines, request("b")) == ("r1", Place.RUNNING)
 
 
 def test_a_crowded_replica_is_no_home() -> None:
     """Bounded load: memory and hashing count only up to a quarter more than the mean."""
-    crowded, empty = replica("r0", max_sequences=8), replica("r1", max_sequences=8)
+    crowded, empty = engine("r0", max_sequences=8), engine("r1", max_sequences=8)
     run_on(crowded, request("a"))
     end_on(crowded, request("a"))
     run_on(crowded, request("b"), times=2)
@@ -130,20 +130,20 @@ def test_a_crowded_replica_is_no_home() -> None:
 
 
 def test_the_base_model_goes_where_there_is_most_room() -> None:
-    busy, idle = replica("r0"), replica("r1")
+    busy, idle = engine("r0"), engine("r1")
     run_on(busy, request(base=True), times=4)
     picked = chosen([busy, idle], request(base=True))
     assert picked is not None and picked[0] == "r1"
 
 
 def test_new_adapters_spread_by_hash_and_stay_where_they_were() -> None:
-    replicas = [replica(f"r{i}", slots=64) for i in range(4)]
-    for one in replicas:
+    engines = [engine(f"r{i}", slots=64) for i in range(4)]
+    for one in engines:
         one.adapters = frozenset(adapter_id(f"a-m{i}") for i in range(64))
-    picks = {f"m{i}": chosen(replicas, request("a", f"m{i}")) for i in range(64)}
+    picks = {f"m{i}": chosen(engines, request("a", f"m{i}")) for i in range(64)}
     assert len(set(picks.values())) == 4
     assert {reason for _, reason in filter(None, picks.values())} == {Place.HOME}
-    assert picks == {f"m{i}": chosen(replicas, request("a", f"m{i}")) for i in range(64)}
+    assert picks == {f"m{i}": chosen(engines, request("a", f"m{i}")) for i in range(64)}
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_new_adapters_spread_by_hash_and_stay_where_they_were() -> None:
     ],
 )
 def test_a_wait_has_a_reason_from_the_replica_that_came_closest(lacks: str, hold: Hold) -> None:
-    far, near = replica("r0", ready=False), replica("r1", slots=1, max_sequences=2, ready=lacks != "ready")
+    far, near = engine("r0", ready=False), engine("r1", slots=1, max_sequences=2, ready=lacks != "ready")
     if lacks == "adapter":
         near.adapters = frozenset()
     elif lacks == "room":
@@ -173,7 +173,7 @@ def test_a_wait_has_a_reason_from_the_replica_that_came_closest(lacks: str, hold
 
 
 def test_residency_is_bounded_and_forgets_the_oldest() -> None:
-    one = replica(slots=2)
+    one = engine(slots=2)
     for i in range(6):
         run_on(one, request("a", str(i)))
         end_on(one, request("a", str(i)))

@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 
 from adapters.errors import IllegalTransition
 from adapters.states import TRANSITIONS, VersionState
-from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Rollout, RolloutPlan, Version
+from routing.catalog.entries import (
+    AdapterEntry,
+    AdapterKey,
+    ApiKey,
+    KeyRole,
+    Rollout,
+    RolloutPlan,
+    Version,
+)
 from routing.errors import Conflict, NotFound, StateUnavailable
 from routing.state import StateStore
 

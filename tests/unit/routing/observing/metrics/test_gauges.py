@@ -12,15 +12,16 @@ from routing.scheduling.state import SlotClearing
 from routing.types import Outcome
 from tests.unit.routing.observing.metrics.scrapes import Labels, Samples, samples
 from tests.unit.routing.scheduling.busy import Busy, busy
+from tests.unit.routing.scheduling.whole import MODELS, Whole
 
 SHARED: Labels = (("pool", "shared"), ("replica", "shared-0"))
 
 
-def metrics_of(house: Busy, **options: Any) -> GatewayMetrics:
+def metrics_of(house: Busy | Whole, **options: Any) -> GatewayMetrics:
     return GatewayMetrics(house.dispatcher, clock=house.clock, slos={}, **options)
 
 
-def scraped(house: Busy, **options: Any) -> Samples:
+def scraped(house: Busy | Whole, **options: Any) -> Samples:
     return samples(metrics_of(house, **options).page())
 
 
@@ -102,8 +103,16 @@ def test_a_slot_is_no_longer_being_cleared_once_it_is_given() -> None:
 
 def test_a_free_slot_that_is_promised_is_not_being_cleared() -> None:
     house = busy()
-    house.dispatcher.replicas["shared-0"].clearing = SlotClearing("a-sales@1", "a", None)
+    house.dispatcher.replicas["shared-0"].engine.clearing = SlotClearing("a-sales@1", "a", None)
     assert of_replica(house, "clearing_slots") == 0
+
+
+def test_what_waits_in_a_pool_is_added_up_over_its_base_models() -> None:
+    house = Whole(width=1)
+    tickets = [house.submit(model) for model in MODELS for _ in range(3)]
+    depths = scraped(house)["tenantry_band_queue_depth"]
+    assert sorted(depths.values()) == [0, 0, 4]
+    house.end(*tickets)
 
 
 def test_a_scrape_changes_nothing() -> None:

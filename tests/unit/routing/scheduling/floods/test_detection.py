@@ -18,7 +18,7 @@ from routing.scheduling.floods.detection import (
 )
 from routing.scheduling.floods.turns import AT_ONCE
 from routing.scheduling.state import SlotClearing
-from tests.unit.routing.requests import end_on, replica, request, run_on
+from tests.unit.routing.requests import end_on, engine, request, run_on
 
 ROOM = Room(slots=8, sequences=32)
 
@@ -236,7 +236,7 @@ def test_nothing_is_kept_from_whoever_does_not_flood() -> None:
 
 
 def test_a_flood_takes_a_part_of_a_replicas_slots_unless_one_was_promised() -> None:
-    one = replica(slots=4)
+    one = engine(slots=4)
     one.shares = pool({"a": 1.0, "b": 1.0}, {"a": 500})
     take(one.shares, "a", slots=4)
     run_on(one, request("a", "support"))
@@ -254,14 +254,14 @@ def test_a_flood_takes_a_part_of_a_replicas_slots_unless_one_was_promised() -> N
 def test_the_only_slot_of_a_replica_is_for_a_flood_only_where_nothing_is_kept_for_others(
     burst_share: float,
 ) -> None:
-    one = replica(slots=1)
+    one = engine(slots=1)
     one.shares = pool({"a": 1.0, "b": 1.0}, {"a": 500}, burst_share)
     take(one.shares, "a", slots=4)
     assert leaves_a_slot(one, request("a")) is (burst_share == 1.0)
 
 
 def test_adapters_of_a_flood_take_turns_in_their_own_slot_and_take_no_other_meanwhile() -> None:
-    one = replica(slots=2)
+    one = engine(slots=2)
     one.shares = pool({"a": 1.0, "b": 1.0}, {"a": 500})
     take(one.shares, "a", slots=4)
     run_on(one, request("a", "support"))
@@ -277,7 +277,7 @@ def test_adapters_of_a_flood_take_turns_in_their_own_slot_and_take_no_other_mean
 
 
 def test_adapters_of_a_tenant_that_does_not_flood_take_turns_in_whatever_comes_free() -> None:
-    one = replica(slots=2)
+    one = engine(slots=2)
     one.shares = pool({"a": 1.0, "b": 1.0}, {"a": 500, "b": 400})
     run_on(one, request("a", "support"))
     one.clearing = SlotClearing("a-sales@1", "a", victim="a-support@1")
@@ -285,7 +285,7 @@ def test_adapters_of_a_tenant_that_does_not_flood_take_turns_in_whatever_comes_f
 
 
 def test_a_flood_fills_a_replica_up_to_a_part() -> None:
-    one = replica(max_sequences=8)
+    one = engine(max_sequences=8)
     one.shares = pool({"a": 1.0, "b": 1.0}, {"a": 500})
     take(one.shares, "a", sequences=16)
     run_on(one, request("a"), times=3)
@@ -298,7 +298,7 @@ def test_a_flood_fills_a_replica_up_to_a_part() -> None:
 
 
 def test_an_empty_replica_is_for_everybody() -> None:
-    one = replica(max_sequences=1)
+    one = engine(max_sequences=1)
     one.shares = pool({"a": 1.0, "b": 1.0}, {"a": 500})
     take(one.shares, "a", sequences=16)
     assert leaves_room(one, request("a"))
@@ -306,7 +306,7 @@ def test_an_empty_replica_is_for_everybody() -> None:
 
 @pytest.mark.parametrize("burst_share", [0.25, 1.0])
 def test_how_far_a_flood_fills_a_replica_can_be_said(burst_share: float) -> None:
-    one = replica(max_sequences=8)
+    one = engine(max_sequences=8)
     one.shares = Shares({"a": 1.0, "b": 1.0}, {"a": 1, "b": 1}, burst_share)
     for now_s in (100.0, 105.0):
         send(one.shares, "a", now_s, 500)
@@ -419,7 +419,7 @@ def test_others_that_ask_for_nothing_do_not_lower_what_a_flood_runs_while_they_a
 
 
 def test_a_flood_may_use_a_replica_that_is_nearly_empty_even_while_the_others_are_crowded() -> None:
-    one = replica(slots=4, max_sequences=20)
+    one = engine(slots=4, max_sequences=20)
     one.shares = crowd(waiting=1)
     take(one.shares, "a", sequences=9)
     run_on(one, request("b"))
@@ -430,7 +430,7 @@ def test_a_flood_may_use_a_replica_that_is_nearly_empty_even_while_the_others_ar
 
 
 def test_a_tenant_that_floods_is_passed_over_as_a_whole_where_nothing_of_it_may_run() -> None:
-    one = replica(slots=2, max_sequences=20)
+    one = engine(slots=2, max_sequences=20)
     one.shares = pool({"a": 1.0, "b": 1.0}, {"a": 500})
     run_on(one, request("b"))
     assert leaves_to(one, "a", takes_slot=True)

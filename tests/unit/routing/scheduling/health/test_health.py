@@ -20,7 +20,13 @@ from routing.scheduling.health.breaker import (
     BreakerState,
 )
 from routing.scheduling.health.first_tokens import EPOCH_S, MAX_SILENCE_S, MIN_EPOCHS
-from routing.scheduling.health.health import OUTLIER_SHARE, SLOW_START_FLOOR, SLOW_START_S, Health, outliers
+from routing.scheduling.health.health import (
+    OUTLIER_SHARE,
+    SLOW_START_FLOOR,
+    SLOW_START_S,
+    Health,
+    outliers,
+)
 
 
 def serve(health: Health, now_s: float, first_token_s: float, times: int = 1) -> None:
