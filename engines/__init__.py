@@ -20,5 +20,6 @@ orphans.py         which processes belong to which worker's engine
 engine_process.py  what a process that vLLM starts does first
 logs.py            how every process writes its log
 metric.py          one metric, as data
+engine_metrics.py  which of vLLM's metrics stay bounded
 secrets.py         what is derived from the deployment's one secret
 """
