@@ -96,8 +96,9 @@ def is_current(target: Path, name: str, platform: str) -> bool:
 
 
 def stamp_of(target: Path, name: str, platform: str) -> Path:
-    """The file that says that a set is installed as the locks are now."""
-    files = [HERE / "install.py", HERE / "system.sh", HERE / "demo.in", lock_of(platform, "serve")]
+    """The file that says that a set is installed as the locks, and the command's packages, are now."""
+    files = [HERE / "install.py", HERE / "system.sh", HERE / "demo.in", HERE.parent / "pyproject.toml"]
+    files.append(lock_of(platform, "serve"))
     files += [] if name == "serve" else [lock_of(platform, name)]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     return target / f".installed-{platform}-{name}-{digest[:16]}"

@@ -288,12 +288,12 @@ def test_a_json_line_leaves_out_what_is_not_known(written: Callable[..., io.Stri
 SPAWNING = """
 import multiprocessing, sys
 sys.path.insert(0, {root!r})
-from adapters import engine_process, logs
+from engines import engine_process, logs
 
 if __name__ == "__main__":
     logs.set_up("chat-0")
     engine_process.become_main_of_children()
-    from tests.unit.adapters import logging_child
+    from tests.unit.engines import logging_child
     child = multiprocessing.get_context("spawn").Process(target=logging_child.speak, name="EngineCore")
     child.start()
     child.join()

@@ -46,6 +46,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / f"{platform}.lock").write_text(lock({n: others[n] for n in [*others][: len(SERVE)]}))
         (folder / f"{platform}-dev.lock").write_text(lock(others))
     (folder / "demo.in").write_text("# of the demo\ngamma\n")
+    (tmp_path / "pyproject.toml").write_text("# the command\n")
     monkeypatch.setattr(install, "HERE", folder)
     monkeypatch.setattr(install, "AT_A_TIME", 2)
     return folder
@@ -168,6 +169,18 @@ def test_a_new_lock_changes_what_it_changed(here: Path, pip: FakePip, tmp_path: 
     set_up(tmp_path / "venv")
     assert pip.calls == [["beta"]]
     assert install.main(["--check", str(tmp_path / "venv"), "dev", "gpu"]) == 1
+
+
+def test_a_command_of_other_packages_is_put_in_anew_and_nothing_else(
+    here: Path, pip: FakePip, tmp_path: Path
+) -> None:
+    set_up(tmp_path / "venv")
+    pip.calls.clear()
+    pip.linked.clear()
+    (tmp_path / "pyproject.toml").write_text("# the command, of other packages\n")
+    set_up(tmp_path / "venv")
+    set_up(tmp_path / "venv")
+    assert (pip.calls, len(pip.linked)) == ([], 1)
 
 
 @pytest.mark.parametrize("at", ["alpha", "beta", "vllm"])
