@@ -297,7 +297,7 @@ async def test_an_answer_that_is_due_is_not_mistaken_for_a_refusal(server: Serve
 SERVER = """
 import asyncio, sys, uvicorn
 sys.path.insert(0, sys.argv[1])
-from routing import connections
+from routing.http import connections
 connections.install(connections.Bounds())
 
 async def app(scope, receive, send):
