@@ -21,7 +21,7 @@ import pytest
 
 from demo.answers import QUESTIONS
 from tests.e2e.hostility import HOSTILE, MOST_TOKENS, fleet_in, judge_of, world_of
-from tests.e2e.serving import Service, answers, key_of, serving, wait_until
+from tests.e2e.serving import ONE_THREAD, Service, answers, key_of, serving, wait_until
 from tests.hostile.audit import Counted, counted_by_vllm, differences, rows_of, tokens
 from tests.hostile.bodies import CHAT, COMPLETION, EMBEDDING, FAMILIES, RESPONSE, VALID, attack, harmless
 from tests.hostile.client import send
@@ -68,7 +68,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each look at the metrics
     folder = tmp_path_factory.mktemp("hostile")
     arguments = ("--arg", f"fleet={fleet_in(folder)}", "--arg", "pool=shared")
-    with serving("service:Gateway", folder, *arguments) as service:
+    with serving("service:Gateway", folder, *arguments, env=ONE_THREAD) as service:
         yield Scene(service, folder / "state" / "state.db")
 
 

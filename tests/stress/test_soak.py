@@ -24,7 +24,7 @@ import pytest
 from demo.answers import QUESTIONS
 from tests.e2e.hostility import MOST_TOKENS, fleet_in, judge_of, world_of
 from tests.e2e.operators import Operator
-from tests.e2e.serving import DEMO, Service, answers, key_of, serving, wait_until
+from tests.e2e.serving import DEMO, ONE_THREAD, Service, answers, key_of, serving, wait_until
 from tests.e2e.traffic import Ask, Ending, Seen, send, session
 from tests.hostile.audit import Counted, by, counted_by_vllm, differences, rows_of, tokens
 from tests.hostile.bodies import attack
@@ -32,6 +32,8 @@ from tests.hostile.siege import Siege
 
 pytestmark = pytest.mark.engine
 log = logging.getLogger("tests.soak")
+logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each look at the metrics
+logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 REQUESTS = int(os.environ.get("TENANTRY_SOAK_REQUESTS", "10000"))
 SEED = int(os.environ.get("HOSTILE_SEED", "1"))
@@ -124,7 +126,7 @@ def test_ten_thousand_requests_are_answered_right_and_metered_beside_churn_and_a
     tmp_path: Path,
 ) -> None:
     arguments = ("--arg", f"fleet={fleet_in(tmp_path)}", "--arg", "pool=shared")
-    with serving("service:Gateway", tmp_path, *arguments) as service:
+    with serving("service:Gateway", tmp_path, *arguments, env=ONE_THREAD) as service:
         cores = service.engine_cores()
         siege = Siege(service.port, judge_of(tmp_path / "state"), (), TIMEOUT_S)
         churn = Churn(service)
