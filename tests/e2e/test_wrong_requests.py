@@ -1,7 +1,4 @@
-"""What is wrong with a request is told to its client, and to nobody else, on real vLLM.
-
-A table of what vLLM finds wrong, and where; a new version of vLLM shows here what has changed.
-"""
+"""What is wrong with a request is told to its client, and to nobody else, on real vLLM."""
 
 from __future__ import annotations
 
@@ -14,48 +11,19 @@ import pytest
 
 from demo.answers import QUESTIONS
 from tests.e2e.serving import Service, answers, key_of, wait_until
+from tests.e2e.wrong_requests import CASES, Case
 
 pytestmark = pytest.mark.engine
 
-CHAT, COMPLETION, RESPONSE = "/v1/chat/completions", "/v1/completions", "/v1/responses"
-CONTENT: dict[str, dict[str, Any]] = {
-    CHAT: {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4},
-    COMPLETION: {"prompt": "hello", "max_tokens": 4},
-    RESPONSE: {"input": "hello", "max_output_tokens": 16},
-}
-BAD_SCHEMA = {"type": "object", "properties": {"a": {"type": "nonsense"}}}
-BAD_FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": BAD_SCHEMA}}
-BAD_TEXT = {"format": {"type": "json_schema", "name": "x", "schema": BAD_SCHEMA}}
-CASES: list[tuple[str, dict[str, Any]]] = [
-    (CHAT, {"logprobs": True, "top_logprobs": 50}),
-    (COMPLETION, {"logprobs": 50}),
-    *((route, {"structured_outputs": {"regex": "[a-"}}) for route in (CHAT, COMPLETION, RESPONSE)),
-    *((route, {"structured_outputs": {"json": BAD_SCHEMA}}) for route in (CHAT, COMPLETION, RESPONSE)),
-    *((route, {"structured_outputs": {"grammar": "root ::= nothing"}}) for route in (CHAT, COMPLETION)),
-    *((route, {"structured_outputs": 1}) for route in (CHAT, COMPLETION, RESPONSE)),
-    *((route, {"structured_outputs": {"choice": []}}) for route in (CHAT, COMPLETION)),
-    (CHAT, {"response_format": BAD_FORMAT}),
-    (RESPONSE, {"text": BAD_TEXT}),
-    (RESPONSE, {"tools": 1}),
-    *((route, {"temperature": -1}) for route in (CHAT, COMPLETION, RESPONSE)),
-    *((route, {"logit_bias": {"99999999": 1}}) for route in (CHAT, COMPLETION)),
-    (CHAT, {"messages": [{"role": "user", "content": "hello " * 5000}]}),
-    (COMPLETION, {"prompt": [1] * 5000}),
-    (COMPLETION, {"prompt": [10**9]}),
-    (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}),
-]
 log = logging.getLogger(__name__)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize(
-    ("route", "fields"), CASES, ids=[f"{r.rpartition('/')[2]}-{str(f)[:50]}" for r, f in CASES]
-)
-def test_a_wrong_request_is_a_400(service: Service, route: str, fields: dict[str, Any], stream: bool) -> None:
-    body = {"model": "support", **CONTENT[route], "stream": stream, **fields}
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_wrong_request_is_a_400(service: Service, case: Case, stream: bool) -> None:
     headers = {"authorization": f"Bearer {key_of('acme')}"}
-    answer = httpx.post(service.url + route, json=body, headers=headers, timeout=120)
-    log.info("%s %s stream=%s: %s %s", route, str(fields)[:80], stream, answer.status_code, answer.text[:200])
+    answer = httpx.post(service.url + case.route, json=case.body(stream), headers=headers, timeout=120)
+    log.info("%s stream=%s: %s %s", case, stream, answer.status_code, answer.text[:200])
     assert answer.status_code == 400, answer.text[:500]
     assert answer.json()["error"]["message"]
 
