@@ -323,7 +323,7 @@ function DrainButton({ replica }: { replica: Replica }) {
 function drain(api: Api, replica: Replica): Action {
   return {
     title: `Drain ${replica.name}?`,
-    text: `It gets no new work; its ${plural(replica.sequences, "sequence")} in flight go on to their end. If no other replica like it is ready, requests get a 503 ${words("no_replica_ready")}.`,
+    text: `It gets no new work; its ${plural(replica.sequences, "sequence")} in flight go on to their end. If all replicas like it are drained, requests get a 503 ${words("no_replica_ready")}; if the others are not ready, they wait.`,
     verb: `Drain ${replica.name}`,
     danger: true,
     run: () => api.act("POST", `/replicas${path(replica.name)}/drain`),
