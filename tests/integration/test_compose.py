@@ -106,7 +106,8 @@ def test_prometheus_reads_every_page_with_the_key_and_loads_every_rule(laid_out:
 
     def ups() -> dict[str, str]:
         with contextlib.suppress(httpx.HTTPError):
-            targets = httpx.get(f"{api}/targets").json()["data"]["activeTargets"]
+            answer = httpx.get(f"{api}/targets").raise_for_status()  # it is a 503 while it starts
+            targets = answer.json()["data"]["activeTargets"]
             return {target["scrapeUrl"].rpartition(":")[2][5:]: target["health"] for target in targets}
         return {}
 
