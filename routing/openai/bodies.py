@@ -334,7 +334,9 @@ def _required(payload: Payload, field: str) -> Any:
 
 
 def _optional(payload: Payload, field: str, expected: type, description: str) -> Any:
-    value = payload.get(field)
+    if field not in payload:  # as nearly always; cheaper than to get it
+        return None
+    value = payload[field]
     if value is not None and not isinstance(value, expected):
         raise _wrong_type(field, description)
     return value
@@ -347,8 +349,7 @@ def _wrong_type(field: str, description: str) -> InvalidRequest:
 def _model_name(payload: Payload) -> str | None:
     """What TGI's and LoRAX's clients send says more than `model`, which they fill with a placeholder."""
     for field in ("adapter_id", "adapter_name", "model"):
-        name = _optional(payload, field, str, "a string")
-        if name:
+        if field in payload and (name := _optional(payload, field, str, "a string")):
             return str(name)
     return None
 
@@ -356,17 +357,15 @@ def _model_name(payload: Payload) -> str | None:
 def _user(payload: Payload) -> str | None:
     """The first of `USERS` that says something; what keeps a user on one side of a split."""
     for field in USERS:
-        value = payload.get(field)
-        if value and isinstance(value, str):
-            return str(value)
+        if field in payload and isinstance(value := payload[field], str) and value:
+            return value
     return None
 
 
 def _choices(payload: Payload) -> int:
     widest = 1
     for field in ("n", "best_of"):
-        value = payload.get(field)
-        if value is None:
+        if field not in payload or (value := payload[field]) is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int):
             raise _wrong_type(field, "an integer")
@@ -379,8 +378,7 @@ def _choices(payload: Payload) -> int:
 def _longest_completion(payload: Payload) -> int | None:
     """Read the bound on the answer, by whichever of its names; nonsense is left to vLLM to refuse."""
     for field in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
-        value = payload.get(field)
-        if type(value) is int and value > 0:
+        if field in payload and type(value := payload[field]) is int and value > 0:
             return value
     return None
 

@@ -58,9 +58,9 @@ def check(route: str, payload: Mapping[str, Any]) -> None:
 def _in_fields(value: Mapping[str, Any], specs: Mapping[str, _Spec]) -> _Found | None:
     """Find what has the wrong type; where it is, from here, and what may stand there."""
     for name, inner in value.items():
-        spec = specs.get(name)
-        if spec is None:
+        if name not in specs:
             continue
+        spec = specs[name]
         if type(inner) not in spec.types:
             return f".{name}", spec
         if inner and not spec.is_plain:

@@ -52,9 +52,8 @@ def check(payload: Payload, limits: RequestLimits, *, prompts: int, size_bytes: 
     if prompts > MAX_PROMPTS:
         raise _over("input" if "input" in payload else "prompt", f"has {prompts} prompts", MAX_PROMPTS)
     for name, value in payload.items():
-        rule = _RULES.get(name)
-        if rule is not None and value is not None:
-            rule(name, value, limits)
+        if name in _RULES and value is not None:
+            _RULES[name](name, value, limits)
         if type(value) is float and not SMALLEST_NUMBER <= value <= LARGEST_NUMBER:
             raise _over(name, f"is {value:g}", _64_BITS)
     if "use_beam_search" in payload:

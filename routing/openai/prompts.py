@@ -30,6 +30,7 @@ MEDIA: Mapping[str, str] = {
 # Fields of messages, of their parts and of a response's input items that hold text, or parts that do.
 _TEXTS = ("content", "text", "refusal", "thinking", "reasoning", "reasoning_content", "name", "arguments")
 _NESTED = ("tool_calls", "function", "function_call", "output", "summary")
+_PLAIN = frozenset(("role", "content"))  # of nearly all messages
 MAX_DEPTH = 6  # message, parts, part and one more; what is deeper no template reads
 
 
@@ -55,9 +56,8 @@ def of_messages(messages: list[Any]) -> PromptSize:
     """Measure a chat."""
     size = PromptSize()
     for message in messages:
-        content = message.get("content") if type(message) is dict else None
-        if type(content) is str and len(message) == 2:  # nearly all messages are a role and a text
-            size.text_bytes += _bytes(content)
+        if type(message) is dict and message.keys() == _PLAIN and type(content := message["content"]) is str:
+            size.text_bytes += len(content) if content.isascii() else len(content.encode())
         else:
             _add(size, message, 0)
     return size
@@ -109,13 +109,11 @@ def longest(content: Any, chars_per_token: int) -> int:
 
 def add_beside(size: PromptSize, payload: Mapping[str, Any]) -> None:
     """Add what a chat or a response has the model read beside its messages: instructions and tools."""
-    instructions, tools = payload.get("instructions"), payload.get("tools")
-    if type(instructions) is str:
-        size.text_bytes += _bytes(instructions)
-    if tools:
-        with contextlib.suppress(
-            orjson.JSONEncodeError
-        ):  # too deep; refused when the engine's body is written
+    if "instructions" in payload and type(text := payload["instructions"]) is str:
+        size.text_bytes += _bytes(text)
+    if "tools" in payload and (tools := payload["tools"]):
+        # What is too deep is refused when the engine's body is written.
+        with contextlib.suppress(orjson.JSONEncodeError):
             size.text_bytes += len(orjson.dumps(tools))  # templates write them as JSON
 
 
