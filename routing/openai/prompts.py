@@ -57,7 +57,7 @@ def of_messages(messages: list[Any]) -> PromptSize:
     size = PromptSize()
     for message in messages:
         if type(message) is dict and message.keys() == _PLAIN and type(content := message["content"]) is str:
-            size.text_bytes += len(content) if content.isascii() else len(content.encode())
+            size.text_bytes += _bytes(content)
         else:
             _add(size, message, 0)
     return size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,13 +10,20 @@ import pytest
 from tests.e2e.serving import ROOT, Service, serving
 
 
+def demo_fleet(folder: Path, changes: Mapping[str, str]) -> Path:
+    """Write the demo fleet into a folder, with texts in it changed; each must be there."""
+    text = (ROOT / "fleet.yaml").read_text().replace(".cache/", f"{ROOT}/.cache/")
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / "fleet.yaml"
+    path.write_text(text)
+    return path
+
+
 def two_slots(folder: Path) -> Path:
     """The demo fleet with fewer slots than adapters, so that adapters must take turns."""
-    text = (ROOT / "fleet.yaml").read_text()
-    assert "max_loras: 4" in text
-    path = folder / "fleet.yaml"
-    path.write_text(text.replace("max_loras: 4", "max_loras: 2").replace(".cache/", f"{ROOT}/.cache/"))
-    return path
+    return demo_fleet(folder, {"max_loras: 4": "max_loras: 2"})
 
 
 @pytest.fixture(scope="module")

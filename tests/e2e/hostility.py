@@ -7,7 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.serving import ROOT, Service, key_of
+from tests.e2e.conftest import demo_fleet
+from tests.e2e.serving import Service, key_of
 from tests.hostile.judge import BUSY, Judge
 from tests.hostile.request import World
 from tests.hostile.worlds import DEMO
@@ -18,13 +19,8 @@ MOST_TOKENS = 512  # the demo model reads, and makes, no more in one request
 
 def fleet_in(folder: Path) -> Path:
     """Write the demo fleet with equal priorities, and metrics for operators alone."""
-    text = (ROOT / "fleet.yaml").read_text().replace(".cache/", f"{ROOT}/.cache/")
-    for old, new in (("    priority: low\n", ""), ("metrics_access: loopback", "metrics_access: operator")):
-        assert old in text
-        text = text.replace(old, new)
-    path = folder / "fleet.yaml"
-    path.write_text(text)
-    return path
+    changes = {"    priority: low\n": "", "metrics_access: loopback": "metrics_access: operator"}
+    return demo_fleet(folder, changes)
 
 
 def world_of(service: Service) -> World:
