@@ -21,7 +21,7 @@ from engines.protocol import ADAPTER_HEADER, TOKEN_HEADER
 
 CHAT_PATH = "/v1/chat/completions"
 PRIORITY = 1  # what the gateway writes for the standard band
-KEEP_ALIVE_S = 3.0  # below the server's own (uvicorn: 5 s), so that no connection is used again as it closes
+KEEP_ALIVE_S = 3.0  # below the server's own, so that no connection is used again as it closes
 SILENCE_S = 300.0  # a request that hears nothing for so long has failed
 
 

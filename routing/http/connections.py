@@ -35,6 +35,9 @@ class Bounds:
     head_bytes: int = 64 * 2**10  # of request line and headers; of anything between two parts of a body, too
     headers: int = 100
     head_timeout_s: float = 15.0  # from the first byte of a head, or from connecting, to its end
+    # An idle connection is kept longer than clients keep theirs (httpx and OpenAI's clients 5 s, load
+    # balancers 60 s), or a request is sent just as it closes. uvicorn's own 5 s are exactly httpx's.
+    keep_alive_s: float = 75.0
     pipelined: int = 16  # requests that wait for the answer to an earlier one
     strangers: int | None = 2048  # connections that have shown no key
     strangers_per_address: int | None = 512
@@ -119,6 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.headers = []
+        self.timeout_keep_alive = self.door.bounds.keep_alive_s  # type: ignore[assignment]
         self._most_bytes, self._most_headers = self.door.bounds.head_bytes, self.door.bounds.headers
         self._is_stranger = True
         self._in_body = False

@@ -18,7 +18,7 @@ CONNECT_TIMEOUT_S = 5.0
 CONTROL_TIMEOUT_S = 10.0
 TRIAL_TIMEOUT_S = 120.0  # loading a large adapter from a cold disk, behind a full batch
 PROBE_TIMEOUT_S = 2.0
-# Below the engine server's own keep-alive (uvicorn: 5 s), so that a connection is never reused as it closes.
+# Below the engine server's own, so that a connection is never reused as it closes.
 KEEP_ALIVE_S = 3.0
 MAX_HEADER_BYTES = 4 * 2**20  # vLLM puts 100 bytes for each of many embeddings into one header
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
@@ -21,7 +22,7 @@ from routing.http.connections import BoundedProtocol, Bounds, Door
 from tests.fakes import eventually, key_of
 from tests.integration.conftest import Bench
 
-SMALL = Bounds(head_timeout_s=0.3)
+SMALL = Bounds(head_timeout_s=0.3, keep_alive_s=1.0)
 KIB = 2**10
 CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -124,7 +125,7 @@ async def serving(bounds: Bounds, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         )
         await send({"type": "http.response.body", "body": text, "more_body": False})
 
-    config = uvicorn.Config(app, lifespan="off", log_config=None, timeout_keep_alive=1)
+    config = uvicorn.Config(app, lifespan="off", log_config=None)
     config.load()
     assert config.http_protocol_class is protocol, "as uvicorn chooses it"
     state = ServerState()
@@ -404,6 +405,12 @@ async def test_an_idle_connection_is_closed_without_a_word(server: Server) -> No
         assert await wire.answer() == (0, b"")
 
 
+def test_an_idle_connection_outlives_what_clients_keep_so_that_none_sends_as_it_closes() -> None:
+    clients_s = httpx.Limits().keepalive_expiry
+    assert clients_s is not None
+    assert Bounds().keep_alive_s >= max(clients_s, 60.0) + 10  # 60 s: what load balancers keep
+
+
 # -- too many ----------------------------------------------------------------------------------------------
 
 KEY = b"GET / HTTP/1.1\r\nauthorization: right\r\n\r\n"
@@ -499,6 +506,7 @@ def test_bounds_are_what_the_documentation_says() -> None:
         f"{bounds.head_bytes // KIB} KiB",
         f"{bounds.headers} headers",
         f"{bounds.head_timeout_s:g} s",
+        f"{bounds.keep_alive_s:g} s",
         f"{bounds.pipelined} requests",
         f"{bounds.strangers} connections",
         f"{bounds.strangers_per_address} of one address",
