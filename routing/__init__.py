@@ -17,5 +17,6 @@ site.py       pages served from memory
 errors.py     everything that a client can be told instead of an answer
 record.py     how one request went
 types.py      what a request is for, what it takes, and how it ended
+random_ids.py ids of requests
 gc_tuning.py  when Python's garbage collector runs
 """

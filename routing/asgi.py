@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import ipaddress
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from routing.errors import (
@@ -27,7 +29,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 HeaderList = list[tuple[bytes, bytes]]
 
 MAX_PARAMETERS = 50  # of one URL; nobody needs more
-KEY_SHOWN = "tenantry.key_shown"  # in a scope, where the connection has shown no key yet: call it once it has
+CONNECTION = "tenantry.connection"  # in a scope: its `Connection`, where the server has one
 GZIP = b"\x1f\x8b"
 MEDIA_TYPE = "application/json"
 JSON = (b"content-type", MEDIA_TYPE.encode())
@@ -37,6 +39,24 @@ _OF_PROXIES = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"}
 
 class ClientGone(Exception):
     """The client left before its request was read."""
+
+
+class Connection(Protocol):
+    """What our own server knows of a request's connection beside ASGI; it spares a task and a timer each."""
+
+    is_stranger: bool  # it has shown no valid key yet
+
+    def show_key(self) -> None:
+        """Note that it has shown one."""
+
+    def take_body(self) -> bytes | None:
+        """Return the request's body where all of it has arrived already, else None."""
+
+    def watch(self, tell: Callable[[], object]) -> None:
+        """Call `tell` once the client leaves."""
+
+    def unwatch(self, tell: Callable[[], object]) -> None:
+        """Call it no more."""
 
 
 @dataclass(slots=True)
@@ -86,6 +106,12 @@ class Exchange:
     send: Send
     headers: Headers
     answer_headers: HeaderList = field(default_factory=list)  # go on every answer
+
+    @property
+    def connection(self) -> Connection | None:
+        """What the server knows of the connection; None where it is not ours."""
+        connection: Connection | None = self.scope.get(CONNECTION)
+        return connection
 
     @property
     def path(self) -> str:
@@ -163,17 +189,25 @@ class Exchange:
         declared_bytes = self.headers.content_length
         if declared_bytes is not None and declared_bytes > limit_bytes:
             raise _too_large(limit_bytes)
-        try:
-            async with asyncio.timeout(timeout_s):
-                message = await self.receive()
-                if message.get("more_body") or message["type"] != "http.request":
-                    return await self._read_rest(message, limit_bytes)
-                body = message.get("body", b"")
-        except TimeoutError:
-            raise BodyTimeout(f"The request body did not arrive within {timeout_s:g} s.") from None
+        connection = self.connection
+        body = connection.take_body() if connection is not None else None
+        if body is None:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await self._collect_body(limit_bytes)
+            except TimeoutError:
+                raise BodyTimeout(f"The request body did not arrive within {timeout_s:g} s.") from None
         if len(body) > limit_bytes:
             raise _too_large(limit_bytes)
-        return bytes(body)
+        return body
+
+    def watch(self, tell: Callable[[], object]) -> Callable[[], object]:
+        """Have `tell` called once the client leaves; returns what ends the watch."""
+        connection = self.connection
+        if connection is None:
+            return asyncio.create_task(self._until_gone(tell)).cancel
+        connection.watch(tell)
+        return partial(connection.unwatch, tell)
 
     async def begin(self, status: int, headers: HeaderList) -> None:
         """Send status and headers."""
@@ -208,9 +242,16 @@ class Exchange:
 
         await app(self.scope, self.receive, send)
 
-    async def _read_rest(self, message: Message, limit_bytes: int) -> bytes:
+    async def _until_gone(self, tell: Callable[[], object]) -> None:
+        with contextlib.suppress(OSError):
+            while (await self.receive())["type"] != "http.disconnect":
+                pass
+        tell()
+
+    async def _collect_body(self, limit_bytes: int) -> bytes:
         body = bytearray()
         while True:
+            message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             body += message.get("body", b"")
@@ -218,7 +259,6 @@ class Exchange:
                 raise _too_large(limit_bytes)
             if not message.get("more_body"):
                 return bytes(body)
-            message = await self.receive()
 
 
 def _packed(how: str) -> UnsupportedMediaType:

@@ -7,7 +7,6 @@ replica be asked.
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from routing.asgi import HeaderList
 from routing.errors import EngineFailed, InvalidRequest, RequestError, Unavailable
 from routing.openai import bodies
 from routing.openai.events import EventStream
+from routing.random_ids import random_id
 from routing.replicas.client import ReplicaClient
 from routing.types import Target
 
@@ -82,7 +82,7 @@ async def answers_others(question: Question, client: ReplicaClient) -> bool:
 
 def _headers(target: Target, traceparent: str | None) -> dict[str, str]:
     # Never the client's id: two tenants may send the same one, and vLLM makes its own ids from it.
-    headers = {"x-request-id": uuid.uuid4().hex}
+    headers = {"x-request-id": random_id()}
     if target.adapter_id is not None:
         headers[protocol.ADAPTER_HEADER] = target.adapter_id
     if traceparent is not None:

@@ -6,7 +6,6 @@ Another replica is asked, instead or as well, only while nothing has been sent t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -141,7 +140,7 @@ class Flight:
     async def fly(self) -> None:
         """Answer the client and settle the ticket. Never raises, except when cancelled by a stranger."""
         self._task = asyncio.current_task()
-        watcher = asyncio.create_task(self._watch_client())
+        unwatch = self._exchange.watch(self._client_left)
         outcome: Outcome = Outcome.FAILED
         error: RequestError | None = _OWN_FAULT
         fault = False
@@ -154,7 +153,7 @@ class Flight:
             outcome, error = _ABORTED[Abort.SHUTTING_DOWN]  # servers cancel nobody before
             raise
         finally:
-            watcher.cancel()
+            unwatch()
             usage = self._race.attempt.usage() if self._race is not None else bodies.TokenUsage()
             self._dispatcher.settle(
                 self.ticket,
@@ -322,10 +321,7 @@ class Flight:
         except asyncio.CancelledError:
             self._aborted()
 
-    async def _watch_client(self) -> None:
-        with contextlib.suppress(OSError):
-            while (await self._exchange.receive())["type"] != "http.disconnect":
-                pass
+    def _client_left(self) -> None:
         if not self.progress.finished:
             self.abort(Abort.CLIENT_GONE)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import http
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -20,7 +21,7 @@ import uvicorn.config
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from routing.asgi import KEY_SHOWN
+from routing.asgi import CONNECTION
 from routing.errors import BodyTimeout, HeadTooLarge, InvalidRequest, RequestError
 from routing.openai import bodies
 
@@ -124,7 +125,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self.headers = []
         self.timeout_keep_alive = self.door.bounds.keep_alive_s  # type: ignore[assignment]
         self._most_bytes, self._most_headers = self.door.bounds.head_bytes, self.door.bounds.headers
-        self._is_stranger = True
+        self.is_stranger = True
+        self._running: RequestResponseCycle | None = None  # the request that the application has
+        self._tell: Callable[[], object] | None = None  # called once the client has left it
         self._in_body = False
         self._unused_bytes = 0  # received since something came of it: a head, a part of a body, its end
         self._owes_since_s: float | None = None  # since when a head, or a rest that nobody reads, is due
@@ -140,6 +143,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.door.leave(self)
         super().connection_lost(exc)
+        self._disconnect()
+        self._let_go()
 
     def data_received(self, data: bytes) -> None:
         if self._owes_since_s is None and not self._in_body:
@@ -161,9 +166,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.headers) > self._most_headers or len(self.pipeline) >= self.door.bounds.pipelined:
             self._refuse(_TOO_LARGE)
         if self._refused_at_s is None:
-            if self._is_stranger:
-                cast(dict[str, Any], self.scope)[KEY_SHOWN] = self._show_key
+            cast(dict[str, Any], self.scope)[CONNECTION] = self
             super().on_headers_complete()
+            if not self.pipeline:
+                self._running = self.cycle
             if self.scope["http_version"] == "1.0":
                 self.cycle.__class__ = UntilClose
 
@@ -182,6 +188,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self._in_body:
             self._owes_since_s = self.loop.time()  # nobody reads it any more
+        self._let_go()
+        self._running = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -193,6 +201,30 @@ class BoundedProtocol(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: anybody could fill the log."""
 
+    # -- called by the application, of the request that it has ----------------------------------------------
+
+    def show_key(self) -> None:
+        self.is_stranger = False
+        self.door.know(self)
+
+    def take_body(self) -> bytes | None:
+        cycle = self._running
+        if cycle is None or cycle.more_body or cycle.disconnected:
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        cycle.message_event.clear()
+        return body
+
+    def watch(self, tell: Callable[[], object]) -> None:
+        self._tell = tell
+        self.flow.resume_reading()  # or the end of the connection would not be seen
+        if self._running is None or self._running.disconnected:
+            self.loop.call_soon(self._disconnect)
+
+    def unwatch(self, tell: Callable[[], object]) -> None:
+        if self._tell == tell:
+            self._tell = None
+
     # -- ours ----------------------------------------------------------------------------------------------
 
     def check(self, now_s: float) -> None:
@@ -203,9 +235,22 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._owes_since_s is not None and now_s - self._owes_since_s > self.door.bounds.head_timeout_s:
             self._refuse(_TOO_SLOW if self._unused_bytes and not self._in_body else b"")
 
-    def _show_key(self) -> None:
-        self._is_stranger = False
-        self.door.know(self)
+    def _let_go(self) -> None:
+        """Be done with the running request; its scope knows this connection, which would be a cycle."""
+        self._tell = None
+        if self._running is not None:
+            cast(dict[str, Any], self._running.scope).pop(CONNECTION, None)
+            self._running = None
+
+    def _disconnect(self) -> None:
+        """Tell whoever waits for the running request that its client has left."""
+        cycle, tell = self._running, self._tell
+        self._tell = None
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if tell is not None:
+            tell()
 
     def _refuse(self, answer: bytes) -> None:
         """Answer, unless that would be taken for the answer to something else, and close."""
@@ -216,8 +261,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete:
             if not self._in_body or cycle.response_started or self.pipeline:
                 answer = b""
-            cycle.disconnected = True
-            cycle.message_event.set()
+            self._disconnect()
         self.pipeline.clear()
         self._unset_keepalive_if_required()
         if answer and not self.transport.is_closing():

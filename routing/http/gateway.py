@@ -11,7 +11,6 @@ import contextlib
 import logging
 import math
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -22,7 +21,7 @@ from engines import secrets
 from fleet.types import Fleet, MetricsAccess, RequestLimits, Tenant
 from routing import console, gc_tuning
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, LiveFeed, admin_app
-from routing.asgi import JSON, KEY_SHOWN, ClientGone, Exchange, Headers, Receive, Scope, Send
+from routing.asgi import JSON, ClientGone, Connection, Exchange, Headers, Receive, Scope, Send
 from routing.catalog.directory import Directory
 from routing.catalog.entries import KeyRole
 from routing.errors import (
@@ -49,6 +48,7 @@ from routing.observing.metrics import GatewayMetrics, TextFormat
 from routing.observing.request_log import write_lines
 from routing.observing.tracing import Trace, Tracer, trace_id_of
 from routing.openai import bodies, limits
+from routing.random_ids import random_id
 from routing.record import Record
 from routing.replicas.client import ReplicaClient
 from routing.replicas.discovery import Discovery
@@ -209,13 +209,14 @@ class Gateway:
         if scope["type"] != "http":
             return
         headers = Headers.of(scope)
-        request_id = bodies.sane_request_id(headers.request_id) or uuid.uuid4().hex
+        request_id = bodies.sane_request_id(headers.request_id) or random_id()
         exchange = Exchange(scope, receive, send, headers, [(b"x-request-id", request_id.encode())])
         try:
             if self._directory.local_only and not exchange.is_local:
                 self._refuse_local_only(exchange.bearer())
-            if KEY_SHOWN in scope:
-                self._look_at_key(exchange)
+            connection = exchange.connection
+            if connection is not None and connection.is_stranger:
+                self._look_at_key(exchange, connection)
             await self._route(exchange, request_id)
         except RequestError as error:
             if exchange.method != "OPTIONS":  # which is answered, as far as there is the route
@@ -413,11 +414,11 @@ class Gateway:
         if self._settings.log_requests:
             write_lines(records)
 
-    def _look_at_key(self, exchange: Exchange) -> None:
+    def _look_at_key(self, exchange: Exchange, connection: Connection) -> None:
         """Tell the server whether a connection's first request comes with a key, of whatever role."""
         key = exchange.bearer()
         if key is not None and self._directory.identify(key, time.time()) is not None:
-            exchange.scope[KEY_SHOWN]()
+            connection.show_key()
 
     def _refuse_local_only(self, key: str | None) -> None:
         """Raise `Forbidden` where a request from elsewhere has a key that everybody knows."""

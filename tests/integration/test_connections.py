@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from routing.asgi import KEY_SHOWN, Receive, Scope, Send
+from routing.asgi import CONNECTION, ClientGone, Exchange, Headers, Message, Receive, Scope, Send
 from routing.http import connections
 from routing.http.connections import BoundedProtocol, Bounds, Door
 from tests.fakes import eventually, key_of
@@ -35,6 +36,39 @@ class Server:
         self.bodies: list[bytes] = []
         self.release = asyncio.Event()  # for what waits at /held
         self.left = 0  # requests whose client went before their end
+        self.waits = 0  # for messages of ASGI
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = scope[CONNECTION]
+        if connection.is_stranger and (b"authorization", b"right") in scope["headers"]:
+            connection.show_key()
+        if scope["path"].startswith("/exchange"):
+            await through_exchange(self, scope, receive, send)
+            return
+        body = b""
+        while scope["path"] != "/early":
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.left += 1
+                return
+            body += message["body"]
+            if not message["more_body"]:
+                break
+        self.bodies.append(body)
+        if scope["path"] == "/held":
+            await self.release.wait()
+        text = scope["path"].encode()
+        if scope["path"] == "/events":
+            await send_events(send)
+            return
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-length", b"%d" % len(text))],
+            }
+        )
+        await send({"type": "http.response.body", "body": text, "more_body": False})
 
     async def connect(self) -> Wire:
         return Wire(*await asyncio.open_connection("127.0.0.1", self.port))
@@ -83,6 +117,30 @@ class Wire:
             await self._writer.wait_closed()
 
 
+async def through_exchange(server: Server, scope: Scope, receive: Receive, send: Send) -> None:
+    """As the gateway does it: read the body, answer once it is let, unless the client leaves before."""
+
+    async def counted() -> Message:
+        server.waits += 1
+        return await receive()
+
+    exchange = Exchange(scope, counted, send, Headers.of(scope))
+    try:
+        server.bodies.append(await exchange.read_body(limit_bytes=2**20, timeout_s=10))
+    except ClientGone:
+        return
+    left = asyncio.Event()
+    unwatch = exchange.watch(left.set)
+    waiting = [asyncio.ensure_future(event.wait()) for event in (server.release, left)]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    server.left += left.is_set()
+    await exchange.respond(200, [], scope["path"].encode())
+    unwatch()
+    assert CONNECTION not in scope, "a cycle of references"
+
+
 async def send_events(send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     for part in (b"one\n\n", b"", b"two\n\n"):
@@ -96,36 +154,7 @@ async def serving(bounds: Bounds, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     monkeypatch.setattr(connections, "SWEEP_S", 0.05)
     protocol = connections.install(bounds)
     server = Server(bounds, 0, protocol)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if KEY_SHOWN in scope and (b"authorization", b"right") in scope["headers"]:
-            scope[KEY_SHOWN]()
-        body = b""
-        while scope["path"] != "/early":
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                server.left += 1
-                return
-            body += message["body"]
-            if not message["more_body"]:
-                break
-        server.bodies.append(body)
-        if scope["path"] == "/held":
-            await server.release.wait()
-        text = scope["path"].encode()
-        if scope["path"] == "/events":
-            await send_events(send)
-            return
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [(b"content-length", b"%d" % len(text))],
-            }
-        )
-        await send({"type": "http.response.body", "body": text, "more_body": False})
-
-    config = uvicorn.Config(app, lifespan="off", log_config=None)
+    config = uvicorn.Config(server, lifespan="off", log_config=None)
     config.load()
     assert config.http_protocol_class is protocol, "as uvicorn chooses it"
     state = ServerState()
@@ -198,6 +227,72 @@ async def test_a_connection_carries_many_requests_one_after_another_and_ahead_of
         await wire.send(b"".join(b"GET /%d HTTP/1.1\r\n\r\n" % number for number in range(10)))
         for number in range(10):
             assert await wire.answer() == (200, b"/%d" % number)
+
+
+POST = b"POST /exchange HTTP/1.1\r\ncontent-length: 6\r\n\r\n"
+
+
+async def test_a_body_that_has_arrived_is_not_waited_for(server: Server) -> None:
+    server.release.set()
+    async with await server.connect() as wire:
+        for _ in range(3):
+            await wire.send(POST + b"abcdef")
+            assert await wire.answer() == (200, b"/exchange")
+    assert server.bodies == [b"abcdef"] * 3
+    assert server.waits == 0
+
+
+async def test_a_body_in_pieces_is_waited_for(server: Server) -> None:
+    server.release.set()
+    async with await server.connect() as wire:
+        await wire.send(POST + b"abc")
+        await eventually(lambda: server.waits > 0, "the request without its body")
+        await wire.send(b"def")
+        assert await wire.answer() == (200, b"/exchange")
+    assert server.bodies == [b"abcdef"]
+
+
+async def test_a_body_ahead_of_its_turn_is_its_own_requests(server: Server) -> None:
+    async with await server.connect() as wire:
+        await wire.send(POST + b"first." + POST + b"second" + POST + b"third.")
+        await eventually(lambda: server.bodies == [b"first."], "the first request")
+        server.release.set()
+        for _ in range(3):
+            assert await wire.answer() == (200, b"/exchange")
+    assert server.bodies == [b"first.", b"second", b"third."]
+    assert server.left == 0
+
+
+@pytest.mark.parametrize("ahead", [b"", POST + b"second"], ids=["alone", "with another one ahead"])
+async def test_who_waits_for_a_client_is_told_that_it_left(server: Server, ahead: bytes) -> None:
+    async with await server.connect() as wire:
+        await wire.send(POST + b"first." + ahead)
+        await eventually(lambda: server.bodies == [b"first."], "the request")
+    await eventually(lambda: server.left >= 1, "word of the client that left")
+
+
+async def test_a_later_request_is_watched_though_the_one_before_has_ended(server: Server) -> None:
+    async with await server.connect() as wire:
+        await wire.send(POST + b"first." + POST + b"second")
+        await eventually(lambda: server.bodies == [b"first."], "the first request")
+        server.release.set()
+        assert await wire.answer() == (200, b"/exchange")
+        server.release.clear()
+        await wire.send(POST + b"third.")
+        await eventually(lambda: b"third." in server.bodies, "the third request")
+        assert server.left == 0
+    await eventually(lambda: server.left == 1, "word of the client that left")
+
+
+async def test_a_client_that_left_before_anybody_watched_is_told_of(server: Server) -> None:
+    async with await server.connect() as wire:
+        await wire.send(POST + b"abc")
+        await eventually(lambda: server.waits > 0, "the request without its body")
+        (connection,) = server.door._all
+    await eventually(lambda: not server.door._all, "the end of the connection")
+    told: list[bool] = []
+    connection.watch(lambda: told.append(True))
+    await eventually(lambda: told == [True], "word of it")
 
 
 # -- too much ----------------------------------------------------------------------------------------------
@@ -461,12 +556,11 @@ async def test_where_callers_need_no_key_there_is_no_crowd(monkeypatch: pytest.M
 async def test_a_valid_key_is_passed_on_to_the_server_whatever_the_route(
     bench: Bench, path: str, key: str | None, shown: bool
 ) -> None:
-    calls: list[bool] = []
+    connection = Mock(spec=BoundedProtocol, is_stranger=True)
     client = bench.get(path, key=key)
-    scope: dict[str, Any] = client._scope
-    scope[KEY_SHOWN] = lambda: calls.append(True)
+    client._scope[CONNECTION] = connection
     await client()
-    assert calls == [True] * shown
+    assert connection.show_key.call_count == shown
 
 
 @pytest.mark.parametrize("keep", [b"", b"connection: keep-alive\r\n"])
