@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-import aiohttp
-
 from engines import protocol
 from routing.asgi import HeaderList
 from routing.errors import EngineFailed, InvalidRequest, RequestError, Unavailable
@@ -19,12 +17,12 @@ from routing.openai import bodies
 from routing.openai.events import EventStream
 from routing.random_ids import random_id
 from routing.replicas.client import ReplicaClient
+from routing.replicas.http1 import Answer, Unreachable, UpstreamError
 from routing.types import Target
 
 TRACEPARENT = "traceparent"
 METADATA = "metadata"  # of embeddings as bytes: what else stands in a JSON answer, usage too
 CONTROL_TIMEOUT_S = 10.0
-UPSTREAM_ERRORS = (aiohttp.ClientError, ConnectionError, TimeoutError)
 
 
 class ReplicaBroken(Exception):
@@ -76,7 +74,7 @@ async def answers_others(question: Question, client: ReplicaClient) -> bool:
                 return response.status == 200
             finally:
                 client.end(response)
-    except UPSTREAM_ERRORS:
+    except (UpstreamError, TimeoutError):
         return False
 
 
@@ -100,7 +98,7 @@ class Attempt:
         self.stream: EventStream | None = None  # once the answer is known to be one
         self.chunks: AsyncIterator[bytes] | None = None  # of a stream, after its opening
         self._question = question
-        self._response: aiohttp.ClientResponse | None = None
+        self._response: Answer | None = None
         self._patience: asyncio.Timeout | None = None  # runs out when the replica is left
         self._usage: bodies.TokenUsage | None = None  # of a whole answer
         self._at_work = False  # it was asked and has said nothing yet, not even that it cannot
@@ -118,10 +116,10 @@ class Attempt:
         try:
             async with asyncio.timeout(None) as self._patience:
                 await self._ask()
-        except UPSTREAM_ERRORS as error:
+        except (UpstreamError, TimeoutError) as error:
             self._at_work = False
             self.close()
-            is_down = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+            is_down = isinstance(error, Unreachable)
             crashed = not is_down and not isinstance(error, TimeoutError)
             raise ReplicaBroken(repr(error), is_down=is_down, begun=not is_down, crashed=crashed) from error
         except BaseException:
@@ -160,17 +158,17 @@ class Attempt:
         if response.status != 200:
             self._at_work = False
             await self._refuse(response)
-        if call.stream and response.content_type == "text/event-stream":
+        if call.stream and response.media_type == "text/event-stream":
             await self._first_events(response)
         else:
             self.opening = await response.read()
             self._at_work = False
             self._take_whole(response)
 
-    def _take_whole(self, response: aiohttp.ClientResponse) -> None:
+    def _take_whole(self, response: Answer) -> None:
         """Meter a whole answer, and give it the client's name for the model."""
         question, metadata = self._question, response.headers.get(METADATA)
-        if response.content_type == "application/json":
+        if response.media_type == "application/json":
             self._usage = bodies.usage_in(self.opening)
             self.opening = bodies.renamed(self.opening, question.target)
         elif metadata is not None:
@@ -181,11 +179,11 @@ class Attempt:
         if self._usage is None:
             self._usage = bodies.estimate_of(question.call, question.prompt_tokens, self.opening)
 
-    async def _first_events(self, response: aiohttp.ClientResponse) -> None:
+    async def _first_events(self, response: Answer) -> None:
         stream = self.stream = EventStream(
             self._question.call, self._question.target, self._question.prompt_tokens
         )
-        chunks = self.chunks = response.content.iter_any()
+        chunks = self.chunks = response.chunks()
         async for chunk in chunks:
             self.opening += stream.feed(chunk)
             if stream.begun or stream.complete or stream.failed:
@@ -204,7 +202,7 @@ class Attempt:
             "the stream ended before its first token", is_down=False, crashed=True, failure=failure
         )
 
-    async def _refuse(self, response: aiohttp.ClientResponse) -> None:
+    async def _refuse(self, response: Answer) -> None:
         """Raise what an answer other than 200 means."""
         target, kind = self._question.target, self._question.call.kind
         fault = response.headers.get(protocol.FAULT_HEADER)

@@ -20,12 +20,13 @@ from routing.errors import (
     RequestError,
     Unavailable,
 )
-from routing.flights.attempt import UPSTREAM_ERRORS, Attempt, Question, ReplicaBroken, answers_others
+from routing.flights.attempt import Attempt, Question, ReplicaBroken, answers_others
 from routing.flights.hedging import Race
 from routing.openai import bodies
 from routing.openai.events import EventStream
 from routing.record import Record
 from routing.replicas.client import ReplicaClient
+from routing.replicas.http1 import UpstreamError
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome
@@ -271,7 +272,7 @@ class Flight:
                 if events:
                     pace.came(stream.events)
                     await self._send_body(events, more=not stream.complete)
-        except UPSTREAM_ERRORS as error:
+        except UpstreamError as error:
             if not self.progress.finished:
                 raise EngineFailed("The engine failed while it was answering.") from error
         if not self.progress.finished:

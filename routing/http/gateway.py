@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-import aiohttp
 import orjson
 
 from engines import secrets
@@ -52,6 +51,7 @@ from routing.random_ids import random_id
 from routing.record import Record
 from routing.replicas.client import ReplicaClient
 from routing.replicas.discovery import Discovery
+from routing.replicas.http1 import UpstreamError
 from routing.replicas.roster import Roster
 from routing.scheduling.admission import Cap, Rejection
 from routing.scheduling.dispatcher import Dispatcher
@@ -490,7 +490,7 @@ class Gateway:
         try:
             if client is not None:
                 return TextFormat.PROMETHEUS.value, await client.metrics()
-        except (aiohttp.ClientError, OSError, TimeoutError):
+        except (UpstreamError, TimeoutError):
             pass
         raise Unavailable("The replica does not answer.", retry_after_s=5.0)
 

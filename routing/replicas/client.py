@@ -7,20 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import orjson
 
 from engines.health import EngineHealth, EngineState
 from engines.protocol import ADAPTERS_PATH, METRICS_PATH, READY_PATH, TOKEN_HEADER, TRIAL_PATH
 from engines.residency import DesiredAdapters, Residency, TrialReport
+from routing.replicas.http1 import Answer, Upstream, UpstreamError
 
-CONNECT_TIMEOUT_S = 5.0
 CONTROL_TIMEOUT_S = 10.0
 TRIAL_TIMEOUT_S = 120.0  # loading a large adapter from a cold disk, behind a full batch
 PROBE_TIMEOUT_S = 2.0
-# Below the engine server's own, so that a connection is never reused as it closes.
-KEEP_ALIVE_S = 3.0
-MAX_HEADER_BYTES = 4 * 2**20  # vLLM puts 100 bytes for each of many embeddings into one header
 
 
 class ReplicaSilent(Exception):
@@ -63,22 +59,8 @@ class ReplicaClient:
         self._unused = asyncio.Event()
         self._unused.set()
         address = Address.parse(url)
-        self._base_url = address.base_url
-        connector: aiohttp.BaseConnector
-        if address.socket_path:
-            connector = aiohttp.UnixConnector(address.socket_path, limit=0, keepalive_timeout=KEEP_ALIVE_S)
-        else:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-            headers={TOKEN_HEADER: token, "content-type": "application/json"},
-            skip_auto_headers=("user-agent", "accept-encoding"),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-            auto_decompress=False,
-        )
+        headers = {TOKEN_HEADER: token, "content-type": "application/json"}
+        self._upstream = Upstream(address.base_url, address.socket_path, headers)
 
     @property
     def in_use(self) -> bool:
@@ -89,29 +71,28 @@ class ReplicaClient:
         """Wait until it is not in use."""
         await self._unused.wait()
 
-    async def post(self, path: str, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        """Send a request; the caller reads the answer and must `end` it. Raises aiohttp's errors."""
+    async def post(self, path: str, body: bytes, headers: dict[str, str]) -> Answer:
+        """Send a request; the caller reads the answer and must `end` it. Raises `UpstreamError`."""
         self._begin_use()
         try:
-            return await self._session.post(self._base_url + path, data=body, headers=headers)
+            return await self._upstream.ask("POST", path, body, headers)
         except BaseException:
             self._end_use()
             raise
 
-    def end(self, response: aiohttp.ClientResponse) -> None:
+    def end(self, answer: Answer) -> None:
         """Be done with the answer to a `post`, once; where it has not ended, its connection is closed."""
-        response.close()
+        answer.close()
         self._end_use()
 
     async def health(self) -> EngineHealth | None:
         """Ask the replica how its engine stands; None where it gives no usable answer."""
-        timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
         try:
-            async with self._session.get(self._base_url + READY_PATH, timeout=timeout) as response:
-                state = EngineState.READY if response.status == 200 else EngineState.STARTING
-                # An engine of an older release says no more than its status does.
-                return EngineHealth.from_json({"state": state, **orjson.loads(await response.read())})
-        except (aiohttp.ClientError, OSError, TimeoutError, KeyError, TypeError, ValueError):
+            status, body = await self._fetch("GET", READY_PATH, b"", PROBE_TIMEOUT_S)
+            state = EngineState.READY if status == 200 else EngineState.STARTING
+            # An engine of an older release says no more than its status does.
+            return EngineHealth.from_json({"state": state, **orjson.loads(body)})
+        except (UpstreamError, TimeoutError, KeyError, TypeError, ValueError):
             return None
 
     async def is_ready(self) -> bool:
@@ -134,32 +115,39 @@ class ReplicaClient:
         return TrialReport.from_json(answer)
 
     async def _control(self, method: str, path: str, payload: object, timeout_s: float) -> dict[str, Any]:
-        timeout = aiohttp.ClientTimeout(total=timeout_s)
-        body = None if payload is None else orjson.dumps(payload)
+        body = b"" if payload is None else orjson.dumps(payload)
         self._begin_use()
         try:
-            async with self._session.request(
-                method, self._base_url + path, data=body, timeout=timeout
-            ) as response:
-                response.raise_for_status()
-                answer: dict[str, Any] = orjson.loads(await response.read())
-                return answer
-        except (aiohttp.ClientError, OSError, TimeoutError, orjson.JSONDecodeError) as error:
-            kind = ReplicaSilent if isinstance(error, TimeoutError) else ReplicaDied
-            raise kind(f"{self.name}: {path}: {error!r}") from error
+            status, body = await self._fetch(method, path, body, timeout_s)
+            if status >= 400:
+                raise ReplicaDied(f"{self.name}: {path}: it answered {status}")
+            answer: dict[str, Any] = orjson.loads(body)
+            return answer
+        except TimeoutError as error:
+            raise ReplicaSilent(f"{self.name}: {path}: no answer in {timeout_s:g} s") from error
+        except (UpstreamError, orjson.JSONDecodeError) as error:
+            raise ReplicaDied(f"{self.name}: {path}: {error!r}") from error
         finally:
             self._end_use()
 
     async def metrics(self) -> bytes:
-        """Fetch the replica's own metrics page. Raises aiohttp's errors, or `TimeoutError`."""
-        timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
-        async with self._session.get(self._base_url + METRICS_PATH, timeout=timeout) as response:
-            response.raise_for_status()
-            return await response.read()
+        """Fetch the replica's own metrics page. Raises `UpstreamError` or `TimeoutError`."""
+        status, page = await self._fetch("GET", METRICS_PATH, b"", PROBE_TIMEOUT_S)
+        if status >= 400:
+            raise UpstreamError(f"it answered {status}")
+        return page
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close its connections."""
-        await self._session.close()
+        self._upstream.close()
+
+    async def _fetch(self, method: str, path: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
+        async with asyncio.timeout(timeout_s):
+            answer = await self._upstream.ask(method, path, body)
+            try:
+                return answer.status, await answer.read()
+            finally:
+                answer.close()
 
     def _begin_use(self) -> None:
         self._users += 1

@@ -1,7 +1,7 @@
 """How is HTTP/1.1 spoken to a replica? Connections are kept; each carries one request at a time.
 
-httptools parses, as it does in the server. A general client takes a quarter of the gateway's time for requests
-that are always alike: a small body out, an answer with a length or in chunks back.
+httptools parses, as it does in the server. A general client took a quarter of the gateway's time for
+requests that are always alike: a small body out, an answer with a length or in chunks back.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Answer:
         self.unread_bytes = 0
         self.is_complete = False
         self.error: UpstreamError | None = None
+        self._waiter: asyncio.Future[None] | None = None
 
     @property
     def media_type(self) -> str:
@@ -63,12 +64,24 @@ class Answer:
             elif self.connection is None:
                 raise self.error or UpstreamError("the answer was closed")
             else:
-                await self.connection.more()
+                await self.more()
 
     def close(self) -> None:
         """End the answer; closes its connection where the answer is not complete. Idempotent."""
         if self.connection is not None:
             self.connection.abort()
+
+    async def more(self) -> None:
+        """Wait until more of it has come, or its connection has ended."""
+        if self.connection is not None:
+            self.connection.resume()
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    def wake(self) -> None:
+        """Let whoever waits for more look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _take(self) -> bytes:
         chunks, self.unread, self.unread_bytes = self.unread, [], 0
@@ -78,14 +91,12 @@ class Answer:
 class _Connection(asyncio.Protocol):
     """Sends one request at a time and parses its answer."""
 
-    def __init__(self, pool: Upstream, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pool: Upstream) -> None:
         self.idle_since_s = 0.0
         self._pool = pool
-        self._loop = loop
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None  # while it is open
         self._answer: Answer | None = None
-        self._waiter: asyncio.Future[None] | None = None
         self._head_bytes = 0
         self._has_end = False  # the answer says how long it is
         self._is_paused = False
@@ -99,7 +110,7 @@ class _Connection(asyncio.Protocol):
         self._transport.write(request)
         try:
             while not answer.status:
-                await self.more()
+                await answer.more()
                 if answer.error is not None:
                     raise answer.error
         except BaseException:
@@ -107,16 +118,11 @@ class _Connection(asyncio.Protocol):
             raise
         return answer
 
-    async def more(self) -> None:
-        """Wait until more of the answer has come, or the connection has ended."""
+    def resume(self) -> None:
+        """Read on, where reading has paused."""
         if self._is_paused and self._transport is not None:
             self._is_paused = False
             self._transport.resume_reading()
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -128,6 +134,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._pool.add(self)
 
     def data_received(self, data: bytes) -> None:
         answer = self._answer
@@ -144,8 +151,7 @@ class _Connection(asyncio.Protocol):
             self._fail(f"the answer is not valid HTTP: {error}")
         if answer.error is not None:
             self.abort()
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        answer.wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -153,9 +159,8 @@ class _Connection(asyncio.Protocol):
         answer = self._answer
         if answer is not None and answer.status and not self._has_end and exc is None:
             answer.is_complete, answer.connection = True, None
+            answer.wake()
         self._fail(f"the connection ended: {exc!r}" if exc is not None else "the connection ended")
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     # -- called by the parser ------------------------------------------------------------------------------
 
@@ -187,9 +192,7 @@ class _Connection(asyncio.Protocol):
             answer.status, answer.headers = 0, {}
             return
         answer.is_complete, answer.connection, self._answer = True, None, None
-        if self._is_paused and self._transport is not None:
-            self._is_paused = False
-            self._transport.resume_reading()
+        self.resume()
         if self._parser.should_keep_alive() and self._transport is not None:
             self._pool.keep(self)
         else:
@@ -199,6 +202,7 @@ class _Connection(asyncio.Protocol):
         answer, self._answer = self._answer, None
         if answer is not None and not answer.is_complete:
             answer.error, answer.connection = UpstreamError(reason), None
+            answer.wake()
 
 
 class Upstream:
@@ -214,6 +218,7 @@ class Upstream:
         self._fixed = _lines({"host": url.netloc.rpartition("@")[2], **headers})
         self._idle: list[_Connection] = []  # the one used last at the end
         self._all: set[_Connection] = set()
+        self.is_closed = False
 
     def __repr__(self) -> str:
         return f"<Upstream {len(self._all)} connections, {len(self._idle)} idle>"
@@ -227,13 +232,22 @@ class Upstream:
         `ValueError` for a header that would be several.
         """
         own = _lines(headers) if headers else ""
-        head = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._fixed}{own}content-length: {len(body)}\r\n\r\n"
+        head = (
+            f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._fixed}{own}content-length: {len(body)}\r\n\r\n"
+        )
         connection = self._take() or await self._connect()
         return await connection.ask(head.encode("latin-1") + body)
 
     def close(self) -> None:
-        """Close every connection; answers that have not ended break off."""
+        """Close every connection for good; answers that have not ended break off."""
+        self.is_closed = True
         for connection in list(self._all):
+            connection.abort()
+
+    def add(self, connection: _Connection) -> None:
+        """Note a connection that has been made."""
+        self._all.add(connection)
+        if self.is_closed:  # while it was being made
             connection.abort()
 
     def keep(self, connection: _Connection) -> None:
@@ -260,7 +274,7 @@ class Upstream:
 
     async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
-        connection = _Connection(self, loop)
+        connection = _Connection(self)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 if self._socket_path is not None:
@@ -269,7 +283,6 @@ class Upstream:
                     await loop.create_connection(lambda: connection, self._host, self._port, ssl=self._ssl)
         except (OSError, TimeoutError) as error:
             raise Unreachable(repr(error)) from error
-        self._all.add(connection)
         return connection
 
 

@@ -88,7 +88,7 @@ class Roster:
     async def close(self) -> None:
         """Close every client."""
         for client in (*self.clients.values(), *self._moving.values(), *self._retired):
-            await client.close()
+            client.close()
 
     # -- where they are ------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class Roster:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PROBE_INTERVAL_S):
                     await client.unused()
-        await client.close()
+        client.close()
         del self._retired[client]
 
     def _report_undeclared(self, names: Iterable[str]) -> None:

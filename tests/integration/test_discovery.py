@@ -136,11 +136,11 @@ async def test_what_runs_where_a_replica_was_ends_there(moving: Moving) -> None:
     await eventually(lambda: moving.client_of() == url)
     assert (await bench.chat(model="support")()).status == 200
     assert (len(old.seen), len(engine.seen)) == (1, 1)
-    assert not before._session.closed
+    assert not before._upstream.is_closed
     old.release.set()
     await running.done()
     assert running.body.endswith(b"data: [DONE]\n\n")
-    await eventually(lambda: before._session.closed, "the end of the old client")
+    await eventually(lambda: before._upstream.is_closed, "the end of the old client")
 
 
 async def test_a_replica_is_served_where_it_was_until_it_is_ready_where_it_is(moving: Moving) -> None:

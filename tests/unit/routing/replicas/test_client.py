@@ -36,10 +36,10 @@ async def test_a_replica_is_what_it_says_or_nothing(
         client = ReplicaClient("shared-0", url, "token")
         assert await client.health() == health
         assert await client.is_ready() == (health is not None and health.state is EngineState.READY)
-        await client.close()
+        client.close()
 
 
 async def test_a_replica_that_is_not_there_says_nothing(tmp_path: Path) -> None:
     client = ReplicaClient("shared-0", f"unix://{tmp_path}/nobody.sock", "token")
     assert await client.health() is None and not await client.is_ready()
-    await client.close()
+    client.close()
