@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import aiohttp
 import pytest
 
 from engines import protocol
 from routing.flights.attempt import Attempt, Question, ReplicaBroken
 from routing.openai.bodies import Kind, parse
+from routing.replicas.http1 import Unreachable, UpstreamError
 from tests.unit.routing.requests import target
-
-NOWHERE: Any = aiohttp.client_reqrep.ConnectionKey("engine", 80, False, True, None, None, None)
 
 
 class Failing:
@@ -45,17 +43,15 @@ class Failing:
 @pytest.mark.parametrize(
     ("replica", "down", "begun", "crashed"),
     [
-        (Failing(aiohttp.ClientConnectorError(NOWHERE, ConnectionRefusedError())), True, False, False),
-        (Failing(aiohttp.ConnectionTimeoutError()), True, False, False),
+        (Failing(Unreachable("refused")), True, False, False),
         (Failing(fault=protocol.FAULT_ENGINE, status=503), True, False, False),
         (Failing(fault=protocol.FAULT_DEATH, status=500), True, True, False),
-        (Failing(aiohttp.ServerDisconnectedError()), False, True, True),
+        (Failing(UpstreamError("it ended")), False, True, True),
         (Failing(TimeoutError()), False, True, False),
         (Failing(status=500), False, True, True),
     ],
     ids=[
-        "it refuses the connection",
-        "it takes no connection in time",
+        "it takes no connection",
         "its engine does not run",
         "its engine died with the request in it",
         "it broke off",
