@@ -6,6 +6,18 @@ these can come from outside.
 
 from __future__ import annotations
 
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """Which OpenAI endpoint is called; the value is its path, at the gateway and at an engine."""
+
+    CHAT = "/v1/chat/completions"
+    COMPLETION = "/v1/completions"
+    EMBEDDING = "/v1/embeddings"
+    RESPONSE = "/v1/responses"
+
+
 TOKEN_HEADER = "x-tenantry-token"  # noqa: S105 - the header's name
 ADAPTER_HEADER = "x-tenantry-adapter"  # request: id of the adapter to have loaded before the request is run
 FAULT_HEADER = "x-tenantry-fault"  # response: the engine, not the request, is at fault; one of FAULT_*
@@ -20,13 +32,4 @@ ADAPTERS_PATH = "/internal/adapters"  # GET: Residency. PUT: DesiredAdapters, an
 TRIAL_PATH = "/internal/adapters/trial"  # POST {"id": ...} of a desired adapter: TrialReport
 
 # vLLM's routes that are served; everything else of its app (sleep, collective_rpc, LoRA by path) is not.
-ENGINE_ROUTES = frozenset(
-    {
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/embeddings",
-        "/v1/responses",
-        "/tokenize",
-        "/detokenize",
-    }
-)
+ENGINE_ROUTES = frozenset(Kind)

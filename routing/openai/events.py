@@ -14,8 +14,10 @@ from typing import Any
 
 import orjson
 
+from engines.protocol import Kind
 from routing.errors import InvalidRequest
-from routing.openai import bodies
+from routing.openai import answers
+from routing.openai.bodies import Call
 from routing.types import Target
 
 EVENT_END = b"\n\n"
@@ -38,21 +40,21 @@ TERMINALS = (b"event: response.completed", b"event: response.incomplete", b"even
 class EventStream:
     """Follows one server-sent event stream from an engine to a client."""
 
-    def __init__(self, call: bodies.Call, target: Target, prompt_tokens: int) -> None:
+    def __init__(self, call: Call, target: Target, prompt_tokens: int) -> None:
         """`prompt_tokens` is the estimate, for a stream that ends before the engine has said."""
-        self._inner_name, self._outer_name = bodies.model_fields(target)
+        self._inner_name, self._outer_name = answers.model_fields(target)
         self._call = call
         self._target = target
         self._prompt_tokens = prompt_tokens
-        self._is_response = call.kind is bodies.Kind.RESPONSE
+        self._is_response = call.kind is Kind.RESPONSE
         self._drops_usage_event = not call.wants_usage
         self._keep_running_usage = call.wants_running_usage
         self._rest = b""
         self._counted = b""  # the last events that said what was used so far
-        self._by_choice: dict[int, bodies.TokenUsage] = {}  # the same, where there are several choices
+        self._by_choice: dict[int, answers.TokenUsage] = {}  # the same, where there are several choices
         self._deltas = 0  # of a response
         self.events = 0
-        self.usage: bodies.TokenUsage | None = None  # of the whole answer
+        self.usage: answers.TokenUsage | None = None  # of the whole answer
         self.begun = False  # it has brought more than the announcement of an answer
         self.complete = False
         self.failed = False
@@ -82,7 +84,7 @@ class EventStream:
         self.events += data.count(EVENT_END)
         return data
 
-    def tokens(self) -> bodies.TokenUsage:
+    def tokens(self) -> answers.TokenUsage:
         """Tokens so far, as the engine has counted them up to its last event.
 
         One that gives no running count is taken to have sent a token in each event, for the estimated prompt.
@@ -92,11 +94,11 @@ class EventStream:
         if self._by_choice:
             return self._sum_of_choices()
         for event in reversed(self._counted.split(EVENT_END)):
-            usage = bodies.usage_of(_payload(event)) if USAGE_FIELD in event else None
+            usage = answers.usage_of(_payload(event)) if USAGE_FIELD in event else None
             if usage is not None:
                 return usage
         brought = self._deltas if self._is_response else self.events
-        return bodies.TokenUsage(self._prompt_tokens, brought, estimated=True)
+        return answers.TokenUsage(self._prompt_tokens, brought, estimated=True)
 
     # -- chats and completions -----------------------------------------------------------------------------
 
@@ -120,17 +122,17 @@ class EventStream:
         return RUNNING_USAGE.sub(b"", data)
 
     def _count_choice(self, payload: dict[str, Any]) -> None:
-        usage, choices = bodies.usage_of(payload), payload.get("choices")
+        usage, choices = answers.usage_of(payload), payload.get("choices")
         if usage is not None and isinstance(choices, list) and isinstance(choices[0], dict):
             self._by_choice[int(choices[0].get("index", 0))] = usage
 
-    def _sum_of_choices(self) -> bodies.TokenUsage:
+    def _sum_of_choices(self) -> answers.TokenUsage:
         """Add up choices, each of which counts its own tokens and its own prompt; choices share a prompt."""
         asked = self._call.size.prompts
         choices = max(1, self._call.sequences // asked)
         prompts = {index // choices: usage.prompt_tokens for index, usage in self._by_choice.items()}
         unknown = asked - len(prompts)
-        return bodies.TokenUsage(
+        return answers.TokenUsage(
             sum(prompts.values()) + unknown * self._prompt_tokens // asked,
             sum(usage.completion_tokens for usage in self._by_choice.values()),
             estimated=unknown > 0,
@@ -144,7 +146,7 @@ class EventStream:
             if text.startswith(DONE):
                 self.complete = True
             elif NO_CHOICES in text:
-                self.usage = bodies.usage_of(_payload(text)) or self.usage
+                self.usage = answers.usage_of(_payload(text)) or self.usage
                 if self._drops_usage_event:
                     continue
             elif SOME_CHOICES in text:
@@ -153,7 +155,7 @@ class EventStream:
             elif ERROR_SIGN in text and self._ends_in_error(text):
                 if self.refusal is None:
                     break
-                event = b"data: " + bodies.error_body(self.refusal) + EVENT_END
+                event = b"data: " + self.refusal.body() + EVENT_END
             kept.append(event.replace(self._inner_name, self._outer_name))
         return b"".join(kept)
 
@@ -172,7 +174,7 @@ class EventStream:
                 text = self._rename_response(text)
             elif text.startswith(TERMINALS):
                 self.begun = self.complete = True
-                self.usage = bodies.usage_of(_response(_payload(text))) or self.usage
+                self.usage = answers.usage_of(_response(_payload(text))) or self.usage
                 text = self._rename_response(text)
             elif (text.startswith(ERROR_TYPE) or ERROR_SIGN in text) and self._ends_in_error(text):
                 if self.failed:
@@ -203,9 +205,9 @@ class EventStream:
         error = payload.get("error") or (payload if payload.get("type") == "error" else None)
         if not isinstance(error, dict):
             return False
-        status = bodies.error_status(error)
+        status = answers.error_status(error)
         if 400 <= status < 500:
-            self.refusal = bodies.refusal_of(error, status, self._target)
+            self.refusal = answers.refusal_of(error, status, self._target)
             self.complete = True
         else:
             self.failed = True

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engines.protocol import Kind
 from routing.errors import InvalidRequest
 from routing.openai.vllm_fields import FIELDS
 
@@ -44,12 +45,12 @@ def _words(letters: str) -> str:
 
 
 _Found = tuple[str, _Spec]
-_ROUTES = {route: {name: _spec(told) for name, told in fields.items()} for route, fields in FIELDS.items()}
+_SPECS = {kind: {name: _spec(told) for name, told in fields.items()} for kind, fields in FIELDS.items()}
 
 
-def check(route: str, payload: Mapping[str, Any]) -> None:
+def check(kind: Kind, payload: Mapping[str, Any]) -> None:
     """Raise `InvalidRequest` that names the first field of the wrong type."""
-    found = _in_fields(payload, _ROUTES[route])
+    found = _in_fields(payload, _SPECS[kind])
     if found is not None:
         path, spec = found[0].removeprefix("."), found[1]
         raise InvalidRequest(f"`{path}` must be {spec.words}.", param=path, code="invalid_type")

@@ -8,8 +8,9 @@ import aiohttp
 import pytest
 
 from engines import protocol
+from engines.protocol import Kind
 from routing.flights.attempt import Attempt, Question, ReplicaBroken
-from routing.openai.bodies import Kind, parse
+from routing.openai.bodies import parse
 from tests.unit.routing.requests import target
 
 NOWHERE: Any = aiohttp.client_reqrep.ConnectionKey("engine", 80, False, True, None, None, None)
