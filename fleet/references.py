@@ -199,21 +199,34 @@ def _check_served(file: FleetFile, known: Known, findings: Findings) -> None:
             for tenant in pool.tenants
             if tenant in file.tenants
         }
-        for index, tenant in enumerate(pool.tenants):
-            bases = needed.get(tenant, {None})
-            certain = known.is_whole(pool) and all(
-                b is not None and known.leads("base_models", b) for b in bases
+        if known.is_whole(pool):
+            _check_tenants_of(name, pool, needed, known, findings)
+        if len(needed) == len(pool.tenants):
+            _check_base_models_of(name, pool, needed, findings)
+
+
+def _check_tenants_of(
+    name: str, pool: PoolSection, needed: Mapping[str, set[str | None]], known: Known, findings: Findings
+) -> None:
+    for index, tenant in enumerate(pool.tenants):
+        bases = needed.get(tenant, {None})
+        certain = all(base is not None and known.leads("base_models", base) for base in bases)
+        if certain and not bases & set(pool.base_models):
+            findings.error(
+                ("pools", name, "tenants", index),
+                f"tenant `{tenant}` has no model on this pool",
+                f"remove it here, or give it a model of {', '.join(pool.base_models)}",
             )
-            if certain and not bases & set(pool.base_models):
-                findings.error(
-                    ("pools", name, "tenants", index),
-                    f"tenant `{tenant}` has no model on this pool",
-                    f"remove it here, or give it a model of {', '.join(pool.base_models)}",
-                )
-        for index, base_model in enumerate(pool.base_models):
-            if len(needed) == len(pool.tenants) and not any(base_model in bases for bases in needed.values()):
-                findings.warn(
-                    ("pools", name, "base_models", index),
-                    f"no tenant of this pool uses `{base_model}`",
-                    "remove it",
-                )
+
+
+def _check_base_models_of(
+    name: str, pool: PoolSection, needed: Mapping[str, set[str | None]], findings: Findings
+) -> None:
+    used = {base_model for bases in needed.values() for base_model in bases}
+    for index, base_model in enumerate(pool.base_models):
+        if base_model not in used:
+            findings.warn(
+                ("pools", name, "base_models", index),
+                f"no tenant of this pool uses `{base_model}`",
+                "remove it",
+            )

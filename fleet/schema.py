@@ -5,39 +5,16 @@ The texts here are the JSON Schema's descriptions, which editors show. Unknown k
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    StringConstraints,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from adapters import sources
-from adapters.errors import AdapterError
-from fleet import vllm_flags
-from fleet.types import Band, Isolation, MetricsAccess, Strategy
+from fleet.fields import Device, KeySection, Name, Section, Source, SourcePrefix, VllmArgs
+from fleet.settings import GatewaySection, StateSection, UsageSection
+from fleet.types import Band, Isolation, Strategy
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM 0.32 builds kernels for
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _PLANNED = ("model-mesh", "swap", "mig")
-_HEX_SHA256 = r"^[0-9a-fA-F]{64}$"
-_ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
-
-
-def _check_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ValueError("a name is 1 to 63 of a-z, 0-9, `.`, `_`, `-` and begins with a letter or a digit")
-    if ".." in name:
-        raise ValueError("a name has no two dots in a row")
-    return name
 
 
 def _check_strategy(value: Any) -> Any:
@@ -52,102 +29,6 @@ def _check_lora_rank(rank: int) -> int:
         bigger = next((allowed for allowed in LORA_RANKS if allowed > rank), LORA_RANKS[-1])
         raise ValueError(f"vLLM takes {', '.join(map(str, LORA_RANKS))}; the next one up is {bigger}")
     return rank
-
-
-def _check_args(value: Any) -> tuple[str, ...]:
-    return vllm_flags.to_argv(value)
-
-
-def _check_source_prefix(prefix: str) -> str:
-    try:
-        return sources.check_prefix(prefix)
-    except AdapterError as error:
-        raise ValueError(str(error)) from None
-
-
-def _check_database(value: Any) -> Any:
-    """Take text or `{env: NAME}`. The message shows nothing of the value: it may hold a password."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict) and value.keys() == {"env"} and re.fullmatch(_ENV_NAME, str(value["env"])):
-        return EnvSection(env=value["env"])
-    raise ValueError("is either a URL or {env: NAME}")
-
-
-Name = Annotated[
-    str,
-    AfterValidator(_check_name),
-    WithJsonSchema({"type": "string", "pattern": "^[a-z0-9](?!.*\\.\\.)[a-z0-9._-]{0,62}$"}),
-]
-Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
-Device = Annotated[
-    str,
-    BeforeValidator(lambda value: str(value) if type(value) is int else value),
-    StringConstraints(pattern=r"^[A-Za-z0-9_./:-]+(,[A-Za-z0-9_./:-]+)*$"),
-    WithJsonSchema({"type": ["string", "integer"]}),
-]
-VllmArgs = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_check_args),
-    Field(strict=False),
-    WithJsonSchema(
-        {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": ["string", "number"]}}]}
-    ),
-]
-
-
-SourcePrefix = Annotated[str, AfterValidator(_check_source_prefix)]
-
-
-class Section(BaseModel):
-    """A part of the file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class KeySection(Section):
-    """An API key, as its sha256 or as the environment variable that holds it. Exactly one of the two."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["sha256"]}, {"required": ["env"]}]},
-    )
-
-    sha256: Annotated[str, StringConstraints(pattern=_HEX_SHA256)] | None = Field(
-        None, description="sha256 of the key in hex; `tenantry new-key` prints one."
-    )
-    env: EnvName | None = Field(None, description="Environment variable that holds the key itself.")
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> KeySection:
-        if (self.sha256 is None) == (self.env is None):
-            raise ValueError("a key is either {sha256: ...} or {env: NAME}")
-        return self
-
-
-class EnvSection(Section):
-    """The environment variable that holds a value."""
-
-    env: EnvName
-
-
-Database = Annotated[
-    str | EnvSection,
-    PlainValidator(_check_database),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {
-                    "type": "object",
-                    "properties": {"env": {"type": "string", "pattern": _ENV_NAME}},
-                    "required": ["env"],
-                    "additionalProperties": False,
-                },
-            ]
-        }
-    ),
-]
 
 
 class MediaTokensSection(Section):
@@ -353,141 +234,6 @@ class PoolSection(Section):
         gt=0,
         le=3600,
         description="A second replica is asked when the first is silent for so long; default: never.",
-    )
-
-
-class SchedulerSection(Section):
-    """How the fair queue weighs things, and how much may wait in it."""
-
-    locality_bonus_tokens: float = Field(
-        4000.0,
-        ge=0,
-        le=1_000_000_000,
-        description="Lead of an adapter that a replica has, in a slot or in memory, over one that it must "
-        "read, in tokens of service.",
-    )
-    aging_tokens_per_s: float = Field(
-        500.0,
-        ge=0,
-        le=1_000_000_000,
-        description="A waiting request gains so much on everybody's service, per second.",
-    )
-    lower_band_share: float = Field(
-        0.05,
-        ge=0,
-        le=0.5,
-        description="Part of the grants kept for each band below the highest that waits; 0: none.",
-    )
-    load_slack: float = Field(
-        0.25,
-        ge=0,
-        le=100,
-        description="A preferred replica may have so much more load than the mean, as a part of it.",
-    )
-    burst_share: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="Part of a replica, its batch and its slots, that a tenant which floods may fill "
-        "beyond its fair share while the others do not wait; 1: all of it, always.",
-    )
-    read_wait_s: float = Field(
-        0.2,
-        ge=0,
-        le=60,
-        description="A request waits so long for a replica that has its adapter in memory before another "
-        "reads it from disk.",
-    )
-    slot_wait_s: float = Field(
-        10.0, gt=0, le=3600, description="A slot is cleared for an adapter that has waited so long."
-    )
-    max_queued: int = Field(
-        10_000, ge=1, le=10_000_000, description="Requests of all tenants that wait in the gateway."
-    )
-    max_queued_mib: float = Field(256.0, gt=0, le=1_048_576, description="Their bodies together in MiB.")
-
-
-class MetricsSection(Section):
-    """How much the metrics page holds."""
-
-    max_models: int = Field(
-        200,
-        ge=1,
-        le=10_000,
-        description="Models (tenant, name, version) with series of their own; the rest share `other`.",
-    )
-    idle_after_s: float = Field(
-        3600.0, ge=300, le=30 * 86400, description="A model that nobody used for so long leaves the page."
-    )
-
-
-class TracingSection(Section):
-    """Where spans of requests are sent."""
-
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/[^\s]*)?$")] | None = Field(
-        None,
-        description="URL of an OTLP collector's HTTP receiver, as http://host:4318/v1/traces; default: off.",
-    )
-    sample_ratio: float = Field(1.0, ge=0, le=1, description="Part of the requests that are traced.")
-
-
-class GatewaySection(Section):
-    """Settings of the gateway that belong to no tenant and no pool."""
-
-    operator_keys: Annotated[tuple[KeySection, ...], Field(strict=False)] = Field(
-        (), description="Keys that may read the metrics and use the admin API."
-    )
-    metrics_access: Annotated[MetricsAccess, Field(strict=False)] = Field(
-        MetricsAccess.OPERATOR, description="Who may read the metrics pages, which name every tenant."
-    )
-    max_body_mib: float = Field(4.0, gt=0, le=1024, description="Largest request body in MiB.")
-    body_timeout_s: float = Field(30.0, gt=0, le=3600, description="Time a client has to send its body.")
-    stall_timeout_s: float = Field(
-        60.0, gt=0, le=3600, description="A client that reads nothing for so long is cancelled."
-    )
-    request_timeout_s: float = Field(
-        600.0, gt=0, le=86400, description="Time an engine has to finish a request."
-    )
-    shutdown_grace_s: float = Field(
-        30.0, ge=0, le=3600, description="Time requests in flight have to finish on SIGTERM."
-    )
-    log_requests: bool = Field(True, description="One line per request on standard error.")
-    scheduler: SchedulerSection = Field(SchedulerSection(), description="Settings of the fair queue.")
-    metrics: MetricsSection = Field(MetricsSection(), description="How much the metrics page holds.")
-    tracing: TracingSection = Field(TracingSection(), description="Where spans of requests are sent.")
-
-
-class StateSection(Section):
-    """What is kept of adapters and API keys made at run time, and where."""
-
-    folder: Source = Field(
-        "${TENANTRY_STATE:-.tenantry}", description="Folder of the state database and the adapters' versions."
-    )
-    database: Database | None = Field(
-        None,
-        description="postgresql+psycopg://user@host/name, or {env: NAME} of the variable that holds it; "
-        "default: SQLite in the folder.",
-    )
-    store_gib: float | None = Field(
-        None, gt=0, le=1_000_000, description="Disk budget for adapter versions in GiB; default: no bound."
-    )
-    max_adapter_mib: float = Field(
-        2048.0, gt=0, le=1_000_000, description="Largest adapter in MiB, unpacked."
-    )
-    keep_versions: int = Field(
-        3, ge=0, le=1000, description="Ready versions kept beside the live one, for rollbacks."
-    )
-
-
-class UsageSection(Section):
-    """How long the usage ledger keeps what."""
-
-    keep_records_days: int = Field(30, ge=2, le=3650, description="Days that each request's record is kept.")
-    keep_sums_days: int = Field(
-        1100,
-        ge=62,
-        le=36500,
-        description="Days that the sums of a day are kept; queries and budgets read them.",
     )
 
 
