@@ -1,8 +1,8 @@
-"""Does this engine work? Asked of the base model at start, before any client or adapter is let in.
+"""Does this engine work? Asks the base model at start, before any client or adapter is let in.
 
-The questions are of the kinds that an adapter's trial and users ask. Kernels that vLLM compiles at the first
-request of their kind, as those for log-probabilities, are compiled here; where that cannot be done, the
-engine is at fault, and nobody who would have asked first.
+The questions are of the kinds that an adapter's trial and users ask. vLLM compiles some kernels, as those for
+log-probabilities, at the first request of their kind. They are compiled here: if that fails, the engine is at
+fault, and not the first client.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class _Refused(Exception):
 
 
 class SelfTestFailed(Exception):
-    """What was asked when the engine failed; its cause says how."""
+    """The question at which the engine failed; its cause is the failure."""
 
 
 class SelfTest:
-    """One engine's proof, over vLLM's `AsyncLLM` and over its OpenAI app."""
+    """Tests one engine, over vLLM's `AsyncLLM` and over its OpenAI app."""
 
     def __init__(self, engine: Any, app: App, model: str, tasks: Sequence[str], *, trials: bool) -> None:
         """With `trials` the engine is going to try adapters: it must not refuse what those ask."""
@@ -114,7 +114,7 @@ class SelfTest:
         )
 
     async def _streamed(self) -> None:
-        """As a user asks: a chat where the model has a template for it."""
+        """Ask as a user does: in a chat, if the model has a template for it."""
         body: dict[str, Any] = {"max_tokens": GENERATED_TOKENS, "stream": True}
         if getattr(self._engine.get_tokenizer(), "chat_template", None):
             path = Kind.CHAT
