@@ -1,6 +1,6 @@
-"""What does an engine's answer say, and what may the client see of it? OpenAI's answers, whole ones.
+"""What does an engine's answer say, and what may the client see of it? Reads and renames OpenAI's answers.
 
-The engine's name for the model becomes the client's, usage is read, refusals lose vLLM's inner names.
+The client sees its own name for the model, and errors without vLLM's inner names.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class TokenUsage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0  # of the prompt, found in the engine's prefix cache
-    estimated: bool = False  # not all of it was counted by the engine
+    estimated: bool = False  # the engine did not count all of it
 
 
 def model_fields(target: Target) -> tuple[bytes, bytes]:
-    """The model's field in JSON as the engine writes it, and as the client is to see it.
+    """Return the model's field in JSON, as the engine writes it and as the client sees it.
 
-    One can be replaced by the other in raw bytes: inside a JSON string every quote is escaped, so the first
-    only ever occurs as a real field.
+    The one can replace the other in raw bytes: inside a JSON string every quote is escaped, so the engine's
+    form occurs as a field and nowhere else.
     """
     return b'"model":"%b"' % target.engine_model.encode(), b'"model":"%b"' % target.answers_as.encode()
 
@@ -55,8 +55,8 @@ def usage_of(payload: Mapping[str, Any]) -> TokenUsage | None:
 def usage_in(body: bytes) -> TokenUsage | None:
     """Read the usage of a whole answer.
 
-    It stands near the end, and need not be searched for in megabytes: where what follows its last mention
-    closes one object, that is the answer itself, and the mention is its field.
+    It stands near the end, so megabytes need not be parsed: if the text from its last mention on closes just
+    one object, that object is the answer and the mention is its field.
     """
     start = body.rfind(USAGE_TAIL)
     for part in (b"{" + body[start + 1 :], body) if start >= 0 else (body,):
@@ -69,7 +69,7 @@ def usage_in(body: bytes) -> TokenUsage | None:
 
 
 def estimate_of(call: Call, prompt_tokens: int, body: bytes) -> TokenUsage:
-    """Estimate the usage of a whole answer that does not say; embeddings complete nothing."""
+    """Estimate the usage of a whole answer without one; embeddings have no completion."""
     completion = 0 if call.kind is Kind.EMBEDDING else max(1, len(body) // prompts.BYTES_PER_TOKEN)
     if call.max_completion_tokens is not None:
         completion = min(completion, call.max_completion_tokens * call.sequences)
@@ -89,7 +89,7 @@ def renamed(body: bytes, target: Target) -> bytes:
 
 
 def metadata_of(text: str, target: Target) -> tuple[bytes, TokenUsage | None]:
-    """Read vLLM's header beside embeddings as bytes: for the client, and the usage in it."""
+    """Read vLLM's metadata header of embeddings in bytes. Returns it for the client, and its usage."""
     try:
         payload = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -116,7 +116,7 @@ def engine_refusal(status: int, body: bytes, target: Target) -> InvalidRequest:
 
 
 def refusal_of(error: Mapping[str, Any], status: int, target: Target) -> InvalidRequest:
-    """The same for the error object of such an answer, or of a stream."""
+    """Turn an error object of vLLM, of an answer or of a stream, into our error."""
     if not isinstance(error, dict):
         error = {}
     message = str(error.get("message") or f"The engine refused the request with status {status}.")
@@ -129,7 +129,7 @@ def refusal_of(error: Mapping[str, Any], status: int, target: Target) -> Invalid
 
 
 def error_status(error: Mapping[str, Any]) -> int:
-    """The status that an error object of a stream stands for; an engine's own fault where it has none."""
+    """Return the status of a stream's error object; 500 where it has none."""
     code = error.get("code")
     if isinstance(code, str) and code.isdecimal():
         code = int(code)

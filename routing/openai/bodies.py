@@ -1,7 +1,7 @@
-"""What does the client ask, and what may the engine see of it? The only module that knows OpenAI's bodies.
+"""What does the client ask, and what may the engine see of it? Reads and writes OpenAI's request bodies.
 
-Only what routing needs is read and checked here; every other field goes to vLLM as it came, which validates
-it. Fields by which a client could reach into an engine or another tenant's state are dropped or overwritten.
+Only the fields that routing needs are read and checked here. Every other field goes to vLLM unchanged, and
+vLLM validates it. Fields that reach into an engine or another tenant's state are dropped or overwritten.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ DROPPED_FIELDS = (
     "adapter_id",
     "adapter_name",
 )
-# OpenAI's names for whom a request is answered, the clearest first: the others took the place of `user`, and
-# the last says which requests begin alike.
+# OpenAI's names for the end user, the clearest first. The others replaced `user`; requests that begin alike
+# share the last one.
 USERS = ("user", "safety_identifier", "prompt_cache_key")
 OVERWRITTEN_FIELDS = ("model", "cache_salt", "priority")  # whatever the client says
 
@@ -54,14 +54,14 @@ class Call:
 
     kind: Kind
     payload: Payload
-    model: str | None  # what the client calls it; None: its default model
+    model: str | None  # as the client calls it; None: the default model
     stream: bool
     wants_usage: bool  # the client asked for the usage event of a stream
-    wants_running_usage: bool  # and for the usage so far in every event, which vLLM can give
+    wants_running_usage: bool  # and for the usage so far in every event
     sequences: int  # choices times prompts
-    size: prompts.PromptSize  # of what the model is to read
-    user: str | None = None  # whom the client answers for, in its own words
-    max_completion_tokens: int | None = None  # of each sequence, where the client says
+    size: prompts.PromptSize
+    user: str | None = None  # the end user, as the client names it
+    max_completion_tokens: int | None = None  # of each sequence, where the client bounds it
 
 
 def parse(kind: Kind, body: bytes) -> Call:
@@ -97,9 +97,9 @@ def parse(kind: Kind, body: bytes) -> Call:
 
 
 def refuse_too_long(call: Call, max_model_len: int, chars_per_token: int) -> None:
-    """Raise `InvalidRequest` for a prompt that is surely longer than the model reads, as vLLM does at once.
+    """Raise `InvalidRequest` for a prompt that is certainly longer than the model's context, as vLLM does.
 
-    What only may be too long, an engine has to tokenize first.
+    A prompt that may be too long goes on: the engine tokenizes it first.
     """
     payload, field = call.payload, REQUIRED[call.kind]
     if payload.get("truncate_prompt_tokens") is not None or payload.get("truncation") == "auto":
@@ -117,10 +117,10 @@ def refuse_too_long(call: Call, max_model_len: int, chars_per_token: int) -> Non
 def for_engine(
     call: Call, target: Target, *, cache_salt: str, priority: int, has_slots: bool = True
 ) -> bytes:
-    """Write the body the engine gets: its own name for the model, and the gateway's tenancy fields.
+    """Write the body for the engine: the engine's name for the model, and the gateway's tenancy fields.
 
-    Raises `InvalidRequest` where the client's JSON is nested deeper than can be written again, or asks an
-    engine with slots for what would break it.
+    Raises `InvalidRequest` where the client's JSON is nested too deeply to be written again, or would break
+    an engine with slots.
     """
     if has_slots:
         _refuse_prompt_logprobs(call)
@@ -129,8 +129,8 @@ def for_engine(
     payload["cache_salt"] = cache_salt
     payload["priority"] = priority
     if call.stream and call.kind in (Kind.CHAT, Kind.COMPLETION):
-        # Without these a stream carries no usage, and one that is cut off could only be guessed at; both are
-        # taken out again on the way back.
+        # Without these options a stream carries no usage, and the usage of a broken stream would be a guess.
+        # `EventStream` removes both again for a client that did not ask for them.
         options = {"include_usage": True, "continuous_usage_stats": True}
         payload["stream_options"] = {**(payload.get("stream_options") or {}), **options}
     try:
@@ -150,12 +150,12 @@ CONTROL: Mapping[Kind, Payload] = {
 
 
 def control(kind: Kind, target: Target) -> bytes:
-    """Write the smallest request of a kind: an engine that is well answers it."""
+    """Write the smallest request of a kind; every healthy engine answers it."""
     return orjson.dumps({**CONTROL[kind], "model": target.engine_model})
 
 
 def _refuse_prompt_logprobs(call: Call) -> None:
-    """Raise `InvalidRequest` for what would end an engine with slots, and everybody's requests with it.
+    """Raise `InvalidRequest` for log-probabilities of the prompt: they crash an engine with slots.
 
     vLLM maps a prompt's rows to the adapters that others are sampled with, or past the end of its buffers
     (vllm-project/vllm#16668, open for 0.32). A completion with `echo` and `logprobs`, and any chat with
@@ -201,7 +201,7 @@ def _wrong_type(field: str, description: str) -> InvalidRequest:
 
 
 def _model_name(payload: Payload) -> str | None:
-    """What TGI's and LoRAX's clients send says more than `model`, which they fill with a placeholder."""
+    """Return the model's name; clients of TGI and LoRAX put it beside `model`, a placeholder there."""
     for field in ("adapter_id", "adapter_name", "model"):
         if field in payload and (name := _optional(payload, field, str, "a string")):
             return str(name)
@@ -209,7 +209,7 @@ def _model_name(payload: Payload) -> str | None:
 
 
 def _user(payload: Payload) -> str | None:
-    """The first of `USERS` that says something; what keeps a user on one side of a split."""
+    """Return the first of `USERS` that is not empty; it keeps a user on one side of a split."""
     for field in USERS:
         if field in payload and isinstance(value := payload[field], str) and value:
             return value
@@ -230,7 +230,7 @@ def _choices(payload: Payload) -> int:
 
 
 def _longest_completion(payload: Payload) -> int | None:
-    """Read the bound on the answer, by whichever of its names; nonsense is left to vLLM to refuse."""
+    """Read the bound on the answer under any of its names; vLLM refuses values that make no sense."""
     for field in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
         if field in payload and type(value := payload[field]) is int and value > 0:
             return value
@@ -238,7 +238,7 @@ def _longest_completion(payload: Payload) -> int | None:
 
 
 def _size(kind: Kind, payload: Payload, content: Any) -> prompts.PromptSize:
-    """Measure what the model is to read; in a batch there are several prompts."""
+    """Measure the text that the model reads; a batch has several prompts."""
     if kind is Kind.COMPLETION or kind is Kind.EMBEDDING:
         return prompts.of_prompts(content)
     size = prompts.of_messages(content) if kind is Kind.CHAT else prompts.of_input(content)
@@ -247,7 +247,7 @@ def _size(kind: Kind, payload: Payload, content: Any) -> prompts.PromptSize:
 
 
 def _refuse_stored_responses(kind: Kind, payload: Payload) -> None:
-    """Engines keep no responses: a store shared by tenants would have to be guarded by owner."""
+    """Raise `InvalidRequest` for stored responses: engines keep none, since tenants would share the store."""
     if kind is not Kind.RESPONSE:
         return
     for field in ("previous_response_id", "background"):

@@ -61,7 +61,7 @@ class Span:
     end_s: float
     kind: str = "INTERNAL"
     attributes: Mapping[str, str | int | float | bool] | None = None
-    error: str = ""  # why it failed; empty: it did not
+    error: str = ""  # why it failed; empty for success
 
 
 def spans_of(trace: Trace, record: Record, arrived_s: float, new_id: Iterator[str]) -> Iterator[Span]:
