@@ -1,4 +1,4 @@
-"""Which form has a single value in fleet.yaml: a name, a source, a device, a key? Types with their checks."""
+"""Which form have names, sources, devices, keys and flags in fleet.yaml? Types with their checks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _check_source_prefix(prefix: str) -> str:
 
 
 def _check_database(value: Any) -> Any:
-    """Take text or `{env: NAME}`. The message shows nothing of the value: it may hold a password."""
+    """Take text or `{env: NAME}`. The error never shows the value, which may hold a password."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict) and value.keys() == {"env"} and re.fullmatch(_ENV_NAME, str(value["env"])):
@@ -85,7 +85,7 @@ class Section(BaseModel):
 
 
 class KeySection(Section):
-    """An API key, as its sha256 or as the environment variable that holds it. Exactly one of the two."""
+    """An API key: either its sha256, or the environment variable that holds it."""
 
     model_config = ConfigDict(
         json_schema_extra={"oneOf": [{"required": ["sha256"]}, {"required": ["env"]}]},

@@ -1,4 +1,4 @@
-"""What may stand in fleet.yaml, key by key? Types, bounds and defaults; nothing about how parts fit together.
+"""Which keys has fleet.yaml? Types, bounds and defaults; whether the parts fit together is checked elsewhere.
 
 The texts here are the JSON Schema's descriptions, which editors show. Unknown keys are refused.
 """
@@ -32,7 +32,7 @@ def _check_lora_rank(rank: int) -> int:
 
 
 class MediaTokensSection(Section):
-    """What media in a prompt are taken for until the engine says."""
+    """How many tokens media in a prompt count until the engine has counted them."""
 
     image: int = Field(1024, ge=0, le=10_000_000, description="Tokens of a picture.")
     audio: int = Field(750, ge=0, le=10_000_000, description="Tokens of a recording.")
@@ -40,7 +40,7 @@ class MediaTokensSection(Section):
 
 
 class RequestLimitsSection(Section):
-    """The most that one request may ask for; a 400 says which field asks for more."""
+    """Upper limits of one request; a 400 names the field that exceeds one."""
 
     messages: int = Field(4096, ge=1, le=1_000_000, description="Messages and their parts, or input items.")
     tools: int = Field(256, ge=0, le=100_000, description="Tools.")
@@ -97,16 +97,21 @@ class BaseModelSection(Section):
         None,
         gt=0,
         le=1,
-        description="Fraction of a GPU's memory one engine takes, and wants free at start; default: vLLM's.",
+        description="Fraction of a GPU's memory that one engine takes and needs free at start; "
+        "default: vLLM's.",
     )
     kv_cache_gib: float | None = Field(
-        None, gt=0, le=65536, description="KV cache in GiB; default: what the GPU has left, 1 on a CPU."
+        None,
+        gt=0,
+        le=65536,
+        description="KV cache in GiB; default: the rest of the GPU's memory, 1 on a CPU.",
     )
     media_tokens: MediaTokensSection = Field(
-        MediaTokensSection(), description="Tokens that media in a prompt are taken for until the engine says."
+        MediaTokensSection(),
+        description="Tokens that media in a prompt count until the engine has counted them.",
     )
     request_limits: RequestLimitsSection = Field(
-        RequestLimitsSection(), description="The most that one request may ask for."
+        RequestLimitsSection(), description="Upper limits of one request."
     )
     vllm_args: VllmArgs = Field((), description="Further `vllm serve` flags: a mapping or a list.")
 
@@ -147,24 +152,24 @@ class CapsSection(Section):
 
 
 class BudgetSection(Section):
-    """What one tenant may use in a calendar month, UTC."""
+    """Tokens of one tenant in a calendar month, UTC."""
 
     monthly_tokens: int = Field(
         ge=1, le=10**15, description="Prompt and completion tokens together; beyond them requests get a 429."
     )
     soft: float = Field(
-        0.8, gt=0, le=1, description="Part of it from which on answers, events and metrics say so."
+        0.8, gt=0, le=1, description="Fraction of it at which answers, events and metrics begin to warn."
     )
 
 
 class TenantSection(Section):
-    """Who owns keys and is capped."""
+    """An owner of API keys, with limits."""
 
     api_keys: Annotated[tuple[KeySection, ...], Field(strict=False, min_length=1)] = Field(
         description="Keys of this tenant; several allow a change without a gap."
     )
     models: dict[Name, Name] = Field(
-        min_length=1, description="What this tenant calls a model -> adapter or base model."
+        min_length=1, description="The tenant's name for a model -> adapter or base model."
     )
     default_model: Name | None = Field(
         None,
@@ -183,18 +188,18 @@ class TenantSection(Section):
     )
     adapter_sources: Annotated[tuple[SourcePrefix, ...], Field(strict=False)] = Field(
         (),
-        description="Where this tenant's own keys may have adapters fetched from: sources cut off after a "
-        "name, such as s3://bucket or hf://org; default: uploads only.",
+        description="Where this tenant's own keys may fetch adapters from: prefixes of sources, such as "
+        "s3://bucket or hf://org; default: uploads only.",
     )
     budget: BudgetSection | None = Field(None, description="Tokens of a month; default: no such limit.")
     request_limits: RequestLimitsSection = Field(
         RequestLimitsSection(),
-        description="What differs for this tenant from its base models' request_limits.",
+        description="Limits of this tenant that replace its base models' request_limits.",
     )
 
 
 class SloSection(Section):
-    """Service level objective: what the users of a pool are to see."""
+    """Service level objectives of a pool's users."""
 
     ttft_s: float | None = Field(
         None,
@@ -216,7 +221,7 @@ class PoolSection(Section):
     """Replicas alike in base models and settings."""
 
     strategy: Annotated[Strategy, Field(strict=False), BeforeValidator(_check_strategy)] = Field(
-        Strategy.MULTI_LORA, description="How the pool puts models on replicas."
+        Strategy.MULTI_LORA, description="How the pool places models on replicas."
     )
     base_models: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)] = Field(
         description="Base models of the pool; exactly one with multi-lora."
@@ -226,14 +231,14 @@ class PoolSection(Section):
         (), description="CUDA_VISIBLE_DEVICES of each replica in turn; empty: not set."
     )
     tenants: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)] = Field(
-        description="Who is served here."
+        description="Tenants of the pool."
     )
     slo: SloSection = Field(SloSection(), description="Service level objective.")
     hedge_after_s: float | None = Field(
         None,
         gt=0,
         le=3600,
-        description="A second replica is asked when the first is silent for so long; default: never.",
+        description="How long the first replica may be silent before a second one is asked; default: never.",
     )
 
 

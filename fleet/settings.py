@@ -1,4 +1,4 @@
-"""What may stand under `gateway`, `state` and `usage` in fleet.yaml? Types, bounds and defaults.
+"""Which keys has fleet.yaml under `gateway`, `state` and `usage`? Types, bounds and defaults.
 
 The texts here are the JSON Schema's descriptions, which editors show.
 """
@@ -14,58 +14,58 @@ from fleet.types import MetricsAccess
 
 
 class SchedulerSection(Section):
-    """How the fair queue weighs things, and how much may wait in it."""
+    """How the fair queue decides, and how much may wait in it."""
 
     locality_bonus_tokens: float = Field(
         4000.0,
         ge=0,
         le=1_000_000_000,
-        description="Lead of an adapter that a replica has, in a slot or in memory, over one that it must "
-        "read, in tokens of service.",
+        description="Lead of an adapter that a replica holds, in a slot or in memory, over one that it must "
+        "read from disk, in tokens of service.",
     )
     aging_tokens_per_s: float = Field(
         500.0,
         ge=0,
         le=1_000_000_000,
-        description="A waiting request gains so much on everybody's service, per second.",
+        description="Tokens of service that a request gains on all others for each second it waits.",
     )
     lower_band_share: float = Field(
         0.05,
         ge=0,
         le=0.5,
-        description="Part of the grants kept for each band below the highest that waits; 0: none.",
+        description="Fraction of the grants kept for each waiting band below the highest one; 0: none.",
     )
     load_slack: float = Field(
         0.25,
         ge=0,
         le=100,
-        description="A preferred replica may have so much more load than the mean, as a part of it.",
+        description="How far a preferred replica's load may exceed the mean, as a fraction of the mean.",
     )
     burst_share: float = Field(
         0.5,
         gt=0,
         le=1,
-        description="Part of a replica, its batch and its slots, that a tenant which floods may fill "
-        "beyond its fair share while the others do not wait; 1: all of it, always.",
+        description="Fraction of a replica's batch and slots that a flooding tenant may fill beyond its fair "
+        "share while no other tenant waits; 1: all of it, always.",
     )
     read_wait_s: float = Field(
         0.2,
         ge=0,
         le=60,
-        description="A request waits so long for a replica that has its adapter in memory before another "
-        "reads it from disk.",
+        description="How long a request waits for a replica that holds its adapter in memory before another "
+        "one reads it from disk.",
     )
     slot_wait_s: float = Field(
-        10.0, gt=0, le=3600, description="A slot is cleared for an adapter that has waited so long."
+        10.0, gt=0, le=3600, description="How long an adapter waits before a slot is cleared for it."
     )
     max_queued: int = Field(
-        10_000, ge=1, le=10_000_000, description="Requests of all tenants that wait in the gateway."
+        10_000, ge=1, le=10_000_000, description="Requests of all tenants that may wait in the gateway."
     )
     max_queued_mib: float = Field(256.0, gt=0, le=1_048_576, description="Their bodies together in MiB.")
 
 
 class MetricsSection(Section):
-    """How much the metrics page holds."""
+    """How many models the metrics page shows."""
 
     max_models: int = Field(
         200,
@@ -74,7 +74,7 @@ class MetricsSection(Section):
         description="Models (tenant, name, version) with series of their own; the rest share `other`.",
     )
     idle_after_s: float = Field(
-        3600.0, ge=300, le=30 * 86400, description="A model that nobody used for so long leaves the page."
+        3600.0, ge=300, le=30 * 86400, description="An unused model leaves the page after this time."
     )
 
 
@@ -85,7 +85,7 @@ class TracingSection(Section):
         None,
         description="URL of an OTLP collector's HTTP receiver, as http://host:4318/v1/traces; default: off.",
     )
-    sample_ratio: float = Field(1.0, ge=0, le=1, description="Part of the requests that are traced.")
+    sample_ratio: float = Field(1.0, ge=0, le=1, description="Fraction of the requests that are traced.")
 
 
 class GatewaySection(Section):
@@ -100,7 +100,7 @@ class GatewaySection(Section):
     max_body_mib: float = Field(4.0, gt=0, le=1024, description="Largest request body in MiB.")
     body_timeout_s: float = Field(30.0, gt=0, le=3600, description="Time a client has to send its body.")
     stall_timeout_s: float = Field(
-        60.0, gt=0, le=3600, description="A client that reads nothing for so long is cancelled."
+        60.0, gt=0, le=3600, description="How long a client may read nothing before its request is cancelled."
     )
     request_timeout_s: float = Field(
         600.0, gt=0, le=86400, description="Time an engine has to finish a request."
@@ -110,12 +110,12 @@ class GatewaySection(Section):
     )
     log_requests: bool = Field(True, description="One line per request on standard error.")
     scheduler: SchedulerSection = Field(SchedulerSection(), description="Settings of the fair queue.")
-    metrics: MetricsSection = Field(MetricsSection(), description="How much the metrics page holds.")
+    metrics: MetricsSection = Field(MetricsSection(), description="How many models the metrics page shows.")
     tracing: TracingSection = Field(TracingSection(), description="Where spans of requests are sent.")
 
 
 class StateSection(Section):
-    """What is kept of adapters and API keys made at run time, and where."""
+    """Where adapters and API keys made at run time are kept."""
 
     folder: Source = Field(
         "${TENANTRY_STATE:-.tenantry}", description="Folder of the state database and the adapters' versions."
@@ -137,12 +137,12 @@ class StateSection(Section):
 
 
 class UsageSection(Section):
-    """How long the usage ledger keeps what."""
+    """How long the usage ledger keeps records and sums."""
 
-    keep_records_days: int = Field(30, ge=2, le=3650, description="Days that each request's record is kept.")
+    keep_records_days: int = Field(30, ge=2, le=3650, description="Days to keep the record of each request.")
     keep_sums_days: int = Field(
         1100,
         ge=62,
         le=36500,
-        description="Days that the sums of a day are kept; queries and budgets read them.",
+        description="Days to keep daily sums, which queries and budgets read.",
     )
