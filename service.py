@@ -58,6 +58,7 @@ from pydantic import BaseModel, ConfigDict  # noqa: E402
 
 from engines.host import EngineHost  # noqa: E402
 from engines.secrets import internal_token  # noqa: E402
+from engines.supervisor import Supervisor  # noqa: E402
 from fleet import project, read_fleet  # noqa: E402
 from fleet.demo_keys import demo_keys  # noqa: E402
 from fleet.types import Fleet, Pool  # noqa: E402
@@ -185,30 +186,30 @@ def declare_engine(served: Served, pool: Pool, index: int) -> Service[Any]:
     """Declare the service of one replica."""
     fleet = served.fleet
     name, base_model = pool.replica_models[index]
-    host = EngineHost(
+    supervisor = Supervisor(
         name,
         fleet.base_models[base_model],
-        token=internal_token(SECRET),
         shutdown_grace_s=fleet.gateway.shutdown_grace_s,
         traces_endpoint=fleet.gateway.tracing.endpoint,
         withheld=served.secret_variables,
     )
+    host = EngineHost(supervisor, token=internal_token(SECRET))
 
     class Engine:
         @bentoml.on_startup
         async def start(self) -> None:
             logs.set_up(name)
-            host.start()
+            supervisor.start()
 
         @bentoml.on_shutdown
         async def stop(self) -> None:
-            await host.stop()
+            await supervisor.stop()
 
         async def __is_ready__(self) -> bool:
-            return host.is_ready()
+            return supervisor.is_ready()
 
         async def __is_alive__(self) -> bool:
-            return host.is_alive()
+            return supervisor.is_alive()
 
     envs = [{"name": "CUDA_VISIBLE_DEVICES", "value": pool.devices[index]}] if pool.devices else []
     gpus = fleet.base_models[base_model].tensor_parallel_size

@@ -14,6 +14,7 @@ import uvicorn
 from benchmarks.machine import ROOT
 from engines.host import EngineHost
 from engines.loader import files
+from engines.supervisor import Supervisor
 from fleet.types import BaseModel
 
 MODEL = BaseModel(
@@ -30,13 +31,14 @@ MODEL = BaseModel(
 
 async def serve(port: int) -> None:
     """Run the engine until SIGTERM."""
-    host = EngineHost("bench-0", MODEL, token=os.environ["TENANTRY_BENCH_TOKEN"], shutdown_grace_s=5.0)
+    supervisor = Supervisor("bench-0", MODEL, shutdown_grace_s=5.0)
+    host = EngineHost(supervisor, token=os.environ["TENANTRY_BENCH_TOKEN"])
 
     @asynccontextmanager
     async def lifespan(_: Any) -> Any:
-        host.start()
+        supervisor.start()
         yield
-        await host.stop()
+        await supervisor.stop()
 
     from starlette.applications import Starlette
     from starlette.routing import Mount

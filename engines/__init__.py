@@ -1,6 +1,8 @@
 """One engine process: how vLLM is started, proves itself, holds adapters, and is kept alive.
 
-host.py            hosts one engine in this process and serves vLLM's own OpenAI app to the gateway
+host.py            what an engine's process answers to the gateway: vLLM's OpenAI app, calls about adapters
+supervisor.py      loads an engine, watches it, starts it again, ends it
+vllm_engine.py     makes vLLM's engine and its OpenAI app
 builder.py         starts an engine in a thread, and gives that up within a moment
 vllm_args.py       the flags that an engine gets
 selftest.py        does this engine work

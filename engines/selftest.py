@@ -1,8 +1,8 @@
-"""Does this engine work? Asked of the base model at start, before any client or adapter is let in.
+"""Does this engine work? Asks the base model at start, before any client or adapter is let in.
 
-The questions are of the kinds that an adapter's trial and users ask. Kernels that vLLM compiles at the first
-request of their kind, as those for log-probabilities, are compiled here; where that cannot be done, the
-engine is at fault, and nobody who would have asked first.
+The questions are of the kinds that an adapter's trial and users ask. vLLM compiles some kernels, as those for
+log-probabilities, at the first request of their kind. They are compiled here: if that fails, the engine is at
+fault, and not the first client.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
+from engines.protocol import Kind
 from engines.questions import GENERATED_TOKENS, PRIORITY, PROMPTS, Questions, are_finite
 
 WITHIN_S = 600.0  # in all; the first compilation takes a minute or two on a slow CPU
@@ -33,11 +34,11 @@ class _Refused(Exception):
 
 
 class SelfTestFailed(Exception):
-    """What was asked when the engine failed; its cause says how."""
+    """The question at which the engine failed; its cause is the failure."""
 
 
 class SelfTest:
-    """One engine's proof, over vLLM's `AsyncLLM` and over its OpenAI app."""
+    """Tests one engine, over vLLM's `AsyncLLM` and over its OpenAI app."""
 
     def __init__(self, engine: Any, app: App, model: str, tasks: Sequence[str], *, trials: bool) -> None:
         """With `trials` the engine is going to try adapters: it must not refuse what those ask."""
@@ -113,22 +114,22 @@ class SelfTest:
         )
 
     async def _streamed(self) -> None:
-        """As a user asks: a chat where the model has a template for it."""
+        """Ask as a user does: in a chat, if the model has a template for it."""
         body: dict[str, Any] = {"max_tokens": GENERATED_TOKENS, "stream": True}
         if getattr(self._engine.get_tokenizer(), "chat_template", None):
-            path = "/v1/chat/completions"
+            path = Kind.CHAT
             body["messages"] = [{"role": "user", "content": PROMPTS[0]}]
         else:
-            path = "/v1/completions"
+            path = Kind.COMPLETION
             body["prompt"] = self._ask.tokens(PROMPTS[0])
         answer = await self._post(path, body)
         if b"[DONE]" not in answer or b'"error"' in answer:
             raise RuntimeError(f"the stream broke off: {answer[-200:].decode(errors='replace')}")
 
     async def _embedding(self) -> None:
-        await self._post("/v1/embeddings", {"input": PROMPTS[0]})
+        await self._post(Kind.EMBEDDING, {"input": PROMPTS[0]})
 
-    async def _post(self, path: str, body: dict[str, Any]) -> bytes:
+    async def _post(self, path: Kind, body: dict[str, Any]) -> bytes:
         """Ask vLLM's app in this process. Raises `_Refused`, or `RuntimeError` where it fails."""
         body |= {"model": self._model, "cache_salt": secrets.token_hex(16), "priority": PRIORITY}
         messages = iter([{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}])
@@ -152,14 +153,14 @@ class SelfTest:
         return bytes(answer)
 
 
-def _scope(path: str) -> dict[str, Any]:
+def _scope(path: Kind) -> dict[str, Any]:
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "method": "POST",
         "scheme": "http",
-        "path": path,
+        "path": path.value,
         "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",

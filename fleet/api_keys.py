@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 
+from fleet.fields import KeySection
 from fleet.key_hash import hash_key
 from fleet.problems import Findings, KeyPath
-from fleet.schema import FleetFile, KeySection
+from fleet.schema import FleetFile
 
 KEY_PREFIX = "tnt_"
 _SHORT = 20  # characters; anything shorter may be guessed

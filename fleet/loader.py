@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from adapters.errors import AdapterError
 from adapters.sources import check_source
-from fleet import schema, sources
+from fleet import schema, settings, sources
 from fleet.api_keys import declared_keys, hash_keys, with_stand_ins
 from fleet.document import Document, read_document
 from fleet.explain import explain, without_echoes
@@ -278,7 +278,7 @@ def _pool(name: str, section: schema.PoolSection) -> Pool:
     )
 
 
-def _gateway(section: schema.GatewaySection, hashes: Mapping[KeyPath, str]) -> GatewaySettings:
+def _gateway(section: settings.GatewaySection, hashes: Mapping[KeyPath, str]) -> GatewaySettings:
     keys = range(len(section.operator_keys))
     return GatewaySettings(
         operator_key_hashes=frozenset(hashes["gateway", "operator_keys", i] for i in keys),
@@ -295,6 +295,6 @@ def _gateway(section: schema.GatewaySection, hashes: Mapping[KeyPath, str]) -> G
     )
 
 
-def _scheduler(section: schema.SchedulerSection) -> SchedulerSettings:
+def _scheduler(section: settings.SchedulerSection) -> SchedulerSettings:
     values = section.model_dump()
     return SchedulerSettings(max_queued_bytes=round(values.pop("max_queued_mib") * 2**20), **values)

@@ -1,4 +1,4 @@
-"""Do the names in a fleet file lead somewhere, and each to one place? Pure; knows no file and no engine.
+"""Does every name in a fleet file lead to exactly one thing? Pure; knows no file and no engine.
 
 Looks at every model a tenant may use: it must be declared, and exactly one pool must serve it to that tenant.
 """
@@ -16,20 +16,20 @@ _BASE_MODELS, _MODELS = ("base_models", "base model"), ("models", "adapter or ba
 
 
 class Known:
-    """The names that are declared in each section, those of refused parts as well."""
+    """The names declared in each section, also those of parts that were refused."""
 
     def __init__(self, names: Names, unknown: Collection[str] = ()) -> None:
-        """`unknown` are sections that cannot be read: any name may be in them."""
+        """`unknown` are sections that cannot be read, so any name may be in them."""
         self.names = {section: frozenset(found) for section, found in names.items()}
         self.names["models"] = self.names["adapters"] | self.names["base_models"]
         self._unknown = {*unknown, *(["models"] if {"adapters", "base_models"} & {*unknown} else [])}
 
     def leads(self, section: str, name: str) -> bool:
-        """Whether the name may be one of the section's."""
+        """Whether the section may declare the name."""
         return section in self._unknown or name in self.names[section]
 
     def check(self, path: KeyPath, name: str, what: tuple[str, str], findings: Findings) -> bool:
-        """Whether a name leads somewhere; where it does not, that is a finding."""
+        """Whether the section may declare the name; otherwise that is a finding."""
         section, word = what
         if self.leads(section, name):
             return True
@@ -38,7 +38,7 @@ class Known:
         return False
 
     def has_whole(self, pools: Mapping[str, PoolSection]) -> bool:
-        """Whether these are all pools that are declared, and every name in them leads somewhere."""
+        """Whether these are all declared pools, and all their names may be declared."""
         whole = "pools" not in self._unknown and self.names["pools"] == {*pools}
         return whole and all(map(self.is_whole, pools.values()))
 
@@ -199,21 +199,34 @@ def _check_served(file: FleetFile, known: Known, findings: Findings) -> None:
             for tenant in pool.tenants
             if tenant in file.tenants
         }
-        for index, tenant in enumerate(pool.tenants):
-            bases = needed.get(tenant, {None})
-            certain = known.is_whole(pool) and all(
-                b is not None and known.leads("base_models", b) for b in bases
+        if known.is_whole(pool):
+            _check_tenants_of(name, pool, needed, known, findings)
+        if len(needed) == len(pool.tenants):
+            _check_base_models_of(name, pool, needed, findings)
+
+
+def _check_tenants_of(
+    name: str, pool: PoolSection, needed: Mapping[str, set[str | None]], known: Known, findings: Findings
+) -> None:
+    for index, tenant in enumerate(pool.tenants):
+        bases = needed.get(tenant, {None})
+        certain = all(base is not None and known.leads("base_models", base) for base in bases)
+        if certain and not bases & set(pool.base_models):
+            findings.error(
+                ("pools", name, "tenants", index),
+                f"tenant `{tenant}` has no model on this pool",
+                f"remove it here, or give it a model of {', '.join(pool.base_models)}",
             )
-            if certain and not bases & set(pool.base_models):
-                findings.error(
-                    ("pools", name, "tenants", index),
-                    f"tenant `{tenant}` has no model on this pool",
-                    f"remove it here, or give it a model of {', '.join(pool.base_models)}",
-                )
-        for index, base_model in enumerate(pool.base_models):
-            if len(needed) == len(pool.tenants) and not any(base_model in bases for bases in needed.values()):
-                findings.warn(
-                    ("pools", name, "base_models", index),
-                    f"no tenant of this pool uses `{base_model}`",
-                    "remove it",
-                )
+
+
+def _check_base_models_of(
+    name: str, pool: PoolSection, needed: Mapping[str, set[str | None]], findings: Findings
+) -> None:
+    used = {base_model for bases in needed.values() for base_model in bases}
+    for index, base_model in enumerate(pool.base_models):
+        if base_model not in used:
+            findings.warn(
+                ("pools", name, "base_models", index),
+                f"no tenant of this pool uses `{base_model}`",
+                "remove it",
+            )

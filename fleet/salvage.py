@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from fleet import schema
+from fleet import schema, settings
 from fleet.problems import KeyPath
 
 PARTS: dict[str, type[BaseModel]] = {
@@ -23,9 +23,9 @@ PARTS: dict[str, type[BaseModel]] = {
     "pools": schema.PoolSection,
 }
 _SINGLE: dict[str, type[BaseModel]] = {
-    "gateway": schema.GatewaySection,
-    "state": schema.StateSection,
-    "usage": schema.UsageSection,
+    "gateway": settings.GatewaySection,
+    "state": settings.StateSection,
+    "usage": settings.UsageSection,
 }
 
 

@@ -1,43 +1,20 @@
-"""What may stand in fleet.yaml, key by key? Types, bounds and defaults; nothing about how parts fit together.
+"""Which keys has fleet.yaml? Types, bounds and defaults; whether the parts fit together is checked elsewhere.
 
 The texts here are the JSON Schema's descriptions, which editors show. Unknown keys are refused.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    StringConstraints,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from adapters import sources
-from adapters.errors import AdapterError
-from fleet import vllm_flags
-from fleet.types import Band, Isolation, MetricsAccess, Strategy
+from fleet.fields import Device, KeySection, Name, Section, Source, SourcePrefix, VllmArgs
+from fleet.settings import GatewaySection, StateSection, UsageSection
+from fleet.types import Band, Isolation, Strategy
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM 0.32 builds kernels for
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _PLANNED = ("model-mesh", "swap", "mig")
-_HEX_SHA256 = r"^[0-9a-fA-F]{64}$"
-_ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
-
-
-def _check_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ValueError("a name is 1 to 63 of a-z, 0-9, `.`, `_`, `-` and begins with a letter or a digit")
-    if ".." in name:
-        raise ValueError("a name has no two dots in a row")
-    return name
 
 
 def _check_strategy(value: Any) -> Any:
@@ -54,104 +31,8 @@ def _check_lora_rank(rank: int) -> int:
     return rank
 
 
-def _check_args(value: Any) -> tuple[str, ...]:
-    return vllm_flags.to_argv(value)
-
-
-def _check_source_prefix(prefix: str) -> str:
-    try:
-        return sources.check_prefix(prefix)
-    except AdapterError as error:
-        raise ValueError(str(error)) from None
-
-
-def _check_database(value: Any) -> Any:
-    """Take text or `{env: NAME}`. The message shows nothing of the value: it may hold a password."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict) and value.keys() == {"env"} and re.fullmatch(_ENV_NAME, str(value["env"])):
-        return EnvSection(env=value["env"])
-    raise ValueError("is either a URL or {env: NAME}")
-
-
-Name = Annotated[
-    str,
-    AfterValidator(_check_name),
-    WithJsonSchema({"type": "string", "pattern": "^[a-z0-9](?!.*\\.\\.)[a-z0-9._-]{0,62}$"}),
-]
-Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
-Device = Annotated[
-    str,
-    BeforeValidator(lambda value: str(value) if type(value) is int else value),
-    StringConstraints(pattern=r"^[A-Za-z0-9_./:-]+(,[A-Za-z0-9_./:-]+)*$"),
-    WithJsonSchema({"type": ["string", "integer"]}),
-]
-VllmArgs = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_check_args),
-    Field(strict=False),
-    WithJsonSchema(
-        {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": ["string", "number"]}}]}
-    ),
-]
-
-
-SourcePrefix = Annotated[str, AfterValidator(_check_source_prefix)]
-
-
-class Section(BaseModel):
-    """A part of the file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class KeySection(Section):
-    """An API key, as its sha256 or as the environment variable that holds it. Exactly one of the two."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["sha256"]}, {"required": ["env"]}]},
-    )
-
-    sha256: Annotated[str, StringConstraints(pattern=_HEX_SHA256)] | None = Field(
-        None, description="sha256 of the key in hex; `tenantry new-key` prints one."
-    )
-    env: EnvName | None = Field(None, description="Environment variable that holds the key itself.")
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> KeySection:
-        if (self.sha256 is None) == (self.env is None):
-            raise ValueError("a key is either {sha256: ...} or {env: NAME}")
-        return self
-
-
-class EnvSection(Section):
-    """The environment variable that holds a value."""
-
-    env: EnvName
-
-
-Database = Annotated[
-    str | EnvSection,
-    PlainValidator(_check_database),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {
-                    "type": "object",
-                    "properties": {"env": {"type": "string", "pattern": _ENV_NAME}},
-                    "required": ["env"],
-                    "additionalProperties": False,
-                },
-            ]
-        }
-    ),
-]
-
-
 class MediaTokensSection(Section):
-    """What media in a prompt are taken for until the engine says."""
+    """How many tokens media in a prompt count until the engine has counted them."""
 
     image: int = Field(1024, ge=0, le=10_000_000, description="Tokens of a picture.")
     audio: int = Field(750, ge=0, le=10_000_000, description="Tokens of a recording.")
@@ -159,7 +40,7 @@ class MediaTokensSection(Section):
 
 
 class RequestLimitsSection(Section):
-    """The most that one request may ask for; a 400 says which field asks for more."""
+    """Upper limits of one request; a 400 names the field that exceeds one."""
 
     messages: int = Field(4096, ge=1, le=1_000_000, description="Messages and their parts, or input items.")
     tools: int = Field(256, ge=0, le=100_000, description="Tools.")
@@ -216,16 +97,21 @@ class BaseModelSection(Section):
         None,
         gt=0,
         le=1,
-        description="Fraction of a GPU's memory one engine takes, and wants free at start; default: vLLM's.",
+        description="Fraction of a GPU's memory that one engine takes and needs free at start; "
+        "default: vLLM's.",
     )
     kv_cache_gib: float | None = Field(
-        None, gt=0, le=65536, description="KV cache in GiB; default: what the GPU has left, 1 on a CPU."
+        None,
+        gt=0,
+        le=65536,
+        description="KV cache in GiB; default: the rest of the GPU's memory, 1 on a CPU.",
     )
     media_tokens: MediaTokensSection = Field(
-        MediaTokensSection(), description="Tokens that media in a prompt are taken for until the engine says."
+        MediaTokensSection(),
+        description="Tokens that media in a prompt count until the engine has counted them.",
     )
     request_limits: RequestLimitsSection = Field(
-        RequestLimitsSection(), description="The most that one request may ask for."
+        RequestLimitsSection(), description="Upper limits of one request."
     )
     vllm_args: VllmArgs = Field((), description="Further `vllm serve` flags: a mapping or a list.")
 
@@ -266,24 +152,24 @@ class CapsSection(Section):
 
 
 class BudgetSection(Section):
-    """What one tenant may use in a calendar month, UTC."""
+    """Tokens of one tenant in a calendar month, UTC."""
 
     monthly_tokens: int = Field(
         ge=1, le=10**15, description="Prompt and completion tokens together; beyond them requests get a 429."
     )
     soft: float = Field(
-        0.8, gt=0, le=1, description="Part of it from which on answers, events and metrics say so."
+        0.8, gt=0, le=1, description="Fraction of it at which answers, events and metrics begin to warn."
     )
 
 
 class TenantSection(Section):
-    """Who owns keys and is capped."""
+    """An owner of API keys, with limits."""
 
     api_keys: Annotated[tuple[KeySection, ...], Field(strict=False, min_length=1)] = Field(
         description="Keys of this tenant; several allow a change without a gap."
     )
     models: dict[Name, Name] = Field(
-        min_length=1, description="What this tenant calls a model -> adapter or base model."
+        min_length=1, description="The tenant's name for a model -> adapter or base model."
     )
     default_model: Name | None = Field(
         None,
@@ -302,18 +188,18 @@ class TenantSection(Section):
     )
     adapter_sources: Annotated[tuple[SourcePrefix, ...], Field(strict=False)] = Field(
         (),
-        description="Where this tenant's own keys may have adapters fetched from: sources cut off after a "
-        "name, such as s3://bucket or hf://org; default: uploads only.",
+        description="Where this tenant's own keys may fetch adapters from: prefixes of sources, such as "
+        "s3://bucket or hf://org; default: uploads only.",
     )
     budget: BudgetSection | None = Field(None, description="Tokens of a month; default: no such limit.")
     request_limits: RequestLimitsSection = Field(
         RequestLimitsSection(),
-        description="What differs for this tenant from its base models' request_limits.",
+        description="Limits of this tenant that replace its base models' request_limits.",
     )
 
 
 class SloSection(Section):
-    """Service level objective: what the users of a pool are to see."""
+    """Service level objectives of a pool's users."""
 
     ttft_s: float | None = Field(
         None,
@@ -335,7 +221,7 @@ class PoolSection(Section):
     """Replicas alike in base models and settings."""
 
     strategy: Annotated[Strategy, Field(strict=False), BeforeValidator(_check_strategy)] = Field(
-        Strategy.MULTI_LORA, description="How the pool puts models on replicas."
+        Strategy.MULTI_LORA, description="How the pool places models on replicas."
     )
     base_models: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)] = Field(
         description="Base models of the pool; exactly one with multi-lora."
@@ -345,149 +231,14 @@ class PoolSection(Section):
         (), description="CUDA_VISIBLE_DEVICES of each replica in turn; empty: not set."
     )
     tenants: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)] = Field(
-        description="Who is served here."
+        description="Tenants of the pool."
     )
     slo: SloSection = Field(SloSection(), description="Service level objective.")
     hedge_after_s: float | None = Field(
         None,
         gt=0,
         le=3600,
-        description="A second replica is asked when the first is silent for so long; default: never.",
-    )
-
-
-class SchedulerSection(Section):
-    """How the fair queue weighs things, and how much may wait in it."""
-
-    locality_bonus_tokens: float = Field(
-        4000.0,
-        ge=0,
-        le=1_000_000_000,
-        description="Lead of an adapter that a replica has, in a slot or in memory, over one that it must "
-        "read, in tokens of service.",
-    )
-    aging_tokens_per_s: float = Field(
-        500.0,
-        ge=0,
-        le=1_000_000_000,
-        description="A waiting request gains so much on everybody's service, per second.",
-    )
-    lower_band_share: float = Field(
-        0.05,
-        ge=0,
-        le=0.5,
-        description="Part of the grants kept for each band below the highest that waits; 0: none.",
-    )
-    load_slack: float = Field(
-        0.25,
-        ge=0,
-        le=100,
-        description="A preferred replica may have so much more load than the mean, as a part of it.",
-    )
-    burst_share: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="Part of a replica, its batch and its slots, that a tenant which floods may fill "
-        "beyond its fair share while the others do not wait; 1: all of it, always.",
-    )
-    read_wait_s: float = Field(
-        0.2,
-        ge=0,
-        le=60,
-        description="A request waits so long for a replica that has its adapter in memory before another "
-        "reads it from disk.",
-    )
-    slot_wait_s: float = Field(
-        10.0, gt=0, le=3600, description="A slot is cleared for an adapter that has waited so long."
-    )
-    max_queued: int = Field(
-        10_000, ge=1, le=10_000_000, description="Requests of all tenants that wait in the gateway."
-    )
-    max_queued_mib: float = Field(256.0, gt=0, le=1_048_576, description="Their bodies together in MiB.")
-
-
-class MetricsSection(Section):
-    """How much the metrics page holds."""
-
-    max_models: int = Field(
-        200,
-        ge=1,
-        le=10_000,
-        description="Models (tenant, name, version) with series of their own; the rest share `other`.",
-    )
-    idle_after_s: float = Field(
-        3600.0, ge=300, le=30 * 86400, description="A model that nobody used for so long leaves the page."
-    )
-
-
-class TracingSection(Section):
-    """Where spans of requests are sent."""
-
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/[^\s]*)?$")] | None = Field(
-        None,
-        description="URL of an OTLP collector's HTTP receiver, as http://host:4318/v1/traces; default: off.",
-    )
-    sample_ratio: float = Field(1.0, ge=0, le=1, description="Part of the requests that are traced.")
-
-
-class GatewaySection(Section):
-    """Settings of the gateway that belong to no tenant and no pool."""
-
-    operator_keys: Annotated[tuple[KeySection, ...], Field(strict=False)] = Field(
-        (), description="Keys that may read the metrics and use the admin API."
-    )
-    metrics_access: Annotated[MetricsAccess, Field(strict=False)] = Field(
-        MetricsAccess.OPERATOR, description="Who may read the metrics pages, which name every tenant."
-    )
-    max_body_mib: float = Field(4.0, gt=0, le=1024, description="Largest request body in MiB.")
-    body_timeout_s: float = Field(30.0, gt=0, le=3600, description="Time a client has to send its body.")
-    stall_timeout_s: float = Field(
-        60.0, gt=0, le=3600, description="A client that reads nothing for so long is cancelled."
-    )
-    request_timeout_s: float = Field(
-        600.0, gt=0, le=86400, description="Time an engine has to finish a request."
-    )
-    shutdown_grace_s: float = Field(
-        30.0, ge=0, le=3600, description="Time requests in flight have to finish on SIGTERM."
-    )
-    log_requests: bool = Field(True, description="One line per request on standard error.")
-    scheduler: SchedulerSection = Field(SchedulerSection(), description="Settings of the fair queue.")
-    metrics: MetricsSection = Field(MetricsSection(), description="How much the metrics page holds.")
-    tracing: TracingSection = Field(TracingSection(), description="Where spans of requests are sent.")
-
-
-class StateSection(Section):
-    """What is kept of adapters and API keys made at run time, and where."""
-
-    folder: Source = Field(
-        "${TENANTRY_STATE:-.tenantry}", description="Folder of the state database and the adapters' versions."
-    )
-    database: Database | None = Field(
-        None,
-        description="postgresql+psycopg://user@host/name, or {env: NAME} of the variable that holds it; "
-        "default: SQLite in the folder.",
-    )
-    store_gib: float | None = Field(
-        None, gt=0, le=1_000_000, description="Disk budget for adapter versions in GiB; default: no bound."
-    )
-    max_adapter_mib: float = Field(
-        2048.0, gt=0, le=1_000_000, description="Largest adapter in MiB, unpacked."
-    )
-    keep_versions: int = Field(
-        3, ge=0, le=1000, description="Ready versions kept beside the live one, for rollbacks."
-    )
-
-
-class UsageSection(Section):
-    """How long the usage ledger keeps what."""
-
-    keep_records_days: int = Field(30, ge=2, le=3650, description="Days that each request's record is kept.")
-    keep_sums_days: int = Field(
-        1100,
-        ge=62,
-        le=36500,
-        description="Days that the sums of a day are kept; queries and budgets read them.",
+        description="How long the first replica may be silent before a second one is asked; default: never.",
     )
 
 

@@ -9,8 +9,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from fleet.fields import EnvSection
 from fleet.problems import Findings
-from fleet.schema import EnvSection, StateSection
+from fleet.settings import StateSection
 from fleet.sources import SourceError, resolve_folder
 from fleet.types import StateSettings
 

@@ -223,14 +223,14 @@ class Exchange:
         await self.begin(status, [*headers, (b"content-length", b"%d" % len(body))])
         await self.send_body(b"" if self.scope["method"] == "HEAD" else body, more=False)
 
-    async def refuse(self, error: RequestError, body: bytes) -> None:
-        """Send an error, which is the body; who only asked for the methods of a route gets them."""
+    async def refuse(self, error: RequestError) -> None:
+        """Answer with an error. A request for a route's methods (OPTIONS) gets them without a body."""
         headers = error.headers_for(self.seed)
         if isinstance(error, MethodNotAllowed) and self.scope["method"] == "OPTIONS":
             await self.begin(204, headers)
             await self.send_body(b"", more=False)
         else:
-            await self.respond(error.status, [JSON, *headers], body)
+            await self.respond(error.status, [JSON, *headers], error.body())
 
     async def hand_over(self, app: App) -> None:
         """Let another ASGI application answer; the headers of every answer go on its answer too."""

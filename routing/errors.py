@@ -37,6 +37,8 @@ import math
 import zlib
 from typing import ClassVar
 
+import orjson
+
 # openai-python 1.x and 2.0 ignore a longer wait and come back after 8 s at most (`_calculate_retry_timeout`;
 # 3.x takes up to 120 s).
 LONGEST_RETRY_AFTER_S = 60.0
@@ -86,6 +88,11 @@ class RequestError(Exception):
     def should_retry(self) -> bool | None:
         """Whether sending the same again soon can help; None: the client may go by the status."""
         return None if self.retry_after_s is None else self.retry_after_s <= LONGEST_RETRY_AFTER_S
+
+    def body(self) -> bytes:
+        """Render OpenAI's error object."""
+        shown = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return orjson.dumps({"error": shown})
 
     def headers_for(self, request_id: str) -> list[tuple[bytes, bytes]]:
         """Retry advice; `retry-after` is whole seconds (RFC 9110), the other two are read by `openai`.

@@ -34,6 +34,7 @@ from fleet.types import (
 )
 from routing.catalog.directory import Directory
 from routing.catalog.entries import AdapterEntry, AdapterKey, Version
+from routing.catalog.sources import Folder
 from routing.lifecycle import Lifecycle
 from routing.usage import Ledger, UsageStore
 from routing.usage.budget import Budgets
@@ -93,7 +94,8 @@ def version_of(key: AdapterKey, number: int = 1, state: VersionState = VersionSt
     digest = hashlib.sha256(f"{key}/{number}".encode()).hexdigest()
     # Told apart by what identifies it, as rows of a database are.
     row = int(digest[:8], 16)
-    return Version(row, key, number, f"/adapters/{key.name}", state, digest=digest, rank=8, size_bytes=1000)
+    folder = Folder(f"/adapters/{key.name}")
+    return Version(row, key, number, folder, state, digest=digest, rank=8, size_bytes=1000)
 
 
 def entry_of(

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from routing.openai.bodies import DROPPED_FIELDS, OVERWRITTEN_FIELDS, Kind
+from engines.protocol import Kind
+from routing.openai.bodies import DROPPED_FIELDS, OVERWRITTEN_FIELDS
 
 HEAD = '''"""JSON types that vLLM's request bodies take, by field; written by `python -m tests.vllm_fields`.
 
@@ -25,7 +26,9 @@ from __future__ import annotations
 
 from typing import Any
 
-FIELDS: dict[str, dict[str, Any]] = '''
+from engines.protocol import Kind
+
+FIELDS: dict[Kind, dict[str, Any]] = '''
 
 TYPES = {
     "null": "n",
@@ -39,7 +42,7 @@ TYPES = {
 ALL = "abfinos"
 DEPTH = 4  # fields of a message's part are the deepest that vLLM's validators look at
 # What vLLM's validators look into before its models have checked it.
-UNCHECKED: dict[str, dict[str, Any]] = {
+UNCHECKED: dict[Kind, dict[str, Any]] = {
     Kind.CHAT: {"messages": {"[]": {"tool_calls": "an", "content": {"[]": {"type": "ns"}}}}}
 }
 OPEN = ("input",)  # unions of a hundred types: their items are left to vLLM
@@ -60,9 +63,9 @@ def models() -> dict[Kind, tuple[Any, ...]]:
     }
 
 
-def table() -> dict[str, dict[str, Any]]:
+def table() -> dict[Kind, dict[str, Any]]:
     """Types of every field, by route."""
-    found = {kind.value: _of_route(models) for kind, models in models().items()}
+    found = {kind: _of_route(models) for kind, models in models().items()}
     for route, fields in UNCHECKED.items():
         _merge(found[route], fields)
     return found
@@ -144,7 +147,10 @@ def _letters(schema: dict[str, Any]) -> str:
 
 def text() -> str:
     """The table as a module."""
-    return HEAD + json.dumps(table(), indent=1, sort_keys=True) + "\n"
+    written = json.dumps(table(), indent=1, sort_keys=True)
+    for kind in Kind:
+        written = written.replace(f'"{kind}":', f"Kind.{kind.name}:")
+    return f"{HEAD}{written}\n"
 
 
 if __name__ == "__main__":

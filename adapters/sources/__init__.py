@@ -12,9 +12,7 @@ from adapters.sources.address import (
     check_source,
     forbidden_host,
     is_allowed,
-    is_local,
     names_host,
-    shown,
 )
 from adapters.sources.archive import unpack
 from adapters.sources.download import FetchStopped
@@ -28,8 +26,6 @@ __all__ = [
     "fetch",
     "forbidden_host",
     "is_allowed",
-    "is_local",
     "names_host",
-    "shown",
     "unpack",
 ]

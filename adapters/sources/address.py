@@ -12,7 +12,7 @@ import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from adapters.errors import AdapterError
 
@@ -32,8 +32,6 @@ _QUERY = re.compile(r"[A-Za-z0-9!_.'()@=+,:~&$;%/?*-]*")
 _HUB_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _HUB_KINDS = frozenset({"datasets", "spaces", "models", "buckets", "kernels", "collections"})
 _BENTO_TAG = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
-
-
 _PORT = re.compile(r":[0-9]+$")
 _NUMBERS = re.compile(r"[0-9a-fx.]+", re.IGNORECASE)
 _METADATA_NAMES = frozenset(
@@ -89,16 +87,6 @@ def check_prefix(prefix: str) -> str:
     return _parse_prefix(prefix).shown
 
 
-def is_local(source: str) -> bool:
-    """Whether a source is a folder of this machine."""
-    return source.startswith("/") or source[:7].lower() == "file://"
-
-
-def shown(source: str) -> str:
-    """Return how a source may be shown and logged: without its query, which may hold a signature."""
-    return source if is_local(source) else source.partition("?")[0]
-
-
 def is_allowed(source: str, prefixes: Iterable[str]) -> bool:
     """Whether a source lies under one of the prefixes, compared name by name.
 
@@ -131,7 +119,7 @@ def parse(source: str) -> Address:
     """Take a source apart. Raises `AdapterError`."""
     scheme, rest = _split(source)
     if scheme in ("http", "https"):
-        return _web(scheme, source)
+        return _archive_url(scheme, source)
     return _PARSERS[scheme](rest)
 
 
@@ -201,7 +189,7 @@ def _parse_prefix(text: str) -> Address:
     if scheme == "file":
         return _folder(rest, allow_root=True)
     if scheme in ("http", "https"):
-        return _web(scheme, text, is_prefix=True)
+        return _url_prefix(scheme, text)
     rest = rest.removesuffix("/")
     if scheme == "hf":
         rest, _, revision = rest.partition("@")
@@ -263,8 +251,27 @@ def _bento(rest: str) -> Address:
     return Address("bento", (name,), version)
 
 
-def _web(scheme: str, text: str, *, is_prefix: bool = False) -> Address:
-    """Check a URL; nothing of its query is ever repeated in a message."""
+def _archive_url(scheme: str, text: str) -> Address:
+    """Check a URL of an archive; nothing of its query is ever repeated in a message."""
+    url, netloc = _split_url(scheme, text)
+    if url.fragment or not _QUERY.fullmatch(url.query):
+        raise AdapterError(f"{_quoted(text)} has a fragment or unusual characters in its query; remove them")
+    address = Address(scheme, (netloc, *_names(url.path.removeprefix("/"), text)), query=url.query)
+    if not address.is_archive:
+        raise AdapterError(
+            f"{address.shown} is no archive; give one that ends in {', '.join(ARCHIVE_SUFFIXES)}"
+        )
+    return address
+
+
+def _url_prefix(scheme: str, text: str) -> Address:
+    url, netloc = _split_url(scheme, text)
+    path = url.path.strip("/")
+    return Address(scheme, (netloc, *(_names(path, text) if path else ())))
+
+
+def _split_url(scheme: str, text: str) -> tuple[SplitResult, str]:
+    """Return a URL's parts and the one spelling of its host and port. Raises `AdapterError`."""
     try:
         url = urlsplit(text)
         host, port = (url.hostname or "").lower(), url.port
@@ -281,18 +288,7 @@ def _web(scheme: str, text: str, *, is_prefix: bool = False) -> Address:
     if scheme == "http" and not is_loopback(host):
         raise AdapterError(f"{_quoted(text)} is not encrypted; give its https:// address")
     default = 443 if scheme == "https" else 80
-    netloc = host if port in (None, default) else f"{host}:{port}"
-    if is_prefix:
-        path = url.path.strip("/")
-        return Address(scheme, (netloc, *(_names(path, text) if path else ())))
-    if url.fragment or not _QUERY.fullmatch(url.query):
-        raise AdapterError(f"{_quoted(text)} has a fragment or unusual characters in its query; remove them")
-    address = Address(scheme, (netloc, *_names(url.path.removeprefix("/"), text)), query=url.query)
-    if not address.is_archive:
-        raise AdapterError(
-            f"{address.shown} is no archive; give one that ends in {', '.join(ARCHIVE_SUFFIXES)}"
-        )
-    return address
+    return url, host if port in (None, default) else f"{host}:{port}"
 
 
 def _is_ip_address(host: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated, Protocol
 from fastapi import Depends, Query, Request
 from fastapi import Path as InPath
 
-from fleet.schema import Name
+from fleet.fields import Name
 from routing.admin.bodies import TenantQuery
 from routing.admin.live_feed import LiveFeed
 from routing.admin.uploads import Uploads

@@ -17,7 +17,6 @@ from routing.admin.access import (
     VersionNumber,
 )
 from routing.admin.answers import (
-    UPLOAD,
     AdapterAnswer,
     AdapterList,
     VersionAnswer,
@@ -39,6 +38,7 @@ from routing.admin.bodies import (
 from routing.admin.errors import as_invalid_request, refusals
 from routing.admin.uploads import MEDIA_TYPES, is_upload
 from routing.catalog.entries import AdapterEntry, AdapterKey, Version
+from routing.catalog.sources import Upload
 from routing.errors import CapReached, Conflict, InvalidRequest, NotFound
 from routing.lifecycle.ports import NewVersion
 
@@ -231,7 +231,7 @@ async def _upload(caller: Caller, key: AdapterKey, query: UploadQuery, request: 
 def _require_few_uploads(caller: Caller, tenant: str | None) -> None:
     """Archives lie on disk until they are unpacked. Raises `CapReached` where a tenant has too many there."""
     waiting = sum(
-        version.source.startswith(UPLOAD) and version.state in _WAITING
+        isinstance(version.source, Upload) and version.state in _WAITING
         for entry in caller.desk.management.adapters()
         if entry.key.tenant == tenant
         for version in entry.versions

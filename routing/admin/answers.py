@@ -23,10 +23,8 @@ from routing.catalog.entries import (
     Version,
     without_folders,
 )
+from routing.catalog.sources import Remote, Source, Upload
 from routing.lifecycle.ports import Management, ReplicaReport
-
-UPLOAD = "upload"  # how sources of uploaded versions begin; what may follow is the gateway's own
-# The folders of an absolute path, but not those of a URL or of a path relative to something
 
 
 class Progress(BaseModel):
@@ -323,13 +321,11 @@ def declared_key_answer(key: DeclaredKey) -> DeclaredKeyAnswer:
     return DeclaredKeyAnswer(fingerprint=key.fingerprint, role=key.role, tenant=key.tenant)
 
 
-def shown_source(source: str) -> str:
+def shown_source(source: Source) -> str:
     """Say where a version came from, without user, password, signature or folder."""
-    if source.startswith(UPLOAD):
-        return UPLOAD
-    parts = urlsplit(source)
-    if not parts.scheme or parts.scheme == "file":
-        return "folder"
+    if not isinstance(source, Remote):
+        return "upload" if isinstance(source, Upload) else "folder"
+    parts = urlsplit(source.url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 

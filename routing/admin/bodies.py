@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from adapters.states import VersionState
-from fleet.schema import Name, Source
+from fleet.fields import Name, Source
 from routing.catalog.entries import KeyRole, RolloutPlan
 
 MAX_PAGE = 1000

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from routing.errors import InvalidRequest, RequestError, RouteNotFound
-from routing.openai import bodies
 
 _SHOWN_FINDINGS = 5
 _SHOWN_CHARS = 100  # of a field's name, which the client chose
@@ -113,7 +112,7 @@ def _text(finding: Mapping[str, Any]) -> str:
 
 def _response(error: RequestError, request: Request) -> Response:
     headers = {name.decode(): value.decode() for name, value in error.headers_for(str(request.client))}
-    return Response(bodies.error_body(error), error.status, headers, "application/json")
+    return Response(error.body(), error.status, headers, "application/json")
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -19,7 +19,6 @@ from routing.asgi import App, ClientGone, Exchange, Headers, Message, Receive, S
 from routing.catalog.directory import Identity
 from routing.catalog.entries import KeyRole
 from routing.errors import Forbidden, InvalidKey, MethodNotAllowed, RequestError
-from routing.openai import bodies
 
 MAX_JSON_BYTES = 64 * 2**10  # the largest sensible body is a URL of 4 KiB and a few numbers
 log = logging.getLogger("tenantry.admin")
@@ -54,13 +53,13 @@ class Gate:
                 inside["method"], send = "GET", _head_alone(send)
             await self._app(inside, receive, send)
         except RequestError as error:
-            await _refuse(exchange, error)
+            await exchange.refuse(error)
         except (ClientGone, ClientDisconnect):
             pass
         except Exception:  # its text may hold anything, so that it goes to the log alone
             log.exception("%s %s met an error", scope["method"], ascii(scope["path"]))
             with contextlib.suppress(Exception):  # the answer may have begun already
-                await _refuse(exchange, RequestError("The gateway met an error of its own."))
+                await exchange.refuse(RequestError("The gateway met an error of its own."))
 
     def _identify(self, exchange: Exchange) -> Identity:
         """Return who calls. Raises `InvalidKey` or `Forbidden`."""
@@ -103,7 +102,3 @@ def _head_alone(send: Send) -> Send:
             raise ConnectionResetError
 
     return send_head
-
-
-async def _refuse(exchange: Exchange, error: RequestError) -> None:
-    await exchange.refuse(error, bodies.error_body(error))

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from fleet.schema import Name
+from fleet.fields import Name
 from routing.admin.access import Operator
 from routing.admin.bodies import QueryPart
 from routing.admin.errors import refusals

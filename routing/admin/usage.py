@@ -10,7 +10,7 @@ import orjson
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from fleet.schema import Name
+from fleet.fields import Name
 from routing.admin.access import Operator
 from routing.admin.bodies import QueryPart
 from routing.admin.errors import refusals

@@ -1,6 +1,6 @@
 """Who is calling, and what does the model name in the request mean for this caller? Pure lookups.
 
-A name that exists for somebody else and a name that exists for nobody get the same answer: none.
+A name of another tenant and a name of nobody get the same answer: none.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from engines.words import in_a_line, without_paths
 from fleet.key_hash import hash_key
 from fleet.types import Fleet, Tenant
 from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
-from routing.errors import Quarantined, Unavailable
+from routing.errors import Quarantined, RequestError, Unavailable
 from routing.types import Target
 
-RETRY_AFTER_NOT_READY_S = 5.0  # a small adapter is fetched, checked and tried in about this time
+RETRY_AFTER_NOT_READY_S = 5.0  # about the time to fetch, check and try a small adapter
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whose key it is, and what it may do."""
+    """The owner and the role of a key."""
 
     role: KeyRole
     tenant: str | None  # None: an operator
@@ -32,7 +32,7 @@ class Directory:
     """Looks up callers by key and targets by name. Adapters and keys may come and go; the fleet stays."""
 
     def __init__(self, fleet: Fleet, *, local_only: frozenset[str] = frozenset()) -> None:
-        """`local_only` are hashes of keys that count on this machine alone; the gateway sees to it."""
+        """`local_only` are hashes of keys that only callers on this machine may use."""
         self._fleet = fleet
         self.local_only = local_only
         self._declared_keys = {
@@ -40,9 +40,9 @@ class Directory:
             for tenant in fleet.tenants.values()
             for digest in tenant.key_hashes
         } | {digest: Identity(KeyRole.OPERATOR, None) for digest in fleet.gateway.operator_key_hashes}
-        self._keys: dict[str, ApiKey] = {}  # by hash; those made at run time
+        self._keys: dict[str, ApiKey] = {}  # by hash; keys made at run time
         self._adapters: dict[AdapterKey, AdapterEntry] = {}
-        self._answering: dict[tuple[str, str], Target] = {}  # of models that one version alone answers now
+        self._answering: dict[tuple[str, str], Target] = {}  # by tenant and name, where no split decides
         self.rollouts: set[AdapterKey] = set()  # adapters with a split
         self._own: dict[str, dict[str, AdapterKey]] = {tenant: {} for tenant in fleet.tenants}
         self._names = {tenant.name: _names(fleet, tenant) for tenant in fleet.tenants.values()}
@@ -56,7 +56,7 @@ class Directory:
     # -- callers -------------------------------------------------------------------------------------------
 
     def identify(self, key: str, now_s: float) -> Identity | None:
-        """Say whose key it is, if anybody's, at this Unix time; its own time reveals nothing."""
+        """Return a key's owner and role if it is valid at this Unix time. Its duration reveals nothing."""
         digest = hash_key(key)
         declared = self._declared_keys.get(digest)
         if declared is not None:
@@ -69,11 +69,11 @@ class Directory:
         return Identity(made.role, made.tenant)
 
     def is_local_only(self, key: str) -> bool:
-        """Whether the key counts on this machine alone."""
+        """Whether only callers on this machine may use the key."""
         return hash_key(key) in self.local_only
 
     def authenticate(self, key: str, now_s: float) -> Tenant | None:
-        """Return the tenant that may call its models with this key, if any, at this Unix time."""
+        """Return the tenant that may call its models with this key at this Unix time."""
         identity = self.identify(key, now_s)
         if identity is None or identity.role is not KeyRole.INFERENCE or identity.tenant is None:
             return None
@@ -84,7 +84,7 @@ class Directory:
         return list(self._keys.values())
 
     def put_key(self, key: ApiKey) -> None:
-        """Add or replace a key made at run time; it counts at once."""
+        """Add or replace a key made at run time; it is valid at once."""
         self._keys[key.sha256] = key
 
     # -- adapters ------------------------------------------------------------------------------------------
@@ -124,11 +124,11 @@ class Directory:
             self._own[key.tenant].pop(key.name, None)
 
     def is_taken(self, tenant: str, name: str) -> bool:
-        """Whether the fleet gives the tenant this name, so that no adapter of its own can have it."""
+        """Whether fleet.yaml gives the tenant this name, so that no adapter of its own can take it."""
         return name in self._names[tenant]
 
     def users_of(self, entry: AdapterEntry) -> list[tuple[str, str]]:
-        """List (tenant, pool) of everybody who may call the adapter, where its base model is."""
+        """List (tenant, pool) for each tenant that may call the adapter, with the pool of its base model."""
         if entry.key.tenant is None:
             tenants: Iterable[str] = (
                 tenant.name
@@ -151,11 +151,11 @@ class Directory:
     # -- models --------------------------------------------------------------------------------------------
 
     def resolve(self, tenant: Tenant, name: str | None, sticky: str) -> Target | None:
-        """Return what the name means for the tenant; no name means its default model.
+        """Return the target of a model name for the tenant; no name means its default model.
 
-        `name@2` means version 2. `sticky` decides the side of a split: the same text, the same side.
-        None where there is no such model for this tenant. Raises `Unavailable` where no version is ready yet,
-        `Quarantined` where none is going to be.
+        `name@2` means version 2. `sticky` decides the side of a split: the same text gets the same side.
+        None where this tenant has no such model. Raises `Unavailable` where no version is ready yet, and
+        `Quarantined` where all were refused.
         """
         name = (tenant.default_model if name is None else name) or ""
         known = self._answering.get((tenant.name, name))
@@ -163,29 +163,26 @@ class Directory:
             return known
         model, number = _split(name)
         target = self.describe(tenant, model)
-        if target is None or (target.adapter is None and number is not None):
+        if target is None:
             return None
         if target.adapter is None:
-            return target if target.model == name else replace(target, asked=name)
+            if number is not None:
+                return None
+            target = self._answering[tenant.name, name] = replace(target, asked=name)
+            return target
         entry = self._entry(tenant, model)
         version = None if entry is None else _pick(entry, number, sticky)
-        if version is not None:
-            target = replace(target, version=version.number, adapter_id=version.engine_id, asked=name)
-            if number is None and entry is not None and entry.rollout is None:
-                self._answering[tenant.name, name] = target
-            return target
-        if number is not None:
-            return None
-        if entry is not None and entry.refused is not None:
-            raise _quarantined(model, entry.refused)
-        raise Unavailable(
-            f"The model `{model}` is not ready yet.",
-            code="adapter_unavailable",
-            retry_after_s=RETRY_AFTER_NOT_READY_S,
-        )
+        if entry is None or version is None:
+            if number is not None:
+                return None
+            raise _why_unavailable(model, entry)
+        target = replace(target, version=version.number, adapter_id=version.engine_id, asked=name)
+        if number is None and entry.rollout is None:
+            self._answering[tenant.name, name] = target
+        return target
 
     def describe(self, tenant: Tenant, model: str) -> Target | None:
-        """Return what a model is for the tenant, of whatever version and ready or not."""
+        """Return the target of a model for the tenant, without a version and whether it is ready or not."""
         model, found = self._meaning(tenant, model)
         if found is None:
             return None
@@ -204,7 +201,7 @@ class Directory:
         return Target(tenant.name, model, found.name, base_model, pool, adapter_limit=limit)
 
     def find(self, tenant: Tenant, name: str) -> Target | None:
-        """Describe the model that the client calls so, ready or not; `name@2` while that answers."""
+        """Return the target of a client's name for a model, ready or not; `name@2` only while it is ready."""
         model, number = _split(name)
         if number is not None:
             return self.resolve(tenant, name, sticky="")
@@ -212,7 +209,7 @@ class Directory:
         return target and replace(target, asked=name)
 
     def models(self, tenant: Tenant) -> list[Target]:
-        """Describe every model the tenant may ask for: the fleet's as declared, then its own by name."""
+        """List the targets of the tenant's models: fleet.yaml's in their order, then its own by name."""
         own = (
             name
             for name, key in sorted(self._own[tenant.name].items())
@@ -222,7 +219,7 @@ class Directory:
         return [target for target in described if target is not None]
 
     def serves(self, target: Target) -> bool:
-        """Whether a target's model still leads to what the target says, its version included."""
+        """Whether the target's model still leads to its adapter and version."""
         tenant = self._fleet.tenants.get(target.tenant)
         found = self.describe(tenant, target.model) if tenant is not None else None
         if tenant is None or found is None or found.adapter != target.adapter:
@@ -235,13 +232,13 @@ class Directory:
         return self._adapters.get(key) if isinstance(key, AdapterKey) else None
 
     def _meaning(self, tenant: Tenant, model: str) -> tuple[str, AdapterKey | str | None]:
-        """Return the one name that counts for the model, and what it is: adapter, base model or nothing."""
+        """Return a model's alias, and its adapter's key or base model's name; None for an unknown model."""
         declared = self._names[tenant.name].get(model)
         return declared if declared is not None else (model, self._own[tenant.name].get(model))
 
 
 def _names(fleet: Fleet, tenant: Tenant) -> dict[str, tuple[str, AdapterKey | str]]:
-    """Map each alias, and each adapter's or base model's own name, to alias and meaning; aliases win."""
+    """Map aliases, and the names of adapters and base models, to (alias, meaning); aliases win."""
     names: dict[str, tuple[str, AdapterKey | str]] = {}
     for alias, name in tenant.models.items():
         names[alias] = alias, AdapterKey(None, name) if name in fleet.adapters else name
@@ -254,9 +251,20 @@ def _pick(entry: AdapterEntry, number: int | None, sticky: str) -> Version | Non
     return entry.choose(sticky) if number is None else entry.ready(number)
 
 
+def _why_unavailable(model: str, entry: AdapterEntry | None) -> RequestError:
+    """Say why no version of an adapter answers: all were refused, or none is ready yet."""
+    if entry is not None and entry.refused is not None:
+        return _quarantined(model, entry.refused)
+    return Unavailable(
+        f"The model `{model}` is not ready yet.",
+        code="adapter_unavailable",
+        retry_after_s=RETRY_AFTER_NOT_READY_S,
+    )
+
+
 def _quarantined(model: str, version: Version) -> Quarantined:
-    """Say what happened. What an engine said as it died is for the adapter's owner and operators only."""
-    # Behind a semicolon stands advice to whoever registered it, which may name pools of others.
+    """Say why the version was refused. Only its owner and operators see the last words of a dying engine."""
+    # After a semicolon comes advice for the owner, which may name pools of other tenants.
     reason, _, _ = version.reason.partition(": " if version.reason.startswith(ENGINE_DIED) else ";")
     reason = in_a_line(without_paths(reason))
     return Quarantined(
@@ -266,7 +274,7 @@ def _quarantined(model: str, version: Version) -> Quarantined:
 
 
 def _split(name: str) -> tuple[str, int | None]:
-    """Split `name@2`; anything that is not a plain number behind the sign belongs to the name."""
+    """Split `name@2`; unless a plain number follows the sign, the sign belongs to the name."""
     model, sign, number = name.rpartition("@")
     plain = sign and len(number) <= 9 and number.isascii() and number.isdigit()
     return (model, int(number)) if plain else (name, None)

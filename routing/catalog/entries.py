@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from adapters.states import PREPARING, VersionState
+from routing.catalog.sources import Source
 
 _FOLDERS = re.compile(r"(?<![\w.:/~-])(?:file://)?(?:/[^/\s'\"`,;:()]+)*/(?=[\w.@~-])")
 DIGEST_IN_ID = 16  # hex digits; 64 bits tell the versions of one adapter apart
@@ -24,7 +25,7 @@ def without_folders(text: str) -> str:
 
 
 class AdapterKey(NamedTuple):
-    """Whose adapter, and its name."""
+    """The owner and the name of an adapter."""
 
     tenant: str | None  # None: declared in fleet.yaml
     name: str
@@ -35,16 +36,16 @@ class AdapterKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One immutable content of an adapter."""
+    """One version of an adapter; its content never changes."""
 
     id: int  # the database's
     adapter: AdapterKey
     number: int  # 1, 2, ... within the adapter
-    source: str  # where its files come from; `upload` where the tenant sent them
+    source: Source  # where its files come from
     state: VersionState
-    reason: str = ""  # why it is quarantined, or what the last attempt met
-    sha256: str | None = None  # promised by whoever registered it, of the archive or of the weights file
-    digest: str | None = None  # sha256 over its files, once they are here; names its folder
+    reason: str = ""  # why it is quarantined, or why the last attempt failed
+    sha256: str | None = None  # promised at registration, of the archive or of the weights file
+    digest: str | None = None  # sha256 over its files, once they are stored; the name of its folder
     rank: int | None = None
     size_bytes: int = 0
     strikes: int = 0  # engines that died while they tried it
@@ -52,7 +53,7 @@ class Version:
 
     @property
     def engine_id(self) -> str:
-        """The name engines know it by; other content, other name."""
+        """Return the engines' name for it; it differs with the content."""
         if self.digest is None:
             raise ValueError(f"version {self.number} of {self.adapter} has no files yet")
         return f"{self.adapter}@{self.digest[:DIGEST_IN_ID]}"
@@ -62,9 +63,9 @@ class Version:
 class RolloutPlan:
     """How a new version takes over from the live one."""
 
-    weight: float = 0.1  # part of the requests the candidate gets, 0..1
-    min_requests: int = 50  # of the candidate's, before it is judged; a clear failure is seen earlier
-    promote_after: int | None = None  # requests of the candidate's after which it is promoted; None: by hand
+    weight: float = 0.1  # fraction of the requests for the candidate
+    min_requests: int = 50  # of the candidate, before it is judged; a clear failure ends it earlier
+    promote_after: int | None = None  # requests of the candidate; None: an operator promotes it
     max_error_rise: float = 0.02  # allowed rise of the error rate, absolute
     max_empty_rise: float = 0.05  # allowed rise of the rate of empty answers, absolute
     max_latency_ratio: float = 1.5  # allowed ratio of the mean time per request
@@ -80,14 +81,14 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class AdapterEntry:
-    """An adapter with all its versions, and the alias that says which of them answers."""
+    """An adapter with all its versions, and the one or two of them that answer."""
 
     key: AdapterKey
     base_model: str
-    declared: bool  # in fleet.yaml; changed there and nowhere else
+    declared: bool  # in fleet.yaml, and changed only there
     pinned: bool = False
     live: int | None = None  # number of the version that answers
-    previous: int | None = None  # was live before; where a rollback goes
+    previous: int | None = None  # was live before; a rollback goes back to it
     rollout: Rollout | None = None
     versions: tuple[Version, ...] = ()  # by number
 
@@ -102,18 +103,18 @@ class AdapterEntry:
 
     @property
     def is_retired(self) -> bool:
-        """Whether nothing of it can ever answer again, until a new version is registered."""
+        """Whether every version is retired, so that only a new one could answer."""
         return bool(self.versions) and all(v.state is VersionState.RETIRED for v in self.versions)
 
     @property
     def can_use_a_pin(self) -> bool:
-        """Whether a version answers, or is on its way to ready; else there is nothing to keep in a slot."""
+        """Whether a version answers or is being prepared; otherwise there is nothing to keep in a slot."""
         live = None if self.live is None else self.ready(self.live)
         return live is not None or any(version.state in PREPARING for version in self.versions)
 
     @property
     def refused(self) -> Version | None:
-        """Return the version whose quarantine is the reason that nothing answers, nor will by itself."""
+        """Return the quarantined version because of which no version answers, nor will by itself."""
         if any(v.state in PREPARING or v.state is VersionState.READY for v in self.versions):
             return None
         quarantined = [v for v in self.versions if v.state is VersionState.QUARANTINED]
@@ -121,14 +122,14 @@ class AdapterEntry:
 
     @property
     def serving(self) -> tuple[Version, ...]:
-        """Versions that the alias can lead to now."""
+        """Return the versions that answer now."""
         numbers = {self.live} | ({self.rollout.candidate} if self.rollout else set())
         return tuple(v for v in self.versions if v.number in numbers and v.state is VersionState.READY)
 
     def choose(self, sticky: str) -> Version | None:
         """Return the version that answers; the same `sticky` always leads to the same side of a split.
 
-        A side, once it is the candidate's, stays so as the weight grows. None where nothing can answer.
+        As the weight grows, no side goes back to the live version. None where nothing answers.
         """
         by_number = {version.number: version for version in self.serving}
         if self.rollout is not None and self.rollout.candidate in by_number:
@@ -140,7 +141,7 @@ class AdapterEntry:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to an adapter, a rollout or a key."""
+    """A change of an adapter, a rollout, a key or a replica."""
 
     id: int  # grows with time
     at_s: float  # Unix time
@@ -162,7 +163,7 @@ class ApiKey:
     """A key made at run time. The key itself is shown once and kept nowhere."""
 
     id: str  # random, safe to show
-    prefix: str  # first characters of the key, to recognise it by
+    prefix: str  # the first characters of the key, so that its owner recognises it
     sha256: str  # of the key
     role: KeyRole
     tenant: str | None  # None for an operator's
@@ -172,14 +173,14 @@ class ApiKey:
     revoked_s: float | None = None
 
     def is_valid(self, now_s: float) -> bool:
-        """Whether it opens anything at this Unix time."""
+        """Whether it is valid at this Unix time."""
         return self.revoked_s is None and (self.expires_s is None or now_s < self.expires_s)
 
 
 @dataclass(frozen=True, slots=True)
 class DeclaredKey:
-    """An API key of fleet.yaml, changed there and nowhere else."""
+    """An API key of fleet.yaml, which is changed only there."""
 
-    fingerprint: str  # how its sha256 begins
+    fingerprint: str  # the beginning of its sha256
     role: KeyRole
     tenant: str | None

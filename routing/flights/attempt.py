@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from engines import protocol
 from routing.asgi import HeaderList
 from routing.errors import EngineFailed, InvalidRequest, RequestError, Unavailable
-from routing.openai import bodies
+from routing.openai import answers, bodies
 from routing.openai.events import EventStream
 from routing.random_ids import random_id
 from routing.replicas.client import ReplicaClient
@@ -100,7 +100,7 @@ class Attempt:
         self._question = question
         self._response: Answer | None = None
         self._patience: asyncio.Timeout | None = None  # runs out when the replica is left
-        self._usage: bodies.TokenUsage | None = None  # of a whole answer
+        self._usage: answers.TokenUsage | None = None  # of a whole answer
         self._at_work = False  # it was asked and has said nothing yet, not even that it cannot
 
     @property
@@ -139,7 +139,7 @@ class Attempt:
         if response is not None:
             self.client.end(response)
 
-    def usage(self) -> bodies.TokenUsage:
+    def usage(self) -> answers.TokenUsage:
         """Tokens so far, as the engine counted them; estimated where it worked and has not said.
 
         What it refused, or broke on before it answered, is none.
@@ -147,8 +147,8 @@ class Attempt:
         if self.stream is not None:
             return self.stream.tokens()
         if self._at_work:
-            return bodies.TokenUsage(self._question.prompt_tokens, estimated=True)
-        return self._usage or bodies.TokenUsage()
+            return answers.TokenUsage(self._question.prompt_tokens, estimated=True)
+        return self._usage or answers.TokenUsage()
 
     async def _ask(self) -> None:
         call, target = self._question.call, self._question.target
@@ -169,15 +169,15 @@ class Attempt:
         """Meter a whole answer, and give it the client's name for the model."""
         question, metadata = self._question, response.headers.get(METADATA)
         if response.media_type == "application/json":
-            self._usage = bodies.usage_in(self.opening)
-            self.opening = bodies.renamed(self.opening, question.target)
+            self._usage = answers.usage_in(self.opening)
+            self.opening = answers.renamed(self.opening, question.target)
         elif metadata is not None:
-            told, self._usage = bodies.metadata_of(metadata, question.target)
+            told, self._usage = answers.metadata_of(metadata, question.target)
             self.headers.append((METADATA.encode(), told))
         kind = response.headers.get("content-type", "application/json")
         self.headers.append((b"content-type", kind.encode()))
         if self._usage is None:
-            self._usage = bodies.estimate_of(question.call, question.prompt_tokens, self.opening)
+            self._usage = answers.estimate_of(question.call, question.prompt_tokens, self.opening)
 
     async def _first_events(self, response: Answer) -> None:
         stream = self.stream = EventStream(
@@ -222,7 +222,7 @@ class Attempt:
                 f"The model `{target.model}` does not serve {kind}.", code="unsupported_endpoint"
             )
         if 400 <= response.status < 500:
-            raise bodies.engine_refusal(response.status, body, target)
+            raise answers.engine_refusal(response.status, body, target)
         if response.status == 501:
             raise InvalidRequest(f"The model `{target.model}` does not do this.", code="unsupported_endpoint")
         if response.status == 500:

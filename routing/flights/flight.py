@@ -22,7 +22,7 @@ from routing.errors import (
 )
 from routing.flights.attempt import Attempt, Question, ReplicaBroken, answers_others
 from routing.flights.hedging import Race
-from routing.openai import bodies
+from routing.openai.answers import TokenUsage
 from routing.openai.events import EventStream
 from routing.record import Record
 from routing.replicas.client import ReplicaClient
@@ -155,7 +155,7 @@ class Flight:
             raise
         finally:
             unwatch()
-            usage = self._race.attempt.usage() if self._race is not None else bodies.TokenUsage()
+            usage = self._race.attempt.usage() if self._race is not None else TokenUsage()
             self._dispatcher.settle(
                 self.ticket,
                 outcome,
@@ -307,7 +307,7 @@ class Flight:
 
     async def _tell(self, error: RequestError) -> None:
         """Give the client the error, as the answer or as the last event of a stream; it may not take it."""
-        body = bodies.error_body(error)
+        body = error.body()
         try:
             async with asyncio.timeout(TELL_TIMEOUT_S):
                 if self.progress.status is None:
@@ -332,7 +332,7 @@ class Flight:
         """Name of the replica that was asked last, or has answered."""
         return self._race.attempt.client.name if self._race is not None else None
 
-    def _record(self, outcome: Outcome, error: RequestError | None, usage: bodies.TokenUsage) -> Record:
+    def _record(self, outcome: Outcome, error: RequestError | None, usage: TokenUsage) -> Record:
         if outcome is Outcome.CANCELLED:
             status, reason = CLIENT_CLOSED_REQUEST, str(self._abort)
         else:

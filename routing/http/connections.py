@@ -23,7 +23,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from routing.asgi import CONNECTION
 from routing.errors import BodyTimeout, HeadTooLarge, InvalidRequest, RequestError
-from routing.openai import bodies
 
 SWEEP_S = 1.0
 LINGER_S = 1.0  # what comes after a refusal is dropped for so long, or the client would miss the answer
@@ -271,7 +270,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def _answer(error: RequestError) -> bytes:
-    body = bodies.error_body(error)
+    body = error.body()
     head = (
         f"HTTP/1.1 {error.status} {http.HTTPStatus(error.status).phrase}",
         "content-type: application/json",

@@ -17,6 +17,7 @@ from dataclasses import replace
 import orjson
 
 from engines import secrets
+from engines.protocol import Kind
 from fleet.types import Fleet, MetricsAccess, RequestLimits, Tenant
 from routing import console, gc_tuning
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES, LiveFeed, admin_app
@@ -46,7 +47,7 @@ from routing.observing.live.verdict import usual_limit_s
 from routing.observing.metrics import GatewayMetrics, TextFormat
 from routing.observing.request_log import write_lines
 from routing.observing.tracing import Trace, Tracer, trace_id_of
-from routing.openai import bodies, limits
+from routing.openai import answers, bodies, limits
 from routing.random_ids import random_id
 from routing.record import Record
 from routing.replicas.client import ReplicaClient
@@ -221,13 +222,13 @@ class Gateway:
         except RequestError as error:
             if exchange.method != "OPTIONS":  # which is answered, as far as there is the route
                 self.metrics.refused(error.status, error.code)
-            await _refuse(exchange, error)
+            await exchange.refuse(error)
         except ClientGone:
             self.metrics.refused(CLIENT_CLOSED_REQUEST, Abort.CLIENT_GONE)
         except Exception:  # BentoML would leave the client without an answer until its timeout
             log.exception("request %s met an error in the gateway", request_id)
             with contextlib.suppress(Exception):
-                await _refuse(exchange, RequestError("The gateway met an error of its own."))
+                await exchange.refuse(RequestError("The gateway met an error of its own."))
 
     async def _route(self, exchange: Exchange, request_id: str) -> None:
         path = exchange.path
@@ -257,7 +258,7 @@ class Gateway:
             await self._site.respond(exchange)
 
     async def _infer(
-        self, exchange: Exchange, tenant: Tenant, kind: bodies.Kind, request_id: str, trace: Trace | None
+        self, exchange: Exchange, tenant: Tenant, kind: Kind, request_id: str, trace: Trace | None
     ) -> None:
         arrived_s = self._clock()
         body = await exchange.read_json(
@@ -304,7 +305,7 @@ class Gateway:
             refused.explanation, refused.retry_after_s = error.message, error.retry_after_s
             refused.total_s = self._clock() - arrived_s
             self._settled(refused, request, exchange, trace)
-            await _refuse(exchange, error)
+            await exchange.refuse(error)
             return
         if trace is not None:
             trace.submitted_s = self._clock()
@@ -439,12 +440,12 @@ class Gateway:
     def _describe_models(self, tenant: Tenant, name: str) -> bodies.Payload:
         """List the caller's models, or describe the one that is named. Raises `ModelNotFound`."""
         if not name:
-            cards = [bodies.model_card(t, self._created) for t in self._directory.models(tenant)]
+            cards = [answers.model_card(t, self._created) for t in self._directory.models(tenant)]
             return {"object": "list", "data": cards}
         target = self._directory.find(tenant, name)
         if target is None:
             raise _unknown_model(name)
-        return bodies.model_card(target, self._created)
+        return answers.model_card(target, self._created)
 
     async def _own_usage(self, exchange: Exchange) -> bodies.Payload:
         """Tell a tenant what it used. Raises the `RequestError` of whatever is wrong."""
@@ -538,11 +539,7 @@ class Gateway:
         return None
 
 
-_ENDPOINTS: dict[str, bodies.Kind] = {kind.value: kind for kind in bodies.Kind}
-
-
-async def _refuse(exchange: Exchange, error: RequestError) -> None:
-    await exchange.refuse(error, bodies.error_body(error))
+_ENDPOINTS: dict[str, Kind] = {kind.value: kind for kind in Kind}
 
 
 def _wrong_key(key: str | None) -> InvalidKey:

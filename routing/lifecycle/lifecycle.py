@@ -1,6 +1,6 @@
-"""What happens to adapters and keys while the gateway runs? Keeps catalog, store and engines in step.
+"""How do catalog, store and engines stay in step while adapters come and go?
 
-Serving never waits for any of it: requests read the directory in memory, engines are told what changed.
+Requests never wait for it: they read the directory in memory, and engines are told of changes.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from adapters.store import AdapterStore
 from fleet.types import Fleet
 from routing.catalog.directory import Directory
 from routing.catalog.entries import AdapterEntry, AdapterKey, Rollout, Version
+from routing.catalog.sources import Upload
 from routing.errors import StateUnavailable
 from routing.lifecycle import declared
 from routing.lifecycle.aftermath import Aftermath
 from routing.lifecycle.changes import Changes
 from routing.lifecycle.engines import Engines
 from routing.lifecycle.placement import Wanted, kept_digests, surplus_versions
-from routing.lifecycle.preparation import UPLOAD, Preparation
+from routing.lifecycle.preparation import Preparation
 from routing.lifecycle.registry import Registry, patiently
 from routing.lifecycle.rollouts import Action, Verdict
 from routing.lifecycle.split import Rollouts
@@ -35,12 +36,12 @@ from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
 from routing.state import StateStore
 
-NEW_FOR_S = 600.0  # a version younger than this is blamed for engines that die while they load it
+NEW_FOR_S = 600.0  # a younger version is blamed for engines that die while they load it
 log = logging.getLogger("tenantry.lifecycle")
 
 
 class Lifecycle:
-    """The adapters of one gateway, from start to stop."""
+    """Takes care of the adapters of one gateway, from start to stop."""
 
     def __init__(
         self, fleet: Fleet, directory: Directory, *, clock: Callable[[], float] = time.monotonic
@@ -55,7 +56,7 @@ class Lifecycle:
         self._rollouts = Rollouts()
         self._concluding: set[AdapterKey] = set()
         self._last_used_s: dict[str, float] = {}  # adapter id -> monotonic
-        self._leaving: dict[str, str] = {}  # adapter id -> digest, of versions on their way out
+        self._leaving: dict[str, str] = {}  # adapter id -> digest, of retired versions still in use
         self._tasks: set[asyncio.Task[None]] = set()
         self.changes = Changes()
         self.is_reconciled = False
@@ -63,7 +64,7 @@ class Lifecycle:
     # -- start and stop ------------------------------------------------------------------------------------
 
     def start(self, dispatcher: Dispatcher, clients: Mapping[str, ReplicaClient]) -> None:
-        """Begin: open state and store, bring the catalog in line with the fleet, resume what was cut off."""
+        """Open state and store, bring the catalog in line with fleet.yaml, and resume unfinished work."""
         self.dispatcher = dispatcher
         self._trial = Trial(self.registry, dispatcher, Aftermath(dispatcher, clients), self._clock)
         self.preparation = Preparation(self._fleet, self.registry, self.store, self.uploads, self)
@@ -77,7 +78,7 @@ class Lifecycle:
         self._spawn(self._reconcile())
 
     async def stop(self) -> None:
-        """Stop all work; what is unfinished goes on at the next start."""
+        """Stop all work; unfinished work resumes at the next start."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -87,7 +88,7 @@ class Lifecycle:
         await asyncio.to_thread(self.store.close)
 
     def is_settled(self) -> bool:
-        """Whether the state is safe and every declared adapter has been brought as far as it can be now."""
+        """Whether the state is guarded, and every declared adapter is ready or has been tried."""
         attempted = self.preparation.attempted
         return (self.is_reconciled and self.registry.is_guarded) and all(
             version.state not in PREPARING or version.id in attempted
@@ -98,34 +99,40 @@ class Lifecycle:
 
     async def _reconcile(self) -> None:
         try:
-            await self.registry.open()
-            self._spawn(self.registry.guard())
-            versions = [version for entry in self._directory.adapters() for version in entry.versions]
-            unfinished = [v for v in versions if v.state in PREPARING]
-            await asyncio.to_thread(self._open_store, unfinished)
-            for adapter in self._fleet.adapters.values():
-                await declared.declare(self.registry, adapter)
-            for entry in self._directory.adapters():
-                if entry.declared and entry.key.name not in self._fleet.adapters and not entry.is_retired:
-                    await declared.retire(self.registry, entry)
-            for version in unfinished:
-                await self._begin_again(self.registry.current(version))
-            await self._restore_lost()
+            await self._read_state()
         except AdapterError as error:
             log.error("the gateway does not become ready: %s", error)
             return
         except Exception:
             log.exception("the adapters' state cannot be used; the gateway does not become ready")
             return
-        for entry in self._directory.adapters():
-            for version in entry.versions:
-                if version.state is VersionState.REGISTERED:
-                    self.preparation.start(version)
+        for version in self._versions():
+            if version.state is VersionState.REGISTERED:
+                self.preparation.start(version)
         self.is_reconciled = True
         self.engines.tell_all()
 
+    async def _read_state(self) -> None:
+        """Read the database, register what fleet.yaml declares, and begin unfinished versions again."""
+        await self.registry.open()
+        self._spawn(self.registry.guard())
+        unfinished = [version for version in self._versions() if version.state in PREPARING]
+        await asyncio.to_thread(self._open_store, unfinished)
+        for adapter in self._fleet.adapters.values():
+            await declared.declare(self.registry, adapter)
+        for entry in self._directory.adapters():
+            if entry.declared and entry.key.name not in self._fleet.adapters and not entry.is_retired:
+                await declared.retire(self.registry, entry)
+        for version in unfinished:
+            await self._begin_again(self.registry.current(version))
+        await self._restore_lost()
+
+    def _versions(self) -> list[Version]:
+        """List every version of every adapter."""
+        return [version for entry in self._directory.adapters() for version in entry.versions]
+
     def _open_store(self, unfinished: Sequence[Version]) -> None:
-        """Open the store and remove what nobody needs."""
+        """Open the store and remove files that no version needs."""
         self.store.open()
         self.store.sweep({f"version-{version.id}" for version in unfinished})
         kept = kept_digests(self._directory.adapters())
@@ -133,37 +140,36 @@ class Lifecycle:
             if stored.digest not in kept:
                 self.store.remove(stored.digest)
         self.uploads.mkdir(mode=0o700, parents=True, exist_ok=True)
-        needed = self.preparation.uploads_of(unfinished)
+        needed = {v.source.file for v in unfinished if isinstance(v.source, Upload)}
         for path in self.uploads.iterdir():
             if path.name not in needed:
                 path.unlink()
 
     async def _begin_again(self, version: Version) -> None:
-        """Send a version whose preparation was cut off back to its beginning."""
+        """Send a version whose preparation was interrupted back to its beginning."""
         if version.state in (VersionState.FETCHING, VersionState.VERIFYING):
             await patiently(lambda: self.registry.move(version, VersionState.REGISTERED))
 
     async def _restore_lost(self) -> None:
-        """Have versions whose files have vanished from the store prepared anew, where they can be had."""
-        for entry in self._directory.adapters():
-            for version in entry.versions:
-                if version.state is VersionState.READY and not self.store.has(version.digest or ""):
-                    await self._replace_lost(entry, version)
+        """Prepare versions anew whose files are gone from the store; an upload stays quarantined."""
+        for version in self._versions():
+            if version.state is VersionState.READY and not self.store.has(version.digest or ""):
+                await self._replace_lost(version)
 
-    async def _replace_lost(self, entry: AdapterEntry, version: Version) -> None:
-        log.error("the files of version %d of %s are gone from the store", version.number, entry.key)
+    async def _replace_lost(self, version: Version) -> None:
+        log.error("the files of version %d of %s are gone from the store", version.number, version.adapter)
         quarantined = await patiently(
             lambda: self.registry.move(
                 version, VersionState.QUARANTINED, reason="its files are gone from the store"
             )
         )
-        if quarantined.source.startswith(UPLOAD):
+        if isinstance(quarantined.source, Upload):
             await self.refused(quarantined)
         else:
             await patiently(lambda: self.registry.move(quarantined, VersionState.REGISTERED))
 
     def note_event(self, subject: str, text: str) -> None:
-        """Have something kept among the events, soon and where that can be done."""
+        """Record an event in the background; it is lost where the database does not answer."""
         self._spawn(self.registry.record(subject, text))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -175,14 +181,14 @@ class Lifecycle:
 
     @property
     def changed(self) -> Mapping[str, asyncio.Event]:
-        """Replica -> set when it should be told something before its next probe."""
+        """Map replicas to events; a set one asks for a probe at once."""
         return self.engines.changed
 
     async def sync(self, client: ReplicaClient) -> bool:
-        """Tell a replica what it should serve and take over what it says. Returns whether it may be used."""
+        """Tell a replica its desired adapters, and read its residency. Returns whether it may be used."""
         if not self.is_reconciled:
             return False
-        if self._leaving:  # what they wait for, the end of a request, tells nobody
+        if self._leaving:  # the end of the request that they wait for is not announced
             self.engines.mark_changed()
         if not await self.engines.sync(client):
             return False
@@ -190,7 +196,7 @@ class Lifecycle:
         return True
 
     def forget(self, replica: str) -> None:
-        """A replica stopped answering: nothing it said holds any more."""
+        """Forget the residency of a replica that has stopped answering."""
         self.engines.forget(replica)
 
     async def try_on_engine(self, version: Version) -> None:
@@ -198,11 +204,10 @@ class Lifecycle:
         await self._trial(version)
 
     def _crashed(self, adapter_id: str, reason: str) -> None:
-        """An engine died while it loaded a version; one that is new is blamed for it."""
-        for entry in self._directory.adapters():
-            for version in entry.versions:
-                if version.state is VersionState.READY and version.engine_id == adapter_id:
-                    self._spawn(self._blame(version, reason))
+        """Blame a version for an engine that died while it loaded the version."""
+        for version in self._versions():
+            if version.state is VersionState.READY and version.engine_id == adapter_id:
+                self._spawn(self._blame(version, reason))
 
     async def _blame(self, version: Version, reason: str) -> None:
         struck = await patiently(lambda: self.registry.note(version, reason, strike=True))
@@ -224,7 +229,7 @@ class Lifecycle:
     # -- versions ------------------------------------------------------------------------------------------
 
     async def make_room(self, need_bytes: int) -> None:
-        """Make room in the store. Raises `StoreFull`, with an old version retired if there is one."""
+        """Make room in the store. Raises `StoreFull` if there is none; then an old version is retired."""
         entries = self._directory.adapters()
         protected = kept_digests(entries, quarantined=False) | set(self._leaving.values())
         try:
@@ -239,12 +244,12 @@ class Lifecycle:
         return self._last_used_s.get(version.engine_id, 0.0)
 
     async def passed(self, version: Version) -> None:
-        """Make a version ready: it takes over, or gets its part of a rollout, in the same moment."""
+        """Make a version ready. It takes over, or gets its part of a rollout, in the same moment."""
         await patiently(lambda: self._pass(version))
         self.engines.tell_all()
 
     async def _pass(self, version: Version) -> None:
-        """Try that once; nobody's change waits for a database that does not answer."""
+        """Try once to make a version ready, so that no other change waits for a silent database."""
         async with self.changes.of(version.adapter):
             entry = self.registry.entry(version)
             is_candidate = entry.rollout is not None and entry.rollout.candidate == version.number
@@ -260,7 +265,7 @@ class Lifecycle:
                     log.warning("version %d of %s is kept for now: %s", old.number, old.adapter, error)
 
     async def refused(self, version: Version) -> None:
-        """Take a quarantined version out of use, whatever leads to it."""
+        """Take a quarantined version out of traffic, and end its rollout."""
         await patiently(lambda: self._refuse(version))
         self.engines.tell_all()
 
@@ -275,28 +280,27 @@ class Lifecycle:
             await self.unpin_idle(entry.key)
 
     async def unpin_idle(self, key: AdapterKey) -> None:
-        """End an adapter's pin where no version could use it; what is verified again may be pinned again."""
+        """End the pin of an adapter of which no version could use it."""
         entry = self._directory.adapter(key)
         if entry is not None and entry.pinned and not entry.can_use_a_pin:
             await self.registry.set_pinned(key, False)
             await self.registry.record(str(key), "no longer pinned: no version is left to pin")
 
     async def retire_version(self, version: Version) -> None:
-        """Take a version out of traffic; its files go once nothing uses it."""
+        """Take a version out of traffic; its files are deleted once no request or engine needs them."""
         await self.preparation.stop(version)
         await self.registry.settle()
         version = self.registry.current(version)
         if version.state is VersionState.RETIRED:
             return
         await self.registry.move(version, VersionState.RETIRED)
-        if version.source.startswith(UPLOAD):
-            await asyncio.to_thread(self.preparation.upload_of(version).unlink, missing_ok=True)
+        await self.preparation.discard_upload(version)
         if version.digest is not None:
             self._leaving[version.engine_id] = version.digest
         self.engines.tell_all()
 
     def observe(self, record: Record) -> None:
-        """Take note of a settled request; a rollout may end by it."""
+        """Count a settled request; it may end a rollout."""
         target = record.target
         if target.adapter_id is None:
             return
@@ -322,7 +326,7 @@ class Lifecycle:
         )
 
     async def _conclude(self, entry: AdapterEntry, verdict: Verdict) -> None:
-        """End a rollout as the verdict says; back at once, whether the database answers or not."""
+        """End a rollout as the verdict says; a rollback takes effect even if the database is silent."""
         try:
             rollout = entry.rollout
             if rollout is None:
@@ -341,7 +345,7 @@ class Lifecycle:
     async def _end(
         self, entry: AdapterEntry, rollout: Rollout, live: int | None, previous: int | None
     ) -> None:
-        """End a rollout, unless somebody has decided otherwise meanwhile."""
+        """End a rollout, unless an operator has changed it meanwhile."""
         async with self.changes.of(entry.key):
             now = self._directory.adapter(entry.key)
             if now is not None and now.live == entry.live and now.rollout in (None, rollout):

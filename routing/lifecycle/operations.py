@@ -1,19 +1,14 @@
-"""What may be done to adapters, keys and replicas at run time, and what does it change?
+"""What does each call of the admin API change: on adapters, keys and replicas, at run time?
 
-Behind the admin API; keeps the promises of `routing.lifecycle.ports.Management`.
+Implements `routing.lifecycle.ports.Management`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 import secrets
 import time
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from adapters import sources
-from adapters.errors import AdapterError
 from adapters.states import VersionState
 from fleet.api_keys import new_key
 from fleet.key_hash import hash_key
@@ -30,28 +25,30 @@ from routing.catalog.entries import (
     RolloutPlan,
     Version,
 )
-from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, RequestError, Unavailable
+from routing.catalog.sources import Upload
+from routing.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from routing.lifecycle.changes import change
 from routing.lifecycle.lifecycle import Lifecycle
-from routing.lifecycle.pins import require_version, why_quarantined
+from routing.lifecycle.pins import require_slot, require_version, why_quarantined
 from routing.lifecycle.ports import NewVersion, ReplicaReport, VersionProgress
-from routing.lifecycle.preparation import UPLOAD
+from routing.lifecycle.registration import Registration
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.report import SchedulerReport
 from routing.scheduling.state import Replica
 
-FINGERPRINT_CHARS = 8  # of a declared key's sha256, for the same
-KEY_PREFIX_CHARS = 12  # shown in lists, to recognise a key by
+FINGERPRINT_CHARS = 8  # of a declared key's sha256, shown in lists for the same reason
+KEY_PREFIX_CHARS = 12  # shown in lists, so that people recognise a key
 
 
 class Manager:
-    """Adapters and keys of one gateway, as operators and tenants change them."""
+    """Changes adapters, keys and replicas of one gateway for operators and tenants."""
 
     def __init__(self, fleet: Fleet, directory: Directory, lifecycle: Lifecycle) -> None:
         self._fleet = fleet
         self._directory = directory
         self._lifecycle = lifecycle
         self._registry = lifecycle.registry
+        self._registration = Registration(fleet, directory, lifecycle.registry, lifecycle.uploads)
         self.changes = lifecycle.changes
 
     def adapters(self) -> Sequence[AdapterEntry]:
@@ -66,27 +63,23 @@ class Manager:
         return entry
 
     def progress(self, version: Version) -> VersionProgress | None:
-        """Say how far the fetch is; None where none is under way."""
+        """Return how far the fetch of a version is; None if none is running."""
         return self._lifecycle.preparation.progress.get(version.id)
 
     @change
     async def add(self, key: AdapterKey, base_model: str | None, new: NewVersion) -> Version:
         """Register a version, and the adapter if it is new."""
         self._require_reconciled()
-        source = self._checked_source(key, new)
-        if sources.is_local(source) and not await asyncio.to_thread(os.path.lexists, source):
-            raise NotFound(
-                "There is no such folder on the gateway's machine.", param="source", code="source_not_found"
-            )
+        source = await self._registration.check(key, new)
         async with self.changes.of(key):
-            entry = await self._entry_for(key, base_model)
+            entry = await self._registration.entry_for(key, base_model)
             if new.rollout is not None and entry.rollout is not None:
                 raise Conflict(
                     f"Version {entry.rollout.candidate} of `{key.name}` is being rolled out; promote it or "
                     "roll it back first.",
                     code="rollout_running",
                 )
-            version = await self._add_version(key, source, new)
+            version = await self._registration.add_version(key, source, new)
             if new.rollout is not None and entry.live is not None:
                 await self._registry.route(
                     key,
@@ -97,92 +90,9 @@ class Manager:
         self._lifecycle.preparation.start(version)
         return version
 
-    async def _add_version(self, key: AdapterKey, source: str, new: NewVersion) -> Version:
-        """Add the version, and take over what was uploaded for it."""
-        if new.upload is None:
-            return await self._registry.add_version(key, source=source, sha256=new.sha256)
-        kept = self._lifecycle.uploads / uuid.uuid4().hex
-        await asyncio.to_thread(new.upload.rename, kept)
-        try:
-            return await self._registry.add_version(key, source=UPLOAD + kept.name, sha256=new.sha256)
-        except RequestError:
-            await asyncio.to_thread(kept.unlink)
-            raise
-
-    def _checked_source(self, key: AdapterKey, new: NewVersion) -> str:
-        if key.tenant is None:
-            raise Conflict(
-                "This adapter is declared in fleet.yaml; change it there.", code="adapter_declared"
-            )
-        if key.tenant not in self._fleet.tenants:
-            raise NotFound(f"There is no tenant `{key.tenant}`.", code="tenant_not_found")
-        if new.upload is not None:
-            return ""
-        try:
-            source = sources.check_source(new.source or "")
-        except AdapterError as error:
-            raise InvalidRequest(str(error), param="source", code="invalid_source") from None
-        allowed = self._fleet.tenants[key.tenant].adapter_sources
-        if not new.trusted and not sources.is_allowed(source, allowed):
-            listed = ", ".join(allowed) or "none: upload the adapter instead"
-            raise Forbidden(
-                f"Adapters of this tenant may not come from there; allowed: {listed}.",
-                code="source_not_allowed",
-            )
-        host = sources.forbidden_host(source)
-        if host is not None and not any(sources.names_host(text, host) for text in self._named_sources()):
-            raise Forbidden(
-                f"{host} is a link-local or metadata address, which no adapter is fetched from unless "
-                "fleet.yaml names that host.",
-                code="source_not_allowed",
-            )
-        return source
-
-    def _named_sources(self) -> Iterator[str]:
-        """Every source and beginning of one that fleet.yaml has."""
-        for tenant in self._fleet.tenants.values():
-            yield from tenant.adapter_sources
-        for adapter in self._fleet.adapters.values():
-            yield adapter.source
-
-    async def _entry_for(self, key: AdapterKey, base_model: str | None) -> AdapterEntry:
-        """Return the adapter, new or known. Raises `Conflict` and `InvalidRequest`."""
-        tenant = key.tenant or ""
-        possible = self._directory.adapter_base_models(tenant)
-        entry = self._directory.adapter(key)
-        if base_model is not None and base_model not in possible:
-            raise InvalidRequest(
-                f"No pool of tenant `{tenant}` serves adapters of base model `{base_model}`; there is "
-                f"{', '.join(possible) or 'none'}.",
-                param="base_model",
-                code="base_model_not_found",
-            )
-        if self._directory.is_taken(tenant, key.name):
-            raise Conflict(
-                f"`{key.name}` is a model of this tenant in fleet.yaml already.", code="name_taken"
-            )
-        if entry is None:
-            chosen = base_model or (possible[0] if len(possible) == 1 else None)
-            if chosen is None:
-                raise InvalidRequest(
-                    f"Name the base model: {', '.join(possible) or 'none takes adapters for this tenant'}.",
-                    param="base_model",
-                    code="missing_required_parameter",
-                )
-            return await self._registry.add_adapter(key, chosen, declared=False)
-        if base_model is not None and base_model != entry.base_model:
-            if not entry.is_retired:
-                raise Conflict(
-                    f"`{key.name}` is an adapter of base model `{entry.base_model}`; retire it first, or "
-                    "take another name.",
-                    code="base_model_differs",
-                )
-            return await self._registry.set_base_model(key, base_model)
-        return entry
-
     @change
     async def promote(self, key: AdapterKey, number: int | None) -> AdapterEntry:
-        """Let a version answer everything; without a number the rollout's candidate."""
+        """Send all traffic to a version; without a number, to the rollout's candidate."""
         async with self.changes.of(key):
             entry = self.adapter(key)
             if number is None:
@@ -197,7 +107,7 @@ class Manager:
 
     @change
     async def rollback(self, key: AdapterKey) -> AdapterEntry:
-        """End a rollout in favour of the live version; without one, go back to the previous version."""
+        """End a rollout in favour of the live version; without a rollout, go back to the previous version."""
         async with self.changes.of(key):
             entry = self.adapter(key)
             if entry.rollout is not None:
@@ -233,48 +143,29 @@ class Manager:
                 require_version(entry)
             async with self.changes.of(("pins", entry.base_model)):  # they are counted together
                 if pinned and not entry.pinned:
-                    self._require_slot_to_pin(entry)
+                    base = self._fleet.base_models.get(entry.base_model)
+                    require_slot(entry, self._directory, base.max_loras if base is not None else 0)
                 entry = await self._registry.set_pinned(key, pinned)
         await self._note(entry, "pinned" if pinned else "no longer pinned")
         return entry
 
-    def _require_slot_to_pin(self, entry: AdapterEntry) -> None:
-        """One slot of every replica stays for adapters that are not pinned. Raises `Conflict`."""
-        pools = {pool for _, pool in self._directory.users_of(entry)}
-        pinned = [
-            other
-            for other in self._directory.adapters()
-            if other.pinned
-            and other.can_use_a_pin
-            and other.key != entry.key
-            and other.base_model == entry.base_model
-            and pools & {pool for _, pool in self._directory.users_of(other)}
-        ]
-        base = self._fleet.base_models.get(entry.base_model)
-        slots = base.max_loras if base is not None else 0
-        if len(pinned) + 1 >= slots:
-            raise Conflict(
-                f"{len(pinned)} of {slots} slots are pinned; one must stay free for all others.",
-                code="no_slot_to_pin",
-            )
-
     @change
     async def verify(self, key: AdapterKey, number: int) -> Version:
-        """Have a quarantined version verified again, from the beginning."""
+        """Verify a quarantined version again, from the beginning."""
         version = self._version(self.adapter(key), number)
         if version.state is not VersionState.QUARANTINED:
             raise Conflict(f"Version {number} is {version.state}, not quarantined.", code="not_quarantined")
         kept = version.digest is not None and self._lifecycle.store.has(version.digest)
-        if version.source.startswith(UPLOAD) and not kept:
-            raise Conflict("What was uploaded is not kept any more; upload it again.", code="upload_gone")
-        await self._lifecycle.unpin_idle(key)  # the slot may be another's by now
+        if isinstance(version.source, Upload) and not kept:
+            raise Conflict("The uploaded archive is not kept any more; upload it again.", code="upload_gone")
+        await self._lifecycle.unpin_idle(key)  # another adapter may hold the slot by now
         version = await self._registry.move(version, VersionState.REGISTERED)
         self._lifecycle.preparation.start(version)
         return version
 
     @change
     async def retire(self, key: AdapterKey, number: int | None) -> AdapterEntry:
-        """Take a version, or all of an adapter, out of traffic; running requests end as they began."""
+        """Take a version, or all versions, out of traffic; running requests end on their version."""
         if key.tenant is None:
             raise Conflict(
                 "This adapter is declared in fleet.yaml; remove it there.", code="adapter_declared"
@@ -309,11 +200,11 @@ class Manager:
         return list(self._fleet.tenants.values())
 
     def replicas(self) -> Sequence[ReplicaReport]:
-        """List every replica with what is resident in it."""
+        """List every replica with its resident adapters."""
         return [self._replica_report(replica) for replica in self._lifecycle.dispatcher.replicas.values()]
 
     async def set_draining(self, name: str, draining: bool) -> ReplicaReport:
-        """Give a replica no new work, or work again. Raises `NotFound`."""
+        """Stop giving a replica new work, or give it work again. Raises `NotFound`."""
         replica = self._lifecycle.dispatcher.replicas.get(name)
         if replica is None:
             raise NotFound(f"There is no replica `{name}`.", code="replica_not_found")
@@ -324,7 +215,7 @@ class Manager:
         return self._replica_report(replica)
 
     def scheduler(self, decisions: int = KEPT) -> SchedulerReport:
-        """Copy everything the scheduler holds, with so many of its last decisions."""
+        """Copy the scheduler's state, with its last decisions, at most this number."""
         return self._lifecycle.dispatcher.report(decisions)
 
     def _replica_report(self, replica: Replica) -> ReplicaReport:
@@ -345,7 +236,7 @@ class Manager:
         )
 
     async def events(self, limit: int, before: int | None) -> Sequence[Event]:
-        """List what happened to adapters, rollouts, keys and replicas, the newest first."""
+        """List the events of adapters, rollouts, keys and replicas, newest first."""
         return await self._registry.events(limit, before)
 
     def declared_keys(self) -> Sequence[DeclaredKey]:
@@ -366,7 +257,7 @@ class Manager:
     async def create_key(
         self, role: KeyRole, tenant: str | None, *, note: str, expires_s: float | None
     ) -> tuple[str, ApiKey]:
-        """Make a key; returns it, for the only time, with its record."""
+        """Make a key. Returns it with its record; it is never shown again."""
         self._require_reconciled()
         if (role is KeyRole.OPERATOR) != (tenant is None):
             raise InvalidRequest("An operator's key has no tenant, every other key has one.", param="tenant")
@@ -389,7 +280,7 @@ class Manager:
 
     @change
     async def revoke_key(self, key_id: str) -> ApiKey:
-        """Make a key useless at once. Raises `NotFound`."""
+        """Revoke a key at once. Raises `NotFound`."""
         key = await self._registry.revoke_key(key_id)
         await self._registry.record(f"key {key.id}", "revoked")
         return key

@@ -1,14 +1,15 @@
-"""May an adapter be pinned as its versions stand, and if not, what helps? Pure."""
+"""May an adapter be pinned, and if not, what helps? Pure."""
 
 from __future__ import annotations
 
 from adapters.states import VersionState
+from routing.catalog.directory import Directory
 from routing.catalog.entries import AdapterEntry, Version, without_folders
 from routing.errors import Conflict
 
 
 def require_version(entry: AdapterEntry) -> None:
-    """A version answers, or is on its way: it gets the slots once it is ready. Raises `Conflict`."""
+    """Require a version that answers or is being prepared. Raises `Conflict`."""
     if entry.can_use_a_pin:
         return
     name, quarantined = entry.key.name, _newest(entry, VersionState.QUARANTINED)
@@ -23,8 +24,27 @@ def require_version(entry: AdapterEntry) -> None:
     raise Conflict(text, code="no_version_to_pin")
 
 
+def require_slot(entry: AdapterEntry, directory: Directory, slots: int) -> None:
+    """Require that one slot of every replica stays free of pins. Raises `Conflict`."""
+    pools = {pool for _, pool in directory.users_of(entry)}
+    pinned = [
+        other
+        for other in directory.adapters()
+        if other.pinned
+        and other.can_use_a_pin
+        and other.key != entry.key
+        and other.base_model == entry.base_model
+        and pools & {pool for _, pool in directory.users_of(other)}
+    ]
+    if len(pinned) + 1 >= slots:
+        raise Conflict(
+            f"{len(pinned)} of {slots} slots are pinned; one must stay free for all others.",
+            code="no_slot_to_pin",
+        )
+
+
 def why_quarantined(version: Version) -> str:
-    """Say why a quarantined version answers nothing, and what helps."""
+    """Say why a version is quarantined, and what helps."""
     reason = without_folders(version.reason).strip(" .") or "no reason was kept"
     return (
         f"Version {version.number} is quarantined: {reason}. Have it verified again (`retry`) or register a "

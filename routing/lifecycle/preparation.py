@@ -1,7 +1,7 @@
 """How does a registered version become ready? Fetched, checked, stored, then tried on a real engine.
 
-Every step can be begun again: after a restart, or when a source or the database does not answer, a version
-goes back to `registered`. What is wrong with the adapter itself puts it into quarantine, with the reason.
+Every step can begin again: after a restart, or when a source or the database does not answer, a version goes
+back to `registered`. A fault of the adapter itself puts it into quarantine, with the reason.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -25,18 +24,18 @@ from adapters.store import AdapterStore
 from adapters.verify import verify
 from fleet.types import Fleet
 from routing.catalog.entries import Version
+from routing.catalog.sources import Folder, Source, Upload
 from routing.lifecycle.ports import VersionProgress
 from routing.lifecycle.registry import Registry, patiently
 from routing.lifecycle.trial import NothingSeen
 
-UPLOAD = "upload:"  # source of a version whose archive the tenant sent; what follows names the file
-RETRY_DELAYS_S = (1.0, 5.0, 15.0, 60.0, 300.0)  # after that a source that does not answer is given up
+RETRY_DELAYS_S = (1.0, 5.0, 15.0, 60.0, 300.0)  # after these a source that does not answer is given up
 WORKERS = 2  # fetches and checks at once; each tenant has one turn at a time
 log = logging.getLogger("tenantry.lifecycle")
 
 
 class Surroundings(Protocol):
-    """What preparation needs of the rest of the gateway."""
+    """The parts of the gateway that preparation needs."""
 
     async def make_room(self, need_bytes: int) -> None:
         """Make room in the store. Raises `StoreFull`."""
@@ -52,7 +51,7 @@ class Surroundings(Protocol):
 
 
 class Preparation:
-    """Works on every version that is not ready yet, each in a task of its own."""
+    """Prepares every version that is not ready yet, each in a task of its own."""
 
     def __init__(
         self,
@@ -73,13 +72,13 @@ class Preparation:
         self._trials: defaultdict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._workers = asyncio.Semaphore(WORKERS)
         self._shapes: dict[str, BaseModelShape] = {}
-        self._effective: set[int] = set()  # versions on which an effect is certain, whatever a trial shows
+        self._effective: set[int] = set()  # versions that certainly change answers, even if no trial shows it
         self.progress: dict[int, VersionProgress] = {}
         self.on_trial: set[int] = set()
-        self.attempted: set[int] = set()  # versions of which an attempt has ended, one way or the other
+        self.attempted: set[int] = set()  # versions with an attempt that has ended, well or not
 
     def start(self, version: Version) -> None:
-        """Begin, or begin again, with a version that is registered."""
+        """Begin, or begin again, to prepare a registered version."""
         if version.id not in self._tasks:
             task = self._tasks[version.id] = asyncio.create_task(self._prepare(version))
             task.add_done_callback(lambda _: self._tasks.pop(version.id, None))
@@ -124,7 +123,7 @@ class Preparation:
             self.attempted.add(version.id)
 
     async def _attempt(self, version: Version) -> None:
-        """Go once through all steps. Raises `AdapterError`."""
+        """Take all steps once. Raises `AdapterError`."""
         tenant = version.adapter.tenant
         async with self._turns[tenant], self._workers:
             version = await self._move(version, VersionState.FETCHING)
@@ -138,15 +137,15 @@ class Preparation:
             try:
                 await self._try(version)
             except AdapterError:
-                self.on_trial.discard(version.id)  # before it is known to be refused, and engines are told
+                self.on_trial.discard(version.id)  # before it becomes known as refused, and engines are told
                 raise
             await self._surroundings.passed(self._registry.current(version))
 
     async def _try(self, version: Version) -> None:
         """Try a version on an engine. Raises `AdapterError`.
 
-        Few prompts do not show every effect: some tokens' embeddings, one row of the output layer, an expert
-        that is seldom asked. Where every tensor is known to have its place and is not zero, that is a note.
+        A few prompts do not show every effect: embeddings of rare tokens, a row of the output layer, a rarely
+        used expert. If every tensor has its place and is not zero, a trial without a difference is noted.
         """
         try:
             await self._surroundings.try_on_engine(version)
@@ -178,15 +177,14 @@ class Preparation:
             await self._surroundings.make_room(manifest.size_bytes)
             await asyncio.to_thread(self._store.publish, key, manifest.digest)
         except SourceUnavailable:
-            raise  # what has come is kept, and the next attempt goes on from there
+            raise  # the received part is kept, and the next attempt continues it
         except AdapterError as error:
             await asyncio.to_thread(self._store.discard, key)
-            raise type(error)(_without_paths(str(error), str(staged), version.source)) from error
+            raise type(error)(_without_paths(str(error), staged, version.source)) from error
         except OSError:
             await asyncio.to_thread(self._store.discard, key)
             raise
-        if version.source.startswith(UPLOAD):
-            self.upload_of(version).unlink(missing_ok=True)
+        await self.discard_upload(version)
         return version
 
     async def _fetch(self, version: Version, staged: Path) -> None:
@@ -197,17 +195,17 @@ class Preparation:
             self.progress[version.id] = VersionProgress(done_bytes, total_bytes)
 
         try:
-            if version.source.startswith(UPLOAD):
-                archive = self.upload_of(version)
+            if isinstance(version.source, Upload):
+                archive = self._uploads / version.source.file
                 if not archive.is_file():
-                    raise AdapterError("what was uploaded is not kept any more; upload it again")
+                    raise AdapterError("the uploaded archive is not kept any more; upload it again")
                 await asyncio.to_thread(
                     sources.unpack, archive, staged, max_bytes=limit, sha256=version.sha256
                 )
             else:
                 await asyncio.to_thread(
                     sources.fetch,
-                    version.source,
+                    str(version.source),
                     staged,
                     max_bytes=limit,
                     sha256=version.sha256,
@@ -228,7 +226,7 @@ class Preparation:
         shape = self._shapes.get(base.name)
         if shape is None:
             shape = await asyncio.to_thread(find_shape, base.source, base.revision)
-        if shape is not None:  # a base model of a hub may still be on its way
+        if shape is not None:  # None while a base model from a hub is being downloaded
             shape = self._shapes[base.name] = replace(shape, name=base.name)
         manifest = await asyncio.to_thread(verify, folder, base=shape)
         if manifest.is_effective:
@@ -238,7 +236,7 @@ class Preparation:
         return manifest
 
     def _rank_refusal(self, version: Version, rank: int, base_model: str) -> str:
-        """Name the pool that would take the adapter, if there is one."""
+        """Say that the rank is too large, and name a pool that takes it, if there is one."""
         base = self._fleet.base_models[base_model]
         limit = f"the adapter has rank {rank}, base model `{base_model}` takes at most {base.max_lora_rank}"
         tenant = version.adapter.tenant
@@ -250,13 +248,12 @@ class Preparation:
                     return f"{limit}; pool `{pool.name}` would take it: register it for base model `{name}`"
         return f"{limit}; train with a lower rank, or have max_lora_rank of the base model raised"
 
-    def upload_of(self, version: Version) -> Path:
-        """Return where the archive of an uploaded version lies."""
-        return self._uploads / version.source.removeprefix(UPLOAD)
-
-    def uploads_of(self, versions: Collection[Version]) -> set[str]:
-        """Names of the archives that these versions still need."""
-        return {v.source.removeprefix(UPLOAD) for v in versions if v.source.startswith(UPLOAD)}
+    async def discard_upload(self, version: Version) -> None:
+        """Delete the archive of an uploaded version. One that cannot be deleted goes at the next start."""
+        if isinstance(version.source, Upload):
+            archive = self._uploads / version.source.file
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(archive.unlink, missing_ok=True)
 
     async def _move(self, version: Version, to: VersionState) -> Version:
         return await patiently(lambda: self._registry.move(self._registry.current(version), to))
@@ -267,17 +264,14 @@ class Preparation:
 
     async def _quarantine(self, version: Version, error: AdapterError) -> None:
         current = self._registry.current(version)
-        if current.source.startswith(UPLOAD):
-            with contextlib.suppress(OSError):
-                self.upload_of(current).unlink(missing_ok=True)
+        await self.discard_upload(current)
         reason = str(error)
         await patiently(lambda: self._registry.move(current, VersionState.QUARANTINED, reason=reason))
         await self._surroundings.refused(self._registry.current(version))
 
 
-def _without_paths(text: str, *folders: str) -> str:
-    """Name files as the adapter does: the tenant reads this, and paths are the machine's."""
-    for folder in folders:
-        if folder.startswith("/"):
-            text = text.replace(f"{folder}/", "").replace(folder, "the adapter")
+def _without_paths(text: str, staged: Path, source: Source) -> str:
+    """Cut the machine's folders out of a reason, which tenants read."""
+    for folder in (str(staged), *([source.path] if isinstance(source, Folder) else [])):
+        text = text.replace(f"{folder}/", "").replace(folder, "the adapter")
     return text

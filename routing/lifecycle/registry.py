@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from adapters.states import VersionState
 from routing.catalog.directory import Directory
 from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, Event, Rollout, Version
+from routing.catalog.sources import Source
 from routing.errors import StateUnavailable, Unavailable
 from routing.lifecycle.changes import RETRY_AFTER_S, TURN_S
 from routing.state import StateStore
@@ -111,7 +112,7 @@ class Registry:
         """Change the base model of an adapter whose versions are all retired."""
         return await self._change(self._put, self._store.set_base_model, key, base_model)
 
-    async def add_version(self, key: AdapterKey, *, source: str, sha256: str | None) -> Version:
+    async def add_version(self, key: AdapterKey, *, source: Source, sha256: str | None) -> Version:
         """Add a registered version; its number is the next one."""
         return await self._change(
             self._put_version, self._store.add_version, key, source=source, sha256=sha256

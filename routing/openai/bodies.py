@@ -1,7 +1,7 @@
-"""What does the client ask, and what may the engine see of it? The only module that knows OpenAI's bodies.
+"""What does the client ask, and what may the engine see of it? Reads and writes OpenAI's request bodies.
 
-Only what routing needs is read and checked here; every other field goes to vLLM as it came, which validates
-it. Fields by which a client could reach into an engine or another tenant's state are dropped or overwritten.
+Only the fields that routing needs are read and checked here. Every other field goes to vLLM unchanged, and
+vLLM validates it. Fields that reach into an engine or another tenant's state are dropped or overwritten.
 """
 
 from __future__ import annotations
@@ -9,26 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import orjson
 
-from routing.errors import EngineRefused, InvalidRequest, RequestError
+from engines.protocol import Kind
+from routing.errors import InvalidRequest
 from routing.openai import fields, limits, prompts
 from routing.types import Target
 
 Payload = dict[str, Any]
-
-
-class Kind(StrEnum):
-    """Which OpenAI endpoint is called; the value is its path."""
-
-    CHAT = "/v1/chat/completions"
-    COMPLETION = "/v1/completions"
-    EMBEDDING = "/v1/embeddings"
-    RESPONSE = "/v1/responses"
-
 
 REQUIRED = {
     Kind.CHAT: "messages",
@@ -50,13 +40,12 @@ DROPPED_FIELDS = (
     "adapter_id",
     "adapter_name",
 )
-# OpenAI's names for whom a request is answered, the clearest first: the others took the place of `user`, and
-# the last says which requests begin alike.
+# OpenAI's names for the end user, the clearest first. The others replaced `user`; requests that begin alike
+# share the last one.
 USERS = ("user", "safety_identifier", "prompt_cache_key")
 OVERWRITTEN_FIELDS = ("model", "cache_salt", "priority")  # whatever the client says
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-USAGE_TAIL = b',"usage":{'
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +54,14 @@ class Call:
 
     kind: Kind
     payload: Payload
-    model: str | None  # what the client calls it; None: its default model
+    model: str | None  # as the client calls it; None: the default model
     stream: bool
     wants_usage: bool  # the client asked for the usage event of a stream
-    wants_running_usage: bool  # and for the usage so far in every event, which vLLM can give
+    wants_running_usage: bool  # and for the usage so far in every event
     sequences: int  # choices times prompts
-    size: prompts.PromptSize  # of what the model is to read
-    user: str | None = None  # whom the client answers for, in its own words
-    max_completion_tokens: int | None = None  # of each sequence, where the client says
-
-
-@dataclass(frozen=True, slots=True)
-class TokenUsage:
-    """Tokens of one request, as the engine counted them."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0  # of the prompt, found in the engine's prefix cache
-    estimated: bool = False  # not all of it was counted by the engine
+    size: prompts.PromptSize
+    user: str | None = None  # the end user, as the client names it
+    max_completion_tokens: int | None = None  # of each sequence, where the client bounds it
 
 
 def parse(kind: Kind, body: bytes) -> Call:
@@ -118,9 +97,9 @@ def parse(kind: Kind, body: bytes) -> Call:
 
 
 def refuse_too_long(call: Call, max_model_len: int, chars_per_token: int) -> None:
-    """Raise `InvalidRequest` for a prompt that is surely longer than the model reads, as vLLM does at once.
+    """Raise `InvalidRequest` for a prompt that is certainly longer than the model's context, as vLLM does.
 
-    What only may be too long, an engine has to tokenize first.
+    A prompt that may be too long goes on: the engine tokenizes it first.
     """
     payload, field = call.payload, REQUIRED[call.kind]
     if payload.get("truncate_prompt_tokens") is not None or payload.get("truncation") == "auto":
@@ -138,10 +117,10 @@ def refuse_too_long(call: Call, max_model_len: int, chars_per_token: int) -> Non
 def for_engine(
     call: Call, target: Target, *, cache_salt: str, priority: int, has_slots: bool = True
 ) -> bytes:
-    """Write the body the engine gets: its own name for the model, and the gateway's tenancy fields.
+    """Write the body for the engine: the engine's name for the model, and the gateway's tenancy fields.
 
-    Raises `InvalidRequest` where the client's JSON is nested deeper than can be written again, or asks an
-    engine with slots for what would break it.
+    Raises `InvalidRequest` where the client's JSON is nested too deeply to be written again, or would break
+    an engine with slots.
     """
     if has_slots:
         _refuse_prompt_logprobs(call)
@@ -150,8 +129,8 @@ def for_engine(
     payload["cache_salt"] = cache_salt
     payload["priority"] = priority
     if call.stream and call.kind in (Kind.CHAT, Kind.COMPLETION):
-        # Without these a stream carries no usage, and one that is cut off could only be guessed at; both are
-        # taken out again on the way back.
+        # Without these options a stream carries no usage, and the usage of a broken stream would be a guess.
+        # `EventStream` removes both again for a client that did not ask for them.
         options = {"include_usage": True, "continuous_usage_stats": True}
         payload["stream_options"] = {**(payload.get("stream_options") or {}), **options}
     try:
@@ -160,119 +139,6 @@ def for_engine(
         for name, value in payload.items():
             limits.written(name, [value])
         raise
-
-
-def model_fields(target: Target) -> tuple[bytes, bytes]:
-    """The model's field in JSON as the engine writes it, and as the client is to see it.
-
-    One can be replaced by the other in raw bytes: inside a JSON string every quote is escaped, so the first
-    only ever occurs as a real field.
-    """
-    return b'"model":"%b"' % target.engine_model.encode(), b'"model":"%b"' % target.answers_as.encode()
-
-
-def usage_of(payload: Mapping[str, Any]) -> TokenUsage | None:
-    """Read the usage of an answer, or of an event of a stream; None where it has none."""
-    usage = payload.get("usage")
-    if not isinstance(usage, dict):
-        return None
-    prompt = _count(usage, "prompt_tokens", "input_tokens")
-    if prompt is None:
-        return None
-    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
-    cached = _count(details, "cached_tokens") if isinstance(details, dict) else None
-    return TokenUsage(prompt, _count(usage, "completion_tokens", "output_tokens") or 0, cached or 0)
-
-
-def usage_in(body: bytes) -> TokenUsage | None:
-    """Read the usage of a whole answer.
-
-    It stands near the end, and need not be searched for in megabytes: where what follows its last mention
-    closes one object, that is the answer itself, and the mention is its field.
-    """
-    start = body.rfind(USAGE_TAIL)
-    for part in (b"{" + body[start + 1 :], body) if start >= 0 else (body,):
-        try:
-            payload = orjson.loads(part)
-        except orjson.JSONDecodeError:
-            continue
-        return usage_of(payload) if isinstance(payload, dict) else None
-    return None
-
-
-def estimate_of(call: Call, prompt_tokens: int, body: bytes) -> TokenUsage:
-    """Estimate the usage of a whole answer that does not say; embeddings complete nothing."""
-    completion = 0 if call.kind is Kind.EMBEDDING else max(1, len(body) // prompts.BYTES_PER_TOKEN)
-    if call.max_completion_tokens is not None:
-        completion = min(completion, call.max_completion_tokens * call.sequences)
-    return TokenUsage(prompt_tokens, completion, estimated=True)
-
-
-def renamed(body: bytes, target: Target) -> bytes:
-    """Return a whole answer with the client's name for the model, and nothing else changed."""
-    inner, outer = model_fields(target)
-    if body.count(inner) <= 1:
-        return body.replace(inner, outer)
-    try:
-        payload = orjson.loads(body)
-        return orjson.dumps({**payload, "model": target.answers_as})
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError, TypeError):
-        return body
-
-
-def metadata_of(text: str, target: Target) -> tuple[bytes, TokenUsage | None]:
-    """Read vLLM's header beside embeddings as bytes: for the client, and the usage in it."""
-    try:
-        payload = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        payload = None
-    if not isinstance(payload, dict):
-        return b"", None
-    return orjson.dumps({**payload, "model": target.answers_as}), usage_of(payload)
-
-
-def _count(counts: Mapping[str, Any], *names: str) -> int | None:
-    for name in names:
-        value = counts.get(name)
-        if type(value) is int and value >= 0:
-            return value
-    return None
-
-
-def error_body(error: RequestError) -> bytes:
-    """Render OpenAI's error object."""
-    return orjson.dumps(
-        {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
-    )
-
-
-def engine_refusal(status: int, body: bytes, target: Target) -> InvalidRequest:
-    """Turn vLLM's answer to a bad request into ours, without its inner names. `status` is 400..499."""
-    try:
-        return refusal_of(orjson.loads(body)["error"], status, target)
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return refusal_of({}, status, target)
-
-
-def refusal_of(error: Mapping[str, Any], status: int, target: Target) -> InvalidRequest:
-    """The same for the error object of such an answer, or of a stream."""
-    if not isinstance(error, dict):
-        error = {}
-    message = str(error.get("message") or f"The engine refused the request with status {status}.")
-    param = error.get("param")
-    return EngineRefused(
-        message.replace(target.engine_model, target.answers_as),
-        param=param if isinstance(param, str) else None,
-        status=status,
-    )
-
-
-def error_status(error: Mapping[str, Any]) -> int:
-    """The status that an error object of a stream stands for; an engine's own fault where it has none."""
-    code = error.get("code")
-    if isinstance(code, str) and code.isdecimal():
-        code = int(code)
-    return code if type(code) is int and 400 <= code < 600 else 500
 
 
 CONTROL: Mapping[Kind, Payload] = {
@@ -284,12 +150,12 @@ CONTROL: Mapping[Kind, Payload] = {
 
 
 def control(kind: Kind, target: Target) -> bytes:
-    """Write the smallest request of a kind: an engine that is well answers it."""
+    """Write the smallest request of a kind; every healthy engine answers it."""
     return orjson.dumps({**CONTROL[kind], "model": target.engine_model})
 
 
 def _refuse_prompt_logprobs(call: Call) -> None:
-    """Raise `InvalidRequest` for what would end an engine with slots, and everybody's requests with it.
+    """Raise `InvalidRequest` for log-probabilities of the prompt: they crash an engine with slots.
 
     vLLM maps a prompt's rows to the adapters that others are sampled with, or past the end of its buffers
     (vllm-project/vllm#16668, open for 0.32). A completion with `echo` and `logprobs`, and any chat with
@@ -305,18 +171,6 @@ def _refuse_prompt_logprobs(call: Call) -> None:
             param=field,
             code="unsupported_parameter",
         )
-
-
-def model_card(target: Target, created: int) -> Payload:
-    """Describe a model as `GET /v1/models` does; never a path. `root` and `parent` as vLLM uses them."""
-    return {
-        "id": target.answers_as,
-        "object": "model",
-        "created": created,
-        "owned_by": target.tenant,
-        "root": target.adapter or target.base_model,
-        "parent": target.base_model if target.adapter else None,
-    }
 
 
 def sane_request_id(value: str | None) -> str | None:
@@ -347,7 +201,7 @@ def _wrong_type(field: str, description: str) -> InvalidRequest:
 
 
 def _model_name(payload: Payload) -> str | None:
-    """What TGI's and LoRAX's clients send says more than `model`, which they fill with a placeholder."""
+    """Return the model's name; clients of TGI and LoRAX put it beside `model`, a placeholder there."""
     for field in ("adapter_id", "adapter_name", "model"):
         if field in payload and (name := _optional(payload, field, str, "a string")):
             return str(name)
@@ -355,7 +209,7 @@ def _model_name(payload: Payload) -> str | None:
 
 
 def _user(payload: Payload) -> str | None:
-    """The first of `USERS` that says something; what keeps a user on one side of a split."""
+    """Return the first of `USERS` that is not empty; it keeps a user on one side of a split."""
     for field in USERS:
         if field in payload and isinstance(value := payload[field], str) and value:
             return value
@@ -376,7 +230,7 @@ def _choices(payload: Payload) -> int:
 
 
 def _longest_completion(payload: Payload) -> int | None:
-    """Read the bound on the answer, by whichever of its names; nonsense is left to vLLM to refuse."""
+    """Read the bound on the answer under any of its names; vLLM refuses values that make no sense."""
     for field in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
         if field in payload and type(value := payload[field]) is int and value > 0:
             return value
@@ -384,7 +238,7 @@ def _longest_completion(payload: Payload) -> int | None:
 
 
 def _size(kind: Kind, payload: Payload, content: Any) -> prompts.PromptSize:
-    """Measure what the model is to read; in a batch there are several prompts."""
+    """Measure the text that the model reads; a batch has several prompts."""
     if kind is Kind.COMPLETION or kind is Kind.EMBEDDING:
         return prompts.of_prompts(content)
     size = prompts.of_messages(content) if kind is Kind.CHAT else prompts.of_input(content)
@@ -393,7 +247,7 @@ def _size(kind: Kind, payload: Payload, content: Any) -> prompts.PromptSize:
 
 
 def _refuse_stored_responses(kind: Kind, payload: Payload) -> None:
-    """Engines keep no responses: a store shared by tenants would have to be guarded by owner."""
+    """Raise `InvalidRequest` for stored responses: engines keep none, since tenants would share the store."""
     if kind is not Kind.RESPONSE:
         return
     for field in ("previous_response_id", "background"):

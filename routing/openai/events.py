@@ -1,10 +1,10 @@
-"""What passes through an event stream? Meters it, renames the model, and knows whether it ended well.
+"""Which events of an engine's stream does the client get, and how many tokens do they carry?
 
-Pure: bytes in, bytes out, whole events only. Engines are asked for the usage so far in every event, so that a
-stream that is cut off is metered as exactly as one that ends. Clients that did not ask for it do not see it.
+Pure: bytes in, bytes out, whole events only. Every event carries the usage so far, so a stream that breaks is
+metered as exactly as one that ends. A client that did not ask for that usage does not see it.
 
-Patterns in the bytes only tell where to look: what is taken from an event is read as JSON, from the fields
-where the protocol has it. A response's events repeat what the client sent, which may look like anything.
+A pattern in the bytes only tells where to look. Values are read as JSON, from the fields that the protocol
+names: a response's events repeat the client's own text, which may look like anything.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import Any
 
 import orjson
 
+from engines.protocol import Kind
 from routing.errors import InvalidRequest
-from routing.openai import bodies
+from routing.openai import answers
+from routing.openai.bodies import Call
 from routing.types import Target
 
 EVENT_END = b"\n\n"
@@ -24,12 +26,12 @@ ERROR_TYPE = b"event: error"
 DONE = b"data: [DONE]"
 NO_CHOICES = b'"choices":[]'
 SOME_CHOICES = b'"choices":[{'
-# As a field of an event: inside a JSON string every quote is escaped. It holds one level of objects at most.
+# A field of an event, never part of a text: inside a JSON string every quote is escaped. It nests one level.
 RUNNING_USAGE = re.compile(rb',"usage":\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}')
 USAGE_FIELD = b',"usage":{'
 LAST_BRACES = b"}}" + EVENT_END
-DELTA = b".delta\ndata:"  # a line break in JSON is escaped: no text can look like the end of an event's name
-# A response's events that carry the whole response; the first ones say that nothing has been generated yet.
+DELTA = b".delta\ndata:"  # JSON escapes line breaks: no text can look like the end of an event's name
+# Events that carry the whole response; the announcements come before anything is generated.
 ANNOUNCEMENTS = (b"event: response.created", b"event: response.in_progress", b"event: response.queued")
 TEXT_DELTA = b"event: response.output_text.delta\n"
 TERMINALS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
@@ -38,28 +40,28 @@ TERMINALS = (b"event: response.completed", b"event: response.incomplete", b"even
 class EventStream:
     """Follows one server-sent event stream from an engine to a client."""
 
-    def __init__(self, call: bodies.Call, target: Target, prompt_tokens: int) -> None:
-        """`prompt_tokens` is the estimate, for a stream that ends before the engine has said."""
-        self._inner_name, self._outer_name = bodies.model_fields(target)
+    def __init__(self, call: Call, target: Target, prompt_tokens: int) -> None:
+        """`prompt_tokens` is an estimate, for a stream that ends before the engine has counted."""
+        self._inner_name, self._outer_name = answers.model_fields(target)
         self._call = call
         self._target = target
         self._prompt_tokens = prompt_tokens
-        self._is_response = call.kind is bodies.Kind.RESPONSE
+        self._is_response = call.kind is Kind.RESPONSE
         self._drops_usage_event = not call.wants_usage
         self._keep_running_usage = call.wants_running_usage
         self._rest = b""
-        self._counted = b""  # the last events that said what was used so far
-        self._by_choice: dict[int, bodies.TokenUsage] = {}  # the same, where there are several choices
+        self._counted = b""  # the last events with the usage so far
+        self._by_choice: dict[int, answers.TokenUsage] = {}  # the same, where there are several choices
         self._deltas = 0  # of a response
         self.events = 0
-        self.usage: bodies.TokenUsage | None = None  # of the whole answer
-        self.begun = False  # it has brought more than the announcement of an answer
+        self.usage: answers.TokenUsage | None = None  # of the whole answer
+        self.begun = False  # it has brought more than announcements
         self.complete = False
         self.failed = False
-        self.refusal: InvalidRequest | None = None  # the engine found the request wrong, and ended the stream
+        self.refusal: InvalidRequest | None = None  # the engine refused the request in mid-stream
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take bytes as they came, return the whole events of them for the client."""
+        """Take bytes from the engine, return whole events for the client."""
         data = self._rest + chunk if self._rest else chunk
         if data.endswith(EVENT_END):
             self._rest = b""
@@ -82,26 +84,26 @@ class EventStream:
         self.events += data.count(EVENT_END)
         return data
 
-    def tokens(self) -> bodies.TokenUsage:
-        """Tokens so far, as the engine has counted them up to its last event.
+    def tokens(self) -> answers.TokenUsage:
+        """Return the tokens so far, as the engine counted them up to its last event.
 
-        One that gives no running count is taken to have sent a token in each event, for the estimated prompt.
+        Without a running count, each event counts as one token, and the prompt as estimated.
         """
         if self.usage is not None:
             return self.usage
         if self._by_choice:
             return self._sum_of_choices()
         for event in reversed(self._counted.split(EVENT_END)):
-            usage = bodies.usage_of(_payload(event)) if USAGE_FIELD in event else None
+            usage = answers.usage_of(_payload(event)) if USAGE_FIELD in event else None
             if usage is not None:
                 return usage
         brought = self._deltas if self._is_response else self.events
-        return bodies.TokenUsage(self._prompt_tokens, brought, estimated=True)
+        return answers.TokenUsage(self._prompt_tokens, brought, estimated=True)
 
     # -- chats and completions -----------------------------------------------------------------------------
 
     def _take_running_usage(self, data: bytes, events: int) -> bytes:
-        """Remember what was used so far; return so many events without it, unless the client wants it."""
+        """Remember the usage so far; return the events without it, unless the client wants it."""
         field = data.rfind(USAGE_FIELD)
         if field < 0:
             return data
@@ -120,31 +122,31 @@ class EventStream:
         return RUNNING_USAGE.sub(b"", data)
 
     def _count_choice(self, payload: dict[str, Any]) -> None:
-        usage, choices = bodies.usage_of(payload), payload.get("choices")
+        usage, choices = answers.usage_of(payload), payload.get("choices")
         if usage is not None and isinstance(choices, list) and isinstance(choices[0], dict):
             self._by_choice[int(choices[0].get("index", 0))] = usage
 
-    def _sum_of_choices(self) -> bodies.TokenUsage:
-        """Add up choices, each of which counts its own tokens and its own prompt; choices share a prompt."""
+    def _sum_of_choices(self) -> answers.TokenUsage:
+        """Add up the choices. Each one counts its own tokens and its prompt, which choices share."""
         asked = self._call.size.prompts
         choices = max(1, self._call.sequences // asked)
         prompts = {index // choices: usage.prompt_tokens for index, usage in self._by_choice.items()}
         unknown = asked - len(prompts)
-        return bodies.TokenUsage(
+        return answers.TokenUsage(
             sum(prompts.values()) + unknown * self._prompt_tokens // asked,
             sum(usage.completion_tokens for usage in self._by_choice.values()),
             estimated=unknown > 0,
         )
 
     def _look_closely(self, data: bytes) -> bytes:
-        """Note usage, error and end; return the events that the client gets."""
+        """Note usage, error and end; return the events for the client."""
         kept = []
         for text in data.split(EVENT_END)[:-1]:
             event = text + EVENT_END
             if text.startswith(DONE):
                 self.complete = True
             elif NO_CHOICES in text:
-                self.usage = bodies.usage_of(_payload(text)) or self.usage
+                self.usage = answers.usage_of(_payload(text)) or self.usage
                 if self._drops_usage_event:
                     continue
             elif SOME_CHOICES in text:
@@ -153,7 +155,7 @@ class EventStream:
             elif ERROR_SIGN in text and self._ends_in_error(text):
                 if self.refusal is None:
                     break
-                event = b"data: " + bodies.error_body(self.refusal) + EVENT_END
+                event = b"data: " + self.refusal.body() + EVENT_END
             kept.append(event.replace(self._inner_name, self._outer_name))
         return b"".join(kept)
 
@@ -172,7 +174,7 @@ class EventStream:
                 text = self._rename_response(text)
             elif text.startswith(TERMINALS):
                 self.begun = self.complete = True
-                self.usage = bodies.usage_of(_response(_payload(text))) or self.usage
+                self.usage = answers.usage_of(_response(_payload(text))) or self.usage
                 text = self._rename_response(text)
             elif (text.startswith(ERROR_TYPE) or ERROR_SIGN in text) and self._ends_in_error(text):
                 if self.failed:
@@ -184,7 +186,7 @@ class EventStream:
         return b"".join(kept)
 
     def _rename_response(self, text: bytes) -> bytes:
-        """Rename the model of the response that an event carries, and nothing else that looks like it."""
+        """Rename the model of the response in an event, and nothing else that looks like it."""
         if text.count(self._inner_name) <= 1:
             return text.replace(self._inner_name, self._outer_name)
         payload = _payload(text)
@@ -194,18 +196,18 @@ class EventStream:
     # -- errors --------------------------------------------------------------------------------------------
 
     def _ends_in_error(self, text: bytes) -> bool:
-        """Whether an event is the engine's error, with which it ends the stream.
+        """Whether an event is the engine's error, which ends the stream.
 
-        What is wrong with the request the client is told, without the engine's names. Of everything else
-        nothing goes out from here on: the gateway writes its own, without inner details.
+        The client is told of an error in its request, without the engine's names. After any other error
+        nothing more goes out: the gateway writes its own error, without inner details.
         """
         payload = _payload(text)
         error = payload.get("error") or (payload if payload.get("type") == "error" else None)
         if not isinstance(error, dict):
             return False
-        status = bodies.error_status(error)
+        status = answers.error_status(error)
         if 400 <= status < 500:
-            self.refusal = bodies.refusal_of(error, status, self._target)
+            self.refusal = answers.refusal_of(error, status, self._target)
             self.complete = True
         else:
             self.failed = True
@@ -213,7 +215,7 @@ class EventStream:
 
 
 def _payload(event: bytes) -> dict[str, Any]:
-    """The JSON object of an event; empty where it has none."""
+    """Return the JSON object of an event; empty where it has none."""
     start = event.find(b"data: ")
     try:
         payload = orjson.loads(event[start + len(b"data: ") :]) if start >= 0 else None

@@ -1,7 +1,7 @@
 """Has each field of a body the JSON type that vLLM takes there? Checked before an engine sees it.
 
-Some of vLLM's validators look into fields before their types are known to be right, and break. Only fields
-that are there are looked at, and only their types; values are vLLM's to judge. Pure.
+Some of vLLM's validators look into fields before checking their types, and break. Only the types of fields
+that are present are checked here; vLLM checks the values. Pure.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engines.protocol import Kind
 from routing.errors import InvalidRequest
 from routing.openai.vllm_fields import FIELDS
 
@@ -19,13 +20,13 @@ _WORDS = {"a": "an array", "o": "an object", "s": "a string", "n": "null"}
 
 @dataclass(frozen=True, slots=True)
 class _Spec:
-    """What may stand somewhere."""
+    """Which JSON types a place in the body takes."""
 
     types: frozenset[type]
     fields: Mapping[str, _Spec]
     items: _Spec | None
     words: str  # for the message
-    is_plain: bool  # nothing is known of what is inside
+    is_plain: bool  # nothing inside it is checked
 
 
 def _spec(told: Any) -> _Spec:
@@ -44,19 +45,19 @@ def _words(letters: str) -> str:
 
 
 _Found = tuple[str, _Spec]
-_ROUTES = {route: {name: _spec(told) for name, told in fields.items()} for route, fields in FIELDS.items()}
+_SPECS = {kind: {name: _spec(told) for name, told in fields.items()} for kind, fields in FIELDS.items()}
 
 
-def check(route: str, payload: Mapping[str, Any]) -> None:
+def check(kind: Kind, payload: Mapping[str, Any]) -> None:
     """Raise `InvalidRequest` that names the first field of the wrong type."""
-    found = _in_fields(payload, _ROUTES[route])
+    found = _in_fields(payload, _SPECS[kind])
     if found is not None:
         path, spec = found[0].removeprefix("."), found[1]
         raise InvalidRequest(f"`{path}` must be {spec.words}.", param=path, code="invalid_type")
 
 
 def _in_fields(value: Mapping[str, Any], specs: Mapping[str, _Spec]) -> _Found | None:
-    """Find what has the wrong type; where it is, from here, and what may stand there."""
+    """Find a value of the wrong type. Returns its path from here, and the types that are allowed there."""
     for name, inner in value.items():
         if name not in specs:
             continue

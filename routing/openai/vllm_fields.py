@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-FIELDS: dict[str, dict[str, Any]] = {
-    "/v1/chat/completions": {
+from engines.protocol import Kind
+
+FIELDS: dict[Kind, dict[str, Any]] = {
+    Kind.CHAT: {
         "add_generation_prompt": "bfis",
         "add_special_tokens": "bfis",
         "allowed_token_ids": {"": "an", "[]": "bfis"},
@@ -106,7 +108,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "user": "ns",
         "watermarking": "bfins",
     },
-    "/v1/completions": {
+    Kind.COMPLETION: {
         "add_special_tokens": "bfis",
         "allowed_token_ids": {"": "an", "[]": "bfis"},
         "bad_words": {"": "a", "[]": "s"},
@@ -171,7 +173,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "user": "ns",
         "watermarking": "bfins",
     },
-    "/v1/embeddings": {
+    Kind.EMBEDDING: {
         "add_generation_prompt": "bfis",
         "add_special_tokens": "bfis",
         "chat_template": "ns",
@@ -198,7 +200,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "use_activation": "bfins",
         "user": "ns",
     },
-    "/v1/responses": {
+    Kind.RESPONSE: {
         "background": "bfins",
         "chat_template_kwargs": "no",
         "enable_response_messages": "bfis",

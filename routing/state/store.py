@@ -27,6 +27,7 @@ from routing.catalog.entries import (
     RolloutPlan,
     Version,
 )
+from routing.catalog.sources import Source, parse_source
 from routing.errors import Conflict, NotFound
 from routing.state.database import Database
 from routing.state.tables import AdapterRow, ApiKeyRow, EventRow, VersionRow
@@ -116,7 +117,7 @@ class StateStore(Database):
 
     # -- versions ------------------------------------------------------------------------------------------
 
-    def add_version(self, key: AdapterKey, *, source: str, sha256: str | None) -> Version:
+    def add_version(self, key: AdapterKey, *, source: Source, sha256: str | None) -> Version:
         """Add a registered version under the next number, once for each call. Raises `NotFound`."""
         with self._transaction() as session:
             adapter_id = _adapter(session, key).id  # locked, so that nobody else takes the same number
@@ -126,7 +127,7 @@ class StateStore(Database):
             row = VersionRow(
                 adapter_id=adapter_id,
                 number=(last or 0) + 1,
-                source=_storable(source, None),
+                source=_storable(str(source), None),
                 state=VersionState.REGISTERED.value,
                 reason="",
                 sha256=sha256,
@@ -306,7 +307,7 @@ def _version(key: AdapterKey, row: VersionRow) -> Version:
         id=row.id,
         adapter=key,
         number=row.number,
-        source=row.source,
+        source=parse_source(row.source),
         state=VersionState(row.state),
         reason=row.reason,
         sha256=row.sha256,

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from engines.protocol import Kind
 from routing.openai.bodies import DROPPED_FIELDS, OVERWRITTEN_FIELDS
 from routing.openai.vllm_fields import FIELDS
 from tests.hostile.heads import QUERIES, break_off, quoted, spoil_head, spoil_key, spoil_path
@@ -24,7 +25,7 @@ from tests.hostile.values import anything, deep, fitting, text
 
 SEED = 1
 FEW_TOKENS = 4
-CHAT, COMPLETION, EMBEDDING, RESPONSE = FIELDS
+CHAT, COMPLETION, EMBEDDING, RESPONSE = Kind
 VALID: Mapping[str, dict[str, Any]] = {
     CHAT: {"messages": [{"role": "user", "content": "hello"}], "max_tokens": FEW_TOKENS},
     COMPLETION: {"prompt": "hello", "max_tokens": FEW_TOKENS},
@@ -145,7 +146,7 @@ FAMILIES = (*(_posts(route) for route in VALID), _read, _manage, _load)
 
 
 def _spoil_body(chance: random.Random, made: Attack, body: dict[str, Any], world: World) -> None:
-    known = FIELDS[made.path]
+    known = FIELDS[Kind(made.path)]
     kind = chance.random()
     if kind < 0.35:
         name = chance.choice((*known, *VALID[made.path], "stream", *DROPPED_FIELDS, *OVERWRITTEN_FIELDS))

@@ -16,7 +16,8 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 
-from engines import host, logs
+from engines import logs, vllm_engine
+from engines.supervisor import Supervisor
 from fleet.types import BaseModel
 
 WITHHELD = ("ACME_KEY", "DATABASE_URL")
@@ -71,16 +72,16 @@ def main(moment: str) -> None:
     from tests.integration import loading_worker as stand_in
 
     builds = {"importing": stand_in.import_for_ever, "starting": stand_in.start_for_ever}
-    vars(host)["_build_engine"] = builds[moment]
-    engine = host.EngineHost(
-        REPLICA, BaseModel("base", "/models/base"), token="t", shutdown_grace_s=30.0, withheld=WITHHELD
+    vars(vllm_engine)["build_engine"] = builds[moment]
+    supervisor = Supervisor(
+        REPLICA, BaseModel("base", "/models/base"), shutdown_grace_s=30.0, withheld=WITHHELD
     )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        engine.start()
+        supervisor.start()
         yield
-        await engine.stop()
+        await supervisor.stop()
 
     uvicorn.run(Starlette(lifespan=lifespan), port=0, log_config=None)
 

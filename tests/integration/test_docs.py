@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from engines.protocol import Kind
 from routing.http.docs import BENTOML_PATH, OPENAPI_PATH
 from routing.http.docs.openapi import document
-from routing.openai.bodies import REQUIRED, Kind
+from routing.openai.bodies import REQUIRED
 from tests.fakes import Client, key_of
 from tests.integration.conftest import Bench
 

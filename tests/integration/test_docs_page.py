@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from routing.openai.bodies import Kind
+from engines.protocol import Kind
 from tests.browser import Tab, chromium, tab_of
 from tests.fakes import key_of, small_fleet
 from tests.integration.test_console import site_of

@@ -10,8 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
+from engines.protocol import Kind
 from fleet.types import Caps, GatewaySettings, MetricsAccess
-from routing.openai.bodies import REQUIRED, Kind
+from routing.openai.bodies import REQUIRED
 from tests.fakes import Client, adapter_id, begin_stream, eventually, key_of, small_fleet, sse
 from tests.integration.conftest import Bench, bench_of
 from tests.unit.routing.observing.metrics.scrapes import openmetrics_families

@@ -33,6 +33,7 @@ from routing.catalog.entries import (
     RolloutPlan,
     Version,
 )
+from routing.catalog.sources import Remote
 from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, StateUnavailable
 from routing.http.gateway import Gateway
 from routing.lifecycle import Lifecycle, Manager
@@ -256,7 +257,7 @@ async def test_a_metadata_address_is_refused_unless_the_fleet_names_it(
     async with house_of(fleet, tmp_path) as house:
         new = NewVersion(source=source, trusted=True)
         if named:
-            assert house.manager._checked_source(KEY, new) == source
+            assert await house.manager._registration.check(KEY, new) == Remote(source)
         else:
             with pytest.raises(Forbidden, match=r"unless fleet\.yaml names that host"):
                 await house.manager.add(KEY, None, new)

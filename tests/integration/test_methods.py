@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
+from engines.protocol import Kind
 from routing.http.cors import with_cors
-from routing.openai.bodies import REQUIRED, Kind
+from routing.openai.bodies import REQUIRED
 from tests.fakes import Client, key_of
 from tests.integration.conftest import Bench
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from engines.protocol import Kind
 from routing.errors import (
     BodyTimeout,
     BodyTooLarge,
@@ -29,7 +30,7 @@ from routing.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
-from routing.openai.bodies import REQUIRED, Kind
+from routing.openai.bodies import REQUIRED
 from routing.usage.query import DEFAULT_DAYS, FOR_TENANTS, MAX_DAYS, MEASURES
 
 Part = dict[str, Any]

@@ -16,16 +16,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from engines.protocol import Kind
 from routing.observing.tracing.context import TraceContext
 from routing.record import Record
 from routing.types import Outcome
 
 Attributes = dict[str, str | int | float | bool]
-_OPERATIONS = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "text_completion",
-    "/v1/embeddings": "embeddings",
-    "/v1/responses": "chat",
+_OPERATIONS: Mapping[str, str] = {
+    Kind.CHAT: "chat",
+    Kind.COMPLETION: "text_completion",
+    Kind.EMBEDDING: "embeddings",
+    Kind.RESPONSE: "chat",
 }
 
 
@@ -60,7 +61,7 @@ class Span:
     end_s: float
     kind: str = "INTERNAL"
     attributes: Mapping[str, str | int | float | bool] | None = None
-    error: str = ""  # why it failed; empty: it did not
+    error: str = ""  # why it failed; empty for success
 
 
 def spans_of(trace: Trace, record: Record, arrived_s: float, new_id: Iterator[str]) -> Iterator[Span]:

@@ -14,10 +14,9 @@ from adapters.sources import (
     check_source,
     forbidden_host,
     is_allowed,
-    is_local,
     names_host,
-    shown,
 )
+from adapters.sources.address import parse
 
 
 @pytest.mark.parametrize(
@@ -117,14 +116,8 @@ def test_a_refusal_repeats_no_password_and_no_signature(source: str) -> None:
 def test_a_signature_is_kept_and_never_shown() -> None:
     source = check_source("https://acme.com/b.zip?sig=secret")
     assert source.endswith("secret")
-    assert shown(source) == "https://acme.com/b.zip"
-    assert shown("/srv/what?") == "/srv/what?"
-
-
-def test_only_folders_are_local() -> None:
-    assert is_local("/srv/a")
-    assert is_local("file:///srv/a")
-    assert not is_local("s3://srv/a")
+    assert parse(source).shown == "https://acme.com/b.zip"
+    assert parse("/srv/what?").shown == "/srv/what?"
 
 
 @pytest.mark.parametrize(

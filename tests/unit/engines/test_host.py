@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
-import signal
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,14 +13,12 @@ import httpx
 import pytest
 
 from adapters.errors import AdapterError
-from engines import engine_process, orphans, protocol
 from engines import host as host_module
-from engines.health import EngineState
+from engines import protocol, vllm_engine
 from engines.host import EngineHost
 from engines.loader import EngineDied
-from engines.residency import DesiredAdapters, EngineAdapter, FaultKind, TrialReport
-from engines.selftest import SelfTestFailed
-from engines.standing import FAILURES_BEFORE_DEAD, Standing
+from engines.residency import EngineAdapter, FaultKind, TrialReport
+from engines.supervisor import Running, Supervisor
 from fleet.types import BaseModel
 
 TOKEN = "token of the tests"
@@ -81,28 +76,28 @@ class FakeTrials:
 
 
 @pytest.fixture
-def host() -> EngineHost:
+def supervisor() -> Supervisor:
     model = BaseModel("base", "/models/base", max_loras=2, max_cpu_loras=4)
-    return EngineHost("shared-0", model, token=TOKEN, shutdown_grace_s=1.0)
+    return Supervisor("shared-0", model, shutdown_grace_s=1.0)
 
 
 @pytest.fixture
-def running(host: EngineHost) -> SimpleNamespace:
-    """The same host as if its engine ran."""
+def running(supervisor: Supervisor) -> SimpleNamespace:
+    """What the host works with, as if its engine ran."""
     parts = SimpleNamespace(
-        host=host,
         engine=SimpleNamespace(errored=False),
         app=FakeApp(),
         loader=FakeLoader(),
         trials=FakeTrials(),
     )
-    vars(host).update(_engine=parts.engine, _app=parts.app, _loader=parts.loader, _trials=parts.trials)
+    fakes: Any = parts
+    supervisor.running = Running(fakes.engine, fakes.app, fakes.loader, fakes.trials)
     return parts
 
 
 @pytest.fixture
-async def client(host: EngineHost) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(host)
+async def client(supervisor: Supervisor) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(EngineHost(supervisor, token=TOKEN))
     headers = {protocol.TOKEN_HEADER: TOKEN}
     async with httpx.AsyncClient(transport=transport, base_url="http://engine", headers=headers) as client:
         yield client
@@ -196,10 +191,15 @@ async def test_a_request_that_is_cancelled_gives_its_slot_back(
     ],
 )
 async def test_who_is_at_fault_is_said(
-    client: httpx.AsyncClient, running: SimpleNamespace, error: Exception, draining: bool, fault: str
+    client: httpx.AsyncClient,
+    supervisor: Supervisor,
+    running: SimpleNamespace,
+    error: Exception,
+    draining: bool,
+    fault: str,
 ) -> None:
     await client.put(protocol.ADAPTERS_PATH, json=WANTED)
-    running.loader.error, running.host._draining = error, draining
+    running.loader.error, supervisor.draining = error, draining
     answer = await chat(client, "a")
     assert (answer.status_code, answer.headers[protocol.FAULT_HEADER]) == (503, fault)
 
@@ -249,184 +249,15 @@ async def test_an_engine_that_dies_of_a_trial_holds_it_against_the_adapter(
     assert (await client.get(protocol.ADAPTERS_PATH)).json()["faults"] == {}
 
 
-def test_an_engine_that_never_starts_is_not_alive_for_ever(host: EngineHost) -> None:
-    assert host.is_alive()
-    for _ in range(FAILURES_BEFORE_DEAD):
-        host._standing.did_not_start("it broke")
-    assert not host.is_alive()
-
-
-class Starts:
-    """Stands for the loading of engines: each start fails with an error, or gives an engine."""
-
-    def __init__(self, host: EngineHost, *outcomes: Any) -> None:
-        self.host = host
-        self.outcomes = list(outcomes)
-
-    async def __call__(self, stack: Any) -> None:
-        self.host._last_words.listen()
-        outcome = self.outcomes.pop(0) if self.outcomes else SimpleNamespace(errored=False)
-        if isinstance(outcome, Exception):
-            raise outcome
-        self.host._engine = outcome
-
-
-async def states_of(
-    host: EngineHost, monkeypatch: pytest.MonkeyPatch, *outcomes: Any
-) -> list[tuple[str, str]]:
-    """Run starts of these outcomes until an engine stays up; gives each state with its reason."""
-    monkeypatch.setattr(Standing, "delay_s", 0.0)
-    monkeypatch.setattr(host_module, "WATCH_INTERVAL_S", 0.0)
-    monkeypatch.setattr(host, "_load", Starts(host, *outcomes))
-    seen: list[tuple[str, str]] = []
-    supervisor = asyncio.create_task(host._supervise())
-    while not seen or seen[-1][0] != EngineState.READY:
-        health = host.health()
-        if not seen or seen[-1] != (health.state, health.reason):
-            seen.append((health.state, health.reason))
-        await asyncio.sleep(0)
-    supervisor.cancel()
-    await asyncio.gather(supervisor, return_exceptions=True)
-    return seen
-
-
-async def test_an_engine_that_fails_is_started_until_one_passes_and_says_why_meanwhile(
-    host: EngineHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    failed = SelfTestFailed("self-test, log-probabilities: InvalidCxxCompiler: none")
-    seen = await states_of(host, monkeypatch, failed, ValueError("no such flag"))
-    states = [state for state, _ in seen]
-    assert states == [EngineState.STARTING, EngineState.FAILED, EngineState.FAILED, EngineState.READY]
-    assert [reason for _, reason in seen[1:3]] == [str(failed), "ValueError: no such flag"]
-
-
-async def test_adapters_are_blamed_for_a_death_only_where_the_engine_comes_back(
-    host: EngineHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    host._reconciler.desire(DesiredAdapters(1, (EngineAdapter("a", "/store/a", False),)))
-    host._blame("a", FaultKind.CRASH, "the engine died")
-    await states_of(host, monkeypatch, SimpleNamespace(errored=False))
-    assert dict(host._reconciler.residency().faults)["a"].kind is FaultKind.CRASH
-    await states_of(host, monkeypatch, RuntimeError("it does not come back"))
-    assert not host._reconciler.residency().faults
-
-
-async def test_no_adapter_is_blamed_for_the_machines_words(
-    host: EngineHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    host._reconciler.desire(DesiredAdapters(1, (EngineAdapter("a", "/store/a", False),)))
-    monkeypatch.setattr(host._last_words, "read", lambda _within_s: "OSError: No space left on device")
-    host._blame("a", FaultKind.CRASH, "the engine died")
-    assert not host._reconciler.residency().faults
-    monkeypatch.setattr(host._last_words, "read", lambda _within_s: "KeyError: 5")
-    host._blame("a", FaultKind.CRASH, "the engine died")
-    assert dict(host._reconciler.residency().faults)["a"].reason == "the engine died: KeyError: 5"
-
-
 @pytest.mark.parametrize(("tokenizer", "longest"), [(SimpleNamespace(max_chars_per_token=16), 16), (None, 0)])
 async def test_an_engine_says_what_one_request_may_have(
-    running: SimpleNamespace, client: httpx.AsyncClient, tokenizer: Any, longest: int
+    supervisor: Supervisor, client: httpx.AsyncClient, tokenizer: Any, longest: int
 ) -> None:
     engine = SimpleNamespace(
         tokenizer=tokenizer,
         model_config=SimpleNamespace(max_model_len=2048),
         vllm_config=SimpleNamespace(cache_config=SimpleNamespace(kv_cache_size_tokens=None)),
     )
-    running.host._limits = host_module._limits_of(engine)
+    supervisor.limits = vllm_engine.limits_of(engine)
     told = (await client.get(protocol.ADAPTERS_PATH)).json()
     assert (told["max_model_len"], told["chars_per_token"], told["kv_tokens"]) == (2048, longest, 0)
-
-
-# -- ending ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def loading(host: EngineHost, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The same host while its engine is being built, which ends only by force."""
-    state = SimpleNamespace(
-        host=host, begun=threading.Event(), given_up=threading.Event(), fails=threading.Event()
-    )
-
-    def build(argv: list[str]) -> Any:
-        state.begun.set()
-        try:
-            while not state.fails.wait(0.01):
-                pass
-        finally:
-            state.given_up.set()
-        raise RuntimeError("the engine's processes are gone")
-
-    monkeypatch.setattr(host_module, "_build_engine", build)
-    monkeypatch.setattr(engine_process, "become_main_of_children", lambda: None)
-    monkeypatch.setattr(host, "_environment", {})
-    for name in orphans.mark("shared-0"):
-        monkeypatch.setenv(name, "")
-    return state
-
-
-@pytest.fixture
-def handlers_as_before() -> Iterator[None]:
-    """A host takes the process's signals; here they end nothing and go back to who had them."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: None) for number in numbers]
-    level = logging.getLogger("vllm").level
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
-    logging.getLogger("vllm").setLevel(level)
-    logging.getLogger("vllm.v1.engine.async_llm").disabled = False
-
-
-@pytest.mark.usefixtures("handlers_as_before")
-async def test_a_host_that_loads_ends_at_once(
-    loading: SimpleNamespace, caplog: pytest.LogCaptureFixture
-) -> None:
-    loading.host.start()
-    await asyncio.to_thread(loading.begun.wait)
-    await asyncio.wait_for(loading.host.stop(), timeout=5)
-    assert loading.given_up.is_set()
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.usefixtures("handlers_as_before")
-async def test_an_engine_that_ends_on_the_same_signal_did_not_fail(
-    loading: SimpleNamespace, number: signal.Signals, caplog: pytest.LogCaptureFixture
-) -> None:
-    loading.host.start()
-    await asyncio.to_thread(loading.begun.wait)
-    signal.raise_signal(number)
-    loading.fails.set()
-    await asyncio.wait_for(loading.host._supervisor, timeout=5)
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert not logging.getLogger("vllm.v1.engine.core_client").isEnabledFor(logging.ERROR)
-    await loading.host.stop()
-
-
-@pytest.mark.usefixtures("handlers_as_before")
-async def test_a_load_that_takes_long_says_so(
-    loading: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "tenantry.engine")
-    monkeypatch.setattr(host_module, "PROGRESS_INTERVAL_S", 0)
-    loading.host.start()
-    await asyncio.to_thread(loading.begun.wait)
-    await loading.host.stop()
-    assert caplog.messages[:2] == ["shared-0: loading base", "shared-0: still loading (0 s)"]
-
-
-@pytest.mark.parametrize(
-    ("was_ready", "calls"), [(True, ["drain 30", "kill"]), (False, ["kill", "drain 0", "kill"])]
-)
-def test_an_engine_that_serves_is_drained_and_one_that_never_did_is_not(
-    host: EngineHost, was_ready: bool, calls: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[str] = []
-    engine = SimpleNamespace(
-        shutdown=lambda timeout: made.append(f"drain {timeout}"),
-        vllm_config=SimpleNamespace(shutdown_timeout=30),
-    )
-    monkeypatch.setattr(orphans, "end_own", lambda: made.append("kill"))
-    vars(host).update(_was_ready=was_ready)
-    host._end(engine)
-    assert made == calls

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from fleet import load_fleet_with_warnings, read_fleet, schema
+from fleet import fields, load_fleet_with_warnings, read_fleet, schema, settings
 from fleet.sharing import who_shares
 from fleet.types import Band, Isolation
 from tests.unit.fleet.files import problems
@@ -28,15 +28,15 @@ SECTIONS = {
     "`tenants`": schema.TenantSection,
     "`caps`": schema.CapsSection,
     "`budget`": schema.BudgetSection,
-    "Keys": schema.KeySection,
+    "Keys": fields.KeySection,
     "`pools`": schema.PoolSection,
     "`slo`": schema.SloSection,
-    "`gateway`": schema.GatewaySection,
-    "`scheduler`": schema.SchedulerSection,
-    "`metrics`": schema.MetricsSection,
-    "`tracing`": schema.TracingSection,
-    "`state`": schema.StateSection,
-    "`usage`": schema.UsageSection,
+    "`gateway`": settings.GatewaySection,
+    "`scheduler`": settings.SchedulerSection,
+    "`metrics`": settings.MetricsSection,
+    "`tracing`": settings.TracingSection,
+    "`state`": settings.StateSection,
+    "`usage`": settings.UsageSection,
 }
 
 

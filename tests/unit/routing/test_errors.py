@@ -18,7 +18,6 @@ from routing.errors import (
     RequestError,
     Unavailable,
 )
-from routing.openai import bodies
 
 Send = Callable[[RequestError], int]
 
@@ -103,9 +102,7 @@ def send() -> Send:
 
         def answer(request: httpx2.Request) -> httpx2.Response:
             seen.append(request)
-            return httpx2.Response(
-                error.status, headers=error.headers_for(""), content=bodies.error_body(error)
-            )
+            return httpx2.Response(error.status, headers=error.headers_for(""), content=error.body())
 
         http = openai.DefaultHttpxClient(transport=httpx2.MockTransport(answer))
         with (

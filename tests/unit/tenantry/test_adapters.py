@@ -24,6 +24,7 @@ from typer.testing import CliRunner, Result
 from adapters import model_store
 from adapters.states import VersionState
 from routing.catalog.entries import AdapterKey, Event, Rollout, RolloutPlan, Version
+from routing.catalog.sources import Remote
 from routing.lifecycle.ports import VersionProgress
 from tenantry import adding
 from tenantry.adapters import share
@@ -513,7 +514,9 @@ def test_replicas_show_which_of_them_get_work(run: Run, desk: Desk) -> None:
 def test_what_others_wrote_cannot_steer_the_terminal(run: Run, desk: Desk) -> None:
     key = AdapterKey("acme", "support")
     reason = "\x1b[2J\x07[bold red]gone[/] \u202e:smile:"
-    desk.management.put("support", versions=(Version(1, key, 1, "hf://a/\x1b[31mb", QUARANTINED, reason),))
+    desk.management.put(
+        "support", versions=(Version(1, key, 1, Remote("hf://a/\x1b[31mb"), QUARANTINED, reason),)
+    )
     result = run("show", "support")
     assert "[bold red]gone[/]" in result.stdout
     assert ":smile:" in result.stdout

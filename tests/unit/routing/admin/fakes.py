@@ -30,6 +30,7 @@ from routing.catalog.entries import (
     RolloutPlan,
     Version,
 )
+from routing.catalog.sources import Remote, Upload, parse_source
 from routing.errors import Conflict, NotFound, StateUnavailable
 from routing.lifecycle.ports import NewVersion, ReplicaReport, VersionProgress
 from routing.observing.live import Figures, LiveView
@@ -80,7 +81,7 @@ class FakeManagement:
         """Have an adapter with versions in these states; the first one is live."""
         key = AdapterKey(tenant, name)
         versions = tuple(
-            Version(i, key, i, "hf://org/x", state, digest=DIGEST)
+            Version(i, key, i, Remote("hf://org/x"), state, digest=DIGEST)
             for i, state in enumerate(states or (READY,), start=1)
         )
         settings = {"live": 1, "versions": versions, "declared": tenant is None, **changes}
@@ -114,7 +115,7 @@ class FakeManagement:
             new.upload.unlink()
         entry = self.entries.get(key) or AdapterEntry(key, base_model or "base", declared=False)
         number = len(entry.versions) + 1
-        source = new.source or "upload:0123"
+        source = parse_source(new.source) if new.source else Upload("0123")
         version = Version(number, key, number, source, VersionState.REGISTERED, sha256=new.sha256)
         self.entries[key] = replace(entry, versions=(*entry.versions, version))
         return version

@@ -9,6 +9,7 @@ import pytest
 
 from adapters.states import VersionState
 from routing.catalog.entries import AdapterKey, Rollout, RolloutPlan, Version
+from routing.catalog.sources import Upload, parse_source
 from routing.lifecycle.ports import VersionProgress
 from tests.unit.routing.admin.fakes import QUARANTINED, READY, Desk, error_of, report
 
@@ -123,7 +124,7 @@ async def test_a_version_says_how_far_its_fetch_is(desk: Desk) -> None:
 )
 async def test_a_source_is_shown_without_folders_and_credentials(desk: Desk, source: str, shown: str) -> None:
     key = AdapterKey("acme", "support")
-    desk.management.put("support", versions=(Version(1, key, 1, source, READY),))
+    desk.management.put("support", versions=(Version(1, key, 1, parse_source(source), READY),))
     answer = await desk.ask("GET", SUPPORT)
     assert answer.json()["versions"][0]["source"] == shown
     assert "secret" not in answer.text
@@ -133,7 +134,7 @@ async def test_a_source_is_shown_without_folders_and_credentials(desk: Desk, sou
 async def test_a_reason_names_files_without_their_folders(desk: Desk) -> None:
     reason = "/srv/state/adapters/ab/abab/adapter_config.json: r is 0; see https://docs/x/y"
     key = AdapterKey("acme", "support")
-    desk.management.put("support", versions=(Version(1, key, 1, "upload", QUARANTINED, reason),))
+    desk.management.put("support", versions=(Version(1, key, 1, Upload("0123"), QUARANTINED, reason),))
     shown = (await desk.ask("GET", f"{SUPPORT}/versions/1")).json()["reason"]
     assert shown == "adapter_config.json: r is 0; see https://docs/x/y"
 

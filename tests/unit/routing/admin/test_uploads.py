@@ -12,6 +12,7 @@ from adapters.states import VersionState
 from routing.admin.adapters import MAX_WAITING_UPLOADS
 from routing.admin.uploads import MAX_RUNNING, MEDIA_TYPES
 from routing.catalog.entries import AdapterKey, RolloutPlan, Version
+from routing.catalog.sources import Upload
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk, error_of
 from tests.unit.routing.admin.test_gate import raw
@@ -170,7 +171,7 @@ async def test_a_tenant_has_few_uploads_at_once_and_others_are_not_held_up(desk:
 async def test_archives_that_wait_to_be_checked_are_bounded(desk: Desk) -> None:
     key = AdapterKey("acme", "support")
     waiting = VersionState.REGISTERED
-    versions = (Version(n, key, n, "upload:1", waiting) for n in range(1, MAX_WAITING_UPLOADS + 1))
+    versions = (Version(n, key, n, Upload("1"), waiting) for n in range(1, MAX_WAITING_UPLOADS + 1))
     desk.management.put("support", versions=tuple(versions), live=None)
     answer = await desk.upload(unread())
     assert answer.status_code == 429

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from engines import protocol
+from engines.protocol import Kind
 from routing.flights.attempt import Attempt, Question, ReplicaBroken
-from routing.openai.bodies import Kind, parse
+from routing.openai.bodies import parse
 from routing.replicas.http1 import Unreachable, UpstreamError
 from tests.unit.routing.requests import target
 

@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
+from engines.protocol import Kind
 from routing.flights.faulty import FORGET_S, MAX_SHAPES, Faulty
-from routing.openai.bodies import Call, Kind, parse
+from routing.openai.bodies import Call, parse
 
 
 def call(text: str = "x", kind: Kind = Kind.CHAT, **fields: Any) -> Call:

@@ -8,6 +8,7 @@ import pytest
 
 from adapters.states import PREPARING, VersionState
 from routing.catalog.entries import AdapterEntry, AdapterKey, Version
+from routing.catalog.sources import Remote
 from routing.errors import Conflict
 from routing.lifecycle.pins import require_version, why_quarantined
 
@@ -18,7 +19,9 @@ READY, QUARANTINED, RETIRED = VersionState.READY, VersionState.QUARANTINED, Vers
 def entry(
     *states: VersionState, live: int | None = None, reason: str = "rank 128 is too large"
 ) -> AdapterEntry:
-    versions = tuple(Version(n, KEY, n, "hf://a/b", state, reason) for n, state in enumerate(states, start=1))
+    versions = tuple(
+        Version(n, KEY, n, Remote("hf://a/b"), state, reason) for n, state in enumerate(states, start=1)
+    )
     return AdapterEntry(KEY, "base", declared=False, live=live, versions=versions)
 
 

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.openai.bodies import Kind, TokenUsage, parse
+from engines.protocol import Kind
+from routing.openai.answers import TokenUsage
+from routing.openai.bodies import parse
 from routing.openai.events import EventStream
 from routing.types import Target
 from tests.fakes import chunk, sse, stream_events

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engines.protocol import Kind
 from routing.errors import InvalidRequest
-from routing.openai.bodies import Kind
 from routing.openai.fields import check
 from routing.openai.vllm_fields import FIELDS
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engines.protocol import Kind
 from fleet.types import RequestLimits
 from routing.errors import InvalidRequest, OverLimit
-from routing.openai.bodies import Kind, for_engine, parse
+from routing.openai.bodies import for_engine, parse
 from routing.openai.limits import BOUNDED_TIMES, MAX_DEPTH, MAX_PROMPTS, MAX_WORDS, check
 from routing.types import Target
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines.protocol import Kind
 from fleet.types import MediaTokens
 from routing.errors import InvalidRequest
-from routing.openai.bodies import REQUIRED, Kind, _size, parse, refuse_too_long
+from routing.openai.bodies import REQUIRED, _size, parse, refuse_too_long
 from routing.openai.prompts import longest
 
 MEDIA = MediaTokens(image=1000, audio=500, video=4000)

@@ -20,6 +20,7 @@ import pytest
 
 from adapters.states import VersionState
 from routing.catalog.entries import AdapterKey, ApiKey, KeyRole
+from routing.catalog.sources import Upload
 from routing.errors import StateUnavailable
 from routing.state import StateStore
 from tests.unit.routing.state.postgresql import Server
@@ -49,7 +50,7 @@ def writes(store: StateStore) -> list[Callable[[], object]]:
     key = ApiKey("k", "tnt_", "a" * 64, KeyRole.INFERENCE, "acme")
     return [
         lambda: store.add_adapter(NEW, "base", declared=False),
-        lambda: store.add_version(KEY, source="upload", sha256=None),
+        lambda: store.add_version(KEY, source=Upload("sent"), sha256=None),
         lambda: store.route(KEY, live=None, previous=None, rollout=None),
         lambda: store.set_pinned(KEY, True),
         lambda: store.set_base_model(KEY, "other"),
@@ -246,13 +247,14 @@ WRITER = """
 import sys
 from adapters.states import VersionState as S
 from routing.catalog.entries import AdapterKey
+from routing.catalog.sources import Upload
 from routing.state import StateStore
 
 store = StateStore(sys.argv[1])
 store.open()
 key = AdapterKey("acme", "support")
 while True:
-    version = store.add_version(key, source="upload", sha256=None)
+    version = store.add_version(key, source=Upload("sent"), sha256=None)
     for state in (S.FETCHING, S.VERIFYING, S.READY):
         version = store.move(version, state)
     store.route(key, live=version.number, previous=None, rollout=None)
@@ -276,7 +278,7 @@ def test_a_process_that_is_killed_leaves_everything_it_was_told_is_kept(store: S
     assert entry.live in (told, told + 1)
     assert [version.number for version in entry.versions] == list(range(1, len(entry.versions) + 1))
     assert all(version.state is VersionState.READY for version in entry.versions[:told])
-    assert store.add_version(KEY, source="upload", sha256=None).number == len(entry.versions) + 1
+    assert store.add_version(KEY, source=Upload("sent"), sha256=None).number == len(entry.versions) + 1
 
 
 def test_a_process_that_is_killed_inside_a_write_changes_nothing(impatient: StateStore, path: Path) -> None:

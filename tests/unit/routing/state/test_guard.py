@@ -178,6 +178,7 @@ GATEWAY = """
 import sys
 from adapters.states import VersionState as S
 from routing.catalog.entries import AdapterKey, ApiKey, KeyRole
+from routing.catalog.sources import Upload
 from routing.state import StateStore
 from routing.usage import UsageStore
 from tests.unit.routing.usage import made
@@ -191,7 +192,7 @@ print("open", flush=True)
 for number in range(1, 1000):
     sys.stdin.readline()
     usage.write(made.rows(made.record(), start=f"{number:012x}"))
-    version = state.add_version(key, source="upload", sha256=None)
+    version = state.add_version(key, source=Upload("sent"), sha256=None)
     for step in (S.FETCHING, S.VERIFYING, S.READY):
         version = state.move(version, step)
     state.add_key(ApiKey(f"k{number}", "tnt_", f"{number:064x}", KeyRole.INFERENCE, "acme"))

@@ -26,6 +26,7 @@ from routing.catalog.entries import (
     RolloutPlan,
     Version,
 )
+from routing.catalog.sources import Folder, Remote, Upload
 from routing.errors import Conflict, NotFound, StateUnavailable
 from routing.state import StateStore
 
@@ -56,7 +57,7 @@ def reloaded(store: StateStore) -> tuple[list[AdapterEntry], list[ApiKey]]:
 def registered(store: StateStore, key: AdapterKey = KEY, count: int = 1) -> Version:
     """An adapter of so many versions; the last one."""
     store.add_adapter(key, "base", declared=False)
-    return [store.add_version(key, source="s3://acme/x", sha256=None) for _ in range(count)][-1]
+    return [store.add_version(key, source=Remote("s3://acme/x"), sha256=None) for _ in range(count)][-1]
 
 
 def brought_to(store: StateStore, version: Version, state: VersionState) -> Version:
@@ -78,15 +79,15 @@ def test_a_new_database_is_empty(store: StateStore) -> None:
 def test_everything_survives_to_the_next_process(store: StateStore) -> None:
     before_s = time.time()
     assert store.add_adapter(KEY, "base", declared=False) == AdapterEntry(KEY, "base", False)
-    first = store.add_version(KEY, source="s3://acme/x", sha256="b" * 64)
+    first = store.add_version(KEY, source=Remote("s3://acme/x"), sha256="b" * 64)
     assert before_s <= first.created_s <= time.time()
     assert first == Version(
-        first.id, KEY, 1, "s3://acme/x", _S.REGISTERED, sha256="b" * 64, created_s=first.created_s
+        first.id, KEY, 1, Remote("s3://acme/x"), _S.REGISTERED, sha256="b" * 64, created_s=first.created_s
     )
     first = store.move(first, _S.FETCHING)
     first = store.move(first, _S.VERIFYING, digest=DIGEST, rank=8, size_bytes=2**40)
     first = store.move(first, _S.READY)
-    second = store.add_version(KEY, source="upload", sha256=None)
+    second = store.add_version(KEY, source=Upload("sent"), sha256=None)
     entry = store.route(KEY, live=1, previous=None, rollout=Rollout(2, PLAN))
     assert store.set_pinned(KEY, True) == replace(entry, pinned=True)
     store.add_key(api_key())
@@ -120,13 +121,13 @@ def test_two_tenants_may_use_the_same_name_and_nobody_twice(store: StateStore) -
 
 
 UNKNOWN = AdapterKey("acme", "nothing")
-NOWHERE = Version(4711, UNKNOWN, 1, "", _S.REGISTERED)
+NOWHERE = Version(4711, UNKNOWN, 1, Folder(""), _S.REGISTERED)
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda store: store.add_version(UNKNOWN, source="", sha256=None),
+        lambda store: store.add_version(UNKNOWN, source=Folder(""), sha256=None),
         lambda store: store.route(UNKNOWN, live=None, previous=None, rollout=None),
         lambda store: store.set_pinned(UNKNOWN, True),
         lambda store: store.set_base_model(UNKNOWN, "base"),
@@ -209,7 +210,7 @@ def test_strikes_are_counted_and_forgiven_when_a_version_leaves_quarantine(store
 
 def test_a_version_becomes_ready_and_answers_in_one_step(store: StateStore) -> None:
     registered(store)
-    version = brought_to(store, store.add_version(KEY, source="upload", sha256=None), _S.VERIFYING)
+    version = brought_to(store, store.add_version(KEY, source=Upload("sent"), sha256=None), _S.VERIFYING)
     entry = store.make_ready(version, live=2, previous=1, rollout=Rollout(1, PLAN))
     assert (entry.live, entry.previous, entry.rollout) == (2, 1, Rollout(1, PLAN))
     assert entry.version(2) == replace(version, state=_S.READY)
@@ -251,7 +252,7 @@ def test_two_racing_registrations_get_two_numbers(store: StateStore) -> None:
     def register(other: StateStore) -> None:
         start.wait()
         for _ in range(10):
-            numbers.append(other.add_version(KEY, source="upload", sha256=None).number)
+            numbers.append(other.add_version(KEY, source=Upload("sent"), sha256=None).number)
 
     threads = [threading.Thread(target=register, args=(other,)) for other in others]
     for thread in threads:
@@ -393,7 +394,7 @@ def test_any_text_can_be_kept_or_looked_for(store: StateStore, text: str) -> Non
 
 def test_a_long_source_is_kept_whole(store: StateStore) -> None:
     store.add_adapter(KEY, "base", declared=False)
-    source = "https://host/" + "x" * 5000
+    source = Remote("https://host/" + "x" * 5000)
     assert store.add_version(KEY, source=source, sha256=None).source == source
 
 
@@ -421,7 +422,9 @@ def test_a_thousand_adapters_take_well_under_a_second_of_cpu_to_load(sqlite_url:
     assert took_s < 1.0
     started_s = time.process_time()
     for number in range(1, 51):
-        store.add_version(AdapterKey(f"t{number % 50}", f"adapter-{number}"), source="upload", sha256=None)
+        store.add_version(
+            AdapterKey(f"t{number % 50}", f"adapter-{number}"), source=Upload("sent"), sha256=None
+        )
     assert (time.process_time() - started_s) / 50 < 0.1
     store.close()
 

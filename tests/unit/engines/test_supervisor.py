@@ -1,0 +1,197 @@
+"""Which engine runs, and what becomes of one that fails, dies or is told to end? Without vLLM: stand-ins."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engines import engine_process, orphans, vllm_engine
+from engines import supervisor as supervisor_module
+from engines.health import EngineState
+from engines.residency import DesiredAdapters, EngineAdapter, FaultKind
+from engines.selftest import SelfTestFailed
+from engines.standing import FAILURES_BEFORE_DEAD, Standing
+from engines.supervisor import Running, Supervisor
+from fleet.types import BaseModel
+
+
+@pytest.fixture
+def supervisor() -> Supervisor:
+    model = BaseModel("base", "/models/base", max_loras=2, max_cpu_loras=4)
+    return Supervisor("shared-0", model, shutdown_grace_s=1.0)
+
+
+def test_an_engine_that_never_starts_is_not_alive_for_ever(supervisor: Supervisor) -> None:
+    assert supervisor.is_alive()
+    for _ in range(FAILURES_BEFORE_DEAD):
+        supervisor._standing.did_not_start("it broke")
+    assert not supervisor.is_alive()
+
+
+class Starts:
+    """Stands for the loading of engines: each start fails with an error, or gives an engine."""
+
+    def __init__(self, supervisor: Supervisor, *outcomes: Any) -> None:
+        self.supervisor = supervisor
+        self.outcomes = list(outcomes)
+
+    async def __call__(self, stack: Any) -> Running:
+        self.supervisor._last_words.listen()
+        outcome = self.outcomes.pop(0) if self.outcomes else SimpleNamespace(errored=False)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return Running(outcome, app=None)
+
+
+async def states_of(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, *outcomes: Any
+) -> list[tuple[str, str]]:
+    """Run starts of these outcomes until an engine stays up; gives each state with its reason."""
+    monkeypatch.setattr(Standing, "delay_s", 0.0)
+    monkeypatch.setattr(supervisor_module, "WATCH_INTERVAL_S", 0.0)
+    monkeypatch.setattr(supervisor, "_load", Starts(supervisor, *outcomes))
+    seen: list[tuple[str, str]] = []
+    task = asyncio.create_task(supervisor._supervise())
+    while not seen or seen[-1][0] != EngineState.READY:
+        health = supervisor.health()
+        if not seen or seen[-1] != (health.state, health.reason):
+            seen.append((health.state, health.reason))
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return seen
+
+
+async def test_an_engine_that_fails_is_started_until_one_passes_and_says_why_meanwhile(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = SelfTestFailed("self-test, log-probabilities: InvalidCxxCompiler: none")
+    seen = await states_of(supervisor, monkeypatch, failed, ValueError("no such flag"))
+    states = [state for state, _ in seen]
+    assert states == [EngineState.STARTING, EngineState.FAILED, EngineState.FAILED, EngineState.READY]
+    assert [reason for _, reason in seen[1:3]] == [str(failed), "ValueError: no such flag"]
+
+
+async def test_adapters_are_blamed_for_a_death_only_where_the_engine_comes_back(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor.reconciler.desire(DesiredAdapters(1, (EngineAdapter("a", "/store/a", False),)))
+    supervisor.blame("a", FaultKind.CRASH, "the engine died")
+    await states_of(supervisor, monkeypatch, SimpleNamespace(errored=False))
+    assert dict(supervisor.reconciler.residency().faults)["a"].kind is FaultKind.CRASH
+    await states_of(supervisor, monkeypatch, RuntimeError("it does not come back"))
+    assert not supervisor.reconciler.residency().faults
+
+
+async def test_no_adapter_is_blamed_for_the_machines_words(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor.reconciler.desire(DesiredAdapters(1, (EngineAdapter("a", "/store/a", False),)))
+    monkeypatch.setattr(supervisor._last_words, "read", lambda _within_s: "OSError: No space left on device")
+    supervisor.blame("a", FaultKind.CRASH, "the engine died")
+    assert not supervisor.reconciler.residency().faults
+    monkeypatch.setattr(supervisor._last_words, "read", lambda _within_s: "KeyError: 5")
+    supervisor.blame("a", FaultKind.CRASH, "the engine died")
+    assert dict(supervisor.reconciler.residency().faults)["a"].reason == "the engine died: KeyError: 5"
+
+
+# -- ending ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loading(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The same supervisor while its engine is being built, which ends only by force."""
+    state = SimpleNamespace(
+        supervisor=supervisor, begun=threading.Event(), given_up=threading.Event(), fails=threading.Event()
+    )
+
+    def build(argv: list[str]) -> Any:
+        state.begun.set()
+        try:
+            while not state.fails.wait(0.01):
+                pass
+        finally:
+            state.given_up.set()
+        raise RuntimeError("the engine's processes are gone")
+
+    monkeypatch.setattr(vllm_engine, "build_engine", build)
+    monkeypatch.setattr(engine_process, "become_main_of_children", lambda: None)
+    monkeypatch.setattr(supervisor, "_environment", {})
+    for name in orphans.mark("shared-0"):
+        monkeypatch.setenv(name, "")
+    return state
+
+
+@pytest.fixture
+def handlers_as_before() -> Iterator[None]:
+    """A supervisor takes the process's signals; here they end nothing and go back to who had them."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: None) for number in numbers]
+    level = logging.getLogger("vllm").level
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+    logging.getLogger("vllm").setLevel(level)
+    logging.getLogger("vllm.v1.engine.async_llm").disabled = False
+
+
+@pytest.mark.usefixtures("handlers_as_before")
+async def test_a_supervisor_that_loads_ends_at_once(
+    loading: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    loading.supervisor.start()
+    await asyncio.to_thread(loading.begun.wait)
+    await asyncio.wait_for(loading.supervisor.stop(), timeout=5)
+    assert loading.given_up.is_set()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("handlers_as_before")
+async def test_an_engine_that_ends_on_the_same_signal_did_not_fail(
+    loading: SimpleNamespace, number: signal.Signals, caplog: pytest.LogCaptureFixture
+) -> None:
+    loading.supervisor.start()
+    await asyncio.to_thread(loading.begun.wait)
+    signal.raise_signal(number)
+    loading.fails.set()
+    await asyncio.wait_for(loading.supervisor._task, timeout=5)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not logging.getLogger("vllm.v1.engine.core_client").isEnabledFor(logging.ERROR)
+    await loading.supervisor.stop()
+
+
+@pytest.mark.usefixtures("handlers_as_before")
+async def test_a_load_that_takes_long_says_so(
+    loading: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tenantry.engine")
+    monkeypatch.setattr(supervisor_module, "PROGRESS_INTERVAL_S", 0)
+    loading.supervisor.start()
+    await asyncio.to_thread(loading.begun.wait)
+    await loading.supervisor.stop()
+    assert caplog.messages[:2] == ["shared-0: loading base", "shared-0: still loading (0 s)"]
+
+
+@pytest.mark.parametrize(
+    ("was_ready", "calls"), [(True, ["drain 30", "kill"]), (False, ["kill", "drain 0", "kill"])]
+)
+def test_an_engine_that_serves_is_drained_and_one_that_never_did_is_not(
+    supervisor: Supervisor, was_ready: bool, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    engine = SimpleNamespace(
+        shutdown=lambda timeout: made.append(f"drain {timeout}"),
+        vllm_config=SimpleNamespace(shutdown_timeout=30),
+    )
+    monkeypatch.setattr(orphans, "end_own", lambda: made.append("kill"))
+    vars(supervisor).update(_was_ready=was_ready)
+    supervisor._end(engine)
+    assert made == calls
