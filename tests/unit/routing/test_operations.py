@@ -1,4 +1,4 @@
-"""docs/operations.md and scheduler.md: what they name is real, and every real code, field and reason is there."""
+"""docs/operations.md and scheduler.md: what they name is real, and nothing real is missing."""
 
 from __future__ import annotations
 
