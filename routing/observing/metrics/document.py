@@ -25,7 +25,8 @@ adapters had requests at a step is in `tenantry_adapters_in_flight`.
 
 Scrape configuration, rules and dashboards are in [deploy/observability](../deploy/observability); how
 to use them: [observability.md](observability.md). The words: [glossary.md](glossary.md). What
-`outcome`, `reason`, `held` and `picked` can be: [operations.md](operations.md).
+`outcome` and `reason` can be: [operations.md](operations.md); `held` and `picked`:
+[scheduler.md](scheduler.md#reading-one-decision).
 """
 
 _SERIES = """\

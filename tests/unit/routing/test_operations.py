@@ -1,4 +1,4 @@
-"""docs/operations.md: every code, field, metric and command on it is real, and every real one is on it."""
+"""docs/operations.md and scheduler.md: what they name is real, and nothing real is missing."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ from routing.types import Outcome
 from tenantry.app import app
 from tests.unit.routing.requests import target
 
-PAGE = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = (DOCS / "operations.md").read_text()
+SCHEDULER = (DOCS / "scheduler.md").read_text()
 
 
-def section(title: str) -> str:
+def section(title: str, page: str = PAGE) -> str:
     """The text below a heading, up to the next one."""
-    _, found, rest = PAGE.partition(f"# {title}\n")
+    _, found, rest = page.partition(f"# {title}\n")
     assert found, title
     return re.split(r"^#", rest, maxsplit=1, flags=re.MULTILINE)[0]
 
@@ -55,11 +57,11 @@ def test_the_example_is_a_log_line() -> None:
 
 
 def test_every_reason_to_wait_is_explained() -> None:
-    assert first_cells(section("Why it waited: `held`")) - {"held"} == set(Hold)
+    assert first_cells(section("Why it waits: `held`", SCHEDULER)) - {"held"} == set(Hold)
 
 
 def test_everything_that_speaks_for_a_replica_is_explained() -> None:
-    assert first_cells(section("Why that replica: `picked`")) - {"picked"} == {ONLY, *Place}
+    assert first_cells(section("Why that replica: `picked`", SCHEDULER)) - {"picked"} == {ONLY, *Place}
 
 
 def test_every_reason_that_a_request_can_end_with_is_explained() -> None:
@@ -71,13 +73,30 @@ def test_every_reason_that_a_request_can_end_with_is_explained() -> None:
     assert codes == {*Cap, *Abort, *own, *unavailable}
 
 
-@pytest.mark.parametrize("word", [*Outcome, *Action])
-def test_every_outcome_and_decision_is_named(word: str) -> None:
-    assert f"`{word}`" in PAGE
+@pytest.mark.parametrize("outcome", Outcome)
+def test_every_outcome_is_named(outcome: str) -> None:
+    assert f"`{outcome}`" in PAGE
+
+
+def test_every_decision_is_explained() -> None:
+    assert first_cells(section("Reading one decision", SCHEDULER)) - {"decision"} == set(Action)
+
+
+def test_the_reasons_to_wait_stand_in_the_order_in_which_they_are_asked() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", section("Why it waits: `held`", SCHEDULER), re.MULTILINE)
+    assert rows[1:] == [*Hold]
+
+
+def test_rules_are_numbered_without_a_gap_and_those_that_are_named_are_there() -> None:
+    rules = SCHEDULER.partition("## When a request arrives")[2]
+    numbers = [int(number) for number in re.findall(r"^(\d+)\. ", rules, re.MULTILINE)]
+    assert numbers == [*range(1, len(numbers) + 1)]
+    named = re.findall(r"rules? (\d+)(?: (?:to|and) (\d+))?", SCHEDULER)
+    assert {int(number) for pair in named for number in pair if number} <= {*numbers}
 
 
 def test_how_many_decisions_are_kept_is_said_right() -> None:
-    assert f"the last {KEPT} decisions" in PAGE
+    assert f"the last {KEPT} decisions" in SCHEDULER.replace("\n", " ")
 
 
 def test_the_metrics_are_those_of_the_gateway() -> None:
