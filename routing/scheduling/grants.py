@@ -84,8 +84,9 @@ class Grants:
 
     def end_stale_drains(self, group: Group) -> None:
         """Serve requests that made way for an adapter which waits no longer, or runs elsewhere."""
+        drains = group.drains
         for engine in group.engines:
-            if group.drains.end_if_stale(engine):
+            if drains.end_if_stale(engine):
                 self.fill(group, engine)
 
     # -- out of the queue -----------------------------------------------------------------------------------

@@ -105,10 +105,6 @@ class Health:
             return self._ceiling
         return self._ceiling * (warm if warm > SLOW_START_FLOOR else SLOW_START_FLOOR)
 
-    def limit(self, full: int, now_s: float) -> int:
-        """Return the part of a limit that it may be given, rounded down, one request at least."""
-        return max(1, int(full * self.ramp(now_s)))
-
     # -- what its requests meet ----------------------------------------------------------------------------
 
     def began(self, now_s: float) -> int:
