@@ -20,6 +20,7 @@ from routing.scheduling.group import Group
 from routing.scheduling.profile import Pick
 from routing.scheduling.state import Engine
 from routing.scheduling.tickets import Ticket
+from routing.scheduling.view import View
 
 # Requests that wait for these may be helped by a slot that drains.
 _WAITS_FOR_SLOT = frozenset({WaitReason.NO_SLOT, WaitReason.SLOT_CLEARING, WaitReason.SPARES_READ})
@@ -69,8 +70,8 @@ class Grants:
             engine.slot_drain = None
             return
         group.drains.end_if_stale(engine)
-        now, granted = self._clock(), False
-        while (ticket := group.next_for(engine, now)) is not None:
+        now, granted, view = self._clock(), False, View(group.engines, group.floods)
+        while (ticket := group.selection.next_for(engine, view, now)) is not None:
             self.dequeue(group, ticket)
             self.grant(group, ticket, Pick(engine, affinity_here(engine, ticket.request)), waited=True)
             granted = True

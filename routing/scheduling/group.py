@@ -72,7 +72,7 @@ class Group:
         self._settings = settings
         self._profile = profile
         self._guard = BandGuard(BANDS, settings.lower_band_share)
-        self._selection = Selection(self.backlog, self._guard, profile, settings)
+        self.selection = Selection(self.backlog, self._guard, profile, settings)
         self._work = Capacity()  # in prices
         self._slots_given = Capacity()  # to adapters that waited
         self._queued_work = QueuedWork(self.weights, self.ranks, BANDS)
@@ -258,10 +258,6 @@ class Group:
         ):
             return WaitReason.SPARES_READ
         return found
-
-    def next_for(self, engine: Engine, now_s: float) -> Ticket | None:
-        """Choose what should run next on an engine; None where nothing that waits can, or should."""
-        return self._selection.next_for(engine, View(self.engines, self.floods), now_s)
 
     # -- how long it takes ---------------------------------------------------------------------------------
 

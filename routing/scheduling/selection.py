@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from fleet.types import SchedulerSettings
 from routing.scheduling.affinity import Lead
@@ -47,15 +46,10 @@ WITH_SLOT = "with_slot"  # adapters that hold a slot on some engine
 Best = tuple[Ticket | None, float]  # and its key: the least so far
 NOBODY: Best = None, math.inf
 LEFT_EMPTY: Best = None, -math.inf  # no key is less
-
-
-class Row(NamedTuple):
-    """Requests that could run on an engine for the same reason."""
-
-    lead: float  # tokens
-    in_memory_lead: float  # more, for an adapter that is in the engine's memory
-    takes_slot: bool  # one that is not promised
-    tenants: Iterable[tuple[float, str, Iterable[Ticket]]]  # key, tenant, first of each flow; best first
+# Requests that could run on an engine for the same reason: their lead in tokens, the further lead of an
+# adapter that is in the engine's memory, whether they take a slot that is not promised; and by tenant, best
+# first: key, tenant, first of each flow. A plain tuple, since several are made for each choice.
+Row = tuple[float, float, bool, Iterable[tuple[float, str, Iterable[Ticket]]]]
 
 
 class Selection:
@@ -90,14 +84,14 @@ class Selection:
         backlog, tokens = self._backlog, self._settings.locality_bonus_tokens
         promised = promised_to(engine, view) if engine.free_slots == 1 else None
         if promised is not None:
-            yield Row(math.inf, 0.0, False, backlog.of_models((promised,), engine.name, rank))  # a
+            yield math.inf, 0.0, False, backlog.of_models((promised,), engine.name, rank)  # a
         leads = Lead.RUNS_HERE * tokens
-        yield Row(leads, 0.0, False, backlog.of_models(engine.in_slots, engine.name, rank))  # b
-        yield Row(leads, 0.0, False, backlog.in_order(NO_SLOT_NEEDED, rank))  # c
+        yield leads, 0.0, False, backlog.of_models(engine.in_slots, engine.name, rank)  # b
+        yield leads, 0.0, False, backlog.in_order(NO_SLOT_NEEDED, rank)  # c
         if engine.free_slots > 0 and promised is None:
             more, behind = Lead.IN_MEMORY * tokens, Lead.RUNS_ELSEWHERE * tokens
-            yield Row(Lead.NEEDS_SLOT * tokens, more, True, backlog.in_order(WITHOUT_SLOT, rank))  # d
-            yield Row(behind, 0.0, True, backlog.in_order(WITH_SLOT, rank))  # e
+            yield Lead.NEEDS_SLOT * tokens, more, True, backlog.in_order(WITHOUT_SLOT, rank)  # d
+            yield behind, 0.0, True, backlog.in_order(WITH_SLOT, rank)  # e
 
     def _best_of_row(self, row: Row, best: Best, engine: Engine, view: View, now_s: float) -> Best:
         """Return a request of a row that is better than the best so far, or that one."""

@@ -16,9 +16,9 @@ HOMES = 2  # engines an adapter prefers while it is resident nowhere; one that i
 
 @dataclass(eq=False)
 class View:
-    """The engines of a group and the tenants that flood it, for one decision.
+    """The engines of a group and the tenants that flood it.
 
-    What only scorers need is computed when they ask for it, once.
+    What only scorers need is computed once, when they ask for it: they get a view for each arrival.
     """
 
     engines: Sequence[Engine]
