@@ -188,9 +188,9 @@ class Floods:
             asked = self._of_band_and_higher(rank, demands)
             whole = _Demand.of_all(asked.values())
             self._fair[rank] = Room(whole.each(room.slots), whole.each(room.sequences))
-            apart = [
-                t for t in large if self._ranks[t] == rank and self._stands_out(t, asked[t], whole, found)
-            ]
+            apart = self._standing_out(rank, large, asked, whole)
+            found.peaks |= apart
+            found.held_down |= {t for t in apart if self._is_held_down(t, asked[t], whole)}
             others = _Demand.of_all([d for t, d in asked.items() if d.asked and t not in found.peaks])
             self._others[rank] = before.get(rank, others).approach(others, -math.expm1(-elapsed_s / CALM_S))
             crowded = others.asked > 0 and self._others[rank].is_crowded
@@ -207,22 +207,25 @@ class Floods:
 
     # -- the judgement -------------------------------------------------------------------------------------
 
-    def _stands_out(self, tenant: str, demand: _Demand, whole: _Demand, found: _Found) -> bool:
-        """Whether a tenant is much larger than the others because of what it sends; noted in `found`."""
-        peak = self._peaks.get(tenant)
-        if not demand.stands_out(whole, FLOOD_FACTOR if peak is None else FLOOD_ENDS):  # 1
-            return False
-        if demand.bursts(whole):
-            peak = max(peak or 0.0, demand.asked)
-        elif peak is None:  # 2
-            return False
-        elif self._is_held_down(tenant, demand):
-            found.held_down.add(tenant)
-        found.peaks[tenant] = peak
-        return True
+    def _standing_out(
+        self, rank: int, large: Iterable[str], asked: Mapping[str, _Demand], whole: _Demand
+    ) -> dict[str, float]:
+        """Return the tenants of a band that are much larger than the others by what they send; with peaks."""
+        peaks = {}
+        for tenant in [t for t in large if self._ranks[t] == rank]:
+            demand, peak = asked[tenant], self._peaks.get(tenant)
+            if not demand.stands_out(whole, FLOOD_FACTOR if peak is None else FLOOD_ENDS):  # 1
+                continue
+            if demand.bursts(whole):
+                peak = max(peak or 0.0, demand.asked)
+            if peak is not None:  # else 2
+                peaks[tenant] = peak
+        return peaks
 
-    def _is_held_down(self, tenant: str, demand: _Demand) -> bool:
-        """Whether a tenant that no longer bursts has a queue that its bound made. Until it bursts again."""
+    def _is_held_down(self, tenant: str, demand: _Demand, whole: _Demand) -> bool:
+        """Whether its bound has made the queue of a tenant that no longer bursts; until it bursts again."""
+        if tenant not in self._peaks or demand.bursts(whole):
+            return False
         return tenant in self._held_down or demand.asked > HELD_DOWN * self._peaks[tenant]
 
     def _judge(self, apart: Iterable[str], found: _Found, now_s: float, *, crowded: bool) -> None:
