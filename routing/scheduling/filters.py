@@ -6,7 +6,7 @@ The question has four answers, each of which includes the one before:
 2. `takes_work`: the engine is ready. Slots are drained where this holds; its circuit breaker is not asked,
    since a slot takes seconds to come free.
 3. `may_take`: its circuit breaker lets requests through too. Worth waiting for, or asking a second time.
-4. `ELIGIBLE`, all of it: it can run the request at once.
+4. `ELIGIBLE`, all of it, where `takes_work` comes first: it can run the request at once.
 
 The engine alone, whatever the request, is asked with `Engine.accepts` (ready and not drained) and
 `has_place`.
@@ -49,7 +49,7 @@ def could_serve(engine: Engine, request: Request) -> bool:
     return not engine.replica.draining and engine.name not in request.failed_on
 
 
-def takes_work(engine: Engine, request: Request) -> bool:
+def takes_work(engine: Engine, request: Request, view: View | None = None) -> bool:
     """The engine is ready and its replica not drained, and it has not failed this very request."""
     return engine.ready and not engine.replica.draining and engine.name not in request.failed_on
 
@@ -61,15 +61,11 @@ def may_take(engine: Engine, request: Request) -> bool:
 
 def has_place(engine: Engine) -> bool:
     """The engine may be given something, if it is the right thing."""
-    return engine.accepts and engine.trusted and engine.sequences < engine.capacity
+    ready = engine.ready and engine.trusted and not engine.replica.draining
+    return ready and engine.sequences < engine.capacity
 
 
 # -- the filters -------------------------------------------------------------------------------------------
-
-
-def is_ready(engine: Engine, request: Request, view: View) -> bool:
-    """The engine takes work."""
-    return takes_work(engine, request)
 
 
 def is_trusted(engine: Engine, request: Request, view: View) -> bool:
@@ -127,7 +123,7 @@ def respects_promise(engine: Engine, request: Request, view: View) -> bool:
 
 
 ELIGIBLE: tuple[tuple[Filter, WaitReason], ...] = (
-    (is_ready, WaitReason.NOT_READY),
+    (takes_work, WaitReason.NOT_READY),
     (is_trusted, WaitReason.NOT_TRUSTED),
     (knows_adapter, WaitReason.ADAPTER_UNKNOWN),
     (has_room, WaitReason.NO_ROOM),

@@ -62,6 +62,9 @@ class Selection:
         self._guard = guard
         self._profile = profile
         self._settings = settings
+        tokens = settings.locality_bonus_tokens
+        self._runs_here, self._in_memory = Lead.RUNS_HERE * tokens, Lead.IN_MEMORY * tokens
+        self._needs_slot, self._runs_elsewhere = Lead.NEEDS_SLOT * tokens, Lead.RUNS_ELSEWHERE * tokens
 
     def next_for(self, engine: Engine, view: View, now_s: float) -> Ticket | None:
         """Choose what should run next on an engine; None where nothing that waits can, or should."""
@@ -81,17 +84,16 @@ class Selection:
 
     def _rows(self, engine: Engine, rank: int, view: View) -> Iterator[Row]:
         """Give what could run on an engine, of one band; letters as above."""
-        backlog, tokens = self._backlog, self._settings.locality_bonus_tokens
+        backlog, here = self._backlog, self._runs_here
         promised = promised_to(engine, view) if engine.free_slots == 1 else None
         if promised is not None:
             yield math.inf, 0.0, False, backlog.of_models((promised,), engine.name, rank)  # a
-        leads = Lead.RUNS_HERE * tokens
-        yield leads, 0.0, False, backlog.of_models(engine.in_slots, engine.name, rank)  # b
-        yield leads, 0.0, False, backlog.in_order(NO_SLOT_NEEDED, rank)  # c
+        yield here, 0.0, False, backlog.of_models(engine.in_slots, engine.name, rank)  # b
+        if backlog.has_queue(NO_SLOT_NEEDED):
+            yield here, 0.0, False, backlog.in_order(NO_SLOT_NEEDED, rank)  # c
         if engine.free_slots > 0 and promised is None:
-            more, behind = Lead.IN_MEMORY * tokens, Lead.RUNS_ELSEWHERE * tokens
-            yield Lead.NEEDS_SLOT * tokens, more, True, backlog.in_order(WITHOUT_SLOT, rank)  # d
-            yield behind, 0.0, True, backlog.in_order(WITH_SLOT, rank)  # e
+            yield self._needs_slot, self._in_memory, True, backlog.in_order(WITHOUT_SLOT, rank)  # d
+            yield self._runs_elsewhere, 0.0, True, backlog.in_order(WITH_SLOT, rank)  # e
 
     def _best_of_row(self, row: Row, best: Best, engine: Engine, view: View, now_s: float) -> Best:
         """Return a request of a row that is better than the best so far, or that one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from routing.scheduling.affinity import HOT_LOAD, Affinity
-from routing.scheduling.filters import WaitReason, has_room, has_slot, is_ready, respects_promise
+from routing.scheduling.filters import WaitReason, has_room, has_slot, respects_promise, takes_work
 from routing.scheduling.profile import ONLY, SLOT_LEASE, Pick
 from routing.scheduling.scorers import adapter_affinity, least_loaded, rendezvous
 from routing.scheduling.state import Engine, SlotDrain
@@ -20,12 +20,12 @@ def chosen(engines: list[Engine], asked: Request) -> tuple[str, str] | None:
 
 
 def test_a_replica_that_takes_no_work_or_failed_the_request_is_out() -> None:
-    assert is_ready(engine(), request(), view_of())
-    assert not is_ready(engine(ready=False), request(), view_of())
-    assert not is_ready(engine("shared-0"), request(failed_on=frozenset({"shared-0"})), view_of())
+    assert takes_work(engine(), request(), view_of())
+    assert not takes_work(engine(ready=False), request(), view_of())
+    assert not takes_work(engine("shared-0"), request(failed_on=frozenset({"shared-0"})), view_of())
     draining = engine()
     draining.replica.draining = True
-    assert not is_ready(draining, request(), view_of())
+    assert not takes_work(draining, request(), view_of())
 
 
 def test_an_engine_takes_what_it_can_run_at_once() -> None:
