@@ -33,8 +33,8 @@ class Record:
     slot_s: float = 0.0  # its share of its adapter's slots' time
     attempts: int = 0  # replicas asked, one after the other or at once
     hedged: bool = False  # two were asked at once
-    held: str | None = None  # why it had to wait: a `Hold`; None where it did not
-    picked: str | None = None  # what spoke for its replica: a `Place`, or `only`
+    held: str | None = None  # why it had to wait: a `WaitReason`; None where it did not
+    picked: str | None = None  # what spoke for its replica: an `Affinity`, or `only`
     failed_on: frozenset[str] = frozenset()  # replicas that broke before they answered
     explanation: str = ""  # what the client was told, where that was no fault of its request
     retry_after_s: float | None = None  # and when it may try again

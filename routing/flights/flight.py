@@ -245,7 +245,7 @@ class Flight:
                 return
             if not has_alternative and broken.failure is not None:
                 raise broken.failure
-        self._dispatcher.give_back(self.ticket, certain=not broken.crashed, begun=broken.begun)
+        self._dispatcher.requeue(self.ticket, certain=not broken.crashed, begun=broken.begun)
 
     def _ask(self, replica: str) -> Attempt:
         return Attempt(self._question, self._clients[replica])
@@ -357,7 +357,7 @@ class Flight:
             slot_s=self.ticket.slot_s,
             attempts=self._attempts,
             hedged=self._hedged,
-            held=self.ticket.held,
+            held=self.ticket.waits_for,
             picked=self.ticket.picked,
             failed_on=self.ticket.failed_on,
             # A refusal by the engine may quote the request.

@@ -105,7 +105,7 @@ class Gateway:
                 self._figures,
                 scheduler=self.dispatcher.report,
                 replicas=manager.replicas,
-                queue=lambda: ((t.request, t.held) for t in self.dispatcher.waiting()),
+                queue=lambda: ((t.request, t.waits_for) for t in self.dispatcher.waiting()),
                 clock=clock,
             ),
             clock=clock,

@@ -1,24 +1,31 @@
 """When and where does each request run? The dispatcher, and the policies that it asks.
 
-dispatcher.py  the one stateful orchestrator: decides, then acts; settles each ticket once
-pool.py        one pool's state and decisions
-tickets.py     one request, from admission to settlement
+dispatcher.py  the one stateful orchestrator: admits, grants, settles each ticket once
+grants.py      how a ticket gets its engine, or leaves the queue without one
+accounts.py    what each tenant has in the gateway, and whether its next request may enter
+refusals.py    errors for requests that cannot run, or have waited in vain
+group.py       the state of one base model of a pool: engines, queues, service
+drains.py      which slots drain, for which adapters
+selection.py   which waiting request runs next on an engine
+tickets.py     one request, from admission to settlement, and what it was granted
 admission.py   caps: may it enter
 rates.py       requests and tokens per minute
 overflow.py    the memory that all queues share
-forecast.py    how long it would wait, and whether that is worth its while
-backlog.py     who waits, and who of them is next in one place
+forecast.py    how long it would wait
+backlog.py     which requests wait, and which is next in one queue
 bands.py       the order of priority bands
 fairness.py    which tenant has had least service
-profile.py     which replica takes it: filters, scorers, the best
-filters.py     may this replica take it
-scorers.py     how good this replica would be for it
-locality.py    whether to wait for a replica that has the adapter in memory
-leases.py      whose slot is given to somebody who waits for one
+profile.py     which engine takes it: filters, scorers, the best
+filters.py     may this engine take it
+scorers.py     how good this engine would be for it
+affinity.py    what its adapter has on an engine, and what that is worth
+view.py        what policies may know of a group
+locality.py    whether to wait for an engine that has the adapter in memory
+leases.py      which slot should drain for an adapter that waits for one
 occupancy.py   what part of a slot's time falls to each that uses it
-state.py       what the gateway knows of one replica
-health/        how well a replica is, and how much it may be given
-floods/        who floods, and what such a tenant may take
+state.py       what the gateway knows of one replica and its engine
+health/        how healthy a replica is, and how much it may be given
+floods/        which tenants flood, and how much they may take
 decisions.py   the last decisions
 report.py      what operators are shown
 """

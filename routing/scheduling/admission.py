@@ -1,4 +1,4 @@
-"""May this request enter, given what its tenant has in the gateway already? Pure; charges nothing.
+"""May a request enter, given how much its tenant has in the gateway already? Pure; charges nothing.
 
 Concurrency counts from admission to settlement, waiting included, so a tenant sees its own cap at once
 and not after a wait. The queue caps bound how many of those may be waiting, and how many tokens they hold.
@@ -23,7 +23,7 @@ class Cap(StrEnum):
 
     CONCURRENCY = "max_concurrency"
     MODEL_CONCURRENCY = "max_concurrency_per_model"
-    ADAPTER_CONCURRENCY = "max_concurrency_per_adapter"  # of the adapter, whoever asks
+    ADAPTER_CONCURRENCY = "max_concurrency_per_adapter"  # of the adapter, all tenants together
     QUEUED = "max_queued"
     QUEUED_TOKENS = "max_queued_tokens"
     REQUESTS_PER_MINUTE = "requests_per_minute"
@@ -58,7 +58,7 @@ class Usage:
             self.expected_s.append(now_s + rejection.retry_after_s)
 
     def forget_past(self, now_s: float) -> None:
-        """Expect nobody any more whose time has come."""
+        """Forget the refused requests that should have come back by now."""
         while self.expected_s and self.expected_s[0] <= now_s:
             self.expected_s.popleft()
 
@@ -112,7 +112,7 @@ def _queue(caps: Caps, usage: Usage, demand: Demand) -> Rejection | None:
 
 
 def _until_free_s(usage: Usage, excess: int, used: int) -> float:
-    """Expected time until `excess` of what is used has ended, and one place for each expected: 0.1..60 s.
+    """Expected time until `excess` of what is used has ended, and room is left for each expected: 0.1..60 s.
 
     Little's law (1961): what is in the gateway ends at the rate used / mean time. All of it takes the mean.
     """

@@ -1,13 +1,14 @@
-"""Who waits, and who of them is next in one place? Every step is O(log n) in what waits.
+"""Which requests wait, and which is next in one queue? Every step is O(log n) in what waits.
 
-What waits for the same slot is a lane: one adapter, or the base model. A lane stands in one line, of all that
-could run in the same places: the owner says in which, and moves a lane when that changes. A few lanes that
-have a place to themselves, as those whose adapters hold a replica's slots, are sorted when asked for. The
+A *flow* is what one tenant has waiting for one model as engines know it: an adapter's version, or the base
+model. All flows of a model stand in the same *queue*, that of the models which could run in the same places:
+the owner says in which, and moves them when that changes. A queue has a row for each *band*. A few models
+that have an engine to themselves, as those whose adapters hold its slots, are sorted when asked for. The
 order is by band, then by how much service the tenant has had, less its age; within a tenant the oldest
-goes first.
+request goes first.
 
-Age counts from the arrival of a tenant's oldest request in a line or place, or from the tenant's last grant
-out of it, whichever is later: who is being served there does not age, however long its own queue is. Age
+Age counts from the arrival of a tenant's oldest request in a queue, or from the tenant's last grant out of
+it, whichever is later: a tenant that is being served there does not age, however long its own queue is. Age
 enters as a rate, so two keys compare alike at all times, and nothing has to be sorted anew as time passes.
 
 Pure structure: it knows no replica and no clock.
@@ -27,13 +28,13 @@ from routing.types import Request
 
 T = TypeVar("T")
 BANDS = len(Band)
-# Tenant, and replicas that broke under the request: within a lane, what waits for the same of them.
+# Tenant, and replicas that broke under the request: what waits for the same of them stands in one flow.
 _FlowKey = tuple[str, frozenset[str]]
 
 
 @dataclass(slots=True, eq=False)
 class _Flow(Generic[T]):
-    """What one tenant has waiting in one lane, first come first."""
+    """What one tenant has waiting for one model, first come first."""
 
     tenant: str
     number: int  # of its making: a tie-break
@@ -42,16 +43,16 @@ class _Flow(Generic[T]):
 
 
 @dataclass(slots=True, eq=False)
-class _Lane(Generic[T]):
-    """What waits for the same slot."""
+class _Model(Generic[T]):
+    """What waits for one model, and the queue in which all of it stands."""
 
-    line: str
+    queue: str
     flows: dict[_FlowKey, _Flow[T]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
-class _Share(Generic[T]):
-    """What one tenant has in one line: its flows by age, and the key under which it stands there."""
+class _Entrant(Generic[T]):
+    """A tenant in one queue: its flows there by age, and the key by which it is sorted."""
 
     tenant: str
     number: int
@@ -70,17 +71,17 @@ class Backlog(Generic[T]):
         service: Callable[[str], float],
         aging_tokens_per_s: float = 0.0,
     ) -> None:
-        """`service` says what a tenant has had, in prompt tokens by weight; tell `touch` when it changes."""
+        """`service` is what a tenant has had, in prompt tokens by weight; call `resort` when it changes."""
         self._request_of = request_of
         self._band_rank = band_rank
         self._service = service
         self._aging = aging_tokens_per_s
         self._numbers = {tenant: number for number, tenant in enumerate(band_rank)}
-        self._lanes: dict[str, _Lane[T]] = {}  # by engine model
-        self._shares: dict[str, dict[str, _Share[T]]] = {}  # tenant -> line -> what it has there
-        self._lines: dict[str, list[Any]] = {}  # line -> for each band a SortedList of (key, number, share)
-        self._flows_in: Counter[tuple[str, int]] = Counter()  # by line and band
-        self._last_grant_s: dict[tuple[str, str], float] = {}  # by tenant, and line or place
+        self._models: dict[str, _Model[T]] = {}  # by engine model
+        self._entrants: dict[str, dict[str, _Entrant[T]]] = {}  # by tenant and queue
+        self._queues: dict[str, list[Any]] = {}  # queue -> by band, a SortedList of (key, number, entrant)
+        self._flows_in: Counter[tuple[str, int]] = Counter()  # by queue and band
+        self._last_grant_s: dict[tuple[str, str], float] = {}  # by tenant, and queue or engine
         self._made = 0
         self._size = 0
         self._by_band = [0] * BANDS
@@ -93,8 +94,8 @@ class Backlog(Generic[T]):
         return self._size > 0
 
     def __iter__(self) -> Iterator[T]:
-        lanes = self._lanes.values()
-        return (entry for lane in lanes for flow in lane.flows.values() for entry in flow.entries)
+        models = self._models.values()
+        return (entry for model in models for flow in model.flows.values() for entry in flow.entries)
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -110,42 +111,42 @@ class Backlog(Generic[T]):
         return self._by_band[rank]
 
     def has_flow(self, request: Request) -> bool:
-        """Whether a request would have to stand behind others of its tenant in its lane."""
-        lane = self._lanes.get(request.target.engine_model)
-        return lane is not None and _flow_key(request) in lane.flows
+        """Whether a request would have to stand behind others of its flow."""
+        model = self._models.get(request.target.engine_model)
+        return model is not None and _flow_key(request) in model.flows
 
-    def lanes(self) -> Iterable[str]:
+    def models(self) -> Iterable[str]:
         """Engine models for which something waits."""
-        return self._lanes.keys()
+        return self._models.keys()
 
-    def waits_for(self, engine_model: str) -> bool:
-        """Whether anything waits in a lane."""
-        return engine_model in self._lanes
+    def has_model(self, engine_model: str) -> bool:
+        """Whether anything waits for a model."""
+        return engine_model in self._models
 
-    def in_lane(self, engine_model: str) -> int:
-        """Entries of a lane."""
-        lane = self._lanes.get(engine_model)
-        return 0 if lane is None else sum(len(flow.entries) for flow in lane.flows.values())
+    def count_of_model(self, engine_model: str) -> int:
+        """Entries that wait for a model."""
+        model = self._models.get(engine_model)
+        return 0 if model is None else sum(len(flow.entries) for flow in model.flows.values())
 
     def heads(self, engine_model: str) -> Iterator[T]:
-        """Give the head of each flow in a lane."""
-        lane = self._lanes.get(engine_model)
-        return iter(()) if lane is None else (next(iter(flow.entries)) for flow in lane.flows.values())
+        """Give the head of each flow of a model."""
+        model = self._models.get(engine_model)
+        return iter(()) if model is None else (next(iter(flow.entries)) for flow in model.flows.values())
 
     # -- changes -------------------------------------------------------------------------------------------
 
-    def push(self, entry: T, line: Callable[[], str]) -> None:
-        """Add an entry behind those of its flow; `line` is asked where a new lane stands."""
+    def push(self, entry: T, queue_of: Callable[[], str]) -> None:
+        """Add an entry behind those of its flow; `queue_of` is called where nothing waits for its model."""
         request = self._request_of(entry)
-        tenant, model, key = request.target.tenant, request.target.engine_model, _flow_key(request)
-        lane = self._lanes.get(model)
-        if lane is None:
-            lane = self._lanes[model] = _Lane(line())
-        flow = lane.flows.get(key)
+        tenant, name, key = request.target.tenant, request.target.engine_model, _flow_key(request)
+        model = self._models.get(name)
+        if model is None:
+            model = self._models[name] = _Model(queue_of())
+        flow = model.flows.get(key)
         if flow is None:
             self._made += 1
-            flow = lane.flows[key] = _Flow(tenant, self._made, {entry: None}, request.arrived_s)
-            self._insert(flow, lane.line)
+            flow = model.flows[key] = _Flow(tenant, self._made, {entry: None}, request.arrived_s)
+            self._insert(flow, model.queue)
         else:
             flow.entries[entry] = None
         self._count(tenant, +1)
@@ -153,139 +154,139 @@ class Backlog(Generic[T]):
     def remove(self, entry: T) -> bool:
         """Take an entry out, wherever it stands; False where it was not waiting."""
         request = self._request_of(entry)
-        tenant, model, key = request.target.tenant, request.target.engine_model, _flow_key(request)
-        lane = self._lanes.get(model)
-        flow = lane.flows.get(key) if lane is not None else None
-        if lane is None or flow is None or entry not in flow.entries:
+        tenant, name, key = request.target.tenant, request.target.engine_model, _flow_key(request)
+        model = self._models.get(name)
+        flow = model.flows.get(key) if model is not None else None
+        if model is None or flow is None or entry not in flow.entries:
             return False
         if next(iter(flow.entries)) == entry:
             del flow.entries[entry]
             if flow.entries:
-                self._advance(flow, self._request_of(next(iter(flow.entries))).arrived_s, lane.line)
+                self._advance(flow, self._request_of(next(iter(flow.entries))).arrived_s, model.queue)
             else:
-                self._withdraw(flow, lane.line)
-                del lane.flows[key]
-                if not lane.flows:
-                    del self._lanes[model]
+                self._withdraw(flow, model.queue)
+                del model.flows[key]
+                if not model.flows:
+                    del self._models[name]
         else:
             del flow.entries[entry]
         self._count(tenant, -1)
         return True
 
-    def move(self, engine_model: str, line: str) -> None:
-        """Stand a lane in another line; nothing where nothing waits in it."""
-        lane = self._lanes.get(engine_model)
-        if lane is None or lane.line == line:
+    def move(self, engine_model: str, queue: str) -> None:
+        """Move what waits for a model to another queue, if anything does."""
+        model = self._models.get(engine_model)
+        if model is None or model.queue == queue:
             return
-        for flow in lane.flows.values():
-            self._withdraw(flow, lane.line)
-            self._insert(flow, line)
-        lane.line = line
+        for flow in model.flows.values():
+            self._withdraw(flow, model.queue)
+            self._insert(flow, queue)
+        model.queue = queue
 
-    def granted(self, tenant: str, where: Iterable[str], now_s: float) -> None:
-        """Note that a tenant has been served out of these lines or places: it ages anew. Tell `touch` too."""
-        for name in where:
+    def restart_age(self, tenant: str, names: Iterable[str], now_s: float) -> None:
+        """Let a tenant that was served age anew in these queues or on these engines. Call `resort` too."""
+        for name in names:
             self._last_grant_s[tenant, name] = now_s
 
-    def forget(self, where: str) -> None:
-        """Drop what is known of a line or place that is no more and in which nothing stands."""
-        self._last_grant_s = {key: at_s for key, at_s in self._last_grant_s.items() if key[1] != where}
+    def forget_engine(self, name: str) -> None:
+        """Drop the ages on an engine that has left."""
+        self._last_grant_s = {key: at_s for key, at_s in self._last_grant_s.items() if key[1] != name}
 
-    def touch(self, tenant: str) -> None:
-        """Put a tenant where it belongs after its service has changed."""
-        for line, share in self._shares.get(tenant, {}).items():
-            self._place(line, share)
+    def resort(self, tenant: str) -> None:
+        """Put a tenant where it belongs after its service, or its age, has changed."""
+        for queue, entrant in self._entrants.get(tenant, {}).items():
+            self._sort(queue, entrant)
 
     # -- questions -----------------------------------------------------------------------------------------
 
-    def in_order(self, line: str, rank: int) -> Iterator[tuple[float, str, Iterator[T]]]:
-        """Give (key, tenant, heads of its flows) of a line and band, best first.
+    def in_order(self, queue: str, rank: int) -> Iterator[tuple[float, str, Iterator[T]]]:
+        """Give (key, tenant, heads of its flows) of a queue and band, best first.
 
         Change nothing while it is being read.
         """
-        bands = self._lines.get(line)
+        bands = self._queues.get(queue)
         if bands is None:
             return
-        for key, _, share in bands[rank]:
-            yield key, share.tenant, (next(iter(flow.entries)) for _, _, flow in share.flows)
+        for key, _, entrant in bands[rank]:
+            yield key, entrant.tenant, (next(iter(flow.entries)) for _, _, flow in entrant.flows)
 
-    def in_lanes(self, models: Iterable[str], place: str, rank: int) -> list[tuple[float, str, tuple[T]]]:
-        """Give (key, tenant, head of flow) of some lanes and a band, best first; `place`: where they age."""
-        found, lanes = [], self._lanes
-        for model in models:
-            if model in lanes:
-                for flow in lanes[model].flows.values():
+    def of_models(self, names: Iterable[str], engine: str, rank: int) -> list[tuple[float, str, tuple[T]]]:
+        """Give (key, tenant, head of flow) of some models and a band, best first; they age on an engine."""
+        found, models = [], self._models
+        for name in names:
+            if name in models:
+                for flow in models[name].flows.values():
                     if self._band_rank[flow.tenant] == rank:
-                        key = self._key(place, flow.tenant, flow.head_s)
+                        key = self._key(engine, flow.tenant, flow.head_s)
                         found.append((key, flow.head_s, flow.number, flow))
         found.sort()
         return [(key, flow.tenant, (next(iter(flow.entries)),)) for key, _, _, flow in found]
 
-    def flows_in(self, line: str, rank: int, tenant: str | None = None) -> int:
-        """Count what stands in a line and band: lanes, once for each tenant; or those of one tenant."""
+    def flows_in(self, queue: str, rank: int, tenant: str | None = None) -> int:
+        """Count the flows in a queue and band, or those of one tenant."""
         if tenant is None:
-            return self._flows_in[line, rank]
-        share = self._shares.get(tenant, {}).get(line)
-        return len(share.flows) if share is not None else 0
+            return self._flows_in[queue, rank]
+        entrant = self._entrants.get(tenant, {}).get(queue)
+        return len(entrant.flows) if entrant is not None else 0
 
-    def tenants_in(self, line: str, rank: int) -> int:
-        """Count the tenants that have something in a line and band."""
-        bands = self._lines.get(line)
+    def tenants_in(self, queue: str, rank: int) -> int:
+        """Count the tenants that have something in a queue and band."""
+        bands = self._queues.get(queue)
         return len(bands[rank]) if bands is not None else 0
 
-    def waits_in(self, line: str) -> bool:
-        """Whether anything stands in a line."""
-        return line in self._lines
+    def has_queue(self, queue: str) -> bool:
+        """Whether anything stands in a queue."""
+        return queue in self._queues
 
     # -- order ---------------------------------------------------------------------------------------------
 
-    def _insert(self, flow: _Flow[T], line: str) -> None:
-        shares = self._shares.setdefault(flow.tenant, {})
-        share = shares.get(line)
-        if share is None:
-            share = shares[line] = _Share(flow.tenant, self._numbers[flow.tenant])
-        share.flows.add((flow.head_s, flow.number, flow))
-        self._flows_in[line, self._band_rank[flow.tenant]] += 1
-        self._place(line, share)
+    def _insert(self, flow: _Flow[T], queue: str) -> None:
+        entrants = self._entrants.setdefault(flow.tenant, {})
+        entrant = entrants.get(queue)
+        if entrant is None:
+            entrant = entrants[queue] = _Entrant(flow.tenant, self._numbers[flow.tenant])
+        entrant.flows.add((flow.head_s, flow.number, flow))
+        self._flows_in[queue, self._band_rank[flow.tenant]] += 1
+        self._sort(queue, entrant)
 
-    def _withdraw(self, flow: _Flow[T], line: str) -> None:
-        shares = self._shares[flow.tenant]
-        share = shares[line]
-        share.flows.remove((flow.head_s, flow.number, flow))
-        self._flows_in[line, self._band_rank[flow.tenant]] -= 1
-        self._place(line, share)
-        if not share.flows:
-            del shares[line]
-            if not shares:
-                del self._shares[flow.tenant]
+    def _withdraw(self, flow: _Flow[T], queue: str) -> None:
+        entrants = self._entrants[flow.tenant]
+        entrant = entrants[queue]
+        entrant.flows.remove((flow.head_s, flow.number, flow))
+        self._flows_in[queue, self._band_rank[flow.tenant]] -= 1
+        self._sort(queue, entrant)
+        if not entrant.flows:
+            del entrants[queue]
+            if not entrants:
+                del self._entrants[flow.tenant]
 
-    def _advance(self, flow: _Flow[T], head_s: float, line: str) -> None:
+    def _advance(self, flow: _Flow[T], head_s: float, queue: str) -> None:
         """Let a flow's next entry be its head."""
-        share = self._shares[flow.tenant][line]
-        share.flows.remove((flow.head_s, flow.number, flow))
-        share.flows.add((head_s, flow.number, flow))
+        entrant = self._entrants[flow.tenant][queue]
+        entrant.flows.remove((flow.head_s, flow.number, flow))
+        entrant.flows.add((head_s, flow.number, flow))
         flow.head_s = head_s
-        self._place(line, share)
+        self._sort(queue, entrant)
 
-    def _place(self, line: str, share: _Share[T]) -> None:
-        """Move a tenant to where its key puts it in a line, or out of it where it has nothing there."""
-        key = self._key(line, share.tenant, share.flows[0][0]) if share.flows else None
-        if key == share.key:
+    def _sort(self, queue: str, entrant: _Entrant[T]) -> None:
+        """Move a tenant to where its key puts it in a queue, or out of it where it has nothing there."""
+        key = self._key(queue, entrant.tenant, entrant.flows[0][0]) if entrant.flows else None
+        if key == entrant.key:
             return
-        rank = self._band_rank[share.tenant]
-        bands = self._lines.get(line)
+        rank = self._band_rank[entrant.tenant]
+        bands = self._queues.get(queue)
         if bands is None:
-            bands = self._lines[line] = [SortedList() for _ in range(BANDS)]
-        if share.key is not None:
-            bands[rank].remove((share.key, share.number, share))
+            bands = self._queues[queue] = [SortedList() for _ in range(BANDS)]
+        if entrant.key is not None:
+            bands[rank].remove((entrant.key, entrant.number, entrant))
         if key is not None:
-            bands[rank].add((key, share.number, share))
+            bands[rank].add((key, entrant.number, entrant))
         elif not any(bands):
-            del self._lines[line]
-        share.key = key
+            del self._queues[queue]
+        entrant.key = key
 
-    def _key(self, where: str, tenant: str, head_s: float) -> float:
-        waits_since_s = max(head_s, self._last_grant_s.get((tenant, where), head_s))
+    def _key(self, name: str, tenant: str, head_s: float) -> float:
+        waits_since_s = max(head_s, self._last_grant_s.get((tenant, name), head_s))
         return self._service(tenant) + self._aging * waits_since_s
 
     def _count(self, tenant: str, sign: int) -> None:

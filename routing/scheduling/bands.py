@@ -1,8 +1,8 @@
-"""In which order do priority bands get a place? The highest first, with a part of the grants for those below.
+"""In which order are priority bands served? The highest first, with a part of the grants for lower ones.
 
 Strict priority starves the lowest band for as long as the others keep a replica full. So every grant earns
-each band that waits below the highest one a small share of a grant, and whoever has earned a whole one goes
-first once. Of n grants a waiting band gets at least n * share - 1, if it could use them: the idea of
+each band that waits below the highest one a small part of a grant, and a band that has earned a whole one
+goes first once. Of n grants a waiting band gets at least n * share - 1, if it could use them: the idea of
 deficit round robin (Shreedhar and Varghese, SIGCOMM 1995). Pure.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 WHOLE = 1.0 - 1e-9  # grants; sums of shares are not exact
-MOST = 2.0  # a band that could not use what it earned does not hoard it
+MOST = 2.0  # grants; a band that cannot use them does not hoard them
 
 
 class BandGuard:
@@ -30,7 +30,7 @@ class BandGuard:
         return sorted(ranks, key=lambda rank: (self._earned[rank] < WHOLE, rank))
 
     def granted(self, rank: int, waiting: Sequence[int]) -> None:
-        """Note a grant to a band while so many wait in each."""
+        """Note a grant to a band; `waiting` is requests by rank."""
         if self._earned[rank] >= WHOLE:
             self._earned[rank] -= 1.0
         for lower in range(1, len(self._earned)):

@@ -1,4 +1,4 @@
-"""What was decided lately, and why? A short memory for operators. Pure: no clock, no log."""
+"""Which decisions were made lately, and why? A short memory for operators. Pure: no clock, no log."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from collections import deque
 from enum import StrEnum
 from typing import NamedTuple
 
+from routing.types import Request
+
 KEPT = 512
 
 
 class Action(StrEnum):
-    """What can be decided about a request."""
+    """A kind of decision about a request."""
 
     GRANTED = "granted"
     QUEUED = "queued"
     REJECTED = "rejected"
     EXPIRED = "expired"
-    CLEARING = "clearing"  # a slot is being cleared for it
+    CLEARING = "clearing"  # a slot drains for it
 
 
 class Decision(NamedTuple):
@@ -39,9 +41,30 @@ class Decisions:
     def __init__(self) -> None:
         self._kept: deque[Decision] = deque(maxlen=KEPT)
 
-    def note(self, decision: Decision) -> None:
-        """Remember a decision; the oldest is forgotten."""
-        self._kept.append(decision)
+    def add(
+        self,
+        at_s: float,
+        request: Request,
+        action: Action,
+        reason: str,
+        replica: str | None = None,
+        waited_s: float = 0.0,
+    ) -> None:
+        """Remember a decision about a request; the oldest one is forgotten."""
+        target = request.target
+        self._kept.append(
+            Decision(
+                at_s,
+                action,
+                reason,
+                request.id,
+                target.tenant,
+                target.model,
+                target.pool,
+                replica,
+                waited_s,
+            )
+        )
 
     def last(self, count: int = KEPT) -> list[Decision]:
         """List the newest first."""

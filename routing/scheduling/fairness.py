@@ -1,9 +1,9 @@
-"""Which tenant has had least service? Virtual token counters of one group, by tenant and weight.
+"""Which tenant has had the least service? Virtual token counters of one group, by tenant and weight.
 
 Source: Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024 (VTC). A counter grows by the
 tokens served, a completion token counting twice a prompt token as in the paper. A tenant that sends a request
 while nothing of it waits is lifted to the virtual time, which is the counter of the tenant that was served
-last (start-time fair queueing, Goyal et al., SIGCOMM 1996), so that nobody saves up service by asking for
+last (start-time fair queueing, Goyal et al., SIGCOMM 1996), so that no tenant saves up service by asking for
 little. Bands have a virtual time each: they are never compared with one another.
 
 Bound: of two tenants of one band that both wait all the time for what both could run on, neither gets more

@@ -1,4 +1,16 @@
-"""May this engine take this request now? Each filter answers one reason for no. Pure."""
+"""May this engine take this request? Each filter answers one reason for no. Pure.
+
+The question has four answers, each of which includes the one before:
+
+1. `could_serve`: ever. Where no engine could, the request is refused, else it waits.
+2. `takes_work`: the engine is ready. Slots are drained where this holds; its circuit breaker is not asked,
+   since a slot takes seconds to come free.
+3. `may_take`: its circuit breaker lets requests through too. Worth waiting for, or asking a second time.
+4. `ELIGIBLE`, all of it, where `takes_work` comes first: it can run the request at once.
+
+The engine alone, whatever the request, is asked with `Engine.accepts` (ready and not drained) and
+`has_place`.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +18,15 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from routing.scheduling.state import SPARE_LOAD, Engine
+from routing.scheduling.view import View
 from routing.types import Request
 
-Filter = Callable[[Engine, Request], bool]
+KV_FULL = 0.9  # of the KV cache; beyond it vLLM begins to preempt, and a preempted request starts anew
+
+Filter = Callable[[Engine, Request, View], bool]
 
 
-class Hold(StrEnum):
+class WaitReason(StrEnum):
     """Why a request waits: what the engine that came closest lacks. In that order."""
 
     NOT_READY = "not_ready"  # the engines that may serve it start, restart or do not answer
@@ -21,38 +36,60 @@ class Hold(StrEnum):
     ROOM_RESERVED = "room_reserved"  # its tenant floods; the rest of the batch is kept for others
     NO_SLOT = "no_slot"  # every slot is held by another adapter
     SLOT_RESERVED = "slot_reserved"  # its tenant floods; the free slots are kept for others
-    SLOT_CLEARING = "slot_clearing"  # its slot is being given to an adapter that has waited longer
+    SLOT_CLEARING = "slot_clearing"  # its slot is promised to an adapter that has waited longer
     SPARES_READ = "spares_read"  # another engine has the adapter in memory, and will soon have a slot
-    BEHIND = "behind"  # others of its own line wait before it
+    BEHIND = "behind"  # others of its own flow wait before it
+
+
+# -- the answers -------------------------------------------------------------------------------------------
 
 
 def could_serve(engine: Engine, request: Request) -> bool:
-    """The engine takes the request as soon as it is ready, however long that is."""
+    """The engine can serve the request once it is ready, however long that takes."""
     return not engine.replica.draining and engine.name not in request.failed_on
 
 
-def is_ready(engine: Engine, request: Request) -> bool:
-    """The engine takes work, and has not failed this very request."""
-    return engine.accepts and engine.name not in request.failed_on
+def takes_work(engine: Engine, request: Request, view: View | None = None) -> bool:
+    """The engine is ready and its replica not drained, and it has not failed this very request."""
+    return engine.ready and not engine.replica.draining and engine.name not in request.failed_on
 
 
-def is_trusted(engine: Engine, request: Request) -> bool:
-    """Its circuit breaker lets a request through."""
+def may_take(engine: Engine, request: Request) -> bool:
+    """The engine takes work, and its circuit breaker lets requests through."""
+    return engine.trusted and takes_work(engine, request)
+
+
+def has_place(engine: Engine) -> bool:
+    """The engine may be given something, if it is the right thing."""
+    ready = engine.ready and engine.trusted and not engine.replica.draining
+    return ready and engine.sequences < engine.capacity
+
+
+# -- the filters -------------------------------------------------------------------------------------------
+
+
+def is_trusted(engine: Engine, request: Request, view: View) -> bool:
+    """Its circuit breaker lets requests through."""
     return engine.trusted
 
 
-def knows_adapter(engine: Engine, request: Request) -> bool:
+def knows_adapter(engine: Engine, request: Request, view: View) -> bool:
     """The engine has confirmed that it may serve this version; a new one is told it within a second."""
     adapter = request.target.adapter_id
     return adapter is None or adapter in engine.adapters
 
 
-def has_room(engine: Engine, request: Request) -> bool:
-    """The engine would run the sequences at once, at its pace and within its KV cache."""
-    return engine.has_room(request)
+def has_room(engine: Engine, request: Request, view: View) -> bool:
+    """The engine could run the request now. A request wider than its capacity fits an empty engine."""
+    running = engine.sequences
+    if running == 0:
+        return True
+    if running + request.sequences > engine.capacity:
+        return False
+    return engine.kv_tokens == 0 or engine.tokens + request.prompt_tokens <= KV_FULL * engine.kv_tokens
 
 
-def has_slot(engine: Engine, request: Request) -> bool:
+def has_slot(engine: Engine, request: Request, view: View) -> bool:
     """The adapter holds a slot already, or one is free.
 
     vLLM skips a request whose adapter is not among the `max_loras` running ones, without aging
@@ -62,59 +99,76 @@ def has_slot(engine: Engine, request: Request) -> bool:
     return adapter is None or engine.holds(adapter) or engine.free_slots > 0
 
 
-def leaves_room(engine: Engine, request: Request) -> bool:
-    """A tenant that floods fills an engine up to a part only, beyond its fair share."""
-    return _leaves_room(engine, request.target.tenant, request.sequences)
+def leaves_room(engine: Engine, request: Request, view: View) -> bool:
+    """Beyond its fair share, a tenant that floods fills only a part of an engine's batch."""
+    return _leaves_room(engine, request.target.tenant, request.sequences, view)
 
 
-def leaves_a_slot(engine: Engine, request: Request) -> bool:
-    """A tenant that floods takes a part of an engine's slots only, beyond its fair share."""
+def leaves_a_slot(engine: Engine, request: Request, view: View) -> bool:
+    """Beyond its fair share, a tenant that floods takes only a part of an engine's slots."""
     adapter = request.target.adapter_id
-    if adapter is None or _leaves_a_slot(engine, request.target.tenant):
+    if adapter is None or _leaves_a_slot(engine, request.target.tenant, view):
         return True
-    return engine.holds(adapter) or engine.promised == adapter
+    return engine.holds(adapter) or promised_to(engine, view) == adapter
 
 
-def leaves_to(engine: Engine, tenant: str, *, takes_slot: bool) -> bool:
-    """Whether anything of a tenant may pass those two; a slot that it would take is promised to nobody."""
-    return _leaves_room(engine, tenant, 1) and (not takes_slot or _leaves_a_slot(engine, tenant))
-
-
-def _leaves_room(engine: Engine, tenant: str, sequences: int) -> bool:
-    shares = engine.shares
-    if shares is None or tenant not in shares.flooding or engine.sequences == 0:
+def respects_promise(engine: Engine, request: Request, view: View) -> bool:
+    """A slot that drains is refilled neither by the adapter that loses it nor by a third one."""
+    drain, adapter = engine.slot_drain, request.target.adapter_id
+    if drain is None or adapter is None or adapter == drain.adapter:
         return True
-    if engine.sequences + sequences <= max(SPARE_LOAD, shares.may_fill(tenant)) * engine.capacity:
-        return True
-    return not shares.keeps_room_from(tenant)
-
-
-def _leaves_a_slot(engine: Engine, tenant: str) -> bool:
-    shares = engine.shares
-    if shares is None or tenant not in shares.flooding:
-        return True
-    if engine.slots - engine.free_slots + 1 <= shares.may_fill(tenant) * engine.slots:
-        return True
-    return not shares.keeps_slot_from(tenant)
-
-
-def respects_clearing(engine: Engine, request: Request) -> bool:
-    """A slot being cleared is not refilled by its victim, nor taken by a third adapter."""
-    clearing, adapter = engine.clearing, request.target.adapter_id
-    if clearing is None or adapter is None or adapter == clearing.waiting:
-        return True
-    if adapter == clearing.victim:
+    if adapter == drain.evicted:
         return False
-    return engine.holds(adapter) or engine.free_slots > 1 or engine.promised is None
+    return engine.holds(adapter) or engine.free_slots > 1 or promised_to(engine, view) is None
 
 
-ELIGIBLE: tuple[tuple[Filter, Hold], ...] = (
-    (is_ready, Hold.NOT_READY),
-    (is_trusted, Hold.NOT_TRUSTED),
-    (knows_adapter, Hold.ADAPTER_UNKNOWN),
-    (has_room, Hold.NO_ROOM),
-    (leaves_room, Hold.ROOM_RESERVED),
-    (has_slot, Hold.NO_SLOT),
-    (leaves_a_slot, Hold.SLOT_RESERVED),
-    (respects_clearing, Hold.SLOT_CLEARING),
+ELIGIBLE: tuple[tuple[Filter, WaitReason], ...] = (
+    (takes_work, WaitReason.NOT_READY),
+    (is_trusted, WaitReason.NOT_TRUSTED),
+    (knows_adapter, WaitReason.ADAPTER_UNKNOWN),
+    (has_room, WaitReason.NO_ROOM),
+    (leaves_room, WaitReason.ROOM_RESERVED),
+    (has_slot, WaitReason.NO_SLOT),
+    (leaves_a_slot, WaitReason.SLOT_RESERVED),
+    (respects_promise, WaitReason.SLOT_CLEARING),
 )
+
+
+# -- what they ask -----------------------------------------------------------------------------------------
+
+
+def promised_to(engine: Engine, view: View) -> str | None:
+    """Return the adapter that the engine's next free slot is promised to.
+
+    Where adapters of one tenant that floods take turns, only the slot that drains is promised, and not one
+    that comes free before it.
+    """
+    drain = engine.slot_drain
+    if drain is None:
+        return None
+    lease = engine.leases.get(drain.evicted or "")
+    takes_turns = lease is not None and lease.tenant == drain.tenant
+    return None if takes_turns and view.floods.keeps_slot_from(drain.tenant) else drain.adapter
+
+
+def may_pass_bounds(engine: Engine, tenant: str, view: View, *, takes_slot: bool) -> bool:
+    """Whether anything of a tenant could pass `leaves_room`, and also `leaves_a_slot` if it takes a slot."""
+    return _leaves_room(engine, tenant, 1, view) and (not takes_slot or _leaves_a_slot(engine, tenant, view))
+
+
+def _leaves_room(engine: Engine, tenant: str, sequences: int, view: View) -> bool:
+    floods = view.floods
+    if tenant not in floods.flooding or engine.sequences == 0:
+        return True
+    if engine.sequences + sequences <= max(SPARE_LOAD, floods.may_fill(tenant)) * engine.capacity:
+        return True
+    return not floods.keeps_room_from(tenant)
+
+
+def _leaves_a_slot(engine: Engine, tenant: str, view: View) -> bool:
+    floods = view.floods
+    if tenant not in floods.flooding:
+        return True
+    if engine.slots - engine.free_slots + 1 <= floods.may_fill(tenant) * engine.slots:
+        return True
+    return not floods.keeps_slot_from(tenant)

@@ -1,37 +1,51 @@
-"""Whose slot should be given to somebody who waits for one? Pure.
+"""Which slot should drain for an adapter that waits for one? Returns the decision and changes nothing. Pure.
 
-vLLM never takes a slot from an adapter that keeps running, so the gateway has to: it sends the victim nothing
-new on one engine until its requests there have ended, then the slot is the other's. Four rules, gentle on
-purpose, since a slot that is being cleared runs less and less:
+vLLM never takes a slot from an adapter that keeps running, so the gateway has to: on one engine it sends the
+evicted adapter nothing new until its requests there have ended; then the slot is free for the other adapter.
+A slot that drains runs less and less, so it happens sparingly. `slot_to_drain` decides in this order:
 
-1. *Band.* Whoever waits gets a slot from a lower band.
-2. *Balance.* A tenant gives a slot up where both hold more equal numbers afterwards, by weight (max-min).
-3. *Order.* Of one tenant's own adapters, each is as good as another.
-4. *Time.* Whoever has waited `slot_wait_s` gets a slot from whom that disturbs least, and a second one where
-   its adapter's others do not suffice. This is what LoRAX does after `adapter_cycle_time_s`, rotating every
-   adapter, here only for somebody in need.
+1. Nobody can give a slot: nothing. (A cheap look, before engines are.)
+2. The adapter has a slot promised already: nothing.
+3. It has waited `slot_wait_s`, and an engine has a slot that was kept free for others: that slot is promised
+   to it, and nobody is evicted.
+4. Otherwise, of all leases on engines that have no free slot and drain none yet, the slot comes from those
+   that must give theirs (below): first the lowest band, then the tenant with the most slots by weight, then
+   the lease with the least in flight. What is pinned stays.
 
-Rules 2 and 3 have patience: they wait until those who wait have lost as much time as the clearing will cost
-those who run, `PATIENCE` of `slot_wait_s` for each sequence of the victim. Who pays rent until it comes to
-the price never pays more than twice the least (ski rental; Karlin et al., Algorithmica 1988): many who wait
-soon get the slot of few who run, and most slots come free before that. Floods are not waited for.
+A lease must give its slot up (`SlotHolders.must_give`) by the first of these that applies:
 
-One slot of an engine is cleared at a time: first for those whose adapter is in that engine's memory, since
-reading one from disk stalls everybody on it. Of those who have had nearly as little service as the least
-served, it is cleared for the most who have lost the most: a slot in which few run leaves the batch half
-empty. Rules 2 and 4 are not for a flood that holds its share.
+a. *Time.* The adapter has waited `slot_wait_s`: any lease must. LoRAX rotates every adapter so, after
+   `adapter_cycle_time_s`; here it is done only for an adapter in need. A tenant that floods and holds its
+   fair share of slots does not get slots by time: its queue is always old.
+b. *Band.* The bands differ: the lower one must, the higher one need not.
+c. *Patience.* Those who wait have not yet lost as much time as draining costs those who run, which is
+   `PATIENCE` of `slot_wait_s` for each sequence in the slot: not yet. Whoever pays rent until it comes to the
+   price never pays more than twice the least (ski rental; Karlin et al., Algorithmica 1988), and most slots
+   come free before that. Another tenant that floods is shown no patience.
+d. *Order.* One tenant has both adapters: it must. Each of them is as good as the other.
+e. *Balance.* The tenants hold more equal numbers of slots afterwards, by weight (max-min): it must. Not for a
+   tenant that floods and holds its fair share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from routing.scheduling.state import Engine, Lease, SlotClearing
+from routing.scheduling.filters import takes_work
+from routing.scheduling.state import Engine, Lease, SlotDrain
 from routing.types import Request
 
-CLEARING_S = 3.0  # a slot that is cleared takes about so long to come free
+DRAIN_S = 3.0  # about the time that a slot takes to drain
 PATIENCE = 0.05  # of slot_wait_s, for each sequence that runs in the slot: about half an answer of one second
+
+
+class DrainDecision(NamedTuple):
+    """A slot of an engine that should drain."""
+
+    engine: Engine
+    drain: SlotDrain
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,113 +55,132 @@ class SlotNeed:
     request: Request
     waited_s: float
     queued: int = 1  # requests that wait for the same slot, this one included
-    floods: bool = False  # its tenant does, and holds its share of slots; its queue is always old
+    floods: bool = False  # its tenant does, and holds its fair share of slots
 
     @property
     def lost_s(self) -> float:
-        """What all that wait for the slot have lost together: the rent they have paid."""
+        """Time that all requests which wait for the slot have lost together: the rent they have paid."""
         return self.waited_s * self.queued
 
     @property
     def will_have_lost_s(self) -> float:
-        """The same, by the time a slot that is cleared for them now is theirs."""
-        return (self.waited_s + CLEARING_S) * self.queued
+        """The same, by the time a slot that begins to drain now is theirs."""
+        return (self.waited_s + DRAIN_S) * self.queued
 
     def waited_too_long(self, slot_wait_s: float) -> bool:
-        """Whether it is to have a slot of whomever that disturbs least."""
+        """Whether any lease must give its slot up for it."""
         return self.waited_s >= slot_wait_s and not self.floods
 
 
 @dataclass(frozen=True, slots=True)
 class SlotHolders:
-    """Who holds how many slots of a group, and by what right."""
+    """Which tenant has how many slots of a group, and by what right."""
 
-    held: Mapping[str, int]  # tenant -> slots; one that is being cleared is whose it will be
+    leased: Mapping[str, int]  # tenant -> slots; one that drains counts for the tenant it is promised to
     weights: Mapping[str, float]
     ranks: Mapping[str, int]  # of each tenant's band
     flooding: frozenset[str] = frozenset()
 
-    def giving(self, need: SlotNeed, slot_wait_s: float) -> Callable[[Lease], bool]:
-        """Return what says whether a slot that is leased should be cleared for a need, by the four rules."""
-        if need.waited_too_long(slot_wait_s):
+    def must_give(self, need: SlotNeed, slot_wait_s: float) -> Callable[[Lease], bool]:
+        """Return the rule by which a lease must give its slot up for a need; letters as above."""
+        if need.waited_too_long(slot_wait_s):  # a
             return lambda lease: True
         tenant, ranks, flooding = need.request.target.tenant, self.ranks, self.flooding
-        rank, after = ranks[tenant], (self.held.get(tenant, 0) + 1) / self.weights[tenant]
+        rank, after = ranks[tenant], (self.leased.get(tenant, 0) + 1) / self.weights[tenant]
         lost_s, price_s = need.lost_s, PATIENCE * slot_wait_s  # the price is that of one sequence
 
-        def gives(lease: Lease) -> bool:  # asked of every slot of a group
+        def gives(lease: Lease) -> bool:  # asked of every lease of a group
             holder = lease.tenant
-            if ranks[holder] != rank:
+            if ranks[holder] != rank:  # b
                 return ranks[holder] > rank
-            if lost_s < price_s * lease.sequences and (holder == tenant or holder not in flooding):
+            if lost_s < price_s * lease.sequences and (holder == tenant or holder not in flooding):  # c
                 return False
-            return holder == tenant or (not need.floods and after <= self._without_one(holder))
+            if holder == tenant:  # d
+                return True
+            return not need.floods and after <= self._without_one(holder)  # e
 
         return gives
 
-    def might_give(self, need: SlotNeed, slot_wait_s: float) -> bool:
-        """Whether anybody can give one at all: not for a request that has just come, among equals."""
+    def can_give(self, need: SlotNeed, slot_wait_s: float) -> bool:
+        """Whether any lease could have to: not for a request that has just come, among equals."""
         if need.lost_s >= PATIENCE * slot_wait_s or need.waited_too_long(slot_wait_s):
             return True
         rank = self.ranks[need.request.target.tenant]
-        return any(tenant in self.flooding or self.ranks[tenant] > rank for tenant in self.held)
+        return any(tenant in self.flooding or self.ranks[tenant] > rank for tenant in self.leased)
 
-    def disturbance(self, lease: Lease) -> tuple[int, float, int]:
-        """Order victims: the lowest band, the tenant with most slots by weight, the least in flight."""
+    def order_of_eviction(self, lease: Lease) -> tuple[int, float, int]:
+        """Least first: the lowest band, the tenant with the most slots by weight, the least in flight."""
         holder = lease.tenant
-        return -self.ranks[holder], -self.held.get(holder, 0) / self.weights[holder], lease.sequences
+        return -self.ranks[holder], -self.leased.get(holder, 0) / self.weights[holder], lease.sequences
 
     def _without_one(self, holder: str) -> float:
-        """Slots a tenant holds, by weight, after it has given one up."""
-        return (self.held.get(holder, 0) - 1) / self.weights[holder]
+        """Slots of a tenant, by weight, after it has given one up."""
+        return (self.leased.get(holder, 0) - 1) / self.weights[holder]
 
 
-def clear_slot(
+def slot_to_drain(
     engines: Iterable[Engine],
     need: SlotNeed,
     holders: SlotHolders,
     *,
     slot_wait_s: float,
     where_in_memory: bool = False,
-) -> Engine | None:
-    """Start clearing a slot for a request that waits for one; None where it must not, cannot or need not.
+) -> DrainDecision | None:
+    """Choose the slot that should drain for a request; None where none must, can or need.
 
     `where_in_memory`: only on engines that need not read its adapter, if there are any.
     """
     request = need.request
     adapter, tenant = request.target.adapter_id, request.target.tenant
-    if adapter is None or not holders.might_give(need, slot_wait_s):
+    if adapter is None or not holders.can_give(need, slot_wait_s):  # 1
         return None
-    able = [r for r in engines if _could_run(r, request, adapter)]
-    if any(r.clearing is not None and r.clearing.waiting == adapter for r in able):
+    able = [engine for engine in engines if _could_give_slot(engine, request, adapter)]
+    if _is_promised(able, adapter):  # 2
         return None
     if where_in_memory:
-        able = [r for r in able if adapter in r.resident] or able
-    in_need = need.waited_too_long(slot_wait_s)
-    kept = next((r for r in able if r.clearing is None and r.free_slots > 0), None) if in_need else None
-    if kept is not None:  # it was kept for others, for too long
-        kept.clearing = SlotClearing(adapter, tenant, victim=None)
-        return kept
-    gives = holders.giving(need, slot_wait_s)
+        able = _in_memory(able, adapter) or able
+    if need.waited_too_long(slot_wait_s) and (kept := _slot_kept_for_others(able)) is not None:  # 3
+        return DrainDecision(kept, SlotDrain(adapter, tenant, evicted=None))
+    gives = holders.must_give(need, slot_wait_s)
     choices = [
-        (holders.disturbance(lease), victim, engine.name, engine)
-        for engine in able
-        if engine.clearing is None and engine.free_slots <= 0
-        for victim, lease in engine.leases.items()
-        if gives(lease) and victim not in engine.pinned
+        (holders.order_of_eviction(lease), evicted, engine.name, engine)
+        for engine, evicted, lease in _leases(able)
+        if gives(lease)
     ]
     if not choices:
         return None
-    _, victim, _, engine = min(choices)  # no two have the same names
-    engine.clearing = SlotClearing(adapter, tenant, victim)
-    return engine
+    _, evicted, _, engine = min(choices)  # 4; no two have the same names
+    return DrainDecision(engine, SlotDrain(adapter, tenant, evicted))
 
 
-def _could_run(engine: Engine, request: Request, adapter: str) -> bool:
+def _could_give_slot(engine: Engine, request: Request, adapter: str) -> bool:
+    """Whether the engine takes such work, and a slot would help the adapter there."""
     return (
-        engine.accepts
-        and engine.name not in request.failed_on
+        takes_work(engine, request)
         and engine.slots > 0
         and adapter in engine.adapters
         and not engine.holds(adapter)
     )
+
+
+def _is_promised(engines: Iterable[Engine], adapter: str) -> bool:
+    return any(engine.slot_drain is not None and engine.slot_drain.adapter == adapter for engine in engines)
+
+
+def _in_memory(engines: Iterable[Engine], adapter: str) -> list[Engine]:
+    return [engine for engine in engines if adapter in engine.resident]
+
+
+def _slot_kept_for_others(engines: Iterable[Engine]) -> Engine | None:
+    """Return the first engine with a free slot that is promised to nobody: it was kept for others."""
+    free = (engine for engine in engines if engine.slot_drain is None and engine.free_slots > 0)
+    return next(free, None)
+
+
+def _leases(engines: Iterable[Engine]) -> Iterator[tuple[Engine, str, Lease]]:
+    """Give every lease, with its adapter, that could be ended on engines without a free slot."""
+    for engine in engines:
+        if engine.slot_drain is None and engine.free_slots <= 0:
+            for adapter, lease in engine.leases.items():
+                if adapter not in engine.pinned:
+                    yield engine, adapter, lease

@@ -1,8 +1,8 @@
-"""How much of a slot's or an engine's time falls to each of those that use it together? Pure.
+"""Which part of the time of a slot, or an engine, falls to each request that uses it? Pure.
 
 Processor sharing: while n sequences run, each has 1/n of the time. The integral of 1/n over time is kept at
 every arrival and departure, in O(1); what it grows by while a sequence runs is that sequence's share. The
-shares of all that ever ran add up to the time that somebody did.
+shares of all that ever ran add up to the time in which anything did.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class ShareClock:
     _read_at_s: float = 0.0
 
     def read(self, sequences: int, now_s: float) -> float:
-        """Advance to `now_s`, up to which so many have run since it was read last; return the integral.
+        """Advance to `now_s`; `sequences` have run since it was read last. Returns the integral.
 
         To be called before that number changes.
         """

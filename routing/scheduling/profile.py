@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from routing.scheduling.filters import ELIGIBLE, Filter, Hold
-from routing.scheduling.scorers import (
-    Scorer,
-    View,
-    adapter_affinity,
-    least_loaded,
-    place,
-    rendezvous,
-    view_of,
-)
+from routing.scheduling.affinity import affinity
+from routing.scheduling.filters import ELIGIBLE, Filter, WaitReason
+from routing.scheduling.scorers import Scorer, adapter_affinity, least_loaded, rendezvous
 from routing.scheduling.state import Engine
+from routing.scheduling.view import View
 from routing.types import Request
 
 ONLY = "only"  # one engine alone could take it
@@ -26,47 +20,45 @@ class Pick:
     """An engine, and what spoke for it."""
 
     engine: Engine
-    reason: str  # a `Place`, or `ONLY`
+    reason: str  # an `Affinity`, or `ONLY`
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A named choice: the filters all must pass, the scorers are summed by weight, the best one is picked."""
+    """A named strategy: an engine must pass all filters; of those that do, the highest sum of scores wins."""
 
     name: str
-    filters: tuple[tuple[Filter, Hold], ...]
-    scorers: tuple[tuple[Scorer, float], ...]
+    filters: tuple[tuple[Filter, WaitReason], ...]
+    scorers: tuple[tuple[Scorer, float], ...]  # with their weights
 
-    def fits(self, engine: Engine, request: Request) -> bool:
+    def fits(self, engine: Engine, request: Request, view: View) -> bool:
         """Whether an engine passes every filter."""
         for passes, _ in self.filters:  # noqa: SIM110 - plain loops: this is the hottest code of all
-            if not passes(engine, request):
+            if not passes(engine, request, view):
                 return False
         return True
 
-    def pick(self, engines: Sequence[Engine], request: Request, slack: float = 0.25) -> Pick | Hold:
+    def pick(self, request: Request, view: View) -> Pick | WaitReason:
         """Return the best engine that passes every filter; among equals the first.
 
-        Where none does, the reason is the filter that stopped the one that passed the most. `slack` is how
-        far above the mean load a preferred engine may be.
+        Where none does, the reason is the filter that stopped the one that passed the most.
         """
         fit: list[Engine] = []
-        furthest, hold = -1, Hold.NOT_READY
-        for engine in engines:
-            for passed, (passes, why) in enumerate(self.filters):
-                if not passes(engine, request):
+        furthest, reason = -1, WaitReason.NOT_READY
+        for engine in view.engines:
+            for passed, (passes, lacks) in enumerate(self.filters):
+                if not passes(engine, request, view):
                     if passed > furthest:
-                        furthest, hold = passed, why
+                        furthest, reason = passed, lacks
                     break
             else:
                 fit.append(engine)
         if not fit:
-            return hold
+            return reason
         if len(fit) == 1:
             return Pick(fit[0], ONLY)
-        view = view_of(engines, request, slack)
         best = self._best(fit, request, view)
-        return Pick(best, place(best, request, view))
+        return Pick(best, affinity(best, request, view))
 
     def _best(self, fit: Sequence[Engine], request: Request, view: View) -> Engine:
         """Return the first of those with the highest sum; a scorer that cannot change that is not asked."""
@@ -83,9 +75,9 @@ class Profile:
         return best
 
 
-# The ladder of affinity goes before load: a load from disk stalls the engine's step, and a second copy takes
-# a second slot. Its smallest step, 0.25, therefore weighs more than all of the load. Among equals hashing
-# decides.
+# Affinity goes before load: a load from disk stalls the engine's step, and a second copy takes a second slot.
+# The smallest step between two of its scores, 0.25, therefore weighs more than all of the load. Among equals
+# hashing decides.
 SLOT_LEASE = Profile(
     "slot-lease", ELIGIBLE, ((adapter_affinity, 8.0), (least_loaded, 1.0), (rendezvous, 0.01))
 )

@@ -7,7 +7,7 @@ however many tokens a request has.
 A request takes its prompt, estimated, when it enters. What it used beyond that is known only when it has
 ended, and may be more than there is room for. The window holds nothing past its limit and forgets after two
 minutes, so the rest is owed: it is booked as room comes, before anything else, and a tenant that owes gets
-nothing new. Over time nobody gets more than its limit.
+nothing new. Over time no tenant gets more than its limit.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class RateLimits:
         self._limited = self._requests.keys() | self._tokens.keys()
         self._sweep_at_s = 0.0
 
-    def take(self, tenant: str, prompt_tokens: int) -> Rejection | None:
+    def book(self, tenant: str, prompt_tokens: int) -> Rejection | None:
         """Book one request and its prompt; or book nothing, and say which cap has room last, and when.
 
         The time holds where the tenant sends nothing else until then. It is None where the request alone is
@@ -118,17 +118,17 @@ class _Window:
         self._limit = limit
 
     def rejection(self, amount: int) -> Rejection | None:
-        """Say why so much cannot be booked now; None where it can."""
+        """Say why an amount cannot be booked now; None where it can."""
         wait_s = self._wait_s(amount)
         return None if wait_s == 0 else Rejection(self._cap, self._limit, wait_s)
 
     def book(self, amount: int) -> None:
-        """Count so much; the caller has seen that there is room."""
+        """Count an amount; the caller has seen that there is room."""
         if amount:
             self._strategy.hit(self._item, self._tenant, cost=amount)
 
     def _wait_s(self, amount: int) -> float | None:
-        """Seconds until there is room for so much; 0: now; None: never."""
+        """Seconds until there is room for an amount; 0: now; None: never."""
         if amount > self._limit:
             return None
         previous, previous_left_s, current, current_left_s = self._storage.get_sliding_window(
@@ -154,21 +154,21 @@ class _TokenWindow(_Window):
     _paid_at_s = 0.0  # when a part of it was booked last
 
     def rejection(self, amount: int) -> Rejection | None:
-        """Say why so much cannot be booked now, after what is owed; None where it can."""
+        """Say why an amount cannot be booked now, after what is owed; None where it can."""
         self._pay()
         if not self._owed or amount > self._limit:
             return super().rejection(amount)
         return Rejection(self._cap, self._limit, self._wait_for_debt_s(amount))
 
     def owe(self, amount: int) -> None:
-        """Count so much, as far as there is room, and remember the rest."""
+        """Count an amount as far as there is room, and remember the rest."""
         if not self._owed:
             self._paid_at_s = time.time()
         self._owed += amount
         self._pay()
 
     def give_back(self, amount: int) -> None:
-        """Take so much off what is owed, then off the count of this minute and of the one before."""
+        """Take an amount off what is owed, then off the count of this minute and of the one before."""
         forgiven = min(amount, self._owed)
         self._owed -= forgiven
         amount -= forgiven
@@ -182,7 +182,7 @@ class _TokenWindow(_Window):
         """Book what is owed as far as there is room.
 
         The window shows two minutes. Time before those, in which the tenant could book nothing else, pays at
-        the rate of the limit, so that a debt of many minutes ends on time, however seldom somebody asks.
+        the rate of the limit, so that a debt of many minutes ends on time, however seldom requests come.
         """
         if not self._owed:
             return
@@ -196,7 +196,7 @@ class _TokenWindow(_Window):
             self._paid_at_s = now_s
 
     def _wait_for_debt_s(self, amount: int) -> float | None:
-        """Seconds until there is room for what is owed and for so much more, at one time."""
+        """Seconds until there is room for what is owed and for the amount, at one time."""
         wanted = self._owed + amount
         if wanted <= self._limit:
             return self._wait_s(wanted)
@@ -210,7 +210,7 @@ def _wait_s(rejection: Rejection) -> float:
 
 
 class _NeverDue(threading.Timer):
-    """A timer that claims to run already, so that nobody starts it."""
+    """A timer that claims to run already, so that it is never started."""
 
     def is_alive(self) -> bool:
         """Say yes; `MemoryStorage` starts its timer wherever it finds none alive."""

@@ -1,4 +1,4 @@
-"""What does the scheduler hold at one moment? Values that explain it to operators; pure."""
+"""What do operators see of the scheduler? A copy of its state at one moment; pure."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class ReplicaReport:
     leases: tuple[LeaseReport, ...]
     pinned: tuple[str, ...]
     resident: tuple[str, ...]  # shadow of the engine's memory, least recently used first
-    clearing_for: str | None  # adapter that a slot is being cleared for
-    clearing_victim: str | None
+    clearing_for: str | None  # adapter that a slot drains for
+    clearing_victim: str | None  # adapter that loses it
     health: HealthSnapshot
 
 
@@ -56,7 +56,7 @@ class TenantReport:
     queued: int
     tickets: int  # waiting or running
     slots: int  # it holds
-    floods: bool  # asks for far more than others, so that these are kept some room
+    floods: bool  # it asks for far more than others, so some room is kept from it
     mean_completion_tokens: float
 
 
@@ -67,20 +67,20 @@ class LaneReport:
     engine_model: str
     queued: int
     oldest_s: float  # how long its first request has waited
-    held: str  # why that one had to wait: a `Hold`
+    held: str  # why that one had to wait: a `WaitReason`
 
 
 @dataclass(frozen=True, slots=True)
 class PoolReport:
-    """One base model of a pool: the replicas that serve it, and who wants to use them."""
+    """One base model of a pool: the replicas that serve it, and the tenants that use them."""
 
     name: str  # of the pool
     base_model: str
     ttft_slo_s: float | None
     itl_slo_s: float | None
     queued_by_band: dict[str, int]
-    work_per_s: float | None  # prompt tokens' worth of work it does while somebody waits
-    slots_per_s: float | None  # slots it gives to somebody who waits
+    work_per_s: float | None  # work done while requests wait, in prompt tokens' worth
+    slots_per_s: float | None  # slots given to requests that waited
     replicas: tuple[ReplicaReport, ...]
     tenants: tuple[TenantReport, ...]
     lanes: tuple[LaneReport, ...]  # the longest waiting first
@@ -96,8 +96,8 @@ class SchedulerReport:
 
 
 def replica_report(engine: Engine, now_s: float) -> ReplicaReport:
-    """Copy the state of an engine and of its engine."""
-    clearing = engine.clearing
+    """Copy the state of an engine and of its replica."""
+    drain = engine.slot_drain
     return ReplicaReport(
         name=engine.name,
         ready=engine.ready,
@@ -119,7 +119,7 @@ def replica_report(engine: Engine, now_s: float) -> ReplicaReport:
         ),
         pinned=tuple(sorted(engine.pinned)),
         resident=tuple(engine.resident),
-        clearing_for=clearing.waiting if clearing else None,
-        clearing_victim=clearing.victim if clearing else None,
+        clearing_for=drain.adapter if drain else None,
+        clearing_victim=drain.evicted if drain else None,
         health=engine.health.snapshot(now_s),
     )

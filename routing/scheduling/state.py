@@ -1,4 +1,4 @@
-"""What the gateway knows of one replica and its engine: what was given to it, and which slots are leased.
+"""What does the gateway know of one replica and its engine? What it was given, and which slots are leased.
 
 Exact, because every request to the engine goes through this gateway. Pure state: no I/O, no clock.
 """
@@ -11,33 +11,31 @@ from dataclasses import dataclass, field
 
 from engines.health import EngineHealth, EngineState
 from fleet.types import Fleet
-from routing.scheduling.floods.detection import Shares
 from routing.scheduling.health.health import Health
 from routing.scheduling.health.limit import ConcurrencyLimit
 from routing.scheduling.occupancy import ShareClock
 from routing.types import Request
 
 SPARE_LOAD = 0.1  # a step with a tenth of the engine's sequences takes little longer than an empty one
-KV_FULL = 0.9  # of the KV cache; beyond it vLLM begins to preempt, and a preempted request starts anew
 
 
 @dataclass(slots=True)
 class Lease:
-    """The right of an adapter to hold a slot while it has sequences in flight."""
+    """The right of an adapter to a slot while it has sequences in flight."""
 
-    tenant: str  # who was granted it; others may share it
+    tenant: str  # whose request took it; requests of others may run in it too
     since_s: float
     sequences: int = 0
     clock: ShareClock = field(default_factory=ShareClock)  # of the slot
 
 
 @dataclass(frozen=True, slots=True)
-class SlotClearing:
-    """A slot is promised to `waiting`; `victim` leaves it for that and gets no new request here meanwhile."""
+class SlotDrain:
+    """A slot is promised to `adapter`. `evicted` loses it: until it is empty it gets no new request here."""
 
-    waiting: str
-    tenant: str  # whose request it is promised to
-    victim: str | None  # None: the slot is free already
+    adapter: str
+    tenant: str  # of the request for which it drains
+    evicted: str | None  # None: the slot is free already
 
 
 @dataclass(slots=True, eq=False)
@@ -72,22 +70,21 @@ class Engine:
     max_sequences: int  # vLLM --max-num-seqs
     max_resident: int = 0  # vLLM --max-cpu-loras
     ready: bool = False
-    told: EngineHealth | None = None  # its own word, by the last probe; None: it gave no answer
+    told: EngineHealth | None = None  # what it said of itself when it was probed last; None: no answer
     kv_tokens: int = 0  # what its KV cache holds; 0: it has not said
     max_model_len: int = 0  # tokens of prompt and completion together; 0: it has not said
     chars_per_token: int = 0  # of the longest in its vocabulary; 0: it has not said
     limit: ConcurrencyLimit | None = None  # K_R; None: as many as it runs at once
-    incarnation: str = ""  # which start of it is meant by what is known; empty: it has not said
+    incarnation: str = ""  # the start of it to which all this applies; empty: it has not said
     trusted: bool = True  # False while its circuit breaker holds requests back
-    share: float = 1.0  # part of its limit that it may use now: less while it is fresh, or slow
+    ramp: float = 1.0  # part of its limit that it may use now: less while it is fresh, or slow
     sequences: int = 0  # in flight, all models
     tokens: int = 0  # in flight: prompts, and completions as they are expected
     adapters: frozenset[str] = frozenset()  # ids that it has confirmed that it may serve
     pinned: frozenset[str] = frozenset()  # ids that hold a slot whether they run or not
     leases: dict[str, Lease] = field(default_factory=dict)  # by adapter id
     resident: OrderedDict[str, None] = field(default_factory=OrderedDict)  # shadow LRU, newest last
-    clearing: SlotClearing | None = None
-    shares: Shares | None = None  # of its group, which keeps them
+    slot_drain: SlotDrain | None = None  # one at a time
     clock: ShareClock = field(default_factory=ShareClock)
     health: Health = field(init=False)
     replica: Replica = field(init=False, repr=False)  # where it runs; a replica sets it
@@ -97,7 +94,7 @@ class Engine:
 
     @property
     def failed(self) -> bool:
-        """Whether it does not start, by its own word."""
+        """Whether it says that it does not start."""
         return self.told is not None and self.told.state is EngineState.FAILED
 
     @property
@@ -108,23 +105,7 @@ class Engine:
     @property
     def free_slots(self) -> int:
         """Slots that no adapter holds, neither in flight nor pinned."""
-        return self.slots - (len(self.held) if self.pinned else len(self.leases))
-
-    @property
-    def promised(self) -> str | None:
-        """Return the adapter that the next free slot is for, if it is for one.
-
-        Where adapters of a tenant that floods take turns, that is the victim's slot, not one that comes free
-        before it.
-        """
-        clearing = self.clearing
-        if clearing is None:
-            return None
-        lease = self.leases.get(clearing.victim or "")
-        takes_turns = lease is not None and lease.tenant == clearing.tenant
-        if takes_turns and self.shares is not None and self.shares.keeps_slot_from(clearing.tenant):
-            return None
-        return clearing.waiting
+        return self.slots - (len(self.in_slots) if self.pinned else len(self.leases))
 
     @property
     def accepts(self) -> bool:
@@ -135,7 +116,7 @@ class Engine:
     def capacity(self) -> int:
         """Sequences it may have in flight now; at least one."""
         limit = self.max_sequences if self.limit is None else self.limit.sequences
-        return int(limit * self.share) or 1
+        return int(limit * self.ramp) or 1
 
     @property
     def load(self) -> float:
@@ -143,21 +124,13 @@ class Engine:
         return self.sequences / self.capacity
 
     @property
-    def held(self) -> Collection[str]:
-        """Adapters that hold a slot."""
+    def in_slots(self) -> Collection[str]:
+        """Adapters that hold a slot: leased or pinned."""
         return self.leases.keys() | self.pinned if self.pinned else self.leases.keys()
 
     def holds(self, adapter: str) -> bool:
         """Whether an adapter has a slot here, so that it needs no other."""
         return adapter in self.leases or adapter in self.pinned
-
-    def has_room(self, request: Request) -> bool:
-        """Whether so much more would run at once; what is wider than it runs alone."""
-        if self.sequences == 0:
-            return True
-        if self.sequences + request.sequences > self.capacity:
-            return False
-        return self.kv_tokens == 0 or self.tokens + request.prompt_tokens <= KV_FULL * self.kv_tokens
 
     def acquire(self, request: Request, tokens: int, now_s: float) -> bool:
         """Put a request in flight. Returns whether its adapter takes a lease with it."""
@@ -175,14 +148,14 @@ class Engine:
         lease.sequences += request.sequences
         self.resident[adapter] = None
         self.resident.move_to_end(adapter)
-        if self.clearing is not None and self.clearing.waiting == adapter:
-            self.clearing = None
+        if self.slot_drain is not None and self.slot_drain.adapter == adapter:
+            self.slot_drain = None
         return new
 
     def forget_oldest(self) -> None:
-        """Drop from the shadow LRU what has no place in memory any more."""
-        places = max(self.max_resident, self.slots)
-        while len(self.resident) > places:
+        """Drop from the shadow LRU what the engine's memory no longer holds."""
+        most = max(self.max_resident, self.slots)
+        while len(self.resident) > most:
             self.resident.popitem(last=False)
 
     def release(self, request: Request, tokens: int, now_s: float) -> bool:
@@ -202,7 +175,7 @@ class Engine:
         return True
 
     def take_residency(self, adapters: Iterable[str], pinned: Iterable[str], host: Iterable[str]) -> None:
-        """Take over what it says: it may serve these, pins these, holds these (oldest first)."""
+        """Take over what the engine says it may serve, pins, and has in memory (oldest first)."""
         self.adapters = frozenset(adapters)
         self.pinned = frozenset(pinned)
         self.resident = OrderedDict.fromkeys((*host, *self.leases))
@@ -211,11 +184,11 @@ class Engine:
         """Drop what it no longer holds after a restart. Leases stay: their requests still settle."""
         self.resident.clear()
         self.adapters = self.pinned = frozenset()
-        self.clearing = None
+        self.slot_drain = None
 
 
 def declared_replicas(fleet: Fleet) -> list[Replica]:
-    """One replica for each that the fleet declares, with its engine."""
+    """Make the replicas that the fleet declares, each with its engine."""
     replicas = []
     for pool in fleet.pools.values():
         for name, base_model in pool.replica_models:

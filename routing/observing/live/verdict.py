@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from routing.observing.live.figures import Figures1m
-from routing.scheduling.filters import Hold
+from routing.scheduling.filters import WaitReason
 
 USUAL_FACTOR = 5.0  # a p99 is commonly two to four times the median
 FLOOR_S = 1.0  # nobody who reads an answer minds less
@@ -56,7 +56,7 @@ class Waiting:
 
     requests: int = 0
     oldest_s: float = 0.0
-    held: str | None = None  # why the oldest had to wait: a `Hold`
+    held: str | None = None  # why the oldest had to wait: a `WaitReason`
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,21 +114,21 @@ _LIMITS = {
     LimitSource.DEFAULT: "allowed is",
 }
 _CAUSES = {
-    Hold.NOT_READY: "no replica is ready",
-    Hold.NOT_TRUSTED: "its replicas fail",
-    Hold.ADAPTER_UNKNOWN: "no engine knows its version yet",
-    Hold.NO_ROOM: "its replicas are full",
-    Hold.NO_SLOT: "every slot is held by other adapters",
-    Hold.ROOM_RESERVED: "its tenant floods, and room is kept for others",
-    Hold.SLOT_RESERVED: "its tenant floods, and the free slots are kept for others",
-    Hold.SPARES_READ: "a replica that has it in memory is waited for",
-    Hold.SLOT_CLEARING: "its slot is being cleared for another adapter",
-    Hold.BEHIND: "more of it comes than is served",
+    WaitReason.NOT_READY: "no replica is ready",
+    WaitReason.NOT_TRUSTED: "its replicas fail",
+    WaitReason.ADAPTER_UNKNOWN: "no engine knows its version yet",
+    WaitReason.NO_ROOM: "its replicas are full",
+    WaitReason.NO_SLOT: "every slot is held by other adapters",
+    WaitReason.ROOM_RESERVED: "its tenant floods, and room is kept for others",
+    WaitReason.SLOT_RESERVED: "its tenant floods, and the free slots are kept for others",
+    WaitReason.SPARES_READ: "a replica that has it in memory is waited for",
+    WaitReason.SLOT_CLEARING: "its slot is being cleared for another adapter",
+    WaitReason.BEHIND: "more of it comes than is served",
 }
 
 
 def _cause(held: str | None) -> str:
-    return f" since {_CAUSES[Hold(held)]}" if held in _CAUSES else ""
+    return f" since {_CAUSES[WaitReason(held)]}" if held in _CAUSES else ""
 
 
 def _above(bound: Limit, *durations_s: float | None) -> bool:

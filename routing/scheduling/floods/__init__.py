@@ -1,1 +1,1 @@
-"""Who floods, and what may such a tenant take? From what each has sent lately."""
+"""Which tenants flood, and how much may they take? From what each has sent lately."""

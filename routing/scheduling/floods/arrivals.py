@@ -22,8 +22,8 @@ class Arrivals:
     def __init__(self) -> None:
         self._senders: dict[str, _Sender] = {}
 
-    def saw(self, tenant: str, now_s: float) -> None:
-        """Count a request."""
+    def count(self, tenant: str, now_s: float) -> None:
+        """Count a request of a tenant."""
         sender = self._senders.get(tenant)
         if sender is None:
             sender = self._senders[tenant] = _Sender(now_s)

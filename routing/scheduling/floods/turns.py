@@ -1,28 +1,28 @@
-"""When may a tenant run that is held to a share? In turns, so that its slot is free in between. Pure.
+"""When may a tenant run that is bound to a few sequences? By turns, so that its slot comes free. Pure.
 
-Who runs a few sequences all the time holds a slot all the time. Who runs twice as many for a while, and then
-none, has had as much of the engine, and the slot is others' half of the time. A token bucket of
-sequence-seconds says when: it fills at the share, what runs empties it, and it must be full before a turn
-begins.
+A tenant that runs a few sequences all the time holds a slot all the time. If it runs twice as many for a
+while and then none, it has had as much of the engine, and others have the slot half of the time. A token
+bucket of sequence-seconds says when: it fills at the tenant's rate, what runs empties it, and a turn begins
+when it is full.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-TURN_S = 2.0  # of its share are saved up for a turn: an answer or two, for which the slot is lent
-AT_ONCE = 2.0  # times its share may run in a turn
+TURN_S = 2.0  # seconds of its rate are saved up for a turn: an answer or two
+AT_ONCE = 2.0  # times its rate may run in a turn
 
 
 @dataclass(slots=True)
 class Turn:
-    """Whether it is a tenant's turn, and what it has saved up for it."""
+    """Whether it is a tenant's turn, and how much it has saved up."""
 
     saved: float = 0.0  # sequence-seconds
     begun: bool = True
 
-    def pass_time(self, elapsed_s: float, share: float, running: float) -> None:
-        """Let time pass in which `running` sequences ran, of a share of so many."""
-        full = TURN_S * share
-        self.saved = min(full, max(-full, self.saved + elapsed_s * (share - running)))
+    def pass_time(self, elapsed_s: float, rate: float, running: float) -> None:
+        """Let time pass in which `running` sequences ran; `rate` is how many may run on average."""
+        full = TURN_S * rate
+        self.saved = min(full, max(-full, self.saved + elapsed_s * (rate - running)))
         self.begun = self.saved >= (0.0 if self.begun else full)

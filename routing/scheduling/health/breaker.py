@@ -1,8 +1,8 @@
-"""May this replica be given a request, after what the last ones met there? A circuit breaker. Pure.
+"""May a replica be given a request, after how the last ones fared there? A circuit breaker. Pure.
 
 The pattern is Nygard's ("Release It!", 2007). Closed: requests go, and their failures are counted. Open: none
 goes until a back-off is over. Half-open: one goes, the probe, and how it fares decides. The table below holds
-every transition; whatever is not in it changes nothing. `now_s` comes in, from a monotonic clock.
+every transition; an event that is not in it changes nothing. `now_s` comes in, from a monotonic clock.
 
 A request gets a period when it begins and reports with it when it ends. A report from another period counts
 for nothing: what was in flight when the breaker opened, or when the engine was replaced, says nothing of now.
@@ -20,7 +20,7 @@ MIN_REQUESTS = 20  # ... of requestVolumeThreshold 20 at least ...
 WINDOW_S = 30.0  # ... there in 10 s; longer here, since a request takes seconds and not milliseconds
 BACKOFF_S = 1.0  # doubles at every opening, as with Linkerd, where it goes from 1 s to 60 s
 MAX_BACKOFF_S = 30.0  # Envoy's base_ejection_time: a replica that is well again must not stay out longer
-FORGET_S = 30.0  # closed for so long, the breaker starts its back-off anew
+FORGET_S = 30.0  # a breaker that was closed for this time starts its back-off anew
 NO_PERIOD = 0  # of a request the breaker did not allow; its report counts for nothing
 
 _BUCKETS = 10

@@ -1,4 +1,4 @@
-"""How soon do the first tokens of one replica come, so that it can be compared with its peers? Pure.
+"""How fast are the first tokens of a replica, compared with its peers? Pure.
 
 An engine prefills together what came together, so the first tokens of a burst say one thing, however many
 they are. What came within an epoch therefore counts once: counted one by one, two engines that were alike
@@ -13,7 +13,7 @@ import math
 EPOCH_S = 0.5  # some steps of an engine
 SMOOTHING = 0.05  # weight of an epoch: ten seconds of them count
 MIN_EPOCHS = 20
-MAX_SILENCE_S = 30.0  # who has not answered for so long is not judged by it
+MAX_SILENCE_S = 30.0  # without an answer for this time a replica is not compared
 MIN_FIRST_TOKEN_S = 0.001
 
 
@@ -35,7 +35,7 @@ class FirstTokens:
         return math.exp(self._log_s) if self._epochs >= MIN_EPOCHS else None
 
     def note(self, now_s: float, first_token_s: float) -> None:
-        """Note that a first token has come, so long after its request was given."""
+        """Note that a first token has come `first_token_s` after its request was granted."""
         if self._count and now_s - self._began_s >= EPOCH_S:
             self._epochs += 1
             weight = max(SMOOTHING, 1 / self._epochs)

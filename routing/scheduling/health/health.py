@@ -1,8 +1,8 @@
-"""How well is this replica, and how much of its limit may it be given? Pure: no clock, `now_s` comes in.
+"""How healthy is a replica, and how much of its limit may it be given? Pure: no clock, `now_s` comes in.
 
-Three judgements, all from what the gateway's own requests met: a circuit breaker (`breaker.py`), slow start
-for an engine whose caches are cold, and a comparison of first-token times within the group. Readiness is
-another matter: it is asked of the engine, by the probe.
+Three rules, all from how the gateway's own requests fared: a circuit breaker (`breaker.py`), slow start for
+an engine whose caches are cold, and a comparison of first-token times within the group. Whether it is ready
+is another question, which the probe asks of the engine.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ SLOWER = math.log(2.0)  # than the median: an outlier; and
 STILL_SLOWER = math.log(1.5)  # remains one, so that it does not come and go
 MAX_MODIFIED_Z = 3.5  # Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993
 MAD_TO_SIGMA = 1.4826  # the median absolute deviation of a normal distribution is sigma divided by this
-MIN_EXCESS_S = 0.05  # nobody notices less
+MIN_EXCESS_S = 0.05  # a smaller difference is not noticed
 MAX_OUTLIERS = 1 / 3  # of the group, but one always may; Envoy's max_ejection_percent is 10, likewise
-OUTLIER_SHARE = 0.5  # of its limit: slow is not broken, and it must go on answering to be forgiven
+OUTLIER_RAMP = 0.5  # of its limit: slow is not broken, and it must go on answering to be forgiven
 
 
-WITNESSES = 2  # one tenant may send what breaks any engine
+WITNESSES = 2  # the requests of one tenant may break any engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class HealthSnapshot:
 
 
 class Health:
-    """What one replica's requests say of it.
+    """What one replica's own requests say of it.
 
     Call `began` for every request it is given, `answered` at its first token, and one of `succeeded`,
     `failed` and `abandoned` at its end, each with the period that `began` returned.
@@ -70,7 +70,7 @@ class Health:
     )
 
     def __init__(self, name: str) -> None:
-        """A replica nobody has heard of yet: trusted with all of its limit."""
+        """A replica of which nothing is known yet: trusted with all of its limit."""
         self.name = name
         self.last_failure = ""
         self.witnesses = WITNESSES  # tenants whose requests must have failed before it is to blame
@@ -98,25 +98,21 @@ class Health:
         """Whether it may be given a request now. Changes nothing."""
         return self._breaker.allows(now_s)
 
-    def share(self, now_s: float) -> float:
-        """The part of its limit that it may be given, over 0 and up to 1. Without events it only grows."""
+    def ramp(self, now_s: float) -> float:
+        """Return the part of its limit that it may use, over 0 and up to 1. Without events it only grows."""
         warm = (now_s - self._fresh_s) / SLOW_START_S
         if warm >= 1.0:
             return self._ceiling
         return self._ceiling * (warm if warm > SLOW_START_FLOOR else SLOW_START_FLOOR)
 
-    def limit(self, full: int, now_s: float) -> int:
-        """So much of a limit as its share allows, rounded down, and never less than one request."""
-        return max(1, int(full * self.share(now_s)))
-
     # -- what its requests meet ----------------------------------------------------------------------------
 
     def began(self, now_s: float) -> int:
-        """It was given a request; return the period to report with (see `Breaker.began`)."""
+        """Note that it was given a request; return the period to report with (see `Breaker.began`)."""
         return self._breaker.began(now_s)
 
     def answered(self, now_s: float, period: int, first_token_s: float) -> None:
-        """It gave a request its first token so long after it was given it. Closes a half-open breaker."""
+        """Note that a request got its first token, and when. Closes a half-open breaker."""
         if not self._breaker.listens(period):
             return
         if self._breaker.answered(now_s, period):
@@ -124,18 +120,18 @@ class Health:
         self.first_tokens.note(now_s, first_token_s)
 
     def succeeded(self, now_s: float, period: int, tenant: str | None = None) -> None:
-        """A request of a tenant ended well, or with a refusal that was the request's fault."""
+        """Note that a request of a tenant ended well, or with a refusal that was the request's fault."""
         if self._suffering and tenant is not None:
             self._suffering.pop(tenant, None)
         if self._breaker.succeeded(now_s, period):
             self._fresh_s = now_s
 
     def failed(self, now_s: float, period: int, reason: str = "", tenant: str | None = None) -> None:
-        """A request of a tenant failed: a broken stream, no answer in time, a 5xx of the engine's own.
+        """Note that a request of a tenant failed: a broken stream, no answer in time, a 5xx of the engine.
 
-        Some requests break whatever serves them. So it counts only while others suffer too: so many tenants
-        whose last request here has failed not long ago. Without a tenant the replica itself says that it is
-        ill, as with a refused connection.
+        Some requests break any engine. So a failure counts only where the last requests of `witnesses`
+        tenants have failed here not long ago. Without a tenant the replica itself says that it is ill, as
+        with a refused connection.
         """
         if not self._breaker.listens(period):
             return
@@ -148,14 +144,14 @@ class Health:
             self._forget_latency()
 
     def abandoned(self, period: int) -> None:
-        """A request ended and says nothing of the replica: its client left, an adapter would not load."""
+        """Note that a request ended and says nothing of the replica: its client left, for example."""
         self._breaker.abandoned(period)
 
     def restarted(self, now_s: float, *, slow_start: bool = True) -> None:
-        """Another engine became ready there. What the last one did is forgotten, except by an open breaker.
+        """Note that another engine became ready there. Only an open breaker remembers the last one.
 
         One that only missed a readiness probe has not restarted, its caches are warm. Without `slow_start`
-        it is trusted at once: right where no other replica could carry the load meanwhile.
+        it is given all of its limit at once: right where no other replica could carry the load meanwhile.
         """
         self._breaker.restarted(now_s)
         self._suffering.clear()
@@ -167,12 +163,12 @@ class Health:
 
     @property
     def outlying(self) -> bool:
-        """Whether it was found to be slower than its peers, which halves its share. Set from `outliers`."""
+        """Whether it was found to be slower than its peers, which halves its limit. Set from `outliers`."""
         return self._ceiling < 1.0
 
     @outlying.setter
     def outlying(self, value: bool) -> None:
-        self._ceiling = OUTLIER_SHARE if value else 1.0
+        self._ceiling = OUTLIER_RAMP if value else 1.0
 
     @property
     def first_token_s(self) -> float | None:
@@ -192,7 +188,7 @@ class Health:
             recent_requests=ended,
             recent_failures=failed,
             last_failure=self.last_failure,
-            share=self.share(now_s),
+            share=self.ramp(now_s),
             first_token_s=self.first_token_s,
             outlying=self.outlying,
         )

@@ -45,7 +45,7 @@ class ConcurrencyLimit:
         return int(self._limit)
 
     def note_gap(self, gap_s: float, tokens: int = 1) -> None:
-        """Note that a stream brought so many tokens after so long."""
+        """Note that a stream brought `tokens` after `gap_s`."""
         self._gaps_s += gap_s
         self._tokens += tokens
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from routing.scheduling.floods.detection import Floods
 from routing.scheduling.state import Engine, Replica
+from routing.scheduling.view import View, home_key
 from routing.types import Request, Target
 
 
@@ -42,6 +44,13 @@ def engine(name: str = "shared-0", *, slots: int = 2, max_sequences: int = 8, re
         "shared",
         Engine(name, "base", slots, max_sequences, max_resident=4, ready=ready, adapters=ADAPTER_IDS),
     ).engine
+
+
+def view_of(
+    *engines: Engine, floods: Floods | None = None, asked: Request | None = None, load_slack: float = 0.25
+) -> View:
+    """What policies know of a group of these engines; without `floods` no tenant floods."""
+    return View(engines, floods or Floods({}, {}), load_slack, home_key(asked) if asked else "")
 
 
 def run_on(one: Engine, asked: Request, *, times: int = 1) -> None:

@@ -16,10 +16,10 @@ from routing.flights.flight import Abort
 from routing.observing.metrics.definitions import GATEWAY_METRICS
 from routing.record import Record
 from routing.scheduling.admission import Cap
+from routing.scheduling.affinity import Affinity
 from routing.scheduling.decisions import KEPT, Action
-from routing.scheduling.filters import Hold
+from routing.scheduling.filters import WaitReason
 from routing.scheduling.profile import ONLY
-from routing.scheduling.scorers import Place
 from routing.types import Outcome
 from tenantry.app import app
 from tests.unit.routing.requests import target
@@ -57,11 +57,11 @@ def test_the_example_is_a_log_line() -> None:
 
 
 def test_every_reason_to_wait_is_explained() -> None:
-    assert first_cells(section("Why it waits: `held`", SCHEDULER)) - {"held"} == set(Hold)
+    assert first_cells(section("Why it waits: `held`", SCHEDULER)) - {"held"} == set(WaitReason)
 
 
 def test_everything_that_speaks_for_a_replica_is_explained() -> None:
-    assert first_cells(section("Why that replica: `picked`", SCHEDULER)) - {"picked"} == {ONLY, *Place}
+    assert first_cells(section("Why that replica: `picked`", SCHEDULER)) - {"picked"} == {ONLY, *Affinity}
 
 
 def test_every_reason_that_a_request_can_end_with_is_explained() -> None:
@@ -84,7 +84,7 @@ def test_every_decision_is_explained() -> None:
 
 def test_the_reasons_to_wait_stand_in_the_order_in_which_they_are_asked() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", section("Why it waits: `held`", SCHEDULER), re.MULTILINE)
-    assert rows[1:] == [*Hold]
+    assert rows[1:] == [*WaitReason]
 
 
 def test_rules_are_numbered_without_a_gap_and_those_that_are_named_are_there() -> None:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from engines.health import EngineHealth, EngineState
 from routing.scheduling.decisions import KEPT, Action, Decision
-from routing.scheduling.state import SlotClearing
+from routing.scheduling.state import SlotDrain
 from tenantry import scheduler as commands
 from tenantry import scheduler_tables
 from tenantry.app import app
@@ -112,7 +112,7 @@ def test_a_pool_with_several_base_models_names_them(run: Run, desk: Desk) -> Non
 
 
 def test_a_free_slot_that_is_promised_has_no_victim(run: Run, desk: Desk, house: Busy) -> None:
-    house.dispatcher.replicas["shared-0"].engine.clearing = SlotClearing("a-sales@1", "a", None)
+    house.dispatcher.replicas["shared-0"].engine.slot_drain = SlotDrain("a-sales@1", "a", None)
     desk.management.scheduled = house.dispatcher.report()
     assert "shared-0: a free slot is kept for a-sales@1\n" in run("scheduler").stdout
 

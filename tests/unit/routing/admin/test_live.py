@@ -51,7 +51,7 @@ def fill(management: fakes.FakeManagement, watched: Watched, house: Busy) -> Non
     management.scheduled = house.dispatcher.report(KEPT)
     management.known_tenants = list(house.fleet.tenants.values())
     watched.clock.now = house.clock.now
-    watched.queue = [(ticket.request, ticket.held) for ticket in house.dispatcher.waiting()]
+    watched.queue = [(ticket.request, ticket.waits_for) for ticket in house.dispatcher.waiting()]
 
 
 async def live(desk: Desk) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Busy:
         health = failing.engine.health
         for _ in range(times):
             health.failed(self.clock.now, health.began(self.clock.now), "it failed while it answered")
-        self.dispatcher.groups[failing.pool, failing.engine.base_model].judge(self.clock.now)
+        self.dispatcher.groups[failing.pool, failing.engine.base_model].refresh_trust(self.clock.now)
 
 
 def busy(*, replicas: int = 1, caps: Caps | None = None) -> Busy:

@@ -11,11 +11,11 @@ from routing.scheduling.backlog import Backlog
 from routing.types import Request
 from tests.unit.routing.requests import request
 
-LINE = "need base"
+QUEUE = "need base"
 
 
 class House:
-    """A backlog of tenants `a` and `b`, whose service a test sets; every lane stands in one line."""
+    """A backlog of tenants `a` and `b`, whose service a test sets; all of it stands in one queue."""
 
     def __init__(self, *, bands: dict[str, int] | None = None, aging: float = 0.0) -> None:
         self.service = {"a": 0.0, "b": 0.0}
@@ -29,19 +29,19 @@ class House:
 
     def push(self, *entries: Request) -> None:
         for entry in entries:
-            self.backlog.push(entry, lambda: LINE)
+            self.backlog.push(entry, lambda: QUEUE)
 
     def serve(self, tenant: str, service: float) -> None:
         self.service[tenant] = service
-        self.backlog.touch(tenant)
+        self.backlog.resort(tenant)
 
-    def order(self, line: str = LINE) -> list[Request]:
+    def order(self, queue: str = QUEUE) -> list[Request]:
         return [
-            entry for rank in range(3) for *_, heads in self.backlog.in_order(line, rank) for entry in heads
+            entry for rank in range(3) for *_, heads in self.backlog.in_order(queue, rank) for entry in heads
         ]
 
-    def lanes(self, *models: str, place: str = "shared-0", rank: int = 1) -> list[Request]:
-        return [head for *_, heads in self.backlog.in_lanes(models, place, rank) for head in heads]
+    def of_models(self, *models: str, engine: str = "shared-0", rank: int = 1) -> list[Request]:
+        return [head for *_, heads in self.backlog.of_models(models, engine, rank) for head in heads]
 
 
 def test_one_flow_is_first_come_first_served() -> None:
@@ -99,8 +99,8 @@ def test_a_tenant_that_is_being_served_does_not_age_however_long_its_queue() -> 
     house = House(aging=10.0)
     flood, quiet = request("a", arrived_s=0.0), request("b", arrived_s=99.0)
     house.push(flood, quiet)
-    house.backlog.granted("a", (LINE,), 100.0)
-    house.backlog.touch("a")
+    house.backlog.restart_age("a", (QUEUE,), 100.0)
+    house.backlog.resort("a")
     assert house.order() == [quiet, flood]
 
 
@@ -108,12 +108,12 @@ def test_what_is_served_out_of_one_line_goes_on_ageing_in_others() -> None:
     house = House(aging=10.0)
     old, new = request("a", arrived_s=0.0), request("b", arrived_s=99.0)
     house.push(old, new)
-    house.backlog.granted("a", ("shared-0", "hold base"), 100.0)
-    house.backlog.touch("a")
+    house.backlog.restart_age("a", ("shared-0", "hold base"), 100.0)
+    house.backlog.resort("a")
     assert house.order() == [old, new]
 
 
-def test_lanes_with_a_place_of_their_own_are_put_in_order_when_asked_for() -> None:
+def test_models_with_an_engine_to_themselves_are_put_in_order_when_asked_for() -> None:
     house = House(aging=10.0)
     first, second, other, elsewhere = (
         request("a", arrived_s=1.0),
@@ -123,13 +123,13 @@ def test_lanes_with_a_place_of_their_own_are_put_in_order_when_asked_for() -> No
     )
     house.push(first, second, other, elsewhere)
     models = ("a-support@1", "a-sales@1", "b-support@1", "c-support@1")
-    assert house.lanes(*models) == [second, first, other]
+    assert house.of_models(*models) == [second, first, other]
     house.serve("a", 15.0)
-    assert house.lanes(*models) == [second, other, first], "15 tokens are a second and a half"
-    house.backlog.granted("a", ("shared-0",), 50.0)
-    assert house.lanes(*models) == [other, second, first], "it ages anew there"
-    assert house.lanes(*models, place="shared-1") == [second, other, first]
-    assert house.lanes(*models, rank=2) == []
+    assert house.of_models(*models) == [second, other, first], "15 tokens are a second and a half"
+    house.backlog.restart_age("a", ("shared-0",), 50.0)
+    assert house.of_models(*models) == [other, second, first], "it ages anew there"
+    assert house.of_models(*models, engine="shared-1") == [second, other, first]
+    assert house.of_models(*models, rank=2) == []
 
 
 def test_a_lane_moves_with_everything_in_it() -> None:
@@ -140,8 +140,8 @@ def test_a_lane_moves_with_everything_in_it() -> None:
     assert house.order() == [other]
     assert house.order("hold base") == [entry]
     house.backlog.remove(entry)
-    assert house.order("hold base") == [] and not house.backlog.waits_in("hold base")
-    house.backlog.move("a-support@1", LINE)
+    assert house.order("hold base") == [] and not house.backlog.has_queue("hold base")
+    house.backlog.move("a-support@1", QUEUE)
     assert house.order() == [other], "nothing waits in it"
 
 
@@ -156,18 +156,18 @@ def test_an_entry_is_removed_from_anywhere_and_only_once() -> None:
     assert list(house.backlog.heads("a-support@1")) == [entries[0]]
 
 
-def test_lanes_and_tenants_of_a_line_are_counted() -> None:
+def test_flows_and_tenants_of_a_queue_are_counted() -> None:
     house = House()
     entries = [request("a", "x"), request("a", "y"), request("b", "x")]
     house.push(*entries)
     rank = house.bands["a"]
-    assert house.backlog.flows_in(LINE, rank) == 3 and house.backlog.tenants_in(LINE, rank) == 2
-    assert house.backlog.flows_in(LINE, rank, "a") == 2 and house.backlog.flows_in(LINE, rank, "c") == 0
+    assert house.backlog.flows_in(QUEUE, rank) == 3 and house.backlog.tenants_in(QUEUE, rank) == 2
+    assert house.backlog.flows_in(QUEUE, rank, "a") == 2 and house.backlog.flows_in(QUEUE, rank, "c") == 0
     house.backlog.move("a-x@1", "hold base")
-    assert house.backlog.flows_in(LINE, rank) == 2
+    assert house.backlog.flows_in(QUEUE, rank) == 2
     for entry in entries:
         house.backlog.remove(entry)
-    assert house.backlog.flows_in(LINE, rank) == house.backlog.tenants_in(LINE, rank) == 0
+    assert house.backlog.flows_in(QUEUE, rank) == house.backlog.tenants_in(QUEUE, rank) == 0
 
 
 def test_an_empty_backlog_is_false_and_keeps_nothing() -> None:
@@ -176,8 +176,8 @@ def test_an_empty_backlog_is_false_and_keeps_nothing() -> None:
     assert house.backlog
     house.backlog.remove(request())
     assert not house.backlog and len(house.backlog) == 0
-    assert not house.backlog.counts and not house.backlog.waits_in(LINE)
-    assert not list(house.backlog.lanes()) and house.backlog.in_band(1) == 0
+    assert not house.backlog.counts and not house.backlog.has_queue(QUEUE)
+    assert not list(house.backlog.models()) and house.backlog.in_band(1) == 0
 
 
 @settings(max_examples=100, deadline=None)
@@ -187,42 +187,42 @@ def test_every_line_is_in_order_whatever_happened(seed: int, aging: float) -> No
     chance = random.Random(seed)
     house = House(bands={"a": 1, "b": chance.choice([1, 2])}, aging=aging)
     waiting: list[Request] = []
-    lines: dict[str, str] = {f"{t}-{m}@1": LINE for t in "ab" for m in ("x", "y", "z")}
+    queues: dict[str, str] = {f"{t}-{m}@1": QUEUE for t in "ab" for m in ("x", "y", "z")}
     granted: dict[tuple[str, str], float] = {}
     for step in range(80):
         match chance.choice(["push", "push", "remove", "serve", "grant", "move"]):
             case "push":
                 entry = request(chance.choice("ab"), chance.choice("xyz"), arrived_s=float(step))
                 waiting.append(entry)
-                house.backlog.push(entry, lambda entry=entry: lines[entry.target.engine_model])  # type: ignore[misc]
+                house.backlog.push(entry, lambda entry=entry: queues[entry.target.engine_model])  # type: ignore[misc]
             case "remove" if waiting:
                 house.backlog.remove(waiting.pop(chance.randrange(len(waiting))))
             case "serve":
                 house.serve(chance.choice("ab"), chance.uniform(0.0, 500.0))
             case "grant":
-                tenant, line = chance.choice("ab"), chance.choice([LINE, "hold base"])
-                granted[tenant, line] = float(step)
-                house.backlog.granted(tenant, (line,), float(step))
-                house.backlog.touch(tenant)
+                tenant, queue = chance.choice("ab"), chance.choice([QUEUE, "hold base"])
+                granted[tenant, queue] = float(step)
+                house.backlog.restart_age(tenant, (queue,), float(step))
+                house.backlog.resort(tenant)
             case "move":
-                model = chance.choice(list(lines))
-                lines[model] = chance.choice([LINE, "hold base", "any base"])
-                house.backlog.move(model, lines[model])
-        for line in (LINE, "hold base", "any base"):
-            assert house.order(line) == _sorted_anew(house, waiting, lines, granted, line, aging)
+                model = chance.choice(list(queues))
+                queues[model] = chance.choice([QUEUE, "hold base", "any base"])
+                house.backlog.move(model, queues[model])
+        for queue in (QUEUE, "hold base", "any base"):
+            assert house.order(queue) == _sorted_anew(house, waiting, queues, granted, queue, aging)
 
 
 def _sorted_anew(
     house: House,
     waiting: list[Request],
-    lines: dict[str, str],
+    queues: dict[str, str],
     granted: dict[tuple[str, str], float],
-    line: str,
+    queue: str,
     aging: float,
 ) -> list[Request]:
     heads: dict[str, Request] = {}
     for entry in sorted(waiting, key=lambda e: e.arrived_s):
-        if line == lines[entry.target.engine_model]:
+        if queue == queues[entry.target.engine_model]:
             heads.setdefault(entry.target.engine_model, entry)
     oldest: dict[str, float] = {}
     for head in heads.values():
@@ -231,7 +231,7 @@ def _sorted_anew(
 
     def place(head: Request) -> tuple[float, ...]:
         tenant = head.target.tenant
-        since = max(oldest[tenant], granted.get((tenant, line), oldest[tenant]))
+        since = max(oldest[tenant], granted.get((tenant, queue), oldest[tenant]))
         key = house.service[tenant] + aging * since
         return house.bands[tenant], key, "ab".index(tenant), head.arrived_s
 

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from fleet.types import Band, Caps, SchedulerSettings, Slo
 from routing.errors import Unavailable
 from routing.scheduling.admission import Cap, Rejection
+from routing.scheduling.affinity import Affinity
 from routing.scheduling.decisions import Action
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.filters import Hold
+from routing.scheduling.filters import WaitReason
 from routing.scheduling.profile import SLOT_LEASE
-from routing.scheduling.scorers import Place
 from routing.scheduling.state import declared_replicas
 from routing.scheduling.tickets import Ticket
+from routing.scheduling.view import View
 from routing.types import Outcome
 from tests.fakes import FakeClock, small_fleet
 from tests.unit.routing.requests import ADAPTER_IDS, request
@@ -144,7 +145,7 @@ async def test_an_adapter_that_never_gets_a_slot_is_given_one_after_a_while() ->
     house.clock.now += 10.0
     house.dispatcher.sweep()
     late = house.submit("a", "support")
-    assert house.running(starving, late) == [False, False], "the victim of the clearing gets no more"
+    assert house.running(starving, late) == [False, False], "the adapter that is evicted gets no more"
     house.finish(busy)
     assert house.running(starving, late) == [True, False]
     house.finish(starving)
@@ -153,7 +154,7 @@ async def test_an_adapter_that_never_gets_a_slot_is_given_one_after_a_while() ->
     assert repr(house.dispatcher) == AT_REST
 
 
-async def test_a_clearing_ends_when_nobody_waits_for_it_any_more() -> None:
+async def test_a_slot_drains_no_longer_when_nothing_waits_for_it_any_more() -> None:
     house = House(slots=1)
     busy, starving = house.submit("a", "support"), house.submit("a", "sales")
     house.clock.now += 10.0
@@ -186,7 +187,7 @@ async def test_a_ticket_given_back_goes_to_another_replica_before_all_others() -
     waiting = house.submit()
     broken = first.replica
     assert broken is not None
-    house.dispatcher.give_back(first)
+    house.dispatcher.requeue(first)
     assert house.running(first, waiting) == [False, True], "the broken replica may still run others"
     house.finish(second)
     assert house.running(first) == [True]
@@ -199,7 +200,7 @@ async def test_a_ticket_given_back_by_the_last_replica_has_nowhere_to_go() -> No
     house = House()
     ticket = house.submit()
     with pytest.raises(Unavailable):
-        house.dispatcher.give_back(ticket)
+        house.dispatcher.requeue(ticket)
     house.finish(ticket, outcome=Outcome.FAILED)
     assert repr(house.dispatcher) == AT_REST
 
@@ -274,14 +275,17 @@ async def test_a_tenant_with_many_adapters_soon_gives_a_slot_up() -> None:
     assert repr(house.dispatcher) == AT_REST
 
 
-async def test_a_slot_being_cleared_counts_for_the_tenant_that_gets_it() -> None:
+async def test_a_slot_that_drains_counts_for_the_tenant_that_gets_it() -> None:
     house = House(same_band=True)
-    running, pool = [house.submit("a"), house.submit("a", "sales")], house.dispatcher.groups["shared", "base"]
+    running, group = (
+        [house.submit("a"), house.submit("a", "sales")],
+        house.dispatcher.groups["shared", "base"],
+    )
     waiting = house.submit("b")
-    assert pool.slot_holders().held == {"a": 2}
+    assert group.drains.slot_holders().leased == {"a": 2}
     house.clock.now += 0.5
     house.dispatcher.sweep()
-    assert pool.slot_holders().held == {"a": 1, "b": 1}
+    assert group.drains.slot_holders().leased == {"a": 1, "b": 1}
     house.finish(*running, waiting)
     assert repr(house.dispatcher) == AT_REST
 
@@ -399,7 +403,7 @@ async def test_a_request_bears_the_time_of_its_hedge_and_of_the_replica_it_left(
     house.finish(hedge, outcome=Outcome.CANCELLED)
     ticket.take_over(hedge)
     house.clock.now += 4.0
-    house.dispatcher.give_back(ticket)  # the replica of the hedge broke; the first one takes it again
+    house.dispatcher.requeue(ticket)  # the replica of the hedge broke; the first one takes it again
     house.clock.now += 8.0
     house.finish(ticket)
     assert (ticket.engine_s, ticket.slot_s) == (3.0 + 6.0 + 8.0,) * 2
@@ -483,7 +487,7 @@ def warm_and_cold() -> tuple[House, list[Ticket], Ticket]:
 
 async def test_a_request_waits_a_moment_for_a_replica_that_has_its_adapter_in_memory() -> None:
     house, before, ticket = warm_and_cold()
-    assert ticket.held is Hold.SPARES_READ
+    assert ticket.waits_for is WaitReason.SPARES_READ
     house.clock.now += 0.1
     house.finish(before.pop(0))
     assert (await ticket.granted()).name == "shared-0"
@@ -492,7 +496,7 @@ async def test_a_request_waits_a_moment_for_a_replica_that_has_its_adapter_in_me
 
 
 @pytest.mark.parametrize("pinned", [False, True])
-async def test_a_slot_is_cleared_where_the_adapter_is_in_memory_if_one_can_be(
+async def test_a_slot_drains_where_the_adapter_is_in_memory_if_one_can_be(
     pinned: bool,
 ) -> None:
     house = House(replicas=2, slots=1, read_wait_s=0.2, slot_wait_s=10.0)
@@ -510,7 +514,7 @@ async def test_a_slot_is_cleared_where_the_adapter_is_in_memory_if_one_can_be(
     assert repr(house.dispatcher) == AT_REST
 
 
-def test_a_slot_is_cleared_elsewhere_where_the_replica_with_the_adapter_in_memory_can_clear_none() -> None:
+def test_a_slot_drains_elsewhere_where_the_replica_with_the_adapter_in_memory_can_drain_none() -> None:
     house = House(replicas=2, slots=1, same_band=True)
     running = [house.submit("a"), house.submit("a", "sales")]
     warm, cold = (ticket.replica for ticket in running)
@@ -521,15 +525,13 @@ def test_a_slot_is_cleared_elsewhere_where_the_replica_with_the_adapter_in_memor
     waiting = house.submit("b")
     house.clock.now += 0.5
     house.dispatcher.sweep()
-    assert cold.engine.clearing is not None, "a has two slots, b none"
+    assert cold.engine.slot_drain is not None, "a has two slots, b none"
     house.finish(*running, waiting)
     assert repr(house.dispatcher) == AT_REST
 
 
 @pytest.mark.parametrize(("bonus", "first"), [(0.0, "a-support@1"), (4000.0, "b-support@1")])
-def test_a_slot_is_cleared_for_the_many_where_others_have_had_nearly_as_little(
-    bonus: float, first: str
-) -> None:
+def test_a_slot_drains_for_the_many_where_others_have_had_nearly_as_little(bonus: float, first: str) -> None:
     house = House(slots=1, same_band=True, locality_bonus_tokens=bonus)
     house.finish(house.submit("b"), tokens=100)  # it has had somewhat more
     running, early = house.submit("a", "sales"), house.submit("a")
@@ -538,14 +540,14 @@ def test_a_slot_is_cleared_for_the_many_where_others_have_had_nearly_as_little(
     house.clock.now += 10.0
     house.dispatcher.sweep()
     replica = house.dispatcher.replicas["shared-0"]
-    assert replica.engine.clearing is not None and replica.engine.clearing.waiting == first
+    assert replica.engine.slot_drain is not None and replica.engine.slot_drain.adapter == first
     house.finish(running)
     assert house.running(early, many[0]) == [first == "a-support@1", first == "b-support@1"]
     house.finish(early, *many)
     assert repr(house.dispatcher) == AT_REST
 
 
-def test_a_slot_is_cleared_for_the_one_of_a_higher_band_before_the_many_of_a_lower() -> None:
+def test_a_slot_drains_for_the_one_of_a_higher_band_before_the_many_of_a_lower() -> None:
     house = House(slots=1, locality_bonus_tokens=1e9)
     running = house.submit("a", "sales")
     many = [house.submit("b") for _ in range(9)]
@@ -553,7 +555,7 @@ def test_a_slot_is_cleared_for_the_one_of_a_higher_band_before_the_many_of_a_low
     house.clock.now += 10.0
     house.dispatcher.sweep()
     replica = house.dispatcher.replicas["shared-0"]
-    assert replica.engine.clearing is not None and replica.engine.clearing.waiting == "a-support@1"
+    assert replica.engine.slot_drain is not None and replica.engine.slot_drain.adapter == "a-support@1"
     house.finish(running, early, *many)
     assert repr(house.dispatcher) == AT_REST
 
@@ -566,10 +568,10 @@ async def test_an_adapter_whose_replica_is_full_gets_a_slot_of_another_after_a_l
     assert full is not None and taken is not None and full is not taken
     house.clock.now += 9.9
     house.dispatcher.sweep()
-    assert taken.engine.clearing is None
+    assert taken.engine.slot_drain is None
     house.clock.now += 0.1
     house.dispatcher.sweep()
-    assert taken.engine.clearing is not None and taken.engine.clearing.waiting == "a-support@1"
+    assert taken.engine.slot_drain is not None and taken.engine.slot_drain.adapter == "a-support@1"
     house.finish(other)
     assert (await waiting.granted()) is taken
     house.finish(waiting, *hot)
@@ -649,12 +651,12 @@ async def test_requests_beyond_the_rate_are_refused_and_cost_nothing_more() -> N
 async def test_every_decision_can_be_read_afterwards() -> None:
     house = House(slots=1, max_num_seqs=4)
     first, second = house.submit("a", "support"), house.submit("a", "sales")
-    assert (second.held, first.picked) == (Hold.NO_SLOT, "only")
+    assert (second.waits_for, first.picked) == (WaitReason.NO_SLOT, "only")
     house.finish(first)
     report = house.dispatcher.report()
     assert [(d.action, d.reason) for d in report.decisions] == [
-        (Action.GRANTED, Place.ELSEWHERE),
-        (Action.QUEUED, Hold.NO_SLOT),
+        (Action.GRANTED, Affinity.ELSEWHERE),
+        (Action.QUEUED, WaitReason.NO_SLOT),
         (Action.GRANTED, "only"),
     ]
     (pool,) = [pool for pool in report.pools if pool.name == "shared"]
@@ -705,8 +707,9 @@ def fits(house: House) -> bool:
 
 def work_conserving(house: House, waiting: list[Ticket]) -> bool:
     """Whether no request waits that a replica could take by the filters of the profile."""
-    engines = house.dispatcher.groups["shared", "base"].engines
-    return all(isinstance(SLOT_LEASE.pick(engines, t.request), Hold) for t in waiting)
+    group = house.dispatcher.groups["shared", "base"]
+    view = View(group.engines, group.floods)
+    return all(isinstance(SLOT_LEASE.pick(t.request, view), WaitReason) for t in waiting)
 
 
 @settings(max_examples=60, deadline=None)
@@ -725,7 +728,7 @@ def test_any_interleaving_keeps_every_bound_and_ends_at_rest(
             house.clock.now += chance.random()
             _one_step(house, alive, chance)
             assert fits(house)
-            if house.dispatcher.groups["shared", "base"].shares.flooding:
+            if house.dispatcher.groups["shared", "base"].floods.flooding:
                 house.dispatcher.sweep()  # what a flood has left elsewhere is given away by then
             assert work_conserving(house, [t for t in alive if not t.is_decided])
         for ticket in alive:
@@ -754,7 +757,7 @@ def _one_step(house: House, alive: list[Ticket], chance: random.Random) -> None:
         ticket = chance.choice(alive)
         if step == "fail" and ticket.replica is not None:
             try:
-                house.dispatcher.give_back(ticket)
+                house.dispatcher.requeue(ticket)
             except Unavailable as error:
                 ticket.refusal = error
         else:

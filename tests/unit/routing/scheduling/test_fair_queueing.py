@@ -179,8 +179,8 @@ def test_whatever_comes_goes_or_breaks_slots_are_kept_and_all_comes_back(
     assert repr(fair.dispatcher) == AT_REST
     report = fair.dispatcher.report()
     assert not report.pools[0].tenants and not report.pools[0].lanes
-    shares = fair.dispatcher.groups["pool", "base"].shares
-    assert not shares.held and not shares.running
+    floods = fair.dispatcher.groups["pool", "base"].floods
+    assert not floods.leased and not floods.running
     assert all(r.tokens == 0 and r.clearing_for is None for r in report.pools[0].replicas)
 
 
@@ -198,7 +198,7 @@ def _event(fair: Fair, alive: list[Ticket], names: list[str], chance: random.Ran
         case "break" if running := [ticket for ticket in alive if ticket.replica is not None]:
             ticket = chance.choice(running)
             try:
-                dispatcher.give_back(ticket)
+                dispatcher.requeue(ticket)
             except Unavailable:
                 alive.remove(ticket)
                 dispatcher.settle(ticket, Outcome.FAILED)

@@ -46,14 +46,14 @@ def test_the_latest_seconds_count_more() -> None:
 
 
 def test_a_flood_waits_for_itself_and_a_quiet_tenant_for_its_share() -> None:
-    flood = Ahead(higher=0.0, band=1000.0, own=990.0, share=0.5)
-    quiet = Ahead(higher=0.0, band=1000.0, own=10.0, share=0.5)
+    flood = Ahead(higher=0.0, band=1000.0, own=990.0, fair_share=0.5)
+    quiet = Ahead(higher=0.0, band=1000.0, own=10.0, fair_share=0.5)
     assert flood.total == 1000.0, "never more than what is there"
     assert quiet.total == 20.0
 
 
 def test_higher_bands_go_first() -> None:
-    assert Ahead(higher=500.0, band=0.0, own=0.0, share=1.0, itself=5.0).total == 505.0
+    assert Ahead(higher=500.0, band=0.0, own=0.0, fair_share=1.0, itself=5.0).total == 505.0
 
 
 def test_retry_advice_is_when_the_wait_has_come_down_within_reason() -> None:

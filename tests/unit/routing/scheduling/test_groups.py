@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from routing.scheduling.admission import Rejection
-from routing.scheduling.scorers import Place
+from routing.scheduling.affinity import Affinity
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome
 from tests.unit.routing.scheduling.whole import AT_REST, MODELS, TENANTS, Whole
@@ -55,7 +55,7 @@ def test_the_only_replica_of_a_model_is_asked_however_often_it_fails(
     for tenant in TENANTS * 3:
         house.dispatcher.settle(house.submit(model, tenant), Outcome.FAILED, fault=True, certain=certain)
     ticket = house.submit(model)
-    assert ticket.replica is not None, f"it waits as {ticket.held}"
+    assert ticket.replica is not None, f"it waits as {ticket.waits_for}"
     house.end(ticket)
 
 
@@ -108,7 +108,7 @@ def test_one_tenants_word_is_enough_where_nobody_else_calls_the_model(
 def test_a_tenants_home_is_a_replica_of_the_model_it_asks_for(model: str, other: str, tenant: str) -> None:
     house = Whole(replicas=2)
     ticket = house.submit(model, tenant)
-    assert ticket.picked == Place.HOME, "there are two of them, and a tenant has two homes"
+    assert ticket.picked == Affinity.HOME, "there are two of them, and a tenant has two homes"
     house.end(ticket)
 
 

@@ -10,7 +10,7 @@ from engines.health import EngineHealth, EngineState
 from fleet.types import Caps
 from routing.errors import QueueTimeout, Unavailable
 from routing.scheduling.admission import Cap, Rejection
-from routing.scheduling.filters import Hold
+from routing.scheduling.filters import WaitReason
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome
 from tests.unit.routing.scheduling.test_dispatcher import AT_REST, House
@@ -48,7 +48,7 @@ def test_a_request_waits_for_the_only_engine_and_runs_once_it_is_ready(
     house.clock.now += 20.0
     house.dispatcher.sweep()
     assert house.running(*waiting) == [False] and not waiting[0].is_decided
-    assert waiting[0].held == (Hold.NO_ROOM if came == "before" else Hold.NOT_READY)
+    assert waiting[0].waits_for == (WaitReason.NO_ROOM if came == "before" else WaitReason.NOT_READY)
     house.be_ready(ONLY)
     assert house.running(*waiting) == [True]
     end(house, *waiting)
@@ -146,7 +146,7 @@ def test_what_the_only_engine_has_not_begun_with_waits_until_it_is_back() -> Non
     house = House()
     ticket = house.submit()
     house.dispatcher.set_ready(ONLY, False)  # it refused the connection
-    house.dispatcher.give_back(ticket, certain=True, begun=False)
+    house.dispatcher.requeue(ticket, certain=True, begun=False)
     assert house.running(ticket) == [False] and ticket.failed_on == {ONLY}
     house.be_ready(ONLY)
     assert house.running(ticket) == [True]
@@ -159,13 +159,13 @@ def test_it_is_not_asked_again_for_longer_than_the_tenant_waits() -> None:
     for _ in range(7):
         house.clock.now += 1.0
         house.dispatcher.set_ready(ONLY, False)
-        house.dispatcher.give_back(ticket, certain=True, begun=False)
+        house.dispatcher.requeue(ticket, certain=True, begun=False)
         house.dispatcher.sweep()
         house.be_ready(ONLY)
         assert house.running(ticket) == [True]
     house.clock.now += 1.0
     house.dispatcher.set_ready(ONLY, False)
-    house.dispatcher.give_back(ticket, certain=True, begun=False)
+    house.dispatcher.requeue(ticket, certain=True, begun=False)
     house.dispatcher.sweep()
     assert isinstance(ticket.refusal, QueueTimeout)
     house.finish(ticket, outcome=Outcome.EXPIRED)
@@ -179,7 +179,7 @@ def test_what_an_engine_has_broken_on_is_not_given_to_the_same_one_again(certain
     ticket = house.submit()
     house.dispatcher.set_ready(ONLY, False)
     with pytest.raises(Unavailable) as refused:
-        house.dispatcher.give_back(ticket, certain=certain)
+        house.dispatcher.requeue(ticket, certain=certain)
     assert refused.value.code == "no_replica_ready"
     end(house, ticket)
 
@@ -193,7 +193,7 @@ def test_what_an_engine_has_broken_on_waits_for_another_one(begun: bool) -> None
     (other,) = {"shared-0", "shared-1"} - {broken}
     house.dispatcher.set_ready(other, False)
     house.dispatcher.set_ready(broken, False)
-    house.dispatcher.give_back(ticket, certain=True, begun=begun)
+    house.dispatcher.requeue(ticket, certain=True, begun=begun)
     house.be_ready(broken)
     assert house.running(ticket) == [not begun]
     house.be_ready(other)

@@ -17,6 +17,7 @@ from routing.errors import Unavailable
 from routing.scheduling.admission import Cap, Rejection
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.filters import could_serve
+from routing.scheduling.selection import NO_SLOT_NEEDED, WITH_SLOT, WITHOUT_SLOT
 from routing.scheduling.state import Engine, Replica, declared_replicas
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome
@@ -149,7 +150,7 @@ class Coming:
         if certain:
             self.dispatcher.set_ready(ticket.replica.name, False)
         try:
-            self.dispatcher.give_back(ticket, certain=certain, begun=self.chance.random() < 0.5)
+            self.dispatcher.requeue(ticket, certain=certain, begun=self.chance.random() < 0.5)
         except Unavailable:
             self.settle(ticket, Outcome.FAILED)
 
@@ -196,13 +197,13 @@ class Coming:
         for engine in self.all:
             if id(engine) not in here:  # nothing new goes to one that has left
                 assert engine.sequences <= self.left.get(id(engine), engine.sequences)
-                assert not engine.accepts and engine.clearing is None
+                assert not engine.accepts and engine.slot_drain is None
                 self.left[id(engine)] = engine.sequences
 
     def _check_engine(self, engine: Engine, own: list[Ticket]) -> None:
         """It holds what its tickets do."""
         assert engine.sequences == sum(t.request.sequences for t in own)
-        assert engine.tokens == sum(t.reserved_tokens for t in own)
+        assert engine.tokens == sum(t.grant.reserved_tokens for t in own if t.grant is not None)
         leases: Counter[str] = Counter()
         for ticket in own:
             if ticket.request.target.adapter_id is not None:
@@ -216,20 +217,21 @@ class Coming:
         for ticket in running:
             counted[ticket.request.target.tenant] += ticket.request.sequences
         leases = [lease for engine in self.all for lease in engine.leases.values()]
-        assert self.group.shares.running == counted
-        assert self.group.shares.held == Counter(lease.tenant for lease in leases)
+        assert self.group.floods.running == counted
+        assert self.group.floods.leased == Counter(lease.tenant for lease in leases)
         assert self.group.engines == [replica.engine for replica in self.dispatcher.replicas.values()]
         assert f" in_flight={sum(counted.values())} leases={len(leases)}>" in repr(self.dispatcher)
 
     def _check_queue(self, waiting: list[Ticket]) -> None:
-        """What waits stands in the right line, and somebody could serve it."""
+        """What waits stands in the right queue, and somebody could serve it."""
         backlog = self.group.backlog
         assert set(backlog) == set(waiting)
         for ticket in waiting:
             assert any(could_serve(engine, ticket.request) for engine in self.group.engines)
-        for model, lane in backlog._lanes.items():
-            held = any(engine.holds(model) for engine in self.group.engines)
-            assert lane.line == ("anywhere" if model == "base" else "holding" if held else "needing")
+        for name, model in backlog._models.items():
+            has_slot = any(engine.holds(name) for engine in self.group.engines)
+            right = NO_SLOT_NEEDED if name == "base" else WITH_SLOT if has_slot else WITHOUT_SLOT
+            assert model.queue == right
 
     def end_all(self) -> None:
         """Settle everything, have everybody leave, and see that nothing is left."""
@@ -242,9 +244,10 @@ class Coming:
             self.dispatcher.leave(name)
         assert all(r.sequences == r.tokens == len(r.leases) == 0 for r in self.all)
         assert not self.group.tickets and not self.group.engines
-        assert not self.dispatcher._leaving and not self.dispatcher._deadlines
-        assert {where for _, where in self.group.backlog._last_grant_s} <= {"anywhere", "needing", "holding"}
-        assert not self.dispatcher.admitted() and not self.dispatcher._versions_in_use
+        assert not self.dispatcher._leaving and not self.dispatcher._grants._deadlines
+        queues = {NO_SLOT_NEEDED, WITH_SLOT, WITHOUT_SLOT}
+        assert {name for _, name in self.group.backlog._last_grant_s} <= queues
+        assert not self.dispatcher.admitted() and not self.dispatcher._accounts._versions
         self._check_rates()
 
     def _check_rates(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from routing.scheduling.locality import spares_read
 from routing.scheduling.state import Engine
-from tests.unit.routing.requests import end_on, engine, request, run_on
+from tests.unit.routing.requests import end_on, engine, request, run_on, view_of
 
 WAIT_S = 0.2
 
@@ -29,7 +29,8 @@ def spares(
 ) -> bool:
     """Whether the busy one leaves the request of `a` to the other."""
     asked = replace(request("a"), failed_on=failed_on)
-    return spares_read(busy, [busy, other], asked, asked.arrived_s + after_s, WAIT_S)
+    now_s = asked.arrived_s + after_s
+    return spares_read(busy, asked, view_of(busy, other), now_s=now_s, read_wait_s=WAIT_S)
 
 
 def test_a_busy_replica_leaves_a_request_to_one_that_has_its_adapter_in_memory() -> None:
@@ -73,4 +74,5 @@ def test_what_is_nowhere_in_memory_is_read_at_once() -> None:
 def test_the_base_model_is_in_memory_everywhere() -> None:
     busy, other = pair()
     asked = request(base=True)
-    assert not spares_read(busy, [busy, other], asked, asked.arrived_s, WAIT_S)
+    view = view_of(busy, other)
+    assert not spares_read(busy, asked, view, now_s=asked.arrived_s, read_wait_s=WAIT_S)

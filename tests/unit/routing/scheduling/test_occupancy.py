@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from routing.scheduling.occupancy import ShareClock
 from routing.scheduling.state import Engine
-from routing.scheduling.tickets import Ticket
+from routing.scheduling.tickets import Grant, Ticket
 from tests.unit.routing.requests import engine, request
 
 MODELS = (("a", "support"), ("a", "sales"), ("b", "support"), ("a", "plain"))
@@ -42,14 +42,16 @@ class Slots:
         tenant, model = MODELS[which]
         ticket = Ticket(request(tenant, model, sequences=sequences))
         self.one.acquire(ticket.request, 0, self.now_s)
-        ticket.begin_share(self.one)
+        lease = self.one.leases.get(ticket.request.target.adapter_id or "")
+        slot_mark_s = lease.clock.share_s if lease else 0.0
+        ticket.begin(Grant(self.one, self.now_s, 0, 1, "only", self.one.clock.share_s, slot_mark_s))
         self.running.append(ticket)
 
     def end(self, index: int) -> None:
         ticket = self.running.pop(index % len(self.running))
         lease = self.one.leases.get(ticket.request.target.adapter_id or "")
         self.one.release(ticket.request, 0, self.now_s)
-        ticket.end_share(self.one, lease)
+        ticket.add_time(ticket.end(), lease)
         self.ended.append(ticket)
 
 

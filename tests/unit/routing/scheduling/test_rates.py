@@ -53,48 +53,48 @@ def wait_s(rejection: Rejection | None) -> float:
 @pytest.mark.parametrize("tenant", ["free", "nobody"])
 def test_a_tenant_without_such_caps_is_never_refused(tenant: str) -> None:
     rates = limits(requests=1, tokens=1)
-    assert all(rates.take(tenant, 10**9) is None for _ in range(100))
+    assert all(rates.book(tenant, 10**9) is None for _ in range(100))
     rates.correct(tenant, 10**9)
 
 
 def test_so_many_requests_enter_in_a_minute_and_the_next_is_told_which_cap(clock: Clock) -> None:
     rates = limits(requests=3)
-    assert [rates.take("t", 10**6) for _ in range(3)] == [None] * 3
-    rejection = rates.take("t", 1)
+    assert [rates.book("t", 10**6) for _ in range(3)] == [None] * 3
+    rejection = rates.book("t", 1)
     assert rejection is not None
     assert (rejection.cap, rejection.limit) == (Cap.REQUESTS_PER_MINUTE, 3)
 
 
 def test_prompts_are_counted_by_their_tokens(clock: Clock) -> None:
     rates = limits(tokens=100)
-    assert rates.take("t", 60) is None
-    assert rates.take("t", 40) is None
-    rejection = rates.take("t", 1)
+    assert rates.book("t", 60) is None
+    assert rates.book("t", 40) is None
+    rejection = rates.book("t", 1)
     assert rejection is not None
     assert (rejection.cap, rejection.limit) == (Cap.TOKENS_PER_MINUTE, 100)
 
 
 def test_a_refused_request_takes_nothing_of_either() -> None:
     rates = limits(requests=2, tokens=100)
-    assert rates.take("t", 90) is None
+    assert rates.book("t", 90) is None
     for _ in range(10):
-        assert rates.take("t", 50) is not None
-    assert rates.take("t", 10) is None  # the second request, the last tokens
+        assert rates.book("t", 50) is not None
+    assert rates.book("t", 10) is None  # the second request, the last tokens
 
 
 def test_tenants_do_not_count_against_each_other() -> None:
     caps = Caps(requests_per_minute=1, tokens_per_minute=10)
     rates = RateLimits({"a": caps, "b": caps})
-    assert rates.take("a", 10) is None
-    assert rates.take("b", 10) is None
+    assert rates.book("a", 10) is None
+    assert rates.book("b", 10) is None
 
 
 def test_where_both_caps_say_no_the_one_that_takes_longer_is_named(clock: Clock) -> None:
     rates = limits(requests=60, tokens=100)
     for _ in range(59):
-        rates.take("t", 0)
-    rates.take("t", 100)
-    for_tokens, for_a_request = rates.take("t", 100), rates.take("t", 1)
+        rates.book("t", 0)
+    rates.book("t", 100)
+    for_tokens, for_a_request = rates.book("t", 100), rates.book("t", 1)
     assert for_tokens is not None
     assert for_tokens.cap is Cap.TOKENS_PER_MINUTE
     assert for_a_request is not None
@@ -103,16 +103,16 @@ def test_where_both_caps_say_no_the_one_that_takes_longer_is_named(clock: Clock)
 
 def test_a_prompt_over_the_whole_limit_is_told_that_retrying_cannot_help() -> None:
     rates = limits(tokens=100)
-    assert rates.take("t", 101) == Rejection(Cap.TOKENS_PER_MINUTE, 100, None)
+    assert rates.book("t", 101) == Rejection(Cap.TOKENS_PER_MINUTE, 100, None)
     rates.correct("t", 1000)
-    assert rates.take("t", 101) == Rejection(Cap.TOKENS_PER_MINUTE, 100, None)
+    assert rates.book("t", 101) == Rejection(Cap.TOKENS_PER_MINUTE, 100, None)
 
 
 def test_two_minutes_later_nothing_is_remembered(clock: Clock) -> None:
     rates = limits(requests=2, tokens=100)
-    rates.take("t", 100)
+    rates.book("t", 100)
     clock.now_s += 2 * MINUTE_S
-    assert rates.take("t", 100) is None
+    assert rates.book("t", 100) is None
 
 
 # -- the time that is told -----------------------------------------------------------------------------------
@@ -134,9 +134,9 @@ def test_whoever_comes_back_when_told_is_let_in(
         rates = limits(requests=50, tokens=limit)
         for pause_s, prompt, beyond in steps:
             clock.now_s += pause_s
-            if rates.take("t", prompt) is None:
+            if rates.book("t", prompt) is None:
                 rates.correct("t", max(beyond, -prompt))
-        rejection = rates.take("t", last)
+        rejection = rates.book("t", last)
         if rejection is None:
             return
         if rejection.retry_after_s is None:
@@ -144,7 +144,7 @@ def test_whoever_comes_back_when_told_is_let_in(
             return
         assert rejection.retry_after_s > 0
         clock.now_s += rejection.retry_after_s
-        assert rates.take("t", last) is None
+        assert rates.book("t", last) is None
 
 
 @given(
@@ -156,12 +156,12 @@ def test_whoever_comes_back_earlier_is_not(start_s: float, first: int, pause_s: 
         patch.setattr("limits.storage.memory.time", clock)
         patch.setattr("routing.scheduling.rates.time", clock)
         rates = limits(tokens=100)
-        rates.take("t", first)
+        rates.book("t", first)
         clock.now_s += pause_s
-        rejection = rates.take("t", second)
+        rejection = rates.book("t", second)
         if rejection is not None:
             clock.now_s += max(0.0, wait_s(rejection) - MOMENT_S)
-            assert rates.take("t", second) is not None
+            assert rates.book("t", second) is not None
 
 
 @pytest.mark.parametrize(
@@ -178,9 +178,9 @@ def test_the_wait_follows_from_what_the_window_weighs(
     clock: Clock, case: str, used: int, at_s: float, asked: int, expected_s: float
 ) -> None:
     rates = limits(tokens=100)
-    rates.take("t", used)
+    rates.book("t", used)
     clock.now_s += at_s
-    assert wait_s(rates.take("t", asked)) == pytest.approx(expected_s, abs=MOMENT_S), case
+    assert wait_s(rates.book("t", asked)) == pytest.approx(expected_s, abs=MOMENT_S), case
 
 
 # -- what a request used in the end --------------------------------------------------------------------------
@@ -188,66 +188,66 @@ def test_the_wait_follows_from_what_the_window_weighs(
 
 def test_what_was_used_beyond_the_estimate_counts() -> None:
     rates = limits(tokens=100)
-    rates.take("t", 10)
+    rates.book("t", 10)
     rates.correct("t", 85)
-    assert rates.take("t", 6) is not None
-    assert rates.take("t", 5) is None
+    assert rates.book("t", 6) is not None
+    assert rates.book("t", 5) is None
 
 
 def test_what_was_estimated_too_high_is_given_back() -> None:
     rates = limits(tokens=100)
-    rates.take("t", 100)
+    rates.book("t", 100)
     rates.correct("t", -30)
-    assert rates.take("t", 31) is not None
-    assert rates.take("t", 30) is None
+    assert rates.book("t", 31) is not None
+    assert rates.book("t", 30) is None
 
 
 def test_it_is_given_back_a_minute_later_too(clock: Clock) -> None:
     rates = limits(tokens=100)
-    rates.take("t", 100)
+    rates.book("t", 100)
     clock.now_s += MINUTE_S
     rates.correct("t", -100)
-    assert rates.take("t", 100) is None
+    assert rates.book("t", 100) is None
 
 
 def test_no_more_is_given_back_than_was_counted() -> None:
     rates = limits(tokens=100)
-    rates.take("t", 10)
+    rates.book("t", 10)
     rates.correct("t", -(10**6))
-    assert rates.take("t", 101) is not None
-    assert rates.take("t", 100) is None
-    assert rates.take("t", 1) is not None
+    assert rates.book("t", 101) is not None
+    assert rates.book("t", 100) is None
+    assert rates.book("t", 1) is not None
 
 
 def test_a_debt_is_forgiven_before_the_window() -> None:
     rates = limits(tokens=100)
-    rates.take("t", 10)
+    rates.book("t", 10)
     rates.correct("t", 140)  # 50 are owed
     rates.correct("t", -60)
-    assert rates.take("t", 11) is not None
-    assert rates.take("t", 10) is None
+    assert rates.book("t", 11) is not None
+    assert rates.book("t", 10) is None
 
 
 def test_whoever_owes_gets_nothing_until_it_is_paid(clock: Clock) -> None:
     rates = limits(tokens=100)
-    rates.take("t", 10)
+    rates.book("t", 10)
     rates.correct("t", 190)  # 100 find room, 100 are owed
     clock.now_s += MINUTE_S + 50  # 17 of the window are left, so 83 are paid
-    assert rates.take("t", 1) is not None
+    assert rates.book("t", 1) is not None
     clock.now_s += MINUTE_S  # 17 more are paid; 14 of the 83 still weigh
-    assert rates.take("t", 60) is None
+    assert rates.book("t", 60) is None
 
 
 def test_a_debt_of_ten_minutes_is_told_as_such_and_ends_without_anybody_asking(clock: Clock) -> None:
     rates = limits(tokens=100)
-    rates.take("t", 100)
+    rates.book("t", 100)
     rates.correct("t", 1000)
-    told_s = wait_s(rates.take("t", 50))
+    told_s = wait_s(rates.book("t", 50))
     assert 10 * MINUTE_S <= told_s <= 12 * MINUTE_S
     clock.now_s += told_s - 1
-    assert rates.take("t", 50) is not None
+    assert rates.book("t", 50) is not None
     clock.now_s += MINUTE_S
-    assert rates.take("t", 50) is None
+    assert rates.book("t", 50) is None
 
 
 @pytest.mark.parametrize("beyond", [0, 50, 400, 5000])
@@ -256,7 +256,7 @@ def test_over_an_hour_nobody_uses_more_than_the_limit(clock: Clock, beyond: int,
     limit, used, end_s = 1000, 0, clock.now_s + 3600
     rates = limits(tokens=limit)
     while clock.now_s < end_s:
-        rejection = rates.take("t", 100)
+        rejection = rates.book("t", 100)
         if rejection is None:
             rates.correct("t", beyond)
             used += 100 + beyond
@@ -271,7 +271,7 @@ def test_over_an_hour_nobody_uses_more_than_the_limit(clock: Clock, beyond: int,
 def test_no_thread_is_started() -> None:
     rates = limits(requests=1000, tokens=1000)
     for _ in range(10):
-        rates.take("t", 10)
+        rates.book("t", 10)
         rates.correct("t", -1)
     assert [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)] == []
 
@@ -282,6 +282,6 @@ def test_counts_of_minutes_long_past_are_dropped(clock: Clock) -> None:
         clock.now_s += MINUTE_S
         for tenant in range(100):
             if (tenant + minute) % 3:
-                assert rates.take(f"t{tenant}", 1) is None
+                assert rates.book(f"t{tenant}", 1) is None
     kept = rates._storage.storage, rates._storage.expirations, rates._storage.locks
     assert all(len(counts) <= 400 for counts in kept)

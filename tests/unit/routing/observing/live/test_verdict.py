@@ -9,7 +9,7 @@ import pytest
 
 from routing.observing.live.figures import Figures1m
 from routing.observing.live.verdict import Limit, LimitSource, Verdict, Waiting, judge, limit, usual_limit_s
-from routing.scheduling.filters import Hold
+from routing.scheduling.filters import WaitReason
 
 WELL = Figures1m(
     span_s=60.0,
@@ -39,7 +39,7 @@ TWO_S = Limit(2.0, LimitSource.OBJECTIVE)
         ({}, Waiting(), Verdict.GREEN, ""),
         ({"requests": 0, "first_token_p99_s": None, "queue_p99_s": None}, Waiting(), Verdict.GREEN, ""),
         ({"capped": 90}, Waiting(), Verdict.GREEN, ""),
-        ({}, Waiting(3, 1.9, Hold.NO_SLOT), Verdict.GREEN, ""),
+        ({}, Waiting(3, 1.9, WaitReason.NO_SLOT), Verdict.GREEN, ""),
         (
             {"first_token_p99_s": 4.2, "third_first_token_s": 2.1, "queue_p99_s": 0.3},
             Waiting(),
@@ -47,7 +47,7 @@ TWO_S = Limit(2.0, LimitSource.OBJECTIVE)
             "p99 first token 4.2 s, 300 ms of it in the queue; its objective is 2.0 s",
         ),
         (
-            {"first_token_p99_s": 4.2, "queue_p99_s": 3.9, "third_queue_s": 3.0, "held": Hold.NO_SLOT},
+            {"first_token_p99_s": 4.2, "queue_p99_s": 3.9, "third_queue_s": 3.0, "held": WaitReason.NO_SLOT},
             Waiting(),
             Verdict.SLOW,
             "p99 wait for a replica 3.9 s since every slot is held by other adapters; its objective is 2.0 s",
@@ -67,7 +67,7 @@ TWO_S = Limit(2.0, LimitSource.OBJECTIVE)
         ),
         (
             {},
-            Waiting(41, 9.0, Hold.NO_ROOM),
+            Waiting(41, 9.0, WaitReason.NO_ROOM),
             Verdict.SLOW,
             "41 requests wait, the oldest for 9.0 s since its replicas are full; its objective is 2.0 s",
         ),
@@ -123,6 +123,6 @@ def test_the_reason_names_whose_measure_it_is() -> None:
     assert judge(slow, limit(None, None), Waiting()).reason.endswith("allowed is 10.0 s")
 
 
-@pytest.mark.parametrize("hold", Hold)
-def test_every_reason_to_wait_has_words(hold: Hold) -> None:
+@pytest.mark.parametrize("hold", WaitReason)
+def test_every_reason_to_wait_has_words(hold: WaitReason) -> None:
     assert " since " in judge(WELL, TWO_S, Waiting(1, 9.0, hold)).reason

@@ -8,7 +8,7 @@ import pytest
 
 from fleet.types import MetricsSettings
 from routing.observing.metrics import GatewayMetrics
-from routing.scheduling.state import SlotClearing
+from routing.scheduling.state import SlotDrain
 from routing.types import Outcome
 from tests.unit.routing.observing.metrics.scrapes import Labels, Samples, samples
 from tests.unit.routing.scheduling.busy import Busy, busy
@@ -103,7 +103,7 @@ def test_a_slot_is_no_longer_being_cleared_once_it_is_given() -> None:
 
 def test_a_free_slot_that_is_promised_is_not_being_cleared() -> None:
     house = busy()
-    house.dispatcher.replicas["shared-0"].engine.clearing = SlotClearing("a-sales@1", "a", None)
+    house.dispatcher.replicas["shared-0"].engine.slot_drain = SlotDrain("a-sales@1", "a", None)
     assert of_replica(house, "clearing_slots") == 0
 
 

@@ -1,4 +1,4 @@
-"""How well is a replica, and how much of its limit may it be given?"""
+"""How healthy is a replica, and how much of its limit may it be given?"""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from routing.scheduling.health.breaker import (
 )
 from routing.scheduling.health.first_tokens import EPOCH_S, MAX_SILENCE_S, MIN_EPOCHS
 from routing.scheduling.health.health import (
-    OUTLIER_SHARE,
+    OUTLIER_RAMP,
     SLOW_START_FLOOR,
     SLOW_START_S,
     Health,
     outliers,
 )
+from tests.unit.routing.requests import engine
 
 
 def serve(health: Health, now_s: float, first_token_s: float, times: int = 1) -> None:
@@ -40,6 +41,13 @@ def serve_until(health: Health, now_s: float, first_token_s: float) -> None:
     """Answers just long enough for the replica to be known."""
     for age in range(MIN_EPOCHS, -1, -1):
         serve(health, now_s - age * EPOCH_S, first_token_s)
+
+
+def capacity(limit: int, health: Health, now_s: float) -> int:
+    """What an engine of `limit` sequences may have in flight, given its health."""
+    one = engine(max_sequences=limit)
+    one.ramp = health.ramp(now_s)
+    return one.capacity
 
 
 def fail(health: Health, now_s: float, times: int = MAX_CONSECUTIVE_FAILURES) -> None:
@@ -60,50 +68,50 @@ def pool(*first_token_s: float, now_s: float = 0.0) -> list[Health]:
 
 def test_a_replica_nobody_has_heard_of_is_trusted() -> None:
     assert Health("r0").allows(0.0)
-    assert Health("r0").share(0.0) == 1.0
+    assert Health("r0").ramp(0.0) == 1.0
 
 
 @pytest.mark.parametrize(
-    ("age_s", "share"), [(0.0, 0.1), (1.0, 0.1), (2.5, 0.25), (5.0, 0.5), (10.0, 1.0), (1e6, 1.0)]
+    ("age_s", "ramp"), [(0.0, 0.1), (1.0, 0.1), (2.5, 0.25), (5.0, 0.5), (10.0, 1.0), (1e6, 1.0)]
 )
-def test_a_fresh_engine_gets_a_growing_share(age_s: float, share: float) -> None:
+def test_a_fresh_engine_gets_a_growing_part_of_its_limit(age_s: float, ramp: float) -> None:
     health = Health("r0")
     health.restarted(100.0)
-    assert health.share(100.0 + age_s) == pytest.approx(share)
+    assert health.ramp(100.0 + age_s) == pytest.approx(ramp)
 
 
-def test_the_share_of_a_limit_is_rounded_down_but_never_to_nothing() -> None:
+def test_the_part_of_a_limit_is_rounded_down_but_never_to_nothing() -> None:
     health = Health("r0")
     health.restarted(0.0)
-    assert [health.limit(256, age_s) for age_s in (0.0, 5.0, 10.0)] == [25, 128, 256]
-    assert health.limit(4, 0.0) == 1
-    assert health.limit(1, 0.0) == 1
+    assert [capacity(256, health, age_s) for age_s in (0.0, 5.0, 10.0)] == [25, 128, 256]
+    assert capacity(4, health, 0.0) == 1
+    assert capacity(1, health, 0.0) == 1
 
 
 def test_an_engine_without_peers_to_lean_on_need_not_start_slowly() -> None:
     health = Health("r0")
     health.restarted(0.0, slow_start=False)
-    assert health.share(0.0) == 1.0
+    assert health.ramp(0.0) == 1.0
 
 
 def test_a_breaker_that_closes_starts_slowly_too() -> None:
     health = Health("r0")
     fail(health, 0.0)
-    assert health.share(0.0) == health.share(1e6) == SLOW_START_FLOOR
+    assert health.ramp(0.0) == health.ramp(1e6) == SLOW_START_FLOOR
     probe = health.began(BACKOFF_S)
-    assert health.share(BACKOFF_S) == SLOW_START_FLOOR
+    assert health.ramp(BACKOFF_S) == SLOW_START_FLOOR
     health.answered(BACKOFF_S, probe, 0.1)
-    assert health.share(BACKOFF_S) == SLOW_START_FLOOR
-    assert health.share(BACKOFF_S + SLOW_START_S) == 1.0
+    assert health.ramp(BACKOFF_S) == SLOW_START_FLOOR
+    assert health.ramp(BACKOFF_S + SLOW_START_S) == 1.0
 
 
 def test_an_engine_restarted_behind_an_open_breaker_still_has_to_prove_itself() -> None:
     health = Health("r0")
     fail(health, 0.0)
     health.restarted(0.1, slow_start=False)
-    assert health.share(1e6) == SLOW_START_FLOOR
+    assert health.ramp(1e6) == SLOW_START_FLOOR
     health.succeeded(0.2, health.began(0.2))
-    assert health.share(0.2 + SLOW_START_S / 2) == pytest.approx(0.5)
+    assert health.ramp(0.2 + SLOW_START_S / 2) == pytest.approx(0.5)
 
 
 @given(
@@ -111,7 +119,7 @@ def test_an_engine_restarted_behind_an_open_breaker_still_has_to_prove_itself() 
     st.booleans(),
     st.sampled_from(["fresh", "restarted", "open", "closed again"]),
 )
-def test_without_events_a_share_only_grows(times: list[float], outlying: bool, state: str) -> None:
+def test_without_events_the_ramp_only_grows(times: list[float], outlying: bool, state: str) -> None:
     health = Health("r0")
     if state == "restarted":
         health.restarted(0.0)
@@ -120,10 +128,10 @@ def test_without_events_a_share_only_grows(times: list[float], outlying: bool, s
         if state == "closed again":
             health.succeeded(0.0, health.began(0.0))
     health.outlying = outlying
-    shares = [health.share(time) for time in sorted(times)]
-    assert shares == sorted(shares)
-    assert all(0.0 < share <= 1.0 for share in shares)
-    assert all(1 <= health.limit(limit, time) <= limit for limit in (1, 7, 256) for time in times)
+    ramps = [health.ramp(time) for time in sorted(times)]
+    assert ramps == sorted(ramps)
+    assert all(0.0 < ramp <= 1.0 for ramp in ramps)
+    assert all(1 <= capacity(limit, health, time) <= limit for limit in (1, 7, 256) for time in times)
 
 
 # -- the breaker -------------------------------------------------------------------------------------------
@@ -192,14 +200,14 @@ def test_whatever_came_before_a_replica_that_answers_is_whole_again(
                 getattr(health, step)(now_s, period)
             if period:
                 in_flight.remove(period)
-        assert 0.0 < health.share(now_s) <= 1.0
+        assert 0.0 < health.ramp(now_s) <= 1.0
         assert (health.snapshot(now_s).breaker is BreakerState.CLOSED) <= health.allows(now_s)
     for period in in_flight:
         health.abandoned(period)
     now_s += MAX_BACKOFF_S
     serve(health, now_s, 0.1)
     assert health.snapshot(now_s).breaker is BreakerState.CLOSED
-    assert health.share(now_s + SLOW_START_S) == 1.0
+    assert health.ramp(now_s + SLOW_START_S) == pytest.approx(1.0), "but for rounding"
 
 
 # -- beside its peers --------------------------------------------------------------------------------------
@@ -231,10 +239,10 @@ def test_who_is_much_slower_than_the_median_is_an_outlier(
 def test_an_outlier_gets_half_and_is_never_shut_out() -> None:
     slow = pool(0.1, 0.1, 0.9)[2]
     slow.outlying = True
-    assert slow.share(0.0) == OUTLIER_SHARE
+    assert slow.ramp(0.0) == OUTLIER_RAMP
     assert slow.allows(0.0)
     slow.outlying = False
-    assert slow.share(0.0) == 1.0
+    assert slow.ramp(0.0) == 1.0
 
 
 def test_an_outlier_remains_one_until_it_is_clearly_better() -> None:

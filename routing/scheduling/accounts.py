@@ -1,0 +1,139 @@
+"""What does each tenant have in the gateway, and may its next request enter?
+
+The one place of admission. Counts are kept here; the rules are asked in this order: caps (`admission`),
+shared memory (`overflow`), the pool's objective (the group's forecast), rates (`rates`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from fleet.types import SchedulerSettings, Tenant
+from routing.scheduling.admission import Cap, Demand, Rejection, Usage, admit
+from routing.scheduling.forecast import retry_after_s, smoothed
+from routing.scheduling.group import Group
+from routing.scheduling.overflow import may_grow
+from routing.scheduling.rates import RateLimits
+from routing.types import Request
+
+RETRY_AFTER_FULL_S = 2.0  # a queue of thousands of requests does not empty in less
+
+
+@dataclass(slots=True)
+class _Account:
+    """Counts of one tenant."""
+
+    usage: Usage = field(default_factory=Usage)
+    queued_bytes: int = 0
+
+
+class Accounts:
+    """All that tenants have in one gateway."""
+
+    def __init__(self, tenants: Mapping[str, Tenant], settings: SchedulerSettings) -> None:
+        self.queued = 0  # requests of all tenants
+        self._queued_bytes = 0
+        self._tenants = tenants
+        self._settings = settings
+        self._accounts = {name: _Account() for name in tenants}
+        self._rates = RateLimits({name: tenant.caps for name, tenant in tenants.items()})
+        self._versions: Counter[str] = Counter()  # adapter id -> requests, waiting or running
+        self._adapter_sequences: Counter[str] = Counter()  # of adapters that have a cap
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of all tenants, waiting or running."""
+        return sum(account.usage.sequences for account in self._accounts.values())
+
+    def is_in_use(self, adapter_id: str) -> bool:
+        """Whether a request for this version waits or runs."""
+        return adapter_id in self._versions
+
+    def by_model(self) -> Iterator[tuple[tuple[str, str], int]]:
+        """Give ((tenant, model), sequences), waiting or running."""
+        for tenant, account in self._accounts.items():
+            for model, sequences in account.usage.sequences_by_model.items():
+                yield (tenant, model), sequences
+
+    # -- may it enter --------------------------------------------------------------------------------------
+
+    def rejection(self, request: Request, group: Group, now_s: float, *, must_wait: bool) -> Rejection | None:
+        """Ask every cap in turn; rates come last, since asking books them. None: it may enter."""
+        target = request.target
+        caps, account = self._tenants[target.tenant].caps, self._accounts[target.tenant]
+        demand = Demand(
+            target.model,
+            request.sequences,
+            request.prompt_tokens,
+            must_wait,
+            target.adapter_limit,
+            self._adapter_sequences[target.adapter or ""],
+        )
+        account.usage.forget_past(now_s)
+        rejection = admit(caps, account.usage, demand)
+        if rejection is not None:
+            account.usage.expect(rejection, now_s)
+        elif must_wait:
+            rejection = self._overload(request, group, account)
+        return rejection or self._rates.book(target.tenant, request.prompt_tokens)
+
+    def _overload(self, request: Request, group: Group, account: _Account) -> Rejection | None:
+        """Reject a request that must wait where no memory is left for it, or it would miss the objective."""
+        rank, limit = self._tenants[request.target.tenant].band.rank, self._settings
+        fits = may_grow(
+            rank, own=account.usage.queued, adds=1, used=self.queued, limit=limit.max_queued
+        ) and may_grow(
+            rank,
+            own=account.queued_bytes,
+            adds=request.size_bytes,
+            used=self._queued_bytes,
+            limit=limit.max_queued_bytes,
+        )
+        if not fits:
+            return Rejection(Cap.OVERLOADED, limit.max_queued, RETRY_AFTER_FULL_S)
+        predicted_s = group.sheds(request)
+        if predicted_s is None or group.slo.ttft_s is None:
+            return None
+        return Rejection(Cap.OVERLOADED, self.queued, retry_after_s(predicted_s, group.slo.ttft_s))
+
+    # -- counts --------------------------------------------------------------------------------------------
+
+    def count(self, request: Request, sign: int) -> None:
+        """Count a request that enters (+1) or ends (-1)."""
+        target, sequences = request.target, sign * request.sequences
+        usage = self._accounts[target.tenant].usage
+        usage.sequences += sequences
+        _add(usage.sequences_by_model, target.model, sequences)
+        if target.adapter_id is not None:
+            _add(self._versions, target.adapter_id, sign)
+        if target.adapter is not None and target.adapter_limit is not None:
+            _add(self._adapter_sequences, target.adapter, sequences)
+
+    def count_queued(self, request: Request, sign: int) -> None:
+        """Count a request that begins to wait (+1) or waits no longer (-1)."""
+        account = self._accounts[request.target.tenant]
+        account.usage.queued += sign
+        account.usage.queued_tokens += sign * request.prompt_tokens
+        account.queued_bytes += sign * request.size_bytes
+        self.queued += sign
+        self._queued_bytes += sign * request.size_bytes
+
+    def correct_rate(self, request: Request, used_tokens: int) -> None:
+        """Book the tokens that a request used beyond its estimate."""
+        self._rates.correct(request.target.tenant, used_tokens - request.prompt_tokens)
+
+    def learn_duration(self, tenant: str, taken_s: float) -> None:
+        """Learn how long a tenant's requests take, from one that was completed."""
+        usage = self._accounts[tenant].usage
+        usage.mean_request_s = smoothed(usage.mean_request_s, taken_s)
+
+
+def _add(counts: dict[str, int], key: str, number: int) -> None:
+    """Add to a count; one that comes back to zero leaves nothing behind."""
+    left = counts.get(key, 0) + number
+    if left:
+        counts[key] = left
+    else:
+        counts.pop(key, None)

@@ -1,0 +1,128 @@
+"""How does a ticket get its engine, or leave the queue without one? Grants, waits, refusals, deadlines.
+
+Works for the dispatcher, which says when: it neither admits nor settles.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+from itertools import count
+
+from fleet.types import Tenant
+from routing.errors import RequestError
+from routing.scheduling import refusals
+from routing.scheduling.accounts import Accounts
+from routing.scheduling.affinity import affinity_here
+from routing.scheduling.decisions import Action, Decisions
+from routing.scheduling.filters import WaitReason
+from routing.scheduling.group import Group
+from routing.scheduling.profile import Pick
+from routing.scheduling.state import Engine
+from routing.scheduling.tickets import Ticket
+from routing.scheduling.view import View
+
+# Requests that wait for these may be helped by a slot that drains.
+_WAITS_FOR_SLOT = frozenset({WaitReason.NO_SLOT, WaitReason.SLOT_CLEARING, WaitReason.SPARES_READ})
+
+
+class Grants:
+    """Gives engines of any group to tickets."""
+
+    def __init__(
+        self,
+        tenants: Mapping[str, Tenant],
+        accounts: Accounts,
+        decisions: Decisions,
+        clock: Callable[[], float],
+    ) -> None:
+        self._tenants = tenants
+        self._accounts = accounts
+        self._decisions = decisions
+        self._clock = clock
+        self._deadlines: list[tuple[float, int, Group, Ticket]] = []  # heap; of tickets that waited once
+        self._numbers = count()
+
+    # -- an engine for a ticket ----------------------------------------------------------------------------
+
+    def grant(self, group: Group, ticket: Ticket, pick: Pick, *, waited: bool) -> None:
+        """Give a ticket the engine that was picked for it."""
+        now, request = self._clock(), ticket.request
+        group.grant(ticket, pick, now, waited=waited)
+        waited_s = now - request.arrived_s
+        self._decisions.add(now, request, Action.GRANTED, pick.reason, pick.engine.name, waited_s)
+        ticket.announce()
+
+    def enqueue(self, group: Group, ticket: Ticket, reason: WaitReason) -> None:
+        """Let a ticket wait, until its tenant's `queue_timeout_s` is over."""
+        now, request = self._clock(), ticket.request
+        group.enqueue(ticket, reason)
+        self._accounts.count_queued(request, +1)
+        due_s = request.arrived_s + self._tenants[request.target.tenant].caps.queue_timeout_s
+        heapq.heappush(self._deadlines, (due_s, next(self._numbers), group, ticket))
+        self._decisions.add(now, request, Action.QUEUED, reason)
+        if reason in _WAITS_FOR_SLOT:
+            self.note_drain(ticket, group.drains.begin_for(ticket, now))
+
+    def fill(self, group: Group, engine: Engine) -> None:
+        """Grant waiting tickets, best first, until nothing that waits can run on this engine."""
+        if not group.backlog:
+            engine.slot_drain = None
+            return
+        group.drains.end_if_stale(engine)
+        now, granted, view = self._clock(), False, View(group.engines, group.floods)
+        while (ticket := group.selection.next_for(engine, view, now)) is not None:
+            self.dequeue(group, ticket)
+            self.grant(group, ticket, Pick(engine, affinity_here(engine, ticket.request)), waited=True)
+            granted = True
+        if granted:
+            self.end_stale_drains(group)
+
+    def fill_all(self, group: Group) -> None:
+        """Fill every engine of a group."""
+        for engine in group.engines:
+            self.fill(group, engine)
+
+    def end_stale_drains(self, group: Group) -> None:
+        """Serve requests that made way for an adapter which waits no longer, or runs elsewhere."""
+        drains = group.drains
+        for engine in group.engines:
+            if drains.end_if_stale(engine):
+                self.fill(group, engine)
+
+    # -- out of the queue -----------------------------------------------------------------------------------
+
+    def dequeue(self, group: Group, ticket: Ticket) -> None:
+        """Take a ticket out of the queue, if it waits."""
+        if group.dequeue(ticket):
+            self._accounts.count_queued(ticket.request, -1)
+
+    def refuse(self, group: Group, ticket: Ticket, error: RequestError) -> None:
+        """Take a ticket out of the queue and wake its owner, who settles it."""
+        self.dequeue(group, ticket)
+        if not ticket.is_decided:
+            ticket.refusal = error
+            now = self._clock()
+            waited_s = now - ticket.request.arrived_s
+            self._decisions.add(now, ticket.request, Action.EXPIRED, error.code, waited_s=waited_s)
+            ticket.announce()
+
+    def refuse_unservable(self, group: Group) -> None:
+        """Refuse what waits and no replica of a group could ever serve."""
+        for ticket in list(group.backlog):
+            if not group.could_serve(ticket.request):
+                self.refuse(group, ticket, refusals.no_replica())
+
+    def expire(self, now: float) -> None:
+        """Refuse what has waited past its deadline."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            due_s, _, group, ticket = heapq.heappop(self._deadlines)
+            if ticket.settled is None and not ticket.is_decided:
+                self.refuse(group, ticket, refusals.expired(ticket.request, due_s, group.engines))
+
+    def note_drain(self, ticket: Ticket, engine: Engine | None) -> None:
+        """Remember that a slot of an engine drains for a ticket; without an engine none does."""
+        if engine is not None and engine.slot_drain is not None:
+            evicted = engine.slot_drain.evicted
+            reason = f"takes the slot of {evicted}" if evicted else "takes a slot that was kept for others"
+            self._decisions.add(self._clock(), ticket.request, Action.CLEARING, reason, engine.name)

@@ -1,0 +1,368 @@
+"""What is the state of one base model of a pool: its engines, its queues, the service of its tenants?
+
+Engines of one pool with one base model are peers: they alone can take one another's requests. So they are
+compared with one another only, and requests compete only for them. An engine of another model says nothing of
+them, even in the same pool, or on the same replica.
+
+The dispatcher tells a group what happens. It keeps three things in step: the backlog's queues with the slots
+that adapters hold, the fair counters with what was granted, and the forecast with what was done.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from fleet.types import Band, Fleet, Pool, Slo
+from routing.scheduling.backlog import BANDS, Backlog
+from routing.scheduling.bands import BandGuard
+from routing.scheduling.drains import Drains
+from routing.scheduling.fairness import VirtualCounters, cost
+from routing.scheduling.filters import WaitReason, could_serve
+from routing.scheduling.floods.detection import Floods, Room
+from routing.scheduling.forecast import Capacity, QueuedWork, smoothed
+from routing.scheduling.health.health import WITNESSES, outliers
+from routing.scheduling.locality import spares_read
+from routing.scheduling.profile import Pick, Profile
+from routing.scheduling.report import LaneReport, PoolReport, TenantReport, replica_report
+from routing.scheduling.selection import NO_SLOT_NEEDED, WITH_SLOT, WITHOUT_SLOT, Selection
+from routing.scheduling.state import Engine
+from routing.scheduling.tickets import Grant, Ticket
+from routing.scheduling.view import View, home_key
+from routing.types import Outcome, Request
+
+FIRST_COMPLETION_TOKENS = 64.0  # taken for a tenant's mean until a request of it was completed
+
+
+class Group:
+    """The engines of one pool with one base model, their queues, and their tenants' service."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        pool: Pool,
+        base_model: str,
+        profile: Profile,
+    ) -> None:
+        tenants, settings = fleet.tenants, fleet.gateway.scheduler
+        self.pool = pool.name
+        self.base_model = base_model
+        self.slo: Slo = pool.slo
+        self.engines: list[Engine] = []
+        self.ranks = {name: tenants[name].band.rank for name in pool.tenants}
+        self.weights = {name: tenants[name].weight for name in pool.tenants}
+        self.counters = VirtualCounters(self.weights, self.ranks)
+        self.backlog = Backlog[Ticket](
+            lambda ticket: ticket.request,
+            band_rank=self.ranks,
+            service=self.counters.__getitem__,
+            aging_tokens_per_s=settings.aging_tokens_per_s,
+        )
+        self.floods = Floods(self.weights, self.ranks, settings.burst_share)
+        self.drains = Drains(
+            self.engines,
+            self.backlog,
+            self.floods,
+            weights=self.weights,
+            ranks=self.ranks,
+            settings=settings,
+        )
+        self._witnesses = max(1, min(WITNESSES, _callers(fleet, pool, base_model)))
+        self.tickets: Counter[str] = Counter()  # tenant -> tickets, waiting or running
+        self.mean_completion_tokens = dict.fromkeys(pool.tenants, FIRST_COMPLETION_TOKENS)
+        self._settings = settings
+        self._profile = profile
+        self._guard = BandGuard(BANDS, settings.lower_band_share)
+        self.selection = Selection(self.backlog, self._guard, profile, settings)
+        self._work = Capacity()  # in prices
+        self._slots_given = Capacity()  # to adapters that waited
+        self._queued_work = QueuedWork(self.weights, self.ranks, BANDS)
+
+    # -- engines -------------------------------------------------------------------------------------------
+
+    def join(self, engine: Engine) -> None:
+        """Take an engine in."""
+        engine.health.witnesses = self._witnesses
+        self.engines.append(engine)
+        for adapter in engine.in_slots:
+            self._move_to_queue(adapter)
+
+    def leave(self, engine: Engine) -> None:
+        """Let an engine go. What it runs counts until it ends; nothing else of it does."""
+        in_slots = tuple(engine.in_slots)
+        engine.ready = False
+        engine.forget_residency()
+        self.engines.remove(engine)
+        self.backlog.forget_engine(engine.name)
+        for adapter in in_slots:
+            self._move_to_queue(adapter)
+
+    def longest_prompt(self) -> tuple[int, int]:
+        """Most tokens of a prompt, and most characters of a token, as the engines say; or 0."""
+        for engine in self.engines:
+            if engine.max_model_len:
+                return engine.max_model_len, engine.chars_per_token
+        return 0, 0
+
+    # -- a ticket's way ------------------------------------------------------------------------------------
+
+    def enter(self, ticket: Ticket) -> None:
+        """Count a ticket that was admitted. A tenant of which nothing waits has saved up no service."""
+        tenant = ticket.request.target.tenant
+        self.floods.count_arrival(tenant, ticket.request.arrived_s)
+        if not self.backlog.count(tenant):
+            self.counters.lift(tenant)
+            self.backlog.resort(tenant)
+        self.tickets[tenant] += 1
+        ticket.estimate_tokens = cost(ticket.request.prompt_tokens, self.expected_completion(ticket.request))
+
+    def end(self, ticket: Ticket, tokens: float, completion_tokens: int | None) -> None:
+        """Take out a ticket that ended, charge `tokens`, and learn from one that was completed."""
+        tenant = ticket.request.target.tenant
+        self.tickets[tenant] -= 1
+        if not self.tickets[tenant]:
+            del self.tickets[tenant]
+        self._work.add(tokens)
+        self.counters.correct(tenant, tokens - ticket.charged_tokens)
+        self.backlog.resort(tenant)
+        if completion_tokens is not None:
+            mean, by_sequence = self.mean_completion_tokens, completion_tokens / ticket.request.sequences
+            mean[tenant] = smoothed(mean[tenant], by_sequence)
+
+    def enqueue(self, ticket: Ticket, reason: WaitReason) -> None:
+        """Let a ticket wait."""
+        target = ticket.request.target
+        ticket.waits_for = reason
+        self.backlog.push(ticket, lambda: self._queue_of(target.adapter_id))
+        self._queued_work.add(target.tenant, ticket.estimate_tokens)
+
+    def dequeue(self, ticket: Ticket) -> bool:
+        """Take a ticket out of the queue; whether it was there."""
+        if not self.backlog.remove(ticket):
+            return False
+        tenant = ticket.request.target.tenant
+        self._queued_work.remove(
+            tenant,
+            ticket.estimate_tokens,
+            left_of_tenant=self.backlog.count(tenant),
+            left_of_band=self.backlog.in_band(self.ranks[tenant]),
+        )
+        return True
+
+    def grant(self, ticket: Ticket, pick: Pick, now_s: float, *, waited: bool) -> None:
+        """Give a ticket its engine, and charge it once."""
+        request, engine = ticket.request, pick.engine
+        tenant, adapter = request.target.tenant, request.target.adapter_id
+        queue = self._queue_of(adapter)
+        reserved_tokens = request.prompt_tokens + int(self.expected_completion(request))
+        new_lease = engine.acquire(request, reserved_tokens, now_s)
+        ticket.begin(
+            Grant(
+                engine,
+                now_s,
+                reserved_tokens,
+                engine.health.began(now_s),
+                pick.reason,
+                engine.clock.share_s,
+                0.0 if adapter is None else engine.leases[adapter].clock.share_s,
+            )
+        )
+        engine.trusted = engine.trusted and engine.health.allows(now_s)
+        if ticket.is_hedge:
+            pass  # the operator's choice, not the tenant's
+        elif not ticket.charged_tokens:
+            ticket.charged_tokens = ticket.estimate_tokens
+            self.counters.serve(tenant, ticket.charged_tokens)
+        if waited:
+            waiting = [self.backlog.in_band(rank) for rank in range(BANDS)]
+            self._guard.granted(self.ranks[tenant], waiting)
+            self._slots_given.add(float(new_lease))
+        self.backlog.restart_age(tenant, (queue, engine.name), now_s)
+        self.backlog.resort(tenant)
+        self.floods.count_start(tenant, request.sequences, takes_slot=new_lease)
+        if new_lease:
+            self._move_to_queue(adapter)
+            engine.forget_oldest()
+
+    def release(self, ticket: Ticket, now_s: float) -> Engine:
+        """Take back what a ticket holds. Raises `RuntimeError` where it holds nothing."""
+        grant, target = ticket.end(), ticket.request.target
+        engine = grant.engine
+        self.floods.count_end(target.tenant, ticket.request.sequences)
+        lease = engine.leases.get(target.adapter_id or "")
+        ended = engine.release(ticket.request, grant.reserved_tokens, now_s)
+        ticket.add_time(grant, lease)
+        if ended and lease is not None:
+            self.floods.count_slot_back(lease.tenant)
+            self._move_to_queue(target.adapter_id)
+        return engine
+
+    # -- health --------------------------------------------------------------------------------------------
+
+    def refresh_trust(self, now_s: float) -> None:
+        """Let every engine's health decide how much it may be given.
+
+        Where no breaker lets anything through, all are trusted (Envoy's panic mode): an engine that fails may
+        answer the next request, one that is not asked never does.
+        """
+        taking = [engine for engine in self.engines if engine.accepts]
+        panic = not any(engine.health.allows(now_s) for engine in taking)
+        for engine in self.engines:
+            engine.trusted = panic or engine.health.allows(now_s)
+            engine.ramp = 1.0 if panic else engine.health.ramp(now_s)
+
+    def note_fault(self, ticket: Ticket, reason: str, now_s: float, *, certain: bool) -> None:
+        """Note that an engine failed a ticket; `certain`: the engine says so, not the ticket alone."""
+        if ticket.grant is not None:
+            tenant = None if certain else ticket.request.target.tenant
+            ticket.grant.engine.health.failed(now_s, ticket.grant.period, reason, tenant)
+            self.refresh_trust(now_s)
+
+    def note_end(self, ticket: Ticket, now_s: float) -> None:
+        """Note that a ticket ended without a fault of the engine that ran it."""
+        if ticket.grant is None:
+            return
+        engine, period = ticket.grant.engine, ticket.grant.period
+        if ticket.settled is Outcome.COMPLETED:
+            engine.health.succeeded(now_s, period, ticket.request.target.tenant)
+        else:
+            engine.health.abandoned(period)
+
+    def mark_outliers(self, now_s: float) -> None:
+        """Find the engines that are much slower than their peers."""
+        slow = outliers((engine.health for engine in self.engines if engine.accepts), now_s)
+        for engine in self.engines:
+            engine.health.outlying = engine.name in slow
+
+    def pins_changed(self, before: frozenset[str], engine: Engine) -> None:
+        """Move what waits for adapters that an engine has pinned, or no longer pins; `before`: it had."""
+        for adapter in before ^ engine.pinned:
+            self._move_to_queue(adapter)
+
+    # -- decisions -----------------------------------------------------------------------------------------
+
+    def could_serve(self, request: Request) -> bool:
+        """Whether any engine could ever serve a request."""
+        return any(could_serve(engine, request) for engine in self.engines)
+
+    def pick(self, request: Request) -> Pick | WaitReason:
+        """Choose the engine for a request that has just come, or say why it must wait.
+
+        What waits cannot run now, or it would: a request may overtake all of it but its own flow.
+        """
+        if self.backlog.has_flow(request):
+            return WaitReason.BEHIND
+        view = View(self.engines, self.floods, self._settings.load_slack, home_key(request))
+        found = self._profile.pick(request, view)
+        if isinstance(found, Pick) and spares_read(
+            found.engine, request, view, now_s=request.arrived_s, read_wait_s=self._settings.read_wait_s
+        ):
+            return WaitReason.SPARES_READ
+        return found
+
+    # -- how long it takes ---------------------------------------------------------------------------------
+
+    def refresh_load(self, now_s: float) -> None:
+        """See what waits, for the forecast and to find floods; to be called several times a second.
+
+        What is done while no engine is ready says nothing of how fast they are.
+        """
+        taking = [engine for engine in self.engines if engine.accepts]
+        self._work.observe(now_s, backlogged=bool(self.backlog) and bool(taking))
+        room = Room(sum(engine.slots for engine in taking), sum(engine.capacity for engine in taking))
+        self.floods.refresh(now_s, self.backlog.counts, room)
+        self._slots_given.observe(now_s, backlogged=self.backlog.has_queue(WITHOUT_SLOT) and bool(taking))
+
+    def predicted_wait_s(self, request: Request) -> float | None:
+        """Seconds until a request that cannot run now would begin; None while nothing is known."""
+        price = cost(request.prompt_tokens, self.expected_completion(request))
+        work_s = self._work.wait_s(self._queued_work.ahead(request.target.tenant, price).total)
+        waits = (work_s, self._wait_for_slot_s(request))
+        return max((wait_s for wait_s in waits if wait_s is not None), default=None)
+
+    def _wait_for_slot_s(self, request: Request) -> float | None:
+        """Slots go to waiting tenants in turn, one flow after the other."""
+        target = request.target
+        if target.adapter_id is None or any(engine.holds(target.adapter_id) for engine in self.engines):
+            return None
+        queue, rank, backlog = WITHOUT_SLOT, self.ranks[target.tenant], self.backlog
+        own = backlog.flows_in(queue, rank, target.tenant)
+        higher = sum(backlog.flows_in(queue, other) for other in range(rank))
+        ahead = min(backlog.flows_in(queue, rank), backlog.tenants_in(queue, rank) * (own + 1))
+        return self._slots_given.wait_s(higher + ahead)
+
+    def expected_completion(self, request: Request) -> float:
+        """Completion tokens a request is expected to need, all sequences together."""
+        expected = self.mean_completion_tokens[request.target.tenant]
+        if request.max_completion_tokens is not None:
+            expected = min(expected, request.max_completion_tokens)
+        return expected * request.sequences
+
+    def sheds(self, request: Request) -> float | None:
+        """Predicted wait of a request that must wait, where that would miss the objective; else None.
+
+        The high band is not shed: its queue is bounded by its caps alone.
+        """
+        if self.slo.ttft_s is None or self.ranks[request.target.tenant] == Band.HIGH.rank:
+            return None
+        predicted_s = self.predicted_wait_s(request)
+        return predicted_s if predicted_s is not None and predicted_s > self.slo.ttft_s else None
+
+    # -- for operators -------------------------------------------------------------------------------------
+
+    def report(self, now_s: float) -> PoolReport:
+        """Copy everything that explains what this group does."""
+        leased = Counter(lease.tenant for engine in self.engines for lease in engine.leases.values())
+        lanes = (self._lane_report(model, now_s) for model in self.backlog.models())
+        return PoolReport(
+            name=self.pool,
+            base_model=self.base_model,
+            ttft_slo_s=self.slo.ttft_s,
+            itl_slo_s=self.slo.itl_s,
+            queued_by_band={band.value: self.backlog.in_band(band.rank) for band in Band},
+            work_per_s=self._work.per_s,
+            slots_per_s=self._slots_given.per_s,
+            replicas=tuple(replica_report(engine, now_s) for engine in self.engines),
+            tenants=tuple(self._tenant_report(name, leased[name]) for name in self.tickets),
+            lanes=tuple(sorted(lanes, key=lambda lane: -lane.oldest_s)),
+        )
+
+    def _tenant_report(self, name: str, slots: int) -> TenantReport:
+        return TenantReport(
+            name=name,
+            band=next(band.value for band in Band if band.rank == self.ranks[name]),
+            weight=self.weights[name],
+            service_tokens=self.counters[name],
+            queued=self.backlog.count(name),
+            tickets=self.tickets[name],
+            slots=slots,
+            floods=name in self.floods.flooding,
+            mean_completion_tokens=self.mean_completion_tokens[name],
+        )
+
+    def _lane_report(self, engine_model: str, now_s: float) -> LaneReport:
+        oldest = min(self.backlog.heads(engine_model), key=lambda ticket: ticket.request.arrived_s)
+        waited_s = now_s - oldest.request.arrived_s
+        queued = self.backlog.count_of_model(engine_model)
+        return LaneReport(engine_model, queued, waited_s, oldest.waits_for or "")
+
+    # -- queues --------------------------------------------------------------------------------------------
+
+    def _move_to_queue(self, adapter: str | None) -> None:
+        """Move what waits for an adapter to the queue where it belongs now."""
+        if adapter is not None:
+            self.backlog.move(adapter, self._queue_of(adapter))
+
+    def _queue_of(self, adapter: str | None) -> str:
+        if adapter is None:
+            return NO_SLOT_NEEDED
+        for engine in self.engines:
+            if engine.holds(adapter):
+                return WITH_SLOT
+        return WITHOUT_SLOT
+
+
+def _callers(fleet: Fleet, pool: Pool, base_model: str) -> int:
+    """Count the tenants of a pool that may ask for a base model; where it has adapters, any may."""
+    if fleet.base_models[base_model].serves_adapters:
+        return len(pool.tenants)
+    return sum(base_model in fleet.tenants[tenant].models.values() for tenant in pool.tenants)
