@@ -20,5 +20,7 @@ state.py       what the gateway knows of one replica
 health/        how well a replica is, and how much it may be given
 floods/        who floods, and what such a tenant may take
 decisions.py   the last decisions
+replica_figures.py  the figures of a replica that operators see, each declared once
+figure.py      how a figure is declared
 report.py      what operators are shown
 """

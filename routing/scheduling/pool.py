@@ -26,7 +26,8 @@ from routing.scheduling.health.health import WITNESSES, outliers
 from routing.scheduling.leases import SlotHolders, SlotNeed, clear_slot
 from routing.scheduling.locality import spares_read
 from routing.scheduling.profile import Pick, Profile
-from routing.scheduling.report import LaneReport, PoolReport, TenantReport, replica_report
+from routing.scheduling.replica_figures import replica_report
+from routing.scheduling.report import LaneReport, PoolReport, TenantReport
 from routing.scheduling.state import Engine
 from routing.scheduling.tickets import Ticket
 from routing.types import Request

@@ -13,7 +13,6 @@ from pydantic import BaseModel
 
 from routing.admin import scheduler_answers as answers
 from routing.scheduling import decisions, report
-from routing.scheduling.health import health
 from routing.types import Outcome
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk, error_of
@@ -172,8 +171,6 @@ async def test_the_scheduler_is_for_operators(desk: Desk) -> None:
 
 PAIRS: list[tuple[type[BaseModel], Any]] = [
     (answers.PoolAnswer, report.PoolReport),
-    (answers.ScheduledReplica, report.ReplicaReport),
-    (answers.LeaseAnswer, report.LeaseReport),
     (answers.TenantService, report.TenantReport),
     (answers.LaneAnswer, report.LaneReport),
 ]
@@ -184,9 +181,7 @@ def test_nothing_that_the_scheduler_reports_is_left_out(shape: type[BaseModel], 
     assert list(shape.model_fields) == [field.name for field in dataclasses.fields(values)]
 
 
-def test_nothing_of_health_and_decisions_is_left_out() -> None:
-    of_health = {field.name for field in dataclasses.fields(health.HealthSnapshot)}
-    assert set(answers.HealthAnswer.model_fields) == of_health - {"name"}
+def test_nothing_of_decisions_is_left_out() -> None:
     of_decision = set(decisions.Decision._fields)
     assert set(answers.DecisionAnswer.model_fields) == of_decision - {"at_s"} | {"ago_s"}
 
