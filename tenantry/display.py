@@ -80,7 +80,7 @@ def adapter(console: Console, answer: Answer) -> None:
 
 
 def version(console: Console, answer: Answer) -> None:
-    """Show in a line how a version stands."""
+    """Show a version's state in a line."""
     share = answer["traffic"]
     traffic = f" and answers {percent(share)} of the requests" if share else ""
     text = f"{full_name(answer)} version {answer['number']} is {answer['state']}{traffic}"

@@ -1,4 +1,4 @@
-"""What may callers of the admin API see? Shapes of the answers, and how they are made; pure.
+"""The admin API's answers about adapters, versions, replicas, keys and events; pure.
 
 No key and no hash of one, no folder of any machine, nothing of a URL that could be a credential.
 """
@@ -363,7 +363,7 @@ def _whole(time_s: float | None) -> int | None:
 
 
 def event_answer(event: Event) -> EventAnswer:
-    """Show an event; what it quotes is cut as reasons are."""
+    """Show an event, with its text cut as reasons are."""
     return EventAnswer(
         id=event.id, at=event.at_s, actor=event.actor, subject=event.subject, text=without_folders(event.text)
     )

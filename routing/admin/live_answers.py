@@ -1,6 +1,6 @@
-"""How do operators read the live picture? Shapes of the answer; pure.
+"""The live snapshot as an answer of the admin API; pure.
 
-Pools are shown as `routing.observing.live.picture` declares them; models' figures are put together here.
+Pools are shown as `routing.observing.live.snapshot` declares them; models' figures are put together here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from routing.admin.scheduler_answers import DecisionAnswer, Rounded, Shape, decision_answer
 from routing.observing.live.figures import BUCKET_S, BUCKETS, WINDOW, Figures1m
-from routing.observing.live.picture import ModelHistory, ModelView, Picture, PoolView
+from routing.observing.live.snapshot import ModelHistory, ModelView, PoolView, Snapshot
 from routing.observing.live.verdict import LimitSource, Verdict
 
 
@@ -35,7 +35,7 @@ class FiguresAnswer(Shape):
 
 
 class ModelAnswer(FiguresAnswer):
-    """One model of one tenant in the last minute, and what waits of it now."""
+    """One model of one tenant: its last minute, and its requests that wait now."""
 
     tenant: str = Field(examples=["example"])
     model: str = Field(description="As the tenant calls it.", examples=["support"])
@@ -95,22 +95,22 @@ class LiveDecisions(BaseModel):
 
 
 class LiveAnswer(LiveSnapshot):
-    """The whole picture: models, pools, the last minutes, the last decisions."""
+    """The whole snapshot: models, pools, the last minutes, the last decisions."""
 
     history: LiveHistory
     decisions: LiveDecisions
 
 
-def snapshot_of(picture: Picture, at_s: float) -> LiveSnapshot:
-    """Describe a picture that was taken at this Unix time."""
+def snapshot_of(snapshot: Snapshot, at_s: float) -> LiveSnapshot:
+    """Describe a snapshot that was taken at this Unix time."""
     return LiveSnapshot(
         at=at_s,
-        total=FiguresAnswer.model_validate(picture.total),
-        queued=picture.waiting,
-        models=[_model(view) for view in picture.models],
-        models_left_out=picture.models_left_out,
-        other=None if picture.other is None else FiguresAnswer.model_validate(picture.other),
-        pools=list(picture.pools),
+        total=FiguresAnswer.model_validate(snapshot.total),
+        queued=snapshot.waiting,
+        models=[_model(view) for view in snapshot.models],
+        models_left_out=snapshot.models_left_out,
+        other=None if snapshot.other is None else FiguresAnswer.model_validate(snapshot.other),
+        pools=list(snapshot.pools),
     )
 
 
@@ -133,10 +133,10 @@ def history_of(models: Iterable[ModelHistory], now_s: float, at_s: float) -> Liv
     )
 
 
-def decisions_of(picture: Picture) -> LiveDecisions:
-    """Describe a picture's decisions."""
-    data = [decision_answer(decision, picture.now_s) for decision in picture.decisions]
-    return LiveDecisions(data=data, left_out=picture.decisions_left_out)
+def decisions_of(snapshot: Snapshot) -> LiveDecisions:
+    """Describe a snapshot's decisions."""
+    data = [decision_answer(decision, snapshot.now_s) for decision in snapshot.decisions]
+    return LiveDecisions(data=data, left_out=snapshot.decisions_left_out)
 
 
 def _model(view: ModelView) -> ModelAnswer:

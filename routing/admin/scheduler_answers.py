@@ -1,4 +1,4 @@
-"""How do operators read what the scheduler holds and decided lately? Shapes of the answer; pure.
+"""The scheduler's state and last decisions as an answer of the admin API; pure.
 
 Fields have the names of `routing.scheduling.report`, and are read from its values; a replica is shown as
 `routing.scheduling.replica_figures` declares it.
@@ -123,7 +123,7 @@ def decision_answer(decision: Decision, now_s: float) -> DecisionAnswer:
 
 
 def scheduler_answer(report: SchedulerReport, decisions: Iterable[Decision]) -> SchedulerAnswer:
-    """Describe what the scheduler holds, and these decisions of it."""
+    """Describe the scheduler's state, and these decisions."""
     return SchedulerAnswer(
         pools=[PoolAnswer.model_validate(pool) for pool in report.pools],
         decisions=[decision_answer(decision, report.now_s) for decision in decisions],

@@ -48,7 +48,7 @@ class LeaseReport:
 class ReplicaFigures:
     """One replica's figures, the only place where one is declared.
 
-    What shows replicas has them all: the answers for operators, the live picture, the console's types. One
+    What shows replicas has them all: the answers for operators, the live snapshot, the console's types. One
     that names a gauge is on the metrics page too.
     """
 

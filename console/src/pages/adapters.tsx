@@ -269,7 +269,7 @@ function pin(api: Api, adapter: AdapterAnswer, reload: () => void): Action {
 function unpin(api: Api, adapter: AdapterAnswer, reload: () => void): Action {
   return {
     title: `Unpin ${fullName(adapter)}?`,
-    text: "Its slots go to whoever needs them.",
+    text: "Its slots go to adapters that need them.",
     verb: "Unpin it",
     run: () => after(reload, api.act("DELETE", at(adapter, "pin"))),
     done: `${fullName(adapter)} is not pinned any more.`,

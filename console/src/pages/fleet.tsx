@@ -1,5 +1,6 @@
 // The fleet at a glance: which model is slow and why, then pools with replicas, slots and queues.
 
+import type { ComponentChildren } from "preact";
 import { useConsole } from "../context";
 import type { Action } from "../context";
 import { path } from "../api";
@@ -206,33 +207,19 @@ function ReplicaCard({ replica }: { replica: ReplicaView }) {
       </header>
       {replica.trouble && <p class="reason">{replica.trouble}</p>}
       <dl class="facts">
-        <div>
-          <dt>In flight</dt>
-          <dd>
-            <Bar limit value={replica.sequences} of={replica.capacity} label={`sequences in flight on ${replica.name}`} /> {replica.sequences} <small>of {replica.capacity}</small>
-          </dd>
-        </div>
+        <Fact name="In flight">
+          <Bar limit value={replica.sequences} of={replica.capacity} label={`sequences in flight on ${replica.name}`} /> {replica.sequences} <small>of {replica.capacity}</small>
+        </Fact>
         {replica.kv_tokens > 0 && (
-          <div>
-            <dt>KV cache</dt>
-            <dd>
-              <Bar limit value={replica.tokens} of={replica.kv_tokens} label={`tokens in flight on ${replica.name}`} /> {percent(replica.tokens / replica.kv_tokens)}
-            </dd>
-          </div>
+          <Fact name="KV cache">
+            <Bar limit value={replica.tokens} of={replica.kv_tokens} label={`tokens in flight on ${replica.name}`} /> {percent(replica.tokens / replica.kv_tokens)}
+          </Fact>
         )}
-        {replica.itl_s !== null && (
-          <div>
-            <dt>Per token</dt>
-            <dd>{seconds(replica.itl_s)}</dd>
-          </div>
-        )}
+        {replica.itl_s !== null && <Fact name="Per token">{seconds(replica.itl_s)}</Fact>}
         {replica.slots > 0 && (
-          <div>
-            <dt>Slots</dt>
-            <dd>
-              {used} <small>of {replica.slots} held, {replica.in_host} in host memory</small>
-            </dd>
-          </div>
+          <Fact name="Slots">
+            {used} <small>of {replica.slots} held, {replica.in_host} in host memory</small>
+          </Fact>
         )}
       </dl>
       {replica.slots > 0 && (
@@ -246,6 +233,15 @@ function ReplicaCard({ replica }: { replica: ReplicaView }) {
       {replica.clearing_for && <p class="muted note">A slot is being cleared for {shortAdapter(replica.clearing_for)}.</p>}
       {replica.faults > 0 && <p class="reason">{plural(replica.faults, "adapter")} failed in this engine.</p>}
     </article>
+  );
+}
+
+function Fact({ name, children }: { name: string; children: ComponentChildren }) {
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd>{children}</dd>
+    </div>
   );
 }
 

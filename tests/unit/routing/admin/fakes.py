@@ -318,8 +318,8 @@ def desk(
     app = _app(read_timeout_s)
     watched, book = Watched(management), FakeBook()
     uploads = Uploads(folder / "uploads", max_bytes=max_upload_bytes, read_timeout_s=read_timeout_s)
-    app.state.desk = replace(
-        app.state.desk,
+    app.state.services = replace(
+        app.state.services,
         management=management,
         tenants=lambda: tenants,
         uploads=uploads,

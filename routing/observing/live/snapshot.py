@@ -1,4 +1,4 @@
-"""What does an operator look at? Models with verdicts, pools with slots, the last decisions; pure.
+"""The live snapshot: models with verdicts, pools with replicas and slots, the last decisions; pure.
 
 Puts together what settled requests say (`figures`), what waits now, what the scheduler holds
 (`scheduling.report`) and what engines hold (`lifecycle.ports`). Everything in it is bounded, since it
@@ -97,7 +97,7 @@ class ModelView:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Snapshot:
     """Everything, at one moment."""
 
     now_s: float  # monotonic
@@ -122,7 +122,7 @@ class ModelHistory:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Where the models of waiting requests belong, and what waits of each."""
+    """A model with waiting requests: its adapter, its pool, and how much waits."""
 
     adapter: str | None
     pool: str
@@ -141,14 +141,14 @@ class LiveView:
         queue: Callable[[], Iterable[tuple[Request, str | None]]],
         clock: Callable[[], float],
     ) -> None:
-        """`scheduler` reports with so many decisions; `queue` gives what waits, and why it had to."""
+        """`scheduler` takes the number of decisions; `queue` gives waiting requests, each with why."""
         self._figures = figures
         self._scheduler = scheduler
         self._replicas = replicas
         self._queue = queue
         self._clock = clock
 
-    def picture(self, since: Decision | None = None, decisions: int = MAX_SHOWN_DECISIONS) -> Picture:
+    def snapshot(self, since: Decision | None = None, decisions: int = MAX_SHOWN_DECISIONS) -> Snapshot:
         """Look at everything now; of the decisions, those after `since`, the telling ones before others."""
         now_s, report = self._clock(), self._scheduler(KEPT)
         objectives = {pool.name: pool.ttft_slo_s for pool in report.pools}
@@ -157,7 +157,7 @@ class LiveView:
         shown, left_out = _telling(report.decisions, since, decisions)
         residencies = {each.figures.name: each.residency for each in self._replicas()}
         other = self._figures.of(self._figures.other, now_s)
-        return Picture(
+        return Snapshot(
             now_s=now_s,
             total=self._figures.of(self._figures.total, now_s),
             waiting=sum(held.waiting.requests for held in waiting.values()),
@@ -211,7 +211,7 @@ def _badness(view: ModelView) -> tuple[int, float, str, str]:
 
 
 def _waiting(queue: Iterable[tuple[Request, str | None]], now_s: float) -> dict[ModelKey, Held]:
-    """Sum up what waits, by model."""
+    """Count the waiting requests by model."""
     counts: dict[ModelKey, int] = {}
     oldest: dict[ModelKey, tuple[Request, str | None]] = {}
     for request, held in queue:
@@ -232,7 +232,7 @@ def _waiting(queue: Iterable[tuple[Request, str | None]], now_s: float) -> dict[
 def _telling(
     decisions: Sequence[Decision], since: Decision | None, limit_: int
 ) -> tuple[tuple[Decision, ...], int]:
-    """Keep so many of the decisions after `since`: grants go first, since every request has one."""
+    """Keep `limit_` decisions after `since`. Grants are left out first, since every request has one."""
     new: list[Decision] = []
     for decision in decisions:
         if decision is since:
@@ -305,7 +305,7 @@ def _trouble(replica: ReplicaReport) -> str:
 
 
 def _slots(replica: ReplicaReport, loaded: Sequence[str]) -> tuple[Slot, ...]:
-    """What holds a slot by the scheduler's books, then what the engine says is loaded beside that."""
+    """List adapters that hold a slot for the scheduler, then others that the engine says are loaded."""
     pinned = frozenset(replica.pinned)
     found: dict[str, Slot] = {}
     for lease in replica.leases:
