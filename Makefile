@@ -71,7 +71,8 @@ fmt: dev  ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-console:  ## build the operators' page from console/ into routing/console/static (needs Node.js 20.19 or newer)
+console: dev  ## build the operators' page from console/ into routing/console/static (needs Node.js 20.19 or newer)
+	@$(BIN)/python -m console.api_types > console/src/types.ts
 	@cd console && npm ci --no-fund --no-audit && npm run build
 
 screenshot: dev demo  ## take docs/console.png anew, of the real service while one model is flooded (needs Chromium)

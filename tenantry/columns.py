@@ -1,4 +1,4 @@
-"""How does a table fit a terminal? Columns are left out, least needed first; no id and no word is broken.
+"""A table that fits a terminal: columns are left out, least needed first; no id and no word is broken.
 
 Where the columns that cannot be spared have no room side by side, a row becomes lines of `column: cell`.
 """
@@ -56,14 +56,14 @@ class Columns:
         return len(self._rows)
 
     def add(self, *cells: Any, style: str | None = None) -> None:
-        """Add a row. No cell can steer the terminal, whoever wrote what is in it."""
+        """Add a row. No cell can steer the terminal, whatever is in it."""
         texts = [Text(printable(cell), getattr(cell, "style", "")) for cell in _shown(cells)]
         if len(texts) != len(self._names):
             raise ValueError(f"{len(texts)} cells for {len(self._names)} columns")
         self._rows.append((texts, style or ""))
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
-        """Show what fits."""
+        """Show the columns that fit."""
         width = options.max_width
         chosen = [name for name in self._names if name not in self._spare]
         if not self._fits(chosen, width):
@@ -82,7 +82,7 @@ class Columns:
         return sum(self._least(name) for name in names) + self._frame(len(names)) <= width
 
     def _frame(self, count: int) -> int:
-        """Characters between and around so many columns."""
+        """Characters between and around this number of columns."""
         return 3 * count + 1 if self._framed else 2 * (count - 1)
 
     def _cells(self, name: str) -> list[str]:
@@ -101,7 +101,7 @@ class Columns:
         return max(map(cell_len, [name, *self._cells(name)]))
 
     def _widths(self, names: list[str], width: int) -> list[int]:
-        """Share what is left among those that want more."""
+        """Give the columns that need more an equal part of the room that is left."""
         widths, most = [self._least(name) for name in names], [self._most(name) for name in names]
         left = width - sum(widths) - self._frame(len(names))
         while left > 0:
@@ -145,7 +145,7 @@ def _longest_word(texts: Iterable[str]) -> int:
 
 
 def _lines(text: str, width: int, style: str) -> Iterable[Text]:
-    """Break text between words; what is longer than a line stays whole and passes its end."""
+    """Break text between words; a word longer than a line stays whole."""
     lines = textwrap.wrap(
         text, max(width, 5), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )

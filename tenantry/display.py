@@ -1,9 +1,11 @@
-"""How are adapters, versions, replicas and keys shown to people? Tables; nothing is decided here."""
+"""Adapters, versions, replicas and keys as tables on a terminal. Nothing is decided here."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from rich.console import Console
 
@@ -78,7 +80,7 @@ def adapter(console: Console, answer: Answer) -> None:
 
 
 def version(console: Console, answer: Answer) -> None:
-    """Show in a line how a version stands."""
+    """Show a version's state in a line."""
     share = answer["traffic"]
     traffic = f" and answers {percent(share)} of the requests" if share else ""
     text = f"{full_name(answer)} version {answer['number']} is {answer['state']}{traffic}"
@@ -86,28 +88,28 @@ def version(console: Console, answer: Answer) -> None:
     print_prose(console, text + reason, COLOURS.get(answer["state"]))
 
 
+_REPLICA_COLUMNS: dict[str, Callable[[Answer], Any]] = {
+    "replica": lambda r: r["name"],
+    "pool": lambda r: r["pool"],
+    "state": lambda r: r["state"],
+    "slots": lambda r: f"{len(r['in_slots']) if r['answered'] else '?'} of {r['slots']}",
+    "in flight": lambda r: r["in_flight"],
+    "in slots": lambda r: " ".join(r["in_slots"]),
+    "in host memory": lambda r: len(r["in_host"]),
+    "pinned": lambda r: " ".join(r["pinned"]),
+}
+
+
 def replica_list(console: Console, replicas: list[Answer]) -> None:
     """Show replicas, what their slots hold, and which adapters failed there."""
     table = Columns(
-        *("replica", "pool", "state", "slots", "in flight", "in slots", "in host memory", "pinned"),
+        *_REPLICA_COLUMNS,
         spare=("in host memory", "pool", "pinned", "in slots"),
         prose=("in slots", "pinned"),
         note=IN_JSON,
     )
     for r in replicas:
-        slots = f"{len(r['in_slots'])} of {r['slots']}" if r["answered"] else f"? of {r['slots']}"
-        held, pinned = " ".join(r["in_slots"]), " ".join(r["pinned"])
-        cells = (
-            r["name"],
-            r["pool"],
-            r["state"],
-            slots,
-            r["in_flight"],
-            held,
-            len(r["in_host"]),
-            pinned,
-        )
-        table.add(*cells, style=COLOURS.get(r["state"]))
+        table.add(*(cell(r) for cell in _REPLICA_COLUMNS.values()), style=COLOURS.get(r["state"]))
     print_whole(console, table)
     for r in replicas:
         if r["reason"]:

@@ -1,4 +1,4 @@
-"""The commands `replicas`, `drain` and `resume`: how replicas stand, and how one is emptied."""
+"""The commands `replicas`, `drain` and `resume`: which replicas get work, and how one is emptied."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def _set_draining(ctx: typer.Context, name: str, action: str, url: str, as_json:
         left = len(others) - others.count("draining")
         return {**answer, "others_ready": others.count("ready"), "others_left": left}
 
-    ask(ctx, url, as_json, work, _show_standing)
+    ask(ctx, url, as_json, work, _show_drained)
 
 
 def _is_alike(one: Answer, other: Answer) -> bool:
     return bool(one["pool"] == other["pool"] and one["base_model"] == other["base_model"])
 
 
-def _show_standing(console: Console, replica: Answer) -> None:
+def _show_drained(console: Console, replica: Answer) -> None:
     display.replica_list(console, [replica])
     if replica["state"] != "draining":
         return

@@ -31,7 +31,7 @@ def interval_s(text: str) -> float:
 def scheduler(
     ctx: typer.Context,
     decisions: Annotated[
-        int, typer.Option(min=0, max=MAX_DECISIONS, help="At most so many of the last decisions.")
+        int, typer.Option(min=0, max=MAX_DECISIONS, help="At most this number of the last decisions.")
     ] = 20,
     tenant: Annotated[
         str | None, typer.Option(help="Only decisions about this tenant.", show_default="all")

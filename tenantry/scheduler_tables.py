@@ -1,8 +1,10 @@
-"""How does what the scheduler holds look on a terminal? Tables; nothing is decided here."""
+"""What the scheduler holds, as tables on a terminal. Nothing is decided here."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 
@@ -67,23 +69,13 @@ def _rates(pool: Answer) -> str:
 
 def _replicas(console: Console, replicas: list[Answer]) -> None:
     table = Columns(
-        *("replica", "state", "in flight", "tokens", "pace", "slots", "leases", "breaker"),
+        *_REPLICA_COLUMNS,
         spare=("tokens", "pace", "breaker", "leases"),
         prose=("leases",),
         note=IN_JSON,
     )
     for r in replicas:
-        cells = (
-            r["name"],
-            _state(r),
-            _limit(r),
-            f"{r['tokens']} of {r['kv_tokens']}" if r["kv_tokens"] else r["tokens"],
-            seconds(r["itl_s"]),
-            f"{r['slots'] - r['free_slots']} of {r['slots']}",
-            _leases(r),
-            r["health"]["breaker"],
-        )
-        table.add(*cells, style=COLOURS.get(_state(r)))
+        table.add(*(cell(r) for cell in _REPLICA_COLUMNS.values()), style=COLOURS.get(r["state"]))
     print_whole(console, table)
     for r in replicas:
         if r["reason"]:
@@ -150,14 +142,6 @@ def _decisions(console: Console, decisions: list[Answer]) -> None:
     print_whole(console, table)
 
 
-def _state(replica: Answer) -> str:
-    if replica["draining"]:
-        return "draining"
-    if not replica["ready"]:
-        return "failed" if replica["failed"] else "not_ready"
-    return "ready" if replica["trusted"] else "not_trusted"
-
-
 def _limit(replica: Answer) -> str:
     """Sequences in flight and how many may be, with what holds that down."""
     health, of_limit = replica["health"], f"{replica['sequences']} of {replica['capacity']}"
@@ -168,6 +152,18 @@ def _leases(replica: Answer) -> str:
     running = [f"{x['adapter']} ({x['sequences']}, {seconds(x['held_s'])})" for x in replica["leases"]]
     held = {lease["adapter"] for lease in replica["leases"]}
     return " ".join([*running, *(f"{name} (pinned)" for name in replica["pinned"] if name not in held)])
+
+
+_REPLICA_COLUMNS: dict[str, Callable[[Answer], Any]] = {
+    "replica": lambda r: r["name"],
+    "state": lambda r: r["state"],
+    "in flight": _limit,
+    "tokens": lambda r: f"{r['tokens']} of {r['kv_tokens']}" if r["kv_tokens"] else r["tokens"],
+    "pace": lambda r: seconds(r["itl_s"]),
+    "slots": lambda r: f"{r['slots'] - r['free_slots']} of {r['slots']}",
+    "leases": _leases,
+    "breaker": lambda r: r["health"]["breaker"],
+}
 
 
 def _promise(replica: Answer) -> str:

@@ -1,6 +1,6 @@
-"""Which model is slow now, and why? `tenantry top`: the console's picture in a terminal.
+"""The command `top`: which model is slow now, and why; the console's view in a terminal.
 
-`scheduler` answers another question: what was decided about this request, and what waits in which lane?
+The command `scheduler` is for another question: what was decided about a request, and what waits for what.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def top(
 
 
 async def look(gateway: Gateway) -> Answer:
-    """Ask for the picture."""
+    """Ask for the live snapshot."""
     return await gateway.call("GET", "/live")
 
 
@@ -70,7 +70,7 @@ async def _watch(connection: Connection, url: str, every_s: float, terminal: Con
 
 
 def _age(age_s: float, every_s: float) -> Text | None:
-    """Say how old the picture is, where the gateway did not answer since."""
+    """Say how old the snapshot is, where the gateway did not answer since."""
     if age_s < every_s + 1:
         return None
     return Text(f"The gateway does not answer; this is {age_s:.0f} s old.", style="bold red")

@@ -1,21 +1,21 @@
-"""How does the live picture look on a terminal? Tables and small graphs; nothing is decided here."""
+"""The live snapshot as tables and small graphs on a terminal. Nothing is decided here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from tenantry.client import Answer
 from tenantry.columns import Columns
-from tenantry.display import IN_JSON, percent
+from tenantry.display import COLOURS, IN_JSON, percent
 from tenantry.running import print_whole, printable
 from tenantry.scheduler_tables import seconds
 
 STEPS = "▁▂▃▄▅▆▇█"
 STYLES = {"failing": "bold red", "slow": "bold yellow", "green": "green"}
-STATES = {"ready": "green", "draining": "yellow", "failed": "red", "not_ready": "red", "not_trusted": "red"}
 SPARK = 24  # characters: the last two minutes
 LEAST_MODELS = 5
 SHOWN_REASONS = 3  # of the worst models
@@ -28,7 +28,7 @@ def whole(console: Console, answer: Answer) -> None:
 
 
 def screen(answer: Answer, note: Text | None, *, height: int | None) -> RenderableType:
-    """Return the picture, cut to so many lines: models first, since they are what one looks for."""
+    """Return the snapshot, cut to `height` lines: models first, since operators look for those."""
     replicas = [replica for pool in answer["pools"] for replica in pool["replicas"]]
     models = answer["models"]
     shown = len(models)
@@ -116,21 +116,25 @@ def _reasons(models: Iterable[Answer]) -> list[Text]:
 
 
 def _replicas(pools: Iterable[Answer]) -> Columns:
-    table = Columns(
-        *("replica", "state", "in flight", "slots"),
-        spare=("slots",),
-        prose=("slots",),
-        note=IN_JSON,
-        framed=False,
-    )
+    table = Columns(*_REPLICA_COLUMNS, spare=("slots",), prose=("slots",), note=IN_JSON, framed=False)
     for pool in pools:
         for r in pool["replicas"]:
-            held = " ".join(map(_slot, r["in_slots"]))
-            free = r["slots"] - len(r["in_slots"])
-            slots = f"{held} {f'({free} free)' if free > 0 else ''}".strip()
-            flight = f"{r['sequences']} of {r['capacity']}"
-            table.add(r["name"], Text(r["state"], style=STATES[r["state"]]), flight, slots)
+            table.add(*(cell(r) for cell in _REPLICA_COLUMNS.values()))
     return table
+
+
+def _slots(replica: Answer) -> str:
+    held = " ".join(map(_slot, replica["in_slots"]))
+    free = replica["slots"] - len(replica["in_slots"])
+    return f"{held} {f'({free} free)' if free > 0 else ''}".strip()
+
+
+_REPLICA_COLUMNS: dict[str, Callable[[Answer], Any]] = {
+    "replica": lambda r: r["name"],
+    "state": lambda r: Text(r["state"], style=COLOURS[r["state"]]),
+    "in flight": lambda r: f"{r['sequences']} of {r['capacity']}",
+    "slots": _slots,
+}
 
 
 def _troubles(pools: Iterable[Answer]) -> list[Text]:

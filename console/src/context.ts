@@ -1,4 +1,4 @@
-// What every page can reach: the gateway, the live picture, and how to ask before something is done.
+// What every page can reach: the gateway, the live snapshot, and how to ask before something is done.
 
 import { createContext } from "preact";
 import { useCallback, useContext, useEffect, useState } from "preact/hooks";
@@ -9,7 +9,7 @@ import type { Live } from "./store";
 
 export interface Action {
   title: string;
-  text: string; // what it does, for whoever must decide
+  text: string; // what it does, for the operator who must decide
   verb: string;
   danger?: boolean;
   run(): Promise<unknown>;

@@ -1,19 +1,19 @@
 // What the page knows of the gateway, and how events change it. No DOM in here.
 
-import type { Decision, History, Model, ModelHistory, Snapshot } from "./types";
+import type { DecisionAnswer, HistoryAnswer, LiveDecisions, LiveHistory, LiveSnapshot, ModelAnswer } from "./types";
 import type { Link } from "./stream";
 
-export interface SeenDecision extends Decision {
+export interface SeenDecision extends DecisionAnswer {
   id: number;
   at: number; // Unix time, s
 }
 
 export interface Live {
   link: Link;
-  snapshot: Snapshot | null;
-  models: Model[]; // in the order they are shown
-  history: History | null;
-  byModel: Map<string, ModelHistory>;
+  snapshot: LiveSnapshot | null;
+  models: ModelAnswer[]; // in the order they are shown
+  history: LiveHistory | null;
+  byModel: Map<string, HistoryAnswer>;
   decisions: SeenDecision[]; // the newest first
   decisionsLeftOut: number;
   received: number; // performance.now() of the last snapshot
@@ -39,31 +39,31 @@ export const keyOf = (m: { tenant: string; model: string }): string => `${m.tena
  * The worst verdict first, at once; within one, models change places only with a new bucket of time, since
  * rows that jump every second cannot be read.
  */
-function settled(before: Model[], now: Model[], sortAnew: boolean): Model[] {
+function settled(before: ModelAnswer[], now: ModelAnswer[], sortAnew: boolean): ModelAnswer[] {
   if (sortAnew || before.length === 0) return now;
   const place = new Map(before.map((model, index) => [keyOf(model), index]));
-  const at = (model: Model): number => place.get(keyOf(model)) ?? before.length;
+  const at = (model: ModelAnswer): number => place.get(keyOf(model)) ?? before.length;
   return [...now].sort((a, b) => RANK[a.verdict] - RANK[b.verdict] || at(a) - at(b));
 }
 
 export function take(live: Live, name: string, data: unknown, received: number): Live {
   if (name === "snapshot") {
-    const snapshot = data as Snapshot;
+    const snapshot = data as LiveSnapshot;
     return { ...live, snapshot, received, models: settled(live.models, snapshot.models, false) };
   }
   if (name === "history") {
-    const history = data as History;
+    const history = data as LiveHistory;
     const byModel = new Map(history.models.map((one) => [keyOf(one), one]));
     return { ...live, history, byModel, models: settled([], live.snapshot?.models ?? [], true) };
   }
-  if (name === "decisions") return withDecisions(live, data as { data: Decision[]; left_out: number });
+  if (name === "decisions") return withDecisions(live, data as LiveDecisions);
   return live;
 }
 
 let lastId = 0;
 
 /** After a new connection the first decisions are old ones, some of which are here already. */
-function withDecisions(live: Live, news: { data: Decision[]; left_out: number }): Live {
+function withDecisions(live: Live, news: LiveDecisions): Live {
   const at = live.snapshot?.at ?? Date.now() / 1000;
   const known = new Set(live.decisions.map(identity));
   const fresh = news.data

@@ -1,8 +1,102 @@
-// What /admin/v1 answers, as far as the page reads it. Field by field as in /admin/v1/openapi.json.
+// Made by `make console` from the admin API's answers (console/api_types.py). Every field is always there,
+// except those of usage that were not asked for.
 
-export type Verdict = "green" | "slow" | "failing";
+export type Action = "granted" | "queued" | "rejected" | "expired" | "clearing";
 
-export interface Figures {
+export interface AdapterAnswer {
+  tenant: string | null;
+  name: string;
+  base_model: string;
+  declared: boolean;
+  pinned: boolean;
+  state: VersionState | null;
+  live: number | null;
+  previous: number | null;
+  rollout: RolloutAnswer | null;
+  newest: number | null;
+  versions: VersionDetail[];
+}
+
+export interface AdapterList {
+  object: "list";
+  data: AdapterSummary[];
+  next: string | null;
+}
+
+export interface AdapterSummary {
+  tenant: string | null;
+  name: string;
+  base_model: string;
+  declared: boolean;
+  pinned: boolean;
+  state: VersionState | null;
+  live: number | null;
+  previous: number | null;
+  rollout: RolloutAnswer | null;
+  newest: number | null;
+}
+
+export type Band = "high" | "standard" | "low";
+
+export interface BudgetAnswer {
+  tenant: string;
+  monthly_tokens: number;
+  used_tokens: number;
+  remaining_tokens: number;
+  level: Level;
+  resets_at: string;
+}
+
+export interface CapsAnswer {
+  max_concurrency: number;
+  max_concurrency_per_model: number | null;
+  max_queued: number;
+  max_queued_tokens: number | null;
+  requests_per_minute: number | null;
+  tokens_per_minute: number | null;
+  queue_timeout_s: number;
+}
+
+export interface DecisionAnswer {
+  ago_s: number;
+  action: Action;
+  reason: string;
+  request_id: string;
+  tenant: string;
+  model: string;
+  pool: string;
+  replica: string | null;
+  waited_s: number;
+}
+
+export interface DeclaredKeyAnswer {
+  fingerprint: string;
+  role: KeyRole;
+  tenant: string | null;
+  declared: true;
+}
+
+export interface EventAnswer {
+  id: number;
+  at: number;
+  actor: string;
+  subject: string;
+  text: string;
+}
+
+export interface EventList {
+  object: "list";
+  data: EventAnswer[];
+}
+
+export interface Fault {
+  adapter: string;
+  kind: string;
+  count: number;
+  reason: string;
+}
+
+export interface FiguresAnswer {
   requests: number;
   requests_per_s: number;
   tokens_per_s: number;
@@ -17,75 +111,7 @@ export interface Figures {
   answer_p99_s: number | null;
 }
 
-export interface Model extends Figures {
-  tenant: string;
-  model: string;
-  adapter: string | null;
-  pool: string;
-  verdict: Verdict;
-  reason: string;
-  limit_s: number;
-  limit_source: "objective" | "usual" | "default";
-  usual_s: number | null;
-  queued: number;
-  oldest_s: number;
-}
-
-export interface Slot {
-  adapter: string;
-  use: "running" | "pinned" | "idle" | "clearing";
-  pinned: boolean;
-  sequences: number;
-  held_s: number | null;
-}
-
-export interface Replica {
-  name: string;
-  base_model: string;
-  state: "ready" | "draining" | "failed" | "not_ready" | "not_trusted";
-  trouble: string;
-  sequences: number;
-  capacity: number;
-  tokens: number;
-  kv_tokens: number;
-  itl_s: number | null;
-  slots: number;
-  in_slots: Slot[];
-  in_host: number;
-  faults: number;
-  clearing_for: string | null;
-}
-
-export interface PoolTenant {
-  name: string;
-  band: string;
-  queued: number;
-  tickets: number;
-  slots: number;
-}
-
-export interface Pool {
-  name: string;
-  ttft_slo_s: number | null;
-  itl_slo_s: number | null;
-  queued_by_band: Record<string, number>;
-  replicas: Replica[];
-  tenants: PoolTenant[];
-  tenants_left_out: number;
-}
-
-export interface Snapshot {
-  at: number;
-  window_s: number;
-  total: Figures;
-  queued: number;
-  models: Model[];
-  models_left_out: number;
-  other: Figures | null;
-  pools: Pool[];
-}
-
-export interface ModelHistory {
+export interface HistoryAnswer {
   tenant: string;
   model: string;
   first_token_p99_s: (number | null)[];
@@ -95,23 +121,159 @@ export interface ModelHistory {
   completion_tokens: number[];
 }
 
-export interface History {
+export type Isolation = "shared" | "dedicated";
+
+export interface KeyAnswer {
+  id: string;
+  prefix: string;
+  role: KeyRole;
+  tenant: string | null;
+  note: string;
+  created_at: number;
+  expires_at: number | null;
+  revoked_at: number | null;
+  declared: false;
+}
+
+export interface KeyList {
+  object: "list";
+  data: KeyAnswer[];
+  declared: DeclaredKeyAnswer[];
+}
+
+export type KeyRole = "inference" | "adapters" | "operator";
+
+export type Level = "below" | "soft" | "spent";
+
+export type LimitSource = "objective" | "usual" | "default";
+
+export interface LiveDecisions {
+  data: DecisionAnswer[];
+  left_out: number;
+}
+
+export interface LiveHistory {
   ends_at: number;
   bucket_s: number;
   buckets: number;
-  models: ModelHistory[];
+  models: HistoryAnswer[];
 }
 
-export interface Decision {
-  ago_s: number;
-  action: "granted" | "queued" | "rejected" | "expired" | "clearing";
-  reason: string;
-  request_id: string;
+export interface LiveSnapshot {
+  at: number;
+  window_s: number;
+  total: FiguresAnswer;
+  queued: number;
+  models: ModelAnswer[];
+  models_left_out: number;
+  other: FiguresAnswer | null;
+  pools: PoolView[];
+}
+
+export interface Measures {
+  requests: number;
+  estimated_requests: number;
+  prompt_tokens: number;
+  completion_tokens: number;
+  cached_tokens: number;
+  queue_s: number;
+  run_s: number;
+  slot_s: number;
+  engine_s: number;
+}
+
+export interface ModelAnswer {
+  requests: number;
+  requests_per_s: number;
+  tokens_per_s: number;
+  failed: number;
+  late: number;
+  capped: number;
+  error_rate: number;
+  first_token_p50_s: number | null;
+  first_token_p99_s: number | null;
+  queue_p99_s: number | null;
+  answer_p50_s: number | null;
+  answer_p99_s: number | null;
   tenant: string;
   model: string;
+  adapter: string | null;
   pool: string;
-  replica: string | null;
-  waited_s: number;
+  verdict: Verdict;
+  reason: string;
+  limit_s: number;
+  limit_source: LimitSource;
+  usual_s: number | null;
+  queued: number;
+  oldest_s: number;
+}
+
+export type Outcome = "completed" | "rejected" | "expired" | "cancelled" | "failed";
+
+export interface PoolView {
+  name: string;
+  ttft_slo_s: number | null;
+  itl_slo_s: number | null;
+  queued_by_band: Record<string, number>;
+  replicas: ReplicaView[];
+  tenants: TenantView[];
+  tenants_left_out: number;
+}
+
+export interface Progress {
+  done_bytes: number;
+  total_bytes: number | null;
+}
+
+export interface ReplicaAnswer {
+  name: string;
+  pool: string;
+  base_model: string;
+  ready: boolean;
+  state: ReplicaState;
+  reason: string;
+  slots: number;
+  in_flight: number;
+  leases: Record<string, number>;
+  answered: boolean;
+  engine_starts: number;
+  in_slots: string[];
+  in_host: string[];
+  pinned: string[];
+  draining: string[];
+  faults: Fault[];
+}
+
+export interface ReplicaList {
+  object: "list";
+  data: ReplicaAnswer[];
+}
+
+export type ReplicaState = "ready" | "draining" | "failed" | "not_ready" | "not_trusted";
+
+export interface ReplicaView {
+  name: string;
+  base_model: string;
+  state: ReplicaState;
+  ready: boolean;
+  draining: boolean;
+  failed: boolean;
+  reason: string;
+  trusted: boolean;
+  sequences: number;
+  capacity: number;
+  max_sequences: number;
+  tokens: number;
+  kv_tokens: number;
+  itl_s: number | null;
+  slots: number;
+  free_slots: number;
+  clearing_for: string | null;
+  clearing_victim: string | null;
+  trouble: string;
+  in_slots: Slot[];
+  in_host: number;
+  faults: number;
 }
 
 export interface Resident {
@@ -122,104 +284,96 @@ export interface Resident {
   in_flight: number;
 }
 
-export interface Version {
-  number: number;
-  state: string;
-  reason: string;
-  source: string;
-  digest: string | null;
-  rank: number | null;
-  size_bytes: number;
-  created_at: number;
-  traffic: number;
-  resident: Resident[];
-}
-
-export interface Rollout {
+export interface RolloutAnswer {
   candidate: number;
   weight: number;
   min_requests: number;
   promote_after: number | null;
   max_error_rise: number;
+  max_empty_rise: number;
   max_latency_ratio: number;
 }
 
-export interface AdapterSummary {
-  tenant: string | null;
-  name: string;
-  base_model: string;
-  declared: boolean;
-  pinned: boolean;
-  state: string | null;
-  live: number | null;
-  previous: number | null;
-  rollout: Rollout | null;
-  newest: number | null;
-}
-
-export interface Adapter extends AdapterSummary {
-  versions: Version[];
-}
-
-export interface Fault {
+export interface Slot {
   adapter: string;
-  kind: string;
-  count: number;
-  reason: string;
+  use: SlotUse;
+  pinned: boolean;
+  sequences: number;
+  held_s: number | null;
 }
 
-export interface ReplicaDetail {
-  name: string;
-  faults: Fault[];
-}
+export type SlotUse = "running" | "pinned" | "idle" | "clearing";
 
-export interface Tenant {
+export interface TenantAnswer {
   name: string;
-  band: string;
+  band: Band;
   weight: number;
-  isolation: string;
+  isolation: Isolation;
   models: Record<string, string>;
   default_model: string | null;
   declared_keys: number;
-  caps: Record<string, number | null>;
+  caps: CapsAnswer;
 }
 
-export interface UsageLine {
-  day: string;
+export interface TenantList {
+  object: string;
+  data: TenantAnswer[];
+}
+
+export interface TenantView {
+  name: string;
+  band: string;
+  queued: number;
+  tickets: number;
+  slots: number;
+}
+
+export interface UsageAnswer {
+  object: string;
+  from: string;
+  to: string;
+  group_by: string[];
+  data: UsageLineAnswer[];
+  total: Measures;
+  budgets: BudgetAnswer[];
+}
+
+export interface UsageLineAnswer {
   requests: number;
+  estimated_requests: number;
   prompt_tokens: number;
   completion_tokens: number;
+  cached_tokens: number;
+  queue_s: number;
+  run_s: number;
   slot_s: number;
+  engine_s: number;
+  day: string;
+  tenant: string;
+  model: string;
+  adapter: string | null;
+  version: number | null;
+  pool: string;
+  outcome: Outcome;
 }
 
-export interface Budget {
-  monthly_tokens: number;
-  used_tokens: number;
-  remaining_tokens: number;
-  level: "below" | "soft" | "spent";
-  resets_at: string;
-}
+export type Verdict = "failing" | "slow" | "green";
 
-export interface Key {
-  id: string;
-  prefix: string;
-  role: string;
+export interface VersionDetail {
   tenant: string | null;
-  note: string;
+  adapter: string;
+  number: number;
+  state: VersionState;
+  reason: string;
+  source: string;
+  sha256: string | null;
+  digest: string | null;
+  rank: number | null;
+  size_bytes: number;
   created_at: number;
-  expires_at: number | null;
-  revoked_at: number | null;
+  traffic: number;
+  progress: Progress | null;
+  resident: Resident[];
 }
 
-export interface DeclaredKey {
-  fingerprint: string;
-  role: string;
-}
-
-export interface OperatorEvent {
-  id: number;
-  at: number;
-  actor: string;
-  subject: string;
-  text: string;
-}
+export type VersionState = "registered" | "fetching" | "verifying" | "ready" | "quarantined" | "retired";

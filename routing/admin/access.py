@@ -1,4 +1,4 @@
-"""Who asks, and whose adapters may be meant? What every route of the admin API needs to know first."""
+"""The caller of the admin API: its role, and the adapters that it may name. Every route depends on it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class UsageBook(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
-    """What the routes work with."""
+class Services:
+    """The parts of the gateway that the routes call."""
 
     management: Management
     tenants: Callable[[], Collection[str]]
@@ -47,10 +47,10 @@ class Desk:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever sent the request, and what it may name."""
+    """The owner of the request's key, and the names that it may use."""
 
     identity: Identity
-    desk: Desk
+    services: Services
 
     @property
     def is_operator(self) -> bool:
@@ -71,7 +71,7 @@ class Caller:
     def known_tenant(self, named: str) -> str:
         """Return the tenant. Raises `NotFound` where the fleet has none of that name for the caller."""
         owner = self.owner(named)
-        if owner is None or owner not in self.desk.tenants():
+        if owner is None or owner not in self.services.tenants():
             raise _no_tenant(named)
         return owner
 
@@ -96,8 +96,8 @@ def _no_tenant(named: str) -> NotFound:
 
 
 async def caller(request: Request) -> Caller:
-    """Return who the gate has let in."""
-    return Caller(request.scope[IDENTITY], request.app.state.desk)
+    """Return the caller that the gate has identified."""
+    return Caller(request.scope[IDENTITY], request.app.state.services)
 
 
 CallerHere = Annotated[Caller, Depends(caller)]

@@ -1,4 +1,4 @@
-"""What can be asked about adapters and their versions, and done to them?"""
+"""The routes for adapters and their versions: list, register, roll out, promote, pin, retire."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def list_adapters(query: Annotated[ListQuery, Query()], caller: CallerHere
         caller.known_tenant(query.tenant)
     found = [
         entry
-        for entry in caller.desk.management.adapters()
+        for entry in caller.services.management.adapters()
         if (tenant is None or entry.key.tenant == tenant)
         and (query.state is None or any(v.state is query.state for v in entry.versions))
         and (query.after is None or str(entry.key) > query.after)
@@ -78,7 +78,7 @@ async def register_adapter(
 ) -> VersionAnswer:
     """Register a new adapter; the gateway fetches, checks and tries it. An upload goes to its versions."""
     key = caller.new_key(body.name, _same(body.tenant, query.tenant))
-    registering = caller.desk.registering
+    registering = caller.services.registering
     if key in registering or find(caller, key) is not None:
         raise Conflict(
             f"There is an adapter `{key.name}` already; post to its versions.", code="adapter_exists"
@@ -93,13 +93,13 @@ async def register_adapter(
 @router.get("/{name}", responses=refusals(404))
 async def show_adapter(key: Adapter, caller: CallerHere) -> AdapterAnswer:
     """Show an adapter: its versions, how its traffic is split, and where it is resident."""
-    return _answer(caller, caller.desk.management.adapter(key))
+    return _answer(caller, caller.services.management.adapter(key))
 
 
 @router.delete("/{name}", responses=refusals(404, 409, 503))
 async def retire_adapter(key: Adapter, caller: CallerHere) -> AdapterAnswer:
     """Take an adapter out of traffic with all its versions. Running requests end as they began."""
-    return _answer(caller, await caller.desk.management.retire(key, None))
+    return _answer(caller, await caller.services.management.retire(key, None))
 
 
 _JSON_VERSION = NewVersionBody.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -140,7 +140,7 @@ async def register_version(
 @router.get("/{name}/versions/{number}", responses=refusals(404))
 async def show_version(key: Adapter, number: VersionNumber, caller: CallerHere) -> VersionDetail:
     """Show a version: how far it is, why it was refused, where it is resident."""
-    management = caller.desk.management
+    management = caller.services.management
     entry = management.adapter(key)
     return version_detail(entry, _version(entry, number), management, management.replicas())
 
@@ -148,50 +148,50 @@ async def show_version(key: Adapter, number: VersionNumber, caller: CallerHere) 
 @router.post("/{name}/versions/{number}/verify", status_code=202, responses=refusals(404, 409, 503))
 async def verify_version(key: Adapter, number: VersionNumber, caller: CallerHere) -> VersionAnswer:
     """Have a quarantined version verified again, from the beginning."""
-    return _registered(caller, await caller.desk.management.verify(key, number))
+    return _registered(caller, await caller.services.management.verify(key, number))
 
 
 @router.delete("/{name}/versions/{number}", responses=refusals(404, 409, 503))
 async def retire_version(key: Adapter, number: VersionNumber, caller: CallerHere) -> AdapterAnswer:
     """Take one version out of traffic, unless it is the live one."""
-    return _answer(caller, await caller.desk.management.retire(key, number))
+    return _answer(caller, await caller.services.management.retire(key, number))
 
 
 @router.post("/{name}/promote", responses=refusals(404, 408, 409, 413, 415, 503))
 async def promote(key: Adapter, caller: CallerHere, body: PromoteBody | None = None) -> AdapterAnswer:
     """Let a version answer everything; without a body the one that is being rolled out."""
     number = body.version if body else None
-    return _answer(caller, await caller.desk.management.promote(key, number))
+    return _answer(caller, await caller.services.management.promote(key, number))
 
 
 @router.post("/{name}/rollback", responses=refusals(404, 409, 503))
 async def roll_back(key: Adapter, caller: CallerHere) -> AdapterAnswer:
     """End a rollout in favour of the live version; without one, go back to the version before it."""
-    return _answer(caller, await caller.desk.management.rollback(key))
+    return _answer(caller, await caller.services.management.rollback(key))
 
 
 @router.post("/{name}/rollout", responses=refusals(404, 408, 409, 413, 415, 503))
 async def roll_out(key: Adapter, caller: CallerHere, body: RolloutBody) -> AdapterAnswer:
     """Send a part of the traffic to a ready version, or change how large that part is."""
-    return _answer(caller, await caller.desk.management.rollout(key, body.version, body.plan()))
+    return _answer(caller, await caller.services.management.rollout(key, body.version, body.plan()))
 
 
 @router.post("/{name}/pin", responses=refusals(404, 409, 503))
 async def pin(key: Adapter, caller: CallerHere) -> AdapterAnswer:
     """Keep the live version in a slot of every replica it may be on."""
-    return _answer(caller, await caller.desk.management.pin(key, True))
+    return _answer(caller, await caller.services.management.pin(key, True))
 
 
 @router.delete("/{name}/pin", responses=refusals(404, 409, 503))
 async def unpin(key: Adapter, caller: CallerHere) -> AdapterAnswer:
-    """Let the live version's slots go to whoever needs them."""
-    return _answer(caller, await caller.desk.management.pin(key, False))
+    """Let other adapters take the live version's slots."""
+    return _answer(caller, await caller.services.management.pin(key, False))
 
 
 def find(caller: Caller, key: AdapterKey) -> AdapterEntry | None:
     """Return an adapter of which anything is left that serves or may come to serve."""
     try:
-        entry = caller.desk.management.adapter(key)
+        entry = caller.services.management.adapter(key)
     except NotFound:
         return None
     return entry if any(version.state not in _GONE for version in entry.versions) else None
@@ -213,26 +213,26 @@ async def _register(caller: Caller, key: AdapterKey, body: NewVersionBody) -> Ve
         rollout=None if body.rollout is None else body.rollout.plan(),
         trusted=caller.is_operator,
     )
-    return _registered(caller, await caller.desk.management.add(key, body.base_model, new))
+    return _registered(caller, await caller.services.management.add(key, body.base_model, new))
 
 
 async def _upload(caller: Caller, key: AdapterKey, query: UploadQuery, request: Request) -> VersionAnswer:
     _require_few_uploads(caller, key.tenant)
-    async with caller.desk.uploads.received(request, key.tenant) as path:
+    async with caller.services.uploads.received(request, key.tenant) as path:
         new = NewVersion(
             upload=path,
             sha256=query.sha256,
             rollout=query.plan() if query.has_plan else None,
             trusted=caller.is_operator,
         )
-        return _registered(caller, await caller.desk.management.add(key, query.base_model, new))
+        return _registered(caller, await caller.services.management.add(key, query.base_model, new))
 
 
 def _require_few_uploads(caller: Caller, tenant: str | None) -> None:
     """Archives lie on disk until they are unpacked. Raises `CapReached` where a tenant has too many there."""
     waiting = sum(
         isinstance(version.source, Upload) and version.state in _WAITING
-        for entry in caller.desk.management.adapters()
+        for entry in caller.services.management.adapters()
         if entry.key.tenant == tenant
         for version in entry.versions
     )
@@ -255,11 +255,11 @@ async def _json_version(request: Request) -> NewVersionBody:
 
 
 def _answer(caller: Caller, entry: AdapterEntry) -> AdapterAnswer:
-    return adapter_answer(entry, caller.desk.management)
+    return adapter_answer(entry, caller.services.management)
 
 
 def _registered(caller: Caller, version: Version) -> VersionAnswer:
-    management = caller.desk.management
+    management = caller.services.management
     return version_answer(management.adapter(version.adapter), version, management)
 
 

@@ -1,4 +1,4 @@
-"""What may callers of the admin API see? Shapes of the answers, and how they are made; pure.
+"""The admin API's answers about adapters, versions, replicas, keys and events; pure.
 
 No key and no hash of one, no folder of any machine, nothing of a URL that could be a credential.
 """
@@ -24,7 +24,8 @@ from routing.catalog.entries import (
     without_folders,
 )
 from routing.catalog.sources import Remote, Source, Upload
-from routing.lifecycle.ports import Management, ReplicaReport
+from routing.lifecycle.ports import Management, ReplicaResidency
+from routing.scheduling.replica_figures import ReplicaState
 
 
 class Progress(BaseModel):
@@ -122,9 +123,6 @@ class Fault(BaseModel):
     reason: str
 
 
-ReplicaStanding = Literal["ready", "draining", "failed", "not_ready", "not_trusted"]
-
-
 class ReplicaAnswer(BaseModel):
     """One replica, and what is resident in it. Adapters are named as engines know them."""
 
@@ -132,12 +130,7 @@ class ReplicaAnswer(BaseModel):
     pool: str
     base_model: str
     ready: bool = Field(description="Its engine answers and has been told of its adapters.")
-    state: ReplicaStanding = Field(
-        description="`ready`: it gets work. `draining`: an operator wants it empty, whether it answers or "
-        "not. `failed`: its engine does not start, or does not pass its self-test; it is tried again. "
-        "`not_ready`: it does not answer, or has not started yet. `not_trusted`: its circuit breaker "
-        "is open, since requests failed."
-    )
+    state: ReplicaState = Field(description="Whether it gets work, and why not; see `/admin/v1/scheduler`.")
     reason: str = Field(description="Why its engine is not ready, in its own words; empty: it is.")
     slots: int
     in_flight: int = Field(description="Sequences.")
@@ -235,7 +228,7 @@ def version_answer(entry: AdapterEntry, version: Version, management: Management
 
 
 def version_detail(
-    entry: AdapterEntry, version: Version, management: Management, replicas: Sequence[ReplicaReport]
+    entry: AdapterEntry, version: Version, management: Management, replicas: Sequence[ReplicaResidency]
 ) -> VersionDetail:
     """Describe a version and where it is resident."""
     answer = version_answer(entry, version, management)
@@ -268,18 +261,18 @@ def adapter_answer(entry: AdapterEntry, management: Management) -> AdapterAnswer
     return AdapterAnswer(**adapter_summary(entry).model_dump(), versions=versions)
 
 
-def replica_answer(report: ReplicaReport) -> ReplicaAnswer:
+def replica_answer(report: ReplicaResidency) -> ReplicaAnswer:
     """Describe a replica."""
-    residency = report.residency or Residency("", 0, 0)
+    figures, residency = report.figures, report.residency or Residency("", 0, 0)
     return ReplicaAnswer(
-        name=report.name,
+        name=figures.name,
         pool=report.pool,
-        base_model=report.base_model,
-        ready=report.ready,
-        state=_standing(report),
-        reason=report.reason,
-        slots=report.slots,
-        in_flight=report.in_flight,
+        base_model=figures.base_model,
+        ready=figures.ready,
+        state=figures.state,
+        reason=figures.reason,
+        slots=figures.slots,
+        in_flight=figures.sequences,
         leases=report.leases,
         answered=report.residency is not None,
         engine_starts=residency.engine_starts,
@@ -292,14 +285,6 @@ def replica_answer(report: ReplicaReport) -> ReplicaAnswer:
             for name, fault in residency.faults
         ],
     )
-
-
-def _standing(report: ReplicaReport) -> ReplicaStanding:
-    if report.draining:
-        return "draining"
-    if not report.ready:
-        return "failed" if report.failed else "not_ready"
-    return "ready" if report.trusted else "not_trusted"
 
 
 def key_answer(key: ApiKey) -> KeyAnswer:
@@ -329,7 +314,7 @@ def shown_source(source: Source) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _resident(version: Version, replica: ReplicaReport) -> Resident | None:
+def _resident(version: Version, replica: ReplicaResidency) -> Resident | None:
     residency = replica.residency
     if version.digest is None or residency is None:
         return None
@@ -337,7 +322,7 @@ def _resident(version: Version, replica: ReplicaReport) -> Resident | None:
     if name not in residency.slots and name not in residency.host:
         return None
     return Resident(
-        replica=replica.name,
+        replica=replica.figures.name,
         place="slot" if name in residency.slots else "host",
         pinned=name in residency.pinned,
         draining=name in residency.draining,
@@ -374,7 +359,7 @@ def _whole(time_s: float | None) -> int | None:
 
 
 def event_answer(event: Event) -> EventAnswer:
-    """Show an event; what it quotes is cut as reasons are."""
+    """Show an event, with its text cut as reasons are."""
     return EventAnswer(
         id=event.id, at=event.at_s, actor=event.actor, subject=event.subject, text=without_folders(event.text)
     )

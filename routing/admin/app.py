@@ -1,4 +1,4 @@
-"""Which routes does the admin API have, and what are they made of? Puts it together.
+"""The admin API's application: its routes, the parts that they call, its errors and its document.
 
 The gateway hands over every request below `ADMIN_PREFIX`, and those to `ADMIN_ROUTES`; `x-request-id` is the
 gateway's, on these answers as on all others.
@@ -13,7 +13,7 @@ from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 
 from routing.admin import adapters, events, keys, live, replicas, scheduler, tenants, usage, vllm_compatible
-from routing.admin.access import Desk, UsageBook
+from routing.admin.access import Services, UsageBook
 from routing.admin.errors import COMMON, install_handlers
 from routing.admin.gate import Gate
 from routing.admin.live_feed import LiveFeed
@@ -70,7 +70,7 @@ def admin_app(
         return [tenant.name for tenant in management.tenants()]
 
     uploads = Uploads(upload_folder, max_bytes=max_upload_bytes, read_timeout_s=read_timeout_s)
-    app.state.desk = Desk(management, known_tenants, uploads, LOAD_TIMEOUT_S, live_feed, ledger)
+    app.state.services = Services(management, known_tenants, uploads, LOAD_TIMEOUT_S, live_feed, ledger)
     app.add_middleware(Gate, authenticate=authenticate, read_timeout_s=read_timeout_s)
     install_handlers(app)
     for module in (adapters, replicas, scheduler, live, tenants, usage, keys, events, vllm_compatible):

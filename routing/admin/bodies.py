@@ -1,4 +1,4 @@
-"""What may a request to the admin API hold? Strict types and bounds; unknown fields are refused."""
+"""Bodies and queries of the admin API. Types and bounds are strict; unknown fields are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does whatever goes wrong reach the client? Always as OpenAI's error object, and so documented."""
+"""Errors of the admin API: every one is OpenAI's error object, and documented as that."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def install_handlers(app: FastAPI) -> None:
 
 
 def as_invalid_request(error: RequestValidationError | ValidationError) -> InvalidRequest:
-    """Say which fields are wrong, without what was in them."""
+    """Say which fields are wrong, without their values."""
     findings = error.errors()
     texts = [_text(finding) for finding in findings[:_SHOWN_FINDINGS]]
     if len(findings) > _SHOWN_FINDINGS:

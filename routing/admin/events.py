@@ -1,4 +1,4 @@
-"""What happened to adapters, rollouts, keys and replicas?"""
+"""The route that lists events: what happened to adapters, rollouts, keys and replicas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class EventQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(100, ge=1, le=1000, description="At most so many.")
+    limit: int = Field(100, ge=1, le=1000, description="At most this number.")
     before: int | None = Field(
         None, ge=1, le=2**63 - 1, description="`id` of the last event seen, to go on behind it."
     )
@@ -28,5 +28,5 @@ class EventQuery(BaseModel):
 @router.get("", responses=refusals(503))
 async def list_events(query: Annotated[EventQuery, Query()], operator: Operator) -> EventList:
     """List what happened to adapters, rollouts, keys and replicas, the newest first. Operators only."""
-    events = await operator.desk.management.events(query.limit, query.before)
+    events = await operator.services.management.events(query.limit, query.before)
     return EventList(data=[event_answer(event) for event in events])

@@ -1,4 +1,4 @@
-"""May this request come in, and how much of it? The one layer of ASGI middleware before the routes.
+"""The middleware before the admin API's routes: authentication, and bounds on the body.
 
 Callers are known before a byte of a body is read. JSON is read here, bounded in size and time, since what is
 behind reads without bounds; uploads pass unread, and their route bounds them.
@@ -91,7 +91,7 @@ def methods_of(routes: Iterable[BaseRoute], path: str) -> set[str]:
 
 
 def _head_alone(send: Send) -> Send:
-    """Send the head of what is made for GET. Whatever goes on making more meets a client that has left."""
+    """Send the head of the answer to GET. A route that goes on sending finds that the client has left."""
 
     async def send_head(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""Which API keys are there? Made, listed and revoked; operators only."""
+"""The routes for API keys: list, make, revoke. Operators only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KeyId = Annotated[str, InPath(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="`id
 async def list_keys(query: Annotated[TenantQuery, Query()], operator: Operator) -> KeyList:
     """List keys, revoked and expired ones too, and those of fleet.yaml beside them."""
     tenant = None if query.tenant is None else operator.known_tenant(query.tenant)
-    made, declared = operator.desk.management.keys(), operator.desk.management.declared_keys()
+    made, declared = operator.services.management.keys(), operator.services.management.declared_keys()
     return KeyList(
         data=[key_answer(key) for key in made if tenant in (None, key.tenant)],
         declared=[declared_key_answer(key) for key in declared if tenant in (None, key.tenant)],
@@ -34,7 +34,7 @@ async def create_key(body: NewKeyBody, operator: Operator) -> NewKeyAnswer:
     """Make a key. It opens at once, and is shown in this answer alone."""
     tenant = None if body.tenant is None else operator.known_tenant(body.tenant)
     expires_s = None if body.expires_in_s is None else time.time() + body.expires_in_s
-    secret, key = await operator.desk.management.create_key(
+    secret, key = await operator.services.management.create_key(
         body.role, tenant, note=body.note, expires_s=expires_s
     )
     return NewKeyAnswer(**key_answer(key).model_dump(), key=secret)
@@ -43,4 +43,4 @@ async def create_key(body: NewKeyBody, operator: Operator) -> NewKeyAnswer:
 @router.delete("/{id}", responses=refusals(404, 503))
 async def revoke_key(id: KeyId, operator: Operator) -> KeyAnswer:
     """Make a key useless at once."""
-    return key_answer(await operator.desk.management.revoke_key(id))
+    return key_answer(await operator.services.management.revoke_key(id))

@@ -1,4 +1,4 @@
-"""How does every model and replica fare at this moment? One picture, or one every second. Operators only."""
+"""The routes for the live snapshot: once, or as a stream with one every second. Operators only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def show_live(operator: Operator) -> LiveAnswer:
 
     Models come worst first. All of it is bounded; what is left out is counted.
     """
-    return operator.desk.live.answer()
+    return operator.services.live.answer()
 
 
 @router.get("/stream", response_class=Response, responses={**_STREAM, **refusals(503)})
@@ -38,4 +38,4 @@ async def stream_live(operator: Operator) -> EventStream:
 
     A connection that takes nothing for 10 s is closed.
     """
-    return EventStream(operator.desk.live)
+    return EventStream(operator.services.live)

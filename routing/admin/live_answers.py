@@ -1,6 +1,6 @@
-"""How do operators read the live picture? Shapes of the answer; pure.
+"""The live snapshot as an answer of the admin API; pure.
 
-Fields have the names of `routing.observing.live.picture`, and are read from its values.
+Pools are shown as `routing.observing.live.snapshot` declares them; models' figures are put together here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from routing.admin.scheduler_answers import DecisionAnswer, Rounded, Shape, decision_answer
 from routing.observing.live.figures import BUCKET_S, BUCKETS, WINDOW, Figures1m
-from routing.observing.live.picture import ModelHistory, ModelView, Picture, SlotUse
+from routing.observing.live.snapshot import ModelHistory, ModelView, PoolView, Snapshot
 from routing.observing.live.verdict import LimitSource, Verdict
 
 
@@ -35,7 +35,7 @@ class FiguresAnswer(Shape):
 
 
 class ModelAnswer(FiguresAnswer):
-    """One model of one tenant in the last minute, and what waits of it now."""
+    """One model of one tenant: its last minute, and its requests that wait now."""
 
     tenant: str = Field(examples=["example"])
     model: str = Field(description="As the tenant calls it.", examples=["support"])
@@ -51,57 +51,6 @@ class ModelAnswer(FiguresAnswer):
     usual_s: Rounded | None = Field(description="Its usual first token; null: not known yet.")
     queued: int = Field(description="Requests that wait now.")
     oldest_s: Rounded = Field(description="How long the oldest of them has waited.")
-
-
-class SlotAnswer(Shape):
-    """An adapter in a slot."""
-
-    adapter: str = Field(description="The engine's name of the version.")
-    use: SlotUse
-    pinned: bool
-    sequences: int
-    held_s: Rounded | None = Field(description="How long it has been leased; null: it does not run.")
-
-
-class LiveReplica(Shape):
-    """One replica."""
-
-    name: str = Field(examples=["shared-0"])
-    base_model: str
-    state: str = Field(description="ready, draining, failed, not_ready or not_trusted.")
-    trouble: str = Field(description="What is wrong with it, for people, or empty.")
-    sequences: int = Field(description="In flight.")
-    capacity: int = Field(description="Sequences it may have in flight now.")
-    tokens: int = Field(description="In flight, as expected.")
-    kv_tokens: int = Field(description="What its KV cache holds; 0: it has not said.")
-    itl_s: Rounded | None = Field(description="Time between two tokens of a stream; null: not measured.")
-    slots: int
-    in_slots: list[SlotAnswer]
-    in_host: int = Field(description="Adapters in its host memory.")
-    faults: int = Field(description="Adapters that failed in it; `/admin/v1/replicas` has the reasons.")
-    clearing_for: str | None = Field(description="Adapter that a slot is promised to.")
-
-
-class LiveTenant(Shape):
-    """One tenant that has something in a pool."""
-
-    name: str = Field(examples=["example"])
-    band: str
-    queued: int = Field(description="Requests that wait.")
-    tickets: int = Field(description="Requests that wait or run.")
-    slots: int = Field(description="Slots it holds.")
-
-
-class LivePool(Shape):
-    """One pool."""
-
-    name: str = Field(examples=["shared"])
-    ttft_slo_s: float | None
-    itl_slo_s: float | None
-    queued_by_band: dict[str, int]
-    replicas: list[LiveReplica]
-    tenants: list[LiveTenant] = Field(description="Who waits most first.")
-    tenants_left_out: int
 
 
 class HistoryAnswer(Shape):
@@ -126,7 +75,7 @@ class LiveSnapshot(BaseModel):
     models: list[ModelAnswer] = Field(description="The worst first.")
     models_left_out: int = Field(description="Better ones that are not in the list.")
     other: FiguresAnswer | None = Field(description="Models too many to have figures of their own, together.")
-    pools: list[LivePool]
+    pools: list[PoolView]
 
 
 class LiveHistory(BaseModel):
@@ -146,22 +95,22 @@ class LiveDecisions(BaseModel):
 
 
 class LiveAnswer(LiveSnapshot):
-    """The whole picture: models, pools, the last minutes, the last decisions."""
+    """The whole snapshot: models, pools, the last minutes, the last decisions."""
 
     history: LiveHistory
     decisions: LiveDecisions
 
 
-def snapshot_of(picture: Picture, at_s: float) -> LiveSnapshot:
-    """Describe a picture that was taken at this Unix time."""
+def snapshot_of(snapshot: Snapshot, at_s: float) -> LiveSnapshot:
+    """Describe a snapshot that was taken at this Unix time."""
     return LiveSnapshot(
         at=at_s,
-        total=FiguresAnswer.model_validate(picture.total),
-        queued=picture.waiting,
-        models=[_model(view) for view in picture.models],
-        models_left_out=picture.models_left_out,
-        other=None if picture.other is None else FiguresAnswer.model_validate(picture.other),
-        pools=[LivePool.model_validate(pool) for pool in picture.pools],
+        total=FiguresAnswer.model_validate(snapshot.total),
+        queued=snapshot.waiting,
+        models=[_model(view) for view in snapshot.models],
+        models_left_out=snapshot.models_left_out,
+        other=None if snapshot.other is None else FiguresAnswer.model_validate(snapshot.other),
+        pools=list(snapshot.pools),
     )
 
 
@@ -184,10 +133,10 @@ def history_of(models: Iterable[ModelHistory], now_s: float, at_s: float) -> Liv
     )
 
 
-def decisions_of(picture: Picture) -> LiveDecisions:
-    """Describe a picture's decisions."""
-    data = [decision_answer(decision, picture.now_s) for decision in picture.decisions]
-    return LiveDecisions(data=data, left_out=picture.decisions_left_out)
+def decisions_of(snapshot: Snapshot) -> LiveDecisions:
+    """Describe a snapshot's decisions."""
+    data = [decision_answer(decision, snapshot.now_s) for decision in snapshot.decisions]
+    return LiveDecisions(data=data, left_out=snapshot.decisions_left_out)
 
 
 def _model(view: ModelView) -> ModelAnswer:

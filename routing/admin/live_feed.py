@@ -1,4 +1,4 @@
-"""Who looks at the live picture, and when is it taken? Once a tick for all viewers, while there are any.
+"""The live feed: one snapshot a second for all viewers, and none while there are no viewers.
 
 A viewer gets the newest events when its connection takes them: one that is slower than the ticks misses
 some, one that takes nothing for `SEND_TIMEOUT_S` is dropped. Each ends after `MAX_WATCH_S`, so that a revoked
@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from routing.admin.live_answers import LiveAnswer, decisions_of, history_of, snapshot_of
 from routing.errors import Unavailable
-from routing.observing.live import LiveView, Picture
+from routing.observing.live import LiveView, Snapshot
 from routing.observing.live.figures import BUCKET_S
 from routing.scheduling.decisions import Decision
 
@@ -33,14 +33,14 @@ END = b"event: end\ndata: {}\n\n"  # a clean end: come again at once
 
 @dataclass(slots=True, eq=False)
 class Viewer:
-    """Somebody who looks on: what is ready for the connection, and whether it is over."""
+    """One open stream: the events that its connection has not taken yet, and whether it is over."""
 
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     events: bytes = b""  # the newest, not taken yet
     closed: bool = False
 
     def put(self, events: bytes) -> None:
-        """Replace what was not taken yet."""
+        """Replace the events that were not taken yet."""
         self.events = events
         self.ready.set()
 
@@ -59,7 +59,7 @@ class Viewer:
 
 
 class LiveFeed:
-    """The live picture of one gateway, as one answer or as a stream of events."""
+    """The live snapshot of one gateway, as one answer or as a stream of events."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class LiveFeed:
 
     @property
     def viewers(self) -> int:
-        """How many look on."""
+        """Number of open streams."""
         return len(self._viewers)
 
     @property
@@ -94,24 +94,24 @@ class LiveFeed:
         return self._ticking is None
 
     def answer(self) -> LiveAnswer:
-        """Take one whole picture."""
-        picture = self._view.picture()
+        """Take one whole snapshot."""
+        snapshot = self._view.snapshot()
         now_s, at_s = self._clock(), self._unix_time()
         return LiveAnswer(
-            **dict(snapshot_of(picture, at_s)),
-            history=history_of(self._view.history(picture.models), now_s, at_s),
-            decisions=decisions_of(picture),
+            **dict(snapshot_of(snapshot, at_s)),
+            history=history_of(self._view.history(snapshot.models), now_s, at_s),
+            decisions=decisions_of(snapshot),
         )
 
     def join(self) -> Viewer:
-        """Let somebody look on; they get everything at once. Raises `Unavailable`."""
+        """Add a viewer, with a whole snapshot to begin with. Raises `Unavailable`."""
         if self._closed:
             raise Unavailable(
                 "The service is shutting down.", code="shutting_down", retry_after_s=RETRY_AFTER_S
             )
         if len(self._viewers) >= MAX_VIEWERS:
             raise Unavailable(
-                f"{MAX_VIEWERS} viewers look on already.",
+                f"{MAX_VIEWERS} viewers are connected already.",
                 code="too_many_viewers",
                 retry_after_s=RETRY_AFTER_S,
             )
@@ -124,7 +124,7 @@ class LiveFeed:
         return viewer
 
     def leave(self, viewer: Viewer) -> None:
-        """Let somebody go; without viewers nothing is computed."""
+        """Remove a viewer; without viewers nothing is computed."""
         self._viewers.discard(viewer)
         if not self._viewers and self._ticking is not None:
             self._ticking.cancel()
@@ -137,16 +137,16 @@ class LiveFeed:
             viewer.close()
 
     def _first(self) -> bytes:
-        picture = self._view.picture()
-        return b"retry: 1000\n\n" + self._events(picture, with_history=True)
+        snapshot = self._view.snapshot()
+        return b"retry: 1000\n\n" + self._events(snapshot, with_history=True)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(self._tick_s)
-            picture = self._view.picture(since=self._seen)
+            snapshot = self._view.snapshot(since=self._seen)
             self._seen = self._view.newest_decision() or self._seen
             number = self._number()
-            events = self._events(picture, with_history=number != self._bucket)
+            events = self._events(snapshot, with_history=number != self._bucket)
             self._bucket = number
             for viewer in self._viewers:
                 viewer.put(events)
@@ -154,14 +154,14 @@ class LiveFeed:
     def _number(self) -> int:
         return int(self._clock() // BUCKET_S)
 
-    def _events(self, picture: Picture, *, with_history: bool) -> bytes:
+    def _events(self, snapshot: Snapshot, *, with_history: bool) -> bytes:
         at_s = self._unix_time()
-        events = _event("snapshot", snapshot_of(picture, at_s))
+        events = _event("snapshot", snapshot_of(snapshot, at_s))
         if with_history:
-            history = self._view.history(picture.models)
+            history = self._view.history(snapshot.models)
             events += _event("history", history_of(history, self._clock(), at_s))
-        if picture.decisions:
-            events += _event("decisions", decisions_of(picture))
+        if snapshot.decisions:
+            events += _event("decisions", decisions_of(snapshot))
         return events
 
 
@@ -171,7 +171,7 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(self, feed: LiveFeed) -> None:
-        """Raise `Unavailable` where nobody more may look on."""
+        """Raise `Unavailable` where there are too many viewers."""
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._feed = feed

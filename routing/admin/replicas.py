@@ -1,4 +1,4 @@
-"""What is resident in which replica, and which of them get work?"""
+"""The routes for replicas: what is resident in them, drain, resume. Operators only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ReplicaName = Annotated[
 @router.get("")
 async def list_replicas(operator: Operator) -> ReplicaList:
     """List every replica with the adapters in its slots and host memory. Operators only."""
-    return ReplicaList(data=[replica_answer(report) for report in operator.desk.management.replicas()])
+    return ReplicaList(data=[replica_answer(report) for report in operator.services.management.replicas()])
 
 
 @router.post("/{name}/drain", responses=refusals(404, 408, 413, 415))
@@ -37,10 +37,10 @@ async def drain(name: ReplicaName, operator: Operator) -> ReplicaAnswer:
     requests, those that wait included, get a 503 `no_replica_ready` with `Retry-After`; where one is left
     that is not ready, they wait for it. A restart of the gateway forgets it.
     """
-    return replica_answer(await operator.desk.management.set_draining(name, True))
+    return replica_answer(await operator.services.management.set_draining(name, True))
 
 
 @router.post("/{name}/resume", responses=refusals(404, 408, 413, 415))
 async def resume(name: ReplicaName, operator: Operator) -> ReplicaAnswer:
     """Give a drained replica work again. Operators only."""
-    return replica_answer(await operator.desk.management.set_draining(name, False))
+    return replica_answer(await operator.services.management.set_draining(name, False))

@@ -1,4 +1,4 @@
-"""What does the scheduler hold, what did it decide lately, and why? Operators only."""
+"""The route for the scheduler's state and its last decisions with their reasons. Operators only."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ router = APIRouter(prefix="/admin/v1/scheduler", tags=["scheduler"])
 
 
 class SchedulerQuery(QueryPart):
-    """Which decisions; what is held now is shown whole."""
+    """Which decisions are shown; the state is always shown whole."""
 
     decisions: int = Field(
-        100, ge=0, le=KEPT, description=f"At most so many of the last {KEPT}, which are all that are kept."
+        100, ge=0, le=KEPT, description=f"At most this number of decisions; the last {KEPT} are kept."
     )
     tenant: Name | None = Field(
         None, description="Only decisions about requests of this tenant.", examples=["example"]
@@ -36,7 +36,7 @@ class SchedulerQuery(QueryPart):
 async def show_scheduler(query: Annotated[SchedulerQuery, Query()], operator: Operator) -> SchedulerAnswer:
     """Show queues, tenants' counters, leases, health and limits of every pool, and the last decisions."""
     tenant = None if query.tenant is None else operator.known_tenant(query.tenant)
-    report = operator.desk.management.scheduler()
+    report = operator.services.management.scheduler()
     found = (
         decision
         for decision in report.decisions

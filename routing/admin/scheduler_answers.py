@@ -1,6 +1,7 @@
-"""How do operators read what the scheduler holds and decided lately? Shapes of the answer; pure.
+"""The scheduler's state and last decisions as an answer of the admin API; pure.
 
-Fields have the names of `routing.scheduling.report`, and are read from its values.
+Fields have the names of `routing.scheduling.report`, and are read from its values; a replica is shown as
+`routing.scheduling.replica_figures` declares it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from fleet.types import Band
 from routing.scheduling.decisions import Action, Decision
-from routing.scheduling.health.breaker import BreakerState
+from routing.scheduling.replica_figures import ReplicaReport
 from routing.scheduling.report import SchedulerReport
 
 # Microseconds are more than any clock here is good for, and nobody wants to read sixteen digits.
@@ -23,76 +24,6 @@ class Shape(BaseModel):
     """A part of the answer."""
 
     model_config = ConfigDict(from_attributes=True)
-
-
-class LeaseAnswer(Shape):
-    """An adapter that holds a slot because requests of it run."""
-
-    adapter: str = Field(
-        description="The engine's name of the version.", examples=["example/support@1a2b3c4d5e6f7890"]
-    )
-    tenant: str = Field(description="Whose request took the slot.", examples=["example"])
-    sequences: int = Field(description="In flight.")
-    held_s: Rounded = Field(description="How long it has held the slot.")
-
-
-class HealthAnswer(Shape):
-    """What a replica's own requests say of it."""
-
-    breaker: BreakerState = Field(
-        description="closed: it gets work. open: it gets none until a back-off is over. half-open: one "
-        "request is under way that decides."
-    )
-    probe_in_s: Rounded | None = Field(
-        description="Until an open breaker lets one request through; null: it is not open."
-    )
-    backoff_s: Rounded = Field(description="Of the last opening; doubles at each.")
-    consecutive_failures: int
-    recent_requests: int = Field(description="That ended in the breaker's window of 30 s.")
-    recent_failures: int = Field(description="Of those, through the replica's fault.")
-    last_failure: str = Field(description="What the last one was, or empty.")
-    share: Rounded = Field(
-        description="Part of its limit that it may use, 0..1: less while its engine is fresh, or slow."
-    )
-    first_token_s: Rounded | None = Field(
-        description="Smoothed time from grant to first token; null: too few answers yet."
-    )
-    outlying: bool = Field(description="Whether its first tokens take much longer than its peers'.")
-
-
-class ScheduledReplica(Shape):
-    """One replica as the scheduler sees it."""
-
-    name: str = Field(examples=["shared-0"])
-    ready: bool = Field(description="Its engine answers and has been told of its adapters.")
-    draining: bool = Field(description="An operator wants it empty: it gets no new work.")
-    failed: bool = Field(description="Its engine does not start, or does not pass its self-test.")
-    reason: str = Field(description="Why its engine is not ready, in its own words; empty: it is.")
-    trusted: bool = Field(description="Its circuit breaker lets requests through.")
-    sequences: int = Field(description="In flight, all models.")
-    capacity: int = Field(
-        description="K_R: sequences it may have in flight now, after objective, slow start and outliers."
-    )
-    max_sequences: int = Field(description="What its engine runs at once (`max_num_seqs`).")
-    tokens: int = Field(description="In flight: prompts, and completions as they are expected.")
-    kv_tokens: int = Field(description="What its KV cache holds; 0: it has not said.")
-    itl_s: Rounded | None = Field(
-        description="Measured time between two tokens of a stream; null: the pool has no objective for it, "
-        "or no stream has run."
-    )
-    slots: int = Field(description="Adapters it runs at once (`max_loras`).")
-    free_slots: int = Field(description="Slots that no adapter holds, neither running nor pinned.")
-    leases: list[LeaseAnswer]
-    pinned: list[str] = Field(description="Adapters that hold a slot whether they run or not.")
-    resident: list[str] = Field(
-        description="Adapters that are in its memory as the gateway believes, least recently used first."
-    )
-    clearing_for: str | None = Field(description="Adapter that a slot is promised to; null: none is.")
-    clearing_victim: str | None = Field(
-        description="Adapter that gets nothing new here, so that its slot comes free; null: it is free, or "
-        "none is promised."
-    )
-    health: HealthAnswer
 
 
 class TenantService(Shape):
@@ -141,7 +72,7 @@ class PoolAnswer(Shape):
     slots_per_s: Rounded | None = Field(
         description="Slots that pass to a waiting adapter per second; null: nobody has waited for one yet."
     )
-    replicas: list[ScheduledReplica]
+    replicas: list[ReplicaReport]
     tenants: list[TenantService] = Field(description="Those that have something waiting or running here now.")
     lanes: list[LaneAnswer] = Field(description="What waits, the longest waiting first.")
 
@@ -192,7 +123,7 @@ def decision_answer(decision: Decision, now_s: float) -> DecisionAnswer:
 
 
 def scheduler_answer(report: SchedulerReport, decisions: Iterable[Decision]) -> SchedulerAnswer:
-    """Describe what the scheduler holds, and these decisions of it."""
+    """Describe the scheduler's state, and these decisions."""
     return SchedulerAnswer(
         pools=[PoolAnswer.model_validate(pool) for pool in report.pools],
         decisions=[decision_answer(decision, report.now_s) for decision in decisions],

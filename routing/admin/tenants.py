@@ -1,4 +1,4 @@
-"""Who are the fleet's tenants, and what may each use? As fleet.yaml declares them; operators only."""
+"""The route that lists tenants with their models and caps, as fleet.yaml declares them. Operators only."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TenantList(BaseModel):
 @router.get("")
 async def list_tenants(operator: Operator) -> TenantList:
     """List the tenants with their models and caps."""
-    tenants = operator.desk.management.tenants()
+    tenants = operator.services.management.tenants()
     return TenantList(data=[tenant_answer(tenant) for tenant in sorted(tenants, key=lambda t: t.name)])
 
 

@@ -1,4 +1,4 @@
-"""How does an archive come in without filling memory or disk? Streamed to a file, bounded in size and time.
+"""Uploads of archives: streamed to a file, bounded in size and time.
 
 What is in it is looked at later, by the same checks as everything that was fetched.
 """
@@ -53,7 +53,7 @@ class Uploads:
 
     @contextlib.asynccontextmanager
     async def received(self, request: Request, tenant: str | None) -> AsyncIterator[Path]:
-        """Receive a body; whoever takes the file over moves it away, or it is removed at the end.
+        """Receive a body into a file, which is removed at the end unless it was moved away.
 
         Raises `BodyTooLarge`, `BodyTimeout`, `CapReached`, `InvalidRequest` for an empty body, `Unavailable`
         where the disk takes no more, and `ClientDisconnect`.

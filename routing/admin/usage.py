@@ -1,4 +1,4 @@
-"""Who used how much? The usage ledger for operators, as JSON or CSV."""
+"""The route for the usage ledger, as JSON or CSV. Operators only."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ async def show_usage(
     tenant = None if query.tenant is None else operator.known_tenant(query.tenant)
     fields = {"from": query.first, "to": query.to, "group_by": query.group_by}
     wanted = read_query(fields, now_s=time.time(), tenant=tenant)
-    ledger = operator.desk.ledger
+    ledger = operator.services.ledger
     told = answer(wanted, await ledger.sums(wanted))
     headers = {"vary": "Accept"}
     if (query.format or _accepted(request)) is Format.CSV:

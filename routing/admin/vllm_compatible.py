@@ -1,4 +1,4 @@
-"""How do tools that load adapters into vLLM work here unchanged? Its two routes, its bodies, its answers.
+"""vLLM's two routes that load and unload adapters, so that tools made for them work here unchanged.
 
 What they do is ours: the adapter is fetched, checked and tried before it answers, and a new version under the
 same name (`load_inplace`) leaves the old one in place until it is ready.
@@ -48,7 +48,7 @@ async def load_lora_adapter(
             code="adapter_exists",
         )
     new = NewVersion(source=body.lora_path, trusted=caller.is_operator)
-    version = await caller.desk.management.add(key, None, new)
+    version = await caller.services.management.add(key, None, new)
     version = await _ended(caller, version, request)
     if version.state is not VersionState.READY:
         reason = without_folders(version.reason) or f"it is {version.state}"
@@ -66,13 +66,13 @@ async def unload_lora_adapter(
     key = caller.key(body.lora_name, query.tenant)
     if find(caller, key) is None:
         raise NotFound(f"The LoRA adapter '{key.name}' cannot be found.", code="adapter_not_found")
-    await caller.desk.management.retire(key, None)
+    await caller.services.management.retire(key, None)
     return PlainTextResponse(f"Success: LoRA adapter '{key.name}' removed successfully.")
 
 
 async def _ended(caller: Caller, version: Version, request: Request) -> Version:
     """Wait until the work on a version has come to an end. Raises `EngineTimeout`; the work goes on."""
-    limit_s = caller.desk.load_timeout_s
+    limit_s = caller.services.load_timeout_s
     try:
         async with asyncio.timeout(limit_s):
             while version.state not in _ENDED and not await request.is_disconnected():
@@ -88,7 +88,7 @@ async def _ended(caller: Caller, version: Version, request: Request) -> Version:
 
 
 def _now(caller: Caller, version: Version) -> Version:
-    current = caller.desk.management.adapter(version.adapter).version(version.number)
+    current = caller.services.management.adapter(version.adapter).version(version.number)
     if current is None:
         raise NotFound(f"`{version.adapter.name}` has no version {version.number}.", code="version_not_found")
     return current

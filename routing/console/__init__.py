@@ -1,8 +1,8 @@
-"""Where does an operator's browser get the console? The files of the built page.
+"""The console's built page, as files that the gateway serves.
 
 `make console` builds `static/` from the sources in `console/`. It is read once, when the gateway starts. The
-page itself holds nothing of the fleet: whatever it shows it asks of `/admin/v1`, with the key that the
-operator gives it.
+page itself holds nothing of the fleet: it asks `/admin/v1` for everything that it shows, with
+the operator's key.
 """
 
 from __future__ import annotations

@@ -30,9 +30,10 @@ from routing.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from routing.lifecycle.changes import change
 from routing.lifecycle.lifecycle import Lifecycle
 from routing.lifecycle.pins import require_slot, require_version, why_quarantined
-from routing.lifecycle.ports import NewVersion, ReplicaReport, VersionProgress
+from routing.lifecycle.ports import NewVersion, ReplicaResidency, VersionProgress
 from routing.lifecycle.registration import Registration
 from routing.scheduling.decisions import KEPT
+from routing.scheduling.replica_figures import replica_figures
 from routing.scheduling.report import SchedulerReport
 from routing.scheduling.state import Replica
 
@@ -199,12 +200,12 @@ class Manager:
         """List the fleet's tenants."""
         return list(self._fleet.tenants.values())
 
-    def replicas(self) -> Sequence[ReplicaReport]:
-        """List every replica with its resident adapters."""
-        return [self._replica_report(replica) for replica in self._lifecycle.dispatcher.replicas.values()]
+    def replicas(self) -> Sequence[ReplicaResidency]:
+        """List every replica with what is resident in it."""
+        return [self._replica_residency(replica) for replica in self._lifecycle.dispatcher.replicas.values()]
 
-    async def set_draining(self, name: str, draining: bool) -> ReplicaReport:
-        """Stop giving a replica new work, or give it work again. Raises `NotFound`."""
+    async def set_draining(self, name: str, draining: bool) -> ReplicaResidency:
+        """Give a replica no new work, or work again. Raises `NotFound`."""
         replica = self._lifecycle.dispatcher.replicas.get(name)
         if replica is None:
             raise NotFound(f"There is no replica `{name}`.", code="replica_not_found")
@@ -212,26 +213,17 @@ class Manager:
             self._lifecycle.dispatcher.set_draining(name, draining)
             text = "drained: it gets no new work" if draining else "resumed: it gets work again"
             await self._registry.record(f"replica {name}", text)
-        return self._replica_report(replica)
+        return self._replica_residency(replica)
 
     def scheduler(self, decisions: int = KEPT) -> SchedulerReport:
         """Copy the scheduler's state, with its last decisions, at most this number."""
         return self._lifecycle.dispatcher.report(decisions)
 
-    def _replica_report(self, replica: Replica) -> ReplicaReport:
-        engine = replica.engine
-        return ReplicaReport(
-            name=replica.name,
+    def _replica_residency(self, replica: Replica) -> ReplicaResidency:
+        return ReplicaResidency(
             pool=replica.pool,
-            base_model=engine.base_model,
-            ready=replica.ready,
-            draining=replica.draining,
-            trusted=engine.trusted,
-            failed=engine.failed,
-            reason=engine.reason,
-            slots=engine.slots,
-            in_flight=engine.sequences,
-            leases={adapter: lease.sequences for adapter, lease in engine.leases.items()},
+            figures=replica_figures(replica.engine),
+            leases={adapter: lease.sequences for adapter, lease in replica.engine.leases.items()},
             residency=self._lifecycle.engines.residency(replica.name),
         )
 

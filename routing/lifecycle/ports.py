@@ -26,6 +26,7 @@ from routing.catalog.entries import (
     Version,
 )
 from routing.scheduling.decisions import KEPT
+from routing.scheduling.replica_figures import ReplicaFigures
 from routing.scheduling.report import SchedulerReport
 
 
@@ -49,19 +50,11 @@ class VersionProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplicaReport:
-    """One replica as operators see it."""
+class ReplicaResidency:
+    """One replica, and the adapters in it."""
 
-    name: str
     pool: str
-    base_model: str
-    ready: bool
-    draining: bool  # it gets no new work, as an operator wants it
-    trusted: bool  # False: its circuit breaker holds requests back
-    failed: bool  # its engine does not start, or does not pass its self-test
-    reason: str  # why it is not ready, in its engine's words; for operators
-    slots: int
-    in_flight: int  # sequences
+    figures: ReplicaFigures
     leases: dict[str, int]  # adapter id -> sequences in flight
     residency: Residency | None  # None: it has not answered yet
 
@@ -105,10 +98,10 @@ class Management(Protocol):
     def tenants(self) -> Sequence[Tenant]:
         """List the fleet's tenants."""
 
-    def replicas(self) -> Sequence[ReplicaReport]:
+    def replicas(self) -> Sequence[ReplicaResidency]:
         """List every replica with what is resident in it."""
 
-    async def set_draining(self, name: str, draining: bool) -> ReplicaReport:
+    async def set_draining(self, name: str, draining: bool) -> ReplicaResidency:
         """Give a replica no new work, or work again; what it runs goes on. Raises `NotFound`.
 
         Not kept in the database: a gateway that starts anew gives work to every replica.

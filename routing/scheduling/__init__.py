@@ -27,5 +27,7 @@ state.py       what the gateway knows of one replica and its engine
 health/        how healthy a replica is, and how much it may be given
 floods/        which tenants flood, and how much they may take
 decisions.py   the last decisions
+replica_figures.py  the figures of a replica that operators see, each declared once
+figure.py      how a figure is declared
 report.py      what operators are shown
 """

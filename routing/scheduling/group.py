@@ -23,7 +23,8 @@ from routing.scheduling.forecast import Capacity, QueuedWork, smoothed
 from routing.scheduling.health.health import WITNESSES, outliers
 from routing.scheduling.locality import spares_read
 from routing.scheduling.profile import Pick, Profile
-from routing.scheduling.report import LaneReport, PoolReport, TenantReport, replica_report
+from routing.scheduling.replica_figures import replica_report
+from routing.scheduling.report import LaneReport, PoolReport, TenantReport
 from routing.scheduling.selection import NO_SLOT_NEEDED, WITH_SLOT, WITHOUT_SLOT, Selection
 from routing.scheduling.state import Engine
 from routing.scheduling.tickets import Grant, Ticket

@@ -437,9 +437,9 @@ async def test_a_replica_that_fails_says_why_to_operators_and_no_more_than_that_
     house = impatient
     engine = house.bench.engines["shared-0"]
     engine.fail(NO_COMPILER)
-    await eventually(lambda: house.manager.replicas()[0].failed, "the failure to be noticed")
-    report = next(r for r in house.manager.replicas() if r.name == "shared-0")
-    assert (report.ready, report.reason) == (False, NO_COMPILER)
+    await eventually(lambda: house.manager.replicas()[0].figures.failed, "the failure to be noticed")
+    figures = next(r.figures for r in house.manager.replicas() if r.figures.name == "shared-0")
+    assert (figures.ready, figures.reason) == (False, NO_COMPILER)
     assert not house.bench.gateway.is_ready(), "nobody of that pool can be answered"
     await house.add()
     codes = {"support": "queue_timeout", "plain": "queue_timeout"}  # they have waited for it to come back
@@ -453,7 +453,7 @@ async def test_a_replica_that_fails_says_why_to_operators_and_no_more_than_that_
     engine.come_back()
     await eventually(house.bench.gateway.is_ready, "readiness")
     await house.until(VersionState.READY)
-    assert (await house.ask()).status == 200 and house.manager.replicas()[0].reason == ""
+    assert (await house.ask()).status == 200 and house.manager.replicas()[0].figures.reason == ""
 
 
 @pytest.mark.usefixtures("quick")

@@ -8,22 +8,17 @@ import type { Action } from "../context";
 import { bytes, count, moment, percent, plural } from "../format";
 import { Act, Empty, Scroll, State, Title, Trouble } from "../parts";
 import { link } from "../route";
-import type { Adapter, AdapterSummary, ReplicaDetail, Version } from "../types";
+import type { AdapterAnswer, AdapterList, AdapterSummary, ReplicaAnswer, ReplicaList, VersionDetail } from "../types";
 
 const SHOWN = 200;
 const PAGES = 10; // of a thousand: more could not be read, and can be narrowed by tenant in a terminal
-
-interface Page {
-  data: AdapterSummary[];
-  next: string | null;
-}
 
 async function all(api: Api, signal: AbortSignal): Promise<{ found: AdapterSummary[]; more: boolean }> {
   const found: AdapterSummary[] = [];
   let after: string | null = null;
   for (let page = 0; page < PAGES; page++) {
     const from: string = after === null ? "" : `&after=${encodeURIComponent(after)}`;
-    const answer: Page = await api.get<Page>(`/adapters?limit=1000${from}`, signal);
+    const answer: AdapterList = await api.get<AdapterList>(`/adapters?limit=1000${from}`, signal);
     found.push(...answer.data);
     after = answer.next;
     if (after === null) break;
@@ -96,8 +91,8 @@ function List({ adapters }: { adapters: AdapterSummary[] }) {
 
 export function AdapterPage({ tenant, name }: { tenant: string | null; name: string }) {
   const where = `/adapters${path(name)}${ofTenant(tenant)}`;
-  const { data, error, status, reload } = useLoaded((api, signal) => api.get<Adapter>(where, signal), 5_000, where);
-  const replicas = useLoaded((api, signal) => api.get<{ data: ReplicaDetail[] }>("/replicas", signal), 5_000);
+  const { data, error, status, reload } = useLoaded((api, signal) => api.get<AdapterAnswer>(where, signal), 5_000, where);
+  const replicas = useLoaded((api, signal) => api.get<ReplicaList>("/replicas", signal), 5_000);
   const title = fullName({ tenant, name });
   return (
     <>
@@ -114,7 +109,7 @@ export function AdapterPage({ tenant, name }: { tenant: string | null; name: str
   );
 }
 
-function Summary({ adapter, reload }: { adapter: Adapter; reload: () => void }) {
+function Summary({ adapter, reload }: { adapter: AdapterAnswer; reload: () => void }) {
   const { api } = useConsole();
   const { rollout } = adapter;
   return (
@@ -158,7 +153,7 @@ function Summary({ adapter, reload }: { adapter: Adapter; reload: () => void }) 
   );
 }
 
-function Versions({ adapter, reload }: { adapter: Adapter; reload: () => void }) {
+function Versions({ adapter, reload }: { adapter: AdapterAnswer; reload: () => void }) {
   const versions = [...adapter.versions].sort((a, b) => b.number - a.number);
   return (
     <section aria-labelledby="versions-title">
@@ -199,7 +194,7 @@ function Versions({ adapter, reload }: { adapter: Adapter; reload: () => void })
   );
 }
 
-function VersionRow({ adapter, version, reload }: { adapter: Adapter; version: Version; reload: () => void }) {
+function VersionRow({ adapter, version, reload }: { adapter: AdapterAnswer; version: VersionDetail; reload: () => void }) {
   const { api } = useConsole();
   const may = version.state === "ready" && version.number !== adapter.live && version.number !== adapter.rollout?.candidate;
   const where = version.resident.map((r) => `${r.replica}: ${r.place}${r.pinned ? ", pinned" : ""}${r.in_flight ? `, ${r.in_flight} in flight` : ""}`);
@@ -225,7 +220,7 @@ function VersionRow({ adapter, version, reload }: { adapter: Adapter; version: V
   );
 }
 
-function Faults({ adapter, replicas }: { adapter: Adapter; replicas: ReplicaDetail[] }) {
+function Faults({ adapter, replicas }: { adapter: AdapterAnswer; replicas: ReplicaAnswer[] }) {
   const name = fullName(adapter);
   const faults = replicas.flatMap((replica) => replica.faults.filter((fault) => fault.adapter.split("@")[0] === name).map((fault) => ({ ...fault, replica: replica.name })));
   return (
@@ -252,16 +247,16 @@ function after<T>(reload: () => void, work: Promise<T>): Promise<T> {
   return work.finally(reload);
 }
 
-function at(adapter: Adapter, what: string): string {
+function at(adapter: AdapterAnswer, what: string): string {
   return `/adapters${path(adapter.name)}/${what}${ofTenant(adapter.tenant)}`;
 }
 
 /** Whether a version answers, or is on its way to; the gateway pins nothing else. */
-function pinnable(adapter: Adapter): boolean {
+function pinnable(adapter: AdapterAnswer): boolean {
   return adapter.versions.some((one) => (one.state === "ready" && one.number === adapter.live) || ["registered", "fetching", "verifying"].includes(one.state));
 }
 
-function pin(api: Api, adapter: Adapter, reload: () => void): Action {
+function pin(api: Api, adapter: AdapterAnswer, reload: () => void): Action {
   return {
     title: `Pin ${fullName(adapter)}?`,
     text: "Its live version keeps a slot of every replica it may be on, whether it runs or not. Others have a slot less there.",
@@ -271,17 +266,17 @@ function pin(api: Api, adapter: Adapter, reload: () => void): Action {
   };
 }
 
-function unpin(api: Api, adapter: Adapter, reload: () => void): Action {
+function unpin(api: Api, adapter: AdapterAnswer, reload: () => void): Action {
   return {
     title: `Unpin ${fullName(adapter)}?`,
-    text: "Its slots go to whoever needs them.",
+    text: "Its slots go to adapters that need them.",
     verb: "Unpin it",
     run: () => after(reload, api.act("DELETE", at(adapter, "pin"))),
     done: `${fullName(adapter)} is not pinned any more.`,
   };
 }
 
-function promote(api: Api, adapter: Adapter, version: number, reload: () => void): Action {
+function promote(api: Api, adapter: AdapterAnswer, version: number, reload: () => void): Action {
   return {
     title: `Promote version ${version} of ${fullName(adapter)}?`,
     text: `It answers every request from now on${adapter.live === null ? "" : `, instead of version ${adapter.live}`}; requests that run end on the version they began with.`,
@@ -291,7 +286,7 @@ function promote(api: Api, adapter: Adapter, version: number, reload: () => void
   };
 }
 
-function rollback(api: Api, adapter: Adapter, reload: () => void): Action {
+function rollback(api: Api, adapter: AdapterAnswer, reload: () => void): Action {
   const { rollout } = adapter;
   return {
     title: `Roll ${fullName(adapter)} back?`,

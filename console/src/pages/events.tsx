@@ -5,7 +5,7 @@ import { useConsole, useLoaded } from "../context";
 import { clock, count, moment, seconds, words } from "../format";
 import { Empty, Scroll, Title, Trouble } from "../parts";
 import type { SeenDecision } from "../store";
-import type { OperatorEvent } from "../types";
+import type { EventList } from "../types";
 
 const SHOWN = 150;
 
@@ -88,7 +88,7 @@ function Decisions() {
 }
 
 function Done() {
-  const { data, error, reload } = useLoaded((api, signal) => api.get<{ data: OperatorEvent[] }>("/events?limit=100", signal), 10_000);
+  const { data, error, reload } = useLoaded((api, signal) => api.get<EventList>("/events?limit=100", signal), 10_000);
   return (
     <section aria-labelledby="done-title">
       <h2 id="done-title">

@@ -1,5 +1,6 @@
 // The fleet at a glance: which model is slow and why, then pools with replicas, slots and queues.
 
+import type { ComponentChildren } from "preact";
 import { useConsole } from "../context";
 import type { Action } from "../context";
 import { path } from "../api";
@@ -8,7 +9,7 @@ import { count, percent, plural, rate, seconds, shortAdapter, words } from "../f
 import { Act, Bar, Empty, Scroll, Spark, State, Title, VerdictMark } from "../parts";
 import { link } from "../route";
 import { keyOf } from "../store";
-import type { Model, Pool, PoolTenant, Replica, Slot, Snapshot } from "../types";
+import type { LiveSnapshot, ModelAnswer, PoolView, ReplicaView, Slot, TenantView } from "../types";
 
 export function Fleet() {
   const { live } = useConsole();
@@ -34,7 +35,7 @@ export function Fleet() {
   );
 }
 
-function Verdicts({ models }: { models: Model[] }) {
+function Verdicts({ models }: { models: ModelAnswer[] }) {
   const of = (verdict: string): number => models.filter((model) => model.verdict === verdict).length;
   const [failing, slow, green] = [of("failing"), of("slow"), of("green")];
   return (
@@ -46,7 +47,7 @@ function Verdicts({ models }: { models: Model[] }) {
   );
 }
 
-function Totals({ snapshot }: { snapshot: Snapshot }) {
+function Totals({ snapshot }: { snapshot: LiveSnapshot }) {
   const { total } = snapshot;
   const replicas = snapshot.pools.flatMap((pool) => pool.replicas);
   const ready = replicas.filter((replica) => replica.state === "ready").length;
@@ -73,7 +74,7 @@ function Total({ name, value, unit, bad }: { name: string; value: string; unit?:
   );
 }
 
-export function Models({ models, short }: { models: Model[]; short?: boolean }) {
+export function Models({ models, short }: { models: ModelAnswer[]; short?: boolean }) {
   if (models.length === 0) return <Empty>No request has ended in the last five minutes, and none waits.</Empty>;
   return (
     <Scroll label="Models">
@@ -116,7 +117,7 @@ export function Models({ models, short }: { models: Model[]; short?: boolean }) 
   );
 }
 
-function ModelRow({ model, short }: { model: Model; short: boolean }) {
+function ModelRow({ model, short }: { model: ModelAnswer; short: boolean }) {
   const { live } = useConsole();
   const history = live.byModel.get(keyOf(model));
   const streams = history?.first_token_p99_s.some((value) => value !== null) ?? false;
@@ -159,14 +160,14 @@ function ModelRow({ model, short }: { model: Model; short: boolean }) {
   );
 }
 
-function LeftOut({ snapshot }: { snapshot: Snapshot }) {
+function LeftOut({ snapshot }: { snapshot: LiveSnapshot }) {
   const notes = [];
   if (snapshot.models_left_out > 0) notes.push(`${plural(snapshot.models_left_out, "model")} that ${snapshot.models_left_out === 1 ? "is" : "are"} better off not shown`);
   if (snapshot.other) notes.push(`${rate(snapshot.other.requests_per_s)} requests/s of rarer models together`);
   return notes.length ? <p class="muted note">And {notes.join("; ")}.</p> : null;
 }
 
-function PoolSection({ pool }: { pool: Pool }) {
+function PoolSection({ pool }: { pool: PoolView }) {
   const waiting = Object.entries(pool.queued_by_band).filter(([, n]) => n > 0);
   const objectives = [
     pool.ttft_slo_s !== null && `first token within ${seconds(pool.ttft_slo_s)}`,
@@ -194,7 +195,7 @@ function PoolSection({ pool }: { pool: Pool }) {
   );
 }
 
-function ReplicaCard({ replica }: { replica: Replica }) {
+function ReplicaCard({ replica }: { replica: ReplicaView }) {
   const used = replica.in_slots.filter((slot) => slot.use !== "idle").length;
   const free = Math.max(0, replica.slots - replica.in_slots.length);
   return (
@@ -206,33 +207,19 @@ function ReplicaCard({ replica }: { replica: Replica }) {
       </header>
       {replica.trouble && <p class="reason">{replica.trouble}</p>}
       <dl class="facts">
-        <div>
-          <dt>In flight</dt>
-          <dd>
-            <Bar limit value={replica.sequences} of={replica.capacity} label={`sequences in flight on ${replica.name}`} /> {replica.sequences} <small>of {replica.capacity}</small>
-          </dd>
-        </div>
+        <Fact name="In flight">
+          <Bar limit value={replica.sequences} of={replica.capacity} label={`sequences in flight on ${replica.name}`} /> {replica.sequences} <small>of {replica.capacity}</small>
+        </Fact>
         {replica.kv_tokens > 0 && (
-          <div>
-            <dt>KV cache</dt>
-            <dd>
-              <Bar limit value={replica.tokens} of={replica.kv_tokens} label={`tokens in flight on ${replica.name}`} /> {percent(replica.tokens / replica.kv_tokens)}
-            </dd>
-          </div>
+          <Fact name="KV cache">
+            <Bar limit value={replica.tokens} of={replica.kv_tokens} label={`tokens in flight on ${replica.name}`} /> {percent(replica.tokens / replica.kv_tokens)}
+          </Fact>
         )}
-        {replica.itl_s !== null && (
-          <div>
-            <dt>Per token</dt>
-            <dd>{seconds(replica.itl_s)}</dd>
-          </div>
-        )}
+        {replica.itl_s !== null && <Fact name="Per token">{seconds(replica.itl_s)}</Fact>}
         {replica.slots > 0 && (
-          <div>
-            <dt>Slots</dt>
-            <dd>
-              {used} <small>of {replica.slots} held, {replica.in_host} in host memory</small>
-            </dd>
-          </div>
+          <Fact name="Slots">
+            {used} <small>of {replica.slots} held, {replica.in_host} in host memory</small>
+          </Fact>
         )}
       </dl>
       {replica.slots > 0 && (
@@ -246,6 +233,15 @@ function ReplicaCard({ replica }: { replica: Replica }) {
       {replica.clearing_for && <p class="muted note">A slot is being cleared for {shortAdapter(replica.clearing_for)}.</p>}
       {replica.faults > 0 && <p class="reason">{plural(replica.faults, "adapter")} failed in this engine.</p>}
     </article>
+  );
+}
+
+function Fact({ name, children }: { name: string; children: ComponentChildren }) {
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd>{children}</dd>
+    </div>
   );
 }
 
@@ -265,7 +261,7 @@ function SlotItem({ slot }: { slot: Slot }) {
   );
 }
 
-function Queues({ pool }: { pool: Pool }) {
+function Queues({ pool }: { pool: PoolView }) {
   const most = Math.max(...pool.tenants.map((tenant) => tenant.queued), 1);
   return (
     <table class="queues">
@@ -299,7 +295,7 @@ function Queues({ pool }: { pool: Pool }) {
   );
 }
 
-function QueueRow({ tenant, most }: { tenant: PoolTenant; most: number }) {
+function QueueRow({ tenant, most }: { tenant: TenantView; most: number }) {
   return (
     <tr>
       <th scope="row">
@@ -315,12 +311,12 @@ function QueueRow({ tenant, most }: { tenant: PoolTenant; most: number }) {
   );
 }
 
-function DrainButton({ replica }: { replica: Replica }) {
+function DrainButton({ replica }: { replica: ReplicaView }) {
   const { api } = useConsole();
   return <Act action={replica.state === "draining" ? resume(api, replica) : drain(api, replica)}>{replica.state === "draining" ? "Resume" : "Drain"}</Act>;
 }
 
-function drain(api: Api, replica: Replica): Action {
+function drain(api: Api, replica: ReplicaView): Action {
   return {
     title: `Drain ${replica.name}?`,
     text: `It gets no new work; its ${plural(replica.sequences, "sequence")} in flight go on to their end. If all replicas like it are drained, requests get a 503 ${words("no_replica_ready")}; if the others are not ready, they wait.`,
@@ -331,7 +327,7 @@ function drain(api: Api, replica: Replica): Action {
   };
 }
 
-function resume(api: Api, replica: Replica): Action {
+function resume(api: Api, replica: ReplicaView): Action {
   return {
     title: `Resume ${replica.name}?`,
     text: "It gets work again at once.",

@@ -8,7 +8,7 @@ import { count, percent, rate, seconds } from "../format";
 import { Empty, Title, VerdictMark } from "../parts";
 import { link } from "../route";
 import { keyOf } from "../store";
-import type { Model } from "../types";
+import type { ModelAnswer } from "../types";
 
 const LIMITS = {
   objective: "the pool's objective, slo.ttft_s",
@@ -48,7 +48,7 @@ function AdapterLink({ tenant, adapter }: { tenant: string; adapter: string }) {
   return <a href={own ? link("adapters", tenant, adapter.slice(tenant.length + 1)) : link("adapters", "-", adapter)}>Adapter {adapter}</a>;
 }
 
-function Facts({ model }: { model: Model }) {
+function Facts({ model }: { model: ModelAnswer }) {
   const rows: [string, string][] = [
     ["First token, p50 and p99", `${seconds(model.first_token_p50_s)} and ${seconds(model.first_token_p99_s)}`],
     ["Slow from", `${seconds(model.limit_s)}: ${LIMITS[model.limit_source]}`],
@@ -75,7 +75,7 @@ function Facts({ model }: { model: Model }) {
   );
 }
 
-function Charts({ model }: { model: Model }) {
+function Charts({ model }: { model: ModelAnswer }) {
   const { live } = useConsole();
   const { history } = live;
   const one = live.byModel.get(keyOf(model));

@@ -7,10 +7,10 @@ import type { Action } from "../context";
 import { count, moment, plural, seconds, words } from "../format";
 import { Act, Bar, Empty, Scroll, Title, Trouble } from "../parts";
 import { link } from "../route";
-import type { Budget, DeclaredKey, Key, Tenant, UsageLine } from "../types";
+import type { BudgetAnswer, KeyAnswer, KeyList, TenantAnswer, TenantList, UsageAnswer } from "../types";
 import { Models } from "./fleet";
 
-const load = (api: Api, signal: AbortSignal): Promise<{ data: Tenant[] }> => api.get("/tenants", signal);
+const load = (api: Api, signal: AbortSignal): Promise<TenantList> => api.get("/tenants", signal);
 
 /** What a tenant has in all pools now: requests that wait, requests in all, slots. */
 function useNow(): Map<string, { queued: number; tickets: number; slots: number }> {
@@ -122,7 +122,7 @@ export function TenantPage({ name }: { name: string }) {
 
 function Usage({ name }: { name: string }) {
   const query = `/usage?tenant=${encodeURIComponent(name)}&group_by=day`;
-  const { data, error, status, reload } = useLoaded((api, signal) => api.get<{ data: UsageLine[]; budgets?: Budget[] }>(query, signal), 30_000, query);
+  const { data, error, status, reload } = useLoaded((api, signal) => api.get<UsageAnswer>(query, signal), 30_000, query);
   const days = [...(data?.data ?? [])].sort((a, b) => (a.day < b.day ? 1 : -1));
   const most = Math.max(1, ...days.map((day) => day.prompt_tokens + day.completion_tokens));
   return (
@@ -173,7 +173,7 @@ function Usage({ name }: { name: string }) {
   );
 }
 
-function BudgetLine({ budget }: { budget: Budget | undefined }) {
+function BudgetLine({ budget }: { budget: BudgetAnswer | undefined }) {
   if (!budget) return <p class="note muted above">It has no budget.</p>;
   const levels = { below: "", soft: "above its soft limit", spent: "spent: requests are refused" };
   return (
@@ -184,7 +184,7 @@ function BudgetLine({ budget }: { budget: Budget | undefined }) {
   );
 }
 
-function Caps({ tenant }: { tenant: Tenant }) {
+function Caps({ tenant }: { tenant: TenantAnswer }) {
   const has = useNow().get(tenant.name);
   const now: Record<string, number> = { max_queued: has?.queued ?? 0 };
   return (
@@ -212,9 +212,9 @@ function Caps({ tenant }: { tenant: Tenant }) {
   );
 }
 
-function Keys({ tenant }: { tenant: Tenant }) {
+function Keys({ tenant }: { tenant: TenantAnswer }) {
   const query = `/keys?tenant=${encodeURIComponent(tenant.name)}`;
-  const { data, error, reload } = useLoaded((api, signal) => api.get<{ data: Key[]; declared: DeclaredKey[] }>(query, signal), 0, query);
+  const { data, error, reload } = useLoaded((api, signal) => api.get<KeyList>(query, signal), 0, query);
   return (
     <section aria-labelledby="keys-title">
       <h2 id="keys-title">
@@ -259,7 +259,7 @@ function Keys({ tenant }: { tenant: Tenant }) {
   );
 }
 
-function KeyRow({ one, reload }: { one: Key; reload: () => void }) {
+function KeyRow({ one, reload }: { one: KeyAnswer; reload: () => void }) {
   const { api } = useConsole();
   const action: Action = {
     title: `Revoke the key ${one.prefix}…?`,

@@ -1,9 +1,9 @@
-"""How does each model fare at this moment? Windowed figures, a verdict with its reason, one picture; pure.
+"""Live figures: every model's last minute with a verdict and its reason, and a snapshot of all; pure.
 
 Time comes in; nothing here has a clock, waits or logs.
 """
 
 from routing.observing.live.figures import Figures
-from routing.observing.live.picture import LiveView, Picture
+from routing.observing.live.snapshot import LiveView, Snapshot
 
-__all__ = ["Figures", "LiveView", "Picture"]
+__all__ = ["Figures", "LiveView", "Snapshot"]

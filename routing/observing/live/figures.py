@@ -1,8 +1,8 @@
-"""How many requests, how fast, how many failed: by (tenant, model), lately? Kept from settled requests.
+"""Each (tenant, model)'s requests, latencies and faults of the last minutes, from settled requests.
 
 A request costs a few additions, whatever was kept before. Time is cut into buckets of `BUCKET_S`; the last
 `BUCKETS` are kept, `WINDOW` of them make a current figure. Only the `max_models` busiest pairs have figures
-of their own, the rest share one; who was silent for all of the time kept is forgotten.
+of their own, the rest share one. A pair without a request in all of the time kept is forgotten.
 """
 
 from __future__ import annotations

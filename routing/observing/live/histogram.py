@@ -1,4 +1,4 @@
-"""How are many durations kept in little room? Counts in buckets that grow by a constant factor.
+"""A histogram of durations in little memory: counts in buckets that grow by a constant factor.
 
 A quantile read from them is at most `MAX_ERROR` beside the true one (nearest rank), whatever the values are.
 Same idea as DDSketch (Masson, Rim and Lee, VLDB 2019), without its bound on the number of buckets: what is

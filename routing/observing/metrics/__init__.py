@@ -1,6 +1,6 @@
 """What can be measured from outside? The gateway's metrics page.
 
-definitions.py  every metric of the gateway: name, labels, buckets, meaning; nothing else declares one
+definitions.py  every metric of the gateway: name, labels, buckets, meaning
 series.py       numbers of one model, pool or replica, counted as requests end
 models.py       which models have series of their own; the rest share `other`
 gauges.py       what a scrape reads of the scheduler at that moment

@@ -1,4 +1,6 @@
-"""Which metrics does the gateway have? Every name, label, bucket and unit; nothing else declares one.
+"""Which metrics does the gateway have? Every name, label, bucket and unit.
+
+Nothing else declares one, except the figures of a replica (`scheduling.replica_figures`) their gauges.
 
 Labels come from the fleet alone, never from a request. Names and units are as Prometheus wants them; where
 OpenTelemetry's semantic conventions for GenAI have a metric of the same meaning, it is named (`gen_ai`), and
@@ -7,7 +9,11 @@ not exported a second time.
 
 from __future__ import annotations
 
+from functools import partial
+
 from engines.metric import Metric, MetricKind
+from routing.scheduling.figure import gauges
+from routing.scheduling.replica_figures import ReplicaReport
 
 OTHER = "other"  # label value of what has no series of its own
 
@@ -187,64 +193,11 @@ IN_FLIGHT = Metric(
 BAND_DEPTH = Metric(
     "tenantry_band_queue_depth", _GAUGE, "Requests waiting, by priority band.", ("pool", "band")
 )
-REPLICA_READY = Metric("tenantry_replica_ready", _GAUGE, "1 where the replica answers.", REPLICA_LABELS)
-REPLICA_DRAINING = Metric(
-    "tenantry_replica_draining", _GAUGE, "1 where an operator has drained it: no new work.", REPLICA_LABELS
-)
-REPLICA_IN_FLIGHT = Metric(
-    "tenantry_replica_in_flight", _GAUGE, "Sequences running on the replica.", REPLICA_LABELS
-)
-REPLICA_CAPACITY = Metric(
-    "tenantry_replica_capacity",
-    _GAUGE,
-    "Sequences it may have in flight now (K_R), after objective, slow start and outliers.",
-    REPLICA_LABELS,
-)
-REPLICA_RESERVED = Metric(
-    "tenantry_replica_reserved_tokens",
-    _GAUGE,
-    "Tokens in flight on the replica, as expected.",
-    REPLICA_LABELS,
-)
-REPLICA_KV = Metric(
-    "tenantry_replica_kv_cache_tokens",
-    _GAUGE,
-    "Tokens that its KV cache holds; absent where not known.",
-    REPLICA_LABELS,
-)
-REPLICA_PACE = Metric(
-    "tenantry_replica_inter_token_latency_seconds",
-    _GAUGE,
-    "Mean time between two tokens in the last second with a stream; pools with `slo.itl_s`.",
-    REPLICA_LABELS,
-)
-REPLICA_SLOTS = Metric(
-    "tenantry_replica_slots", _GAUGE, "Adapter slots (max_loras) of the replica.", REPLICA_LABELS
-)
-REPLICA_LEASED = Metric(
-    "tenantry_replica_leased_slots", _GAUGE, "Slots held by adapters in flight.", REPLICA_LABELS
-)
-REPLICA_LEASE_AGE = Metric(
-    "tenantry_replica_oldest_lease_seconds",
-    _GAUGE,
-    "How long the oldest lease has held its slot; 0: none does.",
-    REPLICA_LABELS,
-)
-REPLICA_PINNED = Metric(
-    "tenantry_replica_pinned_slots", _GAUGE, "Slots that adapters hold for good.", REPLICA_LABELS
-)
-REPLICA_CLEARING = Metric(
-    "tenantry_replica_clearing_slots",
-    _GAUGE,
-    "Slots being cleared for an adapter that waits.",
-    REPLICA_LABELS,
-)
-REPLICA_RESIDENT = Metric(
-    "tenantry_replica_resident_adapters",
-    _GAUGE,
-    "Adapters in the engine's host memory, as the gateway believes.",
-    REPLICA_LABELS,
-)
+# The gauges that a replica's figures name, each with what reads it from a report.
+REPLICA_FIGURES = {
+    Metric(gauge.name, _GAUGE, gauge.text, REPLICA_LABELS): partial(gauge.read, name)
+    for name, gauge in gauges(ReplicaReport)
+}
 REPLICA_BREAKER = Metric(
     "tenantry_replica_breaker_state",
     _GAUGE,
@@ -296,22 +249,7 @@ MODEL_METRICS = (
 POOL_METRICS = (WAITS, GRANTS, HEDGES, RETRIES)
 REPLICA_METRICS = (REPLICA_REQUESTS, REPLICA_BREAKS, REPLICA_STALLS, REPLICA_FIRST_TOKEN, REPLICA_DURATION)
 QUEUE_GAUGES = (QUEUE_DEPTH, QUEUE_AGE, IN_FLIGHT, BAND_DEPTH)
-REPLICA_GAUGES = (
-    REPLICA_READY,
-    REPLICA_DRAINING,
-    REPLICA_IN_FLIGHT,
-    REPLICA_CAPACITY,
-    REPLICA_RESERVED,
-    REPLICA_KV,
-    REPLICA_PACE,
-    REPLICA_SLOTS,
-    REPLICA_LEASED,
-    REPLICA_LEASE_AGE,
-    REPLICA_PINNED,
-    REPLICA_CLEARING,
-    REPLICA_RESIDENT,
-    REPLICA_BREAKER,
-)
+REPLICA_GAUGES = (*REPLICA_FIGURES, REPLICA_BREAKER)
 LEDGER_METRICS = (USAGE_LOST, USAGE_AWAY)
 BUDGET_GAUGES = (BUDGET, BUDGET_USED)
 GATEWAY_METRICS = (

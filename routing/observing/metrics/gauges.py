@@ -8,7 +8,7 @@ from typing import Protocol
 from engines.metric import Metric
 from routing.observing.metrics import definitions as d
 from routing.scheduling.health.breaker import BreakerState
-from routing.scheduling.report import ReplicaReport, SchedulerReport
+from routing.scheduling.report import SchedulerReport
 from routing.scheduling.tickets import Ticket
 
 Rows = dict[tuple[str, ...], float]
@@ -29,7 +29,7 @@ def read(scheduler: SchedulerView, named: set[QueueKey], most: int) -> Iterator[
     yield from _queues(scheduler, report.now_s, named, most)
     yield d.BAND_DEPTH, _depths(report)
     replicas = [((pool.name, replica.name), replica) for pool in report.pools for replica in pool.replicas]
-    for metric, value_of in _REPLICA.items():
+    for metric, value_of in d.REPLICA_FIGURES.items():
         values = ((row, value_of(replica)) for row, replica in replicas)
         yield metric, {row: value for row, value in values if value is not None}
     yield (
@@ -83,21 +83,3 @@ def _folded(
     if rest:
         rows[d.OTHER, d.OTHER] = fold(rest)
     return rows
-
-
-# A reader that gives None leaves its replica out.
-_REPLICA: dict[Metric, Callable[[ReplicaReport], float | None]] = {
-    d.REPLICA_READY: lambda r: int(r.ready),
-    d.REPLICA_DRAINING: lambda r: int(r.draining),
-    d.REPLICA_IN_FLIGHT: lambda r: r.sequences,
-    d.REPLICA_CAPACITY: lambda r: r.capacity,
-    d.REPLICA_RESERVED: lambda r: r.tokens,
-    d.REPLICA_KV: lambda r: r.kv_tokens or None,
-    d.REPLICA_PACE: lambda r: r.itl_s,
-    d.REPLICA_SLOTS: lambda r: r.slots,
-    d.REPLICA_LEASED: lambda r: len(r.leases),
-    d.REPLICA_LEASE_AGE: lambda r: max((lease.held_s for lease in r.leases), default=0.0),
-    d.REPLICA_PINNED: lambda r: len(r.pinned),
-    d.REPLICA_CLEARING: lambda r: int(r.clearing_victim is not None),
-    d.REPLICA_RESIDENT: lambda r: len(r.resident),
-}

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median_low
 
+from routing.scheduling.figure import figure, rounded
 from routing.scheduling.health.breaker import WINDOW_S, Breaker, BreakerState
 from routing.scheduling.health.first_tokens import FirstTokens
 
@@ -36,19 +37,23 @@ WITNESSES = 2  # the requests of one tenant may break any engine
 
 @dataclass(frozen=True, slots=True)
 class HealthSnapshot:
-    """A replica's health at one moment, for operators."""
+    """What a replica's own requests say of it."""
 
-    name: str
-    breaker: BreakerState
-    probe_in_s: float | None  # until the breaker lets a probe through; None: it is not open
-    backoff_s: float  # of the last opening
-    consecutive_failures: int
-    recent_requests: int  # that ended in the breaker's window
-    recent_failures: int
-    last_failure: str  # why, or empty
-    share: float  # of its limit that it may be given
-    first_token_s: float | None  # smoothed, from being given a request; None: too few answers
-    outlying: bool
+    breaker: BreakerState = figure(
+        "closed: it gets work. open: it gets none until a back-off is over. half-open: one request is "
+        "under way that decides."
+    )
+    probe_in_s: float | None = figure("Until an open breaker lets one request through; null: it is not open.")
+    backoff_s: float = figure("Of the last opening; doubles at each.")
+    consecutive_failures: int = figure()
+    recent_requests: int = figure(f"That ended in the breaker's window of {WINDOW_S:g} s.")
+    recent_failures: int = figure("Of those, through the replica's fault.")
+    last_failure: str = figure("What the last one was, or empty.")
+    share: float = figure("Part of its limit that it may use, 0..1: less while its engine is fresh, or slow.")
+    first_token_s: float | None = figure(
+        "Smoothed time from grant to first token; null: too few answers yet."
+    )
+    outlying: bool = figure("Whether its first tokens take much longer than its peers'.")
 
 
 class Health:
@@ -179,18 +184,19 @@ class Health:
         """Copy its state for the admin API."""
         breaker = self._breaker
         ended, failed = breaker.recent(now_s)
-        return HealthSnapshot(
-            name=self.name,
-            breaker=breaker.state,
-            probe_in_s=breaker.probe_in_s(now_s),
-            backoff_s=breaker.backoff_s,
-            consecutive_failures=breaker.consecutive_failures,
-            recent_requests=ended,
-            recent_failures=failed,
-            last_failure=self.last_failure,
-            share=self.ramp(now_s),
-            first_token_s=self.first_token_s,
-            outlying=self.outlying,
+        return rounded(
+            HealthSnapshot(
+                breaker=breaker.state,
+                probe_in_s=breaker.probe_in_s(now_s),
+                backoff_s=breaker.backoff_s,
+                consecutive_failures=breaker.consecutive_failures,
+                recent_requests=ended,
+                recent_failures=failed,
+                last_failure=self.last_failure,
+                share=self.ramp(now_s),
+                first_token_s=self.first_token_s,
+                outlying=self.outlying,
+            )
         )
 
     def _is_attested(self, tenant: str, now_s: float) -> bool:

@@ -23,6 +23,7 @@ from typer.testing import CliRunner, Result
 
 from adapters import model_store
 from adapters.states import VersionState
+from engines.health import EngineHealth, EngineState
 from routing.catalog.entries import AdapterKey, Event, Rollout, RolloutPlan, Version
 from routing.catalog.sources import Remote
 from routing.lifecycle.ports import VersionProgress
@@ -33,7 +34,7 @@ from tenantry.client import KEY_VARIABLE, URL_VARIABLE
 from tenantry.running import Connection
 from tests.unit.fleet.files import adapter_folder
 from tests.unit.routing.admin import fakes
-from tests.unit.routing.admin.fakes import QUARANTINED, READY, Desk, report
+from tests.unit.routing.admin.fakes import QUARANTINED, READY, Desk, figures, report
 
 GATEWAY_COMMANDS = [
     ["add", "support", "hf://a/b"],
@@ -500,10 +501,15 @@ def test_replicas_show_which_of_them_get_work(run: Run, desk: Desk) -> None:
         "shared-0": {},
         "shared-1": {"draining": True},
         "shared-2": {"trusted": False},
-        "shared-3": {"ready": False, "failed": True, "reason": "No working C++ compiler\x1b[2J"},
+        "shared-3": {
+            "ready": False,
+            "told": EngineHealth(EngineState.FAILED, "No working C++ compiler\x1b[2J"),
+        },
         "shared-4": {"ready": False},
     }
-    desk.management.reports = [replace(report(name), **changes) for name, changes in states.items()]
+    desk.management.reports = [
+        replace(report(), figures=figures(name, **changes)) for name, changes in states.items()
+    ]
     shown = run("replicas", key="operator-key").stdout
     told = ("ready", "draining", "not_trusted", "failed", "not_ready")
     for name, state in zip(states, told, strict=True):

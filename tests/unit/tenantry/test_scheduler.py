@@ -268,20 +268,29 @@ def test_draining_the_last_replica_says_what_its_clients_get(run: Run, desk: Des
     assert json.loads(run("drain", "shared-0", "--json").stdout)["others_ready"] == 0
 
 
-@pytest.mark.parametrize("other", [{"pool": "alone"}, {"base_model": "other"}, {"ready": False}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"pool": "alone"},
+        {"figures": fakes.figures("shared-1", base_model="other")},
+        {"figures": fakes.figures("shared-1", ready=False)},
+    ],
+)
 def test_only_a_ready_replica_of_the_same_kind_can_take_over(run: Run, desk: Desk, other: Any) -> None:
     desk.management.reports[1] = replace(desk.management.reports[1], **other)
     assert json.loads(run("drain", "shared-0", "--json").stdout)["others_ready"] == 0
 
 
 def test_draining_the_last_ready_replica_says_that_requests_wait(run: Run, desk: Desk) -> None:
-    desk.management.reports[1] = replace(desk.management.reports[1], ready=False)
+    figures = fakes.figures("shared-1", ready=False)
+    desk.management.reports[1] = replace(desk.management.reports[1], figures=figures)
     shown = run("drain", "shared-0").stdout
     assert "No other replica like it is ready in pool shared: requests wait until one is." in shown
 
 
 def test_an_empty_replica_says_so(run: Run, desk: Desk) -> None:
-    desk.management.reports[0] = replace(desk.management.reports[0], in_flight=0, leases={})
+    figures = fakes.figures(sequences=0)
+    desk.management.reports[0] = replace(desk.management.reports[0], figures=figures, leases={})
     assert "It is empty." in run("drain", "shared-0").stdout
 
 

@@ -32,11 +32,13 @@ from routing.catalog.entries import (
 )
 from routing.catalog.sources import Remote, Upload, parse_source
 from routing.errors import Conflict, NotFound, StateUnavailable
-from routing.lifecycle.ports import NewVersion, ReplicaReport, VersionProgress
+from routing.lifecycle.ports import NewVersion, ReplicaResidency, VersionProgress
 from routing.observing.live import Figures, LiveView
 from routing.observing.live.verdict import usual_limit_s
 from routing.scheduling.decisions import KEPT
+from routing.scheduling.replica_figures import ReplicaFigures, ReplicaState, replica_figures
 from routing.scheduling.report import SchedulerReport
+from routing.scheduling.state import Engine, Replica
 from routing.types import Request
 from routing.usage.budget import Budgets
 from routing.usage.query import UsageLine, UsageQuery, line
@@ -70,7 +72,7 @@ class FakeManagement:
         self.held = asyncio.Event()  # `add` waits for it
         self.held.set()
         self.asked = asyncio.Event()  # `add` was called
-        self.reports: list[ReplicaReport] = []
+        self.reports: list[ReplicaResidency] = []
         self.scheduled = SchedulerReport(0.0, (), ())
         self.reported = 0  # times it was asked what the scheduler holds
         self.known_tenants: list[Tenant] = []
@@ -156,14 +158,16 @@ class FakeManagement:
     def tenants(self) -> Sequence[Tenant]:
         return self.known_tenants
 
-    def replicas(self) -> Sequence[ReplicaReport]:
+    def replicas(self) -> Sequence[ReplicaResidency]:
         return self.reports
 
-    async def set_draining(self, name: str, draining: bool) -> ReplicaReport:
+    async def set_draining(self, name: str, draining: bool) -> ReplicaResidency:
         for number, known in enumerate(self.reports):
-            if known.name == name:
+            if known.figures.name == name:
                 self._note("set_draining", name, draining)
-                self.reports[number] = replace(known, draining=draining)
+                state = ReplicaState.DRAINING if draining else ReplicaState.READY
+                changed = replace(known.figures, draining=draining, state=state)
+                self.reports[number] = replace(known, figures=changed)
                 return self.reports[number]
         raise NotFound(f"There is no replica `{name}`.", code="replica_not_found")
 
@@ -205,7 +209,7 @@ class FakeManagement:
         return self.entries[key]
 
 
-def report(name: str = "shared-0", **residency: Any) -> ReplicaReport:
+def report(name: str = "shared-0", **residency: Any) -> ReplicaResidency:
     """A replica that holds version 1 of acme's adapter `support` in a slot."""
     held = Residency(
         "w",
@@ -215,20 +219,18 @@ def report(name: str = "shared-0", **residency: Any) -> ReplicaReport:
         host=("acme/support@" + DIGEST[:16], "globex/other@0123"),
         faults=(("globex/other@0123", Fault(FaultKind.LOAD, 2, "/srv/state/adapters/01/0123/x: broken")),),
     )
-    return ReplicaReport(
-        name=name,
+    return ReplicaResidency(
         pool="shared",
-        base_model="base",
-        ready=True,
-        draining=False,
-        trusted=True,
-        failed=False,
-        reason="",
-        slots=4,
-        in_flight=3,
+        figures=figures(name),
         leases={"acme/support@" + DIGEST[:16]: 3},
         residency=replace(held, **residency),
     )
+
+
+def figures(name: str = "shared-0", *, draining: bool = False, **engine: Any) -> ReplicaFigures:
+    """The figures of a replica whose engine is ready, unless `engine` says otherwise of it."""
+    values = {"base_model": "base", "slots": 4, "max_sequences": 8, "sequences": 3, "ready": True, **engine}
+    return replica_figures(Replica(name, "shared", Engine(name, **values), draining).engine)
 
 
 class Watched:
@@ -317,8 +319,8 @@ def desk(
     app = _app(read_timeout_s)
     watched, book = Watched(management), FakeBook()
     uploads = Uploads(folder / "uploads", max_bytes=max_upload_bytes, read_timeout_s=read_timeout_s)
-    app.state.desk = replace(
-        app.state.desk,
+    app.state.services = replace(
+        app.state.services,
         management=management,
         tenants=lambda: tenants,
         uploads=uploads,

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from routing.admin import scheduler_answers as answers
 from routing.scheduling import decisions, report
-from routing.scheduling.health import health
+from routing.scheduling.replica_figures import ReplicaFigures
 from routing.types import Outcome
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk, error_of
@@ -172,8 +172,6 @@ async def test_the_scheduler_is_for_operators(desk: Desk) -> None:
 
 PAIRS: list[tuple[type[BaseModel], Any]] = [
     (answers.PoolAnswer, report.PoolReport),
-    (answers.ScheduledReplica, report.ReplicaReport),
-    (answers.LeaseAnswer, report.LeaseReport),
     (answers.TenantService, report.TenantReport),
     (answers.LaneAnswer, report.LaneReport),
 ]
@@ -184,9 +182,14 @@ def test_nothing_that_the_scheduler_reports_is_left_out(shape: type[BaseModel], 
     assert list(shape.model_fields) == [field.name for field in dataclasses.fields(values)]
 
 
-def test_nothing_of_health_and_decisions_is_left_out() -> None:
-    of_health = {field.name for field in dataclasses.fields(health.HealthSnapshot)}
-    assert set(answers.HealthAnswer.model_fields) == of_health - {"name"}
+async def test_the_scheduler_and_the_live_picture_show_every_figure_of_a_replica(desk: Desk) -> None:
+    names = {field.name for field in dataclasses.fields(ReplicaFigures)}
+    for path in (SCHEDULER, "/admin/v1/live"):
+        replica = (await desk.ask("GET", path, **OPERATOR)).json()["pools"][0]["replicas"][0]
+        assert names < replica.keys(), path
+
+
+def test_nothing_of_decisions_is_left_out() -> None:
     of_decision = set(decisions.Decision._fields)
     assert set(answers.DecisionAnswer.model_fields) == of_decision - {"at_s"} | {"ago_s"}
 
@@ -231,8 +234,8 @@ async def test_a_replica_is_drained_and_resumed_and_shows_it(desk: Desk) -> None
         ({"draining": True, "ready": False}, "draining"),
     ],
 )
-async def test_a_replica_says_why_it_gets_no_work(desk: Desk, changes: dict[str, bool], state: str) -> None:
-    desk.management.reports = [replace(fakes.report(), **changes)]  # type: ignore[arg-type]
+async def test_a_replica_says_why_it_gets_no_work(desk: Desk, changes: dict[str, Any], state: str) -> None:
+    desk.management.reports = [replace(fakes.report(), figures=fakes.figures(**changes))]
     assert (await desk.ask("GET", REPLICAS, **OPERATOR)).json()["data"][0]["state"] == state
 
 

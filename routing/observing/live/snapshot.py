@@ -1,4 +1,4 @@
-"""What does an operator look at? Models with verdicts, pools with slots, the last decisions; pure.
+"""The live snapshot: models with verdicts, pools with replicas and slots, the last decisions; pure.
 
 Puts together what settled requests say (`figures`), what waits now, what the scheduler holds
 (`scheduling.report`) and what engines hold (`lifecycle.ports`). Everything in it is bounded, since it
@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from routing.lifecycle.ports import ReplicaReport
+from engines.residency import Residency
+from routing.lifecycle.ports import ReplicaResidency
 from routing.observing.live.figures import BUCKET_S, Figures, Figures1m, History, ModelKey, Series
 from routing.observing.live.verdict import Limit, Verdict, Waiting, judge, limit
 from routing.scheduling import report as scheduling
 from routing.scheduling.decisions import KEPT, Action, Decision
+from routing.scheduling.figure import figure
+from routing.scheduling.replica_figures import ReplicaFigures, ReplicaReport
 from routing.types import Request
 
 MAX_SHOWN_MODELS = 100
@@ -37,55 +40,45 @@ class SlotUse(StrEnum):
 class Slot:
     """An adapter in a slot of a replica."""
 
-    adapter: str  # the engine's name of the version
-    use: SlotUse
-    pinned: bool
-    sequences: int
-    held_s: float | None  # how long it has been leased; None: it does not run
+    adapter: str = figure("The engine's name of the version.")
+    use: SlotUse = figure()
+    pinned: bool = figure()
+    sequences: int = figure()
+    held_s: float | None = figure("How long it has been leased; null: it does not run.")
 
 
 @dataclass(frozen=True, slots=True)
-class ReplicaView:
-    """One replica."""
+class ReplicaView(ReplicaFigures):
+    """One replica: its figures, what is wrong with it, and the adapters it holds."""
 
-    name: str
-    base_model: str
-    state: str  # ready, draining, not_ready, not_trusted
-    trouble: str  # why it is not trusted or gets less, or empty
-    sequences: int
-    capacity: int
-    tokens: int
-    kv_tokens: int
-    itl_s: float | None
-    slots: int
-    in_slots: tuple[Slot, ...]
-    in_host: int  # adapters in its host memory
-    faults: int  # adapters that failed in it
-    clearing_for: str | None
+    trouble: str = figure("What is wrong with it, for people, or empty.")
+    in_slots: tuple[Slot, ...] = figure()
+    in_host: int = figure("Adapters in its host memory.")
+    faults: int = figure("Adapters that failed in it; `/admin/v1/replicas` has the reasons.")
 
 
 @dataclass(frozen=True, slots=True)
 class TenantView:
     """One tenant that has something in a pool."""
 
-    name: str
-    band: str
-    queued: int
-    tickets: int
-    slots: int
+    name: str = figure(example="example")
+    band: str = figure()
+    queued: int = figure("Requests that wait.")
+    tickets: int = figure("Requests that wait or run.")
+    slots: int = figure("Slots it holds.")
 
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
     """One pool."""
 
-    name: str
-    ttft_slo_s: float | None
-    itl_slo_s: float | None
-    queued_by_band: dict[str, int]
-    replicas: tuple[ReplicaView, ...]
-    tenants: tuple[TenantView, ...]  # who waits most first
-    tenants_left_out: int
+    name: str = figure(example="shared")
+    ttft_slo_s: float | None = figure()
+    itl_slo_s: float | None = figure()
+    queued_by_band: dict[str, int] = figure()
+    replicas: tuple[ReplicaView, ...] = figure()
+    tenants: tuple[TenantView, ...] = figure("Who waits most first.")
+    tenants_left_out: int = figure()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +97,7 @@ class ModelView:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Snapshot:
     """Everything, at one moment."""
 
     now_s: float  # monotonic
@@ -129,7 +122,7 @@ class ModelHistory:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Where the models of waiting requests belong, and what waits of each."""
+    """A model with waiting requests: its adapter, its pool, and how much waits."""
 
     adapter: str | None
     pool: str
@@ -144,27 +137,27 @@ class LiveView:
         figures: Figures,
         *,
         scheduler: Callable[[int], scheduling.SchedulerReport],
-        replicas: Callable[[], Sequence[ReplicaReport]],
+        replicas: Callable[[], Sequence[ReplicaResidency]],
         queue: Callable[[], Iterable[tuple[Request, str | None]]],
         clock: Callable[[], float],
     ) -> None:
-        """`scheduler` reports with so many decisions; `queue` gives what waits, and why it had to."""
+        """`scheduler` takes the number of decisions; `queue` gives waiting requests, each with why."""
         self._figures = figures
         self._scheduler = scheduler
         self._replicas = replicas
         self._queue = queue
         self._clock = clock
 
-    def picture(self, since: Decision | None = None, decisions: int = MAX_SHOWN_DECISIONS) -> Picture:
+    def snapshot(self, since: Decision | None = None, decisions: int = MAX_SHOWN_DECISIONS) -> Snapshot:
         """Look at everything now; of the decisions, those after `since`, the telling ones before others."""
         now_s, report = self._clock(), self._scheduler(KEPT)
         objectives = {pool.name: pool.ttft_slo_s for pool in report.pools}
         waiting = _waiting(self._queue(), now_s)
         models = self._models(now_s, waiting, objectives)
         shown, left_out = _telling(report.decisions, since, decisions)
-        residencies = {replica.name: replica for replica in self._replicas()}
+        residencies = {each.figures.name: each.residency for each in self._replicas()}
         other = self._figures.of(self._figures.other, now_s)
-        return Picture(
+        return Snapshot(
             now_s=now_s,
             total=self._figures.of(self._figures.total, now_s),
             waiting=sum(held.waiting.requests for held in waiting.values()),
@@ -218,7 +211,7 @@ def _badness(view: ModelView) -> tuple[int, float, str, str]:
 
 
 def _waiting(queue: Iterable[tuple[Request, str | None]], now_s: float) -> dict[ModelKey, Held]:
-    """Sum up what waits, by model."""
+    """Count the waiting requests by model."""
     counts: dict[ModelKey, int] = {}
     oldest: dict[ModelKey, tuple[Request, str | None]] = {}
     for request, held in queue:
@@ -239,7 +232,7 @@ def _waiting(queue: Iterable[tuple[Request, str | None]], now_s: float) -> dict[
 def _telling(
     decisions: Sequence[Decision], since: Decision | None, limit_: int
 ) -> tuple[tuple[Decision, ...], int]:
-    """Keep so many of the decisions after `since`: grants go first, since every request has one."""
+    """Keep `limit_` decisions after `since`. Grants are left out first, since every request has one."""
     new: list[Decision] = []
     for decision in decisions:
         if decision is since:
@@ -253,7 +246,7 @@ def _telling(
 
 
 def _pools(
-    reports: Iterable[scheduling.PoolReport], residencies: Mapping[str, ReplicaReport]
+    reports: Iterable[scheduling.PoolReport], residencies: Mapping[str, Residency | None]
 ) -> tuple[PoolView, ...]:
     """Show each pool once, with all of its base models."""
     by_name: dict[str, list[scheduling.PoolReport]] = {}
@@ -262,7 +255,7 @@ def _pools(
     return tuple(_pool(parts, residencies) for parts in by_name.values())
 
 
-def _pool(parts: Sequence[scheduling.PoolReport], residencies: Mapping[str, ReplicaReport]) -> PoolView:
+def _pool(parts: Sequence[scheduling.PoolReport], residencies: Mapping[str, Residency | None]) -> PoolView:
     """Add up the parts of a pool, one for each base model."""
     pool, queued, by_name = parts[0], Counter[str](), dict[str, TenantView]()
     for part in parts:
@@ -284,35 +277,17 @@ def _pool(parts: Sequence[scheduling.PoolReport], residencies: Mapping[str, Repl
     )
 
 
-def _replica(replica: scheduling.ReplicaReport, told: ReplicaReport | None) -> ReplicaView:
-    residency = told.residency if told else None
+def _replica(replica: ReplicaReport, residency: Residency | None) -> ReplicaView:
     return ReplicaView(
-        name=replica.name,
-        base_model=told.base_model if told else "",
-        state=_state(replica),
+        **replica.by_name(),
         trouble=_trouble(replica),
-        sequences=replica.sequences,
-        capacity=replica.capacity,
-        tokens=replica.tokens,
-        kv_tokens=replica.kv_tokens,
-        itl_s=replica.itl_s,
-        slots=replica.slots,
         in_slots=_slots(replica, residency.slots if residency else ()),
         in_host=len(residency.host) if residency else 0,
         faults=len(residency.faults) if residency else 0,
-        clearing_for=replica.clearing_for,
     )
 
 
-def _state(replica: scheduling.ReplicaReport) -> str:
-    if replica.draining:
-        return "draining"
-    if not replica.ready:
-        return "failed" if replica.failed else "not_ready"
-    return "ready" if replica.trusted else "not_trusted"
-
-
-def _trouble(replica: scheduling.ReplicaReport) -> str:
+def _trouble(replica: ReplicaReport) -> str:
     """Say what is wrong with a replica, if anything is."""
     health = replica.health
     parts = []
@@ -329,8 +304,8 @@ def _trouble(replica: scheduling.ReplicaReport) -> str:
     return "; ".join(parts)
 
 
-def _slots(replica: scheduling.ReplicaReport, loaded: Sequence[str]) -> tuple[Slot, ...]:
-    """What holds a slot by the scheduler's books, then what the engine says is loaded beside that."""
+def _slots(replica: ReplicaReport, loaded: Sequence[str]) -> tuple[Slot, ...]:
+    """List adapters that hold a slot for the scheduler, then others that the engine says are loaded."""
     pinned = frozenset(replica.pinned)
     found: dict[str, Slot] = {}
     for lease in replica.leases:
