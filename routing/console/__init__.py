@@ -1,12 +1,13 @@
 """Where does an operator's browser get the console? The files of the built page.
 
-`make console` builds `static/` from the sources in `console/`. It is read once, when the gateway starts. The
+`make console` builds `static/` from the sources in `console/`. It is read once, when a gateway starts. The
 page itself holds nothing of the fleet: whatever it shows it asks of `/admin/v1`, with the key that the
 operator gives it.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from routing.site import TYPES, Asset
@@ -15,6 +16,7 @@ CONSOLE_PATH = "/console"
 STATIC = Path(__file__).parent / "static"
 
 
+@cache
 def pages(folder: Path = STATIC) -> dict[str, Asset]:
     """Read the built page: its files by path. Raises `OSError` where there is none."""
     files = {f.name: f.read_bytes() for f in folder.iterdir() if f.suffix in TYPES}
