@@ -32,7 +32,7 @@ CPU_TORCH = "torch==2.13.0+cpu"
 CPU_TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 # GB to fetch and on the disk afterwards, as measured.
 SIZES = {"cpu": (1.1, 3.8), "gpu": (4.0, 9.1)}
-AT_A_TIME = 16  # a call of pip costs a second or two
+AT_A_TIME = 32  # a call of pip costs a second or two
 LINE_EVERY_S = 15.0
 INTERRUPTED = 128 + signal.SIGINT
 
