@@ -11,6 +11,8 @@ CHAOS_S  ?= 300
 # of each of seven kinds of requests, and what they follow from
 HOSTILE_BODIES ?= 3000
 HOSTILE_SEED   ?= 1
+# processes for the tests that need no engine; `logical`: one for each core
+JOBS     ?= logical
 # where `make dist` puts what it builds
 DIST     ?= dist
 # public gateways that `make bench` installs beside ours, or nothing
@@ -42,11 +44,12 @@ demo:  ## train the demo models (.cache/demo) if they are absent
 serve: $(models)  ## serve FLEET (or one POOL of it) on PORT with real vLLM
 	@exec $(BIN)/python -m tenantry serve "$(FLEET)" --port $(PORT) $(if $(POOL),--pool $(POOL))
 
-test: dev demo  ## run everything, the real engine included (some five minutes on two cores)
-	@PATH="$(BIN):$$PATH" $(BIN)/python -m pytest
+test: dev demo  ## run everything: what needs no engine on JOBS cores, then the real engine (a good half hour on two)
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not engine and not fresh"
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m pytest -m "engine or fresh" tests/e2e tests/fresh
 
-unit: dev  ## run what needs no engine (seconds)
-	@$(BIN)/python -m pytest -q -m "not engine and not network and not fresh"
+unit: dev  ## run what needs no engine, on JOBS cores (some minutes on two)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not engine and not network and not fresh"
 
 chaos: dev demo  ## kill, stop and restart engines under load for CHAOS_S seconds, then offer ten times the capacity, then meter 10 000 requests, then answer as many beside churn and a hostile client
 	@PATH="$(BIN):$$PATH" TENANTRY_CHAOS_S=$(CHAOS_S) $(BIN)/python -m pytest --log-cli-level=INFO tests/stress

@@ -437,11 +437,12 @@ async def serving(app: Any, socket_path: Path) -> AsyncIterator[str]:
     await server.startup()  # `serve` would take the test's signal handlers, and poll
     try:
         yield f"unix://{socket_path}"
-    finally:
-        server.force_exit = True
+    finally:  # uvicorn's own shutdown would take a nap
+        for listener in server.servers:
+            listener.close()
         for connection in list(server.server_state.connections):
             connection.transport.abort()
-        await server.shutdown()
+        await eventually(lambda: not server.server_state.connections, "the end of all connections")
 
 
 class Client:

@@ -1,12 +1,13 @@
 """The console's built page, as files that the gateway serves.
 
-`make console` builds `static/` from the sources in `console/`. It is read once, when the gateway starts. The
+`make console` builds `static/` from the sources in `console/`. It is read once, when a gateway starts. The
 page itself holds nothing of the fleet: it asks `/admin/v1` for everything that it shows, with
 the operator's key.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from routing.site import TYPES, Asset
@@ -15,6 +16,7 @@ CONSOLE_PATH = "/console"
 STATIC = Path(__file__).parent / "static"
 
 
+@cache
 def pages(folder: Path = STATIC) -> dict[str, Asset]:
     """Read the built page: its files by path. Raises `OSError` where there is none."""
     files = {f.name: f.read_bytes() for f in folder.iterdir() if f.suffix in TYPES}

@@ -11,11 +11,9 @@ import yaml
 
 from fleet.api_keys import new_key
 from fleet.key_hash import hash_key
-from tests.e2e.serving import ROOT, Service, key_of, serving, wait_until
+from tests.e2e.serving import NOWHERE, ROOT, Service, key_of, serving, wait_until
 
 pytestmark = pytest.mark.engine  # for its time; no engine is started
-
-NOWHERE = {"TENANTRY_ENGINE_URLS": "shared-0=http://127.0.0.1:9 umbrella-0=http://127.0.0.1:9"}
 
 
 def own_address() -> str | None:
@@ -27,13 +25,6 @@ def own_address() -> str | None:
             return None
         address = str(probe.getsockname()[0])
     return None if address.startswith("127.") else address
-
-
-def is_alive(service: Service) -> bool:
-    try:
-        return service.get("/livez").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def from_elsewhere(service: Service, key: str) -> int | None:
@@ -57,7 +48,7 @@ def test_the_demos_keys_are_refused_from_elsewhere_unless_allowed(
     tmp_path: Path, host: str | None, env: dict[str, str], status: int | None
 ) -> None:
     with serving("service:Gateway", tmp_path, env={**NOWHERE, **env}, host=host, ready=False) as service:
-        wait_until(lambda: is_alive(service), "life", within_s=120)
+        wait_until(service.is_alive, "life", within_s=120)
         key = {"authorization": f"Bearer {key_of('acme')}"}
         assert service.get("/v1/models", headers=key).status_code == 200
         assert from_elsewhere(service, key_of("acme")) == status
@@ -77,7 +68,7 @@ def test_a_fleet_with_keys_of_its_own_listens_everywhere_and_warns_of_nothing(tm
     with serving(
         "service:Gateway", tmp_path, "--arg", f"fleet={file}", env=NOWHERE, host=None, ready=False
     ) as service:
-        wait_until(lambda: is_alive(service), "life", within_s=120)
+        wait_until(service.is_alive, "life", within_s=120)
         assert from_elsewhere(service, keys["acme"]) == 200
         assert from_elsewhere(service, key_of("acme")) == 401
         assert "demo's keys" not in service.log.read_text()

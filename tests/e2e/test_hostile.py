@@ -1,4 +1,4 @@
-"""A hostile client at the real service, two tenants beside it; and what the ledger and vLLM count of it all.
+"""Wrong requests and a hostile client at the real service; and what the ledger and vLLM count of it all.
 
 `make hostile` sends many more, and holds the neighbours' answers per second against those beside right
 requests at the same rate. `python -m tests.hostile.bodies SEED NUMBER demo` shows one request again.
@@ -17,11 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+import openai
 import pytest
 
 from demo.answers import QUESTIONS
 from tests.e2e.hostility import HOSTILE, MOST_TOKENS, fleet_in, judge_of, world_of
 from tests.e2e.serving import ONE_THREAD, Service, answers, key_of, serving, wait_until
+from tests.e2e.wrong_requests import CASES, Case
 from tests.hostile.audit import Counted, counted_by_vllm, differences, rows_of, tokens
 from tests.hostile.bodies import CHAT, COMPLETION, EMBEDDING, FAMILIES, RESPONSE, VALID, attack, harmless
 from tests.hostile.client import send
@@ -70,6 +73,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     arguments = ("--arg", f"fleet={fleet_in(folder)}", "--arg", "pool=shared")
     with serving("service:Gateway", folder, *arguments, env=ONE_THREAD) as service:
         yield Scene(service, folder / "state" / "state.db")
+
+
+@pytest.fixture
+def service(scene: Scene) -> Service:
+    return scene.service
 
 
 # -- the ledger, way by way --------------------------------------------------------------------------------
@@ -146,6 +154,53 @@ def test_the_ledger_has_what_the_engine_counted(scene: Scene, way: Way) -> None:
             "%s: %s %s, the engine %s", way.name, answer.status, row["outcome"], scene.counted() - before
         )
         log.info("    ledger %s, estimated %s", kept, row["estimated"])
+
+
+# -- wrong requests ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_wrong_request_is_a_400(service: Service, case: Case, stream: bool) -> None:
+    headers = {"authorization": f"Bearer {key_of('acme')}"}
+    answer = httpx.post(service.url + case.route, json=case.body(stream), headers=headers, timeout=120)
+    log.info("%s stream=%s: %s %s", case, stream, answer.status_code, answer.text[:200])
+    assert answer.status_code == 400, answer.text[:500]
+    assert answer.json()["error"]["message"]
+
+
+def test_nobody_was_blamed_and_everybody_is_served(service: Service) -> None:
+    assert service.metric("tenantry_replica_breaker_state", state="open") == 0
+    for tenant in ("acme", "globex"):
+        answer = service.client(tenant).chat.completions.create(
+            model="support",
+            messages=[{"role": "user", "content": QUESTIONS[0]}],
+            temperature=0,
+            max_tokens=64,
+        )
+        assert answer.choices[0].message.content == answers()[f"{tenant}-support"][QUESTIONS[0]]
+
+
+def test_streams_that_the_official_client_reads_to_the_end_are_completed(service: Service) -> None:
+    client: openai.OpenAI = service.client("acme")
+    ids = []
+    for number in range(30):
+        with client.chat.completions.with_streaming_response.create(
+            model="support",
+            messages=[{"role": "user", "content": f"{number}"}],
+            stream=True,
+            max_tokens=4,
+        ) as response:
+            ids.append(response.headers["x-request-id"])
+            for _ in response.parse():
+                pass
+    wait_until(lambda: len(of(service, ids)) == len(ids), "their records", within_s=10)
+    assert {record["outcome"] for record in of(service, ids)} == {"completed"}
+    assert {record["status"] for record in of(service, ids)} == {200}
+
+
+def of(service: Service, ids: list[str]) -> list[dict[str, Any]]:
+    return [record for record in service.records() if record["request_id"] in ids]
 
 
 # -- the hostile client ------------------------------------------------------------------------------------

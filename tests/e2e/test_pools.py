@@ -8,7 +8,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.e2e.serving import DEMO, key_of, serving, wait_until
@@ -69,14 +68,7 @@ def test_a_model_with_a_replica_of_its_own_on_another_machine_embeds(fleet: str,
 
 def test_sigterm_in_mid_load_ends_everything(fleet: str, tmp_path: Path) -> None:
     with serving("service:Gateway", tmp_path, "--arg", f"fleet={fleet}", ready=False) as service:
-        wait_until(lambda: _status(service.url, "/livez") == 200, "liveness", within_s=60)
-        assert _status(service.url, "/readyz") == 503, "alive, not ready: weights are still loading"
+        wait_until(service.is_alive, "liveness", within_s=60)
+        assert service.get("/readyz").status_code == 503, "alive, not ready: weights are still loading"
         wait_until(lambda: len(service.engine_cores()) == 1, "an engine that loads", within_s=60)
         service.stop(signal.SIGTERM)
-
-
-def _status(url: str, path: str) -> int:
-    try:
-        return httpx.get(url + path, timeout=5).status_code
-    except httpx.TransportError:
-        return 0

@@ -12,7 +12,7 @@ import pytest
 from demo.answers import QUESTIONS
 from tests.e2e.conftest import two_slots
 from tests.e2e.metering import KINDS, Clients, Ledger, compare, run_with_a_kill
-from tests.e2e.serving import Service, key_of, serving
+from tests.e2e.serving import NOWHERE, Service, key_of, serving, wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -27,7 +27,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(folder: Path) -> Iterator[Service]:
-    arguments = ("--arg", f"fleet={two_slots(folder)}")
+    """The demo's shared pool, whose tenants the clients are."""
+    arguments = ("--arg", f"fleet={two_slots(folder)}", "--arg", "pool=shared")
     with serving("service:Gateway", folder, *arguments) as service:
         yield service
 
@@ -62,14 +63,16 @@ def test_what_was_found_in_the_prefix_cache_is_told_and_kept(service: Service, f
 
 
 def test_a_clean_stop_in_mid_load_loses_nothing(service: Service, folder: Path) -> None:
-    """Last: it ends the service, and starts another one over the same state to ask it.
+    """Last: it ends the service, and starts another gateway over the same state to ask it.
 
     Engines that are stopped end answers early, some before the first token: tokens are compared where the
     answer says what it used, and every other request must have a record.
     """
     clients = Clients(service, "late", kinds=[kind for kind in KINDS if kind.says_usage and not kind.leaves])
     clients.run(80, at_half=lambda: log.info("stopped with %d", service.stop()))
-    with serving("service:Gateway", folder, "--arg", f"fleet={folder / 'fleet.yaml'}") as again:
+    arguments = ("--arg", f"fleet={folder / 'fleet.yaml'}")
+    with serving("service:Gateway", folder, *arguments, env=NOWHERE, ready=False) as again:
+        wait_until(again.is_alive, "life", within_s=120)
         ledger = Ledger.of(again, folder)
         own = {name: record for name, record in ledger.records.items() if name.startswith("late-")}
     assert compare(clients.told, Ledger(own, ledger.total)).missing == []

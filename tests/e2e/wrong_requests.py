@@ -1,7 +1,7 @@
 """What is wrong with a request, and what vLLM 0.32 makes of it: a table.
 
 `test_vllm_errors.py` holds it against plain vLLM, so that a new version shows what it does otherwise;
-`test_wrong_requests.py` asks for the same through the gateway, which answers each with a 400.
+`test_hostile.py` asks for the same through the gateway, which answers each with a 400.
 """
 
 from __future__ import annotations

@@ -17,5 +17,6 @@ REQUESTS = int(os.environ.get("TENANTRY_USAGE_REQUESTS", "10000"))
 
 
 def test_the_ledger_has_what_clients_used(tmp_path: Path) -> None:
-    with serving("service:Gateway", tmp_path, "--arg", f"fleet={two_slots(tmp_path)}") as service:
+    arguments = ("--arg", f"fleet={two_slots(tmp_path)}", "--arg", "pool=shared")
+    with serving("service:Gateway", tmp_path, *arguments) as service:
         run_with_a_kill(service, tmp_path, REQUESTS)

@@ -1,13 +1,14 @@
 """Where does a developer read what the inference API takes? A page at `/docs`, its document beside it.
 
 The page is Swagger UI as BentoML ships it, under a policy that lets it load nothing from elsewhere. All of it
-is read once, when the gateway starts, and holds nothing of the fleet.
+is read once, when a gateway starts, and holds nothing of the fleet.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 import orjson
@@ -54,6 +55,7 @@ def shipped() -> Path:
     return Path(bentoml.origin).parent / "_internal" / "server" / "static_content"
 
 
+@cache
 def pages(folder: Path | None = None) -> dict[str, Asset]:
     """Build everything by path; `/` leads to the page. Raises `OSError` where BentoML ships no Swagger UI."""
     folder = folder or shipped()

@@ -183,7 +183,7 @@ def test_a_file_that_may_not_be_written_is_told(caplog: pytest.LogCaptureFixture
     folder = Path(tempfile.mkdtemp(prefix="tenantry-state-"))  # pytest's own folders are for one user
     folder.chmod(0o755)
     url = f"sqlite:///{folder}/state.db"
-    store = StateStore(url)
+    store = StateStore(url, lock_wait_s=0.2)
     store.open()
     store.close()
     (folder / "state.db").chmod(0o444)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from routing.observing.tracing.exporter import Exporter
 from routing.observing.tracing.spans import Attributes, Span
 from tests.unit.routing.observing.tracing.collector import collecting
@@ -32,7 +34,8 @@ def test_a_collector_gets_what_was_sent() -> None:
     assert (root.start_ns, root.end_ns) == (10_000_000_000, 10_500_000_000)
 
 
-def test_a_collector_that_does_not_answer_stops_nobody() -> None:
+def test_a_collector_that_does_not_answer_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("routing.observing.tracing.exporter.EXPORT_TIMEOUT_S", 0.3)
     exporter = Exporter("http://127.0.0.1:9/v1/traces")
     exporter.send(TRACE, [Span("queue", SPAN, None, 1.0, 2.0)] * 10_000)
     exporter.close()
