@@ -65,7 +65,7 @@ from fleet.types import Fleet, Pool  # noqa: E402
 from routing.catalog.directory import Directory  # noqa: E402
 from routing.http import connections  # noqa: E402
 from routing.http.announcement import address_of, announce  # noqa: E402
-from routing.http.beside import without_effect  # noqa: E402
+from routing.http.bento_settings import without_effect  # noqa: E402
 from routing.http.connections import Bounds  # noqa: E402
 from routing.http.cors import options_of, with_cors  # noqa: E402
 from routing.http.docs import openapi  # noqa: E402

@@ -17,7 +17,7 @@ from routing.admin.errors import refusals
 from routing.types import Outcome
 from routing.usage.budget import Level
 from routing.usage.query import DIMENSIONS, MAX_DAYS, MAX_ROWS, answer, read_query
-from routing.usage.sheet import sheet
+from routing.usage.spreadsheet import to_csv
 
 router = APIRouter(prefix="/admin/v1/usage", tags=["usage"])
 CSV = "text/csv"
@@ -132,10 +132,10 @@ async def show_usage(
     if (query.format or _accepted(request)) is Format.CSV:
         name = f"usage-{told['from']}-{told['to']}.csv"
         headers["content-disposition"] = f'attachment; filename="{name}"'
-        return Response(sheet(told["data"]), headers=headers, media_type=CSV)
+        return Response(to_csv(told["data"]), headers=headers, media_type=CSV)
     tenants = ledger.budgets.tenants if tenant is None else [tenant]
-    standings = (ledger.budgets.standing(name, time.time()) for name in tenants)
-    budgets = [{"tenant": each.tenant, **each.answer()} for each in standings if each is not None]
+    statuses = (ledger.budgets.status(name, time.time()) for name in tenants)
+    budgets = [{"tenant": each.tenant, **each.answer()} for each in statuses if each is not None]
     return Response(orjson.dumps(told | {"budgets": budgets}), headers=headers, media_type="application/json")
 
 

@@ -53,7 +53,7 @@ from routing.record import Record
 from routing.replicas.client import ReplicaClient
 from routing.replicas.discovery import Discovery
 from routing.replicas.http1 import UpstreamError
-from routing.replicas.roster import Roster
+from routing.replicas.registry import ReplicaRegistry
 from routing.scheduling.admission import Cap, Rejection
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import declared_replicas
@@ -61,10 +61,10 @@ from routing.scheduling.tickets import Ticket
 from routing.site import Site
 from routing.types import Outcome, Request, Target
 from routing.usage import Ledger
-from routing.usage.budget import Level, Standing
-from routing.usage.doors import Doors
+from routing.usage.budget import BudgetStatus, Level
 from routing.usage.query import FOR_TENANTS, only_known, read_query
 from routing.usage.query import answer as usage_answer
+from routing.usage.query_limiter import QueryLimiter
 
 SWEEP_INTERVAL_S = 0.25
 OBSERVED_AT_ONCE = 64  # requests; more keep the event loop for longer than a request should wait
@@ -111,7 +111,7 @@ class Gateway:
             clock=clock,
         )
         self._ledger = ledger
-        self._usage_doors = Doors()
+        self._usage_doors = QueryLimiter()
         self._admin = admin_app(
             manager,
             lambda key: directory.identify(key, time.time()),
@@ -126,13 +126,13 @@ class Gateway:
             slos={name: pool.slo for name, pool in fleet.pools.items()},
             serves=directory.serves,
             settings=fleet.gateway.metrics,
-            budgets=self._standings,
+            budgets=self._statuses,
             ledger=ledger,
         )
         self.ended: Batch[Record] = Batch(OBSERVED_AT_ONCE, self._observe)
         self._tracer: Tracer | None = None  # from the start on, where tracing is on
         token = secrets.internal_token(secret)
-        self._roster = Roster(
+        self._roster = ReplicaRegistry(
             discovery,
             self.dispatcher,
             lifecycle,
@@ -368,16 +368,16 @@ class Gateway:
         Says how much is left, in a header, where the soft limit is reached. Raises `QuotaExceeded`.
         """
         tenant, now_s = request.target.tenant, time.time()
-        standing = self._ledger.budgets.standing(tenant, now_s)
-        if standing is None:
+        status = self._ledger.budgets.status(tenant, now_s)
+        if status is None:
             return 0
         group = self.dispatcher.group_of(request.target)
         tokens = request.prompt_tokens + math.ceil(group.expected_completion(request))
         granted = self._ledger.budgets.reserve(tenant, tokens, now_s)
-        if not granted or standing.level is not Level.BELOW:
-            exchange.answer_headers.append((BUDGET_HEADER, b"%d" % standing.remaining_tokens))
+        if not granted or status.level is not Level.BELOW:
+            exchange.answer_headers.append((BUDGET_HEADER, b"%d" % status.remaining_tokens))
         if not granted:
-            raise _over_budget(standing, tokens, now_s)
+            raise _over_budget(status, tokens, now_s)
         return tokens
 
     def _submit(self, request: Request) -> Ticket:
@@ -457,11 +457,11 @@ class Gateway:
             raise Forbidden("An operator's key is nobody's here; /admin/v1/usage shows every tenant's usage.")
         fields = only_known(exchange.query(), ("from", "to", "group_by"))
         query = read_query(fields, now_s=time.time(), tenant=identity.tenant, allowed=FOR_TENANTS)
-        async with self._usage_doors.enter(identity.tenant):
+        async with self._usage_doors.running(identity.tenant):
             self.ended.flush()
             answer = usage_answer(query, await self._ledger.sums(query))
-        standing = self._ledger.budgets.standing(identity.tenant, time.time())
-        return answer | {"budget": None if standing is None else standing.answer()}
+        status = self._ledger.budgets.status(identity.tenant, time.time())
+        return answer | {"budget": None if status is None else status.answer()}
 
     # -- metrics -------------------------------------------------------------------------------------------
 
@@ -495,9 +495,9 @@ class Gateway:
             pass
         raise Unavailable("The replica does not answer.", retry_after_s=5.0)
 
-    def _standings(self) -> Iterator[Standing]:
+    def _statuses(self) -> Iterator[BudgetStatus]:
         budgets, now_s = self._ledger.budgets, time.time()
-        return filter(None, (budgets.standing(tenant, now_s) for tenant in budgets.tenants))
+        return filter(None, (budgets.status(tenant, now_s) for tenant in budgets.tenants))
 
     # -- background ----------------------------------------------------------------------------------------
 
@@ -524,10 +524,10 @@ class Gateway:
 
     def _tell_of_budgets(self) -> None:
         """Warn of budgets that have just reached a limit."""
-        for standing in self._ledger.budgets.news(time.time()):
-            text = f"{standing.used_tokens} of the month's {standing.limit_tokens} tokens are used"
-            log.warning("tenant %s: %s (%s limit)", standing.tenant, text, standing.level)
-            self._lifecycle.note_event(f"tenant {standing.tenant}", f"{text}: {standing.level} limit reached")
+        for status in self._ledger.budgets.newly_reached(time.time()):
+            text = f"{status.used_tokens} of the month's {status.limit_tokens} tokens are used"
+            log.warning("tenant %s: %s (%s limit)", status.tenant, text, status.level)
+            self._lifecycle.note_event(f"tenant {status.tenant}", f"{text}: {status.level} limit reached")
 
     def _overdue(self, flight: Flight, now: float) -> Abort | None:
         sending_since_s = flight.progress.sending_since_s
@@ -589,11 +589,11 @@ def _refusal(rejection: Rejection, request: Request) -> RequestError:
     )
 
 
-def _over_budget(standing: Standing, tokens: int, now_s: float) -> QuotaExceeded:
+def _over_budget(status: BudgetStatus, tokens: int, now_s: float) -> QuotaExceeded:
     """Say what is left of the month's budget, and when the next begins where that is worth waiting for."""
-    wait_s = standing.resets_s - now_s
+    wait_s = status.resets_s - now_s
     return QuotaExceeded(
-        f"The month's budget of {standing.limit_tokens} tokens is used up: {standing.remaining_tokens} are "
+        f"The month's budget of {status.limit_tokens} tokens is used up: {status.remaining_tokens} are "
         f"left, and this request is expected to need {tokens}. The next month begins in "
         f"{wait_s / 86400:.1f} days.",
         retry_after_s=wait_s if wait_s <= LONGEST_BUDGET_WAIT_S else None,

@@ -26,7 +26,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BudgetStatus:
     """One tenant's budget at one moment."""
 
     tenant: str
@@ -86,14 +86,14 @@ class Budgets:
         """Who has a budget."""
         return list(self._accounts)
 
-    def standing(self, tenant: str, now_s: float) -> Standing | None:
+    def status(self, tenant: str, now_s: float) -> BudgetStatus | None:
         """Tell how a tenant stands; None where it has no budget."""
         account = self._accounts.get(tenant)
         if account is None:
             return None
         self._turn(now_s)
         used = account.used + account.reserved
-        return Standing(tenant, account.budget.monthly_tokens, used, account.level, self._ends_s)
+        return BudgetStatus(tenant, account.budget.monthly_tokens, used, account.level, self._ends_s)
 
     def reserve(self, tenant: str, tokens: int, now_s: float) -> bool:
         """Reserve what a request is expected to use, if that is left; returns whether it was."""
@@ -119,7 +119,7 @@ class Budgets:
             self._turn(now_s)
             account.unwritten += tokens
 
-    def wrote(self, month: str, here: Mapping[str, int]) -> None:
+    def note_written(self, month: str, here: Mapping[str, int]) -> None:
         """Note what was counted here and is written now. A month that is over changes nothing."""
         if month != self._month:
             return
@@ -128,30 +128,30 @@ class Budgets:
             account.written += tokens
             account.unwritten = max(0, account.unwritten - tokens)
 
-    def take(self, month: str, written: Mapping[str, int], here: Mapping[str, int]) -> None:
+    def take_totals(self, month: str, written: Mapping[str, int], here: Mapping[str, int]) -> None:
         """Take over what the ledger has of a month in all.
 
-        `here` is what of that was counted here and was not told by `wrote` or `take` before.
+        `here` is what of that was counted here and was not told by `note_written` or `take_totals` before.
         """
         if month != self._month:
             return
-        self.wrote(month, here)
+        self.note_written(month, here)
         for tenant, account in self._accounts.items():
             account.written = written.get(tenant, 0)
             if not self.is_known:
                 account.told = account.level  # before this start; it was told then
         self.is_known = True
 
-    def news(self, now_s: float) -> list[Standing]:
+    def newly_reached(self, now_s: float) -> list[BudgetStatus]:
         """Return those that have reached their soft or their hard limit since they were last asked for."""
         found = []
         for tenant, account in self._accounts.items():
-            standing = self.standing(tenant, now_s)
-            if standing is None or not self.is_known or account.told is standing.level:
+            status = self.status(tenant, now_s)
+            if status is None or not self.is_known or account.told is status.level:
                 continue
-            account.told = standing.level
-            if standing.level is not Level.BELOW:
-                found.append(standing)
+            account.told = status.level
+            if status.level is not Level.BELOW:
+                found.append(status)
         return found
 
     def month(self, now_s: float) -> tuple[str, str, str]:

@@ -248,10 +248,10 @@ class Ledger:
         here = {tenant: self._written_here[tenant, month] for tenant in tenants}
         if time.monotonic() >= self._budgets_at_s:
             written = await self._in_database(self._store.tokens, tenants, first, end) if tenants else {}
-            self.budgets.take(month, written, here)
+            self.budgets.take_totals(month, written, here)
             self._budgets_at_s = time.monotonic() + BUDGETS_S
         elif self._written_here:
-            self.budgets.wrote(month, here)
+            self.budgets.note_written(month, here)
         self._written_here.clear()
 
     async def _prune(self) -> None:

@@ -196,9 +196,9 @@ async def assert_that_books_are_right(scene: Scene) -> None:
     for name in NEIGHBOURS:
         assert Counter(row["outcome"] for row in tenants[name]) == {"completed": scene.siege.served[name]}
         assert tokens(tenants[name]) == Counted(PROMPT_TOKENS, len(PIECES) + 1) * scene.siege.served[name]
-    standing = gateway._ledger.budgets.standing("mallory", time.time())
+    status = gateway._ledger.budgets.status("mallory", time.time())
     used = tokens(tenants["mallory"])
-    assert standing is not None and standing.used_tokens == used.prompt + used.completion
+    assert status is not None and status.used_tokens == used.prompt + used.completion
     assert sum(scene.house.bench.outcomes().values()) == len(rows)
     kept = Counter(row["request_id"] for row in tenants["mallory"])
     assert not [name for name, times in kept.items() if times > 1 and re.fullmatch(r"hostile-\d+", name)]

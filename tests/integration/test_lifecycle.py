@@ -343,7 +343,7 @@ def die_of_trials(engine: FakeEngine, times: int, words: str = WORDS, *, then: s
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Engines are asked at once what became of them, and trials repeated at once."""
     monkeypatch.setattr("routing.lifecycle.aftermath.ASK_INTERVAL_S", 0.01)
-    monkeypatch.setattr("routing.replicas.roster.PROBE_INTERVAL_S", 0.02)
+    monkeypatch.setattr("routing.replicas.registry.PROBE_INTERVAL_S", 0.02)
     monkeypatch.setattr("routing.lifecycle.trial.RETRY_S", 0.01)
     monkeypatch.setattr("routing.lifecycle.trial.MACHINE_RETRY_S", 0.01)
     monkeypatch.setattr("routing.lifecycle.trial.CUT_OFF_RETRY_S", 0.01)

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from routing.usage.query import UsageQuery
-from routing.usage.sheet import COLUMNS
+from routing.usage.spreadsheet import COLUMNS
 from tenantry.app import app
 from tenantry.client import KEY_VARIABLE
 from tenantry.running import Connection

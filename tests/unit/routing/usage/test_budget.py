@@ -20,14 +20,14 @@ def budgets(tokens: int = 100, soft: float = 0.8, written: int = 0) -> Budgets:
     """Budgets of one tenant, whose month the ledger has told."""
     made = Budgets({"a": Budget(tokens, soft)})
     made.month(NOW_S)
-    made.take(MONTH, {"a": written}, {})
+    made.take_totals(MONTH, {"a": written}, {})
     return made
 
 
 def used(made: Budgets, now_s: float = NOW_S) -> int:
-    standing = made.standing("a", now_s)
-    assert standing is not None
-    return standing.used_tokens
+    status = made.status("a", now_s)
+    assert status is not None
+    return status.used_tokens
 
 
 def test_who_has_no_budget_is_never_refused_and_never_told() -> None:
@@ -36,7 +36,7 @@ def test_who_has_no_budget_is_never_refused_and_never_told() -> None:
     assert made.reserve("b", 10**12, NOW_S)
     made.release("b", 10**12)
     made.count("b", 10**12, NOW_S)
-    assert (made.standing("b", NOW_S), made.news(NOW_S)) == (None, [])
+    assert (made.status("b", NOW_S), made.newly_reached(NOW_S)) == (None, [])
 
 
 def test_what_runs_counts_as_expected_and_then_as_it_was() -> None:
@@ -64,7 +64,7 @@ def test_budgets_are_not_known_until_the_ledger_has_told_them() -> None:
     made = Budgets({"a": Budget(100)})
     assert not made.is_known
     made.month(NOW_S)
-    made.take(MONTH, {}, {})
+    made.take_totals(MONTH, {}, {})
     assert made.is_known
 
 
@@ -72,11 +72,11 @@ def test_what_is_written_is_not_counted_twice() -> None:
     made = budgets(written=10)
     made.count("a", 30, NOW_S)
     made.count("a", 5, NOW_S)
-    made.wrote(MONTH, {"a": 30})
+    made.note_written(MONTH, {"a": 30})
     assert used(made) == 45
-    made.take(MONTH, {"a": 45}, {"a": 5})
+    made.take_totals(MONTH, {"a": 45}, {"a": 5})
     assert used(made) == 45
-    made.take(MONTH, {"a": 60}, {})
+    made.take_totals(MONTH, {"a": 60}, {})
     assert used(made) == 60, "15 by another gateway"
 
 
@@ -84,44 +84,44 @@ def test_a_new_month_begins_at_nothing_but_what_runs() -> None:
     made = budgets(written=90)
     assert made.reserve("a", 10, NOW_S)
     assert used(made, NEXT_YEAR_S) == 10
-    made.take(MONTH, {"a": 90}, {})
+    made.take_totals(MONTH, {"a": 90}, {})
     assert used(made, NEXT_YEAR_S) == 10, "what is told of the old month comes too late"
     assert made.month(NEXT_YEAR_S) == ("2027-01", "2027-01-01", "2027-02-01")
 
 
 def test_a_month_ends_at_midnight_utc() -> None:
-    standing = budgets().standing("a", NOW_S)
-    assert standing is not None
-    assert standing.resets_s == NEXT_YEAR_S
-    assert standing.answer()["resets_at"] == "2027-01-01T00:00:00Z"
+    status = budgets().status("a", NOW_S)
+    assert status is not None
+    assert status.resets_s == NEXT_YEAR_S
+    assert status.answer()["resets_at"] == "2027-01-01T00:00:00Z"
 
 
 def test_each_limit_is_told_once_a_month() -> None:
     made = budgets(tokens=100, soft=0.5)
-    assert made.news(NOW_S) == []
+    assert made.newly_reached(NOW_S) == []
     made.count("a", 50, NOW_S)
-    assert [news.level for news in made.news(NOW_S)] == [Level.SOFT]
-    assert made.news(NOW_S) == []
+    assert [news.level for news in made.newly_reached(NOW_S)] == [Level.SOFT]
+    assert made.newly_reached(NOW_S) == []
     made.count("a", 60, NOW_S)
-    assert [(news.level, news.remaining_tokens) for news in made.news(NOW_S)] == [(Level.SPENT, 0)]
-    assert made.news(NEXT_YEAR_S) == []
+    assert [(news.level, news.remaining_tokens) for news in made.newly_reached(NOW_S)] == [(Level.SPENT, 0)]
+    assert made.newly_reached(NEXT_YEAR_S) == []
     made.count("a", 70, NEXT_YEAR_S)
-    assert [news.level for news in made.news(NEXT_YEAR_S)] == [Level.SOFT]
+    assert [news.level for news in made.newly_reached(NEXT_YEAR_S)] == [Level.SOFT]
 
 
 def test_what_was_reached_before_a_restart_is_not_told_again() -> None:
     made = budgets(written=85)
-    assert made.news(NOW_S) == []
+    assert made.newly_reached(NOW_S) == []
     made.count("a", 20, NOW_S)
-    assert [news.level for news in made.news(NOW_S)] == [Level.SPENT]
+    assert [news.level for news in made.newly_reached(NOW_S)] == [Level.SPENT]
 
 
 def test_what_is_expected_warns_nobody() -> None:
     made = budgets()
     assert made.reserve("a", 100, NOW_S)
-    assert made.news(NOW_S) == []
-    standing = made.standing("a", NOW_S)
-    assert standing is not None and standing.level is Level.BELOW
+    assert made.newly_reached(NOW_S) == []
+    status = made.status("a", NOW_S)
+    assert status is not None and status.level is Level.BELOW
 
 
 @given(
@@ -146,7 +146,7 @@ def test_the_limit_is_passed_by_no_more_than_what_ran_used_beyond_its_estimate(
         made.count("a", spent, NOW_S)
         made.release("a", expected)
     assert used(made) <= 200 + beyond
-    made.take(MONTH, {"a": 7}, {"a": used(made) - written})
+    made.take_totals(MONTH, {"a": 7}, {"a": used(made) - written})
     assert used(made) == 7, "nothing is left reserved or unwritten"
 
 
@@ -154,6 +154,6 @@ def test_the_limit_is_passed_by_no_more_than_what_ran_used_beyond_its_estimate(
 def test_the_soft_limit_is_where_the_operator_put_it(soft: float) -> None:
     made = budgets(tokens=1000, soft=soft)
     made.count("a", round(soft * 1000) - 1, NOW_S)
-    assert made.news(NOW_S) == []
+    assert made.newly_reached(NOW_S) == []
     made.count("a", 1, NOW_S)
-    assert len(made.news(NOW_S)) == 1
+    assert len(made.newly_reached(NOW_S)) == 1

@@ -16,7 +16,7 @@ from routing.observing.metrics import GatewayMetrics, TextFormat
 from routing.observing.metrics.definitions import GATEWAY_METRICS
 from routing.record import Record
 from routing.types import Outcome
-from routing.usage.budget import Level, Standing
+from routing.usage.budget import BudgetStatus, Level
 from tests.unit.routing.observing.metrics.scrapes import Samples, ended, openmetrics_families, samples
 from tests.unit.routing.requests import target
 from tests.unit.routing.scheduling.busy import busy
@@ -35,9 +35,9 @@ class Ledger:
 def metrics(slo: Slo | None = None) -> GatewayMetrics:
     house = busy()
     slos = {"shared": slo or Slo(), "alone": Slo()}
-    standing = Standing("a", 100, 40, Level.BELOW, 0.0)
+    status = BudgetStatus("a", 100, 40, Level.BELOW, 0.0)
     return GatewayMetrics(
-        house.dispatcher, clock=house.clock, slos=slos, budgets=lambda: [standing], ledger=Ledger()
+        house.dispatcher, clock=house.clock, slos=slos, budgets=lambda: [status], ledger=Ledger()
     )
 
 

@@ -8,7 +8,7 @@ import io
 import pytest
 
 from routing.usage.query import line
-from routing.usage.sheet import COLUMNS, FORMULA, sheet
+from routing.usage.spreadsheet import COLUMNS, FORMULA, to_csv
 
 MEASURED = (2, 1, 10, 20, 5, 0.25, 1.0, 0.5, 0.1)
 
@@ -18,23 +18,23 @@ def read(text: str) -> list[dict[str, str]]:
 
 
 def test_columns_are_always_the_same() -> None:
-    one = sheet([line(("tenant",), ("a", *MEASURED))])
-    other = sheet([line(("day", "adapter"), ("2026-01-09", "", *MEASURED))])
-    assert one.split("\r\n")[0] == other.split("\r\n")[0] == sheet([]).strip() == ",".join(COLUMNS)
+    one = to_csv([line(("tenant",), ("a", *MEASURED))])
+    other = to_csv([line(("day", "adapter"), ("2026-01-09", "", *MEASURED))])
+    assert one.split("\r\n")[0] == other.split("\r\n")[0] == to_csv([]).strip() == ",".join(COLUMNS)
 
 
 def test_a_line_is_read_as_it_was_meant() -> None:
-    (found,) = read(sheet([line(("day", "adapter", "version"), ("2026-01-09", "", 0, *MEASURED))]))
+    (found,) = read(to_csv([line(("day", "adapter", "version"), ("2026-01-09", "", 0, *MEASURED))]))
     assert (found["day"], found["adapter"], found["version"], found["tenant"]) == ("2026-01-09", "", "", "")
     assert (found["requests"], found["queue_s"], found["engine_s"]) == ("2", "0.25", "0.1")
 
 
 @pytest.mark.parametrize("sign", FORMULA)
 def test_no_text_is_a_formula(sign: str) -> None:
-    (found,) = read(sheet([line(("model",), (f'{sign}HYPERLINK("x")', *MEASURED))]))
+    (found,) = read(to_csv([line(("model",), (f'{sign}HYPERLINK("x")', *MEASURED))]))
     assert found["model"] == f'\'{sign}HYPERLINK("x")'
 
 
 def test_commas_quotes_and_line_breaks_stay_in_their_cell() -> None:
-    (found,) = read(sheet([line(("model",), ('a,"b"\r\nc', *MEASURED))]))
+    (found,) = read(to_csv([line(("model",), ('a,"b"\r\nc', *MEASURED))]))
     assert found["model"] == 'a,"b"\r\nc'

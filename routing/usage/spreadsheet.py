@@ -17,7 +17,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 COLUMNS = (*DIMENSIONS, *MEASURES)
 
 
-def sheet(lines: Iterable[UsageLine]) -> str:
+def to_csv(lines: Iterable[UsageLine]) -> str:
     """Write lines below a head. A dimension that was not asked for, or the base model's, is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")

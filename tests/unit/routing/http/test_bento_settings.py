@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from routing.http.beside import PASSED_BY, without_effect
+from routing.http.bento_settings import PASSED_BY, without_effect
 
 # As BentoML has them where nobody says anything.
 DEFAULTS: dict[str, Any] = {

@@ -22,7 +22,7 @@ log = logging.getLogger("tenantry.gateway")
 
 
 class AdapterSync(Protocol):
-    """Whoever says which adapters a replica should have."""
+    """Tells each replica which adapters to hold."""
 
     @property
     def changed(self) -> Mapping[str, asyncio.Event]:
@@ -38,7 +38,7 @@ class AdapterSync(Protocol):
         ...
 
 
-class Roster:
+class ReplicaRegistry:
     """The replicas that the fleet declares, each with its client once it is known where it is."""
 
     def __init__(
