@@ -18,6 +18,7 @@ Environment:
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import secrets
@@ -62,14 +63,15 @@ from engines.supervisor import Supervisor  # noqa: E402
 from fleet import project, read_fleet  # noqa: E402
 from fleet.demo_keys import demo_keys  # noqa: E402
 from fleet.types import Fleet, Pool  # noqa: E402
+from routing.assembly import assemble  # noqa: E402
 from routing.catalog.directory import Directory  # noqa: E402
+from routing.gateway import Gateway as WholeGateway  # noqa: E402
 from routing.http import connections  # noqa: E402
 from routing.http.announcement import address_of, announce  # noqa: E402
 from routing.http.bento_settings import without_effect  # noqa: E402
 from routing.http.connections import Bounds  # noqa: E402
 from routing.http.cors import options_of, with_cors  # noqa: E402
 from routing.http.docs import openapi  # noqa: E402
-from routing.http.gateway import Gateway as GatewayApp  # noqa: E402
 from routing.lifecycle import Lifecycle  # noqa: E402
 from routing.replicas.client import Address  # noqa: E402
 from routing.replicas.discovery import Elsewhere  # noqa: E402
@@ -103,7 +105,8 @@ class DirectService(Service):  # type: ignore[misc]
     """Sends everything but BentoML's health routes straight to the mounted application.
 
     BentoML's middleware costs a factor of 5 to 15 in requests per second; what it does otherwise
-    (authentication, limits, logs, metrics) the gateway does itself.
+    (authentication, limits, logs, metrics) the gateway does itself. What is mounted makes the application,
+    and is called in the process that serves it: every process declares all services.
     """
 
     # Whoever reaches an engine's port is a gateway, which shows the internal token with each request.
@@ -112,7 +115,8 @@ class DirectService(Service):  # type: ignore[misc]
     def to_asgi(self, is_main: bool = True) -> Any:
         """Build the ASGI application of one worker."""
         inner = super().to_asgi(is_main)
-        app = with_cors(self.mount_apps[0][0], _settings()[self.name]["http"]["cors"])
+        make_app = self.mount_apps[0][0]
+        app = with_cors(make_app(), _settings()[self.name]["http"]["cors"])
         connections.install(self.bounds)
 
         async def entry(scope: Any, receive: Any, send: Any) -> None:
@@ -221,7 +225,7 @@ def declare_engine(served: Served, pool: Pool, index: int) -> Service[Any]:
         service_class=DirectService,
         **({"resources": {"gpu": gpus}} if served.on_gpu else {}),
     )
-    return declare(bentoml.asgi_app(host, path="/")(Engine))
+    return declare(bentoml.asgi_app(lambda: host, path="/")(Engine))
 
 
 def declare_replica(served: Served, name: str) -> Service[Any]:
@@ -248,33 +252,38 @@ def declare_gateway(served: Served) -> Service[Any]:
     }
     known_keys = demo_keys(fleet)
     local_only = frozenset() if os.environ.get("TENANTRY_DEMO") == "1" else known_keys
-    directory = Directory(fleet, local_only=local_only)
-    app = GatewayApp(
-        fleet,
-        elsewhere.discovery(lambda: {name: engine.url for name, engine in engines.items()}, Address.parse),
-        secret=SECRET,
-        directory=directory,
-        lifecycle=Lifecycle(fleet, directory),
-        ledger=Ledger.of(fleet),
-    )
+
+    @functools.cache
+    def gateway() -> WholeGateway:
+        directory = Directory(fleet, local_only=local_only)
+        return assemble(
+            fleet,
+            elsewhere.discovery(
+                lambda: {name: engine.url for name, engine in engines.items()}, Address.parse
+            ),
+            secret=SECRET,
+            directory=directory,
+            lifecycle=Lifecycle(fleet, directory),
+            ledger=Ledger.of(fleet),
+        )
 
     class Gateway:
         @bentoml.on_startup
         async def start(self) -> None:
-            await app.start()
+            await gateway().start()
             if known_keys:
                 log.warning(LOCAL_ONLY if local_only else FROM_EVERYWHERE)
-            _drain_on_sigterm(app)
+            _drain_on_sigterm(gateway())
             address = address_of(os.environ, "gateway")
-            self.announcing = asyncio.create_task(announce(fleet, address, app.is_ready))
+            self.announcing = asyncio.create_task(announce(fleet, address, gateway().is_ready))
 
         @bentoml.on_shutdown
         async def stop(self) -> None:
             self.announcing.cancel()
-            await app.stop()
+            await gateway().stop()
 
         async def __is_ready__(self) -> bool:
-            return app.is_ready()
+            return gateway().is_ready()
 
     for name, engine in engines.items():
         setattr(Gateway, name.replace("-", "_").replace(".", "_"), bentoml.depends(engine))
@@ -287,7 +296,7 @@ def declare_gateway(served: Served) -> Service[Any]:
         service_class=GatewayService,
         **http,
     )
-    return declare(bentoml.asgi_app(app, path="/")(Gateway))
+    return declare(bentoml.asgi_app(lambda: gateway().app, path="/")(Gateway))
 
 
 def longest_request_s(fleet: Fleet) -> float:
@@ -295,7 +304,7 @@ def longest_request_s(fleet: Fleet) -> float:
     return fleet.gateway.request_timeout_s + max(t.caps.queue_timeout_s for t in fleet.tenants.values())
 
 
-def _drain_on_sigterm(app: GatewayApp) -> None:
+def _drain_on_sigterm(gateway: WholeGateway) -> None:
     """Let the gateway drain before the server stops, so that late requests get an answer and not a hang.
 
     The listening socket belongs to BentoML's parent process and stays open when the server stops accepting.
@@ -304,7 +313,7 @@ def _drain_on_sigterm(app: GatewayApp) -> None:
     stopping: list[asyncio.Task[None]] = []
 
     async def drain_and_stop(stop: Callable[[], object]) -> None:
-        await app.drain()
+        await gateway.drain()
         stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -61,7 +61,9 @@ class SchedulerSection(Section):
     max_queued: int = Field(
         10_000, ge=1, le=10_000_000, description="Requests of all tenants that may wait in the gateway."
     )
-    max_queued_mib: float = Field(256.0, gt=0, le=1_048_576, description="Their bodies together in MiB.")
+    max_queued_mib: float = Field(
+        256.0, gt=0, le=1_048_576, description="What they hold together in MiB: each its body and 16 KiB."
+    )
 
 
 class MetricsSection(Section):

@@ -193,7 +193,7 @@ class SchedulerSettings:
     read_wait_s: float = 0.2  # a request waits so long for a replica that has its adapter in memory
     slot_wait_s: float = 10.0  # a slot is cleared for an adapter that has waited this long
     max_queued: int = 10_000  # requests of all tenants that wait in the gateway
-    max_queued_bytes: int = 256 * 2**20  # their bodies together
+    max_queued_bytes: int = 256 * 2**20  # what they hold together: their bodies, and some beside
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ class ReplicaBroken(Exception):
 class Question:
     """What an engine is asked."""
 
-    call: bodies.Call
+    call: bodies.Call  # without its payload, of which `body` is what engines get
     target: Target
     body: bytes  # as the engine gets it
     prompt_tokens: int  # estimated

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from routing.openai.bodies import DROPPED_FIELDS, OVERWRITTEN_FIELDS, USERS, Call
+from routing.openai.bodies import DROPPED_FIELDS, OVERWRITTEN_FIELDS, USERS, Kind
 
 MAX_SHAPES = 64  # of a tenant; the oldest are forgotten
 FORGET_S = 600.0  # the engine may be another one by then
@@ -39,21 +39,21 @@ class Faulty:
     def __init__(self) -> None:
         self._shapes: dict[str, OrderedDict[bytes, float]] = {}
 
-    def remember(self, tenant: str, call: Call, now_s: float) -> None:
-        """Note that a request of a tenant broke engines which answer others."""
+    def remember(self, tenant: str, kind: Kind, body: bytes, now_s: float) -> None:
+        """Note that a request of a tenant broke engines which answer others; `body` is what they got."""
         shapes = self._shapes.setdefault(tenant, OrderedDict())
-        shape = shape_of(call)
+        shape = shape_of(kind, body)
         shapes[shape] = now_s
         shapes.move_to_end(shape)
         if len(shapes) > MAX_SHAPES:
             shapes.popitem(last=False)
 
-    def knows(self, tenant: str, call: Call, now_s: float) -> bool:
+    def knows(self, tenant: str, kind: Kind, body: bytes, now_s: float) -> bool:
         """Whether one like this did so not long ago."""
         shapes = self._shapes.get(tenant)
         if not shapes:
             return False
-        shape = shape_of(call)
+        shape = shape_of(kind, body)
         at_s = shapes.get(shape)
         if at_s is not None and now_s - at_s > FORGET_S:
             del shapes[shape]
@@ -61,16 +61,17 @@ class Faulty:
         return at_s is not None
 
 
-def shape_of(call: Call) -> bytes:
-    """What requests have in common that break engines alike; of one whose body an engine can get."""
-    unusual = call.payload.keys() - USUAL - set(CONTENT)
+def shape_of(kind: Kind, body: bytes) -> bytes:
+    """What requests have in common that break engines alike; `body` is what an engine gets."""
+    payload = orjson.loads(body)
+    unusual = payload.keys() - USUAL - set(CONTENT)
     shape = {
         name: _form(value, 0) if unusual and name in CONTENT else value
-        for name, value in call.payload.items()
+        for name, value in payload.items()
         if name not in _UNSEEN
     }
     text = orjson.dumps(shape, option=orjson.OPT_SORT_KEYS)  # no deeper than the body, which was written
-    return hashlib.blake2b(text, digest_size=16, person=call.kind.name.encode()).digest()
+    return hashlib.blake2b(text, digest_size=16, person=kind.name.encode()).digest()
 
 
 def _form(value: Any, depth: int) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from engines.health import EngineState
@@ -38,6 +38,14 @@ class AdapterSync(Protocol):
         ...
 
 
+class Requests(Protocol):
+    """The requests under way."""
+
+    def leave(self, client: ReplicaClient) -> None:
+        """Have others asked for what a replica has not begun to answer."""
+        ...
+
+
 class ReplicaRegistry:
     """The replicas that the fleet declares, each with its client once it is known where it is."""
 
@@ -46,18 +54,17 @@ class ReplicaRegistry:
         discovery: Discovery,
         dispatcher: Dispatcher,
         lifecycle: AdapterSync,
-        connect: Callable[[str, str], ReplicaClient],
-        *,
-        hangs: Callable[[ReplicaClient], None],
+        requests: Requests,
+        token: str,
     ) -> None:
-        """`connect` makes a client from name and URL; `hangs` is told whenever one answers no probe."""
+        """`requests` leave a replica that answers no probe; `token` is what engines let the gateway in by."""
         # Whatever was ready once stays in here, so that a request it was granted finds it.
         self.clients: dict[str, ReplicaClient] = {}
         self._discovery = discovery
         self._dispatcher = dispatcher
         self._lifecycle = lifecycle
-        self._connect = connect
-        self._hangs = hangs
+        self._requests = requests
+        self._token = token
         self._urls: dict[str, str] = {}  # where discovery says they are
         self._moving: dict[str, ReplicaClient] = {}  # not ready yet where they are now
         self._undeclared: set[str] = set()  # names that were logged
@@ -124,9 +131,9 @@ class ReplicaRegistry:
         if current is not None and current.url == url:
             return
         if moves:
-            self._moving[name] = self._connect(name, url)
+            self._moving[name] = ReplicaClient(name, url, self._token)
         else:
-            self._replace(name, self._connect(name, url))
+            self._replace(name, ReplicaClient(name, url, self._token))
 
     def _replace(self, name: str, client: ReplicaClient) -> None:
         """Serve a replica through another client; the one before goes when its requests have ended."""
@@ -147,7 +154,7 @@ class ReplicaRegistry:
         """Close a client once its requests have ended; have it left meanwhile if it hangs."""
         while client.in_use:
             if not await client.is_ready():
-                self._hangs(client)
+                self._requests.leave(client)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PROBE_INTERVAL_S):
                     await client.unused()
@@ -205,7 +212,7 @@ class ReplicaRegistry:
         # Meanwhile it may have gone, or come back somewhere else.
         self._set_ready(name, ready and name in self._urls and self.clients[name] is client)
         if not answers:
-            self._hangs(client)
+            self._requests.leave(client)
 
     def _set_ready(self, name: str, ready: bool) -> None:
         replica = self._dispatcher.replicas[name]

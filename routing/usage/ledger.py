@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from fleet.types import Fleet, UsageSettings
 from routing.errors import StateUnavailable
 from routing.record import Record
-from routing.usage.budget import Budgets
+from routing.usage.budget import Budgets, BudgetStatus
 from routing.usage.entries import AT_S, DAY, DAY_S, ID, TENANT, Entries, Row, tokens_of
 from routing.usage.journal import Journal
 from routing.usage.query import UsageLine, UsageQuery
@@ -95,9 +95,14 @@ class Ledger:
         tokens = record.prompt_tokens + record.completion_tokens
         self.budgets.count(record.target.tenant, tokens, record.ended_at_s)
 
-    def note(self, record: Record) -> None:
-        """Keep what a request used that has ended and was counted. Never fails."""
-        self._pending.append(self._entries.row(record))
+    def note(self, records: Iterable[Record]) -> None:
+        """Keep what requests used that have ended and were counted. Never fails."""
+        self._pending += map(self._entries.row, records)
+
+    def budget_statuses(self) -> list[BudgetStatus]:
+        """Say how much of its budget each tenant has used that has one."""
+        statuses = (self.budgets.status(tenant, self._now()) for tenant in self.budgets.tenants)
+        return [status for status in statuses if status is not None]
 
     def start(self) -> None:
         """Begin to write; what an earlier start has left in the journal comes first."""

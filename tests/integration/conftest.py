@@ -14,8 +14,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fleet.types import Fleet
+from routing.assembly import assemble
 from routing.catalog.directory import Directory
-from routing.http.gateway import Gateway
+from routing.gateway import Gateway
 from routing.observing.metrics.definitions import REQUESTS
 from routing.replicas.discovery import Discovery, StaticDiscovery
 from tests.fakes import (
@@ -47,7 +48,7 @@ class Bench:
             ("content-type", "application/json"),
             *options.pop("headers", []),
         ]
-        return Client(self.gateway, path, body=body, headers=headers, **options)
+        return Client(self.gateway.app, path, body=body, headers=headers, **options)
 
     def chat(self, tenant: str = "a", /, **fields: Any) -> Client:
         """A chat completion."""
@@ -57,7 +58,7 @@ class Bench:
     def get(self, path: str, *, key: str | None = None, **options: Any) -> Client:
         """A GET, with a bearer key if given."""
         headers = [("authorization", f"Bearer {key}")] if key else []
-        return Client(self.gateway, path, method="GET", headers=headers, **options)
+        return Client(self.gateway.app, path, method="GET", headers=headers, **options)
 
     @property
     def at_rest(self) -> bool:
@@ -116,7 +117,7 @@ async def bench_of(
         lifecycle = ReadyLifecycle(fleet, directory)
         budgets = {name: tenant.budget for name, tenant in fleet.tenants.items() if tenant.budget}
         ledger = ledger_in(folder, budgets=budgets)
-        gateway = Gateway(
+        gateway = assemble(
             fleet, find(addresses), secret=SECRET, directory=directory, lifecycle=lifecycle, ledger=ledger
         )
         await gateway.start()

@@ -66,14 +66,14 @@ class Site:
         async def settle() -> None:
             now = time.monotonic()
             for ago_s, record in records:
-                self.bench.gateway._figures.observe(record, now - ago_s)
+                self.bench.gateway.figures.observe(record, now - ago_s)
 
         self.call(settle())
 
     async def listen(self) -> None:
         """Accept connections."""
         config = uvicorn.Config(
-            self.bench.gateway,
+            self.bench.gateway.app,
             host="127.0.0.1",
             port=self.port,
             log_config=None,
@@ -290,8 +290,8 @@ def test_a_thousand_adapters_and_models_stay_bounded_and_can_be_narrowed(tab: Ta
 
     async def fill() -> None:
         for number in range(1000):
-            site.bench.gateway._directory.put(entry_of(f"adapter-{number:04}", tenant="a"))
-        site.bench.gateway._directory.put(entry_of(long, tenant="a"))
+            site.bench.gateway.directory.put(entry_of(f"adapter-{number:04}", tenant="a"))
+        site.bench.gateway.directory.put(entry_of(long, tenant="a"))
 
     site.call(fill())
     site.observe(*(answered(of=target("a", f"model-{number}")) for number in range(1000)))

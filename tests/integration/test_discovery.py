@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from fleet.types import Fleet
+from routing.assembly import assemble
 from routing.catalog.directory import Directory
-from routing.http.gateway import Gateway
+from routing.gateway import Gateway
 from routing.replicas.client import Address
 from routing.replicas.discovery import Discovery, FileDiscovery, StaticDiscovery
 from tests.fakes import (
@@ -64,7 +65,7 @@ class Moving:
 
     def client_of(self, name: str = "shared-0") -> str:
         """The address through which a replica is reached."""
-        return self.bench.gateway._roster.clients[name].url
+        return self.bench.gateway.replicas.clients[name].url
 
 
 @contextlib.asynccontextmanager
@@ -130,7 +131,7 @@ async def test_what_runs_where_a_replica_was_ends_there(moving: Moving) -> None:
     old.behave = old.hold_mid_stream
     running = bench.chat(model="support", stream=True).start()
     await eventually(lambda: running.body != b"")
-    before = bench.gateway._roster.clients["shared-0"]
+    before = bench.gateway.replicas.clients["shared-0"]
     engine, url = await moving.start("shared-0")
     moving.say(shared_0=url)
     await eventually(lambda: moving.client_of() == url)
@@ -147,7 +148,7 @@ async def test_a_replica_is_served_where_it_was_until_it_is_ready_where_it_is(mo
     engine, url = await moving.start("shared-0")
     engine.ready = False
     moving.say(shared_0=url)
-    await eventually(lambda: "shared-0" in moving.bench.gateway._roster._moving)
+    await eventually(lambda: "shared-0" in moving.bench.gateway.replicas._moving)
     assert (await moving.bench.chat(model="support")()).status == 200
     assert not engine.seen
     engine.ready = True
@@ -169,7 +170,7 @@ async def test_a_replica_is_not_used_where_it_moves_to_before_it_was_told_what_t
 
 async def test_a_replica_that_is_not_where_it_was_either_is_not_ready(moving: Moving) -> None:
     moving.say(shared_0="unix:///nowhere.sock")
-    await eventually(lambda: "shared-0" in moving.bench.gateway._roster._moving)
+    await eventually(lambda: "shared-0" in moving.bench.gateway.replicas._moving)
     await moving.bench.kill("shared-0")
     await eventually(lambda: not moving.is_ready())
     waiting = moving.bench.chat(model="support").start()
@@ -183,9 +184,9 @@ async def test_a_replica_that_is_not_where_it_was_either_is_not_ready(moving: Mo
 async def test_a_move_that_is_taken_back_changes_nothing(moving: Moving) -> None:
     where = moving.client_of()
     moving.say(shared_0="unix:///nowhere.sock")
-    await eventually(lambda: "shared-0" in moving.bench.gateway._roster._moving)
+    await eventually(lambda: "shared-0" in moving.bench.gateway.replicas._moving)
     moving.say(shared_0=where)
-    await eventually(lambda: "shared-0" not in moving.bench.gateway._roster._moving)
+    await eventually(lambda: "shared-0" not in moving.bench.gateway.replicas._moving)
     assert moving.is_ready() and moving.client_of() == where
     assert (await moving.bench.chat(model="support")()).status == 200
 
@@ -237,7 +238,7 @@ async def test_a_replica_that_vanished_gets_nothing_new_ends_what_it_runs_and_co
 
 async def test_a_replica_that_vanished_gets_nothing_new_from_that_moment_on(moving: Moving) -> None:
     rest = {name: url for name, url in moving.addresses.items() if name != "shared-0"}
-    moving.bench.gateway._roster._take(rest)  # no probe has come by since
+    moving.bench.gateway.replicas._take(rest)  # no probe has come by since
     assert not moving.is_ready()
 
 
@@ -292,7 +293,7 @@ def gateway_of(discovery: Discovery, folder: Path) -> Gateway:
     fleet = small_fleet()
     directory = Directory(fleet)
     lifecycle = ReadyLifecycle(fleet, directory)
-    return Gateway(
+    return assemble(
         fleet,
         discovery,
         secret=SECRET,
@@ -311,11 +312,11 @@ async def test_without_a_file_the_gateway_starts_and_waits(tmp_path: Path) -> No
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         headers = [("authorization", f"Bearer {key_of('operator')}")]
-        page = await Client(gateway, "/metrics/shared-0", method="GET", headers=headers)()
+        page = await Client(gateway.app, "/metrics/shared-0", method="GET", headers=headers)()
         assert (page.status, gateway.is_ready()) == (503, False)
         path.write_text(json.dumps(where))
         await eventually(gateway.is_ready, "the gateway's readiness")
-        page = await Client(gateway, "/metrics/shared-0", method="GET", headers=headers)()
+        page = await Client(gateway.app, "/metrics/shared-0", method="GET", headers=headers)()
         assert page.json() == {"vllm": "shared-0"}
 
 

@@ -70,7 +70,7 @@ async def test_a_refusal_is_described_whatever_is_wrong(bench: Bench) -> None:
         bench.chat(model="nobody's"),
         bench.chat(model="support", n=1000),
         bench.get(Kind.CHAT.value, key=key_of("a")),
-        Client(bench.gateway, Kind.CHAT.value, body=b"{}", headers=[*text, *authorization]),
+        Client(bench.gateway.app, Kind.CHAT.value, body=b"{}", headers=[*text, *authorization]),
         bench.post(Kind.CHAT.value, b" " * (5 * 2**20)),
     ]
     answers = [await refusal() for refusal in refusals]

@@ -116,7 +116,7 @@ async def test_a_grant_that_comes_as_the_client_leaves_is_given_back(
         engine.behave = engine.hold
         clients = [bench.chat(model="support").start() for _ in range(2)]
         await eventually(lambda: len(bench.gateway.dispatcher.queued()) == 1 and engine.running == 1)
-        running, waiting = sorted(bench.gateway._flights, key=lambda f: f.ticket.replica is None)
+        running, waiting = sorted(bench.gateway.flights, key=lambda f: f.ticket.replica is None)
         if leaves_first:
             waiting.abort(Abort.CLIENT_GONE)  # cancels its task, which has not run yet when its turn comes
         bench.gateway.dispatcher.settle(running.ticket, Outcome.COMPLETED)
@@ -446,7 +446,7 @@ async def test_on_shutdown_what_loses_its_replica_is_not_queued_again(bench: Ben
     client = bench.chat(model="support").start()
     await eventually(lambda: engine.running == 1)
     draining = asyncio.ensure_future(bench.gateway.drain())
-    await eventually(lambda: bench.gateway._draining)
+    await eventually(lambda: bench.gateway.flights.draining)
     await bench.kill("shared-0")
     await client.done()
     await draining

@@ -11,7 +11,8 @@ import orjson
 import pytest
 
 from engines.protocol import Kind
-from fleet.types import Caps, GatewaySettings, MetricsAccess
+from fleet.types import Caps, GatewaySettings, MetricsAccess, SchedulerSettings
+from routing.http.inference import HELD_BYTES
 from routing.openai.bodies import REQUIRED
 from tests.fakes import Client, adapter_id, begin_stream, eventually, key_of, small_fleet, sse
 from tests.integration.conftest import Bench, bench_of
@@ -272,7 +273,7 @@ async def test_unknown_and_foreign_names_get_the_same_answer(bench: Bench, name:
 )
 async def test_a_missing_or_wrong_key_is_refused(bench: Bench, authorization: list[str]) -> None:
     headers = [("authorization", value) for value in authorization]
-    client = await Client(bench.gateway, CHAT, body=b"{}", headers=headers)()
+    client = await Client(bench.gateway.app, CHAT, body=b"{}", headers=headers)()
     assert client.status == 401
     assert client.error["code"] == "invalid_api_key"
     assert client.headers["www-authenticate"] == "Bearer"
@@ -368,7 +369,7 @@ async def test_responses_are_not_stored(bench: Bench, field: str) -> None:
 
 async def test_a_body_that_is_not_json_by_its_own_account_is_refused(bench: Bench) -> None:
     headers = [("authorization", f"Bearer {key_of('a')}"), ("content-type", "text/plain")]
-    client = await Client(bench.gateway, CHAT, body=b"{}", headers=headers)()
+    client = await Client(bench.gateway.app, CHAT, body=b"{}", headers=headers)()
     assert (client.status, client.error["code"]) == (415, "unsupported_media_type")
 
 
@@ -410,7 +411,7 @@ async def test_a_client_that_leaves_in_mid_body_is_forgotten(bench: Bench) -> No
 )
 async def test_no_other_route_is_served(bench: Bench, method: str, path: str, status: int) -> None:
     headers = [("authorization", f"Bearer {key_of('a')}")]
-    client = await Client(bench.gateway, path, method=method, headers=headers)()
+    client = await Client(bench.gateway.app, path, method=method, headers=headers)()
     assert client.status == status
     assert client.error["type"] == "invalid_request_error"
 
@@ -497,6 +498,23 @@ async def test_a_full_queue_answers_429(tmp_path: Path) -> None:
         assert int(clients[1].headers["x-tenantry-queue-ms"]) >= 0
 
 
+async def test_what_waits_is_bounded_by_the_memory_that_it_holds(tmp_path: Path) -> None:
+    scheduler = SchedulerSettings(max_queued_bytes=6 * HELD_BYTES)
+    settings = GatewaySettings(log_requests=False, scheduler=scheduler)
+    async with bench_of(small_fleet(max_num_seqs=1, settings=settings), tmp_path) as bench:
+        engine = bench.engines["shared-0"]
+        engine.behave = engine.hold
+        clients = [bench.chat(model="support").start() for _ in range(3)]
+        await eventually(lambda: sum(bench.gateway.dispatcher.queued().values()) == 2)
+        refused = await bench.chat(model="support")()
+        assert (refused.status, refused.error["code"]) == (503, "overloaded"), "half of it is one tenant's"
+        for flight in bench.gateway.flights:
+            assert not flight._question.call.payload, "what the client sent is let go"
+            assert flight.ticket.request.size_bytes == HELD_BYTES + len(flight._question.body)
+        engine.release.set()
+        assert [(await client.done()).status for client in clients] == [200, 200, 200]
+
+
 async def test_a_request_that_waits_too_long_expires(tmp_path: Path) -> None:
     async with bench_of(small_fleet(max_num_seqs=1, caps=Caps(queue_timeout_s=0.05)), tmp_path) as bench:
         engine = bench.engines["shared-0"]
@@ -547,7 +565,7 @@ async def test_metrics_count_every_request_by_model_adapter_tenant_and_replica(b
 async def test_a_scraper_that_asks_for_openmetrics_gets_it(bench: Bench) -> None:
     await bench.chat(model="support", stream=True)()
     headers = [("authorization", f"Bearer {key_of('operator')}"), ("accept", "application/openmetrics-text")]
-    page = await Client(bench.gateway, "/metrics", method="GET", headers=headers)()
+    page = await Client(bench.gateway.app, "/metrics", method="GET", headers=headers)()
     assert page.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     families = openmetrics_families(page.body)
     assert families["tenantry_requests"].type == "counter"
@@ -562,7 +580,7 @@ async def test_a_scraper_that_asks_for_openmetrics_gets_it(bench: Bench) -> None
 async def test_a_stream_that_stops_is_counted_as_a_stall_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("routing.http.gateway.STREAM_STALL_S", 0.3)
+    monkeypatch.setattr("routing.flights.running.STREAM_STALL_S", 0.3)
     engine = bench.engines["shared-0"]
     engine.behave = engine.hold_mid_stream
     stream = bench.chat(model="support", stream=True).start()
@@ -599,7 +617,7 @@ async def test_metrics_name_every_tenant_and_are_guarded(
     settings = GatewaySettings(metrics_access=access, log_requests=False)
     async with bench_of(small_fleet(settings=settings), tmp_path) as bench:
         headers = [("x-forwarded-for", "127.0.0.1")] if forwarded else []
-        client = await Client(bench.gateway, "/metrics", method="GET", headers=headers, peer=peer)()
+        client = await Client(bench.gateway.app, "/metrics", method="GET", headers=headers, peer=peer)()
         assert client.status == status
         as_tenant = await bench.get("/metrics", key=key_of("a"), peer="10.0.0.9")()
         assert as_tenant.status == (200 if access is MetricsAccess.OPEN else 401)

@@ -157,7 +157,7 @@ async def scene_in(folder: Path, bounds: dict[str, Any]) -> AsyncIterator[Scene]
             Neighbour(name, key_of(name), model, {"who?": "".join((*PIECES, weights))})
             for name, (model, weights) in NEIGHBOURS.items()
         ]
-        async with listening(house.bench.gateway) as (port, door):
+        async with listening(house.bench.gateway.app) as (port, door):
             siege = Siege(port, judge, neighbours, 4 * WAIT_S, look)
             yield Scene(house, siege, replace(SMALL, admin_key=admin_key), engines)
         assert repr(door) == "Door(0 connections, 0 of strangers)"
@@ -184,19 +184,19 @@ async def test_a_hostile_client_harms_nobody_and_learns_nothing(
 async def assert_that_books_are_right(scene: Scene) -> None:
     """Nothing is reserved or held any more, nobody is blamed, and the ledger has each request once."""
     gateway = scene.house.bench.gateway
-    assert not gateway._flights
+    assert not gateway.flights
     assert scene.house.entry(CANARY).rollout is not None, (
         "what one client breaks is not the candidate's fault"
     )
     gateway.ended.flush()
-    await gateway._ledger.flush()
+    await gateway.ledger.flush()
     rows = rows_of(scene.house.folder / "state" / "state.db")
     tenants = by("tenant", rows)
     assert tenants.keys() == {"mallory", *NEIGHBOURS}
     for name in NEIGHBOURS:
         assert Counter(row["outcome"] for row in tenants[name]) == {"completed": scene.siege.served[name]}
         assert tokens(tenants[name]) == Counted(PROMPT_TOKENS, len(PIECES) + 1) * scene.siege.served[name]
-    status = gateway._ledger.budgets.status("mallory", time.time())
+    status = gateway.ledger.budgets.status("mallory", time.time())
     used = tokens(tenants["mallory"])
     assert status is not None and status.used_tokens == used.prompt + used.completion
     assert sum(scene.house.bench.outcomes().values()) == len(rows)

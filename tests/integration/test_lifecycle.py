@@ -25,6 +25,7 @@ from adapters.states import VersionState
 from adapters.verify import verify
 from engines.residency import ENGINE_DIED, Fault, FaultKind, TrialReport
 from fleet.types import Adapter, Caps, Fleet, StateSettings
+from routing.assembly import assemble
 from routing.catalog.directory import Directory
 from routing.catalog.entries import (
     AdapterEntry,
@@ -35,7 +36,6 @@ from routing.catalog.entries import (
 )
 from routing.catalog.sources import Remote
 from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, StateUnavailable
-from routing.http.gateway import Gateway
 from routing.lifecycle import Lifecycle, Manager
 from routing.lifecycle.ports import NewVersion
 from routing.replicas.discovery import StaticDiscovery
@@ -163,7 +163,7 @@ async def house_of(
             addresses[name] = await stack.enter_async_context(serving(engine, socket))
         directory = Directory(fleet)
         lifecycle = Lifecycle(fleet, directory)
-        gateway = Gateway(
+        gateway = assemble(
             fleet,
             StaticDiscovery(lambda: addresses),
             secret=SECRET,
@@ -896,7 +896,7 @@ async def test_a_key_works_at_once_and_is_useless_at_once(house: House) -> None:
         headers = [("authorization", f"Bearer {secret}"), ("content-type", "application/json")]
         body = b'{"model": "support", "messages": [{"role": "user", "content": "hi"}]}'
         return (
-            await Client(house.bench.gateway, "/v1/chat/completions", body=body, headers=headers)()
+            await Client(house.bench.gateway.app, "/v1/chat/completions", body=body, headers=headers)()
         ).status
 
     assert await status() == 200

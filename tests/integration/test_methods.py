@@ -26,7 +26,11 @@ CONTENT = {"messages": [{"role": "user", "content": "who?"}], "prompt": "who?", 
 def ask(bench: Bench, method: str, path: str, key: str | None = None, body: Any = None) -> Client:
     headers = [("authorization", f"Bearer {key_of(key)}")] if key else []
     return Client(
-        bench.gateway, path, method=method, headers=headers, body=b"" if body is None else orjson.dumps(body)
+        bench.gateway.app,
+        path,
+        method=method,
+        headers=headers,
+        body=b"" if body is None else orjson.dumps(body),
     )
 
 
@@ -93,7 +97,9 @@ async def test_asking_for_methods_is_not_counted_as_refused(bench: Bench) -> Non
 async def test_a_page_from_an_origin_that_may_reads_answers_errors_and_streams(
     bench: Bench, key: str, status: int, stream: bool
 ) -> None:
-    app = with_cors(bench.gateway, {"enabled": True, "access_control_allow_origins": ["https://app.example"]})
+    app = with_cors(
+        bench.gateway.app, {"enabled": True, "access_control_allow_origins": ["https://app.example"]}
+    )
     headers = [("authorization", f"Bearer {key_of(key)}"), ("origin", "https://app.example")]
     body = orjson.dumps({"messages": CONTENT["messages"], "stream": stream})
     client = await Client(app, "/v1/chat/completions", headers=headers, body=body)()

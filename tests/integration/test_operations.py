@@ -23,7 +23,7 @@ SCHEDULER = "/admin/v1/scheduler"
 async def admin(bench: Bench, method: str, path: str) -> Client:
     """Ask the admin API as an operator."""
     headers = [("authorization", f"Bearer {key_of('operator')}")]
-    return await Client(bench.gateway, path, method=method, headers=headers)()
+    return await Client(bench.gateway.app, path, method=method, headers=headers)()
 
 
 def queued(bench: Bench) -> int:
@@ -308,7 +308,7 @@ async def test_what_was_settled_and_what_waits_is_in_the_live_picture(tmp_path: 
 
 async def test_a_drain_for_shutdown_ends_the_stream_and_is_not_held_up_by_it(bench: Bench) -> None:
     headers = [("authorization", f"Bearer {key_of('operator')}")]
-    viewer = Client(bench.gateway, f"{LIVE}/stream", method="GET", headers=headers).start()
+    viewer = Client(bench.gateway.app, f"{LIVE}/stream", method="GET", headers=headers).start()
     await eventually(lambda: b"event: snapshot" in viewer.body)
     await bench.gateway.drain()
     await viewer.done()

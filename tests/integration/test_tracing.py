@@ -37,7 +37,10 @@ async def test_a_request_is_one_trace_from_its_client_to_the_engine(tmp_path: Pa
             assert answer.status == 200
             (seen,) = bench.engines["shared-0"].headers
             page = await Client(
-                bench.gateway, "/metrics", method="GET", headers=[("accept", "application/openmetrics-text")]
+                bench.gateway.app,
+                "/metrics",
+                method="GET",
+                headers=[("accept", "application/openmetrics-text")],
             )()
     spans = collector.in_trace(TRACE)
     assert set(spans) == {"chat support", "authenticate", "route", "queue", "upstream", "first_token"}
@@ -85,7 +88,7 @@ async def test_no_log_line_holds_a_prompt_an_answer_or_a_key(
         await bench.chat(model="support", messages=SECRET_WORDS)()
         await bench.chat(model=SECRET_WORDS, messages=messages)()
         wrong = [("authorization", f"Bearer {SECRET_WORDS}"), ("content-type", "application/json")]
-        await Client(bench.gateway, "/v1/chat/completions", body=b"{}", headers=wrong)()
+        await Client(bench.gateway.app, "/v1/chat/completions", body=b"{}", headers=wrong)()
     assert len(bench.logged(caplog)) == 2
     for text in (record.getMessage() for record in caplog.records):
         assert SECRET_WORDS not in text and key_of("a") not in text and "I am" not in text

@@ -262,7 +262,7 @@ async def test_what_was_reserved_comes_back_however_a_request_ends(tmp_path: Pat
         engine.behave = engine.hold
         client = bench.chat(model="support").start()
         await eventually(lambda: engine.running == 1)
-        status = bench.gateway._ledger.budgets.status("a", time.time())
+        status = bench.gateway.ledger.budgets.status("a", time.time())
         assert status is not None and status.used_tokens > 0, "what runs is reserved"
         client.leave()
         await client.done()

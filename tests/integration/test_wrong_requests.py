@@ -227,7 +227,7 @@ async def test_what_breaks_engines_is_settled_however_deep_it_is(
     for _ in range(3):
         deep = body % (field.encode(), b"[" * levels, b"]" * levels)
         assert (await pair.post("/v1/chat/completions", deep)()).status == 400
-    assert pair.at_rest and not pair.gateway._flights
+    assert pair.at_rest and not pair.gateway.flights
     assert sum(pair.outcomes().values()) == min(1, marked(pair))
     assert not caplog.records
 

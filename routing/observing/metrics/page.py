@@ -41,6 +41,7 @@ class LedgerView(Protocol):
     def lost(self) -> int: ...
     @property
     def is_away(self) -> bool: ...
+    def budget_statuses(self) -> Iterable[BudgetView]: ...
 
 
 class GatewayMetrics:
@@ -54,11 +55,9 @@ class GatewayMetrics:
         slos: Mapping[str, Slo],
         serves: Callable[[Target], bool] = lambda _: True,
         settings: MetricsSettings = MetricsSettings(),  # noqa: B008 - frozen
-        budgets: Callable[[], Iterable[BudgetView]] = tuple,
         ledger: LedgerView | None = None,
     ) -> None:
         """`slos` by pool; `serves` says whether what a target means may still be asked for."""
-        self._budgets = budgets
         self._ledger = ledger
         self._scheduler = scheduler
         self._clock = clock
@@ -70,18 +69,20 @@ class GatewayMetrics:
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
 
-    def settled(self, record: Record) -> None:
-        """Count a settled request."""
-        pool = record.target.pool
-        self._models.count(record, self._clock())
-        counts = self._pools.get(pool)
-        if counts is None:
-            counts = self._pools[pool] = PoolCounts()
-        counts.count(record)
-        if record.replica is not None:
-            self._replica(pool, record.replica).count(record)
-            for name in record.failed_on:
-                self._replica(pool, name).count_break()
+    def settled(self, records: Iterable[Record]) -> None:
+        """Count settled requests."""
+        now_s = self._clock()
+        for record in records:
+            pool = record.target.pool
+            self._models.count(record, now_s)
+            counts = self._pools.get(pool)
+            if counts is None:
+                counts = self._pools[pool] = PoolCounts()
+            counts.count(record)
+            if record.replica is not None:
+                self._replica(pool, record.replica).count(record)
+                for name in record.failed_on:
+                    self._replica(pool, name).count_break()
 
     def refused(self, status: int, reason: str) -> None:
         """Count a request that was refused before its model was known."""
@@ -135,9 +136,9 @@ class GatewayMetrics:
         if self._ledger is not None:
             yield d.USAGE_LOST, {(): self._ledger.lost}
             yield d.USAGE_AWAY, {(): self._ledger.is_away}
-        standings = list(self._budgets())
-        yield d.BUDGET, {(each.tenant,): each.limit_tokens for each in standings}
-        yield d.BUDGET_USED, {(each.tenant,): each.used_tokens for each in standings}
+            statuses = list(self._ledger.budget_statuses())
+            yield d.BUDGET, {(each.tenant,): each.limit_tokens for each in statuses}
+            yield d.BUDGET_USED, {(each.tenant,): each.used_tokens for each in statuses}
         yield d.REFUSALS, {(status, reason): n for (status, reason), n in self._refusals.items()}
 
     def _replica(self, pool: str, name: str) -> ReplicaSeries:

@@ -95,7 +95,7 @@ def test_the_program_is_the_same_in_every_bento(loaded: LoadedFleet, context: Pa
         for name, _ in files_below(context)
         if name.startswith((*(f"{folder}/" for folder in bundle.CODE_FOLDERS), "service"))
     ]
-    assert {"service.py", "routing/http/gateway.py", "fleet/schema.py", "engines/host.py"} <= set(program)
+    assert {"service.py", "routing/assembly.py", "fleet/schema.py", "engines/host.py"} <= set(program)
     assert "fleet/fleet.schema.json" in program
     assert {Path(name).suffix for name in program if name.startswith("routing/console/static/")} == {
         ".css",

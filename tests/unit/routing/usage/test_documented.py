@@ -9,7 +9,7 @@ from pathlib import Path
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from routing.http.gateway import SWEEP_INTERVAL_S
+from routing.http.sweeper import SWEEP_INTERVAL_S
 from routing.usage.journal import MAX_BYTES
 from routing.usage.ledger import BUDGETS_S, INTERVAL_S, MAX_PENDING
 from routing.usage.query import FOR_TENANTS, MAX_DAYS, MAX_ROWS, MEASURES

@@ -75,7 +75,7 @@ class House:
         for _ in range(times):
             one = record()
             self.ledger.count(one)
-            self.ledger.note(one)
+            self.ledger.note([one])
 
     @property
     def waiting_on_disk(self) -> bool:

@@ -45,7 +45,7 @@ class Page:
 
     def count(self, number: int, times: int = 1, **changes: Any) -> None:
         for _ in range(times):
-            self.metrics.settled(ended(number, **changes))
+            self.metrics.settled([ended(number, **changes)])
 
     async def read(self, accept: str | None = None) -> bytes:
         return (await self.metrics.read(accept))[1]

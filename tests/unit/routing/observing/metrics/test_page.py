@@ -31,20 +31,20 @@ class Ledger:
     lost: int = 7
     is_away: bool = True
 
+    def budget_statuses(self) -> list[BudgetStatus]:
+        return [BudgetStatus("a", 100, 40, Level.BELOW, 0.0)]
+
 
 def metrics(slo: Slo | None = None) -> GatewayMetrics:
     house = busy()
     slos = {"shared": slo or Slo(), "alone": Slo()}
-    status = BudgetStatus("a", 100, 40, Level.BELOW, 0.0)
-    return GatewayMetrics(
-        house.dispatcher, clock=house.clock, slos=slos, budgets=lambda: [status], ledger=Ledger()
-    )
+    return GatewayMetrics(house.dispatcher, clock=house.clock, slos=slos, ledger=Ledger())
 
 
 def after(*records: Record, slo: Slo | None = None) -> Samples:
     page = metrics(slo)
     for record in records:
-        page.settled(record)
+        page.settled([record])
     return samples(page.page())
 
 
@@ -119,7 +119,7 @@ def test_what_the_ledger_lost_and_whether_its_database_is_away_is_there() -> Non
 
 def test_everything_on_the_page_is_defined_and_nothing_else_is() -> None:
     everything = metrics(Slo(ttft_s=0.1, itl_s=0.01))
-    everything.settled(ended(attempts=2, hedged=True, held="no_slot"))
+    everything.settled([ended(attempts=2, hedged=True, held="no_slot")])
     everything.refused(401, "invalid_api_key")
     page = everything.page().decode()
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
@@ -164,7 +164,7 @@ def test_the_format_is_what_the_scraper_asks_for(accept: str | None, form: TextF
 
 async def test_both_formats_say_the_same() -> None:
     page = metrics()
-    page.settled(ended())
+    page.settled([ended()])
     kind, text = await page.read(OPENMETRICS)
     assert kind.startswith(b"application/openmetrics-text")
     assert text.endswith(b"# EOF\n") and text.count(b"# EOF") == 1
@@ -180,7 +180,7 @@ async def test_both_formats_say_the_same() -> None:
 def test_a_page_changes_as_soon_as_something_was_counted() -> None:
     page = metrics()
     for expected in (1, 2, 3):
-        page.settled(ended())
+        page.settled([ended()])
         assert total(samples(page.page()), "tenantry_requests_total", model="adapter-0000") == expected
         assert total(samples(page.page()), "tenantry_requests_total", model="adapter-0000") == expected
 
@@ -188,7 +188,7 @@ def test_a_page_changes_as_soon_as_something_was_counted() -> None:
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")
 def test_prometheus_own_tool_finds_nothing_to_complain_of() -> None:
     page = metrics(Slo(ttft_s=0.1, itl_s=0.01))
-    page.settled(ended(attempts=2, hedged=True, held="no_slot"))
+    page.settled([ended(attempts=2, hedged=True, held="no_slot")])
     page.refused(401, "invalid_api_key")
     checked = subprocess.run(
         ["promtool", "check", "metrics"], input=page.page(), capture_output=True, check=False

@@ -43,6 +43,6 @@ def test_a_collector_that_does_not_answer_stops_nobody(monkeypatch: pytest.Monke
 
 def test_where_tracing_is_off_the_sdk_is_not_even_imported() -> None:
     program = (
-        "import sys, routing.http.gateway; sys.exit(any(m.startswith('opentelemetry.') for m in sys.modules))"
+        "import sys, routing.assembly; sys.exit(any(m.startswith('opentelemetry.') for m in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

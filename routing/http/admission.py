@@ -1,0 +1,104 @@
+"""May this request enter? Its tenant's budget of the month says so, then caps and rates.
+
+Each of them takes its part when it is asked. So one that is refused by caps or rates gives its part of the
+budget back, and one that is let in gives it back at its end.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+from routing.asgi import HeaderList
+from routing.errors import CapReached, InvalidRequest, QuotaExceeded, RequestError, Unavailable
+from routing.scheduling.admission import Cap, Rejection
+from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.tickets import Ticket
+from routing.types import Request
+from routing.usage.budget import Budgets, BudgetStatus, Level
+
+BUDGET_HEADER = b"x-tenantry-budget-remaining-tokens"
+LONGEST_BUDGET_WAIT_S = 86_400.0  # nobody's client sleeps for weeks
+
+
+class Admission:
+    """Lets requests in, and keeps what each has reserved of its tenant's budget until it ends."""
+
+    def __init__(self, dispatcher: Dispatcher, budgets: Budgets) -> None:
+        self._dispatcher = dispatcher
+        self._budgets = budgets
+        self._with_budget = frozenset(budgets.tenants)
+        self._reserved: dict[Ticket, int] = {}  # tokens
+
+    def admit(self, request: Request, answer_headers: HeaderList) -> Ticket:
+        """Return the ticket of a request that may enter; `end` must follow once it has ended.
+
+        A header is added that says what is left of the budget, where that is little. Raises `QuotaExceeded`,
+        `CapReached`, `Unavailable`, or `InvalidRequest` where the request alone is over a cap.
+        """
+        tenant = request.target.tenant
+        tokens = self._reserve(request, answer_headers) if tenant in self._with_budget else 0
+        try:
+            decision = self._dispatcher.submit(request)
+            if isinstance(decision, Rejection):
+                raise _refusal(decision, request)
+        except RequestError:
+            self._budgets.release(tenant, tokens)
+            raise
+        if tokens:
+            self._reserved[decision] = tokens
+        return decision
+
+    def end(self, ticket: Ticket) -> None:
+        """Give back what an admitted request had reserved; what it used has been counted by then."""
+        if ticket in self._reserved:
+            self._budgets.release(ticket.request.target.tenant, self._reserved.pop(ticket))
+
+    def _reserve(self, request: Request, answer_headers: HeaderList) -> int:
+        """Reserve what the request is expected to use; returns how much that is. Raises `QuotaExceeded`."""
+        tenant, now_s = request.target.tenant, time.time()
+        status = self._budgets.status(tenant, now_s)
+        if status is None:
+            return 0
+        group = self._dispatcher.group_of(request.target)
+        tokens = request.prompt_tokens + math.ceil(group.expected_completion(request))
+        granted = self._budgets.reserve(tenant, tokens, now_s)
+        if not granted or status.level is not Level.BELOW:
+            answer_headers.append((BUDGET_HEADER, b"%d" % status.remaining_tokens))
+        if not granted:
+            raise _over_budget(status, tokens, now_s)
+        return tokens
+
+
+def _refusal(rejection: Rejection, request: Request) -> RequestError:
+    """Say which limit a request met: its tenant's own, or the service's."""
+    cap, limit = rejection.cap, rejection.limit
+    if cap is Cap.OVERLOADED:
+        return Unavailable(
+            "More requests wait than can be served in time. Try again later.",
+            code=cap,
+            retry_after_s=rejection.retry_after_s,
+        )
+    if rejection.retry_after_s is None:
+        asked = f"asks for {request.sequences} sequences" if request.sequences > 1 else "is too large"
+        return InvalidRequest(
+            f"The request {asked} at once; {cap} allows {limit}.",
+            param="n" if request.sequences > 1 else None,
+            code=cap,
+        )
+    return CapReached(
+        f"The cap {cap} of {limit} is reached for `{request.target.model}`.",
+        code=cap,
+        retry_after_s=rejection.retry_after_s,
+    )
+
+
+def _over_budget(status: BudgetStatus, tokens: int, now_s: float) -> QuotaExceeded:
+    """Say what is left of the month's budget, and when the next begins where that is worth waiting for."""
+    wait_s = status.resets_s - now_s
+    return QuotaExceeded(
+        f"The month's budget of {status.limit_tokens} tokens is used up: {status.remaining_tokens} are "
+        f"left, and this request is expected to need {tokens}. The next month begins in "
+        f"{wait_s / 86400:.1f} days.",
+        retry_after_s=wait_s if wait_s <= LONGEST_BUDGET_WAIT_S else None,
+    )

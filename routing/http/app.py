@@ -1,0 +1,89 @@
+"""The ASGI application that clients talk to: which part answers a route, and what is an error told as?
+
+A raw application, since a framework's layers would cost more than all of its work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass
+
+from engines.protocol import Kind
+from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES
+from routing.asgi import App, ClientGone, Exchange, Headers, Receive, Scope, Send
+from routing.errors import RequestError
+from routing.flights.flight import CLIENT_CLOSED_REQUEST, Abort
+from routing.http.callers import Callers
+from routing.http.inference import Inference
+from routing.http.metrics_pages import METRICS_PATH, MetricsPages
+from routing.http.models import MODELS_PATH, Models
+from routing.http.own_usage import USAGE_PATH, OwnUsage
+from routing.observing.ended import EndedRequests
+from routing.observing.metrics import GatewayMetrics
+from routing.openai import bodies
+from routing.random_ids import random_id
+from routing.site import Site
+
+log = logging.getLogger("tenantry.gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayApp:
+    """Hands each request to the part that answers its route; an error that it raises is the answer."""
+
+    callers: Callers
+    inference: Inference
+    models: Models
+    usage: OwnUsage
+    metrics_pages: MetricsPages
+    admin: App
+    site: Site
+    metrics: GatewayMetrics
+    ended: EndedRequests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = Headers.of(scope)
+        request_id = bodies.sane_request_id(headers.request_id) or random_id()
+        exchange = Exchange(scope, receive, send, headers, [(b"x-request-id", request_id.encode())])
+        try:
+            if self.callers.local_only and not exchange.is_local:
+                self.callers.refuse_local_only(exchange)
+            connection = exchange.connection
+            if connection is not None and connection.is_stranger:
+                self.callers.show_key(exchange, connection)
+            await self._route(exchange, request_id)
+        except RequestError as error:
+            if exchange.method != "OPTIONS":  # which is answered, as far as there is the route
+                self.metrics.refused(error.status, error.code)
+            await exchange.refuse(error)
+        except ClientGone:
+            self.metrics.refused(CLIENT_CLOSED_REQUEST, Abort.CLIENT_GONE)
+        except Exception:  # BentoML would leave the client without an answer until its timeout
+            log.exception("request %s met an error in the gateway", request_id)
+            with contextlib.suppress(Exception):
+                await exchange.refuse(RequestError("The gateway met an error of its own."))
+
+    async def _route(self, exchange: Exchange, request_id: str) -> None:
+        path = exchange.path
+        if path not in _ENDPOINTS:
+            path = path.removesuffix("/")  # some clients add it; it means nothing
+        if path in _ENDPOINTS:
+            exchange.require_method("POST")
+            await self.inference.answer(exchange, _ENDPOINTS[path], request_id)
+        elif path in ADMIN_ROUTES or exchange.path.startswith(ADMIN_PREFIX):
+            self.ended.flush()  # an operator's figures are of now
+            await exchange.hand_over(self.admin)
+        elif path == MODELS_PATH or path.startswith(MODELS_PATH + "/"):
+            await self.models.answer(exchange, path[len(MODELS_PATH) + 1 :])
+        elif path == USAGE_PATH:
+            await self.usage.answer(exchange)
+        elif path == METRICS_PATH or path.startswith(METRICS_PATH + "/"):
+            await self.metrics_pages.answer(exchange, path[len(METRICS_PATH) + 1 :])
+        else:
+            await self.site.respond(exchange)
+
+
+_ENDPOINTS: dict[str, Kind] = {kind.value: kind for kind in Kind}

@@ -1,0 +1,67 @@
+"""Who calls? A key's tenant or operator; a request without a valid key is refused."""
+
+from __future__ import annotations
+
+import time
+
+from fleet.types import Tenant
+from routing.asgi import Connection, Exchange
+from routing.catalog.directory import Directory, Identity
+from routing.catalog.entries import KeyRole
+from routing.errors import Forbidden, InvalidKey
+
+
+class Callers:
+    """Finds the caller of a request by its bearer key."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self.local_only = directory.local_only  # hashes of keys that count on this machine alone
+
+    def identify(self, key: str) -> Identity | None:
+        """Return whose key it is now; None: nobody's."""
+        return self._directory.identify(key, time.time())
+
+    def tenant(self, exchange: Exchange) -> Tenant:
+        """Return the tenant whose models may be called. Raises `InvalidKey`."""
+        key = exchange.bearer()
+        tenant = self._directory.authenticate(key, time.time()) if key else None
+        if tenant is None:
+            raise _wrong_key(key)
+        return tenant
+
+    def identity(self, exchange: Exchange) -> Identity:
+        """Return who calls, tenant or operator. Raises `InvalidKey`."""
+        key = exchange.bearer()
+        identity = self.identify(key) if key else None
+        if identity is None:
+            raise _wrong_key(key)
+        return identity
+
+    def is_operator(self, exchange: Exchange) -> bool:
+        """Whether an operator calls."""
+        key = exchange.bearer()
+        identity = self.identify(key) if key else None
+        return identity is not None and identity.role is KeyRole.OPERATOR
+
+    def refuse_local_only(self, exchange: Exchange) -> None:
+        """Raise `Forbidden` where a request from elsewhere has a key that everybody knows."""
+        key = exchange.bearer()
+        if key is not None and self._directory.is_local_only(key):
+            raise Forbidden(
+                "This is a demo key: it works from this machine only, over localhost. Where TENANTRY_DEMO=1 "
+                "is set for the gateway, it works from everywhere.",
+                code="demo_key",
+            )
+
+    def show_key(self, exchange: Exchange, connection: Connection) -> None:
+        """Tell the server where a connection's first request comes with a valid key, of whatever role."""
+        key = exchange.bearer()
+        if key is not None and self.identify(key) is not None:
+            connection.show_key()
+
+
+def _wrong_key(key: str | None) -> InvalidKey:
+    return InvalidKey(
+        "The API key is not valid." if key else "Send your API key as `Authorization: Bearer <key>`."
+    )

@@ -1,0 +1,208 @@
+"""How does one request become a flight, and what is kept of it? From its body to its record.
+
+The body is read, checked and written anew for an engine; admission lets the request in; the flight answers
+it. What the client sent is let go before the request may have to wait: by then only the engine's body is
+needed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from engines import secrets
+from engines.protocol import Kind
+from fleet.types import Fleet, RequestLimits, Tenant
+from routing.asgi import Exchange
+from routing.catalog.directory import Directory
+from routing.errors import BreaksEngine, RequestError, Unavailable
+from routing.flights.attempt import Question
+from routing.flights.faulty import Faulty
+from routing.flights.flight import Flight
+from routing.flights.running import RunningFlights
+from routing.http.admission import Admission
+from routing.http.callers import Callers
+from routing.http.models import unknown_model
+from routing.observing.ended import EndedRequests
+from routing.observing.tracing import Trace, Tracer, trace_id_of
+from routing.openai import bodies, limits
+from routing.record import Record
+from routing.replicas.client import ReplicaClient
+from routing.scheduling.dispatcher import Dispatcher
+from routing.types import Outcome, Request, Target
+
+# What a request keeps beside its body while it waits: its task, headers, ticket and flight, as measured.
+HELD_BYTES = 16 * 2**10
+
+
+@dataclass(slots=True)
+class Inference:
+    """Answers the routes of `Kind`."""
+
+    fleet: Fleet
+    secret: bytes
+    callers: Callers
+    directory: Directory
+    dispatcher: Dispatcher
+    admission: Admission
+    clients: Mapping[str, ReplicaClient]
+    flights: RunningFlights
+    ended: EndedRequests
+    tracer: Tracer | None  # None: tracing is off
+    clock: Callable[[], float]
+    _faulty: Faulty = field(default_factory=Faulty, init=False)
+    _salts: dict[str, str] = field(init=False)  # by tenant
+    _limits: dict[tuple[str, str], RequestLimits] = field(init=False)  # by tenant and base model
+    _with_slots: set[str] = field(init=False)  # base models
+    _hedge_after_s: dict[str, float | None] = field(init=False)  # by pool; those with two replicas or more
+
+    def __post_init__(self) -> None:
+        fleet = self.fleet
+        self._salts = {tenant: secrets.cache_salt(self.secret, tenant) for tenant in fleet.tenants}
+        self._limits = {
+            (tenant.name, name): replace(model.request_limits, **tenant.request_limits)
+            for tenant in fleet.tenants.values()
+            for name, model in fleet.base_models.items()
+        }
+        self._with_slots = {name for name, model in fleet.base_models.items() if model.serves_adapters}
+        self._hedge_after_s = {p.name: p.hedge_after_s for p in fleet.pools.values() if p.replicas > 1}
+
+    async def answer(self, exchange: Exchange, kind: Kind, request_id: str) -> None:
+        """Answer one request. Raises the `RequestError` of what is wrong with it, or `ClientGone`."""
+        trace = None
+        if self.tracer is not None:
+            trace = self.tracer.begin(exchange.headers.traceparent, kind.value, self.clock())
+        tenant = self.callers.tenant(exchange)
+        arrived_s = self.clock()
+        settings = self.fleet.gateway
+        request, question = self._prepare(
+            exchange,
+            tenant,
+            kind,
+            await exchange.read_json(limit_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s),
+            request_id,
+            arrived_s,
+            trace,
+        )
+        try:
+            ticket = self.admission.admit(request, exchange.answer_headers)
+        except RequestError as error:
+            self._end(_refused(request, error, self.clock()), request, exchange, trace)
+            await exchange.refuse(error)
+            return
+        if trace is not None:
+            trace.submitted_s = self.clock()
+        flight = Flight(
+            question,
+            ticket,
+            exchange,
+            self.dispatcher,
+            self.clients,
+            self.clock,
+            self._hedge_after_s.get(request.target.pool),
+        )
+        self.flights.add(flight)
+        try:
+            await flight.fly()
+        finally:
+            if flight.record is not None:
+                if flight.breaks_engine:
+                    self._faulty.remember(tenant.name, kind, question.body, self.clock())
+                self._end(flight.record, request, exchange, trace)
+            self.admission.end(ticket)
+            self.flights.remove(flight)
+
+    def _prepare(
+        self,
+        exchange: Exchange,
+        tenant: Tenant,
+        kind: Kind,
+        body: bytes,
+        request_id: str,
+        arrived_s: float,
+        trace: Trace | None,
+    ) -> tuple[Request, Question]:
+        """Read a body: what the scheduler is to know of it, and what an engine is asked."""
+        call = bodies.parse(kind, body)
+        target = self._resolve(tenant, call.model, call.user or request_id)
+        if target is None:
+            raise unknown_model(call.model)
+        exchange.answer_headers += _target_headers(target)
+        limits.check(
+            call.payload,
+            self._limits[tenant.name, target.base_model],
+            prompts=call.size.prompts,
+            size_bytes=len(body),
+        )
+        # orjson leaves several times a body's size free behind it; a copy has no such room.
+        for_engine = b"%b" % bodies.for_engine(
+            call,
+            target,
+            cache_salt=self._salts[tenant.name],
+            priority=tenant.band.rank,
+            has_slots=target.base_model in self._with_slots,
+        )
+        if self._faulty.knows(tenant.name, kind, for_engine, arrived_s):
+            raise BreaksEngine("The engine broke on a request like this one; something in it is wrong.")
+        request = Request(
+            request_id,
+            target,
+            call.sequences,
+            self._prompt_tokens(call, target),
+            arrived_s,
+            max_completion_tokens=call.max_completion_tokens,
+            size_bytes=len(for_engine) + HELD_BYTES,
+        )
+        call.payload.clear()  # it is in `for_engine`, and may be many times as large
+        traceparent = None
+        if trace is not None:
+            traceparent = trace.for_engine
+            trace.authenticated_s, trace.submitting_s = arrived_s, self.clock()
+        return request, Question(call, target, for_engine, request.prompt_tokens, traceparent)
+
+    def _resolve(self, tenant: Tenant, model: str | None, sticky: str) -> Target | None:
+        """Return what the model means for the tenant, or None. Raises `RequestError` if it cannot answer."""
+        try:
+            return self.directory.resolve(tenant, model, sticky)
+        except Unavailable:  # what it waits for may be an engine
+            meant = self.directory.describe(tenant, model or tenant.default_model or "")
+            if meant is not None:
+                self.dispatcher.refuse_if_failed(meant.pool, meant.base_model)
+            raise
+
+    def _prompt_tokens(self, call: bodies.Call, target: Target) -> int:
+        """Estimate the prompt's length. Raises `InvalidRequest` where the model surely cannot read it."""
+        model = self.fleet.base_models[target.base_model]
+        limit, chars_per_token = self.dispatcher.group_of(target).longest_prompt()
+        limit = model.max_model_len or limit
+        tokens = call.size.tokens(model.media_tokens)
+        if not limit or tokens <= limit:
+            return tokens
+        bodies.refuse_too_long(call, limit, chars_per_token)
+        return min(tokens, call.size.prompts * limit)
+
+    def _end(self, record: Record, request: Request, exchange: Exchange, trace: Trace | None) -> None:
+        """Tell everybody who is interested how the request went."""
+        record.ended_at_s = time.time()
+        if trace is not None and self.tracer is not None:
+            record.trace_id, record.traced = trace.context.trace_id, trace.context.sampled
+            self.tracer.end(trace, record, request.arrived_s)
+        elif exchange.headers.traceparent:
+            record.trace_id = trace_id_of(exchange.headers.traceparent)
+        self.ended.add(record)
+
+
+def _target_headers(target: Target) -> list[tuple[bytes, bytes]]:
+    headers = [(b"x-tenantry-model", target.model.encode())]
+    if target.adapter is not None:
+        headers.append((b"x-tenantry-adapter", target.adapter.encode()))
+        headers.append((b"x-tenantry-version", b"%d" % (target.version or 0)))
+    return headers
+
+
+def _refused(request: Request, error: RequestError, now_s: float) -> Record:
+    record = Record(request.id, request.target, Outcome.REJECTED, error.status, error.code)
+    record.explanation, record.retry_after_s = error.message, error.retry_after_s
+    record.total_s = now_s - request.arrived_s
+    return record

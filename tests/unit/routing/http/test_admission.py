@@ -1,0 +1,103 @@
+"""Does admission ask budget, caps and rates in turn, and leave nothing reserved?"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from fleet.types import Budget, Caps
+from routing.asgi import HeaderList
+from routing.errors import CapReached, InvalidRequest, QuotaExceeded, Unavailable
+from routing.http.admission import BUDGET_HEADER, LONGEST_BUDGET_WAIT_S, Admission
+from routing.scheduling.tickets import Ticket
+from routing.types import Outcome
+from routing.usage.budget import Budgets
+from tests.fakes import small_fleet
+from tests.unit.routing.requests import request
+from tests.unit.routing.scheduling.busy import Busy
+
+
+class Entrance:
+    """Admission before a dispatcher over `small_fleet`; tenant `a` has a budget."""
+
+    def __init__(self, *, monthly_tokens: int = 10**6, soft: float = 0.8, caps: Caps | None = None) -> None:
+        self.dispatcher = Busy(small_fleet(caps=caps)).dispatcher
+        self.budgets = Budgets({"a": Budget(monthly_tokens, soft)})
+        self.admission = Admission(self.dispatcher, self.budgets)
+        self.headers: HeaderList = []
+
+    def admit(self, tenant: str = "a", sequences: int = 1) -> Ticket:
+        """Ask for a request of a tenant."""
+        return self.admission.admit(request(tenant, sequences=sequences), self.headers)
+
+    @property
+    def used_tokens(self) -> int:
+        """What is used of the budget of `a`, and reserved."""
+        status = self.budgets.status("a", time.time())
+        assert status is not None
+        return status.used_tokens
+
+
+def test_what_is_let_in_reserves_its_part_of_the_budget_until_it_ends() -> None:
+    entrance = Entrance()
+    ticket = entrance.admit()
+    assert entrance.used_tokens > 10, "prompt and the expected answer"
+    entrance.dispatcher.settle(ticket, Outcome.COMPLETED)
+    entrance.admission.end(ticket)
+    assert entrance.used_tokens == 0
+    entrance.admission.end(ticket)
+    assert entrance.used_tokens == 0, "it is given back once"
+
+
+@pytest.mark.parametrize(
+    ("caps", "sequences", "error"),
+    [
+        (Caps(max_concurrency=1), 1, CapReached),
+        (Caps(max_concurrency=1), 2, InvalidRequest),
+        (Caps(requests_per_minute=1), 1, CapReached),
+    ],
+)
+def test_what_caps_or_rates_refuse_has_nothing_reserved(
+    caps: Caps, sequences: int, error: type[Exception]
+) -> None:
+    entrance = Entrance(caps=caps)
+    entrance.admit()
+    reserved = entrance.used_tokens
+    with pytest.raises(error):
+        entrance.admit(sequences=sequences)
+    assert entrance.used_tokens == reserved, "that of the first alone"
+
+
+def test_what_no_replica_may_serve_has_nothing_reserved() -> None:
+    entrance = Entrance()
+    entrance.dispatcher.drain()
+    with pytest.raises(Unavailable):
+        entrance.admit()
+    assert entrance.used_tokens == 0
+
+
+def test_what_is_over_the_budget_is_not_asked_of_caps_and_rates() -> None:
+    entrance = Entrance(monthly_tokens=1, caps=Caps(requests_per_minute=1))
+    with pytest.raises(QuotaExceeded) as refused:
+        entrance.admit()
+    assert dict(entrance.headers) == {BUDGET_HEADER: b"1"}
+    wait_s = refused.value.retry_after_s
+    assert wait_s is None or wait_s <= LONGEST_BUDGET_WAIT_S
+    assert repr(entrance.dispatcher).startswith("<Dispatcher admitted=0 ")
+
+
+def test_what_is_left_is_said_from_the_soft_limit_on() -> None:
+    entrance = Entrance(monthly_tokens=10_000, soft=0.5)
+    entrance.admit()
+    assert entrance.headers == []
+    entrance.budgets.count("a", 5000, time.time())
+    entrance.admit()
+    assert [name for name, _ in entrance.headers] == [BUDGET_HEADER]
+
+
+def test_who_has_no_budget_is_asked_for_none() -> None:
+    entrance = Entrance(monthly_tokens=1)
+    ticket = entrance.admit("b")
+    entrance.admission.end(ticket)
+    assert (entrance.headers, entrance.used_tokens) == ([], 0)
