@@ -14,7 +14,8 @@ from typing import Any
 
 import orjson
 
-from routing.openai.bodies import DROPPED_FIELDS, OVERWRITTEN_FIELDS, USERS, Kind
+from engines.protocol import Kind
+from routing.openai.bodies import DROPPED_FIELDS, OVERWRITTEN_FIELDS, USERS
 
 MAX_SHAPES = 64  # of a tenant; the oldest are forgotten
 FORGET_S = 600.0  # the engine may be another one by then
