@@ -1,6 +1,6 @@
 """Loads a fleet file: reads it, checks it whole, and returns the values that routing works with.
 
-Raises `FleetError` with every fault, and whether these may hide others, unless all of it is right.
+Raises `FleetError` with every fault, and whether these may hide others.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Is this text a source, what does it name, and does the operator allow it? Strict on purpose.
 
 Every source has one spelling. A text with two readings (`..`, `%2e`, `//`, a user name in a URL) is
-is refused instead of cleaned up, so that the source that was allowed is the one that is fetched.
+refused instead of cleaned up, so that the source that was allowed is the one that is fetched.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ class Download:
     def run(self, names: Sequence[str], sha256: Mapping[str, str]) -> None:
         """Fetch files to their partial names, whole and checked; those in `sha256` against its checksums.
 
-        Raises `SourceUnavailable` and keeps the received bytes, and `AdapterError`, `ChecksumMismatch` and
-        `StoreFull` and keeps nothing.
+        Raises `SourceUnavailable`, keeping the received bytes, and `AdapterError`, `ChecksumMismatch` and
+        `StoreFull`, keeping nothing.
         """
         self._deadline_s = time.monotonic() + self.watch.timeout_s
         try:

@@ -222,7 +222,7 @@ class AdapterLoader:
         log.info("adapter %s loaded in %.3f s", name, seconds)
 
     async def _make_place(self) -> None:
-        """Evict the least recently used adapter without running requests, rather one with none waiting.
+        """Evict the least recently used adapter that runs no request, preferably one without waiting ones.
 
         One exists: every load holds a slot or has seen a free place, and places are at least as many.
         """

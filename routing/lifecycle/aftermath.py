@@ -1,8 +1,8 @@
 """An engine died in a trial: is the adapter to blame? Only if the engine comes back without it.
 
 The engine had answered for its base model before (it would not have been ready otherwise). If the one that
-follows passes its self-test too, the adapter is at fault. If it does not, or died of a cause that no
-adapter can have, the machine is at fault.
+follows passes its self-test too, the adapter is at fault. If it does not, or died of something that no
+adapter causes, the machine is at fault.
 """
 
 from __future__ import annotations
