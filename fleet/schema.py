@@ -178,7 +178,7 @@ class TenantSection(Section):
     )
     priority: Annotated[Band, Field(strict=False)] = Field(
         Band.STANDARD,
-        description="Band: a higher one is served before a lower one, but for what "
+        description="Band: a higher one is served before a lower one, except for grants that "
         "gateway.scheduler.lower_band_share keeps.",
     )
     weight: float = Field(1.0, gt=0, le=1_000_000, description="Share within the band.")
@@ -212,7 +212,7 @@ class SloSection(Section):
         None,
         gt=0,
         le=60,
-        description="Between two tokens of one stream; bounds what a replica runs at once; "
+        description="Between two tokens of one stream; bounds a replica's sequences at once; "
         "default: no such objective.",
     )
 

@@ -148,7 +148,7 @@ class Slo:
     """Service level objectives of a pool's users. None: no such objective."""
 
     ttft_s: float | None = None  # arrival to first token; below the high band, late requests are shed
-    itl_s: float | None = None  # between two tokens of one stream; bounds what a replica runs at once
+    itl_s: float | None = None  # between two tokens of one stream; bounds a replica's sequences at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class SchedulerSettings:
     read_wait_s: float = 0.2  # longest wait for a replica that has the adapter in memory
     slot_wait_s: float = 10.0  # a slot is cleared for an adapter that has waited this long
     max_queued: int = 10_000  # requests of all tenants that wait in the gateway
-    max_queued_bytes: int = 256 * 2**20  # what they hold together: their bodies, and some beside
+    max_queued_bytes: int = 256 * 2**20  # their memory together: their bodies, and some beside
 
 
 @dataclass(frozen=True, slots=True)

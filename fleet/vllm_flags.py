@@ -14,7 +14,7 @@ from typing import Any
 _SERVER = "engines answer through the gateway alone; its address is in configuration.yaml"
 _REPLICAS = "use more `replicas` of the pool: each is an engine of its own"
 _ONE_MACHINE = "an engine runs on one machine"
-_UNSAFE = "it would let one tenant's request reach what is not its own"
+_UNSAFE = "it would let one tenant's request reach data that is not its own"
 _LOGS = "log lines are set in configuration.yaml"
 
 OWNED: dict[str, str] = {

@@ -40,7 +40,7 @@ class Remote(Protocol):
 
 
 class RemoteFailure(Exception):
-    """A remote does not deliver. The text says why and what to do, and holds no URL: that may be signed."""
+    """A remote does not deliver. The text has the reason and the remedy, and no URL: that may be signed."""
 
 
 class Unanswered(RemoteFailure):

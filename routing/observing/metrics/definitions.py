@@ -110,7 +110,7 @@ SLOW_STREAMS = Metric(
 MODELS = Metric(
     "tenantry_metrics_models",
     _GAUGE,
-    "Models (tenant, name, version) by what they have on this page: `own` series, or a part of `other`, "
+    "Models (tenant, name, version) by their series on this page: `own` series, or a part of `other`, "
     "counted over a minute.",
     ("series",),
 )
@@ -126,7 +126,7 @@ WAITS = Metric(
 GRANTS = Metric(
     "tenantry_grants",
     _COUNTER,
-    "Requests that were granted a replica, by what spoke for it: `picked` of the log line.",
+    "Requests that were granted a replica, by the reason for it: `picked` of the log line.",
     ("pool", "picked"),
 )
 HEDGES = Metric("tenantry_hedged_requests", _COUNTER, "Requests that two replicas were asked.", ("pool",))
