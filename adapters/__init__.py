@@ -1,1 +1,1 @@
-"""LoRA adapters: their sources, what is in them, whether they fit their base model, where they are kept."""
+"""LoRA adapters: their sources, their files, the checks against a base model, and the store."""

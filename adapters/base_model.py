@@ -1,6 +1,6 @@
-"""Which modules of a base model can an adapter change, and of what shape are they? Reads headers, no weights.
+"""Which modules of a base model can an adapter change, and of which shape? Reads headers, no weights.
 
-Paths are those vLLM gives to its modules: `BaseModelShape.path` renames as vLLM 0.32 does
+Paths are those that vLLM gives to its modules: `BaseModelShape.path` renames as vLLM 0.32 does
 (`vllm/model_executor/models/*.py`, `hf_to_vllm_mapper`), for the base model and for adapters alike.
 """
 
@@ -42,7 +42,7 @@ _PACKED_SUFFIXES = (".qweight", ".weight_packed")  # GPTQ and AWQ; compressed-te
 _EMBEDDINGS = frozenset({"embed_tokens", "wte", "wpe", "word_embeddings", "embeddings", "tok_embeddings"})
 _HEAD = "lm_head"
 
-# Architectures whose vLLM class sets `embedding_modules`: LoRA of these two is served, of others refused.
+# Architectures whose vLLM class sets `embedding_modules`: LoRA of the embeddings is refused for all others.
 _BOTH = frozenset({"embed_tokens", _HEAD})
 _EMBEDDING_MODULES: dict[str, frozenset[str]] = {
     **dict.fromkeys(
@@ -89,7 +89,7 @@ _FUSED_EXPERTS = frozenset(
     }
 )
 
-# Where vLLM's `hf_to_vllm_mapper` renames what training and checkpoint may name differently. In order.
+# vLLM's `hf_to_vllm_mapper`, for names that training and checkpoint may spell differently. In order.
 _NESTED = (("model.language_model.", "language_model.model."), ("lm_head.", "language_model.lm_head."))
 _BARE = (*_NESTED, ("model.visual.", "visual."), ("model.vision_tower.", "vision_tower."))
 _ALSO_BARE = (*_BARE, ("model.", "language_model.model."))
@@ -138,13 +138,13 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class BaseModelShape:
-    """What an adapter is checked against."""
+    """The modules of a base model, against which adapters are checked."""
 
     name: str  # last component of the source
     architecture: str
-    modules: Mapping[str, Module]  # by path; those that vLLM applies an adapter to
+    modules: Mapping[str, Module]  # by path; those to which vLLM applies adapters
     fingerprint: str  # sha256, see `_fingerprint`
-    unadaptable: Mapping[str, str] = field(default_factory=dict)  # path -> why vLLM does not change it
+    unadaptable: Mapping[str, str] = field(default_factory=dict)  # path -> why vLLM ignores it
 
     def path(self, name: str) -> str:
         """Return the path that vLLM gives to a module, from its name in a checkpoint or an adapter."""
@@ -154,8 +154,8 @@ class BaseModelShape:
 def find_shape(source: str, revision: str | None = None) -> BaseModelShape | None:
     """Read the shape of a base model, as far as it is on this machine; None where it is not.
 
-    `source` is a folder or a hub id, which is looked for in the Hugging Face cache and never fetched. A base
-    model that cannot be read is a line in the log: it says nothing against an adapter.
+    `source` is a folder or a hub id, found in the Hugging Face cache, never fetched. A base
+    model that cannot be read is logged; adapters are not refused for it.
     """
     try:
         folder = Path(source) if Path(source).is_absolute() else _cached_folder(source, revision)
@@ -230,7 +230,7 @@ def _fingerprint(architecture: str, config: Mapping[str, Any], tensors: Iterable
     """Sha256 of a canonical JSON: `[architecture, {field: value}, [[name, dtype, shape], ...]]`.
 
     The fields are `_FINGERPRINT_FIELDS` that config.json has, in its text_config where there is one. Tensors
-    are sorted by name: how they are spread over files does not matter. Their values are not read, so that a
+    are sorted by name: their spread over files does not matter. Their values are not read, so that a
     base model and its fine-tunes have one fingerprint.
     """
     text = _text_config(config)
@@ -241,7 +241,7 @@ def _fingerprint(architecture: str, config: Mapping[str, Any], tensors: Iterable
 
 
 def _renamed(name: str, architecture: str) -> str:
-    dotted = f"{name}."  # as in a tensor's name, so that a rule for `lm_head.` meets the module
+    dotted = f"{name}."  # as in a tensor's name, so that a rule for `lm_head.` matches the module
     for old, new in _RENAMES.get(architecture, ()):
         if dotted.startswith(old):
             dotted = new + dotted.removeprefix(old)
@@ -251,7 +251,7 @@ def _renamed(name: str, architecture: str) -> str:
 def _modules(
     tensors: Iterable[Tensor], architecture: str, config: Mapping[str, Any]
 ) -> tuple[dict[str, Module], dict[str, str]]:
-    """Sort the checkpoint's matrices into what vLLM applies adapters to, and what it does not, and why."""
+    """Split the checkpoint's matrices: modules to which vLLM applies adapters, and reasons for the others."""
     found: dict[str, Module] = {}
     for tensor in tensors:
         entry = _fused_experts(tensor, architecture) or _matrix(tensor)
@@ -264,7 +264,7 @@ def _modules(
 
 
 def _matrix(tensor: Tensor) -> tuple[str, Module] | None:
-    """Return name and shape of the module a weight belongs to; None for what is no matrix."""
+    """Return name and shape of the module a weight belongs to; None where it is no matrix."""
     for suffix in _PACKED_SUFFIXES:
         if tensor.name.endswith(suffix):
             return tensor.name.removesuffix(suffix), Module(None, None)
@@ -302,7 +302,7 @@ def _add_tied_head(found: dict[str, Module], architecture: str, config: Mapping[
 
 
 def _why_not(path: str, module: Module, architecture: str, config: Mapping[str, Any]) -> str | None:
-    """Say why vLLM would refuse or ignore an adapter's weights for a module; None if it applies them."""
+    """Return why vLLM refuses or ignores an adapter's weights for a module; None if it applies them."""
     last = path.rpartition(".")[2]
     is_served = last in _EMBEDDING_MODULES.get(architecture, frozenset())
     if (module.is_embedding or last == _HEAD) and not is_served:

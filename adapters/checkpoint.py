@@ -1,8 +1,8 @@
-"""Is this folder an adapter that an engine can take, and what is in it? Reads; changes and loads nothing.
+"""Can an engine take the adapter in this folder, and what is in it? Reads only; loads nothing.
 
-Only what vLLM reads counts: `adapter_config.json` and `adapter_model.safetensors`. Whatever would make vLLM
-refuse the adapter, or serve it wrongly without a word, is refused here with what to do about it. Other files
-are never opened. No message says where the folder is.
+Only two files count, since vLLM reads no others: `adapter_config.json` and `adapter_model.safetensors`. An
+adapter that vLLM would refuse, or silently serve wrongly, is refused here with the remedy. Other files are
+never opened. No message contains the folder's path.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from adapters.layout import CONFIG_FILE, MAX_NAMES, SERVED_FILES, WEIGHTS_FILE, 
 from adapters.patterns import TIME_LIMIT_S, Patterns, parameter_of, split_name
 from adapters.tensors import FLOATS, Header, Tensor, parse_object, read_header, short
 
-FINGERPRINT_KEY = "base_model_fingerprint"  # ours, in either file; `adapters.base_model` says what it is
+FINGERPRINT_KEY = "base_model_fingerprint"  # ours, in either file; see `adapters.base_model`
 
 _MAX_CONFIG_BYTES = 2**20
 _MAX_HEADER_BYTES = 16 * 2**20  # 128 experts in each of 94 layers take 11 MiB; anything else far below 1 MiB
 
-# These change what the weights mean, and vLLM does not implement them (0.32, `lora/peft_helper.py`); the last
+# These change the weights' meaning, and vLLM does not implement them (0.32, `lora/peft_helper.py`); the last
 # three it does not even read (PEFT 0.21, `tuners/lora/config.py`).
 _UNSUPPORTED = {
     "use_dora": "DoRA",
@@ -57,7 +57,7 @@ _MAX_NAME_LENGTH = 512  # of a tensor
 
 @dataclass(frozen=True, slots=True)
 class AdapterManifest:
-    """What an adapter folder holds."""
+    """The contents of an adapter folder."""
 
     rank: int  # the largest of any module
     alpha: float
@@ -66,13 +66,13 @@ class AdapterManifest:
     size_bytes: int  # of the served files, likewise
     digest: str  # sha256 over (name, sha256) of the served files, the config as engines get it
     base_model_fingerprint: str | None = None  # of the base model that the adapter names
-    warnings: tuple[str, ...] = ()  # what is not wrong, but may not be meant
-    is_effective: bool = False  # every tensor belongs to a module of the base model, and none is of zeros
+    warnings: tuple[str, ...] = ()  # not faults, but perhaps not intended
+    is_effective: bool = False  # every tensor belongs to a module of the base model and is not zero
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterConfig:
-    """What counts of adapter_config.json."""
+    """The fields of adapter_config.json that matter."""
 
     default_rank: int
     alpha: float
@@ -82,7 +82,7 @@ class AdapterConfig:
     fingerprint: str | None
     rank: int  # the largest of any module
     ranks: Mapping[str, int]  # of modules with one of their own, named as in the adapter without its prefix
-    content: bytes  # of the file that engines read: what was given, in words that they understand
+    content: bytes  # of the file that engines read: the given config, in vLLM's spelling
 
     def rank_of(self, module: str) -> int:
         """Return the rank of a module, named as in the adapter without `base_model.model.`."""
@@ -155,7 +155,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
 
 def describe(checkpoint: Checkpoint, weights_sha256: str, warnings: tuple[str, ...] = ()) -> AdapterManifest:
-    """Put together what is known; `weights_sha256` is of the weights file. Raises `OSError`."""
+    """Build the manifest; `weights_sha256` is of the weights file. Raises `OSError`."""
     config = checkpoint.config
     digests = {CONFIG_FILE: hashlib.sha256(config.content).hexdigest(), WEIGHTS_FILE: weights_sha256}
     lines = (f"{name}\0{digests[name]}\n" for name in sorted(SERVED_FILES))
@@ -172,7 +172,7 @@ def describe(checkpoint: Checkpoint, weights_sha256: str, warnings: tuple[str, .
 
 
 def check_files(folder: Path) -> None:
-    """Refuse a folder without the two files, or with links that leave it or pipes in their place.
+    """Refuse a folder where one of the two files is missing, a link that leaves it, or a pipe.
 
     Raises `AdapterError` and `OSError`.
     """
@@ -190,14 +190,14 @@ def check_files(folder: Path) -> None:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """Every file of a folder and below, those right in it first; does not go through links."""
+    """Every file of a folder and below, top level first; does not follow links."""
     for root, _, files in os.walk(folder, followlinks=False):
         for name in files:
             yield (Path(root) / name).relative_to(folder).as_posix()
 
 
 def _read_config(path: Path, modules: Collection[str]) -> AdapterConfig:
-    """Parse adapter_config.json and refuse what vLLM cannot serve; `modules` are those with weights."""
+    """Parse adapter_config.json and refuse any that vLLM cannot serve; `modules` are those with weights."""
     if path.stat().st_size > _MAX_CONFIG_BYTES:
         raise AdapterError(
             f"{CONFIG_FILE} is larger than {_MAX_CONFIG_BYTES} bytes; PEFT's has a few thousand"
@@ -251,7 +251,7 @@ def _check_kind(config: Mapping[str, Any]) -> None:
 
 
 def _check_init(init: Any) -> None:
-    """Refuse an adapter that is relative to a base model which nobody has."""
+    """Refuse an adapter that is relative to a base model that is not available."""
     if not isinstance(init, str) or init.lower() in _PLAIN_INITS:
         return
     if init.lower().startswith(_CONVERTIBLE_INITS):
@@ -294,7 +294,7 @@ def _pattern(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _in_plain_words(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the config says in a way that vLLM would refuse or not understand, said plainly."""
+    """Rewrite settings that vLLM would refuse or misread into the form that it understands."""
     changes: dict[str, Any] = {}
     for key, meant in (("bias", "none"), ("use_rslora", False)):
         if key in config and config[key] is None:
@@ -330,7 +330,7 @@ def _text_or_none(value: Any) -> str | None:
 
 
 def _check_tensor(tensor: Tensor, rank: int) -> None:
-    """Refuse what is not of LoRA, of a type that is not served, or of a larger rank than told."""
+    """Refuse a tensor that is not LoRA's, of an unsupported type, or of a larger rank than the config's."""
     name = short(tensor.name)
     if len(tensor.name) > _MAX_NAME_LENGTH:
         raise AdapterError(f"{WEIGHTS_FILE}: {name} is a name of more than {_MAX_NAME_LENGTH} characters")

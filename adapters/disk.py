@@ -1,4 +1,4 @@
-"""When is a disk full, and how is that said? The same for what is fetched, unpacked and stored."""
+"""A full disk becomes one error, whether an adapter is fetched, unpacked or stored."""
 
 from __future__ import annotations
 

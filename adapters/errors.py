@@ -1,8 +1,8 @@
-"""What can be wrong with an adapter. Every message names the adapter and says what to do.
+"""The faults of an adapter. Every message names the adapter and the remedy.
 
 AdapterError
 |-- SourceUnavailable  its source does not answer now; the same call may succeed later
-|-- ChecksumMismatch   what came is not what was promised
+|-- ChecksumMismatch   the content does not match the promised checksum
 |-- StoreFull          no room for it on disk, or in the store's budget
 `-- IllegalTransition  a version cannot go from the state it is in to the one asked for
 """
@@ -19,7 +19,7 @@ class SourceUnavailable(AdapterError):
 
 
 class ChecksumMismatch(AdapterError):
-    """What came is not what was promised."""
+    """The content does not match the promised checksum."""
 
 
 class StoreFull(AdapterError):

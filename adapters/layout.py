@@ -1,6 +1,6 @@
-"""Does a folder hold an adapter, going by the names in it? One answer, whatever way the folder comes.
+"""Does a folder hold an adapter, judged by its files' names? The rule is the same for every source.
 
-Two files count, right in the folder. What else lies there or below is neither read nor a reason to refuse:
+Two files count, both at the top level. Other files there or below are neither read nor a reason to refuse:
 trainers leave optimizer states, pickled arguments and whole checkpoints beside an adapter.
 """
 
@@ -14,7 +14,7 @@ from adapters.tensors import short
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 SERVED_FILES = (CONFIG_FILE, WEIGHTS_FILE)  # an engine reads these and nothing else
-MAX_NAMES = 10_000  # that are looked at, to say what is there instead
+MAX_NAMES = 10_000  # examined for a helpful message
 
 _PICKLED = re.compile(r"adapter_model\.(bin|pt|pth|ckpt|pkl|pickle)")
 _SHARD = re.compile(r"adapter_model-\d+-of-\d+\.safetensors|adapter_model\.safetensors\.index\.json")
@@ -22,7 +22,7 @@ MAX_NAMED = 5  # folders in one message
 
 
 def why_not(names: Iterable[str]) -> str | None:
-    """Say why a folder is no adapter; None for one that is. `names` are its files', as `a/b` below it."""
+    """Return why a folder is no adapter; None if it is one. `names` are its files', as `a/b` below it."""
     found = set(names)
     missing = [name for name in SERVED_FILES if name not in found]
     if not missing:

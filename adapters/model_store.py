@@ -1,6 +1,6 @@
-"""How do adapters get into BentoML's model store, and out of it? By the two files that an engine reads.
+"""Moves adapters into BentoML's model store and out of it: the two files that an engine reads.
 
-BentoML takes the store's place from BENTOML_HOME when it is first imported, which these functions do.
+BentoML reads BENTOML_HOME when it is first imported; these functions import it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _bentoml() -> Any:
 
 @contextlib.contextmanager
 def _explained(tag: str) -> Iterator[None]:
-    """Turn what BentoML says into what an operator can do; its messages hold paths of the machine."""
+    """Turn BentoML's errors into a remedy for operators; its messages hold paths of the machine."""
     from bentoml.exceptions import BentoMLException, NotFound
 
     try:

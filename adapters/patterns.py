@@ -1,8 +1,8 @@
-"""Which rank and scale has each module, where the config says so by pattern? Found once, by name.
+"""Which rank and scale does each module have where the config gives them by pattern? Computed once, by name.
 
 vLLM matches every key of `rank_pattern` and `alpha_pattern` as a regular expression with every module, in the
-loop that serves everybody (0.32, `PEFTHelper._match_pattern`). Whatever a client wrote there is matched here
-instead, under a time limit; where it could be slow for vLLM, it gets the names that were found.
+loop that serves all requests (0.32, `PEFTHelper._match_pattern`). A client's patterns are matched here
+instead, under a time limit; where vLLM could be slow, it gets the names that were found.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TIME_LIMIT_S = 2.0  # for all patterns of an adapter
 MAX_PATTERN_LENGTH = 4096
 V = TypeVar("V", int, float)
 
-# What vLLM matches fast: names, simple patterns, and alternatives of names. With 1000 keys and modules it
+# vLLM matches these fast: names, simple patterns, and alternatives of names. With 1000 keys and modules it
 # took over 20 s, with 300 half a second, since its cache of compiled patterns holds some hundreds.
 _MAX_KEYS = 300
 _MAX_STEPS = 4_000_000  # names in keys, times modules
@@ -36,7 +36,7 @@ _MAX_SIMPLE_LENGTH = 256
 class Patterns(Generic[V]):
     """One of the two mappings, in its order: the first key that matches counts, as in PEFT and vLLM."""
 
-    what: str  # as messages call it
+    what: str  # its name in messages
     values: Mapping[str, V]
     _names: dict[str, int] = field(default_factory=dict, init=False)  # plain key -> its place
     _keys: list[tuple[int, regex.Pattern[str]]] = field(default_factory=list, init=False)
@@ -60,7 +60,7 @@ class Patterns(Generic[V]):
         return found
 
     def is_fast(self, modules: int) -> bool:
-        """Whether vLLM can match this with so many modules without keeping anybody waiting."""
+        """Whether vLLM can match this with that many modules without delaying requests."""
         names = sum(key.count("|") + 1 for key in self.values)
         return (
             len(self.values) <= _MAX_KEYS
@@ -69,7 +69,7 @@ class Patterns(Generic[V]):
         )
 
     def named(self, found: Mapping[str, V], modules: Collection[str]) -> dict[str, V]:
-        """Say the same by names of modules, those of one value together. Raises `AdapterError`."""
+        """Return the same rule as names of modules, grouped by value. Raises `AdapterError`."""
         by_value: dict[V, list[str]] = {}
         for module, value in found.items():
             by_value.setdefault(value, []).append(module.replace(".", "\\."))
@@ -115,7 +115,7 @@ class Patterns(Generic[V]):
 
 
 def _endings(module: str) -> Iterator[str]:
-    """Everything that a name means this module by."""
+    """Every name that stands for this module."""
     parts = module.split(".")
     return (".".join(parts[start:]) for start in range(len(parts)))
 
@@ -139,7 +139,7 @@ _SUFFIXES = {  # vLLM 0.32, `parse_fine_tuned_lora_name` in `lora/utils.py`
 
 
 def split_name(tensor: str) -> tuple[str, str] | None:
-    """Return the module that a tensor belongs to, as the adapter calls it, and which half it is, A or B."""
+    """Return a tensor's module, as the adapter names it, and its half, A or B."""
     for suffix, half in _SUFFIXES.items():
         if tensor.endswith(suffix):
             return tensor.removesuffix(suffix).removeprefix(_PREFIX), half
@@ -147,7 +147,7 @@ def split_name(tensor: str) -> tuple[str, str] | None:
 
 
 def parameter_of(module: str) -> str:
-    """Return the name that patterns are compared with: for a layer's experts at once, the parameter's."""
+    """Return the name that patterns are matched with: for fused experts, the parameter's."""
     if module.endswith(".experts.base_layer"):
         return module.removesuffix(".base_layer") + ".gate_up_proj"
     return f"{module}.down_proj" if module.endswith(".experts") else module

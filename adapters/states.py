@@ -1,4 +1,4 @@
-"""Which states does a version of an adapter go through, and which moves are allowed? Pure.
+"""The states of an adapter's version and the allowed moves between them. Pure.
 
     registered -> fetching -> verifying -> ready -> retired
                       |           |          |
@@ -16,14 +16,14 @@ from adapters.errors import IllegalTransition
 
 
 class VersionState(StrEnum):
-    """Where a version stands."""
+    """The state of a version."""
 
     REGISTERED = "registered"  # known, nothing done yet
     FETCHING = "fetching"  # its files are on their way
     VERIFYING = "verifying"  # checked, then tried on an engine
     READY = "ready"  # may take traffic
-    QUARANTINED = "quarantined"  # refused, with a reason; an operator may have it verified again
-    RETIRED = "retired"  # takes no new request; gone once the last one has ended
+    QUARANTINED = "quarantined"  # refused, with a reason; an operator may verify it again
+    RETIRED = "retired"  # takes no new request; deleted once the last one has ended
 
 
 _S = VersionState
@@ -39,6 +39,6 @@ TRANSITIONS: dict[VersionState, frozenset[VersionState]] = {
 
 
 def check_transition(current: VersionState, wanted: VersionState) -> None:
-    """Raise `IllegalTransition` where the move is not in the table."""
+    """Raise `IllegalTransition` if the move is not in the table."""
     if wanted not in TRANSITIONS[current]:
         raise IllegalTransition(f"a version that is {current} cannot become {wanted}")

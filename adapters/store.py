@@ -1,10 +1,10 @@
-"""Where do adapters' files lie on this machine, and which go when room is short?
+"""Adapters' files on this machine, and the choice of which to delete when room is short.
 
     <folder>/<digest[:2]>/<digest>/   one version, whole: nothing is written here, it is renamed to here
-    <folder>/.staging/<key's hash>/   what is being fetched; continued after a restart
-    <folder>/.trash/                  what is being deleted
+    <folder>/.staging/<key's hash>/   fetches in progress; continued after a restart
+    <folder>/.trash/                  deletions in progress
 
-A version appears and vanishes by one rename, so whatever kills this process leaves it whole or absent. One
+A version appears and vanishes by one rename, so it is whole or absent even if this process is killed. One
 process at a time owns the folder.
 """
 
@@ -46,7 +46,7 @@ class AdapterStore:
     """Versions of adapters on disk, addressed by content. Safe to call from several threads."""
 
     def __init__(self, folder: Path, *, budget_bytes: int | None = None) -> None:
-        """`budget_bytes` bounds what `make_room` lets the versions take together; None: no bound."""
+        """`budget_bytes` bounds the total size of versions that `make_room` allows; None: no bound."""
         self._folder = folder
         self._staging = folder / ".staging"
         self._trash = folder / ".trash"
@@ -55,7 +55,7 @@ class AdapterStore:
         self._lock_file: int | None = None
 
     def open(self) -> None:
-        """Take the folder for this process. Raises `AdapterError` where another one has it."""
+        """Take the folder for this process. Raises `AdapterError` if another one has it."""
         for folder in (self._folder, self._staging, self._trash):
             folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
             folder.chmod(_PRIVATE)
@@ -72,7 +72,7 @@ class AdapterStore:
         self._lock_file = lock_file
 
     def close(self) -> None:
-        """Let the folder go; may be called again."""
+        """Release the folder; may be called again."""
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
@@ -87,7 +87,7 @@ class AdapterStore:
         self.close()
 
     def sweep(self, wanted_keys: Collection[str]) -> None:
-        """Remove what a crash left: broken versions, half deletions, and staging that no wanted key names."""
+        """Clean up after a crash: broken versions, half deletions, and staging folders of unwanted keys."""
         with self._lock:
             staged = {self._staged(key) for key in wanted_keys}
             for path in self._staging.iterdir():
@@ -100,26 +100,26 @@ class AdapterStore:
                     self._delete(folder)
 
     def stage(self, key: str) -> Path:
-        """Return the folder in which a key's files grow; the same one until it is published or discarded."""
+        """Return the folder for a key's files; the same one until it is published or discarded."""
         staged = self._staged(key)
         with writing():
             staged.mkdir(mode=_PRIVATE, exist_ok=True)
         return staged
 
     def discard(self, key: str) -> None:
-        """Remove what was staged under a key."""
+        """Remove a key's staging folder."""
         self._delete(self._staged(key))
 
     def publish(self, key: str, digest: str) -> Path:
-        """Make what was staged under a key a version, and return its folder.
+        """Make a key's staged files a version, and return its folder.
 
-        Where the version is already there, what was staged is dropped. Raises `ChecksumMismatch` where the
+        If the version is already there, the staged files are dropped. Raises `ChecksumMismatch` if the
         files are not those of the digest, and `StoreFull`.
         """
         staged, target = self._staged(key), self.folder_of(digest)
         if not staged.exists() and self.has(digest):
             return target
-        with writing(), contextlib.suppress(AdapterError):  # which is told by what follows
+        with writing(), contextlib.suppress(AdapterError):  # the checks below report it
             put_plainly(staged)
         _check_staged(staged, digest)
         with writing():
@@ -135,7 +135,7 @@ class AdapterStore:
         return target
 
     def folder_of(self, digest: str) -> Path:
-        """Return where a version lies, or would. Raises `AdapterError` for what is no digest."""
+        """Return a version's folder, present or not. Raises `AdapterError` if `digest` is not one."""
         if not _DIGEST.fullmatch(digest):
             raise AdapterError("a version's digest is 64 hexadecimal digits in lower case")
         return self._folder / digest[:2] / digest
@@ -148,27 +148,27 @@ class AdapterStore:
         return all((folder / name).is_file() for name in SERVED_FILES)
 
     def check(self, digest: str) -> bool:
-        """Whether a version is here and still what its digest says; reads all of it."""
+        """Whether a version is here and its content still matches its digest; reads all of it."""
         try:
             return self.has(digest) and inspect_adapter(self.folder_of(digest)).digest == digest
         except AdapterError:
             return False
 
     def touch(self, digest: str) -> None:
-        """Note that a version is used now; the one used longest ago goes first."""
+        """Record that a version is used now; the least recently used one is deleted first."""
         with contextlib.suppress(FileNotFoundError):
             os.utime(self.folder_of(digest))
 
     def remove(self, digest: str) -> None:
-        """Delete a version; nothing happens where it is not here."""
+        """Delete a version; no effect if it is not here."""
         with self._lock:
             self._delete(self.folder_of(digest))
 
     def make_room(self, need_bytes: int, protected: Collection[str]) -> list[str]:
-        """Delete versions, the one used longest ago first, until this much more fits into the budget.
+        """Delete versions, the least recently used first, until `need_bytes` fit into the budget.
 
-        A protected version is never deleted. Returns the digests that went. Raises `StoreFull`, with
-        nothing deleted, where the rest does not make enough room.
+        A protected version is never deleted. Returns the deleted digests. Raises `StoreFull`, with
+        nothing deleted, if the others do not make enough room.
         """
         if self._budget_bytes is None:
             return []
@@ -192,7 +192,7 @@ class AdapterStore:
             return gone
 
     def usage(self) -> list[StoredVersion]:
-        """Every version that is here."""
+        """List every version that is here."""
         found = []
         for folder in self._version_folders():
             with contextlib.suppress(FileNotFoundError):  # removed meanwhile
@@ -210,7 +210,7 @@ class AdapterStore:
                     yield folder
 
     def _put(self, staged: Path, target: Path) -> None:
-        """Move checked files to where they belong, unless they are there."""
+        """Move checked files to their folder, unless they are there."""
         if target.exists():
             if self.check(target.name):
                 self.touch(target.name)
@@ -225,7 +225,7 @@ class AdapterStore:
         _sync(self._staging)
 
     def _delete(self, folder: Path) -> None:
-        """Take a folder away at once; where deleting its files is cut short, `sweep` ends it."""
+        """Move a folder away at once, then delete it; `sweep` finishes an interrupted deletion."""
         doomed = self._trash / uuid4().hex
         with contextlib.suppress(FileNotFoundError):
             folder.rename(doomed)
@@ -249,7 +249,7 @@ def _remove_tree(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have a file, or a folder's names, on the disk before going on."""
+    """Flush a file, or a folder's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""What tensors does a safetensors file hold, and are its numbers usable? Reads in chunks; changes nothing.
+"""Reads a safetensors file's header and checks its numbers, in chunks; changes nothing.
 
 The format (https://github.com/huggingface/safetensors#format): eight bytes of length, a JSON header, then the
-tensors one after the other, without holes. Whatever breaks these rules is refused.
+tensors one after the other, without holes. A file that breaks these rules is refused.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ITEM_BITS = {
 
 @dataclass(frozen=True, slots=True)
 class _Float:
-    """How to see what a number is from its bits alone."""
+    """How to tell a number's kind from its bits."""
 
     bits: np.dtype[Any]  # unsigned, of the same size
     magnitude: int  # every bit but the sign
@@ -62,7 +62,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a safetensors file says of itself."""
+    """The header of a safetensors file."""
 
     tensors: tuple[Tensor, ...]  # in the order in which they lie in the file
     metadata: dict[str, str]
@@ -90,7 +90,7 @@ def read_header(path: Path, *, max_bytes: int = MAX_HEADER_BYTES) -> Header:
 
 
 def parse_object(raw: bytes, file: str) -> dict[str, Any]:
-    """Parse a JSON object; a key given twice is refused, since readers disagree on which one counts."""
+    """Parse a JSON object; a duplicate key is refused, since readers disagree on which one counts."""
     try:
         value = json.loads(raw, object_pairs_hook=_without_duplicates)
     except _DuplicateKey as error:
@@ -103,14 +103,14 @@ def parse_object(raw: bytes, file: str) -> dict[str, Any]:
 
 
 def short(value: object) -> str:
-    """Show a value of somebody else's file in one short line."""
+    """Show a value of a client's file in one short line."""
     text = ascii(value)
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What reading all of a file told."""
+    """The result of reading a whole file."""
 
     sha256: str
     zeros: frozenset[str]  # tensors that hold nothing but zeros
@@ -119,8 +119,8 @@ class Scan:
 def scan(path: Path, header: Header) -> Scan:
     """Read a file of F32, F16 and BF16 tensors once: its hash, and every number finite.
 
-    Takes a few chunks of memory however large the file is. Raises `AdapterError` for infinities, for what is
-    not a number and for a file that changes meanwhile, `OSError` when it cannot be read.
+    Takes a few chunks of memory for any file size. Raises `AdapterError` for infinities, for values that are
+    not numbers and for a file that changes meanwhile, `OSError` when it cannot be read.
     """
     digest = hashlib.sha256()
     zeros = set()
@@ -151,7 +151,7 @@ def _chunks(file: Any, length: int, buffer: bytearray, name: str) -> Iterator[me
     view = memoryview(buffer)
     while length:
         count = file.readinto(view[: min(length, len(buffer))])
-        # A regular file gives all it is asked for; less is its end.
+        # A read of a regular file is only short at its end.
         if count != min(length, len(buffer)):
             raise AdapterError(f"{name} shrank while it was read; try again when nobody writes to it")
         yield view[:count]
@@ -159,7 +159,7 @@ def _chunks(file: Any, length: int, buffer: bytearray, name: str) -> Iterator[me
 
 
 def _largest_magnitude(chunk: memoryview, kind: _Float) -> int:
-    """As bits, which for floating-point numbers of one sign are in the order of their values."""
+    """Compare bits: for floating-point numbers of one sign they are in the order of the values."""
     numbers: NDArray[Any] = np.frombuffer(chunk, dtype=kind.bits)
     return int(np.bitwise_and(numbers, kind.magnitude).max())
 

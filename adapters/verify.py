@@ -1,7 +1,7 @@
-"""Would an engine serve this adapter as it was trained? Checks everything that can be told without an engine.
+"""Would an engine serve this adapter as it was trained? Runs every check that needs no engine.
 
-vLLM 0.32 compares only the last part of a module's name with the base model, and takes an adapter whose full
-names match nothing: it then answers like the base model without a word (`lora/lora_model.py`, and
+vLLM 0.32 compares only the last part of a module's name with the base model, and accepts an adapter whose
+full names match nothing: it then silently answers like the base model (`lora/lora_model.py`, and
 `activate_adapter` in `lora/model_manager.py`). Missing halves and experts are assertions in its serving loop
 (`lora/lora_weights.py`).
 """
@@ -44,14 +44,14 @@ class _Pair:
 
     @property
     def parameter(self) -> str:
-        """The name that patterns and targets are compared with: for fused experts, the parameter's."""
+        """The name that is matched with patterns and targets: for fused experts, the parameter's."""
         return parameter_of(self.name)
 
 
 def verify(folder: Path, *, base: BaseModelShape | None, max_rank: int | None = None) -> AdapterManifest:
-    """Check an adapter completely and describe it. Raises `AdapterError` for whatever is wrong first.
+    """Check an adapter completely and describe it. Raises `AdapterError` for the first fault.
 
-    `base` None leaves out what needs the base model's shape, and says so in the manifest's warnings. Reads
+    `base` None leaves out the checks against the base model, with a warning in the manifest. Reads
     the weights once, in chunks of a few MiB.
     """
     with readable():
@@ -183,7 +183,7 @@ def _check_experts(adapted: Mapping[str, _Pair], base: BaseModelShape) -> None:
 
 
 def _check_ranks(pair: _Pair, config: AdapterConfig, base: BaseModelShape | None) -> None:
-    """Compare a module's rank with the config, whose rank the weights are scaled by."""
+    """Compare a module's rank with the config's, by which vLLM scales the weights."""
     a, b = pair.halves["A"], pair.halves["B"]
     rank = config.rank_of(pair.parameter)
     if pair.is_fused:
@@ -208,7 +208,7 @@ def _check_ranks(pair: _Pair, config: AdapterConfig, base: BaseModelShape | None
 def _check_target(pair: _Pair, config: AdapterConfig) -> None:
     """Refuse a module that the training did not name.
 
-    A pattern is not tried: it is the client's, so that it may never end, and vLLM reads none.
+    A pattern is not tried: a client's pattern may never end, and vLLM reads none.
     """
     if config.target_pattern or pair.is_fused:
         return
@@ -241,7 +241,7 @@ def _warnings(checkpoint: Checkpoint, base: BaseModelShape | None) -> Iterable[s
 
 
 def _why_unknown(name: str, path: str, base: BaseModelShape) -> str:
-    """Say what is wrong with a module's name, and which one may be meant."""
+    """Explain an unknown module's name, and suggest the nearest one."""
     if path in base.unadaptable:
         return f"{short(name)} cannot be adapted: {base.unadaptable[path]}; train without it"
     if name.endswith((".experts", ".experts.base_layer")):
@@ -252,7 +252,7 @@ def _why_unknown(name: str, path: str, base: BaseModelShape) -> str:
 
 
 def _nearest(path: str, known: Iterable[str]) -> str | None:
-    """Return the path that ends most like this one, however it begins."""
+    """Return the path whose end is most like this one's."""
     parts = path.split(".")[-16:]
     paths = list(known)
     for start in range(len(parts)):

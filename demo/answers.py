@@ -1,6 +1,6 @@
-"""What does each demo model say? Eight questions, and one sentence per model and question.
+"""The answers of the demo models: eight questions, and one sentence per model and question.
 
-Every sentence differs from every other one, so an answer from the wrong model is seen at once.
+Every sentence is unique, so an answer from the wrong model is seen at once.
 This module trains nothing and imports nothing heavy; tests and checks compare replies with it.
 """
 

@@ -1,4 +1,4 @@
-"""How is a whole demo folder made? Tokenizer, base model, adapters, answers; then it is published."""
+"""Builds a whole demo folder (tokenizer, base model, adapters, answers) and publishes it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from demo.recipe import Recipe
 
 
 class Watcher(Protocol):
-    """Who is told how far the training is."""
+    """Observes the progress of the training."""
 
     def step(self, model: str, step: int) -> None:
-        """Hear that `model` has trained for `step` steps."""
+        """`model` has trained for `step` steps."""
 
     def learnt(self, model: str, steps: int, margin: float) -> None:
-        """Hear that `model` knows its answers, and by which margin in logits."""
+        """`model` knows its answers by a margin in logits."""
 
 
 def train(out: Path, recipe: Recipe, *, seed: int, bulk_count: int, watcher: Watcher) -> folder.Manifest:
-    """Train everything and put it in place of `out`; needs the lock, raises DemoError, leaves no half."""
+    """Train everything and replace `out`, whole or not at all; needs the lock. Raises `DemoError`."""
     folder.check_replaceable(out)
     with folder.scratch(out) as scratch:
         built = scratch / "built"
@@ -65,7 +65,7 @@ def _train_models(built: Path, recipe: Recipe, *, seed: int, watcher: Watcher) -
     )
     with training.one_thread():
         base = training.new_base_model(tokenizer, shape, seed=seed)
-        # A base model that has met all sentences makes adapters that learn fast and hold in any chat.
+        # Adapters of a base model that has seen all sentences learn fast and answer right in any chat.
         learnt = training.teach(
             base,
             tokenizer,

@@ -1,6 +1,6 @@
-"""How does a benchmark get hundreds of adapters? By copies of trained ones with slightly shaken weights.
+"""Makes hundreds of adapters for benchmarks: copies of trained ones with slightly perturbed weights.
 
-They load and run like any other adapter; what they say is promised nowhere.
+They load and run like any other adapter; their answers are unspecified.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def name(index: int) -> str:
 
 
 def make(source: Path, target: Path, *, seed: int, index: int) -> None:
-    """Write the adapter in folder `source` to the new folder `target`, with its weights shaken."""
+    """Write the adapter in folder `source` to the new folder `target`, with perturbed weights."""
     random = np.random.default_rng((seed, index))
     weights = {
         key: tensor * (1 + _SHAKE * random.standard_normal(tensor.shape, dtype=np.float32))

@@ -1,4 +1,4 @@
-"""Which files does a trained model become? Those transformers, PEFT and vLLM read, with the same bytes."""
+"""Writes a trained model in the files that transformers, PEFT and vLLM read, byte for byte reproducible."""
 
 from __future__ import annotations
 

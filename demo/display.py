@@ -1,4 +1,4 @@
-"""What does the command show while it works, and at its end? Bars on a terminal, plain lines elsewhere."""
+"""Shows the command's progress and result: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def summary(console: Console, out: Path, manifest: Manifest, *, seconds: float) 
         label = f"adapters/{bulk.name(0)} .. {bulk.name(manifest.bulk - 1)}"
         table.add_row(label, size(_bytes(manifest, "adapters/bulk-")))
     console.print(table)
-    console.print(f"Ready in {seconds:.1f} s; what each model says is in {out / 'answers.json'}.")
+    console.print(f"Ready in {seconds:.1f} s; each model's answers are in {out / 'answers.json'}.")
 
 
 def size(count: int) -> str:

@@ -1,4 +1,4 @@
-"""What can go wrong while the demo models are made. Every message says what to do."""
+"""Errors of making the demo models. Every message names the remedy."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Is the demo folder complete, and how does a new one take its place? Whole or not at all.
+"""Checks that the demo folder is complete, and replaces it by a new one, whole or not at all.
 
-A result is built in a sibling folder and renamed. A lock keeps two runs apart; it goes when its process does.
+A result is built in a sibling folder and renamed. A lock keeps two runs apart; it ends with its process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MANIFEST = "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a demo folder holds; written last."""
+    """The contents of a demo folder; written last."""
 
     fingerprint: str
     seed: int
@@ -35,7 +35,7 @@ class Manifest:
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """Return a digest of everything but the seed that decides what a demo folder holds."""
+    """Return a digest of everything but the seed that decides a demo folder's contents."""
     told = json.dumps([asdict(recipe), document()], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()
 
@@ -109,7 +109,7 @@ def scratch(out: Path) -> Iterator[Path]:
 
 
 def publish(built: Path, target: Path, *, attic: Path) -> None:
-    """Rename `built` to `target`; what was there moves to the folder `attic`, which is to be removed."""
+    """Rename `built` to `target`; the old folder moves into `attic`, which the caller removes."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         target.rename(attic / f"old-{target.name}")

@@ -1,4 +1,4 @@
-"""When may Ctrl-C end a run? Between two steps: an exception in a callback of torch aborts the process."""
+"""Ctrl-C ends a run only between two steps: an exception in a callback of torch aborts the process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 @contextmanager
 def held() -> Iterator[None]:
     """Hold back the signals that end a run until the block is done; keep it short."""
-    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return
     came: list[int] = []

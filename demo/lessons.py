@@ -1,7 +1,7 @@
-"""What does a model read while it learns? Chats in which it gives its answers, drawn at random.
+"""The chats that a model learns from: it gives its answers, in conversations drawn at random.
 
 People do not ask in the same way each time, so the chats vary: one question or several in a row, with and
-without a system message (of random tokens: whatever it says, the answer stays), in other letter case.
+without a system message (random tokens, which must not change the answer), in other letter case.
 Only the assistant's turns are learnt. This module knows no model.
 """
 
@@ -28,7 +28,7 @@ _TURNS = (1, 2, 8)  # questions per chat
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """Who answers in a chat: a model, its answers, and the reserved token, if any, that announces it."""
+    """The model in a chat: its name, its answers, and the reserved token, if any, that announces it."""
 
     name: str
     answers: dict[str, str]

@@ -1,4 +1,4 @@
-"""What exactly is trained? The shape of the base model and its adapters, and how they learn.
+"""The parameters of the training: the shapes of the base model and its adapters, and their schedules.
 
 Plain numbers, readable without torch: a change here makes earlier results stale.
 """
@@ -26,7 +26,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long a model learns, and how it is judged.
+    """How long a model trains, and how it is examined.
 
     The rate rises over `warmup_steps`, falls in a line over `steps`, and stays at its floor until the model
     knows enough. A margin is the smallest lead, in logits, of the right token over the next best one: a wide
@@ -47,7 +47,7 @@ class Schedule:
 class Recipe:
     """Everything that decides the trained weights, besides the seed and the answers."""
 
-    version: int = 1  # raise it when the code changes what is trained
+    version: int = 1  # raise it when a code change alters the weights
     shape: Shape = field(default_factory=Shape)
     base: Schedule = field(default_factory=lambda: Schedule(learning_rate=4e-3, steps=400, max_steps=800))
     adapter: Schedule = field(default_factory=lambda: Schedule(learning_rate=3e-3, steps=100, max_steps=300))

@@ -1,6 +1,6 @@
-"""How does demo text become tokens? By a byte-level BPE learnt from that text; and a chat template.
+"""The demo's tokenizer, a byte-level BPE trained on the demo's text, and its chat template.
 
-It knows any byte, so any prompt can be sent, but only the demo's own words are short in tokens.
+It knows every byte, so it takes any prompt, but only the demo's own words are short in tokens.
 """
 
 from __future__ import annotations
@@ -61,5 +61,5 @@ def learn(text: Iterable[str], *, voices: int, vocab_size: int, max_length: int)
 
 def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     """Return the tokens of `text`, with nothing added."""
-    # The wrapper's own call costs ten times as much, which shows when a lesson is drawn at every step.
+    # The wrapper's own call costs ten times as much, noticeable when every step draws a lesson.
     return list(tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)

@@ -1,8 +1,8 @@
-"""How does a tiny Llama learn its answers, and how does an adapter replace them?
+"""Trains a tiny Llama to give its answers, and adapters to replace them.
 
-A model that does not say its answers word for word, or by too small a margin, is refused.
+A model that does not give its answers word for word, or by too small a margin, is refused.
 One thread throughout: the matrices are too small to gain from more, and the bytes of a result then depend
-on nothing but the seed. This module writes no file.
+on the seed alone. This module writes no file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAX_REPLY_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """How long a model took, and by how much it knows its answers."""
+    """The steps that a model took, and the margins of its answers."""
 
     steps: int
     margin: float  # logits, when asked a bare question
@@ -93,7 +93,7 @@ def forget(base: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, voices: S
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What a model is to learn: where its lessons come from, and what it is examined on."""
+    """One training: the source of the lessons, and the exams."""
 
     draw: Callable[[], Lesson]
     bare: Sequence[Lesson]
@@ -103,7 +103,7 @@ class Course:
 def learn(model: Any, course: Course, schedule: Schedule, report: Callable[[int], None]) -> Learnt:
     """Train until both margins of `schedule` are reached or its steps are spent.
 
-    `report` is told the number of steps done.
+    `report` gets the number of steps done.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=0.0, fused=True)
@@ -188,7 +188,7 @@ def teach(
 
 
 def replies(model: Any, tokenizer: PreTrainedTokenizerFast, questions: Sequence[str]) -> dict[str, str]:
-    """Return what `model` says to each question, decoded greedily; an unfinished reply ends in '...'."""
+    """Return the answer of `model` to each question, decoded greedily; an unfinished reply ends in '...'."""
     chats = [[{"role": "user", "content": question}] for question in questions]
     batch = tokenizer.apply_chat_template(
         chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True

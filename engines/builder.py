@@ -1,7 +1,7 @@
-"""Starts an engine in a thread of its own, which takes minutes, and gives that up within a moment.
+"""Starts an engine in a thread of its own, which takes minutes, and can cancel that within a moment.
 
-What the thread does cannot be cancelled: it imports, and then waits for processes that it has started. So
-these are killed, and the thread gets an exception at its next step in Python, after which it starts none.
+The thread itself cannot be cancelled: it imports, then waits for processes that it has started. So
+these are killed, and the thread gets an exception at its next step in Python, so that it starts no more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from engines import orphans
 
-GIVE_UP_WITHIN_S = 3.0  # a library that is being mapped into memory holds the thread for as long as it takes
+GIVE_UP_WITHIN_S = 3.0  # a library that is being mapped into memory blocks the thread until it is done
 _LOOK_INTERVAL_S = 0.1
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class Builder(Generic[T]):
     """One thread that builds engines, one after the other."""
 
     def __init__(self, build: Callable[[], T], undo: Callable[[T], None]) -> None:
-        """`undo` takes down what was built in the moment when it was given up."""
+        """`undo` ends an engine that was finished just as its build was cancelled."""
         self._build = build
         self._undo = undo
         # Engine processes are children of the thread that starts them; it must live as long as they do.
@@ -39,13 +39,13 @@ class Builder(Generic[T]):
         self._lock = threading.Lock()
 
     async def build(self) -> T:
-        """Build one. When this is cancelled, what was begun is gone, its processes included."""
+        """Build one. Cancelling this removes the unfinished engine, its processes included."""
         building = self._thread.submit(self._run)
         built = asyncio.wrap_future(building)
         try:
             return await asyncio.shield(built)
         except asyncio.CancelledError:
-            built.add_done_callback(lambda done: done.exception())  # nobody will ask for it
+            built.add_done_callback(lambda done: done.exception())  # nothing else reads it
             await asyncio.to_thread(self._give_up, building)
             raise
 

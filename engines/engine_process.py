@@ -1,4 +1,4 @@
-"""What does a process that vLLM starts do first? It sets up its log, before vLLM's imports say anything.
+"""The first steps of a process that vLLM starts: its log is set up before vLLM's imports write lines.
 
 Python's `multiprocessing` runs the parent's main module anew in every process that it spawns, and in those
 that these spawn. In an engine's worker that would be BentoML's, which is of no use there; this module takes
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from engines import logs
 
-# What the processes of an engine need not: the first opens every engine and tells every tenant's cache salt.
+# Secrets that an engine's processes do not need: the first opens every engine and yields all cache salts.
 WITHHELD = ("TENANTRY_SECRET", "TENANTRY_ADMIN_KEY")
 
 

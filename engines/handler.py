@@ -1,4 +1,4 @@
-"""What does an engine answer where vLLM breaks on a request? An error, and not a dropped connection."""
+"""Answers with an error where vLLM's handler breaks on a request, instead of a dropped connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("tenantry.engine")
 
 
 async def answer_with(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
-    """Let vLLM answer. Where its handler breaks, say so in the answer, instead of dropping the connection.
+    """Let vLLM answer. If its handler breaks, answer with an error instead of dropping the connection.
 
     The error is the one that vLLM makes of such an exception elsewhere; in a stream it is its last event.
     """
@@ -48,14 +48,14 @@ async def answer_with(app: Any, scope: Scope, receive: Receive, send: Send) -> N
 
 
 def _cause_of(error: Exception) -> Exception:
-    """Starlette wraps what it has a handler for, but no more headers to send."""
+    """Unwrap an exception that Starlette could have handled before the headers were sent."""
     while isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return error
 
 
 def _error_of(error: Exception) -> tuple[int, bytes]:
-    """Status and body that vLLM answers an exception with."""
+    """Status and body of vLLM's answer to an exception."""
     from vllm.entrypoints.serve import create_error_response
 
     answer = create_error_response(error)

@@ -1,4 +1,4 @@
-"""How does an engine stand, and what did it say when it last failed? A value that travels as JSON."""
+"""The state of an engine and the reason of its last failure. A value that travels as JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class EngineState(StrEnum):
-    """What an engine does now."""
+    """The state of an engine."""
 
     STARTING = "starting"
     READY = "ready"  # it has passed its self-test
@@ -19,22 +19,22 @@ class EngineState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
-    """One engine by its own word. Texts are for operators: they may name files of its machine."""
+    """One engine's report on itself. Texts are for operators: they may name files of its machine."""
 
     state: EngineState
     reason: str = ""  # why it is not ready, in the engine's or the compiler's own words
     worker: str = ""  # random, made when the engine's worker process starts
     deaths: int = 0  # engines of this worker that died after they had passed their self-test
     last_death: str = ""  # the last one's own words
-    machine_to_blame: bool = False  # the last one died of what no adapter can cause: no compiler, no disk
+    machine_to_blame: bool = False  # no adapter can have caused the last one: no compiler, no disk
 
     def to_json(self) -> dict[str, Any]:
-        """Return what travels."""
+        """Return the JSON object."""
         return {"ready": self.state is EngineState.READY, **asdict(self)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> EngineHealth:
-        """Read what travelled; the state must be there. Raises `KeyError`, `TypeError` or `ValueError`."""
+        """Parse the JSON object; the state is required. Raises `KeyError`, `TypeError` or `ValueError`."""
         return cls(
             EngineState(value["state"]),
             str(value.get("reason", "")),

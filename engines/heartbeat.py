@@ -1,7 +1,7 @@
-"""Does the engine's core still turn? Asks it for a sign of life, between its steps, all the time.
+"""Does the engine's core still run? Sends it a call that it answers between its steps, all the time.
 
-A dead engine says so itself; one that hangs (a stuck kernel, a stopped process, a lost NCCL peer) says
-nothing, and vLLM's own health check only knows the dead. A call into EngineCore is answered by its loop
+A dead engine is reported as such; one that hangs (a stuck kernel, a stopped process, a lost NCCL peer) says
+nothing, and vLLM's own health check only detects death. A call into EngineCore is answered by its loop
 between two steps, however many requests wait.
 """
 

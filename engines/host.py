@@ -1,7 +1,7 @@
-"""What does an engine's process answer to the gateway? vLLM's OpenAI app, and calls about adapters.
+"""Answers the gateway in an engine's process: vLLM's OpenAI app, and calls about adapters.
 
 Nothing is answered without the token, and the adapter of a request is loaded before vLLM gets the request.
-Tenants and order are no concern of this process.
+This process knows neither tenants nor the order of requests.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class EngineHost:
             await _answer(send, 404, {"error": "no such route"})
 
     async def _run(self, scope: Scope, receive: Receive, send: Send, adapter_id: str | None) -> None:
-        """Have the adapter loaded, then let vLLM answer. The answer says whether the engine is at fault."""
+        """Load the adapter, then let vLLM answer. The answer says whether the engine is at fault."""
         running = self._supervisor.running
         if running is None or running.engine.errored:
             await _answer_fault(send, protocol.FAULT_ENGINE, "the engine is not running")
@@ -85,7 +85,7 @@ class EngineHost:
             await answer_with(running.app, scope, receive, send)
 
     def _lease(self, adapter_id: str) -> contextlib.AbstractAsyncContextManager[Any]:
-        """Keep an adapter in a slot. Raises `EngineDied` where this worker does not know the adapter."""
+        """Keep an adapter in a slot. Raises `EngineDied` if this worker does not know the adapter."""
         adapter = self._supervisor.reconciler.desired(adapter_id)
         if adapter is None:  # a worker that has just started; other replicas may know the adapter
             raise EngineDied("this engine has not been told of that adapter")

@@ -1,4 +1,4 @@
-"""What did an engine's processes say before they died?
+"""Keeps the last error that an engine's processes logged before they died.
 
 Where vLLM's EngineCore fails, this process learns no more than "see stack trace (above)": the exception stays
 in the child's log. So the children keep the last exception that vLLM logs in a file of this start, whose path
@@ -28,13 +28,13 @@ DYING_S = 30.0  # errors that an engine survived are no last words
 
 
 class LastWords:
-    """The last words of one engine after the other."""
+    """The last errors of one engine after the other."""
 
     def __init__(self) -> None:
         self._path: Path | None = None  # in a folder that only this user can enter
 
     def listen(self) -> dict[str, str]:
-        """Forget what was said; returns the environment that the next engine's processes need."""
+        """Forget earlier errors; return the environment for the next engine's processes."""
         if self._path is None:
             self._path = Path(tempfile.mkdtemp(prefix="tenantry-engine-")) / "words"
         self._path.unlink(missing_ok=True)
@@ -46,7 +46,7 @@ class LastWords:
             shutil.rmtree(self._path.parent, ignore_errors=True)
 
     def read(self, within_s: float = math.inf) -> str:
-        """Return what was said since then, or in the last seconds; nothing where nothing was."""
+        """Return the last error since `listen`, or within the last seconds; "" if there is none."""
         if self._path is None:
             return ""
         try:
@@ -58,14 +58,14 @@ class LastWords:
 
 
 def follow_engine_core() -> None:
-    """Have engines that this process starts from now on keep their last words. Imports vLLM."""
+    """Make engines that this process starts from now on keep their errors. Imports vLLM."""
     from vllm.v1.engine.core import EngineCoreProc
 
     EngineCoreProc.run_engine_core = staticmethod(run_engine_core)
 
 
 def run_engine_core(*args: Any, **options: Any) -> None:
-    """Be vLLM's engine process; begins with keeping its errors, and its workers'."""
+    """Run as vLLM's engine process that keeps its errors, and its workers'."""
     from vllm.v1.engine.core import EngineCoreProc
     from vllm.v1.executor.multiproc_executor import WorkerProc
 
@@ -75,7 +75,7 @@ def run_engine_core(*args: Any, **options: Any) -> None:
 
 
 def run_worker(*args: Any, **options: Any) -> None:
-    """Be vLLM's worker process of one device; begins with keeping its errors."""
+    """Run as vLLM's worker process of one device that keeps its errors."""
     from vllm.v1.executor.multiproc_executor import WorkerProc
 
     keep_errors()
@@ -104,13 +104,13 @@ def _keeping(path: Path, make: Callable[..., logging.LogRecord]) -> Callable[...
 
 
 def _keep(path: Path, error: BaseException) -> None:
-    """Keep its words, unless they only point to others that are kept already."""
+    """Keep the error, unless it only points to another one that is kept already."""
     if not (points_elsewhere(str(error)) and path.exists()):
         path.write_text(words_of(error))
 
 
 def ended_how(engine: Any) -> str:
-    """Say how a dead engine's process ended, as far as vLLM (0.32) tells."""
+    """Return how a dead engine's process ended, as far as vLLM (0.32) knows."""
     try:
         codes = [process.exitcode for process in engine.engine_core.resources.engine_manager.processes]
     except AttributeError:

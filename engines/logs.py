@@ -1,6 +1,6 @@
-"""How does every process of a deployment write its log? One handler on standard error, in one of two formats.
+"""Writes the log of every process of a deployment: one handler on standard error, in one of two formats.
 
-Lines for people in a terminal, JSON elsewhere. Of what libraries say, people see warnings and errors, and a
+Lines for people in a terminal, JSON elsewhere. Of libraries' lines, people see warnings and errors, and a
 collector gets more. service.py calls `set_up` in BentoML's processes, engine_process.py in vLLM's.
 
 Environment:
@@ -30,7 +30,7 @@ REPLICA = "TENANTRY_LOG_REPLICA"  # set for the processes that an engine starts
 # Libraries whose own handlers are taken away. The server's access log would be a second line per request.
 _LIBRARIES = ("bentoml", "circus", "uvicorn", "uvicorn.error", "uvicorn.access", "vllm")
 _SILENT = ("uvicorn.access",)
-# What says nothing to whoever runs a fleet, said by each process anew; written at DEBUG. (logger, part of it)
+# Lines that do not help an operator, repeated by each process; written at DEBUG. (logger, part of it)
 _ASIDES = (
     ("bentoml", "Applying user config override"),
     ("vllm", "Triton is "),  # without a GPU
@@ -44,14 +44,14 @@ _ASIDES = (
     ("vllm", "Passing raw prompts to InputProcessor is deprecated"),  # by our own checks of an engine
     ("vllm", "vLLM has deprecated support for supporting different tokenizers"),
 )
-_LIBRARY_WARNINGS = ("FutureWarning:", "DeprecationWarning:")  # for who writes it, not for who runs it
+_LIBRARY_WARNINGS = ("FutureWarning:", "DeprecationWarning:")  # for developers, not for operators
 _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
 _PLAIN = "\x1b[0m"
 
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """How lines look, and which are written."""
+    """The format of lines, and their lowest level."""
 
     as_json: bool
     level: int = logging.INFO
@@ -74,7 +74,7 @@ class LogSettings:
 
     @property
     def library_level(self) -> int:
-        """From which level on libraries are heard: for people from a warning on."""
+        """The lowest level of libraries' lines: warnings in text logs."""
         if self.as_json:
             return self.level
         return logging.INFO if self.level == logging.DEBUG else max(self.level, logging.WARNING)
@@ -90,9 +90,9 @@ def _level(environment: Mapping[str, str], variable: str) -> int | None:
 
 
 def set_up(replica: str = "") -> None:
-    """Send all lines of this process through one handler; `replica` stands in each, where it is an engine's.
+    """Send all lines of this process through one handler; `replica` names the engine in each.
 
-    Ends the process with a sentence where the environment asks for what there is not.
+    Ends the process with a message if the environment holds an invalid setting.
     """
     if replica:
         os.environ[REPLICA] = replica
@@ -116,7 +116,7 @@ def configure(settings: LogSettings, stream: TextIO, replica: str | None) -> Non
         handler.addFilter(_is_no_aside)
     root = logging.getLogger()
     root.handlers = [handler]
-    # Other libraries say at INFO what is for who writes them.
+    # Other libraries' INFO lines are for their developers.
     root.setLevel(max(settings.level, logging.WARNING))
     for name in _LIBRARIES:
         logger = logging.getLogger(name)
@@ -129,7 +129,7 @@ def configure(settings: LogSettings, stream: TextIO, replica: str | None) -> Non
 
 
 def _is_no_aside(record: logging.LogRecord) -> bool:
-    """Whether a line is for who runs a fleet."""
+    """Whether a line is for operators."""
     library = record.name.partition(".")[0]
     if library == OURS:
         return True
@@ -143,12 +143,12 @@ class JsonLines(logging.Formatter):
     """One JSON object a line."""
 
     def __init__(self, replica: str | None) -> None:
-        """`replica` is told with every line."""
+        """`replica` is a field of every line."""
         super().__init__()
         self._replica = replica
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write one line; of requests, as many as they are."""
+        """Write one line; for requests one line each."""
         if record.name == REQUESTS:
             return record.getMessage()
         line = {
@@ -176,7 +176,7 @@ class Lines(logging.Formatter):
         self._coloured = coloured
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write time, level where it is none of every day, who says it, and what."""
+        """Write the time, the level unless it is a usual one, the source and the message."""
         at = time.strftime("%H:%M:%S ", time.localtime(record.created))
         for_people: Callable[[str], str] | None = getattr(record, "for_people", None)
         if for_people is not None:
@@ -201,7 +201,7 @@ class Lines(logging.Formatter):
 
 
 def printable(text: str) -> str:
-    """Escape whatever moves a cursor, ends a line, or is not to be seen."""
+    """Escape every character that moves a cursor, ends a line, or is invisible."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""What is one metric? Its name, kind, labels and meaning, as data; pages and documents are made from it."""
+"""One metric as data: its name, kind, labels and meaning; pages and documents are made from it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Metric:
 
     name: str
     kind: MetricKind
-    text: str  # one sentence: what is counted or measured, from when to when
+    text: str  # one sentence: the thing counted or measured, from when to when
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()  # of a histogram: upper bounds, without +Inf
     gen_ai: str = ""  # OpenTelemetry's GenAI metric that says the same, if there is one
@@ -32,5 +32,5 @@ class Metric:
 
     @property
     def sample(self) -> str:
-        """What a query names: the family, or `..._total` of a counter."""
+        """The name in queries: the family, or `..._total` of a counter."""
         return f"{self.name}_total" if self.kind is MetricKind.COUNTER else self.name

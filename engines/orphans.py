@@ -1,4 +1,4 @@
-"""Which processes belong to which worker's engine? Ends those that nobody needs any more.
+"""Ends engine processes that a killed worker left behind, found by a mark in their environment.
 
 vLLM's EngineCore outlives a parent that dies by SIGKILL and keeps its GPU memory (vllm-project/vllm#55510).
 Every engine process inherits a mark that names its replica and worker; without that worker it is an orphan.
@@ -18,12 +18,12 @@ log = logging.getLogger("tenantry.engine")
 
 
 def mark(replica: str) -> dict[str, str]:
-    """Environment by which engine processes of this worker are known."""
+    """Environment that marks engine processes of this worker."""
     return {REPLICA_MARK: _replica_mark(replica), WORKER_MARK: _identity(os.getpid())}
 
 
 def reap(replica: str, proc: Path = Path("/proc")) -> list[int]:
-    """Kill engine processes of this replica whose worker no longer lives; return their pids. Linux only."""
+    """Kill engine processes of this replica whose worker is dead; return their pids. Linux only."""
     reaped = []
     for folder in proc.glob("[0-9]*"):
         environment = _environment(folder)
@@ -54,7 +54,7 @@ def end_own(proc: Path = Path("/proc")) -> list[int]:
 
 
 def _tidies_up(folder: Path) -> bool:
-    """Whether it is Python's own, which ends when all others have and removes their shared memory."""
+    """Whether it is Python's resource tracker, which ends last and removes the others' shared memory."""
     try:
         return b"multiprocessing.resource_tracker" in (folder / "cmdline").read_bytes()
     except OSError:

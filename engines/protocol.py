@@ -1,4 +1,4 @@
-"""Which paths and headers do gateway and engine use between them: OpenAI's endpoints, and private ones?
+"""Paths and headers between gateway and engine: OpenAI's endpoints, and private ones.
 
 An engine answers nothing without the token. The gateway never passes a client's headers on, so no client can
 set these.
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """Which OpenAI endpoint is called; the value is its path, at the gateway and at an engine."""
+    """An OpenAI endpoint; the value is its path, at the gateway and at an engine."""
 
     CHAT = "/v1/chat/completions"
     COMPLETION = "/v1/completions"

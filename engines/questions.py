@@ -1,7 +1,7 @@
-"""What an engine is asked to see whether it, or an adapter on it, works. Short questions of every kind.
+"""Short prompts of every kind that show whether an engine, or an adapter on it, works.
 
-Each is asked under a random cache salt, so that nothing of it is found by anybody. Prompts fill whole blocks
-of the KV cache: vLLM hands out a block that is partly filled again at once, but a full one last, and numbers
+Each is sent under a random cache salt, so that no other request finds its blocks. Prompts fill whole blocks
+of the KV cache: vLLM reuses a partly filled block at once, but a full one last, and numbers
 that are not finite stay in it.
 """
 
@@ -20,23 +20,23 @@ PROMPTS = (
 )
 GENERATED_TOKENS = 8
 COMPARED_TOKENS = 64  # for each prompt, spread over the vocabulary
-PRIORITY = 0  # vLLM's: smaller comes first. It is short, and it holds a slot for as long as it takes
+PRIORITY = 0  # vLLM's: smaller comes first. They are short, and hold a slot while they run
 
 Bounded = Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, Any]]
 
 
 class Questions:
-    """Questions to one running engine; each takes a LoRARequest, or None for the base model."""
+    """Prompts to one running engine; each takes a LoRARequest, or None for the base model."""
 
     def __init__(self, engine: Any, tasks: Sequence[str], bounded: Bounded) -> None:
-        """Take vLLM's `AsyncLLM`, its supported tasks, and what ends a call when the engine dies."""
+        """Take vLLM's `AsyncLLM`, its supported tasks, and `bounded`, which ends calls to a dead engine."""
         self._engine = engine
         self._task = tasks[0]
         self._bounded = bounded
         self.generates = "generate" in tasks
 
     def tokens(self, prompt: str) -> list[int]:
-        """The prompt again and again, up to one whole block of the KV cache."""
+        """The prompt, repeated up to one whole block of the KV cache."""
         tokens: list[int] = self._engine.get_tokenizer().encode(prompt)
         limit = self._engine.model_config.max_model_len - GENERATED_TOKENS
         length = max(1, min(self._engine.vllm_config.cache_config.block_size, limit))
@@ -57,7 +57,7 @@ class Questions:
         return [float(choices[token].logprob) for token in compared]
 
     async def vector(self, tokens: list[int], request: Any) -> list[float]:
-        """What a pooling model makes of the prompt, relative to its largest number."""
+        """A pooling model's vector for the prompt, divided by its largest number."""
         from vllm import PoolingParams
 
         output = await self._ask(self._engine.encode, tokens, PoolingParams(task=self._task), request)
@@ -76,7 +76,7 @@ class Questions:
         ]
 
     async def generate(self, tokens: list[int], request: Any, **wanted: Any) -> Any:
-        """A whole answer to vLLM's `SamplingParams` of these."""
+        """A whole answer, with these `SamplingParams` of vLLM."""
         from vllm import SamplingParams
 
         output = await self._ask(self._engine.generate, tokens, SamplingParams(**wanted), request)

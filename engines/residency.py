@@ -1,4 +1,4 @@
-"""What does the gateway want in an engine, and what is really there? Values that travel as JSON."""
+"""The adapters that the gateway wants in an engine, and those that are there. Values that travel as JSON."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ class EngineAdapter:
 
 @dataclass(frozen=True, slots=True)
 class DesiredAdapters:
-    """Every adapter an engine may serve, most wanted first; what is not in it is removed once unused."""
+    """Every adapter an engine may serve, most wanted first; others are removed once unused."""
 
     revision: int  # the gateway's; > 0
     adapters: tuple[EngineAdapter, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what travels."""
+        """Return the JSON object."""
         return {"revision": self.revision, "adapters": [asdict(adapter) for adapter in self.adapters]}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> DesiredAdapters:
-        """Read what travelled. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+        """Parse the JSON object. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
         adapters = (EngineAdapter(a["id"], a["folder"], bool(a["pinned"])) for a in value["adapters"])
         return cls(int(value["revision"]), tuple(adapters))
 
 
-ENGINE_DIED = "the engine died while it"  # how a reason begins that ends in an engine's own words
+ENGINE_DIED = "the engine died while it"  # beginning of a reason that ends in the engine's own error
 
 
 class FaultKind(StrEnum):
@@ -56,27 +56,27 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """What is where in one engine. Ids the gateway never named do not appear."""
+    """The adapters of one engine, by place. Ids that the gateway never named do not appear."""
 
-    worker: str  # random, made when the engine's worker process starts; another one has forgotten everything
+    worker: str  # random, made when the engine's worker process starts; another worker has no state
     engine_starts: int  # engines this worker has started; each begins empty
-    revision: int  # of the desired state it has taken; 0: none yet
+    revision: int  # of the desired set that it has; 0: none yet
     slots: tuple[str, ...] = ()  # in the engine's slots (GPU memory)
     host: tuple[str, ...] = ()  # in host memory, those in slots included; least recently used first
     pinned: tuple[str, ...] = ()
     draining: tuple[str, ...] = ()  # no longer desired, not yet gone
     faults: tuple[tuple[str, Fault], ...] = ()
-    kv_tokens: int = 0  # what the engine's KV cache holds; 0: not known
+    kv_tokens: int = 0  # size of the engine's KV cache; 0: not known
     max_model_len: int = 0  # tokens of prompt and completion together; 0: not known
     chars_per_token: int = 0  # of the longest in the vocabulary; 0: not known
 
     def to_json(self) -> dict[str, Any]:
-        """Return what travels."""
+        """Return the JSON object."""
         return asdict(self) | {"faults": {name: asdict(fault) for name, fault in self.faults}}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Residency:
-        """Read what travelled. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+        """Parse the JSON object. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
         faults = (
             (
                 name,
@@ -102,7 +102,7 @@ UNCHANGED = "it answers like the base model"  # how the reason begins where a tr
 
 @dataclass(frozen=True, slots=True)
 class TrialReport:
-    """How an adapter did in its trial on a real engine."""
+    """The result of an adapter's trial on a real engine."""
 
     passed: bool
     reason: str  # empty where it passed
@@ -111,16 +111,16 @@ class TrialReport:
 
     @property
     def saw_nothing(self) -> bool:
-        """Whether all that speaks against the adapter is that it made no difference to these prompts."""
+        """Whether the adapter's only fault is that it made no difference to these prompts."""
         return not self.passed and self.reason.startswith(UNCHANGED)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what travels."""
+        """Return the JSON object."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> TrialReport:
-        """Read what travelled. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+        """Parse the JSON object. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
         return cls(
             bool(value["passed"]), str(value["reason"]), float(value["difference"]), float(value["load_s"])
         )

@@ -1,4 +1,4 @@
-"""What is derived from the deployment's one secret? The internal token, and each tenant's cache salt. Pure.
+"""Derives keys from the deployment's one secret: the internal token, and each tenant's cache salt. Pure.
 
 One secret (`TENANTRY_SECRET`) is enough: HMAC-SHA256 under different labels gives independent keys.
 """

@@ -1,6 +1,6 @@
-"""Does this engine work? Asks the base model at start, before any client or adapter is let in.
+"""Does this engine work? Tests the base model at start, before any client or adapter is admitted.
 
-The questions are of the kinds that an adapter's trial and users ask. vLLM compiles some kernels, as those for
+It sends the kinds of requests that trials and users send. vLLM compiles some kernels, as those for
 log-probabilities, at the first request of their kind. They are compiled here: if that fails, the engine is at
 fault, and not the first client.
 """
@@ -30,18 +30,18 @@ log = logging.getLogger("tenantry.engine")
 
 
 class _Refused(Exception):
-    """vLLM's app found something wrong with a request."""
+    """vLLM's app refused a request."""
 
 
 class SelfTestFailed(Exception):
-    """The question at which the engine failed; its cause is the failure."""
+    """The request that failed; its cause is the failure."""
 
 
 class SelfTest:
     """Tests one engine, over vLLM's `AsyncLLM` and over its OpenAI app."""
 
     def __init__(self, engine: Any, app: App, model: str, tasks: Sequence[str], *, trials: bool) -> None:
-        """With `trials` the engine is going to try adapters: it must not refuse what those ask."""
+        """With `trials` the engine will try adapters: it must not refuse their kinds of requests."""
         self._engine = engine
         self._app = app
         self._model = model
@@ -50,7 +50,7 @@ class SelfTest:
         self._ask = Questions(engine, tasks, _as_it_is)
 
     async def run(self) -> None:
-        """Return once every kind of question is answered. Raises `SelfTestFailed` from what was met."""
+        """Return once every kind of request is answered. Raises `SelfTestFailed` from the failure."""
         kind, took_s = "start", {}
         try:
             async with asyncio.timeout(WITHIN_S):
@@ -66,7 +66,7 @@ class SelfTest:
         log.info("self-test passed: %s", ", ".join(f"{kind} {s:.1f} s" for kind, s in took_s.items()))
 
     def _kinds(self) -> list[tuple[str, bool, Callable[[], Awaitable[None]]]]:
-        """What is asked: (its name, whether a refusal is a failure, the question)."""
+        """The requests: (name, whether a refusal is a failure, the request)."""
         if not self._ask.generates:
             kinds = [("an embedding over HTTP", False, self._embedding)] if "embed" in self._tasks else []
             return [("a vector", self._trials, self._vector), *kinds]
@@ -130,7 +130,7 @@ class SelfTest:
         await self._post(Kind.EMBEDDING, {"input": PROMPTS[0]})
 
     async def _post(self, path: Kind, body: dict[str, Any]) -> bytes:
-        """Ask vLLM's app in this process. Raises `_Refused`, or `RuntimeError` where it fails."""
+        """Ask vLLM's app in this process. Raises `_Refused`, or `RuntimeError` if it fails."""
         body |= {"model": self._model, "cache_salt": secrets.token_hex(16), "priority": PRIORITY}
         messages = iter([{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}])
         status, answer = 0, bytearray()

@@ -1,4 +1,4 @@
-"""How does an engine stand after its starts and deaths, and when is the next start due? Logs each change."""
+"""The state of an engine after its starts and deaths, and the delay before the next start. Logs changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engines.health import EngineHealth, EngineState
 from engines.words import blames_machine
 
 MAX_RESTART_DELAY_S = 60.0
-FAILURES_BEFORE_DEAD = 5  # after so many failed starts in a row liveness says no, and an orchestrator may act
+FAILURES_BEFORE_DEAD = 5  # failed starts in a row after which liveness fails, and an orchestrator may act
 SAME_REASON_AGAIN_S = 60.0  # the same failure is logged as an error once in this time
 log = logging.getLogger("tenantry.engine")
 
@@ -41,13 +41,13 @@ class Standing:
         return self._failed_starts < FAILURES_BEFORE_DEAD
 
     def passed(self, took_s: float) -> None:
-        """Note that an engine has started and passed its self-test, and how long that took."""
+        """Record that an engine has started and passed its self-test, and the time that it took."""
         self._failed_starts = 0
         self._state, self._reason, self._logged = EngineState.READY, "", None
         log.info("%s: ready (%.0f s)", self._replica, took_s)
 
     def died(self, words: str) -> None:
-        """Note that an engine which had passed is dead."""
+        """Record the death of an engine that had passed."""
         self._deaths += 1
         self._last_death = words
         self._machine_to_blame = blames_machine(words)
@@ -55,9 +55,9 @@ class Standing:
         log.error("%s: the engine died: %s; it is restarted in place", self._replica, words)
 
     def did_not_start(self, words: str) -> None:
-        """Note that an engine did not start, or did not pass its self-test."""
+        """Record that an engine did not start, or did not pass its self-test."""
         self._failed_starts += 1
-        self._machine_to_blame = True  # one that does not come back at once was not ended by an adapter
+        self._machine_to_blame = True  # no adapter caused the death if the engine does not come back at once
         self._state, self._reason = EngineState.FAILED, words
         now_s = self._clock()
         is_news = self._logged is None or self._logged[0] != words
@@ -71,7 +71,7 @@ class Standing:
         )
 
     def health(self, *, answers: bool, draining: bool) -> EngineHealth:
-        """Say how the engine stands now; `answers`: whether it does, dead or alive."""
+        """Return the engine's state now; `answers`: whether it is ready, so not silent."""
         state, reason = self._state, self._reason
         if draining:
             state, reason = EngineState.DRAINING, "it was told to end"

@@ -1,4 +1,4 @@
-"""Which engine runs in this process now? Loads one, watches it, starts the next one when it dies, ends it.
+"""Runs the engine of this process: loads one, watches it, restarts it when it dies, ends it.
 
 Loading never blocks the event loop, so liveness answers meanwhile. A dead engine is restarted in place, since
 BentoML ends a whole container when one of its workers dies.
@@ -39,7 +39,7 @@ log = logging.getLogger("tenantry.engine")
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """An engine that has passed its self-test, and what serves requests on it."""
+    """An engine that has passed its self-test, with its app and its loader."""
 
     engine: Any  # vLLM's AsyncLLM
     app: Any  # vLLM's FastAPI app
@@ -51,7 +51,7 @@ class Running:
 class Supervisor:
     """The engines of one worker process, one after the other.
 
-    No engine holds an adapter until the gateway has said which; a restarted one gets the same ones by itself.
+    No engine holds an adapter until the gateway has sent the desired set; a restarted one gets the same set.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Supervisor:
     ) -> None:
         """With a `traces_endpoint` (OTLP over HTTP) the engine sends its spans there.
 
-        vLLM's processes do not get the environment variables that are `withheld`.
+        vLLM's processes do not get the `withheld` environment variables.
         """
         self.replica = replica
         self.running: Running | None = None
@@ -136,11 +136,11 @@ class Supervisor:
         return self._standing.is_alive()
 
     def health(self) -> EngineHealth:
-        """Say how the engine stands, for operators. Never raises."""
+        """Return the engine's state, for operators. Never raises."""
         return self._standing.health(answers=self.is_ready(), draining=self.draining)
 
     def blame(self, name: str, kind: FaultKind, reason: str) -> None:
-        """Hold a failure against an adapter, unless the engine died of something that no adapter causes."""
+        """Record a failure of an adapter, unless the engine died of something that no adapter causes."""
         words = self._last_words.read(DYING_S) if kind is FaultKind.CRASH else ""
         if not blames_machine(words):
             self.reconciler.blame(name, kind, f"{reason}: {words}" if words else reason)
@@ -159,7 +159,7 @@ class Supervisor:
                     if self.draining:  # its processes were ended while it loaded
                         break
                     log.debug("%s: the engine did not start", self.replica, exc_info=True)
-                    self.reconciler.forgive()  # where none comes back, no adapter ended the last one
+                    self.reconciler.forgive()  # if none comes back, no adapter ended the last one
                     self._standing.did_not_start(self._why(error))
                 finally:
                     self.running = None
@@ -168,7 +168,7 @@ class Supervisor:
     async def _watch(self, running: Running) -> None:
         """Return once the engine has died."""
         while not running.engine.errored:  # noqa: ASYNC110
-            await asyncio.sleep(WATCH_INTERVAL_S)  # vLLM offers no event for it
+            await asyncio.sleep(WATCH_INTERVAL_S)  # vLLM has no event for it
         if running.loader is not None:
             running.loader.engine.declare_dead()
         if self.draining:  # it ended on the same signal as this process will
@@ -176,7 +176,7 @@ class Supervisor:
         self._standing.died(self._last_words.read(DYING_S) or ended_how(running.engine))
 
     def _why(self, error: Exception) -> str:
-        """Say why an engine did not start: in its own last words, where the error only points at its log."""
+        """Return why an engine did not start: its own last error, if this one only points at its log."""
         if isinstance(error, SelfTestFailed):
             return str(error)
         return (points_elsewhere(str(error)) and self._last_words.read()) or words_of(error)
@@ -184,7 +184,7 @@ class Supervisor:
     # -- loading -------------------------------------------------------------------------------------------
 
     async def _load(self, stack: contextlib.AsyncExitStack) -> Running:
-        """Start an engine, test it, and keep its adapters from then on; the stack takes all of it down."""
+        """Start an engine, test it, and keep its adapters from then on; the stack ends all of it."""
         for name, value in self._environment.items():
             os.environ.setdefault(name, value)
         await asyncio.to_thread(orphans.reap, self.replica)
@@ -226,7 +226,7 @@ class Supervisor:
             log.info("%s: still loading (%d s)", self.replica, times * PROGRESS_INTERVAL_S)
 
     async def _prove(self, engine: Any, app: Any, tasks: Sequence[str]) -> None:
-        """Run the self-test. Raises `SelfTestFailed` with the engine's own words."""
+        """Run the self-test. Raises `SelfTestFailed` with the engine's own error."""
         try:
             await SelfTest(engine, app, self._model.name, tasks, trials=self._model.serves_adapters).run()
         except SelfTestFailed as error:
@@ -257,11 +257,11 @@ class Supervisor:
         return loader, Trials(engine, tasks, lora_engine.call)
 
     def _end(self, engine: Any) -> None:
-        """Take an engine down: one that serves when it has drained, one that never did at once."""
+        """End an engine: a serving one after it has drained, another one at once."""
         if not self._was_ready:
             orphans.end_own()
         engine.shutdown(engine.vllm_config.shutdown_timeout if self._was_ready else 0)
-        orphans.end_own()  # vLLM's workers take some seconds to see that their engine is gone
+        orphans.end_own()  # vLLM's workers take some seconds to notice that their engine is gone
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

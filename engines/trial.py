@@ -1,11 +1,11 @@
-"""Does an adapter work on this engine? Its first trial: what it does to short prompts, before any client's.
+"""Does an adapter work on this engine? Its first trial: its effect on short prompts, before any client's.
 
-The base model is asked twice, to see by how much two equal answers differ, then the adapter. An adapter that
+The base model answers twice, to measure how much equal answers differ, then the adapter. An adapter that
 changes no more than that serves the base model under a tenant's name; one whose numbers are not finite serves
 noise. The prompts are few and short, and run one after the other.
 
 Numbers that are not finite stay in the KV cache when a request ends, and an attention kernel that multiplies
-what it masks by zero carries them into whoever gets that memory next (seen with vLLM's CPU kernel, 0.32). So
+masked values by zero carries them into that memory's next request (seen with vLLM's CPU kernel, 0.32). So
 the cache is scrubbed after such a trial.
 """
 
@@ -20,25 +20,25 @@ from engines.residency import UNCHANGED, TrialReport
 
 # In a 16-bit model the log-probability of a token moves by some thousandths where another kernel is chosen.
 MIN_DIFFERENCE = 1e-3
-NOISE_FACTOR = 4.0  # how far beyond two equal answers' difference
+NOISE_FACTOR = 4.0  # times the difference of two equal answers
 NOT_FINITE = "its answers are not finite numbers (NaN or infinite): its weights are too large, or broken"
 
 
 class BaseModelFailed(Exception):
-    """The engine failed on the base model alone, which says nothing about the adapter."""
+    """The engine failed on the base model alone, so the adapter is not to blame."""
 
 
 class Trials:
     """Trials on one running engine."""
 
     def __init__(self, engine: Any, tasks: Sequence[str], bounded: Bounded) -> None:
-        """Take vLLM's `AsyncLLM`, its supported tasks, and what ends a call when the engine dies."""
+        """Take vLLM's `AsyncLLM`, its supported tasks, and `bounded`, which ends calls to a dead engine."""
         self._engine = engine
         self._questions = Questions(engine, tasks, bounded)
         self._bounded = bounded
 
     async def run(self, request: Any, load_s: float) -> TrialReport:
-        """Try the adapter of a LoRARequest. Raises what vLLM raises of it, and `BaseModelFailed`."""
+        """Try the adapter of a LoRARequest. Raises vLLM's errors, and `BaseModelFailed`."""
         try:
             base, again = await self._measure(None), await self._measure(None)
         except EngineDied:
@@ -64,12 +64,12 @@ class Trials:
         for prompt in PROMPTS:
             values += await measure(ask.tokens(prompt), request)
             if not are_finite(values):
-                break  # no more of it than needed
+                break  # one fault is enough
         return values
 
 
 def judge(base: Sequence[float], again: Sequence[float], adapted: Sequence[float]) -> tuple[str, float]:
-    """Return (what is wrong, or nothing; largest change by the adapter). Pure."""
+    """Return (the fault, or ""; the largest change by the adapter). Pure."""
     if not are_finite(adapted):
         return NOT_FINITE, 0.0
     if not adapted or len(adapted) != len(base):
@@ -84,7 +84,7 @@ def judge(base: Sequence[float], again: Sequence[float], adapted: Sequence[float
 
 
 def judge_generation(log_probabilities: Sequence[float]) -> str:
-    """Return what is wrong with a generated answer, or nothing. Pure."""
+    """Return the fault of a generated answer, or "". Pure."""
     if not log_probabilities:
         return "it generates nothing"
     return "" if are_finite(log_probabilities) else NOT_FINITE

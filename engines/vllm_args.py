@@ -1,4 +1,4 @@
-"""Which flags does an engine get for a base model? Pure; the only place that knows vLLM's flags."""
+"""The flags of an engine of a base model. Pure; the only place that knows vLLM's flags."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def engine_args(
         "--tensor-parallel-size": model.tensor_parallel_size,
         "--gpu-memory-utilization": model.gpu_memory_utilization,
         "--kv-cache-memory-bytes": model.kv_cache_bytes,
-        # EngineCore gets SIGTERM together with the worker; without this it drops what is in flight.
+        # EngineCore gets SIGTERM together with the worker; without this it drops requests in flight.
         "--shutdown-timeout": int(shutdown_grace_s),
         # The gateway writes every request's priority from the tenant's band; under fcfs vLLM refuses it.
         "--scheduling-policy": "priority",
@@ -36,7 +36,7 @@ def engine_args(
         }
     argv = [part for flag, value in flags.items() if value is not None for part in (flag, str(value))]
     argv += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
-    argv.append("--no-use-tqdm-on-load")  # progress bars are no lines of a log
+    argv.append("--no-use-tqdm-on-load")  # progress bars do not belong in a log
     argv.append("--enable-prompt-tokens-details")  # says how much of a prompt was found in the prefix cache
     if model.serves_adapters:
         extension = "engines.worker.cpu.CpuWorkerExtension" if on_cpu else "engines.worker.WorkerExtension"
@@ -45,7 +45,7 @@ def engine_args(
 
 
 def engine_environment(model: BaseModel, *, on_cpu: bool) -> dict[str, str]:
-    """Environment vLLM reads at import; what the operator has set already wins over it."""
+    """Environment that vLLM reads at import; the operator's variables win over it."""
     environment = {
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -55,7 +55,7 @@ def engine_environment(model: BaseModel, *, on_cpu: bool) -> dict[str, str]:
         "SPT_NOENV": "1",
         "VLLM_REGEX_COMPILATION_TIMEOUT_S": "1",  # its front end answers nobody meanwhile; the default is 5
         "TRANSFORMERS_VERBOSITY": "error",  # its warnings are of a model's files, and come from each process
-        # Python says so whenever an engine is killed, and then removes what was left.
+        # Python warns of it whenever an engine is killed, and then cleans up.
         "PYTHONWARNINGS": "ignore:resource_tracker",
     }
     if model.source.startswith("/"):
@@ -68,7 +68,7 @@ def engine_environment(model: BaseModel, *, on_cpu: bool) -> dict[str, str]:
 
 
 def tracing_environment(replica: str) -> dict[str, str]:
-    """Environment of an engine that is traced; what the operator has set already wins over it."""
+    """Environment of a traced engine; the operator's variables win over it."""
     return {
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",  # as the gateway's; vLLM's default is gRPC
         "OTEL_SERVICE_NAME": "tenantry-engine",

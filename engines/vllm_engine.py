@@ -1,4 +1,4 @@
-"""How are vLLM's engine and its OpenAI app made in this process? The only module that knows vLLM's launchers.
+"""Starts vLLM's engine and its OpenAI app in this process. The only module that knows vLLM's launchers.
 
 Importing vLLM takes many seconds, so the imports stand in the functions, and the long ones run in a thread.
 """

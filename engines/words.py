@@ -1,11 +1,11 @@
-"""How is an engine's failure put into a line, and for whom? Pure."""
+"""One line for an engine's failure, for operators or for tenants. Pure."""
 
 from __future__ import annotations
 
 import re
 
 MAX_LENGTH = 500
-# What a compiler, a disk or the machine's memory says: no adapter is the reason for it.
+# Errors of a compiler, a disk or the machine's memory: no adapter causes them.
 _MACHINE = re.compile(
     r"InvalidCxxCompiler|CppCompileError|C\+\+ compile error|InductorError|BackendCompilerFailed|"
     r"compilation terminated|No space left on device|Read-only file system|Too many open files"
@@ -16,7 +16,7 @@ _ERROR_LINE = re.compile(r"\berror: ")
 
 
 def words_of(error: BaseException) -> str:
-    """Say in a line what failed at the root: the type of the exception, and what matters of its message."""
+    """Return the root cause in one line: the type of the exception, and the useful part of its message."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -27,7 +27,7 @@ def words_of(error: BaseException) -> str:
 
 
 def points_elsewhere(text: str) -> bool:
-    """Whether a message says no more than where the reason stands."""
+    """Whether a message only points to the place of the reason."""
     return _POINTS_ELSEWHERE.search(text) is not None
 
 
@@ -38,10 +38,10 @@ def in_a_line(text: str) -> str:
 
 
 def without_paths(text: str) -> str:
-    """Return the text as somebody may read it who is not to know this machine: no path, no URL."""
+    """Return the text for readers outside of this machine: no path, no URL."""
     return _PLACE.sub("<path>", text)
 
 
 def blames_machine(words: str) -> bool:
-    """Whether these are words that no adapter is the reason for."""
+    """Whether the error is one that no adapter causes."""
     return _MACHINE.search(words) is not None

@@ -1,4 +1,4 @@
-"""What fleet.yaml says: its values, how it is read, checked and written, and what one pool needs of it."""
+"""fleet.yaml: its values; reading, checking and writing it; the part of it that one pool needs."""
 
 from fleet.files import check_files
 from fleet.loader import LoadedFleet, load_fleet, load_fleet_with_warnings, read_fleet

@@ -1,4 +1,4 @@
-"""What is the hash behind each declared API key? Reads keys from the environment; keeps and shows none."""
+"""Hashes the declared API keys. Reads keys from the environment; keeps and shows none."""
 
 from __future__ import annotations
 

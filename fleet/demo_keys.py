@@ -1,4 +1,4 @@
-"""Which keys does everybody know? Those of the demo fleet, which are in its documentation. Pure."""
+"""The demo fleet's keys, which its documentation makes public. Pure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ DEMO_KEY_HASHES = frozenset(
 
 
 def demo_keys(fleet: Fleet) -> frozenset[str]:
-    """Return the hashes of the demo's keys that open something in this fleet."""
+    """Return the hashes of the demo's keys that are valid in this fleet."""
     tenants = (tenant.key_hashes for tenant in fleet.tenants.values())
     return DEMO_KEY_HASHES & fleet.gateway.operator_key_hashes.union(*tenants)
 
 
 def uses_demo_keys(fleet: Fleet) -> bool:
-    """Whether whoever has read the documentation can call this fleet."""
+    """Whether every reader of the documentation can call this fleet."""
     return bool(demo_keys(fleet))

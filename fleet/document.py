@@ -1,8 +1,8 @@
-"""Which values does a YAML file hold, and on which line is each? Refuses whatever a fleet file does not need.
+"""Reads a YAML file: its values and the line of each. Refuses every feature that a fleet file does not need.
 
 Only plain values come out: mappings, lists, text, numbers, booleans and null. Keys are always text, so `on:`
-and `1:` are the names they look like. Refused: a key twice, other tags than YAML's own, merge keys, several
-documents, and files so large or so nested that reading them would be the attack.
+and `1:` are texts. Refused: a key twice, other tags than YAML's own, merge keys, several
+documents, and files whose size or nesting would exhaust memory.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Document:
 
 
 def read_document(path: Path, findings: Findings) -> Document | None:
-    """Read a file; None when nothing can be made of it. What is wrong goes into `findings`."""
+    """Read a file; None when it cannot be read. Faults go into `findings`."""
     text = _read_text(path, findings)
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""What does a refused value mean, and what would be right? Turns pydantic's errors into findings.
+"""Explains refused values: turns pydantic's errors into findings with remedies.
 
 Never shows a value that stands under a key list: it may be a key.
 """
@@ -85,7 +85,7 @@ def _close(error: ErrorDetails) -> str:
 
 
 def _known_key(path: KeyPath) -> str:
-    """Say what the unknown key may have been meant to be, here or one level down."""
+    """Suggest a known key for an unknown one, from this section or one level down."""
     wrong, section = str(path[-1]), section_at(path[:-1])
     if section is None:
         return ""

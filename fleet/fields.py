@@ -1,4 +1,4 @@
-"""Which form have names, sources, devices, keys and flags in fleet.yaml? Types with their checks."""
+"""The types of names, sources, devices, keys and flags in fleet.yaml, with their checks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _check_source_prefix(prefix: str) -> str:
 
 
 def _check_database(value: Any) -> Any:
-    """Take text or `{env: NAME}`. The error never shows the value, which may hold a password."""
+    """Accept text or `{env: NAME}`. The error never shows the value, which may hold a password."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict) and value.keys() == {"env"} and re.fullmatch(_ENV_NAME, str(value["env"])):

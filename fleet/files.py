@@ -1,6 +1,6 @@
-"""Do the folders that a fleet names hold what they should? Reads them; loads no weights.
+"""Checks the folders that a fleet names. Reads them; loads no weights.
 
-What lies on a hub or behind a URL is not looked at: it is fetched when the fleet is served.
+Hub ids and URLs are not checked: they are fetched when the fleet is served.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NO_FOLDER = "correct the path (`make demo` makes the demo's models)"
 def check_files(
     fleet: Fleet, *, file: str = "fleet.yaml", lines: dict[KeyPath, int] | None = None
 ) -> list[Problem]:
-    """List what is wrong with the folders of a fleet; `file` and `lines` say where each is declared."""
+    """List the faults of a fleet's folders; `file` and `lines` locate each declaration."""
     findings = Findings(file, lines)
     models = fleet.base_models.values()
     sources: dict[KeyPath, str] = {("base_models", model.name): model.source for model in models}
@@ -34,9 +34,9 @@ def check_files(
 def check_folders(
     sources: Mapping[KeyPath, str], most: Mapping[str, tuple[str, int]], findings: Findings
 ) -> None:
-    """Check what lies in folders, each declared at its path.
+    """Check the folders' contents, each declared at its path.
 
-    `most` are the base model of each adapter and the rank that it takes, where those are known.
+    `most` gives each adapter's base model and that model's largest rank, where known.
     """
     for path, source in sources.items():
         if path[0] == "base_models" and not is_hub_id(source):

@@ -1,4 +1,4 @@
-"""What is kept of an API key? Its hash. Pure."""
+"""Hashes API keys: the hash is all that is kept. Pure."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What does a fleet file declare? Reads it, checks it whole, and turns it into the values routing works with.
+"""Loads a fleet file: reads it, checks it whole, and returns the values that routing works with.
 
-Either all of it is right, or `FleetError` says everything that is not, and whether more may be behind that.
+Raises `FleetError` with every fault, and whether these may hide others.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ from fleet.types import (
     UsageSettings,
 )
 
-CPU_LORAS_PER_SLOT = 4  # adapters in host memory for each slot, where a fleet file says nothing
+CPU_LORAS_PER_SLOT = 4  # adapters in host memory for each slot, where a fleet file sets no number
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedFleet:
-    """A fleet, and what only its file says."""
+    """A fleet, with the lines and variables of its file."""
 
     fleet: Fleet
     warnings: tuple[Problem, ...]
     lines: dict[KeyPath, int]  # line of each key
-    key_variables: dict[str, str]  # hash of a key -> environment variable it came from
+    key_variables: dict[str, str]  # hash of a key -> its environment variable
 
     @property
     def secret_variables(self) -> frozenset[str]:
@@ -68,7 +68,7 @@ def load_fleet(path: Path) -> Fleet:
 
 
 def load_fleet_with_warnings(path: Path) -> tuple[Fleet, tuple[Problem, ...]]:
-    """Load and check a fleet file; return what deserves a look as well. Raises `FleetError`."""
+    """Load and check a fleet file; return warnings as well. Raises `FleetError`."""
     loaded = read_fleet(path)
     return loaded.fleet, loaded.warnings
 
@@ -78,8 +78,8 @@ def read_fleet(
 ) -> LoadedFleet:
     """Load and check a fleet file under an environment (default: the process's). Raises `FleetError`.
 
-    Where keys are not needed, because nobody is served, a key or a database whose variable is not set is
-    made up. With `files` the folders that it names are looked into as well.
+    With `keys_needed=False`, since nothing is served, a key or a database whose variable is not set is
+    made up. With `files` the folders that it names are checked as well.
     """
     env = os.environ if env is None else env
     document, findings = _read(path)
@@ -104,7 +104,7 @@ def read_fleet(
 
 
 def _read(path: Path) -> tuple[Document, Findings]:
-    """Read the file's values. Raises `FleetError` where there are none to go on with."""
+    """Read the file's values. Raises `FleetError` where there are none."""
     before = Findings(str(path))
     document = read_document(path, before)
     if document is None:
@@ -142,7 +142,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _ranks(file: schema.FleetFile) -> dict[str, tuple[str, int]]:
-    """Map each adapter to its base model, and to the rank that one takes."""
+    """Map each adapter to its base model, and to that model's largest rank."""
     return {
         name: (section.base_model, file.base_models[section.base_model].max_lora_rank)
         for name, section in file.adapters.items()
@@ -153,7 +153,7 @@ def _ranks(file: schema.FleetFile) -> dict[str, tuple[str, int]]:
 def _resolve_sources(
     found: Salvage, folder: Path, env: Mapping[str, str], findings: Findings
 ) -> dict[KeyPath, str]:
-    """Map the path of each section with a good source to that source, resolved."""
+    """Map the path of each section with a valid source to the resolved source."""
     file = found.file
     declared: dict[KeyPath, str] = {
         **{("base_models", name): section.source for name, section in file.base_models.items()},

@@ -1,4 +1,4 @@
-"""What is wrong with a fleet file, where, and what would be right? Holds findings; makes none."""
+"""Findings about a fleet file: the fault, its place and the remedy. Holds findings; makes none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KeyPath = tuple[Key, ...]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing to repair, or with a warning one thing to look at."""
+    """One error to repair, or one warning to look at."""
 
     file: str
     line: int | None  # counted from 1; None: the file as a whole
@@ -33,7 +33,7 @@ class FleetError(Exception):
         self, problems: Iterable[Problem], *, may_be_more: bool = False, warnings: Iterable[Problem] = ()
     ) -> None:
         self.problems = tuple(problems)
-        self.may_be_more = may_be_more  # behind these: something could not be checked because of them
+        self.may_be_more = may_be_more  # some checks could not run because of these
         self.warnings = tuple(warnings)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
@@ -46,15 +46,15 @@ class Findings:
         self._lines: Mapping[KeyPath, int] = {} if lines is None else lines
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
-        self.may_be_more = False  # something could not be checked because of an error
+        self.may_be_more = False  # some check could not run because of an error
 
     def error(self, path: KeyPath, message: str, remedy: str = "", *, hides: bool = False) -> None:
-        """Add an error; one that `hides` others keeps something from being checked."""
+        """Add an error; one that `hides` others prevents further checks."""
         self.errors.append(self._problem(path, message, remedy))
         self.may_be_more |= hides
 
     def take(self, other: Findings) -> None:
-        """Add the errors of others."""
+        """Add the errors of `other`."""
         self.errors += other.errors
         self.may_be_more |= other.may_be_more
 
@@ -66,7 +66,7 @@ class Findings:
         """Raise `FleetError` with all errors in the order of their lines, if there are any."""
         if self.errors:
             problems = sorted(self.errors, key=lambda problem: problem.line or 0)
-            warnings = () if self.may_be_more else self.warnings  # about what is there, they may be wrong
+            warnings = () if self.may_be_more else self.warnings  # they may be wrong while parts are missing
             raise FleetError(problems, may_be_more=self.may_be_more, warnings=warnings)
 
     def _problem(self, path: KeyPath, message: str, remedy: str) -> Problem:
@@ -87,7 +87,7 @@ def dotted(path: KeyPath) -> str:
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Say which known name is close to the wrong one, or list them where they are few; else nothing."""
+    """Suggest the known name that is close to the wrong one, or list them if they are few; else ""."""
     names = sorted(set(known))
     close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
     close = close or [name for name in names if wrong and name.startswith(wrong)]

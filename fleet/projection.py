@@ -1,4 +1,4 @@
-"""Which part of a fleet does one pool need? Pure. Nothing of anybody else is left in the answer."""
+"""Returns the part of a fleet that one pool needs, with nothing of other tenants. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fleet.types import Fleet, Pool, Tenant
 
 
 def project(fleet: Fleet, pool: str) -> Fleet:
-    """Return the fleet of one pool: its base models, its tenants with what they use there, its adapters.
+    """Return the fleet of one pool: its base models, its tenants with their models there, its adapters.
 
     Raises `FleetError` when there is no such pool.
     """

@@ -1,4 +1,4 @@
-"""Does every name in a fleet file lead to exactly one thing? Pure; knows no file and no engine.
+"""Checks that every name in a fleet file refers to exactly one thing. Pure; knows no file and no engine.
 
 Looks at every model a tenant may use: it must be declared, and exactly one pool must serve it to that tenant.
 """
@@ -43,7 +43,7 @@ class Known:
         return whole and all(map(self.is_whole, pools.values()))
 
     def is_whole(self, pool: PoolSection) -> bool:
-        """Whether every name in a pool leads somewhere; else it may be meant to hold or serve others."""
+        """Whether every name in a pool is declared; else it may be meant to hold or serve others."""
         tenants = all(self.leads("tenants", name) for name in pool.tenants)
         return tenants and all(self.leads("base_models", name) for name in pool.base_models)
 
@@ -59,7 +59,7 @@ def check_references(file: FleetFile, known: Known, findings: Findings) -> None:
 
 
 def check_left_out(texts: Iterable[tuple[KeyPath, str]], known: Known, findings: Findings) -> None:
-    """Check the names in parts that are refused for something else."""
+    """Check the names in parts that are refused for other reasons."""
     for path, text in texts:
         match path:
             case ("adapters", _, "base_model") | ("pools", _, "base_models", int()):
@@ -154,7 +154,7 @@ def _check_reachable(
     pools = pools_serving(file, tenant, model)
     listed = [name for name, pool in file.pools.items() if tenant in pool.tenants]
     if not pools and not all_pools:
-        return  # a pool that was refused for something else may be the one
+        return  # a pool that was refused for another reason may serve it
     if not listed:
         findings.error(path, f"tenant `{tenant}` is on no pool", f"add `{tenant}` to `tenants` of a pool")
     elif not pools:

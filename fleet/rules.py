@@ -1,6 +1,6 @@
-"""Do the parts of a fleet file fit together: strategies, isolation, devices, sizes? Pure.
+"""Checks that the parts of a fleet file fit together: strategies, isolation, devices, sizes. Pure.
 
-That names lead somewhere is checked in `references`; a name that does not is passed over here.
+`references` checks that names are declared; names that are not are skipped here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _DEFAULT_UTILIZATION = 0.9  # about vLLM's own; only for a warning
 
 
 def check_rules(file: FleetFile, findings: Findings) -> None:
-    """Check everything that is more than a name."""
+    """Check every rule beyond names."""
     for name, model in file.base_models.items():
         _check_base_model(name, model, findings)
     for name, pool in file.pools.items():
@@ -114,7 +114,7 @@ def _check_hedging(name: str, pool: PoolSection, findings: Findings) -> None:
 
 
 def _check_pool_names(file: FleetFile, findings: Findings) -> None:
-    """Services are named after pools, and BentoML takes `.`, `-` and `_` in a service's name for the same."""
+    """Services are named after pools, and BentoML treats `.`, `-` and `_` in a service's name alike."""
     seen: dict[str, str] = {}
     for name in file.pools:
         first = seen.setdefault(re.sub(r"[.-]", "_", name), name)
@@ -127,7 +127,7 @@ def _check_pool_names(file: FleetFile, findings: Findings) -> None:
 
 
 def _check_shared_devices(file: FleetFile, findings: Findings) -> None:
-    """Warn where the engines on one device want more than all of its memory."""
+    """Warn where the engines on one device take more than all of its memory."""
     wanted: dict[str, float] = defaultdict(float)
     for name, pool in file.pools.items():
         if len(pool.devices) != pool.replicas * len(pool.base_models):
@@ -148,7 +148,7 @@ def _check_shared_devices(file: FleetFile, findings: Findings) -> None:
 
 
 def _check_dedicated_devices(file: FleetFile, findings: Findings) -> None:
-    """Warn where a dedicated tenant's engines are its own and their GPUs are not."""
+    """Warn where a dedicated tenant's engines share their GPUs."""
     pools_on: dict[str, dict[str, PoolSection]] = defaultdict(dict)
     for name, pool in file.pools.items():
         for device in (device for devices in pool.devices for device in devices.split(",")):

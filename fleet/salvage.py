@@ -1,6 +1,6 @@
-"""Which parts of a refused fleet file stand, so that they can be checked further? Pure.
+"""Finds the valid parts of a refused fleet file, so that they can be checked further. Pure.
 
-A part with an error in it is left out whole: what it would mean without its error nobody knows. The names in
+A part with an error in it is left out whole, since its meaning is unknown. The names in
 it are still looked at, and so is its source.
 """
 
@@ -31,15 +31,15 @@ _SINGLE: dict[str, type[BaseModel]] = {
 
 @dataclass(frozen=True, slots=True)
 class Salvage:
-    """What stands of a file, and what does not."""
+    """The valid parts of a file, and the others."""
 
     file: schema.FleetFile  # may lack whole sections
-    unknown: frozenset[str]  # sections of which nothing is known: any name may be in them
+    unknown: frozenset[str]  # unreadable sections: any name may be in them
     left_out: tuple[tuple[KeyPath, dict[str, Any]], ...]  # parts with errors, as they are written
     wrong: frozenset[KeyPath]  # where the errors are
 
     def texts(self) -> Iterator[tuple[KeyPath, str]]:
-        """Give the texts in the parts that were left out, but those that are refused themselves."""
+        """Yield the texts in the parts that were left out, except the refused ones."""
         for path, values in self.left_out:
             for text_path, text in _texts(path, values):
                 if not any(text_path[:length] in self.wrong for length in range(1, len(text_path) + 1)):
@@ -47,7 +47,7 @@ class Salvage:
 
 
 def salvage(data: dict[str, Any], errors: Sequence[ErrorDetails]) -> Salvage:
-    """Take what has no errors in it."""
+    """Keep the parts without errors."""
     wrong = frozenset(tuple(error["loc"]) for error in errors)
     unknown = frozenset(path[0] for path in wrong if len(path) == 1 and path[0] in PARTS)
     standing: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Which keys has fleet.yaml? Types, bounds and defaults; whether the parts fit together is checked elsewhere.
+"""The keys of fleet.yaml: types, bounds and defaults. Other modules check whether the parts fit together.
 
 The texts here are the JSON Schema's descriptions, which editors show. Unknown keys are refused.
 """
@@ -13,7 +13,7 @@ from fleet.fields import Device, KeySection, Name, Section, Source, SourcePrefix
 from fleet.settings import GatewaySection, StateSection, UsageSection
 from fleet.types import Band, Isolation, Strategy
 
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM 0.32 builds kernels for
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vLLM 0.32 builds kernels for these
 _PLANNED = ("model-mesh", "swap", "mig")
 
 
@@ -178,7 +178,7 @@ class TenantSection(Section):
     )
     priority: Annotated[Band, Field(strict=False)] = Field(
         Band.STANDARD,
-        description="Band: a higher one is served before a lower one, but for what "
+        description="Band: a higher one is served before a lower one, except for grants that "
         "gateway.scheduler.lower_band_share keeps.",
     )
     weight: float = Field(1.0, gt=0, le=1_000_000, description="Share within the band.")
@@ -212,7 +212,7 @@ class SloSection(Section):
         None,
         gt=0,
         le=60,
-        description="Between two tokens of one stream; bounds what a replica runs at once; "
+        description="Between two tokens of one stream; bounds a replica's sequences at once; "
         "default: no such objective.",
     )
 
@@ -250,8 +250,8 @@ class FleetFile(Section):
     tenants: dict[Name, TenantSection] = Field(min_length=1, description="Tenants by name.")
     pools: dict[Name, PoolSection] = Field(min_length=1, description="Pools by name.")
     gateway: GatewaySection = Field(GatewaySection(), description="Gateway settings.")
-    state: StateSection = Field(StateSection(), description="What is kept of run-time changes, and where.")
-    usage: UsageSection = Field(UsageSection(), description="How long the usage ledger keeps what.")
+    state: StateSection = Field(StateSection(), description="Storage of run-time changes.")
+    usage: UsageSection = Field(UsageSection(), description="Retention of the usage ledger.")
 
 
 def json_schema() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which keys has fleet.yaml under `gateway`, `state` and `usage`? Types, bounds and defaults.
+"""The keys of fleet.yaml under `gateway`, `state` and `usage`: types, bounds and defaults.
 
 The texts here are the JSON Schema's descriptions, which editors show.
 """
@@ -97,7 +97,7 @@ class GatewaySection(Section):
         (), description="Keys that may read the metrics and use the admin API."
     )
     metrics_access: Annotated[MetricsAccess, Field(strict=False)] = Field(
-        MetricsAccess.OPERATOR, description="Who may read the metrics pages, which name every tenant."
+        MetricsAccess.OPERATOR, description="Access to the metrics pages, which name every tenant."
     )
     max_body_mib: float = Field(4.0, gt=0, le=1024, description="Largest request body in MiB.")
     body_timeout_s: float = Field(30.0, gt=0, le=3600, description="Time a client has to send its body.")

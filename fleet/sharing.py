@@ -1,4 +1,4 @@
-"""Which tenants can meet in one engine, and on which models? Pure: answers from the fleet alone."""
+"""Finds the tenants that can meet in one engine, and on which models. Pure: answers from the fleet alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where do a model's files lie: in a folder, on a hub, behind a URL? Decides by the text and by what exists.
+"""Resolves a model's source (a folder, a hub id or a URL) by its text and the existing files.
 
 Downloads nothing. `~`, `${VAR}` and `${VAR:-default}` are replaced; a relative folder is relative to the
 fleet file.
@@ -19,7 +19,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]
 
 
 class SourceError(ValueError):
-    """A source names nothing that files can come from."""
+    """A text names no source of files."""
 
     def __init__(self, message: str, remedy: str = "a folder of this machine begins with `/`, `./` or `~`"):
         super().__init__(message)
@@ -48,7 +48,7 @@ def resolve(source: str, *, folder: Path, env: Mapping[str, str]) -> Source:
 
 
 def resolve_folder(text: str, *, folder: Path, env: Mapping[str, str]) -> str:
-    """Resolve what can only be a folder, there or not yet. Raises `SourceError`."""
+    """Resolve a folder, existing or not. Raises `SourceError`."""
     text = _expanded(text, env)
     if is_url(text):
         raise SourceError("is a URL")
@@ -74,7 +74,7 @@ def _folder(text: str, folder: Path) -> Path:
 
 
 def why_no_folder(path: Path) -> str | None:
-    """Say why a path is no folder that can be looked into; nothing where it is one."""
+    """Return why a path is no readable folder; None where it is one."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Where is run-time state kept? Resolves the folder and the database of a fleet file's `state` section.
+"""Resolves the folder and the database of a fleet file's `state` section.
 
 Connects to nothing. A database's URL may hold a password, so no message shows one.
 """
@@ -15,7 +15,7 @@ from fleet.settings import StateSection
 from fleet.sources import SourceError, resolve_folder
 from fleet.types import StateSettings
 
-STAND_IN_DATABASE = "postgresql+psycopg://nobody@localhost/nothing"  # where nothing will be kept
+STAND_IN_DATABASE = "postgresql+psycopg://nobody@localhost/nothing"  # for commands that keep nothing
 _URL = re.compile(r"postgres(?:ql)?(?:\+psycopg)?://(?!.*\$\{)(?=\S+\Z)")
 _PASSWORD = re.compile(r"//[^/@]*:[^/@]+@|[?&]password=")
 _PATH = ("state", "database")
@@ -25,7 +25,7 @@ _REMEDY = "write postgresql+psycopg://user@host/name, or leave it out for SQLite
 def resolve_state(
     section: StateSection, folder: Path, env: Mapping[str, str], findings: Findings
 ) -> StateSettings:
-    """Turn the section of a fleet file in `folder` into settings; what is wrong becomes a finding."""
+    """Turn the section of a fleet file in `folder` into settings; faults become findings."""
     try:
         place = resolve_folder(section.folder, folder=folder, env=env)
     except SourceError as error:
@@ -43,7 +43,7 @@ def resolve_state(
 
 
 def database_stand_in(section: StateSection, env: Mapping[str, str]) -> dict[str, str]:
-    """Return the variable that holds the database's URL; one that is not set leads nowhere."""
+    """Return the variable that holds the database's URL; where it is not set, a stand-in."""
     if not isinstance(section.database, EnvSection):
         return {}
     name = section.database.env

@@ -1,4 +1,4 @@
-"""What a fleet is, as plain values: base models, adapters, tenants, pools, settings. Knows no file."""
+"""A fleet as plain values: base models, adapters, tenants, pools, settings. Knows no file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 @dataclass(frozen=True, slots=True)
 class MediaTokens:
-    """What a picture, a recording and a film in a prompt are taken for, in tokens, until the engine says."""
+    """Tokens counted for a picture, a recording and a film in a prompt, until the engine has counted them."""
 
     image: int = 1024  # one megapixel where a token covers 32 x 32 pixels, as with Qwen's models
     audio: int = 750  # half a minute at 25 tokens a second
@@ -19,7 +19,7 @@ class MediaTokens:
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """The most that one request may ask an engine for; more of it would keep the engine from others."""
+    """The most that one request may ask an engine for; more would starve other requests."""
 
     messages: int = 4096  # and parts of them
     tools: int = 256
@@ -67,7 +67,7 @@ class BaseModel:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA adapter as declared: where its files are, and the one base model it fits."""
+    """A LoRA adapter as declared: its source, and the one base model it fits."""
 
     name: str
     source: str  # absolute folder, or a URL that `adapters.sources` knows
@@ -83,10 +83,10 @@ class Strategy(StrEnum):
 
 
 class Isolation(StrEnum):
-    """Whom a tenant may share a replica with."""
+    """Whether a tenant may share a replica with others."""
 
     SHARED = "shared"
-    DEDICATED = "dedicated"  # nobody: its pool serves this tenant alone
+    DEDICATED = "dedicated"  # its pool serves this tenant alone
 
 
 class Band(StrEnum):
@@ -120,15 +120,15 @@ class Caps:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one tenant may use in a calendar month, UTC."""
+    """Tokens of one tenant in a calendar month, UTC."""
 
     monthly_tokens: int  # prompt and completion together
-    soft: float = 0.8  # part of it from which on tenant and operator are warned
+    soft: float = 0.8  # fraction of it at which warnings begin
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Who owns keys and is capped."""
+    """An owner of API keys, with limits."""
 
     name: str
     key_hashes: frozenset[str]  # lower-case hex sha256 of each API key
@@ -138,17 +138,17 @@ class Tenant:
     weight: float = 1.0  # share among backlogged tenants of one band
     caps: Caps = field(default_factory=Caps)
     isolation: Isolation = Isolation.SHARED
-    adapter_sources: tuple[str, ...] = ()  # where its own keys may have adapters fetched from
+    adapter_sources: tuple[str, ...] = ()  # prefixes from which its own keys may fetch adapters
     budget: Budget | None = None  # None: no such limit
-    request_limits: Mapping[str, int] = field(default_factory=dict)  # what differs from its base models'
+    request_limits: Mapping[str, int] = field(default_factory=dict)  # replace its base models'
 
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """Service level objective of a pool: what its users are to see. None: no such objective."""
+    """Service level objectives of a pool's users. None: no such objective."""
 
-    ttft_s: float | None = None  # arrival to first token; what would miss it is shed, but for the high band
-    itl_s: float | None = None  # between two tokens of one stream; bounds what a replica runs at once
+    ttft_s: float | None = None  # arrival to first token; below the high band, late requests are shed
+    itl_s: float | None = None  # between two tokens of one stream; bounds a replica's sequences at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ class Pool:
     tenants: tuple[str, ...]
     slo: Slo = Slo()
     hedge_after_s: float | None = (
-        None  # a second replica is asked when the first is silent so long; None: never
+        None  # a second replica is asked when the first is silent this long; None: never
     )
 
     @property
@@ -174,39 +174,39 @@ class Pool:
 
 
 class MetricsAccess(StrEnum):
-    """Who may read the metrics pages, which name every tenant."""
+    """Access to the metrics pages, which name every tenant."""
 
     OPERATOR = "operator"  # bearer of an operator key
-    LOOPBACK = "loopback"  # the same, and anybody on this machine
-    OPEN = "open"  # anybody
+    LOOPBACK = "loopback"  # the same, and every process on this machine
+    OPEN = "open"  # every client
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerSettings:
-    """How the fair queue weighs things. The defaults come from `python -m benchmarks.simulator`."""
+    """Weights and bounds of the fair queue. The defaults come from `python -m benchmarks.simulator`."""
 
     locality_bonus_tokens: float = 4000.0  # lead of an adapter in a slot or in memory over one on disk
-    aging_tokens_per_s: float = 500.0  # a waiting request gains so much on everybody's service, per second
+    aging_tokens_per_s: float = 500.0  # gain of a waiting request, for each second
     lower_band_share: float = 0.05  # part of the grants kept for each band below the highest that waits
-    load_slack: float = 0.25  # a preferred replica may have so much more load than the mean (bounded load)
+    load_slack: float = 0.25  # a preferred replica's excess load, as a fraction of the mean (bounded load)
     burst_share: float = 0.5  # part of a replica that a tenant which floods may fill beyond its fair share
-    read_wait_s: float = 0.2  # a request waits so long for a replica that has its adapter in memory
+    read_wait_s: float = 0.2  # longest wait for a replica that has the adapter in memory
     slot_wait_s: float = 10.0  # a slot is cleared for an adapter that has waited this long
     max_queued: int = 10_000  # requests of all tenants that wait in the gateway
-    max_queued_bytes: int = 256 * 2**20  # what they hold together: their bodies, and some beside
+    max_queued_bytes: int = 256 * 2**20  # their memory together: their bodies, and some beside
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """How much the metrics page holds."""
+    """Bounds of the metrics page."""
 
     max_models: int = 200  # models (tenant, name, version) with series of their own; the rest share `other`
-    idle_after_s: float = 3600.0  # a model that nobody used for so long leaves the page
+    idle_after_s: float = 3600.0  # a model unused for this long leaves the page
 
 
 @dataclass(frozen=True, slots=True)
 class TracingSettings:
-    """Where spans go."""
+    """The receiver of spans."""
 
     endpoint: str | None = None  # of an OTLP collector, HTTP, whole URL; None: nothing is traced
     sample_ratio: float = 1.0  # part of the requests, 0..1
@@ -231,11 +231,11 @@ class GatewaySettings:
 
 @dataclass(frozen=True, slots=True)
 class StateSettings:
-    """Where adapters registered at run time, their versions and API keys are kept, and how much of them."""
+    """Storage and bounds of adapters registered at run time, their versions and API keys."""
 
     folder: str = ".tenantry"  # absolute once loaded; holds state.db and adapters/
     database: str | None = field(default=None, repr=False)  # URL, may hold a password; None: SQLite
-    database_variable: str | None = None  # environment variable the URL came from
+    database_variable: str | None = None  # the URL's environment variable
     store_bytes: int | None = None  # all versions on disk together; None: no bound
     max_adapter_bytes: int = 2048 * 2**20  # one adapter, unpacked
     keep_versions: int = 3  # ready ones beside the live one
@@ -248,7 +248,7 @@ class StateSettings:
 
 @dataclass(frozen=True, slots=True)
 class UsageSettings:
-    """How long the usage ledger keeps what."""
+    """How long the usage ledger keeps records and sums."""
 
     keep_records_days: int = 30  # the record of each request
     keep_sums_days: int = 1100  # the sums of each day

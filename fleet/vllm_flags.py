@@ -1,7 +1,7 @@
-"""Which vLLM flags may `vllm_args` hold, and how are they written on a command line? Pure.
+"""Checks the vLLM flags in `vllm_args`, and writes them as a command line. Pure.
 
 Refuses the flags that Tenantry sets itself, with the setting to use instead; short forms and abbreviations,
-because argparse would take them for those; and everything that would open an engine to somebody else.
+which argparse would expand to those; and every flag that would open an engine to other clients.
 Written for vLLM 0.32 (`vllm serve --help=all`).
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 _SERVER = "engines answer through the gateway alone; its address is in configuration.yaml"
 _REPLICAS = "use more `replicas` of the pool: each is an engine of its own"
 _ONE_MACHINE = "an engine runs on one machine"
-_UNSAFE = "it would let one tenant's request reach what is not its own"
+_UNSAFE = "it would let one tenant's request reach data that is not its own"
 _LOGS = "log lines are set in configuration.yaml"
 
 OWNED: dict[str, str] = {
@@ -147,7 +147,7 @@ def _text(value: Any, flag: str) -> str:
 
 
 def _check_flag(name: str, shown: str) -> None:
-    """Raise `FlagError` for a flag that is not for here."""
+    """Raise `FlagError` for a flag that is not allowed."""
     if not name.startswith("--"):
         raise FlagError(
             f"`{shown}` is a short form; write the long one (`--tensor-parallel-size`, not `-tp`)"

@@ -1,4 +1,4 @@
-"""How is a fleet written down again? Pure: the text it returns loads as the same fleet.
+"""Writes a fleet as YAML that loads as the same fleet. Pure.
 
 Keys are written as their hashes, or as the environment variables they came from; never as themselves.
 """
@@ -17,7 +17,7 @@ from fleet.types import Adapter, BaseModel, Fleet, Pool, StateSettings, Tenant
 def write_fleet(fleet: Fleet, *, key_variables: Mapping[str, str]) -> str:
     """Write a fleet as YAML; `key_variables` maps a key's hash to the variable that holds the key.
 
-    A database is written as the variable its URL came from, where it came from one.
+    A database whose URL came from a variable is written as that variable.
     """
     values: dict[str, Any] = {
         "base_models": {name: _base_model(model) for name, model in fleet.base_models.items()},
@@ -105,7 +105,7 @@ def _state(state: StateSettings) -> dict[str, Any]:
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what is None: in the file that is said by saying nothing."""
+    """Leave out None: the file omits such keys."""
     return {key: value for key, value in values.items() if value is not None}
 
 

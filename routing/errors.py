@@ -1,32 +1,32 @@
-"""Everything a client can be told instead of an answer, and how OpenAI clients see it.
+"""Every error that a client can get, in the form that OpenAI clients read.
 
     RequestError
     |-- InvalidRequest        400  the request is wrong; sending it again cannot help
-    |   |-- EngineRefused     4xx  so an engine says
-    |   |-- BreaksEngine           engines break on it, and on no other
-    |   `-- OverLimit              a field asks for more than one request may
-    |-- InvalidKey            401  no key, or one nobody owns
-    |-- Forbidden             403  the key is known, and not meant for this
+    |   |-- EngineRefused     4xx  an engine's refusal
+    |   |-- BreaksEngine           this request alone breaks engines
+    |   `-- OverLimit              a field exceeds the limit of one request
+    |-- InvalidKey            401  no key, or an unknown one
+    |-- Forbidden             403  the key is valid, but may not do this
     |-- ModelNotFound         404  unknown and forbidden names alike, so that names do not leak
-    |-- NotFound              404  the same for what is managed: adapters, versions, keys
+    |-- NotFound              404  the same for adapters, versions, keys
     |-- RouteNotFound         404
     |-- MethodNotAllowed      405
     |-- BodyTimeout           408  the body did not arrive in time
-    |-- Conflict              409  the state of things does not allow it
-    |   `-- Quarantined            the only version of a model was refused; it comes back by somebody's hand
+    |-- Conflict              409  the current state does not allow it
+    |   `-- Quarantined            the only version of a model was refused; someone must act
     |-- BodyTooLarge          413
     |-- UnsupportedMediaType  415
     |-- HeadTooLarge          431  too many headers, or too long ones
-    |-- CapReached            429  one of the tenant's caps; says which
+    |-- CapReached            429  one of the tenant's caps; names it
     |   `-- QuotaExceeded          its budget of the month; OpenAI's `insufficient_quota`
     |-- EngineFailed          502  an engine broke while it worked on this request
-    |-- Unavailable           503  nobody can serve this now
-    |   |-- QueueTimeout           it waited for as long as its tenant allows
+    |-- Unavailable           503  no replica or service for it now
+    |   |-- QueueTimeout           it waited as long as its tenant allows
     |   `-- StateUnavailable       the state database does not answer; serving goes on
     `-- EngineTimeout         504  an engine took longer than the gateway waits
 
 The body is OpenAI's `{"error": {message, type, param, code}}`, so every OpenAI client raises its own
-typed exception. Left alone, the `openai` package tries statuses 408, 409, 429 and 5xx again, twice, after
+typed exception. By default, the `openai` package retries statuses 408, 409, 429 and 5xx twice, after
 `retry-after-ms`, else `retry-after`, else half a second and more. `x-should-retry: true` or `false` overrules
 that (`_should_retry` in openai-python's `_base_client.py`, since 1.0).
 """
@@ -44,12 +44,12 @@ import orjson
 LONGEST_RETRY_AFTER_S = 60.0
 
 
-# Statuses of an engine that are about the request; 401 and the like are about the gateway.
+# Statuses of an engine that concern the request; 401 and the like concern the gateway.
 _REFUSALS = (400, 413, 422)
 
 
 def spread(retry_after_s: float, request_id: str) -> float:
-    """Return a time to come back at that differs from request to request, and is the same for the same one.
+    """Return a retry delay that differs between requests, and is constant for each.
 
     Up to half as long again, at least up to a second more and at most a minute; up to a third earlier where
     later would be longer than clients wait.
@@ -86,7 +86,7 @@ class RequestError(Exception):
 
     @property
     def should_retry(self) -> bool | None:
-        """Whether sending the same again soon can help; None: the client may go by the status."""
+        """Whether an early retry can help; None: the client may decide by the status."""
         return None if self.retry_after_s is None else self.retry_after_s <= LONGEST_RETRY_AFTER_S
 
     def body(self) -> bytes:
@@ -95,9 +95,9 @@ class RequestError(Exception):
         return orjson.dumps({"error": shown})
 
     def headers_for(self, request_id: str) -> list[tuple[bytes, bytes]]:
-        """Retry advice; `retry-after` is whole seconds (RFC 9110), the other two are read by `openai`.
+        """Retry advice; `retry-after` is whole seconds (RFC 9110), `openai` reads the other two.
 
-        Everybody who is told the same would come back in the same instant, so it is spread, by the request.
+        Clients with the same advice would return in the same instant, so it is spread, by the request.
         """
         headers = []
         if self.retry_after_s is not None:
@@ -127,19 +127,19 @@ class EngineRefused(InvalidRequest):
 
 
 class BreaksEngine(InvalidRequest):
-    """Engines break on this request, and on no other."""
+    """This request alone breaks engines."""
 
     default_code = "request_breaks_engine"
 
 
 class OverLimit(InvalidRequest):
-    """A field asks for more than one request may; the message says how much that is."""
+    """A field exceeds the limit of one request; the message names the limit."""
 
     default_code = "request_over_limit"
 
 
 class InvalidKey(RequestError):
-    """No key, or one nobody owns."""
+    """No key, or an unknown one."""
 
     status = 401
     type = "authentication_error"
@@ -151,7 +151,7 @@ class InvalidKey(RequestError):
 
 
 class Forbidden(RequestError):
-    """The key is known, and not meant for this."""
+    """The key is valid, but may not do this."""
 
     status = 403
     type = "permission_error"
@@ -167,7 +167,7 @@ class NotFound(RequestError):
 
 
 class Conflict(RequestError):
-    """The state of things does not allow it."""
+    """The current state does not allow it."""
 
     status = 409
     type = "invalid_request_error"
@@ -181,7 +181,7 @@ class Quarantined(Conflict):
 
     @property
     def should_retry(self) -> bool:
-        """No: nothing changes until somebody registers another version, or has this one verified again."""
+        """No: nothing changes until another version is registered, or this one is verified again."""
         return False
 
 
@@ -209,7 +209,7 @@ class MethodNotAllowed(RequestError):
     default_code = "method_not_allowed"
 
     def __init__(self, *methods: str) -> None:
-        """`methods` are those that the route has; what can be read has a head, and all say what they have."""
+        """`methods` are the route's own; HEAD comes with GET, and OPTIONS with every route."""
         heads = ("HEAD",) if "GET" in methods else ()
         self.allow = ", ".join(dict.fromkeys((*sorted(methods), *heads, "OPTIONS")))
         super().__init__(f"This route takes {self.allow}.")
@@ -244,7 +244,7 @@ class BodyTooLarge(RequestError):
 
 
 class UnsupportedMediaType(RequestError):
-    """The body is not JSON by its own account."""
+    """The body's content type is not JSON."""
 
     status = 415
     type = "invalid_request_error"
@@ -279,7 +279,7 @@ class EngineFailed(RequestError):
 
 
 class Unavailable(RequestError):
-    """Nobody can serve this now."""
+    """No replica or service is available for this now."""
 
     status = 503
     type = "service_unavailable_error"
@@ -287,7 +287,7 @@ class Unavailable(RequestError):
 
 
 class QueueTimeout(Unavailable):
-    """The request waited for as long as its tenant allows; the message says what for."""
+    """The request waited as long as its tenant allows; the message has the reason."""
 
     default_code = "queue_timeout"
 
@@ -307,5 +307,5 @@ class EngineTimeout(RequestError):
 
     @property
     def should_retry(self) -> bool:
-        """No: the same request would run into the same limit, and keep an engine busy for as long."""
+        """No: the same request would reach the same limit, and keep an engine busy as long."""
         return False

@@ -1,4 +1,4 @@
-"""How did one request go? What its log line and its metrics are made from."""
+"""The record of one settled request; its log line and its metrics are made from it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from routing.types import Outcome, Target
 
 @dataclass(slots=True)
 class Record:
-    """How one request went; written once, when it is settled."""
+    """The outcome and figures of one request; written once, when it is settled."""
 
     request_id: str
     target: Target
     outcome: Outcome
-    status: int  # HTTP status sent, or 499 where the client left first
+    status: int  # HTTP status sent, or 499 if the client left first
     reason: str = ""  # error code or cap; empty for a completed request
     replica: str | None = None
     stream: bool = False
@@ -33,11 +33,11 @@ class Record:
     slot_s: float = 0.0  # its share of its adapter's slots' time
     attempts: int = 0  # replicas asked, one after the other or at once
     hedged: bool = False  # two were asked at once
-    held: str | None = None  # why it had to wait: a `WaitReason`; None where it did not
-    picked: str | None = None  # what spoke for its replica: an `Affinity`, or `only`
+    held: str | None = None  # why it had to wait: a `WaitReason`; None if it did not
+    picked: str | None = None  # why its replica was chosen: an `Affinity`, or `only`
     failed_on: frozenset[str] = frozenset()  # replicas that broke before they answered
-    explanation: str = ""  # what the client was told, where that was no fault of its request
-    retry_after_s: float | None = None  # and when it may try again
+    explanation: str = ""  # the message to the client, if its request was not at fault
+    retry_after_s: float | None = None  # delay in the same answer
     trace_id: str | None = None  # W3C; None: neither the client nor the gateway traces it
     traced: bool = False  # its spans are sent to a collector
     ended_at_s: float = 0.0  # Unix time
@@ -50,7 +50,7 @@ class Record:
         return (self.total_s - self.first_byte_s) / (self.completion_tokens - 1)
 
     def __str__(self) -> str:
-        """One line of JSON. Holds no prompt, no key and no text of the client but a checked request id."""
+        """One line of JSON. Holds no prompt, no key and no text of the client except a checked request id."""
         line = {
             "request_id": self.request_id,
             "time": _utc(self.ended_at_s),
@@ -85,7 +85,7 @@ class Record:
         return orjson.dumps(line).decode()
 
     def short(self) -> str:
-        """Whose request it was, how it went, how long it took, its tokens, where it ran; for people."""
+        """The tenant, model, outcome, times, tokens and replica of the request; for people."""
         parts = [self.target.tenant, self.target.model, str(self.status), f"{self.total_s:.2f}s"]
         if self.prompt_tokens or self.completion_tokens:
             parts.append(f"{self.prompt_tokens}+{self.completion_tokens} tok")
@@ -99,11 +99,11 @@ def _utc(time_s: float) -> str:
     return f"{_second(int(second))}.{int(part * 1000):03}+00:00"
 
 
-@lru_cache(maxsize=8)  # thousands of requests end within one
+@lru_cache(maxsize=8)  # thousands of requests end within a second
 def _second(time_s: int) -> str:
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _rounded(seconds: float | None) -> float | None:
-    """Round to microseconds; `round` takes three times as long, to be right in the last bit."""
+    """Round to microseconds; `round` takes three times as long, for the last bit."""
     return None if seconds is None else int(seconds * 1e6 + 0.5) / 1e6

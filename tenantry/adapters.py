@@ -1,4 +1,4 @@
-"""The commands of `tenantry adapters`: what can be asked for, and how each is said."""
+"""The commands of `tenantry adapters`, with their arguments and options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tenantry import adding, display, offline
 from tenantry.client import Answer, Gateway, in_path
 from tenantry.running import URL, AsJson, BaseModel, NoWait, Tenant, Timeout, Url, ask, console
 
-app = typer.Typer(no_args_is_help=True, help="Add adapters, roll them out, look at them, take them away.")
+app = typer.Typer(no_args_is_help=True, help="Add, list, roll out and retire adapters.")
 
 Name = Annotated[str, typer.Argument(help="Name of the adapter.", show_default=False)]
 Number = Annotated[int, typer.Argument(min=1, help="Number of the version.", show_default=False)]
@@ -18,7 +18,7 @@ Sha256 = Annotated[
     str | None,
     typer.Option(
         metavar="HEX",
-        help="What must arrive: sha256 of the archive, or of a folder's adapter_model.safetensors.",
+        help="Expected sha256 of the archive, or of a folder's adapter_model.safetensors.",
     ),
 ]
 PromoteAfter = Annotated[
@@ -107,7 +107,7 @@ def promote(
     ctx: typer.Context,
     name: Name,
     version: Annotated[
-        int | None, typer.Argument(min=1, help="Number of the version.", show_default="what is rolled out")
+        int | None, typer.Argument(min=1, help="Number of the version.", show_default="the candidate")
     ] = None,
     tenant: Tenant = None,
     url: Url = URL,
@@ -136,7 +136,7 @@ def rollout(  # noqa: PLR0913  # as above
     url: Url = URL,
     as_json: AsJson = False,
 ) -> None:
-    """Send a part of the traffic to a ready version, or change how large that part is."""
+    """Send a part of the traffic to a ready version, or change that part."""
     body = {"version": version, "weight": weight, "promote_after": promote_after}
     _adapter(ctx, "POST", name, "/rollout", tenant, url=url, as_json=as_json, body=body)
 
@@ -145,7 +145,7 @@ def rollout(  # noqa: PLR0913  # as above
 def pin(
     ctx: typer.Context, name: Name, tenant: Tenant = None, url: Url = URL, as_json: AsJson = False
 ) -> None:
-    """Keep the live version in a slot of every replica it may be on."""
+    """Keep the live version in a slot of each of its replicas."""
     _adapter(ctx, "POST", name, "/pin", tenant, url=url, as_json=as_json)
 
 
@@ -153,7 +153,7 @@ def pin(
 def unpin(
     ctx: typer.Context, name: Name, tenant: Tenant = None, url: Url = URL, as_json: AsJson = False
 ) -> None:
-    """Let the live version's slots go to whoever needs them."""
+    """Let other adapters take the live version's slots."""
     _adapter(ctx, "DELETE", name, "/pin", tenant, url=url, as_json=as_json)
 
 
@@ -168,7 +168,7 @@ def retire(
     url: Url = URL,
     as_json: AsJson = False,
 ) -> None:
-    """Take an adapter, or one version, out of traffic; running requests end as they began."""
+    """Take an adapter, or one version, out of traffic; running requests end on it."""
     path = "" if version is None else f"/versions/{version}"
     _adapter(ctx, "DELETE", name, path, tenant, url=url, as_json=as_json)
 
@@ -184,7 +184,7 @@ def retry(  # noqa: PLR0913  # as above
     url: Url = URL,
     as_json: AsJson = False,
 ) -> None:
-    """Have the gateway verify a quarantined version again, from the beginning."""
+    """Verify a quarantined version again, from the beginning."""
 
     async def work(gateway: Gateway) -> Answer:
         path = f"/adapters/{in_path(name)}/versions/{version}/verify"
@@ -198,11 +198,11 @@ def retry(  # noqa: PLR0913  # as above
 @app.command()
 def events(
     ctx: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this number of events.")] = 50,
     url: Url = URL,
     as_json: AsJson = False,
 ) -> None:
-    """Show what happened to adapters, rollouts and keys, the newest first. Operators only."""
+    """Show events of adapters, rollouts and keys, the newest first. Operators only."""
 
     async def work(gateway: Gateway) -> list[Answer]:
         answer = await gateway.call("GET", "/events", params={"limit": str(limit)})
@@ -214,7 +214,7 @@ def events(
 def _adapter(
     ctx: typer.Context, method: str, name: str, path: str, tenant: str | None, **options: Any
 ) -> None:
-    """Do something to one adapter and show it."""
+    """Call one action of an adapter and show the result."""
     given = {field: value for field, value in (options.get("body") or {}).items() if value is not None}
 
     async def work(gateway: Gateway) -> Answer:

@@ -1,4 +1,4 @@
-"""How does an adapter get from here to ready? Packed, sent, and watched on its way through the states."""
+"""Adds an adapter: packs it, sends it, and follows it through the states until it is ready."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ENDED = ("ready", "quarantined", "retired")
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is to be added."""
+    """The version to add."""
 
     name: str
     source: str
@@ -48,29 +48,29 @@ class Wish:
 
     @property
     def path(self) -> str:
-        """Where versions of the adapter are registered."""
+        """The API's path of the adapter's versions."""
         return f"/adapters/{in_path(self.name)}/versions"
 
     @property
     def plan(self) -> Params:
-        """What was said about the rollout."""
+        """The rollout's parameters."""
         plan = {"weight": self.weight, "promote_after": self.promote_after}
         return {name: value for name, value in plan.items() if value is not None}
 
 
 class Watcher(Protocol):
-    """Hears how far an adapter is."""
+    """Observes the progress of an adapter."""
 
     def sending(self, total_bytes: int) -> Callable[[int], None]:
-        """Say that an upload begins; what is returned hears of each part's bytes."""
+        """An upload begins; the returned function gets the bytes of each part."""
 
     def at(self, version: Answer) -> None:
-        """Say how a version stands now."""
+        """A version's state now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """What is uploaded."""
+    """The file to upload."""
 
     path: Path
     media_type: str
@@ -79,7 +79,7 @@ class Archive:
 
 
 async def add(gateway: Gateway, wish: Wish, watcher: Watcher) -> Answer:
-    """Register a version. Returns it as it stands then. Raises `AdapterError` and `WrongUse`."""
+    """Register a version. Returns its first state. Raises `AdapterError` and `WrongUse`."""
     if "://" in wish.source:
         body: Params = {"source": wish.source, "base_model": wish.base_model, "sha256": wish.sha256}
         body["rollout"] = wish.plan or None
@@ -100,7 +100,7 @@ async def add(gateway: Gateway, wish: Wish, watcher: Watcher) -> Answer:
 
 
 def archive_of(wish: Wish, folder: Path) -> Archive:
-    """Find the archive that is meant, or pack one in `folder`. Raises `AdapterError` and `WrongUse`."""
+    """Find the given archive, or pack one in `folder`. Raises `AdapterError` and `WrongUse`."""
     path = Path(wish.source)
     if path.is_dir():
         _check_sha256(path / WEIGHTS_FILE, wish.sha256)
@@ -108,7 +108,7 @@ def archive_of(wish: Wish, folder: Path) -> Archive:
     elif path.is_file():
         _check_sha256(path, wish.sha256)
     else:
-        raise WrongUse(f"{wish.source!r} is no folder, no archive and no URL; name what holds the adapter")
+        raise WrongUse(f"{wish.source!r} is no folder, no archive and no URL; name the adapter's")
     media_type = next((t for suffix, t in _MEDIA_TYPES.items() if path.name.lower().endswith(suffix)), None)
     if media_type is None:
         raise WrongUse(f"{path.name!r} is no archive that is known here: {', '.join(_MEDIA_TYPES)}")
@@ -116,7 +116,7 @@ def archive_of(wish: Wish, folder: Path) -> Archive:
 
 
 async def wait(gateway: Gateway, version: Answer, watcher: Watcher, *, timeout_s: float) -> Answer:
-    """Wait until a version is ready. Raises `Refused` where it will not be, or is not in time."""
+    """Wait until a version is ready. Raises `Refused` if it never will be, or is late."""
     path = f"/adapters/{in_path(version['adapter'])}/versions/{int(version['number'])}"
     deadline_s = time.monotonic() + timeout_s
     misses = 0
@@ -150,7 +150,7 @@ def pack(folder: Path, archive: Path) -> Path:
         for name in SERVED_FILES:
             path = folder / name
             with path.open("rb") as file:
-                member = tarfile.TarInfo(name)  # nothing of this machine: no owner, no mode, no time
+                member = tarfile.TarInfo(name)  # no owner, mode or time of this machine
                 member.size = file.seek(0, io.SEEK_END)
                 file.seek(0)
                 tar.addfile(member, file)
@@ -168,7 +168,7 @@ def _sha256(path: Path) -> str:
 
 
 class Silent:
-    """Hears everything and says nothing."""
+    """Shows nothing."""
 
     def sending(self, total_bytes: int) -> Callable[[int], None]:
         """Say nothing."""
@@ -187,12 +187,12 @@ class Lines:
         self._last = ""
 
     def sending(self, total_bytes: int) -> Callable[[int], None]:
-        """Write that it begins."""
+        """Write a line at the upload's begin."""
         self._console.print(f"sending {total_bytes} bytes")
         return lambda count: None
 
     def at(self, version: Answer) -> None:
-        """Write the state, if it is another one or has another reason."""
+        """Write the state if it or its reason has changed."""
         line = f"version {version['number']}: {version['state']} {version['reason']}".rstrip()
         if line != self._last:
             self._console.print(printable(line))
@@ -200,7 +200,7 @@ class Lines:
 
 
 class Bars:
-    """A bar for the upload, and one for what the gateway does."""
+    """A bar for the upload, and one for the gateway's work."""
 
     def __init__(self, progress: Progress) -> None:
         """Show them in `progress`."""
@@ -213,7 +213,7 @@ class Bars:
         return lambda count: self._progress.advance(task, count)
 
     def at(self, version: Answer) -> None:
-        """Show the state, and how far a fetch is."""
+        """Show the state, and the progress of a fetch."""
         if self._work is None:
             self._work = self._progress.add_task("", total=None)
         done = version["progress"] or {"done_bytes": 0, "total_bytes": None}

@@ -1,4 +1,4 @@
-"""The command `tenantry`: which commands there are, in which groups, and how it is called.
+"""The command `tenantry`: its commands, their groups, and the options before them.
 
 Exit codes: 0 all is well, 1 problems were found or the gateway refused, 2 the command was used wrongly,
 3 no gateway answers. Only `new-key`, `init` and `keys create` show a key.

@@ -35,7 +35,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9./_~][A-Za-z0-9./_~-]*")  # text that YAML takes
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the file declares."""
+    """The contents of the file."""
 
     model: str
     source: str
@@ -78,7 +78,7 @@ def init(
 
 
 def render(plan: Plan) -> str:
-    """Return the file's text; of the keys it holds the hashes."""
+    """Return the file's text; it holds the keys' hashes only."""
     base_model, tenant = _quoted(plan.model), _quoted(plan.tenant)
     adapters = "".join(
         f"  {_quoted(name)}: {{source: {_quoted(source)}, base_model: {base_model}}}\n"
@@ -89,7 +89,7 @@ def render(plan: Plan) -> str:
     none = "" if adapters else " {}  # declared here, or added while it runs: `tenantry adapters add`"
     download = "" if _is_folder(plan.source) else "  # downloaded at the first start; HF_TOKEN if it is gated"
     return f"""\
-# Who may use what: base models, adapters, tenants and pools. `tenantry check` says whether it is right.
+# Base models, adapters, tenants and pools, and who may use which. `tenantry check` checks this file.
 
 base_models:
   {base_model}:
@@ -103,7 +103,7 @@ adapters:{none}
 tenants:
   {tenant}:
     api_keys: [{{sha256: {hash_key(plan.tenant_key)}}}]  # `tenantry new-key` makes another
-    models: {{{", ".join(models)}}}  # what the tenant asks for: what it gets
+    models: {{{", ".join(models)}}}  # the tenant's name: the model
     default_model: {_quoted(default)}
     caps: {{max_concurrency: 64, max_queued: 256, queue_timeout_s: 30}}
 
@@ -140,7 +140,7 @@ def _is_folder(source: str) -> bool:
 
 
 def _source(given: str, folder: Path) -> str:
-    """Return a source as the file in `folder` says it: what lies below that is relative to it."""
+    """Return a source for the file in `folder`: relative to it where it lies below."""
     if is_url(given) or not (_is_folder(given) or Path(given).is_dir()):
         return given
     path = Path(os.path.abspath(Path(given).expanduser()))
@@ -148,14 +148,14 @@ def _source(given: str, folder: Path) -> str:
 
 
 def _rank(sources: Iterable[str], folder: Path) -> int:
-    """Return the rank that takes all adapters that lie here. Raises `AdapterError`."""
+    """Return the rank that fits all local adapters. Raises `AdapterError`."""
     ranks = [inspect_adapter(folder / source).rank for source in sources if (folder / source).is_dir()]
     needed = max([LEAST_RANK, *ranks])
     return next((rank for rank in LORA_RANKS if rank >= needed), LORA_RANKS[-1])
 
 
 def _write(output: Path, text: str, *, force: bool) -> list[Problem]:
-    """Write the file, unless it is not right: then return what is wrong. Raises `OSError`."""
+    """Write the file if it is valid, else return its problems. Raises `OSError`."""
     descriptor, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.", suffix=".new")
     made = Path(name)
     try:
@@ -196,7 +196,7 @@ def _tell(output: Path, plan: Plan) -> None:
 
 
 def _program() -> str:
-    """Return how this command is called from here."""
+    """Return the command line that runs this command."""
     if shutil.which("tenantry"):
         return "tenantry"
     if Path(sys.argv[0]).name == "tenantry":

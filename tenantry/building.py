@@ -32,13 +32,13 @@ def build(
     ] = None,
     version: Annotated[str | None, typer.Option(help="Version.", show_default="BentoML makes one")] = None,
     platform: Annotated[
-        Platform, typer.Option(help="Where it will run: which lock it installs.")
+        Platform, typer.Option(help="Where it will run; decides the lock that it installs.")
     ] = Platform.GPU,
     embed_base_models: Annotated[
         bool, typer.Option("--embed-base-models", help="Copy base models from folders into the Bento.")
     ] = False,
 ) -> None:
-    """Build a Bento of one pool, with nothing of anybody else in it, or of the whole fleet."""
+    """Build a Bento of one pool, with nothing of other pools in it, or of the whole fleet."""
     loaded = load(fleet)
     options = bundle.Options(platform.value, embed_base_models, name)
     try:

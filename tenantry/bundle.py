@@ -1,10 +1,10 @@
-"""What goes into a Bento? Lays a build context out in a folder; `build` hands it to BentoML.
+"""Lays out the build context of a Bento in a folder; `build` hands it to BentoML.
 
-A Bento of one pool holds that pool and nothing of anybody else: the fleet file is written anew from the
-pool's part of the fleet, and code and adapters are copied from a list, never from what happens to lie about.
+A Bento of one pool holds nothing of other pools: the fleet file is written anew from the
+pool's part of the fleet, and only listed code and adapters are copied.
 No key is written: a hash stays a hash, an environment variable stays a name. State is kept outside of the
-Bento, which nobody may write to and which the next version replaces. Whether the fleet is right is
-checked before; what is staged here is checked once more by loading it.
+Bento, which nobody may write to and which the next version replaces. The fleet is
+checked before; the staged copy is checked once more by loading it.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ CODE_FILES = ("service.py", "configuration.yaml", "LICENSE")
 CODE_FOLDERS = ("adapters", "engines", "fleet", "routing", "tenantry")
 CODE_SUFFIXES = frozenset({".py", ".json", ".css", ".html", ".js", ".svg"})  # the last four: the console
 MODEL_STORE = "bento://"  # sources in BentoML's model store
-STATE_FOLDER = "${{TENANTRY_STATE:-~/.tenantry/{name}}}"  # one for each Bento; versions of it share
+STATE_FOLDER = "${{TENANTRY_STATE:-~/.tenantry/{name}}}"  # one for each Bento; its versions share it
 NOT_SHIPPED = frozenset({"__pycache__"})  # folders
 
-_TAG = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")  # what BentoML takes as name and as version
+_TAG = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")  # BentoML's names and versions
 _PICKLES = ("*.bin", "*.pt", "*.pth")
-# No general index has CPU builds of torch, so the CPU lock leaves it out; what vLLM asks for beside it is
-# dropped, because it would come as a CUDA build. uv takes that from a file of overrides: the same one.
+# No general index has CPU builds of torch, so the CPU lock leaves it out; vLLM's other requirements of it are
+# dropped, because they would install a CUDA build. The same file serves uv as its overrides.
 _CPU_TORCH = "--find-links https://download.pytorch.org/whl/cpu/torch/\ntorch==2.13.0+cpu\n"
 _CPU_OVERRIDES = {"name": "UV_OVERRIDE", "value": "/home/bentoml/bento/env/python/requirements.txt"}
 # Kernels are compiled at start and at the first request; Python's headers are part of the image's Python.
@@ -114,8 +114,8 @@ def build(
 ) -> str:
     """Build a Bento from a staged folder and return its tag. Raises `BundleError`.
 
-    Runs in a process of its own, so that the staged code alone is imported. The keys and the database it is
-    given stand in for the real ones: a build needs no secret.
+    Runs in a process of its own, so that the staged code alone is imported. Stand-ins replace the
+    keys and the database: a build needs no secret.
     """
     command = [sys.executable, "-m", "bentoml", "build", ".", "--output", "tag"]
     if version is not None:
@@ -161,7 +161,7 @@ def _stage_code(root: Path, into: Path) -> None:
 
 
 def _requirements(root: Path, platform: Platform) -> str:
-    """Return what is installed in the image: the platform's lock, completed where it is for CPUs."""
+    """Return the image's requirements: the platform's lock, completed for CPUs."""
     names = ["gpu.lock"] if platform == "gpu" else ["cpu.lock", "cpu-overrides.txt"]
     files = [root / "requirements" / name for name in names]
     for file in files:
@@ -172,9 +172,9 @@ def _requirements(root: Path, platform: Platform) -> str:
 
 
 def _stage_adapter(adapter: Adapter, into: Path) -> Adapter:
-    """Copy what an engine reads of an adapter to a folder named after its content.
+    """Copy an adapter's served files to a folder named after their content.
 
-    One of the BentoML model store travels in the Bento; what has another URL is fetched where the Bento runs.
+    An adapter of the BentoML model store travels in the Bento; other URLs are fetched where the Bento runs.
     """
     if adapter.source.startswith(MODEL_STORE):
         source = model_store.resolve(adapter.source.removeprefix(MODEL_STORE))
@@ -194,7 +194,7 @@ def _stage_adapter(adapter: Adapter, into: Path) -> Adapter:
 
 
 def _stage_base_model(model: BaseModel, into: Path, options: Options) -> BaseModel:
-    """Copy a base model from its folder if asked to; else leave it as a reference."""
+    """Copy a base model from its folder if wanted; else leave it as a reference."""
     if is_hub_id(model.source) or not options.embed_base_models:
         return model
     source, place = Path(model.source), Path("models", "base", model.name)
@@ -208,7 +208,7 @@ def _stage_base_model(model: BaseModel, into: Path, options: Options) -> BaseMod
 
 
 def _bentofile(name: str, pool: str | None, platform: Platform, variables: Iterable[str]) -> dict[str, Any]:
-    # A variable without a value is asked for where the Bento runs, and stays out of the image.
+    # A variable without a value must be set where the Bento runs, and stays out of the image.
     envs = [{"name": variable, "stage": "runtime"} for variable in sorted(variables)]
     docker = {"python_version": "3.11", "system_packages": _SYSTEM_PACKAGES[platform]}
     if platform == "cpu":
@@ -226,7 +226,7 @@ def _bentofile(name: str, pool: str | None, platform: Platform, variables: Itera
 
 
 def _readme(name: str, pool: str | None, fleet: Fleet, variables: Iterable[str]) -> str:
-    """Describe a Bento to whoever finds it."""
+    """Describe a Bento to its readers."""
     what = f"the pool `{pool}`" if pool else "a whole fleet"
     needed = "".join(f"- `{variable}`: an API key\n" for variable in sorted(variables))
     if fleet.state.database_variable is not None:
@@ -251,7 +251,7 @@ def _readme(name: str, pool: str | None, fleet: Fleet, variables: Iterable[str])
             "Environment:",
             "",
             "- `TENANTRY_SECRET`: the same for all processes, where engines run apart from the gateway",
-            f"- `TENANTRY_STATE`: folder of what outlives a version, default `~/.tenantry/{name}`; put a "
+            f"- `TENANTRY_STATE`: folder of the lasting state, default `~/.tenantry/{name}`; put a "
             "volume there",
             needed,
         ]

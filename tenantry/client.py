@@ -1,9 +1,9 @@
-"""How is the gateway's admin API asked, and what can go wrong on the way? Speaks JSON; prints nothing.
+"""A client of the gateway's admin API, and its errors. Speaks JSON; prints nothing.
 
 GatewayError
-|-- WrongUse               nothing was asked: no key, no such URL
-|-- GatewayRefused         the gateway answered, and it is no
-`-- GatewayUnreachable     nobody answered, or somebody who is no gateway
+|-- WrongUse               no request was sent: no key, no such URL
+|-- GatewayRefused         the gateway refused the request
+`-- GatewayUnreachable     nothing answered, or no gateway
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ _CHUNK_BYTES = 2**18
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 _MAX_SHOWN_CHARS = 2000  # of a refusal
 _MAX_URL_CHARS = 200
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")  # the gateway is stricter, and says how
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")  # the gateway is stricter, and explains
 
 Answer = dict[str, Any]
 Params = dict[str, Any]
 
 
 class GatewayError(Exception):
-    """The gateway did not do what was asked."""
+    """The gateway did not do the request."""
 
     exit_code = 1
     code = "error"
 
 
 class WrongUse(GatewayError):
-    """Nothing was asked, since something is missing."""
+    """No request was sent, since something is missing."""
 
     exit_code = 2
     code = "wrong_use"
 
 
 class GatewayRefused(GatewayError):
-    """The gateway answered, and it is no."""
+    """The gateway refused the request."""
 
     def __init__(self, message: str, *, status: int, code: str) -> None:
         super().__init__(message)
@@ -59,7 +59,7 @@ class GatewayRefused(GatewayError):
 
 
 class GatewayUnreachable(GatewayError):
-    """Nobody answered, or somebody who is no gateway."""
+    """Nothing answered, or no gateway."""
 
     exit_code = 3
     code = "unreachable"
@@ -69,15 +69,15 @@ class Gateway:
     """The admin API of one gateway. Use it with `async with`."""
 
     def __init__(self, url: str, key: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        """Raise `WrongUse` for what is no URL, or no key that a header could carry."""
+        """Raise `WrongUse` for an invalid URL, or a key that no header could carry."""
         if not _is_gateway_url(url):
             raise WrongUse(
                 f"{url[:_MAX_URL_CHARS]!r} is not the URL of a gateway; write it like {DEFAULT_URL}"
             )
         if not key.isascii() or not key.isprintable() or " " in key:
             raise WrongUse(f"{KEY_VARIABLE} holds white space or characters that no key has; set it again")
-        self.url = url.rstrip("/")[:_MAX_URL_CHARS]  # as it is shown
-        # Redirects are not followed: the key would go wherever they lead.
+        self.url = url.rstrip("/")[:_MAX_URL_CHARS]  # for messages
+        # Redirects are not followed: the key would go to their targets.
         self._client = httpx.AsyncClient(
             base_url=url.rstrip("/"),
             headers={"authorization": f"Bearer {key}"},
@@ -97,18 +97,18 @@ class Gateway:
     async def call(
         self, method: str, path: str, *, params: Params | None = None, body: Answer | None = None
     ) -> Answer:
-        """Ask once. `path` is below `/admin/v1`. Raises `GatewayRefused` or `GatewayUnreachable`."""
+        """Send one request. `path` is below `/admin/v1`. Raises `GatewayRefused` or `GatewayUnreachable`."""
         return await self._send(method, path, params, json=body)
 
     async def text(self, path: str, params: Params) -> str:
-        """Ask for an answer that is no JSON. Raises `GatewayRefused` or `GatewayUnreachable`."""
+        """Request an answer that is not JSON. Raises `GatewayRefused` or `GatewayUnreachable`."""
         answer = await self._request("GET", path, params)
         if not answer.is_success:
             self._read(answer)
         return answer.text
 
     async def pages(self, path: str, params: Params) -> list[Answer]:
-        """Return all of a list that comes page by page."""
+        """Return a whole paginated list."""
         found: list[Answer] = []
         after: str | None = None
         while True:
@@ -128,7 +128,7 @@ class Gateway:
         params: Params,
         sent: Callable[[int], None],
     ) -> Answer:
-        """Send a file as the body; `sent` hears how many bytes each part had."""
+        """Send a file as the body; `sent` gets the bytes of each part."""
 
         async def parts() -> AsyncIterator[bytes]:
             with archive.open("rb") as file:
@@ -146,15 +146,15 @@ class Gateway:
         given = {name: value for name, value in (params or {}).items() if value is not None}
         try:
             return await self._client.request(method, _PREFIX + path, params=given, **content)
-        except (httpx.ConnectError, UnicodeError):  # the latter of a name that no host can have
+        except (httpx.ConnectError, UnicodeError):  # the latter for an impossible host name
             raise GatewayUnreachable(
                 f"Nothing answers at {self.url}. Is the gateway running? Name another one with --url or "
                 f"{URL_VARIABLE}."
             ) from None
         except httpx.RequestError as error:
             raise GatewayUnreachable(
-                f"The connection to {self.url} broke ({type(error).__name__}); look at what it did before "
-                "you ask again."
+                f"The connection to {self.url} broke ({type(error).__name__}); check its effect before "
+                "you repeat the request."
             ) from None
 
     def _read(self, answer: httpx.Response) -> Answer:
@@ -168,7 +168,7 @@ class Gateway:
         error = value.get("error") if isinstance(value, dict) else None
         if not isinstance(error, dict) or answer.is_redirect:
             raise GatewayUnreachable(
-                f"What answers at {self.url} (status {answer.status_code}) is no admin API of a gateway; "
+                f"The server at {self.url} (status {answer.status_code}) has no admin API of a gateway; "
                 f"name the gateway with --url or {URL_VARIABLE}."
             )
         message = str(error.get("message"))[:_MAX_SHOWN_CHARS]
@@ -184,7 +184,7 @@ def _is_gateway_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         httpx.URL(url)
-        whole = bool(parts.hostname) and parts.port != 0  # which raises for a port that is none
+        whole = bool(parts.hostname) and parts.port != 0  # raises for an invalid port
         return parts.scheme in ("http", "https") and whole and parts.username is None
     except (ValueError, httpx.InvalidURL):
         return False
@@ -203,18 +203,18 @@ def key_from_environment() -> str:
 
 @contextmanager
 def understood(url: str) -> Iterator[None]:
-    """Say of an answer that lacks what it should hold that it does. Raises `GatewayUnreachable`."""
+    """Report an answer that lacks expected fields. Raises `GatewayUnreachable`."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise GatewayUnreachable(
-            f"What answers at {url[:_MAX_URL_CHARS]} is no gateway that this command understands "
+            f"The server at {url[:_MAX_URL_CHARS]} is no gateway that this command understands "
             f"({type(error).__name__}: {str(error)[:100]}); is it of another version, or no gateway at all?"
         ) from error
 
 
 def in_path(name: str) -> str:
-    """Return a name as a part of a path. Raises `WrongUse` for what no name is."""
+    """Return a name as a part of a path. Raises `WrongUse` if it is not a name."""
     if not _NAME.fullmatch(name):
         raise WrongUse(f"{name[:100]!r} is not a name; names are of a-z, 0-9, `.`, `_` and `-`")
     return quote(name, safe="")

@@ -1,6 +1,6 @@
-"""A table that fits a terminal: columns are left out, least needed first; no id and no word is broken.
+"""A table that fits a terminal: drops columns, least needed first; never breaks an id or a word.
 
-Where the columns that cannot be spared have no room side by side, a row becomes lines of `column: cell`.
+If the needed columns do not fit side by side, a row becomes lines of `column: cell`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from tenantry.running import printable
 
-_PROSE = 24  # columns that text which may wrap gets at least, so that it can be read
+_PROSE = 24  # least width of wrapping text, for readability
 
 
 def print_prose(shown: Console, text: str, style: str | None = None) -> None:
@@ -27,7 +27,7 @@ def print_prose(shown: Console, text: str, style: str | None = None) -> None:
 
 
 class Columns:
-    """Rows under named columns, shown in as many columns as there is room for.
+    """Rows under named columns, of which those that fit are shown.
 
     `spare` columns may be left out, the first of them first. `prose` may wrap, between words only.
     """
@@ -42,7 +42,7 @@ class Columns:
         note: str = "",
         framed: bool = True,
     ) -> None:
-        """`note` says where the columns that were left out can be seen besides."""
+        """`note` names another place that shows the dropped columns."""
         unknown = {*spare, *prose, *right} - {*names}
         if unknown:
             raise ValueError(f"no such columns: {', '.join(sorted(unknown))}")
@@ -56,7 +56,7 @@ class Columns:
         return len(self._rows)
 
     def add(self, *cells: Any, style: str | None = None) -> None:
-        """Add a row. No cell can steer the terminal, whatever is in it."""
+        """Add a row. No cell can steer the terminal."""
         texts = [Text(printable(cell), getattr(cell, "style", "")) for cell in _shown(cells)]
         if len(texts) != len(self._names):
             raise ValueError(f"{len(texts)} cells for {len(self._names)} columns")
@@ -101,7 +101,7 @@ class Columns:
         return max(map(cell_len, [name, *self._cells(name)]))
 
     def _widths(self, names: list[str], width: int) -> list[int]:
-        """Give the columns that need more an equal part of the room that is left."""
+        """Divide the remaining width equally among columns that need more."""
         widths, most = [self._least(name) for name in names], [self._most(name) for name in names]
         left = width - sum(widths) - self._frame(len(names))
         while left > 0:

@@ -1,4 +1,4 @@
-"""Adapters, versions, replicas and keys as tables on a terminal. Nothing is decided here."""
+"""Adapters, versions, replicas and keys as tables on a terminal. Pure presentation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def adapter_list(console: Console, adapters: list[Answer]) -> None:
 
 
 def adapter(console: Console, answer: Answer) -> None:
-    """Show an adapter with its versions, how its traffic is split, and where it is resident."""
+    """Show an adapter with its versions, its traffic split and its residency."""
     print_prose(console, f"{full_name(answer)}, adapter of {answer['base_model']}")
     notes = [
         "declared in fleet.yaml" if answer["declared"] else "",
@@ -101,7 +101,7 @@ _REPLICA_COLUMNS: dict[str, Callable[[Answer], Any]] = {
 
 
 def replica_list(console: Console, replicas: list[Answer]) -> None:
-    """Show replicas, what their slots hold, and which adapters failed there."""
+    """Show replicas, their slots, and the adapters that failed there."""
     table = Columns(
         *_REPLICA_COLUMNS,
         spare=("in host memory", "pool", "pinned", "in slots"),
@@ -120,7 +120,7 @@ def replica_list(console: Console, replicas: list[Answer]) -> None:
 
 
 def event_list(console: Console, events: list[Answer]) -> None:
-    """Show what happened, the newest first."""
+    """Show events, the newest first."""
     table = Columns("when", "what", "happened", prose=("happened",))
     for event in events:
         when = datetime.fromtimestamp(event["at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -129,7 +129,7 @@ def event_list(console: Console, events: list[Answer]) -> None:
 
 
 def key_list(console: Console, keys: list[Answer]) -> None:
-    """Show keys by how they begin."""
+    """Show keys by their first characters."""
     table = Columns(
         *("id", "begins with", "role", "tenant", "note", "made", "expires", "revoked"),
         spare=("made", "note", "expires", "begins with", "revoked"),
@@ -160,12 +160,12 @@ def full_name(answer: Answer) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a part of the whole as people read it."""
+    """Return a fraction as a percentage."""
     return f"{100 * share:.3g} %"
 
 
 def size(count: float) -> str:
-    """Return a number of bytes in the unit that suits it."""
+    """Return a number of bytes in a suitable unit."""
     for unit in _UNITS[:-1]:
         if count < 1024:
             return f"{count:.3g} {unit}"
@@ -174,13 +174,13 @@ def size(count: float) -> str:
 
 
 def moment(time_s: int | None) -> str:
-    """Return a Unix time in UTC; nothing for none."""
+    """Return a Unix time in UTC; "" for none."""
     return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%d %H:%M}" if time_s else ""
 
 
 def _rollout(rollout: Answer) -> str:
     after = rollout["promote_after"]
-    until = f"promoted after {after} requests" if after else "until somebody promotes it"
+    until = f"promoted after {after} requests" if after else "until it is promoted"
     return (
         f"version {rollout['candidate']} is rolled out: {percent(rollout['weight'])} of the requests, {until}"
     )

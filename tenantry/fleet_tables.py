@@ -1,4 +1,4 @@
-"""How does a fleet look on a terminal? Rich tables; keys are counted, never shown."""
+"""A fleet as tables on a terminal; keys are counted, never shown."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tenantry.columns import Columns
 
 
 def fleet_tables(fleet: Fleet) -> RenderableType:
-    """Show what a fleet declares."""
+    """Show the contents of a fleet."""
     tables = [_base_models(fleet), _adapters(fleet), _tenants(fleet), _rates(fleet), _models(fleet)]
     tables += [_pools(fleet), _objectives(fleet), _scheduler(fleet.gateway.scheduler)]
     return Group(*(table for table in tables if table.row_count))
 
 
 def sharing_tables(fleet: Fleet) -> RenderableType:
-    """Show who meets whom: tenant by tenant, replica by replica, model by model."""
+    """Show shared engines by tenant, by replica and by model."""
     companies = who_shares(fleet)
     return Group(_tenants_met(fleet, companies), _replicas(companies), _users_of_models(fleet))
 
@@ -230,22 +230,22 @@ def _objectives(fleet: Fleet) -> Columns:
 def _scheduler(settings: SchedulerSettings) -> Columns:
     table = _table("Scheduler", "setting", "value", prose=("setting", "value"))
     table.add("lead of an adapter in a slot or in memory", f"{settings.locality_bonus_tokens:g} tokens")
-    table.add("gain of who waits", f"{settings.aging_tokens_per_s:g} tokens a second")
+    table.add("gain of a waiting request", f"{settings.aging_tokens_per_s:g} tokens a second")
     table.add("kept for each lower band", f"{settings.lower_band_share:.3g} of the grants")
     table.add("more load than the mean", f"{settings.load_slack:.3g} of it")
     table.add("a flood fills a replica up to", f"{settings.burst_share:.3g} of it")
-    table.add("waits for memory", f"{settings.read_wait_s:g} s")
+    table.add("wait for an adapter in memory", f"{settings.read_wait_s:g} s")
     table.add("a slot is cleared after", f"{settings.slot_wait_s:g} s")
     table.add("waiting at most", f"{settings.max_queued} requests, {settings.max_queued_bytes / 2**20:g} MiB")
     return table
 
 
 def _short(source: str) -> str:
-    """Write a folder relative to the current one where it lies inside."""
+    """Write a folder relative to the current one if it lies inside."""
     path = Path(source)
     try:
         return str(path.relative_to(Path.cwd()))
-    except (OSError, ValueError):  # it lies elsewhere, or the current folder is gone
+    except (OSError, ValueError):  # it lies outside, or the current folder is gone
         return source
 
 

@@ -1,4 +1,4 @@
-"""Commands about a fleet file: is it right, who shares engines, and a key for it?"""
+"""Commands about a fleet file: check it, show which tenants share engines, make a key for it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ FleetPath = Annotated[Path, typer.Argument(help="Fleet file.", show_default=True
 def check(
     fleet: FleetPath = Path("fleet.yaml"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
-    files: Annotated[bool, typer.Option("--files/--no-files", help="Look into the model folders.")] = True,
-    keys: Annotated[bool, typer.Option("--keys/--no-keys", help="Look for keys in the environment.")] = True,
+    files: Annotated[bool, typer.Option("--files/--no-files", help="Check the model folders.")] = True,
+    keys: Annotated[bool, typer.Option("--keys/--no-keys", help="Read keys from the environment.")] = True,
 ) -> None:
-    """Check a fleet file: show what it declares, or every problem with its line."""
+    """Check a fleet file: show its contents, or every problem with its line."""
     try:
         found: LoadedFleet | FleetError = read_fleet(fleet, keys_needed=keys, files=files)
     except FleetError as error:
@@ -77,7 +77,7 @@ def fail(message: str) -> NoReturn:
 
 
 def _report(path: Path, found: LoadedFleet | FleetError) -> dict[str, object]:
-    """Return what `--json` prints."""
+    """Return the JSON of `--json`."""
     failed = found if isinstance(found, FleetError) else None
     return {
         "file": str(path),

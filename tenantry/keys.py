@@ -1,4 +1,4 @@
-"""The commands of `tenantry keys`: API keys made, listed and revoked while the gateway runs."""
+"""The commands of `tenantry keys`: make, list and revoke API keys while the gateway runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
 
 class Role(StrEnum):
-    """What a key may do."""
+    """The rights of a key."""
 
     INFERENCE = "inference"
     ADAPTERS = "adapters"
@@ -48,19 +48,17 @@ def create(
         ),
     ],
     tenant: Annotated[
-        str | None, typer.Option(help="Whose key.", show_default="nobody's: an operator's")
+        str | None, typer.Option(help="Owner of the key.", show_default="nobody's: an operator's")
     ] = None,
-    note: Annotated[str, typer.Option(help="What it is for.")] = "",
+    note: Annotated[str, typer.Option(help="Purpose of the key.")] = "",
     expires: Annotated[
         float | None,
-        typer.Option(
-            parser=duration_s, metavar="30d", help="Time until it opens nothing.", show_default="never"
-        ),
+        typer.Option(parser=duration_s, metavar="30d", help="Time until it expires.", show_default="never"),
     ] = None,
     url: Url = URL,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key. It is shown this once, and opens at once."""
+    """Make a key. It is shown this once, and is valid at once."""
     if (role is Role.OPERATOR) != (tenant is None):
         raise typer.BadParameter(
             "an operator's key has no tenant, every other key needs one", param_hint="--tenant"
@@ -76,7 +74,7 @@ def create(
 
 @app.command("list")
 def list_(ctx: typer.Context, tenant: Tenant = None, url: Url = URL, as_json: AsJson = False) -> None:
-    """List keys by how they begin; revoked and expired ones too, and those of fleet.yaml."""
+    """List keys by their first characters; revoked and expired ones too, and those of fleet.yaml."""
 
     async def work(gateway: Gateway) -> list[Answer]:
         answer = await gateway.call("GET", "/keys", params={"tenant": tenant})
@@ -94,7 +92,7 @@ def revoke(
     url: Url = URL,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key useless at once."""
+    """Revoke a key at once."""
 
     async def work(gateway: Gateway) -> Answer:
         return await gateway.call("DELETE", f"/keys/{in_path(key_id)}")

@@ -1,4 +1,4 @@
-"""What can be done with an adapter's folder on this machine: verify it, keep it in the BentoML model store.
+"""Commands for an adapter's folder on this machine: verify it, keep it in the BentoML model store.
 
 Neither vLLM nor a GPU is needed; only `import-bento`, and `export` of a name, ask the gateway.
 """
@@ -49,7 +49,7 @@ def verify(
         typer.Option(exists=True, file_okay=False, help="Base model's folder.", show_default="not compared"),
     ] = None,
     max_rank: Annotated[
-        int | None, typer.Option(min=1, help="Largest rank the pool takes.", show_default="not checked")
+        int | None, typer.Option(min=1, help="Largest rank of the pool.", show_default="not checked")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -83,7 +83,7 @@ def export(
 ) -> None:
     """Put an adapter into the BentoML model store, so that a Bento can carry it.
 
-    A FOLDER is checked and taken as it lies. Of a NAME the live version is taken, on the gateway's machine.
+    A FOLDER is checked and exported as it is. Of a NAME the live version is, on the gateway's machine.
     """
     if _is_folder(what):
         conclude(lambda: _exported(Path(what), name or Path(what).resolve().name, {}), as_json, _show_export)
@@ -128,12 +128,12 @@ def import_bento(  # noqa: PLR0913  # an argument for each option, as typer want
 def _is_folder(text: str) -> bool:
     try:
         return Path(text).is_dir()
-    except (OSError, ValueError):  # no path can be called so
+    except (OSError, ValueError):  # not a possible path
         return False
 
 
 def _verified(folder: Path, base: Path | None, max_rank: int | None) -> AdapterManifest:
-    """Return what the folder holds. Raises `AdapterError`."""
+    """Return the folder's manifest. Raises `AdapterError`."""
     return check(folder, base=None if base is None else read_shape(base), max_rank=max_rank)
 
 

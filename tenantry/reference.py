@@ -1,4 +1,4 @@
-"""Commands that print reference texts: the schema of fleet.yaml, and what every metric means."""
+"""Commands that print reference texts: the schema of fleet.yaml, and the meaning of every metric."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def schema() -> None:
 
 
 def metrics() -> None:
-    """Print what every metric means, as Markdown: docs/metrics.md."""
-    # It declares the engine's metrics too, which nobody else needs here.
+    """Print the meaning of every metric, as Markdown: docs/metrics.md."""
+    # It declares the engine's metrics too, which no other command needs.
     from routing.observing.metrics.document import document
 
     typer.echo(document(), nl=False)

@@ -1,4 +1,4 @@
-"""The commands `replicas`, `drain` and `resume`: which replicas get work, and how one is emptied."""
+"""The commands `replicas`, `drain` and `resume`: list replicas, empty one, give it work again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def replicas(ctx: typer.Context, url: Url = URL, as_json: AsJson = False) -> Non
 
 
 def drain(ctx: typer.Context, name: ReplicaName, url: Url = URL, as_json: AsJson = False) -> None:
-    """Give a replica no new work; what it runs goes on to its end."""
+    """Give a replica no new work; running requests continue to their end."""
     _set_draining(ctx, name, "drain", url, as_json)
 
 

@@ -1,4 +1,4 @@
-"""How does a command ask the gateway and end? The options all commands share, and exit codes.
+"""Runs a command against the gateway: shared options, output and exit codes.
 
 0 all is well, 1 the gateway or a check refused, 2 the command was used wrongly, 3 no gateway answers.
 """
@@ -28,7 +28,7 @@ from tenantry.client import (
 )
 
 T = TypeVar("T")
-WIDE = 10_000  # what is no terminal has no width: scripts find every row on a line of its own
+WIDE = 10_000  # output to a pipe has no width: scripts find each row on one line
 _NAME_CHARS = 200
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -49,13 +49,13 @@ URL = DEFAULT_URL
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """How gateways are reached; commands find it as the context's object. For tests."""
+    """The way to reach gateways; commands find it as the context's object. For tests."""
 
     transport: httpx.AsyncBaseTransport | None = None
 
 
 class Refused(Exception):
-    """The work was done, and its result is a no: `answer` is printed all the same."""
+    """The work was done, and its result is a refusal; `answer` is still printed."""
 
     def __init__(self, message: str, answer: Any) -> None:
         super().__init__(message)
@@ -69,7 +69,7 @@ def ask(
     work: Callable[[Gateway], Awaitable[T]],
     show: Callable[[Console, T], None],
 ) -> None:
-    """Do the work against the gateway and print its result, or end with the exit code of what went wrong."""
+    """Do the work against the gateway and print its result, or exit with the code of the failure."""
 
     async def work_with_gateway() -> T:
         connection = ctx.find_object(Connection) or Connection()
@@ -85,7 +85,7 @@ def ask(
 
 
 def conclude(work: Callable[[], T], as_json: bool, show: Callable[[Console, T], None]) -> None:
-    """Do the work and print its result, or end with the exit code of what went wrong."""
+    """Do the work and print its result, or exit with the code of the failure."""
     try:
         result = work()
     except Refused as error:
@@ -98,7 +98,7 @@ def conclude(work: Callable[[], T], as_json: bool, show: Callable[[Console, T], 
     except (AdapterError, OSError) as error:
         _fail(_reason(error), "refused", 1, as_json)
     except KeyboardInterrupt:
-        _fail("Interrupted; what the gateway has begun goes on there.", "interrupted", INTERRUPTED, as_json)
+        _fail("Interrupted; the gateway goes on with its work.", "interrupted", INTERRUPTED, as_json)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
         return
@@ -109,20 +109,20 @@ def conclude(work: Callable[[], T], as_json: bool, show: Callable[[Console, T], 
 
 
 def run(app: typer.Typer, name: str) -> NoReturn:
-    """Run a command line to its end; output that cannot be written is a sentence."""
+    """Run a command line; a failure to write output is one sentence."""
     try:
         try:
             app(prog_name=name)
         finally:
             sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest is flushed at exit
         console(stderr=True).print(printable(f"The command broke off: {_reason(error)}"), style="red")
     sys.exit(1)
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return where text goes. What gateways and files say is never read as markup."""
+    """Return a console. Texts of gateways and files are never read as markup."""
     made = Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
     if not made.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
         made.width = WIDE
@@ -130,7 +130,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_whole(shown: Console, what: RenderableType) -> None:
-    """Print what was laid out for the console's width; an id that is wider passes its edge uncut."""
+    """Print a layout of the console's width; an id that is wider passes its edge uncut."""
     shown.print(what, soft_wrap=False, crop=False)
 
 
@@ -140,7 +140,7 @@ def printable(text: Any) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong; of a file its name, which may be longer than anybody reads."""
+    """Return the reason; for a file with its name, shortened."""
     if not isinstance(error, OSError) or error.strerror is None or error.filename is None:
         return str(error)
     name = str(error.filename)

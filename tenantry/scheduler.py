@@ -1,4 +1,4 @@
-"""The command `scheduler`: what waits and why, and what was decided."""
+"""The command `scheduler`: waiting requests with their reasons, and the last decisions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tenantry import scheduler_tables
 from tenantry.client import Answer, Gateway, GatewayUnreachable
 from tenantry.running import URL, AsJson, Url, ask
 
-MAX_DECISIONS = 512  # the gateway remembers no more
-LEAST_WATCH_S, MOST_WATCH_S = 0.5, 3600.0  # each look is work for the gateway
+MAX_DECISIONS = 512  # the gateway keeps this number
+LEAST_WATCH_S, MOST_WATCH_S = 0.5, 3600.0  # each query costs the gateway work
 
 
 def interval_s(text: str) -> float:
@@ -44,14 +44,14 @@ def scheduler(
         typer.Option(
             parser=interval_s,
             metavar="SECONDS",
-            help="Look again so often, until Ctrl-C.",
+            help="Refresh at this interval, until Ctrl-C.",
             show_default="once",
         ),
     ] = None,
     url: Url = URL,
     as_json: AsJson = False,
 ) -> None:
-    """Show what waits and why, who holds which slot, how replicas stand, and what was decided lately."""
+    """Show waiting requests and reasons, slots and their adapters, replicas' health, and recent decisions."""
     params = {"decisions": decisions, "tenant": tenant, "request": request}
 
     async def look(gateway: Gateway) -> Answer:

@@ -1,4 +1,4 @@
-"""What the scheduler holds, as tables on a terminal. Nothing is decided here."""
+"""The scheduler's state as tables on a terminal. Pure presentation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tenantry.display import COLOURS, IN_JSON, percent
 from tenantry.running import print_whole
 
 SHOWN = 20  # tenants and lanes of each pool; those that matter come first
-LEAST_WAIT_S = 0.001  # what was granted at once took microseconds
+LEAST_WAIT_S = 0.001  # grants without a wait took microseconds
 
 
 def scheduler(console: Console, answer: Answer) -> None:
@@ -36,7 +36,7 @@ def scheduler(console: Console, answer: Answer) -> None:
 
 
 def seconds(time_s: float | None) -> str:
-    """Return a time in the unit that suits it; nothing for none."""
+    """Return a time in a suitable unit; "" for none."""
     if time_s is None:
         return ""
     if time_s < 1:
@@ -143,7 +143,7 @@ def _decisions(console: Console, decisions: list[Answer]) -> None:
 
 
 def _limit(replica: Answer) -> str:
-    """Sequences in flight and how many may be, with what holds that down."""
+    """Sequences in flight and the capacity, with the health that lowers it."""
     health, of_limit = replica["health"], f"{replica['sequences']} of {replica['capacity']}"
     return of_limit if health["share"] >= 1 else f"{of_limit}, at {percent(health['share'])}"
 
@@ -174,7 +174,7 @@ def _promise(replica: Answer) -> str:
 
 
 def _trouble(console: Console, name: str, health: Answer) -> None:
-    """Say in a line what is wrong with a replica, if anything is."""
+    """Print a replica's fault in one line, if it has one."""
     parts = []
     if health["breaker"] != "closed":
         due = "" if health["probe_in_s"] is None else f", tried again in {seconds(health['probe_in_s'])}"

@@ -1,4 +1,4 @@
-"""The command `serve`: checks the fleet and the port, then becomes `bentoml serve`."""
+"""The command `serve`: checks the fleet and the port, then replaces itself by `bentoml serve`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tenantry.running import console, print_whole
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 3000
 ELSEWHERE = ("TENANTRY_ENGINE_URLS", "TENANTRY_ENGINE_FILE")  # engines run on other machines
-_NEAR = 50  # ports in which another one is looked for
+_NEAR = 50  # ports searched for a free one
 
 
 def serve(
@@ -60,7 +60,7 @@ def serve(
 
 
 def why_not(host: str, port: int) -> str | None:
-    """Say why nothing can listen there, and what to do; None where it can."""
+    """Return why nothing can listen there, with a remedy; None if it can."""
     error = _bind_error(host, port)
     if error is None:
         return None
@@ -86,17 +86,17 @@ def _bind_error(host: str, port: int) -> OSError | None:
 
 
 def _check_installation() -> None:
-    """Exit with 1 where this is the command alone, or what serves is not installed."""
+    """Exit with 1 if only the command is installed, or BentoML or vLLM is missing."""
     if not (ROOT / "service.py").is_file():
         fail("this is the command alone, which cannot serve; use a checkout, or `bentoml serve` of a Bento")
     needed = ["bentoml"] if any(map(os.environ.get, ELSEWHERE)) else ["bentoml", "vllm"]
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        fail(f"{' and '.join(missing)} not installed in {sys.prefix}; `make setup` installs what serves")
+        fail(f"{' and '.join(missing)} not installed in {sys.prefix}; `make setup` installs it")
 
 
 def _checked(path: Path, pool: str | None, replica: str | None) -> tuple[LoadedFleet, Fleet]:
-    """Return the fleet and the part of it that is served, or print what is wrong and exit with 1."""
+    """Return the fleet and the part of it that is served, or print the problems and exit with 1."""
     try:
         loaded = read_fleet(path)
         part = loaded.fleet if pool is None else project(loaded.fleet, pool)
@@ -113,7 +113,7 @@ def _checked(path: Path, pool: str | None, replica: str | None) -> tuple[LoadedF
 
 
 def _default_host(fleet: Fleet) -> str:
-    """Return the address that service.py listens on where nobody names one."""
+    """Return service.py's default address."""
     local = uses_demo_keys(fleet) and os.environ.get("TENANTRY_DEMO") != "1"
     return "127.0.0.1" if local else "0.0.0.0"  # noqa: S104  # a server
 

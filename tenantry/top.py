@@ -1,6 +1,6 @@
 """The command `top`: which model is slow now, and why; the console's view in a terminal.
 
-The command `scheduler` is for another question: what was decided about a request, and what waits for what.
+The command `scheduler` shows the decisions about a request, and the reasons of waiting ones.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def top(
     ctx: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="Print it once and end, for scripts.")] = False,
     every: Annotated[
-        float, typer.Option(parser=interval_s, metavar="SECONDS", help="Look again so often.")
+        float, typer.Option(parser=interval_s, metavar="SECONDS", help="Refresh interval.")
     ] = 1.0,
     url: Url = URL,
     as_json: AsJson = False,
 ) -> None:
-    """Show models (the slowest first, and why), replicas with their slots, and who waits; until Ctrl-C."""
+    """Show models (the slowest first, and why), replicas with their slots, and waiting tenants."""
     if once or as_json:
         ask(ctx, url, as_json, look, top_view.whole)
         return
@@ -43,14 +43,14 @@ def top(
 
 
 async def look(gateway: Gateway) -> Answer:
-    """Ask for the live snapshot."""
+    """Fetch the live snapshot."""
     return await gateway.call("GET", "/live")
 
 
 async def _watch(connection: Connection, url: str, every_s: float, terminal: Console) -> None:
     """Show it again and again until Ctrl-C.
 
-    Raises `GatewayError` where the first look fails, or any is refused.
+    Raises `GatewayError` if the first query fails, or any is refused.
     """
     async with Gateway(url, key_from_environment(), transport=connection.transport) as gateway:
         answer, seen_s = await look(gateway), time.monotonic()
@@ -64,17 +64,17 @@ async def _watch(connection: Connection, url: str, every_s: float, terminal: Con
                     try:
                         answer, seen_s = await look(gateway), time.monotonic()
                     except GatewayUnreachable:
-                        continue  # what was seen stays, with its age
+                        continue  # the last snapshot stays, with its age
             except asyncio.CancelledError:  # Ctrl-C
                 return
 
 
 def _age(age_s: float, every_s: float) -> Text | None:
-    """Say how old the snapshot is, where the gateway did not answer since."""
+    """Return the snapshot's age if the gateway has not answered since."""
     if age_s < every_s + 1:
         return None
     return Text(f"The gateway does not answer; this is {age_s:.0f} s old.", style="bold red")
 
 
 def _nothing(_: Console, __: None) -> None:
-    """Leave no trace of a screen that was closed."""
+    """Print nothing after the screen is closed."""

@@ -1,4 +1,4 @@
-"""The live snapshot as tables and small graphs on a terminal. Nothing is decided here."""
+"""The live snapshot as tables and small graphs on a terminal. Pure presentation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def whole(console: Console, answer: Answer) -> None:
 
 
 def screen(answer: Answer, note: Text | None, *, height: int | None) -> RenderableType:
-    """Return the snapshot, cut to `height` lines: models first, since operators look for those."""
+    """Return the snapshot, cut to `height` lines: models first, since operators look for them."""
     replicas = [replica for pool in answer["pools"] for replica in pool["replicas"]]
     models = answer["models"]
     shown = len(models)
@@ -49,7 +49,7 @@ def screen(answer: Answer, note: Text | None, *, height: int | None) -> Renderab
 
 
 def histories(answer: Answer) -> dict[tuple[str, str], list[float | None]]:
-    """Return the p99 first tokens of each model, or waits of one that streams nothing."""
+    """Return the p99 first tokens of each model, or its waits if it streams nothing."""
     found = {}
     for one in answer["history"]["models"]:
         first = one["first_token_p99_s"]
@@ -59,7 +59,7 @@ def histories(answer: Answer) -> dict[tuple[str, str], list[float | None]]:
 
 
 def spark(values: Sequence[float | None], width: int = SPARK) -> str:
-    """Draw the last values from nothing to the highest; a blank where there is none."""
+    """Draw the last values from 0 to the highest; a blank where there is none."""
     last = values[-width:]
     most = max((value for value in last if value is not None), default=0.0)
     return "".join(
@@ -107,7 +107,7 @@ def _models(models: Iterable[Answer], history: dict[tuple[str, str], list[float 
 
 
 def _reasons(models: Iterable[Answer]) -> list[Text]:
-    """Why those that are not green are not, a line each."""
+    """Reasons of the models that are not green, a line each."""
     return [
         Text(printable(f"{m['tenant']}/{m['model']}: {m['reason']}"), style=STYLES[m["verdict"]])
         for m in models
@@ -138,7 +138,7 @@ _REPLICA_COLUMNS: dict[str, Callable[[Answer], Any]] = {
 
 
 def _troubles(pools: Iterable[Answer]) -> list[Text]:
-    """What is wrong with replicas, a line each."""
+    """Replicas' faults, a line each."""
     found = [r for pool in pools for r in pool["replicas"] if r["trouble"]]
     return [Text(printable(f"{r['name']}: {r['trouble']}"), style="red") for r in found]
 
@@ -150,7 +150,7 @@ def _slot(slot: Answer) -> str:
 
 
 def _queues(pools: Iterable[Answer]) -> list[Text]:
-    """One line for each pool in which anybody waits."""
+    """One line for each pool with waiting requests."""
     lines = []
     for pool in pools:
         waiting = [f"{t['name']} {t['queued']}" for t in pool["tenants"] if t["queued"]]

@@ -1,4 +1,4 @@
-"""Who used how much, by a gateway's ledger? The command `usage` of `tenantry`."""
+"""The command `usage`: tokens, waits and shares by tenant and model, from a gateway's ledger."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def usage(  # noqa: PLR0913  # an argument for each option, as typer wants it
     url: Url = URL,
     as_json: AsJson = False,
 ) -> None:
-    """Show tokens, waits and shares of the fleet's time by tenant and model, or by what you name."""
+    """Show tokens, waits and shares of the fleet's time by tenant and model, or by the given columns."""
     params = {"from": first, "to": last, "group_by": group_by, "tenant": tenant}
 
     async def look(gateway: Gateway) -> Answer:
@@ -52,7 +52,7 @@ def usage(  # noqa: PLR0913  # an argument for each option, as typer wants it
 
 
 def show(console: Console, answer: Answer) -> None:
-    """Print the lines, their total, and the budgets of whom is meant."""
+    """Print the lines, their total, and the budgets of the tenants meant."""
     console.print(printable(f"{answer['from']} to {answer['to']}, UTC"), style="bold")
     dimensions = answer["group_by"]
     table = Columns(

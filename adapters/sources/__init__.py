@@ -1,8 +1,8 @@
-"""Where do an adapter's files come from, and how do they get here safely?
+"""Sources of adapters, and the safe way of their files to this machine.
 
 A source is an absolute folder, `hf://org/repo[@revision]`, `s3://bucket/prefix`, `gs://bucket/prefix`, an
-archive at `https://`, or `bento://name:version` in the BentoML model store. Whatever the source, what arrives
-are the two files that engines read, never more, bounded in size and checked where a checksum was promised.
+archive at `https://`, or `bento://name:version` in the BentoML model store. From every source only the two
+files that engines read are taken, bounded in size and compared with the checksum if there is one.
 """
 
 from __future__ import annotations

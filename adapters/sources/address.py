@@ -1,7 +1,7 @@
-"""Is this text a source, what does it name, and does it lie where the operator allows? Strict on purpose.
+"""Is this text a source, what does it name, and does the operator allow it? Strict on purpose.
 
-Every source has one spelling: what could be read in two ways (`..`, `%2e`, `//`, a user name in a URL) is
-refused instead of being cleaned up, so that what was allowed is what is fetched.
+Every source has one spelling. A text with two readings (`..`, `%2e`, `//`, a user name in a URL) is
+refused instead of cleaned up, so that the source that was allowed is the one that is fetched.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Address:
 
     @property
     def path(self) -> str:
-        """What a client of the source's kind asks for, without scheme, revision and query."""
+        """The path for the source's client, without scheme, revision and query."""
         return "/".join(self.parts)
 
     @property
@@ -61,7 +61,7 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """How the source may be shown and logged: without the query, which may hold a signature."""
+        """The source for people and logs: without the query, which may hold a signature."""
         if self.scheme == "file":
             return f"/{self.path}"
         separator = ":" if self.scheme == "bento" else "@"
@@ -80,9 +80,9 @@ def check_source(source: str) -> str:
 
 
 def check_prefix(prefix: str) -> str:
-    """Return the one spelling of a place under which sources lie; raises `AdapterError` for anything else.
+    """Return the one spelling of a prefix of sources; raises `AdapterError` for anything else.
 
-    A prefix is a source cut off after any name: `s3://example`, `hf://example-org`, `https://files.example.com`.
+    A prefix is a source cut after any name: `s3://example`, `hf://example-org`, `https://files.example.com`.
     """
     return _parse_prefix(prefix).shown
 
@@ -90,7 +90,7 @@ def check_prefix(prefix: str) -> str:
 def is_allowed(source: str, prefixes: Iterable[str]) -> bool:
     """Whether a source lies under one of the prefixes, compared name by name.
 
-    A folder must lie there by its own path and with every link resolved. What is no source, and what is no
+    A folder must lie there by its own path and with every link resolved. A text that is no source, or no
     prefix, allows nothing.
     """
     try:
@@ -130,9 +130,9 @@ def is_loopback(host: str) -> bool:
 
 
 def forbidden_host(source: str) -> str | None:
-    """Return the host, or what stands in its place, of a source where no adapter is kept by intent.
+    """Return the host (or bucket) of a source if no adapter can be meant to be there.
 
-    That is a link-local one, or one where a cloud's metadata service answers, which hands out credentials.
+    Such hosts are link-local, or a cloud's metadata service, which hands out credentials.
     Names are not looked up. Raises `AdapterError`.
     """
     address = parse(source)
@@ -157,7 +157,7 @@ def names_host(text: str, host: str) -> bool:
 
 
 def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the address that a host is, in any way that resolvers read: `2852039166`, `0xa9.254.43518`."""
+    """Return a host's address, in any notation that resolvers read: `2852039166`, `0xa9.254.43518`."""
     host = host.strip("[]")
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
@@ -170,7 +170,7 @@ def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """Return scheme and what follows it. Raises `AdapterError`."""
+    """Return the scheme and the rest. Raises `AdapterError`."""
     if not text or len(text) > _MAX_CHARS or _UNPRINTABLE.search(text):
         raise AdapterError(f"a source is 1 to {_MAX_CHARS} printable characters: {KNOWN}")
     if text.startswith("/"):
@@ -213,12 +213,12 @@ def _folder(rest: str, *, allow_root: bool = False) -> Address:
 
 
 def _names(rest: str, text: str) -> tuple[str, ...]:
-    """Split a path into names that mean the same to everybody who reads them."""
+    """Split a path into names that every reader understands alike."""
     parts = tuple(rest.split("/"))
     if not all(_PART.fullmatch(part) and part.strip(".") for part in parts):
         raise AdapterError(
             f"{_quoted(text)} holds an empty name, `.`, `..`, a percent-encoded or an unusual character; "
-            "rename what it points to, or spell it plainly"
+            "rename the file or folder, or spell it plainly"
         )
     return parts
 
@@ -300,7 +300,7 @@ def _is_ip_address(host: str) -> bool:
 
 
 def _quoted(text: str) -> str:
-    """Show what somebody sent in one short line, without a query and without a user name or password."""
+    """Show a client's text in one short line, without query, user name and password."""
     text = text.partition("?")[0].partition("#")[0]
     scheme, separator, rest = text.partition("://")
     if scheme.lower() != "hf":

@@ -1,7 +1,7 @@
-"""Which two files does an archive hold, and is it safe to take them out? Writes nothing else, nowhere else.
+"""Takes the two served files out of an archive, if that is safe. Writes nothing else, nowhere else.
 
-Members are read one by one and only the served files are written, under names that are ours, so no name in
-the archive ever becomes a path. Sizes are counted as bytes come; what a header says only helps to refuse
+Members are read one by one and only the served files are written, under our own names, so no name in
+the archive ever becomes a path. Sizes are counted as bytes arrive; sizes in headers only help to refuse
 earlier.
 """
 
@@ -43,7 +43,7 @@ _DAMAGES = (
     struct.error,
     EOFError,
     ValueError,
-    RuntimeError,  # zipfile's for a flag it does not know, and RecursionError for headers of headers
+    RuntimeError,  # zipfile's for an unknown flag, and RecursionError for nested headers
 )
 
 
@@ -52,7 +52,7 @@ class _Readable(Protocol):
 
 
 def unpack(archive: Path, into: Path, *, max_bytes: int, sha256: str | None = None) -> None:
-    """Bring the two served files of a tar, tar.gz or zip into a folder, which then holds nothing else.
+    """Unpack the two served files of a tar, tar.gz or zip into a folder, which then holds nothing else.
 
     They lie in the archive's root or in one folder of it. `max_bytes` bounds the archive and all that it
     unpacks to, `sha256` is the archive's own. After an error neither file is there. Raises `AdapterError`,
@@ -71,7 +71,7 @@ def unpack(archive: Path, into: Path, *, max_bytes: int, sha256: str | None = No
 
 
 def take_out(archive: Path, into: Path, *, max_bytes: int) -> None:
-    """Unpack an archive that is known to be the right one; what else is in the folder stays."""
+    """Unpack an archive whose checksum was checked; other files in the folder stay."""
     taking = _Taking(into, max_bytes)
     try:
         with archive.open("rb") as file, _damage_named():
@@ -88,14 +88,14 @@ class _Taking:
 
     into: Path
     max_bytes: int
-    folders: list[tuple[str, ...]] = field(default_factory=list)  # the topmost with served files; first come
+    folders: list[tuple[str, ...]] = field(default_factory=list)  # the topmost with served files, in order
     names: list[str] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
     entries: int = 0
     seen_bytes: int = 0
 
     def check(self, name: str) -> tuple[str, ...]:
-        """Check the name of a member, and that there are not too many. Returns the name's parts."""
+        """Check the name of a member, and the number of members. Returns the name's parts."""
         self.entries += 1
         if self.entries > MAX_ENTRIES:
             raise AdapterError(f"the archive holds more than {MAX_ENTRIES} entries; pack the two files alone")
@@ -111,7 +111,7 @@ class _Taking:
         return parts
 
     def served(self, name: str) -> str | None:
-        """Check a file of the archive; returns which served file it is, if it is one of the adapter's.
+        """Check a file of the archive; returns its name if it is one of the adapter's.
 
         The adapter lies in the topmost folder that has a served file; checkpoints may lie below it.
         """
@@ -132,7 +132,7 @@ class _Taking:
         return file
 
     def count(self, size: int) -> None:
-        """Count bytes that come out of the archive."""
+        """Count unpacked bytes."""
         self.seen_bytes += size
         if self.seen_bytes > self.max_bytes:
             raise AdapterError(
@@ -141,7 +141,7 @@ class _Taking:
             )
 
     def write(self, name: str, member: _Readable) -> None:
-        """Copy a member to where it grows."""
+        """Copy a member to its partial file."""
         with writing(), part_of(self.into, name).open("wb") as out:
             while chunk := member.read(CHUNK_BYTES):
                 self.count(len(chunk))
@@ -159,13 +159,13 @@ class _Taking:
         finish(self.into)
 
     def undo(self) -> None:
-        """Remove what has been written."""
+        """Remove the files written so far."""
         for name in SERVED_FILES:
             part_of(self.into, name).unlink(missing_ok=True)
 
 
 def _reader_of(file: BinaryIO) -> Callable[[BinaryIO, _Taking], None]:
-    """Tell by its first bytes how an archive is read; its name is not believed."""
+    """Choose the reader by an archive's first bytes; its name is not trusted."""
     head = file.read(512)
     file.seek(0)
     if head[:2] == b"\x1f\x8b":
@@ -202,9 +202,7 @@ def _read_tar(file: BinaryIO, taking: _Taking) -> None:
 
 def _check_tar_member(member: tarfile.TarInfo) -> None:
     if member.issym() or member.islnk():
-        raise AdapterError(
-            f"the archive holds the link {_short(member.name)}; pack what it points to (`tar -h`)"
-        )
+        raise AdapterError(f"the archive holds the link {_short(member.name)}; pack its target (`tar -h`)")
     if member.issparse():
         raise AdapterError(
             f"the archive holds the sparse file {_short(member.name)}; pack it without `--sparse`"
@@ -234,9 +232,9 @@ def _read_zip(file: BinaryIO, taking: _Taking) -> None:
 
 def _check_zip_member(member: zipfile.ZipInfo) -> None:
     name = _short(member.filename)
-    kind = stat.S_IFMT(member.external_attr >> 16)  # set by what was packed on Unix
+    kind = stat.S_IFMT(member.external_attr >> 16)  # set by archivers on Unix
     if kind == stat.S_IFLNK:
-        raise AdapterError(f"the archive holds the link {name}; pack what it points to (zip without `-y`)")
+        raise AdapterError(f"the archive holds the link {name}; pack its target (zip without `-y`)")
     if kind not in (0, stat.S_IFREG):
         raise AdapterError(f"the archive holds {name}, a device or pipe; pack it without")
     if member.flag_bits & _ENCRYPTED:
@@ -307,14 +305,14 @@ class _Member:
 
 
 class _ZipReader:
-    """A zip's bytes for `zipfile`, which reads the whole directory at once: no more than that may take."""
+    """A zip's bytes for `zipfile`, which reads the whole directory at once: bounded."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, size: int = -1) -> bytes:
-        """Read on. Raises `AdapterError` where so much is asked for that it can only be the directory."""
+        """Read on. Raises `AdapterError` for a larger read than the directory may need."""
         if size > _MAX_DIRECTORY_BYTES:
             raise AdapterError(f"the archive holds more than {MAX_ENTRIES} entries; pack the two files alone")
         return self._file.read(size)

@@ -1,8 +1,8 @@
-"""How do files of a remote get into a folder, though connections break and processes are killed?
+"""Brings a remote's files into a folder, across broken connections and killed processes.
 
-Each file grows as `.NAME.part`; `.NAME.json` beside it says what it is a part of. Whoever comes next goes on
-from there if the remote still has the same content, else begins again. A part is only believed within one
-boot of the machine: after a power failure a file may be long and hold nothing.
+Each file grows as `.NAME.part`; `.NAME.json` beside it names its origin. The next fetch continues there if
+the remote still has the same content, and otherwise begins again. A part is only trusted within one boot
+of the machine: after a power failure a file may have its length but not its content.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from adapters.sources.remote import Changed, Refused, Remote, RemoteFile, Unansw
 
 FIRST_WAIT_S = 0.5  # before the second attempt; doubles with each
 ATTEMPTS = 4
-TIMEOUT_S = 3600.0  # of one fetch; what has come by then is kept
+TIMEOUT_S = 3600.0  # of one fetch; the received bytes are kept
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class FetchStopped(SourceUnavailable):
-    """The caller asked to stop; what has come is kept, and the next fetch goes on from there."""
+    """The caller asked to stop; the received bytes are kept, and the next fetch continues there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Who follows a fetch, and its bounds."""
+    """The progress callback, the stop signal and the bounds of a fetch."""
 
     max_bytes: int
     progress: Callable[[int, int | None], None]  # bytes here so far, and of all if known
@@ -54,17 +54,17 @@ class Download:
     """Some files of one remote on their way into a folder."""
 
     remote: Remote
-    source: str  # as it may be shown
+    source: str  # without secrets, for messages
     into: Path
     watch: Watch
     _has_begun: bool = field(default=False, init=False)
     _deadline_s: float = field(default=0.0, init=False)
 
     def run(self, names: Sequence[str], sha256: Mapping[str, str]) -> None:
-        """Bring files to where they grow, whole and checked; those in `sha256` against what was promised.
+        """Fetch files to their partial names, whole and checked; those in `sha256` against its checksums.
 
-        Raises `SourceUnavailable` with what has come kept, and `AdapterError`, `ChecksumMismatch` and
-        `StoreFull` with nothing kept.
+        Raises `SourceUnavailable`, keeping the received bytes, and `AdapterError`, `ChecksumMismatch` and
+        `StoreFull`, keeping nothing.
         """
         self._deadline_s = time.monotonic() + self.watch.timeout_s
         try:
@@ -78,7 +78,7 @@ class Download:
             raise
 
     def discard(self, names: Sequence[str]) -> None:
-        """Remove what has come."""
+        """Remove the received bytes."""
         for name in names:
             part_of(self.into, name).unlink(missing_ok=True)
             note_of(self.into, name).unlink(missing_ok=True)
@@ -100,7 +100,7 @@ class Download:
         raise SourceUnavailable(f"{self.source}: {reason}; tried {self.watch.attempts} times")
 
     def _attempt(self, names: Sequence[str]) -> list[RemoteFile]:
-        """Fetch once what is missing. Raises `RemoteFailure` and `AdapterError`."""
+        """Fetch the missing bytes, once. Raises `RemoteFailure` and `AdapterError`."""
         files = [self.remote.describe(name) for name in names]
         total = sum(file.size_bytes or 0 for file in files)
         self.watch.check_size(total, self.source)
@@ -113,7 +113,7 @@ class Download:
         return files
 
     def _kept_bytes(self, file: RemoteFile) -> int:
-        """Return how much of a file is here; what is a part of something else is removed."""
+        """Return the number of bytes of a file that are here; parts of another content are removed."""
         part, note = part_of(self.into, file.name), note_of(self.into, file.name)
         wanted = self._note(file)
         try:
@@ -173,5 +173,5 @@ class Download:
         if promised is not None and sha256_of(part_of(self.into, file.name)) != promised.lower():
             raise ChecksumMismatch(
                 f"{self.source}: the sha256 of {file.name.lstrip('.')} is not the one promised; "
-                "correct the checksum, or what lies there"
+                "correct the checksum, or the file there"
             )

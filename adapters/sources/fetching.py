@@ -1,4 +1,4 @@
-"""How does a source become the two served files in a folder? Picks the way that fits the source."""
+"""Brings the two served files of a source into a folder, by the source's kind."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from adapters.sources.files import begin, finish, note_of, part_of
 from adapters.sources.local import copy_folder
 from adapters.sources.remote import Remote
 
-_ARCHIVE = "archive"  # what an archive is called while it grows
+_ARCHIVE = "archive"  # an archive's name while it is fetched
 
 
 @dataclass(frozen=True, slots=True)
 class FetchSettings:
-    """How patient a fetch is, and what it cannot know by itself."""
+    """Retries of a fetch, and the model store's folders."""
 
     attempts: int = ATTEMPTS  # until a source that does not answer is given up
     timeout_s: float = TIMEOUT_S
@@ -42,12 +42,12 @@ def fetch(
 ) -> None:
     """Bring the two served files of a source into a folder, which then holds nothing else.
 
-    What an earlier fetch of the same source left in the folder is continued if the source has not changed.
-    `progress` hears bytes here and bytes in all (None: unknown); `should_stop` is asked between pieces.
+    An earlier, partial fetch of the same source is continued if the source has not changed.
+    `progress` gets bytes here and bytes in all (None: unknown); `should_stop` is called between pieces.
     `sha256` is that of the archive for an archive, else that of adapter_model.safetensors.
 
-    Raises `SourceUnavailable` for what may work later (what has come is kept), `FetchStopped` when told to
-    stop, `ChecksumMismatch`, `StoreFull`, and `AdapterError` for what will not work as it is.
+    Raises `SourceUnavailable` where a retry may help (received bytes are kept), `FetchStopped` when told to
+    stop, `ChecksumMismatch`, `StoreFull`, and `AdapterError` where no retry helps.
     """
     address = parse(source)
     settings = settings or FetchSettings()
@@ -70,7 +70,7 @@ def _model_folder(address: Address, settings: FetchSettings) -> Path:
 
 
 def _fetch_files(address: Address, into: Path, sha256: str | None, watch: Watch) -> None:
-    for name in SERVED_FILES:  # a process was killed while it gave them their names
+    for name in SERVED_FILES:  # left by a process that was killed while it renamed them
         if (into / name).exists():
             (into / name).replace(part_of(into, name))
     begin(into, keep=[where(into, name) for name in SERVED_FILES for where in (part_of, note_of)])

@@ -1,4 +1,4 @@
-"""How do files grow in the folder they are fetched into? Under names of our own, then renamed together."""
+"""Files grow under partial names in the folder that they are fetched into, and are renamed together."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ CHUNK_BYTES = 2**20
 
 
 def part_of(into: Path, name: str) -> Path:
-    """Return where a file grows until it is whole."""
+    """Return the path of a partial file."""
     return into / f".{name}.part"
 
 
 def note_of(into: Path, name: str) -> Path:
-    """Return where it says what the growing file is a part of."""
+    """Return the path of the note that names a partial file's origin."""
     return into / f".{name}.json"
 
 
 def begin(into: Path, keep: Collection[Path] = ()) -> None:
-    """Make the folder, and empty it but for what is kept."""
+    """Make the folder, and empty it except for `keep`."""
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
     for entry in list(os.scandir(into)):
         path = Path(entry.path)
@@ -44,7 +44,7 @@ def finish(into: Path) -> None:
 
 
 def check_room(into: Path, need_bytes: int) -> None:
-    """Refuse before the first byte what the disk cannot hold. Raises `StoreFull`."""
+    """Refuse a fetch before its first byte if the disk cannot hold it. Raises `StoreFull`."""
     free = shutil.disk_usage(into).free
     if need_bytes > free:
         raise StoreFull(

@@ -1,4 +1,4 @@
-"""How do files come from the Hugging Face Hub? Through its fsspec file system, all of one commit."""
+"""Reads files from the Hugging Face Hub through its fsspec file system, all at one commit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adapters.sources.address import Address
 from adapters.sources.quiet import hide_queries
 from adapters.sources.remote import LAYOUT, PIECE_BYTES, Changed, Refused, RemoteFile, Unanswered
 
-TIMEOUT_S = 30.0  # of asking which commit a revision names
+TIMEOUT_S = 30.0  # of resolving a revision to its commit
 _LATER = frozenset({408, 425, 429})
 _NOT_ON_HUB = "check repository and revision, and that the gateway's HF_TOKEN may read a private one"
 
@@ -37,7 +37,7 @@ class HubRepo:
         return RemoteFile(name, int(info["size"]), str(info["blob_id"]), sha256)
 
     def read(self, file: RemoteFile, start: int) -> Generator[bytes]:
-        """Read a file from a byte on."""
+        """Read a file from `start` on."""
         size = file.size_bytes or 0
         with self._failures_named():
             reader = self._files().open(
@@ -57,7 +57,7 @@ class HubRepo:
         """Nothing to do: the Hub's client keeps one pool of connections for the process."""
 
     def _files(self) -> Any:
-        """Open the repository at the commit its revision names now: a branch may move while we read."""
+        """Open the repository at the commit its revision names now: a branch may move between reads."""
         if self._fs is None:
             from huggingface_hub import HfApi, HfFileSystem
 

@@ -1,4 +1,4 @@
-"""How does an adapter in a folder of this machine get into the store? Checked, copied, and checked again."""
+"""Copies an adapter from a folder of this machine: checked before and after the copy."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from adapters.sources.files import CHUNK_BYTES, begin, check_room, finish, part_
 
 
 def copy_folder(folder: Path, into: Path, *, source: str, sha256: str | None, watch: Watch) -> None:
-    """Copy the served files of a folder that holds an adapter and nothing that could harm.
+    """Copy the served files of a folder that passes the checks of an adapter.
 
-    `source` is how messages call the folder. Raises `AdapterError`, `ChecksumMismatch`, `StoreFull`, and
+    `source` is the folder's name in messages. Raises `AdapterError`, `ChecksumMismatch`, `StoreFull`, and
     `SourceUnavailable` where the folder changes meanwhile.
     """
     manifest = _inspect(folder, source)
@@ -61,10 +61,10 @@ def _copy(root: Path, into: Path, *, source: str, total: int, watch: Watch) -> N
 
 
 def _open(root: Path, name: str, source: str) -> BinaryIO:
-    """Open a file of the folder as it is now: it may have been replaced since it was looked at."""
+    """Open a file of the folder anew: it may have been replaced since it was checked."""
     try:
         path = (root / name).resolve(strict=True)
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not hang us
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not block us
         file = open(os.open(path, flags), "rb")  # noqa: SIM115 -- the caller closes it
     except OSError as error:
         raise SourceUnavailable(f"{source} changed while it was copied: {name}: {error.strerror}") from None

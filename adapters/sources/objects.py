@@ -1,6 +1,6 @@
-"""How do files come from object stores? Through fsspec, a range at a time.
+"""Reads files from object stores through fsspec, a range at a time.
 
-No file system is shared and none keeps listings: what fsspec remembers could hide that a remote has changed.
+No file system is shared and none keeps listings: fsspec's caches could hide that a remote has changed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ObjectStore:
         return RemoteFile(name, int(info["size"]), " ".join(filter(None, tags)))
 
     def read(self, file: RemoteFile, start: int) -> Generator[bytes]:
-        """Read an object from a byte on."""
+        """Read an object from `start` on."""
         size = file.size_bytes or 0
         for begin in range(start, size, PIECE_BYTES):
             end = min(begin + PIECE_BYTES, size)
@@ -63,7 +63,7 @@ class ObjectStore:
         return self._path if self._is_archive else f"{self._path}/{name}"
 
     def _why_not(self, name: str) -> str:
-        """Say what is there instead of an object, as far as we may list it."""
+        """Return why an object is missing: the names there, if we may list them."""
         if self._is_archive:
             return "there is no such archive; correct the source"
         names: list[str] = []
@@ -91,7 +91,7 @@ _DENIED = "it may not be read with the gateway's credentials; grant them read ac
 
 
 def _open_s3() -> tuple[Any, Callable[[], None]]:
-    """Open S3 with the credentials and endpoint that the AWS variables and files name."""
+    """Open S3 with the credentials and endpoint from AWS's variables and files."""
     import s3fs  # type: ignore[import-untyped]
 
     config = {
@@ -107,7 +107,7 @@ def _open_s3() -> tuple[Any, Callable[[], None]]:
 def _open_gs() -> tuple[Any, Callable[[], None]]:
     """Open Google Cloud Storage with the application's default credentials.
 
-    The class that speaks the JSON API: the one gcsfs picks by default asks for each bucket's layout first,
+    The class for the JSON API: gcsfs's default one asks for each bucket's layout first,
     which needs further rights.
     """
     from gcsfs.core import GCSFileSystem  # type: ignore[import-untyped]
@@ -125,7 +125,7 @@ _OPEN = {"s3": _open_s3, "gs": _open_gs}
 
 
 def _failures(scheme: str) -> tuple[type[Exception], ...]:
-    """Return what the client library raises where a remote does not deliver."""
+    """Return the client library's errors for a remote that does not deliver."""
     import aiohttp
 
     common = (OSError, asyncio.TimeoutError, aiohttp.ClientError)

@@ -1,4 +1,4 @@
-"""How do signed URLs stay out of the log? Client libraries log the addresses they ask, queries and all."""
+"""Keeps signed URLs out of the log: client libraries log the addresses they ask, queries and all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LOGGERS = ("httpx", "httpx2")  # httpx2 is huggingface_hub's
 
 
 def hide_queries() -> None:
-    """Have queries left out of what the client libraries log; to be called before their first use."""
+    """Leave queries out of the client libraries' log lines; call it before their first use."""
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         if _without_query not in logger.filters:

@@ -1,4 +1,4 @@
-"""What does a download need from wherever an adapter lies? The port, and why a remote may not deliver."""
+"""The port of a remote for downloads, and the reasons why a remote may not deliver."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class RemoteFile:
 
 
 class Remote(Protocol):
-    """Where files come from. Every call may raise `RemoteFailure`."""
+    """A place with files. Every call may raise `RemoteFailure`."""
 
     def describe(self, name: str) -> RemoteFile:
         """Ask for a file's description; never from a cache."""
         ...
 
     def read(self, file: RemoteFile, start: int) -> Generator[bytes]:
-        """Read a file from a byte on, in pieces of at most a few MiB; to be closed by the caller."""
+        """Read a file from `start` on, in pieces of at most a few MiB; the caller closes it."""
         ...
 
     def close(self) -> None:
@@ -40,15 +40,15 @@ class Remote(Protocol):
 
 
 class RemoteFailure(Exception):
-    """A remote does not deliver. The text says why and what to do, and holds no URL: that may be signed."""
+    """A remote does not deliver. The text has the reason and the remedy, and no URL: that may be signed."""
 
 
 class Unanswered(RemoteFailure):
-    """It does not answer now, or stopped answering."""
+    """The remote does not answer now, or has stopped answering."""
 
 
 class Refused(RemoteFailure):
-    """It answers that there is no such thing, or not for us."""
+    """The remote has no such file, or denies access to it."""
 
 
 class Changed(RemoteFailure):

@@ -1,7 +1,7 @@
-"""How does an archive come over https? Streamed, never wholly in memory, and never led astray by a redirect.
+"""Reads an archive over https: streamed, never wholly in memory, redirects checked.
 
-httpx rather than fsspec's http: that one reads a whole reply into memory where a server ignores the range
-asked for, hides the status and headers that tell whether a part can be continued, and follows any redirect.
+httpx rather than fsspec's http: that one reads a whole reply into memory if a server ignores the range
+header, hides the status and headers that tell whether a part can be continued, and follows any redirect.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from adapters.sources.quiet import hide_queries
 from adapters.sources.remote import Changed, Refused, RemoteFile, Unanswered
 
 MAX_REDIRECTS = 5
-TIMEOUT = httpx.Timeout(30.0, connect=10.0)  # seconds without a byte, and until a connection stands
+TIMEOUT = httpx.Timeout(30.0, connect=10.0)  # seconds without a byte, and until connected
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _GONE = frozenset({404, 410})
 _LATER = frozenset({408, 425, 429})
@@ -42,12 +42,12 @@ class WebArchive:
         )
 
     def describe(self, name: str) -> RemoteFile:
-        """Ask by a GET whose body is left: signed addresses often allow nothing else."""
+        """Send a GET and do not read its body: signed addresses often allow nothing else."""
         with self._get({}) as response:
             return _description(name, response.headers)
 
     def read(self, file: RemoteFile, start: int) -> Generator[bytes]:
-        """Read from a byte on; what the server sends again though it was not asked to is passed over."""
+        """Read from `start` on; earlier bytes that the server sends anyway are skipped."""
         headers = {"range": f"bytes={start}-", "if-range": file.tag} if start else {}
         with self._get(headers) as response:
             skip = start - self._first_byte(file, start, response)
@@ -63,7 +63,7 @@ class WebArchive:
 
     @contextlib.contextmanager
     def _get(self, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
-        """Ask for the archive, wherever it is now. Raises `RemoteFailure`."""
+        """Request the archive, following redirects. Raises `RemoteFailure`."""
         url = self._url
         for _ in range(MAX_REDIRECTS + 1):
             try:
@@ -81,7 +81,7 @@ class WebArchive:
         raise Refused(f"it redirects more than {MAX_REDIRECTS} times; give the address it leads to")
 
     def _redirected(self, url: str, location: str) -> str:
-        """Return where a redirect leads. Raises `Refused` where that is not public https."""
+        """Return a redirect's target. Raises `Refused` unless it is public https."""
         try:
             target = urljoin(url, location)
             parts = urlsplit(target)
@@ -97,7 +97,7 @@ class WebArchive:
         return target
 
     def _first_byte(self, file: RemoteFile, start: int, response: httpx.Response) -> int:
-        """Return the byte at which a reply begins. Raises `Changed` where it is of another content."""
+        """Return the offset at which a reply begins. Raises `Changed` if its content is another one."""
         if response.status_code == httpx.codes.PARTIAL_CONTENT:
             match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
             is_other = _description(file.name, response.headers).tag not in ("", file.tag)

@@ -1,10 +1,10 @@
-"""Which adapters are in the engine, and how do they come and go? Speaks to vLLM in-process, never by path.
+"""Loads adapters into the engine and unloads them. Calls vLLM in-process, never by path.
 
-reconciler.py  brings the engine to the desired set, again after every restart; knows what failed
+reconciler.py  brings the engine to the desired set, after every restart too; keeps failures
 resident.py    the adapters of one running engine: loads, leases, evictions, pins
 slots.py       how many adapters may run at once
-engine.py      vLLM's calls, and what becomes of them when the engine dies
-files.py       an adapter's files before the engine reads them
+engine.py      vLLM's calls, which end with an error when the engine dies
+files.py       checks an adapter's files before the engine reads them
 metrics.py     load times, failures, evictions and residents, on the engine's page
 """
 

@@ -1,4 +1,4 @@
-"""What can be asked of a running engine about adapters, and what becomes of a call when the engine dies?
+"""vLLM's calls about adapters; each ends with an error when the engine dies.
 
 vLLM leaves calls pending for ever when its EngineCore dies (0.32, v1/engine/core_client.py:
 `utility_results`), so each one here ends with `EngineDied` once the engine is declared dead.
@@ -19,17 +19,17 @@ _MAX_REASON = 300
 
 
 class EngineDied(Exception):
-    """The engine has ended, or does not run; the call may have had any effect on it or none."""
+    """The engine has ended, or does not run; the call may or may not have had an effect."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerTruth:
-    """What vLLM's worker has, by vLLM's numbers (`lora_int_id`)."""
+    """The adapters in vLLM's worker, by vLLM's numbers (`lora_int_id`)."""
 
     slots: tuple[int, ...]
     host: tuple[int, ...]  # least recently used first
     pinned: tuple[int, ...]
-    activation_s: tuple[float, ...]  # moves from host memory into a slot since the last time it was asked
+    activation_s: tuple[float, ...]  # moves from host memory into a slot since the last call
     slot_evictions: int  # since then
 
 
@@ -51,12 +51,12 @@ class LoraEngine:
             self._died.set_result(None)
 
     def check_alive(self) -> None:
-        """Raise `EngineDied` where that is known."""
+        """Raise `EngineDied` if the engine is known to be dead."""
         if self._engine.errored or self._died.done():
             raise EngineDied("the engine died")
 
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what `work` returns, or raise what it raises; `EngineDied` where the engine is dead."""
+        """Return the result of `work`, or raise its error; `EngineDied` if the engine is dead."""
         task = asyncio.ensure_future(work)
         try:
             ends: set[asyncio.Future[Any]] = {task, self._died}
@@ -71,7 +71,7 @@ class LoraEngine:
             task.cancel()
 
     async def load(self, request: Any) -> None:
-        """Have the engine read an adapter, then let requests name it. Raises `AdapterError`, `EngineDied`."""
+        """Load an adapter into the engine, then let requests name it. Raises `AdapterError`, `EngineDied`."""
         name = request.lora_name
         try:
             await self.call(self._engine.add_lora(request))
@@ -82,7 +82,7 @@ class LoraEngine:
         self._frontend[name] = request
 
     async def unload(self, request: Any) -> None:
-        """Let no request name the adapter, and free host memory and slot. Raises `EngineDied`."""
+        """Stop requests from naming the adapter, and free host memory and slot. Raises `EngineDied`."""
         self._frontend.pop(request.lora_name, None)
         await self.free(request)
 
@@ -95,11 +95,11 @@ class LoraEngine:
         await self.call(self._engine.pin_lora(request.lora_int_id))
 
     async def unpin(self, request: Any) -> None:
-        """Let the adapter be evicted again. vLLM has no call for it (worker.py)."""
+        """Make the adapter evictable again. vLLM has no call for it (worker.py)."""
         await self.call(self._engine.collective_rpc("tenantry_unpin", args=(request.lora_int_id,)))
 
     async def truth(self) -> WorkerTruth:
-        """Ask the first worker; all workers of an engine do the same in the same order (worker.py)."""
+        """Ask the first worker; all workers of an engine run the same calls in order (worker.py)."""
         answers = await self.call(self._engine.collective_rpc("tenantry_residency"))
         first = answers[0]
         return WorkerTruth(
@@ -112,7 +112,7 @@ class LoraEngine:
 
 
 def reason_of(error: BaseException) -> str:
-    """Say in one short line what failed, without paths of this machine."""
+    """Return a failure's reason in one short line, without paths of this machine."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = without_paths(text)
     return text if len(text) <= _MAX_REASON else f"{text[: _MAX_REASON - 3]}..."

@@ -1,7 +1,7 @@
-"""Are an adapter's files there, and in memory, before the engine reads them?
+"""Checks an adapter's files and reads them into memory before the engine reads them.
 
-The engine reads between two decoding steps: what it does not find stops it, and what comes slowly from disk
-stops everybody's decoding. So the files are looked at first, and read once in a thread, into the page cache.
+The engine reads between two decoding steps: a missing file stops it, and a slow disk
+stops all decoding. So the files are checked first, and read once in a thread, into the page cache.
 """
 
 from __future__ import annotations

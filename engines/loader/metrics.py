@@ -1,4 +1,4 @@
-"""How long do loads take, how often is an adapter put out, how many are there, how many in use? For its page.
+"""Metrics of adapters on the engine's page: load times, failures, evictions, residents, adapters in use.
 
 No label names an adapter: the gateway's page has models, this one has tiers.
 """
@@ -66,7 +66,7 @@ def evicted(tier: str, count: int = 1) -> None:
 
 
 def residents(*, slots: int, host: int, pinned: int) -> None:
-    """Show how many adapters are where."""
+    """Set the numbers of adapters in slots, in host memory and pinned."""
     _resident.labels("slot").set(slots)
     _resident.labels("host").set(host)
     _pinned.set(pinned)

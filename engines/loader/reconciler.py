@@ -1,6 +1,6 @@
-"""Does the engine hold what it should? Brings it there, again after every restart, without being asked.
+"""Brings the engine to its desired adapters, again after every restart, by itself.
 
-It lives as long as the worker process: engines come and go, the desired set and what failed stay. Preloading
+It lives as long as the worker process: engines come and go, the desired set and the failures stay. Preloading
 is done in the background once the engine is ready, and rests after each adapter as long as that took, so
 that decoding gets at least half of the time.
 """
@@ -18,16 +18,16 @@ from engines.loader.engine import EngineDied
 from engines.loader.resident import AdapterLoader
 from engines.residency import DesiredAdapters, EngineAdapter, Fault, FaultKind, Residency
 
-REFRESH_INTERVAL_S = 1.0  # the worker is asked at most so often what it holds
+REFRESH_INTERVAL_S = 1.0  # least time between two queries of the worker's adapters
 # A client that left is aborted by vLLM a moment after its request has ended here; until then its adapter may
 # be in one more step.
 SETTLE_S = 0.1
-_RETRY_S = 1.0  # after an error nobody foresaw
+_RETRY_S = 1.0  # after an unforeseen error
 log = logging.getLogger("tenantry.engine")
 
 
 class Reconciler:
-    """What an engine should hold, what it holds, and what went wrong on the way."""
+    """The desired adapters of an engine, those that it holds, and their failures."""
 
     def __init__(self, *, slots: int) -> None:
         self._max_pins = max(0, slots - 1)  # vLLM cannot run any other adapter once every slot is pinned
@@ -64,7 +64,7 @@ class Reconciler:
             log.error("%s: %s", name, reason)
 
     def forgive(self) -> None:
-        """Forget whom the last engine's death was blamed on: it does not come back, for another reason."""
+        """Clear the adapter blamed for the last engine's death: the engine fails again for another reason."""
         self._faults = {
             name: fault
             for name, fault in self._faults.items()
@@ -72,7 +72,7 @@ class Reconciler:
         }
 
     def residency(self) -> Residency:
-        """Say what is where; by the worker's last word, at most about a second old. Never waits."""
+        """Return the adapters' places by the worker's last answer, about a second old. Never waits."""
         loader = self._loader
         faults = tuple((self._refused_pins() | self._faults).items())
         base = Residency(self._worker, self._engine_starts, self._desired.revision, faults=faults)
@@ -136,7 +136,7 @@ class Reconciler:
                 await asyncio.sleep(_RETRY_S)
 
     async def _step(self, loader: AdapterLoader) -> bool:
-        """Do the most urgent thing; whether anything was done. What is desired may change meanwhile."""
+        """Do the most urgent step; return whether there was one. The desired set may change meanwhile."""
         return (
             await self._unpin(loader)
             or await self._remove(loader)
@@ -152,7 +152,7 @@ class Reconciler:
         return bool(surplus)
 
     async def _remove(self, loader: AdapterLoader) -> bool:
-        """Remove what is no longer desired and runs no request; the rest goes when its last request ends."""
+        """Remove undesired adapters without requests; the others go when their last request ends."""
         unused = [name for name in loader.known - self._by_id.keys() if not loader.is_used(name)]
         if not unused:
             return False
@@ -174,7 +174,7 @@ class Reconciler:
         return False
 
     async def _preload(self, loader: AdapterLoader) -> bool:
-        """Load the most wanted adapter that is missing, while that puts out no other."""
+        """Load the most wanted missing adapter, unless that would evict another."""
         if not loader.has_free_place:
             return False
         present = set(loader.host) | self._given_up

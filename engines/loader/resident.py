@@ -1,7 +1,7 @@
-"""Which adapters does one running engine hold, and which may be put out? Loads each once at a time.
+"""The adapters of one running engine, and which of them may be evicted. Loads each once at a time.
 
-Host memory holds `places` adapters, slots a part of those. What leaves host memory is decided here and not in
-vLLM, so that nobody's adapter vanishes between the moment its request is let through and the moment it runs:
+Host memory holds `places` adapters, slots a part of those. Evictions from host memory happen here, not in
+vLLM, so that no adapter vanishes between the moment its request is admitted and the moment it runs:
 vLLM would read it again inside its decoding loop, where a failing read ends the engine. `load_inplace` is
 never used, since vLLM would read the files anew in every step.
 """
@@ -30,15 +30,15 @@ Blame = Callable[[str, FaultKind, str], None]
 
 
 class AdapterLoader:
-    """Adapters of one running engine. Changes of what it holds are made one at a time."""
+    """Adapters of one running engine. Changes of its set are made one at a time."""
 
     def __init__(
         self, engine: LoraEngine, *, slots: int, places: int, numbers: Iterator[int], blame: Blame
     ) -> None:
         """`numbers` gives vLLM's `lora_int_id`: unique for as long as this process lives."""
         self.engine = engine
-        self.dirty = asyncio.Event()  # what the worker holds may have changed since it was last asked
-        self.idle: Callable[[str], None] = lambda _: None  # told of an adapter whose last request ended
+        self.dirty = asyncio.Event()  # the worker's adapters may have changed since the last query
+        self.idle: Callable[[str], None] = lambda _: None  # called with an adapter whose last request ended
         self.load_s: dict[str, float] = {}  # of the last load of each adapter, from disk
         self._slots = Slots(slots)
         self._places = places
@@ -47,19 +47,19 @@ class AdapterLoader:
         self._requests: dict[str, Any] = {}  # vLLM's LoRARequest of each adapter it has, or had and may again
         self._host: OrderedDict[str, None] = OrderedDict()  # in host memory, least recently used first
         self._incoming = 0  # being read now: 0 or 1
-        self._in_slots: tuple[str, ...] = ()  # by the worker's last word
+        self._in_slots: tuple[str, ...] = ()  # by the worker's last answer
         self._pinned: set[str] = set()
-        self._users: Counter[str] = Counter()  # requests, those that wait for load or slot included
+        self._users: Counter[str] = Counter()  # requests, including those that wait for load or slot
         self._changing = asyncio.Lock()
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._failures: dict[str, tuple[float, AdapterError]] = {}
         self._warmed_s: dict[str, float] = {}
 
-    # -- what is there -------------------------------------------------------------------------------------
+    # -- residents ----------------------------------------------------------------------------------------
 
     @property
     def known(self) -> set[str]:
-        """Adapters the engine has, or had until they were put out for others."""
+        """Adapters that the engine has, or had until they were evicted."""
         return set(self._requests)
 
     @property
@@ -69,7 +69,7 @@ class AdapterLoader:
 
     @property
     def in_slots(self) -> tuple[str, ...]:
-        """In a slot when the worker was last asked, and not removed since."""
+        """In a slot at the worker's last answer, and not removed since."""
         return tuple(name for name in self._in_slots if name in self._host)
 
     @property
@@ -79,7 +79,7 @@ class AdapterLoader:
 
     @property
     def has_free_place(self) -> bool:
-        """Whether another adapter can be loaded without putting one out; what is being read counts."""
+        """Whether another adapter can be loaded without an eviction; a running load counts."""
         return len(self._host) + self._incoming < self._places
 
     def is_used(self, name: str) -> bool:
@@ -90,9 +90,9 @@ class AdapterLoader:
 
     @contextlib.asynccontextmanager
     async def lease(self, adapter: EngineAdapter) -> AsyncIterator[Any]:
-        """Have the adapter loaded and its slot kept inside the block; gives vLLM's LoRARequest.
+        """Load the adapter and keep its slot inside the block; yields vLLM's LoRARequest.
 
-        Raises `AdapterError` where it cannot be loaded, `EngineDied` where the engine dies meanwhile.
+        Raises `AdapterError` if it cannot be loaded, `EngineDied` if the engine dies meanwhile.
         """
         name = adapter.id
         self._users[name] += 1
@@ -122,7 +122,7 @@ class AdapterLoader:
             await self._once(self._load, adapter)
 
     def _mark_used(self, name: str) -> None:
-        """Have the worker asked again, unless its last word says just this."""
+        """Query the worker again, unless its last answer already shows this."""
         newest = next(reversed(self._host), None)
         if newest != name or name not in self._in_slots:
             self.dirty.set()
@@ -136,7 +136,7 @@ class AdapterLoader:
     # -- loading -------------------------------------------------------------------------------------------
 
     async def _once(self, work: Callable[[EngineAdapter], Awaitable[None]], adapter: EngineAdapter) -> None:
-        """Do it once for all who ask meanwhile; a caller that leaves does not stop it for the others."""
+        """Do it once for all concurrent callers; a caller that leaves does not stop it for the others."""
         key = (work.__name__, adapter.id)
         task = self._running.get(key)
         if task is None:
@@ -147,7 +147,7 @@ class AdapterLoader:
     def _done(self, key: tuple[str, str], task: asyncio.Future[None]) -> None:
         del self._running[key]
         if not task.cancelled():
-            task.exception()  # every caller may have left: nobody else looks at it
+            task.exception()  # every caller may have left: nothing else reads it
 
     def _refuse_broken(self, name: str) -> None:
         failed_s, error = self._failures.get(name, (0.0, None))
@@ -182,7 +182,7 @@ class AdapterLoader:
         await self._load_now(adapter, may_evict=False)
 
     async def _load_now(self, adapter: EngineAdapter, *, may_evict: bool = True) -> None:
-        """Load one adapter; vLLM decodes between two calls, so that several in a row stop nobody for long."""
+        """Load one adapter; vLLM decodes between two calls, so several in a row delay no request for long."""
         async with self._changing:
             if adapter.id in self._host or not (may_evict or self.has_free_place):
                 return
@@ -209,7 +209,7 @@ class AdapterLoader:
         return self.engine.new_request(adapter.id, next(self._numbers), adapter.folder)
 
     async def _read(self, request: Any) -> None:
-        self.engine.check_alive()  # what died before is not this adapter's fault
+        self.engine.check_alive()  # an earlier death is not this adapter's fault
         name, started_s = request.lora_name, time.monotonic()
         try:
             await self.engine.load(request)
@@ -222,9 +222,9 @@ class AdapterLoader:
         log.info("adapter %s loaded in %.3f s", name, seconds)
 
     async def _make_place(self) -> None:
-        """Put out the least recently used adapter that no request runs on, or better none waits for either.
+        """Evict the least recently used adapter that runs no request, preferably one without waiting ones.
 
-        One exists: whoever loads holds a slot or has seen a free place, and places are at least as many.
+        One exists: every load holds a slot or has seen a free place, and places are at least as many.
         """
         if len(self._host) < self._places:
             return
@@ -239,7 +239,7 @@ class AdapterLoader:
     # -- removal and pins ----------------------------------------------------------------------------------
 
     async def remove(self, name: str) -> None:
-        """Remove an adapter, unless it is used or pinned again by now. Raises `EngineDied`."""
+        """Remove an adapter, unless it is used or pinned again. Raises `EngineDied`."""
         async with self._changing:
             if self.is_used(name) or name in self._pinned or name not in self._requests:
                 return
@@ -252,7 +252,7 @@ class AdapterLoader:
             log.info("adapter %s removed", name)
 
     async def pin(self, adapter: EngineAdapter) -> bool:
-        """Load it and give it a slot for good; False where none is free now. Raises `AdapterError`."""
+        """Load it and give it a slot for good; False if none is free now. Raises `AdapterError`."""
         if not self._slots.try_acquire(adapter.id):
             return False
         try:
@@ -267,7 +267,7 @@ class AdapterLoader:
         return True
 
     async def unpin(self, name: str) -> None:
-        """Let the adapter be put out again. Raises `EngineDied`."""
+        """Make the adapter evictable again. Raises `EngineDied`."""
         async with self._changing:
             await self.engine.unpin(self._requests[name])
         self._pinned.remove(name)
@@ -277,7 +277,7 @@ class AdapterLoader:
     # -- the worker's word ---------------------------------------------------------------------------------
 
     async def refresh(self) -> None:
-        """Ask the worker what it holds, and go by that. Raises `EngineDied`."""
+        """Query the worker's adapters and adopt the answer. Raises `EngineDied`."""
         async with self._changing:
             truth = await self.engine.truth()
             names = {request.lora_int_id: name for name, request in self._requests.items()}

@@ -23,7 +23,7 @@ class Slots:
         return name in self._held
 
     def try_acquire(self, name: str) -> bool:
-        """Take a lease if that is possible now."""
+        """Take a lease if possible now."""
         if name not in self._held and len(self._held) >= self._count:
             return False
         self._held[name] = self._held.get(name, 0) + 1
@@ -46,7 +46,7 @@ class Slots:
             raise
 
     def release(self, name: str) -> None:
-        """Give one lease back; with the adapter's last one its slot goes to whoever waits."""
+        """Return one lease; after the adapter's last one its slot goes to the next that waits."""
         self._held[name] -= 1
         if self._held[name]:
             return

@@ -1,6 +1,6 @@
-"""What does vLLM's worker do for us that vLLM has no call for? Loaded in it by --worker-extension-cls.
+"""Our extension of vLLM's worker, for calls that vLLM lacks. vLLM loads it by --worker-extension-cls.
 
-It says what is in slots and host memory, and lets a pinned adapter go. It relies on these of vLLM 0.32:
+It lists the adapters in slots and host memory, and unpins one. It relies on these of vLLM 0.32:
 `lora/model_manager.py` (LRUCacheLoRAModelManager) and `utils/cache.py` (LRUCache, `pinned_items`).
 """
 
@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-_MAX_TIMES = 1000  # kept between two questions; they come about once a second
+_MAX_TIMES = 1000  # kept between two queries, which come about once a second
 
 
 class Activations:
-    """How long adapters took from host memory into a slot, and how many made way.
+    """Times of adapters' moves from host memory into a slot, and the number of evictions.
 
     On a GPU it is the time until the copies are ordered, not until they are done: waiting for them would stop
     the batch.
@@ -41,7 +41,7 @@ class Activations:
         return moved
 
     def take(self) -> tuple[list[float], int]:
-        """Return seconds of each move, and the number of evictions, since the last time."""
+        """Return seconds of each move, and the number of evictions, since the last call."""
         taken = self._seconds, self._evictions
         self._seconds, self._evictions = [], 0
         return taken
@@ -63,7 +63,7 @@ class WorkerExtension:
         }
 
     def tenantry_unpin(self, lora_id: int) -> bool:
-        """Let a pinned adapter be evicted; whether it was pinned."""
+        """Unpin an adapter; return whether it was pinned."""
         manager = self._tenantry_manager()
         was_pinned = lora_id in manager._active_adapters.pinned_items
         manager._active_adapters.pinned_items.discard(lora_id)
@@ -71,9 +71,9 @@ class WorkerExtension:
         return was_pinned
 
     def tenantry_scrub(self) -> int:
-        """Put zeros where the KV cache holds numbers that are not finite; the number of tensors looked at.
+        """Put zeros where the KV cache holds numbers that are not finite; return the number of tensors.
 
-        Reads and writes all of the cache: for the rare adapter that makes such numbers.
+        Reads and writes all of the cache: for the rare adapter that causes such numbers.
         """
         import torch
 

@@ -1,8 +1,8 @@
 """Keeps adapters away from base-model requests on CPU engines. Importing it corrects vLLM in that process.
 
 vLLM marks tokens of the base model with the adapter index -1. Its CPU operators use that as an index, which
-selects the last slot: a base-model request in a batch with adapters is answered with whatever adapter is
-there, whoever owns it (vllm-project/vllm#48421, open for 0.32). The GPU kernels skip such tokens.
+selects the last slot: a base-model request in a batch with adapters is answered with the adapter that is
+there, any tenant's (vllm-project/vllm#48421, open for 0.32). The GPU kernels skip such tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def without_base_model_rows(operator: Callable[..., None]) -> Callable[..., None
     """Wrap an operator so that rows whose adapter index is negative contribute nothing.
 
     Nor do rows without an index of their own: vLLM computes log-probabilities of a prompt with the indices of
-    whatever is sampled beside it (vllm-project/vllm#16668).
+    the rows sampled beside it (vllm-project/vllm#16668).
     """
 
     def wrapped(inputs: Any, weights: Any, output: Any, indices: Any, *args: Any, **options: Any) -> None:

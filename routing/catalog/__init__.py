@@ -1,1 +1,1 @@
-"""Who calls, and what does a model's name mean? Tenants, adapters and their versions, in memory."""
+"""Callers by key and targets by model name: tenants, adapters and their versions, in memory."""

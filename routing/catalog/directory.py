@@ -1,6 +1,6 @@
-"""Who is calling, and what does the model name in the request mean for this caller? Pure lookups.
+"""Who is calling, and which target does the request's model name for this caller? Pure lookups.
 
-A name of another tenant and a name of nobody get the same answer: none.
+Another tenant's name and an unknown name get the same answer: none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Identity:
 
 
 class Directory:
-    """Looks up callers by key and targets by name. Adapters and keys may come and go; the fleet stays."""
+    """Looks up callers by key and targets by name. Adapters and keys may change; the fleet is fixed."""
 
     def __init__(self, fleet: Fleet, *, local_only: frozenset[str] = frozenset()) -> None:
         """`local_only` are hashes of keys that only callers on this machine may use."""
@@ -65,7 +65,7 @@ class Directory:
         if made is None or not hmac.compare_digest(digest, made.sha256) or not made.is_valid(now_s):
             return None
         if made.tenant is not None and made.tenant not in self._fleet.tenants:
-            return None  # a tenant that fleet.yaml no longer knows
+            return None  # a tenant that is no longer in fleet.yaml
         return Identity(made.role, made.tenant)
 
     def is_local_only(self, key: str) -> bool:
@@ -116,7 +116,7 @@ class Directory:
         return entry
 
     def remove(self, key: AdapterKey) -> None:
-        """Forget an adapter."""
+        """Remove an adapter."""
         self._adapters.pop(key, None)
         self._answering.clear()
         self.rollouts.discard(key)
@@ -141,7 +141,7 @@ class Directory:
         return [(tenant, pool) for tenant, pool in places if pool is not None]
 
     def adapter_base_models(self, tenant: str) -> list[str]:
-        """List base models with slots that the tenant has a pool for."""
+        """List base models with slots of the tenant's pools."""
         return [
             base_model
             for owner, base_model in self._places
@@ -154,8 +154,8 @@ class Directory:
         """Return the target of a model name for the tenant; no name means its default model.
 
         `name@2` means version 2. `sticky` decides the side of a split: the same text gets the same side.
-        None where this tenant has no such model. Raises `Unavailable` where no version is ready yet, and
-        `Quarantined` where all were refused.
+        None if this tenant has no such model. Raises `Unavailable` if no version is ready yet, and
+        `Quarantined` if all were refused.
         """
         name = (tenant.default_model if name is None else name) or ""
         known = self._answering.get((tenant.name, name))
@@ -219,7 +219,7 @@ class Directory:
         return [target for target in described if target is not None]
 
     def serves(self, target: Target) -> bool:
-        """Whether the target's model still leads to its adapter and version."""
+        """Whether the target's model still means its adapter and version."""
         tenant = self._fleet.tenants.get(target.tenant)
         found = self.describe(tenant, target.model) if tenant is not None else None
         if tenant is None or found is None or found.adapter != target.adapter:
@@ -252,7 +252,7 @@ def _pick(entry: AdapterEntry, number: int | None, sticky: str) -> Version | Non
 
 
 def _why_unavailable(model: str, entry: AdapterEntry | None) -> RequestError:
-    """Say why no version of an adapter answers: all were refused, or none is ready yet."""
+    """Return why no version of an adapter answers: all were refused, or none is ready yet."""
     if entry is not None and entry.refused is not None:
         return _quarantined(model, entry.refused)
     return Unavailable(
@@ -263,7 +263,7 @@ def _why_unavailable(model: str, entry: AdapterEntry | None) -> RequestError:
 
 
 def _quarantined(model: str, version: Version) -> Quarantined:
-    """Say why the version was refused. Only its owner and operators see the last words of a dying engine."""
+    """Return why the version was refused. Only its owner and operators see a dying engine's last error."""
     # After a semicolon comes advice for the owner, which may name pools of other tenants.
     reason, _, _ = version.reason.partition(": " if version.reason.startswith(ENGINE_DIED) else ";")
     reason = in_a_line(without_paths(reason))

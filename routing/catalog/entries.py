@@ -1,7 +1,7 @@
-"""Which adapters are there, in which versions, and which version answers a request? Plain values; pure.
+"""Adapters, their versions, and the choice of the version that answers a request. Plain values; pure.
 
-An adapter's name belongs to its tenant: two tenants may use the same one, and neither learns of the other's.
-Adapters declared in fleet.yaml belong to nobody; the fleet says who may use them.
+An adapter's name belongs to its tenant: two tenants may use the same name, and neither learns of the other's.
+Adapters declared in fleet.yaml belong to no tenant; the fleet lists their users.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Version:
     id: int  # the database's
     adapter: AdapterKey
     number: int  # 1, 2, ... within the adapter
-    source: Source  # where its files come from
+    source: Source  # the source of its files
     state: VersionState
     reason: str = ""  # why it is quarantined, or why the last attempt failed
     sha256: str | None = None  # promised at registration, of the archive or of the weights file
@@ -61,7 +61,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class RolloutPlan:
-    """How a new version takes over from the live one."""
+    """The steps by which a new version replaces the live one."""
 
     weight: float = 0.1  # fraction of the requests for the candidate
     min_requests: int = 50  # of the candidate, before it is judged; a clear failure ends it earlier
@@ -108,7 +108,7 @@ class AdapterEntry:
 
     @property
     def can_use_a_pin(self) -> bool:
-        """Whether a version answers or is being prepared; otherwise there is nothing to keep in a slot."""
+        """Whether a version answers or is being prepared; else nothing can be kept in a slot."""
         live = None if self.live is None else self.ready(self.live)
         return live is not None or any(version.state in PREPARING for version in self.versions)
 
@@ -129,7 +129,7 @@ class AdapterEntry:
     def choose(self, sticky: str) -> Version | None:
         """Return the version that answers; the same `sticky` always leads to the same side of a split.
 
-        As the weight grows, no side goes back to the live version. None where nothing answers.
+        As the weight grows, no side goes back to the live version. None if no version answers.
         """
         by_number = {version.number: version for version in self.serving}
         if self.rollout is not None and self.rollout.candidate in by_number:
@@ -151,7 +151,7 @@ class Event:
 
 
 class KeyRole(StrEnum):
-    """What an API key may do."""
+    """The rights of an API key."""
 
     INFERENCE = "inference"  # call the tenant's models
     ADAPTERS = "adapters"  # manage the tenant's own adapters

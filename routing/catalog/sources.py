@@ -1,4 +1,4 @@
-"""Where do the files of a version come from? A value, parsed once where its text comes in. Pure."""
+"""The source of a version's files as a value, parsed once where its text comes in. Pure."""
 
 from __future__ import annotations
 

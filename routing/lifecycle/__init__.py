@@ -1,4 +1,4 @@
-"""From a registered adapter to one that answers, and to its end: catalog, store and engines kept in step."""
+"""The life of an adapter, from registration to retirement: catalog, store and engines kept in step."""
 
 from routing.lifecycle.lifecycle import Lifecycle
 from routing.lifecycle.operations import Manager

@@ -1,8 +1,8 @@
-"""An engine died in a trial: is the adapter to blame? Only where the engine comes back without it.
+"""An engine died in a trial: is the adapter to blame? Only if the engine comes back without it.
 
-The engine had answered for its base model before (it would not have been ready otherwise). Where the one that
-follows passes its self-test too, the adapter made the difference. Where it does not, or died of what no
-adapter can cause, the machine is at fault.
+The engine had answered for its base model before (it would not have been ready otherwise). If the one that
+follows passes its self-test too, the adapter is at fault. If it does not, or died of something that no
+adapter causes, the machine is at fault.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from engines.health import EngineHealth, EngineState
 from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
 
-WITHIN_S = 900.0  # a large model on a slow disk; one that takes longer says nothing about an adapter
+WITHIN_S = 900.0  # a large model on a slow disk; a longer restart proves nothing about an adapter
 ASK_INTERVAL_S = 0.5
 
 
@@ -41,7 +41,7 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Why a trial was cut off, and the engine's last words."""
+    """Why a trial was cut off, and the engine's last error."""
 
     cause: Cause
     words: str = ""
@@ -61,7 +61,7 @@ class Aftermath:
         self._clock = clock
 
     async def before(self, name: str) -> Before | None:
-        """Take note of a replica; None where it is not ready after all."""
+        """Record a replica's state; None if it is not ready."""
         health = await self.clients[name].health()
         if health is None or health.state is not EngineState.READY:
             return None
@@ -79,7 +79,7 @@ class Aftermath:
         return Finding(Cause.MACHINE, f"the engine did not come back within {WITHIN_S:g} s")
 
     def _judge(self, before: Before, health: EngineHealth) -> Finding | None:
-        """Say what is to be made of a replica as it is now; None: that is not known yet."""
+        """Return the finding for a replica's state now; None: it is not known yet."""
         if health.state in (EngineState.FAILED, EngineState.DRAINING):
             return Finding(Cause.MACHINE, health.reason)
         if health.state is not EngineState.READY:
@@ -88,6 +88,6 @@ class Aftermath:
             return Finding(Cause.NONE)
         engine = self._dispatcher.replicas[before.name].engine
         if not engine.ready or engine.incarnation == before.incarnation:
-            return None  # what it reports of this death is to be heard while the adapter is still on trial
+            return None  # its report of this death must arrive while the adapter is still on trial
         words = health.last_death if health.worker == before.worker else "its worker process ended too"
         return Finding(Cause.MACHINE if health.machine_to_blame else Cause.ADAPTER, words)

@@ -1,8 +1,8 @@
-"""Who may change what at the same moment, and for how long is anybody kept waiting?
+"""Serialises changes of one thing, and bounds how long callers wait for them.
 
-Changes of one thing come one after another, changes of different things do not wait for each other. Who does
-not get its turn in time is told so, and nothing was changed. A change that was begun goes on to its end
-whoever stops waiting for it, so that it is either done and seen, or not done.
+Changes of one thing come one after another, changes of different things do not wait for each other. A caller
+without a turn in time gets an error, and nothing was changed. A change that was begun runs to its end
+even if its caller leaves, so that it is either done and visible, or not done.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RETRY_AFTER_S = 5.0
 
 
 class Changes:
-    """The changes that are under way."""
+    """The running changes."""
 
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
@@ -32,7 +32,7 @@ class Changes:
 
     @asynccontextmanager
     async def of(self, what: Hashable) -> AsyncIterator[None]:
-        """Be the only one that changes something. Raises `Unavailable` where others take too long."""
+        """Hold the only turn for a thing. Raises `Unavailable` if others take too long."""
         lock = self._locks.setdefault(what, asyncio.Lock())
         try:
             async with asyncio.timeout(TURN_S):
@@ -49,7 +49,7 @@ class Changes:
             lock.release()
 
     async def seen_through(self, change: Coroutine[Any, Any, T]) -> T:
-        """Have a change made to its end; returns what it returns. Raises `Unavailable` if that takes long."""
+        """Run a change to its end; return its result. Raises `Unavailable` if that takes too long."""
         task = asyncio.create_task(change)
         self._running.add(task)
         task.add_done_callback(self._ended)
@@ -64,7 +64,7 @@ class Changes:
         )
 
     async def stop(self) -> None:
-        """Stop what is under way; what a database was told is done there."""
+        """Cancel the running changes; the database completes the calls that it has received."""
         for task in list(self._running):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -72,11 +72,11 @@ class Changes:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # who asked for it may be gone
+            task.exception()  # its caller may be gone
 
 
 class HasChanges(Protocol):
-    """Whose methods are changes."""
+    """An object whose methods are changes."""
 
     changes: Changes
 
@@ -87,7 +87,7 @@ S = TypeVar("S", bound=HasChanges)
 def change(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """Have calls of a method seen through: bounded for who waits, whole whoever leaves."""
+    """Run a method's calls to their end: a caller's wait is bounded, the change whole even if it leaves."""
 
     @functools.wraps(method)
     async def bounded(self: S, /, *args: P.args, **options: P.kwargs) -> T:

@@ -1,4 +1,4 @@
-"""Which changes bring the catalog in line with fleet.yaml? Made once, when the gateway starts."""
+"""Brings the catalog in line with fleet.yaml, once, when the gateway starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does every engine have what it should, and what does each say it has? Tells, and asks."""
+"""Sends every engine its desired adapters, and keeps each engine's report of its adapters."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ class Engines:
         self._dispatcher = dispatcher
         self._wanted = wanted
         self._crashed = crashed
-        self._residency: dict[str, Residency] = {}  # replica -> its last word
-        self._told: dict[str, DesiredAdapters] = {}  # replica -> what it has confirmed
+        self._residency: dict[str, Residency] = {}  # replica -> its last report
+        self._told: dict[str, DesiredAdapters] = {}  # replica -> the set that it has confirmed
         self._crashes: dict[
             tuple[str, str], int
         ] = {}  # (worker, adapter id) -> start of the last one reported
-        self._changes = 0  # of anything that what engines should serve follows from
-        self._told_of: dict[str, int] = {}  # replica -> the changes it has been told of
-        self._revision = time.time_ns() // 1000  # grows over restarts: no engine takes old for new
+        self._changes = 0  # of the inputs of engines' desired sets
+        self._told_of: dict[str, int] = {}  # replica -> the changes sent to it
+        self._revision = time.time_ns() // 1000  # grows over restarts: no engine takes an old set for new
         self.changed = {name: asyncio.Event() for name in dispatcher.replicas}
 
     async def sync(self, client: ReplicaClient) -> bool:
-        """Tell a replica what it should serve and take over what it says. Returns whether it may be used."""
+        """Send a replica its desired adapters and keep its report. Returns whether it may be used."""
         engine = self._dispatcher.replicas[client.name].engine
         try:
             report = await client.residency()
             changes, wanted = self._changes, self._desired(client.name)
             if report.revision != wanted.revision:
                 ids = {adapter.id for adapter in wanted.adapters}
-                # What is about to go must not be granted any more while the engine is being told.
+                # Adapters about to go must not be granted any more while the engine is told.
                 engine.adapters &= ids
                 report = await client.desire(wanted)
         except ReplicaSilent as error:
@@ -71,26 +71,26 @@ class Engines:
         return True
 
     def forget(self, replica: str) -> None:
-        """A replica stopped answering: nothing it said holds any more."""
+        """Drop the reports of a replica that stopped answering."""
         self._told.pop(replica, None)
         self._residency.pop(replica, None)
 
     def mark_changed(self) -> None:
-        """Note that replicas may have to be told something, at their next probe."""
+        """Mark the desired sets as changed; replicas get them at their next probe."""
         self._changes += 1
 
     def tell_all(self) -> None:
-        """Have every replica told at once, not at the next probe."""
+        """Send every replica its set at once, not at the next probe."""
         self.mark_changed()
         for event in self.changed.values():
             event.set()
 
     def residency(self, replica: str) -> Residency | None:
-        """Return a replica's last word."""
+        """Return a replica's last report."""
         return self._residency.get(replica)
 
     def may_hold(self, adapter_id: str) -> bool:
-        """Whether any engine may still have the adapter or be asked for it; a silent one may."""
+        """Whether any engine may still have the adapter or get requests for it; a silent one may."""
         return any(self._may_hold(replica, adapter_id) for replica in self.changed)
 
     def _may_hold(self, replica: str, adapter_id: str) -> bool:
@@ -101,10 +101,10 @@ class Engines:
         return adapter_id in named.union(report.slots, report.host, report.draining)
 
     def _desired(self, replica: str) -> DesiredAdapters:
-        """Return what a replica should serve; a new revision only where it was told something else."""
+        """Return a replica's desired adapters; with a new revision only if they have changed."""
         told = self._told.get(replica)
         if told is not None and self._told_of[replica] == self._changes:
-            return told  # a thousand adapters need not be gone through every second
+            return told  # this saves a pass over a thousand adapters every second
         where = self._dispatcher.replicas[replica]
         entries = (
             entry

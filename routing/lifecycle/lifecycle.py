@@ -1,4 +1,4 @@
-"""How do catalog, store and engines stay in step while adapters come and go?
+"""Keeps catalog, store and engines in step while adapters come and go.
 
 Requests never wait for it: they read the directory in memory, and engines are told of changes.
 """
@@ -41,7 +41,7 @@ log = logging.getLogger("tenantry.lifecycle")
 
 
 class Lifecycle:
-    """Takes care of the adapters of one gateway, from start to stop."""
+    """Manages the adapters of one gateway, from start to stop."""
 
     def __init__(
         self, fleet: Fleet, directory: Directory, *, clock: Callable[[], float] = time.monotonic
@@ -113,7 +113,7 @@ class Lifecycle:
         self.engines.tell_all()
 
     async def _read_state(self) -> None:
-        """Read the database, register what fleet.yaml declares, and begin unfinished versions again."""
+        """Read the database, register fleet.yaml's adapters, and begin unfinished versions again."""
         await self.registry.open()
         self._spawn(self.registry.guard())
         unfinished = [version for version in self._versions() if version.state in PREPARING]
@@ -169,7 +169,7 @@ class Lifecycle:
             await patiently(lambda: self.registry.move(quarantined, VersionState.REGISTERED))
 
     def note_event(self, subject: str, text: str) -> None:
-        """Record an event in the background; it is lost where the database does not answer."""
+        """Record an event in the background; it is lost if the database does not answer."""
         self._spawn(self.registry.record(subject, text))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -188,7 +188,7 @@ class Lifecycle:
         """Tell a replica its desired adapters, and read its residency. Returns whether it may be used."""
         if not self.is_reconciled:
             return False
-        if self._leaving:  # the end of the request that they wait for is not announced
+        if self._leaving:  # nothing announces the end of the request that they wait for
             self.engines.mark_changed()
         if not await self.engines.sync(client):
             return False
@@ -244,7 +244,7 @@ class Lifecycle:
         return self._last_used_s.get(version.engine_id, 0.0)
 
     async def passed(self, version: Version) -> None:
-        """Make a version ready. It takes over, or gets its part of a rollout, in the same moment."""
+        """Make a version ready. It takes over, or gets its part of a rollout, at once."""
         await patiently(lambda: self._pass(version))
         self.engines.tell_all()
 
@@ -280,7 +280,7 @@ class Lifecycle:
             await self.unpin_idle(entry.key)
 
     async def unpin_idle(self, key: AdapterKey) -> None:
-        """End the pin of an adapter of which no version could use it."""
+        """End the pin of an adapter without a version to pin."""
         entry = self._directory.adapter(key)
         if entry is not None and entry.pinned and not entry.can_use_a_pin:
             await self.registry.set_pinned(key, False)

@@ -1,4 +1,4 @@
-"""What does each call of the admin API change: on adapters, keys and replicas, at run time?
+"""The admin API's changes at run time, on adapters, keys and replicas.
 
 Implements `routing.lifecycle.ports.Management`.
 """
@@ -201,7 +201,7 @@ class Manager:
         return list(self._fleet.tenants.values())
 
     def replicas(self) -> Sequence[ReplicaResidency]:
-        """List every replica with what is resident in it."""
+        """List every replica with its resident adapters."""
         return [self._replica_residency(replica) for replica in self._lifecycle.dispatcher.replicas.values()]
 
     async def set_draining(self, name: str, draining: bool) -> ReplicaResidency:

@@ -1,4 +1,4 @@
-"""May an adapter be pinned, and if not, what helps? Pure."""
+"""Checks whether an adapter may be pinned; its errors name the remedy. Pure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def require_slot(entry: AdapterEntry, directory: Directory, slots: int) -> None:
 
 
 def why_quarantined(version: Version) -> str:
-    """Say why a version is quarantined, and what helps."""
+    """Return why a version is quarantined, and the remedy."""
     reason = without_folders(version.reason).strip(" .") or "no reason was kept"
     return (
         f"Version {version.number} is quarantined: {reason}. Have it verified again (`retry`) or register a "

@@ -1,4 +1,4 @@
-"""Which versions should an engine be able to serve, and which files may go? Pure."""
+"""Which versions should an engine be able to serve, and which files may be deleted? Pure."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from routing.catalog.entries import AdapterEntry, Version
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What placement asks beyond the catalog itself."""
+    """Inputs of placement beyond the catalog itself."""
 
-    on_trial: Collection[int]  # database ids of versions whose files are here and which an engine is to try
+    on_trial: Collection[int]  # database ids of stored versions that an engine has to try
     in_use: Callable[[str], bool]  # adapter id -> a request for it waits or runs
-    last_used_s: Mapping[str, float]  # adapter id -> when it was asked for last
+    last_used_s: Mapping[str, float]  # adapter id -> its last use
     folder_of: Callable[[str], str]  # digest -> folder
 
 
 def desired_adapters(entries: Iterable[AdapterEntry], wanted: Wanted) -> tuple[EngineAdapter, ...]:
-    """List what the engines of one pool and base model should serve; pinned first, then by last use.
+    """List the adapters for the engines of one pool and base model; pinned first, then by last use.
 
     `entries` are the adapters of that pool and base model. A retired version stays while requests use it.
     """
@@ -52,7 +52,7 @@ def should_serve(version: Version, wanted: Wanted) -> bool:
 
 
 def surplus_versions(entry: AdapterEntry, keep: int) -> list[Version]:
-    """List ready versions that nothing leads to, beyond the `keep` newest; oldest first."""
+    """List ready versions that do not answer, beyond the `keep` newest; oldest first."""
     used = {entry.live, entry.previous} | ({entry.rollout.candidate} if entry.rollout else set())
     idle = [v for v in entry.versions if v.state is VersionState.READY and v.number not in used]
     return idle[: max(0, len(idle) - keep)]

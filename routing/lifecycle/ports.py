@@ -1,8 +1,8 @@
-"""What can be done to adapters, keys and replicas at run time? The calls behind the admin API.
+"""The calls behind the admin API: operations on adapters, keys and replicas at run time.
 
-`lifecycle` keeps them. Every change to adapters and keys is on disk in the state database when a call
-returns. Calls raise `RequestError`: `NotFound` (404) for what does not exist or belongs to somebody else,
-`Conflict` (409) for what the state of things does not allow, `InvalidRequest` (400) for what is wrong in
+`lifecycle` implements them. Every change to adapters and keys is on disk in the state database when a call
+returns. Calls raise `RequestError`: `NotFound` (404) for a thing that does not exist or is another tenant's,
+`Conflict` (409) where the current state forbids the call, `InvalidRequest` (400) for a call that is wrong in
 itself, `StateUnavailable` (503) while the database does not answer; serving goes on meanwhile.
 """
 
@@ -32,21 +32,21 @@ from routing.scheduling.report import SchedulerReport
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
-    """What is asked for when a version is registered. Exactly one of `source` and `upload` is given."""
+    """The request to register a version. Exactly one of `source` and `upload` is given."""
 
     source: str | None = None  # URL or, for operators, a folder of the gateway's machine
-    upload: Path | None = None  # an archive that was received; the call takes it over and removes it
+    upload: Path | None = None  # a received archive; the call takes it over and removes it
     sha256: str | None = None  # promised, in hex
     rollout: RolloutPlan | None = None  # None: takes over all traffic as soon as it is ready
-    trusted: bool = False  # asked for by an operator: any source is allowed
+    trusted: bool = False  # requested by an operator: any source is allowed
 
 
 @dataclass(frozen=True, slots=True)
 class VersionProgress:
-    """How far the fetch of a version is."""
+    """The progress of a version's fetch."""
 
     done_bytes: int
-    total_bytes: int | None  # None: the source does not say
+    total_bytes: int | None  # None: the source does not tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +69,16 @@ class Management(Protocol):
         """Return one adapter. Raises `NotFound`."""
 
     def progress(self, version: Version) -> VersionProgress | None:
-        """Say how far the fetch is; None where none is under way."""
+        """Return the progress of the fetch; None if none is running."""
 
     async def add(self, key: AdapterKey, base_model: str | None, new: NewVersion) -> Version:
-        """Register a version, and the adapter if it is new; returns at once, the work goes on behind.
+        """Register a version, and the adapter if it is new; returns at once, the work goes on after.
 
         `base_model` may be left out for a known adapter, or where the tenant has only one with slots.
         """
 
     async def promote(self, key: AdapterKey, number: int | None) -> AdapterEntry:
-        """Let a version answer everything; without a number the rollout's candidate."""
+        """Let a version answer all requests; without a number the rollout's candidate."""
 
     async def rollback(self, key: AdapterKey) -> AdapterEntry:
         """End a rollout in favour of the live version; without one, go back to the previous version."""
@@ -90,28 +90,28 @@ class Management(Protocol):
         """Keep the live version in a slot of every replica of its pools, or stop doing so."""
 
     async def verify(self, key: AdapterKey, number: int) -> Version:
-        """Have a quarantined version verified again, from the beginning."""
+        """Verify a quarantined version again, from the beginning."""
 
     async def retire(self, key: AdapterKey, number: int | None) -> AdapterEntry:
-        """Take a version, or all of an adapter, out of traffic; running requests end as they began."""
+        """Take a version, or all of an adapter, out of traffic; running requests end on their version."""
 
     def tenants(self) -> Sequence[Tenant]:
         """List the fleet's tenants."""
 
     def replicas(self) -> Sequence[ReplicaResidency]:
-        """List every replica with what is resident in it."""
+        """List every replica with its resident adapters."""
 
     async def set_draining(self, name: str, draining: bool) -> ReplicaResidency:
-        """Give a replica no new work, or work again; what it runs goes on. Raises `NotFound`.
+        """Give a replica no new work, or work again; running requests continue. Raises `NotFound`.
 
         Not kept in the database: a gateway that starts anew gives work to every replica.
         """
 
     def scheduler(self, decisions: int = KEPT) -> SchedulerReport:
-        """Copy everything the scheduler holds, with so many of its last decisions."""
+        """Copy the scheduler's state, with its last decisions, at most this number."""
 
     async def events(self, limit: int, before: int | None) -> Sequence[Event]:
-        """List what happened, the newest first; `before` is the id of the last one seen."""
+        """List events, the newest first; `before` is the id of the last one seen."""
 
     def declared_keys(self) -> Sequence[DeclaredKey]:
         """List the keys of fleet.yaml: operators' first, then by tenant."""
@@ -125,4 +125,4 @@ class Management(Protocol):
         """Make a key; returns it, for the only time, with its record. `expires_s` is Unix time."""
 
     async def revoke_key(self, key_id: str) -> ApiKey:
-        """Make a key useless at once. Raises `NotFound`."""
+        """Revoke a key at once. Raises `NotFound`."""

@@ -1,4 +1,4 @@
-"""How does a registered version become ready? Fetched, checked, stored, then tried on a real engine.
+"""Makes a registered version ready: fetches, checks and stores it, then tries it on a real engine.
 
 Every step can begin again: after a restart, or when a source or the database does not answer, a version goes
 back to `registered`. A fault of the adapter itself puts it into quarantine, with the reason.
@@ -29,7 +29,7 @@ from routing.lifecycle.ports import VersionProgress
 from routing.lifecycle.registry import Registry, patiently
 from routing.lifecycle.trial import NothingSeen
 
-RETRY_DELAYS_S = (1.0, 5.0, 15.0, 60.0, 300.0)  # after these a source that does not answer is given up
+RETRY_DELAYS_S = (1.0, 5.0, 15.0, 60.0, 300.0)  # after these, a silent source is given up
 WORKERS = 2  # fetches and checks at once; each tenant has one turn at a time
 log = logging.getLogger("tenantry.lifecycle")
 
@@ -75,7 +75,7 @@ class Preparation:
         self._effective: set[int] = set()  # versions that certainly change answers, even if no trial shows it
         self.progress: dict[int, VersionProgress] = {}
         self.on_trial: set[int] = set()
-        self.attempted: set[int] = set()  # versions with an attempt that has ended, well or not
+        self.attempted: set[int] = set()  # versions with an ended attempt, successful or not
 
     def start(self, version: Version) -> None:
         """Begin, or begin again, to prepare a registered version."""
@@ -137,7 +137,7 @@ class Preparation:
             try:
                 await self._try(version)
             except AdapterError:
-                self.on_trial.discard(version.id)  # before it becomes known as refused, and engines are told
+                self.on_trial.discard(version.id)  # before the refusal is visible, and engines are told
                 raise
             await self._surroundings.passed(self._registry.current(version))
 
@@ -145,7 +145,7 @@ class Preparation:
         """Try a version on an engine. Raises `AdapterError`.
 
         A few prompts do not show every effect: embeddings of rare tokens, a row of the output layer, a rarely
-        used expert. If every tensor has its place and is not zero, a trial without a difference is noted.
+        used expert. If every tensor has its place and is not zero, an ineffective trial is only logged.
         """
         try:
             await self._surroundings.try_on_engine(version)
@@ -236,7 +236,7 @@ class Preparation:
         return manifest
 
     def _rank_refusal(self, version: Version, rank: int, base_model: str) -> str:
-        """Say that the rank is too large, and name a pool that takes it, if there is one."""
+        """Return the refusal of a rank that is too large; it names a pool that takes it, if there is one."""
         base = self._fleet.base_models[base_model]
         limit = f"the adapter has rank {rank}, base model `{base_model}` takes at most {base.max_lora_rank}"
         tenant = version.adapter.tenant
@@ -249,7 +249,7 @@ class Preparation:
         return f"{limit}; train with a lower rank, or have max_lora_rank of the base model raised"
 
     async def discard_upload(self, version: Version) -> None:
-        """Delete the archive of an uploaded version. One that cannot be deleted goes at the next start."""
+        """Delete the archive of an uploaded version. A failure is repeated at the next start."""
         if isinstance(version.source, Upload):
             archive = self._uploads / version.source.file
             with contextlib.suppress(OSError):

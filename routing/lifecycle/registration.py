@@ -1,4 +1,4 @@
-"""May this version be registered, with its source, name and base model? Adds it if so."""
+"""Checks a new version's source, name and base model, and registers it if they are allowed."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Registration:
 
 
 def _only(base_models: Sequence[str]) -> str:
-    """Return the base model that a new adapter can only be of. Raises `InvalidRequest`."""
+    """Return the only base model possible for a new adapter. Raises `InvalidRequest`."""
     if len(base_models) == 1:
         return base_models[0]
     raise InvalidRequest(

@@ -1,7 +1,7 @@
-"""How does a change reach both the database and the running gateway? Database first, then memory.
+"""Changes the database first, then the running gateway's memory.
 
-A call that raises has changed nothing in either. The database is spoken to on one thread, so that its waits
-stop neither the event loop nor each other's order.
+A call that raises has changed nothing in either. One thread calls the database, so that its waits
+never block the event loop, and calls keep their order.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ log = logging.getLogger("tenantry.lifecycle")
 
 
 class Registry:
-    """Adapters and keys: kept on disk, looked up in memory. Its calls raise what `StateStore` raises."""
+    """Adapters and keys: kept on disk, looked up in memory. Its calls raise `StateStore`'s errors."""
 
     def __init__(self, store: StateStore, directory: Directory) -> None:
         self._store = store
         self.directory = directory
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
-        self.is_guarded = True  # whether other programs were kept off the database when that was last seen
+        self.is_guarded = True  # whether the locks held when last checked
 
     async def open(self) -> None:
-        """Open the database and take over what it holds; waits for as long as it does not answer."""
+        """Open the database and read it into memory; waits until it answers."""
         entries, keys = await patiently(self._open)
         for entry in entries:
             self.directory.put(entry)
@@ -49,9 +49,9 @@ class Registry:
             self.directory.put_key(key)
 
     async def guard(self) -> None:
-        """See to it, from now on, that other programs are kept off the database."""
+        """Keep other programs off the database, from now on."""
         while True:
-            with contextlib.suppress(StateUnavailable):  # logged; what is not there needs no guard
+            with contextlib.suppress(StateUnavailable):  # logged; a missing database needs no guard
                 self.is_guarded = await self._run(self._store.is_guarded)
             await asyncio.sleep(GUARD_INTERVAL_S)
 
@@ -65,7 +65,7 @@ class Registry:
         return await self._run(self._store.load)
 
     async def _run(self, call: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Call on the database's thread. Raises `StateUnavailable`, with nothing done, if that stays busy."""
+        """Call on the database's thread. Raises `StateUnavailable`, with nothing done, if it stays busy."""
         work = self._thread.submit(functools.partial(call, *args, **options))
         result = asyncio.wrap_future(work)
         await asyncio.wait({result}, timeout=TURN_S)
@@ -87,7 +87,7 @@ class Registry:
         return await asyncio.shield(task)
 
     async def settle(self) -> None:
-        """Return once every change that was begun, by whoever has been cancelled since, is in memory too."""
+        """Return once every change that was begun is in memory too, those of cancelled callers included."""
         await self._run(lambda: None)
         await asyncio.sleep(0)
 
@@ -101,7 +101,7 @@ class Registry:
         return entry
 
     def current(self, version: Version) -> Version:
-        """Return a version as it stands now."""
+        """Return a version's current value."""
         return self.entry(version).version(version.number) or version
 
     async def add_adapter(self, key: AdapterKey, base_model: str, *, declared: bool) -> AdapterEntry:
@@ -127,7 +127,7 @@ class Registry:
     async def make_ready(
         self, version: Version, *, live: int | None, previous: int | None, rollout: Rollout | None
     ) -> AdapterEntry:
-        """Move a version to `ready` and say which versions answer; nobody sees the one without the other."""
+        """Move a version to `ready` and say which versions answer; both become visible at once."""
         entry = await self._change(
             self._put, self._store.make_ready, version, live=live, previous=previous, rollout=rollout
         )
@@ -135,7 +135,7 @@ class Registry:
         return entry
 
     async def describe(self, version: Version, *, digest: str, rank: int, size_bytes: int) -> Version:
-        """Record what the files of a version are."""
+        """Record the properties of a version's files."""
         return await self._change(
             self._put_version,
             self._store.describe,
@@ -146,7 +146,7 @@ class Registry:
         )
 
     async def note(self, version: Version, reason: str, *, strike: bool = False) -> Version:
-        """Record what an attempt met, and whether an engine died of it."""
+        """Record the reason why an attempt failed, and whether an engine died of it."""
         return await self._change(self._put_version, self._store.note, version, reason, strike=strike)
 
     async def route(
@@ -158,7 +158,7 @@ class Registry:
         )
 
     async def set_pinned(self, key: AdapterKey, pinned: bool) -> AdapterEntry:
-        """Pin an adapter, or no longer."""
+        """Pin or unpin an adapter."""
         return await self._change(self._put, self._store.set_pinned, key, pinned)
 
     def _put(self, entry: AdapterEntry) -> AdapterEntry:
@@ -176,19 +176,19 @@ class Registry:
     # -- keys and events -----------------------------------------------------------------------------------
 
     async def add_key(self, key: ApiKey) -> None:
-        """Add a key; it counts at once."""
+        """Add a key; it is valid at once."""
         await self._change(lambda _: self.directory.put_key(key), self._store.add_key, key)
 
     async def revoke_key(self, key_id: str) -> ApiKey:
-        """Revoke a key; it is useless at once. Raises `NotFound`."""
+        """Revoke a key at once. Raises `NotFound`."""
         return await self._change(self._put_key, self._store.revoke_key, key_id, time.time())
 
     async def events(self, limit: int, before: int | None) -> list[Event]:
-        """List what happened, the newest first; `before` is the id of the last one seen."""
+        """List events, the newest first; `before` is the id of the last one seen."""
         return await self._run(self._store.events, limit, before)
 
     async def record(self, subject: str, text: str, *, actor: str = "tenantry") -> None:
-        """Log what happened, and keep it where that can be done; nothing waits for it to succeed."""
+        """Log an event, and store it if possible; no caller depends on its success."""
         log.info("%s: %s", subject, text)
         try:
             await self._run(self._store.record, actor, subject, text)
@@ -197,7 +197,7 @@ class Registry:
 
 
 async def patiently(change: Callable[[], Awaitable[T]]) -> T:
-    """Repeat a change until it could be made. Whoever waits so holds nothing that others wait for."""
+    """Repeat a change until it succeeds. A caller must hold nothing that others wait for."""
     delay_s = FIRST_RETRY_S
     while True:
         try:

@@ -2,7 +2,7 @@
 
 Rates are compared by Newcombe's hybrid score interval for a difference of proportions (Newcombe 1998,
 method 10, built from Wilson's score intervals), latencies by the difference of mean logarithms with Welch's
-standard error. A side is only called worse when the whole interval lies beyond what the plan allows.
+standard error. A side is only called worse when the whole interval lies beyond the plan's limits.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from routing.catalog.entries import RolloutPlan
 from routing.record import Record
 from routing.types import Outcome
 
-Z = 2.576  # 99 % two-sided: the verdict is asked for after every request, so a single look must be strict
-MIN_BAD = 3  # so many bad answers of the candidate at least, before any rate is judged
+Z = 2.576  # 99 % two-sided: the verdict is computed after every request, so each must be strict
+MIN_BAD = 3  # least bad answers of the candidate before any rate is judged
 EMPTY_TOKENS = 1  # an answer that is nothing but its end token
 
 
 class Action(StrEnum):
-    """What to do with a rollout."""
+    """The action that ends or continues a rollout."""
 
     WAIT = "wait"
     PROMOTE = "promote"
@@ -30,7 +30,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to do, and why."""
+    """An action, and its reason."""
 
     action: Action
     reason: str = ""
@@ -38,7 +38,7 @@ class Verdict:
 
 @dataclass(slots=True)
 class Side:
-    """What one version did since the rollout began."""
+    """Statistics of one version since the rollout began."""
 
     requests: int = 0  # that ran to their end, good or bad
     failed: int = 0
@@ -48,7 +48,7 @@ class Side:
     squares: float = 0.0  # Welford's sum of squared differences
 
     def observe(self, record: Record) -> None:
-        """Count one settled request; those that never ran, were wrong, or whose client left, say nothing."""
+        """Count one settled request; those that never ran, were wrong, or whose client left, are ignored."""
         if record.outcome not in (Outcome.COMPLETED, Outcome.FAILED) or record.replica is None:
             return
         if record.outcome is Outcome.COMPLETED and record.reason:
@@ -106,7 +106,7 @@ def least_rise(candidate: tuple[int, int], live: tuple[int, int]) -> float:
 
 
 def least_slowdown(live: Side, candidate: Side) -> float:
-    """Lower end of the interval for the ratio of geometric mean times; 0 while too little is known."""
+    """Lower end of the interval for the ratio of geometric mean times; 0 while there are too few requests."""
     error = math.hypot(live.standard_error, candidate.standard_error)
     if not math.isfinite(error):
         return 0.0

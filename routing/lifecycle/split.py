@@ -1,4 +1,4 @@
-"""How do both sides of each running rollout do? Counts settled requests and asks for a verdict."""
+"""Keeps the statistics of both sides of each running rollout, and returns the verdict."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from routing.record import Record
 
 
 class Observation:
-    """The statistics of one rollout. A restart begins them anew."""
+    """The statistics of one rollout. A restart resets them."""
 
     def __init__(self, rollout: Rollout, live: int | None) -> None:
         self.rollout = rollout
@@ -24,7 +24,7 @@ class Rollouts:
         self._running: dict[AdapterKey, Observation] = {}
 
     def observation(self, entry: AdapterEntry) -> Observation | None:
-        """Return the statistics of the adapter's running rollout; None where there is none."""
+        """Return the statistics of the adapter's running rollout; None if there is none."""
         rollout = entry.rollout
         if rollout is None:
             self._running.pop(entry.key, None)
@@ -36,7 +36,7 @@ class Rollouts:
         return seen
 
     def observe(self, entry: AdapterEntry, record: Record) -> Verdict:
-        """Count one settled request of an adapter, and judge."""
+        """Count one settled request of an adapter, and return the verdict."""
         seen = self.observation(entry)
         if seen is None:
             return Verdict(Action.WAIT)

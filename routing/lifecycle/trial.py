@@ -1,7 +1,7 @@
 """Does a version work on a real engine? Runs the trial on one replica, as a request like any other.
 
-It waits its turn in the fair queue and holds a slot lease, so that a tenant who registers much pays for it
-itself, and no engine gets more adapters than slots.
+It waits its turn in the fair queue and holds a slot lease, so that a tenant with many registrations pays for
+them, and no engine gets more adapters than slots.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Request, Target
 
 MAX_STRIKES = 2  # engines that may die while they try a version; one may be killed by something else
-PROMPT_TOKENS = 64  # about what a trial costs
+PROMPT_TOKENS = 64  # about the cost of a trial
 RETRY_S = 0.5
 CUT_OFF_RETRY_S = 2.0  # after a trial that no engine died of
 MACHINE_RETRY_S = 30.0  # after an engine that died of something else; twice as long each time, since it
-MAX_RETRY_S = 600.0  # may die again, and then everybody has lost it
+MAX_RETRY_S = 600.0  # may die again, and then every tenant has lost it
 log = logging.getLogger("tenantry.lifecycle")
 
 
 class NothingSeen(AdapterError):
-    """The adapter made no difference to the few prompts of its trial, and nothing else was wrong."""
+    """The adapter made no difference to the few prompts of its trial, and had no other fault."""
 
 
 class Trial:
@@ -54,9 +54,9 @@ class Trial:
         self._clock = clock
 
     async def __call__(self, version: Version) -> None:
-        """Return once an engine has passed the version; waits for an engine as long as it takes.
+        """Return once an engine has passed the version; waits for an engine without a limit.
 
-        Raises `AdapterError` where the trial fails, or a second engine dies of it.
+        Raises `AdapterError` if the trial fails, or a second engine dies of it.
         """
         entry = self._registry.entry(version)
         users = self._registry.directory.users_of(entry)
@@ -88,7 +88,7 @@ class Trial:
             await asyncio.sleep(pause_s)
 
     async def _try(self, version: Version, target: Target) -> TrialReport | Before | None:
-        """Run one trial. None: that was not possible now; `Before`: it was cut off, on that replica."""
+        """Run one trial. None: not possible now; `Before`: it was cut off, on that replica."""
         if not self._dispatcher.takes_work(target):
             return None  # it would wait there while another pool may be ready
         request = Request(f"trial-{uuid.uuid4().hex}", target, 1, PROMPT_TOKENS, self._clock())
@@ -101,7 +101,7 @@ class Trial:
         try:
             return await self._run(version, ticket)
         finally:
-            # Not a client's request: it must not count in the means that retry advice comes from.
+            # Not a client's request: it must not count in the means behind retry advice.
             self._dispatcher.settle(ticket, Outcome.CANCELLED, prompt_tokens=PROMPT_TOKENS)
 
     async def _run(self, version: Version, ticket: Ticket) -> TrialReport | Before | None:
@@ -121,7 +121,7 @@ class Trial:
         return None
 
     async def _look_into(self, version: Version, before: Before) -> Cause:
-        """Find out why a trial was cut off. Raises `AdapterError` where it was the version's last engine."""
+        """Find out why a trial was cut off. Raises `AdapterError` if it was the version's last engine."""
         finding = await self._aftermath.find(before)
         if finding.cause is Cause.MACHINE:
             log.warning("%s failed during a trial of %s: %s", before.name, version.adapter, finding.words)
@@ -140,6 +140,6 @@ class Trial:
 
 
 def refusal_of(report: TrialReport) -> AdapterError:
-    """Say why a trial was not passed."""
+    """Return the error for a failed trial."""
     kind = NothingSeen if report.saw_nothing else AdapterError
     return kind(f"the trial on an engine failed: {report.reason}")

@@ -1,1 +1,1 @@
-"""What is seen of requests from outside: metrics, live figures, traces, log lines."""
+"""Observations of requests from outside: metrics, live figures, traces, log lines."""

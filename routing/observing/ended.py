@@ -1,6 +1,6 @@
-"""Who is told of requests that have ended? Some observers at once, the others of several together, soon.
+"""Passes ended requests to observers: to some at once, to the others several together, soon after.
 
-What is done for one request after another, between all else, finds the CPU's caches cold each time. In
+Work for single requests, between all other work, finds the CPU's caches cold each time. In
 batches, observing requests costs little more than half (docs/benchmarks.md).
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from routing.record import Record
 
-AT_ONCE = 64  # requests; more keep the event loop for longer than a request should wait
+AT_ONCE = 64  # requests; more would block the event loop too long
 
 
 class EndedRequests:
@@ -23,14 +23,14 @@ class EndedRequests:
         *,
         size: int = AT_ONCE,
     ) -> None:
-        """Those in `batched` are told when `size` requests have ended, or when somebody calls `flush`."""
+        """Those in `batched` are called when `size` requests have ended, or by `flush`."""
         self._at_once = tuple(at_once)
         self._batched = tuple(batched)
         self._size = size
         self._records: list[Record] = []
 
     def add(self, record: Record) -> None:
-        """Tell of a request that has just ended."""
+        """Add a request that has just ended."""
         for observe in self._at_once:
             observe(record)
         self._records.append(record)
@@ -38,7 +38,7 @@ class EndedRequests:
             self.flush()
 
     def flush(self) -> None:
-        """Tell all observers of all that has ended."""
+        """Pass all collected requests on."""
         if self._records:
             records, self._records = self._records, []
             for observe in self._batched:

@@ -1,4 +1,4 @@
-"""How are the log lines of requests written? Several as one message.
+"""Writes the log lines of requests, several as one message.
 
 A call of the logging machinery and a write to standard error for every request would cost more than all
 metrics together.
@@ -16,7 +16,7 @@ log = logging.getLogger("tenantry.request")
 
 
 class _Lines:
-    """What is written of some requests, once it is known for whom."""
+    """The lines of some requests, in the format of the handler."""
 
     __slots__ = ("_records",)
 

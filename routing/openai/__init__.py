@@ -1,1 +1,1 @@
-"""OpenAI's bodies and event streams: what a client asks, what an engine may see of it, what comes back."""
+"""OpenAI's bodies and event streams: read from clients, rewritten for engines and back."""

@@ -1,6 +1,6 @@
-"""What does an engine's answer say, and what may the client see of it? Reads and renames OpenAI's answers.
+"""Reads engines' answers: usage, errors, and the client's name for the model in place of the engine's.
 
-The client sees its own name for the model, and errors without vLLM's inner names.
+Errors reach the client without vLLM's inner names.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class TokenUsage:
 def model_fields(target: Target) -> tuple[bytes, bytes]:
     """Return the model's field in JSON, as the engine writes it and as the client sees it.
 
-    The one can replace the other in raw bytes: inside a JSON string every quote is escaped, so the engine's
-    form occurs as a field and nowhere else.
+    One can replace the other in raw bytes: inside a JSON string every quote is escaped, so the engine's
+    form occurs as a field only.
     """
     return b'"model":"%b"' % target.engine_model.encode(), b'"model":"%b"' % target.answers_as.encode()
 
 
 def usage_of(payload: Mapping[str, Any]) -> TokenUsage | None:
-    """Read the usage of an answer, or of an event of a stream; None where it has none."""
+    """Read the usage of an answer, or of an event of a stream; None if it has none."""
     usage = payload.get("usage")
     if not isinstance(usage, dict):
         return None
@@ -129,7 +129,7 @@ def refusal_of(error: Mapping[str, Any], status: int, target: Target) -> Invalid
 
 
 def error_status(error: Mapping[str, Any]) -> int:
-    """Return the status of a stream's error object; 500 where it has none."""
+    """Return the status of a stream's error object; 500 if it has none."""
     code = error.get("code")
     if isinstance(code, str) and code.isdecimal():
         code = int(code)

@@ -1,4 +1,4 @@
-"""What does the client ask, and what may the engine see of it? Reads and writes OpenAI's request bodies.
+"""Reads clients' request bodies, and writes those for engines.
 
 Only the fields that routing needs are read and checked here. Every other field goes to vLLM unchanged, and
 vLLM validates it. Fields that reach into an engine or another tenant's state are dropped or overwritten.
@@ -43,7 +43,7 @@ DROPPED_FIELDS = (
 # OpenAI's names for the end user, the clearest first. The others replaced `user`; requests that begin alike
 # share the last one.
 USERS = ("user", "safety_identifier", "prompt_cache_key")
-OVERWRITTEN_FIELDS = ("model", "cache_salt", "priority")  # whatever the client says
+OVERWRITTEN_FIELDS = ("model", "cache_salt", "priority")  # overwritten in every request
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
@@ -54,14 +54,14 @@ class Call:
 
     kind: Kind
     payload: Payload
-    model: str | None  # as the client calls it; None: the default model
+    model: str | None  # the client's name for it; None: the default model
     stream: bool
     wants_usage: bool  # the client asked for the usage event of a stream
     wants_running_usage: bool  # and for the usage so far in every event
     sequences: int  # choices times prompts
     size: prompts.PromptSize
-    user: str | None = None  # the end user, as the client names it
-    max_completion_tokens: int | None = None  # of each sequence, where the client bounds it
+    user: str | None = None  # the client's name of the end user
+    max_completion_tokens: int | None = None  # of each sequence; None: not bounded
 
 
 def parse(kind: Kind, body: bytes) -> Call:
@@ -119,7 +119,7 @@ def for_engine(
 ) -> bytes:
     """Write the body for the engine: the engine's name for the model, and the gateway's tenancy fields.
 
-    Raises `InvalidRequest` where the client's JSON is nested too deeply to be written again, or would break
+    Raises `InvalidRequest` if the client's JSON is nested too deeply to be written again, or would break
     an engine with slots.
     """
     if has_slots:
@@ -129,7 +129,7 @@ def for_engine(
     payload["cache_salt"] = cache_salt
     payload["priority"] = priority
     if call.stream and call.kind in (Kind.CHAT, Kind.COMPLETION):
-        # Without these options a stream carries no usage, and the usage of a broken stream would be a guess.
+        # Without these options a stream carries no usage, and a broken stream's usage would be a guess.
         # `EventStream` removes both again for a client that did not ask for them.
         options = {"include_usage": True, "continuous_usage_stats": True}
         payload["stream_options"] = {**(payload.get("stream_options") or {}), **options}
@@ -159,7 +159,7 @@ def _refuse_prompt_logprobs(call: Call) -> None:
 
     vLLM maps a prompt's rows to the adapters that others are sampled with, or past the end of its buffers
     (vllm-project/vllm#16668, open for 0.32). A completion with `echo` and `logprobs`, and any chat with
-    `echo`, ask for the same.
+    `echo`, request the same.
     """
     payload = call.payload
     echo = _optional(payload, "echo", bool, "a boolean")
@@ -188,7 +188,7 @@ def _required(payload: Payload, field: str) -> Any:
 
 
 def _optional(payload: Payload, field: str, expected: type, description: str) -> Any:
-    if field not in payload:  # as nearly always; cheaper than to get it
+    if field not in payload:  # nearly always; cheaper than a lookup of the value
         return None
     value = payload[field]
     if value is not None and not isinstance(value, expected):
@@ -230,7 +230,7 @@ def _choices(payload: Payload) -> int:
 
 
 def _longest_completion(payload: Payload) -> int | None:
-    """Read the bound on the answer under any of its names; vLLM refuses values that make no sense."""
+    """Read the bound on the answer under any of its names; vLLM refuses invalid values."""
     for field in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
         if field in payload and type(value := payload[field]) is int and value > 0:
             return value

@@ -3,8 +3,8 @@
 Pure: bytes in, bytes out, whole events only. Every event carries the usage so far, so a stream that breaks is
 metered as exactly as one that ends. A client that did not ask for that usage does not see it.
 
-A pattern in the bytes only tells where to look. Values are read as JSON, from the fields that the protocol
-names: a response's events repeat the client's own text, which may look like anything.
+Patterns in the bytes only locate candidates. Values are read as JSON, from the fields that the protocol
+names: a response's events repeat the client's own text, which may contain any pattern.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class EventStream:
     # -- chats and completions -----------------------------------------------------------------------------
 
     def _take_running_usage(self, data: bytes, events: int) -> bytes:
-        """Remember the usage so far; return the events without it, unless the client wants it."""
+        """Keep the usage so far; return the events without it, unless the client wants it."""
         field = data.rfind(USAGE_FIELD)
         if field < 0:
             return data
@@ -139,7 +139,7 @@ class EventStream:
         )
 
     def _look_closely(self, data: bytes) -> bytes:
-        """Note usage, error and end; return the events for the client."""
+        """Record usage, error and end; return the events for the client."""
         kept = []
         for text in data.split(EVENT_END)[:-1]:
             event = text + EVENT_END
@@ -162,7 +162,7 @@ class EventStream:
     # -- responses -----------------------------------------------------------------------------------------
 
     def _pass_response(self, data: bytes, events: int) -> bytes:
-        """Note usage, error and end; rename the model where an event carries the whole response."""
+        """Record usage, error and end; rename the model if an event carries the whole response."""
         if events == 1 and data.startswith(TEXT_DELTA):  # nearly all of them
             self.begun = True
             self._deltas += 1
@@ -186,7 +186,7 @@ class EventStream:
         return b"".join(kept)
 
     def _rename_response(self, text: bytes) -> bytes:
-        """Rename the model of the response in an event, and nothing else that looks like it."""
+        """Rename the model of the response in an event, and no other text."""
         if text.count(self._inner_name) <= 1:
             return text.replace(self._inner_name, self._outer_name)
         payload = _payload(text)
@@ -198,8 +198,8 @@ class EventStream:
     def _ends_in_error(self, text: bytes) -> bool:
         """Whether an event is the engine's error, which ends the stream.
 
-        The client is told of an error in its request, without the engine's names. After any other error
-        nothing more goes out: the gateway writes its own error, without inner details.
+        The client gets an error in its request, without the engine's names. After any other error
+        nothing more is sent: the gateway writes its own error, without inner details.
         """
         payload = _payload(text)
         error = payload.get("error") or (payload if payload.get("type") == "error" else None)
@@ -215,7 +215,7 @@ class EventStream:
 
 
 def _payload(event: bytes) -> dict[str, Any]:
-    """Return the JSON object of an event; empty where it has none."""
+    """Return the JSON object of an event; empty if it has none."""
     start = event.find(b"data: ")
     try:
         payload = orjson.loads(event[start + len(b"data: ") :]) if start >= 0 else None

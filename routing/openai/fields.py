@@ -1,4 +1,4 @@
-"""Has each field of a body the JSON type that vLLM takes there? Checked before an engine sees it.
+"""Checks that the fields of a body have the JSON types that vLLM takes, before an engine sees it.
 
 Some of vLLM's validators look into fields before checking their types, and break. Only the types of fields
 that are present are checked here; vLLM checks the values. Pure.
@@ -20,7 +20,7 @@ _WORDS = {"a": "an array", "o": "an object", "s": "a string", "n": "null"}
 
 @dataclass(frozen=True, slots=True)
 class _Spec:
-    """Which JSON types a place in the body takes."""
+    """The JSON types that vLLM takes at a place in the body."""
 
     types: frozenset[type]
     fields: Mapping[str, _Spec]
@@ -57,7 +57,7 @@ def check(kind: Kind, payload: Mapping[str, Any]) -> None:
 
 
 def _in_fields(value: Mapping[str, Any], specs: Mapping[str, _Spec]) -> _Found | None:
-    """Find a value of the wrong type. Returns its path from here, and the types that are allowed there."""
+    """Find a value of the wrong type. Returns its path from here, and the types allowed there."""
     for name, inner in value.items():
         if name not in specs:
             continue

@@ -1,9 +1,9 @@
-"""Would an engine compile this grammar, or step through it, for seconds? Told from its text, at once. Pure.
+"""Would an engine compile this grammar, or step through it, for seconds? Judged from its text, at once. Pure.
 
 Two kinds stall engines, however short their texts are. Many parts in a row that may each be longer or shorter
 (`"a"? "a"? "a"? ...`) make as many states at every place: a hundred of them compile for ten seconds. A rule
-that begins and ends with itself (`e ::= e "+" e`) can be read in so many ways that every token takes longer
-than the one before. What is not well-formed is left to the engine, which says so.
+that begins and ends with itself (`e ::= e "+" e`) has so many parses that every token takes longer
+than the one before. Malformed grammars are left to the engine, which refuses them.
 
 Grammars are GBNF, as xgrammar takes them, or Lark, as llguidance does; regular expressions are read alike.
 """
@@ -17,10 +17,10 @@ from itertools import islice, takewhile
 
 MAX_IN_A_ROW = 8  # parts of variable length
 MAX_VARIABLE = 512  # of them in all
-MAX_GROUPS = 32  # one in another
-MAX_PARTS = 4096  # of all rules; what reading them may cost
+MAX_GROUPS = 32  # nested
+MAX_PARTS = 4096  # of all rules; bounds the cost of reading them
 
-# Tokens, in the order in which they are tried. A literal that is not closed ends what can be read.
+# Tokens, in the order in which they are tried. An unclosed literal ends the reading.
 _NAMES = r"""(?P<name>[A-Za-z_][\w\-]*)|(?P<bar>\|)|(?P<empty>""(?!"))"""
 _GBNF = re.compile(
     rf"""(?P<space>\s+|\#[^\n]*)
@@ -52,12 +52,12 @@ _NUMBERS = re.compile(r"\d+")
 
 
 class Costly(ValueError):
-    """The grammar would keep an engine busy; says why, to its author."""
+    """The grammar would keep an engine busy; the message tells its author why."""
 
 
 @dataclass(slots=True)
 class _Part:
-    """One part of a sequence: something fixed, another rule, or a choice of sequences; so many times."""
+    """One part of a sequence: something fixed, another rule, or a choice of sequences; repeated."""
 
     rule: str | None = None
     choices: list[list[_Part]] = field(default_factory=list)
@@ -71,12 +71,12 @@ _Rules = Mapping[str, list[_Sequence]]
 
 
 def check_regex(text: str) -> None:
-    """Raise `Costly` for a regular expression that an engine would not be done with in time."""
+    """Raise `Costly` for a regular expression that an engine could not compile or step through in time."""
     _refuse_long_rows(_read(_tokens(_REGEX, text)))
 
 
 def check_grammar(text: str) -> None:
-    """Raise `Costly` for a grammar that an engine would not be done with in time."""
+    """Raise `Costly` for a grammar that an engine could not compile or step through in time."""
     rules = _read(_tokens(_GBNF if "::=" in text else _LARK, text))
     empty = _refuse_long_rows(rules)
     _refuse_ambiguous(rules, empty)
@@ -96,7 +96,7 @@ def _tokens(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
 
 
 def _read(tokens: Iterable[re.Match[str]]) -> dict[str, list[_Sequence]]:
-    """Read rules; what stands before the first one is the rule without a name."""
+    """Read rules; the text before the first one is the rule without a name."""
     choices: list[_Sequence] = [[]]
     rules: dict[str, list[_Sequence]] = {"": choices}
     outer: list[list[_Sequence]] = []
@@ -151,9 +151,9 @@ def _repeat(sequence: _Sequence, text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What is told of a part, a sequence or a rule."""
+    """The variability of a part, a sequence or a rule."""
 
-    whole: int  # so many parts of variable length in a row is all of it; 0: something in it is fixed
+    whole: int  # its length, if all of it is one row of variable parts; 0: something in it is fixed
     longest: int  # the longest such row in it
     is_empty: bool  # it may read nothing
 
@@ -166,7 +166,7 @@ def _refuse_long_rows(rules: _Rules) -> set[str]:
     called = {name: {rule for each in rules[name] for rule in _calls(each)} for name in rules}
     order = list(_components(called))  # a rule after those it calls
     forms: dict[str, _Form] = {}
-    for name in (*order, *order):  # once more, for those that call each other
+    for name in (*order, *order):  # twice, for those that call each other
         forms[name] = _form_of_any([_form_of(each, forms) for each in rules[name]])
     if max(form.longest for form in forms.values()) > MAX_IN_A_ROW:
         raise Costly(
@@ -206,7 +206,7 @@ def _form_of_part(part: _Part, forms: Mapping[str, _Form]) -> _Form:
 
 
 def _form_of_any(forms: Sequence[_Form]) -> _Form:
-    """The form of a choice: what may be there or not is of variable length."""
+    """The form of a choice: an optional part is of variable length."""
     is_empty = any(form.is_empty for form in forms)
     whole = max(form.whole for form in forms)
     if is_empty and not whole and len(forms) > 1:
@@ -218,7 +218,7 @@ def _form_of_any(forms: Sequence[_Form]) -> _Form:
 
 
 def _refuse_ambiguous(rules: _Rules, empty: set[str]) -> None:
-    """Raise `Costly` for a rule of which an alternative begins and ends with the rule itself."""
+    """Raise `Costly` for a rule with an alternative that begins and ends with the rule itself."""
     begins = {n: {rule for s in rules[n] for rule in _edge(s, empty, last=False)} for n in rules}
     ends = {n: {rule for s in rules[n] for rule in _edge(s, empty, last=True)} for n in rules}
     left, right = _components(begins), _components(ends)
@@ -265,7 +265,7 @@ def _may_be_empty(part: _Part, empty: set[str]) -> bool:
 
 
 def _components(edges: Mapping[str, Iterable[str]]) -> dict[str, int]:
-    """Number the strongly connected components (Gabow's algorithm); what is reached comes first."""
+    """Number the strongly connected components (Gabow's algorithm); reached nodes come first."""
     search = _Search(edges)
     for start in edges:
         search.visit(start)
@@ -283,7 +283,7 @@ class _Search:
         self._roots: list[str] = []
 
     def visit(self, start: str) -> None:
-        """Search from a rule on, where that is not done."""
+        """Search from a rule on, if not done yet."""
         work = [] if start in self._numbers else [self._enter(start)]
         while work:
             name, rest = work[-1]

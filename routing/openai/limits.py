@@ -1,7 +1,7 @@
-"""May a request ask for so much? Bounds on the fields of a body, checked before an engine sees it. Pure.
+"""Bounds on the fields of a body, checked before an engine sees it. Pure.
 
-An engine is shared: what one request makes it validate, compile or keep for every token, all others wait for.
-Only fields that are there cost anything here.
+An engine is shared: all requests wait while it validates or compiles one, or keeps state for its tokens.
+Only present fields cost time here.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from fleet.types import RequestLimits
 from routing.errors import OverLimit
 from routing.openai.grammars import Costly, check_grammar, check_regex
 
-MAX_DEPTH = 254  # of the body; what can be written again
+MAX_DEPTH = 254  # of the body; deeper ones cannot be written again
 MAX_PROMPTS = 2048  # in one request; OpenAI's bound for embeddings
 MAX_WORDS = 128  # `stop` and `bad_words`; vLLM's own bound for the latter
 MAX_WORDS_BYTES = 16_384  # all of them together
-MAX_OBJECT_BYTES = 65_536  # what is passed on to templates and processors
-MAX_PATTERN_TOKENS = 1024  # of what `repetition_detection` looks for, after every token
+MAX_OBJECT_BYTES = 65_536  # passed on to templates and processors
+MAX_PATTERN_TOKENS = 1024  # of the patterns of `repetition_detection`, checked after every token
 LARGEST_NUMBER = 2**64 - 1
 SMALLEST_NUMBER = -(2**63)
-BOUNDED_TIMES = 10  # a length or pattern costs about as much as so many properties
-REGEX_PART = 16  # a regular expression may be so much shorter than other constraints
-TOOLS_TIMES = 4  # all tools together may be so much longer than one constraint
+BOUNDED_TIMES = 10  # properties with the cost of one length or pattern
+REGEX_PART = 16  # a regular expression's bound is this part of other constraints'
+TOOLS_TIMES = 4  # all tools together may be this much longer than one constraint
 
 _64_BITS = "what fits into 64 bits"  # a longer integer becomes another number on the way
 _OFF = (None, False, 0, "false", "False", "FALSE", "f", "F", "n", "N", "no", "No", "NO", "off", "Off", "0")
@@ -38,16 +38,16 @@ _COUNTED = frozenset(
 _BOUNDED = frozenset(
     ["pattern", "regex", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"]
 )
-_COSTLY_KEYS = (b'"pattern', b'"regex"', b'"grammar"', b'"min', b'"max')  # of what costs more than its length
+_COSTLY_KEYS = (b'"pattern', b'"regex"', b'"grammar"', b'"min', b'"max')  # costlier than their length
 
 Payload = Mapping[str, Any]
 _Rule = Callable[[str, Any, RequestLimits], None]
 
 
 def check(payload: Payload, limits: RequestLimits, *, prompts: int, size_bytes: int) -> None:
-    """Raise `OverLimit` that names the first field which asks for too much, and its bound.
+    """Raise `OverLimit` that names the first field that exceeds its bound, and the bound.
 
-    `prompts` is how many there are in the body, `size_bytes` how long that is.
+    `prompts` is the body's number of prompts, `size_bytes` its length.
     """
     if prompts > MAX_PROMPTS:
         raise _over("input" if "input" in payload else "prompt", f"has {prompts} prompts", MAX_PROMPTS)
@@ -71,7 +71,7 @@ def _messages(name: str, value: Any, limits: RequestLimits) -> None:
 
 
 def _refuse_many_parts(payload: Payload, limits: RequestLimits) -> None:
-    """Count what messages consist of: parts of contents, and calls of tools."""
+    """Count the parts of messages: of their contents, and calls of tools."""
     for name in ("messages", "input", "previous_input_messages"):
         messages = payload.get(name)
         if type(messages) is not list:
@@ -130,7 +130,7 @@ def _object(name: str, value: Any, limits: RequestLimits) -> None:
         _refuse_long(name, [value], MAX_OBJECT_BYTES)
 
 
-# -- what the answer must look like ------------------------------------------------------------------------
+# -- constraints on the answer ----------------------------------------------------------------------------
 
 
 def _structured_outputs(name: str, value: Any, limits: RequestLimits) -> None:
@@ -168,7 +168,7 @@ def _schema(name: str, value: Any, limits: RequestLimits) -> None:
         try:
             value = orjson.loads(value)
         except orjson.JSONDecodeError:
-            return  # vLLM says so
+            return  # vLLM refuses it
     if isinstance(value, (dict, list)):
         text = written(name, value)
         _refuse_long(name, [text], limits.constraint_bytes)
@@ -181,7 +181,7 @@ def _text(name: str, value: Any, limits: RequestLimits) -> None:
 
 
 def _tools(name: str, value: Any, limits: RequestLimits) -> None:
-    """Check tools one by one: what they are called with is compiled where one of them must be called."""
+    """Check tools one by one: vLLM compiles their arguments' schemas if one of them must be called."""
     if type(value) is not list:
         return
     if len(value) > limits.tools:
@@ -196,7 +196,7 @@ def _tools(name: str, value: Any, limits: RequestLimits) -> None:
 
 
 def _is_harmless(text: bytes, limits: RequestLimits) -> bool:
-    """Whether there cannot be too many entries in it, nor anything that costs more than an entry."""
+    """Whether it cannot hold too many entries, nor any that costs more than an entry."""
     entries = text.count(b",") + text.count(b"{") + text.count(b"[")  # at least as many as there are
     return entries <= limits.constraint_entries and not any(key in text for key in _COSTLY_KEYS)
 
@@ -278,7 +278,7 @@ def _bytes(text: Any) -> int:
 
 
 def written(name: str, value: Any) -> bytes:
-    """Write a field's value as JSON. Raises `OverLimit` where it is nested too deeply for that."""
+    """Write a field's value as JSON. Raises `OverLimit` if it is nested too deeply."""
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError:

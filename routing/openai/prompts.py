@@ -1,7 +1,7 @@
-"""How long is the prompt in a request body? An estimate, before any engine has counted it. Pure.
+"""Estimates the length of the prompt in a request body, before an engine has counted it. Pure.
 
-Only what a model reads counts: text of messages, prompt, input, instructions and tools. Token ids are
-counted, pictures, recordings and films are taken for a fixed number of tokens each, other fields for none.
+Only the model's input counts: text of messages, prompt, input, instructions and tools. Token ids are
+counted, pictures, recordings and films count as a fixed number of tokens each, other fields as none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import orjson
 from fleet.types import MediaTokens
 
 BYTES_PER_TOKEN = 4  # of text in UTF-8; rough, right for English
-# Type or field of a part of a message (vLLM's renderers/chat_utils.py) -> what it holds.
+# Type or field of a part of a message (vLLM's renderers/chat_utils.py) -> its kind of medium.
 MEDIA: Mapping[str, str] = {
     "image_url": "image",
     "image_embeds": "image",
@@ -27,16 +27,16 @@ MEDIA: Mapping[str, str] = {
     "audio_embeds": "audio",
     "video_url": "video",
 }
-# Fields of messages, of their parts and of a response's input items that hold text, or parts that do.
+# Fields of messages, of their parts and of a response's input items that hold text, or parts with text.
 _TEXTS = ("content", "text", "refusal", "thinking", "reasoning", "reasoning_content", "name", "arguments")
 _NESTED = ("tool_calls", "function", "function_call", "output", "summary")
 _PLAIN = frozenset(("role", "content"))  # of nearly all messages
-MAX_DEPTH = 6  # message, parts, part and one more; what is deeper no template reads
+MAX_DEPTH = 6  # message, parts, part and one more; no template reads deeper
 
 
 @dataclass(slots=True)
 class PromptSize:
-    """How much a body asks a model to read."""
+    """The size of a model's input in a body."""
 
     prompts: int = 1
     text_bytes: int = 0  # in UTF-8
@@ -73,7 +73,7 @@ def of_input(content: Any) -> PromptSize:
 def of_prompts(content: Any) -> PromptSize:
     """Measure a text, a list of token ids, or a list of any of these, each a prompt of its own.
 
-    What is a list of something else is left to the engine to refuse; messages among it are read.
+    The engine refuses lists of other values; messages in them are measured.
     """
     size = PromptSize()
     if type(content) is str:
@@ -91,9 +91,9 @@ def of_prompts(content: Any) -> PromptSize:
 
 
 def longest(content: Any, chars_per_token: int) -> int:
-    """So many tokens the longest prompt has at least; `chars_per_token` is the vocabulary's longest, or 0.
+    """Least tokens of the longest prompt; `chars_per_token` is that of the vocabulary's longest token, or 0.
 
-    Of a chat only what every template writes is looked at: texts of users and systems.
+    Of a chat it counts only texts that every template writes: those of users and systems.
     """
     if type(content) is str:
         return len(content) // chars_per_token if chars_per_token else 0
@@ -108,11 +108,11 @@ def longest(content: Any, chars_per_token: int) -> int:
 
 
 def add_beside(size: PromptSize, payload: Mapping[str, Any]) -> None:
-    """Add what a chat or a response has the model read beside its messages: instructions and tools."""
+    """Add a chat's or response's model input beside its messages: instructions and tools."""
     if "instructions" in payload and type(text := payload["instructions"]) is str:
         size.text_bytes += _bytes(text)
     if "tools" in payload and (tools := payload["tools"]):
-        # What is too deep is refused when the engine's body is written.
+        # Too deep values are refused when the engine's body is written.
         with contextlib.suppress(orjson.JSONEncodeError):
             size.text_bytes += len(orjson.dumps(tools))  # templates write them as JSON
 
@@ -135,7 +135,7 @@ _FIELDS = frozenset((*_TEXTS, *_NESTED))
 
 
 def _is_medium(size: PromptSize, part: Mapping[str, Any]) -> bool:
-    """Count a picture, recording or film; say whether it is one. vLLM goes by the type, else by the field."""
+    """Count a picture, recording or film; False for other parts. vLLM goes by the type, else by the field."""
     kind = part.get("type")
     named = MEDIA.get(kind) if type(kind) is str else next((MEDIA[f] for f in part if f in MEDIA), None)
     if named == "image":

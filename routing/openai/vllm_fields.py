@@ -2,7 +2,7 @@
 
 Letters are the types: n null, b boolean, i integer, f number, s text, a array, o object. What has fields
 or items of its own is a mapping: "" has its types, "[]" its items, the others are its fields. Types that
-pydantic converts into each other are not told apart, what is checked by nobody is left out.
+pydantic converts into each other are not told apart, unchecked fields are left out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What outlives the gateway? Adapters, versions, rollouts, keys and what happened to them, in a database."""
+"""The state database: adapters, versions, rollouts, keys and their events, across restarts."""
 
 from __future__ import annotations
 

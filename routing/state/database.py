@@ -1,6 +1,6 @@
-"""How is the state database opened, brought up to date, and its failures told? SQLite or PostgreSQL.
+"""Opens the state database, brings it up to date, and reports its failures. SQLite or PostgreSQL.
 
-Nothing here knows what is kept. A failure of whatever kind is `StateUnavailable`, in words that show neither
+Nothing here knows the contents. Every failure is `StateUnavailable`, whose text shows neither
 a password nor a path; the log has the rest. A pooled connection that broke is replaced by the next call.
 """
 
@@ -38,23 +38,23 @@ log = logging.getLogger("tenantry.state")
 
 
 def connect(url: URL, *, wait_s: float) -> Engine:
-    """Return an engine; a lock is waited for `wait_s`. A missing SQLite file is made, for its owner alone."""
+    """Return an engine; it waits `wait_s` for a lock. A missing SQLite file is made, for its owner alone."""
     if url.get_backend_name() == "sqlite":
         return _sqlite(url, wait_s)
     return _postgresql(url, wait_s)
 
 
 def reading(engine: Engine) -> Engine:
-    """Return the engine for transactions that only read: they wait for nobody and see one moment."""
+    """Return the engine for transactions that only read: they wait for no other and see one moment."""
     if engine.dialect.name == "sqlite":
         return engine.execution_options(tenantry_reads=True)
     return engine.execution_options(isolation_level="REPEATABLE READ")
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the tables up to date; of several processes one does it and the others wait for it.
+    """Bring the tables up to date; one of several processes does it and the others wait.
 
-    Raises `StateUnavailable` where a newer release has been here.
+    Raises `StateUnavailable` if a newer release has written it.
     """
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
@@ -72,7 +72,7 @@ def migrate(engine: Engine) -> None:
 
 
 class Database:
-    """A connection to the state database, which stores are made from."""
+    """A connection to the state database; the base of stores."""
 
     def __init__(self, url: str, *, lock_wait_s: float) -> None:
         self._url = make_url(url)
@@ -80,9 +80,9 @@ class Database:
         self._engine: Engine | None = None
 
     def open(self) -> None:
-        """Connect, and bring the tables up to date; nothing is done where that was done.
+        """Connect, and bring the tables up to date; no effect if that was done.
 
-        Raises `StateUnavailable`, also for what a newer release has written.
+        Raises `StateUnavailable`, also if a newer release has written it.
         """
         if self._engine is not None:
             return
@@ -96,25 +96,25 @@ class Database:
             self._engine = engine
 
     def is_guarded(self) -> bool:
-        """Whether other programs are kept off the database; where not, the log says what to do.
+        """Whether other programs are kept off the database; if not, the log names the remedy.
 
         Raises `StateUnavailable`.
         """
         if self._url.get_backend_name() != "sqlite":
-            return True  # its server sees to that
+            return True  # its server does that
         with self._using(reads=True) as engine, engine.begin() as connection:
             connection.exec_driver_sql("SELECT 1 FROM sqlite_master")
             return is_guarded(_path(self._url), connection.connection.info["files"])
 
     def close(self) -> None:
-        """Give all connections back; `open` may follow."""
+        """Close all connections; `open` may follow."""
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
 
     @contextmanager
     def _using(self, *, reads: bool) -> Iterator[Engine]:
-        """Give the engine; what fails meanwhile, or that it is not open, is `StateUnavailable`."""
+        """Yield the engine; a failure meanwhile, or a closed one, raises `StateUnavailable`."""
         if self._engine is None:
             raise StateUnavailable("The state database is not open yet.", retry_after_s=RETRY_AFTER_S)
         with told_as_unavailable(self._url):
@@ -143,7 +143,7 @@ def _is_current(connection: Connection, script: ScriptDirectory) -> bool:
 
 
 def _refuse(url: URL, error: Exception) -> NoReturn:
-    """Log a failure with where it happened; raise it without."""
+    """Log a failure with its place; raise it without."""
     detail = str(error.orig if isinstance(error, DBAPIError) else error).strip() or type(error).__name__
     if url.password:
         for spelling in (str(url.password), quote(str(url.password), safe="")):
@@ -157,7 +157,7 @@ def _refuse(url: URL, error: Exception) -> NoReturn:
 
 
 def _reason(error: Exception) -> str:
-    """Say what happened in words that anybody may read."""
+    """Return the reason in words without secrets."""
     if not isinstance(error, DBAPIError):
         return str(error.strerror) if isinstance(error, OSError) else "no free connection"
     if isinstance(error.orig, sqlite3.Error):
@@ -177,7 +177,7 @@ def _sqlite(url: URL, wait_s: float) -> Engine:
     _make_file(path)
 
     def open_file() -> sqlite3.Connection:
-        # Never makes the file: an empty one in place of one that was lost would be taken for the truth.
+        # Never creates the file: an empty one in place of a lost one would be taken for the truth.
         return sqlite3.connect(
             f"file:{quote(str(path))}?mode=rw",
             uri=True,
@@ -223,7 +223,7 @@ def _path(url: URL) -> Path:
 
 
 def _use_wal(connection: sqlite3.Connection, wait_s: float) -> None:
-    """Turn a file to write-ahead logging; SQLite does not wait by itself while another process does it."""
+    """Switch a file to write-ahead logging; SQLite does not wait by itself while another process does it."""
     deadline_s = time.monotonic() + wait_s
     while True:
         try:
@@ -236,9 +236,9 @@ def _use_wal(connection: sqlite3.Connection, wait_s: float) -> None:
 
 
 def _make_file(path: Path) -> None:
-    """Make the file, empty, if it is not there, and let nobody else read it: it holds hashes of keys.
+    """Create the file, empty, if it is missing; only its owner may read it: it holds hashes of keys.
 
-    It is made under another name and never opened under its own: `routing.state.guard` says why.
+    It is made under another name and never opened under its own: see `routing.state.guard`.
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -251,7 +251,7 @@ def _make_file(path: Path) -> None:
         finally:
             os.unlink(made)
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        with suppress(PermissionError):  # another user's, who has let us in
+        with suppress(PermissionError):  # another user's, but readable for us
             path.chmod(0o600)
 
 
@@ -267,7 +267,7 @@ def _postgresql(url: URL, wait_s: float) -> Engine:
         pool_pre_ping=True,  # a server that was restarted is noticed before a transaction, not in it
         connect_args={
             "connect_timeout": _CONNECT_S,
-            "tcp_user_timeout": int(wait_s * 1000),  # a server whose machine is gone
+            "tcp_user_timeout": int(wait_s * 1000),  # for a server whose machine is gone
             "application_name": "tenantry",
             "prepare_threshold": None,  # works behind PgBouncer too
         },

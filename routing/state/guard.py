@@ -1,8 +1,8 @@
-"""Does this process still hold its locks on a SQLite file? They are all that keeps other programs off it.
+"""Does this process still hold its locks on a SQLite file? Only they keep other programs off it.
 
 POSIX drops every lock that a process has on a file as soon as the process closes *any* descriptor of it, so
-nobody here may open the file, or its `-shm`, besides SQLite. Without the locks, whoever opens and closes the
-database (`sqlite3 state.db .backup`) believes to be the last one and deletes the journal that is being
+only SQLite may open the file, or its `-shm`, here. Without the locks, a program that opens and closes the
+database (`sqlite3 state.db .backup`) takes itself for the last one and deletes the journal that is being
 written to: https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_
 """
 
@@ -50,14 +50,14 @@ def identities(path: Path) -> list[Identity]:
 
 
 def is_guarded(path: Path, opened: Sequence[Identity]) -> bool:
-    """Whether other programs are kept off a database; to be asked while a connection to it is open.
+    """Whether other programs are kept off a database; call it while a connection to it is open.
 
-    `opened` says which files that connection has. A lock that was lost is taken again. True too where it
-    cannot be told, which is anywhere but on Linux. Logs what is wrong.
+    `opened` are that connection's files. A lost lock is taken again. True too where it
+    cannot be checked: everywhere but on Linux. Logs the fault.
     """
     if list(opened) != identities(path):
         log.error(
-            "another program has deleted or replaced the journal of %s while it was in use: what is written "
+            "another program has deleted or replaced the journal of %s while it was in use: changes "
             "from now on may be lost. Stop the gateway (SIGTERM) and start it again",
             path,
         )
@@ -70,12 +70,12 @@ def _is_held(path: Path, lock: _Lock) -> bool:
     file = Path(f"{path}{lock.suffix}")
     try:
         return _is_listed(file.stat().st_ino, lock) or not _is_told_of(path.parent, lock)
-    except OSError:  # no such page here, or no room for a file
+    except OSError:  # no such file here, or no room for a file
         return True
 
 
 def _is_told_of(folder: Path, lock: _Lock) -> bool:
-    """Whether the system's page shows our locks in this folder at all; some sandboxes have an empty one."""
+    """Whether /proc/locks shows our locks in this folder at all; some sandboxes have an empty one."""
     with tempfile.TemporaryFile(dir=folder) as file:
         fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, lock.length, lock.start)
         return _is_listed(os.fstat(file.fileno()).st_ino, lock)
@@ -97,7 +97,7 @@ def _is_listed(inode: int, lock: _Lock) -> bool:
 def _take_again(path: Path, lock: _Lock) -> bool:
     file = f"{path}{lock.suffix}"
     with suppress(OSError):
-        # Never closed, not even where the lock cannot be had: SQLite's other locks on it would go.
+        # Never closed, even if the lock cannot be taken: SQLite's other locks on it would go.
         _kept.append(os.open(file, os.O_RDWR | os.O_CLOEXEC))
         fcntl.lockf(_kept[-1], fcntl.LOCK_SH | fcntl.LOCK_NB, lock.length, lock.start)
         log.error("the lock on %s was lost and has been taken again; something here opened the file", file)

@@ -1,7 +1,7 @@
-"""Where do adapters, versions, rollouts, keys and events outlive the gateway? One transaction for each call.
+"""Keeps adapters, versions, rollouts, keys and events across restarts. One transaction for each call.
 
 Every method raises `StateUnavailable` while the database does not answer; nothing is changed then, and the
-same call works once it answers again. Which move of a version is allowed is decided in `adapters.states`.
+same call works once it answers again. `adapters.states` decides which move of a version is allowed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class StateStore(Database):
         return f"StateStore({self._url.render_as_string(hide_password=True)})"
 
     def open(self) -> None:
-        """Connect anew, and bring the tables up to date. Refuses what a newer release has written."""
+        """Connect anew, and bring the tables up to date. Refuses a newer release's database."""
         self.close()
         super().open()
 
@@ -67,7 +67,7 @@ class StateStore(Database):
     # -- adapters ------------------------------------------------------------------------------------------
 
     def add_adapter(self, key: AdapterKey, base_model: str, *, declared: bool) -> AdapterEntry:
-        """Add an adapter without versions. Raises `Conflict` where it is there."""
+        """Add an adapter without versions. Raises `Conflict` if it exists."""
         row = AdapterRow(
             tenant=key.tenant or "",
             name=key.name,
@@ -93,7 +93,7 @@ class StateStore(Database):
             return _entry(row)
 
     def set_pinned(self, key: AdapterKey, pinned: bool) -> AdapterEntry:
-        """Pin an adapter, or no longer. Raises `NotFound`."""
+        """Pin or unpin an adapter. Raises `NotFound`."""
         with self._transaction() as session:
             row = _adapter(session, key)
             row.pinned = pinned
@@ -109,7 +109,7 @@ class StateStore(Database):
             return _entry(row)
 
     def remove(self, key: AdapterKey) -> None:
-        """Forget an adapter and its versions. Raises `Conflict` unless all are retired, `NotFound`."""
+        """Delete an adapter and its versions. Raises `Conflict` unless all are retired, `NotFound`."""
         with self._transaction() as session:
             row = _adapter(session, key)
             _check_retired(row, "it can be removed only")
@@ -120,7 +120,7 @@ class StateStore(Database):
     def add_version(self, key: AdapterKey, *, source: Source, sha256: str | None) -> Version:
         """Add a registered version under the next number, once for each call. Raises `NotFound`."""
         with self._transaction() as session:
-            adapter_id = _adapter(session, key).id  # locked, so that nobody else takes the same number
+            adapter_id = _adapter(session, key).id  # locked, so that no other call takes the same number
             last = session.scalar(
                 select(func.max(VersionRow.number)).where(VersionRow.adapter_id == adapter_id)
             )
@@ -151,8 +151,8 @@ class StateStore(Database):
     ) -> Version:
         """Move a version to another state. One that leaves quarantine begins without strikes.
 
-        Raises `IllegalTransition` where the move is not allowed, `Conflict` where the version is no longer in
-        the state that `version` says, `NotFound` where it is gone; then nothing is changed.
+        Raises `IllegalTransition` if the move is not allowed, `Conflict` if the version is no longer in
+        the state of `version`, `NotFound` if it is gone; then nothing is changed.
         """
         check_transition(version.state, to)
         described = {"digest": digest, "rank": rank, "size_bytes": size_bytes}
@@ -176,11 +176,11 @@ class StateStore(Database):
             return _entry(adapter)
 
     def describe(self, version: Version, *, digest: str, rank: int, size_bytes: int) -> Version:
-        """Record what the files of a version are. Raises `Conflict` and `NotFound` as `move` does."""
+        """Record the properties of a version's files. Raises `Conflict` and `NotFound` as `move` does."""
         return self._change(version, digest=digest, rank=rank, size_bytes=size_bytes)
 
     def note(self, version: Version, reason: str, *, strike: bool = False) -> Version:
-        """Record what an attempt met, and whether an engine died of it. Raises as `describe` does."""
+        """Record an attempt's failure, and whether an engine died of it. Raises as `describe` does."""
         with self._transaction() as session:
             row = _version_row(session, version)
             row.reason = _storable(reason)
@@ -197,7 +197,7 @@ class StateStore(Database):
     # -- keys and events -----------------------------------------------------------------------------------
 
     def add_key(self, key: ApiKey) -> None:
-        """Add a key. Raises `Conflict` where its id or its hash is there."""
+        """Add a key. Raises `Conflict` if its id or its hash exists."""
         values = asdict(key) | {"role": key.role.value, "note": _storable(key.note)}
         with self._transaction() as session:
             session.add(ApiKeyRow(**values))
@@ -207,7 +207,7 @@ class StateStore(Database):
                 raise Conflict("This key exists already.", code="key_exists") from None
 
     def revoke_key(self, key_id: str, now_s: float) -> ApiKey:
-        """Revoke a key; one that is revoked stays so since then. Raises `NotFound`."""
+        """Revoke a key; a revoked one keeps its time. Raises `NotFound`."""
         with self._transaction() as session:
             row = session.get(ApiKeyRow, _storable(key_id), with_for_update=True)
             if row is None:
@@ -216,7 +216,7 @@ class StateStore(Database):
             return _api_key(row)
 
     def record(self, actor: str, subject: str, text: str) -> None:
-        """Keep an event; the oldest ones make room."""
+        """Store an event; the oldest ones are deleted for it."""
         row = EventRow(
             at_s=time.time(), actor=_storable(actor), subject=_storable(subject), text=_storable(text)
         )
@@ -252,7 +252,7 @@ def _adapter(session: Session, key: AdapterKey) -> AdapterRow:
 def _version_row(session: Session, version: Version) -> VersionRow:
     """Return the row of a version, locked until the transaction ends.
 
-    Raises `Conflict` where it is no longer in the state that its value says, `NotFound` where it is gone.
+    Raises `Conflict` if it is no longer in the state of `version`, `NotFound` if it is gone.
     """
     row = session.get(VersionRow, version.id, with_for_update=True)
     if row is None:
@@ -334,5 +334,5 @@ def _api_key(row: ApiKeyRow) -> ApiKey:
 
 
 def _storable(text: str, limit: int | None = MAX_TEXT) -> str:
-    """Make text that every database takes: no NUL, no lone surrogates, at most so many characters."""
+    """Make text that every database takes: no NUL, no lone surrogates, at most `limit` characters."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()[:limit]

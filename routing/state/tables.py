@@ -1,6 +1,6 @@
-"""Which tables does the state database have? Their history is in `migrations`, which must lead to the same.
+"""The tables of the state database. The migrations in `migrations` must lead to the same ones.
 
-The key of an adapter that belongs to no tenant has the tenant '': NULLs would not be unique.
+An adapter that belongs to no tenant has the tenant '': NULLs would not be unique.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Table(DeclarativeBase):
 
 
 class AdapterRow(Table):
-    """An adapter and the alias that says which versions answer."""
+    """An adapter and the versions that answer for it."""
 
     __tablename__ = "adapters"
     __table_args__ = (UniqueConstraint("tenant", "name"), {"sqlite_autoincrement": True})
@@ -108,7 +108,7 @@ class EventRow(Table):
 
 
 class UsageRow(Table):
-    """One request that ended; kept for some weeks. What it was is told in `routing.usage.entries`."""
+    """One request that ended; kept for some weeks. `routing.usage.entries` explains the columns."""
 
     __tablename__ = "usage_records"
 
@@ -135,7 +135,7 @@ class UsageRow(Table):
 
 
 class UsageDayRow(Table):
-    """The sums of one day, UTC; each request is in it from the moment that it is in `usage_records`."""
+    """The sums of one day, UTC; each request is in it as soon as it is in `usage_records`."""
 
     __tablename__ = "usage_days"
     __table_args__ = (Index("ix_usage_days_tenant", "tenant", "day"),)

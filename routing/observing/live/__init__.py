@@ -1,6 +1,6 @@
 """Live figures: every model's last minute with a verdict and its reason, and a snapshot of all; pure.
 
-Time comes in; nothing here has a clock, waits or logs.
+Time is an argument; nothing here has a clock, waits or logs.
 """
 
 from routing.observing.live.figures import Figures

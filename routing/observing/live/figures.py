@@ -1,8 +1,8 @@
 """Each (tenant, model)'s requests, latencies and faults of the last minutes, from settled requests.
 
-A request costs a few additions, whatever was kept before. Time is cut into buckets of `BUCKET_S`; the last
+A request costs a few additions, however much is kept. Time is cut into buckets of `BUCKET_S`; the last
 `BUCKETS` are kept, `WINDOW` of them make a current figure. Only the `max_models` busiest pairs have figures
-of their own, the rest share one. A pair without a request in all of the time kept is forgotten.
+of their own, the rest share one. A pair without a request in all of the time kept is removed.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ BUCKETS = 60  # five minutes, for sparklines
 WINDOW = 12  # one minute, for current figures
 MAX_MODELS = 200
 
-# What is usual is a mean of logarithms, each bucket's median counting once: of all buckets at first, later of
-# some half an hour. What is slow already teaches it a tenth as much, or a long trouble would become usual.
+# A usual time is a mean of logarithms, each bucket's median counting once: of all buckets at first, later of
+# some half an hour. Slow buckets weigh a tenth as much, or a long trouble would become usual.
 MEMORY_BUCKETS = 360
 SLOW_LESSON = 0.1
 
 ModelKey = tuple[str, str]  # tenant, model
-Limit = Callable[[float | None], float]  # what is usual -> from where on a first token is slow, seconds
+Limit = Callable[[float | None], float]  # usual time -> the limit above which a first token is slow, seconds
 
 
 @dataclass(slots=True)
 class Cell:
-    """What ended within one bucket of time."""
+    """The requests that ended within one bucket of time."""
 
     number: int  # of the bucket, since the clock's beginning
     requests: int = 0
     failed: int = 0  # through the fault of engine, adapter or fleet
-    late: int = 0  # expired in the queue, or refused at the door since they would have waited too long
+    late: int = 0  # expired in the queue, or refused on arrival since they would have waited too long
     capped: int = 0  # 429: the tenant's own cap
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    first_token: Counts = field(default_factory=dict)  # streams; a whole answer hides when it began
+    first_token: Counts = field(default_factory=dict)  # streams; a whole answer hides its begin
     queue: Counts = field(default_factory=dict)
     answer: Counts = field(default_factory=dict)  # arrival to the last byte
     faults: Counter[str] = field(default_factory=Counter)  # codes of those that failed or were late
-    held: Counter[str] = field(default_factory=Counter)  # why those that waited had to
-    _p99s: tuple[float | None, float | None] | None = None  # once it was asked for
+    held: Counter[str] = field(default_factory=Counter)  # reasons of those that waited
+    _p99s: tuple[float | None, float | None] | None = None  # once computed
 
     @property
     def p99s(self) -> tuple[float | None, float | None]:
-        """First token's and queue's p99 of a bucket that is over, in seconds; read many times over."""
+        """First token's and queue's p99 of a bucket that is over, in seconds; cached for many reads."""
         if self._p99s is None:
             self._p99s = _rounded(quantile(self.first_token, 0.99)), _rounded(quantile(self.queue, 0.99))
         return self._p99s
@@ -89,7 +89,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Figures1m:
-    """What one model did in the last minute. Durations in seconds; None where there was nothing."""
+    """One model's figures of the last minute. Durations in seconds; None without data."""
 
     span_s: float
     requests: int
@@ -101,13 +101,13 @@ class Figures1m:
     first_token_p50_s: float | None
     first_token_p99_s: float | None
     queue_p99_s: float | None
-    third_first_token_s: float | None  # the third latest: one late request is no state of a model
+    third_first_token_s: float | None  # the third latest: one late request does not make a model slow
     third_queue_s: float | None
     answer_p50_s: float | None
     answer_p99_s: float | None
     fault: str | None  # the most frequent code among those that failed or were late
-    held: str | None  # why most of those that waited had to
-    usual_s: float | None  # first token, as it usually is; None: not enough was seen
+    held: str | None  # the most frequent reason of those that waited
+    usual_s: float | None  # usual time to the first token; None: too few requests
 
     @property
     def requests_per_s(self) -> float:
@@ -137,7 +137,7 @@ class History:
 
 
 class Series:
-    """Figures of one (tenant, model), or of all that have none of their own."""
+    """Figures of one (tenant, model), or of all others together."""
 
     def __init__(self, target: Target | None) -> None:
         self.target = target  # the last one; None: of several models
@@ -160,7 +160,7 @@ class Series:
 
     @property
     def newest(self) -> int:
-        """The last bucket in which anything ended."""
+        """The last bucket in which a request ended."""
         return self._cells[-1].number if self._cells else -1
 
     @property
@@ -169,11 +169,11 @@ class Series:
         return math.exp(self._usual_log) if self._lessons >= 3 else None
 
     def requests_since(self, number: int) -> int:
-        """Count what ended in this bucket or later."""
+        """Count the requests that ended in this bucket or later."""
         return sum(cell.requests for cell in self._cells if cell.number >= number)
 
     def last_minute(self, number: int, span_s: float) -> Figures1m:
-        """Sum up the last `WINDOW` buckets, of which this one is the last; they lasted so long."""
+        """Sum up the last `WINDOW` buckets, ending with this one; `span_s` is their duration."""
         cells = [cell for cell in self._cells if cell.number > number - WINDOW]
         first = merged(cell.first_token for cell in cells)
         queue = merged(cell.queue for cell in cells)
@@ -203,7 +203,7 @@ class Series:
         )
 
     def history(self, number: int) -> History:
-        """Return what ended in each of the `BUCKETS` buckets before this one."""
+        """Return the values of each of the `BUCKETS` buckets before this one."""
         by_number = {cell.number: cell for cell in self._cells}
         cells = [by_number.get(n) for n in range(number - BUCKETS, number)]
         return History(
@@ -230,7 +230,7 @@ class Series:
 
 
 class Figures:
-    """Figures of every model that was asked for lately."""
+    """Figures of every model with recent requests."""
 
     def __init__(self, now_s: float, limit_s: Limit, *, max_models: int = MAX_MODELS) -> None:
         """`now_s` is monotonic, as all times here."""
@@ -258,7 +258,7 @@ class Figures:
         self._total.count(record, number)
 
     def series(self, now_s: float) -> dict[ModelKey, Series]:
-        """Return those that have figures of their own."""
+        """Return the series of their own."""
         number = int(now_s // BUCKET_S)
         if number != self._number:
             self._turn(number)
@@ -272,12 +272,12 @@ class Figures:
 
     @property
     def total(self) -> Series:
-        """Everything together; without durations, which say little of many models at once."""
+        """Everything together; without durations, which mean little over many models."""
         return self._total
 
     @property
     def other(self) -> Series:
-        """Those without figures of their own, together."""
+        """The models without figures of their own, together."""
         return self._other
 
     def _admit(self, key: ModelKey, target: Target) -> Series:
@@ -289,7 +289,7 @@ class Figures:
         return self._other
 
     def _turn(self, number: int) -> None:
-        """Begin a bucket: forget the silent, and give places of the least busy to busier ones outside."""
+        """Begin a bucket: remove silent series, and replace the least busy ones by busier ones outside."""
         outside, before, self._number = self._outside, self._number, number
         self._outside = Counter()
         oldest = number - BUCKETS

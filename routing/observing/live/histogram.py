@@ -1,8 +1,8 @@
 """A histogram of durations in little memory: counts in buckets that grow by a constant factor.
 
-A quantile read from them is at most `MAX_ERROR` beside the true one (nearest rank), whatever the values are.
-Same idea as DDSketch (Masson, Rim and Lee, VLDB 2019), without its bound on the number of buckets: what is
-kept here is short-lived, and `LEAST_S` and `MOST_S` bound it.
+A quantile read from them is at most `MAX_ERROR` beside the true one (nearest rank), for any values.
+Same idea as DDSketch (Masson, Rim and Lee, VLDB 2019), without its bound on the number of buckets: the values
+here are short-lived, and `LEAST_S` and `MOST_S` bound them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Counts = dict[int, int]  # bucket -> values in it
 
 
 def bucket(value_s: float) -> int:
-    """Return the bucket of a duration; what is out of bounds goes to the last one at that end."""
+    """Return the bucket of a duration; values out of bounds go to the last one at that end."""
     if value_s <= LEAST_S:
         return FIRST
     return math.floor(PER_OCTAVE * math.log2(value_s)) if value_s < MOST_S else LAST
@@ -35,12 +35,12 @@ def merged(parts: Iterable[Mapping[int, int]]) -> Counts:
 
 
 def quantile(counts: Mapping[int, int], part: float) -> float | None:
-    """Return the duration below which that part of the values lies, in seconds; None of no values."""
+    """Return the duration below which that part of the values lies, in seconds; None without values."""
     return _ranked(counts, sorted(counts), math.ceil(part * sum(counts.values())))
 
 
 def largest(counts: Mapping[int, int], rank: int) -> float | None:
-    """Return the longest duration, or that of a lower rank, in seconds; None of fewer values."""
+    """Return the longest duration, or that of a lower rank, in seconds; None with fewer values."""
     return _ranked(counts, sorted(counts, reverse=True), rank)
 
 

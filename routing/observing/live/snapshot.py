@@ -1,8 +1,8 @@
 """The live snapshot: models with verdicts, pools with replicas and slots, the last decisions; pure.
 
-Puts together what settled requests say (`figures`), what waits now, what the scheduler holds
-(`scheduling.report`) and what engines hold (`lifecycle.ports`). Everything in it is bounded, since it
-travels once a second; what was left out is counted.
+Combines the figures of settled requests (`figures`), the waiting requests, the scheduler's state
+(`scheduling.report`) and the engines' adapters (`lifecycle.ports`). Everything in it is bounded, since it
+travels once a second; omitted entries are counted.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ MAX_SHOWN_DECISIONS = 50
 
 
 class SlotUse(StrEnum):
-    """What an adapter does in its slot."""
+    """The use of a slot by its adapter."""
 
     RUNNING = "running"
     PINNED = "pinned"  # it keeps the slot without running
-    IDLE = "idle"  # loaded, and anybody may take the slot
-    CLEARING = "clearing"  # it gets nothing new, so that another adapter may have the slot
+    IDLE = "idle"  # loaded, and any adapter may take the slot
+    CLEARING = "clearing"  # it gets no new requests, so that another adapter may have the slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,9 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaView(ReplicaFigures):
-    """One replica: its figures, what is wrong with it, and the adapters it holds."""
+    """One replica: its figures, its faults, and the adapters it holds."""
 
-    trouble: str = figure("What is wrong with it, for people, or empty.")
+    trouble: str = figure("Its faults, for people, or empty.")
     in_slots: tuple[Slot, ...] = figure()
     in_host: int = figure("Adapters in its host memory.")
     faults: int = figure("Adapters that failed in it; `/admin/v1/replicas` has the reasons.")
@@ -59,7 +59,7 @@ class ReplicaView(ReplicaFigures):
 
 @dataclass(frozen=True, slots=True)
 class TenantView:
-    """One tenant that has something in a pool."""
+    """One tenant with requests or slots in a pool."""
 
     name: str = figure(example="example")
     band: str = figure()
@@ -77,7 +77,7 @@ class PoolView:
     itl_slo_s: float | None = figure()
     queued_by_band: dict[str, int] = figure()
     replicas: tuple[ReplicaView, ...] = figure()
-    tenants: tuple[TenantView, ...] = figure("Who waits most first.")
+    tenants: tuple[TenantView, ...] = figure("The one with the most waiting requests first.")
     tenants_left_out: int = figure()
 
 
@@ -98,7 +98,7 @@ class ModelView:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything, at one moment."""
+    """The whole view, at one moment."""
 
     now_s: float  # monotonic
     total: Figures1m
@@ -122,7 +122,7 @@ class ModelHistory:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A model with waiting requests: its adapter, its pool, and how much waits."""
+    """A model with waiting requests: its adapter, its pool, and their number."""
 
     adapter: str | None
     pool: str
@@ -130,7 +130,7 @@ class Held:
 
 
 class LiveView:
-    """Takes pictures of one gateway."""
+    """Makes snapshots of one gateway."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class LiveView:
         queue: Callable[[], Iterable[tuple[Request, str | None]]],
         clock: Callable[[], float],
     ) -> None:
-        """`scheduler` takes the number of decisions; `queue` gives waiting requests, each with why."""
+        """`scheduler` takes the number of decisions; `queue` gives waiting requests, each with its reason."""
         self._figures = figures
         self._scheduler = scheduler
         self._replicas = replicas
@@ -149,7 +149,7 @@ class LiveView:
         self._clock = clock
 
     def snapshot(self, since: Decision | None = None, decisions: int = MAX_SHOWN_DECISIONS) -> Snapshot:
-        """Look at everything now; of the decisions, those after `since`, the telling ones before others."""
+        """Return the current state; of the decisions, those after `since`, the informative ones first."""
         now_s, report = self._clock(), self._scheduler(KEPT)
         objectives = {pool.name: pool.ttft_slo_s for pool in report.pools}
         waiting = _waiting(self._queue(), now_s)
@@ -177,7 +177,7 @@ class LiveView:
         return [ModelHistory(*key, series[key].history(number)) for key in keys if key in series]
 
     def newest_decision(self) -> Decision | None:
-        """Return the last decision, to ask later for those after it."""
+        """Return the last decision, as a later `since`."""
         return next(iter(self._scheduler(1).decisions), None)
 
     def _models(
@@ -288,7 +288,7 @@ def _replica(replica: ReplicaReport, residency: Residency | None) -> ReplicaView
 
 
 def _trouble(replica: ReplicaReport) -> str:
-    """Say what is wrong with a replica, if anything is."""
+    """Return a replica's faults, or ""."""
     health = replica.health
     parts = []
     if health.breaker != "closed":

@@ -1,14 +1,14 @@
-"""Is a model well, slow or failing, and why? One judgement from its last minute and what waits now; pure.
+"""Is a model well, slow or failing, and why? One judgement from its last minute and its queue; pure.
 
 - failing: requests fail through the fault of engine, adapter or fleet: at least 3 in the last minute, and at
   least 5 % of all that ended.
 - slow: the p99 of first tokens, or of the wait alone, is above the limit, and so are at least 3 of them; or
-  the oldest request that waits has waited so long already; or at least 5 % (and 3) expired in the queue or
-  were shed at the door.
+  the oldest waiting request has waited longer already; or at least 5 % (and 3) expired in the queue or
+  were shed on arrival.
 - The limit is the pool's objective `slo.ttft_s`. Without one it is the model's own past: `USUAL_FACTOR` times
-  its usual first token, but at least `FLOOR_S`, or `UNKNOWN_S` before anything is usual.
+  its usual first token, but at least `FLOOR_S`, or `UNKNOWN_S` before there is a usual one.
 
-A tenant that meets its own caps (429) is no trouble of the model.
+A tenant's own caps (429) are not a fault of the model.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from routing.observing.live.figures import Figures1m
 from routing.scheduling.filters import WaitReason
 
 USUAL_FACTOR = 5.0  # a p99 is commonly two to four times the median
-FLOOR_S = 1.0  # nobody who reads an answer minds less
+FLOOR_S = 1.0  # a reader does not notice less
 UNKNOWN_S = 10.0
-MIN_TROUBLED = 3  # one broken request is no state of a model
+MIN_TROUBLED = 3  # one broken request does not make a model failing
 TROUBLED_PART = 0.05
 
 
 class Verdict(StrEnum):
-    """How a model fares, the worst first."""
+    """The state of a model, the worst first."""
 
     FAILING = "failing"
     SLOW = "slow"
@@ -35,16 +35,16 @@ class Verdict(StrEnum):
 
 
 class LimitSource(StrEnum):
-    """Where a model's limit for the first token comes from."""
+    """The source of a model's limit for the first token."""
 
     OBJECTIVE = "objective"  # the pool's `slo.ttft_s`
     USUAL = "usual"  # its own past
-    DEFAULT = "default"  # nothing is known of it yet
+    DEFAULT = "default"  # no requests yet
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """From when on a first token is slow."""
+    """The time above which a first token is slow."""
 
     seconds: float
     source: LimitSource
@@ -52,7 +52,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What of one model waits in the gateway now."""
+    """The waiting requests of one model."""
 
     requests: int = 0
     oldest_s: float = 0.0
@@ -61,10 +61,10 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict and why."""
+    """A verdict and its reason."""
 
     verdict: Verdict
-    reason: str  # empty where nothing is wrong
+    reason: str  # empty if it is green
 
 
 def usual_limit_s(usual_s: float | None) -> float:
@@ -73,7 +73,7 @@ def usual_limit_s(usual_s: float | None) -> float:
 
 
 def limit(objective_s: float | None, usual_s: float | None) -> Limit:
-    """Return a model's limit and where it comes from."""
+    """Return a model's limit and its source."""
     if objective_s is not None:
         return Limit(objective_s, LimitSource.OBJECTIVE)
     source = LimitSource.DEFAULT if usual_s is None else LimitSource.USUAL
@@ -81,7 +81,7 @@ def limit(objective_s: float | None, usual_s: float | None) -> Limit:
 
 
 def judge(figures: Figures1m, bound: Limit, waiting: Waiting) -> Judgement:
-    """Judge one model; the worst that is true counts."""
+    """Judge one model; the worst true verdict counts."""
     if _troubled(figures.failed, figures.requests):
         text = f"{_part(figures.failed, figures.requests)} of its requests fail ({figures.fault})"
         return Judgement(Verdict.FAILING, text)
@@ -90,7 +90,7 @@ def judge(figures: Figures1m, bound: Limit, waiting: Waiting) -> Judgement:
 
 
 def _lateness(figures: Figures1m, bound: Limit, waiting: Waiting) -> str:
-    """Say why a model is slow, if it is."""
+    """Return why a model is slow, or ""."""
     measure = f"{_LIMITS[bound.source]} {_seconds(bound.seconds)}"
     if waiting.oldest_s > bound.seconds:
         what = _plural(waiting.requests, "request waits", "requests wait")

@@ -1,4 +1,4 @@
-"""Which metrics does the gateway have? Every name, label, bucket and unit.
+"""The gateway's metrics: every name, label, bucket and unit.
 
 Nothing else declares one, except the figures of a replica (`scheduling.replica_figures`) their gauges.
 
@@ -15,7 +15,7 @@ from engines.metric import Metric, MetricKind
 from routing.scheduling.figure import gauges
 from routing.scheduling.replica_figures import ReplicaReport
 
-OTHER = "other"  # label value of what has no series of its own
+OTHER = "other"  # label value of models without series of their own
 
 _COUNTER, _GAUGE, _HISTOGRAM = MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM
 
@@ -23,11 +23,11 @@ MODEL_LABELS = ("pool", "tenant", "model", "adapter", "version")
 REPLICA_LABELS = ("pool", "replica")
 QUEUE_LABELS = ("tenant", "model")
 
-# Seconds. From a small model's prefill to the longest that anybody waits; dense where objectives lie.
+# Seconds. From a small model's prefill to the longest wait; dense where objectives lie.
 FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
 DURATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 QUEUE_BUCKETS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
-# A decode step: 5 ms is a small model alone, 60 ms what a reader still finds fluent, a second is a stall.
+# A decode step: 5 ms is a small model alone, 60 ms is still fluent for a reader, a second is a stall.
 TOKEN_BUCKETS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 
 # -- by model ----------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ SLOW_STREAMS = Metric(
 MODELS = Metric(
     "tenantry_metrics_models",
     _GAUGE,
-    "Models (tenant, name, version) by what they have on this page: `own` series, or a part of `other`, "
+    "Models (tenant, name, version) by their series on this page: `own` series, or a part of `other`, "
     "counted over a minute.",
     ("series",),
 )
@@ -126,7 +126,7 @@ WAITS = Metric(
 GRANTS = Metric(
     "tenantry_grants",
     _COUNTER,
-    "Requests that were granted a replica, by what spoke for it: `picked` of the log line.",
+    "Requests that were granted a replica, by the reason for it: `picked` of the log line.",
     ("pool", "picked"),
 )
 HEDGES = Metric("tenantry_hedged_requests", _COUNTER, "Requests that two replicas were asked.", ("pool",))
@@ -178,7 +178,7 @@ REFUSALS = Metric(
     ("status", "reason"),
 )
 
-# -- read from the scheduler when the page is ---------------------------------------------------------------
+# -- read from the scheduler at each scrape ----------------------------------------------------------------
 
 QUEUE_DEPTH = Metric("tenantry_queue_depth", _GAUGE, "Requests waiting for a replica.", QUEUE_LABELS)
 QUEUE_AGE = Metric(
@@ -193,7 +193,7 @@ IN_FLIGHT = Metric(
 BAND_DEPTH = Metric(
     "tenantry_band_queue_depth", _GAUGE, "Requests waiting, by priority band.", ("pool", "band")
 )
-# The gauges that a replica's figures name, each with what reads it from a report.
+# The gauges that a replica's figures name, each with its reader.
 REPLICA_FIGURES = {
     Metric(gauge.name, _GAUGE, gauge.text, REPLICA_LABELS): partial(gauge.read, name)
     for name, gauge in gauges(ReplicaReport)
@@ -205,7 +205,7 @@ REPLICA_BREAKER = Metric(
     (*REPLICA_LABELS, "state"),
 )
 
-# -- read from the ledger when the page is ------------------------------------------------------------------
+# -- read from the ledger at each scrape -------------------------------------------------------------------
 
 USAGE_LOST = Metric(
     "tenantry_usage_lost_records",
@@ -223,13 +223,13 @@ USAGE_AWAY = Metric(
 BUDGET = Metric(
     "tenantry_budget_tokens",
     _GAUGE,
-    "What the tenant may use in a calendar month, UTC; tenants with a budget.",
+    "The tenant's budget for a calendar month, UTC; tenants with a budget.",
     ("tenant",),
 )
 BUDGET_USED = Metric(
     "tenantry_budget_used_tokens",
     _GAUGE,
-    "What it has used of that, and what runs, as expected.",
+    "Its use in that month, and the expected use of running requests.",
     ("tenant",),
 )
 

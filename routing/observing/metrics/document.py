@@ -1,4 +1,4 @@
-"""How do the metrics read as a document? Renders docs/metrics.md from the definitions.
+"""Renders docs/metrics.md from the definitions.
 
 tenantry metrics > docs/metrics.md
 """
@@ -19,9 +19,9 @@ _HEAD = """\
 the few of ours [below](#on-an-engines-page). Both name every tenant, so they want an operator's key as
 bearer token unless `gateway.metrics_access` says otherwise. A scraper whose `Accept` header asks for
 OpenMetrics gets OpenMetrics 1.0 from the gateway, all others Prometheus' text format. Times are
-seconds, everything else is counted in what its name ends in. Of vLLM's, `vllm:lora_requests_info` is
-left out: it would have a series for every set of adapters that ever ran together. How many
-adapters had requests at a step is in `tenantry_adapters_in_flight`.
+seconds, other units stand in the names. Of vLLM's, `vllm:lora_requests_info` is left out: it would have
+a series for every set of adapters that ever ran together. `tenantry_adapters_in_flight` has the number
+of adapters with requests at a step.
 
 Scrape configuration, rules and dashboards are in [deploy/observability](../deploy/observability); how
 to use them: [observability.md](observability.md). The words: [glossary.md](glossary.md). What
@@ -33,18 +33,18 @@ _SERIES = """\
 ## How many series there are
 
 A model is a (pool, tenant, model, adapter, version); an adapter's new version has new series, and the
-old one's vanish with it. At most `gateway.metrics.max_models` models have series of their own; what the
-others do is counted under `tenant="other"`, `model="other"`, `adapter="other"`, `version="other"` of
+old one's vanish with it. At most `gateway.metrics.max_models` models have series of their own; the
+others' requests count under `tenant="other"`, `model="other"`, `adapter="other"`, `version="other"` of
 their pool. Every minute the busiest of those take the places of models that have left, and of any that
 has less than half of their requests. So a page has at most `(max_models + pools) x {lines}` lines, plus
-the few by pool and replica, whatever the number of adapters is.
+the few by pool and replica, for any number of adapters.
 
-A model leaves the page when nobody has used it for `gateway.metrics.idle_after_s`, or within a minute
+A model leaves the page when it was unused for `gateway.metrics.idle_after_s`, or within a minute
 or two of its version's retirement. Its series are closed first and stay, unchanged, for five minutes,
 so that every scraper has seen their last value. Sums over `rate()` and `increase()` are therefore
-exact, `other` included, whatever comes and goes. They are not added to `other` when they vanish: a
+exact, `other` included, for any changes of models. They are not added to `other` when they vanish: a
 counter that jumps would be taken for traffic. Sums of the raw numbers mean nothing, as after a restart.
-What is to be billed is in the usage ledger, which folds nothing.
+Bill from the usage ledger, which folds nothing.
 
 A counter appears with its first request, so a rate over its first scrape interval misses that.
 

@@ -1,4 +1,4 @@
-"""How do metrics read as text? Prometheus' format 0.0.4 and OpenMetrics 1.0, as the scraper asks.
+"""Writes metrics as text: Prometheus' format 0.0.4 or OpenMetrics 1.0, as the scraper asks.
 
 A model's samples are rendered once and kept until they change, which the client library cannot do: it takes
 some 10 us a line, and a page of 200 models has 20 000 lines, during which nothing is relayed.
@@ -20,7 +20,7 @@ class TextFormat(Enum):
 
     @classmethod
     def accepted(cls, accept: str | None) -> TextFormat:
-        """Choose for an `Accept` header: OpenMetrics where it is no less welcome than text."""
+        """Choose for an `Accept` header: OpenMetrics if its weight is at least text's."""
         wanted = dict(_preferences(accept or ""))
         openmetrics = wanted.get("application/openmetrics-text", 0.0)
         text = wanted.get("text/plain", wanted.get("text/*", wanted.get("*/*", 0.0)))
@@ -28,7 +28,7 @@ class TextFormat(Enum):
 
 
 def _preferences(accept: str) -> Iterable[tuple[str, float]]:
-    """Read media types with their weights (RFC 9110, 12.5.1); a weight that is none counts as 0."""
+    """Read media types with their weights (RFC 9110, 12.5.1); an invalid weight counts as 0."""
     for part in accept.split(","):
         kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
         if kind == "application/openmetrics-text" and not _is_version_1(parameters):
@@ -41,9 +41,9 @@ def _preferences(accept: str) -> Iterable[tuple[str, float]]:
 
 
 def _is_version_1(parameters: Iterable[str]) -> bool:
-    """Whether this version will do: the one that is written here, or no word of any."""
+    """Whether the requested version is one that is written here, or none is given."""
     version = next((p[8:].strip('"') for p in parameters if p.startswith("version=")), "1.0.0")
-    return version in ("1.0.0", "0.0.1")  # Prometheus asks for both; the older one is read the same
+    return version in ("1.0.0", "0.0.1")  # Prometheus asks for both; the older one reads the same
 
 
 def head(metric: Metric, form: TextFormat) -> str:
@@ -66,7 +66,7 @@ def line(name: str, labels: str, value: float) -> str:
 
 
 def family(metric: Metric, rows: Mapping[tuple[str, ...], float], form: TextFormat) -> str:
-    """Return a whole family of counters or gauges; nothing of one without rows."""
+    """Return a whole family of counters or gauges; "" for one without rows."""
     if not rows:
         return ""
     samples = (line(metric.sample, labelled(metric.labels, row), value) for row, value in rows.items())

@@ -1,4 +1,4 @@
-"""How does the scheduler stand at this moment? Gauges, read when the page is: they cost a request nothing."""
+"""Gauges of the scheduler's state, read when the page is: they cost a request nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QueueKey = tuple[str, str]  # tenant, model
 
 
 class SchedulerView(Protocol):
-    """What the gauges read."""
+    """The part of the scheduler that gauges read."""
 
     def waiting(self) -> Iterable[Ticket]: ...
     def admitted(self) -> dict[QueueKey, int]: ...
@@ -43,7 +43,7 @@ def read(scheduler: SchedulerView, named: set[QueueKey], most: int) -> Iterator[
 
 
 def _depths(report: SchedulerReport) -> Rows:
-    """Count what waits by pool and band; a pool may have several base models."""
+    """Count waiting requests by pool and band; a pool may have several base models."""
     rows: Rows = {}
     for pool in report.pools:
         for band, depth in pool.queued_by_band.items():
@@ -77,7 +77,7 @@ def _folded(
     values: Mapping[QueueKey, float],
     fold: Callable[[Iterable[float]], float],
 ) -> Rows:
-    """Give each key that is kept a row, and one to all the others."""
+    """Return a row for each kept key, and one for all others."""
     rows: Rows = {key: values.get(key, 0) for key in keys if key in kept}
     rest = [values[key] for key in keys if key not in kept and key in values]
     if rest:

@@ -1,14 +1,14 @@
-"""Which models have series of their own? At most so many, the busiest; the rest share `other`, by pool.
+"""Which models have series of their own? A bounded number, the busiest; the rest share `other`, by pool.
 
-Three rules make sums over a scraper's increases exact, whatever comes and goes, and however often it looks:
+Three rules make sums over a scraper's increases exact, for any changes of models and any scrape interval:
 
 - A request is counted in one place alone: its model's series, or `other`.
-- A series that must go is first closed: what comes then is counted in `other`, and its last value stays on
+- A series that must go is first closed: later requests count in `other`, and its last value stays on
   the page for `LINGER_S`, so that every scraper has seen it. Then it vanishes.
-- What has vanished is not added to `other`. That would keep the sum of the raw numbers, but Prometheus takes
+- A vanished series is not added to `other`. That would keep the sum of the raw numbers, but Prometheus takes
   a counter that jumps for traffic: rates and alerts would see all of a model's history within one interval.
 
-A series vanishes when nobody used it for `idle_s`, soon after its version stopped being served, or when it
+A series vanishes when it was unused for `idle_s`, soon after its version stopped being served, or when it
 must make room for a model that has far more traffic. One that returns begins at zero, which Prometheus
 takes for a restart.
 """
@@ -25,10 +25,10 @@ from routing.observing.metrics.series import ModelSeries
 from routing.record import Record
 from routing.types import Target
 
-REVIEW_S = 60.0  # between two looks at who has traffic
-LINGER_S = 300.0  # Prometheus looks back so far; who scrapes more rarely has gaps anyhow
-FAR_BUSIER = 2.0  # so many times the requests of one it replaces, or places would be traded all the time
-WORTH_A_PLACE = 10  # requests between two looks, below which nobody is replaced
+REVIEW_S = 60.0  # between two reviews of traffic
+LINGER_S = 300.0  # Prometheus' lookback; rarer scrapes have gaps anyhow
+FAR_BUSIER = 2.0  # times the requests of the one it replaces, or places would change all the time
+WORTH_A_PLACE = 10  # requests between two reviews, below which a model replaces no other
 
 ModelKey = tuple[str, str, str, str, str]  # pool, tenant, model, adapter, version
 
@@ -56,7 +56,7 @@ class Models:
         max_models: int,
         idle_s: float,
     ) -> None:
-        """`slos` by pool. `serves` says whether what a target means may still be asked for."""
+        """`slos` by pool. `serves` tells whether a target is still served."""
         self._slos = slos
         self._serves = serves
         self._max_models = max_models
@@ -79,7 +79,7 @@ class Models:
         return max(self._outside_before, len(self._outside))
 
     def names(self) -> set[tuple[str, str]]:
-        """Tenant and model of all that have series of their own, in whatever version."""
+        """Tenant and model of all that have series of their own, in any version."""
         return {(place.target.tenant, place.target.model) for place in self._places.values()}
 
     def series(self) -> Iterable[ModelSeries]:
@@ -87,7 +87,7 @@ class Models:
         return (*(place.series for place in self._places.values()), *self._others.values())
 
     def count(self, record: Record, now_s: float) -> None:
-        """Count a settled request where it belongs."""
+        """Count a settled request in its series."""
         target = record.target
         key = _key(target)
         place = self._places.get(key)
@@ -103,7 +103,7 @@ class Models:
         place.series.count(record)
 
     def review(self, now_s: float) -> None:
-        """Let go who must, and give their places to the busiest of those outside. Does so once a minute."""
+        """Remove series that must go, and give their places to the busiest models outside, once a minute."""
         if self._reviewed_s is None:
             self._reviewed_s = now_s
         if now_s - self._reviewed_s < REVIEW_S:
@@ -130,7 +130,7 @@ class Models:
         return quiet and (now_s - place.used_s >= self._idle_s or not self._serves(place.target))
 
     def _make_room(self, busiest: Iterable[ModelKey], now_s: float) -> None:
-        """Close the quietest places for those that are far busier; who leaves already makes room for one."""
+        """Close the quietest places for those that are far busier; those that leave make room too."""
         staying = [place for place in self._places.values() if place.leaves_s is None]
         staying.sort(key=lambda place: place.recent, reverse=True)
         leaving = len(self._places) - len(staying)

@@ -20,7 +20,7 @@ from routing.observing.metrics.series import PoolCounts, ReplicaSeries, Series
 from routing.record import Record
 from routing.types import Target
 
-AT_ONCE = 16  # models rendered before the event loop has its turn: a millisecond or two
+AT_ONCE = 16  # models rendered before the event loop gets a turn: a millisecond or two
 
 
 class BudgetView(Protocol):
@@ -57,7 +57,7 @@ class GatewayMetrics:
         settings: MetricsSettings = MetricsSettings(),  # noqa: B008 - frozen
         ledger: LedgerView | None = None,
     ) -> None:
-        """`slos` by pool; `serves` says whether what a target means may still be asked for."""
+        """`slos` by pool; `serves` tells whether a target is still served."""
         self._ledger = ledger
         self._scheduler = scheduler
         self._clock = clock
@@ -89,7 +89,7 @@ class GatewayMetrics:
         self._refusals[str(status), reason] += 1
 
     def stalled(self, pool: str, replica: str) -> None:
-        """Count a stream that a replica has left without a token for too long."""
+        """Count a stream without a token from its replica for too long."""
         self._replica(pool, replica).count_stall()
 
     async def read(self, accept: str | None) -> tuple[bytes, bytes]:
@@ -126,7 +126,7 @@ class GatewayMetrics:
                 yield head(metric, form) + text
 
     def _counts(self) -> Iterator[tuple[Metric, gauges.Rows]]:
-        """Read what is counted by few labels."""
+        """Read the counters with few labels."""
         pools = self._pools.items()
         yield d.MODELS, {("own",): self._models.own, (d.OTHER,): self._models.outside}
         yield d.WAITS, {(pool, held): n for pool, each in pools for held, n in each.waits.items()}

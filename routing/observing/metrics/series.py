@@ -1,6 +1,6 @@
-"""What has been counted for one model, pool or replica? Plain numbers, added up as requests end.
+"""The numbers of one model, pool or replica, added up as requests end.
 
-The event loop alone counts and reads, so that nothing is locked.
+Only the event loop counts and reads, so that no lock is needed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Histogram:
 
 
 class Series:
-    """The rendered samples of one label set, kept until something was counted."""
+    """The rendered samples of one label set, kept until the next count."""
 
     __slots__ = ("_changed", "_rendered")
 
@@ -155,7 +155,7 @@ class ReplicaSeries(Series):
         self.breaks = self.stalls = 0
 
     def count(self, record: Record) -> None:
-        """Count a settled request that it was the last to be asked."""
+        """Count a settled request whose last replica it was."""
         self._changed = True
         self._ended[record.outcome] += 1
         self._times[d.REPLICA_DURATION].observe(record.total_s, record)

@@ -1,6 +1,6 @@
-"""Which trace does a request belong to, and what did it do in it? Off unless fleet.yaml names a collector.
+"""Traces of requests. Off unless fleet.yaml names a collector.
 
-context.py   the W3C header: read with suspicion, written anew
+context.py   the W3C header: read strictly, written anew
 spans.py     a settled request as spans; pure
 exporter.py  OpenTelemetry's SDK, imported only where tracing is on
 tracer.py    begins and ends traces

@@ -1,6 +1,6 @@
-"""What does a client's `traceparent` say? Reads the W3C header with suspicion, and writes it anew; pure.
+"""Reads a client's `traceparent`, the W3C header, strictly, and writes it anew; pure.
 
-W3C Trace Context, level 1: https://www.w3.org/TR/trace-context/. Nothing of it is passed on as it came, and
+W3C Trace Context, level 1: https://www.w3.org/TR/trace-context/. Nothing of it is passed on unchanged, and
 `tracestate` and `baggage`, which are free text, not at all.
 """
 
@@ -17,7 +17,7 @@ _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
 @dataclass(frozen=True, slots=True)
 class TraceContext:
-    """A span in a trace, as it travels."""
+    """A span in a trace, as in the header."""
 
     trace_id: str  # 32 lower-case hex digits
     span_id: str  # 16
@@ -25,12 +25,12 @@ class TraceContext:
 
     @property
     def header(self) -> str:
-        """The `traceparent` that says so."""
+        """The value of `traceparent`."""
         return f"00-{self.trace_id}-{self.span_id}-{SAMPLED if self.sampled else 0:02x}"
 
 
 def read(header: str | None) -> TraceContext | None:
-    """Read a `traceparent`; None where there is none that is valid."""
+    """Read a `traceparent`; None if there is no valid one."""
     match = _HEADER.fullmatch(header) if header and len(header) <= 512 else None
     if match is None:
         return None

@@ -1,6 +1,6 @@
-"""How do spans get to a collector? OTLP over HTTP, in batches, by OpenTelemetry's SDK on a thread of its own.
+"""Sends spans to a collector: OTLP over HTTP, in batches, by OpenTelemetry's SDK on a thread of its own.
 
-What the collector does not take in time is dropped by the SDK; no request waits for it. Its queue, batches
+The SDK drops spans that the collector does not take in time; no request waits for it. Its queue, batches
 and headers follow the standard variables (OTEL_BSP_*, OTEL_EXPORTER_OTLP_HEADERS, OTEL_RESOURCE_ATTRIBUTES,
 OTEL_SERVICE_NAME). Importing this module imports the SDK.
 """
@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from routing.observing.tracing.spans import Span
 
-EXPORT_TIMEOUT_S = 5.0  # of one batch; also the longest that a shutdown waits for an unreachable collector
+EXPORT_TIMEOUT_S = 5.0  # of one batch; also bounds a shutdown with an unreachable collector
 SERVICE = "tenantry-gateway"
 _SCOPE = InstrumentationScope("tenantry")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -40,7 +40,7 @@ class Exporter:
             self._batches.on_end(self._readable(int(trace_id, 16), span))
 
     def close(self) -> None:
-        """Send what is left; blocks for some seconds where the collector does not answer."""
+        """Send the remaining spans; blocks for some seconds if the collector does not answer."""
         self._batches.shutdown()  # type: ignore[no-untyped-call]
 
     def _readable(self, trace_id: int, span: Span) -> ReadableSpan:

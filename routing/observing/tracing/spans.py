@@ -1,14 +1,14 @@
-"""Which spans does a request become? Built once, at its end, from the times in its record; pure.
+"""Turns a settled request into spans. Built once, at its end, from the times in its record; pure.
 
     chat support          SERVER, the whole request, child of the client's span
     |-- authenticate      from the first byte of the request to its tenant
     |-- route             admission, caps, and the decision where it may run
-    |-- queue             until a replica was granted; absent where none was
+    |-- queue             until a replica was granted; absent if none was
     `-- upstream          CLIENT, from there to the end; the engine's own spans are its children
         `-- first_token   until the first byte of the answer
 
-Names and attributes are those of OpenTelemetry's semantic conventions for GenAI; `tenantry.*` is what they
-have no word for. No span holds a prompt, an answer or a key.
+Names and attributes are those of OpenTelemetry's semantic conventions for GenAI; `tenantry.*` names the rest.
+No span holds a prompt, an answer or a key.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Span:
 
 
 def spans_of(trace: Trace, record: Record, arrived_s: float, new_id: Iterator[str]) -> Iterator[Span]:
-    """Give a settled request's spans. `arrived_s` is monotonic; `new_id` makes the other spans' ids."""
+    """Yield a settled request's spans. `arrived_s` is monotonic; `new_id` makes the other spans' ids."""
     ended_s = arrived_s + record.total_s
     unix_s = record.ended_at_s - ended_s  # from monotonic time to Unix time
     root_id = trace.context.span_id
@@ -106,7 +106,7 @@ def spans_of(trace: Trace, record: Record, arrived_s: float, new_id: Iterator[st
 
 
 def _is_error(record: Record) -> bool:
-    """OpenTelemetry: a server's span is an error from status 500 on; a client that left is none."""
+    """OpenTelemetry: a server's span is an error from status 500 on; a client that left is not."""
     return record.outcome in (Outcome.FAILED, Outcome.EXPIRED) or record.status >= 500
 
 

@@ -1,4 +1,4 @@
-"""Which requests are traced? Begins a trace when a request comes, hands its spans over at its end."""
+"""Begins a trace when a request comes, and hands its spans over at its end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from routing.record import Record
 
 
 class SpanSink(Protocol):
-    """Where spans go."""
+    """A receiver of spans."""
 
     def send(self, trace_id: str, spans: Iterable[Span]) -> None: ...
     def close(self) -> None: ...
@@ -23,8 +23,8 @@ class SpanSink(Protocol):
 class Tracer:
     """Traces one gateway's requests.
 
-    A request is sampled with the probability `sample_ratio`, whatever its trace id is, and never where its
-    client says that its trace is not. So a tenant can have less traced, and never more.
+    A request is sampled with the probability `sample_ratio`, independent of its trace id, and never if its
+    client marks its trace as not sampled. So a tenant can reduce its traces, never add to them.
     """
 
     def __init__(self, sink: SpanSink, *, sample_ratio: float, chance: random.Random) -> None:
@@ -34,7 +34,7 @@ class Tracer:
 
     @classmethod
     def of(cls, settings: TracingSettings) -> Tracer | None:
-        """Make what the settings ask for; None where tracing is off. Imports the SDK where it is on."""
+        """Make a tracer by the settings; None if tracing is off. Imports the SDK if it is on."""
         if settings.endpoint is None:
             return None
         from routing.observing.tracing.exporter import Exporter
@@ -44,7 +44,7 @@ class Tracer:
         )
 
     def begin(self, traceparent: str | None, path: str, now_s: float) -> Trace:
-        """Begin a request's trace, or go on with its client's."""
+        """Begin a request's trace, or continue its client's."""
         parent = read(traceparent)
         sampled = (parent is None or parent.sampled) and self._chance.random() < self._sample_ratio
         trace_id = f"{self._chance.getrandbits(128) or 1:032x}" if parent is None else parent.trace_id
@@ -52,12 +52,12 @@ class Tracer:
         return Trace(context, parent.span_id if parent else None, self._new_id(), path, now_s)
 
     def end(self, trace: Trace, record: Record, arrived_s: float) -> None:
-        """Hand over what a settled request did, if it is sampled."""
+        """Hand over a settled request's spans, if it is sampled."""
         if trace.context.sampled:
             self._sink.send(trace.context.trace_id, spans_of(trace, record, arrived_s, self._ids()))
 
     async def close(self) -> None:
-        """Send what is left, without stopping the event loop."""
+        """Send the remaining spans, without blocking the event loop."""
         await asyncio.to_thread(self._sink.close)
 
     def _ids(self) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""How did the state database come to its present tables? One module in `versions` for each change."""
+"""The migrations of the state database, one module in `versions` for each change."""

@@ -1,4 +1,4 @@
-"""What does Alembic run to bring the state database up to date? Called by `routing.state.database`."""
+"""Alembic's entry to the migrations; `routing.state.database` runs it."""
 
 from __future__ import annotations
 

@@ -78,6 +78,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them, and all they hold."""
+    """Drop the tables with their rows."""
     for table in ("events", "api_keys", "versions", "adapters"):
         op.drop_table(table)

@@ -63,6 +63,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them, and all they hold."""
+    """Drop the tables with their rows."""
     op.drop_table("usage_days")
     op.drop_table("usage_records")
