@@ -1,4 +1,4 @@
-"""Which flights are under way? All of them, to be swept, moved to other replicas and drained together."""
+"""The flights under way: to be swept, moved to other replicas and drained together."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RunningFlights:
             self._ended.set()
 
     def leave(self, client: ReplicaClient) -> None:
-        """Ask others for what a replica that hangs has not begun to answer; one that died says so itself."""
+        """Have other replicas answer the requests that a hanging one has not begun to answer."""
         for flight in self:
             flight.move_on(client)
 
@@ -51,7 +51,7 @@ class RunningFlights:
                 yield flight.ticket.request.target.pool, replica
 
     def abort_overdue(self, now_s: float) -> None:
-        """End what takes too long: the client to read, or the engine to finish."""
+        """End flights whose client has not read, or whose engine has not finished, for too long."""
         for flight in self:
             reason = self._overdue(flight, now_s)
             if reason is not None:

@@ -1,7 +1,7 @@
-"""How does one request become a flight, and what is kept of it? From its body to its record.
+"""One inference request, from its body to its record.
 
 The body is read, checked and written anew for an engine; admission lets the request in; the flight answers
-it. What the client sent is let go before the request may have to wait: by then only the engine's body is
+it. The client's body is freed before the request may have to wait: from then on only the engine's body is
 needed.
 """
 
@@ -41,7 +41,7 @@ class Inference:
     """Answers the routes of `Kind`."""
 
     fleet: Fleet
-    secret: bytes
+    secret: bytes = field(repr=False)
     callers: Callers
     directory: Directory
     dispatcher: Dispatcher

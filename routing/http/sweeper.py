@@ -1,4 +1,4 @@
-"""What does time bring, whatever requests come? Deadlines, stalled streams, warnings of budgets; one timer.
+"""Applies deadlines, counts stalled streams and warns of budgets, four times a second.
 
 One timer for all requests costs less than one for each.
 """
@@ -48,14 +48,14 @@ class Sweeper:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Sweep no more; what has ended by now is told to its observers."""
+        """End the sweeps, and give observers the requests that have ended."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._ended.flush()
 
     def sweep(self) -> None:
-        """Do all that is due now."""
+        """Apply everything that is due now."""
         self._dispatcher.sweep()
         self._ended.flush()
         self._warn_of_budgets()
