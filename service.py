@@ -63,9 +63,9 @@ from engines.supervisor import Supervisor  # noqa: E402
 from fleet import project, read_fleet  # noqa: E402
 from fleet.demo_keys import demo_keys  # noqa: E402
 from fleet.types import Fleet, Pool  # noqa: E402
+from routing.assembly import Gateway as WholeGateway  # noqa: E402
 from routing.assembly import assemble  # noqa: E402
 from routing.catalog.directory import Directory  # noqa: E402
-from routing.gateway import Gateway as WholeGateway  # noqa: E402
 from routing.http import connections  # noqa: E402
 from routing.http.announcement import address_of, announce  # noqa: E402
 from routing.http.bento_settings import without_effect  # noqa: E402

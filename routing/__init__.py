@@ -9,16 +9,13 @@ scheduling/    when and where each request runs
 replicas/      where replicas are, how each is reached, whether it is ready
 catalog/       who calls, and what a model's name means: keys, adapters, versions
 lifecycle/     a version from registered to retired; rollouts
-observing/     who is told of ended requests: metrics, live figures, traces, log lines
+observing/     metrics, live figures, traces and log lines of ended requests
 usage/         the ledger of who used how much, and budgets
 state/         the database
-assembly.py    builds the parts of a gateway
-gateway.py     how a gateway begins, drains and ends
+assembly.py    the parts of one gateway: built, started, drained, stopped
 asgi.py        one HTTP exchange
 site.py        pages served from memory
-errors.py      everything that a client can be told instead of an answer
-random_ids.py  ids of requests
-record.py      how one request went
-types.py       what a request is for, what it takes, and how it ended
+errors.py      every error that a client can get
+types.py       values: a request's target, its size, its record
 gc_tuning.py   when Python's garbage collector runs
 """

@@ -1,21 +1,20 @@
-"""What is a gateway made of? Builds the parts of one, each from those before it, and hands them over whole.
+"""The parts of one gateway: built in order, each from those before it; then started, drained and stopped.
 
-Nothing here opens a connection or begins a task: that needs an event loop, and is what `Gateway.start` is
-for.
+Building opens no connection and begins no task: that needs an event loop, and `Gateway.start` does it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from engines import secrets
 from fleet.types import Fleet
-from routing import console
+from routing import console, gc_tuning
 from routing.admin import LiveFeed, admin_app
 from routing.catalog.directory import Directory
 from routing.flights.running import RunningFlights
-from routing.gateway import Gateway
 from routing.http import docs
 from routing.http.admission import Admission
 from routing.http.app import GatewayApp
@@ -32,13 +31,72 @@ from routing.observing.live.verdict import usual_limit_s
 from routing.observing.metrics import GatewayMetrics
 from routing.observing.request_log import write_lines
 from routing.observing.tracing import Tracer
-from routing.record import Record
 from routing.replicas.discovery import Discovery
 from routing.replicas.registry import ReplicaRegistry
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import declared_replicas
 from routing.site import Site
+from routing.types import Record
 from routing.usage import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Serves a fleet to its tenants, from `start` to `stop`. `assemble` makes one."""
+
+    app: GatewayApp  # what clients talk to
+    directory: Directory
+    dispatcher: Dispatcher
+    flights: RunningFlights
+    replicas: ReplicaRegistry
+    lifecycle: Lifecycle
+    ledger: Ledger
+    ended: EndedRequests
+    metrics: GatewayMetrics
+    figures: Figures
+    live: LiveFeed
+    tracer: Tracer | None  # None: tracing is off
+    sweeper: Sweeper
+
+    async def start(self) -> None:
+        """Begin what needs an event loop: connections, probes, and the tasks of each part; returns at once.
+
+        Raises `RuntimeError` where a replica is nowhere and cannot come, `ValueError` where its address is
+        none.
+        """
+        self.lifecycle.start(self.dispatcher, self.replicas.clients)
+        try:
+            await self.replicas.start()
+        except (RuntimeError, ValueError):
+            await self.lifecycle.stop()
+            await self.replicas.close()
+            raise
+        self.ledger.start()
+        self.sweeper.start()
+        gc_tuning.rest()
+
+    async def drain(self) -> None:
+        """Refuse what is queued or new; return once what runs has ended, or the grace period has ended it."""
+        self.dispatcher.drain()
+        await self.flights.drain()
+        self.live.close()  # operators have seen the drain to its end
+
+    async def stop(self) -> None:
+        """Stop probing and close the connections; requests have ended by now."""
+        await self.sweeper.stop()
+        await self.replicas.stop()
+        await self.ledger.stop()
+        await self.lifecycle.stop()  # it may be in mid-talk with an engine
+        await self.replicas.close()
+        if self.tracer is not None:
+            await self.tracer.close()
+
+    def is_ready(self) -> bool:
+        """Whether everybody's models can be answered: in every pool each base model. Never raises."""
+        if self.flights.draining or not self.ledger.budgets.is_known or not self.lifecycle.is_settled():
+            return False
+        groups = self.dispatcher.groups.values()
+        return all(any(engine.ready for engine in group.engines) for group in groups)
 
 
 def assemble(

@@ -55,3 +55,42 @@ class Request:
     failed_on: frozenset[str] = frozenset()  # replicas that broke under it
     max_completion_tokens: int | None = None  # of each sequence, where the client says
     size_bytes: int = 0  # of the body, while it waits in memory
+
+
+@dataclass(slots=True)
+class Record:
+    """The outcome and figures of one request; written once, when it is settled."""
+
+    request_id: str
+    target: Target
+    outcome: Outcome
+    status: int  # HTTP status sent, or 499 if the client left first
+    reason: str = ""  # error code or cap; empty for a completed request
+    replica: str | None = None
+    stream: bool = False
+    queue_s: float | None = None  # arrival to the last grant
+    first_byte_s: float | None = None  # arrival to the first byte of the answer
+    total_s: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt, found in the engine's prefix cache
+    estimated: bool = False  # not all tokens were counted by the engine
+    engine_s: float = 0.0  # its share of engines' time: half of it while two sequences run
+    slot_s: float = 0.0  # its share of its adapter's slots' time
+    attempts: int = 0  # replicas asked, one after the other or at once
+    hedged: bool = False  # two were asked at once
+    held: str | None = None  # why it had to wait: a `WaitReason`; None if it did not
+    picked: str | None = None  # why its replica was chosen: an `Affinity`, or `only`
+    failed_on: frozenset[str] = frozenset()  # replicas that broke before they answered
+    explanation: str = ""  # the message to the client, if its request was not at fault
+    retry_after_s: float | None = None  # delay in the same answer
+    trace_id: str | None = None  # W3C; None: neither the client nor the gateway traces it
+    traced: bool = False  # its spans are sent to a collector
+    ended_at_s: float = 0.0  # Unix time
+
+    @property
+    def token_s(self) -> float | None:
+        """Time per output token after the first; only a stream shows it."""
+        if not self.stream or self.first_byte_s is None or self.completion_tokens < 2:
+            return None
+        return (self.total_s - self.first_byte_s) / (self.completion_tokens - 1)

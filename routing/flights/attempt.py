@@ -11,11 +11,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from engines import protocol
-from routing.asgi import HeaderList
+from routing.asgi import HeaderList, random_id
 from routing.errors import EngineFailed, InvalidRequest, RequestError, Unavailable
 from routing.openai import answers, bodies
 from routing.openai.events import EventStream
-from routing.random_ids import random_id
 from routing.replicas.client import ReplicaClient
 from routing.replicas.http1 import Answer, Unreachable, UpstreamError
 from routing.types import Target

@@ -24,12 +24,11 @@ from routing.flights.attempt import Attempt, Question, ReplicaBroken, answers_ot
 from routing.flights.hedging import Race
 from routing.openai.answers import TokenUsage
 from routing.openai.events import EventStream
-from routing.record import Record
 from routing.replicas.client import ReplicaClient
 from routing.replicas.http1 import UpstreamError
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.tickets import Ticket
-from routing.types import Outcome
+from routing.types import Outcome, Record
 
 TELL_TIMEOUT_S = 5.0  # for a client that does not even take its error
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for it; only ever logged and counted

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from engines.protocol import Kind
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES
-from routing.asgi import App, ClientGone, Exchange, Headers, Receive, Scope, Send
+from routing.asgi import App, ClientGone, Exchange, Headers, Receive, Scope, Send, random_id
 from routing.errors import RequestError
 from routing.flights.flight import CLIENT_CLOSED_REQUEST, Abort
 from routing.http.callers import Callers
@@ -22,7 +22,6 @@ from routing.http.own_usage import USAGE_PATH, OwnUsage
 from routing.observing.ended import EndedRequests
 from routing.observing.metrics import GatewayMetrics
 from routing.openai import bodies
-from routing.random_ids import random_id
 from routing.site import Site
 
 log = logging.getLogger("tenantry.gateway")

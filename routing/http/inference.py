@@ -27,10 +27,9 @@ from routing.http.models import unknown_model
 from routing.observing.ended import EndedRequests
 from routing.observing.tracing import Trace, Tracer, trace_id_of
 from routing.openai import bodies, limits
-from routing.record import Record
 from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
-from routing.types import Outcome, Request, Target
+from routing.types import Outcome, Record, Request, Target
 
 # What a request keeps beside its body while it waits: its task, headers, ticket and flight, as measured.
 HELD_BYTES = 16 * 2**10

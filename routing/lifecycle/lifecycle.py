@@ -31,10 +31,10 @@ from routing.lifecycle.registry import Registry, patiently
 from routing.lifecycle.rollouts import Action, Verdict
 from routing.lifecycle.split import Rollouts
 from routing.lifecycle.trial import MAX_STRIKES, Trial
-from routing.record import Record
 from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
 from routing.state import StateStore
+from routing.types import Record
 
 NEW_FOR_S = 600.0  # a younger version is blamed for engines that die while they load it
 log = logging.getLogger("tenantry.lifecycle")

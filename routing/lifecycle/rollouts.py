@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from routing.catalog.entries import RolloutPlan
-from routing.record import Record
-from routing.types import Outcome
+from routing.types import Outcome, Record
 
 Z = 2.576  # 99 % two-sided: the verdict is computed after every request, so each must be strict
 MIN_BAD = 3  # least bad answers of the candidate before any rate is judged

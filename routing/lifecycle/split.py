@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from routing.catalog.entries import AdapterEntry, AdapterKey, Rollout
 from routing.lifecycle.rollouts import Action, Side, Verdict, judge
-from routing.record import Record
+from routing.types import Record
 
 
 class Observation:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from routing.record import Record
+from routing.types import Record
 
 AT_ONCE = 64  # requests; more would block the event loop too long
 

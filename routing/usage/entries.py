@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from itertools import count
 
-from routing.record import Record
+from routing.types import Record
 
 DAY_S = 86_400
 Row = tuple[str | float | bool, ...]  # in the order of COLUMNS

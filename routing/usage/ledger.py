@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from fleet.types import Fleet, UsageSettings
 from routing.errors import StateUnavailable
-from routing.record import Record
+from routing.types import Record
 from routing.usage.budget import Budgets, BudgetStatus
 from routing.usage.entries import AT_S, DAY, DAY_S, ID, TENANT, Entries, Row, tokens_of
 from routing.usage.journal import Journal

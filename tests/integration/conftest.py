@@ -14,9 +14,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fleet.types import Fleet
-from routing.assembly import assemble
+from routing.assembly import Gateway, assemble
 from routing.catalog.directory import Directory
-from routing.gateway import Gateway
 from routing.observing.metrics.definitions import REQUESTS
 from routing.replicas.discovery import Discovery, StaticDiscovery
 from tests.fakes import (

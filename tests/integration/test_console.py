@@ -18,8 +18,7 @@ from playwright.sync_api import Browser, expect
 
 from fleet.key_hash import hash_key
 from fleet.types import Fleet
-from routing.record import Record
-from routing.types import Outcome
+from routing.types import Outcome, Record
 from tests.browser import Tab, chromium, tab_of
 from tests.fakes import entry_of, key_of, small_fleet
 from tests.integration.conftest import Bench, bench_of

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from fleet.types import Fleet
-from routing.assembly import assemble
+from routing.assembly import Gateway, assemble
 from routing.catalog.directory import Directory
-from routing.gateway import Gateway
 from routing.replicas.client import Address
 from routing.replicas.discovery import Discovery, FileDiscovery, StaticDiscovery
 from tests.fakes import (

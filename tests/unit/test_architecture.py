@@ -8,10 +8,12 @@ import textwrap
 import tomllib
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[2]
 WIDTH = 110
+MOST_ARROWS = 65
 
 
 def drawn() -> str:
@@ -39,3 +41,18 @@ def test_a_package_lists_all_that_it_holds(package: str) -> None:
     modules = {path.name for path in (ROOT / package).glob("*.py")} - {"__init__.py"}
     packages = {f"{path.parent.name}/" for path in (ROOT / package).glob("*/__init__.py")}
     assert sorted(listed) == sorted(modules | packages)
+
+
+def test_the_rooms_of_the_gateway_know_few_others() -> None:
+    graph = grimp.build_graph("routing", cache_dir=None)
+
+    def room(module: str) -> str:
+        return ".".join(module.split(".")[:2])
+
+    arrows = {
+        (room(module), room(imported))
+        for module in graph.modules
+        for imported in graph.find_modules_directly_imported_by(module)
+        if room(module) != room(imported) and "routing" not in (room(module), room(imported))
+    }
+    assert len(arrows) <= MOST_ARROWS, sorted(arrows)

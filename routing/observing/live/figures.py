@@ -13,9 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from routing.observing.live.histogram import Counts, bucket, largest, merged, quantile
-from routing.record import Record
 from routing.scheduling.admission import Cap
-from routing.types import Outcome, Target
+from routing.types import Outcome, Record, Target
 
 BUCKET_S = 5.0
 BUCKETS = 60  # five minutes, for sparklines

@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from fleet.types import Slo
 from routing.observing.metrics.definitions import OTHER
 from routing.observing.metrics.series import ModelSeries
-from routing.record import Record
-from routing.types import Target
+from routing.types import Record, Target
 
 REVIEW_S = 60.0  # between two reviews of traffic
 LINGER_S = 300.0  # Prometheus' lookback; rarer scrapes have gaps anyhow

@@ -17,8 +17,7 @@ from routing.observing.metrics import gauges
 from routing.observing.metrics.exposition import TextFormat, family, head
 from routing.observing.metrics.models import Models
 from routing.observing.metrics.series import PoolCounts, ReplicaSeries, Series
-from routing.record import Record
-from routing.types import Target
+from routing.types import Record, Target
 
 AT_ONCE = 16  # models rendered before the event loop gets a turn: a millisecond or two
 

@@ -14,8 +14,7 @@ from engines.metric import Metric, MetricKind
 from fleet.types import Slo
 from routing.observing.metrics import definitions as d
 from routing.observing.metrics.exposition import TextFormat, labelled, line, number
-from routing.record import Record
-from routing.types import Outcome
+from routing.types import Outcome, Record
 
 
 class Histogram:

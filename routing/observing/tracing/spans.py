@@ -18,8 +18,7 @@ from dataclasses import dataclass
 
 from engines.protocol import Kind
 from routing.observing.tracing.context import TraceContext
-from routing.record import Record
-from routing.types import Outcome
+from routing.types import Outcome, Record
 
 Attributes = dict[str, str | int | float | bool]
 _OPERATIONS: Mapping[str, str] = {

@@ -10,7 +10,7 @@ from typing import Protocol
 from fleet.types import TracingSettings
 from routing.observing.tracing.context import TraceContext, read
 from routing.observing.tracing.spans import Span, Trace, spans_of
-from routing.record import Record
+from routing.types import Record
 
 
 class SpanSink(Protocol):

@@ -14,13 +14,12 @@ from typer.main import get_command
 from routing.errors import BreaksEngine, EngineFailed, OverLimit, Quarantined, QuotaExceeded
 from routing.flights.flight import Abort
 from routing.observing.metrics.definitions import GATEWAY_METRICS
-from routing.record import Record
 from routing.scheduling.admission import Cap
 from routing.scheduling.affinity import Affinity
 from routing.scheduling.decisions import KEPT, Action
 from routing.scheduling.filters import WaitReason
 from routing.scheduling.profile import ONLY
-from routing.types import Outcome
+from routing.types import Outcome, Record
 from tenantry.app import app
 from tests.unit.routing.requests import target
 

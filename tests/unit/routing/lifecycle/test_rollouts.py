@@ -8,8 +8,7 @@ import pytest
 
 from routing.catalog.entries import RolloutPlan
 from routing.lifecycle.rollouts import Action, Side, judge, least_rise
-from routing.record import Record
-from routing.types import Outcome, Target
+from routing.types import Outcome, Record, Target
 
 TARGET = Target("a", "support", "a-support", "base", "shared", 2, "a-support@2")
 PLAN = RolloutPlan()

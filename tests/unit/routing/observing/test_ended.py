@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from routing.observing.ended import EndedRequests
-from routing.record import Record
+from routing.types import Record
 from tests.unit.routing.observing.metrics.scrapes import ended
 
 RECORDS = [ended(number) for number in range(11)]

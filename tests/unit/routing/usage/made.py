@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from routing.record import Record
-from routing.types import Outcome, Target
+from routing.types import Outcome, Record, Target
 from routing.usage.entries import DAY_S, Entries, Row
 
 NOON_S = 1_767_960_000.0  # 2026-01-09 12:00 UTC

@@ -6,8 +6,7 @@ from typing import Any
 
 from routing.observing.live.figures import Figures
 from routing.observing.live.verdict import usual_limit_s
-from routing.record import Record
-from routing.types import Outcome, Target
+from routing.types import Outcome, Record, Target
 from tests.unit.routing.requests import target
 
 NOW = 1000.0  # begins a bucket

@@ -6,8 +6,7 @@ import pytest
 
 from routing.observing.live.figures import BUCKET_S, BUCKETS, WINDOW
 from routing.observing.live.histogram import MAX_ERROR
-from routing.record import Record
-from routing.types import Outcome
+from routing.types import Outcome, Record
 from tests.unit.routing.observing.live.records import NOW, answered, ended, figures
 from tests.unit.routing.requests import target
 

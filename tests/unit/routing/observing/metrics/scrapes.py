@@ -8,8 +8,7 @@ from typing import Any
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from routing.record import Record
-from routing.types import Outcome, Target
+from routing.types import Outcome, Record, Target
 
 Labels = tuple[tuple[str, str], ...]
 Samples = dict[str, dict[Labels, float]]  # name -> labels -> value

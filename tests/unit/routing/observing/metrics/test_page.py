@@ -14,8 +14,7 @@ from engines.metric import MetricKind
 from fleet.types import Slo
 from routing.observing.metrics import GatewayMetrics, TextFormat
 from routing.observing.metrics.definitions import GATEWAY_METRICS
-from routing.record import Record
-from routing.types import Outcome
+from routing.types import Outcome, Record
 from routing.usage.budget import BudgetStatus, Level
 from tests.unit.routing.observing.metrics.scrapes import Samples, ended, openmetrics_families, samples
 from tests.unit.routing.requests import target

@@ -12,8 +12,7 @@ import pytest
 from fleet.types import TracingSettings
 from routing.observing.tracing.spans import Span
 from routing.observing.tracing.tracer import Tracer
-from routing.record import Record
-from routing.types import Outcome
+from routing.types import Outcome, Record
 from tests.unit.routing.observing.tracing.test_context import GOOD, SPAN, TRACE
 from tests.unit.routing.requests import target
 

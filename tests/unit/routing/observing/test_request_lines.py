@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from routing.record import Record
-from routing.types import Outcome
+from routing.observing.request_log import line_of, short_line_of
+from routing.types import Outcome, Record
 from tests.unit.routing.requests import target
 
 
@@ -17,7 +17,7 @@ def record(**changes: Any) -> Record:
 
 
 def test_a_log_line_is_one_line_of_json() -> None:
-    line = str(record(explanation="two\nlines", total_s=0.1234567))
+    line = line_of(record(explanation="two\nlines", total_s=0.1234567))
     assert "\n" not in line
     read = json.loads(line)
     assert (read["request_id"], read["tenant"], read["model"]) == ("id-1", "a", "support")
@@ -26,7 +26,7 @@ def test_a_log_line_is_one_line_of_json() -> None:
 
 
 def test_what_did_not_happen_is_null_and_not_empty() -> None:
-    read = json.loads(str(record()))
+    read = json.loads(line_of(record()))
     for field in ("replica", "reason", "queue_s", "first_byte_s", "held", "picked", "explanation"):
         assert read[field] is None, field
 
@@ -54,7 +54,7 @@ def test_time_per_token_is_known_of_streams_alone(changes: dict[str, Any], token
     ],
 )
 def test_the_time_is_utc_with_milliseconds(at_s: float, time: str) -> None:
-    assert json.loads(str(record(ended_at_s=at_s)))["time"] == time
+    assert json.loads(line_of(record(ended_at_s=at_s)))["time"] == time
 
 
 @pytest.mark.parametrize(
@@ -82,4 +82,4 @@ def test_the_line_for_people_is_short(changes: dict[str, Any], line: str) -> Non
     ended = record()
     for name, value in changes.items():
         setattr(ended, name, value)
-    assert ended.short() == line
+    assert short_line_of(ended) == line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from routing.random_ids import IDS_AT_ONCE, random_id
+from routing.asgi import IDS_AT_ONCE, random_id
 
 
 def test_ids_are_32_hexadecimal_digits_and_none_comes_twice() -> None:
