@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from engines import logs
-from routing.observing.request_log import write_lines
+from routing.observing.request_log import line_of, write_lines
 from tests.unit.routing.observing.metrics.scrapes import ended
 
 
@@ -68,7 +68,7 @@ def test_json_lines_are_the_records_and_nothing_around_them(
 ) -> None:
     stream, records = written(True), [ended(number) for number in range(2)]
     write_lines(records)
-    assert stream.getvalue() == "".join(f"{record}\n" for record in records)
+    assert stream.getvalue() == "".join(f"{line_of(record)}\n" for record in records)
 
 
 def test_lines_for_people_begin_with_the_time_and_cannot_be_forged(
