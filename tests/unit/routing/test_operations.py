@@ -14,6 +14,7 @@ from typer.main import get_command
 from routing.errors import BreaksEngine, EngineFailed, OverLimit, Quarantined, QuotaExceeded
 from routing.flights.flight import Abort
 from routing.observing.metrics.definitions import GATEWAY_METRICS
+from routing.observing.request_log import line_of
 from routing.scheduling.admission import Cap
 from routing.scheduling.affinity import Affinity
 from routing.scheduling.decisions import KEPT, Action
@@ -42,7 +43,7 @@ def first_cells(text: str) -> set[str]:
 
 
 def logged() -> dict[str, object]:
-    line = str(Record("id", target(), Outcome.COMPLETED, 200))
+    line = line_of(Record("id", target(), Outcome.COMPLETED, 200))
     return dict(json.loads(line))
 
 
