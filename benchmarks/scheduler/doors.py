@@ -13,8 +13,8 @@ from typing import Protocol
 import aiohttp
 import orjson
 
+from benchmarks.baselines import EngineLedger, Policy
 from benchmarks.scheduler.answers import Answer, chat, stream
-from benchmarks.scheduler.baselines import EngineLedger, Policy
 from benchmarks.scheduler.fleet import api_key
 from demo import bulk
 from engines.protocol import ADAPTER_HEADER, TOKEN_HEADER
@@ -32,12 +32,6 @@ class Door(Protocol):
 
     async def ask(self, answer: Answer, prompt: str, tokens: int) -> None:
         """Send the answer's request and note what comes of it. Never raises, except when cancelled."""
-
-    def most_adapters(self) -> int | None:
-        """Most adapters in flight at one engine since the last `reset`, by own count; None: not known."""
-
-    def reset(self) -> None:
-        """A phase begins; nothing is in flight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +90,6 @@ class GatewayDoor:
         headers = {"authorization": f"Bearer {api_key(arrival.tenant)}"}
         await stream(self._session, self._url, body, headers, answer)
 
-    def most_adapters(self) -> int | None:
-        """The gateway counts for itself."""
-        return None
-
-    def reset(self) -> None:
-        """Nothing is kept."""
-
 
 class DirectDoor:
     """A baseline: this process chooses, a bare proxy passes on, and an engine gets every request at once."""
@@ -120,9 +107,7 @@ class DirectDoor:
         self._policy = policy
         self._sessions = sessions
         self._engine_names = engine_names
-        self._slots = slots
-        self.ledgers: list[EngineLedger] = []
-        self.reset()
+        self.ledgers = [EngineLedger(name, slots) for name in sessions]
 
     async def ask(self, answer: Answer, prompt: str, tokens: int) -> None:
         """Choose an engine and ask it, as the gateway would."""
@@ -137,11 +122,3 @@ class DirectDoor:
             await stream(session, CHAT_PATH, body, {ADAPTER_HEADER: adapter}, answer)
         finally:
             ledger.end(adapter)
-
-    def most_adapters(self) -> int | None:
-        """As its ledgers say."""
-        return max(ledger.most_adapters for ledger in self.ledgers)
-
-    def reset(self) -> None:
-        """Begin with empty ledgers."""
-        self.ledgers = [EngineLedger(name, self._slots) for name in self._sessions]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +46,8 @@ class Shape:
 class Objectives:
     """What a good answer is on this machine."""
 
-    ttft_s: float  # arrival to first token, at most
-    tpot_s: float  # mean time per token after the first, at most
+    ttft_s: float = 1.0  # arrival to first token, at most
+    tpot_s: float = 0.1  # mean time per token after the first, at most
 
 
 def tenant_name(number: int) -> str:
@@ -61,17 +60,13 @@ def api_key(number: int) -> str:
     return f"{tenant_name(number)}-bench-key"
 
 
-def write_fleet(
-    folder: Path, demo: Path, shape: Shape, objectives: Objectives, tuning: Mapping[str, float]
-) -> Path:
+def write_fleet(folder: Path, demo: Path, shape: Shape, objectives: Objectives) -> Path:
     """Write the adapters and the fleet file into `folder`; returns the fleet file. Raises OSError."""
     for number in range(shape.adapters):
         source = demo / "adapters" / ADAPTERS[number % len(ADAPTERS)]
         bulk.make(source, adapter_folder(folder, number), seed=0, index=number)
     path = folder / "fleet.yaml"
-    path.write_text(
-        json.dumps(fleet(folder, demo, shape, objectives, tuning), indent=2) + "\n"
-    )  # JSON is YAML
+    path.write_text(json.dumps(fleet(folder, demo, shape, objectives), indent=2) + "\n")  # JSON is YAML
     return path
 
 
@@ -80,10 +75,8 @@ def adapter_folder(folder: Path, number: int) -> Path:
     return folder / "adapters" / bulk.name(number)
 
 
-def fleet(
-    folder: Path, demo: Path, shape: Shape, objectives: Objectives, tuning: Mapping[str, float]
-) -> dict[str, object]:
-    """The fleet file; `tuning` are settings of the gateway's scheduler."""
+def fleet(folder: Path, demo: Path, shape: Shape, objectives: Objectives) -> dict[str, object]:
+    """The fleet file."""
     tenants = [tenant_name(number) for number in range(shape.tenants)]
     base = {
         "source": str(demo / "base"),
@@ -111,7 +104,7 @@ def fleet(
         },
         "tenants": {tenant_name(number): _tenant(shape, number) for number in range(shape.tenants)},
         "pools": {POOL: pool},
-        "gateway": {"metrics_access": "loopback", "scheduler": dict(tuning)},
+        "gateway": {"metrics_access": "loopback"},
         "state": {"folder": str(folder / "state")},
     }
 

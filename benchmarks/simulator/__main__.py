@@ -14,10 +14,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.output import show
-from benchmarks.simulator import traces
+from benchmarks.output import JsonFile, show
 from benchmarks.simulator.costs import StepCosts
-from benchmarks.simulator.fit import errors, fit, fit_runs, read_measurements
+from benchmarks.simulator.fit import errors, fit, read_measurements
+from benchmarks.simulator.measured import measured_runs
 from benchmarks.simulator.report import Comparison
 from benchmarks.simulator.runs import PROCESSES, Task, run_all
 from benchmarks.simulator.scenarios import ALL, Scenario, scenarios
@@ -25,12 +25,9 @@ from benchmarks.simulator.validate import validate as validate_model
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
-TRACES = typer.Option("--traces", help="Folder of public traces and measurements; traces.py says which.")
-TracesOption = Annotated[Path | None, TRACES]
 CostsOption = Annotated[
     Path | None, typer.Option("--costs", help="Step costs that `fit` wrote, instead of the built-in ones.")
 ]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Where the figures go; - is stdout.")]
 
 
 def fail(message: str) -> typer.Exit:
@@ -76,7 +73,7 @@ def chosen(
 
 
 @app.command()
-def compare(  # noqa: PLR0913 - Typer reads one argument per option
+def compare(
     names: Annotated[
         list[str] | None, typer.Option("--scenario", help="One of them; all without it.")
     ] = None,
@@ -84,21 +81,16 @@ def compare(  # noqa: PLR0913 - Typer reads one argument per option
         list[str] | None, typer.Option("--router", help="One of them; all without it.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1)] = 5,
-    folder: TracesOption = None,
     costs_file: CostsOption = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of our scheduler, e.g. load_slack=0.5.")
     ] = None,
     processes: Annotated[int, typer.Option(min=1)] = PROCESSES,
-    json_file: JsonOption = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Compare routers on the same calls."""
     costs, changes = costs_of(costs_file), changes_of(settings or [])
-    try:
-        known = scenarios(folder)
-    except (OSError, KeyError, ValueError) as error:
-        raise fail(f"--traces: {error}") from error
-    pairs = chosen(known, names or [], routers or [])
+    pairs = chosen(scenarios(), names or [], routers or [])
     tasks = [
         Task(scenario, router, seed + 1, costs, changes)
         for scenario, router in pairs
@@ -122,17 +114,17 @@ def compare(  # noqa: PLR0913 - Typer reads one argument per option
 
 @app.command()
 def validate(
-    folder: Annotated[Path, TRACES],
+    folder: Annotated[Path, typer.Option("--traces", help="Folder of the measured runs; see measured.py.")],
     costs_file: CostsOption = None,
-    json_file: JsonOption = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Simulate runs that were measured, and say how far off the model is."""
     try:
-        runs, adapter_runs = traces.measured_runs(folder), traces.adapter_runs(folder)
-    except (OSError, KeyError, ValueError) as error:
+        runs = measured_runs(folder)
+    except (OSError, ValueError) as error:
         raise fail(f"--traces: {error}") from error
     with Console(stderr=True).status("simulating the measured runs"):
-        found = validate_model(runs, adapter_runs, costs_of(costs_file))
+        found = validate_model(runs, costs_of(costs_file))
     whole = Table.grid()
     whole.add_row(found.table())
     for line in found.summary():
@@ -142,26 +134,17 @@ def validate(
 
 @app.command("fit")
 def fit_command(
-    folder: TracesOption = None,
-    measurements: Annotated[
-        Path | None, typer.Option(help="JSON list of measurements; fit.py says what is in it.")
-    ] = None,
+    measurements: Annotated[Path, typer.Option(help="JSON list of measurements; fit.py says what is in it.")],
     out: Annotated[Path | None, typer.Option(help="Where the costs go, for --costs.")] = None,
 ) -> None:
-    """Fit the step costs to measured runs (--traces) or to measurements of one's own."""
-    if (folder is None) == (measurements is None):
-        raise fail("give either --traces or --measurements")
+    """Fit the step costs to measurements of one's own."""
     try:
-        if measurements is not None:
-            points = read_measurements(measurements)
-            found = fit(points, StepCosts())
-            off = errors(points, found)
-            typer.echo(f"largest error {100 * max(map(abs, off)):.1f} % of {len(points)} measurements")
-        else:
-            with Console(stderr=True).status("simulating the measured runs, six times over"):
-                found = fit_runs(traces.measured_runs(folder or Path()), StepCosts())
-    except (OSError, KeyError, ValueError) as error:
+        points = read_measurements(measurements)
+        found = fit(points, StepCosts())
+    except (OSError, ValueError) as error:
         raise fail(str(error)) from error
+    off = errors(points, found)
+    typer.echo(f"largest error {100 * max(map(abs, off)):.1f} % of {len(points)} measurements")
     typer.echo(found.as_json(), nl=False)
     if out is not None:
         out.write_text(found.as_json())

@@ -101,6 +101,5 @@ async def test_a_phase_is_measured_between_two_looks_at_idle_engines(
         running = stage(door, EngineEyes({"e": sessions[0]}, sessions[1], "http://g"))
         monkeypatch.setattr(running, "arrivals", lambda *_: [made(0.0).arrival] * 3)
         found = await running.measure(0, Phase.STEADY, "ours", 50.0)
-    assert (found.disk_loads, found.slot_moves, found.most_in_vllm, found.most_sent) == (2, 0, 0, 1)
+    assert (found.disk_loads, found.most_adapters) == (2, 0)
     assert [answer.whole for answer in found.drive.answers] == [True] * 3
-    assert door.resets == 1
