@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks import plain_proxy
 from benchmarks.endpoint import Target, wait_for_chat
-from benchmarks.fleet import API_KEY, MODELS, POOL, write_fleet
+from benchmarks.fleet import MODELS, POOL, TENANT, api_key, mock_fleet, write
 from benchmarks.processes import Child, free_port, start, stop
 from benchmarks.service import serve_command, serve_environment
 from benchmarks.tools import Endpoint, build_tool
@@ -75,9 +75,9 @@ def start_gateway(stage: Stage, name: str = "gateway", service: str = "service:G
     folder.mkdir()
     env = serve_environment(folder)
     env["TENANTRY_ENGINE_URLS"] = f"{POOL}-0=unix://{stage.mock_socket}"
-    command = serve_command(port, write_fleet(folder), service=service)
+    command = serve_command(port, write(folder, mock_fleet()), service=service)
     child = stage.start(name, command, env=env)
-    endpoint = Endpoint(f"127.0.0.1:{port}", (f"Authorization: Bearer {API_KEY}",))
+    endpoint = Endpoint(f"127.0.0.1:{port}", (f"Authorization: Bearer {api_key(TENANT)}",))
     target = Target(name, endpoint, MODELS, pid=child.pid)
     wait_for_chat(target, child)
     return target

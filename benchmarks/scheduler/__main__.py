@@ -23,13 +23,13 @@ from rich.console import Console
 
 from benchmarks.baselines import BASELINES, HashAffinity
 from benchmarks.engine import gateway_side
-from benchmarks.machine import ROOT
+from benchmarks.fleet import POOL, api_key
 from benchmarks.output import JsonFile, benchmark, show
 from benchmarks.scheduler.connections import Connections, connect, engine_names
 from benchmarks.scheduler.cores import Roles, seat
 from benchmarks.scheduler.doors import DirectDoor
 from benchmarks.scheduler.fitting import Step, measure_steps
-from benchmarks.scheduler.fleet import POOL, Shape, api_key, write_fleet
+from benchmarks.scheduler.fleet import Shape, tenant_name, write_fleet
 from benchmarks.scheduler.phases import OURS, Plan, Stage, baseline_doors
 from benchmarks.scheduler.report import Report, Setting
 from benchmarks.scheduler.routers import Router, start_routers
@@ -38,7 +38,6 @@ from benchmarks.service import Service, start_service
 from benchmarks.tools import ToolError
 from demo import bulk
 
-DEMO = ROOT / ".cache" / "demo"
 SETTLE_S = 5.0  # engines meet batches of all sizes for the first time
 CALIBRATION_S = 10.0
 CALIBRATED_WITH = "LoRA affinity"
@@ -117,10 +116,10 @@ def run(setting: Setting, wanted: Wanted) -> Report:
             if not console.is_terminal:
                 console.print(f"{time.strftime('%H:%M:%S')} {what}", highlight=False)
 
-        fleet = write_fleet(folder, DEMO, setting.shape, setting.objectives)
+        fleet = write_fleet(folder, setting.shape, setting.objectives)
         say("starting the service and its engines")
         with start_service(folder, fleet, POOL) as service:
-            service.wait_until_ready(gateway_side(service.url, api_key(0), bulk.name(0)))
+            service.wait_until_ready(gateway_side(service.url, api_key(tenant_name(0)), bulk.name(0)))
             with (
                 start_routers(folder, service, setting.shape.replica_names()) as routers,
                 asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,

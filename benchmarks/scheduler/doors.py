@@ -14,8 +14,9 @@ import aiohttp
 import orjson
 
 from benchmarks.baselines import EngineLedger, Policy
+from benchmarks.fleet import api_key
 from benchmarks.scheduler.answers import Answer, chat, stream
-from benchmarks.scheduler.fleet import api_key
+from benchmarks.scheduler.fleet import tenant_name
 from demo import bulk
 from engines.protocol import ADAPTER_HEADER, TOKEN_HEADER
 
@@ -87,7 +88,7 @@ class GatewayDoor:
         """Ask as the tenant, by the tenant's name of the model."""
         arrival = answer.arrival
         body = orjson.dumps(chat(bulk.name(arrival.adapter), prompt, tokens))
-        headers = {"authorization": f"Bearer {api_key(arrival.tenant)}"}
+        headers = {"authorization": f"Bearer {api_key(tenant_name(arrival.tenant))}"}
         await stream(self._session, self._url, body, headers, answer)
 
 

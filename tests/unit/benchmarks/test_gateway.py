@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from adapters.base_model import read_shape
-from adapters.verify import verify
 from benchmarks.endpoint import Target, split_url
-from benchmarks.fleet import MODELS, safetensors, write_fleet
 from benchmarks.gateway import Plan
 from benchmarks.gateway_report import FIGURES, KEEPING_UP_PER_S, render
 from benchmarks.machine import cpu_model
@@ -71,23 +66,6 @@ def test_bodies_name_the_models_in_turn_and_depend_on_the_seed_alone() -> None:
     assert [line["model"] for line in lines[:3]] == ["x", "y", "x"]
     assert bodies(CHAT_32, ("x",), 1) == bodies(CHAT_32, ("x",), 1)
     assert bodies(CHAT_32, ("x",), 1) != bodies(CHAT_32, ("x",), 2)
-
-
-def test_the_fleets_adapters_pass_the_checks_of_the_gateway(tmp_path: Path) -> None:
-    fleet = json.loads(write_fleet(tmp_path).read_text())
-    base = read_shape(Path(fleet["base_models"]["bench-base"]["source"]))
-    manifests = [verify(Path(adapter["source"]), base=base) for adapter in fleet["adapters"].values()]
-    assert all(not manifest.warnings for manifest in manifests)
-    assert len({manifest.digest for manifest in manifests}) == len(manifests) == 3
-    assert list(fleet["tenants"]["bench"]["models"]) == list(MODELS)
-
-
-def test_the_weights_are_a_readable_safetensors_file() -> None:
-    data = safetensors({"a": (2, 3), "b": (4,)}, 0.5)
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    assert header["b"] == {"dtype": "F32", "shape": [4], "data_offsets": [24, 40]}
-    assert struct.unpack("<10f", data[8 + size :]) == (0.5,) * 10
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,15 @@ import hashlib
 import json
 from pathlib import Path
 
-from benchmarks.scheduler.fleet import POOL, Objectives, Shape, api_key, fleet
+from benchmarks.fleet import POOL, api_key
+from benchmarks.scheduler.fleet import Objectives, Shape, fleet
 from fleet.schema import FleetFile
 
 SHAPE = Shape(adapters=10, tenants=4)
 
 
 def written() -> FleetFile:
-    content = fleet(Path("/f"), Path("/demo"), SHAPE, Objectives(1.0, 0.05))
+    content = fleet(Path("/f"), SHAPE, Objectives(1.0, 0.05))
     return FleetFile.model_validate(json.loads(json.dumps(content)))
 
 
@@ -30,7 +31,10 @@ def test_every_adapter_belongs_to_one_tenant() -> None:
 
 
 def test_keys_are_those_that_are_asked_with() -> None:
-    assert written().tenants["tenant-2"].api_keys[0].sha256 == hashlib.sha256(api_key(2).encode()).hexdigest()
+    assert (
+        written().tenants["tenant-2"].api_keys[0].sha256
+        == hashlib.sha256(api_key("tenant-2").encode()).hexdigest()
+    )
 
 
 def test_pace_is_an_objective_and_no_request_is_shed() -> None:
