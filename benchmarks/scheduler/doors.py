@@ -7,7 +7,6 @@ adapters and the headers differ.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
@@ -35,41 +34,22 @@ class Door(Protocol):
         """Send the answer's request and note what comes of it. Never raises, except when cancelled."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineAddress:
-    """One engine."""
+def session_to(address: str, token: str | None = None) -> aiohttp.ClientSession:
+    """Connections to `http://host:port` or `unix:/path`, any number at a time; engines want their token.
 
-    name: str
-    socket_path: str
-    token: str
-
-    def session(self) -> aiohttp.ClientSession:
-        """Connections to it, any number at a time. Call it in the event loop."""
-        connector = aiohttp.UnixConnector(self.socket_path, limit=0, keepalive_timeout=KEEP_ALIVE_S)
-        return _session(connector, {TOKEN_HEADER: self.token}, "http://engine")
-
-
-def gateway_session() -> aiohttp.ClientSession:
-    """Connections to the gateway, any number at a time. Call it in the event loop."""
-    return _session(_tcp(), {})
-
-
-def router_session(port: int, token: str) -> aiohttp.ClientSession:
-    """Connections to a router, which passes the engine's token on. Call it in the event loop."""
-    return _session(_tcp(), {TOKEN_HEADER: token}, f"http://127.0.0.1:{port}")
-
-
-def _tcp() -> aiohttp.TCPConnector:
-    return aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
-
-
-def _session(
-    connector: aiohttp.BaseConnector, headers: dict[str, str], base_url: str | None = None
-) -> aiohttp.ClientSession:
+    Call it in the event loop.
+    """
+    connector: aiohttp.BaseConnector
+    if address.startswith("unix:"):
+        path = "/" + address.removeprefix("unix:").lstrip("/")
+        connector = aiohttp.UnixConnector(path, limit=0, keepalive_timeout=KEEP_ALIVE_S)
+        address = "http://engine"
+    else:
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
     return aiohttp.ClientSession(
-        base_url,
+        address,
         connector=connector,
-        headers={"content-type": "application/json", **headers},
+        headers={"content-type": "application/json", **({TOKEN_HEADER: token} if token else {})},
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=30.0, sock_read=SILENCE_S),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
@@ -79,9 +59,8 @@ def _session(
 class GatewayDoor:
     """Ours: whatever is behind the gateway decides."""
 
-    def __init__(self, name: str, url: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, name: str, session: aiohttp.ClientSession) -> None:
         self.name = name
-        self._url = url + CHAT_PATH
         self._session = session
 
     async def ask(self, answer: Answer, prompt: str, tokens: int) -> None:
@@ -89,7 +68,7 @@ class GatewayDoor:
         arrival = answer.arrival
         body = orjson.dumps(chat(bulk.name(arrival.adapter), prompt, tokens))
         headers = {"authorization": f"Bearer {api_key(tenant_name(arrival.tenant))}"}
-        await stream(self._session, self._url, body, headers, answer)
+        await stream(self._session, CHAT_PATH, body, headers, answer)
 
 
 class DirectDoor:
