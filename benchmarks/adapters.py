@@ -29,14 +29,14 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 from adapters.layout import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
-from benchmarks.machine import ROOT, origin
+from benchmarks.fleet import demo_adapter
+from benchmarks.machine import origin
 from benchmarks.processes import end_on_sigterm, free_port, start, stop
 from demo import bulk
-from demo.answers import ADAPTERS, QUESTIONS
+from demo.answers import QUESTIONS
 from engines import protocol
 from engines.residency import DesiredAdapters, EngineAdapter, Residency, TrialReport
 
-DEMO = ROOT / ".cache" / "demo"
 START_TIMEOUT_S = 600.0
 STALL_ADAPTERS = 20
 SHAKE = 0.1  # relative change of the weights, so that every two adapters can be told apart
@@ -51,7 +51,7 @@ def make_adapters(folder: Path, count: int) -> list[EngineAdapter]:
     """Write copies of the demo's trained adapters, no two alike, and name them as a gateway would."""
     made = []
     for index in range(count):
-        source, target = DEMO / "adapters" / ADAPTERS[index % len(ADAPTERS)], folder / f"{index:03d}"
+        source, target = demo_adapter(index), folder / f"{index:03d}"
         chance = np.random.default_rng(index)
         weights = {
             name: tensor * (1 + SHAKE * chance.standard_normal(tensor.shape, dtype=np.float32))

@@ -16,7 +16,6 @@ struct piece {
     uint64_t times, pause_ns;
     uint64_t first_tokens;          /* the completion tokens of the first round; 0: it carries no running count */
     size_t total_end, completion_end; /* just behind those two numbers */
-    bool is_chunk;     /* of content */
 };
 
 struct answer {
@@ -180,7 +179,6 @@ static inline void add_content(struct answer *o, const struct ask *a)
         p->times = last - first + 1;
         p->pause_ns = a->delay_ns;
         p->first_tokens = a->running_usage ? first : 0;
-        p->is_chunk = true;
     }
 }
 

@@ -14,8 +14,8 @@ struct counts {
     uint64_t connect_errors, broken, bad_content, timeouts;
     uint64_t opened; /* connections */
     double done_requests, done_tokens; /* work done while it counted: a good answer half inside counts half */
-    uint64_t bytes, events, chunks, completion_tokens, by_status[600];
-    struct histogram latency, first_byte, first_chunk, gap;
+    uint64_t events, chunks, completion_tokens, by_status[600];
+    struct histogram latency, first_chunk, gap;
     char first_error[512];
 };
 
@@ -77,7 +77,7 @@ static inline void print_statuses(const struct counts *n)
 }
 
 /* Print everything, with the time that was counted and the CPU time this process took. */
-static inline void report(const struct counts *n, uint64_t connections, uint64_t counted_ns)
+static inline void report(const struct counts *n, uint64_t counted_ns)
 {
     struct rusage used;
     getrusage(RUSAGE_SELF, &used);
@@ -95,19 +95,16 @@ static inline void report(const struct counts *n, uint64_t connections, uint64_t
         {"bad_content", n->bad_content},
         {"timeouts", n->timeouts},
         {"opened", n->opened},
-        {"bytes", n->bytes},
         {"events", n->events},
         {"chunks", n->chunks},
         {"completion_tokens", n->completion_tokens},
     };
     printf("{\"seconds\":%.6f,\"cpu_s\":%.4f", (double)counted_ns / 1e9, cpu_s);
-    printf(",\"connections\":%llu", (unsigned long long)connections);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         printf(",\"%s\":%llu", numbers[i].name, (unsigned long long)numbers[i].value);
     printf(",\"done_requests\":%.3f,\"done_tokens\":%.3f", n->done_requests, n->done_tokens);
     print_statuses(n);
     histogram_print("latency_ms", &n->latency);
-    histogram_print("first_byte_ms", &n->first_byte);
     histogram_print("first_chunk_ms", &n->first_chunk);
     histogram_print("gap_ms", &n->gap);
     print_text("first_error", n->first_error);

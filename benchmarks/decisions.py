@@ -10,13 +10,11 @@ what a run showed as it was, pauses of the machine included, stands beside it.
 from __future__ import annotations
 
 import gc
-import json
 import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
 import typer
@@ -24,21 +22,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.machine import Origin
-from benchmarks.output import show
+from benchmarks.output import JsonFile, show
+from benchmarks.simulator.costs import EngineSettings
+from benchmarks.simulator.ours import BASE, POOL, Policy, fleet_of
 from benchmarks.stats import short
-from fleet.types import (
-    Adapter,
-    Band,
-    BaseModel,
-    Caps,
-    Fleet,
-    GatewaySettings,
-    Pool,
-    SchedulerSettings,
-    Strategy,
-    Tenant,
-)
+from fleet.types import Band, SchedulerSettings
 from routing import gc_tuning
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import declared_replicas
@@ -46,7 +34,8 @@ from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Request, Target
 
 T = TypeVar("T")
-SLOTS, WIDTH = 16, 64  # of a replica
+REPLICA = EngineSettings(slots=16, host_places=64, max_sequences=64)
+POLICY = Policy(settings=SchedulerSettings(max_queued=10**9, max_queued_bytes=2**50), queue_timeout_s=3600.0)
 STEP_S = 0.001  # of the virtual clock
 BOUND_US = 200.0  # p99 that the design asks for
 BANDS = tuple(Band)
@@ -57,12 +46,12 @@ WHOLE = "all that one settle grants"  # several decisions, so no bound is asked 
 class Plan:
     """How large the fleet is and how much waits."""
 
-    tenants: int
-    queued: int
-    replicas: int
-    steps: int
-    runs: int
-    seed: int
+    steps: int = 20_000  # requests that come and go
+    runs: int = 5  # of the same steps
+    tenants: int = 1000  # each with one adapter
+    queued: int = 10_000
+    replicas: int = 16
+    seed: int = 1
 
 
 @dataclass(slots=True)
@@ -100,20 +89,6 @@ class Report:
             if costs.name != WHOLE and costs.percentile(0.99) > BOUND_US
         ]
 
-    def as_json(self, head: Origin) -> str:
-        """Percentiles, with where they come from."""
-        rows = [
-            {
-                "queued": queued,
-                "decision": costs.name,
-                "p50_us": costs.percentile(0.5),
-                "p99_us": costs.percentile(0.99),
-                "p99_of_a_run_us": costs.disturbed_p99_us,
-            }
-            for queued, costs in self.rows
-        ]
-        return json.dumps({"origin": asdict(head), "plan": asdict(self.plan), "rows": rows}, indent=2) + "\n"
-
 
 class House:
     """A dispatcher under a virtual clock, and requests for it by Zipf's law."""
@@ -125,7 +100,9 @@ class House:
         self._weights = [1.0 / (number + 1) for number in range(plan.tenants)]
         self._made = 0
         self.live: list[Ticket] = []
-        fleet = _fleet(self._names, plan.replicas)
+        owned = {name: [name] for name in self._names}
+        bands = {name: BANDS[number % len(BANDS)] for number, name in enumerate(self._names)}
+        fleet = fleet_of(POLICY, owned, [REPLICA] * plan.replicas, bands)
         self.dispatcher = Dispatcher(fleet, declared_replicas(fleet), clock=lambda: self._now_s)
         ids = [f"{name}@1" for name in self._names]
         for replica in self.dispatcher.replicas:
@@ -142,7 +119,7 @@ class House:
         self._made += 1
         self._now_s += STEP_S
         name = self._chance.choices(self._names, self._weights)[0]
-        target = Target(name, "model", name, "base", "pool", 1, f"{name}@1")
+        target = Target(name, name, name, BASE, POOL, 1, f"{name}@1")
         prompt_tokens = self._chance.randint(100, 2000)
         request = Request(str(self._made), target, 1, prompt_tokens, self._now_s)
         taken_us, ticket = _timed(lambda: self.dispatcher.submit(request))
@@ -170,32 +147,16 @@ class House:
         )
         return taken_us, waited - self.waiting
 
-    def sweep(self) -> float:
-        """Do what is done four times a second; returns microseconds."""
+    def sweep(self) -> None:
+        """Do what is done four times a second."""
         self._now_s += STEP_S
-        return _timed(self.dispatcher.sweep)[0]
+        self.dispatcher.sweep()
 
 
 def _timed(work: Callable[[], T]) -> tuple[float, T]:
     began_ns = time.thread_time_ns()
     result = work()
     return (time.thread_time_ns() - began_ns) / 1000, result
-
-
-def _fleet(names: Sequence[str], replicas: int) -> Fleet:
-    caps = Caps(max_concurrency=10**9, max_queued=10**9, queue_timeout_s=3600.0)
-    base = BaseModel("base", "/base", max_loras=SLOTS, max_num_seqs=WIDTH, max_cpu_loras=4 * SLOTS)
-    tenants = {
-        name: Tenant(name, frozenset(), {"model": name}, band=BANDS[number % len(BANDS)], caps=caps)
-        for number, name in enumerate(names)
-    }
-    return Fleet(
-        {"base": base},
-        {name: Adapter(name, f"/{name}", "base") for name in names},
-        tenants,
-        {"pool": Pool("pool", Strategy.MULTI_LORA, ("base",), replicas, (), tuple(names))},
-        GatewaySettings(scheduler=SchedulerSettings(max_queued=10**9, max_queued_bytes=2**50)),
-    )
 
 
 def measure(plan: Plan, queued: int) -> list[Costs]:
@@ -211,17 +172,16 @@ def _run(plan: Plan, queued: int) -> list[Costs]:
     while house.waiting < queued:
         house.submit()
     gc_tuning.rest()  # as the gateway does
-    submits, settles, sweeps = Costs("submit"), Costs("settle and grant"), Costs("sweep")
-    whole = Costs(WHOLE)
+    submits, settles, whole = Costs("submit"), Costs("settle and grant"), Costs(WHOLE)
     for step in range(plan.steps):
         submits.us.append(house.submit())
         taken_us, grants = house.settle()
         whole.us.append(taken_us)
         settles.us.append(taken_us / max(1, grants))
         if step % 100 == 0:
-            sweeps.us.append(house.sweep())
+            house.sweep()
     gc.unfreeze()
-    return [submits, settles, whole, sweeps]
+    return [submits, settles, whole]
 
 
 def render(report: Report) -> Table:
@@ -238,21 +198,15 @@ def render(report: Report) -> Table:
 
 
 def main(
-    tenants: Annotated[int, typer.Option(min=1, help="Each with one adapter.")] = 1000,
-    queued: Annotated[int, typer.Option(min=1, help="Requests that wait.")] = 10_000,
-    replicas: Annotated[int, typer.Option(min=1)] = 16,
     steps: Annotated[int, typer.Option(min=100, help="Requests that come and go.")] = 20_000,
     runs: Annotated[int, typer.Option(min=1, help="Of the same steps; the fastest counts.")] = 5,
-    seed: Annotated[int, typer.Option()] = 1,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Where the figures go; - is stdout.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure decisions with a tenth of the queue, and with all of it."""
-    plan = Plan(tenants, queued, replicas, steps, runs, seed)
+    plan = Plan(steps, runs)
     report = Report(plan)
-    for length in (queued // 10, queued):
-        report.rows += [(length, costs) for costs in measure(plan, length) if costs.name != "sweep"]
+    for length in (plan.queued // 10, plan.queued):
+        report.rows += [(length, costs) for costs in measure(plan, length)]
     show(report, render(report), json_file)
 
 

@@ -21,10 +21,10 @@ import typer
 from rich.console import Console
 
 from benchmarks.endpoint import Target, ask, split_url, wait_for_chat
-from benchmarks.engine_report import ENGINE, GATEWAY, Measurement, Report, render
-from benchmarks.output import show
-from benchmarks.processes import end_on_sigterm
+from benchmarks.engine_report import ENGINE, GATEWAY, render
+from benchmarks.output import JsonFile, benchmark, show
 from benchmarks.results import LoadResult
+from benchmarks.rounds import Measurement, Rounds
 from benchmarks.scenarios import prompts
 from benchmarks.service import start_service
 from benchmarks.tools import Endpoint, Load, ToolError, run_load
@@ -49,10 +49,10 @@ class Plan:
 
     rounds: int
     seconds: float
-    warmup_s: float
-    connections: int
-    max_tokens: int
     seed: int
+    warmup_s: float = 2.0
+    connections: int = 32
+    max_tokens: int = 64
 
     def modes(self) -> list[Mode]:
         """At the given number of connections, whole and streamed, and one at a time for the latency."""
@@ -86,7 +86,7 @@ def drive(target: Target, plan: Plan, mode: Mode, number: int, folder: Path) -> 
     return run_load(target.endpoint, load, file)
 
 
-def measure(sides: dict[str, Target], plan: Plan, report: Report, folder: Path) -> None:
+def measure(sides: dict[str, Target], plan: Plan, report: Rounds, folder: Path) -> None:
     """Measure both sides in turn, adding to the report as it goes.
 
     One round goes before that does not count: engines compile and tune themselves on their first batches.
@@ -168,36 +168,25 @@ def main(  # noqa: PLR0913 - Typer reads one argument per option
     adapter: Annotated[str, typer.Option(help="The adapter behind it, without version.")] = "acme-support",
     fleet: Annotated[Path, typer.Option(help="What is started without --gateway.")] = Path("fleet.yaml"),
     pool: Annotated[str, typer.Option(help="The pool of it that serves the model.")] = "shared",
-    connections: Annotated[int, typer.Option(min=1)] = 32,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Every answer has exactly so many.")] = 64,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     seconds: Annotated[float, typer.Option(min=0.1, help="What each measurement counts for.")] = 10.0,
-    warmup: Annotated[float, typer.Option(min=0.0, help="Seconds before it counts.")] = 2.0,
     seed: Annotated[int, typer.Option(help="Of the prompts.")] = 1,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Where the figures go; - is stdout.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure a real engine through the gateway and without it."""
-    plan = Plan(rounds, seconds, warmup, connections, max_tokens, seed)
-    report = Report()
-    end_on_sigterm()
-    try:
+    plan, report = Plan(rounds, seconds, seed), Rounds()
+    with benchmark(), tempfile.TemporaryDirectory(prefix="bench-") as temporary:
+        folder = Path(temporary)
         if bool(gateway) != bool(engine):
             raise ToolError("--gateway and --engine go together: give both, or neither to start a service")
-        with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
-            folder = Path(temporary)
-            if gateway:
-                front = gateway_side(gateway, key, model)
-                wait_for_chat(front, None)  # now the engine holds the adapter
-                back = engine_side(engine, engine_header or [], adapter)
-                measure({GATEWAY: front, ENGINE: back}, plan, report, folder)
-            else:
-                with started_sides(folder, fleet.resolve(), pool, key, (model, adapter)) as sides:
-                    measure(sides, plan, report, folder)
-    except ToolError as error:
-        Console(stderr=True).print(f"[red]{error}")
-        raise typer.Exit(1) from error
+        if gateway:
+            front = gateway_side(gateway, key, model)
+            wait_for_chat(front, None)  # now the engine holds the adapter
+            back = engine_side(engine, engine_header or [], adapter)
+            measure({GATEWAY: front, ENGINE: back}, plan, report, folder)
+        else:
+            with started_sides(folder, fleet.resolve(), pool, key, (model, adapter)) as sides:
+                measure(sides, plan, report, folder)
     show(report, render(report), json_file)
 
 

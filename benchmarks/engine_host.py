@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 import uvicorn
 
-from benchmarks.machine import ROOT
+from benchmarks.fleet import DEMO
 from engines.host import EngineHost
 from engines.loader import files
 from engines.supervisor import Supervisor
@@ -19,7 +19,7 @@ from fleet.types import BaseModel
 
 MODEL = BaseModel(
     "tiny-llama",
-    str(ROOT / ".cache" / "demo" / "base"),
+    str(DEMO / "base"),
     dtype="float32",
     max_model_len=512,
     max_loras=4,

@@ -1,108 +1,89 @@
-"""What does the gateway serve while it is measured? One pool, one tenant, a few models, wide caps.
+"""What is served while something is measured? A fleet file of one pool with the demo's models.
 
-The engine is a mock, so nobody computes with the weights. The gateway checks them all the same: each adapter
-fits the base model, and no two are alike.
+Caps are so wide that nothing is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-API_KEY = "bench-key"
+from benchmarks.machine import ROOT
+from demo.answers import ADAPTERS
+
+DEMO = ROOT / ".cache" / "demo"
 POOL = "shared"
-BASE_MODEL = "bench-base"
-ADAPTERS = ("bench-support", "bench-sales", "bench-legal")
-MODELS = ("support", "sales", "legal", "base")  # what the tenant calls them
+BASE_MODEL = "tiny-llama"
+RANK = 8  # of the demo's adapters
+WIDE_CAP = 100_000
+QUEUE_TIMEOUT_S = 600.0  # longer than a run
 
-PROJECTION = "model.layers.0.self_attn.q_proj"  # all that is there of the base model's weights
-HIDDEN = 16
-RANK = 8
-CAP = 4096  # more than any scenario has in flight
+TENANT = "bench"  # of the fleet before the mock engine
+MODELS = ("support", "sales", "legal", "base")  # as it calls them
+MOST_IN_FLIGHT = 4096
 
 
-def write_fleet(folder: Path) -> Path:
-    """Write the fleet file and the model files it names into `folder`; returns the fleet file."""
-    base = folder / BASE_MODEL
-    base.mkdir()
-    (base / "config.json").write_text(json.dumps(_base_config()))
-    shape = {f"{PROJECTION}.weight": (HIDDEN, HIDDEN)}
-    (base / "model.safetensors").write_bytes(safetensors(shape, 0.0))
-    for number, name in enumerate(ADAPTERS, 1):
-        _write_adapter(folder / name, number / 100)
+def demo_adapter(number: int) -> Path:
+    """One of the trained adapters; counts round."""
+    return DEMO / "adapters" / ADAPTERS[number % len(ADAPTERS)]
+
+
+def api_key(tenant: str) -> str:
+    """Key of a tenant."""
+    return f"{tenant}-bench-key"
+
+
+def fleet_file(
+    base: Mapping[str, Any],
+    adapters: Mapping[str, Path],
+    tenants: Mapping[str, Mapping[str, str]],
+    pool: Mapping[str, Any],
+    **more: object,
+) -> dict[str, object]:
+    """The fleet: `adapters` with their folders, of `tenants` the models; `base` and `pool` add fields."""
+    caps = {"max_concurrency": WIDE_CAP, "max_queued": WIDE_CAP, "queue_timeout_s": QUEUE_TIMEOUT_S}
+    return {
+        "base_models": {
+            BASE_MODEL: {"source": str(DEMO / "base"), "dtype": "float32", "max_lora_rank": RANK, **base}
+        },
+        "adapters": {
+            name: {"source": str(folder), "base_model": BASE_MODEL} for name, folder in adapters.items()
+        },
+        "tenants": {
+            name: {
+                "api_keys": [{"sha256": hashlib.sha256(api_key(name).encode()).hexdigest()}],
+                "models": dict(models),
+                "default_model": next(iter(models)),
+                "caps": caps,
+            }
+            for name, models in tenants.items()
+        },
+        "pools": {
+            POOL: {
+                "strategy": "multi-lora",
+                "base_models": [BASE_MODEL],
+                "tenants": list(tenants),
+                **pool,
+            }
+        },
+        **more,
+    }
+
+
+def mock_fleet() -> dict[str, object]:
+    """One tenant with three adapters and the base model on one engine, which is a mock."""
+    adapters = {f"bench-{name}": demo_adapter(number) for number, name in enumerate(MODELS[:-1])}
+    models = dict(zip(MODELS, (*adapters, BASE_MODEL), strict=True))
+    slots = len(adapters) + 1
+    base = {"max_num_seqs": MOST_IN_FLIGHT, "max_loras": slots, "max_cpu_loras": 3 * slots}
+    return fleet_file(base, adapters, {TENANT: models}, {"replicas": 1})
+
+
+def write(folder: Path, fleet: Mapping[str, object]) -> Path:
+    """Write a fleet file into `folder`; returns it. Raises OSError."""
     path = folder / "fleet.yaml"
-    path.write_text(json.dumps(_fleet(folder), indent=2) + "\n")  # JSON is YAML
+    path.write_text(json.dumps(fleet, indent=2) + "\n")  # JSON is YAML
     return path
-
-
-def _fleet(folder: Path) -> dict[str, object]:
-    adapters = {name: {"source": str(folder / name), "base_model": BASE_MODEL} for name in ADAPTERS}
-    tenant = {
-        "api_keys": [{"sha256": hashlib.sha256(API_KEY.encode()).hexdigest()}],
-        "models": dict(zip(MODELS, (*ADAPTERS, BASE_MODEL), strict=True)),
-        "default_model": MODELS[0],
-        "caps": {"max_concurrency": CAP, "max_queued": CAP},
-    }
-    base = {
-        "source": str(folder / BASE_MODEL),
-        "dtype": "float32",
-        "max_num_seqs": CAP,
-        "max_loras": len(ADAPTERS) + 1,
-        "max_lora_rank": RANK,
-        "max_cpu_loras": 4 * len(ADAPTERS),
-    }
-    pool = {"strategy": "multi-lora", "base_models": [BASE_MODEL], "replicas": 1, "tenants": ["bench"]}
-    return {
-        "base_models": {BASE_MODEL: base},
-        "adapters": adapters,
-        "tenants": {"bench": tenant},
-        "pools": {POOL: pool},
-    }
-
-
-def _base_config() -> dict[str, object]:
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": HIDDEN,
-        "intermediate_size": 2 * HIDDEN,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "vocab_size": 64,
-        "max_position_embeddings": 512,
-    }
-
-
-def _write_adapter(folder: Path, value: float) -> None:
-    """A LoRA adapter in PEFT's format, for one projection."""
-    folder.mkdir()
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": BASE_MODEL,
-        "r": RANK,
-        "lora_alpha": RANK,
-        "bias": "none",
-        "target_modules": ["q_proj"],
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    prefix = f"base_model.model.{PROJECTION}"
-    shapes = {f"{prefix}.lora_A.weight": (RANK, HIDDEN), f"{prefix}.lora_B.weight": (HIDDEN, RANK)}
-    (folder / "adapter_model.safetensors").write_bytes(safetensors(shapes, value))
-
-
-def safetensors(shapes: Mapping[str, tuple[int, ...]], value: float) -> bytes:
-    """A safetensors file of one float32 repeated: a JSON header behind its 8-byte length, then the data."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, shape in shapes.items():
-        start, end = end, end + 4 * math.prod(shape)
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + struct.pack("<f", value) * (end // 4)

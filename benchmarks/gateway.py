@@ -20,12 +20,13 @@ import typer
 from rich.console import Console
 
 from benchmarks.endpoint import Target
-from benchmarks.gateway_report import Measurement, Report, render
-from benchmarks.output import show
+from benchmarks.gateway_report import render
+from benchmarks.output import JsonFile, benchmark, show
 from benchmarks.peers import PEERS, check_names, start_peer
-from benchmarks.processes import busy_seconds, cpu_seconds, end_on_sigterm, free_port, resident_bytes
+from benchmarks.processes import busy_seconds, cpu_seconds, free_port, resident_bytes
+from benchmarks.rounds import Measurement, Rounds
 from benchmarks.scenarios import SCENARIOS, Scenario, bodies
-from benchmarks.targets import STARTERS, Stage, external_targets, start_mock
+from benchmarks.targets import Stage, start_gateway, start_mock, start_plain_proxy
 from benchmarks.tools import ToolError, run_load
 
 
@@ -80,84 +81,49 @@ def measure(stage: Stage, mock: Target, target: Target, scenario: Scenario, plan
     used = after.target_s - before.target_s
     elsewhere = (after.busy_s - before.busy_s) - (after.ours_s - before.ours_s) - result.cpu_s
     return Measurement(
+        case=scenario.name,
         target=target.name,
-        scenario=scenario.name,
         cpu_ms_per_request=1000 * used / result.sent if target.pid and result.sent else None,
         other_cpu=max(0.0, elsewhere / (after.wall_s - before.wall_s)) if target.pid else None,
         result=result,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Cast:
-    """Who takes part beside the mock."""
-
-    own: list[str]  # names in STARTERS
-    peers: list[str]  # names in PEERS
-    external: list[Target]
-
-
-def run(stage: Stage, cast: Cast, plan: Plan, port: int) -> Report:
-    """Start everything, measure it round by round, and end what was started."""
-    report = Report()
+def run(stage: Stage, peers: Sequence[str], plan: Plan) -> Rounds:
+    """Start everything, measure it round by round, and end what was started. Raises ToolError."""
+    report = Rounds()
     console = Console(stderr=True)
     with stage, console.status("starting the mock engine") as status:
+        port = free_port()
         mock = start_mock(stage, port)
         targets = [mock]
-        for name in cast.own:
-            status.update(f"starting {name}")
-            targets.append(STARTERS[name](stage))
-        for name in cast.peers:
+        for start in (start_plain_proxy, start_gateway):
+            status.update(f"starting {start.__name__.removeprefix('start_')}")
+            targets.append(start(stage))
+        for name in peers:
             status.update(f"installing and starting {name}")
             try:
                 targets.append(start_peer(stage, name, port))
             except ToolError as error:
                 console.print(f"{name} is left out: {error}", highlight=False)
-        targets += cast.external
-        for target in targets:
-            if target.pid and target is not mock:
-                report.idle_bytes[target.name] = resident_bytes(target.pid)
+        report.idle_bytes = {target.name: resident_bytes(target.pid) for target in targets[1:] if target.pid}
         for round_number, scenario, target in plan.steps(targets):
             status.update(f"round {round_number + 1} of {plan.rounds}: {scenario.name}, {target.name}")
             report.measurements.append(measure(stage, mock, target, scenario, plan))
     return report
 
 
-def main(  # noqa: PLR0913 - Typer reads one argument per option
+def main(
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.1, help="What each measurement counts for.")] = 3.0,
     seed: Annotated[int, typer.Option(help="Of the prompts and the order.")] = 1,
-    only: Annotated[str, typer.Option(help="Which of our own targets, comma-separated.")] = ",".join(
-        STARTERS
-    ),
-    target: Annotated[list[str] | None, typer.Option(help="name=URL of a gateway that runs already.")] = None,
-    header: Annotated[list[str] | None, typer.Option(help="name=Header: value sent to a --target.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="name=model asked of a --target.")] = None,
-    pid: Annotated[list[str] | None, typer.Option(help="name=PID, to count its CPU and memory.")] = None,
     peer: Annotated[list[str] | None, typer.Option(help=f"Also measure one of: {', '.join(PEERS)}.")] = None,
-    mock_port: Annotated[
-        int | None, typer.Option(help="TCP port of the mock, for --target's upstream.")
-    ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Where all figures go; - is stdout.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure the gateway against the mock alone and a proxy without tenancy."""
-    end_on_sigterm()
-    try:
-        names = [name for name in only.split(",") if name]
-        unknown = [name for name in names if name not in STARTERS]
-        if unknown:
-            raise ToolError(f"--only {unknown[0]!r}: choose from {', '.join(STARTERS)}")
+    with benchmark(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         check_names(peer or [])
-        external = external_targets(target or [], header or [], model or [], pid or [])
-        plan = Plan(rounds, seconds, seed)
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            stage = Stage(Path(folder), *two_cpus())
-            report = run(stage, Cast(names, peer or [], external), plan, mock_port or free_port())
-    except ToolError as error:
-        Console(stderr=True).print(f"[red]{error}")
-        raise typer.Exit(1) from error
+        report = run(Stage(Path(folder), *two_cpus()), peer or [], Plan(rounds, seconds, seed))
     show(report, render(report), json_file)
 
 

@@ -10,7 +10,7 @@
 #define BUCKETS ((64 - SUB_BITS + 1) * SUB_COUNT)
 
 struct histogram {
-    uint64_t count, sum, max;
+    uint64_t count, max;
     uint64_t buckets[BUCKETS];
 };
 
@@ -34,7 +34,6 @@ static inline uint64_t bucket_value(unsigned bucket)
 static inline void histogram_add(struct histogram *h, uint64_t value)
 {
     h->count++;
-    h->sum += value;
     if (value > h->max)
         h->max = value;
     h->buckets[bucket_of(value)]++;
@@ -57,12 +56,8 @@ static inline uint64_t histogram_at(const struct histogram *h, double fraction)
 static inline void histogram_print(const char *name, const struct histogram *h)
 {
     printf(",\"%s\":{\"count\":%llu", name, (unsigned long long)h->count);
-    printf(",\"mean\":%.4f", h->count ? (double)h->sum / (double)h->count / 1e6 : 0.0);
     printf(",\"p50\":%.4f", (double)histogram_at(h, 0.50) / 1e6);
-    printf(",\"p90\":%.4f", (double)histogram_at(h, 0.90) / 1e6);
-    printf(",\"p99\":%.4f", (double)histogram_at(h, 0.99) / 1e6);
-    printf(",\"p999\":%.4f", (double)histogram_at(h, 0.999) / 1e6);
-    printf(",\"max\":%.4f}", (double)h->max / 1e6);
+    printf(",\"p99\":%.4f}", (double)histogram_at(h, 0.99) / 1e6);
 }
 
 #endif

@@ -28,7 +28,6 @@ struct connection {
     size_t sent;
     uint64_t start_at_ns; /* when resting: not before this */
     uint64_t begun_ns, last_ns, last_chunk_ns;
-    bool answered; /* a byte has come back */
     struct reply reply;
 };
 
@@ -126,7 +125,6 @@ static void start(struct connection *c, uint64_t now)
     }
     counts.sent++;
     c->sent = 0;
-    c->answered = false;
     c->last_chunk_ns = 0;
     reply_reset(&c->reply);
     c->begun_ns = c->last_ns = now_ns();
@@ -135,20 +133,16 @@ static void start(struct connection *c, uint64_t now)
 
 /* ---- one answer --------------------------------------------------------------------------------------------- */
 
-static void count_arrival(struct connection *c, uint64_t now, size_t bytes, uint64_t events, uint64_t chunks)
+static void count_arrival(struct connection *c, uint64_t now, uint64_t events, uint64_t chunks)
 {
     if (counting(now)) {
-        counts.bytes += bytes;
         counts.events += events;
         counts.chunks += chunks;
-        if (!c->answered)
-            histogram_add(&counts.first_byte, now - c->begun_ns);
         if (chunks && !c->last_chunk_ns)
             histogram_add(&counts.first_chunk, now - c->begun_ns);
         for (uint64_t i = c->last_chunk_ns ? 0 : 1; i < chunks; i++)
             histogram_add(&counts.gap, i ? 0 : now - c->last_chunk_ns);
     }
-    c->answered = true;
     if (chunks)
         c->last_chunk_ns = now;
 }
@@ -170,7 +164,7 @@ static void read_answer(struct connection *c)
     else
         reply_closed(&c->reply);
     if (n > 0)
-        count_arrival(c, now, (size_t)n, c->reply.events - events, c->reply.chunks - chunks);
+        count_arrival(c, now, c->reply.events - events, c->reply.chunks - chunks);
     if (c->reply.state == REPLY_BROKEN) {
         fail(c, now, &counts.broken, n > 0 ? "an answer is not HTTP/1.1" : "an answer was cut off");
     } else if (c->reply.state == REPLY_WHOLE) {
@@ -306,5 +300,5 @@ int main(int count, char **words)
     read_bodies();
     run();
     uint64_t stop_ns = options.requests ? last_ns : end_ns;
-    report(&counts, options.connections, stop_ns > begin_ns ? stop_ns - begin_ns : 0);
+    report(&counts, stop_ns > begin_ns ? stop_ns - begin_ns : 0);
 }

@@ -1,13 +1,13 @@
 /* mock.c - an OpenAI engine that does no work, so that what stands in front of it can be measured.
  *
- *   mock --listen unix:/path [--listen host:port]... [--chunks 64] [--delay-ms 0] [--force-usage]
+ *   mock --listen unix:/path [--listen host:port]...
  *
  * /v1/chat/completions and /v1/completions answer a chat completion; with "stream": true as SSE, framed and written
  * like vLLM's: one write per event. `max_tokens` or `max_completion_tokens` sets the number of content chunks
- * (default --chunks). `seed` sets the milliseconds between them (default --delay-ms): it is the one field every
- * router passes on. With a delay of 0 it writes as fast as the socket takes, streams in turn. The answer carries the
+ * (64 without). `seed` sets the milliseconds between them (0 without): it is the one field every router passes on.
+ * With a delay of 0 it writes as fast as the socket takes, streams in turn. The answer carries the
  * request's model. Another route under /v1/ is not found, since some routers look for more of vLLM's.
- * GET /mock/stats answers what it has served. /internal/adapters answers that nothing is resident, with the revision
+ * /internal/adapters answers that nothing is resident, with the revision
  * it was last told; /internal/adapters/trial, that the adapter passed. Anything else under /internal/, /readyz,
  * /livez and /health answer 200.
  * One thread, epoll, HTTP/1.1 with keep-alive. It refuses nothing and checks nothing: it is no test of correctness.
@@ -41,9 +41,7 @@ struct connection {
     size_t sent;            /* bytes of this round */
 };
 
-static struct {
-    unsigned long long requests, streams, chunks, aborted, connections, open;
-} stats;
+static unsigned long long requests;
 static unsigned long long revision; /* of the desired adapters it was last told */
 static struct ask defaults = {.model = {"mock", NULL}, .chunks = 64};
 static int poller, listeners[MAX_LISTENERS], listener_count;
@@ -81,22 +79,11 @@ static void answer_completion(struct connection *c, struct span body)
 {
     struct ask a = defaults;
     read_ask(body, &a);
-    a.number = ++stats.requests;
-    stats.streams += a.stream;
+    a.number = ++requests;
     if (a.stream)
         add_stream(&c->answer, &a);
     else
         add_completion(&c->answer, &a);
-}
-
-static void answer_stats(struct connection *c)
-{
-    char text[256];
-    int size = snprintf(text, sizeof text,
-                        "{\"requests\":%llu,\"streams\":%llu,\"chunks\":%llu,\"aborted\":%llu,\"connections\":%llu,"
-                        "\"open\":%llu}",
-                        stats.requests, stats.streams, stats.chunks, stats.aborted, stats.connections, stats.open);
-    add_plain(&c->answer, "200 OK", text, (size_t)size);
 }
 
 /* GET and PUT: a body, where there is one, brings the next revision. */
@@ -121,8 +108,6 @@ static void answer(struct connection *c, const struct request *r)
     c->answering = true;
     if (span_is(r->path, "/v1/chat/completions") || span_is(r->path, "/v1/completions"))
         answer_completion(c, r->body);
-    else if (span_is(r->path, "/mock/stats"))
-        answer_stats(c);
     else if (span_is(r->path, "/internal/adapters"))
         answer_adapters(c, r->body);
     else if (span_is(r->path, "/internal/adapters/trial"))
@@ -152,8 +137,6 @@ static enum parsed take_request(struct connection *c)
 static void drop(struct connection *c)
 {
     take_out(c);
-    stats.aborted += c->answering;
-    stats.open--;
     close(c->fd);
     free(c->in.data);
     free(c->answer.out.data);
@@ -180,7 +163,6 @@ static enum progress write_some(struct connection *c)
             continue;
         c->sent = 0;
         c->due_ns += p->pause_ns;
-        stats.chunks += p->is_chunk;
         if (++c->round == p->times) {
             c->piece++;
             c->round = 0;
@@ -249,8 +231,6 @@ static void accept_all(int listener)
             die("out of memory");
         c->fd = fd;
         no_delay(fd, &addresses[listener]);
-        stats.connections++;
-        stats.open++;
         struct epoll_event e = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = c};
         epoll_ctl(poller, EPOLL_CTL_ADD, fd, &e);
     }
@@ -334,24 +314,9 @@ int main(int count, char **words)
         list_clear(&wheel[i]);
     wheel_tick = now_ns() / MILLISECOND_NS;
     for (int i = 1; i < count; i++) {
-        const char *word = words[i], *value = i + 1 < count ? words[i + 1] : NULL;
-        if (!strcmp(word, "--force-usage")) {
-            defaults.usage = true;
-            continue;
-        }
-        if (!value)
-            die("%s needs a value", word);
-        if (!strcmp(word, "--listen"))
-            listen_on(value);
-        else if (!strcmp(word, "--chunks"))
-            defaults.chunks = strtoull(value, NULL, 10);
-        else if (!strcmp(word, "--delay-ms"))
-            defaults.delay_ns = (uint64_t)(strtod(value, NULL) * (double)MILLISECOND_NS);
-        else
-            die("unknown option %s", word);
-        i++;
+        if (strcmp(words[i], "--listen") || ++i == count)
+            die("mock --listen unix:/path | host:port");
+        listen_on(words[i]);
     }
-    if (!listener_count)
-        die("mock --listen unix:/path | host:port [--chunks N] [--delay-ms D] [--force-usage]");
     serve();
 }

@@ -23,13 +23,13 @@ from rich.status import Status
 from rich.table import Table
 
 from benchmarks.gateway import Plan, measure, two_cpus
-from benchmarks.gateway_report import CHAT_PER_S, CPU_PER_CHAT, Measurement, Report
-from benchmarks.output import show
-from benchmarks.processes import end_on_sigterm, free_port
+from benchmarks.gateway_report import CHAT_PER_S, CPU_PER_CHAT
+from benchmarks.output import JsonFile, benchmark, show
+from benchmarks.processes import free_port
+from benchmarks.rounds import Measurement, Rounds
 from benchmarks.scenarios import CHAT_32
 from benchmarks.stats import with_range
 from benchmarks.targets import Stage, start_gateway, start_mock
-from benchmarks.tools import ToolError
 
 OBSERVED, UNOBSERVED = "observed", "unobserved"
 
@@ -50,7 +50,7 @@ def run(stage: Stage, plan: Plan, chance: random.Random, say: Callable[[str], No
                 yield measure(stage, mock, target, CHAT_32, plan)
 
 
-def render(report: Report) -> Table:
+def render(report: Rounds) -> Table:
     """One row per gateway, then one over the other."""
     table = Table(title="median (least..most) of all rounds")
     for column in ("", CHAT_PER_S.name, CPU_PER_CHAT.name):
@@ -74,23 +74,16 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="How often both are measured after a start.")] = 4,
     seconds: Annotated[float, typer.Option(min=0.1, help="What each measurement counts for.")] = 3.0,
     seed: Annotated[int, typer.Option(help="Of the prompts and the order.")] = 1,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Where all figures go; - is stdout.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Compare the gateway with one that observes nothing."""
-    end_on_sigterm()
-    report, chance, plan = Report(), random.Random(seed), Plan(rounds, seconds, seed)
-    try:
-        with Console(stderr=True).status("starting") as status:
-            for start in range(starts):
-                say = functools.partial(_say, status, f"start {start + 1} of {starts}")
-                with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-                    stage = Stage(Path(folder), *two_cpus())
-                    report.measurements.extend(run(stage, plan, chance, say))
-    except ToolError as error:
-        Console(stderr=True).print(f"[red]{error}")
-        raise typer.Exit(1) from error
+    report, chance, plan = Rounds(), random.Random(seed), Plan(rounds, seconds, seed)
+    with benchmark(), Console(stderr=True).status("starting") as status:
+        for start in range(starts):
+            say = functools.partial(_say, status, f"start {start + 1} of {starts}")
+            with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+                stage = Stage(Path(folder), *two_cpus())
+                report.measurements.extend(run(stage, plan, chance, say))
     show(report, render(report), json_file)
 
 

@@ -13,12 +13,8 @@ class Times(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     count: int
-    mean: float
     p50: float
-    p90: float
     p99: float
-    p999: float
-    max: float
 
     def at(self, percentile: Literal["p50", "p99"]) -> float | None:
         """One percentile, or `None` where nothing was timed."""
@@ -34,7 +30,6 @@ class LoadResult(BaseModel):
 
     seconds: float  # that were counted
     cpu_s: float  # of the load generator itself
-    connections: int
     sent: int  # requests in all, warm-up and what ended too late included
     requests: int  # that ended, well or badly
     ok: int
@@ -43,7 +38,6 @@ class LoadResult(BaseModel):
     bad_content: int  # a 200 without an end mark or choices
     timeouts: int
     opened: int  # connections, reconnections included
-    bytes: int
     events: int  # `data:` events without [DONE]
     chunks: int  # events with content
     completion_tokens: int  # as the usage of the answers says
@@ -51,7 +45,6 @@ class LoadResult(BaseModel):
     done_tokens: float
     by_status: dict[int, int]
     latency_ms: Times
-    first_byte_ms: Times
     first_chunk_ms: Times
     gap_ms: Times  # between chunks of one stream
     first_error: str

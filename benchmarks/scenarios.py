@@ -29,13 +29,6 @@ class Scenario:
         """The load of one run that counts for `seconds`."""
         return Load(self.connections, seconds, self.warmup_s, self.stagger_ms)
 
-    @property
-    def keeping_up_per_s(self) -> float | None:
-        """Chunks per second of a target that delays none; `None` where there is no pace."""
-        if not self.delay_ms:
-            return None
-        return self.connections * 1000 / self.delay_ms
-
 
 CHAT_1 = Scenario("chat_1", connections=1)
 CHAT_32 = Scenario("chat_32", connections=32)

@@ -1,4 +1,4 @@
-"""How do rounds add up to one figure? Medians, spreads and ratios; reads no clock and prints nothing."""
+"""How do measurements add up to one figure? Medians, spreads, ratios and fairness; pure."""
 
 from __future__ import annotations
 
@@ -64,3 +64,33 @@ def with_range(figure: Spread | None, unit: str = "") -> str:
     if figure.rounds == 1:
         return text
     return f"{text} ({short(figure.low)}..{short(figure.high)})"
+
+
+def jain(values: Iterable[float]) -> float | None:
+    """Jain's fairness index: 1 where all are alike, 1/n where one has everything (Jain et al. 1984).
+
+    None where nobody has anything.
+    """
+    seen = list(values)
+    squares = sum(value * value for value in seen)
+    return sum(seen) ** 2 / (len(seen) * squares) if squares else None
+
+
+def max_min_shares(total: float, demands: Sequence[float]) -> list[float]:
+    """Divide `total`: nobody gets more than demanded; what one leaves goes to the others in equal parts."""
+    shares = [0.0] * len(demands)
+    left = total
+    by_demand = sorted(range(len(demands)), key=lambda i: demands[i])
+    for position, index in enumerate(by_demand):
+        shares[index] = min(demands[index], left / (len(demands) - position))
+        left -= shares[index]
+    return shares
+
+
+def fairness(served: Sequence[float], demands: Sequence[float]) -> float | None:
+    """Jain's index over each tenant's service as a part of its max-min fair share of all service.
+
+    Plain service would call a tenant wronged that asked for little. None where nothing was served.
+    """
+    shares = max_min_shares(sum(served), demands)
+    return jain(got / share for got, share in zip(served, shares, strict=True) if share > 0)

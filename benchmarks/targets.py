@@ -1,20 +1,16 @@
-"""Who is measured? Starts the mock engine and the targets in front of it, and says how to reach each.
-
-A target that runs already is taken as it is: it is neither started, pinned nor ended here.
-"""
+"""Who is measured? Starts the mock engine and the targets in front of it, and says how to reach each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import plain_proxy
-from benchmarks.endpoint import Target, split_url, wait_for_chat
-from benchmarks.fleet import API_KEY, MODELS, POOL, write_fleet
+from benchmarks.endpoint import Target, wait_for_chat
+from benchmarks.fleet import MODELS, POOL, TENANT, api_key, mock_fleet, write
 from benchmarks.processes import Child, free_port, start, stop
 from benchmarks.service import serve_command, serve_environment
-from benchmarks.tools import Endpoint, ToolError, build_tool
+from benchmarks.tools import Endpoint, build_tool
 
 
 @dataclass(slots=True)
@@ -79,44 +75,9 @@ def start_gateway(stage: Stage, name: str = "gateway", service: str = "service:G
     folder.mkdir()
     env = serve_environment(folder)
     env["TENANTRY_ENGINE_URLS"] = f"{POOL}-0=unix://{stage.mock_socket}"
-    command = serve_command(port, write_fleet(folder), service=service)
+    command = serve_command(port, write(folder, mock_fleet()), service=service)
     child = stage.start(name, command, env=env)
-    endpoint = Endpoint(f"127.0.0.1:{port}", (f"Authorization: Bearer {API_KEY}",))
+    endpoint = Endpoint(f"127.0.0.1:{port}", (f"Authorization: Bearer {api_key(TENANT)}",))
     target = Target(name, endpoint, MODELS, pid=child.pid)
     wait_for_chat(target, child)
     return target
-
-
-STARTERS: dict[str, Callable[[Stage], Target]] = {
-    "plain proxy": start_plain_proxy,
-    "gateway": start_gateway,
-}
-
-
-def external_targets(urls: list[str], headers: list[str], models: list[str], pids: list[str]) -> list[Target]:
-    """Targets that run already, from `name=value` options. Raises ToolError on a malformed one."""
-    header_of = _pairs(headers)
-    model_of = _pairs(models)
-    pid_of = _pairs(pids)
-    targets = []
-    for name, values in _pairs(urls).items():
-        address, prefix = split_url(values[-1])
-        endpoint = Endpoint(address, tuple(header_of.pop(name, [])), f"{prefix}/v1/chat/completions")
-        pid = pid_of.pop(name, [""])[-1]
-        targets.append(
-            Target(name, endpoint, tuple(model_of.pop(name, ["mock"])), int(pid) if pid.isdigit() else None)
-        )
-    unknown = [*header_of, *model_of, *pid_of]
-    if unknown:
-        raise ToolError(f"no --target is named {unknown[0]!r}")
-    return targets
-
-
-def _pairs(options: list[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for option in options:
-        name, equals, value = option.partition("=")
-        if not (name and equals and value):
-            raise ToolError(f"{option!r}: write name=value")
-        found.setdefault(name, []).append(value)
-    return found

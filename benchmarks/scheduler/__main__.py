@@ -21,17 +21,15 @@ import typer
 import uvloop
 from rich.console import Console
 
+from benchmarks.baselines import BASELINES, HashAffinity
 from benchmarks.engine import gateway_side
-from benchmarks.machine import ROOT
-from benchmarks.output import show
-from benchmarks.processes import end_on_sigterm
-from benchmarks.scheduler.arrivals import Demand
-from benchmarks.scheduler.baselines import BASELINES, HashAffinity
+from benchmarks.fleet import POOL, api_key
+from benchmarks.output import JsonFile, benchmark, show
 from benchmarks.scheduler.connections import Connections, connect, engine_names
 from benchmarks.scheduler.cores import Roles, seat
 from benchmarks.scheduler.doors import DirectDoor
 from benchmarks.scheduler.fitting import Step, measure_steps
-from benchmarks.scheduler.fleet import POOL, Objectives, Shape, api_key, write_fleet
+from benchmarks.scheduler.fleet import Shape, tenant_name, write_fleet
 from benchmarks.scheduler.phases import OURS, Plan, Stage, baseline_doors
 from benchmarks.scheduler.report import Report, Setting
 from benchmarks.scheduler.routers import Router, start_routers
@@ -40,7 +38,6 @@ from benchmarks.service import Service, start_service
 from benchmarks.tools import ToolError
 from demo import bulk
 
-DEMO = ROOT / ".cache" / "demo"
 SETTLE_S = 5.0  # engines meet batches of all sizes for the first time
 CALIBRATION_S = 10.0
 CALIBRATED_WITH = "LoRA affinity"
@@ -67,7 +64,6 @@ async def compare(
     service: Service,
     routers: list[Router],
     setting: Setting,
-    demand: Demand,
     wanted: Wanted,
     say: Say,
 ) -> Report:
@@ -79,7 +75,7 @@ async def compare(
         names = await engine_names(connections, shape)
         doors = [*baseline_doors(connections.routes, names, shape.slots), connections.door]
         roles = Roles.find(service.child.pid, shape.replica_names(), [router.pid for router in routers])
-        stage = Stage(doors, demand, plan, connections.eyes, roles)
+        stage = Stage(doors, setting.demand, plan, connections.eyes, roles)
         seats = seat(roles)
         await stage.capacity_per_s(CALIBRATED_WITH, SETTLE_S)
         report = Report(setting, seats)
@@ -108,7 +104,7 @@ def write_steps(file: Path, steps: list[Step]) -> None:
     file.write_text(json.dumps([asdict(step) for step in steps], indent=1) + "\n")
 
 
-def run(setting: Setting, demand: Demand, wanted: Wanted) -> Report:
+def run(setting: Setting, wanted: Wanted) -> Report:
     """Start the service, compare, and end it. Raises ToolError."""
     console = Console(stderr=True)
     os.environ.update(THREADS)
@@ -120,89 +116,36 @@ def run(setting: Setting, demand: Demand, wanted: Wanted) -> Report:
             if not console.is_terminal:
                 console.print(f"{time.strftime('%H:%M:%S')} {what}", highlight=False)
 
-        fleet = write_fleet(folder, DEMO, setting.shape, setting.objectives, setting.tuning)
+        fleet = write_fleet(folder, setting.shape, setting.objectives)
         say("starting the service and its engines")
         with start_service(folder, fleet, POOL) as service:
-            service.wait_until_ready(gateway_side(service.url, api_key(0), bulk.name(0)))
+            service.wait_until_ready(gateway_side(service.url, api_key(tenant_name(0)), bulk.name(0)))
             with (
                 start_routers(folder, service, setting.shape.replica_names()) as routers,
                 asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
             ):
-                return runner.run(compare(service, routers, setting, demand, wanted, say))
+                return runner.run(compare(service, routers, setting, wanted, say))
 
 
-def main(  # noqa: PLR0913 - Typer reads one argument per option
+def main(
     adapters: Annotated[int, typer.Option(min=1)] = 24,
-    tenants: Annotated[int, typer.Option(min=2)] = 8,
-    slots: Annotated[int, typer.Option(min=1, help="Of each of the two engines.")] = 4,
-    host_places: Annotated[int, typer.Option(min=1, help="Adapters in an engine's host memory.")] = 12,
-    max_sequences: Annotated[int, typer.Option(min=1, help="An engine runs at once.")] = 32,
-    zipf: Annotated[float, typer.Option(min=0.0, help="Exponent of the adapters' popularity.")] = 1.0,
-    variation: Annotated[
-        float, typer.Option(min=0.1, help="Of the gaps between arrivals; 1: Poisson.")
-    ] = 1.0,
-    tokens: Annotated[int, typer.Option(min=2, help="Every answer has exactly so many.")] = 32,
-    load: Annotated[float, typer.Option(min=0.01, help="Steady, as a share of the capacity.")] = 0.75,
-    flood: Annotated[float, typer.Option(min=0.0, help="What one tenant adds, as a share of it.")] = 1.5,
-    clients: Annotated[int, typer.Option(min=1, help="Requests of each tenant while saturated.")] = 16,
     rounds: Annotated[int, typer.Option(min=1)] = 2,
-    seconds: Annotated[float, typer.Option(min=1.0, help="Of arrivals in each phase.")] = 30.0,
-    saturated_seconds: Annotated[float, typer.Option(min=1.0)] = 30.0,
-    filling: Annotated[float, typer.Option(min=0.0, help="Seconds of them that do not count.")] = 8.0,
-    warmup: Annotated[
-        float, typer.Option(min=0.0, help="Seconds of steady and flood that do not count.")
-    ] = 2.0,
-    drain: Annotated[float, typer.Option(min=0.0, help="Longest wait for answers after a phase.")] = 8.0,
-    ttft_ms: Annotated[float, typer.Option(min=1.0, help="Objective: first token.")] = 1000.0,
-    tpot_ms: Annotated[float, typer.Option(min=1.0, help="Objective: each token after it, mean.")] = 100.0,
-    slot_wait_s: Annotated[
-        float | None, typer.Option("--slot-wait", help="Our slot_wait_s, seconds; default: its own.")
-    ] = None,
-    locality_bonus: Annotated[
-        float | None, typer.Option(help="Our locality_bonus_tokens; default: its own.")
-    ] = None,
+    seconds: Annotated[float, typer.Option(min=10.0, help="Of each phase.")] = 30.0,
     only: Annotated[list[str] | None, typer.Option(help=f"Of: {', '.join(SCHEDULERS)}.")] = None,
     seed: Annotated[int, typer.Option(help="Of arrivals and prompts.")] = 1,
     fit: Annotated[
         Path | None, typer.Option(help="Where the cost of an engine's steps goes, as JSON.")
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Where the figures go; - is stdout.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Compare the gateway's scheduler with four others on two real engines."""
-    shape = Shape(adapters, tenants, 2, slots, host_places, max_sequences)
-    demand = Demand(shape, zipf, variation)
-    objectives = Objectives(ttft_ms / 1000, tpot_ms / 1000)
-    plan = Plan(
-        rounds=rounds,
-        seconds=seconds,
-        warmup_s=warmup,
-        drain_s=drain,
-        saturated_s=saturated_seconds,
-        filling_s=filling,
-        clients=clients,
-        tokens=tokens,
-        load=load,
-        flood=flood,
-        seed=seed,
-    )
-
-    given = {"slot_wait_s": slot_wait_s, "locality_bonus_tokens": locality_bonus}
-    tuning = {name: value for name, value in given.items() if value is not None}
-    setting = Setting(shape, plan, objectives, zipf, variation, plan.flooder(demand), tuning)
+    setting = Setting(Shape(adapters), Plan(rounds, seconds, seed))
     wanted = Wanted([name for name in SCHEDULERS if not only or name in only], fit)
-    end_on_sigterm()
-    try:
+    with benchmark():
         unknown = set(only or ()) - set(SCHEDULERS)
         if unknown:
             raise ToolError(f"no scheduler {', '.join(sorted(unknown))}; there are: {', '.join(SCHEDULERS)}")
-        if filling >= saturated_seconds:
-            raise ToolError("--filling must be less than --saturated-seconds")
-        report = run(setting, demand, wanted)
-    except (ToolError, LookupError) as error:
-        Console(stderr=True).print(f"[red]{error}", highlight=False)
-        raise typer.Exit(1) from error
+        report = run(setting, wanted)
     console = Console(stderr=str(json_file) == "-", width=140)
     for line in [*conditions(report), *report.targets()]:
         console.print(line, highlight=False, soft_wrap=True)

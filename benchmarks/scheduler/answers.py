@@ -33,7 +33,6 @@ class Answer:
     whole: bool = False
     error: str = ""
     replica: str = ""
-    queued_s: float | None = None  # as the gateway says
 
     @property
     def cut(self) -> bool:
@@ -59,8 +58,6 @@ async def stream(
     try:
         async with session.post(url, data=body, headers=headers) as response:
             answer.replica = response.headers.get("x-tenantry-replica", answer.replica)
-            queued_ms = response.headers.get("x-tenantry-queue-ms")
-            answer.queued_s = None if queued_ms is None else float(queued_ms) / 1000
             if response.status != 200:
                 text = (await response.read()).decode(errors="replace")
                 answer.error = f"{response.status}: {text[:MAX_ERROR]}"

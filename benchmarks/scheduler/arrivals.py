@@ -1,7 +1,6 @@
 """Who asks for what, and when? Seeded lists of arrivals, the same for every scheduler, and their prompts.
 
-Popularity of adapters follows Zipf's law. Each tenant's gaps are Gamma distributed: with a coefficient of
-variation of 1 they are a Poisson process, above it they come in bursts. Pure: chance comes in.
+Popularity of adapters follows Zipf's law, arrivals are Poisson processes. Pure: chance comes in.
 """
 
 from __future__ import annotations
@@ -34,12 +33,10 @@ class Demand:
     """Who asks how much: the popularity of adapters decides the shares."""
 
     shape: Shape
-    zipf: float  # exponent; 0: all alike
-    variation: float  # coefficient of variation of a tenant's gaps
 
     def popularity(self) -> list[float]:
         """Each adapter's share of all requests."""
-        raw = [1.0 / (rank + 1) ** self.zipf for rank in range(self.shape.adapters)]
+        raw = [1.0 / (rank + 1) for rank in range(self.shape.adapters)]
         return [weight / sum(raw) for weight in raw]
 
     def share(self, tenant: int) -> float:
@@ -69,11 +66,11 @@ class Demand:
     def _of(
         self, chance: random.Random, tenant: int, rate_per_s: float, seconds: float, *, flood: bool
     ) -> list[Arrival]:
-        found, shape = [], 1.0 / self.variation**2
-        at_s = chance.random() * _gap(chance, shape, rate_per_s)  # the list begins somewhere inside a gap
+        found = []
+        at_s = chance.random() * _gap(chance, rate_per_s)  # the list begins somewhere inside a gap
         while at_s < seconds:
             found.append(Arrival(at_s, tenant, self.draw(chance, tenant), flood))
-            at_s += _gap(chance, shape, rate_per_s)
+            at_s += _gap(chance, rate_per_s)
         return found
 
     def endless(self, chance: random.Random, tenant: int) -> Iterator[Arrival]:
@@ -82,8 +79,8 @@ class Demand:
             yield Arrival(0.0, tenant, self.draw(chance, tenant))
 
 
-def _gap(chance: random.Random, shape: float, rate_per_s: float) -> float:
-    return chance.gammavariate(shape, 1.0 / (shape * rate_per_s))
+def _gap(chance: random.Random, rate_per_s: float) -> float:
+    return chance.gammavariate(1.0, 1.0 / rate_per_s)  # exponential
 
 
 def merged(*lists: Sequence[Arrival]) -> list[Arrival]:

@@ -13,7 +13,7 @@ import aiohttp
 from benchmarks.engine import engine_name
 from benchmarks.scheduler.answers import Answer
 from benchmarks.scheduler.arrivals import Arrival
-from benchmarks.scheduler.doors import EngineAddress, GatewayDoor, gateway_session, router_session
+from benchmarks.scheduler.doors import GatewayDoor, session_to
 from benchmarks.scheduler.engines import EngineEyes
 from benchmarks.scheduler.fleet import Shape
 from benchmarks.scheduler.phases import OURS
@@ -31,7 +31,6 @@ RETRY_S = 0.5
 class Connections:
     """Ways to a running service."""
 
-    gateway: aiohttp.ClientSession
     routes: dict[str, aiohttp.ClientSession]  # through a baseline's router to each engine
     engines: dict[str, aiohttp.ClientSession]
     eyes: EngineEyes
@@ -43,17 +42,14 @@ async def connect(
 ) -> Connections:
     """Open them; closed with the stack. Raises ToolError where an engine is not found."""
     token = internal_token(service.secret.encode())
-    gateway = await stack.enter_async_context(gateway_session())
-    engines = {}
-    for name in shape.replica_names():
-        path = "/" + service.engine_url(name).removeprefix("unix:").lstrip("/")
-        engines[name] = await stack.enter_async_context(EngineAddress(name, path, token).session())
-    routes = {
-        router.engine: await stack.enter_async_context(router_session(router.port, token))
-        for router in routers
-    }
-    eyes = EngineEyes(engines, gateway, service.url)
-    return Connections(gateway, routes, engines, eyes, GatewayDoor(OURS, service.url, gateway))
+
+    async def opened(address: str, token: str | None = None) -> aiohttp.ClientSession:
+        return await stack.enter_async_context(session_to(address, token))
+
+    gateway = await opened(service.url)
+    engines = {name: await opened(service.engine_url(name), token) for name in shape.replica_names()}
+    routes = {router.engine: await opened(router.url, token) for router in routers}
+    return Connections(routes, engines, EngineEyes(engines, gateway), GatewayDoor(OURS, gateway))
 
 
 async def engine_names(connections: Connections, shape: Shape) -> list[str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.processes import PROC, busy_seconds, cpu_seconds, running_family
+from benchmarks.tools import ToolError
 
 SERVICE_NAME = "--service-name"
 
@@ -39,12 +40,15 @@ class Roles:
 
     @classmethod
     def find(cls, service: int, engines: Sequence[str], routers: Sequence[int] = ()) -> Roles:
-        """By the names BentoML gives its workers. Raises LookupError where one is missing."""
+        """By the names BentoML gives its workers. Raises ToolError where one is missing."""
         workers = {}
         for member in running_family(service):
             name = worker_name(_command_line(member.pid))
             if name is not None:
                 workers[name] = member.pid
+        missing = {"gateway", *engines} - workers.keys()
+        if missing:
+            raise ToolError(f"the service has no worker {', '.join(sorted(missing))}")
         return cls(workers["gateway"], tuple(workers[name] for name in engines), tuple(routers))
 
 

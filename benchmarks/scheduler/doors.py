@@ -7,15 +7,15 @@ adapters and the headers differ.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
 import orjson
 
+from benchmarks.baselines import EngineLedger, Policy
+from benchmarks.fleet import api_key
 from benchmarks.scheduler.answers import Answer, chat, stream
-from benchmarks.scheduler.baselines import EngineLedger, Policy
-from benchmarks.scheduler.fleet import api_key
+from benchmarks.scheduler.fleet import tenant_name
 from demo import bulk
 from engines.protocol import ADAPTER_HEADER, TOKEN_HEADER
 
@@ -33,48 +33,23 @@ class Door(Protocol):
     async def ask(self, answer: Answer, prompt: str, tokens: int) -> None:
         """Send the answer's request and note what comes of it. Never raises, except when cancelled."""
 
-    def most_adapters(self) -> int | None:
-        """Most adapters in flight at one engine since the last `reset`, by own count; None: not known."""
 
-    def reset(self) -> None:
-        """A phase begins; nothing is in flight."""
+def session_to(address: str, token: str | None = None) -> aiohttp.ClientSession:
+    """Connections to `http://host:port` or `unix:/path`, any number at a time; engines want their token.
 
-
-@dataclass(frozen=True, slots=True)
-class EngineAddress:
-    """One engine."""
-
-    name: str
-    socket_path: str
-    token: str
-
-    def session(self) -> aiohttp.ClientSession:
-        """Connections to it, any number at a time. Call it in the event loop."""
-        connector = aiohttp.UnixConnector(self.socket_path, limit=0, keepalive_timeout=KEEP_ALIVE_S)
-        return _session(connector, {TOKEN_HEADER: self.token}, "http://engine")
-
-
-def gateway_session() -> aiohttp.ClientSession:
-    """Connections to the gateway, any number at a time. Call it in the event loop."""
-    return _session(_tcp(), {})
-
-
-def router_session(port: int, token: str) -> aiohttp.ClientSession:
-    """Connections to a router, which passes the engine's token on. Call it in the event loop."""
-    return _session(_tcp(), {TOKEN_HEADER: token}, f"http://127.0.0.1:{port}")
-
-
-def _tcp() -> aiohttp.TCPConnector:
-    return aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
-
-
-def _session(
-    connector: aiohttp.BaseConnector, headers: dict[str, str], base_url: str | None = None
-) -> aiohttp.ClientSession:
+    Call it in the event loop.
+    """
+    connector: aiohttp.BaseConnector
+    if address.startswith("unix:"):
+        path = "/" + address.removeprefix("unix:").lstrip("/")
+        connector = aiohttp.UnixConnector(path, limit=0, keepalive_timeout=KEEP_ALIVE_S)
+        address = "http://engine"
+    else:
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
     return aiohttp.ClientSession(
-        base_url,
+        address,
         connector=connector,
-        headers={"content-type": "application/json", **headers},
+        headers={"content-type": "application/json", **({TOKEN_HEADER: token} if token else {})},
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=30.0, sock_read=SILENCE_S),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
@@ -84,24 +59,16 @@ def _session(
 class GatewayDoor:
     """Ours: whatever is behind the gateway decides."""
 
-    def __init__(self, name: str, url: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, name: str, session: aiohttp.ClientSession) -> None:
         self.name = name
-        self._url = url + CHAT_PATH
         self._session = session
 
     async def ask(self, answer: Answer, prompt: str, tokens: int) -> None:
         """Ask as the tenant, by the tenant's name of the model."""
         arrival = answer.arrival
         body = orjson.dumps(chat(bulk.name(arrival.adapter), prompt, tokens))
-        headers = {"authorization": f"Bearer {api_key(arrival.tenant)}"}
-        await stream(self._session, self._url, body, headers, answer)
-
-    def most_adapters(self) -> int | None:
-        """The gateway counts for itself."""
-        return None
-
-    def reset(self) -> None:
-        """Nothing is kept."""
+        headers = {"authorization": f"Bearer {api_key(tenant_name(arrival.tenant))}"}
+        await stream(self._session, CHAT_PATH, body, headers, answer)
 
 
 class DirectDoor:
@@ -120,9 +87,7 @@ class DirectDoor:
         self._policy = policy
         self._sessions = sessions
         self._engine_names = engine_names
-        self._slots = slots
-        self.ledgers: list[EngineLedger] = []
-        self.reset()
+        self.ledgers = [EngineLedger(name, slots) for name in sessions]
 
     async def ask(self, answer: Answer, prompt: str, tokens: int) -> None:
         """Choose an engine and ask it, as the gateway would."""
@@ -137,11 +102,3 @@ class DirectDoor:
             await stream(session, CHAT_PATH, body, {ADAPTER_HEADER: adapter}, answer)
         finally:
             ledger.end(adapter)
-
-    def most_adapters(self) -> int | None:
-        """As its ledgers say."""
-        return max(ledger.most_adapters for ledger in self.ledgers)
-
-    def reset(self) -> None:
-        """Begin with empty ledgers."""
-        self.ledgers = [EngineLedger(name, self._slots) for name in self._sessions]

@@ -7,13 +7,14 @@ after it show the most that there were in between, whenever that was.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import aiohttp
 import orjson
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from benchmarks.tools import ToolError
 from engines.loader.metrics import IN_FLIGHT
@@ -22,29 +23,12 @@ from engines.residency import Residency
 
 POLL_S = 0.25
 LOOK_TIMEOUT_S = 30.0  # of one look; the page is written by a busy engine
-_SERIES = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)$")
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
 GATEWAY_GAUGES = ("tenantry_in_flight", "tenantry_queue_depth", "tenantry_replica_in_flight")
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One line of a metrics page."""
-
-    name: str
-    labels: Mapping[str, str]
-    value: float
-
-
-def series(page: str) -> list[Series]:
-    """The lines of a page in Prometheus's text format, without the comments; no label here has escapes."""
-    found = []
-    for line in page.splitlines():
-        match = None if line.startswith("#") else _SERIES.match(line)
-        if match:
-            labels = dict(_LABEL.findall(match["labels"] or ""))
-            found.append(Series(match["name"], labels, float(match["value"])))
-    return found
+def series(page: str) -> list[Sample]:
+    """The lines of a page in Prometheus's text format."""
+    return [sample for family in text_string_to_metric_families(page) for sample in family.samples]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +64,10 @@ class Page:
 class EngineEyes:
     """Looks at engines over their own sockets."""
 
-    def __init__(
-        self, engines: Mapping[str, aiohttp.ClientSession], gateway: aiohttp.ClientSession, url: str
-    ) -> None:
-        """`engines` by name; `gateway` reaches the gateway at `url`, whose metrics this machine may read."""
+    def __init__(self, engines: Mapping[str, aiohttp.ClientSession], gateway: aiohttp.ClientSession) -> None:
+        """`engines` by name; this machine may read the metrics of `gateway`."""
         self._engines = engines
         self._gateway = gateway
-        self._gateway_url = url
 
     async def pages(self) -> dict[str, Page]:
         """All engines' pages now. Raises ToolError."""
@@ -111,11 +92,11 @@ class EngineEyes:
             await asyncio.sleep(POLL_S)
 
     async def _in_gateway(self) -> float:
-        page = await _get(self._gateway, f"{self._gateway_url}/metrics")
+        page = await _get(self._gateway, "/metrics")
         return sum(line.value for line in series(page.decode()) if line.name in GATEWAY_GAUGES)
 
     async def _ask(self, name: str, path: str) -> bytes:
-        return await _get(self._engines[name], f"http://{name}{path}")
+        return await _get(self._engines[name], path)
 
 
 async def _get(session: aiohttp.ClientSession, url: str) -> bytes:

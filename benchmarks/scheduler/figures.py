@@ -1,4 +1,4 @@
-"""How do answers add up? Percentiles, goodput, shares and fairness; reads no clock and prints nothing."""
+"""How do answers add up? Percentiles, goodput and shares; reads no clock and prints nothing."""
 
 from __future__ import annotations
 
@@ -64,51 +64,3 @@ def tokens_between(answer: Answer, tokens: int, start_s: float, end_s: float) ->
         return count if start_s <= answer.first_s < end_s else 0.0
     inside_s = min(answer.last_s, end_s) - max(answer.first_s, start_s)
     return count * max(0.0, inside_s) / length_s
-
-
-def jain(values: Iterable[float]) -> float | None:
-    """Jain's fairness index: 1 where all are alike, 1/n where one has everything (Jain et al. 1984).
-
-    None where nobody has anything.
-    """
-    seen = list(values)
-    squares = sum(value**2 for value in seen)
-    return sum(seen) ** 2 / (len(seen) * squares) if squares else None
-
-
-def max_min_shares(total: float, demands: Sequence[float]) -> list[float]:
-    """Divide `total`: nobody gets more than demanded; what one leaves goes to the others in equal parts."""
-    shares = [0.0] * len(demands)
-    left = total
-    by_demand = sorted(range(len(demands)), key=lambda i: demands[i])
-    for position, index in enumerate(by_demand):
-        shares[index] = min(demands[index], left / (len(demands) - position))
-        left -= shares[index]
-    return shares
-
-
-def fairness(served: Sequence[float], demands: Sequence[float]) -> float | None:
-    """Jain's index over each tenant's service as a part of its max-min fair share of all service.
-
-    Plain service would call a tenant wronged that asked for little. None where nothing was served.
-    """
-    shares = max_min_shares(sum(served), demands)
-    return jain(got / share for got, share in zip(served, shares, strict=True) if share > 0)
-
-
-def most_at_once(spans: Sequence[tuple[float, float, str]]) -> int:
-    """Most different names at one moment, of (begin, end, name); ends count before begins."""
-    moments = sorted(
-        (at, step, name)
-        for begin, end, name in spans
-        if end > begin
-        for at, step, name in ((begin, 1, name), (end, -1, name))
-    )
-    now: dict[str, int] = {}
-    most = 0
-    for _, step, name in moments:
-        now[name] = now.get(name, 0) + step
-        if not now[name]:
-            del now[name]
-        most = max(most, len(now))
-    return most

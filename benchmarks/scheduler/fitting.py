@@ -43,7 +43,6 @@ async def measure_steps(door: Door, shape: Shape, eyes: EngineEyes) -> list[Step
     steps = []
     for batch, adapters in points(shape):
         await eyes.wait_until_idle(IDLE_WITHIN_S)
-        door.reset()
         clients = [
             itertools.repeat(Arrival(0.0, shape.owner(number % adapters), number % adapters))
             for number in range(batch)

@@ -1,26 +1,18 @@
 """What is served while schedulers are compared? Many adapters of few tenants on engines with few slots.
 
-Writes a fleet file of its own, and shaken copies of the demo's trained adapters. Caps are so wide that
-nothing is refused: what is compared is the order in which requests run, not who is turned away.
+The adapters are shaken copies of the demo's. What is compared is the order in which requests run, not who is
+turned away.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.fleet import POOL, demo_adapter, fleet_file, write
 from demo import bulk
-from demo.answers import ADAPTERS
 
-POOL = "shared"
-BASE_MODEL = "tiny-llama"
-WIDE_CAP = 100_000
-QUEUE_TIMEOUT_S = 600.0  # longer than a run
 MAX_MODEL_LEN = 512  # tokens
-RANK = 8  # of the demo's adapters
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +39,8 @@ class Shape:
 class Objectives:
     """What a good answer is on this machine."""
 
-    ttft_s: float  # arrival to first token, at most
-    tpot_s: float  # mean time per token after the first, at most
+    ttft_s: float = 1.0  # arrival to first token, at most
+    tpot_s: float = 0.1  # mean time per token after the first, at most
 
 
 def tenant_name(number: int) -> str:
@@ -56,23 +48,11 @@ def tenant_name(number: int) -> str:
     return f"tenant-{number}"
 
 
-def api_key(number: int) -> str:
-    """Key of a tenant, counted from 0."""
-    return f"{tenant_name(number)}-bench-key"
-
-
-def write_fleet(
-    folder: Path, demo: Path, shape: Shape, objectives: Objectives, tuning: Mapping[str, float]
-) -> Path:
+def write_fleet(folder: Path, shape: Shape, objectives: Objectives) -> Path:
     """Write the adapters and the fleet file into `folder`; returns the fleet file. Raises OSError."""
     for number in range(shape.adapters):
-        source = demo / "adapters" / ADAPTERS[number % len(ADAPTERS)]
-        bulk.make(source, adapter_folder(folder, number), seed=0, index=number)
-    path = folder / "fleet.yaml"
-    path.write_text(
-        json.dumps(fleet(folder, demo, shape, objectives, tuning), indent=2) + "\n"
-    )  # JSON is YAML
-    return path
+        bulk.make(demo_adapter(number), adapter_folder(folder, number), seed=0, index=number)
+    return write(folder, fleet(folder, shape, objectives))
 
 
 def adapter_folder(folder: Path, number: int) -> Path:
@@ -80,48 +60,24 @@ def adapter_folder(folder: Path, number: int) -> Path:
     return folder / "adapters" / bulk.name(number)
 
 
-def fleet(
-    folder: Path, demo: Path, shape: Shape, objectives: Objectives, tuning: Mapping[str, float]
-) -> dict[str, object]:
-    """The fleet file; `tuning` are settings of the gateway's scheduler."""
-    tenants = [tenant_name(number) for number in range(shape.tenants)]
+def fleet(folder: Path, shape: Shape, objectives: Objectives) -> dict[str, object]:
+    """The fleet file."""
+    tenants: dict[str, dict[str, str]] = {tenant_name(number): {} for number in range(shape.tenants)}
+    for number in range(shape.adapters):
+        tenants[tenant_name(shape.owner(number))][bulk.name(number)] = bulk.name(number)
     base = {
-        "source": str(demo / "base"),
-        "dtype": "float32",
         "max_model_len": MAX_MODEL_LEN,
         "kv_cache_gib": 1,
         "max_num_seqs": shape.max_sequences,
         "max_loras": shape.slots,
-        "max_lora_rank": RANK,
         "max_cpu_loras": shape.host_places,
     }
-    pool = {
-        "strategy": "multi-lora",
-        "base_models": [BASE_MODEL],
-        "replicas": shape.replicas,
-        "tenants": tenants,
+    return fleet_file(
+        base,
+        {bulk.name(number): adapter_folder(folder, number) for number in range(shape.adapters)},
+        tenants,
         # No ttft_s: what would miss it is shed, and here nothing is.
-        "slo": {"itl_s": objectives.tpot_s},
-    }
-    return {
-        "base_models": {BASE_MODEL: base},
-        "adapters": {
-            bulk.name(number): {"source": str(adapter_folder(folder, number)), "base_model": BASE_MODEL}
-            for number in range(shape.adapters)
-        },
-        "tenants": {tenant_name(number): _tenant(shape, number) for number in range(shape.tenants)},
-        "pools": {POOL: pool},
-        "gateway": {"metrics_access": "loopback", "scheduler": dict(tuning)},
-        "state": {"folder": str(folder / "state")},
-    }
-
-
-def _tenant(shape: Shape, number: int) -> dict[str, object]:
-    own = [bulk.name(a) for a in range(shape.adapters) if shape.owner(a) == number]
-    caps = {"max_concurrency": WIDE_CAP, "max_queued": WIDE_CAP, "queue_timeout_s": QUEUE_TIMEOUT_S}
-    return {
-        "api_keys": [{"sha256": hashlib.sha256(api_key(number).encode()).hexdigest()}],
-        "models": {name: name for name in own},
-        "default_model": own[0],
-        "caps": caps,
-    }
+        {"replicas": shape.replicas, "slo": {"itl_s": objectives.tpot_s}},
+        gateway={"metrics_access": "loopback"},
+        state={"folder": str(folder / "state")},
+    )

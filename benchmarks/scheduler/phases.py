@@ -15,9 +15,9 @@ from enum import StrEnum
 
 import aiohttp
 
+from benchmarks.baselines import BASELINES
 from benchmarks.scheduler.answers import Answer
 from benchmarks.scheduler.arrivals import Arrival, Demand, Prompts, merged
-from benchmarks.scheduler.baselines import BASELINES
 from benchmarks.scheduler.cores import Clocks, Cores, Roles
 from benchmarks.scheduler.doors import DirectDoor, Door
 from benchmarks.scheduler.driving import Drive, closed_loop, open_loop, undisturbed
@@ -50,16 +50,15 @@ class Plan:
     """How long and how hard."""
 
     rounds: int
-    seconds: float  # of arrivals, steady and flood
-    warmup_s: float  # arrivals of so long at the beginning do not count
-    drain_s: float  # longest wait for what has arrived
-    saturated_s: float
-    filling_s: float  # of that, at its beginning, does not count: queues of rare adapters fill
-    clients: int  # per tenant, while saturated
-    tokens: int  # of every answer
-    load: float  # steady arrivals, as a share of the capacity
-    flood: float  # what the flood adds, as a share of the capacity
+    seconds: float  # of each phase
     seed: int
+    warmup_s: float = 2.0  # arrivals of so long at the beginning do not count, steady and flood
+    drain_s: float = 8.0  # longest wait for what has arrived
+    filling_s: float = 8.0  # of the saturated phase, at its beginning: queues of rare adapters fill
+    clients: int = 16  # per tenant, while saturated
+    tokens: int = 32  # of every answer
+    load: float = 0.75  # steady arrivals, as a share of the capacity
+    flood: float = 1.5  # what the flood adds, as a share of the capacity
 
     def steps(self, names: Sequence[str]) -> Iterator[tuple[int, Phase, str]]:
         """Every phase with every scheduler in every round; every order is turned and alternates."""
@@ -87,9 +86,7 @@ class Measured:
     drive: Drive
     window: tuple[float, float]  # of `time.monotonic`: what counts
     disk_loads: float  # adapters that engines read from disk
-    slot_moves: float  # adapters that engines moved into a slot
-    most_in_vllm: float  # adapters at once in one engine, by vLLM's own count at each step
-    most_sent: int | None  # adapters in flight at one engine, by the router's own count
+    most_adapters: float  # at once in one engine, by vLLM's own count at each step
     cores: Cores
     work_s: float | None  # CPU time of the same small piece of work in the window: the machine's pace
 
@@ -143,7 +140,6 @@ class Stage:
         sources = [self._mix(random.Random(chance.random())) for _ in range(clients)]
         prompts = Prompts(f"{self._plan.seed}/capacity")
         await self._eyes.wait_until_idle(IDLE_WITHIN_S)
-        door.reset()
         drive = await closed_loop(door, sources, prompts, self._plan.tokens, seconds=seconds)
         window = (drive.started_s + seconds / 4, drive.ended_s)
         tokens = sum(tokens_between(a, self._plan.tokens, *window) for a in drive.answers)
@@ -161,7 +157,6 @@ class Stage:
         await self._eyes.wait_until_idle(IDLE_WITHIN_S)
         with undisturbed(), measured_pace() as pace:
             before, clocks = await self._eyes.pages(), Clocks.read(self._roles)
-            door.reset()
             drive, window = await self._drive(number, phase, door, capacity_per_s)
             cores = Clocks.read(self._roles).cores_since(clocks)
         await self._eyes.wait_until_idle(IDLE_WITHIN_S)
@@ -174,9 +169,7 @@ class Stage:
             drive=drive,
             window=window,
             disk_loads=sum(after[e].disk_loads - before[e].disk_loads for e in after),
-            slot_moves=sum(after[e].slot_moves - before[e].slot_moves for e in after),
-            most_in_vllm=max(after[e].most_adapters(before[e]) for e in after),
-            most_sent=door.most_adapters(),
+            most_adapters=max(after[e].most_adapters(before[e]) for e in after),
             cores=cores,
             work_s=pace.work_s(*window),
         )
@@ -188,7 +181,7 @@ class Stage:
         prompts = Prompts(f"{plan.seed}/{number}/{phase}/{door.name}")  # another order of words for each
         if phase is Phase.SATURATED:
             clients = list(self._backlogged(number))
-            drive = await closed_loop(door, clients, prompts, plan.tokens, seconds=plan.saturated_s)
+            drive = await closed_loop(door, clients, prompts, plan.tokens, seconds=plan.seconds)
             return drive, (drive.started_s + plan.filling_s, drive.ended_s)
         arrivals = self.arrivals(number, phase, capacity_per_s)
         drive = await open_loop(door, arrivals, prompts, plan.tokens, drain_s=plan.drain_s)

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from statistics import mean, median
 
-from benchmarks.machine import Origin
 from benchmarks.scheduler.answers import Answer
+from benchmarks.scheduler.arrivals import Demand
 from benchmarks.scheduler.figures import (
     Percentile,
-    fairness,
     is_good,
-    most_at_once,
     percentile,
     times_to_first_token,
 )
 from benchmarks.scheduler.fleet import Objectives, Shape
 from benchmarks.scheduler.phases import OURS, Measured, Phase, Plan
-from benchmarks.stats import Spread, mean_of, ratios, short, spread, with_range
+from benchmarks.stats import Spread, fairness, mean_of, ratios, short, spread, with_range
 
 VICTIM_RATIO = 1.5  # target: victims' p99 TTFT under the flood over the same without
 LATE_P99_S = 0.1  # requests sent later than this say that the load generator did not keep up
 OTHERS_CORES = 0.3  # more than this and somebody else was measured too
-# What a lease, as seen in answers, is shortened by on both sides: the gateway's moments of grant and release
-# are known only through two processes that wait for a core.
-LEASE_SLACK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +29,17 @@ class Setting:
 
     shape: Shape
     plan: Plan
-    objectives: Objectives
-    zipf: float
-    variation: float
-    flooder: int
-    tuning: dict[str, float]  # of our scheduler, where not its defaults
+    objectives: Objectives = field(default_factory=Objectives)
+
+    @property
+    def demand(self) -> Demand:
+        """Who asks how much."""
+        return Demand(self.shape)
+
+    @property
+    def flooder(self) -> int:
+        """The tenant that floods."""
+        return self.plan.flooder(self.demand)
 
 
 @dataclass(slots=True)
@@ -126,29 +126,10 @@ class Report:
         tokens = self.setting.plan.tokens
         return mean(is_good(answer, self.setting.objectives, tokens) for answer in answers)
 
-    def good_per_s(self, phase: Phase, scheduler: str) -> float | None:
-        """Requests per second that met both objectives."""
-        share = self.goodput(phase, scheduler)
-        if share is None:
-            return None
-        seconds = sum(m.window[1] - m.window[0] for m in self.of(phase, scheduler))
-        return share * len(self.answers(phase, scheduler)) / seconds
-
-    def tpot(self, phase: Phase, scheduler: str, fraction: float) -> Percentile | None:
-        """A percentile of the mean time per token after the first, of whole answers, seconds."""
-        tokens = self.setting.plan.tokens
-        answers = self.answers(phase, scheduler)
-        return percentile([t for a in answers if (t := a.tpot_s(tokens)) is not None], [], fraction)
-
-    def queued(self, phase: Phase, scheduler: str, fraction: float, *, victims: bool) -> Percentile | None:
-        """A percentile of the time in the gateway's queue, by its own word; None behind no gateway."""
-        answers = self.answers(phase, scheduler, victims=victims)
-        return percentile([a.queued_s for a in answers if a.queued_s is not None], [], fraction)
-
-    def per_request(self, phase: Phase, scheduler: str, of: Callable[[Measured], float]) -> float | None:
-        """A sum over engines, for each request that an engine began to answer."""
+    def reads_per_request(self, phase: Phase, scheduler: str) -> float | None:
+        """Adapters read from disk, for each request that an engine began to answer."""
         begun = sum(a.first_s is not None for m in self.of(phase, scheduler) for a in m.drive.answers)
-        return sum(of(m) for m in self.of(phase, scheduler)) / begun if begun else None
+        return sum(m.disk_loads for m in self.of(phase, scheduler)) / begun if begun else None
 
     def fairness(self, phase: Phase, scheduler: str) -> Spread | None:
         """Jain's index of each round; see figures.py."""
@@ -163,11 +144,6 @@ class Report:
         return [
             sum(m.service(tenants, tokens)) / (m.window[1] - m.window[0]) for m in self.of(phase, scheduler)
         ]
-
-    def tokens_per_core_s(self, phase: Phase, scheduler: str) -> list[float]:
-        """The same for each core of CPU that engines got, which share theirs with gateway and load."""
-        rounds = zip(self.tokens_per_s(phase, scheduler), self.of(phase, scheduler), strict=True)
-        return [tokens / m.cores.engines for tokens, m in rounds]
 
     def tokens_at_equal_pace_per_s(self, phase: Phase, scheduler: str) -> list[float]:
         """The same as if the machine had been as fast as in the mean of all that were measured in that phase.
@@ -186,14 +162,9 @@ class Report:
         usual_s = mean_of(m.work_s for m in self.measured if m.phase is measured.phase)
         return usual_s / measured.work_s if usual_s and measured.work_s else None
 
-    def most_in_vllm(self, scheduler: str) -> float:
+    def most_adapters(self, scheduler: str) -> float:
         """Adapters at once in one engine, by vLLM's own pages."""
-        return max(m.most_in_vllm for m in self.measured if m.scheduler == scheduler)
-
-    def most_sent(self, scheduler: str) -> int:
-        """Adapters in flight at one engine: a baseline's own count, ours by what its answers say."""
-        mine = [m for m in self.measured if m.scheduler == scheduler]
-        return max(m.most_sent if m.most_sent is not None else most_leased(m.drive.answers) for m in mine)
+        return max(m.most_adapters for m in self.measured if m.scheduler == scheduler)
 
     def best_baseline(self) -> str | None:
         """The one that gets most done while saturated, at equal pace; None where there is none."""
@@ -249,13 +220,8 @@ class Report:
     def _excesses(self) -> list[str]:
         if OURS not in self.schedulers():
             return []
-        slots = self.setting.shape.slots
-        views = (("by vLLM's own count", self.most_in_vllm(OURS)), ("by the answers", self.most_sent(OURS)))
-        return [
-            f"ours: {most} adapters at once at one engine {view}, for {slots} slots"
-            for view, most in views
-            if most > slots
-        ]
+        slots, most = self.setting.shape.slots, self.most_adapters(OURS)
+        return [f"ours: {most} adapters at once in one engine, for {slots} slots"] if most > slots else []
 
     def _disturbances(self) -> list[str]:
         found = []
@@ -267,57 +233,6 @@ class Report:
             if m.cores.others > OTHERS_CORES:
                 found.append(f"{where}: something else used {m.cores.others:.2f} cores")
         return found
-
-    def as_json(self, head: Origin) -> str:
-        """All measurements and where they come from."""
-        rows = [self._row(m) for m in self.measured]
-        whole = {
-            "origin": asdict(head),
-            "setting": asdict(self.setting),
-            "capacities_per_s": self.capacities_per_s,
-            "seats": self.seats,
-            "targets": self.targets(),
-        }
-        return json.dumps({**whole, "complaints": self.complaints(), "measured": rows}) + "\n"
-
-    def _row(self, m: Measured) -> dict[str, object]:
-        start_s, tokens = m.drive.started_s, self.setting.plan.tokens
-        counts = ("disk_loads", "slot_moves", "most_in_vllm", "most_sent", "work_s")
-        head = {key: getattr(m, key) for key in ("round", "phase", "scheduler", *counts)}
-        answers = [
-            {
-                "due_s": a.due_s - start_s,
-                "tenant": a.arrival.tenant,
-                "adapter": a.arrival.adapter,
-                "flood": a.arrival.flood,
-                "ttft_s": a.ttft_s(),
-                "tpot_s": a.tpot_s(tokens),
-                "queued_s": a.queued_s,
-                "replica": a.replica,
-                "end_s": None if a.last_s is None else a.last_s - start_s,
-                "whole": a.whole,
-                "error": a.error,
-            }
-            for a in m.drive.answers
-        ]
-        window = [at_s - start_s for at_s in m.window]
-        cut_s = m.drive.ended_s - start_s
-        return {**head, "cores": asdict(m.cores), "window_s": window, "cut_s": cut_s, "answers": answers}
-
-
-def most_leased(answers: Sequence[Answer]) -> int:
-    """Most adapters in flight at one engine behind the gateway, by its answers' own headers and ends.
-
-    A request is at an engine from when the gateway lets it out of the queue to its last byte.
-    """
-    spans: dict[str, list[tuple[float, float, str]]] = {}
-    for a in answers:
-        if a.replica and a.last_s is not None:
-            begin_s = a.sent_s + (a.queued_s or 0.0) + LEASE_SLACK_S
-            spans.setdefault(a.replica, []).append(
-                (begin_s, a.last_s - LEASE_SLACK_S, str(a.arrival.adapter))
-            )
-    return max(map(most_at_once, spans.values()), default=0)
 
 
 def text(figure: Percentile | None, scale: float = 1.0, unit: str = "") -> str:

@@ -22,7 +22,7 @@ class Router:
     """A proxy that runs."""
 
     engine: str
-    port: int
+    url: str
     pid: int
 
 
@@ -36,5 +36,5 @@ def start_routers(folder: Path, service: Service, engines: Sequence[str]) -> Ite
             environment = {"PLAIN_PROXY_UPSTREAM": service.engine_url(engine)}
             child = start(plain_proxy.command(port), folder / f"router-{engine}.log", env=environment)
             stack.callback(stop, child)
-            routers.append(Router(engine, port, child.pid))
+            routers.append(Router(engine, f"http://127.0.0.1:{port}", child.pid))
         yield routers

@@ -6,7 +6,8 @@ far the simulated engine is from measured ones, `fit` finds its costs anew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,10 +15,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.output import show
-from benchmarks.simulator import traces
+from benchmarks.output import JsonFile, show
 from benchmarks.simulator.costs import StepCosts
-from benchmarks.simulator.fit import errors, fit, fit_runs, read_measurements
+from benchmarks.simulator.fit import errors, fit, read_measurements
+from benchmarks.simulator.measured import measured_runs
 from benchmarks.simulator.report import Comparison
 from benchmarks.simulator.runs import PROCESSES, Task, run_all
 from benchmarks.simulator.scenarios import ALL, Scenario, scenarios
@@ -25,47 +26,41 @@ from benchmarks.simulator.validate import validate as validate_model
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
-TRACES = typer.Option("--traces", help="Folder of public traces and measurements; traces.py says which.")
-TracesOption = Annotated[Path | None, TRACES]
 CostsOption = Annotated[
     Path | None, typer.Option("--costs", help="Step costs that `fit` wrote, instead of the built-in ones.")
 ]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Where the figures go; - is stdout.")]
 
 
-def fail(message: str) -> typer.Exit:
-    """Print what is wrong; to be raised."""
-    Console(stderr=True).print(f"[red]{message}")
-    return typer.Exit(1)
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Print what is wrong with a file, a name or a setting. Raises typer.Exit."""
+    try:
+        yield
+    except (OSError, TypeError, ValueError) as error:
+        Console(stderr=True).print(f"[red]{error}")
+        raise typer.Exit(1) from error
 
 
 def costs_of(file: Path | None) -> StepCosts:
-    """The costs to simulate with. Raises typer.Exit where the file is none."""
-    if file is None:
-        return StepCosts()
-    try:
-        return StepCosts.read(file)
-    except (OSError, ValueError) as error:
-        raise fail(str(error)) from error
+    """The costs to simulate with. Raises OSError and ValueError where the file is none."""
+    return StepCosts() if file is None else StepCosts.read(file)
 
 
 def changes_of(settings: Sequence[str]) -> dict[str, float]:
-    """Read `name=value`. Raises typer.Exit on anything else."""
+    """Read `name=value`. Raises ValueError on anything else."""
     try:
-        pairs = (setting.split("=") for setting in settings)
-        return {name: float(value) for name, value in pairs}
+        return {name: float(value) for name, value in (setting.split("=") for setting in settings)}
     except ValueError as error:
-        raise fail(f"--set takes NAME=NUMBER: {error}") from error
+        raise ValueError(f"--set takes NAME=NUMBER: {error}") from error
 
 
-def chosen(
-    known: dict[str, list[Scenario]], names: Sequence[str], routers: Sequence[str]
-) -> list[tuple[Scenario, str]]:
-    """Every scenario with every router asked for. Raises typer.Exit on a name nobody knows."""
+def chosen(names: Sequence[str], routers: Sequence[str]) -> list[tuple[Scenario, str]]:
+    """Every scenario with every router asked for. Raises ValueError on a name nobody knows."""
+    known = scenarios()
     for given, there in ((names, tuple(known)), (routers, ALL)):
         unknown = [name for name in given if name not in there]
         if unknown:
-            raise fail(f"unknown: {', '.join(unknown)}; there are {', '.join(there)}")
+            raise ValueError(f"unknown: {', '.join(unknown)}; there are {', '.join(there)}")
     return [
         (scenario, router)
         for name in names or known
@@ -76,7 +71,7 @@ def chosen(
 
 
 @app.command()
-def compare(  # noqa: PLR0913 - Typer reads one argument per option
+def compare(
     names: Annotated[
         list[str] | None, typer.Option("--scenario", help="One of them; all without it.")
     ] = None,
@@ -84,36 +79,26 @@ def compare(  # noqa: PLR0913 - Typer reads one argument per option
         list[str] | None, typer.Option("--router", help="One of them; all without it.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1)] = 5,
-    folder: TracesOption = None,
     costs_file: CostsOption = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of our scheduler, e.g. load_slack=0.5.")
     ] = None,
     processes: Annotated[int, typer.Option(min=1)] = PROCESSES,
-    json_file: JsonOption = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Compare routers on the same calls."""
-    costs, changes = costs_of(costs_file), changes_of(settings or [])
-    try:
-        known = scenarios(folder)
-    except (OSError, KeyError, ValueError) as error:
-        raise fail(f"--traces: {error}") from error
-    pairs = chosen(known, names or [], routers or [])
-    tasks = [
-        Task(scenario, router, seed + 1, costs, changes)
-        for scenario, router in pairs
-        for seed in range(seeds)
-    ]
-    comparison = Comparison(costs)
-    with Console(stderr=True).status("simulating") as status:
-        try:
-            for result in run_all(tasks, processes):
-                comparison.results.append(result)
-                status.update(
-                    f"{len(comparison.results)} of {len(tasks)}: {result.scenario}, {result.router}"
-                )
-        except (TypeError, ValueError) as error:
-            raise fail(str(error)) from error
+    with plain_errors(), Console(stderr=True).status("simulating") as status:
+        comparison = Comparison(costs_of(costs_file))
+        changes = changes_of(settings or [])
+        tasks = [
+            Task(scenario, router, seed + 1, comparison.costs, changes)
+            for scenario, router in chosen(names or [], routers or [])
+            for seed in range(seeds)
+        ]
+        for result in run_all(tasks, processes):
+            comparison.results.append(result)
+            done = f"{len(comparison.results)} of {len(tasks)}"
+            status.update(f"{done}: {result.scenario}, {result.router}")
     tables = Table.grid()
     for scenario in comparison.scenarios():
         tables.add_row(comparison.table(scenario))
@@ -122,17 +107,13 @@ def compare(  # noqa: PLR0913 - Typer reads one argument per option
 
 @app.command()
 def validate(
-    folder: Annotated[Path, TRACES],
+    folder: Annotated[Path, typer.Option("--traces", help="Folder of the measured runs; see measured.py.")],
     costs_file: CostsOption = None,
-    json_file: JsonOption = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Simulate runs that were measured, and say how far off the model is."""
-    try:
-        runs, adapter_runs = traces.measured_runs(folder), traces.adapter_runs(folder)
-    except (OSError, KeyError, ValueError) as error:
-        raise fail(f"--traces: {error}") from error
-    with Console(stderr=True).status("simulating the measured runs"):
-        found = validate_model(runs, adapter_runs, costs_of(costs_file))
+    with plain_errors(), Console(stderr=True).status("simulating the measured runs"):
+        found = validate_model(measured_runs(folder), costs_of(costs_file))
     whole = Table.grid()
     whole.add_row(found.table())
     for line in found.summary():
@@ -142,29 +123,18 @@ def validate(
 
 @app.command("fit")
 def fit_command(
-    folder: TracesOption = None,
-    measurements: Annotated[
-        Path | None, typer.Option(help="JSON list of measurements; fit.py says what is in it.")
-    ] = None,
+    measurements: Annotated[Path, typer.Option(help="JSON list of measurements; fit.py says what is in it.")],
     out: Annotated[Path | None, typer.Option(help="Where the costs go, for --costs.")] = None,
 ) -> None:
-    """Fit the step costs to measured runs (--traces) or to measurements of one's own."""
-    if (folder is None) == (measurements is None):
-        raise fail("give either --traces or --measurements")
-    try:
-        if measurements is not None:
-            points = read_measurements(measurements)
-            found = fit(points, StepCosts())
-            off = errors(points, found)
-            typer.echo(f"largest error {100 * max(map(abs, off)):.1f} % of {len(points)} measurements")
-        else:
-            with Console(stderr=True).status("simulating the measured runs, six times over"):
-                found = fit_runs(traces.measured_runs(folder or Path()), StepCosts())
-    except (OSError, KeyError, ValueError) as error:
-        raise fail(str(error)) from error
+    """Fit the step costs to measurements of one's own."""
+    with plain_errors():
+        points = read_measurements(measurements)
+        found = fit(points, StepCosts())
+        if out is not None:
+            out.write_text(found.as_json())
+    off = errors(points, found)
+    typer.echo(f"largest error {100 * max(map(abs, off)):.1f} % of {len(points)} measurements")
     typer.echo(found.as_json(), nl=False)
-    if out is not None:
-        out.write_text(found.as_json())
 
 
 if __name__ == "__main__":

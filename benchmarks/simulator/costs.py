@@ -1,8 +1,8 @@
 """How long does one step of an engine take, and how many tokens does its KV cache hold?
 
-A step is linear in what is in it. The figures are those of one 8B model at rank 16 on one GPU: what
-`fit --traces` made of the public measurements that `validate` compares with, but for the last three, which
-those runs do not tell apart. `fit --measurements` finds others for other machines.
+A step is linear in what is in it. The figures are those of one 8B model at rank 16 on one GPU, fitted to the
+public measurements that `validate` compares with, but for the last three, which those runs do not tell
+apart. `fit` finds others for other machines.
 """
 
 from __future__ import annotations

@@ -64,11 +64,6 @@ class Totals:
     preemptions: int = 0
     gaps: int = 0  # between two tokens of a stream
     gaps_s: float = 0.0
-    # What a token finds in its step, summed over all tokens.
-    beside_sequences: float = 0.0
-    beside_adapters: float = 0.0
-    beside_pairs: float = 0.0
-    beside_prefill_tokens: float = 0.0
 
 
 @dataclass(slots=True)
@@ -153,11 +148,6 @@ class Engine:
         totals.busy_s += span.step_s * span.count
         totals.gaps += tokens
         totals.gaps_s += tokens * span.step_s
-        adapters = len(self.active)
-        totals.beside_sequences += tokens * self._decoding
-        totals.beside_adapters += tokens * adapters
-        totals.beside_pairs += tokens * self._decoding * adapters
-        totals.beside_prefill_tokens += tokens * sum(chunk for _, chunk in span.prefills)
         finished = self._pop_finished()
         begun = [sequence for sequence, chunk in span.prefills if self._prefilled(sequence, chunk)]
         if tokens:

@@ -21,10 +21,6 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.simulator.costs import StepCosts
-from benchmarks.simulator.measured import RANK, Simulated, simulate_all
-from benchmarks.simulator.traces import MeasuredRun
-
-ROUNDS = 6  # of simulating and fitting; the terms move by less than 3 % after that
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +34,11 @@ class Measurement:
     prefill_tokens: float = 0.0
     gpu_loads: float = 0.0
     disk_loads: float = 0.0
-    pairs: float | None = None  # mean of batch times adapters; None: the product of the means
 
     def terms(self) -> list[float]:
         """What each cost of `StepCosts` is multiplied with, in its order."""
-        pairs = self.batch * self.adapters if self.pairs is None else self.pairs
         loads = [self.prefill_tokens, self.gpu_loads, self.disk_loads]
-        return [1.0, self.batch, self.adapters, pairs, self.slots, *loads]
+        return [1.0, self.batch, self.adapters, self.batch * self.adapters, self.slots, *loads]
 
 
 def read_measurements(file: Path) -> list[Measurement]:
@@ -91,54 +85,3 @@ def errors(measurements: Sequence[Measurement], costs: StepCosts) -> list[float]
     """Relative error of each measurement's time."""
     values = list(asdict(costs).values())
     return [float(np.dot(one.terms(), values)) / one.itl_ms - 1.0 for one in measurements]
-
-
-def fit_runs(runs: Sequence[MeasuredRun], known: StepCosts) -> StepCosts:
-    """Fit to measured runs of rank 16, whose batches are not known but follow from their times.
-
-    By Little's law a run's mean batch is its tokens/s times its time between tokens. How many adapters were
-    in it comes from simulating the run, which needs costs: so both are done in turn, each time going half
-    the way.
-    What a load takes stays as known: too few of them are in a step to show.
-    """
-    runs = [run for run in runs if run.rank == RANK]
-    for _ in range(ROUNDS):
-        found = simulate_all(runs, known)
-        # Where sequences are preempted their second prefill is most of the time; nothing is said of steps.
-        seen = [
-            _measurement(run, one) for run, one in zip(runs, found, strict=True) if not one.totals.preemptions
-        ]
-        known = _half_way(known, fit([_without_loads(one, known) for one in seen], known))
-    return known
-
-
-def _measurement(run: MeasuredRun, simulated: Simulated) -> Measurement:
-    """A measured run as a steady load."""
-    totals, itl_s = simulated.totals, run.itl_ms / 1000
-    mean_batch = totals.gaps_s / run.duration_s
-    scale = run.tokens_per_s * itl_s / mean_batch
-    return Measurement(
-        batch=scale * totals.beside_sequences / totals.gaps,
-        adapters=totals.beside_adapters / totals.gaps,
-        slots=run.slots,
-        itl_ms=run.itl_ms,
-        pairs=scale * totals.beside_pairs / totals.gaps,
-        prefill_tokens=totals.beside_prefill_tokens / totals.gaps * run.itl_ms / simulated.itl_ms,
-        gpu_loads=totals.gpu_loads / run.duration_s * itl_s,
-        disk_loads=totals.disk_loads / run.duration_s * itl_s,
-    )
-
-
-def _without_loads(one: Measurement, costs: StepCosts) -> Measurement:
-    """The same with what is not to be fitted taken off its time."""
-    taken_ms = (
-        costs.prefill_token_ms * one.prefill_tokens
-        + costs.gpu_load_ms * one.gpu_loads
-        + costs.disk_load_ms * one.disk_loads
-    )
-    return Measurement(one.batch, one.adapters, one.slots, one.itl_ms - taken_ms, pairs=one.pairs)
-
-
-def _half_way(one: StepCosts, other: StepCosts) -> StepCosts:
-    pairs = zip(asdict(one).values(), asdict(other).values(), strict=True)
-    return StepCosts(*((a + b) / 2 for a, b in pairs))

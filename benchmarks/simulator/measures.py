@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.simulator.driver import Call
 from benchmarks.simulator.engine import Engine
 from benchmarks.simulator.workloads import NOISY
+from benchmarks.stats import fairness
 from fleet.types import Band
 
 COMPLETION_PRICE = 2.0  # of a token, in prompt tokens, as in VTC (Sheng et al., OSDI 2024)
@@ -87,7 +88,7 @@ def figures(
         itl_ms=1000 * sum(total.gaps_s for total in totals) / max(1, gaps),
         loads_per_call=sum(total.gpu_loads for total in totals) / sent,
         disk_loads_per_call=sum(total.disk_loads for total in totals) / sent,
-        jain=jain(service_shares(by_band[Band.STANDARD.value], window)),
+        jain=served_alike(by_band[Band.STANDARD.value], window),
         refused_share=_share(counted, lambda call: call.refused_s is not None),
         unserved_share=_share(counted, lambda call: call.refused_s is None and call.finished_s is None),
         band_goodput_share={
@@ -124,8 +125,8 @@ def _tokens(calls: Iterable[Call], window: Window) -> int:
     )
 
 
-def service_shares(calls: Iterable[Call], window: Window) -> list[float]:
-    """What each tenant was served, over what max-min fairness would have given it of the same whole."""
+def served_alike(calls: Iterable[Call], window: Window) -> float:
+    """How fair service was (`fairness`); 0 where nothing was served."""
     asked: dict[str, float] = defaultdict(float)
     served: dict[str, float] = defaultdict(float)
     for call in calls:
@@ -135,21 +136,5 @@ def service_shares(calls: Iterable[Call], window: Window) -> list[float]:
         asked[call.tenant] += price
         if call.finished_s is not None and call.finished_s < window.end_s:
             served[call.tenant] += price
-    fair = max_min(asked, sum(served.values()))
-    return [served[tenant] / share for tenant, share in fair.items() if share > 0]
-
-
-def max_min(asked: Mapping[str, float], whole: float) -> dict[str, float]:
-    """Share a whole out: nobody gets more than it asked for, and who gets less gets as much as anybody."""
-    shares: dict[str, float] = {}
-    left = whole
-    for place, (tenant, wanted) in enumerate(sorted(asked.items(), key=lambda item: (item[1], item[0]))):
-        shares[tenant] = min(wanted, left / (len(asked) - place))
-        left -= shares[tenant]
-    return shares
-
-
-def jain(values: Sequence[float]) -> float:
-    """Jain's index of fairness: 1 where all are alike, 1/n where one has everything."""
-    squares = sum(value * value for value in values)
-    return sum(values) ** 2 / (len(values) * squares) if squares else 0.0
+    tenants = sorted(asked, key=lambda tenant: (asked[tenant], tenant))
+    return fairness([served[tenant] for tenant in tenants], [asked[tenant] for tenant in tenants]) or 0.0

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from rich.table import Table
 
-from benchmarks.machine import Origin
 from benchmarks.simulator.costs import StepCosts
 from benchmarks.simulator.measures import Figures
 from benchmarks.simulator.runs import Result
@@ -80,15 +78,6 @@ class Comparison:
             for r in self.results
             if r.figures.unserved_share
         ]
-
-    def as_json(self, head: Origin) -> str:
-        """Every run and where it comes from."""
-        whole = {
-            "origin": asdict(head),
-            "costs": asdict(self.costs),
-            "runs": [asdict(result) for result in self.results],
-        }
-        return json.dumps(whole, indent=1) + "\n"
 
     def scenarios(self) -> list[str]:
         """In the order in which they were run."""

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from benchmarks.simulator import two_engines
-from benchmarks.simulator.baselines import (
+from benchmarks.baselines import (
     HashAffinity,
     LeastOutstanding,
     LlmdAffinity,
     RoundRobin,
-    SendAtOnce,
     SglangCacheAware,
 )
+from benchmarks.baselines import Policy as Baseline
+from benchmarks.simulator import two_engines
 from benchmarks.simulator.costs import EngineSettings, StepCosts
 from benchmarks.simulator.driver import Router
 from benchmarks.simulator.ours import Ours, Policy
+from benchmarks.simulator.send_at_once import SendAtOnce
 from benchmarks.simulator.two_engines import TwoEngines
-from benchmarks.simulator.workloads import Flood, Lengths, Workload, lengths, sharegpt
+from benchmarks.simulator.workloads import CONV, Flood, Workload, sharegpt
 from fleet.types import Band, Slo
 
 WARMUP_S = 60.0  # the first use of every adapter reads it from disk
 NEVER_S = 1e9
 
-PUBLIC: Mapping[str, Callable[[int], SendAtOnce]] = {
+PUBLIC: Mapping[str, Callable[[int], Baseline]] = {
     "round robin": RoundRobin,
     "least outstanding": LeastOutstanding,
     "hash affinity": HashAffinity,
@@ -63,27 +63,26 @@ class Scenario:
     def router(self, name: str, seed: int, changes: Mapping[str, float]) -> Router:
         """Make a router; `changes` are settings of ours. Raises KeyError on an unknown name."""
         if name in PUBLIC:
-            return PUBLIC[name](seed)
+            return SendAtOnce(PUBLIC[name](seed))
         policy = Policy(name, slo=self.slo, queue_timeout_s=self.queue_timeout_s)
         return Ours(
             policy.with_settings(dict(VARIANTS[name]) | dict(changes)), self.workload.tenants(), self.bands
         )
 
 
-def scenarios(folder: Path | None = None) -> dict[str, list[Scenario]]:
-    """All of them by name, in the order shown; lengths of traces where their folder is given."""
-    conv = lengths("conv", folder)
+def scenarios() -> dict[str, list[Scenario]]:
+    """All of them by name, in the order shown."""
     return {
-        "fleet": [_many("fleet", Workload(1000, 80.0, conv))],
-        "crowded": [_many("crowded", Workload(1000, 120.0, conv))],
-        "even": [_many("even", Workload(1000, 60.0, conv, zipf=0.0))],
-        "noisy": [_many("noisy", Workload(1000, 40.0, conv, flood=Flood(200.0)))],
-        "noisy-many": [_many("noisy-many", Workload(1000, 40.0, conv, flood=Flood(100.0, adapters=200)))],
+        "fleet": [_many("fleet", Workload(1000, 80.0, CONV))],
+        "crowded": [_many("crowded", Workload(1000, 120.0, CONV))],
+        "even": [_many("even", Workload(1000, 60.0, CONV, zipf=0.0))],
+        "noisy": [_many("noisy", Workload(1000, 40.0, CONV, flood=Flood(200.0)))],
+        "noisy-many": [_many("noisy-many", Workload(1000, 40.0, CONV, flood=Flood(100.0, adapters=200)))],
         "starved": [
-            _starved(conv),
-            replace(_starved(conv), label="2 s promised", routers=(OURS,), slo=Slo(ttft_s=2.0)),
+            _starved(),
+            replace(_starved(), label="2 s promised", routers=(OURS,), slo=Slo(ttft_s=2.0)),
         ],
-        "overload": [_overload(conv)],
+        "overload": [_overload()],
         "two-engines": [
             _two("steady", TwoEngines()),
             _two("flood", TwoEngines(flood=1.5)),
@@ -100,12 +99,12 @@ def _many(name: str, workload: Workload) -> Scenario:
     return Scenario(name, 16, EngineSettings(), workload)
 
 
-def _starved(conv: Lengths) -> Scenario:
+def _starved() -> Scenario:
     """Far more adapters that are active at once than slots: 200 for 4 replicas of 4."""
-    return Scenario("starved", 4, EngineSettings(slots=4), Workload(200, 10.0, conv, zipf=0.8))
+    return Scenario("starved", 4, EngineSettings(slots=4), Workload(200, 10.0, CONV, zipf=0.8))
 
 
-def _overload(conv: Lengths) -> Scenario:
+def _overload() -> Scenario:
     """Ten times what such a fleet serves within its objectives; some tenants high, some low.
 
     The high band alone asks for about half of what can be served: the others are what is too much.
@@ -115,7 +114,7 @@ def _overload(conv: Lengths) -> Scenario:
         "overload",
         16,
         EngineSettings(),
-        Workload(1000, 1600.0, conv, duration_s=120.0),
+        Workload(1000, 1600.0, CONV, duration_s=120.0),
         slo=Slo(ttft_s=2.0, itl_s=0.060),
         queue_timeout_s=30.0,
         bands={f"t{index}": of_tenth[index % 10] for index in range(1000) if index % 10 in of_tenth},

@@ -70,7 +70,7 @@ class TwoEngines:
 
     def calls(self, seed: int) -> list[Call]:
         """All calls in the order in which they arrive; the flood comes on top of the same steady ones."""
-        demand = Demand(self.shape, zipf=1.0, variation=1.0)
+        demand = Demand(self.shape)
         if self.clients:
             tenants = range(self.shape.tenants)
             return [self._client(demand, seed, t, n) for t in tenants for n in range(self.clients)]

@@ -6,18 +6,15 @@ first token. Runs that are outside are named, with what is known of them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import combinations
-from statistics import fmean, median
+from statistics import fmean
 
 from rich.table import Table
 
-from benchmarks.machine import Origin
 from benchmarks.simulator.costs import StepCosts
-from benchmarks.simulator.measured import RANK, Simulated, simulate_all
-from benchmarks.simulator.traces import AdapterRun, MeasuredRun
+from benchmarks.simulator.measured import RANK, MeasuredRun, Simulated, simulate_all
 from benchmarks.stats import short
 
 TOKENS_WITHIN, ITL_WITHIN = 0.05, 0.10
@@ -31,7 +28,6 @@ REMARKS = {
     (128, 384): _STALLS,
 }
 UNKNOWN = "nothing is known that would explain it"
-SATURATED = 1.0  # requests waiting on average: such an engine never was idle
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +57,12 @@ class Pair:
         return "" if self.within else REMARKS.get((self.run.slots, self.run.adapters), UNKNOWN)
 
 
-@dataclass(frozen=True, slots=True)
-class StepCheck:
-    """Step times of saturated ten-minute runs, from their own batches and adapters; no simulation."""
-
-    runs: int
-    median_error: float
-    within: float  # part of them with an error of at most `ITL_WITHIN`
-    itl_median_error: float  # of the same steps against the mean time between tokens that the clients saw
-
-
 @dataclass(slots=True)
 class Validation:
     """All runs."""
 
     costs: StepCosts
     pairs: list[Pair] = field(default_factory=list)
-    steps: StepCheck | None = None
 
     def complaints(self) -> list[str]:
         """Nothing to complain of, except that nothing was compared."""
@@ -101,24 +86,7 @@ class Validation:
             f"{APART:g} times apart",
         ]
         lines += [f"{_name(p.run)}: {p.remark()}" for p in self.pairs if not p.within]
-        if self.steps is not None:
-            lines.append(
-                f"step times of {self.steps.runs} saturated ten-minute runs of rank 8: median error "
-                f"{100 * self.steps.median_error:+.1f} %, {100 * self.steps.within:.0f} % of them within "
-                f"{100 * ITL_WITHIN:.0f} %; against the clients' ITL "
-                f"{100 * self.steps.itl_median_error:+.1f} %"
-            )
         return lines
-
-    def as_json(self, head: Origin) -> str:
-        """Every run and where it comes from."""
-        rows = [
-            asdict(p.run) | {"simulated": asdict(p.simulated), "remark": p.remark(), "within": p.within}
-            for p in self.pairs
-        ]
-        steps = None if self.steps is None else asdict(self.steps)
-        whole = {"origin": asdict(head), "costs": asdict(self.costs), "runs": rows, "steps": steps}
-        return json.dumps(whole, indent=1) + "\n"
 
     def table(self) -> Table:
         """Measured and simulated side by side."""
@@ -141,46 +109,11 @@ class Validation:
         return table
 
 
-def validate(runs: Sequence[MeasuredRun], adapter_runs: Sequence[AdapterRun], costs: StepCosts) -> Validation:
-    """Simulate the runs of rank 16; check the steps of the others against the formula alone."""
+def validate(runs: Sequence[MeasuredRun], costs: StepCosts) -> Validation:
+    """Simulate the runs of rank 16."""
     chosen = sorted((run for run in runs if run.rank == RANK), key=lambda run: (run.slots, run.adapters))
     pairs = [Pair(run, one) for run, one in zip(chosen, simulate_all(chosen, costs), strict=True)]
-    return Validation(costs, pairs, check_steps(adapter_runs, costs))
-
-
-def check_steps(runs: Sequence[AdapterRun], costs: StepCosts) -> StepCheck | None:
-    """Compare step times where an engine never was idle; None where none was so busy."""
-    busy = [run for run in runs if run.waiting >= SATURATED and run.steps]
-    if not busy:
-        return None
-    found = [_step_ms(run, costs) for run in busy]
-    taken = [1000 * run.duration_s / run.steps for run in busy]
-    off = [step / real - 1.0 for step, real in zip(found, taken, strict=True)]
-    return StepCheck(
-        runs=len(busy),
-        median_error=median(off),
-        within=fmean(abs(error) <= ITL_WITHIN for error in off),
-        itl_median_error=median(step / run.itl_ms - 1.0 for step, run in zip(found, busy, strict=True)),
-    )
-
-
-PROMPT_TOKENS = 250  # of every request of those runs
-
-
-def _step_ms(run: AdapterRun, costs: StepCosts) -> float:
-    """A run's mean step by the formula: its tokens come one for each sequence and step."""
-    batch = run.tokens_per_s * run.duration_s / run.steps
-    prefill = PROMPT_TOKENS * run.completed / run.steps
-    return (
-        costs.decode_ms(1, 0, 0)
-        - costs.sequence_ms
-        + costs.sequence_ms * batch
-        + costs.adapter_ms * run.step_adapters
-        + costs.sequence_adapter_ms * batch * run.step_adapters
-        + costs.slot_ms * run.slots
-        + costs.prefill_token_ms * prefill
-        + costs.gpu_load_ms * run.loads / run.steps
-    )
+    return Validation(costs, pairs)
 
 
 def _ordered(pairs: Sequence[Pair]) -> list[tuple[Pair, Pair]]:

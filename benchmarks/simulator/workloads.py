@@ -1,29 +1,18 @@
-"""Who asks for what, and when? Seeded calls: popularity by Zipf, bursts by Gamma, lengths by trace or fit.
+"""Who asks for what, and when? Seeded calls: Zipf's law, Poisson arrivals, lengths as traced.
 
-No public trace names adapters, so popularity and burstiness are drawn, as in S-LoRA's and dLoRA's workloads:
-each adapter has its own Gamma arrivals, whose coefficient of variation is 1 for Poisson and more for bursts.
+No public trace names adapters, so popularity is drawn, as in S-LoRA's and dLoRA's workloads.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from benchmarks.simulator import traces
 from benchmarks.simulator.driver import Call
 
 NOISY = "noisy"  # the tenant that floods
-
-
-class Lengths(Protocol):
-    """Where the lengths of requests come from."""
-
-    def draw(self, chance: np.random.Generator, count: int) -> list[tuple[int, int]]:
-        """(prompt tokens, completion tokens) of so many requests, at least 1 each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +36,8 @@ class LogNormal:
         return [(int(prompt), int(completion)) for prompt, completion in cut]
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """Lengths of requests of a trace, drawn with replacement."""
-
-    pairs: tuple[tuple[int, int], ...]
-
-    def draw(self, chance: np.random.Generator, count: int) -> list[tuple[int, int]]:
-        """(prompt tokens, completion tokens) of so many requests, at least 1 each."""
-        return [self.pairs[index] for index in chance.integers(0, len(self.pairs), count)]
-
-
-# Fitted to the logarithms of the Azure LLM inference traces 2023; the two lengths hardly go together there.
-FITS = {
-    "conv": LogNormal(760, 0.985, 14_050, 151, 0.859, 1000),
-    "code": LogNormal(1095, 1.360, 7437, 16.2, 0.847, 1899),
-}
+# Fitted to the logarithms of the Azure conversation trace of 2023; the two lengths hardly go together there.
+CONV = LogNormal(760, 0.985, 14_050, 151, 0.859, 1000)
 
 
 def sharegpt(prompt_mean: float, completion_mean: float) -> LogNormal:
@@ -82,11 +57,6 @@ def sharegpt(prompt_mean: float, completion_mean: float) -> LogNormal:
     )
 
 
-def lengths(kind: str, folder: Path | None) -> Lengths:
-    """The lengths called `kind`: of the trace where its folder is given, else the fit. Raises OSError."""
-    return FITS[kind] if folder is None else Recorded(tuple(traces.lengths(folder, kind)))
-
-
 @dataclass(frozen=True, slots=True)
 class Flood:
     """One tenant that asks for far more than its share."""
@@ -101,10 +71,9 @@ class Workload:
 
     adapters: int
     rate_per_s: float  # of all of them together
-    lengths: Lengths
+    lengths: LogNormal
     duration_s: float = 600.0
     zipf: float = 1.0  # the i-th adapter is asked for in proportion to 1 / i ** zipf; 0: all alike
-    cv: float = 1.0
     levels_per_s: tuple[float, ...] = ()  # instead of a rate and Zipf: each is that of an equal part of them
     flood: Flood | None = None
 
@@ -127,7 +96,7 @@ class Workload:
         found = [
             (float(at_s), f"t{index}", f"a{index}")
             for index, rate in enumerate(self.rates_per_s())
-            for at_s in gamma_arrivals(chance, rate, self.cv, self.duration_s)
+            for at_s in poisson_arrivals(chance, rate, self.duration_s)
         ]
         if self.flood is not None:
             found += self._flood(chance, self.flood)
@@ -139,7 +108,7 @@ class Workload:
         ]
 
     def _flood(self, chance: np.random.Generator, flood: Flood) -> list[tuple[float, str, str]]:
-        arrivals = gamma_arrivals(chance, flood.rate_per_s, 1.0, self.duration_s)
+        arrivals = poisson_arrivals(chance, flood.rate_per_s, self.duration_s)
         adapters = chance.integers(0, flood.adapters, len(arrivals))
         return [(float(at_s), NOISY, f"n{index}") for at_s, index in zip(arrivals, adapters, strict=True)]
 
@@ -151,21 +120,15 @@ def popularity(count: int, zipf: float) -> np.ndarray:
     return parts
 
 
-def gamma_arrivals(
-    chance: np.random.Generator, rate_per_s: float, cv: float, duration_s: float
-) -> np.ndarray:
-    """Times in 0..`duration_s` of a renewal process with Gamma gaps of that rate and variation.
-
-    It has run for as long before, so that it does not begin with an event.
-    """
-    shape, span_s = 1.0 / cv**2, 2.0 * duration_s
+def poisson_arrivals(chance: np.random.Generator, rate_per_s: float, duration_s: float) -> np.ndarray:
+    """Times in 0..`duration_s` of a Poisson process of that rate."""
+    span_s = 2.0 * duration_s  # the first half goes before
     expected = rate_per_s * span_s
     times = np.empty(0)
     last_s = 0.0
     while last_s < span_s:
-        count = int(expected + 4.0 * cv * math.sqrt(expected)) + 8
-        more = last_s + np.cumsum(chance.gamma(shape, 1.0 / (rate_per_s * shape), count))
-        times = np.concatenate((times, more))
+        count = int(expected + 4.0 * math.sqrt(expected)) + 8
+        times = np.concatenate((times, last_s + np.cumsum(chance.exponential(1.0 / rate_per_s, count))))
         last_s = float(times[-1])
     inside: np.ndarray = times[(times >= duration_s) & (times < span_s)] - duration_s
     return inside

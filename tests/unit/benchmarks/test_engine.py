@@ -14,27 +14,16 @@ import pytest
 from rich.console import Console
 
 from benchmarks.engine import Plan, engine_name, engine_side, side
-from benchmarks.engine_report import (
-    ENGINE,
-    GATEWAY,
-    Measurement,
-    Report,
-    first_chunk_p50_ms,
-    p50_ms,
-    render,
-    requests_per_s,
-    tokens_per_s,
-)
-from benchmarks.machine import Origin
+from benchmarks.engine_report import ENGINE, GATEWAY, render, tokens_per_s
 from benchmarks.results import LoadResult
+from benchmarks.rounds import Measurement, Rounds
 from benchmarks.service import addresses_in, serve_command, serve_environment
-from benchmarks.stats import Spread
 from benchmarks.tools import ToolError
 from engines.protocol import ADAPTER_HEADER, TOKEN_HEADER
 from engines.residency import Residency
 from tests.unit.benchmarks.loads import NO_TIMES, load_result
 
-PLAN = Plan(rounds=2, seconds=1.0, warmup_s=0.1, connections=32, max_tokens=64, seed=1)
+PLAN = Plan(rounds=2, seconds=1.0, seed=1)
 HELD = ("acme-support@00", "globex-support@01", "acme-support@02", "acme/support@03")
 
 
@@ -90,22 +79,6 @@ def test_no_prompt_comes_twice_in_a_round_or_again_in_the_next() -> None:
     assert len(set(lines)) == len(lines)
 
 
-def test_ratios_and_added_times_are_taken_round_by_round() -> None:
-    report = Report(
-        [
-            Measurement("streams", GATEWAY, result(95, p50=7.0, chunks=10)),
-            Measurement("streams", ENGINE, result(100, p50=6.5, chunks=10)),
-            Measurement("streams", ENGINE, result(50, p50=13.0, chunks=10)),
-            Measurement("streams", GATEWAY, result(49, p50=13.5, chunks=10)),
-        ]
-    )
-    ratio = report.ratio("streams", requests_per_s)
-    assert ratio is not None
-    assert (ratio.low, ratio.median, ratio.high) == pytest.approx((0.95, 0.965, 0.98))
-    assert report.added("streams", p50_ms) == Spread(0.5, 0.5, 0.5, 2)
-    assert report.added("streams", first_chunk_p50_ms) == Spread(0.5, 0.5, 0.5, 2)
-
-
 def test_tokens_come_from_the_usage_and_without_one_from_the_chunks() -> None:
     assert tokens_per_s(result(10)) == 320.0
     assert tokens_per_s(result(10, tokens=0, chunks=600)) == 300.0
@@ -115,22 +88,9 @@ def test_the_table_leaves_out_what_a_mode_does_not_have() -> None:
     rows = [Measurement("whole answers", name, result(10)) for name in (GATEWAY, ENGINE)]
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(render(Report(rows)))
+        console.print(render(Rounds(rows)))
     assert "whole answers: output tokens/s" in capture.get()
     assert "first chunk" not in capture.get()
-
-
-def test_a_side_that_answered_nothing_is_complained_about() -> None:
-    report = Report([Measurement("streams", ENGINE, result(0)), Measurement("streams", GATEWAY, result(5))])
-    assert report.complaints() == [
-        "streams, straight to the engine: 0 of 0 requests failed: none was answered in time"
-    ]
-
-
-def test_the_json_names_mode_and_side() -> None:
-    origin = Origin("a CPU", 2, 4.0, "6.1", "3.11", "abc", "")
-    whole = json.loads(Report([Measurement("streams", ENGINE, result(3))]).as_json(origin))
-    assert whole["measurements"][0]["side"] == ENGINE
 
 
 def test_a_side_is_an_address_with_headers_and_a_model() -> None:

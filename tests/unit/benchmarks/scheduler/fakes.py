@@ -72,17 +72,10 @@ class FakeDoor:
         self.name = name
         self.act = act
         self.asked: list[tuple[Answer, str]] = []
-        self.resets = 0
 
     async def ask(self, answer: Answer, prompt: str, tokens: int) -> None:
         self.asked.append((answer, prompt))
         await self.act(answer)
-
-    def most_adapters(self) -> int | None:
-        return 1
-
-    def reset(self) -> None:
-        self.resets += 1
 
 
 class IdleEyes(EngineEyes):

@@ -8,18 +8,17 @@ from benchmarks.scheduler.answers import Answer
 from benchmarks.scheduler.arrivals import Arrival, Demand
 from benchmarks.scheduler.cores import Cores
 from benchmarks.scheduler.driving import Drive
-from benchmarks.scheduler.fleet import Objectives, Shape
+from benchmarks.scheduler.fleet import Shape
 from benchmarks.scheduler.phases import Measured, Phase, Plan
 from benchmarks.scheduler.report import Report, Setting
 
 SHAPE = Shape(adapters=6, tenants=2, slots=2)
-DEMAND = Demand(SHAPE, zipf=1.0, variation=1.0)
+DEMAND = Demand(SHAPE)
 PLAN = Plan(
     rounds=2,
     seconds=9.0,
     warmup_s=1.0,
     drain_s=5.0,
-    saturated_s=8.0,
     filling_s=1.0,
     clients=2,
     tokens=10,
@@ -27,7 +26,7 @@ PLAN = Plan(
     flood=2.0,
     seed=1,
 )
-SETTING = Setting(SHAPE, PLAN, Objectives(1.0, 0.1), 1.0, 1.0, flooder=1, tuning={})
+SETTING = Setting(SHAPE, PLAN)
 CORES = Cores(load=0.1, gateway=0.2, engines=1.6, others=0.05)
 
 
@@ -47,8 +46,7 @@ def measured(
     answers: Sequence[Answer],
     *,
     number: int = 0,
-    most_in_vllm: int = 2,
-    most_sent: int | None = None,
+    most_adapters: int = 2,
     cores: Cores = CORES,
 ) -> Measured:
     """One phase of which seconds 1 to 9 count."""
@@ -59,9 +57,7 @@ def measured(
         drive=Drive(0.0, 12.0, list(answers)),
         window=(1.0, 9.0),
         disk_loads=1.0,
-        slot_moves=2.0,
-        most_in_vllm=most_in_vllm,
-        most_sent=most_sent,
+        most_adapters=most_adapters,
         cores=cores,
         work_s=None,
     )

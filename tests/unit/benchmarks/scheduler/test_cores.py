@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.processes import start, stop
 from benchmarks.scheduler.cores import Clocks, Roles, threads, worker_name
+from benchmarks.tools import ToolError
 
 
 def test_a_worker_is_known_by_its_service() -> None:
@@ -23,7 +24,7 @@ def test_a_worker_is_known_by_its_service() -> None:
 def test_a_service_without_a_gateway_is_refused(tmp_path: Path) -> None:
     child = start([sys.executable, "-c", "input()"], tmp_path / "log")
     try:
-        with pytest.raises(LookupError):
+        with pytest.raises(ToolError, match="gateway, shared-0"):
             Roles.find(child.pid, ["shared-0"])
     finally:
         stop(child)

@@ -9,11 +9,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from benchmarks.baselines import RoundRobin
 from benchmarks.processes import free_port
 from benchmarks.scheduler.answers import Answer
 from benchmarks.scheduler.arrivals import Arrival
-from benchmarks.scheduler.baselines import RoundRobin
-from benchmarks.scheduler.doors import DirectDoor, EngineAddress, GatewayDoor, router_session
+from benchmarks.scheduler.doors import DirectDoor, GatewayDoor, session_to
 from engines.protocol import ADAPTER_HEADER, TOKEN_HEADER
 from tests.unit.benchmarks.scheduler.fakes import ROLE, TOKEN, FakeServer, begun
 
@@ -24,16 +24,16 @@ def new_answer(adapter: int) -> Answer:
     return Answer(Arrival(0.0, adapter, adapter), due_s=0.0)
 
 
-async def session_to(stack: AsyncExitStack, server: FakeServer, socket: Path) -> aiohttp.ClientSession:
+async def opened(stack: AsyncExitStack, server: FakeServer, socket: Path) -> aiohttp.ClientSession:
     await stack.enter_async_context(server.listening(socket))
-    return await stack.enter_async_context(EngineAddress("e", str(socket), "secret").session())
+    return await stack.enter_async_context(session_to(f"unix:{socket}", "secret"))
 
 
 async def test_the_gateway_is_asked_with_the_tenants_key_by_the_tenants_name(tmp_path: Path) -> None:
     server = FakeServer()
     async with AsyncExitStack() as stack:
-        session = await session_to(stack, server, tmp_path / "g.sock")
-        door = GatewayDoor("ours", "http://gateway", session)
+        session = await opened(stack, server, tmp_path / "g.sock")
+        door = GatewayDoor("ours", session)
         answer = new_answer(2)
         await door.ask(answer, "hello", 5)
     body, headers = server.asked[0]
@@ -41,13 +41,12 @@ async def test_the_gateway_is_asked_with_the_tenants_key_by_the_tenants_name(tmp
     assert (body["model"], body["max_tokens"]) == ("bulk-002", 5)
     assert headers["authorization"] == "Bearer tenant-2-bench-key"
     assert "cache_salt" not in body
-    assert door.most_adapters() is None
 
 
 async def test_an_engine_is_asked_with_its_token_by_its_own_name(tmp_path: Path) -> None:
     server = FakeServer()
     async with AsyncExitStack() as stack:
-        session = await session_to(stack, server, tmp_path / "e.sock")
+        session = await opened(stack, server, tmp_path / "e.sock")
         door = DirectDoor("rr", RoundRobin(), {"e": session}, NAMES, slots=2)
         answer = new_answer(1)
         await door.ask(answer, "hello", 5)
@@ -62,7 +61,7 @@ async def test_a_router_is_asked_over_tcp_as_the_gateway_is_with_the_engines_tok
     server, port = FakeServer(), free_port()
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(server.listening(port))
-        session = await stack.enter_async_context(router_session(port, "secret"))
+        session = await stack.enter_async_context(session_to(f"http://127.0.0.1:{port}", "secret"))
         door = DirectDoor("rr", RoundRobin(), {"e": session}, NAMES, slots=2)
         answer = new_answer(1)
         await door.ask(answer, "hello", 5)
@@ -74,7 +73,7 @@ async def test_a_router_is_asked_over_tcp_as_the_gateway_is_with_the_engines_tok
 async def test_each_tenant_has_a_salt_of_its_own(tmp_path: Path) -> None:
     server = FakeServer()
     async with AsyncExitStack() as stack:
-        session = await session_to(stack, server, tmp_path / "e.sock")
+        session = await opened(stack, server, tmp_path / "e.sock")
         door = DirectDoor("rr", RoundRobin(), {"e": session}, NAMES, slots=2)
         for adapter in range(3):
             await door.ask(new_answer(adapter), "hello", 5)
@@ -85,20 +84,17 @@ async def test_each_tenant_has_a_salt_of_its_own(tmp_path: Path) -> None:
 async def test_nothing_stays_in_flight_after_an_end_or_a_failure(tmp_path: Path, status: int) -> None:
     server = FakeServer(status=status)
     async with AsyncExitStack() as stack:
-        sessions = {name: await session_to(stack, server, tmp_path / f"{name}.sock") for name in ("e0", "e1")}
+        sessions = {name: await opened(stack, server, tmp_path / f"{name}.sock") for name in ("e0", "e1")}
         door = DirectDoor("rr", RoundRobin(), sessions, NAMES, slots=2)
         await asyncio.gather(*(door.ask(new_answer(n % 3), "hello", 5) for n in range(12)))
         assert [ledger.in_flight for ledger in door.ledgers] == [0, 0]
-        assert door.most_adapters() == 3
-        door.reset()
-        assert door.most_adapters() == 0
 
 
 async def test_nothing_stays_in_flight_after_a_cut(tmp_path: Path) -> None:
     server = FakeServer(ROLE + TOKEN, TOKEN)
     server.held = asyncio.Event()
     async with AsyncExitStack() as stack:
-        session = await session_to(stack, server, tmp_path / "e.sock")
+        session = await opened(stack, server, tmp_path / "e.sock")
         door = DirectDoor("rr", RoundRobin(), {"e": session}, NAMES, slots=2)
         answer = new_answer(0)
         task = asyncio.create_task(door.ask(answer, "hello", 5))

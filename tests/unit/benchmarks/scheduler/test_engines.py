@@ -8,8 +8,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from benchmarks.scheduler.doors import EngineAddress
-from benchmarks.scheduler.engines import EngineEyes, Page, series
+from benchmarks.scheduler.doors import session_to
+from benchmarks.scheduler.engines import EngineEyes, Page
 from benchmarks.tools import ToolError
 from engines.protocol import ADAPTERS_PATH, METRICS_PATH
 from engines.residency import Residency
@@ -51,17 +51,13 @@ def test_an_empty_page_is_an_idle_engine() -> None:
     assert Page.parse("") == Page(0.0, 0.0, 0.0, {})
 
 
-def test_a_line_without_labels_is_a_series_and_a_comment_is_none() -> None:
-    assert [(s.name, s.labels, s.value) for s in series("# x 1\nup 1\nnonsense\n")] == [("up", {}, 1.0)]
-
-
 async def eyes(stack: AsyncExitStack, tmp_path: Path, engine: FakeServer, gateway: FakeServer) -> EngineEyes:
     sessions = []
     for name, server in (("e", engine), ("g", gateway)):
         socket = tmp_path / f"{name}.sock"
         await stack.enter_async_context(server.listening(socket))
-        sessions.append(await stack.enter_async_context(EngineAddress(name, str(socket), "t").session()))
-    return EngineEyes({"e": sessions[0]}, sessions[1], "http://gateway")
+        sessions.append(await stack.enter_async_context(session_to(f"unix:{socket}", "t")))
+    return EngineEyes({"e": sessions[0]}, sessions[1])
 
 
 async def test_engines_are_idle_when_neither_they_nor_the_gateway_have_requests(tmp_path: Path) -> None:
@@ -103,7 +99,6 @@ async def test_an_engine_that_does_not_answer_is_complained_about(tmp_path: Path
         looking = await eyes(stack, tmp_path, FakeServer(), FakeServer())
         with pytest.raises(ToolError, match="404"):
             await looking.pages()
-    address = EngineAddress("e", str(tmp_path / "none.sock"), "t")
-    async with address.session() as session:
+    async with session_to(f"unix:{tmp_path}/none.sock", "t") as session:
         with pytest.raises(ToolError, match="not answered"):
-            await EngineEyes({"e": session}, session, "http://g").pages()
+            await EngineEyes({"e": session}, session).pages()

@@ -6,17 +6,15 @@ import hashlib
 import json
 from pathlib import Path
 
-import pytest
-from pydantic import ValidationError
-
-from benchmarks.scheduler.fleet import POOL, Objectives, Shape, api_key, fleet
+from benchmarks.fleet import POOL, api_key
+from benchmarks.scheduler.fleet import Objectives, Shape, fleet
 from fleet.schema import FleetFile
 
 SHAPE = Shape(adapters=10, tenants=4)
 
 
-def written(tuning: dict[str, float] | None = None) -> FleetFile:
-    content = fleet(Path("/f"), Path("/demo"), SHAPE, Objectives(1.0, 0.05), tuning or {})
+def written() -> FleetFile:
+    content = fleet(Path("/f"), SHAPE, Objectives(1.0, 0.05))
     return FleetFile.model_validate(json.loads(json.dumps(content)))
 
 
@@ -33,15 +31,12 @@ def test_every_adapter_belongs_to_one_tenant() -> None:
 
 
 def test_keys_are_those_that_are_asked_with() -> None:
-    assert written().tenants["tenant-2"].api_keys[0].sha256 == hashlib.sha256(api_key(2).encode()).hexdigest()
+    assert (
+        written().tenants["tenant-2"].api_keys[0].sha256
+        == hashlib.sha256(api_key("tenant-2").encode()).hexdigest()
+    )
 
 
 def test_pace_is_an_objective_and_no_request_is_shed() -> None:
     slo = written().pools[POOL].slo
     assert (slo.itl_s, slo.ttft_s) == (0.05, None)
-
-
-def test_settings_of_the_scheduler_are_taken_over_and_unknown_ones_refused() -> None:
-    assert written({"slot_wait_s": 2.0}).gateway.scheduler.slot_wait_s == 2.0
-    with pytest.raises(ValidationError):
-        written({"slot_weight": 2.0})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 from typer.testing import CliRunner
 
+from benchmarks.baselines import BASELINES
 from benchmarks.scheduler.__main__ import SCHEDULERS, main
-from benchmarks.scheduler.baselines import BASELINES
 from benchmarks.scheduler.phases import OURS
 
 
@@ -25,7 +25,3 @@ def test_every_baseline_runs_and_ours() -> None:
 
 def test_an_unknown_scheduler_is_refused() -> None:
     assert "no scheduler best" in refused("--only", "best")
-
-
-def test_a_saturated_phase_of_which_nothing_would_count_is_refused() -> None:
-    assert "--filling must be less" in refused("--saturated-seconds", "5", "--filling", "5")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from benchmarks.machine import Origin
 from benchmarks.scheduler.answers import Answer
 from benchmarks.scheduler.arrivals import Arrival
 from benchmarks.scheduler.figures import Percentile
 from benchmarks.scheduler.phases import OURS, Phase
-from benchmarks.scheduler.report import Report, most_leased, text
+from benchmarks.scheduler.report import Report, text
 from benchmarks.scheduler.table import conditions, render
 from tests.unit.benchmarks.scheduler.measured import CORES, made, measured, report
 
@@ -35,7 +33,7 @@ def whole_report(*, under_flood_s: float = 0.1, done: int = 40) -> list[str]:
         measured(Phase.STEADY, OURS, answers(20)),
         measured(Phase.FLOOD, OURS, answers(20, under_flood_s)),
         measured(Phase.SATURATED, OURS, answers(done)),
-        measured(Phase.SATURATED, BASELINE, answers(40), most_sent=6),
+        measured(Phase.SATURATED, BASELINE, answers(40)),
     ]
     return report(*parts).targets()
 
@@ -63,7 +61,7 @@ def saturated_at(ours_s: float | None, baseline_s: float | None) -> Report:
     """Both got the same done, while the machine needed so long for the same work."""
     parts = [
         replace(measured(Phase.SATURATED, OURS, answers(40)), work_s=ours_s),
-        replace(measured(Phase.SATURATED, BASELINE, answers(40), most_sent=6), work_s=baseline_s),
+        replace(measured(Phase.SATURATED, BASELINE, answers(40)), work_s=baseline_s),
     ]
     return report(*parts)
 
@@ -104,7 +102,7 @@ def test_a_bound_meets_no_target() -> None:
 def test_without_a_baseline_there_is_no_throughput_to_compare() -> None:
     alone = report(measured(Phase.SATURATED, OURS, answers(4)))
     assert alone.best_baseline() is None and alone.throughput_ratio() is None
-    assert report(measured(Phase.SATURATED, BASELINE, answers(4), most_sent=1)).throughput_ratio() is None
+    assert report(measured(Phase.SATURATED, BASELINE, answers(4))).throughput_ratio() is None
 
 
 def test_victims_are_all_but_the_tenant_that_floods() -> None:
@@ -114,7 +112,6 @@ def test_victims_are_all_but_the_tenant_that_floods() -> None:
     assert p99_s(found, Phase.FLOOD) == pytest.approx(2.0)
     assert found.goodput(Phase.FLOOD, OURS, victims=True) == 1.0
     assert found.goodput(Phase.FLOOD, OURS) == 0.5
-    assert found.good_per_s(Phase.FLOOD, OURS) == 10 / 8
 
 
 def test_rounds_are_pooled_for_percentiles_and_kept_apart_for_throughput() -> None:
@@ -125,48 +122,28 @@ def test_rounds_are_pooled_for_percentiles_and_kept_apart_for_throughput() -> No
     found = report(*reversed(rounds))
     assert found.tokens_per_s(Phase.SATURATED, OURS) == pytest.approx([12.5, 25.0])
     assert p99_s(found, Phase.SATURATED) == pytest.approx(0.2)
-    assert found.tokens_per_core_s(Phase.SATURATED, OURS) == pytest.approx([12.5 / 1.6, 25.0 / 1.6])
 
 
 def test_a_figure_that_was_not_measured_is_none() -> None:
     empty = report(measured(Phase.STEADY, OURS, []))
     assert empty.ttft(Phase.STEADY, OURS, 0.5) is None
     assert empty.goodput(Phase.STEADY, OURS) is None
-    assert empty.per_request(Phase.STEADY, OURS, lambda m: m.disk_loads) is None
+    assert empty.reads_per_request(Phase.STEADY, OURS) is None
     assert empty.victim_ratio(OURS) is None
     assert empty.targets() == []
 
 
-def test_loads_are_for_each_request_that_was_begun() -> None:
+def test_reads_are_for_each_request_that_was_begun() -> None:
     found = report(measured(Phase.STEADY, OURS, answers(8)))
-    assert found.per_request(Phase.STEADY, OURS, lambda m: m.slot_moves) == 2 / 8
+    assert found.reads_per_request(Phase.STEADY, OURS) == 1 / 8
 
 
 def test_more_adapters_than_slots_in_vllm_are_complained_about_for_ours_alone() -> None:
-    ours = measured(Phase.STEADY, OURS, answers(2), most_in_vllm=3)
-    theirs = measured(Phase.STEADY, BASELINE, answers(2), most_in_vllm=3, most_sent=6)
+    ours = measured(Phase.STEADY, OURS, answers(2), most_adapters=3)
+    theirs = measured(Phase.STEADY, BASELINE, answers(2), most_adapters=3)
     assert report(theirs).complaints() == []
     (line,) = report(ours, theirs).complaints()
-    assert "3 adapters at once at one engine by vLLM's own count, for 2 slots" in line
-
-
-def test_more_adapters_than_slots_by_the_answers_are_complained_about() -> None:
-    at_once = [made(1.0, adapter=n) for n in range(3)]
-    (line,) = report(measured(Phase.STEADY, OURS, at_once)).complaints()
-    assert "3 adapters at once at one engine by the answers" in line
-    in_turn = [made(1.0 + n, adapter=n) for n in range(3)]
-    assert report(measured(Phase.STEADY, OURS, in_turn)).complaints() == []
-
-
-def test_leases_last_from_the_queues_end_to_the_last_byte_at_each_engine() -> None:
-    waiting = made(1.0, ttft_s=1.0, adapter=1)
-    waiting.queued_s = 0.6
-    assert most_leased([made(1.0, adapter=0), waiting]) == 1
-    waiting.queued_s = 0.1
-    assert most_leased([made(1.0, adapter=0), waiting]) == 2
-    waiting.replica = "shared-1"
-    assert most_leased([made(1.0, adapter=0), waiting]) == 1
-    assert most_leased([]) == 0
+    assert "3 adapters at once in one engine, for 2 slots" in line
 
 
 def test_failures_lateness_and_strangers_are_complained_about() -> None:
@@ -180,20 +157,8 @@ def test_failures_lateness_and_strangers_are_complained_about() -> None:
     assert "something else used 0.70 cores" in lines[2]
 
 
-def test_the_json_holds_every_answer() -> None:
-    origin = Origin("a CPU", 2, 4.0, "6.1", "3.11", "abc", "")
-    whole = json.loads(report(measured(Phase.STEADY, OURS, answers(3))).as_json(origin))
-    assert len(whole["measured"][0]["answers"]) == 3
-    assert whole["measured"][0]["answers"][0]["ttft_s"] == pytest.approx(0.1)
-    assert whole["setting"]["shape"]["slots"] == 2
-
-
 def test_the_table_has_a_column_for_each_scheduler_and_ours_is_last() -> None:
-    parts = [
-        measured(phase, name, answers(4), most_sent=None if name == OURS else 6)
-        for phase in Phase
-        for name in (OURS, BASELINE)
-    ]
+    parts = [measured(phase, name, answers(4)) for phase in Phase for name in (OURS, BASELINE)]
     console = Console(width=160)
     with console.capture() as capture:
         console.print(render(report(*parts)))

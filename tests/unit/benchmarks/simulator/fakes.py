@@ -7,8 +7,7 @@ from dataclasses import replace
 from benchmarks.simulator.costs import EngineSettings, StepCosts
 from benchmarks.simulator.driver import Call
 from benchmarks.simulator.engine import IDLE, Engine, Sequence, Totals
-from benchmarks.simulator.measured import Simulated
-from benchmarks.simulator.traces import MeasuredRun
+from benchmarks.simulator.measured import MeasuredRun, Simulated
 
 # A step takes 10 ms whatever is in it; loads are told apart by their times.
 FLAT = StepCosts(10.0, 0.0, 0.0, 0.0, 0.0, 0.0, 100.0, 1000.0)

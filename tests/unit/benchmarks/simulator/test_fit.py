@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from benchmarks.simulator.costs import StepCosts
-from benchmarks.simulator.fit import Measurement, errors, fit, fit_runs, read_measurements
-from tests.unit.benchmarks.simulator.fakes import RUN
+from benchmarks.simulator.fit import Measurement, errors, fit, read_measurements
 
-RUNS = [(4, 30.0), (16, 31.0), (32, 33.0), (64, 38.0)]  # adapters, time between tokens in ms
 TRUE = StepCosts(20.0, 0.5, 3.0, 0.01, 0.2, 0.05, 4.0, 50.0)
 LOADS = [  # sequences, adapters, slots, loads from disk
     (1, 1, 8, 0.0),
@@ -77,15 +75,3 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(ValueError):
         read_measurements(file)
-
-
-def test_runs_of_another_rank_are_nothing_to_fit_to() -> None:
-    with pytest.raises(ValueError, match="no measurement"):
-        fit_runs([replace(RUN, rank=32)], StepCosts())
-
-
-def test_measured_runs_lead_to_costs_that_give_their_times() -> None:
-    runs = [replace(RUN, adapters=adapters, duration_s=300.0, itl_ms=itl_ms) for adapters, itl_ms in RUNS]
-    found = fit_runs(runs, StepCosts())
-    assert found.prefill_token_ms == StepCosts().prefill_token_ms
-    assert 25.0 < found.decode_ms(1, 1, 8) < 35.0

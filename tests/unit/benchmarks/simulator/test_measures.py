@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from benchmarks.simulator.baselines import RoundRobin
+from benchmarks.baselines import RoundRobin
 from benchmarks.simulator.costs import EngineSettings
 from benchmarks.simulator.driver import Call, Driver
 from benchmarks.simulator.engine import Engine
-from benchmarks.simulator.measures import Window, figures, jain, max_min, service_shares
+from benchmarks.simulator.measures import Window, figures, served_alike
+from benchmarks.simulator.send_at_once import SendAtOnce
 from benchmarks.simulator.workloads import NOISY
 from fleet.types import Band
 from tests.unit.benchmarks.simulator.fakes import FLAT, a_call, served
@@ -64,7 +63,7 @@ def test_bands_are_summed_up_each_for_itself() -> None:
 
 
 def test_loads_are_counted_for_each_call_that_was_sent() -> None:
-    driver = Driver([EngineSettings(slots=1)], FLAT, RoundRobin())
+    driver = Driver([EngineSettings(slots=1)], FLAT, SendAtOnce(RoundRobin()))
     calls = [a_call(float(number), f"a{number % 2}") for number in range(4)]
     driver.run(calls)
     engines: list[Engine] = driver.engines
@@ -72,28 +71,8 @@ def test_loads_are_counted_for_each_call_that_was_sent() -> None:
     assert (found.loads_per_call, found.disk_loads_per_call) == (1.0, 0.5)
 
 
-@pytest.mark.parametrize(
-    ("asked", "whole", "shares"),
-    [
-        ({"a": 10, "b": 10}, 10, {"a": 5, "b": 5}),
-        ({"a": 2, "b": 10}, 10, {"a": 2, "b": 8}),
-        ({"a": 2, "b": 3}, 10, {"a": 2, "b": 3}),
-        ({}, 0, {}),
-    ],
-)
-def test_a_whole_is_shared_by_max_min_fairness(
-    asked: dict[str, float], whole: float, shares: dict[str, float]
-) -> None:
-    assert max_min(asked, whole) == shares
-
-
-def test_jains_index_runs_from_one_to_one_over_n() -> None:
-    assert jain([3.0, 3.0, 3.0]) == pytest.approx(1.0)
-    assert jain([1.0, 0.0, 0.0, 0.0]) == pytest.approx(0.25)
-    assert jain([0.0]) == 0.0
-
-
 def test_a_tenant_that_got_more_than_its_fair_part_shows() -> None:
-    unserved: Callable[[], Call] = lambda: Call(1.0, "t2", "a0", 100, 11)  # noqa: E731
-    calls = [served(1.0, 2.0, 2.5, tenant="t1") for _ in range(2)] + [unserved(), unserved()]
-    assert sorted(service_shares(calls, WINDOW)) == pytest.approx([0.0, 2.0])
+    unserved = [Call(1.0, "t2", "a0", 100, 11) for _ in range(2)]
+    calls = [served(1.0, 2.0, 2.5, tenant="t1") for _ in range(2)] + unserved
+    assert served_alike(calls, WINDOW) == pytest.approx(0.5)
+    assert served_alike(unserved, WINDOW) == 0.0

@@ -7,11 +7,11 @@ import pytest
 from benchmarks.simulator.costs import EngineSettings, StepCosts
 from benchmarks.simulator.driver import Call, Driver
 from benchmarks.simulator.ours import Ours, Policy
-from benchmarks.simulator.workloads import FITS, Flood, Workload
+from benchmarks.simulator.workloads import CONV, Flood, Workload
 from fleet.types import Band, Slo
 
 ENGINE = EngineSettings(slots=2, host_places=8, max_sequences=8)
-BUSY = Workload(12, 6.0, FITS["conv"], duration_s=30.0)
+BUSY = Workload(12, 6.0, CONV, duration_s=30.0)
 
 
 class Watched(Driver):
@@ -64,7 +64,7 @@ def test_a_queue_timeout_refuses_what_waits_too_long() -> None:
 
 
 def test_an_objective_sheds_and_the_served_wait_less() -> None:
-    workload = Workload(12, 12.0, FITS["conv"], duration_s=60.0)
+    workload = Workload(12, 12.0, CONV, duration_s=60.0)
     _, shed = drive(Policy(slo=Slo(ttft_s=1.0, itl_s=0.06)), workload)
     _, kept = drive(Policy(), workload)
     assert sum(call.refused_s is not None for call in shed) > 50
@@ -85,7 +85,7 @@ def test_gaps_between_tokens_reach_the_dispatcher_where_there_is_an_objective() 
 
 
 def test_a_flood_does_not_keep_others_waiting() -> None:
-    flooded = Workload(4, 1.0, FITS["conv"], duration_s=60.0, flood=Flood(20.0))
+    flooded = Workload(4, 1.0, CONV, duration_s=60.0, flood=Flood(20.0))
     _, calls = drive(Policy(), flooded)
     victims, noisy = (
         [call.ttft_s for call in calls if call.ttft_s is not None and (call.tenant == "noisy") is is_noisy]
@@ -96,7 +96,7 @@ def test_a_flood_does_not_keep_others_waiting() -> None:
 
 def test_a_higher_band_waits_less() -> None:
     bands = {f"t{number}": Band.HIGH for number in range(0, 12, 3)}
-    workload = Workload(12, 9.0, FITS["conv"], duration_s=60.0, zipf=0.0)
+    workload = Workload(12, 9.0, CONV, duration_s=60.0, zipf=0.0)
     _, calls = drive(Policy(), workload, bands)
     high = [call.ttft_s or 0.0 for call in calls if call.tenant in bands]
     others = [call.ttft_s or 0.0 for call in calls if call.tenant not in bands]

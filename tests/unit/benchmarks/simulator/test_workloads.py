@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.simulator.workloads import (
-    FITS,
+    CONV,
     NOISY,
     Flood,
-    Recorded,
     Workload,
-    gamma_arrivals,
-    lengths,
+    poisson_arrivals,
     popularity,
     sharegpt,
 )
-
-CONV = FITS["conv"]
 
 
 def test_the_same_seed_gives_the_same_calls_and_another_one_others() -> None:
@@ -45,12 +40,10 @@ def test_popularity_follows_zipfs_law_and_levels_take_its_place() -> None:
     assert Workload(3, 99.0, CONV, levels_per_s=(0.2, 0.1)).rates_per_s() == [0.2, 0.1, 0.2]
 
 
-@pytest.mark.parametrize("cv", [0.5, 1.0, 4.0])
-def test_gaps_have_the_mean_and_variation_asked_for(cv: float) -> None:
-    times = gamma_arrivals(np.random.default_rng(3), 10.0, cv, 20_000.0)
-    gaps = np.diff(times)
+def test_gaps_are_those_of_a_poisson_process() -> None:
+    gaps = np.diff(poisson_arrivals(np.random.default_rng(3), 10.0, 20_000.0))
     assert gaps.mean() == pytest.approx(0.1, rel=0.05)
-    assert gaps.std() / gaps.mean() == pytest.approx(cv, rel=0.05)
+    assert gaps.std() / gaps.mean() == pytest.approx(1.0, rel=0.05)
 
 
 def test_a_flood_comes_from_one_tenant_over_its_adapters() -> None:
@@ -66,13 +59,3 @@ def test_fits_have_about_the_means_of_their_traces() -> None:
     assert drawn.min() >= 1
     drawn = np.array(sharegpt(222.0, 195.0).draw(np.random.default_rng(1), 50_000))
     assert drawn.mean(axis=0) == pytest.approx([222, 195], rel=0.08)
-
-
-def test_lengths_come_from_the_trace_where_its_folder_is_given(tmp_path: Path) -> None:
-    (tmp_path / "az23_conv.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\nx,7,3\nx,0,5\n")
-    found = lengths("conv", tmp_path)
-    assert found == Recorded(((7, 3), (1, 5)))
-    assert set(found.draw(np.random.default_rng(1), 50)) == {(7, 3), (1, 5)}
-    assert lengths("conv", None) is CONV
-    with pytest.raises(FileNotFoundError):
-        lengths("code", tmp_path)

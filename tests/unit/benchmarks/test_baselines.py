@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 import pytest
 
-from benchmarks.scheduler.baselines import (
+from benchmarks.baselines import (
     BASELINES,
     EngineLedger,
     HashAffinity,
     LeastOutstanding,
+    LlmdAffinity,
     LoraAffinity,
+    Policy,
     RoundRobin,
+    SglangCacheAware,
 )
 
 
@@ -25,15 +29,32 @@ def engines(*in_flight: str, slots: int = 2) -> list[EngineLedger]:
     return made
 
 
+@dataclass
+class Metrics:
+    """What an idle engine says."""
+
+    waiting: int = 0
+    kv_usage: float = 0.0
+
+
+def placed(policy: Policy, ledgers: list[EngineLedger], letters: str) -> list[str]:
+    """Where a request for each letter's adapter goes, all at once."""
+    names = []
+    for letter in letters:
+        ledger = policy.choose(letter, ledgers)
+        ledger.begin(letter)
+        names.append(ledger.name)
+    return names
+
+
 def test_round_robin_goes_in_turn() -> None:
     policy, both = RoundRobin(), engines("aaa", "")
     assert [policy.choose("a", both).name for _ in range(4)] == ["0", "1", "0", "1"]
 
 
-def test_least_outstanding_takes_the_idlest_and_equals_in_turn() -> None:
-    policy = LeastOutstanding()
-    assert policy.choose("a", engines("aa", "b")).name == "1"
-    assert {policy.choose("a", engines("", "")).name for _ in range(2)} == {"0", "1"}
+def test_least_outstanding_takes_the_idlest_and_evens_out() -> None:
+    assert LeastOutstanding().choose("a", engines("aa", "b")).name == "1"
+    assert sorted(placed(LeastOutstanding(), engines("", "", ""), "aaa")) == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -86,12 +107,45 @@ def test_whoever_leaves_while_waiting_gets_no_slot() -> None:
     assert (ledger.active, list(ledger.waiting)) == ({"b", "d"}, [])
 
 
-def test_nothing_is_left_when_all_have_ended_but_the_most_there_were() -> None:
+def test_nothing_is_left_when_all_have_ended() -> None:
     (ledger,) = engines("abcab")
     for letter in "bacba":
         ledger.end(letter)
     assert (ledger.in_flight, ledger.by_adapter, ledger.active, list(ledger.waiting)) == (0, {}, set(), [])
-    assert ledger.most_adapters == 3
+
+
+def test_cache_aware_follows_an_adapter_until_loads_are_out_of_balance() -> None:
+    names = placed(SglangCacheAware(1), engines("", ""), "a" * 66)
+    assert len(set(names[:65])) == 1
+    assert names[65] != names[0]
+
+
+def test_an_adapter_in_flight_counts_more_than_room_for_one() -> None:
+    policy = LlmdAffinity()
+    policy.scrape([Metrics()] * 2, engines("a", "", slots=4))
+    assert [policy.affinity("a", 0), policy.affinity("a", 1), policy.affinity("b", 0)] == [1.0, 0.8, 0.8]
+
+
+def test_vllms_labels_count_every_adapter_twice_so_that_half_the_slots_look_like_all() -> None:
+    policy = LlmdAffinity()
+    policy.scrape([Metrics()], engines("a", slots=2))
+    assert policy.affinity("b", 0) == 0.0
+
+
+def test_metrics_are_as_old_as_the_last_scrape() -> None:
+    policy, ledgers = LlmdAffinity(), engines("", slots=4)
+    policy.scrape([Metrics()], ledgers)
+    ledgers[0].begin("a")
+    assert policy.affinity("a", 0) == 0.8
+    policy.scrape([Metrics()], ledgers)
+    assert policy.affinity("a", 0) == 1.0
+
+
+def test_a_queue_and_a_full_cache_count_against_an_engine() -> None:
+    policy, ledgers = LlmdAffinity(), engines("", "")
+    for busy in (Metrics(waiting=3), Metrics(kv_usage=0.9)):
+        policy.scrape([busy, Metrics()], ledgers)
+        assert policy.choose("a", ledgers).name == "1"
 
 
 def test_four_baselines_are_compared() -> None:
