@@ -98,7 +98,7 @@ def conclude(work: Callable[[], T], as_json: bool, show: Callable[[Console, T], 
     except (AdapterError, OSError) as error:
         _fail(_reason(error), "refused", 1, as_json)
     except KeyboardInterrupt:
-        _fail("Interrupted; the gateway goes on with its work.", "interrupted", INTERRUPTED, as_json)
+        _fail("Interrupted; work begun at the gateway goes on there.", "interrupted", INTERRUPTED, as_json)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
         return
