@@ -65,17 +65,14 @@ from fleet.demo_keys import demo_keys  # noqa: E402
 from fleet.types import Fleet, Pool  # noqa: E402
 from routing.assembly import Gateway as WholeGateway  # noqa: E402
 from routing.assembly import assemble  # noqa: E402
-from routing.catalog.directory import Directory  # noqa: E402
 from routing.http import connections  # noqa: E402
 from routing.http.announcement import address_of, announce  # noqa: E402
 from routing.http.bento_settings import without_effect  # noqa: E402
 from routing.http.connections import Bounds  # noqa: E402
 from routing.http.cors import options_of, with_cors  # noqa: E402
 from routing.http.docs import openapi  # noqa: E402
-from routing.lifecycle import Lifecycle  # noqa: E402
 from routing.replicas.client import Address  # noqa: E402
 from routing.replicas.discovery import Elsewhere  # noqa: E402
-from routing.usage import Ledger  # noqa: E402
 
 BENTOML_ROUTES = {path + slash: path for path in ("/livez", "/readyz", "/healthz") for slash in ("", "/")}
 SECRET = os.environ["TENANTRY_SECRET"].encode()
@@ -255,17 +252,10 @@ def declare_gateway(served: Served) -> Service[Any]:
 
     @functools.cache
     def gateway() -> WholeGateway:
-        directory = Directory(fleet, local_only=local_only)
-        return assemble(
-            fleet,
-            elsewhere.discovery(
-                lambda: {name: engine.url for name, engine in engines.items()}, Address.parse
-            ),
-            secret=SECRET,
-            directory=directory,
-            lifecycle=Lifecycle(fleet, directory),
-            ledger=Ledger.of(fleet),
+        discovery = elsewhere.discovery(
+            lambda: {name: engine.url for name, engine in engines.items()}, Address.parse
         )
+        return assemble(fleet, discovery, secret=SECRET, local_only=local_only)
 
     class Gateway:
         @bentoml.on_startup

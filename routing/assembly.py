@@ -31,6 +31,7 @@ from routing.observing.live.verdict import usual_limit_s
 from routing.observing.metrics import GatewayMetrics
 from routing.observing.request_log import write_lines
 from routing.observing.tracing import Tracer
+from routing.replicas.client import ReplicaClient
 from routing.replicas.discovery import Discovery
 from routing.replicas.registry import ReplicaRegistry
 from routing.scheduling.dispatcher import Dispatcher
@@ -64,7 +65,7 @@ class Gateway:
         Raises `RuntimeError` where a replica is nowhere and cannot come, `ValueError` where its address is
         none.
         """
-        self.lifecycle.start(self.dispatcher, self.replicas.clients)
+        self.lifecycle.start()
         try:
             await self.replicas.start()
         except (RuntimeError, ValueError):
@@ -104,19 +105,25 @@ def assemble(
     discovery: Discovery,
     *,
     secret: bytes,
-    directory: Directory,
-    lifecycle: Lifecycle,
-    ledger: Ledger,
+    local_only: frozenset[str] = frozenset(),
+    ledger: Ledger | None = None,
+    lifecycle_class: type[Lifecycle] = Lifecycle,
     clock: Callable[[], float] = time.monotonic,
 ) -> Gateway:
     """Build the gateway of a fleet. `discovery` is followed from its start on.
 
-    Raises `OSError` where the files of the console or of the documentation cannot be read.
+    `local_only` are hashes of keys that count on this machine alone. Raises `OSError` where the files of the
+    console or of the documentation cannot be read.
     """
     settings = fleet.gateway
+    directory = Directory(fleet, local_only=local_only)
     dispatcher = Dispatcher(fleet, declared_replicas(fleet), clock=clock)
     flights = RunningFlights(settings)
-    replicas = ReplicaRegistry(discovery, dispatcher, lifecycle, flights, secrets.internal_token(secret))
+    clients: dict[str, ReplicaClient] = {}
+    lifecycle = lifecycle_class(fleet, directory, dispatcher, clients)
+    token = secrets.internal_token(secret)
+    replicas = ReplicaRegistry(discovery, dispatcher, lifecycle, flights, clients, token)
+    ledger = ledger or Ledger.of(fleet)
     manager = Manager(fleet, directory, lifecycle)
 
     figures = Figures(clock(), usual_limit_s)
@@ -163,7 +170,7 @@ def assemble(
             directory,
             dispatcher,
             Admission(dispatcher, ledger.budgets),
-            replicas.clients,
+            clients,
             flights,
             ended,
             tracer,
@@ -172,7 +179,7 @@ def assemble(
         models=Models(directory, callers),
         usage=OwnUsage(callers, ledger, ended),
         metrics_pages=MetricsPages(
-            settings.metrics_access, callers, metrics, ended, dispatcher.replicas, replicas.clients
+            settings.metrics_access, callers, metrics, ended, dispatcher.replicas, clients
         ),
         admin=admin_app(
             manager,

@@ -115,8 +115,8 @@ def adapter_id(name: str, number: int = 1, *, tenant: str | None = None) -> str:
 class ReadyLifecycle(Lifecycle):
     """A lifecycle without disk or database: every declared adapter is ready from the start."""
 
-    def __init__(self, fleet: Fleet, directory: Directory) -> None:
-        super().__init__(fleet, directory)
+    def __init__(self, fleet: Fleet, directory: Directory, *others: Any, **options: Any) -> None:
+        super().__init__(fleet, directory, *others, **options)
         for name in fleet.adapters:
             directory.put(entry_of(name))
 

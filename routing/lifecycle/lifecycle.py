@@ -44,9 +44,17 @@ class Lifecycle:
     """Manages the adapters of one gateway, from start to stop."""
 
     def __init__(
-        self, fleet: Fleet, directory: Directory, *, clock: Callable[[], float] = time.monotonic
+        self,
+        fleet: Fleet,
+        directory: Directory,
+        dispatcher: Dispatcher,
+        clients: Mapping[str, ReplicaClient],
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`clients` are those of the replicas, once they are known to be somewhere."""
         folder = Path(fleet.state.folder)
+        self.dispatcher = dispatcher
         self._fleet = fleet
         self._directory = directory
         self._clock = clock
@@ -60,21 +68,20 @@ class Lifecycle:
         self._tasks: set[asyncio.Task[None]] = set()
         self.changes = Changes()
         self.is_reconciled = False
-
-    # -- start and stop ------------------------------------------------------------------------------------
-
-    def start(self, dispatcher: Dispatcher, clients: Mapping[str, ReplicaClient]) -> None:
-        """Open state and store, bring the catalog in line with fleet.yaml, and resume unfinished work."""
-        self.dispatcher = dispatcher
-        self._trial = Trial(self.registry, dispatcher, Aftermath(dispatcher, clients), self._clock)
-        self.preparation = Preparation(self._fleet, self.registry, self.store, self.uploads, self)
+        self._trial = Trial(self.registry, dispatcher, Aftermath(dispatcher, clients), clock)
+        self.preparation = Preparation(fleet, self.registry, self.store, self.uploads, self)
         wanted = Wanted(
             self.preparation.on_trial,
             dispatcher.is_in_use,
             self._last_used_s,
             lambda digest: str(self.store.folder_of(digest)),
         )
-        self.engines = Engines(self._directory, dispatcher, wanted, crashed=self._crashed)
+        self.engines = Engines(directory, dispatcher, wanted, crashed=self._crashed)
+
+    # -- start and stop ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open state and store, bring the catalog in line with fleet.yaml, and resume unfinished work."""
         self._spawn(self._reconcile())
 
     async def stop(self) -> None:

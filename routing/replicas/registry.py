@@ -55,11 +55,15 @@ class ReplicaRegistry:
         dispatcher: Dispatcher,
         lifecycle: AdapterSync,
         requests: Requests,
+        clients: dict[str, ReplicaClient],
         token: str,
     ) -> None:
-        """`requests` leave a replica that answers no probe; `token` is what engines let the gateway in by."""
-        # Whatever was ready once stays in here, so that a request it was granted finds it.
-        self.clients: dict[str, ReplicaClient] = {}
+        """`requests` leave a replica that answers no probe; `token` is what engines let the gateway in by.
+
+        `clients` are written here alone. Whatever was ready once stays there, so that a request it was
+        granted finds it.
+        """
+        self.clients = clients
         self._discovery = discovery
         self._dispatcher = dispatcher
         self._lifecycle = lifecycle

@@ -15,7 +15,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fleet.types import Fleet
 from routing.assembly import Gateway, assemble
-from routing.catalog.directory import Directory
 from routing.observing.metrics.definitions import REQUESTS
 from routing.replicas.discovery import Discovery, StaticDiscovery
 from tests.fakes import (
@@ -112,12 +111,15 @@ async def bench_of(
             servers[name] = await stack.enter_async_context(contextlib.AsyncExitStack())
             server = serving(engine, folder / f"{name}.sock")
             addresses[name] = await servers[name].enter_async_context(server)
-        directory = Directory(fleet, local_only=local_only)
-        lifecycle = ReadyLifecycle(fleet, directory)
         budgets = {name: tenant.budget for name, tenant in fleet.tenants.items() if tenant.budget}
         ledger = ledger_in(folder, budgets=budgets)
         gateway = assemble(
-            fleet, find(addresses), secret=SECRET, directory=directory, lifecycle=lifecycle, ledger=ledger
+            fleet,
+            find(addresses),
+            secret=SECRET,
+            local_only=local_only,
+            ledger=ledger,
+            lifecycle_class=ReadyLifecycle,
         )
         await gateway.start()
         stack.push_async_callback(gateway.stop)

@@ -14,7 +14,6 @@ import pytest
 
 from fleet.types import Fleet
 from routing.assembly import Gateway, assemble
-from routing.catalog.directory import Directory
 from routing.replicas.client import Address
 from routing.replicas.discovery import Discovery, FileDiscovery, StaticDiscovery
 from tests.fakes import (
@@ -289,16 +288,12 @@ async def test_names_that_the_fleet_does_not_declare_are_logged_once_and_ignored
 
 
 def gateway_of(discovery: Discovery, folder: Path) -> Gateway:
-    fleet = small_fleet()
-    directory = Directory(fleet)
-    lifecycle = ReadyLifecycle(fleet, directory)
     return assemble(
-        fleet,
+        small_fleet(),
         discovery,
         secret=SECRET,
-        directory=directory,
-        lifecycle=lifecycle,
         ledger=ledger_in(folder),
+        lifecycle_class=ReadyLifecycle,
     )
 
 

@@ -41,7 +41,6 @@ from routing.lifecycle.ports import NewVersion
 from routing.replicas.discovery import StaticDiscovery
 from routing.state import StateStore
 from routing.state.tables import AdapterRow, VersionRow
-from routing.usage import Ledger
 from tests.fakes import SECRET, Client, FakeEngine, eventually, key_of, serving, small_fleet
 from tests.integration.conftest import Bench
 
@@ -161,23 +160,14 @@ async def house_of(
             socket = folder / f"{name}.sock"
             socket.unlink(missing_ok=True)
             addresses[name] = await stack.enter_async_context(serving(engine, socket))
-        directory = Directory(fleet)
-        lifecycle = Lifecycle(fleet, directory)
-        gateway = assemble(
-            fleet,
-            StaticDiscovery(lambda: addresses),
-            secret=SECRET,
-            directory=directory,
-            lifecycle=lifecycle,
-            ledger=Ledger.of(fleet),
-        )
+        gateway = assemble(fleet, StaticDiscovery(lambda: addresses), secret=SECRET)
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         if wait:
             await eventually(gateway.is_ready, "the gateway's readiness")
         bench = Bench(gateway, engines)
-        manager = Manager(fleet, directory, lifecycle)
-        yield House(bench, directory, lifecycle, manager, fleet, folder)
+        manager = Manager(fleet, gateway.directory, gateway.lifecycle)
+        yield House(bench, gateway.directory, gateway.lifecycle, manager, fleet, folder)
         for engine in engines.values():
             engine.release.set()
         await eventually(lambda: bench.at_rest, f"rest of {gateway.dispatcher!r}")
