@@ -37,23 +37,22 @@ class Page:
 
     requests: float  # in vLLM, running and waiting
     disk_loads: float  # adapters read into host memory, since the engine started
-    slot_moves: float  # adapters moved into a slot, since then
     steps: Mapping[float, float]  # by how many adapters were in vLLM: a histogram's buckets
 
     @classmethod
     def parse(cls, text: str) -> Page:
         """Read a page; what is missing counts as zero."""
-        requests, loads, upto = 0.0, {"disk": 0.0, "host": 0.0}, {}
+        requests, disk_loads, upto = 0.0, 0.0, {}
         for line in series(text):
             if line.name in ("vllm:num_requests_running", "vllm:num_requests_waiting"):
                 requests += line.value
-            elif line.name == "tenantry_adapter_load_seconds_count":
-                loads[line.labels["tier"]] = line.value
+            elif line.name == "tenantry_adapter_load_seconds_count" and line.labels["tier"] == "disk":
+                disk_loads = line.value
             elif line.name == f"{IN_FLIGHT.name}_bucket":
                 upto[float(line.labels["le"])] = line.value
         below = (0.0, *(upto[bound] for bound in sorted(upto)))
         steps = {bound: upto[bound] - less for bound, less in zip(sorted(upto), below, strict=False)}
-        return cls(requests, loads["disk"], loads["host"], steps)
+        return cls(requests, disk_loads, steps)
 
     def most_adapters(self, before: Page) -> float:
         """Most adapters at once in vLLM since an earlier page; exact up to eight, then a bucket's bound."""

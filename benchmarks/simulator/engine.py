@@ -57,8 +57,6 @@ class Listener(Protocol):
 class Totals:
     """What an engine has done so far."""
 
-    steps: int = 0
-    busy_s: float = 0.0
     gpu_loads: int = 0
     disk_loads: int = 0
     preemptions: int = 0
@@ -144,8 +142,6 @@ class Engine:
         self._step += span.count
         self.kv_used += tokens
         totals = self.totals
-        totals.steps += span.count
-        totals.busy_s += span.step_s * span.count
         totals.gaps += tokens
         totals.gaps_s += tokens * span.step_s
         finished = self._pop_finished()

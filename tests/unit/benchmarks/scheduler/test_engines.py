@@ -34,7 +34,7 @@ IDLE = b"vllm:num_requests_running 0.0\n"
 
 def test_a_page_says_what_is_running_and_what_was_loaded() -> None:
     page = Page.parse(PAGE)
-    assert (page.requests, page.disk_loads, page.slot_moves) == (5.0, 7.0, 11.0)
+    assert (page.requests, page.disk_loads) == (5.0, 7.0)
 
 
 def test_the_most_adapters_in_vllm_are_those_of_the_steps_since_an_earlier_look() -> None:
@@ -48,7 +48,7 @@ def test_the_most_adapters_in_vllm_are_those_of_the_steps_since_an_earlier_look(
 
 
 def test_an_empty_page_is_an_idle_engine() -> None:
-    assert Page.parse("") == Page(0.0, 0.0, 0.0, {})
+    assert Page.parse("") == Page(0.0, 0.0, {})
 
 
 async def eyes(stack: AsyncExitStack, tmp_path: Path, engine: FakeServer, gateway: FakeServer) -> EngineEyes:
