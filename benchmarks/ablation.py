@@ -49,7 +49,7 @@ HEADLINES = (
     ("tokens/s", "tokens_per_s", True),
 )
 # Seconds of the scenarios that `compare` simulates for longer.
-LARGE_S, LENGTHS_S = 90.0, {"starved": 300.0, "overload": 30.0, "slots": 300.0, "two-engines": 60.0}
+LARGE_S, LENGTHS_S = 60.0, {"starved": 200.0, "overload": 15.0, "slots": 200.0}
 
 Change = tuple[Any, str, Any]  # an owner, its attribute, and the neutral form of that
 
