@@ -2,8 +2,8 @@
 
 A rule is off while one function or constant of the policies has a neutral form; the product has no switch for
 that. Each seed makes the same calls with a rule and without it, so the two are compared seed by seed. The
-placebo breaks ties otherwise: what it moves is noise. A rule that changed nothing in a scenario's first two
-seeds is not run with the others. Runs are kept in a file, so that they can be made in portions.
+placebo breaks ties otherwise: what it moves is noise. A rule that changed nothing in a scenario's first
+seed is not run with the others. Runs are kept in a file, so that they can be made in portions.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from benchmarks.machine import origin
 from benchmarks.simulator.costs import StepCosts
 from benchmarks.simulator.runs import PROCESSES, Task, run
 from benchmarks.simulator.scenarios import OURS, Scenario, scenarios
+from benchmarks.simulator.workloads import Flood, Workload
 from routing.scheduling import dispatcher, fairness, filters, leases, pool, scorers, state
 from routing.scheduling.backlog import Backlog
 from routing.scheduling.fairness import VirtualCounters
@@ -37,7 +38,7 @@ from routing.scheduling.pool import HOLDING, Group
 from routing.scheduling.state import Engine
 
 NOTHING = "nothing"  # is off
-SURE_AFTER = 2  # seeds without any change
+SURE_AFTER = 1  # seeds without any change
 MOVES = 0.03
 # Two-sided 95 % of Student's t, by the number of seeds.
 STUDENT = {2: 12.7, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
@@ -48,8 +49,10 @@ HEADLINES = (
     ("goodput", "goodput_per_s", True),
     ("tokens/s", "tokens_per_s", True),
 )
-# Seconds of the scenarios that `compare` simulates for longer.
-LARGE_S, LENGTHS_S = 60.0, {"starved": 200.0, "overload": 15.0, "slots": 200.0}
+# Seconds of the scenarios that `compare` simulates for longer. Fleets of sixteen replicas are a quarter of
+# themselves: replicas, adapters, and what arrives.
+SECONDS, OTHER_SECONDS = 60.0, {"starved": 200.0, "overload": 15.0, "slots": 80.0}
+LARGE, PART = 16, 4
 
 Change = tuple[Any, str, Any]  # an owner, its attribute, and the neutral form of that
 
@@ -200,14 +203,26 @@ Key = tuple[str, str, int]  # rule that is off, scenario, seed
 
 
 def all_scenarios() -> dict[str, Scenario]:
-    """Those with our scheduler, as long as they are simulated here."""
+    """Those with our scheduler, as long and as large as they are simulated here."""
     return {
-        f"{name} {one.label}".strip(): replace(
-            one, workload=replace(one.workload, duration_s=LENGTHS_S.get(name, LARGE_S))
-        )
+        f"{name} {one.label}".strip(): brief(one, OTHER_SECONDS.get(name, SECONDS))
         for name, group in scenarios().items()
         for one in group
     }
+
+
+def brief(scenario: Scenario, duration_s: float) -> Scenario:
+    """Make a scenario shorter, and a large one a part of itself."""
+    workload = replace(scenario.workload, duration_s=duration_s)
+    if scenario.replicas < LARGE or not isinstance(workload, Workload):
+        return replace(scenario, workload=workload)
+    flood = workload.flood
+    if flood is not None:
+        flood = Flood(flood.rate_per_s / PART, max(1, flood.adapters // PART))
+    workload = replace(
+        workload, adapters=workload.adapters // PART, rate_per_s=workload.rate_per_s / PART, flood=flood
+    )
+    return replace(scenario, replicas=scenario.replicas // PART, workload=workload)
 
 
 def simulate(key: Key) -> tuple[Key, dict[str, Any]]:
@@ -240,7 +255,7 @@ def moved(done: Mapping[Key, Any], name: str) -> list[tuple[float, str]]:
         for title, figure, more_is_better in HEADLINES:
             pairs = [(done[name, scenario, s][figure], done[NOTHING, scenario, s][figure]) for s in seeds]
             logs = [math.log(max(1e-9, a) / max(1e-9, b)) for a, b in pairs if not math.isnan(a + b)]
-            if len(logs) < SURE_AFTER:
+            if len(logs) < 2:
                 continue
             middle, half = fmean(logs), STUDENT[len(logs)] * stdev(logs) / math.sqrt(len(logs))
             if abs(math.expm1(middle)) >= MOVES and abs(middle) > half:
