@@ -66,7 +66,7 @@ HEADLINES = (
 )
 # Seconds of the scenarios that `compare` simulates for longer. Fleets of sixteen replicas are a quarter of
 # themselves: replicas, adapters, and what arrives.
-SECONDS, OTHER_SECONDS = 60.0, {"starved": 200.0, "overload": 15.0, "slots": 80.0}
+SECONDS, OTHER_SECONDS = 60.0, {"starved": 200.0, "overload": 15.0, "slots": 80.0, "two-engines": 60.0}
 LARGE, PART = 16, 4
 
 Change = tuple[Any, str, Any]  # an owner, its attribute, and the neutral form of that
@@ -215,7 +215,7 @@ RULES = (
     off("forecast: shedding by `slo.ttft_s`", (Group, "sheds", always(None))),
     off("forecast: of work", (Group, "predicted_wait_s", Group._wait_for_slot_s)),
     off("forecast: of slots", (Group, "_wait_for_slot_s", always(None))),
-    off("overflow: multiples", (accounts, "has_place", always(True))),
+    off("overflow: multiples", (accounts, "may_grow", always(True))),
 )
 BY_NAME = {NOTHING: Rule(NOTHING)} | {rule.name: rule for rule in RULES}
 

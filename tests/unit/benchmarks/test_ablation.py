@@ -39,7 +39,7 @@ def test_a_rule_that_is_off_is_back_afterwards(rule: ablation.Rule) -> None:
 
 
 def test_a_run_without_a_rule_comes_to_other_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ablation.LENGTHS_S, "two-engines", 4.0)
+    monkeypatch.setitem(ablation.OTHER_SECONDS, "two-engines", 4.0)
     found = {name: ablation.simulate((name, "two-engines flood", 1))[1] for name in (NOTHING, "floods")}
     assert found["floods"]["victims_p99_s"] > found[NOTHING]["victims_p99_s"]
     assert ablation.simulate((NOTHING, "two-engines flood", 1))[1] == found[NOTHING]
@@ -58,15 +58,15 @@ def test_less_throughput_is_worse_and_a_shorter_wait_is_better() -> None:
     assert line == "| floods | `fleet` tokens/s -10 % (-10..-10) | `fleet` p99 -20 % (-20..-20) |"
 
 
-def test_a_rule_that_changed_nothing_in_two_seeds_is_not_run_with_the_others() -> None:
-    seeds = 4
-    done = runs(NOTHING, 1.0, 2.0, 3.0, 4.0) | runs(PLACEBO.name, 1.0, 2.0) | runs("floods", 1.0, 2.5)
+def test_a_rule_that_changed_nothing_with_the_first_seed_is_not_run_with_the_others() -> None:
+    seeds = 3
+    done = runs(NOTHING, 1.0, 2.0, 3.0) | runs(PLACEBO.name, 1.0) | runs("floods", 1.5)
     left = {
         (name, seed)
         for name, where, seed in to_do(done, [PLACEBO.name, "floods"], seeds)
         if where == SCENARIO
     }
-    assert left == {("floods", 3), ("floods", 4)}
+    assert left == {("floods", 2), ("floods", 3)}
 
 
 def test_every_scenario_of_ours_is_simulated_and_every_rule_has_its_own_name() -> None:
