@@ -48,13 +48,6 @@ class SchedulerSection(Section):
         description="Fraction of a replica's batch and slots that a flooding tenant may fill beyond its fair "
         "share while no other tenant waits; 1: all of it, always.",
     )
-    read_wait_s: float = Field(
-        0.2,
-        ge=0,
-        le=60,
-        description="How long a request waits for a replica that holds its adapter in memory before another "
-        "one reads it from disk.",
-    )
     slot_wait_s: float = Field(
         10.0, gt=0, le=3600, description="How long an adapter waits before a slot is cleared for it."
     )

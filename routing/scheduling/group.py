@@ -254,9 +254,7 @@ class Group:
             return WaitReason.BEHIND
         view = View(self.engines, self.floods, self._settings.load_slack, home_key(request))
         found = self._profile.pick(request, view)
-        if isinstance(found, Pick) and spares_read(
-            found.engine, request, view, now_s=request.arrived_s, read_wait_s=self._settings.read_wait_s
-        ):
+        if isinstance(found, Pick) and spares_read(found.engine, request, view, now_s=request.arrived_s):
             return WaitReason.SPARES_READ
         return found
 

@@ -121,7 +121,7 @@ class Selection:
     def _fits(self, engine: Engine, request: Request, view: View, now_s: float) -> bool:
         if not self._profile.fits(engine, request, view):
             return False
-        return not spares_read(engine, request, view, now_s=now_s, read_wait_s=self._settings.read_wait_s)
+        return not spares_read(engine, request, view, now_s=now_s)
 
     def _must_run_empty(self, engine: Engine, request: Request, view: View, now_s: float) -> bool:
         """Whether an engine must be left to run empty for a wide request that has waited long enough."""

@@ -92,7 +92,6 @@ gateway:
     lower_band_share: 0.1
     load_slack: 0.5
     burst_share: 0.25
-    read_wait_s: 0.5
     slot_wait_s: 3
     max_queued: 50
     max_queued_mib: 1.5
@@ -183,7 +182,6 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
             lower_band_share=0.1,
             load_slack=0.5,
             burst_share=0.25,
-            read_wait_s=0.5,
             slot_wait_s=3.0,
             max_queued=50,
             max_queued_bytes=3 * 2**19,

@@ -83,7 +83,6 @@ ROOT = Path(__file__).parents[3]
         ("gateway/scheduler/lower_band_share", 0.6, "must be less than or equal to 0.5"),
         ("gateway/scheduler/load_slack", -0.1, "must be greater than or equal to 0"),
         ("gateway/scheduler/burst_share", 0, "must be greater than 0"),
-        ("gateway/scheduler/read_wait_s", -1, "must be greater than or equal to 0"),
         ("gateway/scheduler/slot_wait_s", 0, "must be greater than 0"),
         ("gateway/scheduler/max_queued", 0, "must be greater than or equal to 1"),
         ("gateway/scheduler/max_queued_mib", 0, "must be greater than 0"),

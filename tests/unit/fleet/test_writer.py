@@ -115,7 +115,6 @@ GATEWAYS = st.builds(
         lower_band_share=st.floats(0, 0.24),
         load_slack=st.floats(0, 100),
         burst_share=st.floats(0.01, 1),
-        read_wait_s=st.floats(0, 60),
         slot_wait_s=POSITIVE,
         max_queued=st.integers(1, 10**6),
         max_queued_bytes=st.integers(1, 2**40),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fleet.types import Band, Caps, SchedulerSettings, Slo
 from routing.errors import Unavailable
+from routing.scheduling import locality
 from routing.scheduling.admission import Cap, Rejection
 from routing.scheduling.affinity import Affinity
 from routing.scheduling.decisions import Action
@@ -474,7 +475,7 @@ async def test_a_request_is_shed_that_would_wait_too_long_for_a_slot_however_lit
 
 def warm_and_cold() -> tuple[House, list[Ticket], Ticket]:
     """A request of `a`: its adapter is in the memory of shared-0, which has no slot; shared-1 is busy."""
-    house = House(replicas=2, slots=2, read_wait_s=0.2)
+    house = House(replicas=2, slots=2)
     house.dispatcher.take_residency("shared-0", adapters=ADAPTER_IDS, pinned=(), host=("a-support@1",))
     house.dispatcher.set_draining("shared-1", True)
     before = [house.submit("b"), house.submit("a", "sales")]
@@ -499,7 +500,7 @@ async def test_a_request_waits_a_moment_for_a_replica_that_has_its_adapter_in_me
 async def test_a_slot_drains_where_the_adapter_is_in_memory_if_one_can_be(
     pinned: bool,
 ) -> None:
-    house = House(replicas=2, slots=1, read_wait_s=0.2, slot_wait_s=10.0)
+    house = House(replicas=2, slots=1, slot_wait_s=10.0)
     many, few = [house.submit("a") for _ in range(3)], [house.submit("a", "sales")]
     (busy,), (idle,) = ({ticket.replica.name for ticket in t if ticket.replica} for t in (many, few))
     pins = ("a-support@1",) if pinned else ()
@@ -722,7 +723,7 @@ def test_any_interleaving_keeps_every_bound_and_ends_at_rest(
 
     async def run() -> None:
         chance = random.Random(seed)
-        house = House(slots=slots, replicas=replicas, max_num_seqs=width, read_wait_s=0.0)
+        house = House(slots=slots, replicas=replicas, max_num_seqs=width)
         alive: list[Ticket] = []
         for _ in range(120):
             house.clock.now += chance.random()
@@ -735,7 +736,9 @@ def test_any_interleaving_keeps_every_bound_and_ends_at_rest(
             house.finish(ticket)
         assert repr(house.dispatcher) == AT_REST
 
-    asyncio.run(run())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(locality, "READ_WAIT_S", 0.0)  # it leaves requests waiting that could run
+        asyncio.run(run())
 
 
 def _one_step(house: House, alive: list[Ticket], chance: random.Random) -> None:

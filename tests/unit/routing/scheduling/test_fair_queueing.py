@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +24,7 @@ from fleet.types import (
     Tenant,
 )
 from routing.errors import Unavailable
+from routing.scheduling import locality
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.fairness import cost
 from routing.scheduling.state import declared_replicas
@@ -30,9 +33,16 @@ from routing.types import Outcome, Request, Target
 from tests.fakes import FakeClock
 
 AT_REST = "<Dispatcher admitted=0 queued=0 in_flight=0 leases=0>"
-# What is meant to bend the shares is left out: they are promised without it.
-NEUTRAL = {"aging_tokens_per_s": 0.0, "locality_bonus_tokens": 0.0, "read_wait_s": 0.0}
+NEUTRAL = {"aging_tokens_per_s": 0.0, "locality_bonus_tokens": 0.0}
 WIDE = Caps(max_concurrency=10**6, max_queued=10**6, queue_timeout_s=3600.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shares_are_not_bent() -> Iterator[None]:
+    """Leave out what is meant to bend the shares: they are promised without it, and without `NEUTRAL`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(locality, "READ_WAIT_S", 0.0)
+        yield
 
 
 class Fair:

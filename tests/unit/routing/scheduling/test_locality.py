@@ -8,8 +8,6 @@ from routing.scheduling.locality import spares_read
 from routing.scheduling.state import Engine
 from tests.unit.routing.requests import end_on, engine, request, run_on, view_of
 
-WAIT_S = 0.2
-
 
 def pair() -> tuple[Engine, Engine]:
     """A busy engine that has never seen the adapter of `a`, and one that has it in memory."""
@@ -30,7 +28,7 @@ def spares(
     """Whether the busy one leaves the request of `a` to the other."""
     asked = replace(request("a"), failed_on=failed_on)
     now_s = asked.arrived_s + after_s
-    return spares_read(busy, asked, view_of(busy, other), now_s=now_s, read_wait_s=WAIT_S)
+    return spares_read(busy, asked, view_of(busy, other), now_s=now_s)
 
 
 def test_a_busy_replica_leaves_a_request_to_one_that_has_its_adapter_in_memory() -> None:
@@ -75,4 +73,4 @@ def test_the_base_model_is_in_memory_everywhere() -> None:
     busy, other = pair()
     asked = request(base=True)
     view = view_of(busy, other)
-    assert not spares_read(busy, asked, view, now_s=asked.arrived_s, read_wait_s=WAIT_S)
+    assert not spares_read(busy, asked, view, now_s=asked.arrived_s)
