@@ -83,7 +83,7 @@ def gives_no_own(
     return lambda lease: gives(lease) and (lease.tenant != tenant or need.waited_too_long(wait_s))
 
 
-def no_flood_holds(self: Drains, *, found: Any = Drains.slot_holders) -> SlotHolders:
+def no_flood_holds(self: Drains, *, found: Any = Drains.slot_holders) -> Any:
     """Say of no holder that it floods."""
     return replace(found(self), flooding=frozenset())
 
@@ -108,7 +108,7 @@ def for_any(self: Drains, need: SlotNeed, holders: SlotHolders, *, where_in_memo
 
 def promised(engine: Engine, view: Any) -> str | None:
     """Give every free slot to the adapter for which one drains."""
-    return engine.slot_drain and engine.slot_drain.adapter
+    return None if engine.slot_drain is None else engine.slot_drain.adapter
 
 
 def other_key(request: Any) -> str:
