@@ -87,7 +87,7 @@ class Grants:
         """Serve requests that made way for an adapter which waits no longer, or runs elsewhere."""
         drains = group.drains
         for engine in group.engines:
-            if drains.end_if_stale(engine):
+            if engine.slot_drain is not None and drains.end_if_stale(engine):  # asked after every request
                 self.fill(group, engine)
 
     # -- out of the queue -----------------------------------------------------------------------------------
