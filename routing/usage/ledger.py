@@ -124,11 +124,16 @@ class Ledger:
 
     async def flush(self) -> None:
         """Return once all that was noted before is in the database. Raises `StateUnavailable`."""
-        if self._work is not None and not self._work.done():
-            await asyncio.shield(self._work)  # it may have begun before what is meant was noted
-        error = await asyncio.shield(self._begin_work())
-        if error is not None:
-            raise error
+        for _ in range(2):  # rows that went to disk while work ran are written by the work after it
+            if self._work is not None and not self._work.done():
+                await asyncio.shield(self._work)  # it may have begun before the rows were noted
+            if self._spilling:
+                await asyncio.wait(list(self._spilling))
+            error = await asyncio.shield(self._begin_work())
+            if error is not None:
+                raise error
+            if not self._journal_waits:
+                return
 
     async def sums(self, query: UsageQuery) -> list[UsageLine]:
         """Answer a query, this gateway's latest requests included. Raises `StateUnavailable`."""

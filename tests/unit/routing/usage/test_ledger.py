@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,6 +98,32 @@ async def test_an_answer_holds_what_was_noted_a_moment_ago(tmp_path: Path) -> No
     assert await house.asked() == 3
     house.note(2)
     assert await house.asked() == 5
+    await house.ledger.stop()
+
+
+@pytest.mark.parametrize("writes_first", [False, True], ids=["idle", "at work"])
+async def test_an_answer_holds_what_is_on_its_way_to_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes_first: bool
+) -> None:
+    house, disk_is_ready, append = House(tmp_path, interval_s=60.0), threading.Event(), Journal.append
+
+    def slowly(journal: Journal, noted: Sequence[Row]) -> bool:
+        assert disk_is_ready.wait(10)
+        return append(journal, noted)
+
+    monkeypatch.setattr(Journal, "append", slowly)
+    assert await house.asked() == 0
+    if writes_first:
+        house.note(2)
+        house.store.slow_s = 0.05
+        house.ledger._begin_work()
+        await asyncio.sleep(0)
+    house.note(1)
+    house.ledger._begin_spill()
+    asking = asyncio.create_task(house.asked())
+    await eventually(lambda: house.ledger._work is not None and house.ledger._work.done())
+    disk_is_ready.set()
+    assert await asking == (3 if writes_first else 1)
     await house.ledger.stop()
 
 
