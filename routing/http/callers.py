@@ -32,16 +32,14 @@ class Callers:
 
     def identity(self, exchange: Exchange) -> Identity:
         """Return who calls, tenant or operator. Raises `InvalidKey`."""
-        key = exchange.bearer()
-        identity = self.identify(key) if key else None
+        identity = self._known(exchange)
         if identity is None:
-            raise _wrong_key(key)
+            raise _wrong_key(exchange.bearer())
         return identity
 
     def is_operator(self, exchange: Exchange) -> bool:
         """Whether an operator calls."""
-        key = exchange.bearer()
-        identity = self.identify(key) if key else None
+        identity = self._known(exchange)
         return identity is not None and identity.role is KeyRole.OPERATOR
 
     def refuse_local_only(self, exchange: Exchange) -> None:
@@ -56,9 +54,12 @@ class Callers:
 
     def show_key(self, exchange: Exchange, connection: Connection) -> None:
         """Tell the server where a connection's first request comes with a valid key, of whatever role."""
-        key = exchange.bearer()
-        if key is not None and self.identify(key) is not None:
+        if self._known(exchange) is not None:
             connection.show_key()
+
+    def _known(self, exchange: Exchange) -> Identity | None:
+        key = exchange.bearer()
+        return self.identify(key) if key else None
 
 
 def _wrong_key(key: str | None) -> InvalidKey:
