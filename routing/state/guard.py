@@ -17,10 +17,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-LOCKS = Path("/proc/locks")
+# What the system says of a descriptor of this process, with the locks that were taken through it. /proc/locks
+# has all processes' locks, but is read page by page: what others lock meanwhile hides or doubles lines.
+DESCRIPTORS = Path("/proc/self/fdinfo")
 log = logging.getLogger("tenantry.state")
 
 Identity = tuple[int, int] | None
+Span = tuple[int, int]  # first and last byte of a lock
 _kept: list[int] = []  # descriptors of locks that were put back; closing one would drop the locks again
 
 
@@ -31,6 +34,10 @@ class _Lock:
     suffix: str
     start: int
     length: int
+
+    @property
+    def span(self) -> Span:
+        return self.start, self.start + self.length - 1
 
 
 _HELD = (
@@ -67,31 +74,40 @@ def is_guarded(path: Path, opened: Sequence[Identity]) -> bool:
 
 
 def _is_held(path: Path, lock: _Lock) -> bool:
-    file = Path(f"{path}{lock.suffix}")
     try:
-        return _is_listed(file.stat().st_ino, lock) or not _is_told_of(path.parent, lock)
+        file = Path(f"{path}{lock.suffix}").stat()
+        return lock.span in locks_on((file.st_dev, file.st_ino)) or not _is_told_of(path.parent, lock)
     except OSError:  # no such file here, or no room for a file
         return True
 
 
 def _is_told_of(folder: Path, lock: _Lock) -> bool:
-    """Whether /proc/locks shows our locks in this folder at all; some sandboxes have an empty one."""
+    """Whether the system shows our locks in this folder at all; some sandboxes show none."""
     with tempfile.TemporaryFile(dir=folder) as file:
         fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, lock.length, lock.start)
-        return _is_listed(os.fstat(file.fileno()).st_ino, lock)
+        return lock.span in _locks_of(file.fileno())
 
 
-def _is_listed(inode: int, lock: _Lock) -> bool:
-    """Whether this process has the lock. A line ends `PID MAJOR:MINOR:INODE START END`.
+def locks_on(file: Identity) -> set[Span]:
+    """Return the first and last byte of each lock that this process has on a file."""
+    found: set[Span] = set()
+    with suppress(OSError):  # no such folder here
+        for name in os.listdir(DESCRIPTORS):
+            with suppress(OSError):  # closed since
+                opened = os.fstat(int(name))
+                if (opened.st_dev, opened.st_ino) == file:
+                    found |= _locks_of(int(name))
+    return found
 
-    The device is not compared: overlays show another one here than `stat` does.
-    """
-    wanted = [str(os.getpid()), str(inode), str(lock.start), str(lock.start + lock.length - 1)]
-    for line in LOCKS.read_text().splitlines():
-        fields = line.split()
-        if len(fields) >= 8 and [fields[-4], fields[-3].rpartition(":")[2], *fields[-2:]] == wanted:
-            return True
-    return False
+
+def _locks_of(descriptor: int) -> set[Span]:
+    """Read lines such as `lock: 1: POSIX ADVISORY READ 4242 fe:00:2146560 128 128`."""
+    try:
+        lines = (DESCRIPTORS / str(descriptor)).read_text().splitlines()
+    except OSError:
+        return set()
+    locks = [line.split() for line in lines if line.startswith("lock:")]
+    return {(int(first), int(last)) for *_, first, last in locks if last.isdecimal()}  # or EOF
 
 
 def _take_again(path: Path, lock: _Lock) -> bool:

@@ -27,7 +27,9 @@ with sqlite3.connect(sys.argv[1]) as source, sqlite3.connect(sys.argv[2]) as cop
 source.close(), copy.close()
 """
 
-pytestmark = pytest.mark.skipif(not guard.LOCKS.exists(), reason="the system does not say who has which lock")
+pytestmark = pytest.mark.skipif(
+    not guard.DESCRIPTORS.exists(), reason="the system does not say who has which lock"
+)
 
 
 @pytest.fixture
@@ -43,15 +45,10 @@ def stores(sqlite_url: str) -> Iterator[tuple[StateStore, UsageStore]]:
         store.close()
 
 
-def locks_on(path: Path) -> list[tuple[str, str]]:
+def locks_on(path: Path) -> list[set[guard.Span]]:
     """First and last bytes of what this process has locked of the database, then of its shared memory."""
-    found = []
-    for file in (path, Path(f"{path}-shm")):
-        for line in guard.LOCKS.read_text().splitlines():
-            fields = line.split()
-            if fields[4] == str(os.getpid()) and fields[5].endswith(f":{file.stat().st_ino}"):
-                found.append((fields[6], fields[7]))
-    return found
+    files = [file.stat() for file in (path, Path(f"{path}-shm"))]
+    return [guard.locks_on((file.st_dev, file.st_ino)) for file in files]
 
 
 def visit(path: Path) -> None:
@@ -60,7 +57,7 @@ def visit(path: Path) -> None:
     subprocess.run([sys.executable, "-c", OUTSIDER, path, copy], check=True)
 
 
-HELD = [("1073741826", "1073742335"), ("128", "128")]
+HELD = [{(0x40000002, 0x40000002 + 509)}, {(128, 128)}]
 
 
 @pytest.mark.parametrize("exists", [False, True], ids=["new file", "file that is there"])
@@ -155,7 +152,9 @@ def test_a_journal_that_was_deleted_in_use_is_told(
     assert "has deleted or replaced the journal" in caplog.text
 
 
-@pytest.mark.parametrize("page", [None, ""], ids=["absent", "empty"])
+@pytest.mark.parametrize(
+    "page", [None, "", "pos:\t0\nflags:\t0100002\n", "lock:\t1: FLOCK 1 fe:00:1 0 EOF\n"]
+)
 def test_where_the_system_says_nothing_of_locks_nothing_is_claimed(
     stores: tuple[StateStore, UsageStore],
     path: Path,
@@ -164,14 +163,40 @@ def test_where_the_system_says_nothing_of_locks_nothing_is_claimed(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(guard, "LOCKS", tmp_path / "locks")
+    said = tmp_path / "fdinfo"
+    monkeypatch.setattr(guard, "DESCRIPTORS", said)
     if page is not None:
-        guard.LOCKS.write_text(page)
+        said.mkdir()
+        for descriptor in range(256):
+            (said / str(descriptor)).write_text(page)
     stores[0].open()
     lose(path)
     assert stores[0].is_guarded()
     assert not caplog.records
     assert sorted(file.name for file in path.parent.iterdir()) == ["state.db", "state.db-shm", "state.db-wal"]
+
+
+def test_other_processes_that_lock_and_unlock_hide_nothing(
+    stores: tuple[StateStore, UsageStore], path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for store in stores:
+        store.open()
+    script = (
+        "import fcntl, sys\n"
+        "files = [open(f'{sys.argv[1]}/{n}', 'w') for n in range(150)]\n"
+        "print(flush=True)\n"
+        "while True:\n"
+        "    for file in files: fcntl.lockf(file, fcntl.LOCK_EX)\n"
+        "    for file in files: fcntl.lockf(file, fcntl.LOCK_UN)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        seen = [locks_on(path) for _ in range(300)]
+        other.kill()
+    assert seen == [HELD] * len(seen)
+    assert stores[0].is_guarded()
+    assert not caplog.records
 
 
 GATEWAY = """
