@@ -35,7 +35,7 @@ from routing.replicas.client import ReplicaClient
 from routing.replicas.discovery import Discovery
 from routing.replicas.registry import ReplicaRegistry
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.state import declared_replicas
+from routing.scheduling.state import Replica, declared_replicas
 from routing.site import Site
 from routing.types import Record
 from routing.usage import Ledger
@@ -49,6 +49,7 @@ class Gateway:
     directory: Directory
     dispatcher: Dispatcher
     flights: RunningFlights
+    declared: Sequence[Replica]  # the first to join, at the start
     replicas: ReplicaRegistry
     lifecycle: Lifecycle
     ledger: Ledger
@@ -67,8 +68,9 @@ class Gateway:
         """
         self.lifecycle.start()
         try:
-            await self.replicas.start()
+            await self.replicas.start(self.declared)
         except (RuntimeError, ValueError):
+            await self.replicas.stop()
             await self.lifecycle.stop()
             await self.replicas.close()
             raise
@@ -117,9 +119,9 @@ def assemble(
     """
     settings = fleet.gateway
     directory = Directory(fleet, local_only=local_only)
-    dispatcher = Dispatcher(fleet, declared_replicas(fleet), clock=clock)
+    dispatcher = Dispatcher(fleet, clock=clock)
     flights = RunningFlights(settings)
-    clients: dict[str, ReplicaClient] = {}
+    clients: dict[Replica, ReplicaClient] = {}
     lifecycle = lifecycle_class(fleet, directory, dispatcher, clients)
     token = secrets.internal_token(secret)
     replicas = ReplicaRegistry(discovery, dispatcher, lifecycle, flights, clients, token)
@@ -199,6 +201,7 @@ def assemble(
         directory,
         dispatcher,
         flights,
+        declared_replicas(fleet),
         replicas,
         lifecycle,
         ledger,

@@ -27,6 +27,7 @@ from routing.openai.events import EventStream
 from routing.replicas.client import ReplicaClient
 from routing.replicas.http1 import UpstreamError
 from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.state import Replica
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Record
 
@@ -92,11 +93,11 @@ class Flight:
         ticket: Ticket,
         exchange: Exchange,
         dispatcher: Dispatcher,
-        clients: Mapping[str, ReplicaClient],
+        clients: Mapping[Replica, ReplicaClient],
         clock: Callable[[], float],
         hedge_after_s: float | None = None,
     ) -> None:
-        """`clients` has every replica that was ever ready. Without `hedge_after_s` one is asked at a time."""
+        """`clients` has every replica that may be granted. Without `hedge_after_s` one is asked at a time."""
         self.ticket = ticket
         self.progress = Progress()
         self.record: Record | None = None  # once it has ended, however it did
@@ -246,7 +247,7 @@ class Flight:
                 raise broken.failure
         self._dispatcher.requeue(self.ticket, certain=not broken.crashed, begun=broken.begun)
 
-    def _ask(self, replica: str) -> Attempt:
+    def _ask(self, replica: Replica) -> Attempt:
         return Attempt(self._question, self._clients[replica])
 
     # -- to the client -------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from routing.observing.tracing import Trace, Tracer, trace_id_of
 from routing.openai import bodies, limits
 from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.state import Replica
 from routing.types import Outcome, Record, Request, Target
 
 # What a request keeps beside its body while it waits: its task, headers, ticket and flight, as measured.
@@ -45,7 +46,7 @@ class Inference:
     directory: Directory
     dispatcher: Dispatcher
     admission: Admission
-    clients: Mapping[str, ReplicaClient]
+    clients: Mapping[Replica, ReplicaClient]
     flights: RunningFlights
     ended: EndedRequests
     tracer: Tracer | None  # None: tracing is off
@@ -54,7 +55,7 @@ class Inference:
     _salts: dict[str, str] = field(init=False)  # by tenant
     _limits: dict[tuple[str, str], RequestLimits] = field(init=False)  # by tenant and base model
     _with_slots: set[str] = field(init=False)  # base models
-    _hedge_after_s: dict[str, float | None] = field(init=False)  # by pool; those with two replicas or more
+    _hedge_after_s: dict[str, float | None] = field(init=False)  # by pool
 
     def __post_init__(self) -> None:
         fleet = self.fleet
@@ -65,7 +66,7 @@ class Inference:
             for name, model in fleet.base_models.items()
         }
         self._with_slots = {name for name, model in fleet.base_models.items() if model.serves_adapters}
-        self._hedge_after_s = {p.name: p.hedge_after_s for p in fleet.pools.values() if p.replicas > 1}
+        self._hedge_after_s = {p.name: p.hedge_after_s for p in fleet.pools.values()}
 
     async def answer(self, exchange: Exchange, kind: Kind, request_id: str) -> None:
         """Answer one request. Raises the `RequestError` of what is wrong with it, or `ClientGone`."""

@@ -42,7 +42,7 @@ class Dispatcher:
     def __init__(
         self,
         fleet: Fleet,
-        replicas: Iterable[Replica],
+        replicas: Iterable[Replica] = (),
         *,
         clock: Callable[[], float],
         profile: Profile = SLOT_LEASE,
@@ -315,6 +315,10 @@ class Dispatcher:
                 self._grants.refuse(group, ticket, refusals.shutting_down())
 
     # -- questions -----------------------------------------------------------------------------------------
+
+    def takes_part(self, replica: Replica) -> bool:
+        """Whether a replica has joined and not left; another one of its name may have joined since."""
+        return self.replicas.get(replica.name) is replica
 
     def has_alternative(self, ticket: Ticket) -> bool:
         """Whether another engine than the one it is on may take a ticket's request, now or soon."""

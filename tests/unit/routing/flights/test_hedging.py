@@ -16,7 +16,7 @@ from routing.errors import EngineFailed, InvalidRequest
 from routing.flights.attempt import Attempt, ReplicaBroken
 from routing.flights.hedging import Race
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.state import declared_replicas
+from routing.scheduling.state import Replica, declared_replicas
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome
 from tests.fakes import FakeClock, eventually, small_fleet
@@ -90,8 +90,8 @@ class Track:
         self.dispatcher.settle(self.ticket, Outcome.COMPLETED)
         assert repr(self.dispatcher) == AT_REST
 
-    def _ask(self, replica: str) -> FakeAttempt:
-        self.attempts.append(FakeAttempt(replica))
+    def _ask(self, replica: Replica) -> FakeAttempt:
+        self.attempts.append(FakeAttempt(replica.name))
         return self.attempts[-1]
 
 
