@@ -17,6 +17,7 @@ from routing.scheduling.backlog import BANDS, Backlog
 from routing.scheduling.bands import BandGuard
 from routing.scheduling.drains import Drains
 from routing.scheduling.fairness import VirtualCounters, cost
+from routing.scheduling.figure import rounded
 from routing.scheduling.filters import WaitReason, could_serve
 from routing.scheduling.floods.detection import Floods, Room
 from routing.scheduling.forecast import Capacity, QueuedWork, smoothed
@@ -312,7 +313,7 @@ class Group:
         """Copy everything that explains what this group does."""
         leased = Counter(lease.tenant for engine in self.engines for lease in engine.leases.values())
         lanes = (self._lane_report(model, now_s) for model in self.backlog.models())
-        return PoolReport(
+        report = PoolReport(
             name=self.pool,
             base_model=self.base_model,
             ttft_slo_s=self.slo.ttft_s,
@@ -324,11 +325,12 @@ class Group:
             tenants=tuple(self._tenant_report(name, leased[name]) for name in self.tickets),
             lanes=tuple(sorted(lanes, key=lambda lane: -lane.oldest_s)),
         )
+        return rounded(report)
 
     def _tenant_report(self, name: str, slots: int) -> TenantReport:
-        return TenantReport(
+        report = TenantReport(
             name=name,
-            band=next(band.value for band in Band if band.rank == self.ranks[name]),
+            band=next(band for band in Band if band.rank == self.ranks[name]),
             weight=self.weights[name],
             service_tokens=self.counters[name],
             queued=self.backlog.count(name),
@@ -337,12 +339,13 @@ class Group:
             floods=name in self.floods.flooding,
             mean_completion_tokens=self.mean_completion_tokens[name],
         )
+        return rounded(report)
 
     def _lane_report(self, engine_model: str, now_s: float) -> LaneReport:
         oldest = min(self.backlog.heads(engine_model), key=lambda ticket: ticket.request.arrived_s)
         waited_s = now_s - oldest.request.arrived_s
         queued = self.backlog.count_of_model(engine_model)
-        return LaneReport(engine_model, queued, waited_s, oldest.waits_for or "")
+        return rounded(LaneReport(engine_model, queued, waited_s, oldest.waits_for or ""))
 
     # -- queues --------------------------------------------------------------------------------------------
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from pydantic import BaseModel
 
 from routing.admin import scheduler_answers as answers
-from routing.scheduling import decisions, report
+from routing.scheduling import decisions
 from routing.scheduling.replica_figures import ReplicaFigures
 from routing.types import Outcome
 from tests.unit.routing.admin import fakes
@@ -168,18 +167,6 @@ async def test_a_bad_question_is_refused_by_name(desk: Desk, query: str, status:
 
 async def test_the_scheduler_is_for_operators(desk: Desk) -> None:
     assert (await desk.ask("GET", SCHEDULER, key="acme-key")).status_code == 403
-
-
-PAIRS: list[tuple[type[BaseModel], Any]] = [
-    (answers.PoolAnswer, report.PoolReport),
-    (answers.TenantService, report.TenantReport),
-    (answers.LaneAnswer, report.LaneReport),
-]
-
-
-@pytest.mark.parametrize(("shape", "values"), PAIRS, ids=lambda value: value.__name__)
-def test_nothing_that_the_scheduler_reports_is_left_out(shape: type[BaseModel], values: Any) -> None:
-    assert list(shape.model_fields) == [field.name for field in dataclasses.fields(values)]
 
 
 async def test_the_scheduler_and_the_live_picture_show_every_figure_of_a_replica(desk: Desk) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from engines.health import EngineHealth, EngineState
-from routing.scheduling.figure import Gauge, figure, gauges, rounded
+from routing.scheduling.figure import Gauge, figure, gauges, rounded, same_as
 from routing.scheduling.replica_figures import (
     ReplicaFigures,
     ReplicaReport,
@@ -52,6 +52,15 @@ def test_a_figure_is_described_in_the_schema_of_answers() -> None:
 def test_a_figure_must_be_given() -> None:
     with pytest.raises(TypeError, match="warmth"):
         Example()
+
+
+def test_a_figure_may_be_shown_under_another_name_as_it_is_declared() -> None:
+    @dataclass(frozen=True)
+    class Another:
+        heat: float = same_as(Example, "warmth")
+
+    properties = TypeAdapter(Another).json_schema()["properties"]
+    assert properties["heat"]["description"] == "How warm it is."
 
 
 def test_times_have_no_more_digits_than_a_clock() -> None:
