@@ -153,7 +153,7 @@ class Race:
 
     def _note_broken(self, ticket: Ticket, error: ReplicaBroken) -> None:
         replica = ticket.replica
-        if error.is_down and replica is not None and self._dispatcher.takes_part(replica):
+        if error.is_down and replica is not None and not replica.left:
             self._dispatcher.set_ready(replica.name, False)  # until a probe says otherwise
 
     def _try(self, ticket: Ticket) -> _Try:

@@ -15,7 +15,6 @@ from enum import Enum
 
 from engines.health import EngineHealth, EngineState
 from routing.replicas.client import ReplicaClient
-from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import Replica
 
 WITHIN_S = 900.0  # a large model on a slow disk; a longer restart proves nothing about an adapter
@@ -53,12 +52,10 @@ class Aftermath:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
         clients: Mapping[Replica, ReplicaClient],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.clients = clients
-        self._dispatcher = dispatcher
         self._clock = clock
 
     async def before(self, replica: Replica) -> Before | None:
@@ -72,7 +69,7 @@ class Aftermath:
         """Return once it is known whether the engine comes back."""
         deadline_s = self._clock() + WITHIN_S
         while self._clock() < deadline_s:
-            if not self._dispatcher.takes_part(before.replica):
+            if before.replica.left:
                 return Finding(Cause.MACHINE, "its replica has left")
             health = await self.clients[before.replica].health()
             finding = None if health is None else self._judge(before, health)

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 
 from engines.residency import DesiredAdapters, FaultKind, Residency
 from routing.catalog.directory import Directory
+from routing.catalog.entries import AdapterEntry
 from routing.lifecycle.placement import Wanted, desired_adapters
 from routing.replicas.client import ReplicaClient, ReplicaSilent
 from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.state import Replica
 
 log = logging.getLogger("tenantry.lifecycle")
 
@@ -24,6 +26,7 @@ class _Kept:
     changed: asyncio.Event = field(default_factory=asyncio.Event)  # set: it is to be probed at once
     told: DesiredAdapters | None = None  # the set that it has confirmed
     told_of: int = 0  # the changes sent to it with that set
+    ending: bool = False  # adapters are there only until requests end
     report: Residency | None = None  # its last one
     crashes: dict[tuple[str, str], int] = field(default_factory=dict)  # worker, adapter id -> start
 
@@ -118,20 +121,27 @@ class Engines:
     def _desired(self, replica: str, kept: _Kept) -> DesiredAdapters:
         """Return a replica's desired adapters; with a new revision only if they have changed."""
         told = kept.told
-        if told is not None and kept.told_of == self._changes:
+        if told is not None and kept.told_of == self._changes and not kept.ending:
             return told  # this saves a pass over a thousand adapters every second
-        where = self._dispatcher.replicas[replica]
-        entries = (
-            entry
-            for entry in self._directory.adapters()
-            if where.engine_for(entry.base_model) is not None
-            and any(pool == where.pool for _, pool in self._directory.users_of(entry))
-        )
-        adapters = desired_adapters(entries, self._wanted)
+        adapters = desired_adapters(self._entries_at(self._dispatcher.replicas[replica], kept), self._wanted)
         if told is not None and set(told.adapters) == set(adapters):
             return told
         self._revision += 1
         return DesiredAdapters(self._revision, adapters)
+
+    def _entries_at(self, where: Replica, kept: _Kept) -> list[AdapterEntry]:
+        """List the adapters that a replica is to have: its tenants', and those of requests that end there."""
+        possible = [e for e in self._directory.adapters() if where.engine_for(e.base_model) is not None]
+        wanted = [e for e in possible if any(pool == where.pool for _, pool in self._directory.users_of(e))]
+        here = {entry.key for entry in wanted}
+        ending = [e for e in possible if e.key not in here and self._ends_at(where, e)]
+        kept.ending = bool(ending)
+        return [*wanted, *ending]
+
+    def _ends_at(self, where: Replica, entry: AdapterEntry) -> bool:
+        """Whether requests for an adapter are still at a replica that its users have left."""
+        group = self._dispatcher.groups[where.pool, entry.base_model]
+        return any(v.digest is not None and group.is_used(v.engine_id) for v in entry.versions)
 
     def _report_crashes(self, report: Residency, reported: dict[tuple[str, str], int]) -> None:
         for adapter_id, fault in report.faults:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fleet.current import CurrentFleet
 from fleet.types import Fleet
 from routing.assembly import Gateway, assemble
 from routing.replicas.client import Address, ReplicaClient
@@ -299,7 +300,7 @@ async def test_names_that_the_fleet_does_not_declare_are_logged_once_and_ignored
 
 def gateway_of(discovery: Discovery, folder: Path) -> Gateway:
     return assemble(
-        small_fleet(),
+        CurrentFleet(small_fleet()),
         discovery,
         secret=SECRET,
         ledger=ledger_in(folder),
@@ -372,12 +373,17 @@ async def test_a_replica_joins_under_load_once_it_knows_its_adapters_and_leaves_
     }
 
     engine.behave = engine.hold_mid_stream
-    await eventually(lambda: engine.running > 0, "streams that it has begun")
+    answered = len(engine.seen)
+    await eventually(lambda: len(engine.seen) > answered and engine.running > 0, "streams that it has begun")
     client = moving.client("shared-9")
     registry.leave("shared-9")
-    running, seen, sent = engine.running, len(engine.seen), len(clients)
+    sent = len(clients)
     await eventually(lambda: len(clients) > sent + 50, "requests on the one that stays")
-    assert (engine.running, len(engine.seen)) == (running, seen), "it gets nothing new and ends nothing"
+    running, seen, sent = engine.running, len(engine.seen), len(clients)
+    await eventually(lambda: len(clients) > sent + 20)
+    assert running and (engine.running, len(engine.seen)) == (running, seen), (
+        "nothing new comes, nothing ends"
+    )
     assert not client._upstream.is_closed
     engine.release.set()
     await eventually(lambda: client._upstream.is_closed, "the end of its client")

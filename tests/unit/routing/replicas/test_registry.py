@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from engines.health import EngineHealth, EngineState
 from engines.residency import DesiredAdapters, Residency
+from fleet.current import CurrentFleet
 from routing.catalog.directory import Directory
 from routing.errors import RequestError
 from routing.replicas import prober
@@ -109,7 +110,7 @@ class World:
     """A registry over a real dispatcher and lifecycle, and everything that can happen to it."""
 
     def __init__(self, *, slots: int = 2, is_static: bool = False) -> None:
-        fleet = small_fleet(slots=slots)
+        fleet = CurrentFleet(small_fleet(slots=slots))
         self.hosts = {url: Host() for url in PLACES}
         self.made: list[FakeClient] = []
         self.addresses: dict[str, str] = {}
