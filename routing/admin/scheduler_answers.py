@@ -29,18 +29,18 @@ class DecisionAnswer(BaseModel):
     ago_s: Rounded = Field(description="How long ago.")
     action: Action = Field(
         description="granted a replica, queued, rejected before it was queued, expired in the queue; "
-        "clearing: a slot is being cleared for it."
+        "draining: a slot is being drained for it."
     )
     reason: str = Field(
         description="granted: what spoke for the replica. queued: why it waits. rejected, expired: the "
-        "code that the client got. clearing: whose slot it is.",
+        "code that the client got. draining: whose slot it is.",
         examples=["no_slot"],
     )
     request_id: str
     tenant: str = Field(examples=["example"])
     model: str = Field(description="As the tenant calls it.", examples=["support"])
     pool: str = Field(examples=["shared"])
-    replica: str | None = Field(description="Where it was granted, or where a slot is cleared.")
+    replica: str | None = Field(description="Where it was granted, or where a slot is drained.")
     waited_s: Rounded = Field(description="How long it had waited by then.")
 
 

@@ -28,10 +28,10 @@ class _Try:
 
     ticket: Ticket
     attempt: Attempt
-    opening: asyncio.Task[Failure | None] | None = None  # None: the race itself waits for it
+    opening: asyncio.Task[Failure | None] | None = None  # None: the request itself waits for it
 
 
-class Race:
+class HedgedRequest:
     """Asks the replica that a ticket was granted, and perhaps a second one for the same ticket.
 
     The ticket stands where `attempt` runs, and its owner settles it. The hedge's own ticket is settled here,

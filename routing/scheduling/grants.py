@@ -25,7 +25,7 @@ from routing.scheduling.view import View
 from routing.types import Request
 
 # Requests that wait for these may be helped by a slot that drains.
-_WAITS_FOR_SLOT = frozenset({WaitReason.NO_SLOT, WaitReason.SLOT_CLEARING, WaitReason.SPARES_READ})
+_WAITS_FOR_SLOT = frozenset({WaitReason.NO_SLOT, WaitReason.SLOT_DRAINING, WaitReason.SPARES_READ})
 
 
 class Grants:
@@ -144,4 +144,4 @@ class Grants:
         if engine is not None and engine.slot_drain is not None:
             evicted = engine.slot_drain.evicted
             reason = f"takes the slot of {evicted}" if evicted else "takes a slot that was kept for others"
-            self._decisions.add(self._clock(), ticket.request, Action.CLEARING, reason, engine.name)
+            self._decisions.add(self._clock(), ticket.request, Action.DRAINING, reason, engine.name)

@@ -32,7 +32,7 @@ class TenantReport:
 
 
 @dataclass(frozen=True, slots=True)
-class LaneReport:
+class WaitingReport:
     """What waits for one adapter, or for the base model."""
 
     engine_model: str = figure(
@@ -41,7 +41,7 @@ class LaneReport:
     )
     queued: int = figure("Requests that wait.")
     oldest_s: float = figure("How long the first of them has waited.")
-    held: str = figure("Why that one had to wait, when it came.", example="no_slot")
+    waits_for: str = figure("Why that one had to wait, when it came.", example="no_slot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class PoolReport:
     )
     replicas: tuple[ReplicaReport, ...] = figure()
     tenants: tuple[TenantReport, ...] = figure("Those that have something waiting or running here now.")
-    lanes: tuple[LaneReport, ...] = figure("What waits, the longest waiting first.")
+    waiting: tuple[WaitingReport, ...] = figure("What waits, the longest waiting first.")
 
 
 @dataclass(frozen=True, slots=True)

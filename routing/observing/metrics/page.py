@@ -135,7 +135,7 @@ class GatewayMetrics:
         """Read the counters with few labels."""
         pools = self._pools.items()
         yield d.MODELS, {("own",): self._models.own, (d.OTHER,): self._models.outside}
-        yield d.WAITS, {(pool, held): n for pool, each in pools for held, n in each.waits.items()}
+        yield d.WAITS, {(pool, reason): n for pool, each in pools for reason, n in each.waits.items()}
         yield d.GRANTS, {(pool, picked): n for pool, each in pools for picked, n in each.grants.items()}
         yield d.HEDGES, {(pool,): each.hedged for pool, each in pools}
         yield d.RETRIES, {(pool,): each.retries for pool, each in pools}
