@@ -12,7 +12,18 @@ from pathlib import Path
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 
-from routing.admin import adapters, events, keys, live, replicas, scheduler, tenants, usage, vllm_compatible
+from routing.admin import (
+    adapters,
+    events,
+    keys,
+    live,
+    replicas,
+    scheduler,
+    tenants,
+    usage,
+    vllm_compatible,
+    whoami,
+)
 from routing.admin.access import Services, UsageBook
 from routing.admin.errors import COMMON, install_handlers
 from routing.admin.gate import Gate
@@ -30,9 +41,9 @@ Register adapters, roll out new versions, take them back, see what is resident w
 how every model fares, who used how much, what the scheduler does and why, and drain replicas.
 
 Send an admin key as `Authorization: Bearer <key>`. A key of role `adapters` manages its own tenant's
-adapters; for it nothing else exists. A key of role `operator` manages everything and names the tenant with
-`?tenant=...`; without that, an adapter declared in fleet.yaml is meant. Keys that call models open nothing
-here.
+adapters, and reads its tenant's models, caps, usage and keys; for it nothing else exists. A key of role
+`operator` manages everything and names the tenant with `?tenant=...`; without that, an adapter declared in
+fleet.yaml is meant. Keys that call models open nothing here. `/admin/v1/whoami` says whose key it is.
 
 Errors have OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`.
 """
@@ -73,6 +84,7 @@ def admin_app(
     app.state.services = Services(management, known_tenants, uploads, LOAD_TIMEOUT_S, live_feed, ledger)
     app.add_middleware(Gate, authenticate=authenticate, read_timeout_s=read_timeout_s)
     install_handlers(app)
-    for module in (adapters, replicas, scheduler, live, tenants, usage, keys, events, vllm_compatible):
+    modules = (adapters, replicas, scheduler, live, tenants, usage, keys, events, whoami, vllm_compatible)
+    for module in modules:
         app.include_router(module.router)
     return app
