@@ -189,7 +189,7 @@ def assemble(
             live_feed=live,
             ledger=ledger,
         ),
-        site=Site(console.pages() | docs.pages()),
+        site=Site(console.pages() | docs.pages(), console.FOR_BROWSERS),
         metrics=metrics,
         ended=ended,
     )

@@ -14,6 +14,7 @@ from routing.site import TYPES, Asset
 
 CONSOLE_PATH = "/console"
 STATIC = Path(__file__).parent / "static"
+FOR_BROWSERS = {"/": Asset.redirect(CONSOLE_PATH)}
 
 
 @cache
