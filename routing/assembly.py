@@ -189,7 +189,7 @@ def assemble(
             live_feed=live,
             ledger=ledger,
         ),
-        site=Site(console.pages() | docs.pages(), console.FOR_BROWSERS),
+        site=Site(console.pages() | console.sign_in(by_proxy=False) | docs.pages(), console.FOR_BROWSERS),
         metrics=metrics,
         ended=ended,
     )

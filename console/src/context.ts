@@ -6,10 +6,11 @@ import { Refused, say } from "./api";
 import type { Api } from "./api";
 import { NOTHING } from "./store";
 import type { Live } from "./store";
+import type { WhoAmIAnswer } from "./types";
 
 export interface Action {
   title: string;
-  text: string; // what it does, for the operator who must decide
+  text: string; // what it does, for whoever must decide
   verb: string;
   danger?: boolean;
   run(): Promise<unknown>;
@@ -18,15 +19,19 @@ export interface Action {
 
 export interface Console {
   api: Api;
+  me: WhoAmIAnswer;
   live: Live;
   ask(action: Action): void;
+  told(done: string): void; // says that something is done
   leave(refused: Refused): void;
 }
 
 export const ConsoleContext = createContext<Console>({
   api: null as unknown as Api,
+  me: null as unknown as WhoAmIAnswer,
   live: NOTHING,
   ask: () => undefined,
+  told: () => undefined,
   leave: () => undefined,
 });
 
@@ -54,7 +59,7 @@ export function useLoaded<T>(load: (api: Api, signal: AbortSignal) => Promise<T>
         if (!cut.signal.aborted) setState({ data, error: null, status: 0 });
       } catch (error) {
         if (cut.signal.aborted) return;
-        if (error instanceof Refused && error.isAboutKey) return leave(error);
+        if (error instanceof Refused && error.isAboutCaller) return leave(error);
         setState((before) => ({ ...before, error: say(error), status: error instanceof Refused ? error.status : 0 }));
       }
       if (every_ms && !cut.signal.aborted) timer = window.setTimeout(() => void once(), every_ms);
