@@ -40,6 +40,7 @@ from fleet.types import (
     Slo,
     Tenant,
     TracingSettings,
+    TrustedProxies,
     UsageSettings,
 )
 
@@ -279,7 +280,7 @@ def _pool(name: str, section: schema.PoolSection) -> Pool:
 
 
 def _gateway(section: settings.GatewaySection, hashes: Mapping[KeyPath, str]) -> GatewaySettings:
-    keys = range(len(section.operator_keys))
+    keys, proxies = range(len(section.operator_keys)), section.trusted_proxies
     return GatewaySettings(
         operator_key_hashes=frozenset(hashes["gateway", "operator_keys", i] for i in keys),
         metrics_access=section.metrics_access,
@@ -292,6 +293,7 @@ def _gateway(section: settings.GatewaySection, hashes: Mapping[KeyPath, str]) ->
         scheduler=_scheduler(section.scheduler),
         metrics=MetricsSettings(**section.metrics.model_dump()),
         tracing=TracingSettings(**section.tracing.model_dump()),
+        trusted_proxies=None if proxies is None else TrustedProxies(**proxies.model_dump()),
     )
 
 

@@ -55,6 +55,9 @@ def check_references(file: FleetFile, known: Known, findings: Findings) -> None:
     _check_pools(file, known, findings)
     for name, tenant in file.tenants.items():
         _check_tenant(file, name, tenant, known, findings)
+    proxies = file.gateway.trusted_proxies
+    for name in proxies.tenants if proxies is not None else ():
+        known.check(("gateway", "trusted_proxies", "tenants", name), name, ("tenants", "tenant"), findings)
     _check_unused(file, known, findings)
 
 

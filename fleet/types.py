@@ -212,6 +212,20 @@ class TracingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustedProxies:
+    """Proxies that sign users in to the console, and the rights of these users.
+
+    A user is named as the proxy's header has it, a group as `group:name`.
+    """
+
+    addresses: tuple[str, ...]  # of the proxies; networks in CIDR notation
+    user_header: str  # in small letters
+    groups_header: str | None = None  # None: groups are not read
+    operators: tuple[str, ...] = ()
+    tenants: dict[str, tuple[str, ...]] = field(default_factory=dict)  # who manages a tenant's adapters
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """Settings of the gateway that belong to no tenant and no pool."""
 
@@ -226,6 +240,7 @@ class GatewaySettings:
     scheduler: SchedulerSettings = SchedulerSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+    trusted_proxies: TrustedProxies | None = None  # None: nobody is signed in by a proxy
 
 
 @dataclass(frozen=True, slots=True)

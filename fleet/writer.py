@@ -81,6 +81,7 @@ def _gateway(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, Any]:
     values = asdict(fleet.gateway)
     hashes = values.pop("operator_key_hashes")
     scheduler = values.pop("scheduler")
+    proxies = values.pop("trusted_proxies")
     scheduler["max_queued_mib"] = scheduler.pop("max_queued_bytes") / 2**20
     return {
         "operator_keys": _keys(hashes, key_variables),
@@ -89,6 +90,7 @@ def _gateway(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, Any]:
         "tracing": _given(values.pop("tracing")),
         **values,
         "scheduler": scheduler,
+        **({} if proxies is None else {"trusted_proxies": _given(_lists(proxies))}),
     }
 
 
@@ -102,6 +104,13 @@ def _state(state: StateSettings) -> dict[str, Any]:
         "keep_versions": state.keep_versions,
     }
     return _given(values)
+
+
+def _lists(value: Any) -> Any:
+    """Turn tuples into lists, which YAML can write."""
+    if isinstance(value, dict):
+        return {key: _lists(each) for key, each in value.items()}
+    return [_lists(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

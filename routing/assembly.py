@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from engines import secrets
 from fleet.types import Fleet
 from routing import console, gc_tuning
-from routing.admin import LiveFeed, admin_app
+from routing.admin import LiveFeed, admin_app, authentication
 from routing.catalog.directory import Directory
 from routing.flights.running import RunningFlights
 from routing.http import docs
@@ -183,13 +183,16 @@ def assemble(
         ),
         admin=admin_app(
             manager,
-            callers.identify,
+            authentication(callers.identify, settings.trusted_proxies),
             max_upload_bytes=fleet.state.max_adapter_bytes,
             upload_folder=lifecycle.uploads,
             live_feed=live,
             ledger=ledger,
         ),
-        site=Site(console.pages() | console.sign_in(by_proxy=False) | docs.pages(), console.FOR_BROWSERS),
+        site=Site(
+            console.pages() | console.sign_in(by_proxy=settings.trusted_proxies is not None) | docs.pages(),
+            console.FOR_BROWSERS,
+        ),
         metrics=metrics,
         ended=ended,
     )

@@ -195,7 +195,8 @@ function Header({ live, session, leave }: { live: Live; session: Session; leave:
           </a>
         ))}
       </nav>
-      {isOperator ? <LinkState live={live} /> : <span class="muted">{session.me.tenant}</span>}
+      {isOperator && <LinkState live={live} />}
+      <span class="muted who">{[session.me.tenant, session.me.user].filter(Boolean).join(", ")}</span>
       <button onClick={leave}>{session.key ? "Forget key" : "Use a key"}</button>
     </header>
   );

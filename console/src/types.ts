@@ -411,4 +411,5 @@ export interface WhoAmIAnswer {
   object: "caller";
   role: KeyRole;
   tenant: string | null;
+  user: string | null;
 }

@@ -13,6 +13,7 @@ from fleet.fields import Name
 from routing.admin.bodies import TenantQuery
 from routing.admin.live_feed import LiveFeed
 from routing.admin.uploads import Uploads
+from routing.asgi import Scope
 from routing.catalog.directory import Identity
 from routing.catalog.entries import AdapterKey, KeyRole
 from routing.errors import Forbidden, InvalidRequest, NotFound
@@ -22,6 +23,8 @@ from routing.usage.query import UsageLine, UsageQuery
 from routing.usage.query_limiter import QueryLimiter
 
 IDENTITY = "tenantry.identity"  # where the gate leaves it in the ASGI scope
+# The caller by the request's key; where it has none, by whatever else the scope says. None: nobody.
+Authenticate = Callable[[str | None, Scope], Identity | None]
 
 
 class UsageBook(Protocol):

@@ -6,7 +6,6 @@ gateway's, on these answers as on all others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from fastapi import FastAPI, Security
@@ -24,12 +23,11 @@ from routing.admin import (
     vllm_compatible,
     whoami,
 )
-from routing.admin.access import Services, UsageBook
+from routing.admin.access import Authenticate, Services, UsageBook
 from routing.admin.errors import COMMON, install_handlers
 from routing.admin.gate import Gate
 from routing.admin.live_feed import LiveFeed
 from routing.admin.uploads import Uploads
-from routing.catalog.directory import Identity
 from routing.lifecycle.ports import Management
 
 ADMIN_PREFIX = "/admin/v1/"
@@ -51,7 +49,7 @@ Errors have OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`.
 
 def admin_app(
     management: Management,
-    authenticate: Callable[[str], Identity | None],
+    authenticate: Authenticate,
     *,
     max_upload_bytes: int,
     upload_folder: Path,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Route
 
-from routing.admin.access import IDENTITY
+from routing.admin.access import IDENTITY, Authenticate
 from routing.admin.uploads import is_upload
 from routing.asgi import App, ClientGone, Exchange, Headers, Message, Receive, Scope, Send
 from routing.catalog.directory import Identity
@@ -27,9 +27,7 @@ log = logging.getLogger("tenantry.admin")
 class Gate:
     """Lets admin keys in, and answers whatever goes wrong behind it."""
 
-    def __init__(
-        self, app: App, *, authenticate: Callable[[str], Identity | None], read_timeout_s: float
-    ) -> None:
+    def __init__(self, app: App, *, authenticate: Authenticate, read_timeout_s: float) -> None:
         self._app = app
         self._authenticate = authenticate
         self._read_timeout_s = read_timeout_s
@@ -64,9 +62,9 @@ class Gate:
     def _identify(self, exchange: Exchange) -> Identity:
         """Return who calls. Raises `InvalidKey` or `Forbidden`."""
         key = exchange.bearer()
-        if key is None:
+        identity = self._authenticate(key, exchange.scope)
+        if identity is None and key is None:
             raise InvalidKey("Send an admin key as `Authorization: Bearer <key>`.")
-        identity = self._authenticate(key)
         if identity is None:
             raise InvalidKey("The API key is not valid.")
         if identity.role is KeyRole.INFERENCE:

@@ -19,9 +19,11 @@ class WhoAmIAnswer(BaseModel):
     object: Literal["caller"] = "caller"
     role: KeyRole = Field(description="operator: everything; adapters: what belongs to its tenant.")
     tenant: str | None = Field(description="null: an operator.", examples=["example"])
+    user: str | None = Field(description="Whom a proxy has signed in; null: there is a key.")
 
 
 @router.get("")
 async def show_caller(caller: CallerHere) -> WhoAmIAnswer:
-    """Show the role and the tenant of the request's key."""
-    return WhoAmIAnswer(role=caller.identity.role, tenant=caller.identity.tenant)
+    """Show the role and the tenant of the request's key, or of the user whom a proxy has signed in."""
+    identity = caller.identity
+    return WhoAmIAnswer(role=identity.role, tenant=identity.tenant, user=identity.user)

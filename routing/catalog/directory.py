@@ -22,10 +22,11 @@ RETRY_AFTER_NOT_READY_S = 5.0  # about the time to fetch, check and try a small 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The owner and the role of a key."""
+    """The owner and the role of a key, or of a user whom a proxy has signed in."""
 
     role: KeyRole
     tenant: str | None  # None: an operator
+    user: str | None = None  # the proxy's name for the user; None: there is a key
 
 
 class Directory:

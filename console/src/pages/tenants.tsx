@@ -130,7 +130,7 @@ export function OwnTenant({ name }: { name: string }) {
   const tenant = data?.data[0];
   return (
     <>
-      <Title text={name}>{tenant && <span class="muted">{plural(Object.keys(tenant.models).length, "model")} in fleet.yaml</span>}</Title>
+      <Title text={name}>{tenant && <span class="muted">{plural(Object.keys(tenant.models).length, "model")} given by the operators</span>}</Title>
       {error && <Trouble text={error} retry={reload} />}
       {tenant && (
         <>
@@ -149,7 +149,7 @@ export function OwnTenant({ name }: { name: string }) {
 
 function OwnModels({ tenant }: { tenant: TenantAnswer }) {
   const models = Object.entries(tenant.models);
-  if (models.length === 0) return <Empty>fleet.yaml gives it none.</Empty>;
+  if (models.length === 0) return <Empty>The operators have given it none.</Empty>;
   return (
     <Scroll label="Models">
       <table>
@@ -247,12 +247,14 @@ export function BudgetLine({ budget }: { budget: BudgetAnswer | undefined }) {
 }
 
 function Caps({ tenant }: { tenant: TenantAnswer }) {
+  const { me } = useConsole();
   const has = useNow().get(tenant.name);
-  const now: Record<string, number> = { max_queued: has?.queued ?? 0 };
+  const isOperator = me.role === "operator";
+  const now: Record<string, number> = isOperator ? { max_queued: has?.queued ?? 0 } : {};
   return (
     <section aria-labelledby="caps-title">
       <h2 id="caps-title">
-        Caps <small>changed in fleet.yaml</small>
+        Caps <small>{isOperator ? "changed in fleet.yaml" : "set by the operators"}</small>
       </h2>
       <dl class="facts wide">
         {Object.entries(tenant.caps).map(([cap, limit]) => (

@@ -30,6 +30,7 @@ from fleet.types import (
     Strategy,
     Tenant,
     TracingSettings,
+    TrustedProxies,
     UsageSettings,
 )
 from fleet.writer import write_fleet
@@ -126,6 +127,15 @@ GATEWAYS = st.builds(
         TracingSettings,
         endpoint=st.sampled_from([None, "https://collector:4318/v1/traces"]),
         sample_ratio=st.floats(0, 1),
+    ),
+    trusted_proxies=st.none()
+    | st.builds(
+        TrustedProxies,
+        addresses=st.sampled_from([("10.0.0.0/8",), ("10.0.0.7/32", "fd00::/8")]),
+        user_header=st.just("x-forwarded-user"),
+        groups_header=st.just("x-forwarded-groups"),
+        operators=st.sampled_from([("ada",), ("ada", "group:platform")]),
+        tenants=st.sampled_from([{}, {"t": ("bob",)}]),
     ),
 )
 POOLS = st.builds(

@@ -337,7 +337,7 @@ def _app(read_timeout_s: float) -> FastAPI:
     management = FakeManagement()
     return admin_app(
         management,
-        IDENTITIES.get,
+        lambda key, _: IDENTITIES.get(key or ""),
         max_upload_bytes=1,
         upload_folder=Path("replaced"),
         live_feed=Watched(management).feed,

@@ -62,7 +62,7 @@ async def test_a_tenants_key_opens_what_is_its_tenants_and_nothing_else(
 )
 async def test_a_key_is_told_whose_it_is(desk: Desk, key: str, role: str, tenant: str | None) -> None:
     answer = await desk.ask("GET", "/admin/v1/whoami", key=key)
-    assert answer.json() == {"object": "caller", "role": role, "tenant": tenant}
+    assert answer.json() == {"object": "caller", "role": role, "tenant": tenant, "user": None}
 
 
 async def test_a_tenant_sees_itself_among_the_tenants_and_an_operator_all(desk: Desk) -> None:
