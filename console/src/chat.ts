@@ -92,16 +92,20 @@ function bodyOf(ask: Ask): unknown {
 async function* chunks(body: ReadableStream<Uint8Array>): AsyncGenerator<Chunk> {
   const reader = body.pipeThrough(new TextDecoderStream() as TransformStream<Uint8Array, string>).getReader();
   let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const lines = (rest + value).split("\n");
-    rest = lines.pop() ?? "";
-    for (const line of lines) {
-      const data = line.startsWith("data: ") ? line.slice(6).trim() : "";
-      if (data === "[DONE]") return;
-      if (data) yield JSON.parse(data) as Chunk;
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const lines = (rest + value).split("\n");
+      rest = lines.pop() ?? "";
+      for (const line of lines) {
+        const data = line.startsWith("data: ") ? line.slice(6).trim() : "";
+        if (data === "[DONE]") return;
+        if (data) yield JSON.parse(data) as Chunk;
+      }
     }
+  } finally {
+    void reader.cancel().catch(() => undefined);
   }
 }
 

@@ -374,7 +374,9 @@ def test_usage_is_shown_by_month_and_tenant_and_saved_as_csv(tab: Tab, office: O
     expect(table.locator("tbody tr")).to_have_count(2)
     expect(table.locator("tbody tr").first).to_contain_text("a")
     expect(table.locator("tfoot")).to_contain_text("30")
-    expect(tab.page.get_by_role("img", name="Tokens of the last 12 months")).to_be_visible()
+    expect(
+        tab.page.get_by_role("img", name=re.compile(r"Tokens of the last 12 months: \d{4}-\d\d 30$"))
+    ).to_be_visible()
     with tab.page.expect_download() as saved:
         tab.page.get_by_role("button", name="CSV by tenant and day").click()
     assert re.fullmatch(r"usage-\d{4}-\d\d\.csv", saved.value.suggested_filename)
