@@ -16,7 +16,8 @@ import logging
 from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
-from fleet.types import TrustedProxies
+from fleet.current import CurrentFleet
+from fleet.types import Fleet, TrustedProxies
 from routing.admin.access import Authenticate
 from routing.asgi import CONNECTION, Connection, Scope
 from routing.catalog.directory import Identity
@@ -30,16 +31,19 @@ log = logging.getLogger("tenantry.admin")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def authentication(
-    identify: Callable[[str], Identity | None], settings: TrustedProxies | None
-) -> Authenticate:
-    """Tell callers by their keys and, without one, by what a proxy of `settings` says."""
-    proxies = None if settings is None else ProxySignIn(settings)
+def authentication(identify: Callable[[str], Identity | None], fleet: CurrentFleet) -> Authenticate:
+    """Tell callers by their keys and, without one, by what a proxy of the fleet's says."""
+
+    def of(now: Fleet) -> ProxySignIn | None:
+        settings = now.gateway.trusted_proxies
+        return None if settings is None else ProxySignIn(settings)
+
+    proxies = fleet.derive(of)
 
     def authenticate(key: str | None, scope: Scope) -> Identity | None:
         if key is not None:
             return identify(key)
-        return None if proxies is None else proxies.identify(scope)
+        return None if proxies.now is None else proxies.now.identify(scope)
 
     return authenticate
 

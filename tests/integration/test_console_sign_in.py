@@ -87,6 +87,17 @@ def test_without_the_setting_the_header_means_nothing(tmp_path: Path) -> None:
         assert httpx.get(f"{site.url}/console/sign-in.json").json() == {"by_proxy": False}
 
 
+def test_the_page_is_told_whether_a_proxy_signs_in_as_the_fleet_is_now(site: Site) -> None:
+    async def replace_fleet() -> None:
+        site.bench.gateway.fleet.replace(small_fleet())
+
+    where = f"{site.url}/console/sign-in.json"
+    assert httpx.get(where).json() == {"by_proxy": True}
+    site.call(replace_fleet())
+    assert httpx.get(where).json() == {"by_proxy": False}
+    assert ask(site, **ADA, **PAGE).status_code == 401
+
+
 async def test_a_unix_socket_has_no_address_to_be_believed_by(tmp_path: Path) -> None:
     socket = tmp_path / "gateway.sock"
     fleet = fleet_behind("127.0.0.0/8", "::1/128")

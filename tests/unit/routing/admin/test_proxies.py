@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
-from fleet.types import TrustedProxies
+from fleet.current import CurrentFleet
+from fleet.types import Fleet, TrustedProxies
 from routing.admin.proxies import ProxySignIn, authentication
 from routing.asgi import CONNECTION
 from routing.catalog.directory import Identity
 from routing.catalog.entries import KeyRole
 from routing.errors import Forbidden
+from tests.fakes import small_fleet
 
 SETTINGS = TrustedProxies(
     addresses=("10.0.0.7/32", "192.168.4.0/24", "fd00:7::/64"),
@@ -186,14 +188,26 @@ def test_the_consoles_own_page_may(sign_in: ProxySignIn, headers: list[tuple[str
     assert sign_in.identify(scope_of(user("ada@example.com"), *PAGE, *headers)) == ADA
 
 
+def fleet_behind(settings: TrustedProxies | None) -> Fleet:
+    fleet = small_fleet()
+    return replace(fleet, gateway=replace(fleet.gateway, trusted_proxies=settings))
+
+
 def test_a_key_says_more_than_a_proxy() -> None:
-    authenticate = authentication(lambda key: BOB if key == "key" else None, SETTINGS)
+    fleet = CurrentFleet(fleet_behind(SETTINGS))
+    authenticate = authentication(lambda key: BOB if key == "key" else None, fleet)
     scope = scope_of(user("ada@example.com"), *PAGE)
     assert authenticate("key", scope) == BOB
     assert authenticate("made-up", scope) is None
     assert authenticate(None, scope) == ADA
 
 
-def test_without_the_setting_no_header_signs_anybody_in() -> None:
-    authenticate = authentication(lambda _: None, None)
-    assert authenticate(None, scope_of(user("ada@example.com"), *PAGE)) is None
+def test_the_fleet_as_it_is_now_says_who_is_believed() -> None:
+    fleet = CurrentFleet(fleet_behind(None))
+    authenticate = authentication(lambda _: None, fleet)
+    scope = scope_of(user("ada@example.com"), *PAGE)
+    assert authenticate(None, scope) is None
+    fleet.replace(fleet_behind(SETTINGS))
+    assert authenticate(None, scope) == ADA
+    fleet.replace(fleet_behind(None))
+    assert authenticate(None, scope) is None
