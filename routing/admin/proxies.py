@@ -24,6 +24,7 @@ from routing.catalog.directory import Identity
 from routing.catalog.entries import KeyRole
 from routing.errors import Forbidden
 
+OPEN_TO_USERS = "/admin/v1/"  # nothing below /v1, where programs send keys
 OWN_PAGE = b"x-tenantry-console"  # sent by the console; with CORS no page elsewhere may send it unasked
 GROUP = "group:"
 log = logging.getLogger("tenantry.admin")
@@ -43,7 +44,9 @@ def authentication(identify: Callable[[str], Identity | None], fleet: CurrentFle
     def authenticate(key: str | None, scope: Scope) -> Identity | None:
         if key is not None:
             return identify(key)
-        return None if proxies.now is None else proxies.now.identify(scope)
+        if proxies.now is None or not scope["path"].startswith(OPEN_TO_USERS):
+            return None
+        return proxies.now.identify(scope)
 
     return authenticate
 

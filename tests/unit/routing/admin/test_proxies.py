@@ -42,7 +42,12 @@ class FakeConnection:
 
 def scope_of(*headers: tuple[str, str], peer: str | None = "10.0.0.7") -> dict[str, Any]:
     raw = [(name.encode(), value.encode()) for name, value in headers]
-    return {"headers": raw, "client": ("10.0.0.7", 1), CONNECTION: FakeConnection(peer)}
+    return {
+        "path": "/admin/v1/whoami",
+        "headers": raw,
+        "client": ("10.0.0.7", 1),
+        CONNECTION: FakeConnection(peer),
+    }
 
 
 def user(name: str) -> tuple[str, str]:
@@ -200,6 +205,13 @@ def test_a_key_says_more_than_a_proxy() -> None:
     assert authenticate("key", scope) == BOB
     assert authenticate("made-up", scope) is None
     assert authenticate(None, scope) == ADA
+
+
+def test_what_programs_call_is_not_open_to_users() -> None:
+    authenticate = authentication(lambda _: None, CurrentFleet(fleet_behind(SETTINGS)))
+    scope = scope_of(user("ada@example.com"), *PAGE)
+    for path in ("/v1/load_lora_adapter", "/v1/chat/completions", "/admin", "/metrics"):
+        assert authenticate(None, {**scope, "path": path}) is None
 
 
 def test_the_fleet_as_it_is_now_says_who_is_believed() -> None:
