@@ -44,8 +44,11 @@ export interface Loaded<T> {
   reload(): void;
 }
 
-/** Ask once and again every so often while the page is seen; what is there stays while it fails. */
-export function useLoaded<T>(load: (api: Api, signal: AbortSignal) => Promise<T>, every_ms: number, ...deps: unknown[]): Loaded<T> {
+/**
+ * Ask once and again every so often while the page is seen; what is there stays while it fails. How often may
+ * depend on what there is; 0: never again.
+ */
+export function useLoaded<T>(load: (api: Api, signal: AbortSignal) => Promise<T>, every_ms: number | ((data: T | null) => number), ...deps: unknown[]): Loaded<T> {
   const { api, leave } = useConsole();
   const [state, setState] = useState<{ data: T | null; error: string | null; status: number }>({ data: null, error: null, status: 0 });
   const [turn, setTurn] = useState(0);
@@ -53,16 +56,18 @@ export function useLoaded<T>(load: (api: Api, signal: AbortSignal) => Promise<T>
   useEffect(() => {
     const cut = new AbortController();
     let timer = 0;
+    let last: T | null = null;
     const once = async (): Promise<void> => {
       try {
-        const data = await load(api, cut.signal);
+        const data = (last = await load(api, cut.signal));
         if (!cut.signal.aborted) setState({ data, error: null, status: 0 });
       } catch (error) {
         if (cut.signal.aborted) return;
         if (error instanceof Refused && error.isAboutCaller) return leave(error);
         setState((before) => ({ ...before, error: say(error), status: error instanceof Refused ? error.status : 0 }));
       }
-      if (every_ms && !cut.signal.aborted) timer = window.setTimeout(() => void once(), every_ms);
+      const pause_ms = typeof every_ms === "number" ? every_ms : every_ms(last);
+      if (pause_ms && !cut.signal.aborted) timer = window.setTimeout(() => void once(), pause_ms);
     };
     void once();
     return () => {

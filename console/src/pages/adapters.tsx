@@ -96,10 +96,8 @@ function List({ adapters }: { adapters: AdapterSummary[] }) {
 export function AdapterPage({ tenant, name }: { tenant: string | null; name: string }) {
   const where = `/adapters${path(name)}${ofTenant(tenant)}`;
   const { me } = useConsole();
-  const [soon, setSoon] = useState(false);
-  const { data, error, status, reload } = useLoaded((api, signal) => api.get<AdapterAnswer>(where, signal), soon ? 1_000 : 5_000, where, soon);
-  const preparing = data?.versions.some((version) => isPreparing(version.state));
-  if (data && preparing !== soon) setSoon(preparing === true);
+  const pause_ms = (adapter: AdapterAnswer | null): number => (adapter?.versions.some((version) => isPreparing(version.state)) ? 1_000 : 5_000);
+  const { data, error, status, reload } = useLoaded((api, signal) => api.get<AdapterAnswer>(where, signal), pause_ms, where);
   const isOperator = me.role === "operator";
   const replicas = useLoaded((api, signal) => (isOperator ? api.get<ReplicaList>("/replicas", signal) : Promise.resolve(null)), 5_000);
   const title = fullName({ tenant, name });
