@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import (
@@ -54,6 +55,29 @@ def _check_database(value: Any) -> Any:
     raise ValueError("is either a URL or {env: NAME}")
 
 
+def _decimal(most: int, decimals: int) -> Any:
+    """Return the type of a number from 0 to `most`, kept exactly: as a whole number of its last decimal."""
+
+    def check(value: Any) -> int:
+        if type(value) not in (int, float):
+            raise ValueError("must be a number, no quotes, no currency")
+        if not 0 <= value <= most:  # NaN is neither
+            raise ValueError(f"must be from 0 to {most:,}".replace(",", " "))
+        scaled = Decimal(repr(value)) * 10**decimals  # as it is written: repr is the shortest that reads back
+        if scaled != int(scaled):
+            raise ValueError(f"has more than {decimals} decimals")
+        return int(scaled)
+
+    schema = {"type": "number", "minimum": 0, "maximum": most}
+    return Annotated[int, PlainValidator(check), WithJsonSchema(schema)]
+
+
+# Exact, in the units of `fleet.money`. The bounds keep sums of costs within 64 bits.
+TokenPrice: Any = _decimal(100_000, 6)
+HourPrice: Any = _decimal(1_000_000, 6)
+Amount: Any = _decimal(1_000_000_000, 9)
+Factor: Any = _decimal(100, 4)
+Currency = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,15}$")]
 Name = Annotated[
     str,
     AfterValidator(_check_name),

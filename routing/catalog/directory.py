@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from engines.residency import ENGINE_DIED
 from engines.words import in_a_line, without_paths
 from fleet.key_hash import hash_key
+from fleet.money import price_of
 from fleet.types import Fleet, Tenant
 from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
 from routing.errors import Quarantined, RequestError, Unavailable
@@ -187,18 +188,20 @@ class Directory:
         if found is None:
             return None
         if isinstance(found, str):
-            return Target(tenant.name, model, None, found, self._places[tenant.name, found])
-        limit = None
+            price = price_of(self._fleet.prices, tenant.prices, None, found)
+            return Target(tenant.name, model, None, found, self._places[tenant.name, found], price=price)
+        limit, priced = None, None
         if found.tenant is None:
             declared = self._fleet.adapters[found.name]
-            base_model, limit = declared.base_model, declared.max_concurrency
+            base_model, limit, priced = declared.base_model, declared.max_concurrency, found.name
         else:
             entry = self._adapters[found]
             base_model = entry.base_model
             if entry.is_retired or (tenant.name, base_model) not in self._places:
                 return None
         pool = self._places[tenant.name, base_model]
-        return Target(tenant.name, model, found.name, base_model, pool, adapter_limit=limit)
+        price = price_of(self._fleet.prices, tenant.prices, priced, base_model)
+        return Target(tenant.name, model, found.name, base_model, pool, adapter_limit=limit, price=price)
 
     def find(self, tenant: Tenant, name: str) -> Target | None:
         """Return the target of a client's name for a model, ready or not; `name@2` only while it is ready."""

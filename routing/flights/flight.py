@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from fleet.money import written
 from routing.asgi import JSON, ClientGone, Exchange, HeaderList
 from routing.errors import (
     BreaksEngine,
@@ -252,8 +253,13 @@ class Flight:
     # -- to the client -------------------------------------------------------------------------------------
 
     async def _relay_whole(self, answer: Attempt) -> None:
-        body = answer.opening
-        await self._begin(200, [*answer.headers, (b"content-length", b"%d" % len(body))])
+        body, price = answer.opening, self.ticket.request.target.price
+        headers = [*answer.headers, (b"content-length", b"%d" % len(body))]
+        if price is not None and not price.counts_time:
+            used = answer.usage()
+            cost = price.cost(used.prompt_tokens, used.completion_tokens, used.cached_tokens)
+            headers.append((b"x-tenantry-cost", written(cost).encode()))
+        await self._begin(200, headers)
         await self._send_body(body, more=False)
 
     async def _relay_stream(self, opening: bytes, stream: EventStream, chunks: AsyncIterator[bytes]) -> None:

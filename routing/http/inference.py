@@ -184,6 +184,7 @@ class Inference:
     def _end(self, record: Record, request: Request, exchange: Exchange, trace: Trace | None) -> None:
         """Tell everybody who is interested how the request went."""
         record.ended_at_s = time.time()
+        record.set_cost()
         if trace is not None and self.tracer is not None:
             record.trace_id, record.traced = trace.context.trace_id, trace.context.sampled
             self.tracer.end(trace, record, request.arrived_s)

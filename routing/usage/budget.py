@@ -1,4 +1,6 @@
-"""May this tenant use more tokens this month? Budgets by calendar month, UTC. Pure; the ledger feeds it.
+"""May this tenant use more this month? Budgets by calendar month, UTC. Pure; the ledger feeds it.
+
+A budget is in tokens or in money, and all that is counted for it is in the same units.
 
 Used is what the ledger has of the month, what has ended since and is not written yet, and what runs, as it is
 expected. So the limit holds from the first request after a restart, and requests that come at once cannot
@@ -14,6 +16,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from fleet.money import written
 from fleet.types import Budget
 
 
@@ -30,22 +33,41 @@ class BudgetStatus:
     """One tenant's budget at one moment."""
 
     tenant: str
-    limit_tokens: int
-    used_tokens: int  # and what runs, as expected
+    limit: int  # tokens, or units of a cost
+    used: int  # and what runs, as expected
     level: Level
     resets_s: float  # Unix time
+    currency: str | None = None  # None: it is in tokens
 
     @property
-    def remaining_tokens(self) -> int:
+    def remaining(self) -> int:
         """What is left; 0 where it is overdrawn."""
-        return max(0, self.limit_tokens - self.used_tokens)
+        return max(0, self.limit - self.used)
+
+    def amount(self, units: int) -> str:
+        """Write a number of its units, without their name."""
+        return str(units) if self.currency is None else written(units)
+
+    @property
+    def unit(self) -> str:
+        """The name of what it counts."""
+        return self.currency or "tokens"
 
     def answer(self) -> dict[str, Any]:
         """Describe it as queries do."""
-        return {
-            "monthly_tokens": self.limit_tokens,
-            "used_tokens": self.used_tokens,
-            "remaining_tokens": self.remaining_tokens,
+        if self.currency is None:
+            told: dict[str, Any] = {
+                "monthly_tokens": self.limit,
+                "used_tokens": self.used,
+                "remaining_tokens": self.remaining,
+            }
+        else:
+            told = {
+                "monthly_cost": written(self.limit),
+                "used_cost": written(self.used),
+                "remaining_cost": written(self.remaining),
+            }
+        return told | {
             "level": self.level.value,
             "resets_at": datetime.fromtimestamp(self.resets_s, UTC).isoformat().replace("+00:00", "Z"),
         }
@@ -54,10 +76,14 @@ class BudgetStatus:
 @dataclass(slots=True)
 class _Account:
     budget: Budget
-    written: int = 0  # tokens of this month, in the ledger's tables as last seen
-    unwritten: int = 0  # tokens of this month that ended here and are not in `written`
+    written: int = 0  # of this month, in the ledger's tables as last seen
+    unwritten: int = 0  # of this month, of what ended here and is not in `written`
     reserved: int = 0  # of what runs or waits here, as expected
     told: Level | None = None  # None: nothing is known yet, or a month has begun
+
+    @property
+    def limit(self) -> int:
+        return self.budget.monthly_tokens or self.budget.monthly_cost or 0
 
     @property
     def used(self) -> int:
@@ -66,16 +92,18 @@ class _Account:
     @property
     def level(self) -> Level:
         """Of what has ended; what runs may still use less than was expected."""
-        if self.used >= self.budget.monthly_tokens:
+        if self.used >= self.limit:
             return Level.SPENT
-        soft = self.budget.soft * self.budget.monthly_tokens
+        soft = self.budget.soft * self.limit
         return Level.SOFT if self.used >= soft else Level.BELOW
 
 
 class Budgets:
     """The budgets of all tenants that have one. `now_s` is Unix time."""
 
-    def __init__(self, budgets: Mapping[str, Budget]) -> None:
+    def __init__(self, budgets: Mapping[str, Budget], currency: str | None = None) -> None:
+        """`currency` is the fleet's; budgets in money need one."""
+        self.currency = currency
         self._accounts = {tenant: _Account(budget) for tenant, budget in budgets.items()}
         self._month = ""  # as 2026-01
         self._ends_s = 0.0
@@ -86,6 +114,11 @@ class Budgets:
         """Who has a budget."""
         return list(self._accounts)
 
+    def amount(self, tenant: str, tokens: int, cost: int | None) -> int:
+        """Return what a request counts for its tenant's budget, in that budget's units."""
+        account = self._accounts.get(tenant)
+        return tokens if account is None or account.budget.monthly_cost is None else cost or 0
+
     def status(self, tenant: str, now_s: float) -> BudgetStatus | None:
         """Tell how a tenant stands; None where it has no budget."""
         account = self._accounts.get(tenant)
@@ -93,40 +126,41 @@ class Budgets:
             return None
         self._turn(now_s)
         used = account.used + account.reserved
-        return BudgetStatus(tenant, account.budget.monthly_tokens, used, account.level, self._ends_s)
+        currency = None if account.budget.monthly_cost is None else self.currency
+        return BudgetStatus(tenant, account.limit, used, account.level, self._ends_s, currency)
 
-    def reserve(self, tenant: str, tokens: int, now_s: float) -> bool:
+    def reserve(self, tenant: str, amount: int, now_s: float) -> bool:
         """Reserve what a request is expected to use, if that is left; returns whether it was."""
         account = self._accounts.get(tenant)
         if account is None:
             return True
         self._turn(now_s)
-        if account.used + account.reserved + tokens > account.budget.monthly_tokens:
+        if account.used + account.reserved + amount > account.limit:
             return False
-        account.reserved += tokens
+        account.reserved += amount
         return True
 
-    def release(self, tenant: str, tokens: int) -> None:
+    def release(self, tenant: str, amount: int) -> None:
         """Give back what was reserved; what was used has been counted by then."""
         account = self._accounts.get(tenant)
         if account is not None:
-            account.reserved -= tokens
+            account.reserved -= amount
 
-    def count(self, tenant: str, tokens: int, now_s: float) -> None:
+    def count(self, tenant: str, amount: int, now_s: float) -> None:
         """Count what a request has used that ended now, and is not written yet."""
         account = self._accounts.get(tenant)
         if account is not None:
             self._turn(now_s)
-            account.unwritten += tokens
+            account.unwritten += amount
 
     def note_written(self, month: str, here: Mapping[str, int]) -> None:
         """Note what was counted here and is written now. A month that is over changes nothing."""
         if month != self._month:
             return
-        for tenant, tokens in here.items():
+        for tenant, amount in here.items():
             account = self._accounts[tenant]
-            account.written += tokens
-            account.unwritten = max(0, account.unwritten - tokens)
+            account.written += amount
+            account.unwritten = max(0, account.unwritten - amount)
 
     def take_totals(self, month: str, written: Mapping[str, int], here: Mapping[str, int]) -> None:
         """Take over what the ledger has of a month in all.

@@ -23,7 +23,7 @@ from fleet.types import Fleet, UsageSettings
 from routing.errors import StateUnavailable
 from routing.types import Record
 from routing.usage.budget import Budgets, BudgetStatus
-from routing.usage.entries import AT_S, DAY, DAY_S, ID, TENANT, Entries, Row, tokens_of
+from routing.usage.entries import AT_S, COST, DAY, DAY_S, ID, TENANT, Entries, Row, tokens_of
 from routing.usage.journal import Journal
 from routing.usage.query import UsageLine, UsageQuery
 from routing.usage.store import CHUNK, UsageStore
@@ -63,7 +63,7 @@ class Ledger:
         self._journal = Journal(folder, start, **bound)
         self._settings = settings
         self.budgets = budgets
-        self._written_here: Counter[tuple[str, str]] = Counter()  # (tenant, month) -> tokens, not told yet
+        self._written_here: Counter[tuple[str, str]] = Counter()  # (tenant, month) -> amount, not told yet
         self._start = start
         self._budgets_at_s = 0.0  # monotonic
         self._interval_s = interval_s
@@ -88,12 +88,14 @@ class Ledger:
         declared = {
             name: tenant.budget for name, tenant in fleet.tenants.items() if tenant.budget is not None
         }
-        return cls(UsageStore(fleet.state.database_url), folder, fleet.usage, Budgets(declared))
+        budgets = Budgets(declared, None if fleet.prices is None else fleet.prices.currency)
+        return cls(UsageStore(fleet.state.database_url), folder, fleet.usage, budgets)
 
     def count(self, record: Record) -> None:
         """Let its tenant's budget count what a request used, as soon as it has ended. Never fails."""
-        tokens = record.prompt_tokens + record.completion_tokens
-        self.budgets.count(record.target.tenant, tokens, record.ended_at_s)
+        tenant, tokens = record.target.tenant, record.prompt_tokens + record.completion_tokens
+        amount = self.budgets.amount(tenant, tokens, record.cost)
+        self.budgets.count(tenant, amount, record.ended_at_s)
 
     def note(self, records: Iterable[Record]) -> None:
         """Keep what requests used that have ended and were counted. Never fails."""
@@ -231,7 +233,9 @@ class Ledger:
             self._store.write(batch)
             for row in batch if self.budgets.tenants else ():
                 if self._start in str(row[ID]):
-                    self._written_here[str(row[TENANT]), str(row[DAY])[:7]] += tokens_of(row)
+                    tenant, cost = str(row[TENANT]), int(row[COST] or 0)
+                    amount = self.budgets.amount(tenant, tokens_of(row), cost)
+                    self._written_here[tenant, str(row[DAY])[:7]] += amount
 
     def _read_back(self) -> bool:
         """Write one file of the journal to the database, and remove it; returns whether there was one.
@@ -242,7 +246,7 @@ class Ledger:
             if found is None:
                 return False
             path, rows = found
-            if any(float(row[AT_S]) < self._forgotten_before_s() for row in rows):
+            if any(float(row[AT_S] or 0) < self._forgotten_before_s() for row in rows):
                 kept = self._journal.set_aside(path)
                 log.error("%s holds usage older than usage.keep_records_days; it is not counted", kept)
                 return True
@@ -257,7 +261,8 @@ class Ledger:
         month, first, end = self.budgets.month(self._now())
         here = {tenant: self._written_here[tenant, month] for tenant in tenants}
         if time.monotonic() >= self._budgets_at_s:
-            written = await self._in_database(self._store.tokens, tenants, first, end) if tenants else {}
+            used = await self._in_database(self._store.used, tenants, first, end) if tenants else {}
+            written = {tenant: self.budgets.amount(tenant, *both) for tenant, both in used.items()}
             self.budgets.take_totals(month, written, here)
             self._budgets_at_s = time.monotonic() + BUDGETS_S
         elif self._written_here:

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from engines.metric import Metric
+from fleet.money import COST_UNITS
 from fleet.types import MetricsSettings, Slo
 from routing.observing.metrics import definitions as d
 from routing.observing.metrics import gauges
@@ -28,9 +29,11 @@ class BudgetView(Protocol):
     @property
     def tenant(self) -> str: ...
     @property
-    def limit_tokens(self) -> int: ...
+    def limit(self) -> int: ...
     @property
-    def used_tokens(self) -> int: ...
+    def used(self) -> int: ...
+    @property
+    def currency(self) -> str | None: ...
 
 
 class LedgerView(Protocol):
@@ -135,9 +138,7 @@ class GatewayMetrics:
         if self._ledger is not None:
             yield d.USAGE_LOST, {(): self._ledger.lost}
             yield d.USAGE_AWAY, {(): self._ledger.is_away}
-            statuses = list(self._ledger.budget_statuses())
-            yield d.BUDGET, {(each.tenant,): each.limit_tokens for each in statuses}
-            yield d.BUDGET_USED, {(each.tenant,): each.used_tokens for each in statuses}
+            yield from _budgets(self._ledger.budget_statuses())
         yield d.REFUSALS, {(status, reason): n for (status, reason), n in self._refusals.items()}
 
     def _replica(self, pool: str, name: str) -> ReplicaSeries:
@@ -145,3 +146,14 @@ class GatewayMetrics:
         if series is None:
             series = self._replicas[name] = ReplicaSeries(pool, name)
         return series
+
+
+def _budgets(statuses: Iterable[BudgetView]) -> Iterator[tuple[Metric, gauges.Rows]]:
+    """Give the budgets in tokens, and those in money in whole units of the currency."""
+    statuses = list(statuses)
+    in_tokens = [each for each in statuses if each.currency is None]
+    in_money = [each for each in statuses if each.currency is not None]
+    yield d.BUDGET, {(each.tenant,): each.limit for each in in_tokens}
+    yield d.BUDGET_USED, {(each.tenant,): each.used for each in in_tokens}
+    yield d.BUDGET_COST, {(each.tenant,): each.limit / COST_UNITS for each in in_money}
+    yield d.BUDGET_COST_USED, {(each.tenant,): each.used / COST_UNITS for each in in_money}

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet.money import COST_UNITS
 from fleet.types import Budget
 from routing.usage.budget import Budgets, Level
 
@@ -27,7 +28,7 @@ def budgets(tokens: int = 100, soft: float = 0.8, written: int = 0) -> Budgets:
 def used(made: Budgets, now_s: float = NOW_S) -> int:
     status = made.status("a", now_s)
     assert status is not None
-    return status.used_tokens
+    return status.used
 
 
 def test_who_has_no_budget_is_never_refused_and_never_told() -> None:
@@ -103,7 +104,7 @@ def test_each_limit_is_told_once_a_month() -> None:
     assert [news.level for news in made.newly_reached(NOW_S)] == [Level.SOFT]
     assert made.newly_reached(NOW_S) == []
     made.count("a", 60, NOW_S)
-    assert [(news.level, news.remaining_tokens) for news in made.newly_reached(NOW_S)] == [(Level.SPENT, 0)]
+    assert [(news.level, news.remaining) for news in made.newly_reached(NOW_S)] == [(Level.SPENT, 0)]
     assert made.newly_reached(NEXT_YEAR_S) == []
     made.count("a", 70, NEXT_YEAR_S)
     assert [news.level for news in made.newly_reached(NEXT_YEAR_S)] == [Level.SOFT]
@@ -157,3 +158,22 @@ def test_the_soft_limit_is_where_the_operator_put_it(soft: float) -> None:
     assert made.newly_reached(NOW_S) == []
     made.count("a", 1, NOW_S)
     assert len(made.newly_reached(NOW_S)) == 1
+
+
+def test_a_budget_in_money_counts_costs_and_is_told_in_the_currency() -> None:
+    made = Budgets({"a": Budget(monthly_cost=10 * COST_UNITS), "b": Budget(100)}, "EUR")
+    made.take_totals(made.month(NOW_S)[0], {}, {})
+    assert made.amount("a", 15, 2_500_000_000) == 2_500_000_000
+    assert made.amount("a", 15, None) == 0
+    assert made.amount("b", 15, 2_500_000_000) == made.amount("nobody", 15, 1) == 15
+    assert made.reserve("a", 10 * COST_UNITS, NOW_S) and not made.reserve("a", 1, NOW_S)
+    made.count("a", 2_500_000_000, NOW_S)
+    made.release("a", 10 * COST_UNITS)
+    status = made.status("a", NOW_S)
+    assert status is not None and status.answer() == {
+        "monthly_cost": "10", "used_cost": "2.5", "remaining_cost": "7.5",
+        "level": "below", "resets_at": "2027-01-01T00:00:00Z",
+    }  # fmt: skip
+    made.count("a", 5_500_000_000, NOW_S)
+    (news,) = made.newly_reached(NOW_S)
+    assert (news.level, news.amount(news.remaining), news.unit) == (Level.SOFT, "2", "EUR")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from engines.metric import MetricKind
+from fleet.money import COST_UNITS
 from fleet.types import Slo
 from routing.observing.metrics import GatewayMetrics, TextFormat
 from routing.observing.metrics.definitions import GATEWAY_METRICS
@@ -31,7 +32,10 @@ class Ledger:
     is_away: bool = True
 
     def budget_statuses(self) -> list[BudgetStatus]:
-        return [BudgetStatus("a", 100, 40, Level.BELOW, 0.0)]
+        return [
+            BudgetStatus("a", 100, 40, Level.BELOW, 0.0),
+            BudgetStatus("b", 20 * COST_UNITS, COST_UNITS // 2, Level.BELOW, 0.0, "EUR"),
+        ]
 
 
 def metrics(slo: Slo | None = None) -> GatewayMetrics:
@@ -108,6 +112,8 @@ def test_a_budget_and_what_is_used_of_it_are_there() -> None:
     found = after()
     assert total(found, "tenantry_budget_tokens", tenant="a") == 100
     assert total(found, "tenantry_budget_used_tokens", tenant="a") == 40
+    assert total(found, "tenantry_budget_cost", tenant="b") == 20
+    assert total(found, "tenantry_budget_used_cost", tenant="b") == 0.5
 
 
 def test_what_the_ledger_lost_and_whether_its_database_is_away_is_there() -> None:
