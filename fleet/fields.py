@@ -23,6 +23,7 @@ from adapters.errors import AdapterError
 from fleet import vllm_flags
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_NAME_SCHEMA = "^[a-z0-9](?!.*\\.\\.)[a-z0-9._-]{0,62}$"
 _HEX_SHA256 = r"^[0-9a-fA-F]{64}$"
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
@@ -81,9 +82,20 @@ Currency = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,1
 Name = Annotated[
     str,
     AfterValidator(_check_name),
-    WithJsonSchema({"type": "string", "pattern": "^[a-z0-9](?!.*\\.\\.)[a-z0-9._-]{0,62}$"}),
+    WithJsonSchema({"type": "string", "pattern": _NAME_SCHEMA}),
 ]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+def _check_model(value: Any) -> Any:
+    """Accept a name, or {model: NAME, fallback: NAME}; both mean a `ModelSection`."""
+    if isinstance(value, str):
+        return ModelSection(model=_check_name(value))
+    if not isinstance(value, dict):
+        raise ValueError("is neither a name nor {model: NAME, fallback: NAME}")
+    return value
+
+
 EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
 Device = Annotated[
     str,
@@ -106,6 +118,16 @@ class Section(BaseModel):
     """A mapping in the file. Refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    """What a tenant's name for a model means, and which of its models answers where that cannot."""
+
+    model: Name = Field(description="An adapter or a base model.")
+    fallback: Name | None = Field(
+        None,
+        description="Another of the tenant's models, which answers while this one cannot; default: none.",
+    )
 
 
 class KeySection(Section):
@@ -133,6 +155,26 @@ class EnvSection(Section):
     env: EnvName
 
 
+Model = Annotated[
+    ModelSection,
+    BeforeValidator(_check_model),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": _NAME_SCHEMA},
+                {
+                    "type": "object",
+                    "properties": {
+                        name: {"type": "string", "pattern": _NAME_SCHEMA, "description": field.description}
+                        for name, field in ModelSection.model_fields.items()
+                    },
+                    "required": ["model"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
 Database = Annotated[
     str | EnvSection,
     PlainValidator(_check_database),

@@ -259,7 +259,8 @@ def _tenant(name: str, section: schema.TenantSection, hashes: Mapping[KeyPath, s
     return Tenant(
         name=name,
         key_hashes=frozenset(hashes["tenants", name, "api_keys", i] for i in range(len(section.api_keys))),
-        models=dict(section.models),
+        models=section.meanings,
+        fallbacks={name: model.fallback for name, model in section.models.items() if model.fallback},
         default_model=default,
         band=section.priority,
         weight=section.weight,

@@ -48,7 +48,7 @@ def _check_money_budget(file: FleetFile, name: str, tenant: TenantSection, findi
 
 def _callable(file: FleetFile, name: str, tenant: TenantSection) -> Iterator[tuple[str, str]]:
     """Give (model, base model) of all that a tenant may call, or may add an adapter to."""
-    for model in tenant.models.values():
+    for model in tenant.meanings.values():
         base_model = base_model_of(file, model)
         if base_model is not None:
             yield model, base_model

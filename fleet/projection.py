@@ -39,10 +39,15 @@ def _of_pool(fleet: Fleet, tenant: Tenant, pool: Pool) -> Tenant:
     """Return the tenant with only the models this pool serves."""
     models = {a: m for a, m in tenant.models.items() if base_model_of(fleet, m) in pool.base_models}
     default = tenant.default_model if tenant.default_model in models else None
+    fallbacks = {
+        alias: other
+        for alias, other in tenant.fallbacks.items()
+        if alias in models and (other in models or other in models.values())
+    }
     prices = tenant.prices
     if prices is not None:
         prices = replace(prices, models=_only({*models.values(), *pool.base_models}, prices.models))
-    return replace(tenant, models=models, default_model=default, prices=prices)
+    return replace(tenant, models=models, default_model=default, prices=prices, fallbacks=fallbacks)
 
 
 def _only(names: Collection[str], prices: Mapping[str, Price]) -> dict[str, Price]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from fleet.fields import Device, KeySection, Name, Section, Source, SourcePrefix, VllmArgs
+from fleet.fields import Device, KeySection, Model, Name, Section, Source, SourcePrefix, VllmArgs
 from fleet.prices import BudgetSection, OwnPricesSection, PricesSection
 from fleet.settings import GatewaySection, StateSection, UsageSection
 from fleet.types import Band, Isolation, Strategy
@@ -158,8 +158,9 @@ class TenantSection(Section):
     api_keys: Annotated[tuple[KeySection, ...], Field(strict=False, min_length=1)] = Field(
         description="Keys of this tenant; several allow a change without a gap."
     )
-    models: dict[Name, Name] = Field(
-        min_length=1, description="The tenant's name for a model -> adapter or base model."
+    models: dict[Name, Model] = Field(
+        min_length=1,
+        description="The tenant's name for a model -> adapter or base model, or {model, fallback}.",
     )
     default_model: Name | None = Field(
         None,
@@ -191,6 +192,11 @@ class TenantSection(Section):
         RequestLimitsSection(),
         description="Limits of this tenant that replace its base models' request_limits.",
     )
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """The tenant's name for each model -> adapter or base model."""
+        return {alias: section.model for alias, section in self.models.items()}
 
 
 class SloSection(Section):

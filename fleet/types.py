@@ -144,6 +144,9 @@ class Tenant:
     adapter_sources: tuple[str, ...] = ()  # prefixes from which its own keys may fetch adapters
     budget: Budget | None = None  # None: no such limit
     prices: OwnPrices | None = None  # None: the fleet's
+    fallbacks: Mapping[str, str] = field(
+        default_factory=dict
+    )  # alias -> another of `models`, or what it means
     request_limits: Mapping[str, int] = field(default_factory=dict)  # replace its base models'
 
 

@@ -52,7 +52,12 @@ def _adapter(adapter: Adapter) -> dict[str, Any]:
 def _tenant(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str, Any]:
     values = {
         "api_keys": _keys(tenant.key_hashes, key_variables),
-        "models": dict(tenant.models),
+        "models": {
+            alias: {"model": model, "fallback": tenant.fallbacks[alias]}
+            if alias in tenant.fallbacks
+            else model
+            for alias, model in tenant.models.items()
+        },
         "default_model": tenant.default_model,  # null is not the same as leaving it out
         "priority": tenant.band.value,
         "weight": tenant.weight,

@@ -18,6 +18,15 @@ class Outcome(StrEnum):
     FAILED = "failed"  # engine fault
 
 
+class FallbackReason(StrEnum):
+    """Why a model's fallback answered in its place."""
+
+    QUARANTINED = "quarantined"  # all its versions were refused
+    NOT_READY = "not_ready"  # it has no version yet
+    NO_REPLICA = "no_replica"  # none that serves it is ready
+    OVERLOADED = "overloaded"  # it would have come too late
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What one model name means for one tenant."""
@@ -34,6 +43,9 @@ class Target:
     )
     asked: str = field(default="", compare=False)  # what the client calls it, where not by its alias
     price: Price | None = field(default=None, compare=False)  # for this tenant; None: it has no price
+    fallback: str | None = field(default=None, compare=False)  # the model that answers where this one cannot
+    fallback_of: str = field(default="", compare=False)  # the alias in whose place it answers
+    fallback_reason: FallbackReason | None = field(default=None, compare=False)
 
     @property
     def answers_as(self) -> str:

@@ -1,7 +1,7 @@
 // Made by `make console` from the admin API's answers (console/api_types.py). Every field is always there,
 // except those of usage that were not asked for.
 
-export type Action = "granted" | "queued" | "rejected" | "expired" | "clearing";
+export type Action = "granted" | "queued" | "rejected" | "expired" | "clearing" | "fallback";
 
 export interface AdapterAnswer {
   tenant: string | null;

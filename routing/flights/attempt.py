@@ -59,6 +59,11 @@ class Question:
     body: bytes  # as the engine gets it
     prompt_tokens: int  # estimated
     traceparent: str | None = None  # for the engine's own spans; None: nothing is traced
+    refusal: RequestError | None = None  # of a fallback: why the model that was asked for does not answer
+
+    def told(self, error: RequestError) -> RequestError:
+        """Return what the client is told of an error: where a fallback fails, why it was needed."""
+        return error if self.refusal is None or isinstance(error, InvalidRequest) else self.refusal
 
 
 async def answers_others(question: Question, client: ReplicaClient) -> bool:

@@ -133,6 +133,7 @@ class UsageRow(Table):
     slot_s: Mapped[float]
     engine_s: Mapped[float]
     cost: Mapped[int | None] = mapped_column(BigInteger)
+    fallback_of: Mapped[str | None]
 
 
 class UsageDayRow(Table):

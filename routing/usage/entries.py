@@ -38,6 +38,7 @@ COLUMNS = (
     "slot_s",
     "engine_s",
     "cost",  # in units of a cost; None: its model had no price
+    "fallback_of",  # the alias in whose place the model answered; None: it was asked for itself
 )
 ID, AT_S, DAY, TENANT, COST = (COLUMNS.index(name) for name in ("id", "at_s", "day", "tenant", "cost"))
 FIRST_COLUMNS = COST  # of the first release; those after them may be missing in a journal
@@ -84,6 +85,7 @@ class Entries:
             record.slot_s,
             record.engine_s,
             record.cost,
+            target.fallback_of or None,
         )
 
 

@@ -220,6 +220,13 @@ USAGE_AWAY = Metric(
     (),
 )
 
+FALLBACKS = Metric(
+    "tenantry_fallbacks",
+    _COUNTER,
+    "Requests for the tenant's model that its fallback answered, by why the model did not.",
+    ("tenant", "model", "reason"),
+)
+
 BUDGET = Metric(
     "tenantry_budget_tokens",
     _GAUGE,
@@ -270,6 +277,7 @@ GATEWAY_METRICS = (
     *POOL_METRICS,
     *REPLICA_METRICS,
     REFUSALS,
+    FALLBACKS,
     *QUEUE_GAUGES,
     *REPLICA_GAUGES,
     *LEDGER_METRICS,

@@ -18,7 +18,7 @@ from routing.observing.metrics import gauges
 from routing.observing.metrics.exposition import TextFormat, family, head
 from routing.observing.metrics.models import Models
 from routing.observing.metrics.series import PoolCounts, ReplicaSeries, Series
-from routing.types import Record, Target
+from routing.types import FallbackReason, Record, Target
 
 AT_ONCE = 16  # models rendered before the event loop gets a turn: a millisecond or two
 
@@ -68,6 +68,7 @@ class GatewayMetrics:
         self._replicas: dict[str, ReplicaSeries] = {}
         self._pools: dict[str, PoolCounts] = {name: PoolCounts() for name in slos}
         self._refusals: Counter[tuple[str, str]] = Counter()  # status, reason
+        self._fallbacks: Counter[tuple[str, str, str]] = Counter()  # tenant, model, reason
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
 
@@ -81,10 +82,18 @@ class GatewayMetrics:
             if counts is None:
                 counts = self._pools[pool] = PoolCounts()
             counts.count(record)
+            if record.target.fallback_reason is not None:
+                self._count_fallback(record.target, record.target.fallback_reason)
             if record.replica is not None:
                 self._replica(pool, record.replica).count(record)
                 for name in record.failed_on:
                     self._replica(pool, name).count_break()
+
+    def _count_fallback(self, target: Target, reason: FallbackReason) -> None:
+        """Count a fallback for the model in whose place it answered; beyond `max_models` for `other`."""
+        key = target.tenant, target.fallback_of, reason.value
+        known = key in self._fallbacks or len(self._fallbacks) < self._max_models * len(FallbackReason)
+        self._fallbacks[key if known else (d.OTHER, d.OTHER, reason.value)] += 1
 
     def refused(self, status: int, reason: str) -> None:
         """Count a request that was refused before its model was known."""
@@ -139,6 +148,7 @@ class GatewayMetrics:
             yield d.USAGE_LOST, {(): self._ledger.lost}
             yield d.USAGE_AWAY, {(): self._ledger.is_away}
             yield from _budgets(self._ledger.budget_statuses())
+        yield d.FALLBACKS, {(who, model, why): n for (who, model, why), n in self._fallbacks.items()}
         yield d.REFUSALS, {(status, reason): n for (status, reason), n in self._refusals.items()}
 
     def _replica(self, pool: str, name: str) -> ReplicaSeries:
