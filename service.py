@@ -61,6 +61,7 @@ from engines.host import EngineHost  # noqa: E402
 from engines.secrets import internal_token  # noqa: E402
 from engines.supervisor import Supervisor  # noqa: E402
 from fleet import project, read_fleet  # noqa: E402
+from fleet.current import CurrentFleet  # noqa: E402
 from fleet.demo_keys import demo_keys  # noqa: E402
 from fleet.types import Fleet, Pool  # noqa: E402
 from routing.http import connections  # noqa: E402
@@ -262,7 +263,7 @@ def declare_gateway(served: Served) -> Service[Any]:
         discovery = elsewhere.discovery(
             lambda: {name: engine.url for name, engine in engines.items()}, Address.parse
         )
-        return assemble(fleet, discovery, secret=SECRET, local_only=local_only)
+        return assemble(CurrentFleet(fleet), discovery, secret=SECRET, local_only=local_only)
 
     class Gateway:
         @bentoml.on_startup

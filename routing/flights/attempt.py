@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from engines import protocol
+from fleet.money import written
 from routing.asgi import HeaderList, random_id
 from routing.errors import EngineFailed, InvalidRequest, RequestError, Unavailable
 from routing.openai import answers, bodies
@@ -182,6 +183,10 @@ class Attempt:
         self.headers.append((b"content-type", kind.encode()))
         if self._usage is None:
             self._usage = answers.estimate_of(question.call, question.prompt_tokens, self.opening)
+        price, usage = question.target.price, self._usage
+        if price is not None and not price.counts_time:
+            cost = price.cost(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+            self.headers.append((b"x-tenantry-cost", written(cost).encode()))
 
     async def _first_events(self, response: Answer) -> None:
         stream = self.stream = EventStream(

@@ -10,15 +10,16 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fleet.money import written
 from routing.asgi import JSON, ClientGone, Exchange, HeaderList
 from routing.errors import (
     BreaksEngine,
     EngineFailed,
     EngineTimeout,
     InvalidRequest,
+    ModelMoved,
     QueueTimeout,
     RequestError,
+    TenantRemoved,
     Unavailable,
 )
 from routing.flights.attempt import Attempt, Question, ReplicaBroken, answers_others
@@ -253,13 +254,8 @@ class Flight:
     # -- to the client -------------------------------------------------------------------------------------
 
     async def _relay_whole(self, answer: Attempt) -> None:
-        body, price = answer.opening, self.ticket.request.target.price
-        headers = [*answer.headers, (b"content-length", b"%d" % len(body))]
-        if price is not None and not price.counts_time:
-            used = answer.usage()
-            cost = price.cost(used.prompt_tokens, used.completion_tokens, used.cached_tokens)
-            headers.append((b"x-tenantry-cost", written(cost).encode()))
-        await self._begin(200, headers)
+        body = answer.opening
+        await self._begin(200, [*answer.headers, (b"content-length", b"%d" % len(body))])
         await self._send_body(body, more=False)
 
     async def _relay_stream(self, opening: bytes, stream: EventStream, chunks: AsyncIterator[bytes]) -> None:
@@ -391,9 +387,11 @@ _ABORTED: dict[Abort, tuple[Outcome, RequestError | None]] = {
 
 
 def _outcome_of(error: RequestError) -> Outcome:
-    """A request the engine refuses was served its refusal; a queue timeout expired; all else is a fault."""
+    """What the engine refuses was served its refusal; what the queue refuses is no fault; all else is."""
     if isinstance(error, InvalidRequest):
         return Outcome.COMPLETED
     if isinstance(error, QueueTimeout):
         return Outcome.EXPIRED
+    if isinstance(error, ModelMoved | TenantRemoved):
+        return Outcome.REJECTED
     return Outcome.FAILED

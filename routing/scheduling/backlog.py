@@ -16,6 +16,7 @@ Pure structure: it knows no replica and no clock.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -67,16 +68,20 @@ class Backlog(Generic[T]):
         self,
         request_of: Callable[[T], Request],
         *,
-        band_rank: dict[str, int],
+        band_rank: Mapping[str, int],
         service: Callable[[str], float],
         aging_tokens_per_s: float = 0.0,
     ) -> None:
-        """`service` is what a tenant has had, in prompt tokens by weight; call `resort` when it changes."""
+        """`band_rank` is read anew each time: a tenant's may change while nothing of it waits.
+
+        `service` is what a tenant has had, in prompt tokens by weight; call `resort` when it changes.
+        """
         self._request_of = request_of
         self._band_rank = band_rank
         self._service = service
-        self._aging = aging_tokens_per_s
+        self.aging_tokens_per_s = aging_tokens_per_s  # to be changed while nothing waits
         self._numbers = {tenant: number for number, tenant in enumerate(band_rank)}
+        self._next_number = itertools.count(len(band_rank))
         self._models: dict[str, _Model[T]] = {}  # by engine model
         self._entrants: dict[str, dict[str, _Entrant[T]]] = {}  # by tenant and queue
         self._queues: dict[str, list[Any]] = {}  # queue -> by band, a SortedList of (key, number, entrant)
@@ -192,6 +197,11 @@ class Backlog(Generic[T]):
         """Drop the ages on an engine that has left."""
         self._last_grant_s = {key: at_s for key, at_s in self._last_grant_s.items() if key[1] != name}
 
+    def forget_tenant(self, tenant: str) -> None:
+        """Drop the ages of a tenant that has left; nothing of it waits."""
+        self._numbers.pop(tenant, None)
+        self._last_grant_s = {key: at_s for key, at_s in self._last_grant_s.items() if key[0] != tenant}
+
     def resort(self, tenant: str) -> None:
         """Put a tenant where it belongs after its service, or its age, has changed."""
         for queue, entrant in self._entrants.get(tenant, {}).items():
@@ -244,10 +254,16 @@ class Backlog(Generic[T]):
         entrants = self._entrants.setdefault(flow.tenant, {})
         entrant = entrants.get(queue)
         if entrant is None:
-            entrant = entrants[queue] = _Entrant(flow.tenant, self._numbers[flow.tenant])
+            entrant = entrants[queue] = _Entrant(flow.tenant, self._number_of(flow.tenant))
         entrant.flows.add((flow.head_s, flow.number, flow))
         self._flows_in[queue, self._band_rank[flow.tenant]] += 1
         self._sort(queue, entrant)
+
+    def _number_of(self, tenant: str) -> int:
+        number = self._numbers.get(tenant)
+        if number is None:  # it has come later
+            number = self._numbers[tenant] = next(self._next_number)
+        return number
 
     def _withdraw(self, flow: _Flow[T], queue: str) -> None:
         entrants = self._entrants[flow.tenant]
@@ -287,7 +303,7 @@ class Backlog(Generic[T]):
 
     def _key(self, name: str, tenant: str, head_s: float) -> float:
         waits_since_s = max(head_s, self._last_grant_s.get((tenant, name), head_s))
-        return self._service(tenant) + self._aging * waits_since_s
+        return self._service(tenant) + self.aging_tokens_per_s * waits_since_s
 
     def _count(self, tenant: str, sign: int) -> None:
         self._size += sign

@@ -1,6 +1,6 @@
 """May this tenant use more this month? Budgets by calendar month, UTC. Pure; the ledger feeds it.
 
-A budget is in tokens or in money, and all that is counted for it is in the same units.
+A budget is in tokens or in money; both are counted, so that another kind of budget holds at once.
 
 Used is what the ledger has of the month, what has ended since and is not written yet, and what runs, as it is
 expected. So the limit holds from the first request after a restart, and requests that come at once cannot
@@ -14,10 +14,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from fleet.money import written
 from fleet.types import Budget
+
+
+class Use(NamedTuple):
+    """What requests have used, or are expected to."""
+
+    tokens: int = 0
+    cost: int = 0  # in units of a cost
+
+    def plus(self, other: Use) -> Use:
+        """Add another one."""
+        return Use(self.tokens + other.tokens, self.cost + other.cost)
+
+    def minus(self, other: Use, *, least: int | None = None) -> Use:
+        """Take another one away, down to a least number of each."""
+        tokens, cost = self.tokens - other.tokens, self.cost - other.cost
+        return Use(tokens, cost) if least is None else Use(max(least, tokens), max(least, cost))
+
+    def of(self, budget: Budget) -> int:
+        """What of it a budget counts."""
+        return self.tokens if budget.monthly_cost is None else self.cost
+
+
+NOTHING = Use()
 
 
 class Level(StrEnum):
@@ -43,6 +66,10 @@ class BudgetStatus:
     def remaining(self) -> int:
         """What is left; 0 where it is overdrawn."""
         return max(0, self.limit - self.used)
+
+    def of(self, use: Use) -> int:
+        """Return what of a use counts here."""
+        return use.tokens if self.currency is None else use.cost
 
     def amount(self, units: int) -> str:
         """Write a number of its units, without their name."""
@@ -76,9 +103,9 @@ class BudgetStatus:
 @dataclass(slots=True)
 class _Account:
     budget: Budget
-    written: int = 0  # of this month, in the ledger's tables as last seen
-    unwritten: int = 0  # of this month, of what ended here and is not in `written`
-    reserved: int = 0  # of what runs or waits here, as expected
+    written: Use = NOTHING  # of this month, in the ledger's tables as last seen
+    unwritten: Use = NOTHING  # of this month, of what ended here and is not in `written`
+    reserved: Use = NOTHING  # of what runs or waits here, as expected
     told: Level | None = None  # None: nothing is known yet, or a month has begun
 
     @property
@@ -87,7 +114,7 @@ class _Account:
 
     @property
     def used(self) -> int:
-        return self.written + self.unwritten
+        return self.written.of(self.budget) + self.unwritten.of(self.budget)
 
     @property
     def level(self) -> Level:
@@ -105,19 +132,29 @@ class Budgets:
         """`currency` is the fleet's; budgets in money need one."""
         self.currency = currency
         self._accounts = {tenant: _Account(budget) for tenant, budget in budgets.items()}
+        self._former: dict[str, _Account] = {}  # of tenants that have none now, while something is reserved
         self._month = ""  # as 2026-01
         self._ends_s = 0.0
         self.is_known = not budgets  # whether the ledger has said what was used before
+
+    def __contains__(self, tenant: str) -> bool:
+        return tenant in self._accounts
+
+    def take(self, budgets: Mapping[str, Budget], currency: str | None = None) -> None:
+        """Let these budgets count; what is used and reserved stays so."""
+        self.currency = currency
+        known = self._former | self._accounts
+        self._accounts = {tenant: known.get(tenant, _Account(budget)) for tenant, budget in budgets.items()}
+        for tenant, account in self._accounts.items():
+            account.budget = budgets[tenant]
+        self._former = {
+            t: account for t, account in known.items() if any(account.reserved) and t not in budgets
+        }
 
     @property
     def tenants(self) -> list[str]:
         """Who has a budget."""
         return list(self._accounts)
-
-    def amount(self, tenant: str, tokens: int, cost: int | None) -> int:
-        """Return what a request counts for its tenant's budget, in that budget's units."""
-        account = self._accounts.get(tenant)
-        return tokens if account is None or account.budget.monthly_cost is None else cost or 0
 
     def status(self, tenant: str, now_s: float) -> BudgetStatus | None:
         """Tell how a tenant stands; None where it has no budget."""
@@ -125,45 +162,48 @@ class Budgets:
         if account is None:
             return None
         self._turn(now_s)
-        used = account.used + account.reserved
+        used = account.used + account.reserved.of(account.budget)
         currency = None if account.budget.monthly_cost is None else self.currency
         return BudgetStatus(tenant, account.limit, used, account.level, self._ends_s, currency)
 
-    def reserve(self, tenant: str, amount: int, now_s: float) -> bool:
+    def reserve(self, tenant: str, use: Use, now_s: float) -> bool:
         """Reserve what a request is expected to use, if that is left; returns whether it was."""
         account = self._accounts.get(tenant)
         if account is None:
             return True
         self._turn(now_s)
-        if account.used + account.reserved + amount > account.limit:
+        if account.used + account.reserved.plus(use).of(account.budget) > account.limit:
             return False
-        account.reserved += amount
+        account.reserved = account.reserved.plus(use)
         return True
 
-    def release(self, tenant: str, amount: int) -> None:
+    def release(self, tenant: str, use: Use) -> None:
         """Give back what was reserved; what was used has been counted by then."""
-        account = self._accounts.get(tenant)
+        account = self._accounts.get(tenant) or self._former.get(tenant)
         if account is not None:
-            account.reserved -= amount
+            account.reserved = account.reserved.minus(use)
+            if not any(account.reserved):
+                self._former.pop(tenant, None)
 
-    def count(self, tenant: str, amount: int, now_s: float) -> None:
+    def count(self, tenant: str, use: Use, now_s: float) -> None:
         """Count what a request has used that ended now, and is not written yet."""
         account = self._accounts.get(tenant)
         if account is not None:
             self._turn(now_s)
-            account.unwritten += amount
+            account.unwritten = account.unwritten.plus(use)
 
-    def note_written(self, month: str, here: Mapping[str, int]) -> None:
+    def note_written(self, month: str, here: Mapping[str, Use]) -> None:
         """Note what was counted here and is written now. A month that is over changes nothing."""
         if month != self._month:
             return
-        for tenant, amount in here.items():
-            account = self._accounts[tenant]
-            account.written += amount
-            account.unwritten = max(0, account.unwritten - amount)
+        for tenant, use in here.items():
+            account = self._accounts.get(tenant)
+            if account is not None:
+                account.written = account.written.plus(use)
+                account.unwritten = account.unwritten.minus(use, least=0)
 
-    def take_totals(self, month: str, written: Mapping[str, int], here: Mapping[str, int]) -> None:
-        """Take over what the ledger has of a month in all.
+    def take_totals(self, month: str, written: Mapping[str, Use], here: Mapping[str, Use]) -> None:
+        """Take over what the ledger has of a month in all, for the tenants of which it was asked.
 
         `here` is what of that was counted here and was not told by `note_written` or `take_totals` before.
         """
@@ -171,7 +211,7 @@ class Budgets:
             return
         self.note_written(month, here)
         for tenant, account in self._accounts.items():
-            account.written = written.get(tenant, 0)
+            account.written = written.get(tenant, account.written)
             if not self.is_known:
                 account.told = account.level  # before this start; it was told then
         self.is_known = True
@@ -202,6 +242,6 @@ class Budgets:
         self._month = f"{now:%Y-%m}"
         self._ends_s = datetime(year, month, 1, tzinfo=UTC).timestamp()
         for account in self._accounts.values():
-            account.written = account.unwritten = 0
+            account.written = account.unwritten = NOTHING
             if account.told is not None:
                 account.told = Level.BELOW

@@ -12,17 +12,18 @@ import functools
 import logging
 import secrets
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fleet.types import Fleet, UsageSettings
+from fleet.current import CurrentFleet
+from fleet.types import Budget, Fleet, UsageSettings
 from routing.errors import StateUnavailable
 from routing.types import Record
-from routing.usage.budget import Budgets, BudgetStatus
+from routing.usage.budget import Budgets, BudgetStatus, Use
 from routing.usage.entries import AT_S, COST, DAY, DAY_S, ID, TENANT, Entries, Row, tokens_of
 from routing.usage.journal import Journal
 from routing.usage.query import UsageLine, UsageQuery
@@ -63,7 +64,9 @@ class Ledger:
         self._journal = Journal(folder, start, **bound)
         self._settings = settings
         self.budgets = budgets
-        self._written_here: Counter[tuple[str, str]] = Counter()  # (tenant, month) -> amount, not told yet
+        self._written_here: defaultdict[tuple[str, str], Use] = defaultdict(
+            Use
+        )  # (tenant, month), not told yet
         self._start = start
         self._budgets_at_s = 0.0  # monotonic
         self._interval_s = interval_s
@@ -82,20 +85,23 @@ class Ledger:
         self.lost = 0  # records for which there was no room anywhere
 
     @classmethod
-    def of(cls, fleet: Fleet) -> Ledger:
+    def of(cls, fleet: CurrentFleet) -> Ledger:
         """Return the ledger of a fleet, in its state database and folder."""
-        folder = Path(fleet.state.folder) / "usage"
-        declared = {
-            name: tenant.budget for name, tenant in fleet.tenants.items() if tenant.budget is not None
-        }
-        budgets = Budgets(declared, None if fleet.prices is None else fleet.prices.currency)
-        return cls(UsageStore(fleet.state.database_url), folder, fleet.usage, budgets)
+        state = fleet.now.state
+        folder, budgets = Path(state.folder) / "usage", Budgets(_budgets(fleet.now), _currency(fleet.now))
+        return cls(UsageStore(state.database_url), folder, fleet.now.usage, budgets)
+
+    def take_fleet(self, fleet: Fleet) -> None:
+        """Let the budgets of another fleet count, and its settings; what a new budget has used is asked."""
+        self._settings = fleet.usage
+        self.budgets.take(_budgets(fleet), _currency(fleet))
+        self._budgets_at_s = 0.0
 
     def count(self, record: Record) -> None:
         """Let its tenant's budget count what a request used, as soon as it has ended. Never fails."""
-        tenant, tokens = record.target.tenant, record.prompt_tokens + record.completion_tokens
-        amount = self.budgets.amount(tenant, tokens, record.cost)
-        self.budgets.count(tenant, amount, record.ended_at_s)
+        if record.target.tenant in self.budgets:
+            use = Use(record.prompt_tokens + record.completion_tokens, record.cost or 0)
+            self.budgets.count(record.target.tenant, use, record.ended_at_s)
 
     def note(self, records: Iterable[Record]) -> None:
         """Keep what requests used that have ended and were counted. Never fails."""
@@ -233,9 +239,9 @@ class Ledger:
             self._store.write(batch)
             for row in batch if self.budgets.tenants else ():
                 if self._start in str(row[ID]):
-                    tenant, cost = str(row[TENANT]), int(row[COST] or 0)
-                    amount = self.budgets.amount(tenant, tokens_of(row), cost)
-                    self._written_here[tenant, str(row[DAY])[:7]] += amount
+                    of = str(row[TENANT]), str(row[DAY])[:7]
+                    use = Use(tokens_of(row), int(row[COST] or 0))
+                    self._written_here[of] = self._written_here[of].plus(use)
 
     def _read_back(self) -> bool:
         """Write one file of the journal to the database, and remove it; returns whether there was one.
@@ -261,8 +267,7 @@ class Ledger:
         month, first, end = self.budgets.month(self._now())
         here = {tenant: self._written_here[tenant, month] for tenant in tenants}
         if time.monotonic() >= self._budgets_at_s:
-            used = await self._in_database(self._store.used, tenants, first, end) if tenants else {}
-            written = {tenant: self.budgets.amount(tenant, *both) for tenant, both in used.items()}
+            written = await self._in_database(self._store.used, tenants, first, end) if tenants else {}
             self.budgets.take_totals(month, written, here)
             self._budgets_at_s = time.monotonic() + BUDGETS_S
         elif self._written_here:
@@ -284,5 +289,13 @@ class Ledger:
         return self._now() - self._settings.keep_records_days * DAY_S
 
 
+def _budgets(fleet: Fleet) -> dict[str, Budget]:
+    return {name: tenant.budget for name, tenant in fleet.tenants.items() if tenant.budget is not None}
+
+
 def _batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     return (rows[first : first + BATCH] for first in range(0, len(rows), BATCH))
+
+
+def _currency(fleet: Fleet) -> str | None:
+    return None if fleet.prices is None else fleet.prices.currency

@@ -36,6 +36,7 @@ from sqlalchemy.exc import IntegrityError
 
 from routing.state.database import Database
 from routing.state.tables import UsageDayRow, UsageRow
+from routing.usage.budget import Use
 from routing.usage.entries import COLUMNS, ID, Row, id_at
 from routing.usage.query import DIMENSIONS, MAX_ROWS, MEASURES, UsageLine, UsageQuery, line
 
@@ -71,7 +72,7 @@ class UsageStore(Database):
                 self._add(connection, rows)
         return len(rows)
 
-    def used(self, tenants: Iterable[str], first_day: str, end_day: str) -> dict[str, tuple[int, int]]:
+    def used(self, tenants: Iterable[str], first_day: str, end_day: str) -> dict[str, Use]:
         """Return the tokens and the cost of tenants from a first day up to but not including the last."""
         days = _Days.c
         tokens, cost = func.sum(days.prompt_tokens + days.completion_tokens), func.sum(days.cost)
@@ -82,7 +83,7 @@ class UsageStore(Database):
         )
         with self._transaction(reads=True) as connection:
             found = connection.execute(wanted)
-            return {tenant: (int(tokens or 0), int(cost or 0)) for tenant, tokens, cost in found}
+            return {tenant: Use(int(tokens or 0), int(cost or 0)) for tenant, tokens, cost in found}
 
     def sums(self, query: UsageQuery) -> list[UsageLine]:
         """Return the lines of a query, in the order of their dimensions; at most one more than MAX_ROWS."""

@@ -149,3 +149,32 @@ async def test_what_was_reserved_in_money_comes_back_however_a_request_ends(tmp_
         await client.done()
         told = await usage(bench)
         assert told["budget"]["used_cost"] == told["total"]["cost"]
+
+
+async def test_a_request_pays_the_prices_at_its_arrival_whatever_is_applied_meanwhile(tmp_path: Path) -> None:
+    async with bench_of(priced(), tmp_path) as bench:
+        engine, current = bench.engines["shared-0"], bench.gateway.fleet
+        engine.behave = engine.hold
+        client = bench.chat(model="support").start()
+        await eventually(lambda: engine.running == 1)
+        current.replace(priced(replace(PRICE, input=0)))
+        engine.release.set()
+        await client.done()
+        assert client.headers[HEADER] == "0.000044"
+        assert (await ask(bench)).headers[HEADER] == "0.00003"
+        current.replace(small_fleet())
+        assert HEADER not in (await ask(bench)).headers
+        total = (await usage(bench))["total"]
+        assert (total["requests"], total["priced_requests"]) == (3, 2)
+
+
+async def test_a_budget_of_the_other_kind_holds_from_the_next_request_on(tmp_path: Path) -> None:
+    async with bench_of(priced(budget=Budget(10**6)), tmp_path) as bench:
+        for _ in range(3):
+            assert (await ask(bench)).status == 200
+        current = bench.gateway.fleet
+        current.replace(priced(budget=Budget(monthly_cost=132_000)))
+        assert (await ask(bench)).status == 429, "three requests have used it up"
+        current.replace(priced(budget=Budget(10**6)))
+        assert (await ask(bench)).status == 200
+        assert (await usage(bench))["budget"]["used_tokens"] == 40

@@ -269,3 +269,13 @@ async def test_what_is_too_much_for_the_fallback_is_refused_as_the_model_was(tmp
         answer = await bench.chat(model="support", messages=messages)()
         assert (answer.status, answer.error["code"]) == (409, "adapter_quarantined")
         assert MODEL not in answer.headers
+
+
+async def test_a_fallback_comes_and_goes_with_the_fleet(bench: Bench) -> None:
+    quarantine(bench)
+    fleet, current = fleet_of(), bench.gateway.fleet
+    without = replace(fleet.tenants["a"], fallbacks={})
+    current.replace(replace(fleet, tenants=fleet.tenants | {"a": without}))
+    assert (await bench.chat(model="support")()).status == 409
+    current.replace(fleet)
+    assert (await bench.chat(model="support")()).status == 200

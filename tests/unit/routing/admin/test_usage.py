@@ -12,7 +12,7 @@ import pytest
 from fleet.money import COST_UNITS
 from fleet.types import Budget
 from routing.admin.usage import UsageAnswer
-from routing.usage.budget import Budgets
+from routing.usage.budget import Budgets, Use
 from routing.usage.query import MAX_ROWS, UsageQuery
 from tests.unit.routing.admin.fakes import Desk, error_of
 
@@ -37,7 +37,7 @@ async def test_usage_is_split_by_what_is_asked_for_and_has_a_total(desk: Desk) -
 
 
 async def test_budgets_are_told_of_those_who_have_one(desk: Desk) -> None:
-    desk.book.budgets.count("acme", 900, time.time())
+    desk.book.budgets.count("acme", Use(900), time.time())
     for query, names in (("", ["acme"]), ("?tenant=acme", ["acme"]), ("?tenant=globex", [])):
         answer = await desk.ask("GET", USAGE + query, key="operator-key")
         budgets = answer.json()["budgets"]
@@ -49,7 +49,7 @@ async def test_budgets_are_told_of_those_who_have_one(desk: Desk) -> None:
 
 async def test_a_budget_in_money_is_told_in_the_currency_and_so_is_csv(desk: Desk) -> None:
     desk.book.budgets = Budgets({"acme": Budget(monthly_cost=10 * COST_UNITS)}, "EUR")
-    desk.book.budgets.count("acme", 2_500_000_000, time.time())
+    desk.book.budgets.count("acme", Use(0, 2_500_000_000), time.time())
     desk.book.values = [MEASURED]
     told = (await desk.ask("GET", USAGE, key="operator-key")).json()
     UsageAnswer.model_validate(told)

@@ -12,7 +12,7 @@ from routing.errors import CapReached, InvalidRequest, QuotaExceeded, Unavailabl
 from routing.http.admission import LONGEST_BUDGET_WAIT_S, TOKENS_HEADER, Admission
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome
-from routing.usage.budget import Budgets
+from routing.usage.budget import Budgets, Use
 from tests.fakes import small_fleet
 from tests.unit.routing.requests import request
 from tests.unit.routing.scheduling.busy import Busy
@@ -91,7 +91,7 @@ def test_what_is_left_is_said_from_the_soft_limit_on() -> None:
     entrance = Entrance(monthly_tokens=10_000, soft=0.5)
     entrance.admit()
     assert entrance.headers == []
-    entrance.budgets.count("a", 5000, time.time())
+    entrance.budgets.count("a", Use(5000), time.time())
     entrance.admit()
     assert [name for name, _ in entrance.headers] == [TOKENS_HEADER]
 
