@@ -315,6 +315,7 @@ export interface TenantAnswer {
   weight: number;
   isolation: Isolation;
   models: Record<string, string>;
+  fallbacks: Record<string, string>;
   default_model: string | null;
   declared_keys: number;
   caps: CapsAnswer;
