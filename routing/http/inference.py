@@ -29,6 +29,7 @@ from routing.observing.ended import EndedRequests
 from routing.observing.tracing import Trace, Tracer, trace_id_of
 from routing.openai import bodies, limits
 from routing.replicas.client import ReplicaClient
+from routing.scheduling import refusals
 from routing.scheduling.admission import Cap
 from routing.scheduling.decisions import Action
 from routing.scheduling.dispatcher import Dispatcher
@@ -165,7 +166,7 @@ class Inference:
         if target is None:
             raise unknown_model(asked.call.model)
         if target.fallback is not None and not self.dispatcher.takes_work(target):
-            entered = self._fall_back(asked, FallbackReason.NO_REPLICA)
+            entered = self._fall_back(asked, FallbackReason.NO_REPLICA, refusals.no_replica())
             if entered is not None:
                 return entered
         request, question = self._prepare(asked, target)
@@ -180,9 +181,7 @@ class Inference:
             return entered
         return request, question, ticket
 
-    def _fall_back(
-        self, asked: _Asked, reason: FallbackReason, refusal: RequestError | None = None
-    ) -> _Entered | None:
+    def _fall_back(self, asked: _Asked, reason: FallbackReason, refusal: RequestError) -> _Entered | None:
         """Let a request in for its model's fallback; None, and all is as before, where that cannot serve it.
 
         `refusal` is what the client gets where that fails later.
