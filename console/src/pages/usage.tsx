@@ -82,7 +82,7 @@ export function UsagePage() {
       {error && (status === 404 && !tenant ? <Empty>This gateway keeps no usage ledger.</Empty> : <Trouble text={error} retry={reload} />)}
       {year && (
         <>
-          {(tenant || !isOperator) && <BudgetLine budget={year.budgets?.[0]} />}
+          {(tenant || !isOperator) && <BudgetLine budget={year.budgets?.[0]} currency={year.currency} />}
           <section aria-labelledby="year-title">
             <h2 id="year-title">
               Tokens by month <small>UTC</small>
@@ -170,6 +170,11 @@ function Lines({ answer, split, month }: { answer: UsageAnswer; split: "tenant" 
               <th scope="col" class="n">
                 Slot time
               </th>
+              {answer.currency && (
+                <th scope="col" class="n">
+                  {answer.currency}
+                </th>
+              )}
             </tr>
           </thead>
           <tbody>
@@ -179,7 +184,7 @@ function Lines({ answer, split, month }: { answer: UsageAnswer; split: "tenant" 
                 <td>
                   <Bar value={tokens(line)} of={most} label={`tokens of ${line[split]}`} /> <span class="tabular">{count(tokens(line))}</span>
                 </td>
-                <Figures line={line} />
+                <Figures line={line} currency={answer.currency} />
               </tr>
             ))}
           </tbody>
@@ -187,7 +192,7 @@ function Lines({ answer, split, month }: { answer: UsageAnswer; split: "tenant" 
             <tr>
               <th scope="row">All</th>
               <td class="tabular">{count(tokens(answer.total))}</td>
-              <Figures line={answer.total} />
+              <Figures line={answer.total} currency={answer.currency} />
             </tr>
           </tfoot>
         </table>
@@ -197,7 +202,7 @@ function Lines({ answer, split, month }: { answer: UsageAnswer; split: "tenant" 
   );
 }
 
-function Figures({ line }: { line: Measures }) {
+function Figures({ line, currency }: { line: Measures; currency: string | null }) {
   return (
     <>
       <td class="n">{count(line.prompt_tokens)}</td>
@@ -205,6 +210,7 @@ function Figures({ line }: { line: Measures }) {
       <td class="n">{count(line.completion_tokens)}</td>
       <td class="n">{count(line.requests)}</td>
       <td class="n">{seconds(line.slot_s)}</td>
+      {currency && <td class="n">{line.cost ?? "–"}</td>}
     </>
   );
 }
