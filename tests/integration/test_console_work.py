@@ -31,6 +31,7 @@ from tests.integration.test_lifecycle import House, adapter_folder, fleet_in, ho
 
 connections.install(connections.Bounds())  # as the service does
 OPERATOR = key_of("operator")
+expect.set_options(timeout=10_000)  # checking an adapter takes a while on a busy machine
 
 
 @dataclass

@@ -163,7 +163,7 @@ function Summary({ adapter, reload }: { adapter: AdapterAnswer; reload: () => vo
         {own && !retired && <Act action={can.retire()}>Retire</Act>}
         {own && adapter.live !== null && <a href={link("playground", adapter.name, ...(rollout ? [`${adapter.name}@${rollout.candidate}`] : []))}>Try it in the playground</a>}
       </div>
-      {adding && <NewVersion of={adapter} close={() => setAdding(false)} />}
+      {adding && <NewVersion of={adapter} close={() => (setAdding(false), reload())} />}
     </section>
   );
 }
