@@ -125,6 +125,8 @@ class Group:
         self._work.add(tokens)
         self.counters.correct(tenant, tokens - ticket.charged_tokens)
         self.backlog.resort(tenant)
+        if ticket.user is not None:
+            self.backlog.correct_user(ticket.user, tokens - ticket.charged_tokens)
         if completion_tokens is not None:
             mean, by_sequence = self.mean_completion_tokens, completion_tokens / ticket.request.sequences
             mean[tenant] = smoothed(mean[tenant], by_sequence)
@@ -173,6 +175,7 @@ class Group:
         elif not ticket.charged_tokens:
             ticket.charged_tokens = ticket.estimate_tokens
             self.counters.serve(tenant, ticket.charged_tokens)
+            ticket.user = self.backlog.serve_user(request, ticket.charged_tokens, now_s)
         if waited:
             waiting = [self.backlog.in_band(rank) for rank in range(BANDS)]
             self._guard.granted(self.ranks[tenant], waiting)
@@ -332,6 +335,7 @@ class Group:
             weight=self.weights[name],
             service_tokens=self.counters[name],
             queued=self.backlog.count(name),
+            users=self.backlog.users(name),
             tickets=self.tickets[name],
             slots=slots,
             floods=name in self.floods.flooding,
