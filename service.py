@@ -28,7 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 HERE = Path(__file__).parent
 # BentoML reads its configuration from this variable alone, at import.
@@ -61,18 +61,20 @@ from engines.host import EngineHost  # noqa: E402
 from engines.secrets import internal_token  # noqa: E402
 from engines.supervisor import Supervisor  # noqa: E402
 from fleet import project, read_fleet  # noqa: E402
+from fleet.current import CurrentFleet  # noqa: E402
 from fleet.demo_keys import demo_keys  # noqa: E402
 from fleet.types import Fleet, Pool  # noqa: E402
-from routing.assembly import Gateway as WholeGateway  # noqa: E402
-from routing.assembly import assemble  # noqa: E402
 from routing.http import connections  # noqa: E402
 from routing.http.announcement import address_of, announce  # noqa: E402
 from routing.http.bento_settings import without_effect  # noqa: E402
 from routing.http.connections import Bounds  # noqa: E402
 from routing.http.cors import options_of, with_cors  # noqa: E402
-from routing.http.docs import openapi  # noqa: E402
 from routing.replicas.client import Address  # noqa: E402
 from routing.replicas.discovery import Elsewhere  # noqa: E402
+
+# The gateway is imported where it is made: BentoML's parent process and each engine import this file too.
+if TYPE_CHECKING:
+    from routing.assembly import Gateway as WholeGateway
 
 BENTOML_ROUTES = {path + slash: path for path in ("/livez", "/readyz", "/healthz") for slash in ("", "/")}
 SECRET = os.environ["TENANTRY_SECRET"].encode()
@@ -149,12 +151,16 @@ class GatewayService(DirectService):
 
     def schema(self) -> dict[str, Any]:
         """Describe the service; in bento.yaml and in the Bento's apis/schema.json."""
+        from routing.http.docs import openapi
+
         schema: dict[str, Any] = super().schema()
         return schema | {"paths": {path: {"mounted": True} for path in openapi.paths()}}
 
     @property
     def openapi_spec(self) -> dict[str, Any]:
         """Describe the inference API; in the Bento's apis/openapi.yaml."""
+        from routing.http.docs import openapi
+
         return openapi.document()
 
 
@@ -252,10 +258,12 @@ def declare_gateway(served: Served) -> Service[Any]:
 
     @functools.cache
     def gateway() -> WholeGateway:
+        from routing.assembly import assemble
+
         discovery = elsewhere.discovery(
             lambda: {name: engine.url for name, engine in engines.items()}, Address.parse
         )
-        return assemble(fleet, discovery, secret=SECRET, local_only=local_only)
+        return assemble(CurrentFleet(fleet), discovery, secret=SECRET, local_only=local_only)
 
     class Gateway:
         @bentoml.on_startup

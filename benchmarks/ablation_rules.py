@@ -100,7 +100,7 @@ def anywhere(*args: Any, found: Any = leases.slot_to_drain, **options: Any) -> A
 
 def for_any(self: Drains, need: SlotNeed, holders: SlotHolders, *, where_in_memory: bool) -> Any:
     """Choose a slot for a flood that may not use it, too."""
-    wait_s = self._settings.slot_wait_s
+    wait_s = self.settings.slot_wait_s
     return leases.slot_to_drain(
         self._engines, need, holders, slot_wait_s=wait_s, where_in_memory=where_in_memory
     )

@@ -26,6 +26,7 @@ from benchmarks.output import JsonFile, show
 from benchmarks.simulator.costs import EngineSettings
 from benchmarks.simulator.ours import BASE, POOL, Policy, fleet_of
 from benchmarks.stats import short
+from fleet.current import CurrentFleet
 from fleet.types import Band, SchedulerSettings
 from routing import gc_tuning
 from routing.scheduling.dispatcher import Dispatcher
@@ -105,7 +106,7 @@ class House:
         owned = {name: [name] for name in self._names}
         bands = {name: BANDS[number % len(BANDS)] for number, name in enumerate(self._names)}
         fleet = fleet_of(POLICY, owned, [REPLICA] * plan.replicas, bands)
-        self.dispatcher = Dispatcher(fleet, declared_replicas(fleet), clock=lambda: self._now_s)
+        self.dispatcher = Dispatcher(CurrentFleet(fleet), declared_replicas(fleet), clock=lambda: self._now_s)
         ids = [f"{name}@1" for name in self._names]
         for replica in self.dispatcher.replicas:
             self.dispatcher.take_residency(replica, adapters=ids, pinned=(), host=())

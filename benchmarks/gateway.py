@@ -29,6 +29,8 @@ from benchmarks.scenarios import SCENARIOS, Scenario, bodies
 from benchmarks.targets import Stage, start_gateway, start_mock, start_plain_proxy
 from benchmarks.tools import ToolError, run_load
 
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -37,12 +39,13 @@ class Plan:
     rounds: int
     seconds: float
     seed: int
+    scenarios: Sequence[Scenario] = SCENARIOS
 
     def steps(self, targets: Sequence[Target]) -> Iterator[tuple[int, Scenario, Target]]:
         """Every scenario against every target in every round, the order of targets shuffled each time."""
         chance = random.Random(self.seed)
         for round_number in range(self.rounds):
-            for scenario in SCENARIOS:
+            for scenario in self.scenarios:
                 for target in chance.sample(targets, len(targets)):
                     yield round_number, scenario, target
 
@@ -113,17 +116,29 @@ def run(stage: Stage, peers: Sequence[str], plan: Plan) -> Rounds:
     return report
 
 
+def named(names: Sequence[str]) -> list[Scenario]:
+    """Return scenarios by their names. Raises ToolError for a name that none has."""
+    unknown = [name for name in names if name not in BY_NAME]
+    if unknown:
+        raise ToolError(f"no such scenario: {', '.join(unknown)}; there are {', '.join(BY_NAME)}")
+    return [BY_NAME[name] for name in names]
+
+
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is measured.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.1, help="What each measurement counts for.")] = 3.0,
     seed: Annotated[int, typer.Option(help="Of the prompts and the order.")] = 1,
     peer: Annotated[list[str] | None, typer.Option(help=f"Also measure one of: {', '.join(PEERS)}.")] = None,
+    scenario: Annotated[
+        list[str] | None, typer.Option(help=f"One of: {', '.join(BY_NAME)}; all without it.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Measure the gateway against the mock alone and a proxy without tenancy."""
     with benchmark(), tempfile.TemporaryDirectory(prefix="bench-") as folder:
         check_names(peer or [])
-        report = run(Stage(Path(folder), *two_cpus()), peer or [], Plan(rounds, seconds, seed))
+        plan = Plan(rounds, seconds, seed, named(scenario or list(BY_NAME)))
+        report = run(Stage(Path(folder), *two_cpus()), peer or [], plan)
     show(report, render(report), json_file)
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from engines import secrets
-from fleet.types import Fleet
+from fleet.current import CurrentFleet
+from fleet.types import Fleet, Slo
 from routing import console, gc_tuning
 from routing.admin import LiveFeed, admin_app
 from routing.catalog.directory import Directory
@@ -46,6 +47,7 @@ class Gateway:
     """Serves a fleet to its tenants, from `start` to `stop`. `assemble` makes one."""
 
     app: GatewayApp  # what clients talk to
+    fleet: CurrentFleet
     directory: Directory
     dispatcher: Dispatcher
     flights: RunningFlights
@@ -101,7 +103,7 @@ class Gateway:
 
 
 def assemble(
-    fleet: Fleet,
+    fleet: CurrentFleet,
     discovery: Discovery,
     *,
     secret: bytes,
@@ -115,15 +117,16 @@ def assemble(
     `local_only` are hashes of keys that count on this machine alone. Raises `OSError` where the files of the
     console or of the documentation cannot be read.
     """
-    settings = fleet.gateway
+    settings = fleet.now.gateway
     directory = Directory(fleet, local_only=local_only)
-    dispatcher = Dispatcher(fleet, declared_replicas(fleet), clock=clock)
-    flights = RunningFlights(settings)
+    dispatcher = Dispatcher(fleet, declared_replicas(fleet.now), clock=clock)
+    flights = RunningFlights(fleet)
     clients: dict[str, ReplicaClient] = {}
     lifecycle = lifecycle_class(fleet, directory, dispatcher, clients)
     token = secrets.internal_token(secret)
     replicas = ReplicaRegistry(discovery, dispatcher, lifecycle, flights, clients, token)
     ledger = ledger or Ledger.of(fleet)
+    fleet.follow(ledger.take_fleet)
     manager = Manager(fleet, directory, lifecycle)
 
     figures = Figures(clock(), usual_limit_s)
@@ -138,11 +141,12 @@ def assemble(
     metrics = GatewayMetrics(
         dispatcher,
         clock=clock,
-        slos={name: pool.slo for name, pool in fleet.pools.items()},
+        slos=_slos(fleet.now),
         serves=directory.serves,
         settings=settings.metrics,
         ledger=ledger,
     )
+    fleet.follow(lambda now: metrics.take_slos(_slos(now)))
     tracer = Tracer.of(settings.tracing)
 
     def observe_figures(records: Sequence[Record]) -> None:
@@ -150,13 +154,17 @@ def assemble(
         for record in records:
             figures.observe(record, now_s)
 
+    def log_requests(records: Sequence[Record]) -> None:
+        if fleet.now.gateway.log_requests:
+            write_lines(records)
+
     ended = EndedRequests(
         at_once=[ledger.count, lifecycle.observe],
         batched=[
             ledger.note,
             metrics.settled,
             observe_figures,
-            *([write_lines] if settings.log_requests else []),
+            log_requests,
         ],
     )
 
@@ -178,13 +186,11 @@ def assemble(
         ),
         models=Models(directory, callers),
         usage=OwnUsage(callers, ledger, ended),
-        metrics_pages=MetricsPages(
-            settings.metrics_access, callers, metrics, ended, dispatcher.replicas, clients
-        ),
+        metrics_pages=MetricsPages(fleet, callers, metrics, ended, dispatcher.replicas, clients),
         admin=admin_app(
             manager,
             callers.identify,
-            max_upload_bytes=fleet.state.max_adapter_bytes,
+            max_upload_bytes=fleet.now.state.max_adapter_bytes,
             upload_folder=lifecycle.uploads,
             live_feed=live,
             ledger=ledger,
@@ -196,6 +202,7 @@ def assemble(
     sweeper = Sweeper(dispatcher, flights, ended, metrics, ledger.budgets, lifecycle, clock)
     return Gateway(
         app,
+        fleet,
         directory,
         dispatcher,
         flights,
@@ -209,3 +216,7 @@ def assemble(
         tracer,
         sweeper,
     )
+
+
+def _slos(fleet: Fleet) -> dict[str, Slo]:
+    return {name: pool.slo for name, pool in fleet.pools.items()}

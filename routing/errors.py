@@ -158,6 +158,12 @@ class Forbidden(RequestError):
     default_code = "forbidden"
 
 
+class TenantRemoved(Forbidden):
+    """The request's tenant was removed while it waited."""
+
+    default_code = "tenant_removed"
+
+
 class NotFound(RequestError):
     """There is no such thing, or not for this caller."""
 
@@ -290,6 +296,12 @@ class QueueTimeout(Unavailable):
     """The request waited as long as its tenant allows; the message has the reason."""
 
     default_code = "queue_timeout"
+
+
+class ModelMoved(Unavailable):
+    """The request's tenant was given another pool while it waited."""
+
+    default_code = "model_moved"
 
 
 class StateUnavailable(Unavailable):

@@ -10,7 +10,7 @@ class Outcome(StrEnum):
     """How a request ended; every request ends in exactly one."""
 
     COMPLETED = "completed"
-    REJECTED = "rejected"  # never queued
+    REJECTED = "rejected"  # it was not to run
     EXPIRED = "expired"  # queued too long
     CANCELLED = "cancelled"  # the client left
     FAILED = "failed"  # engine fault

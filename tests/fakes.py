@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from engines import protocol, secrets
 from engines.health import EngineHealth, EngineState
 from engines.residency import Fault, Residency, TrialReport
 from engines.words import blames_machine
+from fleet.current import CurrentFleet
 from fleet.types import (
     Adapter,
     Band,
@@ -89,6 +91,16 @@ def small_fleet(
     )
 
 
+def without_tenant(fleet: Fleet, name: str) -> Fleet:
+    """A fleet without one of its tenants."""
+    tenants = {n: tenant for n, tenant in fleet.tenants.items() if n != name}
+    pools = {
+        pool.name: replace(pool, tenants=tuple(t for t in pool.tenants if t != name))
+        for pool in fleet.pools.values()
+    }
+    return replace(fleet, tenants=tenants, pools=pools)
+
+
 def version_of(key: AdapterKey, number: int = 1, state: VersionState = VersionState.READY) -> Version:
     """A version whose content is like no other's."""
     digest = hashlib.sha256(f"{key}/{number}".encode()).hexdigest()
@@ -115,13 +127,20 @@ def adapter_id(name: str, number: int = 1, *, tenant: str | None = None) -> str:
 class ReadyLifecycle(Lifecycle):
     """A lifecycle without disk or database: every declared adapter is ready from the start."""
 
-    def __init__(self, fleet: Fleet, directory: Directory, *others: Any, **options: Any) -> None:
+    def __init__(self, fleet: CurrentFleet, directory: Directory, *others: Any, **options: Any) -> None:
         super().__init__(fleet, directory, *others, **options)
-        for name in fleet.adapters:
+        for name in fleet.now.adapters:
             directory.put(entry_of(name))
 
     async def _reconcile(self) -> None:
         self.is_reconciled = True
+        self.engines.tell_all()
+
+    def take_fleet(self, fleet: Fleet) -> None:
+        """Adapters that another fleet declares are ready at once."""
+        for name in fleet.adapters:
+            if self._directory.adapter(AdapterKey(None, name)) is None:
+                self._directory.put(entry_of(name))
         self.engines.tell_all()
 
     async def stop(self) -> None:

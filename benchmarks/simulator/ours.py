@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.simulator.costs import EngineSettings
 from benchmarks.simulator.driver import Call, Driver
+from fleet.current import CurrentFleet
 from fleet.types import (
     Adapter,
     Band,
@@ -94,7 +95,7 @@ class Ours:
         states = declared_replicas(fleet)
         self._names = [state.name for state in states]
         self._index = {name: index for index, name in enumerate(self._names)}
-        self.dispatcher = Dispatcher(fleet, states, clock=lambda: driver.now)
+        self.dispatcher = Dispatcher(CurrentFleet(fleet), states, clock=lambda: driver.now)
         for name, engine in zip(self._names, settings, strict=True):
             self.dispatcher.take_residency(
                 name, adapters=fleet.adapters, pinned=(), host=(), kv_tokens=engine.kv_capacity

@@ -6,11 +6,12 @@ Another tenant's name and an unknown name get the same answer: none.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable
+from collections import defaultdict
 from dataclasses import dataclass, replace
 
 from engines.residency import ENGINE_DIED
 from engines.words import in_a_line, without_paths
+from fleet.current import CurrentFleet
 from fleet.key_hash import hash_key
 from fleet.types import Fleet, Tenant
 from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
@@ -28,56 +29,73 @@ class Identity:
     tenant: str | None  # None: an operator
 
 
-class Directory:
-    """Looks up callers by key and targets by name. Adapters and keys may change; the fleet is fixed."""
+class Declared:
+    """What one fleet says of keys, names and places, for lookups."""
 
-    def __init__(self, fleet: Fleet, *, local_only: frozenset[str] = frozenset()) -> None:
-        """`local_only` are hashes of keys that only callers on this machine may use."""
-        self._fleet = fleet
-        self.local_only = local_only
-        self._declared_keys = {
+    def __init__(self, fleet: Fleet) -> None:
+        self.keys = {  # by hash
             digest: Identity(KeyRole.INFERENCE, tenant.name)
             for tenant in fleet.tenants.values()
             for digest in tenant.key_hashes
         } | {digest: Identity(KeyRole.OPERATOR, None) for digest in fleet.gateway.operator_key_hashes}
-        self._keys: dict[str, ApiKey] = {}  # by hash; keys made at run time
-        self._adapters: dict[AdapterKey, AdapterEntry] = {}
-        self._answering: dict[tuple[str, str], Target] = {}  # by tenant and name, where no split decides
-        self.rollouts: set[AdapterKey] = set()  # adapters with a split
-        self._own: dict[str, dict[str, AdapterKey]] = {tenant: {} for tenant in fleet.tenants}
-        self._names = {tenant.name: _names(fleet, tenant) for tenant in fleet.tenants.values()}
-        self._places = {
+        self.names = {tenant.name: _names(fleet, tenant) for tenant in fleet.tenants.values()}
+        self.users: defaultdict[str, list[str]] = defaultdict(list)  # of each declared adapter
+        for tenant in fleet.tenants.values():
+            for name in dict.fromkeys(tenant.models.values()):
+                self.users[name].append(tenant.name)
+        self.places = {  # (tenant, base model) -> pool
             (tenant, base_model): pool.name
             for pool in fleet.pools.values()
             for tenant in pool.tenants
             for base_model in pool.base_models
         }
 
+
+class Directory:
+    """Looks up callers by key and targets by name. Adapters, keys and the fleet may change."""
+
+    def __init__(self, fleet: CurrentFleet, *, local_only: frozenset[str] = frozenset()) -> None:
+        """`local_only` are hashes of keys that only callers on this machine may use."""
+        self._fleet = fleet
+        self._local_only = local_only
+        self._declared = fleet.derive(Declared)
+        self._keys: dict[str, ApiKey] = {}  # by hash; keys made at run time
+        self._adapters: dict[AdapterKey, AdapterEntry] = {}
+        self._answering: dict[tuple[str, str], Target] = {}  # by tenant and name, where no split decides
+        self.rollouts: set[AdapterKey] = set()  # adapters with a split
+        self._own: defaultdict[str, dict[str, AdapterKey]] = defaultdict(dict)  # tenants' adapters, by name
+        fleet.follow(lambda _: self._answering.clear())
+
+    @property
+    def local_only(self) -> bool:
+        """Whether there are keys that only callers on this machine may use."""
+        return not self._local_only.isdisjoint(self._declared.now.keys)
+
     # -- callers -------------------------------------------------------------------------------------------
 
     def identify(self, key: str, now_s: float) -> Identity | None:
         """Return a key's owner and role if it is valid at this Unix time. Its duration reveals nothing."""
         digest = hash_key(key)
-        declared = self._declared_keys.get(digest)
+        declared = self._declared.now.keys.get(digest)
         if declared is not None:
             return declared
         made = self._keys.get(digest)
         if made is None or not hmac.compare_digest(digest, made.sha256) or not made.is_valid(now_s):
             return None
-        if made.tenant is not None and made.tenant not in self._fleet.tenants:
-            return None  # a tenant that is no longer in fleet.yaml
+        if made.tenant is not None and made.tenant not in self._fleet.now.tenants:
+            return None  # a tenant that is not in the fleet any more
         return Identity(made.role, made.tenant)
 
     def is_local_only(self, key: str) -> bool:
         """Whether only callers on this machine may use the key."""
-        return hash_key(key) in self.local_only
+        return hash_key(key) in self._local_only
 
     def authenticate(self, key: str, now_s: float) -> Tenant | None:
         """Return the tenant that may call its models with this key at this Unix time."""
         identity = self.identify(key, now_s)
         if identity is None or identity.role is not KeyRole.INFERENCE or identity.tenant is None:
             return None
-        return self._fleet.tenants[identity.tenant]
+        return self._fleet.now.tenants[identity.tenant]
 
     def keys(self) -> list[ApiKey]:
         """List the keys made at run time."""
@@ -104,7 +122,7 @@ class Directory:
         self.rollouts.discard(entry.key)
         if entry.rollout is not None:
             self.rollouts.add(entry.key)
-        if entry.key.tenant in self._own:
+        if entry.key.tenant is not None:
             self._own[entry.key.tenant][entry.key.name] = entry.key
 
     def put_version(self, version: Version) -> AdapterEntry:
@@ -120,32 +138,26 @@ class Directory:
         self._adapters.pop(key, None)
         self._answering.clear()
         self.rollouts.discard(key)
-        if key.tenant in self._own:
+        if key.tenant is not None:
             self._own[key.tenant].pop(key.name, None)
 
     def is_taken(self, tenant: str, name: str) -> bool:
         """Whether fleet.yaml gives the tenant this name, so that no adapter of its own can take it."""
-        return name in self._names[tenant]
+        return name in self._declared.now.names.get(tenant, {})
 
     def users_of(self, entry: AdapterEntry) -> list[tuple[str, str]]:
         """List (tenant, pool) for each tenant that may call the adapter, with the pool of its base model."""
-        if entry.key.tenant is None:
-            tenants: Iterable[str] = (
-                tenant.name
-                for tenant in self._fleet.tenants.values()
-                if entry.key.name in tenant.models.values()
-            )
-        else:
-            tenants = (entry.key.tenant,)
-        places = ((tenant, self._places.get((tenant, entry.base_model))) for tenant in tenants)
+        key = entry.key
+        tenants = self._declared.now.users.get(key.name, ()) if key.tenant is None else (key.tenant,)
+        places = ((tenant, self._declared.now.places.get((tenant, entry.base_model))) for tenant in tenants)
         return [(tenant, pool) for tenant, pool in places if pool is not None]
 
     def adapter_base_models(self, tenant: str) -> list[str]:
         """List base models with slots of the tenant's pools."""
         return [
             base_model
-            for owner, base_model in self._places
-            if owner == tenant and self._fleet.base_models[base_model].serves_adapters
+            for owner, base_model in self._declared.now.places
+            if owner == tenant and self._fleet.now.base_models[base_model].serves_adapters
         ]
 
     # -- models --------------------------------------------------------------------------------------------
@@ -187,17 +199,17 @@ class Directory:
         if found is None:
             return None
         if isinstance(found, str):
-            return Target(tenant.name, model, None, found, self._places[tenant.name, found])
+            return Target(tenant.name, model, None, found, self._declared.now.places[tenant.name, found])
         limit = None
         if found.tenant is None:
-            declared = self._fleet.adapters[found.name]
+            declared = self._fleet.now.adapters[found.name]
             base_model, limit = declared.base_model, declared.max_concurrency
         else:
             entry = self._adapters[found]
             base_model = entry.base_model
-            if entry.is_retired or (tenant.name, base_model) not in self._places:
+            if entry.is_retired or (tenant.name, base_model) not in self._declared.now.places:
                 return None
-        pool = self._places[tenant.name, base_model]
+        pool = self._declared.now.places[tenant.name, base_model]
         return Target(tenant.name, model, found.name, base_model, pool, adapter_limit=limit)
 
     def find(self, tenant: Tenant, name: str) -> Target | None:
@@ -220,7 +232,7 @@ class Directory:
 
     def serves(self, target: Target) -> bool:
         """Whether the target's model still means its adapter and version."""
-        tenant = self._fleet.tenants.get(target.tenant)
+        tenant = self._fleet.now.tenants.get(target.tenant)
         found = self.describe(tenant, target.model) if tenant is not None else None
         if tenant is None or found is None or found.adapter != target.adapter:
             return False
@@ -233,7 +245,7 @@ class Directory:
 
     def _meaning(self, tenant: Tenant, model: str) -> tuple[str, AdapterKey | str | None]:
         """Return a model's alias, and its adapter's key or base model's name; None for an unknown model."""
-        declared = self._names[tenant.name].get(model)
+        declared = self._declared.now.names.get(tenant.name, {}).get(model)
         return declared if declared is not None else (model, self._own[tenant.name].get(model))
 
 

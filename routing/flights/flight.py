@@ -16,8 +16,10 @@ from routing.errors import (
     EngineFailed,
     EngineTimeout,
     InvalidRequest,
+    ModelMoved,
     QueueTimeout,
     RequestError,
+    TenantRemoved,
     Unavailable,
 )
 from routing.flights.attempt import Attempt, Question, ReplicaBroken, answers_others
@@ -383,9 +385,11 @@ _ABORTED: dict[Abort, tuple[Outcome, RequestError | None]] = {
 
 
 def _outcome_of(error: RequestError) -> Outcome:
-    """A request the engine refuses was served its refusal; a queue timeout expired; all else is a fault."""
+    """What the engine refuses was served its refusal; what the queue refuses is no fault; all else is."""
     if isinstance(error, InvalidRequest):
         return Outcome.COMPLETED
     if isinstance(error, QueueTimeout):
         return Outcome.EXPIRED
+    if isinstance(error, ModelMoved | TenantRemoved):
+        return Outcome.REJECTED
     return Outcome.FAILED

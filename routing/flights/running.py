@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 
-from fleet.types import GatewaySettings
+from fleet.current import CurrentFleet
 from routing.flights.flight import Abort, Flight
 from routing.replicas.client import ReplicaClient
 
@@ -16,9 +16,9 @@ STREAM_STALL_S = 5.0  # a reader who sees nothing new for so long believes that 
 class RunningFlights:
     """The flights of one gateway, each from its start to its settlement."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, fleet: CurrentFleet) -> None:
         self.draining = False
-        self._settings = settings
+        self._fleet = fleet
         self._flights: set[Flight] = set()
         self._ended = asyncio.Event()  # set whenever the last flight ends
 
@@ -63,16 +63,16 @@ class RunningFlights:
         if self._flights:
             self._ended.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.shutdown_grace_s):
+                async with asyncio.timeout(self._fleet.now.gateway.shutdown_grace_s):
                     await self._ended.wait()
         for flight in self:
             flight.abort(Abort.SHUTTING_DOWN)
 
     def _overdue(self, flight: Flight, now_s: float) -> Abort | None:
         sending_since_s = flight.progress.sending_since_s
-        if sending_since_s is not None and now_s - sending_since_s > self._settings.stall_timeout_s:
+        if sending_since_s is not None and now_s - sending_since_s > self._fleet.now.gateway.stall_timeout_s:
             return Abort.CLIENT_STALLED
         granted_s = flight.ticket.granted_s
-        if granted_s is not None and now_s - granted_s > self._settings.request_timeout_s:
+        if granted_s is not None and now_s - granted_s > self._fleet.now.gateway.request_timeout_s:
             return Abort.ENGINE_TIMEOUT
         return None

@@ -27,7 +27,6 @@ class Admission:
     def __init__(self, dispatcher: Dispatcher, budgets: Budgets) -> None:
         self._dispatcher = dispatcher
         self._budgets = budgets
-        self._with_budget = frozenset(budgets.tenants)
         self._reserved: dict[Ticket, int] = {}  # tokens
 
     def admit(self, request: Request, answer_headers: HeaderList) -> Ticket:
@@ -37,7 +36,7 @@ class Admission:
         `CapReached`, `Unavailable`, or `InvalidRequest` where the request alone is over a cap.
         """
         tenant = request.target.tenant
-        tokens = self._reserve(request, answer_headers) if tenant in self._with_budget else 0
+        tokens = self._reserve(request, answer_headers) if tenant in self._budgets else 0
         try:
             decision = self._dispatcher.submit(request)
             if isinstance(decision, Rejection):

@@ -16,7 +16,11 @@ class Callers:
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self.local_only = directory.local_only  # hashes of keys that count on this machine alone
+
+    @property
+    def local_only(self) -> bool:
+        """Whether there are keys that count on this machine alone."""
+        return self._directory.local_only
 
     def identify(self, key: str) -> Identity | None:
         """Return whose key it is now; None: nobody's."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 
 from engines import secrets
 from engines.protocol import Kind
-from fleet.types import Fleet, RequestLimits, Tenant
+from fleet.current import CurrentFleet, Derived
+from fleet.types import Fleet, Tenant
 from routing.asgi import Exchange
 from routing.catalog.directory import Directory
 from routing.errors import BreaksEngine, RequestError, Unavailable
@@ -35,11 +36,26 @@ from routing.types import Outcome, Record, Request, Target
 HELD_BYTES = 16 * 2**10
 
 
+class Tables:
+    """What requests look up of one fleet."""
+
+    def __init__(self, fleet: Fleet, secret: bytes) -> None:
+        self.salts = {tenant: secrets.cache_salt(secret, tenant) for tenant in fleet.tenants}
+        self.limits = {  # by tenant and base model
+            (tenant.name, name): replace(model.request_limits, **tenant.request_limits)
+            for tenant in fleet.tenants.values()
+            for name, model in fleet.base_models.items()
+        }
+        self.with_slots = {name for name, model in fleet.base_models.items() if model.serves_adapters}
+        # By pool; those with two replicas or more.
+        self.hedge_after_s = {p.name: p.hedge_after_s for p in fleet.pools.values() if p.replicas > 1}
+
+
 @dataclass(slots=True)
 class Inference:
     """Answers the routes of `Kind`."""
 
-    fleet: Fleet
+    fleet: CurrentFleet
     secret: bytes = field(repr=False)
     callers: Callers
     directory: Directory
@@ -51,21 +67,10 @@ class Inference:
     tracer: Tracer | None  # None: tracing is off
     clock: Callable[[], float]
     _faulty: Faulty = field(default_factory=Faulty, init=False)
-    _salts: dict[str, str] = field(init=False)  # by tenant
-    _limits: dict[tuple[str, str], RequestLimits] = field(init=False)  # by tenant and base model
-    _with_slots: set[str] = field(init=False)  # base models
-    _hedge_after_s: dict[str, float | None] = field(init=False)  # by pool; those with two replicas or more
+    _tables: Derived[Tables] = field(init=False)
 
     def __post_init__(self) -> None:
-        fleet = self.fleet
-        self._salts = {tenant: secrets.cache_salt(self.secret, tenant) for tenant in fleet.tenants}
-        self._limits = {
-            (tenant.name, name): replace(model.request_limits, **tenant.request_limits)
-            for tenant in fleet.tenants.values()
-            for name, model in fleet.base_models.items()
-        }
-        self._with_slots = {name for name, model in fleet.base_models.items() if model.serves_adapters}
-        self._hedge_after_s = {p.name: p.hedge_after_s for p in fleet.pools.values() if p.replicas > 1}
+        self._tables = self.fleet.derive(lambda fleet: Tables(fleet, self.secret))
 
     async def answer(self, exchange: Exchange, kind: Kind, request_id: str) -> None:
         """Answer one request. Raises the `RequestError` of what is wrong with it, or `ClientGone`."""
@@ -74,12 +79,17 @@ class Inference:
             trace = self.tracer.begin(exchange.headers.traceparent, kind.value, self.clock())
         tenant = self.callers.tenant(exchange)
         arrived_s = self.clock()
-        settings = self.fleet.gateway
+        settings = self.fleet.now.gateway
+        body = await exchange.read_json(
+            limit_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
+        )
+        if self.fleet.now.tenants.get(tenant.name) is not tenant:  # the fleet was changed meanwhile
+            tenant = self.callers.tenant(exchange)
         request, question = self._prepare(
             exchange,
             tenant,
             kind,
-            await exchange.read_json(limit_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s),
+            body,
             request_id,
             arrived_s,
             trace,
@@ -99,7 +109,7 @@ class Inference:
             self.dispatcher,
             self.clients,
             self.clock,
-            self._hedge_after_s.get(request.target.pool),
+            self._tables.now.hedge_after_s.get(request.target.pool),
         )
         self.flights.add(flight)
         try:
@@ -123,14 +133,14 @@ class Inference:
         trace: Trace | None,
     ) -> tuple[Request, Question]:
         """Read a body: what the scheduler is to know of it, and what an engine is asked."""
-        call = bodies.parse(kind, body)
+        call, tables = bodies.parse(kind, body), self._tables.now
         target = self._resolve(tenant, call.model, call.sticky or request_id)
         if target is None:
             raise unknown_model(call.model)
         exchange.answer_headers += _target_headers(target)
         limits.check(
             call.payload,
-            self._limits[tenant.name, target.base_model],
+            tables.limits[tenant.name, target.base_model],
             prompts=call.size.prompts,
             size_bytes=len(body),
         )
@@ -138,9 +148,9 @@ class Inference:
         for_engine = b"%b" % bodies.for_engine(
             call,
             target,
-            cache_salt=self._salts[tenant.name],
+            cache_salt=tables.salts[tenant.name],
             priority=tenant.band.rank,
-            has_slots=target.base_model in self._with_slots,
+            has_slots=target.base_model in tables.with_slots,
         )
         if self._faulty.knows(tenant.name, kind, for_engine, arrived_s):
             raise BreaksEngine("The engine broke on a request like this one; something in it is wrong.")
@@ -173,7 +183,7 @@ class Inference:
 
     def _prompt_tokens(self, call: bodies.Call, target: Target) -> int:
         """Estimate the prompt's length. Raises `InvalidRequest` where the model surely cannot read it."""
-        model = self.fleet.base_models[target.base_model]
+        model = self.fleet.now.base_models[target.base_model]
         limit, chars_per_token = self.dispatcher.group_of(target).longest_prompt()
         limit = model.max_model_len or limit
         tokens = call.size.tokens(model.media_tokens)

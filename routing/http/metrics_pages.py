@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from fleet.current import CurrentFleet
 from fleet.types import MetricsAccess
 from routing.asgi import Exchange
 from routing.errors import InvalidKey, RouteNotFound, Unavailable
@@ -21,7 +22,7 @@ class MetricsPages:
 
     def __init__(
         self,
-        access: MetricsAccess,
+        fleet: CurrentFleet,
         callers: Callers,
         metrics: GatewayMetrics,
         ended: EndedRequests,
@@ -29,7 +30,7 @@ class MetricsPages:
         clients: Mapping[str, ReplicaClient],
     ) -> None:
         """`replicas` are the names that have a page; `clients` reach those that are known to be somewhere."""
-        self._access = access
+        self._fleet = fleet
         self._callers = callers
         self._metrics = metrics
         self._ended = ended
@@ -49,9 +50,10 @@ class MetricsPages:
 
     def _authorize(self, exchange: Exchange) -> None:
         """Let the operator in; the pages name every tenant. Raises `InvalidKey`."""
-        if self._access is MetricsAccess.OPEN:
+        access = self._fleet.now.gateway.metrics_access
+        if access is MetricsAccess.OPEN:
             return
-        if self._access is MetricsAccess.LOOPBACK and exchange.is_local:
+        if access is MetricsAccess.LOOPBACK and exchange.is_local:
             return
         if not self._callers.is_operator(exchange):
             raise InvalidKey("Metrics need an operator key (gateway.operator_keys in fleet.yaml).")

@@ -1,8 +1,10 @@
-"""Brings the catalog in line with fleet.yaml, once, when the gateway starts."""
+"""Brings the catalog in line with the fleet, when the gateway starts and when its fleet is replaced."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from adapters.checkpoint import inspect_adapter
@@ -12,6 +14,64 @@ from fleet.types import Adapter
 from routing.catalog.entries import AdapterEntry, AdapterKey, Version
 from routing.catalog.sources import Folder, Source, parse_source
 from routing.lifecycle.registry import Registry, patiently
+
+
+class DeclaredAdapters:
+    """The adapters that the fleet declares, in the catalog."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        prepare: Callable[[Version], None],
+        retire_version: Callable[[Version], Awaitable[None]],
+        unpin_idle: Callable[[AdapterKey], Awaitable[None]],
+    ) -> None:
+        """`prepare` makes a version ready; `retire_version` lets its requests and engines end first."""
+        self._registry = registry
+        self._prepare = prepare
+        self._retire_version = retire_version
+        self._unpin_idle = unpin_idle
+        self._known: Mapping[str, Adapter] = {}
+        self._following = asyncio.Lock()
+
+    async def begin(self, adapters: Mapping[str, Adapter]) -> None:
+        """Register what is declared at the start, and retire what no longer is."""
+        self._known = adapters
+        for adapter in adapters.values():
+            await declare(self._registry, adapter)
+        for entry in self._registry.directory.adapters():
+            if entry.declared and entry.key.name not in adapters and not entry.is_retired:
+                await retire(self._registry, entry)
+
+    async def follow(self, adapters: Mapping[str, Adapter]) -> None:
+        """Register what is declared now, or otherwise than before, and retire what no longer is."""
+        async with self._following:
+            before, self._known = self._known, adapters
+            for name, adapter in adapters.items():
+                if before.get(name) != adapter:
+                    await self._declare_now(adapter)
+            for name in before.keys() - adapters.keys():
+                await self._retire_now(AdapterKey(None, name))
+
+    async def _declare_now(self, adapter: Adapter) -> None:
+        key, directory = AdapterKey(None, adapter.name), self._registry.directory
+        entry = directory.adapter(key)
+        if entry is not None and entry.base_model != adapter.base_model:
+            await self._retire_now(key)
+        await declare(self._registry, adapter)
+        entry = directory.adapter(key)
+        for version in entry.versions if entry is not None else ():
+            if version.state is VersionState.REGISTERED:
+                self._prepare(version)
+
+    async def _retire_now(self, key: AdapterKey) -> None:
+        entry = self._registry.directory.adapter(key)
+        if entry is None:
+            return
+        await patiently(lambda: self._registry.route(key, live=None, previous=None, rollout=None))
+        for version in entry.versions:
+            await patiently(functools.partial(self._retire_version, version))
+        await patiently(lambda: self._unpin_idle(key))
 
 
 async def declare(registry: Registry, adapter: Adapter) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Callable
 
 from engines.residency import DesiredAdapters, FaultKind, Residency
 from routing.catalog.directory import Directory
+from routing.catalog.entries import AdapterEntry
 from routing.lifecycle.placement import Wanted, desired_adapters
 from routing.replicas.client import ReplicaClient, ReplicaSilent
 from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.state import Replica
 
 log = logging.getLogger("tenantry.lifecycle")
 
@@ -39,6 +41,7 @@ class Engines:
         ] = {}  # (worker, adapter id) -> start of the last one reported
         self._changes = 0  # of the inputs of engines' desired sets
         self._told_of: dict[str, int] = {}  # replica -> the changes sent to it
+        self._ending: dict[str, bool] = {}  # replica -> whether adapters are there only until requests end
         self._revision = time.time_ns() // 1000  # grows over restarts: no engine takes an old set for new
         self.changed = {name: asyncio.Event() for name in dispatcher.replicas}
 
@@ -103,20 +106,28 @@ class Engines:
     def _desired(self, replica: str) -> DesiredAdapters:
         """Return a replica's desired adapters; with a new revision only if they have changed."""
         told = self._told.get(replica)
-        if told is not None and self._told_of[replica] == self._changes:
+        known = told is not None and self._told_of[replica] == self._changes
+        if told is not None and known and not self._ending.get(replica):
             return told  # this saves a pass over a thousand adapters every second
-        where = self._dispatcher.replicas[replica]
-        entries = (
-            entry
-            for entry in self._directory.adapters()
-            if where.engine_for(entry.base_model) is not None
-            and any(pool == where.pool for _, pool in self._directory.users_of(entry))
-        )
-        adapters = desired_adapters(entries, self._wanted)
+        adapters = desired_adapters(self._entries_at(self._dispatcher.replicas[replica]), self._wanted)
         if told is not None and set(told.adapters) == set(adapters):
             return told
         self._revision += 1
         return DesiredAdapters(self._revision, adapters)
+
+    def _entries_at(self, where: Replica) -> list[AdapterEntry]:
+        """List the adapters that a replica is to have: its tenants', and those of requests that end there."""
+        possible = [e for e in self._directory.adapters() if where.engine_for(e.base_model) is not None]
+        wanted = [e for e in possible if any(pool == where.pool for _, pool in self._directory.users_of(e))]
+        here = {entry.key for entry in wanted}
+        ending = [e for e in possible if e.key not in here and self._ends_at(where, e)]
+        self._ending[where.name] = bool(ending)
+        return [*wanted, *ending]
+
+    def _ends_at(self, where: Replica, entry: AdapterEntry) -> bool:
+        """Whether requests for an adapter are still at a replica that its users have left."""
+        group = self._dispatcher.groups[where.pool, entry.base_model]
+        return any(v.digest is not None and group.is_used(v.engine_id) for v in entry.versions)
 
     def _report_crashes(self, report: Residency) -> None:
         for adapter_id, fault in report.faults:

@@ -16,6 +16,7 @@ from typing import Any
 from adapters.errors import AdapterError, StoreFull
 from adapters.states import PREPARING, VersionState
 from adapters.store import AdapterStore
+from fleet.current import CurrentFleet
 from fleet.types import Fleet
 from routing.catalog.directory import Directory
 from routing.catalog.entries import AdapterEntry, AdapterKey, Rollout, Version
@@ -45,7 +46,7 @@ class Lifecycle:
 
     def __init__(
         self,
-        fleet: Fleet,
+        fleet: CurrentFleet,
         directory: Directory,
         dispatcher: Dispatcher,
         clients: Mapping[str, ReplicaClient],
@@ -53,16 +54,18 @@ class Lifecycle:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`clients` are those of the replicas, once they are known to be somewhere."""
-        folder = Path(fleet.state.folder)
+        state = fleet.now.state
+        folder = Path(state.folder)
         self.dispatcher = dispatcher
         self._fleet = fleet
         self._directory = directory
         self._clock = clock
-        self.registry = Registry(StateStore(fleet.state.database_url), directory)
-        self.store = AdapterStore(folder / "adapters", budget_bytes=fleet.state.store_bytes)
+        self.registry = Registry(StateStore(state.database_url), directory)
+        self.store = AdapterStore(folder / "adapters", budget_bytes=state.store_bytes)
         self.uploads = folder / "uploads"
         self._rollouts = Rollouts()
         self._concluding: set[AdapterKey] = set()
+        self._was_settled = False
         self._last_used_s: dict[str, float] = {}  # adapter id -> monotonic
         self._leaving: dict[str, str] = {}  # adapter id -> digest, of retired versions still in use
         self._tasks: set[asyncio.Task[None]] = set()
@@ -70,6 +73,9 @@ class Lifecycle:
         self.is_reconciled = False
         self._trial = Trial(self.registry, dispatcher, Aftermath(dispatcher, clients), clock)
         self.preparation = Preparation(fleet, self.registry, self.store, self.uploads, self)
+        self._declared = declared.DeclaredAdapters(
+            self.registry, self.preparation.start, self.retire_version, self.unpin_idle
+        )
         wanted = Wanted(
             self.preparation.on_trial,
             dispatcher.is_in_use,
@@ -77,6 +83,7 @@ class Lifecycle:
             lambda digest: str(self.store.folder_of(digest)),
         )
         self.engines = Engines(directory, dispatcher, wanted, crashed=self._crashed)
+        fleet.follow(self.take_fleet)
 
     # -- start and stop ------------------------------------------------------------------------------------
 
@@ -95,14 +102,18 @@ class Lifecycle:
         await asyncio.to_thread(self.store.close)
 
     def is_settled(self) -> bool:
-        """Whether the state is guarded, and every declared adapter is ready or has been tried."""
+        """Whether the state is guarded, and every adapter declared at the start is ready or was tried."""
         attempted = self.preparation.attempted
-        return (self.is_reconciled and self.registry.is_guarded) and all(
-            version.state not in PREPARING or version.id in attempted
-            for entry in self._directory.adapters()
-            if entry.declared
-            for version in entry.versions[-1:]
+        self._was_settled = self._was_settled or (
+            self.is_reconciled
+            and all(
+                version.state not in PREPARING or version.id in attempted
+                for entry in self._directory.adapters()
+                if entry.declared
+                for version in entry.versions[-1:]
+            )
         )
+        return self._was_settled and self.registry.is_guarded
 
     async def _reconcile(self) -> None:
         try:
@@ -118,6 +129,20 @@ class Lifecycle:
                 self.preparation.start(version)
         self.is_reconciled = True
         self.engines.tell_all()
+        self._spawn(self._follow())  # the fleet may have been replaced meanwhile
+
+    def take_fleet(self, _: Fleet) -> None:
+        """Follow another fleet: engines are told, adapters that it declares anew are prepared."""
+        self.engines.tell_all()
+        if self.is_reconciled:
+            self._spawn(self._follow())
+
+    async def _follow(self) -> None:
+        try:
+            await self._declared.follow(self._fleet.now.adapters)
+        except Exception:
+            log.exception("the adapters could not be brought in line with the fleet")
+        self.engines.tell_all()
 
     async def _read_state(self) -> None:
         """Read the database, register fleet.yaml's adapters, and begin unfinished versions again."""
@@ -125,11 +150,7 @@ class Lifecycle:
         self._spawn(self.registry.guard())
         unfinished = [version for version in self._versions() if version.state in PREPARING]
         await asyncio.to_thread(self._open_store, unfinished)
-        for adapter in self._fleet.adapters.values():
-            await declared.declare(self.registry, adapter)
-        for entry in self._directory.adapters():
-            if entry.declared and entry.key.name not in self._fleet.adapters and not entry.is_retired:
-                await declared.retire(self.registry, entry)
+        await self._declared.begin(self._fleet.now.adapters)
         for version in unfinished:
             await self._begin_again(self.registry.current(version))
         await self._restore_lost()
@@ -265,7 +286,7 @@ class Lifecycle:
             if takes_over:
                 live, previous, rollout = version.number, entry.live, None
             entry = await self.registry.make_ready(version, live=live, previous=previous, rollout=rollout)
-            for old in surplus_versions(entry, self._fleet.state.keep_versions):
+            for old in surplus_versions(entry, self._fleet.now.state.keep_versions):
                 try:
                     await self.retire_version(old)
                 except StateUnavailable as error:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from adapters.states import VersionState
 from fleet.api_keys import new_key
+from fleet.current import CurrentFleet
 from fleet.key_hash import hash_key
-from fleet.types import Fleet, Tenant
+from fleet.types import Tenant
 from routing.catalog.directory import Directory
 from routing.catalog.entries import (
     AdapterEntry,
@@ -44,7 +45,7 @@ KEY_PREFIX_CHARS = 12  # shown in lists, so that people recognise a key
 class Manager:
     """Changes adapters, keys and replicas of one gateway for operators and tenants."""
 
-    def __init__(self, fleet: Fleet, directory: Directory, lifecycle: Lifecycle) -> None:
+    def __init__(self, fleet: CurrentFleet, directory: Directory, lifecycle: Lifecycle) -> None:
         self._fleet = fleet
         self._directory = directory
         self._lifecycle = lifecycle
@@ -144,7 +145,7 @@ class Manager:
                 require_version(entry)
             async with self.changes.of(("pins", entry.base_model)):  # they are counted together
                 if pinned and not entry.pinned:
-                    base = self._fleet.base_models.get(entry.base_model)
+                    base = self._fleet.now.base_models.get(entry.base_model)
                     require_slot(entry, self._directory, base.max_loras if base is not None else 0)
                 entry = await self._registry.set_pinned(key, pinned)
         await self._note(entry, "pinned" if pinned else "no longer pinned")
@@ -198,7 +199,7 @@ class Manager:
 
     def tenants(self) -> Sequence[Tenant]:
         """List the fleet's tenants."""
-        return list(self._fleet.tenants.values())
+        return list(self._fleet.now.tenants.values())
 
     def replicas(self) -> Sequence[ReplicaResidency]:
         """List every replica with its resident adapters."""
@@ -233,7 +234,7 @@ class Manager:
 
     def declared_keys(self) -> Sequence[DeclaredKey]:
         """List the keys of fleet.yaml: operators' first, then by tenant."""
-        operators = KeyRole.OPERATOR, None, self._fleet.gateway.operator_key_hashes
+        operators = KeyRole.OPERATOR, None, self._fleet.now.gateway.operator_key_hashes
         owners = [operators, *((KeyRole.INFERENCE, t.name, t.key_hashes) for t in self.tenants())]
         return [
             DeclaredKey(digest[:FINGERPRINT_CHARS], role, tenant)
@@ -253,7 +254,7 @@ class Manager:
         self._require_reconciled()
         if (role is KeyRole.OPERATOR) != (tenant is None):
             raise InvalidRequest("An operator's key has no tenant, every other key has one.", param="tenant")
-        if tenant is not None and tenant not in self._fleet.tenants:
+        if tenant is not None and tenant not in self._fleet.now.tenants:
             raise NotFound(f"There is no tenant `{tenant}`.", code="tenant_not_found")
         secret = new_key()
         key = ApiKey(

@@ -22,7 +22,7 @@ from adapters.errors import AdapterError, SourceUnavailable, StoreFull
 from adapters.states import VersionState
 from adapters.store import AdapterStore
 from adapters.verify import verify
-from fleet.types import Fleet
+from fleet.current import CurrentFleet
 from routing.catalog.entries import Version
 from routing.catalog.sources import Folder, Source, Upload
 from routing.lifecycle.ports import VersionProgress
@@ -55,7 +55,7 @@ class Preparation:
 
     def __init__(
         self,
-        fleet: Fleet,
+        fleet: CurrentFleet,
         registry: Registry,
         store: AdapterStore,
         uploads: Path,
@@ -188,7 +188,7 @@ class Preparation:
         return version
 
     async def _fetch(self, version: Version, staged: Path) -> None:
-        limit = self._fleet.state.max_adapter_bytes
+        limit = self._fleet.now.state.max_adapter_bytes
         stop = self._stops[version.id] = threading.Event()
 
         def progress(done_bytes: int, total_bytes: int | None) -> None:
@@ -220,7 +220,7 @@ class Preparation:
 
     async def _verify(self, version: Version, folder: Path) -> AdapterManifest:
         name = self._registry.entry(version).base_model
-        base = self._fleet.base_models.get(name)
+        base = self._fleet.now.base_models.get(name)
         if base is None:
             raise AdapterError(f"fleet.yaml no longer has its base model `{name}`")
         shape = self._shapes.get(base.name)
@@ -237,12 +237,12 @@ class Preparation:
 
     def _rank_refusal(self, version: Version, rank: int, base_model: str) -> str:
         """Return the refusal of a rank that is too large; it names a pool that takes it, if there is one."""
-        base = self._fleet.base_models[base_model]
+        base = self._fleet.now.base_models[base_model]
         limit = f"the adapter has rank {rank}, base model `{base_model}` takes at most {base.max_lora_rank}"
         tenant = version.adapter.tenant
-        for pool in self._fleet.pools.values():
+        for pool in self._fleet.now.pools.values():
             for name in pool.base_models:
-                other = self._fleet.base_models[name]
+                other = self._fleet.now.base_models[name]
                 fits = other.source == base.source and other.max_lora_rank >= rank and other.max_loras > 0
                 if fits and (tenant is None or tenant in pool.tenants):
                     return f"{limit}; pool `{pool.name}` would take it: register it for base model `{name}`"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adapters import sources
 from adapters.errors import AdapterError
-from fleet.types import Fleet
+from fleet.current import CurrentFleet
 from routing.catalog.directory import Directory
 from routing.catalog.entries import AdapterEntry, AdapterKey, Version
 from routing.catalog.sources import Folder, Source, Upload, parse_source
@@ -22,7 +22,7 @@ from routing.lifecycle.registry import Registry
 class Registration:
     """Checks new versions against the fleet, and adds them to the catalog."""
 
-    def __init__(self, fleet: Fleet, directory: Directory, registry: Registry, uploads: Path) -> None:
+    def __init__(self, fleet: CurrentFleet, directory: Directory, registry: Registry, uploads: Path) -> None:
         self._fleet = fleet
         self._directory = directory
         self._registry = registry
@@ -37,7 +37,7 @@ class Registration:
             raise Conflict(
                 "This adapter is declared in fleet.yaml; change it there.", code="adapter_declared"
             )
-        if key.tenant not in self._fleet.tenants:
+        if key.tenant not in self._fleet.now.tenants:
             raise NotFound(f"There is no tenant `{key.tenant}`.", code="tenant_not_found")
         if new.upload is not None:
             return None
@@ -46,7 +46,7 @@ class Registration:
         except AdapterError as error:
             raise InvalidRequest(str(error), param="source", code="invalid_source") from None
         if not new.trusted:
-            self._require_allowed(text, self._fleet.tenants[key.tenant].adapter_sources)
+            self._require_allowed(text, self._fleet.now.tenants[key.tenant].adapter_sources)
         self._require_named_host(text)
         source = parse_source(text)
         if isinstance(source, Folder) and not await asyncio.to_thread(os.path.lexists, source.path):
@@ -74,9 +74,9 @@ class Registration:
 
     def _named_sources(self) -> Iterator[str]:
         """List every source, and every prefix of sources, in fleet.yaml."""
-        for tenant in self._fleet.tenants.values():
+        for tenant in self._fleet.now.tenants.values():
             yield from tenant.adapter_sources
-        for adapter in self._fleet.adapters.values():
+        for adapter in self._fleet.now.adapters.values():
             yield adapter.source
 
     async def entry_for(self, key: AdapterKey, base_model: str | None) -> AdapterEntry:

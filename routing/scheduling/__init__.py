@@ -5,6 +5,8 @@ grants.py      how a ticket gets its engine, or leaves the queue without one
 accounts.py    what each tenant has in the gateway, and whether its next request may enter
 refusals.py    errors for requests that cannot run, or have waited in vain
 group.py       the state of one base model of a pool: engines, queues, service
+group_report.py  a copy of that, for operators
+members.py     which tenants may use a group, and which have left
 drains.py      which slots drain, for which adapters
 selection.py   which waiting request runs next on an engine
 tickets.py     one request, from admission to settlement, and what it was granted

@@ -6,11 +6,12 @@ shared memory (`overflow`), the pool's objective (the group's forecast), rates (
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from fleet.types import SchedulerSettings, Tenant
+from fleet.current import CurrentFleet
+from fleet.types import Fleet
 from routing.scheduling.admission import Cap, Demand, Rejection, Usage, admit
 from routing.scheduling.forecast import retry_after_s, smoothed
 from routing.scheduling.group import Group
@@ -32,15 +33,27 @@ class _Account:
 class Accounts:
     """All that tenants have in one gateway."""
 
-    def __init__(self, tenants: Mapping[str, Tenant], settings: SchedulerSettings) -> None:
+    def __init__(self, fleet: CurrentFleet) -> None:
         self.queued = 0  # requests of all tenants
         self._queued_bytes = 0
-        self._tenants = tenants
-        self._settings = settings
-        self._accounts = {name: _Account() for name in tenants}
-        self._rates = RateLimits({name: tenant.caps for name, tenant in tenants.items()})
+        self._fleet = fleet
+        self._accounts: defaultdict[str, _Account] = defaultdict(_Account)
+        self._leaving: set[str] = set()  # tenants that are in the fleet no more and still have something
+        self._rates = RateLimits({name: tenant.caps for name, tenant in fleet.now.tenants.items()})
         self._versions: Counter[str] = Counter()  # adapter id -> requests, waiting or running
         self._adapter_sequences: Counter[str] = Counter()  # of adapters that have a cap
+
+    def take_fleet(self, fleet: Fleet) -> None:
+        """Let the caps of another fleet count from the next request on; what is counted stays counted."""
+        self._rates.take({name: tenant.caps for name, tenant in fleet.tenants.items()})
+        self._leaving = self._accounts.keys() - fleet.tenants.keys()
+        self.forget_left()
+
+    def forget_left(self) -> None:
+        """Forget the tenants that were removed and have nothing here any more."""
+        for tenant in [t for t in self._leaving if not self._accounts[t].usage.sequences]:
+            self._leaving.discard(tenant)
+            del self._accounts[tenant]
 
     @property
     def sequences(self) -> int:
@@ -62,7 +75,7 @@ class Accounts:
     def rejection(self, request: Request, group: Group, now_s: float, *, must_wait: bool) -> Rejection | None:
         """Ask every cap in turn; rates come last, since asking books them. None: it may enter."""
         target = request.target
-        caps, account = self._tenants[target.tenant].caps, self._accounts[target.tenant]
+        caps, account = self._fleet.now.tenants[target.tenant].caps, self._accounts[target.tenant]
         demand = Demand(
             target.model,
             request.sequences,
@@ -81,7 +94,8 @@ class Accounts:
 
     def _overload(self, request: Request, group: Group, account: _Account) -> Rejection | None:
         """Reject a request that must wait where no memory is left for it, or it would miss the objective."""
-        rank, limit = self._tenants[request.target.tenant].band.rank, self._settings
+        fleet = self._fleet.now
+        rank, limit = fleet.tenants[request.target.tenant].band.rank, fleet.gateway.scheduler
         fits = may_grow(
             rank, own=account.usage.queued, adds=1, used=self.queued, limit=limit.max_queued
         ) and may_grow(

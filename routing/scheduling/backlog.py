@@ -16,6 +16,7 @@ Pure structure: it knows no replica and no clock.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
@@ -38,16 +39,20 @@ class Backlog(Generic[T]):
         self,
         request_of: Callable[[T], Request],
         *,
-        band_rank: dict[str, int],
+        band_rank: Mapping[str, int],
         service: Callable[[str], float],
         aging_tokens_per_s: float = 0.0,
     ) -> None:
-        """`service` is what a tenant has had, in prompt tokens by weight; call `resort` when it changes."""
+        """`band_rank` is read anew each time: a tenant's may change while nothing of it waits.
+
+        `service` is what a tenant has had, in prompt tokens by weight; call `resort` when it changes.
+        """
         self._request_of = request_of
         self._band_rank = band_rank
         self._service = service
-        self._aging = aging_tokens_per_s
+        self.aging_tokens_per_s = aging_tokens_per_s  # to be changed while nothing waits
         self._numbers = {tenant: number for number, tenant in enumerate(band_rank)}
+        self._next_number = itertools.count(len(band_rank))
         self._models: dict[str, Model[T]] = {}  # by engine model
         self._entrants: dict[str, dict[str, Entrant[T]]] = {}  # by tenant and queue
         self._queues: dict[str, list[Any]] = {}  # queue -> by band, a SortedList of (key, number, entrant)
@@ -150,7 +155,7 @@ class Backlog(Generic[T]):
         flow = model.flows.get(key) if model is not None else None
         if model is None or flow is None or entry not in flow.entries:
             return False
-        if flow.first is not None and (user := flow.leave(entry, self._aging)) is not None:
+        if flow.first is not None and (user := flow.leave(entry, self.aging_tokens_per_s)) is not None:
             self._users[tenant].end_waiting(user)
         if next(iter(flow.entries)) == entry:
             del flow.entries[entry]
@@ -184,6 +189,11 @@ class Backlog(Generic[T]):
     def forget_engine(self, name: str) -> None:
         """Drop the ages on an engine that has left."""
         self._last_grant_s = {key: at_s for key, at_s in self._last_grant_s.items() if key[1] != name}
+
+    def forget_tenant(self, tenant: str) -> None:
+        """Drop the ages of a tenant that has left; nothing of it waits."""
+        self._numbers.pop(tenant, None)
+        self._last_grant_s = {key: at_s for key, at_s in self._last_grant_s.items() if key[0] != tenant}
 
     def resort(self, tenant: str) -> None:
         """Put a tenant where it belongs after its service, or its age, has changed."""
@@ -257,12 +267,18 @@ class Backlog(Generic[T]):
         entrants = self._entrants.setdefault(flow.tenant, {})
         entrant = entrants.get(queue)
         if entrant is None:
-            entrant = entrants[queue] = Entrant(flow.tenant, self._numbers[flow.tenant])
+            entrant = entrants[queue] = Entrant(flow.tenant, self._number_of(flow.tenant))
             if flow.tenant in self._users:
                 entrant.by_user = SortedList()
         entrant.add(flow)
         self._flows_in[queue, self._band_rank[flow.tenant]] += 1
         self._sort(queue, entrant)
+
+    def _number_of(self, tenant: str) -> int:
+        number = self._numbers.get(tenant)
+        if number is None:  # it has come later
+            number = self._numbers[tenant] = next(self._next_number)
+        return number
 
     def _withdraw(self, flow: Flow[T], queue: str) -> None:
         entrants = self._entrants[flow.tenant]
@@ -302,7 +318,7 @@ class Backlog(Generic[T]):
 
     def _key(self, name: str, tenant: str, head_s: float) -> float:
         waits_since_s = max(head_s, self._last_grant_s.get((tenant, name), head_s))
-        return self._service(tenant) + self._aging * waits_since_s
+        return self._service(tenant) + self.aging_tokens_per_s * waits_since_s
 
     def _count(self, tenant: str, sign: int) -> None:
         self._size += sign
@@ -329,11 +345,11 @@ class Backlog(Generic[T]):
         request = self._request_of(entry)
         user = self._users[flow.tenant].begin_to_wait(request.user)
         self._made += 1
-        flow.stand(entry, user, request.arrived_s, self._made, self._aging)
+        flow.stand(entry, user, request.arrived_s, self._made, self.aging_tokens_per_s)
 
     def _resort_user(self, user: User) -> None:
         for of_user in user.flows:
-            of_user.sort(self._aging)
+            of_user.sort(self.aging_tokens_per_s)
 
 
 def _flow_key(request: Request) -> FlowKey:

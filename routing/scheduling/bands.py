@@ -19,7 +19,7 @@ class BandGuard:
 
     def __init__(self, bands: int, share: float) -> None:
         """`share` of all grants, 0..1, is kept for each band below the highest that waits; 0: strict."""
-        self._share = share
+        self.share = share
         self._earned = [0.0] * bands
 
     def order(self) -> Sequence[int]:
@@ -34,5 +34,5 @@ class BandGuard:
         if self._earned[rank] >= WHOLE:
             self._earned[rank] -= 1.0
         for lower in range(1, len(self._earned)):
-            earned = self._earned[lower] + self._share
+            earned = self._earned[lower] + self.share
             self._earned[lower] = min(MOST, earned) if waiting[lower] else 0.0

@@ -20,7 +20,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from fleet.types import Fleet
+from fleet.current import CurrentFleet
+from routing.errors import RequestError
 from routing.scheduling import refusals
 from routing.scheduling.accounts import Accounts
 from routing.scheduling.admission import Rejection
@@ -29,6 +30,7 @@ from routing.scheduling.fairness import cost
 from routing.scheduling.filters import WaitReason, may_take
 from routing.scheduling.grants import Grants
 from routing.scheduling.group import Group
+from routing.scheduling.group_report import group_report
 from routing.scheduling.profile import SLOT_LEASE, Pick, Profile
 from routing.scheduling.report import SchedulerReport
 from routing.scheduling.state import Engine, Replica
@@ -41,7 +43,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        fleet: Fleet,
+        fleet: CurrentFleet,
         replicas: Iterable[Replica],
         *,
         clock: Callable[[], float],
@@ -51,16 +53,17 @@ class Dispatcher:
         self.replicas: dict[str, Replica] = {}
         self._leaving: list[Engine] = []  # those that have left and still run something
         self.groups = {
-            (pool.name, base_model): Group(fleet, pool, base_model, profile)
-            for pool in fleet.pools.values()
+            (pool.name, base_model): Group(fleet.now, pool, base_model, profile)
+            for pool in fleet.now.pools.values()
             for base_model in pool.base_models
         }
         self.decisions = Decisions()
-        self._accounts = Accounts(fleet.tenants, fleet.gateway.scheduler)
-        self._grants = Grants(fleet.tenants, self._accounts, self.decisions, clock)
+        self._accounts = Accounts(fleet)
+        self._grants = Grants(fleet, self._accounts, self.decisions, clock)
         self._draining = False
         for replica in replicas:
             self.join(replica)
+        fleet.follow(lambda now: self._grants.take_fleet(self.groups.values(), now))
 
     def __repr__(self) -> str:
         running = [*(replica.engine for replica in self.replicas.values()), *self._leaving]
@@ -78,7 +81,7 @@ class Dispatcher:
         or the gateway is shutting down.
         """
         group = self.group_of(request.target)
-        self._refuse_if_unavailable(request)
+        self._refuse_if_unavailable(request, group)
         pick = group.pick(request)
         now, must_wait = self._clock(), isinstance(pick, WaitReason)
         rejection = self._accounts.rejection(request, group, now, must_wait=must_wait)
@@ -106,7 +109,7 @@ class Dispatcher:
         group.note_fault(ticket, "it broke off before it answered", self._clock(), certain=certain)
         self.avoid(ticket, broken, begun=begun)
         try:
-            self._refuse_if_unavailable(ticket.request)
+            self._refuse_if_unavailable(ticket.request, group)
             pick = group.pick(ticket.request)
             if isinstance(pick, Pick):
                 self._grants.grant(group, ticket, pick, waited=True)
@@ -124,6 +127,8 @@ class Dispatcher:
         group = self.group_of(ticket.request.target)
         if ticket.engine is None or group.backlog:
             return None  # while others wait, a request gets no second engine
+        if ticket.request.target.tenant not in group.members.present:
+            return None  # nor where its tenant has left
         avoided = ticket.request.failed_on | {ticket.engine.name}
         pick = group.pick(replace(ticket.request, failed_on=avoided))
         if isinstance(pick, WaitReason):
@@ -296,6 +301,7 @@ class Dispatcher:
         """Do what is due, several times a second: deadlines, slots to drain, limits that move."""
         now = self._clock()
         self._grants.expire(now)
+        self._accounts.forget_left()
         for group in self.groups.values():
             group.refresh_load(now)
             group.mark_outliers(now)
@@ -351,15 +357,18 @@ class Dispatcher:
     def report(self, decisions: int = 100) -> SchedulerReport:
         """Copy its state, with this number of the last decisions."""
         now = self._clock()
-        pools = tuple(group.report(now) for group in self.groups.values())
+        pools = tuple(group_report(group, now) for group in self.groups.values())
         return SchedulerReport(now, pools, tuple(self.decisions.last(decisions)))
 
     # -- refusals ------------------------------------------------------------------------------------------
 
-    def _refuse_if_unavailable(self, request: Request) -> None:
+    def _refuse_if_unavailable(self, request: Request, group: Group) -> None:
+        error: RequestError
         if self._draining:
             error = refusals.shutting_down()
-        elif not self.group_of(request.target).could_serve(request):
+        elif request.target.tenant not in group.members.present:
+            error = self._grants.why_gone(request)
+        elif not group.could_serve(request):
             error = refusals.no_replica()
         else:
             return

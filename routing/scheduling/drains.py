@@ -44,7 +44,7 @@ class Drains:
         self._floods = floods
         self._weights = weights
         self._ranks = ranks
-        self._settings = settings
+        self.settings = settings
 
     def begin(self, now_s: float) -> list[tuple[Ticket, Engine]]:
         """Begin to drain slots for those that should have one; return for which and where."""
@@ -102,7 +102,7 @@ class Drains:
             self._engines,
             need,
             holders,
-            slot_wait_s=self._settings.slot_wait_s,
+            slot_wait_s=self.settings.slot_wait_s,
             where_in_memory=where_in_memory,
         )
 
@@ -124,14 +124,14 @@ class Drains:
             ]
         )  # 1
         holding = [(ticket, self._need(ticket, now_s)) for _, _, ticket in self._heads(WITH_SLOT)]
-        hot = [(ticket, need) for ticket, need in holding if need.waited_s >= self._settings.slot_wait_s]
+        hot = [(ticket, need) for ticket, need in holding if need.waited_s >= self.settings.slot_wait_s]
         return [*needing, *hot]  # 2
 
     def _most_lost_first(
         self, heads: Sequence[tuple[int, float, Ticket, SlotNeed]]
     ) -> list[tuple[Ticket, SlotNeed]]:
         """Order (band, key, ticket, need): of those close to the best of a band, the most lost time first."""
-        close = self._settings.locality_bonus_tokens
+        close = self.settings.locality_bonus_tokens
         best: dict[int, float] = {}
         ordered = []
         for rank, key, ticket, need in heads:

@@ -36,6 +36,19 @@ class VirtualCounters:
     def __getitem__(self, tenant: str) -> float:
         return self._service[tenant]
 
+    def add(self, tenant: str) -> None:
+        """Take a tenant in, if it is new; it has had nothing yet."""
+        self._service.setdefault(tenant, 0.0)
+
+    def forget(self, tenant: str) -> None:
+        """Forget a tenant that has left."""
+        del self._service[tenant]
+
+    def change_band(self, tenant: str, before: int, now: int) -> None:
+        """Let a tenant be as far ahead of its new band, or behind it, as it was with its old one."""
+        ahead = self._service[tenant] - self._virtual_time.get(before, 0.0)
+        self._service[tenant] = self._virtual_time.get(now, 0.0) + ahead
+
     def lift(self, tenant: str) -> None:
         """Raise a tenant of which nothing waits to the virtual time of its band."""
         now = self._virtual_time.get(self._bands.get(tenant, 0), 0.0)

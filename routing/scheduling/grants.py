@@ -6,10 +6,11 @@ Works for the dispatcher, which says when: it neither admits nor settles.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from itertools import count
 
-from fleet.types import Tenant
+from fleet.current import CurrentFleet
+from fleet.types import Fleet
 from routing.errors import RequestError
 from routing.scheduling import refusals
 from routing.scheduling.accounts import Accounts
@@ -21,6 +22,7 @@ from routing.scheduling.profile import Pick
 from routing.scheduling.state import Engine
 from routing.scheduling.tickets import Ticket
 from routing.scheduling.view import View
+from routing.types import Request
 
 # Requests that wait for these may be helped by a slot that drains.
 _WAITS_FOR_SLOT = frozenset({WaitReason.NO_SLOT, WaitReason.SLOT_CLEARING, WaitReason.SPARES_READ})
@@ -33,17 +35,34 @@ class Grants:
 
     def __init__(
         self,
-        tenants: Mapping[str, Tenant],
+        fleet: CurrentFleet,
         accounts: Accounts,
         decisions: Decisions,
         clock: Callable[[], float],
     ) -> None:
-        self._tenants = tenants
+        self._fleet = fleet
         self._accounts = accounts
         self._decisions = decisions
         self._clock = clock
         self._deadlines: list[tuple[float, int, Group, Ticket]] = []  # heap; of tickets that waited once
         self._numbers = count()
+
+    # -- another fleet -------------------------------------------------------------------------------------
+
+    def take_fleet(self, groups: Collection[Group], fleet: Fleet) -> None:
+        """Let another fleet count. What runs goes on; what waits where its tenant has left is refused."""
+        for group in groups:
+            for ticket in group.take_fleet(fleet):
+                self.refuse(group, ticket, self.why_gone(ticket.request))
+        self._accounts.take_fleet(fleet)
+        for group in groups:
+            self.end_stale_drains(group)
+            self.fill_all(group)
+
+    def why_gone(self, request: Request) -> RequestError:
+        """Return why a tenant may not use the pool for which its request was made."""
+        known = request.target.tenant in self._fleet.now.tenants
+        return refusals.moved() if known else refusals.tenant_removed()
 
     # -- an engine for a ticket ----------------------------------------------------------------------------
 
@@ -60,7 +79,7 @@ class Grants:
         now, request = self._clock(), ticket.request
         group.enqueue(ticket, reason)
         self._accounts.count_queued(request, +1)
-        due_s = request.arrived_s + self._tenants[request.target.tenant].caps.queue_timeout_s
+        due_s = request.arrived_s + self._fleet.now.tenants[request.target.tenant].caps.queue_timeout_s
         heapq.heappush(self._deadlines, (due_s, next(self._numbers), group, ticket))
         self._decisions.add(now, request, Action.QUEUED, reason)
         if reason in _WAITS_FOR_SLOT:

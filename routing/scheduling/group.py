@@ -10,9 +10,9 @@ that adapters hold, the fair counters with what was granted, and the forecast wi
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 
-from fleet.types import Band, Fleet, Pool, Slo
+from fleet.types import Band, Fleet, Pool, SchedulerSettings, Slo
 from routing.scheduling.backlog import BANDS, Backlog
 from routing.scheduling.bands import BandGuard
 from routing.scheduling.drains import Drains
@@ -22,11 +22,10 @@ from routing.scheduling.floods.detection import Floods, Room
 from routing.scheduling.forecast import Capacity, QueuedWork, smoothed
 from routing.scheduling.health.health import WITNESSES, outliers
 from routing.scheduling.locality import spares_read
+from routing.scheduling.members import Members
 from routing.scheduling.profile import Pick, Profile
-from routing.scheduling.replica_figures import replica_report
-from routing.scheduling.report import LaneReport, PoolReport, TenantReport
 from routing.scheduling.selection import NO_SLOT_NEEDED, WITH_SLOT, WITHOUT_SLOT, Selection
-from routing.scheduling.state import Engine
+from routing.scheduling.state import Engine, limit_for
 from routing.scheduling.tickets import Grant, Ticket
 from routing.scheduling.view import View, home_key
 from routing.types import Outcome, Request
@@ -44,13 +43,13 @@ class Group:
         base_model: str,
         profile: Profile,
     ) -> None:
-        tenants, settings = fleet.tenants, fleet.gateway.scheduler
+        settings = fleet.gateway.scheduler
         self.pool = pool.name
         self.base_model = base_model
         self.slo: Slo = pool.slo
         self.engines: list[Engine] = []
-        self.ranks = {name: tenants[name].band.rank for name in pool.tenants}
-        self.weights = {name: tenants[name].weight for name in pool.tenants}
+        self.members = Members([fleet.tenants[name] for name in pool.tenants])
+        self.ranks, self.weights = self.members.ranks, self.members.weights
         self.counters = VirtualCounters(self.weights, self.ranks)
         self.backlog = Backlog[Ticket](
             lambda ticket: ticket.request,
@@ -69,14 +68,72 @@ class Group:
         )
         self._witnesses = max(1, min(WITNESSES, _callers(fleet, pool, base_model)))
         self.tickets: Counter[str] = Counter()  # tenant -> tickets, waiting or running
-        self.mean_completion_tokens = dict.fromkeys(pool.tenants, FIRST_COMPLETION_TOKENS)
+        self.mean_completion_tokens: defaultdict[str, float] = defaultdict(lambda: FIRST_COMPLETION_TOKENS)
         self._settings = settings
         self._profile = profile
         self._guard = BandGuard(BANDS, settings.lower_band_share)
         self.selection = Selection(self.backlog, self._guard, profile, settings)
-        self._work = Capacity()  # in prices
-        self._slots_given = Capacity()  # to adapters that waited
+        self.work = Capacity()  # in prices
+        self.slots_given = Capacity()  # to adapters that waited
         self._queued_work = QueuedWork(self.weights, self.ranks, BANDS)
+
+    # -- its tenants and settings --------------------------------------------------------------------------
+
+    def take_fleet(self, fleet: Fleet) -> list[Ticket]:
+        """Let another fleet count; return what waits of tenants that may not use this group any more.
+
+        What waits of a tenant whose band has changed is sorted in anew, with its age; what runs goes on.
+        """
+        pool, settings, members = fleet.pools[self.pool], fleet.gateway.scheduler, self.members
+        tenants = {name: fleet.tenants[name] for name in pool.tenants}
+        differing = members.differing(tenants.values())
+        waiting = [
+            ticket
+            for ticket in self.backlog
+            if settings != self._settings or ticket.request.target.tenant in differing
+        ]
+        for ticket in waiting:
+            self.dequeue(ticket)
+        members.take(tenants)
+        self._take_settings(settings)
+        for tenant in tenants:
+            self.counters.add(tenant)
+        for tenant, rank in differing.items():
+            self.counters.change_band(tenant, rank, self.ranks[tenant])
+            self.floods.judge_anew(tenant)
+        for ticket in waiting:
+            self.enqueue(ticket, ticket.waits_for or WaitReason.BEHIND)
+        self._take_pool(fleet, pool)
+        self.forget_left()
+        return [t for t in self.backlog if t.request.target.tenant not in members.present]
+
+    def forget_left(self) -> None:
+        """Forget the tenants that have left and of which nothing is here any more; `sweep` asks for it."""
+        promised = {engine.slot_drain.tenant for engine in self.engines if engine.slot_drain is not None}
+        for tenant in self.members.leaving - promised:
+            if not (self.tickets[tenant] or self.floods.running[tenant] or self.floods.leased[tenant]):
+                self.counters.forget(tenant)
+                self.floods.forget(tenant)
+                self.backlog.forget_tenant(tenant)
+                self.mean_completion_tokens.pop(tenant, None)
+                self.members.forget(tenant)
+
+    def _take_settings(self, settings: SchedulerSettings) -> None:
+        """Let other settings count; nothing may wait to which they are new."""
+        self._settings = self.drains.settings = settings
+        self.selection.take(settings)
+        self.backlog.aging_tokens_per_s = settings.aging_tokens_per_s
+        self.floods.burst_share = settings.burst_share
+        self._guard.share = settings.lower_band_share
+
+    def _take_pool(self, fleet: Fleet, pool: Pool) -> None:
+        """Let the objectives of the pool as it is now count, and the number of its tenants."""
+        model, before, self.slo = fleet.base_models[self.base_model], self.slo, pool.slo
+        self._witnesses = max(1, min(WITNESSES, _callers(fleet, pool, self.base_model)))
+        for engine in self.engines:
+            engine.health.witnesses = self._witnesses
+            if before.itl_s != pool.slo.itl_s:
+                engine.limit = limit_for(pool, model)
 
     # -- engines -------------------------------------------------------------------------------------------
 
@@ -122,7 +179,7 @@ class Group:
         self.tickets[tenant] -= 1
         if not self.tickets[tenant]:
             del self.tickets[tenant]
-        self._work.add(tokens)
+        self.work.add(tokens)
         self.counters.correct(tenant, tokens - ticket.charged_tokens)
         self.backlog.resort(tenant)
         if ticket.user is not None:
@@ -179,7 +236,7 @@ class Group:
         if waited:
             waiting = [self.backlog.in_band(rank) for rank in range(BANDS)]
             self._guard.granted(self.ranks[tenant], waiting)
-            self._slots_given.add(float(new_lease))
+            self.slots_given.add(float(new_lease))
         self.backlog.restart_age(tenant, (queue, engine.name), now_s)
         self.backlog.resort(tenant)
         self.floods.count_start(tenant, request.sequences, takes_slot=new_lease)
@@ -248,6 +305,10 @@ class Group:
         """Whether any engine could ever serve a request."""
         return any(could_serve(engine, request) for engine in self.engines)
 
+    def is_used(self, adapter_id: str) -> bool:
+        """Whether a request for an adapter's version waits or runs."""
+        return self.backlog.has_model(adapter_id) or any(adapter_id in e.leases for e in self.engines)
+
     def pick(self, request: Request) -> Pick | WaitReason:
         """Choose the engine for a request that has just come, or say why it must wait.
 
@@ -268,16 +329,18 @@ class Group:
 
         What is done while no engine is ready says nothing of how fast they are.
         """
+        if self.members.leaving:
+            self.forget_left()
         taking = [engine for engine in self.engines if engine.accepts]
-        self._work.observe(now_s, backlogged=bool(self.backlog) and bool(taking))
+        self.work.observe(now_s, backlogged=bool(self.backlog) and bool(taking))
         room = Room(sum(engine.slots for engine in taking), sum(engine.capacity for engine in taking))
         self.floods.refresh(now_s, self.backlog.counts, room)
-        self._slots_given.observe(now_s, backlogged=self.backlog.has_queue(WITHOUT_SLOT) and bool(taking))
+        self.slots_given.observe(now_s, backlogged=self.backlog.has_queue(WITHOUT_SLOT) and bool(taking))
 
     def predicted_wait_s(self, request: Request) -> float | None:
         """Seconds until a request that cannot run now would begin; None while nothing is known."""
         price = cost(request.prompt_tokens, self.expected_completion(request))
-        work_s = self._work.wait_s(self._queued_work.ahead(request.target.tenant, price).total)
+        work_s = self.work.wait_s(self._queued_work.ahead(request.target.tenant, price).total)
         waits = (work_s, self._wait_for_slot_s(request))
         return max((wait_s for wait_s in waits if wait_s is not None), default=None)
 
@@ -290,7 +353,7 @@ class Group:
         own = backlog.flows_in(queue, rank, target.tenant)
         higher = sum(backlog.flows_in(queue, other) for other in range(rank))
         ahead = min(backlog.flows_in(queue, rank), backlog.tenants_in(queue, rank) * (own + 1))
-        return self._slots_given.wait_s(higher + ahead)
+        return self.slots_given.wait_s(higher + ahead)
 
     def expected_completion(self, request: Request) -> float:
         """Completion tokens a request is expected to need, all sequences together."""
@@ -308,45 +371,6 @@ class Group:
             return None
         predicted_s = self.predicted_wait_s(request)
         return predicted_s if predicted_s is not None and predicted_s > self.slo.ttft_s else None
-
-    # -- for operators -------------------------------------------------------------------------------------
-
-    def report(self, now_s: float) -> PoolReport:
-        """Copy everything that explains what this group does."""
-        leased = Counter(lease.tenant for engine in self.engines for lease in engine.leases.values())
-        lanes = (self._lane_report(model, now_s) for model in self.backlog.models())
-        return PoolReport(
-            name=self.pool,
-            base_model=self.base_model,
-            ttft_slo_s=self.slo.ttft_s,
-            itl_slo_s=self.slo.itl_s,
-            queued_by_band={band.value: self.backlog.in_band(band.rank) for band in Band},
-            work_per_s=self._work.per_s,
-            slots_per_s=self._slots_given.per_s,
-            replicas=tuple(replica_report(engine, now_s) for engine in self.engines),
-            tenants=tuple(self._tenant_report(name, leased[name]) for name in self.tickets),
-            lanes=tuple(sorted(lanes, key=lambda lane: -lane.oldest_s)),
-        )
-
-    def _tenant_report(self, name: str, slots: int) -> TenantReport:
-        return TenantReport(
-            name=name,
-            band=next(band.value for band in Band if band.rank == self.ranks[name]),
-            weight=self.weights[name],
-            service_tokens=self.counters[name],
-            queued=self.backlog.count(name),
-            users=self.backlog.users(name),
-            tickets=self.tickets[name],
-            slots=slots,
-            floods=name in self.floods.flooding,
-            mean_completion_tokens=self.mean_completion_tokens[name],
-        )
-
-    def _lane_report(self, engine_model: str, now_s: float) -> LaneReport:
-        oldest = min(self.backlog.heads(engine_model), key=lambda ticket: ticket.request.arrived_s)
-        waited_s = now_s - oldest.request.arrived_s
-        queued = self.backlog.count_of_model(engine_model)
-        return LaneReport(engine_model, queued, waited_s, oldest.waits_for or "")
 
     # -- queues --------------------------------------------------------------------------------------------
 

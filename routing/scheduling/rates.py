@@ -18,9 +18,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
 
 from fleet.types import Caps
 from routing.scheduling.admission import Cap, Rejection
@@ -35,21 +33,28 @@ class RateLimits:
 
     def __init__(self, caps: Mapping[str, Caps]) -> None:
         self._storage = _storage_without_thread()
-        strategy = SlidingWindowCounterRateLimiter(self._storage)
-        requests = {tenant: c.requests_per_minute for tenant, c in caps.items()}
-        tokens = {tenant: c.tokens_per_minute for tenant, c in caps.items()}
+        self._requests: dict[str, _Window] = {}
+        self._tokens: dict[str, _TokenWindow] = {}
+        self._sweep_at_s = 0.0
+        self.take(caps)
+
+    def take(self, caps: Mapping[str, Caps]) -> None:
+        """Let other limits count. What a window has counted, and what is owed, stays where a limit stays."""
+        requests = {tenant: c.requests_per_minute for tenant, c in caps.items() if c.requests_per_minute}
+        tokens = {tenant: c.tokens_per_minute for tenant, c in caps.items() if c.tokens_per_minute}
         self._requests = {
-            tenant: _Window(strategy, self._storage, Cap.REQUESTS_PER_MINUTE, tenant, limit)
-            for tenant, limit in requests.items()
-            if limit is not None
+            tenant: self._requests.get(tenant) or _Window(self._storage, Cap.REQUESTS_PER_MINUTE, tenant)
+            for tenant in requests
         }
         self._tokens = {
-            tenant: _TokenWindow(strategy, self._storage, Cap.TOKENS_PER_MINUTE, tenant, limit)
-            for tenant, limit in tokens.items()
-            if limit is not None
+            tenant: self._tokens.get(tenant) or _TokenWindow(self._storage, Cap.TOKENS_PER_MINUTE, tenant)
+            for tenant in tokens
         }
+        for tenant, limit in requests.items():
+            self._requests[tenant].limit = limit
+        for tenant, limit in tokens.items():
+            self._tokens[tenant].limit = limit
         self._limited = self._requests.keys() | self._tokens.keys()
-        self._sweep_at_s = 0.0
 
     def book(self, tenant: str, prompt_tokens: int) -> Rejection | None:
         """Book one request and its prompt; or book nothing, and say which cap has room last, and when.
@@ -101,40 +106,31 @@ class RateLimits:
 class _Window:
     """What one tenant has used under one cap."""
 
-    def __init__(
-        self,
-        strategy: SlidingWindowCounterRateLimiter,
-        storage: MemoryStorage,
-        cap: Cap,
-        tenant: str,
-        limit: int,
-    ) -> None:
-        self._strategy = strategy
+    limit = 0
+
+    def __init__(self, storage: MemoryStorage, cap: Cap, tenant: str) -> None:
         self._storage = storage
-        self._item = RateLimitItemPerMinute(limit, namespace=cap)
-        self._tenant = tenant
-        self._key = self._item.key_for(tenant)
+        self._key = f"{cap}/{tenant}"  # without the limit, so that another one finds what was counted
         self._cap = cap
-        self._limit = limit
 
     def rejection(self, amount: int) -> Rejection | None:
         """Say why an amount cannot be booked now; None where it can."""
         wait_s = self._wait_s(amount)
-        return None if wait_s == 0 else Rejection(self._cap, self._limit, wait_s)
+        return None if wait_s == 0 else Rejection(self._cap, self.limit, wait_s)
 
     def book(self, amount: int) -> None:
         """Count an amount; the caller has seen that there is room."""
         if amount:
-            self._strategy.hit(self._item, self._tenant, cost=amount)
+            self._storage.acquire_sliding_window_entry(self._key, self.limit, _WINDOW_S, amount)
 
     def _wait_s(self, amount: int) -> float | None:
         """Seconds until there is room for an amount; 0: now; None: never."""
-        if amount > self._limit:
+        if amount > self.limit:
             return None
         previous, previous_left_s, current, current_left_s = self._storage.get_sliding_window(
             self._key, _WINDOW_S
         )
-        bound = self._limit - amount + 1  # the weighted count must be below it
+        bound = self.limit - amount + 1  # the weighted count must be below it
         if previous * previous_left_s / _WINDOW_S + current < bound:
             return 0.0
         if current < bound:  # there will be room before this minute ends
@@ -144,7 +140,7 @@ class _Window:
 
     def _room(self) -> int:
         previous, left_s, current, _ = self._storage.get_sliding_window(self._key, _WINDOW_S)
-        return self._limit - math.floor(previous * left_s / _WINDOW_S + current)
+        return self.limit - math.floor(previous * left_s / _WINDOW_S + current)
 
 
 class _TokenWindow(_Window):
@@ -156,9 +152,9 @@ class _TokenWindow(_Window):
     def rejection(self, amount: int) -> Rejection | None:
         """Say why an amount cannot be booked now, after what is owed; None where it can."""
         self._pay()
-        if not self._owed or amount > self._limit:
+        if not self._owed or amount > self.limit:
             return super().rejection(amount)
-        return Rejection(self._cap, self._limit, self._wait_for_debt_s(amount))
+        return Rejection(self._cap, self.limit, self._wait_for_debt_s(amount))
 
     def owe(self, amount: int) -> None:
         """Count an amount as far as there is room, and remember the rest."""
@@ -188,7 +184,7 @@ class _TokenWindow(_Window):
             return
         now_s = time.time()
         unseen_s = max(0.0, now_s - self._paid_at_s - _MEMORY_S)
-        self._owed -= min(self._owed, math.floor(unseen_s * self._limit / _WINDOW_S))
+        self._owed -= min(self._owed, math.floor(unseen_s * self.limit / _WINDOW_S))
         booked = min(self._owed, max(0, self._room()))
         self.book(booked)
         self._owed -= booked
@@ -198,9 +194,9 @@ class _TokenWindow(_Window):
     def _wait_for_debt_s(self, amount: int) -> float | None:
         """Seconds until there is room for what is owed and for the amount, at one time."""
         wanted = self._owed + amount
-        if wanted <= self._limit:
+        if wanted <= self.limit:
             return self._wait_s(wanted)
-        minutes = (wanted - self._limit) / self._limit
+        minutes = (wanted - self.limit) / self.limit
         since_s = time.time() - self._paid_at_s
         return max(0.0, _MEMORY_S - since_s + minutes * _WINDOW_S) + _MARGIN_S
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from routing.errors import QueueTimeout, Unavailable
+from routing.errors import ModelMoved, QueueTimeout, TenantRemoved, Unavailable
 from routing.scheduling.filters import could_serve
 from routing.scheduling.state import Engine
 from routing.types import Request
 
 RETRY_AFTER_NO_REPLICA_S = 5.0  # an engine restarts in tens of seconds; asking every 5 s costs little
+RETRY_AFTER_MOVED_S = 0.5  # at once, and not all together
 RETRY_AFTER_NO_ENGINE_S = 30.0  # one that fails to start is tried again within a minute
 _NOT_READY = "the engine that serves this model is not ready"
 _DOES_NOT_START = (
@@ -33,6 +34,19 @@ def shutting_down() -> Unavailable:
     """The gateway takes no new requests, and none that waits."""
     return Unavailable(
         "The gateway is shutting down.", code="shutting_down", retry_after_s=RETRY_AFTER_NO_REPLICA_S
+    )
+
+
+def tenant_removed() -> TenantRemoved:
+    """The caller's tenant was removed while its request waited."""
+    return TenantRemoved("The owner of this API key was removed from the service.")
+
+
+def moved() -> ModelMoved:
+    """The tenant was given another pool while its request waited."""
+    return ModelMoved(
+        "The model was moved to other engines while the request waited. Send it again.",
+        retry_after_s=RETRY_AFTER_MOVED_S,
     )
 
 

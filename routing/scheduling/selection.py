@@ -61,6 +61,10 @@ class Selection:
         self._backlog = backlog
         self._guard = guard
         self._profile = profile
+        self.take(settings)
+
+    def take(self, settings: SchedulerSettings) -> None:
+        """Choose by these settings from now on."""
         self._settings = settings
         tokens = settings.locality_bonus_tokens
         self._runs_here, self._in_memory = Lead.RUNS_HERE * tokens, Lead.IN_MEMORY * tokens

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from engines.health import EngineHealth, EngineState
-from fleet.types import Fleet
+from fleet.types import BaseModel, Fleet, Pool
 from routing.scheduling.health.health import Health
 from routing.scheduling.health.limit import ConcurrencyLimit
 from routing.scheduling.occupancy import ShareClock
@@ -187,22 +187,26 @@ class Engine:
         self.slot_drain = None
 
 
+def limit_for(pool: Pool, model: BaseModel) -> ConcurrencyLimit | None:
+    """Make the limit of an engine whose pool has an objective for the time between tokens."""
+    if pool.slo.itl_s is None:
+        return None
+    return ConcurrencyLimit(pool.slo.itl_s, least=model.max_loras, most=model.max_num_seqs)
+
+
 def declared_replicas(fleet: Fleet) -> list[Replica]:
     """Make the replicas that the fleet declares, each with its engine."""
     replicas = []
     for pool in fleet.pools.values():
         for name, base_model in pool.replica_models:
             model = fleet.base_models[base_model]
-            limit = None
-            if pool.slo.itl_s is not None:
-                limit = ConcurrencyLimit(pool.slo.itl_s, least=model.max_loras, most=model.max_num_seqs)
             engine = Engine(
                 name=name,
                 base_model=base_model,
                 slots=model.max_loras,
                 max_sequences=model.max_num_seqs,
                 max_resident=model.max_cpu_loras,
-                limit=limit,
+                limit=limit_for(pool, model),
             )
             replicas.append(Replica(name, pool.name, engine))
     return replicas

@@ -77,9 +77,21 @@ class Budgets:
 
     def __init__(self, budgets: Mapping[str, Budget]) -> None:
         self._accounts = {tenant: _Account(budget) for tenant, budget in budgets.items()}
+        self._former: dict[str, _Account] = {}  # of tenants that have none now, while something is reserved
         self._month = ""  # as 2026-01
         self._ends_s = 0.0
         self.is_known = not budgets  # whether the ledger has said what was used before
+
+    def __contains__(self, tenant: str) -> bool:
+        return tenant in self._accounts
+
+    def take(self, budgets: Mapping[str, Budget]) -> None:
+        """Let these budgets count; what is used and reserved stays so."""
+        known = self._former | self._accounts
+        self._accounts = {tenant: known.get(tenant, _Account(budget)) for tenant, budget in budgets.items()}
+        for tenant, account in self._accounts.items():
+            account.budget = budgets[tenant]
+        self._former = {t: account for t, account in known.items() if account.reserved and t not in budgets}
 
     @property
     def tenants(self) -> list[str]:
@@ -108,9 +120,11 @@ class Budgets:
 
     def release(self, tenant: str, tokens: int) -> None:
         """Give back what was reserved; what was used has been counted by then."""
-        account = self._accounts.get(tenant)
+        account = self._accounts.get(tenant) or self._former.get(tenant)
         if account is not None:
             account.reserved -= tokens
+            if not account.reserved:
+                self._former.pop(tenant, None)
 
     def count(self, tenant: str, tokens: int, now_s: float) -> None:
         """Count what a request has used that ended now, and is not written yet."""
@@ -124,12 +138,13 @@ class Budgets:
         if month != self._month:
             return
         for tenant, tokens in here.items():
-            account = self._accounts[tenant]
-            account.written += tokens
-            account.unwritten = max(0, account.unwritten - tokens)
+            account = self._accounts.get(tenant)
+            if account is not None:
+                account.written += tokens
+                account.unwritten = max(0, account.unwritten - tokens)
 
     def take_totals(self, month: str, written: Mapping[str, int], here: Mapping[str, int]) -> None:
-        """Take over what the ledger has of a month in all.
+        """Take over what the ledger has of a month in all, for the tenants of which it was asked.
 
         `here` is what of that was counted here and was not told by `note_written` or `take_totals` before.
         """
@@ -137,7 +152,7 @@ class Budgets:
             return
         self.note_written(month, here)
         for tenant, account in self._accounts.items():
-            account.written = written.get(tenant, 0)
+            account.written = written.get(tenant, account.written)
             if not self.is_known:
                 account.told = account.level  # before this start; it was told then
         self.is_known = True

@@ -19,7 +19,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fleet.types import Fleet, UsageSettings
+from fleet.current import CurrentFleet
+from fleet.types import Budget, Fleet, UsageSettings
 from routing.errors import StateUnavailable
 from routing.types import Record
 from routing.usage.budget import Budgets, BudgetStatus
@@ -82,13 +83,17 @@ class Ledger:
         self.lost = 0  # records for which there was no room anywhere
 
     @classmethod
-    def of(cls, fleet: Fleet) -> Ledger:
+    def of(cls, fleet: CurrentFleet) -> Ledger:
         """Return the ledger of a fleet, in its state database and folder."""
-        folder = Path(fleet.state.folder) / "usage"
-        declared = {
-            name: tenant.budget for name, tenant in fleet.tenants.items() if tenant.budget is not None
-        }
-        return cls(UsageStore(fleet.state.database_url), folder, fleet.usage, Budgets(declared))
+        state = fleet.now.state
+        folder, budgets = Path(state.folder) / "usage", Budgets(_budgets(fleet.now))
+        return cls(UsageStore(state.database_url), folder, fleet.now.usage, budgets)
+
+    def take_fleet(self, fleet: Fleet) -> None:
+        """Let the budgets of another fleet count, and its settings; what a new budget has used is asked."""
+        self._settings = fleet.usage
+        self.budgets.take(_budgets(fleet))
+        self._budgets_at_s = 0.0
 
     def count(self, record: Record) -> None:
         """Let its tenant's budget count what a request used, as soon as it has ended. Never fails."""
@@ -277,6 +282,10 @@ class Ledger:
 
     def _forgotten_before_s(self) -> float:
         return self._now() - self._settings.keep_records_days * DAY_S
+
+
+def _budgets(fleet: Fleet) -> dict[str, Budget]:
+    return {name: tenant.budget for name, tenant in fleet.tenants.items() if tenant.budget is not None}
 
 
 def _batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

@@ -13,6 +13,7 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from fleet.current import CurrentFleet
 from fleet.types import Fleet
 from routing.assembly import Gateway, assemble
 from routing.observing.metrics.definitions import REQUESTS
@@ -114,7 +115,7 @@ async def bench_of(
         budgets = {name: tenant.budget for name, tenant in fleet.tenants.items() if tenant.budget}
         ledger = ledger_in(folder, budgets=budgets)
         gateway = assemble(
-            fleet,
+            CurrentFleet(fleet),
             find(addresses),
             secret=SECRET,
             local_only=local_only,

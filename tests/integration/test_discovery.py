@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fleet.current import CurrentFleet
 from fleet.types import Fleet
 from routing.assembly import Gateway, assemble
 from routing.replicas.client import Address
@@ -289,7 +290,7 @@ async def test_names_that_the_fleet_does_not_declare_are_logged_once_and_ignored
 
 def gateway_of(discovery: Discovery, folder: Path) -> Gateway:
     return assemble(
-        small_fleet(),
+        CurrentFleet(small_fleet()),
         discovery,
         secret=SECRET,
         ledger=ledger_in(folder),

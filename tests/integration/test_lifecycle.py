@@ -24,6 +24,7 @@ from adapters.layout import SERVED_FILES
 from adapters.states import VersionState
 from adapters.verify import verify
 from engines.residency import ENGINE_DIED, Fault, FaultKind, TrialReport
+from fleet.current import CurrentFleet
 from fleet.types import Adapter, Caps, Fleet, StateSettings
 from routing.assembly import assemble
 from routing.catalog.directory import Directory
@@ -160,13 +161,13 @@ async def house_of(
             socket = folder / f"{name}.sock"
             socket.unlink(missing_ok=True)
             addresses[name] = await stack.enter_async_context(serving(engine, socket))
-        gateway = assemble(fleet, StaticDiscovery(lambda: addresses), secret=SECRET)
+        gateway = assemble(CurrentFleet(fleet), StaticDiscovery(lambda: addresses), secret=SECRET)
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         if wait:
             await eventually(gateway.is_ready, "the gateway's readiness")
         bench = Bench(gateway, engines)
-        manager = Manager(fleet, gateway.directory, gateway.lifecycle)
+        manager = Manager(gateway.fleet, gateway.directory, gateway.lifecycle)
         yield House(bench, gateway.directory, gateway.lifecycle, manager, fleet, folder)
         for engine in engines.values():
             engine.release.set()

@@ -67,3 +67,22 @@ def test_what_would_do_nothing_is_refused_in_a_sentence(said: dict[str, str | No
     text = said[options]
     assert text is not None and text.startswith("BentoMLConfigException: ") and "\n" not in text
     assert REFUSED[options] in text
+
+
+def test_a_process_that_serves_nothing_has_no_gateway_in_memory(tmp_path: Path) -> None:
+    """BentoML's parent process and each engine import the service too."""
+    script = (
+        "import sys, service; "
+        "print([name for name in ('routing.assembly', 'sqlalchemy', 'fastapi') if name in sys.modules])"
+    )
+    environment = {**os.environ, "BENTOML_HOME": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert run.stdout.splitlines()[-1] == "[]"

@@ -20,6 +20,7 @@ from routing.errors import (
     InvalidKey,
     InvalidRequest,
     MethodNotAllowed,
+    ModelMoved,
     ModelNotFound,
     OverLimit,
     Quarantined,
@@ -27,6 +28,7 @@ from routing.errors import (
     QuotaExceeded,
     RequestError,
     StateUnavailable,
+    TenantRemoved,
     Unavailable,
     UnsupportedMediaType,
 )
@@ -36,9 +38,10 @@ from routing.usage.query import DEFAULT_DAYS, FOR_TENANTS, MAX_DAYS, MEASURES
 Part = dict[str, Any]
 
 ERRORS: tuple[type[RequestError], ...] = (
-    InvalidRequest, BreaksEngine, OverLimit, InvalidKey, Forbidden, ModelNotFound, MethodNotAllowed,
-    BodyTimeout, Quarantined, BodyTooLarge, UnsupportedMediaType, HeadTooLarge, CapReached, QuotaExceeded,
-    RequestError, EngineFailed, Unavailable, QueueTimeout, StateUnavailable, EngineTimeout,
+    InvalidRequest, BreaksEngine, OverLimit, InvalidKey, Forbidden, TenantRemoved, ModelNotFound,
+    MethodNotAllowed, BodyTimeout, Quarantined, BodyTooLarge, UnsupportedMediaType, HeadTooLarge,
+    CapReached, QuotaExceeded, RequestError, EngineFailed, Unavailable, QueueTimeout, ModelMoved,
+    StateUnavailable, EngineTimeout,
 )  # fmt: skip
 _ALWAYS = (401, 403, 405, 500)
 _WITH_BODY = (400, 404, 408, 409, 413, 415, 429, 502, 503, 504)

@@ -67,6 +67,14 @@ class Models:
         self._outside_before = 0  # models in `other`, at the last review
         self._reviewed_s: float | None = None
 
+    def take_slos(self, slos: Mapping[str, Slo]) -> None:
+        """Judge by these objectives from now on, by pool."""
+        self._slos = slos
+        for place in self._places.values():
+            place.series.take_slo(slos.get(place.target.pool, Slo()))
+        for pool, series in self._others.items():
+            series.take_slo(slos.get(pool, Slo()))
+
     @property
     def own(self) -> int:
         """Models that have series of their own."""

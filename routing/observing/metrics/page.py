@@ -68,6 +68,10 @@ class GatewayMetrics:
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
 
+    def take_slos(self, slos: Mapping[str, Slo]) -> None:
+        """Judge by these objectives from now on, by pool."""
+        self._models.take_slos(slos)
+
     def settled(self, records: Iterable[Record]) -> None:
         """Count settled requests."""
         now_s = self._clock()

@@ -89,14 +89,18 @@ class ModelSeries(Series):
     def __init__(self, labels: Sequence[str], slo: Slo) -> None:
         super().__init__()
         self._labels = labelled(d.MODEL_LABELS, labels)
-        self._slo = slo
         self._ended: Counter[tuple[str, str]] = Counter()  # outcome, reason
         self._times = {m: Histogram(m) for m in self.METRICS if m.kind is MetricKind.HISTOGRAM}
         self._counts = {d.PROMPT_TOKENS: 0, d.CACHED_TOKENS: 0, d.COMPLETION_TOKENS: 0, d.ESTIMATED_USAGE: 0}
+        self.take_slo(slo)
+
+    def take_slo(self, slo: Slo) -> None:
+        """Judge by this objective from now on; what was counted stays."""
+        self._slo, self._changed = slo, True
         if slo.ttft_s is not None:
-            self._counts[d.SLOW_FIRST_TOKENS] = 0
+            self._counts.setdefault(d.SLOW_FIRST_TOKENS, 0)
         if slo.itl_s is not None:
-            self._counts[d.SLOW_STREAMS] = 0
+            self._counts.setdefault(d.SLOW_STREAMS, 0)
 
     def count(self, record: Record) -> None:
         """Count a settled request."""

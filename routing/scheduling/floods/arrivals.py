@@ -30,6 +30,10 @@ class Arrivals:
         sender.lately = 1.0 + sender.lately * math.exp((sender.seen_s - now_s) / LATELY_S)
         sender.seen_s = now_s
 
+    def forget(self, tenant: str) -> None:
+        """Forget a tenant."""
+        self._senders.pop(tenant, None)
+
     def tenants(self, now_s: float) -> Set[str]:
         """Return those seen in the last `REMEMBERED_S`; the others are forgotten."""
         self._senders = {t: one for t, one in self._senders.items() if now_s - one.seen_s < REMEMBERED_S}

@@ -175,6 +175,17 @@ class Floods:
         """A slot has come back from the tenant that took it, even if another used it last."""
         _add(self.leased, tenant, -1)
 
+    def judge_anew(self, tenant: str) -> None:
+        """Take a tenant for none that floods until the next look: it is compared with others from now on."""
+        self.flooding -= {tenant}
+        self._turns.pop(tenant, None)
+        self._waits_since_s.pop(tenant, None)
+
+    def forget(self, tenant: str) -> None:
+        """Forget a tenant that has left, and runs nothing."""
+        self.judge_anew(tenant)
+        self._arrivals.forget(tenant)
+
     def refresh(self, now_s: float, waiting: Mapping[str, int], room: Room) -> None:
         """Find out which tenants flood; `waiting` is requests by tenant. Several times a second is enough."""
         elapsed_s, self._refreshed_s = now_s - self._refreshed_s, now_s

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.endpoint import Target, split_url
-from benchmarks.gateway import Plan
+from benchmarks.gateway import Plan, named
 from benchmarks.gateway_report import FIGURES, KEEPING_UP_PER_S, render
 from benchmarks.machine import cpu_model
 from benchmarks.rounds import Measurement, Rounds
@@ -49,6 +49,12 @@ def test_the_table_shows_every_figure_and_every_target() -> None:
     assert [head.index(name) for name in ("direct", "plain proxy", "gateway", "other")] == sorted(
         head.index(name) for name in ("direct", "plain proxy", "gateway", "other")
     ), "the mock alone comes first"
+
+
+def test_scenarios_are_chosen_by_name_and_an_unknown_name_is_told() -> None:
+    assert named(["slow_200", "chat_32"]) == [SLOW_200, CHAT_32]
+    with pytest.raises(ToolError, match="no such scenario: chat, slow; there are chat_1, chat_32"):
+        named(["chat", "chat_32", "slow"])
 
 
 def test_every_round_measures_everything_once_and_the_same_seed_gives_the_same_order() -> None:

@@ -8,12 +8,13 @@ import pytest
 
 from adapters.states import VersionState
 from engines.residency import ENGINE_DIED
+from fleet.current import CurrentFleet
 from fleet.key_hash import hash_key
 from routing.catalog.directory import Directory, Identity
 from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Rollout, RolloutPlan
 from routing.errors import Quarantined, Unavailable
 from routing.types import Target
-from tests.fakes import adapter_id, entry_of, key_of, small_fleet, version_of
+from tests.fakes import adapter_id, entry_of, key_of, small_fleet, version_of, without_tenant
 
 FLEET = small_fleet()
 NOW_S = 1_700_000_000.0
@@ -22,7 +23,7 @@ NOW_S = 1_700_000_000.0
 @pytest.fixture
 def directory() -> Directory:
     """The small fleet, every adapter of it ready."""
-    directory = Directory(FLEET)
+    directory = Directory(CurrentFleet(FLEET))
     for name in FLEET.adapters:
         directory.put(entry_of(name))
     return directory
@@ -280,3 +281,64 @@ def test_a_thousand_adapters_are_looked_up_as_fast_as_one(directory: Directory) 
     directory.remove(AdapterKey("a", "adapter-7"))
     assert resolve(directory, "a", "adapter-7") is None
     assert resolve(directory, "a", "adapter-8") is not None
+
+
+# -- another fleet -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def current() -> CurrentFleet:
+    """The small fleet, to be replaced."""
+    return CurrentFleet(FLEET)
+
+
+def test_a_declared_key_opens_nothing_once_it_is_taken_out(current: CurrentFleet) -> None:
+    directory = Directory(current)
+    changed = replace(FLEET.tenants["a"], key_hashes=frozenset({hash_key("another")}))
+    current.replace(replace(FLEET, tenants=FLEET.tenants | {"a": changed}))
+    assert directory.identify(key_of("a"), NOW_S) is None
+    assert directory.authenticate("another", NOW_S) is changed
+
+
+def test_a_removed_tenant_is_nobody_and_comes_back_with_its_keys_and_adapters(current: CurrentFleet) -> None:
+    directory = Directory(current)
+    directory.put_key(made_key("fresh"))
+    directory.put(entry_of("own", tenant="b"))
+    current.replace(without_tenant(FLEET, "b"))
+    assert directory.identify(key_of("b"), NOW_S) is directory.identify("fresh", NOW_S) is None
+    assert directory.users_of(entry_of("own", tenant="b")) == []
+    assert not directory.serves(Target("b", "own", "own", "base", "shared", 1))
+    assert not directory.is_taken("b", "support"), "nobody has that name now"
+    current.replace(FLEET)
+    assert directory.authenticate("fresh", NOW_S) == FLEET.tenants["b"]
+    assert resolve(directory, "b", "own") is not None
+
+
+def test_the_adapters_of_a_tenant_that_comes_later_are_found(current: CurrentFleet) -> None:
+    current.replace(without_tenant(FLEET, "b"))
+    directory = Directory(current)
+    directory.put(entry_of("own", tenant="b"))
+    current.replace(FLEET)
+    assert [target.model for target in directory.models(FLEET.tenants["b"])] == ["support", "own"]
+
+
+def test_an_alias_means_something_else_from_the_next_request_on(current: CurrentFleet) -> None:
+    directory = Directory(current)
+    for name in FLEET.adapters:
+        directory.put(entry_of(name))
+    before = resolve(directory, "a", "support")
+    changed = replace(FLEET.tenants["a"], models={"support": "a-sales"})
+    current.replace(replace(FLEET, tenants=FLEET.tenants | {"a": changed}))
+    after = directory.resolve(changed, "support", "")
+    assert before is not None and before.adapter == "a-support"
+    assert after is not None and after.adapter == "a-sales"
+    assert directory.resolve(changed, "sales", "") is None
+
+
+def test_demo_keys_that_come_later_are_local_too(current: CurrentFleet) -> None:
+    known = hash_key("known")
+    directory = Directory(current, local_only=frozenset({known}))
+    assert not directory.local_only
+    changed = replace(FLEET.tenants["a"], key_hashes=frozenset({known}))
+    current.replace(replace(FLEET, tenants=FLEET.tenants | {"a": changed}))
+    assert directory.local_only and directory.is_local_only("known")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fleet.current import CurrentFleet
 from fleet.types import Fleet
 from routing.errors import EngineFailed, InvalidRequest
 from routing.flights.attempt import Attempt, ReplicaBroken
@@ -57,7 +58,7 @@ class CountingDispatcher(Dispatcher):
     """Counts how often each ticket is settled."""
 
     def __init__(self, fleet: Fleet) -> None:
-        super().__init__(fleet, declared_replicas(fleet), clock=FakeClock())
+        super().__init__(CurrentFleet(fleet), declared_replicas(fleet), clock=FakeClock())
         self.settled: Counter[int] = Counter()
 
     def settle(self, ticket: Ticket, outcome: Outcome, **usage: Any) -> None:

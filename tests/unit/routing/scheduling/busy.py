@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from fleet.current import CurrentFleet
 from fleet.types import Caps, Fleet, Slo
 from routing.scheduling.admission import Rejection
 from routing.scheduling.dispatcher import Dispatcher
@@ -22,7 +23,9 @@ class Busy:
     tickets: list[Ticket] = field(default_factory=list)  # of whatever was admitted
 
     def __post_init__(self) -> None:
-        self.dispatcher = Dispatcher(self.fleet, declared_replicas(self.fleet), clock=self.clock)
+        self.dispatcher = Dispatcher(
+            CurrentFleet(self.fleet), declared_replicas(self.fleet), clock=self.clock
+        )
         for name in self.dispatcher.replicas:
             self.dispatcher.take_residency(
                 name, adapters=ADAPTER_IDS, pinned=(), host=("a-sales@1",), kv_tokens=1000

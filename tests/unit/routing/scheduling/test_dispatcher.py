@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fleet.current import CurrentFleet
 from fleet.types import Band, Caps, SchedulerSettings, Slo
 from routing.errors import Unavailable
 from routing.scheduling import locality
@@ -54,7 +55,8 @@ class House:
         fleet = replace(fleet, gateway=replace(fleet.gateway, scheduler=settings))
         pools = {name: replace(pool, slo=Slo(ttft_s=ttft_slo_s)) for name, pool in fleet.pools.items()}
         fleet = replace(fleet, pools=pools)
-        self.dispatcher = Dispatcher(fleet, declared_replicas(fleet), clock=self.clock)
+        self.fleet = CurrentFleet(fleet)
+        self.dispatcher = Dispatcher(self.fleet, declared_replicas(fleet), clock=self.clock)
         for name in self.dispatcher.replicas:
             self.be_ready(name)
 

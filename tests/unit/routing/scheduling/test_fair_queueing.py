@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleet.current import CurrentFleet
 from fleet.types import (
     Adapter,
     Band,
@@ -80,7 +81,7 @@ class Fair:
             GatewaySettings(scheduler=chosen),
         )
         self.clock = FakeClock()
-        self.dispatcher = Dispatcher(fleet, declared_replicas(fleet), clock=self.clock)
+        self.dispatcher = Dispatcher(CurrentFleet(fleet), declared_replicas(fleet), clock=self.clock)
         self.service: Counter[str] = Counter()  # price of what was granted, as estimated
         self.of_users: Counter[str] = Counter()  # the same, by user
         self.running: list[Ticket] = []

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleet.current import CurrentFleet
 from fleet.types import Band, Caps, SchedulerSettings
 from routing.errors import Unavailable
 from routing.scheduling.admission import Cap, Rejection
@@ -50,7 +51,7 @@ def dispatcher_of(clock: FakeClock, *replicas: Replica, **caps: Any) -> Dispatch
     tenants = {name: replace(tenant, band=Band.STANDARD) for name, tenant in fleet.tenants.items()}
     chosen = SchedulerSettings(slot_wait_s=2.0)
     fleet = replace(fleet, tenants=tenants, gateway=replace(fleet.gateway, scheduler=chosen))
-    return Dispatcher(fleet, replicas, clock=clock)
+    return Dispatcher(CurrentFleet(fleet), replicas, clock=clock)
 
 
 def be_ready(dispatcher: Dispatcher, name: str) -> None:
@@ -278,8 +279,8 @@ def test_whoever_joins_and_leaves_while_requests_run_everything_comes_back(
 
 def test_the_fleets_replicas_are_the_first_to_join() -> None:
     fleet = small_fleet(replicas=2)
-    declared = Dispatcher(fleet, declared_replicas(fleet), clock=FakeClock())
-    joined = Dispatcher(fleet, (), clock=FakeClock())
+    declared = Dispatcher(CurrentFleet(fleet), declared_replicas(fleet), clock=FakeClock())
+    joined = Dispatcher(CurrentFleet(fleet), (), clock=FakeClock())
     for replica in declared_replicas(fleet):
         joined.join(replica)
     assert list(joined.replicas) == list(declared.replicas)

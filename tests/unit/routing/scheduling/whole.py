@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from fleet.current import CurrentFleet
 from fleet.types import BaseModel, Caps, Fleet, Pool, SchedulerSettings, Slo, Strategy, Tenant
 from routing.scheduling.admission import Rejection
 from routing.scheduling.dispatcher import Dispatcher
@@ -51,7 +52,7 @@ class Whole:
         fleet = Fleet(bases, {}, tenants, {"whole": pool})
         settings = SchedulerSettings(**{"aging_tokens_per_s": 0.0, **scheduler})
         fleet = replace(fleet, gateway=replace(fleet.gateway, scheduler=settings))
-        self.dispatcher = Dispatcher(fleet, declared_replicas(fleet), clock=self.clock)
+        self.dispatcher = Dispatcher(CurrentFleet(fleet), declared_replicas(fleet), clock=self.clock)
         for name in self.dispatcher.replicas:
             self.start(name, "first")
         self.clock.now += 60.0  # all are warm

@@ -157,3 +157,38 @@ def test_the_soft_limit_is_where_the_operator_put_it(soft: float) -> None:
     assert made.newly_reached(NOW_S) == []
     made.count("a", 1, NOW_S)
     assert len(made.newly_reached(NOW_S)) == 1
+
+
+# -- other budgets -----------------------------------------------------------------------------------------
+
+
+def test_another_budget_counts_what_was_used_under_the_one_before() -> None:
+    made = budgets(written=95)
+    made.take({"a": Budget(200)})
+    assert made.reserve("a", 100, NOW_S)
+    made.take({"a": Budget(150)})
+    assert not made.reserve("a", 1, NOW_S)
+    made.release("a", 100)
+    assert made.reserve("a", 55, NOW_S)
+
+
+def test_a_budget_that_is_taken_away_and_given_back_knows_what_is_reserved() -> None:
+    made = budgets()
+    assert made.reserve("a", 60, NOW_S)
+    made.take({})
+    assert "a" not in made and made.status("a", NOW_S) is None
+    made.take({"a": Budget(100)})
+    assert not made.reserve("a", 50, NOW_S)
+    made.take({})
+    made.release("a", 60)
+    made.take({"a": Budget(100)})
+    assert made.reserve("a", 100, NOW_S)
+
+
+def test_a_new_budget_is_not_told_what_was_asked_for_others() -> None:
+    made = budgets(written=10)
+    made.take({"a": Budget(100), "b": Budget(100)})
+    month, _, _ = made.month(NOW_S)
+    made.take_totals(month, {"a": 20}, {"a": 0, "gone": 5})
+    status = made.status("b", NOW_S)
+    assert status is not None and status.used_tokens == 0
