@@ -134,7 +134,7 @@ class Inference:
     ) -> tuple[Request, Question]:
         """Read a body: what the scheduler is to know of it, and what an engine is asked."""
         call, tables = bodies.parse(kind, body), self._tables.now
-        target = self._resolve(tenant, call.model, call.user or request_id)
+        target = self._resolve(tenant, call.model, call.sticky or request_id)
         if target is None:
             raise unknown_model(call.model)
         exchange.answer_headers += _target_headers(target)
@@ -162,6 +162,7 @@ class Inference:
             arrived_s,
             max_completion_tokens=call.max_completion_tokens,
             size_bytes=len(for_engine) + HELD_BYTES,
+            user=call.user,
         )
         call.payload.clear()  # it is in `for_engine`, and may be many times as large
         traceparent = None

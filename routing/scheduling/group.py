@@ -182,6 +182,8 @@ class Group:
         self.work.add(tokens)
         self.counters.correct(tenant, tokens - ticket.charged_tokens)
         self.backlog.resort(tenant)
+        if ticket.user is not None:
+            self.backlog.correct_user(ticket.user, tokens - ticket.charged_tokens)
         if completion_tokens is not None:
             mean, by_sequence = self.mean_completion_tokens, completion_tokens / ticket.request.sequences
             mean[tenant] = smoothed(mean[tenant], by_sequence)
@@ -230,6 +232,7 @@ class Group:
         elif not ticket.charged_tokens:
             ticket.charged_tokens = ticket.estimate_tokens
             self.counters.serve(tenant, ticket.charged_tokens)
+            ticket.user = self.backlog.serve_user(request, ticket.charged_tokens, now_s)
         if waited:
             waiting = [self.backlog.in_band(rank) for rank in range(BANDS)]
             self._guard.granted(self.ranks[tenant], waiting)

@@ -22,7 +22,7 @@ def adapter_id(adapter: str) -> str:
 ADAPTER_IDS = frozenset(map(adapter_id, ("a-support", "a-sales", "b-support", "c-support")))
 
 
-def request(
+def request(  # noqa: PLR0913 - a field each
     tenant: str = "a",
     model: str = "support",
     *,
@@ -31,10 +31,12 @@ def request(
     sequences: int = 1,
     arrived_s: float = 0.0,
     failed_on: frozenset[str] = frozenset(),
+    user: str = "",
 ) -> Request:
     """A request of `small_fleet`."""
     name = f"{tenant}-{model}-{arrived_s}"
-    return Request(name, target(tenant, model, base=base, pool=pool), sequences, 10, arrived_s, failed_on)
+    meant = target(tenant, model, base=base, pool=pool)
+    return Request(name, meant, sequences, 10, arrived_s, failed_on, user=user)
 
 
 def engine(name: str = "shared-0", *, slots: int = 2, max_sequences: int = 8, ready: bool = True) -> Engine:
