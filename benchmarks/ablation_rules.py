@@ -125,7 +125,7 @@ RULES = (
     off("arrival: two homes", places(HOME=0.0)),
     off("arrival: where it runs up to `HOT_LOAD`", (affinity, "HOT_LOAD", 0.0)),
     off("arrival: `SPARE_LOAD` is never too much", (view, "SPARE_LOAD", 0.0)),
-    off("arrival: `load_slack`", load_slack=1e9),
+    off("arrival: `LOAD_SLACK`", (view, "LOAD_SLACK", 1e9)),
     off("arrival: least load", (Engine, "load", property(always(0.0)))),
     off("arrival, place: `READ_WAIT_S`", (locality, "READ_WAIT_S", 0.0)),
     off("arrival, place: `KV_FULL`", (filters, "KV_FULL", math.inf)),

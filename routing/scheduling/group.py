@@ -313,7 +313,7 @@ class Group:
         """
         if self.backlog.has_flow(request):
             return WaitReason.BEHIND
-        view = View(self.engines, self.floods, self._settings.load_slack, home_key(request))
+        view = View(self.engines, self.floods, home_key(request))
         found = self._profile.pick(request, view)
         if isinstance(found, Pick) and spares_read(found.engine, request, view, now_s=request.arrived_s):
             return WaitReason.SPARES_READ
