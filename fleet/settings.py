@@ -35,12 +35,6 @@ class SchedulerSection(Section):
         le=0.5,
         description="Fraction of the grants kept for each waiting band below the highest one; 0: none.",
     )
-    load_slack: float = Field(
-        0.25,
-        ge=0,
-        le=100,
-        description="How far a preferred replica's load may exceed the mean, as a fraction of the mean.",
-    )
     burst_share: float = Field(
         0.5,
         gt=0,

@@ -195,7 +195,6 @@ class SchedulerSettings:
     locality_bonus_tokens: float = 4000.0  # lead of an adapter in a slot or in memory over one on disk
     aging_tokens_per_s: float = 500.0  # gain of a waiting request, for each second
     lower_band_share: float = 0.05  # part of the grants kept for each band below the highest that waits
-    load_slack: float = 0.25  # a preferred replica's excess load, as a fraction of the mean (bounded load)
     burst_share: float = 0.5  # part of a replica that a tenant which floods may fill beyond its fair share
     slot_wait_s: float = 10.0  # a slot is cleared for an adapter that has waited this long
     max_queued: int = 10_000  # requests of all tenants that wait in the gateway

@@ -70,6 +70,7 @@ class Request:
     failed_on: frozenset[str] = frozenset()  # replicas that broke under it
     max_completion_tokens: int | None = None  # of each sequence, where the client says
     size_bytes: int = 0  # of the body, while it waits in memory
+    user: str = ""  # of the tenant, as it names them; empty: nobody was named
 
 
 @dataclass(slots=True)

@@ -67,7 +67,7 @@ class _Asked:
     @property
     def sticky(self) -> str:
         """The text that decides the side of a split."""
-        return self.call.user or self.request_id
+        return self.call.sticky or self.request_id
 
 
 class Tables:
@@ -231,6 +231,7 @@ class Inference:
             asked.arrived_s,
             max_completion_tokens=call.max_completion_tokens,
             size_bytes=len(for_engine) + HELD_BYTES,
+            user=call.user,
         )
         traceparent = None
         if trace is not None:

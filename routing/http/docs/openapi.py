@@ -75,8 +75,9 @@ _MODEL: Part = {
 _STREAM: Part = {"type": "boolean", "description": "Send the answer as server-sent events while it is made."}
 _USER: Part = {
     "type": "string",
-    "description": "For whom you ask. In a rollout of a new version, the same user stays on the same side; "
-    "so does the same `safety_identifier`, and without both the same `prompt_cache_key`.",
+    "description": "For whom you ask; `safety_identifier`, where you send it, counts instead. Your waiting "
+    "requests are served by turns of your users. In a rollout of a new version, the same user stays on the "
+    "same side; without both the same `prompt_cache_key` does.",
 }
 _TEXT_OR_LIST: Part = {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {}}]}
 _MESSAGES: Part = {"type": "array", "minItems": 1, "items": {"type": "object"}}

@@ -91,7 +91,6 @@ gateway:
     locality_bonus_tokens: 100
     aging_tokens_per_s: 20
     lower_band_share: 0.1
-    load_slack: 0.5
     burst_share: 0.25
     slot_wait_s: 3
     max_queued: 50
@@ -187,7 +186,6 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
             locality_bonus_tokens=100.0,
             aging_tokens_per_s=20.0,
             lower_band_share=0.1,
-            load_slack=0.5,
             burst_share=0.25,
             slot_wait_s=3.0,
             max_queued=50,

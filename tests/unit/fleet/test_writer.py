@@ -114,7 +114,6 @@ GATEWAYS = st.builds(
         locality_bonus_tokens=POSITIVE,
         aging_tokens_per_s=POSITIVE,
         lower_band_share=st.floats(0, 0.24),
-        load_slack=st.floats(0, 100),
         burst_share=st.floats(0.01, 1),
         slot_wait_s=POSITIVE,
         max_queued=st.integers(1, 10**6),
