@@ -20,18 +20,19 @@ def write_fleet(fleet: Fleet, *, key_variables: Mapping[str, str]) -> str:
     A database whose URL came from a variable is written as that variable.
     """
     values: dict[str, Any] = {
-        "base_models": {name: _base_model(model) for name, model in fleet.base_models.items()},
-        "adapters": {name: _adapter(adapter) for name, adapter in fleet.adapters.items()},
-        "tenants": {name: _tenant(tenant, key_variables) for name, tenant in fleet.tenants.items()},
-        "pools": {name: _pool(pool) for name, pool in fleet.pools.items()},
-        "gateway": _gateway(fleet, key_variables),
-        "state": _state(fleet.state),
+        "base_models": {name: base_model_values(model) for name, model in fleet.base_models.items()},
+        "adapters": {name: adapter_values(adapter) for name, adapter in fleet.adapters.items()},
+        "tenants": {name: tenant_values(tenant, key_variables) for name, tenant in fleet.tenants.items()},
+        "pools": {name: pool_values(pool) for name, pool in fleet.pools.items()},
+        "gateway": gateway_values(fleet, key_variables),
+        "state": state_values(fleet.state),
         "usage": asdict(fleet.usage),
     }
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
 
 
-def _base_model(model: BaseModel) -> dict[str, Any]:
+def base_model_values(model: BaseModel) -> dict[str, Any]:
+    """Give what a file says of a base model."""
     values = asdict(model)
     del values["name"]
     cache_bytes = values.pop("kv_cache_bytes")
@@ -40,13 +41,15 @@ def _base_model(model: BaseModel) -> dict[str, Any]:
     return _given(values)
 
 
-def _adapter(adapter: Adapter) -> dict[str, Any]:
+def adapter_values(adapter: Adapter) -> dict[str, Any]:
+    """Give what a file says of an adapter."""
     values = asdict(adapter)
     del values["name"]
     return _given(values)
 
 
-def _tenant(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str, Any]:
+def tenant_values(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str, Any]:
+    """Give what a file says of a tenant."""
     values = {
         "api_keys": _keys(tenant.key_hashes, key_variables),
         "models": dict(tenant.models),
@@ -64,7 +67,8 @@ def _tenant(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-def _pool(pool: Pool) -> dict[str, Any]:
+def pool_values(pool: Pool) -> dict[str, Any]:
+    """Give what a file says of a pool."""
     values = {
         "strategy": pool.strategy.value,
         "base_models": list(pool.base_models),
@@ -77,7 +81,8 @@ def _pool(pool: Pool) -> dict[str, Any]:
     return _given(values)
 
 
-def _gateway(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, Any]:
+def gateway_values(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, Any]:
+    """Give what a file says of the gateway."""
     values = asdict(fleet.gateway)
     hashes = values.pop("operator_key_hashes")
     scheduler = values.pop("scheduler")
@@ -92,7 +97,8 @@ def _gateway(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _state(state: StateSettings) -> dict[str, Any]:
+def state_values(state: StateSettings) -> dict[str, Any]:
+    """Give what a file says of the state."""
     variable = state.database_variable
     values = {
         "folder": state.folder,

@@ -12,7 +12,18 @@ from pathlib import Path
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 
-from routing.admin import adapters, events, keys, live, replicas, scheduler, tenants, usage, vllm_compatible
+from routing.admin import (
+    adapters,
+    events,
+    fleet,
+    keys,
+    live,
+    replicas,
+    scheduler,
+    tenants,
+    usage,
+    vllm_compatible,
+)
 from routing.admin.access import Services, UsageBook
 from routing.admin.errors import COMMON, install_handlers
 from routing.admin.gate import Gate
@@ -26,8 +37,9 @@ LOAD_TIMEOUT_S = 300.0  # `POST /v1/load_lora_adapter` waits so long for the ada
 ADMIN_ROUTES = frozenset({vllm_compatible.LOAD_PATH, vllm_compatible.UNLOAD_PATH})
 
 _DESCRIPTION = """
-Register adapters, roll out new versions, take them back, see what is resident where, and make API keys. See
-how every model fares, who used how much, what the scheduler does and why, and drain replicas.
+Replace the fleet by another fleet file. Register adapters, roll out new versions, take them back, see what
+is resident where, and make API keys. See how every model fares, who used how much, what the scheduler does
+and why, and drain replicas.
 
 Send an admin key as `Authorization: Bearer <key>`. A key of role `adapters` manages its own tenant's
 adapters; for it nothing else exists. A key of role `operator` manages everything and names the tenant with
@@ -73,6 +85,6 @@ def admin_app(
     app.state.services = Services(management, known_tenants, uploads, LOAD_TIMEOUT_S, live_feed, ledger)
     app.add_middleware(Gate, authenticate=authenticate, read_timeout_s=read_timeout_s)
     install_handlers(app)
-    for module in (adapters, replicas, scheduler, live, tenants, usage, keys, events, vllm_compatible):
+    for module in (adapters, replicas, scheduler, live, tenants, usage, keys, events, fleet, vllm_compatible):
         app.include_router(module.router)
     return app

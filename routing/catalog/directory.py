@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hmac
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from engines.residency import ENGINE_DIED
 from engines.words import in_a_line, without_paths
 from fleet.current import CurrentFleet
-from fleet.key_hash import hash_key
+from fleet.key_hash import FINGERPRINT_CHARS, hash_key
 from fleet.types import Fleet, Tenant
 from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
 from routing.errors import Quarantined, RequestError, Unavailable
@@ -27,17 +27,24 @@ class Identity:
 
     role: KeyRole
     tenant: str | None  # None: an operator
+    key: str = field(default="", compare=False)  # which one, in a word that opens nothing
 
 
 class Declared:
     """What one fleet says of keys, names and places, for lookups."""
 
     def __init__(self, fleet: Fleet) -> None:
-        self.keys = {  # by hash
-            digest: Identity(KeyRole.INFERENCE, tenant.name)
-            for tenant in fleet.tenants.values()
-            for digest in tenant.key_hashes
-        } | {digest: Identity(KeyRole.OPERATOR, None) for digest in fleet.gateway.operator_key_hashes}
+        self.keys = (
+            {  # by hash
+                digest: Identity(KeyRole.INFERENCE, tenant.name, digest[:FINGERPRINT_CHARS])
+                for tenant in fleet.tenants.values()
+                for digest in tenant.key_hashes
+            }
+            | {
+                digest: Identity(KeyRole.OPERATOR, None, digest[:FINGERPRINT_CHARS])
+                for digest in fleet.gateway.operator_key_hashes
+            }
+        )
         self.names = {tenant.name: _names(fleet, tenant) for tenant in fleet.tenants.values()}
         self.users: defaultdict[str, list[str]] = defaultdict(list)  # of each declared adapter
         for tenant in fleet.tenants.values():
@@ -84,7 +91,7 @@ class Directory:
             return None
         if made.tenant is not None and made.tenant not in self._fleet.now.tenants:
             return None  # a tenant that is not in the fleet any more
-        return Identity(made.role, made.tenant)
+        return Identity(made.role, made.tenant, made.id)
 
     def is_local_only(self, key: str) -> bool:
         """Whether only callers on this machine may use the key."""
