@@ -5,7 +5,7 @@ Shows no secret: of a key the beginning of its hash, of addresses that may hold 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -104,21 +104,23 @@ def _fields(section: str, name: str, before: Mapping[str, Any], after: Mapping[s
                 yield Change(section, name, text, needs)
 
 
-def _texts(key: str, old: Any, new: Any) -> Iterator[str]:
+def _texts(key: str, old: Any, new: Any) -> Iterable[str]:
     """Say in words what differs under one key."""
     if key in _HIDDEN:
-        yield f"{key} changed"
-    elif key in _KEYS:
-        yield from _keys(old or [], new or [])
-    elif key == "tenants":
-        yield from (f"tenant {tenant} leaves" for tenant in old if tenant not in new)
-        yield from (f"tenant {tenant} joins" for tenant in new if tenant not in old)
-    elif key == "models":
-        yield from _each("alias ", old, new)
-    elif isinstance(old, dict) or isinstance(new, dict):
-        yield from _each("", old or {}, new or {})
-    else:
-        yield f"{key} {_shown(old)} -> {_shown(new)}"
+        return [f"{key} changed"]
+    if key in _KEYS:
+        return _keys(old or [], new or [])
+    if key == "tenants":
+        return _places(old, new)
+    if isinstance(old or new, dict):
+        return _each("alias " if key == "models" else "", old or {}, new or {})
+    return [f"{key} {_shown(old)} -> {_shown(new)}"]
+
+
+def _places(old: list[str], new: list[str]) -> Iterator[str]:
+    before, after = frozenset(old), frozenset(new)
+    yield from (f"tenant {tenant} leaves" for tenant in old if tenant not in after)
+    yield from (f"tenant {tenant} joins" for tenant in new if tenant not in before)
 
 
 def _each(word: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
