@@ -55,10 +55,7 @@ logs.set_up()
 import bentoml  # noqa: E402
 from _bentoml_sdk import Service  # noqa: E402
 from bentoml._internal.configuration.containers import BentoMLConfiguration, BentoMLContainer  # noqa: E402
-from bentoml._internal.utils.circus import API_SERVER_NAME  # noqa: E402
 from bentoml.exceptions import BentoMLConfigException  # noqa: E402
-from circus.client import make_json  # noqa: E402
-from circus.sighandler import SysHandler  # noqa: E402
 from pydantic import BaseModel, ConfigDict  # noqa: E402
 
 from engines.host import EngineHost  # noqa: E402
@@ -83,6 +80,7 @@ if TYPE_CHECKING:
 BENTOML_ROUTES = {path + slash: path for path in ("/livez", "/readyz", "/healthz") for slash in ("", "/")}
 SECRET = os.environ["TENANTRY_SECRET"].encode()
 LOOPBACK = "127.0.0.1"
+GATEWAY_WATCHER = "_bento_api_server"  # what BentoML calls the process of the entry service
 LOCAL_ONLY = (
     "this fleet has the demo's keys, which everybody knows: they work from this machine only, and the "
     "gateway listens on 127.0.0.1 unless --host says otherwise; TENANTRY_DEMO=1 lifts both"
@@ -91,15 +89,6 @@ FROM_EVERYWHERE = (
     "TENANTRY_DEMO=1: the demo's keys, which everybody knows, work for whoever can reach this machine"
 )
 log = logging.getLogger("tenantry.gateway")
-
-
-def _hand_on_sighup(handler: SysHandler) -> None:
-    """Hand SIGHUP on to the gateway's process; circus would restart all of them, engines included."""
-    message = make_json("signal", name=API_SERVER_NAME, signum=int(signal.SIGHUP))
-    handler.controller.loop.add_callback_from_signal(handler.controller.dispatch, (None, message))
-
-
-SysHandler.handle_hup = _hand_on_sighup
 
 
 class Arguments(BaseModel):
@@ -368,6 +357,24 @@ async def _watch(gateway: WholeGateway) -> None:
         await gateway.fleets.watch()
 
 
+def _is_worker() -> bool:
+    """Whether this is one of the processes that BentoML's parent starts."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name.startswith("_bentoml_impl.worker")
+
+
+def _hand_sighup_on() -> None:
+    """Have BentoML's parent hand SIGHUP on to the gateway; circus would restart all, engines included."""
+    from circus.client import make_json
+    from circus.sighandler import SysHandler
+
+    def hand_on(handler: SysHandler) -> None:
+        message = make_json("signal", name=GATEWAY_WATCHER, signum=int(signal.SIGHUP))
+        handler.controller.loop.add_callback_from_signal(handler.controller.dispatch, (None, message))
+
+    SysHandler.handle_hup = hand_on
+
+
 def declare(arguments: Arguments) -> Service[Any]:
     """Declare what is to be served."""
     served = Served.read(arguments)
@@ -376,4 +383,6 @@ def declare(arguments: Arguments) -> Service[Any]:
     return declare_gateway(served)
 
 
+if not _is_worker():
+    _hand_sighup_on()
 Gateway = declare(bentoml.use_arguments(Arguments))

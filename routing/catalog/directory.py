@@ -66,6 +66,7 @@ class Directory:
         self._fleet = fleet
         self._local_only = local_only
         self._declared = fleet.derive(Declared)
+        self._has_local_only = fleet.derive(lambda now: not local_only.isdisjoint(_declared_hashes(now)))
         self._keys: dict[str, ApiKey] = {}  # by hash; keys made at run time
         self._adapters: dict[AdapterKey, AdapterEntry] = {}
         self._answering: dict[tuple[str, str], Target] = {}  # by tenant and name, where no split decides
@@ -76,7 +77,7 @@ class Directory:
     @property
     def local_only(self) -> bool:
         """Whether there are keys that only callers on this machine may use."""
-        return not self._local_only.isdisjoint(self._declared.now.keys)
+        return self._has_local_only.now
 
     # -- callers -------------------------------------------------------------------------------------------
 
@@ -254,6 +255,11 @@ class Directory:
         """Return a model's alias, and its adapter's key or base model's name; None for an unknown model."""
         declared = self._declared.now.names.get(tenant.name, {}).get(model)
         return declared if declared is not None else (model, self._own[tenant.name].get(model))
+
+
+def _declared_hashes(fleet: Fleet) -> frozenset[str]:
+    tenants = (tenant.key_hashes for tenant in fleet.tenants.values())
+    return fleet.gateway.operator_key_hashes.union(*tenants)
 
 
 def _names(fleet: Fleet, tenant: Tenant) -> dict[str, tuple[str, AdapterKey | str]]:
