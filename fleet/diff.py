@@ -12,11 +12,12 @@ from typing import Any
 
 from fleet.key_hash import FINGERPRINT_CHARS
 from fleet.types import Fleet
-from fleet.writer import (
+from fleet.values import (
     adapter_values,
     base_model_values,
     gateway_values,
     pool_values,
+    price_values,
     state_values,
     tenant_values,
 )
@@ -47,7 +48,13 @@ RESTART: dict[str, frozenset[str]] = {
     "state": frozenset({"folder", "database", "store_gib", "max_adapter_mib"}),
 }  # fmt: skip
 _MADE_AT_START = frozenset({"base_models", "pools"})  # whole sections: one more or less needs a restart
-_WORDS = {"base_models": "base model", "adapters": "adapter", "tenants": "tenant", "pools": "pool"}
+_WORDS = {
+    "base_models": "base model",
+    "adapters": "adapter",
+    "tenants": "tenant",
+    "pools": "pool",
+    "prices": "price of",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +81,22 @@ def differences(before: Fleet, after: Fleet) -> list[Change]:
         *_fields("gateway", "", gateway_values(before, {}), gateway_values(after, {})),
         *_fields("state", "", state_values(before.state), state_values(after.state)),
         *_fields("usage", "", _usage(before), _usage(after)),
+        *_fields("prices", "", _currency(before), _currency(after)),
+        *_named("prices", _prices(before), _prices(after), price_values),
     ]
 
 
 def _usage(fleet: Fleet) -> dict[str, Any]:
     usage = fleet.usage
     return {"keep_records_days": usage.keep_records_days, "keep_sums_days": usage.keep_sums_days}
+
+
+def _currency(fleet: Fleet) -> dict[str, Any]:
+    return {} if fleet.prices is None else {"currency": fleet.prices.currency}
+
+
+def _prices(fleet: Fleet) -> Mapping[str, Any]:
+    return {} if fleet.prices is None else fleet.prices.models
 
 
 def _named(
@@ -139,5 +156,7 @@ def _keys(old: list[dict[str, str]], new: list[dict[str, str]]) -> Iterator[str]
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        value = ", ".join(f"{key} {_shown(each)}" for key, each in value.items())
     text = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."

@@ -78,7 +78,13 @@ def _print_reasons(reasons: list[str]) -> None:
 
 
 def _show_changes(shown: Console, answer: Answer) -> None:
-    words = {"base_models": "base model", "adapters": "adapter", "tenants": "tenant", "pools": "pool"}
+    words = {
+        "base_models": "base model",
+        "adapters": "adapter",
+        "tenants": "tenant",
+        "pools": "pool",
+        "prices": "price of",
+    }
     for change in answer["changes"]:
         section = change["section"]
         subject = f"{words.get(section, section)} {change['name']}".rstrip()

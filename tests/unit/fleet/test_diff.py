@@ -18,7 +18,7 @@ from fleet.types import (
     StateSettings,
     Tenant,
 )
-from fleet.writer import base_model_values, gateway_values, pool_values, state_values
+from fleet.values import base_model_values, gateway_values, pool_values, state_values
 from tests.fakes import small_fleet, without_tenant
 
 FLEET = small_fleet()
