@@ -14,6 +14,7 @@ from fastapi.security import HTTPBearer
 from routing.admin import (
     adapters,
     events,
+    fleet,
     keys,
     live,
     replicas,
@@ -35,8 +36,9 @@ LOAD_TIMEOUT_S = 300.0  # `POST /v1/load_lora_adapter` waits so long for the ada
 ADMIN_ROUTES = frozenset({vllm_compatible.LOAD_PATH, vllm_compatible.UNLOAD_PATH})
 
 _DESCRIPTION = """
-Register adapters, roll out new versions, take them back, see what is resident where, and make API keys. See
-how every model fares, who used how much, what the scheduler does and why, and drain replicas.
+Replace the fleet by another fleet file. Register adapters, roll out new versions, take them back, see what
+is resident where, and make API keys. See how every model fares, who used how much, what the scheduler does
+and why, and drain replicas.
 
 Send an admin key as `Authorization: Bearer <key>`. A key of role `adapters` manages its own tenant's
 adapters, and reads its tenant's models, caps, usage and keys; for it nothing else exists. A key of role
@@ -82,7 +84,19 @@ def admin_app(
     app.state.services = Services(management, known_tenants, uploads, LOAD_TIMEOUT_S, live_feed, ledger)
     app.add_middleware(Gate, authenticate=authenticate, read_timeout_s=read_timeout_s)
     install_handlers(app)
-    modules = (adapters, replicas, scheduler, live, tenants, usage, keys, events, whoami, vllm_compatible)
-    for module in modules:
+    parts = (
+        adapters,
+        replicas,
+        scheduler,
+        live,
+        tenants,
+        usage,
+        keys,
+        events,
+        fleet,
+        whoami,
+        vllm_compatible,
+    )
+    for module in parts:
         app.include_router(module.router)
     return app

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hmac
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from engines.residency import ENGINE_DIED
 from engines.words import in_a_line, without_paths
 from fleet.current import CurrentFleet
-from fleet.key_hash import hash_key
+from fleet.key_hash import FINGERPRINT_CHARS, hash_key
 from fleet.money import price_of
 from fleet.types import Fleet, Tenant
 from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
@@ -29,17 +29,24 @@ class Identity:
     role: KeyRole
     tenant: str | None  # None: an operator
     user: str | None = None  # the proxy's name for the user; None: there is a key
+    key: str = field(default="", compare=False)  # which one, in a word that opens nothing
 
 
 class Declared:
     """What one fleet says of keys, names and places, for lookups."""
 
     def __init__(self, fleet: Fleet) -> None:
-        self.keys = {  # by hash
-            digest: Identity(KeyRole.INFERENCE, tenant.name)
-            for tenant in fleet.tenants.values()
-            for digest in tenant.key_hashes
-        } | {digest: Identity(KeyRole.OPERATOR, None) for digest in fleet.gateway.operator_key_hashes}
+        self.keys = (
+            {  # by hash
+                digest: Identity(KeyRole.INFERENCE, tenant.name, digest[:FINGERPRINT_CHARS])
+                for tenant in fleet.tenants.values()
+                for digest in tenant.key_hashes
+            }
+            | {
+                digest: Identity(KeyRole.OPERATOR, None, digest[:FINGERPRINT_CHARS])
+                for digest in fleet.gateway.operator_key_hashes
+            }
+        )
         self.names = {tenant.name: _names(fleet, tenant) for tenant in fleet.tenants.values()}
         self.users: defaultdict[str, list[str]] = defaultdict(list)  # of each declared adapter
         for tenant in fleet.tenants.values():
@@ -61,6 +68,7 @@ class Directory:
         self._fleet = fleet
         self._local_only = local_only
         self._declared = fleet.derive(Declared)
+        self._has_local_only = fleet.derive(lambda now: not local_only.isdisjoint(_declared_hashes(now)))
         self._keys: dict[str, ApiKey] = {}  # by hash; keys made at run time
         self._adapters: dict[AdapterKey, AdapterEntry] = {}
         self._answering: dict[tuple[str, str], Target] = {}  # by tenant and name, where no split decides
@@ -71,7 +79,7 @@ class Directory:
     @property
     def local_only(self) -> bool:
         """Whether there are keys that only callers on this machine may use."""
-        return not self._local_only.isdisjoint(self._declared.now.keys)
+        return self._has_local_only.now
 
     # -- callers -------------------------------------------------------------------------------------------
 
@@ -86,7 +94,7 @@ class Directory:
             return None
         if made.tenant is not None and made.tenant not in self._fleet.now.tenants:
             return None  # a tenant that is not in the fleet any more
-        return Identity(made.role, made.tenant)
+        return Identity(made.role, made.tenant, made.id)
 
     def is_local_only(self, key: str) -> bool:
         """Whether only callers on this machine may use the key."""
@@ -279,6 +287,11 @@ class Directory:
         """Return a model's alias, and its adapter's key or base model's name; None for an unknown model."""
         declared = self._declared.now.names.get(tenant.name, {}).get(model)
         return declared if declared is not None else (model, self._own[tenant.name].get(model))
+
+
+def _declared_hashes(fleet: Fleet) -> frozenset[str]:
+    tenants = (tenant.key_hashes for tenant in fleet.tenants.values())
+    return fleet.gateway.operator_key_hashes.union(*tenants)
 
 
 def _names(fleet: Fleet, tenant: Tenant) -> dict[str, tuple[str, AdapterKey | str]]:

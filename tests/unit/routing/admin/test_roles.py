@@ -20,6 +20,8 @@ FOR_OPERATORS = {
     ("GET", "/admin/v1/live"),
     ("GET", "/admin/v1/live/stream"),
     ("GET", "/admin/v1/events"),
+    ("GET", "/admin/v1/fleet"),
+    ("POST", "/admin/v1/fleet"),
     ("POST", "/admin/v1/keys"),
     ("DELETE", "/admin/v1/keys/id1"),
 }
