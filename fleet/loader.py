@@ -20,6 +20,9 @@ from fleet.api_keys import declared_keys, hash_keys, with_stand_ins
 from fleet.document import Document, read_document
 from fleet.explain import explain, without_echoes
 from fleet.files import check_folders
+from fleet.money import OwnPrices, Price, Prices
+from fleet.price_rules import check_prices
+from fleet.prices import OwnPricesSection, PriceSection, PricesSection
 from fleet.problems import Findings, KeyPath, Problem
 from fleet.references import Known, check_left_out, check_references
 from fleet.rules import check_rules
@@ -40,6 +43,7 @@ from fleet.types import (
     Slo,
     Tenant,
     TracingSettings,
+    TrustedProxies,
     UsageSettings,
 )
 
@@ -74,21 +78,29 @@ def load_fleet_with_warnings(path: Path) -> tuple[Fleet, tuple[Problem, ...]]:
 
 
 def read_fleet(
-    path: Path, env: Mapping[str, str] | None = None, *, keys_needed: bool = True, files: bool = False
+    path: Path,
+    env: Mapping[str, str] | None = None,
+    *,
+    keys_needed: bool = True,
+    files: bool = False,
+    raw: bytes | None = None,
 ) -> LoadedFleet:
     """Load and check a fleet file under an environment (default: the process's). Raises `FleetError`.
 
     With `keys_needed=False`, since nothing is served, a key or a database whose variable is not set is
-    made up. With `files` the folders that it names are checked as well.
+    made up. With `files` the folders that it names are checked as well. `raw` is read in place of what the
+    file holds.
     """
     env = os.environ if env is None else env
-    document, findings = _read(path)
+    document, findings = _read(path, raw)
     found = _validate(document, findings)
     names = {section: list(_mapping(document.data.get(section))) for section in PARTS}
     known = Known(names, found.unknown)
     check_references(found.file, known, findings)
     check_left_out(found.texts(), known, findings)
     check_rules(found.file, findings)
+    if not found.is_wrong("prices"):
+        check_prices(found.file, known, findings)
     if not keys_needed:
         env = {**env, **with_stand_ins(found.file, env), **database_stand_in(found.file.state, env)}
     folder = _folder_of(path, findings)
@@ -103,10 +115,10 @@ def read_fleet(
     return LoadedFleet(fleet, tuple(findings.warnings), document.lines, variables)
 
 
-def _read(path: Path) -> tuple[Document, Findings]:
+def _read(path: Path, raw: bytes | None) -> tuple[Document, Findings]:
     """Read the file's values. Raises `FleetError` where there are none."""
     before = Findings(str(path))
-    document = read_document(path, before)
+    document = read_document(path, before, raw)
     if document is None:
         before.raise_errors()
         raise AssertionError("a file that cannot be read has a finding")
@@ -222,6 +234,7 @@ def _build(file: schema.FleetFile, hashes: Mapping[KeyPath, str], resolved: Mapp
         pools={name: _pool(name, section) for name, section in file.pools.items()},
         gateway=_gateway(file.gateway, hashes),
         usage=UsageSettings(**file.usage.model_dump()),
+        prices=_prices(file.prices),
     )
 
 
@@ -253,7 +266,8 @@ def _tenant(name: str, section: schema.TenantSection, hashes: Mapping[KeyPath, s
     return Tenant(
         name=name,
         key_hashes=frozenset(hashes["tenants", name, "api_keys", i] for i in range(len(section.api_keys))),
-        models=dict(section.models),
+        models=section.meanings,
+        fallbacks={name: model.fallback for name, model in section.models.items() if model.fallback},
         default_model=default,
         band=section.priority,
         weight=section.weight,
@@ -262,7 +276,25 @@ def _tenant(name: str, section: schema.TenantSection, hashes: Mapping[KeyPath, s
         adapter_sources=section.adapter_sources,
         budget=None if section.budget is None else Budget(**section.budget.model_dump()),
         request_limits=section.request_limits.model_dump(exclude_unset=True),
+        prices=_own_prices(section.prices),
     )
+
+
+def _prices(section: PricesSection | None) -> Prices | None:
+    return None if section is None else Prices(section.currency, _models(section.models))
+
+
+def _own_prices(section: OwnPricesSection | None) -> OwnPrices | None:
+    return None if section is None else OwnPrices(section.factor, _models(section.models))
+
+
+def _models(sections: Mapping[str, PriceSection]) -> dict[str, Price]:
+    return {name: _price(section) for name, section in sections.items()}
+
+
+def _price(section: PriceSection) -> Price:
+    cached = section.input if section.cached_input is None else section.cached_input
+    return Price(section.input, cached, section.output, section.slot_hour, section.engine_hour)
 
 
 def _pool(name: str, section: schema.PoolSection) -> Pool:
@@ -279,7 +311,7 @@ def _pool(name: str, section: schema.PoolSection) -> Pool:
 
 
 def _gateway(section: settings.GatewaySection, hashes: Mapping[KeyPath, str]) -> GatewaySettings:
-    keys = range(len(section.operator_keys))
+    keys, proxies = range(len(section.operator_keys)), section.trusted_proxies
     return GatewaySettings(
         operator_key_hashes=frozenset(hashes["gateway", "operator_keys", i] for i in keys),
         metrics_access=section.metrics_access,
@@ -292,6 +324,7 @@ def _gateway(section: settings.GatewaySection, hashes: Mapping[KeyPath, str]) ->
         scheduler=_scheduler(section.scheduler),
         metrics=MetricsSettings(**section.metrics.model_dump()),
         tracing=TracingSettings(**section.tracing.model_dump()),
+        trusted_proxies=None if proxies is None else TrustedProxies(**proxies.model_dump()),
     )
 
 

@@ -7,37 +7,46 @@ from __future__ import annotations
 
 import hmac
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from engines.residency import ENGINE_DIED
 from engines.words import in_a_line, without_paths
 from fleet.current import CurrentFleet
-from fleet.key_hash import hash_key
+from fleet.key_hash import FINGERPRINT_CHARS, hash_key
+from fleet.money import price_of
 from fleet.types import Fleet, Tenant
 from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
 from routing.errors import Quarantined, RequestError, Unavailable
-from routing.types import Target
+from routing.types import FallbackReason, Target
 
 RETRY_AFTER_NOT_READY_S = 5.0  # about the time to fetch, check and try a small adapter
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The owner and the role of a key."""
+    """The owner and the role of a key, or of a user whom a proxy has signed in."""
 
     role: KeyRole
     tenant: str | None  # None: an operator
+    user: str | None = None  # the proxy's name for the user; None: there is a key
+    key: str = field(default="", compare=False)  # which one, in a word that opens nothing
 
 
 class Declared:
     """What one fleet says of keys, names and places, for lookups."""
 
     def __init__(self, fleet: Fleet) -> None:
-        self.keys = {  # by hash
-            digest: Identity(KeyRole.INFERENCE, tenant.name)
-            for tenant in fleet.tenants.values()
-            for digest in tenant.key_hashes
-        } | {digest: Identity(KeyRole.OPERATOR, None) for digest in fleet.gateway.operator_key_hashes}
+        self.keys = (
+            {  # by hash
+                digest: Identity(KeyRole.INFERENCE, tenant.name, digest[:FINGERPRINT_CHARS])
+                for tenant in fleet.tenants.values()
+                for digest in tenant.key_hashes
+            }
+            | {
+                digest: Identity(KeyRole.OPERATOR, None, digest[:FINGERPRINT_CHARS])
+                for digest in fleet.gateway.operator_key_hashes
+            }
+        )
         self.names = {tenant.name: _names(fleet, tenant) for tenant in fleet.tenants.values()}
         self.users: defaultdict[str, list[str]] = defaultdict(list)  # of each declared adapter
         for tenant in fleet.tenants.values():
@@ -59,6 +68,7 @@ class Directory:
         self._fleet = fleet
         self._local_only = local_only
         self._declared = fleet.derive(Declared)
+        self._has_local_only = fleet.derive(lambda now: not local_only.isdisjoint(_declared_hashes(now)))
         self._keys: dict[str, ApiKey] = {}  # by hash; keys made at run time
         self._adapters: dict[AdapterKey, AdapterEntry] = {}
         self._answering: dict[tuple[str, str], Target] = {}  # by tenant and name, where no split decides
@@ -69,7 +79,7 @@ class Directory:
     @property
     def local_only(self) -> bool:
         """Whether there are keys that only callers on this machine may use."""
-        return not self._local_only.isdisjoint(self._declared.now.keys)
+        return self._has_local_only.now
 
     # -- callers -------------------------------------------------------------------------------------------
 
@@ -84,7 +94,7 @@ class Directory:
             return None
         if made.tenant is not None and made.tenant not in self._fleet.now.tenants:
             return None  # a tenant that is not in the fleet any more
-        return Identity(made.role, made.tenant)
+        return Identity(made.role, made.tenant, made.id)
 
     def is_local_only(self, key: str) -> bool:
         """Whether only callers on this machine may use the key."""
@@ -189,9 +199,27 @@ class Directory:
                 return None
             raise _why_unavailable(model, entry)
         target = replace(target, version=version.number, adapter_id=version.engine_id, asked=name)
-        if number is None and entry.rollout is None:
+        if number is not None:
+            return replace(target, fallback=None)  # nothing but this version would do
+        if entry.rollout is None:
             self._answering[tenant.name, name] = target
         return target
+
+    def fallback(
+        self, tenant: Tenant, name: str | None, sticky: str, reason: FallbackReason
+    ) -> Target | None:
+        """Return the target that answers in a model's place; None where none is declared, or it cannot."""
+        name = (tenant.default_model if name is None else name) or ""
+        meant = self.describe(tenant, name)
+        if meant is None or meant.fallback is None:
+            return None
+        try:
+            target = self.resolve(tenant, meant.fallback, sticky)
+        except RequestError:
+            return None
+        return target and replace(
+            target, asked=name, fallback=None, fallback_of=meant.model, fallback_reason=reason
+        )
 
     def describe(self, tenant: Tenant, model: str) -> Target | None:
         """Return the target of a model for the tenant, without a version and whether it is ready or not."""
@@ -199,18 +227,30 @@ class Directory:
         if found is None:
             return None
         if isinstance(found, str):
-            return Target(tenant.name, model, None, found, self._declared.now.places[tenant.name, found])
-        limit = None
+            price = price_of(self._fleet.now.prices, tenant.prices, None, found)
+            pool, fallback = self._declared.now.places[tenant.name, found], tenant.fallbacks.get(model)
+            return Target(tenant.name, model, None, found, pool, price=price, fallback=fallback)
+        limit, priced = None, None
         if found.tenant is None:
             declared = self._fleet.now.adapters[found.name]
-            base_model, limit = declared.base_model, declared.max_concurrency
+            base_model, limit, priced = declared.base_model, declared.max_concurrency, found.name
         else:
             entry = self._adapters[found]
             base_model = entry.base_model
             if entry.is_retired or (tenant.name, base_model) not in self._declared.now.places:
                 return None
         pool = self._declared.now.places[tenant.name, base_model]
-        return Target(tenant.name, model, found.name, base_model, pool, adapter_limit=limit)
+        price = price_of(self._fleet.now.prices, tenant.prices, priced, base_model)
+        return Target(
+            tenant.name,
+            model,
+            found.name,
+            base_model,
+            pool,
+            adapter_limit=limit,
+            price=price,
+            fallback=tenant.fallbacks.get(model),
+        )
 
     def find(self, tenant: Tenant, name: str) -> Target | None:
         """Return the target of a client's name for a model, ready or not; `name@2` only while it is ready."""
@@ -247,6 +287,11 @@ class Directory:
         """Return a model's alias, and its adapter's key or base model's name; None for an unknown model."""
         declared = self._declared.now.names.get(tenant.name, {}).get(model)
         return declared if declared is not None else (model, self._own[tenant.name].get(model))
+
+
+def _declared_hashes(fleet: Fleet) -> frozenset[str]:
+    tenants = (tenant.key_hashes for tenant in fleet.tenants.values())
+    return fleet.gateway.operator_key_hashes.union(*tenants)
 
 
 def _names(fleet: Fleet, tenant: Tenant) -> dict[str, tuple[str, AdapterKey | str]]:

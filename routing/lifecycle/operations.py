@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from adapters.states import VersionState
 from fleet.api_keys import new_key
 from fleet.current import CurrentFleet
-from fleet.key_hash import hash_key
+from fleet.key_hash import FINGERPRINT_CHARS, hash_key
 from fleet.types import Tenant
 from routing.catalog.directory import Directory
 from routing.catalog.entries import (
@@ -29,6 +29,7 @@ from routing.catalog.entries import (
 from routing.catalog.sources import Upload
 from routing.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from routing.lifecycle.changes import change
+from routing.lifecycle.fleets import FleetChanges
 from routing.lifecycle.lifecycle import Lifecycle
 from routing.lifecycle.pins import require_slot, require_version, why_quarantined
 from routing.lifecycle.ports import NewVersion, ReplicaResidency, VersionProgress
@@ -38,7 +39,6 @@ from routing.scheduling.replica_figures import replica_figures
 from routing.scheduling.report import SchedulerReport
 from routing.scheduling.state import Replica
 
-FINGERPRINT_CHARS = 8  # of a declared key's sha256, shown in lists for the same reason
 KEY_PREFIX_CHARS = 12  # shown in lists, so that people recognise a key
 
 
@@ -50,6 +50,8 @@ class Manager:
         self._directory = directory
         self._lifecycle = lifecycle
         self._registry = lifecycle.registry
+        self.fleets = FleetChanges(fleet, lifecycle.registry, lifecycle.dispatcher, lifecycle.changes)
+        lifecycle.resume_fleet = self.fleets.resume
         self._registration = Registration(fleet, directory, lifecycle.registry, lifecycle.uploads)
         self.changes = lifecycle.changes
 

@@ -25,6 +25,7 @@ class TenantReport:
         "differences mean anything."
     )
     queued: int = figure("Requests that wait.")
+    users: int = figure("Users of whom requests wait; 0: since the queue began none was named.")
     tickets: int = figure("Requests that wait or run.")
     slots: int = figure("Slots it holds on these replicas.")
     floods: bool = figure("It asks for far more than others, so that these are kept some room.")

@@ -107,6 +107,18 @@ class EventRow(Table):
     text: Mapped[str]
 
 
+class FleetRow(Table):
+    """A document that was applied as the fleet."""
+
+    __tablename__ = "fleet_revisions"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at_s: Mapped[float]
+    actor: Mapped[str]
+    document: Mapped[str]
+    file_sha256: Mapped[str]
+
+
 class UsageRow(Table):
     """One request that ended; kept for some weeks. `routing.usage.entries` explains the columns."""
 
@@ -132,6 +144,8 @@ class UsageRow(Table):
     run_s: Mapped[float]
     slot_s: Mapped[float]
     engine_s: Mapped[float]
+    cost: Mapped[int | None] = mapped_column(BigInteger)
+    fallback_of: Mapped[str | None]
 
 
 class UsageDayRow(Table):
@@ -156,3 +170,5 @@ class UsageDayRow(Table):
     run_s: Mapped[float]
     slot_s: Mapped[float]
     engine_s: Mapped[float]
+    priced_requests: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    cost: Mapped[int] = mapped_column(BigInteger, server_default="0")
