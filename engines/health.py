@@ -15,6 +15,7 @@ class EngineState(StrEnum):
     FAILED = "failed"  # its last start, or its self-test, failed; it is tried again until one passes
     SILENT = "silent"  # it has passed, and gives no sign of life
     DRAINING = "draining"  # it was told to end
+    STOPPED = "stopped"  # it was told to stop, and starts once it is told to
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class EngineHealth:
     deaths: int = 0  # engines of this worker that died after they had passed their self-test
     last_death: str = ""  # the last one's own words
     machine_to_blame: bool = False  # no adapter can have caused the last one: no compiler, no disk
+    starts: int = 0  # engines of this worker that passed their self-test
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object."""
@@ -42,4 +44,5 @@ class EngineHealth:
             int(value.get("deaths", 0)),
             str(value.get("last_death", "")),
             bool(value.get("machine_to_blame", False)),
+            int(value.get("starts", 0)),
         )

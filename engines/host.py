@@ -27,7 +27,7 @@ log = logging.getLogger("tenantry.engine")
 
 
 class _BadRequest(Exception):
-    """A call about adapters that is malformed; carries the status of its answer."""
+    """A call of the gateway that is malformed; carries the status of its answer."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ class EngineHost:
             await _answer(send, status, self._supervisor.health().to_json())
         elif path == protocol.METRICS_PATH:
             await _answer_metrics(send)
-        elif path in (protocol.ADAPTERS_PATH, protocol.TRIAL_PATH):
+        elif path in protocol.CONTROL_PATHS:
             await self._control(scope, receive, send)
         elif path in protocol.ENGINE_ROUTES:
             adapter = headers.get(protocol.ADAPTER_HEADER.encode())
@@ -97,7 +97,7 @@ class EngineHost:
     # -- control -------------------------------------------------------------------------------------------
 
     async def _control(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the gateway's calls about adapters."""
+        """Answer the gateway's calls about adapters and the engine."""
         call = scope["method"], scope["path"]
         try:
             if call == ("GET", protocol.ADAPTERS_PATH):
@@ -109,6 +109,9 @@ class EngineHost:
                 body = await _read_json(receive)
                 report = await self._try(str(body.get("id")))
                 await _answer(send, 200, report.to_json())
+            elif call == ("POST", protocol.ENGINE_PATH):
+                self._supervisor.follow(_parse_order(await _read_json(receive)))
+                await _answer(send, 200, self._supervisor.health().to_json())
             else:
                 await _answer(send, 405, {"error": "not a method of this route"})
         except _BadRequest as error:
@@ -175,6 +178,14 @@ async def _read_json(receive: Receive) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _BadRequest(400, "not a JSON object")
     return value
+
+
+def _parse_order(value: dict[str, Any]) -> protocol.EngineOrder:
+    """Read what the engine is to do. Raises `_BadRequest`."""
+    try:
+        return protocol.EngineOrder(value["order"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _BadRequest(400, "not an order: restart, stop or start") from error
 
 
 def _parse_desired(value: dict[str, Any]) -> DesiredAdapters:

@@ -18,6 +18,14 @@ class Kind(StrEnum):
     RESPONSE = "/v1/responses"
 
 
+class EngineOrder(StrEnum):
+    """What the gateway tells an engine's host to do with its engine. Each returns at once."""
+
+    RESTART = "restart"  # end it and start another
+    STOP = "stop"  # end it, so that its memory is free, until it is told to start
+    START = "start"
+
+
 TOKEN_HEADER = "x-tenantry-token"  # noqa: S105 - the header's name
 ADAPTER_HEADER = "x-tenantry-adapter"  # request: id of the adapter that the request needs
 FAULT_HEADER = "x-tenantry-fault"  # response: the engine, not the request, is at fault; one of FAULT_*
@@ -29,7 +37,9 @@ FAULT_ADAPTER = "adapter"  # the adapter cannot be loaded, on any replica
 READY_PATH = "/internal/ready"  # EngineHealth; 200 once the engine has passed its self-test
 METRICS_PATH = "/internal/metrics"  # vLLM's metrics of this replica alone
 ADAPTERS_PATH = "/internal/adapters"  # GET: Residency. PUT: DesiredAdapters, answered with Residency
+ENGINE_PATH = "/internal/engine"  # POST {"order": ...}, an EngineOrder: EngineHealth
 TRIAL_PATH = "/internal/adapters/trial"  # POST {"id": ...} of a desired adapter: TrialReport
+CONTROL_PATHS = frozenset({ADAPTERS_PATH, TRIAL_PATH, ENGINE_PATH})
 
 # vLLM's routes that are served; everything else of its app (sleep, collective_rpc, LoRA by path) is not.
 ENGINE_ROUTES = frozenset(Kind)

@@ -27,6 +27,7 @@ class Restarts:
         self._reason = ""
         self._failed_starts = 0
         self._deaths = 0
+        self._starts = 0
         self._last_death = ""
         self._machine_to_blame = False  # for the last death
         self._logged: tuple[str, float] | None = None  # the last failure that was logged, and when
@@ -43,6 +44,7 @@ class Restarts:
     def passed(self, took_s: float) -> None:
         """Record that an engine has started and passed its self-test, and the time that it took."""
         self._failed_starts = 0
+        self._starts += 1
         self._state, self._reason, self._logged = EngineState.READY, "", None
         log.info("%s: ready (%.0f s)", self._replica, took_s)
 
@@ -53,6 +55,19 @@ class Restarts:
         self._machine_to_blame = blames_machine(words)
         self._state, self._reason = EngineState.STARTING, f"the engine died: {words}"
         log.error("%s: the engine died: %s; it is restarted in place", self._replica, words)
+
+    def told_to_end(self, *, stay: bool) -> None:
+        """Record that an engine ends as it was told: to `stay` stopped, or for another to start."""
+        state = EngineState.STOPPED if stay else EngineState.STARTING
+        if state is self._state:
+            return
+        self._state = state
+        self._reason = "it was told to stop" if stay else "it restarts, as it was told"
+        log.info("%s: %s", self._replica, self._reason)
+
+    def told_to_start(self) -> None:
+        """Record that the next engine is to start now."""
+        self._state, self._reason = EngineState.STARTING, ""
 
     def did_not_start(self, words: str) -> None:
         """Record that an engine did not start, or did not pass its self-test."""
@@ -78,5 +93,11 @@ class Restarts:
         elif not answers and state is EngineState.READY:
             state, reason = EngineState.SILENT, "the engine does not answer"
         return EngineHealth(
-            state, reason, self._worker, self._deaths, self._last_death, self._machine_to_blame
+            state,
+            reason,
+            self._worker,
+            self._deaths,
+            self._last_death,
+            self._machine_to_blame,
+            self._starts,
         )

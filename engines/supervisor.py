@@ -24,6 +24,7 @@ from engines.health import EngineHealth
 from engines.heartbeat import SILENT_AFTER_ON_CPU_S, SILENT_AFTER_S, Heartbeat
 from engines.last_words import DYING_S, LastWords, ended_how
 from engines.loader import AdapterLoader, LoraEngine, Reconciler
+from engines.protocol import EngineOrder
 from engines.residency import FaultKind
 from engines.restarts import Restarts
 from engines.selftest import SelfTest, SelfTestFailed
@@ -72,6 +73,8 @@ class Supervisor:
         self.limits: dict[str, Any] = {}  # of the last engine, as `Residency` names them
         self.reconciler = Reconciler(slots=model.max_loras)
         self.draining = False
+        self._stopped = False  # an engine runs only once it is told to start
+        self._start_asked = False  # now, whatever the delay
         self._withheld = withheld
         self._model = model
         self._on_cpu = vllm_engine.is_cpu_build()
@@ -122,6 +125,14 @@ class Supervisor:
         self._builder.close()
         self._last_words.close()
 
+    def follow(self, order: EngineOrder) -> None:
+        """Restart, stop or start the engine, soon; one that loads is ended once it has loaded."""
+        was_stopped, self._stopped = self._stopped, order is EngineOrder.STOP
+        if order is EngineOrder.RESTART or (was_stopped and not self._stopped):
+            self._start_asked = True
+            if self.running is None:
+                self._restarts.told_to_start()
+
     # -- how it stands -------------------------------------------------------------------------------------
 
     def is_ready(self) -> bool:
@@ -152,7 +163,9 @@ class Supervisor:
             async with contextlib.AsyncExitStack() as stack:
                 try:
                     began_s = time.monotonic()
+                    self._start_asked = False
                     self.running = await self._load(stack)
+                    self._start_asked = False  # this is the engine that was asked for meanwhile
                     self._restarts.passed(time.monotonic() - began_s)
                     await self._watch(self.running)
                 except Exception as error:
@@ -163,12 +176,23 @@ class Supervisor:
                     self._restarts.did_not_start(self._why(error))
                 finally:
                     self.running = None
-            await asyncio.sleep(self._restarts.delay_s)
+            await self._until_next_start()
+
+    async def _until_next_start(self) -> None:
+        if self._stopped:
+            self._restarts.told_to_end(stay=True)
+        due_s = time.monotonic() + self._restarts.delay_s
+        await asyncio.sleep(0)
+        while self._stopped or (not self._start_asked and time.monotonic() < due_s):  # noqa: ASYNC110
+            await asyncio.sleep(WATCH_INTERVAL_S)
 
     async def _watch(self, running: Running) -> None:
-        """Return once the engine has died."""
-        while not running.engine.errored:  # noqa: ASYNC110
+        """Return once the engine has died, or is to end."""
+        while not (running.engine.errored or self._stopped or self._start_asked):  # noqa: ASYNC110
             await asyncio.sleep(WATCH_INTERVAL_S)  # vLLM has no event for it
+        if not running.engine.errored:
+            self._restarts.told_to_end(stay=self._stopped)
+            return
         if running.loader is not None:
             running.loader.engine.declare_dead()
         if self.draining:  # it ended on the same signal as this process will

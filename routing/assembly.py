@@ -5,6 +5,7 @@ Building opens no connection and begins no task: that needs an event loop, and `
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from routing.http.metrics_pages import MetricsPages
 from routing.http.models import Models
 from routing.http.own_usage import OwnUsage
 from routing.http.sweeper import Sweeper
-from routing.lifecycle import FleetChanges, Lifecycle, Manager
+from routing.lifecycle import FleetChanges, Lifecycle, Manager, RollingRestarts
 from routing.observing.ended import EndedRequests
 from routing.observing.live import Figures, LiveView
 from routing.observing.live.verdict import usual_limit_s
@@ -49,6 +50,7 @@ class Gateway:
     app: GatewayApp  # what clients talk to
     fleet: CurrentFleet
     fleets: FleetChanges
+    restarts: RollingRestarts
     directory: Directory
     dispatcher: Dispatcher
     flights: RunningFlights
@@ -83,11 +85,12 @@ class Gateway:
     async def drain(self) -> None:
         """Refuse what is queued or new; return once what runs has ended, or the grace period has ended it."""
         self.dispatcher.drain()
-        await self.flights.drain()
+        await asyncio.gather(self.restarts.stop(), self.flights.drain())
         self.live.close()  # operators have seen the drain to its end
 
     async def stop(self) -> None:
         """Stop probing and close the connections; requests have ended by now."""
+        await self.restarts.stop()
         await self.sweeper.stop()
         await self.replicas.stop()
         await self.ledger.stop()
@@ -97,11 +100,16 @@ class Gateway:
             await self.tracer.close()
 
     def is_ready(self) -> bool:
-        """Whether everybody's models can be answered: in every pool each base model. Never raises."""
+        """Whether everybody's models can be answered: in every pool each base model. Never raises.
+
+        An engine that restarts by an operator's order counts as ready, so that its requests come, and wait.
+        """
         if self.flights.draining or not self.ledger.budgets.is_known or not self.lifecycle.is_settled():
             return False
         groups = self.dispatcher.groups.values()
-        return all(any(engine.ready for engine in group.engines) for group in groups)
+        return all(
+            any(engine.ready or engine.replica.restarting for engine in group.engines) for group in groups
+        )
 
 
 def assemble(
@@ -215,6 +223,7 @@ def assemble(
         app,
         fleet,
         manager.fleets,
+        manager.restarts,
         directory,
         dispatcher,
         flights,

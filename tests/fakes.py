@@ -192,6 +192,10 @@ class FakeEngine:
         self.kv_tokens = self.max_model_len = self.chars_per_token = 0  # it does not say
         self.failure = ""  # why it does not start, if it does not
         self.starts = 1
+        self.stopped = False
+        self.cut = 0  # most requests that ran when it was ordered to end
+        self.orders: list[str] = []
+        self.follow: Callable[[str], Awaitable[None]] = self.obey  # what it does when it is ordered
         self.faults: dict[str, Fault] = {}
         self.deaths = 0
         self.last_death = ""
@@ -221,6 +225,12 @@ class FakeEngine:
         body = await read_body(receive)
         if scope["path"] == protocol.ADAPTERS_PATH:
             return await self._adapters(scope["method"], body, send)
+        if scope["path"] == protocol.ENGINE_PATH:
+            order = json.loads(body)["order"]
+            self.orders.append(order)
+            told = self.health().to_json()
+            self.following = asyncio.ensure_future(self.follow(order))
+            return await respond(send, 200, told)
         if scope["path"] == protocol.TRIAL_PATH:
             report = self.trial(json.loads(body)["id"])
             if not self.ready:
@@ -236,7 +246,9 @@ class FakeEngine:
         state = EngineState.READY if self.ready else EngineState.STARTING
         state = EngineState.FAILED if self.failure else state
         machine = self.machine_to_blame
-        return EngineHealth(state, self.failure, self.name, self.deaths, self.last_death, machine)
+        state = EngineState.STOPPED if self.stopped else state
+        words = self.last_death
+        return EngineHealth(state, self.failure, self.name, self.deaths, words, machine, self.starts)
 
     def die(self, words: str) -> None:
         """Break down; `come_back` ends that."""
@@ -254,6 +266,15 @@ class FakeEngine:
         """Start anew, and do not get through."""
         self.ready, self.failure = False, words
         self.machine_to_blame = True
+
+    async def obey(self, order: str) -> None:
+        """Do as ordered; a start takes a moment."""
+        self.stopped = order == "stop"
+        self.ready = False
+        self.cut = max(self.cut, self.running)
+        if not self.stopped:
+            await asyncio.sleep(0.02)
+            self.come_back()
 
     async def _adapters(self, method: str, body: bytes, send: Any) -> None:
         self.asked += 1

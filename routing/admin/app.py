@@ -17,6 +17,7 @@ from routing.admin import (
     fleet,
     keys,
     live,
+    pools,
     replicas,
     scheduler,
     tenants,
@@ -87,6 +88,7 @@ def admin_app(
     parts = (
         adapters,
         replicas,
+        pools,
         scheduler,
         live,
         tenants,

@@ -3,5 +3,6 @@
 from routing.lifecycle.fleets import FleetChanges
 from routing.lifecycle.lifecycle import Lifecycle
 from routing.lifecycle.operations import Manager
+from routing.lifecycle.restarts import RollingRestarts
 
-__all__ = ["FleetChanges", "Lifecycle", "Manager"]
+__all__ = ["FleetChanges", "Lifecycle", "Manager", "RollingRestarts"]

@@ -109,6 +109,11 @@ class Engines:
         for kept in self._kept.values():
             kept.changed.set()
 
+    def look_at(self, replica: str) -> None:
+        """Have a replica probed at once, if it takes part."""
+        if replica in self._kept:
+            self._kept[replica].changed.set()
+
     def residency(self, replica: str) -> Residency | None:
         """Return a replica's last report."""
         kept = self._kept.get(replica)

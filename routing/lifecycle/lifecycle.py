@@ -58,6 +58,7 @@ class Lifecycle:
         state = fleet.now.state
         folder = Path(state.folder)
         self.dispatcher = dispatcher
+        self.clients = clients
         self._fleet = fleet
         self._directory = directory
         self._clock = clock

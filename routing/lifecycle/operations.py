@@ -34,6 +34,7 @@ from routing.lifecycle.lifecycle import Lifecycle
 from routing.lifecycle.pins import require_slot, require_version, why_quarantined
 from routing.lifecycle.ports import NewVersion, ReplicaResidency, VersionProgress
 from routing.lifecycle.registration import Registration
+from routing.lifecycle.restarts import RollingRestarts
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.replica_figures import replica_figures
 from routing.scheduling.report import SchedulerReport
@@ -52,6 +53,9 @@ class Manager:
         self._registry = lifecycle.registry
         self.fleets = FleetChanges(fleet, lifecycle.registry, lifecycle.dispatcher, lifecycle.changes)
         lifecycle.resume_fleet = self.fleets.resume
+        self.restarts = RollingRestarts(
+            fleet, lifecycle.dispatcher, lifecycle.clients, lifecycle.engines, lifecycle.registry
+        )
         self._registration = Registration(fleet, directory, lifecycle.registry, lifecycle.uploads)
         self.changes = lifecycle.changes
 

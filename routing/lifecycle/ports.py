@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -82,6 +83,58 @@ class ReplicaResidency:
     residency: Residency | None  # None: it has not answered yet
 
 
+class StepState(StrEnum):
+    """How far the restart of one replica is."""
+
+    WAITING = "waiting"  # for its turn
+    DRAINING = "draining"  # what it runs ends
+    RESTARTING = "restarting"  # its engine ends, and another one starts
+    DONE = "done"
+    FAILED = "failed"
+    LEFT = "left"  # it takes part no more
+
+
+class RestartState(StrEnum):
+    """How the restart of a pool stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"  # a replica did not come back; those after it were not touched
+    CANCELLED = "cancelled"  # the gateway shut down
+
+
+@dataclass(slots=True)
+class RestartStep:
+    """The restart of one replica."""
+
+    replica: str
+    state: StepState = StepState.WAITING
+    in_flight: int = 0  # sequences that it still runs
+    reason: str = ""  # why it failed
+
+
+@dataclass(slots=True)
+class PoolRestart:
+    """The restart of a pool's replicas, one after the other."""
+
+    pool: str
+    actor: str
+    steps: Sequence[RestartStep]
+    began_s: float  # Unix time
+    state: RestartState = RestartState.RUNNING
+    ended_s: float | None = None
+
+
+class Restarts(Protocol):
+    """Restarts engines pool by pool."""
+
+    def begin(self, pool: str, *, replica: str | None, drain_s: float | None, actor: str) -> PoolRestart:
+        """Begin to restart a pool's replicas, or one of them. Raises `NotFound` and `Conflict`."""
+
+    def of(self, pool: str) -> PoolRestart:
+        """Return a pool's last restart. Raises `NotFound` where there was none since the gateway started."""
+
+
 class Fleets(Protocol):
     """The fleet that counts, and the way to replace it."""
 
@@ -97,6 +150,10 @@ class Management(Protocol):
     @property
     def fleets(self) -> Fleets:
         """What replaces the fleet."""
+
+    @property
+    def restarts(self) -> Restarts:
+        """What restarts engines."""
 
     def adapters(self) -> Sequence[AdapterEntry]:
         """List every adapter, by key."""

@@ -10,7 +10,15 @@ from urllib.parse import urlsplit
 import orjson
 
 from engines.health import EngineHealth, EngineState
-from engines.protocol import ADAPTERS_PATH, METRICS_PATH, READY_PATH, TOKEN_HEADER, TRIAL_PATH
+from engines.protocol import (
+    ADAPTERS_PATH,
+    ENGINE_PATH,
+    METRICS_PATH,
+    READY_PATH,
+    TOKEN_HEADER,
+    TRIAL_PATH,
+    EngineOrder,
+)
 from engines.residency import DesiredAdapters, Residency, TrialReport
 from routing.replicas.http1 import Answer, Upstream, UpstreamError
 
@@ -108,6 +116,11 @@ class ReplicaClient:
         """Tell the engine everything it may serve. Raises `ReplicaSilent`."""
         answer = await self._control("PUT", ADAPTERS_PATH, desired.to_json(), CONTROL_TIMEOUT_S)
         return Residency.from_json(answer)
+
+    async def order(self, order: EngineOrder) -> EngineHealth:
+        """Tell its host to restart, stop or start the engine; returns at once. Raises `ReplicaSilent`."""
+        answer = await self._control("POST", ENGINE_PATH, {"order": order}, CONTROL_TIMEOUT_S)
+        return EngineHealth.from_json(answer)
 
     async def try_adapter(self, adapter_id: str) -> TrialReport:
         """Have a desired adapter tried. Raises `ReplicaSilent`, and `ReplicaDied` where that killed it."""

@@ -218,6 +218,7 @@ class Prober:
             self._requests.move_on(client)
 
     def _set_ready(self, ready: bool) -> None:
+        ready = ready and not self._replica.restarting
         if ready != self._replica.ready:
             log.info("replica %s is %s", self._name, "ready" if ready else "not ready")
         self._dispatcher.set_ready(self._name, ready)

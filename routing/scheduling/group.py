@@ -270,9 +270,14 @@ class Group:
 
     def note_fault(self, ticket: Ticket, reason: str, now_s: float, *, certain: bool) -> None:
         """Note that an engine failed a ticket; `certain`: the engine says so, not the ticket alone."""
-        if ticket.grant is not None:
+        if ticket.grant is None:
+            return
+        engine, period = ticket.grant.engine, ticket.grant.period
+        if engine.replica.restarting:  # it was told to end
+            engine.health.abandoned(period)
+        else:
             tenant = None if certain else ticket.request.target.tenant
-            ticket.grant.engine.health.failed(now_s, ticket.grant.period, reason, tenant)
+            engine.health.failed(now_s, period, reason, tenant)
             self.refresh_trust(now_s)
 
     def note_end(self, ticket: Ticket, now_s: float) -> None:

@@ -46,6 +46,7 @@ class Replica:
     pool: str
     engine: Engine
     draining: bool = False  # an operator wants it empty: no new work, leases run out
+    restarting: bool = False  # its engine is about to restart: it is not ready, what it runs ends first
     left: bool = False  # it takes part no more; another one may have its name
 
     def __post_init__(self) -> None:
@@ -101,6 +102,8 @@ class Engine:
     @property
     def reason(self) -> str:
         """Return why it is not ready, in its own words; for operators."""
+        if self.replica.restarting and self.sequences:
+            return "it is to restart, and what it runs ends first"
         return self.told.reason if self.told is not None and not self.ready else ""
 
     @property

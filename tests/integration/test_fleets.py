@@ -90,6 +90,25 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         yield site
 
 
+async def test_a_restart_is_among_the_events_with_its_actor_and_result(site: Site) -> None:
+    headers = [("authorization", f"Bearer {key_of('operator')}")]
+    path = "/admin/v1/pools/shared/restart"
+    assert (await Client(site.bench.gateway.app, path, headers=headers)()).status == 202
+    restarts = site.bench.gateway.restarts
+    await eventually(lambda: restarts.of("shared").ended_s is not None, "the end of the restart")
+
+    async def told() -> list[tuple[str, str]]:
+        answer = (await site.bench.get("/admin/v1/events", key=key_of("operator"))()).json()
+        return [(e["actor"], e["text"]) for e in answer["data"] if e["subject"] == "pool shared"]
+
+    texts: list[tuple[str, str]] = []
+    async with asyncio.timeout(5):
+        while len(texts) < 2:
+            texts = await told()
+    assert [text for _, text in texts] == ["restart of shared-0 done", "restart of shared-0 begins"]
+    assert all(actor.startswith("key ") for actor, _ in texts)
+
+
 def changed(site: Site, change: Callable[[Data], object]) -> str:
     """The file's text after a change of its values."""
     data: Data = yaml.safe_load(site.file.read_text())

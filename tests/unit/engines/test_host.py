@@ -109,8 +109,24 @@ async def chat(client: httpx.AsyncClient, adapter: str | None = None) -> httpx.R
 
 async def test_nothing_is_answered_without_the_token(client: httpx.AsyncClient) -> None:
     client.headers[protocol.TOKEN_HEADER] = "wrong"
-    for path in (CHAT, protocol.ADAPTERS_PATH, protocol.TRIAL_PATH, protocol.READY_PATH, "/sleep"):
+    for path in (CHAT, *sorted(protocol.CONTROL_PATHS), protocol.READY_PATH, "/sleep"):
         assert (await client.get(path)).status_code == 401
+
+
+@pytest.mark.parametrize("order", list(protocol.EngineOrder))
+async def test_orders_reach_the_supervisor(
+    client: httpx.AsyncClient, supervisor: Supervisor, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed: list[str] = []
+    monkeypatch.setattr(supervisor, "follow", followed.append)
+    answer = await client.post(protocol.ENGINE_PATH, json={"order": order})
+    assert (answer.status_code, answer.json()["state"], followed) == (200, "starting", [order])
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"order": "explode"}', b'{"order": ["stop"]}'])
+async def test_what_is_no_order_is_refused(client: httpx.AsyncClient, body: bytes) -> None:
+    assert (await client.post(protocol.ENGINE_PATH, content=body)).status_code == 400
+    assert (await client.get(protocol.ENGINE_PATH)).status_code == 405
 
 
 async def test_an_engine_that_does_not_run_takes_what_it_is_told_and_says_it_holds_nothing(

@@ -30,7 +30,9 @@ def health(restarts: Restarts, *, answers: bool = False, draining: bool = False)
 def test_it_goes_from_starting_to_ready(restarts: Restarts) -> None:
     assert health(restarts).state is EngineState.STARTING
     restarts.passed(41.0)
-    assert health(restarts, answers=True) == EngineHealth(EngineState.READY, "", health(restarts).worker)
+    assert health(restarts, answers=True) == EngineHealth(
+        EngineState.READY, "", health(restarts).worker, starts=1
+    )
 
 
 def test_it_stays_failed_with_its_words_until_a_start_succeeds(restarts: Restarts) -> None:

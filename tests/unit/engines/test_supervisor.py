@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,11 +15,13 @@ import pytest
 from engines import engine_process, orphans, vllm_engine
 from engines import supervisor as supervisor_module
 from engines.health import EngineState
+from engines.protocol import EngineOrder
 from engines.residency import DesiredAdapters, EngineAdapter, FaultKind
 from engines.restarts import FAILURES_BEFORE_DEAD, Restarts
 from engines.selftest import SelfTestFailed
 from engines.supervisor import Running, Supervisor
 from fleet.types import BaseModel
+from tests.fakes import eventually
 
 
 @pytest.fixture
@@ -100,6 +102,91 @@ async def test_no_adapter_is_blamed_for_the_machines_words(
     monkeypatch.setattr(supervisor._last_words, "read", lambda _within_s: "KeyError: 5")
     supervisor.blame("a", FaultKind.CRASH, "the engine died")
     assert dict(supervisor.reconciler.residency().faults)["a"].reason == "the engine died: KeyError: 5"
+
+
+# -- orders ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def starts(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Running]]:
+    """The engines that a supervisor has started; none fails."""
+    monkeypatch.setattr(Restarts, "delay_s", 60.0)
+    monkeypatch.setattr(supervisor_module, "WATCH_INTERVAL_S", 0.0)
+    made: list[Running] = []
+
+    async def load(_: Any) -> Running:
+        await asyncio.sleep(0.02)
+        made.append(Running(SimpleNamespace(errored=False), app=None))
+        return made[-1]
+
+    monkeypatch.setattr(supervisor, "_load", load)
+    task = asyncio.create_task(supervisor._supervise())
+    await eventually(supervisor.is_ready)
+    yield made
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_engine_restarts_as_told_without_a_death_and_without_a_delay(
+    supervisor: Supervisor, starts: list[Running]
+) -> None:
+    supervisor.follow(EngineOrder.RESTART)
+    await eventually(lambda: supervisor.health().starts == 2)
+    health = supervisor.health()
+    assert (health.state, health.reason, health.deaths) == (EngineState.READY, "", 0)
+    await asyncio.sleep(0.01)
+    assert len(starts) == 2, "once"
+
+
+async def test_a_restart_that_is_asked_for_while_one_loads_is_that_one(
+    supervisor: Supervisor, starts: list[Running]
+) -> None:
+    supervisor.follow(EngineOrder.RESTART)
+    await eventually(lambda: not supervisor.is_ready())
+    supervisor.follow(EngineOrder.RESTART)
+    await eventually(supervisor.is_ready)
+    await asyncio.sleep(0.01)
+    assert len(starts) == 2
+
+
+async def test_a_stopped_engine_stays_so_until_it_is_told_to_start(
+    supervisor: Supervisor, starts: list[Running]
+) -> None:
+    supervisor.follow(EngineOrder.STOP)
+    await eventually(lambda: supervisor.health().state is EngineState.STOPPED)
+    await asyncio.sleep(0.01)
+    assert (len(starts), supervisor.is_ready(), supervisor.is_alive()) == (1, False, True)
+    supervisor.follow(EngineOrder.START)
+    assert supervisor.health().state is EngineState.STARTING
+    await eventually(supervisor.is_ready)
+    supervisor.follow(EngineOrder.START)
+    await asyncio.sleep(0.01)
+    assert len(starts) == 2, "one that runs goes on"
+
+
+async def test_a_stopped_engine_starts_where_a_restart_is_asked_for(
+    supervisor: Supervisor, starts: list[Running]
+) -> None:
+    supervisor.follow(EngineOrder.STOP)
+    await eventually(lambda: supervisor.health().state is EngineState.STOPPED)
+    supervisor.follow(EngineOrder.RESTART)
+    await eventually(supervisor.is_ready)
+    assert len(starts) == 2
+
+
+async def test_an_engine_that_fails_is_tried_at_once_where_a_restart_is_asked_for(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Restarts, "delay_s", 60.0)
+    monkeypatch.setattr(supervisor_module, "WATCH_INTERVAL_S", 0.0)
+    monkeypatch.setattr(supervisor, "_load", Starts(supervisor, ValueError("no such flag")))
+    task = asyncio.create_task(supervisor._supervise())
+    await eventually(lambda: supervisor.health().state is EngineState.FAILED)
+    supervisor.follow(EngineOrder.RESTART)
+    assert supervisor.health().state is EngineState.STARTING
+    await eventually(supervisor.is_ready)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 # -- ending ------------------------------------------------------------------------------------------------

@@ -33,7 +33,16 @@ from routing.catalog.entries import (
 )
 from routing.catalog.sources import Remote, Upload, parse_source
 from routing.errors import Conflict, NotFound, RequestError, StateUnavailable
-from routing.lifecycle.ports import FleetChange, FleetState, NewVersion, ReplicaResidency, VersionProgress
+from routing.lifecycle.ports import (
+    FleetChange,
+    FleetState,
+    NewVersion,
+    PoolRestart,
+    ReplicaResidency,
+    RestartStep,
+    StepState,
+    VersionProgress,
+)
 from routing.observing.live import Figures, LiveView
 from routing.observing.live.verdict import usual_limit_s
 from routing.scheduling.decisions import KEPT
@@ -72,6 +81,27 @@ class FakeFleets:
         return FleetChange(self.state, self.changes, (), (), applied=not dry_run)
 
 
+class FakeRestarts:
+    """Restarts one pool, `shared`, and tells how that goes."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        steps = [RestartStep("shared-0", StepState.DRAINING, 2), RestartStep("shared-1")]
+        self.restart = PoolRestart("shared", "key 12345678", steps, 1_700_000_000.0)
+        self.error: RequestError | None = None
+
+    def begin(self, pool: str, *, replica: str | None, drain_s: float | None, actor: str) -> PoolRestart:
+        self.asked.append((pool, replica, drain_s, actor))
+        return self.of(pool)
+
+    def of(self, pool: str) -> PoolRestart:
+        if self.error is not None:
+            raise self.error
+        if pool != "shared":
+            raise NotFound(f"There is no pool `{pool}`.", code="pool_not_found")
+        return self.restart
+
+
 class FakeManagement:
     """Does at once, in memory, what the real one does over time; knows one base model."""
 
@@ -95,6 +125,7 @@ class FakeManagement:
         self.reported = 0  # times it was asked what the scheduler holds
         self.known_tenants: list[Tenant] = []
         self.fleets = FakeFleets()
+        self.restarts = FakeRestarts()
 
     def put(
         self, name: str, tenant: str | None = "acme", *states: VersionState, **changes: Any

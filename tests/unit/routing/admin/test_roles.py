@@ -16,6 +16,8 @@ FOR_OPERATORS = {
     ("GET", "/admin/v1/replicas"),
     ("POST", "/admin/v1/replicas/shared-0/drain"),
     ("POST", "/admin/v1/replicas/shared-0/resume"),
+    ("GET", "/admin/v1/pools/shared/restart"),
+    ("POST", "/admin/v1/pools/shared/restart"),
     ("GET", "/admin/v1/scheduler"),
     ("GET", "/admin/v1/live"),
     ("GET", "/admin/v1/live/stream"),

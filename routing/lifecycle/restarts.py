@@ -1,0 +1,195 @@
+"""Restarts the engines of a pool, one replica after the other, so that no request fails.
+
+A replica gets nothing new and what it runs ends; its host restarts the engine; once that has passed its
+self-test and knows its adapters, the replica gets work again and the next one follows. Meanwhile requests go
+to the others; where there is none, they wait. What comes back is treated as after a crash (slow start), but
+nothing is to blame: no breaker opens, no adapter gets a strike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from engines.health import EngineHealth, EngineState
+from engines.protocol import EngineOrder
+from fleet.current import CurrentFleet
+from routing.errors import Conflict, NotFound
+from routing.lifecycle.engines import Engines
+from routing.lifecycle.ports import PoolRestart, RestartState, RestartStep, StepState
+from routing.lifecycle.registry import Registry
+from routing.replicas.client import ReplicaClient, ReplicaSilent
+from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.state import Replica
+
+BACK_WITHIN_S = 900.0  # a large model on a slow disk
+TAKEN_WITHIN_S = 60.0  # until an engine that is ready has been told of its adapters
+POLL_S = 0.1
+log = logging.getLogger("tenantry.lifecycle")
+
+
+class _Stuck(Exception):
+    """A replica could not be restarted; says why."""
+
+
+class _Left(Exception):
+    """A replica takes part no more."""
+
+
+class RollingRestarts:
+    """The restarts of a gateway's pools; each runs to its end whether somebody looks or not."""
+
+    def __init__(
+        self,
+        fleet: CurrentFleet,
+        dispatcher: Dispatcher,
+        clients: Mapping[Replica, ReplicaClient],
+        engines: Engines,
+        registry: Registry,
+    ) -> None:
+        self._fleet = fleet
+        self._dispatcher = dispatcher
+        self._clients = clients
+        self._engines = engines
+        self._registry = registry
+        self._last: dict[str, PoolRestart] = {}  # by pool
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    def of(self, pool: str) -> PoolRestart:
+        """Return a pool's last restart. Raises `NotFound` where there was none since the gateway started."""
+        if pool not in self._last:
+            raise NotFound(f"Pool `{pool}` was not restarted since the gateway started.", code="no_restart")
+        return self._last[pool]
+
+    def begin(self, pool: str, *, replica: str | None, drain_s: float | None, actor: str) -> PoolRestart:
+        """Begin to restart a pool's replicas, or one of them; returns at once.
+
+        A replica has `drain_s` for what it runs, without that as long as a request may take at all. Raises
+        `NotFound`, and `Conflict` while the pool is being restarted.
+        """
+        known = {r.name: r for r in self._dispatcher.replicas.values() if r.pool == pool}
+        if pool not in self._fleet.now.pools:
+            raise NotFound(f"There is no pool `{pool}`.", code="pool_not_found")
+        if replica is not None and replica not in known:
+            raise NotFound(f"Pool `{pool}` has no replica `{replica}`.", code="replica_not_found")
+        if pool in self._running:
+            raise Conflict(
+                f"Pool `{pool}` is being restarted, by {self._last[pool].actor}; wait until that has ended.",
+                code="restart_running",
+            )
+        chosen = list(known.values()) if replica is None else [known[replica]]
+        restart = PoolRestart(pool, actor, [RestartStep(each.name) for each in chosen], time.time())
+        self._last[pool] = restart
+        seconds = self._fleet.now.gateway.request_timeout_s if drain_s is None else drain_s
+        self._running[pool] = asyncio.create_task(self._run(restart, chosen, seconds))
+        return restart
+
+    async def stop(self) -> None:
+        """Cancel what runs: a replica whose engine was told to restart comes back by itself."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- one after the other -------------------------------------------------------------------------------
+
+    async def _run(self, restart: PoolRestart, replicas: list[Replica], drain_s: float) -> None:
+        names = ", ".join(step.replica for step in restart.steps)
+        try:
+            await self._record(restart, f"restart of {names} begins")
+            restart.state = await self._each(restart, replicas, drain_s)
+        except asyncio.CancelledError:
+            restart.state = RestartState.CANCELLED
+        finally:
+            restart.ended_s = time.time()
+            del self._running[restart.pool]
+        failed = "; ".join(f"{step.replica}: {step.reason}" for step in restart.steps if step.reason)
+        await self._record(restart, f"restart of {names} {restart.state}{f': {failed}' if failed else ''}")
+
+    async def _each(self, restart: PoolRestart, replicas: list[Replica], drain_s: float) -> RestartState:
+        for step, replica in zip(restart.steps, replicas, strict=True):
+            try:
+                await self._one(step, replica, drain_s)
+                step.state = StepState.DONE
+            except _Left:
+                step.state = StepState.LEFT
+            except (_Stuck, ReplicaSilent) as error:
+                step.state, step.reason = StepState.FAILED, str(error)
+                return RestartState.FAILED
+            except Exception as error:
+                log.exception("replica %s was not restarted", replica.name)
+                step.state, step.reason = StepState.FAILED, repr(error)
+                return RestartState.FAILED
+            finally:
+                step.in_flight = 0
+        return RestartState.DONE
+
+    async def _one(self, step: RestartStep, replica: Replica, drain_s: float) -> None:
+        """Restart one replica. Raises `_Left`, `_Stuck` or `ReplicaSilent`."""
+        if replica.left:
+            raise _Left
+        step.state = StepState.DRAINING
+        replica.restarting = True
+        self._dispatcher.set_ready(replica.name, False)
+        try:
+            await self._drain(step, replica, drain_s)
+            step.state = StepState.RESTARTING
+            await self._restart(replica)
+        finally:
+            replica.restarting = False
+            if not replica.left:
+                self._engines.look_at(replica.name)
+        await _until(lambda: replica.ready, replica, TAKEN_WITHIN_S, "it was not told of its adapters")
+
+    async def _drain(self, step: RestartStep, replica: Replica, drain_s: float) -> None:
+        """Let end what a replica runs; what takes longer ends with the engine."""
+        due_s = time.monotonic() + drain_s
+        while (running := replica.engine.sequences) and time.monotonic() < due_s and not replica.left:
+            step.in_flight = running
+            await asyncio.sleep(POLL_S)
+        step.in_flight = replica.engine.sequences
+
+    async def _restart(self, replica: Replica) -> None:
+        """Restart its engine, and wait until another one is ready."""
+        client = self._clients.get(replica)
+        if client is None:
+            raise _Stuck("its address is not known")
+        before = await client.order(EngineOrder.RESTART)
+        due_s = time.monotonic() + BACK_WITHIN_S
+        while True:
+            if replica.left:
+                raise _Left
+            health = await self._health(replica)
+            if health is not None and _is_another(before, health):
+                return
+            if health is not None and health.state is EngineState.FAILED:
+                raise _Stuck(f"its engine does not start: {health.reason}")
+            if time.monotonic() >= due_s:
+                raise _Stuck(f"its engine is not ready after {BACK_WITHIN_S:g} s")
+            await asyncio.sleep(POLL_S)
+
+    async def _health(self, replica: Replica) -> EngineHealth | None:
+        """Ask it, where it is now."""
+        client = self._clients.get(replica)
+        return None if client is None else await client.health()
+
+    async def _record(self, restart: PoolRestart, text: str) -> None:
+        await self._registry.record(f"pool {restart.pool}", text, actor=restart.actor)
+
+
+def _is_another(before: EngineHealth, now: EngineHealth) -> bool:
+    """Whether an engine is ready, and not the one from before."""
+    return now.state is EngineState.READY and (now.worker, now.starts) != (before.worker, before.starts)
+
+
+async def _until(condition: Callable[[], bool], replica: Replica, within_s: float, else_: str) -> None:
+    """Wait for a condition. Raises `_Left`, and `_Stuck` where it does not come true."""
+    due_s = time.monotonic() + within_s
+    while not condition():
+        if replica.left:
+            raise _Left
+        if time.monotonic() >= due_s:
+            raise _Stuck(else_)
+        await asyncio.sleep(POLL_S)
