@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from fleet.key_hash import FINGERPRINT_CHARS
-from fleet.types import Fleet
+from fleet.types import Fleet, Pool
 from fleet.values import (
     adapter_values,
     base_model_values,
@@ -34,8 +34,8 @@ class Needs(StrEnum):
     RESTART = "restart"  # of the service: engines, or parts of the gateway, are made with it
 
 
-# What is read when the service starts, by section of the file; all else counts at once. Where engines are
-# started or joined at run time, what they no longer need a restart for leaves this table.
+# What is read when the service starts, by section of the file; all else counts at once. Whether replicas can
+# join and leave depends on where their engines come from, which the gateway's replicas know.
 RESTART: dict[str, frozenset[str]] = {
     "base_models": frozenset(
         {
@@ -43,7 +43,7 @@ RESTART: dict[str, frozenset[str]] = {
             "max_cpu_loras", "tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "vllm_args",
         }
     ),
-    "pools": frozenset({"strategy", "base_models", "replicas", "devices"}),
+    "pools": frozenset({"strategy", "base_models", "devices"}),
     "gateway": frozenset({"shutdown_grace_s", "metrics", "tracing"}),
     "state": frozenset({"folder", "database", "store_gib", "max_adapter_mib"}),
 }  # fmt: skip
@@ -77,13 +77,17 @@ def differences(before: Fleet, after: Fleet) -> list[Change]:
         *_named("base_models", before.base_models, after.base_models, base_model_values),
         *_named("adapters", before.adapters, after.adapters, adapter_values),
         *_named("tenants", before.tenants, after.tenants, lambda tenant: tenant_values(tenant, {})),
-        *_named("pools", before.pools, after.pools, pool_values),
+        *_named("pools", before.pools, after.pools, _pool),
         *_fields("gateway", "", gateway_values(before, {}), gateway_values(after, {})),
         *_fields("state", "", state_values(before.state), state_values(after.state)),
         *_fields("usage", "", _usage(before), _usage(after)),
         *_fields("prices", "", _currency(before), _currency(after)),
         *_named("prices", _prices(before), _prices(after), price_values),
     ]
+
+
+def _pool(pool: Pool) -> dict[str, Any]:
+    return pool_values(pool) | {"replicas": [name for name, _ in pool.replica_models]}
 
 
 def _usage(fleet: Fleet) -> dict[str, Any]:
@@ -117,6 +121,8 @@ def _fields(section: str, name: str, before: Mapping[str, Any], after: Mapping[s
         old, new = before.get(key), after.get(key)
         if old != new:
             needs = Needs.RESTART if key in RESTART.get(section, ()) else Needs.NOTHING
+            if key == "devices" and _begins_with(old or [], new or []):
+                needs = Needs.NOTHING  # those of replicas that join, or leave
             for text in _texts(key, old, new):
                 yield Change(section, name, text, needs)
 
@@ -127,17 +133,23 @@ def _texts(key: str, old: Any, new: Any) -> Iterable[str]:
         return [f"{key} changed"]
     if key in _KEYS:
         return _keys(old or [], new or [])
-    if key == "tenants":
-        return _places(old, new)
+    if key in ("tenants", "replicas"):
+        return _places(key.removesuffix("s"), old, new)
     if isinstance(old or new, dict):
         return _each("alias " if key == "models" else "", old or {}, new or {})
     return [f"{key} {_shown(old)} -> {_shown(new)}"]
 
 
-def _places(old: list[str], new: list[str]) -> Iterator[str]:
+def _begins_with(old: list[str], new: list[str]) -> bool:
+    """Whether one list is the beginning of the other, and neither is empty."""
+    common = min(len(old), len(new))
+    return common > 0 and old[:common] == new[:common]
+
+
+def _places(word: str, old: list[str], new: list[str]) -> Iterator[str]:
     before, after = frozenset(old), frozenset(new)
-    yield from (f"tenant {tenant} leaves" for tenant in old if tenant not in after)
-    yield from (f"tenant {tenant} joins" for tenant in new if tenant not in before)
+    yield from (f"{word} {name} leaves" for name in old if name not in after)
+    yield from (f"{word} {name} joins" for name in new if name not in before)
 
 
 def _each(word: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

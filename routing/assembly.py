@@ -135,9 +135,11 @@ def assemble(
     lifecycle = lifecycle_class(fleet, directory, dispatcher, clients)
     token = secrets.internal_token(secret)
     replicas = ReplicaRegistry(discovery, dispatcher, lifecycle, flights, clients, token)
+    fleet.follow(replicas.take_fleet)
     ledger = ledger or Ledger.of(fleet)
     fleet.follow(ledger.take_fleet)
     manager = Manager(fleet, directory, lifecycle)
+    manager.fleets.why_not = replicas.why_not
 
     figures = Figures(clock(), usual_limit_s)
     view = LiveView(

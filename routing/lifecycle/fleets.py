@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -79,6 +79,8 @@ class FleetChanges:
         self._registry = registry
         self._dispatcher = dispatcher
         self.changes = changes
+        # Why the replicas cannot be those of the second fleet; the gateway's replicas know.
+        self.why_not: Callable[[Fleet, Fleet], list[str]] = lambda _before, _after: []
         self.state = FleetState(0, time.time(), FROM_FILE, "")
 
     def begin_with(self, file: FleetFile) -> None:
@@ -110,7 +112,7 @@ class FleetChanges:
         try:
             fleet = (await self._load(newest.document.encode())).fleet
             changes = differences(self._fleet.now, fleet)
-            if reasons := _needs_restart(changes):
+            if reasons := _needs_restart(changes) + self.why_not(self._fleet.now, fleet):
                 raise FleetRefused(reasons, changes)
         except (FleetInvalid, FleetRefused) as error:
             text = "revision %d can no longer be used, so that the fleet file counts. %s"
@@ -134,6 +136,7 @@ class FleetChanges:
             self._require_known(expected)
             changes = differences(self._fleet.now, loaded.fleet)
             reasons = _needs_restart(changes) + self._why_shared(loaded.fleet)
+            reasons += self.why_not(self._fleet.now, loaded.fleet)
             text = document.decode("utf-8-sig")
             if dry_run or (not changes and text == self.state.document):
                 return FleetChange(self.state, changes, reasons, loaded.warnings, applied=False)

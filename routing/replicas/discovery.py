@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -41,6 +41,9 @@ class Discovery(Protocol):
     def is_static(self) -> bool:
         """Whether `watch` yields at once and once, so that a replica it does not name is nowhere."""
 
+    def is_started_here(self, replica: str) -> bool:
+        """Whether a replica's engine is started together with this gateway, which may stop it."""
+
     def watch(self) -> AsyncIterator[Addresses]:
         """Yield all replicas once they are known, and all of them again whenever anything has changed.
 
@@ -54,9 +57,17 @@ class StaticDiscovery:
 
     is_static = True
 
-    def __init__(self, addresses: Callable[[], Addresses]) -> None:
-        """`addresses` is called once watching begins, since BentoML knows its sockets no earlier."""
+    def __init__(self, addresses: Callable[[], Addresses], elsewhere: Collection[str] = ()) -> None:
+        """`addresses` is called once watching begins, since BentoML knows its sockets no earlier.
+
+        The engines of replicas `elsewhere` are somebody else's.
+        """
         self._addresses = addresses
+        self._elsewhere = elsewhere
+
+    def is_started_here(self, replica: str) -> bool:
+        """Whether it does not run elsewhere."""
+        return replica not in self._elsewhere
 
     async def watch(self) -> AsyncIterator[Addresses]:
         """Yield them, once."""
@@ -87,6 +98,10 @@ class FileDiscovery:
         self._poll_s = poll_s
         self._sleep = sleep
         self._problem = ""
+
+    def is_started_here(self, replica: str) -> bool:
+        """Never: the file names all of them."""
+        return False
 
     async def watch(self) -> AsyncIterator[Addresses]:
         """Yield what the file says, whenever that has changed and can be understood."""
@@ -164,7 +179,7 @@ class Elsewhere:
         """Watch for these replicas and those that run `here`, which is called once watching begins."""
         if self.file is not None:
             return FileDiscovery(self.file, check_url=check_url)
-        return StaticDiscovery(lambda: {**here(), **self.urls})
+        return StaticDiscovery(lambda: {**here(), **self.urls}, elsewhere=self.urls.keys())
 
 
 def parse_addresses(content: bytes, check_url: Callable[[str], object]) -> dict[str, str]:

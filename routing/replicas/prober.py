@@ -11,8 +11,9 @@ import contextlib
 import logging
 from typing import Protocol
 
-from engines.health import EngineState
-from routing.replicas.client import ReplicaClient
+from engines.health import EngineHealth, EngineState
+from engines.protocol import EngineOrder
+from routing.replicas.client import ReplicaClient, ReplicaSilent
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import Replica
 
@@ -73,6 +74,7 @@ class Prober:
         self._url: str | None = None  # where discovery says it is
         self._moving: ReplicaClient | None = None  # not ready yet where it is now
         self._retired: dict[ReplicaClient, asyncio.Task[None]] = {}  # still in use, or being closed
+        self._stops_engine = False  # once it has left
         self._move_on_s: float | None = None  # when what it has not begun goes to others
         self._changed = lifecycle.join(self._name)
         self._probing = asyncio.create_task(self._probe())
@@ -82,14 +84,23 @@ class Prober:
         """Return the client through which it is reached; None: its address was never known."""
         return self._clients.get(self._replica)
 
-    def leave(self) -> None:
-        """Probe it no longer, and close its client once what it runs has ended."""
+    def leave(self, *, stop_engine: bool = False) -> None:
+        """Probe it no longer, and close its client once what it runs has ended.
+
+        Then its engine is stopped if that is wanted, so that its memory is free.
+        """
+        self._stops_engine = stop_engine
         self._probing.cancel()
         self._lifecycle.leave(self._name)
         self._move_on_s = asyncio.get_running_loop().time() + LEAVE_S
         self._give_up_move()
         if self.client is not None:
             self._retire(self.client)
+
+    def keep_engine(self, name: str) -> None:
+        """Leave the engine of a replica alone, since one of that name takes part again."""
+        if name == self._name:
+            self._stops_engine = False
 
     async def left(self) -> None:
         """Wait until nothing of it is left, after `leave`."""
@@ -164,9 +175,20 @@ class Prober:
                 async with asyncio.timeout(PROBE_INTERVAL_S):
                     await client.unused()
         if client is self.client:
+            if self._stops_engine:
+                await self._order(client, EngineOrder.STOP)
             del self._clients[self._replica]
         client.close()
         del self._retired[client]
+
+    async def _order(self, client: ReplicaClient, order: EngineOrder) -> None:
+        """Tell its host to start or stop the engine."""
+        try:
+            await client.order(order)
+        except ReplicaSilent as error:
+            log.warning("replica %s was not told to %s its engine: %s", self._name, order, error)
+        else:
+            log.info("replica %s was told to %s its engine", self._name, order)
 
     def _is_late(self) -> bool:
         return self._move_on_s is not None and asyncio.get_running_loop().time() >= self._move_on_s
@@ -204,8 +226,7 @@ class Prober:
         client = self.client
         if client is None:
             return
-        # Without an address it is asked only for the sake of what it runs.
-        health = await client.health() if self._url is not None or client.in_use else None
+        health = await self._ask(client)
         answers = health is not None and health.state is EngineState.READY
         if not answers or self._url is None:
             self._lifecycle.forget(self._name)
@@ -216,6 +237,15 @@ class Prober:
         self._set_ready(ready and self._url is not None and self.client is client)
         if not answers:
             self._requests.move_on(client)
+
+    async def _ask(self, client: ReplicaClient) -> EngineHealth | None:
+        """Ask how its engine stands, and have it started if it was stopped when the replica left before."""
+        if self._url is None and not client.in_use:
+            return None  # without an address it is asked only for the sake of what it runs
+        health = await client.health()
+        if health is not None and health.state is EngineState.STOPPED:
+            await self._order(client, EngineOrder.START)
+        return health
 
     def _set_ready(self, ready: bool) -> None:
         ready = ready and not self._replica.restarting

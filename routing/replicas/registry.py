@@ -10,11 +10,12 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
+from fleet.types import Fleet
 from routing.replicas.client import Address, ReplicaClient
 from routing.replicas.discovery import Addresses, Discovery
 from routing.replicas.prober import AdapterSync, Prober, Requests
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.state import Replica
+from routing.scheduling.state import Replica, declared_replicas
 
 log = logging.getLogger("tenantry.gateway")
 
@@ -88,6 +89,8 @@ class ReplicaRegistry:
         if url is not None:
             Address.parse(url)
         self._dispatcher.join(replica)
+        for leaving in self._leaving:
+            leaving.keep_engine(name)
         prober = self._probers[name] = Prober(
             replica, self._dispatcher, self._lifecycle, self._requests, self.clients, self._token
         )
@@ -104,9 +107,36 @@ class ReplicaRegistry:
             raise LookupError(f"there is no replica {name!r}")
         log.info("replica %s leaves", name)
         prober = self._probers.pop(name)
-        prober.leave()
+        prober.leave(stop_engine=self._discovery.is_started_here(name))
         self._dispatcher.leave(name)
         self._leaving[prober] = asyncio.create_task(self._see_off(prober))
+
+    def take_fleet(self, fleet: Fleet) -> None:
+        """Let the replicas take part that a fleet declares, and no others; `why_not` has found no reason."""
+        declared = {replica.name: replica for replica in declared_replicas(fleet)}
+        for name in self._probers.keys() - declared.keys():
+            self.leave(name)
+        for name, replica in declared.items():
+            if name not in self._probers:
+                self.join(replica)
+
+    def why_not(self, before: Fleet, after: Fleet) -> list[str]:
+        """Say why replicas cannot be those of another fleet while this gateway runs; empty: they can."""
+        old, new = _models(before), _models(after)
+        moved = [
+            f"pool {pool}: replica {name} would serve {model} instead of {old[name][1]}: this needs a "
+            "restart of the service"
+            for name, (pool, model) in new.items()
+            if name in old and old[name] != (pool, model)
+        ]
+        nowhere = [
+            f"pool {pool}: replica {name} has no engine: engines start together with the service. Restart it "
+            "with more replicas in its fleet file, or have engines started elsewhere, named in a file "
+            "(TENANTRY_ENGINE_FILE)"
+            for name, (pool, _) in new.items()
+            if name not in old and self._discovery.is_static and name not in (self._addresses or {})
+        ]
+        return moved + nowhere
 
     async def _see_off(self, prober: Prober) -> None:
         await prober.left()
@@ -137,3 +167,8 @@ class ReplicaRegistry:
         missing = set(names) - addresses.keys() if self._discovery.is_static else None
         if missing:
             raise RuntimeError(f"no address is known for {', '.join(sorted(missing))}")
+
+
+def _models(fleet: Fleet) -> dict[str, tuple[str, str]]:
+    """Pool and base model of every replica that a fleet declares."""
+    return {name: (pool.name, model) for pool in fleet.pools.values() for name, model in pool.replica_models}

@@ -75,7 +75,8 @@ def test_a_pool_s_objective_counts_at_once_and_its_engines_do_not() -> None:
     pool = replace(FLEET.pools["shared"], slo=Slo(ttft_s=2.0), replicas=3)
     changes = differences(FLEET, replace(FLEET, pools=FLEET.pools | {"shared": pool}))
     assert [(change.text, change.needs) for change in changes] == [
-        ("replicas 1 -> 3", Needs.RESTART),
+        ("replica shared-1 joins", Needs.NOTHING),
+        ("replica shared-2 joins", Needs.NOTHING),
         ("ttft_s none -> 2", Needs.NOTHING),
     ]
 

@@ -97,7 +97,7 @@ async def test_without_variables_every_replica_runs_here() -> None:
     elsewhere = Elsewhere.read({}, Address.parse)
     assert not elsewhere.has("shared-0")
     discovery = elsewhere.discovery(lambda: {"shared-0": A}, Address.parse)
-    assert discovery.is_static
+    assert discovery.is_static and discovery.is_started_here("shared-0")
     assert [known async for known in discovery.watch()] == [{"shared-0": A}]
 
 
@@ -115,6 +115,7 @@ async def test_with_a_file_every_replica_runs_elsewhere(path: Path, urls: str) -
     write(path, f"shared-0: {A}")()
     discovery = elsewhere.discovery(dict, Address.parse)
     assert isinstance(discovery, FileDiscovery) and not discovery.is_static
+    assert not discovery.is_started_here("shared-0")
     assert await anext(discovery.watch()) == {"shared-0": A}
 
 

@@ -83,6 +83,10 @@ class FakeDiscovery:
     """Says what the test says."""
 
     is_static = False
+    here: tuple[str, ...] = ()  # replicas whose engines start with the gateway
+
+    def is_started_here(self, replica: str) -> bool:
+        return replica in self.here
 
     def __init__(self) -> None:
         self.said = asyncio.Queue[Addresses]()
