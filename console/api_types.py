@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from routing.admin.answers import AdapterAnswer, AdapterList, EventList, KeyList, ReplicaList
+from routing.admin.answers import AdapterAnswer, AdapterList, EventList, ReplicaList
+from routing.admin.key_answers import KeyList
 from routing.admin.live_answers import LiveDecisions, LiveHistory, LiveSnapshot
 from routing.admin.tenants import TenantList
 from routing.admin.usage import UsageAnswer

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from fleet.types import Adapter, BaseModel, Fleet, Pool, StateSettings, Tenant
+from fleet.types import NO_LIMITS, Adapter, BaseModel, Fleet, Pool, StateSettings, Tenant
 
 
 def write_fleet(fleet: Fleet, *, key_variables: Mapping[str, str]) -> str:
@@ -48,7 +48,7 @@ def _adapter(adapter: Adapter) -> dict[str, Any]:
 
 def _tenant(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str, Any]:
     values = {
-        "api_keys": _keys(tenant.key_hashes, key_variables),
+        "api_keys": _tenant_keys(tenant, key_variables),
         "models": dict(tenant.models),
         "default_model": tenant.default_model,  # null is not the same as leaving it out
         "priority": tenant.band.value,
@@ -107,6 +107,16 @@ def _state(state: StateSettings) -> dict[str, Any]:
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out None: the file omits such keys."""
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _tenant_keys(tenant: Tenant, variables: Mapping[str, str]) -> list[dict[str, Any]]:
+    ordered = sorted(tenant.key_hashes)
+    return [
+        key
+        | ({"name": tenant.key_names[digest]} if digest in tenant.key_names else {})
+        | _given(asdict(tenant.key_limits.get(digest, NO_LIMITS)))
+        for digest, key in zip(ordered, _keys(ordered, variables), strict=True)
+    ]
 
 
 def _keys(hashes: Iterable[str], variables: Mapping[str, str]) -> list[dict[str, str]]:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hmac
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from engines.residency import ENGINE_DIED
 from engines.words import in_a_line, without_paths
 from fleet.current import CurrentFleet
 from fleet.key_hash import hash_key
-from fleet.types import Fleet, Tenant
-from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
+from fleet.types import Budget, Fleet, KeyLimits, Tenant
+from routing.catalog.entries import FINGERPRINT_CHARS, AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
 from routing.errors import Quarantined, RequestError, Unavailable
 from routing.types import Target
 
@@ -27,17 +28,27 @@ class Identity:
 
     role: KeyRole
     tenant: str | None  # None: an operator
+    key: str = ""  # the key's id, or its fingerprint where fleet.yaml declares it
+    limits: KeyLimits | None = None  # the key's own; None: it has none
 
 
 class Declared:
     """What one fleet says of keys, names and places, for lookups."""
 
     def __init__(self, fleet: Fleet) -> None:
-        self.keys = {  # by hash
-            digest: Identity(KeyRole.INFERENCE, tenant.name)
-            for tenant in fleet.tenants.values()
-            for digest in tenant.key_hashes
-        } | {digest: Identity(KeyRole.OPERATOR, None) for digest in fleet.gateway.operator_key_hashes}
+        self.keys = (
+            {  # by hash
+                digest: Identity(
+                    KeyRole.INFERENCE, tenant.name, digest[:FINGERPRINT_CHARS], tenant.key_limits.get(digest)
+                )
+                for tenant in fleet.tenants.values()
+                for digest in tenant.key_hashes
+            }
+            | {
+                digest: Identity(KeyRole.OPERATOR, None, digest[:FINGERPRINT_CHARS])
+                for digest in fleet.gateway.operator_key_hashes
+            }
+        )
         self.names = {tenant.name: _names(fleet, tenant) for tenant in fleet.tenants.values()}
         self.users: defaultdict[str, list[str]] = defaultdict(list)  # of each declared adapter
         for tenant in fleet.tenants.values():
@@ -64,7 +75,13 @@ class Directory:
         self._answering: dict[tuple[str, str], Target] = {}  # by tenant and name, where no split decides
         self.rollouts: set[AdapterKey] = set()  # adapters with a split
         self._own: defaultdict[str, dict[str, AdapterKey]] = defaultdict(dict)  # tenants' adapters, by name
-        fleet.follow(lambda _: self._answering.clear())
+        self._key_budgets: Mapping[str, Budget] = {}
+        self._has_new_keys = True  # since that was made
+        fleet.follow(self._forget_derived)
+
+    def _forget_derived(self, _: Fleet) -> None:
+        self._answering.clear()
+        self._has_new_keys = True
 
     @property
     def local_only(self) -> bool:
@@ -84,18 +101,18 @@ class Directory:
             return None
         if made.tenant is not None and made.tenant not in self._fleet.now.tenants:
             return None  # a tenant that is not in the fleet any more
-        return Identity(made.role, made.tenant)
+        return Identity(made.role, made.tenant, made.id, made.limits)
 
     def is_local_only(self, key: str) -> bool:
         """Whether only callers on this machine may use the key."""
         return hash_key(key) in self._local_only
 
-    def authenticate(self, key: str, now_s: float) -> Tenant | None:
-        """Return the tenant that may call its models with this key at this Unix time."""
+    def authenticate(self, key: str, now_s: float) -> tuple[Tenant, Identity] | None:
+        """Return the tenant that may call its models with this key at this Unix time, and the identity."""
         identity = self.identify(key, now_s)
         if identity is None or identity.role is not KeyRole.INFERENCE or identity.tenant is None:
             return None
-        return self._fleet.now.tenants[identity.tenant]
+        return self._fleet.now.tenants[identity.tenant], identity
 
     def keys(self) -> list[ApiKey]:
         """List the keys made at run time."""
@@ -104,6 +121,21 @@ class Directory:
     def put_key(self, key: ApiKey) -> None:
         """Add or replace a key made at run time; it is valid at once."""
         self._keys[key.sha256] = key
+        self._has_new_keys = True
+
+    def key_budgets(self) -> Mapping[str, Budget]:
+        """Return the budgets of keys that have one, by the key's id; the same object until one changes."""
+        if self._has_new_keys:
+            limits = {key.id: key.limits for key in self._keys.values() if key.revoked_s is None}
+            limits |= {identity.key: identity.limits for identity in self._declared.now.keys.values()}
+            budgets = {
+                key: Budget(own.monthly_tokens)
+                for key, own in limits.items()
+                if own is not None and own.monthly_tokens is not None
+            }
+            self._key_budgets = self._key_budgets if budgets == self._key_budgets else budgets
+            self._has_new_keys = False
+        return self._key_budgets
 
     # -- adapters ------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ EXPOSED = (
     "x-should-retry",
     "x-tenantry-adapter",
     "x-tenantry-budget-remaining-tokens",
+    "x-tenantry-key-budget-remaining-tokens",
     "x-tenantry-model",
     "x-tenantry-queue-ms",
     "x-tenantry-replica",

@@ -16,7 +16,7 @@ from engines.protocol import Kind
 from fleet.current import CurrentFleet, Derived
 from fleet.types import Fleet, Tenant
 from routing.asgi import Exchange
-from routing.catalog.directory import Directory
+from routing.catalog.directory import Directory, Identity
 from routing.errors import BreaksEngine, RequestError, Unavailable
 from routing.flights.attempt import Question
 from routing.flights.faulty import Faulty
@@ -77,17 +77,17 @@ class Inference:
         trace = None
         if self.tracer is not None:
             trace = self.tracer.begin(exchange.headers.traceparent, kind.value, self.clock())
-        tenant = self.callers.tenant(exchange)
+        tenant, identity = self.callers.tenant(exchange)
         arrived_s = self.clock()
         settings = self.fleet.now.gateway
         body = await exchange.read_json(
             limit_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
         )
         if self.fleet.now.tenants.get(tenant.name) is not tenant:  # the fleet was changed meanwhile
-            tenant = self.callers.tenant(exchange)
+            tenant, identity = self.callers.tenant(exchange)
         request, question = self._prepare(
             exchange,
-            tenant,
+            (tenant, identity),
             kind,
             body,
             request_id,
@@ -125,7 +125,7 @@ class Inference:
     def _prepare(
         self,
         exchange: Exchange,
-        tenant: Tenant,
+        caller: tuple[Tenant, Identity],
         kind: Kind,
         body: bytes,
         request_id: str,
@@ -133,6 +133,7 @@ class Inference:
         trace: Trace | None,
     ) -> tuple[Request, Question]:
         """Read a body: what the scheduler is to know of it, and what an engine is asked."""
+        tenant, identity = caller
         call, tables = bodies.parse(kind, body), self._tables.now
         target = self._resolve(tenant, call.model, call.sticky or request_id)
         if target is None:
@@ -163,6 +164,8 @@ class Inference:
             max_completion_tokens=call.max_completion_tokens,
             size_bytes=len(for_engine) + HELD_BYTES,
             user=call.user,
+            key=identity.key,
+            key_limits=identity.limits,
         )
         call.payload.clear()  # it is in `for_engine`, and may be many times as large
         traceparent = None
@@ -213,6 +216,7 @@ def _target_headers(target: Target) -> list[tuple[bytes, bytes]]:
 
 def _refused(request: Request, error: RequestError, now_s: float) -> Record:
     record = Record(request.id, request.target, Outcome.REJECTED, error.status, error.code)
+    record.key = request.key
     record.explanation, record.retry_after_s = error.message, error.retry_after_s
     record.total_s = now_s - request.arrived_s
     return record

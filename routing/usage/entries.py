@@ -6,13 +6,15 @@ comes the gateway's start, then a number. Whatever is written twice has the same
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import count
+from typing import Any
 
 from routing.types import Record
 
 DAY_S = 86_400
-Row = tuple[str | float | bool, ...]  # in the order of COLUMNS
+Row = tuple[str | float | bool | None, ...]  # in the order of COLUMNS
 
 COLUMNS = (
     "id",
@@ -35,8 +37,10 @@ COLUMNS = (
     "run_s",
     "slot_s",
     "engine_s",
+    "key",  # id of the API key; None: an earlier release wrote the row
 )
-ID, AT_S, DAY, TENANT = (COLUMNS.index(name) for name in ("id", "at_s", "day", "tenant"))
+ID, AT_S, DAY, TENANT, KEY = (COLUMNS.index(name) for name in ("id", "at_s", "day", "tenant", "key"))
+FIRST_COLUMNS = KEY  # of the first release; those after them may be missing in a journal
 PROMPT_TOKENS, COMPLETION_TOKENS = (COLUMNS.index(f"{name}_tokens") for name in ("prompt", "completion"))
 
 
@@ -79,6 +83,7 @@ class Entries:
             0.0 if queue_s is None else max(0.0, record.total_s - queue_s),
             record.slot_s,
             record.engine_s,
+            record.key or None,
         )
 
 
@@ -94,4 +99,11 @@ def day_of(time_s: float) -> str:
 
 def tokens_of(row: Row) -> int:
     """Tokens of a row that count for a budget: prompt and completion."""
-    return int(row[PROMPT_TOKENS]) + int(row[COMPLETION_TOKENS])
+    return int(row[PROMPT_TOKENS] or 0) + int(row[COMPLETION_TOKENS] or 0)
+
+
+def whole(row: Sequence[Any]) -> Row | None:
+    """Return a row with all columns; one of an earlier release lacks the newest. None where it is no row."""
+    if not FIRST_COLUMNS <= len(row) <= len(COLUMNS):
+        return None
+    return (*row, *[None] * (len(COLUMNS) - len(row)))

@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +24,7 @@ from fleet.types import Budget, Fleet, UsageSettings
 from routing.errors import StateUnavailable
 from routing.types import Record
 from routing.usage.budget import Budgets, BudgetStatus
-from routing.usage.entries import AT_S, DAY, DAY_S, ID, TENANT, Entries, Row, tokens_of
+from routing.usage.entries import AT_S, DAY, DAY_S, ID, KEY, TENANT, Entries, Row, tokens_of
 from routing.usage.journal import Journal
 from routing.usage.query import UsageLine, UsageQuery
 from routing.usage.store import CHUNK, UsageStore
@@ -64,7 +64,13 @@ class Ledger:
         self._journal = Journal(folder, start, **bound)
         self._settings = settings
         self.budgets = budgets
-        self._written_here: Counter[tuple[str, str]] = Counter()  # (tenant, month) -> tokens, not told yet
+        self.key_budgets = Budgets({})
+        self._keys_with_budget: Callable[[], Mapping[str, Budget]] = dict
+        self._keys_known: Mapping[str, Budget] | None = None  # those of which the use of the month is known
+        self._was_known = False
+        # (tenant or key, month) -> tokens that were written here, and are not told yet
+        self._written_here: Counter[tuple[str, str]] = Counter()
+        self._written_by_key: Counter[tuple[str, str]] = Counter()
         self._start = start
         self._budgets_at_s = 0.0  # monotonic
         self._interval_s = interval_s
@@ -95,9 +101,30 @@ class Ledger:
         self.budgets.take(_budgets(fleet))
         self._budgets_at_s = 0.0
 
+    def follow_keys(self, budgets: Callable[[], Mapping[str, Budget]]) -> None:
+        """Keep the budgets of keys, by their ids. `budgets` must return the same object until one changes."""
+        self._keys_with_budget = budgets
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known what all that have a budget have used of it."""
+        return self.budgets.is_known and self._keys_with_budget() is self._keys_known
+
+    def was_known(self) -> bool:
+        """Whether that has been so when this was asked; to be asked once all keys are there.
+
+        A budget that is given to a key later does not make it untrue.
+        """
+        self._was_known = self._was_known or self.is_known
+        return self._was_known
+
     def count(self, record: Record) -> None:
-        """Let its tenant's budget count what a request used, as soon as it has ended. Never fails."""
+        """Let the budgets of its tenant and key count what a request used, as soon as it has ended.
+
+        Never fails.
+        """
         tokens = record.prompt_tokens + record.completion_tokens
+        self.key_budgets.count(record.key, tokens, record.ended_at_s)
         self.budgets.count(record.target.tenant, tokens, record.ended_at_s)
 
     def note(self, records: Iterable[Record]) -> None:
@@ -151,7 +178,7 @@ class Ledger:
         while True:
             if time.monotonic() >= self._chores_at_s:
                 self._journal_waits = True
-            due = self._pending or self._journal_waits or time.monotonic() >= self._budgets_at_s
+            due = self._pending or self._journal_waits or self._budgets_are_due
             busy = self._work is not None and not self._work.done()
             if not busy and time.monotonic() >= self._retry_at_s:
                 if due:
@@ -234,9 +261,11 @@ class Ledger:
     def _write_batches(self, rows: Sequence[Row]) -> None:
         for batch in _batches(rows):
             self._store.write(batch)
-            for row in batch if self.budgets.tenants else ():
+            for row in batch if self.budgets.tenants or self.key_budgets.tenants else ():
                 if self._start in str(row[ID]):
-                    self._written_here[str(row[TENANT]), str(row[DAY])[:7]] += tokens_of(row)
+                    month = str(row[DAY])[:7]
+                    self._written_here[str(row[TENANT]), month] += tokens_of(row)
+                    self._written_by_key[str(row[KEY]), month] += tokens_of(row)
 
     def _read_back(self) -> bool:
         """Write one file of the journal to the database, and remove it; returns whether there was one.
@@ -247,7 +276,7 @@ class Ledger:
             if found is None:
                 return False
             path, rows = found
-            if any(float(row[AT_S]) < self._forgotten_before_s() for row in rows):
+            if any(float(row[AT_S] or 0) < self._forgotten_before_s() for row in rows):
                 kept = self._journal.set_aside(path)
                 log.error("%s holds usage older than usage.keep_records_days; it is not counted", kept)
                 return True
@@ -256,18 +285,38 @@ class Ledger:
             log.info("the usage of %d requests was read back from the journal", len(rows))
             return True
 
+    @property
+    def _budgets_are_due(self) -> bool:
+        return time.monotonic() >= self._budgets_at_s or self._keys_with_budget() is not self._keys_known
+
     async def _tell_budgets(self) -> None:
-        """Tell the budgets what is written: by this gateway at once, by others every `BUDGETS_S`."""
-        tenants = self.budgets.tenants
-        month, first, end = self.budgets.month(self._now())
-        here = {tenant: self._written_here[tenant, month] for tenant in tenants}
-        if time.monotonic() >= self._budgets_at_s:
-            written = await self._in_database(self._store.tokens, tenants, first, end) if tenants else {}
-            self.budgets.take_totals(month, written, here)
+        """Tell the budgets what is written: by this gateway at once, by others every `BUDGETS_S`.
+
+        A key that has a budget since the last time learns at once what it has used of the month.
+        """
+        due, keys = time.monotonic() >= self._budgets_at_s, self._keys_with_budget()
+        changed = keys is not self._keys_known
+        if changed:
+            self.key_budgets.take(keys)
+        await self._tell(self.budgets, "tenant", self._written_here, totals=due)
+        await self._tell(self.key_budgets, "key", self._written_by_key, totals=due or changed)
+        self._keys_known = keys
+        if due:
             self._budgets_at_s = time.monotonic() + BUDGETS_S
-        elif self._written_here:
-            self.budgets.note_written(month, here)
-        self._written_here.clear()
+
+    async def _tell(
+        self, budgets: Budgets, by: str, written: Counter[tuple[str, str]], *, totals: bool
+    ) -> None:
+        owners = budgets.tenants
+        month, first, end = budgets.month(self._now())
+        here = {owner: written[owner, month] for owner in owners} if totals or written else {}
+        if totals:
+            tokens = functools.partial(self._store.tokens, by=by)
+            used = await self._in_database(tokens, owners, first, end) if owners else {}
+            budgets.take_totals(month, {owner: used.get(owner, 0) for owner in owners}, here)
+        elif written:
+            budgets.note_written(month, here)
+        written.clear()
 
     async def _prune(self) -> None:
         days_before = datetime.fromtimestamp(self._now(), UTC).date() - timedelta(

@@ -70,17 +70,19 @@ class UsageStore(Database):
                 self._add(connection, rows)
         return len(rows)
 
-    def tokens(self, tenants: Iterable[str], first_day: str, end_day: str) -> dict[str, int]:
-        """Return what tenants have used of days from the first up to but not including the last."""
-        days = _Days.c
+    def tokens(
+        self, owners: Iterable[str], first_day: str, end_day: str, *, by: str = "tenant"
+    ) -> dict[str, int]:
+        """Return what tenants, or keys, have used of days from the first up to but not including the last."""
+        days, owner = _Days.c, _Days.c[by]
         used = func.sum(days.prompt_tokens + days.completion_tokens)
         wanted = (
-            select(days.tenant, used)
-            .where(days.tenant.in_(sorted(tenants)), days.day >= first_day, days.day < end_day)
-            .group_by(days.tenant)
+            select(owner, used)
+            .where(owner.in_(sorted(owners)), days.day >= first_day, days.day < end_day)
+            .group_by(owner)
         )
         with self._transaction(reads=True) as connection:
-            return {tenant: int(tokens or 0) for tenant, tokens in connection.execute(wanted)}
+            return {name: int(tokens or 0) for name, tokens in connection.execute(wanted)}
 
     def sums(self, query: UsageQuery) -> list[UsageLine]:
         """Return the lines of a query, in the order of their dimensions; at most one more than MAX_ROWS."""
@@ -181,7 +183,7 @@ def _add_to_days(is_sqlite: bool) -> Any:
     sums: dict[str, Any] = {name: func.sum(rows[name]) for name in MEASURES if name in rows}
     sums["requests"] = func.count()
     sums["estimated_requests"] = func.sum(case((rows.estimated, 1), else_=0))
-    keys = [rows[name] for name in DIMENSIONS]
+    keys = [func.coalesce(rows.key, "") if name == "key" else rows[name] for name in DIMENSIONS]
     added = select(*keys, *(sums[name] for name in MEASURES)).where(rows.id.in_(_ids(is_sqlite)))
     added = added.group_by(*keys).order_by(*keys)
     dialect: Any = sqlite if is_sqlite else postgresql

@@ -251,7 +251,14 @@ def _usage_schema() -> Part:
     sums = {"type": "object", "properties": {name: {"type": "number"} for name in MEASURES}}
     budget = {"type": ["object", "null"], "description": "The month's, where you have one."}
     days: Part = {name: {"type": "string", "format": "date"} for name in ("from", "to")}
-    rest = {"group_by": _array({"type": "string"}), "data": _array(sums), "total": sums, "budget": budget}
+    key = {"type": "object", "description": "The key that asks: `id`, its own `limits`, its own `budget`."}
+    rest = {
+        "group_by": _array({"type": "string"}),
+        "data": _array(sums),
+        "total": sums,
+        "budget": budget,
+        "key": key,
+    }
     return {"type": "object", "properties": {"object": {"const": "list"}} | days | rest}
 
 
