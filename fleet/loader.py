@@ -20,6 +20,9 @@ from fleet.api_keys import declared_keys, hash_keys, with_stand_ins
 from fleet.document import Document, read_document
 from fleet.explain import explain, without_echoes
 from fleet.files import check_folders
+from fleet.money import OwnPrices, Price, Prices
+from fleet.price_rules import check_prices
+from fleet.prices import OwnPricesSection, PriceSection, PricesSection
 from fleet.problems import Findings, KeyPath, Problem
 from fleet.references import Known, check_left_out, check_references
 from fleet.rules import check_rules
@@ -91,6 +94,8 @@ def read_fleet(
     check_references(found.file, known, findings)
     check_left_out(found.texts(), known, findings)
     check_rules(found.file, findings)
+    if not found.is_wrong("prices"):
+        check_prices(found.file, known, findings)
     if not keys_needed:
         env = {**env, **with_stand_ins(found.file, env), **database_stand_in(found.file.state, env)}
     folder = _folder_of(path, findings)
@@ -224,6 +229,7 @@ def _build(file: schema.FleetFile, hashes: Mapping[KeyPath, str], resolved: Mapp
         pools={name: _pool(name, section) for name, section in file.pools.items()},
         gateway=_gateway(file.gateway, hashes),
         usage=UsageSettings(**file.usage.model_dump()),
+        prices=_prices(file.prices),
     )
 
 
@@ -257,7 +263,8 @@ def _tenant(name: str, section: schema.TenantSection, hashes: Mapping[KeyPath, s
     return Tenant(
         name=name,
         key_hashes=frozenset(keys),
-        models=dict(section.models),
+        models=section.meanings,
+        fallbacks={name: model.fallback for name, model in section.models.items() if model.fallback},
         default_model=default,
         band=section.priority,
         weight=section.weight,
@@ -268,11 +275,29 @@ def _tenant(name: str, section: schema.TenantSection, hashes: Mapping[KeyPath, s
         request_limits=section.request_limits.model_dump(exclude_unset=True),
         key_limits={digest: found for digest, found in limits.items() if found != NO_LIMITS},
         key_names={digest: key.name for digest, key in keys.items() if key.name is not None},
+        prices=_own_prices(section.prices),
     )
 
 
 def _key_limits(section: schema.TenantKeySection) -> KeyLimits:
     return KeyLimits(**section.model_dump(include={field.name for field in fields(KeyLimits)}))
+
+
+def _prices(section: PricesSection | None) -> Prices | None:
+    return None if section is None else Prices(section.currency, _models(section.models))
+
+
+def _own_prices(section: OwnPricesSection | None) -> OwnPrices | None:
+    return None if section is None else OwnPrices(section.factor, _models(section.models))
+
+
+def _models(sections: Mapping[str, PriceSection]) -> dict[str, Price]:
+    return {name: _price(section) for name, section in sections.items()}
+
+
+def _price(section: PriceSection) -> Price:
+    cached = section.input if section.cached_input is None else section.cached_input
+    return Price(section.input, cached, section.output, section.slot_hour, section.engine_hour)
 
 
 def _pool(name: str, section: schema.PoolSection) -> Pool:

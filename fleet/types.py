@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import quote
 
+from fleet.money import OwnPrices, Prices
+
 
 @dataclass(frozen=True, slots=True)
 class MediaTokens:
@@ -120,10 +122,11 @@ class Caps:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Tokens of one tenant in a calendar month, UTC."""
+    """What one tenant may use in a calendar month, UTC: tokens, or money."""
 
-    monthly_tokens: int  # prompt and completion together
+    monthly_tokens: int | None = None  # prompt and completion together
     soft: float = 0.8  # fraction of it at which warnings begin
+    monthly_cost: int | None = None  # in units of a cost; one of the two is set
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,10 @@ class Tenant:
     isolation: Isolation = Isolation.SHARED
     adapter_sources: tuple[str, ...] = ()  # prefixes from which its own keys may fetch adapters
     budget: Budget | None = None  # None: no such limit
+    prices: OwnPrices | None = None  # None: the fleet's
+    fallbacks: Mapping[str, str] = field(
+        default_factory=dict
+    )  # alias -> another of `models`, or what it means
     request_limits: Mapping[str, int] = field(default_factory=dict)  # replace its base models'
     key_limits: Mapping[str, KeyLimits] = field(default_factory=dict)  # by hash; of keys that have some
     key_names: Mapping[str, str] = field(default_factory=dict)  # by hash; of keys that have one
@@ -280,3 +287,4 @@ class Fleet:
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     state: StateSettings = field(default_factory=StateSettings)
     usage: UsageSettings = UsageSettings()
+    prices: Prices | None = None  # None: nothing has a price

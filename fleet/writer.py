@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from fleet.types import NO_LIMITS, Adapter, BaseModel, Fleet, Pool, StateSettings, Tenant
+from fleet.money import COST_UNITS, FACTOR_UNITS, PRICE_UNITS, Price
+from fleet.types import NO_LIMITS, Adapter, BaseModel, Budget, Fleet, Pool, StateSettings, Tenant
 
 
 def write_fleet(fleet: Fleet, *, key_variables: Mapping[str, str]) -> str:
@@ -28,6 +29,8 @@ def write_fleet(fleet: Fleet, *, key_variables: Mapping[str, str]) -> str:
         "state": _state(fleet.state),
         "usage": asdict(fleet.usage),
     }
+    if fleet.prices is not None:
+        values["prices"] = {"currency": fleet.prices.currency, "models": _prices(fleet.prices.models)}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
 
 
@@ -49,7 +52,12 @@ def _adapter(adapter: Adapter) -> dict[str, Any]:
 def _tenant(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str, Any]:
     values = {
         "api_keys": _tenant_keys(tenant, key_variables),
-        "models": dict(tenant.models),
+        "models": {
+            alias: {"model": model, "fallback": tenant.fallbacks[alias]}
+            if alias in tenant.fallbacks
+            else model
+            for alias, model in tenant.models.items()
+        },
         "default_model": tenant.default_model,  # null is not the same as leaving it out
         "priority": tenant.band.value,
         "weight": tenant.weight,
@@ -58,10 +66,35 @@ def _tenant(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str, Any]:
         "adapter_sources": list(tenant.adapter_sources),
     }
     if tenant.budget is not None:
-        values["budget"] = asdict(tenant.budget)
+        values["budget"] = _budget(tenant.budget)
+    if tenant.prices is not None:
+        factor = _amount(tenant.prices.factor, FACTOR_UNITS)
+        values["prices"] = {"factor": factor, "models": _prices(tenant.prices.models)}
     if tenant.request_limits:
         values["request_limits"] = dict(tenant.request_limits)
     return values
+
+
+def _budget(budget: Budget) -> dict[str, Any]:
+    values = asdict(budget)
+    if budget.monthly_cost is not None:
+        values["monthly_cost"] = _amount(budget.monthly_cost, COST_UNITS)
+    return _given(values)
+
+
+def _prices(models: Mapping[str, Price]) -> dict[str, dict[str, float]]:
+    return {name: _price(price) for name, price in models.items()}
+
+
+def _price(price: Price) -> dict[str, float]:
+    values = asdict(price)
+    del values["factor"]  # the tenant's, or 1
+    return {key: _amount(units, PRICE_UNITS) for key, units in values.items()}
+
+
+def _amount(units: int, one: int) -> float:
+    """Return the number whose shortest text has these decimals: at most 15 digits, which a float holds."""
+    return units // one if units % one == 0 else units / one
 
 
 def _pool(pool: Pool) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from fleet.money import Price
 from fleet.types import KeyLimits
 
 
@@ -16,6 +17,15 @@ class Outcome(StrEnum):
     EXPIRED = "expired"  # queued too long
     CANCELLED = "cancelled"  # the client left
     FAILED = "failed"  # engine fault
+
+
+class FallbackReason(StrEnum):
+    """Why a model's fallback answered in its place."""
+
+    QUARANTINED = "quarantined"  # all its versions were refused
+    NOT_READY = "not_ready"  # it has no version yet
+    NO_REPLICA = "no_replica"  # none that serves it is ready
+    OVERLOADED = "overloaded"  # it would have come too late
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,10 @@ class Target:
         None  # sequences of a declared adapter, all tenants together; None: no such cap
     )
     asked: str = field(default="", compare=False)  # what the client calls it, where not by its alias
+    price: Price | None = field(default=None, compare=False)  # for this tenant; None: it has no price
+    fallback: str | None = field(default=None, compare=False)  # the model that answers where this one cannot
+    fallback_of: str = field(default="", compare=False)  # the alias in whose place it answers
+    fallback_reason: FallbackReason | None = field(default=None, compare=False)
 
     @property
     def answers_as(self) -> str:
@@ -93,6 +107,14 @@ class Record:
     traced: bool = False  # its spans are sent to a collector
     ended_at_s: float = 0.0  # Unix time
     key: str = ""  # id of the API key
+    cost: int | None = None  # in units of a cost, by the prices at its arrival; None: its model had none
+
+    def set_cost(self) -> None:
+        """Compute what it cost, once all else is known."""
+        price = self.target.price
+        if price is not None:
+            tokens = (self.prompt_tokens, self.completion_tokens, self.cached_tokens)
+            self.cost = price.cost(*tokens, slot_s=self.slot_s, engine_s=self.engine_s)
 
     @property
     def token_s(self) -> float | None:

@@ -1,7 +1,7 @@
 // Made by `make console` from the admin API's answers (console/api_types.py). Every field is always there,
 // except those of usage that were not asked for.
 
-export type Action = "granted" | "queued" | "rejected" | "expired" | "clearing";
+export type Action = "granted" | "queued" | "rejected" | "expired" | "clearing" | "fallback";
 
 export interface AdapterAnswer {
   tenant: string | null;
@@ -40,9 +40,12 @@ export type Band = "high" | "standard" | "low";
 
 export interface BudgetAnswer {
   tenant: string;
-  monthly_tokens: number;
-  used_tokens: number;
-  remaining_tokens: number;
+  monthly_tokens: number | null;
+  used_tokens: number | null;
+  remaining_tokens: number | null;
+  monthly_cost: string | null;
+  used_cost: string | null;
+  remaining_cost: string | null;
   level: Level;
   resets_at: string;
 }
@@ -193,6 +196,8 @@ export interface Measures {
   run_s: number;
   slot_s: number;
   engine_s: number;
+  priced_requests: number;
+  cost: string | null;
 }
 
 export interface ModelAnswer {
@@ -323,6 +328,7 @@ export interface TenantAnswer {
   weight: number;
   isolation: Isolation;
   models: Record<string, string>;
+  fallbacks: Record<string, string>;
   default_model: string | null;
   declared_keys: number;
   caps: CapsAnswer;
@@ -346,6 +352,7 @@ export interface UsageAnswer {
   from: string;
   to: string;
   group_by: string[];
+  currency: string | null;
   data: UsageLineAnswer[];
   total: Measures;
   budgets: BudgetAnswer[];
@@ -361,6 +368,8 @@ export interface UsageLineAnswer {
   run_s: number;
   slot_s: number;
   engine_s: number;
+  priced_requests: number;
+  cost: string | null;
   day: string;
   tenant: string;
   key: string | null;

@@ -83,7 +83,7 @@ def key_answer(key: ApiKey, budget: BudgetStatus | None) -> KeyAnswer:
         expires_at=_whole(key.expires_s),
         revoked_at=_whole(key.revoked_s),
         limits=KeyLimitsAnswer.model_validate(key.limits or NO_LIMITS),
-        used_tokens=None if budget is None else budget.used_tokens,
+        used_tokens=None if budget is None else budget.used,
     )
 
 
@@ -95,7 +95,7 @@ def declared_key_answer(key: DeclaredKey, budget: BudgetStatus | None) -> Declar
         tenant=key.tenant,
         name=key.name,
         limits=KeyLimitsAnswer.model_validate(key.limits or NO_LIMITS),
-        used_tokens=None if budget is None else budget.used_tokens,
+        used_tokens=None if budget is None else budget.used,
     )
 
 

@@ -70,6 +70,11 @@ class Measures(BaseModel):
     run_s: float = Field(description="From the grant of a replica to the end.")
     slot_s: float = Field(description="Share of adapter slots' time.")
     engine_s: float = Field(description="Share of engines' time.")
+    priced_requests: int = Field(description="Requests whose model had a price.")
+    cost: str | None = Field(
+        description="Of those, exactly, by the prices at their time; null: there were none.",
+        examples=["0.0125"],
+    )
 
 
 class UsageLineAnswer(Measures):
@@ -86,12 +91,15 @@ class UsageLineAnswer(Measures):
 
 
 class BudgetAnswer(BaseModel):
-    """How a tenant stands in its budget of this month."""
+    """How a tenant stands in its budget of this month, which is in tokens or in money."""
 
     tenant: str = Field(examples=["example"])
-    monthly_tokens: int
-    used_tokens: int = Field(description="And what runs, as expected.")
-    remaining_tokens: int
+    monthly_tokens: int | None = None
+    used_tokens: int | None = Field(None, description="And what runs, as expected.")
+    remaining_tokens: int | None = None
+    monthly_cost: str | None = Field(None, examples=["100"])
+    used_cost: str | None = Field(None, description="And what runs, as expected.", examples=["12.5"])
+    remaining_cost: str | None = Field(None, examples=["87.5"])
     level: Level = Field(description="below, soft or spent, by what has ended.")
     resets_at: str = Field(examples=["2026-02-01T00:00:00Z"])
 
@@ -103,6 +111,7 @@ class UsageAnswer(BaseModel):
     first: str = Field(alias="from", examples=["2026-01-01"])
     to: str = Field(examples=["2026-01-31"])
     group_by: list[str]
+    currency: str | None = Field(description="Of costs; null: nothing has a price.", examples=["EUR"])
     data: list[UsageLineAnswer]
     total: Measures
     budgets: list[BudgetAnswer] = Field(description="Of the tenants that are meant and have one.")
@@ -128,12 +137,12 @@ async def show_usage(
     fields = {"from": query.first, "to": query.to, "group_by": query.group_by}
     wanted = read_query(fields, now_s=time.time(), tenant=tenant)
     ledger = operator.services.ledger
-    told = answer(wanted, await ledger.sums(wanted))
+    told = answer(wanted, await ledger.sums(wanted), ledger.budgets.currency)
     headers = {"vary": "Accept"}
     if (query.format or _accepted(request)) is Format.CSV:
         name = f"usage-{told['from']}-{told['to']}.csv"
         headers["content-disposition"] = f'attachment; filename="{name}"'
-        return Response(to_csv(told["data"]), headers=headers, media_type=CSV)
+        return Response(to_csv(told["data"], told["currency"]), headers=headers, media_type=CSV)
     tenants = ledger.budgets.tenants if tenant is None else [tenant]
     statuses = (ledger.budgets.status(name, time.time()) for name in tenants)
     budgets = [{"tenant": each.tenant, **each.answer()} for each in statuses if each is not None]

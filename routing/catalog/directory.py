@@ -14,10 +14,11 @@ from engines.residency import ENGINE_DIED
 from engines.words import in_a_line, without_paths
 from fleet.current import CurrentFleet
 from fleet.key_hash import hash_key
+from fleet.money import price_of
 from fleet.types import Budget, Fleet, KeyLimits, Tenant
 from routing.catalog.entries import FINGERPRINT_CHARS, AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
 from routing.errors import Quarantined, RequestError, Unavailable
-from routing.types import Target
+from routing.types import FallbackReason, Target
 
 RETRY_AFTER_NOT_READY_S = 5.0  # about the time to fetch, check and try a small adapter
 
@@ -221,9 +222,27 @@ class Directory:
                 return None
             raise _why_unavailable(model, entry)
         target = replace(target, version=version.number, adapter_id=version.engine_id, asked=name)
-        if number is None and entry.rollout is None:
+        if number is not None:
+            return replace(target, fallback=None)  # nothing but this version would do
+        if entry.rollout is None:
             self._answering[tenant.name, name] = target
         return target
+
+    def fallback(
+        self, tenant: Tenant, name: str | None, sticky: str, reason: FallbackReason
+    ) -> Target | None:
+        """Return the target that answers in a model's place; None where none is declared, or it cannot."""
+        name = (tenant.default_model if name is None else name) or ""
+        meant = self.describe(tenant, name)
+        if meant is None or meant.fallback is None:
+            return None
+        try:
+            target = self.resolve(tenant, meant.fallback, sticky)
+        except RequestError:
+            return None
+        return target and replace(
+            target, asked=name, fallback=None, fallback_of=meant.model, fallback_reason=reason
+        )
 
     def describe(self, tenant: Tenant, model: str) -> Target | None:
         """Return the target of a model for the tenant, without a version and whether it is ready or not."""
@@ -231,18 +250,30 @@ class Directory:
         if found is None:
             return None
         if isinstance(found, str):
-            return Target(tenant.name, model, None, found, self._declared.now.places[tenant.name, found])
-        limit = None
+            price = price_of(self._fleet.now.prices, tenant.prices, None, found)
+            pool, fallback = self._declared.now.places[tenant.name, found], tenant.fallbacks.get(model)
+            return Target(tenant.name, model, None, found, pool, price=price, fallback=fallback)
+        limit, priced = None, None
         if found.tenant is None:
             declared = self._fleet.now.adapters[found.name]
-            base_model, limit = declared.base_model, declared.max_concurrency
+            base_model, limit, priced = declared.base_model, declared.max_concurrency, found.name
         else:
             entry = self._adapters[found]
             base_model = entry.base_model
             if entry.is_retired or (tenant.name, base_model) not in self._declared.now.places:
                 return None
         pool = self._declared.now.places[tenant.name, base_model]
-        return Target(tenant.name, model, found.name, base_model, pool, adapter_limit=limit)
+        price = price_of(self._fleet.now.prices, tenant.prices, priced, base_model)
+        return Target(
+            tenant.name,
+            model,
+            found.name,
+            base_model,
+            pool,
+            adapter_limit=limit,
+            price=price,
+            fallback=tenant.fallbacks.get(model),
+        )
 
     def find(self, tenant: Tenant, name: str) -> Target | None:
         """Return the target of a client's name for a model, ready or not; `name@2` only while it is ready."""

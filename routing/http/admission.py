@@ -15,16 +15,17 @@ from routing.scheduling.admission import Cap, Rejection
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.tickets import Ticket
 from routing.types import Request
-from routing.usage.budget import Budgets, BudgetStatus, Level
+from routing.usage.budget import Budgets, BudgetStatus, Level, Use
 
-BUDGET_HEADER = b"x-tenantry-budget-remaining-tokens"
-KEY_BUDGET_HEADER = b"x-tenantry-key-budget-remaining-tokens"
+TOKENS_HEADER = b"x-tenantry-budget-remaining-tokens"
+COST_HEADER = b"x-tenantry-budget-remaining-cost"
+KEY_HEADER = b"x-tenantry-key-budget-remaining-tokens"
 KEY = "key_"  # before the name of a limit that is the key's own
 KEY_BUDGET = "key_monthly_tokens"
 LONGEST_BUDGET_WAIT_S = 86_400.0  # nobody's client sleeps for weeks
 
 
-_Reserved = list[tuple[Budgets, str, int]]  # of whose budget how many tokens
+_Reserved = list[tuple[Budgets, str, Use]]  # of whose budget how much
 
 
 class Admission:
@@ -76,20 +77,23 @@ class Admission:
         status = budgets.status(owner, now_s)
         if status is None:
             return
-        group = self._dispatcher.group_of(request.target)
-        tokens = request.prompt_tokens + math.ceil(group.expected_completion(request))
-        granted = budgets.reserve(owner, tokens, now_s)
+        group, price = self._dispatcher.group_of(request.target), request.target.price
+        completion = math.ceil(group.expected_completion(request))
+        cost = 0 if price is None else price.cost(request.prompt_tokens, completion)
+        use = Use(request.prompt_tokens + completion, cost)
+        granted = budgets.reserve(owner, use, now_s)
         if not granted or status.level is not Level.BELOW:
-            header = KEY_BUDGET_HEADER if of_key else BUDGET_HEADER
-            answer_headers.append((header, b"%d" % status.remaining_tokens))
+            header = TOKENS_HEADER if status.currency is None else COST_HEADER
+            told = status.amount(status.remaining).encode()
+            answer_headers.append((KEY_HEADER if of_key else header, told))
         if not granted:
-            raise _over_budget(status, tokens, now_s, of_key=of_key)
-        reserved.append((budgets, owner, tokens))
+            raise _over_budget(status, use, now_s, of_key=of_key)
+        reserved.append((budgets, owner, use))
 
 
 def _release(reserved: _Reserved) -> None:
-    for budgets, owner, tokens in reserved:
-        budgets.release(owner, tokens)
+    for budgets, owner, use in reserved:
+        budgets.release(owner, use)
 
 
 def _refusal(rejection: Rejection, request: Request) -> RequestError:
@@ -117,13 +121,14 @@ def _refusal(rejection: Rejection, request: Request) -> RequestError:
     )
 
 
-def _over_budget(status: BudgetStatus, tokens: int, now_s: float, *, of_key: bool) -> QuotaExceeded:
+def _over_budget(status: BudgetStatus, use: Use, now_s: float, *, of_key: bool) -> QuotaExceeded:
     """Say what is left of the month's budget, and when the next begins where that is worth waiting for."""
     wait_s = status.resets_s - now_s
     whose = "This API key's own budget of the month" if of_key else "The month's budget"
     return QuotaExceeded(
-        f"{whose} of {status.limit_tokens} tokens is used up: {status.remaining_tokens} are "
-        f"left, and this request is expected to need {tokens}. The next month begins in "
+        f"{whose} of {status.amount(status.limit)} {status.unit} is used up: "
+        f"{status.amount(status.remaining)} are left, and this request is expected to need "
+        f"{status.amount(status.of(use))}. The next month begins in "
         f"{wait_s / 86400:.1f} days.",
         code=KEY_BUDGET if of_key else None,
         retry_after_s=wait_s if wait_s <= LONGEST_BUDGET_WAIT_S else None,

@@ -41,7 +41,7 @@ class OwnUsage:
         query = read_query(fields, now_s=time.time(), tenant=tenant, allowed=FOR_TENANTS)
         async with self._queries.running(tenant):
             self._ended.flush()
-            told = answer(query, await self._ledger.sums(query))
+            told = answer(query, await self._ledger.sums(query), self._ledger.budgets.currency)
         status = self._ledger.budgets.status(tenant, time.time())
         told |= {"budget": None if status is None else status.answer(), "key": self._own_key(identity)}
         await exchange.respond(200, [JSON], orjson.dumps(told))

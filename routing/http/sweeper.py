@@ -73,7 +73,8 @@ class Sweeper:
         """Log budgets that have just reached a limit, and keep that among the events."""
         for whose, budgets in self._budgets.items():
             for status in budgets.newly_reached(time.time()):
-                text = f"{status.used_tokens} of the month's {status.limit_tokens} tokens are used"
+                used, limit = status.amount(status.used), status.amount(status.limit)
+                text = f"{used} of the month's {limit} {status.unit} are used"
                 log.warning("%s %s: %s (%s limit)", whose, status.tenant, text, status.level)
                 self._lifecycle.note_event(
                     f"{whose} {status.tenant}", f"{text}: {status.level} limit reached"

@@ -133,6 +133,8 @@ class UsageRow(Table):
     run_s: Mapped[float]
     slot_s: Mapped[float]
     engine_s: Mapped[float]
+    cost: Mapped[int | None] = mapped_column(BigInteger)
+    fallback_of: Mapped[str | None]
     key: Mapped[str | None]
 
 
@@ -162,3 +164,5 @@ class UsageDayRow(Table):
     run_s: Mapped[float]
     slot_s: Mapped[float]
     engine_s: Mapped[float]
+    priced_requests: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    cost: Mapped[int] = mapped_column(BigInteger, server_default="0")

@@ -12,7 +12,7 @@ import functools
 import logging
 import secrets
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -23,8 +23,8 @@ from fleet.current import CurrentFleet
 from fleet.types import Budget, Fleet, UsageSettings
 from routing.errors import StateUnavailable
 from routing.types import Record
-from routing.usage.budget import Budgets, BudgetStatus
-from routing.usage.entries import AT_S, DAY, DAY_S, ID, KEY, TENANT, Entries, Row, tokens_of
+from routing.usage.budget import NOTHING, Budgets, BudgetStatus, Use
+from routing.usage.entries import AT_S, COST, DAY, DAY_S, ID, KEY, TENANT, Entries, Row, tokens_of
 from routing.usage.journal import Journal
 from routing.usage.query import UsageLine, UsageQuery
 from routing.usage.store import CHUNK, UsageStore
@@ -36,6 +36,7 @@ FIRST_RETRY_S, LAST_RETRY_S = 0.5, 15.0
 BUDGETS_S = 15.0  # between two looks at what other gateways have written
 CHORES_S = 600.0  # between two looks for what is too old, or was left behind by others
 T = TypeVar("T")
+_Written = defaultdict[tuple[str, str], Use]  # of (tenant or key, month), here, and not told yet
 log = logging.getLogger("tenantry.usage")
 
 
@@ -68,9 +69,8 @@ class Ledger:
         self._keys_with_budget: Callable[[], Mapping[str, Budget]] = dict
         self._keys_known: Mapping[str, Budget] | None = None  # those of which the use of the month is known
         self._was_known = False
-        # (tenant or key, month) -> tokens that were written here, and are not told yet
-        self._written_here: Counter[tuple[str, str]] = Counter()
-        self._written_by_key: Counter[tuple[str, str]] = Counter()
+        self._written_here: _Written = defaultdict(Use)  # by tenant
+        self._written_by_key: _Written = defaultdict(Use)
         self._start = start
         self._budgets_at_s = 0.0  # monotonic
         self._interval_s = interval_s
@@ -92,13 +92,13 @@ class Ledger:
     def of(cls, fleet: CurrentFleet) -> Ledger:
         """Return the ledger of a fleet, in its state database and folder."""
         state = fleet.now.state
-        folder, budgets = Path(state.folder) / "usage", Budgets(_budgets(fleet.now))
+        folder, budgets = Path(state.folder) / "usage", Budgets(_budgets(fleet.now), _currency(fleet.now))
         return cls(UsageStore(state.database_url), folder, fleet.now.usage, budgets)
 
     def take_fleet(self, fleet: Fleet) -> None:
         """Let the budgets of another fleet count, and its settings; what a new budget has used is asked."""
         self._settings = fleet.usage
-        self.budgets.take(_budgets(fleet))
+        self.budgets.take(_budgets(fleet), _currency(fleet))
         self._budgets_at_s = 0.0
 
     def follow_keys(self, budgets: Callable[[], Mapping[str, Budget]]) -> None:
@@ -123,9 +123,11 @@ class Ledger:
 
         Never fails.
         """
-        tokens = record.prompt_tokens + record.completion_tokens
-        self.key_budgets.count(record.key, tokens, record.ended_at_s)
-        self.budgets.count(record.target.tenant, tokens, record.ended_at_s)
+        tenant, key = record.target.tenant, record.key
+        if tenant in self.budgets or key in self.key_budgets:
+            use = Use(record.prompt_tokens + record.completion_tokens, record.cost or 0)
+            self.budgets.count(tenant, use, record.ended_at_s)
+            self.key_budgets.count(key, use, record.ended_at_s)
 
     def note(self, records: Iterable[Record]) -> None:
         """Keep what requests used that have ended and were counted. Never fails."""
@@ -263,9 +265,12 @@ class Ledger:
             self._store.write(batch)
             for row in batch if self.budgets.tenants or self.key_budgets.tenants else ():
                 if self._start in str(row[ID]):
-                    month = str(row[DAY])[:7]
-                    self._written_here[str(row[TENANT]), month] += tokens_of(row)
-                    self._written_by_key[str(row[KEY]), month] += tokens_of(row)
+                    month, use = str(row[DAY])[:7], Use(tokens_of(row), int(row[COST] or 0))
+                    for written, owner in (
+                        (self._written_here, str(row[TENANT])),
+                        (self._written_by_key, str(row[KEY])),
+                    ):
+                        written[owner, month] = written[owner, month].plus(use)
 
     def _read_back(self) -> bool:
         """Write one file of the journal to the database, and remove it; returns whether there was one.
@@ -304,16 +309,14 @@ class Ledger:
         if due:
             self._budgets_at_s = time.monotonic() + BUDGETS_S
 
-    async def _tell(
-        self, budgets: Budgets, by: str, written: Counter[tuple[str, str]], *, totals: bool
-    ) -> None:
+    async def _tell(self, budgets: Budgets, by: str, written: _Written, *, totals: bool) -> None:
         owners = budgets.tenants
         month, first, end = budgets.month(self._now())
-        here = {owner: written[owner, month] for owner in owners} if totals or written else {}
+        here = {owner: written.get((owner, month), NOTHING) for owner in owners} if totals or written else {}
         if totals:
-            tokens = functools.partial(self._store.tokens, by=by)
-            used = await self._in_database(tokens, owners, first, end) if owners else {}
-            budgets.take_totals(month, {owner: used.get(owner, 0) for owner in owners}, here)
+            ask = functools.partial(self._store.used, by=by)
+            used = await self._in_database(ask, owners, first, end) if owners else {}
+            budgets.take_totals(month, {owner: used.get(owner, NOTHING) for owner in owners}, here)
         elif written:
             budgets.note_written(month, here)
         written.clear()
@@ -339,3 +342,7 @@ def _budgets(fleet: Fleet) -> dict[str, Budget]:
 
 def _batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     return (rows[first : first + BATCH] for first in range(0, len(rows), BATCH))
+
+
+def _currency(fleet: Fleet) -> str | None:
+    return None if fleet.prices is None else fleet.prices.currency

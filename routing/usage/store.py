@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Select,
@@ -35,6 +36,7 @@ from sqlalchemy.exc import IntegrityError
 
 from routing.state.database import Database
 from routing.state.tables import UsageDayRow, UsageRow
+from routing.usage.budget import Use
 from routing.usage.entries import COLUMNS, ID, Row, id_at
 from routing.usage.query import DIMENSIONS, MAX_ROWS, MEASURES, UsageLine, UsageQuery, line
 
@@ -70,19 +72,23 @@ class UsageStore(Database):
                 self._add(connection, rows)
         return len(rows)
 
-    def tokens(
+    def used(
         self, owners: Iterable[str], first_day: str, end_day: str, *, by: str = "tenant"
-    ) -> dict[str, int]:
-        """Return what tenants, or keys, have used of days from the first up to but not including the last."""
+    ) -> dict[str, Use]:
+        """Return the tokens and the cost of tenants, or of keys.
+
+        They are those from a first day up to but not including the last.
+        """
         days, owner = _Days.c, _Days.c[by]
-        used = func.sum(days.prompt_tokens + days.completion_tokens)
+        tokens, cost = func.sum(days.prompt_tokens + days.completion_tokens), func.sum(days.cost)
         wanted = (
-            select(owner, used)
+            select(owner, tokens, cost)
             .where(owner.in_(sorted(owners)), days.day >= first_day, days.day < end_day)
             .group_by(owner)
         )
         with self._transaction(reads=True) as connection:
-            return {name: int(tokens or 0) for name, tokens in connection.execute(wanted)}
+            found = connection.execute(wanted)
+            return {name: Use(int(tokens or 0), int(cost or 0)) for name, tokens, cost in found}
 
     def sums(self, query: UsageQuery) -> list[UsageLine]:
         """Return the lines of a query, in the order of their dimensions; at most one more than MAX_ROWS."""
@@ -159,6 +165,8 @@ def _insert_json() -> Any:
 
 
 def _typed(element: Any, name: str) -> ColumnElement[Any]:
+    if name == "cost":  # `as_integer` reads 32 bits
+        return sql_cast(element.as_string(), BigInteger)
     kind = _Records.c[name].type.python_type
     reader = {str: "as_string", int: "as_integer", float: "as_float", bool: "as_boolean"}[kind]
     return type_coerce(getattr(element, reader)(), _Records.c[name].type)
@@ -182,6 +190,8 @@ def _add_to_days(is_sqlite: bool) -> Any:
     rows = _Records.c
     sums: dict[str, Any] = {name: func.sum(rows[name]) for name in MEASURES if name in rows}
     sums["requests"] = func.count()
+    sums["priced_requests"] = func.count(rows.cost)
+    sums["cost"] = func.coalesce(func.sum(rows.cost), 0)
     sums["estimated_requests"] = func.sum(case((rows.estimated, 1), else_=0))
     keys = [func.coalesce(rows.key, "") if name == "key" else rows[name] for name in DIMENSIONS]
     added = select(*keys, *(sums[name] for name in MEASURES)).where(rows.id.in_(_ids(is_sqlite)))

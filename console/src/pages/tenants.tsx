@@ -131,7 +131,7 @@ function Usage({ name }: { name: string }) {
         Usage <small>30 days, UTC</small>
       </h2>
       {error && (status === 404 ? <Empty>This gateway keeps no usage ledger.</Empty> : <Trouble text={error} retry={reload} />)}
-      {data && <BudgetLine budget={data.budgets?.[0]} />}
+      {data && <BudgetLine budget={data.budgets?.[0]} currency={data.currency} />}
       {data && days.length === 0 && <Empty>Nothing was used in these days.</Empty>}
       {days.length > 0 && (
         <table class="queues">
@@ -151,6 +151,11 @@ function Usage({ name }: { name: string }) {
               <th scope="col" class="n">
                 Slot time
               </th>
+              {data?.currency && (
+                <th scope="col" class="n">
+                  {data.currency}
+                </th>
+              )}
             </tr>
           </thead>
           <tbody>
@@ -164,6 +169,7 @@ function Usage({ name }: { name: string }) {
                 <td class="n">{count(day.completion_tokens)}</td>
                 <td class="n">{count(day.requests)}</td>
                 <td class="n">{seconds(day.slot_s)}</td>
+                {data?.currency && <td class="n">{day.cost ?? "–"}</td>}
               </tr>
             ))}
           </tbody>
@@ -173,12 +179,15 @@ function Usage({ name }: { name: string }) {
   );
 }
 
-function BudgetLine({ budget }: { budget: BudgetAnswer | undefined }) {
+function BudgetLine({ budget, currency }: { budget: BudgetAnswer | undefined; currency: string | null }) {
   if (!budget) return <p class="note muted above">It has no budget.</p>;
   const levels = { below: "", soft: "above its soft limit", spent: "spent: requests are refused" };
+  const inMoney = budget.monthly_cost !== null && budget.monthly_cost !== undefined;
+  const used = inMoney ? Number(budget.used_cost) : (budget.used_tokens ?? 0);
+  const limit = inMoney ? Number(budget.monthly_cost) : (budget.monthly_tokens ?? 0);
   return (
     <p class="note above">
-      Budget of this month: <Bar limit value={budget.used_tokens} of={budget.monthly_tokens} label="tokens of this month's budget" /> {count(budget.used_tokens)} of {count(budget.monthly_tokens)} tokens{" "}
+      Budget of this month: <Bar limit value={used} of={limit} label="used of this month's budget" /> {inMoney ? `${budget.used_cost} of ${budget.monthly_cost} ${currency}` : `${count(used)} of ${count(limit)} tokens`}{" "}
       {levels[budget.level] && <b class={`verdict ${budget.level === "spent" ? "failing" : "slow"}`}>{levels[budget.level]}</b>} <span class="muted">until {moment(Date.parse(budget.resets_at) / 1000)}</span>
     </p>
   );

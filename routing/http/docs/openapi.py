@@ -56,7 +56,8 @@ one version of it. `GET /v1/models` lists them.
 
 Every answer has an `x-request-id`, yours where you send one. In an answer of a model, `model` is what you
 asked for; `x-tenantry-model` is your alias of it, `x-tenantry-adapter` and `x-tenantry-version` say what
-answered.
+answered. `support; fallback=base` is your alias, and the other model of yours that answered in its place.
+Where your models have prices, a whole answer has its `x-tenantry-cost`.
 
 | status | `code` | meaning |
 |---|---|---|
@@ -248,7 +249,9 @@ def _model_schema() -> Part:
 
 
 def _usage_schema() -> Part:
-    sums = {"type": "object", "properties": {name: {"type": "number"} for name in MEASURES}}
+    measures: Part = {name: {"type": "number"} for name in MEASURES}
+    cost: Part = {"type": ["string", "null"], "description": "Exact; null where nothing had a price."}
+    sums = {"type": "object", "properties": {**measures, "cost": cost}}
     budget = {"type": ["object", "null"], "description": "The month's, where you have one."}
     days: Part = {name: {"type": "string", "format": "date"} for name in ("from", "to")}
     key = {"type": "object", "description": "The key that asks: `id`, its own `limits`, its own `budget`."}
@@ -259,7 +262,9 @@ def _usage_schema() -> Part:
         "budget": budget,
         "key": key,
     }
-    return {"type": "object", "properties": {"object": {"const": "list"}} | days | rest}
+    currency: Part = {"type": ["string", "null"], "description": "Of costs."}
+    head: Part = {"object": {"const": "list"}, "currency": currency}
+    return {"type": "object", "properties": head | days | rest}
 
 
 def _array(items: Part) -> Part:

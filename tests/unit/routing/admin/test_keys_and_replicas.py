@@ -9,6 +9,7 @@ import pytest
 
 from fleet.types import KeyLimits
 from routing.catalog.entries import ApiKey, DeclaredKey, Event, KeyRole
+from routing.usage.budget import Use
 from tests.unit.routing.admin.fakes import Desk, error_of, report
 
 KEYS = "/admin/v1/keys"
@@ -92,7 +93,7 @@ async def test_a_key_is_listed_with_its_limits_and_what_of_its_month_is_used(des
     ]
     declared = DeclaredKey("9f86", KeyRole.INFERENCE, "acme", "ci", KeyLimits(max_queued=0))
     desk.management.file_keys = [declared]
-    desk.book.key_budgets.count("limited", 120, time.time())
+    desk.book.key_budgets.count("limited", Use(120), time.time())
     answer = (await desk.ask("GET", KEYS, **OPERATOR)).json()
     limited, free = answer["data"]
     assert (limited["limits"]["max_concurrency"], limited["used_tokens"]) == (2, 120)

@@ -10,10 +10,10 @@ import pytest
 from fleet.types import Budget, Caps, KeyLimits
 from routing.asgi import HeaderList
 from routing.errors import CapReached, InvalidRequest, QuotaExceeded, Unavailable
-from routing.http.admission import BUDGET_HEADER, LONGEST_BUDGET_WAIT_S, Admission
+from routing.http.admission import LONGEST_BUDGET_WAIT_S, TOKENS_HEADER, Admission
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Request
-from routing.usage.budget import Budgets
+from routing.usage.budget import Budgets, Use
 from tests.fakes import small_fleet
 from tests.unit.routing.requests import request
 from tests.unit.routing.scheduling.busy import Busy
@@ -38,7 +38,7 @@ class Entrance:
         """What is used of the budget of `a`, and reserved."""
         status = self.budgets.status("a", time.time())
         assert status is not None
-        return status.used_tokens
+        return status.used
 
 
 def test_what_is_let_in_reserves_its_part_of_the_budget_until_it_ends() -> None:
@@ -83,7 +83,7 @@ def test_what_is_over_the_budget_is_not_asked_of_caps_and_rates() -> None:
     entrance = Entrance(monthly_tokens=1, caps=Caps(requests_per_minute=1))
     with pytest.raises(QuotaExceeded) as refused:
         entrance.admit()
-    assert dict(entrance.headers) == {BUDGET_HEADER: b"1"}
+    assert dict(entrance.headers) == {TOKENS_HEADER: b"1"}
     wait_s = refused.value.retry_after_s
     assert wait_s is None or wait_s <= LONGEST_BUDGET_WAIT_S
     assert repr(entrance.dispatcher).startswith("<Dispatcher admitted=0 ")
@@ -93,9 +93,9 @@ def test_what_is_left_is_said_from_the_soft_limit_on() -> None:
     entrance = Entrance(monthly_tokens=10_000, soft=0.5)
     entrance.admit()
     assert entrance.headers == []
-    entrance.budgets.count("a", 5000, time.time())
+    entrance.budgets.count("a", Use(5000), time.time())
     entrance.admit()
-    assert [name for name, _ in entrance.headers] == [BUDGET_HEADER]
+    assert [name for name, _ in entrance.headers] == [TOKENS_HEADER]
 
 
 def test_who_has_no_budget_is_asked_for_none() -> None:
@@ -112,7 +112,7 @@ def limited(limits: KeyLimits) -> Request:
 
 def test_a_keys_budget_is_asked_after_its_tenants_and_one_that_refuses_takes_nothing_of_the_other() -> None:
     entrance = Entrance()
-    entrance.key_budgets.count("limited", 95, time.time())
+    entrance.key_budgets.count("limited", Use(95), time.time())
     with pytest.raises(QuotaExceeded, match="This API key's own budget") as refused:
         entrance.admission.admit(limited(KeyLimits(monthly_tokens=100)), entrance.headers)
     assert refused.value.code == "key_monthly_tokens" and not refused.value.should_retry
@@ -124,7 +124,7 @@ def test_a_keys_budget_is_asked_after_its_tenants_and_one_that_refuses_takes_not
         poor.admission.admit(limited(KeyLimits(monthly_tokens=100)), poor.headers)
     assert refused.value.code == "insufficient_quota"
     status = poor.key_budgets.status("limited", time.time())
-    assert status is not None and status.used_tokens == 0
+    assert status is not None and status.used == 0
 
 
 def test_a_keys_budget_gets_its_part_back_at_the_end_and_from_one_that_a_cap_refuses() -> None:
@@ -132,7 +132,7 @@ def test_a_keys_budget_gets_its_part_back_at_the_end_and_from_one_that_a_cap_ref
     limits = KeyLimits(max_concurrency=1, monthly_tokens=100)
     ticket = entrance.admission.admit(limited(limits), entrance.headers)
     status = entrance.key_budgets.status("limited", time.time())
-    assert status is not None and status.used_tokens > 10
+    assert status is not None and status.used > 10
     with pytest.raises(CapReached) as refused:
         entrance.key_budgets.take({"limited": Budget(1000)})
         entrance.admission.admit(limited(limits), entrance.headers)
@@ -142,4 +142,4 @@ def test_a_keys_budget_gets_its_part_back_at_the_end_and_from_one_that_a_cap_ref
     entrance.admission.end(ticket)
     entrance.admission.end(ticket)
     status = entrance.key_budgets.status("limited", time.time())
-    assert status is not None and status.used_tokens == 0 and entrance.used_tokens == 0
+    assert status is not None and status.used == 0 and entrance.used_tokens == 0

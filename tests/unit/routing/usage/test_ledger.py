@@ -17,7 +17,7 @@ from fleet.types import Budget, UsageSettings
 from routing.errors import StateUnavailable
 from routing.usage import Ledger, UsageStore, ledger
 from routing.usage.budget import Budgets
-from routing.usage.entries import Row
+from routing.usage.entries import FIRST_COLUMNS, Row
 from routing.usage.journal import Journal
 from routing.usage.query import read_query
 from tests.fakes import eventually
@@ -277,7 +277,7 @@ async def test_a_keys_budget_counts_what_its_key_used_before_and_since(tmp_path:
     await eventually(lambda: house.ledger.is_known)
     house.note()
     status = house.ledger.key_budgets.status("k1", NOON_S)
-    assert status is not None and status.used_tokens == 60
+    assert status is not None and status.used == 60
     await house.ledger.flush()
     assert status == house.ledger.key_budgets.status("k1", NOON_S)
     await house.ledger.stop()
@@ -305,9 +305,11 @@ async def test_a_journal_of_the_release_before_is_read_back_without_keys(tmp_pat
     (row,) = rows(record())
     folder = tmp_path / "usage"
     folder.mkdir()
-    (folder / "old-000000.jsonl").write_bytes(orjson.dumps(row[:-1]) + b"\n" + orjson.dumps(row[:-2]) + b"\n")
+    (folder / "old-000000.jsonl").write_bytes(
+        orjson.dumps(row[:-1]) + b"\n" + orjson.dumps(row[: FIRST_COLUMNS - 1]) + b"\n"
+    )
     house = House(tmp_path)
     await eventually(lambda: not house.waiting_on_disk)
-    lines = await house.ledger.sums(read_query({"group_by": "key"}, now_s=NOON_S, tenant=None))
-    assert [(line["key"], line["requests"]) for line in lines] == [(None, 1)]
+    told = await house.ledger.sums(read_query({"group_by": "key"}, now_s=NOON_S, tenant=None))
+    assert [(line["key"], line["requests"]) for line in told] == [(None, 1)]
     await house.ledger.stop()
