@@ -29,6 +29,7 @@ class CurrentFleet:
     def __init__(self, fleet: Fleet, revision: int = 0) -> None:
         self.now = fleet
         self.revision = revision  # 0: as fleet.yaml says
+        self.is_known = True  # False until it is known whether another was applied before this start
         self._derived: list[Derived[Any]] = []
         self._followers: list[Callable[[Fleet], None]] = []
 

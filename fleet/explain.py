@@ -35,6 +35,7 @@ _NESTED: dict[tuple[str, str], type[BaseModel]] = {
     ("gateway", "scheduler"): settings.SchedulerSection,
     ("gateway", "metrics"): settings.MetricsSection,
     ("gateway", "tracing"): settings.TracingSection,
+    ("gateway", "trusted_proxies"): settings.TrustedProxiesSection,
 }
 _WANTED = {
     "string_type": ("must be text", "put it in quotes"),

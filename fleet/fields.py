@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from decimal import Decimal
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ from fleet import vllm_flags
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _NAME_SCHEMA = "^[a-z0-9](?!.*\\.\\.)[a-z0-9._-]{0,62}$"
 _HEX_SHA256 = r"^[0-9a-fA-F]{64}$"
+_HEADER = r"^[A-Za-z0-9-]{1,64}$"
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
@@ -45,6 +47,28 @@ def _check_source_prefix(prefix: str) -> str:
         return sources.check_prefix(prefix)
     except AdapterError as error:
         raise ValueError(str(error)) from None
+
+
+def _check_network(text: str) -> str:
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError("is neither an IP address nor a network as 10.0.0.0/8") from None
+    if network.prefixlen == 0:
+        raise ValueError("would believe everybody")
+    return str(network)
+
+
+def _check_header(name: str) -> str:
+    if not re.fullmatch(_HEADER, name):
+        raise ValueError("a header's name is 1 to 64 letters, digits and `-`")
+    return name.lower()
+
+
+def _check_user(name: str) -> str:
+    if not name.isprintable() or name != name.strip() or "," in name:
+        raise ValueError("a user or group has no commas, no spaces around it, and nothing unprintable")
+    return name
 
 
 def _check_database(value: Any) -> Any:
@@ -111,6 +135,11 @@ VllmArgs = Annotated[
         {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": ["string", "number"]}}]}
     ),
 ]
+Network = Annotated[str, StringConstraints(max_length=64), AfterValidator(_check_network)]
+HeaderName = Annotated[
+    str, AfterValidator(_check_header), WithJsonSchema({"type": "string", "pattern": _HEADER})
+]
+User = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_check_user)]
 SourcePrefix = Annotated[str, AfterValidator(_check_source_prefix)]
 
 

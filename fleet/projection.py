@@ -8,7 +8,7 @@ from dataclasses import replace
 from fleet.money import Price
 from fleet.problems import FleetError, Problem, did_you_mean
 from fleet.sharing import base_model_of
-from fleet.types import Fleet, Pool, Tenant
+from fleet.types import Fleet, GatewaySettings, Pool, Tenant
 
 
 def project(fleet: Fleet, pool: str) -> Fleet:
@@ -28,11 +28,21 @@ def project(fleet: Fleet, pool: str) -> Fleet:
         adapters={name: adapter for name, adapter in fleet.adapters.items() if name in used},
         tenants=tenants,
         pools={pool: kept},
-        gateway=fleet.gateway,
+        gateway=_of_tenants(fleet.gateway, kept.tenants),
         state=fleet.state,
         usage=fleet.usage,
         prices=fleet.prices and replace(fleet.prices, models=_only(shown, fleet.prices.models)),
     )
+
+
+def _of_tenants(gateway: GatewaySettings, tenants: Collection[str]) -> GatewaySettings:
+    """Return the gateway's settings without users of other tenants."""
+    proxies = gateway.trusted_proxies
+    if proxies is None:
+        return gateway
+    users = {name: listed for name, listed in proxies.tenants.items() if name in tenants}
+    kept = replace(proxies, tenants=users) if users or proxies.operators else None
+    return replace(gateway, trusted_proxies=kept)
 
 
 def _of_pool(fleet: Fleet, tenant: Tenant, pool: Pool) -> Tenant:

@@ -211,7 +211,6 @@ class SchedulerSettings:
     locality_bonus_tokens: float = 4000.0  # lead of an adapter in a slot or in memory over one on disk
     aging_tokens_per_s: float = 500.0  # gain of a waiting request, for each second
     lower_band_share: float = 0.05  # part of the grants kept for each band below the highest that waits
-    load_slack: float = 0.25  # a preferred replica's excess load, as a fraction of the mean (bounded load)
     burst_share: float = 0.5  # part of a replica that a tenant which floods may fill beyond its fair share
     slot_wait_s: float = 10.0  # a slot is cleared for an adapter that has waited this long
     max_queued: int = 10_000  # requests of all tenants that wait in the gateway
@@ -235,6 +234,20 @@ class TracingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustedProxies:
+    """Proxies that sign users in to the console, and the rights of these users.
+
+    A user is named as the proxy's header has it, a group as `group:name`.
+    """
+
+    addresses: tuple[str, ...]  # of the proxies; networks in CIDR notation
+    user_header: str  # in small letters
+    groups_header: str | None = None  # None: groups are not read
+    operators: tuple[str, ...] = ()
+    tenants: dict[str, tuple[str, ...]] = field(default_factory=dict)  # who manages a tenant's adapters
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """Settings of the gateway that belong to no tenant and no pool."""
 
@@ -249,6 +262,7 @@ class GatewaySettings:
     scheduler: SchedulerSettings = SchedulerSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+    trusted_proxies: TrustedProxies | None = None  # None: nobody is signed in by a proxy
 
 
 @dataclass(frozen=True, slots=True)

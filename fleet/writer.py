@@ -5,14 +5,22 @@ Keys are written as their hashes, or as the environment variables they came from
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import yaml
 
-from fleet.money import COST_UNITS, FACTOR_UNITS, PRICE_UNITS, Price
-from fleet.types import NO_LIMITS, Adapter, BaseModel, Budget, Fleet, Pool, StateSettings, Tenant
+from fleet.types import Fleet
+from fleet.values import (
+    adapter_values,
+    base_model_values,
+    gateway_values,
+    pool_values,
+    prices_values,
+    state_values,
+    tenant_values,
+)
 
 
 def write_fleet(fleet: Fleet, *, key_variables: Mapping[str, str]) -> str:
@@ -21,138 +29,14 @@ def write_fleet(fleet: Fleet, *, key_variables: Mapping[str, str]) -> str:
     A database whose URL came from a variable is written as that variable.
     """
     values: dict[str, Any] = {
-        "base_models": {name: _base_model(model) for name, model in fleet.base_models.items()},
-        "adapters": {name: _adapter(adapter) for name, adapter in fleet.adapters.items()},
-        "tenants": {name: _tenant(tenant, key_variables) for name, tenant in fleet.tenants.items()},
-        "pools": {name: _pool(pool) for name, pool in fleet.pools.items()},
-        "gateway": _gateway(fleet, key_variables),
-        "state": _state(fleet.state),
+        "base_models": {name: base_model_values(model) for name, model in fleet.base_models.items()},
+        "adapters": {name: adapter_values(adapter) for name, adapter in fleet.adapters.items()},
+        "tenants": {name: tenant_values(tenant, key_variables) for name, tenant in fleet.tenants.items()},
+        "pools": {name: pool_values(pool) for name, pool in fleet.pools.items()},
+        "gateway": gateway_values(fleet, key_variables),
+        "state": state_values(fleet.state),
         "usage": asdict(fleet.usage),
     }
     if fleet.prices is not None:
-        values["prices"] = {"currency": fleet.prices.currency, "models": _prices(fleet.prices.models)}
+        values["prices"] = {"currency": fleet.prices.currency, "models": prices_values(fleet.prices.models)}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
-
-
-def _base_model(model: BaseModel) -> dict[str, Any]:
-    values = asdict(model)
-    del values["name"]
-    cache_bytes = values.pop("kv_cache_bytes")
-    values["kv_cache_gib"] = None if cache_bytes is None else cache_bytes / 2**30
-    values["vllm_args"] = list(model.vllm_args)
-    return _given(values)
-
-
-def _adapter(adapter: Adapter) -> dict[str, Any]:
-    values = asdict(adapter)
-    del values["name"]
-    return _given(values)
-
-
-def _tenant(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str, Any]:
-    values = {
-        "api_keys": _tenant_keys(tenant, key_variables),
-        "models": {
-            alias: {"model": model, "fallback": tenant.fallbacks[alias]}
-            if alias in tenant.fallbacks
-            else model
-            for alias, model in tenant.models.items()
-        },
-        "default_model": tenant.default_model,  # null is not the same as leaving it out
-        "priority": tenant.band.value,
-        "weight": tenant.weight,
-        "caps": _given(asdict(tenant.caps)),
-        "isolation": tenant.isolation.value,
-        "adapter_sources": list(tenant.adapter_sources),
-    }
-    if tenant.budget is not None:
-        values["budget"] = _budget(tenant.budget)
-    if tenant.prices is not None:
-        factor = _amount(tenant.prices.factor, FACTOR_UNITS)
-        values["prices"] = {"factor": factor, "models": _prices(tenant.prices.models)}
-    if tenant.request_limits:
-        values["request_limits"] = dict(tenant.request_limits)
-    return values
-
-
-def _budget(budget: Budget) -> dict[str, Any]:
-    values = asdict(budget)
-    if budget.monthly_cost is not None:
-        values["monthly_cost"] = _amount(budget.monthly_cost, COST_UNITS)
-    return _given(values)
-
-
-def _prices(models: Mapping[str, Price]) -> dict[str, dict[str, float]]:
-    return {name: _price(price) for name, price in models.items()}
-
-
-def _price(price: Price) -> dict[str, float]:
-    values = asdict(price)
-    del values["factor"]  # the tenant's, or 1
-    return {key: _amount(units, PRICE_UNITS) for key, units in values.items()}
-
-
-def _amount(units: int, one: int) -> float:
-    """Return the number whose shortest text has these decimals: at most 15 digits, which a float holds."""
-    return units // one if units % one == 0 else units / one
-
-
-def _pool(pool: Pool) -> dict[str, Any]:
-    values = {
-        "strategy": pool.strategy.value,
-        "base_models": list(pool.base_models),
-        "replicas": pool.replicas,
-        "devices": list(pool.devices),
-        "tenants": list(pool.tenants),
-        "slo": _given(asdict(pool.slo)),
-        "hedge_after_s": pool.hedge_after_s,
-    }
-    return _given(values)
-
-
-def _gateway(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, Any]:
-    values = asdict(fleet.gateway)
-    hashes = values.pop("operator_key_hashes")
-    scheduler = values.pop("scheduler")
-    scheduler["max_queued_mib"] = scheduler.pop("max_queued_bytes") / 2**20
-    return {
-        "operator_keys": _keys(hashes, key_variables),
-        "metrics_access": values.pop("metrics_access").value,
-        "max_body_mib": values.pop("max_body_bytes") / 2**20,
-        "tracing": _given(values.pop("tracing")),
-        **values,
-        "scheduler": scheduler,
-    }
-
-
-def _state(state: StateSettings) -> dict[str, Any]:
-    variable = state.database_variable
-    values = {
-        "folder": state.folder,
-        "database": state.database if variable is None else {"env": variable},
-        "store_gib": None if state.store_bytes is None else state.store_bytes / 2**30,
-        "max_adapter_mib": state.max_adapter_bytes / 2**20,
-        "keep_versions": state.keep_versions,
-    }
-    return _given(values)
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out None: the file omits such keys."""
-    return {key: value for key, value in values.items() if value is not None}
-
-
-def _tenant_keys(tenant: Tenant, variables: Mapping[str, str]) -> list[dict[str, Any]]:
-    ordered = sorted(tenant.key_hashes)
-    return [
-        key
-        | ({"name": tenant.key_names[digest]} if digest in tenant.key_names else {})
-        | _given(asdict(tenant.key_limits.get(digest, NO_LIMITS)))
-        for digest, key in zip(ordered, _keys(ordered, variables), strict=True)
-    ]
-
-
-def _keys(hashes: Iterable[str], variables: Mapping[str, str]) -> list[dict[str, str]]:
-    return [
-        {"env": variables[digest]} if digest in variables else {"sha256": digest} for digest in sorted(hashes)
-    ]

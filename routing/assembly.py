@@ -13,7 +13,7 @@ from engines import secrets
 from fleet.current import CurrentFleet
 from fleet.types import Fleet, Slo
 from routing import console, gc_tuning
-from routing.admin import LiveFeed, admin_app
+from routing.admin import LiveFeed, admin_app, authentication
 from routing.catalog.directory import Directory
 from routing.flights.running import RunningFlights
 from routing.http import docs
@@ -25,7 +25,7 @@ from routing.http.metrics_pages import MetricsPages
 from routing.http.models import Models
 from routing.http.own_usage import OwnUsage
 from routing.http.sweeper import Sweeper
-from routing.lifecycle import Lifecycle, Manager
+from routing.lifecycle import FleetChanges, Lifecycle, Manager
 from routing.observing.ended import EndedRequests
 from routing.observing.live import Figures, LiveView
 from routing.observing.live.verdict import usual_limit_s
@@ -48,6 +48,7 @@ class Gateway:
 
     app: GatewayApp  # what clients talk to
     fleet: CurrentFleet
+    fleets: FleetChanges
     directory: Directory
     dispatcher: Dispatcher
     flights: RunningFlights
@@ -114,7 +115,7 @@ def assemble(
 ) -> Gateway:
     """Build the gateway of a fleet. `discovery` is followed from its start on.
 
-    `local_only` are hashes of keys that count on this machine alone. Raises `OSError` where the files of the
+    `local_only` are hashes of keys that count on this machine alone.  Raises `OSError` where the files of the
     console or of the documentation cannot be read.
     """
     settings = fleet.now.gateway
@@ -169,8 +170,17 @@ def assemble(
         ],
     )
 
+    pages = console.pages() | docs.pages()
+
+    def take_sign_in(now: Fleet) -> None:
+        pages.update(console.sign_in(by_proxy=now.gateway.trusted_proxies is not None))
+
+    take_sign_in(fleet.now)
+    fleet.follow(take_sign_in)
+
     callers = Callers(directory)
     app = GatewayApp(
+        fleet=fleet,
         callers=callers,
         inference=Inference(
             fleet,
@@ -190,13 +200,13 @@ def assemble(
         metrics_pages=MetricsPages(fleet, callers, metrics, ended, dispatcher.replicas, clients),
         admin=admin_app(
             manager,
-            callers.identify,
+            authentication(callers.identify, fleet),
             max_upload_bytes=fleet.now.state.max_adapter_bytes,
             upload_folder=lifecycle.uploads,
             live_feed=live,
             ledger=ledger,
         ),
-        site=Site(console.pages() | docs.pages()),
+        site=Site(pages, console.FOR_BROWSERS),
         metrics=metrics,
         ended=ended,
     )
@@ -204,6 +214,7 @@ def assemble(
     return Gateway(
         app,
         fleet,
+        manager.fleets,
         directory,
         dispatcher,
         flights,

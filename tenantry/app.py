@@ -16,6 +16,7 @@ from tenantry import (
     adapters,
     beginning,
     building,
+    changing,
     fleets,
     keys,
     reference,
@@ -50,6 +51,8 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "new-key": fleets.make_key,
     },
     GATEWAY: {
+        "diff": changing.diff,
+        "apply": changing.apply,
         "scheduler": scheduler.scheduler,
         "replicas": replicas.replicas,
         "drain": replicas.drain,

@@ -226,6 +226,21 @@ export interface ModelAnswer {
   oldest_s: number;
 }
 
+export interface NewKeyAnswer {
+  id: string;
+  prefix: string;
+  role: KeyRole;
+  tenant: string | null;
+  note: string;
+  created_at: number;
+  expires_at: number | null;
+  revoked_at: number | null;
+  limits: KeyLimitsAnswer;
+  used_tokens: number | null;
+  declared: false;
+  key: string;
+}
+
 export type Outcome = "completed" | "rejected" | "expired" | "cancelled" | "failed";
 
 export interface PoolView {
@@ -382,6 +397,22 @@ export interface UsageLineAnswer {
 
 export type Verdict = "failing" | "slow" | "green";
 
+export interface VersionAnswer {
+  tenant: string | null;
+  adapter: string;
+  number: number;
+  state: VersionState;
+  reason: string;
+  source: string;
+  sha256: string | null;
+  digest: string | null;
+  rank: number | null;
+  size_bytes: number;
+  created_at: number;
+  traffic: number;
+  progress: Progress | null;
+}
+
 export interface VersionDetail {
   tenant: string | null;
   adapter: string;
@@ -400,3 +431,10 @@ export interface VersionDetail {
 }
 
 export type VersionState = "registered" | "fetching" | "verifying" | "ready" | "quarantined" | "retired";
+
+export interface WhoAmIAnswer {
+  object: "caller";
+  role: KeyRole;
+  tenant: string | null;
+  user: string | null;
+}

@@ -13,14 +13,18 @@ from fleet.fields import Name
 from routing.admin.bodies import TenantQuery
 from routing.admin.live_feed import LiveFeed
 from routing.admin.uploads import Uploads
+from routing.asgi import Scope
 from routing.catalog.directory import Identity
 from routing.catalog.entries import AdapterKey, KeyRole
 from routing.errors import Forbidden, InvalidRequest, NotFound
 from routing.lifecycle.ports import Management
 from routing.usage.budget import Budgets
 from routing.usage.query import UsageLine, UsageQuery
+from routing.usage.query_limiter import QueryLimiter
 
 IDENTITY = "tenantry.identity"  # where the gate leaves it in the ASGI scope
+# The caller by the request's key; where it has none, by whatever else the scope says. None: nobody.
+Authenticate = Callable[[str | None, Scope], Identity | None]
 
 
 class UsageBook(Protocol):
@@ -44,6 +48,7 @@ class Services:
     live: LiveFeed
     ledger: UsageBook
     registering: set[AdapterKey] = field(default_factory=set)  # adapters that are being made now
+    usage_queries: QueryLimiter = field(default_factory=QueryLimiter)  # of tenants
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,10 @@ class Caller:
         if named not in (None, self.identity.tenant):
             raise _no_tenant(str(named))
         return self.identity.tenant
+
+    def tenant_meant(self, named: str | None) -> str | None:
+        """Return whose things are shown; None: everybody's, to an operator. Raises `NotFound`."""
+        return self.known_tenant(named) if named is not None else self.identity.tenant
 
     def known_tenant(self, named: str) -> str:
         """Return the tenant. Raises `NotFound` where the fleet has none of that name for the caller."""

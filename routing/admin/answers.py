@@ -155,7 +155,8 @@ class EventAnswer(BaseModel):
     at: float = Field(description="Unix time, s.")
     actor: str
     subject: str = Field(
-        description="An adapter, a version of one, a key, or a replica.", examples=["example/support@2"]
+        description="An adapter, a version of one, a key, a replica, or `fleet`.",
+        examples=["example/support@2"],
     )
     text: str
 

@@ -6,19 +6,29 @@ gateway's, on these answers as on all others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 
-from routing.admin import adapters, events, keys, live, replicas, scheduler, tenants, usage, vllm_compatible
-from routing.admin.access import Services, UsageBook
+from routing.admin import (
+    adapters,
+    events,
+    fleet,
+    keys,
+    live,
+    replicas,
+    scheduler,
+    tenants,
+    usage,
+    vllm_compatible,
+    whoami,
+)
+from routing.admin.access import Authenticate, Services, UsageBook
 from routing.admin.errors import COMMON, install_handlers
 from routing.admin.gate import Gate
 from routing.admin.live_feed import LiveFeed
 from routing.admin.uploads import Uploads
-from routing.catalog.directory import Identity
 from routing.lifecycle.ports import Management
 
 ADMIN_PREFIX = "/admin/v1/"
@@ -26,13 +36,14 @@ LOAD_TIMEOUT_S = 300.0  # `POST /v1/load_lora_adapter` waits so long for the ada
 ADMIN_ROUTES = frozenset({vllm_compatible.LOAD_PATH, vllm_compatible.UNLOAD_PATH})
 
 _DESCRIPTION = """
-Register adapters, roll out new versions, take them back, see what is resident where, and make API keys. See
-how every model fares, who used how much, what the scheduler does and why, and drain replicas.
+Replace the fleet by another fleet file. Register adapters, roll out new versions, take them back, see what
+is resident where, and make API keys. See how every model fares, who used how much, what the scheduler does
+and why, and drain replicas.
 
 Send an admin key as `Authorization: Bearer <key>`. A key of role `adapters` manages its own tenant's
-adapters; for it nothing else exists. A key of role `operator` manages everything and names the tenant with
-`?tenant=...`; without that, an adapter declared in fleet.yaml is meant. Keys that call models open nothing
-here.
+adapters, and reads its tenant's models, caps, usage and keys; for it nothing else exists. A key of role
+`operator` manages everything and names the tenant with `?tenant=...`; without that, an adapter declared in
+fleet.yaml is meant. Keys that call models open nothing here. `/admin/v1/whoami` says whose key it is.
 
 Errors have OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`.
 """
@@ -40,7 +51,7 @@ Errors have OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`.
 
 def admin_app(
     management: Management,
-    authenticate: Callable[[str], Identity | None],
+    authenticate: Authenticate,
     *,
     max_upload_bytes: int,
     upload_folder: Path,
@@ -73,6 +84,19 @@ def admin_app(
     app.state.services = Services(management, known_tenants, uploads, LOAD_TIMEOUT_S, live_feed, ledger)
     app.add_middleware(Gate, authenticate=authenticate, read_timeout_s=read_timeout_s)
     install_handlers(app)
-    for module in (adapters, replicas, scheduler, live, tenants, usage, keys, events, vllm_compatible):
+    parts = (
+        adapters,
+        replicas,
+        scheduler,
+        live,
+        tenants,
+        usage,
+        keys,
+        events,
+        fleet,
+        whoami,
+        vllm_compatible,
+    )
+    for module in parts:
         app.include_router(module.router)
     return app

@@ -8,28 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Route
 
-from routing.admin.access import IDENTITY
-from routing.admin.uploads import is_upload
+from fleet.document import MAX_FILE_BYTES
+from routing.admin.access import IDENTITY, Authenticate
+from routing.admin.uploads import is_upload, media_type
 from routing.asgi import App, ClientGone, Exchange, Headers, Message, Receive, Scope, Send
 from routing.catalog.directory import Identity
 from routing.catalog.entries import KeyRole
-from routing.errors import Forbidden, InvalidKey, MethodNotAllowed, RequestError
+from routing.errors import Forbidden, InvalidKey, MethodNotAllowed, RequestError, UnsupportedMediaType
 
 MAX_JSON_BYTES = 64 * 2**10  # the largest sensible body is a URL of 4 KiB and a few numbers
+FLEET_PATH = "/admin/v1/fleet"
+FLEET_MEDIA_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "application/json"})
 log = logging.getLogger("tenantry.admin")
 
 
 class Gate:
     """Lets admin keys in, and answers whatever goes wrong behind it."""
 
-    def __init__(
-        self, app: App, *, authenticate: Callable[[str], Identity | None], read_timeout_s: float
-    ) -> None:
+    def __init__(self, app: App, *, authenticate: Authenticate, read_timeout_s: float) -> None:
         self._app = app
         self._authenticate = authenticate
         self._read_timeout_s = read_timeout_s
@@ -47,7 +48,9 @@ class Gate:
             inside = {**scope, "path": path, IDENTITY: self._identify(exchange)}
             if methods:
                 exchange.require_method(*methods)
-            if scope["method"] == "POST" and not is_upload(path, exchange.headers.content_type):
+            if scope["method"] == "POST" and path == FLEET_PATH:
+                receive = await self._read_fleet(exchange)
+            elif scope["method"] == "POST" and not is_upload(path, exchange.headers.content_type):
                 receive = await self._read_json(exchange)
             elif scope["method"] == "HEAD":
                 inside["method"], send = "GET", _head_alone(send)
@@ -64,9 +67,9 @@ class Gate:
     def _identify(self, exchange: Exchange) -> Identity:
         """Return who calls. Raises `InvalidKey` or `Forbidden`."""
         key = exchange.bearer()
-        if key is None:
+        identity = self._authenticate(key, exchange.scope)
+        if identity is None and key is None:
             raise InvalidKey("Send an admin key as `Authorization: Bearer <key>`.")
-        identity = self._authenticate(key)
         if identity is None:
             raise InvalidKey("The API key is not valid.")
         if identity.role is KeyRole.INFERENCE:
@@ -75,13 +78,29 @@ class Gate:
 
     async def _read_json(self, exchange: Exchange) -> Receive:
         """Read the body and return a `receive` that gives it once more."""
-        body = await exchange.read_json(limit_bytes=MAX_JSON_BYTES, timeout_s=self._read_timeout_s)
-        pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        return _again(
+            exchange,
+            await exchange.read_json(limit_bytes=MAX_JSON_BYTES, timeout_s=self._read_timeout_s),
+        )
 
-        async def receive() -> Message:
-            return pending.pop() if pending else await exchange.receive()
+    async def _read_fleet(self, exchange: Exchange) -> Receive:
+        """The same for a fleet file, which is YAML or JSON and larger."""
+        kind = media_type(exchange.headers.content_type)
+        if kind not in FLEET_MEDIA_TYPES or exchange.headers.content_encoding not in (None, "identity"):
+            raise UnsupportedMediaType("Send the fleet file as it is, with `content-type: application/yaml`.")
+        return _again(
+            exchange, await exchange.read_body(limit_bytes=MAX_FILE_BYTES, timeout_s=self._read_timeout_s)
+        )
 
-        return receive
+
+def _again(exchange: Exchange, body: bytes) -> Receive:
+    """Return a `receive` that gives a body that was read once more."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        return pending.pop() if pending else await exchange.receive()
+
+    return receive
 
 
 def methods_of(routes: Iterable[BaseRoute], path: str) -> set[str]:

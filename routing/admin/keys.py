@@ -1,4 +1,4 @@
-"""The routes for API keys: list, make, change, revoke. Operators only."""
+"""The routes for API keys: list, make, change, revoke. A tenant's key lists those of its tenant."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from fastapi import Path as InPath
 
 from fleet.types import KeyLimits
-from routing.admin.access import Caller, Operator
+from routing.admin.access import Caller, CallerHere, Operator
 from routing.admin.bodies import KeyChangeBody, KeyLimitsBody, NewKeyBody, TenantQuery
 from routing.admin.errors import refusals
 from routing.admin.key_answers import (
@@ -27,14 +27,17 @@ KeyId = Annotated[str, InPath(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="`id
 
 
 @router.get("", responses=refusals(404))
-async def list_keys(query: Annotated[TenantQuery, Query()], operator: Operator) -> KeyList:
-    """List keys, revoked and expired ones too, and those of fleet.yaml beside them."""
-    tenant = None if query.tenant is None else operator.known_tenant(query.tenant)
-    made, declared = operator.services.management.keys(), operator.services.management.declared_keys()
+async def list_keys(query: Annotated[TenantQuery, Query()], caller: CallerHere) -> KeyList:
+    """List keys, revoked and expired ones too, and those of fleet.yaml beside them.
+
+    A tenant's key sees those of its tenant.
+    """
+    tenant = caller.tenant_meant(query.tenant)
+    made, declared = caller.services.management.keys(), caller.services.management.declared_keys()
     return KeyList(
-        data=[key_answer(key, _budget(operator, key.id)) for key in made if tenant in (None, key.tenant)],
+        data=[key_answer(key, _budget(caller, key.id)) for key in made if tenant in (None, key.tenant)],
         declared=[
-            declared_key_answer(key, _budget(operator, key.fingerprint))
+            declared_key_answer(key, _budget(caller, key.fingerprint))
             for key in declared
             if tenant in (None, key.tenant)
         ],
@@ -71,5 +74,5 @@ async def revoke_key(id: KeyId, operator: Operator) -> KeyAnswer:
     return key_answer(key, _budget(operator, key.id))
 
 
-def _budget(operator: Caller, key: str) -> BudgetStatus | None:
-    return operator.services.ledger.key_budgets.status(key, time.time())
+def _budget(caller: Caller, key: str) -> BudgetStatus | None:
+    return caller.services.ledger.key_budgets.status(key, time.time())

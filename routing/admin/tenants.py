@@ -1,4 +1,7 @@
-"""The route that lists tenants with their models and caps, as fleet.yaml declares them. Operators only."""
+"""The route that lists tenants with their models and caps, as fleet.yaml declares them.
+
+A tenant's key sees its own tenant.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from fleet.types import Band, Isolation, Tenant
-from routing.admin.access import Operator
+from routing.admin.access import CallerHere
 from routing.admin.scheduler_answers import Shape
 
 router = APIRouter(prefix="/admin/v1/tenants", tags=["tenants"])
@@ -39,16 +42,20 @@ class TenantAnswer(BaseModel):
 
 
 class TenantList(BaseModel):
-    """Every tenant."""
+    """Every tenant that the caller may see."""
 
     object: str = "list"
     data: list[TenantAnswer]
 
 
 @router.get("")
-async def list_tenants(operator: Operator) -> TenantList:
-    """List the tenants with their models and caps."""
-    tenants = operator.services.management.tenants()
+async def list_tenants(caller: CallerHere) -> TenantList:
+    """List the tenants with their models and caps. A tenant's key sees its own tenant alone."""
+    tenants = [
+        tenant
+        for tenant in caller.services.management.tenants()
+        if caller.is_operator or tenant.name == caller.identity.tenant
+    ]
     return TenantList(data=[tenant_answer(tenant) for tenant in sorted(tenants, key=lambda t: t.name)])
 
 

@@ -1,4 +1,4 @@
-"""The route for the usage ledger, as JSON or CSV. Operators only."""
+"""The route for the usage ledger, as JSON or CSV. A tenant's key sees what its tenant used."""
 
 from __future__ import annotations
 
@@ -11,12 +11,21 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.fields import Name
-from routing.admin.access import Operator
+from routing.admin.access import Caller, CallerHere
 from routing.admin.bodies import QueryPart
 from routing.admin.errors import refusals
 from routing.types import Outcome
 from routing.usage.budget import Level
-from routing.usage.query import DIMENSIONS, MAX_DAYS, MAX_ROWS, answer, read_query
+from routing.usage.query import (
+    DIMENSIONS,
+    FOR_TENANTS,
+    MAX_DAYS,
+    MAX_ROWS,
+    UsageLine,
+    UsageQuery,
+    answer,
+    read_query,
+)
 from routing.usage.spreadsheet import to_csv
 
 router = APIRouter(prefix="/admin/v1/usage", tags=["usage"])
@@ -125,28 +134,39 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("", response_model=UsageAnswer, responses=_ANSWERS | refusals(404, 503))
+@router.get("", response_model=UsageAnswer, responses=_ANSWERS | refusals(404, 429, 503))
 async def show_usage(
-    query: Annotated[UsageQueryPart, Query()], request: Request, operator: Operator
+    query: Annotated[UsageQueryPart, Query()], request: Request, caller: CallerHere
 ) -> Response:
     """Show what tenants used, from the ledger; requests that have just ended are in it.
 
-    As CSV it always has the same columns.
+    A tenant's key sees what its tenant used, one query at a time, and not split by pool. As CSV it always
+    has the same columns.
     """
-    tenant = None if query.tenant is None else operator.known_tenant(query.tenant)
+    tenant = caller.tenant_meant(query.tenant)
     fields = {"from": query.first, "to": query.to, "group_by": query.group_by}
-    wanted = read_query(fields, now_s=time.time(), tenant=tenant)
-    ledger = operator.services.ledger
-    told = answer(wanted, await ledger.sums(wanted), ledger.budgets.currency)
+    allowed = DIMENSIONS if caller.is_operator else FOR_TENANTS
+    wanted = read_query(fields, now_s=time.time(), tenant=tenant, allowed=allowed)
+    budgets_of = caller.services.ledger.budgets
+    told = answer(wanted, await _sums(caller, wanted), budgets_of.currency)
     headers = {"vary": "Accept"}
     if (query.format or _accepted(request)) is Format.CSV:
         name = f"usage-{told['from']}-{told['to']}.csv"
         headers["content-disposition"] = f'attachment; filename="{name}"'
         return Response(to_csv(told["data"], told["currency"]), headers=headers, media_type=CSV)
-    tenants = ledger.budgets.tenants if tenant is None else [tenant]
-    statuses = (ledger.budgets.status(name, time.time()) for name in tenants)
+    tenants = budgets_of.tenants if tenant is None else [tenant]
+    statuses = (budgets_of.status(name, time.time()) for name in tenants)
     budgets = [{"tenant": each.tenant, **each.answer()} for each in statuses if each is not None]
     return Response(orjson.dumps(told | {"budgets": budgets}), headers=headers, media_type="application/json")
+
+
+async def _sums(caller: Caller, query: UsageQuery) -> list[UsageLine]:
+    """Ask the ledger. Raises `CapReached` while another query of the caller's tenant runs."""
+    ledger, tenant = caller.services.ledger, caller.identity.tenant
+    if tenant is None:
+        return await ledger.sums(query)
+    async with caller.services.usage_queries.running(tenant):
+        return await ledger.sums(query)
 
 
 def _accepted(request: Request) -> Format:

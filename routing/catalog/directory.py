@@ -8,15 +8,15 @@ from __future__ import annotations
 import hmac
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from engines.residency import ENGINE_DIED
 from engines.words import in_a_line, without_paths
 from fleet.current import CurrentFleet
-from fleet.key_hash import hash_key
+from fleet.key_hash import FINGERPRINT_CHARS, hash_key
 from fleet.money import price_of
 from fleet.types import Budget, Fleet, KeyLimits, Tenant
-from routing.catalog.entries import FINGERPRINT_CHARS, AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
+from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
 from routing.errors import Quarantined, RequestError, Unavailable
 from routing.types import FallbackReason, Target
 
@@ -25,11 +25,12 @@ RETRY_AFTER_NOT_READY_S = 5.0  # about the time to fetch, check and try a small 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The owner and the role of a key."""
+    """The owner and the role of a key, or of a user whom a proxy has signed in."""
 
     role: KeyRole
     tenant: str | None  # None: an operator
-    key: str = ""  # the key's id, or its fingerprint where fleet.yaml declares it
+    user: str | None = None  # the proxy's name for the user; None: there is a key
+    key: str = field(default="", compare=False)  # which one, in a word that opens nothing
     limits: KeyLimits | None = None  # the key's own; None: it has none
 
 
@@ -40,13 +41,16 @@ class Declared:
         self.keys = (
             {  # by hash
                 digest: Identity(
-                    KeyRole.INFERENCE, tenant.name, digest[:FINGERPRINT_CHARS], tenant.key_limits.get(digest)
+                    KeyRole.INFERENCE,
+                    tenant.name,
+                    key=digest[:FINGERPRINT_CHARS],
+                    limits=tenant.key_limits.get(digest),
                 )
                 for tenant in fleet.tenants.values()
                 for digest in tenant.key_hashes
             }
             | {
-                digest: Identity(KeyRole.OPERATOR, None, digest[:FINGERPRINT_CHARS])
+                digest: Identity(KeyRole.OPERATOR, None, key=digest[:FINGERPRINT_CHARS])
                 for digest in fleet.gateway.operator_key_hashes
             }
         )
@@ -71,6 +75,7 @@ class Directory:
         self._fleet = fleet
         self._local_only = local_only
         self._declared = fleet.derive(Declared)
+        self._has_local_only = fleet.derive(lambda now: not local_only.isdisjoint(_declared_hashes(now)))
         self._keys: dict[str, ApiKey] = {}  # by hash; keys made at run time
         self._adapters: dict[AdapterKey, AdapterEntry] = {}
         self._answering: dict[tuple[str, str], Target] = {}  # by tenant and name, where no split decides
@@ -87,7 +92,7 @@ class Directory:
     @property
     def local_only(self) -> bool:
         """Whether there are keys that only callers on this machine may use."""
-        return not self._local_only.isdisjoint(self._declared.now.keys)
+        return self._has_local_only.now
 
     # -- callers -------------------------------------------------------------------------------------------
 
@@ -102,7 +107,7 @@ class Directory:
             return None
         if made.tenant is not None and made.tenant not in self._fleet.now.tenants:
             return None  # a tenant that is not in the fleet any more
-        return Identity(made.role, made.tenant, made.id, made.limits)
+        return Identity(made.role, made.tenant, key=made.id, limits=made.limits)
 
     def is_local_only(self, key: str) -> bool:
         """Whether only callers on this machine may use the key."""
@@ -310,6 +315,11 @@ class Directory:
         """Return a model's alias, and its adapter's key or base model's name; None for an unknown model."""
         declared = self._declared.now.names.get(tenant.name, {}).get(model)
         return declared if declared is not None else (model, self._own[tenant.name].get(model))
+
+
+def _declared_hashes(fleet: Fleet) -> frozenset[str]:
+    tenants = (tenant.key_hashes for tenant in fleet.tenants.values())
+    return fleet.gateway.operator_key_hashes.union(*tenants)
 
 
 def _names(fleet: Fleet, tenant: Tenant) -> dict[str, tuple[str, AdapterKey | str]]:

@@ -17,7 +17,6 @@ from fleet.types import KeyLimits
 from routing.catalog.sources import Source
 
 _FOLDERS = re.compile(r"(?<![\w.:/~-])(?:file://)?(?:/[^/\s'\"`,;:()]+)*/(?=[\w.@~-])")
-FINGERPRINT_CHARS = 16  # of a declared key's sha256: 64 bits tell the keys of a fleet apart
 DIGEST_IN_ID = 16  # hex digits; 64 bits tell the versions of one adapter apart
 
 
@@ -189,3 +188,14 @@ class DeclaredKey:
     tenant: str | None
     name: str = ""
     limits: KeyLimits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRevision:
+    """A document that was applied as the fleet while the service ran."""
+
+    number: int  # 1, 2, ...
+    at_s: float  # Unix time
+    actor: str
+    document: str
+    file_sha256: str  # of the fleet file on disk, over which it was applied; empty: there was none

@@ -186,6 +186,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     # -- called by the application, of the request that it has ----------------------------------------------
 
+    @property
+    def peer(self) -> str | None:
+        return self.client[0] if self.client else None  # the scope's may be rewritten on the way
+
     def show_key(self) -> None:
         self.is_stranger = False
         self.door.know(self)

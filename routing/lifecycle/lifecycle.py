@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ class Lifecycle:
         self._rollouts = Rollouts()
         self._concluding: set[AdapterKey] = set()
         self._was_settled = False
+        self.resume_fleet: Callable[[], Awaitable[None]] | None = None  # before anything else is read
         self._last_used_s: dict[str, float] = {}  # adapter id -> monotonic
         self._leaving: dict[str, str] = {}  # adapter id -> digest, of retired versions still in use
         self._tasks: set[asyncio.Task[None]] = set()
@@ -147,6 +148,8 @@ class Lifecycle:
     async def _read_state(self) -> None:
         """Read the database, register fleet.yaml's adapters, and begin unfinished versions again."""
         await self.registry.open()
+        if self.resume_fleet is not None:
+            await self.resume_fleet()
         self._spawn(self.registry.guard())
         unfinished = [version for version in self._versions() if version.state in PREPARING]
         await asyncio.to_thread(self._open_store, unfinished)

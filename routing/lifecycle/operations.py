@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from adapters.states import VersionState
 from fleet.api_keys import new_key
 from fleet.current import CurrentFleet
-from fleet.key_hash import hash_key
+from fleet.key_hash import FINGERPRINT_CHARS, hash_key
 from fleet.types import KeyLimits, Tenant
 from routing.catalog.directory import Directory
 from routing.catalog.entries import (
-    FINGERPRINT_CHARS,
     AdapterEntry,
     AdapterKey,
     ApiKey,
@@ -30,6 +29,7 @@ from routing.catalog.entries import (
 from routing.catalog.sources import Upload
 from routing.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from routing.lifecycle.changes import change
+from routing.lifecycle.fleets import FleetChanges
 from routing.lifecycle.lifecycle import Lifecycle
 from routing.lifecycle.pins import require_slot, require_version, why_quarantined
 from routing.lifecycle.ports import NewVersion, ReplicaResidency, VersionProgress
@@ -50,6 +50,8 @@ class Manager:
         self._directory = directory
         self._lifecycle = lifecycle
         self._registry = lifecycle.registry
+        self.fleets = FleetChanges(fleet, lifecycle.registry, lifecycle.dispatcher, lifecycle.changes)
+        lifecycle.resume_fleet = self.fleets.resume
         self._registration = Registration(fleet, directory, lifecycle.registry, lifecycle.uploads)
         self.changes = lifecycle.changes
 

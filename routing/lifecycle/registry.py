@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from adapters.states import VersionState
 from routing.catalog.directory import Directory
-from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, Event, Rollout, Version
+from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, Event, FleetRevision, Rollout, Version
 from routing.catalog.sources import Source
 from routing.errors import StateUnavailable, Unavailable
 from routing.lifecycle.changes import RETRY_AFTER_S, TURN_S
@@ -190,6 +190,18 @@ class Registry:
     async def events(self, limit: int, before: int | None) -> list[Event]:
         """List events, the newest first; `before` is the id of the last one seen."""
         return await self._run(self._store.events, limit, before)
+
+    async def newest_fleet(self) -> FleetRevision | None:
+        """Return the document that was applied as the fleet last."""
+        return await self._run(self._store.newest_fleet)
+
+    async def add_fleet(self, revision: FleetRevision, text: str) -> None:
+        """Keep a document, with the event that says what it changes."""
+        await self._run(self._store.add_fleet, revision, text)
+
+    async def remove_fleet(self, number: int, text: str) -> None:
+        """Take a document back."""
+        await self._run(self._store.remove_fleet, number, text)
 
     async def record(self, subject: str, text: str, *, actor: str = "tenantry") -> None:
         """Log an event, and store it if possible; no caller depends on its success."""

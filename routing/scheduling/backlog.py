@@ -7,9 +7,8 @@ that have an engine to themselves, as those whose adapters hold its slots, are s
 order is by band, then by how much service the tenant has had, less its age; within a tenant the oldest
 request goes first, or that of the user who has had least (`users.py`) while a request that names one waits.
 
-Age counts from the arrival of a tenant's oldest request in a queue, or from the tenant's last grant out of
-it, whichever is later: a tenant that is being served there does not age, however long its own queue is. Age
-enters as a rate, so two keys compare alike at all times, and nothing has to be sorted anew as time passes.
+Age counts from the arrival of a tenant's oldest request in a queue. It enters as a rate, so two keys compare
+alike at all times, and nothing has to be sorted anew as time passes.
 
 Pure structure: it knows no replica and no clock.
 """
@@ -57,7 +56,6 @@ class Backlog(Generic[T]):
         self._entrants: dict[str, dict[str, Entrant[T]]] = {}  # by tenant and queue
         self._queues: dict[str, list[Any]] = {}  # queue -> by band, a SortedList of (key, number, entrant)
         self._flows_in: Counter[tuple[str, int]] = Counter()  # by queue and band
-        self._last_grant_s: dict[tuple[str, str], float] = {}  # by tenant, and queue or engine
         self._users: dict[str, Users] = {}  # by tenant; of those whose users are told apart
         self._made = 0
         self._size = 0
@@ -181,22 +179,12 @@ class Backlog(Generic[T]):
             self._insert(flow, queue)
         model.queue = queue
 
-    def restart_age(self, tenant: str, names: Iterable[str], now_s: float) -> None:
-        """Let a tenant that was served age anew in these queues or on these engines. Call `resort` too."""
-        for name in names:
-            self._last_grant_s[tenant, name] = now_s
-
-    def forget_engine(self, name: str) -> None:
-        """Drop the ages on an engine that has left."""
-        self._last_grant_s = {key: at_s for key, at_s in self._last_grant_s.items() if key[1] != name}
-
     def forget_tenant(self, tenant: str) -> None:
-        """Drop the ages of a tenant that has left; nothing of it waits."""
+        """Drop the number of a tenant that has left; nothing of it waits."""
         self._numbers.pop(tenant, None)
-        self._last_grant_s = {key: at_s for key, at_s in self._last_grant_s.items() if key[0] != tenant}
 
     def resort(self, tenant: str) -> None:
-        """Put a tenant where it belongs after its service, or its age, has changed."""
+        """Put a tenant where it belongs after its service has changed."""
         for queue, entrant in self._entrants.get(tenant, {}).items():
             self._sort(queue, entrant)
 
@@ -230,14 +218,14 @@ class Backlog(Generic[T]):
             else:
                 yield key, entrant.tenant, (place[3].head for place in entrant.by_user)
 
-    def of_models(self, names: Iterable[str], engine: str, rank: int) -> list[tuple[float, str, tuple[T]]]:
-        """Give (key, tenant, head of flow) of some models and a band, best first; they age on an engine."""
+    def of_models(self, names: Iterable[str], rank: int) -> list[tuple[float, str, tuple[T]]]:
+        """Give (key, tenant, head of flow) of some models and a band, best first."""
         found, models = [], self._models
         for name in names:
             if name in models:
                 for flow in models[name].flows.values():
                     if self._band_rank[flow.tenant] == rank:
-                        key = self._key(engine, flow.tenant, flow.head_s)
+                        key = self._key(flow.tenant, flow.head_s)
                         found.append((key, flow.head_s, flow.number, flow))
         found.sort()
         if self._users:
@@ -301,7 +289,7 @@ class Backlog(Generic[T]):
 
     def _sort(self, queue: str, entrant: Entrant[T]) -> None:
         """Move a tenant to where its key puts it in a queue, or out of it where it has nothing there."""
-        key = self._key(queue, entrant.tenant, entrant.flows[0][0]) if entrant.flows else None
+        key = self._key(entrant.tenant, entrant.flows[0][0]) if entrant.flows else None
         if key == entrant.key:
             return
         rank = self._band_rank[entrant.tenant]
@@ -316,9 +304,8 @@ class Backlog(Generic[T]):
             del self._queues[queue]
         entrant.key = key
 
-    def _key(self, name: str, tenant: str, head_s: float) -> float:
-        waits_since_s = max(head_s, self._last_grant_s.get((tenant, name), head_s))
-        return self._service(tenant) + self.aging_tokens_per_s * waits_since_s
+    def _key(self, tenant: str, head_s: float) -> float:
+        return self._service(tenant) + self.aging_tokens_per_s * head_s
 
     def _count(self, tenant: str, sign: int) -> None:
         self._size += sign

@@ -25,7 +25,6 @@ from routing.scheduling.view import View
 from routing.types import Request
 
 # Requests that wait for these may be helped by a slot that drains.
-_WAITS_FOR_SLOT = frozenset({WaitReason.NO_SLOT, WaitReason.SLOT_CLEARING, WaitReason.SPARES_READ})
 
 USERS_TURN = "its user's turn"  # it ran before older ones of its tenant and adapter
 
@@ -82,8 +81,6 @@ class Grants:
         due_s = request.arrived_s + self._fleet.now.tenants[request.target.tenant].caps.queue_timeout_s
         heapq.heappush(self._deadlines, (due_s, next(self._numbers), group, ticket))
         self._decisions.add(now, request, Action.QUEUED, reason)
-        if reason in _WAITS_FOR_SLOT:
-            self.note_drain(ticket, group.drains.begin_for(ticket, now))
 
     def fill(self, group: Group, engine: Engine) -> None:
         """Grant waiting tickets, best first, until nothing that waits can run on this engine."""

@@ -23,6 +23,7 @@ from routing.catalog.entries import (
     AdapterKey,
     ApiKey,
     Event,
+    FleetRevision,
     KeyRole,
     Rollout,
     RolloutPlan,
@@ -30,6 +31,7 @@ from routing.catalog.entries import (
 )
 from routing.catalog.sources import Source, parse_source
 from routing.errors import Conflict, NotFound
+from routing.state import fleet_revisions
 from routing.state.database import Database
 from routing.state.tables import AdapterRow, ApiKeyRow, EventRow, VersionRow
 
@@ -251,6 +253,27 @@ class StateStore(Database):
         with self._transaction(reads=True) as session:
             rows = session.scalars(wanted)
             return [Event(row.id, row.at_s, row.actor, row.subject, row.text) for row in rows]
+
+    # -- the fleet -----------------------------------------------------------------------------------------
+
+    def newest_fleet(self) -> FleetRevision | None:
+        """Return the document that was applied last; None where none was."""
+        with self._transaction(reads=True) as session:
+            return fleet_revisions.newest(session)
+
+    def add_fleet(self, revision: FleetRevision, text: str) -> None:
+        """Add a document, and the event with this text. Raises `Conflict` where another was quicker."""
+        with self._transaction() as session:
+            fleet_revisions.add(session, revision)
+            session.add(
+                EventRow(at_s=revision.at_s, actor=revision.actor, subject="fleet", text=_storable(text))
+            )
+
+    def remove_fleet(self, number: int, text: str) -> None:
+        """Take a document back, with an event that says why."""
+        with self._transaction() as session:
+            fleet_revisions.remove(session, number)
+            session.add(EventRow(at_s=time.time(), actor="tenantry", subject="fleet", text=_storable(text)))
 
     @contextmanager
     def _transaction(self, *, reads: bool = False) -> Iterator[Session]:

@@ -36,6 +36,7 @@ SECTIONS = {
     "`scheduler`": settings.SchedulerSection,
     "`metrics`": settings.MetricsSection,
     "`tracing`": settings.TracingSection,
+    "`trusted_proxies`": settings.TrustedProxiesSection,
     "`state`": settings.StateSection,
     "`usage`": settings.UsageSection,
     "`prices`": prices.PricesSection,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fleet.diff import Needs, differences
 from fleet.loader import load_fleet
 from fleet.problems import FleetError
 from fleet.types import KeyLimits
@@ -31,6 +32,21 @@ def test_a_key_may_have_a_name_and_limits_and_is_written_back_with_them(tmp_path
     assert beta.key_names == {digest("beta"): "ci"} and len(beta.key_hashes) == 2
     path.write_text(write_fleet(fleet, key_variables={}))
     assert load_fleet(path).tenants["beta"] == beta
+
+
+def test_a_changed_limit_of_a_key_is_told_in_words_and_needs_no_restart(tmp_path: Path) -> None:
+    before = load_fleet(write(tmp_path, with_key(name="ci", max_concurrency=4)))
+    after = load_fleet(write(tmp_path, with_key(name="batch", monthly_tokens=100)))
+    changes = differences(before, after)
+    key = f"tenant beta: key {digest('beta')[:16]}..."
+    assert sorted(map(str, changes)) == sorted(
+        [
+            f"{key} name ci -> batch",
+            f"{key} max_concurrency 4 -> none",
+            f"{key} monthly_tokens none -> 100",
+        ]
+    )
+    assert {change.needs for change in changes} == {Needs.NOTHING}
 
 
 @pytest.mark.parametrize("name", LIMITS)

@@ -48,11 +48,9 @@ def engine(name: str = "shared-0", *, slots: int = 2, max_sequences: int = 8, re
     ).engine
 
 
-def view_of(
-    *engines: Engine, floods: Floods | None = None, asked: Request | None = None, load_slack: float = 0.25
-) -> View:
+def view_of(*engines: Engine, floods: Floods | None = None, asked: Request | None = None) -> View:
     """What policies know of a group of these engines; without `floods` no tenant floods."""
-    return View(engines, floods or Floods({}, {}), load_slack, home_key(asked) if asked else "")
+    return View(engines, floods or Floods({}, {}), home_key(asked) if asked else "")
 
 
 def run_on(one: Engine, asked: Request, *, times: int = 1) -> None:

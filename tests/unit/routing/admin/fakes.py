@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from adapters.states import VersionState
 from engines.residency import Fault, FaultKind, Residency
+from fleet.diff import Change, Needs
 from fleet.types import NO_LIMITS, Budget, KeyLimits, Tenant
 from routing.admin import LiveFeed, admin_app
 from routing.admin.uploads import Uploads
@@ -31,8 +32,8 @@ from routing.catalog.entries import (
     Version,
 )
 from routing.catalog.sources import Remote, Upload, parse_source
-from routing.errors import Conflict, NotFound, StateUnavailable
-from routing.lifecycle.ports import NewVersion, ReplicaResidency, VersionProgress
+from routing.errors import Conflict, NotFound, RequestError, StateUnavailable
+from routing.lifecycle.ports import FleetChange, FleetState, NewVersion, ReplicaResidency, VersionProgress
 from routing.observing.live import Figures, LiveView
 from routing.observing.live.verdict import usual_limit_s
 from routing.scheduling.decisions import KEPT
@@ -52,6 +53,23 @@ IDENTITIES = {
     "globex-key": Identity(KeyRole.ADAPTERS, "globex"),
     "calls-key": Identity(KeyRole.INFERENCE, "acme"),
 }
+
+
+class FakeFleets:
+    """Takes every document, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.state = FleetState(3, 1_700_000_000.0, "key 12345678", "tenants: {}")
+        self.asked: list[tuple[Any, ...]] = []
+        self.error: RequestError | None = None
+        self.changes = [Change("tenants", "acme", "requests_per_minute 60 -> 120", Needs.NOTHING)]
+
+    async def apply(self, document: bytes, *, actor: str, expected: int | None, dry_run: bool) -> FleetChange:
+        """Note it; do it, or raise what it should."""
+        self.asked.append((document, actor, expected, dry_run))
+        if self.error is not None:
+            raise self.error
+        return FleetChange(self.state, self.changes, (), (), applied=not dry_run)
 
 
 class FakeManagement:
@@ -76,6 +94,7 @@ class FakeManagement:
         self.scheduled = SchedulerReport(0.0, (), ())
         self.reported = 0  # times it was asked what the scheduler holds
         self.known_tenants: list[Tenant] = []
+        self.fleets = FakeFleets()
 
     def put(
         self, name: str, tenant: str | None = "acme", *states: VersionState, **changes: Any
@@ -353,7 +372,7 @@ def _app(read_timeout_s: float) -> FastAPI:
     management = FakeManagement()
     return admin_app(
         management,
-        IDENTITIES.get,
+        lambda key, _: IDENTITIES.get(key or ""),
         max_upload_bytes=1,
         upload_folder=Path("replaced"),
         live_feed=Watched(management).feed,

@@ -33,7 +33,7 @@ class House:
         return [entry for *_, heads in self.backlog.in_order(queue, 1) for entry in heads]
 
     def of_models(self, *models: str) -> list[Request]:
-        return [head for *_, heads in self.backlog.of_models(models, "shared-0", 1) for head in heads]
+        return [head for *_, heads in self.backlog.of_models(models, 1) for head in heads]
 
     def all_in_order(self, *, cost: float = 10.0) -> list[Request]:
         """Serve all of it, one after the other, on an engine where every model runs."""
