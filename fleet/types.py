@@ -212,7 +212,7 @@ class SchedulerSettings:
     aging_tokens_per_s: float = 500.0  # gain of a waiting request, for each second
     lower_band_share: float = 0.05  # part of the grants kept for each band below the highest that waits
     burst_share: float = 0.5  # part of a replica that a tenant which floods may fill beyond its fair share
-    slot_wait_s: float = 10.0  # a slot is cleared for an adapter that has waited this long
+    slot_wait_s: float = 10.0  # a slot is drained for an adapter that has waited this long
     max_queued: int = 10_000  # requests of all tenants that wait in the gateway
     max_queued_bytes: int = 256 * 2**20  # their memory together: their bodies, and some beside
 

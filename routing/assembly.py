@@ -36,7 +36,7 @@ from routing.replicas.client import ReplicaClient
 from routing.replicas.discovery import Discovery
 from routing.replicas.registry import ReplicaRegistry
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.state import declared_replicas
+from routing.scheduling.state import Replica, declared_replicas
 from routing.site import Site
 from routing.types import Record
 from routing.usage import Ledger
@@ -70,8 +70,9 @@ class Gateway:
         """
         self.lifecycle.start()
         try:
-            await self.replicas.start()
+            await self.replicas.start(declared_replicas(self.fleet.now))
         except (RuntimeError, ValueError):
+            await self.replicas.stop()
             await self.lifecycle.stop()
             await self.replicas.close()
             raise
@@ -120,9 +121,9 @@ def assemble(
     """
     settings = fleet.now.gateway
     directory = Directory(fleet, local_only=local_only)
-    dispatcher = Dispatcher(fleet, declared_replicas(fleet.now), clock=clock)
+    dispatcher = Dispatcher(fleet, clock=clock)
     flights = RunningFlights(fleet)
-    clients: dict[str, ReplicaClient] = {}
+    clients: dict[Replica, ReplicaClient] = {}
     lifecycle = lifecycle_class(fleet, directory, dispatcher, clients)
     token = secrets.internal_token(secret)
     replicas = ReplicaRegistry(discovery, dispatcher, lifecycle, flights, clients, token)

@@ -98,7 +98,7 @@ class Record:
     slot_s: float = 0.0  # its share of its adapter's slots' time
     attempts: int = 0  # replicas asked, one after the other or at once
     hedged: bool = False  # two were asked at once
-    held: str | None = None  # why it had to wait: a `WaitReason`; None if it did not
+    waits_for: str | None = None  # why it had to wait: a `WaitReason`; None if it did not
     picked: str | None = None  # why its replica was chosen: an `Affinity`, or `only`
     failed_on: frozenset[str] = frozenset()  # replicas that broke before they answered
     explanation: str = ""  # the message to the client, if its request was not at fault

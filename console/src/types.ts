@@ -1,7 +1,7 @@
 // Made by `make console` from the admin API's answers (console/api_types.py). Every field is always there,
 // except those of usage that were not asked for.
 
-export type Action = "granted" | "queued" | "rejected" | "expired" | "clearing" | "fallback";
+export type Action = "granted" | "queued" | "rejected" | "expired" | "draining" | "fallback";
 
 export interface AdapterAnswer {
   tenant: string | null;
@@ -301,8 +301,8 @@ export interface ReplicaView {
   itl_s: number | null;
   slots: number;
   free_slots: number;
-  clearing_for: string | null;
-  clearing_victim: string | null;
+  slot_drains_for: string | null;
+  slot_evicted: string | null;
   trouble: string;
   in_slots: Slot[];
   in_host: number;
@@ -332,10 +332,10 @@ export interface Slot {
   use: SlotUse;
   pinned: boolean;
   sequences: number;
-  held_s: number | null;
+  leased_s: number | null;
 }
 
-export type SlotUse = "running" | "pinned" | "idle" | "clearing";
+export type SlotUse = "running" | "pinned" | "idle" | "draining";
 
 export interface TenantAnswer {
   name: string;

@@ -6,6 +6,7 @@ No key and no hash of one, no folder of any machine, nothing of a URL that could
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -22,7 +23,8 @@ from routing.catalog.entries import (
 )
 from routing.catalog.sources import Remote, Source, Upload
 from routing.lifecycle.ports import Management, ReplicaResidency
-from routing.scheduling.replica_figures import ReplicaState
+from routing.scheduling.figure import figure, same_as
+from routing.scheduling.replica_figures import ReplicaFigures, ReplicaState
 
 
 class Progress(BaseModel):
@@ -120,25 +122,26 @@ class Fault(BaseModel):
     reason: str
 
 
-class ReplicaAnswer(BaseModel):
+@dataclass(frozen=True, slots=True)
+class ReplicaAnswer:
     """One replica, and what is resident in it. Adapters are named as engines know them."""
 
-    name: str = Field(examples=["shared-0"])
-    pool: str
-    base_model: str
-    ready: bool = Field(description="Its engine answers and has been told of its adapters.")
-    state: ReplicaState = Field(description="Whether it gets work, and why not; see `/admin/v1/scheduler`.")
-    reason: str = Field(description="Why its engine is not ready, in its own words; empty: it is.")
-    slots: int
-    in_flight: int = Field(description="Sequences.")
-    leases: dict[str, int] = Field(description="Sequences in flight, by adapter.")
-    answered: bool = Field(description="Whether its engine has said what it holds.")
-    engine_starts: int = Field(description="Engines its worker has started.")
-    in_slots: list[str]
-    in_host: list[str] = Field(description="In host memory, those in slots included.")
-    pinned: list[str]
-    draining: list[str] = Field(description="Adapters on their way out; running requests end first.")
-    faults: list[Fault]
+    name: str = same_as(ReplicaFigures, "name")
+    pool: str = figure(example="shared")
+    base_model: str = same_as(ReplicaFigures, "base_model")
+    ready: bool = same_as(ReplicaFigures, "ready")
+    state: ReplicaState = same_as(ReplicaFigures, "state")
+    reason: str = same_as(ReplicaFigures, "reason")
+    slots: int = same_as(ReplicaFigures, "slots")
+    in_flight: int = same_as(ReplicaFigures, "sequences")
+    leases: dict[str, int] = figure("Sequences in flight, by adapter.")
+    answered: bool = figure("Whether its engine has said what it holds.")
+    engine_starts: int = figure("Engines its worker has started.")
+    in_slots: tuple[str, ...] = figure("In the engine's slots.")
+    in_host: tuple[str, ...] = figure("In host memory, those in slots included.")
+    pinned: tuple[str, ...] = figure("Adapters that hold a slot whether they run or not.")
+    draining: tuple[str, ...] = figure("Adapters on their way out; running requests end first.")
+    faults: list[Fault] = figure("How adapters failed in its engine.")
 
 
 class ReplicaList(BaseModel):
@@ -224,23 +227,18 @@ def adapter_answer(entry: AdapterEntry, management: Management) -> AdapterAnswer
 
 def replica_answer(report: ReplicaResidency) -> ReplicaAnswer:
     """Describe a replica."""
-    figures, residency = report.figures, report.residency or Residency("", 0, 0)
+    figures, residency = report.figures.by_name(), report.residency or Residency("", 0, 0)
     return ReplicaAnswer(
-        name=figures.name,
+        **{name: figures[name] for name in ("name", "base_model", "ready", "state", "reason", "slots")},
         pool=report.pool,
-        base_model=figures.base_model,
-        ready=figures.ready,
-        state=figures.state,
-        reason=figures.reason,
-        slots=figures.slots,
-        in_flight=figures.sequences,
+        in_flight=report.figures.sequences,
         leases=report.leases,
         answered=report.residency is not None,
         engine_starts=residency.engine_starts,
-        in_slots=list(residency.slots),
-        in_host=list(residency.host),
-        pinned=list(residency.pinned),
-        draining=list(residency.draining),
+        in_slots=residency.slots,
+        in_host=residency.host,
+        pinned=residency.pinned,
+        draining=residency.draining,
         faults=[
             Fault(adapter=name, kind=fault.kind, count=fault.count, reason=without_folders(fault.reason))
             for name, fault in residency.faults

@@ -33,6 +33,7 @@ from routing.scheduling import refusals
 from routing.scheduling.admission import Cap
 from routing.scheduling.decisions import Action
 from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.state import Replica
 from routing.scheduling.tickets import Ticket
 from routing.types import FallbackReason, Outcome, Record, Request, Target
 
@@ -82,8 +83,7 @@ class Tables:
             for name, model in fleet.base_models.items()
         }
         self.with_slots = {name for name, model in fleet.base_models.items() if model.serves_adapters}
-        # By pool; those with two replicas or more.
-        self.hedge_after_s = {p.name: p.hedge_after_s for p in fleet.pools.values() if p.replicas > 1}
+        self.hedge_after_s = {pool.name: pool.hedge_after_s for pool in fleet.pools.values()}
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class Inference:
     directory: Directory
     dispatcher: Dispatcher
     admission: Admission
-    clients: Mapping[str, ReplicaClient]
+    clients: Mapping[Replica, ReplicaClient]
     flights: RunningFlights
     ended: EndedRequests
     tracer: Tracer | None  # None: tracing is off

@@ -65,7 +65,7 @@ def test_the_example_is_a_log_line() -> None:
 
 
 def test_every_reason_to_wait_is_explained() -> None:
-    assert first_cells(section("Why it waits: `held`", SCHEDULER)) - {"held"} == set(WaitReason)
+    assert first_cells(section("Why it waits: `waits_for`", SCHEDULER)) - {"waits_for"} == set(WaitReason)
 
 
 def test_everything_that_speaks_for_a_replica_is_explained() -> None:
@@ -100,7 +100,7 @@ def test_every_decision_is_explained() -> None:
 
 
 def test_the_reasons_to_wait_stand_in_the_order_in_which_they_are_asked() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|", section("Why it waits: `held`", SCHEDULER), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|", section("Why it waits: `waits_for`", SCHEDULER), re.MULTILINE)
     assert rows[1:] == [*WaitReason]
 
 
