@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ from fleet.rules import check_rules
 from fleet.salvage import PARTS, Salvage, salvage
 from fleet.state import database_stand_in, resolve_state
 from fleet.types import (
+    NO_LIMITS,
     Adapter,
     BaseModel,
     Budget,
     Caps,
     Fleet,
     GatewaySettings,
+    KeyLimits,
     MediaTokens,
     MetricsSettings,
     Pool,
@@ -263,9 +265,11 @@ def _tenant(name: str, section: schema.TenantSection, hashes: Mapping[KeyPath, s
     default = section.default_model
     if "default_model" not in section.model_fields_set and len(section.models) == 1:
         default = next(iter(section.models))
+    keys = {hashes["tenants", name, "api_keys", i]: key for i, key in enumerate(section.api_keys)}
+    limits = {digest: _key_limits(key) for digest, key in keys.items()}
     return Tenant(
         name=name,
-        key_hashes=frozenset(hashes["tenants", name, "api_keys", i] for i in range(len(section.api_keys))),
+        key_hashes=frozenset(keys),
         models=section.meanings,
         fallbacks={name: model.fallback for name, model in section.models.items() if model.fallback},
         default_model=default,
@@ -276,8 +280,14 @@ def _tenant(name: str, section: schema.TenantSection, hashes: Mapping[KeyPath, s
         adapter_sources=section.adapter_sources,
         budget=None if section.budget is None else Budget(**section.budget.model_dump()),
         request_limits=section.request_limits.model_dump(exclude_unset=True),
+        key_limits={digest: found for digest, found in limits.items() if found != NO_LIMITS},
+        key_names={digest: key.name for digest, key in keys.items() if key.name is not None},
         prices=_own_prices(section.prices),
     )
+
+
+def _key_limits(section: schema.TenantKeySection) -> KeyLimits:
+    return KeyLimits(**section.model_dump(include={field.name for field in fields(KeyLimits)}))
 
 
 def _prices(section: PricesSection | None) -> Prices | None:

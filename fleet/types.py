@@ -130,6 +130,20 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """Limits of one API key, beside its tenant's. None: no such limit."""
+
+    max_concurrency: int | None = None  # sequences in flight
+    max_queued: int | None = None  # requests waiting in the gateway
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None  # prompt and completion together
+    monthly_tokens: int | None = None  # the same, in a calendar month, UTC
+
+
+NO_LIMITS = KeyLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     """An owner of API keys, with limits."""
 
@@ -148,6 +162,8 @@ class Tenant:
         default_factory=dict
     )  # alias -> another of `models`, or what it means
     request_limits: Mapping[str, int] = field(default_factory=dict)  # replace its base models'
+    key_limits: Mapping[str, KeyLimits] = field(default_factory=dict)  # by hash; of keys that have some
+    key_names: Mapping[str, str] = field(default_factory=dict)  # by hash; of keys that have one
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ class Gateway:
 
     def is_ready(self) -> bool:
         """Whether everybody's models can be answered: in every pool each base model. Never raises."""
-        if self.flights.draining or not self.ledger.budgets.is_known or not self.lifecycle.is_settled():
+        if self.flights.draining or not self.lifecycle.is_settled() or not self.ledger.was_known():
             return False
         groups = self.dispatcher.groups.values()
         return all(any(engine.ready for engine in group.engines) for group in groups)
@@ -129,6 +129,7 @@ def assemble(
     replicas = ReplicaRegistry(discovery, dispatcher, lifecycle, flights, clients, token)
     ledger = ledger or Ledger.of(fleet)
     fleet.follow(ledger.take_fleet)
+    ledger.follow_keys(directory.key_budgets)
     manager = Manager(fleet, directory, lifecycle)
 
     figures = Figures(clock(), usual_limit_s)
@@ -188,7 +189,7 @@ def assemble(
             callers,
             directory,
             dispatcher,
-            Admission(dispatcher, ledger.budgets),
+            Admission(dispatcher, ledger.budgets, ledger.key_budgets),
             clients,
             flights,
             ended,
@@ -210,7 +211,7 @@ def assemble(
         metrics=metrics,
         ended=ended,
     )
-    sweeper = Sweeper(dispatcher, flights, ended, metrics, ledger.budgets, lifecycle, clock)
+    sweeper = Sweeper(dispatcher, flights, ended, metrics, ledger, lifecycle, clock)
     return Gateway(
         app,
         fleet,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fleet.money import Price
+from fleet.types import KeyLimits
 
 
 class Outcome(StrEnum):
@@ -70,6 +71,8 @@ class Request:
     failed_on: frozenset[str] = frozenset()  # replicas that broke under it
     max_completion_tokens: int | None = None  # of each sequence, where the client says
     size_bytes: int = 0  # of the body, while it waits in memory
+    key: str = ""  # id of the API key that it came with; empty: with none
+    key_limits: KeyLimits | None = None  # that key's, as they were then; None: it has none
     user: str = ""  # of the tenant, as it names them; empty: nobody was named
 
 
@@ -103,6 +106,7 @@ class Record:
     trace_id: str | None = None  # W3C; None: neither the client nor the gateway traces it
     traced: bool = False  # its spans are sent to a collector
     ended_at_s: float = 0.0  # Unix time
+    key: str = ""  # id of the API key
     cost: int | None = None  # in units of a cost, by the prices at its arrival; None: its model had none
 
     def set_cost(self) -> None:

@@ -76,6 +76,9 @@ export interface DeclaredKeyAnswer {
   fingerprint: string;
   role: KeyRole;
   tenant: string | null;
+  name: string;
+  limits: KeyLimitsAnswer;
+  used_tokens: number | null;
   declared: true;
 }
 
@@ -135,7 +138,17 @@ export interface KeyAnswer {
   created_at: number;
   expires_at: number | null;
   revoked_at: number | null;
+  limits: KeyLimitsAnswer;
+  used_tokens: number | null;
   declared: false;
+}
+
+export interface KeyLimitsAnswer {
+  max_concurrency: number | null;
+  max_queued: number | null;
+  requests_per_minute: number | null;
+  tokens_per_minute: number | null;
+  monthly_tokens: number | null;
 }
 
 export interface KeyList {
@@ -222,6 +235,8 @@ export interface NewKeyAnswer {
   created_at: number;
   expires_at: number | null;
   revoked_at: number | null;
+  limits: KeyLimitsAnswer;
+  used_tokens: number | null;
   declared: false;
   key: string;
 }
@@ -372,6 +387,7 @@ export interface UsageLineAnswer {
   cost: string | null;
   day: string;
   tenant: string;
+  key: string | null;
   model: string;
   adapter: string | null;
   version: number | null;

@@ -31,6 +31,7 @@ class UsageBook(Protocol):
     """The usage ledger, as it is read here."""
 
     budgets: Budgets
+    key_budgets: Budgets
 
     async def sums(self, query: UsageQuery) -> list[UsageLine]:
         """Answer a query. Raises `StateUnavailable`."""

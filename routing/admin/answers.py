@@ -16,10 +16,7 @@ from adapters.states import VersionState
 from engines.residency import Residency
 from routing.catalog.entries import (
     AdapterEntry,
-    ApiKey,
-    DeclaredKey,
     Event,
-    KeyRole,
     Rollout,
     Version,
     without_folders,
@@ -174,43 +171,6 @@ class EventList(BaseModel):
     data: list[EventAnswer]
 
 
-class KeyAnswer(BaseModel):
-    """A key made at run time; never the key itself."""
-
-    id: str
-    prefix: str = Field(description="How the key begins, to recognise it by.", examples=["tnt_3q2-7wAb"])
-    role: KeyRole
-    tenant: str | None
-    note: str
-    created_at: int = Field(description="Unix time.")
-    expires_at: int | None = Field(description="Unix time; null: never.")
-    revoked_at: int | None = Field(description="Unix time; null: it is not.")
-    declared: Literal[False] = False
-
-
-class NewKeyAnswer(KeyAnswer):
-    """A key that was just made. It is in no other answer."""
-
-    key: str = Field(description="The key; shown this once and kept nowhere.")
-
-
-class DeclaredKeyAnswer(BaseModel):
-    """A key of fleet.yaml. It has no id: it is changed in the file, and cannot be revoked here."""
-
-    fingerprint: str = Field(description="How its SHA-256 begins, to recognise it by.", examples=["9f86d081"])
-    role: KeyRole
-    tenant: str | None
-    declared: Literal[True] = True
-
-
-class KeyList(BaseModel):
-    """Every key: those made at run time, and those of fleet.yaml."""
-
-    object: Literal["list"] = "list"
-    data: list[KeyAnswer] = Field(description="Made at run time; revoked and expired ones too.")
-    declared: list[DeclaredKeyAnswer] = Field(description="Those of fleet.yaml.")
-
-
 def version_answer(entry: AdapterEntry, version: Version, management: Management) -> VersionAnswer:
     """Describe a version."""
     progress = management.progress(version)
@@ -286,25 +246,6 @@ def replica_answer(report: ReplicaResidency) -> ReplicaAnswer:
     )
 
 
-def key_answer(key: ApiKey) -> KeyAnswer:
-    """Describe a key."""
-    return KeyAnswer(
-        id=key.id,
-        prefix=key.prefix,
-        role=key.role,
-        tenant=key.tenant,
-        note=key.note,
-        created_at=int(key.created_s),
-        expires_at=_whole(key.expires_s),
-        revoked_at=_whole(key.revoked_s),
-    )
-
-
-def declared_key_answer(key: DeclaredKey) -> DeclaredKeyAnswer:
-    """Describe a key of fleet.yaml."""
-    return DeclaredKeyAnswer(fingerprint=key.fingerprint, role=key.role, tenant=key.tenant)
-
-
 def shown_source(source: Source) -> str:
     """Say where a version came from, without user, password, signature or folder."""
     if not isinstance(source, Remote):
@@ -351,10 +292,6 @@ def _rollout(rollout: Rollout) -> RolloutAnswer:
         max_empty_rise=plan.max_empty_rise,
         max_latency_ratio=plan.max_latency_ratio,
     )
-
-
-def _whole(time_s: float | None) -> int | None:
-    return None if time_s is None else int(time_s)
 
 
 def event_answer(event: Event) -> EventAnswer:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from engines.residency import ENGINE_DIED
@@ -14,7 +15,7 @@ from engines.words import in_a_line, without_paths
 from fleet.current import CurrentFleet
 from fleet.key_hash import FINGERPRINT_CHARS, hash_key
 from fleet.money import price_of
-from fleet.types import Fleet, Tenant
+from fleet.types import Budget, Fleet, KeyLimits, Tenant
 from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
 from routing.errors import Quarantined, RequestError, Unavailable
 from routing.types import FallbackReason, Target
@@ -30,6 +31,7 @@ class Identity:
     tenant: str | None  # None: an operator
     user: str | None = None  # the proxy's name for the user; None: there is a key
     key: str = field(default="", compare=False)  # which one, in a word that opens nothing
+    limits: KeyLimits | None = None  # the key's own; None: it has none
 
 
 class Declared:
@@ -38,12 +40,17 @@ class Declared:
     def __init__(self, fleet: Fleet) -> None:
         self.keys = (
             {  # by hash
-                digest: Identity(KeyRole.INFERENCE, tenant.name, digest[:FINGERPRINT_CHARS])
+                digest: Identity(
+                    KeyRole.INFERENCE,
+                    tenant.name,
+                    key=digest[:FINGERPRINT_CHARS],
+                    limits=tenant.key_limits.get(digest),
+                )
                 for tenant in fleet.tenants.values()
                 for digest in tenant.key_hashes
             }
             | {
-                digest: Identity(KeyRole.OPERATOR, None, digest[:FINGERPRINT_CHARS])
+                digest: Identity(KeyRole.OPERATOR, None, key=digest[:FINGERPRINT_CHARS])
                 for digest in fleet.gateway.operator_key_hashes
             }
         )
@@ -74,7 +81,13 @@ class Directory:
         self._answering: dict[tuple[str, str], Target] = {}  # by tenant and name, where no split decides
         self.rollouts: set[AdapterKey] = set()  # adapters with a split
         self._own: defaultdict[str, dict[str, AdapterKey]] = defaultdict(dict)  # tenants' adapters, by name
-        fleet.follow(lambda _: self._answering.clear())
+        self._key_budgets: Mapping[str, Budget] = {}
+        self._has_new_keys = True  # since that was made
+        fleet.follow(self._forget_derived)
+
+    def _forget_derived(self, _: Fleet) -> None:
+        self._answering.clear()
+        self._has_new_keys = True
 
     @property
     def local_only(self) -> bool:
@@ -94,18 +107,18 @@ class Directory:
             return None
         if made.tenant is not None and made.tenant not in self._fleet.now.tenants:
             return None  # a tenant that is not in the fleet any more
-        return Identity(made.role, made.tenant, made.id)
+        return Identity(made.role, made.tenant, key=made.id, limits=made.limits)
 
     def is_local_only(self, key: str) -> bool:
         """Whether only callers on this machine may use the key."""
         return hash_key(key) in self._local_only
 
-    def authenticate(self, key: str, now_s: float) -> Tenant | None:
-        """Return the tenant that may call its models with this key at this Unix time."""
+    def authenticate(self, key: str, now_s: float) -> tuple[Tenant, Identity] | None:
+        """Return the tenant that may call its models with this key at this Unix time, and the identity."""
         identity = self.identify(key, now_s)
         if identity is None or identity.role is not KeyRole.INFERENCE or identity.tenant is None:
             return None
-        return self._fleet.now.tenants[identity.tenant]
+        return self._fleet.now.tenants[identity.tenant], identity
 
     def keys(self) -> list[ApiKey]:
         """List the keys made at run time."""
@@ -114,6 +127,21 @@ class Directory:
     def put_key(self, key: ApiKey) -> None:
         """Add or replace a key made at run time; it is valid at once."""
         self._keys[key.sha256] = key
+        self._has_new_keys = True
+
+    def key_budgets(self) -> Mapping[str, Budget]:
+        """Return the budgets of keys that have one, by the key's id; the same object until one changes."""
+        if self._has_new_keys:
+            limits = {key.id: key.limits for key in self._keys.values() if key.revoked_s is None}
+            limits |= {identity.key: identity.limits for identity in self._declared.now.keys.values()}
+            budgets = {
+                key: Budget(own.monthly_tokens)
+                for key, own in limits.items()
+                if own is not None and own.monthly_tokens is not None
+            }
+            self._key_budgets = self._key_budgets if budgets == self._key_budgets else budgets
+            self._has_new_keys = False
+        return self._key_budgets
 
     # -- adapters ------------------------------------------------------------------------------------------
 

@@ -344,6 +344,7 @@ class Flight:
             status, reason = self.progress.status or 500, error.code if error else ""
         return Record(
             request_id=self.ticket.request.id,
+            key=self.ticket.request.key,
             target=self.ticket.request.target,
             outcome=outcome,
             status=status,

@@ -26,13 +26,13 @@ class Callers:
         """Return whose key it is now; None: nobody's."""
         return self._directory.identify(key, time.time())
 
-    def tenant(self, exchange: Exchange) -> Tenant:
-        """Return the tenant whose models may be called. Raises `InvalidKey`."""
+    def tenant(self, exchange: Exchange) -> tuple[Tenant, Identity]:
+        """Return the tenant whose models may be called, and the key's identity. Raises `InvalidKey`."""
         key = exchange.bearer()
-        tenant = self._directory.authenticate(key, time.time()) if key else None
-        if tenant is None:
+        found = self._directory.authenticate(key, time.time()) if key else None
+        if found is None:
             raise _wrong_key(key)
-        return tenant
+        return found
 
     def identity(self, exchange: Exchange) -> Identity:
         """Return who calls, tenant or operator. Raises `InvalidKey`."""

@@ -16,7 +16,7 @@ from engines.protocol import Kind
 from fleet.current import CurrentFleet, Derived
 from fleet.types import Fleet, Tenant
 from routing.asgi import Exchange
-from routing.catalog.directory import Directory
+from routing.catalog.directory import Directory, Identity
 from routing.errors import BreaksEngine, Quarantined, RequestError, Unavailable
 from routing.flights.attempt import Question
 from routing.flights.faulty import Faulty
@@ -55,6 +55,7 @@ class _Asked:
 
     exchange: Exchange
     tenant: Tenant
+    identity: Identity  # of its key
     call: bodies.Call
     size_bytes: int  # of its body
     request_id: str
@@ -111,15 +112,16 @@ class Inference:
         trace = None
         if self.tracer is not None:
             trace = self.tracer.begin(exchange.headers.traceparent, kind.value, self.clock())
-        tenant = self.callers.tenant(exchange)
+        tenant, identity = self.callers.tenant(exchange)
         arrived_s = self.clock()
         settings = self.fleet.now.gateway
         body = await exchange.read_json(
             limit_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
         )
         if self.fleet.now.tenants.get(tenant.name) is not tenant:  # the fleet was changed meanwhile
-            tenant = self.callers.tenant(exchange)
-        asked = _Asked(exchange, tenant, bodies.parse(kind, body), len(body), request_id, arrived_s, trace)
+            tenant, identity = self.callers.tenant(exchange)
+        call, size_bytes = bodies.parse(kind, body), len(body)
+        asked = _Asked(exchange, tenant, identity, call, size_bytes, request_id, arrived_s, trace)
         del body
         entered = await self._enter(asked)
         asked.call.payload.clear()  # it is in the engine's body, and may be many times as large
@@ -232,6 +234,8 @@ class Inference:
             max_completion_tokens=call.max_completion_tokens,
             size_bytes=len(for_engine) + HELD_BYTES,
             user=call.user,
+            key=asked.identity.key,
+            key_limits=asked.identity.limits,
         )
         traceparent = None
         if trace is not None:
@@ -285,6 +289,7 @@ def _target_headers(target: Target) -> list[tuple[bytes, bytes]]:
 
 def _refused(request: Request, error: RequestError, now_s: float) -> Record:
     record = Record(request.id, request.target, Outcome.REJECTED, error.status, error.code)
+    record.key = request.key
     record.explanation, record.retry_after_s = error.message, error.retry_after_s
     record.total_s = now_s - request.arrived_s
     return record

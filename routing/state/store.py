@@ -7,7 +7,7 @@ same call works once it answers again. `adapters.states` decides which move of a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from typing import Any
@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
 from adapters.states import VersionState, check_transition
+from fleet.types import KeyLimits
 from routing.catalog.entries import (
     AdapterEntry,
     AdapterKey,
@@ -200,7 +201,11 @@ class StateStore(Database):
 
     def add_key(self, key: ApiKey) -> None:
         """Add a key. Raises `Conflict` if its id or its hash exists."""
-        values = asdict(key) | {"role": key.role.value, "note": _storable(key.note)}
+        values = asdict(key) | {
+            "role": key.role.value,
+            "note": _storable(key.note),
+            "limits": None if key.limits is None else _set_limits(key.limits),
+        }
         with self._transaction() as session:
             session.add(ApiKeyRow(**values))
             try:
@@ -215,6 +220,19 @@ class StateStore(Database):
             if row is None:
                 raise NotFound("There is no such key.")
             row.revoked_s = now_s if row.revoked_s is None else row.revoked_s
+            return _api_key(row)
+
+    def set_key_limits(self, key_id: str, limits: Mapping[str, int | None]) -> ApiKey:
+        """Replace limits of a key, by their names; None takes one away. Raises `NotFound` and `Conflict`."""
+        with self._transaction() as session:
+            row = session.get(ApiKeyRow, _storable(key_id), with_for_update=True)
+            if row is None:
+                raise NotFound("There is no such key.")
+            if row.role != KeyRole.INFERENCE or row.revoked_s is not None:
+                raise Conflict(
+                    "Only a key that calls models, and is not revoked, has limits.", code="key_without_limits"
+                )
+            row.limits = _set_limits(KeyLimits(**{**(row.limits or {}), **limits}))
             return _api_key(row)
 
     def record(self, actor: str, subject: str, text: str) -> None:
@@ -353,7 +371,12 @@ def _api_key(row: ApiKeyRow) -> ApiKey:
         created_s=row.created_s,
         expires_s=row.expires_s,
         revoked_s=row.revoked_s,
+        limits=KeyLimits(**row.limits) if row.limits else None,
     )
+
+
+def _set_limits(limits: KeyLimits) -> dict[str, int] | None:
+    return {name: limit for name, limit in asdict(limits).items() if limit is not None} or None
 
 
 def _storable(text: str, limit: int | None = MAX_TEXT) -> str:
