@@ -21,6 +21,7 @@ from routing.errors import (
     TenantRemoved,
 )
 from routing.flights.flight import Abort
+from routing.http.admission import KEY_BUDGET
 from routing.observing.metrics.definitions import GATEWAY_METRICS
 from routing.observing.request_log import line_of
 from routing.scheduling.admission import Cap
@@ -87,7 +88,7 @@ def test_every_reason_that_a_request_can_end_with_is_explained() -> None:
             TenantRemoved,
         )
     }
-    assert codes == {*Cap, *Abort, *own, *unavailable}
+    assert codes == {*Cap, *Abort, *own, *unavailable, KEY_BUDGET}
 
 
 @pytest.mark.parametrize("outcome", Outcome)
