@@ -44,7 +44,7 @@ DROPPED_FIELDS = (
 # OpenAI's names for the end user: the first replaces the second. Requests that begin alike share a
 # `prompt_cache_key`, whoever sends them.
 USERS = ("safety_identifier", "user")
-STICKY = (*USERS, "prompt_cache_key")  # what keeps requests on one side of a split; no engine reads it
+PROMPT_CACHE_KEY = "prompt_cache_key"
 LONGEST_USER = 64  # characters; OpenAI's own bound. Of a longer name its hash is kept
 OVERWRITTEN_FIELDS = ("model", "cache_salt", "priority")  # overwritten in every request
 
@@ -84,6 +84,7 @@ def parse(kind: Kind, body: bytes) -> Call:
     wants_usage = bool(options.get("include_usage"))  # without it vLLM ignores the other option
     _refuse_stored_responses(kind, payload)
     size = _size(kind, payload, content)
+    user = _first_text(payload, USERS)
     call = Call(
         kind=kind,
         payload=payload,
@@ -93,8 +94,8 @@ def parse(kind: Kind, body: bytes) -> Call:
         wants_running_usage=wants_usage and bool(options.get("continuous_usage_stats")),
         sequences=_choices(payload) * size.prompts,
         size=size,
-        user=_first_text(payload, USERS),
-        sticky=_first_text(payload, STICKY),
+        user=user,
+        sticky=user or _first_text(payload, (PROMPT_CACHE_KEY,)),
         max_completion_tokens=_longest_completion(payload),
     )
     fields.check(kind, payload)
