@@ -18,6 +18,7 @@ from adapters.sources import check_source
 from fleet import schema, settings, sources
 from fleet.api_keys import declared_keys, hash_keys, with_stand_ins
 from fleet.document import Document, read_document
+from fleet.entries import tenant_of
 from fleet.explain import explain, without_echoes
 from fleet.files import check_folders
 from fleet.problems import Findings, KeyPath, Problem
@@ -28,8 +29,6 @@ from fleet.state import database_stand_in, resolve_state
 from fleet.types import (
     Adapter,
     BaseModel,
-    Budget,
-    Caps,
     Fleet,
     GatewaySettings,
     MediaTokens,
@@ -38,7 +37,6 @@ from fleet.types import (
     RequestLimits,
     SchedulerSettings,
     Slo,
-    Tenant,
     TracingSettings,
     UsageSettings,
 )
@@ -218,7 +216,12 @@ def _build(file: schema.FleetFile, hashes: Mapping[KeyPath, str], resolved: Mapp
             name: Adapter(name, resolved["adapters", name], section.base_model, section.max_concurrency)
             for name, section in file.adapters.items()
         },
-        tenants={name: _tenant(name, section, hashes) for name, section in file.tenants.items()},
+        tenants={
+            name: tenant_of(
+                name, section, (hashes["tenants", name, "api_keys", i] for i in range(len(section.api_keys)))
+            )
+            for name, section in file.tenants.items()
+        },
         pools={name: _pool(name, section) for name, section in file.pools.items()},
         gateway=_gateway(file.gateway, hashes),
         usage=UsageSettings(**file.usage.model_dump()),
@@ -243,25 +246,6 @@ def _base_model(name: str, section: schema.BaseModelSection, source: str) -> Bas
         media_tokens=MediaTokens(**section.media_tokens.model_dump()),
         request_limits=RequestLimits(**section.request_limits.model_dump()),
         vllm_args=section.vllm_args,
-    )
-
-
-def _tenant(name: str, section: schema.TenantSection, hashes: Mapping[KeyPath, str]) -> Tenant:
-    default = section.default_model
-    if "default_model" not in section.model_fields_set and len(section.models) == 1:
-        default = next(iter(section.models))
-    return Tenant(
-        name=name,
-        key_hashes=frozenset(hashes["tenants", name, "api_keys", i] for i in range(len(section.api_keys))),
-        models=dict(section.models),
-        default_model=default,
-        band=section.priority,
-        weight=section.weight,
-        caps=Caps(**section.caps.model_dump()),
-        isolation=section.isolation,
-        adapter_sources=section.adapter_sources,
-        budget=None if section.budget is None else Budget(**section.budget.model_dump()),
-        request_limits=section.request_limits.model_dump(exclude_unset=True),
     )
 
 

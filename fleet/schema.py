@@ -165,8 +165,9 @@ class BudgetSection(Section):
 class TenantSection(Section):
     """An owner of API keys, with limits."""
 
-    api_keys: Annotated[tuple[KeySection, ...], Field(strict=False, min_length=1)] = Field(
-        description="Keys of this tenant; several allow a change without a gap."
+    api_keys: Annotated[tuple[KeySection, ...], Field(strict=False)] = Field(
+        description="Keys of this tenant; several allow a change without a gap. Empty: all are made at run "
+        "time."
     )
     models: dict[Name, Name] = Field(
         min_length=1, description="The tenant's name for a model -> adapter or base model."
@@ -196,6 +197,7 @@ class TenantSection(Section):
         RequestLimitsSection(),
         description="Limits of this tenant that replace its base models' request_limits.",
     )
+    suspended: bool = Field(False, description="Refuse its keys; nothing of it is deleted.")
 
 
 class SloSection(Section):
@@ -230,8 +232,8 @@ class PoolSection(Section):
     devices: Annotated[tuple[Device, ...], Field(strict=False)] = Field(
         (), description="CUDA_VISIBLE_DEVICES of each replica in turn; empty: not set."
     )
-    tenants: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)] = Field(
-        description="Tenants of the pool."
+    tenants: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
+        description="Tenants of the pool. Empty: all are admitted at run time."
     )
     slo: SloSection = Field(SloSection(), description="Service level objective.")
     hedge_after_s: float | None = Field(
@@ -247,7 +249,9 @@ class FleetFile(Section):
 
     base_models: dict[Name, BaseModelSection] = Field(min_length=1, description="Base models by name.")
     adapters: dict[Name, AdapterSection] = Field({}, description="Adapters by name.")
-    tenants: dict[Name, TenantSection] = Field(min_length=1, description="Tenants by name.")
+    tenants: dict[Name, TenantSection] = Field(
+        description="Tenants by name. Empty: all are admitted at run time."
+    )
     pools: dict[Name, PoolSection] = Field(min_length=1, description="Pools by name.")
     gateway: GatewaySection = Field(GatewaySection(), description="Gateway settings.")
     state: StateSection = Field(StateSection(), description="Storage of run-time changes.")

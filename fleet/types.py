@@ -126,6 +126,16 @@ class Budget:
     soft: float = 0.8  # fraction of it at which warnings begin
 
 
+def account_of(tenant: str, generation: int) -> str:
+    """Return the name under which usage is counted. No tenant's name has the sign in it."""
+    return f"{tenant}#{generation}" if generation else tenant
+
+
+def tenant_of_account(account: str) -> str:
+    """Return the name of the tenant whose usage is counted so."""
+    return account.partition("#")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Tenant:
     """An owner of API keys, with limits."""
@@ -141,6 +151,13 @@ class Tenant:
     adapter_sources: tuple[str, ...] = ()  # prefixes from which its own keys may fetch adapters
     budget: Budget | None = None  # None: no such limit
     request_limits: Mapping[str, int] = field(default_factory=dict)  # replace its base models'
+    suspended: bool = False  # its keys are refused; nothing of it is deleted
+    generation: int = 0  # how many tenants of this name were removed before it
+
+    @property
+    def account(self) -> str:
+        """The name under which its usage is counted; no tenant before it had the same."""
+        return account_of(self.name, self.generation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from fleet.entries import entry_of
 from fleet.types import Adapter, BaseModel, Fleet, Pool, StateSettings, Tenant
 
 
@@ -47,21 +48,7 @@ def _adapter(adapter: Adapter) -> dict[str, Any]:
 
 
 def _tenant(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str, Any]:
-    values = {
-        "api_keys": _keys(tenant.key_hashes, key_variables),
-        "models": dict(tenant.models),
-        "default_model": tenant.default_model,  # null is not the same as leaving it out
-        "priority": tenant.band.value,
-        "weight": tenant.weight,
-        "caps": _given(asdict(tenant.caps)),
-        "isolation": tenant.isolation.value,
-        "adapter_sources": list(tenant.adapter_sources),
-    }
-    if tenant.budget is not None:
-        values["budget"] = asdict(tenant.budget)
-    if tenant.request_limits:
-        values["request_limits"] = dict(tenant.request_limits)
-    return values
+    return {"api_keys": _keys(tenant.key_hashes, key_variables), **entry_of(tenant)}
 
 
 def _pool(pool: Pool) -> dict[str, Any]:

@@ -1,0 +1,125 @@
+"""A tenant as an entry of fleet.yaml, whole and value by value. Pure.
+
+A value's path is its keys joined by a dot, such as `weight`, `caps.max_queued`, `models.support`. Only the
+first dot divides: an alias may have dots of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from fleet import schema
+from fleet.types import Budget, Caps, Tenant
+
+NESTED = ("models", "caps", "budget", "request_limits")  # keys whose values are set one by one
+POOLS = "pools"  # stands in the entries of pools; a tenant's values name it beside its own keys
+
+
+def tenant_of(
+    name: str, section: schema.TenantSection, key_hashes: Iterable[str], *, generation: int = 0
+) -> Tenant:
+    """Turn a checked entry into the tenant."""
+    default = section.default_model
+    if "default_model" not in section.model_fields_set and len(section.models) == 1:
+        default = next(iter(section.models))
+    return Tenant(
+        name=name,
+        key_hashes=frozenset(key_hashes),
+        models=dict(section.models),
+        default_model=default,
+        band=section.priority,
+        weight=section.weight,
+        caps=Caps(**section.caps.model_dump()),
+        isolation=section.isolation,
+        adapter_sources=section.adapter_sources,
+        budget=None if section.budget is None else Budget(**section.budget.model_dump()),
+        request_limits=section.request_limits.model_dump(exclude_unset=True),
+        suspended=section.suspended,
+        generation=generation,
+    )
+
+
+def entry_of(tenant: Tenant) -> dict[str, Any]:
+    """Write a tenant as an entry, without its keys."""
+    values = {
+        "models": dict(tenant.models),
+        "default_model": tenant.default_model,  # null is not the same as leaving it out
+        "priority": tenant.band.value,
+        "weight": tenant.weight,
+        "caps": {cap: limit for cap, limit in asdict(tenant.caps).items() if limit is not None},
+        "isolation": tenant.isolation.value,
+        "adapter_sources": list(tenant.adapter_sources),
+    }
+    if tenant.budget is not None:
+        values["budget"] = asdict(tenant.budget)
+    if tenant.request_limits:
+        values["request_limits"] = dict(tenant.request_limits)
+    if tenant.suspended:
+        values["suspended"] = True
+    return values
+
+
+def flat(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry's values by their paths."""
+    values: dict[str, Any] = {}
+    for key, value in entry.items():
+        if key in NESTED and isinstance(value, Mapping):
+            values |= {f"{key}.{inner}": each for inner, each in value.items()}
+        else:
+            values[key] = value
+    return values
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entry that has these values. An alias whose value is null is left out."""
+    entry: dict[str, Any] = {}
+    for path, value in values.items():
+        key, _, inner = path.partition(".")
+        if not inner:
+            entry[key] = value
+        elif key != "models" or value is not None:
+            entry.setdefault(key, {})[inner] = value
+    return entry
+
+
+def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values of which those above win. A budget that is null takes all of the budget below away."""
+    result = dict(below)
+    for path, value in above.items():
+        key, _, inner = path.partition(".")
+        if not inner and key in NESTED:
+            result = {p: v for p, v in result.items() if p.partition(".")[0] != key}
+        elif inner:
+            result.pop(key, None)
+        result[path] = value
+    return result
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return, by path, what a value was and is now; null: there is none."""
+    paths = dict.fromkeys((*before, *after))
+    found = ((path, before.get(path), after.get(path)) for path in paths)
+    return {path: (was, now) for path, was, now in found if was != now}
+
+
+def in_words(differing: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Tell differences as `requests_per_minute 60 -> 120`."""
+    return [f"{_shown(path)} {_text(was)} -> {_text(now)}" for path, (was, now) in differing.items()]
+
+
+def _shown(path: str) -> str:
+    """Caps are known by their own names; an alias is a model's name, so its key is said."""
+    key, _, inner = path.partition(".")
+    return inner if key == "caps" else path
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
