@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from routing.admin.answers import AdapterAnswer, AdapterList, EventList, KeyList, ReplicaList
 from routing.admin.live_answers import LiveDecisions, LiveHistory, LiveSnapshot
-from routing.admin.tenants import TenantList
+from routing.admin.tenant_answers import TenantList
 from routing.admin.usage import UsageAnswer
 
 # The answers that the console reads; what they are made of comes with them.
@@ -56,6 +56,8 @@ def _type(schema: dict[str, Any]) -> str:
         return " | ".join(json.dumps(value) for value in schema.get("enum", [schema.get("const")]))
     if "anyOf" in schema:
         return " | ".join(map(_type, schema["anyOf"]))
+    if "type" not in schema:
+        return "unknown"
     if schema["type"] == "array":
         items = _type(schema["items"])
         return f"({items})[]" if " | " in items else f"{items}[]"

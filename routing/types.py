@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from fleet.types import account_of
+
 
 class Outcome(StrEnum):
     """How a request ended; every request ends in exactly one."""
@@ -30,7 +32,13 @@ class Target:
     adapter_limit: int | None = (
         None  # sequences of a declared adapter, all tenants together; None: no such cap
     )
+    generation: int = 0  # of the tenant
     asked: str = field(default="", compare=False)  # what the client calls it, where not by its alias
+
+    @property
+    def account(self) -> str:
+        """The name under which the tenant's usage is counted."""
+        return account_of(self.tenant, self.generation)
 
     @property
     def answers_as(self) -> str:

@@ -82,6 +82,8 @@ export interface EventAnswer {
   actor: string;
   subject: string;
   text: string;
+  tenant: string | null;
+  changes: Record<string, unknown[]>;
 }
 
 export interface EventList {
@@ -313,6 +315,7 @@ export interface TenantAnswer {
   default_model: string | null;
   declared_keys: number;
   caps: CapsAnswer;
+  suspended: boolean;
 }
 
 export interface TenantList {

@@ -75,6 +75,13 @@ class Caller:
             raise _no_tenant(named)
         return owner
 
+    def tenant_of_now_or_before(self, named: str) -> str:
+        """Return the tenant, which may have been removed. Raises `NotFound` where there was none."""
+        if self.is_operator and named not in self.services.tenants():
+            self.services.management.tenancy.show(named)
+            return named
+        return self.known_tenant(named)
+
     def key(self, name: str, tenant: str | None) -> AdapterKey:
         """Return whose adapter of that name is meant. Raises `NotFound`."""
         return AdapterKey(self.owner(tenant), name)

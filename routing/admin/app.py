@@ -12,7 +12,19 @@ from pathlib import Path
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 
-from routing.admin import adapters, events, keys, live, replicas, scheduler, tenants, usage, vllm_compatible
+from routing.admin import (
+    adapters,
+    aliases,
+    events,
+    export,
+    keys,
+    live,
+    replicas,
+    scheduler,
+    tenants,
+    usage,
+    vllm_compatible,
+)
 from routing.admin.access import Services, UsageBook
 from routing.admin.errors import COMMON, install_handlers
 from routing.admin.gate import Gate
@@ -25,14 +37,19 @@ ADMIN_PREFIX = "/admin/v1/"
 LOAD_TIMEOUT_S = 300.0  # `POST /v1/load_lora_adapter` waits so long for the adapter to be ready
 ADMIN_ROUTES = frozenset({vllm_compatible.LOAD_PATH, vllm_compatible.UNLOAD_PATH})
 
+_ROUTES = (
+    *(adapters, aliases, replicas, scheduler, live, tenants, export, usage, keys, events),
+    vllm_compatible,
+)
 _DESCRIPTION = """
-Register adapters, roll out new versions, take them back, see what is resident where, and make API keys. See
-how every model fares, who used how much, what the scheduler does and why, and drain replicas.
+Admit tenants, change, suspend and remove them, and give them aliases. Register adapters, roll out new
+versions, take them back, see what is resident where, and make API keys. See how every model fares, who used
+how much, what the scheduler does and why, and drain replicas.
 
 Send an admin key as `Authorization: Bearer <key>`. A key of role `adapters` manages its own tenant's
-adapters; for it nothing else exists. A key of role `operator` manages everything and names the tenant with
-`?tenant=...`; without that, an adapter declared in fleet.yaml is meant. Keys that call models open nothing
-here.
+adapters and aliases; for it nothing else exists. A key of role `operator` manages everything and names the
+tenant with `?tenant=...`; without that, an adapter declared in fleet.yaml is meant. Keys that call models
+open nothing here.
 
 Errors have OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`.
 """
@@ -71,8 +88,13 @@ def admin_app(
 
     uploads = Uploads(upload_folder, max_bytes=max_upload_bytes, read_timeout_s=read_timeout_s)
     app.state.services = Services(management, known_tenants, uploads, LOAD_TIMEOUT_S, live_feed, ledger)
-    app.add_middleware(Gate, authenticate=authenticate, read_timeout_s=read_timeout_s)
+    app.add_middleware(
+        Gate,
+        authenticate=authenticate,
+        is_suspended=lambda tenant: app.state.services.management.tenancy.is_suspended(tenant),
+        read_timeout_s=read_timeout_s,
+    )
     install_handlers(app)
-    for module in (adapters, replicas, scheduler, live, tenants, usage, keys, events, vllm_compatible):
+    for module in _ROUTES:
         app.include_router(module.router)
     return app

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.fields import Name
+from fleet.types import tenant_of_account
 from routing.admin.access import Operator
 from routing.admin.bodies import QueryPart
 from routing.admin.errors import refusals
@@ -123,9 +124,9 @@ async def show_usage(
 
     As CSV it always has the same columns.
     """
-    tenant = None if query.tenant is None else operator.known_tenant(query.tenant)
+    tenant = None if query.tenant is None else operator.tenant_of_now_or_before(query.tenant)
     fields = {"from": query.first, "to": query.to, "group_by": query.group_by}
-    wanted = read_query(fields, now_s=time.time(), tenant=tenant)
+    wanted = read_query(fields, now_s=time.time(), tenant=tenant, former=tenant is not None)
     ledger = operator.services.ledger
     told = answer(wanted, await ledger.sums(wanted))
     headers = {"vary": "Accept"}
@@ -133,8 +134,8 @@ async def show_usage(
         name = f"usage-{told['from']}-{told['to']}.csv"
         headers["content-disposition"] = f'attachment; filename="{name}"'
         return Response(to_csv(told["data"]), headers=headers, media_type=CSV)
-    tenants = ledger.budgets.tenants if tenant is None else [tenant]
-    statuses = (ledger.budgets.status(name, time.time()) for name in tenants)
+    accounts = [a for a in ledger.budgets.tenants if tenant in (None, tenant_of_account(a))]
+    statuses = (ledger.budgets.status(account, time.time()) for account in accounts)
     budgets = [{"tenant": each.tenant, **each.answer()} for each in statuses if each is not None]
     return Response(orjson.dumps(told | {"budgets": budgets}), headers=headers, media_type="application/json")
 

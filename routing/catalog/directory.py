@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import hmac
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from engines.residency import ENGINE_DIED
 from engines.words import in_a_line, without_paths
 from fleet.current import CurrentFleet
 from fleet.key_hash import hash_key
 from fleet.types import Fleet, Tenant
-from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
-from routing.errors import Quarantined, RequestError, Unavailable
+from routing.catalog.entries import AdapterEntry, AdapterKey, Alias, ApiKey, KeyRole, Version
+from routing.errors import ModelRetired, Quarantined, RequestError, Unavailable
 from routing.types import Target
 
+FINGERPRINT_CHARS = 8  # of a declared key's sha256, so that people recognise the key
 RETRY_AFTER_NOT_READY_S = 5.0  # about the time to fetch, check and try a small adapter
 
 
@@ -27,6 +28,7 @@ class Identity:
 
     role: KeyRole
     tenant: str | None  # None: an operator
+    key: str = field(default="", compare=False)  # tells the key from others, and opens nothing
 
 
 class Declared:
@@ -34,10 +36,13 @@ class Declared:
 
     def __init__(self, fleet: Fleet) -> None:
         self.keys = {  # by hash
-            digest: Identity(KeyRole.INFERENCE, tenant.name)
+            digest: Identity(KeyRole.INFERENCE, tenant.name, _fingerprint(digest))
             for tenant in fleet.tenants.values()
             for digest in tenant.key_hashes
-        } | {digest: Identity(KeyRole.OPERATOR, None) for digest in fleet.gateway.operator_key_hashes}
+        } | {
+            digest: Identity(KeyRole.OPERATOR, None, _fingerprint(digest))
+            for digest in fleet.gateway.operator_key_hashes
+        }
         self.names = {tenant.name: _names(fleet, tenant) for tenant in fleet.tenants.values()}
         self.users: defaultdict[str, list[str]] = defaultdict(list)  # of each declared adapter
         for tenant in fleet.tenants.values():
@@ -62,6 +67,7 @@ class Directory:
         self._keys: dict[str, ApiKey] = {}  # by hash; keys made at run time
         self._adapters: dict[AdapterKey, AdapterEntry] = {}
         self._answering: dict[tuple[str, str], Target] = {}  # by tenant and name, where no split decides
+        self._aliases: defaultdict[str, dict[str, Alias]] = defaultdict(dict)  # tenants' own
         self.rollouts: set[AdapterKey] = set()  # adapters with a split
         self._own: defaultdict[str, dict[str, AdapterKey]] = defaultdict(dict)  # tenants' adapters, by name
         fleet.follow(lambda _: self._answering.clear())
@@ -84,7 +90,7 @@ class Directory:
             return None
         if made.tenant is not None and made.tenant not in self._fleet.now.tenants:
             return None  # a tenant that is not in the fleet any more
-        return Identity(made.role, made.tenant)
+        return Identity(made.role, made.tenant, made.id)
 
     def is_local_only(self, key: str) -> bool:
         """Whether only callers on this machine may use the key."""
@@ -96,6 +102,10 @@ class Directory:
         if identity is None or identity.role is not KeyRole.INFERENCE or identity.tenant is None:
             return None
         return self._fleet.now.tenants[identity.tenant]
+
+    def tenant(self, name: str) -> Tenant | None:
+        """Return a tenant of the fleet."""
+        return self._fleet.now.tenants.get(name)
 
     def keys(self) -> list[ApiKey]:
         """List the keys made at run time."""
@@ -110,6 +120,10 @@ class Directory:
     def adapters(self) -> list[AdapterEntry]:
         """List every adapter."""
         return list(self._adapters.values())
+
+    def adapters_of(self, tenant: str) -> list[AdapterEntry]:
+        """List a tenant's own adapters."""
+        return [self._adapters[key] for key in self._own.get(tenant, {}).values()]
 
     def adapter(self, key: AdapterKey) -> AdapterEntry | None:
         """Return one adapter."""
@@ -142,8 +156,33 @@ class Directory:
             self._own[key.tenant].pop(key.name, None)
 
     def is_taken(self, tenant: str, name: str) -> bool:
-        """Whether fleet.yaml gives the tenant this name, so that no adapter of its own can take it."""
+        """Whether the fleet gives the tenant this name, so that it can give it to nothing of its own."""
         return name in self._declared.now.names.get(tenant, {})
+
+    # -- aliases -------------------------------------------------------------------------------------------
+
+    def aliases(self, tenant: str) -> list[Alias]:
+        """List a tenant's own aliases by name."""
+        return [alias for _, alias in sorted(self._aliases.get(tenant, {}).items())]
+
+    def alias(self, tenant: str, name: str) -> Alias | None:
+        """Return one of a tenant's own aliases."""
+        return self._aliases.get(tenant, {}).get(name)
+
+    def put_alias(self, alias: Alias) -> None:
+        """Add or replace an alias; the next request sees it."""
+        self._aliases[alias.tenant][alias.alias] = alias
+        self._answering.clear()
+
+    def remove_alias(self, alias: Alias) -> None:
+        """Remove an alias."""
+        self._aliases[alias.tenant].pop(alias.alias, None)
+        self._answering.clear()
+
+    def remove_aliases(self, tenant: str) -> None:
+        """Remove all of a tenant's own aliases."""
+        self._aliases.pop(tenant, None)
+        self._answering.clear()
 
     def users_of(self, entry: AdapterEntry) -> list[tuple[str, str]]:
         """List (tenant, pool) for each tenant that may call the adapter, with the pool of its base model."""
@@ -176,6 +215,7 @@ class Directory:
         model, number = _split(name)
         target = self.describe(tenant, model)
         if target is None:
+            self._refuse_if_retired(tenant, model)
             return None
         if target.adapter is None:
             if number is not None:
@@ -199,7 +239,8 @@ class Directory:
         if found is None:
             return None
         if isinstance(found, str):
-            return Target(tenant.name, model, None, found, self._declared.now.places[tenant.name, found])
+            pool = self._declared.now.places[tenant.name, found]
+            return Target(tenant.name, model, None, found, pool, generation=tenant.generation)
         limit = None
         if found.tenant is None:
             declared = self._fleet.now.adapters[found.name]
@@ -210,7 +251,25 @@ class Directory:
             if entry.is_retired or (tenant.name, base_model) not in self._declared.now.places:
                 return None
         pool = self._declared.now.places[tenant.name, base_model]
-        return Target(tenant.name, model, found.name, base_model, pool, adapter_limit=limit)
+        return Target(
+            tenant.name,
+            model,
+            found.name,
+            base_model,
+            pool,
+            adapter_limit=limit,
+            generation=tenant.generation,
+        )
+
+    def _refuse_if_retired(self, tenant: Tenant, model: str) -> None:
+        """Raise `ModelRetired` for an alias of the tenant's that leads nowhere."""
+        alias = self.alias(tenant.name, model)
+        if alias is not None:
+            raise ModelRetired(
+                f"The model `{model}` stands for `{alias.model}`, which was retired. Set the alias to "
+                "another model, or remove it.",
+                param="model",
+            )
 
     def find(self, tenant: Tenant, name: str) -> Target | None:
         """Return the target of a client's name for a model, ready or not; `name@2` only while it is ready."""
@@ -227,7 +286,8 @@ class Directory:
             for name, key in sorted(self._own[tenant.name].items())
             if self._adapters[key].live is not None
         )
-        described = (self.describe(tenant, model) for model in (*tenant.models, *own))
+        aliases = [a for a in sorted(self._aliases.get(tenant.name, {})) if a not in tenant.models]
+        described = (self.describe(tenant, model) for model in (*tenant.models, *own, *aliases))
         return [target for target in described if target is not None]
 
     def serves(self, target: Target) -> bool:
@@ -245,8 +305,20 @@ class Directory:
 
     def _meaning(self, tenant: Tenant, model: str) -> tuple[str, AdapterKey | str | None]:
         """Return a model's alias, and its adapter's key or base model's name; None for an unknown model."""
-        declared = self._declared.now.names.get(tenant.name, {}).get(model)
-        return declared if declared is not None else (model, self._own[tenant.name].get(model))
+        names = self._declared.now.names.get(tenant.name, {})
+        declared = names.get(model)
+        if declared is not None:
+            return declared
+        alias = self.alias(tenant.name, model)
+        if alias is None:
+            return model, self._own[tenant.name].get(model)
+        meant = names.get(alias.model)
+        return model, self._own[tenant.name].get(alias.model) if meant is None else meant[1]
+
+
+def _fingerprint(digest: str) -> str:
+    """Return what lists show of a declared key."""
+    return f"sha256 {digest[:FINGERPRINT_CHARS]}"
 
 
 def _names(fleet: Fleet, tenant: Tenant) -> dict[str, tuple[str, AdapterKey | str]]:

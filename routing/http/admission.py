@@ -35,14 +35,14 @@ class Admission:
         A header is added that says what is left of the budget, where that is little. Raises `QuotaExceeded`,
         `CapReached`, `Unavailable`, or `InvalidRequest` where the request alone is over a cap.
         """
-        tenant = request.target.tenant
-        tokens = self._reserve(request, answer_headers) if tenant in self._budgets else 0
+        account = request.target.account
+        tokens = self._reserve(request, answer_headers) if account in self._budgets else 0
         try:
             decision = self._dispatcher.submit(request)
             if isinstance(decision, Rejection):
                 raise _refusal(decision, request)
         except RequestError:
-            self._budgets.release(tenant, tokens)
+            self._budgets.release(account, tokens)
             raise
         if tokens:
             self._reserved[decision] = tokens
@@ -51,17 +51,17 @@ class Admission:
     def end(self, ticket: Ticket) -> None:
         """Give back what an admitted request had reserved; what it used has been counted by then."""
         if ticket in self._reserved:
-            self._budgets.release(ticket.request.target.tenant, self._reserved.pop(ticket))
+            self._budgets.release(ticket.request.target.account, self._reserved.pop(ticket))
 
     def _reserve(self, request: Request, answer_headers: HeaderList) -> int:
         """Reserve what the request is expected to use; returns how much that is. Raises `QuotaExceeded`."""
-        tenant, now_s = request.target.tenant, time.time()
-        status = self._budgets.status(tenant, now_s)
+        account, now_s = request.target.account, time.time()
+        status = self._budgets.status(account, now_s)
         if status is None:
             return 0
         group = self._dispatcher.group_of(request.target)
         tokens = request.prompt_tokens + math.ceil(group.expected_completion(request))
-        granted = self._budgets.reserve(tenant, tokens, now_s)
+        granted = self._budgets.reserve(account, tokens, now_s)
         if not granted or status.level is not Level.BELOW:
             answer_headers.append((BUDGET_HEADER, b"%d" % status.remaining_tokens))
         if not granted:

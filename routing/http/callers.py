@@ -8,7 +8,7 @@ from fleet.types import Tenant
 from routing.asgi import Connection, Exchange
 from routing.catalog.directory import Directory, Identity
 from routing.catalog.entries import KeyRole
-from routing.errors import Forbidden, InvalidKey
+from routing.errors import AccountSuspended, Forbidden, InvalidKey
 
 
 class Callers:
@@ -27,12 +27,24 @@ class Callers:
         return self._directory.identify(key, time.time())
 
     def tenant(self, exchange: Exchange) -> Tenant:
-        """Return the tenant whose models may be called. Raises `InvalidKey`."""
+        """Return the tenant whose models may be called. Raises `InvalidKey`, `AccountSuspended`."""
         key = exchange.bearer()
         tenant = self._directory.authenticate(key, time.time()) if key else None
         if tenant is None:
             raise _wrong_key(key)
+        if tenant.suspended:
+            raise AccountSuspended
         return tenant
+
+    def account(self, exchange: Exchange) -> str | None:
+        """Return the account whose usage the caller may see; None: an operator's. Raises as `tenant` does."""
+        identity = self.identity(exchange)
+        tenant = None if identity.tenant is None else self._directory.tenant(identity.tenant)
+        if tenant is None:
+            return None
+        if tenant.suspended and identity.role is KeyRole.INFERENCE:
+            raise AccountSuspended
+        return tenant.account
 
     def identity(self, exchange: Exchange) -> Identity:
         """Return who calls, tenant or operator. Raises `InvalidKey`."""

@@ -40,7 +40,7 @@ class Tables:
     """What requests look up of one fleet."""
 
     def __init__(self, fleet: Fleet, secret: bytes) -> None:
-        self.salts = {tenant: secrets.cache_salt(secret, tenant) for tenant in fleet.tenants}
+        self.salts = {t.name: secrets.cache_salt(secret, t.account) for t in fleet.tenants.values()}
         self.limits = {  # by tenant and base model
             (tenant.name, name): replace(model.request_limits, **tenant.request_limits)
             for tenant in fleet.tenants.values()

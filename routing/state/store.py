@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from sqlalchemy import delete, func, select
@@ -17,9 +17,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
 from adapters.states import VersionState, check_transition
+from fleet.tenant_change import TenantChange
 from routing.catalog.entries import (
     AdapterEntry,
     AdapterKey,
+    Alias,
     ApiKey,
     Event,
     KeyRole,
@@ -31,6 +33,16 @@ from routing.catalog.sources import Source, parse_source
 from routing.errors import Conflict, NotFound
 from routing.state.database import Database
 from routing.state.tables import AdapterRow, ApiKeyRow, EventRow, VersionRow
+from routing.state.tenants import (
+    Note,
+    delete_alias,
+    event_filter,
+    key_row,
+    read_tenants,
+    was_used,
+    write_alias,
+    write_tenant,
+)
 
 LOCK_WAIT_S = 5.0  # for another process; longer than any transaction here takes
 KEPT_EVENTS = 10_000  # some megabytes
@@ -198,9 +210,8 @@ class StateStore(Database):
 
     def add_key(self, key: ApiKey) -> None:
         """Add a key. Raises `Conflict` if its id or its hash exists."""
-        values = asdict(key) | {"role": key.role.value, "note": _storable(key.note)}
         with self._transaction() as session:
-            session.add(ApiKeyRow(**values))
+            session.add(key_row(replace(key, note=_storable(key.note))))
             try:
                 session.flush()
             except IntegrityError:
@@ -215,24 +226,72 @@ class StateStore(Database):
             row.revoked_s = now_s if row.revoked_s is None else row.revoked_s
             return _api_key(row)
 
-    def record(self, actor: str, subject: str, text: str) -> None:
+    def record(self, actor: str, subject: str, text: str, tenant: str | None = None) -> None:
         """Store an event; the oldest ones are deleted for it."""
-        row = EventRow(
-            at_s=time.time(), actor=_storable(actor), subject=_storable(subject), text=_storable(text)
-        )
         with self._transaction() as session:
-            session.add(row)
-            session.flush()
-            session.execute(delete(EventRow).where(EventRow.id <= row.id - self._kept_events))
+            self._record(session, Note(actor, subject, text, tenant))
 
-    def events(self, limit: int, before: int | None = None) -> list[Event]:
-        """List events, the newest first; `before` is the id of the last one seen."""
-        wanted = select(EventRow).order_by(EventRow.id.desc()).limit(limit)
-        if before is not None:
-            wanted = wanted.where(EventRow.id < before)
+    def _record(self, session: Session, note: Note) -> None:
+        row = EventRow(
+            at_s=time.time(),
+            actor=_storable(note.actor),
+            subject=_storable(note.subject),
+            text=_storable(note.text),
+            tenant=note.tenant,
+            changes=None if note.changes is None else {path: [*pair] for path, pair in note.changes.items()},
+        )
+        session.add(row)
+        session.flush()
+        session.execute(delete(EventRow).where(EventRow.id <= row.id - self._kept_events))
+
+    def events(
+        self,
+        limit: int,
+        before: int | None = None,
+        *,
+        tenant: str | None = None,
+        since_s: float | None = None,
+        former: bool = False,
+    ) -> list[Event]:
+        """List events, the newest first; `before` is the id of the last one seen, `tenant` the account meant.
+
+        `former`: and the accounts of others that had its name.
+        """
+        wanted = event_filter(select(EventRow), before, tenant, since_s, former=former)
         with self._transaction(reads=True) as session:
-            rows = session.scalars(wanted)
-            return [Event(row.id, row.at_s, row.actor, row.subject, row.text) for row in rows]
+            rows = session.scalars(wanted.order_by(EventRow.id.desc()).limit(limit))
+            return [
+                Event(row.id, row.at_s, row.actor, row.subject, row.text, row.tenant, row.changes or {})
+                for row in rows
+            ]
+
+    # -- tenants -------------------------------------------------------------------------------------------
+
+    def tenants(self) -> tuple[list[TenantChange], list[Alias]]:
+        """Return what was changed of tenants at run time, and their aliases."""
+        with self._transaction(reads=True) as session:
+            return read_tenants(session)
+
+    def tenant_was_used(self, name: str) -> bool:
+        """Whether there is usage, a key or an adapter of a tenant of this name."""
+        with self._transaction(reads=True) as session:
+            return was_used(session, name)
+
+    def change_tenant(self, change: TenantChange, key: ApiKey | None, note: Note) -> list[str]:
+        """Write a change of a tenant with its event; returns the ids of the keys that it revokes.
+
+        Raises `Conflict` where another change came first.
+        """
+        with self._transaction() as session:
+            revoked = write_tenant(session, change, key)
+            self._record(session, note)
+            return revoked
+
+    def set_alias(self, alias: Alias, note: Note, *, removed: bool = False) -> None:
+        """Set or remove a tenant's alias, with the event."""
+        with self._transaction() as session:
+            (delete_alias if removed else write_alias)(session, alias)
+            self._record(session, note)
 
     @contextmanager
     def _transaction(self, *, reads: bool = False) -> Iterator[Session]:

@@ -98,7 +98,7 @@ class Ledger:
     def count(self, record: Record) -> None:
         """Let its tenant's budget count what a request used, as soon as it has ended. Never fails."""
         tokens = record.prompt_tokens + record.completion_tokens
-        self.budgets.count(record.target.tenant, tokens, record.ended_at_s)
+        self.budgets.count(record.target.account, tokens, record.ended_at_s)
 
     def note(self, records: Iterable[Record]) -> None:
         """Keep what requests used that have ended and were counted. Never fails."""
@@ -285,7 +285,7 @@ class Ledger:
 
 
 def _budgets(fleet: Fleet) -> dict[str, Budget]:
-    return {name: tenant.budget for name, tenant in fleet.tenants.items() if tenant.budget is not None}
+    return {t.account: t.budget for t in fleet.tenants.values() if t.budget is not None}
 
 
 def _batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

@@ -11,7 +11,17 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from routing.errors import BreaksEngine, EngineFailed, OverLimit, Quarantined, QuotaExceeded
+from routing.errors import (
+    AccountSuspended,
+    BreaksEngine,
+    EngineFailed,
+    ModelMoved,
+    ModelRetired,
+    OverLimit,
+    Quarantined,
+    QuotaExceeded,
+    TenantRemoved,
+)
 from routing.flights.flight import Abort
 from routing.observing.metrics.definitions import GATEWAY_METRICS
 from routing.observing.request_log import line_of
@@ -68,7 +78,18 @@ def test_every_reason_that_a_request_can_end_with_is_explained() -> None:
     unavailable = {"no_replica_ready", "queue_timeout", "adapter_unavailable"}
     codes = first_cells(section("Why it was refused")) - {"reason"}
     own = {
-        error.default_code for error in (BreaksEngine, EngineFailed, OverLimit, Quarantined, QuotaExceeded)
+        error.default_code
+        for error in (
+            AccountSuspended,
+            BreaksEngine,
+            EngineFailed,
+            ModelMoved,
+            ModelRetired,
+            OverLimit,
+            Quarantined,
+            QuotaExceeded,
+            TenantRemoved,
+        )
     }
     assert codes == {*Cap, *Abort, *own, *unavailable}
 
