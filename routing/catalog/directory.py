@@ -63,6 +63,7 @@ class Directory:
         """`local_only` are hashes of keys that only callers on this machine may use."""
         self._fleet = fleet
         self._local_only = local_only
+        self.is_known = True  # whether the state database has said which tenants were suspended or removed
         self._declared = fleet.derive(Declared)
         self._keys: dict[str, ApiKey] = {}  # by hash; keys made at run time
         self._adapters: dict[AdapterKey, AdapterEntry] = {}

@@ -92,6 +92,7 @@ class Lifecycle:
 
     def start(self) -> None:
         """Open state and store, bring the catalog in line with fleet.yaml, and resume unfinished work."""
+        self.tenants.begin()
         self._spawn(self._reconcile())
 
     async def stop(self) -> None:

@@ -48,10 +48,13 @@ class Tenants:
         self._directory = registry.directory
         self._depart = depart
         self.changes = changes
-        self.is_known = False  # whether the database has said what was changed before
         self._amended = self._next = Amended(fleet.now, {}, fleet.now, {})
         fleet.amend = self._amend
         fleet.follow(self._take_next)
+
+    def begin(self) -> None:
+        """Let no tenant be served until `load` has said who was suspended or removed."""
+        self._directory.is_known = False
 
     async def load(self) -> None:
         """Put what was changed before this start on top of the fleet; waits until the database answers."""
@@ -61,7 +64,7 @@ class Tenants:
         if changes:
             amended = with_changes(self._fleet.declared, {each.tenant: each for each in changes})
             self._put(amended)
-        self.is_known = True
+        self._directory.is_known = True
         self._tell()
         for each in changes:
             if each.removed and self._has_adapters(each.tenant):
@@ -261,7 +264,7 @@ class Tenants:
         return bool(self._directory.adapters_of(name))
 
     def _require_known(self) -> None:
-        if not self.is_known:
+        if not self._directory.is_known:
             raise Unavailable(
                 "The gateway is still reading its state.", code="starting", retry_after_s=RETRY_AFTER_S
             )

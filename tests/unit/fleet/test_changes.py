@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleet import read_fleet
 from fleet.changes import NOT_DECLARED, Amended, set_values, values_of, with_changes
 from fleet.entries import differences, flat, in_words, nested, overlaid
 from fleet.tenant_change import TenantChange
 from fleet.types import Band, Budget, Fleet, Isolation
+from fleet.writer import write_fleet
 from tests.fakes import small_fleet, without_tenant
 
 FLEET = small_fleet()
@@ -196,6 +200,18 @@ def test_one_change_after_the_other_leads_where_all_at_once_do(changes: list[Ten
     for name, pool in whole.fleet.pools.items():
         assert {*step.fleet.pools[name].tenants} == {*pool.tenants}
         assert all(tenant in whole.fleet.tenants for tenant in pool.tenants)
+
+
+@given(CHANGES)
+@settings(deadline=None, max_examples=60)
+def test_the_present_fleet_written_down_loads_as_the_same(changes: list[TenantChange]) -> None:
+    present = with_changes(FLEET, {each.tenant: each for each in changes}).fleet
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "fleet.yaml"
+        path.write_text(write_fleet(present, key_variables={}))
+        again = read_fleet(path, env={}).fleet
+    for part in ("base_models", "adapters", "tenants", "pools", "gateway", "usage"):
+        assert getattr(again, part) == getattr(present, part)
 
 
 @given(VALUES, VALUES)
