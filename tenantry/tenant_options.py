@@ -65,22 +65,26 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change,
 
 def body_of(options: Mapping[str, Any]) -> Answer:
     """Return the body that the options ask for. Raises `typer.BadParameter`."""
-    body: Answer = {name: options[name] for name in _PLAIN if options.get(name) is not None}
-    models = _models(options)
-    caps = {cap: options[cap] for cap in CAPS if options.get(cap) is not None}
-    for cap in options.get("no_cap") or ():
-        if cap.replace("-", "_") not in CAPS:
-            raise typer.BadParameter(f"{cap!r} is no cap; there are {', '.join(CAPS)}", param_hint="--no-cap")
-        caps[cap.replace("-", "_")] = None
-    budget = {key: options[key] for key in ("monthly_tokens", "soft") if options.get(key) is not None}
-    parts = {"models": models, "caps": caps, "budget": budget}
-    body |= {key: value for key, value in parts.items() if value}
+    parts = {
+        "models": _models(options),
+        "caps": _given(options, CAPS) | {_cap(name): None for name in options.get("no_cap") or ()},
+        "budget": _given(options, ("monthly_tokens", "soft")),
+    }
+    body = _given(options, _PLAIN) | {key: value for key, value in parts.items() if value}
     if options.get("no_budget"):
         body["budget"] = None
-    for key in ("pools", "adapter_sources"):
-        if options.get(key):
-            body[key] = list(options[key])
-    return body
+    return body | {key: list(options[key]) for key in ("pools", "adapter_sources") if options.get(key)}
+
+
+def _given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: options[name] for name in names if options.get(name) is not None}
+
+
+def _cap(text: str) -> str:
+    name = text.replace("-", "_")
+    if name not in CAPS:
+        raise typer.BadParameter(f"{text!r} is no cap; there are {', '.join(CAPS)}", param_hint="--no-cap")
+    return name
 
 
 def _models(options: Mapping[str, Any]) -> dict[str, str | None]:

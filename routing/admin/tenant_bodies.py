@@ -67,7 +67,9 @@ class TenantFields(Body):
     )
     adapter_sources: list[str] | None = _told(schema.TenantSection, "adapter_sources")
     budget: BudgetFields | None = _told(schema.TenantSection, "budget")
-    request_limits: dict[str, int] | None = _told(schema.TenantSection, "request_limits")
+    request_limits: dict[Annotated[str, Field(max_length=100)], int] | None = _told(
+        schema.TenantSection, "request_limits"
+    )
     pools: list[Name] | None = Field(
         None, description="Pools that serve it; default: the only shared one of each of its base models."
     )

@@ -19,6 +19,7 @@ from routing.errors import ModelRetired, Quarantined, RequestError, Unavailable
 from routing.types import Target
 
 FINGERPRINT_CHARS = 8  # of a declared key's sha256, so that people recognise the key
+Names = dict[str, tuple[str, AdapterKey | str]]
 RETRY_AFTER_NOT_READY_S = 5.0  # about the time to fetch, check and try a small adapter
 
 
@@ -43,7 +44,8 @@ class Declared:
             digest: Identity(KeyRole.OPERATOR, None, _fingerprint(digest))
             for digest in fleet.gateway.operator_key_hashes
         }
-        self.names = {tenant.name: _names(fleet, tenant) for tenant in fleet.tenants.values()}
+        self._fleet = fleet
+        self._names: dict[str, Names] = {}  # of the tenants that were looked up
         self.users: defaultdict[str, list[str]] = defaultdict(list)  # of each declared adapter
         for tenant in fleet.tenants.values():
             for name in dict.fromkeys(tenant.models.values()):
@@ -54,6 +56,16 @@ class Declared:
             for tenant in pool.tenants
             for base_model in pool.base_models
         }
+
+    def names_of(self, tenant: str) -> Names:
+        """Map what a tenant may call a model to (alias, meaning)."""
+        names = self._names.get(tenant)
+        if names is None:
+            found = self._fleet.tenants.get(tenant)
+            if found is None:
+                return {}
+            names = self._names[tenant] = _names(self._fleet, found)
+        return names
 
 
 class Directory:
@@ -158,7 +170,7 @@ class Directory:
 
     def is_taken(self, tenant: str, name: str) -> bool:
         """Whether the fleet gives the tenant this name, so that it can give it to nothing of its own."""
-        return name in self._declared.now.names.get(tenant, {})
+        return name in self._declared.now.names_of(tenant)
 
     # -- aliases -------------------------------------------------------------------------------------------
 
@@ -306,7 +318,7 @@ class Directory:
 
     def _meaning(self, tenant: Tenant, model: str) -> tuple[str, AdapterKey | str | None]:
         """Return a model's alias, and its adapter's key or base model's name; None for an unknown model."""
-        names = self._declared.now.names.get(tenant.name, {})
+        names = self._declared.now.names_of(tenant.name)
         declared = names.get(model)
         if declared is not None:
             return declared
@@ -322,9 +334,9 @@ def _fingerprint(digest: str) -> str:
     return f"sha256 {digest[:FINGERPRINT_CHARS]}"
 
 
-def _names(fleet: Fleet, tenant: Tenant) -> dict[str, tuple[str, AdapterKey | str]]:
+def _names(fleet: Fleet, tenant: Tenant) -> Names:
     """Map aliases, and the names of adapters and base models, to (alias, meaning); aliases win."""
-    names: dict[str, tuple[str, AdapterKey | str]] = {}
+    names: Names = {}
     for alias, name in tenant.models.items():
         names[alias] = alias, AdapterKey(None, name) if name in fleet.adapters else name
     for meaning in list(names.values()):

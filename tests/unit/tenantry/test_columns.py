@@ -101,7 +101,12 @@ USED = {
     "engine_s": 3e4,
     "estimated_requests": 3,
 }
-EVENT = {"at": 1_790_000_000, "actor": "tenantry", "subject": f"{TENANT}/{ADAPTER}@12", "text": f"quarantined: {REASON}"}
+EVENT = {
+    "at": 1_790_000_000,
+    "actor": "tenantry",
+    "subject": f"{TENANT}/{ADAPTER}@12",
+    "text": f"quarantined: {REASON}",
+}
 USAGE = {"from": "2026-09-01", "to": "2026-09-30", "group_by": ["tenant", "model"], "data": [USED] * 2}
 NAMES = {"a-support": f"{TENANT}-{ADAPTER}", "a": TENANT, "support": ADAPTER, "shared-0": REPLICA}
 ANSWERS: dict[str, Any] = {
