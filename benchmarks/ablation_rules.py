@@ -26,8 +26,6 @@ from routing.scheduling import (
     selection,
     view,
 )
-from routing.scheduling.affinity import Lead
-from routing.scheduling.backlog import Backlog
 from routing.scheduling.drains import Drains
 from routing.scheduling.fairness import VirtualCounters
 from routing.scheduling.floods import detection
@@ -127,7 +125,7 @@ RULES = (
     off("arrival: two homes", places(HOME=0.0)),
     off("arrival: where it runs up to `HOT_LOAD`", (affinity, "HOT_LOAD", 0.0)),
     off("arrival: `SPARE_LOAD` is never too much", (view, "SPARE_LOAD", 0.0)),
-    off("arrival: `load_slack`", load_slack=1e9),
+    off("arrival: `LOAD_SLACK`", (view, "LOAD_SLACK", 1e9)),
     off("arrival: least load", (Engine, "load", property(always(0.0)))),
     off("arrival, place: `READ_WAIT_S`", (locality, "READ_WAIT_S", 0.0)),
     off("arrival, place: `KV_FULL`", (filters, "KV_FULL", math.inf)),
@@ -136,11 +134,7 @@ RULES = (
     off("place: who comes back is lifted", (VirtualCounters, "lift", always(None))),
     off("place: lengths of answers are learned", (group, "smoothed", lambda mean, newest: mean)),
     off("place: `aging_tokens_per_s`", aging_tokens_per_s=0.0),
-    off("place: who is served ages anew", (Backlog, "restart_age", always(None))),
     off("place: `locality_bonus_tokens`", locality_bonus_tokens=0.0),
-    off("place: a slot leads", (Lead, "RUNS_HERE", 0.0)),
-    off("place: memory leads", (Lead, "IN_MEMORY", 0.0)),
-    off("place: a second slot is behind", (Lead, "RUNS_ELSEWHERE", 0.0)),
     off("place: 16 are looked at", (selection, "LOOKED_AT", 1), (drains, "LOOKED_AT", 1)),
     off("place: `lower_band_share`", lower_band_share=0.0),
     off("slots: cleared at all", (drains, "slot_to_drain", always(None))),
@@ -155,7 +149,6 @@ RULES = (
     ),
     off("slots: a second one after `slot_wait_s`", (Drains, "_heads", no_second_slot)),
     off("slots: of whom it disturbs least", (SlotHolders, "order_of_eviction", always(0))),
-    off("slots: at arrival, not at the sweep", (Drains, "begin_for", always(None))),
     off("slots: not for a flood that may not run", (Drains, "_choose", for_any)),
     off(
         "slots: a flood's adapters take turns",
@@ -167,7 +160,6 @@ RULES = (
     off("floods: bound while others crowd", (detection._Demand, "is_crowded", property(always(False)))),
     off("floods: bound while others do not", (detection, "FLOODS_AFTER_S", math.inf)),
     off("floods: which only after two seconds", (detection, "FLOODS_AFTER_S", 0.0)),
-    off("floods: end at half of the factor", (detection, "FLOOD_ENDS", detection.FLOOD_FACTOR)),
     off("floods: have sent as much", (detection._Demand, "bursts", always(True))),
     off("floods: are held down", (Floods, "_is_held_down", always(False))),
     off("floods: `MOST_TENANTS`", (detection, "MOST_TENANTS", math.inf)),
@@ -175,7 +167,6 @@ RULES = (
     off("floods: by turns", (Turn, "pass_time", always(None)), (detection, "AT_ONCE", 1.0)),
     off("floods: leave room", (filters, "_leaves_room", always(True))),
     off("floods: leave slots", (filters, "_leaves_a_slot", always(True))),
-    off("floods: fill `SPARE_LOAD`", (filters, "SPARE_LOAD", 0.0)),
     off("health: outliers are halved", (group, "outliers", always(frozenset()))),
     off("health: first tokens by epochs", (first_tokens, "EPOCH_S", 0.0)),
     off("limit by `slo.itl_s`", (ConcurrencyLimit, "decide", always(None))),

@@ -52,6 +52,7 @@ class Plan:
     tenants: int = 1000  # each with one adapter
     queued: int = 10_000
     replicas: int = 16
+    users: int = 0  # of each tenant, named by its requests; 0: they name none
     seed: int = 1
 
 
@@ -96,6 +97,7 @@ class House:
 
     def __init__(self, plan: Plan) -> None:
         self._chance = random.Random(plan.seed)
+        self._users = [f"user-{number}" for number in range(plan.users)]
         self._now_s = 1000.0
         self._names = [f"tenant-{number}" for number in range(plan.tenants)]
         self._weights = [1.0 / (number + 1) for number in range(plan.tenants)]
@@ -122,7 +124,8 @@ class House:
         name = self._chance.choices(self._names, self._weights)[0]
         target = Target(name, name, name, BASE, POOL, 1, f"{name}@1")
         prompt_tokens = self._chance.randint(100, 2000)
-        request = Request(str(self._made), target, 1, prompt_tokens, self._now_s)
+        user = self._chance.choice(self._users) if self._users else ""
+        request = Request(str(self._made), target, 1, prompt_tokens, self._now_s, user=user)
         taken_us, ticket = _timed(lambda: self.dispatcher.submit(request))
         if not isinstance(ticket, Ticket):
             raise RuntimeError(f"a request was refused: {ticket}")
@@ -188,7 +191,8 @@ def _run(plan: Plan, queued: int) -> list[Costs]:
 def render(report: Report) -> Table:
     """One row for each kind of decision and length of the queue."""
     plan = report.plan
-    table = Table(title=f"CPU time of a decision: {plan.tenants} tenants, {plan.replicas} replicas")
+    users = f", {plan.users} users of each" if plan.users else ""
+    table = Table(title=f"CPU time of a decision: {plan.tenants} tenants, {plan.replicas} replicas{users}")
     for name in ("queued", "decision", "p50 us", "p99 us", "max us", "p99 of a run", "decisions/s"):
         table.add_column(name, justify="left" if name == "decision" else "right")
     for queued, costs in report.rows:
@@ -201,10 +205,11 @@ def render(report: Report) -> Table:
 def main(
     steps: Annotated[int, typer.Option(min=100, help="Requests that come and go.")] = 20_000,
     runs: Annotated[int, typer.Option(min=1, help="Of the same steps; the fastest counts.")] = 5,
+    users: Annotated[int, typer.Option(min=0, help="Of each tenant, named by its requests.")] = 0,
     json_file: JsonFile = None,
 ) -> None:
     """Measure decisions with a tenth of the queue, and with all of it."""
-    plan = Plan(steps, runs)
+    plan = Plan(steps, runs, users=users)
     report = Report(plan)
     for length in (plan.queued // 10, plan.queued):
         report.rows += [(length, costs) for costs in measure(plan, length)]

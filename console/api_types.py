@@ -12,10 +12,19 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from routing.admin.answers import AdapterAnswer, AdapterList, EventList, KeyList, ReplicaList
+from routing.admin.answers import (
+    AdapterAnswer,
+    AdapterList,
+    EventList,
+    KeyList,
+    NewKeyAnswer,
+    ReplicaList,
+    VersionAnswer,
+)
 from routing.admin.live_answers import LiveDecisions, LiveHistory, LiveSnapshot
 from routing.admin.tenant_answers import TenantList
 from routing.admin.usage import UsageAnswer
+from routing.admin.whoami import WhoAmIAnswer
 
 # The answers that the console reads; what they are made of comes with them.
 ANSWERS: tuple[type[BaseModel], ...] = (
@@ -26,9 +35,12 @@ ANSWERS: tuple[type[BaseModel], ...] = (
     AdapterAnswer,
     EventList,
     KeyList,
+    NewKeyAnswer,
     ReplicaList,
     TenantList,
     UsageAnswer,
+    VersionAnswer,
+    WhoAmIAnswer,
 )
 HEAD = """\
 // Made by `make console` from the admin API's answers (console/api_types.py). Every field is always there,

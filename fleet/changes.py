@@ -17,6 +17,9 @@ from pydantic import ValidationError
 from fleet import schema
 from fleet.entries import POOLS, entry_of, flat, nested, overlaid, tenant_of
 from fleet.explain import explain, without_echoes
+from fleet.fields import ModelSection
+from fleet.price_rules import check_prices
+from fleet.prices import PriceSection, PricesSection
 from fleet.problems import Findings, did_you_mean
 from fleet.references import Known, check_references
 from fleet.rules import check_rules
@@ -25,6 +28,7 @@ from fleet.tenant_change import SUSPENDED, SetValue, TenantChange
 from fleet.types import Fleet, Isolation, Pool, Tenant
 
 NOT_DECLARED = "no tenant of this name is declared any more"
+_PRICE = PriceSection.model_construct(input=0, output=0)  # whichever it is
 _GATEWAY, _STATE, _USAGE = GatewaySection(), StateSection(), UsageSection()  # were checked already
 _NEIGHBOURS = 3  # of a dedicated tenant, named in its fault
 
@@ -178,26 +182,28 @@ class _Places:
                 explain(detail, findings)
             return _told(findings)
         tenant = tenant_of(name, section, key_hashes, generation=change.generation)
-        file = self._file(name, section)
-        known = _known(file, self._declared, whole=False)
-        check_references(file, known, findings)
-        check_rules(file, findings)
-        if findings.errors:
-            again = Findings("")
-            check_references(file, _known(file, self._declared, whole=True), again)
-            check_rules(file, again)
-            again.errors[:0] = [found for found in findings.errors if f".{POOLS}[" in found.path]
-            return _told(again)
-        return tenant
+        unknown_pools, file = list(findings.errors), self._file(name, section)
+        for whole in (False, True):
+            findings.errors[:] = unknown_pools
+            known = _known(file, self._declared, whole=whole)
+            check_references(file, known, findings)
+            check_rules(file, findings)
+            check_prices(file, known, findings)
+            if not findings.errors:
+                return tenant
+        return _told(findings)
 
     def _file(self, name: str, section: schema.TenantSection) -> schema.FleetFile:
         """Return as much of a fleet file as decides whether the tenant fits into it."""
         declared = self._declared
-        adapters = {a: declared.adapters[a] for a in section.models.values() if a in declared.adapters}
+        named = {*section.meanings.values(), *(section.prices.models if section.prices else ())}
+        adapters = {a: declared.adapters[a] for a in sorted(named) if a in declared.adapters}
         pools = {pool: self._section(pool, name) for pool in self._members}
         dedicated = {
             other: schema.TenantSection.model_construct(
-                api_keys=(), models=self._tenants[other].models, isolation=Isolation.DEDICATED
+                api_keys=(),
+                models={a: ModelSection(model=m) for a, m in self._tenants[other].models.items()},
+                isolation=Isolation.DEDICATED,
             )
             for pool in pools.values()
             for other in pool.tenants
@@ -211,10 +217,19 @@ class _Places:
             },
             tenants={name: section, **dedicated},
             pools=pools,
+            prices=self._prices({*declared.base_models, *adapters}),
             gateway=_GATEWAY,
             state=_STATE,
             usage=_USAGE,
         )
+
+    def _prices(self, models: Collection[str]) -> PricesSection | None:
+        """Return which of these models have a price."""
+        prices = self._declared.prices
+        if prices is None:
+            return None
+        priced = {name: _PRICE for name in prices.models if name in models}
+        return PricesSection.model_construct(currency=prices.currency, models=priced)
 
     def _section(self, pool: str, tenant: str) -> schema.PoolSection:
         """Return a pool with those of its tenants that matter to this one."""

@@ -11,9 +11,14 @@ from dataclasses import asdict
 from typing import Any
 
 from fleet import schema
+from fleet.price_entries import own_prices_of, written_budget, written_own_prices
 from fleet.types import Budget, Caps, Tenant
 
 NESTED = ("models", "caps", "budget", "request_limits")  # keys whose values are set one by one
+_INSTEAD = {  # a budget is in one of the two
+    "budget.monthly_tokens": "budget.monthly_cost",
+    "budget.monthly_cost": "budget.monthly_tokens",
+}
 POOLS = "pools"  # stands in the entries of pools; a tenant's values name it beside its own keys
 
 
@@ -27,7 +32,8 @@ def tenant_of(
     return Tenant(
         name=name,
         key_hashes=frozenset(key_hashes),
-        models=dict(section.models),
+        models=section.meanings,
+        fallbacks={alias: model.fallback for alias, model in section.models.items() if model.fallback},
         default_model=default,
         band=section.priority,
         weight=section.weight,
@@ -36,6 +42,7 @@ def tenant_of(
         adapter_sources=section.adapter_sources,
         budget=None if section.budget is None else Budget(**section.budget.model_dump()),
         request_limits=section.request_limits.model_dump(exclude_unset=True),
+        prices=own_prices_of(section.prices),
         suspended=section.suspended,
         generation=generation,
     )
@@ -44,7 +51,12 @@ def tenant_of(
 def entry_of(tenant: Tenant) -> dict[str, Any]:
     """Write a tenant as an entry, without its keys."""
     values = {
-        "models": dict(tenant.models),
+        "models": {
+            alias: {"model": model, "fallback": tenant.fallbacks[alias]}
+            if alias in tenant.fallbacks
+            else model
+            for alias, model in tenant.models.items()
+        },
         "default_model": tenant.default_model,  # null is not the same as leaving it out
         "priority": tenant.band.value,
         "weight": tenant.weight,
@@ -53,7 +65,9 @@ def entry_of(tenant: Tenant) -> dict[str, Any]:
         "adapter_sources": list(tenant.adapter_sources),
     }
     if tenant.budget is not None:
-        values["budget"] = asdict(tenant.budget)
+        values["budget"] = written_budget(tenant.budget)
+    if tenant.prices is not None:
+        values["prices"] = written_own_prices(tenant.prices)
     if tenant.request_limits:
         values["request_limits"] = dict(tenant.request_limits)
     if tenant.suspended:
@@ -70,6 +84,11 @@ def flat(entry: Mapping[str, Any]) -> dict[str, Any]:
         else:
             values[key] = value
     return values
+
+
+def meaning_of(model: Any) -> str:
+    """Return what an alias stands for, as `models` has it: a name, or {model, fallback}."""
+    return str(model["model"] if isinstance(model, Mapping) else model)
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,6 +112,7 @@ def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
             result = {p: v for p, v in result.items() if p.partition(".")[0] != key}
         elif inner:
             result.pop(key, None)
+            result.pop(_INSTEAD.get(path, ""), None)
         result[path] = value
     return result
 
@@ -120,6 +140,8 @@ def _text(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(each)}" for key, each in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from fleet import fields, schema, settings
+from fleet import fields, prices, schema, settings
 from fleet.problems import Findings, KeyPath, did_you_mean
 
 _KEY_LISTS = frozenset({"api_keys", "operator_keys"})
@@ -22,13 +22,20 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "tenants": schema.TenantSection,
     "pools": schema.PoolSection,
 }
-_SINGLE: dict[str, type[BaseModel]] = {"gateway": settings.GatewaySection, "state": settings.StateSection}
+_SINGLE: dict[str, type[BaseModel]] = {
+    "gateway": settings.GatewaySection,
+    "state": settings.StateSection,
+    "prices": prices.PricesSection,
+}
 _NESTED: dict[tuple[str, str], type[BaseModel]] = {
     ("tenants", "caps"): schema.CapsSection,
+    ("tenants", "budget"): prices.BudgetSection,
+    ("tenants", "prices"): prices.OwnPricesSection,
     ("pools", "slo"): schema.SloSection,
     ("gateway", "scheduler"): settings.SchedulerSection,
     ("gateway", "metrics"): settings.MetricsSection,
     ("gateway", "tracing"): settings.TracingSection,
+    ("gateway", "trusted_proxies"): settings.TrustedProxiesSection,
 }
 _WANTED = {
     "string_type": ("must be text", "put it in quotes"),
@@ -119,6 +126,8 @@ def section_at(path: KeyPath) -> type[BaseModel] | None:
         return _SINGLE[str(path[0])]
     if isinstance(path[-1], int) and path[-2] in _KEY_LISTS:
         return fields.KeySection
+    if path[-3:-1] == ("prices", "models"):
+        return prices.PriceSection
     if len(path) == 2 and path[0] in _SECTIONS:
         return _SECTIONS[str(path[0])]
     named = len(path) == (2 if path[0] in _SINGLE else 3)

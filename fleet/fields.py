@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import (
@@ -22,7 +24,9 @@ from adapters.errors import AdapterError
 from fleet import vllm_flags
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_NAME_SCHEMA = "^[a-z0-9](?!.*\\.\\.)[a-z0-9._-]{0,62}$"
 _HEX_SHA256 = r"^[0-9a-fA-F]{64}$"
+_HEADER = r"^[A-Za-z0-9-]{1,64}$"
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
@@ -45,6 +49,28 @@ def _check_source_prefix(prefix: str) -> str:
         raise ValueError(str(error)) from None
 
 
+def _check_network(text: str) -> str:
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError("is neither an IP address nor a network as 10.0.0.0/8") from None
+    if network.prefixlen == 0:
+        raise ValueError("would believe everybody")
+    return str(network)
+
+
+def _check_header(name: str) -> str:
+    if not re.fullmatch(_HEADER, name):
+        raise ValueError("a header's name is 1 to 64 letters, digits and `-`")
+    return name.lower()
+
+
+def _check_user(name: str) -> str:
+    if not name.isprintable() or name != name.strip() or "," in name:
+        raise ValueError("a user or group has no commas, no spaces around it, and nothing unprintable")
+    return name
+
+
 def _check_database(value: Any) -> Any:
     """Accept text or `{env: NAME}`. The error never shows the value, which may hold a password."""
     if isinstance(value, str):
@@ -54,12 +80,46 @@ def _check_database(value: Any) -> Any:
     raise ValueError("is either a URL or {env: NAME}")
 
 
+def _decimal(most: int, decimals: int) -> Any:
+    """Return the type of a number from 0 to `most`, kept exactly: as a whole number of its last decimal."""
+
+    def check(value: Any) -> int:
+        if type(value) not in (int, float):
+            raise ValueError("must be a number, no quotes, no currency")
+        if not 0 <= value <= most:  # NaN is neither
+            raise ValueError(f"must be from 0 to {most:,}".replace(",", " "))
+        scaled = Decimal(repr(value)) * 10**decimals  # as it is written: repr is the shortest that reads back
+        if scaled != int(scaled):
+            raise ValueError(f"has more than {decimals} decimals")
+        return int(scaled)
+
+    schema = {"type": "number", "minimum": 0, "maximum": most}
+    return Annotated[int, PlainValidator(check), WithJsonSchema(schema)]
+
+
+# Exact, in the units of `fleet.money`. The bounds keep sums of costs within 64 bits.
+TokenPrice: Any = _decimal(100_000, 6)
+HourPrice: Any = _decimal(1_000_000, 6)
+Amount: Any = _decimal(1_000_000_000, 9)
+Factor: Any = _decimal(100, 4)
+Currency = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,15}$")]
 Name = Annotated[
     str,
     AfterValidator(_check_name),
-    WithJsonSchema({"type": "string", "pattern": "^[a-z0-9](?!.*\\.\\.)[a-z0-9._-]{0,62}$"}),
+    WithJsonSchema({"type": "string", "pattern": _NAME_SCHEMA}),
 ]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+def _check_model(value: Any) -> Any:
+    """Accept a name, or {model: NAME, fallback: NAME}; both mean a `ModelSection`."""
+    if isinstance(value, str):
+        return ModelSection(model=_check_name(value))
+    if not isinstance(value, dict):
+        raise ValueError("is neither a name nor {model: NAME, fallback: NAME}")
+    return value
+
+
 EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
 Device = Annotated[
     str,
@@ -75,6 +135,11 @@ VllmArgs = Annotated[
         {"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": ["string", "number"]}}]}
     ),
 ]
+Network = Annotated[str, StringConstraints(max_length=64), AfterValidator(_check_network)]
+HeaderName = Annotated[
+    str, AfterValidator(_check_header), WithJsonSchema({"type": "string", "pattern": _HEADER})
+]
+User = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_check_user)]
 SourcePrefix = Annotated[str, AfterValidator(_check_source_prefix)]
 
 
@@ -82,6 +147,16 @@ class Section(BaseModel):
     """A mapping in the file. Refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    """What a tenant's name for a model means, and which of its models answers where that cannot."""
+
+    model: Name = Field(description="An adapter or a base model.")
+    fallback: Name | None = Field(
+        None,
+        description="Another of the tenant's models, which answers while this one cannot; default: none.",
+    )
 
 
 class KeySection(Section):
@@ -109,6 +184,26 @@ class EnvSection(Section):
     env: EnvName
 
 
+Model = Annotated[
+    ModelSection,
+    BeforeValidator(_check_model),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": _NAME_SCHEMA},
+                {
+                    "type": "object",
+                    "properties": {
+                        name: {"type": "string", "pattern": _NAME_SCHEMA, "description": field.description}
+                        for name, field in ModelSection.model_fields.items()
+                    },
+                    "required": ["model"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
 Database = Annotated[
     str | EnvSection,
     PlainValidator(_check_database),

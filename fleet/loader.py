@@ -21,6 +21,8 @@ from fleet.document import Document, read_document
 from fleet.entries import tenant_of
 from fleet.explain import explain, without_echoes
 from fleet.files import check_folders
+from fleet.price_entries import prices_of
+from fleet.price_rules import check_prices
 from fleet.problems import Findings, KeyPath, Problem
 from fleet.references import Known, check_left_out, check_references
 from fleet.rules import check_rules
@@ -38,6 +40,7 @@ from fleet.types import (
     SchedulerSettings,
     Slo,
     TracingSettings,
+    TrustedProxies,
     UsageSettings,
 )
 
@@ -87,6 +90,8 @@ def read_fleet(
     check_references(found.file, known, findings)
     check_left_out(found.texts(), known, findings)
     check_rules(found.file, findings)
+    if not found.is_wrong("prices"):
+        check_prices(found.file, known, findings)
     if not keys_needed:
         env = {**env, **with_stand_ins(found.file, env), **database_stand_in(found.file.state, env)}
     folder = _folder_of(path, findings)
@@ -225,6 +230,7 @@ def _build(file: schema.FleetFile, hashes: Mapping[KeyPath, str], resolved: Mapp
         pools={name: _pool(name, section) for name, section in file.pools.items()},
         gateway=_gateway(file.gateway, hashes),
         usage=UsageSettings(**file.usage.model_dump()),
+        prices=prices_of(file.prices),
     )
 
 
@@ -263,7 +269,7 @@ def _pool(name: str, section: schema.PoolSection) -> Pool:
 
 
 def _gateway(section: settings.GatewaySection, hashes: Mapping[KeyPath, str]) -> GatewaySettings:
-    keys = range(len(section.operator_keys))
+    keys, proxies = range(len(section.operator_keys)), section.trusted_proxies
     return GatewaySettings(
         operator_key_hashes=frozenset(hashes["gateway", "operator_keys", i] for i in keys),
         metrics_access=section.metrics_access,
@@ -276,6 +282,7 @@ def _gateway(section: settings.GatewaySection, hashes: Mapping[KeyPath, str]) ->
         scheduler=_scheduler(section.scheduler),
         metrics=MetricsSettings(**section.metrics.model_dump()),
         tracing=TracingSettings(**section.tracing.model_dump()),
+        trusted_proxies=None if proxies is None else TrustedProxies(**proxies.model_dump()),
     )
 
 

@@ -55,6 +55,9 @@ def check_references(file: FleetFile, known: Known, findings: Findings) -> None:
     _check_pools(file, known, findings)
     for name, tenant in file.tenants.items():
         _check_tenant(file, name, tenant, known, findings)
+    proxies = file.gateway.trusted_proxies
+    for name in proxies.tenants if proxies is not None else ():
+        known.check(("gateway", "trusted_proxies", "tenants", name), name, ("tenants", "tenant"), findings)
     _check_unused(file, known, findings)
 
 
@@ -66,7 +69,7 @@ def check_left_out(texts: Iterable[tuple[KeyPath, str]], known: Known, findings:
                 known.check(path, text, _BASE_MODELS, findings)
             case ("pools", _, "tenants", int()):
                 known.check(path, text, ("tenants", "tenant"), findings)
-            case ("tenants", _, "models", str()):
+            case ("tenants", _, "models", str()) | ("tenants", _, "models", str(), "model"):
                 known.check(path, text, _MODELS, findings)
 
 
@@ -121,13 +124,15 @@ def _check_tenant(
     findings: Findings,
 ) -> None:
     _check_default_model(name, tenant, findings)
-    for alias, model in tenant.models.items():
+    _check_fallbacks(name, tenant, findings)
+    meanings = tenant.meanings
+    for alias, model in meanings.items():
         path = ("tenants", name, "models", alias)
         found = known.check(path, model, _MODELS, findings)
         if found and base_model_of(file, model) in file.base_models:
             all_pools = known.has_whole(file.pools)
             _check_reachable(file, name, alias, all_pools=all_pools, findings=findings)
-        if alias != model and alias in tenant.models.values():
+        if alias != model and alias in meanings.values():
             findings.error(
                 path,
                 f"the alias `{alias}` is also the name of a model this tenant may use",
@@ -145,11 +150,36 @@ def _check_default_model(name: str, tenant: TenantSection, findings: Findings) -
         )
 
 
+def _check_fallbacks(name: str, tenant: TenantSection, findings: Findings) -> None:
+    """A fallback is another of the tenant's models, which its own pools serve, and has none itself."""
+    meanings = tenant.meanings
+    with_fallback = {section.model for section in tenant.models.values() if section.fallback is not None}
+    for alias, section in tenant.models.items():
+        if section.fallback is None:
+            continue
+        path = ("tenants", name, "models", alias, "fallback")
+        meant = meanings.get(section.fallback, section.fallback)
+        if meant not in meanings.values():
+            findings.error(
+                path,
+                f"`{section.fallback}` is not one of this tenant's models",
+                did_you_mean(section.fallback, meanings) or "name an alias under `models`",
+            )
+        elif meant == section.model:
+            findings.error(path, f"`{alias}` is its own fallback", "name another model, or remove it")
+        elif meant in with_fallback:
+            findings.error(
+                path,
+                f"`{section.fallback}` has a fallback itself; there are neither chains nor cycles",
+                f"remove one of the two, or name the last model of the chain for `{alias}`",
+            )
+
+
 def _check_reachable(
     file: FleetFile, tenant: str, alias: str, *, all_pools: bool, findings: Findings
 ) -> None:
     """Check that exactly one pool serves this model to this tenant, and that it can."""
-    path, model = ("tenants", tenant, "models", alias), file.tenants[tenant].models[alias]
+    path, model = ("tenants", tenant, "models", alias), file.tenants[tenant].models[alias].model
     base_model = base_model_of(file, model)
     pools = pools_serving(file, tenant, model)
     listed = [name for name, pool in file.pools.items() if tenant in pool.tenants]
@@ -178,7 +208,7 @@ def _check_reachable(
 
 
 def _check_unused(file: FleetFile, known: Known, findings: Findings) -> None:
-    used = {model for tenant in file.tenants.values() for model in tenant.models.values()}
+    used = {model for tenant in file.tenants.values() for model in tenant.meanings.values()}
     for name in file.adapters:
         if name not in used:
             findings.warn(("adapters", name), "no tenant uses this adapter", "add it to `models` of a tenant")
@@ -195,7 +225,7 @@ def _check_served(file: FleetFile, known: Known, findings: Findings) -> None:
     """A pool's tenants have models there, and its base models have tenants."""
     for name, pool in file.pools.items():
         needed = {
-            tenant: {base_model_of(file, model) for model in file.tenants[tenant].models.values()}
+            tenant: {base_model_of(file, model) for model in file.tenants[tenant].meanings.values()}
             for tenant in pool.tenants
             if tenant in file.tenants
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
-from fleet.problems import Findings
+from fleet.problems import Findings, KeyPath
 from fleet.schema import BaseModelSection, FleetFile, PoolSection
 from fleet.types import Band, Isolation, MetricsAccess, Strategy
 
@@ -29,6 +29,7 @@ def check_rules(file: FleetFile, findings: Findings) -> None:
     _check_dedicated_devices(file, findings)
     _check_caps(file, findings)
     _check_metrics_access(file, findings)
+    _check_trusted_proxies(file, findings)
     _check_scheduler(file, findings)
     _check_state(file, findings)
 
@@ -186,6 +187,26 @@ def _check_metrics_access(file: FleetFile, findings: Findings) -> None:
             "nobody can read the metrics: metrics_access is operator, and there is no operator key",
             "add one (`tenantry new-key`), or set metrics_access to loopback",
         )
+
+
+def _check_trusted_proxies(file: FleetFile, findings: Findings) -> None:
+    proxies, path = file.gateway.trusted_proxies, ("gateway", "trusted_proxies")
+    if proxies is None:
+        return
+    seen: set[str] = set()
+    lists: list[tuple[KeyPath, tuple[str, ...]]] = [((*path, "operators"), proxies.operators)]
+    lists += [((*path, "tenants", name), users) for name, users in proxies.tenants.items()]
+    for where, users in lists:
+        for index, user in enumerate(users):
+            if user in seen:
+                findings.error((*where, index), f"`{user}` is listed twice", "give each user one role")
+            if user.startswith("group:") and proxies.groups_header is None:
+                findings.error(
+                    (*where, index), f"`{user}` is a group, and none are read", "set groups_header"
+                )
+            seen.add(user)
+    if not seen:
+        findings.error(path, "nobody is listed, so that nobody can sign in", "list operators or tenants")
 
 
 def _check_scheduler(file: FleetFile, findings: Findings) -> None:

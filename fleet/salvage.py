@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from fleet import schema, settings
+from fleet import prices, schema, settings
 from fleet.problems import KeyPath
 
 PARTS: dict[str, type[BaseModel]] = {
@@ -37,6 +37,10 @@ class Salvage:
     unknown: frozenset[str]  # unreadable sections: any name may be in them
     left_out: tuple[tuple[KeyPath, dict[str, Any]], ...]  # parts with errors, as they are written
     wrong: frozenset[KeyPath]  # where the errors are
+
+    def is_wrong(self, section: str) -> bool:
+        """Whether a section has an error, so that it was left out or is not whole."""
+        return _touched((section,), self.wrong)
 
     def texts(self) -> Iterator[tuple[KeyPath, str]]:
         """Yield the texts in the parts that were left out, except the refused ones."""
@@ -62,8 +66,13 @@ def salvage(data: dict[str, Any], errors: Sequence[ErrorDetails]) -> Salvage:
                 left_out.append(((section, name), value))
     for section, kind in _SINGLE.items():
         standing[section] = kind.model_validate({} if _touched((section,), wrong) else data.get(section, {}))
+    standing["prices"] = _prices(None if _touched(("prices",), wrong) else data.get("prices"))
     file = schema.FleetFile.model_construct(**standing)
     return Salvage(file, frozenset(map(str, unknown)), tuple(left_out), wrong)
+
+
+def _prices(value: Any) -> prices.PricesSection | None:
+    return None if value is None else prices.PricesSection.model_validate(value)
 
 
 def _touched(path: KeyPath, wrong: frozenset[KeyPath]) -> bool:

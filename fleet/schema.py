@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from fleet.fields import Device, KeySection, Name, Section, Source, SourcePrefix, VllmArgs
+from fleet.fields import Device, KeySection, Model, Name, Section, Source, SourcePrefix, VllmArgs
+from fleet.prices import BudgetSection, OwnPricesSection, PricesSection
 from fleet.settings import GatewaySection, StateSection, UsageSection
 from fleet.types import Band, Isolation, Strategy
 
@@ -151,17 +152,6 @@ class CapsSection(Section):
     queue_timeout_s: float = Field(30.0, gt=0, le=3600, description="Longest wait before a request expires.")
 
 
-class BudgetSection(Section):
-    """Tokens of one tenant in a calendar month, UTC."""
-
-    monthly_tokens: int = Field(
-        ge=1, le=10**15, description="Prompt and completion tokens together; beyond them requests get a 429."
-    )
-    soft: float = Field(
-        0.8, gt=0, le=1, description="Fraction of it at which answers, events and metrics begin to warn."
-    )
-
-
 class TenantSection(Section):
     """An owner of API keys, with limits."""
 
@@ -169,8 +159,9 @@ class TenantSection(Section):
         description="Keys of this tenant; several allow a change without a gap. Empty: all are made at run "
         "time."
     )
-    models: dict[Name, Name] = Field(
-        min_length=1, description="The tenant's name for a model -> adapter or base model."
+    models: dict[Name, Model] = Field(
+        min_length=1,
+        description="The tenant's name for a model -> adapter or base model, or {model, fallback}.",
     )
     default_model: Name | None = Field(
         None,
@@ -192,12 +183,22 @@ class TenantSection(Section):
         description="Where this tenant's own keys may fetch adapters from: prefixes of sources, such as "
         "s3://bucket or hf://org; default: uploads only.",
     )
-    budget: BudgetSection | None = Field(None, description="Tokens of a month; default: no such limit.")
+    budget: BudgetSection | None = Field(
+        None, description="Tokens or money of a month; default: no such limit."
+    )
+    prices: OwnPricesSection | None = Field(
+        None, description="What this tenant pays instead of the fleet's prices; default: those."
+    )
     request_limits: RequestLimitsSection = Field(
         RequestLimitsSection(),
         description="Limits of this tenant that replace its base models' request_limits.",
     )
     suspended: bool = Field(False, description="Refuse its keys; nothing of it is deleted.")
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """The tenant's name for each model -> adapter or base model."""
+        return {alias: section.model for alias, section in self.models.items()}
 
 
 class SloSection(Section):
@@ -256,6 +257,7 @@ class FleetFile(Section):
     gateway: GatewaySection = Field(GatewaySection(), description="Gateway settings.")
     state: StateSection = Field(StateSection(), description="Storage of run-time changes.")
     usage: UsageSection = Field(UsageSection(), description="Retention of the usage ledger.")
+    prices: PricesSection | None = Field(None, description="What models cost; default: nothing has a price.")
 
 
 def json_schema() -> dict[str, Any]:

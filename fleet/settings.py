@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fleet.fields import Database, KeySection, Section, Source
+from fleet.fields import Database, HeaderName, KeySection, Name, Network, Section, Source, User
 from fleet.types import MetricsAccess
 
 
@@ -34,12 +34,6 @@ class SchedulerSection(Section):
         ge=0,
         le=0.5,
         description="Fraction of the grants kept for each waiting band below the highest one; 0: none.",
-    )
-    load_slack: float = Field(
-        0.25,
-        ge=0,
-        le=100,
-        description="How far a preferred replica's load may exceed the mean, as a fraction of the mean.",
     )
     burst_share: float = Field(
         0.5,
@@ -83,6 +77,28 @@ class TracingSection(Section):
     sample_ratio: float = Field(1.0, ge=0, le=1, description="Fraction of the requests that are traced.")
 
 
+class TrustedProxiesSection(Section):
+    """Proxies that sign users in to the console."""
+
+    addresses: Annotated[tuple[Network, ...], Field(strict=False, min_length=1)] = Field(
+        description="IP addresses or networks of the proxies; the header of anybody else is ignored."
+    )
+    user_header: HeaderName = Field(
+        description="Header in which the proxy names the user, as X-Forwarded-Email. The proxy must remove "
+        "what its own clients send under this name."
+    )
+    groups_header: HeaderName | None = Field(
+        None,
+        description="Header with the user's groups, separated by commas; default: groups are not read.",
+    )
+    operators: Annotated[tuple[User, ...], Field(strict=False)] = Field(
+        (), description="Users, and groups as `group:name`, with the rights of an operator."
+    )
+    tenants: dict[Name, Annotated[tuple[User, ...], Field(strict=False)]] = Field(
+        {}, description="Users and groups by the tenant whose adapters they manage."
+    )
+
+
 class GatewaySection(Section):
     """Settings of the gateway that belong to no tenant and no pool."""
 
@@ -107,6 +123,9 @@ class GatewaySection(Section):
     scheduler: SchedulerSection = Field(SchedulerSection(), description="Settings of the fair queue.")
     metrics: MetricsSection = Field(MetricsSection(), description="How many models the metrics page shows.")
     tracing: TracingSection = Field(TracingSection(), description="Where spans of requests are sent.")
+    trusted_proxies: TrustedProxiesSection | None = Field(
+        None, description="Proxies that sign users in to the console; default: none, keys alone."
+    )
 
 
 class StateSection(Section):

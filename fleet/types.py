@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import quote
 
+from fleet.money import OwnPrices, Prices
+
 
 @dataclass(frozen=True, slots=True)
 class MediaTokens:
@@ -120,10 +122,11 @@ class Caps:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Tokens of one tenant in a calendar month, UTC."""
+    """What one tenant may use in a calendar month, UTC: tokens, or money."""
 
-    monthly_tokens: int  # prompt and completion together
+    monthly_tokens: int | None = None  # prompt and completion together
     soft: float = 0.8  # fraction of it at which warnings begin
+    monthly_cost: int | None = None  # in units of a cost; one of the two is set
 
 
 def account_of(tenant: str, generation: int) -> str:
@@ -150,6 +153,10 @@ class Tenant:
     isolation: Isolation = Isolation.SHARED
     adapter_sources: tuple[str, ...] = ()  # prefixes from which its own keys may fetch adapters
     budget: Budget | None = None  # None: no such limit
+    prices: OwnPrices | None = None  # None: the fleet's
+    fallbacks: Mapping[str, str] = field(
+        default_factory=dict
+    )  # alias -> another of `models`, or what it means
     request_limits: Mapping[str, int] = field(default_factory=dict)  # replace its base models'
     suspended: bool = False  # its keys are refused; nothing of it is deleted
     generation: int = 0  # how many tenants of this name were removed before it
@@ -205,7 +212,6 @@ class SchedulerSettings:
     locality_bonus_tokens: float = 4000.0  # lead of an adapter in a slot or in memory over one on disk
     aging_tokens_per_s: float = 500.0  # gain of a waiting request, for each second
     lower_band_share: float = 0.05  # part of the grants kept for each band below the highest that waits
-    load_slack: float = 0.25  # a preferred replica's excess load, as a fraction of the mean (bounded load)
     burst_share: float = 0.5  # part of a replica that a tenant which floods may fill beyond its fair share
     slot_wait_s: float = 10.0  # a slot is cleared for an adapter that has waited this long
     max_queued: int = 10_000  # requests of all tenants that wait in the gateway
@@ -229,6 +235,20 @@ class TracingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustedProxies:
+    """Proxies that sign users in to the console, and the rights of these users.
+
+    A user is named as the proxy's header has it, a group as `group:name`.
+    """
+
+    addresses: tuple[str, ...]  # of the proxies; networks in CIDR notation
+    user_header: str  # in small letters
+    groups_header: str | None = None  # None: groups are not read
+    operators: tuple[str, ...] = ()
+    tenants: dict[str, tuple[str, ...]] = field(default_factory=dict)  # who manages a tenant's adapters
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """Settings of the gateway that belong to no tenant and no pool."""
 
@@ -243,6 +263,7 @@ class GatewaySettings:
     scheduler: SchedulerSettings = SchedulerSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+    trusted_proxies: TrustedProxies | None = None  # None: nobody is signed in by a proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,3 +302,4 @@ class Fleet:
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     state: StateSettings = field(default_factory=StateSettings)
     usage: UsageSettings = UsageSettings()
+    prices: Prices | None = None  # None: nothing has a price

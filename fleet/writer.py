@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from fleet.entries import entry_of
+from fleet.price_entries import written_prices
 from fleet.types import Adapter, BaseModel, Fleet, Pool, StateSettings, Tenant
 
 
@@ -29,6 +30,8 @@ def write_fleet(fleet: Fleet, *, key_variables: Mapping[str, str]) -> str:
         "state": _state(fleet.state),
         "usage": asdict(fleet.usage),
     }
+    if fleet.prices is not None:
+        values["prices"] = {"currency": fleet.prices.currency, "models": written_prices(fleet.prices.models)}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
 
 
@@ -68,6 +71,7 @@ def _gateway(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, Any]:
     values = asdict(fleet.gateway)
     hashes = values.pop("operator_key_hashes")
     scheduler = values.pop("scheduler")
+    proxies = values.pop("trusted_proxies")
     scheduler["max_queued_mib"] = scheduler.pop("max_queued_bytes") / 2**20
     return {
         "operator_keys": _keys(hashes, key_variables),
@@ -76,6 +80,7 @@ def _gateway(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, Any]:
         "tracing": _given(values.pop("tracing")),
         **values,
         "scheduler": scheduler,
+        **({} if proxies is None else {"trusted_proxies": _given(_lists(proxies))}),
     }
 
 
@@ -89,6 +94,13 @@ def _state(state: StateSettings) -> dict[str, Any]:
         "keep_versions": state.keep_versions,
     }
     return _given(values)
+
+
+def _lists(value: Any) -> Any:
+    """Turn tuples into lists, which YAML can write."""
+    if isinstance(value, dict):
+        return {key: _lists(each) for key, each in value.items()}
+    return [_lists(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,10 @@ class Connection(Protocol):
 
     is_stranger: bool  # it has shown no valid key yet
 
+    @property
+    def peer(self) -> str | None:
+        """IP address of the other end, as the socket has it; None: it has none."""
+
     def show_key(self) -> None:
         """Note that it has shown one."""
 

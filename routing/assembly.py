@@ -13,7 +13,7 @@ from engines import secrets
 from fleet.current import CurrentFleet
 from fleet.types import Fleet, Slo
 from routing import console, gc_tuning
-from routing.admin import LiveFeed, admin_app
+from routing.admin import LiveFeed, admin_app, authentication
 from routing.catalog.directory import Directory
 from routing.flights.running import RunningFlights
 from routing.http import docs
@@ -168,6 +168,14 @@ def assemble(
         ],
     )
 
+    pages = console.pages() | docs.pages()
+
+    def take_sign_in(now: Fleet) -> None:
+        pages.update(console.sign_in(by_proxy=now.gateway.trusted_proxies is not None))
+
+    take_sign_in(fleet.now)
+    fleet.follow(take_sign_in)
+
     callers = Callers(directory)
     app = GatewayApp(
         callers=callers,
@@ -189,13 +197,13 @@ def assemble(
         metrics_pages=MetricsPages(fleet, callers, metrics, ended, dispatcher.replicas, clients),
         admin=admin_app(
             manager,
-            callers.identify,
+            authentication(callers.identify, fleet),
             max_upload_bytes=fleet.now.state.max_adapter_bytes,
             upload_folder=lifecycle.uploads,
             live_feed=live,
             ledger=ledger,
         ),
-        site=Site(console.pages() | docs.pages()),
+        site=Site(pages, console.FOR_BROWSERS),
         metrics=metrics,
         ended=ended,
     )

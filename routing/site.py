@@ -57,18 +57,23 @@ class Asset:
     @classmethod
     def redirect(cls, where: str) -> Self:
         """Prepare an answer that sends the browser elsewhere."""
-        return cls([(b"location", where.encode()), _ANEW, *_COMMON], b"", b"", status=307)
+        headers = [(b"location", where.encode()), _ANEW, *_COMMON, (b"vary", b"accept")]
+        return cls(headers, b"", b"", status=307)
 
 
 class Site:
     """Pages and what they load, by path."""
 
-    def __init__(self, assets: Mapping[str, Asset]) -> None:
+    def __init__(self, assets: Mapping[str, Asset], for_browsers: Mapping[str, Asset] | None = None) -> None:
+        """`for_browsers` are what clients get that ask for HTML, where there is such a path."""
         self._assets = assets
+        self._for_browsers = for_browsers or {}
 
     async def respond(self, exchange: Exchange) -> None:
         """Send a file. Raises `RouteNotFound`, and `MethodNotAllowed` for anything but reading."""
         asset = self._assets.get(exchange.path) or self._assets.get(exchange.path.removesuffix("/"))
+        if "text/html" in (exchange.headers.accept or ""):
+            asset = self._for_browsers.get(exchange.path) or asset
         if asset is None:
             raise RouteNotFound("There is no such route.")
         exchange.require_method("GET")

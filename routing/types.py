@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from fleet.money import Price
 from fleet.types import account_of
 
 
@@ -16,6 +17,15 @@ class Outcome(StrEnum):
     EXPIRED = "expired"  # queued too long
     CANCELLED = "cancelled"  # the client left
     FAILED = "failed"  # engine fault
+
+
+class FallbackReason(StrEnum):
+    """Why a model's fallback answered in its place."""
+
+    QUARANTINED = "quarantined"  # all its versions were refused
+    NOT_READY = "not_ready"  # it has no version yet
+    NO_REPLICA = "no_replica"  # none that serves it is ready
+    OVERLOADED = "overloaded"  # it would have come too late
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,10 @@ class Target:
     )
     generation: int = 0  # of the tenant
     asked: str = field(default="", compare=False)  # what the client calls it, where not by its alias
+    price: Price | None = field(default=None, compare=False)  # for this tenant; None: it has no price
+    fallback: str | None = field(default=None, compare=False)  # the model that answers where this one cannot
+    fallback_of: str = field(default="", compare=False)  # the alias in whose place it answers
+    fallback_reason: FallbackReason | None = field(default=None, compare=False)
 
     @property
     def account(self) -> str:
@@ -63,6 +77,7 @@ class Request:
     failed_on: frozenset[str] = frozenset()  # replicas that broke under it
     max_completion_tokens: int | None = None  # of each sequence, where the client says
     size_bytes: int = 0  # of the body, while it waits in memory
+    user: str = ""  # of the tenant, as it names them; empty: nobody was named
 
 
 @dataclass(slots=True)
@@ -95,6 +110,14 @@ class Record:
     trace_id: str | None = None  # W3C; None: neither the client nor the gateway traces it
     traced: bool = False  # its spans are sent to a collector
     ended_at_s: float = 0.0  # Unix time
+    cost: int | None = None  # in units of a cost, by the prices at its arrival; None: its model had none
+
+    def set_cost(self) -> None:
+        """Compute what it cost, once all else is known."""
+        price = self.target.price
+        if price is not None:
+            tokens = (self.prompt_tokens, self.completion_tokens, self.cached_tokens)
+            self.cost = price.cost(*tokens, slot_s=self.slot_s, engine_s=self.engine_s)
 
     @property
     def token_s(self) -> float | None:

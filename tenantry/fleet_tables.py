@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from fleet.money import FACTOR_UNITS, PRICE_UNITS, Price, written
 from fleet.problems import Problem
 from fleet.sharing import Company, base_model_of, met_by, pools_of, who_shares, who_uses
-from fleet.types import BaseModel, Fleet, SchedulerSettings
+from fleet.types import BaseModel, Fleet, SchedulerSettings, Tenant
 from tenantry.columns import Columns
 
 
 def fleet_tables(fleet: Fleet) -> RenderableType:
     """Show the contents of a fleet."""
     tables = [_base_models(fleet), _adapters(fleet), _tenants(fleet), _rates(fleet), _models(fleet)]
-    tables += [_pools(fleet), _objectives(fleet), _scheduler(fleet.gateway.scheduler)]
+    tables += [_prices(fleet), _pools(fleet), _objectives(fleet), _scheduler(fleet.gateway.scheduler)]
     return Group(*(table for table in tables if table.row_count))
 
 
@@ -168,16 +169,25 @@ def _rates(fleet: Fleet) -> Columns:
         "requests a minute",
         "tokens a minute",
         "tokens waiting",
-        "tokens a month",
-        spare=("tokens waiting", "tokens a month", "requests a minute", "tokens a minute"),
+        "budget of a month",
+        spare=("tokens waiting", "budget of a month", "requests a minute", "tokens a minute"),
     )
     for tenant in fleet.tenants.values():
         caps = tenant.caps
-        budget = tenant.budget.monthly_tokens if tenant.budget is not None else None
+        budget = _budget(fleet, tenant)
         given = (caps.requests_per_minute, caps.tokens_per_minute, caps.max_queued_tokens, budget)
         if any(given):
             table.add(tenant.name, *(cap or "-" for cap in given))
     return table
+
+
+def _budget(fleet: Fleet, tenant: Tenant) -> str | None:
+    budget = tenant.budget
+    if budget is None:
+        return None
+    if budget.monthly_cost is not None and fleet.prices is not None:
+        return f"{written(budget.monthly_cost)} {fleet.prices.currency}"
+    return f"{budget.monthly_tokens} tokens"
 
 
 def _models(fleet: Fleet) -> Columns:
@@ -195,8 +205,32 @@ def _models(fleet: Fleet) -> Columns:
             base_model = base_model_of(fleet, model)
             asked = f"{alias} (or nothing)" if alias == tenant.default_model else alias
             pool = next(p for p in pools_of(fleet, tenant) if base_model in fleet.pools[p].base_models)
-            table.add(tenant.name, asked, model, base_model, pool)
+            gets = f"{model}, else {tenant.fallbacks[alias]}" if alias in tenant.fallbacks else model
+            table.add(tenant.name, asked, gets, base_model, pool)
     return table
+
+
+def _prices(fleet: Fleet) -> Columns:
+    """Show what a million tokens and an hour cost."""
+    currency = "" if fleet.prices is None else fleet.prices.currency
+    table = _table(
+        f"Prices in {currency}", "model", "tenant", "input", "cached", "output", "slot hour", "engine hour"
+    )
+    if fleet.prices is not None:
+        _add_prices(table, "all", fleet.prices.models)
+    for tenant in fleet.tenants.values():
+        if tenant.prices is not None:
+            _add_prices(table, tenant.name, tenant.prices.models)
+            factor = written(tenant.prices.factor, FACTOR_UNITS)
+            table.add("all others", tenant.name, *[f"x {factor}"] * 5)
+    return table
+
+
+def _add_prices(table: Columns, tenant: str, models: Mapping[str, Price]) -> None:
+    for name, price in models.items():
+        tokens = (price.input, price.cached_input, price.output)
+        amounts = (*tokens, price.slot_hour, price.engine_hour)
+        table.add(name, tenant, *(written(amount, PRICE_UNITS) for amount in amounts))
 
 
 def _pools(fleet: Fleet) -> Columns:
@@ -232,7 +266,6 @@ def _scheduler(settings: SchedulerSettings) -> Columns:
     table.add("lead of an adapter in a slot or in memory", f"{settings.locality_bonus_tokens:g} tokens")
     table.add("gain of a waiting request", f"{settings.aging_tokens_per_s:g} tokens a second")
     table.add("kept for each lower band", f"{settings.lower_band_share:.3g} of the grants")
-    table.add("more load than the mean", f"{settings.load_slack:.3g} of it")
     table.add("a flood fills a replica up to", f"{settings.burst_share:.3g} of it")
     table.add("a slot is cleared after", f"{settings.slot_wait_s:g} s")
     table.add("waiting at most", f"{settings.max_queued} requests, {settings.max_queued_bytes / 2**20:g} MiB")

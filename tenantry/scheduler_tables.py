@@ -87,8 +87,8 @@ def _replicas(console: Console, replicas: list[Answer]) -> None:
 
 def _tenants(console: Console, tenants: list[Answer]) -> None:
     table = Columns(
-        *("tenant", "band", "weight", "service", "waiting", "in all", "slots", "completion"),
-        spare=("completion", "weight", "service", "band"),
+        *("tenant", "band", "weight", "service", "waiting", "users", "in all", "slots", "completion"),
+        spare=("completion", "weight", "service", "users", "band"),
         note=IN_JSON,
     )
     for t in sorted(tenants, key=lambda tenant: (-tenant["queued"], tenant["name"]))[:SHOWN]:
@@ -98,6 +98,7 @@ def _tenants(console: Console, tenants: list[Answer]) -> None:
             f"{t['weight']:g}",
             f"{t['service_tokens']:.0f}",
             t["queued"],
+            t["users"] or "",
             t["tickets"],
             t["slots"],
             f"{t['mean_completion_tokens']:.0f}",

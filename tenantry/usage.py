@@ -55,21 +55,38 @@ def show(console: Console, answer: Answer) -> None:
     """Print the lines, their total, and the budgets of the tenants meant."""
     console.print(printable(f"{answer['from']} to {answer['to']}, UTC"), style="bold")
     dimensions = answer["group_by"]
+    currency = answer.get("currency")  # a gateway of an earlier release has none
+    costs = [] if currency is None else [currency]
     table = Columns(
-        *(*dimensions, "requests", "prompt", "completion", "cached", "waited", "ran", "slot", "engine"),
-        spare=("ran", "waited", "slot", "cached", "engine"),
+        *(
+            *dimensions,
+            "requests",
+            "prompt",
+            "completion",
+            "cached",
+            "waited",
+            "ran",
+            "slot",
+            "engine",
+            *costs,
+        ),
+        spare=("ran", "waited", "slot", "cached", "engine", *costs),
         note=f"{IN_JSON}, and --csv",
     )
     for line in answer["data"]:
-        table.add(*(line[name] for name in dimensions), *_measures(line))
+        table.add(
+            *(line[name] for name in dimensions), *_measures(line), *[line.get("cost") or ""] * len(costs)
+        )
     if len(answer["data"]) != 1:
-        table.add(*["total", *[""] * len(dimensions)][: len(dimensions)], *_measures(answer["total"]))
+        total = answer["total"]
+        names = ["total", *[""] * len(dimensions)][: len(dimensions)]
+        table.add(*names, *_measures(total), *[total.get("cost") or ""] * len(costs))
     print_whole(console, table)
     estimated = answer["total"]["estimated_requests"]
     if estimated:
         console.print(f"  tokens of {estimated} requests are partly estimated")
     for budget in answer["budgets"]:
-        _show_budget(console, budget)
+        _show_budget(console, budget, currency)
 
 
 def _measures(line: Answer) -> tuple[str, ...]:
@@ -78,10 +95,13 @@ def _measures(line: Answer) -> tuple[str, ...]:
     return (*(f"{number:,}" for number in tokens), *(seconds(time_s) for time_s in times))
 
 
-def _show_budget(console: Console, budget: Answer) -> None:
-    used, limit = budget["used_tokens"], budget["monthly_tokens"]
-    text = (
-        f"  budget of {budget['tenant']}: {used:,} of {limit:,} tokens this month ({percent(used / limit)})"
-    )
+def _show_budget(console: Console, budget: Answer, currency: str | None) -> None:
+    if budget.get("monthly_cost") is None:
+        used, limit = budget["used_tokens"], budget["monthly_tokens"]
+        shown, part = f"{used:,} of {limit:,} tokens", used / limit
+    else:
+        shown = f"{budget['used_cost']} of {budget['monthly_cost']} {currency}"
+        part = float(budget["used_cost"]) / float(budget["monthly_cost"])
+    text = f"  budget of {budget['tenant']}: {shown} this month ({percent(part)})"
     colour = {"below": None, "soft": "yellow", "spent": "red"}.get(budget["level"])
     console.print(printable(text), style=colour)

@@ -151,7 +151,7 @@ class ReadyLifecycle(Lifecycle):
 
 def ledger_in(folder: Path, **options: Any) -> Ledger:
     """A ledger with a database and a journal of its own in a folder."""
-    budgets = Budgets(options.pop("budgets", {}))
+    budgets = Budgets(options.pop("budgets", {}), options.pop("currency", None))
     store = UsageStore(f"sqlite:///{folder}/usage.db")
     return Ledger(store, folder / "usage", UsageSettings(), budgets, **options)
 

@@ -81,7 +81,7 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1)] = 5,
     costs_file: CostsOption = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting of our scheduler, e.g. load_slack=0.5.")
+        list[str] | None, typer.Option("--set", help="A setting of our scheduler, e.g. slot_wait_s=5.")
     ] = None,
     processes: Annotated[int, typer.Option(min=1)] = PROCESSES,
     json_file: JsonFile = None,

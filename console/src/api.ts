@@ -1,7 +1,12 @@
-// How the page asks the gateway: the operator's key goes in a header, never into an address.
+// How the page asks the gateway: a key goes in a header, never into an address. Without one, a proxy in front
+// of the gateway says who asks.
+
+import type { WhoAmIAnswer } from "./types";
 
 const BASE = "/admin/v1";
-const KEPT = "tenantry.operator-key";
+const KEPT = "tenantry.key";
+// What no page of another origin can send without being asked first; the gateway wants it of who has no key.
+const OURS = { "x-tenantry-console": "1" };
 
 export class Refused extends Error {
   constructor(
@@ -12,9 +17,9 @@ export class Refused extends Error {
     super(message);
   }
 
-  /** Whether the key itself is the trouble. */
-  get isAboutKey(): boolean {
-    return this.status === 401 || this.status === 403;
+  /** Whether the caller itself is the trouble: nothing else will be answered either. */
+  get isAboutCaller(): boolean {
+    return this.status === 401 || this.code === "demo_key" || this.code === "unknown_user";
   }
 }
 
@@ -25,23 +30,39 @@ export const storedKey = {
   clear: (): void => sessionStorage.removeItem(KEPT),
 };
 
-export async function open(key: string, path: string, init: RequestInit = {}): Promise<Response> {
-  // What no header can carry is nobody's key; fetch would throw.
+/** The headers that say who asks. Throws where no header can carry the key: it is nobody's. */
+export function headersOf(key: string): Record<string, string> {
+  if (key === "") return OURS;
   if (!/^[\x21-\x7e]+$/.test(key)) throw new Refused("A key has no spaces and no special characters.", 401, "invalid_api_key");
-  const answer = await fetch(BASE + path, {
-    ...init,
-    headers: { ...init.headers, authorization: `Bearer ${key}` },
-    cache: "no-store",
-    credentials: "omit",
-  });
-  if (!answer.ok) throw await refusal(answer);
+  return { authorization: `Bearer ${key}` };
+}
+
+export async function open(key: string, path: string, init: RequestInit = {}): Promise<Response> {
+  const headers = { ...(init.headers as Record<string, string> | undefined), ...headersOf(key) };
+  const answer = await fetch(BASE + path, { ...init, headers, cache: "no-store", credentials: "same-origin" });
+  if (!answer.ok) throw refusal(answer.status, await answer.text().catch(() => ""));
   return answer;
 }
 
-async function refusal(answer: Response): Promise<Refused> {
-  const body = (await answer.json().catch(() => null)) as { error?: { message?: string; code?: string } } | null;
-  const message = body?.error?.message ?? `The gateway answered with status ${answer.status}.`;
-  return new Refused(message, answer.status, body?.error?.code ?? "");
+/** The gateway's error, from the body of an answer. */
+export function refusal(status: number, body: string): Refused {
+  let error: { message?: string; code?: string } | undefined;
+  try {
+    error = (JSON.parse(body) as { error?: typeof error }).error;
+  } catch {
+    // a proxy in between answers with something else
+  }
+  return new Refused(error?.message ?? `The gateway answered with status ${status}.`, status, error?.code ?? "");
+}
+
+export async function whoAmI(key: string): Promise<WhoAmIAnswer> {
+  return (await open(key, "/whoami")).json() as Promise<WhoAmIAnswer>;
+}
+
+/** Whether a proxy in front of the gateway signs users in. */
+export async function hasProxy(): Promise<boolean> {
+  const answer = await fetch("/console/sign-in.json", { cache: "no-store", credentials: "same-origin" });
+  return answer.ok && ((await answer.json()) as { by_proxy: boolean }).by_proxy;
 }
 
 export class Api {
@@ -59,6 +80,31 @@ export class Api {
     }
     return (await open(this.key, path, init)).json() as Promise<T>;
   }
+
+  /** Send a file and say how far it is, which fetch cannot. */
+  upload<T>(path: string, file: Blob, type: string, progress: (sent: number) => void, signal: AbortSignal): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const request = new XMLHttpRequest();
+      request.open("POST", BASE + path);
+      for (const [name, value] of Object.entries({ ...headersOf(this.key), "content-type": type })) request.setRequestHeader(name, value);
+      request.upload.onprogress = (event) => progress(event.loaded);
+      request.onload = () => (request.status < 300 ? resolve(JSON.parse(request.responseText) as T) : reject(refusal(request.status, request.responseText)));
+      request.onerror = () => reject(new Error("no answer"));
+      request.onabort = () => reject(new Refused("The upload was stopped.", 0, "stopped"));
+      signal.addEventListener("abort", () => request.abort(), { once: true });
+      request.send(file);
+    });
+  }
+
+  /** Save an answer as a file. */
+  async save(path: string, name: string): Promise<void> {
+    const url = URL.createObjectURL(await (await open(this.key, path)).blob());
+    const anchor = document.createElement("a");
+    anchor.href = url;
+    anchor.download = name;
+    anchor.click();
+    setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  }
 }
 
 export function say(error: unknown): string {
@@ -70,6 +116,11 @@ export function path(...parts: string[]): string {
   return parts.map((part) => `/${encodeURIComponent(part)}`).join("");
 }
 
+export function query(fields: Record<string, string | null | undefined>): string {
+  const given = Object.entries(fields).filter((field): field is [string, string] => Boolean(field[1]));
+  return given.length ? `?${new URLSearchParams(given)}` : "";
+}
+
 export function ofTenant(tenant: string | null): string {
-  return tenant === null ? "" : `?tenant=${encodeURIComponent(tenant)}`;
+  return query({ tenant });
 }

@@ -59,3 +59,8 @@ export function plural(n: number, one: string, many = `${one}s`): string {
 export function words(code: string): string {
   return code.replaceAll("_", " ");
 }
+
+/** An adapter with its owner; without one it is fleet.yaml's. */
+export function fullName(adapter: { tenant: string | null; name: string }): string {
+  return adapter.tenant === null ? adapter.name : `${adapter.tenant}/${adapter.name}`;
+}

@@ -122,38 +122,75 @@ export function Act({ action, children }: { action: Action; children: ComponentC
   );
 }
 
-/** Asks before something is done; the browser keeps the focus in it, and Escape closes it. */
-export function Confirm({ action, close }: { action: Action; close: (done: string | null) => void }) {
+/** A window before the page; the browser keeps the focus in it, and Escape closes it. */
+export function Dialog({ title, text, close, children }: { title: string; text?: string; close: () => void; children: ComponentChildren }) {
   const dialog = useRef<HTMLDialogElement>(null);
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<string | null>(null);
   useEffect(() => {
     dialog.current?.showModal();
   }, []);
-  const run = async (): Promise<void> => {
-    setBusy(true);
-    setError(null);
-    try {
-      await action.run();
-      close(action.done);
-    } catch (failure) {
-      setError(say(failure));
-      setBusy(false);
-    }
-  };
   return (
-    <dialog ref={dialog} aria-labelledby="confirm-title" aria-describedby="confirm-text" onClose={() => close(null)}>
-      <h2 id="confirm-title">{action.title}</h2>
-      <p id="confirm-text">{action.text}</p>
+    <dialog ref={dialog} aria-labelledby="dialog-title" aria-describedby={text ? "dialog-text" : undefined} onClose={close}>
+      <h2 id="dialog-title">{title}</h2>
+      {text && <p id="dialog-text">{text}</p>}
+      {children}
+    </dialog>
+  );
+}
+
+/** Closes the dialog that it is in. */
+export function Close({ children, focused }: { children: ComponentChildren; focused?: boolean }) {
+  return (
+    <button type="button" onClick={(event) => event.currentTarget.closest("dialog")?.close()} autofocus={focused}>
+      {children}
+    </button>
+  );
+}
+
+/** Asks before something is done. */
+export function Confirm({ action, close }: { action: Action; close: (done: string | null) => void }) {
+  const { busy, error, run } = useWork();
+  return (
+    <Dialog title={action.title} text={action.text} close={() => close(null)}>
       {error && <Trouble text={error} />}
       <div class="buttons">
-        <button onClick={() => dialog.current?.close()} autofocus>
-          Cancel
-        </button>
-        <button class={action.danger ? "danger solid" : "solid"} disabled={busy} onClick={() => void run()}>
+        <Close focused>Cancel</Close>
+        <button class={action.danger ? "danger solid" : "solid"} disabled={busy} onClick={() => run(() => action.run(), () => close(action.done))}>
           {busy ? "Working…" : action.verb}
         </button>
       </div>
-    </dialog>
+    </Dialog>
   );
+}
+
+/** Something that is under way, and what it met. */
+export function useWork(): { busy: boolean; error: string | null; run<T>(work: () => Promise<T>, then: (result: T) => void): void } {
+  const [state, setState] = useState<{ busy: boolean; error: string | null }>({ busy: false, error: null });
+  const run = <T,>(work: () => Promise<T>, then: (result: T) => void): void => {
+    setState({ busy: true, error: null });
+    work().then(
+      (result) => (setState({ busy: false, error: null }), then(result)),
+      (failure) => setState({ busy: false, error: say(failure) }),
+    );
+  };
+  return { ...state, run };
+}
+
+/** A labelled control of a form; `note` is read with it. */
+export function Field({ id, label, note, children }: { id: string; label: string; note?: string; children: ComponentChildren }) {
+  return (
+    <div class="field">
+      <label for={id}>{label}</label>
+      {children}
+      {note && (
+        <small id={`${id}-note`} class="muted">
+          {note}
+        </small>
+      )}
+    </div>
+  );
+}
+
+/** The fields of a form by name, as they are filled in now. */
+export function filled(form: HTMLFormElement): Record<string, string> {
+  return Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, typeof value === "string" ? value.trim() : ""]));
 }

@@ -32,7 +32,7 @@ async function run(key: string, handlers: Handlers, ended: AbortSignal): Promise
       clean = await read(key, handlers, cut, () => (pause = FIRST_RETRY_MS));
     } catch (error) {
       if (ended.aborted) return;
-      if (error instanceof Refused && error.isAboutKey) return handlers.refused(error);
+      if (error instanceof Refused && error.isAboutCaller) return handlers.refused(error);
     } finally {
       ended.removeEventListener("abort", stop);
       cut.abort();

@@ -1,7 +1,7 @@
 // Made by `make console` from the admin API's answers (console/api_types.py). Every field is always there,
 // except those of usage that were not asked for.
 
-export type Action = "granted" | "queued" | "rejected" | "expired" | "clearing";
+export type Action = "granted" | "queued" | "rejected" | "expired" | "clearing" | "fallback";
 
 export interface AdapterAnswer {
   tenant: string | null;
@@ -40,9 +40,12 @@ export type Band = "high" | "standard" | "low";
 
 export interface BudgetAnswer {
   tenant: string;
-  monthly_tokens: number;
-  used_tokens: number;
-  remaining_tokens: number;
+  monthly_tokens: number | null;
+  used_tokens: number | null;
+  remaining_tokens: number | null;
+  monthly_cost: string | null;
+  used_cost: string | null;
+  remaining_cost: string | null;
   level: Level;
   resets_at: string;
 }
@@ -182,6 +185,8 @@ export interface Measures {
   run_s: number;
   slot_s: number;
   engine_s: number;
+  priced_requests: number;
+  cost: string | null;
 }
 
 export interface ModelAnswer {
@@ -208,6 +213,19 @@ export interface ModelAnswer {
   usual_s: number | null;
   queued: number;
   oldest_s: number;
+}
+
+export interface NewKeyAnswer {
+  id: string;
+  prefix: string;
+  role: KeyRole;
+  tenant: string | null;
+  note: string;
+  created_at: number;
+  expires_at: number | null;
+  revoked_at: number | null;
+  declared: false;
+  key: string;
 }
 
 export type Outcome = "completed" | "rejected" | "expired" | "cancelled" | "failed";
@@ -312,6 +330,7 @@ export interface TenantAnswer {
   weight: number;
   isolation: Isolation;
   models: Record<string, string>;
+  fallbacks: Record<string, string>;
   default_model: string | null;
   declared_keys: number;
   caps: CapsAnswer;
@@ -336,6 +355,7 @@ export interface UsageAnswer {
   from: string;
   to: string;
   group_by: string[];
+  currency: string | null;
   data: UsageLineAnswer[];
   total: Measures;
   budgets: BudgetAnswer[];
@@ -351,6 +371,8 @@ export interface UsageLineAnswer {
   run_s: number;
   slot_s: number;
   engine_s: number;
+  priced_requests: number;
+  cost: string | null;
   day: string;
   tenant: string;
   model: string;
@@ -361,6 +383,22 @@ export interface UsageLineAnswer {
 }
 
 export type Verdict = "failing" | "slow" | "green";
+
+export interface VersionAnswer {
+  tenant: string | null;
+  adapter: string;
+  number: number;
+  state: VersionState;
+  reason: string;
+  source: string;
+  sha256: string | null;
+  digest: string | null;
+  rank: number | null;
+  size_bytes: number;
+  created_at: number;
+  traffic: number;
+  progress: Progress | null;
+}
 
 export interface VersionDetail {
   tenant: string | null;
@@ -380,3 +418,10 @@ export interface VersionDetail {
 }
 
 export type VersionState = "registered" | "fetching" | "verifying" | "ready" | "quarantined" | "retired";
+
+export interface WhoAmIAnswer {
+  object: "caller";
+  role: KeyRole;
+  tenant: string | null;
+  user: string | null;
+}

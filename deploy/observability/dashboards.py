@@ -277,7 +277,10 @@ def model() -> dict[str, Any]:
 
 def tenant() -> dict[str, Any]:
     """One tenant: what it uses, what it hits, how it is served."""
-    budget = f"tenantry_budget_used_tokens{{{OF_TENANT}}} / tenantry_budget_tokens{{{OF_TENANT}}}"
+    budget = " or ".join(
+        f"tenantry_budget_used_{unit}{{{OF_TENANT}}} / tenantry_budget_{unit}{{{OF_TENANT}}}"
+        for unit in ("tokens", "cost")
+    )
     rows: list[tuple[int, Sequence[Panel]]] = [
         (
             4,

@@ -13,14 +13,18 @@ from fleet.fields import Name
 from routing.admin.bodies import TenantQuery
 from routing.admin.live_feed import LiveFeed
 from routing.admin.uploads import Uploads
+from routing.asgi import Scope
 from routing.catalog.directory import Identity
 from routing.catalog.entries import AdapterKey, KeyRole
 from routing.errors import Forbidden, InvalidRequest, NotFound
 from routing.lifecycle.ports import Management
 from routing.usage.budget import Budgets
 from routing.usage.query import UsageLine, UsageQuery
+from routing.usage.query_limiter import QueryLimiter
 
 IDENTITY = "tenantry.identity"  # where the gate leaves it in the ASGI scope
+# The caller by the request's key; where it has none, by whatever else the scope says. None: nobody.
+Authenticate = Callable[[str | None, Scope], Identity | None]
 
 
 class UsageBook(Protocol):
@@ -43,6 +47,7 @@ class Services:
     live: LiveFeed
     ledger: UsageBook
     registering: set[AdapterKey] = field(default_factory=set)  # adapters that are being made now
+    usage_queries: QueryLimiter = field(default_factory=QueryLimiter)  # of tenants
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,10 @@ class Caller:
             raise _no_tenant(str(named))
         return self.identity.tenant
 
+    def tenant_meant(self, named: str | None) -> str | None:
+        """Return whose things are shown; None: everybody's, to an operator. Raises `NotFound`."""
+        return self.known_tenant(named) if named is not None else self.identity.tenant
+
     def known_tenant(self, named: str) -> str:
         """Return the tenant. Raises `NotFound` where the fleet has none of that name for the caller."""
         owner = self.owner(named)
@@ -75,12 +84,17 @@ class Caller:
             raise _no_tenant(named)
         return owner
 
-    def tenant_of_now_or_before(self, named: str) -> str:
-        """Return the tenant, which may have been removed. Raises `NotFound` where there was none."""
-        if self.is_operator and named not in self.services.tenants():
-            self.services.management.tenancy.show(named)
-            return named
-        return self.known_tenant(named)
+    def account_meant(self, named: str | None) -> tuple[str | None, bool]:
+        """Return whose usage is shown, and whether that of others who had the name is shown too.
+
+        An operator may name a tenant that was removed. Raises `NotFound`.
+        """
+        tenancy = self.services.management.tenancy
+        if not self.is_operator:
+            return tenancy.account(self.known_tenant(named or self.identity.tenant or "")), False
+        if named is not None and named not in self.services.tenants():
+            tenancy.show(named)
+        return named, named is not None
 
     def key(self, name: str, tenant: str | None) -> AdapterKey:
         """Return whose adapter of that name is meant. Raises `NotFound`."""

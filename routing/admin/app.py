@@ -6,7 +6,6 @@ gateway's, on these answers as on all others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from fastapi import FastAPI, Security
@@ -24,13 +23,13 @@ from routing.admin import (
     tenants,
     usage,
     vllm_compatible,
+    whoami,
 )
-from routing.admin.access import Services, UsageBook
+from routing.admin.access import Authenticate, Services, UsageBook
 from routing.admin.errors import COMMON, install_handlers
 from routing.admin.gate import Gate
 from routing.admin.live_feed import LiveFeed
 from routing.admin.uploads import Uploads
-from routing.catalog.directory import Identity
 from routing.lifecycle.ports import Management
 
 ADMIN_PREFIX = "/admin/v1/"
@@ -38,7 +37,7 @@ LOAD_TIMEOUT_S = 300.0  # `POST /v1/load_lora_adapter` waits so long for the ada
 ADMIN_ROUTES = frozenset({vllm_compatible.LOAD_PATH, vllm_compatible.UNLOAD_PATH})
 
 _ROUTES = (
-    *(adapters, aliases, replicas, scheduler, live, tenants, export, usage, keys, events),
+    *(adapters, aliases, replicas, scheduler, live, tenants, export, usage, keys, events, whoami),
     vllm_compatible,
 )
 _DESCRIPTION = """
@@ -47,9 +46,10 @@ versions, take them back, see what is resident where, and make API keys. See how
 how much, what the scheduler does and why, and drain replicas.
 
 Send an admin key as `Authorization: Bearer <key>`. A key of role `adapters` manages its own tenant's
-adapters and aliases; for it nothing else exists. A key of role `operator` manages everything and names the
-tenant with `?tenant=...`; without that, an adapter declared in fleet.yaml is meant. Keys that call models
-open nothing here.
+adapters and aliases, and reads its tenant's models, caps, usage, keys and events; for it nothing else
+exists. A key of role `operator` manages everything and names the tenant with `?tenant=...`; without that, an
+adapter declared in fleet.yaml is meant. Keys that call models open nothing here. `/admin/v1/whoami` says
+whose key it is.
 
 Errors have OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`.
 """
@@ -57,7 +57,7 @@ Errors have OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`.
 
 def admin_app(
     management: Management,
-    authenticate: Callable[[str], Identity | None],
+    authenticate: Authenticate,
     *,
     max_upload_bytes: int,
     upload_folder: Path,

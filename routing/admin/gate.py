@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Route
 
-from routing.admin.access import IDENTITY
+from routing.admin.access import IDENTITY, Authenticate
 from routing.admin.uploads import is_upload
 from routing.asgi import App, ClientGone, Exchange, Headers, Message, Receive, Scope, Send
 from routing.catalog.directory import Identity
@@ -33,7 +33,7 @@ class Gate:
         self,
         app: App,
         *,
-        authenticate: Callable[[str], Identity | None],
+        authenticate: Authenticate,
         is_suspended: Callable[[str], bool],
         read_timeout_s: float,
     ) -> None:
@@ -57,7 +57,7 @@ class Gate:
             if methods:
                 exchange.require_method(*methods)
             self._refuse_if_suspended(identity, scope["method"])
-            asking = ACTOR.set(f"key {identity.key}" if identity.key else "an admin key")
+            asking = ACTOR.set(identity.shown)
             if scope["method"] in _WITH_BODY and not is_upload(path, exchange.headers.content_type):
                 receive = await self._read_json(exchange)
             elif scope["method"] == "HEAD":
@@ -78,9 +78,9 @@ class Gate:
     def _identify(self, exchange: Exchange) -> Identity:
         """Return who calls. Raises `InvalidKey` or `Forbidden`."""
         key = exchange.bearer()
-        if key is None:
+        identity = self._authenticate(key, exchange.scope)
+        if identity is None and key is None:
             raise InvalidKey("Send an admin key as `Authorization: Bearer <key>`.")
-        identity = self._authenticate(key)
         if identity is None:
             raise InvalidKey("The API key is not valid.")
         if identity.role is KeyRole.INFERENCE:

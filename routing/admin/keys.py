@@ -1,4 +1,4 @@
-"""The routes for API keys: list, make, revoke. Operators only."""
+"""The routes for API keys: list, make, revoke. A tenant's key lists those of its tenant."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi import Path as InPath
 
-from routing.admin.access import Operator
+from routing.admin.access import CallerHere, Operator
 from routing.admin.answers import KeyAnswer, KeyList, NewKeyAnswer, declared_key_answer, key_answer
 from routing.admin.bodies import NewKeyBody, TenantQuery
 from routing.admin.errors import refusals
@@ -19,10 +19,13 @@ KeyId = Annotated[str, InPath(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="`id
 
 
 @router.get("", responses=refusals(404))
-async def list_keys(query: Annotated[TenantQuery, Query()], operator: Operator) -> KeyList:
-    """List keys, revoked and expired ones too, and those of fleet.yaml beside them."""
-    tenant = None if query.tenant is None else operator.known_tenant(query.tenant)
-    made, declared = operator.services.management.keys(), operator.services.management.declared_keys()
+async def list_keys(query: Annotated[TenantQuery, Query()], caller: CallerHere) -> KeyList:
+    """List keys, revoked and expired ones too, and those of fleet.yaml beside them.
+
+    A tenant's key sees those of its tenant.
+    """
+    tenant = caller.tenant_meant(query.tenant)
+    made, declared = caller.services.management.keys(), caller.services.management.declared_keys()
     return KeyList(
         data=[key_answer(key) for key in made if tenant in (None, key.tenant)],
         declared=[declared_key_answer(key) for key in declared if tenant in (None, key.tenant)],

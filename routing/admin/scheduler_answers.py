@@ -37,6 +37,7 @@ class TenantService(Shape):
         "next; only differences mean anything."
     )
     queued: int = Field(description="Requests that wait.")
+    users: int = Field(description="Users of whom requests wait; 0: since the queue began none was named.")
     tickets: int = Field(description="Requests that wait or run.")
     slots: int = Field(description="Slots it holds on these replicas.")
     floods: bool = Field(description="It asks for far more than others, so that these are kept some room.")

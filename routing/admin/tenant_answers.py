@@ -33,6 +33,7 @@ class TenantAnswer(BaseModel):
     weight: float = Field(description="Share among tenants of its band that wait.")
     isolation: Isolation
     models: dict[str, str] = Field(description="Its name for a model: adapter or base model.")
+    fallbacks: dict[str, str] = Field(description="Its name for a model: which other one answers for it.")
     default_model: str | None
     declared_keys: int = Field(description="API keys in fleet.yaml; those made later are at /admin/v1/keys.")
     caps: CapsAnswer
@@ -40,7 +41,7 @@ class TenantAnswer(BaseModel):
 
 
 class TenantList(BaseModel):
-    """Every tenant."""
+    """Every tenant that the caller may see."""
 
     object: str = "list"
     data: list[TenantAnswer]
@@ -109,6 +110,7 @@ def tenant_answer(tenant: Tenant) -> TenantAnswer:
         weight=tenant.weight,
         isolation=tenant.isolation,
         models=tenant.models,
+        fallbacks=dict(tenant.fallbacks),
         default_model=tenant.default_model,
         declared_keys=len(tenant.key_hashes),
         caps=CapsAnswer.model_validate(tenant.caps),

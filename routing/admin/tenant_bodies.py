@@ -9,17 +9,26 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from fleet import schema
+from fleet import prices, schema
 from fleet.entries import flat
 from fleet.fields import Name, Section
 from fleet.types import Band, Isolation
 from routing.admin.bodies import Body, QueryPart
 
+
+class ModelFields(Body):
+    """What an alias stands for, and which other of the tenant's models answers where that cannot."""
+
+    model: Name = Field(description="An adapter or base model of the fleet.")
+    fallback: Name | None = Field(None, description="Another of the tenant's models; default: none.")
+
+
 Models = Annotated[
-    dict[Name, Name | None],
+    dict[Name, Name | ModelFields | None],
     Field(
         max_length=1000,
-        description="The tenant's name for a model -> adapter or base model of the fleet; null removes it.",
+        description="The tenant's name for a model -> adapter or base model of the fleet, or "
+        "{model, fallback}; null removes it.",
         examples=[{"chat": "llama-3-8b"}],
     ),
 ]
@@ -46,10 +55,28 @@ class CapsFields(Body):
 
 
 class BudgetFields(Body):
-    """Tokens of a month."""
+    """What the tenant may use in a month: tokens, or money."""
 
-    monthly_tokens: int | None = _told(schema.BudgetSection, "monthly_tokens")
-    soft: float | None = _told(schema.BudgetSection, "soft")
+    monthly_tokens: int | None = _told(prices.BudgetSection, "monthly_tokens")
+    monthly_cost: float | None = _told(prices.BudgetSection, "monthly_cost")
+    soft: float | None = _told(prices.BudgetSection, "soft")
+
+
+class PriceFields(Body):
+    """What one model costs the tenant."""
+
+    input: float = Field(description="A million prompt tokens.")
+    output: float = Field(description="A million completion tokens.")
+    cached_input: float | None = _told(prices.PriceSection, "cached_input")
+    slot_hour: float | None = _told(prices.PriceSection, "slot_hour")
+    engine_hour: float | None = _told(prices.PriceSection, "engine_hour")
+
+
+class PricesFields(Body):
+    """What the tenant pays instead of the fleet's prices."""
+
+    factor: float | None = _told(prices.OwnPricesSection, "factor")
+    models: dict[Name, PriceFields] | None = _told(prices.OwnPricesSection, "models")
 
 
 class TenantFields(Body):
@@ -67,6 +94,7 @@ class TenantFields(Body):
     )
     adapter_sources: list[str] | None = _told(schema.TenantSection, "adapter_sources")
     budget: BudgetFields | None = _told(schema.TenantSection, "budget")
+    prices: PricesFields | None = _told(schema.TenantSection, "prices")
     request_limits: dict[Annotated[str, Field(max_length=100)], int] | None = _told(
         schema.TenantSection, "request_limits"
     )

@@ -1,4 +1,7 @@
-"""The routes for tenants: list, show, admit, change, suspend, resume, remove. Operators only."""
+"""The routes for tenants: list, show, admit, change, suspend, resume, remove.
+
+A tenant's key sees its own tenant in the list; all else is for operators.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from fastapi import APIRouter, Query
 from fastapi import Path as InPath
 
 from fleet.fields import Name
-from routing.admin.access import Operator
+from routing.admin.access import CallerHere, Operator
 from routing.admin.errors import refusals
 from routing.admin.tenant_answers import (
     TenantChangedAnswer,
@@ -27,9 +30,13 @@ CHANGES = refusals(404, 408, 409, 413, 415, 503)
 
 
 @router.get("")
-async def list_tenants(operator: Operator) -> TenantList:
-    """List the tenants with their models and caps, as they count now."""
-    tenants = operator.services.management.tenants()
+async def list_tenants(caller: CallerHere) -> TenantList:
+    """List the tenants with their models and caps, as they count now. A tenant's key sees its own alone."""
+    tenants = [
+        tenant
+        for tenant in caller.services.management.tenants()
+        if caller.is_operator or tenant.name == caller.identity.tenant
+    ]
     return TenantList(data=[tenant_answer(tenant) for tenant in sorted(tenants, key=lambda t: t.name)])
 
 

@@ -1,4 +1,4 @@
-"""The route for the usage ledger, as JSON or CSV. Operators only."""
+"""The route for the usage ledger, as JSON or CSV. A tenant's key sees what its tenant used."""
 
 from __future__ import annotations
 
@@ -12,12 +12,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.fields import Name
 from fleet.types import tenant_of_account
-from routing.admin.access import Operator
+from routing.admin.access import Caller, CallerHere
 from routing.admin.bodies import QueryPart
 from routing.admin.errors import refusals
 from routing.types import Outcome
 from routing.usage.budget import Level
-from routing.usage.query import DIMENSIONS, MAX_DAYS, MAX_ROWS, answer, read_query
+from routing.usage.query import (
+    DIMENSIONS,
+    FOR_TENANTS,
+    MAX_DAYS,
+    MAX_ROWS,
+    UsageLine,
+    UsageQuery,
+    answer,
+    read_query,
+)
 from routing.usage.spreadsheet import to_csv
 
 router = APIRouter(prefix="/admin/v1/usage", tags=["usage"])
@@ -71,6 +80,11 @@ class Measures(BaseModel):
     run_s: float = Field(description="From the grant of a replica to the end.")
     slot_s: float = Field(description="Share of adapter slots' time.")
     engine_s: float = Field(description="Share of engines' time.")
+    priced_requests: int = Field(description="Requests whose model had a price.")
+    cost: str | None = Field(
+        description="Of those, exactly, by the prices at their time; null: there were none.",
+        examples=["0.0125"],
+    )
 
 
 class UsageLineAnswer(Measures):
@@ -86,12 +100,15 @@ class UsageLineAnswer(Measures):
 
 
 class BudgetAnswer(BaseModel):
-    """How a tenant stands in its budget of this month."""
+    """How a tenant stands in its budget of this month, which is in tokens or in money."""
 
     tenant: str = Field(examples=["example"])
-    monthly_tokens: int
-    used_tokens: int = Field(description="And what runs, as expected.")
-    remaining_tokens: int
+    monthly_tokens: int | None = None
+    used_tokens: int | None = Field(None, description="And what runs, as expected.")
+    remaining_tokens: int | None = None
+    monthly_cost: str | None = Field(None, examples=["100"])
+    used_cost: str | None = Field(None, description="And what runs, as expected.", examples=["12.5"])
+    remaining_cost: str | None = Field(None, examples=["87.5"])
     level: Level = Field(description="below, soft or spent, by what has ended.")
     resets_at: str = Field(examples=["2026-02-01T00:00:00Z"])
 
@@ -103,6 +120,7 @@ class UsageAnswer(BaseModel):
     first: str = Field(alias="from", examples=["2026-01-01"])
     to: str = Field(examples=["2026-01-31"])
     group_by: list[str]
+    currency: str | None = Field(description="Of costs; null: nothing has a price.", examples=["EUR"])
     data: list[UsageLineAnswer]
     total: Measures
     budgets: list[BudgetAnswer] = Field(description="Of the tenants that are meant and have one.")
@@ -116,28 +134,39 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("", response_model=UsageAnswer, responses=_ANSWERS | refusals(404, 503))
+@router.get("", response_model=UsageAnswer, responses=_ANSWERS | refusals(404, 429, 503))
 async def show_usage(
-    query: Annotated[UsageQueryPart, Query()], request: Request, operator: Operator
+    query: Annotated[UsageQueryPart, Query()], request: Request, caller: CallerHere
 ) -> Response:
     """Show what tenants used, from the ledger; requests that have just ended are in it.
 
-    As CSV it always has the same columns.
+    A tenant's key sees what its tenant used, one query at a time, and not split by pool. As CSV it always
+    has the same columns.
     """
-    tenant = None if query.tenant is None else operator.tenant_of_now_or_before(query.tenant)
+    tenant, former = caller.account_meant(query.tenant)
     fields = {"from": query.first, "to": query.to, "group_by": query.group_by}
-    wanted = read_query(fields, now_s=time.time(), tenant=tenant, former=tenant is not None)
-    ledger = operator.services.ledger
-    told = answer(wanted, await ledger.sums(wanted))
+    allowed = DIMENSIONS if caller.is_operator else FOR_TENANTS
+    wanted = read_query(fields, now_s=time.time(), tenant=tenant, allowed=allowed, former=former)
+    budgets_of = caller.services.ledger.budgets
+    told = answer(wanted, await _sums(caller, wanted), budgets_of.currency)
     headers = {"vary": "Accept"}
     if (query.format or _accepted(request)) is Format.CSV:
         name = f"usage-{told['from']}-{told['to']}.csv"
         headers["content-disposition"] = f'attachment; filename="{name}"'
-        return Response(to_csv(told["data"]), headers=headers, media_type=CSV)
-    accounts = [a for a in ledger.budgets.tenants if tenant in (None, tenant_of_account(a))]
-    statuses = (ledger.budgets.status(account, time.time()) for account in accounts)
+        return Response(to_csv(told["data"], told["currency"]), headers=headers, media_type=CSV)
+    accounts = [a for a in budgets_of.tenants if tenant in (None, a, *([tenant_of_account(a)] * former))]
+    statuses = (budgets_of.status(account, time.time()) for account in accounts)
     budgets = [{"tenant": each.tenant, **each.answer()} for each in statuses if each is not None]
     return Response(orjson.dumps(told | {"budgets": budgets}), headers=headers, media_type="application/json")
+
+
+async def _sums(caller: Caller, query: UsageQuery) -> list[UsageLine]:
+    """Ask the ledger. Raises `CapReached` while another query of the caller's tenant runs."""
+    ledger, tenant = caller.services.ledger, caller.identity.tenant
+    if tenant is None:
+        return await ledger.sums(query)
+    async with caller.services.usage_queries.running(tenant):
+        return await ledger.sums(query)
 
 
 def _accepted(request: Request) -> Format:

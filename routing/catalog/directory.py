@@ -9,27 +9,34 @@ import hmac
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 
-from engines.residency import ENGINE_DIED
-from engines.words import in_a_line, without_paths
 from fleet.current import CurrentFleet
 from fleet.key_hash import hash_key
+from fleet.money import price_of
 from fleet.types import Fleet, Tenant
 from routing.catalog.entries import AdapterEntry, AdapterKey, Alias, ApiKey, KeyRole, Version
-from routing.errors import ModelRetired, Quarantined, RequestError, Unavailable
-from routing.types import Target
+from routing.catalog.refusals import retired, why_unavailable
+from routing.errors import RequestError
+from routing.types import FallbackReason, Target
 
 FINGERPRINT_CHARS = 8  # of a declared key's sha256, so that people recognise the key
 Names = dict[str, tuple[str, AdapterKey | str]]
-RETRY_AFTER_NOT_READY_S = 5.0  # about the time to fetch, check and try a small adapter
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The owner and the role of a key."""
+    """The owner and the role of a key, or of a user whom a proxy has signed in."""
 
     role: KeyRole
     tenant: str | None  # None: an operator
+    user: str | None = None  # the proxy's name for the user; None: there is a key
     key: str = field(default="", compare=False)  # tells the key from others, and opens nothing
+
+    @property
+    def shown(self) -> str:
+        """Who it is, for events."""
+        if self.user is not None:
+            return f"user {self.user}"
+        return f"key {self.key}" if self.key else "an admin key"
 
 
 class Declared:
@@ -37,11 +44,11 @@ class Declared:
 
     def __init__(self, fleet: Fleet) -> None:
         self.keys = {  # by hash
-            digest: Identity(KeyRole.INFERENCE, tenant.name, _fingerprint(digest))
+            digest: Identity(KeyRole.INFERENCE, tenant.name, key=_fingerprint(digest))
             for tenant in fleet.tenants.values()
             for digest in tenant.key_hashes
         } | {
-            digest: Identity(KeyRole.OPERATOR, None, _fingerprint(digest))
+            digest: Identity(KeyRole.OPERATOR, None, key=_fingerprint(digest))
             for digest in fleet.gateway.operator_key_hashes
         }
         self._fleet = fleet
@@ -103,7 +110,7 @@ class Directory:
             return None
         if made.tenant is not None and made.tenant not in self._fleet.now.tenants:
             return None  # a tenant that is not in the fleet any more
-        return Identity(made.role, made.tenant, made.id)
+        return Identity(made.role, made.tenant, key=made.id)
 
     def is_local_only(self, key: str) -> bool:
         """Whether only callers on this machine may use the key."""
@@ -123,6 +130,10 @@ class Directory:
     def keys(self) -> list[ApiKey]:
         """List the keys made at run time."""
         return list(self._keys.values())
+
+    def drop_key(self, key: ApiKey) -> None:
+        """Forget a key made at run time."""
+        self._keys.pop(key.sha256, None)
 
     def put_key(self, key: ApiKey) -> None:
         """Add or replace a key made at run time; it is valid at once."""
@@ -240,11 +251,29 @@ class Directory:
         if entry is None or version is None:
             if number is not None:
                 return None
-            raise _why_unavailable(model, entry)
+            raise why_unavailable(model, entry)
         target = replace(target, version=version.number, adapter_id=version.engine_id, asked=name)
-        if number is None and entry.rollout is None:
+        if number is not None:
+            return replace(target, fallback=None)  # nothing but this version would do
+        if entry.rollout is None:
             self._answering[tenant.name, name] = target
         return target
+
+    def fallback(
+        self, tenant: Tenant, name: str | None, sticky: str, reason: FallbackReason
+    ) -> Target | None:
+        """Return the target that answers in a model's place; None where none is declared, or it cannot."""
+        name = (tenant.default_model if name is None else name) or ""
+        meant = self.describe(tenant, name)
+        if meant is None or meant.fallback is None:
+            return None
+        try:
+            target = self.resolve(tenant, meant.fallback, sticky)
+        except RequestError:
+            return None
+        return target and replace(
+            target, asked=name, fallback=None, fallback_of=meant.model, fallback_reason=reason
+        )
 
     def describe(self, tenant: Tenant, model: str) -> Target | None:
         """Return the target of a model for the tenant, without a version and whether it is ready or not."""
@@ -252,18 +281,29 @@ class Directory:
         if found is None:
             return None
         if isinstance(found, str):
-            pool = self._declared.now.places[tenant.name, found]
-            return Target(tenant.name, model, None, found, pool, generation=tenant.generation)
-        limit = None
+            price = price_of(self._fleet.now.prices, tenant.prices, None, found)
+            pool, fallback = self._declared.now.places[tenant.name, found], tenant.fallbacks.get(model)
+            return Target(
+                tenant.name,
+                model,
+                None,
+                found,
+                pool,
+                generation=tenant.generation,
+                price=price,
+                fallback=fallback,
+            )
+        limit, priced = None, None
         if found.tenant is None:
             declared = self._fleet.now.adapters[found.name]
-            base_model, limit = declared.base_model, declared.max_concurrency
+            base_model, limit, priced = declared.base_model, declared.max_concurrency, found.name
         else:
             entry = self._adapters[found]
             base_model = entry.base_model
             if entry.is_retired or (tenant.name, base_model) not in self._declared.now.places:
                 return None
         pool = self._declared.now.places[tenant.name, base_model]
+        price = price_of(self._fleet.now.prices, tenant.prices, priced, base_model)
         return Target(
             tenant.name,
             model,
@@ -272,17 +312,15 @@ class Directory:
             pool,
             adapter_limit=limit,
             generation=tenant.generation,
+            price=price,
+            fallback=tenant.fallbacks.get(model),
         )
 
     def _refuse_if_retired(self, tenant: Tenant, model: str) -> None:
         """Raise `ModelRetired` for an alias of the tenant's that leads nowhere."""
         alias = self.alias(tenant.name, model)
         if alias is not None:
-            raise ModelRetired(
-                f"The model `{model}` stands for `{alias.model}`, which was retired. Set the alias to "
-                "another model, or remove it.",
-                param="model",
-            )
+            raise retired(alias)
 
     def find(self, tenant: Tenant, name: str) -> Target | None:
         """Return the target of a client's name for a model, ready or not; `name@2` only while it is ready."""
@@ -346,28 +384,6 @@ def _names(fleet: Fleet, tenant: Tenant) -> Names:
 
 def _pick(entry: AdapterEntry, number: int | None, sticky: str) -> Version | None:
     return entry.choose(sticky) if number is None else entry.ready(number)
-
-
-def _why_unavailable(model: str, entry: AdapterEntry | None) -> RequestError:
-    """Return why no version of an adapter answers: all were refused, or none is ready yet."""
-    if entry is not None and entry.refused is not None:
-        return _quarantined(model, entry.refused)
-    return Unavailable(
-        f"The model `{model}` is not ready yet.",
-        code="adapter_unavailable",
-        retry_after_s=RETRY_AFTER_NOT_READY_S,
-    )
-
-
-def _quarantined(model: str, version: Version) -> Quarantined:
-    """Return why the version was refused. Only its owner and operators see a dying engine's last error."""
-    # After a semicolon comes advice for the owner, which may name pools of other tenants.
-    reason, _, _ = version.reason.partition(": " if version.reason.startswith(ENGINE_DIED) else ";")
-    reason = in_a_line(without_paths(reason))
-    return Quarantined(
-        f"The model `{model}` is not served, since its version {version.number} was refused: {reason}",
-        param="model",
-    )
 
 
 def _split(name: str) -> tuple[str, int | None]:

@@ -2,7 +2,7 @@
 
 `make console` builds `static/` from the sources in `console/`. It is read once, when a gateway starts. The
 page itself holds nothing of the fleet: it asks `/admin/v1` for everything that it shows, with
-the operator's key.
+the key of whoever looks.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+import orjson
+
 from routing.site import TYPES, Asset
 
 CONSOLE_PATH = "/console"
 STATIC = Path(__file__).parent / "static"
+FOR_BROWSERS = {"/": Asset.redirect(CONSOLE_PATH)}
 
 
 @cache
@@ -26,3 +29,9 @@ def pages(folder: Path = STATIC) -> dict[str, Asset]:
     page = Asset.of("index.html", files.pop("index.html"), kept=False)
     assets = {f"{CONSOLE_PATH}/{name}": Asset.of(name, body, kept=True) for name, body in files.items()}
     return assets | {CONSOLE_PATH: page, f"{CONSOLE_PATH}/": page}
+
+
+def sign_in(*, by_proxy: bool) -> dict[str, Asset]:
+    """Make the file that tells the page, before anybody is known, whether a proxy signs users in."""
+    body = orjson.dumps({"by_proxy": by_proxy})
+    return {f"{CONSOLE_PATH}/sign-in.json": Asset.of("sign-in.json", body, kept=False)}

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from engines import protocol
+from fleet.money import written
 from routing.asgi import HeaderList, random_id
 from routing.errors import EngineFailed, InvalidRequest, RequestError, Unavailable
 from routing.openai import answers, bodies
@@ -59,6 +60,11 @@ class Question:
     body: bytes  # as the engine gets it
     prompt_tokens: int  # estimated
     traceparent: str | None = None  # for the engine's own spans; None: nothing is traced
+    refusal: RequestError | None = None  # of a fallback: why the model that was asked for does not answer
+
+    def told(self, error: RequestError) -> RequestError:
+        """Return what the client is told of an error: where a fallback fails, why it was needed."""
+        return error if self.refusal is None or isinstance(error, InvalidRequest) else self.refusal
 
 
 async def answers_others(question: Question, client: ReplicaClient) -> bool:
@@ -177,6 +183,10 @@ class Attempt:
         self.headers.append((b"content-type", kind.encode()))
         if self._usage is None:
             self._usage = answers.estimate_of(question.call, question.prompt_tokens, self.opening)
+        price, usage = question.target.price, self._usage
+        if price is not None and not price.counts_time:
+            cost = price.cost(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+            self.headers.append((b"x-tenantry-cost", written(cost).encode()))
 
     async def _first_events(self, response: Answer) -> None:
         stream = self.stream = EventStream(

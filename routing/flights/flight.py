@@ -309,6 +309,8 @@ class Flight:
 
     async def _tell(self, error: RequestError) -> None:
         """Give the client the error, as the answer or as the last event of a stream; it may not take it."""
+        if self.progress.status is None:
+            error = self._question.told(error)
         body = error.body()
         try:
             async with asyncio.timeout(TELL_TIMEOUT_S):

@@ -15,9 +15,10 @@ from routing.scheduling.admission import Cap, Rejection
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.tickets import Ticket
 from routing.types import Request
-from routing.usage.budget import Budgets, BudgetStatus, Level
+from routing.usage.budget import Budgets, BudgetStatus, Level, Use
 
-BUDGET_HEADER = b"x-tenantry-budget-remaining-tokens"
+TOKENS_HEADER = b"x-tenantry-budget-remaining-tokens"
+COST_HEADER = b"x-tenantry-budget-remaining-cost"
 LONGEST_BUDGET_WAIT_S = 86_400.0  # nobody's client sleeps for weeks
 
 
@@ -27,7 +28,7 @@ class Admission:
     def __init__(self, dispatcher: Dispatcher, budgets: Budgets) -> None:
         self._dispatcher = dispatcher
         self._budgets = budgets
-        self._reserved: dict[Ticket, int] = {}  # tokens
+        self._reserved: dict[Ticket, Use] = {}
 
     def admit(self, request: Request, answer_headers: HeaderList) -> Ticket:
         """Return the ticket of a request that may enter; `end` must follow once it has ended.
@@ -36,16 +37,17 @@ class Admission:
         `CapReached`, `Unavailable`, or `InvalidRequest` where the request alone is over a cap.
         """
         account = request.target.account
-        tokens = self._reserve(request, answer_headers) if account in self._budgets else 0
+        use = self._reserve(request, answer_headers) if account in self._budgets else None
         try:
             decision = self._dispatcher.submit(request)
             if isinstance(decision, Rejection):
                 raise _refusal(decision, request)
         except RequestError:
-            self._budgets.release(account, tokens)
+            if use is not None:
+                self._budgets.release(account, use)
             raise
-        if tokens:
-            self._reserved[decision] = tokens
+        if use is not None:
+            self._reserved[decision] = use
         return decision
 
     def end(self, ticket: Ticket) -> None:
@@ -53,20 +55,23 @@ class Admission:
         if ticket in self._reserved:
             self._budgets.release(ticket.request.target.account, self._reserved.pop(ticket))
 
-    def _reserve(self, request: Request, answer_headers: HeaderList) -> int:
+    def _reserve(self, request: Request, answer_headers: HeaderList) -> Use | None:
         """Reserve what the request is expected to use; returns how much that is. Raises `QuotaExceeded`."""
         account, now_s = request.target.account, time.time()
         status = self._budgets.status(account, now_s)
         if status is None:
-            return 0
-        group = self._dispatcher.group_of(request.target)
-        tokens = request.prompt_tokens + math.ceil(group.expected_completion(request))
-        granted = self._budgets.reserve(account, tokens, now_s)
+            return None
+        group, price = self._dispatcher.group_of(request.target), request.target.price
+        completion = math.ceil(group.expected_completion(request))
+        cost = 0 if price is None else price.cost(request.prompt_tokens, completion)
+        use = Use(request.prompt_tokens + completion, cost)
+        granted = self._budgets.reserve(account, use, now_s)
         if not granted or status.level is not Level.BELOW:
-            answer_headers.append((BUDGET_HEADER, b"%d" % status.remaining_tokens))
+            name = TOKENS_HEADER if status.currency is None else COST_HEADER
+            answer_headers.append((name, status.amount(status.remaining).encode()))
         if not granted:
-            raise _over_budget(status, tokens, now_s)
-        return tokens
+            raise _over_budget(status, use, now_s)
+        return use
 
 
 def _refusal(rejection: Rejection, request: Request) -> RequestError:
@@ -92,12 +97,13 @@ def _refusal(rejection: Rejection, request: Request) -> RequestError:
     )
 
 
-def _over_budget(status: BudgetStatus, tokens: int, now_s: float) -> QuotaExceeded:
+def _over_budget(status: BudgetStatus, use: Use, now_s: float) -> QuotaExceeded:
     """Say what is left of the month's budget, and when the next begins where that is worth waiting for."""
     wait_s = status.resets_s - now_s
     return QuotaExceeded(
-        f"The month's budget of {status.limit_tokens} tokens is used up: {status.remaining_tokens} are "
-        f"left, and this request is expected to need {tokens}. The next month begins in "
+        f"The month's budget of {status.amount(status.limit)} {status.unit} is used up: "
+        f"{status.amount(status.remaining)} are left, and this request is expected to need "
+        f"{status.amount(status.of(use))}. The next month begins in "
         f"{wait_s / 86400:.1f} days.",
         retry_after_s=wait_s if wait_s <= LONGEST_BUDGET_WAIT_S else None,
     )

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import uvicorn.config
-from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from routing.asgi import CONNECTION
 from routing.errors import BodyTimeout, HeadTooLarge, InvalidRequest, RequestError
+from routing.http.cycle import Cycle
 
 SWEEP_S = 1.0
 LINGER_S = 1.0  # what comes after a refusal is dropped for so long, or the client would miss the answer
@@ -99,21 +99,6 @@ class Door:
             loop.call_later(SWEEP_S, self._sweep, loop)
 
 
-class UntilClose(RequestResponseCycle):
-    """Answers a client of HTTP/1.0, which knows no chunks: what has no length ends with the connection."""
-
-    _has_length = True
-
-    async def send(self, message: ASGISendEvent) -> None:
-        """Send, as uvicorn does with a length; what is sent is as long as it is."""
-        if message["type"] == "http.response.start":
-            self._has_length = any(name.lower() == b"content-length" for name, _ in message["headers"])
-            self.chunked_encoding = None if self._has_length else False
-        elif message["type"] == "http.response.body" and not self._has_length:
-            self.expected_content_length = len(message.get("body", b""))
-        await super().send(message)
-
-
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
@@ -169,8 +154,7 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_headers_complete()
             if not self.pipeline:
                 self._running = self.cycle
-            if self.scope["http_version"] == "1.0":
-                self.cycle.__class__ = UntilClose
+            self.cycle.__class__ = Cycle
 
     def on_body(self, body: bytes) -> None:
         self._unused_bytes = 0
@@ -201,6 +185,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Say nothing: anybody could fill the log."""
 
     # -- called by the application, of the request that it has ----------------------------------------------
+
+    @property
+    def peer(self) -> str | None:
+        return self.client[0] if self.client else None  # the scope's may be rewritten on the way
 
     def show_key(self) -> None:
         self.is_stranger = False

@@ -18,7 +18,7 @@ from fleet.current import CurrentFleet, Derived
 from fleet.types import Fleet, RequestLimits, Tenant
 from routing.asgi import Exchange
 from routing.catalog.directory import Directory
-from routing.errors import BreaksEngine, RequestError, Unavailable
+from routing.errors import BreaksEngine, Quarantined, RequestError, Unavailable
 from routing.flights.attempt import Question
 from routing.flights.faulty import Faulty
 from routing.flights.flight import Flight
@@ -30,11 +30,45 @@ from routing.observing.ended import EndedRequests
 from routing.observing.tracing import Trace, Tracer, trace_id_of
 from routing.openai import bodies, limits
 from routing.replicas.client import ReplicaClient
+from routing.scheduling import refusals
+from routing.scheduling.admission import Cap
+from routing.scheduling.decisions import Action
 from routing.scheduling.dispatcher import Dispatcher
-from routing.types import Outcome, Record, Request, Target
+from routing.scheduling.tickets import Ticket
+from routing.types import FallbackReason, Outcome, Record, Request, Target
 
 # What a request keeps beside its body while it waits: its task, headers, ticket and flight, as measured.
 HELD_BYTES = 16 * 2**10
+
+
+_Entered = tuple[Request, Question, Ticket]
+# What admission says of a model for which its fallback may answer.
+_FALLS_BACK = {
+    "no_replica_ready": FallbackReason.NO_REPLICA,
+    Cap.OVERLOADED.value: FallbackReason.OVERLOADED,
+}
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One request as it came, whichever of the tenant's models answers it."""
+
+    exchange: Exchange
+    tenant: Tenant
+    call: bodies.Call
+    size_bytes: int  # of its body
+    request_id: str
+    arrived_s: float
+    trace: Trace | None
+    own_headers: int = field(init=False)  # of the answer's headers, how many name no model
+
+    def __post_init__(self) -> None:
+        self.own_headers = len(self.exchange.answer_headers)
+
+    @property
+    def sticky(self) -> str:
+        """The text that decides the side of a split."""
+        return self.call.sticky or self.request_id
 
 
 class Tables:
@@ -88,21 +122,13 @@ class Inference:
         )
         if self.fleet.now.tenants.get(tenant.name) is not tenant:  # the fleet was changed meanwhile
             tenant = self.callers.tenant(exchange)
-        request, question = self._prepare(
-            exchange,
-            tenant,
-            kind,
-            body,
-            request_id,
-            arrived_s,
-            trace,
-        )
-        try:
-            ticket = self.admission.admit(request, exchange.answer_headers)
-        except RequestError as error:
-            self._end(_refused(request, error, self.clock()), request, exchange, trace)
-            await exchange.refuse(error)
+        asked = _Asked(exchange, tenant, bodies.parse(kind, body), len(body), request_id, arrived_s, trace)
+        del body
+        entered = await self._enter(asked)
+        asked.call.payload.clear()  # it is in the engine's body, and may be many times as large
+        if entered is None:
             return
+        request, question, ticket = entered
         if trace is not None:
             trace.submitted_s = self.clock()
         flight = Flight(
@@ -125,27 +151,70 @@ class Inference:
             self.admission.end(ticket)
             self.flights.remove(flight)
 
-    def _prepare(
-        self,
-        exchange: Exchange,
-        tenant: Tenant,
-        kind: Kind,
-        body: bytes,
-        request_id: str,
-        arrived_s: float,
-        trace: Trace | None,
-    ) -> tuple[Request, Question]:
-        """Read a body: what the scheduler is to know of it, and what an engine is asked."""
-        call, tables = bodies.parse(kind, body), self._tables.now
-        target = self._resolve(tenant, call.model, call.user or request_id)
+    async def _enter(self, asked: _Asked) -> _Entered | None:
+        """Let a request in, for the model that was asked for or for its fallback.
+
+        One that admission refuses gets its answer and its record here; returns None. Raises the
+        `RequestError` of what is wrong with it.
+        """
+        try:
+            target = self._resolve(asked.tenant, asked.call.model, asked.sticky)
+        except (Quarantined, Unavailable) as error:
+            quarantined = isinstance(error, Quarantined)
+            reason = FallbackReason.QUARANTINED if quarantined else FallbackReason.NOT_READY
+            entered = self._fall_back(asked, reason, error)
+            if entered is None:
+                raise
+            return entered
         if target is None:
-            raise unknown_model(call.model)
-        exchange.answer_headers += _target_headers(target)
+            raise unknown_model(asked.call.model)
+        if target.fallback is not None and not self.dispatcher.takes_work(target):
+            entered = self._fall_back(asked, FallbackReason.NO_REPLICA, refusals.no_replica())
+            if entered is not None:
+                return entered
+        request, question = self._prepare(asked, target)
+        try:
+            ticket = self.admission.admit(request, asked.exchange.answer_headers)
+        except RequestError as error:
+            fallback_reason = _FALLS_BACK.get(error.code) if target.fallback is not None else None
+            entered = None if fallback_reason is None else self._fall_back(asked, fallback_reason, error)
+            if entered is None:
+                self._end(_refused(request, error, self.clock()), request, asked.exchange, asked.trace)
+                await asked.exchange.refuse(error)
+            return entered
+        return request, question, ticket
+
+    def _fall_back(self, asked: _Asked, reason: FallbackReason, refusal: RequestError) -> _Entered | None:
+        """Let a request in for its model's fallback; None, and all is as before, where that cannot serve it.
+
+        `refusal` is what the client gets where that fails later.
+        """
+        target = self.directory.fallback(asked.tenant, asked.call.model, asked.sticky, reason)
+        if target is None or not self.dispatcher.takes_work(target):
+            return None
+        headers = asked.exchange.answer_headers
+        before = headers.copy()
+        del headers[asked.own_headers :]
+        try:
+            request, question = self._prepare(asked, target, refusal)
+            why = f"{reason} of {target.fallback_of}"
+            self.dispatcher.decisions.add(self.clock(), request, Action.FALLBACK, why)
+            return request, question, self.admission.admit(request, headers)
+        except RequestError:
+            headers[:] = before
+            return None
+
+    def _prepare(
+        self, asked: _Asked, target: Target, refusal: RequestError | None = None
+    ) -> tuple[Request, Question]:
+        """Read a call for a target: what the scheduler is to know of it, and what an engine is asked."""
+        call, tenant, trace, tables = asked.call, asked.tenant, asked.trace, self._tables.now
+        asked.exchange.answer_headers += _target_headers(target)
         limits.check(
             call.payload,
             tables.limits[tenant.name, target.base_model],
             prompts=call.size.prompts,
-            size_bytes=len(body),
+            size_bytes=asked.size_bytes,
         )
         # orjson leaves several times a body's size free behind it; a copy has no such room.
         for_engine = b"%b" % bodies.for_engine(
@@ -155,23 +224,23 @@ class Inference:
             priority=tenant.band.rank,
             has_slots=target.base_model in tables.with_slots,
         )
-        if self._faulty.knows(tenant.name, kind, for_engine, arrived_s):
+        if self._faulty.knows(tenant.name, call.kind, for_engine, asked.arrived_s):
             raise BreaksEngine("The engine broke on a request like this one; something in it is wrong.")
         request = Request(
-            request_id,
+            asked.request_id,
             target,
             call.sequences,
             self._prompt_tokens(call, target),
-            arrived_s,
+            asked.arrived_s,
             max_completion_tokens=call.max_completion_tokens,
             size_bytes=len(for_engine) + HELD_BYTES,
+            user=call.user,
         )
-        call.payload.clear()  # it is in `for_engine`, and may be many times as large
         traceparent = None
         if trace is not None:
             traceparent = trace.for_engine
-            trace.authenticated_s, trace.submitting_s = arrived_s, self.clock()
-        return request, Question(call, target, for_engine, request.prompt_tokens, traceparent)
+            trace.authenticated_s, trace.submitting_s = asked.arrived_s, self.clock()
+        return request, Question(call, target, for_engine, request.prompt_tokens, traceparent, refusal)
 
     def _resolve(self, tenant: Tenant, model: str | None, sticky: str) -> Target | None:
         """Return what the model means for the tenant, or None. Raises `RequestError` if it cannot answer."""
@@ -197,6 +266,7 @@ class Inference:
     def _end(self, record: Record, request: Request, exchange: Exchange, trace: Trace | None) -> None:
         """Tell everybody who is interested how the request went."""
         record.ended_at_s = time.time()
+        record.set_cost()
         if trace is not None and self.tracer is not None:
             record.trace_id, record.traced = trace.context.trace_id, trace.context.sampled
             self.tracer.end(trace, record, request.arrived_s)
@@ -210,7 +280,10 @@ def _limits(limits: RequestLimits, tenant: Tenant) -> RequestLimits:
 
 
 def _target_headers(target: Target) -> list[tuple[bytes, bytes]]:
-    headers = [(b"x-tenantry-model", target.model.encode())]
+    model = target.model
+    if target.fallback_of:
+        model = f"{target.fallback_of}; fallback={model}"
+    headers = [(b"x-tenantry-model", model.encode())]
     if target.adapter is not None:
         headers.append((b"x-tenantry-adapter", target.adapter.encode()))
         headers.append((b"x-tenantry-version", b"%d" % (target.version or 0)))

@@ -36,7 +36,7 @@ class OwnUsage:
         query = read_query(fields, now_s=time.time(), tenant=account, allowed=FOR_TENANTS)
         async with self._queries.running(account):
             self._ended.flush()
-            told = answer(query, await self._ledger.sums(query))
+            told = answer(query, await self._ledger.sums(query), self._ledger.budgets.currency)
         status = self._ledger.budgets.status(account, time.time())
         told |= {"budget": None if status is None else status.answer()}
         await exchange.respond(200, [JSON], orjson.dumps(told))

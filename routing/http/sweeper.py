@@ -72,6 +72,7 @@ class Sweeper:
     def _warn_of_budgets(self) -> None:
         """Log budgets that have just reached a limit, and keep that among the events."""
         for status in self._budgets.newly_reached(time.time()):
-            text = f"{status.used_tokens} of the month's {status.limit_tokens} tokens are used"
+            used, limit = status.amount(status.used), status.amount(status.limit)
+            text = f"{used} of the month's {limit} {status.unit} are used"
             log.warning("tenant %s: %s (%s limit)", status.tenant, text, status.level)
             self._lifecycle.note_event(f"tenant {status.tenant}", f"{text}: {status.level} limit reached")

@@ -195,13 +195,16 @@ class Registry:
     ) -> None:
         """Change a tenant, with its first key if there is one; `take` has the running gateway follow.
 
-        A removal revokes its keys and its aliases go. Raises `Conflict` where another change came first.
+        A removal revokes its keys, and its aliases go; who takes its name later has neither. Raises
+        `Conflict` where another change came first.
         """
 
-        def apply(revoked: list[str]) -> None:
-            ended = [each for each in self.directory.keys() if each.id in revoked]  # noqa: SIM118
-            for each in ended:
-                self.directory.put_key(replace(each, revoked_s=change.changed_s))
+        def apply(ended: list[str]) -> None:
+            for each in [each for each in self.directory.keys() if each.id in ended]:  # noqa: SIM118
+                if change.removed:
+                    self.directory.put_key(replace(each, revoked_s=change.changed_s))
+                else:
+                    self.directory.drop_key(each)
             if key is not None:
                 self.directory.put_key(key)
             if change.removed:

@@ -73,6 +73,9 @@ class TenantManagement(Protocol):
     def is_suspended(self, name: str) -> bool:
         """Whether a tenant is suspended."""
 
+    def account(self, name: str) -> str:
+        """Return the name under which a tenant's usage is counted."""
+
     def show(self, name: str) -> TenantView:
         """Show one tenant; also one that was removed. Raises `NotFound`."""
 

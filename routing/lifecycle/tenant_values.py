@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fleet.changes import Amended, values_of
-from fleet.entries import POOLS, entry_of, flat, overlaid
+from fleet.entries import POOLS, entry_of, flat, meaning_of, overlaid
 from fleet.sharing import base_model_of
 from fleet.types import Fleet, Isolation, Tenant
 from routing.lifecycle.tenant_ports import ToldValue, ValueSource
@@ -18,10 +18,11 @@ _MODELS = "models."
 def copied(fleet: Fleet, like: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return another tenant's settings below these values: no key, nothing used, and no adapter of it.
 
-    Where no model is left, it gets the base models that the other one uses, under their own names.
+    Fallbacks are not copied. Where no model is left, it gets the base models that the other one uses, under
+    their own names.
     """
     theirs = values_of(fleet, like)
-    models = {path: name for path, name in theirs.items() if path.startswith(_MODELS)}
+    models = {path: meaning_of(model) for path, model in theirs.items() if path.startswith(_MODELS)}
     own = {path: name for path, name in models.items() if name in fleet.base_models}
     if not own and not any(path.startswith(_MODELS) for path in values):
         own = {f"{_MODELS}{base}": base for base in (base_model_of(fleet, m) for m in models.values())}
@@ -40,8 +41,8 @@ def with_pools(fleet: Fleet, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values with the pools named, where there is no choice: one shared pool for a base model."""
     if POOLS in values:
         return dict(values)
-    models = (value for path, value in values.items() if path.startswith(_MODELS))
-    wanted = {base_model_of(fleet, model) for model in models if isinstance(model, str)}
+    models = (value for path, value in values.items() if path.startswith(_MODELS) and value is not None)
+    wanted = {base_model_of(fleet, meaning_of(model)) for model in models}
     dedicated = {t.name for t in fleet.tenants.values() if t.isolation is Isolation.DEDICATED}
     chosen = []
     for base_model in wanted:

@@ -79,6 +79,11 @@ class Tenants:
         tenant = self._fleet.now.tenants.get(name)
         return tenant is not None and tenant.suspended
 
+    def account(self, name: str) -> str:
+        """Return the name under which a tenant's usage is counted."""
+        tenant = self._fleet.now.tenants.get(name)
+        return name if tenant is None else tenant.account
+
     def show(self, name: str) -> TenantView:
         """Show one tenant; also one that was removed. Raises `NotFound`."""
         if name not in self._amended.changes and name not in self._amended.fleet.tenants:

@@ -49,6 +49,8 @@ def line_of(record: Record) -> str:
         "model": record.target.model,
         "adapter": record.target.adapter,
         "version": record.target.version,
+        "fallback_of": record.target.fallback_of or None,
+        "fallback_reason": record.target.fallback_reason,
         "pool": record.target.pool,
         "replica": record.replica,
         "outcome": record.outcome,

@@ -6,8 +6,9 @@ vLLM validates it. Fields that reach into an engine or another tenant's state ar
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,9 +41,11 @@ DROPPED_FIELDS = (
     "adapter_id",
     "adapter_name",
 )
-# OpenAI's names for the end user, the clearest first. The others replaced `user`; requests that begin alike
-# share the last one.
-USERS = ("user", "safety_identifier", "prompt_cache_key")
+# OpenAI's names for the end user: the first replaces the second. Requests that begin alike share a
+# `prompt_cache_key`, whoever sends them.
+USERS = ("safety_identifier", "user")
+PROMPT_CACHE_KEY = "prompt_cache_key"
+LONGEST_USER = 64  # characters; OpenAI's own bound. Of a longer name its hash is kept
 OVERWRITTEN_FIELDS = ("model", "cache_salt", "priority")  # overwritten in every request
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -60,7 +63,8 @@ class Call:
     wants_running_usage: bool  # and for the usage so far in every event
     sequences: int  # choices times prompts
     size: prompts.PromptSize
-    user: str | None = None  # the client's name of the end user
+    user: str = ""  # the client's name of the end user, at most `LONGEST_USER` long; empty: none
+    sticky: str = ""  # what keeps requests on one side of a split: the user, or what begins alike
     max_completion_tokens: int | None = None  # of each sequence; None: not bounded
 
 
@@ -80,6 +84,7 @@ def parse(kind: Kind, body: bytes) -> Call:
     wants_usage = bool(options.get("include_usage"))  # without it vLLM ignores the other option
     _refuse_stored_responses(kind, payload)
     size = _size(kind, payload, content)
+    user = _first_text(payload, USERS)
     call = Call(
         kind=kind,
         payload=payload,
@@ -89,7 +94,8 @@ def parse(kind: Kind, body: bytes) -> Call:
         wants_running_usage=wants_usage and bool(options.get("continuous_usage_stats")),
         sequences=_choices(payload) * size.prompts,
         size=size,
-        user=_user(payload),
+        user=user,
+        sticky=user or _first_text(payload, (PROMPT_CACHE_KEY,)),
         max_completion_tokens=_longest_completion(payload),
     )
     fields.check(kind, payload)
@@ -208,12 +214,16 @@ def _model_name(payload: Payload) -> str | None:
     return None
 
 
-def _user(payload: Payload) -> str | None:
-    """Return the first of `USERS` that is not empty; it keeps a user on one side of a split."""
-    for field in USERS:
+def _first_text(payload: Payload, fields: Iterable[str]) -> str:
+    """Return the first of these fields that is a text and not empty, or the hash of a long one."""
+    for field in fields:
         if field in payload and isinstance(value := payload[field], str) and value:
-            return value
-    return None
+            return value if len(value) <= LONGEST_USER else _hash(value)
+    return ""
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=LONGEST_USER // 2).hexdigest()
 
 
 def _choices(payload: Payload) -> int:

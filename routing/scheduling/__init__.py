@@ -15,8 +15,10 @@ rates.py       requests and tokens per minute
 overflow.py    the memory that all queues share
 forecast.py    how long it would wait
 backlog.py     which requests wait, and which is next in one queue
+flows.py       what stands together there
 bands.py       the order of priority bands
 fairness.py    which tenant has had least service
+users.py       which user of a tenant has had least service
 profile.py     which engine takes it: filters, scorers, the best
 filters.py     may this engine take it
 scorers.py     how good this engine would be for it

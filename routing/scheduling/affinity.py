@@ -5,8 +5,8 @@ One ladder, `Affinity`, is read in two ways, which differ on purpose:
 - An *arrival* chooses among engines (`affinity`). There a rung counts only while the engine is not much
   busier than the others, hashing gives new adapters a home, and the worth is a score of 0..1 (`SCORES`).
 - An *engine that has come free* chooses among requests (`affinity_here`). Its load says nothing there, since
-  all candidates would run on it. The worth is a lead in tokens of service over other tenants (`Lead`, in
-  `locality_bonus_tokens`).
+  all candidates would run on it. What is in memory leads other tenants by `locality_bonus_tokens` of service:
+  it costs little, and a read from disk stalls all that the engine runs.
 """
 
 from __future__ import annotations
@@ -32,19 +32,6 @@ class Affinity(StrEnum):
 
 # For arrivals: each rung is worth more than all of the load, see `profile.SLOT_LEASE`.
 SCORES = {Affinity.RUNNING: 1.0, Affinity.RESIDENT: 0.5, Affinity.HOME: 0.25, Affinity.ELSEWHERE: 0.0}
-
-
-class Lead:
-    """For an engine that has come free: how far an adapter goes before others, in `locality_bonus_tokens`.
-
-    What is in memory leads like what has a slot: a move costs little, and a read from disk stalls all that
-    the engine runs. A second slot for an adapter that runs elsewhere has to be worth it.
-    """
-
-    RUNS_HERE = 1.0  # or needs no slot
-    NEEDS_SLOT = 0.0
-    RUNS_ELSEWHERE = -1.0
-    IN_MEMORY = 1.0  # more, for what needs a slot and runs nowhere
 
 
 def affinity(engine: Engine, request: Request, view: View) -> Affinity:

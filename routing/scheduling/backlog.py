@@ -5,11 +5,10 @@ model. All flows of a model stand in the same *queue*, that of the models which 
 the owner says in which, and moves them when that changes. A queue has a row for each *band*. A few models
 that have an engine to themselves, as those whose adapters hold its slots, are sorted when asked for. The
 order is by band, then by how much service the tenant has had, less its age; within a tenant the oldest
-request goes first.
+request goes first, or that of the user who has had least (`users.py`) while a request that names one waits.
 
-Age counts from the arrival of a tenant's oldest request in a queue, or from the tenant's last grant out of
-it, whichever is later: a tenant that is being served there does not age, however long its own queue is. Age
-enters as a rate, so two keys compare alike at all times, and nothing has to be sorted anew as time passes.
+Age counts from the arrival of a tenant's oldest request in a queue. It enters as a rate, so two keys compare
+alike at all times, and nothing has to be sorted anew as time passes.
 
 Pure structure: it knows no replica and no clock.
 """
@@ -19,46 +18,17 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from sortedcontainers import SortedList
 
 from fleet.types import Band
+from routing.scheduling.flows import Entrant, Flow, FlowKey, Model, in_order_of_users
+from routing.scheduling.users import User, Users
 from routing.types import Request
 
 T = TypeVar("T")
 BANDS = len(Band)
-# Tenant, and replicas that broke under the request: what waits for the same of them stands in one flow.
-_FlowKey = tuple[str, frozenset[str]]
-
-
-@dataclass(slots=True, eq=False)
-class _Flow(Generic[T]):
-    """What one tenant has waiting for one model, first come first."""
-
-    tenant: str
-    number: int  # of its making: a tie-break
-    entries: dict[T, None] = field(default_factory=dict)  # keeps order, removes in O(1)
-    head_s: float = 0.0  # arrival of the first
-
-
-@dataclass(slots=True, eq=False)
-class _Model(Generic[T]):
-    """What waits for one model, and the queue in which all of it stands."""
-
-    queue: str
-    flows: dict[_FlowKey, _Flow[T]] = field(default_factory=dict)
-
-
-@dataclass(slots=True, eq=False)
-class _Entrant(Generic[T]):
-    """A tenant in one queue: its flows there by age, and the key by which it is sorted."""
-
-    tenant: str
-    number: int
-    flows: Any = field(default_factory=SortedList)  # of (head_s, number, flow)
-    key: float | None = None
 
 
 class Backlog(Generic[T]):
@@ -82,11 +52,11 @@ class Backlog(Generic[T]):
         self.aging_tokens_per_s = aging_tokens_per_s  # to be changed while nothing waits
         self._numbers = {tenant: number for number, tenant in enumerate(band_rank)}
         self._next_number = itertools.count(len(band_rank))
-        self._models: dict[str, _Model[T]] = {}  # by engine model
-        self._entrants: dict[str, dict[str, _Entrant[T]]] = {}  # by tenant and queue
+        self._models: dict[str, Model[T]] = {}  # by engine model
+        self._entrants: dict[str, dict[str, Entrant[T]]] = {}  # by tenant and queue
         self._queues: dict[str, list[Any]] = {}  # queue -> by band, a SortedList of (key, number, entrant)
         self._flows_in: Counter[tuple[str, int]] = Counter()  # by queue and band
-        self._last_grant_s: dict[tuple[str, str], float] = {}  # by tenant, and queue or engine
+        self._users: dict[str, Users] = {}  # by tenant; of those whose users are told apart
         self._made = 0
         self._size = 0
         self._by_band = [0] * BANDS
@@ -111,6 +81,21 @@ class Backlog(Generic[T]):
         """Entries of a tenant."""
         return self._by_tenant.get(tenant, 0)
 
+    def users(self, tenant: str) -> int:
+        """Users of a tenant that wait; 0 where none has been named."""
+        users = self._users.get(tenant)
+        return 0 if users is None else users.waiting
+
+    def overtakes(self, entry: T) -> bool:
+        """Whether older ones of its tenant and model wait: it is the turn of its user."""
+        if not self._users:
+            return False
+        request = self._request_of(entry)
+        if request.target.tenant not in self._users:
+            return False
+        model = self._models[request.target.engine_model]
+        return model.flows[_flow_key(request)].oldest != entry
+
     def in_band(self, rank: int) -> int:
         """Entries of a band."""
         return self._by_band[rank]
@@ -134,7 +119,7 @@ class Backlog(Generic[T]):
         return 0 if model is None else sum(len(flow.entries) for flow in model.flows.values())
 
     def heads(self, engine_model: str) -> Iterator[T]:
-        """Give the head of each flow of a model."""
+        """Give the oldest of each flow of a model."""
         model = self._models.get(engine_model)
         return iter(()) if model is None else (next(iter(flow.entries)) for flow in model.flows.values())
 
@@ -146,15 +131,19 @@ class Backlog(Generic[T]):
         tenant, name, key = request.target.tenant, request.target.engine_model, _flow_key(request)
         model = self._models.get(name)
         if model is None:
-            model = self._models[name] = _Model(queue_of())
+            model = self._models[name] = Model(queue_of())
         flow = model.flows.get(key)
         if flow is None:
             self._made += 1
-            flow = model.flows[key] = _Flow(tenant, self._made, {entry: None}, request.arrived_s)
+            flow = model.flows[key] = Flow(tenant, self._made, {entry: None}, request.arrived_s)
             self._insert(flow, model.queue)
         else:
             flow.entries[entry] = None
         self._count(tenant, +1)
+        if tenant in self._users:
+            self._stand_by_user(flow, entry)
+        elif request.user:
+            self._tell_users_apart(tenant)
 
     def remove(self, entry: T) -> bool:
         """Take an entry out, wherever it stands; False where it was not waiting."""
@@ -164,6 +153,8 @@ class Backlog(Generic[T]):
         flow = model.flows.get(key) if model is not None else None
         if model is None or flow is None or entry not in flow.entries:
             return False
+        if flow.first is not None and (user := flow.leave(entry, self.aging_tokens_per_s)) is not None:
+            self._users[tenant].end_waiting(user)
         if next(iter(flow.entries)) == entry:
             del flow.entries[entry]
             if flow.entries:
@@ -188,24 +179,28 @@ class Backlog(Generic[T]):
             self._insert(flow, queue)
         model.queue = queue
 
-    def restart_age(self, tenant: str, names: Iterable[str], now_s: float) -> None:
-        """Let a tenant that was served age anew in these queues or on these engines. Call `resort` too."""
-        for name in names:
-            self._last_grant_s[tenant, name] = now_s
-
-    def forget_engine(self, name: str) -> None:
-        """Drop the ages on an engine that has left."""
-        self._last_grant_s = {key: at_s for key, at_s in self._last_grant_s.items() if key[1] != name}
-
     def forget_tenant(self, tenant: str) -> None:
-        """Drop the ages of a tenant that has left; nothing of it waits."""
+        """Drop the number of a tenant that has left; nothing of it waits."""
         self._numbers.pop(tenant, None)
-        self._last_grant_s = {key: at_s for key, at_s in self._last_grant_s.items() if key[0] != tenant}
 
     def resort(self, tenant: str) -> None:
-        """Put a tenant where it belongs after its service, or its age, has changed."""
+        """Put a tenant where it belongs after its service has changed."""
         for queue, entrant in self._entrants.get(tenant, {}).items():
             self._sort(queue, entrant)
+
+    def serve_user(self, request: Request, tokens: float, now_s: float) -> User | None:
+        """Charge a request that begins to run to its user; None where users are not told apart."""
+        users = self._users.get(request.target.tenant)
+        if users is None:
+            return None
+        user = users.serve(request.user, tokens, now_s)
+        self._resort_user(user)
+        return user
+
+    def correct_user(self, user: User, tokens: float) -> None:
+        """Add what a user's request that ended used beyond its charge."""
+        user.service += tokens
+        self._resort_user(user)
 
     # -- questions -----------------------------------------------------------------------------------------
 
@@ -218,18 +213,24 @@ class Backlog(Generic[T]):
         if bands is None:
             return
         for key, _, entrant in bands[rank]:
-            yield key, entrant.tenant, (next(iter(flow.entries)) for _, _, flow in entrant.flows)
+            if entrant.by_user is None:
+                yield key, entrant.tenant, (next(iter(flow.entries)) for _, _, flow in entrant.flows)
+            else:
+                yield key, entrant.tenant, (place[3].head for place in entrant.by_user)
 
-    def of_models(self, names: Iterable[str], engine: str, rank: int) -> list[tuple[float, str, tuple[T]]]:
-        """Give (key, tenant, head of flow) of some models and a band, best first; they age on an engine."""
+    def of_models(self, names: Iterable[str], rank: int) -> list[tuple[float, str, tuple[T]]]:
+        """Give (key, tenant, head of flow) of some models and a band, best first."""
         found, models = [], self._models
         for name in names:
             if name in models:
                 for flow in models[name].flows.values():
                     if self._band_rank[flow.tenant] == rank:
-                        key = self._key(engine, flow.tenant, flow.head_s)
+                        key = self._key(flow.tenant, flow.head_s)
                         found.append((key, flow.head_s, flow.number, flow))
         found.sort()
+        if self._users:
+            found = in_order_of_users(found)
+            return [(key, flow.tenant, (flow.head,)) for key, _, _, flow in found]
         return [(key, flow.tenant, (next(iter(flow.entries)),)) for key, _, _, flow in found]
 
     def flows_in(self, queue: str, rank: int, tenant: str | None = None) -> int:
@@ -250,12 +251,14 @@ class Backlog(Generic[T]):
 
     # -- order ---------------------------------------------------------------------------------------------
 
-    def _insert(self, flow: _Flow[T], queue: str) -> None:
+    def _insert(self, flow: Flow[T], queue: str) -> None:
         entrants = self._entrants.setdefault(flow.tenant, {})
         entrant = entrants.get(queue)
         if entrant is None:
-            entrant = entrants[queue] = _Entrant(flow.tenant, self._number_of(flow.tenant))
-        entrant.flows.add((flow.head_s, flow.number, flow))
+            entrant = entrants[queue] = Entrant(flow.tenant, self._number_of(flow.tenant))
+            if flow.tenant in self._users:
+                entrant.by_user = SortedList()
+        entrant.add(flow)
         self._flows_in[queue, self._band_rank[flow.tenant]] += 1
         self._sort(queue, entrant)
 
@@ -265,10 +268,10 @@ class Backlog(Generic[T]):
             number = self._numbers[tenant] = next(self._next_number)
         return number
 
-    def _withdraw(self, flow: _Flow[T], queue: str) -> None:
+    def _withdraw(self, flow: Flow[T], queue: str) -> None:
         entrants = self._entrants[flow.tenant]
         entrant = entrants[queue]
-        entrant.flows.remove((flow.head_s, flow.number, flow))
+        entrant.remove(flow)
         self._flows_in[queue, self._band_rank[flow.tenant]] -= 1
         self._sort(queue, entrant)
         if not entrant.flows:
@@ -276,7 +279,7 @@ class Backlog(Generic[T]):
             if not entrants:
                 del self._entrants[flow.tenant]
 
-    def _advance(self, flow: _Flow[T], head_s: float, queue: str) -> None:
+    def _advance(self, flow: Flow[T], head_s: float, queue: str) -> None:
         """Let a flow's next entry be its head."""
         entrant = self._entrants[flow.tenant][queue]
         entrant.flows.remove((flow.head_s, flow.number, flow))
@@ -284,9 +287,9 @@ class Backlog(Generic[T]):
         flow.head_s = head_s
         self._sort(queue, entrant)
 
-    def _sort(self, queue: str, entrant: _Entrant[T]) -> None:
+    def _sort(self, queue: str, entrant: Entrant[T]) -> None:
         """Move a tenant to where its key puts it in a queue, or out of it where it has nothing there."""
-        key = self._key(queue, entrant.tenant, entrant.flows[0][0]) if entrant.flows else None
+        key = self._key(entrant.tenant, entrant.flows[0][0]) if entrant.flows else None
         if key == entrant.key:
             return
         rank = self._band_rank[entrant.tenant]
@@ -301,9 +304,8 @@ class Backlog(Generic[T]):
             del self._queues[queue]
         entrant.key = key
 
-    def _key(self, name: str, tenant: str, head_s: float) -> float:
-        waits_since_s = max(head_s, self._last_grant_s.get((tenant, name), head_s))
-        return self._service(tenant) + self.aging_tokens_per_s * waits_since_s
+    def _key(self, tenant: str, head_s: float) -> float:
+        return self._service(tenant) + self.aging_tokens_per_s * head_s
 
     def _count(self, tenant: str, sign: int) -> None:
         self._size += sign
@@ -313,7 +315,29 @@ class Backlog(Generic[T]):
             self._by_tenant[tenant] = left
         else:
             del self._by_tenant[tenant]
+            self._users.pop(tenant, None)
+
+    # -- users ---------------------------------------------------------------------------------------------
+
+    def _tell_users_apart(self, tenant: str) -> None:
+        """Begin to order a tenant's requests among its users."""
+        self._users[tenant] = Users()
+        for entrant in self._entrants[tenant].values():
+            entrant.by_user = SortedList()
+            for _, _, flow in entrant.flows:
+                for entry in flow.entries:
+                    self._stand_by_user(flow, entry)
+
+    def _stand_by_user(self, flow: Flow[T], entry: T) -> None:
+        request = self._request_of(entry)
+        user = self._users[flow.tenant].begin_to_wait(request.user)
+        self._made += 1
+        flow.stand(entry, user, request.arrived_s, self._made, self.aging_tokens_per_s)
+
+    def _resort_user(self, user: User) -> None:
+        for of_user in user.flows:
+            of_user.sort(self.aging_tokens_per_s)
 
 
-def _flow_key(request: Request) -> _FlowKey:
+def _flow_key(request: Request) -> FlowKey:
     return request.target.tenant, request.failed_on

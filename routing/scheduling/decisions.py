@@ -19,6 +19,7 @@ class Action(StrEnum):
     REJECTED = "rejected"
     EXPIRED = "expired"
     CLEARING = "clearing"  # a slot drains for it
+    FALLBACK = "fallback"  # another model is asked in the place of its own
 
 
 class Decision(NamedTuple):

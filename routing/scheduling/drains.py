@@ -58,21 +58,6 @@ class Drains:
                     holders = self.slot_holders()
         return begun
 
-    def begin_for(self, ticket: Ticket, now_s: float) -> Engine | None:
-        """Begin to drain a slot for a ticket; None where it must wait, or has one promised already.
-
-        While an engine that has its adapter in memory drains another slot, it waits: it may be next there.
-        """
-        if all(engine.slot_drain is not None for engine in self._engines):
-            return None
-        adapter, holders = ticket.request.target.adapter_id, self.slot_holders()
-        need = self._need(ticket, now_s)
-        engine = _begin(self._choose(need, holders, where_in_memory=True))
-        in_memory = [engine for engine in self._engines if adapter in engine.resident]
-        if engine is None and in_memory and not any(engine.slot_drain for engine in in_memory):
-            engine = _begin(self._choose(need, holders, where_in_memory=False))
-        return engine
-
     def end_if_stale(self, engine: Engine) -> bool:
         """End a drain whose adapter waits no longer, or may not use the slot; whether there was one."""
         drain = engine.slot_drain

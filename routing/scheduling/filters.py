@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
-from routing.scheduling.state import SPARE_LOAD, Engine
+from routing.scheduling.state import Engine
 from routing.scheduling.view import View
 from routing.types import Request
 
@@ -160,7 +160,7 @@ def _leaves_room(engine: Engine, tenant: str, sequences: int, view: View) -> boo
     floods = view.floods
     if tenant not in floods.flooding or engine.sequences == 0:
         return True
-    if engine.sequences + sequences <= max(SPARE_LOAD, floods.may_fill(tenant)) * engine.capacity:
+    if engine.sequences + sequences <= floods.may_fill(tenant) * engine.capacity:
         return True
     return not floods.keeps_room_from(tenant)
 

@@ -25,7 +25,8 @@ from routing.scheduling.view import View
 from routing.types import Request
 
 # Requests that wait for these may be helped by a slot that drains.
-_WAITS_FOR_SLOT = frozenset({WaitReason.NO_SLOT, WaitReason.SLOT_CLEARING, WaitReason.SPARES_READ})
+
+USERS_TURN = "its user's turn"  # it ran before older ones of its tenant and adapter
 
 
 class Grants:
@@ -66,12 +67,12 @@ class Grants:
 
     # -- an engine for a ticket ----------------------------------------------------------------------------
 
-    def grant(self, group: Group, ticket: Ticket, pick: Pick, *, waited: bool) -> None:
-        """Give a ticket the engine that was picked for it."""
+    def grant(self, group: Group, ticket: Ticket, pick: Pick, *, waited: bool, why: str = "") -> None:
+        """Give a ticket the engine that was picked for it; `why` is more than that pick's reason."""
         now, request = self._clock(), ticket.request
         group.grant(ticket, pick, now, waited=waited)
         waited_s = now - request.arrived_s
-        self._decisions.add(now, request, Action.GRANTED, pick.reason, pick.engine.name, waited_s)
+        self._decisions.add(now, request, Action.GRANTED, why or pick.reason, pick.engine.name, waited_s)
         ticket.announce()
 
     def enqueue(self, group: Group, ticket: Ticket, reason: WaitReason) -> None:
@@ -82,8 +83,6 @@ class Grants:
         due_s = request.arrived_s + self._fleet.now.tenants[request.target.tenant].caps.queue_timeout_s
         heapq.heappush(self._deadlines, (due_s, next(self._numbers), group, ticket))
         self._decisions.add(now, request, Action.QUEUED, reason)
-        if reason in _WAITS_FOR_SLOT:
-            self.note_drain(ticket, group.drains.begin_for(ticket, now))
 
     def fill(self, group: Group, engine: Engine) -> None:
         """Grant waiting tickets, best first, until nothing that waits can run on this engine."""
@@ -93,8 +92,10 @@ class Grants:
         group.drains.end_if_stale(engine)
         now, granted, view = self._clock(), False, View(group.engines, group.floods)
         while (ticket := group.selection.next_for(engine, view, now)) is not None:
+            pick = Pick(engine, affinity_here(engine, ticket.request))
+            why = f"{pick.reason}, {USERS_TURN}" if group.backlog.overtakes(ticket) else ""
             self.dequeue(group, ticket)
-            self.grant(group, ticket, Pick(engine, affinity_here(engine, ticket.request)), waited=True)
+            self.grant(group, ticket, pick, waited=True, why=why)
             granted = True
         if granted:
             self.end_stale_drains(group)

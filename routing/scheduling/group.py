@@ -150,7 +150,6 @@ class Group:
         engine.ready = False
         engine.forget_residency()
         self.engines.remove(engine)
-        self.backlog.forget_engine(engine.name)
         for adapter in in_slots:
             self._move_to_queue(adapter)
 
@@ -182,6 +181,8 @@ class Group:
         self.work.add(tokens)
         self.counters.correct(tenant, tokens - ticket.charged_tokens)
         self.backlog.resort(tenant)
+        if ticket.user is not None:
+            self.backlog.correct_user(ticket.user, tokens - ticket.charged_tokens)
         if completion_tokens is not None:
             mean, by_sequence = self.mean_completion_tokens, completion_tokens / ticket.request.sequences
             mean[tenant] = smoothed(mean[tenant], by_sequence)
@@ -210,7 +211,6 @@ class Group:
         """Give a ticket its engine, and charge it once."""
         request, engine = ticket.request, pick.engine
         tenant, adapter = request.target.tenant, request.target.adapter_id
-        queue = self._queue_of(adapter)
         reserved_tokens = request.prompt_tokens + int(self.expected_completion(request))
         new_lease = engine.acquire(request, reserved_tokens, now_s)
         ticket.begin(
@@ -230,11 +230,11 @@ class Group:
         elif not ticket.charged_tokens:
             ticket.charged_tokens = ticket.estimate_tokens
             self.counters.serve(tenant, ticket.charged_tokens)
+            ticket.user = self.backlog.serve_user(request, ticket.charged_tokens, now_s)
         if waited:
             waiting = [self.backlog.in_band(rank) for rank in range(BANDS)]
             self._guard.granted(self.ranks[tenant], waiting)
             self.slots_given.add(float(new_lease))
-        self.backlog.restart_age(tenant, (queue, engine.name), now_s)
         self.backlog.resort(tenant)
         self.floods.count_start(tenant, request.sequences, takes_slot=new_lease)
         if new_lease:
@@ -313,7 +313,7 @@ class Group:
         """
         if self.backlog.has_flow(request):
             return WaitReason.BEHIND
-        view = View(self.engines, self.floods, self._settings.load_slack, home_key(request))
+        view = View(self.engines, self.floods, home_key(request))
         found = self._profile.pick(request, view)
         if isinstance(found, Pick) and spares_read(found.engine, request, view, now_s=request.arrived_s):
             return WaitReason.SPARES_READ

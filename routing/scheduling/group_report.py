@@ -35,6 +35,7 @@ def _tenant_report(group: Group, name: str, slots: int) -> TenantReport:
         weight=group.weights[name],
         service_tokens=group.counters[name],
         queued=group.backlog.count(name),
+        users=group.backlog.users(name),
         tickets=group.tickets[name],
         slots=slots,
         floods=name in group.floods.flooding,

@@ -9,8 +9,8 @@ A slot that drains runs less and less, so it happens sparingly. `slot_to_drain` 
 3. It has waited `slot_wait_s`, and an engine has a slot that was kept free for others: that slot is promised
    to it, and nobody is evicted.
 4. Otherwise, of all leases on engines that have no free slot and drain none yet, the slot comes from those
-   that must give theirs (below): first the lowest band, then the tenant with the most slots by weight, then
-   the lease with the least in flight. What is pinned stays.
+   that must give theirs (below): first the lowest band, then the lease with the least in flight. What is
+   pinned stays.
 
 A lease must give its slot up (`SlotHolders.must_give`) by the first of these that applies:
 
@@ -108,10 +108,9 @@ class SlotHolders:
         rank = self.ranks[need.request.target.tenant]
         return any(tenant in self.flooding or self.ranks[tenant] > rank for tenant in self.leased)
 
-    def order_of_eviction(self, lease: Lease) -> tuple[int, float, int]:
-        """Least first: the lowest band, the tenant with the most slots by weight, the least in flight."""
-        holder = lease.tenant
-        return -self.ranks[holder], -self.leased.get(holder, 0) / self.weights[holder], lease.sequences
+    def order_of_eviction(self, lease: Lease) -> tuple[int, int]:
+        """Least first: the lowest band, then the least in flight."""
+        return -self.ranks[lease.tenant], lease.sequences
 
     def _without_one(self, holder: str) -> float:
         """Slots of a tenant, by weight, after it has given one up."""

@@ -17,6 +17,7 @@ class TenantReport:
     weight: float
     service_tokens: float  # virtual counter: prompt tokens by weight; only differences mean anything
     queued: int
+    users: int  # that wait, as far as they are told apart; 0: no waiting request names one
     tickets: int  # waiting or running
     slots: int  # it holds
     floods: bool  # it asks for far more than others, so some room is kept from it

@@ -4,7 +4,7 @@
 2. Bands are asked in the order of `bands.py`: the highest first, unless a lower one has earned a grant. The
    first band that answers with 3 or 4 decides.
 3. Of a band, the request with the least service runs. Its key is its tenant's service less its age
-   (`backlog.py`), less the lead of the row in which it stands (`affinity.Lead`):
+   (`backlog.py`), less `locality_bonus_tokens` where the engine has its model in memory. It is one of
    a. the adapter that the last free slot is promised to, before all others;
    b. adapters that hold a slot here;
    c. requests that need no slot;
@@ -26,7 +26,6 @@ import math
 from collections.abc import Iterable, Iterator
 
 from fleet.types import SchedulerSettings
-from routing.scheduling.affinity import Lead
 from routing.scheduling.backlog import Backlog
 from routing.scheduling.bands import BandGuard
 from routing.scheduling.filters import has_place, has_room, may_pass_bounds, promised_to
@@ -46,8 +45,8 @@ WITH_SLOT = "with_slot"  # adapters that hold a slot on some engine
 Best = tuple[Ticket | None, float]  # and its key: the least so far
 NOBODY: Best = None, math.inf
 LEFT_EMPTY: Best = None, -math.inf  # no key is less
-# Requests that could run on an engine for the same reason: their lead in tokens, the further lead of an
-# adapter that is in the engine's memory, whether they take a slot that is not promised; and by tenant, best
+# Requests that could run on an engine for the same reason: their lead in tokens where the engine must read
+# the adapter, and where it need not; whether they take a slot that is not promised; and by tenant, best
 # first: key, tenant, first of each flow. A plain tuple, since several are made for each choice.
 Row = tuple[float, float, bool, Iterable[tuple[float, str, Iterable[Ticket]]]]
 
@@ -66,9 +65,7 @@ class Selection:
     def take(self, settings: SchedulerSettings) -> None:
         """Choose by these settings from now on."""
         self._settings = settings
-        tokens = settings.locality_bonus_tokens
-        self._runs_here, self._in_memory = Lead.RUNS_HERE * tokens, Lead.IN_MEMORY * tokens
-        self._needs_slot, self._runs_elsewhere = Lead.NEEDS_SLOT * tokens, Lead.RUNS_ELSEWHERE * tokens
+        self._in_memory = settings.locality_bonus_tokens
 
     def next_for(self, engine: Engine, view: View, now_s: float) -> Ticket | None:
         """Choose what should run next on an engine; None where nothing that waits can, or should."""
@@ -88,23 +85,23 @@ class Selection:
 
     def _rows(self, engine: Engine, rank: int, view: View) -> Iterator[Row]:
         """Give what could run on an engine, of one band; letters as above."""
-        backlog, here = self._backlog, self._runs_here
+        backlog, lead = self._backlog, self._in_memory
         promised = promised_to(engine, view) if engine.free_slots == 1 else None
         if promised is not None:
-            yield math.inf, 0.0, False, backlog.of_models((promised,), engine.name, rank)  # a
-        yield here, 0.0, False, backlog.of_models(engine.in_slots, engine.name, rank)  # b
+            yield math.inf, math.inf, False, backlog.of_models((promised,), rank)  # a
+        yield lead, lead, False, backlog.of_models(engine.in_slots, rank)  # b
         if backlog.has_queue(NO_SLOT_NEEDED):
-            yield here, 0.0, False, backlog.in_order(NO_SLOT_NEEDED, rank)  # c
+            yield lead, lead, False, backlog.in_order(NO_SLOT_NEEDED, rank)  # c
         if engine.free_slots > 0 and promised is None:
-            yield self._needs_slot, self._in_memory, True, backlog.in_order(WITHOUT_SLOT, rank)  # d
-            yield self._runs_elsewhere, 0.0, True, backlog.in_order(WITH_SLOT, rank)  # e
+            yield 0.0, lead, True, backlog.in_order(WITHOUT_SLOT, rank)  # d
+            yield 0.0, lead, True, backlog.in_order(WITH_SLOT, rank)  # e
 
     def _best_of_row(self, row: Row, best: Best, engine: Engine, view: View, now_s: float) -> Best:
         """Return a request of a row that is better than the best so far, or that one."""
-        (lead, in_memory_lead, takes_slot, tenants), (ticket, least) = row, best
+        (lead, lead_in_memory, takes_slot, tenants), (ticket, least) = row, best
         flooding, resident, looked_at = view.floods.flooding, engine.resident, 0
         for key, tenant, heads in tenants:
-            at_best = key - lead - in_memory_lead
+            at_best = key - lead_in_memory
             if at_best >= least or looked_at >= LOOKED_AT:
                 break
             if tenant in flooding and not may_pass_bounds(engine, tenant, view, takes_slot=takes_slot):  # f

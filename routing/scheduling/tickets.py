@@ -10,6 +10,7 @@ from typing import NamedTuple
 from routing.errors import RequestError
 from routing.scheduling.filters import WaitReason
 from routing.scheduling.state import Engine, Lease, Replica
+from routing.scheduling.users import User
 from routing.types import Outcome, Request
 
 
@@ -35,6 +36,7 @@ class Ticket:
     is_running: bool = False  # it holds what that grant gave it
     refusal: RequestError | None = None  # why it left the queue without a replica
     charged_tokens: float = 0.0
+    user: User | None = None  # to whom they were charged too; None: its tenant's users were not told apart
     settled: Outcome | None = None
     waits_for: WaitReason | None = None  # why it had to wait; kept after the grant
     failed_on: frozenset[str] = frozenset()  # replicas that broke under it, whether they may try again or not

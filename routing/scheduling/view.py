@@ -11,6 +11,7 @@ from routing.scheduling.floods.detection import Floods
 from routing.scheduling.state import SPARE_LOAD, Engine
 from routing.types import Request
 
+LOAD_SLACK = 0.25  # how far above the mean load a preferred engine may be, as a part of the mean
 HOMES = 2  # engines an adapter prefers while it is resident nowhere; one that is busy has a stand-in
 
 
@@ -23,12 +24,11 @@ class View:
 
     engines: Sequence[Engine]
     floods: Floods
-    load_slack: float = 0.25  # how far above the mean load a preferred engine may be
     home_key: str = ""  # the adapter or tenant that the decision is for
 
     @cached_property
     def load_bound(self) -> float:
-        """Load up to which a preference counts: `load_slack` above the mean.
+        """Load up to which a preference counts: `LOAD_SLACK` above the mean.
 
         Consistent hashing with bounded loads (Mirrokni 2018). An engine with load to spare is never too busy:
         a second copy of an adapter would cost a slot.
@@ -39,7 +39,7 @@ class View:
                 sequences += engine.sequences
                 room += engine.capacity
         mean_load = sequences / room if room else 0.0
-        return max(SPARE_LOAD, (1.0 + self.load_slack) * mean_load)
+        return max(SPARE_LOAD, (1.0 + LOAD_SLACK) * mean_load)
 
     @cached_property
     def homes(self) -> frozenset[str]:

@@ -278,7 +278,7 @@ class StateStore(Database):
             return was_used(session, name)
 
     def change_tenant(self, change: TenantChange, key: ApiKey | None, note: Note) -> list[str]:
-        """Write a change of a tenant with its event; returns the ids of the keys that it revokes.
+        """Write a change of a tenant with its event; returns the ids of the keys that it ends.
 
         Raises `Conflict` where another change came first.
         """

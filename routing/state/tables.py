@@ -162,6 +162,8 @@ class UsageRow(Table):
     run_s: Mapped[float]
     slot_s: Mapped[float]
     engine_s: Mapped[float]
+    cost: Mapped[int | None] = mapped_column(BigInteger)
+    fallback_of: Mapped[str | None]
 
 
 class UsageDayRow(Table):
@@ -186,3 +188,5 @@ class UsageDayRow(Table):
     run_s: Mapped[float]
     slot_s: Mapped[float]
     engine_s: Mapped[float]
+    priced_requests: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    cost: Mapped[int] = mapped_column(BigInteger, server_default="0")

@@ -44,10 +44,10 @@ def was_used(session: Session, name: str) -> bool:
 
 
 def write_tenant(session: Session, change: TenantChange, key: ApiKey | None) -> list[str]:
-    """Write a change, and the tenant's first key. Returns the ids of the keys that it revokes.
+    """Write a change, and the tenant's first key. Returns the ids of the keys that it revokes, or deletes.
 
-    A tenant's keys and aliases end with it, at the latest when another one takes its name. Raises `Conflict`
-    unless the change follows the one that is there.
+    A removal revokes the tenant's keys, and its aliases go. When another tenant takes its name, the keys are
+    deleted. Raises `Conflict` unless the change follows the one that is there.
     """
     row = session.get(TenantRow, change.tenant, with_for_update=True)
     if (0 if row is None else row.revision) != change.revision - 1:
@@ -60,15 +60,20 @@ def write_tenant(session: Session, change: TenantChange, key: ApiKey | None) -> 
     row.apart, row.removed = change.apart, change.removed
     row.fields = {path: [each.value, each.at_s, each.by] for path, each in change.values.items()}
     row.changed_s, row.changed_by = change.changed_s, change.changed_by
-    revoked: list[str] = []
+    ended: list[str] = []
+    its_key = ApiKeyRow.tenant == change.tenant
     if change.removed or begins:
         session.execute(delete(AliasRow).where(AliasRow.tenant == change.tenant))
-        opening = ApiKeyRow.tenant == change.tenant, ApiKeyRow.revoked_s.is_(None)
-        revoked = list(session.scalars(select(ApiKeyRow.id).where(*opening)))
+    if change.removed:
+        opening = its_key, ApiKeyRow.revoked_s.is_(None)
+        ended = list(session.scalars(select(ApiKeyRow.id).where(*opening)))
         session.execute(update(ApiKeyRow).where(*opening).values(revoked_s=change.changed_s))
+    elif begins:
+        ended = list(session.scalars(select(ApiKeyRow.id).where(its_key)))
+        session.execute(delete(ApiKeyRow).where(its_key))
     if key is not None:
         session.add(key_row(key))
-    return revoked
+    return ended
 
 
 def changed_meanwhile(tenant: str, row: TenantRow | TenantChange | None) -> Conflict:

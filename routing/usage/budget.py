@@ -1,4 +1,6 @@
-"""May this tenant use more tokens this month? Budgets by calendar month, UTC. Pure; the ledger feeds it.
+"""May this tenant use more this month? Budgets by calendar month, UTC. Pure; the ledger feeds it.
+
+A budget is in tokens or in money; both are counted, so that another kind of budget holds at once.
 
 Used is what the ledger has of the month, what has ended since and is not written yet, and what runs, as it is
 expected. So the limit holds from the first request after a restart, and requests that come at once cannot
@@ -12,9 +14,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
+from fleet.money import written
 from fleet.types import Budget
+
+
+class Use(NamedTuple):
+    """What requests have used, or are expected to."""
+
+    tokens: int = 0
+    cost: int = 0  # in units of a cost
+
+    def plus(self, other: Use) -> Use:
+        """Add another one."""
+        return Use(self.tokens + other.tokens, self.cost + other.cost)
+
+    def minus(self, other: Use, *, least: int | None = None) -> Use:
+        """Take another one away, down to a least number of each."""
+        tokens, cost = self.tokens - other.tokens, self.cost - other.cost
+        return Use(tokens, cost) if least is None else Use(max(least, tokens), max(least, cost))
+
+    def of(self, budget: Budget) -> int:
+        """What of it a budget counts."""
+        return self.tokens if budget.monthly_cost is None else self.cost
+
+
+NOTHING = Use()
 
 
 class Level(StrEnum):
@@ -30,22 +56,45 @@ class BudgetStatus:
     """One tenant's budget at one moment."""
 
     tenant: str
-    limit_tokens: int
-    used_tokens: int  # and what runs, as expected
+    limit: int  # tokens, or units of a cost
+    used: int  # and what runs, as expected
     level: Level
     resets_s: float  # Unix time
+    currency: str | None = None  # None: it is in tokens
 
     @property
-    def remaining_tokens(self) -> int:
+    def remaining(self) -> int:
         """What is left; 0 where it is overdrawn."""
-        return max(0, self.limit_tokens - self.used_tokens)
+        return max(0, self.limit - self.used)
+
+    def of(self, use: Use) -> int:
+        """Return what of a use counts here."""
+        return use.tokens if self.currency is None else use.cost
+
+    def amount(self, units: int) -> str:
+        """Write a number of its units, without their name."""
+        return str(units) if self.currency is None else written(units)
+
+    @property
+    def unit(self) -> str:
+        """The name of what it counts."""
+        return self.currency or "tokens"
 
     def answer(self) -> dict[str, Any]:
         """Describe it as queries do."""
-        return {
-            "monthly_tokens": self.limit_tokens,
-            "used_tokens": self.used_tokens,
-            "remaining_tokens": self.remaining_tokens,
+        if self.currency is None:
+            told: dict[str, Any] = {
+                "monthly_tokens": self.limit,
+                "used_tokens": self.used,
+                "remaining_tokens": self.remaining,
+            }
+        else:
+            told = {
+                "monthly_cost": written(self.limit),
+                "used_cost": written(self.used),
+                "remaining_cost": written(self.remaining),
+            }
+        return told | {
             "level": self.level.value,
             "resets_at": datetime.fromtimestamp(self.resets_s, UTC).isoformat().replace("+00:00", "Z"),
         }
@@ -54,28 +103,34 @@ class BudgetStatus:
 @dataclass(slots=True)
 class _Account:
     budget: Budget
-    written: int = 0  # tokens of this month, in the ledger's tables as last seen
-    unwritten: int = 0  # tokens of this month that ended here and are not in `written`
-    reserved: int = 0  # of what runs or waits here, as expected
+    written: Use = NOTHING  # of this month, in the ledger's tables as last seen
+    unwritten: Use = NOTHING  # of this month, of what ended here and is not in `written`
+    reserved: Use = NOTHING  # of what runs or waits here, as expected
     told: Level | None = None  # None: nothing is known yet, or a month has begun
 
     @property
+    def limit(self) -> int:
+        return self.budget.monthly_tokens or self.budget.monthly_cost or 0
+
+    @property
     def used(self) -> int:
-        return self.written + self.unwritten
+        return self.written.of(self.budget) + self.unwritten.of(self.budget)
 
     @property
     def level(self) -> Level:
         """Of what has ended; what runs may still use less than was expected."""
-        if self.used >= self.budget.monthly_tokens:
+        if self.used >= self.limit:
             return Level.SPENT
-        soft = self.budget.soft * self.budget.monthly_tokens
+        soft = self.budget.soft * self.limit
         return Level.SOFT if self.used >= soft else Level.BELOW
 
 
 class Budgets:
     """The budgets of all tenants that have one. `now_s` is Unix time."""
 
-    def __init__(self, budgets: Mapping[str, Budget]) -> None:
+    def __init__(self, budgets: Mapping[str, Budget], currency: str | None = None) -> None:
+        """`currency` is the fleet's; budgets in money need one."""
+        self.currency = currency
         self._accounts = {tenant: _Account(budget) for tenant, budget in budgets.items()}
         self._former: dict[str, _Account] = {}  # of tenants that have none now, while something is reserved
         self._month = ""  # as 2026-01
@@ -85,13 +140,16 @@ class Budgets:
     def __contains__(self, tenant: str) -> bool:
         return tenant in self._accounts
 
-    def take(self, budgets: Mapping[str, Budget]) -> None:
+    def take(self, budgets: Mapping[str, Budget], currency: str | None = None) -> None:
         """Let these budgets count; what is used and reserved stays so."""
+        self.currency = currency
         known = self._former | self._accounts
         self._accounts = {tenant: known.get(tenant, _Account(budget)) for tenant, budget in budgets.items()}
         for tenant, account in self._accounts.items():
             account.budget = budgets[tenant]
-        self._former = {t: account for t, account in known.items() if account.reserved and t not in budgets}
+        self._former = {
+            t: account for t, account in known.items() if any(account.reserved) and t not in budgets
+        }
 
     @property
     def tenants(self) -> list[str]:
@@ -104,46 +162,47 @@ class Budgets:
         if account is None:
             return None
         self._turn(now_s)
-        used = account.used + account.reserved
-        return BudgetStatus(tenant, account.budget.monthly_tokens, used, account.level, self._ends_s)
+        used = account.used + account.reserved.of(account.budget)
+        currency = None if account.budget.monthly_cost is None else self.currency
+        return BudgetStatus(tenant, account.limit, used, account.level, self._ends_s, currency)
 
-    def reserve(self, tenant: str, tokens: int, now_s: float) -> bool:
+    def reserve(self, tenant: str, use: Use, now_s: float) -> bool:
         """Reserve what a request is expected to use, if that is left; returns whether it was."""
         account = self._accounts.get(tenant)
         if account is None:
             return True
         self._turn(now_s)
-        if account.used + account.reserved + tokens > account.budget.monthly_tokens:
+        if account.used + account.reserved.plus(use).of(account.budget) > account.limit:
             return False
-        account.reserved += tokens
+        account.reserved = account.reserved.plus(use)
         return True
 
-    def release(self, tenant: str, tokens: int) -> None:
+    def release(self, tenant: str, use: Use) -> None:
         """Give back what was reserved; what was used has been counted by then."""
         account = self._accounts.get(tenant) or self._former.get(tenant)
         if account is not None:
-            account.reserved -= tokens
-            if not account.reserved:
+            account.reserved = account.reserved.minus(use)
+            if not any(account.reserved):
                 self._former.pop(tenant, None)
 
-    def count(self, tenant: str, tokens: int, now_s: float) -> None:
+    def count(self, tenant: str, use: Use, now_s: float) -> None:
         """Count what a request has used that ended now, and is not written yet."""
         account = self._accounts.get(tenant)
         if account is not None:
             self._turn(now_s)
-            account.unwritten += tokens
+            account.unwritten = account.unwritten.plus(use)
 
-    def note_written(self, month: str, here: Mapping[str, int]) -> None:
+    def note_written(self, month: str, here: Mapping[str, Use]) -> None:
         """Note what was counted here and is written now. A month that is over changes nothing."""
         if month != self._month:
             return
-        for tenant, tokens in here.items():
+        for tenant, use in here.items():
             account = self._accounts.get(tenant)
             if account is not None:
-                account.written += tokens
-                account.unwritten = max(0, account.unwritten - tokens)
+                account.written = account.written.plus(use)
+                account.unwritten = account.unwritten.minus(use, least=0)
 
-    def take_totals(self, month: str, written: Mapping[str, int], here: Mapping[str, int]) -> None:
+    def take_totals(self, month: str, written: Mapping[str, Use], here: Mapping[str, Use]) -> None:
         """Take over what the ledger has of a month in all, for the tenants of which it was asked.
 
         `here` is what of that was counted here and was not told by `note_written` or `take_totals` before.
@@ -183,6 +242,6 @@ class Budgets:
         self._month = f"{now:%Y-%m}"
         self._ends_s = datetime(year, month, 1, tzinfo=UTC).timestamp()
         for account in self._accounts.values():
-            account.written = account.unwritten = 0
+            account.written = account.unwritten = NOTHING
             if account.told is not None:
                 account.told = Level.BELOW

@@ -6,13 +6,15 @@ comes the gateway's start, then a number. Whatever is written twice has the same
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import count
+from typing import Any
 
 from routing.types import Record
 
 DAY_S = 86_400
-Row = tuple[str | float | bool, ...]  # in the order of COLUMNS
+Row = tuple[str | float | bool | None, ...]  # in the order of COLUMNS
 
 COLUMNS = (
     "id",
@@ -35,8 +37,11 @@ COLUMNS = (
     "run_s",
     "slot_s",
     "engine_s",
+    "cost",  # in units of a cost; None: its model had no price
+    "fallback_of",  # the alias in whose place the model answered; None: it was asked for itself
 )
-ID, AT_S, DAY, TENANT = (COLUMNS.index(name) for name in ("id", "at_s", "day", "tenant"))
+ID, AT_S, DAY, TENANT, COST = (COLUMNS.index(name) for name in ("id", "at_s", "day", "tenant", "cost"))
+FIRST_COLUMNS = COST  # of the first release; those after them may be missing in a journal
 PROMPT_TOKENS, COMPLETION_TOKENS = (COLUMNS.index(f"{name}_tokens") for name in ("prompt", "completion"))
 
 
@@ -79,6 +84,8 @@ class Entries:
             0.0 if queue_s is None else max(0.0, record.total_s - queue_s),
             record.slot_s,
             record.engine_s,
+            record.cost,
+            target.fallback_of or None,
         )
 
 
@@ -94,4 +101,11 @@ def day_of(time_s: float) -> str:
 
 def tokens_of(row: Row) -> int:
     """Tokens of a row that count for a budget: prompt and completion."""
-    return int(row[PROMPT_TOKENS]) + int(row[COMPLETION_TOKENS])
+    return int(row[PROMPT_TOKENS] or 0) + int(row[COMPLETION_TOKENS] or 0)
+
+
+def whole(row: Sequence[Any]) -> Row | None:
+    """Return a row with all columns; one of an earlier release lacks the newest. None where it is no row."""
+    if not FIRST_COLUMNS <= len(row) <= len(COLUMNS):
+        return None
+    return (*row, *[None] * (len(COLUMNS) - len(row)))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import orjson
 
-from routing.usage.entries import COLUMNS, Row
+from routing.usage.entries import Row, whole
 
 MAX_BYTES = 256 * 2**20  # of all files; a record takes some 300, so that is about 900 000
 SEGMENT_BYTES = 8 * 2**20  # of one; it is read back whole
@@ -150,11 +150,12 @@ def _read(path: Path, held: int) -> list[Row]:
     rows = []
     for line in filter(None, lines):
         try:
-            row = orjson.loads(line)
+            read = orjson.loads(line)
         except orjson.JSONDecodeError:
-            row = None
-        if isinstance(row, list) and len(row) == len(COLUMNS):
-            rows.append(tuple(row))
+            read = None
+        row = whole(read) if isinstance(read, list) else None
+        if row is not None:
+            rows.append(row)
         else:
             log.warning("%s holds a line that is no record; a crash has cut it off", path.name)
     return rows

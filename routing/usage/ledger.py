@@ -12,7 +12,7 @@ import functools
 import logging
 import secrets
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -23,8 +23,8 @@ from fleet.current import CurrentFleet
 from fleet.types import Budget, Fleet, UsageSettings
 from routing.errors import StateUnavailable
 from routing.types import Record
-from routing.usage.budget import Budgets, BudgetStatus
-from routing.usage.entries import AT_S, DAY, DAY_S, ID, TENANT, Entries, Row, tokens_of
+from routing.usage.budget import Budgets, BudgetStatus, Use
+from routing.usage.entries import AT_S, COST, DAY, DAY_S, ID, TENANT, Entries, Row, tokens_of
 from routing.usage.journal import Journal
 from routing.usage.query import UsageLine, UsageQuery
 from routing.usage.store import CHUNK, UsageStore
@@ -64,7 +64,9 @@ class Ledger:
         self._journal = Journal(folder, start, **bound)
         self._settings = settings
         self.budgets = budgets
-        self._written_here: Counter[tuple[str, str]] = Counter()  # (tenant, month) -> tokens, not told yet
+        self._written_here: defaultdict[tuple[str, str], Use] = defaultdict(
+            Use
+        )  # (tenant, month), not told yet
         self._start = start
         self._budgets_at_s = 0.0  # monotonic
         self._interval_s = interval_s
@@ -86,19 +88,20 @@ class Ledger:
     def of(cls, fleet: CurrentFleet) -> Ledger:
         """Return the ledger of a fleet, in its state database and folder."""
         state = fleet.now.state
-        folder, budgets = Path(state.folder) / "usage", Budgets(_budgets(fleet.now))
+        folder, budgets = Path(state.folder) / "usage", Budgets(_budgets(fleet.now), _currency(fleet.now))
         return cls(UsageStore(state.database_url), folder, fleet.now.usage, budgets)
 
     def take_fleet(self, fleet: Fleet) -> None:
         """Let the budgets of another fleet count, and its settings; what a new budget has used is asked."""
         self._settings = fleet.usage
-        self.budgets.take(_budgets(fleet))
+        self.budgets.take(_budgets(fleet), _currency(fleet))
         self._budgets_at_s = 0.0
 
     def count(self, record: Record) -> None:
         """Let its tenant's budget count what a request used, as soon as it has ended. Never fails."""
-        tokens = record.prompt_tokens + record.completion_tokens
-        self.budgets.count(record.target.account, tokens, record.ended_at_s)
+        if record.target.account in self.budgets:
+            use = Use(record.prompt_tokens + record.completion_tokens, record.cost or 0)
+            self.budgets.count(record.target.account, use, record.ended_at_s)
 
     def note(self, records: Iterable[Record]) -> None:
         """Keep what requests used that have ended and were counted. Never fails."""
@@ -236,7 +239,9 @@ class Ledger:
             self._store.write(batch)
             for row in batch if self.budgets.tenants else ():
                 if self._start in str(row[ID]):
-                    self._written_here[str(row[TENANT]), str(row[DAY])[:7]] += tokens_of(row)
+                    of = str(row[TENANT]), str(row[DAY])[:7]
+                    use = Use(tokens_of(row), int(row[COST] or 0))
+                    self._written_here[of] = self._written_here[of].plus(use)
 
     def _read_back(self) -> bool:
         """Write one file of the journal to the database, and remove it; returns whether there was one.
@@ -247,7 +252,7 @@ class Ledger:
             if found is None:
                 return False
             path, rows = found
-            if any(float(row[AT_S]) < self._forgotten_before_s() for row in rows):
+            if any(float(row[AT_S] or 0) < self._forgotten_before_s() for row in rows):
                 kept = self._journal.set_aside(path)
                 log.error("%s holds usage older than usage.keep_records_days; it is not counted", kept)
                 return True
@@ -262,7 +267,7 @@ class Ledger:
         month, first, end = self.budgets.month(self._now())
         here = {tenant: self._written_here[tenant, month] for tenant in tenants}
         if time.monotonic() >= self._budgets_at_s:
-            written = await self._in_database(self._store.tokens, tenants, first, end) if tenants else {}
+            written = await self._in_database(self._store.used, tenants, first, end) if tenants else {}
             self.budgets.take_totals(month, written, here)
             self._budgets_at_s = time.monotonic() + BUDGETS_S
         elif self._written_here:
@@ -290,3 +295,7 @@ def _budgets(fleet: Fleet) -> dict[str, Budget]:
 
 def _batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     return (rows[first : first + BATCH] for first in range(0, len(rows), BATCH))
+
+
+def _currency(fleet: Fleet) -> str | None:
+    return None if fleet.prices is None else fleet.prices.currency

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from fleet.money import written
 from routing.errors import InvalidRequest
 
 DIMENSIONS = ("day", "tenant", "model", "adapter", "version", "pool", "outcome")
@@ -21,12 +22,16 @@ MEASURES = (
     "run_s",
     "slot_s",
     "engine_s",
+    "priced_requests",
+    "cost",
 )
 COUNTS = frozenset(name for name in MEASURES if not name.endswith("_s"))
 DEFAULT_DAYS = 30
 MAX_DAYS = 1100  # three years and a bit
 MAX_ROWS = 10_000
-UsageLine = dict[str, Any]  # dimensions that were asked for, then measures
+# Dimensions that were asked for, then measures; a cost is a decimal number as text, null where nothing had
+# a price.
+UsageLine = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ def only_known(given: Iterable[tuple[str, str]], known: Sequence[str]) -> dict[s
     return fields
 
 
-def answer(query: UsageQuery, lines: Sequence[UsageLine]) -> dict[str, Any]:
+def answer(query: UsageQuery, lines: Sequence[UsageLine], currency: str | None = None) -> dict[str, Any]:
     """Build the answer: the lines and their total. Raises `InvalidRequest` where there are too many."""
     if len(lines) > MAX_ROWS:
         raise _invalid(
@@ -87,8 +92,9 @@ def answer(query: UsageQuery, lines: Sequence[UsageLine]) -> dict[str, Any]:
         "from": query.first.isoformat(),
         "to": query.last.isoformat(),
         "group_by": list(query.group_by),
-        "data": list(lines),
-        "total": {name: _rounded(name, sum(line[name] for line in lines)) for name in MEASURES},
+        "currency": currency,
+        "data": [_with_cost(line) for line in lines],
+        "total": _with_cost({name: _rounded(name, sum(line[name] for line in lines)) for name in MEASURES}),
     }
 
 
@@ -101,6 +107,11 @@ def line(group_by: Sequence[str], values: Sequence[Any]) -> UsageLine:
         dimensions["version"] = dimensions["version"] or None
     measures = zip(MEASURES, values[len(group_by) :], strict=True)
     return dimensions | {name: _rounded(name, value or 0) for name, value in measures}
+
+
+def _with_cost(line: UsageLine) -> UsageLine:
+    """Write a line's cost as answers have it."""
+    return line | {"cost": written(line["cost"]) if line["priced_requests"] else None}
 
 
 def _rounded(name: str, value: Any) -> int | float:

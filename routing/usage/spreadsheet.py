@@ -14,16 +14,17 @@ from typing import Any
 from routing.usage.query import DIMENSIONS, MEASURES, UsageLine
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-COLUMNS = (*DIMENSIONS, *MEASURES)
+COLUMNS = (*DIMENSIONS, *MEASURES, "currency")
 
 
-def to_csv(lines: Iterable[UsageLine]) -> str:
+def to_csv(lines: Iterable[UsageLine], currency: str | None = None) -> str:
     """Write lines below a head. A dimension that was not asked for, or the base model's, is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(COLUMNS)
     for line in lines:
-        writer.writerow([_cell(line.get(name)) for name in COLUMNS])
+        named = {**line, "currency": currency}
+        writer.writerow([_cell(named.get(name)) for name in COLUMNS])
     return text.getvalue()
 
 

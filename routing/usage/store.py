@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Select,
@@ -35,6 +36,7 @@ from sqlalchemy.exc import IntegrityError
 
 from routing.state.database import Database
 from routing.state.tables import UsageDayRow, UsageRow
+from routing.usage.budget import Use
 from routing.usage.entries import COLUMNS, ID, Row, id_at
 from routing.usage.query import DIMENSIONS, MAX_ROWS, MEASURES, UsageLine, UsageQuery, line
 
@@ -70,17 +72,18 @@ class UsageStore(Database):
                 self._add(connection, rows)
         return len(rows)
 
-    def tokens(self, tenants: Iterable[str], first_day: str, end_day: str) -> dict[str, int]:
-        """Return what tenants have used of days from the first up to but not including the last."""
+    def used(self, tenants: Iterable[str], first_day: str, end_day: str) -> dict[str, Use]:
+        """Return the tokens and the cost of tenants from a first day up to but not including the last."""
         days = _Days.c
-        used = func.sum(days.prompt_tokens + days.completion_tokens)
+        tokens, cost = func.sum(days.prompt_tokens + days.completion_tokens), func.sum(days.cost)
         wanted = (
-            select(days.tenant, used)
+            select(days.tenant, tokens, cost)
             .where(days.tenant.in_(sorted(tenants)), days.day >= first_day, days.day < end_day)
             .group_by(days.tenant)
         )
         with self._transaction(reads=True) as connection:
-            return {tenant: int(tokens or 0) for tenant, tokens in connection.execute(wanted)}
+            found = connection.execute(wanted)
+            return {tenant: Use(int(tokens or 0), int(cost or 0)) for tenant, tokens, cost in found}
 
     def sums(self, query: UsageQuery) -> list[UsageLine]:
         """Return the lines of a query, in the order of their dimensions; at most one more than MAX_ROWS."""
@@ -160,6 +163,8 @@ def _insert_json() -> Any:
 
 
 def _typed(element: Any, name: str) -> ColumnElement[Any]:
+    if name == "cost":  # `as_integer` reads 32 bits
+        return sql_cast(element.as_string(), BigInteger)
     kind = _Records.c[name].type.python_type
     reader = {str: "as_string", int: "as_integer", float: "as_float", bool: "as_boolean"}[kind]
     return type_coerce(getattr(element, reader)(), _Records.c[name].type)
@@ -183,6 +188,8 @@ def _add_to_days(is_sqlite: bool) -> Any:
     rows = _Records.c
     sums: dict[str, Any] = {name: func.sum(rows[name]) for name in MEASURES if name in rows}
     sums["requests"] = func.count()
+    sums["priced_requests"] = func.count(rows.cost)
+    sums["cost"] = func.coalesce(func.sum(rows.cost), 0)
     sums["estimated_requests"] = func.sum(case((rows.estimated, 1), else_=0))
     keys = [rows[name] for name in DIMENSIONS]
     added = select(*keys, *(sums[name] for name in MEASURES)).where(rows.id.in_(_ids(is_sqlite)))

@@ -261,6 +261,8 @@ def test_a_key_is_revoked_and_opens_nothing(service: Service, tab: Tab) -> None:
     tab.shot("console-tenant")
     keys.get_by_role("button", name="Revoke").click()
     tab.page.get_by_role("dialog").get_by_role("button", name="Revoke it").click()
+    expect(keys).to_have_count(0)
+    tab.page.get_by_label("revoked or expired").check()
     expect(keys).to_contain_text(re.compile("revoked 2"))
     assert service.get("/v1/models", **models).status_code == 401
     assert made["key"] not in tab.page.content()

@@ -48,7 +48,7 @@ ADMIN = (
     ("GET", "/admin/v1/usage"), ("GET", "/admin/v1/events"), ("GET", "/admin/v1/tenants"),
     ("GET", "/admin/v1/scheduler"), ("GET", "/admin/v1/replicas"), ("GET", "/admin/v1/live"),
     ("POST", "/admin/v1/replicas/shared-0/drain"), ("POST", "/admin/v1/replicas/shared-0/resume"),
-    ("GET", "/admin/v1/openapi.json"), ("GET", "/admin/v1/nothing"),
+    ("GET", "/admin/v1/openapi.json"), ("GET", "/admin/v1/whoami"), ("GET", "/admin/v1/nothing"),
 )  # fmt: skip
 ADMIN_BODY: dict[str, Any] = {
     "name": "support", "source": "https://127.0.0.1:1/x.tar", "base_model": "base", "sha256": "0" * 64,

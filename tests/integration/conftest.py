@@ -113,7 +113,7 @@ async def bench_of(
             server = serving(engine, folder / f"{name}.sock")
             addresses[name] = await servers[name].enter_async_context(server)
         budgets = {name: tenant.budget for name, tenant in fleet.tenants.items() if tenant.budget}
-        ledger = ledger_in(folder, budgets=budgets)
+        ledger = ledger_in(folder, budgets=budgets, currency=fleet.prices and fleet.prices.currency)
         gateway = assemble(
             CurrentFleet(fleet),
             find(addresses),

@@ -33,6 +33,9 @@ PAGES = (
     "#/adapters/-/a-support",
     "#/tenants",
     "#/tenants/a",
+    "#/keys",
+    "#/usage",
+    "#/playground",
     "#/events",
 )
 T = TypeVar("T")
@@ -98,9 +101,16 @@ class Site:
         self.server = None
 
 
+def site_of(
+    fleet: Fleet, folder: Path, *, local_only: frozenset[str] = frozenset()
+) -> contextlib.AbstractContextManager[Site]:
+    """A running gateway without state, until the block ends."""
+    return site_over(bench_of(fleet, folder, local_only=local_only))
+
+
 @contextlib.contextmanager
-def site_of(fleet: Fleet, folder: Path, *, local_only: frozenset[str] = frozenset()) -> Iterator[Site]:
-    """A running gateway, until the block ends."""
+def site_over(benches: contextlib.AbstractAsyncContextManager[Bench]) -> Iterator[Site]:
+    """Serve what is entered, until the block ends."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -110,8 +120,7 @@ def site_of(fleet: Fleet, folder: Path, *, local_only: frozenset[str] = frozense
     stack = contextlib.AsyncExitStack()
 
     async def start() -> Site:
-        bench = await stack.enter_async_context(bench_of(fleet, folder, local_only=local_only))
-        site = Site(bench, loop, port)
+        site = Site(await stack.enter_async_context(benches), loop, port)
         await site.listen()
         return site
 
@@ -196,7 +205,7 @@ def test_a_wrong_key_is_refused_with_a_reason_and_a_right_one_opens_it(tab: Tab,
         ("wrong", "does not take this key"),
         ("with spaces in it", "does not take this key"),
         ("schlüssel", "does not take this key"),
-        (key_of("a"), "not an operator"),
+        (key_of("a"), "This key calls models"),
     ):
         tab.give(key)
         expect(tab.page.get_by_role("alert")).to_contain_text(said)
@@ -446,13 +455,16 @@ def test_everything_can_be_done_with_the_keyboard_alone(tab: Tab, site: Site) ->
     expect(tab.page.get_by_role("heading", name="Fleet")).to_be_visible()
     tab.page.reload()
     tab.page.get_by_role("link", name="a/sales").wait_for()
-    seen = walk(tab, 16)
-    assert seen[:7] == [
+    seen = walk(tab, 19)
+    assert seen[:10] == [
         "Skip to the page",
         "Tenantry",
         "Fleet",
         "Adapters",
         "Tenants",
+        "Keys",
+        "Usage",
+        "Playground",
         "Events",
         "Forget key",
     ]
@@ -478,7 +490,7 @@ def walk(tab: Tab, steps: int) -> list[str]:
 
 def test_a_narrow_screen_needs_no_sideways_scrolling(browser: Browser, site: Site) -> None:
     busy(site)
-    with tab_of(browser, site.url, viewport={"width": 390, "height": 800}) as tab:
+    with tab_of(browser, site.url, viewport={"width": 375, "height": 800}) as tab:
         tab.expected = ("404", "503")
         tab.enter(KEY)
         for where in PAGES:

@@ -28,9 +28,21 @@ def matches(answer: Client, where: dict[str, Any]) -> bool:
     return Draft202012Validator(whole).is_valid(json.loads(answer.body))
 
 
-async def test_a_browser_is_led_to_the_page(bench: Bench) -> None:
-    answer = await bench.get("/")()
-    assert (answer.status, answer.headers["location"], answer.body) == (307, "/docs", b"")
+@pytest.mark.parametrize(
+    ("accept", "where"),
+    [
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "/console"),
+        ("*/*", "/docs"),
+        ("application/json", "/docs"),
+        (None, "/docs"),
+    ],
+)
+async def test_a_browser_is_led_to_the_console_and_others_to_the_page(
+    bench: Bench, accept: str | None, where: str
+) -> None:
+    headers = [("accept", accept)] if accept else []
+    answer = await Client(bench.gateway.app, "/", method="GET", headers=headers)()
+    assert (answer.status, answer.headers["location"], answer.body) == (307, where, b"")
 
 
 @pytest.mark.parametrize("path", [OPENAPI_PATH, BENTOML_PATH])

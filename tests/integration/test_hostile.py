@@ -198,7 +198,7 @@ async def assert_that_books_are_right(scene: Scene) -> None:
         assert tokens(tenants[name]) == Counted(PROMPT_TOKENS, len(PIECES) + 1) * scene.siege.served[name]
     status = gateway.ledger.budgets.status("mallory", time.time())
     used = tokens(tenants["mallory"])
-    assert status is not None and status.used_tokens == used.prompt + used.completion
+    assert status is not None and status.used == used.prompt + used.completion
     assert sum(scene.house.bench.outcomes().values()) == len(rows)
     kept = Counter(row["request_id"] for row in tenants["mallory"])
     assert not [name for name, times in kept.items() if times > 1 and re.fullmatch(r"hostile-\d+", name)]

@@ -4,11 +4,12 @@ import { useState } from "preact/hooks";
 import { ofTenant, path } from "../api";
 import type { Api } from "../api";
 import { useConsole, useLoaded } from "../context";
-import type { Action } from "../context";
-import { bytes, count, moment, percent, plural } from "../format";
-import { Act, Empty, Scroll, State, Title, Trouble } from "../parts";
+import { bytes, count, fullName, moment, percent, plural } from "../format";
+import { Act, Bar, Close, Dialog, Empty, Field, filled, Scroll, State, Title, Trouble, useWork } from "../parts";
 import { link } from "../route";
 import type { AdapterAnswer, AdapterList, AdapterSummary, ReplicaAnswer, ReplicaList, VersionDetail } from "../types";
+import { actionsOn, isPreparing, pinnable } from "./adapter_actions";
+import { NewVersion } from "./new_version";
 
 const SHOWN = 200;
 const PAGES = 10; // of a thousand: more could not be read, and can be narrowed by tenant in a terminal
@@ -26,18 +27,21 @@ async function all(api: Api, signal: AbortSignal): Promise<{ found: AdapterSumma
   return { found, more: after !== null };
 }
 
-const fullName = (adapter: { tenant: string | null; name: string }): string => (adapter.tenant === null ? adapter.name : `${adapter.tenant}/${adapter.name}`);
-
 export function Adapters() {
   const { data, error, reload } = useLoaded(all, 30_000);
   const [text, setText] = useState("");
+  const [adding, setAdding] = useState(false);
   const wanted = text.trim().toLowerCase();
   const found = data?.found.filter((one) => `${fullName(one)} ${one.state} ${one.base_model} ${one.pinned ? "pinned" : ""} ${one.rollout ? "rollout" : ""}`.toLowerCase().includes(wanted)) ?? [];
   return (
     <>
       <Title text="Adapters">{data && <span class="muted">{plural(data.found.length, "adapter")}{data.more && " and more"}</span>}</Title>
+      <div class="buttons left between">
+        <button onClick={() => setAdding(true)}>New adapter</button>
+      </div>
+      {adding && <NewVersion of={null} close={() => setAdding(false)} />}
       {error && <Trouble text={error} retry={reload} />}
-      {data && data.found.length === 0 && <Empty>There are no adapters yet. `tenantry adapters add` registers one.</Empty>}
+      {data && data.found.length === 0 && <Empty>There are no adapters yet.</Empty>}
       {data && data.found.length > 0 && (
         <>
           <label class="filter">
@@ -91,8 +95,11 @@ function List({ adapters }: { adapters: AdapterSummary[] }) {
 
 export function AdapterPage({ tenant, name }: { tenant: string | null; name: string }) {
   const where = `/adapters${path(name)}${ofTenant(tenant)}`;
-  const { data, error, status, reload } = useLoaded((api, signal) => api.get<AdapterAnswer>(where, signal), 5_000, where);
-  const replicas = useLoaded((api, signal) => api.get<ReplicaList>("/replicas", signal), 5_000);
+  const { me } = useConsole();
+  const pause_ms = (adapter: AdapterAnswer | null): number => (adapter?.versions.some((version) => isPreparing(version.state)) ? 1_000 : 5_000);
+  const { data, error, status, reload } = useLoaded((api, signal) => api.get<AdapterAnswer>(where, signal), pause_ms, where);
+  const isOperator = me.role === "operator";
+  const replicas = useLoaded((api, signal) => (isOperator ? api.get<ReplicaList>("/replicas", signal) : Promise.resolve(null)), 5_000);
   const title = fullName({ tenant, name });
   return (
     <>
@@ -102,7 +109,7 @@ export function AdapterPage({ tenant, name }: { tenant: string | null; name: str
         <>
           <Summary adapter={data} reload={reload} />
           <Versions adapter={data} reload={reload} />
-          <Faults adapter={data} replicas={replicas.data?.data ?? []} />
+          {isOperator && <Faults adapter={data} replicas={replicas.data?.data ?? []} />}
         </>
       )}
     </>
@@ -110,8 +117,12 @@ export function AdapterPage({ tenant, name }: { tenant: string | null; name: str
 }
 
 function Summary({ adapter, reload }: { adapter: AdapterAnswer; reload: () => void }) {
-  const { api } = useConsole();
+  const { api, me } = useConsole();
+  const [adding, setAdding] = useState(false);
   const { rollout } = adapter;
+  const can = actionsOn(api, adapter, reload);
+  const own = adapter.tenant !== null;
+  const retired = adapter.versions.every((version) => version.state === "retired");
   return (
     <section aria-label="Summary">
       <dl class="facts wide">
@@ -121,7 +132,7 @@ function Summary({ adapter, reload }: { adapter: AdapterAnswer; reload: () => vo
         </div>
         <div>
           <dt>Owner</dt>
-          <dd>{adapter.tenant ? <a href={link("tenants", adapter.tenant)}>{adapter.tenant}</a> : "declared in fleet.yaml"}</dd>
+          <dd>{adapter.tenant === null ? "declared in fleet.yaml" : me.role === "operator" ? <a href={link("tenants", adapter.tenant)}>{adapter.tenant}</a> : adapter.tenant}</dd>
         </div>
         <div>
           <dt>Live version</dt>
@@ -144,11 +155,15 @@ function Summary({ adapter, reload }: { adapter: AdapterAnswer; reload: () => vo
         )}
       </dl>
       <div class="buttons left">
-        {adapter.pinned && <Act action={unpin(api, adapter, reload)}>Unpin</Act>}
-        {!adapter.pinned && pinnable(adapter) && <Act action={pin(api, adapter, reload)}>Pin</Act>}
-        {rollout && <Act action={promote(api, adapter, rollout.candidate, reload)}>Promote version {rollout.candidate}</Act>}
-        {(rollout || adapter.previous !== null) && <Act action={rollback(api, adapter, reload)}>Roll back</Act>}
+        {own && <button onClick={() => setAdding(true)}>New version</button>}
+        {adapter.pinned && <Act action={can.unpin()}>Unpin</Act>}
+        {!adapter.pinned && pinnable(adapter) && <Act action={can.pin()}>Pin</Act>}
+        {rollout && <Act action={can.promote(rollout.candidate)}>Promote version {rollout.candidate}</Act>}
+        {(rollout || adapter.previous !== null) && <Act action={can.rollback()}>Roll back</Act>}
+        {own && !retired && <Act action={can.retire()}>Retire</Act>}
+        {own && adapter.live !== null && <a href={link("playground", adapter.name, ...(rollout ? [`${adapter.name}@${rollout.candidate}`] : []))}>Try it in the playground</a>}
       </div>
+      {adding && <NewVersion of={adapter} close={() => (setAdding(false), reload())} />}
     </section>
   );
 }
@@ -196,7 +211,10 @@ function Versions({ adapter, reload }: { adapter: AdapterAnswer; reload: () => v
 
 function VersionRow({ adapter, version, reload }: { adapter: AdapterAnswer; version: VersionDetail; reload: () => void }) {
   const { api } = useConsole();
-  const may = version.state === "ready" && version.number !== adapter.live && version.number !== adapter.rollout?.candidate;
+  const [giving, setGiving] = useState(false);
+  const can = actionsOn(api, adapter, reload);
+  const idle = version.number !== adapter.live && version.number !== adapter.rollout?.candidate;
+  const own = adapter.tenant !== null;
   const where = version.resident.map((r) => `${r.replica}: ${r.place}${r.pinned ? ", pinned" : ""}${r.in_flight ? `, ${r.in_flight} in flight` : ""}`);
   return (
     <tr>
@@ -205,7 +223,16 @@ function VersionRow({ adapter, version, reload }: { adapter: AdapterAnswer; vers
       </th>
       <td>
         <State state={version.state} />
-        {version.reason && <div class="reason">{version.reason}</div>}
+        {version.reason && <div class={`reason ${version.state === "quarantined" ? "failing" : ""}`}>{version.reason}</div>}
+        {version.progress && (
+          <div>
+            {version.progress.total_bytes !== null && <Bar value={version.progress.done_bytes} of={version.progress.total_bytes} label={`fetched of version ${version.number}`} />}{" "}
+            <small>
+              {bytes(version.progress.done_bytes)}
+              {version.progress.total_bytes !== null && ` of ${bytes(version.progress.total_bytes)}`}
+            </small>
+          </div>
+        )}
       </td>
       <td class="n">{version.traffic ? percent(version.traffic) : "–"}</td>
       <td>{where.length ? where.map((text) => <div key={text}>{text}</div>) : <span class="muted">nowhere</span>}</td>
@@ -215,8 +242,43 @@ function VersionRow({ adapter, version, reload }: { adapter: AdapterAnswer; vers
       <td class="long" title={version.digest ?? ""}>
         {version.source}
       </td>
-      <td>{may && <Act action={promote(api, adapter, version.number, reload)}>Promote</Act>}</td>
+      <td>
+        <div class="acts">
+          {version.state === "ready" && idle && <Act action={can.promote(version.number)}>Promote</Act>}
+          {own && version.state === "ready" && version.number !== adapter.live && adapter.live !== null && <button onClick={() => setGiving(true)}>Roll out</button>}
+          {version.state === "quarantined" && <Act action={can.verify(version.number)}>Try again</Act>}
+          {own && idle && version.state !== "retired" && <Act action={can.retireVersion(version.number)}>Retire</Act>}
+        </div>
+        {giving && <RollOut adapter={adapter} version={version.number} run={can.rollout} close={() => setGiving(false)} />}
+      </td>
     </tr>
+  );
+}
+
+function RollOut({ adapter, version, run, close }: { adapter: AdapterAnswer; version: number; run: (version: number, weight: number) => () => Promise<unknown>; close: () => void }) {
+  const { told } = useConsole();
+  const work = useWork();
+  const before = adapter.rollout?.candidate === version ? adapter.rollout.weight : 0.1;
+  const submit = (event: SubmitEvent): void => {
+    event.preventDefault();
+    const part = Number(filled(event.currentTarget as HTMLFormElement)["part"]);
+    work.run(run(version, part / 100), () => (told(`Version ${version} of ${fullName(adapter)} gets ${part} % of the requests.`), close()));
+  };
+  return (
+    <Dialog title={`Roll out version ${version} of ${fullName(adapter)}`} text={`Version ${adapter.live} answers the rest. It is taken back by itself where errors or latency rise.`} close={close}>
+      <form class="form" onSubmit={submit}>
+        <Field id="part" label="Part of the requests, in percent">
+          <input id="part" name="part" type="number" min="0.1" max="100" step="any" required defaultValue={String(Math.round(1000 * before) / 10)} />
+        </Field>
+        {work.error && <Trouble text={work.error} />}
+        <div class="buttons">
+          <Close>Cancel</Close>
+          <button class="solid" disabled={work.busy}>
+            Roll it out
+          </button>
+        </div>
+      </form>
+    </Dialog>
   );
 }
 
@@ -239,61 +301,4 @@ function Faults({ adapter, replicas }: { adapter: AdapterAnswer; replicas: Repli
       )}
     </section>
   );
-}
-
-// -- what can be done ---------------------------------------------------------------------------------------
-
-function after<T>(reload: () => void, work: Promise<T>): Promise<T> {
-  return work.finally(reload);
-}
-
-function at(adapter: AdapterAnswer, what: string): string {
-  return `/adapters${path(adapter.name)}/${what}${ofTenant(adapter.tenant)}`;
-}
-
-/** Whether a version answers, or is on its way to; the gateway pins nothing else. */
-function pinnable(adapter: AdapterAnswer): boolean {
-  return adapter.versions.some((one) => (one.state === "ready" && one.number === adapter.live) || ["registered", "fetching", "verifying"].includes(one.state));
-}
-
-function pin(api: Api, adapter: AdapterAnswer, reload: () => void): Action {
-  return {
-    title: `Pin ${fullName(adapter)}?`,
-    text: "Its live version keeps a slot of every replica it may be on, whether it runs or not. Others have a slot less there.",
-    verb: "Pin it",
-    run: () => after(reload, api.act("POST", at(adapter, "pin"))),
-    done: `${fullName(adapter)} is pinned.`,
-  };
-}
-
-function unpin(api: Api, adapter: AdapterAnswer, reload: () => void): Action {
-  return {
-    title: `Unpin ${fullName(adapter)}?`,
-    text: "Its slots go to adapters that need them.",
-    verb: "Unpin it",
-    run: () => after(reload, api.act("DELETE", at(adapter, "pin"))),
-    done: `${fullName(adapter)} is not pinned any more.`,
-  };
-}
-
-function promote(api: Api, adapter: AdapterAnswer, version: number, reload: () => void): Action {
-  return {
-    title: `Promote version ${version} of ${fullName(adapter)}?`,
-    text: `It answers every request from now on${adapter.live === null ? "" : `, instead of version ${adapter.live}`}; requests that run end on the version they began with.`,
-    verb: `Promote version ${version}`,
-    run: () => after(reload, api.act("POST", at(adapter, "promote"), { version })),
-    done: `Version ${version} of ${fullName(adapter)} answers everything.`,
-  };
-}
-
-function rollback(api: Api, adapter: AdapterAnswer, reload: () => void): Action {
-  const { rollout } = adapter;
-  return {
-    title: `Roll ${fullName(adapter)} back?`,
-    text: rollout ? `The rollout of version ${rollout.candidate} ends; version ${adapter.live} answers everything.` : `Version ${adapter.previous} answers everything again, instead of version ${adapter.live}.`,
-    verb: "Roll back",
-    danger: true,
-    run: () => after(reload, api.act("POST", at(adapter, "rollback"))),
-    done: `${fullName(adapter)} was rolled back.`,
-  };
 }

@@ -1,14 +1,13 @@
 // Every tenant, and one with its use, its models, its caps and its keys.
 
-import { path } from "../api";
 import type { Api } from "../api";
 import { useConsole, useLoaded } from "../context";
-import type { Action } from "../context";
 import { count, moment, plural, seconds, words } from "../format";
-import { Act, Bar, Empty, Scroll, Title, Trouble } from "../parts";
+import { Bar, Empty, Scroll, Title, Trouble } from "../parts";
 import { link } from "../route";
-import type { BudgetAnswer, KeyAnswer, KeyList, TenantAnswer, TenantList, UsageAnswer } from "../types";
+import type { BudgetAnswer, TenantAnswer, TenantList, UsageAnswer } from "../types";
 import { Models } from "./fleet";
+import { Keys } from "./keys";
 
 const load = (api: Api, signal: AbortSignal): Promise<TenantList> => api.get("/tenants", signal);
 
@@ -113,10 +112,71 @@ export function TenantPage({ name }: { name: string }) {
           </section>
           <Usage name={name} />
           <Caps tenant={tenant} />
-          <Keys tenant={tenant} />
+          <section aria-labelledby="keys-title">
+            <h2 id="keys-title">
+              Keys <small>{plural(tenant.declared_keys, "key")} in fleet.yaml, and those made at run time</small>
+            </h2>
+            <Keys tenant={name} />
+          </section>
         </>
       )}
     </>
+  );
+}
+
+/** The first page of a tenant's own key. */
+export function OwnTenant({ name }: { name: string }) {
+  const { data, error, reload } = useLoaded(load, 60_000);
+  const tenant = data?.data[0];
+  return (
+    <>
+      <Title text={name}>{tenant && <span class="muted">{plural(Object.keys(tenant.models).length, "model")} given by the operators</span>}</Title>
+      {error && <Trouble text={error} retry={reload} />}
+      {tenant && (
+        <>
+          <section aria-labelledby="models-title">
+            <h2 id="models-title">
+              Models <small>besides the adapters of its own</small>
+            </h2>
+            <OwnModels tenant={tenant} />
+          </section>
+          <Caps tenant={tenant} />
+        </>
+      )}
+    </>
+  );
+}
+
+function OwnModels({ tenant }: { tenant: TenantAnswer }) {
+  const models = Object.entries(tenant.models);
+  if (models.length === 0) return <Empty>The operators have given it none.</Empty>;
+  return (
+    <Scroll label="Models">
+      <table>
+        <thead>
+          <tr>
+            <th scope="col">Model</th>
+            <th scope="col">Adapter or base model</th>
+            <th scope="col">Default</th>
+            <th scope="col">
+              <span class="hidden">Actions</span>
+            </th>
+          </tr>
+        </thead>
+        <tbody>
+          {models.map(([alias, meant]) => (
+            <tr key={alias}>
+              <th scope="row">{alias}</th>
+              <td>{meant}</td>
+              <td>{alias === tenant.default_model ? "where a request names none" : ""}</td>
+              <td>
+                <a href={link("playground", alias)}>Try it</a>
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </Scroll>
   );
 }
 
@@ -131,66 +191,79 @@ function Usage({ name }: { name: string }) {
         Usage <small>30 days, UTC</small>
       </h2>
       {error && (status === 404 ? <Empty>This gateway keeps no usage ledger.</Empty> : <Trouble text={error} retry={reload} />)}
-      {data && <BudgetLine budget={data.budgets?.[0]} />}
+      {data && <BudgetLine budget={data.budgets?.[0]} currency={data.currency} />}
       {data && days.length === 0 && <Empty>Nothing was used in these days.</Empty>}
       {days.length > 0 && (
-        <table class="queues">
-          <thead>
-            <tr>
-              <th scope="col">Day</th>
-              <th scope="col">Tokens</th>
-              <th scope="col" class="n">
-                Prompt
-              </th>
-              <th scope="col" class="n">
-                Completion
-              </th>
-              <th scope="col" class="n">
-                Requests
-              </th>
-              <th scope="col" class="n">
-                Slot time
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {days.map((day) => (
-              <tr key={day.day}>
-                <th scope="row">{day.day}</th>
-                <td>
-                  <Bar value={day.prompt_tokens + day.completion_tokens} of={most} label={`tokens on ${day.day}`} /> <span class="tabular">{count(day.prompt_tokens + day.completion_tokens)}</span>
-                </td>
-                <td class="n">{count(day.prompt_tokens)}</td>
-                <td class="n">{count(day.completion_tokens)}</td>
-                <td class="n">{count(day.requests)}</td>
-                <td class="n">{seconds(day.slot_s)}</td>
+        <Scroll label="Usage by day">
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">Day</th>
+                <th scope="col">Tokens</th>
+                <th scope="col" class="n">
+                  Prompt
+                </th>
+                <th scope="col" class="n">
+                  Completion
+                </th>
+                <th scope="col" class="n">
+                  Requests
+                </th>
+                <th scope="col" class="n">
+                  Slot time
+                </th>
+                {data?.currency && (
+                  <th scope="col" class="n">
+                    {data.currency}
+                  </th>
+                )}
               </tr>
-            ))}
-          </tbody>
-        </table>
+            </thead>
+            <tbody>
+              {days.map((day) => (
+                <tr key={day.day}>
+                  <th scope="row">{day.day}</th>
+                  <td>
+                    <Bar value={day.prompt_tokens + day.completion_tokens} of={most} label={`tokens on ${day.day}`} /> <span class="tabular">{count(day.prompt_tokens + day.completion_tokens)}</span>
+                  </td>
+                  <td class="n">{count(day.prompt_tokens)}</td>
+                  <td class="n">{count(day.completion_tokens)}</td>
+                  <td class="n">{count(day.requests)}</td>
+                  <td class="n">{seconds(day.slot_s)}</td>
+                  {data?.currency && <td class="n">{day.cost ?? "–"}</td>}
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </Scroll>
       )}
     </section>
   );
 }
 
-function BudgetLine({ budget }: { budget: BudgetAnswer | undefined }) {
+export function BudgetLine({ budget, currency }: { budget: BudgetAnswer | undefined; currency: string | null }) {
   if (!budget) return <p class="note muted above">It has no budget.</p>;
   const levels = { below: "", soft: "above its soft limit", spent: "spent: requests are refused" };
+  const inMoney = budget.monthly_cost !== null && budget.monthly_cost !== undefined;
+  const used = inMoney ? Number(budget.used_cost) : (budget.used_tokens ?? 0);
+  const limit = inMoney ? Number(budget.monthly_cost) : (budget.monthly_tokens ?? 0);
   return (
     <p class="note above">
-      Budget of this month: <Bar limit value={budget.used_tokens} of={budget.monthly_tokens} label="tokens of this month's budget" /> {count(budget.used_tokens)} of {count(budget.monthly_tokens)} tokens{" "}
+      Budget of this month: <Bar limit value={used} of={limit} label="used of this month's budget" /> {inMoney ? `${budget.used_cost} of ${budget.monthly_cost} ${currency}` : `${count(used)} of ${count(limit)} tokens`}{" "}
       {levels[budget.level] && <b class={`verdict ${budget.level === "spent" ? "failing" : "slow"}`}>{levels[budget.level]}</b>} <span class="muted">until {moment(Date.parse(budget.resets_at) / 1000)}</span>
     </p>
   );
 }
 
 function Caps({ tenant }: { tenant: TenantAnswer }) {
+  const { me } = useConsole();
   const has = useNow().get(tenant.name);
-  const now: Record<string, number> = { max_queued: has?.queued ?? 0 };
+  const isOperator = me.role === "operator";
+  const now: Record<string, number> = isOperator ? { max_queued: has?.queued ?? 0 } : {};
   return (
     <section aria-labelledby="caps-title">
       <h2 id="caps-title">
-        Caps <small>changed in fleet.yaml</small>
+        Caps <small>{isOperator ? "changed in fleet.yaml" : "set by the operators"}</small>
       </h2>
       <dl class="facts wide">
         {Object.entries(tenant.caps).map(([cap, limit]) => (
@@ -209,76 +282,5 @@ function Caps({ tenant }: { tenant: TenantAnswer }) {
         ))}
       </dl>
     </section>
-  );
-}
-
-function Keys({ tenant }: { tenant: TenantAnswer }) {
-  const query = `/keys?tenant=${encodeURIComponent(tenant.name)}`;
-  const { data, error, reload } = useLoaded((api, signal) => api.get<KeyList>(query, signal), 0, query);
-  return (
-    <section aria-labelledby="keys-title">
-      <h2 id="keys-title">
-        Keys <small>{plural(tenant.declared_keys, "key")} in fleet.yaml, and those made at run time</small>
-      </h2>
-      {error && <Trouble text={error} retry={reload} />}
-      {data && data.data.length === 0 && <Empty>None was made. `tenantry keys create` makes one.</Empty>}
-      {data && data.data.length + data.declared.length > 0 && (
-        <table class="queues">
-          <thead>
-            <tr>
-              <th scope="col">Begins with</th>
-              <th scope="col">Role</th>
-              <th scope="col">Note</th>
-              <th scope="col">Made</th>
-              <th scope="col">Expires</th>
-              <th scope="col">
-                <span class="hidden">Actions</span>
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {data.data.map((key) => (
-              <KeyRow key={key.id} one={key} reload={reload} />
-            ))}
-            {data.declared.map((key) => (
-              <tr key={key.fingerprint}>
-                <th scope="row">
-                  <span class="muted">sha256</span> <code>{key.fingerprint}…</code>
-                </th>
-                <td>{key.role}</td>
-                <td class="long">declared in fleet.yaml</td>
-                <td>–</td>
-                <td>–</td>
-                <td class="muted">changed there</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      )}
-    </section>
-  );
-}
-
-function KeyRow({ one, reload }: { one: KeyAnswer; reload: () => void }) {
-  const { api } = useConsole();
-  const action: Action = {
-    title: `Revoke the key ${one.prefix}…?`,
-    text: `It opens nothing from now on, and that cannot be undone. Its role: ${one.role}.${one.note ? ` Its note: ${one.note}.` : ""}`,
-    verb: "Revoke it",
-    danger: true,
-    run: () => api.act("DELETE", `/keys${path(one.id)}`).finally(reload),
-    done: `The key ${one.prefix}… opens nothing any more.`,
-  };
-  return (
-    <tr>
-      <th scope="row">
-        <code>{one.prefix}…</code>
-      </th>
-      <td>{one.role}</td>
-      <td class="long">{one.note}</td>
-      <td>{moment(one.created_at)}</td>
-      <td>{one.expires_at === null ? "never" : moment(one.expires_at)}</td>
-      <td>{one.revoked_at === null ? <Act action={action}>Revoke</Act> : <span class="muted">revoked {moment(one.revoked_at)}</span>}</td>
-    </tr>
   );
 }

@@ -58,7 +58,8 @@ one version of it. `GET /v1/models` lists them.
 
 Every answer has an `x-request-id`, yours where you send one. In an answer of a model, `model` is what you
 asked for; `x-tenantry-model` is your alias of it, `x-tenantry-adapter` and `x-tenantry-version` say what
-answered.
+answered. `support; fallback=base` is your alias, and the other model of yours that answered in its place.
+Where your models have prices, a whole answer has its `x-tenantry-cost`.
 
 | status | `code` | meaning |
 |---|---|---|
@@ -76,8 +77,9 @@ _MODEL: Part = {
 _STREAM: Part = {"type": "boolean", "description": "Send the answer as server-sent events while it is made."}
 _USER: Part = {
     "type": "string",
-    "description": "For whom you ask. In a rollout of a new version, the same user stays on the same side; "
-    "so does the same `safety_identifier`, and without both the same `prompt_cache_key`.",
+    "description": "For whom you ask; `safety_identifier`, where you send it, counts instead. Your waiting "
+    "requests are served by turns of your users. In a rollout of a new version, the same user stays on the "
+    "same side; without both the same `prompt_cache_key` does.",
 }
 _TEXT_OR_LIST: Part = {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {}}]}
 _MESSAGES: Part = {"type": "array", "minItems": 1, "items": {"type": "object"}}
@@ -249,11 +251,15 @@ def _model_schema() -> Part:
 
 
 def _usage_schema() -> Part:
-    sums = {"type": "object", "properties": {name: {"type": "number"} for name in MEASURES}}
+    measures: Part = {name: {"type": "number"} for name in MEASURES}
+    cost: Part = {"type": ["string", "null"], "description": "Exact; null where nothing had a price."}
+    sums = {"type": "object", "properties": {**measures, "cost": cost}}
     budget = {"type": ["object", "null"], "description": "The month's, where you have one."}
     days: Part = {name: {"type": "string", "format": "date"} for name in ("from", "to")}
     rest = {"group_by": _array({"type": "string"}), "data": _array(sums), "total": sums, "budget": budget}
-    return {"type": "object", "properties": {"object": {"const": "list"}} | days | rest}
+    currency: Part = {"type": ["string", "null"], "description": "Of costs."}
+    head: Part = {"object": {"const": "list"}, "currency": currency}
+    return {"type": "object", "properties": head | days | rest}
 
 
 def _array(items: Part) -> Part:

@@ -220,14 +220,33 @@ USAGE_AWAY = Metric(
     (),
 )
 
+FALLBACKS = Metric(
+    "tenantry_fallbacks",
+    _COUNTER,
+    "Requests for the tenant's model that its fallback answered, by why the model did not.",
+    ("tenant", "model", "reason"),
+)
+
 BUDGET = Metric(
     "tenantry_budget_tokens",
     _GAUGE,
-    "The tenant's budget for a calendar month, UTC; tenants with a budget.",
+    "The tenant's budget for a calendar month, UTC; tenants with a budget in tokens.",
     ("tenant",),
 )
 BUDGET_USED = Metric(
     "tenantry_budget_used_tokens",
+    _GAUGE,
+    "Its use in that month, and the expected use of running requests.",
+    ("tenant",),
+)
+BUDGET_COST = Metric(
+    "tenantry_budget_cost",
+    _GAUGE,
+    "The same for tenants with a budget in money, in the fleet's currency.",
+    ("tenant",),
+)
+BUDGET_COST_USED = Metric(
+    "tenantry_budget_used_cost",
     _GAUGE,
     "Its use in that month, and the expected use of running requests.",
     ("tenant",),
@@ -251,13 +270,14 @@ REPLICA_METRICS = (REPLICA_REQUESTS, REPLICA_BREAKS, REPLICA_STALLS, REPLICA_FIR
 QUEUE_GAUGES = (QUEUE_DEPTH, QUEUE_AGE, IN_FLIGHT, BAND_DEPTH)
 REPLICA_GAUGES = (*REPLICA_FIGURES, REPLICA_BREAKER)
 LEDGER_METRICS = (USAGE_LOST, USAGE_AWAY)
-BUDGET_GAUGES = (BUDGET, BUDGET_USED)
+BUDGET_GAUGES = (BUDGET, BUDGET_USED, BUDGET_COST, BUDGET_COST_USED)
 GATEWAY_METRICS = (
     *MODEL_METRICS,
     MODELS,
     *POOL_METRICS,
     *REPLICA_METRICS,
     REFUSALS,
+    FALLBACKS,
     *QUEUE_GAUGES,
     *REPLICA_GAUGES,
     *LEDGER_METRICS,

@@ -96,6 +96,7 @@ def document() -> str:
             common=d.REPLICA_LABELS,
         ),
         _section("Before a model is known", "", (d.REFUSALS,)),
+        _section("Fallbacks", "`model` is the one that was asked for.", (d.FALLBACKS,)),
         _section("Queues", "Read from the scheduler when the page is.", d.QUEUE_GAUGES),
         _section(
             "Replicas and slots",

@@ -11,13 +11,14 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from engines.metric import Metric
+from fleet.money import COST_UNITS
 from fleet.types import MetricsSettings, Slo
 from routing.observing.metrics import definitions as d
 from routing.observing.metrics import gauges
 from routing.observing.metrics.exposition import TextFormat, family, head
 from routing.observing.metrics.models import Models
 from routing.observing.metrics.series import PoolCounts, ReplicaSeries, Series
-from routing.types import Record, Target
+from routing.types import FallbackReason, Record, Target
 
 AT_ONCE = 16  # models rendered before the event loop gets a turn: a millisecond or two
 
@@ -28,9 +29,11 @@ class BudgetView(Protocol):
     @property
     def tenant(self) -> str: ...
     @property
-    def limit_tokens(self) -> int: ...
+    def limit(self) -> int: ...
     @property
-    def used_tokens(self) -> int: ...
+    def used(self) -> int: ...
+    @property
+    def currency(self) -> str | None: ...
 
 
 class LedgerView(Protocol):
@@ -65,6 +68,7 @@ class GatewayMetrics:
         self._replicas: dict[str, ReplicaSeries] = {}
         self._pools: dict[str, PoolCounts] = {name: PoolCounts() for name in slos}
         self._refusals: Counter[tuple[str, str]] = Counter()  # status, reason
+        self._fallbacks: Counter[tuple[str, str, str]] = Counter()  # tenant, model, reason
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
 
@@ -82,10 +86,18 @@ class GatewayMetrics:
             if counts is None:
                 counts = self._pools[pool] = PoolCounts()
             counts.count(record)
+            if record.target.fallback_reason is not None:
+                self._count_fallback(record.target, record.target.fallback_reason)
             if record.replica is not None:
                 self._replica(pool, record.replica).count(record)
                 for name in record.failed_on:
                     self._replica(pool, name).count_break()
+
+    def _count_fallback(self, target: Target, reason: FallbackReason) -> None:
+        """Count a fallback for the model in whose place it answered; beyond `max_models` for `other`."""
+        key = target.tenant, target.fallback_of, reason.value
+        known = key in self._fallbacks or len(self._fallbacks) < self._max_models * len(FallbackReason)
+        self._fallbacks[key if known else (d.OTHER, d.OTHER, reason.value)] += 1
 
     def refused(self, status: int, reason: str) -> None:
         """Count a request that was refused before its model was known."""
@@ -139,9 +151,8 @@ class GatewayMetrics:
         if self._ledger is not None:
             yield d.USAGE_LOST, {(): self._ledger.lost}
             yield d.USAGE_AWAY, {(): self._ledger.is_away}
-            statuses = list(self._ledger.budget_statuses())
-            yield d.BUDGET, {(each.tenant,): each.limit_tokens for each in statuses}
-            yield d.BUDGET_USED, {(each.tenant,): each.used_tokens for each in statuses}
+            yield from _budgets(self._ledger.budget_statuses())
+        yield d.FALLBACKS, {(who, model, why): n for (who, model, why), n in self._fallbacks.items()}
         yield d.REFUSALS, {(status, reason): n for (status, reason), n in self._refusals.items()}
 
     def _replica(self, pool: str, name: str) -> ReplicaSeries:
@@ -149,3 +160,14 @@ class GatewayMetrics:
         if series is None:
             series = self._replicas[name] = ReplicaSeries(pool, name)
         return series
+
+
+def _budgets(statuses: Iterable[BudgetView]) -> Iterator[tuple[Metric, gauges.Rows]]:
+    """Give the budgets in tokens, and those in money in whole units of the currency."""
+    statuses = list(statuses)
+    in_tokens = [each for each in statuses if each.currency is None]
+    in_money = [each for each in statuses if each.currency is not None]
+    yield d.BUDGET, {(each.tenant,): each.limit for each in in_tokens}
+    yield d.BUDGET_USED, {(each.tenant,): each.used for each in in_tokens}
+    yield d.BUDGET_COST, {(each.tenant,): each.limit / COST_UNITS for each in in_money}
+    yield d.BUDGET_COST_USED, {(each.tenant,): each.used / COST_UNITS for each in in_money}

@@ -9,9 +9,7 @@ by weight. Averages and fair shares are those of `MOST_TENANTS` at most: of a th
 asks for far more than the mean, and floods only where it asks for more than all others together.
 
 1. It asks, running and waiting, for less than `FLOOD_FACTOR` times as much as the others do on average (a
-   tenant seen lately counts with one sequence at least): it does not flood. For a tenant that stands out
-   already the factor is `FLOOD_ENDS`, since clients that wait for answers send no faster than they are
-   served.
+   tenant seen lately counts with one sequence at least): it does not flood.
 2. It has not sent `FLOOD_FACTOR` times as much as the others, now or at any time since it stands out: it does
    not flood. What it asks for has grown because it waits.
 3. The others are crowded: something of them is here, and more than `CROWDED` of it waits, smoothed. It floods
@@ -41,7 +39,6 @@ from routing.scheduling.floods.turns import AT_ONCE, Turn
 
 FLOODS_AFTER_S = 2.0  # a shorter burst disturbs others for a moment only
 FLOOD_FACTOR = 8.0  # by Zipf's law the largest of eight tenants asks for three times the mean, in bursts more
-FLOOD_ENDS = 4.0  # half of what it begins with; the largest of eight is still below
 MOST_TENANTS = 8.0  # of a thousand it asks for 130 times the mean, but for no more than a seventh of it all
 HELD_DOWN = 1.5  # clients that wait for answers ask for no more than at their peak; more is a queue
 CROWDED = 0.04  # of the others' requests; where slots suffice hardly one in a hundred waits
@@ -101,12 +98,12 @@ class _Demand:
         """Return the part of a total for a weight of one, as if the tenants were `MOST_TENANTS` at most."""
         return total / self.weight * max(1.0, self.tenants / MOST_TENANTS)
 
-    def stands_out(self, whole: _Demand, factor: float) -> bool:
-        """Whether it asks for `factor` times as much as the rest of the whole, by weight. No rest: false."""
+    def stands_out(self, whole: _Demand) -> bool:
+        """Whether it asks for far more than the rest of the whole, by weight. No rest: false."""
         rest = whole.without(self)
         if rest.weight <= 0:
             return False
-        return self.asked / self.weight >= factor * max(1.0, rest.each(rest.asked))
+        return self.asked / self.weight >= FLOOD_FACTOR * max(1.0, rest.each(rest.asked))
 
     def bursts(self, whole: _Demand) -> bool:
         """Whether it has sent far more lately than the rest of the whole, by weight."""
@@ -211,7 +208,7 @@ class Floods:
 
     def _large(self, active: Iterable[str], waiting: Mapping[str, int]) -> list[str]:
         """Return the tenants that could stand out, by a look that costs little."""
-        return [t for t in active if self.running[t] + waiting.get(t, 0) >= FLOOD_ENDS * self._weights[t]]
+        return [t for t in active if self.running[t] + waiting.get(t, 0) >= FLOOD_FACTOR * self._weights[t]]
 
     def _of_band_and_higher(self, rank: int, demands: Mapping[str, _Demand]) -> dict[str, _Demand]:
         return {tenant: demand for tenant, demand in demands.items() if self._ranks[tenant] <= rank}
@@ -225,7 +222,7 @@ class Floods:
         peaks = {}
         for tenant in [t for t in large if self._ranks[t] == rank]:
             demand, peak = asked[tenant], self._peaks.get(tenant)
-            if not demand.stands_out(whole, FLOOD_FACTOR if peak is None else FLOOD_ENDS):  # 1
+            if not demand.stands_out(whole):  # 1
                 continue
             if demand.bursts(whole):
                 peak = max(peak or 0.0, demand.asked)

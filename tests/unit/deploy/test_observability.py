@@ -20,7 +20,7 @@ from routing.observing.metrics.definitions import GATEWAY_METRICS
 
 FOLDER = Path(dashboards.__file__).parent
 RULES = ("rules/recording.yml", "rules/alerts.yml")
-BUDGETS = {"tenantry_budget_tokens", "tenantry_budget_used_tokens"}
+BUDGETS = {f"tenantry_budget_{name}" for name in ("tokens", "used_tokens", "cost", "used_cost")}
 OTHERS = {"vllm:kv_cache_usage_perc"}  # engines' pages; the end-to-end test looks for it
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed"

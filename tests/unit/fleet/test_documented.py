@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from fleet import fields, load_fleet_with_warnings, read_fleet, schema, settings
+from fleet import fields, load_fleet_with_warnings, prices, read_fleet, schema, settings
 from fleet.sharing import who_shares
 from fleet.types import Band, Isolation
 from tests.unit.fleet.files import problems
@@ -27,7 +27,8 @@ SECTIONS = {
     "`adapters`": schema.AdapterSection,
     "`tenants`": schema.TenantSection,
     "`caps`": schema.CapsSection,
-    "`budget`": schema.BudgetSection,
+    "`budget`": prices.BudgetSection,
+    "A tenant's `prices`": prices.OwnPricesSection,
     "Keys": fields.KeySection,
     "`pools`": schema.PoolSection,
     "`slo`": schema.SloSection,
@@ -35,8 +36,11 @@ SECTIONS = {
     "`scheduler`": settings.SchedulerSection,
     "`metrics`": settings.MetricsSection,
     "`tracing`": settings.TracingSection,
+    "`trusted_proxies`": settings.TrustedProxiesSection,
     "`state`": settings.StateSection,
     "`usage`": settings.UsageSection,
+    "`prices`": prices.PricesSection,
+    "A model's price": prices.PriceSection,
 }
 
 

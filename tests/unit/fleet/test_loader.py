@@ -27,6 +27,7 @@ from fleet.types import (
     Strategy,
     Tenant,
     TracingSettings,
+    TrustedProxies,
 )
 from tests.unit.fleet.files import changed, declared, digest, problems, the_problem, write
 
@@ -90,13 +91,18 @@ gateway:
     locality_bonus_tokens: 100
     aging_tokens_per_s: 20
     lower_band_share: 0.1
-    load_slack: 0.5
     burst_share: 0.25
     slot_wait_s: 3
     max_queued: 50
     max_queued_mib: 1.5
   metrics: {max_models: 20, idle_after_s: 600}
   tracing: {endpoint: "http://collector:4318/v1/traces", sample_ratio: 0.25}
+  trusted_proxies:
+    addresses: [10.0.0.7, "fd00::/8"]
+    user_header: X-Forwarded-Email
+    groups_header: X-Forwarded-Groups
+    operators: [ada@example.com, "group:platform"]
+    tenants: {t: [bob]}
 state:
   folder: ${STATE}/main
   database: {env: DATABASE}
@@ -180,7 +186,6 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
             locality_bonus_tokens=100.0,
             aging_tokens_per_s=20.0,
             lower_band_share=0.1,
-            load_slack=0.5,
             burst_share=0.25,
             slot_wait_s=3.0,
             max_queued=50,
@@ -188,6 +193,13 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
         ),
         metrics=MetricsSettings(max_models=20, idle_after_s=600.0),
         tracing=TracingSettings("http://collector:4318/v1/traces", 0.25),
+        trusted_proxies=TrustedProxies(
+            addresses=("10.0.0.7/32", "fd00::/8"),
+            user_header="x-forwarded-email",
+            groups_header="x-forwarded-groups",
+            operators=("ada@example.com", "group:platform"),
+            tenants={"t": ("bob",)},
+        ),
         request_timeout_s=4.0,
         shutdown_grace_s=0.0,
         log_requests=False,

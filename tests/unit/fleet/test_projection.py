@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fleet import FleetError, project, read_fleet
-from fleet.types import Fleet, Slo
+from fleet.types import Fleet, Slo, TrustedProxies
 from fleet.writer import write_fleet
 from tests.fakes import small_fleet
 from tests.unit.fleet.files import changed, declared, digest, write
@@ -48,6 +48,17 @@ def test_nothing_of_anybody_else_is_left(fleet: Fleet) -> None:
     text = repr(project(fleet, "alone"))
     for foreign in ("alpha", "beta", "a-support", "b-support", "plain", digest("alpha"), digest("beta")):
         assert foreign not in text
+
+
+def test_users_of_other_tenants_whom_a_proxy_signs_in_are_left_out(fleet: Fleet) -> None:
+    proxies = TrustedProxies(("10.0.0.7/32",), "x-user", None, (), {"gamma": ("gus",), "alpha": ("ann",)})
+    fleet = replace(fleet, gateway=replace(fleet.gateway, trusted_proxies=proxies))
+    alone = project(fleet, "alone").gateway.trusted_proxies
+    assert alone is not None and alone.tenants == {"gamma": ("gus",)}
+    fleet = replace(
+        fleet, gateway=replace(fleet.gateway, trusted_proxies=replace(proxies, tenants={"gamma": ("gus",)}))
+    )
+    assert project(fleet, "shared").gateway.trusted_proxies is None, "nobody is left to sign in"
 
 
 def test_a_tenant_on_two_pools_has_in_each_what_is_served_there(fleet: Fleet) -> None:

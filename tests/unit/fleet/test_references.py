@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.fleet.files import changed, declared, problems, removed, the_problem, warnings
+from fleet import project, read_fleet
+from fleet.writer import write_fleet
+from tests.unit.fleet.files import changed, declared, problems, removed, the_problem, warnings, write
 
 
 def test_the_fleet_these_tests_change_is_right(tmp_path: Path) -> None:
@@ -157,3 +159,81 @@ def test_a_refused_part_does_not_make_its_name_unknown(tmp_path: Path) -> None:
 
 def test_a_missing_pool_section_leaves_tenants_without_a_pool(tmp_path: Path) -> None:
     assert [p.message for p in problems(tmp_path, removed("pools"))] == ["`pools` is missing"]
+
+
+def with_fallbacks(**fallbacks: str) -> dict[str, Any]:
+    """The fleet where alpha calls three models, of which these have fallbacks."""
+    meanings = {"support": "a-support", "raw": "plain", "base": "base"}
+    models = {
+        alias: {"model": model, "fallback": fallbacks[alias]} if alias in fallbacks else model
+        for alias, model in meanings.items()
+    }
+    return changed("tenants/alpha/models", models)
+
+
+@pytest.mark.parametrize("other", ["base", "raw", "plain"])
+def test_a_fallback_is_another_model_of_the_tenant_by_any_of_its_names(tmp_path: Path, other: str) -> None:
+    data = with_fallbacks(support=other)
+    assert not problems(tmp_path, data) and not warnings(tmp_path, data)
+    fleet = read_fleet(write(tmp_path, data)).fleet
+    tenant = fleet.tenants["alpha"]
+    assert tenant.models == {"support": "a-support", "raw": "plain", "base": "base"}
+    assert tenant.fallbacks == {"support": other}
+    assert read_fleet(write(tmp_path, write_fleet(fleet, key_variables={}))).fleet == fleet
+    kept = {"support": other} if other == "base" else {}
+    assert project(fleet, "shared").tenants["alpha"].fallbacks == kept, "the other pool's Bento lacks it"
+
+
+@pytest.mark.parametrize(
+    ("fallbacks", "alias", "message"),
+    [
+        ({"support": "bsae"}, "support", "`bsae` is not one of this tenant's models"),
+        ({"support": "b-support"}, "support", "`b-support` is not one of this tenant's models"),
+        ({"support": "support"}, "support", "`support` is its own fallback"),
+        ({"support": "a-support"}, "support", "`support` is its own fallback"),
+        ({"support": "raw", "raw": "base"}, "support", "`raw` has a fallback itself"),
+        ({"support": "plain", "raw": "base"}, "support", "`plain` has a fallback itself"),
+    ],
+)
+def test_a_fallback_that_leads_nowhere_or_further_is_refused(
+    tmp_path: Path, fallbacks: dict[str, str], alias: str, message: str
+) -> None:
+    problem = the_problem(tmp_path, with_fallbacks(**fallbacks))
+    assert problem.path == f"tenants.alpha.models.{alias}.fallback"
+    assert problem.message.startswith(message)
+
+
+def test_two_fallbacks_in_a_circle_are_refused_both(tmp_path: Path) -> None:
+    found = problems(tmp_path, with_fallbacks(support="base", base="support"))
+    assert [problem.path for problem in found] == [
+        "tenants.alpha.models.support.fallback",
+        "tenants.alpha.models.base.fallback",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "message"),
+    [
+        (7, "tenants.beta.models.support", "is neither a name nor {model: NAME, fallback: NAME}"),
+        (["b-support"], "tenants.beta.models.support", "is neither a name nor"),
+        ("UPPER", "tenants.beta.models.support", "a name is 1 to 63"),
+        ({"fallback": "x"}, "tenants.beta.models.support", "`model` is missing"),
+        ({"model": "b-support", "other": 1}, "tenants.beta.models.support.other", "unknown key `other`"),
+        ({"model": "b-support", "fallback": ["x"]}, "tenants.beta.models.support.fallback", "must be text"),
+    ],
+)
+def test_a_model_that_is_written_in_neither_way_is_refused(
+    tmp_path: Path, value: Any, path: str, message: str
+) -> None:
+    problem = the_problem(tmp_path, changed("tenants/beta/models/support", value))
+    assert problem.path == path
+    assert message in problem.message
+
+
+def test_a_dedicated_tenant_has_no_shared_pool_to_fall_back_to(tmp_path: Path) -> None:
+    models = {"support": {"model": "c-support", "fallback": "raw"}, "raw": "plain"}
+    found = problems(tmp_path, changed("tenants/gamma/models", models))
+    assert [problem.path for problem in found] == ["tenants.gamma.models.raw"]
+    data = changed("pools/whole/tenants", ["alpha", "gamma"], changed("tenants/gamma/models", models))
+    (problem,) = problems(tmp_path, data)
+    assert "tenant `gamma` is dedicated and shares this pool" in problem.message

@@ -79,7 +79,6 @@ ROOT = Path(__file__).parents[3]
         ("gateway/scheduler/locality_bonus_tokens", -1, "must be greater than or equal to 0"),
         ("gateway/scheduler/aging_tokens_per_s", float("inf"), "must be a finite number"),
         ("gateway/scheduler/lower_band_share", 0.6, "must be less than or equal to 0.5"),
-        ("gateway/scheduler/load_slack", -0.1, "must be greater than or equal to 0"),
         ("gateway/scheduler/burst_share", 0, "must be greater than 0"),
         ("gateway/scheduler/slot_wait_s", 0, "must be greater than 0"),
         ("gateway/scheduler/max_queued", 0, "must be greater than or equal to 1"),

@@ -30,6 +30,7 @@ from fleet.types import (
     Strategy,
     Tenant,
     TracingSettings,
+    TrustedProxies,
     UsageSettings,
 )
 from fleet.writer import write_fleet
@@ -113,7 +114,6 @@ GATEWAYS = st.builds(
         locality_bonus_tokens=POSITIVE,
         aging_tokens_per_s=POSITIVE,
         lower_band_share=st.floats(0, 0.24),
-        load_slack=st.floats(0, 100),
         burst_share=st.floats(0.01, 1),
         slot_wait_s=POSITIVE,
         max_queued=st.integers(1, 10**6),
@@ -126,6 +126,15 @@ GATEWAYS = st.builds(
         TracingSettings,
         endpoint=st.sampled_from([None, "https://collector:4318/v1/traces"]),
         sample_ratio=st.floats(0, 1),
+    ),
+    trusted_proxies=st.none()
+    | st.builds(
+        TrustedProxies,
+        addresses=st.sampled_from([("10.0.0.0/8",), ("10.0.0.7/32", "fd00::/8")]),
+        user_header=st.just("x-forwarded-user"),
+        groups_header=st.just("x-forwarded-groups"),
+        operators=st.sampled_from([("ada",), ("ada", "group:platform")]),
+        tenants=st.sampled_from([{}, {"t": ("bob",)}]),
     ),
 )
 POOLS = st.builds(

@@ -22,7 +22,7 @@ def adapter_id(adapter: str) -> str:
 ADAPTER_IDS = frozenset(map(adapter_id, ("a-support", "a-sales", "b-support", "c-support")))
 
 
-def request(
+def request(  # noqa: PLR0913 - a field each
     tenant: str = "a",
     model: str = "support",
     *,
@@ -31,10 +31,12 @@ def request(
     sequences: int = 1,
     arrived_s: float = 0.0,
     failed_on: frozenset[str] = frozenset(),
+    user: str = "",
 ) -> Request:
     """A request of `small_fleet`."""
     name = f"{tenant}-{model}-{arrived_s}"
-    return Request(name, target(tenant, model, base=base, pool=pool), sequences, 10, arrived_s, failed_on)
+    meant = target(tenant, model, base=base, pool=pool)
+    return Request(name, meant, sequences, 10, arrived_s, failed_on, user=user)
 
 
 def engine(name: str = "shared-0", *, slots: int = 2, max_sequences: int = 8, ready: bool = True) -> Engine:
@@ -46,11 +48,9 @@ def engine(name: str = "shared-0", *, slots: int = 2, max_sequences: int = 8, re
     ).engine
 
 
-def view_of(
-    *engines: Engine, floods: Floods | None = None, asked: Request | None = None, load_slack: float = 0.25
-) -> View:
+def view_of(*engines: Engine, floods: Floods | None = None, asked: Request | None = None) -> View:
     """What policies know of a group of these engines; without `floods` no tenant floods."""
-    return View(engines, floods or Floods({}, {}), load_slack, home_key(asked) if asked else "")
+    return View(engines, floods or Floods({}, {}), home_key(asked) if asked else "")
 
 
 def run_on(one: Engine, asked: Request, *, times: int = 1) -> None:

@@ -100,6 +100,8 @@ USED = {
     "slot_s": 9e4,
     "engine_s": 3e4,
     "estimated_requests": 3,
+    "priced_requests": 1_234_567,
+    "cost": "98765.000000001",
 }
 EVENT = {
     "at": 1_790_000_000,
@@ -107,7 +109,13 @@ EVENT = {
     "subject": f"{TENANT}/{ADAPTER}@12",
     "text": f"quarantined: {REASON}",
 }
-USAGE = {"from": "2026-09-01", "to": "2026-09-30", "group_by": ["tenant", "model"], "data": [USED] * 2}
+USAGE = {
+    "from": "2026-09-01",
+    "to": "2026-09-30",
+    "group_by": ["tenant", "model"],
+    "currency": "EUR",
+    "data": [USED] * 2,
+}
 NAMES = {"a-support": f"{TENANT}-{ADAPTER}", "a": TENANT, "support": ADAPTER, "shared-0": REPLICA}
 ANSWERS: dict[str, Any] = {
     "/adapters": {"data": [LISTED], "next": None},

@@ -63,6 +63,26 @@ def rows(output: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
 
 
+def test_check_shows_prices_budgets_and_fallbacks_where_there_are_any(fleet: Path) -> None:
+    assert "Prices" not in RUN.invoke(app, ["check", str(fleet)]).stdout
+    price = {"input": 0.2, "cached_input": 0.05, "output": 0.6, "slot_hour": 1}
+    data = changed("prices", {"currency": "EUR", "models": {"base": price, "plain": price}})
+    data["tenants"]["alpha"] |= {
+        "models": {"support": {"model": "a-support", "fallback": "raw"}, "raw": "plain"},
+        "prices": {"factor": 0.5, "models": {"plain": {"input": 1, "output": 2}}},
+        "budget": {"monthly_cost": 250.5},
+    }
+    write(fleet.parent, data)
+    result = RUN.invoke(app, ["check", str(fleet)])
+    assert "Prices in EUR" in result.stdout, result.stderr
+    shown = rows(result.stdout)
+    assert ["base", "all", "0.2", "0.05", "0.6", "1", "0"] in shown
+    assert ["plain", "alpha", "1", "1", "2", "0", "0"] in shown
+    assert ["all others", "alpha", *["x 0.5"] * 5] in shown
+    assert ["alpha", "-", "-", "-", "250.5 EUR"] in shown
+    assert ["alpha", "support", "a-support, else raw", "base", "shared"] in shown
+
+
 def test_check_shows_caps_and_objectives_where_there_are_any(fleet: Path) -> None:
     plain = RUN.invoke(app, ["check", str(fleet)]).stdout
     assert "Rates and tokens" not in plain
@@ -74,7 +94,7 @@ def test_check_shows_caps_and_objectives_where_there_are_any(fleet: Path) -> Non
     data["gateway"]["scheduler"] = {"slot_wait_s": 7, "max_queued_mib": 64}
     write(fleet.parent, data)
     shown = rows(RUN.invoke(app, ["check", str(fleet)]).stdout)
-    assert ["gamma", "60", "-", "9000", "5000000"] in shown
+    assert ["gamma", "60", "-", "9000", "5000000 tokens"] in shown
     assert ["alone", "2 s", "-", "0.5 s"] in shown
     assert ["a slot is cleared after", "7 s"] in shown
     assert ["waiting at most", "10000 requests, 64 MiB"] in shown

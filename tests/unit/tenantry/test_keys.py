@@ -110,8 +110,13 @@ def test_wrong_use_exits_with_2_and_makes_nothing(run: Run, desk: Desk, argument
     assert desk.management.calls == []
 
 
-def test_a_tenant_s_key_is_refused_and_no_key_is_wrong_use(run: Run) -> None:
-    assert run("list", key="acme-key").exit_code == 1
+def test_a_tenant_s_key_lists_its_tenant_s_and_makes_none(run: Run, desk: Desk) -> None:
+    assert run("list", key="acme-key").exit_code == 0
+    assert run("create", "--role", "inference", "--tenant", "acme", key="acme-key").exit_code == 1
+    assert desk.management.made_keys == []
+
+
+def test_no_key_is_wrong_use(run: Run) -> None:
     assert run("list", key=None).exit_code == 2
 
 

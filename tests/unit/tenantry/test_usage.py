@@ -12,6 +12,9 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
+from fleet.money import COST_UNITS
+from fleet.types import Budget
+from routing.usage.budget import Budgets, Use
 from routing.usage.query import UsageQuery
 from routing.usage.spreadsheet import COLUMNS
 from tenantry.app import app
@@ -20,7 +23,7 @@ from tenantry.running import Connection
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk
 
-MEASURED = (1200, 3, 1_500_000, 20, 5, 0.25, 90.0, 0.5, 0.1)
+MEASURED = (1200, 3, 1_500_000, 20, 5, 0.25, 90.0, 0.5, 0.1, 1200, 12_500_000_000)
 Run = Callable[..., Result]
 
 
@@ -68,8 +71,19 @@ def test_options_become_the_query(run: Run, desk: Desk) -> None:
 
 
 def test_a_budget_is_shown_in_the_colour_of_its_level(run: Run, desk: Desk) -> None:
-    desk.book.budgets.count("acme", 900, time.time())
+    desk.book.budgets.count("acme", Use(900), time.time())
     assert "budget of acme: 900 of 1,000 tokens this month (90 %)" in run().stdout
+
+
+def test_costs_are_a_column_where_there_are_prices(run: Run, desk: Desk) -> None:
+    desk.book.values = [("acme", "support", *MEASURED), ("globex", "support", *MEASURED[:-2], 0, 0)]
+    assert "12.5" not in run().stdout
+    desk.book.budgets = Budgets({"acme": Budget(monthly_cost=100 * COST_UNITS)}, "EUR")
+    desk.book.budgets.count("acme", Use(0, 12_500_000_000), time.time())
+    result = run()
+    assert "EUR" in result.stdout
+    assert [row[-1] for row in cells(result.stdout)][-3:] == ["12.5", "", "12.5"]
+    assert "budget of acme: 12.5 of 100 EUR this month (12.5 %)" in result.stdout
 
 
 def test_csv_is_the_gateways(run: Run, desk: Desk) -> None:

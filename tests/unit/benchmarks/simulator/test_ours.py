@@ -105,6 +105,9 @@ def test_a_higher_band_waits_less() -> None:
 
 def test_settings_change_by_name_and_an_unknown_one_is_refused() -> None:
     changed = Policy().with_settings({"slot_wait_s": 3.0})
-    assert (changed.settings.slot_wait_s, changed.settings.load_slack) == (3.0, Policy().settings.load_slack)
+    assert (changed.settings.slot_wait_s, changed.settings.burst_share) == (
+        3.0,
+        Policy().settings.burst_share,
+    )
     with pytest.raises(TypeError):
         Policy().with_settings({"nonsense": 1.0})

@@ -68,6 +68,9 @@ class FakeTenancy:
     def fleet(self) -> Fleet:
         return self.present
 
+    def account(self, name: str) -> str:
+        return name
+
     def is_suspended(self, name: str) -> bool:
         return name in self.suspended
 
@@ -408,7 +411,7 @@ def _app(read_timeout_s: float) -> FastAPI:
     management = FakeManagement()
     return admin_app(
         management,
-        IDENTITIES.get,
+        lambda key, _: IDENTITIES.get(key or ""),
         max_upload_bytes=1,
         upload_folder=Path("replaced"),
         live_feed=Watched(management).feed,

@@ -51,6 +51,7 @@ ROUTES = [
     ("GET", "/admin/v1/keys"),
     ("POST", "/admin/v1/keys"),
     ("DELETE", "/admin/v1/keys/id1"),
+    ("GET", "/admin/v1/whoami"),
     ("GET", "/admin/v1/openapi.json"),
     ("POST", "/v1/load_lora_adapter"),
     ("POST", "/v1/unload_lora_adapter"),

@@ -1,4 +1,4 @@
-"""Keys and replicas: operators only, and no answer holds a key or its hash but the one that makes it."""
+"""Keys and replicas: operators change them; no answer holds a key or its hash but the one that makes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ OPERATOR: dict[str, Any] = {"key": "operator-key"}
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
-        ("GET", KEYS, None),
         ("POST", KEYS, {"role": "adapters", "tenant": "acme"}),
         ("POST", KEYS, {"role": "operator"}),
         ("DELETE", f"{KEYS}/id1", None),

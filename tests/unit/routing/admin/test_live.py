@@ -169,7 +169,7 @@ async def test_two_thousand_models_make_a_bounded_picture(desk: Desk) -> None:
     assert len(answer.content) < 400_000
 
 
-@pytest.mark.parametrize("path", [LIVE, f"{LIVE}/stream", "/admin/v1/tenants"])
+@pytest.mark.parametrize("path", [LIVE, f"{LIVE}/stream"])
 async def test_tenants_keys_see_nothing_of_it(desk: Desk, path: str) -> None:
     answer = await desk.ask("GET", path, key="acme-key")
     assert (answer.status_code, error_of(answer)["code"]) == (403, "forbidden")

@@ -1,4 +1,4 @@
-"""What operators may ask the ledger, and how they are answered."""
+"""What may be asked of the ledger, and how they are answered."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from datetime import date
 
 import pytest
 
+from fleet.money import COST_UNITS
+from fleet.types import Budget
 from routing.admin.usage import UsageAnswer
+from routing.usage.budget import Budgets, Use
 from routing.usage.query import MAX_ROWS, UsageQuery
 from tests.unit.routing.admin.fakes import Desk, error_of
 
 USAGE = "/admin/v1/usage"
-MEASURED = (2, 1, 10, 20, 5, 0.25, 1.0, 0.5, 0.1)
+MEASURED = (2, 1, 10, 20, 5, 0.25, 1.0, 0.5, 0.1, 2, 1_500_000_000)
 
 
 async def test_usage_is_split_by_what_is_asked_for_and_has_a_total(desk: Desk) -> None:
@@ -29,11 +32,12 @@ async def test_usage_is_split_by_what_is_asked_for_and_has_a_total(desk: Desk) -
         ("globex", "support", 2),
     ]
     assert told["total"]["prompt_tokens"] == 20
+    assert (told["total"]["cost"], told["data"][0]["cost"], told["currency"]) == ("3", "1.5", None)
     UsageAnswer.model_validate(told)
 
 
 async def test_budgets_are_told_of_those_who_have_one(desk: Desk) -> None:
-    desk.book.budgets.count("acme", 900, time.time())
+    desk.book.budgets.count("acme", Use(900), time.time())
     for query, names in (("", ["acme"]), ("?tenant=acme", ["acme"]), ("?tenant=globex", [])):
         answer = await desk.ask("GET", USAGE + query, key="operator-key")
         budgets = answer.json()["budgets"]
@@ -41,6 +45,20 @@ async def test_budgets_are_told_of_those_who_have_one(desk: Desk) -> None:
         assert all(
             (b["used_tokens"], b["remaining_tokens"], b["level"]) == (900, 100, "soft") for b in budgets
         )
+
+
+async def test_a_budget_in_money_is_told_in_the_currency_and_so_is_csv(desk: Desk) -> None:
+    desk.book.budgets = Budgets({"acme": Budget(monthly_cost=10 * COST_UNITS)}, "EUR")
+    desk.book.budgets.count("acme", Use(0, 2_500_000_000), time.time())
+    desk.book.values = [MEASURED]
+    told = (await desk.ask("GET", USAGE, key="operator-key")).json()
+    UsageAnswer.model_validate(told)
+    (budget,) = told["budgets"]
+    assert (budget["monthly_cost"], budget["used_cost"], budget["remaining_cost"]) == ("10", "2.5", "7.5")
+    assert "monthly_tokens" not in budget
+    text = (await desk.ask("GET", f"{USAGE}?format=csv", key="operator-key")).text
+    (found,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert (found["cost"], found["currency"]) == ("1.5", "EUR")
 
 
 @pytest.mark.parametrize(
@@ -78,12 +96,6 @@ async def test_what_is_wrong_is_named(desk: Desk, query: str, status: int, param
     answer = await desk.ask("GET", f"{USAGE}?{query}", key="operator-key")
     assert answer.status_code == status
     assert error_of(answer)["param"] == param
-    assert desk.book.asked == []
-
-
-async def test_a_tenants_key_sees_no_others_usage_here(desk: Desk) -> None:
-    answer = await desk.ask("GET", USAGE, key="acme-key")
-    assert (answer.status_code, error_of(answer)["code"]) == (403, "forbidden")
     assert desk.book.asked == []
 
 

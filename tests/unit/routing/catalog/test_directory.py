@@ -10,10 +10,11 @@ from adapters.states import VersionState
 from engines.residency import ENGINE_DIED
 from fleet.current import CurrentFleet
 from fleet.key_hash import hash_key
+from fleet.types import Tenant
 from routing.catalog.directory import Directory, Identity
 from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Rollout, RolloutPlan
 from routing.errors import Quarantined, Unavailable
-from routing.types import Target
+from routing.types import FallbackReason, Target
 from tests.fakes import adapter_id, entry_of, key_of, small_fleet, version_of, without_tenant
 
 FLEET = small_fleet()
@@ -281,6 +282,43 @@ def test_a_thousand_adapters_are_looked_up_as_fast_as_one(directory: Directory) 
     directory.remove(AdapterKey("a", "adapter-7"))
     assert resolve(directory, "a", "adapter-7") is None
     assert resolve(directory, "a", "adapter-8") is not None
+
+
+# -- fallbacks ---------------------------------------------------------------------------------------------
+
+
+def with_fallback() -> tuple[Directory, Tenant]:
+    """The small fleet, where `support` of tenant a falls back to its base model."""
+    tenant = replace(FLEET.tenants["a"], fallbacks={"support": "plain"})
+    directory = Directory(CurrentFleet(replace(FLEET, tenants={**FLEET.tenants, "a": tenant})))
+    for name in FLEET.adapters:
+        directory.put(entry_of(name))
+    return directory, tenant
+
+
+@pytest.mark.parametrize("name", ["support", "a-support", None])
+def test_a_fallback_answers_under_the_name_that_was_asked_for(name: str | None) -> None:
+    directory, tenant = with_fallback()
+    target = directory.fallback(tenant, name, "", FallbackReason.NO_REPLICA)
+    assert target is not None
+    assert (target.model, target.adapter, target.answers_as) == ("plain", None, name or "support")
+    assert (target.fallback, target.fallback_of) == (None, "support")
+    assert target.fallback_reason is FallbackReason.NO_REPLICA
+
+
+@pytest.mark.parametrize("name", ["plain", "sales", "nothing", "support@1"])
+def test_other_names_have_no_fallback(name: str) -> None:
+    directory, tenant = with_fallback()
+    assert directory.fallback(tenant, name, "", FallbackReason.NO_REPLICA) is None
+    found = directory.resolve(tenant, name, "")
+    assert found is None or found.fallback is None
+
+
+def test_a_fallback_that_cannot_answer_is_none() -> None:
+    directory, tenant = with_fallback()
+    tenant = replace(tenant, fallbacks={"plain": "support"})
+    directory.put(entry_of("a-support", versions=(), live=None))
+    assert directory.fallback(tenant, "plain", "", FallbackReason.OVERLOADED) is None
 
 
 # -- another fleet -----------------------------------------------------------------------------------------

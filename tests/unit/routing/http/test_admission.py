@@ -9,10 +9,10 @@ import pytest
 from fleet.types import Budget, Caps
 from routing.asgi import HeaderList
 from routing.errors import CapReached, InvalidRequest, QuotaExceeded, Unavailable
-from routing.http.admission import BUDGET_HEADER, LONGEST_BUDGET_WAIT_S, Admission
+from routing.http.admission import LONGEST_BUDGET_WAIT_S, TOKENS_HEADER, Admission
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome
-from routing.usage.budget import Budgets
+from routing.usage.budget import Budgets, Use
 from tests.fakes import small_fleet
 from tests.unit.routing.requests import request
 from tests.unit.routing.scheduling.busy import Busy
@@ -36,7 +36,7 @@ class Entrance:
         """What is used of the budget of `a`, and reserved."""
         status = self.budgets.status("a", time.time())
         assert status is not None
-        return status.used_tokens
+        return status.used
 
 
 def test_what_is_let_in_reserves_its_part_of_the_budget_until_it_ends() -> None:
@@ -81,7 +81,7 @@ def test_what_is_over_the_budget_is_not_asked_of_caps_and_rates() -> None:
     entrance = Entrance(monthly_tokens=1, caps=Caps(requests_per_minute=1))
     with pytest.raises(QuotaExceeded) as refused:
         entrance.admit()
-    assert dict(entrance.headers) == {BUDGET_HEADER: b"1"}
+    assert dict(entrance.headers) == {TOKENS_HEADER: b"1"}
     wait_s = refused.value.retry_after_s
     assert wait_s is None or wait_s <= LONGEST_BUDGET_WAIT_S
     assert repr(entrance.dispatcher).startswith("<Dispatcher admitted=0 ")
@@ -91,9 +91,9 @@ def test_what_is_left_is_said_from_the_soft_limit_on() -> None:
     entrance = Entrance(monthly_tokens=10_000, soft=0.5)
     entrance.admit()
     assert entrance.headers == []
-    entrance.budgets.count("a", 5000, time.time())
+    entrance.budgets.count("a", Use(5000), time.time())
     entrance.admit()
-    assert [name for name, _ in entrance.headers] == [BUDGET_HEADER]
+    assert [name for name, _ in entrance.headers] == [TOKENS_HEADER]
 
 
 def test_who_has_no_budget_is_asked_for_none() -> None:

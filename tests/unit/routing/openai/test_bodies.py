@@ -51,24 +51,43 @@ def test_every_endpoint_needs_its_content(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", list(Kind))
 @pytest.mark.parametrize(
-    ("fields", "user"),
+    ("fields", "user", "sticky"),
     [
-        ({}, None),
-        ({"user": "u"}, "u"),
-        ({"safety_identifier": "s"}, "s"),
-        ({"prompt_cache_key": "p"}, "p"),
-        ({"user": "u", "safety_identifier": "s", "prompt_cache_key": "p"}, "u"),
-        ({"safety_identifier": "s", "prompt_cache_key": "p"}, "s"),
-        ({"user": None, "safety_identifier": "s"}, "s"),
-        ({"user": "", "safety_identifier": 7, "prompt_cache_key": "p"}, "p"),
-        ({"metadata": {"user": "u"}}, None),
+        ({}, "", ""),
+        ({"user": "u"}, "u", "u"),
+        ({"safety_identifier": "s"}, "s", "s"),
+        ({"prompt_cache_key": "p"}, "", "p"),
+        ({"user": "u", "safety_identifier": "s", "prompt_cache_key": "p"}, "s", "s"),
+        ({"user": "u", "prompt_cache_key": "p"}, "u", "u"),
+        ({"user": "u", "safety_identifier": None}, "u", "u"),
+        ({"user": "", "safety_identifier": 7, "prompt_cache_key": "p"}, "", "p"),
+        ({"metadata": {"user": "u"}}, "", ""),
     ],
 )
 def test_whom_a_request_is_for_has_one_name_on_every_route(
-    kind: Kind, fields: dict[str, object], user: str | None
+    kind: Kind, fields: dict[str, object], user: str, sticky: str
 ) -> None:
     content: object = [{}] if kind is Kind.CHAT else "x"
-    assert call(kind, **{REQUIRED[kind]: content}, **fields).user == user
+    made = call(kind, **{REQUIRED[kind]: content}, **fields)
+    assert (made.user, made.sticky) == (user, sticky)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("value", [True, 0, -1.5, [], ["u"], {}, {"u": "u"}])
+def test_a_user_that_is_no_text_is_refused_where_the_engine_knows_the_field(
+    kind: Kind, value: object
+) -> None:
+    content: object = [{}] if kind is Kind.CHAT else "x"
+    with pytest.raises(InvalidRequest, match="`user` must be"):
+        call(kind, **{REQUIRED[kind]: content}, user=value)
+    assert call(kind, **{REQUIRED[kind]: content}, user=None).user == ""
+
+
+def test_a_long_name_of_a_user_is_kept_as_its_hash() -> None:
+    names = ["u" * 64, "u" * 65, "u" * 1_000_000, "\u0000\n" * 100, "../" * 30]
+    users = [call(Kind.COMPLETION, prompt="x", user=name).user for name in names]
+    assert users[0] == names[0] and len(set(users)) == len(users)
+    assert all(len(user) <= 64 for user in users) and all(user.isalnum() for user in users)
 
 
 @pytest.mark.parametrize("field", ["adapter_id", "adapter_name"])

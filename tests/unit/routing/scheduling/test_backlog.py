@@ -40,8 +40,8 @@ class House:
             entry for rank in range(3) for *_, heads in self.backlog.in_order(queue, rank) for entry in heads
         ]
 
-    def of_models(self, *models: str, engine: str = "shared-0", rank: int = 1) -> list[Request]:
-        return [head for *_, heads in self.backlog.of_models(models, engine, rank) for head in heads]
+    def of_models(self, *models: str, rank: int = 1) -> list[Request]:
+        return [head for *_, heads in self.backlog.of_models(models, rank) for head in heads]
 
 
 def test_one_flow_is_first_come_first_served() -> None:
@@ -95,24 +95,6 @@ def test_waiting_makes_up_for_service_at_the_rate_of_aging() -> None:
     assert house.order() == [new, old]
 
 
-def test_a_tenant_that_is_being_served_does_not_age_however_long_its_queue() -> None:
-    house = House(aging=10.0)
-    flood, quiet = request("a", arrived_s=0.0), request("b", arrived_s=99.0)
-    house.push(flood, quiet)
-    house.backlog.restart_age("a", (QUEUE,), 100.0)
-    house.backlog.resort("a")
-    assert house.order() == [quiet, flood]
-
-
-def test_what_is_served_out_of_one_line_goes_on_ageing_in_others() -> None:
-    house = House(aging=10.0)
-    old, new = request("a", arrived_s=0.0), request("b", arrived_s=99.0)
-    house.push(old, new)
-    house.backlog.restart_age("a", ("shared-0", "hold base"), 100.0)
-    house.backlog.resort("a")
-    assert house.order() == [old, new]
-
-
 def test_models_with_an_engine_to_themselves_are_put_in_order_when_asked_for() -> None:
     house = House(aging=10.0)
     first, second, other, elsewhere = (
@@ -126,9 +108,6 @@ def test_models_with_an_engine_to_themselves_are_put_in_order_when_asked_for() -
     assert house.of_models(*models) == [second, first, other]
     house.serve("a", 15.0)
     assert house.of_models(*models) == [second, other, first], "15 tokens are a second and a half"
-    house.backlog.restart_age("a", ("shared-0",), 50.0)
-    assert house.of_models(*models) == [other, second, first], "it ages anew there"
-    assert house.of_models(*models, engine="shared-1") == [second, other, first]
     assert house.of_models(*models, rank=2) == []
 
 
@@ -188,9 +167,8 @@ def test_every_line_is_in_order_whatever_happened(seed: int, aging: float) -> No
     house = House(bands={"a": 1, "b": chance.choice([1, 2])}, aging=aging)
     waiting: list[Request] = []
     queues: dict[str, str] = {f"{t}-{m}@1": QUEUE for t in "ab" for m in ("x", "y", "z")}
-    granted: dict[tuple[str, str], float] = {}
     for step in range(80):
-        match chance.choice(["push", "push", "remove", "serve", "grant", "move"]):
+        match chance.choice(["push", "push", "remove", "serve", "move"]):
             case "push":
                 entry = request(chance.choice("ab"), chance.choice("xyz"), arrived_s=float(step))
                 waiting.append(entry)
@@ -199,24 +177,18 @@ def test_every_line_is_in_order_whatever_happened(seed: int, aging: float) -> No
                 house.backlog.remove(waiting.pop(chance.randrange(len(waiting))))
             case "serve":
                 house.serve(chance.choice("ab"), chance.uniform(0.0, 500.0))
-            case "grant":
-                tenant, queue = chance.choice("ab"), chance.choice([QUEUE, "hold base"])
-                granted[tenant, queue] = float(step)
-                house.backlog.restart_age(tenant, (queue,), float(step))
-                house.backlog.resort(tenant)
             case "move":
                 model = chance.choice(list(queues))
                 queues[model] = chance.choice([QUEUE, "hold base", "any base"])
                 house.backlog.move(model, queues[model])
         for queue in (QUEUE, "hold base", "any base"):
-            assert house.order(queue) == _sorted_anew(house, waiting, queues, granted, queue, aging)
+            assert house.order(queue) == _sorted_anew(house, waiting, queues, queue, aging)
 
 
 def _sorted_anew(
     house: House,
     waiting: list[Request],
     queues: dict[str, str],
-    granted: dict[tuple[str, str], float],
     queue: str,
     aging: float,
 ) -> list[Request]:
@@ -231,8 +203,7 @@ def _sorted_anew(
 
     def place(head: Request) -> tuple[float, ...]:
         tenant = head.target.tenant
-        since = max(oldest[tenant], granted.get((tenant, queue), oldest[tenant]))
-        key = house.service[tenant] + aging * since
+        key = house.service[tenant] + aging * oldest[tenant]
         return house.bands[tenant], key, "ab".index(tenant), head.arrived_s
 
     return sorted(heads.values(), key=place)

@@ -83,6 +83,7 @@ class Fair:
         self.clock = FakeClock()
         self.dispatcher = Dispatcher(CurrentFleet(fleet), declared_replicas(fleet), clock=self.clock)
         self.service: Counter[str] = Counter()  # price of what was granted, as estimated
+        self.of_users: Counter[str] = Counter()  # the same, by user
         self.running: list[Ticket] = []
         self.ids = [f"{name}@1" for name in tenants]
         for name in self.dispatcher.replicas:
@@ -92,10 +93,10 @@ class Fair:
         self.dispatcher.take_residency(replica, adapters=self.ids, pinned=(), host=())
         self.dispatcher.set_ready(replica, True)
 
-    def submit(self, tenant: str, prompt_tokens: int = 100) -> Ticket:
+    def submit(self, tenant: str, prompt_tokens: int = 100, user: str = "") -> Ticket:
         target = Target(tenant, "m", tenant, "base", "pool", 1, f"{tenant}@1")
         asked = Request(f"{tenant}-{self.clock.now}", target, 1, prompt_tokens, self.clock.now)
-        ticket = self.dispatcher.submit(replace(asked, max_completion_tokens=1))
+        ticket = self.dispatcher.submit(replace(asked, max_completion_tokens=1, user=user))
         assert isinstance(ticket, Ticket)
         ticket.when_decided(lambda: self._decided(ticket))
         return ticket
@@ -110,6 +111,7 @@ class Fair:
         if ticket.replica is not None:
             self.running.append(ticket)
             self.service[ticket.request.target.tenant] += int(ticket.charged_tokens)
+            self.of_users[ticket.request.user] += int(ticket.charged_tokens)
 
 
 @settings(max_examples=60, deadline=None)
@@ -141,6 +143,69 @@ def test_tenants_that_always_wait_get_service_by_weight(
         for other, v in by_name.items():
             gap = abs(fair.service[one] / w - fair.service[other] / v)
             assert gap <= 2 * (dearest / w + dearest / v), "once for either end of the interval"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.integers(2, 5), st.integers(1, 3), st.integers(1, 4))
+def test_users_of_a_tenant_that_always_wait_get_service_alike(
+    seed: int, users: int, replicas: int, width: int
+) -> None:
+    """|Si - Sj| <= li + lj, l the dearest request: the bound between tenants, one level down."""
+    chance = random.Random(seed)
+    names = [f"u{number}" for number in range(users)]
+    fair = Fair({"a": 1.0, "b": 1.0}, replicas=replicas, width=width)
+    blocker = [fair.submit("a") for _ in range(replicas * width)]
+    for name in names:  # one after the other, not by turns
+        for _ in range(100):
+            fair.submit("a", chance.randint(1, 400), name)
+    for ticket in blocker:
+        fair.finish(ticket)
+    fair.of_users.clear()
+    for _ in range(60):
+        fair.clock.now += chance.random()
+        fair.finish(chance.choice(fair.running))
+    served = [fair.of_users[name] for name in names]
+    assert max(served) - min(served) <= 2 * 2 * cost(400, 1), "once for either end of the interval"
+    while fair.running:
+        fair.finish(fair.running[0])
+    assert repr(fair.dispatcher) == AT_REST
+    assert all(group.backlog.users("a") == 0 for group in fair.dispatcher.groups.values())
+
+
+@pytest.mark.parametrize("aging", [0.0, 500.0])
+def test_a_user_with_one_request_does_not_wait_for_another_users_five_hundred(aging: float) -> None:
+    fair = Fair({"a": 1.0}, width=1, aging_tokens_per_s=aging)
+    for _ in range(500):
+        fair.submit("a", user="batch")
+    fair.clock.now += 60.0
+    asked = fair.submit("a", user="person")
+    for _ in range(2):
+        fair.finish(fair.running[0])
+    assert asked.replica is not None
+    decision = fair.dispatcher.report().decisions[0]
+    assert decision.request_id == asked.request.id and decision.reason.endswith(", its user's turn")
+    while fair.running:
+        fair.finish(fair.running[0])
+    assert repr(fair.dispatcher) == AT_REST
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 3))
+def test_who_leaves_and_comes_back_gains_nothing_over_a_user_that_waits(seed: int, width: int) -> None:
+    chance = random.Random(seed)
+    fair = Fair({"a": 1.0}, width=width)
+    for _ in range(300):
+        fair.submit("a", 100, "steady")
+    fair.submit("a", 100, "fickle")
+    fair.of_users.clear()
+    ended = 0
+    while fair.dispatcher.groups["pool", "base"].backlog.count("a") > 10:
+        ticket = chance.choice(fair.running)
+        fair.finish(ticket)
+        ended += 1
+        if ticket.request.user == "fickle":
+            fair.submit("a", chance.randint(1, 400), "fickle")
+    assert fair.of_users["fickle"] <= fair.of_users["steady"] + 2 * cost(400, 1) + 2 * cost(100, 1)
 
 
 @settings(max_examples=40, deadline=None)

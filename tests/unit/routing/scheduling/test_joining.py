@@ -246,8 +246,6 @@ class Coming:
         assert all(r.sequences == r.tokens == len(r.leases) == 0 for r in self.all)
         assert not self.group.tickets and not self.group.engines
         assert not self.dispatcher._leaving and not self.dispatcher._grants._deadlines
-        queues = {NO_SLOT_NEEDED, WITH_SLOT, WITHOUT_SLOT}
-        assert {name for _, name in self.group.backlog._last_grant_s} <= queues
         assert not self.dispatcher.admitted() and not self.dispatcher._accounts._versions
         self._check_rates()
 

@@ -143,16 +143,14 @@ def test_weight_is_a_claim_to_slots() -> None:
     assert drain([one], request("b"), waited_s=1.0, weights={"a": 1.0, "b": 1.0}) is one
 
 
-def test_the_evicted_adapter_is_of_the_tenant_with_most_slots() -> None:
-    engines = [knowing(engine("r0", slots=3), "a-x"), knowing(engine("r1", slots=3), "a-x", "b-sales")]
-    for model in ("support", "sales", "x"):
-        run_on(engines[0], request("a", model), times=5)
-    run_on(engines[1], request("a", "x"), times=5)
-    run_on(engines[1], request("b", "support"))
-    run_on(engines[1], request("b", "sales"))
-    drained = drain(engines, request("c"), waited_s=9.0)
+def test_the_evicted_adapter_is_the_one_with_least_in_flight_in_the_lowest_band() -> None:
+    one = engine(slots=3)
+    run_on(one, request("a", "support"))
+    run_on(one, request("b", "support"), times=5)
+    run_on(one, request("b", "sales"), times=6)
+    drained = drain([one], request("c"), waited_s=10.0, ranks={"a": 1, "b": 2, "c": 1})
     assert drained is not None and drained.slot_drain is not None
-    assert str(drained.slot_drain.evicted).startswith("a-")
+    assert drained.slot_drain.evicted == "b-support@1"
 
 
 def test_one_slot_of_a_replica_drains_at_a_time() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from routing.types import Outcome
-from routing.usage.entries import COLUMNS, Entries, day_of, id_at, tokens_of
+from routing.usage.entries import COLUMNS, COST, FIRST_COLUMNS, Entries, day_of, id_at, tokens_of, whole
 from tests.unit.routing.usage.made import NOON_S, TODAY, days_ago, record, rows
 
 
@@ -20,7 +20,7 @@ def test_a_row_says_whose_request_it_was_how_it_ended_and_what_it_used() -> None
         "tenant": "a", "model": "support", "adapter": "a-support", "version": 3,
         "pool": "shared", "replica": "shared-0", "outcome": "completed", "reason": "",
         "prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 4, "estimated": True,
-        "queue_s": 0.5, "run_s": 1.5, "slot_s": 1.5, "engine_s": 0.75,
+        "queue_s": 0.5, "run_s": 1.5, "slot_s": 1.5, "engine_s": 0.75, "cost": None, "fallback_of": None,
     }  # fmt: skip
     assert tokens_of(row) == 15
 
@@ -51,3 +51,16 @@ def test_the_day_is_that_of_the_end_in_utc() -> None:
     ]
     assert days == ["2026-01-09", "2026-01-10", "2026-01-09"], "a clock may be set back"
     assert day_of(days_ago(9)) == "2025-12-31"
+
+
+def test_a_row_has_what_its_request_cost() -> None:
+    (row,) = rows(record(cost=1_250))
+    assert row[COST] == 1_250
+
+
+def test_a_row_of_an_earlier_release_has_no_cost_and_half_a_row_is_none() -> None:
+    (row,) = rows(record(cost=1_250))
+    assert whole(row) == row
+    assert whole(row[:FIRST_COLUMNS]) == (*row[:FIRST_COLUMNS], *[None] * (len(COLUMNS) - FIRST_COLUMNS))
+    assert whole(row[: FIRST_COLUMNS - 1]) is None
+    assert whole((*row, 1)) is None

@@ -31,6 +31,7 @@ def test_what_is_written_is_added_up_in_every_measure(store: UsageStore) -> None
         "requests": 2, "estimated_requests": 1,
         "prompt_tokens": 11, "completion_tokens": 10, "cached_tokens": 8,
         "queue_s": 1.0, "run_s": 3.0, "slot_s": 3.0, "engine_s": 1.5,
+        "priced_requests": 0, "cost": 0,
     }  # fmt: skip
 
 
@@ -89,7 +90,7 @@ def test_days_are_included_from_the_first_to_the_last_and_tenants_are_kept_apart
 def test_a_months_tokens_are_those_of_its_days_alone(store: UsageStore) -> None:
     store.write(rows(record("a"), record("b"), record("c")))
     store.write(rows(record("a"), at_s=days_ago(9)))
-    assert store.tokens(["a", "b", "nobody"], "2026-01-01", "2026-02-01") == {"a": 15, "b": 15}
+    assert store.used(["a", "b", "nobody"], "2026-01-01", "2026-02-01") == {"a": (15, 0), "b": (15, 0)}
 
 
 def test_old_records_are_deleted_their_sums_stay_and_go_later(store: UsageStore) -> None:
@@ -165,3 +166,13 @@ def test_a_batch_that_fails_leaves_nothing_behind(store: UsageStore, url: str) -
     engine.dispose()
     assert store.write(rows(record())) == 1, "neither half was there"
     assert total(store)["requests"] == 1
+
+
+def test_costs_are_added_up_exactly_and_requests_without_one_are_told_apart(store: UsageStore) -> None:
+    store.write(rows(record(cost=1), record(cost=2**40), record()))
+    store.write(rows(record(cost=2), record("b"), start="abcdefabcdef"))
+    found = {
+        line["tenant"]: (line["priced_requests"], line["cost"]) for line in sums(store, group_by="tenant")
+    }
+    assert found == {"a": (3, 2**40 + 3), "b": (0, 0)}
+    assert store.used(["a", "b"], "2026-01-01", "2026-02-01") == {"a": (60, 2**40 + 3), "b": (15, 0)}

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from engines.metric import MetricKind
-from fleet.types import Slo
+from fleet.money import COST_UNITS
+from fleet.types import MetricsSettings, Slo
 from routing.observing.metrics import GatewayMetrics, TextFormat
 from routing.observing.metrics.definitions import GATEWAY_METRICS
-from routing.types import Outcome, Record
+from routing.types import FallbackReason, Outcome, Record
 from routing.usage.budget import BudgetStatus, Level
 from tests.unit.routing.observing.metrics.scrapes import Samples, ended, openmetrics_families, samples
 from tests.unit.routing.requests import target
@@ -31,7 +32,10 @@ class Ledger:
     is_away: bool = True
 
     def budget_statuses(self) -> list[BudgetStatus]:
-        return [BudgetStatus("a", 100, 40, Level.BELOW, 0.0)]
+        return [
+            BudgetStatus("a", 100, 40, Level.BELOW, 0.0),
+            BudgetStatus("b", 20 * COST_UNITS, COST_UNITS // 2, Level.BELOW, 0.0, "EUR"),
+        ]
 
 
 def metrics(slo: Slo | None = None) -> GatewayMetrics:
@@ -104,10 +108,28 @@ def test_hedges_retries_and_broken_replicas_are_counted() -> None:
     assert total(found, "tenantry_grants_total", pool="shared", picked="running") == 3
 
 
+def fallen_back(alias: str) -> Record:
+    """A request that another model answered in the place of an alias."""
+    reason = FallbackReason.QUARANTINED
+    return replace(ended(), target=replace(target(), fallback_of=alias, fallback_reason=reason))
+
+
+def test_fallbacks_are_counted_for_the_model_that_was_asked_for_up_to_a_bound() -> None:
+    house, bound = busy(), MetricsSettings(max_models=1)
+    made = GatewayMetrics(house.dispatcher, clock=house.clock, slos={"shared": Slo()}, settings=bound)
+    aliases = [f"model-{number}" for number in range(len(FallbackReason) + 2)]
+    made.settled([fallen_back(alias) for alias in (*aliases, "model-0")])
+    found = samples(made.page())
+    assert total(found, "tenantry_fallbacks_total", model="model-0", reason="quarantined") == 2
+    assert total(found, "tenantry_fallbacks_total", model="other") == 2
+
+
 def test_a_budget_and_what_is_used_of_it_are_there() -> None:
     found = after()
     assert total(found, "tenantry_budget_tokens", tenant="a") == 100
     assert total(found, "tenantry_budget_used_tokens", tenant="a") == 40
+    assert total(found, "tenantry_budget_cost", tenant="b") == 20
+    assert total(found, "tenantry_budget_used_cost", tenant="b") == 0.5
 
 
 def test_what_the_ledger_lost_and_whether_its_database_is_away_is_there() -> None:
@@ -118,7 +140,7 @@ def test_what_the_ledger_lost_and_whether_its_database_is_away_is_there() -> Non
 
 def test_everything_on_the_page_is_defined_and_nothing_else_is() -> None:
     everything = metrics(Slo(ttft_s=0.1, itl_s=0.01))
-    everything.settled([ended(attempts=2, hedged=True, held="no_slot")])
+    everything.settled([ended(attempts=2, hedged=True, held="no_slot"), fallen_back("support")])
     everything.refused(401, "invalid_api_key")
     page = everything.page().decode()
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
