@@ -11,6 +11,7 @@ Environment:
                            the same for all where they are not
     TENANTRY_ENGINE_URLS   "replica=url replica=url": these replicas run elsewhere, none is started for them
     TENANTRY_ENGINE_FILE   a file that says where all of them run, and may change; none is started here
+    TENANTRY_WATCH         1: the fleet file is applied whenever it is changed (`tenantry serve --watch`)
     TENANTRY_DEMO          1: the demo's keys, which everybody knows, count from everywhere; else on this
                            machine alone, and a fleet that has them listens on loopback unless told otherwise
 """
@@ -60,9 +61,9 @@ from pydantic import BaseModel, ConfigDict  # noqa: E402
 from engines.host import EngineHost  # noqa: E402
 from engines.secrets import internal_token  # noqa: E402
 from engines.supervisor import Supervisor  # noqa: E402
-from fleet import project, read_fleet  # noqa: E402
 from fleet.current import CurrentFleet  # noqa: E402
-from fleet.demo_keys import demo_keys  # noqa: E402
+from fleet.demo_keys import DEMO_KEY_HASHES, demo_keys  # noqa: E402
+from fleet.file import FleetFile  # noqa: E402
 from fleet.types import Caps, Fleet, Pool  # noqa: E402
 from routing.http import connections  # noqa: E402
 from routing.http.announcement import address_of, announce  # noqa: E402
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
 BENTOML_ROUTES = {path + slash: path for path in ("/livez", "/readyz", "/healthz") for slash in ("", "/")}
 SECRET = os.environ["TENANTRY_SECRET"].encode()
 LOOPBACK = "127.0.0.1"
+GATEWAY_WATCHER = "_bento_api_server"  # what BentoML calls the process of the entry service
 LOCAL_ONLY = (
     "this fleet has the demo's keys, which everybody knows: they work from this machine only, and the "
     "gateway listens on 127.0.0.1 unless --host says otherwise; TENANTRY_DEMO=1 lifts both"
@@ -180,13 +182,14 @@ class Served:
     fleet: Fleet
     on_gpu: bool
     secret_variables: frozenset[str]
+    file: FleetFile
 
     @classmethod
     def read(cls, arguments: Arguments) -> Served:
         """Load the fleet, or the part of it that one pool needs."""
-        loaded = read_fleet(HERE / arguments.fleet)
-        fleet = project(loaded.fleet, arguments.pool) if arguments.pool else loaded.fleet
-        return cls(fleet, arguments.platform == "gpu", loaded.secret_variables)
+        file = FleetFile(HERE / arguments.fleet, arguments.pool)
+        fleet, loaded = file.load()
+        return cls(fleet, arguments.platform == "gpu", loaded.secret_variables, file)
 
 
 def declare_engine(served: Served, pool: Pool, index: int) -> Service[Any]:
@@ -254,7 +257,8 @@ def declare_gateway(served: Served) -> Service[Any]:
         if not elsewhere.has(name)
     }
     known_keys = demo_keys(fleet)
-    local_only = frozenset() if os.environ.get("TENANTRY_DEMO") == "1" else known_keys
+    # All of them: one may come with another fleet.
+    local_only = frozenset() if os.environ.get("TENANTRY_DEMO") == "1" else DEMO_KEY_HASHES
 
     @functools.cache
     def gateway() -> WholeGateway:
@@ -263,7 +267,9 @@ def declare_gateway(served: Served) -> Service[Any]:
         discovery = elsewhere.discovery(
             lambda: {name: engine.url for name, engine in engines.items()}, Address.parse
         )
-        return assemble(CurrentFleet(fleet), discovery, secret=SECRET, local_only=local_only)
+        made = assemble(CurrentFleet(fleet), discovery, secret=SECRET, local_only=local_only)
+        made.fleets.begin_with(served.file)
+        return made
 
     class Gateway:
         @bentoml.on_startup
@@ -272,12 +278,15 @@ def declare_gateway(served: Served) -> Service[Any]:
             if known_keys:
                 log.warning(LOCAL_ONLY if local_only else FROM_EVERYWHERE)
             _drain_on_sigterm(gateway())
+            _apply_on_sighup(gateway())
+            self.watching = asyncio.create_task(_watch(gateway()))
             address = address_of(os.environ, "gateway")
             self.announcing = asyncio.create_task(announce(fleet, address, gateway().is_ready))
 
         @bentoml.on_shutdown
         async def stop(self) -> None:
             self.announcing.cancel()
+            self.watching.cancel()
             await gateway().stop()
 
         async def __is_ready__(self) -> bool:
@@ -286,7 +295,7 @@ def declare_gateway(served: Served) -> Service[Any]:
     for name, engine in engines.items():
         setattr(Gateway, name.replace("-", "_").replace(".", "_"), bentoml.depends(engine))
     # A default, which BentoML's configuration and `--host` change: the gateway looks at each request itself.
-    http = {"http": {"host": LOOPBACK}} if local_only else {}
+    http = {"http": {"host": LOOPBACK}} if local_only and known_keys else {}
     declare = bentoml.service(
         name="gateway",
         workers=1,
@@ -331,6 +340,43 @@ def _drain_on_sigterm(gateway: WholeGateway) -> None:
         signal.signal(number, on_signal)
 
 
+def _apply_on_sighup(gateway: WholeGateway) -> None:
+    """Apply what the fleet file holds now when the gateway's process gets SIGHUP."""
+    loop = asyncio.get_running_loop()
+    applying: set[asyncio.Task[None]] = set()
+
+    def on_signal() -> None:
+        task = loop.create_task(gateway.fleets.apply_file())
+        applying.add(task)
+        task.add_done_callback(applying.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, on_signal)
+
+
+async def _watch(gateway: WholeGateway) -> None:
+    """Apply the fleet file whenever it is changed, where that is wanted."""
+    if os.environ.get("TENANTRY_WATCH") == "1":
+        await gateway.fleets.watch()
+
+
+def _is_worker() -> bool:
+    """Whether this is one of the processes that BentoML's parent starts."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name.startswith("_bentoml_impl.worker")
+
+
+def _hand_sighup_on() -> None:
+    """Have BentoML's parent hand SIGHUP on to the gateway; circus would restart all, engines included."""
+    from circus.client import make_json
+    from circus.sighandler import SysHandler
+
+    def hand_on(handler: SysHandler) -> None:
+        message = make_json("signal", name=GATEWAY_WATCHER, signum=int(signal.SIGHUP))
+        handler.controller.loop.add_callback_from_signal(handler.controller.dispatch, (None, message))
+
+    SysHandler.handle_hup = hand_on
+
+
 def declare(arguments: Arguments) -> Service[Any]:
     """Declare what is to be served."""
     served = Served.read(arguments)
@@ -339,4 +385,6 @@ def declare(arguments: Arguments) -> Service[Any]:
     return declare_gateway(served)
 
 
+if not _is_worker():
+    _hand_sighup_on()
 Gateway = declare(bentoml.use_arguments(Arguments))

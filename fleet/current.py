@@ -31,6 +31,7 @@ class CurrentFleet:
         self.declared = fleet  # before `amend` put the run time's changes on top
         self.revision = revision  # of what is declared; 0: as fleet.yaml says
         self.amend: Callable[[Fleet], Fleet] = lambda declared: declared
+        self.is_known = True  # False until it is known what was applied or changed before this start
         self._derived: list[Derived[Any]] = []
         self._followers: list[Callable[[Fleet], None]] = []
 

@@ -7,12 +7,12 @@ first dot divides: an alias may have dots of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from fleet import schema
-from fleet.price_entries import own_prices_of, written_budget, written_own_prices
+from fleet.price_entries import own_prices_of
 from fleet.types import Budget, Caps, Tenant
+from fleet.values import tenant_values
 
 NESTED = ("models", "caps", "budget", "request_limits")  # keys whose values are set one by one
 _INSTEAD = {  # a budget is in one of the two
@@ -50,28 +50,8 @@ def tenant_of(
 
 def entry_of(tenant: Tenant) -> dict[str, Any]:
     """Write a tenant as an entry, without its keys."""
-    values = {
-        "models": {
-            alias: {"model": model, "fallback": tenant.fallbacks[alias]}
-            if alias in tenant.fallbacks
-            else model
-            for alias, model in tenant.models.items()
-        },
-        "default_model": tenant.default_model,  # null is not the same as leaving it out
-        "priority": tenant.band.value,
-        "weight": tenant.weight,
-        "caps": {cap: limit for cap, limit in asdict(tenant.caps).items() if limit is not None},
-        "isolation": tenant.isolation.value,
-        "adapter_sources": list(tenant.adapter_sources),
-    }
-    if tenant.budget is not None:
-        values["budget"] = written_budget(tenant.budget)
-    if tenant.prices is not None:
-        values["prices"] = written_own_prices(tenant.prices)
-    if tenant.request_limits:
-        values["request_limits"] = dict(tenant.request_limits)
-    if tenant.suspended:
-        values["suspended"] = True
+    values = tenant_values(tenant, {})
+    del values["api_keys"]
     return values
 
 

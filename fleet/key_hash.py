@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+FINGERPRINT_CHARS = 8  # of a key's sha256, by which lists show a declared key
+
 
 def hash_key(key: str) -> str:
     """Hash an API key for storage. Keys are random and long, so one round of SHA-256 is enough."""

@@ -75,15 +75,21 @@ def load_fleet_with_warnings(path: Path) -> tuple[Fleet, tuple[Problem, ...]]:
 
 
 def read_fleet(
-    path: Path, env: Mapping[str, str] | None = None, *, keys_needed: bool = True, files: bool = False
+    path: Path,
+    env: Mapping[str, str] | None = None,
+    *,
+    keys_needed: bool = True,
+    files: bool = False,
+    raw: bytes | None = None,
 ) -> LoadedFleet:
     """Load and check a fleet file under an environment (default: the process's). Raises `FleetError`.
 
     With `keys_needed=False`, since nothing is served, a key or a database whose variable is not set is
-    made up. With `files` the folders that it names are checked as well.
+    made up. With `files` the folders that it names are checked as well. `raw` is read in place of what the
+    file holds.
     """
     env = os.environ if env is None else env
-    document, findings = _read(path)
+    document, findings = _read(path, raw)
     found = _validate(document, findings)
     names = {section: list(_mapping(document.data.get(section))) for section in PARTS}
     known = Known(names, found.unknown)
@@ -106,10 +112,10 @@ def read_fleet(
     return LoadedFleet(fleet, tuple(findings.warnings), document.lines, variables)
 
 
-def _read(path: Path) -> tuple[Document, Findings]:
+def _read(path: Path, raw: bytes | None) -> tuple[Document, Findings]:
     """Read the file's values. Raises `FleetError` where there are none."""
     before = Findings(str(path))
-    document = read_document(path, before)
+    document = read_document(path, before, raw)
     if document is None:
         before.raise_errors()
         raise AssertionError("a file that cannot be read has a finding")

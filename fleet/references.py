@@ -48,13 +48,29 @@ class Known:
         return tenants and all(self.leads("base_models", name) for name in pool.base_models)
 
 
+class Reach:
+    """The pools of each tenant, looked up once for a file of thousands."""
+
+    def __init__(self, file: FleetFile, known: Known) -> None:
+        self.all_pools = known.has_whole(file.pools)  # whether there can be no others
+        self._pools: dict[str, dict[str, None]] = {}
+        for name, pool in file.pools.items():
+            for tenant in pool.tenants:
+                self._pools.setdefault(tenant, {})[name] = None
+
+    def pools_of(self, tenant: str) -> list[str]:
+        """List the pools that list the tenant."""
+        return list(self._pools.get(tenant, ()))
+
+
 def check_references(file: FleetFile, known: Known, findings: Findings) -> None:
     """Check every name."""
     _check_names_once(known, findings)
     _check_adapters(file, known, findings)
     _check_pools(file, known, findings)
+    reach = Reach(file, known)
     for name, tenant in file.tenants.items():
-        _check_tenant(file, name, tenant, known, findings)
+        _check_tenant(file, name, tenant, known, reach, findings)
     proxies = file.gateway.trusted_proxies
     for name in proxies.tenants if proxies is not None else ():
         known.check(("gateway", "trusted_proxies", "tenants", name), name, ("tenants", "tenant"), findings)
@@ -80,12 +96,6 @@ def base_model_of(file: FleetFile, model: str) -> str | None:
     return model if model in file.base_models else None
 
 
-def pools_serving(file: FleetFile, tenant: str, model: str) -> list[str]:
-    """List the pools that list the tenant and hold the model's base model."""
-    base_model = base_model_of(file, model)
-    return [n for n, pool in file.pools.items() if tenant in pool.tenants and base_model in pool.base_models]
-
-
 def _check_names_once(known: Known, findings: Findings) -> None:
     for name in sorted(known.names["base_models"] & known.names["adapters"]):
         findings.error(
@@ -109,11 +119,12 @@ def _check_adapters(file: FleetFile, known: Known, findings: Findings) -> None:
 def _check_pools(file: FleetFile, known: Known, findings: Findings) -> None:
     for name, pool in file.pools.items():
         for key, what in (("base_models", _BASE_MODELS), ("tenants", ("tenants", "tenant"))):
-            listed: tuple[str, ...] = getattr(pool, key)
-            for index, wanted in enumerate(listed):
+            seen: set[str] = set()
+            for index, wanted in enumerate(getattr(pool, key)):
                 path = ("pools", name, key, index)
-                if known.check(path, wanted, what, findings) and wanted in listed[:index]:
+                if known.check(path, wanted, what, findings) and wanted in seen:
                     findings.error(path, f"`{wanted}` is listed twice", "remove one")
+                seen.add(wanted)
 
 
 def _check_tenant(
@@ -121,6 +132,7 @@ def _check_tenant(
     name: str,
     tenant: TenantSection,
     known: Known,
+    reach: Reach,
     findings: Findings,
 ) -> None:
     _check_default_model(name, tenant, findings)
@@ -130,8 +142,7 @@ def _check_tenant(
         path = ("tenants", name, "models", alias)
         found = known.check(path, model, _MODELS, findings)
         if found and base_model_of(file, model) in file.base_models:
-            all_pools = known.has_whole(file.pools)
-            _check_reachable(file, name, alias, all_pools=all_pools, findings=findings)
+            _check_reachable(file, name, alias, reach, findings)
         if alias != model and alias in meanings.values():
             findings.error(
                 path,
@@ -175,15 +186,13 @@ def _check_fallbacks(name: str, tenant: TenantSection, findings: Findings) -> No
             )
 
 
-def _check_reachable(
-    file: FleetFile, tenant: str, alias: str, *, all_pools: bool, findings: Findings
-) -> None:
+def _check_reachable(file: FleetFile, tenant: str, alias: str, reach: Reach, findings: Findings) -> None:
     """Check that exactly one pool serves this model to this tenant, and that it can."""
     path, model = ("tenants", tenant, "models", alias), file.tenants[tenant].models[alias].model
     base_model = base_model_of(file, model)
-    pools = pools_serving(file, tenant, model)
-    listed = [name for name, pool in file.pools.items() if tenant in pool.tenants]
-    if not pools and not all_pools:
+    listed = reach.pools_of(tenant)
+    pools = [name for name in listed if base_model in file.pools[name].base_models]
+    if not pools and not reach.all_pools:
         return  # a pool that was refused for another reason may serve it
     if not listed:
         findings.error(path, f"tenant `{tenant}` is on no pool", f"add `{tenant}` to `tenants` of a pool")

@@ -25,7 +25,7 @@ from routing.http.metrics_pages import MetricsPages
 from routing.http.models import Models
 from routing.http.own_usage import OwnUsage
 from routing.http.sweeper import Sweeper
-from routing.lifecycle import Lifecycle, Manager
+from routing.lifecycle import FleetChanges, Lifecycle, Manager
 from routing.observing.ended import EndedRequests
 from routing.observing.live import Figures, LiveView
 from routing.observing.live.verdict import usual_limit_s
@@ -48,6 +48,7 @@ class Gateway:
 
     app: GatewayApp  # what clients talk to
     fleet: CurrentFleet
+    fleets: FleetChanges
     directory: Directory
     dispatcher: Dispatcher
     flights: RunningFlights
@@ -114,7 +115,7 @@ def assemble(
 ) -> Gateway:
     """Build the gateway of a fleet. `discovery` is followed from its start on.
 
-    `local_only` are hashes of keys that count on this machine alone. Raises `OSError` where the files of the
+    `local_only` are hashes of keys that count on this machine alone.  Raises `OSError` where the files of the
     console or of the documentation cannot be read.
     """
     settings = fleet.now.gateway
@@ -178,6 +179,7 @@ def assemble(
 
     callers = Callers(directory)
     app = GatewayApp(
+        fleet=fleet,
         callers=callers,
         inference=Inference(
             fleet,
@@ -211,6 +213,7 @@ def assemble(
     return Gateway(
         app,
         fleet,
+        manager.fleets,
         directory,
         dispatcher,
         flights,

@@ -18,6 +18,7 @@ from tenantry import (
     aliases,
     beginning,
     building,
+    changing,
     events,
     exporting,
     fleets,
@@ -55,6 +56,8 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "new-key": fleets.make_key,
     },
     GATEWAY: {
+        "diff": changing.diff,
+        "apply": changing.apply,
         "scheduler": scheduler.scheduler,
         "replicas": replicas.replicas,
         "drain": replicas.drain,

@@ -52,10 +52,11 @@ class WrongUse(GatewayError):
 class GatewayRefused(GatewayError):
     """The gateway refused the request."""
 
-    def __init__(self, message: str, *, status: int, code: str) -> None:
+    def __init__(self, message: str, *, status: int, code: str, answer: Answer | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.answer = answer or {}  # all that it said
 
 
 class GatewayUnreachable(GatewayError):
@@ -118,6 +119,11 @@ class Gateway:
             if after is None:
                 return found
 
+    async def put_document(self, path: str, document: bytes, params: Params) -> Answer:
+        """Send YAML as the body."""
+        headers = {"content-type": "application/yaml"}
+        return await self._send("POST", path, params, content=document, headers=headers)
+
     async def upload(
         self,
         path: str,
@@ -177,7 +183,8 @@ class Gateway:
                 f"The gateway at {self.url} does not take the key in {KEY_VARIABLE}: it is mistyped, "
                 "expired, revoked, or another gateway's."
             )
-        raise GatewayRefused(message, status=answer.status_code, code=str(error.get("code") or "error"))
+        code = str(error.get("code") or "error")
+        raise GatewayRefused(message, status=answer.status_code, code=code, answer=value)
 
 
 def _is_gateway_url(url: str) -> bool:

@@ -44,6 +44,9 @@ def serve(
         str | None,
         typer.Option(help="Serve this engine alone, for a gateway elsewhere.", show_default="none"),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Apply the fleet file whenever it is changed.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show the fleet.")] = False,
 ) -> None:
     """Serve a fleet here: the gateway and its engines, until Ctrl-C or SIGTERM."""
@@ -56,6 +59,8 @@ def serve(
     if not quiet:
         print_whole(console(), fleet_tables(part))
     typer.echo(f"Starting on port {port}; engines take about a minute to load.")
+    if watch:
+        os.environ["TENANTRY_WATCH"] = "1"
     _become_bentoml(fleet, port, host, {"pool": pool, "replica": replica})
 
 

@@ -158,7 +158,7 @@ class EventAnswer(BaseModel):
     at: float = Field(description="Unix time, s.")
     actor: str
     subject: str = Field(
-        description="A tenant, an adapter, a version of one, a key, or a replica.",
+        description="A tenant, an adapter, a version of one, a key, a replica, or `fleet`.",
         examples=["example/support@2"],
     )
     text: str

@@ -16,6 +16,7 @@ from routing.admin import (
     aliases,
     events,
     export,
+    fleet,
     keys,
     live,
     replicas,
@@ -37,13 +38,13 @@ LOAD_TIMEOUT_S = 300.0  # `POST /v1/load_lora_adapter` waits so long for the ada
 ADMIN_ROUTES = frozenset({vllm_compatible.LOAD_PATH, vllm_compatible.UNLOAD_PATH})
 
 _ROUTES = (
-    *(adapters, aliases, replicas, scheduler, live, tenants, export, usage, keys, events, whoami),
+    *(adapters, aliases, replicas, scheduler, live, tenants, fleet, export, usage, keys, events, whoami),
     vllm_compatible,
 )
 _DESCRIPTION = """
-Admit tenants, change, suspend and remove them, and give them aliases. Register adapters, roll out new
-versions, take them back, see what is resident where, and make API keys. See how every model fares, who used
-how much, what the scheduler does and why, and drain replicas.
+Replace the fleet by another fleet file. Admit tenants, change, suspend and remove them, and give them
+aliases. Register adapters, roll out new versions, take them back, see what is resident where, and make API
+keys. See how every model fares, who used how much, what the scheduler does and why, and drain replicas.
 
 Send an admin key as `Authorization: Bearer <key>`. A key of role `adapters` manages its own tenant's
 adapters and aliases, and reads its tenant's models, caps, usage, keys and events; for it nothing else

@@ -13,15 +13,25 @@ from collections.abc import Callable, Iterable
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Route
 
+from fleet.document import MAX_FILE_BYTES
 from routing.admin.access import IDENTITY, Authenticate
-from routing.admin.uploads import is_upload
+from routing.admin.uploads import is_upload, media_type
 from routing.asgi import App, ClientGone, Exchange, Headers, Message, Receive, Scope, Send
 from routing.catalog.directory import Identity
 from routing.catalog.entries import KeyRole
-from routing.errors import AccountSuspended, Forbidden, InvalidKey, MethodNotAllowed, RequestError
+from routing.errors import (
+    AccountSuspended,
+    Forbidden,
+    InvalidKey,
+    MethodNotAllowed,
+    RequestError,
+    UnsupportedMediaType,
+)
 from routing.lifecycle.changes import ACTOR
 
 MAX_JSON_BYTES = 64 * 2**10  # the largest sensible body is a URL of 4 KiB and a few numbers
+FLEET_PATH = "/admin/v1/fleet"
+FLEET_MEDIA_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "application/json"})
 _WITH_BODY = ("POST", "PUT", "PATCH")
 log = logging.getLogger("tenantry.admin")
 
@@ -58,7 +68,9 @@ class Gate:
                 exchange.require_method(*methods)
             self._refuse_if_suspended(identity, scope["method"])
             asking = ACTOR.set(identity.shown)
-            if scope["method"] in _WITH_BODY and not is_upload(path, exchange.headers.content_type):
+            if scope["method"] == "POST" and path == FLEET_PATH:
+                receive = await self._read_fleet(exchange)
+            elif scope["method"] in _WITH_BODY and not is_upload(path, exchange.headers.content_type):
                 receive = await self._read_json(exchange)
             elif scope["method"] == "HEAD":
                 inside["method"], send = "GET", _head_alone(send)
@@ -95,13 +107,29 @@ class Gate:
 
     async def _read_json(self, exchange: Exchange) -> Receive:
         """Read the body and return a `receive` that gives it once more."""
-        body = await exchange.read_json(limit_bytes=MAX_JSON_BYTES, timeout_s=self._read_timeout_s)
-        pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        return _again(
+            exchange,
+            await exchange.read_json(limit_bytes=MAX_JSON_BYTES, timeout_s=self._read_timeout_s),
+        )
 
-        async def receive() -> Message:
-            return pending.pop() if pending else await exchange.receive()
+    async def _read_fleet(self, exchange: Exchange) -> Receive:
+        """The same for a fleet file, which is YAML or JSON and larger."""
+        kind = media_type(exchange.headers.content_type)
+        if kind not in FLEET_MEDIA_TYPES or exchange.headers.content_encoding not in (None, "identity"):
+            raise UnsupportedMediaType("Send the fleet file as it is, with `content-type: application/yaml`.")
+        return _again(
+            exchange, await exchange.read_body(limit_bytes=MAX_FILE_BYTES, timeout_s=self._read_timeout_s)
+        )
 
-        return receive
+
+def _again(exchange: Exchange, body: bytes) -> Receive:
+    """Return a `receive` that gives a body that was read once more."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        return pending.pop() if pending else await exchange.receive()
+
+    return receive
 
 
 def methods_of(routes: Iterable[BaseRoute], path: str) -> set[str]:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 
 from fleet.current import CurrentFleet
-from fleet.key_hash import hash_key
+from fleet.key_hash import FINGERPRINT_CHARS, hash_key
 from fleet.money import price_of
 from fleet.types import Fleet, Tenant
 from routing.catalog.entries import AdapterEntry, AdapterKey, Alias, ApiKey, KeyRole, Version
@@ -18,7 +18,6 @@ from routing.catalog.refusals import retired, why_unavailable
 from routing.errors import RequestError
 from routing.types import FallbackReason, Target
 
-FINGERPRINT_CHARS = 8  # of a declared key's sha256, so that people recognise the key
 Names = dict[str, tuple[str, AdapterKey | str]]
 
 
@@ -29,7 +28,7 @@ class Identity:
     role: KeyRole
     tenant: str | None  # None: an operator
     user: str | None = None  # the proxy's name for the user; None: there is a key
-    key: str = field(default="", compare=False)  # tells the key from others, and opens nothing
+    key: str = field(default="", compare=False)  # which one, in a word that opens nothing
 
     @property
     def shown(self) -> str:
@@ -43,14 +42,17 @@ class Declared:
     """What one fleet says of keys, names and places, for lookups."""
 
     def __init__(self, fleet: Fleet) -> None:
-        self.keys = {  # by hash
-            digest: Identity(KeyRole.INFERENCE, tenant.name, key=_fingerprint(digest))
-            for tenant in fleet.tenants.values()
-            for digest in tenant.key_hashes
-        } | {
-            digest: Identity(KeyRole.OPERATOR, None, key=_fingerprint(digest))
-            for digest in fleet.gateway.operator_key_hashes
-        }
+        self.keys = (
+            {  # by hash
+                digest: Identity(KeyRole.INFERENCE, tenant.name, key=digest[:FINGERPRINT_CHARS])
+                for tenant in fleet.tenants.values()
+                for digest in tenant.key_hashes
+            }
+            | {
+                digest: Identity(KeyRole.OPERATOR, None, key=digest[:FINGERPRINT_CHARS])
+                for digest in fleet.gateway.operator_key_hashes
+            }
+        )
         self._fleet = fleet
         self._names: dict[str, Names] = {}  # of the tenants that were looked up
         self.users: defaultdict[str, list[str]] = defaultdict(list)  # of each declared adapter
@@ -82,8 +84,8 @@ class Directory:
         """`local_only` are hashes of keys that only callers on this machine may use."""
         self._fleet = fleet
         self._local_only = local_only
-        self.is_known = True  # whether the state database has said which tenants were suspended or removed
         self._declared = fleet.derive(Declared)
+        self._has_local_only = fleet.derive(lambda now: not local_only.isdisjoint(_declared_hashes(now)))
         self._keys: dict[str, ApiKey] = {}  # by hash; keys made at run time
         self._adapters: dict[AdapterKey, AdapterEntry] = {}
         self._answering: dict[tuple[str, str], Target] = {}  # by tenant and name, where no split decides
@@ -95,7 +97,7 @@ class Directory:
     @property
     def local_only(self) -> bool:
         """Whether there are keys that only callers on this machine may use."""
-        return not self._local_only.isdisjoint(self._declared.now.keys)
+        return self._has_local_only.now
 
     # -- callers -------------------------------------------------------------------------------------------
 
@@ -367,9 +369,9 @@ class Directory:
         return model, self._own[tenant.name].get(alias.model) if meant is None else meant[1]
 
 
-def _fingerprint(digest: str) -> str:
-    """Return what lists show of a declared key."""
-    return f"sha256 {digest[:FINGERPRINT_CHARS]}"
+def _declared_hashes(fleet: Fleet) -> frozenset[str]:
+    tenants = (tenant.key_hashes for tenant in fleet.tenants.values())
+    return fleet.gateway.operator_key_hashes.union(*tenants)
 
 
 def _names(fleet: Fleet, tenant: Tenant) -> Names:

@@ -198,3 +198,14 @@ class DeclaredKey:
     fingerprint: str  # the beginning of its sha256
     role: KeyRole
     tenant: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRevision:
+    """A document that was applied as the fleet while the service ran."""
+
+    number: int  # 1, 2, ...
+    at_s: float  # Unix time
+    actor: str
+    document: str
+    file_sha256: str  # of the fleet file on disk, over which it was applied; empty: there was none

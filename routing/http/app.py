@@ -10,9 +10,10 @@ import logging
 from dataclasses import dataclass
 
 from engines.protocol import Kind
+from fleet.current import CurrentFleet
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES
 from routing.asgi import App, ClientGone, Exchange, Headers, Receive, Scope, Send, random_id
-from routing.errors import RequestError
+from routing.errors import RequestError, Unavailable
 from routing.flights.flight import CLIENT_CLOSED_REQUEST, Abort
 from routing.http.callers import Callers
 from routing.http.inference import Inference
@@ -31,6 +32,7 @@ log = logging.getLogger("tenantry.gateway")
 class GatewayApp:
     """Hands each request to the part that answers its route; an error that it raises is the answer."""
 
+    fleet: CurrentFleet
     callers: Callers
     inference: Inference
     models: Models
@@ -66,6 +68,8 @@ class GatewayApp:
                 await exchange.refuse(RequestError("The gateway met an error of its own."))
 
     async def _route(self, exchange: Exchange, request_id: str) -> None:
+        if not self.fleet.is_known:  # a key that was taken out before this start would open something
+            raise Unavailable("The gateway is still reading its state.", code="starting", retry_after_s=1.0)
         path = exchange.path
         if path not in _ENDPOINTS:
             path = path.removesuffix("/")  # some clients add it; it means nothing

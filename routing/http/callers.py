@@ -8,9 +8,7 @@ from fleet.types import Tenant
 from routing.asgi import Connection, Exchange
 from routing.catalog.directory import Directory, Identity
 from routing.catalog.entries import KeyRole
-from routing.errors import AccountSuspended, Forbidden, InvalidKey, Unavailable
-
-RETRY_AFTER_START_S = 2.0
+from routing.errors import AccountSuspended, Forbidden, InvalidKey
 
 
 class Callers:
@@ -29,20 +27,13 @@ class Callers:
         return self._directory.identify(key, time.time())
 
     def tenant(self, exchange: Exchange) -> Tenant:
-        """Return the tenant whose models may be called.
-
-        Raises `InvalidKey`, `AccountSuspended`, and `Unavailable` while it is not known who is suspended.
-        """
+        """Return the tenant whose models may be called. Raises `InvalidKey`, `AccountSuspended`."""
         key = exchange.bearer()
         tenant = self._directory.authenticate(key, time.time()) if key else None
         if tenant is None:
             raise _wrong_key(key)
         if tenant.suspended:
             raise AccountSuspended
-        if not self._directory.is_known:
-            raise Unavailable(
-                "The gateway is still reading its state.", code="starting", retry_after_s=RETRY_AFTER_START_S
-            )
         return tenant
 
     def account(self, exchange: Exchange) -> str | None:

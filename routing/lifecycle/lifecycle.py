@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from routing.lifecycle.placement import Wanted, kept_digests, surplus_versions
 from routing.lifecycle.preparation import Preparation
 from routing.lifecycle.registry import Registry, patiently
 from routing.lifecycle.rollouts import Action, Verdict
+from routing.lifecycle.running import running_tenants
 from routing.lifecycle.split import Rollouts
 from routing.lifecycle.tenants import Tenants
 from routing.lifecycle.trial import MAX_STRIKES, Trial
@@ -68,6 +69,7 @@ class Lifecycle:
         self._rollouts = Rollouts()
         self._concluding: set[AdapterKey] = set()
         self._was_settled = False
+        self.resume_fleet: Callable[[], Awaitable[None]] | None = None  # before anything else is read
         self._last_used_s: dict[str, float] = {}  # adapter id -> monotonic
         self._leaving: dict[str, str] = {}  # adapter id -> digest, of retired versions still in use
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,7 +86,9 @@ class Lifecycle:
             self._last_used_s,
             lambda digest: str(self.store.folder_of(digest)),
         )
-        self.tenants = Tenants(fleet, self.registry, self.changes, self._depart)
+        self.tenants = Tenants(
+            fleet, self.registry, self.changes, self._depart, lambda: running_tenants(dispatcher)
+        )
         self.engines = Engines(directory, dispatcher, wanted, crashed=self._crashed)
         fleet.follow(self.take_fleet)
 
@@ -92,7 +96,7 @@ class Lifecycle:
 
     def start(self) -> None:
         """Open state and store, bring the catalog in line with fleet.yaml, and resume unfinished work."""
-        self.tenants.begin()
+        self._fleet.is_known = False
         self._spawn(self._reconcile())
 
     async def stop(self) -> None:
@@ -152,6 +156,9 @@ class Lifecycle:
         """Read the database, register fleet.yaml's adapters, and begin unfinished versions again."""
         await self.registry.open()
         await self.tenants.load()
+        if self.resume_fleet is not None:
+            await self.resume_fleet()
+        self._fleet.is_known = True
         self._spawn(self.registry.guard())
         unfinished = [version for version in self._versions() if version.state in PREPARING]
         await asyncio.to_thread(self._open_store, unfinished)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from adapters.states import VersionState
 from fleet.current import CurrentFleet
+from fleet.key_hash import FINGERPRINT_CHARS
 from fleet.types import Tenant
-from routing.catalog.directory import FINGERPRINT_CHARS, Directory
+from routing.catalog.directory import Directory
 from routing.catalog.entries import (
     AdapterEntry,
     AdapterKey,
@@ -26,6 +27,7 @@ from routing.catalog.sources import Upload
 from routing.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from routing.lifecycle.aliases import Aliases
 from routing.lifecycle.changes import change
+from routing.lifecycle.fleets import FleetChanges
 from routing.lifecycle.lifecycle import Lifecycle
 from routing.lifecycle.new_keys import make_key
 from routing.lifecycle.pins import require_slot, require_version, why_quarantined
@@ -46,6 +48,8 @@ class Manager:
         self._directory = directory
         self._lifecycle = lifecycle
         self._registry = lifecycle.registry
+        self.fleets = FleetChanges(fleet, lifecycle.registry, lifecycle.dispatcher, lifecycle.changes)
+        lifecycle.resume_fleet = self.fleets.resume
         self._registration = Registration(fleet, directory, lifecycle.registry, lifecycle.uploads)
         self.changes = lifecycle.changes
         self.tenancy: TenantManagement = lifecycle.tenants

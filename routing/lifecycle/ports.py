@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 from engines.residency import Residency
+from fleet.diff import Change
+from fleet.problems import Problem
 from fleet.types import Tenant
 from routing.catalog.entries import (
     AdapterEntry,
@@ -51,6 +53,27 @@ class VersionProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetState:
+    """The fleet that counts, and where it comes from."""
+
+    revision: int
+    at_s: float  # Unix time at which it came into force
+    actor: str
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
+class FleetChange:
+    """What applying a document has done, or would do."""
+
+    state: FleetState
+    changes: Sequence[Change]
+    reasons: Sequence[str]  # why it would be refused; only of a dry run
+    warnings: Sequence[Problem]
+    applied: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaResidency:
     """One replica, and the adapters in it."""
 
@@ -60,8 +83,21 @@ class ReplicaResidency:
     residency: Residency | None  # None: it has not answered yet
 
 
+class Fleets(Protocol):
+    """The fleet that counts, and the way to replace it."""
+
+    state: FleetState
+
+    async def apply(self, document: bytes, *, actor: str, expected: int | None, dry_run: bool) -> FleetChange:
+        """Replace the fleet by a document's. Raises `Conflict` and `InvalidRequest` with every reason."""
+
+
 class Management(Protocol):
-    """Adapters, keys and replicas, as the admin API works on them; tenants and aliases beside them."""
+    """The fleet, adapters, keys and replicas, as the admin API works on them; tenants and aliases beside."""
+
+    @property
+    def fleets(self) -> Fleets:
+        """What replaces the fleet."""
 
     @property
     def tenancy(self) -> TenantManagement:

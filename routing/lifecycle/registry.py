@@ -19,7 +19,16 @@ from typing import Any, TypeVar
 from adapters.states import VersionState
 from fleet.tenant_change import TenantChange
 from routing.catalog.directory import Directory
-from routing.catalog.entries import AdapterEntry, AdapterKey, Alias, ApiKey, Event, Rollout, Version
+from routing.catalog.entries import (
+    AdapterEntry,
+    AdapterKey,
+    Alias,
+    ApiKey,
+    Event,
+    FleetRevision,
+    Rollout,
+    Version,
+)
 from routing.catalog.sources import Source
 from routing.errors import StateUnavailable, Unavailable
 from routing.lifecycle.changes import ACTOR, RETRY_AFTER_S, TURN_S
@@ -257,6 +266,18 @@ class Registry:
     def _account(self, tenant: str | None) -> str | None:
         found = None if tenant is None else self.directory.tenant(tenant)
         return tenant if found is None else found.account
+
+    async def newest_fleet(self) -> FleetRevision | None:
+        """Return the document that was applied as the fleet last."""
+        return await self._run(self._store.newest_fleet)
+
+    async def add_fleet(self, revision: FleetRevision, text: str) -> None:
+        """Keep a document, with the event that says what it changes."""
+        await self._run(self._store.add_fleet, revision, text)
+
+    async def remove_fleet(self, number: int, text: str) -> None:
+        """Take a document back."""
+        await self._run(self._store.remove_fleet, number, text)
 
     async def record(self, subject: str, text: str, *, tenant: str | None = None) -> None:
         """Log an event, and store it if possible; no caller depends on its success."""

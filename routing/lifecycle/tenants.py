@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
 from fleet.changes import Amended, set_values, values_of, with_changes
 from fleet.current import CurrentFleet
 from fleet.entries import differences, in_words
+from fleet.isolation import why_shared
 from fleet.tenant_change import SUSPENDED, TenantChange
 from fleet.types import Fleet, account_of
 from routing.catalog.entries import ApiKey, KeyRole
@@ -27,7 +28,7 @@ from routing.lifecycle.tenant_ports import TenantChanged, TenantView
 from routing.lifecycle.tenant_values import copied, told_values, with_pools
 from routing.state import Note, changed_meanwhile
 
-ALL = "tenants"  # changes of tenants are made one after the other: they share pools
+ALL = "fleet"  # changes of the fleet are made one after the other: tenants share pools
 RETRY_AFTER_S = 2.0
 log = logging.getLogger("tenantry.lifecycle")
 
@@ -41,20 +42,21 @@ class Tenants:
         registry: Registry,
         changes: Changes,
         depart: Callable[[str], None],
+        running: Callable[[], Mapping[str, Set[str]]],
     ) -> None:
-        """`depart` begins to remove all adapters of a tenant that was removed."""
+        """`depart` begins to remove all adapters of a tenant that was removed.
+
+        `running` says whose requests run in each pool.
+        """
         self._fleet = fleet
         self._registry = registry
         self._directory = registry.directory
         self._depart = depart
+        self._running = running
         self.changes = changes
         self._amended = self._next = Amended(fleet.now, {}, fleet.now, {})
         fleet.amend = self._amend
         fleet.follow(self._take_next)
-
-    def begin(self) -> None:
-        """Let no tenant be served until `load` has said who was suspended or removed."""
-        self._directory.is_known = False
 
     async def load(self) -> None:
         """Put what was changed before this start on top of the fleet; waits until the database answers."""
@@ -64,7 +66,6 @@ class Tenants:
         if changes:
             amended = with_changes(self._fleet.declared, {each.tenant: each for each in changes})
             self._put(amended)
-        self._directory.is_known = True
         self._tell()
         for each in changes:
             if each.removed and self._has_adapters(each.tenant):
@@ -199,6 +200,7 @@ class Tenants:
         ]
         if problems:
             raise InvalidRequest("; ".join(problems), code="tenant_invalid", param=_param(problems[0], name))
+        self._refuse_if_shared(now.fleet, proposed.fleet)
         differing = differences(values_of(now.fleet, name), values_of(proposed.fleet, name))
         words = in_words(differing)
         if not dry_run:
@@ -209,6 +211,12 @@ class Tenants:
             await self._registry.change_tenant(changed, key, note, self._take)
         view = self._view(proposed if dry_run else self._amended, name)
         return TenantChanged(view, differing, words, None if dry_run else made)
+
+    def _refuse_if_shared(self, before: Fleet, after: Fleet) -> None:
+        """Raise `Conflict` where a dedicated tenant would meet requests of others on an engine."""
+        reasons = why_shared(before, after, self._running()) if before is not after else []
+        if reasons:
+            raise Conflict("Nothing was changed: " + "; ".join(reasons), code="tenant_would_share")
 
     def _take(self, changed: TenantChange) -> None:
         """Let a change count that the database has; what is declared may be another fleet by now."""
@@ -269,7 +277,7 @@ class Tenants:
         return bool(self._directory.adapters_of(name))
 
     def _require_known(self) -> None:
-        if not self._directory.is_known:
+        if not self._fleet.is_known:
             raise Unavailable(
                 "The gateway is still reading its state.", code="starting", retry_after_s=RETRY_AFTER_S
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from sqlalchemy import delete, func, select
@@ -24,20 +24,20 @@ from routing.catalog.entries import (
     Alias,
     ApiKey,
     Event,
-    KeyRole,
+    FleetRevision,
     Rollout,
-    RolloutPlan,
     Version,
 )
-from routing.catalog.sources import Source, parse_source
+from routing.catalog.sources import Source
 from routing.errors import Conflict, NotFound
+from routing.state import fleet_revisions
 from routing.state.database import Database
+from routing.state.rows import api_key_of, entry_of, key_row, version_of
 from routing.state.tables import AdapterRow, ApiKeyRow, EventRow, VersionRow
 from routing.state.tenants import (
     Note,
     delete_alias,
     event_filter,
-    key_row,
     read_tenants,
     was_used,
     write_alias,
@@ -47,7 +47,6 @@ from routing.state.tenants import (
 LOCK_WAIT_S = 5.0  # for another process; longer than any transaction here takes
 KEPT_EVENTS = 10_000  # some megabytes
 MAX_TEXT = 2000  # characters of a reason or an event
-_PLAN_FIELDS = frozenset(field.name for field in fields(RolloutPlan))
 
 
 class StateStore(Database):
@@ -74,7 +73,7 @@ class StateStore(Database):
                 .order_by(AdapterRow.tenant, AdapterRow.name)
             )
             keys = session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.created_s, ApiKeyRow.id))
-            return [_entry(row) for row in adapters], [_api_key(row) for row in keys]
+            return [entry_of(row) for row in adapters], [api_key_of(row) for row in keys]
 
     # -- adapters ------------------------------------------------------------------------------------------
 
@@ -94,7 +93,7 @@ class StateStore(Database):
                 session.flush()
             except IntegrityError:
                 raise Conflict(f"Adapter `{key.name}` exists already.", code="adapter_exists") from None
-            return _entry(row)
+            return entry_of(row)
 
     def set_base_model(self, key: AdapterKey, base_model: str) -> AdapterEntry:
         """Change the base model. Raises `Conflict` unless all versions are retired, `NotFound`."""
@@ -102,14 +101,14 @@ class StateStore(Database):
             row = _adapter(session, key)
             _check_retired(row, "its base model can change only")
             row.base_model = base_model
-            return _entry(row)
+            return entry_of(row)
 
     def set_pinned(self, key: AdapterKey, pinned: bool) -> AdapterEntry:
         """Pin or unpin an adapter. Raises `NotFound`."""
         with self._transaction() as session:
             row = _adapter(session, key)
             row.pinned = pinned
-            return _entry(row)
+            return entry_of(row)
 
     def route(
         self, key: AdapterKey, *, live: int | None, previous: int | None, rollout: Rollout | None
@@ -118,7 +117,7 @@ class StateStore(Database):
         with self._transaction() as session:
             row = _adapter(session, key)
             _route(row, live, previous, rollout)
-            return _entry(row)
+            return entry_of(row)
 
     def remove(self, key: AdapterKey) -> None:
         """Delete an adapter and its versions. Raises `Conflict` unless all are retired, `NotFound`."""
@@ -149,7 +148,7 @@ class StateStore(Database):
             )
             session.add(row)
             session.flush()
-            return _version(key, row)
+            return version_of(key, row)
 
     def move(
         self,
@@ -185,7 +184,7 @@ class StateStore(Database):
             _route(adapter, live, previous, rollout)
             session.flush()
             session.expire(adapter, ["versions"])
-            return _entry(adapter)
+            return entry_of(adapter)
 
     def describe(self, version: Version, *, digest: str, rank: int, size_bytes: int) -> Version:
         """Record the properties of a version's files. Raises `Conflict` and `NotFound` as `move` does."""
@@ -197,14 +196,14 @@ class StateStore(Database):
             row = _version_row(session, version)
             row.reason = _storable(reason)
             row.strikes += strike
-            return _version(version.adapter, row)
+            return version_of(version.adapter, row)
 
     def _change(self, version: Version, **values: Any) -> Version:
         with self._transaction() as session:
             row = _version_row(session, version)
             for name, value in values.items():
                 setattr(row, name, value)
-            return _version(version.adapter, row)
+            return version_of(version.adapter, row)
 
     # -- keys and events -----------------------------------------------------------------------------------
 
@@ -224,7 +223,7 @@ class StateStore(Database):
             if row is None:
                 raise NotFound("There is no such key.")
             row.revoked_s = now_s if row.revoked_s is None else row.revoked_s
-            return _api_key(row)
+            return api_key_of(row)
 
     def record(self, actor: str, subject: str, text: str, tenant: str | None = None) -> None:
         """Store an event; the oldest ones are deleted for it."""
@@ -293,6 +292,27 @@ class StateStore(Database):
             (delete_alias if removed else write_alias)(session, alias)
             self._record(session, note)
 
+    # -- the fleet -----------------------------------------------------------------------------------------
+
+    def newest_fleet(self) -> FleetRevision | None:
+        """Return the document that was applied last; None where none was."""
+        with self._transaction(reads=True) as session:
+            return fleet_revisions.newest(session)
+
+    def add_fleet(self, revision: FleetRevision, text: str) -> None:
+        """Add a document, and the event with this text. Raises `Conflict` where another was quicker."""
+        with self._transaction() as session:
+            fleet_revisions.add(session, revision)
+            session.add(
+                EventRow(at_s=revision.at_s, actor=revision.actor, subject="fleet", text=_storable(text))
+            )
+
+    def remove_fleet(self, number: int, text: str) -> None:
+        """Take a document back, with an event that says why."""
+        with self._transaction() as session:
+            fleet_revisions.remove(session, number)
+            session.add(EventRow(at_s=time.time(), actor="tenantry", subject="fleet", text=_storable(text)))
+
     @contextmanager
     def _transaction(self, *, reads: bool = False) -> Iterator[Session]:
         with self._using(reads=reads) as engine, Session(engine) as session, session.begin():
@@ -341,55 +361,6 @@ def _check_retired(row: AdapterRow, what: str) -> None:
                 f"Version {version.number} of `{row.name}` is {version.state}; {what} once all are retired.",
                 code="adapter_in_use",
             )
-
-
-def _entry(row: AdapterRow) -> AdapterEntry:
-    key = AdapterKey(row.tenant or None, row.name)
-    rollout = None
-    if row.candidate is not None:
-        plan = {name: value for name, value in (row.plan or {}).items() if name in _PLAN_FIELDS}
-        rollout = Rollout(row.candidate, RolloutPlan(**plan))
-    return AdapterEntry(
-        key=key,
-        base_model=row.base_model,
-        declared=row.declared,
-        pinned=row.pinned,
-        live=row.live,
-        previous=row.previous,
-        rollout=rollout,
-        versions=tuple(_version(key, version) for version in row.versions),
-    )
-
-
-def _version(key: AdapterKey, row: VersionRow) -> Version:
-    return Version(
-        id=row.id,
-        adapter=key,
-        number=row.number,
-        source=parse_source(row.source),
-        state=VersionState(row.state),
-        reason=row.reason,
-        sha256=row.sha256,
-        digest=row.digest,
-        rank=row.rank,
-        size_bytes=row.size_bytes,
-        strikes=row.strikes,
-        created_s=row.created_s,
-    )
-
-
-def _api_key(row: ApiKeyRow) -> ApiKey:
-    return ApiKey(
-        id=row.id,
-        prefix=row.prefix,
-        sha256=row.sha256,
-        role=KeyRole(row.role),
-        tenant=row.tenant,
-        note=row.note,
-        created_s=row.created_s,
-        expires_s=row.expires_s,
-        revoked_s=row.revoked_s,
-    )
 
 
 def _storable(text: str, limit: int | None = MAX_TEXT) -> str:

@@ -137,6 +137,18 @@ class AliasRow(Table):
     changed_by: Mapped[str]
 
 
+class FleetRow(Table):
+    """A document that was applied as the fleet."""
+
+    __tablename__ = "fleet_revisions"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at_s: Mapped[float]
+    actor: Mapped[str]
+    document: Mapped[str]
+    file_sha256: Mapped[str]
+
+
 class UsageRow(Table):
     """One request that ended; kept for some weeks. `routing.usage.entries` explains the columns."""
 

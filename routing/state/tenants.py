@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from fleet.tenant_change import SetValue, TenantChange
 from routing.catalog.entries import Alias, ApiKey
 from routing.errors import Conflict
+from routing.state.rows import key_row
 from routing.state.tables import AdapterRow, AliasRow, ApiKeyRow, EventRow, TenantRow, UsageDayRow
 
 
@@ -105,21 +106,6 @@ def write_alias(session: Session, alias: Alias) -> None:
 def delete_alias(session: Session, alias: Alias) -> None:
     """Remove an alias."""
     session.execute(delete(AliasRow).where(AliasRow.tenant == alias.tenant, AliasRow.alias == alias.alias))
-
-
-def key_row(key: ApiKey) -> ApiKeyRow:
-    """Return the row of a key."""
-    return ApiKeyRow(
-        id=key.id,
-        prefix=key.prefix,
-        sha256=key.sha256,
-        role=key.role.value,
-        tenant=key.tenant,
-        note=key.note,
-        created_s=key.created_s,
-        expires_s=key.expires_s,
-        revoked_s=key.revoked_s,
-    )
 
 
 def _change(row: TenantRow) -> TenantChange:

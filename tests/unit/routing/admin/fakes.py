@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from adapters.states import VersionState
 from engines.residency import Fault, FaultKind, Residency
+from fleet.diff import Change, Needs
 from fleet.tenant_change import TenantChange
 from fleet.types import Budget, Fleet, Tenant
 from routing.admin import LiveFeed, admin_app
@@ -33,8 +34,8 @@ from routing.catalog.entries import (
     Version,
 )
 from routing.catalog.sources import Remote, Upload, parse_source
-from routing.errors import Conflict, NotFound, StateUnavailable
-from routing.lifecycle.ports import NewVersion, ReplicaResidency, VersionProgress
+from routing.errors import Conflict, NotFound, RequestError, StateUnavailable
+from routing.lifecycle.ports import FleetChange, FleetState, NewVersion, ReplicaResidency, VersionProgress
 from routing.lifecycle.tenant_ports import TenantChanged, TenantView, ToldValue, ValueSource
 from routing.observing.live import Figures, LiveView
 from routing.observing.live.verdict import usual_limit_s
@@ -124,6 +125,23 @@ class FakeAliases:
         return Alias(tenant, alias, "support", 1.0, "key id1")
 
 
+class FakeFleets:
+    """Takes every document, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.state = FleetState(3, 1_700_000_000.0, "key 12345678", "tenants: {}")
+        self.asked: list[tuple[Any, ...]] = []
+        self.error: RequestError | None = None
+        self.changes = [Change("tenants", "acme", "requests_per_minute 60 -> 120", Needs.NOTHING)]
+
+    async def apply(self, document: bytes, *, actor: str, expected: int | None, dry_run: bool) -> FleetChange:
+        """Note it; do it, or raise what it should."""
+        self.asked.append((document, actor, expected, dry_run))
+        if self.error is not None:
+            raise self.error
+        return FleetChange(self.state, self.changes, (), (), applied=not dry_run)
+
+
 class FakeManagement:
     """Does at once, in memory, what the real one does over time; knows one base model."""
 
@@ -147,6 +165,7 @@ class FakeManagement:
         self.reported = 0  # times it was asked what the scheduler holds
         self.known_tenants: list[Tenant] = []
         self.wanted_events: dict[str, Any] = {}
+        self.fleets = FakeFleets()
         self.tenancy = FakeTenancy(self._note)
         self.aliases = FakeAliases(self._note)
 

@@ -29,6 +29,8 @@ ROUTES = [
     ("POST", f"{ADAPTERS}/support/rollout"),
     ("POST", f"{ADAPTERS}/support/pin"),
     ("DELETE", f"{ADAPTERS}/support/pin"),
+    ("GET", "/admin/v1/fleet"),
+    ("POST", "/admin/v1/fleet"),
     ("GET", "/admin/v1/replicas"),
     ("POST", "/admin/v1/replicas/shared-0/drain"),
     ("POST", "/admin/v1/replicas/shared-0/resume"),

@@ -26,6 +26,8 @@ FOR_OPERATORS = {
     ("POST", "/admin/v1/tenants/a/suspend"),
     ("POST", "/admin/v1/tenants/a/resume"),
     ("GET", "/admin/v1/export"),
+    ("GET", "/admin/v1/fleet"),
+    ("POST", "/admin/v1/fleet"),
     ("POST", "/admin/v1/keys"),
     ("DELETE", "/admin/v1/keys/id1"),
 }

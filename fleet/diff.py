@@ -1,0 +1,162 @@
+"""What differs between two fleets, in the words of a fleet file, and what does it take to change that? Pure.
+
+Shows no secret: of a key the beginning of its hash, of addresses that may hold a password nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from fleet.key_hash import FINGERPRINT_CHARS
+from fleet.types import Fleet
+from fleet.values import (
+    adapter_values,
+    base_model_values,
+    gateway_values,
+    pool_values,
+    price_values,
+    state_values,
+    tenant_values,
+)
+
+_HIDDEN = frozenset({"source", "database", "adapter_sources", "endpoint"})  # may hold a password
+_KEYS = frozenset({"api_keys", "operator_keys"})
+_SHOWN_CHARS = 100
+
+
+class Needs(StrEnum):
+    """What it takes until a change counts."""
+
+    NOTHING = "nothing"  # it counts from the next request on
+    RESTART = "restart"  # of the service: engines, or parts of the gateway, are made with it
+
+
+# What is read when the service starts, by section of the file; all else counts at once. Where engines are
+# started or joined at run time, what they no longer need a restart for leaves this table.
+RESTART: dict[str, frozenset[str]] = {
+    "base_models": frozenset(
+        {
+            "source", "revision", "dtype", "max_model_len", "max_num_seqs", "max_loras", "max_lora_rank",
+            "max_cpu_loras", "tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "vllm_args",
+        }
+    ),
+    "pools": frozenset({"strategy", "base_models", "replicas", "devices"}),
+    "gateway": frozenset({"shutdown_grace_s", "metrics", "tracing"}),
+    "state": frozenset({"folder", "database", "store_gib", "max_adapter_mib"}),
+}  # fmt: skip
+_MADE_AT_START = frozenset({"base_models", "pools"})  # whole sections: one more or less needs a restart
+_WORDS = {
+    "base_models": "base model",
+    "adapters": "adapter",
+    "tenants": "tenant",
+    "pools": "pool",
+    "prices": "price of",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference."""
+
+    section: str  # of the file
+    name: str  # of the tenant, pool, ...; empty for a section that has no names
+    text: str  # what changes, in words
+    needs: Needs
+
+    def __str__(self) -> str:
+        subject = f"{_WORDS[self.section]} {self.name}" if self.name else self.section
+        return f"{subject}: {self.text}"
+
+
+def differences(before: Fleet, after: Fleet) -> list[Change]:
+    """List what differs, in the order of the file's sections, then by name as declared."""
+    return [
+        *_named("base_models", before.base_models, after.base_models, base_model_values),
+        *_named("adapters", before.adapters, after.adapters, adapter_values),
+        *_named("tenants", before.tenants, after.tenants, lambda tenant: tenant_values(tenant, {})),
+        *_named("pools", before.pools, after.pools, pool_values),
+        *_fields("gateway", "", gateway_values(before, {}), gateway_values(after, {})),
+        *_fields("state", "", state_values(before.state), state_values(after.state)),
+        *_fields("usage", "", _usage(before), _usage(after)),
+        *_fields("prices", "", _currency(before), _currency(after)),
+        *_named("prices", _prices(before), _prices(after), price_values),
+    ]
+
+
+def _usage(fleet: Fleet) -> dict[str, Any]:
+    usage = fleet.usage
+    return {"keep_records_days": usage.keep_records_days, "keep_sums_days": usage.keep_sums_days}
+
+
+def _currency(fleet: Fleet) -> dict[str, Any]:
+    return {} if fleet.prices is None else {"currency": fleet.prices.currency}
+
+
+def _prices(fleet: Fleet) -> Mapping[str, Any]:
+    return {} if fleet.prices is None else fleet.prices.models
+
+
+def _named(
+    section: str, before: Mapping[str, Any], after: Mapping[str, Any], values: Any
+) -> Iterator[Change]:
+    needs = Needs.RESTART if section in _MADE_AT_START else Needs.NOTHING
+    for name in {**before, **after}:
+        if name not in after:
+            yield Change(section, name, "removed", needs)
+        elif name not in before:
+            yield Change(section, name, "added", needs)
+        elif before[name] != after[name]:
+            yield from _fields(section, name, values(before[name]), values(after[name]))
+
+
+def _fields(section: str, name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+    for key in {**before, **after}:
+        old, new = before.get(key), after.get(key)
+        if old != new:
+            needs = Needs.RESTART if key in RESTART.get(section, ()) else Needs.NOTHING
+            for text in _texts(key, old, new):
+                yield Change(section, name, text, needs)
+
+
+def _texts(key: str, old: Any, new: Any) -> Iterable[str]:
+    """Say in words what differs under one key."""
+    if key in _HIDDEN:
+        return [f"{key} changed"]
+    if key in _KEYS:
+        return _keys(old or [], new or [])
+    if key == "tenants":
+        return _places(old, new)
+    if isinstance(old or new, dict):
+        return _each("alias " if key == "models" else "", old or {}, new or {})
+    return [f"{key} {_shown(old)} -> {_shown(new)}"]
+
+
+def _places(old: list[str], new: list[str]) -> Iterator[str]:
+    before, after = frozenset(old), frozenset(new)
+    yield from (f"tenant {tenant} leaves" for tenant in old if tenant not in after)
+    yield from (f"tenant {tenant} joins" for tenant in new if tenant not in before)
+
+
+def _each(word: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    for name in {**old, **new}:
+        if old.get(name) != new.get(name):
+            if name in _HIDDEN:
+                yield f"{name} changed"
+            else:
+                yield f"{word}{name} {_shown(old.get(name))} -> {_shown(new.get(name))}"
+
+
+def _keys(old: list[dict[str, str]], new: list[dict[str, str]]) -> Iterator[str]:
+    before, after = ({key["sha256"] for key in keys} for keys in (old, new))
+    yield from (f"key {digest[:FINGERPRINT_CHARS]}... removed" for digest in sorted(before - after))
+    yield from (f"key {digest[:FINGERPRINT_CHARS]}... added" for digest in sorted(after - before))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        value = ", ".join(f"{key} {_shown(each)}" for key, each in value.items())
+    text = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."

@@ -1,0 +1,232 @@
+"""Replaces the fleet while the gateway serves: checked whole, kept on disk, then in force; or not at all.
+
+The document that counts is the one that was applied last, as long as the fleet file on disk is still the one
+over which it was applied. A file that was changed since is the newer word, and counts from the next start on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from fleet.current import CurrentFleet
+from fleet.diff import Change, Needs, differences
+from fleet.file import FleetFile, digest_of
+from fleet.isolation import why_shared
+from fleet.problems import FleetError, Problem
+from fleet.types import Fleet
+from routing.catalog.entries import FleetRevision
+from routing.errors import Conflict, InvalidRequest, RequestError, Unavailable
+from routing.lifecycle.changes import Changes, change
+from routing.lifecycle.ports import FleetChange, FleetState
+from routing.lifecycle.registry import Registry, patiently
+from routing.lifecycle.running import running_tenants
+from routing.scheduling.dispatcher import Dispatcher
+
+FROM_FILE = "fleet file"  # who applied what is on disk
+_EVENT_CHARS = 1900
+log = logging.getLogger("tenantry.fleet")
+
+
+class FleetRefused(Conflict):
+    """The document is a fleet, and cannot replace this one while it serves; has every reason."""
+
+    default_code = "fleet_refused"
+
+    def __init__(self, reasons: Sequence[str], changes: Sequence[Change]) -> None:
+        self.reasons, self.changes = list(reasons), list(changes)
+        super().__init__("Nothing was changed: " + "; ".join(reasons))
+
+    def body(self) -> bytes:
+        """Add the reasons, one by one, and all that would change."""
+        changes = [asdict(each) for each in self.changes]
+        return _with(super().body(), {"reasons": self.reasons, "changes": changes})
+
+
+class FleetInvalid(InvalidRequest):
+    """The document is no fleet; has every problem."""
+
+    default_code = "fleet_invalid"
+
+    def __init__(self, problems: Sequence[Problem], *, may_be_more: bool) -> None:
+        self.problems, self.may_be_more = list(problems), may_be_more
+        super().__init__("Nothing was changed: " + "; ".join(map(str, problems)))
+
+    def body(self) -> bytes:
+        """Add the problems, one by one."""
+        problems = [asdict(each) for each in self.problems]
+        return _with(super().body(), {"problems": problems, "may_be_more": self.may_be_more})
+
+
+class FleetChanges:
+    """The one place from which a gateway's fleet is replaced."""
+
+    def __init__(
+        self,
+        fleet: CurrentFleet,
+        registry: Registry,
+        dispatcher: Dispatcher,
+        changes: Changes,
+    ) -> None:
+        """Nothing can be applied before `begin_with`."""
+        self._fleet = fleet
+        self._file: FleetFile | None = None
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self.changes = changes
+        self.state = FleetState(0, time.time(), FROM_FILE, "")
+
+    def begin_with(self, file: FleetFile) -> None:
+        """Take the file that the fleet comes from; what was applied over it is read at the start."""
+        self._file = file
+        self._fleet.is_known = False
+
+    async def resume(self) -> None:
+        """Let the document count that was applied last, unless the file on disk was changed since."""
+        if self._file is None:
+            return
+        newest, raw = await patiently(self._registry.newest_fleet), await self._on_disk()
+        document = raw.decode(errors="replace")
+        if newest is None:
+            self.state = FleetState(0, time.time(), FROM_FILE, document)
+        elif newest.file_sha256 != digest_of(raw):
+            log.warning(
+                "%s was changed since revision %d was applied: the file counts",
+                self._file.path,
+                newest.number,
+            )
+            self.state = FleetState(newest.number, time.time(), FROM_FILE, document)
+        else:
+            self.state = FleetState(newest.number, newest.at_s, newest.actor, newest.document)
+            await self._resume(newest, document)
+        self._fleet.is_known = True
+
+    async def _resume(self, newest: FleetRevision, on_disk: str) -> None:
+        try:
+            fleet = (await self._load(newest.document.encode())).fleet
+            changes = differences(self._fleet.declared, fleet)
+            if reasons := _needs_restart(changes):
+                raise FleetRefused(reasons, changes)
+        except (FleetInvalid, FleetRefused) as error:
+            text = "revision %d can no longer be used, so that the fleet file counts. %s"
+            log.error(text, newest.number, error.message)
+            self.state = FleetState(newest.number, time.time(), FROM_FILE, on_disk)
+            return
+        self._fleet.replace(fleet, newest.number)
+        log.info("revision %d of the fleet, by %s, counts", newest.number, newest.actor)
+
+    @change
+    async def apply(
+        self, document: bytes, *, actor: str, expected: int | None = None, dry_run: bool = False
+    ) -> FleetChange:
+        """Replace the fleet by a document's, or say what that would do.
+
+        `expected` is the revision of which the caller knows. Raises `FleetInvalid`, `FleetRefused`,
+        `Conflict` for another revision, `StateUnavailable`; then nothing has changed.
+        """
+        loaded = await self._load(document)
+        async with self.changes.of("fleet"):
+            self._require_known(expected)
+            changes = differences(self._fleet.declared, loaded.fleet)
+            reasons = _needs_restart(changes) + self._why_shared(loaded.fleet)
+            text = document.decode("utf-8-sig")
+            if dry_run or (not changes and text == self.state.document):
+                return FleetChange(self.state, changes, reasons, loaded.warnings, applied=False)
+            if reasons:
+                raise FleetRefused(reasons, changes)
+            await self._put(loaded.fleet, text, actor, changes)
+            return FleetChange(self.state, changes, (), loaded.warnings, applied=True)
+
+    async def apply_file(self) -> None:
+        """Apply what the fleet file holds now; for signals and watchers, so it tells the log alone."""
+        raw = await self._on_disk()
+        try:
+            done = await self.apply(raw, actor=FROM_FILE)
+        except RequestError as error:
+            log.error("the fleet file was not applied. %s", error.message)
+        else:
+            if not done.applied:
+                log.info("the fleet file says what counts already")
+
+    async def watch(self, every_s: float = 1.0) -> None:
+        """Apply the fleet file whenever its content changes, until cancelled."""
+        seen = digest_of(await self._on_disk())
+        while True:
+            await asyncio.sleep(every_s)
+            now = digest_of(await self._on_disk())
+            if now != seen:
+                seen = now
+                await self.apply_file()
+
+    async def _put(self, fleet: Fleet, document: str, actor: str, changes: Sequence[Change]) -> None:
+        """Keep a document on disk, then let it count, which is one step."""
+        on_disk = digest_of(await self._on_disk())
+        revision = FleetRevision(self.state.revision + 1, time.time(), actor, document, on_disk)
+        await self._registry.add_fleet(revision, _told(revision.number, changes))
+        reasons = self._why_shared(fleet)  # others may have begun meanwhile
+        if reasons:
+            await self._registry.remove_fleet(revision.number, f"revision {revision.number} was taken back")
+            raise FleetRefused(reasons, changes)
+        self._fleet.replace(fleet, revision.number)
+        self.state = FleetState(revision.number, revision.at_s, actor, document)
+        log.info("%s, by %s", _told(revision.number, changes), actor)
+
+    async def _load(self, document: bytes) -> _Loaded:
+        """Check a document as if it stood in the fleet file. Raises `FleetInvalid`."""
+        if self._file is None:
+            raise Conflict("This gateway was started without a fleet file.", code="no_fleet_file")
+        try:
+            fleet, loaded = await asyncio.to_thread(self._file.load, document)
+        except FleetError as error:
+            raise FleetInvalid(error.problems, may_be_more=error.may_be_more) from None
+        return _Loaded(fleet, loaded.warnings)
+
+    async def _on_disk(self) -> bytes:
+        """Read the fleet file; empty where it cannot be read."""
+        try:
+            return b"" if self._file is None else await asyncio.to_thread(self._file.read)
+        except OSError:
+            return b""
+
+    def _why_shared(self, fleet: Fleet) -> list[str]:
+        return why_shared(self._fleet.now, self._fleet.amend(fleet), running_tenants(self._dispatcher))
+
+    def _require_known(self, expected: int | None) -> None:
+        """Refuse while the state was not read, and to a caller that knows of another revision."""
+        if not self._fleet.is_known:
+            raise Unavailable("The gateway is still reading its state.", code="starting", retry_after_s=2.0)
+        if expected is not None and expected != self.state.revision:
+            at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.state.at_s))
+            raise Conflict(
+                f"The fleet is at revision {self.state.revision}, by {self.state.actor} at {at}, and not at "
+                f"{expected}; nothing was changed. Look at the difference again.",
+                code="fleet_changed",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    fleet: Fleet
+    warnings: Sequence[Problem]
+
+
+def _with(body: bytes, more: dict[str, Any]) -> bytes:
+    return orjson.dumps(orjson.loads(body) | more)
+
+
+def _needs_restart(changes: Sequence[Change]) -> list[str]:
+    return [f"{each}: this needs a restart of the service" for each in changes if each.needs is Needs.RESTART]
+
+
+def _told(number: int, changes: Sequence[Change]) -> str:
+    """Say what a revision changes, as much of it as an event holds."""
+    text = "; ".join(map(str, changes)) or "the document alone was changed"
+    if len(text) > _EVENT_CHARS:
+        text = f"{text[:_EVENT_CHARS]}... ({len(changes)} changes)"
+    return f"revision {number}: {text}"

@@ -1,0 +1,138 @@
+"""Is what differs between two fleets said in the file's words, without secrets, and with what it takes?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fleet.diff import RESTART, Needs, differences
+from fleet.types import (
+    Adapter,
+    Budget,
+    Caps,
+    Fleet,
+    GatewaySettings,
+    SchedulerSettings,
+    Slo,
+    StateSettings,
+    Tenant,
+)
+from fleet.values import base_model_values, gateway_values, pool_values, state_values
+from tests.fakes import small_fleet, without_tenant
+
+FLEET = small_fleet()
+
+
+def told(after: Fleet, before: Fleet = FLEET) -> list[str]:
+    """What differs, in words."""
+    return [str(change) for change in differences(before, after)]
+
+
+def with_tenant(**changes: object) -> Fleet:
+    """The fleet in which tenant a differs."""
+    return replace(FLEET, tenants=FLEET.tenants | {"a": replace(FLEET.tenants["a"], **changes)})  # type: ignore[arg-type]
+
+
+def test_nothing_differs_from_itself() -> None:
+    assert told(small_fleet()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"caps": Caps(requests_per_minute=120)}, "tenant a: requests_per_minute none -> 120"),
+        ({"weight": 2.5}, "tenant a: weight 1 -> 2.5"),
+        ({"budget": Budget(1000)}, "tenant a: monthly_tokens none -> 1000"),
+        ({"default_model": None}, "tenant a: default_model support -> none"),
+        (
+            {"models": FLEET.tenants["a"].models | {"plain": "a-sales"}},
+            "tenant a: alias plain base -> a-sales",
+        ),
+        ({"adapter_sources": ("https://user:password@host/",)}, "tenant a: adapter_sources changed"),
+    ],
+)
+def test_what_a_tenant_has_otherwise(changes: dict[str, object], words: str) -> None:
+    after = with_tenant(**changes)
+    assert words in told(after)
+    assert {change.needs for change in differences(FLEET, after)} == {Needs.NOTHING}
+    assert "password" not in " ".join(told(after))
+
+
+def test_keys_are_shown_by_the_beginning_of_their_hash() -> None:
+    (digest,) = FLEET.tenants["a"].key_hashes
+    (text,) = told(with_tenant(key_hashes=frozenset()))
+    assert text == f"tenant a: key {digest[:8]}... removed"
+
+
+def test_a_tenant_comes_and_goes_with_its_place() -> None:
+    smaller = without_tenant(FLEET, "b")
+    assert told(smaller) == ["tenant b: removed", "pool shared: tenant b leaves"]
+    assert told(FLEET, smaller) == ["tenant b: added", "pool shared: tenant b joins"]
+
+
+def test_a_pool_s_objective_counts_at_once_and_its_engines_do_not() -> None:
+    pool = replace(FLEET.pools["shared"], slo=Slo(ttft_s=2.0), replicas=3)
+    changes = differences(FLEET, replace(FLEET, pools=FLEET.pools | {"shared": pool}))
+    assert [(change.text, change.needs) for change in changes] == [
+        ("replicas 1 -> 3", Needs.RESTART),
+        ("ttft_s none -> 2", Needs.NOTHING),
+    ]
+
+
+def test_base_models_and_pools_are_made_at_the_start() -> None:
+    more = replace(FLEET, base_models=FLEET.base_models | {"x": replace(FLEET.base_models["base"], name="x")})
+    fewer = replace(FLEET, pools={"shared": FLEET.pools["shared"]})
+    assert [change.needs for change in (*differences(FLEET, more), *differences(FLEET, fewer))] == [
+        Needs.RESTART
+    ] * 2
+
+
+def test_settings_of_the_gateway_and_the_state() -> None:
+    settings = GatewaySettings(
+        operator_key_hashes=FLEET.gateway.operator_key_hashes,
+        log_requests=False,
+        shutdown_grace_s=5.0,
+        scheduler=SchedulerSettings(slot_wait_s=3.0),
+    )
+    state = StateSettings(database="postgresql+psycopg://user:password@host/name", keep_versions=9)
+    changes = differences(FLEET, replace(FLEET, gateway=settings, state=state))
+    assert sorted((str(change), change.needs) for change in changes) == [
+        ("gateway: shutdown_grace_s 30 -> 5", Needs.RESTART),
+        ("gateway: slot_wait_s 10 -> 3", Needs.NOTHING),
+        ("state: database changed", Needs.RESTART),
+        ("state: keep_versions 3 -> 9", Needs.NOTHING),
+    ]
+
+
+def test_sources_are_not_shown() -> None:
+    adapter = Adapter("a-support", "https://user:password@host/x.zip", "base", max_concurrency=3)
+    after = replace(FLEET, adapters=FLEET.adapters | {"a-support": adapter})
+    assert told(after) == [
+        "adapter a-support: source changed",
+        "adapter a-support: max_concurrency none -> 3",
+    ]
+
+
+def test_what_needs_a_restart_is_named_as_the_file_names_it() -> None:
+    model = replace(
+        FLEET.base_models["base"],
+        revision="x",
+        max_model_len=1,
+        gpu_memory_utilization=0.5,
+        kv_cache_bytes=2**30,
+    )
+    state = StateSettings(database="x", store_bytes=2**30)
+    known = {
+        "base_models": base_model_values(model),
+        "pools": pool_values(FLEET.pools["shared"]),
+        "gateway": gateway_values(FLEET, {}),
+        "state": state_values(state),
+    }
+    for section, names in RESTART.items():
+        assert names <= known[section].keys(), section
+
+
+def test_a_long_value_is_cut() -> None:
+    tenant = Tenant("a", frozenset(), {"x" * 300: "base"}, None)
+    assert all(len(text) < 600 for text in told(replace(FLEET, tenants=FLEET.tenants | {"a": tenant})))
