@@ -137,7 +137,7 @@ RULES = (
     off("place: `locality_bonus_tokens`", locality_bonus_tokens=0.0),
     off("place: 16 are looked at", (selection, "LOOKED_AT", 1), (drains, "LOOKED_AT", 1)),
     off("place: `lower_band_share`", lower_band_share=0.0),
-    off("slots: cleared at all", (drains, "slot_to_drain", always(None))),
+    off("slots: drained at all", (drains, "slot_to_drain", always(None))),
     off("slots: 2, balance", (SlotHolders, "_without_one", always(-math.inf))),
     off("slots: 3, order", (SlotHolders, "must_give", gives_no_own)),
     off("slots: 4, time (`slot_wait_s`)", (SlotNeed, "waited_too_long", always(False))),

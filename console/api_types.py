@@ -16,11 +16,10 @@ from routing.admin.answers import (
     AdapterAnswer,
     AdapterList,
     EventList,
-    KeyList,
-    NewKeyAnswer,
     ReplicaList,
     VersionAnswer,
 )
+from routing.admin.key_answers import KeyList, NewKeyAnswer
 from routing.admin.live_answers import LiveDecisions, LiveHistory, LiveSnapshot
 from routing.admin.tenant_answers import TenantList
 from routing.admin.usage import UsageAnswer

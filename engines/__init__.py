@@ -12,7 +12,7 @@ loader/            loading and unloading adapters
 worker/            our extensions of vLLM's worker
 heartbeat.py       whether the engine's core still runs
 health.py          an engine's state, as JSON
-standing.py        an engine's state after starts and deaths; delays between starts
+restarts.py        an engine's state after starts and deaths; delays between starts
 residency.py       the adapters that the gateway wants in an engine, and those there, as JSON
 protocol.py        private headers and routes between gateway and engine
 handler.py         the answer where vLLM's handler breaks on a request

@@ -25,8 +25,8 @@ from engines.heartbeat import SILENT_AFTER_ON_CPU_S, SILENT_AFTER_S, Heartbeat
 from engines.last_words import DYING_S, LastWords, ended_how
 from engines.loader import AdapterLoader, LoraEngine, Reconciler
 from engines.residency import FaultKind
+from engines.restarts import Restarts
 from engines.selftest import SelfTest, SelfTestFailed
-from engines.standing import Standing
 from engines.trial import Trials
 from engines.vllm_args import engine_args, engine_environment, tracing_environment
 from engines.words import blames_machine, points_elsewhere, words_of
@@ -82,7 +82,7 @@ class Supervisor:
         if traces_endpoint is not None:
             self._environment |= tracing_environment(replica)
         self._adapter_numbers: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice
-        self._standing = Standing(replica)
+        self._restarts = Restarts(replica)
         self._last_words = LastWords()
         self._task: asyncio.Task[None] | None = None
         self._was_ready = False  # this engine, since it was loaded
@@ -133,11 +133,11 @@ class Supervisor:
 
     def is_alive(self) -> bool:
         """Whether starting the engine still makes sense. Never raises."""
-        return self._standing.is_alive()
+        return self._restarts.is_alive()
 
     def health(self) -> EngineHealth:
         """Return the engine's state, for operators. Never raises."""
-        return self._standing.health(answers=self.is_ready(), draining=self.draining)
+        return self._restarts.health(answers=self.is_ready(), draining=self.draining)
 
     def blame(self, name: str, kind: FaultKind, reason: str) -> None:
         """Record a failure of an adapter, unless the engine died of something that no adapter causes."""
@@ -153,17 +153,17 @@ class Supervisor:
                 try:
                     began_s = time.monotonic()
                     self.running = await self._load(stack)
-                    self._standing.passed(time.monotonic() - began_s)
+                    self._restarts.passed(time.monotonic() - began_s)
                     await self._watch(self.running)
                 except Exception as error:
                     if self.draining:  # its processes were ended while it loaded
                         break
                     log.debug("%s: the engine did not start", self.replica, exc_info=True)
                     self.reconciler.forgive()  # if none comes back, no adapter ended the last one
-                    self._standing.did_not_start(self._why(error))
+                    self._restarts.did_not_start(self._why(error))
                 finally:
                     self.running = None
-            await asyncio.sleep(self._standing.delay_s)
+            await asyncio.sleep(self._restarts.delay_s)
 
     async def _watch(self, running: Running) -> None:
         """Return once the engine has died."""
@@ -173,7 +173,7 @@ class Supervisor:
             running.loader.engine.declare_dead()
         if self.draining:  # it ended on the same signal as this process will
             await asyncio.Event().wait()
-        self._standing.died(self._last_words.read(DYING_S) or ended_how(running.engine))
+        self._restarts.died(self._last_words.read(DYING_S) or ended_how(running.engine))
 
     def _why(self, error: Exception) -> str:
         """Return why an engine did not start: its own last error, if this one only points at its log."""

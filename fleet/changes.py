@@ -7,7 +7,7 @@ but for one thing: a suspended tenant stays suspended. The rules are those of fl
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -141,11 +141,13 @@ class _Places:
         if not change.values and declared is not None:
             self._tenants[name] = replace(declared, generation=change.generation)
             return ()
-        made = self._check(name, wanted, change, () if declared is None else declared.key_hashes)
-        if isinstance(made, Tenant):
-            self._tenants[name] = made
-            return ()
-        return made
+        made = self._check(name, wanted)
+        if not isinstance(made, Tenant):
+            return made
+        if declared is not None:
+            made = _with_keys_of(declared, made)
+        self._tenants[name] = replace(made, generation=change.generation)
+        return ()
 
     def fleet(self) -> Fleet:
         """Return the fleet."""
@@ -163,9 +165,7 @@ class _Places:
             return None
         return overlaid(declared, {path: each.value for path, each in change.values.items()})
 
-    def _check(
-        self, name: str, wanted: Mapping[str, Any], change: TenantChange, key_hashes: Iterable[str]
-    ) -> Tenant | tuple[str, ...]:
+    def _check(self, name: str, wanted: Mapping[str, Any]) -> Tenant | tuple[str, ...]:
         """Return the tenant, or every problem as `tenantry check` words it."""
         findings = Findings("")
         pools = wanted.get(POOLS, ())
@@ -181,7 +181,7 @@ class _Places:
                 detail["loc"] = ("tenants", name, *detail["loc"])
                 explain(detail, findings)
             return _told(findings)
-        tenant = tenant_of(name, section, key_hashes, generation=change.generation)
+        tenant = tenant_of(name, section, ())
         unknown_pools, file = list(findings.errors), self._file(name, section)
         for whole in (False, True):
             findings.errors[:] = unknown_pools
@@ -244,6 +244,15 @@ class _Places:
         return schema.PoolSection.model_construct(
             strategy=found.strategy, base_models=found.base_models, tenants=tuple(named)
         )
+
+
+def _with_keys_of(declared: Tenant, made: Tenant) -> Tenant:
+    return replace(
+        made,
+        key_hashes=declared.key_hashes,
+        key_limits=declared.key_limits,
+        key_names=declared.key_names,
+    )
 
 
 def _known(file: schema.FleetFile, declared: Fleet, *, whole: bool) -> Known:

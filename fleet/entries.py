@@ -7,11 +7,12 @@ first dot divides: an alias may have dots of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from fleet import schema
 from fleet.price_entries import own_prices_of
-from fleet.types import Budget, Caps, Tenant
+from fleet.types import NO_LIMITS, Budget, Caps, KeyLimits, Tenant
 from fleet.values import tenant_values
 
 NESTED = ("models", "caps", "budget", "request_limits")  # keys whose values are set one by one
@@ -22,16 +23,16 @@ _INSTEAD = {  # a budget is in one of the two
 POOLS = "pools"  # stands in the entries of pools; a tenant's values name it beside its own keys
 
 
-def tenant_of(
-    name: str, section: schema.TenantSection, key_hashes: Iterable[str], *, generation: int = 0
-) -> Tenant:
-    """Turn a checked entry into the tenant."""
+def tenant_of(name: str, section: schema.TenantSection, key_hashes: Iterable[str]) -> Tenant:
+    """Turn a checked entry into the tenant. The hashes are those of its keys, in their order."""
+    keys = dict(zip(key_hashes, section.api_keys, strict=True))
+    limits = {digest: _key_limits(key) for digest, key in keys.items()}
     default = section.default_model
     if "default_model" not in section.model_fields_set and len(section.models) == 1:
         default = next(iter(section.models))
     return Tenant(
         name=name,
-        key_hashes=frozenset(key_hashes),
+        key_hashes=frozenset(keys),
         models=section.meanings,
         fallbacks={alias: model.fallback for alias, model in section.models.items() if model.fallback},
         default_model=default,
@@ -42,10 +43,15 @@ def tenant_of(
         adapter_sources=section.adapter_sources,
         budget=None if section.budget is None else Budget(**section.budget.model_dump()),
         request_limits=section.request_limits.model_dump(exclude_unset=True),
+        key_limits={digest: found for digest, found in limits.items() if found != NO_LIMITS},
+        key_names={digest: key.name for digest, key in keys.items() if key.name is not None},
         prices=own_prices_of(section.prices),
         suspended=section.suspended,
-        generation=generation,
     )
+
+
+def _key_limits(section: schema.TenantKeySection) -> KeyLimits:
+    return KeyLimits(**section.model_dump(include={field.name for field in fields(KeyLimits)}))
 
 
 def entry_of(tenant: Tenant) -> dict[str, Any]:

@@ -152,12 +152,33 @@ class CapsSection(Section):
     queue_timeout_s: float = Field(30.0, gt=0, le=3600, description="Longest wait before a request expires.")
 
 
+class TenantKeySection(KeySection):
+    """An API key of a tenant: its sha256, or the environment variable that holds it; its own limits."""
+
+    name: Name | None = Field(None, description="What lists call it.")
+    max_concurrency: int | None = Field(
+        None, ge=1, description="Sequences in the gateway at once with this key; default: the tenant's cap."
+    )
+    max_queued: int | None = Field(
+        None, ge=0, description="Requests with this key that wait; default: the tenant's cap."
+    )
+    requests_per_minute: int | None = Field(
+        None, ge=1, description="Requests with this key in any minute; default: the tenant's cap."
+    )
+    tokens_per_minute: int | None = Field(
+        None, ge=1, description="Tokens with this key in any minute; default: the tenant's cap."
+    )
+    monthly_tokens: int | None = Field(
+        None, ge=1, le=10**15, description="Tokens with this key in a month; default: the tenant's budget."
+    )
+
+
 class TenantSection(Section):
     """An owner of API keys, with limits."""
 
-    api_keys: Annotated[tuple[KeySection, ...], Field(strict=False)] = Field(
-        description="Keys of this tenant; several allow a change without a gap. Empty: all are made at run "
-        "time."
+    api_keys: Annotated[tuple[TenantKeySection, ...], Field(strict=False)] = Field(
+        description="Keys of this tenant; several allow a change without a gap. Each may have limits. Empty: "
+        "all are made at run time."
     )
     models: dict[Name, Model] = Field(
         min_length=1,

@@ -43,7 +43,7 @@ class SchedulerSection(Section):
         "share while no other tenant waits; 1: all of it, always.",
     )
     slot_wait_s: float = Field(
-        10.0, gt=0, le=3600, description="How long an adapter waits before a slot is cleared for it."
+        10.0, gt=0, le=3600, description="How long an adapter waits before a slot is drained for it."
     )
     max_queued: int = Field(
         10_000, ge=1, le=10_000_000, description="Requests of all tenants that may wait in the gateway."

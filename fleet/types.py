@@ -140,6 +140,20 @@ def tenant_of_account(account: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """Limits of one API key, beside its tenant's. None: no such limit."""
+
+    max_concurrency: int | None = None  # sequences in flight
+    max_queued: int | None = None  # requests waiting in the gateway
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None  # prompt and completion together
+    monthly_tokens: int | None = None  # the same, in a calendar month, UTC
+
+
+NO_LIMITS = KeyLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     """An owner of API keys, with limits."""
 
@@ -158,6 +172,8 @@ class Tenant:
         default_factory=dict
     )  # alias -> another of `models`, or what it means
     request_limits: Mapping[str, int] = field(default_factory=dict)  # replace its base models'
+    key_limits: Mapping[str, KeyLimits] = field(default_factory=dict)  # by hash; of keys that have some
+    key_names: Mapping[str, str] = field(default_factory=dict)  # by hash; of keys that have one
     suspended: bool = False  # its keys are refused; nothing of it is deleted
     generation: int = 0  # how many tenants of this name were removed before it
 
@@ -213,7 +229,7 @@ class SchedulerSettings:
     aging_tokens_per_s: float = 500.0  # gain of a waiting request, for each second
     lower_band_share: float = 0.05  # part of the grants kept for each band below the highest that waits
     burst_share: float = 0.5  # part of a replica that a tenant which floods may fill beyond its fair share
-    slot_wait_s: float = 10.0  # a slot is cleared for an adapter that has waited this long
+    slot_wait_s: float = 10.0  # a slot is drained for an adapter that has waited this long
     max_queued: int = 10_000  # requests of all tenants that wait in the gateway
     max_queued_bytes: int = 256 * 2**20  # their memory together: their bodies, and some beside
 

@@ -36,7 +36,7 @@ from routing.replicas.client import ReplicaClient
 from routing.replicas.discovery import Discovery
 from routing.replicas.registry import ReplicaRegistry
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.state import declared_replicas
+from routing.scheduling.state import Replica, declared_replicas
 from routing.site import Site
 from routing.types import Record
 from routing.usage import Ledger
@@ -70,8 +70,9 @@ class Gateway:
         """
         self.lifecycle.start()
         try:
-            await self.replicas.start()
+            await self.replicas.start(declared_replicas(self.fleet.now))
         except (RuntimeError, ValueError):
+            await self.replicas.stop()
             await self.lifecycle.stop()
             await self.replicas.close()
             raise
@@ -97,7 +98,7 @@ class Gateway:
 
     def is_ready(self) -> bool:
         """Whether everybody's models can be answered: in every pool each base model. Never raises."""
-        if self.flights.draining or not self.ledger.budgets.is_known or not self.lifecycle.is_settled():
+        if self.flights.draining or not self.lifecycle.is_settled() or not self.ledger.was_known():
             return False
         groups = self.dispatcher.groups.values()
         return all(any(engine.ready for engine in group.engines) for group in groups)
@@ -120,14 +121,15 @@ def assemble(
     """
     settings = fleet.now.gateway
     directory = Directory(fleet, local_only=local_only)
-    dispatcher = Dispatcher(fleet, declared_replicas(fleet.now), clock=clock)
+    dispatcher = Dispatcher(fleet, clock=clock)
     flights = RunningFlights(fleet)
-    clients: dict[str, ReplicaClient] = {}
+    clients: dict[Replica, ReplicaClient] = {}
     lifecycle = lifecycle_class(fleet, directory, dispatcher, clients)
     token = secrets.internal_token(secret)
     replicas = ReplicaRegistry(discovery, dispatcher, lifecycle, flights, clients, token)
     ledger = ledger or Ledger.of(fleet)
     fleet.follow(ledger.take_fleet)
+    ledger.follow_keys(directory.key_budgets)
     manager = Manager(fleet, directory, lifecycle)
 
     figures = Figures(clock(), usual_limit_s)
@@ -187,7 +189,7 @@ def assemble(
             callers,
             directory,
             dispatcher,
-            Admission(dispatcher, ledger.budgets),
+            Admission(dispatcher, ledger.budgets, ledger.key_budgets),
             clients,
             flights,
             ended,
@@ -209,7 +211,7 @@ def assemble(
         metrics=metrics,
         ended=ended,
     )
-    sweeper = Sweeper(dispatcher, flights, ended, metrics, ledger.budgets, lifecycle, clock)
+    sweeper = Sweeper(dispatcher, flights, ended, metrics, ledger, lifecycle, clock)
     return Gateway(
         app,
         fleet,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fleet.money import Price
-from fleet.types import account_of
+from fleet.types import KeyLimits, account_of
 
 
 class Outcome(StrEnum):
@@ -77,6 +77,8 @@ class Request:
     failed_on: frozenset[str] = frozenset()  # replicas that broke under it
     max_completion_tokens: int | None = None  # of each sequence, where the client says
     size_bytes: int = 0  # of the body, while it waits in memory
+    key: str = ""  # id of the API key that it came with; empty: with none
+    key_limits: KeyLimits | None = None  # that key's, as they were then; None: it has none
     user: str = ""  # of the tenant, as it names them; empty: nobody was named
 
 
@@ -102,7 +104,7 @@ class Record:
     slot_s: float = 0.0  # its share of its adapter's slots' time
     attempts: int = 0  # replicas asked, one after the other or at once
     hedged: bool = False  # two were asked at once
-    held: str | None = None  # why it had to wait: a `WaitReason`; None if it did not
+    waits_for: str | None = None  # why it had to wait: a `WaitReason`; None if it did not
     picked: str | None = None  # why its replica was chosen: an `Affinity`, or `only`
     failed_on: frozenset[str] = frozenset()  # replicas that broke before they answered
     explanation: str = ""  # the message to the client, if its request was not at fault
@@ -110,6 +112,7 @@ class Record:
     trace_id: str | None = None  # W3C; None: neither the client nor the gateway traces it
     traced: bool = False  # its spans are sent to a collector
     ended_at_s: float = 0.0  # Unix time
+    key: str = ""  # id of the API key
     cost: int | None = None  # in units of a cost, by the prices at its arrival; None: its model had none
 
     def set_cost(self) -> None:

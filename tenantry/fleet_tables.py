@@ -267,7 +267,7 @@ def _scheduler(settings: SchedulerSettings) -> Columns:
     table.add("gain of a waiting request", f"{settings.aging_tokens_per_s:g} tokens a second")
     table.add("kept for each lower band", f"{settings.lower_band_share:.3g} of the grants")
     table.add("a flood fills a replica up to", f"{settings.burst_share:.3g} of it")
-    table.add("a slot is cleared after", f"{settings.slot_wait_s:g} s")
+    table.add("a slot is drained after", f"{settings.slot_wait_s:g} s")
     table.add("waiting at most", f"{settings.max_queued} requests, {settings.max_queued_bytes / 2**20:g} MiB")
     return table
 

@@ -13,7 +13,7 @@ from tenantry.columns import Columns, print_prose
 from tenantry.display import COLOURS, IN_JSON, percent
 from tenantry.running import print_whole
 
-SHOWN = 20  # tenants and lanes of each pool; those that matter come first
+SHOWN = 20  # tenants and waiting models of each pool; those that matter come first
 LEAST_WAIT_S = 0.001  # grants without a wait took microseconds
 
 
@@ -29,8 +29,8 @@ def scheduler(console: Console, answer: Answer) -> None:
         _replicas(console, pool["replicas"])
         if pool["tenants"]:
             _tenants(console, pool["tenants"])
-        if pool["lanes"]:
-            _lanes(console, pool["lanes"])
+        if pool["waiting"]:
+            _waiting(console, pool["waiting"])
     if answer["decisions"]:
         _decisions(console, answer["decisions"])
 
@@ -81,7 +81,7 @@ def _replicas(console: Console, replicas: list[Answer]) -> None:
         if r["reason"]:
             print_prose(console, f"  {r['name']}: {r['reason']}", style="red")
         _trouble(console, r["name"], r["health"])
-        if r["clearing_for"]:
+        if r["slot_drains_for"]:
             print_prose(console, f"  {r['name']}: {_promise(r)}", "yellow")
 
 
@@ -108,13 +108,13 @@ def _tenants(console: Console, tenants: list[Answer]) -> None:
     _rest(console, len(tenants), "tenants")
 
 
-def _lanes(console: Console, lanes: list[Answer]) -> None:
+def _waiting(console: Console, waiting: list[Answer]) -> None:
     table = Columns("waiting for", "requests", "longest", "why")
-    for lane in lanes[:SHOWN]:
-        cells = lane["engine_model"], lane["queued"], seconds(lane["oldest_s"]), lane["held"]
+    for each in waiting[:SHOWN]:
+        cells = each["engine_model"], each["queued"], seconds(each["oldest_s"]), each["waits_for"]
         table.add(*cells)
     print_whole(console, table)
-    _rest(console, len(lanes), "lanes")
+    _rest(console, len(waiting), "that wait")
 
 
 def _rest(console: Console, count: int, what: str) -> None:
@@ -150,9 +150,9 @@ def _limit(replica: Answer) -> str:
 
 
 def _leases(replica: Answer) -> str:
-    running = [f"{x['adapter']} ({x['sequences']}, {seconds(x['held_s'])})" for x in replica["leases"]]
-    held = {lease["adapter"] for lease in replica["leases"]}
-    return " ".join([*running, *(f"{name} (pinned)" for name in replica["pinned"] if name not in held)])
+    running = [f"{x['adapter']} ({x['sequences']}, {seconds(x['leased_s'])})" for x in replica["leases"]]
+    leased = {lease["adapter"] for lease in replica["leases"]}
+    return " ".join([*running, *(f"{name} (pinned)" for name in replica["pinned"] if name not in leased)])
 
 
 _REPLICA_COLUMNS: dict[str, Callable[[Answer], Any]] = {
@@ -168,10 +168,10 @@ _REPLICA_COLUMNS: dict[str, Callable[[Answer], Any]] = {
 
 
 def _promise(replica: Answer) -> str:
-    waiting, victim = replica["clearing_for"], replica["clearing_victim"]
-    if victim is None:
+    waiting, evicted = replica["slot_drains_for"], replica["slot_evicted"]
+    if evicted is None:
         return f"a free slot is kept for {waiting}"
-    return f"a slot is cleared for {waiting}, {victim} gets nothing new"
+    return f"a slot is drained for {waiting}, {evicted} gets nothing new"
 
 
 def _trouble(console: Console, name: str, health: Answer) -> None:

@@ -124,9 +124,9 @@ def _replicas(pools: Iterable[Answer]) -> Columns:
 
 
 def _slots(replica: Answer) -> str:
-    held = " ".join(map(_slot, replica["in_slots"]))
+    slots = " ".join(map(_slot, replica["in_slots"]))
     free = replica["slots"] - len(replica["in_slots"])
-    return f"{held} {f'({free} free)' if free > 0 else ''}".strip()
+    return f"{slots} {f'({free} free)' if free > 0 else ''}".strip()
 
 
 _REPLICA_COLUMNS: dict[str, Callable[[Answer], Any]] = {

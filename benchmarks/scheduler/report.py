@@ -18,7 +18,7 @@ from benchmarks.scheduler.fleet import Objectives, Shape
 from benchmarks.scheduler.phases import OURS, Measured, Phase, Plan
 from benchmarks.stats import Spread, fairness, mean_of, ratios, short, spread, with_range
 
-VICTIM_RATIO = 1.5  # target: victims' p99 TTFT under the flood over the same without
+NEIGHBOUR_RATIO = 1.5  # target: neighbours' p99 TTFT under the flood over the same without
 LATE_P99_S = 0.1  # requests sent later than this say that the load generator did not keep up
 OTHERS_CORES = 0.3  # more than this and somebody else was measured too
 
@@ -64,37 +64,37 @@ class Report:
 
     # -- figures -------------------------------------------------------------------------------------------
 
-    def answers(self, phase: Phase, scheduler: str, *, victims: bool = False) -> list[Answer]:
-        """What counts, of all rounds; `victims`: without the tenant that floods."""
+    def answers(self, phase: Phase, scheduler: str, *, neighbours: bool = False) -> list[Answer]:
+        """What counts, of all rounds; `neighbours`: without the tenant that floods."""
         flooder = self.setting.flooder
         return [
             answer
             for m in self.of(phase, scheduler)
             for answer in m.counted()
-            if not (victims and answer.arrival.tenant == flooder)
+            if not (neighbours and answer.arrival.tenant == flooder)
         ]
 
     def ttft(
-        self, phase: Phase, scheduler: str, fraction: float, *, victims: bool = False
+        self, phase: Phase, scheduler: str, fraction: float, *, neighbours: bool = False
     ) -> Percentile | None:
         """A percentile of time to first token over all rounds, seconds."""
-        return self._ttft(self.of(phase, scheduler), fraction, victims=victims)
+        return self._ttft(self.of(phase, scheduler), fraction, neighbours=neighbours)
 
-    def _ttft(self, parts: Sequence[Measured], fraction: float, *, victims: bool) -> Percentile | None:
+    def _ttft(self, parts: Sequence[Measured], fraction: float, *, neighbours: bool) -> Percentile | None:
         known, at_least = [], []
         for m in parts:
             flooder = self.setting.flooder
-            counted = [a for a in m.counted() if not (victims and a.arrival.tenant == flooder)]
+            counted = [a for a in m.counted() if not (neighbours and a.arrival.tenant == flooder)]
             more, longer = times_to_first_token(counted, m.drive.ended_s)
             known += more
             at_least += longer
         return percentile(known, at_least, fraction)
 
-    def victim_ratio(self, scheduler: str) -> Percentile | None:
-        """Victims' p99 TTFT under the flood over the same tenants' without it."""
+    def neighbour_ratio(self, scheduler: str) -> Percentile | None:
+        """Neighbours' p99 TTFT under the flood over the same tenants' without it."""
         return self._victim_ratio(self.of(Phase.FLOOD, scheduler), self.of(Phase.STEADY, scheduler))
 
-    def victim_ratios(self, scheduler: str) -> list[float]:
+    def neighbour_ratios(self, scheduler: str) -> list[float]:
         """The same of each round, each of which hangs on a few requests."""
         found = [self._victim_ratio([under], [without]) for under, without in self._pairs(scheduler)]
         return [ratio.value for ratio in found if ratio is not None]
@@ -112,15 +112,15 @@ class Report:
         return zip(self.of(Phase.FLOOD, scheduler), self.of(Phase.STEADY, scheduler), strict=True)
 
     def _victim_ratio(self, flood: Sequence[Measured], steady: Sequence[Measured]) -> Percentile | None:
-        under = self._ttft(flood, 0.99, victims=True)
-        without = self._ttft(steady, 0.99, victims=True)
+        under = self._ttft(flood, 0.99, neighbours=True)
+        without = self._ttft(steady, 0.99, neighbours=True)
         if under is None or without is None or not without.value:
             return None
         return Percentile(under.value / without.value, under.is_bound)
 
-    def goodput(self, phase: Phase, scheduler: str, *, victims: bool = False) -> float | None:
+    def goodput(self, phase: Phase, scheduler: str, *, neighbours: bool = False) -> float | None:
         """Part of the requests that met both objectives; None where there were none."""
-        answers = self.answers(phase, scheduler, victims=victims)
+        answers = self.answers(phase, scheduler, neighbours=neighbours)
         if not answers:
             return None
         tokens = self.setting.plan.tokens
@@ -185,16 +185,17 @@ class Report:
     def targets(self) -> list[str]:
         """What ours is meant to reach, and whether it does."""
         lines = []
-        ratio, more = self.victim_ratio(OURS), self.throughput_ratio()
+        ratio, more = self.neighbour_ratio(OURS), self.throughput_ratio()
         as_it_came = self.throughput_ratio(at_equal_pace=False)
         if ratio is not None:
-            met = ratio.value <= VICTIM_RATIO and not ratio.is_bound
-            by_round = _listed(self.victim_ratios(OURS))
+            met = ratio.value <= NEIGHBOUR_RATIO and not ratio.is_bound
+            by_round = _listed(self.neighbour_ratios(OURS))
             slower = _listed(self.slower_in_floods(OURS))
             lines.append(
-                f"{_word(met)}: victims' p99 TTFT is {text(ratio)} times as long under the flood as without "
-                f"(by round: {by_round}{f'; the same work took {slower} times as long' if slower else ''}); "
-                f"target {VICTIM_RATIO:g} at most"
+                f"{_word(met)}: neighbours' p99 TTFT is {text(ratio)} times as long under the flood as "
+                f"without (by round: {by_round}"
+                f"{f'; the same work took {slower} times as long' if slower else ''}); "
+                f"target {NEIGHBOUR_RATIO:g} at most"
             )
         if more is not None:
             lines.append(

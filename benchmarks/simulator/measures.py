@@ -44,10 +44,10 @@ class Figures:
     ttft_mean_s: float
     ttft_p50_s: float
     ttft_p99_s: float
-    victims_p99_s: float  # of every tenant but the one that floods
+    neighbours_p99_s: float  # of every tenant but the one that floods
     goodput_per_s: float  # calls within both objectives
     goodput_share: float  # the same as a part of those that arrived
-    victims_goodput_share: float
+    neighbours_goodput_share: float
     tokens_per_s: float  # of completions
     itl_ms: float
     loads_per_call: float  # into slots
@@ -69,7 +69,7 @@ def figures(
     counted = [call for call in calls if window.begin_s <= call.at_s < window.end_s]
     if not counted:
         raise ValueError("no call arrives between the warm-up and the end: make the run longer")
-    victims = [call for call in counted if call.tenant != NOISY]
+    neighbours = [call for call in counted if call.tenant != NOISY]
     totals = [engine.totals for engine in engines]
     gaps = sum(total.gaps for total in totals)
     by_band: dict[str, list[Call]] = defaultdict(list)
@@ -80,10 +80,10 @@ def figures(
         ttft_mean_s=_ttft(counted, np.mean),
         ttft_p50_s=_ttft(counted, np.median),
         ttft_p99_s=_ttft(counted, _p99),
-        victims_p99_s=_ttft(victims, _p99),
+        neighbours_p99_s=_ttft(neighbours, _p99),
         goodput_per_s=sum(_good(call, window) for call in counted) / window.length_s,
         goodput_share=_share(counted, lambda call: _good(call, window)),
-        victims_goodput_share=_share(victims, lambda call: _good(call, window)),
+        neighbours_goodput_share=_share(neighbours, lambda call: _good(call, window)),
         tokens_per_s=_tokens(calls, window) / window.length_s,
         itl_ms=1000 * sum(total.gaps_s for total in totals) / max(1, gaps),
         loads_per_call=sum(total.gpu_loads for total in totals) / sent,

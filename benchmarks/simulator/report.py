@@ -27,8 +27,8 @@ class Column:
 TTFT_MEAN = Column("mean TTFT s", lambda f: f.ttft_mean_s)
 TTFT_P50 = Column("p50 TTFT s", lambda f: f.ttft_p50_s)
 TTFT_P99 = Column("p99 TTFT s", lambda f: f.ttft_p99_s)
-VICTIMS_P99 = Column("victims' p99 TTFT s", lambda f: f.victims_p99_s)
-VICTIMS_GOOD = Column("victims' goodput", lambda f: f.victims_goodput_share, percent=True)
+NEIGHBOURS_P99 = Column("neighbours' p99 TTFT s", lambda f: f.neighbours_p99_s)
+NEIGHBOURS_GOOD = Column("neighbours' goodput", lambda f: f.neighbours_goodput_share, percent=True)
 GOOD_PER_S = Column("goodput /s", lambda f: f.goodput_per_s)
 GOOD_SHARE = Column("goodput", lambda f: f.goodput_share, percent=True)
 TOKENS = Column("tok/s", lambda f: f.tokens_per_s)
@@ -42,12 +42,12 @@ HIGH_P99 = Column("high band's p99 s", lambda f: f.band_p99_s.get("high", math.n
 LOW = Column("low band's goodput", lambda f: f.band_goodput_share.get("low", math.nan), percent=True)
 
 PLAIN = (TTFT_P50, TTFT_P99, GOOD_SHARE, GOOD_PER_S, TOKENS, LOADS, JAIN, REFUSED)
-FLOODED = (VICTIMS_P99, VICTIMS_GOOD, TTFT_P99, GOOD_SHARE, TOKENS, LOADS, JAIN, REFUSED)
+FLOODED = (NEIGHBOURS_P99, NEIGHBOURS_GOOD, TTFT_P99, GOOD_SHARE, TOKENS, LOADS, JAIN, REFUSED)
 COLUMNS: dict[str, Sequence[Column]] = {
     "noisy": FLOODED,
     "noisy-many": FLOODED,
     "overload": (TTFT_P50, TTFT_P99, GOOD_PER_S, TOKENS, HIGH, HIGH_P99, LOW, JAIN, REFUSED),
-    "two-engines": (VICTIMS_P99, VICTIMS_GOOD, TTFT_P50, TOKENS, READS, LOADS, JAIN),
+    "two-engines": (NEIGHBOURS_P99, NEIGHBOURS_GOOD, TTFT_P50, TOKENS, READS, LOADS, JAIN),
     "slots": (TOKENS, TTFT_MEAN, TTFT_P99, ITL, LOADS, REFUSED),
 }
 

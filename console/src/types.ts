@@ -1,7 +1,7 @@
 // Made by `make console` from the admin API's answers (console/api_types.py). Every field is always there,
 // except those of usage that were not asked for.
 
-export type Action = "granted" | "queued" | "rejected" | "expired" | "clearing" | "fallback";
+export type Action = "granted" | "queued" | "rejected" | "expired" | "draining" | "fallback";
 
 export interface AdapterAnswer {
   tenant: string | null;
@@ -76,6 +76,9 @@ export interface DeclaredKeyAnswer {
   fingerprint: string;
   role: KeyRole;
   tenant: string | null;
+  name: string;
+  limits: KeyLimitsAnswer;
+  used_tokens: number | null;
   declared: true;
 }
 
@@ -137,7 +140,17 @@ export interface KeyAnswer {
   created_at: number;
   expires_at: number | null;
   revoked_at: number | null;
+  limits: KeyLimitsAnswer;
+  used_tokens: number | null;
   declared: false;
+}
+
+export interface KeyLimitsAnswer {
+  max_concurrency: number | null;
+  max_queued: number | null;
+  requests_per_minute: number | null;
+  tokens_per_minute: number | null;
+  monthly_tokens: number | null;
 }
 
 export interface KeyList {
@@ -224,6 +237,8 @@ export interface NewKeyAnswer {
   created_at: number;
   expires_at: number | null;
   revoked_at: number | null;
+  limits: KeyLimitsAnswer;
+  used_tokens: number | null;
   declared: false;
   key: string;
 }
@@ -288,8 +303,8 @@ export interface ReplicaView {
   itl_s: number | null;
   slots: number;
   free_slots: number;
-  clearing_for: string | null;
-  clearing_victim: string | null;
+  slot_drains_for: string | null;
+  slot_evicted: string | null;
   trouble: string;
   in_slots: Slot[];
   in_host: number;
@@ -319,10 +334,10 @@ export interface Slot {
   use: SlotUse;
   pinned: boolean;
   sequences: number;
-  held_s: number | null;
+  leased_s: number | null;
 }
 
-export type SlotUse = "running" | "pinned" | "idle" | "clearing";
+export type SlotUse = "running" | "pinned" | "idle" | "draining";
 
 export interface TenantAnswer {
   name: string;
@@ -375,6 +390,7 @@ export interface UsageLineAnswer {
   cost: string | null;
   day: string;
   tenant: string;
+  key: string | null;
   model: string;
   adapter: string | null;
   version: number | null;

@@ -109,7 +109,7 @@ def fleet() -> dict[str, Any]:
                 series(
                     "Why they wait",
                     "reqps",
-                    target(rate("tenantry_waits_total", "", "pool, held"), "{{pool}} {{held}}"),
+                    target(rate("tenantry_waits_total", "", "pool, waits_for"), "{{pool}} {{waits_for}}"),
                 ),
                 series(
                     "Why that replica",
@@ -123,7 +123,7 @@ def fleet() -> dict[str, Any]:
             8,
             [
                 series(
-                    "Slots held, of all",
+                    "Slots leased, of all",
                     "percentunit",
                     target("tenantry_replica_leased_slots / (tenantry_replica_slots > 0)", "{{replica}}"),
                 ),

@@ -231,9 +231,9 @@ class AdapterLoader:
         idle = [name for name in self._host if name not in self._slots]
         if not idle:
             raise AdapterError("every adapter in host memory is in use; raise max_cpu_loras")
-        victim = next((name for name in idle if not self.is_used(name)), idle[0])
-        del self._host[victim]  # from now on a request for it waits until it is loaded again
-        await self.engine.free(self._requests[victim])
+        evicted = next((name for name in idle if not self.is_used(name)), idle[0])
+        del self._host[evicted]  # from now on a request for it waits until it is loaded again
+        await self.engine.free(self._requests[evicted])
         metrics.evicted("host")
 
     # -- removal and pins ----------------------------------------------------------------------------------

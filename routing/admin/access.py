@@ -14,7 +14,7 @@ from routing.admin.bodies import TenantQuery
 from routing.admin.live_feed import LiveFeed
 from routing.admin.uploads import Uploads
 from routing.asgi import Scope
-from routing.catalog.directory import Identity
+from routing.catalog.declared import Identity
 from routing.catalog.entries import AdapterKey, KeyRole
 from routing.errors import Forbidden, InvalidRequest, NotFound
 from routing.lifecycle.ports import Management
@@ -31,6 +31,7 @@ class UsageBook(Protocol):
     """The usage ledger, as it is read here."""
 
     budgets: Budgets
+    key_budgets: Budgets
 
     async def sums(self, query: UsageQuery) -> list[UsageLine]:
         """Answer a query. Raises `StateUnavailable`."""

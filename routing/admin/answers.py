@@ -6,6 +6,7 @@ No key and no hash of one, no folder of any machine, nothing of a URL that could
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -15,17 +16,15 @@ from adapters.states import VersionState
 from engines.residency import Residency
 from routing.catalog.entries import (
     AdapterEntry,
-    ApiKey,
-    DeclaredKey,
     Event,
-    KeyRole,
     Rollout,
     Version,
     without_folders,
 )
 from routing.catalog.sources import Remote, Source, Upload
 from routing.lifecycle.ports import Management, ReplicaResidency
-from routing.scheduling.replica_figures import ReplicaState
+from routing.scheduling.figure import figure, same_as
+from routing.scheduling.replica_figures import ReplicaFigures, ReplicaState
 
 
 class Progress(BaseModel):
@@ -123,25 +122,26 @@ class Fault(BaseModel):
     reason: str
 
 
-class ReplicaAnswer(BaseModel):
+@dataclass(frozen=True, slots=True)
+class ReplicaAnswer:
     """One replica, and what is resident in it. Adapters are named as engines know them."""
 
-    name: str = Field(examples=["shared-0"])
-    pool: str
-    base_model: str
-    ready: bool = Field(description="Its engine answers and has been told of its adapters.")
-    state: ReplicaState = Field(description="Whether it gets work, and why not; see `/admin/v1/scheduler`.")
-    reason: str = Field(description="Why its engine is not ready, in its own words; empty: it is.")
-    slots: int
-    in_flight: int = Field(description="Sequences.")
-    leases: dict[str, int] = Field(description="Sequences in flight, by adapter.")
-    answered: bool = Field(description="Whether its engine has said what it holds.")
-    engine_starts: int = Field(description="Engines its worker has started.")
-    in_slots: list[str]
-    in_host: list[str] = Field(description="In host memory, those in slots included.")
-    pinned: list[str]
-    draining: list[str] = Field(description="Adapters on their way out; running requests end first.")
-    faults: list[Fault]
+    name: str = same_as(ReplicaFigures, "name")
+    pool: str = figure(example="shared")
+    base_model: str = same_as(ReplicaFigures, "base_model")
+    ready: bool = same_as(ReplicaFigures, "ready")
+    state: ReplicaState = same_as(ReplicaFigures, "state")
+    reason: str = same_as(ReplicaFigures, "reason")
+    slots: int = same_as(ReplicaFigures, "slots")
+    in_flight: int = same_as(ReplicaFigures, "sequences")
+    leases: dict[str, int] = figure("Sequences in flight, by adapter.")
+    answered: bool = figure("Whether its engine has said what it holds.")
+    engine_starts: int = figure("Engines its worker has started.")
+    in_slots: tuple[str, ...] = figure("In the engine's slots.")
+    in_host: tuple[str, ...] = figure("In host memory, those in slots included.")
+    pinned: tuple[str, ...] = figure("Adapters that hold a slot whether they run or not.")
+    draining: tuple[str, ...] = figure("Adapters on their way out; running requests end first.")
+    faults: list[Fault] = figure("How adapters failed in its engine.")
 
 
 class ReplicaList(BaseModel):
@@ -173,43 +173,6 @@ class EventList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[EventAnswer]
-
-
-class KeyAnswer(BaseModel):
-    """A key made at run time; never the key itself."""
-
-    id: str
-    prefix: str = Field(description="How the key begins, to recognise it by.", examples=["tnt_3q2-7wAb"])
-    role: KeyRole
-    tenant: str | None
-    note: str
-    created_at: int = Field(description="Unix time.")
-    expires_at: int | None = Field(description="Unix time; null: never.")
-    revoked_at: int | None = Field(description="Unix time; null: it is not.")
-    declared: Literal[False] = False
-
-
-class NewKeyAnswer(KeyAnswer):
-    """A key that was just made. It is in no other answer."""
-
-    key: str = Field(description="The key; shown this once and kept nowhere.")
-
-
-class DeclaredKeyAnswer(BaseModel):
-    """A key of fleet.yaml. It has no id: it is changed in the file, and cannot be revoked here."""
-
-    fingerprint: str = Field(description="How its SHA-256 begins, to recognise it by.", examples=["9f86d081"])
-    role: KeyRole
-    tenant: str | None
-    declared: Literal[True] = True
-
-
-class KeyList(BaseModel):
-    """Every key: those made at run time, and those of fleet.yaml."""
-
-    object: Literal["list"] = "list"
-    data: list[KeyAnswer] = Field(description="Made at run time; revoked and expired ones too.")
-    declared: list[DeclaredKeyAnswer] = Field(description="Those of fleet.yaml.")
 
 
 def version_answer(entry: AdapterEntry, version: Version, management: Management) -> VersionAnswer:
@@ -268,47 +231,23 @@ def adapter_answer(entry: AdapterEntry, management: Management) -> AdapterAnswer
 
 def replica_answer(report: ReplicaResidency) -> ReplicaAnswer:
     """Describe a replica."""
-    figures, residency = report.figures, report.residency or Residency("", 0, 0)
+    figures, residency = report.figures.by_name(), report.residency or Residency("", 0, 0)
     return ReplicaAnswer(
-        name=figures.name,
+        **{name: figures[name] for name in ("name", "base_model", "ready", "state", "reason", "slots")},
         pool=report.pool,
-        base_model=figures.base_model,
-        ready=figures.ready,
-        state=figures.state,
-        reason=figures.reason,
-        slots=figures.slots,
-        in_flight=figures.sequences,
+        in_flight=report.figures.sequences,
         leases=report.leases,
         answered=report.residency is not None,
         engine_starts=residency.engine_starts,
-        in_slots=list(residency.slots),
-        in_host=list(residency.host),
-        pinned=list(residency.pinned),
-        draining=list(residency.draining),
+        in_slots=residency.slots,
+        in_host=residency.host,
+        pinned=residency.pinned,
+        draining=residency.draining,
         faults=[
             Fault(adapter=name, kind=fault.kind, count=fault.count, reason=without_folders(fault.reason))
             for name, fault in residency.faults
         ],
     )
-
-
-def key_answer(key: ApiKey) -> KeyAnswer:
-    """Describe a key."""
-    return KeyAnswer(
-        id=key.id,
-        prefix=key.prefix,
-        role=key.role,
-        tenant=key.tenant,
-        note=key.note,
-        created_at=int(key.created_s),
-        expires_at=_whole(key.expires_s),
-        revoked_at=_whole(key.revoked_s),
-    )
-
-
-def declared_key_answer(key: DeclaredKey) -> DeclaredKeyAnswer:
-    """Describe a key of fleet.yaml."""
-    return DeclaredKeyAnswer(fingerprint=key.fingerprint, role=key.role, tenant=key.tenant)
 
 
 def shown_source(source: Source) -> str:
@@ -357,10 +296,6 @@ def _rollout(rollout: Rollout) -> RolloutAnswer:
         max_empty_rise=plan.max_empty_rise,
         max_latency_ratio=plan.max_latency_ratio,
     )
-
-
-def _whole(time_s: float | None) -> int | None:
-    return None if time_s is None else int(time_s)
 
 
 def event_answer(event: Event) -> EventAnswer:

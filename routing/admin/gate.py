@@ -17,7 +17,7 @@ from fleet.document import MAX_FILE_BYTES
 from routing.admin.access import IDENTITY, Authenticate
 from routing.admin.uploads import is_upload, media_type
 from routing.asgi import App, ClientGone, Exchange, Headers, Message, Receive, Scope, Send
-from routing.catalog.directory import Identity
+from routing.catalog.declared import Identity
 from routing.catalog.entries import KeyRole
 from routing.errors import (
     AccountSuspended,

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from fleet.types import Band, Isolation, Tenant
-from routing.admin.answers import NewKeyAnswer, key_answer
+from routing.admin.key_answers import NewKeyAnswer, key_answer
 from routing.admin.scheduler_answers import Shape
 from routing.catalog.entries import Alias
 from routing.lifecycle.tenant_ports import TenantChanged, TenantView, ToldValue, ValueSource
@@ -142,7 +142,7 @@ def changed_answer(changed: TenantChanged, *, dry_run: bool) -> TenantChangedAns
     key = None
     if changed.key is not None:
         secret, made = changed.key
-        key = NewKeyAnswer(**key_answer(made).model_dump(), key=secret)
+        key = NewKeyAnswer(**key_answer(made, None).model_dump(), key=secret)
     return TenantChangedAnswer(
         tenant=detail_answer(changed.view),
         dry_run=dry_run,

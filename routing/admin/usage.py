@@ -92,6 +92,7 @@ class UsageLineAnswer(Measures):
 
     day: str = Field("", examples=["2026-01-31"])
     tenant: str = Field("", examples=["example"])
+    key: str | None = Field(None, description="Id of the API key; null: not known.")
     model: str = Field("", description="What the tenant calls it.", examples=["support"])
     adapter: str | None = Field(None, description="null: the base model.")
     version: int | None = None

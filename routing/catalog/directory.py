@@ -7,74 +7,18 @@ from __future__ import annotations
 
 import hmac
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
 from fleet.current import CurrentFleet
-from fleet.key_hash import FINGERPRINT_CHARS, hash_key
+from fleet.key_hash import hash_key
 from fleet.money import price_of
-from fleet.types import Fleet, Tenant
+from fleet.types import Budget, Fleet, Tenant
+from routing.catalog.declared import Declared, Identity, declared_hashes
 from routing.catalog.entries import AdapterEntry, AdapterKey, Alias, ApiKey, KeyRole, Version
 from routing.catalog.refusals import retired, why_unavailable
 from routing.errors import RequestError
 from routing.types import FallbackReason, Target
-
-Names = dict[str, tuple[str, AdapterKey | str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """The owner and the role of a key, or of a user whom a proxy has signed in."""
-
-    role: KeyRole
-    tenant: str | None  # None: an operator
-    user: str | None = None  # the proxy's name for the user; None: there is a key
-    key: str = field(default="", compare=False)  # which one, in a word that opens nothing
-
-    @property
-    def shown(self) -> str:
-        """Who it is, for events."""
-        if self.user is not None:
-            return f"user {self.user}"
-        return f"key {self.key}" if self.key else "an admin key"
-
-
-class Declared:
-    """What one fleet says of keys, names and places, for lookups."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self.keys = (
-            {  # by hash
-                digest: Identity(KeyRole.INFERENCE, tenant.name, key=digest[:FINGERPRINT_CHARS])
-                for tenant in fleet.tenants.values()
-                for digest in tenant.key_hashes
-            }
-            | {
-                digest: Identity(KeyRole.OPERATOR, None, key=digest[:FINGERPRINT_CHARS])
-                for digest in fleet.gateway.operator_key_hashes
-            }
-        )
-        self._fleet = fleet
-        self._names: dict[str, Names] = {}  # of the tenants that were looked up
-        self.users: defaultdict[str, list[str]] = defaultdict(list)  # of each declared adapter
-        for tenant in fleet.tenants.values():
-            for name in dict.fromkeys(tenant.models.values()):
-                self.users[name].append(tenant.name)
-        self.places = {  # (tenant, base model) -> pool
-            (tenant, base_model): pool.name
-            for pool in fleet.pools.values()
-            for tenant in pool.tenants
-            for base_model in pool.base_models
-        }
-
-    def names_of(self, tenant: str) -> Names:
-        """Map what a tenant may call a model to (alias, meaning)."""
-        names = self._names.get(tenant)
-        if names is None:
-            found = self._fleet.tenants.get(tenant)
-            if found is None:
-                return {}
-            names = self._names[tenant] = _names(self._fleet, found)
-        return names
 
 
 class Directory:
@@ -85,14 +29,20 @@ class Directory:
         self._fleet = fleet
         self._local_only = local_only
         self._declared = fleet.derive(Declared)
-        self._has_local_only = fleet.derive(lambda now: not local_only.isdisjoint(_declared_hashes(now)))
+        self._has_local_only = fleet.derive(lambda now: not local_only.isdisjoint(declared_hashes(now)))
         self._keys: dict[str, ApiKey] = {}  # by hash; keys made at run time
         self._adapters: dict[AdapterKey, AdapterEntry] = {}
         self._answering: dict[tuple[str, str], Target] = {}  # by tenant and name, where no split decides
         self._aliases: defaultdict[str, dict[str, Alias]] = defaultdict(dict)  # tenants' own
         self.rollouts: set[AdapterKey] = set()  # adapters with a split
         self._own: defaultdict[str, dict[str, AdapterKey]] = defaultdict(dict)  # tenants' adapters, by name
-        fleet.follow(lambda _: self._answering.clear())
+        self._key_budgets: Mapping[str, Budget] = {}
+        self._has_new_keys = True  # since that was made
+        fleet.follow(self._forget_derived)
+
+    def _forget_derived(self, _: Fleet) -> None:
+        self._answering.clear()
+        self._has_new_keys = True
 
     @property
     def local_only(self) -> bool:
@@ -112,18 +62,18 @@ class Directory:
             return None
         if made.tenant is not None and made.tenant not in self._fleet.now.tenants:
             return None  # a tenant that is not in the fleet any more
-        return Identity(made.role, made.tenant, key=made.id)
+        return Identity(made.role, made.tenant, key=made.id, limits=made.limits)
 
     def is_local_only(self, key: str) -> bool:
         """Whether only callers on this machine may use the key."""
         return hash_key(key) in self._local_only
 
-    def authenticate(self, key: str, now_s: float) -> Tenant | None:
-        """Return the tenant that may call its models with this key at this Unix time."""
+    def authenticate(self, key: str, now_s: float) -> tuple[Tenant, Identity] | None:
+        """Return the tenant that may call its models with this key at this Unix time, and the identity."""
         identity = self.identify(key, now_s)
         if identity is None or identity.role is not KeyRole.INFERENCE or identity.tenant is None:
             return None
-        return self._fleet.now.tenants[identity.tenant]
+        return self._fleet.now.tenants[identity.tenant], identity
 
     def tenant(self, name: str) -> Tenant | None:
         """Return a tenant of the fleet."""
@@ -140,6 +90,21 @@ class Directory:
     def put_key(self, key: ApiKey) -> None:
         """Add or replace a key made at run time; it is valid at once."""
         self._keys[key.sha256] = key
+        self._has_new_keys = True
+
+    def key_budgets(self) -> Mapping[str, Budget]:
+        """Return the budgets of keys that have one, by the key's id; the same object until one changes."""
+        if self._has_new_keys:
+            limits = {key.id: key.limits for key in self._keys.values() if key.revoked_s is None}
+            limits |= {identity.key: identity.limits for identity in self._declared.now.keys.values()}
+            budgets = {
+                key: Budget(own.monthly_tokens)
+                for key, own in limits.items()
+                if own is not None and own.monthly_tokens is not None
+            }
+            self._key_budgets = self._key_budgets if budgets == self._key_budgets else budgets
+            self._has_new_keys = False
+        return self._key_budgets
 
     # -- adapters ------------------------------------------------------------------------------------------
 
@@ -367,21 +332,6 @@ class Directory:
             return model, self._own[tenant.name].get(model)
         meant = names.get(alias.model)
         return model, self._own[tenant.name].get(alias.model) if meant is None else meant[1]
-
-
-def _declared_hashes(fleet: Fleet) -> frozenset[str]:
-    tenants = (tenant.key_hashes for tenant in fleet.tenants.values())
-    return fleet.gateway.operator_key_hashes.union(*tenants)
-
-
-def _names(fleet: Fleet, tenant: Tenant) -> Names:
-    """Map aliases, and the names of adapters and base models, to (alias, meaning); aliases win."""
-    names: Names = {}
-    for alias, name in tenant.models.items():
-        names[alias] = alias, AdapterKey(None, name) if name in fleet.adapters else name
-    for meaning in list(names.values()):
-        names.setdefault(meaning[1].name if isinstance(meaning[1], AdapterKey) else meaning[1], meaning)
-    return names
 
 
 def _pick(entry: AdapterEntry, number: int | None, sticky: str) -> Version | None:

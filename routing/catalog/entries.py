@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from adapters.states import PREPARING, VersionState
+from fleet.types import KeyLimits
 from routing.catalog.sources import Source
 
 _FOLDERS = re.compile(r"(?<![\w.:/~-])(?:file://)?(?:/[^/\s'\"`,;:()]+)*/(?=[\w.@~-])")
@@ -185,6 +186,7 @@ class ApiKey:
     created_s: float = 0.0  # Unix time
     expires_s: float | None = None
     revoked_s: float | None = None
+    limits: KeyLimits | None = None  # its own, beside its tenant's
 
     def is_valid(self, now_s: float) -> bool:
         """Whether it is valid at this Unix time."""
@@ -195,9 +197,11 @@ class ApiKey:
 class DeclaredKey:
     """An API key of fleet.yaml, which is changed only there."""
 
-    fingerprint: str  # the beginning of its sha256
+    fingerprint: str  # the beginning of its sha256, by which usage knows it
     role: KeyRole
     tenant: str | None
+    name: str = ""
+    limits: KeyLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,13 @@ from routing.errors import (
     Unavailable,
 )
 from routing.flights.attempt import Attempt, Question, ReplicaBroken, answers_others
-from routing.flights.hedging import Race
+from routing.flights.hedging import HedgedRequest
 from routing.openai.answers import TokenUsage
 from routing.openai.events import EventStream
 from routing.replicas.client import ReplicaClient
 from routing.replicas.http1 import UpstreamError
 from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.state import Replica
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Record
 
@@ -95,11 +96,11 @@ class Flight:
         ticket: Ticket,
         exchange: Exchange,
         dispatcher: Dispatcher,
-        clients: Mapping[str, ReplicaClient],
+        clients: Mapping[Replica, ReplicaClient],
         clock: Callable[[], float],
         hedge_after_s: float | None = None,
     ) -> None:
-        """`clients` has every replica that was ever ready. Without `hedge_after_s` one is asked at a time."""
+        """`clients` has every replica that may be granted. Without `hedge_after_s` one is asked at a time."""
         self.ticket = ticket
         self.progress = Progress()
         self.record: Record | None = None  # once it has ended, however it did
@@ -112,7 +113,7 @@ class Flight:
         self._hedge_after_s = hedge_after_s
         self._abort: Abort | None = None
         self._task: asyncio.Task[None] | None = None
-        self._race: Race | None = None  # the last one
+        self._asking: HedgedRequest | None = None  # the last one
         self._attempts = 0
         self._crashes = 0  # replicas that broke on it without being ill for all that is known
         self._hedged = False
@@ -137,8 +138,8 @@ class Flight:
 
     def move_on(self, client: ReplicaClient) -> None:
         """Leave a replica that hangs for another one, if there is one and nothing was sent to the client."""
-        if self._race is not None and self.progress.status is None:
-            self._race.leave(client)
+        if self._asking is not None and self.progress.status is None:
+            self._asking.leave(client)
 
     async def fly(self) -> None:
         """Answer the client and settle the ticket. Never raises, except when cancelled by a stranger."""
@@ -157,7 +158,7 @@ class Flight:
             raise
         finally:
             unwatch()
-            usage = self._race.attempt.usage() if self._race is not None else TokenUsage()
+            usage = self._asking.attempt.usage() if self._asking is not None else TokenUsage()
             self._dispatcher.settle(
                 self.ticket,
                 outcome,
@@ -166,7 +167,7 @@ class Flight:
                 fault=fault,
             )
             self.record = self._record(outcome, error, usage)
-            self._race = None  # it knows this flight: a cycle, for the collector to find with all they hold
+            self._asking = None  # it knows this flight: a cycle, for the collector to find with all they hold
 
     async def _outcome(self) -> tuple[Outcome, RequestError | None]:
         """Answer the client; return how that ended, and what the client must still be told."""
@@ -217,17 +218,17 @@ class Flight:
         while True:
             await self.ticket.granted()
             self._queued_s = self.ticket.queued_s
-            race = self._race = Race(
+            asking = self._asking = HedgedRequest(
                 self.ticket, self._dispatcher, self._ask, hedge_after_s=self._hedge_after_s
             )
             try:
-                return await race.first_answer()
+                return await asking.first_answer()
             except ReplicaBroken as error:
                 broken = error
             finally:
-                self._attempts += race.asked
-                self._hedged = self._hedged or race.hedged
-            await self._leave(broken, race.attempt.client)
+                self._attempts += asking.asked
+                self._hedged = self._hedged or asking.hedged
+            await self._leave(broken, asking.attempt.client)
 
     async def _leave(self, broken: ReplicaBroken, client: ReplicaClient) -> None:
         """Have another replica asked, or the same one once more. Raises `RequestError` where neither helps.
@@ -249,7 +250,7 @@ class Flight:
                 raise broken.failure
         self._dispatcher.requeue(self.ticket, certain=not broken.crashed, begun=broken.begun)
 
-    def _ask(self, replica: str) -> Attempt:
+    def _ask(self, replica: Replica) -> Attempt:
         return Attempt(self._question, self._clients[replica])
 
     # -- to the client -------------------------------------------------------------------------------------
@@ -334,16 +335,17 @@ class Flight:
 
     def _replica(self) -> str | None:
         """Name of the replica that was asked last, or has answered."""
-        return self._race.attempt.client.name if self._race is not None else None
+        return self._asking.attempt.client.name if self._asking is not None else None
 
     def _record(self, outcome: Outcome, error: RequestError | None, usage: TokenUsage) -> Record:
         if outcome is Outcome.CANCELLED:
             status, reason = CLIENT_CLOSED_REQUEST, str(self._abort)
         else:
-            error = error or (self._race.attempt.refusal if self._race is not None else None)
+            error = error or (self._asking.attempt.refusal if self._asking is not None else None)
             status, reason = self.progress.status or 500, error.code if error else ""
         return Record(
             request_id=self.ticket.request.id,
+            key=self.ticket.request.key,
             target=self.ticket.request.target,
             outcome=outcome,
             status=status,
@@ -361,7 +363,7 @@ class Flight:
             slot_s=self.ticket.slot_s,
             attempts=self._attempts,
             hedged=self._hedged,
-            held=self.ticket.waits_for,
+            waits_for=self.ticket.waits_for,
             picked=self.ticket.picked,
             failed_on=self.ticket.failed_on,
             # A refusal by the engine may quote the request.

@@ -14,6 +14,7 @@ from routing.errors import InvalidRequest, RequestError
 from routing.flights.attempt import Attempt, ReplicaBroken
 from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.state import Replica
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome
 
@@ -27,10 +28,10 @@ class _Try:
 
     ticket: Ticket
     attempt: Attempt
-    opening: asyncio.Task[Failure | None] | None = None  # None: the race itself waits for it
+    opening: asyncio.Task[Failure | None] | None = None  # None: the request itself waits for it
 
 
-class Race:
+class HedgedRequest:
     """Asks the replica that a ticket was granted, and perhaps a second one for the same ticket.
 
     The ticket stands where `attempt` runs, and its owner settles it. The hedge's own ticket is settled here,
@@ -41,11 +42,11 @@ class Race:
         self,
         ticket: Ticket,
         dispatcher: Dispatcher,
-        ask: Callable[[str], Attempt],
+        ask: Callable[[Replica], Attempt],
         *,
         hedge_after_s: float | None,
     ) -> None:
-        """`ask` makes an attempt at the replica of that name. Without `hedge_after_s` there is no hedge."""
+        """`ask` makes an attempt at a replica. Without `hedge_after_s` there is no hedge."""
         self.asked = 0  # replicas
         self._ticket = ticket
         self._dispatcher = dispatcher
@@ -151,14 +152,15 @@ class Race:
             self._ticket.take_over(dropped.ticket)
 
     def _note_broken(self, ticket: Ticket, error: ReplicaBroken) -> None:
-        if error.is_down and ticket.replica is not None:
-            self._dispatcher.set_ready(ticket.replica.name, False)  # until a probe says otherwise
+        replica = ticket.replica
+        if error.is_down and replica is not None and not replica.left:
+            self._dispatcher.set_ready(replica.name, False)  # until a probe says otherwise
 
     def _try(self, ticket: Ticket) -> _Try:
         if ticket.replica is None:
             raise RuntimeError("a ticket without a replica cannot be tried")
         self.asked += 1
-        return _Try(ticket, self._ask(ticket.replica.name))
+        return _Try(ticket, self._ask(ticket.replica))
 
     def _start(self, each: _Try) -> None:
         each.opening = asyncio.create_task(_open(each.attempt))

@@ -38,7 +38,7 @@ class RunningFlights:
         if not self._flights:
             self._ended.set()
 
-    def leave(self, client: ReplicaClient) -> None:
+    def move_on(self, client: ReplicaClient) -> None:
         """Have other replicas answer the requests that a hanging one has not begun to answer."""
         for flight in self:
             flight.move_on(client)

@@ -1,1 +1,1 @@
-"""The gateway's door: what a client may ask, at what cost to us, and where it is told so."""
+"""The gateway's HTTP server: connections, routes, admission and answers."""

@@ -6,7 +6,8 @@ import time
 
 from fleet.types import Tenant
 from routing.asgi import Connection, Exchange
-from routing.catalog.directory import Directory, Identity
+from routing.catalog.declared import Identity
+from routing.catalog.directory import Directory
 from routing.catalog.entries import KeyRole
 from routing.errors import AccountSuspended, Forbidden, InvalidKey
 
@@ -26,15 +27,18 @@ class Callers:
         """Return whose key it is now; None: nobody's."""
         return self._directory.identify(key, time.time())
 
-    def tenant(self, exchange: Exchange) -> Tenant:
-        """Return the tenant whose models may be called. Raises `InvalidKey`, `AccountSuspended`."""
+    def tenant(self, exchange: Exchange) -> tuple[Tenant, Identity]:
+        """Return the tenant whose models may be called, and the key's identity.
+
+        Raises `InvalidKey`, `AccountSuspended`.
+        """
         key = exchange.bearer()
-        tenant = self._directory.authenticate(key, time.time()) if key else None
-        if tenant is None:
+        found = self._directory.authenticate(key, time.time()) if key else None
+        if found is None:
             raise _wrong_key(key)
-        if tenant.suspended:
+        if found[0].suspended:
             raise AccountSuspended
-        return tenant
+        return found
 
     def account(self, exchange: Exchange) -> str | None:
         """Return the account whose usage the caller may see; None: an operator's. Raises as `tenant` does."""

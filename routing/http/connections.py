@@ -43,7 +43,7 @@ class Bounds:
     strangers_per_address: int | None = 512
 
 
-class Door:
+class OpenConnections:
     """Knows the connections of one server, and which of them have shown a key."""
 
     def __init__(self, bounds: Bounds) -> None:
@@ -54,7 +54,7 @@ class Door:
         self._sweeping = False
 
     def __repr__(self) -> str:
-        return f"Door({len(self._all)} connections, {len(self._strangers)} of strangers)"
+        return f"OpenConnections({len(self._all)}, {len(self._strangers)} of strangers)"
 
     def enter(self, connection: BoundedProtocol) -> None:
         """Count a new connection in, and close the oldest stranger's where that is one too many."""
@@ -102,13 +102,16 @@ class Door:
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
-    door: ClassVar[Door]
+    open_connections: ClassVar[OpenConnections]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.headers = []
-        self.timeout_keep_alive = self.door.bounds.keep_alive_s  # type: ignore[assignment]
-        self._most_bytes, self._most_headers = self.door.bounds.head_bytes, self.door.bounds.headers
+        self.timeout_keep_alive = self.open_connections.bounds.keep_alive_s  # type: ignore[assignment]
+        self._most_bytes, self._most_headers = (
+            self.open_connections.bounds.head_bytes,
+            self.open_connections.bounds.headers,
+        )
         self.is_stranger = True
         self._running: RequestResponseCycle | None = None  # the request that the application has
         self._tell: Callable[[], object] | None = None  # called once the client has left it
@@ -122,10 +125,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._owes_since_s = self.loop.time()
-        self.door.enter(self)
+        self.open_connections.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.door.leave(self)
+        self.open_connections.leave(self)
         super().connection_lost(exc)
         self._disconnect()
         self._let_go()
@@ -147,7 +150,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._unused_bytes, self._owes_since_s, self._in_body = 0, None, True
-        if len(self.headers) > self._most_headers or len(self.pipeline) >= self.door.bounds.pipelined:
+        if (
+            len(self.headers) > self._most_headers
+            or len(self.pipeline) >= self.open_connections.bounds.pipelined
+        ):
             self._refuse(_TOO_LARGE)
         if self._refused_at_s is None:
             cast(dict[str, Any], self.scope)[CONNECTION] = self
@@ -192,7 +198,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def show_key(self) -> None:
         self.is_stranger = False
-        self.door.know(self)
+        self.open_connections.know(self)
 
     def take_body(self) -> bytes | None:
         cycle = self._running
@@ -219,7 +225,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused_at_s is not None:
             if now_s - self._refused_at_s > LINGER_S:
                 self.transport.abort()
-        elif self._owes_since_s is not None and now_s - self._owes_since_s > self.door.bounds.head_timeout_s:
+        elif (
+            self._owes_since_s is not None
+            and now_s - self._owes_since_s > self.open_connections.bounds.head_timeout_s
+        ):
             self._refuse(_TOO_SLOW if self._unused_bytes and not self._in_body else b"")
 
     def _let_go(self) -> None:
@@ -275,6 +284,6 @@ _TOO_SLOW = _answer(BodyTimeout("The request's headers did not arrive in time.",
 
 def install(bounds: Bounds) -> type[BoundedProtocol]:
     """Have every server that this process starts from now on use the bounds."""
-    protocol = type("Bounded", (BoundedProtocol,), {"door": Door(bounds)})
+    protocol = type("Bounded", (BoundedProtocol,), {"open_connections": OpenConnections(bounds)})
     uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol  # type: ignore[assignment]
     return protocol

@@ -17,6 +17,7 @@ from engines.protocol import Kind
 from fleet.current import CurrentFleet, Derived
 from fleet.types import Fleet, RequestLimits, Tenant
 from routing.asgi import Exchange
+from routing.catalog.declared import Identity
 from routing.catalog.directory import Directory
 from routing.errors import BreaksEngine, Quarantined, RequestError, Unavailable
 from routing.flights.attempt import Question
@@ -34,6 +35,7 @@ from routing.scheduling import refusals
 from routing.scheduling.admission import Cap
 from routing.scheduling.decisions import Action
 from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.state import Replica
 from routing.scheduling.tickets import Ticket
 from routing.types import FallbackReason, Outcome, Record, Request, Target
 
@@ -55,6 +57,7 @@ class _Asked:
 
     exchange: Exchange
     tenant: Tenant
+    identity: Identity  # of its key
     call: bodies.Call
     size_bytes: int  # of its body
     request_id: str
@@ -83,8 +86,7 @@ class Tables:
             for name, model in fleet.base_models.items()
         }
         self.with_slots = {name for name, model in fleet.base_models.items() if model.serves_adapters}
-        # By pool; those with two replicas or more.
-        self.hedge_after_s = {p.name: p.hedge_after_s for p in fleet.pools.values() if p.replicas > 1}
+        self.hedge_after_s = {pool.name: pool.hedge_after_s for pool in fleet.pools.values()}
 
 
 @dataclass(slots=True)
@@ -97,7 +99,7 @@ class Inference:
     directory: Directory
     dispatcher: Dispatcher
     admission: Admission
-    clients: Mapping[str, ReplicaClient]
+    clients: Mapping[Replica, ReplicaClient]
     flights: RunningFlights
     ended: EndedRequests
     tracer: Tracer | None  # None: tracing is off
@@ -114,15 +116,16 @@ class Inference:
         trace = None
         if self.tracer is not None:
             trace = self.tracer.begin(exchange.headers.traceparent, kind.value, self.clock())
-        tenant = self.callers.tenant(exchange)
+        tenant, identity = self.callers.tenant(exchange)
         arrived_s = self.clock()
         settings = self.fleet.now.gateway
         body = await exchange.read_json(
             limit_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
         )
         if self.fleet.now.tenants.get(tenant.name) is not tenant:  # the fleet was changed meanwhile
-            tenant = self.callers.tenant(exchange)
-        asked = _Asked(exchange, tenant, bodies.parse(kind, body), len(body), request_id, arrived_s, trace)
+            tenant, identity = self.callers.tenant(exchange)
+        call, size_bytes = bodies.parse(kind, body), len(body)
+        asked = _Asked(exchange, tenant, identity, call, size_bytes, request_id, arrived_s, trace)
         del body
         entered = await self._enter(asked)
         asked.call.payload.clear()  # it is in the engine's body, and may be many times as large
@@ -235,6 +238,8 @@ class Inference:
             max_completion_tokens=call.max_completion_tokens,
             size_bytes=len(for_engine) + HELD_BYTES,
             user=call.user,
+            key=asked.identity.key,
+            key_limits=asked.identity.limits,
         )
         traceparent = None
         if trace is not None:
@@ -292,6 +297,7 @@ def _target_headers(target: Target) -> list[tuple[bytes, bytes]]:
 
 def _refused(request: Request, error: RequestError, now_s: float) -> Record:
     record = Record(request.id, request.target, Outcome.REJECTED, error.status, error.code)
+    record.key = request.key
     record.explanation, record.retry_after_s = error.message, error.retry_after_s
     record.total_s = now_s - request.arrived_s
     return record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from fleet.current import CurrentFleet
 from fleet.types import MetricsAccess
@@ -13,6 +13,7 @@ from routing.observing.ended import EndedRequests
 from routing.observing.metrics import GatewayMetrics, TextFormat
 from routing.replicas.client import ReplicaClient
 from routing.replicas.http1 import UpstreamError
+from routing.scheduling.state import Replica
 
 METRICS_PATH = "/metrics"
 
@@ -26,10 +27,10 @@ class MetricsPages:
         callers: Callers,
         metrics: GatewayMetrics,
         ended: EndedRequests,
-        replicas: Collection[str],
-        clients: Mapping[str, ReplicaClient],
+        replicas: Mapping[str, Replica],
+        clients: Mapping[Replica, ReplicaClient],
     ) -> None:
-        """`replicas` are the names that have a page; `clients` reach those that are known to be somewhere."""
+        """`replicas` have a page each, by name; `clients` reach those that are known to be somewhere."""
         self._fleet = fleet
         self._callers = callers
         self._metrics = metrics
@@ -61,7 +62,7 @@ class MetricsPages:
     async def _page_of(self, replica: str) -> bytes:
         if replica not in self._replicas:
             raise RouteNotFound("There is no such replica.")
-        client = self._clients.get(replica)
+        client = self._clients.get(self._replicas[replica])
         try:
             if client is not None:
                 return await client.metrics()

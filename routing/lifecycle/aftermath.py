@@ -15,7 +15,7 @@ from enum import Enum
 
 from engines.health import EngineHealth, EngineState
 from routing.replicas.client import ReplicaClient
-from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.state import Replica
 
 WITHIN_S = 900.0  # a large model on a slow disk; a longer restart proves nothing about an adapter
 ASK_INTERVAL_S = 0.5
@@ -33,7 +33,7 @@ class Cause(Enum):
 class Before:
     """A replica just before a trial."""
 
-    name: str
+    replica: Replica
     worker: str
     deaths: int
     incarnation: str
@@ -52,26 +52,26 @@ class Aftermath:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
-        clients: Mapping[str, ReplicaClient],
+        clients: Mapping[Replica, ReplicaClient],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.clients = clients
-        self._dispatcher = dispatcher
         self._clock = clock
 
-    async def before(self, name: str) -> Before | None:
+    async def before(self, replica: Replica) -> Before | None:
         """Record a replica's state; None if it is not ready."""
-        health = await self.clients[name].health()
+        health = await self.clients[replica].health()
         if health is None or health.state is not EngineState.READY:
             return None
-        return Before(name, health.worker, health.deaths, self._dispatcher.replicas[name].engine.incarnation)
+        return Before(replica, health.worker, health.deaths, replica.engine.incarnation)
 
     async def find(self, before: Before) -> Finding:
         """Return once it is known whether the engine comes back."""
         deadline_s = self._clock() + WITHIN_S
         while self._clock() < deadline_s:
-            health = await self.clients[before.name].health()
+            if before.replica.left:
+                return Finding(Cause.MACHINE, "its replica has left")
+            health = await self.clients[before.replica].health()
             finding = None if health is None else self._judge(before, health)
             if finding is not None:
                 return finding
@@ -86,7 +86,7 @@ class Aftermath:
             return None
         if (health.worker, health.deaths) == (before.worker, before.deaths):
             return Finding(Cause.NONE)
-        engine = self._dispatcher.replicas[before.name].engine
+        engine = before.replica.engine
         if not engine.ready or engine.incarnation == before.incarnation:
             return None  # its report of this death must arrive while the adapter is still on trial
         words = health.last_death if health.worker == before.worker else "its worker process ended too"

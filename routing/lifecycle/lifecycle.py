@@ -37,6 +37,7 @@ from routing.lifecycle.tenants import Tenants
 from routing.lifecycle.trial import MAX_STRIKES, Trial
 from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.state import Replica
 from routing.state import StateStore
 from routing.types import Record
 
@@ -52,7 +53,7 @@ class Lifecycle:
         fleet: CurrentFleet,
         directory: Directory,
         dispatcher: Dispatcher,
-        clients: Mapping[str, ReplicaClient],
+        clients: Mapping[Replica, ReplicaClient],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -75,7 +76,7 @@ class Lifecycle:
         self._tasks: set[asyncio.Task[None]] = set()
         self.changes = Changes()
         self.is_reconciled = False
-        self._trial = Trial(self.registry, dispatcher, Aftermath(dispatcher, clients), clock)
+        self._trial = Trial(self.registry, dispatcher, Aftermath(clients), clock)
         self.preparation = Preparation(fleet, self.registry, self.store, self.uploads, self)
         self._declared = declared.DeclaredAdapters(
             self.registry, self.preparation.start, self.retire_version, self.unpin_idle
@@ -222,10 +223,13 @@ class Lifecycle:
 
     # -- engines -------------------------------------------------------------------------------------------
 
-    @property
-    def changed(self) -> Mapping[str, asyncio.Event]:
-        """Map replicas to events; a set one asks for a probe at once."""
-        return self.engines.changed
+    def join(self, replica: str) -> asyncio.Event:
+        """Take a replica in. The event that is returned asks for a probe at once when it is set."""
+        return self.engines.join(replica)
+
+    def leave(self, replica: str) -> None:
+        """Drop everything that is kept of a replica that takes part no more."""
+        self.engines.leave(replica)
 
     async def sync(self, client: ReplicaClient) -> bool:
         """Tell a replica its desired adapters, and read its residency. Returns whether it may be used."""

@@ -7,12 +7,20 @@ import time
 
 from fleet.api_keys import new_key
 from fleet.key_hash import hash_key
+from fleet.types import KeyLimits
 from routing.catalog.entries import ApiKey, KeyRole
 
 PREFIX_CHARS = 12  # shown in lists, so that people recognise a key
 
 
-def make_key(role: KeyRole, tenant: str | None, *, note: str, expires_s: float | None) -> tuple[str, ApiKey]:
+def make_key(
+    role: KeyRole,
+    tenant: str | None,
+    *,
+    note: str,
+    expires_s: float | None = None,
+    limits: KeyLimits | None = None,
+) -> tuple[str, ApiKey]:
     """Return a key, which is kept nowhere, and its record."""
     secret = new_key()
     key = ApiKey(
@@ -24,5 +32,6 @@ def make_key(role: KeyRole, tenant: str | None, *, note: str, expires_s: float |
         note=note,
         created_s=time.time(),
         expires_s=expires_s,
+        limits=limits,
     )
     return secret, key

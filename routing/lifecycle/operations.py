@@ -5,12 +5,12 @@ Implements `routing.lifecycle.ports.Management`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from adapters.states import VersionState
 from fleet.current import CurrentFleet
 from fleet.key_hash import FINGERPRINT_CHARS
-from fleet.types import Tenant
+from fleet.types import KeyLimits, Tenant
 from routing.catalog.directory import Directory
 from routing.catalog.entries import (
     AdapterEntry,
@@ -246,12 +246,20 @@ class Manager:
 
     def declared_keys(self) -> Sequence[DeclaredKey]:
         """List the keys of fleet.yaml: operators' first, then by tenant."""
-        operators = KeyRole.OPERATOR, None, self._fleet.now.gateway.operator_key_hashes
-        owners = [operators, *((KeyRole.INFERENCE, t.name, t.key_hashes) for t in self.tenants())]
-        return [
-            DeclaredKey(digest[:FINGERPRINT_CHARS], role, tenant)
-            for role, tenant, hashes in owners
-            for digest in sorted(hashes)
+        operators = [
+            DeclaredKey(digest[:FINGERPRINT_CHARS], KeyRole.OPERATOR, None)
+            for digest in sorted(self._fleet.now.gateway.operator_key_hashes)
+        ]
+        return operators + [
+            DeclaredKey(
+                digest[:FINGERPRINT_CHARS],
+                KeyRole.INFERENCE,
+                tenant.name,
+                tenant.key_names.get(digest, ""),
+                tenant.key_limits.get(digest),
+            )
+            for tenant in self.tenants()
+            for digest in sorted(tenant.key_hashes)
         ]
 
     def keys(self) -> Sequence[ApiKey]:
@@ -260,19 +268,36 @@ class Manager:
 
     @change
     async def create_key(
-        self, role: KeyRole, tenant: str | None, *, note: str, expires_s: float | None
+        self,
+        role: KeyRole,
+        tenant: str | None,
+        *,
+        note: str,
+        expires_s: float | None,
+        limits: KeyLimits | None = None,
     ) -> tuple[str, ApiKey]:
         """Make a key. Returns it with its record; it is never shown again."""
         self._require_reconciled()
         if (role is KeyRole.OPERATOR) != (tenant is None):
             raise InvalidRequest("An operator's key has no tenant, every other key has one.", param="tenant")
+        if limits is not None and role is not KeyRole.INFERENCE:
+            raise InvalidRequest("Only a key that calls models has limits.", param="limits")
         if tenant is not None and tenant not in self._fleet.now.tenants:
             raise NotFound(f"There is no tenant `{tenant}`.", code="tenant_not_found")
-        secret, key = make_key(role, tenant, note=note, expires_s=expires_s)
+        secret, key = make_key(role, tenant, note=note, expires_s=expires_s, limits=limits)
         await self._registry.add_key(key)
         text = f"created: {role} of {tenant or 'operators'}"
         await self._registry.record(f"key {key.id}", text, tenant=tenant)
         return secret, key
+
+    @change
+    async def set_key_limits(self, key_id: str, limits: Mapping[str, int | None]) -> ApiKey:
+        """Replace limits of a key, by their names; None takes one away. Raises `NotFound` and `Conflict`."""
+        self._require_reconciled()
+        key = await self._registry.set_key_limits(key_id, limits)
+        told = ", ".join(f"{name} {'none' if limit is None else limit}" for name, limit in limits.items())
+        await self._registry.record(f"key {key.id}", f"limits: {told}", tenant=key.tenant)
+        return key
 
     @change
     async def revoke_key(self, key_id: str) -> ApiKey:

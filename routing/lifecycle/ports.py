@@ -8,7 +8,7 @@ itself, `StateUnavailable` (503) while the database does not answer; serving goe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,7 @@ from typing import Protocol
 from engines.residency import Residency
 from fleet.diff import Change
 from fleet.problems import Problem
-from fleet.types import Tenant
+from fleet.types import KeyLimits, Tenant
 from routing.catalog.entries import (
     AdapterEntry,
     AdapterKey,
@@ -176,9 +176,18 @@ class Management(Protocol):
         """List the keys made at run time, revoked and expired ones too."""
 
     async def create_key(
-        self, role: KeyRole, tenant: str | None, *, note: str, expires_s: float | None
+        self,
+        role: KeyRole,
+        tenant: str | None,
+        *,
+        note: str,
+        expires_s: float | None,
+        limits: KeyLimits | None = None,
     ) -> tuple[str, ApiKey]:
         """Make a key; returns it, for the only time, with its record. `expires_s` is Unix time."""
+
+    async def set_key_limits(self, key_id: str, limits: Mapping[str, int | None]) -> ApiKey:
+        """Replace limits of a key, by their names; None takes one away. Raises `NotFound` and `Conflict`."""
 
     async def revoke_key(self, key_id: str) -> ApiKey:
         """Revoke a key at once. Raises `NotFound`."""

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -244,6 +244,10 @@ class Registry:
     async def revoke_key(self, key_id: str) -> ApiKey:
         """Revoke a key at once. Raises `NotFound`."""
         return await self._change(self._put_key, self._store.revoke_key, key_id, time.time())
+
+    async def set_key_limits(self, key_id: str, limits: Mapping[str, int | None]) -> ApiKey:
+        """Replace limits of a key; they hold from the next request on. Raises `NotFound` and `Conflict`."""
+        return await self._change(self._put_key, self._store.set_key_limits, key_id, limits)
 
     async def events(
         self,

@@ -117,7 +117,7 @@ class Tenants:
                 apart=name in now.declared.tenants,
             )
             admitted = self._stamped(admitted, with_pools(now.fleet, values))
-            made = make_key(KeyRole.INFERENCE, name, note="first", expires_s=None) if key else None
+            made = make_key(KeyRole.INFERENCE, name, note="first") if key else None
             return await self._commit(admitted, "admitted", dry_run=dry_run, made=made)
 
     @change

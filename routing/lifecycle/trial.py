@@ -109,11 +109,11 @@ class Trial:
             replica = await ticket.granted()
         except RequestError:
             return None
-        before = await self._aftermath.before(replica.name)
+        before = await self._aftermath.before(replica)
         if before is None:
             return None
         try:
-            return await self._aftermath.clients[replica.name].try_adapter(version.engine_id)
+            return await self._aftermath.clients[replica].try_adapter(version.engine_id)
         except ReplicaDied:
             return before
         except ReplicaSilent:
@@ -122,10 +122,10 @@ class Trial:
 
     async def _look_into(self, version: Version, before: Before) -> Cause:
         """Find out why a trial was cut off. Raises `AdapterError` if it was the version's last engine."""
-        finding = await self._aftermath.find(before)
+        finding, name = await self._aftermath.find(before), before.replica.name
         if finding.cause is Cause.MACHINE:
-            log.warning("%s failed during a trial of %s: %s", before.name, version.adapter, finding.words)
-            await self._note(version, f"waits: {before.name} failed, through no fault of the adapter")
+            log.warning("%s failed during a trial of %s: %s", name, version.adapter, finding.words)
+            await self._note(version, f"waits: {name} failed, through no fault of the adapter")
         if finding.cause is Cause.ADAPTER:
             reason = f"{ENGINE_DIED} tried this adapter: {without_paths(finding.words)}"
             struck = await self._note(version, reason, strike=True)

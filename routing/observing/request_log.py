@@ -69,7 +69,7 @@ def line_of(record: Record) -> str:
         "attempts": record.attempts,
         "hedged": record.hedged,
         "failed_on": sorted(record.failed_on) if record.failed_on else (),
-        "held": record.held,
+        "waits_for": record.waits_for,
         "picked": record.picked,
         "explanation": record.explanation or None,
         "retry_after_s": _rounded(record.retry_after_s),

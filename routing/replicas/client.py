@@ -118,10 +118,7 @@ class ReplicaClient:
         body = b"" if payload is None else orjson.dumps(payload)
         self._begin_use()
         try:
-            status, body = await self._fetch(method, path, body, timeout_s)
-            if status >= 400:
-                raise ReplicaDied(f"{self.name}: {path}: it answered {status}")
-            answer: dict[str, Any] = orjson.loads(body)
+            answer: dict[str, Any] = orjson.loads(await self._fetch_good(method, path, body, timeout_s))
             return answer
         except TimeoutError as error:
             raise ReplicaSilent(f"{self.name}: {path}: no answer in {timeout_s:g} s") from error
@@ -132,14 +129,18 @@ class ReplicaClient:
 
     async def metrics(self) -> bytes:
         """Fetch the replica's own metrics page. Raises `UpstreamError` or `TimeoutError`."""
-        status, page = await self._fetch("GET", METRICS_PATH, b"", PROBE_TIMEOUT_S)
-        if status >= 400:
-            raise UpstreamError(f"it answered {status}")
-        return page
+        return await self._fetch_good("GET", METRICS_PATH, b"", PROBE_TIMEOUT_S)
 
     def close(self) -> None:
         """Close its connections."""
         self._upstream.close()
+
+    async def _fetch_good(self, method: str, path: str, body: bytes, timeout_s: float) -> bytes:
+        """Fetch what is no error. Raises `UpstreamError` or `TimeoutError`."""
+        status, answer = await self._fetch(method, path, body, timeout_s)
+        if status >= 400:
+            raise UpstreamError(f"it answered {status}")
+        return answer
 
     async def _fetch(self, method: str, path: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
         async with asyncio.timeout(timeout_s):

@@ -18,7 +18,7 @@ class Action(StrEnum):
     QUEUED = "queued"
     REJECTED = "rejected"
     EXPIRED = "expired"
-    CLEARING = "clearing"  # a slot drains for it
+    DRAINING = "draining"  # a slot drains for it
     FALLBACK = "fallback"  # another model is asked in the place of its own
 
 

@@ -44,7 +44,7 @@ class Dispatcher:
     def __init__(
         self,
         fleet: CurrentFleet,
-        replicas: Iterable[Replica],
+        replicas: Iterable[Replica] = (),
         *,
         clock: Callable[[], float],
         profile: Profile = SLOT_LEASE,
@@ -198,7 +198,7 @@ class Dispatcher:
         if metered:
             self._accounts.correct_rate(request, prompt_tokens + completion_tokens)
         if completed:
-            self._accounts.learn_duration(request.target.tenant, self._clock() - request.arrived_s)
+            self._accounts.learn_duration(request, self._clock() - request.arrived_s)
 
     # -- what replicas do ----------------------------------------------------------------------------------
     #
@@ -224,7 +224,8 @@ class Dispatcher:
 
         Waiting requests that no other replica could serve are refused.
         """
-        engine = self.replicas.pop(name).engine
+        replica = self.replicas.pop(name)
+        replica.left, engine = True, replica.engine
         group = self._group_with(engine)
         group.leave(engine)
         if engine.sequences:

@@ -30,12 +30,17 @@ class Gauge:
 
 
 def figure(
-    text: str = "", *gauges: Gauge, read: Callable[[Any], Any] | None = None, example: str = ""
+    text: str = "", *gauges: Gauge, read: Callable[[Any], Any] | None = None, example: Any = None
 ) -> Any:
     """Declare a dataclass's field. Without `read` it is the attribute of that name of what is reported on."""
     described = {"description": text} if text else {}
-    examples = {"examples": [example]} if example else {}
+    examples = {} if example is None else {"examples": [example]}
     return field(metadata={**described, **examples, "gauges": gauges, "read": read})
+
+
+def same_as(report: type[Any], name: str) -> Any:
+    """Declare a dataclass's field as another report declares the figure of this name."""
+    return field(metadata=next(each.metadata for each in fields(report) if each.name == name))
 
 
 def gauges(report: type[Any]) -> Iterator[tuple[str, Gauge]]:

@@ -36,7 +36,7 @@ class WaitReason(StrEnum):
     ROOM_RESERVED = "room_reserved"  # its tenant floods; the rest of the batch is kept for others
     NO_SLOT = "no_slot"  # every slot is held by another adapter
     SLOT_RESERVED = "slot_reserved"  # its tenant floods; the free slots are kept for others
-    SLOT_CLEARING = "slot_clearing"  # its slot is promised to an adapter that has waited longer
+    SLOT_DRAINING = "slot_draining"  # its slot is promised to an adapter that has waited longer
     SPARES_READ = "spares_read"  # another engine has the adapter in memory, and will soon have a slot
     BEHIND = "behind"  # others of its own flow wait before it
 
@@ -130,7 +130,7 @@ ELIGIBLE: tuple[tuple[Filter, WaitReason], ...] = (
     (leaves_room, WaitReason.ROOM_RESERVED),
     (has_slot, WaitReason.NO_SLOT),
     (leaves_a_slot, WaitReason.SLOT_RESERVED),
-    (respects_promise, WaitReason.SLOT_CLEARING),
+    (respects_promise, WaitReason.SLOT_DRAINING),
 )
 
 

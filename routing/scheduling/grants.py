@@ -147,4 +147,4 @@ class Grants:
         if engine is not None and engine.slot_drain is not None:
             evicted = engine.slot_drain.evicted
             reason = f"takes the slot of {evicted}" if evicted else "takes a slot that was kept for others"
-            self._decisions.add(self._clock(), ticket.request, Action.CLEARING, reason, engine.name)
+            self._decisions.add(self._clock(), ticket.request, Action.DRAINING, reason, engine.name)

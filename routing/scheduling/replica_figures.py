@@ -41,7 +41,7 @@ class LeaseReport:
     adapter: str = figure("The engine's name of the version.", example="example/support@1a2b3c4d5e6f7890")
     tenant: str = figure("Whose request took the slot.", example="example")
     sequences: int = figure("In flight.")
-    held_s: float = figure("How long it has held the slot.")
+    leased_s: float = figure("How long it has leased the slot.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +102,16 @@ class ReplicaFigures:
     )
     slots: int = figure("Slots: adapters it runs at once (`max_loras`).", Gauge("tenantry_replica_slots"))
     free_slots: int = figure("Slots that no adapter holds, neither running nor pinned.")
-    clearing_for: str | None = figure(
-        "Adapter that a slot is promised to; null: none is.",
+    slot_drains_for: str | None = figure(
+        "Adapter that a slot drains for; null: none does.",
         read=lambda engine: engine.slot_drain and engine.slot_drain.adapter,
     )
-    clearing_victim: str | None = figure(
+    slot_evicted: str | None = figure(
         "Adapter that gets nothing new here, so that its slot comes free; null: it is free, or none is "
         "promised.",
         Gauge(
-            "tenantry_replica_clearing_slots",
-            "Slots being cleared for an adapter that waits.",
+            "tenantry_replica_draining_slots",
+            "Slots being drained for an adapter that waits.",
             lambda adapter: int(adapter is not None),
         ),
         read=lambda engine: engine.slot_drain and engine.slot_drain.evicted,
@@ -128,11 +128,11 @@ class ReplicaReport(ReplicaFigures):
 
     leases: tuple[LeaseReport, ...] = figure(
         "Adapters that hold a slot because requests of them run.",
-        Gauge("tenantry_replica_leased_slots", "Slots held by adapters in flight.", len),
+        Gauge("tenantry_replica_leased_slots", "Slots leased by adapters in flight.", len),
         Gauge(
             "tenantry_replica_oldest_lease_seconds",
-            "How long the oldest lease has held its slot; 0: none does.",
-            lambda leases: max((lease.held_s for lease in leases), default=0.0),
+            "How long the oldest lease has run; 0: none does.",
+            lambda leases: max((lease.leased_s for lease in leases), default=0.0),
         ),
     )
     pinned: tuple[str, ...] = figure(

@@ -46,6 +46,7 @@ class Replica:
     pool: str
     engine: Engine
     draining: bool = False  # an operator wants it empty: no new work, leases run out
+    left: bool = False  # it takes part no more; another one may have its name
 
     def __post_init__(self) -> None:
         self.engine.replica = self

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 from adapters.states import VersionState
+from fleet.types import KeyLimits
 from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Rollout, RolloutPlan, Version
 from routing.catalog.sources import parse_source
 from routing.state.tables import AdapterRow, ApiKeyRow, VersionRow
@@ -61,6 +62,7 @@ def api_key_of(row: ApiKeyRow) -> ApiKey:
         created_s=row.created_s,
         expires_s=row.expires_s,
         revoked_s=row.revoked_s,
+        limits=KeyLimits(**row.limits) if row.limits else None,
     )
 
 
@@ -76,4 +78,10 @@ def key_row(key: ApiKey) -> ApiKeyRow:
         created_s=key.created_s,
         expires_s=key.expires_s,
         revoked_s=key.revoked_s,
+        limits=None if key.limits is None else set_limits(key.limits),
     )
+
+
+def set_limits(limits: KeyLimits) -> dict[str, int] | None:
+    """Return those limits that are set; None: none is."""
+    return {name: limit for name, limit in asdict(limits).items() if limit is not None} or None

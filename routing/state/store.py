@@ -7,7 +7,7 @@ same call works once it answers again. `adapters.states` decides which move of a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from adapters.states import VersionState, check_transition
 from fleet.tenant_change import TenantChange
+from fleet.types import KeyLimits
 from routing.catalog.entries import (
     AdapterEntry,
     AdapterKey,
@@ -25,6 +26,7 @@ from routing.catalog.entries import (
     ApiKey,
     Event,
     FleetRevision,
+    KeyRole,
     Rollout,
     Version,
 )
@@ -32,7 +34,7 @@ from routing.catalog.sources import Source
 from routing.errors import Conflict, NotFound
 from routing.state import fleet_revisions
 from routing.state.database import Database
-from routing.state.rows import api_key_of, entry_of, key_row, version_of
+from routing.state.rows import api_key_of, entry_of, key_row, set_limits, version_of
 from routing.state.tables import AdapterRow, ApiKeyRow, EventRow, VersionRow
 from routing.state.tenants import (
     Note,
@@ -223,6 +225,19 @@ class StateStore(Database):
             if row is None:
                 raise NotFound("There is no such key.")
             row.revoked_s = now_s if row.revoked_s is None else row.revoked_s
+            return api_key_of(row)
+
+    def set_key_limits(self, key_id: str, limits: Mapping[str, int | None]) -> ApiKey:
+        """Replace limits of a key, by their names; None takes one away. Raises `NotFound` and `Conflict`."""
+        with self._transaction() as session:
+            row = session.get(ApiKeyRow, _storable(key_id), with_for_update=True)
+            if row is None:
+                raise NotFound("There is no such key.")
+            if row.role != KeyRole.INFERENCE or row.revoked_s is not None:
+                raise Conflict(
+                    "Only a key that calls models, and is not revoked, has limits.", code="key_without_limits"
+                )
+            row.limits = set_limits(KeyLimits(**{**(row.limits or {}), **limits}))
             return api_key_of(row)
 
     def record(self, actor: str, subject: str, text: str, tenant: str | None = None) -> None:

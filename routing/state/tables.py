@@ -92,6 +92,7 @@ class ApiKeyRow(Table):
     created_s: Mapped[float]
     expires_s: Mapped[float | None]
     revoked_s: Mapped[float | None]
+    limits: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # that are set
 
 
 class EventRow(Table):
@@ -176,16 +177,21 @@ class UsageRow(Table):
     engine_s: Mapped[float]
     cost: Mapped[int | None] = mapped_column(BigInteger)
     fallback_of: Mapped[str | None]
+    key: Mapped[str | None]
 
 
 class UsageDayRow(Table):
     """The sums of one day, UTC; each request is in it as soon as it is in `usage_records`."""
 
     __tablename__ = "usage_days"
-    __table_args__ = (Index("ix_usage_days_tenant", "tenant", "day"),)
+    __table_args__ = (
+        Index("ix_usage_days_tenant", "tenant", "day"),
+        Index("ix_usage_days_key", "key", "day"),
+    )
 
     day: Mapped[str] = mapped_column(primary_key=True)
     tenant: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)  # empty: not known
     model: Mapped[str] = mapped_column(primary_key=True)
     adapter: Mapped[str] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)

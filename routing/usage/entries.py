@@ -39,8 +39,10 @@ COLUMNS = (
     "engine_s",
     "cost",  # in units of a cost; None: its model had no price
     "fallback_of",  # the alias in whose place the model answered; None: it was asked for itself
+    "key",  # id of the API key; None: an earlier release wrote the row
 )
-ID, AT_S, DAY, TENANT, COST = (COLUMNS.index(name) for name in ("id", "at_s", "day", "tenant", "cost"))
+ID, AT_S, DAY, TENANT = (COLUMNS.index(name) for name in ("id", "at_s", "day", "tenant"))
+COST, KEY = COLUMNS.index("cost"), COLUMNS.index("key")
 FIRST_COLUMNS = COST  # of the first release; those after them may be missing in a journal
 PROMPT_TOKENS, COMPLETION_TOKENS = (COLUMNS.index(f"{name}_tokens") for name in ("prompt", "completion"))
 
@@ -86,6 +88,7 @@ class Entries:
             record.engine_s,
             record.cost,
             target.fallback_of or None,
+            record.key or None,
         )
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from fleet.money import written
 from routing.errors import InvalidRequest
 
-DIMENSIONS = ("day", "tenant", "model", "adapter", "version", "pool", "outcome")
-FOR_TENANTS = ("day", "model", "adapter", "version", "outcome")
+DIMENSIONS = ("day", "tenant", "key", "model", "adapter", "version", "pool", "outcome")
+FOR_TENANTS = ("day", "key", "model", "adapter", "version", "outcome")
 MEASURES = (
     "requests",
     "estimated_requests",
@@ -99,10 +99,12 @@ def answer(query: UsageQuery, lines: Sequence[UsageLine], currency: str | None =
 
 
 def line(group_by: Sequence[str], values: Sequence[Any]) -> UsageLine:
-    """Build one line of dimensions and measures, in that order; the base model's adapter is null."""
+    """Build one line of dimensions and measures, in that order; an adapter or a key that is none is null."""
     dimensions = dict(zip(group_by, values, strict=False))
     if "adapter" in dimensions:
         dimensions["adapter"] = dimensions["adapter"] or None
+    if "key" in dimensions:
+        dimensions["key"] = dimensions["key"] or None
     if "version" in dimensions:
         dimensions["version"] = dimensions["version"] or None
     measures = zip(MEASURES, values[len(group_by) :], strict=True)

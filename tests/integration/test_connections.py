@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from routing.asgi import CONNECTION, ClientGone, Exchange, Headers, Message, Receive, Scope, Send
 from routing.http import connections
-from routing.http.connections import BoundedProtocol, Bounds, Door
+from routing.http.connections import BoundedProtocol, Bounds, OpenConnections
 from tests.fakes import eventually, key_of
 from tests.integration.conftest import Bench
 
@@ -32,7 +32,7 @@ class Server:
     """An application behind the protocol, on a port of its own."""
 
     def __init__(self, bounds: Bounds, port: int, protocol: type[BoundedProtocol]) -> None:
-        self.bounds, self.port, self.door = bounds, port, protocol.door
+        self.bounds, self.port, self.open_connections = bounds, port, protocol.open_connections
         self.bodies: list[bytes] = []
         self.release = asyncio.Event()  # for what waits at /held
         self.left = 0  # requests whose client went before their end
@@ -171,7 +171,7 @@ async def serving(bounds: Bounds, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         for connection in list(state.connections):
             connection.transport.abort()
         await eventually(lambda: not state.connections and not state.tasks, "the end of all connections")
-        assert repr(server.door) == "Door(0 connections, 0 of strangers)"
+        assert repr(server.open_connections) == "OpenConnections(0, 0 of strangers)"
 
 
 @pytest.fixture
@@ -288,8 +288,8 @@ async def test_a_client_that_left_before_anybody_watched_is_told_of(server: Serv
     async with await server.connect() as wire:
         await wire.send(POST + b"abc")
         await eventually(lambda: server.waits > 0, "the request without its body")
-        (connection,) = server.door._all
-    await eventually(lambda: not server.door._all, "the end of the connection")
+        (connection,) = server.open_connections._all
+    await eventually(lambda: not server.open_connections._all, "the end of the connection")
     told: list[bool] = []
     connection.watch(lambda: told.append(True))
     await eventually(lambda: told == [True], "word of it")
@@ -324,14 +324,15 @@ async def test_what_never_ends_is_cut_off(
         piece = more * (piece_bytes // len(more))
         for _ in range(10 * 256 * KIB // piece_bytes):
             await wire.send(piece)
-            (connection,) = server.door._all or [None]
+            (connection,) = server.open_connections._all or [None]
             if connection is None or connection._refused_at_s is not None:
                 break
             await asyncio.sleep(0)
             held = connection._unused_bytes + sum(len(n) + len(v) for n, v in connection.headers)
             assert held <= 2 * SMALL.head_bytes
         await eventually(
-            lambda: all(c._refused_at_s is not None for c in server.door._all), "the end of this connection"
+            lambda: all(c._refused_at_s is not None for c in server.open_connections._all),
+            "the end of this connection",
         )
 
 
@@ -524,7 +525,7 @@ async def test_a_crowd_of_strangers_keeps_nobody_out_who_has_a_key(
             await wire.send(KEY)
             assert (await wire.answer())[0] == 200
         strangers = [await server.connect() for _ in range(40)]
-        await eventually(lambda: len(server.door._strangers) == 5, "only so many strangers")
+        await eventually(lambda: len(server.open_connections._strangers) == 5, "only so many strangers")
         for wire in strangers[:30]:
             assert await wire.is_closed()
         late = await server.connect()
@@ -606,4 +607,4 @@ def test_bounds_are_what_the_documentation_says() -> None:
         f"{bounds.strangers_per_address} of one address",
     ):
         assert figure in text
-    assert isinstance(Door(bounds), Door)
+    assert isinstance(OpenConnections(bounds), OpenConnections)

@@ -173,7 +173,7 @@ def busy(site: Site) -> None:
     past = [(float(ago), answered(0.1, of=of)) for ago in range(240, 5, -4) for of in THREE]
     site.observe_history(past)
     site.observe(
-        *(answered(6.0, of=THREE[0], queue_s=5.8, held="no_slot") for _ in range(5)),
+        *(answered(6.0, of=THREE[0], queue_s=5.8, waits_for="no_slot") for _ in range(5)),
         *(ended(Outcome.FAILED, 502, "engine_failed", of=THREE[1]) for _ in range(9)),
         *(answered(0.12, of=THREE[2]) for _ in range(5)),
     )

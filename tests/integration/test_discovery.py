@@ -15,8 +15,9 @@ import pytest
 from fleet.current import CurrentFleet
 from fleet.types import Fleet
 from routing.assembly import Gateway, assemble
-from routing.replicas.client import Address
+from routing.replicas.client import Address, ReplicaClient
 from routing.replicas.discovery import Discovery, FileDiscovery, StaticDiscovery
+from routing.scheduling.state import Engine, Replica
 from tests.fakes import (
     SECRET,
     Client,
@@ -62,9 +63,18 @@ class Moving:
     def is_ready(self, name: str = "shared-0") -> bool:
         return self.bench.gateway.dispatcher.replicas[name].ready
 
+    def is_moving(self) -> bool:
+        """Whether `shared-0` is not ready yet where it is now."""
+        return self.bench.gateway.replicas._probers["shared-0"]._moving is not None
+
+    def client(self, name: str = "shared-0") -> ReplicaClient:
+        """Return the client through which a replica is reached."""
+        gateway = self.bench.gateway
+        return gateway.replicas.clients[gateway.dispatcher.replicas[name]]
+
     def client_of(self, name: str = "shared-0") -> str:
         """The address through which a replica is reached."""
-        return self.bench.gateway.replicas.clients[name].url
+        return self.client(name).url
 
 
 @contextlib.asynccontextmanager
@@ -130,7 +140,7 @@ async def test_what_runs_where_a_replica_was_ends_there(moving: Moving) -> None:
     old.behave = old.hold_mid_stream
     running = bench.chat(model="support", stream=True).start()
     await eventually(lambda: running.body != b"")
-    before = bench.gateway.replicas.clients["shared-0"]
+    before = moving.client()
     engine, url = await moving.start("shared-0")
     moving.say(shared_0=url)
     await eventually(lambda: moving.client_of() == url)
@@ -147,7 +157,7 @@ async def test_a_replica_is_served_where_it_was_until_it_is_ready_where_it_is(mo
     engine, url = await moving.start("shared-0")
     engine.ready = False
     moving.say(shared_0=url)
-    await eventually(lambda: "shared-0" in moving.bench.gateway.replicas._moving)
+    await eventually(lambda: moving.is_moving())
     assert (await moving.bench.chat(model="support")()).status == 200
     assert not engine.seen
     engine.ready = True
@@ -169,7 +179,7 @@ async def test_a_replica_is_not_used_where_it_moves_to_before_it_was_told_what_t
 
 async def test_a_replica_that_is_not_where_it_was_either_is_not_ready(moving: Moving) -> None:
     moving.say(shared_0="unix:///nowhere.sock")
-    await eventually(lambda: "shared-0" in moving.bench.gateway.replicas._moving)
+    await eventually(lambda: moving.is_moving())
     await moving.bench.kill("shared-0")
     await eventually(lambda: not moving.is_ready())
     waiting = moving.bench.chat(model="support").start()
@@ -183,9 +193,9 @@ async def test_a_replica_that_is_not_where_it_was_either_is_not_ready(moving: Mo
 async def test_a_move_that_is_taken_back_changes_nothing(moving: Moving) -> None:
     where = moving.client_of()
     moving.say(shared_0="unix:///nowhere.sock")
-    await eventually(lambda: "shared-0" in moving.bench.gateway.replicas._moving)
+    await eventually(lambda: moving.is_moving())
     moving.say(shared_0=where)
-    await eventually(lambda: "shared-0" not in moving.bench.gateway.replicas._moving)
+    await eventually(lambda: not moving.is_moving())
     assert moving.is_ready() and moving.client_of() == where
     assert (await moving.bench.chat(model="support")()).status == 200
 
@@ -329,3 +339,99 @@ async def test_what_is_known_at_start_must_be_complete_and_right(
     gateway = gateway_of(StaticDiscovery(lambda: addresses), tmp_path)
     with pytest.raises(error, match=says):
         await gateway.start()
+
+
+# -- it joins and leaves -----------------------------------------------------------------------------------
+
+
+def another(name: str) -> Replica:
+    """One more replica of the pool `shared`."""
+    return Replica(name, "shared", Engine(name, "base", 2, 8, max_resident=8))
+
+
+async def test_a_replica_joins_under_load_once_it_knows_its_adapters_and_leaves_under_streams(
+    moving: Moving,
+) -> None:
+    bench, registry = moving.bench, moving.bench.gateway.replicas
+    clients, over = list[Client](), asyncio.Event()
+
+    async def load(model: str) -> None:
+        while not over.is_set():
+            clients.append(await bench.chat(model=model, stream=len(clients) % 2 == 0)())
+
+    users = [asyncio.ensure_future(load(model)) for model in ("support", "sales", "plain") * 4]
+    await eventually(lambda: len(clients) > 20)
+    engine, url = await moving.start("shared-9")
+    engine.deaf = 3  # it is not told at once
+    moving.say(shared_9=url)
+    registry.join(another("shared-9"))
+    await eventually(lambda: engine.deaf < 2, "its first probes")
+    assert not engine.seen and not moving.is_ready("shared-9")
+    await eventually(lambda: len(engine.seen) > 20, "requests on it")
+    assert {adapter["id"] for adapter in engine.desired["adapters"]} >= {
+        body["model"] for body in engine.seen if body["model"] != "base"
+    }
+
+    engine.behave = engine.hold_mid_stream
+    answered = len(engine.seen)
+    await eventually(lambda: len(engine.seen) > answered and engine.running > 0, "streams that it has begun")
+    client = moving.client("shared-9")
+    registry.leave("shared-9")
+    sent = len(clients)
+    await eventually(lambda: len(clients) > sent + 50, "requests on the one that stays")
+    running, seen, sent = engine.running, len(engine.seen), len(clients)
+    await eventually(lambda: len(clients) > sent + 20)
+    assert running and (engine.running, len(engine.seen)) == (running, seen), (
+        "nothing new comes, nothing ends"
+    )
+    assert not client._upstream.is_closed
+    engine.release.set()
+    await eventually(lambda: client._upstream.is_closed, "the end of its client")
+    over.set()
+    await asyncio.gather(*users)
+    assert {client.status for client in clients} == {200}
+    assert all(client.ended for client in clients)
+    assert all(client.body.endswith(b"data: [DONE]\n\n") for client in clients if b"data: " in client.body)
+    assert (engine.running, engine.aborted) == (0, 0)
+    assert bench.outcomes() == {("completed", ""): len(clients)}
+
+
+async def test_a_replica_that_has_left_is_shown_nowhere(moving: Moving) -> None:
+    gateway, where = moving.bench.gateway, moving.client_of()
+    engine, url = await moving.start("shared-9")
+    moving.say(shared_9=url)
+    gateway.replicas.join(another("shared-9"))
+    await eventually(lambda: moving.is_ready("shared-9"))
+    moving.say(shared_0=None)
+    await eventually(lambda: not moving.is_ready())
+    assert (await moving.bench.chat(model="support")()).status == 200 and engine.seen
+
+    async def shown() -> list[bool]:
+        """Say whether each page knows it."""
+        key = key_of("operator")
+        paths = ("/admin/v1/replicas", "/admin/v1/scheduler?decisions=0", "/metrics")
+        pages = [(await moving.bench.get(path, key=key)()).body for path in paths]
+        live = (await moving.bench.get("/admin/v1/live", key=key)()).json()
+        names = [replica["name"] for pool in live["pools"] for replica in pool["replicas"]]
+        own = (await moving.bench.get("/metrics/shared-9", key=key)()).status == 200
+        gauge = b'tenantry_replica_ready{pool="shared",replica="shared-9"}'
+        return [b"shared-9" in pages[0], b"shared-9" in pages[1], gauge in pages[2], "shared-9" in names, own]
+
+    assert await shown() == [True] * 5
+    gateway.replicas.leave("shared-9")
+    assert await shown() == [False] * 5
+    waiting = moving.bench.chat(model="support").start()
+    moving.say(shared_0=where)
+    assert (await waiting.done()).headers["x-tenantry-replica"] == "shared-0"
+
+
+async def test_the_last_replica_of_a_pool_may_leave_and_another_one_join(moving: Moving) -> None:
+    gateway = moving.bench.gateway
+    gateway.replicas.leave("shared-0")
+    refused = await moving.bench.chat(model="support")()
+    assert (refused.status, refused.error["code"]) == (503, "no_replica_ready")
+    assert (await moving.bench.chat("c", model="support")()).status == 200, "other pools go on"
+    assert not gateway.is_ready()
+    gateway.replicas.join(another("shared-0"))
+    assert (await moving.bench.chat(model="support")()).status == 200
+    assert gateway.is_ready()

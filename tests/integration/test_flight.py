@@ -136,11 +136,11 @@ async def test_a_request_that_the_server_cancels_has_its_outcome_too(tmp_path: P
         engine.behave = engine.hold
         clients = [bench.chat(model="support").start() for _ in range(2)]
         await eventually(lambda: len(bench.gateway.dispatcher.queued()) == 1 and engine.running == 1)
-        victim = clients.pop(1 if waits else 0)
-        assert victim._task is not None
-        victim._task.cancel()
+        cancelled = clients.pop(1 if waits else 0)
+        assert cancelled._task is not None
+        cancelled._task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await victim.done()
+            await cancelled.done()
         engine.release.set()
         assert (await clients[0].done()).status == 200
         assert bench.outcomes() == {("failed", "shutting_down"): 1, ("completed", ""): 1}

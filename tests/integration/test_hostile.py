@@ -38,7 +38,7 @@ from fleet.types import (
     Tenant,
 )
 from routing.catalog.entries import AdapterKey, KeyRole, RolloutPlan
-from routing.http.connections import BoundedProtocol, Bounds, Door
+from routing.http.connections import BoundedProtocol, Bounds, OpenConnections
 from tests.fakes import WAIT_S, FakeEngine, eventually, key_of
 from tests.hostile.audit import Counted, by, differences, rows_of, tokens
 from tests.hostile.bodies import FAMILIES, attack
@@ -95,10 +95,10 @@ def fleet_in(folder: Path, bounds: dict[str, Any]) -> Fleet:
 
 
 @contextlib.asynccontextmanager
-async def listening(app: Any) -> AsyncIterator[tuple[int, Door]]:
+async def listening(app: Any) -> AsyncIterator[tuple[int, OpenConnections]]:
     """Serve an application on a port, as `bentoml serve` does the gateway; no connection is left."""
-    door = Door(Bounds())
-    protocol = type("Bounded", (BoundedProtocol,), {"door": door})
+    open_connections = OpenConnections(Bounds())
+    protocol = type("Bounded", (BoundedProtocol,), {"open_connections": open_connections})
     config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None, access_log=False)
     config.load()
     state = ServerState()
@@ -109,7 +109,7 @@ async def listening(app: Any) -> AsyncIterator[tuple[int, Door]]:
 
     listener = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
     try:
-        yield listener.sockets[0].getsockname()[1], door
+        yield listener.sockets[0].getsockname()[1], open_connections
     finally:
         listener.close()
         await eventually(lambda: not state.connections and not state.tasks, "the end of all connections")
@@ -157,10 +157,10 @@ async def scene_in(folder: Path, bounds: dict[str, Any]) -> AsyncIterator[Scene]
             Neighbour(name, key_of(name), model, {"who?": "".join((*PIECES, weights))})
             for name, (model, weights) in NEIGHBOURS.items()
         ]
-        async with listening(house.bench.gateway.app) as (port, door):
+        async with listening(house.bench.gateway.app) as (port, open_connections):
             siege = Siege(port, judge, neighbours, 4 * WAIT_S, look)
             yield Scene(house, siege, replace(SMALL, admin_key=admin_key), engines)
-        assert repr(door) == "Door(0 connections, 0 of strangers)"
+        assert repr(open_connections) == "OpenConnections(0, 0 of strangers)"
 
 
 @pytest.mark.parametrize("bounds", [FREE, TIGHT], ids=["free", "tight"])

@@ -40,6 +40,7 @@ from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, StateU
 from routing.lifecycle import Lifecycle, Manager
 from routing.lifecycle.ports import NewVersion
 from routing.replicas.discovery import StaticDiscovery
+from routing.scheduling.state import Engine, Replica
 from routing.state import StateStore
 from routing.state.tables import AdapterRow, VersionRow
 from tests.fakes import SECRET, Client, FakeEngine, eventually, key_of, serving, small_fleet
@@ -334,7 +335,7 @@ def die_of_trials(engine: FakeEngine, times: int, words: str = WORDS, *, then: s
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Engines are asked at once what became of them, and trials repeated at once."""
     monkeypatch.setattr("routing.lifecycle.aftermath.ASK_INTERVAL_S", 0.01)
-    monkeypatch.setattr("routing.replicas.registry.PROBE_INTERVAL_S", 0.02)
+    monkeypatch.setattr("routing.replicas.prober.PROBE_INTERVAL_S", 0.02)
     monkeypatch.setattr("routing.lifecycle.trial.RETRY_S", 0.01)
     monkeypatch.setattr("routing.lifecycle.trial.MACHINE_RETRY_S", 0.01)
     monkeypatch.setattr("routing.lifecycle.trial.CUT_OFF_RETRY_S", 0.01)
@@ -419,6 +420,44 @@ async def test_a_trial_that_only_lost_its_connection_is_no_strike(house: House) 
     engine.trial = trial
     version = await house.ready()
     assert (tries[0], house.lifecycle.registry.current(version).strikes) == (4, 0)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("again", ["shared-0", "shared-9"])
+async def test_a_replica_that_leaves_after_its_engine_died_under_a_trial_proves_nothing(
+    house: House, again: str
+) -> None:
+    engine, gateway = house.bench.engines["shared-0"], house.bench.gateway
+
+    def trial(_: str) -> TrialReport:
+        if not engine.deaths:
+            engine.die(WORDS)
+        return TrialReport(True, "", 1.0, 0.01)
+
+    engine.trial = trial
+    version = await house.add()
+    await eventually(lambda: engine.deaths == 1, "its death")
+    addresses = dict(gateway.replicas._addresses or {})
+    gateway.replicas._take(addresses | {again: addresses["shared-0"]})
+    gateway.replicas.leave("shared-0")
+    gateway.replicas.join(Replica(again, "shared", Engine(again, "base", 2, 8, max_resident=8)))
+    engine.come_back()
+    await house.until(VersionState.READY)
+    assert house.lifecycle.registry.current(version).strikes == 0
+    assert (await house.ask()).headers["x-tenantry-replica"] == again
+
+
+async def test_files_that_only_a_replica_that_left_may_hold_are_deleted(house: House) -> None:
+    await house.ready()
+    engine, gateway = house.bench.engines["shared-0"], house.bench.gateway
+    engine.ready = False  # it does not say that it holds the version no more
+    await eventually(lambda: not gateway.dispatcher.replicas["shared-0"].ready)
+    before = len(house.stored)
+    await house.manager.retire(KEY, None)
+    await asyncio.sleep(0.1)
+    assert len(house.stored) == before
+    gateway.replicas.leave("shared-0")
+    await eventually(lambda: len(house.stored) == before - 1, "the removal at another replica's probe")
 
 
 @pytest.mark.usefixtures("quick")
@@ -875,7 +914,7 @@ async def test_declared_keys_are_told_by_the_beginning_of_their_hash(house: Hous
     )
     for name, digests in hashes.items():
         found = [key for key in told if key.tenant == name]
-        assert {key.fingerprint for key in found} == {digest[:8] for digest in digests}
+        assert {key.fingerprint for key in found} == {digest[:16] for digest in digests}
         assert all(key.role is KeyRole.INFERENCE for key in found)
 
 

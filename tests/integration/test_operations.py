@@ -205,7 +205,7 @@ async def test_a_queue_timeout_says_for_how_long_and_for_what_it_waited(
         await logged.ask("late")()
         line = logged.line("late")
         assert (line["outcome"], line["status"], line["reason"]) == ("expired", 503, "queue_timeout")
-        assert (line["held"], line["picked"], line["replica"]) == ("no_room", None, None)
+        assert (line["waits_for"], line["picked"], line["replica"]) == ("no_room", None, None)
         assert line["explanation"].startswith("The request waited 0.05 s for a free replica")
         assert line["total_s"] >= 0.05
         assert await logged.decisions("late") == [("queued", "no_room"), ("expired", "queue_timeout")]
@@ -222,7 +222,7 @@ async def test_a_wait_for_a_slot_says_so_and_how_long_it_was(
         await eventually(lambda: queued(bench) == 1)
         await logged.release(running, waiting)
         line = logged.line("no-slot")
-        assert (line["outcome"], line["held"], line["picked"]) == ("completed", "no_slot", "resident")
+        assert (line["outcome"], line["waits_for"], line["picked"]) == ("completed", "no_slot", "resident")
         assert line["replica"] == "shared-0"
         assert 0 < line["queue_s"] <= line["total_s"]
         assert await logged.decisions("no-slot") == [("queued", "no_slot"), ("granted", "resident")]
@@ -234,8 +234,8 @@ async def test_a_wait_for_room_says_so(one_at_a_time: Logged) -> None:
     await eventually(lambda: queued(one_at_a_time.bench) == 1)
     await one_at_a_time.release(running, waiting)
     line = one_at_a_time.line("no-room")
-    assert (line["held"], line["queue_s"] > 0) == ("no_room", True)
-    assert one_at_a_time.line("running")["held"] is None
+    assert (line["waits_for"], line["queue_s"] > 0) == ("no_room", True)
+    assert one_at_a_time.line("running")["waits_for"] is None
 
 
 async def test_a_retry_on_another_replica_is_counted_and_names_the_one_that_answered(
@@ -272,7 +272,7 @@ async def test_the_scheduler_shows_a_real_gateway(one_at_a_time: Logged) -> None
     answer = await admin(bench, "GET", SCHEDULER)
     shared = next(pool for pool in answer.json()["pools"] if pool["name"] == "shared")
     assert shared["queued_by_band"]["standard"] == 1
-    assert shared["lanes"][0]["held"] == "no_room"
+    assert shared["waiting"][0]["waits_for"] == "no_room"
     assert shared["replicas"][0]["sequences"] == shared["replicas"][0]["leases"][0]["sequences"] == 1
     await one_at_a_time.release(running, waiting)
 

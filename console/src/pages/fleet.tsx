@@ -230,7 +230,7 @@ function ReplicaCard({ replica }: { replica: ReplicaView }) {
           {free > 0 && <li class="slot free">{free} free</li>}
         </ul>
       )}
-      {replica.clearing_for && <p class="muted note">A slot is being cleared for {shortAdapter(replica.clearing_for)}.</p>}
+      {replica.slot_drains_for && <p class="muted note">A slot is being drained for {shortAdapter(replica.slot_drains_for)}.</p>}
       {replica.faults > 0 && <p class="reason">{plural(replica.faults, "adapter")} failed in this engine.</p>}
     </article>
   );
@@ -249,7 +249,7 @@ function SlotItem({ slot }: { slot: Slot }) {
   const facts = [slot.use as string];
   if (slot.pinned && slot.use !== "pinned") facts.push("pinned");
   if (slot.sequences > 0) facts.push(`${slot.sequences} in flight`);
-  if (slot.held_s !== null) facts.push(`for ${seconds(slot.held_s)}`);
+  if (slot.leased_s !== null) facts.push(`for ${seconds(slot.leased_s)}`);
   return (
     <li class={`slot ${slot.use}`} title={`${slot.adapter}: ${facts.join(", ")}`}>
       <span class="name">{shortAdapter(slot.adapter)}</span>

@@ -256,7 +256,14 @@ def _usage_schema() -> Part:
     sums = {"type": "object", "properties": {**measures, "cost": cost}}
     budget = {"type": ["object", "null"], "description": "The month's, where you have one."}
     days: Part = {name: {"type": "string", "format": "date"} for name in ("from", "to")}
-    rest = {"group_by": _array({"type": "string"}), "data": _array(sums), "total": sums, "budget": budget}
+    key = {"type": "object", "description": "The key that asks: `id`, its own `limits`, its own `budget`."}
+    rest = {
+        "group_by": _array({"type": "string"}),
+        "data": _array(sums),
+        "total": sums,
+        "budget": budget,
+        "key": key,
+    }
     currency: Part = {"type": ["string", "null"], "description": "Of costs."}
     head: Part = {"object": {"const": "list"}, "currency": currency}
     return {"type": "object", "properties": head | days | rest}

@@ -45,7 +45,7 @@ class Cell:
     queue: Counts = field(default_factory=dict)
     answer: Counts = field(default_factory=dict)  # arrival to the last byte
     faults: Counter[str] = field(default_factory=Counter)  # codes of those that failed or were late
-    held: Counter[str] = field(default_factory=Counter)  # reasons of those that waited
+    waits_for: Counter[str] = field(default_factory=Counter)  # reasons of those that waited
     _p99s: tuple[float | None, float | None] | None = None  # once computed
 
     @property
@@ -58,8 +58,8 @@ class Cell:
     def add(self, record: Record) -> None:
         """Count a request and its durations."""
         self.count(record)
-        if record.held is not None:
-            self.held[record.held] += 1
+        if record.waits_for is not None:
+            self.waits_for[record.waits_for] += 1
         if record.queue_s is None:
             return
         _count(self.queue, record.queue_s)
@@ -105,7 +105,7 @@ class Figures1m:
     answer_p50_s: float | None
     answer_p99_s: float | None
     fault: str | None  # the most frequent code among those that failed or were late
-    held: str | None  # the most frequent reason of those that waited
+    waits_for: str | None  # the most frequent reason of those that waited
     usual_s: float | None  # usual time to the first token; None: too few requests
 
     @property
@@ -177,10 +177,10 @@ class Series:
         first = merged(cell.first_token for cell in cells)
         queue = merged(cell.queue for cell in cells)
         answer = merged(cell.answer for cell in cells)
-        faults, held = Counter[str](), Counter[str]()
+        faults, reasons = Counter[str](), Counter[str]()
         for cell in cells:
             faults.update(cell.faults)
-            held.update(cell.held)
+            reasons.update(cell.waits_for)
         return Figures1m(
             span_s=span_s,
             requests=sum(cell.requests for cell in cells),
@@ -197,7 +197,7 @@ class Series:
             answer_p50_s=quantile(answer, 0.5),
             answer_p99_s=quantile(answer, 0.99),
             fault=_most(faults),
-            held=_most(held),
+            waits_for=_most(reasons),
             usual_s=self.usual_s,
         )
 

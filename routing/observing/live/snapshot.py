@@ -33,7 +33,7 @@ class SlotUse(StrEnum):
     RUNNING = "running"
     PINNED = "pinned"  # it keeps the slot without running
     IDLE = "idle"  # loaded, and any adapter may take the slot
-    CLEARING = "clearing"  # it gets no new requests, so that another adapter may have the slot
+    DRAINING = "draining"  # it gets no new requests, so that another adapter may have the slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Slot:
     use: SlotUse = figure()
     pinned: bool = figure()
     sequences: int = figure()
-    held_s: float | None = figure("How long it has been leased; null: it does not run.")
+    leased_s: float | None = figure("How long it has been leased; null: it does not run.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class ModelHistory:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Queued:
     """A model with waiting requests: its adapter, its pool, and their number."""
 
     adapter: str | None
@@ -160,7 +160,7 @@ class LiveView:
         return Snapshot(
             now_s=now_s,
             total=self._figures.of(self._figures.total, now_s),
-            waiting=sum(held.waiting.requests for held in waiting.values()),
+            waiting=sum(queued.waiting.requests for queued in waiting.values()),
             models=tuple(models[:MAX_SHOWN_MODELS]),
             models_left_out=max(0, len(models) - MAX_SHOWN_MODELS),
             other=other if other.requests else None,
@@ -181,20 +181,20 @@ class LiveView:
         return next(iter(self._scheduler(1).decisions), None)
 
     def _models(
-        self, now_s: float, waiting: Mapping[ModelKey, Held], objectives: Mapping[str, float | None]
+        self, now_s: float, waiting: Mapping[ModelKey, Queued], objectives: Mapping[str, float | None]
     ) -> list[ModelView]:
         series = self._figures.series(now_s)
         unseen = Series(None)
         views = []
         for key in series.keys() | waiting.keys():
-            own, held = series.get(key, unseen), waiting.get(key)
+            own, queued = series.get(key, unseen), waiting.get(key)
             target = own.target
             adapter, pool = (target.adapter, target.pool) if target else (None, "")
-            if held is not None:
-                adapter, pool = held.adapter, held.pool
+            if queued is not None:
+                adapter, pool = queued.adapter, queued.pool
             figures = self._figures.of(own, now_s)
             bound = limit(objectives.get(pool), figures.usual_s)
-            behind = held.waiting if held else Waiting()
+            behind = queued.waiting if queued else Waiting()
             said = judge(figures, bound, behind)
             views.append(ModelView(*key, adapter, pool, said.verdict, said.reason, bound, figures, behind))
         return sorted(views, key=_badness)
@@ -210,22 +210,22 @@ def _badness(view: ModelView) -> tuple[int, float, str, str]:
     return _RANK[view.verdict], -latest_s, view.tenant, view.model
 
 
-def _waiting(queue: Iterable[tuple[Request, str | None]], now_s: float) -> dict[ModelKey, Held]:
+def _waiting(queue: Iterable[tuple[Request, str | None]], now_s: float) -> dict[ModelKey, Queued]:
     """Count the waiting requests by model."""
     counts: dict[ModelKey, int] = {}
     oldest: dict[ModelKey, tuple[Request, str | None]] = {}
-    for request, held in queue:
+    for request, reason in queue:
         key = request.target.tenant, request.target.model
         counts[key] = counts.get(key, 0) + 1
         if key not in oldest or request.arrived_s < oldest[key][0].arrived_s:
-            oldest[key] = request, held
+            oldest[key] = request, reason
     return {
-        key: Held(
+        key: Queued(
             request.target.adapter,
             request.target.pool,
-            Waiting(counts[key], now_s - request.arrived_s, held),
+            Waiting(counts[key], now_s - request.arrived_s, reason),
         )
-        for key, (request, held) in oldest.items()
+        for key, (request, reason) in oldest.items()
     }
 
 
@@ -309,9 +309,9 @@ def _slots(replica: ReplicaReport, loaded: Sequence[str]) -> tuple[Slot, ...]:
     pinned = frozenset(replica.pinned)
     found: dict[str, Slot] = {}
     for lease in replica.leases:
-        use = SlotUse.CLEARING if lease.adapter == replica.clearing_victim else SlotUse.RUNNING
+        use = SlotUse.DRAINING if lease.adapter == replica.slot_evicted else SlotUse.RUNNING
         name = lease.adapter
-        found[name] = Slot(name, use, name in pinned, lease.sequences, lease.held_s)
+        found[name] = Slot(name, use, name in pinned, lease.sequences, lease.leased_s)
     for name in replica.pinned:
         found.setdefault(name, Slot(name, SlotUse.PINNED, True, 0, None))
     room = max(0, replica.slots - len(found))

@@ -56,7 +56,7 @@ class Waiting:
 
     requests: int = 0
     oldest_s: float = 0.0
-    held: str | None = None  # why the oldest had to wait: a `WaitReason`
+    waits_for: str | None = None  # why the oldest had to wait: a `WaitReason`
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def _lateness(figures: Figures1m, bound: Limit, waiting: Waiting) -> str:
     measure = f"{_LIMITS[bound.source]} {_seconds(bound.seconds)}"
     if waiting.oldest_s > bound.seconds:
         what = _plural(waiting.requests, "request waits", "requests wait")
-        why = _cause(waiting.held)
+        why = _cause(waiting.waits_for)
         return f"{what}, the oldest for {_seconds(waiting.oldest_s)}{why}; {measure}"
     if _troubled(figures.late, figures.requests):
         part = _part(figures.late, figures.requests)
@@ -102,7 +102,7 @@ def _lateness(figures: Figures1m, bound: Limit, waiting: Waiting) -> str:
     first_s, queue_s = figures.first_token_p99_s, figures.queue_p99_s
     waited = _seconds(queue_s or 0.0)
     if _above(bound, queue_s, figures.third_queue_s):
-        return f"p99 wait for a replica {waited}{_cause(figures.held)}; {measure}"
+        return f"p99 wait for a replica {waited}{_cause(figures.waits_for)}; {measure}"
     if _above(bound, first_s, figures.third_first_token_s):
         return f"p99 first token {_seconds(first_s or 0.0)}, {waited} of it in the queue; {measure}"
     return ""
@@ -122,13 +122,13 @@ _CAUSES = {
     WaitReason.ROOM_RESERVED: "its tenant floods, and room is kept for others",
     WaitReason.SLOT_RESERVED: "its tenant floods, and the free slots are kept for others",
     WaitReason.SPARES_READ: "a replica that has it in memory is waited for",
-    WaitReason.SLOT_CLEARING: "its slot is being cleared for another adapter",
+    WaitReason.SLOT_DRAINING: "its slot is being drained for another adapter",
     WaitReason.BEHIND: "more of it comes than is served",
 }
 
 
-def _cause(held: str | None) -> str:
-    return f" since {_CAUSES[WaitReason(held)]}" if held in _CAUSES else ""
+def _cause(reason: str | None) -> str:
+    return f" since {_CAUSES[WaitReason(reason)]}" if reason in _CAUSES else ""
 
 
 def _above(bound: Limit, *durations_s: float | None) -> bool:

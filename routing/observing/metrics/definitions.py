@@ -120,8 +120,8 @@ MODELS = Metric(
 WAITS = Metric(
     "tenantry_waits",
     _COUNTER,
-    "Requests that could not run when they came, by why: `held` of the log line.",
-    ("pool", "held"),
+    "Requests that could not run when they came, by why: `waits_for` of the log line.",
+    ("pool", "waits_for"),
 )
 GRANTS = Metric(
     "tenantry_grants",

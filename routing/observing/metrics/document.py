@@ -25,7 +25,7 @@ of adapters with requests at a step.
 
 Scrape configuration, rules and dashboards are in [deploy/observability](../deploy/observability); how
 to use them: [observability.md](observability.md). The words: [glossary.md](glossary.md). What
-`outcome` and `reason` can be: [operations.md](operations.md); `held` and `picked`:
+`outcome` and `reason` can be: [operations.md](operations.md); `waits_for` and `picked`:
 [scheduler.md](scheduler.md#reading-one-decision).
 """
 

@@ -9,6 +9,7 @@ from engines.metric import Metric
 from routing.observing.metrics import definitions as d
 from routing.scheduling.health.breaker import BreakerState
 from routing.scheduling.report import SchedulerReport
+from routing.scheduling.state import Replica
 from routing.scheduling.tickets import Ticket
 
 Rows = dict[tuple[str, ...], float]
@@ -16,8 +17,10 @@ QueueKey = tuple[str, str]  # tenant, model
 
 
 class SchedulerView(Protocol):
-    """The part of the scheduler that gauges read."""
+    """The part of the scheduler that the page reads."""
 
+    @property
+    def replicas(self) -> Mapping[str, Replica]: ...
     def waiting(self) -> Iterable[Ticket]: ...
     def admitted(self) -> dict[QueueKey, int]: ...
     def report(self, decisions: int = ...) -> SchedulerReport: ...

@@ -17,7 +17,8 @@ from routing.observing.metrics import definitions as d
 from routing.observing.metrics import gauges
 from routing.observing.metrics.exposition import TextFormat, family, head
 from routing.observing.metrics.models import Models
-from routing.observing.metrics.series import PoolCounts, ReplicaSeries, Series
+from routing.observing.metrics.replicas import Replicas
+from routing.observing.metrics.series import PoolCounts, Series
 from routing.types import FallbackReason, Record, Target
 
 AT_ONCE = 16  # models rendered before the event loop gets a turn: a millisecond or two
@@ -65,7 +66,7 @@ class GatewayMetrics:
         self._clock = clock
         self._max_models = settings.max_models
         self._models = Models(slos, serves, max_models=settings.max_models, idle_s=settings.idle_after_s)
-        self._replicas: dict[str, ReplicaSeries] = {}
+        self._replicas = Replicas(scheduler.replicas)
         self._pools: dict[str, PoolCounts] = {name: PoolCounts() for name in slos}
         self._refusals: Counter[tuple[str, str]] = Counter()  # status, reason
         self._fallbacks: Counter[tuple[str, str, str]] = Counter()  # tenant, model, reason
@@ -89,9 +90,9 @@ class GatewayMetrics:
             if record.target.fallback_reason is not None:
                 self._count_fallback(record.target, record.target.fallback_reason)
             if record.replica is not None:
-                self._replica(pool, record.replica).count(record)
+                self._replicas.of(pool, record.replica, now_s).count(record)
                 for name in record.failed_on:
-                    self._replica(pool, name).count_break()
+                    self._replicas.of(pool, name, now_s).count_break()
 
     def _count_fallback(self, target: Target, reason: FallbackReason) -> None:
         """Count a fallback for the model in whose place it answered; beyond `max_models` for `other`."""
@@ -105,12 +106,14 @@ class GatewayMetrics:
 
     def stalled(self, pool: str, replica: str) -> None:
         """Count a stream without a token from its replica for too long."""
-        self._replica(pool, replica).count_stall()
+        self._replicas.of(pool, replica, self._clock()).count_stall()
 
     async def read(self, accept: str | None) -> tuple[bytes, bytes]:
         """Return the content type and the page that a scraper's `Accept` header asks for."""
         form = TextFormat.accepted(accept)
-        self._models.review(self._clock())
+        now_s = self._clock()
+        self._models.review(now_s)
+        self._replicas.review(now_s)
         for number, series in enumerate(self._models.series(), 1):
             series.rendered(form)
             if number % AT_ONCE == 0:
@@ -120,7 +123,7 @@ class GatewayMetrics:
     def page(self, form: TextFormat = TextFormat.PROMETHEUS) -> bytes:
         """Render the page."""
         parts = [*self._rendered(d.MODEL_METRICS, list(self._models.series()), form)]
-        parts += self._rendered(d.REPLICA_METRICS, list(self._replicas.values()), form)
+        parts += self._rendered(d.REPLICA_METRICS, self._replicas.series(), form)
         for metric, rows in self._counts():
             parts.append(family(metric, rows, form))
         for metric, rows in gauges.read(self._scheduler, self._models.names(), self._max_models):
@@ -144,7 +147,7 @@ class GatewayMetrics:
         """Read the counters with few labels."""
         pools = self._pools.items()
         yield d.MODELS, {("own",): self._models.own, (d.OTHER,): self._models.outside}
-        yield d.WAITS, {(pool, held): n for pool, each in pools for held, n in each.waits.items()}
+        yield d.WAITS, {(pool, reason): n for pool, each in pools for reason, n in each.waits.items()}
         yield d.GRANTS, {(pool, picked): n for pool, each in pools for picked, n in each.grants.items()}
         yield d.HEDGES, {(pool,): each.hedged for pool, each in pools}
         yield d.RETRIES, {(pool,): each.retries for pool, each in pools}
@@ -154,12 +157,6 @@ class GatewayMetrics:
             yield from _budgets(self._ledger.budget_statuses())
         yield d.FALLBACKS, {(who, model, why): n for (who, model, why), n in self._fallbacks.items()}
         yield d.REFUSALS, {(status, reason): n for (status, reason), n in self._refusals.items()}
-
-    def _replica(self, pool: str, name: str) -> ReplicaSeries:
-        series = self._replicas.get(name)
-        if series is None:
-            series = self._replicas[name] = ReplicaSeries(pool, name)
-        return series
 
 
 def _budgets(statuses: Iterable[BudgetView]) -> Iterator[tuple[Metric, gauges.Rows]]:

@@ -191,15 +191,15 @@ class ReplicaSeries(Series):
 class PoolCounts:
     """Of one pool."""
 
-    waits: Counter[str] = field(default_factory=Counter)  # by `held`
+    waits: Counter[str] = field(default_factory=Counter)  # by `waits_for`
     grants: Counter[str] = field(default_factory=Counter)  # by `picked`
     hedged: int = 0
     retries: int = 0
 
     def count(self, record: Record) -> None:
         """Count a settled request."""
-        if record.held is not None:
-            self.waits[record.held] += 1
+        if record.waits_for is not None:
+            self.waits[record.waits_for] += 1
         if record.picked is not None:
             self.grants[record.picked] += 1
         if record.attempts > 1:

@@ -130,7 +130,7 @@ def _of_request(trace: Trace, record: Record) -> Attributes:
         "tenantry.pool": target.pool,
         "tenantry.outcome": record.outcome.value,
         "tenantry.stream": record.stream,
-        "tenantry.held": record.held,
+        "tenantry.waits_for": record.waits_for,
     }
     return {name: value for name, value in found.items() if value is not None}
 

@@ -16,7 +16,7 @@ SCENARIO = "fleet"
 def figures(p99_s: float, tokens_per_s: float = 100.0) -> dict[str, Any]:
     return {
         "ttft_p99_s": p99_s,
-        "victims_p99_s": float("nan"),
+        "neighbours_p99_s": float("nan"),
         "goodput_per_s": 5.0,
         "tokens_per_s": tokens_per_s,
     }
@@ -42,7 +42,7 @@ def test_a_rule_that_is_off_is_back_afterwards(rule: Rule) -> None:
 def test_a_run_without_a_rule_comes_to_other_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ablation.OTHER_SECONDS, "two-engines", 4.0)
     found = {name: ablation.simulate((name, "two-engines flood", 1))[1] for name in (NOTHING, "floods")}
-    assert found["floods"]["victims_p99_s"] > found[NOTHING]["victims_p99_s"]
+    assert found["floods"]["neighbours_p99_s"] > found[NOTHING]["neighbours_p99_s"]
     assert ablation.simulate((NOTHING, "two-engines flood", 1))[1] == found[NOTHING]
 
 

@@ -16,8 +16,8 @@ from engines import engine_process, orphans, vllm_engine
 from engines import supervisor as supervisor_module
 from engines.health import EngineState
 from engines.residency import DesiredAdapters, EngineAdapter, FaultKind
+from engines.restarts import FAILURES_BEFORE_DEAD, Restarts
 from engines.selftest import SelfTestFailed
-from engines.standing import FAILURES_BEFORE_DEAD, Standing
 from engines.supervisor import Running, Supervisor
 from fleet.types import BaseModel
 
@@ -31,7 +31,7 @@ def supervisor() -> Supervisor:
 def test_an_engine_that_never_starts_is_not_alive_for_ever(supervisor: Supervisor) -> None:
     assert supervisor.is_alive()
     for _ in range(FAILURES_BEFORE_DEAD):
-        supervisor._standing.did_not_start("it broke")
+        supervisor._restarts.did_not_start("it broke")
     assert not supervisor.is_alive()
 
 
@@ -54,7 +54,7 @@ async def states_of(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, *outcomes: Any
 ) -> list[tuple[str, str]]:
     """Run starts of these outcomes until an engine stays up; gives each state with its reason."""
-    monkeypatch.setattr(Standing, "delay_s", 0.0)
+    monkeypatch.setattr(Restarts, "delay_s", 0.0)
     monkeypatch.setattr(supervisor_module, "WATCH_INTERVAL_S", 0.0)
     monkeypatch.setattr(supervisor, "_load", Starts(supervisor, *outcomes))
     seen: list[tuple[str, str]] = []

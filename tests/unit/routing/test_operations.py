@@ -23,6 +23,7 @@ from routing.errors import (
     TenantRemoved,
 )
 from routing.flights.flight import Abort
+from routing.http.admission import KEY_BUDGET
 from routing.observing.metrics.definitions import GATEWAY_METRICS
 from routing.observing.request_log import line_of
 from routing.scheduling.admission import Cap
@@ -67,7 +68,7 @@ def test_the_example_is_a_log_line() -> None:
 
 
 def test_every_reason_to_wait_is_explained() -> None:
-    assert first_cells(section("Why it waits: `held`", SCHEDULER)) - {"held"} == set(WaitReason)
+    assert first_cells(section("Why it waits: `waits_for`", SCHEDULER)) - {"waits_for"} == set(WaitReason)
 
 
 def test_everything_that_speaks_for_a_replica_is_explained() -> None:
@@ -91,7 +92,7 @@ def test_every_reason_that_a_request_can_end_with_is_explained() -> None:
             TenantRemoved,
         )
     }
-    assert codes == {*Cap, *Abort, *own, *unavailable}
+    assert codes == {*Cap, *Abort, *own, *unavailable, KEY_BUDGET}
 
 
 @pytest.mark.parametrize("outcome", Outcome)
@@ -104,7 +105,7 @@ def test_every_decision_is_explained() -> None:
 
 
 def test_the_reasons_to_wait_stand_in_the_order_in_which_they_are_asked() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|", section("Why it waits: `held`", SCHEDULER), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|", section("Why it waits: `waits_for`", SCHEDULER), re.MULTILINE)
     assert rows[1:] == [*WaitReason]
 
 

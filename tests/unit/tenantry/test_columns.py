@@ -86,8 +86,18 @@ KEY = {
     "created_at": 1_790_000_000,
     "expires_at": 1_795_000_000,
     "revoked_at": 1_792_000_000,
+    "limits": {"max_concurrency": 4, "max_queued": None, "monthly_tokens": 50_000_000},
+    "used_tokens": 1_234_567,
 }
-DECLARED_KEY = {"fingerprint": "9f86d081", "role": "inference", "tenant": TENANT, "declared": True}
+DECLARED_KEY = {
+    "fingerprint": "9f86d081884c7d65",
+    "role": "inference",
+    "tenant": TENANT,
+    "declared": True,
+    "name": "ci",
+    "limits": {"max_concurrency": None},
+    "used_tokens": None,
+}
 USED = {
     "tenant": TENANT,
     "model": ADAPTER,

@@ -96,7 +96,7 @@ def test_check_shows_caps_and_objectives_where_there_are_any(fleet: Path) -> Non
     shown = rows(RUN.invoke(app, ["check", str(fleet)]).stdout)
     assert ["gamma", "60", "-", "9000", "5000000 tokens"] in shown
     assert ["alone", "2 s", "-", "0.5 s"] in shown
-    assert ["a slot is cleared after", "7 s"] in shown
+    assert ["a slot is drained after", "7 s"] in shown
     assert ["waiting at most", "10000 requests, 64 MiB"] in shown
     assert any(row[0] == "c-support" and row[-1] == "32" for row in shown)
     assert any(row[0] == "a-support" and row[-1] == "-" for row in shown)

@@ -76,7 +76,7 @@ def test_the_scheduler_is_shown_as_tables(run: Run) -> None:
     assert "pool shared: 1 wait (high 0, standard 1, low 0)" in result.stdout
     assert "pool alone: nothing waits" in result.stdout
     assert "objectives: first token 60 s, between tokens 50 ms" in result.stdout
-    assert "shared-0: a slot is cleared for a-sales@1, a-support@1 gets nothing new" in result.stdout
+    assert "shared-0: a slot is drained for a-sales@1, a-support@1 gets nothing new" in result.stdout
     shown = rows(result.stdout)
     leases = "a-support@1 (1, 12.5 s)"
     assert ["shared-0", "ready", "1 of 8", "74 of 1000", "20 ms", "1 of 1", leases, "closed"] in shown
@@ -111,7 +111,7 @@ def test_a_pool_with_several_base_models_names_them(run: Run, desk: Desk) -> Non
     assert "pool whole, large: nothing waits" in shown and "pool whole, small: nothing waits" in shown
 
 
-def test_a_free_slot_that_is_promised_has_no_victim(run: Run, desk: Desk, house: Busy) -> None:
+def test_a_free_slot_that_is_promised_evicts_no_adapter(run: Run, desk: Desk, house: Busy) -> None:
     house.dispatcher.replicas["shared-0"].engine.slot_drain = SlotDrain("a-sales@1", "a", None)
     desk.management.scheduled = house.dispatcher.report()
     assert "shared-0: a free slot is kept for a-sales@1\n" in run("scheduler").stdout
@@ -140,20 +140,20 @@ def test_decisions_can_be_chosen(run: Run, options: tuple[str, ...], requests: l
 
 def test_a_long_list_is_cut_and_says_so(run: Run, desk: Desk) -> None:
     report = desk.management.scheduled
-    lane = report.pools[0].lanes[0]
-    lanes = tuple(replace(lane, engine_model=f"a{n}@1") for n in range(scheduler_tables.SHOWN + 3))
-    desk.management.scheduled = replace(report, pools=(replace(report.pools[0], lanes=lanes),))
+    first = report.pools[0].waiting[0]
+    waiting = tuple(replace(first, engine_model=f"a{n}@1") for n in range(scheduler_tables.SHOWN + 3))
+    desk.management.scheduled = replace(report, pools=(replace(report.pools[0], waiting=waiting),))
     shown = run("scheduler").stdout
     assert "a19@1" in shown and "a20@1" not in shown
-    assert "and 3 more lanes" in shown
+    assert "and 3 more that wait" in shown
 
 
 def test_what_others_wrote_cannot_steer_the_terminal(run: Run, desk: Desk) -> None:
     evil = "\x1b[2J\x07[bold red]gone[/] \u202e:smile:"
     decision = Decision(1.0, Action.REJECTED, evil, evil, evil, evil, evil, evil, 0.0)
     report = desk.management.scheduled
-    lane = replace(report.pools[0].lanes[0], engine_model=evil, held=evil)
-    pool = replace(report.pools[0], name=evil, lanes=(lane,))
+    first = replace(report.pools[0].waiting[0], engine_model=evil, waits_for=evil)
+    pool = replace(report.pools[0], name=evil, waiting=(first,))
     desk.management.scheduled = replace(report, pools=(pool,), decisions=(decision,))
     shown = run("scheduler").stdout
     assert shown.count("[bold red]gone[/]") == 8

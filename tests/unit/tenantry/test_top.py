@@ -76,7 +76,7 @@ def test_once_prints_the_worst_first_and_why(run: Run) -> None:
     assert models == ["c/support", "a/support", "a/sales", "b/support"]
     waiting = next(line for line in lines if line.startswith("a/sales"))
     assert "1 for 11.5 s" in waiting
-    assert any(line.startswith("shared-0") and "a-support:clearing" in line for line in lines)
+    assert any(line.startswith("shared-0") and "a-support:draining" in line for line in lines)
     assert "waiting in shared: a 1" in lines
 
 

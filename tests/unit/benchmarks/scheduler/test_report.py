@@ -22,8 +22,8 @@ def answers(count: int, ttft_s: float = 0.1, *, tenant: int = 0) -> list[Answer]
     return [made(1.0 + 5.0 * n / count, ttft_s, tenant=tenant) for n in range(count)]
 
 
-def p99_s(found: Report, phase: Phase, *, victims: bool = False) -> float:
-    exact = found.ttft(phase, OURS, 0.99, victims=victims)
+def p99_s(found: Report, phase: Phase, *, neighbours: bool = False) -> float:
+    exact = found.ttft(phase, OURS, 0.99, neighbours=neighbours)
     assert exact is not None and not exact.is_bound
     return exact.value
 
@@ -47,13 +47,13 @@ def test_targets_are_met_or_missed(under_flood_s: float, done: int, words: list[
     assert [line.partition(":")[0] for line in lines] == words
 
 
-def test_the_ratio_of_victims_is_shown_by_round() -> None:
+def test_the_ratio_of_neighbours_is_shown_by_round() -> None:
     parts = [
         measured(phase, OURS, answers(20, ttft_s), number=number)
         for number, (steady_s, flood_s) in enumerate([(0.1, 0.2), (0.1, 0.05)])
         for phase, ttft_s in ((Phase.STEADY, steady_s), (Phase.FLOOD, flood_s))
     ]
-    assert report(*parts).victim_ratios(OURS) == pytest.approx([2.0, 0.5])
+    assert report(*parts).neighbour_ratios(OURS) == pytest.approx([2.0, 0.5])
     assert "(by round: 2, 0.5)" in report(*parts).targets()[0]
 
 
@@ -95,7 +95,7 @@ def test_a_bound_meets_no_target() -> None:
     cut.due_s = 8.95
     steady = measured(Phase.STEADY, OURS, answers(20, 3.05))
     flood = measured(Phase.FLOOD, OURS, [*answers(3), cut])
-    assert report(steady, flood).victim_ratio(OURS) == Percentile(1.0, is_bound=True)
+    assert report(steady, flood).neighbour_ratio(OURS) == Percentile(1.0, is_bound=True)
     assert report(steady, flood).targets()[0].startswith("MISSED")
 
 
@@ -105,12 +105,12 @@ def test_without_a_baseline_there_is_no_throughput_to_compare() -> None:
     assert report(measured(Phase.SATURATED, BASELINE, answers(4))).throughput_ratio() is None
 
 
-def test_victims_are_all_but_the_tenant_that_floods() -> None:
+def test_neighbours_are_all_but_the_tenant_that_floods() -> None:
     mixed = [*answers(10), *answers(10, 2.0, tenant=1)]
     found = report(measured(Phase.FLOOD, OURS, mixed))
-    assert p99_s(found, Phase.FLOOD, victims=True) == pytest.approx(0.1)
+    assert p99_s(found, Phase.FLOOD, neighbours=True) == pytest.approx(0.1)
     assert p99_s(found, Phase.FLOOD) == pytest.approx(2.0)
-    assert found.goodput(Phase.FLOOD, OURS, victims=True) == 1.0
+    assert found.goodput(Phase.FLOOD, OURS, neighbours=True) == 1.0
     assert found.goodput(Phase.FLOOD, OURS) == 0.5
 
 
@@ -129,7 +129,7 @@ def test_a_figure_that_was_not_measured_is_none() -> None:
     assert empty.ttft(Phase.STEADY, OURS, 0.5) is None
     assert empty.goodput(Phase.STEADY, OURS) is None
     assert empty.reads_per_request(Phase.STEADY, OURS) is None
-    assert empty.victim_ratio(OURS) is None
+    assert empty.neighbour_ratio(OURS) is None
     assert empty.targets() == []
 
 
@@ -164,7 +164,7 @@ def test_the_table_has_a_column_for_each_scheduler_and_ours_is_last() -> None:
         console.print(render(report(*parts)))
     head = next(line for line in capture.get().splitlines() if OURS in line)
     assert head.index(BASELINE) < head.index(OURS)
-    assert "victims' TTFT p99" in capture.get()
+    assert "neighbours' TTFT p99" in capture.get()
     assert any("2 slots" in line for line in conditions(report(*parts)))
 
 

@@ -87,11 +87,11 @@ def test_gaps_between_tokens_reach_the_dispatcher_where_there_is_an_objective() 
 def test_a_flood_does_not_keep_others_waiting() -> None:
     flooded = Workload(4, 1.0, CONV, duration_s=60.0, flood=Flood(20.0))
     _, calls = drive(Policy(), flooded)
-    victims, noisy = (
+    neighbours, noisy = (
         [call.ttft_s for call in calls if call.ttft_s is not None and (call.tenant == "noisy") is is_noisy]
         for is_noisy in (False, True)
     )
-    assert sum(victims) / len(victims) < sum(noisy) / len(noisy) / 2
+    assert sum(neighbours) / len(neighbours) < sum(noisy) / len(noisy) / 2
 
 
 def test_a_higher_band_waits_less() -> None:

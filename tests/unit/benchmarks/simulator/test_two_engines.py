@@ -53,7 +53,7 @@ def test_its_engines_have_costs_of_their_own() -> None:
     assert {scenario.costs for scenario in scenarios()["two-engines"]} == {COSTS}
 
 
-def test_victims_keep_their_goodput_under_the_flood_with_ours_and_lose_it_with_round_robin() -> None:
+def test_neighbours_keep_their_goodput_under_the_flood_with_ours_and_lose_it_with_round_robin() -> None:
     steady, flood, *others = scenarios()["two-engines"]
     labels = [one.label for one in (steady, flood, *others)]
     assert labels == ["steady", "flood", "clients' flood", "busy", "saturated"]
@@ -64,7 +64,7 @@ def test_victims_keep_their_goodput_under_the_flood_with_ours_and_lose_it_with_r
         driver = Driver([ENGINE, ENGINE], COSTS, flood.router(router, 1, {}))
         driver.run(calls)
         found = figures(calls, driver.engines, Window(2.0, SHORT_S))
-        goodput[router] = found.victims_goodput_share
+        goodput[router] = found.neighbours_goodput_share
     assert goodput[OURS] > 0.9 > 0.6 > goodput["round robin"]
 
 
@@ -95,5 +95,5 @@ def test_a_tenant_that_has_sent_many_at_once_is_soon_served_as_before() -> None:
 
 def test_a_flood_of_clients_that_wait_for_answers_is_bound_for_as_long_as_it_lasts() -> None:
     calls = run_ours(TwoEngines(flood_clients=100, duration_s=30.0).calls(seed=1))
-    victims = sorted(call.ttft_s or 0.0 for call in calls if call.tenant != NOISY and call.at_s >= 2.0)
-    assert victims[int(0.99 * len(victims))] < 1.0
+    neighbours = sorted(call.ttft_s or 0.0 for call in calls if call.tenant != NOISY and call.at_s >= 2.0)
+    assert neighbours[int(0.99 * len(neighbours))] < 1.0

@@ -17,10 +17,10 @@ from adapters.states import VersionState
 from engines.residency import Fault, FaultKind, Residency
 from fleet.diff import Change, Needs
 from fleet.tenant_change import TenantChange
-from fleet.types import Budget, Fleet, Tenant
+from fleet.types import NO_LIMITS, Budget, Fleet, KeyLimits, Tenant
 from routing.admin import LiveFeed, admin_app
 from routing.admin.uploads import Uploads
-from routing.catalog.directory import Identity
+from routing.catalog.declared import Identity
 from routing.catalog.entries import (
     AdapterEntry,
     AdapterKey,
@@ -278,12 +278,27 @@ class FakeManagement:
         return self.made_keys
 
     async def create_key(
-        self, role: KeyRole, tenant: str | None, *, note: str, expires_s: float | None
+        self,
+        role: KeyRole,
+        tenant: str | None,
+        *,
+        note: str,
+        expires_s: float | None,
+        limits: KeyLimits | None = None,
     ) -> tuple[str, ApiKey]:
         self._note("create_key", role, tenant)
-        key = ApiKey("id1", "tnt_secret-", "5" * 64, role, tenant, note, created_s=1.0, expires_s=expires_s)
+        key = ApiKey("id1", "tnt_secret-", "5" * 64, role, tenant, note, 1.0, expires_s, limits=limits)
         self.made_keys.append(key)
         return "tnt_secret-key", key
+
+    async def set_key_limits(self, key_id: str, limits: Mapping[str, int | None]) -> ApiKey:
+        self._note("set_key_limits", key_id, limits)
+        for index, key in enumerate(self.made_keys):
+            if key.id == key_id:
+                changed = replace(key.limits or NO_LIMITS, **limits)
+                self.made_keys[index] = replace(key, limits=changed)
+                return self.made_keys[index]
+        raise NotFound("There is no such key.", code="key_not_found")
 
     async def revoke_key(self, key_id: str) -> ApiKey:
         self._note("revoke_key", key_id)
@@ -350,6 +365,7 @@ class FakeBook:
 
     def __init__(self) -> None:
         self.budgets = Budgets({"acme": Budget(1000)})
+        self.key_budgets = Budgets({"limited": Budget(500)})
         self.values: list[tuple[Any, ...]] = []  # of each line: dimensions, then measures
         self.asked: list[UsageQuery] = []
         self.gone = False

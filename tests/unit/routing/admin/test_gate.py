@@ -52,6 +52,7 @@ ROUTES = [
     ("GET", "/admin/v1/events"),
     ("GET", "/admin/v1/keys"),
     ("POST", "/admin/v1/keys"),
+    ("PATCH", "/admin/v1/keys/id1"),
     ("DELETE", "/admin/v1/keys/id1"),
     ("GET", "/admin/v1/whoami"),
     ("GET", "/admin/v1/openapi.json"),

@@ -113,9 +113,9 @@ async def test_slots_show_who_runs_who_is_pinned_who_leaves_and_what_lies_idle(d
     desk.management.scheduled = replace(scheduled, pools=(replace(pool, replicas=(wide,)),))
     desk.management.reports = [fakes.report(slots=("a-sales@1", "x@1", "b-support@1"))]
     (replica,) = (await live(desk))["pools"][0]["replicas"]
-    assert (replica["state"], replica["slots"], replica["clearing_for"]) == ("ready", 3, "a-sales@1")
+    assert (replica["state"], replica["slots"], replica["slot_drains_for"]) == ("ready", 3, "a-sales@1")
     assert [(s["adapter"], s["use"], s["pinned"], s["sequences"]) for s in replica["in_slots"]] == [
-        ("a-support@1", "clearing", False, 1),
+        ("a-support@1", "draining", False, 1),
         ("b-support@1", "pinned", True, 0),
         ("x@1", "idle", False, 0),
     ]
@@ -152,7 +152,7 @@ async def test_of_many_decisions_grants_are_left_out_first_and_counted(desk: Des
     assert len(decisions["data"]) == 50
     assert decisions["left_out"] == 204 - 50
     actions = [d["action"] for d in decisions["data"]]
-    assert {"queued", "rejected", "clearing"} <= set(actions)
+    assert {"queued", "rejected", "draining"} <= set(actions)
     ages = [d["ago_s"] for d in decisions["data"]]
     assert ages == sorted(ages)
 

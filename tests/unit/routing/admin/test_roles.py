@@ -29,6 +29,7 @@ FOR_OPERATORS = {
     ("GET", "/admin/v1/fleet"),
     ("POST", "/admin/v1/fleet"),
     ("POST", "/admin/v1/keys"),
+    ("PATCH", "/admin/v1/keys/id1"),
     ("DELETE", "/admin/v1/keys/id1"),
 }
 READ_BY_TENANTS = ["/admin/v1/tenants", "/admin/v1/usage", "/admin/v1/keys", "/admin/v1/adapters"]

@@ -15,9 +15,9 @@ from fleet.current import CurrentFleet
 from fleet.types import Fleet
 from routing.errors import EngineFailed, InvalidRequest
 from routing.flights.attempt import Attempt, ReplicaBroken
-from routing.flights.hedging import Race
+from routing.flights.hedging import HedgedRequest
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.state import declared_replicas
+from routing.scheduling.state import Replica, declared_replicas
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome
 from tests.fakes import FakeClock, eventually, small_fleet
@@ -69,19 +69,19 @@ class CountingDispatcher(Dispatcher):
 
 @dataclass
 class Track:
-    """A race over two replicas that are ready."""
+    """A request over two replicas that are ready."""
 
     dispatcher: CountingDispatcher
     ticket: Ticket
     attempts: list[FakeAttempt] = field(default_factory=list)  # in the order of their start
 
-    def race(self, hedge_after_s: float | None = SOON_S) -> Race:
+    def ask(self, hedge_after_s: float | None = SOON_S) -> HedgedRequest:
         """Make it."""
-        return Race(self.ticket, self.dispatcher, self._ask, hedge_after_s=hedge_after_s)
+        return HedgedRequest(self.ticket, self.dispatcher, self._ask, hedge_after_s=hedge_after_s)
 
-    async def hedged(self, race: Race) -> asyncio.Task[Attempt]:
+    async def hedged(self, asking: HedgedRequest) -> asyncio.Task[Attempt]:
         """Run it until two are asked."""
-        running = asyncio.ensure_future(race.first_answer())
+        running = asyncio.ensure_future(asking.first_answer())
         await eventually(lambda: len(self.attempts) == 2, "the hedge")
         return running
 
@@ -91,8 +91,8 @@ class Track:
         self.dispatcher.settle(self.ticket, Outcome.COMPLETED)
         assert repr(self.dispatcher) == AT_REST
 
-    def _ask(self, replica: str) -> FakeAttempt:
-        self.attempts.append(FakeAttempt(replica))
+    def _ask(self, replica: Replica) -> FakeAttempt:
+        self.attempts.append(FakeAttempt(replica.name))
         return self.attempts[-1]
 
 
@@ -113,25 +113,25 @@ def replica_of(ticket: Ticket) -> str:
 
 
 async def test_one_is_asked_at_a_time_without_hedging(track: Track) -> None:
-    race = track.race(None)
-    running = asyncio.ensure_future(race.first_answer())
+    asking = track.ask(None)
+    running = asyncio.ensure_future(asking.first_answer())
     await asyncio.sleep(0)
     track.attempts[0].answer()
     assert await running is track.attempts[0]
-    assert (race.asked, race.hedged) == (1, False)
+    assert (asking.asked, asking.hedged) == (1, False)
     track.finish()
 
 
 @pytest.mark.parametrize("winner", [0, 1])
 async def test_whoever_answers_first_goes_on_and_the_other_one_is_closed(track: Track, winner: int) -> None:
-    race = track.race()
-    running = await track.hedged(race)
+    asking = track.ask()
+    running = await track.hedged(asking)
     best, other = track.attempts[winner], track.attempts[1 - winner]
     best.answer()
-    assert await running is race.attempt is best
+    assert await running is asking.attempt is best
     assert (best.closed, other.closed) == (False, True)
     assert replica_of(track.ticket) == best.replica
-    assert (race.asked, race.hedged) == (2, True)
+    assert (asking.asked, asking.hedged) == (2, True)
     track.finish()
 
 
@@ -145,7 +145,7 @@ FAILED = EngineFailed("failed")
 async def test_however_both_end_at_once_one_end_counts_and_all_capacity_comes_back(
     track: Track, one: Exception | None, other: Exception | None
 ) -> None:
-    running = await track.hedged(track.race())
+    running = await track.hedged(track.ask())
     for attempt, error in zip(track.attempts, (one, other), strict=True):
         if error is None:
             attempt.answer()
@@ -161,7 +161,7 @@ async def test_however_both_end_at_once_one_end_counts_and_all_capacity_comes_ba
 
 
 async def test_a_replica_that_is_down_is_asked_no_more_until_it_is_probed(track: Track) -> None:
-    running = await track.hedged(track.race())
+    running = await track.hedged(track.ask())
     first, second = track.attempts
     first.fail(DOWN)()
     await eventually(lambda: replica_of(track.ticket) == second.replica)
@@ -173,7 +173,7 @@ async def test_a_replica_that_is_down_is_asked_no_more_until_it_is_probed(track:
 
 
 async def test_a_hedge_that_broke_is_not_followed_by_another_one(track: Track) -> None:
-    running = await track.hedged(track.race())
+    running = await track.hedged(track.ask())
     track.attempts[1].fail(BROKEN)()
     await eventually(lambda: bool(track.dispatcher.settled))
     await asyncio.sleep(10 * SOON_S)
@@ -187,7 +187,7 @@ async def test_a_hedge_that_broke_is_not_followed_by_another_one(track: Track) -
 async def test_a_replica_that_broke_under_a_request_is_not_asked_again_for_it(
     track: Track, broken: int
 ) -> None:
-    running = await track.hedged(track.race())
+    running = await track.hedged(track.ask())
     bad, good = track.attempts[broken], track.attempts[1 - broken]
     bad.fail(BROKEN)()
     await eventually(lambda: bool(track.dispatcher.settled))
@@ -198,7 +198,7 @@ async def test_a_replica_that_broke_under_a_request_is_not_asked_again_for_it(
 
 
 async def test_what_breaks_is_held_against_its_replica_and_what_loses_is_not(track: Track) -> None:
-    running = await track.hedged(track.race())
+    running = await track.hedged(track.ask())
     first, second = track.attempts
     first.fail(BROKEN)()
     await eventually(lambda: bool(track.dispatcher.settled))
@@ -211,7 +211,7 @@ async def test_what_breaks_is_held_against_its_replica_and_what_loses_is_not(tra
 
 @pytest.mark.parametrize("also_answers", [None, 0, 1])
 async def test_a_race_that_is_cancelled_leaves_nobody_behind(track: Track, also_answers: int | None) -> None:
-    running = await track.hedged(track.race())
+    running = await track.hedged(track.ask())
     before = replica_of(track.ticket)
     if also_answers is not None:
         track.attempts[also_answers].answer()
@@ -224,7 +224,7 @@ async def test_a_race_that_is_cancelled_leaves_nobody_behind(track: Track, also_
 
 
 async def test_a_race_that_is_cancelled_before_anybody_was_asked_leaves_nobody_behind(track: Track) -> None:
-    running = asyncio.ensure_future(track.race().first_answer())
+    running = asyncio.ensure_future(track.ask().first_answer())
     await asyncio.sleep(0)  # the attempt's own task has not begun
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -236,4 +236,4 @@ async def test_a_race_that_is_cancelled_before_anybody_was_asked_leaves_nobody_b
 async def test_a_ticket_that_runs_nowhere_cannot_race(track: Track) -> None:
     track.dispatcher.settle(track.ticket, Outcome.CANCELLED)
     with pytest.raises(RuntimeError, match="without a replica"):
-        track.race()
+        track.ask()

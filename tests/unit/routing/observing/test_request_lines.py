@@ -27,7 +27,7 @@ def test_a_log_line_is_one_line_of_json() -> None:
 
 def test_what_did_not_happen_is_null_and_not_empty() -> None:
     read = json.loads(line_of(record()))
-    for field in ("replica", "reason", "queue_s", "first_byte_s", "held", "picked", "explanation"):
+    for field in ("replica", "reason", "queue_s", "first_byte_s", "waits_for", "picked", "explanation"):
         assert read[field] is None, field
 
 

@@ -254,10 +254,10 @@ def test_whatever_comes_goes_or_breaks_slots_are_kept_and_all_comes_back(
         fair.dispatcher.settle(ticket, Outcome.CANCELLED)
     assert repr(fair.dispatcher) == AT_REST
     report = fair.dispatcher.report()
-    assert not report.pools[0].tenants and not report.pools[0].lanes
+    assert not report.pools[0].tenants and not report.pools[0].waiting
     floods = fair.dispatcher.groups["pool", "base"].floods
     assert not floods.leased and not floods.running
-    assert all(r.tokens == 0 and r.clearing_for is None for r in report.pools[0].replicas)
+    assert all(r.tokens == 0 and r.slot_drains_for is None for r in report.pools[0].replicas)
 
 
 def _event(fair: Fair, alive: list[Ticket], names: list[str], chance: random.Random) -> None:

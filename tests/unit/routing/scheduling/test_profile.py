@@ -154,7 +154,7 @@ def test_new_adapters_spread_by_hash_and_stay_where_they_were() -> None:
         ("adapter", WaitReason.ADAPTER_UNKNOWN),
         ("room", WaitReason.NO_ROOM),
         ("slot", WaitReason.NO_SLOT),
-        ("drain", WaitReason.SLOT_CLEARING),
+        ("drain", WaitReason.SLOT_DRAINING),
         ("trust", WaitReason.NOT_TRUSTED),
     ],
 )

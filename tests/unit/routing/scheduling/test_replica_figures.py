@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from engines.health import EngineHealth, EngineState
-from routing.scheduling.figure import Gauge, figure, gauges, rounded
+from routing.scheduling.figure import Gauge, figure, gauges, rounded, same_as
 from routing.scheduling.replica_figures import (
     ReplicaFigures,
     ReplicaReport,
@@ -54,6 +54,15 @@ def test_a_figure_must_be_given() -> None:
         Example()
 
 
+def test_a_figure_may_be_shown_under_another_name_as_it_is_declared() -> None:
+    @dataclass(frozen=True)
+    class Another:
+        heat: float = same_as(Example, "warmth")
+
+    properties = TypeAdapter(Another).json_schema()["properties"]
+    assert properties["heat"]["description"] == "How warm it is."
+
+
 def test_times_have_no_more_digits_than_a_clock() -> None:
     assert rounded(Example(1 / 3)) == Example(0.333333)
 
@@ -64,17 +73,17 @@ def test_a_report_has_the_figures_of_the_engine_and_more() -> None:
     report = replica_report(running, house.clock.now)
     assert report.by_name() == replica_figures(running).by_name()
     assert list(report.by_name()) == [each.name for each in fields(ReplicaFigures)]
-    assert [lease.held_s for lease in report.leases] == [12.5]
+    assert [lease.leased_s for lease in report.leases] == [12.5]
 
 
 def test_what_is_not_known_is_none() -> None:
     figures = replica_figures(engine())
-    assert (figures.itl_s, figures.clearing_for, figures.clearing_victim) == (None, None, None)
+    assert (figures.itl_s, figures.slot_drains_for, figures.slot_evicted) == (None, None, None)
 
 
-def test_a_free_slot_that_is_promised_has_no_victim() -> None:
+def test_a_free_slot_that_is_promised_evicts_no_adapter() -> None:
     figures = replica_figures(engine(slot_drain=SlotDrain("a-sales@1", "a", None)))
-    assert (figures.clearing_for, figures.clearing_victim) == ("a-sales@1", None)
+    assert (figures.slot_drains_for, figures.slot_evicted) == ("a-sales@1", None)
 
 
 @pytest.mark.parametrize(

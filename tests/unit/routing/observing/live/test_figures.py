@@ -88,9 +88,9 @@ def test_each_ending_counts_as_what_it_says_of_the_model(
 
 def test_why_most_requests_had_to_wait_is_kept() -> None:
     kept = figures()
-    for held in ("no_slot", "no_room", "no_slot", None):
-        kept.observe(answered(held=held), NOW)
-    assert kept.of(kept.series(NOW)["a", "support"], NOW).held == "no_slot"
+    for reason in ("no_slot", "no_room", "no_slot", None):
+        kept.observe(answered(waits_for=reason), NOW)
+    assert kept.of(kept.series(NOW)["a", "support"], NOW).waits_for == "no_slot"
 
 
 def test_a_model_that_was_silent_for_all_of_the_time_kept_is_forgotten() -> None:

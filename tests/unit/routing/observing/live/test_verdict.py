@@ -27,7 +27,7 @@ WELL = Figures1m(
     answer_p50_s=1.0,
     answer_p99_s=2.0,
     fault=None,
-    held=None,
+    waits_for=None,
     usual_s=0.2,
 )
 TWO_S = Limit(2.0, LimitSource.OBJECTIVE)
@@ -47,7 +47,12 @@ TWO_S = Limit(2.0, LimitSource.OBJECTIVE)
             "p99 first token 4.2 s, 300 ms of it in the queue; its objective is 2.0 s",
         ),
         (
-            {"first_token_p99_s": 4.2, "queue_p99_s": 3.9, "third_queue_s": 3.0, "held": WaitReason.NO_SLOT},
+            {
+                "first_token_p99_s": 4.2,
+                "queue_p99_s": 3.9,
+                "third_queue_s": 3.0,
+                "waits_for": WaitReason.NO_SLOT,
+            },
             Waiting(),
             Verdict.SLOW,
             "p99 wait for a replica 3.9 s since every slot is held by other adapters; its objective is 2.0 s",

@@ -53,7 +53,7 @@ def test_queues_are_counted_by_tenant_and_model_and_by_band() -> None:
         ("inter_token_latency_seconds", 0.02),
         ("slots", 1),
         ("leased_slots", 1),
-        ("clearing_slots", 1),
+        ("draining_slots", 1),
         ("oldest_lease_seconds", 12.5),
         ("pinned_slots", 0),
         ("kv_cache_tokens", 1000),
@@ -97,14 +97,14 @@ def test_a_breaker_is_in_one_state_at_a_time() -> None:
 def test_a_slot_is_no_longer_being_cleared_once_it_is_given() -> None:
     house = busy()
     house.dispatcher.settle(house.tickets[0], Outcome.COMPLETED)
-    assert of_replica(house, "clearing_slots") == 0
+    assert of_replica(house, "draining_slots") == 0
     assert of_replica(house, "leased_slots") == 1, "it is the waiting adapter's now"
 
 
 def test_a_free_slot_that_is_promised_is_not_being_cleared() -> None:
     house = busy()
     house.dispatcher.replicas["shared-0"].engine.slot_drain = SlotDrain("a-sales@1", "a", None)
-    assert of_replica(house, "clearing_slots") == 0
+    assert of_replica(house, "draining_slots") == 0
 
 
 def test_what_waits_in_a_pool_is_added_up_over_its_base_models() -> None:

@@ -83,10 +83,10 @@ def test_one_that_was_rejected_has_an_outcome_and_no_times() -> None:
 
 
 def test_the_wait_of_one_that_expired_counts() -> None:
-    found = after(record(Outcome.EXPIRED, "queue_timeout", total_s=30.0, held="no_slot"))
+    found = after(record(Outcome.EXPIRED, "queue_timeout", total_s=30.0, waits_for="no_slot"))
     assert total(found, "tenantry_queue_time_seconds_sum") == 30.0
     assert total(found, "tenantry_request_duration_seconds_count") == 0
-    assert total(found, "tenantry_waits_total", pool="shared", held="no_slot") == 1
+    assert total(found, "tenantry_waits_total", pool="shared", waits_for="no_slot") == 1
 
 
 def test_what_missed_an_objective_is_counted_where_there_is_one() -> None:
@@ -140,7 +140,7 @@ def test_what_the_ledger_lost_and_whether_its_database_is_away_is_there() -> Non
 
 def test_everything_on_the_page_is_defined_and_nothing_else_is() -> None:
     everything = metrics(Slo(ttft_s=0.1, itl_s=0.01))
-    everything.settled([ended(attempts=2, hedged=True, held="no_slot"), fallen_back("support")])
+    everything.settled([ended(attempts=2, hedged=True, waits_for="no_slot"), fallen_back("support")])
     everything.refused(401, "invalid_api_key")
     page = everything.page().decode()
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
@@ -209,7 +209,7 @@ def test_a_page_changes_as_soon_as_something_was_counted() -> None:
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")
 def test_prometheus_own_tool_finds_nothing_to_complain_of() -> None:
     page = metrics(Slo(ttft_s=0.1, itl_s=0.01))
-    page.settled([ended(attempts=2, hedged=True, held="no_slot")])
+    page.settled([ended(attempts=2, hedged=True, waits_for="no_slot")])
     page.refused(401, "invalid_api_key")
     checked = subprocess.run(
         ["promtool", "check", "metrics"], input=page.page(), capture_output=True, check=False

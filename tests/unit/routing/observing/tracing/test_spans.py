@@ -98,7 +98,7 @@ def test_attributes_have_opentelemetrys_names() -> None:
     assert attributes["gen_ai.response.model"] == "a-support@1"
     assert (attributes["gen_ai.usage.input_tokens"], attributes["gen_ai.usage.output_tokens"]) == (7, 3)
     assert (attributes["tenantry.tenant"], attributes["tenantry.version"]) == ("a", 1)
-    assert "error.type" not in attributes and "tenantry.held" not in attributes
+    assert "error.type" not in attributes and "tenantry.waits_for" not in attributes
     assert spans["upstream"].attributes == {
         "tenantry.attempts": 1,
         "tenantry.hedged": False,

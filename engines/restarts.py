@@ -16,7 +16,7 @@ SAME_REASON_AGAIN_S = 60.0  # the same failure is logged as an error once in thi
 log = logging.getLogger("tenantry.engine")
 
 
-class Standing:
+class Restarts:
     """The engines of one worker process, one after the other."""
 
     def __init__(self, replica: str, clock: Callable[[], float] = time.monotonic) -> None:
