@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +18,27 @@ from adapters.sources import check_source
 from fleet import schema, settings, sources
 from fleet.api_keys import declared_keys, hash_keys, with_stand_ins
 from fleet.document import Document, read_document
+from fleet.entries import tenant_of
 from fleet.explain import explain, without_echoes
 from fleet.files import check_folders
-from fleet.money import OwnPrices, Price, Prices
+from fleet.price_entries import prices_of
 from fleet.price_rules import check_prices
-from fleet.prices import OwnPricesSection, PriceSection, PricesSection
 from fleet.problems import Findings, KeyPath, Problem
 from fleet.references import Known, check_left_out, check_references
 from fleet.rules import check_rules
 from fleet.salvage import PARTS, Salvage, salvage
 from fleet.state import database_stand_in, resolve_state
 from fleet.types import (
-    NO_LIMITS,
     Adapter,
     BaseModel,
-    Budget,
-    Caps,
     Fleet,
     GatewaySettings,
-    KeyLimits,
     MediaTokens,
     MetricsSettings,
     Pool,
     RequestLimits,
     SchedulerSettings,
     Slo,
-    Tenant,
     TracingSettings,
     TrustedProxies,
     UsageSettings,
@@ -232,11 +227,16 @@ def _build(file: schema.FleetFile, hashes: Mapping[KeyPath, str], resolved: Mapp
             name: Adapter(name, resolved["adapters", name], section.base_model, section.max_concurrency)
             for name, section in file.adapters.items()
         },
-        tenants={name: _tenant(name, section, hashes) for name, section in file.tenants.items()},
+        tenants={
+            name: tenant_of(
+                name, section, (hashes["tenants", name, "api_keys", i] for i in range(len(section.api_keys)))
+            )
+            for name, section in file.tenants.items()
+        },
         pools={name: _pool(name, section) for name, section in file.pools.items()},
         gateway=_gateway(file.gateway, hashes),
         usage=UsageSettings(**file.usage.model_dump()),
-        prices=_prices(file.prices),
+        prices=prices_of(file.prices),
     )
 
 
@@ -259,52 +259,6 @@ def _base_model(name: str, section: schema.BaseModelSection, source: str) -> Bas
         request_limits=RequestLimits(**section.request_limits.model_dump()),
         vllm_args=section.vllm_args,
     )
-
-
-def _tenant(name: str, section: schema.TenantSection, hashes: Mapping[KeyPath, str]) -> Tenant:
-    default = section.default_model
-    if "default_model" not in section.model_fields_set and len(section.models) == 1:
-        default = next(iter(section.models))
-    keys = {hashes["tenants", name, "api_keys", i]: key for i, key in enumerate(section.api_keys)}
-    limits = {digest: _key_limits(key) for digest, key in keys.items()}
-    return Tenant(
-        name=name,
-        key_hashes=frozenset(keys),
-        models=section.meanings,
-        fallbacks={name: model.fallback for name, model in section.models.items() if model.fallback},
-        default_model=default,
-        band=section.priority,
-        weight=section.weight,
-        caps=Caps(**section.caps.model_dump()),
-        isolation=section.isolation,
-        adapter_sources=section.adapter_sources,
-        budget=None if section.budget is None else Budget(**section.budget.model_dump()),
-        request_limits=section.request_limits.model_dump(exclude_unset=True),
-        key_limits={digest: found for digest, found in limits.items() if found != NO_LIMITS},
-        key_names={digest: key.name for digest, key in keys.items() if key.name is not None},
-        prices=_own_prices(section.prices),
-    )
-
-
-def _key_limits(section: schema.TenantKeySection) -> KeyLimits:
-    return KeyLimits(**section.model_dump(include={field.name for field in fields(KeyLimits)}))
-
-
-def _prices(section: PricesSection | None) -> Prices | None:
-    return None if section is None else Prices(section.currency, _models(section.models))
-
-
-def _own_prices(section: OwnPricesSection | None) -> OwnPrices | None:
-    return None if section is None else OwnPrices(section.factor, _models(section.models))
-
-
-def _models(sections: Mapping[str, PriceSection]) -> dict[str, Price]:
-    return {name: _price(section) for name, section in sections.items()}
-
-
-def _price(section: PriceSection) -> Price:
-    cached = section.input if section.cached_input is None else section.cached_input
-    return Price(section.input, cached, section.output, section.slot_hour, section.engine_hour)
 
 
 def _pool(name: str, section: schema.PoolSection) -> Pool:

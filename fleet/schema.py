@@ -176,8 +176,9 @@ class TenantKeySection(KeySection):
 class TenantSection(Section):
     """An owner of API keys, with limits."""
 
-    api_keys: Annotated[tuple[TenantKeySection, ...], Field(strict=False, min_length=1)] = Field(
-        description="Keys of this tenant; several allow a change without a gap. Each may have limits."
+    api_keys: Annotated[tuple[TenantKeySection, ...], Field(strict=False)] = Field(
+        description="Keys of this tenant; several allow a change without a gap. Each may have limits. Empty: "
+        "all are made at run time."
     )
     models: dict[Name, Model] = Field(
         min_length=1,
@@ -213,6 +214,7 @@ class TenantSection(Section):
         RequestLimitsSection(),
         description="Limits of this tenant that replace its base models' request_limits.",
     )
+    suspended: bool = Field(False, description="Refuse its keys; nothing of it is deleted.")
 
     @property
     def meanings(self) -> dict[str, str]:
@@ -252,8 +254,8 @@ class PoolSection(Section):
     devices: Annotated[tuple[Device, ...], Field(strict=False)] = Field(
         (), description="CUDA_VISIBLE_DEVICES of each replica in turn; empty: not set."
     )
-    tenants: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)] = Field(
-        description="Tenants of the pool."
+    tenants: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
+        description="Tenants of the pool. Empty: all are admitted at run time."
     )
     slo: SloSection = Field(SloSection(), description="Service level objective.")
     hedge_after_s: float | None = Field(
@@ -269,7 +271,9 @@ class FleetFile(Section):
 
     base_models: dict[Name, BaseModelSection] = Field(min_length=1, description="Base models by name.")
     adapters: dict[Name, AdapterSection] = Field({}, description="Adapters by name.")
-    tenants: dict[Name, TenantSection] = Field(min_length=1, description="Tenants by name.")
+    tenants: dict[Name, TenantSection] = Field(
+        description="Tenants by name. Empty: all are admitted at run time."
+    )
     pools: dict[Name, PoolSection] = Field(min_length=1, description="Pools by name.")
     gateway: GatewaySection = Field(GatewaySection(), description="Gateway settings.")
     state: StateSection = Field(StateSection(), description="Storage of run-time changes.")

@@ -54,6 +54,8 @@ def tenant_values(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str,
         values["prices"] = {"factor": factor, "models": prices_values(tenant.prices.models)}
     if tenant.request_limits:
         values["request_limits"] = dict(tenant.request_limits)
+    if tenant.suspended:
+        values["suspended"] = True
     return values
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fleet.money import Price
-from fleet.types import KeyLimits
+from fleet.types import KeyLimits, account_of
 
 
 class Outcome(StrEnum):
@@ -42,11 +42,17 @@ class Target:
     adapter_limit: int | None = (
         None  # sequences of a declared adapter, all tenants together; None: no such cap
     )
+    generation: int = 0  # of the tenant
     asked: str = field(default="", compare=False)  # what the client calls it, where not by its alias
     price: Price | None = field(default=None, compare=False)  # for this tenant; None: it has no price
     fallback: str | None = field(default=None, compare=False)  # the model that answers where this one cannot
     fallback_of: str = field(default="", compare=False)  # the alias in whose place it answers
     fallback_reason: FallbackReason | None = field(default=None, compare=False)
+
+    @property
+    def account(self) -> str:
+        """The name under which the tenant's usage is counted."""
+        return account_of(self.tenant, self.generation)
 
     @property
     def answers_as(self) -> str:

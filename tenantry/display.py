@@ -119,15 +119,6 @@ def replica_list(console: Console, replicas: list[Answer]) -> None:
             print_prose(console, text + fault["reason"], "red")
 
 
-def event_list(console: Console, events: list[Answer]) -> None:
-    """Show events, the newest first."""
-    table = Columns("when", "what", "happened", prose=("happened",))
-    for event in events:
-        when = datetime.fromtimestamp(event["at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
-        table.add(when, event["subject"], event["text"])
-    print_whole(console, table)
-
-
 def key_list(console: Console, keys: list[Answer]) -> None:
     """Show keys by their first characters."""
     table = Columns(

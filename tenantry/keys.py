@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ from rich.console import Console
 
 from tenantry import display
 from tenantry.client import Answer, Gateway, in_path
-from tenantry.running import URL, AsJson, Tenant, Url, ask, printable
+from tenantry.running import URL, AsJson, Tenant, Url, ask, duration_s, printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,8 +18,6 @@ app = typer.Typer(
 )
 
 NONE = "none"
-_DURATION = re.compile(r"(\d{1,6})([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
 
 class Role(StrEnum):
@@ -29,14 +26,6 @@ class Role(StrEnum):
     INFERENCE = "inference"
     ADAPTERS = "adapters"
     OPERATOR = "operator"
-
-
-def duration_s(text: str) -> float:
-    """Read `90s`, `15m`, `12h` or `30d`. Raises `typer.BadParameter`."""
-    found = _DURATION.fullmatch(text.strip())
-    if found is None or int(found[1]) == 0:
-        raise typer.BadParameter(f"{text!r} is no time; write it like 90s, 15m, 12h or 30d")
-    return float(int(found[1]) * _SECONDS[found[2]])
 
 
 def limit(text: str) -> int | str:

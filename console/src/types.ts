@@ -88,6 +88,8 @@ export interface EventAnswer {
   actor: string;
   subject: string;
   text: string;
+  tenant: string | null;
+  changes: Record<string, unknown[]>;
 }
 
 export interface EventList {
@@ -347,6 +349,7 @@ export interface TenantAnswer {
   default_model: string | null;
   declared_keys: number;
   caps: CapsAnswer;
+  suspended: boolean;
 }
 
 export interface TenantList {

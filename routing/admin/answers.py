@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, Field
@@ -158,10 +158,14 @@ class EventAnswer(BaseModel):
     at: float = Field(description="Unix time, s.")
     actor: str
     subject: str = Field(
-        description="An adapter, a version of one, a key, a replica, or `fleet`.",
+        description="A tenant, an adapter, a version of one, a key, a replica, or `fleet`.",
         examples=["example/support@2"],
     )
     text: str
+    tenant: str | None = Field(
+        description="Its account: the name, and the generation where others had it before; null: nobody's."
+    )
+    changes: dict[str, list[Any]] = Field(description="Path -> before, after; of tenants and aliases.")
 
 
 class EventList(BaseModel):
@@ -297,5 +301,11 @@ def _rollout(rollout: Rollout) -> RolloutAnswer:
 def event_answer(event: Event) -> EventAnswer:
     """Show an event, with its text cut as reasons are."""
     return EventAnswer(
-        id=event.id, at=event.at_s, actor=event.actor, subject=event.subject, text=without_folders(event.text)
+        id=event.id,
+        at=event.at_s,
+        actor=event.actor,
+        subject=event.subject,
+        text=without_folders(event.text),
+        tenant=event.tenant,
+        changes={path: list(pair) for path, pair in event.changes.items()},
     )

@@ -46,8 +46,8 @@ class Admission:
         """
         reserved: _Reserved = []
         try:
-            if request.target.tenant in self._budgets:
-                self._reserve(request, self._budgets, request.target.tenant, reserved, answer_headers)
+            if request.target.account in self._budgets:
+                self._reserve(request, self._budgets, request.target.account, reserved, answer_headers)
             if request.key_limits is not None and request.key in self._key_budgets:
                 self._reserve(request, self._key_budgets, request.key, reserved, answer_headers)
             decision = self._dispatcher.submit(request)

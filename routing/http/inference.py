@@ -7,6 +7,7 @@ needed.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,9 +15,10 @@ from dataclasses import dataclass, field, replace
 from engines import secrets
 from engines.protocol import Kind
 from fleet.current import CurrentFleet, Derived
-from fleet.types import Fleet, Tenant
+from fleet.types import Fleet, RequestLimits, Tenant
 from routing.asgi import Exchange
-from routing.catalog.directory import Directory, Identity
+from routing.catalog.declared import Identity
+from routing.catalog.directory import Directory
 from routing.errors import BreaksEngine, Quarantined, RequestError, Unavailable
 from routing.flights.attempt import Question
 from routing.flights.faulty import Faulty
@@ -75,10 +77,11 @@ class _Asked:
 class Tables:
     """What requests look up of one fleet."""
 
-    def __init__(self, fleet: Fleet, secret: bytes) -> None:
-        self.salts = {tenant: secrets.cache_salt(secret, tenant) for tenant in fleet.tenants}
+    def __init__(self, fleet: Fleet, salt_of: Callable[[str], str]) -> None:
+        """`salt_of` returns an account's salt; it may keep those that it has made."""
+        self.salts = {t.name: salt_of(t.account) for t in fleet.tenants.values()}
         self.limits = {  # by tenant and base model
-            (tenant.name, name): replace(model.request_limits, **tenant.request_limits)
+            (tenant.name, name): _limits(model.request_limits, tenant)
             for tenant in fleet.tenants.values()
             for name, model in fleet.base_models.items()
         }
@@ -105,7 +108,8 @@ class Inference:
     _tables: Derived[Tables] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._tables = self.fleet.derive(lambda fleet: Tables(fleet, self.secret))
+        salt_of = functools.cache(functools.partial(secrets.cache_salt, self.secret))
+        self._tables = self.fleet.derive(lambda fleet: Tables(fleet, salt_of))
 
     async def answer(self, exchange: Exchange, kind: Kind, request_id: str) -> None:
         """Answer one request. Raises the `RequestError` of what is wrong with it, or `ClientGone`."""
@@ -274,6 +278,10 @@ class Inference:
         elif exchange.headers.traceparent:
             record.trace_id = trace_id_of(exchange.headers.traceparent)
         self.ended.add(record)
+
+
+def _limits(limits: RequestLimits, tenant: Tenant) -> RequestLimits:
+    return replace(limits, **tenant.request_limits) if tenant.request_limits else limits
 
 
 def _target_headers(target: Target) -> list[tuple[bytes, bytes]]:

@@ -5,14 +5,11 @@ Implements `routing.lifecycle.ports.Management`.
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Mapping, Sequence
 
 from adapters.states import VersionState
-from fleet.api_keys import new_key
 from fleet.current import CurrentFleet
-from fleet.key_hash import FINGERPRINT_CHARS, hash_key
+from fleet.key_hash import FINGERPRINT_CHARS
 from fleet.types import KeyLimits, Tenant
 from routing.catalog.directory import Directory
 from routing.catalog.entries import (
@@ -28,18 +25,19 @@ from routing.catalog.entries import (
 )
 from routing.catalog.sources import Upload
 from routing.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from routing.lifecycle.aliases import Aliases
 from routing.lifecycle.changes import change
 from routing.lifecycle.fleets import FleetChanges
 from routing.lifecycle.lifecycle import Lifecycle
+from routing.lifecycle.new_keys import make_key
 from routing.lifecycle.pins import require_slot, require_version, why_quarantined
 from routing.lifecycle.ports import NewVersion, ReplicaResidency, VersionProgress
 from routing.lifecycle.registration import Registration
+from routing.lifecycle.tenant_ports import AliasManagement, TenantManagement
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.replica_figures import replica_figures
 from routing.scheduling.report import SchedulerReport
 from routing.scheduling.state import Replica
-
-KEY_PREFIX_CHARS = 12  # shown in lists, so that people recognise a key
 
 
 class Manager:
@@ -54,6 +52,8 @@ class Manager:
         lifecycle.resume_fleet = self.fleets.resume
         self._registration = Registration(fleet, directory, lifecycle.registry, lifecycle.uploads)
         self.changes = lifecycle.changes
+        self.tenancy: TenantManagement = lifecycle.tenants
+        self.aliases: AliasManagement = Aliases(fleet, lifecycle.registry, lifecycle.changes)
 
     def adapters(self) -> Sequence[AdapterEntry]:
         """List every adapter, by key."""
@@ -75,7 +75,9 @@ class Manager:
         """Register a version, and the adapter if it is new."""
         self._require_reconciled()
         source = await self._registration.check(key, new)
-        async with self.changes.of(key):
+        # A tenant that is removed meanwhile leaves no adapter behind.
+        async with self.changes.of(("tenant", key.tenant)), self.changes.of(key):
+            self._registration.require_open(key, new)
             entry = await self._registration.entry_for(key, base_model)
             if new.rollout is not None and entry.rollout is not None:
                 raise Conflict(
@@ -230,9 +232,17 @@ class Manager:
             residency=self._lifecycle.engines.residency(replica.name),
         )
 
-    async def events(self, limit: int, before: int | None) -> Sequence[Event]:
-        """List the events of adapters, rollouts, keys and replicas, newest first."""
-        return await self._registry.events(limit, before)
+    async def events(
+        self,
+        limit: int,
+        before: int | None,
+        *,
+        tenant: str | None = None,
+        since_s: float | None = None,
+        former: bool = False,
+    ) -> Sequence[Event]:
+        """List events, the newest first."""
+        return await self._registry.events(limit, before, tenant=tenant, since_s=since_s, former=former)
 
     def declared_keys(self) -> Sequence[DeclaredKey]:
         """List the keys of fleet.yaml: operators' first, then by tenant."""
@@ -274,20 +284,10 @@ class Manager:
             raise InvalidRequest("Only a key that calls models has limits.", param="limits")
         if tenant is not None and tenant not in self._fleet.now.tenants:
             raise NotFound(f"There is no tenant `{tenant}`.", code="tenant_not_found")
-        secret = new_key()
-        key = ApiKey(
-            id=secrets.token_hex(8),
-            prefix=secret[:KEY_PREFIX_CHARS],
-            sha256=hash_key(secret),
-            role=role,
-            tenant=tenant,
-            note=note,
-            created_s=time.time(),
-            expires_s=expires_s,
-            limits=limits,
-        )
+        secret, key = make_key(role, tenant, note=note, expires_s=expires_s, limits=limits)
         await self._registry.add_key(key)
-        await self._registry.record(f"key {key.id}", f"created: {role} of {tenant or 'operators'}")
+        text = f"created: {role} of {tenant or 'operators'}"
+        await self._registry.record(f"key {key.id}", text, tenant=tenant)
         return secret, key
 
     @change
@@ -296,14 +296,14 @@ class Manager:
         self._require_reconciled()
         key = await self._registry.set_key_limits(key_id, limits)
         told = ", ".join(f"{name} {'none' if limit is None else limit}" for name, limit in limits.items())
-        await self._registry.record(f"key {key.id}", f"limits: {told}")
+        await self._registry.record(f"key {key.id}", f"limits: {told}", tenant=key.tenant)
         return key
 
     @change
     async def revoke_key(self, key_id: str) -> ApiKey:
         """Revoke a key at once. Raises `NotFound`."""
         key = await self._registry.revoke_key(key_id)
-        await self._registry.record(f"key {key.id}", "revoked")
+        await self._registry.record(f"key {key.id}", "revoked", tenant=key.tenant)
         return key
 
     def _version(self, entry: AdapterEntry, number: int) -> Version:
@@ -325,4 +325,4 @@ class Manager:
 
     async def _note(self, entry: AdapterEntry, text: str) -> None:
         self._lifecycle.engines.tell_all()
-        await self._registry.record(str(entry.key), text)
+        await self._registry.record(str(entry.key), text, tenant=entry.key.tenant)

@@ -27,6 +27,7 @@ from routing.catalog.entries import (
     RolloutPlan,
     Version,
 )
+from routing.lifecycle.tenant_ports import AliasManagement, TenantManagement
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.replica_figures import ReplicaFigures
 from routing.scheduling.report import SchedulerReport
@@ -92,11 +93,19 @@ class Fleets(Protocol):
 
 
 class Management(Protocol):
-    """The fleet, adapters, keys and replicas, as the admin API works on them."""
+    """The fleet, adapters, keys and replicas, as the admin API works on them; tenants and aliases beside."""
 
     @property
     def fleets(self) -> Fleets:
         """What replaces the fleet."""
+
+    @property
+    def tenancy(self) -> TenantManagement:
+        """The calls on tenants."""
+
+    @property
+    def aliases(self) -> AliasManagement:
+        """The calls on tenants' own aliases."""
 
     def adapters(self) -> Sequence[AdapterEntry]:
         """List every adapter, by key."""
@@ -146,8 +155,19 @@ class Management(Protocol):
     def scheduler(self, decisions: int = KEPT) -> SchedulerReport:
         """Copy the scheduler's state, with its last decisions, at most this number."""
 
-    async def events(self, limit: int, before: int | None) -> Sequence[Event]:
-        """List events, the newest first; `before` is the id of the last one seen."""
+    async def events(
+        self,
+        limit: int,
+        before: int | None,
+        *,
+        tenant: str | None = None,
+        since_s: float | None = None,
+        former: bool = False,
+    ) -> Sequence[Event]:
+        """List events, the newest first; `before` is the id of the last one seen.
+
+        Of a tenant they are those of the present one; `former`: of all that had its name.
+        """
 
     def declared_keys(self) -> Sequence[DeclaredKey]:
         """List the keys of fleet.yaml: operators' first, then by tenant."""

@@ -99,13 +99,43 @@ class EventRow(Table):
     """What happened."""
 
     __tablename__ = "events"
-    __table_args__ = ({"sqlite_autoincrement": True},)
+    __table_args__ = (Index("ix_events_tenant", "tenant", "id"), {"sqlite_autoincrement": True})
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     at_s: Mapped[float]
     actor: Mapped[str]
     subject: Mapped[str]
     text: Mapped[str]
+    tenant: Mapped[str | None]  # its account; None: it concerns no tenant
+    changes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # path -> [before, after]
+
+
+class TenantRow(Table):
+    """What was changed of a tenant at run time; `fleet.changes` explains the columns."""
+
+    __tablename__ = "tenants"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    generation: Mapped[int]
+    revision: Mapped[int]
+    admitted: Mapped[bool]
+    apart: Mapped[bool]
+    removed: Mapped[bool]
+    fields: Mapped[dict[str, Any]]  # path -> [value, time, by]
+    changed_s: Mapped[float]
+    changed_by: Mapped[str]
+
+
+class AliasRow(Table):
+    """A tenant's name for a model, set at run time."""
+
+    __tablename__ = "aliases"
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    alias: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str]
+    changed_s: Mapped[float]
+    changed_by: Mapped[str]
 
 
 class FleetRow(Table):

@@ -21,7 +21,7 @@ COLUMNS = (
     "at_s",  # Unix time of the end
     "day",  # of the end, UTC, as 2026-01-31
     "request_id",  # x-request-id; a client may send the same one twice
-    "tenant",
+    "tenant",  # its account: the name, and the generation where tenants of that name were removed before
     "model",
     "adapter",  # empty: the base model
     "version",  # 0: the base model
@@ -70,7 +70,7 @@ class Entries:
             at_s,
             self._day,
             record.request_id,
-            target.tenant,
+            target.account,
             target.model,
             target.adapter or "",
             target.version or 0,

@@ -123,10 +123,10 @@ class Ledger:
 
         Never fails.
         """
-        tenant, key = record.target.tenant, record.key
-        if tenant in self.budgets or key in self.key_budgets:
+        account, key = record.target.account, record.key
+        if account in self.budgets or key in self.key_budgets:
             use = Use(record.prompt_tokens + record.completion_tokens, record.cost or 0)
-            self.budgets.count(tenant, use, record.ended_at_s)
+            self.budgets.count(account, use, record.ended_at_s)
             self.key_budgets.count(key, use, record.ended_at_s)
 
     def note(self, records: Iterable[Record]) -> None:
@@ -337,7 +337,7 @@ class Ledger:
 
 
 def _budgets(fleet: Fleet) -> dict[str, Budget]:
-    return {name: tenant.budget for name, tenant in fleet.tenants.items() if tenant.budget is not None}
+    return {t.account: t.budget for t in fleet.tenants.values() if t.budget is not None}
 
 
 def _batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

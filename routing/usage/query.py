@@ -41,7 +41,8 @@ class UsageQuery:
     first: date
     last: date
     group_by: tuple[str, ...]  # in the order of DIMENSIONS
-    tenant: str | None = None  # None: all of them
+    tenant: str | None = None  # its account; None: all of them
+    former: bool = False  # and the accounts of those that had the tenant's name before or after it
 
 
 def read_query(
@@ -50,6 +51,7 @@ def read_query(
     now_s: float,
     tenant: str | None,
     allowed: Sequence[str] = DIMENSIONS,
+    former: bool = False,
 ) -> UsageQuery:
     """Read `from`, `to` and `group_by`. Raises `InvalidRequest` that names what is wrong.
 
@@ -61,7 +63,7 @@ def read_query(
         raise _invalid("from", f"`from` ({first}) is after `to` ({last}).")
     if (last - first).days >= MAX_DAYS:
         raise _invalid("from", f"At most {MAX_DAYS} days can be asked for at once.")
-    return UsageQuery(first, last, _dimensions(fields.get("group_by"), allowed), tenant)
+    return UsageQuery(first, last, _dimensions(fields.get("group_by"), allowed), tenant, former)
 
 
 def only_known(given: Iterable[tuple[str, str]], known: Sequence[str]) -> dict[str, str]:

@@ -98,7 +98,10 @@ class UsageStore(Database):
             _Days.c.day.between(query.first.isoformat(), query.last.isoformat())
         )
         if query.tenant is not None:
-            wanted = wanted.where(_Days.c.tenant == query.tenant)
+            is_meant = _Days.c.tenant == query.tenant
+            if query.former:
+                is_meant |= _Days.c.tenant.startswith(f"{query.tenant}#", autoescape=True)
+            wanted = wanted.where(is_meant)
         if dimensions:
             wanted = wanted.group_by(*dimensions).order_by(*dimensions)
         wanted = wanted.limit(MAX_ROWS + 1)

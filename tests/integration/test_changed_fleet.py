@@ -11,7 +11,7 @@ import orjson
 from fleet.key_hash import hash_key
 from fleet.types import Budget, Fleet, MetricsAccess, Tenant
 from routing.asgi import Exchange
-from routing.catalog.directory import Identity
+from routing.catalog.declared import Identity
 from tests.fakes import eventually, key_of, small_fleet, without_tenant
 from tests.integration.conftest import Bench, bench_of
 

@@ -12,9 +12,11 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from routing.errors import (
+    AccountSuspended,
     BreaksEngine,
     EngineFailed,
     ModelMoved,
+    ModelRetired,
     OverLimit,
     Quarantined,
     QuotaExceeded,
@@ -79,9 +81,11 @@ def test_every_reason_that_a_request_can_end_with_is_explained() -> None:
     own = {
         error.default_code
         for error in (
+            AccountSuspended,
             BreaksEngine,
             EngineFailed,
             ModelMoved,
+            ModelRetired,
             OverLimit,
             Quarantined,
             QuotaExceeded,

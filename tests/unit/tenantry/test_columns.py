@@ -113,7 +113,12 @@ USED = {
     "priced_requests": 1_234_567,
     "cost": "98765.000000001",
 }
-EVENT = {"at": 1_790_000_000, "subject": f"{TENANT}/{ADAPTER}@12", "text": f"quarantined: {REASON}"}
+EVENT = {
+    "at": 1_790_000_000,
+    "actor": "tenantry",
+    "subject": f"{TENANT}/{ADAPTER}@12",
+    "text": f"quarantined: {REASON}",
+}
 USAGE = {
     "from": "2026-09-01",
     "to": "2026-09-30",
@@ -133,7 +138,7 @@ ANSWERS: dict[str, Any] = {
 COMMANDS = [
     ["adapters", "list"],
     ["adapters", "show", ADAPTER],
-    ["adapters", "events"],
+    ["events"],
     ["replicas"],
     ["keys", "list"],
     ["usage"],

@@ -14,8 +14,7 @@ from typer.testing import CliRunner, Result
 from routing.catalog.entries import DeclaredKey, KeyRole
 from tenantry.app import app
 from tenantry.client import KEY_VARIABLE
-from tenantry.keys import duration_s
-from tenantry.running import Connection
+from tenantry.running import Connection, duration_s
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk
 

@@ -67,7 +67,7 @@ def test_a_single_line_needs_no_total(run: Run, desk: Desk) -> None:
 
 def test_options_become_the_query(run: Run, desk: Desk) -> None:
     run("--from", "2026-01-01", "--to", "2026-01-31", "--group-by", "day", "--tenant", "acme")
-    assert desk.book.asked == [UsageQuery(date(2026, 1, 1), date(2026, 1, 31), ("day",), "acme")]
+    assert desk.book.asked == [UsageQuery(date(2026, 1, 1), date(2026, 1, 31), ("day",), "acme", former=True)]
 
 
 def test_a_budget_is_shown_in_the_colour_of_its_level(run: Run, desk: Desk) -> None:

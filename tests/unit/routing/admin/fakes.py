@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from fastapi import FastAPI
 from adapters.states import VersionState
 from engines.residency import Fault, FaultKind, Residency
 from fleet.diff import Change, Needs
-from fleet.types import NO_LIMITS, Budget, KeyLimits, Tenant
+from fleet.tenant_change import TenantChange
+from fleet.types import NO_LIMITS, Budget, Fleet, KeyLimits, Tenant
 from routing.admin import LiveFeed, admin_app
 from routing.admin.uploads import Uploads
-from routing.catalog.directory import Identity
+from routing.catalog.declared import Identity
 from routing.catalog.entries import (
     AdapterEntry,
     AdapterKey,
+    Alias,
     ApiKey,
     DeclaredKey,
     Event,
@@ -34,6 +36,7 @@ from routing.catalog.entries import (
 from routing.catalog.sources import Remote, Upload, parse_source
 from routing.errors import Conflict, NotFound, RequestError, StateUnavailable
 from routing.lifecycle.ports import FleetChange, FleetState, NewVersion, ReplicaResidency, VersionProgress
+from routing.lifecycle.tenant_ports import TenantChanged, TenantView, ToldValue, ValueSource
 from routing.observing.live import Figures, LiveView
 from routing.observing.live.verdict import usual_limit_s
 from routing.scheduling.decisions import KEPT
@@ -43,7 +46,7 @@ from routing.scheduling.state import Engine, Replica
 from routing.types import Request
 from routing.usage.budget import Budgets
 from routing.usage.query import UsageLine, UsageQuery, line
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, small_fleet
 
 DIGEST = "ab" * 32
 READY, QUARANTINED = VersionState.READY, VersionState.QUARANTINED
@@ -53,6 +56,73 @@ IDENTITIES = {
     "globex-key": Identity(KeyRole.ADAPTERS, "globex"),
     "calls-key": Identity(KeyRole.INFERENCE, "acme"),
 }
+
+
+class FakeTenancy:
+    """Knows one tenant, and notes what it is asked to do."""
+
+    def __init__(self, note: Callable[..., None]) -> None:
+        self._note = note
+        self.suspended: set[str] = set()
+        self.present = small_fleet()
+
+    def fleet(self) -> Fleet:
+        return self.present
+
+    def account(self, name: str) -> str:
+        return name
+
+    def is_suspended(self, name: str) -> bool:
+        return name in self.suspended
+
+    def show(self, name: str) -> TenantView:
+        if name != "a":
+            raise NotFound(f"There is no tenant `{name}`.", code="tenant_not_found", param="tenant")
+        tenant = self.present.tenants[name]
+        values = [ToldValue("weight", 2.0, ValueSource.RUN_TIME, 1.0, "key id1", 1.0)]
+        return TenantView(name, tenant, True, TenantChange(name, revision=3), values, (), ())
+
+    async def create(self, name: str, values: Mapping[str, Any], **options: Any) -> TenantChanged:
+        self._note("create_tenant", name, dict(values), options)
+        secret, key = "tnt_secret-key", ApiKey("id1", "tnt_", "5" * 64, KeyRole.INFERENCE, name)
+        return self._changed((secret, key) if options["key"] else None)
+
+    async def set(self, name: str, values: Mapping[str, Any], **options: Any) -> TenantChanged:
+        self._note("set_tenant", name, dict(values), options)
+        return self._changed()
+
+    async def suspend(self, name: str, *, dry_run: bool) -> TenantChanged:
+        self._note("suspend_tenant", name, dry_run)
+        return self._changed()
+
+    async def resume(self, name: str, *, dry_run: bool) -> TenantChanged:
+        self._note("resume_tenant", name, dry_run)
+        return self._changed()
+
+    async def remove(self, name: str, **options: Any) -> TenantChanged:
+        self._note("remove_tenant", name, options)
+        return self._changed()
+
+    def _changed(self, key: tuple[str, ApiKey] | None = None) -> TenantChanged:
+        return TenantChanged(self.show("a"), {"weight": (1.0, 2.0)}, ["weight 1 -> 2"], key)
+
+
+class FakeAliases:
+    """Notes what it is asked to do."""
+
+    def __init__(self, note: Callable[..., None]) -> None:
+        self._note = note
+
+    def list(self, tenant: str) -> Sequence[Alias]:
+        return [Alias(tenant, "chat", "support", 1.0, "key id1")]
+
+    async def put(self, tenant: str, alias: str, model: str) -> Alias:
+        self._note("put_alias", tenant, alias, model)
+        return Alias(tenant, alias, model, 1.0, "key id1")
+
+    async def remove(self, tenant: str, alias: str) -> Alias:
+        self._note("remove_alias", tenant, alias)
+        return Alias(tenant, alias, "support", 1.0, "key id1")
 
 
 class FakeFleets:
@@ -94,7 +164,10 @@ class FakeManagement:
         self.scheduled = SchedulerReport(0.0, (), ())
         self.reported = 0  # times it was asked what the scheduler holds
         self.known_tenants: list[Tenant] = []
+        self.wanted_events: dict[str, Any] = {}
         self.fleets = FakeFleets()
+        self.tenancy = FakeTenancy(self._note)
+        self.aliases = FakeAliases(self._note)
 
     def put(
         self, name: str, tenant: str | None = "acme", *states: VersionState, **changes: Any
@@ -194,7 +267,8 @@ class FakeManagement:
         self.reported += 1
         return replace(self.scheduled, decisions=self.scheduled.decisions[:decisions])
 
-    async def events(self, limit: int, before: int | None) -> Sequence[Event]:
+    async def events(self, limit: int, before: int | None, **wanted: Any) -> Sequence[Event]:
+        self.wanted_events = wanted
         return [event for event in self.happened if before is None or event.id < before][:limit]
 
     def declared_keys(self) -> Sequence[DeclaredKey]:

@@ -197,8 +197,17 @@ async def test_events_are_paged_from_the_newest_and_hold_no_folder(desk: Desk) -
     assert [event["id"] for event in older.json()["data"]] == [1]
 
 
-async def test_events_are_for_operators(desk: Desk) -> None:
-    assert (await desk.ask("GET", "/admin/v1/events", key="acme-key")).status_code == 403
+async def test_events_are_narrowed_to_a_tenant_and_a_time(desk: Desk) -> None:
+    answer = await desk.ask("GET", "/admin/v1/events?tenant=acme&since=5", **OPERATOR)
+    assert answer.status_code == 200
+    assert desk.management.wanted_events == {"tenant": "acme", "since_s": 5.0, "former": True}
+
+
+async def test_a_tenant_sees_events_of_its_own_only(desk: Desk) -> None:
+    assert (await desk.ask("GET", "/admin/v1/events", key="acme-key")).status_code == 200
+    assert desk.management.wanted_events == {"tenant": "acme", "since_s": None, "former": False}
+    refused = await desk.ask("GET", "/admin/v1/events?tenant=globex", key="acme-key")
+    assert (refused.status_code, error_of(refused)["code"]) == (404, "tenant_not_found")
 
 
 async def test_replicas_show_what_they_hold_and_no_folder(desk: Desk) -> None:

@@ -11,7 +11,8 @@ from engines.residency import ENGINE_DIED
 from fleet.current import CurrentFleet
 from fleet.key_hash import FINGERPRINT_CHARS, hash_key
 from fleet.types import Budget, KeyLimits, Tenant
-from routing.catalog.directory import Directory, Identity
+from routing.catalog.declared import Identity
+from routing.catalog.directory import Directory
 from routing.catalog.entries import (
     AdapterEntry,
     AdapterKey,
