@@ -64,7 +64,7 @@ from engines.supervisor import Supervisor  # noqa: E402
 from fleet.current import CurrentFleet  # noqa: E402
 from fleet.demo_keys import DEMO_KEY_HASHES, demo_keys  # noqa: E402
 from fleet.file import FleetFile  # noqa: E402
-from fleet.types import Fleet, Pool  # noqa: E402
+from fleet.types import Caps, Fleet, Pool  # noqa: E402
 from routing.http import connections  # noqa: E402
 from routing.http.announcement import address_of, announce  # noqa: E402
 from routing.http.bento_settings import without_effect  # noqa: E402
@@ -308,7 +308,9 @@ def declare_gateway(served: Served) -> Service[Any]:
 
 def longest_request_s(fleet: Fleet) -> float:
     """Return how long the gateway may have a request: in its queue, then on an engine."""
-    return fleet.gateway.request_timeout_s + max(t.caps.queue_timeout_s for t in fleet.tenants.values())
+    return fleet.gateway.request_timeout_s + max(
+        (t.caps.queue_timeout_s for t in fleet.tenants.values()), default=Caps().queue_timeout_s
+    )
 
 
 def _drain_on_sigterm(gateway: WholeGateway) -> None:

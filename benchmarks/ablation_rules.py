@@ -135,6 +135,7 @@ RULES = (
     off("place: lengths of answers are learned", (group, "smoothed", lambda mean, newest: mean)),
     off("place: `aging_tokens_per_s`", aging_tokens_per_s=0.0),
     off("place: `locality_bonus_tokens`", locality_bonus_tokens=0.0),
+    off("place: a second slot is behind", (selection, "SECOND_SLOT", 0.0)),
     off("place: 16 are looked at", (selection, "LOOKED_AT", 1), (drains, "LOOKED_AT", 1)),
     off("place: `lower_band_share`", lower_band_share=0.0),
     off("slots: drained at all", (drains, "slot_to_drain", always(None))),

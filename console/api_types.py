@@ -16,13 +16,12 @@ from routing.admin.answers import (
     AdapterAnswer,
     AdapterList,
     EventList,
-    KeyList,
-    NewKeyAnswer,
     ReplicaList,
     VersionAnswer,
 )
+from routing.admin.key_answers import KeyList, NewKeyAnswer
 from routing.admin.live_answers import LiveDecisions, LiveHistory, LiveSnapshot
-from routing.admin.tenants import TenantList
+from routing.admin.tenant_answers import TenantList
 from routing.admin.usage import UsageAnswer
 from routing.admin.whoami import WhoAmIAnswer
 
@@ -68,6 +67,8 @@ def _type(schema: dict[str, Any]) -> str:
         return " | ".join(json.dumps(value) for value in schema.get("enum", [schema.get("const")]))
     if "anyOf" in schema:
         return " | ".join(map(_type, schema["anyOf"]))
+    if "type" not in schema:
+        return "unknown"
     if schema["type"] == "array":
         items = _type(schema["items"])
         return f"({items})[]" if " | " in items else f"{items}[]"

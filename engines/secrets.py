@@ -14,12 +14,12 @@ def internal_token(secret: bytes) -> str:
     return _derive(secret, "internal-token")
 
 
-def cache_salt(secret: bytes, tenant: str) -> str:
-    """Prefix-cache salt of a tenant, so that no tenant's prompts can be guessed from another's latency.
+def cache_salt(secret: bytes, account: str) -> str:
+    """Prefix-cache salt of an account, so that no tenant's prompts can be guessed from another's latency.
 
     vLLM takes at most 128 characters, none of `@ / \\ NUL` (fix of CVE-2025-46570); this is 64 hex digits.
     """
-    return _derive(secret, f"cache-salt/{tenant}")
+    return _derive(secret, f"cache-salt/{account}")
 
 
 def _derive(secret: bytes, label: str) -> str:

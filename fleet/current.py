@@ -28,8 +28,10 @@ class CurrentFleet:
 
     def __init__(self, fleet: Fleet, revision: int = 0) -> None:
         self.now = fleet
-        self.revision = revision  # 0: as fleet.yaml says
-        self.is_known = True  # False until it is known whether another was applied before this start
+        self.declared = fleet  # before `amend` put the run time's changes on top
+        self.revision = revision  # of what is declared; 0: as fleet.yaml says
+        self.amend: Callable[[Fleet], Fleet] = lambda declared: declared
+        self.is_known = True  # False until it is known what was applied or changed before this start
         self._derived: list[Derived[Any]] = []
         self._followers: list[Callable[[Fleet], None]] = []
 
@@ -43,10 +45,17 @@ class CurrentFleet:
         """Call `told` after each replacement, in the order of these calls. It must not fail."""
         self._followers.append(told)
 
-    def replace(self, fleet: Fleet, revision: int = 0) -> None:
-        """Let another fleet be the one that counts. Where a table cannot be made, nothing changes."""
+    def replace(self, declared: Fleet, revision: int = 0) -> None:
+        """Let another fleet be declared. Where a table cannot be made, nothing changes."""
+        self._put(self.amend(declared), declared, revision)
+
+    def change(self, fleet: Fleet) -> None:
+        """Let another fleet be the one that counts, while the same is declared."""
+        self._put(fleet, self.declared, self.revision)
+
+    def _put(self, fleet: Fleet, declared: Fleet, revision: int) -> None:
         tables = [derived.make(fleet) for derived in self._derived]
-        self.now, self.revision = fleet, revision
+        self.now, self.declared, self.revision = fleet, declared, revision
         for derived, table in zip(self._derived, tables, strict=True):
             derived.now = table
         for told in self._followers:

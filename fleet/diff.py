@@ -161,10 +161,14 @@ def _each(word: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator
                 yield f"{word}{name} {_shown(old.get(name))} -> {_shown(new.get(name))}"
 
 
-def _keys(old: list[dict[str, str]], new: list[dict[str, str]]) -> Iterator[str]:
-    before, after = ({key["sha256"] for key in keys} for keys in (old, new))
-    yield from (f"key {digest[:FINGERPRINT_CHARS]}... removed" for digest in sorted(before - after))
-    yield from (f"key {digest[:FINGERPRINT_CHARS]}... added" for digest in sorted(after - before))
+def _keys(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> Iterator[str]:
+    before, after = ({key["sha256"]: key for key in keys} for keys in (old, new))
+    named = {digest: f"key {digest[:FINGERPRINT_CHARS]}..." for digest in sorted({**before, **after})}
+    yield from (f"{name} removed" for digest, name in named.items() if digest not in after)
+    yield from (f"{name} added" for digest, name in named.items() if digest not in before)
+    for digest, name in named.items():
+        if digest in before and digest in after:
+            yield from (f"{name} {text}" for text in _each("", before[digest], after[digest]))
 
 
 def _shown(value: Any) -> str:

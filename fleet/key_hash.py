@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-FINGERPRINT_CHARS = 8  # of a key's sha256, by which lists show a declared key
+FINGERPRINT_CHARS = 16  # of a key's sha256, by which lists and usage know a declared key: 64 bits
 
 
 def hash_key(key: str) -> str:

@@ -18,11 +18,11 @@ from adapters.sources import check_source
 from fleet import schema, settings, sources
 from fleet.api_keys import declared_keys, hash_keys, with_stand_ins
 from fleet.document import Document, read_document
+from fleet.entries import tenant_of
 from fleet.explain import explain, without_echoes
 from fleet.files import check_folders
-from fleet.money import OwnPrices, Price, Prices
+from fleet.price_entries import prices_of
 from fleet.price_rules import check_prices
-from fleet.prices import OwnPricesSection, PriceSection, PricesSection
 from fleet.problems import Findings, KeyPath, Problem
 from fleet.references import Known, check_left_out, check_references
 from fleet.rules import check_rules
@@ -31,8 +31,6 @@ from fleet.state import database_stand_in, resolve_state
 from fleet.types import (
     Adapter,
     BaseModel,
-    Budget,
-    Caps,
     Fleet,
     GatewaySettings,
     MediaTokens,
@@ -41,7 +39,6 @@ from fleet.types import (
     RequestLimits,
     SchedulerSettings,
     Slo,
-    Tenant,
     TracingSettings,
     TrustedProxies,
     UsageSettings,
@@ -230,11 +227,16 @@ def _build(file: schema.FleetFile, hashes: Mapping[KeyPath, str], resolved: Mapp
             name: Adapter(name, resolved["adapters", name], section.base_model, section.max_concurrency)
             for name, section in file.adapters.items()
         },
-        tenants={name: _tenant(name, section, hashes) for name, section in file.tenants.items()},
+        tenants={
+            name: tenant_of(
+                name, section, (hashes["tenants", name, "api_keys", i] for i in range(len(section.api_keys)))
+            )
+            for name, section in file.tenants.items()
+        },
         pools={name: _pool(name, section) for name, section in file.pools.items()},
         gateway=_gateway(file.gateway, hashes),
         usage=UsageSettings(**file.usage.model_dump()),
-        prices=_prices(file.prices),
+        prices=prices_of(file.prices),
     )
 
 
@@ -257,44 +259,6 @@ def _base_model(name: str, section: schema.BaseModelSection, source: str) -> Bas
         request_limits=RequestLimits(**section.request_limits.model_dump()),
         vllm_args=section.vllm_args,
     )
-
-
-def _tenant(name: str, section: schema.TenantSection, hashes: Mapping[KeyPath, str]) -> Tenant:
-    default = section.default_model
-    if "default_model" not in section.model_fields_set and len(section.models) == 1:
-        default = next(iter(section.models))
-    return Tenant(
-        name=name,
-        key_hashes=frozenset(hashes["tenants", name, "api_keys", i] for i in range(len(section.api_keys))),
-        models=section.meanings,
-        fallbacks={name: model.fallback for name, model in section.models.items() if model.fallback},
-        default_model=default,
-        band=section.priority,
-        weight=section.weight,
-        caps=Caps(**section.caps.model_dump()),
-        isolation=section.isolation,
-        adapter_sources=section.adapter_sources,
-        budget=None if section.budget is None else Budget(**section.budget.model_dump()),
-        request_limits=section.request_limits.model_dump(exclude_unset=True),
-        prices=_own_prices(section.prices),
-    )
-
-
-def _prices(section: PricesSection | None) -> Prices | None:
-    return None if section is None else Prices(section.currency, _models(section.models))
-
-
-def _own_prices(section: OwnPricesSection | None) -> OwnPrices | None:
-    return None if section is None else OwnPrices(section.factor, _models(section.models))
-
-
-def _models(sections: Mapping[str, PriceSection]) -> dict[str, Price]:
-    return {name: _price(section) for name, section in sections.items()}
-
-
-def _price(section: PriceSection) -> Price:
-    cached = section.input if section.cached_input is None else section.cached_input
-    return Price(section.input, cached, section.output, section.slot_hour, section.engine_hour)
 
 
 def _pool(name: str, section: schema.PoolSection) -> Pool:

@@ -152,11 +152,33 @@ class CapsSection(Section):
     queue_timeout_s: float = Field(30.0, gt=0, le=3600, description="Longest wait before a request expires.")
 
 
+class TenantKeySection(KeySection):
+    """An API key of a tenant: its sha256, or the environment variable that holds it; its own limits."""
+
+    name: Name | None = Field(None, description="What lists call it.")
+    max_concurrency: int | None = Field(
+        None, ge=1, description="Sequences in the gateway at once with this key; default: the tenant's cap."
+    )
+    max_queued: int | None = Field(
+        None, ge=0, description="Requests with this key that wait; default: the tenant's cap."
+    )
+    requests_per_minute: int | None = Field(
+        None, ge=1, description="Requests with this key in any minute; default: the tenant's cap."
+    )
+    tokens_per_minute: int | None = Field(
+        None, ge=1, description="Tokens with this key in any minute; default: the tenant's cap."
+    )
+    monthly_tokens: int | None = Field(
+        None, ge=1, le=10**15, description="Tokens with this key in a month; default: the tenant's budget."
+    )
+
+
 class TenantSection(Section):
     """An owner of API keys, with limits."""
 
-    api_keys: Annotated[tuple[KeySection, ...], Field(strict=False, min_length=1)] = Field(
-        description="Keys of this tenant; several allow a change without a gap."
+    api_keys: Annotated[tuple[TenantKeySection, ...], Field(strict=False)] = Field(
+        description="Keys of this tenant; several allow a change without a gap. Each may have limits. Empty: "
+        "all are made at run time."
     )
     models: dict[Name, Model] = Field(
         min_length=1,
@@ -192,6 +214,7 @@ class TenantSection(Section):
         RequestLimitsSection(),
         description="Limits of this tenant that replace its base models' request_limits.",
     )
+    suspended: bool = Field(False, description="Refuse its keys; nothing of it is deleted.")
 
     @property
     def meanings(self) -> dict[str, str]:
@@ -231,8 +254,8 @@ class PoolSection(Section):
     devices: Annotated[tuple[Device, ...], Field(strict=False)] = Field(
         (), description="CUDA_VISIBLE_DEVICES of each replica in turn; empty: not set."
     )
-    tenants: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)] = Field(
-        description="Tenants of the pool."
+    tenants: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
+        description="Tenants of the pool. Empty: all are admitted at run time."
     )
     slo: SloSection = Field(SloSection(), description="Service level objective.")
     hedge_after_s: float | None = Field(
@@ -248,7 +271,9 @@ class FleetFile(Section):
 
     base_models: dict[Name, BaseModelSection] = Field(min_length=1, description="Base models by name.")
     adapters: dict[Name, AdapterSection] = Field({}, description="Adapters by name.")
-    tenants: dict[Name, TenantSection] = Field(min_length=1, description="Tenants by name.")
+    tenants: dict[Name, TenantSection] = Field(
+        description="Tenants by name. Empty: all are admitted at run time."
+    )
     pools: dict[Name, PoolSection] = Field(min_length=1, description="Pools by name.")
     gateway: GatewaySection = Field(GatewaySection(), description="Gateway settings.")
     state: StateSection = Field(StateSection(), description="Storage of run-time changes.")

@@ -129,6 +129,30 @@ class Budget:
     monthly_cost: int | None = None  # in units of a cost; one of the two is set
 
 
+def account_of(tenant: str, generation: int) -> str:
+    """Return the name under which usage is counted. No tenant's name has the sign in it."""
+    return f"{tenant}#{generation}" if generation else tenant
+
+
+def tenant_of_account(account: str) -> str:
+    """Return the name of the tenant whose usage is counted so."""
+    return account.partition("#")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """Limits of one API key, beside its tenant's. None: no such limit."""
+
+    max_concurrency: int | None = None  # sequences in flight
+    max_queued: int | None = None  # requests waiting in the gateway
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None  # prompt and completion together
+    monthly_tokens: int | None = None  # the same, in a calendar month, UTC
+
+
+NO_LIMITS = KeyLimits()
+
+
 @dataclass(frozen=True, slots=True)
 class Tenant:
     """An owner of API keys, with limits."""
@@ -148,6 +172,15 @@ class Tenant:
         default_factory=dict
     )  # alias -> another of `models`, or what it means
     request_limits: Mapping[str, int] = field(default_factory=dict)  # replace its base models'
+    key_limits: Mapping[str, KeyLimits] = field(default_factory=dict)  # by hash; of keys that have some
+    key_names: Mapping[str, str] = field(default_factory=dict)  # by hash; of keys that have one
+    suspended: bool = False  # its keys are refused; nothing of it is deleted
+    generation: int = 0  # how many tenants of this name were removed before it
+
+    @property
+    def account(self) -> str:
+        """The name under which its usage is counted; no tenant before it had the same."""
+        return account_of(self.name, self.generation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fleet.money import COST_UNITS, FACTOR_UNITS, PRICE_UNITS, Price
-from fleet.types import Adapter, BaseModel, Budget, Fleet, Pool, StateSettings, Tenant
+from fleet.types import NO_LIMITS, Adapter, BaseModel, Budget, Fleet, Pool, StateSettings, Tenant
 
 
 def base_model_values(model: BaseModel) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def adapter_values(adapter: Adapter) -> dict[str, Any]:
 def tenant_values(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str, Any]:
     """Give what a file says of a tenant."""
     values = {
-        "api_keys": _keys(tenant.key_hashes, key_variables),
+        "api_keys": _tenant_keys(tenant, key_variables),
         "models": {
             alias: {"model": model, "fallback": tenant.fallbacks[alias]}
             if alias in tenant.fallbacks
@@ -54,6 +54,8 @@ def tenant_values(tenant: Tenant, key_variables: Mapping[str, str]) -> dict[str,
         values["prices"] = {"factor": factor, "models": prices_values(tenant.prices.models)}
     if tenant.request_limits:
         values["request_limits"] = dict(tenant.request_limits)
+    if tenant.suspended:
+        values["suspended"] = True
     return values
 
 
@@ -136,6 +138,16 @@ def _lists(value: Any) -> Any:
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out None: the file omits such keys."""
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _tenant_keys(tenant: Tenant, variables: Mapping[str, str]) -> list[dict[str, Any]]:
+    ordered = sorted(tenant.key_hashes)
+    return [
+        key
+        | ({"name": tenant.key_names[digest]} if digest in tenant.key_names else {})
+        | _given(asdict(tenant.key_limits.get(digest, NO_LIMITS)))
+        for digest, key in zip(ordered, _keys(ordered, variables), strict=True)
+    ]
 
 
 def _keys(hashes: Iterable[str], variables: Mapping[str, str]) -> list[dict[str, str]]:

@@ -104,7 +104,7 @@ class Gateway:
 
         An engine that restarts by an operator's order counts as ready, so that its requests come, and wait.
         """
-        if self.flights.draining or not self.ledger.budgets.is_known or not self.lifecycle.is_settled():
+        if self.flights.draining or not self.lifecycle.is_settled() or not self.ledger.was_known():
             return False
         groups = self.dispatcher.groups.values()
         return all(
@@ -138,6 +138,7 @@ def assemble(
     fleet.follow(replicas.take_fleet)
     ledger = ledger or Ledger.of(fleet)
     fleet.follow(ledger.take_fleet)
+    ledger.follow_keys(directory.key_budgets)
     manager = Manager(fleet, directory, lifecycle)
     manager.fleets.why_not = replicas.why_not
 
@@ -198,7 +199,7 @@ def assemble(
             callers,
             directory,
             dispatcher,
-            Admission(dispatcher, ledger.budgets),
+            Admission(dispatcher, ledger.budgets, ledger.key_budgets),
             clients,
             flights,
             ended,
@@ -220,7 +221,7 @@ def assemble(
         metrics=metrics,
         ended=ended,
     )
-    sweeper = Sweeper(dispatcher, flights, ended, metrics, ledger.budgets, lifecycle, clock)
+    sweeper = Sweeper(dispatcher, flights, ended, metrics, ledger, lifecycle, clock)
     return Gateway(
         app,
         fleet,

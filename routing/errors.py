@@ -164,6 +164,15 @@ class TenantRemoved(Forbidden):
     default_code = "tenant_removed"
 
 
+class AccountSuspended(Forbidden):
+    """The tenant of the key is suspended."""
+
+    default_code = "account_suspended"
+
+    def __init__(self) -> None:
+        super().__init__("The account is suspended.")
+
+
 class NotFound(RequestError):
     """There is no such thing, or not for this caller."""
 
@@ -197,6 +206,12 @@ class ModelNotFound(RequestError):
     status = 404
     type = "invalid_request_error"
     default_code = "model_not_found"
+
+
+class ModelRetired(ModelNotFound):
+    """The model is an alias of the tenant's own that leads to nothing any more."""
+
+    default_code = "model_retired"
 
 
 class RouteNotFound(RequestError):

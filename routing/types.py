@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fleet.money import Price
+from fleet.types import KeyLimits, account_of
 
 
 class Outcome(StrEnum):
@@ -41,11 +42,17 @@ class Target:
     adapter_limit: int | None = (
         None  # sequences of a declared adapter, all tenants together; None: no such cap
     )
+    generation: int = 0  # of the tenant
     asked: str = field(default="", compare=False)  # what the client calls it, where not by its alias
     price: Price | None = field(default=None, compare=False)  # for this tenant; None: it has no price
     fallback: str | None = field(default=None, compare=False)  # the model that answers where this one cannot
     fallback_of: str = field(default="", compare=False)  # the alias in whose place it answers
     fallback_reason: FallbackReason | None = field(default=None, compare=False)
+
+    @property
+    def account(self) -> str:
+        """The name under which the tenant's usage is counted."""
+        return account_of(self.tenant, self.generation)
 
     @property
     def answers_as(self) -> str:
@@ -70,6 +77,8 @@ class Request:
     failed_on: frozenset[str] = frozenset()  # replicas that broke under it
     max_completion_tokens: int | None = None  # of each sequence, where the client says
     size_bytes: int = 0  # of the body, while it waits in memory
+    key: str = ""  # id of the API key that it came with; empty: with none
+    key_limits: KeyLimits | None = None  # that key's, as they were then; None: it has none
     user: str = ""  # of the tenant, as it names them; empty: nobody was named
 
 
@@ -103,6 +112,7 @@ class Record:
     trace_id: str | None = None  # W3C; None: neither the client nor the gateway traces it
     traced: bool = False  # its spans are sent to a collector
     ended_at_s: float = 0.0  # Unix time
+    key: str = ""  # id of the API key
     cost: int | None = None  # in units of a cost, by the prices at its arrival; None: its model had none
 
     def set_cost(self) -> None:

@@ -195,22 +195,6 @@ def retry(  # noqa: PLR0913  # as above
     ask(ctx, url, as_json, work, display.version)
 
 
-@app.command()
-def events(
-    ctx: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this number of events.")] = 50,
-    url: Url = URL,
-    as_json: AsJson = False,
-) -> None:
-    """Show events of adapters, rollouts and keys, the newest first. Operators only."""
-
-    async def work(gateway: Gateway) -> list[Answer]:
-        answer = await gateway.call("GET", "/events", params={"limit": str(limit)})
-        return list(answer["data"])
-
-    ask(ctx, url, as_json, work, display.event_list)
-
-
 def _adapter(
     ctx: typer.Context, method: str, name: str, path: str, tenant: str | None, **options: Any
 ) -> None:

@@ -1,7 +1,8 @@
 """The command `tenantry`: its commands, their groups, and the options before them.
 
 Exit codes: 0 all is well, 1 problems were found or the gateway refused, 2 the command was used wrongly,
-3 no gateway answers. Only `new-key`, `init` and `keys create` show a key.
+3 no gateway answers. Only `new-key`, `init`, `keys create` and `tenants add --key`
+show a key.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import typer
 from tenantry import (
     __version__,
     adapters,
+    aliases,
     beginning,
     building,
     changing,
+    events,
+    exporting,
     fleets,
     keys,
     reference,
@@ -24,6 +28,7 @@ from tenantry import (
     restarting,
     scheduler,
     serving,
+    tenants,
     top,
     usage,
 )
@@ -61,12 +66,16 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "restart": restarting.restart,
         "top": top.top,
         "usage": usage.usage,
+        "events": events.events,
+        "export": exporting.export,
     },
     REFERENCE: {"schema": reference.schema, "metrics": reference.metrics},
 }
 for panel, commands in PANELS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)
+app.add_typer(tenants.app, name="tenants", rich_help_panel=GATEWAY)
+app.add_typer(aliases.app, name="aliases", rich_help_panel=GATEWAY)
 app.add_typer(adapters.app, name="adapters", rich_help_panel=GATEWAY)
 app.add_typer(keys.app, name="keys", rich_help_panel=GATEWAY)
 

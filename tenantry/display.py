@@ -119,31 +119,23 @@ def replica_list(console: Console, replicas: list[Answer]) -> None:
             print_prose(console, text + fault["reason"], "red")
 
 
-def event_list(console: Console, events: list[Answer]) -> None:
-    """Show events, the newest first."""
-    table = Columns("when", "what", "happened", prose=("happened",))
-    for event in events:
-        when = datetime.fromtimestamp(event["at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
-        table.add(when, event["subject"], event["text"])
-    print_whole(console, table)
-
-
 def key_list(console: Console, keys: list[Answer]) -> None:
     """Show keys by their first characters."""
     table = Columns(
-        *("id", "begins with", "role", "tenant", "note", "made", "expires", "revoked"),
-        spare=("made", "note", "expires", "begins with", "revoked"),
-        prose=("note",),
+        *("id", "begins with", "role", "tenant", "note", "limits", "made", "expires", "revoked"),
+        spare=("made", "note", "expires", "begins with", "limits", "revoked"),
+        prose=("note", "limits"),
         note=IN_JSON,
     )
     declared = [key for key in keys if key.get("declared")]
     for k in keys:
         if k in declared:
             begins, note = f"sha256 {k['fingerprint']}", "declared in fleet.yaml"
-            table.add("", begins, k["role"], k["tenant"], note, "", "", "")
+            note = f"{k['name']}, {note}" if k["name"] else note
+            table.add("", begins, k["role"], k["tenant"], note, limits(k), "", "", "")
             continue
         times = (moment(k["created_at"]), moment(k["expires_at"]), moment(k["revoked_at"]))
-        cells = (k["id"], k["prefix"], k["role"], k["tenant"], k["note"], *times)
+        cells = (k["id"], k["prefix"], k["role"], k["tenant"], k["note"], limits(k), *times)
         table.add(*cells, style="dim" if k["revoked_at"] else "")
     print_whole(console, table)
     if declared:
@@ -151,6 +143,14 @@ def key_list(console: Console, keys: list[Answer]) -> None:
         owners = ", ".join(f"{number} of {owner}" for owner, number in count.items())
         text = f"declared in fleet.yaml: {owners}; these are changed there and cannot be revoked here"
         print_prose(console, text)
+
+
+def limits(key: Answer) -> str:
+    """Describe a key's own limits, and what of its month is used."""
+    told = [f"{name} {value:,}" for name, value in key["limits"].items() if value is not None]
+    if key["used_tokens"] is not None:
+        told.append(f"{key['used_tokens']:,} used this month")
+    return ", ".join(told)
 
 
 def full_name(answer: Answer) -> str:

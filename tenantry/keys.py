@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from tenantry import display
 from tenantry.client import Answer, Gateway, in_path
-from tenantry.running import URL, AsJson, Tenant, Url, ask, printable
+from tenantry.running import URL, AsJson, Tenant, Url, ask, duration_s, printable
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Make, list and revoke API keys at run time. Keys declared in fleet.yaml are changed there.",
 )
 
-_DURATION = re.compile(r"(\d{1,6})([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+NONE = "none"
 
 
 class Role(StrEnum):
@@ -30,16 +28,34 @@ class Role(StrEnum):
     OPERATOR = "operator"
 
 
-def duration_s(text: str) -> float:
-    """Read `90s`, `15m`, `12h` or `30d`. Raises `typer.BadParameter`."""
-    found = _DURATION.fullmatch(text.strip())
-    if found is None or int(found[1]) == 0:
-        raise typer.BadParameter(f"{text!r} is no time; write it like 90s, 15m, 12h or 30d")
-    return float(int(found[1]) * _SECONDS[found[2]])
+def limit(text: str) -> int | str:
+    """Read a limit: a number, or `none`. Raises `typer.BadParameter`."""
+    if text == NONE:
+        return NONE
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise typer.BadParameter(f"{text!r} is no number, and not `none`")
+    return int(text)
+
+
+def _limit(name: str, text: str) -> Any:
+    return typer.Option(name, parser=limit, metavar="N", help=text, show_default=False)
+
+
+MaxConcurrency = Annotated[Any, _limit("--max-concurrency", "Sequences in the gateway at once.")]
+MaxQueued = Annotated[Any, _limit("--max-queued", "Requests that wait.")]
+RequestsPerMinute = Annotated[Any, _limit("--requests-per-minute", "Requests in any minute.")]
+TokensPerMinute = Annotated[Any, _limit("--tokens-per-minute", "Tokens in any minute.")]
+MonthlyTokens = Annotated[Any, _limit("--monthly-tokens", "Tokens in a calendar month, UTC.")]
+
+
+def _given(**limits: int | str | None) -> dict[str, int | None]:
+    """Return the limits that were given; `none` takes one away."""
+    given = {name: value for name, value in limits.items() if value is not None}
+    return {name: None if value == NONE else int(value) for name, value in given.items()}
 
 
 @app.command()
-def create(
+def create(  # noqa: PLR0913  # an argument for each option, as typer wants it
     ctx: typer.Context,
     role: Annotated[
         Role,
@@ -55,15 +71,33 @@ def create(
         float | None,
         typer.Option(parser=duration_s, metavar="30d", help="Time until it expires.", show_default="never"),
     ] = None,
+    max_concurrency: MaxConcurrency = None,
+    max_queued: MaxQueued = None,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    monthly_tokens: MonthlyTokens = None,
     url: Url = URL,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key. It is shown this once, and is valid at once."""
+    """Make a key. It is shown this once, and is valid at once. Its limits are beside its tenant's."""
     if (role is Role.OPERATOR) != (tenant is None):
         raise typer.BadParameter(
             "an operator's key has no tenant, every other key needs one", param_hint="--tenant"
         )
-    body = {"role": role.value, "tenant": tenant, "note": note, "expires_in_s": expires}
+    limits = _given(
+        max_concurrency=max_concurrency,
+        max_queued=max_queued,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        monthly_tokens=monthly_tokens,
+    )
+    body = {
+        "role": role.value,
+        "tenant": tenant,
+        "note": note,
+        "expires_in_s": expires,
+        "limits": limits or None,
+    }
     given = {field: value for field, value in body.items() if value is not None}
 
     async def work(gateway: Gateway) -> Answer:
@@ -81,6 +115,37 @@ def list_(ctx: typer.Context, tenant: Tenant = None, url: Url = URL, as_json: As
         return [*answer["data"], *answer.get("declared", ())]
 
     ask(ctx, url, as_json, work, display.key_list)
+
+
+@app.command("limit")
+def limit_(  # noqa: PLR0913  # an argument for each option, as typer wants it
+    ctx: typer.Context,
+    key_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of the key, from `list`.", show_default=False)
+    ],
+    max_concurrency: MaxConcurrency = None,
+    max_queued: MaxQueued = None,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    monthly_tokens: MonthlyTokens = None,
+    url: Url = URL,
+    as_json: AsJson = False,
+) -> None:
+    """Change limits of a key that calls models; `none` takes one away. They hold from the next request on."""
+    limits = _given(
+        max_concurrency=max_concurrency,
+        max_queued=max_queued,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        monthly_tokens=monthly_tokens,
+    )
+    if not limits:
+        raise typer.BadParameter("name a limit to change, such as --max-concurrency 4")
+
+    async def work(gateway: Gateway) -> Answer:
+        return await gateway.call("PATCH", f"/keys/{in_path(key_id)}", body={"limits": limits})
+
+    ask(ctx, url, as_json, work, _show_limits)
 
 
 @app.command()
@@ -105,6 +170,10 @@ def _show_new(console: Console, key: Answer) -> None:
     owner = f" of {key['tenant']}" if key["tenant"] else ""
     expires = f", until {display.moment(key['expires_at'])} UTC" if key["expires_at"] else ""
     console.print(printable(f"id {key['id']}, role {key['role']}{owner}{expires}"))
+
+
+def _show_limits(console: Console, key: Answer) -> None:
+    console.print(printable(f"The key {key['id']} ({key['prefix']}...): {display.limits(key)}"))
 
 
 def _show_revoked(console: Console, key: Answer) -> None:

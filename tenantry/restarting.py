@@ -96,6 +96,4 @@ def _show_end(shown: Console, restart: Answer) -> None:
     if restart["state"] == "done":
         shown.print(printable(f"Pool {restart['pool']} is restarted."))
     else:
-        shown.print(
-            printable(f"Pool {restart['pool']} is being restarted; `tenantry adapters events` shows its end.")
-        )
+        shown.print(printable(f"Pool {restart['pool']} is being restarted; `tenantry events` shows its end."))

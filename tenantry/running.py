@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ T = TypeVar("T")
 WIDE = 10_000  # output to a pipe has no width: scripts find each row on one line
 _NAME_CHARS = 200
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
+_DURATION = re.compile(r"(\d{1,6})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
 Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="The gateway.", show_default=True)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts; errors too.")]
@@ -132,6 +135,14 @@ def console(*, stderr: bool = False) -> Console:
 def print_whole(shown: Console, what: RenderableType) -> None:
     """Print a layout of the console's width; an id that is wider passes its edge uncut."""
     shown.print(what, soft_wrap=False, crop=False)
+
+
+def duration_s(text: str) -> float:
+    """Read `90s`, `15m`, `12h` or `30d`. Raises `typer.BadParameter`."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None or int(found[1]) == 0:
+        raise typer.BadParameter(f"{text!r} is no time; write it like 90s, 15m, 12h or 30d")
+    return float(int(found[1]) * _SECONDS[found[2]])
 
 
 def printable(text: Any) -> str:

@@ -26,7 +26,10 @@ def usage(  # noqa: PLR0913  # an argument for each option, as typer wants it
     group_by: Annotated[
         str,
         typer.Option(
-            metavar="LIST", help="Any of day, tenant, model, adapter, version, pool, outcome, by commas."
+            "--group-by",
+            "--by",
+            metavar="LIST",
+            help="Any of day, tenant, key, model, adapter, version, pool, outcome, by commas.",
         ),
     ] = "tenant,model",
     tenant: Annotated[str | None, typer.Option(help="Only this tenant.", show_default="all")] = None,

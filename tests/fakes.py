@@ -133,6 +133,7 @@ class ReadyLifecycle(Lifecycle):
             directory.put(entry_of(name))
 
     async def _reconcile(self) -> None:
+        self._fleet.is_known = True
         self.is_reconciled = True
         self.engines.tell_all()
 

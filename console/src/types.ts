@@ -76,6 +76,9 @@ export interface DeclaredKeyAnswer {
   fingerprint: string;
   role: KeyRole;
   tenant: string | null;
+  name: string;
+  limits: KeyLimitsAnswer;
+  used_tokens: number | null;
   declared: true;
 }
 
@@ -85,6 +88,8 @@ export interface EventAnswer {
   actor: string;
   subject: string;
   text: string;
+  tenant: string | null;
+  changes: Record<string, unknown[]>;
 }
 
 export interface EventList {
@@ -135,7 +140,17 @@ export interface KeyAnswer {
   created_at: number;
   expires_at: number | null;
   revoked_at: number | null;
+  limits: KeyLimitsAnswer;
+  used_tokens: number | null;
   declared: false;
+}
+
+export interface KeyLimitsAnswer {
+  max_concurrency: number | null;
+  max_queued: number | null;
+  requests_per_minute: number | null;
+  tokens_per_minute: number | null;
+  monthly_tokens: number | null;
 }
 
 export interface KeyList {
@@ -222,6 +237,8 @@ export interface NewKeyAnswer {
   created_at: number;
   expires_at: number | null;
   revoked_at: number | null;
+  limits: KeyLimitsAnswer;
+  used_tokens: number | null;
   declared: false;
   key: string;
 }
@@ -332,6 +349,7 @@ export interface TenantAnswer {
   default_model: string | null;
   declared_keys: number;
   caps: CapsAnswer;
+  suspended: boolean;
 }
 
 export interface TenantList {
@@ -372,6 +390,7 @@ export interface UsageLineAnswer {
   cost: string | null;
   day: string;
   tenant: string;
+  key: string | null;
   model: string;
   adapter: string | null;
   version: number | null;

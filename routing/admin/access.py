@@ -14,7 +14,7 @@ from routing.admin.bodies import TenantQuery
 from routing.admin.live_feed import LiveFeed
 from routing.admin.uploads import Uploads
 from routing.asgi import Scope
-from routing.catalog.directory import Identity
+from routing.catalog.declared import Identity
 from routing.catalog.entries import AdapterKey, KeyRole
 from routing.errors import Forbidden, InvalidRequest, NotFound
 from routing.lifecycle.ports import Management
@@ -31,6 +31,7 @@ class UsageBook(Protocol):
     """The usage ledger, as it is read here."""
 
     budgets: Budgets
+    key_budgets: Budgets
 
     async def sums(self, query: UsageQuery) -> list[UsageLine]:
         """Answer a query. Raises `StateUnavailable`."""
@@ -83,6 +84,18 @@ class Caller:
         if owner is None or owner not in self.services.tenants():
             raise _no_tenant(named)
         return owner
+
+    def account_meant(self, named: str | None) -> tuple[str | None, bool]:
+        """Return whose usage is shown, and whether that of others who had the name is shown too.
+
+        An operator may name a tenant that was removed. Raises `NotFound`.
+        """
+        tenancy = self.services.management.tenancy
+        if not self.is_operator:
+            return tenancy.account(self.known_tenant(named or self.identity.tenant or "")), False
+        if named is not None and named not in self.services.tenants():
+            tenancy.show(named)
+        return named, named is not None
 
     def key(self, name: str, tenant: str | None) -> AdapterKey:
         """Return whose adapter of that name is meant. Raises `NotFound`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, Field
@@ -16,10 +16,7 @@ from adapters.states import VersionState
 from engines.residency import Residency
 from routing.catalog.entries import (
     AdapterEntry,
-    ApiKey,
-    DeclaredKey,
     Event,
-    KeyRole,
     Rollout,
     Version,
     without_folders,
@@ -161,10 +158,14 @@ class EventAnswer(BaseModel):
     at: float = Field(description="Unix time, s.")
     actor: str
     subject: str = Field(
-        description="An adapter, a version of one, a key, a replica, or `fleet`.",
+        description="A tenant, an adapter, a version of one, a key, a replica, or `fleet`.",
         examples=["example/support@2"],
     )
     text: str
+    tenant: str | None = Field(
+        description="Its account: the name, and the generation where others had it before; null: nobody's."
+    )
+    changes: dict[str, list[Any]] = Field(description="Path -> before, after; of tenants and aliases.")
 
 
 class EventList(BaseModel):
@@ -172,43 +173,6 @@ class EventList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[EventAnswer]
-
-
-class KeyAnswer(BaseModel):
-    """A key made at run time; never the key itself."""
-
-    id: str
-    prefix: str = Field(description="How the key begins, to recognise it by.", examples=["tnt_3q2-7wAb"])
-    role: KeyRole
-    tenant: str | None
-    note: str
-    created_at: int = Field(description="Unix time.")
-    expires_at: int | None = Field(description="Unix time; null: never.")
-    revoked_at: int | None = Field(description="Unix time; null: it is not.")
-    declared: Literal[False] = False
-
-
-class NewKeyAnswer(KeyAnswer):
-    """A key that was just made. It is in no other answer."""
-
-    key: str = Field(description="The key; shown this once and kept nowhere.")
-
-
-class DeclaredKeyAnswer(BaseModel):
-    """A key of fleet.yaml. It has no id: it is changed in the file, and cannot be revoked here."""
-
-    fingerprint: str = Field(description="How its SHA-256 begins, to recognise it by.", examples=["9f86d081"])
-    role: KeyRole
-    tenant: str | None
-    declared: Literal[True] = True
-
-
-class KeyList(BaseModel):
-    """Every key: those made at run time, and those of fleet.yaml."""
-
-    object: Literal["list"] = "list"
-    data: list[KeyAnswer] = Field(description="Made at run time; revoked and expired ones too.")
-    declared: list[DeclaredKeyAnswer] = Field(description="Those of fleet.yaml.")
 
 
 def version_answer(entry: AdapterEntry, version: Version, management: Management) -> VersionAnswer:
@@ -286,25 +250,6 @@ def replica_answer(report: ReplicaResidency) -> ReplicaAnswer:
     )
 
 
-def key_answer(key: ApiKey) -> KeyAnswer:
-    """Describe a key."""
-    return KeyAnswer(
-        id=key.id,
-        prefix=key.prefix,
-        role=key.role,
-        tenant=key.tenant,
-        note=key.note,
-        created_at=int(key.created_s),
-        expires_at=_whole(key.expires_s),
-        revoked_at=_whole(key.revoked_s),
-    )
-
-
-def declared_key_answer(key: DeclaredKey) -> DeclaredKeyAnswer:
-    """Describe a key of fleet.yaml."""
-    return DeclaredKeyAnswer(fingerprint=key.fingerprint, role=key.role, tenant=key.tenant)
-
-
 def shown_source(source: Source) -> str:
     """Say where a version came from, without user, password, signature or folder."""
     if not isinstance(source, Remote):
@@ -353,12 +298,14 @@ def _rollout(rollout: Rollout) -> RolloutAnswer:
     )
 
 
-def _whole(time_s: float | None) -> int | None:
-    return None if time_s is None else int(time_s)
-
-
 def event_answer(event: Event) -> EventAnswer:
     """Show an event, with its text cut as reasons are."""
     return EventAnswer(
-        id=event.id, at=event.at_s, actor=event.actor, subject=event.subject, text=without_folders(event.text)
+        id=event.id,
+        at=event.at_s,
+        actor=event.actor,
+        subject=event.subject,
+        text=without_folders(event.text),
+        tenant=event.tenant,
+        changes={path: list(pair) for path, pair in event.changes.items()},
     )

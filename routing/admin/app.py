@@ -13,7 +13,9 @@ from fastapi.security import HTTPBearer
 
 from routing.admin import (
     adapters,
+    aliases,
     events,
+    export,
     fleet,
     keys,
     live,
@@ -36,15 +38,22 @@ ADMIN_PREFIX = "/admin/v1/"
 LOAD_TIMEOUT_S = 300.0  # `POST /v1/load_lora_adapter` waits so long for the adapter to be ready
 ADMIN_ROUTES = frozenset({vllm_compatible.LOAD_PATH, vllm_compatible.UNLOAD_PATH})
 
+_ROUTES = (
+    *(adapters, aliases, replicas, pools, scheduler, live, tenants, fleet, export, usage, keys, events),
+    whoami,
+    vllm_compatible,
+)
 _DESCRIPTION = """
-Replace the fleet by another fleet file. Register adapters, roll out new versions, take them back, see what
-is resident where, and make API keys. See how every model fares, who used how much, what the scheduler does
-and why, and drain replicas.
+Replace the fleet by another fleet file. Admit tenants, change, suspend and remove them, and give them
+aliases. Register adapters, roll out new versions, take them back, see what is resident where, and make API
+keys. See how every model fares, who used how much, what the scheduler does and why; drain
+replicas, and restart their engines.
 
 Send an admin key as `Authorization: Bearer <key>`. A key of role `adapters` manages its own tenant's
-adapters, and reads its tenant's models, caps, usage and keys; for it nothing else exists. A key of role
-`operator` manages everything and names the tenant with `?tenant=...`; without that, an adapter declared in
-fleet.yaml is meant. Keys that call models open nothing here. `/admin/v1/whoami` says whose key it is.
+adapters and aliases, and reads its tenant's models, caps, usage, keys and events; for it nothing else
+exists. A key of role `operator` manages everything and names the tenant with `?tenant=...`; without that, an
+adapter declared in fleet.yaml is meant. Keys that call models open nothing here. `/admin/v1/whoami` says
+whose key it is.
 
 Errors have OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`.
 """
@@ -83,22 +92,13 @@ def admin_app(
 
     uploads = Uploads(upload_folder, max_bytes=max_upload_bytes, read_timeout_s=read_timeout_s)
     app.state.services = Services(management, known_tenants, uploads, LOAD_TIMEOUT_S, live_feed, ledger)
-    app.add_middleware(Gate, authenticate=authenticate, read_timeout_s=read_timeout_s)
-    install_handlers(app)
-    parts = (
-        adapters,
-        replicas,
-        pools,
-        scheduler,
-        live,
-        tenants,
-        usage,
-        keys,
-        events,
-        fleet,
-        whoami,
-        vllm_compatible,
+    app.add_middleware(
+        Gate,
+        authenticate=authenticate,
+        is_suspended=lambda tenant: app.state.services.management.tenancy.is_suspended(tenant),
+        read_timeout_s=read_timeout_s,
     )
-    for module in parts:
+    install_handlers(app)
+    for module in _ROUTES:
         app.include_router(module.router)
     return app

@@ -11,6 +11,7 @@ from fleet.fields import Name, Source
 from routing.catalog.entries import KeyRole, RolloutPlan
 
 MAX_PAGE = 1000
+MOST = 10**15
 _YEAR_S = 365 * 24 * 3600
 
 Tenant = Annotated[
@@ -135,6 +136,28 @@ class RolloutBody(RolloutSpec):
     version: Number
 
 
+class KeyLimitsBody(Body):
+    """Limits of one key, beside its tenant's. Those that are not given stay as they are."""
+
+    max_concurrency: int | None = Field(None, ge=1, le=MOST, description="Sequences at once; null: no limit.")
+    max_queued: int | None = Field(None, ge=0, le=MOST, description="Requests that wait; null: no limit.")
+    requests_per_minute: int | None = Field(None, ge=1, le=MOST, description="null: no limit.")
+    tokens_per_minute: int | None = Field(None, ge=1, le=MOST, description="null: no limit.")
+    monthly_tokens: int | None = Field(
+        None, ge=1, le=MOST, description="In a calendar month, UTC; null: no limit."
+    )
+
+
+class KeyChangeBody(Body):
+    """What of a key is changed."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"limits": {"max_concurrency": 4, "monthly_tokens": None}}}
+    )
+
+    limits: KeyLimitsBody
+
+
 class NewKeyBody(Body):
     """A key to make."""
 
@@ -153,6 +176,9 @@ class NewKeyBody(Body):
     expires_in_s: float | None = Field(
         None, ge=1, le=20 * _YEAR_S, description="Seconds from now until it opens nothing; default: never."
     )
+    limits: KeyLimitsBody = Field(
+        KeyLimitsBody(), description="Only for a key that calls models; default: its tenant's alone."
+    )
 
     @model_validator(mode="after")
     def _owner_fits_role(self) -> NewKeyBody:
@@ -160,6 +186,8 @@ class NewKeyBody(Body):
             raise ValueError("an operator's key has no tenant, every other key needs one")
         if not self.note.isprintable():
             raise ValueError("`note` holds characters that cannot be printed")
+        if self.role is not KeyRole.INFERENCE and self.limits != KeyLimitsBody():
+            raise ValueError("only a key that calls models has limits")
         return self
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Route
@@ -17,21 +17,38 @@ from fleet.document import MAX_FILE_BYTES
 from routing.admin.access import IDENTITY, Authenticate
 from routing.admin.uploads import is_upload, media_type
 from routing.asgi import App, ClientGone, Exchange, Headers, Message, Receive, Scope, Send
-from routing.catalog.directory import Identity
+from routing.catalog.declared import Identity
 from routing.catalog.entries import KeyRole
-from routing.errors import Forbidden, InvalidKey, MethodNotAllowed, RequestError, UnsupportedMediaType
+from routing.errors import (
+    AccountSuspended,
+    Forbidden,
+    InvalidKey,
+    MethodNotAllowed,
+    RequestError,
+    UnsupportedMediaType,
+)
+from routing.lifecycle.changes import ACTOR
 
 MAX_JSON_BYTES = 64 * 2**10  # the largest sensible body is a URL of 4 KiB and a few numbers
 FLEET_PATH = "/admin/v1/fleet"
 FLEET_MEDIA_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "application/json"})
+_WITH_BODY = ("POST", "PUT", "PATCH")
 log = logging.getLogger("tenantry.admin")
 
 
 class Gate:
     """Lets admin keys in, and answers whatever goes wrong behind it."""
 
-    def __init__(self, app: App, *, authenticate: Authenticate, read_timeout_s: float) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        authenticate: Authenticate,
+        is_suspended: Callable[[str], bool],
+        read_timeout_s: float,
+    ) -> None:
         self._app = app
+        self._is_suspended = is_suspended
         self._authenticate = authenticate
         self._read_timeout_s = read_timeout_s
 
@@ -45,16 +62,22 @@ class Gate:
             methods = methods_of(scope["app"].routes, path)
             if methods and scope["method"] == "OPTIONS":
                 raise MethodNotAllowed(*methods)  # which says them, to everybody
-            inside = {**scope, "path": path, IDENTITY: self._identify(exchange)}
+            identity = self._identify(exchange)
+            inside = {**scope, "path": path, IDENTITY: identity}
             if methods:
                 exchange.require_method(*methods)
+            self._refuse_if_suspended(identity, scope["method"])
+            asking = ACTOR.set(identity.shown)
             if scope["method"] == "POST" and path == FLEET_PATH:
                 receive = await self._read_fleet(exchange)
-            elif scope["method"] == "POST" and not is_upload(path, exchange.headers.content_type):
+            elif scope["method"] in _WITH_BODY and not is_upload(path, exchange.headers.content_type):
                 receive = await self._read_json(exchange)
             elif scope["method"] == "HEAD":
                 inside["method"], send = "GET", _head_alone(send)
-            await self._app(inside, receive, send)
+            try:
+                await self._app(inside, receive, send)
+            finally:
+                ACTOR.reset(asking)
         except RequestError as error:
             await exchange.refuse(error)
         except (ClientGone, ClientDisconnect):
@@ -75,6 +98,12 @@ class Gate:
         if identity.role is KeyRole.INFERENCE:
             raise Forbidden("This key calls models; managing adapters needs a key of role `adapters`.")
         return identity
+
+    def _refuse_if_suspended(self, identity: Identity, method: str) -> None:
+        """Raise `AccountSuspended` where a key of a suspended tenant would change something."""
+        reads = method in ("GET", "HEAD")
+        if not reads and identity.tenant is not None and self._is_suspended(identity.tenant):
+            raise AccountSuspended
 
     async def _read_json(self, exchange: Exchange) -> Receive:
         """Read the body and return a `receive` that gives it once more."""

@@ -72,9 +72,7 @@ async def restart_pool(
     is refused with 409 `restart_running`.
     """
     return _told(
-        operator.services.management.restarts.begin(
-            pool, replica=query.replica, drain_s=query.drain_s, actor=f"key {operator.identity.key}"
-        )
+        operator.services.management.restarts.begin(pool, replica=query.replica, drain_s=query.drain_s)
     )
 
 

@@ -20,7 +20,7 @@ from fleet.current import CurrentFleet
 from fleet.types import Fleet, TrustedProxies
 from routing.admin.access import Authenticate
 from routing.asgi import CONNECTION, Connection, Scope
-from routing.catalog.directory import Identity
+from routing.catalog.declared import Identity
 from routing.catalog.entries import KeyRole
 from routing.errors import Forbidden
 

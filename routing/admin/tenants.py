@@ -1,56 +1,37 @@
-"""The route that lists tenants with their models and caps, as fleet.yaml declares them.
+"""The routes for tenants: list, show, admit, change, suspend, resume, remove.
 
-A tenant's key sees its own tenant.
+A tenant's key sees its own tenant in the list; all else is for operators.
 """
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from typing import Annotated
 
-from fleet.types import Band, Isolation, Tenant
-from routing.admin.access import CallerHere
-from routing.admin.scheduler_answers import Shape
+from fastapi import APIRouter, Query
+from fastapi import Path as InPath
+
+from fleet.fields import Name
+from routing.admin.access import CallerHere, Operator
+from routing.admin.errors import refusals
+from routing.admin.tenant_answers import (
+    TenantChangedAnswer,
+    TenantDetail,
+    TenantList,
+    changed_answer,
+    detail_answer,
+    tenant_answer,
+)
+from routing.admin.tenant_bodies import ChangeTenantBody, DryRunQuery, NewTenantBody, RemovalQuery
 
 router = APIRouter(prefix="/admin/v1/tenants", tags=["tenants"])
-
-
-class CapsAnswer(Shape):
-    """Limits of one tenant; null: no such cap."""
-
-    max_concurrency: int = Field(description="Sequences in flight, all models together.")
-    max_concurrency_per_model: int | None
-    max_queued: int = Field(description="Requests that wait.")
-    max_queued_tokens: int | None
-    requests_per_minute: int | None
-    tokens_per_minute: int | None
-    queue_timeout_s: float = Field(description="Longest wait in the gateway.")
-
-
-class TenantAnswer(BaseModel):
-    """One tenant; no key and no hash of one."""
-
-    name: str = Field(examples=["example"])
-    band: Band
-    weight: float = Field(description="Share among tenants of its band that wait.")
-    isolation: Isolation
-    models: dict[str, str] = Field(description="Its name for a model: adapter or base model.")
-    fallbacks: dict[str, str] = Field(description="Its name for a model: which other one answers for it.")
-    default_model: str | None
-    declared_keys: int = Field(description="API keys in fleet.yaml; those made later are at /admin/v1/keys.")
-    caps: CapsAnswer
-
-
-class TenantList(BaseModel):
-    """Every tenant that the caller may see."""
-
-    object: str = "list"
-    data: list[TenantAnswer]
+TenantName = Annotated[Name, InPath(description="Name of the tenant.", examples=["initech"])]
+DryRun = Annotated[DryRunQuery, Query()]
+CHANGES = refusals(404, 408, 409, 413, 415, 503)
 
 
 @router.get("")
 async def list_tenants(caller: CallerHere) -> TenantList:
-    """List the tenants with their models and caps. A tenant's key sees its own tenant alone."""
+    """List the tenants with their models and caps, as they count now. A tenant's key sees its own alone."""
     tenants = [
         tenant
         for tenant in caller.services.management.tenants()
@@ -59,16 +40,52 @@ async def list_tenants(caller: CallerHere) -> TenantList:
     return TenantList(data=[tenant_answer(tenant) for tenant in sorted(tenants, key=lambda t: t.name)])
 
 
-def tenant_answer(tenant: Tenant) -> TenantAnswer:
-    """Describe a tenant."""
-    return TenantAnswer(
-        name=tenant.name,
-        band=tenant.band,
-        weight=tenant.weight,
-        isolation=tenant.isolation,
-        models=tenant.models,
-        fallbacks=dict(tenant.fallbacks),
-        default_model=tenant.default_model,
-        declared_keys=len(tenant.key_hashes),
-        caps=CapsAnswer.model_validate(tenant.caps),
+@router.get("/{name}", responses=refusals(404))
+async def show_tenant(name: TenantName, operator: Operator) -> TenantDetail:
+    """Show one tenant, each value with what it comes from; also one that was removed."""
+    return detail_answer(operator.services.management.tenancy.show(name))
+
+
+@router.post("", status_code=201, responses=CHANGES)
+async def create_tenant(body: NewTenantBody, query: DryRun, operator: Operator) -> TenantChangedAnswer:
+    """Admit a tenant. It counts at once, and after a restart."""
+    changed = await operator.services.management.tenancy.create(
+        body.name, body.values(), like=body.like, key=body.key, dry_run=query.dry_run
     )
+    return changed_answer(changed, dry_run=query.dry_run)
+
+
+@router.patch("/{name}", responses=CHANGES)
+async def change_tenant(
+    name: TenantName, body: ChangeTenantBody, query: DryRun, operator: Operator
+) -> TenantChangedAnswer:
+    """Set values of a tenant; they count from its next request on, and win over fleet.yaml's."""
+    changed = await operator.services.management.tenancy.set(
+        name, body.values(), reset=body.reset, revision=body.revision, dry_run=query.dry_run
+    )
+    return changed_answer(changed, dry_run=query.dry_run)
+
+
+@router.post("/{name}/suspend", responses=refusals(404, 503))
+async def suspend_tenant(name: TenantName, query: DryRun, operator: Operator) -> TenantChangedAnswer:
+    """Refuse a tenant's keys and what waits of it; what runs ends, and nothing is deleted."""
+    changed = await operator.services.management.tenancy.suspend(name, dry_run=query.dry_run)
+    return changed_answer(changed, dry_run=query.dry_run)
+
+
+@router.post("/{name}/resume", responses=refusals(404, 503))
+async def resume_tenant(name: TenantName, query: DryRun, operator: Operator) -> TenantChangedAnswer:
+    """Take a suspended tenant's keys again."""
+    changed = await operator.services.management.tenancy.resume(name, dry_run=query.dry_run)
+    return changed_answer(changed, dry_run=query.dry_run)
+
+
+@router.delete("/{name}", responses=refusals(404, 409, 503))
+async def remove_tenant(
+    name: TenantName, query: Annotated[RemovalQuery, Query()], operator: Operator
+) -> TenantChangedAnswer:
+    """Remove a tenant with its keys and adapters; what runs ends, and the ledger keeps what it used."""
+    changed = await operator.services.management.tenancy.remove(
+        name, revision=query.revision, dry_run=query.dry_run
+    )
+    return changed_answer(changed, dry_run=query.dry_run)

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.fields import Name
+from fleet.types import tenant_of_account
 from routing.admin.access import Caller, CallerHere
 from routing.admin.bodies import QueryPart
 from routing.admin.errors import refusals
@@ -91,6 +92,7 @@ class UsageLineAnswer(Measures):
 
     day: str = Field("", examples=["2026-01-31"])
     tenant: str = Field("", examples=["example"])
+    key: str | None = Field(None, description="Id of the API key; null: not known.")
     model: str = Field("", description="What the tenant calls it.", examples=["support"])
     adapter: str | None = Field(None, description="null: the base model.")
     version: int | None = None
@@ -142,10 +144,10 @@ async def show_usage(
     A tenant's key sees what its tenant used, one query at a time, and not split by pool. As CSV it always
     has the same columns.
     """
-    tenant = caller.tenant_meant(query.tenant)
+    tenant, former = caller.account_meant(query.tenant)
     fields = {"from": query.first, "to": query.to, "group_by": query.group_by}
     allowed = DIMENSIONS if caller.is_operator else FOR_TENANTS
-    wanted = read_query(fields, now_s=time.time(), tenant=tenant, allowed=allowed)
+    wanted = read_query(fields, now_s=time.time(), tenant=tenant, allowed=allowed, former=former)
     budgets_of = caller.services.ledger.budgets
     told = answer(wanted, await _sums(caller, wanted), budgets_of.currency)
     headers = {"vary": "Accept"}
@@ -153,8 +155,8 @@ async def show_usage(
         name = f"usage-{told['from']}-{told['to']}.csv"
         headers["content-disposition"] = f'attachment; filename="{name}"'
         return Response(to_csv(told["data"], told["currency"]), headers=headers, media_type=CSV)
-    tenants = budgets_of.tenants if tenant is None else [tenant]
-    statuses = (budgets_of.status(name, time.time()) for name in tenants)
+    accounts = [a for a in budgets_of.tenants if tenant in (None, a, *([tenant_of_account(a)] * former))]
+    statuses = (budgets_of.status(account, time.time()) for account in accounts)
     budgets = [{"tenant": each.tenant, **each.answer()} for each in statuses if each is not None]
     return Response(orjson.dumps(told | {"budgets": budgets}), headers=headers, media_type="application/json")
 

@@ -7,57 +7,18 @@ from __future__ import annotations
 
 import hmac
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
-from engines.residency import ENGINE_DIED
-from engines.words import in_a_line, without_paths
 from fleet.current import CurrentFleet
-from fleet.key_hash import FINGERPRINT_CHARS, hash_key
+from fleet.key_hash import hash_key
 from fleet.money import price_of
-from fleet.types import Fleet, Tenant
-from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Version
-from routing.errors import Quarantined, RequestError, Unavailable
+from fleet.types import Budget, Fleet, Tenant
+from routing.catalog.declared import Declared, Identity, declared_hashes
+from routing.catalog.entries import AdapterEntry, AdapterKey, Alias, ApiKey, KeyRole, Version
+from routing.catalog.refusals import retired, why_unavailable
+from routing.errors import RequestError
 from routing.types import FallbackReason, Target
-
-RETRY_AFTER_NOT_READY_S = 5.0  # about the time to fetch, check and try a small adapter
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """The owner and the role of a key, or of a user whom a proxy has signed in."""
-
-    role: KeyRole
-    tenant: str | None  # None: an operator
-    user: str | None = None  # the proxy's name for the user; None: there is a key
-    key: str = field(default="", compare=False)  # which one, in a word that opens nothing
-
-
-class Declared:
-    """What one fleet says of keys, names and places, for lookups."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self.keys = (
-            {  # by hash
-                digest: Identity(KeyRole.INFERENCE, tenant.name, digest[:FINGERPRINT_CHARS])
-                for tenant in fleet.tenants.values()
-                for digest in tenant.key_hashes
-            }
-            | {
-                digest: Identity(KeyRole.OPERATOR, None, digest[:FINGERPRINT_CHARS])
-                for digest in fleet.gateway.operator_key_hashes
-            }
-        )
-        self.names = {tenant.name: _names(fleet, tenant) for tenant in fleet.tenants.values()}
-        self.users: defaultdict[str, list[str]] = defaultdict(list)  # of each declared adapter
-        for tenant in fleet.tenants.values():
-            for name in dict.fromkeys(tenant.models.values()):
-                self.users[name].append(tenant.name)
-        self.places = {  # (tenant, base model) -> pool
-            (tenant, base_model): pool.name
-            for pool in fleet.pools.values()
-            for tenant in pool.tenants
-            for base_model in pool.base_models
-        }
 
 
 class Directory:
@@ -68,13 +29,20 @@ class Directory:
         self._fleet = fleet
         self._local_only = local_only
         self._declared = fleet.derive(Declared)
-        self._has_local_only = fleet.derive(lambda now: not local_only.isdisjoint(_declared_hashes(now)))
+        self._has_local_only = fleet.derive(lambda now: not local_only.isdisjoint(declared_hashes(now)))
         self._keys: dict[str, ApiKey] = {}  # by hash; keys made at run time
         self._adapters: dict[AdapterKey, AdapterEntry] = {}
         self._answering: dict[tuple[str, str], Target] = {}  # by tenant and name, where no split decides
+        self._aliases: defaultdict[str, dict[str, Alias]] = defaultdict(dict)  # tenants' own
         self.rollouts: set[AdapterKey] = set()  # adapters with a split
         self._own: defaultdict[str, dict[str, AdapterKey]] = defaultdict(dict)  # tenants' adapters, by name
-        fleet.follow(lambda _: self._answering.clear())
+        self._key_budgets: Mapping[str, Budget] = {}
+        self._has_new_keys = True  # since that was made
+        fleet.follow(self._forget_derived)
+
+    def _forget_derived(self, _: Fleet) -> None:
+        self._answering.clear()
+        self._has_new_keys = True
 
     @property
     def local_only(self) -> bool:
@@ -94,32 +62,59 @@ class Directory:
             return None
         if made.tenant is not None and made.tenant not in self._fleet.now.tenants:
             return None  # a tenant that is not in the fleet any more
-        return Identity(made.role, made.tenant, made.id)
+        return Identity(made.role, made.tenant, key=made.id, limits=made.limits)
 
     def is_local_only(self, key: str) -> bool:
         """Whether only callers on this machine may use the key."""
         return hash_key(key) in self._local_only
 
-    def authenticate(self, key: str, now_s: float) -> Tenant | None:
-        """Return the tenant that may call its models with this key at this Unix time."""
+    def authenticate(self, key: str, now_s: float) -> tuple[Tenant, Identity] | None:
+        """Return the tenant that may call its models with this key at this Unix time, and the identity."""
         identity = self.identify(key, now_s)
         if identity is None or identity.role is not KeyRole.INFERENCE or identity.tenant is None:
             return None
-        return self._fleet.now.tenants[identity.tenant]
+        return self._fleet.now.tenants[identity.tenant], identity
+
+    def tenant(self, name: str) -> Tenant | None:
+        """Return a tenant of the fleet."""
+        return self._fleet.now.tenants.get(name)
 
     def keys(self) -> list[ApiKey]:
         """List the keys made at run time."""
         return list(self._keys.values())
 
+    def drop_key(self, key: ApiKey) -> None:
+        """Forget a key made at run time."""
+        self._keys.pop(key.sha256, None)
+
     def put_key(self, key: ApiKey) -> None:
         """Add or replace a key made at run time; it is valid at once."""
         self._keys[key.sha256] = key
+        self._has_new_keys = True
+
+    def key_budgets(self) -> Mapping[str, Budget]:
+        """Return the budgets of keys that have one, by the key's id; the same object until one changes."""
+        if self._has_new_keys:
+            limits = {key.id: key.limits for key in self._keys.values() if key.revoked_s is None}
+            limits |= {identity.key: identity.limits for identity in self._declared.now.keys.values()}
+            budgets = {
+                key: Budget(own.monthly_tokens)
+                for key, own in limits.items()
+                if own is not None and own.monthly_tokens is not None
+            }
+            self._key_budgets = self._key_budgets if budgets == self._key_budgets else budgets
+            self._has_new_keys = False
+        return self._key_budgets
 
     # -- adapters ------------------------------------------------------------------------------------------
 
     def adapters(self) -> list[AdapterEntry]:
         """List every adapter."""
         return list(self._adapters.values())
+
+    def adapters_of(self, tenant: str) -> list[AdapterEntry]:
+        """List a tenant's own adapters."""
+        return [self._adapters[key] for key in self._own.get(tenant, {}).values()]
 
     def adapter(self, key: AdapterKey) -> AdapterEntry | None:
         """Return one adapter."""
@@ -152,8 +147,33 @@ class Directory:
             self._own[key.tenant].pop(key.name, None)
 
     def is_taken(self, tenant: str, name: str) -> bool:
-        """Whether fleet.yaml gives the tenant this name, so that no adapter of its own can take it."""
-        return name in self._declared.now.names.get(tenant, {})
+        """Whether the fleet gives the tenant this name, so that it can give it to nothing of its own."""
+        return name in self._declared.now.names_of(tenant)
+
+    # -- aliases -------------------------------------------------------------------------------------------
+
+    def aliases(self, tenant: str) -> list[Alias]:
+        """List a tenant's own aliases by name."""
+        return [alias for _, alias in sorted(self._aliases.get(tenant, {}).items())]
+
+    def alias(self, tenant: str, name: str) -> Alias | None:
+        """Return one of a tenant's own aliases."""
+        return self._aliases.get(tenant, {}).get(name)
+
+    def put_alias(self, alias: Alias) -> None:
+        """Add or replace an alias; the next request sees it."""
+        self._aliases[alias.tenant][alias.alias] = alias
+        self._answering.clear()
+
+    def remove_alias(self, alias: Alias) -> None:
+        """Remove an alias."""
+        self._aliases[alias.tenant].pop(alias.alias, None)
+        self._answering.clear()
+
+    def remove_aliases(self, tenant: str) -> None:
+        """Remove all of a tenant's own aliases."""
+        self._aliases.pop(tenant, None)
+        self._answering.clear()
 
     def users_of(self, entry: AdapterEntry) -> list[tuple[str, str]]:
         """List (tenant, pool) for each tenant that may call the adapter, with the pool of its base model."""
@@ -186,6 +206,7 @@ class Directory:
         model, number = _split(name)
         target = self.describe(tenant, model)
         if target is None:
+            self._refuse_if_retired(tenant, model)
             return None
         if target.adapter is None:
             if number is not None:
@@ -197,7 +218,7 @@ class Directory:
         if entry is None or version is None:
             if number is not None:
                 return None
-            raise _why_unavailable(model, entry)
+            raise why_unavailable(model, entry)
         target = replace(target, version=version.number, adapter_id=version.engine_id, asked=name)
         if number is not None:
             return replace(target, fallback=None)  # nothing but this version would do
@@ -229,7 +250,16 @@ class Directory:
         if isinstance(found, str):
             price = price_of(self._fleet.now.prices, tenant.prices, None, found)
             pool, fallback = self._declared.now.places[tenant.name, found], tenant.fallbacks.get(model)
-            return Target(tenant.name, model, None, found, pool, price=price, fallback=fallback)
+            return Target(
+                tenant.name,
+                model,
+                None,
+                found,
+                pool,
+                generation=tenant.generation,
+                price=price,
+                fallback=fallback,
+            )
         limit, priced = None, None
         if found.tenant is None:
             declared = self._fleet.now.adapters[found.name]
@@ -248,9 +278,16 @@ class Directory:
             base_model,
             pool,
             adapter_limit=limit,
+            generation=tenant.generation,
             price=price,
             fallback=tenant.fallbacks.get(model),
         )
+
+    def _refuse_if_retired(self, tenant: Tenant, model: str) -> None:
+        """Raise `ModelRetired` for an alias of the tenant's that leads nowhere."""
+        alias = self.alias(tenant.name, model)
+        if alias is not None:
+            raise retired(alias)
 
     def find(self, tenant: Tenant, name: str) -> Target | None:
         """Return the target of a client's name for a model, ready or not; `name@2` only while it is ready."""
@@ -267,7 +304,8 @@ class Directory:
             for name, key in sorted(self._own[tenant.name].items())
             if self._adapters[key].live is not None
         )
-        described = (self.describe(tenant, model) for model in (*tenant.models, *own))
+        aliases = [a for a in sorted(self._aliases.get(tenant.name, {})) if a not in tenant.models]
+        described = (self.describe(tenant, model) for model in (*tenant.models, *own, *aliases))
         return [target for target in described if target is not None]
 
     def serves(self, target: Target) -> bool:
@@ -285,49 +323,19 @@ class Directory:
 
     def _meaning(self, tenant: Tenant, model: str) -> tuple[str, AdapterKey | str | None]:
         """Return a model's alias, and its adapter's key or base model's name; None for an unknown model."""
-        declared = self._declared.now.names.get(tenant.name, {}).get(model)
-        return declared if declared is not None else (model, self._own[tenant.name].get(model))
-
-
-def _declared_hashes(fleet: Fleet) -> frozenset[str]:
-    tenants = (tenant.key_hashes for tenant in fleet.tenants.values())
-    return fleet.gateway.operator_key_hashes.union(*tenants)
-
-
-def _names(fleet: Fleet, tenant: Tenant) -> dict[str, tuple[str, AdapterKey | str]]:
-    """Map aliases, and the names of adapters and base models, to (alias, meaning); aliases win."""
-    names: dict[str, tuple[str, AdapterKey | str]] = {}
-    for alias, name in tenant.models.items():
-        names[alias] = alias, AdapterKey(None, name) if name in fleet.adapters else name
-    for meaning in list(names.values()):
-        names.setdefault(meaning[1].name if isinstance(meaning[1], AdapterKey) else meaning[1], meaning)
-    return names
+        names = self._declared.now.names_of(tenant.name)
+        declared = names.get(model)
+        if declared is not None:
+            return declared
+        alias = self.alias(tenant.name, model)
+        if alias is None:
+            return model, self._own[tenant.name].get(model)
+        meant = names.get(alias.model)
+        return model, self._own[tenant.name].get(alias.model) if meant is None else meant[1]
 
 
 def _pick(entry: AdapterEntry, number: int | None, sticky: str) -> Version | None:
     return entry.choose(sticky) if number is None else entry.ready(number)
-
-
-def _why_unavailable(model: str, entry: AdapterEntry | None) -> RequestError:
-    """Return why no version of an adapter answers: all were refused, or none is ready yet."""
-    if entry is not None and entry.refused is not None:
-        return _quarantined(model, entry.refused)
-    return Unavailable(
-        f"The model `{model}` is not ready yet.",
-        code="adapter_unavailable",
-        retry_after_s=RETRY_AFTER_NOT_READY_S,
-    )
-
-
-def _quarantined(model: str, version: Version) -> Quarantined:
-    """Return why the version was refused. Only its owner and operators see a dying engine's last error."""
-    # After a semicolon comes advice for the owner, which may name pools of other tenants.
-    reason, _, _ = version.reason.partition(": " if version.reason.startswith(ENGINE_DIED) else ";")
-    reason = in_a_line(without_paths(reason))
-    return Quarantined(
-        f"The model `{model}` is not served, since its version {version.number} was refused: {reason}",
-        param="model",
-    )
 
 
 def _split(name: str) -> tuple[str, int | None]:

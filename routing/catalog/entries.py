@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from adapters.states import PREPARING, VersionState
+from fleet.types import KeyLimits
 from routing.catalog.sources import Source
 
 _FOLDERS = re.compile(r"(?<![\w.:/~-])(?:file://)?(?:/[^/\s'\"`,;:()]+)*/(?=[\w.@~-])")
@@ -140,14 +142,27 @@ class AdapterEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Alias:
+    """A tenant's name for a model that it may call, set at run time."""
+
+    tenant: str
+    alias: str
+    model: str  # an adapter of its own, or what fleet.yaml gives it
+    changed_s: float  # Unix time
+    changed_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
-    """A change of an adapter, a rollout, a key or a replica."""
+    """A change of a tenant, an alias, an adapter, a rollout, a key or a replica."""
 
     id: int  # grows with time
     at_s: float  # Unix time
     actor: str
     subject: str
     text: str
+    tenant: str | None = None  # its account; None: it concerns no tenant
+    changes: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # path -> before, after
 
 
 class KeyRole(StrEnum):
@@ -171,6 +186,7 @@ class ApiKey:
     created_s: float = 0.0  # Unix time
     expires_s: float | None = None
     revoked_s: float | None = None
+    limits: KeyLimits | None = None  # its own, beside its tenant's
 
     def is_valid(self, now_s: float) -> bool:
         """Whether it is valid at this Unix time."""
@@ -181,9 +197,11 @@ class ApiKey:
 class DeclaredKey:
     """An API key of fleet.yaml, which is changed only there."""
 
-    fingerprint: str  # the beginning of its sha256
+    fingerprint: str  # the beginning of its sha256, by which usage knows it
     role: KeyRole
     tenant: str | None
+    name: str = ""
+    limits: KeyLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from engines.protocol import Kind
-from routing.openai.bodies import DROPPED_FIELDS, OVERWRITTEN_FIELDS, USERS
+from routing.openai.bodies import DROPPED_FIELDS, OVERWRITTEN_FIELDS, PROMPT_CACHE_KEY, USERS
 
 MAX_SHAPES = 64  # of a tenant; the oldest are forgotten
 FORGET_S = 600.0  # the engine may be another one by then
@@ -23,13 +23,14 @@ CONTENT = ("messages", "prompt", "input", "instructions")
 # Fields that nearly every client sends; alone they break nothing.
 USUAL = frozenset(
     [
-        *("stream", "stream_options", "temperature", "top_p", "n", "seed", "stop", "store", *USERS),
+        *("stream", "stream_options", "temperature", "top_p", "n", "seed", "stop", "store"),
+        *(*USERS, PROMPT_CACHE_KEY),
         *("max_tokens", "max_completion_tokens", "max_output_tokens"),
         *("presence_penalty", "frequency_penalty", *DROPPED_FIELDS, *OVERWRITTEN_FIELDS),
     ]
 )
 _UNSEEN = frozenset(
-    {*USERS, "seed", *OVERWRITTEN_FIELDS, *DROPPED_FIELDS}
+    {*USERS, PROMPT_CACHE_KEY, "seed", *OVERWRITTEN_FIELDS, *DROPPED_FIELDS}
 )  # by the engine, or it breaks nothing
 MAX_DEPTH = 6
 

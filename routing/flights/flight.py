@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from routing.asgi import JSON, ClientGone, Exchange, HeaderList
 from routing.errors import (
+    AccountSuspended,
     BreaksEngine,
     EngineFailed,
     EngineTimeout,
@@ -344,6 +345,7 @@ class Flight:
             status, reason = self.progress.status or 500, error.code if error else ""
         return Record(
             request_id=self.ticket.request.id,
+            key=self.ticket.request.key,
             target=self.ticket.request.target,
             outcome=outcome,
             status=status,
@@ -393,6 +395,6 @@ def _outcome_of(error: RequestError) -> Outcome:
         return Outcome.COMPLETED
     if isinstance(error, QueueTimeout):
         return Outcome.EXPIRED
-    if isinstance(error, ModelMoved | TenantRemoved):
+    if isinstance(error, AccountSuspended | ModelMoved | TenantRemoved):
         return Outcome.REJECTED
     return Outcome.FAILED

@@ -1,7 +1,7 @@
-"""May this request enter? Its tenant's budget of the month says so, then caps and rates.
+"""May this request enter? Budgets of the month say so, its tenant's and its key's, then caps and rates.
 
-Each of them takes its part when it is asked. So one that is refused by caps or rates gives its part of the
-budget back, and one that is let in gives it back at its end.
+Each of them takes its part when it is asked. So one that is refused by a later one gives its part of the
+budgets back, and one that is let in gives it back at its end.
 """
 
 from __future__ import annotations
@@ -19,16 +19,24 @@ from routing.usage.budget import Budgets, BudgetStatus, Level, Use
 
 TOKENS_HEADER = b"x-tenantry-budget-remaining-tokens"
 COST_HEADER = b"x-tenantry-budget-remaining-cost"
+KEY_HEADER = b"x-tenantry-key-budget-remaining-tokens"
+KEY = "key_"  # before the name of a limit that is the key's own
+KEY_BUDGET = "key_monthly_tokens"
 LONGEST_BUDGET_WAIT_S = 86_400.0  # nobody's client sleeps for weeks
 
 
-class Admission:
-    """Lets requests in, and keeps what each has reserved of its tenant's budget until it ends."""
+_Reserved = list[tuple[Budgets, str, Use]]  # of whose budget how much
 
-    def __init__(self, dispatcher: Dispatcher, budgets: Budgets) -> None:
+
+class Admission:
+    """Lets requests in, and keeps what each has reserved of budgets until it ends."""
+
+    def __init__(self, dispatcher: Dispatcher, budgets: Budgets, key_budgets: Budgets) -> None:
+        """`budgets` are the tenants'."""
         self._dispatcher = dispatcher
         self._budgets = budgets
-        self._reserved: dict[Ticket, Use] = {}
+        self._key_budgets = key_budgets
+        self._reserved: dict[Ticket, _Reserved] = {}
 
     def admit(self, request: Request, answer_headers: HeaderList) -> Ticket:
         """Return the ticket of a request that may enter; `end` must follow once it has ended.
@@ -36,42 +44,56 @@ class Admission:
         A header is added that says what is left of the budget, where that is little. Raises `QuotaExceeded`,
         `CapReached`, `Unavailable`, or `InvalidRequest` where the request alone is over a cap.
         """
-        tenant = request.target.tenant
-        use = self._reserve(request, answer_headers) if tenant in self._budgets else None
+        reserved: _Reserved = []
         try:
+            if request.target.account in self._budgets:
+                self._reserve(request, self._budgets, request.target.account, reserved, answer_headers)
+            if request.key_limits is not None and request.key in self._key_budgets:
+                self._reserve(request, self._key_budgets, request.key, reserved, answer_headers)
             decision = self._dispatcher.submit(request)
             if isinstance(decision, Rejection):
                 raise _refusal(decision, request)
         except RequestError:
-            if use is not None:
-                self._budgets.release(tenant, use)
+            _release(reserved)
             raise
-        if use is not None:
-            self._reserved[decision] = use
+        if reserved:
+            self._reserved[decision] = reserved
         return decision
 
     def end(self, ticket: Ticket) -> None:
         """Give back what an admitted request had reserved; what it used has been counted by then."""
-        if ticket in self._reserved:
-            self._budgets.release(ticket.request.target.tenant, self._reserved.pop(ticket))
+        _release(self._reserved.pop(ticket, []))
 
-    def _reserve(self, request: Request, answer_headers: HeaderList) -> Use | None:
-        """Reserve what the request is expected to use; returns how much that is. Raises `QuotaExceeded`."""
-        tenant, now_s = request.target.tenant, time.time()
-        status = self._budgets.status(tenant, now_s)
+    def _reserve(
+        self,
+        request: Request,
+        budgets: Budgets,
+        owner: str,
+        reserved: _Reserved,
+        answer_headers: HeaderList,
+    ) -> None:
+        """Reserve what the request is expected to use, and add it to `reserved`. Raises `QuotaExceeded`."""
+        now_s, of_key = time.time(), budgets is self._key_budgets
+        status = budgets.status(owner, now_s)
         if status is None:
-            return None
+            return
         group, price = self._dispatcher.group_of(request.target), request.target.price
         completion = math.ceil(group.expected_completion(request))
         cost = 0 if price is None else price.cost(request.prompt_tokens, completion)
         use = Use(request.prompt_tokens + completion, cost)
-        granted = self._budgets.reserve(tenant, use, now_s)
+        granted = budgets.reserve(owner, use, now_s)
         if not granted or status.level is not Level.BELOW:
-            name = TOKENS_HEADER if status.currency is None else COST_HEADER
-            answer_headers.append((name, status.amount(status.remaining).encode()))
+            header = TOKENS_HEADER if status.currency is None else COST_HEADER
+            told = status.amount(status.remaining).encode()
+            answer_headers.append((KEY_HEADER if of_key else header, told))
         if not granted:
-            raise _over_budget(status, use, now_s)
-        return use
+            raise _over_budget(status, use, now_s, of_key=of_key)
+        reserved.append((budgets, owner, use))
+
+
+def _release(reserved: _Reserved) -> None:
+    for budgets, owner, use in reserved:
+        budgets.release(owner, use)
 
 
 def _refusal(rejection: Rejection, request: Request) -> RequestError:
@@ -90,20 +112,24 @@ def _refusal(rejection: Rejection, request: Request) -> RequestError:
             param="n" if request.sequences > 1 else None,
             code=cap,
         )
+    name = cap.removeprefix(KEY)
+    reached = f"The cap {cap} of {limit} is reached for `{request.target.model}`."
     return CapReached(
-        f"The cap {cap} of {limit} is reached for `{request.target.model}`.",
+        reached if name == cap else f"This API key's own {name} of {limit} is reached.",
         code=cap,
         retry_after_s=rejection.retry_after_s,
     )
 
 
-def _over_budget(status: BudgetStatus, use: Use, now_s: float) -> QuotaExceeded:
+def _over_budget(status: BudgetStatus, use: Use, now_s: float, *, of_key: bool) -> QuotaExceeded:
     """Say what is left of the month's budget, and when the next begins where that is worth waiting for."""
     wait_s = status.resets_s - now_s
+    whose = "This API key's own budget of the month" if of_key else "The month's budget"
     return QuotaExceeded(
-        f"The month's budget of {status.amount(status.limit)} {status.unit} is used up: "
+        f"{whose} of {status.amount(status.limit)} {status.unit} is used up: "
         f"{status.amount(status.remaining)} are left, and this request is expected to need "
         f"{status.amount(status.of(use))}. The next month begins in "
         f"{wait_s / 86400:.1f} days.",
+        code=KEY_BUDGET if of_key else None,
         retry_after_s=wait_s if wait_s <= LONGEST_BUDGET_WAIT_S else None,
     )

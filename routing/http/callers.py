@@ -6,9 +6,10 @@ import time
 
 from fleet.types import Tenant
 from routing.asgi import Connection, Exchange
-from routing.catalog.directory import Directory, Identity
+from routing.catalog.declared import Identity
+from routing.catalog.directory import Directory
 from routing.catalog.entries import KeyRole
-from routing.errors import Forbidden, InvalidKey
+from routing.errors import AccountSuspended, Forbidden, InvalidKey
 
 
 class Callers:
@@ -26,13 +27,28 @@ class Callers:
         """Return whose key it is now; None: nobody's."""
         return self._directory.identify(key, time.time())
 
-    def tenant(self, exchange: Exchange) -> Tenant:
-        """Return the tenant whose models may be called. Raises `InvalidKey`."""
+    def tenant(self, exchange: Exchange) -> tuple[Tenant, Identity]:
+        """Return the tenant whose models may be called, and the key's identity.
+
+        Raises `InvalidKey`, `AccountSuspended`.
+        """
         key = exchange.bearer()
-        tenant = self._directory.authenticate(key, time.time()) if key else None
-        if tenant is None:
+        found = self._directory.authenticate(key, time.time()) if key else None
+        if found is None:
             raise _wrong_key(key)
-        return tenant
+        if found[0].suspended:
+            raise AccountSuspended
+        return found
+
+    def account(self, exchange: Exchange) -> str | None:
+        """Return the account whose usage the caller may see; None: an operator's. Raises as `tenant` does."""
+        identity = self.identity(exchange)
+        tenant = None if identity.tenant is None else self._directory.tenant(identity.tenant)
+        if tenant is None:
+            return None
+        if tenant.suspended and identity.role is KeyRole.INFERENCE:
+            raise AccountSuspended
+        return tenant.account
 
     def identity(self, exchange: Exchange) -> Identity:
         """Return who calls, tenant or operator. Raises `InvalidKey`."""

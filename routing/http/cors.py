@@ -24,6 +24,7 @@ EXPOSED = (
     "x-tenantry-budget-remaining-cost",
     "x-tenantry-budget-remaining-tokens",
     "x-tenantry-cost",
+    "x-tenantry-key-budget-remaining-tokens",
     "x-tenantry-model",
     "x-tenantry-queue-ms",
     "x-tenantry-replica",

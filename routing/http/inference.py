@@ -7,6 +7,7 @@ needed.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from engines import secrets
 from engines.protocol import Kind
 from fleet.current import CurrentFleet, Derived
-from fleet.types import Fleet, Tenant
+from fleet.types import Fleet, RequestLimits, Tenant
 from routing.asgi import Exchange
+from routing.catalog.declared import Identity
 from routing.catalog.directory import Directory
 from routing.errors import BreaksEngine, Quarantined, RequestError, Unavailable
 from routing.flights.attempt import Question
@@ -55,6 +57,7 @@ class _Asked:
 
     exchange: Exchange
     tenant: Tenant
+    identity: Identity  # of its key
     call: bodies.Call
     size_bytes: int  # of its body
     request_id: str
@@ -74,10 +77,11 @@ class _Asked:
 class Tables:
     """What requests look up of one fleet."""
 
-    def __init__(self, fleet: Fleet, secret: bytes) -> None:
-        self.salts = {tenant: secrets.cache_salt(secret, tenant) for tenant in fleet.tenants}
+    def __init__(self, fleet: Fleet, salt_of: Callable[[str], str]) -> None:
+        """`salt_of` returns an account's salt; it may keep those that it has made."""
+        self.salts = {t.name: salt_of(t.account) for t in fleet.tenants.values()}
         self.limits = {  # by tenant and base model
-            (tenant.name, name): replace(model.request_limits, **tenant.request_limits)
+            (tenant.name, name): _limits(model.request_limits, tenant)
             for tenant in fleet.tenants.values()
             for name, model in fleet.base_models.items()
         }
@@ -104,22 +108,24 @@ class Inference:
     _tables: Derived[Tables] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._tables = self.fleet.derive(lambda fleet: Tables(fleet, self.secret))
+        salt_of = functools.cache(functools.partial(secrets.cache_salt, self.secret))
+        self._tables = self.fleet.derive(lambda fleet: Tables(fleet, salt_of))
 
     async def answer(self, exchange: Exchange, kind: Kind, request_id: str) -> None:
         """Answer one request. Raises the `RequestError` of what is wrong with it, or `ClientGone`."""
         trace = None
         if self.tracer is not None:
             trace = self.tracer.begin(exchange.headers.traceparent, kind.value, self.clock())
-        tenant = self.callers.tenant(exchange)
+        tenant, identity = self.callers.tenant(exchange)
         arrived_s = self.clock()
         settings = self.fleet.now.gateway
         body = await exchange.read_json(
             limit_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
         )
         if self.fleet.now.tenants.get(tenant.name) is not tenant:  # the fleet was changed meanwhile
-            tenant = self.callers.tenant(exchange)
-        asked = _Asked(exchange, tenant, bodies.parse(kind, body), len(body), request_id, arrived_s, trace)
+            tenant, identity = self.callers.tenant(exchange)
+        call, size_bytes = bodies.parse(kind, body), len(body)
+        asked = _Asked(exchange, tenant, identity, call, size_bytes, request_id, arrived_s, trace)
         del body
         entered = await self._enter(asked)
         asked.call.payload.clear()  # it is in the engine's body, and may be many times as large
@@ -232,6 +238,8 @@ class Inference:
             max_completion_tokens=call.max_completion_tokens,
             size_bytes=len(for_engine) + HELD_BYTES,
             user=call.user,
+            key=asked.identity.key,
+            key_limits=asked.identity.limits,
         )
         traceparent = None
         if trace is not None:
@@ -272,6 +280,10 @@ class Inference:
         self.ended.add(record)
 
 
+def _limits(limits: RequestLimits, tenant: Tenant) -> RequestLimits:
+    return replace(limits, **tenant.request_limits) if tenant.request_limits else limits
+
+
 def _target_headers(target: Target) -> list[tuple[bytes, bytes]]:
     model = target.model
     if target.fallback_of:
@@ -285,6 +297,7 @@ def _target_headers(target: Target) -> list[tuple[bytes, bytes]]:
 
 def _refused(request: Request, error: RequestError, now_s: float) -> Record:
     record = Record(request.id, request.target, Outcome.REJECTED, error.status, error.code)
+    record.key = request.key
     record.explanation, record.retry_after_s = error.message, error.retry_after_s
     record.total_s = now_s - request.arrived_s
     return record

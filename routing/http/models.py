@@ -28,7 +28,8 @@ class Models:
     async def answer(self, exchange: Exchange, name: str) -> None:
         """Send the caller's models, or the one that is named. Raises `ModelNotFound`, `InvalidKey`."""
         exchange.require_method("GET")
-        payload = self._describe(self._callers.tenant(exchange), name)
+        tenant, _ = self._callers.tenant(exchange)
+        payload = self._describe(tenant, name)
         await exchange.respond(200, [JSON], orjson.dumps(payload))
 
     def _describe(self, tenant: Tenant, name: str) -> Payload:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
+from typing import Any
 
 import orjson
 
+from fleet.types import NO_LIMITS
 from routing.asgi import JSON, Exchange
+from routing.catalog.declared import Identity
 from routing.errors import Forbidden
 from routing.http.callers import Callers
 from routing.observing.ended import EndedRequests
@@ -29,14 +33,23 @@ class OwnUsage:
     async def answer(self, exchange: Exchange) -> None:
         """Send what the caller's tenant used. Raises the `RequestError` of what is wrong."""
         exchange.require_method("GET")
-        tenant = self._callers.identity(exchange).tenant
-        if tenant is None:
+        identity, account = self._callers.identity(exchange), self._callers.account(exchange)
+        if account is None:
             raise Forbidden("An operator's key is nobody's here; /admin/v1/usage shows every tenant's usage.")
         fields = only_known(exchange.query(), ("from", "to", "group_by"))
-        query = read_query(fields, now_s=time.time(), tenant=tenant, allowed=FOR_TENANTS)
-        async with self._queries.running(tenant):
+        query = read_query(fields, now_s=time.time(), tenant=account, allowed=FOR_TENANTS)
+        async with self._queries.running(account):
             self._ended.flush()
             told = answer(query, await self._ledger.sums(query), self._ledger.budgets.currency)
-        status = self._ledger.budgets.status(tenant, time.time())
-        told |= {"budget": None if status is None else status.answer()}
+        status = self._ledger.budgets.status(account, time.time())
+        told |= {"budget": None if status is None else status.answer(), "key": self._own_key(identity)}
         await exchange.respond(200, [JSON], orjson.dumps(told))
+
+    def _own_key(self, identity: Identity) -> dict[str, Any]:
+        """Describe the key that asks: its id, its own limits, and how it stands in its budget."""
+        status = self._ledger.key_budgets.status(identity.key, time.time())
+        return {
+            "id": identity.key,
+            "limits": asdict(identity.limits or NO_LIMITS),
+            "budget": None if status is None else status.answer(),
+        }

@@ -15,7 +15,7 @@ from routing.lifecycle import Lifecycle
 from routing.observing.ended import EndedRequests
 from routing.observing.metrics import GatewayMetrics
 from routing.scheduling.dispatcher import Dispatcher
-from routing.usage.budget import Budgets
+from routing.usage import Ledger
 
 SWEEP_INTERVAL_S = 0.25
 log = logging.getLogger("tenantry.gateway")
@@ -30,7 +30,7 @@ class Sweeper:
         flights: RunningFlights,
         ended: EndedRequests,
         metrics: GatewayMetrics,
-        budgets: Budgets,
+        ledger: Ledger,
         lifecycle: Lifecycle,
         clock: Callable[[], float],
     ) -> None:
@@ -38,7 +38,7 @@ class Sweeper:
         self._flights = flights
         self._ended = ended
         self._metrics = metrics
-        self._budgets = budgets
+        self._budgets = {"tenant": ledger.budgets, "key": ledger.key_budgets}
         self._lifecycle = lifecycle
         self._clock = clock
         self._task: asyncio.Task[None] | None = None  # from start to stop
@@ -71,8 +71,11 @@ class Sweeper:
 
     def _warn_of_budgets(self) -> None:
         """Log budgets that have just reached a limit, and keep that among the events."""
-        for status in self._budgets.newly_reached(time.time()):
-            used, limit = status.amount(status.used), status.amount(status.limit)
-            text = f"{used} of the month's {limit} {status.unit} are used"
-            log.warning("tenant %s: %s (%s limit)", status.tenant, text, status.level)
-            self._lifecycle.note_event(f"tenant {status.tenant}", f"{text}: {status.level} limit reached")
+        for whose, budgets in self._budgets.items():
+            for status in budgets.newly_reached(time.time()):
+                used, limit = status.amount(status.used), status.amount(status.limit)
+                text = f"{used} of the month's {limit} {status.unit} are used"
+                log.warning("%s %s: %s (%s limit)", whose, status.tenant, text, status.level)
+                self._lifecycle.note_event(
+                    f"{whose} {status.tenant}", f"{text}: {status.level} limit reached"
+                )

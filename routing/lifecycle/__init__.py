@@ -1,4 +1,4 @@
-"""The life of an adapter, from registration to retirement: catalog, store and engines kept in step."""
+"""Adapters, tenants and aliases that come and go: catalog, store and engines kept in step."""
 
 from routing.lifecycle.fleets import FleetChanges
 from routing.lifecycle.lifecycle import Lifecycle

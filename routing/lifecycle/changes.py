@@ -11,11 +11,14 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from routing.errors import Unavailable
 
+# Who asked for what this task does, and the tasks that it began: a key's id, or the gateway itself.
+ACTOR: ContextVar[str] = ContextVar("ACTOR", default="tenantry")
 T = TypeVar("T")
 P = ParamSpec("P")
 TURN_S = 5.0

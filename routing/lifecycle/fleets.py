@@ -26,6 +26,7 @@ from routing.errors import Conflict, InvalidRequest, RequestError, Unavailable
 from routing.lifecycle.changes import Changes, change
 from routing.lifecycle.ports import FleetChange, FleetState
 from routing.lifecycle.registry import Registry, patiently
+from routing.lifecycle.running import running_tenants
 from routing.scheduling.dispatcher import Dispatcher
 
 FROM_FILE = "fleet file"  # who applied what is on disk
@@ -111,7 +112,7 @@ class FleetChanges:
     async def _resume(self, newest: FleetRevision, on_disk: str) -> None:
         try:
             fleet = (await self._load(newest.document.encode())).fleet
-            changes = differences(self._fleet.now, fleet)
+            changes = differences(self._fleet.declared, fleet)
             if reasons := _needs_restart(changes) + self.why_not(self._fleet.now, fleet):
                 raise FleetRefused(reasons, changes)
         except (FleetInvalid, FleetRefused) as error:
@@ -134,7 +135,7 @@ class FleetChanges:
         loaded = await self._load(document)
         async with self.changes.of("fleet"):
             self._require_known(expected)
-            changes = differences(self._fleet.now, loaded.fleet)
+            changes = differences(self._fleet.declared, loaded.fleet)
             reasons = _needs_restart(changes) + self._why_shared(loaded.fleet)
             reasons += self.why_not(self._fleet.now, loaded.fleet)
             text = document.decode("utf-8-sig")
@@ -197,10 +198,7 @@ class FleetChanges:
             return b""
 
     def _why_shared(self, fleet: Fleet) -> list[str]:
-        running: dict[str, set[str]] = {}
-        for group in self._dispatcher.groups.values():
-            running.setdefault(group.pool, set()).update(group.floods.running)
-        return why_shared(self._fleet.now, fleet, running)
+        return why_shared(self._fleet.now, self._fleet.amend(fleet), running_tenants(self._dispatcher))
 
     def _require_known(self, expected: int | None) -> None:
         """Refuse while the state was not read, and to a caller that knows of another revision."""

@@ -25,12 +25,15 @@ from routing.errors import StateUnavailable
 from routing.lifecycle import declared
 from routing.lifecycle.aftermath import Aftermath
 from routing.lifecycle.changes import Changes
+from routing.lifecycle.departures import remove_adapters
 from routing.lifecycle.engines import Engines
 from routing.lifecycle.placement import Wanted, kept_digests, surplus_versions
 from routing.lifecycle.preparation import Preparation
 from routing.lifecycle.registry import Registry, patiently
 from routing.lifecycle.rollouts import Action, Verdict
+from routing.lifecycle.running import running_tenants
 from routing.lifecycle.split import Rollouts
+from routing.lifecycle.tenants import Tenants
 from routing.lifecycle.trial import MAX_STRIKES, Trial
 from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
@@ -85,6 +88,9 @@ class Lifecycle:
             self._last_used_s,
             lambda digest: str(self.store.folder_of(digest)),
         )
+        self.tenants = Tenants(
+            fleet, self.registry, self.changes, self._depart, lambda: running_tenants(dispatcher)
+        )
         self.engines = Engines(directory, dispatcher, wanted, crashed=self._crashed)
         fleet.follow(self.take_fleet)
 
@@ -92,6 +98,7 @@ class Lifecycle:
 
     def start(self) -> None:
         """Open state and store, bring the catalog in line with fleet.yaml, and resume unfinished work."""
+        self._fleet.is_known = False
         self._spawn(self._reconcile())
 
     async def stop(self) -> None:
@@ -150,8 +157,10 @@ class Lifecycle:
     async def _read_state(self) -> None:
         """Read the database, register fleet.yaml's adapters, and begin unfinished versions again."""
         await self.registry.open()
+        await self.tenants.load()
         if self.resume_fleet is not None:
             await self.resume_fleet()
+        self._fleet.is_known = True
         self._spawn(self.registry.guard())
         unfinished = [version for version in self._versions() if version.state in PREPARING]
         await asyncio.to_thread(self._open_store, unfinished)
@@ -200,6 +209,9 @@ class Lifecycle:
             await self.refused(quarantined)
         else:
             await patiently(lambda: self.registry.move(quarantined, VersionState.REGISTERED))
+
+    def _depart(self, tenant: str) -> None:
+        self._spawn(remove_adapters(tenant, self.registry, self.changes, self.retire_version))
 
     def note_event(self, subject: str, text: str) -> None:
         """Record an event in the background; it is lost if the database does not answer."""
@@ -320,7 +332,8 @@ class Lifecycle:
         entry = self._directory.adapter(key)
         if entry is not None and entry.pinned and not entry.can_use_a_pin:
             await self.registry.set_pinned(key, False)
-            await self.registry.record(str(key), "no longer pinned: no version is left to pin")
+            text = "no longer pinned: no version is left to pin"
+            await self.registry.record(str(key), text, tenant=key.tenant)
 
     async def retire_version(self, version: Version) -> None:
         """Take a version out of traffic; its files are deleted once no request or engine needs them."""
@@ -353,13 +366,8 @@ class Lifecycle:
 
     def _entry_of(self, record: Record) -> AdapterEntry | None:
         target = record.target
-        name = target.adapter or ""
-        own = self._directory.adapter(AdapterKey(target.tenant, name))
-        return (
-            own
-            if own is not None and target.model == name
-            else self._directory.adapter(AdapterKey(None, name))
-        )
+        is_own = "/" in (target.adapter_id or "")  # engines know a tenant's own as tenant/name@digest
+        return self._directory.adapter(AdapterKey(target.tenant if is_own else None, target.adapter or ""))
 
     async def _conclude(self, entry: AdapterEntry, verdict: Verdict) -> None:
         """End a rollout as the verdict says; a rollback takes effect even if the database is silent."""
@@ -373,7 +381,7 @@ class Lifecycle:
             else:
                 await patiently(lambda: self._end(entry, rollout, rollout.candidate, entry.live))
             text = f"version {rollout.candidate}: {verdict.action}: {verdict.reason}"
-            await self.registry.record(str(entry.key), text)
+            await self.registry.record(str(entry.key), text, tenant=entry.key.tenant)
         finally:
             self._concluding.discard(entry.key)
             self.engines.tell_all()

@@ -5,15 +5,12 @@ Implements `routing.lifecycle.ports.Management`.
 
 from __future__ import annotations
 
-import secrets
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from adapters.states import VersionState
-from fleet.api_keys import new_key
 from fleet.current import CurrentFleet
-from fleet.key_hash import FINGERPRINT_CHARS, hash_key
-from fleet.types import Tenant
+from fleet.key_hash import FINGERPRINT_CHARS
+from fleet.types import KeyLimits, Tenant
 from routing.catalog.directory import Directory
 from routing.catalog.entries import (
     AdapterEntry,
@@ -28,19 +25,20 @@ from routing.catalog.entries import (
 )
 from routing.catalog.sources import Upload
 from routing.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from routing.lifecycle.aliases import Aliases
 from routing.lifecycle.changes import change
 from routing.lifecycle.fleets import FleetChanges
 from routing.lifecycle.lifecycle import Lifecycle
+from routing.lifecycle.new_keys import make_key
 from routing.lifecycle.pins import require_slot, require_version, why_quarantined
 from routing.lifecycle.ports import NewVersion, ReplicaResidency, VersionProgress
 from routing.lifecycle.registration import Registration
 from routing.lifecycle.restarts import RollingRestarts
+from routing.lifecycle.tenant_ports import AliasManagement, TenantManagement
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.replica_figures import replica_figures
 from routing.scheduling.report import SchedulerReport
 from routing.scheduling.state import Replica
-
-KEY_PREFIX_CHARS = 12  # shown in lists, so that people recognise a key
 
 
 class Manager:
@@ -58,6 +56,8 @@ class Manager:
         )
         self._registration = Registration(fleet, directory, lifecycle.registry, lifecycle.uploads)
         self.changes = lifecycle.changes
+        self.tenancy: TenantManagement = lifecycle.tenants
+        self.aliases: AliasManagement = Aliases(fleet, lifecycle.registry, lifecycle.changes)
 
     def adapters(self) -> Sequence[AdapterEntry]:
         """List every adapter, by key."""
@@ -79,7 +79,9 @@ class Manager:
         """Register a version, and the adapter if it is new."""
         self._require_reconciled()
         source = await self._registration.check(key, new)
-        async with self.changes.of(key):
+        # A tenant that is removed meanwhile leaves no adapter behind.
+        async with self.changes.of(("tenant", key.tenant)), self.changes.of(key):
+            self._registration.require_open(key, new)
             entry = await self._registration.entry_for(key, base_model)
             if new.rollout is not None and entry.rollout is not None:
                 raise Conflict(
@@ -234,18 +236,34 @@ class Manager:
             residency=self._lifecycle.engines.residency(replica.name),
         )
 
-    async def events(self, limit: int, before: int | None) -> Sequence[Event]:
-        """List the events of adapters, rollouts, keys and replicas, newest first."""
-        return await self._registry.events(limit, before)
+    async def events(
+        self,
+        limit: int,
+        before: int | None,
+        *,
+        tenant: str | None = None,
+        since_s: float | None = None,
+        former: bool = False,
+    ) -> Sequence[Event]:
+        """List events, the newest first."""
+        return await self._registry.events(limit, before, tenant=tenant, since_s=since_s, former=former)
 
     def declared_keys(self) -> Sequence[DeclaredKey]:
         """List the keys of fleet.yaml: operators' first, then by tenant."""
-        operators = KeyRole.OPERATOR, None, self._fleet.now.gateway.operator_key_hashes
-        owners = [operators, *((KeyRole.INFERENCE, t.name, t.key_hashes) for t in self.tenants())]
-        return [
-            DeclaredKey(digest[:FINGERPRINT_CHARS], role, tenant)
-            for role, tenant, hashes in owners
-            for digest in sorted(hashes)
+        operators = [
+            DeclaredKey(digest[:FINGERPRINT_CHARS], KeyRole.OPERATOR, None)
+            for digest in sorted(self._fleet.now.gateway.operator_key_hashes)
+        ]
+        return operators + [
+            DeclaredKey(
+                digest[:FINGERPRINT_CHARS],
+                KeyRole.INFERENCE,
+                tenant.name,
+                tenant.key_names.get(digest, ""),
+                tenant.key_limits.get(digest),
+            )
+            for tenant in self.tenants()
+            for digest in sorted(tenant.key_hashes)
         ]
 
     def keys(self) -> Sequence[ApiKey]:
@@ -254,34 +272,42 @@ class Manager:
 
     @change
     async def create_key(
-        self, role: KeyRole, tenant: str | None, *, note: str, expires_s: float | None
+        self,
+        role: KeyRole,
+        tenant: str | None,
+        *,
+        note: str,
+        expires_s: float | None,
+        limits: KeyLimits | None = None,
     ) -> tuple[str, ApiKey]:
         """Make a key. Returns it with its record; it is never shown again."""
         self._require_reconciled()
         if (role is KeyRole.OPERATOR) != (tenant is None):
             raise InvalidRequest("An operator's key has no tenant, every other key has one.", param="tenant")
+        if limits is not None and role is not KeyRole.INFERENCE:
+            raise InvalidRequest("Only a key that calls models has limits.", param="limits")
         if tenant is not None and tenant not in self._fleet.now.tenants:
             raise NotFound(f"There is no tenant `{tenant}`.", code="tenant_not_found")
-        secret = new_key()
-        key = ApiKey(
-            id=secrets.token_hex(8),
-            prefix=secret[:KEY_PREFIX_CHARS],
-            sha256=hash_key(secret),
-            role=role,
-            tenant=tenant,
-            note=note,
-            created_s=time.time(),
-            expires_s=expires_s,
-        )
+        secret, key = make_key(role, tenant, note=note, expires_s=expires_s, limits=limits)
         await self._registry.add_key(key)
-        await self._registry.record(f"key {key.id}", f"created: {role} of {tenant or 'operators'}")
+        text = f"created: {role} of {tenant or 'operators'}"
+        await self._registry.record(f"key {key.id}", text, tenant=tenant)
         return secret, key
+
+    @change
+    async def set_key_limits(self, key_id: str, limits: Mapping[str, int | None]) -> ApiKey:
+        """Replace limits of a key, by their names; None takes one away. Raises `NotFound` and `Conflict`."""
+        self._require_reconciled()
+        key = await self._registry.set_key_limits(key_id, limits)
+        told = ", ".join(f"{name} {'none' if limit is None else limit}" for name, limit in limits.items())
+        await self._registry.record(f"key {key.id}", f"limits: {told}", tenant=key.tenant)
+        return key
 
     @change
     async def revoke_key(self, key_id: str) -> ApiKey:
         """Revoke a key at once. Raises `NotFound`."""
         key = await self._registry.revoke_key(key_id)
-        await self._registry.record(f"key {key.id}", "revoked")
+        await self._registry.record(f"key {key.id}", "revoked", tenant=key.tenant)
         return key
 
     def _version(self, entry: AdapterEntry, number: int) -> Version:
@@ -303,4 +329,4 @@ class Manager:
 
     async def _note(self, entry: AdapterEntry, text: str) -> None:
         self._lifecycle.engines.tell_all()
-        await self._registry.record(str(entry.key), text)
+        await self._registry.record(str(entry.key), text, tenant=entry.key.tenant)

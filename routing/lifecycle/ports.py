@@ -8,7 +8,7 @@ itself, `StateUnavailable` (503) while the database does not answer; serving goe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Protocol
 from engines.residency import Residency
 from fleet.diff import Change
 from fleet.problems import Problem
-from fleet.types import Tenant
+from fleet.types import KeyLimits, Tenant
 from routing.catalog.entries import (
     AdapterEntry,
     AdapterKey,
@@ -28,6 +28,7 @@ from routing.catalog.entries import (
     RolloutPlan,
     Version,
 )
+from routing.lifecycle.tenant_ports import AliasManagement, TenantManagement
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.replica_figures import ReplicaFigures
 from routing.scheduling.report import SchedulerReport
@@ -128,7 +129,7 @@ class PoolRestart:
 class Restarts(Protocol):
     """Restarts engines pool by pool."""
 
-    def begin(self, pool: str, *, replica: str | None, drain_s: float | None, actor: str) -> PoolRestart:
+    def begin(self, pool: str, *, replica: str | None, drain_s: float | None) -> PoolRestart:
         """Begin to restart a pool's replicas, or one of them. Raises `NotFound` and `Conflict`."""
 
     def of(self, pool: str) -> PoolRestart:
@@ -145,7 +146,7 @@ class Fleets(Protocol):
 
 
 class Management(Protocol):
-    """The fleet, adapters, keys and replicas, as the admin API works on them."""
+    """The fleet, adapters, keys and replicas, as the admin API works on them; tenants and aliases beside."""
 
     @property
     def fleets(self) -> Fleets:
@@ -154,6 +155,14 @@ class Management(Protocol):
     @property
     def restarts(self) -> Restarts:
         """What restarts engines."""
+
+    @property
+    def tenancy(self) -> TenantManagement:
+        """The calls on tenants."""
+
+    @property
+    def aliases(self) -> AliasManagement:
+        """The calls on tenants' own aliases."""
 
     def adapters(self) -> Sequence[AdapterEntry]:
         """List every adapter, by key."""
@@ -203,8 +212,19 @@ class Management(Protocol):
     def scheduler(self, decisions: int = KEPT) -> SchedulerReport:
         """Copy the scheduler's state, with its last decisions, at most this number."""
 
-    async def events(self, limit: int, before: int | None) -> Sequence[Event]:
-        """List events, the newest first; `before` is the id of the last one seen."""
+    async def events(
+        self,
+        limit: int,
+        before: int | None,
+        *,
+        tenant: str | None = None,
+        since_s: float | None = None,
+        former: bool = False,
+    ) -> Sequence[Event]:
+        """List events, the newest first; `before` is the id of the last one seen.
+
+        Of a tenant they are those of the present one; `former`: of all that had its name.
+        """
 
     def declared_keys(self) -> Sequence[DeclaredKey]:
         """List the keys of fleet.yaml: operators' first, then by tenant."""
@@ -213,9 +233,18 @@ class Management(Protocol):
         """List the keys made at run time, revoked and expired ones too."""
 
     async def create_key(
-        self, role: KeyRole, tenant: str | None, *, note: str, expires_s: float | None
+        self,
+        role: KeyRole,
+        tenant: str | None,
+        *,
+        note: str,
+        expires_s: float | None,
+        limits: KeyLimits | None = None,
     ) -> tuple[str, ApiKey]:
         """Make a key; returns it, for the only time, with its record. `expires_s` is Unix time."""
+
+    async def set_key_limits(self, key_id: str, limits: Mapping[str, int | None]) -> ApiKey:
+        """Replace limits of a key, by their names; None takes one away. Raises `NotFound` and `Conflict`."""
 
     async def revoke_key(self, key_id: str) -> ApiKey:
         """Revoke a key at once. Raises `NotFound`."""

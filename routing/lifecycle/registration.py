@@ -14,7 +14,7 @@ from fleet.current import CurrentFleet
 from routing.catalog.directory import Directory
 from routing.catalog.entries import AdapterEntry, AdapterKey, Version
 from routing.catalog.sources import Folder, Source, Upload, parse_source
-from routing.errors import Conflict, Forbidden, InvalidRequest, NotFound, RequestError
+from routing.errors import AccountSuspended, Conflict, Forbidden, InvalidRequest, NotFound, RequestError
 from routing.lifecycle.ports import NewVersion
 from routing.lifecycle.registry import Registry
 
@@ -37,8 +37,7 @@ class Registration:
             raise Conflict(
                 "This adapter is declared in fleet.yaml; change it there.", code="adapter_declared"
             )
-        if key.tenant not in self._fleet.now.tenants:
-            raise NotFound(f"There is no tenant `{key.tenant}`.", code="tenant_not_found")
+        self.require_open(key, new)
         if new.upload is not None:
             return None
         try:
@@ -54,6 +53,14 @@ class Registration:
                 "There is no such folder on the gateway's machine.", param="source", code="source_not_found"
             )
         return source
+
+    def require_open(self, key: AdapterKey, new: NewVersion) -> None:
+        """Raise `NotFound` where there is no such tenant; one that is suspended adds nothing by itself."""
+        tenant = self._fleet.now.tenants.get(key.tenant or "")
+        if tenant is None:
+            raise NotFound(f"There is no tenant `{key.tenant}`.", code="tenant_not_found")
+        if tenant.suspended and not new.trusted:
+            raise AccountSuspended
 
     def _require_allowed(self, source: str, prefixes: Sequence[str]) -> None:
         if not sources.is_allowed(source, prefixes):
@@ -94,6 +101,8 @@ class Registration:
             raise Conflict(
                 f"`{key.name}` is a model of this tenant in fleet.yaml already.", code="name_taken"
             )
+        if self._directory.alias(tenant, key.name) is not None:
+            raise Conflict(f"`{key.name}` is an alias of this tenant; remove it first.", code="name_taken")
         entry = self._directory.adapter(key)
         if entry is None:
             chosen = base_model or _only(possible)

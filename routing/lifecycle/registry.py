@@ -11,17 +11,28 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from adapters.states import VersionState
+from fleet.tenant_change import TenantChange
 from routing.catalog.directory import Directory
-from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, Event, FleetRevision, Rollout, Version
+from routing.catalog.entries import (
+    AdapterEntry,
+    AdapterKey,
+    Alias,
+    ApiKey,
+    Event,
+    FleetRevision,
+    Rollout,
+    Version,
+)
 from routing.catalog.sources import Source
 from routing.errors import StateUnavailable, Unavailable
-from routing.lifecycle.changes import RETRY_AFTER_S, TURN_S
-from routing.state import StateStore
+from routing.lifecycle.changes import ACTOR, RETRY_AFTER_S, TURN_S
+from routing.state import Note, StateStore
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -121,7 +132,8 @@ class Registry:
     async def move(self, version: Version, to: VersionState, *, reason: str = "") -> Version:
         """Move a version to another state. Raises `IllegalTransition` too."""
         moved = await self._change(self._put_version, self._store.move, version, to, reason=reason)
-        await self.record(f"{version.adapter}@{version.number}", f"{to}: {reason}" if reason else str(to))
+        text = f"{to}: {reason}" if reason else str(to)
+        await self.record(f"{version.adapter}@{version.number}", text, tenant=version.adapter.tenant)
         return moved
 
     async def make_ready(
@@ -131,7 +143,7 @@ class Registry:
         entry = await self._change(
             self._put, self._store.make_ready, version, live=live, previous=previous, rollout=rollout
         )
-        await self.record(f"{version.adapter}@{version.number}", "ready")
+        await self.record(f"{version.adapter}@{version.number}", "ready", tenant=version.adapter.tenant)
         return entry
 
     async def describe(self, version: Version, *, digest: str, rank: int, size_bytes: int) -> Version:
@@ -173,6 +185,56 @@ class Registry:
         self.directory.put_version(version)
         return version
 
+    async def remove_adapter(self, key: AdapterKey) -> None:
+        """Delete an adapter whose versions are all retired."""
+        await self._change(lambda _: self.directory.remove(key), self._store.remove, key)
+
+    # -- tenants -------------------------------------------------------------------------------------------
+
+    async def tenants(self) -> tuple[list[TenantChange], list[Alias]]:
+        """Read what was changed of tenants at run time, and their aliases."""
+        return await self._run(self._store.tenants)
+
+    async def tenant_was_used(self, name: str) -> bool:
+        """Whether there is usage, a key or an adapter of a tenant of this name."""
+        return await self._run(self._store.tenant_was_used, name)
+
+    async def change_tenant(
+        self, change: TenantChange, key: ApiKey | None, note: Note, take: Callable[[TenantChange], None]
+    ) -> None:
+        """Change a tenant, with its first key if there is one; `take` has the running gateway follow.
+
+        A removal revokes its keys, and its aliases go; who takes its name later has neither. Raises
+        `Conflict` where another change came first.
+        """
+
+        def apply(ended: list[str]) -> None:
+            for each in [each for each in self.directory.keys() if each.id in ended]:  # noqa: SIM118
+                if change.removed:
+                    self.directory.put_key(replace(each, revoked_s=change.changed_s))
+                else:
+                    self.directory.drop_key(each)
+            if key is not None:
+                self.directory.put_key(key)
+            if change.removed:
+                self.directory.remove_aliases(change.tenant)
+            take(change)
+
+        await self._change(apply, self._store.change_tenant, change, key, note)
+        log.info("%s: %s", note.subject, note.text)
+
+    async def set_alias(self, alias: Alias, note: Note) -> None:
+        """Set a tenant's alias; it counts at once."""
+        await self._change(lambda _: self.directory.put_alias(alias), self._store.set_alias, alias, note)
+        log.info("%s: %s", note.subject, note.text)
+
+    async def remove_alias(self, alias: Alias, note: Note) -> None:
+        """Remove a tenant's alias at once."""
+        await self._change(
+            lambda _: self.directory.remove_alias(alias), self._store.set_alias, alias, note, removed=True
+        )
+        log.info("%s: %s", note.subject, note.text)
+
     # -- keys and events -----------------------------------------------------------------------------------
 
     async def add_key(self, key: ApiKey) -> None:
@@ -183,9 +245,31 @@ class Registry:
         """Revoke a key at once. Raises `NotFound`."""
         return await self._change(self._put_key, self._store.revoke_key, key_id, time.time())
 
-    async def events(self, limit: int, before: int | None) -> list[Event]:
-        """List events, the newest first; `before` is the id of the last one seen."""
-        return await self._run(self._store.events, limit, before)
+    async def set_key_limits(self, key_id: str, limits: Mapping[str, int | None]) -> ApiKey:
+        """Replace limits of a key; they hold from the next request on. Raises `NotFound` and `Conflict`."""
+        return await self._change(self._put_key, self._store.set_key_limits, key_id, limits)
+
+    async def events(
+        self,
+        limit: int,
+        before: int | None,
+        *,
+        tenant: str | None = None,
+        since_s: float | None = None,
+        former: bool = False,
+    ) -> list[Event]:
+        """List events, the newest first; `before` is the id of the last one seen.
+
+        Of a tenant they are those of the present one; `former`: of all that had its name.
+        """
+        account = tenant if former else self._account(tenant)
+        return await self._run(
+            self._store.events, limit, before, tenant=account, since_s=since_s, former=former
+        )
+
+    def _account(self, tenant: str | None) -> str | None:
+        found = None if tenant is None else self.directory.tenant(tenant)
+        return tenant if found is None else found.account
 
     async def newest_fleet(self) -> FleetRevision | None:
         """Return the document that was applied as the fleet last."""
@@ -199,11 +283,11 @@ class Registry:
         """Take a document back."""
         await self._run(self._store.remove_fleet, number, text)
 
-    async def record(self, subject: str, text: str, *, actor: str = "tenantry") -> None:
+    async def record(self, subject: str, text: str, *, tenant: str | None = None) -> None:
         """Log an event, and store it if possible; no caller depends on its success."""
         log.info("%s: %s", subject, text)
         try:
-            await self._run(self._store.record, actor, subject, text)
+            await self._run(self._store.record, ACTOR.get(), subject, text, self._account(tenant))
         except StateUnavailable as error:
             log.warning("not kept in the state database: %s", error)
 

@@ -17,6 +17,7 @@ from engines.health import EngineHealth, EngineState
 from engines.protocol import EngineOrder
 from fleet.current import CurrentFleet
 from routing.errors import Conflict, NotFound
+from routing.lifecycle.changes import ACTOR
 from routing.lifecycle.engines import Engines
 from routing.lifecycle.ports import PoolRestart, RestartState, RestartStep, StepState
 from routing.lifecycle.registry import Registry
@@ -63,7 +64,7 @@ class RollingRestarts:
             raise NotFound(f"Pool `{pool}` was not restarted since the gateway started.", code="no_restart")
         return self._last[pool]
 
-    def begin(self, pool: str, *, replica: str | None, drain_s: float | None, actor: str) -> PoolRestart:
+    def begin(self, pool: str, *, replica: str | None, drain_s: float | None) -> PoolRestart:
         """Begin to restart a pool's replicas, or one of them; returns at once.
 
         A replica has `drain_s` for what it runs, without that as long as a request may take at all. Raises
@@ -80,7 +81,7 @@ class RollingRestarts:
                 code="restart_running",
             )
         chosen = list(known.values()) if replica is None else [known[replica]]
-        restart = PoolRestart(pool, actor, [RestartStep(each.name) for each in chosen], time.time())
+        restart = PoolRestart(pool, ACTOR.get(), [RestartStep(each.name) for each in chosen], time.time())
         self._last[pool] = restart
         seconds = self._fleet.now.gateway.request_timeout_s if drain_s is None else drain_s
         self._running[pool] = asyncio.create_task(self._run(restart, chosen, seconds))
@@ -176,7 +177,7 @@ class RollingRestarts:
         return None if client is None else await client.health()
 
     async def _record(self, restart: PoolRestart, text: str) -> None:
-        await self._registry.record(f"pool {restart.pool}", text, actor=restart.actor)
+        await self._registry.record(f"pool {restart.pool}", text)
 
 
 def _is_another(before: EngineHealth, now: EngineHealth) -> bool:

@@ -1,7 +1,9 @@
 """What does each tenant have in the gateway, and may its next request enter?
 
 The one place of admission. Counts are kept here; the rules are asked in this order: caps (`admission`),
-shared memory (`overflow`), the pool's objective (the group's forecast), rates (`rates`).
+shared memory (`overflow`), the pool's objective (the group's forecast), limits of the key (`admission`),
+rates of the tenant and of the key (`rates`). Only keys that have limits are counted, and only while they have
+something here.
 """
 
 from __future__ import annotations
@@ -11,14 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fleet.current import CurrentFleet
-from fleet.types import Fleet
-from routing.scheduling.admission import Cap, Demand, Rejection, Usage, admit
+from fleet.types import Fleet, KeyLimits
+from routing.scheduling.admission import Cap, Demand, Rejection, Usage, admit, admit_key
 from routing.scheduling.forecast import retry_after_s, smoothed
 from routing.scheduling.group import Group
 from routing.scheduling.overflow import may_grow
 from routing.scheduling.rates import RateLimits
 from routing.types import Request
 
+_NOTHING = Usage()  # of a key that has nothing here
 RETRY_AFTER_FULL_S = 2.0  # a queue of thousands of requests does not empty in less
 
 
@@ -40,6 +43,7 @@ class Accounts:
         self._accounts: defaultdict[str, _Account] = defaultdict(_Account)
         self._leaving: set[str] = set()  # tenants that are in the fleet no more and still have something
         self._rates = RateLimits({name: tenant.caps for name, tenant in fleet.now.tenants.items()})
+        self._keys: dict[str, Usage] = {}  # of keys with limits that have something here
         self._versions: Counter[str] = Counter()  # adapter id -> requests, waiting or running
         self._adapter_sequences: Counter[str] = Counter()  # of adapters that have a cap
 
@@ -59,6 +63,11 @@ class Accounts:
     def sequences(self) -> int:
         """Sequences of all tenants, waiting or running."""
         return sum(account.usage.sequences for account in self._accounts.values())
+
+    @property
+    def limited_keys(self) -> int:
+        """Keys with limits that have something here."""
+        return len(self._keys)
 
     def is_in_use(self, adapter_id: str) -> bool:
         """Whether a request for this version waits or runs."""
@@ -90,7 +99,21 @@ class Accounts:
             account.usage.expect(rejection, now_s)
         elif must_wait:
             rejection = self._overload(request, group, account)
-        return rejection or self._rates.book(target.tenant, request.prompt_tokens)
+        if rejection is None and request.key_limits is not None:
+            rejection = self._key_rejection(request, request.key_limits, demand, now_s)
+        return rejection or self._rates.book(
+            target.tenant, request.prompt_tokens, request.key, request.key_limits
+        )
+
+    def _key_rejection(
+        self, request: Request, limits: KeyLimits, demand: Demand, now_s: float
+    ) -> Rejection | None:
+        usage = self._keys.get(request.key, _NOTHING)
+        usage.forget_past(now_s)
+        rejection = admit_key(limits, usage, demand)
+        if rejection is not None and usage is not _NOTHING:
+            usage.expect(rejection, now_s)
+        return rejection
 
     def _overload(self, request: Request, group: Group, account: _Account) -> Rejection | None:
         """Reject a request that must wait where no memory is left for it, or it would miss the objective."""
@@ -124,6 +147,13 @@ class Accounts:
             _add(self._versions, target.adapter_id, sign)
         if target.adapter is not None and target.adapter_limit is not None:
             _add(self._adapter_sequences, target.adapter, sequences)
+        if request.key_limits is not None:
+            of_key = self._keys.get(request.key)
+            if of_key is None:
+                of_key = self._keys[request.key] = Usage(mean_request_s=usage.mean_request_s)
+            of_key.sequences += sequences
+            if not of_key.sequences:
+                del self._keys[request.key]
 
     def count_queued(self, request: Request, sign: int) -> None:
         """Count a request that begins to wait (+1) or waits no longer (-1)."""
@@ -131,17 +161,23 @@ class Accounts:
         account.usage.queued += sign
         account.usage.queued_tokens += sign * request.prompt_tokens
         account.queued_bytes += sign * request.size_bytes
+        if request.key_limits is not None:
+            self._keys[request.key].queued += sign
         self.queued += sign
         self._queued_bytes += sign * request.size_bytes
 
     def correct_rate(self, request: Request, used_tokens: int) -> None:
         """Book the tokens that a request used beyond its estimate."""
-        self._rates.correct(request.target.tenant, used_tokens - request.prompt_tokens)
+        tokens = used_tokens - request.prompt_tokens
+        self._rates.correct(request.target.tenant, tokens, request.key, request.key_limits)
 
-    def learn_duration(self, tenant: str, taken_s: float) -> None:
-        """Learn how long a tenant's requests take, from one that was completed."""
-        usage = self._accounts[tenant].usage
-        usage.mean_request_s = smoothed(usage.mean_request_s, taken_s)
+    def learn_duration(self, request: Request, taken_s: float) -> None:
+        """Learn how long a tenant's requests take, and a limited key's, from one that was completed."""
+        usages = [self._accounts[request.target.tenant].usage]
+        if request.key in self._keys:
+            usages.append(self._keys[request.key])
+        for usage in usages:
+            usage.mean_request_s = smoothed(usage.mean_request_s, taken_s)
 
 
 def _add(counts: dict[str, int], key: str, number: int) -> None:

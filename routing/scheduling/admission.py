@@ -8,10 +8,11 @@ Rates are counted elsewhere (`rates`); what the gateway as a whole can take is t
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from fleet.types import Caps
+from fleet.types import Caps, KeyLimits
 
 # Refused requests of one tenant that are taken to come back. Were there no bound, a client that asks without
 # pause would put off its tenant's others.
@@ -28,6 +29,11 @@ class Cap(StrEnum):
     QUEUED_TOKENS = "max_queued_tokens"
     REQUESTS_PER_MINUTE = "requests_per_minute"
     TOKENS_PER_MINUTE = "tokens_per_minute"
+    # Of the key with which the request came; its name in fleet.yaml is what follows `key_`.
+    KEY_CONCURRENCY = "key_max_concurrency"
+    KEY_QUEUED = "key_max_queued"
+    KEY_REQUESTS_PER_MINUTE = "key_requests_per_minute"
+    KEY_TOKENS_PER_MINUTE = "key_tokens_per_minute"
     OVERLOADED = "overloaded"  # no tenant's cap: the gateway as a whole, answered with 503
 
 
@@ -42,7 +48,7 @@ class Rejection:
 
 @dataclass(slots=True)
 class Usage:
-    """What one tenant has in the gateway now, and how long its requests have been taking."""
+    """What one tenant, or one key, has in the gateway now, and how long its requests have been taking."""
 
     sequences: int = 0
     sequences_by_model: dict[str, int] = field(default_factory=dict)
@@ -84,12 +90,27 @@ def admit(caps: Caps, usage: Usage, demand: Demand) -> Rejection | None:
     return _concurrency(caps, usage, demand) or (_queue(caps, usage, demand) if demand.must_wait else None)
 
 
+def admit_key(limits: KeyLimits, usage: Usage, demand: Demand) -> Rejection | None:
+    """Say which limit of its key stops the request, or None; the usage is left as it is."""
+    rejection = _in_flight(((Cap.KEY_CONCURRENCY, limits.max_concurrency, usage.sequences),), usage, demand)
+    if rejection is not None or not demand.must_wait:
+        return rejection
+    return _waiting(((Cap.KEY_QUEUED, limits.max_queued, usage.queued, 1),), usage)
+
+
 def _concurrency(caps: Caps, usage: Usage, demand: Demand) -> Rejection | None:
     limits = (
         (Cap.CONCURRENCY, caps.max_concurrency, usage.sequences),
         (Cap.MODEL_CONCURRENCY, caps.max_concurrency_per_model, usage.of_model(demand.model)),
         (Cap.ADAPTER_CONCURRENCY, demand.adapter_limit, demand.adapter_sequences),
     )
+    return _in_flight(limits, usage, demand)
+
+
+def _in_flight(
+    limits: Iterable[tuple[Cap, int | None, int]], usage: Usage, demand: Demand
+) -> Rejection | None:
+    """Bound what is in flight: (cap, limit, used) of each."""
     for cap, limit, used in limits:
         if limit is None or used + demand.sequences <= limit:
             continue
@@ -105,6 +126,11 @@ def _queue(caps: Caps, usage: Usage, demand: Demand) -> Rejection | None:
         (Cap.QUEUED, caps.max_queued, usage.queued, 1),
         (Cap.QUEUED_TOKENS, caps.max_queued_tokens, usage.queued_tokens, demand.prompt_tokens),
     )
+    return _waiting(limits, usage)
+
+
+def _waiting(limits: Iterable[tuple[Cap, int | None, int, int]], usage: Usage) -> Rejection | None:
+    """Bound what waits: (cap, limit, used, wanted) of each."""
     for cap, limit, used, wanted in limits:
         if limit is not None and used + wanted > limit:
             return Rejection(cap, limit, _until_free_s(usage, used + wanted - limit, used))

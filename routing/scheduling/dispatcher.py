@@ -198,7 +198,7 @@ class Dispatcher:
         if metered:
             self._accounts.correct_rate(request, prompt_tokens + completion_tokens)
         if completed:
-            self._accounts.learn_duration(request.target.tenant, self._clock() - request.arrived_s)
+            self._accounts.learn_duration(request, self._clock() - request.arrived_s)
 
     # -- what replicas do ----------------------------------------------------------------------------------
     #

@@ -60,8 +60,10 @@ class Grants:
 
     def why_gone(self, request: Request) -> RequestError:
         """Return why a tenant may not use the pool for which its request was made."""
-        known = request.target.tenant in self._fleet.now.tenants
-        return refusals.moved() if known else refusals.tenant_removed()
+        tenant = self._fleet.now.tenants.get(request.target.tenant)
+        if tenant is None or tenant.generation != request.target.generation:
+            return refusals.tenant_removed()
+        return refusals.suspended() if tenant.suspended else refusals.moved()
 
     # -- an engine for a ticket ----------------------------------------------------------------------------
 

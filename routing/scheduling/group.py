@@ -48,7 +48,7 @@ class Group:
         self.base_model = base_model
         self.slo: Slo = pool.slo
         self.engines: list[Engine] = []
-        self.members = Members([fleet.tenants[name] for name in pool.tenants])
+        self.members = Members([t for n in pool.tenants if not (t := fleet.tenants[n]).suspended])
         self.ranks, self.weights = self.members.ranks, self.members.weights
         self.counters = VirtualCounters(self.weights, self.ranks)
         self.backlog = Backlog[Ticket](
@@ -85,7 +85,7 @@ class Group:
         What waits of a tenant whose band has changed is sorted in anew, with its age; what runs goes on.
         """
         pool, settings, members = fleet.pools[self.pool], fleet.gateway.scheduler, self.members
-        tenants = {name: fleet.tenants[name] for name in pool.tenants}
+        tenants = {n: fleet.tenants[n] for n in pool.tenants if not fleet.tenants[n].suspended}
         differing = members.differing(tenants.values())
         waiting = [
             ticket

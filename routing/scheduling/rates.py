@@ -1,4 +1,6 @@
-"""Has this tenant used up its requests or tokens of the last minute, and when will there be room again?
+"""Has a tenant, or a key of it, used up the last minute's requests or tokens, and when will there be room?
+
+A request takes its part of the tenant's and of the key's caps together, or of none.
 
 Counted by the library `limits` as a sliding window counter: one count for this minute of the clock, one for
 the minute before, which weighs less the more of this minute has passed. Two numbers per tenant and cap,
@@ -20,9 +22,11 @@ from collections.abc import Mapping
 
 from limits.storage import MemoryStorage
 
-from fleet.types import Caps
+from fleet.types import Caps, KeyLimits
 from routing.scheduling.admission import Cap, Rejection
 
+_OF_TENANT = Cap.REQUESTS_PER_MINUTE, Cap.TOKENS_PER_MINUTE
+_OF_KEY = Cap.KEY_REQUESTS_PER_MINUTE, Cap.KEY_TOKENS_PER_MINUTE
 _WINDOW_S = 60
 _MEMORY_S = 2 * _WINDOW_S  # a window weighs nothing once the next one has passed too
 _MARGIN_S = 0.001  # the library wants more than the limit to be free, not as much
@@ -33,64 +37,64 @@ class RateLimits:
 
     def __init__(self, caps: Mapping[str, Caps]) -> None:
         self._storage = _storage_without_thread()
-        self._requests: dict[str, _Window] = {}
-        self._tokens: dict[str, _TokenWindow] = {}
+        self._tenants: dict[str, _Owner] = {}  # that have such caps
+        self._keys: dict[str, _Owner] = {}  # that have such limits, and counts
         self._sweep_at_s = 0.0
         self.take(caps)
 
     def take(self, caps: Mapping[str, Caps]) -> None:
-        """Let other limits count. What a window has counted, and what is owed, stays where a limit stays."""
-        requests = {tenant: c.requests_per_minute for tenant, c in caps.items() if c.requests_per_minute}
-        tokens = {tenant: c.tokens_per_minute for tenant, c in caps.items() if c.tokens_per_minute}
-        self._requests = {
-            tenant: self._requests.get(tenant) or _Window(self._storage, Cap.REQUESTS_PER_MINUTE, tenant)
-            for tenant in requests
+        """Let other caps of tenants count. What was counted, and what is owed, stays where a cap stays."""
+        self._tenants = {
+            tenant: self._tenants.get(tenant) or _Owner(self._storage, tenant, _OF_TENANT)
+            for tenant, own in caps.items()
+            if _has_rate(own)
         }
-        self._tokens = {
-            tenant: self._tokens.get(tenant) or _TokenWindow(self._storage, Cap.TOKENS_PER_MINUTE, tenant)
-            for tenant in tokens
-        }
-        for tenant, limit in requests.items():
-            self._requests[tenant].limit = limit
-        for tenant, limit in tokens.items():
-            self._tokens[tenant].limit = limit
-        self._limited = self._requests.keys() | self._tokens.keys()
+        for tenant, owner in self._tenants.items():
+            owner.take(caps[tenant])
 
-    def book(self, tenant: str, prompt_tokens: int) -> Rejection | None:
+    def book(
+        self, tenant: str, prompt_tokens: int, key: str = "", limits: KeyLimits | None = None
+    ) -> Rejection | None:
         """Book one request and its prompt; or book nothing, and say which cap has room last, and when.
 
-        The time holds where the tenant sends nothing else until then. It is None where the request alone is
-        larger than the limit.
+        `limits` are those of the key. The time holds where the tenant sends nothing else until then. It is
+        None where the request alone is larger than the limit.
         """
-        if tenant not in self._limited:
+        if limits is not None and not _has_rate(limits):
+            limits = None
+        if limits is None and tenant not in self._tenants:
             return None
         self._sweep()
-        requests, tokens = self._requests.get(tenant), self._tokens.get(tenant)
-        rejections = [
-            requests.rejection(1) if requests else None,
-            tokens.rejection(prompt_tokens) if tokens else None,
-        ]
+        windows = self._tenants[tenant].windows if tenant in self._tenants else ()
+        if limits is not None:
+            windows += self._of_key(key, limits).windows
+        rejections = [window.rejection(prompt_tokens if window.counts_tokens else 1) for window in windows]
         if rejection := max(filter(None, rejections), key=_wait_s, default=None):
             return rejection
-        if requests:
-            requests.book(1)
-        if tokens:
-            tokens.book(prompt_tokens)
+        for window in windows:
+            window.book(prompt_tokens if window.counts_tokens else 1)
         return None
 
-    def correct(self, tenant: str, tokens: int) -> None:
+    def correct(self, tenant: str, tokens: int, key: str = "", limits: KeyLimits | None = None) -> None:
         """Book what an ended request used beyond its estimate, now or as room comes.
 
-        Where it used less, the difference is given back: first of what the tenant owes, then of what the
-        window counts, never below zero.
+        Where it used less, the difference is given back: first of what is owed, then of what the window
+        counts, never below zero. `limits` are those that its key had when it came.
         """
-        window = self._tokens.get(tenant)
-        if window is None:
-            return
-        if tokens >= 0:
-            window.owe(tokens)
-        else:
-            window.give_back(-tokens)
+        owners = [self._tenants[tenant]] if tenant in self._tenants else []
+        if limits is not None and _has_rate(limits):
+            owners.append(self._keys.get(key) or self._of_key(key, limits))
+        for window in itertools.chain.from_iterable(owner.windows for owner in owners):
+            if isinstance(window, _TokenWindow):
+                window.correct(tokens)
+
+    def _of_key(self, key: str, limits: KeyLimits) -> _Owner:
+        """Return a key's windows, with its limits as they are now."""
+        owner = self._keys.get(key)
+        if owner is None:
+            owner = self._keys[key] = _Owner(self._storage, key, _OF_KEY)
+        owner.take(limits)
+        return owner
 
     def _sweep(self) -> None:
         """Drop counts of minutes long past, once a minute, as the library's thread would."""
@@ -101,16 +105,21 @@ class RateLimits:
         expiry_s = self._storage.expirations  # all live equally long, so the oldest come first
         for key in list(itertools.takewhile(lambda key: expiry_s[key] <= now_s, expiry_s)):
             self._storage.get(key)  # drops what has expired
+        for key, owner in list(self._keys.items()):
+            if not any(window.has_counts for window in owner.windows):
+                del self._keys[key]
 
 
 class _Window:
-    """What one tenant has used under one cap."""
+    """What one tenant, or one key, has used under one cap."""
+
+    counts_tokens = False
 
     limit = 0
 
-    def __init__(self, storage: MemoryStorage, cap: Cap, tenant: str) -> None:
+    def __init__(self, storage: MemoryStorage, cap: Cap, owner: str) -> None:
         self._storage = storage
-        self._key = f"{cap}/{tenant}"  # without the limit, so that another one finds what was counted
+        self._key = f"{cap}/{owner}"  # without the limit, so that another one finds what was counted
         self._cap = cap
 
     def rejection(self, amount: int) -> Rejection | None:
@@ -122,6 +131,12 @@ class _Window:
         """Count an amount; the caller has seen that there is room."""
         if amount:
             self._storage.acquire_sliding_window_entry(self._key, self.limit, _WINDOW_S, amount)
+
+    @property
+    def has_counts(self) -> bool:
+        """Whether it remembers anything."""
+        previous, _, current, _ = self._storage.get_sliding_window(self._key, _WINDOW_S)
+        return bool(previous or current)
 
     def _wait_s(self, amount: int) -> float | None:
         """Seconds until there is room for an amount; 0: now; None: never."""
@@ -146,8 +161,14 @@ class _Window:
 class _TokenWindow(_Window):
     """A window that may be overdrawn: what finds no room is owed."""
 
+    counts_tokens = True
     _owed = 0
     _paid_at_s = 0.0  # when a part of it was booked last
+
+    @property
+    def has_counts(self) -> bool:
+        """Whether it remembers anything, or something is owed."""
+        return bool(self._owed) or super().has_counts
 
     def rejection(self, amount: int) -> Rejection | None:
         """Say why an amount cannot be booked now, after what is owed; None where it can."""
@@ -155,6 +176,13 @@ class _TokenWindow(_Window):
         if not self._owed or amount > self.limit:
             return super().rejection(amount)
         return Rejection(self._cap, self.limit, self._wait_for_debt_s(amount))
+
+    def correct(self, amount: int) -> None:
+        """Book what was used beyond what was booked; a negative amount is given back."""
+        if amount >= 0:
+            self.owe(amount)
+        else:
+            self.give_back(-amount)
 
     def owe(self, amount: int) -> None:
         """Count an amount as far as there is room, and remember the rest."""
@@ -199,6 +227,30 @@ class _TokenWindow(_Window):
         minutes = (wanted - self.limit) / self.limit
         since_s = time.time() - self._paid_at_s
         return max(0.0, _MEMORY_S - since_s + minutes * _WINDOW_S) + _MARGIN_S
+
+
+class _Owner:
+    """What one tenant, or one key, has used: a window for each cap that it has now."""
+
+    def __init__(self, storage: MemoryStorage, name: str, caps: tuple[Cap, Cap]) -> None:
+        self._requests = _Window(storage, caps[0], name)
+        self._tokens = _TokenWindow(storage, caps[1], name)
+        self._taken: Caps | KeyLimits | None = None
+        self.windows: tuple[_Window, ...] = ()
+
+    def take(self, caps: Caps | KeyLimits) -> None:
+        """Let other caps count; what was counted stays."""
+        if caps is self._taken:
+            return
+        self._taken = caps
+        limits = (self._requests, caps.requests_per_minute), (self._tokens, caps.tokens_per_minute)
+        self.windows = tuple(window for window, limit in limits if limit is not None)
+        for window, limit in limits:
+            window.limit = limit or 0
+
+
+def _has_rate(caps: Caps | KeyLimits) -> bool:
+    return caps.requests_per_minute is not None or caps.tokens_per_minute is not None
 
 
 def _wait_s(rejection: Rejection) -> float:

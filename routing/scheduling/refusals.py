@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from routing.errors import ModelMoved, QueueTimeout, TenantRemoved, Unavailable
+from routing.errors import AccountSuspended, ModelMoved, QueueTimeout, TenantRemoved, Unavailable
 from routing.scheduling.filters import could_serve
 from routing.scheduling.state import Engine
 from routing.types import Request
@@ -40,6 +40,11 @@ def shutting_down() -> Unavailable:
 def tenant_removed() -> TenantRemoved:
     """The caller's tenant was removed while its request waited."""
     return TenantRemoved("The owner of this API key was removed from the service.")
+
+
+def suspended() -> AccountSuspended:
+    """The caller's tenant was suspended while its request waited."""
+    return AccountSuspended()
 
 
 def moved() -> ModelMoved:

@@ -9,7 +9,7 @@
    b. adapters that hold a slot here;
    c. requests that need no slot;
    d. if a slot is free and not promised: adapters without a slot anywhere;
-   e. if a slot is free and not promised: adapters that hold a slot on another engine.
+   e. if a slot is free and not promised: adapters that hold a slot on another engine, behind by as much.
    Passed over are:
    f. a tenant that floods, where its bounds leave it nothing here;
    g. a request that does not pass the filters;
@@ -37,6 +37,7 @@ from routing.scheduling.view import View
 from routing.types import Request
 
 LOOKED_AT = 16
+SECOND_SLOT = -1.0  # the lead of e, in `locality_bonus_tokens`: a second slot has to be worth it
 # Queues of the backlog.
 NO_SLOT_NEEDED = "no_slot_needed"  # requests for the base model
 WITHOUT_SLOT = "without_slot"  # adapters that hold no slot on any engine
@@ -94,7 +95,7 @@ class Selection:
             yield lead, lead, False, backlog.in_order(NO_SLOT_NEEDED, rank)  # c
         if engine.free_slots > 0 and promised is None:
             yield 0.0, lead, True, backlog.in_order(WITHOUT_SLOT, rank)  # d
-            yield 0.0, lead, True, backlog.in_order(WITH_SLOT, rank)  # e
+            yield SECOND_SLOT * lead, SECOND_SLOT * lead, True, backlog.in_order(WITH_SLOT, rank)  # e
 
     def _best_of_row(self, row: Row, best: Best, engine: Engine, view: View, now_s: float) -> Best:
         """Return a request of a row that is better than the best so far, or that one."""

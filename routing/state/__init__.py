@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from routing.state.store import StateStore
+from routing.state.tenants import Note, changed_meanwhile
 
-__all__ = ["StateStore"]
+__all__ = ["Note", "StateStore", "changed_meanwhile"]

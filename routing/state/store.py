@@ -7,9 +7,9 @@ same call works once it answers again. `adapters.states` decides which move of a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
 from typing import Any
 
 from sqlalchemy import delete, func, select
@@ -17,27 +17,38 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
 from adapters.states import VersionState, check_transition
+from fleet.tenant_change import TenantChange
+from fleet.types import KeyLimits
 from routing.catalog.entries import (
     AdapterEntry,
     AdapterKey,
+    Alias,
     ApiKey,
     Event,
     FleetRevision,
     KeyRole,
     Rollout,
-    RolloutPlan,
     Version,
 )
-from routing.catalog.sources import Source, parse_source
+from routing.catalog.sources import Source
 from routing.errors import Conflict, NotFound
 from routing.state import fleet_revisions
 from routing.state.database import Database
+from routing.state.rows import api_key_of, entry_of, key_row, set_limits, version_of
 from routing.state.tables import AdapterRow, ApiKeyRow, EventRow, VersionRow
+from routing.state.tenants import (
+    Note,
+    delete_alias,
+    event_filter,
+    read_tenants,
+    was_used,
+    write_alias,
+    write_tenant,
+)
 
 LOCK_WAIT_S = 5.0  # for another process; longer than any transaction here takes
 KEPT_EVENTS = 10_000  # some megabytes
 MAX_TEXT = 2000  # characters of a reason or an event
-_PLAN_FIELDS = frozenset(field.name for field in fields(RolloutPlan))
 
 
 class StateStore(Database):
@@ -64,7 +75,7 @@ class StateStore(Database):
                 .order_by(AdapterRow.tenant, AdapterRow.name)
             )
             keys = session.scalars(select(ApiKeyRow).order_by(ApiKeyRow.created_s, ApiKeyRow.id))
-            return [_entry(row) for row in adapters], [_api_key(row) for row in keys]
+            return [entry_of(row) for row in adapters], [api_key_of(row) for row in keys]
 
     # -- adapters ------------------------------------------------------------------------------------------
 
@@ -84,7 +95,7 @@ class StateStore(Database):
                 session.flush()
             except IntegrityError:
                 raise Conflict(f"Adapter `{key.name}` exists already.", code="adapter_exists") from None
-            return _entry(row)
+            return entry_of(row)
 
     def set_base_model(self, key: AdapterKey, base_model: str) -> AdapterEntry:
         """Change the base model. Raises `Conflict` unless all versions are retired, `NotFound`."""
@@ -92,14 +103,14 @@ class StateStore(Database):
             row = _adapter(session, key)
             _check_retired(row, "its base model can change only")
             row.base_model = base_model
-            return _entry(row)
+            return entry_of(row)
 
     def set_pinned(self, key: AdapterKey, pinned: bool) -> AdapterEntry:
         """Pin or unpin an adapter. Raises `NotFound`."""
         with self._transaction() as session:
             row = _adapter(session, key)
             row.pinned = pinned
-            return _entry(row)
+            return entry_of(row)
 
     def route(
         self, key: AdapterKey, *, live: int | None, previous: int | None, rollout: Rollout | None
@@ -108,7 +119,7 @@ class StateStore(Database):
         with self._transaction() as session:
             row = _adapter(session, key)
             _route(row, live, previous, rollout)
-            return _entry(row)
+            return entry_of(row)
 
     def remove(self, key: AdapterKey) -> None:
         """Delete an adapter and its versions. Raises `Conflict` unless all are retired, `NotFound`."""
@@ -139,7 +150,7 @@ class StateStore(Database):
             )
             session.add(row)
             session.flush()
-            return _version(key, row)
+            return version_of(key, row)
 
     def move(
         self,
@@ -175,7 +186,7 @@ class StateStore(Database):
             _route(adapter, live, previous, rollout)
             session.flush()
             session.expire(adapter, ["versions"])
-            return _entry(adapter)
+            return entry_of(adapter)
 
     def describe(self, version: Version, *, digest: str, rank: int, size_bytes: int) -> Version:
         """Record the properties of a version's files. Raises `Conflict` and `NotFound` as `move` does."""
@@ -187,22 +198,21 @@ class StateStore(Database):
             row = _version_row(session, version)
             row.reason = _storable(reason)
             row.strikes += strike
-            return _version(version.adapter, row)
+            return version_of(version.adapter, row)
 
     def _change(self, version: Version, **values: Any) -> Version:
         with self._transaction() as session:
             row = _version_row(session, version)
             for name, value in values.items():
                 setattr(row, name, value)
-            return _version(version.adapter, row)
+            return version_of(version.adapter, row)
 
     # -- keys and events -----------------------------------------------------------------------------------
 
     def add_key(self, key: ApiKey) -> None:
         """Add a key. Raises `Conflict` if its id or its hash exists."""
-        values = asdict(key) | {"role": key.role.value, "note": _storable(key.note)}
         with self._transaction() as session:
-            session.add(ApiKeyRow(**values))
+            session.add(key_row(replace(key, note=_storable(key.note))))
             try:
                 session.flush()
             except IntegrityError:
@@ -215,26 +225,87 @@ class StateStore(Database):
             if row is None:
                 raise NotFound("There is no such key.")
             row.revoked_s = now_s if row.revoked_s is None else row.revoked_s
-            return _api_key(row)
+            return api_key_of(row)
 
-    def record(self, actor: str, subject: str, text: str) -> None:
-        """Store an event; the oldest ones are deleted for it."""
-        row = EventRow(
-            at_s=time.time(), actor=_storable(actor), subject=_storable(subject), text=_storable(text)
-        )
+    def set_key_limits(self, key_id: str, limits: Mapping[str, int | None]) -> ApiKey:
+        """Replace limits of a key, by their names; None takes one away. Raises `NotFound` and `Conflict`."""
         with self._transaction() as session:
-            session.add(row)
-            session.flush()
-            session.execute(delete(EventRow).where(EventRow.id <= row.id - self._kept_events))
+            row = session.get(ApiKeyRow, _storable(key_id), with_for_update=True)
+            if row is None:
+                raise NotFound("There is no such key.")
+            if row.role != KeyRole.INFERENCE or row.revoked_s is not None:
+                raise Conflict(
+                    "Only a key that calls models, and is not revoked, has limits.", code="key_without_limits"
+                )
+            row.limits = set_limits(KeyLimits(**{**(row.limits or {}), **limits}))
+            return api_key_of(row)
 
-    def events(self, limit: int, before: int | None = None) -> list[Event]:
-        """List events, the newest first; `before` is the id of the last one seen."""
-        wanted = select(EventRow).order_by(EventRow.id.desc()).limit(limit)
-        if before is not None:
-            wanted = wanted.where(EventRow.id < before)
+    def record(self, actor: str, subject: str, text: str, tenant: str | None = None) -> None:
+        """Store an event; the oldest ones are deleted for it."""
+        with self._transaction() as session:
+            self._record(session, Note(actor, subject, text, tenant))
+
+    def _record(self, session: Session, note: Note) -> None:
+        row = EventRow(
+            at_s=time.time(),
+            actor=_storable(note.actor),
+            subject=_storable(note.subject),
+            text=_storable(note.text),
+            tenant=note.tenant,
+            changes=None if note.changes is None else {path: [*pair] for path, pair in note.changes.items()},
+        )
+        session.add(row)
+        session.flush()
+        session.execute(delete(EventRow).where(EventRow.id <= row.id - self._kept_events))
+
+    def events(
+        self,
+        limit: int,
+        before: int | None = None,
+        *,
+        tenant: str | None = None,
+        since_s: float | None = None,
+        former: bool = False,
+    ) -> list[Event]:
+        """List events, the newest first; `before` is the id of the last one seen, `tenant` the account meant.
+
+        `former`: and the accounts of others that had its name.
+        """
+        wanted = event_filter(select(EventRow), before, tenant, since_s, former=former)
         with self._transaction(reads=True) as session:
-            rows = session.scalars(wanted)
-            return [Event(row.id, row.at_s, row.actor, row.subject, row.text) for row in rows]
+            rows = session.scalars(wanted.order_by(EventRow.id.desc()).limit(limit))
+            return [
+                Event(row.id, row.at_s, row.actor, row.subject, row.text, row.tenant, row.changes or {})
+                for row in rows
+            ]
+
+    # -- tenants -------------------------------------------------------------------------------------------
+
+    def tenants(self) -> tuple[list[TenantChange], list[Alias]]:
+        """Return what was changed of tenants at run time, and their aliases."""
+        with self._transaction(reads=True) as session:
+            return read_tenants(session)
+
+    def tenant_was_used(self, name: str) -> bool:
+        """Whether there is usage, a key or an adapter of a tenant of this name."""
+        with self._transaction(reads=True) as session:
+            return was_used(session, name)
+
+    def change_tenant(self, change: TenantChange, key: ApiKey | None, note: Note) -> list[str]:
+        """Write a change of a tenant with its event; returns the ids of the keys that it ends.
+
+        Raises `Conflict` where another change came first.
+        """
+        with self._transaction() as session:
+            revoked = write_tenant(session, change, key)
+            self._record(session, note)
+            return revoked
+
+    def set_alias(self, alias: Alias, note: Note, *, removed: bool = False) -> None:
+        """Set or remove a tenant's alias, with the event."""
+        with self._transaction() as session:
+            (delete_alias if removed else write_alias)(session, alias)
+            self._record(session, note)
 
     # -- the fleet -----------------------------------------------------------------------------------------
 
@@ -305,55 +376,6 @@ def _check_retired(row: AdapterRow, what: str) -> None:
                 f"Version {version.number} of `{row.name}` is {version.state}; {what} once all are retired.",
                 code="adapter_in_use",
             )
-
-
-def _entry(row: AdapterRow) -> AdapterEntry:
-    key = AdapterKey(row.tenant or None, row.name)
-    rollout = None
-    if row.candidate is not None:
-        plan = {name: value for name, value in (row.plan or {}).items() if name in _PLAN_FIELDS}
-        rollout = Rollout(row.candidate, RolloutPlan(**plan))
-    return AdapterEntry(
-        key=key,
-        base_model=row.base_model,
-        declared=row.declared,
-        pinned=row.pinned,
-        live=row.live,
-        previous=row.previous,
-        rollout=rollout,
-        versions=tuple(_version(key, version) for version in row.versions),
-    )
-
-
-def _version(key: AdapterKey, row: VersionRow) -> Version:
-    return Version(
-        id=row.id,
-        adapter=key,
-        number=row.number,
-        source=parse_source(row.source),
-        state=VersionState(row.state),
-        reason=row.reason,
-        sha256=row.sha256,
-        digest=row.digest,
-        rank=row.rank,
-        size_bytes=row.size_bytes,
-        strikes=row.strikes,
-        created_s=row.created_s,
-    )
-
-
-def _api_key(row: ApiKeyRow) -> ApiKey:
-    return ApiKey(
-        id=row.id,
-        prefix=row.prefix,
-        sha256=row.sha256,
-        role=KeyRole(row.role),
-        tenant=row.tenant,
-        note=row.note,
-        created_s=row.created_s,
-        expires_s=row.expires_s,
-        revoked_s=row.revoked_s,
-    )
 
 
 def _storable(text: str, limit: int | None = MAX_TEXT) -> str:

@@ -92,19 +92,50 @@ class ApiKeyRow(Table):
     created_s: Mapped[float]
     expires_s: Mapped[float | None]
     revoked_s: Mapped[float | None]
+    limits: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # that are set
 
 
 class EventRow(Table):
     """What happened."""
 
     __tablename__ = "events"
-    __table_args__ = ({"sqlite_autoincrement": True},)
+    __table_args__ = (Index("ix_events_tenant", "tenant", "id"), {"sqlite_autoincrement": True})
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     at_s: Mapped[float]
     actor: Mapped[str]
     subject: Mapped[str]
     text: Mapped[str]
+    tenant: Mapped[str | None]  # its account; None: it concerns no tenant
+    changes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # path -> [before, after]
+
+
+class TenantRow(Table):
+    """What was changed of a tenant at run time; `fleet.changes` explains the columns."""
+
+    __tablename__ = "tenants"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    generation: Mapped[int]
+    revision: Mapped[int]
+    admitted: Mapped[bool]
+    apart: Mapped[bool]
+    removed: Mapped[bool]
+    fields: Mapped[dict[str, Any]]  # path -> [value, time, by]
+    changed_s: Mapped[float]
+    changed_by: Mapped[str]
+
+
+class AliasRow(Table):
+    """A tenant's name for a model, set at run time."""
+
+    __tablename__ = "aliases"
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    alias: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str]
+    changed_s: Mapped[float]
+    changed_by: Mapped[str]
 
 
 class FleetRow(Table):
@@ -146,16 +177,21 @@ class UsageRow(Table):
     engine_s: Mapped[float]
     cost: Mapped[int | None] = mapped_column(BigInteger)
     fallback_of: Mapped[str | None]
+    key: Mapped[str | None]
 
 
 class UsageDayRow(Table):
     """The sums of one day, UTC; each request is in it as soon as it is in `usage_records`."""
 
     __tablename__ = "usage_days"
-    __table_args__ = (Index("ix_usage_days_tenant", "tenant", "day"),)
+    __table_args__ = (
+        Index("ix_usage_days_tenant", "tenant", "day"),
+        Index("ix_usage_days_key", "key", "day"),
+    )
 
     day: Mapped[str] = mapped_column(primary_key=True)
     tenant: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)  # empty: not known
     model: Mapped[str] = mapped_column(primary_key=True)
     adapter: Mapped[str] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)

@@ -21,7 +21,7 @@ COLUMNS = (
     "at_s",  # Unix time of the end
     "day",  # of the end, UTC, as 2026-01-31
     "request_id",  # x-request-id; a client may send the same one twice
-    "tenant",
+    "tenant",  # its account: the name, and the generation where tenants of that name were removed before
     "model",
     "adapter",  # empty: the base model
     "version",  # 0: the base model
@@ -39,8 +39,10 @@ COLUMNS = (
     "engine_s",
     "cost",  # in units of a cost; None: its model had no price
     "fallback_of",  # the alias in whose place the model answered; None: it was asked for itself
+    "key",  # id of the API key; None: an earlier release wrote the row
 )
-ID, AT_S, DAY, TENANT, COST = (COLUMNS.index(name) for name in ("id", "at_s", "day", "tenant", "cost"))
+ID, AT_S, DAY, TENANT = (COLUMNS.index(name) for name in ("id", "at_s", "day", "tenant"))
+COST, KEY = COLUMNS.index("cost"), COLUMNS.index("key")
 FIRST_COLUMNS = COST  # of the first release; those after them may be missing in a journal
 PROMPT_TOKENS, COMPLETION_TOKENS = (COLUMNS.index(f"{name}_tokens") for name in ("prompt", "completion"))
 
@@ -68,7 +70,7 @@ class Entries:
             at_s,
             self._day,
             record.request_id,
-            target.tenant,
+            target.account,
             target.model,
             target.adapter or "",
             target.version or 0,
@@ -86,6 +88,7 @@ class Entries:
             record.engine_s,
             record.cost,
             target.fallback_of or None,
+            record.key or None,
         )
 
 

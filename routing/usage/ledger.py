@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,8 +23,8 @@ from fleet.current import CurrentFleet
 from fleet.types import Budget, Fleet, UsageSettings
 from routing.errors import StateUnavailable
 from routing.types import Record
-from routing.usage.budget import Budgets, BudgetStatus, Use
-from routing.usage.entries import AT_S, COST, DAY, DAY_S, ID, TENANT, Entries, Row, tokens_of
+from routing.usage.budget import NOTHING, Budgets, BudgetStatus, Use
+from routing.usage.entries import AT_S, COST, DAY, DAY_S, ID, KEY, TENANT, Entries, Row, tokens_of
 from routing.usage.journal import Journal
 from routing.usage.query import UsageLine, UsageQuery
 from routing.usage.store import CHUNK, UsageStore
@@ -36,6 +36,7 @@ FIRST_RETRY_S, LAST_RETRY_S = 0.5, 15.0
 BUDGETS_S = 15.0  # between two looks at what other gateways have written
 CHORES_S = 600.0  # between two looks for what is too old, or was left behind by others
 T = TypeVar("T")
+_Written = defaultdict[tuple[str, str], Use]  # of (tenant or key, month), here, and not told yet
 log = logging.getLogger("tenantry.usage")
 
 
@@ -64,9 +65,12 @@ class Ledger:
         self._journal = Journal(folder, start, **bound)
         self._settings = settings
         self.budgets = budgets
-        self._written_here: defaultdict[tuple[str, str], Use] = defaultdict(
-            Use
-        )  # (tenant, month), not told yet
+        self.key_budgets = Budgets({})
+        self._keys_with_budget: Callable[[], Mapping[str, Budget]] = dict
+        self._keys_known: Mapping[str, Budget] | None = None  # those of which the use of the month is known
+        self._was_known = False
+        self._written_here: _Written = defaultdict(Use)  # by tenant
+        self._written_by_key: _Written = defaultdict(Use)
         self._start = start
         self._budgets_at_s = 0.0  # monotonic
         self._interval_s = interval_s
@@ -97,11 +101,33 @@ class Ledger:
         self.budgets.take(_budgets(fleet), _currency(fleet))
         self._budgets_at_s = 0.0
 
+    def follow_keys(self, budgets: Callable[[], Mapping[str, Budget]]) -> None:
+        """Keep the budgets of keys, by their ids. `budgets` must return the same object until one changes."""
+        self._keys_with_budget = budgets
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known what all that have a budget have used of it."""
+        return self.budgets.is_known and self._keys_with_budget() is self._keys_known
+
+    def was_known(self) -> bool:
+        """Whether that has been so when this was asked; to be asked once all keys are there.
+
+        A budget that is given to a key later does not make it untrue.
+        """
+        self._was_known = self._was_known or self.is_known
+        return self._was_known
+
     def count(self, record: Record) -> None:
-        """Let its tenant's budget count what a request used, as soon as it has ended. Never fails."""
-        if record.target.tenant in self.budgets:
+        """Let the budgets of its tenant and key count what a request used, as soon as it has ended.
+
+        Never fails.
+        """
+        account, key = record.target.account, record.key
+        if account in self.budgets or key in self.key_budgets:
             use = Use(record.prompt_tokens + record.completion_tokens, record.cost or 0)
-            self.budgets.count(record.target.tenant, use, record.ended_at_s)
+            self.budgets.count(account, use, record.ended_at_s)
+            self.key_budgets.count(key, use, record.ended_at_s)
 
     def note(self, records: Iterable[Record]) -> None:
         """Keep what requests used that have ended and were counted. Never fails."""
@@ -154,7 +180,7 @@ class Ledger:
         while True:
             if time.monotonic() >= self._chores_at_s:
                 self._journal_waits = True
-            due = self._pending or self._journal_waits or time.monotonic() >= self._budgets_at_s
+            due = self._pending or self._journal_waits or self._budgets_are_due
             busy = self._work is not None and not self._work.done()
             if not busy and time.monotonic() >= self._retry_at_s:
                 if due:
@@ -237,11 +263,14 @@ class Ledger:
     def _write_batches(self, rows: Sequence[Row]) -> None:
         for batch in _batches(rows):
             self._store.write(batch)
-            for row in batch if self.budgets.tenants else ():
+            for row in batch if self.budgets.tenants or self.key_budgets.tenants else ():
                 if self._start in str(row[ID]):
-                    of = str(row[TENANT]), str(row[DAY])[:7]
-                    use = Use(tokens_of(row), int(row[COST] or 0))
-                    self._written_here[of] = self._written_here[of].plus(use)
+                    month, use = str(row[DAY])[:7], Use(tokens_of(row), int(row[COST] or 0))
+                    for written, owner in (
+                        (self._written_here, str(row[TENANT])),
+                        (self._written_by_key, str(row[KEY])),
+                    ):
+                        written[owner, month] = written[owner, month].plus(use)
 
     def _read_back(self) -> bool:
         """Write one file of the journal to the database, and remove it; returns whether there was one.
@@ -261,18 +290,36 @@ class Ledger:
             log.info("the usage of %d requests was read back from the journal", len(rows))
             return True
 
+    @property
+    def _budgets_are_due(self) -> bool:
+        return time.monotonic() >= self._budgets_at_s or self._keys_with_budget() is not self._keys_known
+
     async def _tell_budgets(self) -> None:
-        """Tell the budgets what is written: by this gateway at once, by others every `BUDGETS_S`."""
-        tenants = self.budgets.tenants
-        month, first, end = self.budgets.month(self._now())
-        here = {tenant: self._written_here[tenant, month] for tenant in tenants}
-        if time.monotonic() >= self._budgets_at_s:
-            written = await self._in_database(self._store.used, tenants, first, end) if tenants else {}
-            self.budgets.take_totals(month, written, here)
+        """Tell the budgets what is written: by this gateway at once, by others every `BUDGETS_S`.
+
+        A key that has a budget since the last time learns at once what it has used of the month.
+        """
+        due, keys = time.monotonic() >= self._budgets_at_s, self._keys_with_budget()
+        changed = keys is not self._keys_known
+        if changed:
+            self.key_budgets.take(keys)
+        await self._tell(self.budgets, "tenant", self._written_here, totals=due)
+        await self._tell(self.key_budgets, "key", self._written_by_key, totals=due or changed)
+        self._keys_known = keys
+        if due:
             self._budgets_at_s = time.monotonic() + BUDGETS_S
-        elif self._written_here:
-            self.budgets.note_written(month, here)
-        self._written_here.clear()
+
+    async def _tell(self, budgets: Budgets, by: str, written: _Written, *, totals: bool) -> None:
+        owners = budgets.tenants
+        month, first, end = budgets.month(self._now())
+        here = {owner: written.get((owner, month), NOTHING) for owner in owners} if totals or written else {}
+        if totals:
+            ask = functools.partial(self._store.used, by=by)
+            used = await self._in_database(ask, owners, first, end) if owners else {}
+            budgets.take_totals(month, {owner: used.get(owner, NOTHING) for owner in owners}, here)
+        elif written:
+            budgets.note_written(month, here)
+        written.clear()
 
     async def _prune(self) -> None:
         days_before = datetime.fromtimestamp(self._now(), UTC).date() - timedelta(
@@ -290,7 +337,7 @@ class Ledger:
 
 
 def _budgets(fleet: Fleet) -> dict[str, Budget]:
-    return {name: tenant.budget for name, tenant in fleet.tenants.items() if tenant.budget is not None}
+    return {t.account: t.budget for t in fleet.tenants.values() if t.budget is not None}
 
 
 def _batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

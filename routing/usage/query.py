@@ -10,8 +10,8 @@ from typing import Any
 from fleet.money import written
 from routing.errors import InvalidRequest
 
-DIMENSIONS = ("day", "tenant", "model", "adapter", "version", "pool", "outcome")
-FOR_TENANTS = ("day", "model", "adapter", "version", "outcome")
+DIMENSIONS = ("day", "tenant", "key", "model", "adapter", "version", "pool", "outcome")
+FOR_TENANTS = ("day", "key", "model", "adapter", "version", "outcome")
 MEASURES = (
     "requests",
     "estimated_requests",
@@ -41,7 +41,8 @@ class UsageQuery:
     first: date
     last: date
     group_by: tuple[str, ...]  # in the order of DIMENSIONS
-    tenant: str | None = None  # None: all of them
+    tenant: str | None = None  # its account; None: all of them
+    former: bool = False  # and the accounts of those that had the tenant's name before or after it
 
 
 def read_query(
@@ -50,6 +51,7 @@ def read_query(
     now_s: float,
     tenant: str | None,
     allowed: Sequence[str] = DIMENSIONS,
+    former: bool = False,
 ) -> UsageQuery:
     """Read `from`, `to` and `group_by`. Raises `InvalidRequest` that names what is wrong.
 
@@ -61,7 +63,7 @@ def read_query(
         raise _invalid("from", f"`from` ({first}) is after `to` ({last}).")
     if (last - first).days >= MAX_DAYS:
         raise _invalid("from", f"At most {MAX_DAYS} days can be asked for at once.")
-    return UsageQuery(first, last, _dimensions(fields.get("group_by"), allowed), tenant)
+    return UsageQuery(first, last, _dimensions(fields.get("group_by"), allowed), tenant, former)
 
 
 def only_known(given: Iterable[tuple[str, str]], known: Sequence[str]) -> dict[str, str]:
@@ -97,10 +99,12 @@ def answer(query: UsageQuery, lines: Sequence[UsageLine], currency: str | None =
 
 
 def line(group_by: Sequence[str], values: Sequence[Any]) -> UsageLine:
-    """Build one line of dimensions and measures, in that order; the base model's adapter is null."""
+    """Build one line of dimensions and measures, in that order; an adapter or a key that is none is null."""
     dimensions = dict(zip(group_by, values, strict=False))
     if "adapter" in dimensions:
         dimensions["adapter"] = dimensions["adapter"] or None
+    if "key" in dimensions:
+        dimensions["key"] = dimensions["key"] or None
     if "version" in dimensions:
         dimensions["version"] = dimensions["version"] or None
     measures = zip(MEASURES, values[len(group_by) :], strict=True)

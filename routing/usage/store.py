@@ -72,18 +72,23 @@ class UsageStore(Database):
                 self._add(connection, rows)
         return len(rows)
 
-    def used(self, tenants: Iterable[str], first_day: str, end_day: str) -> dict[str, Use]:
-        """Return the tokens and the cost of tenants from a first day up to but not including the last."""
-        days = _Days.c
+    def used(
+        self, owners: Iterable[str], first_day: str, end_day: str, *, by: str = "tenant"
+    ) -> dict[str, Use]:
+        """Return the tokens and the cost of tenants, or of keys.
+
+        They are those from a first day up to but not including the last.
+        """
+        days, owner = _Days.c, _Days.c[by]
         tokens, cost = func.sum(days.prompt_tokens + days.completion_tokens), func.sum(days.cost)
         wanted = (
-            select(days.tenant, tokens, cost)
-            .where(days.tenant.in_(sorted(tenants)), days.day >= first_day, days.day < end_day)
-            .group_by(days.tenant)
+            select(owner, tokens, cost)
+            .where(owner.in_(sorted(owners)), days.day >= first_day, days.day < end_day)
+            .group_by(owner)
         )
         with self._transaction(reads=True) as connection:
             found = connection.execute(wanted)
-            return {tenant: Use(int(tokens or 0), int(cost or 0)) for tenant, tokens, cost in found}
+            return {name: Use(int(tokens or 0), int(cost or 0)) for name, tokens, cost in found}
 
     def sums(self, query: UsageQuery) -> list[UsageLine]:
         """Return the lines of a query, in the order of their dimensions; at most one more than MAX_ROWS."""
@@ -93,7 +98,10 @@ class UsageStore(Database):
             _Days.c.day.between(query.first.isoformat(), query.last.isoformat())
         )
         if query.tenant is not None:
-            wanted = wanted.where(_Days.c.tenant == query.tenant)
+            is_meant = _Days.c.tenant == query.tenant
+            if query.former:
+                is_meant |= _Days.c.tenant.startswith(f"{query.tenant}#", autoescape=True)
+            wanted = wanted.where(is_meant)
         if dimensions:
             wanted = wanted.group_by(*dimensions).order_by(*dimensions)
         wanted = wanted.limit(MAX_ROWS + 1)
@@ -188,7 +196,7 @@ def _add_to_days(is_sqlite: bool) -> Any:
     sums["priced_requests"] = func.count(rows.cost)
     sums["cost"] = func.coalesce(func.sum(rows.cost), 0)
     sums["estimated_requests"] = func.sum(case((rows.estimated, 1), else_=0))
-    keys = [rows[name] for name in DIMENSIONS]
+    keys = [func.coalesce(rows.key, "") if name == "key" else rows[name] for name in DIMENSIONS]
     added = select(*keys, *(sums[name] for name in MEASURES)).where(rows.id.in_(_ids(is_sqlite)))
     added = added.group_by(*keys).order_by(*keys)
     dialect: Any = sqlite if is_sqlite else postgresql

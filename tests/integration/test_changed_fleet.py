@@ -10,6 +10,8 @@ import orjson
 
 from fleet.key_hash import hash_key
 from fleet.types import Budget, Fleet, MetricsAccess, Tenant
+from routing.asgi import Exchange
+from routing.catalog.declared import Identity
 from tests.fakes import eventually, key_of, small_fleet, without_tenant
 from tests.integration.conftest import Bench, bench_of
 
@@ -50,12 +52,12 @@ async def test_a_tenant_that_is_removed_while_it_sends_its_body_is_unknown(bench
     started = asyncio.Event()
     read = bench.gateway.app.inference.callers.tenant
 
-    def seen(exchange: object) -> Tenant:
-        tenant = read(exchange)  # type: ignore[arg-type]
+    def seen(exchange: Exchange) -> tuple[Tenant, Identity]:
+        caller = read(exchange)
         if not started.is_set():
             started.set()
             bench.gateway.fleet.replace(without_tenant(bench.gateway.fleet.now, "a"))
-        return tenant
+        return caller
 
     bench.gateway.app.inference.callers.tenant = seen  # type: ignore[method-assign]
     await client()

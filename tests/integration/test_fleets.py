@@ -15,6 +15,7 @@ import yaml
 
 from fleet.current import CurrentFleet
 from fleet.file import FleetFile
+from fleet.key_hash import FINGERPRINT_CHARS
 from fleet.writer import write_fleet
 from routing.assembly import assemble
 from routing.errors import StateUnavailable
@@ -144,7 +145,7 @@ async def test_a_document_counts_from_the_next_request_on_and_says_what_it_chang
     )
     assert [await site.status(), await site.status()] == [200, 429]
     shown = await site.shown()
-    fingerprint = hashlib.sha256(key_of("operator").encode()).hexdigest()[:8]
+    fingerprint = hashlib.sha256(key_of("operator").encode()).hexdigest()[:FINGERPRINT_CHARS]
     assert (shown["revision"], shown["actor"]) == (1, f"key {fingerprint}")
     assert await site.events() == ["revision 1: tenant a: requests_per_minute none -> 1"]
 
@@ -155,8 +156,8 @@ async def test_a_key_that_is_taken_out_opens_nothing_and_no_answer_shows_its_has
     text = changed(site, lambda data: data["tenants"]["b"].update(api_keys=[{"sha256": other}]))
     client = await site.apply(text)
     assert [change["text"] for change in client.json()["changes"]] == [
-        f"key {digest[:8]}... removed",
-        f"key {other[:8]}... added",
+        f"key {digest[:FINGERPRINT_CHARS]}... removed",
+        f"key {other[:FINGERPRINT_CHARS]}... added",
     ]
     assert digest.encode() not in client.body and other.encode() not in client.body
     assert await site.status("b") == 401

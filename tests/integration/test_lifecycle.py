@@ -914,7 +914,7 @@ async def test_declared_keys_are_told_by_the_beginning_of_their_hash(house: Hous
     )
     for name, digests in hashes.items():
         found = [key for key in told if key.tenant == name]
-        assert {key.fingerprint for key in found} == {digest[:8] for digest in digests}
+        assert {key.fingerprint for key in found} == {digest[:16] for digest in digests}
         assert all(key.role is KeyRole.INFERENCE for key in found)
 
 

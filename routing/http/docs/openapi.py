@@ -9,6 +9,7 @@ from typing import Any
 
 from engines.protocol import Kind
 from routing.errors import (
+    AccountSuspended,
     BodyTimeout,
     BodyTooLarge,
     BreaksEngine,
@@ -22,6 +23,7 @@ from routing.errors import (
     MethodNotAllowed,
     ModelMoved,
     ModelNotFound,
+    ModelRetired,
     OverLimit,
     Quarantined,
     QueueTimeout,
@@ -38,10 +40,10 @@ from routing.usage.query import DEFAULT_DAYS, FOR_TENANTS, MAX_DAYS, MEASURES
 Part = dict[str, Any]
 
 ERRORS: tuple[type[RequestError], ...] = (
-    InvalidRequest, BreaksEngine, OverLimit, InvalidKey, Forbidden, TenantRemoved, ModelNotFound,
-    MethodNotAllowed, BodyTimeout, Quarantined, BodyTooLarge, UnsupportedMediaType, HeadTooLarge,
-    CapReached, QuotaExceeded, RequestError, EngineFailed, Unavailable, QueueTimeout, ModelMoved,
-    StateUnavailable, EngineTimeout,
+    InvalidRequest, BreaksEngine, OverLimit, InvalidKey, Forbidden, AccountSuspended, TenantRemoved,
+    ModelNotFound, ModelRetired, MethodNotAllowed, BodyTimeout, Quarantined, BodyTooLarge,
+    UnsupportedMediaType, HeadTooLarge, CapReached, QuotaExceeded, RequestError, EngineFailed, Unavailable,
+    QueueTimeout, ModelMoved, StateUnavailable, EngineTimeout,
 )  # fmt: skip
 _ALWAYS = (401, 403, 405, 500)
 _WITH_BODY = (400, 404, 408, 409, 413, 415, 429, 502, 503, 504)
@@ -254,7 +256,14 @@ def _usage_schema() -> Part:
     sums = {"type": "object", "properties": {**measures, "cost": cost}}
     budget = {"type": ["object", "null"], "description": "The month's, where you have one."}
     days: Part = {name: {"type": "string", "format": "date"} for name in ("from", "to")}
-    rest = {"group_by": _array({"type": "string"}), "data": _array(sums), "total": sums, "budget": budget}
+    key = {"type": "object", "description": "The key that asks: `id`, its own `limits`, its own `budget`."}
+    rest = {
+        "group_by": _array({"type": "string"}),
+        "data": _array(sums),
+        "total": sums,
+        "budget": budget,
+        "key": key,
+    }
     currency: Part = {"type": ["string", "null"], "description": "Of costs."}
     head: Part = {"object": {"const": "list"}, "currency": currency}
     return {"type": "object", "properties": head | days | rest}

@@ -62,7 +62,7 @@ def test_what_a_tenant_has_otherwise(changes: dict[str, object], words: str) -> 
 def test_keys_are_shown_by_the_beginning_of_their_hash() -> None:
     (digest,) = FLEET.tenants["a"].key_hashes
     (text,) = told(with_tenant(key_hashes=frozenset()))
-    assert text == f"tenant a: key {digest[:8]}... removed"
+    assert text == f"tenant a: key {digest[:16]}... removed"
 
 
 def test_a_tenant_comes_and_goes_with_its_place() -> None:

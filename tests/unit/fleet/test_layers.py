@@ -122,7 +122,7 @@ UNREADABLE = [
     (section, value)
     for section in ("base_models", "adapters", "tenants", "pools")
     for value in VALUES
-    if (section, value) != ("adapters", {})  # a fleet without adapters is one
+    if section not in ("adapters", "tenants") or value != {}  # a fleet may begin without
 ]
 
 

@@ -12,15 +12,18 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from routing.errors import (
+    AccountSuspended,
     BreaksEngine,
     EngineFailed,
     ModelMoved,
+    ModelRetired,
     OverLimit,
     Quarantined,
     QuotaExceeded,
     TenantRemoved,
 )
 from routing.flights.flight import Abort
+from routing.http.admission import KEY_BUDGET
 from routing.observing.metrics.definitions import GATEWAY_METRICS
 from routing.observing.request_log import line_of
 from routing.scheduling.admission import Cap
@@ -78,16 +81,18 @@ def test_every_reason_that_a_request_can_end_with_is_explained() -> None:
     own = {
         error.default_code
         for error in (
+            AccountSuspended,
             BreaksEngine,
             EngineFailed,
             ModelMoved,
+            ModelRetired,
             OverLimit,
             Quarantined,
             QuotaExceeded,
             TenantRemoved,
         )
     }
-    assert codes == {*Cap, *Abort, *own, *unavailable}
+    assert codes == {*Cap, *Abort, *own, *unavailable, KEY_BUDGET}
 
 
 @pytest.mark.parametrize("outcome", Outcome)

@@ -24,7 +24,7 @@ from typer.testing import CliRunner, Result
 from adapters import model_store
 from adapters.states import VersionState
 from engines.health import EngineHealth, EngineState
-from routing.catalog.entries import AdapterKey, Event, Rollout, RolloutPlan, Version
+from routing.catalog.entries import AdapterKey, Rollout, RolloutPlan, Version
 from routing.catalog.sources import Remote
 from routing.lifecycle.ports import VersionProgress
 from tenantry import adding
@@ -48,7 +48,6 @@ GATEWAY_COMMANDS = [
     ["retire", "support"],
     ["retry", "support", "1"],
     ["replicas"],
-    ["events"],
     ["export", "support"],
 ]
 OFFLINE_COMMANDS = [["verify", "folder"], ["import-bento", "name:1"]]
@@ -479,13 +478,6 @@ def test_another_tenant_s_adapter_cannot_be_changed(
     assert run(*arguments, key="globex-key").exit_code == 1
     assert run(*arguments, "--tenant", "acme", key="globex-key").exit_code == 1
     assert desk.management.entries == before
-
-
-def test_events_show_when_what_happened(run: Run, desk: Desk) -> None:
-    desk.management.happened = [Event(7, 86_400.0, "tenantry", "acme/support@2", "ready")]
-    shown = run("events", key="operator-key").stdout
-    assert "1970-01-02 00:00:00" in shown and "acme/support@2" in shown and "ready" in shown
-    assert json.loads(run("events", "--json", key="operator-key").stdout)[0]["id"] == 7
 
 
 def test_replicas_show_their_slots_and_what_failed(run: Run, desk: Desk) -> None:

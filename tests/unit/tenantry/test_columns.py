@@ -86,8 +86,18 @@ KEY = {
     "created_at": 1_790_000_000,
     "expires_at": 1_795_000_000,
     "revoked_at": 1_792_000_000,
+    "limits": {"max_concurrency": 4, "max_queued": None, "monthly_tokens": 50_000_000},
+    "used_tokens": 1_234_567,
 }
-DECLARED_KEY = {"fingerprint": "9f86d081", "role": "inference", "tenant": TENANT, "declared": True}
+DECLARED_KEY = {
+    "fingerprint": "9f86d081884c7d65",
+    "role": "inference",
+    "tenant": TENANT,
+    "declared": True,
+    "name": "ci",
+    "limits": {"max_concurrency": None},
+    "used_tokens": None,
+}
 USED = {
     "tenant": TENANT,
     "model": ADAPTER,
@@ -103,7 +113,12 @@ USED = {
     "priced_requests": 1_234_567,
     "cost": "98765.000000001",
 }
-EVENT = {"at": 1_790_000_000, "subject": f"{TENANT}/{ADAPTER}@12", "text": f"quarantined: {REASON}"}
+EVENT = {
+    "at": 1_790_000_000,
+    "actor": "tenantry",
+    "subject": f"{TENANT}/{ADAPTER}@12",
+    "text": f"quarantined: {REASON}",
+}
 USAGE = {
     "from": "2026-09-01",
     "to": "2026-09-30",
@@ -123,7 +138,7 @@ ANSWERS: dict[str, Any] = {
 COMMANDS = [
     ["adapters", "list"],
     ["adapters", "show", ADAPTER],
-    ["adapters", "events"],
+    ["events"],
     ["replicas"],
     ["keys", "list"],
     ["usage"],

@@ -14,8 +14,7 @@ from typer.testing import CliRunner, Result
 from routing.catalog.entries import DeclaredKey, KeyRole
 from tenantry.app import app
 from tenantry.client import KEY_VARIABLE
-from tenantry.keys import duration_s
-from tenantry.running import Connection
+from tenantry.running import Connection, duration_s
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk
 
@@ -131,3 +130,33 @@ def test_a_tenant_that_is_not_there_gets_no_key(run: Run, desk: Desk) -> None:
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("12h", 43200), ("30d", 2592000)])
 def test_times_are_written_short(text: str, seconds: int) -> None:
     assert duration_s(text) == seconds
+
+
+def test_a_key_is_made_with_limits_which_are_changed_and_listed(run: Run, desk: Desk) -> None:
+    limits = ("--max-concurrency", "4", "--monthly-tokens", "5000000")
+    assert run("create", "--role", "inference", "--tenant", "acme", *limits).exit_code == 0
+    listed = " ".join(run("list").stdout.split())
+    assert "max_concurrency 4" in listed and "monthly_tokens 5,000,000" in listed
+    changed = run("limit", "id1", "--max-concurrency", "none", "--requests-per-minute", "60")
+    assert changed.exit_code == 0, changed.output
+    assert "requests_per_minute 60" in changed.stdout and "max_concurrency" not in changed.stdout
+    wanted = {"max_concurrency": None, "requests_per_minute": 60}
+    assert desk.management.calls[-1] == ("set_key_limits", "id1", wanted)
+    assert run("limit", "nothing", "--max-queued", "0").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["limit", "id1"],
+        ["limit", "id1", "--max-queued", "-1"],
+        ["limit", "id1", "--max-queued", "many"],
+        ["limit", "id1", "--monthly-tokens", "1" * 16],
+        ["limit", "../x", "--max-queued", "1"],
+        ["create", "--role", "inference", "--tenant", "acme", "--max-queued", "1.5"],
+    ],
+    ids=" ".join,
+)
+def test_a_limit_that_is_none_is_wrong_use(run: Run, desk: Desk, arguments: list[str]) -> None:
+    assert run(*arguments).exit_code == 2
+    assert desk.management.calls == []

@@ -90,9 +90,8 @@ def test_it_prints_a_line_for_each_step_until_all_are_ready(run: Run, desk: Desk
         "shared-1: takes part no more",
         "Pool shared is restarted.",
     ]
-    ((pool, replica, drain_s, actor),) = desk.management.restarts.asked
+    ((pool, replica, drain_s),) = desk.management.restarts.asked
     assert (pool, replica, drain_s) == ("shared", None, 5.0)
-    assert actor.startswith("key ")
 
 
 def test_it_can_return_at_once(run: Run, desk: Desk) -> None:

@@ -24,7 +24,7 @@ ASKING = [
     ["adapters", "retry", "support", "1"],
     ["adapters", "export", "support"],
     ["replicas"],
-    ["adapters", "events"],
+    ["events"],
     ["keys", "list"],
     ["keys", "create", "--role", "operator"],
     ["keys", "revoke", "id1"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from fastapi import FastAPI
 from adapters.states import VersionState
 from engines.residency import Fault, FaultKind, Residency
 from fleet.diff import Change, Needs
-from fleet.types import Budget, Tenant
+from fleet.tenant_change import TenantChange
+from fleet.types import NO_LIMITS, Budget, Fleet, KeyLimits, Tenant
 from routing.admin import LiveFeed, admin_app
 from routing.admin.uploads import Uploads
-from routing.catalog.directory import Identity
+from routing.catalog.declared import Identity
 from routing.catalog.entries import (
     AdapterEntry,
     AdapterKey,
+    Alias,
     ApiKey,
     DeclaredKey,
     Event,
@@ -43,6 +45,7 @@ from routing.lifecycle.ports import (
     StepState,
     VersionProgress,
 )
+from routing.lifecycle.tenant_ports import TenantChanged, TenantView, ToldValue, ValueSource
 from routing.observing.live import Figures, LiveView
 from routing.observing.live.verdict import usual_limit_s
 from routing.scheduling.decisions import KEPT
@@ -52,7 +55,7 @@ from routing.scheduling.state import Engine, Replica
 from routing.types import Request
 from routing.usage.budget import Budgets
 from routing.usage.query import UsageLine, UsageQuery, line
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, small_fleet
 
 DIGEST = "ab" * 32
 READY, QUARANTINED = VersionState.READY, VersionState.QUARANTINED
@@ -62,6 +65,73 @@ IDENTITIES = {
     "globex-key": Identity(KeyRole.ADAPTERS, "globex"),
     "calls-key": Identity(KeyRole.INFERENCE, "acme"),
 }
+
+
+class FakeTenancy:
+    """Knows one tenant, and notes what it is asked to do."""
+
+    def __init__(self, note: Callable[..., None]) -> None:
+        self._note = note
+        self.suspended: set[str] = set()
+        self.present = small_fleet()
+
+    def fleet(self) -> Fleet:
+        return self.present
+
+    def account(self, name: str) -> str:
+        return name
+
+    def is_suspended(self, name: str) -> bool:
+        return name in self.suspended
+
+    def show(self, name: str) -> TenantView:
+        if name != "a":
+            raise NotFound(f"There is no tenant `{name}`.", code="tenant_not_found", param="tenant")
+        tenant = self.present.tenants[name]
+        values = [ToldValue("weight", 2.0, ValueSource.RUN_TIME, 1.0, "key id1", 1.0)]
+        return TenantView(name, tenant, True, TenantChange(name, revision=3), values, (), ())
+
+    async def create(self, name: str, values: Mapping[str, Any], **options: Any) -> TenantChanged:
+        self._note("create_tenant", name, dict(values), options)
+        secret, key = "tnt_secret-key", ApiKey("id1", "tnt_", "5" * 64, KeyRole.INFERENCE, name)
+        return self._changed((secret, key) if options["key"] else None)
+
+    async def set(self, name: str, values: Mapping[str, Any], **options: Any) -> TenantChanged:
+        self._note("set_tenant", name, dict(values), options)
+        return self._changed()
+
+    async def suspend(self, name: str, *, dry_run: bool) -> TenantChanged:
+        self._note("suspend_tenant", name, dry_run)
+        return self._changed()
+
+    async def resume(self, name: str, *, dry_run: bool) -> TenantChanged:
+        self._note("resume_tenant", name, dry_run)
+        return self._changed()
+
+    async def remove(self, name: str, **options: Any) -> TenantChanged:
+        self._note("remove_tenant", name, options)
+        return self._changed()
+
+    def _changed(self, key: tuple[str, ApiKey] | None = None) -> TenantChanged:
+        return TenantChanged(self.show("a"), {"weight": (1.0, 2.0)}, ["weight 1 -> 2"], key)
+
+
+class FakeAliases:
+    """Notes what it is asked to do."""
+
+    def __init__(self, note: Callable[..., None]) -> None:
+        self._note = note
+
+    def list(self, tenant: str) -> Sequence[Alias]:
+        return [Alias(tenant, "chat", "support", 1.0, "key id1")]
+
+    async def put(self, tenant: str, alias: str, model: str) -> Alias:
+        self._note("put_alias", tenant, alias, model)
+        return Alias(tenant, alias, model, 1.0, "key id1")
+
+    async def remove(self, tenant: str, alias: str) -> Alias:
+        self._note("remove_alias", tenant, alias)
+        return Alias(tenant, alias, "support", 1.0, "key id1")
 
 
 class FakeFleets:
@@ -90,8 +160,8 @@ class FakeRestarts:
         self.restart = PoolRestart("shared", "key 12345678", steps, 1_700_000_000.0)
         self.error: RequestError | None = None
 
-    def begin(self, pool: str, *, replica: str | None, drain_s: float | None, actor: str) -> PoolRestart:
-        self.asked.append((pool, replica, drain_s, actor))
+    def begin(self, pool: str, *, replica: str | None, drain_s: float | None) -> PoolRestart:
+        self.asked.append((pool, replica, drain_s))
         return self.of(pool)
 
     def of(self, pool: str) -> PoolRestart:
@@ -124,8 +194,11 @@ class FakeManagement:
         self.scheduled = SchedulerReport(0.0, (), ())
         self.reported = 0  # times it was asked what the scheduler holds
         self.known_tenants: list[Tenant] = []
+        self.wanted_events: dict[str, Any] = {}
         self.fleets = FakeFleets()
         self.restarts = FakeRestarts()
+        self.tenancy = FakeTenancy(self._note)
+        self.aliases = FakeAliases(self._note)
 
     def put(
         self, name: str, tenant: str | None = "acme", *states: VersionState, **changes: Any
@@ -225,7 +298,8 @@ class FakeManagement:
         self.reported += 1
         return replace(self.scheduled, decisions=self.scheduled.decisions[:decisions])
 
-    async def events(self, limit: int, before: int | None) -> Sequence[Event]:
+    async def events(self, limit: int, before: int | None, **wanted: Any) -> Sequence[Event]:
+        self.wanted_events = wanted
         return [event for event in self.happened if before is None or event.id < before][:limit]
 
     def declared_keys(self) -> Sequence[DeclaredKey]:
@@ -235,12 +309,27 @@ class FakeManagement:
         return self.made_keys
 
     async def create_key(
-        self, role: KeyRole, tenant: str | None, *, note: str, expires_s: float | None
+        self,
+        role: KeyRole,
+        tenant: str | None,
+        *,
+        note: str,
+        expires_s: float | None,
+        limits: KeyLimits | None = None,
     ) -> tuple[str, ApiKey]:
         self._note("create_key", role, tenant)
-        key = ApiKey("id1", "tnt_secret-", "5" * 64, role, tenant, note, created_s=1.0, expires_s=expires_s)
+        key = ApiKey("id1", "tnt_secret-", "5" * 64, role, tenant, note, 1.0, expires_s, limits=limits)
         self.made_keys.append(key)
         return "tnt_secret-key", key
+
+    async def set_key_limits(self, key_id: str, limits: Mapping[str, int | None]) -> ApiKey:
+        self._note("set_key_limits", key_id, limits)
+        for index, key in enumerate(self.made_keys):
+            if key.id == key_id:
+                changed = replace(key.limits or NO_LIMITS, **limits)
+                self.made_keys[index] = replace(key, limits=changed)
+                return self.made_keys[index]
+        raise NotFound("There is no such key.", code="key_not_found")
 
     async def revoke_key(self, key_id: str) -> ApiKey:
         self._note("revoke_key", key_id)
@@ -307,6 +396,7 @@ class FakeBook:
 
     def __init__(self) -> None:
         self.budgets = Budgets({"acme": Budget(1000)})
+        self.key_budgets = Budgets({"limited": Budget(500)})
         self.values: list[tuple[Any, ...]] = []  # of each line: dimensions, then measures
         self.asked: list[UsageQuery] = []
         self.gone = False

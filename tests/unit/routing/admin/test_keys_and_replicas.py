@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
+from fleet.types import KeyLimits
 from routing.catalog.entries import ApiKey, DeclaredKey, Event, KeyRole
+from routing.usage.budget import Use
 from tests.unit.routing.admin.fakes import Desk, error_of, report
 
 KEYS = "/admin/v1/keys"
 REPLICAS = "/admin/v1/replicas"
+LIMITS = ("max_concurrency", "max_queued", "requests_per_minute", "tokens_per_minute", "monthly_tokens")
+UNLIMITED: dict[str, Any] = {"name": "", "limits": dict.fromkeys(LIMITS), "used_tokens": None}
 OPERATOR: dict[str, Any] = {"key": "operator-key"}
 
 
@@ -20,6 +24,7 @@ OPERATOR: dict[str, Any] = {"key": "operator-key"}
     [
         ("POST", KEYS, {"role": "adapters", "tenant": "acme"}),
         ("POST", KEYS, {"role": "operator"}),
+        ("PATCH", f"{KEYS}/id1", {"limits": {"max_concurrency": 9}}),
         ("DELETE", f"{KEYS}/id1", None),
         ("GET", REPLICAS, None),
     ],
@@ -74,9 +79,69 @@ async def test_declared_keys_are_listed_beside_those_made_at_run_time(desk: Desk
     answer = (await desk.ask("GET", KEYS, **OPERATOR)).json()
     assert [(key["id"], key["declared"]) for key in answer["data"]] == [("id1", False)]
     assert answer["declared"] == [
-        {"fingerprint": "9f86d081", "role": "operator", "tenant": None, "declared": True},
-        {"fingerprint": "60303ae2", "role": "inference", "tenant": "acme", "declared": True},
+        {**UNLIMITED, "fingerprint": "9f86d081", "role": "operator", "tenant": None, "declared": True},
+        {**UNLIMITED, "fingerprint": "60303ae2", "role": "inference", "tenant": "acme", "declared": True},
     ]
+
+
+async def test_a_key_is_listed_with_its_limits_and_what_of_its_month_is_used(desk: Desk) -> None:
+    limits = KeyLimits(max_concurrency=2, monthly_tokens=500)
+    desk.management.made_keys = [
+        ApiKey("limited", "tnt_", "5" * 64, KeyRole.INFERENCE, "acme", limits=limits),
+        ApiKey("free", "tnt_", "6" * 64, KeyRole.INFERENCE, "acme"),
+    ]
+    declared = DeclaredKey("9f86", KeyRole.INFERENCE, "acme", "ci", KeyLimits(max_queued=0))
+    desk.management.file_keys = [declared]
+    desk.book.key_budgets.count("limited", Use(120), time.time())
+    answer = (await desk.ask("GET", KEYS, **OPERATOR)).json()
+    limited, free = answer["data"]
+    assert (limited["limits"]["max_concurrency"], limited["used_tokens"]) == (2, 120)
+    assert free["limits"] == UNLIMITED["limits"] and free["used_tokens"] is None
+    assert [(key["name"], key["limits"]["max_queued"]) for key in answer["declared"]] == [("ci", 0)]
+
+
+async def test_limits_are_given_when_a_key_is_made_and_changed_later(desk: Desk) -> None:
+    body = {"role": "inference", "tenant": "acme", "limits": {"max_concurrency": 4, "monthly_tokens": 100}}
+    made = await desk.ask("POST", KEYS, body, **OPERATOR)
+    assert made.status_code == 201 and made.json()["limits"]["max_concurrency"] == 4
+    change = {"limits": {"max_concurrency": 1, "monthly_tokens": None}}
+    changed = await desk.ask("PATCH", f"{KEYS}/id1", change, **OPERATOR)
+    assert changed.status_code == 200
+    assert changed.json()["limits"] == {**UNLIMITED["limits"], "max_concurrency": 1}
+    assert desk.management.calls[-1] == ("set_key_limits", "id1", change["limits"])
+
+
+@pytest.mark.parametrize("key", ["acme-key", "calls-key", "made-up"])
+async def test_no_key_of_a_tenant_changes_limits(desk: Desk, key: str) -> None:
+    answer = await desk.ask("PATCH", f"{KEYS}/id1", {"limits": {"max_concurrency": 9}}, key=key)
+    assert answer.status_code in (401, 403) and desk.management.calls == []
+
+
+@pytest.mark.parametrize("name", list(UNLIMITED["limits"]))
+@pytest.mark.parametrize("value", [-1, 0.5, True, "5", [5], {"n": 5}, 10**16])
+async def test_a_limit_that_is_none_is_refused_by_name(desk: Desk, name: str, value: Any) -> None:
+    bodies = [
+        ("POST", KEYS, {"role": "inference", "tenant": "acme", "limits": {name: value}}),
+        ("PATCH", f"{KEYS}/id1", {"limits": {name: value}}),
+    ]
+    for method, path, body in bodies:
+        answer = await desk.ask(method, path, body, **OPERATOR)
+        assert answer.status_code == 400 and error_of(answer)["param"].endswith(name)
+    assert desk.management.calls == []
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"limits": None}, {"limits": {"queue": 1}}, {"note": "x", "limits": {}}], ids=str
+)
+async def test_a_change_of_a_key_is_of_its_limits(desk: Desk, body: Any) -> None:
+    assert (await desk.ask("PATCH", f"{KEYS}/id1", body, **OPERATOR)).status_code == 400
+
+
+async def test_only_a_key_that_calls_models_is_made_with_limits(desk: Desk) -> None:
+    for role in ({"role": "operator"}, {"role": "adapters", "tenant": "acme"}):
+        answer = await desk.ask("POST", KEYS, {**role, "limits": {"max_queued": 3}}, **OPERATOR)
+        assert answer.status_code == 400
+    assert desk.management.calls == []
 
 
 @pytest.mark.parametrize(
@@ -132,8 +197,17 @@ async def test_events_are_paged_from_the_newest_and_hold_no_folder(desk: Desk) -
     assert [event["id"] for event in older.json()["data"]] == [1]
 
 
-async def test_events_are_for_operators(desk: Desk) -> None:
-    assert (await desk.ask("GET", "/admin/v1/events", key="acme-key")).status_code == 403
+async def test_events_are_narrowed_to_a_tenant_and_a_time(desk: Desk) -> None:
+    answer = await desk.ask("GET", "/admin/v1/events?tenant=acme&since=5", **OPERATOR)
+    assert answer.status_code == 200
+    assert desk.management.wanted_events == {"tenant": "acme", "since_s": 5.0, "former": True}
+
+
+async def test_a_tenant_sees_events_of_its_own_only(desk: Desk) -> None:
+    assert (await desk.ask("GET", "/admin/v1/events", key="acme-key")).status_code == 200
+    assert desk.management.wanted_events == {"tenant": "acme", "since_s": None, "former": False}
+    refused = await desk.ask("GET", "/admin/v1/events?tenant=globex", key="acme-key")
+    assert (refused.status_code, error_of(refused)["code"]) == (404, "tenant_not_found")
 
 
 async def test_replicas_show_what_they_hold_and_no_folder(desk: Desk) -> None:

@@ -14,7 +14,7 @@ import pytest
 from fleet.types import Caps
 from routing.admin import live_answers as answers
 from routing.admin.live_feed import END, MAX_VIEWERS, EventStream, LiveFeed
-from routing.admin.tenants import CapsAnswer
+from routing.admin.tenant_answers import CapsAnswer
 from routing.errors import Unavailable
 from routing.observing.live import figures
 from routing.observing.live.figures import BUCKET_S, BUCKETS

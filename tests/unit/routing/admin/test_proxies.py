@@ -12,7 +12,7 @@ from fleet.current import CurrentFleet
 from fleet.types import Fleet, TrustedProxies
 from routing.admin.proxies import ProxySignIn, authentication
 from routing.asgi import CONNECTION
-from routing.catalog.directory import Identity
+from routing.catalog.declared import Identity
 from routing.catalog.entries import KeyRole
 from routing.errors import Forbidden
 from tests.fakes import small_fleet

@@ -21,15 +21,28 @@ FOR_OPERATORS = {
     ("GET", "/admin/v1/scheduler"),
     ("GET", "/admin/v1/live"),
     ("GET", "/admin/v1/live/stream"),
-    ("GET", "/admin/v1/events"),
+    ("POST", "/admin/v1/tenants"),
+    ("GET", "/admin/v1/tenants/a"),
+    ("PATCH", "/admin/v1/tenants/a"),
+    ("DELETE", "/admin/v1/tenants/a"),
+    ("POST", "/admin/v1/tenants/a/suspend"),
+    ("POST", "/admin/v1/tenants/a/resume"),
+    ("GET", "/admin/v1/export"),
     ("GET", "/admin/v1/fleet"),
     ("POST", "/admin/v1/fleet"),
     ("POST", "/admin/v1/keys"),
+    ("PATCH", "/admin/v1/keys/id1"),
     ("DELETE", "/admin/v1/keys/id1"),
 }
 READ_BY_TENANTS = ["/admin/v1/tenants", "/admin/v1/usage", "/admin/v1/keys", "/admin/v1/adapters"]
 MEASURED = (2, 1, 10, 20, 5, 0.25, 1.0, 0.5, 0.1, 2, 1_500_000_000)
-BODIES = {"/admin/v1/keys": {"role": "inference", "tenant": "acme"}}
+BODIES = {
+    "/admin/v1/keys": {"role": "inference", "tenant": "acme"},
+    "/admin/v1/tenants": {"name": "initech", "models": {"chat": "base"}},
+    "/admin/v1/tenants/a": {"weight": 2},
+    "/admin/v1/aliases/chat": {"model": "acme-own"},
+}
+WITH_BODY = ("POST", "PUT", "PATCH")
 
 
 @pytest.fixture
@@ -53,7 +66,7 @@ def desk(desk: Desk) -> Desk:
 async def test_a_tenants_key_opens_what_is_its_tenants_and_nothing_else(
     desk: Desk, method: str, path: str
 ) -> None:
-    answer = await desk.ask(method, path, BODIES.get(path) if method == "POST" else None)
+    answer = await desk.ask(method, path, BODIES.get(path) if method in WITH_BODY else None)
     assert (answer.status_code == 403) is ((method, path) in FOR_OPERATORS)
     if answer.status_code == 403:
         assert error_of(answer)["code"] == "forbidden"
@@ -128,3 +141,19 @@ async def test_what_a_tenant_reads_is_the_same_whether_others_exist(desk: Desk, 
     del desk.management.file_keys[1:]
     desk.management.entries.popitem()
     assert (await desk.ask("GET", path)).content == before
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [route for route in ROUTES if route[0] in (*WITH_BODY, "DELETE")]
+)
+async def test_a_suspended_tenants_key_changes_nothing(desk: Desk, method: str, path: str) -> None:
+    desk.management.tenancy.suspended.add("acme")
+    answer = await desk.ask(method, path, BODIES.get(path) if method in WITH_BODY else None)
+    assert (answer.status_code, error_of(answer)["code"]) == (403, "account_suspended")
+    assert desk.management.calls == []
+
+
+@pytest.mark.parametrize("path", READ_BY_TENANTS)
+async def test_a_suspended_tenants_key_reads_on(desk: Desk, path: str) -> None:
+    desk.management.tenancy.suspended.add("acme")
+    assert (await desk.ask("GET", path)).status_code == 200

@@ -9,10 +9,18 @@ import pytest
 from adapters.states import VersionState
 from engines.residency import ENGINE_DIED
 from fleet.current import CurrentFleet
-from fleet.key_hash import hash_key
-from fleet.types import Tenant
-from routing.catalog.directory import Directory, Identity
-from routing.catalog.entries import AdapterEntry, AdapterKey, ApiKey, KeyRole, Rollout, RolloutPlan
+from fleet.key_hash import FINGERPRINT_CHARS, hash_key
+from fleet.types import Budget, KeyLimits, Tenant
+from routing.catalog.declared import Identity
+from routing.catalog.directory import Directory
+from routing.catalog.entries import (
+    AdapterEntry,
+    AdapterKey,
+    ApiKey,
+    KeyRole,
+    Rollout,
+    RolloutPlan,
+)
 from routing.errors import Quarantined, Unavailable
 from routing.types import FallbackReason, Target
 from tests.fakes import adapter_id, entry_of, key_of, small_fleet, version_of, without_tenant
@@ -34,6 +42,11 @@ def resolve(directory: Directory, tenant: str, name: str | None, sticky: str = "
     return directory.resolve(FLEET.tenants[tenant], name, sticky)
 
 
+def tenant_of(directory: Directory, key: str) -> Tenant | None:
+    found = directory.authenticate(key, NOW_S)
+    return None if found is None else found[0]
+
+
 def made_key(
     secret: str, role: KeyRole = KeyRole.INFERENCE, tenant: str | None = "b", expires_s: float | None = None
 ) -> ApiKey:
@@ -41,7 +54,7 @@ def made_key(
 
 
 def test_a_key_finds_its_tenant(directory: Directory) -> None:
-    tenant = directory.authenticate(key_of("b"), NOW_S)
+    tenant = tenant_of(directory, key_of("b"))
     assert tenant is not None and tenant.name == "b"
 
 
@@ -59,7 +72,7 @@ def test_a_key_made_at_run_time_counts_at_once_and_until_it_is_revoked(directory
     key = made_key("fresh")
     assert directory.authenticate("fresh", NOW_S) is None
     directory.put_key(key)
-    assert directory.authenticate("fresh", NOW_S) == FLEET.tenants["b"]
+    assert tenant_of(directory, "fresh") == FLEET.tenants["b"]
     directory.put_key(replace(key, revoked_s=NOW_S))
     assert directory.authenticate("fresh", NOW_S) is None
 
@@ -335,7 +348,7 @@ def test_a_declared_key_opens_nothing_once_it_is_taken_out(current: CurrentFleet
     changed = replace(FLEET.tenants["a"], key_hashes=frozenset({hash_key("another")}))
     current.replace(replace(FLEET, tenants=FLEET.tenants | {"a": changed}))
     assert directory.identify(key_of("a"), NOW_S) is None
-    assert directory.authenticate("another", NOW_S) is changed
+    assert tenant_of(directory, "another") is changed
 
 
 def test_a_removed_tenant_is_nobody_and_comes_back_with_its_keys_and_adapters(current: CurrentFleet) -> None:
@@ -348,7 +361,7 @@ def test_a_removed_tenant_is_nobody_and_comes_back_with_its_keys_and_adapters(cu
     assert not directory.serves(Target("b", "own", "own", "base", "shared", 1))
     assert not directory.is_taken("b", "support"), "nobody has that name now"
     current.replace(FLEET)
-    assert directory.authenticate("fresh", NOW_S) == FLEET.tenants["b"]
+    assert tenant_of(directory, "fresh") == FLEET.tenants["b"]
     assert resolve(directory, "b", "own") is not None
 
 
@@ -380,3 +393,30 @@ def test_demo_keys_that_come_later_are_local_too(current: CurrentFleet) -> None:
     changed = replace(FLEET.tenants["a"], key_hashes=frozenset({known}))
     current.replace(replace(FLEET, tenants=FLEET.tenants | {"a": changed}))
     assert directory.local_only and directory.is_local_only("known")
+
+
+def test_the_budgets_of_keys_are_one_object_until_one_of_them_changes(directory: Directory) -> None:
+    assert directory.key_budgets() == {}
+    limited = replace(made_key("fresh"), limits=KeyLimits(monthly_tokens=5))
+    directory.put_key(limited)
+    budgets = directory.key_budgets()
+    assert budgets == {"id": Budget(5)} and directory.key_budgets() is budgets
+    directory.put_key(replace(made_key("other"), id="other"))
+    assert directory.key_budgets() is budgets
+    found = directory.identify("fresh", NOW_S)
+    assert found is not None and (found.key, found.limits) == ("id", limited.limits)
+    directory.put_key(replace(limited, revoked_s=NOW_S))
+    assert directory.key_budgets() == {} and directory.identify("fresh", NOW_S) is None
+
+
+def test_a_declared_keys_limits_come_and_go_with_the_fleet() -> None:
+    digest, current = hash_key(key_of("a")), CurrentFleet(FLEET)
+    directory = Directory(current)
+    limited = replace(FLEET.tenants["a"], key_limits={digest: KeyLimits(max_queued=0, monthly_tokens=9)})
+    current.replace(replace(FLEET, tenants={**FLEET.tenants, "a": limited}))
+    found = directory.identify(key_of("a"), NOW_S)
+    assert found is not None and found.limits == KeyLimits(max_queued=0, monthly_tokens=9)
+    assert found.key == digest[:FINGERPRINT_CHARS]
+    assert directory.key_budgets() == {digest[:FINGERPRINT_CHARS]: Budget(9)}
+    current.replace(FLEET)
+    assert directory.key_budgets() == {}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
-from fleet.types import Budget, Caps
+from fleet.types import Budget, Caps, KeyLimits
 from routing.asgi import HeaderList
 from routing.errors import CapReached, InvalidRequest, QuotaExceeded, Unavailable
 from routing.http.admission import LONGEST_BUDGET_WAIT_S, TOKENS_HEADER, Admission
 from routing.scheduling.tickets import Ticket
-from routing.types import Outcome
+from routing.types import Outcome, Request
 from routing.usage.budget import Budgets, Use
 from tests.fakes import small_fleet
 from tests.unit.routing.requests import request
@@ -24,7 +25,8 @@ class Entrance:
     def __init__(self, *, monthly_tokens: int = 10**6, soft: float = 0.8, caps: Caps | None = None) -> None:
         self.dispatcher = Busy(small_fleet(caps=caps)).dispatcher
         self.budgets = Budgets({"a": Budget(monthly_tokens, soft)})
-        self.admission = Admission(self.dispatcher, self.budgets)
+        self.key_budgets = Budgets({"limited": Budget(100)})
+        self.admission = Admission(self.dispatcher, self.budgets, self.key_budgets)
         self.headers: HeaderList = []
 
     def admit(self, tenant: str = "a", sequences: int = 1) -> Ticket:
@@ -101,3 +103,43 @@ def test_who_has_no_budget_is_asked_for_none() -> None:
     ticket = entrance.admit("b")
     entrance.admission.end(ticket)
     assert (entrance.headers, entrance.used_tokens) == ([], 0)
+
+
+def limited(limits: KeyLimits) -> Request:
+    """A request with a key that has limits."""
+    return replace(request("a"), key="limited", key_limits=limits)
+
+
+def test_a_keys_budget_is_asked_after_its_tenants_and_one_that_refuses_takes_nothing_of_the_other() -> None:
+    entrance = Entrance()
+    entrance.key_budgets.count("limited", Use(95), time.time())
+    with pytest.raises(QuotaExceeded, match="This API key's own budget") as refused:
+        entrance.admission.admit(limited(KeyLimits(monthly_tokens=100)), entrance.headers)
+    assert refused.value.code == "key_monthly_tokens" and not refused.value.should_retry
+    assert entrance.headers == [(b"x-tenantry-key-budget-remaining-tokens", b"5")]
+    assert entrance.used_tokens == 0
+
+    poor = Entrance(monthly_tokens=5)
+    with pytest.raises(QuotaExceeded) as refused:
+        poor.admission.admit(limited(KeyLimits(monthly_tokens=100)), poor.headers)
+    assert refused.value.code == "insufficient_quota"
+    status = poor.key_budgets.status("limited", time.time())
+    assert status is not None and status.used == 0
+
+
+def test_a_keys_budget_gets_its_part_back_at_the_end_and_from_one_that_a_cap_refuses() -> None:
+    entrance = Entrance()
+    limits = KeyLimits(max_concurrency=1, monthly_tokens=100)
+    ticket = entrance.admission.admit(limited(limits), entrance.headers)
+    status = entrance.key_budgets.status("limited", time.time())
+    assert status is not None and status.used > 10
+    with pytest.raises(CapReached) as refused:
+        entrance.key_budgets.take({"limited": Budget(1000)})
+        entrance.admission.admit(limited(limits), entrance.headers)
+    assert refused.value.code == "key_max_concurrency"
+    assert refused.value.message == "This API key's own max_concurrency of 1 is reached."
+    entrance.dispatcher.settle(ticket, Outcome.COMPLETED)
+    entrance.admission.end(ticket)
+    entrance.admission.end(ticket)
+    status = entrance.key_budgets.status("limited", time.time())
+    assert status is not None and status.used == 0 and entrance.used_tokens == 0

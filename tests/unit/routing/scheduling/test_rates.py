@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.types import Caps
+from fleet.types import Caps, KeyLimits
 from routing.scheduling.admission import Cap, Rejection
 from routing.scheduling.rates import RateLimits
 
@@ -285,3 +285,43 @@ def test_counts_of_minutes_long_past_are_dropped(clock: Clock) -> None:
                 assert rates.book(f"t{tenant}", 1) is None
     kept = rates._storage.storage, rates._storage.expirations, rates._storage.locks
     assert all(len(counts) <= 400 for counts in kept)
+
+
+def test_a_keys_minute_is_beside_its_tenants_and_a_refusal_by_either_books_nothing() -> None:
+    rates, own = limits(requests=3), KeyLimits(requests_per_minute=2)
+    assert [rates.book("t", 1, "k", own) is None for _ in range(3)] == [True, True, False]
+    refused = rates.book("t", 1, "k", own)
+    assert refused is not None and (refused.cap, refused.limit) == (Cap.KEY_REQUESTS_PER_MINUTE, 2)
+    assert rates.book("t", 1) is None, "the refused ones took nothing of the tenant's three"
+    refused = rates.book("t", 1, "other", own)
+    assert refused is not None and refused.cap is Cap.REQUESTS_PER_MINUTE
+    assert [rates.book("free", 1, "other", own) is None for _ in range(3)] == [True, True, False]
+
+
+def test_what_a_key_used_beyond_its_estimate_is_owed_and_a_changed_limit_finds_it(clock: Clock) -> None:
+    rates, own = limits(), KeyLimits(tokens_per_minute=100)
+    assert rates.book("t", 10, "k", own) is None
+    rates.correct("t", 150, "k", own)
+    assert wait_s(rates.book("t", 10, "k", own)) > 30.0
+    wider = KeyLimits(tokens_per_minute=1000)
+    assert rates.book("t", 800, "k", wider) is None
+    assert rates.book("t", 100, "k", wider) is not None, "160 and 800 of 1000"
+
+
+def test_a_key_is_forgotten_once_nothing_of_it_is_counted(clock: Clock) -> None:
+    rates, own = limits(requests=10), KeyLimits(requests_per_minute=5)
+    assert rates.book("t", 1, "revoked", own) is None
+    clock.now_s += 3 * MINUTE_S
+    assert rates.book("t", 1, "k", own) is None
+    clock.now_s += MINUTE_S + 1
+    assert rates.book("t", 1) is None
+    assert list(rates._keys) == ["k"]
+    rates.correct("t", 5, "revoked", own)  # a request that took long
+
+
+@pytest.mark.parametrize("own", [KeyLimits(), KeyLimits(max_concurrency=1, monthly_tokens=5)])
+def test_a_key_without_rates_is_asked_for_none(own: KeyLimits) -> None:
+    rates = limits()
+    assert all(rates.book("t", 10**9, "k", own) is None for _ in range(50))
+    rates.correct("t", 10**9, "k", own)
+    assert not rates._keys

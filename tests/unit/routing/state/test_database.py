@@ -286,7 +286,8 @@ def test_a_process_that_is_killed_inside_a_write_changes_nothing(impatient: Stat
     script = (
         "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None); "
         "c.execute('PRAGMA cache_size=1'); c.execute('BEGIN IMMEDIATE'); "
-        "[c.execute('INSERT INTO events VALUES (NULL, 1, ?, ?, ?)', ('x' * 5000,) * 3) for _ in range(100)]; "
+        "insert = 'INSERT INTO events VALUES (NULL, 1, ?, ?, ?, NULL, NULL)'; "
+        "[c.execute(insert, ('x' * 5000,) * 3) for _ in range(100)]; "
         "print('inside', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", script, path], stdout=subprocess.PIPE, text=True) as writer:

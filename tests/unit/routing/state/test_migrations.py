@@ -60,7 +60,7 @@ def test_a_database_of_a_newer_release_is_refused_and_left_as_it_is(store: State
     with store._transaction() as session:
         session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(
-        StateUnavailable, match=r"by a newer release \(revision 9999, this one knows up to 0005\)"
+        StateUnavailable, match=r"by a newer release \(revision 9999, this one knows up to 0007\)"
     ):
         StateStore(url).open()
     with store._transaction() as session:
@@ -124,3 +124,21 @@ def test_several_processes_may_open_a_new_database_at_once(url: str) -> None:
     store.open()
     assert [entry.key.name for entry in store.load()[0]] == ["adapter-0", "adapter-1", "adapter-2"]
     store.close()
+
+
+def test_usage_of_the_release_before_keys_is_kept_as_of_no_known_key(url: str) -> None:
+    engine = database.connect(make_url(url), wait_s=1)
+    config = Config()
+    config.set_main_option("script_location", str(database._MIGRATIONS))
+    day = ("2026-01-09", "a", "support", "", 0, "shared", "completed", 2, 0, 10, 5, 0, 0.5, 1.0, 1.0, 1.0)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        values = ", ".join(f"'{value}'" if isinstance(value, str) else str(value) for value in day)
+        connection.exec_driver_sql(f"INSERT INTO usage_days VALUES ({values})")
+        command.upgrade(config, "head")
+        kept = connection.exec_driver_sql("SELECT day, tenant, requests, prompt_tokens, key FROM usage_days")
+        assert [tuple(row) for row in kept] == [("2026-01-09", "a", 2, 10, "")]
+        primary = inspect(connection).get_pk_constraint("usage_days")["constrained_columns"]
+        assert "key" in primary
+    engine.dispose()

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from adapters.errors import IllegalTransition
 from adapters.states import TRANSITIONS, VersionState
+from fleet.types import KeyLimits
 from routing.catalog.entries import (
     AdapterEntry,
     AdapterKey,
@@ -443,3 +444,20 @@ def test_a_store_that_is_not_open_says_so(sqlite_url: str, tmp_path: Path) -> No
     store.open()
     assert len(store.load()[0]) == 1
     store.close()
+
+
+def test_limits_of_a_key_are_kept_changed_one_by_one_and_taken_away(store: StateStore) -> None:
+    store.add_key(api_key(role=KeyRole.INFERENCE, limits=KeyLimits(max_concurrency=4, monthly_tokens=10**15)))
+    changed = store.set_key_limits("k1", {"max_queued": 0, "max_concurrency": None})
+    assert changed.limits == KeyLimits(max_queued=0, monthly_tokens=10**15)
+    assert store.load()[1] == [changed]
+    assert store.set_key_limits("k1", {"max_queued": None, "monthly_tokens": None}).limits is None
+    assert store.load()[1][0].limits is None
+
+
+def test_only_a_key_that_calls_models_and_is_not_revoked_has_limits(store: StateStore) -> None:
+    store.add_key(api_key(role=KeyRole.ADAPTERS))
+    with pytest.raises(Conflict):
+        store.set_key_limits("k1", {"max_queued": 1})
+    with pytest.raises(NotFound):
+        store.set_key_limits("nothing", {"max_queued": 1})

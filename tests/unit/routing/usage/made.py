@@ -29,6 +29,7 @@ def record(tenant: str = "a", model: str = "support", *, adapter: bool = True, *
         "engine_s": 0.75,
         "slot_s": 1.5,
         "ended_at_s": NOON_S,
+        "key": "k1",
     }
     return Record(**{**values, **changes})
 

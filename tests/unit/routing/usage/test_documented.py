@@ -37,7 +37,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
 
 def test_the_commands_are_there() -> None:
     shown = re.findall(r"^tenantry (.+?)(?: > .+)?$", PAGE, re.MULTILINE)
-    assert len(shown) == 4
+    assert len(shown) == 5
     group = get_command(app)
     assert isinstance(group, TyperGroup)
     for line in shown:

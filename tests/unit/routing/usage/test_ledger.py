@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
-from fleet.types import UsageSettings
+from fleet.types import Budget, UsageSettings
 from routing.errors import StateUnavailable
 from routing.usage import Ledger, UsageStore, ledger
 from routing.usage.budget import Budgets
-from routing.usage.entries import Row
+from routing.usage.entries import FIRST_COLUMNS, Row
 from routing.usage.journal import Journal
 from routing.usage.query import read_query
 from tests.fakes import eventually
@@ -263,4 +264,52 @@ async def test_a_fault_of_ours_costs_no_record(
             await house.ledger.flush()
     assert "ZeroDivisionError" in caplog.text
     assert await house.asked() == 2
+    await house.ledger.stop()
+
+
+async def test_a_keys_budget_counts_what_its_key_used_before_and_since(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    house.note(3)  # 15 tokens each, with key k1; it has no budget yet
+    await house.ledger.flush()
+    limited = {"k1": Budget(100)}
+    house.ledger.follow_keys(lambda: limited)
+    assert not house.ledger.is_known
+    await eventually(lambda: house.ledger.is_known)
+    house.note()
+    status = house.ledger.key_budgets.status("k1", NOON_S)
+    assert status is not None and status.used == 60
+    await house.ledger.flush()
+    assert status == house.ledger.key_budgets.status("k1", NOON_S)
+    await house.ledger.stop()
+
+    again = House(tmp_path)
+    again.ledger.follow_keys(lambda: limited)
+    await eventually(lambda: again.ledger.is_known)
+    assert again.ledger.key_budgets.status("k1", NOON_S) == status, "after a restart"
+    limited = {}
+    await eventually(lambda: again.ledger.is_known)
+    assert again.ledger.key_budgets.status("k1", NOON_S) is None
+    await again.ledger.stop()
+
+
+async def test_usage_is_summed_by_key(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    house.note(2)
+    house.ledger.note([record(key="k2"), record(key="")])
+    lines = await house.ledger.sums(read_query({"group_by": "key"}, now_s=NOON_S, tenant=None))
+    assert [(line["key"], line["requests"]) for line in lines] == [(None, 1), ("k1", 2), ("k2", 1)]
+    await house.ledger.stop()
+
+
+async def test_a_journal_of_the_release_before_is_read_back_without_keys(tmp_path: Path) -> None:
+    (row,) = rows(record())
+    folder = tmp_path / "usage"
+    folder.mkdir()
+    (folder / "old-000000.jsonl").write_bytes(
+        orjson.dumps(row[:-1]) + b"\n" + orjson.dumps(row[: FIRST_COLUMNS - 1]) + b"\n"
+    )
+    house = House(tmp_path)
+    await eventually(lambda: not house.waiting_on_disk)
+    told = await house.ledger.sums(read_query({"group_by": "key"}, now_s=NOON_S, tenant=None))
+    assert [(line["key"], line["requests"]) for line in told] == [(None, 1)]
     await house.ledger.stop()

@@ -52,7 +52,7 @@ def test_dimensions_come_in_one_order_however_they_are_named() -> None:
         ({"from_": ""}, "from"),
         ({"from_": "2026-01-03", "to": "2026-01-02"}, "from"),
         ({"from_": "2020-01-01"}, "from"),
-        ({"group_by": "day,key"}, "group_by"),
+        ({"group_by": "day,user"}, "group_by"),
         ({"group_by": "day;drop table"}, "group_by"),
         ({"group_by": ",,"}, "group_by"),
     ],

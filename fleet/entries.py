@@ -1,0 +1,133 @@
+"""A tenant as an entry of fleet.yaml, whole and value by value. Pure.
+
+A value's path is its keys joined by a dot, such as `weight`, `caps.max_queued`, `models.support`. Only the
+first dot divides: an alias may have dots of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from fleet import schema
+from fleet.price_entries import own_prices_of
+from fleet.types import NO_LIMITS, Budget, Caps, KeyLimits, Tenant
+from fleet.values import tenant_values
+
+NESTED = ("models", "caps", "budget", "request_limits")  # keys whose values are set one by one
+_INSTEAD = {  # a budget is in one of the two
+    "budget.monthly_tokens": "budget.monthly_cost",
+    "budget.monthly_cost": "budget.monthly_tokens",
+}
+POOLS = "pools"  # stands in the entries of pools; a tenant's values name it beside its own keys
+
+
+def tenant_of(name: str, section: schema.TenantSection, key_hashes: Iterable[str]) -> Tenant:
+    """Turn a checked entry into the tenant. The hashes are those of its keys, in their order."""
+    keys = dict(zip(key_hashes, section.api_keys, strict=True))
+    limits = {digest: _key_limits(key) for digest, key in keys.items()}
+    default = section.default_model
+    if "default_model" not in section.model_fields_set and len(section.models) == 1:
+        default = next(iter(section.models))
+    return Tenant(
+        name=name,
+        key_hashes=frozenset(keys),
+        models=section.meanings,
+        fallbacks={alias: model.fallback for alias, model in section.models.items() if model.fallback},
+        default_model=default,
+        band=section.priority,
+        weight=section.weight,
+        caps=Caps(**section.caps.model_dump()),
+        isolation=section.isolation,
+        adapter_sources=section.adapter_sources,
+        budget=None if section.budget is None else Budget(**section.budget.model_dump()),
+        request_limits=section.request_limits.model_dump(exclude_unset=True),
+        key_limits={digest: found for digest, found in limits.items() if found != NO_LIMITS},
+        key_names={digest: key.name for digest, key in keys.items() if key.name is not None},
+        prices=own_prices_of(section.prices),
+        suspended=section.suspended,
+    )
+
+
+def _key_limits(section: schema.TenantKeySection) -> KeyLimits:
+    return KeyLimits(**section.model_dump(include={field.name for field in fields(KeyLimits)}))
+
+
+def entry_of(tenant: Tenant) -> dict[str, Any]:
+    """Write a tenant as an entry, without its keys."""
+    values = tenant_values(tenant, {})
+    del values["api_keys"]
+    return values
+
+
+def flat(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry's values by their paths."""
+    values: dict[str, Any] = {}
+    for key, value in entry.items():
+        if key in NESTED and isinstance(value, Mapping):
+            values |= {f"{key}.{inner}": each for inner, each in value.items()}
+        else:
+            values[key] = value
+    return values
+
+
+def meaning_of(model: Any) -> str:
+    """Return what an alias stands for, as `models` has it: a name, or {model, fallback}."""
+    return str(model["model"] if isinstance(model, Mapping) else model)
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entry that has these values. An alias whose value is null is left out."""
+    entry: dict[str, Any] = {}
+    for path, value in values.items():
+        key, _, inner = path.partition(".")
+        if not inner:
+            entry[key] = value
+        elif key != "models" or value is not None:
+            entry.setdefault(key, {})[inner] = value
+    return entry
+
+
+def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values of which those above win. A budget that is null takes all of the budget below away."""
+    result = dict(below)
+    for path, value in above.items():
+        key, _, inner = path.partition(".")
+        if not inner and key in NESTED:
+            result = {p: v for p, v in result.items() if p.partition(".")[0] != key}
+        elif inner:
+            result.pop(key, None)
+            result.pop(_INSTEAD.get(path, ""), None)
+        result[path] = value
+    return result
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return, by path, what a value was and is now; null: there is none."""
+    paths = dict.fromkeys((*before, *after))
+    found = ((path, before.get(path), after.get(path)) for path in paths)
+    return {path: (was, now) for path, was, now in found if was != now}
+
+
+def in_words(differing: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Tell differences as `requests_per_minute 60 -> 120`."""
+    return [f"{_shown(path)} {_text(was)} -> {_text(now)}" for path, (was, now) in differing.items()]
+
+
+def _shown(path: str) -> str:
+    """Caps are known by their own names; an alias is a model's name, so its key is said."""
+    key, _, inner = path.partition(".")
+    return inner if key == "caps" else path
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(each)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
