@@ -146,8 +146,12 @@ class RollingRestarts:
 
     async def _drain(self, step: RestartStep, replica: Replica, drain_s: float) -> None:
         """Let end what a replica runs; what takes longer ends with the engine."""
-        due_s = time.monotonic() + drain_s
-        while (running := replica.engine.sequences) and time.monotonic() < due_s and not replica.left:
+        due_s = asyncio.get_running_loop().time() + drain_s
+        while (
+            (running := replica.engine.sequences)
+            and asyncio.get_running_loop().time() < due_s
+            and not replica.left
+        ):
             step.in_flight = running
             await asyncio.sleep(POLL_S)
         step.in_flight = replica.engine.sequences
@@ -158,7 +162,7 @@ class RollingRestarts:
         if client is None:
             raise _Stuck("its address is not known")
         before = await client.order(EngineOrder.RESTART)
-        due_s = time.monotonic() + BACK_WITHIN_S
+        due_s = asyncio.get_running_loop().time() + BACK_WITHIN_S
         while True:
             if replica.left:
                 raise _Left
@@ -167,7 +171,7 @@ class RollingRestarts:
                 return
             if health is not None and health.state is EngineState.FAILED:
                 raise _Stuck(f"its engine does not start: {health.reason}")
-            if time.monotonic() >= due_s:
+            if asyncio.get_running_loop().time() >= due_s:
                 raise _Stuck(f"its engine is not ready after {BACK_WITHIN_S:g} s")
             await asyncio.sleep(POLL_S)
 
@@ -187,10 +191,10 @@ def _is_another(before: EngineHealth, now: EngineHealth) -> bool:
 
 async def _until(condition: Callable[[], bool], replica: Replica, within_s: float, else_: str) -> None:
     """Wait for a condition. Raises `_Left`, and `_Stuck` where it does not come true."""
-    due_s = time.monotonic() + within_s
+    due_s = asyncio.get_running_loop().time() + within_s
     while not condition():
         if replica.left:
             raise _Left
-        if time.monotonic() >= due_s:
+        if asyncio.get_running_loop().time() >= due_s:
             raise _Stuck(else_)
         await asyncio.sleep(POLL_S)

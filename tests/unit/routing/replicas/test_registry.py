@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Any, cast
 from unittest.mock import patch
 
 import pytest
@@ -15,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.health import EngineHealth, EngineState
+from engines.protocol import EngineOrder
 from engines.residency import DesiredAdapters, Residency
 from fleet.current import CurrentFleet
 from routing.catalog.directory import Directory
-from routing.errors import RequestError
+from routing.errors import Conflict, RequestError
+from routing.lifecycle import RollingRestarts
 from routing.replicas import prober
 from routing.replicas.client import ReplicaClient
 from routing.replicas.discovery import POLL_S, Addresses
@@ -41,7 +44,18 @@ class Host:
     """The engine at one address."""
 
     ready: bool = True
+    stopped: bool = False
+    starts: int = 1
     desired: DesiredAdapters = field(default_factory=lambda: DesiredAdapters(0, ()))
+
+    def follow(self, order: EngineOrder) -> None:
+        """Do as told; a restart takes some seconds."""
+        self.stopped, self.ready = order is EngineOrder.STOP, order is EngineOrder.START
+        if order is EngineOrder.RESTART:
+            asyncio.get_running_loop().call_later(5.0, self.come_back)
+
+    def come_back(self) -> None:
+        self.ready, self.starts = not self.stopped, self.starts + 1
 
     @property
     def adapters(self) -> set[str]:
@@ -59,7 +73,15 @@ class FakeClient(ReplicaClient):
 
     async def health(self) -> EngineHealth | None:
         await self._travel()
-        return EngineHealth(EngineState.READY) if self.host.ready else None
+        if self.host.stopped:
+            return EngineHealth(EngineState.STOPPED, starts=self.host.starts)
+        return EngineHealth(EngineState.READY, starts=self.host.starts) if self.host.ready else None
+
+    async def order(self, order: EngineOrder) -> EngineHealth:
+        await self._travel()
+        before = EngineHealth(EngineState.READY, starts=self.host.starts)
+        self.host.follow(order)
+        return before
 
     async def residency(self) -> Residency:
         await self._travel()
@@ -97,6 +119,13 @@ class FakeDiscovery:
             await asyncio.sleep(POLL_S)  # as of a file
 
 
+class Events:
+    """Keeps no event."""
+
+    async def record(self, subject: str, text: str) -> None:
+        pass
+
+
 @dataclass(eq=False)
 class Trip:
     """A request on its way, as a flight carries it."""
@@ -129,6 +158,9 @@ class World:
         self.discovery.is_static = is_static
         self.registry = ReplicaRegistry(
             self.discovery, self.dispatcher, self.lifecycle, self, self.clients, "token"
+        )
+        self.restarts = RollingRestarts(
+            fleet, self.dispatcher, self.clients, self.lifecycle.engines, cast(Any, Events())
         )
 
     # -- what happens --------------------------------------------------------------------------------------
@@ -221,6 +253,7 @@ class World:
             lambda: self.say(**{name: url if chance.random() < 0.7 else None}),
             lambda: setattr(self.hosts[url], "ready", chance.random() < 0.7),
         ]
+        events.append(self.restart)
         if away:
             events += [lambda: self.join(chance.choice(away))] * 2
         if here:
@@ -232,6 +265,11 @@ class World:
         for replica in self.dispatcher.replicas.values():
             assert not replica.ready or replica in self.clients
 
+    def restart(self) -> None:
+        """Restart the pool, where it is not being restarted."""
+        with contextlib.suppress(Conflict):
+            self.restarts.begin("shared", replica=None, drain_s=30.0)
+
     async def end(self) -> None:
         """Let all requests end and all replicas leave; nothing is left of them."""
         for host in self.hosts.values():
@@ -239,6 +277,8 @@ class World:
         while self.running:
             await asyncio.sleep(1.0)
             self.dispatcher.sweep()
+        await self.restarts.stop()
+        assert not any(replica.restarting for replica in self.dispatcher.replicas.values())
         for name in list(self.dispatcher.replicas):
             self.registry.leave(name)
         await asyncio.sleep(A_WHILE_S)
@@ -271,11 +311,12 @@ async def a_world(**options: bool) -> AsyncIterator[World]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_whoever_comes_moves_and_goes_nothing_is_left_of_it(seed: int) -> None:
+@given(seed=st.integers(0, 2**32), here=st.booleans())
+def test_whoever_comes_moves_restarts_and_goes_nothing_is_left_of_it(seed: int, here: bool) -> None:
     async def play() -> None:
         chance = random.Random(seed)
         async with a_world(joined=False) as world:
+            world.discovery.here = NAMES if here else ()
             for _ in range(100):
                 await world.step(chance)
             await world.end()
