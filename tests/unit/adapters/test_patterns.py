@@ -64,19 +64,19 @@ def test_a_rank_for_each_module_of_eighty_layers_is_fast_for_vllm(prefix: str) -
     patterns = Patterns("rank_pattern", pattern)
     assert not patterns.is_fast(len(MODULES))
     named = patterns.named(patterns.found(MODULES, time.monotonic() + TIME_LIMIT_S), MODULES)
-    started_s = time.monotonic()
+    started_s = time.process_time()
     assert {name: as_vllm(named, name) for name in MODULES} == pattern
-    assert time.monotonic() - started_s < 3
+    assert time.process_time() - started_s < 3
     assert len(named) == 61
 
 
 @pytest.mark.parametrize("pattern", [r"(\w|\w\w)+[^\w.]", r"(\w|\w\w)*(?<!j)[!?]"])
 def test_a_pattern_that_never_ends_is_given_up(pattern: str) -> None:
-    started_s = time.monotonic()
+    started_s = time.process_time()  # a busy machine takes its time
     names = [f"model.layers.{'ab' * 60}.q_proj"]
     with pytest.raises(AdapterError, match="take more than 2 s to match; use names"):
-        Patterns("rank_pattern", {pattern: 1}).found(names, started_s + TIME_LIMIT_S)
-    assert time.monotonic() - started_s < 5 * TIME_LIMIT_S, "it looks at the clock now and then"
+        Patterns("rank_pattern", {pattern: 1}).found(names, time.monotonic() + TIME_LIMIT_S)
+    assert time.process_time() - started_s < 5 * TIME_LIMIT_S, "it looks at the clock now and then"
 
 
 @pytest.mark.parametrize("pattern", ["(", "*", "[", "a{2,1}", "(?P<a>x)(?P=b)", "x" * 5000 + "+"])
