@@ -116,7 +116,7 @@ class Day:
         made = self.operator.run(
             "tenants", "add", name, "--like", "acme", "--alias", "plain=tiny-llama", "--key"
         )
-        self.keys[name] = made["key"]
+        self.keys[name] = made["key"]["key"]
         self.operator.run("adapters", "add", "own", str(DEMO / "adapters" / source), "--tenant", name)
         self.operator.run("aliases", "set", "latest", "own", "--tenant", name)
         for model in ("own", "latest"):
