@@ -75,7 +75,7 @@ def tenantry(service: Service, *arguments: str) -> subprocess.CompletedProcess[s
 def ask(service: Service, model: str, **options: Any) -> Any:
     """Ask one question of acme's models, greedily and once."""
     messages: Any = [{"role": "user", "content": QUESTION}]
-    client = service.client("acme", max_retries=0)
+    client = service.client("acme", max_retries=0).with_options(timeout=400)  # it may wait for a start
     options = {"max_tokens": 64, **options}
     return client.chat.completions.create(model=model, messages=messages, temperature=0, **options)
 
@@ -116,7 +116,7 @@ def test_an_engine_restarts_while_a_stream_ends_and_requests_wait(service: Servi
         assert service.is_ready(), "so that requests come, and wait"
         streaming.join(1)
     for thread in (streaming, *askers):
-        thread.join(120)
+        thread.join(400)
     out, error = command.communicate()
     assert command.returncode == 0, error
     assert out.splitlines()[-3:] == [
