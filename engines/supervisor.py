@@ -36,6 +36,7 @@ from fleet.types import BaseModel
 WATCH_INTERVAL_S = 0.2
 PROGRESS_INTERVAL_S = 30
 log = logging.getLogger("tenantry.engine")
+VLLM_CLIENT_LOG = logging.getLogger("vllm.v1.engine.async_llm")  # calls every end of an engine a failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class Supervisor:
             self.draining = True
             # EngineCore ends on the same signal, or is killed as it loads. vLLM would log that as a failure,
             # with a traceback.
-            logging.getLogger("vllm.v1.engine.async_llm").disabled = True
+            VLLM_CLIENT_LOG.disabled = True
             if not self._was_ready:
                 logging.getLogger("vllm").setLevel(logging.CRITICAL)
             if callable(previous):
@@ -179,6 +180,7 @@ class Supervisor:
             await self._until_next_start()
 
     async def _until_next_start(self) -> None:
+        VLLM_CLIENT_LOG.disabled = self.draining
         if self._stopped:
             self._restarts.told_to_end(stay=True)
         due_s = time.monotonic() + self._restarts.delay_s
@@ -191,6 +193,7 @@ class Supervisor:
         while not (running.engine.errored or self._stopped or self._start_asked):  # noqa: ASYNC110
             await asyncio.sleep(WATCH_INTERVAL_S)  # vLLM has no event for it
         if not running.engine.errored:
+            VLLM_CLIENT_LOG.disabled = True  # until it has ended
             self._restarts.told_to_end(stay=self._stopped)
             return
         if running.loader is not None:

@@ -156,6 +156,7 @@ async def test_a_stopped_engine_stays_so_until_it_is_told_to_start(
     await eventually(lambda: supervisor.health().state is EngineState.STOPPED)
     await asyncio.sleep(0.01)
     assert (len(starts), supervisor.is_ready(), supervisor.is_alive()) == (1, False, True)
+    assert not supervisor_module.VLLM_CLIENT_LOG.disabled, "the next engine may complain"
     supervisor.follow(EngineOrder.START)
     assert supervisor.health().state is EngineState.STARTING
     await eventually(supervisor.is_ready)
