@@ -113,11 +113,16 @@ class NewTenantBody(TenantFields):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {"name": "initech", "like": "acme", "key": True, "models": {"chat": "llama-3-8b"}}
+            "example": {
+                "name": "new-tenant",
+                "like": "example",
+                "key": True,
+                "models": {"chat": "llama-3-8b"},
+            }
         }
     )
 
-    name: Annotated[Name, Field(description="Name of the tenant.", examples=["initech"])]
+    name: Annotated[Name, Field(description="Name of the tenant.", examples=["new-tenant"])]
     like: Name | None = Field(
         None, description="Another tenant whose settings it gets: no key, nothing used, no adapter."
     )

@@ -24,7 +24,7 @@ from routing.admin.tenant_answers import (
 from routing.admin.tenant_bodies import ChangeTenantBody, DryRunQuery, NewTenantBody, RemovalQuery
 
 router = APIRouter(prefix="/admin/v1/tenants", tags=["tenants"])
-TenantName = Annotated[Name, InPath(description="Name of the tenant.", examples=["initech"])]
+TenantName = Annotated[Name, InPath(description="Name of the tenant.", examples=["example"])]
 DryRun = Annotated[DryRunQuery, Query()]
 CHANGES = refusals(404, 408, 409, 413, 415, 503)
 

@@ -5,8 +5,10 @@ A raw application, since a framework's layers would cost more than all of its wo
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import time
 from dataclasses import dataclass
 
 from engines.protocol import Kind
@@ -25,6 +27,10 @@ from routing.observing.metrics import GatewayMetrics
 from routing.openai import bodies
 from routing.site import Site
 
+HELD_AT_START_S = (
+    10.0  # reading the state takes a moment, or two seconds with 10 000 tenants made at run time
+)
+LOOKS_EVERY_S = 0.02
 log = logging.getLogger("tenantry.gateway")
 
 
@@ -68,8 +74,8 @@ class GatewayApp:
                 await exchange.refuse(RequestError("The gateway met an error of its own."))
 
     async def _route(self, exchange: Exchange, request_id: str) -> None:
-        if not self.fleet.is_known:  # a key that was taken out before this start would open something
-            raise Unavailable("The gateway is still reading its state.", code="starting", retry_after_s=1.0)
+        if not self.fleet.is_known:
+            await self._until_known()
         path = exchange.path
         if path not in _ENDPOINTS:
             path = path.removesuffix("/")  # some clients add it; it means nothing
@@ -87,6 +93,19 @@ class GatewayApp:
             await self.metrics_pages.answer(exchange, path[len(METRICS_PATH) + 1 :])
         else:
             await self.site.respond(exchange)
+
+    async def _until_known(self) -> None:
+        """Hold a request that comes at the start: a key that was taken out before would open something.
+
+        Raises `Unavailable` where the state stays unknown, as while its database does not answer.
+        """
+        until_s = time.monotonic() + HELD_AT_START_S
+        while not self.fleet.is_known:
+            if time.monotonic() >= until_s:
+                raise Unavailable(
+                    "The gateway is still reading its state.", code="starting", retry_after_s=1.0
+                )
+            await asyncio.sleep(LOOKS_EVERY_S)
 
 
 _ENDPOINTS: dict[str, Kind] = {kind.value: kind for kind in Kind}

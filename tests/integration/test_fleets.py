@@ -361,11 +361,23 @@ async def test_a_gateway_that_dies_in_the_middle_has_all_of_a_document_or_nothin
         assert (await site.shown())["revision"] == int(kept)
 
 
-async def test_until_it_is_known_what_was_applied_no_key_opens_anything(site: Site) -> None:
+async def test_until_it_is_known_what_was_applied_no_key_opens_anything(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("routing.http.app.HELD_AT_START_S", 0.05)
     site.bench.gateway.fleet.is_known = False
     client = await site.bench.chat("a")()
     assert (client.status, client.json()["error"]["code"]) == (503, "starting")
     site.bench.gateway.fleet.is_known = True
+
+
+async def test_a_request_that_comes_at_the_start_is_held_until_that_is_known(site: Site) -> None:
+    site.bench.gateway.fleet.is_known = False
+    asked = asyncio.create_task(site.bench.chat("a")())
+    await asyncio.sleep(0.1)
+    assert not asked.done()
+    site.bench.gateway.fleet.is_known = True
+    assert (await asked).status == 200
 
 
 # -- from the file -----------------------------------------------------------------------------------------
