@@ -434,6 +434,7 @@ def test_every_page_is_accessible_in_light_and_dark(browser: Browser, site: Site
     with tab_of(browser, site.url, color_scheme=scheme) as tab:
         tab.expected = ("404", "503")  # no ledger, no state database
         tab.open()
+        tab.page.get_by_role("heading", level=1).wait_for()  # it asks first how users sign in
         assert tab.violations() == []
         tab.give(KEY)
         for where in PAGES:
