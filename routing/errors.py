@@ -336,3 +336,10 @@ class EngineTimeout(RequestError):
     def should_retry(self) -> bool:
         """No: the same request would reach the same limit, and keep an engine busy as long."""
         return False
+
+
+def still_starting(retry_after_s: float) -> Unavailable:
+    """Return why nothing is answered or changed before the state has been read."""
+    return Unavailable(
+        "The gateway is still reading its state.", code="starting", retry_after_s=retry_after_s
+    )

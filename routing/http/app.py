@@ -15,7 +15,7 @@ from engines.protocol import Kind
 from fleet.current import CurrentFleet
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES
 from routing.asgi import App, ClientGone, Exchange, Headers, Receive, Scope, Send, random_id
-from routing.errors import RequestError, Unavailable
+from routing.errors import RequestError, still_starting
 from routing.flights.flight import CLIENT_CLOSED_REQUEST, Abort
 from routing.http.callers import Callers
 from routing.http.inference import Inference
@@ -102,9 +102,7 @@ class GatewayApp:
         until_s = time.monotonic() + HELD_AT_START_S
         while not self.fleet.is_known:
             if time.monotonic() >= until_s:
-                raise Unavailable(
-                    "The gateway is still reading its state.", code="starting", retry_after_s=1.0
-                )
+                raise still_starting(1.0)
             await asyncio.sleep(LOOKS_EVERY_S)
 
 

@@ -22,7 +22,7 @@ from fleet.isolation import why_shared
 from fleet.problems import FleetError, Problem
 from fleet.types import Fleet
 from routing.catalog.entries import FleetRevision
-from routing.errors import Conflict, InvalidRequest, RequestError, Unavailable
+from routing.errors import Conflict, InvalidRequest, RequestError, still_starting
 from routing.lifecycle.changes import Changes, change
 from routing.lifecycle.ports import FleetChange, FleetState
 from routing.lifecycle.registry import Registry, patiently
@@ -203,7 +203,7 @@ class FleetChanges:
     def _require_known(self, expected: int | None) -> None:
         """Refuse while the state was not read, and to a caller that knows of another revision."""
         if not self._fleet.is_known:
-            raise Unavailable("The gateway is still reading its state.", code="starting", retry_after_s=2.0)
+            raise still_starting(2.0)
         if expected is not None and expected != self.state.revision:
             at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.state.at_s))
             raise Conflict(

@@ -24,7 +24,7 @@ from routing.catalog.entries import (
     Version,
 )
 from routing.catalog.sources import Upload
-from routing.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from routing.errors import Conflict, InvalidRequest, NotFound, still_starting
 from routing.lifecycle.aliases import Aliases
 from routing.lifecycle.changes import change
 from routing.lifecycle.fleets import FleetChanges
@@ -325,7 +325,7 @@ class Manager:
 
     def _require_reconciled(self) -> None:
         if not self._lifecycle.is_reconciled:
-            raise Unavailable("The gateway is still reading its state.", code="starting", retry_after_s=2.0)
+            raise still_starting(2.0)
 
     async def _note(self, entry: AdapterEntry, text: str) -> None:
         self._lifecycle.engines.tell_all()

@@ -20,7 +20,7 @@ from fleet.isolation import why_shared
 from fleet.tenant_change import SUSPENDED, TenantChange
 from fleet.types import Fleet, account_of
 from routing.catalog.entries import ApiKey, KeyRole
-from routing.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from routing.errors import Conflict, InvalidRequest, NotFound, still_starting
 from routing.lifecycle.changes import ACTOR, Changes, change
 from routing.lifecycle.new_keys import make_key
 from routing.lifecycle.registry import Registry, patiently
@@ -278,9 +278,7 @@ class Tenants:
 
     def _require_known(self) -> None:
         if not self._fleet.is_known:
-            raise Unavailable(
-                "The gateway is still reading its state.", code="starting", retry_after_s=RETRY_AFTER_S
-            )
+            raise still_starting(RETRY_AFTER_S)
 
     def _view(self, amended: Amended, name: str) -> TenantView:
         found = amended.changes.get(name) or TenantChange(name)
