@@ -87,7 +87,6 @@ class FleetChanges:
     def begin_with(self, file: FleetFile) -> None:
         """Take the file that the fleet comes from; what was applied over it is read at the start."""
         self._file = file
-        self._fleet.is_known = False
 
     async def resume(self) -> None:
         """Let the document count that was applied last, unless the file on disk was changed since."""
@@ -107,7 +106,6 @@ class FleetChanges:
         else:
             self.state = FleetState(newest.number, newest.at_s, newest.actor, newest.document)
             await self._resume(newest, document)
-        self._fleet.is_known = True
 
     async def _resume(self, newest: FleetRevision, on_disk: str) -> None:
         try:
