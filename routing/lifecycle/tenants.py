@@ -15,10 +15,11 @@ from typing import Any
 
 from fleet.changes import Amended, set_values, values_of, with_changes
 from fleet.current import CurrentFleet
-from fleet.entries import differences, in_words
+from fleet.entries import differences
 from fleet.isolation import why_shared
 from fleet.tenant_change import SUSPENDED, TenantChange
 from fleet.types import Fleet, account_of
+from fleet.wording import in_words
 from routing.catalog.entries import ApiKey, KeyRole
 from routing.errors import Conflict, InvalidRequest, NotFound, still_starting
 from routing.lifecycle.changes import ACTOR, Changes, change
