@@ -17,7 +17,7 @@ from fleet.values import (
     state_values,
     tenant_values,
 )
-from fleet.wording import words_of
+from fleet.wording import subject_of, words_of
 
 
 class Needs(StrEnum):
@@ -41,13 +41,6 @@ RESTART: dict[str, frozenset[str]] = {
     "state": frozenset({"folder", "database", "store_gib", "max_adapter_mib"}),
 }  # fmt: skip
 _MADE_AT_START = frozenset({"base_models", "pools"})  # whole sections: one more or less needs a restart
-_WORDS = {
-    "base_models": "base model",
-    "adapters": "adapter",
-    "tenants": "tenant",
-    "pools": "pool",
-    "prices": "price of",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +53,7 @@ class Change:
     needs: Needs
 
     def __str__(self) -> str:
-        subject = f"{_WORDS[self.section]} {self.name}" if self.name else self.section
-        return f"{subject}: {self.text}"
+        return f"{subject_of(self.section, self.name)}: {self.text}"
 
 
 def differences(before: Fleet, after: Fleet) -> list[Change]:

@@ -14,8 +14,20 @@ from fleet.key_hash import FINGERPRINT_CHARS
 _HIDDEN = frozenset({"source", "database", "adapter_sources", "endpoint"})  # may hold a password
 _KEYS = frozenset({"api_keys", "operator_keys"})
 _PARTS = {"tenants": "tenant", "replicas": "replica"}  # of a pool; they join it and leave it
+_SECTIONS = {
+    "base_models": "base model",
+    "adapters": "adapter",
+    "tenants": "tenant",
+    "pools": "pool",
+    "prices": "price of",
+}
 _ALIASES = frozenset({"models", "aliases"})
 _SHOWN_CHARS = 100
+
+
+def subject_of(section: str, name: str) -> str:
+    """Say what differs: a section's part, such as `tenant shop`; or the section, if it has no names."""
+    return f"{_SECTIONS.get(section, section)} {name}" if name else section
 
 
 def in_words(differing: Mapping[str, tuple[Any, Any]]) -> list[str]:
@@ -26,16 +38,17 @@ def in_words(differing: Mapping[str, tuple[Any, Any]]) -> list[str]:
 def words_of(path: str, was: Any, now: Any) -> Iterator[str]:
     """Say what differs in one value; None: there is none."""
     key, _, inner = path.partition(".")
+    word = "alias " if key in _ALIASES else ""
     if inner:
-        yield _one("alias " if key in _ALIASES else "", inner, was, now)
+        yield _one(word, inner, was, now)
     elif key in _KEYS:
         yield from _keys(was or [], now or [])
     elif key in _PARTS:
         yield from _places(_PARTS[key], was or [], now or [])
-    elif isinstance(was or now, Mapping) and key not in _HIDDEN:
-        yield from _each("alias " if key in _ALIASES else "", was or {}, now or {})
+    elif isinstance(was or now, Mapping):
+        yield from _each(word, was or {}, now or {})
     else:
-        yield _one("", key, was, now)
+        yield _one(word, key, was, now)
 
 
 def _one(word: str, name: str, was: Any, now: Any) -> str:
