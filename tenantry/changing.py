@@ -86,6 +86,8 @@ def _show_changes(shown: Console, answer: Answer) -> None:
 
 def _show(shown: Console, answer: Answer) -> None:
     _show_changes(shown, answer)
+    for text in answer["consequences"]:
+        shown.print(printable(f"made at run time: {text}"), style="yellow")
     for warning in answer["warnings"]:
         shown.print(printable(f"warning: {warning}"), style="yellow")
     revision = answer["revision"]
