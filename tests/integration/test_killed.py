@@ -1,4 +1,4 @@
-"""A gateway that is killed with SIGKILL while it applies fleets and changes tenants has all of each, or nothing.
+"""A gateway is killed with SIGKILL while it applies fleets and changes tenants: all of a change, or nothing.
 
 The gateway is a process of its own; the engines are fake.
 """
