@@ -153,10 +153,11 @@ class GatewayService(DirectService):
 
     def schema(self) -> dict[str, Any]:
         """Describe the service; in bento.yaml and in the Bento's apis/schema.json."""
-        from routing.http.docs import openapi
+        from routing.http.docs import bento_schema, openapi
 
         schema: dict[str, Any] = super().schema()
-        return schema | {"paths": {path: {"mounted": True} for path in openapi.paths()}}
+        paths = {path: {"mounted": True} for path in openapi.paths()}
+        return schema | bento_schema.document() | {"paths": paths}
 
     @property
     def openapi_spec(self) -> dict[str, Any]:

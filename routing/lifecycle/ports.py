@@ -72,6 +72,7 @@ class FleetChange:
     reasons: Sequence[str]  # why it would be refused; only of a dry run
     warnings: Sequence[Problem]
     applied: bool
+    consequences: Sequence[str] = ()  # for what was made at run time
 
 
 @dataclass(frozen=True, slots=True)

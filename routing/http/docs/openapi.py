@@ -157,6 +157,8 @@ def _reading() -> Part:
     model = {"$ref": "#/components/schemas/Model"}
     models = {"type": "object", "properties": {"object": {"const": "list"}, "data": _array(model)}}
     name = {"name": "id", "in": "path", "required": True, "schema": _MODEL}
+    version = {"type": "object", "properties": {"version": {"type": "string"}}}
+    load = {"type": "object", "properties": {"server_load": {"type": "integer"}}}
     return {
         "/v1/models": {
             "get": _get("Models", "models", "List your models", models),
@@ -179,6 +181,8 @@ def _reading() -> Part:
                 ],
             },
         },
+        "/version": {"get": _get("Usage", "version", "The release of the service", version)},
+        "/load": {"get": _get("Usage", "load", "How many sequences of yours wait or run", load)},
     }
 
 
@@ -200,6 +204,8 @@ def _health() -> Part:
         "/livez": probe("livez", "Does the gateway run?"),
         "/healthz": probe("healthz", "The same"),
         "/readyz": probe("readyz", "Can requests be answered?"),
+        "/health": probe("health", "The same as `/readyz`; empty"),
+        "/ping": probe("ping", "The same as `/readyz`; empty"),
     }
 
 

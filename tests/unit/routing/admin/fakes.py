@@ -142,13 +142,16 @@ class FakeFleets:
         self.asked: list[tuple[Any, ...]] = []
         self.error: RequestError | None = None
         self.changes = [Change("tenants", "acme", "requests_per_minute 60 -> 120", Needs.NOTHING)]
+        self.consequences: list[str] = []
 
     async def apply(self, document: bytes, *, actor: str, expected: int | None, dry_run: bool) -> FleetChange:
         """Note it; do it, or raise what it should."""
         self.asked.append((document, actor, expected, dry_run))
         if self.error is not None:
             raise self.error
-        return FleetChange(self.state, self.changes, (), (), applied=not dry_run)
+        return FleetChange(
+            self.state, self.changes, (), (), applied=not dry_run, consequences=self.consequences
+        )
 
 
 class FakeRestarts:
