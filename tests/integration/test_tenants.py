@@ -277,6 +277,27 @@ async def test_a_removed_tenant_ends_what_runs_and_the_next_of_its_name_inherits
     assert {event["tenant"] for event in events} == {"d#1"}, "nor what happened to the other"
 
 
+async def test_what_still_runs_of_a_former_tenant_counts_in_no_cap_of_the_next_one(office: Office) -> None:
+    house = office.house
+    gateway, engine = house.bench.gateway, house.bench.engines["shared-0"]
+    caps = {"max_concurrency": 1, "requests_per_minute": 1}
+    old = await office.admit("d", caps=caps)
+    engine.behave = engine.hold_mid_stream
+    streaming = asyncio.create_task(office.chat(old, stream=True)())
+    await eventually(lambda: engine.running == 1)
+    assert (await office.ask("DELETE", f"{TENANTS}/d")).status == 200
+
+    new = await office.admit("d", caps=caps)
+    engine.behave = engine.answer
+    assert (await office.chat(new)()).status == 200, "the stream of the former still runs"
+    assert code_of(await office.chat(new)()) == (429, "requests_per_minute"), "its own request counts"
+    assert gateway.dispatcher.admitted() == {("d", "chat"): 1}
+    engine.release.set()
+    assert (await streaming).body.endswith(b"data: [DONE]\n\n")
+    await eventually(lambda: house.bench.at_rest)
+    assert gateway.dispatcher.admitted() == {}
+
+
 async def test_a_declared_tenant_that_was_removed_is_admitted_anew_without_its_declared_keys(
     tmp_path: Path,
 ) -> None:
