@@ -138,6 +138,7 @@ class FleetChanges:
         loaded = await self._load(document)
         async with self.changes.of("fleet"):
             self._require_known(expected)
+            await asyncio.to_thread(self._fleet.amend, loaded.fleet)  # takes seconds where thousands differ
             changes = differences(self._fleet.declared, loaded.fleet)
             reasons = _needs_restart(changes) + self._why_shared(loaded.fleet)
             reasons += self.why_not(self._fleet.now, loaded.fleet)

@@ -56,7 +56,8 @@ def test_sighup_to_the_parent_applies_the_file_while_a_stream_runs_and_restarts_
     alone: tuple[Service, Path],
 ) -> None:
     service, path = alone
-    before, ends = family(service), []
+    before = family(service)
+    ends: list[str] = []
     acme: Any = service.client("acme", max_retries=0)
     ask: dict[str, Any] = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
     begun = threading.Event()
