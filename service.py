@@ -381,6 +381,9 @@ def _hand_sighup_on() -> None:
 def declare(arguments: Arguments) -> Service[Any]:
     """Declare what is to be served."""
     served = Served.read(arguments)
+    shared = [pool.name for pool in served.fleet.pools.values() if pool.strategy.shares_hosts]
+    if shared:
+        raise ValueError(f"engines of several base models at one host are not there yet: pools {shared}")
     if arguments.replica:
         return declare_replica(served, arguments.replica)
     return declare_gateway(served)
