@@ -34,8 +34,8 @@ class AdapterSync(Protocol):
         """Drop everything that is kept of a replica."""
         ...
 
-    def forget(self, replica: str) -> None:
-        """Forget what a replica said that it holds."""
+    def forget(self, replica: str, *, is_empty: bool = False) -> None:
+        """Forget what a replica said that it holds; `is_empty`: nothing, since its engine has ended."""
         ...
 
     async def sync(self, client: ReplicaClient) -> bool:
@@ -78,6 +78,11 @@ class Prober:
         self._move_on_s: float | None = None  # when what it has not begun goes to others
         self._changed = lifecycle.join(self._name)
         self._probing = asyncio.create_task(self._probe())
+
+    @property
+    def host(self) -> str:
+        """Return the name of the host at which it is."""
+        return self._replica.host
 
     @property
     def client(self) -> ReplicaClient | None:
@@ -138,7 +143,8 @@ class Prober:
     def _go_to(self, url: str, *, moves: bool) -> None:
         current = self.client
         client = current if current is not None and current.url == url else None
-        client = client or ReplicaClient(self._name, url, self._token)
+        model = self._replica.engine.base_model if self._replica.shares_host else None
+        client = client or ReplicaClient(self._name, url, self._token, base_model=model)
         level = logging.DEBUG if url.startswith("file:") else logging.INFO  # a socket of BentoML's
         log.log(level, "replica %s %s %s", self._name, "moves to" if moves else "is at", url)
         self._give_up_move()
@@ -229,7 +235,8 @@ class Prober:
         health = await self._ask(client)
         answers = health is not None and health.state is EngineState.READY
         if not answers or self._url is None:
-            self._lifecycle.forget(self._name)
+            stopped = health is not None and health.state is EngineState.STOPPED
+            self._lifecycle.forget(self._name, is_empty=stopped)
         ready = answers and self._url is not None and await self._lifecycle.sync(client)
         if self.client is client:
             self._replica.engine.told = health
@@ -239,11 +246,14 @@ class Prober:
             self._requests.move_on(client)
 
     async def _ask(self, client: ReplicaClient) -> EngineHealth | None:
-        """Ask how its engine stands, and have it started if it was stopped when the replica left before."""
+        """Ask how its engine stands, and have it started if it was stopped when the replica left before.
+
+        At a shared host an engine is stopped until its turn comes.
+        """
         if self._url is None and not client.in_use:
             return None  # without an address it is asked only for the sake of what it runs
         health = await client.health()
-        if health is not None and health.state is EngineState.STOPPED:
+        if health is not None and health.state is EngineState.STOPPED and not self._replica.shares_host:
             await self._order(client, EngineOrder.START)
         return health
 
