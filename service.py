@@ -202,6 +202,7 @@ def declare_engine(served: Served, pool: Pool, index: int) -> Service[Any]:
         shutdown_grace_s=fleet.gateway.shutdown_grace_s,
         traces_endpoint=fleet.gateway.tracing.endpoint,
         withheld=served.secret_variables,
+        on_slice=pool.slice_of(index),
     )
     host = EngineHost(supervisor, token=internal_token(SECRET))
 
@@ -221,7 +222,9 @@ def declare_engine(served: Served, pool: Pool, index: int) -> Service[Any]:
         async def __is_alive__(self) -> bool:
             return supervisor.is_alive()
 
-    envs = [{"name": "CUDA_VISIBLE_DEVICES", "value": pool.devices[index]}] if pool.devices else []
+    # A slice is looked for before each start of an engine, which then sets the variable itself.
+    is_set = pool.devices and pool.slice_of(index) is None
+    envs = [{"name": "CUDA_VISIBLE_DEVICES", "value": pool.devices[index]}] if is_set else []
     gpus = fleet.base_models[base_model].tensor_parallel_size
     declare = bentoml.service(
         name=name,

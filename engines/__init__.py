@@ -10,6 +10,7 @@ trial.py           the check of an adapter on this engine
 questions.py       the prompts of both checks
 loader/            loading and unloading adapters
 worker/            our extensions of vLLM's worker
+devices/           GPUs and MIG slices: what there is, and which one an engine gets
 heartbeat.py       whether the engine's core still runs
 health.py          an engine's state, as JSON
 restarts.py        an engine's state after starts and deaths; delays between starts

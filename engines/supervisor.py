@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 import os
@@ -15,11 +16,13 @@ import signal
 import time
 import types
 from collections.abc import Collection, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engines import engine_process, orphans, vllm_engine
 from engines.builder import Builder
+from engines.devices.layout import SliceError
+from engines.devices.pinning import pin
 from engines.health import EngineHealth
 from engines.heartbeat import SILENT_AFTER_ON_CPU_S, SILENT_AFTER_S, Heartbeat
 from engines.last_words import DYING_S, LastWords, ended_how
@@ -31,6 +34,7 @@ from engines.selftest import SelfTest, SelfTestFailed
 from engines.trial import Trials
 from engines.vllm_args import engine_args, engine_environment, tracing_environment
 from engines.words import blames_machine, points_elsewhere, words_of
+from fleet.mig import SliceName
 from fleet.types import BaseModel
 
 WATCH_INTERVAL_S = 0.2
@@ -64,10 +68,12 @@ class Supervisor:
         shutdown_grace_s: float,
         traces_endpoint: str | None = None,
         withheld: Collection[str] = (),
+        on_slice: SliceName | None = None,
     ) -> None:
         """With a `traces_endpoint` (OTLP over HTTP) the engine sends its spans there.
 
-        vLLM's processes do not get the `withheld` environment variables.
+        vLLM's processes do not get the `withheld` environment variables. With `on_slice` each engine runs on
+        that MIG slice, or not at all.
         """
         self.replica = replica
         self.running: Running | None = None
@@ -79,9 +85,14 @@ class Supervisor:
         self._withheld = withheld
         self._model = model
         self._on_cpu = vllm_engine.is_cpu_build()
-        self._argv = engine_args(
-            model, shutdown_grace_s=shutdown_grace_s, on_cpu=self._on_cpu, traces_endpoint=traces_endpoint
+        self._slice = on_slice
+        self._args_of = functools.partial(
+            engine_args,
+            shutdown_grace_s=shutdown_grace_s,
+            on_cpu=self._on_cpu,
+            traces_endpoint=traces_endpoint,
         )
+        self._argv = self._args_of(model)
         self._environment = engine_environment(model, on_cpu=self._on_cpu)
         if traces_endpoint is not None:
             self._environment |= tracing_environment(replica)
@@ -204,7 +215,7 @@ class Supervisor:
 
     def _why(self, error: Exception) -> str:
         """Return why an engine did not start: its own last error, if this one only points at its log."""
-        if isinstance(error, SelfTestFailed):
+        if isinstance(error, SelfTestFailed | SliceError):
             return str(error)
         return (points_elsewhere(str(error)) and self._last_words.read()) or words_of(error)
 
@@ -220,6 +231,7 @@ class Supervisor:
         engine_process.withhold(self._withheld)
         log.info("%s: loading %s", self.replica, self._model.name)
         self._was_ready = False
+        await self._pin()
         args, engine = await self._build(stack)
         tasks = await engine.get_supported_tasks()
         app = await vllm_engine.start_app(stack, args, engine, tasks)
@@ -236,6 +248,16 @@ class Supervisor:
         stack.push_async_callback(_cancel, asyncio.create_task(heartbeat.run()))
         self._was_ready = True
         return Running(engine, app, loader, trials, heartbeat)
+
+    async def _pin(self) -> None:
+        """Have the next engine run on its slice, with the KV cache that fits. Raises `SliceError`."""
+        if self._slice is None:
+            return
+        if self._on_cpu:
+            raise SliceError(f"slice {self._slice} cannot be used: the installed vLLM is the one for CPUs")
+        pinned = await asyncio.to_thread(pin, self._slice, self._model)
+        os.environ.update(pinned.environment)
+        self._argv = self._args_of(replace(self._model, kv_cache_bytes=pinned.kv_cache_bytes))
 
     async def _build(self, stack: contextlib.AsyncExitStack) -> tuple[Any, Any]:
         """Start the engine's processes in a thread; minutes on a GPU."""

@@ -43,7 +43,7 @@ RESTART: dict[str, frozenset[str]] = {
             "max_cpu_loras", "tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "vllm_args",
         }
     ),
-    "pools": frozenset({"strategy", "base_models", "devices"}),
+    "pools": frozenset({"strategy", "base_models", "devices", "mig"}),
     "gateway": frozenset({"shutdown_grace_s", "metrics", "tracing"}),
     "state": frozenset({"folder", "database", "store_gib", "max_adapter_mib"}),
 }  # fmt: skip

@@ -9,18 +9,30 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from fleet.fields import Device, KeySection, Model, Name, Section, Source, SourcePrefix, VllmArgs
+from fleet.fields import (
+    Device,
+    Gpu,
+    KeySection,
+    MigProfile,
+    Model,
+    Name,
+    Section,
+    Source,
+    SourcePrefix,
+    VllmArgs,
+)
+from fleet.mig import MAX_COMPUTE_SLICES
 from fleet.prices import BudgetSection, OwnPricesSection, PricesSection
 from fleet.settings import GatewaySection, StateSection, UsageSection
 from fleet.types import Band, Isolation, Strategy
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vLLM 0.32 builds kernels for these
-_PLANNED = ("model-mesh", "swap", "mig")
+_PLANNED = ("model-mesh", "swap")
 
 
 def _check_strategy(value: Any) -> Any:
     if value in _PLANNED:
-        known = " and ".join(f"`{strategy}`" for strategy in Strategy)
+        known = ", ".join(f"`{strategy}`" for strategy in Strategy)
         raise ValueError(f"strategy `{value}` is not available yet; there are {known}")
     return value
 
@@ -241,6 +253,14 @@ class SloSection(Section):
     )
 
 
+class MigSection(Section):
+    """MIG slices of one GPU, found by their profile when engines start; a replica for each."""
+
+    gpu: Gpu = Field(description="The GPU: its index as nvidia-smi counts, or its UUID.")
+    profile: MigProfile = Field(description="Profile of the slices, such as 1g.20gb.")
+    count: int = Field(1, ge=1, le=MAX_COMPUTE_SLICES, description="How many of them.")
+
+
 class PoolSection(Section):
     """Replicas alike in base models and settings."""
 
@@ -248,11 +268,16 @@ class PoolSection(Section):
         Strategy.MULTI_LORA, description="How the pool places models on replicas."
     )
     base_models: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)] = Field(
-        description="Base models of the pool; exactly one with multi-lora."
+        description="Base models of the pool; exactly one with multi-lora and mig."
     )
-    replicas: int = Field(1, ge=1, le=1024, description="Engines per base model.")
+    replicas: int = Field(
+        1, ge=1, le=1024, description="Engines per base model; with mig there is one for each slice."
+    )
     devices: Annotated[tuple[Device, ...], Field(strict=False)] = Field(
         (), description="CUDA_VISIBLE_DEVICES of each replica in turn; empty: not set."
+    )
+    mig: MigSection | None = Field(
+        None, description="Slices by GPU and profile, in place of devices; only with strategy mig."
     )
     tenants: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
         description="Tenants of the pool. Empty: all are admitted at run time."
@@ -264,6 +289,13 @@ class PoolSection(Section):
         le=3600,
         description="How long the first replica may be silent before a second one is asked; default: never.",
     )
+
+    @property
+    def engines(self) -> int:
+        """Engines per base model: of a pool of MIG slices one for each slice."""
+        if self.strategy is not Strategy.MIG:
+            return self.replicas
+        return len(self.devices) or (1 if self.mig is None else self.mig.count)
 
 
 class FleetFile(Section):

@@ -18,6 +18,9 @@ class Company:
     device: str | None  # None: not pinned
     tenants: tuple[str, ...]
     beside: tuple[str, ...] = ()  # replicas of other pools on the same device
+    is_slice: bool = False  # its device is a MIG slice: memory and compute of its own
+    gpu: str | None = None  # of a slice, where the file says it
+    on_its_gpu: tuple[str, ...] = ()  # of a slice: replicas on other slices of the same GPU, where known
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +39,14 @@ def who_shares(fleet: Fleet) -> list[Company]:
     for pool in fleet.pools.values():
         for index, (replica, base_model) in enumerate(pool.replica_models):
             tenants = tuple(n for n in pool.tenants if base_model in base_models_of(fleet, fleet.tenants[n]))
-            device = pool.devices[index] if pool.devices else None
-            companies.append(Company(pool.name, replica, base_model, device, tenants))
-    return [replace(company, beside=_beside(company, companies)) for company in companies]
+            company = Company(pool.name, replica, base_model, pool.device_of(index), tenants)
+            if pool.slice_of(index) is not None:
+                company = replace(company, is_slice=True, gpu=None if pool.mig is None else pool.mig.gpu)
+            companies.append(company)
+    return [
+        replace(one, beside=_beside(one, companies), on_its_gpu=_on_its_gpu(one, companies))
+        for one in companies
+    ]
 
 
 def met_by(tenant: str, companies: Iterable[Company]) -> list[str]:
@@ -83,3 +91,11 @@ def _beside(company: Company, companies: Iterable[Company]) -> tuple[str, ...]:
     gpus = set(company.device.split(","))
     others = (other for other in companies if other.pool != company.pool and other.device)
     return tuple(other.replica for other in others if gpus & set((other.device or "").split(",")))
+
+
+def _on_its_gpu(company: Company, companies: Iterable[Company]) -> tuple[str, ...]:
+    """Replicas on other slices of a slice's GPU. Whose GPU a slice named by its UUID has, no file says."""
+    if company.gpu is None:
+        return ()
+    others = (other for other in companies if other.replica != company.replica)
+    return tuple(other.replica for other in others if other.gpu == company.gpu)

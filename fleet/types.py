@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import quote
 
+from fleet.mig import Mig, SliceName
 from fleet.money import OwnPrices, Prices
 
 
@@ -82,6 +83,7 @@ class Strategy(StrEnum):
 
     REPLICA_PER_MODEL = "replica-per-model"  # each base model has its own replicas, no adapters
     MULTI_LORA = "multi-lora"  # one base model, many adapters, selected per request
+    MIG = "mig"  # one base model, a replica on each of some MIG slices; adapters where it has slots
 
 
 class Isolation(StrEnum):
@@ -198,19 +200,32 @@ class Pool:
     name: str
     strategy: Strategy
     base_models: tuple[str, ...]
-    replicas: int  # per base model
+    replicas: int  # per base model; of a pool of MIG slices one for each slice
     devices: tuple[str, ...]  # CUDA_VISIBLE_DEVICES of each replica in turn; empty: not set
     tenants: tuple[str, ...]
     slo: Slo = Slo()
     hedge_after_s: float | None = (
         None  # a second replica is asked when the first is silent this long; None: never
     )
+    mig: Mig | None = None  # slices that are found when engines start; None: `devices` names them, or no MIG
 
     @property
     def replica_models(self) -> tuple[tuple[str, str], ...]:
         """(replica name, base model) of every replica, in device order."""
         models = [model for model in self.base_models for _ in range(self.replicas)]
         return tuple((f"{self.name}-{i}", model) for i, model in enumerate(models))
+
+    def slice_of(self, index: int) -> SliceName | None:
+        """Return the MIG slice that a replica is pinned to; None where the pool is no pool of slices."""
+        if self.mig is not None:
+            return SliceName(gpu=self.mig.gpu, profile=self.mig.profile, number=index)
+        return SliceName(uuid=self.devices[index]) if self.strategy is Strategy.MIG else None
+
+    def device_of(self, index: int) -> str | None:
+        """Return the device of a replica in words; None where it is not pinned."""
+        if self.mig is not None:
+            return str(self.slice_of(index))
+        return self.devices[index] if self.devices else None
 
 
 class MetricsAccess(StrEnum):

@@ -306,7 +306,7 @@ gatway: {}
         "fleet.yaml:16: pools.p.devices: 2 for 1 replicas (1 for each of 1 base models); "
         "list one for each replica (several GPUs of one replica as `0,1`), or leave devices out",
         "fleet.yaml:17: pools.q.strategy: strategy `swap` is not available yet; "
-        "there are `replica-per-model` and `multi-lora`",
+        "there are `replica-per-model`, `multi-lora`, `mig`",
         "fleet.yaml:18: gatway: unknown key `gatway`; did you mean `gateway`?",
     ]
 

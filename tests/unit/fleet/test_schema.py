@@ -97,11 +97,11 @@ def test_a_wrong_value_is_refused_in_plain_words(tmp_path: Path, path: str, valu
     assert found[0].line is not None
 
 
-@pytest.mark.parametrize("strategy", ["model-mesh", "swap", "mig"])
+@pytest.mark.parametrize("strategy", ["model-mesh", "swap"])
 def test_a_strategy_of_a_later_release_is_refused_with_those_there_are(tmp_path: Path, strategy: str) -> None:
     problem = the_problem(tmp_path, changed("pools/whole/strategy", strategy))
     assert problem.message == (
-        f"strategy `{strategy}` is not available yet; there are `replica-per-model` and `multi-lora`"
+        f"strategy `{strategy}` is not available yet; there are `replica-per-model`, `multi-lora`, `mig`"
     )
 
 
