@@ -153,10 +153,11 @@ class GatewayService(DirectService):
 
     def schema(self) -> dict[str, Any]:
         """Describe the service; in bento.yaml and in the Bento's apis/schema.json."""
-        from routing.http.docs import openapi
+        from routing.http.docs import bento_schema, openapi
 
         schema: dict[str, Any] = super().schema()
-        return schema | {"paths": {path: {"mounted": True} for path in openapi.paths()}}
+        paths = {path: {"mounted": True} for path in openapi.paths()}
+        return schema | bento_schema.document() | {"paths": paths}
 
     @property
     def openapi_spec(self) -> dict[str, Any]:
@@ -196,13 +197,14 @@ def declare_engine(served: Served, pool: Pool, index: int) -> Service[Any]:
     """Declare the service of one replica."""
     fleet = served.fleet
     name, base_model = pool.replica_models[index]
+    place = next(host for host in pool.hosts if (name, base_model) in host.replicas)
     supervisor = Supervisor(
         name,
         fleet.base_models[base_model],
         shutdown_grace_s=fleet.gateway.shutdown_grace_s,
         traces_endpoint=fleet.gateway.tracing.endpoint,
         withheld=served.secret_variables,
-        on_slice=pool.slice_of(index),
+        on_slice=place.on_slice,
     )
     host = EngineHost(supervisor, token=internal_token(SECRET))
 
@@ -223,8 +225,8 @@ def declare_engine(served: Served, pool: Pool, index: int) -> Service[Any]:
             return supervisor.is_alive()
 
     # A slice is looked for before each start of an engine, which then sets the variable itself.
-    is_set = pool.devices and pool.slice_of(index) is None
-    envs = [{"name": "CUDA_VISIBLE_DEVICES", "value": pool.devices[index]}] if is_set else []
+    is_set = place.device is not None and place.on_slice is None
+    envs = [{"name": "CUDA_VISIBLE_DEVICES", "value": place.device}] if is_set else []
     gpus = fleet.base_models[base_model].tensor_parallel_size
     declare = bentoml.service(
         name=name,
@@ -383,6 +385,9 @@ def _hand_sighup_on() -> None:
 def declare(arguments: Arguments) -> Service[Any]:
     """Declare what is to be served."""
     served = Served.read(arguments)
+    shared = [pool.name for pool in served.fleet.pools.values() if pool.strategy.shares_hosts]
+    if shared:
+        raise ValueError(f"engines of several base models at one host are not there yet: pools {shared}")
     if arguments.replica:
         return declare_replica(served, arguments.replica)
     return declare_gateway(served)

@@ -81,6 +81,25 @@ def _check_database(value: Any) -> Any:
     raise ValueError("is either a URL or {env: NAME}")
 
 
+def _auto_or(kind: type[int] | type[float], least: float, most: float) -> Any:
+    """Return the type of a number that may also be `auto`, to be found out: None once read."""
+    numbers = (int,) if kind is int else (int, float)
+    words = "a whole number" if kind is int else "a number"
+
+    def check(value: Any) -> float | None:
+        if value in ("auto", None):
+            return None
+        if type(value) not in numbers:
+            raise ValueError(f"must be {words} or `auto`")
+        if not least <= value <= most:  # NaN is neither
+            raise ValueError(f"must be from {least:g} to {most:g}, or `auto`")
+        return kind(value)
+
+    number = {"type": "integer" if kind is int else "number", "minimum": least, "maximum": most}
+    schema = {"anyOf": [number, {"enum": ["auto", None]}]}
+    return Annotated[kind | None, PlainValidator(check), WithJsonSchema(schema)]
+
+
 def _decimal(most: int, decimals: int) -> Any:
     """Return the type of a number from 0 to `most`, kept exactly: as a whole number of its last decimal."""
 
@@ -104,6 +123,8 @@ HourPrice: Any = _decimal(1_000_000, 6)
 Amount: Any = _decimal(1_000_000_000, 9)
 Factor: Any = _decimal(100, 4)
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,15}$")]
+AwakeModels: Any = _auto_or(int, 1, 1024)
+MinimumStay: Any = _auto_or(float, 0, 86400)
 Name = Annotated[
     str,
     AfterValidator(_check_name),

@@ -18,6 +18,7 @@ class Company:
     device: str | None  # None: not pinned
     tenants: tuple[str, ...]
     beside: tuple[str, ...] = ()  # replicas of other pools on the same device
+    by_turns_with: tuple[str, ...] = ()  # replicas at the same host: its device is theirs by turns
     is_slice: bool = False  # its device is a MIG slice: memory and compute of its own
     gpu: str | None = None  # of a slice, where the file says it
     on_its_gpu: tuple[str, ...] = ()  # of a slice: replicas on other slices of the same GPU, where known
@@ -37,12 +38,15 @@ def who_shares(fleet: Fleet) -> list[Company]:
     """List every replica with the tenants that use its base model there."""
     companies = []
     for pool in fleet.pools.values():
-        for index, (replica, base_model) in enumerate(pool.replica_models):
-            tenants = tuple(n for n in pool.tenants if base_model in base_models_of(fleet, fleet.tenants[n]))
-            company = Company(pool.name, replica, base_model, pool.device_of(index), tenants)
-            if pool.slice_of(index) is not None:
-                company = replace(company, is_slice=True, gpu=None if pool.mig is None else pool.mig.gpu)
-            companies.append(company)
+        used = {name: base_models_of(fleet, fleet.tenants[name]) for name in pool.tenants}
+        for host in pool.hosts:
+            for replica, base_model in host.replicas:
+                tenants = tuple(name for name in pool.tenants if base_model in used[name])
+                others = tuple(other for other, _ in host.replicas if other != replica)
+                company = Company(pool.name, replica, base_model, host.place, tenants, by_turns_with=others)
+                if host.on_slice is not None:
+                    company = replace(company, is_slice=True, gpu=host.on_slice.gpu or None)
+                companies.append(company)
     return [
         replace(one, beside=_beside(one, companies), on_its_gpu=_on_its_gpu(one, companies))
         for one in companies

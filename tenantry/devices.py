@@ -12,7 +12,7 @@ from rich.console import Console
 
 from engines.devices.layout import Gpu, Machine, SliceError
 from engines.devices.nvml import NoNvml, read_machine
-from fleet.types import Fleet
+from fleet.types import Fleet, Host
 from tenantry.client import Answer
 from tenantry.columns import Columns, print_prose
 from tenantry.fleets import load
@@ -73,23 +73,27 @@ def _placed(machine: Machine, fleet: Fleet | None) -> tuple[dict[str, list[str]]
     on: dict[str, list[str]] = {}
     not_here: dict[str, str] = {}
     for pool in fleet.pools.values() if fleet is not None else ():
-        for index, (replica, _) in enumerate(pool.replica_models):
-            wanted = pool.slice_of(index)
-            if wanted is not None:
-                try:
-                    found = [machine.find(wanted)[1].uuid]
-                except SliceError as error:
-                    not_here[replica] = str(error)
-                    continue
-            else:
-                names = pool.devices[index].split(",") if pool.devices else []
-                found = [uuid for name in names if (uuid := _uuid_of(machine, name))]
-                missing = [name for name in names if not _uuid_of(machine, name)]
-                if missing:
-                    not_here[replica] = f"this machine has no device {', '.join(missing)}"
-            for uuid in found:
-                on.setdefault(uuid, []).append(replica)
+        for host in pool.hosts:
+            found, why = _devices_of(machine, host)
+            for replica, _ in host.replicas:
+                for uuid in found:
+                    on.setdefault(uuid, []).append(replica)
+                if why:
+                    not_here[replica] = why
     return on, not_here
+
+
+def _devices_of(machine: Machine, host: Host) -> tuple[list[str], str]:
+    """Return the UUIDs of a host's devices, and why one of them is not here."""
+    if host.on_slice is not None:
+        try:
+            return [machine.find(host.on_slice)[1].uuid], ""
+        except SliceError as error:
+            return [], str(error)
+    names = host.device.split(",") if host.device is not None else []
+    missing = ", ".join(name for name in names if not _uuid_of(machine, name))
+    found = [uuid for name in names if (uuid := _uuid_of(machine, name))]
+    return found, f"this machine has no device {missing}" if missing else ""
 
 
 def _uuid_of(machine: Machine, device: str) -> str | None:

@@ -71,11 +71,40 @@ export function Bar({ value, of, label, limit }: { value: number; of: number; la
   );
 }
 
+/** What stands above a column: its name; of numbers, which stand at the right; or what only a reader is told. */
+export type Column = string | { name: string; kind: "number" | "unseen" };
+export const number = (name: string): Column => ({ name, kind: "number" });
+export const ACTIONS: Column = { name: "Actions", kind: "unseen" };
+
+interface TableProps {
+  label: string;
+  columns: (Column | false | null | undefined)[]; // a column that is not there is left out
+  log?: boolean; // many short lines: as high as a page, with the heads in view
+  foot?: ComponentChildren;
+  children: ComponentChildren;
+}
+
 /** A wide table that scrolls by itself; it takes the focus, so that the arrow keys can move it. */
-export function Scroll({ label, tall, children }: { label: string; tall?: boolean; children: ComponentChildren }) {
+export function Table({ label, columns, log, foot, children }: TableProps) {
   return (
-    <div class={tall ? "scroll tall" : "scroll"} tabIndex={0} role="group" aria-label={`${label}, table`}>
-      {children}
+    <div class={log ? "scroll tall" : "scroll"} tabIndex={0} role="group" aria-label={`${label}, table`}>
+      <table class={log ? "log" : undefined}>
+        <thead>
+          <tr>
+            {columns.map((column) => {
+              if (!column) return null;
+              const { name, kind } = typeof column === "string" ? { name: column, kind: "" } : column;
+              return (
+                <th key={name} scope="col" class={kind === "number" ? "n" : undefined}>
+                  {kind === "unseen" ? <span class="hidden">{name}</span> : name}
+                </th>
+              );
+            })}
+          </tr>
+        </thead>
+        <tbody>{children}</tbody>
+        {foot && <tfoot>{foot}</tfoot>}
+      </table>
     </div>
   );
 }

@@ -58,6 +58,9 @@ class FleetChangeAnswer(FleetAnswer):
     changes: list[ChangeAnswer]
     reasons: list[str] = Field(description="Of a dry run: why it would be refused.")
     warnings: list[str]
+    consequences: list[str] = Field(
+        description="For what was made at run time: what no longer counts, and why. Nothing of it is deleted."
+    )
 
 
 class ApplyQuery(QueryPart):
@@ -99,6 +102,7 @@ async def apply_fleet(
         changes=[change_answer(each) for each in done.changes],
         reasons=list(done.reasons),
         warnings=list(map(str, done.warnings)),
+        consequences=list(done.consequences),
     )
 
 

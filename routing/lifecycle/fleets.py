@@ -19,14 +19,17 @@ from fleet.current import CurrentFleet
 from fleet.diff import Change, Needs, differences
 from fleet.file import FleetFile, digest_of
 from fleet.isolation import why_shared
+from fleet.loader import LoadedFleet
+from fleet.present import present_file
 from fleet.problems import FleetError, Problem
 from fleet.types import Fleet
 from routing.catalog.entries import FleetRevision
 from routing.errors import Conflict, InvalidRequest, RequestError, still_starting
-from routing.lifecycle.changes import Changes, change
+from routing.lifecycle.changes import change
 from routing.lifecycle.ports import FleetChange, FleetState
 from routing.lifecycle.registry import Registry, patiently
 from routing.lifecycle.running import running_tenants
+from routing.lifecycle.tenants import Tenants
 from routing.scheduling.dispatcher import Dispatcher
 
 FROM_FILE = "fleet file"  # who applied what is on disk
@@ -72,14 +75,15 @@ class FleetChanges:
         fleet: CurrentFleet,
         registry: Registry,
         dispatcher: Dispatcher,
-        changes: Changes,
+        tenants: Tenants,
     ) -> None:
         """Nothing can be applied before `begin_with`."""
         self._fleet = fleet
         self._file: FleetFile | None = None
         self._registry = registry
         self._dispatcher = dispatcher
-        self.changes = changes
+        self._tenants = tenants
+        self.changes = tenants.changes
         # Why the replicas cannot be those of the second fleet; the gateway's replicas know.
         self.why_not: Callable[[Fleet, Fleet], list[str]] = lambda _before, _after: []
         self.state = FleetState(0, time.time(), FROM_FILE, "")
@@ -136,13 +140,24 @@ class FleetChanges:
             changes = differences(self._fleet.declared, loaded.fleet)
             reasons = _needs_restart(changes) + self._why_shared(loaded.fleet)
             reasons += self.why_not(self._fleet.now, loaded.fleet)
-            text = document.decode("utf-8-sig")
+            text, told = document.decode("utf-8-sig"), self._tenants.consequences(loaded.fleet)
             if dry_run or (not changes and text == self.state.document):
-                return FleetChange(self.state, changes, reasons, loaded.warnings, applied=False)
+                return FleetChange(
+                    self.state, changes, reasons, loaded.warnings, applied=False, consequences=told
+                )
             if reasons:
                 raise FleetRefused(reasons, changes)
             await self._put(loaded.fleet, text, actor, changes)
-            return FleetChange(self.state, changes, (), loaded.warnings, applied=True)
+            for consequence in told:
+                log.warning("made at run time: %s", consequence)
+            return FleetChange(self.state, changes, (), loaded.warnings, applied=True, consequences=told)
+
+    async def export(self) -> str:
+        """Write the present fleet as a fleet file; where it can be, as the document that counts."""
+        document, fleet = self.state.document, self._fleet
+        return await asyncio.to_thread(
+            present_file, document, fleet.declared, fleet.now, lambda raw: self._checked(raw)[0]
+        )
 
     async def apply_file(self) -> None:
         """Apply what the fleet file holds now; for signals and watchers, so it tells the log alone."""
@@ -180,13 +195,16 @@ class FleetChanges:
 
     async def _load(self, document: bytes) -> _Loaded:
         """Check a document as if it stood in the fleet file. Raises `FleetInvalid`."""
-        if self._file is None:
-            raise Conflict("This gateway was started without a fleet file.", code="no_fleet_file")
         try:
-            fleet, loaded = await asyncio.to_thread(self._file.load, document)
+            fleet, loaded = await asyncio.to_thread(self._checked, document)
         except FleetError as error:
             raise FleetInvalid(error.problems, may_be_more=error.may_be_more) from None
         return _Loaded(fleet, loaded.warnings)
+
+    def _checked(self, document: bytes) -> tuple[Fleet, LoadedFleet]:
+        if self._file is None:
+            raise Conflict("This gateway was started without a fleet file.", code="no_fleet_file")
+        return self._file.load(document)
 
     async def _on_disk(self) -> bytes:
         """Read the fleet file; empty where it cannot be read."""

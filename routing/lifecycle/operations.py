@@ -49,7 +49,7 @@ class Manager:
         self._directory = directory
         self._lifecycle = lifecycle
         self._registry = lifecycle.registry
-        self.fleets = FleetChanges(fleet, lifecycle.registry, lifecycle.dispatcher, lifecycle.changes)
+        self.fleets = FleetChanges(fleet, lifecycle.registry, lifecycle.dispatcher, lifecycle.tenants)
         lifecycle.resume_fleet = self.fleets.resume
         self.restarts = RollingRestarts(
             fleet, lifecycle.dispatcher, lifecycle.clients, lifecycle.engines, lifecycle.registry

@@ -72,6 +72,7 @@ class FleetChange:
     reasons: Sequence[str]  # why it would be refused; only of a dry run
     warnings: Sequence[Problem]
     applied: bool
+    consequences: Sequence[str] = ()  # for what was made at run time
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,9 @@ class Fleets(Protocol):
 
     async def apply(self, document: bytes, *, actor: str, expected: int | None, dry_run: bool) -> FleetChange:
         """Replace the fleet by a document's. Raises `Conflict` and `InvalidRequest` with every reason."""
+
+    async def export(self) -> str:
+        """Write the present fleet as a fleet file."""
 
 
 class Management(Protocol):

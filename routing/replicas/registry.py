@@ -84,8 +84,8 @@ class ReplicaRegistry:
         """
         name, url = replica.name, None
         if self._addresses is not None:
-            self._require_addresses([name], self._addresses)
-            url = self._addresses.get(name)
+            self._require_addresses([replica.host], self._addresses)
+            url = self._addresses.get(replica.host)
         if url is not None:
             Address.parse(url)
         self._dispatcher.join(replica)
@@ -95,7 +95,7 @@ class ReplicaRegistry:
             replica, self._dispatcher, self._lifecycle, self._requests, self.clients, self._token
         )
         prober.locate(url)
-        self._undeclared.discard(name)
+        self._undeclared.discard(replica.host)
 
     def leave(self, name: str) -> None:
         """Let a replica go: it gets nothing new, and requests that it runs end there.
@@ -107,7 +107,7 @@ class ReplicaRegistry:
             raise LookupError(f"there is no replica {name!r}")
         log.info("replica %s leaves", name)
         prober = self._probers.pop(name)
-        prober.leave(stop_engine=self._discovery.is_started_here(name))
+        prober.leave(stop_engine=self._discovery.is_started_here(prober.host))
         self._dispatcher.leave(name)
         self._leaving[prober] = asyncio.create_task(self._see_off(prober))
 
@@ -129,12 +129,15 @@ class ReplicaRegistry:
             for name, (pool, model) in new.items()
             if name in old and old[name] != (pool, model)
         ]
+        here = {*(self._addresses or {})}
+        here |= {host.name for pool in before.pools.values() for host in pool.hosts}
         nowhere = [
-            f"pool {pool}: replica {name} has no engine: engines start together with the service. Restart it "
-            "with more replicas in its fleet file, or have engines started elsewhere, named in a file "
-            "(TENANTRY_ENGINE_FILE)"
-            for name, (pool, _) in new.items()
-            if name not in old and self._discovery.is_static and name not in (self._addresses or {})
+            f"pool {pool.name}: replica {host.name} has no engine: engines start together with the service. "
+            "Restart it with more replicas in its fleet file, or have engines started elsewhere, named in a "
+            "file (TENANTRY_ENGINE_FILE)"
+            for pool in after.pools.values()
+            for host in pool.hosts
+            if host.name not in here and self._discovery.is_static
         ]
         return moved + nowhere
 
@@ -153,11 +156,12 @@ class ReplicaRegistry:
 
     def _take(self, addresses: Addresses) -> None:
         """Take over where all replicas are now."""
-        self._require_addresses(self._probers, addresses)
+        hosts = {prober.host for prober in self._probers.values()}
+        self._require_addresses(hosts, addresses)
         self._addresses = addresses
-        for name, prober in self._probers.items():
-            prober.locate(addresses.get(name))
-        undeclared = addresses.keys() - self._probers.keys()
+        for prober in self._probers.values():
+            prober.locate(addresses.get(prober.host))
+        undeclared = addresses.keys() - hosts
         for name in sorted(undeclared - self._undeclared):
             log.warning("the fleet declares no replica %r; its address is ignored", name)
         self._undeclared = undeclared

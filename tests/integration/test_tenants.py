@@ -125,7 +125,7 @@ async def test_a_dry_run_tells_all_and_changes_nothing(office: Office) -> None:
     answer = await office.ask("POST", f"{TENANTS}?dry_run=true", {"name": "d", "like": "a", "key": True})
     told = answer.json()
     assert (answer.status, told["dry_run"], told["key"]) == (201, True, None)
-    assert "models.plain none -> base" in told["words"]
+    assert "alias plain none -> base" in told["words"]
     assert (await office.ask("GET", f"{TENANTS}/d")).status == 404
     answer = await office.ask("PATCH", f"{TENANTS}/a?dry_run=true", {"weight": 2})
     assert answer.json()["words"] == ["weight 1 -> 2"]
@@ -398,9 +398,9 @@ async def test_an_alias_of_an_own_adapter_is_set_and_moved_by_the_tenant_itself(
         e["text"] for e in (await office.ask("GET", "/admin/v1/events?limit=200", key=own)).json()["data"]
     ]
     assert [text for text in texts if text.startswith("alias")] == [
-        "alias latest: v2 -> none",
-        "alias latest: v1 -> v2",
-        "alias latest: none -> v1",
+        "alias latest v2 -> none",
+        "alias latest v1 -> v2",
+        "alias latest none -> v1",
     ]
 
 
@@ -440,7 +440,7 @@ async def test_every_change_is_an_event_with_who_and_what(office: Office) -> Non
     await office.ask("DELETE", f"{TENANTS}/d")
     events = (await office.ask("GET", "/admin/v1/events?tenant=d")).json()["data"]
     told = [(event["text"], event["changes"].get("weight")) for event in reversed(events)]
-    assert told[0][0].startswith("admitted: models.chat none -> base") and told[0][1] == [None, 1.0]
+    assert told[0][0].startswith("admitted: alias chat none -> base") and told[0][1] == [None, 1.0]
     assert told[1:3] == [("changed: weight 1 -> 2", [1.0, 2.0]), ("suspended", None)]
     assert told[3] == ("removed", [2.0, None])
     assert {event["actor"][:4] for event in events} == {"key "}

@@ -3,7 +3,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { useConsole, useLoaded } from "../context";
 import { clock, count, moment, seconds, words } from "../format";
-import { Empty, Scroll, Title, Trouble } from "../parts";
+import { Empty, number, Table, Title, Trouble } from "../parts";
 import type { SeenDecision } from "../store";
 import type { EventList } from "../types";
 
@@ -47,40 +47,23 @@ function Decisions() {
       {shown.length === 0 ? (
         <Empty>{live.decisions.length ? "Nothing but what is filtered out." : "Nothing was decided yet."}</Empty>
       ) : (
-        <Scroll label="Scheduler decisions" tall>
-          <table class="log">
-            <thead>
-              <tr>
-                <th scope="col">At</th>
-                <th scope="col">Decision</th>
-                <th scope="col">Why</th>
-                <th scope="col">Model</th>
-                <th scope="col">Where</th>
-                <th scope="col" class="n">
-                  Waited
-                </th>
-                <th scope="col">Request</th>
-              </tr>
-            </thead>
-            <tbody>
-              {shown.map((d) => (
-                <tr key={d.id}>
-                  <td class="tabular">{clock(d.at)}</td>
-                  <td>
-                    <span class={`action ${d.action}`}>{d.action}</span>
-                  </td>
-                  <td>{words(d.reason)}</td>
-                  <td class="long">
-                    {d.tenant}/{d.model}
-                  </td>
-                  <td>{d.replica ?? d.pool}</td>
-                  <td class="n">{d.waited_s >= 0.001 ? seconds(d.waited_s) : ""}</td>
-                  <td class="long muted">{d.request_id}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </Scroll>
+        <Table label="Scheduler decisions" log columns={["At", "Decision", "Why", "Model", "Where", number("Waited"), "Request"]}>
+          {shown.map((d) => (
+            <tr key={d.id}>
+              <td class="tabular">{clock(d.at)}</td>
+              <td>
+                <span class={`action ${d.action}`}>{d.action}</span>
+              </td>
+              <td>{words(d.reason)}</td>
+              <td class="long">
+                {d.tenant}/{d.model}
+              </td>
+              <td>{d.replica ?? d.pool}</td>
+              <td class="n">{d.waited_s >= 0.001 ? seconds(d.waited_s) : ""}</td>
+              <td class="long muted">{d.request_id}</td>
+            </tr>
+          ))}
+        </Table>
       )}
       {live.decisionsLeftOut > 0 && <p class="note muted">{count(live.decisionsLeftOut)} more came too fast to be sent, grants before others.</p>}
     </section>
@@ -97,28 +80,16 @@ function Done() {
       {error && <Trouble text={error} retry={reload} />}
       {data && data.data.length === 0 && <Empty>Nothing was changed yet.</Empty>}
       {data && data.data.length > 0 && (
-        <Scroll label="Changes" tall>
-          <table class="log">
-            <thead>
-              <tr>
-                <th scope="col">When</th>
-                <th scope="col">What</th>
-                <th scope="col">Happened</th>
-                <th scope="col">By</th>
-              </tr>
-            </thead>
-            <tbody>
-              {data.data.map((event) => (
-                <tr key={event.id}>
-                  <td class="tabular">{moment(event.at)}</td>
-                  <td class="long">{event.subject}</td>
-                  <td>{event.text}</td>
-                  <td class="muted">{event.actor}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </Scroll>
+        <Table label="Changes" log columns={["When", "What", "Happened", "By"]}>
+          {data.data.map((event) => (
+            <tr key={event.id}>
+              <td class="tabular">{moment(event.at)}</td>
+              <td class="long">{event.subject}</td>
+              <td>{event.text}</td>
+              <td class="muted">{event.actor}</td>
+            </tr>
+          ))}
+        </Table>
       )}
     </section>
   );

@@ -3,7 +3,7 @@
 import type { Api } from "../api";
 import { useConsole, useLoaded } from "../context";
 import { count, moment, plural, seconds, words } from "../format";
-import { Bar, Empty, Scroll, Title, Trouble } from "../parts";
+import { ACTIONS, Bar, Empty, number, Table, Title, Trouble } from "../parts";
 import { link } from "../route";
 import type { BudgetAnswer, TenantAnswer, TenantList, UsageAnswer } from "../types";
 import { Models } from "./fleet";
@@ -30,51 +30,25 @@ export function Tenants() {
       <Title text="Tenants">{data && <span class="muted">{plural(data.data.length, "tenant")}</span>}</Title>
       {error && <Trouble text={error} retry={reload} />}
       {data && (
-        <Scroll label="Tenants">
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">Tenant</th>
-                <th scope="col">Band</th>
-                <th scope="col" class="n">
-                  Weight
+        <Table label="Tenants" columns={["Tenant", "Band", number("Weight"), "Isolation", number("Models"), number("Waiting"), number("Running"), number("Concurrency cap")]}>
+          {data.data.map((tenant) => {
+            const has = now.get(tenant.name);
+            return (
+              <tr key={tenant.name}>
+                <th scope="row">
+                  <a href={link("tenants", tenant.name)}>{tenant.name}</a>
                 </th>
-                <th scope="col">Isolation</th>
-                <th scope="col" class="n">
-                  Models
-                </th>
-                <th scope="col" class="n">
-                  Waiting
-                </th>
-                <th scope="col" class="n">
-                  Running
-                </th>
-                <th scope="col" class="n">
-                  Concurrency cap
-                </th>
+                <td>{tenant.band}</td>
+                <td class="n">{tenant.weight}</td>
+                <td>{tenant.isolation}</td>
+                <td class="n">{Object.keys(tenant.models).length}</td>
+                <td class="n">{count(has?.queued ?? 0)}</td>
+                <td class="n">{count((has?.tickets ?? 0) - (has?.queued ?? 0))}</td>
+                <td class="n">{count(tenant.caps["max_concurrency"] ?? 0)}</td>
               </tr>
-            </thead>
-            <tbody>
-              {data.data.map((tenant) => {
-                const has = now.get(tenant.name);
-                return (
-                  <tr key={tenant.name}>
-                    <th scope="row">
-                      <a href={link("tenants", tenant.name)}>{tenant.name}</a>
-                    </th>
-                    <td>{tenant.band}</td>
-                    <td class="n">{tenant.weight}</td>
-                    <td>{tenant.isolation}</td>
-                    <td class="n">{Object.keys(tenant.models).length}</td>
-                    <td class="n">{count(has?.queued ?? 0)}</td>
-                    <td class="n">{count((has?.tickets ?? 0) - (has?.queued ?? 0))}</td>
-                    <td class="n">{count(tenant.caps["max_concurrency"] ?? 0)}</td>
-                  </tr>
-                );
-              })}
-            </tbody>
-          </table>
-        </Scroll>
+            );
+          })}
+        </Table>
       )}
     </>
   );
@@ -151,32 +125,18 @@ function OwnModels({ tenant }: { tenant: TenantAnswer }) {
   const models = Object.entries(tenant.models);
   if (models.length === 0) return <Empty>The operators have given it none.</Empty>;
   return (
-    <Scroll label="Models">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Model</th>
-            <th scope="col">Adapter or base model</th>
-            <th scope="col">Default</th>
-            <th scope="col">
-              <span class="hidden">Actions</span>
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {models.map(([alias, meant]) => (
-            <tr key={alias}>
-              <th scope="row">{alias}</th>
-              <td>{meant}</td>
-              <td>{alias === tenant.default_model ? "where a request names none" : ""}</td>
-              <td>
-                <a href={link("playground", alias)}>Try it</a>
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </Scroll>
+    <Table label="Models" columns={["Model", "Adapter or base model", "Default", ACTIONS]}>
+      {models.map(([alias, meant]) => (
+        <tr key={alias}>
+          <th scope="row">{alias}</th>
+          <td>{meant}</td>
+          <td>{alias === tenant.default_model ? "where a request names none" : ""}</td>
+          <td>
+            <a href={link("playground", alias)}>Try it</a>
+          </td>
+        </tr>
+      ))}
+    </Table>
   );
 }
 
@@ -194,48 +154,21 @@ function Usage({ name }: { name: string }) {
       {data && <BudgetLine budget={data.budgets?.[0]} currency={data.currency} />}
       {data && days.length === 0 && <Empty>Nothing was used in these days.</Empty>}
       {days.length > 0 && (
-        <Scroll label="Usage by day">
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">Day</th>
-                <th scope="col">Tokens</th>
-                <th scope="col" class="n">
-                  Prompt
-                </th>
-                <th scope="col" class="n">
-                  Completion
-                </th>
-                <th scope="col" class="n">
-                  Requests
-                </th>
-                <th scope="col" class="n">
-                  Slot time
-                </th>
-                {data?.currency && (
-                  <th scope="col" class="n">
-                    {data.currency}
-                  </th>
-                )}
-              </tr>
-            </thead>
-            <tbody>
-              {days.map((day) => (
-                <tr key={day.day}>
-                  <th scope="row">{day.day}</th>
-                  <td>
-                    <Bar value={day.prompt_tokens + day.completion_tokens} of={most} label={`tokens on ${day.day}`} /> <span class="tabular">{count(day.prompt_tokens + day.completion_tokens)}</span>
-                  </td>
-                  <td class="n">{count(day.prompt_tokens)}</td>
-                  <td class="n">{count(day.completion_tokens)}</td>
-                  <td class="n">{count(day.requests)}</td>
-                  <td class="n">{seconds(day.slot_s)}</td>
-                  {data?.currency && <td class="n">{day.cost ?? "–"}</td>}
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </Scroll>
+        <Table label="Usage by day" columns={["Day", "Tokens", number("Prompt"), number("Completion"), number("Requests"), number("Slot time"), data?.currency && number(data.currency)]}>
+          {days.map((day) => (
+            <tr key={day.day}>
+              <th scope="row">{day.day}</th>
+              <td>
+                <Bar value={day.prompt_tokens + day.completion_tokens} of={most} label={`tokens on ${day.day}`} /> <span class="tabular">{count(day.prompt_tokens + day.completion_tokens)}</span>
+              </td>
+              <td class="n">{count(day.prompt_tokens)}</td>
+              <td class="n">{count(day.completion_tokens)}</td>
+              <td class="n">{count(day.requests)}</td>
+              <td class="n">{seconds(day.slot_s)}</td>
+              {data?.currency && <td class="n">{day.cost ?? "–"}</td>}
+            </tr>
+          ))}
+        </Table>
       )}
     </section>
   );

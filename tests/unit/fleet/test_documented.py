@@ -31,6 +31,8 @@ SECTIONS = {
     "A tenant's `prices`": prices.OwnPricesSection,
     "Keys": fields.KeySection,
     "`pools`": schema.PoolSection,
+    "`residency`": schema.ResidencySection,
+    "`mig`": schema.MigSection,
     "`slo`": schema.SloSection,
     "`gateway`": settings.GatewaySection,
     "`scheduler`": settings.SchedulerSection,

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from fleet import schema
-from tests.unit.fleet.files import changed, declared, problems, removed, the_problem
+from tests.unit.fleet.files import changed, declared, problems, removed
 
 ROOT = Path(__file__).parents[3]
 
@@ -95,14 +95,6 @@ def test_a_wrong_value_is_refused_in_plain_words(tmp_path: Path, path: str, valu
     assert len(found) == 1
     assert message in found[0].message
     assert found[0].line is not None
-
-
-@pytest.mark.parametrize("strategy", ["model-mesh", "swap"])
-def test_a_strategy_of_a_later_release_is_refused_with_those_there_are(tmp_path: Path, strategy: str) -> None:
-    problem = the_problem(tmp_path, changed("pools/whole/strategy", strategy))
-    assert problem.message == (
-        f"strategy `{strategy}` is not available yet; there are `replica-per-model`, `multi-lora`, `mig`"
-    )
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,8 @@ def test_slices_are_named_by_uuid_and_have_a_replica_each(tmp_path: Path) -> Non
     pool = fleet.pools["shared"]
     assert pool.strategy is Strategy.MIG and pool.mig is None
     assert pool.replica_models == (("shared-0", "base"), ("shared-1", "base"))
-    assert [pool.slice_of(index) for index in (0, 1)] == [SliceName(A), SliceName(B)]
-    assert [pool.device_of(index) for index in (0, 1)] == [A, B]
+    assert [host.on_slice for host in pool.hosts] == [SliceName(A), SliceName(B)]
+    assert [host.place for host in pool.hosts] == [A, B]
     assert not warnings(tmp_path, with_slices(devices=[A, B]))
 
 
@@ -47,10 +47,13 @@ def test_or_by_gpu_and_profile(tmp_path: Path) -> None:
     pool = fleet.pools["shared"]
     assert pool.mig == Mig("3", "1g.20gb", 2) and pool.devices == ()
     assert [name for name, _ in pool.replica_models] == ["shared-0", "shared-1"]
-    assert [pool.slice_of(index) for index in (0, 1)] == [
+    assert [host.on_slice for host in pool.hosts] == [
         SliceName(gpu="3", profile="1g.20gb", number=number) for number in (0, 1)
     ]
-    assert pool.device_of(1) == "1g.20gb 1 of GPU 3"
+    assert [(host.device, host.place) for host in pool.hosts] == [
+        (None, "1g.20gb 0 of GPU 3"),
+        (None, "1g.20gb 1 of GPU 3"),
+    ]
 
 
 def test_what_a_file_says_of_slices_is_written_back(tmp_path: Path) -> None:

@@ -62,6 +62,13 @@ def test_apply_says_under_which_revision_it_counts(run: Run, desk: Desk) -> None
     assert desk.management.fleets.asked[1][2:] == (None, True)
 
 
+def test_what_was_made_at_run_time_and_no_longer_counts_is_a_line_each(run: Run, desk: Desk) -> None:
+    desk.management.fleets.consequences = ["tenant acme: its alias latest leads nowhere"]
+    for command in ("diff", "apply"):
+        assert "made at run time: tenant acme: its alias latest leads nowhere" in run(command).stdout
+    assert json.loads(run("diff", "--json").stdout)["consequences"] == desk.management.fleets.consequences
+
+
 def test_every_problem_is_a_line(run: Run, desk: Desk) -> None:
     problems = [Problem("f", 3, "tenants.a", "is wrong", "correct it"), Problem("f", None, "", "and this")]
     desk.management.fleets.error = FleetInvalid(problems, may_be_more=False)

@@ -163,6 +163,7 @@ def test_check_json_is_for_scripts(fleet: Path) -> None:
         "device": None,
         "tenants": ["alpha", "beta"],
         "beside": [],
+        "by_turns_with": [],
         "is_slice": False,
         "gpu": None,
         "on_its_gpu": [],
