@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from fleet import schema
-from tests.unit.fleet.files import changed, declared, problems, removed
+from tests.unit.fleet.files import changed, declared, problems, removed, the_problem
 
 ROOT = Path(__file__).parents[3]
 
