@@ -214,7 +214,9 @@ def declare_host(served: Served, pool: Pool, place: Host) -> Service[Any]:
         async def __is_alive__(self) -> bool:
             return host.is_alive()
 
-    envs = [{"name": "CUDA_VISIBLE_DEVICES", "value": place.device}] if place.device is not None else []
+    # A slice is looked for before each start of an engine, which then sets the variable itself.
+    is_set = place.device is not None and place.on_slice is None
+    envs = [{"name": "CUDA_VISIBLE_DEVICES", "value": place.device}] if is_set else []
     gpus = max(fleet.base_models[name].tensor_parallel_size for name in place.base_models)
     declare = bentoml.service(
         name=place.name,

@@ -16,6 +16,7 @@ questions.py       the prompts of both checks
 loader/            loading and unloading adapters
 switching/         another whole model's weights in the engine that runs
 worker/            our extensions of vLLM's worker
+devices/           GPUs and MIG slices: what there is, and which one an engine gets
 heartbeat.py       whether the engine's core still runs
 health.py          an engine's state, as JSON
 memory.py          what engines take of the machine's memory, or the devices'

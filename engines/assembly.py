@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from engines.builder import builder_thread
+from engines.builder import Shared, builder_thread
 from engines.host import EngineHost
 from engines.memory import memory_of_host
 from engines.shared_host import SharedHost
@@ -26,9 +26,11 @@ def host_of(
     models = {name: fleet.base_models[name] for name in place.base_models}
     if not pool.strategy.shares_hosts:
         ((replica, name),) = place.replicas
-        return EngineHost(Supervisor(replica, models[name], **settings), token=token)
-    thread = builder_thread()
-    settings |= {"thread": thread, "neighbours": tuple(models.values())}
-    supervisors = {name: Supervisor(replica, models[name], **settings) for replica, name in place.replicas}
+        supervisor = Supervisor(replica, models[name], **settings, on_slice=place.on_slice)
+        return EngineHost(supervisor, token=token)
+    shared = Shared(builder_thread(), tuple(models.values()))
+    supervisors = {
+        name: Supervisor(replica, models[name], **settings, shared=shared) for replica, name in place.replicas
+    }
     memory = memory_of_host(on_cpu=is_cpu_build())
-    return SharedHost(supervisors, thread=thread, awake=pool.awake, memory=memory, token=token)
+    return SharedHost(supervisors, thread=shared.thread, awake=pool.awake, memory=memory, token=token)

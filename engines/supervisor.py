@@ -13,14 +13,14 @@ import logging
 import os
 import time
 from collections.abc import Collection, Iterator, MutableMapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from engines import engine_process, logs, orphans, vllm_engine
-from engines.builder import Builder, builder_thread
+from engines.builder import Builder, Shared, builder_thread
 from engines.built import Built, Running, Source
+from engines.devices.layout import SliceError
 from engines.draining import VLLM_CLIENT_LOG, drain_on_signals
 from engines.engine_metrics import OF_ENGINE, EngineMetrics, keep_bounded, take
 from engines.health import EngineHealth
@@ -28,12 +28,14 @@ from engines.heartbeat import SILENT_AFTER_ON_CPU_S, SILENT_AFTER_S, Heartbeat
 from engines.last_words import DYING_S, LastWords, ended_how
 from engines.loader import AdapterLoader, EngineDied, LoraEngine, Reconciler
 from engines.protocol import EngineOrder
+from engines.recipe import Recipe
 from engines.residency import DesiredAdapters, FaultKind
 from engines.restarts import Restarts
 from engines.selftest import SelfTest, SelfTestFailed
 from engines.trial import Trials
-from engines.vllm_args import engine_args, engine_environment, tracing_environment
+from engines.vllm_args import engine_environment, tracing_environment
 from engines.words import blames_machine, points_elsewhere, words_of
+from fleet.mig import SliceName
 from fleet.types import BaseModel
 
 WATCH_INTERVAL_S = 0.2
@@ -55,25 +57,24 @@ class Supervisor:
         shutdown_grace_s: float,
         traces_endpoint: str | None = None,
         withheld: Collection[str] = (),
-        neighbours: Collection[BaseModel] = (),
-        thread: ThreadPoolExecutor | None = None,
+        shared: Shared | None = None,
+        on_slice: SliceName | None = None,
     ) -> None:
         """With a `traces_endpoint` (OTLP over HTTP) the engine sends its spans there.
 
-        vLLM's processes do not get the `withheld` environment variables. Where this process has engines of
-        other models (`neighbours`) too, they are built in the same `thread`; this one begins on disk, and is
-        tried once whenever it is told to start.
+        vLLM's processes do not get the `withheld` environment variables. Where this process is `shared` with
+        engines of other models, this one begins on disk, and is tried once whenever it is told to start. With
+        `on_slice` each engine runs on that MIG slice, or not at all.
         """
-        shared = thread is not None
         self.replica = replica
         self.model = model
-        self.metrics = EngineMetrics(alone=not shared)
+        self.metrics = EngineMetrics(alone=shared is None)
         self.running: Running | None = None
         self.limits: dict[str, Any] = {}  # of the last engine, as `Residency` names them
         self.reconciler = Reconciler(slots=model.max_loras, metrics=self.metrics.adapters)
         self.draining = False
-        self._on_demand = shared
-        self._stopped = shared  # an engine runs only once it is told to start
+        self._on_demand = shared is not None
+        self._stopped = self._on_demand  # an engine runs only once it is told to start
         self._told = asyncio.Event()  # it has been given an order
         self._rests = asyncio.Event()  # nothing of an engine is there, and none is to come
         self._settled = asyncio.Event()  # it is ready, or rests
@@ -83,10 +84,10 @@ class Supervisor:
         self._withheld = withheld
         self._model = model
         self._on_cpu = vllm_engine.is_cpu_build()
-        self._argv = engine_args(
-            model, shutdown_grace_s=shutdown_grace_s, on_cpu=self._on_cpu, traces_endpoint=traces_endpoint
-        )
-        self._environment = engine_environment([model, *neighbours], on_cpu=self._on_cpu)
+        self._recipe = Recipe(shutdown_grace_s, self._on_cpu, traces_endpoint, on_slice)
+        self._argv: list[str] = []  # of the engine that loads
+        models = [model] if shared is None else shared.models
+        self._environment = engine_environment(models, on_cpu=self._on_cpu)
         own = {} if traces_endpoint is None else tracing_environment(replica)
         self._own_environment = {name: value for name, value in own.items() if name not in os.environ}
         self._adapter_numbers: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice
@@ -94,7 +95,7 @@ class Supervisor:
         self._last_words = LastWords()
         self._task: asyncio.Task[None] | None = None
         self._was_ready = False  # this engine, since it was loaded
-        self._thread = thread or builder_thread()
+        self._thread = builder_thread() if shared is None else shared.thread
         self._builder = Builder(
             self._make,
             lambda built: built.engine.shutdown(0),
@@ -274,7 +275,7 @@ class Supervisor:
 
     def _why(self, error: Exception) -> str:
         """Return why an engine did not start: its own last error, if this one only points at its log."""
-        if isinstance(error, SelfTestFailed):
+        if isinstance(error, SelfTestFailed | SliceError):
             return str(error)
         return (points_elsewhere(str(error)) and self._last_words.read()) or words_of(error)
 
@@ -289,6 +290,7 @@ class Supervisor:
         engine_process.withhold(self._withheld)
         log.info("%s: loading %s", self.replica, self._model.name)
         self._was_ready = False
+        self._argv = await self._recipe.arguments(self._model)
         built = await self._build(stack)
         engine = built.engine
         tasks = await engine.get_supported_tasks()

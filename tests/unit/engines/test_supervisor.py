@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from engines import engine_process, orphans, vllm_engine
 from engines import supervisor as supervisor_module
-from engines.builder import builder_thread
+from engines.builder import Shared, builder_thread
 from engines.built import Built, Running
 from engines.draining import VLLM_CLIENT_LOG
 from engines.health import EngineState
@@ -200,11 +200,19 @@ async def test_an_engine_that_fails_is_tried_at_once_where_a_restart_is_asked_fo
 # -- one of several models of a process --------------------------------------------------------------------
 
 
+def alone() -> Shared:
+    """A process that is made for several engines and has one."""
+    return Shared(builder_thread(), [])
+
+
 @pytest.fixture
 def asleep() -> Supervisor:
     """One that begins on disk."""
     return Supervisor(
-        "mesh-0.base", BaseModel("base", "/models/base"), shutdown_grace_s=1.0, thread=builder_thread()
+        "mesh-0.base",
+        BaseModel("base", "/models/base"),
+        shutdown_grace_s=1.0,
+        shared=alone(),
     )
 
 
@@ -312,7 +320,7 @@ async def test_an_engine_that_is_given_away_runs_on_and_another_replica_takes_it
 
         return load
 
-    other = Supervisor("mesh-0.other", asleep.model, shutdown_grace_s=1.0, thread=builder_thread())
+    other = Supervisor("mesh-0.other", asleep.model, shutdown_grace_s=1.0, shared=alone())
     for one in (asleep, other):
         monkeypatch.setattr(one, "_load", loading(one))
         one.begin()
@@ -358,7 +366,7 @@ async def test_an_engine_that_dies_as_it_is_given_away_is_ended_where_it_was(
 async def test_each_engine_of_a_process_finds_the_environment_of_its_own_replica(
     asleep: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Supervisor("mesh-0.other", asleep.model, shutdown_grace_s=1.0, thread=asleep._thread)
+    other = Supervisor("mesh-0.other", asleep.model, shutdown_grace_s=1.0, shared=Shared(asleep._thread, []))
     found: list[tuple[str, str]] = []
     for name in (*orphans.mark("x"), "TENANTRY_LOG_REPLICA", "TENANTRY_LAST_WORDS"):
         monkeypatch.setenv(name, "")
