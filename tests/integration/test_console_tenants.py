@@ -336,6 +336,7 @@ def test_a_tenant_is_removed_once_its_name_is_typed_with_the_keyboard_alone(tab:
     expect(tab.page.get_by_text("a is removed.", exact=True)).to_be_visible()
     expect(tab.page.locator("h1 + .state")).to_have_text("removed")
     expect(tab.page.get_by_role("link", name="Change", exact=True)).to_have_count(0)
+    expect(tab.page.get_by_role("alert")).to_have_count(0)
     expect(tab.page.get_by_role("region", name="Events").get_by_role("row").nth(1)).to_contain_text("removed")
     assert "a" not in office.house.manager.tenancy.fleet().tenants
     assert office.get("/v1/models", key_of("a")).status_code == 401
