@@ -47,7 +47,7 @@ def tab(browser: Browser, office: Office) -> Iterator[Tab]:
 
 def tenant_of(office: Office, name: str) -> Tenant:
     """The tenant as it counts now."""
-    return office.house.manager.tenancy.fleet().tenants[name]
+    return office.site.bench.gateway.fleet.now.tenants[name]
 
 
 def patch(office: Office, name: str, **body: Any) -> None:
@@ -94,7 +94,7 @@ def test_a_tenant_is_admitted_like_another_and_its_first_key_shown_once(tab: Tab
     expect(dialog.get_by_role("listitem").filter(has_text="requests_per_minute none -> 120")).to_be_visible()
     expect(dialog).to_contain_text("budget.monthly_tokens none -> 100000")
     assert tab.violations() == []
-    assert "newcomer" not in office.house.manager.tenancy.fleet().tenants, "nothing is done without a yes"
+    assert "newcomer" not in office.site.bench.gateway.fleet.now.tenants, "nothing is done without a yes"
     yes(tab, "Admit it")
     shown = tab.page.get_by_role("dialog", name="The new key")
     key = shown.get_by_label("Key").input_value()
@@ -329,7 +329,7 @@ def test_a_tenant_is_removed_once_its_name_is_typed_with_the_keyboard_alone(tab:
     tab.page.keyboard.press("Enter")
     expect(remove).to_be_disabled()
     assert tab.violations() == []
-    assert "a" in office.house.manager.tenancy.fleet().tenants
+    assert "a" in office.site.bench.gateway.fleet.now.tenants
     tab.page.keyboard.press("Backspace")
     tab.page.keyboard.type("a")
     tab.page.keyboard.press("Enter")
@@ -338,7 +338,7 @@ def test_a_tenant_is_removed_once_its_name_is_typed_with_the_keyboard_alone(tab:
     expect(tab.page.get_by_role("link", name="Change", exact=True)).to_have_count(0)
     expect(tab.page.get_by_role("alert")).to_have_count(0)
     expect(tab.page.get_by_role("region", name="Events").get_by_role("row").nth(1)).to_contain_text("removed")
-    assert "a" not in office.house.manager.tenancy.fleet().tenants
+    assert "a" not in office.site.bench.gateway.fleet.now.tenants
     assert office.get("/v1/models", key_of("a")).status_code == 401
     tab.go("#/tenants")
     expect(tab.page.locator("main tbody tr")).to_have_count(2)
@@ -357,7 +357,7 @@ def test_a_tenant_that_somebody_else_changed_is_not_removed_unseen(tab: Tab, off
     dialog.get_by_label("Type a to go on").fill("a")
     yes(tab, "Remove it")
     expect(dialog.get_by_role("alert")).to_contain_text("look at it again")
-    assert "a" in office.house.manager.tenancy.fleet().tenants
+    assert "a" in office.site.bench.gateway.fleet.now.tenants
 
 
 # -- aliases of its own ------------------------------------------------------------------------------------
