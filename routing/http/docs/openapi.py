@@ -254,6 +254,11 @@ def _model_schema() -> Part:
     others = {
         "object": {"const": "model"},
         "created": {"type": "integer"},
+        "max_model_len": {
+            "type": ["integer", "null"],
+            "description": "Tokens of prompt and answer together; null: not known yet.",
+        },
+        "permission": _array({"type": "object"}),
         "parent": {"type": ["string", "null"]},
     }
     return {"type": "object", "required": ["id", "object"], "properties": texts | others}
