@@ -150,8 +150,15 @@ def test_models_come_and_go_as_told_and_nothing_of_them_is_left(host: MeshHost) 
     wait_until(lambda: host.health("sales")["state"] == "ready", "another one", within_s=COMES_WITHIN_S)
     assert host.ask("sales") == said["acme-sales"][QUESTION]
 
+    # One that is told to stop in mid-load makes room at once.
+    host.order("qwen", "start", instead_of="sales")
+    wait_until(lambda: host.service.engine_core("mesh-0.qwen"), "its core", within_s=90)
+    host.order("qwen", "stop")
+    wait_until(lambda: host.health("qwen")["state"] == "stopped", "its end", within_s=ENDS_WITHIN_S)
+    assert host.health("qwen")["place"]["failed_starts"] == 0
+
     # SIGTERM in mid-load ends everything.
-    host.order("support", "start", instead_of="sales")
+    assert host.order("support", "start").status_code == 200
     wait_until(lambda: host.service.engine_core("mesh-0.support"), "its core", within_s=60)
     began_s = time.monotonic()
     host.service.stop()
