@@ -15,6 +15,7 @@ selftest.py        the check of a started engine
 trial.py           the check of an adapter on this engine
 questions.py       the prompts of both checks
 loader/            loading and unloading adapters
+switching/         another whole model's weights in the engine that runs
 worker/            our extensions of vLLM's worker
 heartbeat.py       whether the engine's core still runs
 health.py          an engine's state, as JSON

@@ -6,6 +6,7 @@ Importing vLLM takes many seconds, so the imports stand in the functions, and th
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.metadata
 import types
 from collections.abc import Sequence
@@ -64,6 +65,13 @@ async def start_app(
     await init_app_state(engine, app.state, args, tasks)
     await stack.enter_async_context(app.router.lifespan_context(app))
     return app
+
+
+def args_for(args: Any, name: str, source: str) -> Any:
+    """Return vLLM's parsed flags with another model: its weights are in the engine now."""
+    flags = copy.copy(args)
+    flags.model, flags.served_model_name, flags.revision = source, [name], None
+    return flags
 
 
 def limits_of(engine: Any) -> dict[str, Any]:
