@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from engines import engine_process, logs, orphans
-from engines import recipe as recipe_module
+from engines import start as start_module
 from engines import supervisor as supervisor_module
 from engines.devices import pinning, vllm_guard
 from engines.devices.layout import Gpu, Machine, Slice, SliceError
 from engines.devices.nvml import NoNvml
 from engines.devices.pinning import Pin, pin
 from engines.health import EngineState
-from engines.recipe import Recipe
 from engines.restarts import Restarts
+from engines.start import EngineStart
 from engines.supervisor import Supervisor
 from fleet.mig import SliceName
 from fleet.types import BaseModel
@@ -37,8 +37,12 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def recipe(*, on_cpu: bool = False, on_slice: SliceName | None = NAME) -> Recipe:
-    return Recipe(1.0, on_cpu=on_cpu, traces_endpoint=None, on_slice=on_slice)
+def start(*, on_cpu: bool = False, on_slice: SliceName | None = NAME) -> EngineStart:
+    made = EngineStart(
+        "small-0", [MODEL], shutdown_grace_s=1.0, traces_endpoint=None, withheld=(), on_slice=on_slice
+    )
+    made.on_cpu = on_cpu
+    return made
 
 
 async def test_it_starts_on_its_slice_with_the_memory_that_it_has_there(
@@ -50,8 +54,8 @@ async def test_it_starts_on_its_slice_with_the_memory_that_it_has_there(
         asked.append((wanted, model))
         return Pin({"CUDA_VISIBLE_DEVICES": "MIG-a1"}, 1234567)
 
-    monkeypatch.setattr(recipe_module, "pin", found)
-    argv = await recipe().arguments(MODEL)
+    monkeypatch.setattr(start_module, "pin", found)
+    argv = start().arguments(MODEL)
     assert asked == [(NAME, MODEL)]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "MIG-a1"
     assert argv[argv.index("--kv-cache-memory-bytes") + 1] == "1234567"
@@ -59,8 +63,8 @@ async def test_it_starts_on_its_slice_with_the_memory_that_it_has_there(
 
 
 async def test_an_engine_that_measures_its_cache_itself_is_told_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe_module, "pin", lambda *_: Pin({"CUDA_VISIBLE_DEVICES": "MIG-a1"}, None))
-    assert "--kv-cache-memory-bytes" not in await recipe().arguments(MODEL)
+    monkeypatch.setattr(start_module, "pin", lambda *_: Pin({"CUDA_VISIBLE_DEVICES": "MIG-a1"}, None))
+    assert "--kv-cache-memory-bytes" not in start().arguments(MODEL)
 
 
 async def test_without_its_slice_nothing_is_started_until_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,15 +81,16 @@ async def test_without_its_slice_nothing_is_started_until_it_is_back(monkeypatch
     built = asyncio.Event()
 
     async def build(_: Any) -> Any:
+        supervisor._start.arguments(MODEL)
         built.set()
         await asyncio.Event().wait()
         raise AssertionError("cancelled before")
 
-    monkeypatch.setattr(recipe_module, "pin", look)
+    monkeypatch.setattr(start_module, "pin", look)
     monkeypatch.setattr(orphans, "reap", lambda _: None)
     monkeypatch.setattr(engine_process, "become_main_of_children", lambda: None)
     supervisor = Supervisor("small-0", MODEL, shutdown_grace_s=1.0, on_slice=NAME)
-    supervisor._recipe = recipe()
+    supervisor._start = start()
     monkeypatch.setattr(supervisor, "_build", build)
     reasons: list[str] = []
     told = Restarts.did_not_start
@@ -109,13 +114,13 @@ async def test_an_engine_for_cpus_does_not_run_elsewhere_instead() -> None:
     with pytest.raises(
         SliceError, match="slice MIG-a1 cannot be used: the installed vLLM is the one for CPUs"
     ):
-        await recipe(on_cpu=True).arguments(MODEL)
+        start(on_cpu=True).arguments(MODEL)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
 
 
 async def test_an_engine_without_a_slice_looks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe_module, "pin", None)
-    argv = await recipe(on_slice=None).arguments(MODEL)
+    monkeypatch.setattr(start_module, "pin", None)
+    argv = start(on_slice=None).arguments(MODEL)
     assert argv[argv.index("--kv-cache-memory-bytes") + 1] == str(MODEL.kv_cache_bytes)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
 
