@@ -11,7 +11,9 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-from engines.engine_metrics import keep_bounded
+from prometheus_client import CollectorRegistry
+
+from engines.engine_metrics import OF_APP, take
 from engines.last_words import follow_engine_core
 
 
@@ -44,17 +46,19 @@ def build_engine(argv: Sequence[str]) -> tuple[Any, Any]:
         enable_log_requests=engine_args.enable_log_requests,
         disable_log_stats=engine_args.disable_log_stats,
     )
-    keep_bounded()
     return args, engine
 
 
-async def start_app(stack: contextlib.AsyncExitStack, args: Any, engine: Any, tasks: Sequence[str]) -> Any:
-    """Make vLLM's OpenAI app over an engine and start it; the stack ends it."""
+async def start_app(
+    stack: contextlib.AsyncExitStack, args: Any, engine: Any, tasks: Sequence[str], metrics: CollectorRegistry
+) -> Any:
+    """Make vLLM's OpenAI app over an engine and start it; the stack ends it. `metrics` gets the app's."""
     # These imports only succeed once `build_engine` has done the long ones in its thread.
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
     app = build_app(args, tasks, engine.model_config)
+    take(OF_APP, metrics)
     # vLLM's handler of a dead engine asks its server to exit; ours must not.
     app.state.server = types.SimpleNamespace(should_exit=False)
     await init_app_state(engine, app.state, args, tasks)

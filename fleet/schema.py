@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from fleet.fields import (
+    Alias,
     AwakeModels,
     Device,
     KeySection,
@@ -192,11 +193,11 @@ class TenantSection(Section):
         description="Keys of this tenant; several allow a change without a gap. Each may have limits. Empty: "
         "all are made at run time."
     )
-    models: dict[Name, Model] = Field(
+    models: dict[Alias, Model] = Field(
         min_length=1,
         description="The tenant's name for a model -> adapter or base model, or {model, fallback}.",
     )
-    default_model: Name | None = Field(
+    default_model: Alias | None = Field(
         None,
         description="Used when a request names no model; default: the only model, where there is one. "
         "null: a request must name one.",

@@ -207,7 +207,7 @@ def assemble(
             tracer,
             clock,
         ),
-        models=Models(directory, callers),
+        models=Models(fleet, directory, callers, dispatcher),
         usage=OwnUsage(callers, ledger, ended),
         metrics_pages=MetricsPages(fleet, callers, metrics, ended, dispatcher.replicas, clients),
         probes=Probes(callers, dispatcher, lambda: gateway.is_ready()),

@@ -19,6 +19,8 @@ from fleet.current import CurrentFleet
 from fleet.diff import Change, Needs, differences
 from fleet.file import FleetFile, digest_of
 from fleet.isolation import why_shared
+from fleet.loader import LoadedFleet
+from fleet.present import present_file
 from fleet.problems import FleetError, Problem
 from fleet.types import Fleet
 from routing.catalog.entries import FleetRevision
@@ -150,6 +152,13 @@ class FleetChanges:
                 log.warning("made at run time: %s", consequence)
             return FleetChange(self.state, changes, (), loaded.warnings, applied=True, consequences=told)
 
+    async def export(self) -> str:
+        """Write the present fleet as a fleet file; where it can be, as the document that counts."""
+        document, fleet = self.state.document, self._fleet
+        return await asyncio.to_thread(
+            present_file, document, fleet.declared, fleet.now, lambda raw: self._checked(raw)[0]
+        )
+
     async def apply_file(self) -> None:
         """Apply what the fleet file holds now; for signals and watchers, so it tells the log alone."""
         raw = await self._on_disk()
@@ -186,13 +195,16 @@ class FleetChanges:
 
     async def _load(self, document: bytes) -> _Loaded:
         """Check a document as if it stood in the fleet file. Raises `FleetInvalid`."""
-        if self._file is None:
-            raise Conflict("This gateway was started without a fleet file.", code="no_fleet_file")
         try:
-            fleet, loaded = await asyncio.to_thread(self._file.load, document)
+            fleet, loaded = await asyncio.to_thread(self._checked, document)
         except FleetError as error:
             raise FleetInvalid(error.problems, may_be_more=error.may_be_more) from None
         return _Loaded(fleet, loaded.warnings)
+
+    def _checked(self, document: bytes) -> tuple[Fleet, LoadedFleet]:
+        if self._file is None:
+            raise Conflict("This gateway was started without a fleet file.", code="no_fleet_file")
+        return self._file.load(document)
 
     async def _on_disk(self) -> bytes:
         """Read the fleet file; empty where it cannot be read."""

@@ -145,6 +145,9 @@ class Fleets(Protocol):
     async def apply(self, document: bytes, *, actor: str, expected: int | None, dry_run: bool) -> FleetChange:
         """Replace the fleet by a document's. Raises `Conflict` and `InvalidRequest` with every reason."""
 
+    async def export(self) -> str:
+        """Write the present fleet as a fleet file."""
+
 
 class Management(Protocol):
     """The fleet, adapters, keys and replicas, as the admin API works on them; tenants and aliases beside."""

@@ -73,10 +73,6 @@ class Tenants:
             if each.removed and self._has_adapters(each.tenant):
                 self._depart(each.tenant)
 
-    def fleet(self) -> Fleet:
-        """Return the fleet that counts."""
-        return self._fleet.now
-
     def is_suspended(self, name: str) -> bool:
         """Whether a tenant is suspended."""
         tenant = self._fleet.now.tenants.get(name)

@@ -59,6 +59,7 @@ class Dispatcher:
         }
         self.decisions = Decisions()
         self._accounts = Accounts(fleet)
+        self.rates = self._accounts.rates
         self._grants = Grants(fleet, self._accounts, self.decisions, clock)
         self._draining = False
         for replica in replicas:
@@ -326,10 +327,8 @@ class Dispatcher:
     def has_alternative(self, ticket: Ticket) -> bool:
         """Whether another engine than the one it is on may take a ticket's request, now or soon."""
         request, own = ticket.request, ticket.engine
-        return any(
-            engine is not own and may_take(engine, request)
-            for engine in self.group_of(request.target).engines
-        )
+        others = (engine for engine in self.group_of(request.target).engines if engine is not own)
+        return any(may_take(engine, request) for engine in others)
 
     def takes_work(self, target: Target) -> bool:
         """Whether an engine is ready that serves the target, and its replica takes work."""

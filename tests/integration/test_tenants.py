@@ -172,7 +172,7 @@ async def test_each_value_says_what_it_comes_from(office: Office) -> None:
         ({"priority": "urgent"}, "invalid_value"),
         ({"caps": {"rpm": 1}}, "unknown_parameter"),
         ({"caps": {"max_queued": -1}}, "tenant_invalid"),
-        ({"models": {"UPPER": "base"}}, "invalid_value"),
+        ({"models": {"x@2": "base"}}, "invalid_value"),
         ({"models": {"chat": "b-supporrt"}}, "tenant_invalid"),
         ({"pools": ["alone"]}, "tenant_invalid"),
         ({"isolation": "dedicated"}, "tenant_invalid"),
@@ -413,7 +413,7 @@ async def test_an_alias_of_an_own_adapter_is_set_and_moved_by_the_tenant_itself(
         ("x", "b-support", (400, "model_not_found")),
         ("x", "nothing", (400, "model_not_found")),
         ("x", "x", (400, "model_not_found")),
-        ("UPPER", "plain", (400, "invalid_value")),
+        ("x@2", "plain", (400, "invalid_value")),
     ],
 )
 async def test_an_alias_hides_no_name_and_leads_to_no_other_tenants_model(
@@ -458,3 +458,20 @@ async def test_state_of_a_version_is_not_disturbed_by_a_suspension(office: Offic
 def test_the_first_of_a_name_has_the_salt_that_it_always_had() -> None:
     fleet: Fleet = small_fleet()
     assert cache_salt(SECRET, fleet.tenants["a"].account) == cache_salt(SECRET, "a")
+
+
+@pytest.mark.parametrize("alias", ["meta-llama/Llama-3.1-8B-Instruct", "gpt-oss:120b", "größer als", 'a "b"'])
+async def test_an_alias_may_be_any_printable_text(office: Office, alias: str) -> None:
+    own = await office.key_for("a")
+    path = f"/admin/v1/aliases/{alias}"  # as a server sees it, decoded
+    assert (await office.ask("PUT", path, {"model": "plain"}, key=own)).json()["alias"] == alias
+    assert (await office.chat(key_of("a"), model=alias)()).json()["model"] == alias
+    assert (await office.ask("DELETE", path, key=own)).status == 200
+    assert code_of(await office.chat(key_of("a"), model=alias)()) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize("alias", ["support@2", "a/../b", " x", "x\x7fy"])
+async def test_what_is_no_alias_is_refused_wherever_it_is_told(office: Office, alias: str) -> None:
+    set_own = await office.ask("PUT", f"/admin/v1/aliases/{alias}?tenant=a", {"model": "plain"})
+    assert set_own.status == 400
+    assert (await office.change("a", models={alias: "base"})).status == 400

@@ -27,9 +27,10 @@ async function all(api: Api, signal: AbortSignal): Promise<{ found: AdapterSumma
   return { found, more: after !== null };
 }
 
-export function Adapters() {
+/** All adapters; `tenant` is whose are looked for first. */
+export function Adapters({ tenant }: { tenant: string | null }) {
   const { data, error, reload } = useLoaded(all, 30_000);
-  const [text, setText] = useState("");
+  const [text, setText] = useState(tenant === null ? "" : `${tenant}/`);
   const [adding, setAdding] = useState(false);
   const wanted = text.trim().toLowerCase();
   const found = data?.found.filter((one) => `${fullName(one)} ${one.state} ${one.base_model} ${one.pinned ? "pinned" : ""} ${one.rollout ? "rollout" : ""}`.toLowerCase().includes(wanted)) ?? [];

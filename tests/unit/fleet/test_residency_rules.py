@@ -210,7 +210,7 @@ def test_how_many_are_awake_needs_a_restart_and_how_long_does_not(tmp_path: Path
     after = fleet_of(tmp_path, mesh(awake=2, residency={"max_turn_s": 40, "pinned": ["odd"]}))
     assert [(change.text, change.needs) for change in differences(before, after)] == [
         ("max_turn_s 30 -> 40", Needs.NOTHING),
-        ("pinned [] -> ['odd']", Needs.NOTHING),
+        ("pinned none -> odd", Needs.NOTHING),
         ("awake 1 -> 2", Needs.RESTART),
     ]
 

@@ -17,7 +17,8 @@ from adapters.states import VersionState
 from engines.residency import Fault, FaultKind, Residency
 from fleet.diff import Change, Needs
 from fleet.tenant_change import TenantChange
-from fleet.types import NO_LIMITS, Budget, Fleet, KeyLimits, Tenant
+from fleet.types import NO_LIMITS, Budget, KeyLimits, Tenant
+from fleet.writer import write_fleet
 from routing.admin import LiveFeed, admin_app
 from routing.admin.uploads import Uploads
 from routing.catalog.declared import Identity
@@ -74,9 +75,6 @@ class FakeTenancy:
         self._note = note
         self.suspended: set[str] = set()
         self.present = small_fleet()
-
-    def fleet(self) -> Fleet:
-        return self.present
 
     def account(self, name: str) -> str:
         return name
@@ -152,6 +150,10 @@ class FakeFleets:
         return FleetChange(
             self.state, self.changes, (), (), applied=not dry_run, consequences=self.consequences
         )
+
+    async def export(self) -> str:
+        """Write a fleet."""
+        return write_fleet(small_fleet(), key_variables={})
 
 
 class FakeRestarts:
