@@ -188,7 +188,8 @@ function NewKey({ tenant, close }: { tenant: string | null; close: () => void })
   );
 }
 
-function Made({ made, close }: { made: NewKeyAnswer; close: () => void }) {
+/** A key that is shown this once. */
+export function Made({ made, close }: { made: NewKeyAnswer; close: () => void }) {
   const field = useRef<HTMLInputElement>(null);
   const [said, setSaid] = useState("");
   const copy = async (): Promise<void> => {

@@ -10,7 +10,7 @@ import { count, plural, seconds } from "../format";
 import { Bar, Empty, number, Table, Title, Trouble, useWork } from "../parts";
 import { link } from "../route";
 import type { Measures, TenantList, UsageAnswer, UsageLineAnswer } from "../types";
-import { BudgetLine } from "./tenants";
+import { BudgetLine } from "./tenant_now";
 
 const MONTHS = 12;
 const SHOWN = 200;
