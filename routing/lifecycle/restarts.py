@@ -67,8 +67,9 @@ class RollingRestarts:
     def begin(self, pool: str, *, replica: str | None, drain_s: float | None) -> PoolRestart:
         """Begin to restart a pool's replicas, or one of them; returns at once.
 
-        A replica has `drain_s` for what it runs, without that as long as a request may take at all. Raises
-        `NotFound`, and `Conflict` while the pool is being restarted.
+        One that is on disk is left alone: its next engine is another one anyway. A replica has `drain_s` for
+        what it runs, without that as long as a request may take at all. Raises `NotFound`, and `Conflict`
+        while the pool is being restarted.
         """
         known = {r.name: r for r in self._dispatcher.replicas.values() if r.pool == pool}
         if pool not in self._fleet.now.pools:
@@ -80,7 +81,8 @@ class RollingRestarts:
                 f"Pool `{pool}` is being restarted, by {self._last[pool].actor}; wait until that has ended.",
                 code="restart_running",
             )
-        chosen = list(known.values()) if replica is None else [known[replica]]
+        asked = list(known.values()) if replica is None else [known[replica]]
+        chosen = [each for each in asked if not each.is_on_disk]
         restart = PoolRestart(pool, ACTOR.get(), [RestartStep(each.name) for each in chosen], time.time())
         self._last[pool] = restart
         seconds = self._fleet.now.gateway.request_timeout_s if drain_s is None else drain_s

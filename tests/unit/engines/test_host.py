@@ -15,10 +15,11 @@ import pytest
 from adapters.errors import AdapterError
 from engines import host as host_module
 from engines import protocol, vllm_engine
+from engines.built import Running
 from engines.host import EngineHost
 from engines.loader import EngineDied
 from engines.residency import EngineAdapter, FaultKind, TrialReport
-from engines.supervisor import Running, Supervisor
+from engines.supervisor import Supervisor
 from fleet.types import BaseModel
 
 TOKEN = "token of the tests"
