@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from adapters.base_model import find_shape, find_weight_bytes
 from adapters.errors import AdapterError
 from engines.devices.kv_cache import Needs, kv_cache_bytes, slots_bytes
-from engines.devices.layout import SliceError
+from engines.devices.layout import DEVICES_VARIABLE, SliceError
 from engines.devices.nvml import NoNvml, read_machine
 from fleet.mig import SliceName
 from fleet.types import BaseModel
 from fleet.vllm_flags import resizes_weights
 
-DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
 log = logging.getLogger("tenantry.engine")
 
 
