@@ -6,13 +6,11 @@ import asyncio
 import functools
 import os
 from collections.abc import Collection
-from dataclasses import replace
 
 from prometheus_client import CollectorRegistry
 
 from engines import engine_process, logs, orphans, vllm_engine
 from engines.built import Built
-from engines.devices.layout import SliceError
 from engines.devices.pinning import pin
 from engines.engine_metrics import OF_ENGINE, EngineMetrics, keep_bounded, take
 from engines.last_words import LastWords
@@ -39,7 +37,7 @@ class EngineStart:
         self.last_words = LastWords()
         self._replica = replica
         self._withheld = withheld
-        self._slice = on_slice
+        self.on_slice = on_slice
         self._args_of = functools.partial(
             engine_args,
             shutdown_grace_s=shutdown_grace_s,
@@ -64,26 +62,16 @@ class EngineStart:
         They inherit this process's environment, which is the replica's until the next one is started. Raises
         `SliceError`.
         """
+        pinned = pin(self.on_slice, model, on_cpu=self.on_cpu)
         os.environ.update(
             self._own_environment
+            | pinned.environment
             | orphans.mark(self._replica)
             | self.last_words.listen()
             | {logs.REPLICA: self._replica}
         )
         registry = CollectorRegistry()
-        args, engine = vllm_engine.build_engine(self.arguments(model))
+        args, engine = vllm_engine.build_engine(self._args_of(pinned.model))
         take(OF_ENGINE, registry)
         keep_bounded(registry, metrics.adapters.in_flight)
         return Built(args, engine, self._replica, registry)
-
-    def arguments(self, model: BaseModel) -> list[str]:
-        """Return vLLM's arguments; on a slice with the KV cache that fits there. Raises `SliceError`."""
-        if self._slice is not None:
-            if self.on_cpu:
-                raise SliceError(
-                    f"slice {self._slice} cannot be used: the installed vLLM is the one for CPUs"
-                )
-            pinned = pin(self._slice, model)
-            os.environ.update(pinned.environment)
-            model = replace(model, kv_cache_bytes=pinned.kv_cache_bytes)
-        return self._args_of(model)
