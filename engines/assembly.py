@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from adapters.base_model import folder_of
 from engines.builder import builder_thread
 from engines.host import EngineHost
 from engines.memory import memory_of_host
 from engines.shared_host import SharedHost
 from engines.supervisor import Supervisor
+from engines.switching.live import Model
+from engines.switching.turns import Turns
+from engines.vllm_args import engine_args
 from engines.vllm_engine import is_cpu_build
 from fleet.types import Fleet, Host, Pool
 
@@ -28,7 +32,27 @@ def host_of(
         ((replica, name),) = place.replicas
         return EngineHost(Supervisor(replica, models[name], **settings), token=token)
     thread = builder_thread()
+    on_cpu = is_cpu_build()
+    turns = Turns(
+        {
+            name: Model(
+                name,
+                folder_of(model.source, model.revision),
+                tuple(
+                    engine_args(
+                        model,
+                        shutdown_grace_s=fleet.gateway.shutdown_grace_s,
+                        on_cpu=on_cpu,
+                        traces_endpoint=fleet.gateway.tracing.endpoint,
+                    )
+                ),
+            )
+            for name, model in models.items()
+        }
+    )
     settings |= {"thread": thread, "neighbours": tuple(models.values())}
     supervisors = {name: Supervisor(replica, models[name], **settings) for replica, name in place.replicas}
-    memory = memory_of_host(on_cpu=is_cpu_build())
-    return SharedHost(supervisors, thread=thread, awake=pool.awake, memory=memory, token=token)
+    for supervisor in supervisors.values():
+        supervisor.turns = turns
+    memory = memory_of_host(on_cpu=on_cpu)
+    return SharedHost(supervisors, thread=thread, awake=pool.awake, memory=memory, token=token, turns=turns)

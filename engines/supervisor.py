@@ -31,6 +31,7 @@ from engines.protocol import EngineOrder
 from engines.residency import DesiredAdapters, FaultKind
 from engines.restarts import Restarts
 from engines.selftest import SelfTest, SelfTestFailed
+from engines.switching.turns import Turns
 from engines.trial import Trials
 from engines.vllm_args import engine_args, engine_environment, tracing_environment
 from engines.words import blames_machine, points_elsewhere, words_of
@@ -38,6 +39,7 @@ from fleet.types import BaseModel
 
 WATCH_INTERVAL_S = 0.2
 PROGRESS_INTERVAL_S = 30
+ADAPTER_NUMBERS: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice in an engine
 log = logging.getLogger("tenantry.engine")
 
 
@@ -73,6 +75,7 @@ class Supervisor:
         self.reconciler = Reconciler(slots=model.max_loras, metrics=self.metrics.adapters)
         self.draining = False
         self._on_demand = shared
+        self.turns: Turns | None = None  # with them it may leave its engine to another one
         self._stopped = shared  # an engine runs only once it is told to start
         self._told = asyncio.Event()  # it has been given an order
         self._rests = asyncio.Event()  # nothing of an engine is there, and none is to come
@@ -89,7 +92,6 @@ class Supervisor:
         self._environment = engine_environment([model, *neighbours], on_cpu=self._on_cpu)
         own = {} if traces_endpoint is None else tracing_environment(replica)
         self._own_environment = {name: value for name, value in own.items() if name not in os.environ}
-        self._adapter_numbers: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice
         self._restarts = Restarts(replica, on_demand=self._on_demand)
         self._last_words = LastWords()
         self._task: asyncio.Task[None] | None = None
@@ -288,17 +290,25 @@ class Supervisor:
         engine_process.become_main_of_children()
         engine_process.withhold(self._withheld)
         log.info("%s: loading %s", self.replica, self._model.name)
-        self._was_ready = False
+        self._was_ready, is_new = False, self._source is None
+        if self.turns is not None:
+            self.turns.expect(self._model.name)
         built = await self._build(stack)
         engine = built.engine
         tasks = await engine.get_supported_tasks()
+        if self.turns is not None and is_new:
+            await self.turns.began(self._model.name, engine, tasks)
         app = await vllm_engine.start_app(stack, built.args, engine, tasks, built.metrics)
-        await self._prove(engine, app, tasks)
+        if is_new:
+            await self._prove(engine, app, tasks)
         loader, trials = None, None
         if self._model.serves_adapters:
             loader, trials = self._keep_adapters(
                 stack, engine, app.state.openai_serving_models.lora_requests, tasks
             )
+        if self.turns is not None:
+            differs = self.metrics.switching.wake_check_failed
+            await self.turns.verify(engine, loader, is_new=is_new, differs=differs)
         self.limits = vllm_engine.limits_of(engine)
         # Any call that the core's loop answers would do; this one changes nothing and reaches no worker.
         silent_after_s = SILENT_AFTER_ON_CPU_S if self._on_cpu else SILENT_AFTER_S
@@ -361,7 +371,7 @@ class Supervisor:
             lora_engine,
             slots=self._model.max_loras,
             places=max(self._model.max_cpu_loras, self._model.max_loras),
-            numbers=self._adapter_numbers,
+            numbers=ADAPTER_NUMBERS,
             blame=self.blame,
             metrics=self.metrics.adapters,
         )
@@ -376,6 +386,8 @@ class Supervisor:
         if self._given_away is built and not engine.errored:
             return
         self._given_away = None
+        if self.turns is not None:
+            self.turns.ended(engine)
         if not self._was_ready:
             orphans.end_own(built.marked)
         engine.shutdown(engine.vllm_config.shutdown_timeout if self._was_ready else 0)
