@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,7 @@ _FINGERPRINT_FIELDS = (
     "num_experts_per_tok",
 )
 _FLOAT_WEIGHTS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I8"})  # stored unpacked
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})  # vLLM loads them as its dtype says
 _PACKED_SUFFIXES = (".qweight", ".weight_packed")  # GPTQ and AWQ; compressed-tensors
 _EMBEDDINGS = frozenset({"embed_tokens", "wte", "wpe", "word_embeddings", "embeddings", "tok_embeddings"})
 _HEAD = "lm_head"
@@ -193,6 +195,26 @@ def read_shape(folder: Path, *, name: str | None = None) -> BaseModelShape:
 def folder_of(source: str, revision: str | None = None) -> Path | None:
     """Return the folder of a base model: `source` itself, or the hub's cache; None where it is not there."""
     return Path(source) if Path(source).is_absolute() else _cached_folder(source, revision)
+
+
+def find_weight_bytes(source: str, revision: str | None = None, *, dtype: str = "auto") -> int | None:
+    """Return the bytes of a base model's weights as an engine holds them, as far as it is on this machine.
+
+    Floats take two bytes, or four with a `dtype` of float32; vLLM's `auto` makes halves of them too. None
+    where no weights in safetensors are here; nothing is fetched. Raises `AdapterError` for damaged ones.
+    """
+    folder = folder_of(source, revision)
+    if folder is None or not any((folder / name).is_file() for name in (INDEX_FILE, SINGLE_FILE)):
+        return None
+    try:
+        tensors = read_tensors(folder)
+    except OSError as error:
+        raise AdapterError(f"base model: weights cannot be read: {error.strerror or error}") from error
+    float_bytes = 4 if dtype in ("float32", "float") else 2
+    return sum(
+        math.prod(tensor.shape) * float_bytes if tensor.dtype in _FLOATS else tensor.end - tensor.begin
+        for tensor in tensors
+    )
 
 
 def _cached_folder(hub_id: str, revision: str | None) -> Path | None:

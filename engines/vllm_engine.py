@@ -14,6 +14,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from engines.devices.vllm_guard import correct_vllm
 from engines.engine_metrics import OF_APP, take
 from engines.last_words import follow_engine_core
 
@@ -36,6 +37,7 @@ def build_engine(argv: Sequence[str]) -> tuple[Any, Any]:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    correct_vllm()
     follow_engine_core()
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(list(argv))
     validate_parsed_serve_args(args)

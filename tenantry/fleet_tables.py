@@ -11,14 +11,20 @@ from rich.text import Text
 from fleet.money import FACTOR_UNITS, PRICE_UNITS, Price, written
 from fleet.problems import Problem
 from fleet.sharing import Company, base_model_of, met_by, pools_of, who_shares, who_uses
-from fleet.types import BaseModel, Fleet, SchedulerSettings, Tenant
+from fleet.types import BaseModel, Fleet, Pool, SchedulerSettings, Tenant
 from tenantry.columns import Columns
 
 
 def fleet_tables(fleet: Fleet) -> RenderableType:
     """Show the contents of a fleet."""
     tables = [_base_models(fleet), _adapters(fleet), _tenants(fleet), _rates(fleet), _models(fleet)]
-    tables += [_prices(fleet), _pools(fleet), _objectives(fleet), _scheduler(fleet.gateway.scheduler)]
+    tables += [
+        _prices(fleet),
+        _pools(fleet),
+        _turns(fleet),
+        _objectives(fleet),
+        _scheduler(fleet.gateway.scheduler),
+    ]
     return Group(*(table for table in tables if table.row_count))
 
 
@@ -64,11 +70,21 @@ def _replicas(companies: list[Company]) -> Columns:
     for company in companies:
         beside = f" (beside {', '.join(company.beside)})" if company.beside else ""
         turns = f" (by turns with {len(company.by_turns_with)} more)" if company.by_turns_with else ""
-        device = (company.device or "-") + turns + beside
+        device = (company.device or "-") + turns + beside + _slice_note(company)
         alone = " (alone)" if len(company.tenants) == 1 else ""
         tenants = ", ".join(company.tenants) + alone if company.tenants else "nobody"
         table.add(company.pool, company.replica, company.base_model, device, tenants)
     return table
+
+
+def _slice_note(company: Company) -> str:
+    """Say what a MIG slice isolates, and with whom it has its GPU."""
+    if not company.is_slice:
+        return ""
+    others = ", ".join(company.on_its_gpu)
+    if company.gpu is None:
+        others = "maybe others"
+    return f" (memory of its own; on its GPU: {others or 'no other'})"
 
 
 def _users_of_models(fleet: Fleet) -> Columns:
@@ -247,10 +263,46 @@ def _pools(fleet: Fleet) -> Columns:
         prose=("base models", "devices", "tenants"),
     )
     for pool in fleet.pools.values():
-        models, devices = ", ".join(pool.base_models), " ".join(pool.devices) or "-"
+        models, devices = ", ".join(pool.base_models), _devices(pool)
         replicas = len(pool.replica_models)
         table.add(pool.name, pool.strategy.value, models, replicas, devices, ", ".join(pool.tenants))
     return table
+
+
+def _devices(pool: Pool) -> str:
+    if pool.mig is not None:
+        return f"{pool.mig.count} x {pool.mig.profile} of GPU {pool.mig.gpu}"
+    return " ".join(pool.devices) or "-"
+
+
+def _turns(fleet: Fleet) -> Columns:
+    """Show which base models are awake by turns, and what they weigh where that can be seen."""
+    table = _table(
+        "Base models by turns",
+        "pool",
+        "hosts",
+        "awake at once",
+        "base models",
+        "longest wait",
+        spare=("hosts",),
+        prose=("base models",),
+    )
+    for pool in (pool for pool in fleet.pools.values() if pool.strategy.shares_hosts):
+        awake = "as many as fit" if pool.awake is None else str(pool.awake)
+        models = ", ".join(_with_size(fleet, pool, name) for name in pool.base_models)
+        wait = f"{pool.residency.starvation_limit_s:g} s, one drain and one switch"
+        table.add(pool.name, len(pool.hosts), awake, models, wait)
+    return table
+
+
+def _with_size(fleet: Fleet, pool: Pool, name: str) -> str:
+    """A base model with its size on disk, where it is a folder here, and whether it comes first or stays."""
+    notes = [word for word in ("pinned", "preload") if name in getattr(pool.residency, word)]
+    folder = Path(fleet.base_models[name].source)
+    if folder.is_absolute():
+        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        notes = [*([f"{size / 2**30:.2f} GiB"] if size else []), *notes]
+    return f"{name} ({', '.join(notes)})" if notes else name
 
 
 def _objectives(fleet: Fleet) -> Columns:

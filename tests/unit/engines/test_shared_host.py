@@ -12,7 +12,7 @@ import pytest
 
 from engines import protocol
 from engines import shared_host as shared_host_module
-from engines.builder import builder_thread
+from engines.builder import Shared, builder_thread
 from engines.built import Running
 from engines.host import EngineHost
 from engines.restarts import FAILURES_BEFORE_DEAD
@@ -47,7 +47,7 @@ class OneHost:
                 f"mesh-0.{name}",
                 BaseModel(name, f"/models/{name}", max_loras=2),
                 shutdown_grace_s=1.0,
-                thread=thread,
+                shared=Shared(thread, []),
             )
             for name in MODELS
         }
