@@ -74,7 +74,7 @@ class InPlaceWay:
             raise SwitchFailed(str(error)) from error
 
     async def _released(self, going: Supervisor) -> Built:
-        """Have the engine from the one that goes; nobody's engine ends, should this be cancelled meanwhile."""
+        """Have the engine from the one that goes; should this be cancelled meanwhile, the engine ends."""
         releasing = asyncio.create_task(going.release())
         try:
             return await asyncio.shield(releasing)
