@@ -23,6 +23,7 @@ from tenantry import (
     exporting,
     fleets,
     keys,
+    models,
     reference,
     replicas,
     restarting,
@@ -77,6 +78,7 @@ for panel, commands in PANELS.items():
 app.add_typer(tenants.app, name="tenants", rich_help_panel=GATEWAY)
 app.add_typer(aliases.app, name="aliases", rich_help_panel=GATEWAY)
 app.add_typer(adapters.app, name="adapters", rich_help_panel=GATEWAY)
+app.add_typer(models.app, name="models", rich_help_panel=GATEWAY)
 app.add_typer(keys.app, name="keys", rich_help_panel=GATEWAY)
 
 
