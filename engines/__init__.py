@@ -6,6 +6,7 @@ host.py            the answers for one engine to the gateway: vLLM's OpenAI app,
 places.py          which of the base models of a process are awake
 ways.py            the ways from one base model to another
 supervisor.py      loads an engine, watches it, restarts it, ends it
+start.py           starts the engines of one replica
 built.py           an engine as it was started, and as it runs
 vllm_engine.py     makes vLLM's engine and its OpenAI app
 builder.py         starts an engine in a thread, and cancels that within a moment
@@ -14,7 +15,11 @@ selftest.py        the check of a started engine
 trial.py           the check of an adapter on this engine
 questions.py       the prompts of both checks
 loader/            loading and unloading adapters
+in_place_ways.py   the ways that keep the engine
+in_flight.py       counts requests, so that weights are exchanged under none
+switching/         another whole model's weights in the engine that runs
 worker/            our extensions of vLLM's worker
+devices/           GPUs and MIG slices: what there is, and which one an engine gets
 heartbeat.py       whether the engine's core still runs
 health.py          an engine's state, as JSON
 memory.py          what engines take of the machine's memory, or the devices'

@@ -12,9 +12,12 @@ import contextlib
 import ctypes
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from fleet.types import BaseModel
 
 GIVE_UP_WITHIN_S = 3.0  # a library that is being mapped into memory blocks the thread until it is done
 _LOOK_INTERVAL_S = 0.1
@@ -31,6 +34,14 @@ def builder_thread() -> ThreadPoolExecutor:
     Engine processes are children of the thread that starts them; it must live as long as they do.
     """
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine-builder")
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the engines of several base models in one process share."""
+
+    thread: ThreadPoolExecutor  # in which all of them are started
+    models: Sequence[BaseModel]  # all of them
 
 
 class Builder(Generic[T]):

@@ -10,34 +10,35 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import os
 import time
 from collections.abc import Collection, Iterator, MutableMapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-
-from engines import engine_process, logs, orphans, vllm_engine
-from engines.builder import Builder, builder_thread
+from engines import orphans, vllm_engine
+from engines.builder import Builder, Shared, builder_thread
 from engines.built import Built, Running, Source
+from engines.devices.layout import SliceError
 from engines.draining import VLLM_CLIENT_LOG, drain_on_signals
-from engines.engine_metrics import OF_ENGINE, EngineMetrics, keep_bounded, take
+from engines.engine_metrics import EngineMetrics
 from engines.health import EngineHealth
 from engines.heartbeat import SILENT_AFTER_ON_CPU_S, SILENT_AFTER_S, Heartbeat
-from engines.last_words import DYING_S, LastWords, ended_how
+from engines.last_words import DYING_S, ended_how
 from engines.loader import AdapterLoader, EngineDied, LoraEngine, Reconciler
 from engines.protocol import EngineOrder
 from engines.residency import DesiredAdapters, FaultKind
 from engines.restarts import Restarts
 from engines.selftest import SelfTest, SelfTestFailed
+from engines.start import EngineStart
+from engines.switching.turns import Turns
 from engines.trial import Trials
-from engines.vllm_args import engine_args, engine_environment, tracing_environment
 from engines.words import blames_machine, points_elsewhere, words_of
+from fleet.mig import SliceName
 from fleet.types import BaseModel
 
 WATCH_INTERVAL_S = 0.2
+ABORT_INTERVAL_S = 0.2
 PROGRESS_INTERVAL_S = 30
+ADAPTER_NUMBERS: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice in an engine
 log = logging.getLogger("tenantry.engine")
 
 
@@ -55,48 +56,49 @@ class Supervisor:
         shutdown_grace_s: float,
         traces_endpoint: str | None = None,
         withheld: Collection[str] = (),
-        neighbours: Collection[BaseModel] = (),
-        thread: ThreadPoolExecutor | None = None,
+        shared: Shared | None = None,
+        on_slice: SliceName | None = None,
     ) -> None:
         """With a `traces_endpoint` (OTLP over HTTP) the engine sends its spans there.
 
-        vLLM's processes do not get the `withheld` environment variables. Where this process has engines of
-        other models (`neighbours`) too, they are built in the same `thread`; this one begins on disk, and is
-        tried once whenever it is told to start.
+        vLLM's processes do not get the `withheld` environment variables. Where this process is `shared` with
+        engines of other models, this one begins on disk, and is tried once whenever it is told to start. With
+        `on_slice` each engine runs on that MIG slice, or not at all.
         """
-        shared = thread is not None
         self.replica = replica
         self.model = model
-        self.metrics = EngineMetrics(alone=not shared)
+        self.metrics = EngineMetrics(alone=shared is None)
         self.running: Running | None = None
         self.limits: dict[str, Any] = {}  # of the last engine, as `Residency` names them
         self.reconciler = Reconciler(slots=model.max_loras, metrics=self.metrics.adapters)
         self.draining = False
-        self._on_demand = shared
-        self._stopped = shared  # an engine runs only once it is told to start
+        self._on_demand = shared is not None
+        self._stopped = self._on_demand  # an engine runs only once it is told to start
+        self.turns: Turns | None = None  # with them it may leave its engine to another one
         self._told = asyncio.Event()  # it has been given an order
         self._rests = asyncio.Event()  # nothing of an engine is there, and none is to come
         self._settled = asyncio.Event()  # it is ready, or rests
+        self._aborting: asyncio.Task[None] | None = None
         self._source: Source | None = None  # of the next engine; None: it is built
         self._given_away: Built | None = None  # the engine that does not end with its supervision
         self._start_asked = False  # now, whatever the delay
-        self._withheld = withheld
         self._model = model
-        self._on_cpu = vllm_engine.is_cpu_build()
-        self._argv = engine_args(
-            model, shutdown_grace_s=shutdown_grace_s, on_cpu=self._on_cpu, traces_endpoint=traces_endpoint
+        self._start = EngineStart(
+            replica,
+            [model] if shared is None else shared.models,
+            shutdown_grace_s=shutdown_grace_s,
+            traces_endpoint=traces_endpoint,
+            withheld=withheld,
+            on_slice=on_slice,
         )
-        self._environment = engine_environment([model, *neighbours], on_cpu=self._on_cpu)
-        own = {} if traces_endpoint is None else tracing_environment(replica)
-        self._own_environment = {name: value for name, value in own.items() if name not in os.environ}
-        self._adapter_numbers: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice
         self._restarts = Restarts(replica, on_demand=self._on_demand)
-        self._last_words = LastWords()
+        self._last_words = self._start.last_words
         self._task: asyncio.Task[None] | None = None
         self._was_ready = False  # this engine, since it was loaded
-        self._thread = thread or builder_thread()
+        self._was_aborted = False  # it was told to stop while it loaded
+        self._thread = builder_thread() if shared is None else shared.thread
         self._builder = Builder(
-            self._make,
+            lambda: self._start.make(self._model, self.metrics),
             lambda built: built.engine.shutdown(0),
             end=lambda: orphans.end_own(replica),
             thread=self._thread,
@@ -119,6 +121,8 @@ class Supervisor:
     async def stop(self) -> None:
         """Shut the engine down and leave no process behind."""
         self.draining = True
+        if self._aborting is not None:
+            await _cancel(self._aborting)
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -128,8 +132,9 @@ class Supervisor:
         self._last_words.close()
 
     def follow(self, order: EngineOrder, *, source: Source | None = None) -> None:
-        """Restart, stop or start the engine, soon; one that loads is ended once it has loaded.
+        """Restart, stop or start the engine, soon.
 
+        One that loads is ended once it has loaded, or at once where others of this process want its place.
         With a `source` the engine that starts is not built but had from there.
         """
         was_stopped, self._stopped = self._stopped, order is EngineOrder.STOP
@@ -140,6 +145,9 @@ class Supervisor:
             self._settled.clear()
             if self.running is None:
                 self._restarts.told_to_start()
+        elif self._stopped and self._on_demand and self.is_loading and not self._was_aborted:
+            self._was_aborted = True
+            self._aborting = asyncio.create_task(self._abort_load())
         self._told.set()
 
     async def release(self) -> Built:
@@ -158,6 +166,16 @@ class Supervisor:
             raise EngineDied("the engine died")
         self._given_away = None
         return built
+
+    async def _abort_load(self) -> None:
+        """End the processes of an engine that loads, and those that are still to come of it.
+
+        The thread that starts them goes on, to its next error: an exception from here could break imports,
+        which the next engine of this process needs.
+        """
+        while self._stopped and not self._rests.is_set():
+            await asyncio.to_thread(orphans.end_own, self.replica)
+            await asyncio.sleep(ABORT_INTERVAL_S)
 
     async def rests(self) -> None:
         """Wait until nothing of an engine is there, and none is to come."""
@@ -231,9 +249,10 @@ class Supervisor:
                     if self.draining:  # its processes were ended while it loaded
                         break
                     log.debug("%s: the engine did not start", self.replica, exc_info=True)
-                    self.reconciler.forgive()  # if none comes back, no adapter ended the last one
-                    self._restarts.did_not_start(self._why(error))
-                    self._stopped = self._stopped or self._on_demand
+                    if not self._was_aborted:
+                        self.reconciler.forgive()  # if none comes back, no adapter ended the last one
+                        self._restarts.did_not_start(self._why(error))
+                        self._stopped = self._stopped or self._on_demand
                 finally:
                     self.running = None
             await self._until_next_start()
@@ -274,7 +293,7 @@ class Supervisor:
 
     def _why(self, error: Exception) -> str:
         """Return why an engine did not start: its own last error, if this one only points at its log."""
-        if isinstance(error, SelfTestFailed):
+        if isinstance(error, SelfTestFailed | SliceError):
             return str(error)
         return (points_elsewhere(str(error)) and self._last_words.read()) or words_of(error)
 
@@ -282,26 +301,31 @@ class Supervisor:
 
     async def _load(self, stack: contextlib.AsyncExitStack) -> Running:
         """Start an engine, test it, and keep its adapters from then on; the stack ends all of it."""
-        for name, value in self._environment.items():
-            os.environ.setdefault(name, value)
-        await asyncio.to_thread(orphans.reap, self.replica)
-        engine_process.become_main_of_children()
-        engine_process.withhold(self._withheld)
+        self._was_ready = self._was_aborted = False
+        await self._start.prepare()
         log.info("%s: loading %s", self.replica, self._model.name)
-        self._was_ready = False
+        is_new = self._source is None
+        if self.turns is not None:
+            self.turns.expect(self._model.name)
         built = await self._build(stack)
         engine = built.engine
         tasks = await engine.get_supported_tasks()
+        if self.turns is not None and is_new:
+            await self.turns.began(self._model.name, engine, tasks)
         app = await vllm_engine.start_app(stack, built.args, engine, tasks, built.metrics)
-        await self._prove(engine, app, tasks)
+        if is_new:
+            await self._prove(engine, app, tasks)
         loader, trials = None, None
         if self._model.serves_adapters:
             loader, trials = self._keep_adapters(
                 stack, engine, app.state.openai_serving_models.lora_requests, tasks
             )
+        if self.turns is not None:
+            differs = self.metrics.switching.wake_check_failed
+            await self.turns.verify(engine, loader, is_new=is_new, differs=differs)
         self.limits = vllm_engine.limits_of(engine)
         # Any call that the core's loop answers would do; this one changes nothing and reaches no worker.
-        silent_after_s = SILENT_AFTER_ON_CPU_S if self._on_cpu else SILENT_AFTER_S
+        silent_after_s = SILENT_AFTER_ON_CPU_S if self._start.on_cpu else SILENT_AFTER_S
         heartbeat = Heartbeat(engine.is_sleeping, silent_after_s=silent_after_s)
         stack.push_async_callback(_cancel, asyncio.create_task(heartbeat.run()))
         self._was_ready = True
@@ -318,20 +342,6 @@ class Supervisor:
         self.metrics.engine = built.metrics
         stack.push_async_callback(asyncio.to_thread, self._end, built)
         return built
-
-    def _make(self) -> Built:
-        """Start the engine's processes, which find an environment of their own. In the thread for that."""
-        os.environ.update(
-            self._own_environment
-            | orphans.mark(self.replica)
-            | self._last_words.listen()
-            | {logs.REPLICA: self.replica}
-        )
-        registry = CollectorRegistry()
-        args, engine = vllm_engine.build_engine(self._argv)
-        take(OF_ENGINE, registry)
-        keep_bounded(registry, self.metrics.adapters.in_flight)
-        return Built(args, engine, self.replica, registry)
 
     async def _log_progress(self) -> None:
         for times in itertools.count(1):
@@ -361,7 +371,7 @@ class Supervisor:
             lora_engine,
             slots=self._model.max_loras,
             places=max(self._model.max_cpu_loras, self._model.max_loras),
-            numbers=self._adapter_numbers,
+            numbers=ADAPTER_NUMBERS,
             blame=self.blame,
             metrics=self.metrics.adapters,
         )
@@ -376,6 +386,8 @@ class Supervisor:
         if self._given_away is built and not engine.errored:
             return
         self._given_away = None
+        if self.turns is not None:
+            self.turns.ended(engine)
         if not self._was_ready:
             orphans.end_own(built.marked)
         engine.shutdown(engine.vllm_config.shutdown_timeout if self._was_ready else 0)

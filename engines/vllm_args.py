@@ -40,9 +40,10 @@ def engine_args(
     argv += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
     argv.append("--no-use-tqdm-on-load")  # progress bars do not belong in a log
     argv.append("--enable-prompt-tokens-details")  # says how much of a prompt was found in the prefix cache
+    extension = "engines.worker.cpu.CpuWorkerExtension" if on_cpu else "engines.worker.WorkerExtension"
+    argv += ["--worker-extension-cls", extension]
     if model.serves_adapters:
-        extension = "engines.worker.cpu.CpuWorkerExtension" if on_cpu else "engines.worker.WorkerExtension"
-        argv += ["--enable-lora", "--worker-extension-cls", extension]
+        argv.append("--enable-lora")
     return [*argv, *model.vllm_args]
 
 

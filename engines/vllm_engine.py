@@ -6,6 +6,7 @@ Importing vLLM takes many seconds, so the imports stand in the functions, and th
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.metadata
 import types
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from engines.devices.vllm_guard import correct_vllm
 from engines.engine_metrics import OF_APP, take
 from engines.last_words import follow_engine_core
 
@@ -35,6 +37,7 @@ def build_engine(argv: Sequence[str]) -> tuple[Any, Any]:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    correct_vllm()
     follow_engine_core()
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(list(argv))
     validate_parsed_serve_args(args)
@@ -64,6 +67,13 @@ async def start_app(
     await init_app_state(engine, app.state, args, tasks)
     await stack.enter_async_context(app.router.lifespan_context(app))
     return app
+
+
+def args_for(args: Any, name: str, source: str) -> Any:
+    """Return vLLM's parsed flags with another model: its weights are in the engine now."""
+    flags = copy.copy(args)
+    flags.model, flags.served_model_name, flags.revision = source, [name], None
+    return flags
 
 
 def limits_of(engine: Any) -> dict[str, Any]:

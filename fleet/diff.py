@@ -36,7 +36,7 @@ RESTART: dict[str, frozenset[str]] = {
             "max_cpu_loras", "tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "vllm_args",
         }
     ),
-    "pools": frozenset({"strategy", "base_models", "devices", "awake"}),
+    "pools": frozenset({"strategy", "base_models", "devices", "mig", "awake"}),
     "gateway": frozenset({"shutdown_grace_s", "metrics", "tracing"}),
     "state": frozenset({"folder", "database", "store_gib", "max_adapter_mib"}),
 }  # fmt: skip

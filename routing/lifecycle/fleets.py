@@ -20,6 +20,7 @@ from fleet.diff import Change, Needs, differences
 from fleet.file import FleetFile, digest_of
 from fleet.isolation import why_shared
 from fleet.loader import LoadedFleet
+from fleet.money import why_not_renamed
 from fleet.present import present_file
 from fleet.problems import FleetError, Problem
 from fleet.types import Fleet
@@ -137,9 +138,11 @@ class FleetChanges:
         loaded = await self._load(document)
         async with self.changes.of("fleet"):
             self._require_known(expected)
+            await asyncio.to_thread(self._fleet.amend, loaded.fleet)  # takes seconds where thousands differ
             changes = differences(self._fleet.declared, loaded.fleet)
             reasons = _needs_restart(changes) + self._why_shared(loaded.fleet)
             reasons += self.why_not(self._fleet.now, loaded.fleet)
+            reasons += why_not_renamed(self._fleet.declared.prices, loaded.fleet.prices)
             text, told = document.decode("utf-8-sig"), self._tenants.consequences(loaded.fleet)
             if dry_run or (not changes and text == self.state.document):
                 return FleetChange(

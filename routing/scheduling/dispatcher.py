@@ -188,13 +188,13 @@ class Dispatcher:
     def _charge(
         self, group: Group, ticket: Ticket, prompt_tokens: int, completion_tokens: int, *, metered: bool
     ) -> None:
-        """Charge a ticket that ended, and learn from one that was completed.
+        """Charge a ticket that ended, and learn from one that was completed, if it was to write anything.
 
         A request that ran and was not metered keeps the estimate that its tenant's rate was charged.
         """
         request = ticket.request
         self._accounts.count(request, -1)
-        completed = ticket.settled is Outcome.COMPLETED
+        completed = ticket.settled is Outcome.COMPLETED and request.max_completion_tokens != 0
         tokens = cost(prompt_tokens, completion_tokens)
         group.end(ticket, tokens, completion_tokens if completed else None)
         if metered:
@@ -360,7 +360,7 @@ class Dispatcher:
 
     def admitted(self) -> dict[tuple[str, str], int]:
         """Count sequences in the gateway, waiting or running, by (tenant, model)."""
-        return dict(self._accounts.by_model())
+        return self._accounts.by_model()
 
     def report(self, decisions: int = 100) -> SchedulerReport:
         """Copy its state, with this number of the last decisions."""

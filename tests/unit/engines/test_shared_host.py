@@ -12,12 +12,13 @@ import pytest
 
 from engines import protocol
 from engines import shared_host as shared_host_module
-from engines.builder import builder_thread
+from engines.builder import Shared, builder_thread
 from engines.built import Running
 from engines.host import EngineHost
 from engines.restarts import FAILURES_BEFORE_DEAD
 from engines.shared_host import SharedHost
 from engines.supervisor import Supervisor
+from engines.switching.turns import Turns
 from fleet.types import BaseModel
 from tests.unit.engines.test_places import FakeMemory, House
 
@@ -46,13 +47,15 @@ class OneHost:
                 f"mesh-0.{name}",
                 BaseModel(name, f"/models/{name}", max_loras=2),
                 shutdown_grace_s=1.0,
-                thread=thread,
+                shared=Shared(thread, []),
             )
             for name in MODELS
         }
         memory = FakeMemory(2**30, dict.fromkeys(MODELS, 0))
         memory.house = House()
-        self.app = SharedHost(self.supervisors, thread=thread, awake=1, memory=memory, token=TOKEN)
+        self.app = SharedHost(
+            self.supervisors, thread=thread, awake=1, memory=memory, token=TOKEN, turns=Turns({})
+        )
         self.drained: list[Any] = []
         monkeypatch.setattr(shared_host_module, "drain_on_signals", self.drained.extend)
         for name, supervisor in self.supervisors.items():

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from engines import engine_process, orphans, vllm_engine
 from engines import supervisor as supervisor_module
-from engines.builder import builder_thread
+from engines.builder import Shared, builder_thread
 from engines.built import Built, Running
 from engines.draining import VLLM_CLIENT_LOG
 from engines.health import EngineState
@@ -200,11 +200,19 @@ async def test_an_engine_that_fails_is_tried_at_once_where_a_restart_is_asked_fo
 # -- one of several models of a process --------------------------------------------------------------------
 
 
+def alone() -> Shared:
+    """A process that is made for several engines and has one."""
+    return Shared(builder_thread(), [])
+
+
 @pytest.fixture
 def asleep() -> Supervisor:
     """One that begins on disk."""
     return Supervisor(
-        "mesh-0.base", BaseModel("base", "/models/base"), shutdown_grace_s=1.0, thread=builder_thread()
+        "mesh-0.base",
+        BaseModel("base", "/models/base"),
+        shutdown_grace_s=1.0,
+        shared=alone(),
     )
 
 
@@ -312,7 +320,7 @@ async def test_an_engine_that_is_given_away_runs_on_and_another_replica_takes_it
 
         return load
 
-    other = Supervisor("mesh-0.other", asleep.model, shutdown_grace_s=1.0, thread=builder_thread())
+    other = Supervisor("mesh-0.other", asleep.model, shutdown_grace_s=1.0, shared=alone())
     for one in (asleep, other):
         monkeypatch.setattr(one, "_load", loading(one))
         one.begin()
@@ -355,10 +363,70 @@ async def test_an_engine_that_dies_as_it_is_given_away_is_ended_where_it_was(
     await asleep.stop()
 
 
+async def test_one_that_is_told_to_stop_while_it_loads_is_ended_at_once_and_has_not_failed(
+    asleep: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed, loads = threading.Event(), threading.Event()
+    monkeypatch.setattr(orphans, "end_own", lambda _replica: killed.set())
+    monkeypatch.setattr(supervisor_module, "ABORT_INTERVAL_S", 0.0)
+    outcomes: list[Any] = []
+
+    async def load(_: Any) -> Running:
+        asleep._was_ready = asleep._was_aborted = False
+        loads.set()
+        if outcomes:
+            return Running(SimpleNamespace(errored=False), app=None)
+        outcomes.append(None)
+        await asyncio.to_thread(killed.wait)
+        raise RuntimeError("Engine core initialization failed")
+
+    monkeypatch.setattr(asleep, "_load", load)
+    asleep.begin()
+    await asyncio.sleep(0)
+    asleep.follow(EngineOrder.START)
+    await asyncio.to_thread(loads.wait)
+    for _ in range(2):
+        asleep.follow(EngineOrder.STOP)
+    await asyncio.wait_for(asleep.rests(), 5)
+    assert (asleep.health().state, asleep.failed_starts) == (EngineState.STOPPED, 0)
+    asleep.follow(EngineOrder.START)
+    assert await asyncio.wait_for(asleep.settles(), 5)
+    await asleep.stop()
+
+
+async def test_one_that_is_told_to_start_again_before_its_load_has_ended_starts(
+    asleep: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads, fails = asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr(orphans, "end_own", lambda _replica: None)
+    outcomes: list[Any] = []
+
+    async def load(_: Any) -> Running:
+        asleep._was_ready = asleep._was_aborted = False
+        loads.set()
+        if outcomes:
+            return Running(SimpleNamespace(errored=False), app=None)
+        outcomes.append(None)
+        await fails.wait()
+        raise RuntimeError("Engine core initialization failed")
+
+    monkeypatch.setattr(asleep, "_load", load)
+    asleep.begin()
+    await asyncio.sleep(0)
+    asleep.follow(EngineOrder.START)
+    await loads.wait()
+    asleep.follow(EngineOrder.STOP)
+    asleep.follow(EngineOrder.START)
+    fails.set()
+    assert await asyncio.wait_for(asleep.settles(), 5)
+    assert (len(outcomes), asleep.failed_starts) == (1, 0)
+    await asleep.stop()
+
+
 async def test_each_engine_of_a_process_finds_the_environment_of_its_own_replica(
     asleep: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Supervisor("mesh-0.other", asleep.model, shutdown_grace_s=1.0, thread=asleep._thread)
+    other = Supervisor("mesh-0.other", asleep.model, shutdown_grace_s=1.0, shared=Shared(asleep._thread, []))
     found: list[tuple[str, str]] = []
     for name in (*orphans.mark("x"), "TENANTRY_LOG_REPLICA", "TENANTRY_LAST_WORDS"):
         monkeypatch.setenv(name, "")
@@ -396,7 +464,7 @@ def loading(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> SimpleNa
 
     monkeypatch.setattr(vllm_engine, "build_engine", build)
     monkeypatch.setattr(engine_process, "become_main_of_children", lambda: None)
-    monkeypatch.setattr(supervisor, "_environment", {})
+    monkeypatch.setattr(supervisor._start, "_environment", {})
     for name in orphans.mark("shared-0"):
         monkeypatch.setenv(name, "")
     return state

@@ -45,14 +45,13 @@ def test_a_local_model_never_asks_a_hub_and_a_cpu_engine_shares_its_cores() -> N
     )
 
 
-def test_every_engine_with_adapters_has_our_calls_in_its_worker_and_a_cpu_one_corrected_operators() -> None:
-    with_adapters, without = BaseModel("m", "/models/m", max_loras=1), BaseModel("m", "/models/m")
+def test_every_engine_has_our_calls_in_its_worker_and_a_cpu_one_corrected_operators() -> None:
     flag = "--worker-extension-cls"
-    on_gpu = engine_args(with_adapters, shutdown_grace_s=1.0, on_cpu=False)
-    assert value_of(flag, on_gpu) == "engines.worker.WorkerExtension"
-    on_cpu = engine_args(with_adapters, shutdown_grace_s=1.0, on_cpu=True)
-    assert value_of(flag, on_cpu) == "engines.worker.cpu.CpuWorkerExtension"
-    assert flag not in engine_args(without, shutdown_grace_s=1.0, on_cpu=True)
+    for model in (BaseModel("m", "/models/m", max_loras=1), BaseModel("m", "/models/m")):
+        on_gpu = engine_args(model, shutdown_grace_s=1.0, on_cpu=False)
+        assert value_of(flag, on_gpu) == "engines.worker.WorkerExtension"
+        on_cpu = engine_args(model, shutdown_grace_s=1.0, on_cpu=True)
+        assert value_of(flag, on_cpu) == "engines.worker.cpu.CpuWorkerExtension"
 
 
 def test_an_engine_is_traced_only_where_there_is_a_collector() -> None:
