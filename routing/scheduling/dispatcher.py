@@ -61,8 +61,8 @@ class Dispatcher:
         self._accounts = Accounts(fleet)
         self.rates = self._accounts.rates
         self._grants = Grants(fleet, self._accounts, self.decisions, clock)
-        self._draining = False
         self.turn_due: Callable[[str], None] = lambda pool: None  # told where models take turns
+        self._draining = False
         for replica in replicas:
             self.join(replica)
         fleet.follow(lambda now: self._grants.take_fleet(self.groups.values(), now))
@@ -203,7 +203,6 @@ class Dispatcher:
             self._accounts.learn_duration(request, self._clock() - request.arrived_s)
 
     # -- what replicas do ----------------------------------------------------------------------------------
-    #
     # News of a replica that has left changes nothing.
 
     def join(self, replica: Replica) -> None:
@@ -257,11 +256,12 @@ class Dispatcher:
             self._grants.refuse_unservable(group)
             self._grants.fill(group, replica.engine)
 
-    def set_asleep(self, name: str, asleep: bool) -> None:
-        """End a model's turn at a shared host, or begin it: asleep it gets nothing new, what runs ends."""
+    def set_asleep(self, name: str, asleep: bool, *, barred: bool = False) -> None:
+        """End a model's turn, or begin it: asleep it gets nothing new. `barred`: it cannot come any more."""
         replica = self.replicas.get(name)
-        if replica is not None and replica.asleep != asleep:
-            replica.asleep, replica.awake_since_s = asleep, self._clock()
+        if replica is not None and (replica.asleep, replica.barred) != (asleep, barred):
+            replica.asleep, replica.barred, replica.awake_since_s = asleep, barred, self._clock()
+            self._grants.refuse_unservable(self._group_with(replica.engine))
             self._grants.fill(self._group_with(replica.engine), replica.engine)
 
     def take_residency(

@@ -47,7 +47,8 @@ class WaitReason(StrEnum):
 
 def could_serve(engine: Engine, request: Request) -> bool:
     """The engine can serve the request once it is ready, however long that takes."""
-    return not engine.replica.draining and engine.name not in request.failed_on
+    replica = engine.replica
+    return not (replica.draining or replica.barred) and engine.name not in request.failed_on
 
 
 def takes_work(engine: Engine, request: Request, view: View | None = None) -> bool:

@@ -51,6 +51,7 @@ class Replica:
     host: str = ""  # whose address it has, with a replica of each base model; its own name: it is alone there
     asleep: bool = False  # at a shared host: its model's turn is not now, so that it takes nothing new
     awake_since_s: float = 0.0  # when its turn began last; monotonic
+    barred: bool = False  # asleep, and it cannot come: it has failed too often
 
     def __post_init__(self) -> None:
         self.engine.replica = self
@@ -135,7 +136,8 @@ class Engine:
     @property
     def may_wake(self) -> bool:
         """Whether it takes nothing only because its model's turn is not now."""
-        return self.replica.asleep and not self.replica.draining and not self.failed
+        replica = self.replica
+        return replica.asleep and not (replica.draining or replica.barred or self.failed)
 
     @property
     def capacity(self) -> int:

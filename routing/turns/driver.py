@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fleet.current import CurrentFleet
+from fleet.types import Fleet
 from routing.errors import Conflict, NotFound
 from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
@@ -51,7 +52,6 @@ class Turns:
             for pool in fleet.now.pools.values()
             if pool.strategy.shares_hosts
         }
-        self._fleet = fleet
         self._dispatcher = dispatcher
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
@@ -59,6 +59,7 @@ class Turns:
             for model in fleet.now.pools[name].base_models:
                 dispatcher.groups[name, model].turns = _Forecast(pool, model)
         dispatcher.turn_due = self._look
+        fleet.follow(self._take_fleet)
 
     def start(self) -> None:
         """Begin to decide; needs an event loop."""
@@ -69,6 +70,11 @@ class Turns:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, *(p.stop() for p in self.pools.values()), return_exceptions=True)
+
+    def _take_fleet(self, fleet: Fleet) -> None:
+        for pool in self.pools.values():
+            pool.figures.keep_tenants(fleet.tenants)
+            pool.look()
 
     def _look(self, pool: str) -> None:
         if pool in self.pools:
@@ -86,6 +92,8 @@ class Turns:
                 answer_s = record.total_s - (record.queue_s or 0.0) if completed else None
                 tokens = record.prompt_tokens + record.completion_tokens
                 target = record.target
+                if record.replica is not None:
+                    pool.used(record.replica, now_s)
                 pool.figures.ended(target.base_model, target.tenant, tokens, answer_s, now_s)
 
     # -- operators -----------------------------------------------------------------------------------------

@@ -79,6 +79,12 @@ class PoolTurns:
         """Every model at every host."""
         return ((host, seat) for host in self.hosts.values() for seat in host.seats.values())
 
+    def used(self, replica: str, now_s: float) -> None:
+        """Note that a replica has run something."""
+        for _, seat in self.seats():
+            if seat.replica.name == replica:
+                seat.used_s = now_s
+
     def look(self) -> None:
         """Decide anew, soon."""
         self._due.set()
@@ -120,6 +126,8 @@ class PoolTurns:
         for host, seat in self.seats():
             self._take_engine(host, seat, now_s)
             self._take_failure(host, seat, now_s)
+            replica = seat.replica
+            self._dispatcher.set_asleep(replica.name, replica.asleep, barred=seat.is_quarantined)
         plan = decide(now_s, self.view(now_s), self.demands(now_s), self.settings())
         for switch in plan.switches:
             self._begin(switch, now_s)

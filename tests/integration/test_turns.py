@@ -267,3 +267,63 @@ async def test_what_has_waited_too_long_for_its_turn_is_told_so(tmp_path: Path) 
         client = await mesh.ask("one")()
         assert (client.status, client.json()["error"]["code"]) == (503, "queue_timeout")
         assert "the model is not loaded yet" in client.json()["error"]["message"]
+
+
+async def test_who_waits_for_a_model_that_cannot_come_is_told_at_once(tmp_path: Path) -> None:
+    async with mesh_of(mesh_fleet(caps=SCARCE), tmp_path) as mesh:
+        mesh.engine("two").never_loads = "a tensor is missing"
+        first = await mesh.ask("two")()
+        assert (first.status, first.json()["error"]["code"]) == (503, "no_replica_ready")
+        assert (await mesh.ask("two")()).status == 503
+        mesh.engine("two").never_loads = ""
+        answer = await mesh.admin("models/two/wake")()
+        assert answer.status == 200
+        assert said(await mesh.ask("two")()) == "I am two"
+
+
+async def test_orders_of_operators_are_done_and_are_events(mesh: Mesh) -> None:
+    await mesh.ask("one")()
+    dry = (await mesh.admin("models/two/wake?dry_run=true")()).json()["data"][0]
+    assert (dry["host"], dry["instead_of"], dry["why"]) == ("mesh-0", "one", "it would come now")
+    assert mesh.awake() == {"one"}
+    await mesh.admin("models/two/wake")()
+    await eventually(lambda: mesh.awake() == {"two"}, "the model that was woken")
+    refused = await mesh.admin("models/two/pin")()
+    assert (refused.status, refused.json()["error"]["code"]) == (409, "no_place")
+    await mesh.admin("models/two/sleep")()
+    await eventually(lambda: is_stopped(mesh.engine("two")), "its sleep")
+    listed = (await mesh.admin("models", "GET")()).json()
+    assert {model["state"] for model in listed["data"]} == {"on_disk"}
+    assert [turn["what"] for turn in listed["turns"]][:3] == ["sleeps", "awake", "begins"]
+    assert (await mesh.admin("models/nobody/wake")()).status == 404
+
+
+async def test_a_pinned_model_stays_until_it_is_unpinned(tmp_path: Path) -> None:
+    async with mesh_of(mesh_fleet(awake=2), tmp_path) as mesh:
+        await mesh.admin("models/one/pin")()
+        await eventually(lambda: mesh.awake() == {"one"}, "the pinned model")
+        refused = await mesh.admin("models/one/sleep")()
+        assert (refused.status, refused.json()["error"]["code"]) == (409, "pinned")
+        for model in ("two", "three", "two", "three"):
+            assert said(await mesh.ask(model)()) == f"I am {model}"
+            assert "one" in mesh.awake()
+        await mesh.admin("models/one/pin", "DELETE")()
+        assert (await mesh.admin("models/one/sleep")()).status == 200
+        await eventually(lambda: "one" not in mesh.awake(), "its end")
+
+
+async def test_a_busy_hosts_metrics_say_who_came_how_and_why(mesh: Mesh) -> None:
+    for model in ("one", "two"):
+        await mesh.ask(model)()
+    page = mesh.gateway.metrics.page().decode()
+    assert 'tenantry_model_switches_total{pool="mesh",model="two",way="cold"' in page
+    assert 'tenantry_model_awake_seconds_total{pool="mesh",host="mesh-0",model="one"}' in page
+
+
+async def test_a_model_that_is_used_all_the_time_does_not_sleep_for_its_ttl(tmp_path: Path) -> None:
+    async with mesh_of(mesh_fleet(ttl_s=0.4), tmp_path) as mesh:
+        await mesh.ask("one")()
+        began_s = asyncio.get_running_loop().time()
+        while asyncio.get_running_loop().time() < began_s + 1.2:
+            assert (await mesh.ask("one")()).status == 200
+        assert mesh.hosts["mesh-0"].orders == [("start", "one", None)]

@@ -25,6 +25,7 @@ def command_of(words: list[str]) -> TyperCommand | TyperGroup:
     command = get_command(app)
     while isinstance(command, TyperGroup) and words:
         command = command.commands[words.pop(0)]
+    assert isinstance(command, TyperCommand | TyperGroup)
     assert isinstance(command, TyperCommand) or command.invoke_without_command
     return command
 
