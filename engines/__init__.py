@@ -13,6 +13,8 @@ worker/            our extensions of vLLM's worker
 heartbeat.py       whether the engine's core still runs
 health.py          an engine's state, as JSON
 restarts.py        an engine's state after starts and deaths; delays between starts
+settings.py        a digest of the settings with which an engine runs
+new_settings.py    checks those that the gateway gives
 residency.py       the adapters that the gateway wants in an engine, and those there, as JSON
 protocol.py        private headers and routes between gateway and engine
 handler.py         the answer where vLLM's handler breaks on a request

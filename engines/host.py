@@ -18,9 +18,11 @@ from adapters.errors import AdapterError
 from engines import protocol
 from engines.handler import Receive, Scope, Send, answer_with
 from engines.loader import EngineDied, reason_of
+from engines.new_settings import with_settings
 from engines.residency import ENGINE_DIED, DesiredAdapters, EngineAdapter, FaultKind, Residency, TrialReport
 from engines.supervisor import Supervisor
 from engines.trial import BaseModelFailed
+from fleet.types import BaseModel
 
 MAX_DESIRED_BYTES = 8 * 2**20  # some 40 000 adapters
 log = logging.getLogger("tenantry.engine")
@@ -110,7 +112,8 @@ class EngineHost:
                 report = await self._try(str(body.get("id")))
                 await _answer(send, 200, report.to_json())
             elif call == ("POST", protocol.ENGINE_PATH):
-                self._supervisor.follow(_parse_order(await _read_json(receive)))
+                body = await _read_json(receive)
+                self._supervisor.follow(_parse_order(body), _parse_settings(body, self._supervisor.model))
                 await _answer(send, 200, self._supervisor.health().to_json())
             else:
                 await _answer(send, 405, {"error": "not a method of this route"})
@@ -186,6 +189,16 @@ def _parse_order(value: dict[str, Any]) -> protocol.EngineOrder:
         return protocol.EngineOrder(value["order"])
     except (KeyError, TypeError, ValueError) as error:
         raise _BadRequest(400, "not an order: restart, stop or start") from error
+
+
+def _parse_settings(value: dict[str, Any], model: BaseModel) -> BaseModel | None:
+    """Read what the next engine is to be started with; None: as before. Raises `_BadRequest`."""
+    if value.get("settings") is None:
+        return None
+    try:
+        return with_settings(model, value["settings"])
+    except ValueError as error:
+        raise _BadRequest(400, f"settings: {error}") from None
 
 
 def _parse_desired(value: dict[str, Any]) -> DesiredAdapters:

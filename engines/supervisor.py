@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 import os
@@ -25,7 +26,7 @@ from engines.heartbeat import SILENT_AFTER_ON_CPU_S, SILENT_AFTER_S, Heartbeat
 from engines.last_words import DYING_S, LastWords, ended_how
 from engines.loader import AdapterLoader, LoraEngine, Reconciler
 from engines.protocol import EngineOrder
-from engines.residency import FaultKind
+from engines.residency import FaultKind, limits_in
 from engines.restarts import Restarts
 from engines.selftest import SelfTest, SelfTestFailed
 from engines.trial import Trials
@@ -72,15 +73,19 @@ class Supervisor:
         self.replica = replica
         self.running: Running | None = None
         self.limits: dict[str, Any] = {}  # of the last engine, as `Residency` names them
+        self.model = model  # as the next engine is to have it
         self.reconciler = Reconciler(slots=model.max_loras)
         self.draining = False
         self._stopped = False  # an engine runs only once it is told to start
         self._start_asked = False  # now, whatever the delay
         self._withheld = withheld
-        self._model = model
+        self._model = model  # as the one that loads or runs has it
         self._on_cpu = vllm_engine.is_cpu_build()
-        self._argv = engine_args(
-            model, shutdown_grace_s=shutdown_grace_s, on_cpu=self._on_cpu, traces_endpoint=traces_endpoint
+        self._args_of = functools.partial(
+            engine_args,
+            shutdown_grace_s=shutdown_grace_s,
+            on_cpu=self._on_cpu,
+            traces_endpoint=traces_endpoint,
         )
         self._environment = engine_environment(model, on_cpu=self._on_cpu)
         if traces_endpoint is not None:
@@ -91,7 +96,7 @@ class Supervisor:
         self._task: asyncio.Task[None] | None = None
         self._was_ready = False  # this engine, since it was loaded
         self._builder = Builder(
-            lambda: vllm_engine.build_engine(self._argv), lambda built: built[1].shutdown(0)
+            lambda: vllm_engine.build_engine(self._args_of(self._model)), lambda built: built[1].shutdown(0)
         )
 
     def start(self) -> None:
@@ -126,8 +131,12 @@ class Supervisor:
         self._builder.close()
         self._last_words.close()
 
-    def follow(self, order: EngineOrder) -> None:
-        """Restart, stop or start the engine, soon; one that loads is ended once it has loaded."""
+    def follow(self, order: EngineOrder, model: BaseModel | None = None) -> None:
+        """Restart, stop or start the engine, soon; one that loads is ended once it has loaded.
+
+        `model` is the base model with other settings, which the next engine has.
+        """
+        self.model = model or self.model
         was_stopped, self._stopped = self._stopped, order is EngineOrder.STOP
         if order is EngineOrder.RESTART or (was_stopped and not self._stopped):
             self._start_asked = True
@@ -165,8 +174,11 @@ class Supervisor:
                 try:
                     began_s = time.monotonic()
                     self._start_asked = False
+                    self._model = self.model
+                    self.reconciler.take_slots(self._model.max_loras)
                     self.running = await self._load(stack)
-                    self._start_asked = False  # this is the engine that was asked for meanwhile
+                    # Else this is the engine that was asked for meanwhile.
+                    self._start_asked = self._model != self.model
                     self._restarts.passed(time.monotonic() - began_s)
                     await self._watch(self.running)
                 except Exception as error:
@@ -175,6 +187,8 @@ class Supervisor:
                     log.debug("%s: the engine did not start", self.replica, exc_info=True)
                     self.reconciler.forgive()  # if none comes back, no adapter ended the last one
                     self._restarts.did_not_start(self._why(error))
+                    if self._start_asked:  # with other settings, perhaps
+                        self._restarts.told_to_start()
                 finally:
                     self.running = None
             await self._until_next_start()
@@ -229,7 +243,7 @@ class Supervisor:
             loader, trials = self._keep_adapters(
                 stack, engine, app.state.openai_serving_models.lora_requests, tasks
             )
-        self.limits = vllm_engine.limits_of(engine)
+        self.limits = vllm_engine.limits_of(engine) | limits_in(self._model)
         # Any call that the core's loop answers would do; this one changes nothing and reaches no worker.
         silent_after_s = SILENT_AFTER_ON_CPU_S if self._on_cpu else SILENT_AFTER_S
         heartbeat = Heartbeat(engine.is_sleeping, silent_after_s=silent_after_s)

@@ -13,6 +13,7 @@ from typing import Any
 from fleet.key_hash import FINGERPRINT_CHARS
 from fleet.types import Fleet, Pool
 from fleet.values import (
+    ENGINE_SETTINGS,
     adapter_values,
     base_model_values,
     gateway_values,
@@ -31,23 +32,20 @@ class Needs(StrEnum):
     """What it takes until a change counts."""
 
     NOTHING = "nothing"  # it counts from the next request on
+    ENGINES = "engines"  # engines of the pools that hold the base model start again, one after the other
     RESTART = "restart"  # of the service: engines, or parts of the gateway, are made with it
 
 
 # What is read when the service starts, by section of the file; all else counts at once. Whether replicas can
 # join and leave depends on where their engines come from, which the gateway's replicas know.
 RESTART: dict[str, frozenset[str]] = {
-    "base_models": frozenset(
-        {
-            "source", "revision", "dtype", "max_model_len", "max_num_seqs", "max_loras", "max_lora_rank",
-            "max_cpu_loras", "tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "vllm_args",
-        }
-    ),
-    "pools": frozenset({"strategy", "base_models", "devices"}),
+    "base_models": frozenset({"source", "revision"}),
+    "pools": frozenset({"strategy", "devices"}),
     "gateway": frozenset({"shutdown_grace_s", "metrics", "tracing"}),
     "state": frozenset({"folder", "database", "store_gib", "max_adapter_mib"}),
-}  # fmt: skip
-_MADE_AT_START = frozenset({"base_models", "pools"})  # whole sections: one more or less needs a restart
+}
+# What engines are started with.
+ENGINES: dict[str, frozenset[str]] = {"base_models": ENGINE_SETTINGS}
 _WORDS = {
     "base_models": "base model",
     "adapters": "adapter",
@@ -106,12 +104,11 @@ def _prices(fleet: Fleet) -> Mapping[str, Any]:
 def _named(
     section: str, before: Mapping[str, Any], after: Mapping[str, Any], values: Any
 ) -> Iterator[Change]:
-    needs = Needs.RESTART if section in _MADE_AT_START else Needs.NOTHING
     for name in {**before, **after}:
         if name not in after:
-            yield Change(section, name, "removed", needs)
+            yield Change(section, name, "removed", Needs.NOTHING)
         elif name not in before:
-            yield Change(section, name, "added", needs)
+            yield Change(section, name, "added", Needs.NOTHING)
         elif before[name] != after[name]:
             yield from _fields(section, name, values(before[name]), values(after[name]))
 
@@ -120,11 +117,17 @@ def _fields(section: str, name: str, before: Mapping[str, Any], after: Mapping[s
     for key in {**before, **after}:
         old, new = before.get(key), after.get(key)
         if old != new:
-            needs = Needs.RESTART if key in RESTART.get(section, ()) else Needs.NOTHING
+            needs = _needs(section, key)
             if key == "devices" and _begins_with(old or [], new or []):
                 needs = Needs.NOTHING  # those of replicas that join, or leave
             for text in _texts(key, old, new):
                 yield Change(section, name, text, needs)
+
+
+def _needs(section: str, key: str) -> Needs:
+    if key in RESTART.get(section, ()):
+        return Needs.RESTART
+    return Needs.ENGINES if key in ENGINES.get(section, ()) else Needs.NOTHING
 
 
 def _texts(key: str, old: Any, new: Any) -> Iterable[str]:

@@ -37,7 +37,7 @@ from routing.replicas.client import ReplicaClient
 from routing.replicas.discovery import Discovery
 from routing.replicas.registry import ReplicaRegistry
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.state import Replica, declared_replicas
+from routing.scheduling.state import Replica
 from routing.site import Site
 from routing.types import Record
 from routing.usage import Ledger
@@ -72,7 +72,7 @@ class Gateway:
         """
         self.lifecycle.start()
         try:
-            await self.replicas.start(declared_replicas(self.fleet.now))
+            await self.replicas.start(self.fleet.now)
         except (RuntimeError, ValueError):
             await self.replicas.stop()
             await self.lifecycle.stop()
@@ -103,12 +103,13 @@ class Gateway:
         """Whether everybody's models can be answered: in every pool each base model. Never raises.
 
         An engine that restarts by an operator's order counts as ready, so that its requests come, and wait.
+        A pool that joins while the gateway serves counts once an engine of it was ready.
         """
         if self.flights.draining or not self.lifecycle.is_settled() or not self.ledger.was_known():
             return False
-        groups = self.dispatcher.groups.values()
         return all(
-            any(engine.ready or engine.replica.restarting for engine in group.engines) for group in groups
+            group.is_new or any(engine.ready or engine.replica.restarting for engine in group.engines)
+            for group in self.dispatcher.groups.values()
         )
 
 

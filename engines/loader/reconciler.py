@@ -30,7 +30,7 @@ class Reconciler:
     """The desired adapters of an engine, those that it holds, and their failures."""
 
     def __init__(self, *, slots: int) -> None:
-        self._max_pins = max(0, slots - 1)  # vLLM cannot run any other adapter once every slot is pinned
+        self.take_slots(slots)
         self._worker = secrets.token_hex(8)
         self._engine_starts = 0
         self._desired = DesiredAdapters(0, ())
@@ -49,6 +49,10 @@ class Reconciler:
         self._faults = {name: fault for name, fault in self._faults.items() if name in self._by_id}
         self._given_up &= self._by_id.keys()
         self._changed.set()
+
+    def take_slots(self, slots: int) -> None:
+        """Take the number of slots that the next engine has."""
+        self._max_pins = max(0, slots - 1)  # vLLM cannot run any other adapter once every slot is pinned
 
     def desired(self, name: str) -> EngineAdapter | None:
         """Return the adapter if it may be served."""

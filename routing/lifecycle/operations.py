@@ -49,11 +49,13 @@ class Manager:
         self._directory = directory
         self._lifecycle = lifecycle
         self._registry = lifecycle.registry
-        self.fleets = FleetChanges(fleet, lifecycle.registry, lifecycle.dispatcher, lifecycle.changes)
-        lifecycle.resume_fleet = self.fleets.resume
         self.restarts = RollingRestarts(
             fleet, lifecycle.dispatcher, lifecycle.clients, lifecycle.engines, lifecycle.registry
         )
+        self.fleets = FleetChanges(
+            fleet, lifecycle.registry, lifecycle.dispatcher, lifecycle.changes, self.restarts
+        )
+        lifecycle.resume_fleet = self.fleets.resume
         self._registration = Registration(fleet, directory, lifecycle.registry, lifecycle.uploads)
         self.changes = lifecycle.changes
         self.tenancy: TenantManagement = lifecycle.tenants

@@ -20,6 +20,8 @@ from engines.protocol import (
     EngineOrder,
 )
 from engines.residency import DesiredAdapters, Residency, TrialReport
+from fleet.types import BaseModel
+from fleet.values import engine_values
 from routing.replicas.http1 import Answer, Upstream, UpstreamError
 
 CONTROL_TIMEOUT_S = 10.0
@@ -117,9 +119,15 @@ class ReplicaClient:
         answer = await self._control("PUT", ADAPTERS_PATH, desired.to_json(), CONTROL_TIMEOUT_S)
         return Residency.from_json(answer)
 
-    async def order(self, order: EngineOrder) -> EngineHealth:
-        """Tell its host to restart, stop or start the engine; returns at once. Raises `ReplicaSilent`."""
-        answer = await self._control("POST", ENGINE_PATH, {"order": order}, CONTROL_TIMEOUT_S)
+    async def order(self, order: EngineOrder, model: BaseModel | None = None) -> EngineHealth:
+        """Tell its host to restart, stop or start the engine; returns at once. Raises `ReplicaSilent`.
+
+        The next engine has the settings of `model`; without it, those of the last one.
+        """
+        told: dict[str, Any] = {"order": order}
+        if model is not None:
+            told["settings"] = engine_values(model)
+        answer = await self._control("POST", ENGINE_PATH, told, CONTROL_TIMEOUT_S)
         return EngineHealth.from_json(answer)
 
     async def try_adapter(self, adapter_id: str) -> TrialReport:

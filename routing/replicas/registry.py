@@ -20,6 +20,9 @@ from routing.scheduling.state import Replica, declared_replicas
 log = logging.getLogger("tenantry.gateway")
 
 
+_Made = tuple[str, str | None, str | None]  # source, revision, devices
+
+
 class ReplicaRegistry:
     """The replicas that take part, and those that have left and still run something."""
 
@@ -45,15 +48,19 @@ class ReplicaRegistry:
         self._addresses: Addresses | None = None  # None: discovery has not said yet
         self._probers: dict[str, Prober] = {}
         self._leaving: dict[Prober, asyncio.Task[None]] = {}
+        self._made: dict[str, _Made] = {}  # with what engines were started together with the service
         self._undeclared: set[str] = set()  # names with an address that take no part
         self._following: asyncio.Task[None] | None = None
 
-    async def start(self, replicas: Iterable[Replica]) -> None:
-        """Follow discovery, and let the first replicas join; returns at once.
+    async def start(self, fleet: Fleet) -> None:
+        """Follow discovery, and let the replicas that a fleet declares join; returns at once.
+
+        Engines that were started together with the service have been so with this fleet.
 
         Raises `RuntimeError` for a replica that is nowhere and cannot come, `ValueError` for a wrong address.
         """
-        for replica in replicas:
+        self._made = {n: made for n, made in _made(fleet).items() if self._discovery.is_started_here(n)}
+        for replica in declared_replicas(fleet):
             self.join(replica)
         if self._discovery.is_static:
             await self._follow()
@@ -136,7 +143,14 @@ class ReplicaRegistry:
             for name, (pool, _) in new.items()
             if name not in old and self._discovery.is_static and name not in (self._addresses or {})
         ]
-        return moved + nowhere
+        made = _made(after)
+        others = [
+            f"pool {pool}: the engine of replica {name} was started with other weights or devices: this "
+            "needs a restart of the service"
+            for name, (pool, _) in new.items()
+            if name not in old and self._made.get(name, made[name]) != made[name]
+        ]
+        return moved + nowhere + others
 
     async def _see_off(self, prober: Prober) -> None:
         await prober.left()
@@ -167,6 +181,16 @@ class ReplicaRegistry:
         missing = set(names) - addresses.keys() if self._discovery.is_static else None
         if missing:
             raise RuntimeError(f"no address is known for {', '.join(sorted(missing))}")
+
+
+def _made(fleet: Fleet) -> dict[str, _Made]:
+    """Source, revision and devices of the engine of every replica that a fleet declares."""
+    made = {}
+    for pool in fleet.pools.values():
+        for index, (name, base_model) in enumerate(pool.replica_models):
+            model = fleet.base_models[base_model]
+            made[name] = model.source, model.revision, pool.devices[index] if pool.devices else None
+    return made
 
 
 def _models(fleet: Fleet) -> dict[str, tuple[str, str]]:

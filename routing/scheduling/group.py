@@ -22,7 +22,7 @@ from routing.scheduling.floods.detection import Floods, Room
 from routing.scheduling.forecast import Capacity, QueuedWork, smoothed
 from routing.scheduling.health.health import WITNESSES, outliers
 from routing.scheduling.locality import spares_read
-from routing.scheduling.members import Members
+from routing.scheduling.members import Members, callers
 from routing.scheduling.profile import Pick, Profile
 from routing.scheduling.selection import NO_SLOT_NEEDED, WITH_SLOT, WITHOUT_SLOT, Selection
 from routing.scheduling.state import Engine, limit_for
@@ -42,6 +42,8 @@ class Group:
         pool: Pool,
         base_model: str,
         profile: Profile,
+        *,
+        is_new: bool = False,
     ) -> None:
         settings = fleet.gateway.scheduler
         self.pool = pool.name
@@ -66,7 +68,8 @@ class Group:
             ranks=self.ranks,
             settings=settings,
         )
-        self._witnesses = max(1, min(WITNESSES, _callers(fleet, pool, base_model)))
+        self._witnesses = max(1, min(WITNESSES, callers(fleet, pool, base_model)))
+        self.is_new = is_new  # made while the gateway serves, and no engine of it was ready yet
         self.tickets: Counter[str] = Counter()  # tenant -> tickets, waiting or running
         self.mean_completion_tokens: defaultdict[str, float] = defaultdict(lambda: FIRST_COMPLETION_TOKENS)
         self._settings = settings
@@ -107,6 +110,11 @@ class Group:
         self.forget_left()
         return [t for t in self.backlog if t.request.target.tenant not in members.present]
 
+    def close(self) -> list[Ticket]:
+        """Let no tenant use this group any more, since its pool was removed; return what waits."""
+        self.members.take({})
+        return list(self.backlog)
+
     def forget_left(self) -> None:
         """Forget the tenants that have left and of which nothing is here any more; `sweep` asks for it."""
         promised = {engine.slot_drain.tenant for engine in self.engines if engine.slot_drain is not None}
@@ -129,11 +137,12 @@ class Group:
     def _take_pool(self, fleet: Fleet, pool: Pool) -> None:
         """Let the objectives of the pool as it is now count, and the number of its tenants."""
         model, before, self.slo = fleet.base_models[self.base_model], self.slo, pool.slo
-        self._witnesses = max(1, min(WITNESSES, _callers(fleet, pool, self.base_model)))
+        self._witnesses = max(1, min(WITNESSES, callers(fleet, pool, self.base_model)))
         for engine in self.engines:
+            engine.declared = model
             engine.health.witnesses = self._witnesses
             if before.itl_s != pool.slo.itl_s:
-                engine.limit = limit_for(pool, model)
+                engine.limit = limit_for(pool.slo, engine.slots, engine.max_sequences)
 
     # -- engines -------------------------------------------------------------------------------------------
 
@@ -388,10 +397,3 @@ class Group:
             if engine.holds(adapter):
                 return WITH_SLOT
         return WITHOUT_SLOT
-
-
-def _callers(fleet: Fleet, pool: Pool, base_model: str) -> int:
-    """Count the tenants of a pool that may ask for a base model; where it has adapters, any may."""
-    if fleet.base_models[base_model].serves_adapters:
-        return len(pool.tenants)
-    return sum(base_model in fleet.tenants[tenant].models.values() for tenant in pool.tenants)

@@ -7,6 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -188,6 +189,72 @@ async def test_an_engine_that_fails_is_tried_at_once_where_a_restart_is_asked_fo
     await eventually(supervisor.is_ready)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+# -- other settings ------------------------------------------------------------------------------------------
+
+
+async def test_the_next_engine_has_the_settings_that_come_with_an_order(
+    supervisor: Supervisor, starts: list[Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[list[str]] = []
+    monkeypatch.setattr(vllm_engine, "build_engine", built.append)
+    supervisor.follow(EngineOrder.RESTART, replace(supervisor.model, max_loras=7, max_num_seqs=3))
+    assert supervisor.is_ready(), "what runs has the old ones until it ends"
+    await eventually(lambda: supervisor.health().starts == 2)
+    supervisor._builder._build()
+    assert built[0][built[0].index("--max-loras") + 1] == "7"
+    assert built[0][built[0].index("--max-num-seqs") + 1] == "3"
+    supervisor.follow(EngineOrder.RESTART)
+    await eventually(lambda: supervisor.health().starts == 3)
+    supervisor._builder._build()
+    assert built[1] == built[0], "without settings they stay"
+
+
+async def test_an_engine_that_was_loading_with_the_old_settings_is_never_ready(
+    supervisor: Supervisor, starts: list[Running]
+) -> None:
+    supervisor.follow(EngineOrder.RESTART)
+    await eventually(lambda: not supervisor.is_ready())
+    supervisor.follow(EngineOrder.RESTART, replace(supervisor.model, max_loras=7))
+    await eventually(supervisor.is_ready)
+    assert (len(starts), supervisor._model.max_loras) == (3, 7)
+
+
+async def test_a_start_that_fails_with_the_old_settings_says_nothing_of_the_new_ones(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails = asyncio.Event()
+    monkeypatch.setattr(Restarts, "delay_s", 60.0)
+    monkeypatch.setattr(supervisor_module, "WATCH_INTERVAL_S", 0.0)
+
+    async def load(_: Any) -> Running:
+        if supervisor._model.max_loras == 2:
+            await fails.wait()
+            raise ValueError("no such flag")
+        return Running(SimpleNamespace(errored=False), app=None)
+
+    monkeypatch.setattr(supervisor, "_load", load)
+    task = asyncio.create_task(supervisor._supervise())
+    await asyncio.sleep(0)
+    supervisor.follow(EngineOrder.RESTART, replace(supervisor.model, max_loras=7))
+    fails.set()
+    seen = set()
+    while not supervisor.is_ready():
+        seen.add(supervisor.health().state)
+        await asyncio.sleep(0)
+    assert seen == {EngineState.STARTING}, "the gateway would take the restart for failed"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_fewer_slots_are_fewer_pins(supervisor: Supervisor, starts: list[Running]) -> None:
+    pins = tuple(EngineAdapter(name, f"/store/{name}", True) for name in "abc")
+    supervisor.reconciler.desire(DesiredAdapters(1, pins))
+    assert [name for name, _ in supervisor.reconciler.residency().faults] == ["b", "c"]
+    supervisor.follow(EngineOrder.RESTART, replace(supervisor.model, max_loras=4))
+    await eventually(lambda: supervisor.health().starts == 2)
+    assert not supervisor.reconciler.residency().faults
 
 
 # -- ending ------------------------------------------------------------------------------------------------

@@ -143,12 +143,15 @@ class FakeFleets:
         self.error: RequestError | None = None
         self.changes = [Change("tenants", "acme", "requests_per_minute 60 -> 120", Needs.NOTHING)]
 
-    async def apply(self, document: bytes, *, actor: str, expected: int | None, dry_run: bool) -> FleetChange:
-        """Note it; do it, or raise what it should."""
+    async def apply(
+        self, document: bytes, *, actor: str, expected: int | None, dry_run: bool, restart: bool
+    ) -> FleetChange:
+        """Note it; do it, or raise what it should. With `restart` pool `shared` does."""
         self.asked.append((document, actor, expected, dry_run))
         if self.error is not None:
             raise self.error
-        return FleetChange(self.state, self.changes, (), (), applied=not dry_run)
+        pools = ["shared"] if restart else []
+        return FleetChange(self.state, self.changes, (), (), applied=not dry_run, restarts=pools)
 
 
 class FakeRestarts:
