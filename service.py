@@ -153,10 +153,11 @@ class GatewayService(DirectService):
 
     def schema(self) -> dict[str, Any]:
         """Describe the service; in bento.yaml and in the Bento's apis/schema.json."""
-        from routing.http.docs import openapi
+        from routing.http.docs import bento_schema, openapi
 
         schema: dict[str, Any] = super().schema()
-        return schema | {"paths": {path: {"mounted": True} for path in openapi.paths()}}
+        paths = {path: {"mounted": True} for path in openapi.paths()}
+        return schema | bento_schema.document() | {"paths": paths}
 
     @property
     def openapi_spec(self) -> dict[str, Any]:
@@ -380,6 +381,9 @@ def _hand_sighup_on() -> None:
 def declare(arguments: Arguments) -> Service[Any]:
     """Declare what is to be served."""
     served = Served.read(arguments)
+    shared = [pool.name for pool in served.fleet.pools.values() if pool.strategy.shares_hosts]
+    if shared:
+        raise ValueError(f"engines of several base models at one host are not there yet: pools {shared}")
     if arguments.replica:
         return declare_replica(served, arguments.replica)
     return declare_gateway(served)

@@ -21,7 +21,7 @@ from routing.admin.answers import (
 )
 from routing.admin.key_answers import KeyList, NewKeyAnswer
 from routing.admin.live_answers import LiveDecisions, LiveHistory, LiveSnapshot
-from routing.admin.tenant_answers import TenantList
+from routing.admin.tenant_answers import AliasList, TenantChangedAnswer, TenantDetail, TenantList
 from routing.admin.usage import UsageAnswer
 from routing.admin.whoami import WhoAmIAnswer
 
@@ -32,10 +32,13 @@ ANSWERS: tuple[type[BaseModel], ...] = (
     LiveDecisions,
     AdapterList,
     AdapterAnswer,
+    AliasList,
     EventList,
     KeyList,
     NewKeyAnswer,
     ReplicaList,
+    TenantChangedAnswer,
+    TenantDetail,
     TenantList,
     UsageAnswer,
     VersionAnswer,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -15,7 +16,25 @@ class EngineState(StrEnum):
     FAILED = "failed"  # its last start, or its self-test, failed; it is tried again until one passes
     SILENT = "silent"  # it has passed, and gives no sign of life
     DRAINING = "draining"  # it was told to end
-    STOPPED = "stopped"  # it was told to stop, and starts once it is told to
+    STOPPED = "stopped"  # it runs nothing, and starts once it is told to: at a shared host, it is on disk
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What an engine has of a host that several base models share."""
+
+    awake: int = 1  # base models that the host may have awake at once, now
+    memory_bytes: int = 0  # that this one takes while it is awake, measured; 0: not measured yet
+    way: str = ""  # how it came awake last; empty: it has not yet
+    took_s: Mapping[str, float] = field(default_factory=dict)  # way -> seconds that it took last, until ready
+
+    @classmethod
+    def from_json(cls, value: Any) -> Place | None:
+        """Parse the JSON object; None stands for a host of one model. Raises as `EngineHealth.from_json`."""
+        if value is None:
+            return None
+        took_s = {str(way): float(seconds) for way, seconds in dict(value["took_s"]).items()}
+        return cls(int(value["awake"]), int(value["memory_bytes"]), str(value["way"]), took_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +48,7 @@ class EngineHealth:
     last_death: str = ""  # the last one's own words
     machine_to_blame: bool = False  # no adapter can have caused the last one: no compiler, no disk
     starts: int = 0  # engines of this worker that passed their self-test
+    place: Place | None = None  # None: it has its host alone
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object."""
@@ -45,4 +65,5 @@ class EngineHealth:
             str(value.get("last_death", "")),
             bool(value.get("machine_to_blame", False)),
             int(value.get("starts", 0)),
+            Place.from_json(value.get("place")),
         )

@@ -23,10 +23,11 @@ class EngineOrder(StrEnum):
 
     RESTART = "restart"  # end it and start another
     STOP = "stop"  # end it, so that its memory is free, until it is told to start
-    START = "start"
+    START = "start"  # with `instead_of`, the model that goes for it: the cheapest way from that one to this
 
 
 TOKEN_HEADER = "x-tenantry-token"  # noqa: S105 - the header's name
+MODEL_HEADER = "x-tenantry-model"  # request: the base model that is meant, where a host has several
 ADAPTER_HEADER = "x-tenantry-adapter"  # request: id of the adapter that the request needs
 FAULT_HEADER = "x-tenantry-fault"  # response: the engine, not the request, is at fault; one of FAULT_*
 
@@ -37,8 +38,8 @@ FAULT_ADAPTER = "adapter"  # the adapter cannot be loaded, on any replica
 READY_PATH = "/internal/ready"  # EngineHealth; 200 once the engine has passed its self-test
 METRICS_PATH = "/internal/metrics"  # vLLM's metrics of this replica alone
 ADAPTERS_PATH = "/internal/adapters"  # GET: Residency. PUT: DesiredAdapters, answered with Residency
-# POST {"order": ..., "settings": ...}, an EngineOrder and what the next engine starts with: EngineHealth.
-# The settings are those of a base model in a fleet file; without them they stay as they are.
+# POST {"order": ..., "instead_of": ..., "settings": ...}: EngineHealth; 409: why not. The settings are those
+# of a base model in a fleet file, with which the next engine starts; without them it has the last one's.
 ENGINE_PATH = "/internal/engine"
 TRIAL_PATH = "/internal/adapters/trial"  # POST {"id": ...} of a desired adapter: TrialReport
 CONTROL_PATHS = frozenset({ADAPTERS_PATH, TRIAL_PATH, ENGINE_PATH})

@@ -69,7 +69,7 @@ def with_changes(declared: Fleet, changes: Mapping[str, TenantChange]) -> Amende
         if not found:
             for name in unfit:
                 places.take(_reduced(changes[name]))
-            return Amended(declared, dict(changes), places.fleet(), unfit)
+            return Amended(declared, changes, places.fleet(), unfit)
         unfit |= found
 
 

@@ -1,16 +1,12 @@
-"""What differs between two fleets, in the words of a fleet file, and what does it take to change that? Pure.
-
-Shows no secret: of a key the beginning of its hash, of addresses that may hold a password nothing.
-"""
+"""What differs between two fleets, and what does it take to change that? `fleet.wording` says it. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from fleet.key_hash import FINGERPRINT_CHARS
 from fleet.types import Fleet, Pool
 from fleet.values import (
     ENGINE_SETTINGS,
@@ -22,10 +18,7 @@ from fleet.values import (
     state_values,
     tenant_values,
 )
-
-_HIDDEN = frozenset({"source", "database", "adapter_sources", "endpoint"})  # may hold a password
-_KEYS = frozenset({"api_keys", "operator_keys"})
-_SHOWN_CHARS = 100
+from fleet.wording import subject_of, words_of
 
 
 class Needs(StrEnum):
@@ -40,19 +33,12 @@ class Needs(StrEnum):
 # join and leave depends on where their engines come from, which the gateway's replicas know.
 RESTART: dict[str, frozenset[str]] = {
     "base_models": frozenset({"source", "revision"}),
-    "pools": frozenset({"strategy", "devices"}),
+    "pools": frozenset({"strategy", "devices", "awake"}),
     "gateway": frozenset({"shutdown_grace_s", "metrics", "tracing"}),
     "state": frozenset({"folder", "database", "store_gib", "max_adapter_mib"}),
 }
 # What engines are started with.
 ENGINES: dict[str, frozenset[str]] = {"base_models": ENGINE_SETTINGS}
-_WORDS = {
-    "base_models": "base model",
-    "adapters": "adapter",
-    "tenants": "tenant",
-    "pools": "pool",
-    "prices": "price of",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +51,7 @@ class Change:
     needs: Needs
 
     def __str__(self) -> str:
-        subject = f"{_WORDS[self.section]} {self.name}" if self.name else self.section
-        return f"{subject}: {self.text}"
+        return f"{subject_of(self.section, self.name)}: {self.text}"
 
 
 def differences(before: Fleet, after: Fleet) -> list[Change]:
@@ -120,7 +105,7 @@ def _fields(section: str, name: str, before: Mapping[str, Any], after: Mapping[s
             needs = _needs(section, key)
             if key == "devices" and _begins_with(old or [], new or []):
                 needs = Needs.NOTHING  # those of replicas that join, or leave
-            for text in _texts(key, old, new):
+            for text in words_of(key, old, new):
                 yield Change(section, name, text, needs)
 
 
@@ -130,52 +115,7 @@ def _needs(section: str, key: str) -> Needs:
     return Needs.ENGINES if key in ENGINES.get(section, ()) else Needs.NOTHING
 
 
-def _texts(key: str, old: Any, new: Any) -> Iterable[str]:
-    """Say in words what differs under one key."""
-    if key in _HIDDEN:
-        return [f"{key} changed"]
-    if key in _KEYS:
-        return _keys(old or [], new or [])
-    if key in ("tenants", "replicas"):
-        return _places(key.removesuffix("s"), old, new)
-    if isinstance(old or new, dict):
-        return _each("alias " if key == "models" else "", old or {}, new or {})
-    return [f"{key} {_shown(old)} -> {_shown(new)}"]
-
-
 def _begins_with(old: list[str], new: list[str]) -> bool:
     """Whether one list is the beginning of the other, and neither is empty."""
     common = min(len(old), len(new))
     return common > 0 and old[:common] == new[:common]
-
-
-def _places(word: str, old: list[str], new: list[str]) -> Iterator[str]:
-    before, after = frozenset(old), frozenset(new)
-    yield from (f"{word} {name} leaves" for name in old if name not in after)
-    yield from (f"{word} {name} joins" for name in new if name not in before)
-
-
-def _each(word: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    for name in {**old, **new}:
-        if old.get(name) != new.get(name):
-            if name in _HIDDEN:
-                yield f"{name} changed"
-            else:
-                yield f"{word}{name} {_shown(old.get(name))} -> {_shown(new.get(name))}"
-
-
-def _keys(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> Iterator[str]:
-    before, after = ({key["sha256"]: key for key in keys} for keys in (old, new))
-    named = {digest: f"key {digest[:FINGERPRINT_CHARS]}..." for digest in sorted({**before, **after})}
-    yield from (f"{name} removed" for digest, name in named.items() if digest not in after)
-    yield from (f"{name} added" for digest, name in named.items() if digest not in before)
-    for digest, name in named.items():
-        if digest in before and digest in after:
-            yield from (f"{name} {text}" for text in _each("", before[digest], after[digest]))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        value = ", ".join(f"{key} {_shown(each)}" for key, each in value.items())
-    text = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."

@@ -140,26 +140,3 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     paths = dict.fromkeys((*before, *after))
     found = ((path, before.get(path), after.get(path)) for path in paths)
     return {path: (was, now) for path, was, now in found if was != now}
-
-
-def in_words(differing: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    """Tell differences as `requests_per_minute 60 -> 120`."""
-    return [f"{_shown(path)} {_text(was)} -> {_text(now)}" for path, (was, now) in differing.items()]
-
-
-def _shown(path: str) -> str:
-    """Caps are known by their own names; an alias is a model's name, so its key is said."""
-    key, _, inner = path.partition(".")
-    return inner if key == "caps" else path
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_text(each)}" for key, each in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -25,6 +25,9 @@ from fleet import vllm_flags
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _NAME_SCHEMA = "^[a-z0-9](?!.*\\.\\.)[a-z0-9._-]{0,62}$"
+_ALIAS_SCHEMA = "^(?![ /])[^\\x00-\\x1f\\x7f]{1,128}(?<![ /])$"
+_VERSION = re.compile(r".*@[0-9]{1,9}")  # how a request names one version of a model
+_LONGEST_ALIAS = 128
 _HEX_SHA256 = r"^[0-9a-fA-F]{64}$"
 _HEADER = r"^[A-Za-z0-9-]{1,64}$"
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -35,6 +38,19 @@ def _check_name(name: str) -> str:
         raise ValueError("a name is 1 to 63 of a-z, 0-9, `.`, `_`, `-` and begins with a letter or a digit")
     if ".." in name:
         raise ValueError("a name has no two dots in a row")
+    return name
+
+
+def _check_alias(name: str) -> str:
+    if not 1 <= len(name) <= _LONGEST_ALIAS or not name.isprintable() or name != name.strip(" /"):
+        raise ValueError(
+            f"a tenant's name for a model is 1 to {_LONGEST_ALIAS} printable characters, with no space "
+            "and no slash at its ends"
+        )
+    if _VERSION.fullmatch(name):
+        raise ValueError("a tenant's name for a model does not end as `@2` does, which names a version")
+    if not {".", ".."}.isdisjoint(name.split("/")):
+        raise ValueError("a tenant's name for a model has no `.` or `..` between slashes")
     return name
 
 
@@ -80,6 +96,25 @@ def _check_database(value: Any) -> Any:
     raise ValueError("is either a URL or {env: NAME}")
 
 
+def _auto_or(kind: type[int] | type[float], least: float, most: float) -> Any:
+    """Return the type of a number that may also be `auto`, to be found out: None once read."""
+    numbers = (int,) if kind is int else (int, float)
+    words = "a whole number" if kind is int else "a number"
+
+    def check(value: Any) -> float | None:
+        if value in ("auto", None):
+            return None
+        if type(value) not in numbers:
+            raise ValueError(f"must be {words} or `auto`")
+        if not least <= value <= most:  # NaN is neither
+            raise ValueError(f"must be from {least:g} to {most:g}, or `auto`")
+        return kind(value)
+
+    number = {"type": "integer" if kind is int else "number", "minimum": least, "maximum": most}
+    schema = {"anyOf": [number, {"enum": ["auto", None]}]}
+    return Annotated[kind | None, PlainValidator(check), WithJsonSchema(schema)]
+
+
 def _decimal(most: int, decimals: int) -> Any:
     """Return the type of a number from 0 to `most`, kept exactly: as a whole number of its last decimal."""
 
@@ -103,10 +138,18 @@ HourPrice: Any = _decimal(1_000_000, 6)
 Amount: Any = _decimal(1_000_000_000, 9)
 Factor: Any = _decimal(100, 4)
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,15}$")]
+AwakeModels: Any = _auto_or(int, 1, 1024)
+MinimumStay: Any = _auto_or(float, 0, 86400)
 Name = Annotated[
     str,
     AfterValidator(_check_name),
     WithJsonSchema({"type": "string", "pattern": _NAME_SCHEMA}),
+]
+# A tenant's name for a model. It names no file and no engine, so it may be what other servers call theirs.
+Alias = Annotated[
+    str,
+    AfterValidator(_check_alias),
+    WithJsonSchema({"type": "string", "pattern": _ALIAS_SCHEMA}),
 ]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
@@ -153,7 +196,7 @@ class ModelSection(Section):
     """What a tenant's name for a model means, and which of its models answers where that cannot."""
 
     model: Name = Field(description="An adapter or a base model.")
-    fallback: Name | None = Field(
+    fallback: Alias | None = Field(
         None,
         description="Another of the tenant's models, which answers while this one cannot; default: none.",
     )
@@ -194,8 +237,10 @@ Model = Annotated[
                 {
                     "type": "object",
                     "properties": {
-                        name: {"type": "string", "pattern": _NAME_SCHEMA, "description": field.description}
-                        for name, field in ModelSection.model_fields.items()
+                        name: {"type": "string", "pattern": pattern, "description": field.description}
+                        for (name, field), pattern in zip(
+                            ModelSection.model_fields.items(), (_NAME_SCHEMA, _ALIAS_SCHEMA), strict=True
+                        )
                     },
                     "required": ["model"],
                     "additionalProperties": False,

@@ -25,6 +25,7 @@ from fleet.price_entries import prices_of
 from fleet.price_rules import check_prices
 from fleet.problems import Findings, KeyPath, Problem
 from fleet.references import Known, check_left_out, check_references
+from fleet.residency_rules import check_residency
 from fleet.rules import check_rules
 from fleet.salvage import PARTS, Salvage, salvage
 from fleet.state import database_stand_in, resolve_state
@@ -34,8 +35,10 @@ from fleet.types import (
     GatewaySettings,
     MetricsSettings,
     Pool,
+    ResidencySettings,
     SchedulerSettings,
     Slo,
+    Strategy,
     TracingSettings,
     TrustedProxies,
     UsageSettings,
@@ -91,6 +94,7 @@ def read_fleet(
     check_references(found.file, known, findings)
     check_left_out(found.texts(), known, findings)
     check_rules(found.file, findings)
+    check_residency(found.file, findings)
     if not found.is_wrong("prices"):
         check_prices(found.file, known, findings)
     if not keys_needed:
@@ -245,6 +249,8 @@ def _pool(name: str, section: schema.PoolSection) -> Pool:
         tenants=section.tenants,
         slo=Slo(**section.slo.model_dump()),
         hedge_after_s=section.hedge_after_s,
+        awake=1 if section.strategy is Strategy.SWAP else section.awake,
+        residency=ResidencySettings(**(section.residency or schema.ResidencySection()).model_dump()),
     )
 
 

@@ -60,6 +60,8 @@ def _check_strategy(file: FleetFile, name: str, pool: PoolSection, findings: Fin
                     f"set base_models.{base_model}.max_loras to 1 or more, or use strategy replica-per-model",
                 )
         return
+    if pool.strategy.shares_hosts:
+        return  # an awake model takes adapters where it has slots
     for index, base_model in enumerate(pool.base_models):
         if base_model in models and models[base_model].max_loras:
             findings.warn(
@@ -85,24 +87,31 @@ def _check_isolation(file: FleetFile, name: str, pool: PoolSection, findings: Fi
 
 
 def _check_devices(file: FleetFile, name: str, pool: PoolSection, findings: Findings) -> None:
-    replicas = pool.replicas * len(pool.base_models)
-    if pool.devices and len(pool.devices) != replicas:
+    if pool.devices and len(pool.devices) != pool.hosts:
+        shared = pool.strategy.shares_hosts
         findings.error(
             ("pools", name, "devices"),
-            f"{len(pool.devices)} for {replicas} replicas ({pool.replicas} for each of "
+            f"{len(pool.devices)} for {pool.hosts} hosts, which have all base models"
+            if shared
+            else f"{len(pool.devices)} for {pool.hosts} replicas ({pool.replicas} for each of "
             f"{len(pool.base_models)} base models)",
-            "list one for each replica (several GPUs of one replica as `0,1`), or leave devices out",
+            f"list one for each {'host' if shared else 'replica'} (several GPUs of one "
+            f"{'host' if shared else 'replica'} as `0,1`), or leave devices out",
         )
         return
     for index, devices in enumerate(pool.devices):
-        model = file.base_models.get(pool.base_models[index // pool.replicas])
+        sizes = [model.tensor_parallel_size for model in _models_at(file, pool, index)]
         count = devices.count(",") + 1
-        if model is not None and count < model.tensor_parallel_size:
+        if count < max(sizes, default=0):
             findings.error(
                 ("pools", name, "devices", index),
-                f"`{devices}` is {count} for an engine of tensor_parallel_size {model.tensor_parallel_size}",
+                f"`{devices}` is {count} for an engine of tensor_parallel_size {max(sizes)}",
                 "name as many GPUs, joined by commas",
             )
+
+
+def _models_at(file: FleetFile, pool: PoolSection, host: int) -> list[BaseModelSection]:
+    return [file.base_models[name] for name in pool.models_at(host) if name in file.base_models]
 
 
 def _check_hedging(name: str, pool: PoolSection, findings: Findings) -> None:
@@ -131,15 +140,13 @@ def _check_shared_devices(file: FleetFile, findings: Findings) -> None:
     """Warn where the engines on one device take more than all of its memory."""
     wanted: dict[str, float] = defaultdict(float)
     for name, pool in file.pools.items():
-        if len(pool.devices) != pool.replicas * len(pool.base_models):
+        if len(pool.devices) != pool.hosts:
             continue
         for index, devices in enumerate(pool.devices):
-            model = file.base_models.get(pool.base_models[index // pool.replicas])
-            if model is None or model.kv_cache_gib is not None:
-                continue
-            for device in devices.split(","):
+            taken = _memory_part(pool, _models_at(file, pool, index))
+            for device in devices.split(",") if taken else ():
                 before = wanted[device]
-                wanted[device] += model.gpu_memory_utilization or _DEFAULT_UTILIZATION
+                wanted[device] += taken
                 if before <= 1 < wanted[device]:
                     findings.warn(
                         ("pools", name, "devices", index),
@@ -148,8 +155,16 @@ def _check_shared_devices(file: FleetFile, findings: Findings) -> None:
                     )
 
 
+def _memory_part(pool: PoolSection, models: list[BaseModelSection]) -> float:
+    """Part of a device's memory that those of a host take which may be awake at once, at the worst."""
+    parts = sorted(
+        model.gpu_memory_utilization or _DEFAULT_UTILIZATION for model in models if model.kv_cache_gib is None
+    )
+    return sum(parts[-(pool.awake or 1) :])
+
+
 def _check_dedicated_devices(file: FleetFile, findings: Findings) -> None:
-    """Warn where a dedicated tenant's engines share their GPUs."""
+    """A dedicated tenant's engines share no device on which models take turns, and another not unawares."""
     pools_on: dict[str, dict[str, PoolSection]] = defaultdict(dict)
     for name, pool in file.pools.items():
         for device in (device for devices in pool.devices for device in devices.split(",")):
@@ -157,13 +172,21 @@ def _check_dedicated_devices(file: FleetFile, findings: Findings) -> None:
     dedicated = [name for name, tenant in file.tenants.items() if tenant.isolation is Isolation.DEDICATED]
     for device, pools in pools_on.items():
         for tenant in dedicated:
-            others = [f"`{name}`" for name, pool in pools.items() if tenant not in pool.tenants]
-            if others and len(others) < len(pools):
-                findings.warn(
-                    ("tenants", tenant, "isolation"),
-                    f"its engines are its own, but device {device} also serves {', '.join(others)}",
-                    "give it a device of its own, unless that is meant",
-                )
+            _check_dedicated_device(tenant, device, pools, findings)
+
+
+def _check_dedicated_device(
+    tenant: str, device: str, pools: dict[str, PoolSection], findings: Findings
+) -> None:
+    others = [f"`{name}`" for name, pool in pools.items() if tenant not in pool.tenants]
+    if not others or len(others) == len(pools):
+        return
+    path = ("tenants", tenant, "isolation")
+    message = f"its engines are its own, but device {device} also serves {', '.join(others)}"
+    if any(pool.strategy.shares_hosts for pool in pools.values()):
+        findings.error(path, message, "give it a device of its own: models take turns on this one")
+    else:
+        findings.warn(path, message, "give it a device of its own, unless that is meant")
 
 
 def _check_caps(file: FleetFile, findings: Findings) -> None:

@@ -9,18 +9,31 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from fleet.fields import Device, KeySection, Model, Name, Section, Source, SourcePrefix, VllmArgs
+from fleet.fields import (
+    Alias,
+    AwakeModels,
+    Device,
+    KeySection,
+    MinimumStay,
+    Model,
+    Name,
+    Section,
+    Source,
+    SourcePrefix,
+    VllmArgs,
+)
 from fleet.prices import BudgetSection, OwnPricesSection, PricesSection
 from fleet.settings import GatewaySection, StateSection, UsageSection
 from fleet.types import Band, Isolation, Strategy
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vLLM 0.32 builds kernels for these
-_PLANNED = ("model-mesh", "swap", "mig")
+_PLANNED = ("mig",)
 
 
 def _check_strategy(value: Any) -> Any:
     if value in _PLANNED:
-        known = " and ".join(f"`{strategy}`" for strategy in Strategy)
+        *others, last = (f"`{strategy}`" for strategy in Strategy)
+        known = f"{', '.join(others)} and {last}"
         raise ValueError(f"strategy `{value}` is not available yet; there are {known}")
     return value
 
@@ -180,11 +193,11 @@ class TenantSection(Section):
         description="Keys of this tenant; several allow a change without a gap. Each may have limits. Empty: "
         "all are made at run time."
     )
-    models: dict[Name, Model] = Field(
+    models: dict[Alias, Model] = Field(
         min_length=1,
         description="The tenant's name for a model -> adapter or base model, or {model, fallback}.",
     )
-    default_model: Name | None = Field(
+    default_model: Alias | None = Field(
         None,
         description="Used when a request names no model; default: the only model, where there is one. "
         "null: a request must name one.",
@@ -241,6 +254,36 @@ class SloSection(Section):
     )
 
 
+class ResidencySection(Section):
+    """How long base models that share hosts stay awake, and which of them come first."""
+
+    ttl_s: float | None = Field(
+        None,
+        gt=0,
+        le=30 * 86400,
+        description="A model that nobody asks for sleeps after this time; default: only for another's sake.",
+    )
+    min_s: MinimumStay = Field(
+        None,
+        description="A model that came stays awake this long; auto: as its switch is measured to cost.",
+    )
+    max_turn_s: float = Field(
+        60.0, gt=0, le=86400, description="Longest awake at a stretch while requests for others wait."
+    )
+    starvation_limit_s: float = Field(
+        30.0,
+        gt=0,
+        le=86400,
+        description="No request for a model waits longer than this, one drain and one switch together.",
+    )
+    preload: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
+        (), description="Base models that are awake first after a start."
+    )
+    pinned: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
+        (), description="Base models that are always awake."
+    )
+
+
 class PoolSection(Section):
     """Replicas alike in base models and settings."""
 
@@ -250,9 +293,11 @@ class PoolSection(Section):
     base_models: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)] = Field(
         description="Base models of the pool; exactly one with multi-lora."
     )
-    replicas: int = Field(1, ge=1, le=1024, description="Engines per base model.")
+    replicas: int = Field(
+        1, ge=1, le=1024, description="Engines per base model; hosts with model-mesh and swap."
+    )
     devices: Annotated[tuple[Device, ...], Field(strict=False)] = Field(
-        (), description="CUDA_VISIBLE_DEVICES of each replica in turn; empty: not set."
+        (), description="CUDA_VISIBLE_DEVICES of each replica, or host, in turn; empty: not set."
     )
     tenants: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
         description="Tenants of the pool. Empty: all are admitted at run time."
@@ -264,6 +309,25 @@ class PoolSection(Section):
         le=3600,
         description="How long the first replica may be silent before a second one is asked; default: never.",
     )
+    awake: AwakeModels = Field(
+        None,
+        description="Base models awake at once at a host of a model-mesh pool; auto: as many as are measured "
+        "to fit its memory.",
+    )
+    residency: ResidencySection | None = Field(
+        None, description="Of model-mesh and swap: how long base models stay awake, and which come first."
+    )
+
+    @property
+    def hosts(self) -> int:
+        """How many host processes the pool has; each has devices of its own."""
+        return self.replicas * (1 if self.strategy.shares_hosts else len(self.base_models))
+
+    def models_at(self, host: int) -> tuple[str, ...]:
+        """The base models that the host of this index may serve."""
+        if self.strategy.shares_hosts:
+            return self.base_models
+        return self.base_models[host // self.replicas : host // self.replicas + 1]
 
 
 class FleetFile(Section):

@@ -18,6 +18,7 @@ class Company:
     device: str | None  # None: not pinned
     tenants: tuple[str, ...]
     beside: tuple[str, ...] = ()  # replicas of other pools on the same device
+    by_turns_with: tuple[str, ...] = ()  # replicas at the same host: its device is theirs by turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,14 @@ def who_shares(fleet: Fleet) -> list[Company]:
     """List every replica with the tenants that use its base model there."""
     companies = []
     for pool in fleet.pools.values():
-        for index, (replica, base_model) in enumerate(pool.replica_models):
-            tenants = tuple(n for n in pool.tenants if base_model in base_models_of(fleet, fleet.tenants[n]))
-            device = pool.devices[index] if pool.devices else None
-            companies.append(Company(pool.name, replica, base_model, device, tenants))
+        used = {name: base_models_of(fleet, fleet.tenants[name]) for name in pool.tenants}
+        for host in pool.hosts:
+            for replica, base_model in host.replicas:
+                tenants = tuple(name for name in pool.tenants if base_model in used[name])
+                others = tuple(other for other, _ in host.replicas if other != replica)
+                companies.append(
+                    Company(pool.name, replica, base_model, host.device, tenants, by_turns_with=others)
+                )
     return [replace(company, beside=_beside(company, companies)) for company in companies]
 
 

@@ -50,6 +50,11 @@ def database_stand_in(section: StateSection, env: Mapping[str, str]) -> dict[str
     return {name: env.get(name) or STAND_IN_DATABASE}
 
 
+def holds_password(url: str) -> bool:
+    """Whether the URL of a database holds a password."""
+    return _PASSWORD.search(url) is not None
+
+
 def _database(declared: str | EnvSection | None, env: Mapping[str, str], findings: Findings) -> str | None:
     if declared is None:
         return None
@@ -63,7 +68,7 @@ def _database(declared: str | EnvSection | None, env: Mapping[str, str], finding
         what += " holds no URL of a database that can be used"
     else:
         url, what = declared, "is no URL of a database that can be used"
-        if _PASSWORD.search(url):
+        if holds_password(url):
             findings.warn(_PATH, "holds a password", "write {env: NAME} and put the URL into that variable")
     scheme = _URL.match(url)
     if scheme is None:

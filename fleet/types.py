@@ -82,6 +82,13 @@ class Strategy(StrEnum):
 
     REPLICA_PER_MODEL = "replica-per-model"  # each base model has its own replicas, no adapters
     MULTI_LORA = "multi-lora"  # one base model, many adapters, selected per request
+    MODEL_MESH = "model-mesh"  # each host has all base models; as many as its memory takes are awake
+    SWAP = "swap"  # the same with one awake at a time
+
+    @property
+    def shares_hosts(self) -> bool:
+        """Whether several base models share a host, so that they are awake by turns."""
+        return self in (Strategy.MODEL_MESH, Strategy.SWAP)
 
 
 class Isolation(StrEnum):
@@ -192,25 +199,69 @@ class Slo:
 
 
 @dataclass(frozen=True, slots=True)
+class ResidencySettings:
+    """How long the base models that share a host stay awake, and which of them come first."""
+
+    ttl_s: float | None = None  # one that nobody asks for sleeps after this; None: only for another's sake
+    min_s: float | None = None  # one that came stays awake this long; None: as its switch is measured to cost
+    max_turn_s: float = 60.0  # awake at a stretch while requests for others wait
+    starvation_limit_s: float = 30.0  # a request waits no longer than this, one drain and one switch
+    preload: tuple[str, ...] = ()  # awake first after a start
+    pinned: tuple[str, ...] = ()  # always awake
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One engine-host process on devices of its own: a replica for each base model that it may serve."""
+
+    name: str
+    replicas: tuple[tuple[str, str], ...]  # (replica name, base model)
+    device: str | None  # CUDA_VISIBLE_DEVICES; None: not set
+
+    @property
+    def base_models(self) -> tuple[str, ...]:
+        """The base models that it may serve."""
+        return tuple(model for _, model in self.replicas)
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """Replicas alike in base models and settings."""
 
     name: str
     strategy: Strategy
     base_models: tuple[str, ...]
-    replicas: int  # per base model
-    devices: tuple[str, ...]  # CUDA_VISIBLE_DEVICES of each replica in turn; empty: not set
+    replicas: int  # per base model; of each at every host where hosts are shared, so the number of hosts
+    devices: tuple[str, ...]  # CUDA_VISIBLE_DEVICES of each host in turn; empty: not set
     tenants: tuple[str, ...]
     slo: Slo = Slo()
     hedge_after_s: float | None = (
         None  # a second replica is asked when the first is silent this long; None: never
     )
+    awake: int | None = None  # base models awake at once at a shared host; None: as many as fit its memory
+    residency: ResidencySettings = ResidencySettings()  # of shared hosts
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        """Every host, in device order. One of a single base model goes by the same name as its replica."""
+        if self.strategy.shares_hosts:
+            replicas = [
+                tuple((f"{self.name}-{i}.{model}", model) for model in self.base_models)
+                for i in range(self.replicas)
+            ]
+        else:
+            models = [model for model in self.base_models for _ in range(self.replicas)]
+            replicas = [((f"{self.name}-{i}", model),) for i, model in enumerate(models)]
+        devices = self.devices or (None,) * len(replicas)
+        return tuple(
+            Host(f"{self.name}-{i}", held, device)
+            for i, (held, device) in enumerate(zip(replicas, devices, strict=True))
+        )
 
     @property
     def replica_models(self) -> tuple[tuple[str, str], ...]:
-        """(replica name, base model) of every replica, in device order."""
-        models = [model for model in self.base_models for _ in range(self.replicas)]
-        return tuple((f"{self.name}-{i}", model) for i, model in enumerate(models))
+        """(replica name, base model) of every replica, host by host in device order."""
+        return tuple(replica for host in self.hosts for replica in host.replicas)
 
 
 class MetricsAccess(StrEnum):

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from fleet.money import COST_UNITS, FACTOR_UNITS, PRICE_UNITS, Price
-from fleet.types import NO_LIMITS, Adapter, BaseModel, Budget, Fleet, Pool, StateSettings, Tenant
+from fleet.types import NO_LIMITS, Adapter, BaseModel, Budget, Fleet, Pool, StateSettings, Strategy, Tenant
 
 # What an engine is started with and can be given anew; its weights and its name stay.
 ENGINE_SETTINGS: Final = frozenset(
@@ -107,6 +107,10 @@ def pool_values(pool: Pool) -> dict[str, Any]:
         "slo": _given(asdict(pool.slo)),
         "hedge_after_s": pool.hedge_after_s,
     }
+    if pool.strategy.shares_hosts:
+        values["residency"] = _given(_lists(asdict(pool.residency)))
+    if pool.strategy is Strategy.MODEL_MESH:
+        values["awake"] = pool.awake
     return _given(values)
 
 

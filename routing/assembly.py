@@ -25,6 +25,7 @@ from routing.http.inference import Inference
 from routing.http.metrics_pages import MetricsPages
 from routing.http.models import Models
 from routing.http.own_usage import OwnUsage
+from routing.http.probes import Probes
 from routing.http.sweeper import Sweeper
 from routing.lifecycle import FleetChanges, Lifecycle, Manager, RollingRestarts
 from routing.observing.ended import EndedRequests
@@ -125,7 +126,7 @@ def assemble(
 ) -> Gateway:
     """Build the gateway of a fleet. `discovery` is followed from its start on.
 
-    `local_only` are hashes of keys that count on this machine alone.  Raises `OSError` where the files of the
+    `local_only` are hashes of keys that count on this machine alone. Raises `OSError` where the files of the
     console or of the documentation cannot be read.
     """
     settings = fleet.now.gateway
@@ -207,9 +208,10 @@ def assemble(
             tracer,
             clock,
         ),
-        models=Models(directory, callers),
+        models=Models(fleet, directory, callers, dispatcher),
         usage=OwnUsage(callers, ledger, ended),
         metrics_pages=MetricsPages(fleet, callers, metrics, ended, dispatcher.replicas, clients),
+        probes=Probes(callers, dispatcher, lambda: gateway.is_ready()),
         admin=admin_app(
             manager,
             authentication(callers.identify, fleet),
@@ -223,7 +225,7 @@ def assemble(
         ended=ended,
     )
     sweeper = Sweeper(dispatcher, flights, ended, metrics, ledger, lifecycle, clock)
-    return Gateway(
+    gateway = Gateway(
         app,
         fleet,
         manager.fleets,
@@ -241,6 +243,7 @@ def assemble(
         tracer,
         sweeper,
     )
+    return gateway
 
 
 def _slos(fleet: Fleet) -> dict[str, Slo]:

@@ -1,3 +1,5 @@
 """The command `tenantry`: checks, builds and serves fleets, and manages a running gateway."""
 
-__version__ = "0.1.0"
+from fleet.release import VERSION as __version__
+
+__all__ = ["__version__"]

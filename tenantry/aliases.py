@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tenantry.client import Answer, Gateway, in_path
+from tenantry.client import Answer, Gateway, alias_in_path
 from tenantry.columns import Columns
 from tenantry.running import URL, AsJson, Url, ask, print_whole, printable
 
@@ -42,7 +42,7 @@ def set_(
     """Have an alias stand for a model; it counts from the next request on."""
 
     async def work(gateway: Gateway) -> Answer:
-        path = f"/aliases/{in_path(alias)}"
+        path = f"/aliases/{alias_in_path(alias)}"
         return await gateway.call("PUT", path, params={"tenant": tenant}, body={"model": model})
 
     ask(ctx, url, as_json, work, _show_set)
@@ -55,7 +55,7 @@ def remove(
     """Remove an alias at once."""
 
     async def work(gateway: Gateway) -> Answer:
-        return await gateway.call("DELETE", f"/aliases/{in_path(alias)}", params={"tenant": tenant})
+        return await gateway.call("DELETE", f"/aliases/{alias_in_path(alias)}", params={"tenant": tenant})
 
     ask(ctx, url, as_json, work, _show_removed)
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from fleet.document import MAX_FILE_BYTES
+from fleet.wording import subject_of
 from tenantry.client import Answer, Gateway, GatewayRefused, Params
 from tenantry.following import AtOnce, follow
 from tenantry.running import URL, AsJson, Refused, Url, ask, console, printable
@@ -106,21 +107,15 @@ def _print_reasons(reasons: list[str]) -> None:
 
 
 def _show_changes(shown: Console, answer: Answer) -> None:
-    words = {
-        "base_models": "base model",
-        "adapters": "adapter",
-        "tenants": "tenant",
-        "pools": "pool",
-        "prices": "price of",
-    }
     for change in answer["changes"]:
-        section = change["section"]
-        subject = f"{words.get(section, section)} {change['name']}".rstrip()
+        subject = subject_of(change["section"], change["name"])
         shown.print(printable(f"{subject}: {change['text']}"))
 
 
 def _show(shown: Console, answer: Answer) -> None:
     _show_changes(shown, answer)
+    for text in answer["consequences"]:
+        shown.print(printable(f"made at run time: {text}"), style="yellow")
     for warning in answer["warnings"]:
         shown.print(printable(f"warning: {warning}"), style="yellow")
     revision = answer["revision"]

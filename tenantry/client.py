@@ -225,3 +225,10 @@ def in_path(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise WrongUse(f"{name[:100]!r} is not a name; names are of a-z, 0-9, `.`, `_` and `-`")
     return quote(name, safe="")
+
+
+def alias_in_path(alias: str) -> str:
+    """Return a tenant's name for a model as a part of a path. Raises `WrongUse` if it cannot be one."""
+    if not alias.isprintable() or not {"", ".", ".."}.isdisjoint(alias.split("/")):
+        raise WrongUse(f"{alias[:100]!r} is not an alias; aliases are of printable characters")
+    return quote(alias, safe="")

@@ -24,8 +24,8 @@ def export(
 ) -> None:
     """Write the present fleet as a fleet file: what is declared, with all changes of tenants at run time.
 
-    Keys are written as hashes. Comments of the declared file are not in it, nor are keys, adapters and
-    aliases that were made at run time: those stay in the state database.
+    Comments of the declared file stay where they can. Keys, adapters and aliases that were made at run time
+    are not in it: they stay in the state database.
     """
 
     async def work(gateway: Gateway) -> str:

@@ -63,7 +63,8 @@ def _replicas(companies: list[Company]) -> Columns:
     )
     for company in companies:
         beside = f" (beside {', '.join(company.beside)})" if company.beside else ""
-        device = (company.device or "-") + beside
+        turns = f" (by turns with {len(company.by_turns_with)} more)" if company.by_turns_with else ""
+        device = (company.device or "-") + turns + beside
         alone = " (alone)" if len(company.tenants) == 1 else ""
         tenants = ", ".join(company.tenants) + alone if company.tenants else "nobody"
         table.add(company.pool, company.replica, company.base_model, device, tenants)

@@ -94,7 +94,7 @@ def _models(options: Mapping[str, Any]) -> dict[str, str | None]:
 
 def _pairs(texts: Iterable[str]) -> Iterable[tuple[str, str]]:
     for text in texts:
-        name, sign, model = text.partition("=")
+        name, sign, model = text.rpartition("=")
         if not (name and sign and model):
             raise typer.BadParameter(f"{text!r} is no NAME=MODEL", param_hint="--alias")
         yield name, model

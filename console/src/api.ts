@@ -13,6 +13,7 @@ export class Refused extends Error {
     message: string,
     readonly status: number,
     readonly code: string,
+    readonly param: string | null = null, // the field that is wrong
   ) {
     super(message);
   }
@@ -46,13 +47,13 @@ export async function open(key: string, path: string, init: RequestInit = {}): P
 
 /** The gateway's error, from the body of an answer. */
 export function refusal(status: number, body: string): Refused {
-  let error: { message?: string; code?: string } | undefined;
+  let error: { message?: string; code?: string; param?: string | null } | undefined;
   try {
     error = (JSON.parse(body) as { error?: typeof error }).error;
   } catch {
     // a proxy in between answers with something else
   }
-  return new Refused(error?.message ?? `The gateway answered with status ${status}.`, status, error?.code ?? "");
+  return new Refused(error?.message ?? `The gateway answered with status ${status}.`, status, error?.code ?? "", error?.param ?? null);
 }
 
 export async function whoAmI(key: string): Promise<WhoAmIAnswer> {
@@ -72,7 +73,7 @@ export class Api {
     return (await open(this.key, path, { signal: signal ?? null })).json() as Promise<T>;
   }
 
-  async act<T>(method: "POST" | "DELETE", path: string, body?: unknown): Promise<T> {
+  async act<T>(method: "POST" | "PUT" | "PATCH" | "DELETE", path: string, body?: unknown): Promise<T> {
     const init: RequestInit = { method };
     if (body !== undefined) {
       init.body = JSON.stringify(body);

@@ -11,6 +11,8 @@ import type { WhoAmIAnswer } from "./types";
 export interface Action {
   title: string;
   text: string; // what it does, for whoever must decide
+  list?: string[]; // what would change
+  typed?: string; // what must be typed before, since it cannot be undone
   verb: string;
   danger?: boolean;
   run(): Promise<unknown>;

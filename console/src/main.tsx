@@ -12,7 +12,10 @@ import { Fleet } from "./pages/fleet";
 import { KeysPage } from "./pages/keys";
 import { ModelPage } from "./pages/model";
 import { forgetCalling, Playground } from "./pages/playground";
-import { OwnTenant, TenantPage, Tenants } from "./pages/tenants";
+import { OwnTenant } from "./pages/own_tenant";
+import { TenantPage } from "./pages/tenant";
+import { AdmitTenant, ChangeTenant } from "./pages/tenant_edit";
+import { Tenants } from "./pages/tenants";
 import { UsagePage } from "./pages/usage";
 import { Confirm, reading } from "./parts";
 import { link, useRoute } from "./route";
@@ -28,6 +31,7 @@ interface Session {
 }
 
 const AGAIN_MS = 2000;
+const SAID_MS = 20_000; // what was done is told so long
 
 function App() {
   const [session, setSession] = useState<Session | null>(null);
@@ -140,6 +144,11 @@ function Inside({ session, leave }: { session: Session; leave: (why: string) => 
     const bad = live.models.filter((model) => model.verdict !== "green").length;
     document.title = `${live.link === "lost" ? "(no connection) " : bad ? `(${bad}) ` : ""}Tenantry console`;
   }, [live.models, live.link]);
+  useEffect(() => {
+    if (!said) return;
+    const timer = setTimeout(() => setSaid(""), SAID_MS);
+    return () => clearTimeout(timer);
+  }, [said]);
   const closed = (done: string | null): void => {
     setAction(null);
     setSaid(done ?? "");
@@ -181,7 +190,7 @@ const OF_TENANTS: [string, string][] = [
 
 function Header({ live, session, leave }: { live: Live; session: Session; leave: () => void }) {
   const [page = ""] = useRoute();
-  const here = page === "models" ? "" : page;
+  const here = { models: "", admit: "tenants" }[page] ?? page;
   const isOperator = session.me.role === "operator";
   return (
     <header class="top">
@@ -227,7 +236,9 @@ function Page({ me }: { me: WhoAmIAnswer }) {
   if (me.role !== "operator") return <NoPage />;
   if (page === undefined) return <Fleet />;
   if (page === "models" && one !== undefined && two !== undefined) return <ModelPage key={`${one}/${two}`} tenant={one} model={two} />;
+  if (page === "tenants" && one !== undefined && two === "change") return <ChangeTenant key={one} name={one} />;
   if (page === "tenants") return one === undefined ? <Tenants /> : <TenantPage key={one} name={one} />;
+  if (page === "admit") return <AdmitTenant key={one} like={one ?? ""} />;
   if (page === "events") return <Events />;
   return <NoPage />;
 }
@@ -235,7 +246,7 @@ function Page({ me }: { me: WhoAmIAnswer }) {
 /** A page that operators and tenants have, each with what they may see. */
 function sharedPage(page: string, one: string | undefined, two: string | undefined) {
   if (page === "adapters" && one !== undefined && two !== undefined) return <AdapterPage key={`${one}/${two}`} tenant={one === "-" ? null : one} name={two} />;
-  if (page === "adapters") return <Adapters />;
+  if (page === "adapters") return <Adapters key={one} tenant={one ?? null} />;
   if (page === "keys") return <KeysPage />;
   if (page === "usage") return <UsagePage />;
   if (page === "playground") return <Playground left={one ?? ""} right={two ?? ""} />;

@@ -2,12 +2,14 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { say } from "./api";
+import { Refused, say } from "./api";
 import { useConsole } from "./context";
 import type { Action } from "./context";
 import { seconds, words } from "./format";
 import type { Verdict } from "./types";
 
+/** What names look like, as an input checks them. */
+export const NAME = "[a-z0-9](?!.*\\.\\.)[a-z0-9._\\-]*";
 const MARKS: Record<Verdict, string> = { failing: "✕", slow: "▲", green: "●" };
 
 export function VerdictMark({ verdict }: { verdict: Verdict }) {
@@ -19,7 +21,7 @@ export function VerdictMark({ verdict }: { verdict: Verdict }) {
 }
 
 export function State({ state }: { state: string }) {
-  return <span class={`state ${state}`}>{words(state)}</span>;
+  return <span class={`state ${state.replaceAll(" ", "_")}`}>{words(state)}</span>;
 }
 
 interface SparkProps {
@@ -71,11 +73,40 @@ export function Bar({ value, of, label, limit }: { value: number; of: number; la
   );
 }
 
+/** What stands above a column: its name; of numbers, which stand at the right; or what only a reader is told. */
+export type Column = string | { name: string; kind: "number" | "unseen" };
+export const number = (name: string): Column => ({ name, kind: "number" });
+export const ACTIONS: Column = { name: "Actions", kind: "unseen" };
+
+interface TableProps {
+  label: string;
+  columns: (Column | false | null | undefined)[]; // a column that is not there is left out
+  log?: boolean; // many short lines: as high as a page, with the heads in view
+  foot?: ComponentChildren;
+  children: ComponentChildren;
+}
+
 /** A wide table that scrolls by itself; it takes the focus, so that the arrow keys can move it. */
-export function Scroll({ label, tall, children }: { label: string; tall?: boolean; children: ComponentChildren }) {
+export function Table({ label, columns, log, foot, children }: TableProps) {
   return (
-    <div class={tall ? "scroll tall" : "scroll"} tabIndex={0} role="group" aria-label={`${label}, table`}>
-      {children}
+    <div class={log ? "scroll tall" : "scroll"} tabIndex={0} role="group" aria-label={`${label}, table`}>
+      <table class={log ? "log" : undefined}>
+        <thead>
+          <tr>
+            {columns.map((column) => {
+              if (!column) return null;
+              const { name, kind } = typeof column === "string" ? { name: column, kind: "" } : column;
+              return (
+                <th key={name} scope="col" class={kind === "number" ? "n" : undefined}>
+                  {kind === "unseen" ? <span class="hidden">{name}</span> : name}
+                </th>
+              );
+            })}
+          </tr>
+        </thead>
+        <tbody>{children}</tbody>
+        {foot && <tfoot>{foot}</tfoot>}
+      </table>
     </div>
   );
 }
@@ -149,30 +180,62 @@ export function Close({ children, focused }: { children: ComponentChildren; focu
 /** Asks before something is done. */
 export function Confirm({ action, close }: { action: Action; close: (done: string | null) => void }) {
   const { busy, error, run } = useWork();
+  const [typed, setTyped] = useState("");
+  const submit = (event: Event): void => {
+    event.preventDefault();
+    run(() => action.run(), () => close(action.done));
+  };
   return (
     <Dialog title={action.title} text={action.text} close={() => close(null)}>
-      {error && <Trouble text={error} />}
-      <div class="buttons">
-        <Close focused>Cancel</Close>
-        <button class={action.danger ? "danger solid" : "solid"} disabled={busy} onClick={() => run(() => action.run(), () => close(action.done))}>
-          {busy ? "Working…" : action.verb}
-        </button>
-      </div>
+      {action.list && (
+        <ul class="listed">
+          {action.list.map((one) => (
+            <li key={one}>{one}</li>
+          ))}
+        </ul>
+      )}
+      <form class="form" onSubmit={submit}>
+        {action.typed && (
+          <Field id="typed" label={`Type ${action.typed} to go on`}>
+            <input id="typed" value={typed} onInput={(event) => setTyped(event.currentTarget.value)} autocomplete="off" spellcheck={false} autofocus />
+          </Field>
+        )}
+        {error && <Trouble text={error} />}
+        <div class="buttons">
+          <Close focused={!action.typed}>Cancel</Close>
+          <button class={action.danger ? "danger solid" : "solid"} disabled={busy || (action.typed !== undefined && typed.trim() !== action.typed)}>
+            {busy ? "Working…" : action.verb}
+          </button>
+        </div>
+      </form>
     </Dialog>
   );
 }
 
+interface Met {
+  busy: boolean;
+  error: string | null;
+  refused: Refused | null; // where it was the gateway that would not
+}
+
+interface Work extends Met {
+  run<T>(work: () => Promise<T>, then: (result: T) => void): void;
+  forget(): void; // what it met
+}
+
+const NOTHING_MET: Met = { busy: false, error: null, refused: null };
+
 /** Something that is under way, and what it met. */
-export function useWork(): { busy: boolean; error: string | null; run<T>(work: () => Promise<T>, then: (result: T) => void): void } {
-  const [state, setState] = useState<{ busy: boolean; error: string | null }>({ busy: false, error: null });
+export function useWork(): Work {
+  const [state, setState] = useState<Met>(NOTHING_MET);
   const run = <T,>(work: () => Promise<T>, then: (result: T) => void): void => {
-    setState({ busy: true, error: null });
+    setState({ ...NOTHING_MET, busy: true });
     work().then(
-      (result) => (setState({ busy: false, error: null }), then(result)),
-      (failure) => setState({ busy: false, error: say(failure) }),
+      (result) => (setState(NOTHING_MET), then(result)),
+      (failure) => setState({ busy: false, error: say(failure), refused: failure instanceof Refused ? failure : null }),
     );
   };
-  return { ...state, run };
+  return { ...state, run, forget: () => setState(NOTHING_MET) };
 }
 
 /** A labelled control of a form; `note` is read with it. */

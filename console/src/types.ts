@@ -36,6 +36,19 @@ export interface AdapterSummary {
   newest: number | null;
 }
 
+export interface AliasAnswer {
+  tenant: string;
+  alias: string;
+  model: string;
+  changed_at: number;
+  changed_by: string;
+}
+
+export interface AliasList {
+  object: string;
+  data: AliasAnswer[];
+}
+
 export type Band = "high" | "standard" | "low";
 
 export interface BudgetAnswer {
@@ -354,6 +367,29 @@ export interface TenantAnswer {
   suspended: boolean;
 }
 
+export interface TenantChangedAnswer {
+  tenant: TenantDetail;
+  dry_run: boolean;
+  words: string[];
+  changes: Record<string, unknown[]>;
+  key: NewKeyAnswer | null;
+}
+
+export interface TenantDetail {
+  name: string;
+  state: string;
+  declared: boolean;
+  admitted: boolean;
+  generation: number;
+  account: string;
+  revision: number;
+  changed_at: number | null;
+  changed_by: string | null;
+  values: ValueAnswer[];
+  problems: string[];
+  aliases: AliasAnswer[];
+}
+
 export interface TenantList {
   object: string;
   data: TenantAnswer[];
@@ -399,6 +435,17 @@ export interface UsageLineAnswer {
   pool: string;
   outcome: Outcome;
 }
+
+export interface ValueAnswer {
+  path: string;
+  value: unknown;
+  source: ValueSource;
+  at: number | null;
+  by: string | null;
+  declared: unknown;
+}
+
+export type ValueSource = "run time" | "fleet.yaml" | "default";
 
 export type Verdict = "failing" | "slow" | "green";
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi import Path as InPath
 
-from fleet.fields import Name
+from fleet.fields import Alias
 from routing.admin.access import Caller, CallerHere
 from routing.admin.bodies import TenantQuery
 from routing.admin.errors import refusals
@@ -16,7 +16,8 @@ from routing.admin.tenant_bodies import AliasBody
 from routing.errors import InvalidRequest
 
 router = APIRouter(prefix="/admin/v1/aliases", tags=["aliases"])
-AliasName = Annotated[Name, InPath(description="The alias.", examples=["chat"])]
+# It may have slashes of its own.
+AliasName = Annotated[Alias, InPath(description="The alias.", examples=["chat"])]
 Whose = Annotated[TenantQuery, Query()]
 
 
@@ -27,7 +28,7 @@ async def list_aliases(query: Whose, caller: CallerHere) -> AliasList:
     return AliasList(data=[alias_answer(alias) for alias in found])
 
 
-@router.put("/{name}", responses=refusals(404, 408, 409, 413, 415, 503))
+@router.put("/{name:path}", responses=refusals(404, 408, 409, 413, 415, 503))
 async def set_alias(name: AliasName, body: AliasBody, query: Whose, caller: CallerHere) -> AliasAnswer:
     """Have an alias stand for an adapter of the tenant's own, or for another model that it may call.
 
@@ -38,7 +39,7 @@ async def set_alias(name: AliasName, body: AliasBody, query: Whose, caller: Call
     )
 
 
-@router.delete("/{name}", responses=refusals(404, 503))
+@router.delete("/{name:path}", responses=refusals(404, 503))
 async def remove_alias(name: AliasName, query: Whose, caller: CallerHere) -> AliasAnswer:
     """Remove an alias at once. Returns what it stood for."""
     return alias_answer(await caller.services.management.aliases.remove(_tenant(caller, query), name))

@@ -66,6 +66,9 @@ class FleetChangeAnswer(FleetAnswer):
         "`/admin/v1/pools/{pool}/restart`.",
         examples=[["shared"]],
     )
+    consequences: list[str] = Field(
+        description="For what was made at run time: what no longer counts, and why. Nothing of it is deleted."
+    )
 
 
 class ApplyQuery(QueryPart):
@@ -118,6 +121,7 @@ async def apply_fleet(
         reasons=list(done.reasons),
         warnings=list(map(str, done.warnings)),
         restarts=list(done.restarts),
+        consequences=list(done.consequences),
     )
 
 

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from fleet import prices, schema
 from fleet.entries import flat
-from fleet.fields import Name, Section
+from fleet.fields import Alias, Name, Section
 from fleet.types import Band, Isolation
 from routing.admin.bodies import Body, QueryPart
 
@@ -20,11 +20,11 @@ class ModelFields(Body):
     """What an alias stands for, and which other of the tenant's models answers where that cannot."""
 
     model: Name = Field(description="An adapter or base model of the fleet.")
-    fallback: Name | None = Field(None, description="Another of the tenant's models; default: none.")
+    fallback: Alias | None = Field(None, description="Another of the tenant's models; default: none.")
 
 
 Models = Annotated[
-    dict[Name, Name | ModelFields | None],
+    dict[Alias, Name | ModelFields | None],
     Field(
         max_length=1000,
         description="The tenant's name for a model -> adapter or base model of the fleet, or "
@@ -83,7 +83,7 @@ class TenantFields(Body):
     """Settings of a tenant. What is left out stays as it is."""
 
     models: Models | None = None
-    default_model: Name | None = _told(schema.TenantSection, "default_model")
+    default_model: Alias | None = _told(schema.TenantSection, "default_model")
     priority: Band | None = Field(
         None, strict=False, description=schema.TenantSection.model_fields["priority"].description
     )
@@ -148,7 +148,7 @@ class AliasBody(Body):
     model_config = ConfigDict(json_schema_extra={"example": {"model": "support-v7"}})
 
     model: Annotated[
-        Name, Field(description="An adapter of the tenant's own, or a model that the fleet gives it.")
+        Alias, Field(description="An adapter of the tenant's own, or a model that the fleet gives it.")
     ]
 
 

@@ -44,6 +44,13 @@ class Directory:
         self._answering.clear()
         self._has_new_keys = True
 
+    def under(self, fleet: Fleet) -> Directory:
+        """Return one with the same adapters, keys and aliases under another fleet: only to look."""
+        other = Directory(CurrentFleet(fleet), local_only=self._local_only)
+        other._keys, other._adapters, other.rollouts = self._keys, self._adapters, self.rollouts
+        other._aliases, other._own = self._aliases, self._own
+        return other
+
     @property
     def local_only(self) -> bool:
         """Whether there are keys that only callers on this machine may use."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
 from routing.asgi import JSON, ClientGone, Exchange, HeaderList
@@ -25,6 +24,7 @@ from routing.errors import (
 )
 from routing.flights.attempt import Attempt, Question, ReplicaBroken, answers_others
 from routing.flights.hedging import HedgedRequest
+from routing.flights.progress import Pace, Progress
 from routing.openai.answers import TokenUsage
 from routing.openai.events import EventStream
 from routing.replicas.client import ReplicaClient
@@ -50,41 +50,6 @@ class Abort(StrEnum):
     CLIENT_STALLED = "client_stalled"  # reads nothing, but stays
     ENGINE_TIMEOUT = "engine_timeout"
     SHUTTING_DOWN = "shutting_down"
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far the answer to the client is."""
-
-    status: int | None = None  # once the answer has begun
-    first_byte_s: float | None = None
-    sending_since_s: float | None = None  # while the client's connection takes no more
-    moved_s: float | None = None  # when a part of the answer was sent last
-    stalled_s: float | None = None  # `moved_s` at the last stall that was counted
-    finished: bool = False
-
-
-class Pace:
-    """Tells the dispatcher how fast a stream comes, where its replica is held to a pace."""
-
-    def __init__(self, ticket: Ticket, dispatcher: Dispatcher, clock: Callable[[], float]) -> None:
-        engine = ticket.engine
-        self._replica = engine.name if engine is not None and engine.limit is not None else None
-        self._sequences = ticket.request.sequences  # a stream of several choices brings their tokens in turn
-        self._dispatcher = dispatcher
-        self._clock = clock
-        self._last_s: float | None = None
-        self._events = 0
-
-    def came(self, events: int) -> None:
-        """Note that so many events have come in all; those of one chunk share the time since the last one."""
-        if self._replica is None:
-            return
-        now = self._clock()
-        if self._last_s is not None:
-            tokens = max(1, round((events - self._events) / self._sequences))
-            self._dispatcher.note_gap(self._replica, now - self._last_s, tokens)
-        self._last_s, self._events = now, events
 
 
 class Flight:
@@ -288,6 +253,7 @@ class Flight:
         own = [
             (b"x-tenantry-replica", (self._replica() or "").encode()),
             (b"x-tenantry-queue-ms", b"%d" % round(1000 * (self._queued_s or 0.0))),
+            processing_ms(self.progress.first_byte_s),
         ]
         try:
             await self._exchange.begin(status, [*headers, *own])
@@ -317,9 +283,9 @@ class Flight:
             async with asyncio.timeout(TELL_TIMEOUT_S):
                 if self.progress.status is None:
                     self.progress.status = error.status
-                    await self._exchange.respond(
-                        error.status, [JSON, *error.headers_for(self._exchange.seed)], body
-                    )
+                    took = processing_ms(self._clock() - self.ticket.request.arrived_s)
+                    headers = [JSON, took, *error.headers_for(self._exchange.seed)]
+                    await self._exchange.respond(error.status, headers, body)
                 elif not self.progress.finished:
                     await self._send_body(b"data: " + body + b"\n\n", more=False)
         except (ClientGone, OSError, TimeoutError):
@@ -370,6 +336,11 @@ class Flight:
             explanation="" if error is None or isinstance(error, InvalidRequest) else error.message,
             retry_after_s=error.retry_after_s if error is not None else None,
         )
+
+
+def processing_ms(taken_s: float) -> tuple[bytes, bytes]:
+    """Return OpenAI's header for the time from a request's arrival to the head of its answer."""
+    return b"openai-processing-ms", b"%d" % round(1000 * taken_s)
 
 
 _OWN_FAULT = RequestError("The gateway met an error of its own.")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 
 from routing.asgi import HeaderList
 from routing.errors import CapReached, InvalidRequest, QuotaExceeded, RequestError, Unavailable
 from routing.scheduling.admission import Cap, Rejection
 from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.rates import Allowance
 from routing.scheduling.tickets import Ticket
 from routing.types import Request
 from routing.usage.budget import Budgets, BudgetStatus, Level, Use
@@ -41,8 +43,9 @@ class Admission:
     def admit(self, request: Request, answer_headers: HeaderList) -> Ticket:
         """Return the ticket of a request that may enter; `end` must follow once it has ended.
 
-        A header is added that says what is left of the budget, where that is little. Raises `QuotaExceeded`,
-        `CapReached`, `Unavailable`, or `InvalidRequest` where the request alone is over a cap.
+        Headers are added that say what is left of its rates, and of the budget where that is little. Raises
+        `QuotaExceeded`, `CapReached`, `Unavailable`, or `InvalidRequest` where the request alone is over a
+        cap.
         """
         reserved: _Reserved = []
         try:
@@ -56,6 +59,10 @@ class Admission:
         except RequestError:
             _release(reserved)
             raise
+        finally:
+            left = self._dispatcher.rates.left(request.target.tenant, request.key, request.key_limits)
+            if left:
+                answer_headers += rate_headers(left)
         if reserved:
             self._reserved[decision] = reserved
         return decision
@@ -89,6 +96,28 @@ class Admission:
         if not granted:
             raise _over_budget(status, use, now_s, of_key=of_key)
         reserved.append((budgets, owner, use))
+
+
+def rate_headers(left: Iterable[Allowance]) -> HeaderList:
+    """Write what is left of requests and tokens per minute as OpenAI does; a time as `1m30s`, `250ms`."""
+    headers: HeaderList = []
+    for each in left:
+        unit = b"tokens" if each.counts_tokens else b"requests"
+        headers += [
+            (b"x-ratelimit-limit-" + unit, b"%d" % each.limit),
+            (b"x-ratelimit-remaining-" + unit, b"%d" % each.remaining),
+            (b"x-ratelimit-reset-" + unit, _duration(each.reset_s).encode()),
+        ]
+    return headers
+
+
+def _duration(seconds: float) -> str:
+    """Round up: to milliseconds below a second, else to seconds."""
+    if seconds < 1:
+        milliseconds = math.ceil(seconds * 1000)
+        return f"{milliseconds}ms" if 0 < milliseconds < 1000 else f"{milliseconds // 1000}s"
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
 def _release(reserved: _Reserved) -> None:

@@ -22,6 +22,8 @@ from routing.http.inference import Inference
 from routing.http.metrics_pages import METRICS_PATH, MetricsPages
 from routing.http.models import MODELS_PATH, Models
 from routing.http.own_usage import USAGE_PATH, OwnUsage
+from routing.http.probes import HEALTH_PATHS, Probes
+from routing.http.probes import PATHS as PROBES
 from routing.observing.ended import EndedRequests
 from routing.observing.metrics import GatewayMetrics
 from routing.openai import bodies
@@ -44,6 +46,7 @@ class GatewayApp:
     models: Models
     usage: OwnUsage
     metrics_pages: MetricsPages
+    probes: Probes
     admin: App
     site: Site
     metrics: GatewayMetrics
@@ -74,11 +77,13 @@ class GatewayApp:
                 await exchange.refuse(RequestError("The gateway met an error of its own."))
 
     async def _route(self, exchange: Exchange, request_id: str) -> None:
-        if not self.fleet.is_known:
-            await self._until_known()
         path = exchange.path
         if path not in _ENDPOINTS:
             path = path.removesuffix("/")  # some clients add it; it means nothing
+        if path in HEALTH_PATHS:
+            return await self.probes.answer_health(exchange, path)
+        if not self.fleet.is_known:
+            await self._until_known()
         if path in _ENDPOINTS:
             exchange.require_method("POST")
             await self.inference.answer(exchange, _ENDPOINTS[path], request_id)
@@ -91,6 +96,8 @@ class GatewayApp:
             await self.usage.answer(exchange)
         elif path == METRICS_PATH or path.startswith(METRICS_PATH + "/"):
             await self.metrics_pages.answer(exchange, path[len(METRICS_PATH) + 1 :])
+        elif path in PROBES:
+            await self.probes.answer(exchange, path)
         else:
             await self.site.respond(exchange)
 

@@ -16,8 +16,11 @@ from routing.asgi import App
 
 METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
 EXPOSED = (
+    "openai-processing-ms",
     "retry-after",
     "retry-after-ms",
+    *(f"x-ratelimit-{what}-requests" for what in ("limit", "remaining", "reset")),
+    *(f"x-ratelimit-{what}-tokens" for what in ("limit", "remaining", "reset")),
     "x-request-id",
     "x-should-retry",
     "x-tenantry-adapter",

@@ -11,6 +11,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from urllib.parse import quote
 
 from engines import secrets
 from engines.protocol import Kind
@@ -43,6 +44,7 @@ from routing.types import FallbackReason, Outcome, Record, Request, Target
 HELD_BYTES = 16 * 2**10
 
 
+_SHOWN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")  # in a header; the rest as in a URL
 _Entered = tuple[Request, Question, Ticket]
 # What admission says of a model for which its fallback may answer.
 _FALLS_BACK = {
@@ -288,6 +290,8 @@ def _target_headers(target: Target) -> list[tuple[bytes, bytes]]:
     model = target.model
     if target.fallback_of:
         model = f"{target.fallback_of}; fallback={model}"
+    if not model.isascii():
+        model = quote(model, safe=_SHOWN)
     headers = [(b"x-tenantry-model", model.encode())]
     if target.adapter is not None:
         headers.append((b"x-tenantry-adapter", target.adapter.encode()))

@@ -6,6 +6,7 @@ import time
 
 import orjson
 
+from fleet.current import CurrentFleet
 from fleet.types import Tenant
 from routing.asgi import JSON, Exchange
 from routing.catalog.directory import Directory
@@ -13,6 +14,8 @@ from routing.errors import InvalidRequest, ModelNotFound, RequestError
 from routing.http.callers import Callers
 from routing.openai import answers
 from routing.openai.bodies import Payload
+from routing.scheduling.dispatcher import Dispatcher
+from routing.types import Target
 
 MODELS_PATH = "/v1/models"
 
@@ -20,7 +23,11 @@ MODELS_PATH = "/v1/models"
 class Models:
     """Answers `GET /v1/models` and what is below it."""
 
-    def __init__(self, directory: Directory, callers: Callers) -> None:
+    def __init__(
+        self, fleet: CurrentFleet, directory: Directory, callers: Callers, dispatcher: Dispatcher
+    ) -> None:
+        self._fleet = fleet
+        self._dispatcher = dispatcher
         self._directory = directory
         self._callers = callers
         self._created = int(time.time())  # OpenAI wants a model's creation time
@@ -34,12 +41,16 @@ class Models:
 
     def _describe(self, tenant: Tenant, name: str) -> Payload:
         if not name:
-            cards = [answers.model_card(t, self._created) for t in self._directory.models(tenant)]
-            return {"object": "list", "data": cards}
+            return {"object": "list", "data": [self._card(t) for t in self._directory.models(tenant)]}
         target = self._directory.find(tenant, name)
         if target is None:
             raise unknown_model(name)
-        return answers.model_card(target, self._created)
+        return self._card(target)
+
+    def _card(self, target: Target) -> Payload:
+        declared = self._fleet.now.base_models[target.base_model].max_model_len
+        length = declared or self._dispatcher.group_of(target).longest_prompt()[0]
+        return answers.model_card(target, self._created, length or None)
 
 
 def unknown_model(name: str | None) -> RequestError:

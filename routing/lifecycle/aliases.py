@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 
 from fleet.current import CurrentFleet
+from fleet.wording import in_words
 from routing.catalog.entries import AdapterKey, Alias
 from routing.errors import Conflict, InvalidRequest, NotFound
 from routing.lifecycle.changes import ACTOR, Changes, change
@@ -73,6 +74,6 @@ class Aliases:
     def _note(self, alias: Alias, before: str | None, after: str | None) -> Note:
         found = self._directory.tenant(alias.tenant)
         account = alias.tenant if found is None else found.account
-        text = f"alias {alias.alias}: {before or 'none'} -> {after or 'none'}"
         changes = {f"aliases.{alias.alias}": (before, after)}
+        text = "; ".join(in_words(changes))
         return Note(ACTOR.get(), f"tenant {alias.tenant}", text, account, changes)

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import orjson
@@ -22,16 +22,19 @@ from fleet.current import CurrentFleet
 from fleet.diff import Change, Needs, differences
 from fleet.file import FleetFile, digest_of
 from fleet.isolation import why_shared
+from fleet.loader import LoadedFleet
+from fleet.present import present_file
 from fleet.problems import FleetError, Problem
 from fleet.types import Fleet
 from routing.catalog.entries import FleetRevision
 from routing.errors import Conflict, InvalidRequest, RequestError, still_starting
-from routing.lifecycle.changes import Changes, change
-from routing.lifecycle.fitting import why_unfit
+from routing.lifecycle.changes import change
+from routing.lifecycle.fitting import misfits
 from routing.lifecycle.ports import FleetChange, FleetState
 from routing.lifecycle.registry import Registry, patiently
 from routing.lifecycle.restarts import RollingRestarts
 from routing.lifecycle.running import running_tenants
+from routing.lifecycle.tenants import Tenants
 from routing.scheduling.dispatcher import Dispatcher
 
 FROM_FILE = "fleet file"  # who applied what is on disk
@@ -77,7 +80,7 @@ class FleetChanges:
         fleet: CurrentFleet,
         registry: Registry,
         dispatcher: Dispatcher,
-        changes: Changes,
+        tenants: Tenants,
         restarts: RollingRestarts,
     ) -> None:
         """Nothing can be applied before `begin_with`."""
@@ -86,7 +89,8 @@ class FleetChanges:
         self._file: FleetFile | None = None
         self._registry = registry
         self._dispatcher = dispatcher
-        self.changes = changes
+        self._tenants = tenants
+        self.changes = tenants.changes
         # Why the replicas cannot be those of the second fleet; the gateway's replicas know.
         self.why_not: Callable[[Fleet, Fleet], list[str]] = lambda _before, _after: []
         self.state = FleetState(0, time.time(), FROM_FILE, "")
@@ -151,18 +155,32 @@ class FleetChanges:
             self._require_known(expected)
             changes = differences(self._fleet.declared, loaded.fleet)
             pools = self._restarts.concerned(loaded.fleet) if restart else []
-            reasons = _needs_restart(changes, engines=restart) + self._why_never(loaded.fleet)
-            reasons += self._why_not_now(loaded.fleet, pools)
+            unfit = misfits(self._registry.directory.adapters(), self._fleet.now, loaded.fleet)
+            reasons = _needs_restart(changes, engines=restart)
+            reasons += [why for adapter, why in unfit.items() if adapter.tenant is None]
+            reasons += self.why_not(self._fleet.now, loaded.fleet) + self._why_not_now(loaded.fleet, pools)
+            told = self._tenants.consequences(loaded.fleet)
+            told += [why for adapter, why in unfit.items() if adapter.tenant is not None]
             text = document.decode("utf-8-sig")
             same = not changes and text == self.state.document
+            done = FleetChange(self.state, changes, reasons, loaded.warnings, False, pools, told)
             if dry_run or (same and not pools):
-                return FleetChange(self.state, changes, reasons, loaded.warnings, False, pools)
+                return done
             if reasons:
                 raise FleetRefused(reasons, changes)
             if not same:
                 await self._put(loaded.fleet, text, actor, changes, pools)
+                for consequence in told:
+                    log.warning("made at run time: %s", consequence)
             self._restarts.renew(pools)
-            return FleetChange(self.state, changes, (), loaded.warnings, not same, pools)
+            return replace(done, state=self.state, applied=not same)
+
+    async def export(self) -> str:
+        """Write the present fleet as a fleet file; where it can be, as the document that counts."""
+        document, fleet = self.state.document, self._fleet
+        return await asyncio.to_thread(
+            present_file, document, fleet.declared, fleet.now, lambda raw: self._checked(raw)[0]
+        )
 
     async def apply_file(self) -> None:
         """Apply what the fleet file holds now; for signals and watchers, so it tells the log alone."""
@@ -202,13 +220,16 @@ class FleetChanges:
 
     async def _load(self, document: bytes) -> _Loaded:
         """Check a document as if it stood in the fleet file. Raises `FleetInvalid`."""
-        if self._file is None:
-            raise Conflict("This gateway was started without a fleet file.", code="no_fleet_file")
         try:
-            fleet, loaded = await asyncio.to_thread(self._file.load, document)
+            fleet, loaded = await asyncio.to_thread(self._checked, document)
         except FleetError as error:
             raise FleetInvalid(error.problems, may_be_more=error.may_be_more) from None
         return _Loaded(fleet, loaded.warnings)
+
+    def _checked(self, document: bytes) -> tuple[Fleet, LoadedFleet]:
+        if self._file is None:
+            raise Conflict("This gateway was started without a fleet file.", code="no_fleet_file")
+        return self._file.load(document)
 
     async def _on_disk(self) -> bytes:
         """Read the fleet file; empty where it cannot be read."""
@@ -216,12 +237,6 @@ class FleetChanges:
             return b"" if self._file is None else await asyncio.to_thread(self._file.read)
         except OSError:
             return b""
-
-    def _why_never(self, fleet: Fleet) -> list[str]:
-        """Say why a fleet cannot count while this gateway runs with what it has."""
-        adapters = self._registry.directory.adapters()
-        unfit = why_unfit(adapters, self._fleet.now, self._fleet.amend(fleet))
-        return unfit + self.why_not(self._fleet.now, fleet)
 
     def _why_not_now(self, fleet: Fleet, pools: Sequence[str]) -> list[str]:
         """Say why a fleet cannot count at this moment; `pools` are to be restarted."""

@@ -53,7 +53,7 @@ class Manager:
             fleet, lifecycle.dispatcher, lifecycle.clients, lifecycle.engines, lifecycle.registry
         )
         self.fleets = FleetChanges(
-            fleet, lifecycle.registry, lifecycle.dispatcher, lifecycle.changes, self.restarts
+            fleet, lifecycle.registry, lifecycle.dispatcher, lifecycle.tenants, self.restarts
         )
         lifecycle.resume_fleet = self.fleets.resume
         self._registration = Registration(fleet, directory, lifecycle.registry, lifecycle.uploads)

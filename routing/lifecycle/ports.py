@@ -73,6 +73,7 @@ class FleetChange:
     warnings: Sequence[Problem]
     applied: bool
     restarts: Sequence[str] = ()  # pools that restart, or would, one after the other
+    consequences: Sequence[str] = ()  # for what was made at run time
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class StepState(StrEnum):
     DRAINING = "draining"  # what it runs ends
     RESTARTING = "restarting"  # its engine ends, and another one starts
     DONE = "done"
-    KEPT = "kept"  # it ran with the wanted settings already
+    KEPT = "kept"  # it ran with the wanted settings already, or sleeps and starts with them
     FAILED = "failed"
     LEFT = "left"  # it takes part no more
 
@@ -150,6 +151,9 @@ class Fleets(Protocol):
 
         With `restart`, pools whose engines run with other settings restart once the fleet counts.
         """
+
+    async def export(self) -> str:
+        """Write the present fleet as a fleet file."""
 
 
 class Management(Protocol):

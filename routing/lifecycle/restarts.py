@@ -168,7 +168,7 @@ class RollingRestarts:
         self, restart: PoolRestart, replicas: list[Replica], drain_s: float, *, renew: bool
     ) -> RestartState:
         for step, replica in zip(restart.steps, replicas, strict=True):
-            if renew and replica.engine.settings and not replica.engine.is_outdated:
+            if renew and _is_present(replica.engine):
                 step.state = StepState.KEPT
                 continue
             try:
@@ -251,6 +251,13 @@ def _is_to_change(engine: Engine, model: BaseModel) -> bool:
     declared = engine.declared
     runs = engine.settings or (digest_of(declared) if declared is not None else "")
     return bool(runs) and runs != digest_of(model)
+
+
+def _is_present(engine: Engine) -> bool:
+    """Whether an engine runs with the settings of its base model, or will, once it is told to start."""
+    if engine.told is not None and engine.told.state is EngineState.STOPPED:
+        return True
+    return bool(engine.settings) and not engine.is_outdated
 
 
 def _is_another(before: EngineHealth, now: EngineHealth) -> bool:

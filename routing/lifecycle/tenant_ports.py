@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from fleet.tenant_change import TenantChange
-from fleet.types import Fleet, Tenant, account_of
+from fleet.types import Tenant, account_of
 from routing.catalog.entries import Alias, ApiKey
 
 
@@ -66,9 +66,6 @@ class TenantChanged:
 
 class TenantManagement(Protocol):
     """Tenants, as the admin API works on them. `dry_run` changes nothing."""
-
-    def fleet(self) -> Fleet:
-        """Return the fleet that counts."""
 
     def is_suspended(self, name: str) -> bool:
         """Whether a tenant is suspended."""

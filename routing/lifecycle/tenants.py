@@ -15,13 +15,15 @@ from typing import Any
 
 from fleet.changes import Amended, set_values, values_of, with_changes
 from fleet.current import CurrentFleet
-from fleet.entries import differences, in_words
+from fleet.entries import differences
 from fleet.isolation import why_shared
 from fleet.tenant_change import SUSPENDED, TenantChange
 from fleet.types import Fleet, account_of
+from fleet.wording import in_words
 from routing.catalog.entries import ApiKey, KeyRole
 from routing.errors import Conflict, InvalidRequest, NotFound, still_starting
 from routing.lifecycle.changes import ACTOR, Changes, change
+from routing.lifecycle.consequences import consequences, oddities
 from routing.lifecycle.new_keys import make_key
 from routing.lifecycle.registry import Registry, patiently
 from routing.lifecycle.tenant_ports import TenantChanged, TenantView
@@ -71,10 +73,6 @@ class Tenants:
             if each.removed and self._has_adapters(each.tenant):
                 self._depart(each.tenant)
 
-    def fleet(self) -> Fleet:
-        """Return the fleet that counts."""
-        return self._fleet.now
-
     def is_suspended(self, name: str) -> bool:
         """Whether a tenant is suspended."""
         tenant = self._fleet.now.tenants.get(name)
@@ -84,6 +82,10 @@ class Tenants:
         """Return the name under which a tenant's usage is counted."""
         tenant = self._fleet.now.tenants.get(name)
         return name if tenant is None else tenant.account
+
+    def consequences(self, declared: Fleet) -> list[str]:
+        """Say what another declared fleet would mean for what was made at run time."""
+        return consequences(self._amended, self._under(declared), self._directory)
 
     def show(self, name: str) -> TenantView:
         """Show one tenant; also one that was removed. Raises `NotFound`."""
@@ -228,32 +230,25 @@ class Tenants:
 
     def _amend(self, declared: Fleet) -> Fleet:
         """Put the changes on top of another fleet that is declared."""
-        self._next = with_changes(declared, self._amended.changes)
+        self._next = self._under(declared)
         return self._next.fleet
+
+    def _under(self, declared: Fleet) -> Amended:
+        """Return another declared fleet with the changes on top, which takes long where there are many."""
+        now = self._next
+        if now.declared is declared and now.changes is self._amended.changes:
+            return now
+        return with_changes(declared, self._amended.changes)
 
     def _take_next(self, _: Fleet) -> None:
         was_declared, self._amended = self._amended.declared, self._next
-        if self._amended.declared is not was_declared:
-            self._tell()
+        if self._amended.declared is not was_declared and not self._fleet.is_known:
+            self._tell()  # later on, whoever applies another fleet tells what has changed by it
 
     def _tell(self) -> None:
         """Log what is odd: changes that do not fit, and tenants that are declared and made at run time."""
-        for name, problems in self._amended.unfit.items():
-            log.warning("the run-time change of tenant %s is not applied: %s", name, "; ".join(problems))
-        for name in self._amended.changes.keys() & self._amended.declared.tenants.keys():
-            each = self._amended.changes[name]
-            if each.removed:
-                log.warning(
-                    "tenant %s is declared, and was removed by %s; it stays so", name, each.changed_by
-                )
-            elif each.apart:
-                log.warning(
-                    "tenant %s was admitted anew by %s; nothing declared of it counts", name, each.changed_by
-                )
-            elif each.admitted:
-                log.warning(
-                    "tenant %s is declared, and was admitted at run time too: what was set then wins", name
-                )
+        for text in oddities(self._amended).values():
+            log.warning("%s", text)
 
     def _stamped(self, changed: TenantChange, values: Mapping[str, Any]) -> TenantChange:
         now_s, by = time.time(), ACTOR.get()

@@ -17,6 +17,20 @@ from routing.openai import prompts
 from routing.openai.bodies import Call, Payload
 from routing.types import Target
 
+# Of a model card; OpenAI's API had it once, and clients still read it.
+PERMISSION: Mapping[str, Any] = {
+    "object": "model_permission",
+    "created": 0,
+    "allow_create_engine": False,
+    "allow_sampling": True,
+    "allow_logprobs": True,
+    "allow_search_indices": False,
+    "allow_view": True,
+    "allow_fine_tuning": False,
+    "organization": "*",
+    "group": None,
+    "is_blocking": False,
+}
 USAGE_TAIL = b',"usage":{'
 
 
@@ -33,10 +47,12 @@ class TokenUsage:
 def model_fields(target: Target) -> tuple[bytes, bytes]:
     """Return the model's field in JSON, as the engine writes it and as the client sees it.
 
+    The client's name may be any text.
+
     One can replace the other in raw bytes: inside a JSON string every quote is escaped, so the engine's
     form occurs as a field only.
     """
-    return b'"model":"%b"' % target.engine_model.encode(), b'"model":"%b"' % target.answers_as.encode()
+    return b'"model":"%b"' % target.engine_model.encode(), b'"model":%b' % orjson.dumps(target.answers_as)
 
 
 def usage_of(payload: Mapping[str, Any]) -> TokenUsage | None:
@@ -136,8 +152,8 @@ def error_status(error: Mapping[str, Any]) -> int:
     return code if type(code) is int and 400 <= code < 600 else 500
 
 
-def model_card(target: Target, created: int) -> Payload:
-    """Describe a model as `GET /v1/models` does; never a path. `root` and `parent` as vLLM uses them."""
+def model_card(target: Target, created: int, max_model_len: int | None) -> Payload:
+    """Describe a model as `GET /v1/models` of vLLM does; never a path. A length of None is not known yet."""
     return {
         "id": target.answers_as,
         "object": "model",
@@ -145,4 +161,6 @@ def model_card(target: Target, created: int) -> Payload:
         "owned_by": target.tenant,
         "root": target.adapter or target.base_model,
         "parent": target.base_model if target.adapter else None,
+        "max_model_len": max_model_len,
+        "permission": [{"id": f"modelperm-{target.answers_as}", **PERMISSION, "created": created}],
     }

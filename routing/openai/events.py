@@ -179,7 +179,8 @@ class EventStream:
             elif (text.startswith(ERROR_TYPE) or ERROR_SIGN in text) and self._ends_in_error(text):
                 if self.failed:
                     break
-                text = text.replace(self._target.engine_model.encode(), self._target.model.encode())
+                own_name = orjson.dumps(self._target.model)[1:-1]  # as it stands inside a text
+                text = text.replace(self._target.engine_model.encode(), own_name)
             elif self.refusal is None:
                 self.begun = True
             kept.append(text + EVENT_END)

@@ -14,6 +14,7 @@ from engines.protocol import (
     ADAPTERS_PATH,
     ENGINE_PATH,
     METRICS_PATH,
+    MODEL_HEADER,
     READY_PATH,
     TOKEN_HEADER,
     TRIAL_PATH,
@@ -37,9 +38,13 @@ class ReplicaDied(ReplicaSilent):
     """It broke off, or said that its engine is dead; one that is only slow has not."""
 
 
+class OrderRefused(ReplicaSilent):
+    """Its host will not do what it was told, and says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a replica listens: a Unix socket, or an HTTP origin."""
+    """Where a host listens: a Unix socket, or an HTTP origin."""
 
     base_url: str
     socket_path: str | None = None
@@ -61,8 +66,11 @@ class Address:
 class ReplicaClient:
     """Speaks to one replica at one address. Create it inside a running event loop; close it when done."""
 
-    def __init__(self, name: str, url: str, token: str) -> None:
-        """Raises `ValueError` where the URL is not the address of a replica."""
+    def __init__(self, name: str, url: str, token: str, *, base_model: str | None = None) -> None:
+        """`base_model` is the replica's where others share its host.
+
+        Raises `ValueError` where the URL is not the address of a replica.
+        """
         self.name = name
         self.url = url
         self._users = 0  # requests and control calls that have not ended
@@ -70,6 +78,8 @@ class ReplicaClient:
         self._unused.set()
         address = Address.parse(url)
         headers = {TOKEN_HEADER: token, "content-type": "application/json"}
+        if base_model is not None:
+            headers[MODEL_HEADER] = base_model
         self._upstream = Upstream(address.base_url, address.socket_path, headers)
 
     @property
@@ -119,14 +129,19 @@ class ReplicaClient:
         answer = await self._control("PUT", ADAPTERS_PATH, desired.to_json(), CONTROL_TIMEOUT_S)
         return Residency.from_json(answer)
 
-    async def order(self, order: EngineOrder, model: BaseModel | None = None) -> EngineHealth:
-        """Tell its host to restart, stop or start the engine; returns at once. Raises `ReplicaSilent`.
+    async def order(
+        self, order: EngineOrder, model: BaseModel | None = None, *, instead_of: str | None = None
+    ) -> EngineHealth:
+        """Tell its host to restart, stop or start the engine; returns at once.
 
-        The next engine has the settings of `model`; without it, those of the last one.
+        The next engine has the settings of `model`; without it, those of the last one. A start may name the
+        base model that goes for it. Raises `ReplicaSilent`; `OrderRefused` where the host may not, or cannot.
         """
         told: dict[str, Any] = {"order": order}
         if model is not None:
             told["settings"] = engine_values(model)
+        if instead_of is not None:
+            told["instead_of"] = instead_of
         answer = await self._control("POST", ENGINE_PATH, told, CONTROL_TIMEOUT_S)
         return EngineHealth.from_json(answer)
 
@@ -159,6 +174,8 @@ class ReplicaClient:
     async def _fetch_good(self, method: str, path: str, body: bytes, timeout_s: float) -> bytes:
         """Fetch what is no error. Raises `UpstreamError` or `TimeoutError`."""
         status, answer = await self._fetch(method, path, body, timeout_s)
+        if status == 409:
+            raise OrderRefused(_reason(answer))
         if status >= 400:
             raise UpstreamError(f"it answered {status}")
         return answer
@@ -179,3 +196,11 @@ class ReplicaClient:
         self._users -= 1
         if not self._users:
             self._unused.set()
+
+
+def _reason(answer: bytes) -> str:
+    """Return why a host refused. Raises `UpstreamError` where it does not say."""
+    try:
+        return str(orjson.loads(answer)["error"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UpstreamError("it refused for no reason") from error

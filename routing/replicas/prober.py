@@ -80,6 +80,11 @@ class Prober:
         self._probing = asyncio.create_task(self._probe())
 
     @property
+    def host(self) -> str:
+        """Return the name of the host at which it is."""
+        return self._replica.host
+
+    @property
     def client(self) -> ReplicaClient | None:
         """Return the client through which it is reached; None: its address was never known."""
         return self._clients.get(self._replica)
@@ -138,7 +143,8 @@ class Prober:
     def _go_to(self, url: str, *, moves: bool) -> None:
         current = self.client
         client = current if current is not None and current.url == url else None
-        client = client or ReplicaClient(self._name, url, self._token)
+        model = self._replica.engine.base_model if self._replica.shares_host else None
+        client = client or ReplicaClient(self._name, url, self._token, base_model=model)
         level = logging.DEBUG if url.startswith("file:") else logging.INFO  # a socket of BentoML's
         log.log(level, "replica %s %s %s", self._name, "moves to" if moves else "is at", url)
         self._give_up_move()
@@ -239,11 +245,14 @@ class Prober:
             self._requests.move_on(client)
 
     async def _ask(self, client: ReplicaClient) -> EngineHealth | None:
-        """Ask how its engine stands, and have it started if it was stopped when the replica left before."""
+        """Ask how its engine stands, and have it started if it was stopped when the replica left before.
+
+        At a shared host an engine is stopped until its turn comes.
+        """
         if self._url is None and not client.in_use:
             return None  # without an address it is asked only for the sake of what it runs
         health = await client.health()
-        if health is not None and health.state is EngineState.STOPPED:
+        if health is not None and health.state is EngineState.STOPPED and not self._replica.shares_host:
             await self._order(client, EngineOrder.START)
         return health
 

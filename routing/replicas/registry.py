@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from fleet.types import Fleet
+from fleet.types import Fleet, Host
 from routing.replicas.client import Address, ReplicaClient
 from routing.replicas.discovery import Addresses, Discovery
 from routing.replicas.prober import AdapterSync, Prober, Requests
@@ -20,7 +20,7 @@ from routing.scheduling.state import Replica, declared_replicas
 log = logging.getLogger("tenantry.gateway")
 
 
-_Made = tuple[str, str | None, str | None]  # source, revision, devices
+_Made = tuple[object, ...]  # the devices of a host, and the weights of its engines
 
 
 class ReplicaRegistry:
@@ -59,7 +59,8 @@ class ReplicaRegistry:
 
         Raises `RuntimeError` for a replica that is nowhere and cannot come, `ValueError` for a wrong address.
         """
-        self._made = {n: made for n, made in _made(fleet).items() if self._discovery.is_started_here(n)}
+        hosts = (host for pool in fleet.pools.values() for host in pool.hosts)
+        self._made = {h.name: _made(h, fleet) for h in hosts if self._discovery.is_started_here(h.name)}
         for replica in declared_replicas(fleet):
             self.join(replica)
         if self._discovery.is_static:
@@ -91,8 +92,8 @@ class ReplicaRegistry:
         """
         name, url = replica.name, None
         if self._addresses is not None:
-            self._require_addresses([name], self._addresses)
-            url = self._addresses.get(name)
+            self._require_addresses([replica.host], self._addresses)
+            url = self._addresses.get(replica.host)
         if url is not None:
             Address.parse(url)
         self._dispatcher.join(replica)
@@ -102,7 +103,7 @@ class ReplicaRegistry:
             replica, self._dispatcher, self._lifecycle, self._requests, self.clients, self._token
         )
         prober.locate(url)
-        self._undeclared.discard(name)
+        self._undeclared.discard(replica.host)
 
     def leave(self, name: str) -> None:
         """Let a replica go: it gets nothing new, and requests that it runs end there.
@@ -114,7 +115,7 @@ class ReplicaRegistry:
             raise LookupError(f"there is no replica {name!r}")
         log.info("replica %s leaves", name)
         prober = self._probers.pop(name)
-        prober.leave(stop_engine=self._discovery.is_started_here(name))
+        prober.leave(stop_engine=self._discovery.is_started_here(prober.host))
         self._dispatcher.leave(name)
         self._leaving[prober] = asyncio.create_task(self._see_off(prober))
 
@@ -136,21 +137,29 @@ class ReplicaRegistry:
             for name, (pool, model) in new.items()
             if name in old and old[name] != (pool, model)
         ]
+        here = {*(self._addresses or {})}
+        here |= {host.name for pool in before.pools.values() for host in pool.hosts}
         nowhere = [
-            f"pool {pool}: replica {name} has no engine: engines start together with the service. Restart it "
-            "with more replicas in its fleet file, or have engines started elsewhere, named in a file "
-            "(TENANTRY_ENGINE_FILE)"
-            for name, (pool, _) in new.items()
-            if name not in old and self._discovery.is_static and name not in (self._addresses or {})
+            f"pool {pool.name}: replica {host.name} has no engine: engines start together with the service. "
+            "Restart it with more replicas in its fleet file, or have engines started elsewhere, named in a "
+            "file (TENANTRY_ENGINE_FILE)"
+            for pool in after.pools.values()
+            for host in pool.hosts
+            if host.name not in here and self._discovery.is_static
         ]
-        made = _made(after)
-        others = [
-            f"pool {pool}: the engine of replica {name} was started with other weights or devices: this "
-            "needs a restart of the service"
-            for name, (pool, _) in new.items()
-            if name not in old and self._made.get(name, made[name]) != made[name]
+        return moved + nowhere + self._why_other(before, after)
+
+    def _why_other(self, before: Fleet, after: Fleet) -> list[str]:
+        """Say which hosts come back, or get other base models, and were started for something else."""
+        known = {host.name: host.base_models for pool in before.pools.values() for host in pool.hosts}
+        return [
+            f"pool {pool.name}: replica {host.name} was started with other base models, weights or devices: "
+            "this needs a restart of the service"
+            for pool in after.pools.values()
+            for host in pool.hosts
+            if known.get(host.name) != host.base_models and host.name in self._made
+            if self._made[host.name] != _made(host, after)
         ]
-        return moved + nowhere + others
 
     async def _see_off(self, prober: Prober) -> None:
         await prober.left()
@@ -167,11 +176,12 @@ class ReplicaRegistry:
 
     def _take(self, addresses: Addresses) -> None:
         """Take over where all replicas are now."""
-        self._require_addresses(self._probers, addresses)
+        hosts = {prober.host for prober in self._probers.values()}
+        self._require_addresses(hosts, addresses)
         self._addresses = addresses
-        for name, prober in self._probers.items():
-            prober.locate(addresses.get(name))
-        undeclared = addresses.keys() - self._probers.keys()
+        for prober in self._probers.values():
+            prober.locate(addresses.get(prober.host))
+        undeclared = addresses.keys() - hosts
         for name in sorted(undeclared - self._undeclared):
             log.warning("the fleet declares no replica %r; its address is ignored", name)
         self._undeclared = undeclared
@@ -183,14 +193,10 @@ class ReplicaRegistry:
             raise RuntimeError(f"no address is known for {', '.join(sorted(missing))}")
 
 
-def _made(fleet: Fleet) -> dict[str, _Made]:
-    """Source, revision and devices of the engine of every replica that a fleet declares."""
-    made = {}
-    for pool in fleet.pools.values():
-        for index, (name, base_model) in enumerate(pool.replica_models):
-            model = fleet.base_models[base_model]
-            made[name] = model.source, model.revision, pool.devices[index] if pool.devices else None
-    return made
+def _made(host: Host, fleet: Fleet) -> _Made:
+    """Return with what the engines of a host are made."""
+    models = (fleet.base_models[name] for name in host.base_models)
+    return host.device, *((model.name, model.source, model.revision) for model in models)
 
 
 def _models(fleet: Fleet) -> dict[str, tuple[str, str]]:

@@ -44,14 +44,14 @@ class Accounts:
         self._fleet = fleet
         self._accounts: defaultdict[str, _Account] = defaultdict(_Account)
         self._leaving: set[str] = set()  # tenants that are in the fleet no more and still have something
-        self._rates = RateLimits({name: tenant.caps for name, tenant in fleet.now.tenants.items()})
+        self.rates = RateLimits({name: tenant.caps for name, tenant in fleet.now.tenants.items()})
         self._keys: dict[str, Usage] = {}  # of keys with limits that have something here
         self._versions: Counter[str] = Counter()  # adapter id -> requests, waiting or running
         self._adapter_sequences: Counter[str] = Counter()  # of adapters that have a cap
 
     def take_fleet(self, fleet: Fleet) -> None:
         """Let the caps of another fleet count from the next request on; what is counted stays counted."""
-        self._rates.take({name: tenant.caps for name, tenant in fleet.tenants.items()})
+        self.rates.take({name: tenant.caps for name, tenant in fleet.tenants.items()})
         self._leaving = self._accounts.keys() - fleet.tenants.keys()
         self.forget_left()
 
@@ -103,7 +103,7 @@ class Accounts:
             rejection = self._overload(request, group, account)
         if rejection is None and request.key_limits is not None:
             rejection = self._key_rejection(request, request.key_limits, demand, now_s)
-        return rejection or self._rates.book(
+        return rejection or self.rates.book(
             target.tenant, request.prompt_tokens, request.key, request.key_limits
         )
 
@@ -187,7 +187,7 @@ class Accounts:
     def correct_rate(self, request: Request, used_tokens: int) -> None:
         """Book the tokens that a request used beyond its estimate."""
         tokens = used_tokens - request.prompt_tokens
-        self._rates.correct(request.target.tenant, tokens, request.key, request.key_limits)
+        self.rates.correct(request.target.tenant, tokens, request.key, request.key_limits)
 
     def learn_duration(self, request: Request, taken_s: float) -> None:
         """Learn how long a tenant's requests take, and a limited key's, from one that was completed."""

@@ -58,6 +58,7 @@ class Dispatcher:
         self._groups.take_fleet(fleet.now, late=False)
         self.decisions = Decisions()
         self._accounts = Accounts(fleet)
+        self.rates = self._accounts.rates
         self._grants = Grants(fleet, self._accounts, self.decisions, clock)
         self._draining = False
         for replica in replicas:

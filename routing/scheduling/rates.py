@@ -19,6 +19,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from limits.storage import MemoryStorage
 
@@ -29,7 +30,18 @@ _OF_TENANT = Cap.REQUESTS_PER_MINUTE, Cap.TOKENS_PER_MINUTE
 _OF_KEY = Cap.KEY_REQUESTS_PER_MINUTE, Cap.KEY_TOKENS_PER_MINUTE
 _WINDOW_S = 60
 _MEMORY_S = 2 * _WINDOW_S  # a window weighs nothing once the next one has passed too
+_Counts = tuple[int, float, int, float]  # of the minute before, its seconds left; of this minute, the same
 _MARGIN_S = 0.001  # the library wants more than the limit to be free, not as much
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What is left of one limit per minute."""
+
+    counts_tokens: bool  # else requests
+    limit: int
+    remaining: int
+    reset_s: float  # until all of the limit is free, if nothing else comes
 
 
 class RateLimits:
@@ -74,6 +86,23 @@ class RateLimits:
         for window in windows:
             window.book(prompt_tokens if window.counts_tokens else 1)
         return None
+
+    def left(self, tenant: str, key: str = "", limits: KeyLimits | None = None) -> list[Allowance]:
+        """Say what is left of the requests and of the tokens, of each where there is a limit.
+
+        Where the tenant and its key have one, it is that of which less is left.
+        """
+        if tenant not in self._tenants and limits is None:
+            return []
+        windows = self._tenants[tenant].windows if tenant in self._tenants else ()
+        if limits is not None and _has_rate(limits):
+            windows += self._of_key(key, limits).windows
+        tightest: dict[bool, Allowance] = {}
+        for allowance in (window.left() for window in windows):
+            known = tightest.get(allowance.counts_tokens)
+            if known is None or allowance.remaining < known.remaining:
+                tightest[allowance.counts_tokens] = allowance
+        return list(tightest.values())
 
     def correct(self, tenant: str, tokens: int, key: str = "", limits: KeyLimits | None = None) -> None:
         """Book what an ended request used beyond its estimate, now or as room comes.
@@ -132,19 +161,28 @@ class _Window:
         if amount:
             self._storage.acquire_sliding_window_entry(self._key, self.limit, _WINDOW_S, amount)
 
+    def left(self) -> Allowance:
+        """Say what can be booked now, and when all of the limit can."""
+        counts = self._counts()
+        return Allowance(
+            self.counts_tokens, self.limit, max(0, self._room(counts)), self._until_s(self.limit, counts)
+        )
+
     @property
     def has_counts(self) -> bool:
         """Whether it remembers anything."""
-        previous, _, current, _ = self._storage.get_sliding_window(self._key, _WINDOW_S)
+        previous, _, current, _ = self._counts()
         return bool(previous or current)
 
     def _wait_s(self, amount: int) -> float | None:
         """Seconds until there is room for an amount; 0: now; None: never."""
-        if amount > self.limit:
-            return None
-        previous, previous_left_s, current, current_left_s = self._storage.get_sliding_window(
-            self._key, _WINDOW_S
-        )
+        return None if amount > self.limit else self._until_s(amount, self._counts())
+
+    def _counts(self) -> _Counts:
+        return self._storage.get_sliding_window(self._key, _WINDOW_S)
+
+    def _until_s(self, amount: int, counts: _Counts) -> float:
+        previous, previous_left_s, current, current_left_s = counts
         bound = self.limit - amount + 1  # the weighted count must be below it
         if previous * previous_left_s / _WINDOW_S + current < bound:
             return 0.0
@@ -153,8 +191,8 @@ class _Window:
         left_s = current_left_s - _WINDOW_S
         return left_s + _WINDOW_S * (1 - bound / current) + _MARGIN_S
 
-    def _room(self) -> int:
-        previous, left_s, current, _ = self._storage.get_sliding_window(self._key, _WINDOW_S)
+    def _room(self, counts: _Counts) -> int:
+        previous, left_s, current, _ = counts
         return self.limit - math.floor(previous * left_s / _WINDOW_S + current)
 
 
@@ -176,6 +214,13 @@ class _TokenWindow(_Window):
         if not self._owed or amount > self.limit:
             return super().rejection(amount)
         return Rejection(self._cap, self.limit, self._wait_for_debt_s(amount))
+
+    def left(self) -> Allowance:
+        """Say what can be booked now, after what is owed, and when all of the limit can."""
+        self._pay()
+        if not self._owed:
+            return super().left()
+        return Allowance(True, self.limit, 0, self._wait_for_debt_s(self.limit) or 0.0)
 
     def correct(self, amount: int) -> None:
         """Book what was used beyond what was booked; a negative amount is given back."""
@@ -213,7 +258,7 @@ class _TokenWindow(_Window):
         now_s = time.time()
         unseen_s = max(0.0, now_s - self._paid_at_s - _MEMORY_S)
         self._owed -= min(self._owed, math.floor(unseen_s * self.limit / _WINDOW_S))
-        booked = min(self._owed, max(0, self._room()))
+        booked = min(self._owed, max(0, self._room(self._counts())))
         self.book(booked)
         self._owed -= booked
         if booked:

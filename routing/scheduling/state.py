@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from engines.health import EngineHealth, EngineState
 from engines.settings import digest_of
-from fleet.types import BaseModel, Fleet, Slo
+from fleet.types import BaseModel, Fleet, Pool, Slo
 from routing.scheduling.health.health import Health
 from routing.scheduling.health.limit import ConcurrencyLimit
 from routing.scheduling.occupancy import ShareClock
@@ -51,7 +51,7 @@ class RunningSettings:
 
 @dataclass(slots=True, eq=False)
 class Replica:
-    """A place where an engine runs: one host process on devices of its own, under one address."""
+    """A place where an engine of one base model runs: at a host, a process on devices of its own."""
 
     name: str
     pool: str
@@ -59,9 +59,16 @@ class Replica:
     draining: bool = False  # an operator wants it empty: no new work, leases run out
     restarting: bool = False  # its engine is about to restart: it is not ready, what it runs ends first
     left: bool = False  # it takes part no more; another one may have its name
+    host: str = ""  # whose address it has, with a replica of each base model; its own name: it is alone there
 
     def __post_init__(self) -> None:
         self.engine.replica = self
+        self.host = self.host or self.name
+
+    @property
+    def shares_host(self) -> bool:
+        """Whether other base models have replicas at its host, so that it is on disk until it is woken."""
+        return self.host != self.name
 
     def engine_for(self, base_model: str) -> Engine | None:
         """Return the engine that serves a base model here, if one does."""
@@ -227,18 +234,21 @@ def limit_for(slo: Slo, slots: int, max_sequences: int) -> ConcurrencyLimit | No
 
 def declared_replicas(fleet: Fleet) -> list[Replica]:
     """Make the replicas that the fleet declares, each with its engine."""
-    replicas = []
-    for pool in fleet.pools.values():
-        for name, base_model in pool.replica_models:
-            model = fleet.base_models[base_model]
-            engine = Engine(
-                name=name,
-                base_model=base_model,
-                slots=model.max_loras,
-                max_sequences=model.max_num_seqs,
-                max_resident=model.max_cpu_loras,
-                declared=model,
-                limit=limit_for(pool.slo, model.max_loras, model.max_num_seqs),
-            )
-            replicas.append(Replica(name, pool.name, engine))
-    return replicas
+    return [
+        Replica(name, pool.name, _engine(name, pool, fleet.base_models[base_model]), host=host.name)
+        for pool in fleet.pools.values()
+        for host in pool.hosts
+        for name, base_model in host.replicas
+    ]
+
+
+def _engine(name: str, pool: Pool, model: BaseModel) -> Engine:
+    return Engine(
+        name=name,
+        base_model=model.name,
+        slots=model.max_loras,
+        max_sequences=model.max_num_seqs,
+        max_resident=model.max_cpu_loras,
+        declared=model,
+        limit=limit_for(pool.slo, model.max_loras, model.max_num_seqs),
+    )

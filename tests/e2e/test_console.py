@@ -255,7 +255,8 @@ def test_a_key_is_revoked_and_opens_nothing(service: Service, tab: Tab) -> None:
     assert service.get("/v1/models", **models).status_code == 200
     tab.go("#/tenants/globex")
     usage = tab.page.get_by_role("region", name="Usage")
-    expect(usage).to_contain_text(re.compile(r"Budget of this month: .* of 10\s000\s000 tokens"))
+    now = tab.page.get_by_role("region", name="Now")
+    expect(now).to_contain_text(re.compile(r"Budget of this month: .* of 10\s000\s000 tokens"))
     expect(usage.get_by_role("row")).to_have_count(2)  # the heading, and today
     keys = tab.page.get_by_role("row").filter(has_text="of a test")
     tab.shot("console-tenant")

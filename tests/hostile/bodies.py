@@ -35,6 +35,7 @@ VALID: Mapping[str, dict[str, Any]] = {
 READS = (
     *("/v1/models", "/v1/models/support", "/v1/usage", "/v1/usage?from=2026-01-01&to=2026-01-02", "/metrics"),
     *("/metrics/shared-0", "/", "/console", "/docs", "/openapi.json", "/readyz", "/livez", "/healthz"),
+    *("/health", "/ping", "/version", "/load"),
     *("/v1", "/v1/files", "/v1/chat", "/schema.json", "/static_content/x", "/favicon.ico", "/tokenize"),
 )
 ADAPTERS = "/admin/v1/adapters"

@@ -23,6 +23,7 @@ OTHER_TYPES = {
     ),
     "text/html": ("/", "/console", "/docs"),
     "application/octet-stream": ("/v1/embeddings",),
+    "": ("/health", "/ping"),  # empty
 }
 
 

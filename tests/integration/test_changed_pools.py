@@ -213,7 +213,10 @@ async def test_a_pool_does_not_come_back_with_other_weights_than_its_engine_has(
         assert (await site.apply(site.fleet)).status == 200
         other = await site.apply(with_extra(site.fleet, source="/models/newer"))
         assert other.status == 409
-        assert "extra-0 was started with other weights or devices" in other.json()["reasons"][0]
+        assert (
+            "replica extra-0 was started with other base models, weights or devices"
+            in other.json()["reasons"][0]
+        )
         assert (await site.apply(with_extra(site.fleet))).status == 200
         await eventually(lambda: site.gateway.dispatcher.replicas["extra-0"].ready)
         assert (await site.bench.chat("b", model="extra")()).status == 200
@@ -237,7 +240,7 @@ async def test_pools_that_were_applied_count_after_a_restart(tmp_path: Path, fro
 # -- rollouts and trials -----------------------------------------------------------------------------------
 
 
-async def test_a_pool_that_a_rollout_needs_stays_until_that_has_ended(tmp_path: Path) -> None:
+async def test_a_rollout_rests_while_no_pool_serves_it_and_that_is_told(tmp_path: Path) -> None:
     whole = with_extra(fleet_in(tmp_path))
     async with site_in(tmp_path, from_file=False, fleet=whole) as site:
         key = AdapterKey("c", "own")
@@ -246,16 +249,23 @@ async def test_a_pool_that_a_rollout_needs_stays_until_that_has_ended(tmp_path: 
             rollout=Rollout(2, RolloutPlan()),
         )
         site.gateway.directory.put(entry)
+        await eventually(lambda: len(site.bench.engines["alone-0"].desired["adapters"]) == 3)
+        assert (await site.bench.chat("c", model="own")()).status == 200
         tenant = whole.tenants["c"]
         plain = replace(tenant, models={"extra": "extra"}, default_model=None, isolation=Isolation.SHARED)
         after = without_alone(whole)
         extra = replace(after.pools["extra"], tenants=("b", "c"))
         after = replace(after, tenants=after.tenants | {"c": plain}, pools=after.pools | {"extra": extra})
-        refused = await site.apply(after)
-        assert refused.status == 409, refused.body
-        assert "adapter c/own: version 2 is being rolled out" in refused.json()["reasons"][0]
-        site.gateway.directory.put(replace(entry, rollout=None))
-        assert (await site.apply(after)).status == 200
+        applied = await site.apply(after)
+        assert applied.status == 200, applied.body
+        assert applied.json()["consequences"] == [
+            "tenant c: its adapter own answers nothing: no pool of the tenant has base model base any more"
+        ]
+        assert (await site.bench.chat("c", model="own")()).status == 404
+        assert site.gateway.directory.adapter(key) == entry, "it is kept as it is"
+        assert (await site.apply(whole)).status == 200
+        await eventually(lambda: site.gateway.dispatcher.replicas["alone-0"].ready)
+        assert (await site.bench.chat("c", model="own")()).status == 200, "and goes on"
         site.gateway.directory.remove(key)
 
 

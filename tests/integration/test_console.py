@@ -33,6 +33,8 @@ PAGES = (
     "#/adapters/-/a-support",
     "#/tenants",
     "#/tenants/a",
+    "#/tenants/a/change",
+    "#/admit/a",
     "#/keys",
     "#/usage",
     "#/playground",

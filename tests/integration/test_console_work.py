@@ -5,63 +5,27 @@ The gateway keeps its state on disk; its engines are fakes.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import re
-import tarfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 
 from engines.residency import TrialReport
-from fleet.types import Budget
 from routing.catalog.entries import KeyRole
 from routing.http import connections
 from tests.browser import Tab, chromium, tab_of
 from tests.fakes import FakeEngine, key_of
-from tests.integration.conftest import Bench
-from tests.integration.test_console import Site, site_over, until
-from tests.integration.test_lifecycle import House, adapter_folder, fleet_in, house_of
+from tests.integration.office import Office, office_in
+from tests.integration.test_console import until
 
 connections.install(connections.Bounds())  # as the service does
 OPERATOR = key_of("operator")
 expect.set_options(timeout=10_000)  # checking an adapter takes a while on a busy machine
-
-
-@dataclass
-class Office:
-    """A gateway with state, and a tab."""
-
-    site: Site
-    house: House
-    folder: Path
-
-    @property
-    def engines(self) -> dict[str, FakeEngine]:
-        return self.site.bench.engines
-
-    def key(self, role: KeyRole, tenant: str | None) -> str:
-        """Make a key."""
-        work = self.house.manager.create_key(role, tenant, note="of a test", expires_s=None)
-        return self.site.call(work)[0]
-
-    def archive(self, seed: int = 0, **config: Any) -> Path:
-        """An adapter as a tar."""
-        source = adapter_folder(self.folder / f"to-send-{seed}", seed, **config)
-        path = self.folder / f"adapter-{seed}.tar"
-        with tarfile.open(path, "w") as tar:
-            for file in source.iterdir():
-                tar.add(file, file.name)
-        return path
-
-    def get(self, path: str, key: str) -> httpx.Response:
-        return httpx.get(f"{self.site.url}{path}", headers={"authorization": f"Bearer {key}"})
 
 
 @pytest.fixture(scope="module")
@@ -72,18 +36,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def office(tmp_path: Path) -> Iterator[Office]:
-    found: list[House] = []
-    fleet = fleet_in(tmp_path)
-    tenants = {**fleet.tenants, "a": replace(fleet.tenants["a"], budget=Budget(100_000))}
-
-    @contextlib.asynccontextmanager
-    async def bench() -> AsyncIterator[Bench]:
-        async with house_of(replace(fleet, tenants=tenants), tmp_path) as house:
-            found.append(house)
-            yield house.bench
-
-    with site_over(bench()) as site:
-        yield Office(site, found[0], tmp_path)
+    with office_in(tmp_path) as office:
+        yield office
 
 
 @pytest.fixture
@@ -423,7 +377,7 @@ def test_a_tenant_sees_what_is_its_own_and_no_other_name(
             assert not [name for name in ("b-support", "c-support", ">b<", ">c<") if name in shown], where
             assert tab.violations() == [], where
             assert tab.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, where
-        for where in ("#/tenants", "#/events", "#/models/b/support", "#/tenants/b"):
+        for where in ("#/tenants", "#/admit", "#/events", "#/models/b/support", "#/tenants/b/change"):
             tab.go(where)
             expect(tab.page.get_by_role("heading", level=1)).to_have_text("There is no such page.")
 

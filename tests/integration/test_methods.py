@@ -18,8 +18,13 @@ POSTED = [*(kind.value for kind in Kind), "/v1/load_lora_adapter"]
 READ = [
     *("/v1/models", "/v1/models/support", "/v1/usage", "/metrics", "/docs", "/openapi.json", "/docs.json"),
     *("/console", "/admin/v1/replicas", "/admin/v1/live", "/admin/v1/openapi.json"),
+    *("/version", "/load", "/schema.json"),
 ]
-ROUTES = [*((path, "POST, OPTIONS") for path in POSTED), *((path, "GET, HEAD, OPTIONS") for path in READ)]
+ROUTES = [
+    *(("/health", "GET, HEAD, OPTIONS"), ("/ping", "GET, POST, HEAD, OPTIONS")),
+    *((path, "POST, OPTIONS") for path in POSTED),
+    *((path, "GET, HEAD, OPTIONS") for path in READ),
+]
 CONTENT = {"messages": [{"role": "user", "content": "who?"}], "prompt": "who?", "input": "who?"}
 
 

@@ -34,6 +34,7 @@ logging.getLogger("httpx2").setLevel(logging.WARNING)
 TENANTS = int(os.environ.get("TENANTRY_LIVING_TENANTS", "50"))
 PER_S = float(os.environ.get("TENANTRY_LIVING_PER_S", "50"))
 CHANGED, LEAVING, APPLIED = 10, 5, 10
+STAYS, COMES_AND_GOES = "shared-0", "shared-1"
 TOKENS = 8
 TIMEOUT_S = 60.0
 SOURCES = (
@@ -183,6 +184,21 @@ class Day:
         assert "draft" not in self._models("globex")
         assert self._models("spare")
 
+    def change_replicas(self) -> None:
+        """Let a replica of the pool leave, then join again; it is given its adapters and then requests."""
+        document = yaml.safe_load(self.fleet.read_text())
+        document["pools"]["shared"]["replicas"] = 1
+        fewer = self.folder / "fewer.yaml"
+        fewer.write_text(yaml.safe_dump(document))
+        self.operator.run("apply", str(fewer))
+        wait_until(lambda: self.service.engine_core(COMES_AND_GOES) is None, "its engine ends", 120)
+        answered = self._answered()
+        self.operator.run("apply", str(self.fleet))
+        wait_until(lambda: self._answered() > answered, "the replica that joined answers requests", 300)
+
+    def _answered(self) -> float:
+        return self.service.metric("tenantry_replica_requests_total", replica=COMES_AND_GOES)
+
     def _models(self, who: str) -> set[str]:
         with openai.OpenAI(
             base_url=f"{self.service.url}/v1", api_key=key_of(who), timeout=TIMEOUT_S
@@ -191,12 +207,13 @@ class Day:
 
 
 def fleet_with_a_spare_key(folder: Path) -> Path:
-    """Write the demo fleet's shared pool, with absolute paths and a second key of acme."""
+    """Write the demo fleet's shared pool with two replicas, absolute paths and a second key of acme."""
     text = (ROOT / "fleet.yaml").read_text().replace("source: .cache/demo", f"source: {DEMO}")
     document = yaml.safe_load(text)
     for section, name in (("tenants", "umbrella"), ("pools", "umbrella"), ("adapters", "umbrella-support")):
         del document[section][name]
     document["tenants"]["acme"]["api_keys"].append({"sha256": hash_key(key_of("spare"))})
+    document["pools"]["shared"]["replicas"] = 2
     path = folder / "fleet.yaml"
     path.write_text(yaml.safe_dump(document))
     return path
@@ -205,7 +222,8 @@ def fleet_with_a_spare_key(folder: Path) -> Path:
 def test_a_fleet_changes_all_day_while_it_is_called(tmp_path: Path) -> None:
     fleet = fleet_with_a_spare_key(tmp_path)
     with serving("service:Gateway", tmp_path, "--arg", f"fleet={fleet}", env=ONE_THREAD) as service:
-        cores = service.engine_cores()
+        service.give_cores([STAYS, COMES_AND_GOES])
+        core, other = service.engine_core(STAYS), service.engine_core(COMES_AND_GOES)
         traffic, stop = Traffic(service.url), threading.Event()
         day = Day(service, Operator(service.url), tmp_path, fleet)
         with ThreadPoolExecutor(1) as threads:
@@ -220,13 +238,15 @@ def test_a_fleet_changes_all_day_while_it_is_called(tmp_path: Path) -> None:
                     day.let_go(number)
                 for number in range(APPLIED):
                     day.apply_and_roll_back(number)
+                assert service.engine_core(COMES_AND_GOES) == other is not None, "it was started again"
+                day.change_replicas()
             finally:
                 stop.set()
             calls.result(2 * TIMEOUT_S)
         log.info("%d requests: %d failed, %d wrong", traffic.sent, len(traffic.failed), len(traffic.wrong))
         assert not traffic.failed, Counter(traffic.failed).most_common(5)
         assert not traffic.wrong, traffic.wrong[:5]
-        assert service.engine_cores() == cores, "an engine was started again"
+        assert service.engine_core(STAYS) == core is not None, "an engine was started again"
         wait_until(service.at_rest, "every counter at zero", within_s=60)
         left = {tenant["name"] for tenant in day.operator.run("tenants", "list")}
         gone = {f"tenant-{number}" for number in range(CHANGED, CHANGED + LEAVING)}

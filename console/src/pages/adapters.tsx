@@ -5,7 +5,7 @@ import { ofTenant, path } from "../api";
 import type { Api } from "../api";
 import { useConsole, useLoaded } from "../context";
 import { bytes, count, fullName, moment, percent, plural } from "../format";
-import { Act, Bar, Close, Dialog, Empty, Field, filled, Scroll, State, Title, Trouble, useWork } from "../parts";
+import { Act, ACTIONS, Bar, Close, Dialog, Empty, Field, filled, number, State, Table, Title, Trouble, useWork } from "../parts";
 import { link } from "../route";
 import type { AdapterAnswer, AdapterList, AdapterSummary, ReplicaAnswer, ReplicaList, VersionDetail } from "../types";
 import { actionsOn, isPreparing, pinnable } from "./adapter_actions";
@@ -27,9 +27,10 @@ async function all(api: Api, signal: AbortSignal): Promise<{ found: AdapterSumma
   return { found, more: after !== null };
 }
 
-export function Adapters() {
+/** All adapters; `tenant` is whose are looked for first. */
+export function Adapters({ tenant }: { tenant: string | null }) {
   const { data, error, reload } = useLoaded(all, 30_000);
-  const [text, setText] = useState("");
+  const [text, setText] = useState(tenant === null ? "" : `${tenant}/`);
   const [adding, setAdding] = useState(false);
   const wanted = text.trim().toLowerCase();
   const found = data?.found.filter((one) => `${fullName(one)} ${one.state} ${one.base_model} ${one.pinned ? "pinned" : ""} ${one.rollout ? "rollout" : ""}`.toLowerCase().includes(wanted)) ?? [];
@@ -60,36 +61,20 @@ export function Adapters() {
 
 function List({ adapters }: { adapters: AdapterSummary[] }) {
   return (
-    <Scroll label="Adapters">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Adapter</th>
-            <th scope="col">State</th>
-            <th scope="col" class="n">
-              Live version
-            </th>
-            <th scope="col">Rollout</th>
-            <th scope="col">Base model</th>
-            <th scope="col">Pinned</th>
-          </tr>
-        </thead>
-        <tbody>
-          {adapters.map((one) => (
-            <tr key={fullName(one)}>
-              <th scope="row">
-                <a href={link("adapters", one.tenant ?? "-", one.name)}>{fullName(one)}</a>
-              </th>
-              <td>{one.state ? <State state={one.state} /> : "–"}</td>
-              <td class="n">{one.live ?? "–"}</td>
-              <td>{one.rollout ? `${percent(one.rollout.weight)} to version ${one.rollout.candidate}` : ""}</td>
-              <td>{one.base_model}</td>
-              <td>{one.pinned ? "pinned" : ""}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </Scroll>
+    <Table label="Adapters" columns={["Adapter", "State", number("Live version"), "Rollout", "Base model", "Pinned"]}>
+      {adapters.map((one) => (
+        <tr key={fullName(one)}>
+          <th scope="row">
+            <a href={link("adapters", one.tenant ?? "-", one.name)}>{fullName(one)}</a>
+          </th>
+          <td>{one.state ? <State state={one.state} /> : "–"}</td>
+          <td class="n">{one.live ?? "–"}</td>
+          <td>{one.rollout ? `${percent(one.rollout.weight)} to version ${one.rollout.candidate}` : ""}</td>
+          <td>{one.base_model}</td>
+          <td>{one.pinned ? "pinned" : ""}</td>
+        </tr>
+      ))}
+    </Table>
   );
 }
 
@@ -173,38 +158,11 @@ function Versions({ adapter, reload }: { adapter: AdapterAnswer; reload: () => v
   return (
     <section aria-labelledby="versions-title">
       <h2 id="versions-title">Versions</h2>
-      <Scroll label="Versions">
-        <table>
-          <thead>
-            <tr>
-              <th scope="col" class="n">
-                Version
-              </th>
-              <th scope="col">State</th>
-              <th scope="col" class="n">
-                Traffic
-              </th>
-              <th scope="col">Resident</th>
-              <th scope="col" class="n">
-                Rank
-              </th>
-              <th scope="col" class="n">
-                Size
-              </th>
-              <th scope="col">Registered</th>
-              <th scope="col">Source</th>
-              <th scope="col">
-                <span class="hidden">Actions</span>
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {versions.map((version) => (
-              <VersionRow key={version.number} adapter={adapter} version={version} reload={reload} />
-            ))}
-          </tbody>
-        </table>
-      </Scroll>
+      <Table label="Versions" columns={[number("Version"), "State", number("Traffic"), "Resident", number("Rank"), number("Size"), "Registered", "Source", ACTIONS]}>
+        {versions.map((version) => (
+          <VersionRow key={version.number} adapter={adapter} version={version} reload={reload} />
+        ))}
+      </Table>
     </section>
   );
 }

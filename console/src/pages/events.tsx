@@ -1,11 +1,13 @@
 // What the scheduler decides, as it decides it, and what was done to the fleet.
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { query } from "../api";
 import { useConsole, useLoaded } from "../context";
 import { clock, count, moment, seconds, words } from "../format";
-import { Empty, Scroll, Title, Trouble } from "../parts";
+import { Empty, number, Table, Title, Trouble } from "../parts";
+import { link } from "../route";
 import type { SeenDecision } from "../store";
-import type { EventList } from "../types";
+import type { EventAnswer, EventList } from "../types";
 
 const SHOWN = 150;
 
@@ -14,7 +16,7 @@ export function Events() {
     <>
       <Title text="Events" />
       <Decisions />
-      <Done />
+      <Changes tenant={null} />
     </>
   );
 }
@@ -47,79 +49,80 @@ function Decisions() {
       {shown.length === 0 ? (
         <Empty>{live.decisions.length ? "Nothing but what is filtered out." : "Nothing was decided yet."}</Empty>
       ) : (
-        <Scroll label="Scheduler decisions" tall>
-          <table class="log">
-            <thead>
-              <tr>
-                <th scope="col">At</th>
-                <th scope="col">Decision</th>
-                <th scope="col">Why</th>
-                <th scope="col">Model</th>
-                <th scope="col">Where</th>
-                <th scope="col" class="n">
-                  Waited
-                </th>
-                <th scope="col">Request</th>
-              </tr>
-            </thead>
-            <tbody>
-              {shown.map((d) => (
-                <tr key={d.id}>
-                  <td class="tabular">{clock(d.at)}</td>
-                  <td>
-                    <span class={`action ${d.action}`}>{d.action}</span>
-                  </td>
-                  <td>{words(d.reason)}</td>
-                  <td class="long">
-                    {d.tenant}/{d.model}
-                  </td>
-                  <td>{d.replica ?? d.pool}</td>
-                  <td class="n">{d.waited_s >= 0.001 ? seconds(d.waited_s) : ""}</td>
-                  <td class="long muted">{d.request_id}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </Scroll>
+        <Table label="Scheduler decisions" log columns={["At", "Decision", "Why", "Model", "Where", number("Waited"), "Request"]}>
+          {shown.map((d) => (
+            <tr key={d.id}>
+              <td class="tabular">{clock(d.at)}</td>
+              <td>
+                <span class={`action ${d.action}`}>{d.action}</span>
+              </td>
+              <td>{words(d.reason)}</td>
+              <td class="long">
+                {d.tenant}/{d.model}
+              </td>
+              <td>{d.replica ?? d.pool}</td>
+              <td class="n">{d.waited_s >= 0.001 ? seconds(d.waited_s) : ""}</td>
+              <td class="long muted">{d.request_id}</td>
+            </tr>
+          ))}
+        </Table>
       )}
       {live.decisionsLeftOut > 0 && <p class="note muted">{count(live.decisionsLeftOut)} more came too fast to be sent, grants before others.</p>}
     </section>
   );
 }
 
-function Done() {
-  const { data, error, reload } = useLoaded((api, signal) => api.get<EventList>("/events?limit=100", signal), 10_000);
+const FEW = 50;
+const MOST = 1000; // that the gateway tells at once
+
+/** What was changed, and by whom: of everything, or of one tenant. */
+export function Changes({ tenant, revision = 0 }: { tenant: string | null; revision?: number }) {
+  const [limit, setLimit] = useState(FEW);
+  const where = `/events${query({ tenant, limit: String(limit) })}`;
+  const { data, error, reload } = useLoaded((api, signal) => api.get<EventList>(where, signal), 10_000, where);
+  const shown = useRef(revision);
+  useEffect(() => {
+    if (shown.current === revision) return;
+    shown.current = revision;
+    reload(); // it was changed on this page
+  }, [revision]);
   return (
     <section aria-labelledby="done-title">
       <h2 id="done-title">
-        Changes <small>to adapters, rollouts, keys and replicas</small>
+        {tenant === null ? "Changes" : "Events"} <small>{tenant === null ? "to tenants, adapters, rollouts, keys and replicas" : "who changed what, the newest first"}</small>
       </h2>
       {error && <Trouble text={error} retry={reload} />}
       {data && data.data.length === 0 && <Empty>Nothing was changed yet.</Empty>}
       {data && data.data.length > 0 && (
-        <Scroll label="Changes" tall>
-          <table class="log">
-            <thead>
-              <tr>
-                <th scope="col">When</th>
-                <th scope="col">What</th>
-                <th scope="col">Happened</th>
-                <th scope="col">By</th>
-              </tr>
-            </thead>
-            <tbody>
-              {data.data.map((event) => (
-                <tr key={event.id}>
-                  <td class="tabular">{moment(event.at)}</td>
-                  <td class="long">{event.subject}</td>
-                  <td>{event.text}</td>
-                  <td class="muted">{event.actor}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </Scroll>
+        <Table label="Changes" log columns={["When", "What", "Happened", "By"]}>
+          {data.data.map((event) => (
+            <tr key={event.id}>
+              <td class="tabular">{moment(event.at)}</td>
+              <td class="long">
+                <Subject event={event} here={tenant !== null} />
+              </td>
+              <td class="prose">{event.text}</td>
+              <td class="muted">{event.actor}</td>
+            </tr>
+          ))}
+        </Table>
+      )}
+      {data && data.data.length === limit && limit < MOST && (
+        <div class="buttons left">
+          <button onClick={() => setLimit(Math.min(MOST, 4 * limit))}>Older ones too</button>
+        </div>
       )}
     </section>
+  );
+}
+
+/** What was changed; a tenant's name leads to it, but from its own page. */
+function Subject({ event, here }: { event: EventAnswer; here: boolean }) {
+  const [kind, name, ...more] = event.subject.split(" ");
+  if (here || kind !== "tenant" || !name || more.length > 0) return <>{event.subject}</>;
+  return (
+    <>
+      tenant <a href={link("tenants", name)}>{name}</a>
+    </>
   );
 }

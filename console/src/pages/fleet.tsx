@@ -6,7 +6,7 @@ import type { Action } from "../context";
 import { path } from "../api";
 import type { Api } from "../api";
 import { count, percent, plural, rate, seconds, shortAdapter, words } from "../format";
-import { Act, Bar, Empty, Scroll, Spark, State, Title, VerdictMark } from "../parts";
+import { Act, Bar, Empty, number, Spark, State, Table, Title, VerdictMark } from "../parts";
 import { link } from "../route";
 import { keyOf } from "../store";
 import type { LiveSnapshot, ModelAnswer, PoolView, ReplicaView, Slot, TenantView } from "../types";
@@ -77,43 +77,11 @@ function Total({ name, value, unit, bad }: { name: string; value: string; unit?:
 export function Models({ models, short }: { models: ModelAnswer[]; short?: boolean }) {
   if (models.length === 0) return <Empty>No request has ended in the last five minutes, and none waits.</Empty>;
   return (
-    <Scroll label="Models">
-      <table class="models">
-        <thead>
-          <tr>
-            <th scope="col">Model</th>
-            <th scope="col">State</th>
-            <th scope="col" class="n">
-              First token p99
-            </th>
-            <th scope="col">Five minutes</th>
-            <th scope="col" class="n">
-              p50
-            </th>
-            <th scope="col" class="n">
-              Wait p99
-            </th>
-            <th scope="col" class="n">
-              Waiting
-            </th>
-            <th scope="col" class="n">
-              Requests/s
-            </th>
-            <th scope="col" class="n">
-              Tokens/s
-            </th>
-            <th scope="col" class="n">
-              Errors
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {models.map((model) => (
-            <ModelRow key={keyOf(model)} model={model} short={short === true} />
-          ))}
-        </tbody>
-      </table>
-    </Scroll>
+    <Table label="Models" columns={["Model", "State", number("First token p99"), "Five minutes", number("p50"), number("Wait p99"), number("Waiting"), number("Requests/s"), number("Tokens/s"), number("Errors")]}>
+      {models.map((model) => (
+        <ModelRow key={keyOf(model)} model={model} short={short === true} />
+      ))}
+    </Table>
   );
 }
 

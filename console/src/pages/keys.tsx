@@ -6,7 +6,7 @@ import type { Api } from "../api";
 import { useConsole, useLoaded } from "../context";
 import type { Action } from "../context";
 import { moment, plural } from "../format";
-import { Act, Close, Dialog, Empty, Field, filled, Scroll, Title, Trouble, useWork } from "../parts";
+import { Act, ACTIONS, Close, Dialog, Empty, Field, filled, Table, Title, Trouble, useWork } from "../parts";
 import { link } from "../route";
 import type { DeclaredKeyAnswer, KeyAnswer, KeyList, KeyRole, NewKeyAnswer, TenantList } from "../types";
 
@@ -79,41 +79,24 @@ export function Keys({ tenant }: { tenant: string | null }) {
 
 function List({ made, declared, owners, reload }: { made: KeyAnswer[]; declared: DeclaredKeyAnswer[]; owners: boolean; reload: () => void }) {
   return (
-    <Scroll label="Keys">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Begins with</th>
-            {owners && <th scope="col">Tenant</th>}
-            <th scope="col">Role</th>
-            <th scope="col">Name</th>
-            <th scope="col">Made</th>
-            <th scope="col">Expires</th>
-            <th scope="col">
-              <span class="hidden">Actions</span>
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {made.map((key) => (
-            <KeyRow key={key.id} one={key} owner={owners} reload={reload} />
-          ))}
-          {declared.map((key) => (
-            <tr key={`${key.tenant}/${key.fingerprint}`}>
-              <th scope="row">
-                <span class="muted">sha256</span> <code>{key.fingerprint}…</code>
-              </th>
-              {owners && <Owner tenant={key.tenant} />}
-              <td>{key.role}</td>
-              <td class="long">declared in fleet.yaml</td>
-              <td>–</td>
-              <td>–</td>
-              <td class="muted">changed there</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </Scroll>
+    <Table label="Keys" columns={["Begins with", owners && "Tenant", "Role", "Name", "Made", "Expires", ACTIONS]}>
+      {made.map((key) => (
+        <KeyRow key={key.id} one={key} owner={owners} reload={reload} />
+      ))}
+      {declared.map((key) => (
+        <tr key={`${key.tenant}/${key.fingerprint}`}>
+          <th scope="row">
+            <span class="muted">sha256</span> <code>{key.fingerprint}…</code>
+          </th>
+          {owners && <Owner tenant={key.tenant} />}
+          <td>{key.role}</td>
+          <td class="long">declared in fleet.yaml</td>
+          <td>–</td>
+          <td>–</td>
+          <td class="muted">changed there</td>
+        </tr>
+      ))}
+    </Table>
   );
 }
 
@@ -205,7 +188,8 @@ function NewKey({ tenant, close }: { tenant: string | null; close: () => void })
   );
 }
 
-function Made({ made, close }: { made: NewKeyAnswer; close: () => void }) {
+/** A key that is shown this once. */
+export function Made({ made, close }: { made: NewKeyAnswer; close: () => void }) {
   const field = useRef<HTMLInputElement>(null);
   const [said, setSaid] = useState("");
   const copy = async (): Promise<void> => {

@@ -4,11 +4,10 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { path, query } from "../api";
 import { useConsole, useLoaded } from "../context";
 import { bytes, percent } from "../format";
-import { Close, Dialog, Field, filled, Trouble, useWork } from "../parts";
+import { Close, Dialog, Field, filled, NAME, Trouble, useWork } from "../parts";
 import { link } from "../route";
 import type { AdapterSummary, TenantList, VersionAnswer } from "../types";
 
-const NAME = "[a-z0-9](?!.*\\.\\.)[a-z0-9._\\-]*";
 const TYPES: [RegExp, string][] = [
   [/\.tar$/i, "application/x-tar"],
   [/\.(tgz|tar\.gz)$/i, "application/gzip"],

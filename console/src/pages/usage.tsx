@@ -7,10 +7,10 @@ import { Bars } from "../bars";
 import type { BarOf } from "../bars";
 import { useConsole, useLoaded } from "../context";
 import { count, plural, seconds } from "../format";
-import { Bar, Empty, Scroll, Title, Trouble, useWork } from "../parts";
+import { Bar, Empty, number, Table, Title, Trouble, useWork } from "../parts";
 import { link } from "../route";
 import type { Measures, TenantList, UsageAnswer, UsageLineAnswer } from "../types";
-import { BudgetLine } from "./tenants";
+import { BudgetLine } from "./tenant_now";
 
 const MONTHS = 12;
 const SHOWN = 200;
@@ -149,54 +149,27 @@ function Lines({ answer, split, month }: { answer: UsageAnswer; split: "tenant" 
       <h2 id="lines-title">
         By {split} <small>{month}, UTC</small>
       </h2>
-      <Scroll label={`Usage by ${split}`}>
-        <table>
-          <thead>
-            <tr>
-              <th scope="col">{split === "tenant" ? "Tenant" : "Model"}</th>
-              <th scope="col">Tokens</th>
-              <th scope="col" class="n">
-                Prompt
-              </th>
-              <th scope="col" class="n">
-                of it cached
-              </th>
-              <th scope="col" class="n">
-                Completion
-              </th>
-              <th scope="col" class="n">
-                Requests
-              </th>
-              <th scope="col" class="n">
-                Slot time
-              </th>
-              {answer.currency && (
-                <th scope="col" class="n">
-                  {answer.currency}
-                </th>
-              )}
-            </tr>
-          </thead>
-          <tbody>
-            {lines.slice(0, SHOWN).map((line) => (
-              <tr key={line[split]}>
-                <th scope="row">{split === "tenant" ? <a href={link("tenants", line.tenant)}>{line.tenant}</a> : line.model}</th>
-                <td>
-                  <Bar value={tokens(line)} of={most} label={`tokens of ${line[split]}`} /> <span class="tabular">{count(tokens(line))}</span>
-                </td>
-                <Figures line={line} currency={answer.currency} />
-              </tr>
-            ))}
-          </tbody>
-          <tfoot>
-            <tr>
-              <th scope="row">All</th>
-              <td class="tabular">{count(tokens(answer.total))}</td>
-              <Figures line={answer.total} currency={answer.currency} />
-            </tr>
-          </tfoot>
-        </table>
-      </Scroll>
+      <Table
+        label={`Usage by ${split}`}
+        columns={[split === "tenant" ? "Tenant" : "Model", "Tokens", number("Prompt"), number("of it cached"), number("Completion"), number("Requests"), number("Slot time"), answer.currency && number(answer.currency)]}
+        foot={
+          <tr>
+            <th scope="row">All</th>
+            <td class="tabular">{count(tokens(answer.total))}</td>
+            <Figures line={answer.total} currency={answer.currency} />
+          </tr>
+        }
+      >
+        {lines.slice(0, SHOWN).map((line) => (
+          <tr key={line[split]}>
+            <th scope="row">{split === "tenant" ? <a href={link("tenants", line.tenant)}>{line.tenant}</a> : line.model}</th>
+            <td>
+              <Bar value={tokens(line)} of={most} label={`tokens of ${line[split]}`} /> <span class="tabular">{count(tokens(line))}</span>
+            </td>
+            <Figures line={line} currency={answer.currency} />
+          </tr>
+        ))}
+      </Table>
       {lines.length > SHOWN && <p class="note muted">The {SHOWN} with the most tokens are shown; the file has all {count(lines.length)}.</p>}
     </section>
   );

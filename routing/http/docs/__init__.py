@@ -13,12 +13,14 @@ from pathlib import Path
 
 import orjson
 
+from routing.http.docs import bento_schema
 from routing.http.docs.openapi import document
 from routing.site import POLICY, Asset
 
 DOCS_PATH = "/docs"
 OPENAPI_PATH = "/openapi.json"
 BENTOML_PATH = "/docs.json"  # where BentoML's own services have it
+SCHEMA_PATH = "/schema.json"  # what BentoML's clients read first
 SWAGGER_UI = ("swagger-ui.css", "swagger-ui-bundle.js")
 _POLICY = POLICY.replace(b"img-src 'self'", b"img-src 'self' data:")  # the icons in its style sheet
 
@@ -76,6 +78,7 @@ def pages(folder: Path | None = None) -> dict[str, Asset]:
         DOCS_PATH: Asset.of("docs.html", page.encode(), kept=False, policy=_POLICY),
         OPENAPI_PATH: described,
         BENTOML_PATH: described,
+        SCHEMA_PATH: Asset.of("schema.json", orjson.dumps(bento_schema.document()), kept=False),
     }
 
 

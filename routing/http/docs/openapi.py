@@ -59,7 +59,10 @@ one version of it. `GET /v1/models` lists them.
 Every answer has an `x-request-id`, yours where you send one. In an answer of a model, `model` is what you
 asked for; `x-tenantry-model` is your alias of it, `x-tenantry-adapter` and `x-tenantry-version` say what
 answered. `support; fallback=base` is your alias, and the other model of yours that answered in its place.
-Where your models have prices, a whole answer has its `x-tenantry-cost`.
+Where your models have prices, a whole answer has its `x-tenantry-cost`; of streams `GET /v1/usage` has the
+sum. Where you have requests or tokens per minute, `x-ratelimit-limit-requests`, `-remaining-requests`,
+`-reset-requests` and the same with `-tokens` say what is left. `openai-processing-ms` is the time until the
+head of the answer.
 
 | status | `code` | meaning |
 |---|---|---|
@@ -157,6 +160,8 @@ def _reading() -> Part:
     model = {"$ref": "#/components/schemas/Model"}
     models = {"type": "object", "properties": {"object": {"const": "list"}, "data": _array(model)}}
     name = {"name": "id", "in": "path", "required": True, "schema": _MODEL}
+    version = {"type": "object", "properties": {"version": {"type": "string"}}}
+    load = {"type": "object", "properties": {"server_load": {"type": "integer"}}}
     return {
         "/v1/models": {
             "get": _get("Models", "models", "List your models", models),
@@ -179,6 +184,8 @@ def _reading() -> Part:
                 ],
             },
         },
+        "/version": {"get": _get("Usage", "version", "The release of the service", version)},
+        "/load": {"get": _get("Usage", "load", "How many sequences of yours wait or run", load)},
     }
 
 
@@ -200,6 +207,8 @@ def _health() -> Part:
         "/livez": probe("livez", "Does the gateway run?"),
         "/healthz": probe("healthz", "The same"),
         "/readyz": probe("readyz", "Can requests be answered?"),
+        "/health": probe("health", "The same as `/readyz`; empty"),
+        "/ping": probe("ping", "The same as `/readyz`; empty"),
     }
 
 
@@ -245,6 +254,11 @@ def _model_schema() -> Part:
     others = {
         "object": {"const": "model"},
         "created": {"type": "integer"},
+        "max_model_len": {
+            "type": ["integer", "null"],
+            "description": "Tokens of prompt and answer together; null: not known yet.",
+        },
+        "permission": _array({"type": "object"}),
         "parent": {"type": ["string", "null"]},
     }
     return {"type": "object", "required": ["id", "object"], "properties": texts | others}

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet import read_fleet
-from fleet.changes import NOT_DECLARED, Amended, set_values, values_of, with_changes
-from fleet.entries import differences, flat, in_words, nested, overlaid
+from fleet.changes import NOT_DECLARED, Amended, set_values, with_changes
+from fleet.entries import flat, nested, overlaid
 from fleet.tenant_change import TenantChange
 from fleet.types import Band, Budget, Fleet, Isolation
 from fleet.writer import write_fleet
@@ -219,15 +219,6 @@ def test_values_are_told_by_path_and_put_together_again(below: dict[str, Any], a
     whole = overlaid(below, above)
     assert flat(nested(whole)) == whole
     assert {path: whole[path] for path in above} == above
-
-
-def test_a_difference_is_told_in_words() -> None:
-    before = values_of(FLEET, "a")
-    after = values_of(amended(change("a", caps__requests_per_minute=60, suspended=True)).fleet, "a")
-    assert in_words(differences(before, after)) == [
-        "requests_per_minute none -> 60",
-        "suspended none -> yes",
-    ]
 
 
 def test_one_change_among_ten_thousand_tenants_does_not_look_at_all_of_them() -> None:

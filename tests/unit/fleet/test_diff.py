@@ -17,6 +17,7 @@ from fleet.types import (
     SchedulerSettings,
     Slo,
     StateSettings,
+    Strategy,
     Tenant,
 )
 from fleet.values import base_model_values, gateway_values, pool_values, state_values
@@ -146,7 +147,7 @@ def test_what_needs_a_restart_is_named_as_the_file_names_it() -> None:
     state = StateSettings(database="x", store_bytes=2**30)
     known = {
         "base_models": base_model_values(model),
-        "pools": pool_values(FLEET.pools["shared"]),
+        "pools": pool_values(replace(FLEET.pools["shared"], strategy=Strategy.MODEL_MESH, awake=2)),
         "gateway": gateway_values(FLEET, {}),
         "state": state_values(state),
     }

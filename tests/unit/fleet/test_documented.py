@@ -32,6 +32,7 @@ SECTIONS = {
     "A tenant's `prices`": prices.OwnPricesSection,
     "Keys": fields.KeySection,
     "`pools`": schema.PoolSection,
+    "`residency`": schema.ResidencySection,
     "`slo`": schema.SloSection,
     "`gateway`": settings.GatewaySection,
     "`scheduler`": settings.SchedulerSection,

@@ -103,6 +103,13 @@ def test_apply_need_not_wait_and_a_dry_run_never_does(run: Run, desk: Desk) -> N
     assert "The engines of shared would restart." in result.stdout
 
 
+def test_what_was_made_at_run_time_and_no_longer_counts_is_a_line_each(run: Run, desk: Desk) -> None:
+    desk.management.fleets.consequences = ["tenant acme: its alias latest leads nowhere"]
+    for command in ("diff", "apply"):
+        assert "made at run time: tenant acme: its alias latest leads nowhere" in run(command).stdout
+    assert json.loads(run("diff", "--json").stdout)["consequences"] == desk.management.fleets.consequences
+
+
 def test_every_problem_is_a_line(run: Run, desk: Desk) -> None:
     problems = [Problem("f", 3, "tenants.a", "is wrong", "correct it"), Problem("f", None, "", "and this")]
     desk.management.fleets.error = FleetInvalid(problems, may_be_more=False)

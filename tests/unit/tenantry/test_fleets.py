@@ -163,6 +163,7 @@ def test_check_json_is_for_scripts(fleet: Path) -> None:
         "device": None,
         "tenants": ["alpha", "beta"],
         "beside": [],
+        "by_turns_with": [],
     }
     write(fleet.parent, changed("pools/shared/tenants/0", "alfa"))
     result = RUN.invoke(app, ["check", str(fleet), "--json"])

@@ -137,6 +137,22 @@ def test_tenants_are_listed(run: Run, desk: Desk) -> None:
     ]
 
 
+@pytest.mark.parametrize("alias", ["org/Model-8B", "gpt-oss:120b", "a=b"])
+def test_an_alias_may_be_any_printable_text(run: Run, desk: Desk, alias: str) -> None:
+    assert run("aliases", "set", alias, "support", key="acme-key").exit_code == 0
+    assert run("aliases", "remove", alias, key="acme-key").exit_code == 0
+    calls = desk.management.calls
+    assert calls == [("put_alias", "acme", alias, "support"), ("remove_alias", "acme", alias)]
+    assert run("tenants", "set", "a", "--alias", f"{alias}=base").exit_code == 0
+    assert calls[2][2] == {f"models.{alias}": "base"}
+
+
+@pytest.mark.parametrize("alias", ["..", "a/../b", "x\ny", ""])
+def test_what_no_path_can_have_is_not_sent(run: Run, desk: Desk, alias: str) -> None:
+    assert run("aliases", "set", alias, "support", key="acme-key").exit_code == 2
+    assert desk.management.calls == []
+
+
 def test_a_tenant_sets_lists_and_removes_its_own_aliases(run: Run, desk: Desk) -> None:
     done = run("aliases", "set", "chat", "support", key="acme-key")
     assert done.stdout == "chat of acme stands for support.\n"

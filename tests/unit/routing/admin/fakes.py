@@ -17,7 +17,8 @@ from adapters.states import VersionState
 from engines.residency import Fault, FaultKind, Residency
 from fleet.diff import Change, Needs
 from fleet.tenant_change import TenantChange
-from fleet.types import NO_LIMITS, Budget, Fleet, KeyLimits, Tenant
+from fleet.types import NO_LIMITS, Budget, KeyLimits, Tenant
+from fleet.writer import write_fleet
 from routing.admin import LiveFeed, admin_app
 from routing.admin.uploads import Uploads
 from routing.catalog.declared import Identity
@@ -74,9 +75,6 @@ class FakeTenancy:
         self._note = note
         self.suspended: set[str] = set()
         self.present = small_fleet()
-
-    def fleet(self) -> Fleet:
-        return self.present
 
     def account(self, name: str) -> str:
         return name
@@ -142,6 +140,7 @@ class FakeFleets:
         self.asked: list[tuple[Any, ...]] = []
         self.error: RequestError | None = None
         self.changes = [Change("tenants", "acme", "requests_per_minute 60 -> 120", Needs.NOTHING)]
+        self.consequences: list[str] = []
 
     async def apply(
         self, document: bytes, *, actor: str, expected: int | None, dry_run: bool, restart: bool
@@ -151,7 +150,12 @@ class FakeFleets:
         if self.error is not None:
             raise self.error
         pools = ["shared"] if restart else []
-        return FleetChange(self.state, self.changes, (), (), applied=not dry_run, restarts=pools)
+        told = self.consequences
+        return FleetChange(self.state, self.changes, (), (), not dry_run, restarts=pools, consequences=told)
+
+    async def export(self) -> str:
+        """Write a fleet."""
+        return write_fleet(small_fleet(), key_variables={})
 
 
 class FakeRestarts:

@@ -10,7 +10,8 @@ import pytest
 from fleet.types import Budget, Caps, KeyLimits
 from routing.asgi import HeaderList
 from routing.errors import CapReached, InvalidRequest, QuotaExceeded, Unavailable
-from routing.http.admission import LONGEST_BUDGET_WAIT_S, TOKENS_HEADER, Admission
+from routing.http.admission import LONGEST_BUDGET_WAIT_S, TOKENS_HEADER, Admission, rate_headers
+from routing.scheduling.rates import Allowance
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Request
 from routing.usage.budget import Budgets, Use
@@ -83,7 +84,8 @@ def test_what_is_over_the_budget_is_not_asked_of_caps_and_rates() -> None:
     entrance = Entrance(monthly_tokens=1, caps=Caps(requests_per_minute=1))
     with pytest.raises(QuotaExceeded) as refused:
         entrance.admit()
-    assert dict(entrance.headers) == {TOKENS_HEADER: b"1"}
+    told = dict(entrance.headers)
+    assert (told[TOKENS_HEADER], told[b"x-ratelimit-remaining-requests"]) == (b"1", b"1")
     wait_s = refused.value.retry_after_s
     assert wait_s is None or wait_s <= LONGEST_BUDGET_WAIT_S
     assert repr(entrance.dispatcher).startswith("<Dispatcher admitted=0 ")
@@ -143,3 +145,37 @@ def test_a_keys_budget_gets_its_part_back_at_the_end_and_from_one_that_a_cap_ref
     entrance.admission.end(ticket)
     status = entrance.key_budgets.status("limited", time.time())
     assert status is not None and status.used == 0 and entrance.used_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0.0, "0s"), (0.0004, "1ms"), (0.25, "250ms"), (0.9999, "1s"), (1.0, "1s"), (8.2, "9s"),
+        (59.5, "1m0s"), (90.0, "1m30s"), (3600.0, "60m0s"),
+    ],
+)  # fmt: skip
+def test_a_time_is_written_as_openai_writes_it_and_never_too_short(seconds: float, told: str) -> None:
+    assert rate_headers([Allowance(False, 10, 3, seconds)]) == [
+        (b"x-ratelimit-limit-requests", b"10"),
+        (b"x-ratelimit-remaining-requests", b"3"),
+        (b"x-ratelimit-reset-requests", told.encode()),
+    ]
+
+
+def test_what_is_left_of_the_rates_is_said_to_who_is_let_in_and_to_who_is_not() -> None:
+    entrance = Entrance(caps=Caps(requests_per_minute=1, tokens_per_minute=1000))
+    entrance.admit()
+    told = dict(entrance.headers)
+    assert told[b"x-ratelimit-remaining-requests"] == b"0"
+    assert told[b"x-ratelimit-limit-tokens"] == b"1000"
+    assert int(told[b"x-ratelimit-remaining-tokens"]) < 1000
+    entrance.headers.clear()
+    with pytest.raises(CapReached):
+        entrance.admit()
+    assert dict(entrance.headers).keys() == told.keys()
+
+
+def test_who_has_no_rates_is_told_of_none() -> None:
+    entrance = Entrance()
+    entrance.admit()
+    assert entrance.headers == []

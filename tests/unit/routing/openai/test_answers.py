@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 import pytest
 
-from routing.openai.answers import TokenUsage, engine_refusal, model_fields, renamed, usage_in
+from routing.openai.answers import (
+    TokenUsage,
+    engine_refusal,
+    model_card,
+    model_fields,
+    renamed,
+    usage_in,
+)
 from routing.types import Target
 
 TARGET = Target("a", "support", "a-support", "base", "shared", 1, "a-support")
@@ -58,3 +67,19 @@ def test_a_text_that_looks_like_a_model_field_stays() -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"detail":"x"}', b'{"error":"x"}'])
 def test_a_refusal_that_is_not_vllms_still_says_something(body: bytes) -> None:
     assert engine_refusal(422, body, TARGET).message == "The engine refused the request with status 422."
+
+
+@pytest.mark.parametrize("asked", ["gpt-oss:120b", 'say "x"', "back\\slash", "größer", "a/B"])
+def test_a_name_of_any_text_is_one_text_in_the_answer(asked: str) -> None:
+    target = replace(TARGET, asked=asked)
+    data = b'{"model":"a-support","x":1}'
+    assert orjson.loads(data.replace(*model_fields(target))) == {"model": asked, "x": 1}
+    assert orjson.loads(renamed(data, target)) == {"model": asked, "x": 1}
+
+
+def test_a_card_has_what_vllms_has() -> None:
+    card = model_card(TARGET, 7, 4096)
+    assert (card["id"], card["root"], card["parent"], card["max_model_len"]) == (
+        *("support", "a-support", "base", 4096),
+    )
+    assert card["permission"][0]["created"] == 7 and not card["permission"][0]["allow_fine_tuning"]

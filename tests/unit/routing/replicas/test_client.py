@@ -1,23 +1,30 @@
-"""What does the gateway take a replica's answer to its probe for?"""
+"""What does the gateway take a replica's answers for, and how does it name one of several at a host?"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
-from engines.health import EngineHealth, EngineState
-from routing.replicas.client import ReplicaClient
+from engines.health import EngineHealth, EngineState, Place
+from engines.protocol import MODEL_HEADER, EngineOrder
+from routing.replicas.client import OrderRefused, ReplicaClient, ReplicaDied
 from tests.fakes import respond, serving
 
 TOLD = EngineHealth(EngineState.FAILED, "No working C++ compiler", "w", 1, "KeyError", True)
+PLACE = Place(awake=2, memory_bytes=2**30, way="cold", took_s={"cold": 21.5})
+ASLEEP = EngineHealth(EngineState.STOPPED, place=PLACE)
 
 
 @pytest.mark.parametrize(
     ("status", "payload", "health"),
     [
         (503, TOLD.to_json(), TOLD),
+        (503, ASLEEP.to_json(), ASLEEP),
+        (503, ASLEEP.to_json() | {"place": {"awake": 1}}, None),
+        (503, ASLEEP.to_json() | {"place": 7}, None),
         (200, {"ready": True}, EngineHealth(EngineState.READY)),  # an engine of an older release
         (503, {"ready": False}, EngineHealth(EngineState.STARTING)),
         (200, ["ready"], None),
@@ -43,3 +50,57 @@ async def test_a_replica_that_is_not_there_says_nothing(tmp_path: Path) -> None:
     client = ReplicaClient("shared-0", f"unix://{tmp_path}/nobody.sock", "token")
     assert await client.health() is None and not await client.is_ready()
     client.close()
+
+
+async def test_a_replica_that_shares_its_host_is_named_by_its_base_model(tmp_path: Path) -> None:
+    named: list[bytes | None] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        named.append(dict(scope["headers"]).get(MODEL_HEADER.encode()))
+        await respond(send, 200, ASLEEP.to_json())
+
+    async with serving(app, tmp_path / "host.sock") as url:
+        for model in ("odd", None):
+            client = ReplicaClient("mesh-0.odd", url, "token", base_model=model)
+            assert await client.health() == ASLEEP
+            await client.order(EngineOrder.START)
+            client.close()
+    assert named == [b"odd", b"odd", None, None]
+
+
+async def test_a_start_may_name_the_model_that_goes(tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        told.append(orjson.loads((await receive())["body"]))
+        await respond(send, 200, ASLEEP.to_json())
+
+    async with serving(app, tmp_path / "host.sock") as url:
+        client = ReplicaClient("mesh-0.odd", url, "token", base_model="odd")
+        await client.order(EngineOrder.START, instead_of="even")
+        await client.order(EngineOrder.START)
+        client.close()
+    assert told == [{"order": "start", "instead_of": "even"}, {"order": "start"}]
+
+
+@pytest.mark.parametrize(
+    ("status", "payload", "error", "words"),
+    [
+        (409, {"error": "even is awake, and one may be"}, OrderRefused, "^even is awake, and one may be$"),
+        (409, {"reason": "none"}, ReplicaDied, "no reason"),
+        (409, None, ReplicaDied, "/internal/engine"),
+        (400, {"error": "not an order"}, ReplicaDied, "400"),
+    ],
+)
+async def test_a_host_may_refuse_and_say_why(
+    tmp_path: Path, status: int, payload: Any, error: type[Exception], words: str
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, status, payload)
+
+    async with serving(app, tmp_path / "host.sock") as url:
+        client = ReplicaClient("mesh-0.odd", url, "token", base_model="odd")
+        with pytest.raises(error, match=words):
+            await client.order(EngineOrder.START)
+        assert not client.in_use
+        client.close()

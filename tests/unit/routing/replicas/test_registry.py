@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -66,8 +67,11 @@ class Host:
 class FakeClient(ReplicaClient):
     """Speaks to a host of this process."""
 
-    def __init__(self, world: World, name: str, url: str) -> None:
-        super().__init__(name, url, "token")
+    def __init__(
+        self, world: World, name: str, url: str, token: str, *, base_model: str | None = None
+    ) -> None:
+        super().__init__(name, url, token, base_model=base_model)
+        self.base_model = base_model
         self.host = world.hosts[url]
         self.closed = False
         world.made.append(self)
@@ -78,7 +82,9 @@ class FakeClient(ReplicaClient):
             return EngineHealth(EngineState.STOPPED, starts=self.host.starts)
         return EngineHealth(EngineState.READY, starts=self.host.starts) if self.host.ready else None
 
-    async def order(self, order: EngineOrder, model: BaseModel | None = None) -> EngineHealth:
+    async def order(
+        self, order: EngineOrder, model: BaseModel | None = None, *, instead_of: str | None = None
+    ) -> EngineHealth:
         await self._travel()
         before = EngineHealth(EngineState.READY, starts=self.host.starts)
         self.host.follow(order)
@@ -166,8 +172,8 @@ class World:
 
     # -- what happens --------------------------------------------------------------------------------------
 
-    def join(self, name: str = "shared-0", *, width: int = 4) -> Replica:
-        replica = Replica(name, "shared", Engine(name, "base", 2, width, max_resident=4))
+    def join(self, name: str = "shared-0", *, width: int = 4, host: str = "") -> Replica:
+        replica = Replica(name, "shared", Engine(name, "base", 2, width, max_resident=4), host=host)
         self.registry.join(replica)
         return replica
 
@@ -302,7 +308,7 @@ async def a_world(**options: bool) -> AsyncIterator[World]:
     """A world whose registry follows discovery, with one replica to begin with if `joined`."""
     joined = options.pop("joined", True)
     world = World(**options)
-    with patch.object(prober, "ReplicaClient", lambda name, url, _: FakeClient(world, name, url)):
+    with patch.object(prober, "ReplicaClient", partial(FakeClient, world)):
         await world.registry.start(Fleet({}, {}, {}, {}))
         if joined:
             world.join()
@@ -353,6 +359,51 @@ def test_a_replica_whose_address_was_known_before_it_joined_is_found_there() -> 
             later = world.join("shared-1")
             await asyncio.sleep(A_WHILE_S)
             assert later.ready and world.clients[later].url == PLACES[1]
+            await world.end()
+
+    run(play())
+
+
+def test_replicas_of_one_host_have_its_address_and_name_their_base_models() -> None:
+    async def play() -> None:
+        async with a_world(joined=False) as world:
+            names = ("shared-0.one", "shared-0.two")
+            for name in names:
+                world.join(name, host="shared-0")
+            world.say(shared_0=PLACES[0])
+            await asyncio.sleep(A_WHILE_S)
+            found = {client.name: (client.url, client.base_model) for client in world.made}
+            assert found == dict.fromkeys(names, (PLACES[0], "base"))
+            assert all(replica.ready for replica in world.dispatcher.replicas.values())
+            await world.end()
+
+    run(play())
+
+
+def test_a_model_that_is_on_disk_is_not_started_because_it_is_seen_there() -> None:
+    async def play() -> None:
+        async with a_world(joined=False) as world:
+            world.hosts[PLACES[0]].follow(EngineOrder.STOP)
+            replica = world.join("shared-0.base", host="shared-0")
+            world.say(shared_0=PLACES[0])
+            await asyncio.sleep(A_WHILE_S)
+            assert not replica.ready and world.hosts[PLACES[0]].stopped
+            assert replica.engine.told is not None and replica.engine.told.state is EngineState.STOPPED
+            await world.end()
+
+    run(play())
+
+
+def test_the_engine_of_each_model_of_a_host_that_starts_here_is_stopped_when_it_leaves() -> None:
+    async def play() -> None:
+        async with a_world(joined=False) as world:
+            world.discovery.here = ("shared-0",)
+            world.join("shared-0.base", host="shared-0")
+            world.say(shared_0=PLACES[0])
+            await asyncio.sleep(A_WHILE_S)
+            world.registry.leave("shared-0.base")
+            await asyncio.sleep(A_WHILE_S)
+            assert world.hosts[PLACES[0]].stopped
             await world.end()
 
     run(play())

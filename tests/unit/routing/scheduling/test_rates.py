@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fleet.types import Caps, KeyLimits
 from routing.scheduling.admission import Cap, Rejection
-from routing.scheduling.rates import RateLimits
+from routing.scheduling.rates import Allowance, RateLimits
 
 MINUTE_S = 60.0
 MOMENT_S = 0.01
@@ -325,3 +325,59 @@ def test_a_key_without_rates_is_asked_for_none(own: KeyLimits) -> None:
     assert all(rates.book("t", 10**9, "k", own) is None for _ in range(50))
     rates.correct("t", 10**9, "k", own)
     assert not rates._keys
+
+
+# -- what is left ------------------------------------------------------------------------------------------
+
+
+def test_who_has_no_rate_has_nothing_left_to_be_told() -> None:
+    rates = limits()
+    assert rates.left("t") == rates.left("free") == rates.left("nobody", "k", KeyLimits()) == []
+
+
+def test_what_is_left_is_what_can_be_booked(clock: Clock) -> None:
+    rates = limits(requests=3, tokens=100)
+    assert rates.left("t") == [Allowance(False, 3, 3, 0.0), Allowance(True, 100, 100, 0.0)]
+    rates.book("t", 60)
+    requests, tokens = rates.left("t")
+    assert (requests.remaining, tokens.remaining) == (2, 40)
+    assert wait_s(rates.book("t", 41)) and rates.book("t", 40) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 130), st.integers(1, 60)), max_size=20))
+def test_after_the_reset_all_of_the_limit_is_free_and_not_before(steps: list[tuple[int, int]]) -> None:
+    clock = Clock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("limits.storage.memory.time", clock)
+        patch.setattr("routing.scheduling.rates.time", clock)
+        rates = limits(tokens=100)
+        for pause_s, tokens in steps:
+            clock.now_s += pause_s
+            rates.book("t", tokens)
+            rates.correct("t", -tokens // 2)
+        (allowance,) = rates.left("t")
+        if allowance.reset_s > 2 * MOMENT_S:
+            clock.now_s += allowance.reset_s - 2 * MOMENT_S
+            assert rates.left("t")[0].remaining < 100
+            clock.now_s += 2 * MOMENT_S
+        clock.now_s += MOMENT_S
+        assert rates.left("t")[0].remaining == 100
+
+
+def test_what_is_owed_leaves_nothing(clock: Clock) -> None:
+    rates = limits(tokens=100)
+    rates.book("t", 90)
+    rates.correct("t", 290)
+    (tokens,) = rates.left("t")
+    assert tokens.remaining == 0 and tokens.reset_s > MINUTE_S
+
+
+def test_of_a_tenant_and_its_key_the_tighter_is_told(clock: Clock) -> None:
+    rates = limits(requests=10, tokens=100)
+    of_key = KeyLimits(requests_per_minute=2, tokens_per_minute=1000)
+    rates.book("t", 50, "k", of_key)
+    requests, tokens = rates.left("t", "k", of_key)
+    assert (requests.limit, requests.remaining) == (2, 1)
+    assert (tokens.limit, tokens.remaining) == (100, 50)
+    assert [left.remaining for left in rates.left("t")] == [9, 50], "another key of the tenant's"
+    assert [left.limit for left in rates.left("free", "k", of_key)] == [2, 1000]

@@ -1,0 +1,38 @@
+"""What do BentoML's clients learn of the service? Its `/schema.json`: a method for each endpoint. Pure.
+
+`bentoml.SyncHTTPClient(url, token=key).chat(messages=[...], model="support")` sends the named fields as a
+JSON body and returns the answer. A client refuses fields that are not named here, so all are whose types are
+known. Streams are left out: a method of these clients returns either always a stream or never.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engines.protocol import Kind
+from routing.openai.bodies import REQUIRED
+from routing.openai.vllm_fields import FIELDS
+
+_OF_STREAMS = frozenset({"stream", "stream_options", "stream_interval"})
+
+
+def document() -> dict[str, Any]:
+    """Build the document."""
+    return {"name": "gateway", "type": "service", "routes": [_route(kind) for kind in Kind]}
+
+
+def _route(kind: Kind) -> dict[str, Any]:
+    fields = (REQUIRED[kind], "model", *sorted(FIELDS[kind].keys() - _OF_STREAMS - {REQUIRED[kind]}))
+    return {
+        "name": kind.name.lower(),
+        "route": kind.value,
+        "doc": f"POST {kind.value}",
+        "batchable": False,
+        "input": {
+            "type": "object",
+            "title": "Input",
+            "properties": {name: {} for name in fields},
+            "required": [REQUIRED[kind]],
+        },
+        "output": {"type": "object", "title": "Output"},
+    }
