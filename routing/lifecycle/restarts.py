@@ -125,14 +125,17 @@ class RollingRestarts:
         self._running |= dict.fromkeys(pools, task)
 
     async def _renew(self, restarts: Sequence[PoolRestart], chosen: Sequence[list[Replica]]) -> None:
-        drain_s, goes_on = self._fleet.now.gateway.request_timeout_s, True
+        drain_s, left = self._fleet.now.gateway.request_timeout_s, ""
         for restart, replicas in zip(restarts, chosen, strict=True):
-            if not goes_on:
+            if left:
                 restart.state, restart.ended_s = RestartState.CANCELLED, time.time()
                 del self._running[restart.pool]
-                continue
-            await self._run(restart, replicas, drain_s, renew=True)
-            goes_on = restart.state is RestartState.DONE
+                await self._record(
+                    restart, f"not restarted, since the restart of pool {left} has not ended well"
+                )
+            else:
+                await self._run(restart, replicas, drain_s, renew=True)
+                left = "" if restart.state is RestartState.DONE else restart.pool
 
     def _begun(self, pool: str, replicas: Sequence[Replica]) -> PoolRestart:
         steps = [RestartStep(each.name) for each in replicas]

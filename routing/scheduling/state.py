@@ -89,7 +89,7 @@ class Engine:
     slots: int  # vLLM --max-loras of what runs; 0: serves no adapter
     max_sequences: int  # vLLM --max-num-seqs
     max_resident: int = 0  # vLLM --max-cpu-loras
-    declared: BaseModel | None = None  # as the fleet has it now; None: in a test that needs none
+    declared: BaseModel | None = None  # as the fleet has it now; None: not known
     settings: str = ""  # digest of those with which it runs; empty: it has not said
     ready: bool = False
     told: EngineHealth | None = None  # what it said of itself when it was probed last; None: no answer
