@@ -1,15 +1,15 @@
-"""Composition root: one Gateway service and one Engine service per replica, as fleet.yaml says. Wiring only.
+"""Composition root: one Gateway service and one Engine service per host, as fleet.yaml says. Wiring only.
 
     bentoml serve service:Gateway                          the whole fleet
     bentoml serve service:Gateway --arg pool=shared        one pool of it
     bentoml serve service:Gateway --arg fleet=other.yaml   another fleet
-    bentoml serve service:Gateway --arg replica=shared-0   one engine alone, for a gateway elsewhere
+    bentoml serve service:Gateway --arg replica=shared-0   one host alone, for a gateway elsewhere
 
 Environment:
     TENANTRY_SECRET        the internal token and every tenant's cache salt come from it; random where not
                            set, which is right as long as gateway and engines are started together;
                            the same for all where they are not
-    TENANTRY_ENGINE_URLS   "replica=url replica=url": these replicas run elsewhere, none is started for them
+    TENANTRY_ENGINE_URLS   "host=url host=url": these run elsewhere, none is started for them
     TENANTRY_ENGINE_FILE   a file that says where all of them run, and may change; none is started here
     TENANTRY_WATCH         1: the fleet file is applied whenever it is changed (`tenantry serve --watch`)
     TENANTRY_DEMO          1: the demo's keys, which everybody knows, count from everywhere; else on this
@@ -58,13 +58,12 @@ from bentoml._internal.configuration.containers import BentoMLConfiguration, Ben
 from bentoml.exceptions import BentoMLConfigException  # noqa: E402
 from pydantic import BaseModel, ConfigDict  # noqa: E402
 
-from engines.host import EngineHost  # noqa: E402
+from engines.assembly import host_of  # noqa: E402
 from engines.secrets import internal_token  # noqa: E402
-from engines.supervisor import Supervisor  # noqa: E402
 from fleet.current import CurrentFleet  # noqa: E402
 from fleet.demo_keys import DEMO_KEY_HASHES, demo_keys  # noqa: E402
 from fleet.file import FleetFile  # noqa: E402
-from fleet.types import Caps, Fleet, Pool  # noqa: E402
+from fleet.types import Caps, Fleet, Host, Pool  # noqa: E402
 from routing.http import connections  # noqa: E402
 from routing.http.announcement import address_of, announce  # noqa: E402
 from routing.http.bento_settings import without_effect  # noqa: E402
@@ -193,39 +192,34 @@ class Served:
         return cls(fleet, arguments.platform == "gpu", loaded.secret_variables, file)
 
 
-def declare_engine(served: Served, pool: Pool, index: int) -> Service[Any]:
-    """Declare the service of one replica."""
+def declare_host(served: Served, pool: Pool, place: Host) -> Service[Any]:
+    """Declare the service of one host."""
     fleet = served.fleet
-    name, base_model = pool.replica_models[index]
-    supervisor = Supervisor(
-        name,
-        fleet.base_models[base_model],
-        shutdown_grace_s=fleet.gateway.shutdown_grace_s,
-        traces_endpoint=fleet.gateway.tracing.endpoint,
-        withheld=served.secret_variables,
-    )
-    host = EngineHost(supervisor, token=internal_token(SECRET))
+    token = internal_token(SECRET)
+    host = host_of(fleet, pool, place, token=token, withheld=served.secret_variables)
 
     class Engine:
         @bentoml.on_startup
         async def start(self) -> None:
-            logs.set_up(name)
-            supervisor.start()
+            logs.set_up(place.name)
+            await host.start()
 
         @bentoml.on_shutdown
         async def stop(self) -> None:
-            await supervisor.stop()
+            await host.stop()
 
         async def __is_ready__(self) -> bool:
-            return supervisor.is_ready()
+            return host.is_ready()
 
         async def __is_alive__(self) -> bool:
-            return supervisor.is_alive()
+            return host.is_alive()
 
-    envs = [{"name": "CUDA_VISIBLE_DEVICES", "value": pool.devices[index]}] if pool.devices else []
-    gpus = fleet.base_models[base_model].tensor_parallel_size
+    # A slice is looked for before each start of an engine, which then sets the variable itself.
+    is_set = place.device is not None and place.on_slice is None
+    envs = [{"name": "CUDA_VISIBLE_DEVICES", "value": place.device}] if is_set else []
+    gpus = max(fleet.base_models[name].tensor_parallel_size for name in place.base_models)
     declare = bentoml.service(
-        name=name,
+        name=place.name,
         workers=1,
         envs=envs,
         traffic={"timeout": fleet.gateway.request_timeout_s},
@@ -236,26 +230,22 @@ def declare_engine(served: Served, pool: Pool, index: int) -> Service[Any]:
 
 
 def declare_replica(served: Served, name: str) -> Service[Any]:
-    """Declare the engine of one replica as the entry service. Raises `ValueError` for an unknown name."""
-    places = {
-        replica: (pool, index)
-        for pool in served.fleet.pools.values()
-        for index, (replica, _) in enumerate(pool.replica_models)
-    }
-    if name not in places:
-        raise ValueError(f"the fleet has no replica {name!r}; it has {', '.join(places)}")
-    return declare_engine(served, *places[name])
+    """Declare one host as the entry service. Raises `ValueError` for an unknown name."""
+    hosts = {host.name: (pool, host) for pool in served.fleet.pools.values() for host in pool.hosts}
+    if name not in hosts:
+        raise ValueError(f"the fleet has no replica {name!r}; it has {', '.join(hosts)}")
+    return declare_host(served, *hosts[name])
 
 
 def declare_gateway(served: Served) -> Service[Any]:
-    """Declare the entry service, and through it one engine service for each replica that runs here."""
+    """Declare the entry service, and through it one engine service for each host that runs here."""
     fleet = served.fleet
     elsewhere = Elsewhere.read(os.environ, Address.parse)
     engines = {
-        name: declare_engine(served, pool, index)
+        host.name: declare_host(served, pool, host)
         for pool in fleet.pools.values()
-        for index, (name, _) in enumerate(pool.replica_models)
-        if not elsewhere.has(name)
+        for host in pool.hosts
+        if not elsewhere.has(host.name)
     }
     known_keys = demo_keys(fleet)
     # All of them: one may come with another fleet.
@@ -381,9 +371,6 @@ def _hand_sighup_on() -> None:
 def declare(arguments: Arguments) -> Service[Any]:
     """Declare what is to be served."""
     served = Served.read(arguments)
-    shared = [pool.name for pool in served.fleet.pools.values() if pool.strategy.shares_hosts]
-    if shared:
-        raise ValueError(f"engines of several base models at one host are not there yet: pools {shared}")
     if arguments.replica:
         return declare_replica(served, arguments.replica)
     return declare_gateway(served)

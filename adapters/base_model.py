@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,7 @@ _FINGERPRINT_FIELDS = (
     "num_experts_per_tok",
 )
 _FLOAT_WEIGHTS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I8"})  # stored unpacked
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})  # vLLM loads them as its dtype says
 _PACKED_SUFFIXES = (".qweight", ".weight_packed")  # GPTQ and AWQ; compressed-tensors
 _EMBEDDINGS = frozenset({"embed_tokens", "wte", "wpe", "word_embeddings", "embeddings", "tok_embeddings"})
 _HEAD = "lm_head"
@@ -158,7 +160,7 @@ def find_shape(source: str, revision: str | None = None) -> BaseModelShape | Non
     model that cannot be read is logged; adapters are not refused for it.
     """
     try:
-        folder = Path(source) if Path(source).is_absolute() else _cached_folder(source, revision)
+        folder = folder_of(source, revision)
         if folder is None:
             return None
         return read_shape(folder, name=None if Path(source).is_absolute() else source)
@@ -170,8 +172,8 @@ def find_shape(source: str, revision: str | None = None) -> BaseModelShape | Non
 def read_shape(folder: Path, *, name: str | None = None) -> BaseModelShape:
     """Read the shape of the base model in a folder. Raises `AdapterError`."""
     try:
-        config = _read_json(folder / CONFIG_FILE)
-        tensors = _tensors(folder)
+        config = read_json(folder / CONFIG_FILE)
+        tensors = read_tensors(folder)
     except OSError as error:
         file = Path(error.filename).name if error.filename else CONFIG_FILE
         raise AdapterError(f"base model: {file} cannot be read: {error.strerror or error}") from error
@@ -190,6 +192,31 @@ def read_shape(folder: Path, *, name: str | None = None) -> BaseModelShape:
     )
 
 
+def folder_of(source: str, revision: str | None = None) -> Path | None:
+    """Return the folder of a base model: `source` itself, or the hub's cache; None where it is not there."""
+    return Path(source) if Path(source).is_absolute() else _cached_folder(source, revision)
+
+
+def find_weight_bytes(source: str, revision: str | None = None, *, dtype: str = "auto") -> int | None:
+    """Return the bytes of a base model's weights as an engine holds them, as far as it is on this machine.
+
+    Floats take two bytes, or four with a `dtype` of float32; vLLM's `auto` makes halves of them too. None
+    where no weights in safetensors are here; nothing is fetched. Raises `AdapterError` for damaged ones.
+    """
+    folder = folder_of(source, revision)
+    if folder is None or not any((folder / name).is_file() for name in (INDEX_FILE, SINGLE_FILE)):
+        return None
+    try:
+        tensors = read_tensors(folder)
+    except OSError as error:
+        raise AdapterError(f"base model: weights cannot be read: {error.strerror or error}") from error
+    float_bytes = 4 if dtype in ("float32", "float") else 2
+    return sum(
+        math.prod(tensor.shape) * float_bytes if tensor.dtype in _FLOATS else tensor.end - tensor.begin
+        for tensor in tensors
+    )
+
+
 def _cached_folder(hub_id: str, revision: str | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -201,22 +228,43 @@ def _cached_folder(hub_id: str, revision: str | None) -> Path | None:
     return Path(path).parent if isinstance(path, str) else None
 
 
-def _tensors(folder: Path) -> list[Tensor]:
+def weight_files(folder: Path) -> dict[str, frozenset[str] | None]:
+    """Name the files that hold a base model's weights: file -> tensors that count there; None: all.
+
+    Raises `AdapterError` and `OSError`.
+    """
     index = folder / INDEX_FILE
     if not index.is_file():
         if not (folder / SINGLE_FILE).is_file():
             raise AdapterError(f"base model: there is neither {SINGLE_FILE} nor {INDEX_FILE}")
-        return list(read_header(folder / SINGLE_FILE).tensors)
-    files = _read_json(index).get("weight_map")
-    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
-        raise AdapterError(f"base model: {INDEX_FILE} has no weight_map")
-    shards = (read_header(folder / file) for file in sorted(set(files.values())))
-    return [tensor for shard in shards for tensor in shard.tensors if tensor.name in files]
+        return {SINGLE_FILE: None}
+    files = read_json(index).get("weight_map")
+    if not isinstance(files, dict) or not all(map(_is_plain_name, files.values())):
+        raise AdapterError(f"base model: {INDEX_FILE} has no weight_map of names of files beside it")
+    tensors: dict[str, set[str]] = {}
+    for tensor, file in files.items():
+        tensors.setdefault(file, set()).add(tensor)
+    return {file: frozenset(tensors[file]) for file in sorted(tensors)}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise AdapterError(f"base model: {path.name} is larger than {_MAX_JSON_BYTES} bytes")
+def _is_plain_name(file: object) -> bool:
+    return isinstance(file, str) and file not in ("", "..") and file == Path(file).name and "\0" not in file
+
+
+def read_tensors(folder: Path) -> list[Tensor]:
+    """List the tensors of a base model, of all its files. Raises `AdapterError` and `OSError`."""
+    return [
+        tensor
+        for file, counting in weight_files(folder).items()
+        for tensor in read_header(folder / file).tensors
+        if counting is None or tensor.name in counting
+    ]
+
+
+def read_json(path: Path, *, max_bytes: int = _MAX_JSON_BYTES) -> dict[str, Any]:
+    """Read a JSON object of a base model. Raises `AdapterError` and `OSError`."""
+    if path.stat().st_size > max_bytes:
+        raise AdapterError(f"base model: {path.name} is larger than {max_bytes} bytes")
     return parse_object(path.read_bytes(), f"base model: {path.name}")
 
 

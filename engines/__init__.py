@@ -1,7 +1,12 @@
-"""One engine process: vLLM's start and self-test, its adapters, and its restarts.
+"""One host process: vLLM's start and self-test, its adapters, its restarts, and which models are awake.
 
-host.py            the process's answers to the gateway: vLLM's OpenAI app, calls about adapters
+assembly.py        makes one host of a fleet
+shared_host.py     several base models in one process: each call goes to the host of its model
+host.py            the answers for one engine to the gateway: vLLM's OpenAI app, calls about adapters
+places.py          which of the base models of a process are awake
+ways.py            the ways from one base model to another
 supervisor.py      loads an engine, watches it, restarts it, ends it
+built.py           an engine as it was started, and as it runs
 vllm_engine.py     makes vLLM's engine and its OpenAI app
 builder.py         starts an engine in a thread, and cancels that within a moment
 vllm_args.py       the flags of an engine
@@ -9,9 +14,13 @@ selftest.py        the check of a started engine
 trial.py           the check of an adapter on this engine
 questions.py       the prompts of both checks
 loader/            loading and unloading adapters
+switching/         another whole model's weights in the engine that runs
 worker/            our extensions of vLLM's worker
+devices/           GPUs and MIG slices: what there is, and which one an engine gets
 heartbeat.py       whether the engine's core still runs
 health.py          an engine's state, as JSON
+memory.py          what engines take of the machine's memory, or the devices'
+draining.py        an ordered end of the process, told from a crash
 restarts.py        an engine's state after starts and deaths; delays between starts
 settings.py        a digest of the settings with which an engine runs
 new_settings.py    checks those that the gateway gives
@@ -24,6 +33,6 @@ orphans.py         ends processes that a killed worker left behind
 engine_process.py  the first steps of a process that vLLM starts
 logs.py            every process's log
 metric.py          one metric, as data
-engine_metrics.py  bounds vLLM's metrics
+engine_metrics.py  the metrics page of one replica; bounds vLLM's metrics
 secrets.py         keys derived from the deployment's one secret
 """

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable
 
 from engines import logs
+from engines.devices.vllm_guard import correct_vllm
 
 # Secrets that an engine's processes do not need: the first opens every engine and yields all cache salts.
 WITHHELD = ("TENANTRY_SECRET", "TENANTRY_ADMIN_KEY")
@@ -30,3 +31,4 @@ def withhold(names: Iterable[str] = ()) -> None:
 
 if __name__ == "__mp_main__":
     logs.set_up()
+    correct_vllm()

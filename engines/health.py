@@ -27,6 +27,7 @@ class Place:
     memory_bytes: int = 0  # that this one takes while it is awake, measured; 0: not measured yet
     way: str = ""  # how it came awake last; empty: it has not yet
     took_s: Mapping[str, float] = field(default_factory=dict)  # way -> seconds that it took last, until ready
+    failed_starts: int = 0  # since the last one that did not fail
 
     @classmethod
     def from_json(cls, value: Any) -> Place | None:
@@ -34,7 +35,13 @@ class Place:
         if value is None:
             return None
         took_s = {str(way): float(seconds) for way, seconds in dict(value["took_s"]).items()}
-        return cls(int(value["awake"]), int(value["memory_bytes"]), str(value["way"]), took_s)
+        return cls(
+            int(value["awake"]),
+            int(value["memory_bytes"]),
+            str(value["way"]),
+            took_s,
+            int(value["failed_starts"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)

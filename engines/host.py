@@ -10,15 +10,19 @@ import contextlib
 import hmac
 import json
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from adapters.errors import AdapterError
 from engines import protocol
 from engines.handler import Receive, Scope, Send, answer_with
+from engines.health import EngineHealth, EngineState
 from engines.loader import EngineDied, reason_of
 from engines.new_settings import with_settings
+from engines.places import Places, Refused
 from engines.residency import ENGINE_DIED, DesiredAdapters, EngineAdapter, FaultKind, Residency, TrialReport
 from engines.supervisor import Supervisor
 from engines.trial import BaseModelFailed
@@ -29,7 +33,7 @@ log = logging.getLogger("tenantry.engine")
 
 
 class _BadRequest(Exception):
-    """A call of the gateway that is malformed; carries the status of its answer."""
+    """A call of the gateway that is malformed or refused; carries the status of its answer."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -39,29 +43,48 @@ class _BadRequest(Exception):
 class EngineHost:
     """The engine of this process as an ASGI application."""
 
-    def __init__(self, supervisor: Supervisor, *, token: str) -> None:
+    def __init__(self, supervisor: Supervisor, *, token: str, places: Places | None = None) -> None:
+        """`places` say which of several base models of this process are awake; None: this is its only one."""
         self._supervisor = supervisor
-        self._token = token.encode()
+        self._places = places
+        self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         headers = dict(scope["headers"])
         path = scope["path"]
-        if not hmac.compare_digest(headers.get(protocol.TOKEN_HEADER.encode(), b""), self._token):
-            await _answer(send, 401, {"error": "this is an engine; call the gateway"})
+        if not may_call(headers, self._token):
+            await answer(send, 401, {"error": "this is an engine; call the gateway"})
         elif path == protocol.READY_PATH:
-            status = 200 if self._supervisor.is_ready() else 503
-            await _answer(send, status, self._supervisor.health().to_json())
+            health = self._health()
+            status = 200 if health.state is EngineState.READY else 503
+            await answer(send, status, health.to_json())
         elif path == protocol.METRICS_PATH:
-            await _answer_metrics(send)
+            await _answer_metrics(send, self._supervisor.metrics.page())
         elif path in protocol.CONTROL_PATHS:
             await self._control(scope, receive, send)
         elif path in protocol.ENGINE_ROUTES:
             adapter = headers.get(protocol.ADAPTER_HEADER.encode())
             await self._run(scope, receive, send, None if adapter is None else adapter.decode("latin-1"))
         else:
-            await _answer(send, 404, {"error": "no such route"})
+            await answer(send, 404, {"error": "no such route"})
+
+    async def start(self) -> None:
+        """Begin to load the engine; it is the only one of this process. Call it in the main thread."""
+        self._supervisor.start()
+
+    async def stop(self) -> None:
+        """End the engine and leave no process behind."""
+        await self._supervisor.stop()
+
+    def is_ready(self) -> bool:
+        """Whether the engine answers requests. Never raises."""
+        return self._supervisor.is_ready()
+
+    def is_alive(self) -> bool:
+        """Whether starting the engine still makes sense. Never raises."""
+        return self._supervisor.is_alive()
 
     async def _run(self, scope: Scope, receive: Receive, send: Send, adapter_id: str | None) -> None:
         """Load the adapter, then let vLLM answer. The answer says whether the engine is at fault."""
@@ -103,24 +126,46 @@ class EngineHost:
         call = scope["method"], scope["path"]
         try:
             if call == ("GET", protocol.ADAPTERS_PATH):
-                await _answer(send, 200, self._residency().to_json())
+                await answer(send, 200, self._residency().to_json())
             elif call == ("PUT", protocol.ADAPTERS_PATH):
                 self._supervisor.reconciler.desire(_parse_desired(await _read_json(receive)))
-                await _answer(send, 200, self._residency().to_json())
+                await answer(send, 200, self._residency().to_json())
             elif call == ("POST", protocol.TRIAL_PATH):
                 body = await _read_json(receive)
                 report = await self._try(str(body.get("id")))
-                await _answer(send, 200, report.to_json())
+                await answer(send, 200, report.to_json())
             elif call == ("POST", protocol.ENGINE_PATH):
                 body = await _read_json(receive)
-                self._supervisor.follow(_parse_order(body), _parse_settings(body, self._supervisor.model))
-                await _answer(send, 200, self._supervisor.health().to_json())
+                model = _parse_settings(body, self._supervisor.model)
+                self._follow(body)
+                self._supervisor.model = model  # the next engine is made after this
+                await answer(send, 200, self._health().to_json())
             else:
-                await _answer(send, 405, {"error": "not a method of this route"})
+                await answer(send, 405, {"error": "not a method of this route"})
         except _BadRequest as error:
-            await _answer(send, error.status, {"error": str(error)})
+            await answer(send, error.status, {"error": str(error)})
         except (EngineDied, BaseModelFailed) as error:
             await _answer_fault(send, protocol.FAULT_ENGINE, str(error))
+
+    def _health(self) -> EngineHealth:
+        if self._places is None:
+            return self._supervisor.health()
+        return self._places.health(self._supervisor.model.name)
+
+    def _follow(self, told: dict[str, Any]) -> None:
+        """Do as the gateway tells the engine. Raises `_BadRequest`."""
+        order, instead_of = _parse_order(told)
+        if self._places is None:
+            if instead_of is not None:
+                raise _BadRequest(400, "this host has one base model, which goes for no other")
+            self._supervisor.follow(order)
+            return
+        try:
+            self._places.follow(self._supervisor.model.name, order, instead_of)
+        except LookupError as error:
+            raise _BadRequest(400, "instead_of names no base model of this host") from error
+        except Refused as error:
+            raise _BadRequest(409, str(error)) from error
 
     def _residency(self) -> Residency:
         return replace(self._supervisor.reconciler.residency(), **self._supervisor.limits)
@@ -183,18 +228,23 @@ async def _read_json(receive: Receive) -> dict[str, Any]:
     return value
 
 
-def _parse_order(value: dict[str, Any]) -> protocol.EngineOrder:
-    """Read what the engine is to do. Raises `_BadRequest`."""
+def _parse_order(value: dict[str, Any]) -> tuple[protocol.EngineOrder, str | None]:
+    """Read what the engine is to do, and which model goes for it. Raises `_BadRequest`."""
     try:
-        return protocol.EngineOrder(value["order"])
+        order, instead_of = protocol.EngineOrder(value["order"]), value.get("instead_of")
     except (KeyError, TypeError, ValueError) as error:
         raise _BadRequest(400, "not an order: restart, stop or start") from error
+    if instead_of is not None and (
+        order is not protocol.EngineOrder.START or not isinstance(instead_of, str)
+    ):
+        raise _BadRequest(400, "instead_of goes with start, and is the name of a base model")
+    return order, instead_of
 
 
-def _parse_settings(value: dict[str, Any], model: BaseModel) -> BaseModel | None:
-    """Read what the next engine is to be started with; None: as before. Raises `_BadRequest`."""
+def _parse_settings(value: dict[str, Any], model: BaseModel) -> BaseModel:
+    """Read what the next engine is to be started with, without a word as before. Raises `_BadRequest`."""
     if value.get("settings") is None:
-        return None
+        return model
     try:
         return with_settings(model, value["settings"])
     except ValueError as error:
@@ -218,20 +268,23 @@ def _is_usable(adapter: EngineAdapter) -> bool:
     return named and isinstance(adapter.folder, str) and adapter.folder.startswith("/")
 
 
-async def _answer(send: Send, status: int, payload: object, *headers: tuple[bytes, bytes]) -> None:
+def may_call(headers: Mapping[bytes, bytes], token: str) -> bool:
+    """Whether a request shows the token."""
+    return hmac.compare_digest(headers.get(protocol.TOKEN_HEADER.encode(), b""), token.encode())
+
+
+async def answer(send: Send, status: int, payload: object, *headers: tuple[bytes, bytes]) -> None:
+    """Answer with JSON."""
     body = json.dumps(payload).encode()
     await _send_whole(send, status, [(b"content-type", b"application/json"), *headers], body)
 
 
 async def _answer_fault(send: Send, fault: str, message: str) -> None:
-    await _answer(send, 503, {"error": message}, (protocol.FAULT_HEADER.encode(), fault.encode()))
+    await answer(send, 503, {"error": message}, (protocol.FAULT_HEADER.encode(), fault.encode()))
 
 
-async def _answer_metrics(send: Send) -> None:
-    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-
-    headers = [(b"content-type", CONTENT_TYPE_LATEST.encode())]
-    await _send_whole(send, 200, headers, generate_latest())
+async def _answer_metrics(send: Send, page: bytes) -> None:
+    await _send_whole(send, 200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], page)
 
 
 async def _send_whole(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 REPLICA_MARK = "TENANTRY_ENGINE_OF_REPLICA"
@@ -22,12 +23,15 @@ def mark(replica: str) -> dict[str, str]:
     return {REPLICA_MARK: _replica_mark(replica), WORKER_MARK: _identity(os.getpid())}
 
 
-def reap(replica: str, proc: Path = Path("/proc")) -> list[int]:
-    """Kill engine processes of this replica whose worker is dead; return their pids. Linux only."""
-    reaped = []
+def reap(*replicas: str, proc: Path = Path("/proc")) -> list[int]:
+    """Kill engine processes of these replicas whose worker is dead; return their pids. Linux only."""
+    marks = {_replica_mark(replica): replica for replica in replicas}
+    reaped: list[int] = []
+    left_behind: Counter[str] = Counter()
     for folder in proc.glob("[0-9]*"):
         environment = _environment(folder)
-        if environment.get(REPLICA_MARK) != _replica_mark(replica):
+        replica = marks.get(environment.get(REPLICA_MARK, ""))
+        if replica is None:
             continue
         worker = environment.get(WORKER_MARK, "")
         pid = int(folder.name)
@@ -35,17 +39,27 @@ def reap(replica: str, proc: Path = Path("/proc")) -> list[int]:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
                 reaped.append(pid)
-    if reaped:
-        log.warning("%s: ended %d engine processes that a killed worker left behind", replica, len(reaped))
+                left_behind[replica] += 1
+    for replica, count in left_behind.items():
+        log.warning("%s: ended %d engine processes that a killed worker left behind", replica, count)
     return reaped
 
 
-def end_own(proc: Path = Path("/proc")) -> list[int]:
-    """Kill every engine process of this worker; return their pids. Linux only."""
-    worker, ended = _identity(os.getpid()), []
+def own(replica: str, proc: Path = Path("/proc")) -> list[int]:
+    """List the pids of this worker's engine processes of one replica. Linux only."""
+    wanted, found = mark(replica), []
     for folder in proc.glob("[0-9]*"):
-        pid = int(folder.name)
-        if pid == os.getpid() or _environment(folder).get(WORKER_MARK) != worker or _tidies_up(folder):
+        environment = _environment(folder)
+        if int(folder.name) != os.getpid() and wanted.items() <= environment.items():
+            found.append(int(folder.name))
+    return found
+
+
+def end_own(replica: str, proc: Path = Path("/proc")) -> list[int]:
+    """Kill this worker's engine processes of one replica; return their pids. Linux only."""
+    ended = []
+    for pid in own(replica, proc):
+        if _tidies_up(proc / str(pid)):
             continue
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)

@@ -13,18 +13,23 @@ from engines.words import blames_machine
 MAX_RESTART_DELAY_S = 60.0
 FAILURES_BEFORE_DEAD = 5  # failed starts in a row after which liveness fails, and an orchestrator may act
 SAME_REASON_AGAIN_S = 60.0  # the same failure is logged as an error once in this time
+ON_DISK = "it is on disk until its turn comes"
 log = logging.getLogger("tenantry.engine")
 
 
 class Restarts:
     """The engines of one worker process, one after the other."""
 
-    def __init__(self, replica: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, replica: str, clock: Callable[[], float] = time.monotonic, *, on_demand: bool = False
+    ) -> None:
+        """With `on_demand` an engine begins on disk; one that did not start is tried when told to."""
         self._replica = replica
         self._clock = clock
+        self._on_demand = on_demand
         self._worker = secrets.token_hex(8)
-        self._state = EngineState.STARTING
-        self._reason = ""
+        self._state = EngineState.STOPPED if on_demand else EngineState.STARTING
+        self._reason = ON_DISK if on_demand else ""
         self._failed_starts = 0
         self._deaths = 0
         self._starts = 0
@@ -36,6 +41,11 @@ class Restarts:
     def delay_s(self) -> float:
         """How long to wait before the next start."""
         return min(2.0**self._failed_starts, MAX_RESTART_DELAY_S)
+
+    @property
+    def failed_starts(self) -> int:
+        """How many starts have failed since the last one that did not."""
+        return self._failed_starts
 
     def is_alive(self) -> bool:
         """Whether starting the engine still makes sense."""
@@ -59,11 +69,13 @@ class Restarts:
     def told_to_end(self, *, stay: bool) -> None:
         """Record that an engine ends as it was told: to `stay` stopped, or for another to start."""
         state = EngineState.STOPPED if stay else EngineState.STARTING
-        if state is self._state:
-            return
+        if state is self._state or (self._on_demand and self._state is EngineState.FAILED):
+            return  # why it failed stays to be read until it is tried again
         self._state = state
         self._reason = "it was told to stop" if stay else "it restarts, as it was told"
         log.info("%s: %s", self._replica, self._reason)
+        if stay and self._on_demand:
+            self._reason = ON_DISK
 
     def told_to_start(self) -> None:
         """Record that the next engine is to start now."""
@@ -81,9 +93,8 @@ class Restarts:
             level = logging.ERROR
         else:
             level = logging.DEBUG
-        log.log(
-            level, "%s: the engine did not start: %s; again in %.0f s", self._replica, words, self.delay_s
-        )
+        again = "when it is asked for" if self._on_demand else f"in {self.delay_s:.0f} s"
+        log.log(level, "%s: the engine did not start: %s; again %s", self._replica, words, again)
 
     def health(self, *, answers: bool, draining: bool) -> EngineHealth:
         """Return the engine's state now; `answers`: whether it is ready, so not silent."""

@@ -1,4 +1,4 @@
-"""Runs the engine of this process: loads one, watches it, restarts it when it dies, ends it.
+"""Runs the engine of one replica: loads one, watches it, restarts it when it dies, ends it.
 
 Loading never blocks the event loop, so liveness answers meanwhile. A dead engine is restarted in place, since
 BentoML ends a whole container when one of its workers dies.
@@ -8,51 +8,43 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import itertools
 import logging
 import os
-import signal
 import time
-import types
 from collections.abc import Collection, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from engines import engine_process, orphans, vllm_engine
-from engines.builder import Builder
+from prometheus_client import CollectorRegistry
+
+from engines import engine_process, logs, orphans, vllm_engine
+from engines.builder import Builder, Shared, builder_thread
+from engines.built import Built, Running, Source
+from engines.devices.layout import SliceError
+from engines.draining import VLLM_CLIENT_LOG, drain_on_signals
+from engines.engine_metrics import OF_ENGINE, EngineMetrics, keep_bounded, take
 from engines.health import EngineHealth
 from engines.heartbeat import SILENT_AFTER_ON_CPU_S, SILENT_AFTER_S, Heartbeat
 from engines.last_words import DYING_S, LastWords, ended_how
-from engines.loader import AdapterLoader, LoraEngine, Reconciler
+from engines.loader import AdapterLoader, EngineDied, LoraEngine, Reconciler
 from engines.protocol import EngineOrder
-from engines.residency import FaultKind, limits_in
+from engines.recipe import Recipe
+from engines.residency import DesiredAdapters, FaultKind, limits_in
 from engines.restarts import Restarts
 from engines.selftest import SelfTest, SelfTestFailed
 from engines.trial import Trials
-from engines.vllm_args import engine_args, engine_environment, tracing_environment
+from engines.vllm_args import engine_environment, tracing_environment
 from engines.words import blames_machine, points_elsewhere, words_of
+from fleet.mig import SliceName
 from fleet.types import BaseModel
 
 WATCH_INTERVAL_S = 0.2
 PROGRESS_INTERVAL_S = 30
 log = logging.getLogger("tenantry.engine")
-VLLM_CLIENT_LOG = logging.getLogger("vllm.v1.engine.async_llm")  # calls every end of an engine a failure
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """An engine that has passed its self-test, with its app and its loader."""
-
-    engine: Any  # vLLM's AsyncLLM
-    app: Any  # vLLM's FastAPI app
-    loader: AdapterLoader | None = None  # None for an engine without slots
-    trials: Trials | None = None
-    heartbeat: Heartbeat | None = None
 
 
 class Supervisor:
-    """The engines of one worker process, one after the other.
+    """The engines of one replica, one after the other, in its worker process.
 
     No engine holds an adapter until the gateway has sent the desired set; a restarted one gets the same set.
     """
@@ -65,61 +57,65 @@ class Supervisor:
         shutdown_grace_s: float,
         traces_endpoint: str | None = None,
         withheld: Collection[str] = (),
+        shared: Shared | None = None,
+        on_slice: SliceName | None = None,
     ) -> None:
         """With a `traces_endpoint` (OTLP over HTTP) the engine sends its spans there.
 
-        vLLM's processes do not get the `withheld` environment variables.
+        vLLM's processes do not get the `withheld` environment variables. Where this process is `shared` with
+        engines of other models, this one begins on disk, and is tried once whenever it is told to start. With
+        `on_slice` each engine runs on that MIG slice, or not at all.
         """
         self.replica = replica
+        self.model = model  # with the settings that the next engine is to have
+        self.metrics = EngineMetrics(alone=shared is None)
         self.running: Running | None = None
         self.limits: dict[str, Any] = {}  # of the last engine, as `Residency` names them
-        self.model = model  # as the next engine is to have it
-        self.reconciler = Reconciler(slots=model.max_loras)
+        self.reconciler = Reconciler(slots=model.max_loras, metrics=self.metrics.adapters)
         self.draining = False
-        self._stopped = False  # an engine runs only once it is told to start
+        self._on_demand = shared is not None
+        self._stopped = self._on_demand  # an engine runs only once it is told to start
+        self._told = asyncio.Event()  # it has been given an order
+        self._rests = asyncio.Event()  # nothing of an engine is there, and none is to come
+        self._settled = asyncio.Event()  # it is ready, or rests
+        self._source: Source | None = None  # of the next engine; None: it is built
+        self._given_away: Built | None = None  # the engine that does not end with its supervision
         self._start_asked = False  # now, whatever the delay
         self._withheld = withheld
         self._model = model  # as the one that loads or runs has it
         self._on_cpu = vllm_engine.is_cpu_build()
-        self._args_of = functools.partial(
-            engine_args,
-            shutdown_grace_s=shutdown_grace_s,
-            on_cpu=self._on_cpu,
-            traces_endpoint=traces_endpoint,
-        )
-        self._environment = engine_environment(model, on_cpu=self._on_cpu)
-        if traces_endpoint is not None:
-            self._environment |= tracing_environment(replica)
+        self._recipe = Recipe(shutdown_grace_s, self._on_cpu, traces_endpoint, on_slice)
+        self._argv: list[str] = []  # of the engine that loads
+        models = [model] if shared is None else shared.models
+        self._environment = engine_environment(models, on_cpu=self._on_cpu)
+        own = {} if traces_endpoint is None else tracing_environment(replica)
+        self._own_environment = {name: value for name, value in own.items() if name not in os.environ}
         self._adapter_numbers: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice
-        self._restarts = Restarts(replica)
+        self._restarts = Restarts(replica, on_demand=self._on_demand)
         self._last_words = LastWords()
         self._task: asyncio.Task[None] | None = None
         self._was_ready = False  # this engine, since it was loaded
+        self._thread = builder_thread() if shared is None else shared.thread
         self._builder = Builder(
-            lambda: vllm_engine.build_engine(self._args_of(self._model)), lambda built: built[1].shutdown(0)
+            self._make,
+            lambda built: built.engine.shutdown(0),
+            end=lambda: orphans.end_own(replica),
+            thread=self._thread,
         )
 
     def start(self) -> None:
         """Begin loading and return at once. Call it in the main thread, inside the running loop."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._drain_on(number)
+        drain_on_signals([self])
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin supervision, without taking signals; returns at once."""
         self._task = asyncio.create_task(self._supervise())
 
-    def _drain_on(self, number: signal.Signals) -> None:
-        """Tell an ordered end from a crash: BentoML signals EngineCore at the same moment as this process."""
-        previous = signal.getsignal(number)
-
-        def on_signal(signum: int, frame: types.FrameType | None) -> None:
-            self.draining = True
-            # EngineCore ends on the same signal, or is killed as it loads. vLLM would log that as a failure,
-            # with a traceback.
-            VLLM_CLIENT_LOG.disabled = True
-            if not self._was_ready:
-                logging.getLogger("vllm").setLevel(logging.CRITICAL)
-            if callable(previous):
-                previous(signum, frame)
-
-        signal.signal(number, on_signal)
+    @property
+    def is_loading(self) -> bool:
+        """Whether an engine is on its way that has not passed its self-test."""
+        return not (self._was_ready or self._rests.is_set())
 
     async def stop(self) -> None:
         """Shut the engine down and leave no process behind."""
@@ -128,22 +124,74 @@ class Supervisor:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        self._builder.close()
+        if not self._on_demand:  # else others may still use it
+            self._thread.shutdown(wait=False)
         self._last_words.close()
 
-    def follow(self, order: EngineOrder, model: BaseModel | None = None) -> None:
+    def follow(self, order: EngineOrder, *, source: Source | None = None) -> None:
         """Restart, stop or start the engine, soon; one that loads is ended once it has loaded.
 
-        `model` is the base model with other settings, which the next engine has.
+        With a `source` the engine that starts is not built but had from there. It has the settings that
+        `model` has by then.
         """
-        self.model = model or self.model
         was_stopped, self._stopped = self._stopped, order is EngineOrder.STOP
         if order is EngineOrder.RESTART or (was_stopped and not self._stopped):
+            self._source = source
             self._start_asked = True
+            self._rests.clear()
+            self._settled.clear()
             if self.running is None:
                 self._restarts.told_to_start()
+        self._told.set()
+
+    async def release(self) -> Built:
+        """Stop serving, and give the engine away as it runs; return it.
+
+        Whoever gets it ends it, or has another supervisor take it over as its source. Raises `EngineDied`
+        where none runs.
+        """
+        running = self.running
+        if not self.is_ready() or running is None or running.built is None:
+            raise EngineDied("the engine does not run")
+        built = self._given_away = running.built
+        self.follow(EngineOrder.STOP)
+        await self.rests()
+        if self._given_away is not built:
+            raise EngineDied("the engine died")
+        self._given_away = None
+        return built
+
+    async def rests(self) -> None:
+        """Wait until nothing of an engine is there, and none is to come."""
+        await self._rests.wait()
+
+    async def settles(self) -> bool:
+        """Wait until it is ready or rests, after an order to start; return whether it is ready."""
+        await self._settled.wait()
+        return self.is_ready()
 
     # -- how it stands -------------------------------------------------------------------------------------
+
+    @property
+    def is_awake(self) -> bool:
+        """Whether anything of an engine is there, or to come: it takes memory, or may at any moment."""
+        return not (self._rests.is_set() or self._task is None)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it is awake and told to stop, so that it will rest."""
+        return self.is_awake and self._stopped
+
+    @property
+    def marked(self) -> str:
+        """The replica that the processes of the engine that runs are marked with."""
+        built = self.running.built if self.running is not None else None
+        return self.replica if built is None else built.marked
+
+    @property
+    def failed_starts(self) -> int:
+        """How many starts have failed since the last one that did not."""
+        return self._restarts.failed_starts
 
     def is_ready(self) -> bool:
         """Whether the engine has passed its self-test and is not dead, silent or draining. Never raises."""
@@ -169,6 +217,8 @@ class Supervisor:
     # -- one engine after the other ------------------------------------------------------------------------
 
     async def _supervise(self) -> None:
+        if self._stopped:
+            await self._until_next_start()
         while not self.draining:
             async with contextlib.AsyncExitStack() as stack:
                 try:
@@ -180,6 +230,8 @@ class Supervisor:
                     # Else this is the engine that was asked for meanwhile.
                     self._start_asked = self._model != self.model
                     self._restarts.passed(time.monotonic() - began_s)
+                    if not self._start_asked:
+                        self._settled.set()
                     await self._watch(self.running)
                 except Exception as error:
                     if self.draining:  # its processes were ended while it loaded
@@ -189,18 +241,31 @@ class Supervisor:
                     self._restarts.did_not_start(self._why(error))
                     if self._start_asked:  # with other settings, perhaps
                         self._restarts.told_to_start()
+                    else:
+                        self._stopped = self._stopped or self._on_demand
                 finally:
                     self.running = None
             await self._until_next_start()
 
     async def _until_next_start(self) -> None:
         VLLM_CLIENT_LOG.disabled = self.draining
-        if self._stopped:
-            self._restarts.told_to_end(stay=True)
         due_s = time.monotonic() + self._restarts.delay_s
         await asyncio.sleep(0)
-        while self._stopped or (not self._start_asked and time.monotonic() < due_s):  # noqa: ASYNC110
-            await asyncio.sleep(WATCH_INTERVAL_S)
+        while self._stopped or (not self._start_asked and time.monotonic() < due_s):
+            if self._stopped:
+                self._rest()
+            self._told.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if self._stopped else due_s - time.monotonic()):
+                    await self._told.wait()
+
+    def _rest(self) -> None:
+        """Nothing of an engine is there; adapters are told anew to one that is to come on demand."""
+        self._restarts.told_to_end(stay=True)
+        if self._on_demand:
+            self.reconciler.desire(DesiredAdapters(0, ()))
+        self._rests.set()
+        self._settled.set()
 
     async def _watch(self, running: Running) -> None:
         """Return once the engine has died, or is to end."""
@@ -218,7 +283,7 @@ class Supervisor:
 
     def _why(self, error: Exception) -> str:
         """Return why an engine did not start: its own last error, if this one only points at its log."""
-        if isinstance(error, SelfTestFailed):
+        if isinstance(error, SelfTestFailed | SliceError):
             return str(error)
         return (points_elsewhere(str(error)) and self._last_words.read()) or words_of(error)
 
@@ -229,14 +294,15 @@ class Supervisor:
         for name, value in self._environment.items():
             os.environ.setdefault(name, value)
         await asyncio.to_thread(orphans.reap, self.replica)
-        os.environ.update(orphans.mark(self.replica) | self._last_words.listen())
         engine_process.become_main_of_children()
         engine_process.withhold(self._withheld)
         log.info("%s: loading %s", self.replica, self._model.name)
         self._was_ready = False
-        args, engine = await self._build(stack)
+        self._argv = await self._recipe.arguments(self._model)
+        built = await self._build(stack)
+        engine = built.engine
         tasks = await engine.get_supported_tasks()
-        app = await vllm_engine.start_app(stack, args, engine, tasks)
+        app = await vllm_engine.start_app(stack, built.args, engine, tasks, built.metrics)
         await self._prove(engine, app, tasks)
         loader, trials = None, None
         if self._model.serves_adapters:
@@ -249,17 +315,33 @@ class Supervisor:
         heartbeat = Heartbeat(engine.is_sleeping, silent_after_s=silent_after_s)
         stack.push_async_callback(_cancel, asyncio.create_task(heartbeat.run()))
         self._was_ready = True
-        return Running(engine, app, loader, trials, heartbeat)
+        return Running(engine, app, loader, trials, heartbeat, built)
 
-    async def _build(self, stack: contextlib.AsyncExitStack) -> tuple[Any, Any]:
-        """Start the engine's processes in a thread; minutes on a GPU."""
+    async def _build(self, stack: contextlib.AsyncExitStack) -> Built:
+        """Start the engine's processes in a thread, minutes on a GPU; or have the engine from its source."""
+        source, self._source = self._source, None
         progress = asyncio.create_task(self._log_progress())
         try:
-            args, engine = await self._builder.build()
+            built = await (self._builder.build() if source is None else source())
         finally:
             await _cancel(progress)
-        stack.push_async_callback(asyncio.to_thread, self._end, engine)
-        return args, engine
+        self.metrics.engine = built.metrics
+        stack.push_async_callback(asyncio.to_thread, self._end, built)
+        return built
+
+    def _make(self) -> Built:
+        """Start the engine's processes, which find an environment of their own. In the thread for that."""
+        os.environ.update(
+            self._own_environment
+            | orphans.mark(self.replica)
+            | self._last_words.listen()
+            | {logs.REPLICA: self.replica}
+        )
+        registry = CollectorRegistry()
+        args, engine = vllm_engine.build_engine(self._argv)
+        take(OF_ENGINE, registry)
+        keep_bounded(registry, self.metrics.adapters.in_flight)
+        return Built(args, engine, self.replica, registry)
 
     async def _log_progress(self) -> None:
         for times in itertools.count(1):
@@ -291,18 +373,23 @@ class Supervisor:
             places=max(self._model.max_cpu_loras, self._model.max_loras),
             numbers=self._adapter_numbers,
             blame=self.blame,
+            metrics=self.metrics.adapters,
         )
         reconciling = asyncio.create_task(self.reconciler.run(loader))
         stack.push_async_callback(_cancel, reconciling)
         stack.callback(lora_engine.declare_dead)
         return loader, Trials(engine, tasks, lora_engine.call)
 
-    def _end(self, engine: Any) -> None:
-        """End an engine: a serving one after it has drained, another one at once."""
+    def _end(self, built: Built) -> None:
+        """End an engine: a serving one after it has drained, another one at once; not one given away."""
+        engine = built.engine
+        if self._given_away is built and not engine.errored:
+            return
+        self._given_away = None
         if not self._was_ready:
-            orphans.end_own()
+            orphans.end_own(built.marked)
         engine.shutdown(engine.vllm_config.shutdown_timeout if self._was_ready else 0)
-        orphans.end_own()  # vLLM's workers take some seconds to notice that their engine is gone
+        orphans.end_own(built.marked)  # vLLM's workers take some seconds to notice that their engine is gone
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

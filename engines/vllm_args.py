@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fleet.types import BaseModel
 
 
@@ -38,14 +40,15 @@ def engine_args(
     argv += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
     argv.append("--no-use-tqdm-on-load")  # progress bars do not belong in a log
     argv.append("--enable-prompt-tokens-details")  # says how much of a prompt was found in the prefix cache
+    extension = "engines.worker.cpu.CpuWorkerExtension" if on_cpu else "engines.worker.WorkerExtension"
+    argv += ["--worker-extension-cls", extension]
     if model.serves_adapters:
-        extension = "engines.worker.cpu.CpuWorkerExtension" if on_cpu else "engines.worker.WorkerExtension"
-        argv += ["--enable-lora", "--worker-extension-cls", extension]
+        argv.append("--enable-lora")
     return [*argv, *model.vllm_args]
 
 
-def engine_environment(model: BaseModel, *, on_cpu: bool) -> dict[str, str]:
-    """Environment that vLLM reads at import; the operator's variables win over it."""
+def engine_environment(models: Iterable[BaseModel], *, on_cpu: bool) -> dict[str, str]:
+    """Environment that vLLM reads at import, for all models of a process; the operator's variables win."""
     environment = {
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -58,7 +61,7 @@ def engine_environment(model: BaseModel, *, on_cpu: bool) -> dict[str, str]:
         # Python warns of it whenever an engine is killed, and then cleans up.
         "PYTHONWARNINGS": "ignore:resource_tracker",
     }
-    if model.source.startswith("/"):
+    if all(model.source.startswith("/") for model in models):
         environment["HF_HUB_OFFLINE"] = "1"  # a local model never asks a hub
     if on_cpu:
         environment["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB, where kv_cache_gib is not given

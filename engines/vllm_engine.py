@@ -6,12 +6,16 @@ Importing vLLM takes many seconds, so the imports stand in the functions, and th
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.metadata
 import types
 from collections.abc import Sequence
 from typing import Any
 
-from engines.engine_metrics import keep_bounded
+from prometheus_client import CollectorRegistry
+
+from engines.devices.vllm_guard import correct_vllm
+from engines.engine_metrics import OF_APP, take
 from engines.last_words import follow_engine_core
 
 
@@ -33,6 +37,7 @@ def build_engine(argv: Sequence[str]) -> tuple[Any, Any]:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    correct_vllm()
     follow_engine_core()
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(list(argv))
     validate_parsed_serve_args(args)
@@ -44,22 +49,31 @@ def build_engine(argv: Sequence[str]) -> tuple[Any, Any]:
         enable_log_requests=engine_args.enable_log_requests,
         disable_log_stats=engine_args.disable_log_stats,
     )
-    keep_bounded()
     return args, engine
 
 
-async def start_app(stack: contextlib.AsyncExitStack, args: Any, engine: Any, tasks: Sequence[str]) -> Any:
-    """Make vLLM's OpenAI app over an engine and start it; the stack ends it."""
+async def start_app(
+    stack: contextlib.AsyncExitStack, args: Any, engine: Any, tasks: Sequence[str], metrics: CollectorRegistry
+) -> Any:
+    """Make vLLM's OpenAI app over an engine and start it; the stack ends it. `metrics` gets the app's."""
     # These imports only succeed once `build_engine` has done the long ones in its thread.
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
     app = build_app(args, tasks, engine.model_config)
+    take(OF_APP, metrics)
     # vLLM's handler of a dead engine asks its server to exit; ours must not.
     app.state.server = types.SimpleNamespace(should_exit=False)
     await init_app_state(engine, app.state, args, tasks)
     await stack.enter_async_context(app.router.lifespan_context(app))
     return app
+
+
+def args_for(args: Any, name: str, source: str) -> Any:
+    """Return vLLM's parsed flags with another model: its weights are in the engine now."""
+    flags = copy.copy(args)
+    flags.model, flags.served_model_name, flags.revision = source, [name], None
+    return flags
 
 
 def limits_of(engine: Any) -> dict[str, Any]:

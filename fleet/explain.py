@@ -32,6 +32,7 @@ _NESTED: dict[tuple[str, str], type[BaseModel]] = {
     ("tenants", "budget"): prices.BudgetSection,
     ("tenants", "prices"): prices.OwnPricesSection,
     ("pools", "slo"): schema.SloSection,
+    ("pools", "mig"): schema.MigSection,
     ("pools", "residency"): schema.ResidencySection,
     ("gateway", "scheduler"): settings.SchedulerSection,
     ("gateway", "metrics"): settings.MetricsSection,

@@ -22,6 +22,7 @@ from pydantic import (
 from adapters import sources
 from adapters.errors import AdapterError
 from fleet import vllm_flags
+from fleet.mig import PROFILE_PATTERN
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _NAME_SCHEMA = "^[a-z0-9](?!.*\\.\\.)[a-z0-9._-]{0,62}$"
@@ -170,6 +171,13 @@ Device = Annotated[
     StringConstraints(pattern=r"^[A-Za-z0-9_./:-]+(,[A-Za-z0-9_./:-]+)*$"),
     WithJsonSchema({"type": ["string", "integer"]}),
 ]
+Gpu = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    StringConstraints(pattern=r"^([0-9]{1,3}|GPU-[A-Za-z0-9-]{1,64})$"),
+    WithJsonSchema({"type": ["string", "integer"]}),
+]
+MigProfile = Annotated[str, StringConstraints(pattern=PROFILE_PATTERN)]
 VllmArgs = Annotated[
     tuple[str, ...],
     BeforeValidator(_check_args),

@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from adapters.base_model import find_weight_bytes
 from adapters.checkpoint import inspect_adapter
 from adapters.errors import AdapterError
+from fleet.mig import most_memory_bytes
 from fleet.problems import Findings, KeyPath, Problem
+from fleet.schema import BaseModelSection, FleetFile
 from fleet.sources import is_hub_id, is_url, shortened, why_no_folder
 from fleet.types import Fleet
+from fleet.vllm_flags import resizes_weights
 
 _NO_FOLDER = "correct the path (`make demo` makes the demo's models)"
 
@@ -43,6 +47,39 @@ def check_folders(
             _check_base_model((*path, "source"), Path(source), findings)
         elif path[0] == "adapters" and not is_url(source):
             _check_adapter((*path, "source"), Path(source), most.get(str(path[1])), findings)
+
+
+def check_slice_sizes(file: FleetFile, sources: Mapping[KeyPath, str], findings: Findings) -> None:
+    """Check that each base model is smaller than its slices, where its weights and their profile are known.
+
+    `sources` has the resolved source of each valid section.
+    """
+    for name, pool in file.pools.items():
+        if pool.mig is None:
+            continue
+        for base_model in pool.base_models:
+            section, source = file.base_models.get(base_model), sources.get(("base_models", base_model))
+            if section is not None and source is not None and not resizes_weights(section.vllm_args):
+                why = _why_too_large(section, source, most_memory_bytes(pool.mig.profile))
+                if why:
+                    findings.error(
+                        ("pools", name, "mig", "profile"),
+                        f"{why} of `{base_model}` do not fit a slice {pool.mig.profile}",
+                        "use a larger profile, or a smaller model",
+                    )
+
+
+def _why_too_large(model: BaseModelSection, source: str, most_bytes: int) -> str:
+    """Name what of a model is too large; "" where nothing is, or nobody knows."""
+    try:
+        weights = find_weight_bytes(source, model.revision, dtype=model.dtype)
+    except AdapterError:
+        return ""  # the engine says what is wrong with them
+    cache_gib = model.kv_cache_gib or 0
+    if weights is None or weights + cache_gib * 2**30 < most_bytes or cache_gib * 2**30 >= most_bytes:
+        return ""  # `slice_rules` knows a cache that is too large by itself
+    cache = f" and the KV cache ({cache_gib:g} GiB)" if cache_gib else ""
+    return f"the weights ({weights / 2**30:.1f} GiB){cache}"
 
 
 def _check_base_model(path: KeyPath, folder: Path, findings: Findings) -> None:

@@ -20,7 +20,8 @@ from fleet.api_keys import declared_keys, hash_keys, with_stand_ins
 from fleet.document import Document, read_document
 from fleet.entries import base_model_from, tenant_of
 from fleet.explain import explain, without_echoes
-from fleet.files import check_folders
+from fleet.files import check_folders, check_slice_sizes
+from fleet.mig import Mig
 from fleet.price_entries import prices_of
 from fleet.price_rules import check_prices
 from fleet.problems import Findings, KeyPath, Problem
@@ -105,6 +106,7 @@ def read_fleet(
     state = resolve_state(found.file.state, folder, env, findings)
     if files:
         check_folders(resolved, _ranks(found.file), findings)
+        check_slice_sizes(found.file, resolved, findings)
     findings.raise_errors()
     variables = {hashes[at]: key.env for at, key in declared_keys(found.file).items() if key.env}
     fleet = replace(_build(found.file, hashes, resolved), state=state)
@@ -244,8 +246,9 @@ def _pool(name: str, section: schema.PoolSection) -> Pool:
         name=name,
         strategy=section.strategy,
         base_models=section.base_models,
-        replicas=section.replicas,
+        replicas=section.engines,
         devices=section.devices,
+        mig=None if section.mig is None else Mig(**section.mig.model_dump()),
         tenants=section.tenants,
         slo=Slo(**section.slo.model_dump()),
         hedge_after_s=section.hedge_after_s,

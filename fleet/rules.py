@@ -10,6 +10,7 @@ from collections import defaultdict
 
 from fleet.problems import Findings, KeyPath
 from fleet.schema import BaseModelSection, FleetFile, PoolSection
+from fleet.slice_rules import check_slices
 from fleet.types import Band, Isolation, MetricsAccess, Strategy
 
 _DEFAULT_UTILIZATION = 0.9  # about vLLM's own; only for a warning
@@ -24,6 +25,7 @@ def check_rules(file: FleetFile, findings: Findings) -> None:
         _check_isolation(file, name, pool, findings)
         _check_devices(file, name, pool, findings)
         _check_hedging(name, pool, findings)
+    check_slices(file, findings)
     _check_pool_names(file, findings)
     _check_shared_devices(file, findings)
     _check_dedicated_devices(file, findings)
@@ -44,6 +46,8 @@ def _check_base_model(name: str, model: BaseModelSection, findings: Findings) ->
 
 
 def _check_strategy(file: FleetFile, name: str, pool: PoolSection, findings: Findings) -> None:
+    if pool.strategy is Strategy.MIG:
+        return  # adapters are taken where the base model has slots
     models = {n: file.base_models[n] for n in pool.base_models if n in file.base_models}
     if pool.strategy is Strategy.MULTI_LORA:
         if len(pool.base_models) != 1:
@@ -87,6 +91,8 @@ def _check_isolation(file: FleetFile, name: str, pool: PoolSection, findings: Fi
 
 
 def _check_devices(file: FleetFile, name: str, pool: PoolSection, findings: Findings) -> None:
+    if pool.strategy is Strategy.MIG:
+        return  # one slice each, which `slice_rules` checks
     if pool.devices and len(pool.devices) != pool.hosts:
         shared = pool.strategy.shares_hosts
         findings.error(
@@ -115,11 +121,12 @@ def _models_at(file: FleetFile, pool: PoolSection, host: int) -> list[BaseModelS
 
 
 def _check_hedging(name: str, pool: PoolSection, findings: Findings) -> None:
-    if pool.hedge_after_s is not None and pool.replicas == 1:
+    if pool.hedge_after_s is not None and pool.engines == 1:
+        of_slices = pool.strategy is Strategy.MIG
         findings.warn(
             ("pools", name, "hedge_after_s"),
-            "there is no second replica to ask: replicas is 1",
-            "remove it, or add a replica",
+            f"there is no second replica to ask: {'there is one slice' if of_slices else 'replicas is 1'}",
+            "remove it, or add a slice" if of_slices else "remove it, or add a replica",
         )
 
 

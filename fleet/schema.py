@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from fleet.fields import (
     Alias,
     AwakeModels,
     Device,
+    Gpu,
     KeySection,
+    MigProfile,
     MinimumStay,
     Model,
     Name,
@@ -22,20 +24,12 @@ from fleet.fields import (
     SourcePrefix,
     VllmArgs,
 )
+from fleet.mig import MAX_COMPUTE_SLICES
 from fleet.prices import BudgetSection, OwnPricesSection, PricesSection
 from fleet.settings import GatewaySection, StateSection, UsageSection
 from fleet.types import Band, Isolation, Strategy
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vLLM 0.32 builds kernels for these
-_PLANNED = ("mig",)
-
-
-def _check_strategy(value: Any) -> Any:
-    if value in _PLANNED:
-        *others, last = (f"`{strategy}`" for strategy in Strategy)
-        known = f"{', '.join(others)} and {last}"
-        raise ValueError(f"strategy `{value}` is not available yet; there are {known}")
-    return value
 
 
 def _check_lora_rank(rank: int) -> int:
@@ -254,6 +248,14 @@ class SloSection(Section):
     )
 
 
+class MigSection(Section):
+    """MIG slices of one GPU, found by their profile when engines start; a replica for each."""
+
+    gpu: Gpu = Field(description="The GPU: its index as nvidia-smi counts, or its UUID.")
+    profile: MigProfile = Field(description="Profile of the slices, such as 1g.20gb.")
+    count: int = Field(1, ge=1, le=MAX_COMPUTE_SLICES, description="How many of them.")
+
+
 class ResidencySection(Section):
     """How long base models that share hosts stay awake, and which of them come first."""
 
@@ -287,17 +289,23 @@ class ResidencySection(Section):
 class PoolSection(Section):
     """Replicas alike in base models and settings."""
 
-    strategy: Annotated[Strategy, Field(strict=False), BeforeValidator(_check_strategy)] = Field(
+    strategy: Annotated[Strategy, Field(strict=False)] = Field(
         Strategy.MULTI_LORA, description="How the pool places models on replicas."
     )
     base_models: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)] = Field(
-        description="Base models of the pool; exactly one with multi-lora."
+        description="Base models of the pool; exactly one with multi-lora and mig."
     )
     replicas: int = Field(
-        1, ge=1, le=1024, description="Engines per base model; hosts with model-mesh and swap."
+        1,
+        ge=1,
+        le=1024,
+        description="Engines per base model; hosts with model-mesh and swap; with mig one for each slice.",
     )
     devices: Annotated[tuple[Device, ...], Field(strict=False)] = Field(
         (), description="CUDA_VISIBLE_DEVICES of each replica, or host, in turn; empty: not set."
+    )
+    mig: MigSection | None = Field(
+        None, description="Slices by GPU and profile, in place of devices; only with strategy mig."
     )
     tenants: Annotated[tuple[Name, ...], Field(strict=False)] = Field(
         description="Tenants of the pool. Empty: all are admitted at run time."
@@ -321,13 +329,20 @@ class PoolSection(Section):
     @property
     def hosts(self) -> int:
         """How many host processes the pool has; each has devices of its own."""
-        return self.replicas * (1 if self.strategy.shares_hosts else len(self.base_models))
+        return self.engines * (1 if self.strategy.shares_hosts else len(self.base_models))
 
     def models_at(self, host: int) -> tuple[str, ...]:
         """The base models that the host of this index may serve."""
         if self.strategy.shares_hosts:
             return self.base_models
-        return self.base_models[host // self.replicas : host // self.replicas + 1]
+        return self.base_models[host // self.engines : host // self.engines + 1]
+
+    @property
+    def engines(self) -> int:
+        """Engines per base model: of a pool of MIG slices one for each slice."""
+        if self.strategy is not Strategy.MIG:
+            return self.replicas
+        return len(self.devices) or (1 if self.mig is None else self.mig.count)
 
 
 class FleetFile(Section):

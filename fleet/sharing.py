@@ -19,6 +19,9 @@ class Company:
     tenants: tuple[str, ...]
     beside: tuple[str, ...] = ()  # replicas of other pools on the same device
     by_turns_with: tuple[str, ...] = ()  # replicas at the same host: its device is theirs by turns
+    is_slice: bool = False  # its device is a MIG slice: memory and compute of its own
+    gpu: str | None = None  # of a slice, where the file says it
+    on_its_gpu: tuple[str, ...] = ()  # of a slice: replicas on other slices of the same GPU, where known
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,14 @@ def who_shares(fleet: Fleet) -> list[Company]:
             for replica, base_model in host.replicas:
                 tenants = tuple(name for name in pool.tenants if base_model in used[name])
                 others = tuple(other for other, _ in host.replicas if other != replica)
-                companies.append(
-                    Company(pool.name, replica, base_model, host.device, tenants, by_turns_with=others)
-                )
-    return [replace(company, beside=_beside(company, companies)) for company in companies]
+                company = Company(pool.name, replica, base_model, host.place, tenants, by_turns_with=others)
+                if host.on_slice is not None:
+                    company = replace(company, is_slice=True, gpu=host.on_slice.gpu or None)
+                companies.append(company)
+    return [
+        replace(one, beside=_beside(one, companies), on_its_gpu=_on_its_gpu(one, companies))
+        for one in companies
+    ]
 
 
 def met_by(tenant: str, companies: Iterable[Company]) -> list[str]:
@@ -88,3 +95,11 @@ def _beside(company: Company, companies: Iterable[Company]) -> tuple[str, ...]:
     gpus = set(company.device.split(","))
     others = (other for other in companies if other.pool != company.pool and other.device)
     return tuple(other.replica for other in others if gpus & set((other.device or "").split(",")))
+
+
+def _on_its_gpu(company: Company, companies: Iterable[Company]) -> tuple[str, ...]:
+    """Replicas on other slices of a slice's GPU. Whose GPU a slice named by its UUID has, no file says."""
+    if company.gpu is None:
+        return ()
+    others = (other for other in companies if other.replica != company.replica)
+    return tuple(other.replica for other in others if other.gpu == company.gpu)

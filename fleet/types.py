@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import quote
 
+from fleet.mig import Mig, SliceName
 from fleet.money import OwnPrices, Prices
 
 
@@ -89,6 +90,8 @@ class Strategy(StrEnum):
     def shares_hosts(self) -> bool:
         """Whether several base models share a host, so that they are awake by turns."""
         return self in (Strategy.MODEL_MESH, Strategy.SWAP)
+
+    MIG = "mig"  # one base model, a replica on each of some MIG slices; adapters where it has slots
 
 
 class Isolation(StrEnum):
@@ -217,6 +220,12 @@ class Host:
     name: str
     replicas: tuple[tuple[str, str], ...]  # (replica name, base model)
     device: str | None  # CUDA_VISIBLE_DEVICES; None: not set
+    on_slice: SliceName | None = None  # the MIG slice that it is pinned to; looked for before each start
+
+    @property
+    def place(self) -> str | None:
+        """Its device in words; None where it is not pinned."""
+        return self.device if self.on_slice is None else str(self.on_slice)
 
     @property
     def base_models(self) -> tuple[str, ...]:
@@ -231,13 +240,14 @@ class Pool:
     name: str
     strategy: Strategy
     base_models: tuple[str, ...]
-    replicas: int  # per base model; of each at every host where hosts are shared, so the number of hosts
+    replicas: int  # per base model; the number of hosts where these are shared; the slices of a MIG pool
     devices: tuple[str, ...]  # CUDA_VISIBLE_DEVICES of each host in turn; empty: not set
     tenants: tuple[str, ...]
     slo: Slo = Slo()
     hedge_after_s: float | None = (
         None  # a second replica is asked when the first is silent this long; None: never
     )
+    mig: Mig | None = None  # slices that are found when engines start; None: `devices` names them, or no MIG
     awake: int | None = None  # base models awake at once at a shared host; None: as many as fit its memory
     residency: ResidencySettings = ResidencySettings()  # of shared hosts
 
@@ -254,9 +264,15 @@ class Pool:
             replicas = [((f"{self.name}-{i}", model),) for i, model in enumerate(models)]
         devices = self.devices or (None,) * len(replicas)
         return tuple(
-            Host(f"{self.name}-{i}", held, device)
+            Host(f"{self.name}-{i}", held, device, self._slice(i))
             for i, (held, device) in enumerate(zip(replicas, devices, strict=True))
         )
+
+    def _slice(self, host: int) -> SliceName | None:
+        """Return the MIG slice of a host; None where the pool is no pool of slices."""
+        if self.mig is not None:
+            return SliceName(gpu=self.mig.gpu, profile=self.mig.profile, number=host)
+        return SliceName(uuid=self.devices[host]) if self.strategy is Strategy.MIG else None
 
     @property
     def replica_models(self) -> tuple[tuple[str, str], ...]:

@@ -103,6 +103,7 @@ def pool_values(pool: Pool) -> dict[str, Any]:
         "base_models": list(pool.base_models),
         "replicas": pool.replicas,
         "devices": list(pool.devices),
+        "mig": None if pool.mig is None else asdict(pool.mig),
         "tenants": list(pool.tenants),
         "slo": _given(asdict(pool.slo)),
         "hedge_after_s": pool.hedge_after_s,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 _SERVER = "engines answer through the gateway alone; its address is in configuration.yaml"
@@ -90,6 +91,7 @@ OWNED: dict[str, str] = {
     "--ssl-ciphers": _SERVER,
 }
 
+_RESIZING = frozenset({"--quantization", "--load-format", "--hf-overrides", "--cpu-offload-gb"})
 _FLAG = re.compile(r"--[a-z][a-z0-9_-]*(\.[A-Za-z0-9_.-]+\+?)?")
 _NUMBER = re.compile(r"-\d+(\.\d+)?([eE][-+]?\d+)?")
 
@@ -105,6 +107,11 @@ def to_argv(value: Any) -> tuple[str, ...]:
     if isinstance(value, list | tuple):
         return tuple(_list_parts(value))
     raise FlagError("must be a mapping of flags (`enforce-eager: true`) or a list (`[--seed, 7]`)")
+
+
+def resizes_weights(argv: Sequence[str]) -> bool:
+    """Whether flags let an engine hold its weights in another size than the checkpoint's."""
+    return any(part.partition("=")[0].partition(".")[0] in _RESIZING for part in argv)
 
 
 def _flag_parts(flag: str, given: Any) -> list[str]:

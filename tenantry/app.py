@@ -19,10 +19,12 @@ from tenantry import (
     beginning,
     building,
     changing,
+    devices,
     events,
     exporting,
     fleets,
     keys,
+    mig,
     reference,
     replicas,
     restarting,
@@ -53,6 +55,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "serve": serving.serve,
         "check": fleets.check,
         "who-shares": fleets.sharing,
+        "devices": devices.devices,
         "build": building.build,
         "new-key": fleets.make_key,
     },
@@ -74,6 +77,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
 for panel, commands in PANELS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)
+app.add_typer(mig.app, name="mig", rich_help_panel=FLEET)
 app.add_typer(tenants.app, name="tenants", rich_help_panel=GATEWAY)
 app.add_typer(aliases.app, name="aliases", rich_help_panel=GATEWAY)
 app.add_typer(adapters.app, name="adapters", rich_help_panel=GATEWAY)

@@ -11,7 +11,7 @@ from rich.text import Text
 from fleet.money import FACTOR_UNITS, PRICE_UNITS, Price, written
 from fleet.problems import Problem
 from fleet.sharing import Company, base_model_of, met_by, pools_of, who_shares, who_uses
-from fleet.types import BaseModel, Fleet, SchedulerSettings, Tenant
+from fleet.types import BaseModel, Fleet, Pool, SchedulerSettings, Tenant
 from tenantry.columns import Columns
 
 
@@ -64,11 +64,21 @@ def _replicas(companies: list[Company]) -> Columns:
     for company in companies:
         beside = f" (beside {', '.join(company.beside)})" if company.beside else ""
         turns = f" (by turns with {len(company.by_turns_with)} more)" if company.by_turns_with else ""
-        device = (company.device or "-") + turns + beside
+        device = (company.device or "-") + turns + beside + _slice_note(company)
         alone = " (alone)" if len(company.tenants) == 1 else ""
         tenants = ", ".join(company.tenants) + alone if company.tenants else "nobody"
         table.add(company.pool, company.replica, company.base_model, device, tenants)
     return table
+
+
+def _slice_note(company: Company) -> str:
+    """Say what a MIG slice isolates, and with whom it has its GPU."""
+    if not company.is_slice:
+        return ""
+    others = ", ".join(company.on_its_gpu)
+    if company.gpu is None:
+        others = "maybe others"
+    return f" (memory of its own; on its GPU: {others or 'no other'})"
 
 
 def _users_of_models(fleet: Fleet) -> Columns:
@@ -247,10 +257,16 @@ def _pools(fleet: Fleet) -> Columns:
         prose=("base models", "devices", "tenants"),
     )
     for pool in fleet.pools.values():
-        models, devices = ", ".join(pool.base_models), " ".join(pool.devices) or "-"
+        models, devices = ", ".join(pool.base_models), _devices(pool)
         replicas = len(pool.replica_models)
         table.add(pool.name, pool.strategy.value, models, replicas, devices, ", ".join(pool.tenants))
     return table
+
+
+def _devices(pool: Pool) -> str:
+    if pool.mig is not None:
+        return f"{pool.mig.count} x {pool.mig.profile} of GPU {pool.mig.gpu}"
+    return " ".join(pool.devices) or "-"
 
 
 def _objectives(fleet: Fleet) -> Columns:

@@ -42,7 +42,7 @@ def serve(
     pool: Annotated[str | None, typer.Option(help="Serve this pool alone.", show_default="all")] = None,
     replica: Annotated[
         str | None,
-        typer.Option(help="Serve this engine alone, for a gateway elsewhere.", show_default="none"),
+        typer.Option(help="Serve this host alone, for a gateway elsewhere.", show_default="none"),
     ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Apply the fleet file whenever it is changed.")
@@ -109,7 +109,7 @@ def _checked(path: Path, pool: str | None, replica: str | None) -> tuple[LoadedF
         refuse(error.problems, may_be_more=error.may_be_more)
         raise
     problems = check_files(part, file=str(path), lines=loaded.lines)
-    names = [name for held in part.pools.values() for name, _ in held.replica_models]
+    names = [host.name for held in part.pools.values() for host in held.hosts]
     if replica is not None and replica not in names:
         hint = did_you_mean(replica, names)
         problems.append(Problem(str(path), None, "pools", f"no replica is called `{replica}`", hint))

@@ -5,7 +5,7 @@ No label names an adapter: the gateway's page has models, this one has tiers.
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from engines.metric import Metric, MetricKind
 
@@ -42,42 +42,42 @@ IN_FLIGHT = Metric(
 )
 ENGINE_METRICS = (LOADS, FAILURES, EVICTIONS, RESIDENT, PINNED, IN_FLIGHT)
 
-_loads = Histogram(LOADS.name, LOADS.text, LOADS.labels, buckets=LOADS.buckets)
-_failures = Counter(FAILURES.name, FAILURES.text)
-_evictions = Counter(EVICTIONS.name, EVICTIONS.text, EVICTIONS.labels)
-_resident = Gauge(RESIDENT.name, RESIDENT.text, RESIDENT.labels)
-_pinned = Gauge(PINNED.name, PINNED.text)
-_in_flight = Histogram(IN_FLIGHT.name, IN_FLIGHT.text, buckets=IN_FLIGHT.buckets)
 
+class AdapterMetrics:
+    """These metrics of one replica, from its worker's start on; each replica of a host has its own."""
 
-def loaded(tier: str, seconds: float) -> None:
-    """Count an adapter that was brought up from a tier, "disk" or "host"."""
-    _loads.labels(tier).observe(seconds)
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        of = self.registry
+        self._loads = Histogram(LOADS.name, LOADS.text, LOADS.labels, buckets=LOADS.buckets, registry=of)
+        self._failures = Counter(FAILURES.name, FAILURES.text, registry=of)
+        self._evictions = Counter(EVICTIONS.name, EVICTIONS.text, EVICTIONS.labels, registry=of)
+        self._resident = Gauge(RESIDENT.name, RESIDENT.text, RESIDENT.labels, registry=of)
+        self._pinned = Gauge(PINNED.name, PINNED.text, registry=of)
+        self._in_flight = Histogram(IN_FLIGHT.name, IN_FLIGHT.text, buckets=IN_FLIGHT.buckets, registry=of)
+        for tier in ("slot", "host"):  # there from the start, so that a rate over them begins at zero
+            self.evicted(tier, 0)
+        for tier in ("disk", "host"):
+            self._loads.labels(tier)
 
+    def loaded(self, tier: str, seconds: float) -> None:
+        """Count an adapter that was brought up from a tier, "disk" or "host"."""
+        self._loads.labels(tier).observe(seconds)
 
-def failed() -> None:
-    """Count a load from disk that failed."""
-    _failures.inc()
+    def failed(self) -> None:
+        """Count a load from disk that failed."""
+        self._failures.inc()
 
+    def evicted(self, tier: str, count: int = 1) -> None:
+        """Count adapters that left `tier`, "slot" or "host", for another one."""
+        self._evictions.labels(tier).inc(count)
 
-def evicted(tier: str, count: int = 1) -> None:
-    """Count adapters that left `tier`, "slot" or "host", for another one."""
-    _evictions.labels(tier).inc(count)
+    def residents(self, *, slots: int, host: int, pinned: int) -> None:
+        """Set the numbers of adapters in slots, in host memory and pinned."""
+        self._resident.labels("slot").set(slots)
+        self._resident.labels("host").set(host)
+        self._pinned.set(pinned)
 
-
-def residents(*, slots: int, host: int, pinned: int) -> None:
-    """Set the numbers of adapters in slots, in host memory and pinned."""
-    _resident.labels("slot").set(slots)
-    _resident.labels("host").set(host)
-    _pinned.set(pinned)
-
-
-def in_flight(adapters: int) -> None:
-    """Count a step of the engine, by the number of adapters that have requests in vLLM."""
-    _in_flight.observe(adapters)
-
-
-for _tier in ("slot", "host"):  # there from the start, so that a rate over them begins at zero
-    evicted(_tier, 0)
-for _tier in ("disk", "host"):
-    _loads.labels(_tier)
+    def in_flight(self, adapters: int) -> None:
+        """Count a step of the engine, by the number of adapters that have requests in vLLM."""
+        self._in_flight.observe(adapters)

@@ -13,8 +13,8 @@ import logging
 import secrets
 
 from adapters.errors import AdapterError
-from engines.loader import metrics
 from engines.loader.engine import EngineDied
+from engines.loader.metrics import AdapterMetrics
 from engines.loader.resident import AdapterLoader
 from engines.residency import DesiredAdapters, EngineAdapter, Fault, FaultKind, Residency
 
@@ -29,7 +29,8 @@ log = logging.getLogger("tenantry.engine")
 class Reconciler:
     """The desired adapters of an engine, those that it holds, and their failures."""
 
-    def __init__(self, *, slots: int) -> None:
+    def __init__(self, *, slots: int, metrics: AdapterMetrics) -> None:
+        self._metrics = metrics
         self.take_slots(slots)
         self._worker = secrets.token_hex(8)
         self._engine_starts = 0
@@ -115,7 +116,7 @@ class Reconciler:
                 await self._reconcile(loader)
         finally:
             self._loader = None
-            metrics.residents(slots=0, host=0, pinned=0)
+            self._metrics.residents(slots=0, host=0, pinned=0)
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from adapters.errors import AdapterError
-from engines.loader import files, metrics
+from engines.loader import files
 from engines.loader.engine import EngineDied, LoraEngine
+from engines.loader.metrics import AdapterMetrics
 from engines.loader.slots import Slots
 from engines.residency import ENGINE_DIED, EngineAdapter, FaultKind
 
@@ -33,7 +34,14 @@ class AdapterLoader:
     """Adapters of one running engine. Changes of its set are made one at a time."""
 
     def __init__(
-        self, engine: LoraEngine, *, slots: int, places: int, numbers: Iterator[int], blame: Blame
+        self,
+        engine: LoraEngine,
+        *,
+        slots: int,
+        places: int,
+        numbers: Iterator[int],
+        blame: Blame,
+        metrics: AdapterMetrics,
     ) -> None:
         """`numbers` gives vLLM's `lora_int_id`: unique for as long as this process lives."""
         self.engine = engine
@@ -44,6 +52,7 @@ class AdapterLoader:
         self._places = places
         self._numbers = numbers
         self._blame = blame
+        self._metrics = metrics
         self._requests: dict[str, Any] = {}  # vLLM's LoRARequest of each adapter it has, or had and may again
         self._host: OrderedDict[str, None] = OrderedDict()  # in host memory, least recently used first
         self._incoming = 0  # being read now: 0 or 1
@@ -156,7 +165,7 @@ class AdapterLoader:
 
     def _note_failure(self, name: str, error: AdapterError) -> None:
         self._failures[name] = (time.monotonic(), error)
-        metrics.failed()
+        self._metrics.failed()
         self._blame(name, FaultKind.LOAD, str(error))
         log.error("adapter not loaded: %s", error)
 
@@ -218,7 +227,7 @@ class AdapterLoader:
             raise
         seconds = time.monotonic() - started_s + self._warmed_s.pop(name, 0.0)
         self.load_s[name] = seconds
-        metrics.loaded("disk", seconds)
+        self._metrics.loaded("disk", seconds)
         log.info("adapter %s loaded in %.3f s", name, seconds)
 
     async def _make_place(self) -> None:
@@ -234,7 +243,7 @@ class AdapterLoader:
         evicted = next((name for name in idle if not self.is_used(name)), idle[0])
         del self._host[evicted]  # from now on a request for it waits until it is loaded again
         await self.engine.free(self._requests[evicted])
-        metrics.evicted("host")
+        self._metrics.evicted("host")
 
     # -- removal and pins ----------------------------------------------------------------------------------
 
@@ -284,6 +293,6 @@ class AdapterLoader:
             self._host = OrderedDict.fromkeys(names[n] for n in truth.host if n in names)
             self._in_slots = tuple(names[n] for n in truth.slots if n in names)
         for seconds in truth.activation_s:
-            metrics.loaded("host", seconds)
-        metrics.evicted("slot", truth.slot_evictions)
-        metrics.residents(slots=len(self._in_slots), host=len(self._host), pinned=len(truth.pinned))
+            self._metrics.loaded("host", seconds)
+        self._metrics.evicted("slot", truth.slot_evictions)
+        self._metrics.residents(slots=len(self._in_slots), host=len(self._host), pinned=len(truth.pinned))

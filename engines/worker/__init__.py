@@ -1,7 +1,8 @@
 """Our extension of vLLM's worker, for calls that vLLM lacks. vLLM loads it by --worker-extension-cls.
 
-It lists the adapters in slots and host memory, and unpins one. It relies on these of vLLM 0.32:
-`lora/model_manager.py` (LRUCacheLoRAModelManager) and `utils/cache.py` (LRUCache, `pinned_items`).
+It lists the adapters in slots and host memory, and unpins one; it keeps whole models' weights in host memory
+and puts them back (held.py). It relies on these of vLLM 0.32: `lora/model_manager.py`
+(LRUCacheLoRAModelManager), `utils/cache.py` (LRUCache, `pinned_items`), and what held.py names.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any
+
+from engines.worker import held
 
 _MAX_TIMES = 1000  # kept between two queries, which come about once a second
 
@@ -81,6 +84,35 @@ class WorkerExtension:
         for cache in caches:
             torch.nan_to_num(cache, nan=0.0, posinf=0.0, neginf=0.0, out=cache)
         return len(caches)
+
+    def tenantry_hold(self, digest: str) -> int:
+        """Keep a copy of the weights that are live now under their model's digest; return its bytes.
+
+        Raises `CannotHold`, and what torch raises where memory runs out; the engine goes on unharmed.
+        """
+        copies = self._tenantry_held()
+        copies[digest] = held.copy_of(self.model_runner.get_model())  # type: ignore[attr-defined]
+        return copies[digest].size_bytes
+
+    def tenantry_put(self, digest: str) -> None:
+        """Put weights that are held in the place of the live ones, and forget what came of those.
+
+        Any error leaves the engine fit for nothing. What is forgotten is what vLLM's own reload forgets.
+        """
+        runner = self.model_runner  # type: ignore[attr-defined]
+        held.put(runner.get_model(), self._tenantry_held()[digest])
+        runner.reset_lora_state()
+        runner.reset_encoder_cache()
+        runner.reset_mm_cache()
+
+    def tenantry_drop(self, digest: str) -> None:
+        """Free the copy of a model's weights, if there is one."""
+        self._tenantry_held().pop(digest, None)
+
+    def _tenantry_held(self) -> dict[str, held.Weights]:
+        if not hasattr(self, "_tenantry_copies"):
+            self._tenantry_copies: dict[str, held.Weights] = {}
+        return self._tenantry_copies
 
     def _tenantry_manager(self) -> Any:
         manager = self.model_runner.lora_manager._adapter_manager  # type: ignore[attr-defined]

@@ -28,10 +28,13 @@ class _Kept:
     told_of: int = 0  # the changes sent to it with that set
     ending: bool = False  # adapters are there only until requests end
     report: Residency | None = None  # its last one
+    is_empty: bool = False  # it says that it runs no engine, so that it has no adapter
     crashes: dict[tuple[str, str], int] = field(default_factory=dict)  # worker, adapter id -> start
 
     def may_hold(self, adapter_id: str) -> bool:
         """Whether its engine may still have the adapter or get requests for it; a silent one may."""
+        if self.is_empty:
+            return False
         if self.told is None or self.report is None or self.report.revision != self.told.revision:
             return True
         named = {adapter.id for adapter in self.told.adapters}
@@ -70,6 +73,7 @@ class Engines:
     async def sync(self, client: ReplicaClient) -> bool:
         """Send a replica its desired adapters and keep its report. Returns whether it may be used."""
         kept, engine = self._kept[client.name], self._dispatcher.replicas[client.name].engine
+        kept.is_empty = False
         try:
             report = await client.residency()
             changes, wanted = self._changes, self._desired(client.name, kept)
@@ -96,10 +100,11 @@ class Engines:
         self._report_crashes(report, kept.crashes)
         return True
 
-    def forget(self, replica: str) -> None:
-        """Drop the reports of a replica that stopped answering."""
+    def forget(self, replica: str, *, is_empty: bool = False) -> None:
+        """Drop the reports of a replica that stopped answering, or `is_empty`: its engine has ended."""
         kept = self._kept[replica]
         kept.told = kept.report = None
+        kept.is_empty = is_empty
 
     def mark_changed(self) -> None:
         """Mark the desired sets as changed; replicas get them at their next probe."""

@@ -243,9 +243,9 @@ class Lifecycle:
         await self._remove_left()
         return True
 
-    def forget(self, replica: str) -> None:
-        """Forget the residency of a replica that has stopped answering."""
-        self.engines.forget(replica)
+    def forget(self, replica: str, *, is_empty: bool = False) -> None:
+        """Forget the residency of a replica that answers no more, or `is_empty`: its engine has ended."""
+        self.engines.forget(replica, is_empty=is_empty)
 
     async def try_on_engine(self, version: Version) -> None:
         self.engines.tell_all()

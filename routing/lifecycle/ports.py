@@ -93,7 +93,7 @@ class StepState(StrEnum):
     DRAINING = "draining"  # what it runs ends
     RESTARTING = "restarting"  # its engine ends, and another one starts
     DONE = "done"
-    KEPT = "kept"  # it ran with the wanted settings already, or sleeps and starts with them
+    KEPT = "kept"  # it ran with the wanted settings already
     FAILED = "failed"
     LEFT = "left"  # it takes part no more
 

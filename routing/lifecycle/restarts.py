@@ -70,8 +70,9 @@ class RollingRestarts:
     def begin(self, pool: str, *, replica: str | None, drain_s: float | None) -> PoolRestart:
         """Begin to restart a pool's replicas, or one of them; returns at once.
 
-        A replica has `drain_s` for what it runs, without that as long as a request may take at all. Raises
-        `NotFound`, and `Conflict` while the pool is being restarted.
+        One that is on disk is left alone: its next engine is another one anyway. A replica has `drain_s` for
+        what it runs, without that as long as a request may take at all. Raises `NotFound`, and `Conflict`
+        while the pool is being restarted.
         """
         known = {r.name: r for r in self._dispatcher.replicas.values() if r.pool == pool}
         if pool not in self._fleet.now.pools:
@@ -83,7 +84,8 @@ class RollingRestarts:
                 f"Pool `{pool}` is being restarted, by {self._last[pool].actor}; wait until that has ended.",
                 code="restart_running",
             )
-        chosen = list(known.values()) if replica is None else [known[replica]]
+        asked = list(known.values()) if replica is None else [known[replica]]
+        chosen = [each for each in asked if not each.is_on_disk]
         restart = self._begun(pool, chosen)
         seconds = self._fleet.now.gateway.request_timeout_s if drain_s is None else drain_s
         self._running[pool] = asyncio.create_task(self._run(restart, chosen, seconds))
@@ -117,12 +119,16 @@ class RollingRestarts:
         the replicas and pools after it go on with the settings that they have.
         """
         chosen = {
-            pool: [r for r in self._dispatcher.replicas.values() if r.pool == pool and r in self._clients]
+            pool: [r for r in self._dispatcher.replicas.values() if r.pool == pool and self._runs(r)]
             for pool in pools
         }
         restarts = [self._begun(pool, replicas) for pool, replicas in chosen.items()]
         task = asyncio.create_task(self._renew(restarts, list(chosen.values())))
         self._running |= dict.fromkeys(pools, task)
+
+    def _runs(self, replica: Replica) -> bool:
+        """Whether a replica has an engine to restart; one on disk has the fleet's settings when it starts."""
+        return replica in self._clients and not replica.is_on_disk
 
     async def _renew(self, restarts: Sequence[PoolRestart], chosen: Sequence[list[Replica]]) -> None:
         drain_s, left = self._fleet.now.gateway.request_timeout_s, ""
@@ -130,9 +136,7 @@ class RollingRestarts:
             if left:
                 restart.state, restart.ended_s = RestartState.CANCELLED, time.time()
                 del self._running[restart.pool]
-                await self._record(
-                    restart, f"not restarted, since the restart of pool {left} has not ended well"
-                )
+                await self._record(restart, f"not restarted: pool {left} has not come through")
             else:
                 await self._run(restart, replicas, drain_s, renew=True)
                 left = "" if restart.state is RestartState.DONE else restart.pool
@@ -171,7 +175,7 @@ class RollingRestarts:
         self, restart: PoolRestart, replicas: list[Replica], drain_s: float, *, renew: bool
     ) -> RestartState:
         for step, replica in zip(restart.steps, replicas, strict=True):
-            if renew and _is_present(replica.engine):
+            if renew and replica.engine.settings and not replica.engine.is_outdated:
                 step.state = StepState.KEPT
                 continue
             try:
@@ -254,13 +258,6 @@ def _is_to_change(engine: Engine, model: BaseModel) -> bool:
     declared = engine.declared
     runs = engine.settings or (digest_of(declared) if declared is not None else "")
     return bool(runs) and runs != digest_of(model)
-
-
-def _is_present(engine: Engine) -> bool:
-    """Whether an engine runs with the settings of its base model, or will, once it is told to start."""
-    if engine.told is not None and engine.told.state is EngineState.STOPPED:
-        return True
-    return bool(engine.settings) and not engine.is_outdated
 
 
 def _is_another(before: EngineHealth, now: EngineHealth) -> bool:

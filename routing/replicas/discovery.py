@@ -30,7 +30,7 @@ POLL_S = 0.5  # one stat(2) each; inotify sees neither network file systems nor 
 MAX_FILE_BYTES = 128 * 2**10  # a thousand replicas take a quarter of it
 log = logging.getLogger("tenantry.discovery")
 
-Addresses = Mapping[str, str]  # replica name -> URL
+Addresses = Mapping[str, str]  # name of a host, its replica's where it has one -> URL
 _Signature = tuple[int, int, int, int, int]
 
 

@@ -34,8 +34,8 @@ class AdapterSync(Protocol):
         """Drop everything that is kept of a replica."""
         ...
 
-    def forget(self, replica: str) -> None:
-        """Forget what a replica said that it holds."""
+    def forget(self, replica: str, *, is_empty: bool = False) -> None:
+        """Forget what a replica said that it holds; `is_empty`: nothing, since its engine has ended."""
         ...
 
     async def sync(self, client: ReplicaClient) -> bool:
@@ -235,7 +235,8 @@ class Prober:
         health = await self._ask(client)
         answers = health is not None and health.state is EngineState.READY
         if not answers or self._url is None:
-            self._lifecycle.forget(self._name)
+            stopped = health is not None and health.state is EngineState.STOPPED
+            self._lifecycle.forget(self._name, is_empty=stopped)
         ready = answers and self._url is not None and await self._lifecycle.sync(client)
         if self.client is client:
             self._replica.engine.told = health

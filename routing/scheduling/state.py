@@ -75,6 +75,12 @@ class Replica:
         return self.engine if self.engine.base_model == base_model else None
 
     @property
+    def is_on_disk(self) -> bool:
+        """Whether its engine said that it waits for its turn, by the last probe."""
+        told = self.engine.told
+        return self.shares_host and told is not None and told.state is EngineState.STOPPED
+
+    @property
     def ready(self) -> bool:
         """Whether its engine is."""
         return self.engine.ready

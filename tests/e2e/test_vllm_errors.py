@@ -34,7 +34,7 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         *("--served-model-name", model.name, "--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", "float32", "--max-model-len", "512"),
     ]
-    env = os.environ | engine_environment(model, on_cpu=True) | ONE_THREAD
+    env = os.environ | engine_environment([model], on_cpu=True) | ONE_THREAD
     with log.open("wb") as output, subprocess.Popen(command, env=env, stdout=output, stderr=output) as server:
         try:
             wait_until(lambda: is_up(server, port, log), "plain vLLM", within_s=READY_WITHIN_S)

@@ -34,7 +34,9 @@ def test_the_documents_draw_the_order_of_imports_that_is_kept() -> None:
     assert f"```text\n{drawn()}\n```" in text, f"put this into docs/architecture.md:\n{drawn()}"
 
 
-@pytest.mark.parametrize("package", ["engines", "engines/loader", "routing", "routing/scheduling"])
+@pytest.mark.parametrize(
+    "package", ["engines", "engines/devices", "engines/loader", "routing", "routing/scheduling"]
+)
 def test_a_package_lists_all_that_it_holds(package: str) -> None:
     text = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text())) or ""
     listed = re.findall(r"^(\w+(?:\.py|/))  ", text, re.MULTILINE)

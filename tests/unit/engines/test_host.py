@@ -16,10 +16,11 @@ import pytest
 from adapters.errors import AdapterError
 from engines import host as host_module
 from engines import protocol, vllm_engine
+from engines.built import Running
 from engines.host import EngineHost
 from engines.loader import EngineDied
 from engines.residency import EngineAdapter, FaultKind, TrialReport
-from engines.supervisor import Running, Supervisor
+from engines.supervisor import Supervisor
 from fleet.types import BaseModel
 from fleet.values import engine_values
 
@@ -119,13 +120,15 @@ async def test_nothing_is_answered_without_the_token(client: httpx.AsyncClient) 
 async def test_orders_reach_the_supervisor(
     client: httpx.AsyncClient, supervisor: Supervisor, order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    followed: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(supervisor, "follow", lambda *told: followed.append(told))
+    followed: list[str] = []
+    before = supervisor.model
+    monkeypatch.setattr(supervisor, "follow", followed.append)
     answer = await client.post(protocol.ENGINE_PATH, json={"order": order})
-    assert (answer.status_code, answer.json()["state"], followed) == (200, "starting", [(order, None)])
-    settings = engine_values(replace(supervisor.model, max_loras=7, max_cpu_loras=9))
-    await client.post(protocol.ENGINE_PATH, json={"order": order, "settings": settings})
-    assert followed[1] == (order, replace(supervisor.model, max_loras=7, max_cpu_loras=9))
+    assert (answer.status_code, answer.json()["state"], followed) == (200, "starting", [order])
+    assert supervisor.model == before
+    wanted = replace(before, max_loras=7, max_cpu_loras=9)
+    await client.post(protocol.ENGINE_PATH, json={"order": order, "settings": engine_values(wanted)})
+    assert (followed, supervisor.model) == ([order, order], wanted)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,15 @@ import pytest
 
 from adapters.errors import AdapterError
 from adapters.layout import SERVED_FILES
-from engines.loader import AdapterLoader, EngineDied, LoraEngine, Reconciler, reason_of, reconciler
+from engines.loader import (
+    AdapterLoader,
+    AdapterMetrics,
+    EngineDied,
+    LoraEngine,
+    Reconciler,
+    reason_of,
+    reconciler,
+)
 from engines.loader.slots import Slots
 from engines.residency import DesiredAdapters, EngineAdapter, FaultKind, Residency
 
@@ -146,6 +154,7 @@ def new_loader(engine: FakeEngine, frontend: dict[str, Any], reconciler: Reconci
         places=PLACES,
         numbers=itertools.count(1),
         blame=reconciler.blame,
+        metrics=AdapterMetrics(),
     )
 
 
@@ -153,7 +162,11 @@ def new_loader(engine: FakeEngine, frontend: dict[str, Any], reconciler: Reconci
 async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
     monkeypatch.setattr(reconciler, "SETTLE_S", 0.0)
     monkeypatch.setattr(reconciler, "REFRESH_INTERVAL_S", 0.0)
-    engine, frontend, keeper = FakeEngine(), dict[str, Any](), Reconciler(slots=SLOTS)
+    engine, frontend, keeper = (
+        FakeEngine(),
+        dict[str, Any](),
+        Reconciler(slots=SLOTS, metrics=AdapterMetrics()),
+    )
     return House(engine, frontend, new_loader(engine, frontend, keeper), keeper, tmp_path)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -12,15 +14,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from engines import engine_process, orphans, vllm_engine
 from engines import supervisor as supervisor_module
+from engines.builder import Shared, builder_thread
+from engines.built import Built, Running
+from engines.draining import VLLM_CLIENT_LOG
 from engines.health import EngineState
+from engines.loader import EngineDied
 from engines.protocol import EngineOrder
 from engines.residency import DesiredAdapters, EngineAdapter, FaultKind
 from engines.restarts import FAILURES_BEFORE_DEAD, Restarts
 from engines.selftest import SelfTestFailed
-from engines.supervisor import Running, Supervisor
+from engines.supervisor import Supervisor
 from fleet.types import BaseModel
 from tests.fakes import eventually
 
@@ -157,7 +164,7 @@ async def test_a_stopped_engine_stays_so_until_it_is_told_to_start(
     await eventually(lambda: supervisor.health().state is EngineState.STOPPED)
     await asyncio.sleep(0.01)
     assert (len(starts), supervisor.is_ready(), supervisor.is_alive()) == (1, False, True)
-    assert not supervisor_module.VLLM_CLIENT_LOG.disabled, "the next engine may complain"
+    assert not VLLM_CLIENT_LOG.disabled, "the next engine may complain"
     supervisor.follow(EngineOrder.START)
     assert supervisor.health().state is EngineState.STARTING
     await eventually(supervisor.is_ready)
@@ -195,20 +202,18 @@ async def test_an_engine_that_fails_is_tried_at_once_where_a_restart_is_asked_fo
 
 
 async def test_the_next_engine_has_the_settings_that_come_with_an_order(
-    supervisor: Supervisor, starts: list[Running], monkeypatch: pytest.MonkeyPatch
+    supervisor: Supervisor, starts: list[Running]
 ) -> None:
-    built: list[list[str]] = []
-    monkeypatch.setattr(vllm_engine, "build_engine", built.append)
-    supervisor.follow(EngineOrder.RESTART, replace(supervisor.model, max_loras=7, max_num_seqs=3))
-    assert supervisor.is_ready(), "what runs has the old ones until it ends"
+    wanted = supervisor.model = replace(supervisor.model, max_loras=7, max_num_seqs=3)
+    supervisor.follow(EngineOrder.RESTART)
+    assert supervisor.is_ready() and supervisor._model != wanted, "what runs has the old ones until it ends"
     await eventually(lambda: supervisor.health().starts == 2)
-    supervisor._builder._build()
-    assert built[0][built[0].index("--max-loras") + 1] == "7"
-    assert built[0][built[0].index("--max-num-seqs") + 1] == "3"
+    argv = await supervisor._recipe.arguments(supervisor._model)
+    assert argv[argv.index("--max-loras") + 1] == "7"
+    assert argv[argv.index("--max-num-seqs") + 1] == "3"
     supervisor.follow(EngineOrder.RESTART)
     await eventually(lambda: supervisor.health().starts == 3)
-    supervisor._builder._build()
-    assert built[1] == built[0], "without settings they stay"
+    assert supervisor._model == wanted, "without others they stay"
 
 
 async def test_an_engine_that_was_loading_with_the_old_settings_is_never_ready(
@@ -216,7 +221,8 @@ async def test_an_engine_that_was_loading_with_the_old_settings_is_never_ready(
 ) -> None:
     supervisor.follow(EngineOrder.RESTART)
     await eventually(lambda: not supervisor.is_ready())
-    supervisor.follow(EngineOrder.RESTART, replace(supervisor.model, max_loras=7))
+    supervisor.model = replace(supervisor.model, max_loras=7)
+    supervisor.follow(EngineOrder.RESTART)
     await eventually(supervisor.is_ready)
     assert (len(starts), supervisor._model.max_loras) == (3, 7)
 
@@ -237,7 +243,8 @@ async def test_a_start_that_fails_with_the_old_settings_says_nothing_of_the_new_
     monkeypatch.setattr(supervisor, "_load", load)
     task = asyncio.create_task(supervisor._supervise())
     await asyncio.sleep(0)
-    supervisor.follow(EngineOrder.RESTART, replace(supervisor.model, max_loras=7))
+    supervisor.model = replace(supervisor.model, max_loras=7)
+    supervisor.follow(EngineOrder.RESTART)
     fails.set()
     seen = set()
     while not supervisor.is_ready():
@@ -252,9 +259,196 @@ async def test_fewer_slots_are_fewer_pins(supervisor: Supervisor, starts: list[R
     pins = tuple(EngineAdapter(name, f"/store/{name}", True) for name in "abc")
     supervisor.reconciler.desire(DesiredAdapters(1, pins))
     assert [name for name, _ in supervisor.reconciler.residency().faults] == ["b", "c"]
-    supervisor.follow(EngineOrder.RESTART, replace(supervisor.model, max_loras=4))
+    supervisor.model = replace(supervisor.model, max_loras=4)
+    supervisor.follow(EngineOrder.RESTART)
     await eventually(lambda: supervisor.health().starts == 2)
     assert not supervisor.reconciler.residency().faults
+
+
+# -- one of several models of a process --------------------------------------------------------------------
+
+
+def alone() -> Shared:
+    """A process that is made for several engines and has one."""
+    return Shared(builder_thread(), [])
+
+
+@pytest.fixture
+def asleep() -> Supervisor:
+    """One that begins on disk."""
+    return Supervisor(
+        "mesh-0.base",
+        BaseModel("base", "/models/base"),
+        shutdown_grace_s=1.0,
+        shared=alone(),
+    )
+
+
+@contextlib.asynccontextmanager
+async def on_demand(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, *outcomes: Any
+) -> AsyncIterator[Starts]:
+    """Supervise starts of these outcomes, each of which is asked for."""
+    monkeypatch.setattr(supervisor_module, "WATCH_INTERVAL_S", 0.0)
+    starts = Starts(supervisor, *outcomes)
+    monkeypatch.setattr(supervisor, "_load", starts)
+    supervisor.begin()
+    await asyncio.sleep(0.01)
+    yield starts
+    await supervisor.stop()
+
+
+async def test_it_begins_on_disk_and_is_awake_from_its_order_to_start_until_it_rests_again(
+    asleep: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with on_demand(asleep, monkeypatch):
+        assert (asleep.health().state, asleep.is_awake, asleep.is_alive()) == ("stopped", False, True)
+        assert asleep.health().reason == "it is on disk until its turn comes"
+        asleep.follow(EngineOrder.START)
+        assert (asleep.health().state, asleep.is_awake) == ("starting", True)
+        assert await asyncio.wait_for(asleep.settles(), 5)
+        assert (asleep.is_awake, asleep.is_ending) == (True, False)
+        asleep.reconciler.desire(DesiredAdapters(3, (EngineAdapter("a", "/store/a", False),)))
+        asleep.follow(EngineOrder.STOP)
+        assert (asleep.is_awake, asleep.is_ending) == (True, True)
+        await asyncio.wait_for(asleep.rests(), 5)
+        assert asleep.reconciler.residency().revision == 0, "the gateway tells the next engine anew"
+        assert (asleep.health().state, asleep.is_awake) == ("stopped", False)
+
+
+async def test_it_is_tried_once_for_each_order_and_says_why_it_failed_until_the_next(
+    asleep: Supervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [ValueError("no such file"), ValueError("still none")]
+    async with on_demand(asleep, monkeypatch, *failures) as starts:
+        for number, words in enumerate(("no such file", "still none"), 1):
+            asleep.follow(EngineOrder.START)
+            assert not await asyncio.wait_for(asleep.settles(), 5)
+            await asyncio.sleep(0.01)
+            health = asleep.health()
+            assert (health.state, health.reason) == (EngineState.FAILED, f"ValueError: {words}")
+            assert (asleep.is_awake, asleep.failed_starts, len(starts.outcomes)) == (
+                False,
+                number,
+                2 - number,
+            )
+        asleep.follow(EngineOrder.START)
+        assert await asyncio.wait_for(asleep.settles(), 5)
+        assert asleep.failed_starts == 0
+    assert "again when it is asked for" in caplog.messages[0]
+
+
+async def test_one_that_dies_comes_back_by_itself_and_keeps_its_place(
+    asleep: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Restarts, "delay_s", 0.0)
+    engine = SimpleNamespace(errored=False)
+    async with on_demand(asleep, monkeypatch, engine):
+        asleep.follow(EngineOrder.START)
+        await asyncio.wait_for(asleep.settles(), 5)
+        engine.errored = True
+        await eventually(lambda: asleep.health().deaths == 1)
+        assert asleep.is_awake
+        await eventually(lambda: asleep.health().starts == 2)
+
+
+async def test_one_that_is_told_to_stop_after_it_died_rests(
+    asleep: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Restarts, "delay_s", 60.0)
+    engine = SimpleNamespace(errored=False)
+    async with on_demand(asleep, monkeypatch, engine):
+        asleep.follow(EngineOrder.START)
+        await asyncio.wait_for(asleep.settles(), 5)
+        engine.errored = True
+        await eventually(lambda: asleep.health().deaths == 1)
+        asleep.follow(EngineOrder.STOP)
+        await asyncio.wait_for(asleep.rests(), 5)
+        assert asleep.health().state is EngineState.STOPPED
+
+
+async def test_an_engine_that_is_given_away_runs_on_and_another_replica_takes_it_over(
+    asleep: Supervisor, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "WATCH_INTERVAL_S", 0.0)
+    ended: list[str] = []
+    engine = SimpleNamespace(errored=False, vllm_config=SimpleNamespace(shutdown_timeout=0))
+    engine.shutdown = lambda _within_s: ended.append("engine")
+    monkeypatch.setattr(orphans, "end_own", ended.append)
+    built = Built(None, engine, "mesh-0.base", CollectorRegistry())
+
+    async def source() -> Built:
+        return built
+
+    def loading(one: Supervisor) -> Any:
+        async def load(stack: Any) -> Running:
+            got = await one._build(stack)
+            one._was_ready = True
+            return Running(got.engine, app=None, built=got)
+
+        return load
+
+    other = Supervisor("mesh-0.other", asleep.model, shutdown_grace_s=1.0, shared=alone())
+    for one in (asleep, other):
+        monkeypatch.setattr(one, "_load", loading(one))
+        one.begin()
+    await asyncio.sleep(0)
+    with pytest.raises(EngineDied):
+        await asleep.release()
+    asleep.follow(EngineOrder.START, source=source)
+    assert await asyncio.wait_for(asleep.settles(), 5)
+    assert await asyncio.wait_for(asleep.release(), 5) is built
+    assert (asleep.is_awake, asleep.health().state, ended) == (False, EngineState.STOPPED, [])
+    other.follow(EngineOrder.START, source=source)
+    assert await asyncio.wait_for(other.settles(), 5)
+    assert (other.metrics.engine, other.marked) == (built.metrics, "mesh-0.base")
+    for one in (asleep, other):
+        await one.stop()
+    assert ended == ["engine", "mesh-0.base"], "by the one that had it last"
+
+
+async def test_an_engine_that_dies_as_it_is_given_away_is_ended_where_it_was(
+    asleep: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+    engine = SimpleNamespace(errored=False, vllm_config=SimpleNamespace(shutdown_timeout=0))
+    engine.shutdown = lambda _within_s: ended.append("engine")
+    monkeypatch.setattr(orphans, "end_own", lambda _replica: None)
+    built = Built(None, engine, "mesh-0.base", CollectorRegistry())
+
+    async def load(stack: Any) -> Running:
+        stack.push_async_callback(asyncio.to_thread, asleep._end, built)
+        stack.callback(lambda: setattr(engine, "errored", True))  # as the rest is unwound
+        return Running(engine, app=None, built=built)
+
+    monkeypatch.setattr(asleep, "_load", load)
+    asleep.begin()
+    asleep.follow(EngineOrder.START)
+    await asyncio.wait_for(asleep.settles(), 5)
+    with pytest.raises(EngineDied):
+        await asyncio.wait_for(asleep.release(), 5)
+    assert ended == ["engine"]
+    await asleep.stop()
+
+
+async def test_each_engine_of_a_process_finds_the_environment_of_its_own_replica(
+    asleep: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Supervisor("mesh-0.other", asleep.model, shutdown_grace_s=1.0, shared=Shared(asleep._thread, []))
+    found: list[tuple[str, str]] = []
+    for name in (*orphans.mark("x"), "TENANTRY_LOG_REPLICA", "TENANTRY_LAST_WORDS"):
+        monkeypatch.setenv(name, "")
+
+    def build(_: Any) -> Any:
+        marked = os.environ[orphans.REPLICA_MARK].partition("@")[0]
+        found.append((marked, os.environ["TENANTRY_LOG_REPLICA"]))
+        return None, SimpleNamespace(errored=False)
+
+    monkeypatch.setattr(vllm_engine, "build_engine", build)
+    await asyncio.gather(*(one._builder.build() for one in (asleep, other, asleep)))
+    assert found == [(name, name) for name in ("mesh-0.base", "mesh-0.other", "mesh-0.base")]
+    for one in (asleep, other):
+        await one.stop()
 
 
 # -- ending ------------------------------------------------------------------------------------------------
@@ -346,7 +540,7 @@ def test_an_engine_that_serves_is_drained_and_one_that_never_did_is_not(
         shutdown=lambda timeout: made.append(f"drain {timeout}"),
         vllm_config=SimpleNamespace(shutdown_timeout=30),
     )
-    monkeypatch.setattr(orphans, "end_own", lambda: made.append("kill"))
+    monkeypatch.setattr(orphans, "end_own", lambda _replica: made.append("kill"))
     vars(supervisor).update(_was_ready=was_ready)
-    supervisor._end(engine)
+    supervisor._end(Built(None, engine, "shared-0", CollectorRegistry()))
     assert made == calls

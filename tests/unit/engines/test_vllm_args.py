@@ -35,22 +35,23 @@ def test_what_is_not_set_is_left_to_vllm() -> None:
 
 
 def test_a_local_model_never_asks_a_hub_and_a_cpu_engine_shares_its_cores() -> None:
-    assert engine_environment(BaseModel("m", "/models/m"), on_cpu=True).keys() >= {
+    assert engine_environment([BaseModel("m", "/models/m")], on_cpu=True).keys() >= {
         "HF_HUB_OFFLINE",
         "VLLM_CPU_KVCACHE_SPACE",
         "VLLM_CPU_OMP_THREADS_BIND",
     }
-    assert "HF_HUB_OFFLINE" not in engine_environment(BaseModel("m", "org/m"), on_cpu=False)
+    assert "HF_HUB_OFFLINE" not in engine_environment(
+        [BaseModel("l", "/models/l"), BaseModel("m", "org/m")], on_cpu=False
+    )
 
 
-def test_every_engine_with_adapters_has_our_calls_in_its_worker_and_a_cpu_one_corrected_operators() -> None:
-    with_adapters, without = BaseModel("m", "/models/m", max_loras=1), BaseModel("m", "/models/m")
+def test_every_engine_has_our_calls_in_its_worker_and_a_cpu_one_corrected_operators() -> None:
     flag = "--worker-extension-cls"
-    on_gpu = engine_args(with_adapters, shutdown_grace_s=1.0, on_cpu=False)
-    assert value_of(flag, on_gpu) == "engines.worker.WorkerExtension"
-    on_cpu = engine_args(with_adapters, shutdown_grace_s=1.0, on_cpu=True)
-    assert value_of(flag, on_cpu) == "engines.worker.cpu.CpuWorkerExtension"
-    assert flag not in engine_args(without, shutdown_grace_s=1.0, on_cpu=True)
+    for model in (BaseModel("m", "/models/m", max_loras=1), BaseModel("m", "/models/m")):
+        on_gpu = engine_args(model, shutdown_grace_s=1.0, on_cpu=False)
+        assert value_of(flag, on_gpu) == "engines.worker.WorkerExtension"
+        on_cpu = engine_args(model, shutdown_grace_s=1.0, on_cpu=True)
+        assert value_of(flag, on_cpu) == "engines.worker.cpu.CpuWorkerExtension"
 
 
 def test_an_engine_is_traced_only_where_there_is_a_collector() -> None:

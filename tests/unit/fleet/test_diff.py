@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fleet.diff import ENGINES, RESTART, Needs, differences
+from fleet.mig import Mig
 from fleet.schema import BaseModelSection
 from fleet.types import (
     Adapter,
@@ -147,7 +148,9 @@ def test_what_needs_a_restart_is_named_as_the_file_names_it() -> None:
     state = StateSettings(database="x", store_bytes=2**30)
     known = {
         "base_models": base_model_values(model),
-        "pools": pool_values(replace(FLEET.pools["shared"], strategy=Strategy.MODEL_MESH, awake=2)),
+        "pools": pool_values(
+            replace(FLEET.pools["shared"], strategy=Strategy.MODEL_MESH, awake=2, mig=Mig("0", "1g.10gb", 1))
+        ),
         "gateway": gateway_values(FLEET, {}),
         "state": state_values(state),
     }

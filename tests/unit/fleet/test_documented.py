@@ -33,6 +33,7 @@ SECTIONS = {
     "Keys": fields.KeySection,
     "`pools`": schema.PoolSection,
     "`residency`": schema.ResidencySection,
+    "`mig`": schema.MigSection,
     "`slo`": schema.SloSection,
     "`gateway`": settings.GatewaySection,
     "`scheduler`": settings.SchedulerSection,

@@ -288,7 +288,7 @@ tenants:
     isolation: dedicated
 pools:
   p: {base_models: [base], tenants: [a, b], devices: [0, 1]}
-  q: {strategy: mig, base_models: [base], tenants: [b]}
+  q: {strategy: lora, base_models: [base], tenants: [b]}
 gatway: {}
 """
     assert [str(problem).removeprefix(f"{tmp_path}/") for problem in problems(tmp_path, text)] == [
@@ -305,8 +305,8 @@ gatway: {}
         "give it a pool of its own, or set its isolation to shared",
         "fleet.yaml:16: pools.p.devices: 2 for 1 replicas (1 for each of 1 base models); "
         "list one for each replica (several GPUs of one replica as `0,1`), or leave devices out",
-        "fleet.yaml:17: pools.q.strategy: strategy `mig` is not available yet; "
-        "there are `replica-per-model`, `multi-lora`, `model-mesh` and `swap`",
+        "fleet.yaml:17: pools.q.strategy: `lora` is not one of `replica-per-model`, `multi-lora`, "
+        "`model-mesh`, `swap`, `mig`",
         "fleet.yaml:18: gatway: unknown key `gatway`; did you mean `gateway`?",
     ]
 

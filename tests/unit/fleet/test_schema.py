@@ -97,14 +97,6 @@ def test_a_wrong_value_is_refused_in_plain_words(tmp_path: Path, path: str, valu
     assert found[0].line is not None
 
 
-def test_a_strategy_of_a_later_release_is_refused_with_those_there_are(tmp_path: Path) -> None:
-    problem = the_problem(tmp_path, changed("pools/whole/strategy", "mig"))
-    assert problem.message == (
-        "strategy `mig` is not available yet; there are `replica-per-model`, `multi-lora`, `model-mesh` and "
-        "`swap`"
-    )
-
-
 @pytest.mark.parametrize(
     "name", ["Upper", "-x", ".x", "_x", "a b", "a/b", "a..b", "", "x" * 64, "é", "a\n", "${X}"]
 )

@@ -164,6 +164,9 @@ def test_check_json_is_for_scripts(fleet: Path) -> None:
         "tenants": ["alpha", "beta"],
         "beside": [],
         "by_turns_with": [],
+        "is_slice": False,
+        "gpu": None,
+        "on_its_gpu": [],
     }
     write(fleet.parent, changed("pools/shared/tenants/0", "alfa"))
     result = RUN.invoke(app, ["check", str(fleet), "--json"])

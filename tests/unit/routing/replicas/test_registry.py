@@ -394,6 +394,46 @@ def test_a_model_that_is_on_disk_is_not_started_because_it_is_seen_there() -> No
     run(play())
 
 
+def test_an_engine_that_has_stopped_holds_no_adapter_and_one_that_is_silent_may() -> None:
+    async def play() -> None:
+        async with a_world(joined=False) as world:
+            world.join("shared-0.base", host="shared-0")
+            world.say(shared_0=PLACES[0])
+            await asyncio.sleep(A_WHILE_S)
+            held = adapter_id("a-support")
+            assert world.lifecycle.engines.may_hold(held)
+            world.hosts[PLACES[0]].ready = False
+            await asyncio.sleep(A_WHILE_S)
+            assert world.lifecycle.engines.may_hold(held)
+            world.hosts[PLACES[0]].follow(EngineOrder.STOP)
+            await asyncio.sleep(A_WHILE_S)
+            assert not world.lifecycle.engines.may_hold(held)
+            world.hosts[PLACES[0]].follow(EngineOrder.START)
+            await asyncio.sleep(A_WHILE_S)
+            assert world.lifecycle.engines.may_hold(held)
+            await world.end()
+
+    run(play())
+
+
+def test_a_restart_leaves_alone_what_is_on_disk() -> None:
+    async def play() -> None:
+        async with a_world(joined=False) as world:
+            for name, place in (("shared-0", PLACES[0]), ("shared-1", PLACES[1])):
+                world.join(f"{name}.base", host=name)
+                world.say(**{name.replace("-", "_"): place})
+            await asyncio.sleep(A_WHILE_S)
+            world.hosts[PLACES[0]].follow(EngineOrder.STOP)
+            await asyncio.sleep(A_WHILE_S)
+            restart = world.restarts.begin("shared", replica=None, drain_s=5.0)
+            assert [step.replica for step in restart.steps] == ["shared-1.base"]
+            await asyncio.sleep(20)
+            assert [world.hosts[place].starts for place in PLACES[:2]] == [1, 2]
+            await world.end()
+
+    run(play())
+
+
 def test_the_engine_of_each_model_of_a_host_that_starts_here_is_stopped_when_it_leaves() -> None:
     async def play() -> None:
         async with a_world(joined=False) as world:

@@ -1,0 +1,251 @@
+"""Which of a host's base models are awake: as many as it may have, changed by the gateway's orders alone.
+
+The gateway decides who comes and who goes; the host obeys as long as that leaves it with no more awake than
+its pool allows and its memory takes, and it finds the cheapest way from one to the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from engines.health import EngineHealth, EngineState, Place
+from engines.memory import Memory
+from engines.protocol import EngineOrder
+from engines.supervisor import Supervisor
+from engines.ways import Cold, SwitchFailed, Way
+
+# Of an engine whose way has not ended: it is not ready before that, and what it said before is old.
+COMING = frozenset({EngineState.STOPPED, EngineState.FAILED, EngineState.READY})
+MEASURED_FOR_S = 1.0  # how many fit is not counted again for as long
+log = logging.getLogger("tenantry.engine")
+
+
+class Refused(Exception):
+    """An order that the host may not, or cannot, follow now; says why."""
+
+
+@dataclass(slots=True)
+class _Switch:
+    """One base model comes, perhaps instead of another."""
+
+    coming: str
+    going: str | None
+    task: asyncio.Task[None] = field(init=False)
+
+    def __str__(self) -> str:
+        return f"{self.coming} comes" + (f" instead of {self.going}" if self.going else "")
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was seen of one base model since the host's start."""
+
+    way: str = ""
+    took_s: dict[str, float] = field(default_factory=dict)
+    memory_bytes: int = 0
+
+
+class Places:
+    """The base models of one host, each with its supervisor."""
+
+    def __init__(
+        self,
+        supervisors: Mapping[str, Supervisor],
+        *,
+        awake: int | None,
+        memory: Memory,
+        ways: Sequence[Way] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`awake` is the most at once; None: as many as are measured to fit the memory, and one until then.
+
+        The `ways` come before the last one there is, a cold start.
+        """
+        self._supervisors = supervisors
+        self._most = awake
+        self._memory = memory
+        self._ways = (*ways, Cold())
+        self._clock = clock
+        self._known = {model: _Known() for model in supervisors}
+        self._switches: dict[str, _Switch] = {}  # by the model that comes
+        self._measuring: set[asyncio.Task[None]] = set()
+        self._fits, self._fits_until_s = 1, -math.inf  # models that fit the memory together, and for how long
+
+    async def stop(self) -> None:
+        """Begin no more; what is under way is left to the supervisors, which end it."""
+        tasks = [*(switch.task for switch in self._switches.values()), *self._measuring]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def health(self, model: str) -> EngineHealth:
+        """Return how a base model's engine stands, and what it has of the host."""
+        health, known = self._supervisors[model].health(), self._known[model]
+        place = Place(
+            awake=self.most_awake(),
+            memory_bytes=known.memory_bytes,
+            way=known.way,
+            took_s=dict(known.took_s),
+            failed_starts=self._supervisors[model].failed_starts,
+        )
+        switch = self._switches.get(model)
+        if switch is not None and health.state in COMING:
+            reason = f"{switch.going} goes first" if switch.going else "it is about to start"
+            health = replace(health, state=EngineState.STARTING, reason=reason)
+        return replace(health, place=place)
+
+    def most_awake(self) -> int:
+        """Return how many base models may be awake at once now."""
+        if self._most is not None:
+            return self._most
+        if self._clock() >= self._fits_until_s:
+            self._fits, self._fits_until_s = self._count_fitting(), self._clock() + MEASURED_FOR_S
+        return self._fits
+
+    def _count_fitting(self) -> int:
+        measured = [known.memory_bytes for known in self._known.values() if known.memory_bytes]
+        if not measured:
+            return 1
+        # One that was never awake counts as much as the largest.
+        sizes = sorted((known.memory_bytes or max(measured) for known in self._known.values()), reverse=True)
+        room = self._free_bytes() + sum(
+            self._known[model].memory_bytes for model, one in self._supervisors.items() if one.is_ready()
+        )
+        count = 0
+        while count < len(sizes) and sizes[count] <= room:
+            room -= sizes[count]
+            count += 1
+        return max(1, count)
+
+    def follow(self, model: str, order: EngineOrder, instead_of: str | None = None) -> None:
+        """Do as told, soon. Raises `Refused`; `LookupError` where `instead_of` is no model of this host."""
+        if instead_of is not None and instead_of not in self._supervisors:
+            raise LookupError(instead_of)
+        if order is EngineOrder.STOP:
+            self._stop(model)
+        elif order is EngineOrder.RESTART:
+            self._restart(model)
+        else:
+            self._start(model, instead_of)
+
+    # -- orders --------------------------------------------------------------------------------------------
+
+    def _stop(self, model: str) -> None:
+        switch = self._switches.get(model)
+        if switch is not None:
+            switch.task.cancel()
+        self._supervisors[model].follow(EngineOrder.STOP)
+
+    def _restart(self, model: str) -> None:
+        """Restart an awake one; one that has failed is started. Raises `Refused`."""
+        self._require_no_switch(model)
+        if self._supervisors[model].is_awake:
+            self._supervisors[model].follow(EngineOrder.RESTART)
+        elif self._supervisors[model].health().state is EngineState.FAILED:
+            self._start(model, None)
+        else:
+            raise Refused(f"{model} is on disk: there is nothing to restart")
+
+    def _start(self, model: str, instead_of: str | None) -> None:
+        """Begin to bring a model, unless it is here or on its way. Raises `Refused`."""
+        supervisor = self._supervisors[model]
+        if model in self._switches:
+            return
+        self._require_no_switch(model)
+        if supervisor.is_awake and not supervisor.is_ending:
+            return
+        going = None
+        if instead_of is not None and instead_of != model:
+            self._require_no_switch(instead_of)
+            going = instead_of if self._supervisors[instead_of].is_awake else None
+        self._require_room(model, going)
+        switch = self._switches[model] = _Switch(model, going)
+        switch.task = asyncio.create_task(self._switch(switch))
+        switch.task.add_done_callback(lambda _: self._switches.pop(model, None))
+
+    def _require_no_switch(self, model: str) -> None:
+        """Raise `Refused` while a model comes or goes."""
+        for switch in self._switches.values():
+            if model in (switch.coming, switch.going):
+                raise Refused(f"{model} {'comes' if model == switch.coming else 'goes'} already: {switch}")
+
+    def _require_room(self, model: str, going: str | None) -> None:
+        """Raise `Refused` where one more would be too many."""
+        awake = self._awake() - {model, going}
+        most = self.most_awake()
+        if len(awake) >= most:
+            raise Refused(
+                f"{', '.join(sorted(awake))} {'is' if len(awake) == 1 else 'are'} awake, and {most} may be; "
+                "one must go first: stop it, or name it in instead_of"
+            )
+        needed = self._known[model].memory_bytes
+        if self._most is None and awake and needed:
+            room = self._free_bytes() + (self._known[going].memory_bytes if going else 0)
+            if needed > room:
+                raise Refused(
+                    f"{model} takes {needed / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB are free beside "
+                    f"{', '.join(sorted(awake))}"
+                )
+
+    def _awake(self) -> set[str]:
+        """Base models that take memory or are about to; of two that change places, the one that comes."""
+        awake = {model for model, supervisor in self._supervisors.items() if supervisor.is_awake}
+        return (awake | self._switches.keys()) - {switch.going for switch in self._switches.values()}
+
+    def _free_bytes(self) -> int:
+        with contextlib.suppress(OSError):
+            return self._memory.free_bytes()
+        return 0
+
+    # -- one after the other -------------------------------------------------------------------------------
+
+    async def _switch(self, switch: _Switch) -> None:
+        """Bring a model by the cheapest way that is possible; where that fails, by the next one."""
+        coming = self._supervisors[switch.coming]
+        going = None if switch.going is None else self._supervisors[switch.going]
+        before_bytes = await asyncio.to_thread(self._used_bytes)
+        for way in self._possible(switch.coming, going, coming):
+            began_s = self._clock()
+            try:
+                await way.bring(going, coming)
+            except Exception as error:
+                foreseen = isinstance(error, SwitchFailed)
+                log.warning("%s: %s: %s", coming.replica, way.name, error, exc_info=not foreseen)
+                going = going if going is not None and going.is_awake else None
+                continue
+            self._note(switch.coming, way.name, self._clock() - began_s)
+            measuring = asyncio.create_task(self._measure(switch.coming, before_bytes))
+            self._measuring.add(measuring)
+            measuring.add_done_callback(self._measuring.discard)
+            return
+
+    def _possible(self, model: str, going: Supervisor | None, coming: Supervisor) -> list[Way]:
+        """List the ways, the cheapest first; one that was never gone comes before those that were."""
+        took_s = self._known[model].took_s
+        possible = [way for way in self._ways if not way.why_not(going, coming)]
+        return sorted(possible, key=lambda way: took_s.get(way.name, 0.0))
+
+    def _note(self, model: str, way: str, took_s: float) -> None:
+        known = self._known[model]
+        known.way = way
+        known.took_s[way] = took_s
+        log.info("%s: awake in %.1f s (%s)", self._supervisors[model].replica, took_s, way)
+
+    async def _measure(self, model: str, before_bytes: int) -> None:
+        """Measure what a model takes, now that it is awake."""
+        with contextlib.suppress(OSError):
+            marked = self._supervisors[model].marked
+            taken = await asyncio.to_thread(self._memory.of, marked, before_bytes)
+            self._known[model].memory_bytes = taken
+            self._fits_until_s = -math.inf
+
+    def _used_bytes(self) -> int:
+        with contextlib.suppress(OSError):
+            return self._memory.used_bytes()
+        return 0

@@ -1,0 +1,433 @@
+"""Which models of a host come, which go, and what does it refuse? Without vLLM: supervisors are fakes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from engines.health import EngineHealth, EngineState
+from engines.places import Places, Refused
+from engines.protocol import EngineOrder
+from engines.supervisor import Supervisor
+from engines.ways import Cold, SwitchFailed, Way
+from tests.fakes import eventually
+
+START, STOP, RESTART = EngineOrder.START, EngineOrder.STOP, EngineOrder.RESTART
+MODELS = ("even", "odd", "third")
+GIB = 2**30
+
+
+class FakeSupervisor:
+    """The engine of one model: comes and goes as told, as fast as the test lets it."""
+
+    def __init__(self, name: str, diary: list[str]) -> None:
+        self.replica = self.marked = f"mesh-0.{name}"
+        self.name = name
+        self.diary = diary
+        self.state = EngineState.STOPPED
+        self.reason = ""
+        self.is_ending = False
+        self.failed_starts = 0
+        self.breaks = ""  # why it does not start
+        self.may_load = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.may_load.set()
+        self.may_end.set()
+        self._rests, self._settled = asyncio.Event(), asyncio.Event()
+        self._rests.set()
+        self._settled.set()
+        self.tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def is_awake(self) -> bool:
+        return not self._rests.is_set()
+
+    def is_ready(self) -> bool:
+        return self.state is EngineState.READY and not self.is_ending
+
+    def health(self) -> EngineHealth:
+        return EngineHealth(self.state, self.reason)
+
+    def follow(self, order: EngineOrder) -> None:
+        self.diary.append(f"{order} {self.name}")
+        if order is STOP and self.is_awake:
+            self.is_ending = True
+            self.tasks.append(asyncio.create_task(self._end()))
+        elif order is START and not self.is_awake:
+            self.state, self.reason = EngineState.STARTING, ""
+            self._rests.clear()
+            self._settled.clear()
+            self.tasks.append(asyncio.create_task(self._load()))
+
+    async def rests(self) -> None:
+        await self._rests.wait()
+
+    async def settles(self) -> bool:
+        await self._settled.wait()
+        return self.is_ready()
+
+    def die(self) -> None:
+        """It dies, and is started again at once."""
+        self.state = EngineState.STARTING
+
+    async def _load(self) -> None:
+        await self.may_load.wait()
+        if self.breaks:
+            self.state, self.reason = EngineState.FAILED, self.breaks
+            self.failed_starts += 1
+            self._rests.set()
+        else:
+            self.state = EngineState.READY
+        self._settled.set()
+
+    async def _end(self) -> None:
+        await self.may_end.wait()
+        self.state, self.is_ending = EngineState.STOPPED, False
+        self._rests.set()
+        self._settled.set()
+        self.diary.append(f"{self.name} rests")
+
+
+class FakeMemory:
+    """As much memory as the test says; each model takes what the test says."""
+
+    def __init__(self, total: int, sizes: dict[str, int]) -> None:
+        self.total, self.sizes = total, sizes
+        self.house: House | None = None
+        self.breaks = False
+
+    def used_bytes(self) -> int:
+        assert self.house is not None
+        if self.breaks:
+            raise OSError("no driver")
+        return sum(self.sizes[one.name] for one in self.house.fakes.values() if one.is_ready())
+
+    def free_bytes(self) -> int:
+        return self.total - self.used_bytes()
+
+    def of(self, replica: str, before_bytes: int) -> int:
+        if self.breaks:
+            raise OSError("no driver")
+        return self.sizes[replica.partition(".")[2]]
+
+
+class House:
+    """A host with three models."""
+
+    def __init__(self, awake: int | None = 1, memory: FakeMemory | None = None, ways: tuple[Way, ...] = ()):
+        self.diary: list[str] = []
+        self.now_s = 0.0
+        self.fakes = {name: FakeSupervisor(name, self.diary) for name in MODELS}
+        self.memory = memory or FakeMemory(10 * GIB, dict.fromkeys(MODELS, GIB))
+        self.memory.house = self
+        supervisors = cast(dict[str, Supervisor], self.fakes)
+        self.places = Places(
+            supervisors, awake=awake, memory=self.memory, ways=ways, clock=lambda: self.now_s
+        )
+
+    def state(self, model: str) -> str:
+        return str(self.places.health(model).state)
+
+    async def bring(self, model: str, instead_of: str | None = None) -> None:
+        self.places.follow(model, START, instead_of)
+        await eventually(lambda: self.state(model) == "ready" and not self.places._switches)
+
+    async def end(self) -> None:
+        await self.places.stop()
+        for one in self.fakes.values():
+            for task in one.tasks:
+                task.cancel()
+        assert not self.places._switches
+
+
+async def test_all_begin_on_disk_and_one_comes_when_told() -> None:
+    house = House()
+    assert [house.state(model) for model in MODELS] == ["stopped"] * 3
+    await house.bring("odd")
+    assert [house.state(model) for model in MODELS] == ["stopped", "ready", "stopped"]
+    await house.end()
+
+
+async def test_one_more_than_may_be_awake_is_refused_with_those_that_are() -> None:
+    house = House(awake=2)
+    await house.bring("even")
+    await house.bring("odd")
+    with pytest.raises(Refused, match=r"^even, odd are awake, and 2 may be; one must go first"):
+        house.places.follow("third", START)
+    await house.end()
+
+
+async def test_one_that_loads_has_its_place_already() -> None:
+    house = House()
+    house.fakes["even"].may_load.clear()
+    house.places.follow("even", START)
+    with pytest.raises(Refused, match="even is awake"):
+        house.places.follow("odd", START)
+    await asyncio.sleep(0.01)
+    with pytest.raises(Refused, match="even is awake"):
+        house.places.follow("odd", START)
+    await house.end()
+
+
+async def test_one_that_ends_has_its_place_until_nothing_of_it_is_left() -> None:
+    house = House()
+    await house.bring("even")
+    house.fakes["even"].may_end.clear()
+    house.places.follow("even", STOP)
+    with pytest.raises(Refused, match="even is awake"):
+        house.places.follow("odd", START)
+    house.fakes["even"].may_end.set()
+    await eventually(lambda: house.state("even") == "stopped")
+    await house.bring("odd")
+    await house.end()
+
+
+async def test_one_comes_instead_of_another_once_that_has_ended() -> None:
+    house = House()
+    await house.bring("even")
+    house.fakes["even"].may_end.clear()
+    house.places.follow("odd", START, "even")
+    await eventually(lambda: "stop even" in house.diary)
+    health = house.places.health("odd")
+    assert (health.state, health.reason) == (EngineState.STARTING, "even goes first")
+    house.fakes["even"].may_end.set()
+    await eventually(lambda: house.state("odd") == "ready")
+    assert house.diary == ["start even", "stop even", "even rests", "start odd"]
+    await house.end()
+
+
+async def test_instead_of_one_that_is_not_awake_is_beside_the_others() -> None:
+    house = House()
+    await house.bring("odd", instead_of="even")
+    with pytest.raises(Refused, match="odd is awake"):
+        house.places.follow("third", START, "even")
+    assert house.state("odd") == "ready"
+    await house.end()
+
+
+async def test_one_is_not_ready_before_its_way_has_ended() -> None:
+    class Checking(FakeWay):
+        """Checks the answers of the engine before it lets it go."""
+
+        async def bring(self, going: Supervisor | None, coming: Supervisor) -> None:
+            await Cold().bring(going, coming)
+            await checked.wait()
+
+    checked = asyncio.Event()
+    house = House(ways=(Checking("put", 0.0),))
+    house.places.follow("odd", START)
+    await eventually(house.fakes["odd"].is_ready)
+    assert house.state("odd") == "starting"
+    checked.set()
+    await eventually(lambda: house.state("odd") == "ready")
+    await house.end()
+
+
+async def test_an_order_that_is_given_twice_counts_once() -> None:
+    house = House()
+    for _ in range(3):
+        house.places.follow("odd", START)
+    await eventually(lambda: house.state("odd") == "ready")
+    house.places.follow("odd", START, "odd")
+    await asyncio.sleep(0.01)
+    assert house.diary == ["start odd"]
+    await house.end()
+
+
+async def test_one_that_takes_part_in_a_switch_takes_part_in_no_other() -> None:
+    house = House(awake=2)
+    await house.bring("even")
+    house.fakes["odd"].may_load.clear()
+    house.places.follow("odd", START, "even")
+    for model, order, instead_of in (
+        ("third", START, "even"),
+        ("third", START, "odd"),
+        ("even", START, None),
+        ("odd", RESTART, None),
+    ):
+        with pytest.raises(Refused, match="odd comes instead of even"):
+            house.places.follow(model, order, instead_of)
+    house.places.follow("third", START)
+    await eventually(lambda: house.state("third") == "ready")
+    house.fakes["odd"].may_load.set()
+    await eventually(lambda: house.state("odd") == "ready")
+    assert house.state("even") == "stopped"
+    await house.end()
+
+
+async def test_one_that_comes_may_be_stopped_before_it_is_there() -> None:
+    house = House()
+    await house.bring("even")
+    house.fakes["even"].may_end.clear()
+    house.places.follow("odd", START, "even")
+    await eventually(lambda: "stop even" in house.diary)
+    house.places.follow("odd", STOP)
+    house.fakes["even"].may_end.set()
+    await eventually(lambda: house.state("even") == "stopped")
+    await eventually(lambda: not house.places._switches)
+    assert house.state("odd") == "stopped" and "start odd" not in house.diary
+    await house.end()
+
+
+async def test_one_that_does_not_start_leaves_its_place_to_others_and_says_why() -> None:
+    house = House()
+    house.fakes["even"].breaks = "no such file"
+    house.places.follow("even", START)
+    await eventually(lambda: not house.places._switches)
+    health = house.places.health("even")
+    assert (health.state, health.reason) == (EngineState.FAILED, "no such file")
+    assert health.place is not None and (health.place.way, health.place.failed_starts) == ("", 1)
+    await house.bring("odd")
+    await house.end()
+
+
+async def test_a_restart_is_for_one_that_is_awake_or_has_failed() -> None:
+    house = House()
+    with pytest.raises(Refused, match="even is on disk"):
+        house.places.follow("even", RESTART)
+    await house.bring("even")
+    house.places.follow("even", RESTART)
+    assert house.diary[-1] == "restart even"
+    house.places.follow("even", STOP)
+    await eventually(lambda: house.state("even") == "stopped")
+    house.fakes["odd"].breaks = "no memory"
+    house.places.follow("odd", START)
+    await eventually(lambda: house.state("odd") == "failed")
+    house.fakes["odd"].breaks = ""
+    house.places.follow("odd", RESTART)
+    await eventually(lambda: house.state("odd") == "ready")
+    await house.end()
+
+
+async def test_no_other_model_goes_for_one() -> None:
+    house = House()
+    with pytest.raises(LookupError):
+        house.places.follow("odd", START, "nobody")
+    await house.end()
+
+
+# -- ways --------------------------------------------------------------------------------------------------
+
+
+class FakeWay:
+    """A way that takes as long as the test says, or fails."""
+
+    house: House  # which has it
+
+    def __init__(self, name: str, takes_s: float) -> None:
+        self.name, self.takes_s = name, takes_s
+        self.not_possible = ""
+        self.fails: Exception | None = None
+        self.kills = False
+
+    def why_not(self, going: Supervisor | None, coming: Supervisor) -> str:
+        return self.not_possible
+
+    async def bring(self, going: Supervisor | None, coming: Supervisor) -> None:
+        house = self.house
+        house.diary.append(self.name)
+        house.now_s += self.takes_s
+        if self.fails is not None:
+            if self.kills and going is not None:
+                going.follow(STOP)
+                await going.rests()
+            raise self.fails
+        await Cold().bring(going, coming)
+
+
+@pytest.fixture
+def ways() -> dict[str, FakeWay]:
+    return {"put": FakeWay("put", 0.1), "fork": FakeWay("fork", 4.0)}
+
+
+@pytest.fixture
+def house(ways: dict[str, FakeWay]) -> House:
+    """A host with two ways beside a cold start."""
+    house = House(ways=tuple(ways.values()))
+    for way in ways.values():
+        way.house = house
+    return house
+
+
+async def test_the_first_possible_way_is_gone_and_its_seconds_are_told(
+    house: House, ways: dict[str, FakeWay]
+) -> None:
+    ways["put"].not_possible = "another shape"
+    await house.bring("even")
+    place = house.places.health("even").place
+    assert place is not None and (place.way, place.took_s) == ("fork", {"fork": 4.0})
+    await house.end()
+
+
+async def test_what_was_measured_decides_then(house: House, ways: dict[str, FakeWay]) -> None:
+    ways["put"].takes_s = 9.0
+    for model, instead_of in (("even", None), ("odd", "even"), ("even", "odd")):
+        await house.bring(model, instead_of)
+    assert [way for way in house.diary if way in ways] == ["put", "put", "fork"]
+    place = house.places.health("even").place
+    assert place is not None and place.took_s == {"put": 9.0, "fork": 4.0}
+    await house.end()
+
+
+@pytest.mark.parametrize("error", [SwitchFailed("it died"), ValueError("a fault of ours")])
+async def test_where_a_way_fails_the_next_one_is_gone(
+    house: House, ways: dict[str, FakeWay], error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    await house.bring("even")
+    ways["put"].fails, ways["put"].kills = error, True
+    await house.bring("odd", "even")
+    assert house.places.health("odd").place.way == "fork"  # type: ignore[union-attr]
+    assert "put" not in house.places.health("odd").place.took_s  # type: ignore[union-attr]
+    assert f"mesh-0.odd: put: {error}" in caplog.messages
+    await house.end()
+
+
+# -- memory ------------------------------------------------------------------------------------------------
+
+
+async def test_what_a_model_takes_is_measured_once_it_is_awake() -> None:
+    house = House(memory=FakeMemory(10 * GIB, {"even": 3 * GIB, "odd": GIB, "third": GIB}))
+    await house.bring("even")
+    assert [house.places.health(m).place.memory_bytes for m in MODELS] == [3 * GIB, 0, 0]  # type: ignore[union-attr]
+    await house.end()
+
+
+async def test_left_to_itself_a_host_has_one_awake_until_it_knows_what_models_take() -> None:
+    house = House(None, FakeMemory(5 * GIB, {"even": 3 * GIB, "odd": GIB, "third": GIB}))
+    assert house.places.most_awake() == 1
+    await house.bring("even")
+    assert house.places.most_awake() == 1, "one that was never awake counts as the largest"
+    await house.bring("odd", "even")
+    house.now_s += 2
+    assert house.places.most_awake() == 1
+    await house.bring("third", "odd")
+    assert house.places.most_awake() == 3, "now all are measured"
+    await house.bring("odd")
+    await house.bring("even")
+    assert [house.state(model) for model in MODELS] == ["ready"] * 3
+    await house.end()
+
+
+async def test_one_for_which_there_is_no_memory_beside_the_others_is_refused() -> None:
+    memory = FakeMemory(5 * GIB, {"even": 3 * GIB, "odd": GIB, "third": GIB})
+    house = House(None, memory)
+    for model, instead_of in (("even", None), ("odd", "even"), ("third", "odd")):
+        await house.bring(model, instead_of)
+    assert house.places.most_awake() == 3
+    memory.total = 3 * GIB  # somebody else takes it
+    with pytest.raises(Refused, match=r"even takes 3\.0 GiB, and 2\.0 GiB are free beside third"):
+        house.places.follow("even", START)
+    await house.bring("even", "third")
+    await house.end()
+
+
+async def test_where_nothing_can_be_measured_one_is_awake() -> None:
+    house = House(None)
+    house.memory.breaks = True
+    await house.bring("even")
+    assert house.places.most_awake() == 1
+    assert house.places.health("even").place.memory_bytes == 0  # type: ignore[union-attr]
+    await house.bring("odd", "even")
+    await house.end()
