@@ -79,7 +79,7 @@ if TYPE_CHECKING:
 BENTOML_ROUTES = {path + slash: path for path in ("/livez", "/readyz", "/healthz") for slash in ("", "/")}
 SECRET = os.environ["TENANTRY_SECRET"].encode()
 LOOPBACK = "127.0.0.1"
-GATEWAY_WATCHER = "_bento_api_server"  # what BentoML calls the process of the entry service
+ENTRY_WATCHER = "service"  # what BentoML calls the process of the entry service (1.4, `serve_http`)
 LOCAL_ONLY = (
     "this fleet has the demo's keys, which everybody knows: they work from this machine only, and the "
     "gateway listens on 127.0.0.1 unless --host says otherwise; TENANTRY_DEMO=1 lifts both"
@@ -356,14 +356,18 @@ def _is_worker() -> bool:
     return spec is not None and spec.name.startswith("_bentoml_impl.worker")
 
 
-def _hand_sighup_on() -> None:
+def _take_sighup(arguments: Arguments) -> None:
     """Have BentoML's parent hand SIGHUP on to the gateway; circus would restart all, engines included."""
+    if _is_worker():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the gateway takes it; by default it would end
+        return
     from circus.client import make_json
     from circus.sighandler import SysHandler
 
     def hand_on(handler: SysHandler) -> None:
-        message = make_json("signal", name=GATEWAY_WATCHER, signum=int(signal.SIGHUP))
-        handler.controller.loop.add_callback_from_signal(handler.controller.dispatch, (None, message))
+        if not arguments.replica:
+            message = make_json("signal", name=ENTRY_WATCHER, signum=int(signal.SIGHUP))
+            handler.controller.loop.add_callback_from_signal(handler.controller.dispatch, (None, message))
 
     SysHandler.handle_hup = hand_on
 
@@ -376,6 +380,6 @@ def declare(arguments: Arguments) -> Service[Any]:
     return declare_gateway(served)
 
 
-if not _is_worker():
-    _hand_sighup_on()
-Gateway = declare(bentoml.use_arguments(Arguments))
+_arguments = bentoml.use_arguments(Arguments)
+_take_sighup(_arguments)
+Gateway = declare(_arguments)

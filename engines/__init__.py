@@ -6,6 +6,7 @@ host.py            the answers for one engine to the gateway: vLLM's OpenAI app,
 places.py          which of the base models of a process are awake
 ways.py            the ways from one base model to another
 supervisor.py      loads an engine, watches it, restarts it, ends it
+start.py           starts the engines of one replica
 built.py           an engine as it was started, and as it runs
 vllm_engine.py     makes vLLM's engine and its OpenAI app
 builder.py         starts an engine in a thread, and cancels that within a moment

@@ -73,6 +73,7 @@ class DeviceMemory:
     def __init__(self, nvml: Any = None) -> None:
         """`nvml` is the module `pynvml`, imported where it is first needed."""
         self._nvml = nvml
+        self._is_open = False
 
     def free_bytes(self) -> int:
         """Return what is free on all of them."""
@@ -101,18 +102,16 @@ class DeviceMemory:
 
     @contextlib.contextmanager
     def _devices(self) -> Iterator[tuple[Any, list[Any]]]:
-        """Open the driver and find the devices. Raises `OSError`."""
+        """Find the devices; the driver stays open, since opening it takes long. Raises `OSError`."""
         try:
             nvml = self._nvml = self._nvml or importlib.import_module("pynvml")
-            nvml.nvmlInit()
-        except Exception as error:  # each library has its own
-            raise OSError(f"the GPU's driver does not answer: {error}") from error
-        try:
+            if not self._is_open:
+                nvml.nvmlInit()
+                self._is_open = True
             yield nvml, [_device(nvml, name) for name in _visible(nvml)]
-        except nvml.NVMLError as error:
+        except Exception as error:  # the driver's library has its own, for each version
+            self._is_open = False
             raise OSError(f"the GPU's driver does not answer: {error}") from error
-        finally:
-            nvml.nvmlShutdown()
 
 
 def _visible(nvml: Any) -> list[str]:

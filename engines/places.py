@@ -210,6 +210,8 @@ class Places:
         coming = self._supervisors[switch.coming]
         going = None if switch.going is None else self._supervisors[switch.going]
         before_bytes = await asyncio.to_thread(self._used_bytes)
+        if switch.going is not None:  # what it takes is free by then
+            before_bytes = max(0, before_bytes - self._known[switch.going].memory_bytes)
         for way in self._possible(switch.coming, going, coming):
             began_s = self._clock()
             try:

@@ -10,12 +10,18 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """An OpenAI endpoint; the value is its path, at the gateway and at an engine."""
+    """An endpoint of vLLM's that is served; the value is its path, at the gateway and at an engine."""
 
     CHAT = "/v1/chat/completions"
+    CHAT_BATCH = "/v1/chat/completions/batch"
     COMPLETION = "/v1/completions"
-    EMBEDDING = "/v1/embeddings"
     RESPONSE = "/v1/responses"
+    EMBEDDING = "/v1/embeddings"
+    POOLING = "/pooling"
+    SCORE = "/score"
+    RERANK = "/rerank"
+    TOKENIZE = "/tokenize"
+    DETOKENIZE = "/detokenize"
 
 
 class EngineOrder(StrEnum):

@@ -10,35 +10,32 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import os
 import time
 from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-
-from engines import engine_process, logs, orphans, vllm_engine
+from engines import orphans, vllm_engine
 from engines.builder import Builder, Shared, builder_thread
 from engines.built import Built, Running, Source
 from engines.devices.layout import SliceError
 from engines.draining import VLLM_CLIENT_LOG, drain_on_signals
-from engines.engine_metrics import OF_ENGINE, EngineMetrics, keep_bounded, take
+from engines.engine_metrics import EngineMetrics
 from engines.health import EngineHealth
 from engines.heartbeat import SILENT_AFTER_ON_CPU_S, SILENT_AFTER_S, Heartbeat
-from engines.last_words import DYING_S, LastWords, ended_how
+from engines.last_words import DYING_S, ended_how
 from engines.loader import AdapterLoader, EngineDied, LoraEngine, Reconciler
 from engines.protocol import EngineOrder
-from engines.recipe import Recipe
 from engines.residency import DesiredAdapters, FaultKind, limits_in
 from engines.restarts import Restarts
 from engines.selftest import SelfTest, SelfTestFailed
+from engines.start import EngineStart
 from engines.trial import Trials
-from engines.vllm_args import engine_environment, tracing_environment
 from engines.words import blames_machine, points_elsewhere, words_of
 from fleet.mig import SliceName
 from fleet.types import BaseModel
 
 WATCH_INTERVAL_S = 0.2
+ABORT_INTERVAL_S = 0.2
 PROGRESS_INTERVAL_S = 30
 log = logging.getLogger("tenantry.engine")
 
@@ -78,26 +75,28 @@ class Supervisor:
         self._told = asyncio.Event()  # it has been given an order
         self._rests = asyncio.Event()  # nothing of an engine is there, and none is to come
         self._settled = asyncio.Event()  # it is ready, or rests
+        self._aborting: asyncio.Task[None] | None = None
         self._source: Source | None = None  # of the next engine; None: it is built
         self._given_away: Built | None = None  # the engine that does not end with its supervision
         self._start_asked = False  # now, whatever the delay
-        self._withheld = withheld
         self._model = model  # as the one that loads or runs has it
-        self._on_cpu = vllm_engine.is_cpu_build()
-        self._recipe = Recipe(shutdown_grace_s, self._on_cpu, traces_endpoint, on_slice)
-        self._argv: list[str] = []  # of the engine that loads
-        models = [model] if shared is None else shared.models
-        self._environment = engine_environment(models, on_cpu=self._on_cpu)
-        own = {} if traces_endpoint is None else tracing_environment(replica)
-        self._own_environment = {name: value for name, value in own.items() if name not in os.environ}
+        self._start = EngineStart(
+            replica,
+            [model] if shared is None else shared.models,
+            shutdown_grace_s=shutdown_grace_s,
+            traces_endpoint=traces_endpoint,
+            withheld=withheld,
+            on_slice=on_slice,
+        )
         self._adapter_numbers: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice
         self._restarts = Restarts(replica, on_demand=self._on_demand)
-        self._last_words = LastWords()
+        self._last_words = self._start.last_words
         self._task: asyncio.Task[None] | None = None
         self._was_ready = False  # this engine, since it was loaded
+        self._was_aborted = False  # it was told to stop while it loaded
         self._thread = builder_thread() if shared is None else shared.thread
         self._builder = Builder(
-            self._make,
+            lambda: self._start.make(self._model, self.metrics),
             lambda built: built.engine.shutdown(0),
             end=lambda: orphans.end_own(replica),
             thread=self._thread,
@@ -120,6 +119,8 @@ class Supervisor:
     async def stop(self) -> None:
         """Shut the engine down and leave no process behind."""
         self.draining = True
+        if self._aborting is not None:
+            await _cancel(self._aborting)
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -129,8 +130,9 @@ class Supervisor:
         self._last_words.close()
 
     def follow(self, order: EngineOrder, *, source: Source | None = None) -> None:
-        """Restart, stop or start the engine, soon; one that loads is ended once it has loaded.
+        """Restart, stop or start the engine, soon.
 
+        One that loads is ended once it has loaded, or at once where others of this process want its place.
         With a `source` the engine that starts is not built but had from there. It has the settings that
         `model` has by then.
         """
@@ -142,6 +144,9 @@ class Supervisor:
             self._settled.clear()
             if self.running is None:
                 self._restarts.told_to_start()
+        elif self._stopped and self._on_demand and self.is_loading and not self._was_aborted:
+            self._was_aborted = True
+            self._aborting = asyncio.create_task(self._abort_load())
         self._told.set()
 
     async def release(self) -> Built:
@@ -160,6 +165,16 @@ class Supervisor:
             raise EngineDied("the engine died")
         self._given_away = None
         return built
+
+    async def _abort_load(self) -> None:
+        """End the processes of an engine that loads, and those that are still to come of it.
+
+        The thread that starts them goes on, to its next error: an exception from here could break imports,
+        which the next engine of this process needs.
+        """
+        while self._stopped and not self._rests.is_set():
+            await asyncio.to_thread(orphans.end_own, self.replica)
+            await asyncio.sleep(ABORT_INTERVAL_S)
 
     async def rests(self) -> None:
         """Wait until nothing of an engine is there, and none is to come."""
@@ -237,8 +252,9 @@ class Supervisor:
                     if self.draining:  # its processes were ended while it loaded
                         break
                     log.debug("%s: the engine did not start", self.replica, exc_info=True)
-                    self.reconciler.forgive()  # if none comes back, no adapter ended the last one
-                    self._restarts.did_not_start(self._why(error))
+                    if not self._was_aborted:
+                        self.reconciler.forgive()  # if none comes back, no adapter ended the last one
+                        self._restarts.did_not_start(self._why(error))
                     if self._start_asked:  # with other settings, perhaps
                         self._restarts.told_to_start()
                     else:
@@ -291,14 +307,9 @@ class Supervisor:
 
     async def _load(self, stack: contextlib.AsyncExitStack) -> Running:
         """Start an engine, test it, and keep its adapters from then on; the stack ends all of it."""
-        for name, value in self._environment.items():
-            os.environ.setdefault(name, value)
-        await asyncio.to_thread(orphans.reap, self.replica)
-        engine_process.become_main_of_children()
-        engine_process.withhold(self._withheld)
+        self._was_ready = self._was_aborted = False
+        await self._start.prepare()
         log.info("%s: loading %s", self.replica, self._model.name)
-        self._was_ready = False
-        self._argv = await self._recipe.arguments(self._model)
         built = await self._build(stack)
         engine = built.engine
         tasks = await engine.get_supported_tasks()
@@ -311,7 +322,7 @@ class Supervisor:
             )
         self.limits = vllm_engine.limits_of(engine) | limits_in(self._model)
         # Any call that the core's loop answers would do; this one changes nothing and reaches no worker.
-        silent_after_s = SILENT_AFTER_ON_CPU_S if self._on_cpu else SILENT_AFTER_S
+        silent_after_s = SILENT_AFTER_ON_CPU_S if self._start.on_cpu else SILENT_AFTER_S
         heartbeat = Heartbeat(engine.is_sleeping, silent_after_s=silent_after_s)
         stack.push_async_callback(_cancel, asyncio.create_task(heartbeat.run()))
         self._was_ready = True
@@ -328,20 +339,6 @@ class Supervisor:
         self.metrics.engine = built.metrics
         stack.push_async_callback(asyncio.to_thread, self._end, built)
         return built
-
-    def _make(self) -> Built:
-        """Start the engine's processes, which find an environment of their own. In the thread for that."""
-        os.environ.update(
-            self._own_environment
-            | orphans.mark(self.replica)
-            | self._last_words.listen()
-            | {logs.REPLICA: self.replica}
-        )
-        registry = CollectorRegistry()
-        args, engine = vllm_engine.build_engine(self._argv)
-        take(OF_ENGINE, registry)
-        keep_bounded(registry, self.metrics.adapters.in_flight)
-        return Built(args, engine, self.replica, registry)
 
     async def _log_progress(self) -> None:
         for times in itertools.count(1):

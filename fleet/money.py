@@ -60,6 +60,17 @@ class OwnPrices:
     models: Mapping[str, Price] = field(default_factory=dict)
 
 
+def why_not_renamed(before: Prices | None, after: Prices | None) -> list[str]:
+    """Say why the currency cannot be another one while the gateway serves; nothing is converted."""
+    if before is None or after is None or before.currency == after.currency:
+        return []
+    return [
+        f"prices: currency {before.currency} -> {after.currency}: what was counted so far would be added to "
+        "what comes as if it were the same money; save the usage, then change it together with a restart of "
+        "the service, best at the beginning of a month"
+    ]
+
+
 def price_of(
     prices: Prices | None, own: OwnPrices | None, adapter: str | None, base_model: str
 ) -> Price | None:

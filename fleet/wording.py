@@ -39,15 +39,16 @@ def words_of(path: str, was: Any, now: Any) -> Iterator[str]:
     """Say what differs in one value; None: there is none."""
     key, _, inner = path.partition(".")
     word = "alias " if key in _ALIASES else ""
+    before, after = was or (), now or ()
     if inner:
         yield _one(word, inner, was, now)
     elif key in _KEYS:
-        yield from _keys(was or [], now or [])
+        yield from _keys(before, after)
     elif key in _PARTS:
-        yield from _places(_PARTS[key], was or [], now or [])
-    elif isinstance(was or now, Mapping):
-        yield from _each(word, was or {}, now or {})
-    else:
+        yield from _places(_PARTS[key], before, after)
+    elif isinstance(before or after, Mapping):
+        yield from _each(word, dict(before), dict(after))
+    elif key not in _HIDDEN or before or after:  # none, in two ways, is not said
         yield _one(word, key, was, now)
 
 

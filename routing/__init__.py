@@ -6,6 +6,7 @@ console/       the operators' page, built from console/
 openai/        bodies and event streams of OpenAI's API, and bounds on them
 flights/       one request's trip: granted, sent, hedged, relayed, settled
 scheduling/    when and where each request runs
+turns/         which whole models are awake where, by turns
 replicas/      where replicas are, how each is reached, whether it is ready
 catalog/       who calls, and what a model's name means: keys, adapters, versions
 lifecycle/     a version from registered to retired; rollouts

@@ -39,7 +39,14 @@ def report(fleet: Fleet | None) -> Answer:
     try:
         machine = read_machine()
     except NoNvml as error:
-        return {"state": str(error), "driver": None, "gpus": [], "not_here": []}
+        pinned = [
+            {"replica": replica, "why": f"{host.place} is not there"}
+            for pool in (fleet.pools.values() if fleet is not None else ())
+            for host in pool.hosts
+            for replica, _ in host.replicas
+            if host.place is not None
+        ]
+        return {"state": str(error), "driver": None, "gpus": [], "not_here": pinned}
     on, not_here = _placed(machine, fleet)
     return {
         "state": _state(machine),

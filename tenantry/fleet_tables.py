@@ -18,7 +18,13 @@ from tenantry.columns import Columns
 def fleet_tables(fleet: Fleet) -> RenderableType:
     """Show the contents of a fleet."""
     tables = [_base_models(fleet), _adapters(fleet), _tenants(fleet), _rates(fleet), _models(fleet)]
-    tables += [_prices(fleet), _pools(fleet), _objectives(fleet), _scheduler(fleet.gateway.scheduler)]
+    tables += [
+        _prices(fleet),
+        _pools(fleet),
+        _turns(fleet),
+        _objectives(fleet),
+        _scheduler(fleet.gateway.scheduler),
+    ]
     return Group(*(table for table in tables if table.row_count))
 
 
@@ -267,6 +273,36 @@ def _devices(pool: Pool) -> str:
     if pool.mig is not None:
         return f"{pool.mig.count} x {pool.mig.profile} of GPU {pool.mig.gpu}"
     return " ".join(pool.devices) or "-"
+
+
+def _turns(fleet: Fleet) -> Columns:
+    """Show which base models are awake by turns, and what they weigh where that can be seen."""
+    table = _table(
+        "Base models by turns",
+        "pool",
+        "hosts",
+        "awake at once",
+        "base models",
+        "longest wait",
+        spare=("hosts",),
+        prose=("base models",),
+    )
+    for pool in (pool for pool in fleet.pools.values() if pool.strategy.shares_hosts):
+        awake = "as many as fit" if pool.awake is None else str(pool.awake)
+        models = ", ".join(_with_size(fleet, pool, name) for name in pool.base_models)
+        wait = f"{pool.residency.starvation_limit_s:g} s, one drain and one switch"
+        table.add(pool.name, len(pool.hosts), awake, models, wait)
+    return table
+
+
+def _with_size(fleet: Fleet, pool: Pool, name: str) -> str:
+    """A base model with its size on disk, where it is a folder here, and whether it comes first or stays."""
+    notes = [word for word in ("pinned", "preload") if name in getattr(pool.residency, word)]
+    folder = Path(fleet.base_models[name].source)
+    if folder.is_absolute():
+        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        notes = [*([f"{size / 2**30:.2f} GiB"] if size else []), *notes]
+    return f"{name} ({', '.join(notes)})" if notes else name
 
 
 def _objectives(fleet: Fleet) -> Columns:

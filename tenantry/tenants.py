@@ -24,7 +24,8 @@ _DONE = {"suspend": "suspended", "resume": "resumed", "remove": "removed"}
 
 
 @app.command()
-def add(  # noqa: PLR0913  # an argument for each option, as typer wants it
+@options.takes_values
+def add(
     ctx: typer.Context,
     name: Name,
     like: Annotated[
@@ -32,22 +33,6 @@ def add(  # noqa: PLR0913  # an argument for each option, as typer wants it
         typer.Option(help="Another tenant whose settings it gets, without keys, adapters and usage."),
     ] = None,
     key: Annotated[bool, typer.Option("--key", help="Make its first API key, shown this once.")] = False,
-    alias: options.Alias = None,
-    default_model: options.DefaultModel = None,
-    priority: options.Priority = None,
-    weight: options.Weight = None,
-    isolation: options.Isolation = None,
-    pools: options.PoolNames = None,
-    adapter_sources: options.AdapterSources = None,
-    max_concurrency: options.MaxConcurrency = None,
-    max_concurrency_per_model: options.MaxConcurrencyPerModel = None,
-    max_queued: options.MaxQueued = None,
-    max_queued_tokens: options.MaxQueuedTokens = None,
-    requests_per_minute: options.RequestsPerMinute = None,
-    tokens_per_minute: options.TokensPerMinute = None,
-    queue_timeout_s: options.QueueTimeout = None,
-    monthly_tokens: options.MonthlyTokens = None,
-    soft: options.Soft = None,
     dry_run: options.DryRun = False,
     url: Url = URL,
     as_json: AsJson = False,
@@ -64,27 +49,12 @@ def add(  # noqa: PLR0913  # an argument for each option, as typer wants it
 
 
 @app.command("set")
+@options.takes_values
 def set_(  # noqa: PLR0913  # an argument for each option, as typer wants it
     ctx: typer.Context,
     name: Name,
-    alias: options.Alias = None,
     remove_alias: options.RemoveAlias = None,
-    default_model: options.DefaultModel = None,
-    priority: options.Priority = None,
-    weight: options.Weight = None,
-    isolation: options.Isolation = None,
-    pools: options.PoolNames = None,
-    adapter_sources: options.AdapterSources = None,
-    max_concurrency: options.MaxConcurrency = None,
-    max_concurrency_per_model: options.MaxConcurrencyPerModel = None,
-    max_queued: options.MaxQueued = None,
-    max_queued_tokens: options.MaxQueuedTokens = None,
-    requests_per_minute: options.RequestsPerMinute = None,
-    tokens_per_minute: options.TokensPerMinute = None,
-    queue_timeout_s: options.QueueTimeout = None,
     no_cap: options.NoCap = None,
-    monthly_tokens: options.MonthlyTokens = None,
-    soft: options.Soft = None,
     no_budget: options.NoBudget = False,
     reset: Annotated[
         list[str] | None,

@@ -538,10 +538,14 @@ class Client:
         self._task: asyncio.Task[None] | None = None
 
     def incomplete(self, body: bytes) -> Client:
-        """Send only a part of the body, and never the rest."""
+        """Send only a part of the body; the rest comes by `complete`, or never."""
         self._incoming.get_nowait()
         self._incoming.put_nowait({"type": "http.request", "body": body, "more_body": True})
         return self
+
+    def complete(self, body: bytes) -> None:
+        """Send the rest of the body."""
+        self._incoming.put_nowait({"type": "http.request", "body": body, "more_body": False})
 
     async def __call__(self) -> Client:
         """Send the request and take the whole answer."""

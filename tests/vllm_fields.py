@@ -8,7 +8,9 @@ writes the table, for `ruff format`, that the gateway goes by, which never impor
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,7 +30,7 @@ from typing import Any
 
 from engines.protocol import Kind
 
-FIELDS: dict[Kind, dict[str, Any]] = '''
+'''
 
 TYPES = {
     "null": "n",
@@ -45,18 +47,31 @@ DEPTH = 4  # fields of a message's part are the deepest that vLLM's validators l
 UNCHECKED: dict[Kind, dict[str, Any]] = {
     Kind.CHAT: {"messages": {"[]": {"tool_calls": "an", "content": {"[]": {"type": "ns"}}}}}
 }
+LONG = 100  # characters of a spec that is written once
 OPEN = ("input",)  # unions of a hundred types: their items are left to vLLM
 
 
 def models() -> dict[Kind, tuple[Any, ...]]:
     """vLLM's models of each route; where there are several, any of them may be meant."""
-    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.chat_completion.protocol import (
+        BatchChatCompletionRequest,
+        ChatCompletionRequest,
+    )
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest
     from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
     from vllm.entrypoints.pooling.embed.protocol import EmbeddingRequest
+    from vllm.entrypoints.pooling.pooling.protocol import PoolingChatRequest, PoolingCompletionRequest
+    from vllm.entrypoints.pooling.scoring.protocol import RerankRequest, ScoreRequest
+    from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, TokenizeRequest
 
     return {
         Kind.CHAT: (ChatCompletionRequest,),
+        Kind.CHAT_BATCH: (BatchChatCompletionRequest,),
+        Kind.POOLING: (PoolingCompletionRequest, PoolingChatRequest),
+        Kind.SCORE: ScoreRequest.__args__,
+        Kind.RERANK: (RerankRequest,),
+        Kind.TOKENIZE: TokenizeRequest.__args__,
+        Kind.DETOKENIZE: (DetokenizeRequest,),
         Kind.COMPLETION: (CompletionRequest,),
         Kind.EMBEDDING: EmbeddingRequest.__origin__.__args__,
         Kind.RESPONSE: (ResponsesRequest,),
@@ -145,12 +160,29 @@ def _letters(schema: dict[str, Any]) -> str:
     return ""
 
 
+def _shared(found: dict[Kind, dict[str, Any]]) -> dict[str, Any]:
+    """Long specs that stand several times, by the first field that has it; puts the names in their place."""
+    times = Counter(json.dumps(spec) for fields in found.values() for spec in fields.values())
+    names: dict[str, str] = {}
+    named: dict[str, Any] = {}
+    for fields in found.values():
+        for field, spec in fields.items():
+            written = json.dumps(spec)
+            if times[written] > 1 and len(written) > LONG:
+                name = names.setdefault(written, field.upper())
+                named[name], fields[field] = spec, f"@{name}"
+    return named
+
+
 def text() -> str:
     """The table as a module."""
-    written = json.dumps(table(), indent=1, sort_keys=True)
+    found = table()
+    shared = [f"{name}: Any = {json.dumps(spec, indent=1)}" for name, spec in sorted(_shared(found).items())]
+    written = json.dumps(found, indent=1, sort_keys=True)
     for kind in Kind:
         written = written.replace(f'"{kind}":', f"Kind.{kind.name}:")
-    return f"{HEAD}{written}\n"
+    written = re.sub('"@([A-Z_0-9]+)"', r"\1", written)
+    return f"{HEAD}{chr(10).join(shared)}\nFIELDS: dict[Kind, dict[str, Any]] = {written}\n"
 
 
 if __name__ == "__main__":

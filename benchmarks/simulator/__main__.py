@@ -19,6 +19,8 @@ from benchmarks.output import JsonFile, show
 from benchmarks.simulator.costs import StepCosts
 from benchmarks.simulator.fit import errors, fit, read_measurements
 from benchmarks.simulator.measured import measured_runs
+from benchmarks.simulator.models.comparison import ModelComparison
+from benchmarks.simulator.models.comparison import compare as compare_models
 from benchmarks.simulator.report import Comparison
 from benchmarks.simulator.runs import PROCESSES, Task, run_all
 from benchmarks.simulator.scenarios import ALL, Scenario, scenarios
@@ -119,6 +121,27 @@ def validate(
     for line in found.summary():
         whole.add_row(line)
     show(found, whole, json_file)
+
+
+@app.command()
+def models(
+    fleets: Annotated[
+        list[str] | None, typer.Option("--fleet", help="Those whose names contain this; all without it.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1)] = 5,
+    processes: Annotated[int, typer.Option(min=1)] = PROCESSES,
+    json_file: JsonFile = None,
+) -> None:
+    """Compare who gets a device next, where whole models take turns."""
+    with plain_errors(), Console(stderr=True).status("simulating") as status:
+        comparison = ModelComparison()
+        for result in compare_models(fleets or [], seeds, processes):
+            comparison.results.append(result)
+            status.update(f"{len(comparison.results)}: {result.fleet}, {result.policy}")
+    tables = Table.grid()
+    for table in comparison.tables():
+        tables.add_row(table)
+    show(comparison, tables, json_file)
 
 
 @app.command("fit")

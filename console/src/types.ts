@@ -14,6 +14,7 @@ export interface AdapterAnswer {
   previous: number | null;
   rollout: RolloutAnswer | null;
   newest: number | null;
+  newest_state: VersionState | null;
   versions: VersionDetail[];
 }
 
@@ -34,6 +35,7 @@ export interface AdapterSummary {
   previous: number | null;
   rollout: RolloutAnswer | null;
   newest: number | null;
+  newest_state: VersionState | null;
 }
 
 export interface AliasAnswer {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fleet.mig import SliceName
 
+DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"  # names the devices that a process may use
 _SHOWN = 8  # slices listed in a message
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adapters.base_model import find_shape, find_weight_bytes
 from adapters.errors import AdapterError
-from engines.devices.layout import SliceError
-from engines.devices.memory import Needs, kv_cache_bytes, slots_bytes
+from engines.devices.kv_cache import Needs, kv_cache_bytes, slots_bytes
+from engines.devices.layout import DEVICES_VARIABLE, SliceError
 from engines.devices.nvml import NoNvml, read_machine
 from fleet.mig import SliceName
 from fleet.types import BaseModel
 from fleet.vllm_flags import resizes_weights
 
-DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
 log = logging.getLogger("tenantry.engine")
 
 
@@ -23,14 +22,18 @@ class Pin:
     """How an engine starts on its slice."""
 
     environment: dict[str, str]
-    kv_cache_bytes: int | None  # None: the engine measures what is left
+    model: BaseModel  # with the KV cache that fits; without one the engine measures what is left
 
 
-def pin(wanted: SliceName, model: BaseModel) -> Pin:
-    """Find the slice of an engine, and the KV cache that fits it. Raises `SliceError`.
+def pin(wanted: SliceName | None, model: BaseModel, *, on_cpu: bool) -> Pin:
+    """Find the slice of an engine, and the KV cache that fits it; None: it needs none. Raises `SliceError`.
 
     It is found again before each start: slices may be made anew, or be gone, while an engine is down.
     """
+    if wanted is None:
+        return Pin({}, model)
+    if on_cpu:
+        raise SliceError(f"slice {wanted} cannot be used: the installed vLLM is the one for CPUs")
     try:
         gpu, one = read_machine().find(wanted)
     except NoNvml as error:
@@ -41,7 +44,7 @@ def pin(wanted: SliceName, model: BaseModel) -> Pin:
         "%s: slice %s (%s of GPU %d), %.2f GiB, KV cache %s",
         *(model.name, one.uuid, one.profile, gpu.index, one.memory_bytes / 2**30, told),
     )
-    return Pin({DEVICES_VARIABLE: one.uuid}, cache)
+    return Pin({DEVICES_VARIABLE: one.uuid}, replace(model, kv_cache_bytes=cache))
 
 
 def _needs(model: BaseModel) -> Needs | None:

@@ -12,7 +12,7 @@ import os
 from types import ModuleType
 from typing import Any
 
-from engines.devices.pinning import DEVICES_VARIABLE
+from engines.devices.layout import DEVICES_VARIABLE
 from fleet.mig import UUID_PREFIX
 
 CORRECTED_VERSION = (0, 32)

@@ -97,6 +97,9 @@ class AdapterSummary(BaseModel):
     previous: int | None = Field(description="Where a rollback goes.")
     rollout: RolloutAnswer | None
     newest: int | None = Field(description="Number of the newest version.", examples=[2])
+    newest_state: VersionState | None = Field(
+        description="State of that one, whichever answers; null without versions."
+    )
 
 
 class AdapterAnswer(AdapterSummary):
@@ -220,6 +223,7 @@ def adapter_summary(entry: AdapterEntry) -> AdapterSummary:
         previous=entry.previous,
         rollout=entry.rollout and _rollout(entry.rollout),
         newest=newest and newest.number,
+        newest_state=newest and newest.state,
     )
 
 

@@ -93,6 +93,7 @@ class Directory:
     def drop_key(self, key: ApiKey) -> None:
         """Forget a key made at run time."""
         self._keys.pop(key.sha256, None)
+        self._has_new_keys = True
 
     def put_key(self, key: ApiKey) -> None:
         """Add or replace a key made at run time; it is valid at once."""

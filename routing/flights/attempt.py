@@ -151,7 +151,7 @@ class Attempt:
         """
         if self.stream is not None:
             return self.stream.tokens()
-        if self._at_work:
+        if self._at_work and self._question.call.endpoint.runs:
             return answers.TokenUsage(self._question.prompt_tokens, estimated=True)
         return self._usage or answers.TokenUsage()
 
@@ -181,6 +181,9 @@ class Attempt:
             self.headers.append((METADATA.encode(), told))
         kind = response.headers.get("content-type", "application/json")
         self.headers.append((b"content-type", kind.encode()))
+        if not question.call.endpoint.runs:
+            self._usage = answers.TokenUsage()
+            return
         if self._usage is None:
             self._usage = answers.estimate_of(question.call, question.prompt_tokens, self.opening)
         price, usage = question.target.price, self._usage

@@ -249,7 +249,8 @@ class Flight:
     async def _begin(self, status: int, headers: HeaderList) -> None:
         self.progress.status = status
         self.progress.first_byte_s = self._clock() - self.ticket.request.arrived_s
-        self._dispatcher.first_token(self.ticket)
+        if self._question.call.endpoint.runs:
+            self._dispatcher.first_token(self.ticket)
         own = [
             (b"x-tenantry-replica", (self._replica() or "").encode()),
             (b"x-tenantry-queue-ms", b"%d" % round(1000 * (self._queued_s or 0.0))),
@@ -309,6 +310,7 @@ class Flight:
         else:
             error = error or (self._asking.attempt.refusal if self._asking is not None else None)
             status, reason = self.progress.status or 500, error.code if error else ""
+        runs = self._question.call.endpoint.runs  # else no token of it ever comes, nor a share of the engine
         return Record(
             request_id=self.ticket.request.id,
             key=self.ticket.request.key,
@@ -319,14 +321,14 @@ class Flight:
             replica=self._replica(),
             stream=self._question.call.stream,
             queue_s=self._queued_s,
-            first_byte_s=self.progress.first_byte_s,
+            first_byte_s=self.progress.first_byte_s if runs else None,
             total_s=self._clock() - self.ticket.request.arrived_s,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             cached_tokens=usage.cached_tokens,
             estimated=usage.estimated,
-            engine_s=self.ticket.engine_s,
-            slot_s=self.ticket.slot_s,
+            engine_s=self.ticket.engine_s if runs else 0.0,
+            slot_s=self.ticket.slot_s if runs else 0.0,
             attempts=self._attempts,
             hedged=self._hedged,
             waits_for=self.ticket.waits_for,

@@ -60,7 +60,7 @@ class Admission:
             _release(reserved)
             raise
         finally:
-            left = self._dispatcher.rates.left(request.target.tenant, request.key, request.key_limits)
+            left = self._dispatcher.rates.left(request.target.account, request.key, request.key_limits)
             if left:
                 answer_headers += rate_headers(left)
         if reserved:

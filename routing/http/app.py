@@ -113,4 +113,7 @@ class GatewayApp:
             await asyncio.sleep(LOOKS_EVERY_S)
 
 
-_ENDPOINTS: dict[str, Kind] = {kind.value: kind for kind in Kind}
+_ENDPOINTS: dict[str, Kind] = {kind.value: kind for kind in Kind} | {
+    "/v1/score": Kind.SCORE,
+    "/v1/rerank": Kind.RERANK,
+}

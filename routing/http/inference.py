@@ -31,6 +31,7 @@ from routing.http.models import unknown_model
 from routing.observing.ended import EndedRequests
 from routing.observing.tracing import Trace, Tracer, trace_id_of
 from routing.openai import bodies, limits
+from routing.openai.endpoints import ENDPOINTS
 from routing.replicas.client import ReplicaClient
 from routing.scheduling import refusals
 from routing.scheduling.admission import Cap
@@ -122,7 +123,10 @@ class Inference:
         arrived_s = self.clock()
         settings = self.fleet.now.gateway
         body = await exchange.read_json(
-            limit_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s
+            limit_bytes=min(
+                settings.max_body_bytes, ENDPOINTS[kind].max_body_bytes or settings.max_body_bytes
+            ),
+            timeout_s=settings.body_timeout_s,
         )
         if self.fleet.now.tenants.get(tenant.name) is not tenant:  # the fleet was changed meanwhile
             tenant, identity = self.callers.tenant(exchange)
@@ -163,7 +167,7 @@ class Inference:
         `RequestError` of what is wrong with it.
         """
         try:
-            target = self._resolve(asked.tenant, asked.call.model, asked.sticky)
+            target = self._resolve(asked)
         except (Quarantined, Unavailable) as error:
             quarantined = isinstance(error, Quarantined)
             reason = FallbackReason.QUARANTINED if quarantined else FallbackReason.NOT_READY
@@ -194,6 +198,8 @@ class Inference:
 
         `refusal` is what the client gets where that fails later.
         """
+        if not asked.call.endpoint.runs:  # a tokenizer is a model's own, and no other model's will do
+            return None
         target = self.directory.fallback(asked.tenant, asked.call.model, asked.sticky, reason)
         if target is None or not self.dispatcher.takes_work(target):
             return None
@@ -218,6 +224,7 @@ class Inference:
         limits.check(
             call.payload,
             tables.limits[tenant.name, target.base_model],
+            content=call.content,
             prompts=call.size.prompts,
             size_bytes=asked.size_bytes,
         )
@@ -249,10 +256,14 @@ class Inference:
             trace.authenticated_s, trace.submitting_s = asked.arrived_s, self.clock()
         return request, Question(call, target, for_engine, request.prompt_tokens, traceparent, refusal)
 
-    def _resolve(self, tenant: Tenant, model: str | None, sticky: str) -> Target | None:
+    def _resolve(self, asked: _Asked) -> Target | None:
         """Return what the model means for the tenant, or None. Raises `RequestError` if it cannot answer."""
+        tenant, model = asked.tenant, asked.call.model
         try:
-            return self.directory.resolve(tenant, model, sticky)
+            target = self.directory.resolve(tenant, model, asked.sticky)
+            if target is None or asked.call.endpoint.runs:
+                return target
+            return replace(target, adapter_id=None, fallback=None)  # the tokenizer is the base model's
         except Unavailable:  # what it waits for may be an engine
             meant = self.directory.describe(tenant, model or tenant.default_model or "")
             if meant is not None:
@@ -260,7 +271,12 @@ class Inference:
             raise
 
     def _prompt_tokens(self, call: bodies.Call, target: Target) -> int:
-        """Estimate the prompt's length. Raises `InvalidRequest` where the model surely cannot read it."""
+        """Estimate the prompt's length. Raises `InvalidRequest` where the model surely cannot read it.
+
+        What the model does not read has none.
+        """
+        if not call.endpoint.runs:
+            return 0
         model = self.fleet.now.base_models[target.base_model]
         limit, chars_per_token = self.dispatcher.group_of(target).longest_prompt()
         limit = model.max_model_len or limit

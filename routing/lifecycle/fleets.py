@@ -23,6 +23,7 @@ from fleet.diff import Change, Needs, differences
 from fleet.file import FleetFile, digest_of
 from fleet.isolation import why_shared
 from fleet.loader import LoadedFleet
+from fleet.money import why_not_renamed
 from fleet.present import present_file
 from fleet.problems import FleetError, Problem
 from fleet.types import Fleet
@@ -153,12 +154,14 @@ class FleetChanges:
         loaded = await self._load(document)
         async with self.changes.of("fleet"):
             self._require_known(expected)
+            await asyncio.to_thread(self._fleet.amend, loaded.fleet)  # takes seconds where thousands differ
             changes = differences(self._fleet.declared, loaded.fleet)
             pools = self._restarts.concerned(loaded.fleet) if restart else []
             unfit = misfits(self._registry.directory.adapters(), self._fleet.now, loaded.fleet)
             reasons = _needs_restart(changes, engines=restart)
             reasons += [why for adapter, why in unfit.items() if adapter.tenant is None]
             reasons += self.why_not(self._fleet.now, loaded.fleet) + self._why_not_now(loaded.fleet, pools)
+            reasons += why_not_renamed(self._fleet.declared.prices, loaded.fleet.prices)
             told = self._tenants.consequences(loaded.fleet)
             told += [why for adapter, why in unfit.items() if adapter.tenant is not None]
             text = document.decode("utf-8-sig")

@@ -234,7 +234,7 @@ class Tenants:
         return self._next.fleet
 
     def _under(self, declared: Fleet) -> Amended:
-        """Return another declared fleet with the changes on top, which takes long where there are many."""
+        """Return another declared fleet with the changes on top; that of the last one is at hand."""
         now = self._next
         if now.declared is declared and now.changes is self._amended.changes:
             return now

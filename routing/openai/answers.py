@@ -11,7 +11,6 @@ from typing import Any
 
 import orjson
 
-from engines.protocol import Kind
 from routing.errors import EngineRefused, InvalidRequest
 from routing.openai import prompts
 from routing.openai.bodies import Call, Payload
@@ -86,7 +85,7 @@ def usage_in(body: bytes) -> TokenUsage | None:
 
 def estimate_of(call: Call, prompt_tokens: int, body: bytes) -> TokenUsage:
     """Estimate the usage of a whole answer without one; embeddings have no completion."""
-    completion = 0 if call.kind is Kind.EMBEDDING else max(1, len(body) // prompts.BYTES_PER_TOKEN)
+    completion = max(1, len(body) // prompts.BYTES_PER_TOKEN) if call.endpoint.writes else 0
     if call.max_completion_tokens is not None:
         completion = min(completion, call.max_completion_tokens * call.sequences)
     return TokenUsage(prompt_tokens, completion, estimated=True)

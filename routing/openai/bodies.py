@@ -17,16 +17,10 @@ import orjson
 from engines.protocol import Kind
 from routing.errors import InvalidRequest
 from routing.openai import fields, limits, prompts
+from routing.openai.endpoints import ENDPOINTS, Endpoint
 from routing.types import Target
 
 Payload = dict[str, Any]
-
-REQUIRED = {
-    Kind.CHAT: "messages",
-    Kind.COMPLETION: "prompt",
-    Kind.EMBEDDING: "input",
-    Kind.RESPONSE: "input",
-}
 
 # vLLM's additions to OpenAI's bodies that address engine internals (its entrypoints/openai/*/protocol.py):
 # ids shared by all callers of an engine, hand-over of KV blocks between engines, raw tensors.
@@ -48,6 +42,9 @@ PROMPT_CACHE_KEY = "prompt_cache_key"
 LONGEST_USER = 64  # characters; OpenAI's own bound. Of a longer name its hash is kept
 OVERWRITTEN_FIELDS = ("model", "cache_salt", "priority")  # overwritten in every request
 
+_MESSAGES = ("messages",)
+_PROMPTS = frozenset({Kind.COMPLETION, Kind.EMBEDDING, Kind.POOLING})
+_PAIRS = frozenset({Kind.SCORE, Kind.RERANK})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
@@ -56,7 +53,9 @@ class Call:
     """One parsed request body."""
 
     kind: Kind
+    endpoint: Endpoint
     payload: Payload
+    content: str  # the field with what the model reads
     model: str | None  # the client's name for it; None: the default model
     stream: bool
     wants_usage: bool  # the client asked for the usage event of a stream
@@ -76,8 +75,9 @@ def parse(kind: Kind, body: bytes) -> Call:
         raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from None
     if not isinstance(payload, dict):
         raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
-    content = _required(payload, REQUIRED[kind])
-    if kind is Kind.CHAT and not isinstance(content, list):
+    endpoint = ENDPOINTS[kind]
+    content = _required(payload, endpoint)
+    if content == _MESSAGES and not isinstance(payload["messages"], list):
         raise _wrong_type("messages", "an array of messages")
     stream = _optional(payload, "stream", bool, "a boolean") or False
     options = _optional(payload, "stream_options", dict, "an object") or {}
@@ -86,17 +86,19 @@ def parse(kind: Kind, body: bytes) -> Call:
     size = _size(kind, payload, content)
     user = _first_text(payload, USERS)
     call = Call(
+        endpoint=endpoint,
         kind=kind,
         payload=payload,
+        content=content[-1],
         model=_model_name(payload),
-        stream=stream and kind is not Kind.EMBEDDING,
+        stream=stream and endpoint.streams,
         wants_usage=wants_usage,
         wants_running_usage=wants_usage and bool(options.get("continuous_usage_stats")),
         sequences=_choices(payload) * size.prompts,
         size=size,
         user=user,
         sticky=user or _first_text(payload, (PROMPT_CACHE_KEY,)),
-        max_completion_tokens=_longest_completion(payload),
+        max_completion_tokens=_longest_completion(payload) if endpoint.runs else 0,
     )
     fields.check(kind, payload)
     return call
@@ -107,7 +109,9 @@ def refuse_too_long(call: Call, max_model_len: int, chars_per_token: int) -> Non
 
     A prompt that may be too long goes on: the engine tokenizes it first.
     """
-    payload, field = call.payload, REQUIRED[call.kind]
+    payload, field = call.payload, call.content
+    if call.kind in _PAIRS or not call.endpoint.runs:  # pairs may be cut by fields of their own
+        return
     if payload.get("truncate_prompt_tokens") is not None or payload.get("truncation") == "auto":
         return
     tokens = prompts.longest(payload[field], chars_per_token)
@@ -132,8 +136,9 @@ def for_engine(
         _refuse_prompt_logprobs(call)
     payload = {name: value for name, value in call.payload.items() if name not in DROPPED_FIELDS}
     payload["model"] = target.engine_model
-    payload["cache_salt"] = cache_salt
-    payload["priority"] = priority
+    if call.endpoint.runs:
+        payload["cache_salt"] = cache_salt
+        payload["priority"] = priority
     if call.stream and call.kind in (Kind.CHAT, Kind.COMPLETION):
         # Without these options a stream carries no usage, and a broken stream's usage would be a guess.
         # `EventStream` removes both again for a client that did not ask for them.
@@ -149,8 +154,14 @@ def for_engine(
 
 CONTROL: Mapping[Kind, Payload] = {
     Kind.CHAT: {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1},
+    Kind.CHAT_BATCH: {"messages": [[{"role": "user", "content": "hi"}]], "max_tokens": 1},
     Kind.COMPLETION: {"prompt": "hi", "max_tokens": 1},
     Kind.EMBEDDING: {"input": "hi"},
+    Kind.POOLING: {"input": "hi"},
+    Kind.SCORE: {"queries": "hi", "documents": "hi"},
+    Kind.RERANK: {"query": "hi", "documents": ["hi"]},
+    Kind.TOKENIZE: {"prompt": "hi"},
+    Kind.DETOKENIZE: {"tokens": [0]},
     Kind.RESPONSE: {"input": "hi", "max_output_tokens": 1, "store": False},
 }
 
@@ -169,7 +180,8 @@ def _refuse_prompt_logprobs(call: Call) -> None:
     """
     payload = call.payload
     echo = _optional(payload, "echo", bool, "a boolean")
-    echoes = bool(echo) and (call.kind is Kind.CHAT or payload.get("logprobs") is not None)
+    chats = call.kind in (Kind.CHAT, Kind.CHAT_BATCH)
+    echoes = bool(echo) and (chats or payload.get("logprobs") is not None)
     if echoes or payload.get("prompt_logprobs") is not None:
         field = "echo" if echoes else "prompt_logprobs"
         raise InvalidRequest(
@@ -184,13 +196,17 @@ def sane_request_id(value: str | None) -> str | None:
     return value if value and _REQUEST_ID.fullmatch(value) else None
 
 
-def _required(payload: Payload, field: str) -> Any:
-    value = payload.get(field)
-    if value is None:
-        raise InvalidRequest(f"`{field}` is required.", param=field, code="missing_required_parameter")
-    if isinstance(value, (list, str)) and not value:
-        raise InvalidRequest(f"`{field}` must not be empty.", param=field, code="invalid_value")
-    return value
+def _required(payload: Payload, endpoint: Endpoint) -> tuple[str, ...]:
+    """Return the fields of the first way in which the content is given. Raises `InvalidRequest`."""
+    given = (names for names in endpoint.content if all(payload.get(name) is not None for name in names))
+    fields = next(given, endpoint.usual)
+    for field in fields:
+        value = payload.get(field)
+        if value is None:
+            raise InvalidRequest(f"`{field}` is required.", param=field, code="missing_required_parameter")
+        if isinstance(value, (list, str)) and not value and endpoint.runs:
+            raise InvalidRequest(f"`{field}` must not be empty.", param=field, code="invalid_value")
+    return fields
 
 
 def _optional(payload: Payload, field: str, expected: type, description: str) -> Any:
@@ -247,11 +263,18 @@ def _longest_completion(payload: Payload) -> int | None:
     return None
 
 
-def _size(kind: Kind, payload: Payload, content: Any) -> prompts.PromptSize:
-    """Measure the text that the model reads; a batch has several prompts."""
-    if kind is Kind.COMPLETION or kind is Kind.EMBEDDING:
-        return prompts.of_prompts(content)
-    size = prompts.of_messages(content) if kind is Kind.CHAT else prompts.of_input(content)
+def _size(kind: Kind, payload: Payload, names: tuple[str, ...]) -> prompts.PromptSize:
+    """Measure the text that the model reads, in fields of these names; a batch has several prompts."""
+    content = payload[names[-1]]
+    if kind in _PROMPTS:
+        return prompts.of_messages(content) if names == _MESSAGES else prompts.of_prompts(content)
+    if kind in _PAIRS:
+        return prompts.of_pairs(payload[names[0]], content)
+    if kind is Kind.CHAT_BATCH:
+        return prompts.of_chats(content)
+    if kind is Kind.DETOKENIZE:
+        return prompts.PromptSize()
+    size = prompts.of_messages(content) if names == _MESSAGES else prompts.of_input(content)
     prompts.add_beside(size, payload)
     return size
 

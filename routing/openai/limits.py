@@ -44,13 +44,13 @@ Payload = Mapping[str, Any]
 _Rule = Callable[[str, Any, RequestLimits], None]
 
 
-def check(payload: Payload, limits: RequestLimits, *, prompts: int, size_bytes: int) -> None:
+def check(payload: Payload, limits: RequestLimits, *, content: str, prompts: int, size_bytes: int) -> None:
     """Raise `OverLimit` that names the first field that exceeds its bound, and the bound.
 
-    `prompts` is the body's number of prompts, `size_bytes` its length.
+    `prompts` is the body's number of prompts, which `content` holds, `size_bytes` the body's length.
     """
     if prompts > MAX_PROMPTS:
-        raise _over("input" if "input" in payload else "prompt", f"has {prompts} prompts", MAX_PROMPTS)
+        raise _over(content, f"has {prompts} prompts", MAX_PROMPTS)
     for name, value in payload.items():
         if name in _RULES and value is not None:
             _RULES[name](name, value, limits)
@@ -73,13 +73,18 @@ def _messages(name: str, value: Any, limits: RequestLimits) -> None:
 def _refuse_many_parts(payload: Payload, limits: RequestLimits) -> None:
     """Count the parts of messages: of their contents, and calls of tools."""
     for name in ("messages", "input", "previous_input_messages"):
-        messages = payload.get(name)
-        if type(messages) is not list:
-            continue
+        messages = _all_messages(payload.get(name))
         inner = (message.get(part) for message in messages if type(message) is dict for part in _PARTS)
         count = len(messages) + sum(len(each) for each in inner if type(each) is list)
         if count > limits.messages and type(messages[0]) is dict:
             raise _over(name, f"has {count} entries, parts of messages included", limits.messages)
+
+
+def _all_messages(value: Any) -> list[Any]:
+    """Return the messages of a chat, or of all chats of a batch."""
+    if type(value) is list and value and type(value[0]) is list:
+        return [message for chat in value if type(chat) is list for message in chat]
+    return value if type(value) is list else []
 
 
 _PARTS = ("content", "tool_calls", "output", "summary")

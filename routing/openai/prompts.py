@@ -90,6 +90,28 @@ def of_prompts(content: Any) -> PromptSize:
     return size
 
 
+def of_chats(chats: list[Any]) -> PromptSize:
+    """Measure a batch of chats, each a prompt of its own."""
+    size = PromptSize(prompts=len(chats))
+    for chat in chats:
+        _add(size, chat, 0)
+    return size
+
+
+def of_pairs(left: Any, right: Any) -> PromptSize:
+    """Measure texts that are read in pairs: one with each of many, or the first with the first, and so on."""
+    sides = [side if type(side) is list else [side] for side in (left, right)]
+    size = PromptSize(prompts=max(len(side) for side in sides))
+    for side in sides:
+        own = PromptSize()
+        for text in side:
+            _add(own, text, 0)
+        times = size.prompts // max(1, len(side))
+        size.text_bytes += own.text_bytes * times
+        size.images, size.videos = size.images + own.images * times, size.videos + own.videos * times
+    return size
+
+
 def longest(content: Any, chars_per_token: int) -> int:
     """Least tokens of the longest prompt; `chars_per_token` is that of the vocabulary's longest token, or 0.
 

@@ -9,11 +9,10 @@ something here.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fleet.current import CurrentFleet
-from fleet.types import Fleet, KeyLimits
+from fleet.types import Caps, Fleet, KeyLimits, tenant_of_account
 from routing.scheduling.admission import Cap, Demand, Rejection, Usage, admit, admit_key
 from routing.scheduling.fairness import cost
 from routing.scheduling.forecast import retry_after_s, smoothed
@@ -29,7 +28,7 @@ RETRY_AFTER_FULL_S = 2.0  # a queue of thousands of requests does not empty in l
 
 @dataclass(slots=True)
 class _Account:
-    """Counts of one tenant."""
+    """Counts of one tenant. One that takes the name of another which was removed has counts of its own."""
 
     usage: Usage = field(default_factory=Usage)
     queued_bytes: int = 0
@@ -42,24 +41,25 @@ class Accounts:
         self.queued = 0  # requests of all tenants
         self._queued_bytes = 0
         self._fleet = fleet
-        self._accounts: defaultdict[str, _Account] = defaultdict(_Account)
-        self._leaving: set[str] = set()  # tenants that are in the fleet no more and still have something
-        self.rates = RateLimits({name: tenant.caps for name, tenant in fleet.now.tenants.items()})
+        self._accounts: defaultdict[str, _Account] = defaultdict(_Account)  # by the tenants' accounts
+        self._leaving: set[str] = set()  # those that are in the fleet no more and still have something
+        self.rates = RateLimits(_caps(fleet.now))
         self._keys: dict[str, Usage] = {}  # of keys with limits that have something here
         self._versions: Counter[str] = Counter()  # adapter id -> requests, waiting or running
         self._adapter_sequences: Counter[str] = Counter()  # of adapters that have a cap
 
     def take_fleet(self, fleet: Fleet) -> None:
         """Let the caps of another fleet count from the next request on; what is counted stays counted."""
-        self.rates.take({name: tenant.caps for name, tenant in fleet.tenants.items()})
-        self._leaving = self._accounts.keys() - fleet.tenants.keys()
+        caps = _caps(fleet)
+        self.rates.take(caps)
+        self._leaving = self._accounts.keys() - caps.keys()
         self.forget_left()
 
     def forget_left(self) -> None:
         """Forget the tenants that were removed and have nothing here any more."""
-        for tenant in [t for t in self._leaving if not self._accounts[t].usage.sequences]:
-            self._leaving.discard(tenant)
-            del self._accounts[tenant]
+        for account in [each for each in self._leaving if not self._accounts[each].usage.sequences]:
+            self._leaving.discard(account)
+            del self._accounts[account]
 
     @property
     def sequences(self) -> int:
@@ -75,18 +75,20 @@ class Accounts:
         """Whether a request for this version waits or runs."""
         return adapter_id in self._versions
 
-    def by_model(self) -> Iterator[tuple[tuple[str, str], int]]:
-        """Give ((tenant, model), sequences), waiting or running."""
-        for tenant, account in self._accounts.items():
+    def by_model(self) -> dict[tuple[str, str], int]:
+        """Count sequences, waiting or running, by (tenant, model), those of a former tenant among them."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for name, account in self._accounts.items():
             for model, sequences in account.usage.sequences_by_model.items():
-                yield (tenant, model), sequences
+                counts[tenant_of_account(name), model] += sequences
+        return counts
 
     # -- may it enter --------------------------------------------------------------------------------------
 
     def rejection(self, request: Request, group: Group, now_s: float, *, must_wait: bool) -> Rejection | None:
         """Ask every cap in turn; rates come last, since asking books them. None: it may enter."""
         target = request.target
-        caps, account = self._fleet.now.tenants[target.tenant].caps, self._accounts[target.tenant]
+        caps, account = self._fleet.now.tenants[target.tenant].caps, self._accounts[target.account]
         demand = Demand(
             target.model,
             request.sequences,
@@ -104,7 +106,7 @@ class Accounts:
         if rejection is None and request.key_limits is not None:
             rejection = self._key_rejection(request, request.key_limits, demand, now_s)
         return rejection or self.rates.book(
-            target.tenant, request.prompt_tokens, request.key, request.key_limits
+            target.account, request.prompt_tokens, request.key, request.key_limits
         )
 
     def _key_rejection(
@@ -142,7 +144,7 @@ class Accounts:
     def count(self, request: Request, sign: int) -> None:
         """Count a request that enters (+1) or ends (-1)."""
         target, sequences = request.target, sign * request.sequences
-        usage = self._accounts[target.tenant].usage
+        usage = self._accounts[target.account].usage
         usage.sequences += sequences
         _add(usage.sequences_by_model, target.model, sequences)
         if target.adapter_id is not None:
@@ -159,7 +161,7 @@ class Accounts:
 
     def count_queued(self, request: Request, sign: int) -> None:
         """Count a request that begins to wait (+1) or waits no longer (-1)."""
-        account = self._accounts[request.target.tenant]
+        account = self._accounts[request.target.account]
         account.usage.queued += sign
         account.usage.queued_tokens += sign * request.prompt_tokens
         account.queued_bytes += sign * request.size_bytes
@@ -171,13 +173,13 @@ class Accounts:
     def charge(
         self, group: Group, ticket: Ticket, used: tuple[int, int], now_s: float, *, metered: bool
     ) -> None:
-        """Charge a ticket that ended what it used (prompt and completion tokens), and learn from its end.
+        """Charge a ticket that ended its prompt and completion tokens, and learn from one that was completed.
 
-        A request that ran and was not metered keeps the estimate that its tenant's rate was charged.
+        One that was to write nothing teaches nothing. A request that ran and was not metered keeps the estimate that its tenant's rate was charged.
         """
         request, (prompt_tokens, completion_tokens) = ticket.request, used
         self.count(request, -1)
-        completed = ticket.settled is Outcome.COMPLETED
+        completed = ticket.settled is Outcome.COMPLETED and request.max_completion_tokens != 0
         group.end(ticket, cost(prompt_tokens, completion_tokens), completion_tokens if completed else None)
         if metered:
             self.correct_rate(request, prompt_tokens + completion_tokens)
@@ -187,15 +189,19 @@ class Accounts:
     def correct_rate(self, request: Request, used_tokens: int) -> None:
         """Book the tokens that a request used beyond its estimate."""
         tokens = used_tokens - request.prompt_tokens
-        self.rates.correct(request.target.tenant, tokens, request.key, request.key_limits)
+        self.rates.correct(request.target.account, tokens, request.key, request.key_limits)
 
     def learn_duration(self, request: Request, taken_s: float) -> None:
         """Learn how long a tenant's requests take, and a limited key's, from one that was completed."""
-        usages = [self._accounts[request.target.tenant].usage]
+        usages = [self._accounts[request.target.account].usage]
         if request.key in self._keys:
             usages.append(self._keys[request.key])
         for usage in usages:
             usage.mean_request_s = smoothed(usage.mean_request_s, taken_s)
+
+
+def _caps(fleet: Fleet) -> dict[str, Caps]:
+    return {tenant.account: tenant.caps for tenant in fleet.tenants.values()}
 
 
 def _add(counts: dict[str, int], key: str, number: int) -> None:

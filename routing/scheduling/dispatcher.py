@@ -350,7 +350,7 @@ class Dispatcher:
 
     def admitted(self) -> dict[tuple[str, str], int]:
         """Count sequences in the gateway, waiting or running, by (tenant, model)."""
-        return dict(self._accounts.by_model())
+        return self._accounts.by_model()
 
     def report(self, decisions: int = 100) -> SchedulerReport:
         """Copy its state, with this number of the last decisions."""

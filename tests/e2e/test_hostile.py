@@ -22,6 +22,8 @@ import openai
 import pytest
 
 from demo.answers import QUESTIONS
+from engines.protocol import Kind
+from routing.openai.endpoints import ENDPOINTS
 from tests.e2e.hostility import HOSTILE, MOST_TOKENS, fleet_in, judge_of, world_of
 from tests.e2e.serving import ONE_THREAD, Service, answers, key_of, serving, wait_until
 from tests.e2e.wrong_requests import CASES, Case
@@ -113,6 +115,9 @@ WAYS = (
     ),
     Way("two prompts", COMPLETION, {"prompt": ["hello", "hello you"]}),
     Way("token ids", COMPLETION, {"prompt": [5, 6, 7]}),
+    Way("batch", Kind.CHAT_BATCH, {"messages": [[{"role": "user", "content": "hello"}]] * 2}),
+    *(Way(f"only {kind}", kind) for kind in Kind if not ENDPOINTS[kind].runs),
+    *(Way(f"whole {kind}", kind) for kind in (Kind.POOLING, Kind.SCORE, Kind.RERANK)),
     Way("format", CHAT, {"response_format": {"type": "json_object"}, "max_tokens": 12}),
     Way("format of a stream", CHAT, {"structured_outputs": {"choice": ["yes", "no"]}, **STREAM}),
     Way("refused by the gateway", CHAT, {"n": 1000}),
@@ -127,7 +132,7 @@ def test_the_ledger_has_what_the_engine_counted(scene: Scene, way: Way) -> None:
     name = f"audit-{WAYS.index(way)}"
     headers = [("host", "localhost"), ("authorization", f"Bearer {key_of('acme')}"), ("x-request-id", name)]
     headers.append(("content-type", "application/json"))
-    body = json.dumps({"model": "support", "temperature": 0, **VALID[way.route], **way.fields}).encode()
+    body = json.dumps({"model": "support", "temperature": 0, **VALID[Kind(way.route)], **way.fields}).encode()
     asked = Attack(0, "POST", way.route, headers, body)
     asked.leaves_after_bytes, asked.waits = way.leaves_after_bytes, way.waits
     before = scene.counted()

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.e2e.serving import DEMO, key_of, serving, wait_until
@@ -62,7 +63,30 @@ def test_a_model_with_a_replica_of_its_own_on_another_machine_embeds(fleet: str,
         assert len(first) == 128
         assert first == pytest.approx(third, abs=1e-4) and first != pytest.approx(second, abs=1e-4)
         assert result.usage.prompt_tokens > 0
-        assert service.metric("tenantry_prompt_tokens_total") == result.usage.prompt_tokens
+        counted = result.usage.prompt_tokens
+        assert service.metric("tenantry_prompt_tokens_total") == counted
+        chat = [{"role": "user", "content": "red apples"}]
+        asked: list[tuple[str, dict[str, Any]]] = [
+            ("/v1/embeddings", {"messages": chat}),
+            ("/pooling", {"input": "red apples", "task": "embed"}),
+            ("/v1/score", {"queries": "red apples", "documents": texts}),
+            ("/rerank", {"query": "red apples", "documents": texts[:2]}),
+            ("/tokenize", {"prompt": "red apples"}),
+        ]
+        headers = {"authorization": f"Bearer {key_of('acme')}"}
+
+        def ask(path: str, body: dict[str, Any]) -> httpx.Response:
+            body = {"model": "embed", **body}
+            return httpx.post(service.url + path, json=body, headers=headers, timeout=60)
+
+        for path, body in asked:
+            answer = ask(path, body)
+            assert answer.status_code == 200, (path, answer.text)
+            counted += answer.json().get("usage", {}).get("prompt_tokens", 0)
+        assert service.metric("tenantry_prompt_tokens_total") == counted
+        assert service.metric("tenantry_usage_estimated_total") == 0
+        unable = ask("/v1/chat/completions", {"messages": chat})
+        assert (unable.status_code, unable.json()["error"]["code"]) == (400, "unsupported_endpoint")
         wait_until(service.at_rest, "every counter at zero", within_s=5)
 
 

@@ -56,7 +56,8 @@ def test_sighup_to_the_parent_applies_the_file_while_a_stream_runs_and_restarts_
     alone: tuple[Service, Path],
 ) -> None:
     service, path = alone
-    before, ends = family(service), []
+    before = family(service)
+    ends: list[str] = []
     acme: Any = service.client("acme", max_retries=0)
     ask: dict[str, Any] = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
     begun = threading.Event()
@@ -92,18 +93,26 @@ def test_sighup_to_the_parent_applies_the_file_while_a_stream_runs_and_restarts_
     wait_until(service.at_rest, "every counter at zero", within_s=5)
 
 
-def test_a_watched_file_is_applied_whenever_it_is_changed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("watched", [False, True], ids=["on SIGHUP", "watched"])
+def test_a_changed_file_is_applied_or_refused_with_its_reason(tmp_path: Path, watched: bool) -> None:
     path = demo_fleet(tmp_path, {})
-    env = {**NOWHERE, "TENANTRY_WATCH": "1"}  # as `tenantry serve --watch` sets it
+    env = {**NOWHERE, "TENANTRY_WATCH": "1" if watched else "0"}  # as `tenantry serve --watch` sets it
     with serving("service:Gateway", tmp_path, "--arg", f"fleet={path}", env=env, ready=False) as service:
         wait_until(service.is_alive, "life", within_s=120)
         wait_until(lambda: "revision" in shown(service), "the admin API", within_s=20)
         before = family(service)
-        for revision in (1, 2):
-            written(path, cap(1000 + revision))
-            wait_until(lambda: shown(service)["revision"] == revision, "the file in force", within_s=10)  # noqa: B023
-        written(path, lambda data: data["base_models"]["tiny-llama"].update(max_loras=3))
-        needs = "this needs a restart of the service"
+
+        def change(how: Any) -> None:
+            written(path, how)
+            if not watched:
+                os.kill(service.process.pid, signal.SIGHUP)
+
+        change(cap(1001))
+        wait_until(lambda: shown(service)["revision"] == 1, "the file in force", within_s=10)
+        change(cap(1002))
+        wait_until(lambda: shown(service)["revision"] == 2, "the next one", within_s=10)
+        change(lambda data: data["gateway"].update(shutdown_grace_s=7))
+        needs = "gateway: shutdown_grace_s 30 -> 7: this needs a restart of the service"
         wait_until(lambda: needs in service.log.read_text(errors="replace"), "the refusal", within_s=10)
         assert shown(service)["revision"] == 2
-        assert family(service) == before
+        assert family(service) == before, "no process was restarted"

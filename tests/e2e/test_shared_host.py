@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 import yaml
 
@@ -31,6 +32,7 @@ from tests.whole_models import merged, of_another_shape
 pytestmark = pytest.mark.engine
 SECRET = "secret of the shared host"
 QUESTION = "Where is my order?"
+ENDS_WITHIN_S = 10.0
 COMES_WITHIN_S = 180.0  # on a loaded machine of two cores; about 20 s on a quiet one
 FAST = {"dtype": "float32", "max_model_len": 512, "kv_cache_gib": 0.1, "vllm_args": ["--enforce-eager"]}
 
@@ -74,39 +76,51 @@ class MeshHost:
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fleet file whose pool `mesh` has two fine-tunes of one shape, and a Qwen2 that answers nonsense."""
-    folder = tmp_path_factory.mktemp("mesh")
-    sources = {
-        "support": merged(DEMO, "acme-support", folder / "support"),
-        "sales": merged(DEMO, "acme-sales", folder / "sales"),
-        "qwen": of_another_shape(DEMO, folder / "qwen"),
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Two fine-tunes of one shape, and a Qwen2 that answers nonsense."""
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        "support": str(merged(DEMO, "acme-support", folder / "support")),
+        "sales": str(merged(DEMO, "acme-sales", folder / "sales")),
+        "qwen": str(of_another_shape(DEMO, folder / "qwen")),
     }
-    key = {"sha256": "0" * 64}
+
+
+@contextlib.contextmanager
+def serving_host(folder: Path, sources: dict[str, str], *, awake: int) -> Iterator[MeshHost]:
+    """Serve one host of a pool alone, as a gateway elsewhere would have it."""
     declared = {
-        "base_models": {name: {"source": str(source), **FAST} for name, source in sources.items()},
-        "tenants": {"acme": {"api_keys": [key], "models": {name: name for name in sources}}},
+        "base_models": {name: {"source": source, **FAST} for name, source in sources.items()},
+        "tenants": {"acme": {"api_keys": [{"sha256": "0" * 64}], "models": {name: name for name in sources}}},
         "pools": {
             "mesh": {
                 "strategy": "model-mesh",
                 "base_models": list(sources),
                 "tenants": ["acme"],
-                "awake": 1,
+                "awake": awake,
             }
         },
     }
     path = folder / "fleet.yaml"
     path.write_text(yaml.safe_dump(declared))
-    return path
+    arguments = ("--arg", f"fleet={path}", "--arg", "replica=mesh-0")
+    env = {"TENANTRY_SECRET": SECRET, **ONE_THREAD}
+    with serving("service:Gateway", folder, *arguments, env=env) as service:
+        yield MeshHost(service)
 
 
 @pytest.fixture
-def host(fleet: Path, tmp_path: Path) -> Iterator[MeshHost]:
-    """The host alone, as a gateway elsewhere would have it."""
-    arguments = ("--arg", f"fleet={fleet}", "--arg", "replica=mesh-0")
-    env = {"TENANTRY_SECRET": SECRET, **ONE_THREAD}
-    with serving("service:Gateway", tmp_path, *arguments, env=env) as service:
-        yield MeshHost(service)
+def host(tmp_path: Path, sources: dict[str, str]) -> Iterator[MeshHost]:
+    """A host with one awake at a time."""
+    with serving_host(tmp_path, sources, awake=1) as host:
+        yield host
+
+
+@pytest.fixture
+def wide_host(tmp_path: Path, sources: dict[str, str]) -> Iterator[MeshHost]:
+    """A host with two awake at once."""
+    with serving_host(tmp_path, sources, awake=2) as host:
+        yield host
 
 
 def test_models_come_and_go_as_told_and_nothing_of_them_is_left(host: MeshHost) -> None:
@@ -149,14 +163,43 @@ def test_models_come_and_go_as_told_and_nothing_of_them_is_left(host: MeshHost) 
     wait_until(lambda: host.health("sales")["state"] == "ready", "another one", within_s=COMES_WITHIN_S)
     assert host.ask("sales") == said["acme-sales"][QUESTION]
 
+    # One that is told to stop in mid-load makes room at once.
+    host.order("qwen", "start", instead_of="sales")
+    wait_until(lambda: host.service.engine_core("mesh-0.qwen"), "its core", within_s=90)
+    host.order("qwen", "stop")
+    wait_until(lambda: host.health("qwen")["state"] == "stopped", "its end", within_s=ENDS_WITHIN_S)
+    assert host.health("qwen")["place"]["failed_starts"] == 0
+
     # SIGTERM in mid-load ends everything.
-    host.order("support", "start", instead_of="sales")
+    assert host.order("support", "start").status_code == 200
     wait_until(lambda: host.service.engine_core("mesh-0.support"), "its core", within_s=60)
+    began_s = time.monotonic()
     host.service.stop()
+    assert time.monotonic() - began_s < ENDS_WITHIN_S
 
 
-def test_what_a_killed_host_leaves_behind_is_ended_by_the_next_one(host: MeshHost) -> None:
-    host.bring("support")
+def test_two_models_beside_each_other_share_nothing_but_their_process(wide_host: MeshHost) -> None:
+    said, host = answers()["acme-support"][QUESTION], wide_host
+    assert host.order("support", "start").status_code == host.order("qwen", "start").status_code == 200
+    for model in ("support", "qwen"):
+        wait_until(lambda: host.health(model)["ready"], model, within_s=2 * COMES_WITHIN_S)  # noqa: B023
+    assert host.order("sales", "start").status_code == 409
+    assert host.ask("support") == said and isinstance(host.ask("qwen"), str)
+    for model, other in (("support", "qwen"), ("qwen", "support")):
+        page = host.call("GET", METRICS_PATH, model).text
+        assert f'model_name="{model}"' in page and f'model_name="{other}"' not in page
+        assert "http_requests_total{" in page
+
+    # The core of one dies: the other one goes on, and does not even notice.
+    core = host.service.engine_core("mesh-0.qwen")
+    assert core is not None
+    os.kill(core.pid, signal.SIGKILL)
+    wait_until(lambda: host.health("qwen")["deaths"] == 1, "the death", within_s=30)
+    for _ in range(5):
+        assert host.ask("support") == said
+    assert host.health("support")["deaths"] == 0
+
+    # What a killed host leaves behind is ended by the next one.
     core = host.service.engine_core("mesh-0.support")
     assert core is not None
     worker = core.parent()
@@ -165,5 +208,4 @@ def test_what_a_killed_host_leaves_behind_is_ended_by_the_next_one(host: MeshHos
     worker.kill()
     wait_until(lambda: not left_of(left, within_s=0), "the end of all of them", within_s=60)
     wait_until(host.service.is_ready, "another worker", within_s=60)
-    assert host.health("support")["state"] == "stopped"
-    assert not [process for process in psutil.process_iter() if process in left]
+    assert host.health("support")["state"] == host.health("qwen")["state"] == "stopped"

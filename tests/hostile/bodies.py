@@ -18,6 +18,7 @@ from typing import Any
 
 from engines.protocol import Kind
 from routing.openai.bodies import DROPPED_FIELDS, OVERWRITTEN_FIELDS
+from routing.openai.endpoints import ENDPOINTS
 from routing.openai.vllm_fields import FIELDS
 from tests.hostile.heads import QUERIES, break_off, quoted, spoil_head, spoil_key, spoil_path
 from tests.hostile.request import Attack, World
@@ -25,18 +26,24 @@ from tests.hostile.values import anything, deep, fitting, text
 
 SEED = 1
 FEW_TOKENS = 4
-CHAT, COMPLETION, EMBEDDING, RESPONSE = Kind
-VALID: Mapping[str, dict[str, Any]] = {
+CHAT, COMPLETION, EMBEDDING, RESPONSE = Kind.CHAT, Kind.COMPLETION, Kind.EMBEDDING, Kind.RESPONSE
+VALID: Mapping[Kind, dict[str, Any]] = {
     CHAT: {"messages": [{"role": "user", "content": "hello"}], "max_tokens": FEW_TOKENS},
     COMPLETION: {"prompt": "hello", "max_tokens": FEW_TOKENS},
     EMBEDDING: {"input": "hello"},
     RESPONSE: {"input": "hello", "max_output_tokens": FEW_TOKENS},
+    Kind.CHAT_BATCH: {"messages": [[{"role": "user", "content": "hello"}]], "max_tokens": FEW_TOKENS},
+    Kind.POOLING: {"input": "hello"},
+    Kind.SCORE: {"queries": "hello", "documents": ["hello", "bye"]},
+    Kind.RERANK: {"query": "hello", "documents": ["hello", "bye"]},
+    Kind.TOKENIZE: {"prompt": "hello"},
+    Kind.DETOKENIZE: {"tokens": [1, 2, 3]},
 }
 READS = (
     *("/v1/models", "/v1/models/support", "/v1/usage", "/v1/usage?from=2026-01-01&to=2026-01-02", "/metrics"),
     *("/metrics/shared-0", "/", "/console", "/docs", "/openapi.json", "/readyz", "/livez", "/healthz"),
     *("/health", "/ping", "/version", "/load"),
-    *("/v1", "/v1/files", "/v1/chat", "/schema.json", "/static_content/x", "/favicon.ico", "/tokenize"),
+    *("/v1", "/v1/files", "/v1/chat", "/schema.json", "/static_content/x", "/favicon.ico", "/tokenizer_info"),
 )
 ADAPTERS = "/admin/v1/adapters"
 ADMIN = (
@@ -92,13 +99,13 @@ def _headers(number: int, key: str) -> list[tuple[str, str]]:
     ]
 
 
-def _posts(route: str) -> Callable[[random.Random, int, World], Attack]:
+def _posts(route: Kind) -> Callable[[random.Random, int, World], Attack]:
     def make(chance: random.Random, number: int, world: World) -> Attack:
         model = chance.choice(world.models)
         body: dict[str, Any] = {"model": model, **copy.deepcopy(VALID[route])}
-        if chance.random() < 0.5 and route != EMBEDDING:
+        if chance.random() < 0.5 and ENDPOINTS[route].streams:
             body["stream"] = True
-        if chance.random() < 0.2 and route != EMBEDDING:
+        if chance.random() < 0.2 and ENDPOINTS[route].streams:
             body["stream_options"] = {"include_usage": chance.random() < 0.5}
         made = Attack(number, "POST", route, _headers(number, world.key), model=model)
         made.headers.append(("content-type", "application/json"))
@@ -150,7 +157,9 @@ def _spoil_body(chance: random.Random, made: Attack, body: dict[str, Any], world
     known = FIELDS[Kind(made.path)]
     kind = chance.random()
     if kind < 0.35:
-        name = chance.choice((*known, *VALID[made.path], "stream", *DROPPED_FIELDS, *OVERWRITTEN_FIELDS))
+        name = chance.choice(
+            (*known, *VALID[Kind(made.path)], "stream", *DROPPED_FIELDS, *OVERWRITTEN_FIELDS)
+        )
         body[name] = anything(chance)
     elif kind < 0.7:
         name = chance.choice(list(known))

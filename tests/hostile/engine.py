@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from engines.protocol import Kind
 from routing.openai.bodies import CONTROL, DROPPED_FIELDS
+from routing.openai.endpoints import ENDPOINTS
 from tests.fakes import ASKED, FakeEngine, Send, begin_stream, completion, respond, sse, stream_events
 from tests.hostile.audit import Counted
-from tests.hostile.bodies import EMBEDDING, RESPONSE
+from tests.hostile.bodies import RESPONSE
 
 PROMPT_TOKENS, PIECES = 7, ("I ", "am ")
 INNER = "/secret/path of EngineCore"  # what its own errors say, and no client may read
@@ -45,7 +47,8 @@ class Fickle:
 
     def _look_at(self, body: dict[str, Any]) -> None:
         dropped = body.keys() & set(DROPPED_FIELDS)
-        if dropped or not body.get("cache_salt") or type(body.get("priority")) is not int:
+        salted = body.get("cache_salt") and type(body.get("priority")) is int
+        if dropped or not (salted or not ENDPOINTS[Kind(ASKED.get())].runs):
             self.complaints.append(f"the engine saw {dropped}, {body.get('cache_salt')!r}")
 
     # -- ways to answer ------------------------------------------------------------------------------------
@@ -53,12 +56,16 @@ class Fickle:
     async def answer(self, body: dict[str, Any], send: Send) -> None:
         """As asked."""
         path = ASKED.get()
+        endpoint = ENDPOINTS[Kind(path)]
         pieces = [*PIECES, body["model"].partition("@")[0]]
+        if not endpoint.runs:
+            await respond(send, 200, {"count": 3, "tokens": [1, 2, 3], "prompt": "x"})
+            return
         self.counted.prompt += PROMPT_TOKENS
-        if path == EMBEDDING:
+        if not endpoint.writes:
             used = {"prompt_tokens": PROMPT_TOKENS, "total_tokens": PROMPT_TOKENS}
             await respond(send, 200, {"object": "list", "model": body["model"], "data": [], "usage": used})
-        elif not body.get("stream"):
+        elif not _streams(body):
             self.counted.completion += len(pieces)
             whole = completion(body["model"], "".join(pieces))
             if path == RESPONSE:
@@ -83,7 +90,7 @@ class Fickle:
     async def refuse(self, body: dict[str, Any], send: Send) -> None:
         """Whole or in the first event, as vLLM does what it finds wrong."""
         error = {"message": f"bad {body['model']}", "type": "BadRequestError", "param": "x", "code": 400}
-        if not body.get("stream") or ASKED.get() == EMBEDDING:
+        if not _streams(body):
             await respond(send, 400, {"error": error})
             return
         await begin_stream(send)
@@ -91,7 +98,7 @@ class Fickle:
 
     async def refuse_later(self, body: dict[str, Any], send: Send) -> None:
         """In the middle of a stream."""
-        if not body.get("stream") or ASKED.get() in (EMBEDDING, RESPONSE):
+        if not _streams(body) or ASKED.get() == RESPONSE:
             await self.refuse(body, send)
             return
         self.counted.prompt += PROMPT_TOKENS
@@ -118,12 +125,16 @@ class Fickle:
 
     async def fail_later(self, body: dict[str, Any], send: Send) -> None:
         """Say so in a stream's first event."""
-        if not body.get("stream") or ASKED.get() == EMBEDDING:
+        if not _streams(body):
             await self.fail(body, send)
             return
         await begin_stream(send)
         error = {"message": INNER, "type": "InternalServerError", "param": None, "code": 500}
         await send({"type": "http.response.body", "body": sse({"error": error}) + b"data: [DONE]\n\n"})
+
+
+def _streams(body: dict[str, Any]) -> bool:
+    return bool(body.get("stream")) and ENDPOINTS[Kind(ASKED.get())].streams
 
 
 def _response(model: str, status: str, tokens: int | None = None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ OTHER_TYPES = {
         "/v1/unload_lora_adapter",
     ),
     "text/html": ("/", "/console", "/docs"),
-    "application/octet-stream": ("/v1/embeddings",),
+    "application/octet-stream": ("/v1/embeddings", "/pooling"),
     "": ("/health", "/ping"),  # empty
 }
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from fleet.changes import Amended, with_changes
+from fleet.tenant_change import TenantChange
+from fleet.types import Fleet
 from tests.fakes import Client, key_of
 from tests.integration.test_fleets import Site, changed, site_in, without_b
 
@@ -63,3 +68,20 @@ async def test_a_tenant_that_the_file_drops_has_its_keys_told(tmp_path: Path) ->
         assert told == [
             "tenant b: what was made at run time counts for nothing while the tenant is gone: 1 key"
         ]
+
+
+async def test_the_changes_are_put_on_another_fleet_once_and_beside_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def noted(declared: Fleet, changes: Mapping[str, TenantChange]) -> Amended:
+        threads.append(threading.current_thread())
+        return with_changes(declared, changes)
+
+    async with site_in(tmp_path) as site:
+        assert (await ask(site, "PATCH", "/tenants/b", {"weight": 2})).status == 200
+        monkeypatch.setattr("routing.lifecycle.tenants.with_changes", noted)
+        assert (await site.apply(changed(site, without_sales))).json()["applied"]
+        assert len(threads) == 1 and threads[0] is not threading.main_thread()
+        assert site.bench.gateway.fleet.now.tenants["b"].weight == 2.0

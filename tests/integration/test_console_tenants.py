@@ -47,7 +47,7 @@ def tab(browser: Browser, office: Office) -> Iterator[Tab]:
 
 def tenant_of(office: Office, name: str) -> Tenant:
     """The tenant as it counts now."""
-    return office.house.manager.tenancy.fleet().tenants[name]
+    return office.site.bench.gateway.fleet.now.tenants[name]
 
 
 def patch(office: Office, name: str, **body: Any) -> None:
@@ -92,9 +92,10 @@ def test_a_tenant_is_admitted_like_another_and_its_first_key_shown_once(tab: Tab
     tab.page.get_by_label("Requests in any minute").fill("120")
     dialog = check(tab, "Check and admit")
     expect(dialog.get_by_role("listitem").filter(has_text="requests_per_minute none -> 120")).to_be_visible()
-    expect(dialog).to_contain_text("budget.monthly_tokens none -> 100000")
+    expect(dialog).to_contain_text("monthly_tokens none -> 100000")
+    tab.shot("console-tenants-admit-question")
     assert tab.violations() == []
-    assert "newcomer" not in office.house.manager.tenancy.fleet().tenants, "nothing is done without a yes"
+    assert "newcomer" not in office.site.bench.gateway.fleet.now.tenants, "nothing is done without a yes"
     yes(tab, "Admit it")
     shown = tab.page.get_by_role("dialog", name="The new key")
     key = shown.get_by_label("Key").input_value()
@@ -166,6 +167,7 @@ def test_what_is_refused_is_told_as_the_gateway_says_it_at_its_field(tab: Tab) -
     check(tab, "Check and admit")
     expect(alert).to_contain_text("weight")
     expect(tab.page.get_by_label("Weight")).to_be_focused()
+    tab.shot("console-tenants-refused")
     assert tab.violations() == []
     tab.page.get_by_role("button", name="Add a model").click()
     tab.page.get_by_role("textbox", name="Name").last.fill("chat")
@@ -197,6 +199,7 @@ def test_a_changed_cap_shows_its_effect_beside_it(tab: Tab, office: Office) -> N
 
     assert office.site.call(more()) == 429
     expect(figure(tab, "Refused by its caps, last minute")).to_have_text("1")
+    tab.shot("console-tenants-effect")
     assert tab.violations() == []
 
     async def release() -> None:
@@ -227,7 +230,7 @@ def test_aliases_fallbacks_band_weight_and_budget_are_changed_and_taken_away(
     page.get_by_label("Kind").select_option("none")
     dialog = check(tab)
     for words in (
-        "models.sales a-sales -> none",
+        "alias sales a-sales -> none",
         "priority standard -> low",
         "tokens_per_minute none -> 9000",
     ):
@@ -250,6 +253,7 @@ def test_aliases_fallbacks_band_weight_and_budget_are_changed_and_taken_away(
 
     page.get_by_role("link", name="Back to it").click()
     row = setting(tab, "weight")
+    tab.shot("console-tenants-settings")
     expect(row).to_contain_text(re.compile(r"run time 2\d{3}-.* by key "))
     expect(setting(tab, "models.plain")).to_contain_text("fleet.yaml")
     expect(setting(tab, "caps.max_queued")).to_contain_text("default")
@@ -271,6 +275,8 @@ def test_two_operators_at_once_do_not_undo_each_others_changes(tab: Tab, office:
     check(tab)
     alert = tab.page.get_by_role("alert")
     expect(alert).to_contain_text(re.compile("Tenant `a` was changed at .* by key .* look at it again"))
+    tab.shot("console-tenants-conflict")
+    assert tab.violations() == []
     tab.page.get_by_role("button", name="Take that over, and keep what I typed").click()
     expect(alert).to_have_count(0)
     expect(tab.page.get_by_label("Weight")).to_have_value("3")
@@ -278,7 +284,7 @@ def test_two_operators_at_once_do_not_undo_each_others_changes(tab: Tab, office:
     expect(tab.page.get_by_label("Model of added")).to_have_value("base")
     expect(tab.page.get_by_label("Model of sales")).to_have_count(0)
     expect(check(tab).get_by_role("listitem")).to_have_text(
-        ["models.sales a-sales -> none", "weight 1 -> 3"], use_inner_text=True
+        ["alias sales a-sales -> none", "weight 1 -> 3"], use_inner_text=True
     )
     patch(office, "a", caps={"max_queued": 6})  # between the check and the yes
     dialog = yes(tab, "Change it")
@@ -328,16 +334,18 @@ def test_a_tenant_is_removed_once_its_name_is_typed_with_the_keyboard_alone(tab:
     tab.page.keyboard.type("b")
     tab.page.keyboard.press("Enter")
     expect(remove).to_be_disabled()
+    tab.shot("console-tenants-remove-question")
     assert tab.violations() == []
-    assert "a" in office.house.manager.tenancy.fleet().tenants
+    assert "a" in office.site.bench.gateway.fleet.now.tenants
     tab.page.keyboard.press("Backspace")
     tab.page.keyboard.type("a")
     tab.page.keyboard.press("Enter")
     expect(tab.page.get_by_text("a is removed.", exact=True)).to_be_visible()
     expect(tab.page.locator("h1 + .state")).to_have_text("removed")
     expect(tab.page.get_by_role("link", name="Change", exact=True)).to_have_count(0)
+    expect(tab.page.get_by_role("alert")).to_have_count(0)
     expect(tab.page.get_by_role("region", name="Events").get_by_role("row").nth(1)).to_contain_text("removed")
-    assert "a" not in office.house.manager.tenancy.fleet().tenants
+    assert "a" not in office.site.bench.gateway.fleet.now.tenants
     assert office.get("/v1/models", key_of("a")).status_code == 401
     tab.go("#/tenants")
     expect(tab.page.locator("main tbody tr")).to_have_count(2)
@@ -356,7 +364,7 @@ def test_a_tenant_that_somebody_else_changed_is_not_removed_unseen(tab: Tab, off
     dialog.get_by_label("Type a to go on").fill("a")
     yes(tab, "Remove it")
     expect(dialog.get_by_role("alert")).to_contain_text("look at it again")
-    assert "a" in office.house.manager.tenancy.fleet().tenants
+    assert "a" in office.site.bench.gateway.fleet.now.tenants
 
 
 # -- aliases of its own ------------------------------------------------------------------------------------

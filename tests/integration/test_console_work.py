@@ -279,6 +279,15 @@ def test_a_refused_version_says_all_of_its_reason_and_can_be_tried_again(tab: Ta
     tab.page.get_by_role("dialog").get_by_role("button", name="Try it again").click()
     expect(row).to_contain_text("100 %")
 
+    for engine in office.engines.values():
+        engine.trial = lambda _: bad
+    tab.page.get_by_role("button", name="New version").click()
+    upload(tab, office.archive(4))
+    expect(row).to_contain_text("quarantined")
+    tab.go("#/adapters/a")
+    expect(tab.page.get_by_label("Filter")).to_have_value("a/")
+    expect(tab.page.locator("main tbody tr")).to_contain_text(["ready version 2: quarantined"])
+
 
 def test_what_is_no_adapter_is_refused_where_it_was_sent(tab: Tab, office: Office) -> None:
     tab.expected = ("400",)

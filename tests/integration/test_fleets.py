@@ -248,6 +248,20 @@ async def test_what_needs_a_restart_is_refused_with_every_reason(site: Site) -> 
     assert site.bench.gateway.fleet.now.tenants["a"].weight == 1.0
 
 
+async def test_another_currency_is_refused_and_other_prices_are_not(site: Site) -> None:
+    def priced(currency: str, price: int) -> str:
+        models = {"base": {"input": price, "output": 1}}
+        return changed(site, lambda data: data.update(prices={"currency": currency, "models": models}))
+
+    assert (await site.apply(priced("EUR", 1))).status == 200
+    refused = await site.apply(priced("USD", 1))
+    assert (refused.status, refused.json()["error"]["code"]) == (409, "fleet_refused")
+    assert refused.json()["reasons"][0].startswith("prices: currency EUR -> USD: ")
+    dry = (await site.apply(priced("USD", 1), "dry_run=true")).json()
+    assert dry["reasons"] == refused.json()["reasons"]
+    assert (await site.apply(priced("EUR", 2))).status == 200
+
+
 async def test_of_two_operators_the_second_is_told_who_was_first(site: Site) -> None:
     first, second = await asyncio.gather(
         site.apply(changed(site, cap(5)), "revision=0"), site.apply(changed(site, cap(6)), "revision=0")

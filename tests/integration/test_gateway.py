@@ -13,7 +13,8 @@ import pytest
 from engines.protocol import Kind
 from fleet.types import Caps, GatewaySettings, MetricsAccess, SchedulerSettings
 from routing.http.inference import HELD_BYTES
-from routing.openai.bodies import REQUIRED
+from routing.openai.bodies import CONTROL
+from routing.openai.endpoints import ENDPOINTS
 from tests.fakes import Client, adapter_id, begin_stream, eventually, key_of, small_fleet, sse
 from tests.integration.conftest import Bench, bench_of
 from tests.unit.routing.observing.metrics.scrapes import openmetrics_families
@@ -159,10 +160,9 @@ async def test_in_answers_the_model_is_what_was_asked_for(
 
     if path == "/v1/responses" and stream:
         engine.behave = respond_in_events
-    content = {"messages": MESSAGES, "prompt": "x", "input": "x"}
-    field = REQUIRED[Kind(path)]
-    streamed: dict[str, object] = {} if path == "/v1/embeddings" or not stream else {"stream": True}
-    client = await bench.post(path, {field: content[field], **asked, **streamed})()
+    kind = Kind(path)
+    streamed: dict[str, object] = {"stream": True} if ENDPOINTS[kind].streams and stream else {}
+    client = await bench.post(path, {**CONTROL[kind], **asked, **streamed})()
     assert client.status == 200
     assert models_in(client.body) == {named}
 
@@ -179,10 +179,9 @@ async def test_a_refusal_of_the_engine_names_the_model_as_it_was_asked_for(bench
 BOM = b"\xef\xbb\xbf"
 
 
-@pytest.mark.parametrize(("path", "field"), [(kind.value, REQUIRED[kind]) for kind in Kind])
-async def test_a_byte_order_mark_is_no_part_of_the_json(bench: Bench, path: str, field: str) -> None:
-    content = {"messages": MESSAGES, "prompt": "x", "input": "x"}[field]
-    client = await bench.post(path, BOM + orjson.dumps({"model": "support", field: content}))()
+@pytest.mark.parametrize("kind", list(Kind))
+async def test_a_byte_order_mark_is_no_part_of_the_json(bench: Bench, kind: Kind) -> None:
+    client = await bench.post(kind.value, BOM + orjson.dumps({"model": "support", **CONTROL[kind]}))()
     assert client.status == 200
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from engines.protocol import Kind
 from routing.http.cors import with_cors
-from routing.openai.bodies import REQUIRED
+from routing.openai.bodies import CONTROL
 from tests.fakes import Client, key_of
 from tests.integration.conftest import Bench
 
@@ -73,7 +73,7 @@ async def test_what_is_posted_has_no_head(bench: Bench) -> None:
 
 @pytest.mark.parametrize("kind", list(Kind))
 async def test_a_slash_at_the_end_of_an_endpoint_means_nothing(bench: Bench, kind: Kind) -> None:
-    body = {REQUIRED[kind]: CONTENT[REQUIRED[kind]], "model": "support"}
+    body = {**CONTROL[kind], "model": "support"}
     client = await ask(bench, "POST", f"{kind}/", "a", body)()
     assert (client.status, client.json()["model"]) == (200, "support")
     assert (await ask(bench, "POST", f"{kind}//", "a", body)()).status == 404

@@ -80,6 +80,7 @@ async def restart(site: Site, pool: str = "shared") -> Client:
 
 async def eventually_told(site: Site, words: str) -> None:
     """Wait until an event says so."""
+    events = ""
     for _ in range(500):
         events = (await site.bench.get("/admin/v1/events", key=key_of("operator"))()).body.decode()
         if words in events:

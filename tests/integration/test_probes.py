@@ -16,7 +16,7 @@ from fleet.current import CurrentFleet
 from fleet.release import VERSION
 from routing.assembly import assemble
 from routing.catalog.entries import ApiKey, KeyRole
-from routing.openai.bodies import REQUIRED
+from routing.openai.bodies import CONTROL
 from tests.fakes import (
     SECRET,
     Client,
@@ -30,7 +30,6 @@ from tests.fakes import (
 from tests.integration.conftest import Bench, known_at_start
 
 CHAT = [{"role": "user", "content": "who?"}]
-CONTENT: dict[str, Any] = {"messages": CHAT, "prompt": "who?", "input": "who?"}
 
 
 def add_key(bench: Bench, text: str, role: KeyRole, tenant: str | None) -> None:
@@ -132,11 +131,9 @@ async def test_bentomls_client_can_be_made_and_calls_every_endpoint(bench: Bench
         output, _ = await process.communicate()
         return output.decode().splitlines()
 
-    right = [
-        (kind.name.lower(), {"model": "plain", REQUIRED[kind]: CONTENT[REQUIRED[kind]]}) for kind in Kind
-    ]
+    right = [(kind.name.lower(), {"model": "plain", **CONTROL[kind]}) for kind in Kind]
     wrong: list[tuple[str, dict[str, Any]]] = [
-        ("chat", {"model": "plain"}),
+        ("completion", {"model": "plain"}),
         ("chat", {"messages": CHAT, "stream": True}),
         ("chat", {"messages": CHAT, "model": "b-support"}),
     ]

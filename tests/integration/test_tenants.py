@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from routing.catalog.entries import AdapterKey
 from routing.errors import StateUnavailable
 from routing.state import StateStore
 from tests.fakes import SECRET, Client, eventually, key_of, small_fleet
-from tests.integration.test_lifecycle import House, fleet_in, house_of
+from tests.integration.test_lifecycle import House, adapter_folder, fleet_in, house_of
 
 TENANTS = "/admin/v1/tenants"
 
@@ -277,6 +279,27 @@ async def test_a_removed_tenant_ends_what_runs_and_the_next_of_its_name_inherits
     assert {event["tenant"] for event in events} == {"d#1"}, "nor what happened to the other"
 
 
+async def test_what_still_runs_of_a_former_tenant_counts_in_no_cap_of_the_next_one(office: Office) -> None:
+    house = office.house
+    gateway, engine = house.bench.gateway, house.bench.engines["shared-0"]
+    caps = {"max_concurrency": 1, "requests_per_minute": 1}
+    old = await office.admit("d", caps=caps)
+    engine.behave = engine.hold_mid_stream
+    streaming = asyncio.create_task(office.chat(old, stream=True)())
+    await eventually(lambda: engine.running == 1)
+    assert (await office.ask("DELETE", f"{TENANTS}/d")).status == 200
+
+    new = await office.admit("d", caps=caps)
+    engine.behave = engine.answer
+    assert (await office.chat(new)()).status == 200, "the stream of the former still runs"
+    assert code_of(await office.chat(new)()) == (429, "requests_per_minute"), "its own request counts"
+    assert gateway.dispatcher.admitted() == {("d", "chat"): 1}
+    engine.release.set()
+    assert (await streaming).body.endswith(b"data: [DONE]\n\n")
+    await eventually(lambda: house.bench.at_rest)
+    assert gateway.dispatcher.admitted() == {}
+
+
 async def test_a_declared_tenant_that_was_removed_is_admitted_anew_without_its_declared_keys(
     tmp_path: Path,
 ) -> None:
@@ -364,6 +387,61 @@ async def test_a_tenant_that_is_removed_while_it_uploads_leaves_no_adapter(offic
     )
     await eventually(lambda: house.directory.adapters_of("d") == [])
     await eventually(lambda: len(house.stored) <= 4)
+
+
+async def test_a_tenant_is_removed_while_it_streams_queues_and_uploads_at_once(tmp_path: Path) -> None:
+    fleet = fleet_in(tmp_path)
+    fleet = replace(fleet, base_models={"base": replace(fleet.base_models["base"], max_num_seqs=1)})
+    async with house_of(fleet, tmp_path) as house:
+        office, engine = Office(house), house.bench.engines["shared-0"]
+        key = await office.admit("d")
+        manage = await office.key_for("d")
+        engine.behave = engine.hold_mid_stream
+        streaming = asyncio.create_task(office.chat(key, stream=True)())
+        await eventually(lambda: engine.running == 1)
+        waiting = asyncio.create_task(office.chat(key)())
+        await eventually(lambda: "queued=1" in repr(house.bench.gateway.dispatcher))
+        archive = shutil.make_archive(str(tmp_path / "upload"), "gztar", adapter_folder(tmp_path / "one", 1))
+        body = await asyncio.to_thread(Path(archive).read_bytes)
+        headers = [("authorization", f"Bearer {manage}"), ("content-type", "application/gzip")]
+        uploading = Client(house.bench.gateway.app, "/admin/v1/adapters/billing/versions", headers=headers)
+        uploading.incomplete(body[:1000]).start()
+        await eventually(lambda: os.listdir(tmp_path / "state" / "uploads") != [], "the upload's file")
+
+        assert (await office.ask("DELETE", f"{TENANTS}/d")).status == 200
+        assert code_of(await waiting) == (403, "tenant_removed")
+        uploading.complete(body[1000:])
+        await uploading.done()
+        assert code_of(uploading) == (404, "tenant_not_found")
+        engine.release.set()
+        assert (await streaming).body.endswith(b"data: [DONE]\n\n")
+        await eventually(lambda: house.bench.at_rest)
+        assert house.directory.adapters_of("d") == [] and house.left_of_uploads(Path(archive)) == [
+            Path(archive).name
+        ]
+        assert len(house.stored) == 4, "the declared ones"
+
+
+async def test_a_tenant_becomes_dedicated_only_once_nothing_of_others_runs_on_its_pool(
+    office: Office,
+) -> None:
+    house, engine = office.house, office.house.bench.engines["shared-0"]
+    engine.behave = engine.hold_mid_stream
+    streaming = asyncio.create_task(house.bench.chat("a", stream=True)())
+    await eventually(lambda: engine.running == 1)
+    assert (await office.ask("DELETE", f"{TENANTS}/a")).status == 200
+    refused = await office.change("b", isolation="dedicated")
+    assert code_of(refused) == (409, "tenant_would_share")
+    assert "requests of a would run beside its own" in refused.json()["error"]["message"]
+    assert (await office.show("b"))["revision"] == 0, "nothing was changed"
+    engine.release.set()
+    assert (await streaming).body.endswith(b"data: [DONE]\n\n")
+    await eventually(lambda: house.bench.at_rest)
+    assert (await office.change("b", isolation="dedicated")).status == 200
+    refused = await office.ask(
+        "POST", TENANTS, {"name": "d", "models": {"chat": "base"}, "pools": ["shared"]}
+    )
+    assert code_of(refused) == (400, "tenant_invalid"), "nobody joins it there"
 
 
 async def test_an_alias_of_an_own_adapter_is_set_and_moved_by_the_tenant_itself(office: Office) -> None:

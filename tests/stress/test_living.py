@@ -191,10 +191,10 @@ class Day:
         fewer = self.folder / "fewer.yaml"
         fewer.write_text(yaml.safe_dump(document))
         self.operator.run("apply", str(fewer))
-        wait_until(lambda: self.service.engine_core(COMES_AND_GOES) is None, "its engine ends", 120)
+        wait_until(lambda: self.service.engine_core(COMES_AND_GOES) is None, "its engine ends", within_s=120)
         answered = self._answered()
         self.operator.run("apply", str(self.fleet))
-        wait_until(lambda: self._answered() > answered, "the replica that joined answers requests", 300)
+        wait_until(lambda: self._answered() > answered, "the replica that joined answers", within_s=300)
 
     def _answered(self) -> float:
         return self.service.metric("tenantry_replica_requests_total", replica=COMES_AND_GOES)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.hostile.audit import Counted, counted_by_vllm, differences
-from tests.hostile.bodies import FAMILIES, attack
+from tests.hostile.bodies import attack
 from tests.hostile.client import Answer
 from tests.hostile.judge import Judge
 from tests.hostile.request import Attack
@@ -98,4 +98,4 @@ def test_a_request_follows_from_its_seed_and_number() -> None:
     assert {one.raw for one in made} != {attack(6, number, SMALL).raw for number in range(200)}
     assert sum(len(one.raw) for one in made) < 2**21
     ways = {way for one in made for way in one.how}
-    assert {"key", "path", "leaves", "sent in part"} < ways and len(ways) > 10 * len(FAMILIES)
+    assert {"key", "path", "leaves", "sent in part"} < ways and len(ways) > 100

@@ -33,7 +33,7 @@ export function Adapters({ tenant }: { tenant: string | null }) {
   const [text, setText] = useState(tenant === null ? "" : `${tenant}/`);
   const [adding, setAdding] = useState(false);
   const wanted = text.trim().toLowerCase();
-  const found = data?.found.filter((one) => `${fullName(one)} ${one.state} ${one.base_model} ${one.pinned ? "pinned" : ""} ${one.rollout ? "rollout" : ""}`.toLowerCase().includes(wanted)) ?? [];
+  const found = data?.found.filter((one) => `${fullName(one)} ${one.state} ${one.base_model} ${one.pinned ? "pinned" : ""} ${one.rollout ? "rollout" : ""} ${isBehind(one) ? one.newest_state : ""}`.toLowerCase().includes(wanted)) ?? [];
   return (
     <>
       <Title text="Adapters">{data && <span class="muted">{plural(data.found.length, "adapter")}{data.more && " and more"}</span>}</Title>
@@ -59,6 +59,9 @@ export function Adapters({ tenant }: { tenant: string | null }) {
   );
 }
 
+/** Whether another version answers than the newest, which is not there yet, or was refused. */
+const isBehind = (one: AdapterSummary): boolean => one.newest !== one.live && one.newest_state !== one.state && one.newest_state !== "retired";
+
 function List({ adapters }: { adapters: AdapterSummary[] }) {
   return (
     <Table label="Adapters" columns={["Adapter", "State", number("Live version"), "Rollout", "Base model", "Pinned"]}>
@@ -67,7 +70,14 @@ function List({ adapters }: { adapters: AdapterSummary[] }) {
           <th scope="row">
             <a href={link("adapters", one.tenant ?? "-", one.name)}>{fullName(one)}</a>
           </th>
-          <td>{one.state ? <State state={one.state} /> : "–"}</td>
+          <td>
+            {one.state ? <State state={one.state} /> : "–"}
+            {isBehind(one) && one.newest_state && (
+              <div>
+                <small>version {one.newest}:</small> <State state={one.newest_state} />
+              </div>
+            )}
+          </td>
           <td class="n">{one.live ?? "–"}</td>
           <td>{one.rollout ? `${percent(one.rollout.weight)} to version ${one.rollout.candidate}` : ""}</td>
           <td>{one.base_model}</td>

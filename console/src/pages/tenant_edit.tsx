@@ -77,7 +77,7 @@ export function ChangeTenant({ name }: { name: string }) {
   return (
     <>
       <Title text={`Change ${name}`}>
-        <a href={link("tenants", name)}>{gone ? "" : "Back to it"}</a>
+        {!gone && <a href={link("tenants", name)}>Back to it</a>}
       </Title>
       {gone && (
         <Empty>

@@ -169,7 +169,7 @@ function ModelsPart({ form }: { form: Form }) {
       <div class="fields">
         <Field id="default_model" label="Default model" note="Answers where a request names none.">
           <select id="default_model" value={draft.texts["default_model"] ?? ""} onChange={(event) => put(form, "default_model", event.currentTarget.value)} aria-describedby="default_model-note" aria-invalid={form.wrong === "default_model"}>
-            <option value="">{blank ?? "none: a request must name one"}</option>
+            <option value="">{blank === "default" ? "the only one, where there is one" : (blank ?? "none: a request must name one")}</option>
             {[...new Set([...names, draft.texts["default_model"] ?? ""])].filter(Boolean).map((name) => (
               <option key={name}>{name}</option>
             ))}

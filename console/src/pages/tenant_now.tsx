@@ -30,7 +30,7 @@ export function useWorkOf(): (name: string) => Work | null {
 /** What a tenant used in the last 30 days, by day. */
 export function useUsage(name: string): Loaded<UsageAnswer> {
   const query = `/usage?tenant=${encodeURIComponent(name)}&group_by=day`;
-  return useLoaded((api, signal) => api.get<UsageAnswer>(query, signal), 10_000, query);
+  return useLoaded((api, signal) => api.get<UsageAnswer>(query, signal), 15_000, query);
 }
 
 export function Effect({ tenant, usage }: { tenant: TenantDetail; usage: Loaded<UsageAnswer> }) {

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from engines.protocol import Kind
-from routing.openai.bodies import REQUIRED
+from routing.openai.endpoints import ENDPOINTS
 from routing.openai.vllm_fields import FIELDS
 
 _OF_STREAMS = frozenset({"stream", "stream_options", "stream_interval"})
@@ -22,7 +22,9 @@ def document() -> dict[str, Any]:
 
 
 def _route(kind: Kind) -> dict[str, Any]:
-    fields = (REQUIRED[kind], "model", *sorted(FIELDS[kind].keys() - _OF_STREAMS - {REQUIRED[kind]}))
+    ways = ENDPOINTS[kind].content
+    content = list(dict.fromkeys(name for names in ways for name in names))
+    fields = (*content, "model", *sorted(FIELDS[kind].keys() - _OF_STREAMS - set(content)))
     return {
         "name": kind.name.lower(),
         "route": kind.value,
@@ -32,7 +34,7 @@ def _route(kind: Kind) -> dict[str, Any]:
             "type": "object",
             "title": "Input",
             "properties": {name: {} for name in fields},
-            "required": [REQUIRED[kind]],
+            "required": list(ways[0]) if len(ways) == 1 else [],
         },
         "output": {"type": "object", "title": "Output"},
     }

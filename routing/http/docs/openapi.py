@@ -34,7 +34,7 @@ from routing.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
-from routing.openai.bodies import REQUIRED
+from routing.openai.endpoints import ENDPOINTS
 from routing.usage.query import DEFAULT_DAYS, FOR_TENANTS, MAX_DAYS, MEASURES
 
 Part = dict[str, Any]
@@ -88,15 +88,56 @@ _TEXT_OR_LIST: Part = {"anyOf": [{"type": "string"}, {"type": "array", "minItems
 _MESSAGES: Part = {"type": "array", "minItems": 1, "items": {"type": "object"}}
 _HELLO = [{"role": "user", "content": "Hello"}]
 
-# Summary, what the required field holds, an example of it, what else is to be known.
-_ENDPOINTS: dict[Kind, tuple[str, Part, Any, str]] = {
-    Kind.CHAT: ("Answer a conversation", _MESSAGES, _HELLO, "OpenAI's chat completions."),
-    Kind.COMPLETION: ("Continue a text", _TEXT_OR_LIST, "Hello", "OpenAI's text completions."),
-    Kind.EMBEDDING: ("Embed texts", _TEXT_OR_LIST, ["Hello"], "Where the model is one for embeddings."),
+_TOKENS: Part = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+_ONE_ANSWER = "One answer for all, never a stream."
+_NOT_CHARGED = "Counts as a request, and as no tokens; the body may have 2 MiB."
+
+# Summary, what the usual fields hold, an example of each, what else is to be known.
+_ENDPOINTS: dict[Kind, tuple[str, list[Part], list[Any], str]] = {
+    Kind.CHAT: ("Answer a conversation", [_MESSAGES], [_HELLO], "OpenAI's chat completions."),
+    Kind.CHAT_BATCH: (
+        "Answer several conversations",
+        [{"type": "array", "minItems": 1, "items": _MESSAGES}],
+        [[_HELLO, _HELLO]],
+        f"vLLM's: `messages` is a list of conversations, each with a choice of its own. {_ONE_ANSWER}",
+    ),
+    Kind.COMPLETION: ("Continue a text", [_TEXT_OR_LIST], ["Hello"], "OpenAI's text completions."),
+    Kind.EMBEDDING: (
+        "Embed texts",
+        [_TEXT_OR_LIST],
+        [["Hello"]],
+        "Where the model is one for embeddings. `messages` in place of `input` is one conversation to embed.",
+    ),
+    Kind.POOLING: (
+        "Read the hidden states of texts",
+        [_TEXT_OR_LIST],
+        [["Hello"]],
+        "vLLM's, where the model pools. `messages` may stand in place of `input`.",
+    ),
+    Kind.SCORE: (
+        "Score pairs of texts",
+        [_TEXT_OR_LIST, _TEXT_OR_LIST],
+        ["Hello", ["Hi", "Bye"]],
+        "vLLM's, where the model scores; also at `/v1/score`. `queries` with `items`, `data_1` with `data_2` "
+        "and `text_1` with `text_2` are other names of the two.",
+    ),
+    Kind.RERANK: (
+        "Order documents by a query",
+        [{"type": "string"}, _TEXT_OR_LIST],
+        ["Hello", ["Hi", "Bye"]],
+        "Jina's and Cohere's, where the model scores; also at `/v1/rerank`.",
+    ),
+    Kind.TOKENIZE: (
+        "Split a text into tokens",
+        [{"type": "string"}],
+        ["Hello"],
+        f"vLLM's. `messages` in place of `prompt` are put into the model's chat template. {_NOT_CHARGED}",
+    ),
+    Kind.DETOKENIZE: ("Join tokens to a text", [_TOKENS], [[1, 2]], f"vLLM's. {_NOT_CHARGED}"),
     Kind.RESPONSE: (
         "Answer an input",
-        _TEXT_OR_LIST,
-        "Hello",
+        [_TEXT_OR_LIST],
+        ["Hello"],
         "OpenAI's responses. None is stored: `previous_response_id` and `background` are refused.",
     ),
 }
@@ -136,16 +177,18 @@ def _meaning(error: type[RequestError]) -> str:
 
 
 def _endpoint(kind: Kind) -> Part:
-    summary, content, example, description = _ENDPOINTS[kind]
-    required = REQUIRED[kind]
-    properties: Part = {"model": _MODEL, required: content}
+    summary, schemas, examples, description = _ENDPOINTS[kind]
+    endpoint = ENDPOINTS[kind]
+    properties: Part = {"model": _MODEL, **dict(zip(endpoint.usual, schemas, strict=True))}
     answer: Part = {"application/json": {"schema": {"type": "object", "description": "As OpenAI's."}}}
-    if kind is not Kind.EMBEDDING:
+    if endpoint.streams:
         properties["stream"] = _STREAM
         answer["text/event-stream"] = {"schema": {"type": "string", "description": "Events, then `[DONE]`."}}
     properties["user"] = _USER
-    schema = {"type": "object", "required": [required], "properties": properties}
-    body = {"schema": schema, "example": {"model": "support", required: example}}
+    ways: list[Part] = [{"required": list(names)} for names in endpoint.content]
+    schema = {"type": "object", "properties": properties, **(ways[0] if len(ways) == 1 else {"anyOf": ways})}
+    example = {"model": "support", **dict(zip(endpoint.usual, examples, strict=True))}
+    body = {"schema": schema, "example": example}
     return {
         "tags": ["Models"],
         "operationId": kind.name.lower(),

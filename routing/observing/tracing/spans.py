@@ -26,6 +26,12 @@ _OPERATIONS: Mapping[str, str] = {
     Kind.COMPLETION: "text_completion",
     Kind.EMBEDDING: "embeddings",
     Kind.RESPONSE: "chat",
+    Kind.CHAT_BATCH: "chat",
+    Kind.POOLING: "embeddings",
+    Kind.SCORE: "score",
+    Kind.RERANK: "rerank",
+    Kind.TOKENIZE: "tokenize",
+    Kind.DETOKENIZE: "detokenize",
 }
 
 

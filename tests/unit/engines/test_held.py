@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,12 +57,13 @@ def test_weights_come_back_packed_ones_too_and_into_the_same_tensors() -> None:
 
 def test_nothing_is_touched_where_the_tensors_are_others() -> None:
     model, weights = network(1.0), held.copy_of(network(2.0))
-    for spoil in (
+    spoilings: list[Callable[[held.Weights], object]] = [
         lambda w: w.tensors.pop("one.weight"),
         lambda w: w.tensors.update({"one.weight": torch.zeros(3)}),
         lambda w: w.tensors.update({"one.weight": torch.zeros(2, 2, dtype=torch.float64)}),
         lambda w: w.packed.clear(),
-    ):
+    ]
+    for spoil in spoilings:
         spoilt = held.Weights(dict(weights.tensors), dict(weights.packed))
         spoil(spoilt)
         with pytest.raises(held.CannotHold):

@@ -110,6 +110,7 @@ class FakeMemory:
     def of(self, replica: str, before_bytes: int) -> int:
         if self.breaks:
             raise OSError("no driver")
+        self.before = before_bytes
         return self.sizes[replica.partition(".")[2]]
 
 
@@ -391,6 +392,17 @@ async def test_what_a_model_takes_is_measured_once_it_is_awake() -> None:
     house = House(memory=FakeMemory(10 * GIB, {"even": 3 * GIB, "odd": GIB, "third": GIB}))
     await house.bring("even")
     assert [house.places.health(m).place.memory_bytes for m in MODELS] == [3 * GIB, 0, 0]  # type: ignore[union-attr]
+    await house.end()
+
+
+async def test_what_was_used_before_is_without_the_one_that_went() -> None:
+    memory = FakeMemory(10 * GIB, {"even": 3 * GIB, "odd": GIB, "third": GIB})
+    house = House(2, memory)
+    await house.bring("third")
+    await house.bring("even")
+    assert memory.before == GIB
+    await house.bring("odd", "even")
+    assert memory.before == GIB
     await house.end()
 
 

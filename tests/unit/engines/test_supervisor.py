@@ -208,7 +208,7 @@ async def test_the_next_engine_has_the_settings_that_come_with_an_order(
     supervisor.follow(EngineOrder.RESTART)
     assert supervisor.is_ready() and supervisor._model != wanted, "what runs has the old ones until it ends"
     await eventually(lambda: supervisor.health().starts == 2)
-    argv = await supervisor._recipe.arguments(supervisor._model)
+    argv = supervisor._start._args_of(supervisor._model)
     assert argv[argv.index("--max-loras") + 1] == "7"
     assert argv[argv.index("--max-num-seqs") + 1] == "3"
     supervisor.follow(EngineOrder.RESTART)
@@ -431,6 +431,66 @@ async def test_an_engine_that_dies_as_it_is_given_away_is_ended_where_it_was(
     await asleep.stop()
 
 
+async def test_one_that_is_told_to_stop_while_it_loads_is_ended_at_once_and_has_not_failed(
+    asleep: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed, loads = threading.Event(), threading.Event()
+    monkeypatch.setattr(orphans, "end_own", lambda _replica: killed.set())
+    monkeypatch.setattr(supervisor_module, "ABORT_INTERVAL_S", 0.0)
+    outcomes: list[Any] = []
+
+    async def load(_: Any) -> Running:
+        asleep._was_ready = asleep._was_aborted = False
+        loads.set()
+        if outcomes:
+            return Running(SimpleNamespace(errored=False), app=None)
+        outcomes.append(None)
+        await asyncio.to_thread(killed.wait)
+        raise RuntimeError("Engine core initialization failed")
+
+    monkeypatch.setattr(asleep, "_load", load)
+    asleep.begin()
+    await asyncio.sleep(0)
+    asleep.follow(EngineOrder.START)
+    await asyncio.to_thread(loads.wait)
+    for _ in range(2):
+        asleep.follow(EngineOrder.STOP)
+    await asyncio.wait_for(asleep.rests(), 5)
+    assert (asleep.health().state, asleep.failed_starts) == (EngineState.STOPPED, 0)
+    asleep.follow(EngineOrder.START)
+    assert await asyncio.wait_for(asleep.settles(), 5)
+    await asleep.stop()
+
+
+async def test_one_that_is_told_to_start_again_before_its_load_has_ended_starts(
+    asleep: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads, fails = asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr(orphans, "end_own", lambda _replica: None)
+    outcomes: list[Any] = []
+
+    async def load(_: Any) -> Running:
+        asleep._was_ready = asleep._was_aborted = False
+        loads.set()
+        if outcomes:
+            return Running(SimpleNamespace(errored=False), app=None)
+        outcomes.append(None)
+        await fails.wait()
+        raise RuntimeError("Engine core initialization failed")
+
+    monkeypatch.setattr(asleep, "_load", load)
+    asleep.begin()
+    await asyncio.sleep(0)
+    asleep.follow(EngineOrder.START)
+    await loads.wait()
+    asleep.follow(EngineOrder.STOP)
+    asleep.follow(EngineOrder.START)
+    fails.set()
+    assert await asyncio.wait_for(asleep.settles(), 5)
+    assert (len(outcomes), asleep.failed_starts) == (1, 0)
+    await asleep.stop()
+
+
 async def test_each_engine_of_a_process_finds_the_environment_of_its_own_replica(
     asleep: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -472,7 +532,7 @@ def loading(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> SimpleNa
 
     monkeypatch.setattr(vllm_engine, "build_engine", build)
     monkeypatch.setattr(engine_process, "become_main_of_children", lambda: None)
-    monkeypatch.setattr(supervisor, "_environment", {})
+    monkeypatch.setattr(supervisor._start, "_environment", {})
     for name in orphans.mark("shared-0"):
         monkeypatch.setenv(name, "")
     return state

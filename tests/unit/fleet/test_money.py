@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.money import COST_UNITS, FACTOR_UNITS, OwnPrices, Price, Prices, price_of, written
+from fleet.money import COST_UNITS, FACTOR_UNITS, OwnPrices, Price, Prices, price_of, why_not_renamed, written
 
 UNITS = st.integers(0, 10**11)
 TOKENS = st.integers(0, 10**7)
@@ -77,3 +77,11 @@ def test_without_prices_nothing_has_one() -> None:
 )
 def test_an_amount_is_written_without_an_exponent(units: int, text: str) -> None:
     assert written(units) == text
+
+
+def test_a_currency_is_not_renamed_while_amounts_in_it_are_summed() -> None:
+    other = Prices("USD", PRICES.models)
+    (reason,) = why_not_renamed(PRICES, other)
+    assert reason.startswith("prices: currency EUR -> USD: ") and "restart" in reason
+    assert why_not_renamed(PRICES, Prices("EUR", {})) == why_not_renamed(None, other) == []
+    assert why_not_renamed(PRICES, None) == []

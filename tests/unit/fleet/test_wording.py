@@ -41,6 +41,7 @@ FLEET = small_fleet()
         ("note", {}, {"x": {}}, ["x none -> none"]),
         ("source", "https://user:password@a/", "https://user:password@b/", ["source changed"]),
         ("adapter_sources", [], ["https://user:password@a/"], ["adapter_sources changed"]),
+        ("adapter_sources", None, [], []),
         ("tracing.endpoint", "http://a", None, ["endpoint changed"]),
     ],
 )

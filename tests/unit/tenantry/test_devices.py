@@ -120,6 +120,13 @@ def test_without_a_driver_that_is_the_answer(tmp_path: Path) -> None:
     done = run("devices")
     assert (done.exit_code, done.stdout) == (0, "the NVIDIA driver is not loaded\n")
     assert json.loads(run("devices", "--json").stdout)["gpus"] == []
+    lines = run("devices", str(write(tmp_path, fleet()))).stdout.splitlines()
+    assert lines[1:] == [
+        "shared-0: 1g.18gb 0 of GPU 1 is not there",
+        "shared-1: 1g.18gb 1 of GPU 1 is not there",
+        "alone-0: MIG-gone is not there",
+        "whole-0: 0 is not there",
+    ]
 
 
 def test_a_wrong_fleet_file_is_told(tmp_path: Path) -> None:

@@ -102,6 +102,32 @@ def test_check_shows_caps_and_objectives_where_there_are_any(fleet: Path) -> Non
     assert any(row[0] == "a-support" and row[-1] == "-" for row in shown)
 
 
+def test_base_models_that_take_turns_are_shown_with_what_they_weigh(tmp_path: Path) -> None:
+    for name in "abc":
+        adapter_folder(tmp_path / name)
+    data = declared()
+    data["base_models"] |= {"odd": {"source": "org/odd"}, "even": {"source": "./even"}}
+    (tmp_path / "even").mkdir()
+    (tmp_path / "even/config.json").write_text("{}")
+    with (tmp_path / "even/model.safetensors").open("wb") as file:
+        file.truncate(3 * 2**29)
+    data["tenants"]["alpha"]["models"] |= {"odd": "odd", "even": "even"}
+    residency = {"preload": ["odd"], "starvation_limit_s": 12}
+    data["pools"]["mesh"] = {
+        "strategy": "model-mesh",
+        "base_models": ["odd", "even"],
+        "tenants": ["alpha"],
+        "residency": residency,
+    }
+    path = write(tmp_path, data)
+    result = RUN.invoke(app, ["check", str(path), "--no-files"], env={"COLUMNS": "200"})
+    assert "Base models by turns" in result.stdout
+    weighed, wait = "odd (preload), even (1.50 GiB)", "12 s, one drain and one switch"
+    assert ["mesh", "1", "as many as fit", weighed, wait] in rows(result.stdout)
+    result = RUN.invoke(app, ["who-shares", str(path)], env={"COLUMNS": "200"})
+    assert ["mesh", "mesh-0.odd", "odd", "- (by turns with 1 more)", "alpha (alone)"] in rows(result.stdout)
+
+
 def test_check_prints_every_problem_with_its_line_and_exits_with_1(fleet: Path) -> None:
     data = changed("pools/shared/replicas", 0)
     data["adapters"]["a-support"]["base_model"] = "bass"

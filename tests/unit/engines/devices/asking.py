@@ -23,10 +23,10 @@ from tenantry.devices import report
 def start(wanted: dict[str, Any], model: BaseModel) -> dict[str, Any]:
     """How an engine would start on a slice, or why not."""
     try:
-        pinned = pin(SliceName(**wanted), model)
+        pinned = pin(SliceName(**wanted), model, on_cpu=False)
     except SliceError as error:
         return {"error": str(error)}
-    return {"environment": pinned.environment, "kv_cache_bytes": pinned.kv_cache_bytes}
+    return {"environment": pinned.environment, "kv_cache_bytes": pinned.model.kv_cache_bytes}
 
 
 def not_found(_: str) -> None:

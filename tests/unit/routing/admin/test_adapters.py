@@ -93,6 +93,7 @@ async def test_an_adapter_shows_versions_traffic_and_residency(desk: Desk) -> No
     adapter = (await desk.ask("GET", SUPPORT)).json()
     assert adapter["live"] == 1
     assert adapter["rollout"]["candidate"] == 2
+    assert (adapter["state"], adapter["newest"], adapter["newest_state"]) == ("ready", 3, "fetching")
     assert [v["traffic"] for v in adapter["versions"]] == [0.75, 0.25, 0.0]
     places = [(r["replica"], r["place"], r["in_flight"]) for r in adapter["versions"][0]["resident"]]
     assert places == [("shared-0", "slot", 3), ("shared-1", "host", 3)]

@@ -407,6 +407,10 @@ def test_the_budgets_of_keys_are_one_object_until_one_of_them_changes(directory:
     assert found is not None and (found.key, found.limits) == ("id", limited.limits)
     directory.put_key(replace(limited, revoked_s=NOW_S))
     assert directory.key_budgets() == {} and directory.identify("fresh", NOW_S) is None
+    directory.put_key(limited)
+    assert directory.key_budgets() == budgets
+    directory.drop_key(limited)
+    assert directory.key_budgets() == {}, "without waiting for another change"
 
 
 def test_a_declared_keys_limits_come_and_go_with_the_fleet() -> None:

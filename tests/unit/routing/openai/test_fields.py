@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 
 from engines.protocol import Kind
 from routing.errors import InvalidRequest
+from routing.openai.bodies import CONTROL
 from routing.openai.fields import check
 from routing.openai.vllm_fields import FIELDS
 
 VALUES: dict[str, Any] = {"n": None, "b": True, "i": 1, "f": 1.5, "s": "x", "a": [], "o": {}}
 GOOD: dict[Kind, dict[str, Any]] = {
+    **CONTROL,
     Kind.CHAT: {"messages": [{"role": "user", "content": "x"}]},
-    Kind.COMPLETION: {"prompt": "x"},
-    Kind.EMBEDDING: {"input": "x"},
-    Kind.RESPONSE: {"input": "x"},
 }
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}, "strict": None}}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}

@@ -39,7 +39,7 @@ def refused(limits: RequestLimits = LIMITS, kind: Kind = Kind.CHAT, **fields: An
     body = orjson.dumps({"model": "m", **CONTENT[kind], **fields})
     call = parse(kind, body)
     try:
-        check(call.payload, limits, prompts=call.size.prompts, size_bytes=len(body))
+        check(call.payload, limits, content=call.content, prompts=call.size.prompts, size_bytes=len(body))
     except OverLimit as error:
         assert (error.status, error.code) == (400, "request_over_limit")
         return error
@@ -230,7 +230,7 @@ def test_numbers_of_64_bits_are_taken(number: Any) -> None:
 def test_longer_ones_are_refused_and_not_rounded(number: str, param: str, fields: bytes) -> None:
     call = parse(Kind.COMPLETION, b'{"prompt":"x",' + fields % number.encode() + b"}")
     with pytest.raises(OverLimit, match="64 bits") as error:
-        check(call.payload, LIMITS, prompts=1, size_bytes=50)
+        check(call.payload, LIMITS, content="prompt", prompts=1, size_bytes=50)
     assert error.value.param == param
 
 
@@ -257,7 +257,13 @@ def test_a_body_may_be_nested_as_deep_as_it_can_be_written(
         for_engine(call, target, cache_salt="s", priority=0)
     assert error.value.param == f"x_{field}"
     with pytest.raises(OverLimit, match="nested too deeply"):
-        check({"metadata": call.payload[f"x_{field}"]}, LIMITS, prompts=1, size_bytes=len(body))
+        check(
+            {"metadata": call.payload[f"x_{field}"]},
+            LIMITS,
+            content="prompt",
+            prompts=1,
+            size_bytes=len(body),
+        )
 
 
 ANYTHING = st.recursive(
@@ -292,7 +298,7 @@ ANYTHING = st.recursive(
 )
 def test_whatever_it_is_it_is_taken_or_refused(fields: dict[str, Any]) -> None:
     try:
-        check(fields, LIMITS, prompts=1, size_bytes=10**6)
+        check(fields, LIMITS, content="prompt", prompts=1, size_bytes=10**6)
     except InvalidRequest as error:
         assert error.param
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from engines.protocol import Kind
 from fleet.types import MediaTokens
 from routing.errors import InvalidRequest
-from routing.openai.bodies import REQUIRED, _size, parse, refuse_too_long
+from routing.openai.bodies import _required, _size, parse, refuse_too_long
+from routing.openai.endpoints import ENDPOINTS
 from routing.openai.prompts import longest
 
 MEDIA = MediaTokens(image=1000, audio=500, video=4000)
@@ -24,7 +25,7 @@ PICTURE = "data:image/png;base64," + base64.b64encode(bytes(300_000)).decode()
 
 def tokens(kind: Kind, **fields: Any) -> int:
     """Estimate a body whatever the types of its other fields, which are checked elsewhere."""
-    return _size(kind, fields, fields[REQUIRED[kind]]).tokens(MEDIA)
+    return _size(kind, fields, _required(fields, ENDPOINTS[kind])).tokens(MEDIA)
 
 
 def chat(content: Any, **fields: Any) -> dict[str, Any]:
@@ -36,10 +37,15 @@ PLAIN: dict[Kind, dict[str, Any]] = {
     Kind.COMPLETION: {"prompt": "x" * 40},
     Kind.EMBEDDING: {"input": "x" * 40},
     Kind.RESPONSE: {"input": "x" * 40},
+    Kind.CHAT_BATCH: {"messages": [chat("x" * 20)["messages"]] * 2},
+    Kind.POOLING: {"input": "x" * 40},
+    Kind.SCORE: {"queries": "x" * 10, "documents": ["x" * 10, {"content": [{"text": "x" * 10}]}]},
+    Kind.RERANK: {"query": "x" * 10, "documents": ["x" * 10] * 2},
+    Kind.TOKENIZE: {"prompt": "x" * 40},
 }
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", list(PLAIN))
 @pytest.mark.parametrize(
     "field",
     [
@@ -61,7 +67,7 @@ def test_fields_that_no_model_reads_count_nothing(kind: Kind, field: str, value:
     name=st.text(string.ascii_lowercase + "_", min_size=1, max_size=20).filter(
         lambda n: n not in {"messages", "prompt", "input", "instructions", "tools", "model", "n", "stream"}
     ),
-    kind=st.sampled_from(list(Kind)),
+    kind=st.sampled_from(list(PLAIN)),
 )
 def test_no_unknown_field_counts(name: str, kind: Kind) -> None:
     assert tokens(kind, **{**PLAIN[kind], "x_" + name: LONG[:4000]}) == 10
@@ -155,7 +161,7 @@ def test_what_is_surely_too_long_is_refused_with_vllms_words(kind: Kind, fields:
     asked = parse(kind, orjson.dumps(fields))
     with pytest.raises(InvalidRequest, match="maximum context length is 1000 tokens") as refused:
         refuse_too_long(asked, 1000, 16)
-    assert (refused.value.param, refused.value.code) == (REQUIRED[kind], "context_length_exceeded")
+    assert (refused.value.param, refused.value.code) == (asked.content, "context_length_exceeded")
     refuse_too_long(asked, 2000, 16)
     truncated = parse(kind, orjson.dumps({**fields, "truncate_prompt_tokens": 100}))
     refuse_too_long(truncated, 1000, 16)
@@ -205,7 +211,7 @@ json_values = st.recursive(
 
 @given(st.sampled_from(list(Kind)), st.lists(json_values, min_size=1, max_size=4), json_values)
 def test_nothing_that_a_client_sends_breaks_the_estimate(kind: Kind, content: list[Any], tools: Any) -> None:
-    field = {Kind.CHAT: "messages", Kind.COMPLETION: "prompt"}.get(kind, "input")
-    size = _size(kind, {field: content, "tools": tools, "instructions": tools}, content)
+    names = ENDPOINTS[kind].usual
+    size = _size(kind, {**dict.fromkeys(names, content), "tools": tools, "instructions": tools}, names)
     assert size.tokens(MEDIA) >= 1 and size.prompts >= 1
     assert longest(content, 8) >= 0

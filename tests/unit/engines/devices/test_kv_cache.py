@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from adapters.base_model import find_weight_bytes
 from adapters.errors import AdapterError
+from engines.devices.kv_cache import DEFAULT_UTILIZATION, WORKSPACE_BYTES, Needs, kv_cache_bytes, slots_bytes
 from engines.devices.layout import Slice, SliceError
-from engines.devices.memory import DEFAULT_UTILIZATION, WORKSPACE_BYTES, Needs, kv_cache_bytes, slots_bytes
 from fleet.types import BaseModel
 
 GIB = 2**30

@@ -1,0 +1,53 @@
+"""How long until a model would be awake? From the turns that go before; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from routing.turns.view import AwakeModel, Host, TurnSettings
+
+TURN_ANSWERS = 1.3  # a turn lasts as long as the longest of a few answers
+
+
+def until_awake_s(
+    now_s: float, model: str, hosts: Sequence[Host], before: Iterable[str], settings: TurnSettings
+) -> float | None:
+    """Seconds until a model is awake and takes requests; None where it can come nowhere.
+
+    `before` are the models that are awake nowhere and have waited longer.
+    """
+    able = [host for host in hosts if model in host.switch_s]
+    for host in able:
+        if any(awake.model == model and not awake.shut for awake in host.awake):
+            return 0.0
+    coming = [host.coming_s for host in able if host.coming == model]
+    if coming:
+        return min(coming)
+    if not able:
+        return None
+    switch_s = min(host.switch_s[model] for host in able)
+    turn_s = switch_s + TURN_ANSWERS * settings.answer_s
+    frees = sorted(free for host in able for free in _frees(now_s, host, settings))
+    ahead = len([other for other in before if other != model])
+    if not frees:
+        return None
+    return frees[ahead % len(frees)] + turn_s * (ahead // len(frees)) + switch_s
+
+
+def _frees(now_s: float, host: Host, settings: TurnSettings) -> Iterable[float]:
+    """Seconds until each place of a host comes free."""
+    base_s = host.coming_s if host.coming is not None else 0.0
+    if host.coming is not None:
+        yield base_s + TURN_ANSWERS * settings.answer_s
+    for awake in host.awake:
+        yield base_s + max(awake.drain_s, _least_left_s(now_s, host, awake, settings))
+    for _ in range(host.most_awake - len(host.awake) - (host.coming is not None)):
+        yield base_s
+
+
+def _least_left_s(now_s: float, host: Host, awake: AwakeModel, settings: TurnSettings) -> float:
+    """Seconds until a turn that is used may end."""
+    if not awake.running or awake.shut:
+        return 0.0
+    least_s = host.switch_s.get(awake.model, 0.0) if settings.min_s is None else settings.min_s
+    return max(0.0, awake.since_s + least_s - now_s)
