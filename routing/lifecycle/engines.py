@@ -104,6 +104,7 @@ class Engines:
         """Drop the reports of a replica that stopped answering, or `is_empty`: its engine has ended."""
         kept = self._kept[replica]
         kept.told = kept.report = None
+        self._dispatcher.replicas[replica].engine.settings = ""  # the next engine may have others
         kept.is_empty = is_empty
 
     def mark_changed(self) -> None:

@@ -231,6 +231,7 @@ class RollingRestarts:
         if client is None:
             raise _Stuck("its address is not known")
         before = await client.order(EngineOrder.RESTART, replica.engine.declared)
+        replica.engine.settings = ""  # until the next engine says with which it runs
         due_s = asyncio.get_running_loop().time() + BACK_WITHIN_S
         while True:
             if replica.left:

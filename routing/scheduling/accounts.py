@@ -173,9 +173,10 @@ class Accounts:
     def charge(
         self, group: Group, ticket: Ticket, used: tuple[int, int], now_s: float, *, metered: bool
     ) -> None:
-        """Charge a ticket that ended its prompt and completion tokens, and learn from one that was completed.
+        """Charge a ticket that ended what it used (prompt and completion tokens), and learn from its end.
 
-        One that was to write nothing teaches nothing. A request that ran and was not metered keeps the estimate that its tenant's rate was charged.
+        Only one that was completed, and was to write anything, teaches. A request that ran and was not
+        metered keeps the estimate that its tenant's rate was charged.
         """
         request, (prompt_tokens, completion_tokens) = ticket.request, used
         self.count(request, -1)
