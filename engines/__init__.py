@@ -15,6 +15,8 @@ selftest.py        the check of a started engine
 trial.py           the check of an adapter on this engine
 questions.py       the prompts of both checks
 loader/            loading and unloading adapters
+in_place_ways.py   the ways that keep the engine
+in_flight.py       counts requests, so that weights are exchanged under none
 switching/         another whole model's weights in the engine that runs
 worker/            our extensions of vLLM's worker
 devices/           GPUs and MIG slices: what there is, and which one an engine gets

@@ -89,14 +89,15 @@ class EngineHost:
     async def _run(self, scope: Scope, receive: Receive, send: Send, adapter_id: str | None) -> None:
         """Load the adapter, then let vLLM answer. The answer says whether the engine is at fault."""
         running = self._supervisor.running
-        if running is None or running.engine.errored:
+        if running is None or running.engine.errored or running.in_flight.is_closed:
             await _answer_fault(send, protocol.FAULT_ENGINE, "the engine is not running")
             return
         send = _marking_deaths(send, running.engine)
-        if adapter_id is None:
-            await answer_with(running.app, scope, receive, send)
-            return
         async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(running.in_flight)
+            if adapter_id is None:
+                await answer_with(running.app, scope, receive, send)
+                return
             try:
                 await stack.enter_async_context(self._lease(adapter_id))
             except EngineDied as error:
@@ -181,11 +182,12 @@ class EngineHost:
     async def _run_trial(self, request: Any) -> TrialReport:
         name = request.lora_name
         running = self._supervisor.running
-        if running is None or running.trials is None or running.loader is None:
+        if running is None or running.trials is None or running.loader is None or running.in_flight.is_closed:
             raise EngineDied("the engine is not running")
         load_s = running.loader.load_s.get(name, 0.0)
         try:
-            return await running.trials.run(request, load_s)
+            with running.in_flight:
+                return await running.trials.run(request, load_s)
         except EngineDied:
             self._supervisor.blame(name, FaultKind.CRASH, f"{ENGINE_DIED} tried this adapter")
             raise

@@ -29,6 +29,7 @@ from engines.residency import DesiredAdapters, FaultKind, limits_in
 from engines.restarts import Restarts
 from engines.selftest import SelfTest, SelfTestFailed
 from engines.start import EngineStart
+from engines.switching.turns import Turns
 from engines.trial import Trials
 from engines.words import blames_machine, points_elsewhere, words_of
 from fleet.mig import SliceName
@@ -37,6 +38,7 @@ from fleet.types import BaseModel
 WATCH_INTERVAL_S = 0.2
 ABORT_INTERVAL_S = 0.2
 PROGRESS_INTERVAL_S = 30
+ADAPTER_NUMBERS: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice in an engine
 log = logging.getLogger("tenantry.engine")
 
 
@@ -72,6 +74,7 @@ class Supervisor:
         self.draining = False
         self._on_demand = shared is not None
         self._stopped = self._on_demand  # an engine runs only once it is told to start
+        self.turns: Turns | None = None  # with them it may leave its engine to another one
         self._told = asyncio.Event()  # it has been given an order
         self._rests = asyncio.Event()  # nothing of an engine is there, and none is to come
         self._settled = asyncio.Event()  # it is ready, or rests
@@ -88,7 +91,6 @@ class Supervisor:
             withheld=withheld,
             on_slice=on_slice,
         )
-        self._adapter_numbers: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice
         self._restarts = Restarts(replica, on_demand=self._on_demand)
         self._last_words = self._start.last_words
         self._task: asyncio.Task[None] | None = None
@@ -310,16 +312,25 @@ class Supervisor:
         self._was_ready = self._was_aborted = False
         await self._start.prepare()
         log.info("%s: loading %s", self.replica, self._model.name)
+        is_new = self._source is None
+        if self.turns is not None:
+            self.turns.expect(self._model.name)
         built = await self._build(stack)
         engine = built.engine
         tasks = await engine.get_supported_tasks()
+        if self.turns is not None and is_new:
+            await self.turns.began(self._model.name, engine, tasks)
         app = await vllm_engine.start_app(stack, built.args, engine, tasks, built.metrics)
-        await self._prove(engine, app, tasks)
+        if is_new:
+            await self._prove(engine, app, tasks)
         loader, trials = None, None
         if self._model.serves_adapters:
             loader, trials = self._keep_adapters(
                 stack, engine, app.state.openai_serving_models.lora_requests, tasks
             )
+        if self.turns is not None:
+            differs = self.metrics.switching.wake_check_failed
+            await self.turns.verify(engine, loader, is_new=is_new, differs=differs)
         self.limits = vllm_engine.limits_of(engine) | limits_in(self._model)
         # Any call that the core's loop answers would do; this one changes nothing and reaches no worker.
         silent_after_s = SILENT_AFTER_ON_CPU_S if self._start.on_cpu else SILENT_AFTER_S
@@ -368,7 +379,7 @@ class Supervisor:
             lora_engine,
             slots=self._model.max_loras,
             places=max(self._model.max_cpu_loras, self._model.max_loras),
-            numbers=self._adapter_numbers,
+            numbers=ADAPTER_NUMBERS,
             blame=self.blame,
             metrics=self.metrics.adapters,
         )
@@ -383,6 +394,8 @@ class Supervisor:
         if self._given_away is built and not engine.errored:
             return
         self._given_away = None
+        if self.turns is not None:
+            self.turns.ended(engine)
         if not self._was_ready:
             orphans.end_own(built.marked)
         engine.shutdown(engine.vllm_config.shutdown_timeout if self._was_ready else 0)

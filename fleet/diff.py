@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -19,6 +19,8 @@ from fleet.values import (
     tenant_values,
 )
 from fleet.wording import subject_of, words_of
+
+ADDED, REMOVED = "added", "removed"  # of a whole pool, tenant, ...
 
 
 class Needs(StrEnum):
@@ -60,13 +62,21 @@ def differences(before: Fleet, after: Fleet) -> list[Change]:
         *_named("base_models", before.base_models, after.base_models, base_model_values),
         *_named("adapters", before.adapters, after.adapters, adapter_values),
         *_named("tenants", before.tenants, after.tenants, lambda tenant: tenant_values(tenant, {})),
-        *_named("pools", before.pools, after.pools, _pool),
+        *_pools(before.pools, after.pools),
         *_fields("gateway", "", gateway_values(before, {}), gateway_values(after, {})),
         *_fields("state", "", state_values(before.state), state_values(after.state)),
         *_fields("usage", "", _usage(before), _usage(after)),
         *_fields("prices", "", _currency(before), _currency(after)),
         *_named("prices", _prices(before), _prices(after), price_values),
     ]
+
+
+def _pools(before: Mapping[str, Pool], after: Mapping[str, Pool]) -> Iterator[Change]:
+    """Compare pools; one whose base models take turns at shared hosts is made at the start."""
+    shared = {pool.name for pool in (*before.values(), *after.values()) if pool.strategy.shares_hosts}
+    for change in _named("pools", before, after, _pool):
+        is_made = change.text in (ADDED, REMOVED) or change.text.startswith("base_models ")
+        yield replace(change, needs=Needs.RESTART) if is_made and change.name in shared else change
 
 
 def _pool(pool: Pool) -> dict[str, Any]:
@@ -91,9 +101,9 @@ def _named(
 ) -> Iterator[Change]:
     for name in {**before, **after}:
         if name not in after:
-            yield Change(section, name, "removed", Needs.NOTHING)
+            yield Change(section, name, REMOVED, Needs.NOTHING)
         elif name not in before:
-            yield Change(section, name, "added", Needs.NOTHING)
+            yield Change(section, name, ADDED, Needs.NOTHING)
         elif before[name] != after[name]:
             yield from _fields(section, name, values(before[name]), values(after[name]))
 

@@ -265,6 +265,7 @@ def _gateway(section: settings.GatewaySection, hashes: Mapping[KeyPath, str]) ->
         max_body_bytes=round(section.max_body_mib * 2**20),
         body_timeout_s=section.body_timeout_s,
         stall_timeout_s=section.stall_timeout_s,
+        heartbeat_s=section.heartbeat_s,
         request_timeout_s=section.request_timeout_s,
         shutdown_grace_s=section.shutdown_grace_s,
         log_requests=section.log_requests,

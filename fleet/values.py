@@ -127,7 +127,7 @@ def gateway_values(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, 
         "metrics_access": values.pop("metrics_access").value,
         "max_body_mib": values.pop("max_body_bytes") / 2**20,
         "tracing": _given(values.pop("tracing")),
-        **values,
+        **_given(values),
         "scheduler": scheduler,
         **({} if proxies is None else {"trusted_proxies": _given(_lists(proxies))}),
     }

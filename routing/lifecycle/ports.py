@@ -32,6 +32,7 @@ from routing.lifecycle.tenant_ports import AliasManagement, TenantManagement
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.replica_figures import ReplicaFigures
 from routing.scheduling.report import SchedulerReport
+from routing.turns.report import TurnsReport, WakeForecast
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,25 @@ class Fleets(Protocol):
         """Write the present fleet as a fleet file."""
 
 
+class ModelManagement(Protocol):
+    """The calls on whole models that take turns. Each raises `NotFound` where a model takes none."""
+
+    def report(self) -> TurnsReport:
+        """Copy the state of every model at every host, and the timeline."""
+
+    def forecast(self, model: str) -> Sequence[WakeForecast]:
+        """Say what waking a model would do, pool by pool."""
+
+    async def wake(self, model: str) -> Sequence[WakeForecast]:
+        """Have a model come awake, before those that only wait. Raises `Conflict` where all is drained."""
+
+    async def sleep(self, model: str) -> None:
+        """Have a model go to disk once what it runs has ended. Raises `Conflict` for a pinned one."""
+
+    async def pin(self, model: str, pinned: bool) -> None:
+        """Keep a model awake, or let it take turns. Raises `Conflict` where the others had no place then."""
+
+
 class Management(Protocol):
     """The fleet, adapters, keys and replicas, as the admin API works on them; tenants and aliases beside."""
 
@@ -166,6 +186,10 @@ class Management(Protocol):
     @property
     def restarts(self) -> Restarts:
         """What restarts engines."""
+
+    @property
+    def models(self) -> ModelManagement:
+        """The calls on whole models that take turns."""
 
     @property
     def tenancy(self) -> TenantManagement:

@@ -53,7 +53,6 @@ class Dispatcher:
         self._clock = clock
         self.replicas: dict[str, Replica] = {}
         self._leaving: list[Engine] = []  # those that have left and still run something
-        self._fleet = fleet
         self._groups = Groups(profile)
         self._groups.take_fleet(fleet.now, late=False)
         self.decisions = Decisions()
@@ -61,9 +60,10 @@ class Dispatcher:
         self.rates = self._accounts.rates
         self._grants = Grants(fleet, self._accounts, self.decisions, clock)
         self._draining = False
+        self.turn_due: Callable[[str], None] = lambda pool: None  # told where models take turns
         for replica in replicas:
             self.join(replica)
-        fleet.follow(self._take_fleet)
+        fleet.follow(lambda now: self._take_fleet(now, late=fleet.is_known))
 
     def __repr__(self) -> str:
         running = [*(replica.engine for replica in self.replicas.values()), *self._leaving]
@@ -97,6 +97,7 @@ class Dispatcher:
             self._grants.grant(group, ticket, pick, waited=False)
         else:
             self._grants.enqueue(group, ticket, pick)
+            self.turn_due(group.pool)
         return ticket
 
     def requeue(self, ticket: Ticket, *, certain: bool = False, begun: bool = True) -> None:
@@ -127,9 +128,9 @@ class Dispatcher:
         settled, whichever of the two answers first; where the hedge does, `swap` first.
         """
         group = self.group_of(ticket.request.target)
-        has_left = ticket.request.target.tenant not in group.members.present
-        if ticket.engine is None or group.backlog or has_left:
-            return None  # while others wait, a request gets no second engine; nor where its tenant has left
+        left = ticket.request.target.tenant not in group.members.present
+        if ticket.engine is None or group.backlog or left:
+            return None  # while others wait, a request gets no second engine
         avoided = ticket.request.failed_on | {ticket.engine.name}
         pick = group.pick(replace(ticket.request, failed_on=avoided))
         if isinstance(pick, WaitReason):
@@ -241,6 +242,13 @@ class Dispatcher:
             self._grants.refuse_unservable(group)
             self._grants.fill(group, replica.engine)
 
+    def set_asleep(self, name: str, asleep: bool) -> None:
+        """End a model's turn at a shared host, or begin it: asleep it gets nothing new, what runs ends."""
+        replica = self.replicas.get(name)
+        if replica is not None and replica.asleep != asleep:
+            replica.asleep, replica.awake_since_s = asleep, self._clock()
+            self._grants.fill(self._group_with(replica.engine), replica.engine)
+
     def take_residency(
         self,
         name: str,
@@ -316,9 +324,9 @@ class Dispatcher:
         return any(engine is not own and may_take(engine, request) for engine in engines)
 
     def takes_work(self, target: Target) -> bool:
-        """Whether an engine is ready that serves the target, and its replica takes work."""
+        """Whether an engine serves the target that takes work, or once its model's turn comes."""
         group = self._groups.find(target)
-        return group is not None and any(engine.accepts for engine in group.engines)
+        return group is not None and any(engine.accepts or engine.may_wake for engine in group.engines)
 
     def group_of(self, target: Target) -> Group:
         """Return the engines that may serve a target, and what is known of them together.
@@ -372,24 +380,17 @@ class Dispatcher:
         self.decisions.add(self._clock(), request, Action.REJECTED, error.code)
         return error
 
-    def refuse_if_failed(self, pool: str, base_model: str) -> None:
-        """Raise `Unavailable` where every engine of a pool for that base model fails to start.
-
-        For a model of which no version is ready: it cannot wait here, and what it waits for is an engine.
-        """
-        group = self.groups.get((pool, base_model))
-        if group is not None and group.engines and all(engine.failed for engine in group.engines):
-            raise refusals.does_not_start()
-
-    def _take_fleet(self, fleet: Fleet) -> None:
+    def _take_fleet(self, fleet: Fleet, *, late: bool) -> None:
         """Let another fleet count: pools come and go, and what waits in one that has gone is refused."""
-        self._groups.take_fleet(fleet, late=self._fleet.is_known)
+        self._groups.take_fleet(fleet, late=late)
         self._grants.take_fleet(self._groups, fleet)
         self._groups.forget_left(self._leaving)
 
     def _release(self, group: Group, ticket: Ticket) -> Engine:
         """Take back what a ticket holds."""
         engine = group.release(ticket, self._clock())
+        if engine.replica.asleep and not engine.sequences:
+            self.turn_due(group.pool)  # it has run empty
         if self._leaving and not engine.sequences:
             self._leaving = [other for other in self._leaving if other is not engine]
         return engine

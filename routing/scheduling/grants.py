@@ -52,7 +52,7 @@ class Grants:
     def take_fleet(self, groups: Groups, fleet: Fleet) -> None:
         """Let another fleet count. What runs goes on; what waits where its tenant has left is refused."""
         gone = [(group, group.take_fleet(fleet)) for group in groups.present.values()]
-        gone += [(group, group.close()) for group in groups.leaving.values()]
+        gone += [(group, list(group.backlog)) for group in groups.leaving.values()]
         for group, tickets in gone:
             for ticket in tickets:
                 self.refuse(group, ticket, self.why_gone(ticket.request))

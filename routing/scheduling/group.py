@@ -19,7 +19,7 @@ from routing.scheduling.drains import Drains
 from routing.scheduling.fairness import VirtualCounters, cost
 from routing.scheduling.filters import WaitReason, could_serve
 from routing.scheduling.floods.detection import Floods, Room
-from routing.scheduling.forecast import Capacity, QueuedWork, smoothed
+from routing.scheduling.forecast import Capacity, QueuedWork, TurnForecast, smoothed
 from routing.scheduling.health.health import WITNESSES, outliers
 from routing.scheduling.locality import spares_read
 from routing.scheduling.members import Members, callers
@@ -79,6 +79,7 @@ class Group:
         self.work = Capacity()  # in prices
         self.slots_given = Capacity()  # to adapters that waited
         self._queued_work = QueuedWork(self.weights, self.ranks, BANDS)
+        self.turns: TurnForecast | None = None  # where its model takes turns with others
 
     # -- its tenants and settings --------------------------------------------------------------------------
 
@@ -109,11 +110,6 @@ class Group:
         self._take_pool(fleet, pool)
         self.forget_left()
         return [t for t in self.backlog if t.request.target.tenant not in members.present]
-
-    def close(self) -> list[Ticket]:
-        """Let no tenant use this group any more, since its pool was removed; return what waits."""
-        self.members.take({})
-        return list(self.backlog)
 
     def forget_left(self) -> None:
         """Forget the tenants that have left and of which nothing is here any more; `sweep` asks for it."""
@@ -352,7 +348,8 @@ class Group:
         """Seconds until a request that cannot run now would begin; None while nothing is known."""
         price = cost(request.prompt_tokens, self.expected_completion(request))
         work_s = self.work.wait_s(self._queued_work.ahead(request.target.tenant, price).total)
-        waits = (work_s, self._wait_for_slot_s(request))
+        turn_s = None if self.turns is None else self.turns.until_awake_s()
+        waits = (work_s, self._wait_for_slot_s(request), turn_s)
         return max((wait_s for wait_s in waits if wait_s is not None), default=None)
 
     def _wait_for_slot_s(self, request: Request) -> float | None:
@@ -376,12 +373,15 @@ class Group:
     def sheds(self, request: Request) -> float | None:
         """Predicted wait of a request that must wait, where that would miss the objective; else None.
 
-        The high band is not shed: its queue is bounded by its caps alone.
+        The high band is not shed: its queue is bounded by its caps alone. Nor is one that waits for nothing
+        but its model, or that would never come.
         """
         if self.slo.ttft_s is None or self.ranks[request.target.tenant] == Band.HIGH.rank:
             return None
-        predicted_s = self.predicted_wait_s(request)
-        return predicted_s if predicted_s is not None and predicted_s > self.slo.ttft_s else None
+        predicted_s, least_s = self.predicted_wait_s(request), self.turns.least_s() if self.turns else 0.0
+        return (
+            predicted_s if predicted_s is not None and predicted_s > max(self.slo.ttft_s, least_s) else None
+        )
 
     # -- queues --------------------------------------------------------------------------------------------
 

@@ -52,6 +52,8 @@ class Groups:
         pools = {(pool.name, model): pool for pool in fleet.pools.values() for model in pool.base_models}
         known = {**self.leaving, **self.present}
         self.leaving = {place: group for place, group in known.items() if place not in pools}
+        for group in self.leaving.values():
+            group.members.take({})  # nobody's requests may begin there
         self.present = {
             place: known.get(place) or Group(fleet, pool, place[1], self._profile, is_new=late)
             for place, pool in pools.items()

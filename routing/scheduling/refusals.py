@@ -76,13 +76,27 @@ def does_not_start() -> Unavailable:
     )
 
 
+def refuse_if_failed(engines: Sequence[Engine]) -> None:
+    """Raise `Unavailable` where each of some engines fails to start.
+
+    For a model of which no version is ready: it cannot wait, and what it waits for is an engine.
+    """
+    if engines and all(engine.failed for engine in engines):
+        raise does_not_start()
+
+
 def expired(request: Request, due_s: float, engines: Sequence[Engine]) -> QueueTimeout:
     """The request has waited in vain until `due_s`: for a place on an engine, or for a ready engine."""
     waited = f"The request waited {due_s - request.arrived_s:g} s"
     able = [engine for engine in engines if could_serve(engine, request)]
-    if any(engine.ready for engine in able):
+    if any(engine.accepts for engine in able):
         return QueueTimeout(
             f"{waited} for a free replica, the longest this tenant allows.", retry_after_s=1.0
+        )
+    if any(engine.may_wake for engine in able):
+        return QueueTimeout(
+            f"{waited}, the longest this tenant allows: the model is not loaded yet.",
+            retry_after_s=RETRY_AFTER_NO_REPLICA_S,
         )
     failed = bool(able) and all(engine.failed for engine in able)
     return QueueTimeout(

@@ -60,10 +60,13 @@ class Replica:
     restarting: bool = False  # its engine is about to restart: it is not ready, what it runs ends first
     left: bool = False  # it takes part no more; another one may have its name
     host: str = ""  # whose address it has, with a replica of each base model; its own name: it is alone there
+    asleep: bool = False  # at a shared host: its model's turn is not now, so that it takes nothing new
+    awake_since_s: float = 0.0  # when its turn began last; monotonic
 
     def __post_init__(self) -> None:
         self.engine.replica = self
         self.host = self.host or self.name
+        self.asleep = self.asleep or self.shares_host
 
     @property
     def shares_host(self) -> bool:
@@ -145,7 +148,12 @@ class Engine:
     @property
     def accepts(self) -> bool:
         """Whether it may be given work at all."""
-        return self.ready and not self.replica.draining
+        return self.ready and not self.replica.draining and not self.replica.asleep
+
+    @property
+    def may_wake(self) -> bool:
+        """Whether it takes nothing only because its model's turn is not now."""
+        return self.replica.asleep and not self.replica.draining and not self.failed
 
     @property
     def capacity(self) -> int:

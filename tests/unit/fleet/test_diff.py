@@ -15,6 +15,7 @@ from fleet.types import (
     Caps,
     Fleet,
     GatewaySettings,
+    Pool,
     SchedulerSettings,
     Slo,
     StateSettings,
@@ -92,6 +93,17 @@ def test_base_models_and_pools_come_and_go_at_once() -> None:
         ("base model x: added", Needs.NOTHING),
         ("pool alone: removed", Needs.NOTHING),
     ]
+
+
+def test_a_pool_whose_base_models_take_turns_is_made_at_the_start() -> None:
+    pool = Pool("mesh", Strategy.MODEL_MESH, ("base", "other"), 1, (), ())
+    other = replace(FLEET.base_models["base"], name="other")
+    meshed = replace(FLEET, pools={"mesh": pool}, base_models=FLEET.base_models | {"other": other})
+    fewer = replace(meshed, pools={"mesh": replace(pool, base_models=("base",))})
+    gone = replace(meshed, pools={})
+    for before, after in ((meshed, gone), (gone, meshed), (meshed, fewer)):
+        told = {change.text: change.needs for change in differences(before, after)}
+        assert Needs.RESTART in told.values(), told
 
 
 def test_what_engines_are_started_with_needs_their_restart_and_other_weights_that_of_the_service() -> None:

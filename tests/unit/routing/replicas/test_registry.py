@@ -409,6 +409,7 @@ def test_an_engine_that_has_stopped_holds_no_adapter_and_one_that_is_silent_may(
             await asyncio.sleep(A_WHILE_S)
             assert not world.lifecycle.engines.may_hold(held)
             world.hosts[PLACES[0]].follow(EngineOrder.START)
+            world.lifecycle.engines.look_at("shared-0.base")  # who wakes one does
             await asyncio.sleep(A_WHILE_S)
             assert world.lifecycle.engines.may_hold(held)
             await world.end()
