@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 
 from engines import orphans, vllm_engine
@@ -66,11 +67,21 @@ class InPlaceWay:
         try:
             await self._turns.remember(running.engine, running.loader, going.reconciler.desired)
             await running.in_flight.close(STRAGGLERS_WITHIN_S)
-            return await going.release()
+            return await self._released(going)
         except TimeoutError as error:
             raise SwitchFailed("requests still run on the engine") from error
         except (EngineDied, WaySpoiled) as error:
             raise SwitchFailed(str(error)) from error
+
+    async def _released(self, going: Supervisor) -> Built:
+        """Have the engine from the one that goes; should this be cancelled meanwhile, the engine ends."""
+        releasing = asyncio.create_task(going.release())
+        try:
+            return await asyncio.shield(releasing)
+        except asyncio.CancelledError:
+            with contextlib.suppress(EngineDied):
+                await asyncio.to_thread(self._end, await releasing)
+            raise
 
     def _end(self, built: Built) -> None:
         """End an engine at once, and all of its processes."""

@@ -38,7 +38,7 @@ from routing.replicas.client import ReplicaClient
 from routing.replicas.discovery import Discovery
 from routing.replicas.registry import ReplicaRegistry
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.state import Engine, Replica, declared_replicas
+from routing.scheduling.state import Engine, Replica
 from routing.site import Site
 from routing.turns.driver import Turns
 from routing.types import Record
@@ -75,7 +75,7 @@ class Gateway:
         """
         self.lifecycle.start()
         try:
-            await self.replicas.start(declared_replicas(self.fleet.now))
+            await self.replicas.start(self.fleet.now)
         except (RuntimeError, ValueError):
             await self.replicas.stop()
             await self.lifecycle.stop()
@@ -108,12 +108,13 @@ class Gateway:
         """Whether everybody's models can be answered: in every pool each base model. Never raises.
 
         An engine that restarts by an operator's order counts as ready, and so does one that is on disk at a
-        host which takes orders: their requests come, and wait.
+        host which takes orders: their requests come, and wait. A pool that joins while the gateway serves
+        counts once an engine of it was ready.
         """
         if self.flights.draining or not self.lifecycle.is_settled() or not self.ledger.was_known():
             return False
         groups = self.dispatcher.groups.values()
-        return all(any(map(_is_ready, group.engines)) for group in groups)
+        return all(group.is_new or any(map(_is_ready, group.engines)) for group in groups)
 
 
 def assemble(

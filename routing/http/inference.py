@@ -24,6 +24,7 @@ from routing.errors import BreaksEngine, Quarantined, RequestError, Unavailable
 from routing.flights.attempt import Question
 from routing.flights.faulty import Faulty
 from routing.flights.flight import Flight
+from routing.flights.progress import Waits
 from routing.flights.running import RunningFlights
 from routing.http.admission import Admission
 from routing.http.callers import Callers
@@ -147,7 +148,9 @@ class Inference:
             self.dispatcher,
             self.clients,
             self.clock,
-            self._tables.now.hedge_after_s.get(request.target.pool),
+            Waits(
+                self._tables.now.hedge_after_s.get(request.target.pool), self.fleet.now.gateway.heartbeat_s
+            ),
         )
         self.flights.add(flight)
         try:

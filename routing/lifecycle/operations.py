@@ -51,11 +51,13 @@ class Manager:
         self._directory = directory
         self._lifecycle = lifecycle
         self._registry = lifecycle.registry
-        self.fleets = FleetChanges(fleet, lifecycle.registry, lifecycle.dispatcher, lifecycle.tenants)
-        lifecycle.resume_fleet = self.fleets.resume
         self.restarts = RollingRestarts(
             fleet, lifecycle.dispatcher, lifecycle.clients, lifecycle.engines, lifecycle.registry
         )
+        self.fleets = FleetChanges(
+            fleet, lifecycle.registry, lifecycle.dispatcher, lifecycle.tenants, self.restarts
+        )
+        lifecycle.resume_fleet = self.fleets.resume
         self.models = Models(turns, lifecycle.registry)
         self._registration = Registration(fleet, directory, lifecycle.registry, lifecycle.uploads)
         self.changes = lifecycle.changes

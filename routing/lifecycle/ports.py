@@ -73,6 +73,7 @@ class FleetChange:
     reasons: Sequence[str]  # why it would be refused; only of a dry run
     warnings: Sequence[Problem]
     applied: bool
+    restarts: Sequence[str] = ()  # pools that restart, or would, one after the other
     consequences: Sequence[str] = ()  # for what was made at run time
 
 
@@ -93,6 +94,7 @@ class StepState(StrEnum):
     DRAINING = "draining"  # what it runs ends
     RESTARTING = "restarting"  # its engine ends, and another one starts
     DONE = "done"
+    KEPT = "kept"  # it ran with the wanted settings already
     FAILED = "failed"
     LEFT = "left"  # it takes part no more
 
@@ -103,7 +105,7 @@ class RestartState(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"  # a replica did not come back; those after it were not touched
-    CANCELLED = "cancelled"  # the gateway shut down
+    CANCELLED = "cancelled"  # the gateway shut down, or a pool before it failed
 
 
 @dataclass(slots=True)
@@ -143,8 +145,13 @@ class Fleets(Protocol):
 
     state: FleetState
 
-    async def apply(self, document: bytes, *, actor: str, expected: int | None, dry_run: bool) -> FleetChange:
-        """Replace the fleet by a document's. Raises `Conflict` and `InvalidRequest` with every reason."""
+    async def apply(
+        self, document: bytes, *, actor: str, expected: int | None, dry_run: bool, restart: bool
+    ) -> FleetChange:
+        """Replace the fleet by a document's. Raises `Conflict` and `InvalidRequest` with every reason.
+
+        With `restart`, pools whose engines run with other settings restart once the fleet counts.
+        """
 
     async def export(self) -> str:
         """Write the present fleet as a fleet file."""

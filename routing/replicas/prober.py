@@ -191,7 +191,7 @@ class Prober:
     async def _order(self, client: ReplicaClient, order: EngineOrder) -> None:
         """Tell its host to start or stop the engine."""
         try:
-            await client.order(order)
+            await client.order(order, self._replica.engine.declared if order is EngineOrder.START else None)
         except ReplicaSilent as error:
             log.warning("replica %s was not told to %s its engine: %s", self._name, order, error)
         else:

@@ -42,6 +42,8 @@ class Group:
         pool: Pool,
         base_model: str,
         profile: Profile,
+        *,
+        is_new: bool = False,
     ) -> None:
         settings = fleet.gateway.scheduler
         self.pool = pool.name
@@ -67,6 +69,7 @@ class Group:
             settings=settings,
         )
         self._witnesses = max(1, min(WITNESSES, callers(fleet, pool, base_model)))
+        self.is_new = is_new  # made while the gateway serves, and no engine of it was ready yet
         self.tickets: Counter[str] = Counter()  # tenant -> tickets, waiting or running
         self.mean_completion_tokens: defaultdict[str, float] = defaultdict(lambda: FIRST_COMPLETION_TOKENS)
         self._settings = settings
@@ -132,9 +135,10 @@ class Group:
         model, before, self.slo = fleet.base_models[self.base_model], self.slo, pool.slo
         self._witnesses = max(1, min(WITNESSES, callers(fleet, pool, self.base_model)))
         for engine in self.engines:
+            engine.declared = model
             engine.health.witnesses = self._witnesses
             if before.itl_s != pool.slo.itl_s:
-                engine.limit = limit_for(pool, model)
+                engine.limit = limit_for(pool.slo, engine.slots, engine.max_sequences)
 
     # -- engines -------------------------------------------------------------------------------------------
 

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from routing.errors import AccountSuspended, ModelMoved, QueueTimeout, TenantRemoved, Unavailable
+from routing.errors import (
+    AccountSuspended,
+    ModelMoved,
+    ModelRetired,
+    QueueTimeout,
+    TenantRemoved,
+    Unavailable,
+)
 from routing.scheduling.filters import could_serve
 from routing.scheduling.state import Engine
 from routing.types import Request
@@ -53,6 +60,11 @@ def moved() -> ModelMoved:
         "The model was moved to other engines while the request waited. Send it again.",
         retry_after_s=RETRY_AFTER_MOVED_S,
     )
+
+
+def no_pool() -> ModelRetired:
+    """The tenant's pool was taken away while its request waited, and no other one serves the model."""
+    return ModelRetired("The model was taken out of service while the request waited.")
 
 
 def does_not_start() -> Unavailable:

@@ -153,6 +153,25 @@ async def test_an_engine_is_ended_when_the_switch_is_given_up_in_the_middle(pair
     assert pair.ended == ["mesh-0.a", "engine"]
 
 
+async def test_an_engine_is_ended_when_the_switch_is_given_up_while_it_is_released(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def release() -> Built:
+        begun.set()
+        await may_end.wait()
+        return pair.built
+
+    monkeypatch.setattr(pair.a, "release", release)
+    bringing = asyncio.create_task(pair.bring())
+    await asyncio.wait_for(begun.wait(), 5)
+    bringing.cancel()
+    may_end.set()
+    await asyncio.gather(bringing, return_exceptions=True)
+    assert pair.ended == ["mesh-0.a", "engine"] and pair.b.source is None
+
+
 async def test_an_engine_that_nobody_takes_is_ended(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     async def never() -> bool:
         return False

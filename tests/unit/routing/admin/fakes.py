@@ -143,14 +143,16 @@ class FakeFleets:
         self.changes = [Change("tenants", "acme", "requests_per_minute 60 -> 120", Needs.NOTHING)]
         self.consequences: list[str] = []
 
-    async def apply(self, document: bytes, *, actor: str, expected: int | None, dry_run: bool) -> FleetChange:
-        """Note it; do it, or raise what it should."""
+    async def apply(
+        self, document: bytes, *, actor: str, expected: int | None, dry_run: bool, restart: bool
+    ) -> FleetChange:
+        """Note it; do it, or raise what it should. With `restart` pool `shared` does."""
         self.asked.append((document, actor, expected, dry_run))
         if self.error is not None:
             raise self.error
-        return FleetChange(
-            self.state, self.changes, (), (), applied=not dry_run, consequences=self.consequences
-        )
+        pools = ["shared"] if restart else []
+        told = self.consequences
+        return FleetChange(self.state, self.changes, (), (), not dry_run, restarts=pools, consequences=told)
 
     async def export(self) -> str:
         """Write a fleet."""

@@ -20,6 +20,7 @@ from engines.health import EngineHealth, EngineState
 from engines.protocol import EngineOrder
 from engines.residency import DesiredAdapters, Residency
 from fleet.current import CurrentFleet
+from fleet.types import BaseModel, Fleet
 from routing.catalog.directory import Directory
 from routing.errors import Conflict, RequestError
 from routing.lifecycle import RollingRestarts
@@ -81,7 +82,9 @@ class FakeClient(ReplicaClient):
             return EngineHealth(EngineState.STOPPED, starts=self.host.starts)
         return EngineHealth(EngineState.READY, starts=self.host.starts) if self.host.ready else None
 
-    async def order(self, order: EngineOrder, *, instead_of: str | None = None) -> EngineHealth:
+    async def order(
+        self, order: EngineOrder, model: BaseModel | None = None, *, instead_of: str | None = None
+    ) -> EngineHealth:
         await self._travel()
         before = EngineHealth(EngineState.READY, starts=self.host.starts)
         self.host.follow(order)
@@ -306,7 +309,7 @@ async def a_world(**options: bool) -> AsyncIterator[World]:
     joined = options.pop("joined", True)
     world = World(**options)
     with patch.object(prober, "ReplicaClient", partial(FakeClient, world)):
-        await world.registry.start([])
+        await world.registry.start(Fleet({}, {}, {}, {}))
         if joined:
             world.join()
             world.say(shared_0=PLACES[0], shared_1=PLACES[1])
