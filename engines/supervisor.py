@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import time
-from collections.abc import Collection, Iterator, MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from typing import Any
 
 from engines import orphans, vllm_engine
@@ -28,7 +27,7 @@ from engines.protocol import EngineOrder
 from engines.residency import DesiredAdapters, FaultKind, limits_in
 from engines.restarts import Restarts
 from engines.selftest import SelfTest, SelfTestFailed
-from engines.start import EngineStart
+from engines.start import ADAPTER_NUMBERS, EngineStart
 from engines.switching.turns import Turns
 from engines.trial import Trials
 from engines.words import blames_machine, points_elsewhere, words_of
@@ -37,8 +36,6 @@ from fleet.types import BaseModel
 
 WATCH_INTERVAL_S = 0.2
 ABORT_INTERVAL_S = 0.2
-PROGRESS_INTERVAL_S = 30
-ADAPTER_NUMBERS: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice in an engine
 log = logging.getLogger("tenantry.engine")
 
 
@@ -342,7 +339,7 @@ class Supervisor:
     async def _build(self, stack: contextlib.AsyncExitStack) -> Built:
         """Start the engine's processes in a thread, minutes on a GPU; or have the engine from its source."""
         source, self._source = self._source, None
-        progress = asyncio.create_task(self._log_progress())
+        progress = asyncio.create_task(self._start.log_progress())
         try:
             built = await (self._builder.build() if source is None else source())
         finally:
@@ -350,11 +347,6 @@ class Supervisor:
         self.metrics.engine = built.metrics
         stack.push_async_callback(asyncio.to_thread, self._end, built)
         return built
-
-    async def _log_progress(self) -> None:
-        for times in itertools.count(1):
-            await asyncio.sleep(PROGRESS_INTERVAL_S)
-            log.info("%s: still loading (%d s)", self.replica, times * PROGRESS_INTERVAL_S)
 
     async def _prove(self, engine: Any, app: Any, tasks: Sequence[str]) -> None:
         """Run the self-test. Raises `SelfTestFailed` with the engine's own error."""
