@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from adapters.base_model import folder_of
 from engines.builder import Shared, builder_thread
 from engines.host import EngineHost
 from engines.memory import memory_of_host
 from engines.shared_host import SharedHost
 from engines.supervisor import Supervisor
+from engines.switching.live import Model
+from engines.switching.turns import Turns
+from engines.vllm_args import engine_args
 from engines.vllm_engine import is_cpu_build
-from fleet.types import Fleet, Host, Pool
+from fleet.types import BaseModel, Fleet, Host, Pool
 
 
 def host_of(
@@ -28,9 +32,25 @@ def host_of(
         ((replica, name),) = place.replicas
         supervisor = Supervisor(replica, models[name], **settings, on_slice=place.on_slice)
         return EngineHost(supervisor, token=token)
+    on_cpu = is_cpu_build()
     shared = Shared(builder_thread(), tuple(models.values()))
     supervisors = {
         name: Supervisor(replica, models[name], **settings, shared=shared) for replica, name in place.replicas
     }
-    memory = memory_of_host(on_cpu=is_cpu_build())
-    return SharedHost(supervisors, thread=shared.thread, awake=pool.awake, memory=memory, token=token)
+    turns = Turns({name: _model_of(model, fleet, on_cpu=on_cpu) for name, model in models.items()})
+    for supervisor in supervisors.values():
+        supervisor.turns = turns
+    memory = memory_of_host(on_cpu=on_cpu)
+    return SharedHost(
+        supervisors, thread=shared.thread, awake=pool.awake, memory=memory, token=token, turns=turns
+    )
+
+
+def _model_of(model: BaseModel, fleet: Fleet, *, on_cpu: bool) -> Model:
+    argv = engine_args(
+        model,
+        shutdown_grace_s=fleet.gateway.shutdown_grace_s,
+        on_cpu=on_cpu,
+        traces_endpoint=fleet.gateway.tracing.endpoint,
+    )
+    return Model(model.name, folder_of(model.source, model.revision), tuple(argv))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from engines.heartbeat import Heartbeat
+from engines.in_flight import InFlight
 from engines.loader import AdapterLoader
 from engines.trial import Trials
 
@@ -36,3 +37,4 @@ class Running:
     trials: Trials | None = None
     heartbeat: Heartbeat | None = None
     built: Built | None = None
+    in_flight: InFlight = field(default_factory=InFlight)

@@ -16,6 +16,7 @@ from typing import Any
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
 from engines.loader import AdapterMetrics
+from engines.switching.metrics import SwitchingMetrics
 
 # Labels with unbounded values. vLLM's others are configured, or one of a few words.
 ENDLESS = frozenset({"running_lora_adapters", "waiting_lora_adapters", "lora_name", "request_id"})
@@ -33,17 +34,26 @@ class EngineMetrics:
     def __init__(self, *, alone: bool = True) -> None:
         """With `alone` the process has no other replica, so that the page shows the process as well."""
         self.adapters = AdapterMetrics()
+        self.switching = SwitchingMetrics()
         self.engine = CollectorRegistry()  # of the last engine
         self._alone = alone
 
     def page(self) -> bytes:
         """Return the page, as Prometheus reads it."""
-        registries = [self.engine, self.adapters.registry, *([REGISTRY] if self._alone else [])]
+        registries = [
+            self.engine,
+            self.adapters.registry,
+            self.switching.registry,
+            *([REGISTRY] if self._alone else []),
+        ]
         return b"".join(map(generate_latest, registries))
 
 
 def take(prefix: str, into: CollectorRegistry, source: CollectorRegistry = REGISTRY) -> None:
-    """Move what an engine or its app has just put into the process's registry."""
+    """Move what an engine or its app has put into the process's registry, in the place of a former one."""
+    for former in list(into._collector_to_names):
+        if getattr(former, "_name", "").startswith(prefix):
+            into.unregister(former)
     for collector in list(source._collector_to_names):
         name = getattr(collector, "_name", "")
         if name.startswith(prefix) and name not in OF_PROCESS:

@@ -47,7 +47,9 @@ FAULT_ADAPTER = "adapter"  # the adapter cannot be loaded, on any replica
 READY_PATH = "/internal/ready"  # EngineHealth; 200 once the engine has passed its self-test
 METRICS_PATH = "/internal/metrics"  # vLLM's metrics of this replica alone
 ADAPTERS_PATH = "/internal/adapters"  # GET: Residency. PUT: DesiredAdapters, answered with Residency
-ENGINE_PATH = "/internal/engine"  # POST {"order": ..., "instead_of": ...}: EngineHealth; 409: why not
+# POST {"order": ..., "instead_of": ..., "settings": ...}: EngineHealth; 409: why not. The settings are those
+# of a base model in a fleet file, with which the next engine starts; without them it has the last one's.
+ENGINE_PATH = "/internal/engine"
 TRIAL_PATH = "/internal/adapters/trial"  # POST {"id": ...} of a desired adapter: TrialReport
 CONTROL_PATHS = frozenset({ADAPTERS_PATH, TRIAL_PATH, ENGINE_PATH})
 

@@ -13,10 +13,13 @@ from engines import orphans
 from engines.draining import drain_on_signals
 from engines.handler import Receive, Scope, Send
 from engines.host import EngineHost, answer, may_call
+from engines.in_place_ways import InPlaceWay
 from engines.memory import Memory
 from engines.places import Places
 from engines.protocol import MODEL_HEADER
 from engines.supervisor import Supervisor
+from engines.switching.in_place import Means
+from engines.switching.turns import Turns
 
 
 class SharedHost:
@@ -30,12 +33,22 @@ class SharedHost:
         awake: int | None,
         memory: Memory,
         token: str,
+        turns: Turns,
     ) -> None:
-        """`supervisors` by base model; all build their engines in `thread`. `awake` is as `Places` has it."""
+        """`supervisors` by base model; all build their engines in `thread`, and have these `turns` in common.
+
+        `awake` is as `Places` has it.
+        """
+        self._turns = turns
         self._supervisors = supervisors
         self._thread = thread
         self._token = token
-        self._places = Places(supervisors, awake=awake, memory=memory)
+        self._places = Places(
+            supervisors,
+            awake=awake,
+            memory=memory,
+            ways=[InPlaceWay(means, turns) for means in (Means.PUT, Means.RELOAD)],
+        )
         self._hosts = {
             model.encode(): EngineHost(supervisor, token=token, places=self._places)
             for model, supervisor in supervisors.items()
@@ -65,6 +78,7 @@ class SharedHost:
     async def stop(self) -> None:
         """End every engine, all at once, and leave no process behind."""
         await self._places.stop()
+        await self._turns.close()
         await asyncio.gather(*(supervisor.stop() for supervisor in self._supervisors.values()))
         self._thread.shutdown(wait=False)
 

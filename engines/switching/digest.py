@@ -12,6 +12,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.tensors import CHUNK_BYTES
 from engines.switching.reading import ModelUnreadable, files_of
 
 
@@ -41,20 +42,23 @@ class Identity:
 
 
 class Digests:
-    """Digests of the models of one process."""
+    """Digests of the models of one process; for one thread at a time."""
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[Stamp, str]] = {}  # path -> stamp, sha256
-        self._lock = threading.Lock()  # one read at a time: they would only share the disk
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Break off what is being read, within a moment; from another thread."""
+        self._stopped.set()
 
     def identify(self, folder: Path) -> Identity:
         """Return the digest of a model. Blocks; for a thread. Raises `ModelUnreadable`."""
         files = files_of(folder)
-        with self._lock:
-            try:
-                known = [self._sha256(path) for path in files]
-            except OSError as error:
-                raise ModelUnreadable(f"its files cannot be read: {error.strerror or error}") from error
+        try:
+            known = [self._sha256(path) for path in files]
+        except OSError as error:
+            raise ModelUnreadable(f"its files cannot be read: {error.strerror or error}") from error
         lines = (f"{path.name}\0{sha256}\n" for path, (_, sha256) in zip(files, known, strict=True))
         digest = hashlib.sha256("".join(lines).encode()).hexdigest()
         return Identity(folder, digest, tuple(stamp for stamp, _ in known))
@@ -63,12 +67,22 @@ class Digests:
         stamp = Stamp.of(path)
         known = self._files.get(stamp.path)
         if known is None or known[0] != stamp:
-            with path.open("rb") as file:
-                known = stamp, hashlib.file_digest(file, "sha256").hexdigest()
+            known = stamp, hash_file(path, self._stopped)
             if Stamp.of(path) != stamp:
                 raise ModelUnreadable(f"{path.name} is being written; nobody may write to a model in use")
             self._files[stamp.path] = known
         return known
+
+
+def hash_file(path: Path, stopped: threading.Event) -> str:
+    """Return a file's sha256 in hex. Raises `ModelUnreadable` once it is stopped, and `OSError`."""
+    digest, buffer = hashlib.sha256(), bytearray(CHUNK_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            if stopped.is_set():
+                raise ModelUnreadable("the process ends")
+            digest.update(memoryview(buffer)[:count])
+    return digest.hexdigest()
 
 
 def changed_since(identity: Identity) -> str:

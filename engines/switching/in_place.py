@@ -43,6 +43,8 @@ class InPlace:
             return "it is not known what the engine has"
         if "generate" not in live.tasks:
             return "it generates no text, so that no answer could be compared"
+        if live.engine.model_config.is_multimodal_model:
+            return "embeddings of other media than text would outlive its weights in vLLM's caches"
         if live.model.flags != model.flags:
             return "the engine was started with other flags"
         if str(live.engine.vllm_config.cache_config.cache_dtype).startswith("fp8"):

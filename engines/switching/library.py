@@ -27,27 +27,33 @@ class Library:
         self._digests = Digests()
         self._known: dict[str, tuple[Identity, Contents]] = {}
         self._faults: dict[str, str] = {}
-        self._studying: dict[str, asyncio.Task[None]] = {}
+        self._wanted: dict[str, Model] = {}  # to be read, in this order
+        self._read_once: dict[str, asyncio.Event] = {}
+        self._reading: asyncio.Task[None] | None = None
 
     def study(self, models: Collection[Model]) -> None:
         """Begin to read those that are not known as their files are now; returns at once."""
         for model in models:
-            if model.folder is not None and self.identity(model) is None and model.name not in self._studying:
-                self._studying[model.name] = asyncio.create_task(self._study(model))
+            if model.folder is not None and self.identity(model) is None:
+                self._wanted.setdefault(model.name, model)
+        if self._wanted and self._reading is None:
+            self._reading = asyncio.create_task(self._read_all())
 
     async def studied(self, model: Model) -> Identity | None:
-        """Wait until a model has been read; return what is known then."""
-        self.study([model])
-        if model.name in self._studying:
-            await asyncio.wait({self._studying[model.name]})
+        """Wait until a model has been read, before all others; return what is known then."""
+        if model.folder is not None and self.identity(model) is None:
+            read = self._read_once.setdefault(model.name, asyncio.Event())
+            self._wanted = {model.name: model, **self._wanted}
+            self.study([model])
+            await read.wait()
         return self.identity(model)
 
     async def close(self) -> None:
-        """Wait for no more; a thread that reads goes on to the end of its file."""
-        tasks = list(self._studying.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Read no more."""
+        self._wanted.clear()
+        self._digests.stop()
+        if self._reading is not None:
+            await asyncio.gather(self._reading, return_exceptions=True)
 
     def identity(self, model: Model) -> Identity | None:
         """Return the identity of a model if it is known, and its files are as they were: looks at them."""
@@ -69,6 +75,18 @@ class Library:
                 return f"{model.name}: {self._faults.get(model.name, NOT_READ)}"
         return why_other_shape(self._known[one.name][1], self._known[other.name][1])
 
+    async def _read_all(self) -> None:
+        """Read one model after the other: several would only share the disk."""
+        try:
+            while self._wanted:
+                name, model = next(iter(self._wanted.items()))
+                del self._wanted[name]
+                await self._study(model)
+                if name not in self._wanted and name in self._read_once:
+                    self._read_once.pop(name).set()
+        finally:
+            self._reading = None
+
     async def _study(self, model: Model) -> None:
         try:
             self._known[model.name] = await asyncio.to_thread(self._read, model)
@@ -77,8 +95,6 @@ class Library:
             if self._faults.get(model.name) != str(error):
                 log.warning("%s takes no turns in place: %s", model.name, error)
             self._faults[model.name] = str(error)
-        finally:
-            del self._studying[model.name]
 
     def _read(self, model: Model) -> tuple[Identity, Contents]:
         if model.folder is None:

@@ -9,52 +9,76 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from engines.questions import PROMPTS, Questions
-from engines.switching import metrics
+from engines.residency import EngineAdapter
 from engines.switching.live import LiveEngine, WaySpoiled
 
 TOKENS = 16
 ANSWER_WITHIN_S = 60.0
 log = logging.getLogger("tenantry.engine")
+Answer = tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The answers of one content."""
+
+    of_model: Answer | None = None
+    of_adapter: Answer | None = None
+    adapter: EngineAdapter | None = None
 
 
 class WakeCheck:
-    """The answers that the models of one host gave at first, by content."""
+    """The answers that the models of one host gave at first."""
 
     def __init__(self) -> None:
-        self._answers: dict[tuple[str, str], tuple[int, ...]] = {}  # (model's digest, adapter's id or "")
+        self._kept: dict[str, _Kept] = {}  # by the model's digest
 
-    def knows(self, live: LiveEngine, adapter: str) -> bool:
-        """Whether an answer of this adapter on the live model is kept."""
-        return live.identity is not None and (live.identity.digest, adapter) in self._answers
+    def adapter_of(self, live: LiveEngine) -> EngineAdapter | None:
+        """Return the adapter whose answer on the live model is kept."""
+        kept = self._kept.get(live.identity.digest) if live.identity is not None else None
+        return kept.adapter if kept is not None else None
 
-    async def verify(self, live: LiveEngine, *, is_new: bool, adapter: str = "", request: Any = None) -> None:
+    def forget_adapter(self, live: LiveEngine) -> None:
+        """Keep an answer of another adapter, at the next occasion."""
+        if live.identity is not None and live.identity.digest in self._kept:
+            self._kept[live.identity.digest].adapter = None
+            self._kept[live.identity.digest].of_adapter = None
+
+    async def verify(
+        self,
+        live: LiveEngine,
+        *,
+        is_new: bool,
+        differs: Callable[[], None],
+        adapter: EngineAdapter | None = None,
+        request: Any = None,
+    ) -> None:
         """Ask the live model, or an adapter on it, and compare; or keep the answer if it is the first.
 
         Raises `WaySpoiled` if another answer comes back than was kept. An engine that `is_new`, and has
-        passed its self-test, is believed instead: nothing better can be had. That too is counted.
+        passed its self-test, is believed instead: nothing better can be had. `differs` is called either way.
         """
         if live.identity is None or "generate" not in live.tasks:
             return
-        key = live.identity.digest, adapter
         answer = await self._ask(live, request)
-        kept = self._answers.setdefault(key, answer)
-        if kept == answer:
-            return
-        metrics.wake_check_failed()
-        what = f"adapter {adapter}" if adapter else "the model"
-        if not is_new:
-            raise WaySpoiled(f"{what} does not answer as it did when it was first loaded")
-        log.error(
-            "%s: %s does not answer as it did when it was first loaded; this new engine's answer counts now",
-            live.model.name,
-            what,
-        )
-        self._answers[key] = answer
+        kept = self._kept.setdefault(live.identity.digest, _Kept())
+        known = kept.of_model if adapter is None else kept.of_adapter
+        if known is not None and known != answer:
+            what = "the model" if adapter is None else f"adapter {adapter.id}"
+            differs()
+            if not is_new:
+                raise WaySpoiled(f"{what} does not answer as it did when it was first loaded")
+            log.error("%s: %s answers otherwise than at first; this new engine counts", live.model.name, what)
+        if adapter is None:
+            kept.of_model = answer
+        else:
+            kept.of_adapter, kept.adapter = answer, adapter
 
-    async def _ask(self, live: LiveEngine, request: Any) -> tuple[int, ...]:
+    async def _ask(self, live: LiveEngine, request: Any) -> Answer:
         questions = Questions(live.engine, live.tasks, _bounded(live))
         answer = await questions.generate(
             questions.tokens(PROMPTS[0]), request, temperature=0.0, max_tokens=TOKENS, min_tokens=1

@@ -264,6 +264,8 @@ class Flight:
             (b"x-tenantry-queue-ms", b"%d" % round(1000 * (self._queued_s or 0.0))),
             processing_ms(self.progress.first_byte_s),
         ]
+        if (woke_s := self.ticket.woke_s) is not None:
+            own.append((b"x-tenantry-wake-ms", b"%d" % round(1000 * woke_s)))
         try:
             await self._out.begin(status, [*headers, *own])
         except OSError as error:

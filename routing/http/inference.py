@@ -272,7 +272,7 @@ class Inference:
         except Unavailable:  # what it waits for may be an engine
             meant = self.directory.describe(tenant, model or tenant.default_model or "")
             if meant is not None:
-                self.dispatcher.refuse_if_failed(meant.pool, meant.base_model)
+                refusals.refuse_if_failed(self.dispatcher.groups[meant.pool, meant.base_model].engines)
             raise
 
     def _prompt_tokens(self, call: bodies.Call, target: Target) -> int:

@@ -1,8 +1,9 @@
-"""Real engines that take turns in place, in a process of their own; prints what happened as JSON.
+"""Real engines at one host that take turns, in a process of their own; prints what happened as JSON.
 
-    python -m tests.e2e.turning SCENARIO FOLDER
+    python -m tests.e2e.turning SCENARIO FLEET
 
-A process of its own, since vLLM starts others that run this one's main module first.
+A process of its own, since vLLM starts others that run this one's main module first. Only the gateway and
+BentoML are missing: orders and requests come from here.
 """
 
 from __future__ import annotations
@@ -18,257 +19,265 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
+from prometheus_client import generate_latest
 
-from engines import engine_process, orphans, vllm_engine
-from engines.switching.holding import Holding, HostMemory
-from engines.switching.in_place import InPlace, Means
-from engines.switching.library import Library
-from engines.switching.live import LiveEngine, Model, WaySpoiled
-from engines.switching.wake_check import WakeCheck
-from engines.vllm_args import engine_args, engine_environment
-from fleet.types import BaseModel
+from engines.assembly import host_of
+from engines.health import EngineState
+from engines.protocol import EngineOrder
+from engines.residency import DesiredAdapters, EngineAdapter
+from engines.shared_host import SharedHost
+from engines.supervisor import Supervisor
+from fleet.file import FleetFile
+from tests.processes import left_of, runs
 
-QUESTION = "What are your opening hours?"
-PLENTY = HostMemory(64 * 2**30, 32 * 2**30)
+QUESTIONS = ("What are your opening hours?", "Where is my order?", "How can I pay?")
 TURNS = int(os.environ.get("TENANTRY_TURNS", "20"))
+COMES_WITHIN_S = 240.0  # a cold start on a loaded machine
 
 
 class Turning:
-    """One engine after the other, or one that takes turns, as a supervisor has them."""
+    """One host, and its orders."""
 
-    def __init__(self, folder: Path, *, dtype: str = "float32", memory: HostMemory = PLENTY) -> None:
-        self.library, self.check = Library(), WakeCheck()
-        self.models = {
-            path.name: self._model(path, dtype) for path in sorted(folder.iterdir()) if path.is_dir()
-        }
-        self.in_place = InPlace(self.library, Holding(lambda: memory))
-        self.live: LiveEngine | None = None
-        self.args: Any = None
-        self.app: Any = None
-        self.stack = contextlib.AsyncExitStack()
+    def __init__(self, fleet_file: Path) -> None:
+        fleet, _ = FleetFile(fleet_file, None).load()
+        (pool,) = fleet.pools.values()
+        made = host_of(fleet, pool, pool.hosts[0], token="t", withheld=())
+        assert isinstance(made, SharedHost)
+        self.host, self.turns = made, made._turns
+        self.now: str | None = None
 
-    def _model(self, path: Path, dtype: str) -> Model:
-        served = BaseModel(
-            path.name, str(path), dtype=dtype, max_model_len=512, max_loras=2, max_cpu_loras=4,
-            kv_cache_bytes=2**28, max_lora_rank=8, vllm_args=("--enforce-eager",),
-        )  # fmt: skip
-        os.environ.update(engine_environment(served, on_cpu=True))
-        return Model(path.name, path, tuple(engine_args(served, shutdown_grace_s=2.0, on_cpu=True)))
+    def __getitem__(self, model: str) -> Supervisor:
+        return self.host._supervisors[model]
 
-    async def go(self, name: str) -> dict[str, Any]:
-        """Bring a model by the cheapest legal way; say how."""
-        model, began_s = self.models[name], time.monotonic()
-        reasons: list[list[str]] = []
-        for means in Means if self.live is not None else ():
-            live = self.live
-            assert live is not None
-            if reason := self.in_place.why_not(means, live, model):
-                reasons.append([means, reason])
-                continue
-            try:
-                await self.in_place.exchange(means, live, model)
-                exchanged_s = time.monotonic() - began_s
-                await self.serve(vllm_engine.args_for(self.args, name, str(model.folder)))
-                await self.check.verify(live, is_new=False)
-                return {"model": name, "way": means, "exchange_s": round(exchanged_s, 3),
-                        "seconds": round(time.monotonic() - began_s, 3), "reasons": reasons}  # fmt: skip
-            except WaySpoiled as error:
-                reasons.append([means, str(error)])
-                await self.end(at_once=True)
-                break
-        await self.start(model)
-        return {
-            "model": name,
-            "way": "cold",
-            "seconds": round(time.monotonic() - began_s, 3),
-            "reasons": reasons,
-        }
+    @property
+    def running(self) -> Any:
+        """What runs of the model that is awake."""
+        assert self.now is not None
+        running = self[self.now].running
+        assert running is not None
+        return running
 
-    async def start(self, model: Model) -> None:
-        """Start an engine, in the place of one that runs."""
-        await self.end()
-        os.environ.update(orphans.mark("turning"))
-        engine_process.become_main_of_children()
-        identity = await self.library.studied(model)
-        args, engine = await asyncio.to_thread(vllm_engine.build_engine, model.argv)
-        self.live = LiveEngine(engine, await engine.get_supported_tasks(), model, identity)
-        await self.serve(args)
-        await self.check.verify(self.live, is_new=True)
+    async def go(self, model: str) -> dict[str, Any]:
+        """Bring a model in the place of the one that is awake; say how."""
+        began_s = time.monotonic()
+        self.host._places.follow(model, EngineOrder.START, self.now)
+        health = self.host._places.health
+        await until(lambda: health(model).state is EngineState.READY and not self.is_switching())
+        self.now = model
+        place = self.host._places.health(model).place
+        assert place is not None
+        return {"model": model, "way": place.way, "seconds": round(time.monotonic() - began_s, 3)}
 
-    async def serve(self, args: Any) -> None:
-        """Make vLLM's app anew over the engine."""
-        assert self.live is not None
-        await self.stack.aclose()
-        self.args = args
-        self.app = await vllm_engine.start_app(self.stack, args, self.live.engine, self.live.tasks)
+    def is_switching(self) -> bool:
+        """Whether a model comes."""
+        return bool(self.host._places._switches)
 
-    async def end(self, *, at_once: bool = False) -> None:
-        """End what runs."""
-        if self.live is None:
-            return
-        if at_once:
-            orphans.end_own()
-        await self.stack.aclose()
-        await asyncio.to_thread(self.live.engine.shutdown, 0 if at_once else 2.0)
-        orphans.end_own()
-        self.live = None
+    async def read_all(self) -> None:
+        """Wait until every model's files have been read."""
+        for model in self.turns._models.values():
+            await self.turns._library.studied(model)
 
-    async def library_says(self, name: str) -> str:
-        """The digest of a model."""
-        identity = await self.library.studied(self.models[name])
-        return identity.digest if identity else ""
+    async def tell(self, *adapters: tuple[str, str]) -> None:
+        """Have the model that is awake load adapters (id, folder)."""
+        assert self.now is not None
+        desired = tuple(EngineAdapter(name, folder) for name, folder in adapters)
+        self[self.now].reconciler.desire(DesiredAdapters(1, desired))
+        await until(lambda: set(self.running.loader.host) == {name for name, _ in adapters})
 
-    async def ask(self, *, salt: str = "tenant", model: str | None = None, question: str = QUESTION) -> Any:
+    async def ask(
+        self, question: str = QUESTIONS[0], *, salt: str = "tenant", model: str | None = None
+    ) -> dict[str, Any]:
         """Ask over vLLM's app, as the gateway does."""
-        assert self.live is not None
-        transport = httpx.ASGITransport(app=self.app)
+        transport = httpx.ASGITransport(app=self.running.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=120) as client:
             body = {
-                "model": model or self.live.model.name,
+                "model": model or self.now,
                 "messages": [{"role": "user", "content": question}],
                 "max_tokens": 24,
                 "temperature": 0,
+                "logprobs": True,
                 "cache_salt": salt,
             }
-            return (await client.post("/v1/chat/completions", json=body)).json()
+            answer: dict[str, Any] = (await client.post("/v1/chat/completions", json=body)).json()
+            return answer
 
-    async def says(self, **wanted: Any) -> str:
-        """The text of an answer."""
-        answer = await self.ask(**wanted)
+    async def says(self, question: str = QUESTIONS[0], model: str | None = None) -> str:
+        """The text of an answer, or the error."""
+        answer = await self.ask(question, model=model)
         return str(answer["choices"][0]["message"]["content"]) if "choices" in answer else json.dumps(answer)
+
+    async def answers(self) -> list[Any]:
+        """Text and log-probabilities of the answers to all questions."""
+        found = []
+        for question in QUESTIONS:
+            choice = (await self.ask(question, salt=str(time.monotonic_ns())))["choices"][0]
+            logged = [token["logprob"] for token in choice["logprobs"]["content"]]
+            found.append([choice["message"]["content"], logged])
+        return found
+
+    def core(self) -> psutil.Process:
+        """The core of the engine that runs."""
+        return psutil.Process(self.running.engine.engine_core.resources.engine_manager.processes[0].pid)
+
+    def checks_failed(self) -> float:
+        """How many checks have failed at this host."""
+        pages = (generate_latest(one.metrics.switching.registry) for one in self.host._supervisors.values())
+        lines = (line for page in pages for line in page.decode().splitlines())
+        return sum(
+            float(line.split()[-1]) for line in lines if line.startswith("tenantry_wake_check_failures_total")
+        )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for it, as long as a cold start takes on a loaded machine. Raises `TimeoutError`."""
+    async with asyncio.timeout(COMES_WITHIN_S):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 def memory_mib() -> int:
-    """Resident memory of this process and all below it, in MiB; shared pages by their part."""
-    import psutil
-
+    """Memory of this process and all below it, in MiB; shared pages by their part."""
     own = psutil.Process()
     return sum(p.memory_full_info().pss for p in [own, *own.children(recursive=True)]) // 2**20
 
 
-async def turns(folder: Path) -> dict[str, Any]:
-    """Each model alone, then many turns among all three, in place where that is legal."""
-    turning, alone, seen = Turning(folder), {}, []
-    for name in ("a", "b", "c"):
-        await turning.go(name)
-        alone[name] = await turning.says()
-        await turning.end()
-    first = [await turning.go("a"), await turning.go("b"), await turning.go("a")]
-    memory = []
+async def turns(host: Turning) -> dict[str, Any]:
+    """Each model alone, then many turns of the two that are of one shape."""
+    await host.go("support")
+    alone = {"support": await host.answers()}
+    await host.read_all()
+    other_shape = await host.go("qwen")
+    cold = await host.go("sales")
+    alone["sales"] = await host.answers()
+    reloaded = await host.go("support")
+    seen, memory = [await host.answers() == alone["support"]], []
+    ways = []
     for turn in range(TURNS):
-        how = await turning.go("ba"[turn % 2])
-        seen.append({**how, "says": await turning.says()})
+        model = ("sales", "support")[turn % 2]
+        ways.append(await host.go(model))
+        seen.append(await host.answers() == alone[model])
         memory.append(memory_mib())
-    other_name = await turning.ask(model="b" if turning.live and turning.live.model.name == "a" else "a")
-    shape = await turning.go("c")
-    says_c = await turning.says()
-    await turning.end()
+    unknown = await host.says(model="sales" if host.now == "support" else "support")
     return {
-        "alone": alone, "first": first, "turns": seen, "memory_mib": memory,
-        "other_name": other_name, "other_shape": shape, "says_c": says_c, "left": left_behind(),
+        "other_shape": other_shape, "cold": cold, "reloaded": reloaded, "ways": ways, "same": seen,
+        "memory_mib": memory, "says": {model: answers[0][0] for model, answers in alone.items()},
+        "other_name": unknown, "checks_failed": host.checks_failed(),
     }  # fmt: skip
 
 
-def left_behind() -> list[str]:
-    """Processes below this one that should have ended."""
-    import psutil
-
-    left = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(
-                process.cmdline()
-            ):
-                left.append(process.name())
-    return left
-
-
-async def cache(folder: Path) -> dict[str, Any]:
+async def cache(host: Turning) -> dict[str, Any]:
     """A long prompt asked of A, B and A again: with the models' salts, then with one salt for both."""
-    turning = Turning(folder)
-    question = " ".join(["Where is my order?"] * 40) + " " + QUESTION
+    question = " ".join(["Where is my order?"] * 40) + " " + QUESTIONS[0]
     result: dict[str, Any] = {}
+    await host.go("support")
+    await host.read_all()
 
-    async def round_of(kind: str) -> None:
-        for step in ("a", "b", "a"):
-            await turning.go(step)
-            answer = await turning.ask(question=question, salt=kind)
+    async def around(kind: str) -> None:
+        for model in ("support", "sales", "support"):
+            await host.go(model)
+            answer = await host.ask(question, salt=kind)
             cached = answer["usage"]["prompt_tokens_details"] or {}
-            result.setdefault(kind, []).append(
-                [answer["choices"][0]["message"]["content"], cached.get("cached_tokens") or 0]
-            )
+            said = answer["choices"][0]["message"]["content"]
+            result.setdefault(kind, []).append([model, said, cached.get("cached_tokens") or 0])
 
-    await round_of("parted")
-    assert turning.live is not None and turning.live._salting is not None
-    kept, turning.live._salting._send = turning.live._salting._send, turning.live._salting._send
-    turning.live.engine.engine_core.add_request_async = kept  # as if the models were not parted
-    await round_of("shared")
-    await turning.end()
+    await around("parted")
+    (live,) = host.turns._live.values()
+    assert live._salting is not None
+    host.running.engine.engine_core.add_request_async = live._salting._send  # as if models were not parted
+    await around("shared")
     return result
 
 
-async def spoiled(folder: Path) -> dict[str, Any]:
-    """A reload that fails in the middle; an answer that is another; a file that is written meanwhile."""
-    turning = Turning(folder)
-    result: dict[str, Any] = {"alone": {}}
-    await turning.go("a")
-    result["alone"]["a"] = await turning.says()
-    former = turning.live
-    assert former is not None
-    core = former.engine.engine_core.resources.engine_manager.processes[0].pid
+async def spoiled(host: Turning) -> dict[str, Any]:
+    """Reloads that fail in the middle, a core that is killed then, an answer that is another."""
+    result: dict[str, Any] = {}
+    await host.go("support")
+    await host.read_all()
+    result["alone"] = await host.says()
     # The shapes are said to be the same: the worker finds out when a part of the weights is in.
-    alike, turning.library.why_not_alike = turning.library.why_not_alike, lambda *_: ""  # type: ignore[method-assign]
-    result["mid_reload"] = await turning.go("c")
-    turning.library.why_not_alike = alike  # type: ignore[method-assign]
-    result["former_core_is_gone"] = not is_running(core)
-    result["says_c"] = await turning.says()
-    result["back"] = await turning.go("a")
-    result["a_again"] = await turning.says()
-    # What A answered at first is said to have been something else.
-    await turning.go("b")
-    for key in turning.check._answers:
-        turning.check._answers[key] = (1, 2, 3)
-    result["wrong_answer"] = await turning.go("a")
-    result["a_at_last"] = await turning.says()
-    # A file of B is written anew: it is other content, and nothing of the former is used.
-    result["before"] = await turning.library_says("b")
-    config = folder / "b" / "generation_config.json"
-    config.write_text(config.read_text() + "\n")
-    assert turning.live is not None
-    result["changed"] = turning.in_place.why_not(Means.RELOAD, turning.live, turning.models["b"])
-    await turning.library.studied(turning.models["b"])
-    result["after"] = await turning.library_says("b")
-    await turning.end()
-    result["left"] = left_behind()
+    library, core = host.turns._library, host.core()
+    alike, library.why_not_alike = library.why_not_alike, lambda *_: ""  # type: ignore[method-assign]
+    result["mid_reload"] = await host.go("qwen")
+    library.why_not_alike = alike  # type: ignore[method-assign]
+    result["half_loaded_is_gone"] = not runs(core)
+    result["after_mid_reload"] = [await host.go("support"), await host.says()]
+    # The core is killed while the weights are to be exchanged.
+    core = host.core()
+    core.suspend()
+    going = asyncio.create_task(host.go("sales"))
+    await until(lambda: host.is_switching() and host["support"].running is None)
+    core.kill()
+    result["killed"] = [await going, await host.says()]
+    # What the other one answered at first is said to have been something else.
+    result["before_wrong"] = await host.go("support")
+    for kept in host.turns._check._kept.values():
+        kept.of_model = (1, 2, 3)
+    result["wrong"] = [await host.go("sales"), await host.says(), host.checks_failed()]
     return result
 
 
-def is_running(pid: int) -> bool:
-    """Whether a process runs."""
-    import psutil
+async def adapters(host: Turning) -> dict[str, Any]:
+    """An adapter on one of two models: gone with its model, checked when that one is back."""
+    demo = Path(os.environ["TENANTRY_DEMO_FOLDER"])
+    adapter = ("globex/support@1", str(demo / "adapters" / "globex-support"))
+    await host.go("support")
+    await host.read_all()
+    await host.tell(adapter)
+    of_adapter = await host.says(model=adapter[0])
+    result: dict[str, Any] = {"first": of_adapter, "ways": [await host.go("sales")]}
+    result["unknown_to_the_other"] = await host.says(model=adapter[0])
+    result["host_of_the_other"] = list(host.running.loader.host)
+    kept = [one.adapter.id for one in host.turns._check._kept.values() if one.adapter is not None]
+    result["kept"] = kept
+    result["ways"].append(await host.go("support"))
+    await host.tell(adapter)
+    result["again"] = await host.says(model=adapter[0])
+    for one in host.turns._check._kept.values():
+        if one.adapter is not None:
+            one.of_adapter = (1, 2, 3)
+    await host.go("sales")
+    result["wrong"] = [await host.go("support"), host.checks_failed()]
+    return result
 
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
-
-async def costs(folder: Path) -> dict[str, Any]:
-    """Seconds of each way with 603 MiB models, to the first token."""
-    turning = Turning(folder, dtype="bfloat16")
-    result = []
-    for name in ("large1", "large2", "large1", "large2", "large1", "large2"):
-        how = await turning.go(name)
+async def costs(host: Turning) -> dict[str, Any]:
+    """Seconds of each way, and to the first token after it."""
+    switches = []
+    for model in ("large1", "large2", "large1", "large2", "large1", "large2", "large1"):
+        how = await host.go(model)
+        await host.read_all()
         began_s = time.monotonic()
-        await turning.says()
-        result.append({**how, "answer_s": round(time.monotonic() - began_s, 3)})
-    await turning.end()
-    return {"switches": result}
+        await host.ask()
+        switches.append({**how, "answer_s": round(time.monotonic() - began_s, 3)})
+    return {"switches": switches}
 
 
-SCENARIOS: dict[str, Callable[[Path], Coroutine[Any, Any, dict[str, Any]]]] = {
-    "turns": turns, "cache": cache, "spoiled": spoiled, "costs": costs,
+SCENARIOS: dict[str, Callable[[Turning], Coroutine[Any, Any, dict[str, Any]]]] = {
+    "turns": turns, "cache": cache, "spoiled": spoiled, "adapters": adapters, "costs": costs,
 }  # fmt: skip
 
-if __name__ == "__main__":
-    said = asyncio.run(SCENARIOS[sys.argv[1]](Path(sys.argv[2])))
-    sys.stdout.write("\nRESULT " + json.dumps(said) + "\n")
+
+async def main() -> None:
+    """Run one scenario; end everything, whatever comes of it."""
+    host = Turning(Path(sys.argv[2]))
+    await host.host.start()
+    result: dict[str, Any] = {}
+    below: list[psutil.Process] = []
+    try:
+        result = await SCENARIOS[sys.argv[1]](host)
+    finally:
+        below = psutil.Process().children(recursive=True)
+        await host.host.stop()
+    left = []
+    for process in await asyncio.to_thread(left_of, below, within_s=10.0):
+        with contextlib.suppress(psutil.Error):
+            if "resource_tracker" not in " ".join(process.cmdline()):
+                left.append(process.name())
+    sys.stdout.write(f"\nRESULT {json.dumps({**result, 'left': left})}\n")
     sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
     os._exit(0)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from engines.loader.metrics import ENGINE_METRICS
 from engines.metric import Metric, MetricKind
+from engines.switching.metrics import SWITCHING_METRICS
 from routing.observing.metrics import definitions as d
 
 _HEAD = """\
@@ -105,11 +106,16 @@ def document() -> str:
             common=d.REPLICA_LABELS,
         ),
         _section("Usage ledger", "Read from it when the page is.", d.LEDGER_METRICS),
+        _section(
+            "Whole models that take turns",
+            "Of pools whose base models share hosts ([models.md](models.md)).",
+            d.TURN_METRICS,
+        ),
         _section("Budgets", "Read from the usage ledger when the page is.", d.BUDGET_GAUGES),
         _section(
             "On an engine's page",
             "Beside vLLM's own. They carry no replica: the scrape configuration takes it from the path.",
-            ENGINE_METRICS,
+            (*ENGINE_METRICS, *SWITCHING_METRICS),
         ),
         _SERIES.format(lines=sum(map(_lines, d.MODEL_METRICS))),
         _GEN_AI.format(rows=_gen_ai_rows()),

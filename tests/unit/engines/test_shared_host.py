@@ -18,6 +18,7 @@ from engines.host import EngineHost
 from engines.restarts import FAILURES_BEFORE_DEAD
 from engines.shared_host import SharedHost
 from engines.supervisor import Supervisor
+from engines.switching.turns import Turns
 from fleet.types import BaseModel
 from tests.unit.engines.test_places import FakeMemory, House
 
@@ -52,7 +53,9 @@ class OneHost:
         }
         memory = FakeMemory(2**30, dict.fromkeys(MODELS, 0))
         memory.house = House()
-        self.app = SharedHost(self.supervisors, thread=thread, awake=1, memory=memory, token=TOKEN)
+        self.app = SharedHost(
+            self.supervisors, thread=thread, awake=1, memory=memory, token=TOKEN, turns=Turns({})
+        )
         self.drained: list[Any] = []
         monkeypatch.setattr(shared_host_module, "drain_on_signals", self.drained.extend)
         for name, supervisor in self.supervisors.items():

@@ -24,7 +24,7 @@ class FakeEngine:
         self.vllm_config = SimpleNamespace(
             cache_config=SimpleNamespace(cache_dtype="auto", block_size=16), shutdown_timeout=0
         )
-        self.model_config = SimpleNamespace(max_model_len=64)
+        self.model_config = SimpleNamespace(max_model_len=64, is_multimodal_model=False)
         self.salts: list[str] = []
         self.answer: tuple[int, ...] = (1, 2, 3)
 

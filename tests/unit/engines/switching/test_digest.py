@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
+import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from engines.switching import digest
 from engines.switching.digest import Digests, changed_since
 from engines.switching.reading import ModelUnreadable
 from tests.adapter_kinds import write_base
@@ -19,13 +19,13 @@ from tests.adapter_kinds import write_base
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that are read whole, in order."""
     seen: list[str] = []
-    real = hashlib.file_digest
+    real = digest.hash_file
 
-    def noted(file: Any, name: Any) -> Any:
-        seen.append(Path(file.name).name)
-        return real(file, name)
+    def noted(path: Path, stopped: threading.Event) -> str:
+        seen.append(path.name)
+        return real(path, stopped)
 
-    monkeypatch.setattr(hashlib, "file_digest", noted)
+    monkeypatch.setattr(digest, "hash_file", noted)
     return seen
 
 
@@ -65,14 +65,14 @@ def test_the_digest_is_of_contents_and_names_not_of_the_place(tmp_path: Path) ->
 def test_a_file_that_is_written_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, real = write_base(tmp_path / "model"), hashlib.file_digest
+    folder, real = write_base(tmp_path / "model"), digest.hash_file
 
-    def written_meanwhile(file: Any, name: Any) -> Any:
+    def written_meanwhile(path: Path, stopped: threading.Event) -> str:
         with (folder / "config.json").open("a") as other:
             other.write(" ")
-        return real(file, name)
+        return real(path, stopped)
 
-    monkeypatch.setattr(hashlib, "file_digest", written_meanwhile)
+    monkeypatch.setattr(digest, "hash_file", written_meanwhile)
     with pytest.raises(ModelUnreadable, match="is being written"):
         Digests().identify(folder)
 
@@ -84,3 +84,10 @@ def test_a_file_that_is_gone_counts_as_changed(tmp_path: Path) -> None:
     assert changed_since(identity) == "model.safetensors"
     with pytest.raises(ModelUnreadable):
         Digests().identify(folder)
+
+
+def test_what_is_read_is_broken_off_when_the_process_ends(tmp_path: Path) -> None:
+    folder, digests = write_base(tmp_path / "model"), Digests()
+    digests.stop()
+    with pytest.raises(ModelUnreadable, match="ends"):
+        digests.identify(folder)

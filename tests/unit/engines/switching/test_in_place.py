@@ -107,6 +107,8 @@ async def test_what_an_engine_was_started_with_must_be_the_same(tmp_path: Path) 
     host.live.tasks = ("generate",)
     host.engine.vllm_config.cache_config.cache_dtype = "fp8_e4m3"
     assert "FP8" in host.in_place.why_not(Means.RELOAD, host.live, b)
+    host.engine.model_config.is_multimodal_model = True
+    assert "other media" in host.in_place.why_not(Means.RELOAD, host.live, b)
     host.engine.errored = True
     assert "dead" in host.in_place.why_not(Means.RELOAD, host.live, b)
 
@@ -219,3 +221,21 @@ async def test_a_library_reads_ahead_and_again_what_has_changed(tmp_path: Path) 
     again = await host.library.studied(host.models["a"])
     assert first is not None and again is not None and first.digest != again.digest
     await host.library.close()
+
+
+async def test_a_model_that_is_waited_for_is_read_before_the_others(tmp_path: Path) -> None:
+    library = Library()
+    models = {name: model(whole_model(tmp_path / name)) for name in ("a", "b", "c")}
+    library.study(models.values())
+    assert await library.studied(models["c"]) is not None
+    assert library.identity(models["b"]) is None
+    assert await library.studied(models["b"]) is not None
+    await library.close()
+
+
+async def test_nothing_is_read_once_the_library_is_closed(tmp_path: Path) -> None:
+    library = Library()
+    one = model(whole_model(tmp_path / "a"))
+    await library.close()
+    assert await library.studied(one) is None
+    await library.close()

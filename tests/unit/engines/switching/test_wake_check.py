@@ -5,72 +5,86 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from prometheus_client import REGISTRY
 
+from engines.residency import EngineAdapter
 from engines.switching.library import Library
 from engines.switching.live import LiveEngine, WaySpoiled
 from engines.switching.wake_check import WakeCheck
 from tests.unit.engines.switching.engine import FakeEngine, live, studied
 
-COUNTER = "tenantry_wake_check_failures_total"
+ADAPTER = EngineAdapter("adapter@1", "/store/adapter")
 
 
-async def engine_in(folder: Path) -> tuple[FakeEngine, LiveEngine]:
+class Checked:
+    """An engine, the check of its host, and the differences that were counted."""
+
+    def __init__(self, engine: FakeEngine, one: LiveEngine) -> None:
+        self.engine, self.live, self.check, self.counted = engine, one, WakeCheck(), 0
+
+    def count(self) -> None:
+        self.counted += 1
+
+    async def ask(self, *, is_new: bool = False, adapter: EngineAdapter | None = None) -> None:
+        await self.check.verify(
+            self.live, is_new=is_new, differs=self.count, adapter=adapter, request=adapter and object()
+        )
+
+
+@pytest.fixture
+async def checked(tmp_path: Path) -> Checked:
     library = Library()
-    models = await studied(library, folder, "a")
+    models = await studied(library, tmp_path, "a")
     engine = FakeEngine()
-    return engine, live(library, models["a"], engine)
+    return Checked(engine, live(library, models["a"], engine))
 
 
-def counted() -> float:
-    return REGISTRY.get_sample_value(COUNTER) or 0.0
+async def test_the_first_answer_is_kept_and_the_same_one_passes(checked: Checked) -> None:
+    await checked.ask(is_new=True)
+    await checked.ask()
+    assert checked.counted == 0 and checked.engine.calls == ["generate", "generate"]
 
 
-async def test_the_first_answer_is_kept_and_the_same_one_passes(tmp_path: Path) -> None:
-    _, one = await engine_in(tmp_path)
-    check, before = WakeCheck(), counted()
-    assert not check.knows(one, "")
-    await check.verify(one, is_new=True)
-    assert check.knows(one, "") and not check.knows(one, "adapter@1")
-    await check.verify(one, is_new=False)
-    assert counted() == before
-
-
-async def test_another_answer_spoils_a_switch_and_is_counted(tmp_path: Path) -> None:
-    engine, one = await engine_in(tmp_path)
-    check, before = WakeCheck(), counted()
-    await check.verify(one, is_new=True)
-    engine.answer = (1, 2, 4)
+async def test_another_answer_spoils_a_switch_and_is_counted(checked: Checked) -> None:
+    await checked.ask(is_new=True)
+    checked.engine.answer = (1, 2, 4)
     with pytest.raises(WaySpoiled, match="the model does not answer as it did"):
-        await check.verify(one, is_new=False)
-    engine.answer = (1, 2, 3)
-    await check.verify(one, is_new=False)
-    assert counted() == before + 1
+        await checked.ask()
+    checked.engine.answer = (1, 2, 3)
+    await checked.ask()
+    assert checked.counted == 1
 
 
-async def test_an_adapter_has_an_answer_of_its_own(tmp_path: Path) -> None:
-    engine, one = await engine_in(tmp_path)
-    check = WakeCheck()
-    await check.verify(one, is_new=True)
-    engine.answer = (7, 8)
-    await check.verify(one, is_new=False, adapter="adapter@1", request=object())
-    engine.answer = (1, 2, 3)
+async def test_an_adapter_has_an_answer_of_its_own_until_it_is_forgotten(checked: Checked) -> None:
+    await checked.ask(is_new=True)
+    assert checked.check.adapter_of(checked.live) is None
+    checked.engine.answer = (7, 8)
+    await checked.ask(adapter=ADAPTER)
+    assert checked.check.adapter_of(checked.live) == ADAPTER
+    checked.engine.answer = (1, 2, 3)
     with pytest.raises(WaySpoiled, match="adapter adapter@1 does not answer"):
-        await check.verify(one, is_new=False, adapter="adapter@1", request=object())
+        await checked.ask(adapter=ADAPTER)
+    checked.check.forget_adapter(checked.live)
+    assert checked.check.adapter_of(checked.live) is None
+    await checked.ask()
 
 
-async def test_a_new_engine_is_believed_and_counted(tmp_path: Path) -> None:
-    engine, one = await engine_in(tmp_path)
-    check, before = WakeCheck(), counted()
-    await check.verify(one, is_new=True)
-    engine.answer = (9,)
-    await check.verify(one, is_new=True)
-    await check.verify(one, is_new=False)
-    assert counted() == before + 1
+async def test_a_new_engine_is_believed_and_counted(checked: Checked) -> None:
+    await checked.ask(is_new=True)
+    checked.engine.answer = (9,)
+    await checked.ask(is_new=True)
+    await checked.ask()
+    assert checked.counted == 1
 
 
-async def test_an_engine_that_dies_of_the_question_is_spoiled(tmp_path: Path) -> None:
-    engine, one = await engine_in(tmp_path)
-    engine.errored = True
-    with pytest.raises(WaySpoiled):
-        await WakeCheck().verify(one, is_new=False)
+async def test_an_engine_that_dies_of_the_question_is_spoiled(checked: Checked) -> None:
+    checked.engine.errored = True
+    with pytest.raises(WaySpoiled, match="died"):
+        await checked.ask()
+
+
+async def test_what_is_not_known_or_generates_nothing_is_not_asked(checked: Checked) -> None:
+    checked.live.tasks = ("embed",)
+    await checked.ask()
+    checked.live.tasks, checked.live.identity = ("generate",), None
+    await checked.ask()
+    assert checked.engine.calls == []

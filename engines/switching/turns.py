@@ -1,0 +1,99 @@
+"""What the engines of one host have in common for turns in place: their models, and the answers of each."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from adapters.errors import AdapterError
+from engines.loader import AdapterLoader
+from engines.residency import EngineAdapter
+from engines.switching.holding import Holding
+from engines.switching.in_place import InPlace, Means
+from engines.switching.library import Library
+from engines.switching.live import LiveEngine, Model, WaySpoiled
+from engines.switching.wake_check import WakeCheck
+
+log = logging.getLogger("tenantry.engine")
+
+
+class Turns:
+    """The turns of one host."""
+
+    def __init__(self, models: Mapping[str, Model], holding: Holding | None = None) -> None:
+        self._models = models
+        self._library = Library()
+        self._in_place = InPlace(self._library, holding or Holding())
+        self._check = WakeCheck()
+        self._live: dict[int, LiveEngine] = {}  # by the id of vLLM's engine
+
+    def expect(self, model: str) -> None:
+        """Begin to read a model's files, while an engine starts with it; returns at once."""
+        self._library.study([self._models[model]])
+
+    async def began(self, model: str, engine: Any, tasks: tuple[str, ...]) -> None:
+        """Take note of a new engine. Then the other models are read in the background."""
+        identity = await self._library.studied(self._models[model])
+        self._live[id(engine)] = LiveEngine(engine, tasks, self._models[model], identity)
+        self._library.study(self._models.values())
+
+    def ended(self, engine: Any) -> None:
+        """Forget an engine."""
+        self._live.pop(id(engine), None)
+
+    async def close(self) -> None:
+        """Read no more files."""
+        await self._library.close()
+
+    def why_not(self, means: Means, engine: Any, model: str) -> str:
+        """Return why a model cannot come so into an engine, or "". Changes nothing."""
+        live = self._live.get(id(engine))
+        return self._in_place.why_not(means, live, self._models[model]) if live else "the engine is not known"
+
+    async def exchange(self, means: Means, engine: Any, model: str) -> None:
+        """Give an engine another model's weights. Raises `WaySpoiled`."""
+        live = self._live.get(id(engine))
+        if live is None:
+            raise WaySpoiled("the engine is not known")
+        await self._in_place.exchange(means, live, self._models[model])
+
+    async def verify(
+        self, engine: Any, loader: AdapterLoader | None, *, is_new: bool, differs: Callable[[], None]
+    ) -> None:
+        """Check the model's answer and an adapter's against those that are kept; `differs` counts.
+
+        Raises `WaySpoiled`, and `EngineDied`.
+        """
+        live = self._live.get(id(engine))
+        if live is None:
+            return
+        await self._check.verify(live, is_new=is_new, differs=differs)
+        adapter = self._check.adapter_of(live)
+        if loader is None or adapter is None:
+            return
+        try:
+            async with loader.lease(adapter) as request:
+                await self._check.verify(
+                    live, is_new=is_new, differs=differs, adapter=adapter, request=request
+                )
+        except AdapterError as error:  # its files may be gone: nobody wants it any more
+            log.info("%s: adapter %s is not checked: %s", live.model.name, adapter.id, error)
+            self._check.forget_adapter(live)
+
+    async def remember(
+        self, engine: Any, loader: AdapterLoader | None, wanted: Callable[[str], EngineAdapter | None]
+    ) -> None:
+        """Keep the answer of the adapter that was used last, unless one is kept. Raises as `verify` does."""
+        live = self._live.get(id(engine))
+        if live is None or loader is None or self._check.adapter_of(live) is not None:
+            return
+        used = [adapter for name in loader.host if (adapter := wanted(name)) is not None]
+        if not used:
+            return
+        with contextlib.suppress(AdapterError):
+            async with loader.lease(used[-1]) as request:
+                await self._check.verify(
+                    live, is_new=False, differs=lambda: None, adapter=used[-1], request=request
+                )
