@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
+import logging
 import os
 from collections.abc import Collection
 
@@ -17,6 +19,9 @@ from engines.last_words import LastWords
 from engines.vllm_args import engine_args, engine_environment, tracing_environment
 from fleet.mig import SliceName
 from fleet.types import BaseModel
+
+PROGRESS_INTERVAL_S = 30
+log = logging.getLogger("tenantry.engine")
 
 
 class EngineStart:
@@ -55,6 +60,12 @@ class EngineStart:
         await asyncio.to_thread(orphans.reap, self._replica)
         engine_process.become_main_of_children()
         engine_process.withhold(self._withheld)
+
+    async def log_progress(self) -> None:
+        """Say now and then that an engine still loads, until cancelled."""
+        for times in itertools.count(1):
+            await asyncio.sleep(PROGRESS_INTERVAL_S)
+            log.info("%s: still loading (%d s)", self._replica, times * PROGRESS_INTERVAL_S)
 
     def make(self, model: BaseModel, metrics: EngineMetrics) -> Built:
         """Start an engine's processes, in the thread for that; minutes on a GPU.

@@ -37,7 +37,6 @@ from fleet.types import BaseModel
 
 WATCH_INTERVAL_S = 0.2
 ABORT_INTERVAL_S = 0.2
-PROGRESS_INTERVAL_S = 30
 ADAPTER_NUMBERS: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice in an engine
 log = logging.getLogger("tenantry.engine")
 
@@ -135,8 +134,7 @@ class Supervisor:
         """Restart, stop or start the engine, soon.
 
         One that loads is ended once it has loaded, or at once where others of this process want its place.
-        With a `source` the engine that starts is not built but had from there. It has the settings that
-        `model` has by then.
+        With a `source` the engine that starts is not built but had from there.
         """
         was_stopped, self._stopped = self._stopped, order is EngineOrder.STOP
         if order is EngineOrder.RESTART or (was_stopped and not self._stopped):
@@ -342,7 +340,7 @@ class Supervisor:
     async def _build(self, stack: contextlib.AsyncExitStack) -> Built:
         """Start the engine's processes in a thread, minutes on a GPU; or have the engine from its source."""
         source, self._source = self._source, None
-        progress = asyncio.create_task(self._log_progress())
+        progress = asyncio.create_task(self._start.log_progress())
         try:
             built = await (self._builder.build() if source is None else source())
         finally:
@@ -350,11 +348,6 @@ class Supervisor:
         self.metrics.engine = built.metrics
         stack.push_async_callback(asyncio.to_thread, self._end, built)
         return built
-
-    async def _log_progress(self) -> None:
-        for times in itertools.count(1):
-            await asyncio.sleep(PROGRESS_INTERVAL_S)
-            log.info("%s: still loading (%d s)", self.replica, times * PROGRESS_INTERVAL_S)
 
     async def _prove(self, engine: Any, app: Any, tasks: Sequence[str]) -> None:
         """Run the self-test. Raises `SelfTestFailed` with the engine's own error."""

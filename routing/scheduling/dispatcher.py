@@ -246,8 +246,8 @@ class Dispatcher:
         replica = self.replicas.get(name)
         if replica is not None and (replica.asleep, replica.barred) != (asleep, barred):
             replica.asleep, replica.barred, replica.awake_since_s = asleep, barred, self._clock()
-            self._grants.refuse_unservable(self._group_with(replica.engine))
-            self._grants.fill(self._group_with(replica.engine), replica.engine)
+            self._grants.refuse_unservable(self._groups.of(replica.engine))
+            self._grants.fill(self._groups.of(replica.engine), replica.engine)
 
     def take_residency(
         self,
