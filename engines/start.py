@@ -7,7 +7,7 @@ import functools
 import itertools
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from prometheus_client import CollectorRegistry
 
@@ -21,6 +21,7 @@ from fleet.mig import SliceName
 from fleet.types import BaseModel
 
 PROGRESS_INTERVAL_S = 30
+ADAPTER_NUMBERS: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice in an engine
 log = logging.getLogger("tenantry.engine")
 
 
@@ -61,12 +62,6 @@ class EngineStart:
         engine_process.become_main_of_children()
         engine_process.withhold(self._withheld)
 
-    async def log_progress(self) -> None:
-        """Say now and then that an engine still loads, until cancelled."""
-        for times in itertools.count(1):
-            await asyncio.sleep(PROGRESS_INTERVAL_S)
-            log.info("%s: still loading (%d s)", self._replica, times * PROGRESS_INTERVAL_S)
-
     def make(self, model: BaseModel, metrics: EngineMetrics) -> Built:
         """Start an engine's processes, in the thread for that; minutes on a GPU.
 
@@ -86,3 +81,9 @@ class EngineStart:
         take(OF_ENGINE, registry)
         keep_bounded(registry, metrics.adapters.in_flight)
         return Built(args, engine, self._replica, registry)
+
+    async def log_progress(self) -> None:
+        """Log now and then that an engine is still on its way; until this is cancelled."""
+        for times in itertools.count(1):
+            await asyncio.sleep(PROGRESS_INTERVAL_S)
+            log.info("%s: still loading (%d s)", self._replica, times * PROGRESS_INTERVAL_S)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import time
-from collections.abc import Collection, Iterator, MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from typing import Any
 
 from engines import orphans, vllm_engine
@@ -28,7 +27,7 @@ from engines.protocol import EngineOrder
 from engines.residency import DesiredAdapters, FaultKind, limits_in
 from engines.restarts import Restarts
 from engines.selftest import SelfTest, SelfTestFailed
-from engines.start import EngineStart
+from engines.start import ADAPTER_NUMBERS, EngineStart
 from engines.switching.turns import Turns
 from engines.trial import Trials
 from engines.words import blames_machine, points_elsewhere, words_of
@@ -37,7 +36,6 @@ from fleet.types import BaseModel
 
 WATCH_INTERVAL_S = 0.2
 ABORT_INTERVAL_S = 0.2
-ADAPTER_NUMBERS: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice in an engine
 log = logging.getLogger("tenantry.engine")
 
 
@@ -134,7 +132,8 @@ class Supervisor:
         """Restart, stop or start the engine, soon.
 
         One that loads is ended once it has loaded, or at once where others of this process want its place.
-        With a `source` the engine that starts is not built but had from there.
+        With a `source` the engine that starts is not built but had from there. It has the settings that
+        `model` has by then.
         """
         was_stopped, self._stopped = self._stopped, order is EngineOrder.STOP
         if order is EngineOrder.RESTART or (was_stopped and not self._stopped):

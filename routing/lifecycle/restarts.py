@@ -39,7 +39,7 @@ class _Stuck(Exception):
 
 
 class _Left(Exception):
-    """A replica takes part no more."""
+    """A replica takes part no more, or its turn has ended: it comes again with the fleet's settings."""
 
 
 class RollingRestarts:
@@ -196,7 +196,7 @@ class RollingRestarts:
 
     async def _one(self, step: RestartStep, replica: Replica, drain_s: float) -> None:
         """Restart one replica. Raises `_Left`, `_Stuck` or `ReplicaSilent`."""
-        if replica.left:
+        if replica.left or replica.is_on_disk:
             raise _Left
         step.state = StepState.DRAINING
         replica.restarting = True
@@ -234,7 +234,7 @@ class RollingRestarts:
         replica.engine.settings = ""  # until the next engine says with which it runs
         due_s = asyncio.get_running_loop().time() + BACK_WITHIN_S
         while True:
-            if replica.left:
+            if replica.left or replica.is_on_disk:
                 raise _Left
             health = await self._health(replica)
             if health is not None and _is_another(before, health):
@@ -270,7 +270,7 @@ async def _until(condition: Callable[[], bool], replica: Replica, within_s: floa
     """Wait for a condition. Raises `_Left`, and `_Stuck` where it does not come true."""
     due_s = asyncio.get_running_loop().time() + within_s
     while not condition():
-        if replica.left:
+        if replica.left or replica.is_on_disk:
             raise _Left
         if asyncio.get_running_loop().time() >= due_s:
             raise _Stuck(else_)

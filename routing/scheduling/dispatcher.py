@@ -1,9 +1,8 @@
 """When and where does each request run? The one stateful orchestrator.
 
 It decides synchronously and acts after: no `await` stands between reading the state and changing it, so it
-needs no lock. Policies are asked, never written here. Every ticket that `submit` returns must be settled
-exactly once, however it ends; capacity comes back in no other way. Binding is late: a request gets an engine
-only when it can run there at once.
+needs no lock. Policies are asked, never written here. Every ticket of `submit` must be settled exactly once;
+capacity comes back in no other way. Binding is late: a request gets an engine when it can run there at once.
 
 1. `submit`: it could be served by some replica (`refusals`), and no cap stops it (`accounts`); it is granted
    an engine, or waits in its group (`group`).
@@ -246,8 +245,9 @@ class Dispatcher:
         replica = self.replicas.get(name)
         if replica is not None and (replica.asleep, replica.barred) != (asleep, barred):
             replica.asleep, replica.barred, replica.awake_since_s = asleep, barred, self._clock()
-            self._grants.refuse_unservable(self._groups.of(replica.engine))
-            self._grants.fill(self._groups.of(replica.engine), replica.engine)
+            group = self._groups.of(replica.engine)
+            self._grants.refuse_unservable(group)
+            self._grants.fill(group, replica.engine)
 
     def take_residency(
         self,

@@ -80,7 +80,7 @@ class MeshEngine(FakeEngine):
 
     def __init__(self, name: str, model: str) -> None:
         super().__init__(name)
-        self.model = model
+        self.serves = model
         self.stopped, self.ready = True, False
         self.never_loads = ""  # why
         self.loading = asyncio.Event()  # a start waits for it
@@ -94,7 +94,7 @@ class MeshEngine(FakeEngine):
 
     async def answer(self, body: dict[str, Any], send: Any) -> None:
         """Answer as this model, whatever the request names: a wrong one shows."""
-        await super().answer(body | {"model": self.model}, send)
+        await super().answer(body | {"model": self.serves}, send)
 
     async def come(self) -> None:
         self.stopped, self.ready, self.failure = False, False, ""
@@ -133,7 +133,7 @@ class FakeHost:
             await engine(scope, receive, send)
             return
         told = json.loads(await read_body(receive))
-        self.orders.append((told["order"], engine.model, told.get("instead_of")))
+        self.orders.append((told["order"], engine.serves, told.get("instead_of")))
         why_not = self._follow(engine, told["order"], told.get("instead_of"))
         if why_not:
             self.refused.append(why_not)
@@ -146,8 +146,8 @@ class FakeHost:
             self._do(engine.go())
             return ""
         going = None if instead_of is None else self.engines[instead_of]
-        awake = {one.model for one in self.engines.values() if not one.stopped}
-        left = awake - {engine.model, instead_of}
+        awake = {one.serves for one in self.engines.values() if not one.stopped}
+        left = awake - {engine.serves, instead_of}
         if len(left) >= self._most:
             return f"{sorted(left)} are awake"
         self.most_seen = max(self.most_seen, len(left) + 1)

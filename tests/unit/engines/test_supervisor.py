@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from engines import engine_process, orphans, start, vllm_engine
+from engines import engine_process, orphans, vllm_engine
+from engines import start as start_module
 from engines import supervisor as supervisor_module
 from engines.builder import Shared, builder_thread
 from engines.built import Built, Running
@@ -582,7 +583,7 @@ async def test_a_load_that_takes_long_says_so(
     loading: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "tenantry.engine")
-    monkeypatch.setattr(start, "PROGRESS_INTERVAL_S", 0)
+    monkeypatch.setattr(start_module, "PROGRESS_INTERVAL_S", 0)
     loading.supervisor.start()
     await asyncio.to_thread(loading.begun.wait)
     await loading.supervisor.stop()
