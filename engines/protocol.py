@@ -22,6 +22,8 @@ class Kind(StrEnum):
     RERANK = "/rerank"
     TOKENIZE = "/tokenize"
     DETOKENIZE = "/detokenize"
+    MESSAGES = "/v1/messages"  # Anthropic's
+    COUNT_TOKENS = "/v1/messages/count_tokens"
 
 
 class EngineOrder(StrEnum):
@@ -35,6 +37,7 @@ class EngineOrder(StrEnum):
 TOKEN_HEADER = "x-tenantry-token"  # noqa: S105 - the header's name
 MODEL_HEADER = "x-tenantry-model"  # request: the base model that is meant, where a host has several
 ADAPTER_HEADER = "x-tenantry-adapter"  # request: id of the adapter that the request needs
+PRIORITY_HEADER = "x-tenantry-priority"  # request: what vLLM's own form of it cannot say; of `Kind.MESSAGES`
 FAULT_HEADER = "x-tenantry-fault"  # response: the engine, not the request, is at fault; one of FAULT_*
 
 FAULT_ENGINE = "engine"  # the engine is loading, draining or dead: another replica may answer

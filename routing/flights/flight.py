@@ -289,7 +289,8 @@ class Flight:
         """Give the client the error, as the answer or as the last event of a stream; it may not take it."""
         if self.progress.status is None:
             error = self._question.told(error)
-        body = error.body()
+        body = self._exchange.error_body(error)
+        event = (b"event: error\n" if self._exchange.as_anthropic else b"") + b"data: " + body + b"\n\n"
         try:
             async with asyncio.timeout(TELL_TIMEOUT_S):
                 if self._heartbeat is not None:
@@ -301,7 +302,7 @@ class Flight:
                     headers = [JSON, took, *error.headers_for(self._exchange.seed)]
                     await self._exchange.respond(error.status, headers, body)
                 elif not self.progress.finished:
-                    await self._send_body(b"data: " + body + b"\n\n", more=False)
+                    await self._send_body(event, more=False)
         except (ClientGone, OSError, TimeoutError):
             pass
         except asyncio.CancelledError:

@@ -257,7 +257,9 @@ class Inference:
         if trace is not None:
             traceparent = trace.for_engine
             trace.authenticated_s, trace.submitting_s = asked.arrived_s, self.clock()
-        return request, Question(call, target, for_engine, request.prompt_tokens, traceparent, refusal)
+        return request, Question(
+            call, target, for_engine, request.prompt_tokens, traceparent, tenant.band.rank, refusal
+        )
 
     def _resolve(self, asked: _Asked) -> Target | None:
         """Return what the model means for the tenant, or None. Raises `RequestError` if it cannot answer."""
