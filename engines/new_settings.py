@@ -28,6 +28,8 @@ def with_settings(model: BaseModel, values: object) -> BaseModel:
         wrong = sorted({str(each["loc"][0]) for each in error.errors(include_input=False)})
         raise ValueError(f"wrong values: {', '.join(wrong)}") from None
     made = base_model_from(model.name, section, model.source)
+    if made.kv_cache_bytes == 0:
+        raise ValueError("wrong values: kv_cache_gib")  # less than a byte
     if made.max_cpu_loras < made.max_loras:
         raise ValueError("max_cpu_loras is less than max_loras")
     return replace(

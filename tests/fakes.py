@@ -162,7 +162,7 @@ def engines_of(fleet: Fleet) -> dict[str, FakeEngine]:
     engines = {}
     for name, base_model in (each for pool in fleet.pools.values() for each in pool.replica_models):
         engines[name] = FakeEngine(name)
-        engines[name].model = fleet.base_models[base_model]
+        engines[name].declared = fleet.base_models[base_model]
     return engines
 
 
@@ -201,8 +201,8 @@ class FakeEngine:
         self.name = name
         self.ready = True
         self.kv_tokens = self.max_model_len = self.chars_per_token = 0  # it does not say
-        self.model: BaseModel | None = None  # with whose settings it runs; None: it does not say
-        self.next_model: BaseModel | None = None  # those of the next start
+        self.declared: BaseModel | None = None  # with whose settings it runs; None: it does not say
+        self.next_declared: BaseModel | None = None  # those of the next start
         self.failure = ""  # why it does not start, if it does not
         self.starts = 1
         self.stopped = False
@@ -242,8 +242,8 @@ class FakeEngine:
             told = json.loads(body)
             order = told["order"]
             self.orders.append(order)
-            if self.model is not None and "settings" in told:
-                self.next_model = with_settings(self.model, told["settings"])
+            if self.declared is not None and "settings" in told:
+                self.next_declared = with_settings(self.declared, told["settings"])
             before = self.health().to_json()
             self.following = asyncio.ensure_future(self.follow(order))
             return await respond(send, 200, before)
@@ -276,7 +276,7 @@ class FakeEngine:
     def come_back(self) -> None:
         """Start anew, and pass the self-test."""
         self.ready, self.failure = True, ""
-        self.model = self.next_model or self.model
+        self.declared = self.next_declared or self.declared
         self.starts += 1
 
     def fail(self, words: str) -> None:
@@ -317,7 +317,7 @@ class FakeEngine:
             kv_tokens=self.kv_tokens,
             max_model_len=self.max_model_len,
             chars_per_token=self.chars_per_token,
-            **({} if self.model is None else limits_in(self.model)),
+            **({} if self.declared is None else limits_in(self.declared)),
         )
 
     async def _run(self, body: dict[str, Any], receive: Any, send: Any) -> None:

@@ -197,7 +197,7 @@ async def test_an_engine_of_a_pool_that_comes_back_starts_with_the_settings_of_t
         ).status == 200
         await eventually(lambda: site.gateway.dispatcher.replicas["alone-0"].ready, "it is back")
         assert engine.orders == ["stop", "start"]
-        assert engine.model is not None and engine.model.max_loras == 1
+        assert engine.declared is not None and engine.declared.max_loras == 1
         restarts = site.gateway.restarts
         await eventually(lambda: restarts.of("shared").ended_s is not None, "the end of the restart")
         await eventually(lambda: site.gateway.dispatcher.replicas["shared-0"].engine.slots == 1)

@@ -100,8 +100,8 @@ class Watched:
     async def __call__(self, body: dict[str, Any], send: Any) -> None:
         self.running.append(body["model"])
         adapters = {model for model in self.running if "@" in model}
-        assert self.engine.model is not None
-        self.is_over = self.is_over or len(adapters) > self.engine.model.max_loras
+        assert self.engine.declared is not None
+        self.is_over = self.is_over or len(adapters) > self.engine.declared.max_loras
         await asyncio.sleep(0.005)
         await self.engine.answer(body, send)
         self.running.remove(body["model"])
@@ -204,7 +204,7 @@ async def test_pools_restart_one_after_the_other_and_no_request_fails(pair: Site
         (("alone-0", 2), ("shared-0", 1), ("shared-1", 2)),
         (("alone-0", 2), ("shared-0", 1), ("shared-1", 1)),
     }, "each counts by what it runs"
-    models_of = {engine.model for engine in pair.bench.engines.values()}
+    models_of = {engine.declared for engine in pair.bench.engines.values()}
     assert models_of == {pair.bench.gateway.fleet.now.base_models["base"]}
     figures = [replica.engine for replica in pair.bench.gateway.dispatcher.replicas.values()]
     assert {(engine.slots, engine.max_sequences) for engine in figures} == {(1, 3)}
@@ -249,7 +249,7 @@ async def test_it_ends_at_the_first_engine_that_does_not_start_and_the_old_file_
 
     async def start(_: str) -> None:
         engine.ready = False
-        wanted = engine.next_model or engine.model
+        wanted = engine.next_declared or engine.declared
         assert wanted is not None
         if wanted.gpu_memory_utilization:
             engine.fail("No available memory for the cache blocks")
@@ -277,7 +277,7 @@ async def test_a_host_that_keeps_its_settings_is_told_from_one_that_takes_new_on
     engine = pair.bench.engines["shared-0"]
 
     async def ignore(_: str) -> None:
-        engine.next_model = None
+        engine.next_declared = None
         engine.come_back()
 
     engine.follow = ignore
@@ -318,11 +318,11 @@ async def test_a_host_that_starts_anew_with_its_own_file_is_seen(pair: Site) -> 
     await ended(pair)
     await ended(pair, "alone")
     engine = pair.bench.engines["shared-0"]
-    assert engine.model is not None
+    assert engine.declared is not None
     engine.die("its machine was restarted")
     replica = pair.bench.gateway.dispatcher.replicas["shared-0"]
     await eventually(lambda: not replica.ready and not replica.engine.settings, "what comes may have others")
-    engine.next_model = replace(engine.model, max_loras=2)
+    engine.next_declared = replace(engine.declared, max_loras=2)
     engine.come_back()
     await eventually(lambda: pair.bench.gateway.dispatcher.replicas["shared-0"].ready)
     assert await shown(pair) == {"shared-0": True, "shared-1": False, "alone-0": False}

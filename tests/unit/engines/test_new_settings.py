@@ -79,6 +79,7 @@ def test_name_weights_and_limits_of_requests_stay_and_do_not_count() -> None:
         ({"max_loras": -1, "dtype": "int4"}, "wrong values: dtype, max_loras"),
         ({"gpu_memory_utilization": 1e999}, "wrong values: gpu_memory_utilization"),
         ({"max_lora_rank": 7}, "wrong values: max_lora_rank"),
+        ({"kv_cache_gib": 1e-20}, "wrong values: kv_cache_gib"),
         ({"max_loras": 4, "max_cpu_loras": 2}, "max_cpu_loras is less than max_loras"),
         ({"vllm_args": ["--api-key", "secret"]}, "wrong values: vllm_args"),
         ({"vllm_args": ["--model=/etc"]}, "wrong values: vllm_args"),
