@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -136,10 +137,11 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def memory_mib() -> int:
-    """Memory of this process and all below it, in MiB; shared pages by their part."""
+def memory_mib() -> list[int]:
+    """Memory of this process and of each below it, in MiB; shared pages by their part."""
+    gc.collect()
     own = psutil.Process()
-    return sum(p.memory_full_info().pss for p in [own, *own.children(recursive=True)]) // 2**20
+    return [p.memory_full_info().pss // 2**20 for p in [own, *own.children(recursive=True)]]
 
 
 async def turns(host: Turning) -> dict[str, Any]:
@@ -262,6 +264,7 @@ async def main() -> None:
     """Run one scenario; end everything, whatever comes of it."""
     host = Turning(Path(sys.argv[2]))
     await host.host.start()
+    await until(lambda: not any(one.is_awake for one in host.host._supervisors.values()))
     result: dict[str, Any] = {}
     below: list[psutil.Process] = []
     try:
