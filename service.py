@@ -6,6 +6,8 @@
     bentoml serve service:Gateway --arg replica=shared-0   one host alone, for a gateway elsewhere
 
 Environment:
+    TENANTRY_FLEET, TENANTRY_POOL, TENANTRY_REPLICA        the same where there are no arguments: in a Bento
+    TENANTRY_ROLE          all, gateway (no engine is started) or engine (of one host, TENANTRY_REPLICA)
     TENANTRY_SECRET        the internal token and every tenant's cache salt come from it; random where not
                            set, which is right as long as gateway and engines are started together;
                            the same for all where they are not
@@ -63,6 +65,8 @@ from engines.secrets import internal_token  # noqa: E402
 from fleet.current import CurrentFleet  # noqa: E402
 from fleet.demo_keys import DEMO_KEY_HASHES, demo_keys  # noqa: E402
 from fleet.file import FleetFile  # noqa: E402
+from fleet.problems import FleetError  # noqa: E402
+from fleet.role import Part, Role, RoleError, host_in, part_of, require_none_here  # noqa: E402
 from fleet.types import Caps, Fleet, Host, Pool  # noqa: E402
 from routing.http import connections  # noqa: E402
 from routing.http.announcement import address_of, announce  # noqa: E402
@@ -91,11 +95,11 @@ log = logging.getLogger("tenantry.gateway")
 
 
 class Arguments(BaseModel):
-    """What `--arg` takes; baked into a Bento by `bentoml build`."""
+    """What `--arg` takes; `platform` is baked into a Bento by `bentoml build`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    fleet: str = "fleet.yaml"
+    fleet: str | None = None
     pool: str | None = None
     replica: str | None = None
     platform: Literal["gpu", "cpu"] | None = None  # of a Bento's image
@@ -185,11 +189,11 @@ class Served:
     file: FleetFile
 
     @classmethod
-    def read(cls, arguments: Arguments) -> Served:
-        """Load the fleet, or the part of it that one pool needs."""
-        file = FleetFile(HERE / arguments.fleet, arguments.pool)
+    def read(cls, part: Part, *, on_gpu: bool) -> Served:
+        """Load the fleet, or the part of it that one pool needs. Raises `FleetError`."""
+        file = FleetFile(HERE / part.fleet, part.pool)
         fleet, loaded = file.load()
-        return cls(fleet, arguments.platform == "gpu", loaded.secret_variables, file)
+        return cls(fleet, on_gpu, loaded.secret_variables, file)
 
 
 def declare_host(served: Served, pool: Pool, place: Host) -> Service[Any]:
@@ -229,18 +233,12 @@ def declare_host(served: Served, pool: Pool, place: Host) -> Service[Any]:
     return declare(bentoml.asgi_app(lambda: host, path="/")(Engine))
 
 
-def declare_replica(served: Served, name: str) -> Service[Any]:
-    """Declare one host as the entry service. Raises `ValueError` for an unknown name."""
-    hosts = {host.name: (pool, host) for pool in served.fleet.pools.values() for host in pool.hosts}
-    if name not in hosts:
-        raise ValueError(f"the fleet has no replica {name!r}; it has {', '.join(hosts)}")
-    return declare_host(served, *hosts[name])
-
-
-def declare_gateway(served: Served) -> Service[Any]:
+def declare_gateway(served: Served, role: Role) -> Service[Any]:
     """Declare the entry service, and through it one engine service for each host that runs here."""
     fleet = served.fleet
     elsewhere = Elsewhere.read(os.environ, Address.parse)
+    hosts = [host.name for pool in fleet.pools.values() for host in pool.hosts]
+    require_none_here(role, [host for host in hosts if not elsewhere.has(host)])
     engines = {
         host.name: declare_host(served, pool, host)
         for pool in fleet.pools.values()
@@ -356,7 +354,7 @@ def _is_worker() -> bool:
     return spec is not None and spec.name.startswith("_bentoml_impl.worker")
 
 
-def _take_sighup(arguments: Arguments) -> None:
+def _take_sighup(role: Role) -> None:
     """Have BentoML's parent hand SIGHUP on to the gateway; circus would restart all, engines included."""
     if _is_worker():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the gateway takes it; by default it would end
@@ -365,21 +363,25 @@ def _take_sighup(arguments: Arguments) -> None:
     from circus.sighandler import SysHandler
 
     def hand_on(handler: SysHandler) -> None:
-        if not arguments.replica:
+        if role is not Role.ENGINE:
             message = make_json("signal", name=ENTRY_WATCHER, signum=int(signal.SIGHUP))
             handler.controller.loop.add_callback_from_signal(handler.controller.dispatch, (None, message))
 
     SysHandler.handle_hup = hand_on
 
 
-def declare(arguments: Arguments) -> Service[Any]:
-    """Declare what is to be served."""
-    served = Served.read(arguments)
-    if arguments.replica:
-        return declare_replica(served, arguments.replica)
-    return declare_gateway(served)
+def declare(part: Part, *, on_gpu: bool) -> Service[Any]:
+    """Declare what is to be served. Raises `FleetError`, `RoleError`."""
+    served = Served.read(part, on_gpu=on_gpu)
+    if part.replica is not None:
+        return declare_host(served, *host_in(served.fleet, part.replica))
+    return declare_gateway(served, part.role)
 
 
 _arguments = bentoml.use_arguments(Arguments)
-_take_sighup(_arguments)
-Gateway = declare(_arguments)
+try:
+    _part = part_of(_arguments.model_dump(), os.environ)
+    _take_sighup(_part.role)
+    Gateway = declare(_part, on_gpu=_arguments.platform == "gpu")
+except (FleetError, RoleError) as error:
+    sys.exit(f"error: {error}")

@@ -25,6 +25,8 @@ health.py          an engine's state, as JSON
 memory.py          what engines take of the machine's memory, or the devices'
 draining.py        an ordered end of the process, told from a crash
 restarts.py        an engine's state after starts and deaths; delays between starts
+settings.py        a digest of the settings with which an engine runs
+new_settings.py    checks those that the gateway gives
 residency.py       the adapters that the gateway wants in an engine, and those there, as JSON
 protocol.py        private headers and routes between gateway and engine
 handler.py         the answer where vLLM's handler breaks on a request

@@ -21,10 +21,12 @@ from engines import protocol
 from engines.handler import Receive, Scope, Send, answer_with
 from engines.health import EngineHealth, EngineState
 from engines.loader import EngineDied, reason_of
+from engines.new_settings import with_settings
 from engines.places import Places, Refused
 from engines.residency import ENGINE_DIED, DesiredAdapters, EngineAdapter, FaultKind, Residency, TrialReport
 from engines.supervisor import Supervisor
 from engines.trial import BaseModelFailed
+from fleet.types import BaseModel
 
 MAX_DESIRED_BYTES = 8 * 2**20  # some 40 000 adapters
 log = logging.getLogger("tenantry.engine")
@@ -134,7 +136,10 @@ class EngineHost:
                 report = await self._try(str(body.get("id")))
                 await answer(send, 200, report.to_json())
             elif call == ("POST", protocol.ENGINE_PATH):
-                self._follow(await _read_json(receive))
+                body = await _read_json(receive)
+                model = _parse_settings(body, self._supervisor.model)
+                self._follow(body)
+                self._supervisor.model = model  # the next engine is made after this
                 await answer(send, 200, self._health().to_json())
             else:
                 await answer(send, 405, {"error": "not a method of this route"})
@@ -236,6 +241,16 @@ def _parse_order(value: dict[str, Any]) -> tuple[protocol.EngineOrder, str | Non
     ):
         raise _BadRequest(400, "instead_of goes with start, and is the name of a base model")
     return order, instead_of
+
+
+def _parse_settings(value: dict[str, Any], model: BaseModel) -> BaseModel:
+    """Read what the next engine is to be started with, without a word as before. Raises `_BadRequest`."""
+    if value.get("settings") is None:
+        return model
+    try:
+        return with_settings(model, value["settings"])
+    except ValueError as error:
+        raise _BadRequest(400, f"settings: {error}") from None
 
 
 def _parse_desired(value: dict[str, Any]) -> DesiredAdapters:

@@ -22,6 +22,8 @@ class Kind(StrEnum):
     RERANK = "/rerank"
     TOKENIZE = "/tokenize"
     DETOKENIZE = "/detokenize"
+    MESSAGES = "/v1/messages"  # Anthropic's
+    COUNT_TOKENS = "/v1/messages/count_tokens"
 
 
 class EngineOrder(StrEnum):
@@ -35,6 +37,7 @@ class EngineOrder(StrEnum):
 TOKEN_HEADER = "x-tenantry-token"  # noqa: S105 - the header's name
 MODEL_HEADER = "x-tenantry-model"  # request: the base model that is meant, where a host has several
 ADAPTER_HEADER = "x-tenantry-adapter"  # request: id of the adapter that the request needs
+PRIORITY_HEADER = "x-tenantry-priority"  # request: what vLLM's own form of it cannot say; of `Kind.MESSAGES`
 FAULT_HEADER = "x-tenantry-fault"  # response: the engine, not the request, is at fault; one of FAULT_*
 
 FAULT_ENGINE = "engine"  # the engine is loading, draining or dead: another replica may answer
@@ -44,7 +47,9 @@ FAULT_ADAPTER = "adapter"  # the adapter cannot be loaded, on any replica
 READY_PATH = "/internal/ready"  # EngineHealth; 200 once the engine has passed its self-test
 METRICS_PATH = "/internal/metrics"  # vLLM's metrics of this replica alone
 ADAPTERS_PATH = "/internal/adapters"  # GET: Residency. PUT: DesiredAdapters, answered with Residency
-ENGINE_PATH = "/internal/engine"  # POST {"order": ..., "instead_of": ...}: EngineHealth; 409: why not
+# POST {"order": ..., "instead_of": ..., "settings": ...}: EngineHealth; 409: why not. The settings are those
+# of a base model in a fleet file, with which the next engine starts; without them it has the last one's.
+ENGINE_PATH = "/internal/engine"
 TRIAL_PATH = "/internal/adapters/trial"  # POST {"id": ...} of a desired adapter: TrialReport
 CONTROL_PATHS = frozenset({ADAPTERS_PATH, TRIAL_PATH, ENGINE_PATH})
 

@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from engines.settings import digest_of
+from fleet.types import BaseModel
+
 
 @dataclass(frozen=True, slots=True)
 class EngineAdapter:
@@ -69,6 +72,10 @@ class Residency:
     kv_tokens: int = 0  # size of the engine's KV cache; 0: not known
     max_model_len: int = 0  # tokens of prompt and completion together; 0: not known
     chars_per_token: int = 0  # of the longest in the vocabulary; 0: not known
+    settings: str = ""  # digest of the settings with which it runs; empty: not known, nor are these three
+    max_loras: int = 0  # its slots
+    max_num_seqs: int = 0  # sequences it runs at once
+    max_cpu_loras: int = 0  # adapters in its host memory
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object."""
@@ -94,7 +101,21 @@ class Residency:
             kv_tokens=int(value.get("kv_tokens", 0)),
             max_model_len=int(value.get("max_model_len", 0)),
             chars_per_token=int(value.get("chars_per_token", 0)),
+            settings=str(value.get("settings", "")),
+            max_loras=int(value.get("max_loras", 0)),
+            max_num_seqs=int(value.get("max_num_seqs", 0)),
+            max_cpu_loras=int(value.get("max_cpu_loras", 0)),
         )
+
+
+def limits_in(model: BaseModel) -> dict[str, Any]:
+    """Return an engine's limits that are among its settings, and their digest, as `Residency` names them."""
+    return {
+        "settings": digest_of(model),
+        "max_loras": model.max_loras,
+        "max_num_seqs": model.max_num_seqs,
+        "max_cpu_loras": model.max_cpu_loras,
+    }
 
 
 UNCHANGED = "it answers like the base model"  # how the reason begins where a trial has seen no difference

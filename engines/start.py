@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
+import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from prometheus_client import CollectorRegistry
 
@@ -17,6 +19,10 @@ from engines.last_words import LastWords
 from engines.vllm_args import engine_args, engine_environment, tracing_environment
 from fleet.mig import SliceName
 from fleet.types import BaseModel
+
+PROGRESS_INTERVAL_S = 30
+ADAPTER_NUMBERS: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice in an engine
+log = logging.getLogger("tenantry.engine")
 
 
 class EngineStart:
@@ -75,3 +81,9 @@ class EngineStart:
         take(OF_ENGINE, registry)
         keep_bounded(registry, metrics.adapters.in_flight)
         return Built(args, engine, self._replica, registry)
+
+    async def log_progress(self) -> None:
+        """Log now and then that an engine is still on its way; until this is cancelled."""
+        for times in itertools.count(1):
+            await asyncio.sleep(PROGRESS_INTERVAL_S)
+            log.info("%s: still loading (%d s)", self._replica, times * PROGRESS_INTERVAL_S)

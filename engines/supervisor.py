@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from engines import orphans, vllm_engine
@@ -25,10 +24,10 @@ from engines.heartbeat import SILENT_AFTER_ON_CPU_S, SILENT_AFTER_S, Heartbeat
 from engines.last_words import DYING_S, ended_how
 from engines.loader import AdapterLoader, EngineDied, LoraEngine, Reconciler
 from engines.protocol import EngineOrder
-from engines.residency import DesiredAdapters, FaultKind
+from engines.residency import DesiredAdapters, FaultKind, limits_in
 from engines.restarts import Restarts
 from engines.selftest import SelfTest, SelfTestFailed
-from engines.start import EngineStart
+from engines.start import ADAPTER_NUMBERS, EngineStart
 from engines.switching.turns import Turns
 from engines.trial import Trials
 from engines.words import blames_machine, points_elsewhere, words_of
@@ -37,8 +36,6 @@ from fleet.types import BaseModel
 
 WATCH_INTERVAL_S = 0.2
 ABORT_INTERVAL_S = 0.2
-PROGRESS_INTERVAL_S = 30
-ADAPTER_NUMBERS: Iterator[int] = itertools.count(1)  # vLLM's lora_int_id, never used twice in an engine
 log = logging.getLogger("tenantry.engine")
 
 
@@ -66,7 +63,7 @@ class Supervisor:
         `on_slice` each engine runs on that MIG slice, or not at all.
         """
         self.replica = replica
-        self.model = model
+        self.model = model  # with the settings that the next engine is to have
         self.metrics = EngineMetrics(alone=shared is None)
         self.running: Running | None = None
         self.limits: dict[str, Any] = {}  # of the last engine, as `Residency` names them
@@ -82,7 +79,7 @@ class Supervisor:
         self._source: Source | None = None  # of the next engine; None: it is built
         self._given_away: Built | None = None  # the engine that does not end with its supervision
         self._start_asked = False  # now, whatever the delay
-        self._model = model
+        self._model = model  # as the one that loads or runs has it
         self._start = EngineStart(
             replica,
             [model] if shared is None else shared.models,
@@ -135,7 +132,8 @@ class Supervisor:
         """Restart, stop or start the engine, soon.
 
         One that loads is ended once it has loaded, or at once where others of this process want its place.
-        With a `source` the engine that starts is not built but had from there.
+        With a `source` the engine that starts is not built but had from there. It has the settings that
+        `model` has by then.
         """
         was_stopped, self._stopped = self._stopped, order is EngineOrder.STOP
         if order is EngineOrder.RESTART or (was_stopped and not self._stopped):
@@ -240,10 +238,14 @@ class Supervisor:
                 try:
                     began_s = time.monotonic()
                     self._start_asked = False
+                    self._model = self.model
+                    self.reconciler.take_slots(self._model.max_loras)
                     self.running = await self._load(stack)
-                    self._start_asked = False  # this is the engine that was asked for meanwhile
+                    # Else this is the engine that was asked for meanwhile.
+                    self._start_asked = self._model != self.model
                     self._restarts.passed(time.monotonic() - began_s)
-                    self._settled.set()
+                    if not self._start_asked:
+                        self._settled.set()
                     await self._watch(self.running)
                 except Exception as error:
                     if self.draining:  # its processes were ended while it loaded
@@ -252,6 +254,9 @@ class Supervisor:
                     if not self._was_aborted:
                         self.reconciler.forgive()  # if none comes back, no adapter ended the last one
                         self._restarts.did_not_start(self._why(error))
+                    if self._start_asked:  # with other settings, perhaps
+                        self._restarts.told_to_start()
+                    else:
                         self._stopped = self._stopped or self._on_demand
                 finally:
                     self.running = None
@@ -320,7 +325,7 @@ class Supervisor:
         if self.turns is not None:
             differs = self.metrics.switching.wake_check_failed
             await self.turns.verify(engine, loader, is_new=is_new, differs=differs)
-        self.limits = vllm_engine.limits_of(engine)
+        self.limits = vllm_engine.limits_of(engine) | limits_in(self._model)
         # Any call that the core's loop answers would do; this one changes nothing and reaches no worker.
         silent_after_s = SILENT_AFTER_ON_CPU_S if self._start.on_cpu else SILENT_AFTER_S
         heartbeat = Heartbeat(engine.is_sleeping, silent_after_s=silent_after_s)
@@ -331,7 +336,7 @@ class Supervisor:
     async def _build(self, stack: contextlib.AsyncExitStack) -> Built:
         """Start the engine's processes in a thread, minutes on a GPU; or have the engine from its source."""
         source, self._source = self._source, None
-        progress = asyncio.create_task(self._log_progress())
+        progress = asyncio.create_task(self._start.log_progress())
         try:
             built = await (self._builder.build() if source is None else source())
         finally:
@@ -339,11 +344,6 @@ class Supervisor:
         self.metrics.engine = built.metrics
         stack.push_async_callback(self._leave, built)
         return built
-
-    async def _log_progress(self) -> None:
-        for times in itertools.count(1):
-            await asyncio.sleep(PROGRESS_INTERVAL_S)
-            log.info("%s: still loading (%d s)", self.replica, times * PROGRESS_INTERVAL_S)
 
     async def _prove(self, engine: Any, app: Any, tasks: Sequence[str]) -> None:
         """Run the self-test. Raises `SelfTestFailed` with the engine's own error."""

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from engines.devices.vllm_guard import correct_vllm
 from engines.engine_metrics import OF_APP, take
 from engines.last_words import follow_engine_core
+from engines.protocol import PRIORITY_HEADER
 
 
 def is_cpu_build() -> bool:
@@ -64,6 +65,7 @@ async def start_app(
     # vLLM's handler of a dead engine asks its server to exit; ours must not.
     app.state.server = types.SimpleNamespace(should_exit=False)
     await init_app_state(engine, app.state, args, tasks)
+    keep_priority(getattr(app.state, "anthropic_serving_messages", None))
     await stack.enter_async_context(app.router.lifespan_context(app))
     return app
 
@@ -75,6 +77,24 @@ def serve_as(app: Any, name: str, folder: str) -> None:
     served = app.state.openai_serving_models
     served.base_model_paths[:] = [BaseModelPath(name=name, model_path=folder)]  # vLLM's registry shares it
     served.lora_requests.clear()
+
+
+def keep_priority(serving: Any) -> None:
+    """Have messages run with the priority that the gateway says; their form has no field for it.
+
+    `serving` answers them, by way of a chat; None: this model answers none.
+    """
+    if serving is None:
+        return
+    answer = serving.create_chat_completion
+
+    async def answer_in_turn(request: Any, raw_request: Any = None, *more: Any, **options: Any) -> Any:
+        told = raw_request.headers.get(PRIORITY_HEADER) if raw_request is not None else None
+        if told is not None:
+            request.priority = int(told)
+        return await answer(request, raw_request, *more, **options)
+
+    serving.create_chat_completion = answer_in_turn
 
 
 def limits_of(engine: Any) -> dict[str, Any]:

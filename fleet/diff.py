@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from fleet.types import Fleet, Pool
 from fleet.values import (
+    ENGINE_SETTINGS,
     adapter_values,
     base_model_values,
     gateway_values,
@@ -19,28 +20,27 @@ from fleet.values import (
 )
 from fleet.wording import subject_of, words_of
 
+ADDED, REMOVED = "added", "removed"  # of a whole pool, tenant, ...
+
 
 class Needs(StrEnum):
     """What it takes until a change counts."""
 
     NOTHING = "nothing"  # it counts from the next request on
+    ENGINES = "engines"  # engines of the pools that hold the base model start again, one after the other
     RESTART = "restart"  # of the service: engines, or parts of the gateway, are made with it
 
 
 # What is read when the service starts, by section of the file; all else counts at once. Whether replicas can
 # join and leave depends on where their engines come from, which the gateway's replicas know.
 RESTART: dict[str, frozenset[str]] = {
-    "base_models": frozenset(
-        {
-            "source", "revision", "dtype", "max_model_len", "max_num_seqs", "max_loras", "max_lora_rank",
-            "max_cpu_loras", "tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "vllm_args",
-        }
-    ),
-    "pools": frozenset({"strategy", "base_models", "devices", "mig", "awake"}),
+    "base_models": frozenset({"source", "revision"}),
+    "pools": frozenset({"strategy", "devices", "mig", "awake"}),
     "gateway": frozenset({"shutdown_grace_s", "metrics", "tracing"}),
     "state": frozenset({"folder", "database", "store_gib", "max_adapter_mib"}),
-}  # fmt: skip
-_MADE_AT_START = frozenset({"base_models", "pools"})  # whole sections: one more or less needs a restart
+}
+# What engines are started with.
+ENGINES: dict[str, frozenset[str]] = {"base_models": ENGINE_SETTINGS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +62,21 @@ def differences(before: Fleet, after: Fleet) -> list[Change]:
         *_named("base_models", before.base_models, after.base_models, base_model_values),
         *_named("adapters", before.adapters, after.adapters, adapter_values),
         *_named("tenants", before.tenants, after.tenants, lambda tenant: tenant_values(tenant, {})),
-        *_named("pools", before.pools, after.pools, _pool),
+        *_pools(before.pools, after.pools),
         *_fields("gateway", "", gateway_values(before, {}), gateway_values(after, {})),
         *_fields("state", "", state_values(before.state), state_values(after.state)),
         *_fields("usage", "", _usage(before), _usage(after)),
         *_fields("prices", "", _currency(before), _currency(after)),
         *_named("prices", _prices(before), _prices(after), price_values),
     ]
+
+
+def _pools(before: Mapping[str, Pool], after: Mapping[str, Pool]) -> Iterator[Change]:
+    """Compare pools; one whose base models take turns at shared hosts is made at the start."""
+    shared = {pool.name for pool in (*before.values(), *after.values()) if pool.strategy.shares_hosts}
+    for change in _named("pools", before, after, _pool):
+        is_made = change.text in (ADDED, REMOVED) or change.text.startswith("base_models ")
+        yield replace(change, needs=Needs.RESTART) if is_made and change.name in shared else change
 
 
 def _pool(pool: Pool) -> dict[str, Any]:
@@ -91,12 +99,11 @@ def _prices(fleet: Fleet) -> Mapping[str, Any]:
 def _named(
     section: str, before: Mapping[str, Any], after: Mapping[str, Any], values: Any
 ) -> Iterator[Change]:
-    needs = Needs.RESTART if section in _MADE_AT_START else Needs.NOTHING
     for name in {**before, **after}:
         if name not in after:
-            yield Change(section, name, "removed", needs)
+            yield Change(section, name, REMOVED, Needs.NOTHING)
         elif name not in before:
-            yield Change(section, name, "added", needs)
+            yield Change(section, name, ADDED, Needs.NOTHING)
         elif before[name] != after[name]:
             yield from _fields(section, name, values(before[name]), values(after[name]))
 
@@ -105,11 +112,17 @@ def _fields(section: str, name: str, before: Mapping[str, Any], after: Mapping[s
     for key in {**before, **after}:
         old, new = before.get(key), after.get(key)
         if old != new:
-            needs = Needs.RESTART if key in RESTART.get(section, ()) else Needs.NOTHING
+            needs = _needs(section, key)
             if key == "devices" and _begins_with(old or [], new or []):
                 needs = Needs.NOTHING  # those of replicas that join, or leave
             for text in words_of(key, old, new):
                 yield Change(section, name, text, needs)
+
+
+def _needs(section: str, key: str) -> Needs:
+    if key in RESTART.get(section, ()):
+        return Needs.RESTART
+    return Needs.ENGINES if key in ENGINES.get(section, ()) else Needs.NOTHING
 
 
 def _begins_with(old: list[str], new: list[str]) -> bool:

@@ -1,4 +1,4 @@
-"""A tenant as an entry of fleet.yaml, whole and value by value. Pure.
+"""A tenant as an entry of fleet.yaml, whole and value by value; and a base model. Pure.
 
 A value's path is its keys joined by a dot, such as `weight`, `caps.max_queued`, `models.support`. Only the
 first dot divides: an alias may have dots of its own.
@@ -12,7 +12,16 @@ from typing import Any
 
 from fleet import schema
 from fleet.price_entries import own_prices_of
-from fleet.types import NO_LIMITS, Budget, Caps, KeyLimits, Tenant
+from fleet.types import (
+    NO_LIMITS,
+    BaseModel,
+    Budget,
+    Caps,
+    KeyLimits,
+    MediaTokens,
+    RequestLimits,
+    Tenant,
+)
 from fleet.values import tenant_values
 
 NESTED = ("models", "caps", "budget", "request_limits")  # keys whose values are set one by one
@@ -20,7 +29,30 @@ _INSTEAD = {  # a budget is in one of the two
     "budget.monthly_tokens": "budget.monthly_cost",
     "budget.monthly_cost": "budget.monthly_tokens",
 }
+CPU_LORAS_PER_SLOT = 4  # adapters in host memory for each slot, where a fleet file sets no number
 POOLS = "pools"  # stands in the entries of pools; a tenant's values name it beside its own keys
+
+
+def base_model_from(name: str, section: schema.BaseModelSection, source: str) -> BaseModel:
+    """Turn a checked entry into the base model whose weights are at `source`."""
+    cpu_loras = section.max_cpu_loras
+    return BaseModel(
+        name=name,
+        source=source,
+        revision=section.revision,
+        dtype=section.dtype,
+        max_model_len=section.max_model_len,
+        max_num_seqs=section.max_num_seqs,
+        max_loras=section.max_loras,
+        max_lora_rank=section.max_lora_rank,
+        max_cpu_loras=section.max_loras * CPU_LORAS_PER_SLOT if cpu_loras is None else cpu_loras,
+        tensor_parallel_size=section.tensor_parallel_size,
+        gpu_memory_utilization=section.gpu_memory_utilization,
+        kv_cache_bytes=None if section.kv_cache_gib is None else round(section.kv_cache_gib * 2**30),
+        media_tokens=MediaTokens(**section.media_tokens.model_dump()),
+        request_limits=RequestLimits(**section.request_limits.model_dump()),
+        vllm_args=section.vllm_args,
+    )
 
 
 def tenant_of(name: str, section: schema.TenantSection, key_hashes: Iterable[str]) -> Tenant:

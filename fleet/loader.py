@@ -18,7 +18,7 @@ from adapters.sources import check_source
 from fleet import schema, settings, sources
 from fleet.api_keys import declared_keys, hash_keys, with_stand_ins
 from fleet.document import Document, read_document
-from fleet.entries import tenant_of
+from fleet.entries import base_model_from, tenant_of
 from fleet.explain import explain, without_echoes
 from fleet.files import check_folders, check_slice_sizes
 from fleet.mig import Mig
@@ -32,13 +32,10 @@ from fleet.salvage import PARTS, Salvage, salvage
 from fleet.state import database_stand_in, resolve_state
 from fleet.types import (
     Adapter,
-    BaseModel,
     Fleet,
     GatewaySettings,
-    MediaTokens,
     MetricsSettings,
     Pool,
-    RequestLimits,
     ResidencySettings,
     SchedulerSettings,
     Slo,
@@ -47,8 +44,6 @@ from fleet.types import (
     TrustedProxies,
     UsageSettings,
 )
-
-CPU_LORAS_PER_SLOT = 4  # adapters in host memory for each slot, where a fleet file sets no number
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +221,7 @@ def _build(file: schema.FleetFile, hashes: Mapping[KeyPath, str], resolved: Mapp
     """Turn a checked file into the fleet."""
     return Fleet(
         base_models={
-            name: _base_model(name, section, resolved["base_models", name])
+            name: base_model_from(name, section, resolved["base_models", name])
             for name, section in file.base_models.items()
         },
         adapters={
@@ -243,27 +238,6 @@ def _build(file: schema.FleetFile, hashes: Mapping[KeyPath, str], resolved: Mapp
         gateway=_gateway(file.gateway, hashes),
         usage=UsageSettings(**file.usage.model_dump()),
         prices=prices_of(file.prices),
-    )
-
-
-def _base_model(name: str, section: schema.BaseModelSection, source: str) -> BaseModel:
-    cpu_loras = section.max_cpu_loras
-    return BaseModel(
-        name=name,
-        source=source,
-        revision=section.revision,
-        dtype=section.dtype,
-        max_model_len=section.max_model_len,
-        max_num_seqs=section.max_num_seqs,
-        max_loras=section.max_loras,
-        max_lora_rank=section.max_lora_rank,
-        max_cpu_loras=section.max_loras * CPU_LORAS_PER_SLOT if cpu_loras is None else cpu_loras,
-        tensor_parallel_size=section.tensor_parallel_size,
-        gpu_memory_utilization=section.gpu_memory_utilization,
-        kv_cache_bytes=None if section.kv_cache_gib is None else round(section.kv_cache_gib * 2**30),
-        media_tokens=MediaTokens(**section.media_tokens.model_dump()),
-        request_limits=RequestLimits(**section.request_limits.model_dump()),
-        vllm_args=section.vllm_args,
     )
 
 
@@ -291,6 +265,7 @@ def _gateway(section: settings.GatewaySection, hashes: Mapping[KeyPath, str]) ->
         max_body_bytes=round(section.max_body_mib * 2**20),
         body_timeout_s=section.body_timeout_s,
         stall_timeout_s=section.stall_timeout_s,
+        heartbeat_s=section.heartbeat_s,
         request_timeout_s=section.request_timeout_s,
         shutdown_grace_s=section.shutdown_grace_s,
         log_requests=section.log_requests,

@@ -113,6 +113,12 @@ class GatewaySection(Section):
     stall_timeout_s: float = Field(
         60.0, gt=0, le=3600, description="How long a client may read nothing before its request is cancelled."
     )
+    heartbeat_s: float | None = Field(
+        None,
+        ge=1,
+        le=3600,
+        description="A stream that has sent nothing for so long gets a sign of life; default: never.",
+    )
     request_timeout_s: float = Field(
         600.0, gt=0, le=86400, description="Time an engine has to finish a request."
     )

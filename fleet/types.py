@@ -339,6 +339,7 @@ class GatewaySettings:
     metrics_access: MetricsAccess = MetricsAccess.OPERATOR
     max_body_bytes: int = 4 * 2**20
     body_timeout_s: float = 30.0  # a client has this long to send its whole body
+    heartbeat_s: float | None = None  # a stream that has sent nothing for so long gets a comment; None: off
     stall_timeout_s: float = 60.0  # a client that reads nothing for this long is cancelled
     request_timeout_s: float = 600.0  # an engine has this long to finish a request
     shutdown_grace_s: float = 30.0  # in-flight requests have this long to finish on SIGTERM

@@ -7,10 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from fleet.money import COST_UNITS, FACTOR_UNITS, PRICE_UNITS, Price
 from fleet.types import NO_LIMITS, Adapter, BaseModel, Budget, Fleet, Pool, StateSettings, Strategy, Tenant
+
+# What an engine is started with and can be given anew; its weights and its name stay.
+ENGINE_SETTINGS: Final = frozenset(
+    {
+        "dtype", "max_model_len", "max_num_seqs", "max_loras", "max_lora_rank", "max_cpu_loras",
+        "tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "vllm_args",
+    }
+)  # fmt: skip
+
+
+def engine_values(model: BaseModel) -> dict[str, Any]:
+    """Give what a file says of the settings of a base model's engines."""
+    return {name: value for name, value in base_model_values(model).items() if name in ENGINE_SETTINGS}
 
 
 def base_model_values(model: BaseModel) -> dict[str, Any]:
@@ -114,7 +127,7 @@ def gateway_values(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, 
         "metrics_access": values.pop("metrics_access").value,
         "max_body_mib": values.pop("max_body_bytes") / 2**20,
         "tracing": _given(values.pop("tracing")),
-        **values,
+        **_given(values),
         "scheduler": scheduler,
         **({} if proxies is None else {"trusted_proxies": _given(_lists(proxies))}),
     }

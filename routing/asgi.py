@@ -36,6 +36,13 @@ CONNECTION = "tenantry.connection"  # in a scope: its `Connection`, where the se
 GZIP = b"\x1f\x8b"
 MEDIA_TYPE = "application/json"
 JSON = (b"content-type", MEDIA_TYPE.encode())
+# Headers that are kept as they are, by their attribute.
+_TEXTS = {
+    b"content-type": "content_type",
+    b"content-encoding": "content_encoding",
+    b"x-request-id": "request_id",
+    b"accept": "accept",
+}
 # What a proxy adds that speaks for somebody else.
 _OF_PROXIES = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
 
@@ -76,6 +83,7 @@ class Headers:
     """The few request headers the gateway reads; all others go no further."""
 
     authorization: list[str] = field(default_factory=list)
+    api_key: list[str] = field(default_factory=list)
     content_type: str | None = None
     content_length: int | None = None
     content_encoding: str | None = None
@@ -89,21 +97,18 @@ class Headers:
         """Read them from an ASGI scope."""
         headers = cls()
         for name, value in scope["headers"]:
-            if name == b"authorization":
+            attribute = _TEXTS.get(name)
+            if attribute is not None:
+                setattr(headers, attribute, value.decode("latin-1"))
+            elif name == b"authorization":
                 headers.authorization.append(value.decode("latin-1"))
-            elif name == b"content-type":
-                headers.content_type = value.decode("latin-1")
+            elif name == b"x-api-key":
+                headers.api_key.append(value.decode("latin-1"))
             elif name == b"content-length":
                 headers.content_length = int(value) if value.isdigit() else None
-            elif name == b"x-request-id":
-                headers.request_id = value.decode("latin-1")
             elif name == b"traceparent":
                 # Two of them name no trace.
                 headers.traceparent = value.decode("latin-1") if headers.traceparent is None else ""
-            elif name == b"accept":
-                headers.accept = value.decode("latin-1")
-            elif name == b"content-encoding":
-                headers.content_encoding = value.decode("latin-1")
             elif name in _OF_PROXIES:
                 headers.forwarded = True
         return headers
@@ -118,6 +123,7 @@ class Exchange:
     send: Send
     headers: Headers
     answer_headers: HeaderList = field(default_factory=list)  # go on every answer
+    as_anthropic: bool = False  # errors have Anthropic's form, not OpenAI's
 
     @property
     def connection(self) -> Connection | None:
@@ -175,6 +181,16 @@ class Exchange:
             raise InvalidRequest("Send one Authorization header, not several.", code="ambiguous_api_key")
         scheme, _, token = (self.headers.authorization or [""])[0].partition(" ")
         return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+    def key(self) -> str | None:
+        """Return the API key, as a bearer token or in `x-api-key`.
+
+        Raises `InvalidRequest` where there are different ones.
+        """
+        bearer, others = self.bearer(), set(self.headers.api_key) - {""}
+        if len(others | ({bearer} if bearer else set())) > 1:
+            raise InvalidRequest("Send one API key, not several.", code="ambiguous_api_key")
+        return bearer or next(iter(others), None)
 
     async def read_json(self, *, limit_bytes: int, timeout_s: float) -> bytes:
         """Read the whole body, which must be JSON as it is, for all that is said of it.
@@ -242,7 +258,11 @@ class Exchange:
             await self.begin(204, headers)
             await self.send_body(b"", more=False)
         else:
-            await self.respond(error.status, [JSON, *headers], error.body())
+            await self.respond(error.status, [JSON, *headers], self.error_body(error))
+
+    def error_body(self, error: RequestError) -> bytes:
+        """Render an error in the client's form."""
+        return error.anthropic_body(self.seed) if self.as_anthropic else error.body()
 
     async def hand_over(self, app: App) -> None:
         """Let another ASGI application answer; the headers of every answer go on its answer too."""

@@ -38,8 +38,9 @@ from routing.replicas.client import ReplicaClient
 from routing.replicas.discovery import Discovery
 from routing.replicas.registry import ReplicaRegistry
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.state import Replica, declared_replicas
+from routing.scheduling.state import Engine, Replica
 from routing.site import Site
+from routing.turns.driver import Turns
 from routing.types import Record
 from routing.usage import Ledger
 
@@ -57,6 +58,7 @@ class Gateway:
     flights: RunningFlights
     replicas: ReplicaRegistry
     lifecycle: Lifecycle
+    turns: Turns
     ledger: Ledger
     ended: EndedRequests
     metrics: GatewayMetrics
@@ -73,12 +75,13 @@ class Gateway:
         """
         self.lifecycle.start()
         try:
-            await self.replicas.start(declared_replicas(self.fleet.now))
+            await self.replicas.start(self.fleet.now)
         except (RuntimeError, ValueError):
             await self.replicas.stop()
             await self.lifecycle.stop()
             await self.replicas.close()
             raise
+        self.turns.start()
         self.ledger.start()
         self.sweeper.start()
         gc_tuning.rest()
@@ -86,12 +89,13 @@ class Gateway:
     async def drain(self) -> None:
         """Refuse what is queued or new; return once what runs has ended, or the grace period has ended it."""
         self.dispatcher.drain()
-        await asyncio.gather(self.restarts.stop(), self.flights.drain())
+        await asyncio.gather(self.restarts.stop(), self.turns.stop(), self.flights.drain())
         self.live.close()  # operators have seen the drain to its end
 
     async def stop(self) -> None:
         """Stop probing and close the connections; requests have ended by now."""
         await self.restarts.stop()
+        await self.turns.stop()
         await self.sweeper.stop()
         await self.replicas.stop()
         await self.ledger.stop()
@@ -103,14 +107,14 @@ class Gateway:
     def is_ready(self) -> bool:
         """Whether everybody's models can be answered: in every pool each base model. Never raises.
 
-        An engine that restarts by an operator's order counts as ready, so that its requests come, and wait.
+        An engine that restarts by an operator's order counts as ready, and so does one that is on disk at a
+        host which takes orders: their requests come, and wait. A pool that joins while the gateway serves
+        counts once an engine of it was ready.
         """
         if self.flights.draining or not self.lifecycle.is_settled() or not self.ledger.was_known():
             return False
         groups = self.dispatcher.groups.values()
-        return all(
-            any(engine.ready or engine.replica.restarting for engine in group.engines) for group in groups
-        )
+        return all(group.is_new or any(map(_is_ready, group.engines)) for group in groups)
 
 
 def assemble(
@@ -140,7 +144,8 @@ def assemble(
     ledger = ledger or Ledger.of(fleet)
     fleet.follow(ledger.take_fleet)
     ledger.follow_keys(directory.key_budgets)
-    manager = Manager(fleet, directory, lifecycle)
+    turns = Turns(fleet, dispatcher, clients, lifecycle.engines.look_at, clock)
+    manager = Manager(fleet, directory, lifecycle, turns)
     manager.fleets.why_not = replicas.why_not
 
     figures = Figures(clock(), usual_limit_s)
@@ -159,6 +164,7 @@ def assemble(
         serves=directory.serves,
         settings=settings.metrics,
         ledger=ledger,
+        turns=turns.pools,
     )
     fleet.follow(lambda now: metrics.take_slos(_slos(now)))
     tracer = Tracer.of(settings.tracing)
@@ -179,6 +185,7 @@ def assemble(
             metrics.settled,
             observe_figures,
             log_requests,
+            turns.observe,
         ],
     )
 
@@ -234,6 +241,7 @@ def assemble(
         flights,
         replicas,
         lifecycle,
+        turns,
         ledger,
         ended,
         metrics,
@@ -243,6 +251,11 @@ def assemble(
         sweeper,
     )
     return gateway
+
+
+def _is_ready(engine: Engine) -> bool:
+    replica = engine.replica
+    return engine.ready or replica.restarting or (replica.shares_host and engine.told is not None)
 
 
 def _slos(fleet: Fleet) -> dict[str, Slo]:

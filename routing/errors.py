@@ -44,6 +44,17 @@ import orjson
 LONGEST_RETRY_AFTER_S = 60.0
 
 
+# What Anthropic's API calls the errors of a status; its clients go by the status.
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 # Statuses of an engine that concern the request; 401 and the like concern the gateway.
 _REFUSALS = (400, 413, 422)
 
@@ -93,6 +104,14 @@ class RequestError(Exception):
         """Render OpenAI's error object."""
         shown = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return orjson.dumps({"error": shown})
+
+    def anthropic_body(self, request_id: str) -> bytes:
+        """Render Anthropic's error object."""
+        kind = _ANTHROPIC_TYPES.get(
+            self.status, "invalid_request_error" if self.status < 500 else "api_error"
+        )
+        shown = {"type": kind, "message": self.message}
+        return orjson.dumps({"type": "error", "error": shown, "request_id": request_id})
 
     def headers_for(self, request_id: str) -> list[tuple[bytes, bytes]]:
         """Retry advice; `retry-after` is whole seconds (RFC 9110), `openai` reads the other two.

@@ -25,6 +25,7 @@ from tenantry import (
     fleets,
     keys,
     mig,
+    models,
     reference,
     replicas,
     restarting,
@@ -81,6 +82,7 @@ app.add_typer(mig.app, name="mig", rich_help_panel=FLEET)
 app.add_typer(tenants.app, name="tenants", rich_help_panel=GATEWAY)
 app.add_typer(aliases.app, name="aliases", rich_help_panel=GATEWAY)
 app.add_typer(adapters.app, name="adapters", rich_help_panel=GATEWAY)
+app.add_typer(models.app, name="models", rich_help_panel=GATEWAY)
 app.add_typer(keys.app, name="keys", rich_help_panel=GATEWAY)
 
 

@@ -10,9 +10,14 @@ from rich.console import Console
 
 from fleet.document import MAX_FILE_BYTES
 from fleet.wording import subject_of
-from tenantry.client import Answer, Gateway, GatewayRefused
+from tenantry.client import Answer, Gateway, GatewayRefused, Params
+from tenantry.following import AtOnce, follow
 from tenantry.running import URL, AsJson, Refused, Url, ask, console, printable
 
+GOES_ON = (
+    "The fleet counts; engines that were not reached run on with their old settings. To go back, apply the "
+    "old file with --restart."
+)
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Fleet file.", show_default=False)]
 
 
@@ -21,7 +26,7 @@ def diff(ctx: typer.Context, file: File, url: Url = URL, as_json: AsJson = False
     _send(ctx, file, {"dry_run": True}, url, as_json)
 
 
-def apply(  # an argument for each option, as typer wants it
+def apply(  # noqa: PLR0913  # an argument for each option, as typer wants it
     ctx: typer.Context,
     file: File,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
@@ -29,14 +34,30 @@ def apply(  # an argument for each option, as typer wants it
         int | None,
         typer.Option(min=0, help="Refuse where the fleet is at another one.", show_default="any"),
     ] = None,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart", help="Restart engines whose settings change, one after the other; no request fails."
+        ),
+    ] = False,
+    no_wait: AtOnce = False,
     url: Url = URL,
     as_json: AsJson = False,
 ) -> None:
-    """Put a fleet file in the place of the running fleet, without a restart: all of it, or nothing."""
-    _send(ctx, file, {"dry_run": dry_run, "revision": revision}, url, as_json)
+    """Put a fleet file in the place of the running fleet, without a restart: all of it, or nothing.
+
+    Settings with which engines are started (`max_loras`, `max_model_len`, `vllm_args`, ...) need `--restart`.
+    """
+    params: Params = {"dry_run": dry_run, "revision": revision, "restart": restart}
+    _send(ctx, file, params, url, as_json, wait=not (dry_run or no_wait))
 
 
-def _send(ctx: typer.Context, file: Path, params: dict[str, int | None], url: str, as_json: bool) -> None:
+def _send(
+    ctx: typer.Context, file: Path, params: Params, url: str, as_json: bool, *, wait: bool = False
+) -> None:
+    """Send the file; then follow the restarts that it begins, one pool after the other."""
+    shown = None if as_json else console()
+
     async def work(gateway: Gateway) -> Answer:
         with file.open("rb") as opened:
             document = opened.read(MAX_FILE_BYTES + 1)  # more is the gateway's to refuse
@@ -54,9 +75,16 @@ def _send(ctx: typer.Context, file: Path, params: dict[str, int | None], url: st
                 _show_changes(console(), answer)
                 _print_reasons(answer["reasons"])
             raise Refused("It would be refused.", answer)
+        if shown is not None:
+            _show(shown, answer)
+        for pool in answer["restarts"] if wait else ():
+            try:
+                await follow(gateway, pool, shown)
+            except Refused as error:
+                raise Refused(f"{error} {GOES_ON}", error.answer) from None
         return answer
 
-    ask(ctx, url, as_json, work, _show)
+    ask(ctx, url, as_json, work, lambda _shown, _answer: None)
 
 
 def _reasons(answer: Answer) -> list[str]:
@@ -91,9 +119,13 @@ def _show(shown: Console, answer: Answer) -> None:
     for warning in answer["warnings"]:
         shown.print(printable(f"warning: {warning}"), style="yellow")
     revision = answer["revision"]
+    pools = ", ".join(answer["restarts"])
     if answer["applied"]:
         shown.print(f"Applied as revision {revision}; it counts from the next request on.", style="green")
     elif answer["changes"]:
-        shown.print(f"This needs no restart. The fleet is at revision {revision}.")
+        needed = f"The engines of {pools} would restart" if pools else "This needs no restart"
+        shown.print(printable(f"{needed}. The fleet is at revision {revision}."))
     else:
         shown.print(f"Nothing differs. The fleet is at revision {revision}.")
+    if pools and (answer["applied"] or not answer["changes"]):
+        shown.print(printable(f"Engines get their new settings, one after the other: {pools}."))

@@ -114,6 +114,9 @@ def replica_list(console: Console, replicas: list[Answer]) -> None:
     for r in replicas:
         if r["reason"]:
             print_prose(console, f"{r['name']}: {r['reason']}", style="red")
+        if r["outdated"]:
+            text = f"runs with other settings than the fleet has; `tenantry restart {r['pool']}` renews it"
+            print_prose(console, f"{r['name']}: {text}", style="yellow")
         for fault in r["faults"]:
             text = f"{r['name']}: {fault['adapter']} failed ({fault['kind']}, {fault['count']} times): "
             print_prose(console, text + fault["reason"], "red")

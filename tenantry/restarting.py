@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from tenantry.client import Answer, Gateway, in_path
+from tenantry.client import Answer, Gateway, GatewayRefused, in_path
+from tenantry.following import AtOnce, follow, line
 from tenantry.running import URL, AsJson, Refused, Url, ask, console, printable
 
-POLL_S = 0.5
 PoolName = Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.", show_default=False)]
 Only = Annotated[
     str | None, typer.Option("--replica", help="Restart this one alone.", show_default="all of the pool")
@@ -25,14 +24,17 @@ Drain = Annotated[
         show_default="the longest that a request may run",
     ),
 ]
-AtOnce = Annotated[bool, typer.Option("--no-wait", help="Return once it has begun.")]
+Show = Annotated[
+    bool, typer.Option("--show", help="Only show the last restart, and engines with other settings.")
+]
 
 
-def restart(
+def restart(  # noqa: PLR0913  # an argument for each option, as typer wants it
     ctx: typer.Context,
     pool: PoolName,
     replica: Only = None,
     drain_s: Drain = None,
+    show: Show = False,
     no_wait: AtOnce = False,
     url: Url = URL,
     as_json: AsJson = False,
@@ -40,60 +42,52 @@ def restart(
     """Restart a pool's engines, one replica after the other; no request fails. Operators only.
 
     Each replica finishes what it runs, restarts its engine, and gets work again once that is ready. Requests
-    go to the others meanwhile, and wait where there is none. It goes on if this command is ended.
+    go to the others meanwhile, and wait where there is none. It goes on if this command is ended. An engine
+    starts with the settings that its base model has in the fleet now.
     """
-    lines = Lines(None if as_json else console())
+    shown = None if as_json else console()
 
-    async def work(gateway: Gateway) -> Answer:
+    async def begin(gateway: Gateway) -> Answer:
         path = f"/pools/{in_path(pool)}/restart"
         known = await gateway.call("POST", path, params={"replica": replica, "drain_s": drain_s})
-        while not no_wait and known["state"] == "running":
-            lines.show(known)
-            await asyncio.sleep(POLL_S)
-            known = await gateway.call("GET", path)
-        lines.show(known)
-        if known["state"] in ("failed", "cancelled"):
-            raise Refused(_why(known), known)
-        return known
+        return known if no_wait else await follow(gateway, pool, shown)
 
-    ask(ctx, url, as_json, work, _show_end)
-
-
-class Lines:
-    """A line for each step of each replica."""
-
-    def __init__(self, shown: Console | None) -> None:
-        self._shown = shown
-        self._seen: set[tuple[str, str]] = set()
-
-    def show(self, restart: Answer) -> None:
-        """Print what has not been printed yet."""
-        for step in restart["replicas"]:
-            name, state = str(step["replica"]), str(step["state"])
-            if state == "waiting" or (name, state) in self._seen:
-                continue
-            self._seen.add((name, state))
-            if self._shown is not None:
-                self._shown.print(printable(f"{name}: {_words(state, step)}"))
-
-
-def _words(state: str, step: Answer) -> str:
-    if state == "draining":
-        return f"draining, sequences that still run there: {step['in_flight']}"
-    return {"done": "ready again", "left": "takes part no more"}.get(state, state)
-
-
-def _why(restart: Answer) -> str:
-    if restart["state"] == "cancelled":
-        return "The gateway shut down before all replicas were restarted."
-    failed = "; ".join(f"{s['replica']}: {s['reason']}" for s in restart["replicas"] if s["reason"])
-    left = [s["replica"] for s in restart["replicas"] if s["state"] == "waiting"]
-    rest = f" Not restarted: {', '.join(left)}." if left else ""
-    return f"The restart of pool {restart['pool']} has stopped. {failed}.{rest}"
-
-
-def _show_end(shown: Console, restart: Answer) -> None:
-    if restart["state"] == "done":
-        shown.print(printable(f"Pool {restart['pool']} is restarted."))
+    if show:
+        ask(ctx, url, as_json, lambda gateway: _look(gateway, pool), _show)
     else:
+        ask(ctx, url, as_json, begin, _show_begun)
+
+
+async def _look(gateway: Gateway, pool: str) -> Answer:
+    """Return a pool's last restart, or none, and its replicas. Raises `Refused` without a replica."""
+    path = f"/pools/{in_path(pool)}/restart"
+    found = [each for each in (await gateway.call("GET", "/replicas"))["data"] if each["pool"] == pool]
+    if not found:
+        raise Refused(f"There is no pool {pool}, or it has no replica.", {"pool": pool, "replicas": []})
+    try:
+        last = await gateway.call("GET", path)
+    except GatewayRefused as error:
+        if error.code != "no_restart":
+            raise
+        last = None
+    return {"pool": pool, "restart": last, "replicas": found}
+
+
+def _show(shown: Console, known: Answer) -> None:
+    last = known["restart"]
+    if last is None:
+        shown.print(printable(f"Pool {known['pool']} was not restarted since the gateway started."))
+    else:
+        shown.print(printable(f"The restart of pool {known['pool']} by {last['actor']}: {last['state']}"))
+        for step in last["replicas"]:
+            shown.print(printable(line(step)))
+    outdated = [each["name"] for each in known["replicas"] if each["outdated"]]
+    for name in outdated:
+        shown.print(printable(f"{name} runs with other settings than the fleet has."), style="yellow")
+    if outdated:
+        shown.print(printable(f"`tenantry restart {known['pool']}` gives them the fleet's settings."))
+
+
+def _show_begun(shown: Console, restart: Answer) -> None:
+    if restart["state"] == "running":
         shown.print(printable(f"Pool {restart['pool']} is being restarted; `tenantry events` shows its end."))

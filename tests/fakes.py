@@ -17,7 +17,8 @@ import uvicorn
 from adapters.states import VersionState
 from engines import protocol, secrets
 from engines.health import EngineHealth, EngineState
-from engines.residency import Fault, Residency, TrialReport
+from engines.new_settings import with_settings
+from engines.residency import Fault, Residency, TrialReport, limits_in
 from engines.words import blames_machine
 from fleet.current import CurrentFleet
 from fleet.types import (
@@ -156,6 +157,15 @@ def ledger_in(folder: Path, **options: Any) -> Ledger:
     return Ledger(store, folder / "usage", UsageSettings(), budgets, **options)
 
 
+def engines_of(fleet: Fleet) -> dict[str, FakeEngine]:
+    """A fake engine for every replica, with the settings of its base model."""
+    engines = {}
+    for name, base_model in (each for pool in fleet.pools.values() for each in pool.replica_models):
+        engines[name] = FakeEngine(name)
+        engines[name].declared = fleet.base_models[base_model]
+    return engines
+
+
 class FakeClock:
     """A clock that stands still until it is moved."""
 
@@ -191,6 +201,8 @@ class FakeEngine:
         self.name = name
         self.ready = True
         self.kv_tokens = self.max_model_len = self.chars_per_token = 0  # it does not say
+        self.declared: BaseModel | None = None  # with whose settings it runs; None: it does not say
+        self.next_declared: BaseModel | None = None  # those of the next start
         self.failure = ""  # why it does not start, if it does not
         self.starts = 1
         self.stopped = False
@@ -227,11 +239,14 @@ class FakeEngine:
         if scope["path"] == protocol.ADAPTERS_PATH:
             return await self._adapters(scope["method"], body, send)
         if scope["path"] == protocol.ENGINE_PATH:
-            order = json.loads(body)["order"]
+            told = json.loads(body)
+            order = told["order"]
             self.orders.append(order)
-            told = self.health().to_json()
+            if self.declared is not None and "settings" in told:
+                self.next_declared = with_settings(self.declared, told["settings"])
+            before = self.health().to_json()
             self.following = asyncio.ensure_future(self.follow(order))
-            return await respond(send, 200, told)
+            return await respond(send, 200, before)
         if scope["path"] == protocol.TRIAL_PATH:
             report = self.trial(json.loads(body)["id"])
             if not self.ready:
@@ -261,6 +276,7 @@ class FakeEngine:
     def come_back(self) -> None:
         """Start anew, and pass the self-test."""
         self.ready, self.failure = True, ""
+        self.declared = self.next_declared or self.declared
         self.starts += 1
 
     def fail(self, words: str) -> None:
@@ -301,6 +317,7 @@ class FakeEngine:
             kv_tokens=self.kv_tokens,
             max_model_len=self.max_model_len,
             chars_per_token=self.chars_per_token,
+            **({} if self.declared is None else limits_in(self.declared)),
         )
 
     async def _run(self, body: dict[str, Any], receive: Any, send: Any) -> None:

@@ -48,11 +48,13 @@ UNCHECKED: dict[Kind, dict[str, Any]] = {
     Kind.CHAT: {"messages": {"[]": {"tool_calls": "an", "content": {"[]": {"type": "ns"}}}}}
 }
 LONG = 100  # characters of a spec that is written once
+SHALLOW = (Kind.MESSAGES, Kind.COUNT_TOKENS)  # whose validators look into nothing unchecked
 OPEN = ("input",)  # unions of a hundred types: their items are left to vLLM
 
 
 def models() -> dict[Kind, tuple[Any, ...]]:
     """vLLM's models of each route; where there are several, any of them may be meant."""
+    from vllm.entrypoints.anthropic.protocol import AnthropicCountTokensRequest, AnthropicMessagesRequest
     from vllm.entrypoints.openai.chat_completion.protocol import (
         BatchChatCompletionRequest,
         ChatCompletionRequest,
@@ -70,6 +72,8 @@ def models() -> dict[Kind, tuple[Any, ...]]:
         Kind.POOLING: (PoolingCompletionRequest, PoolingChatRequest),
         Kind.SCORE: ScoreRequest.__args__,
         Kind.RERANK: (RerankRequest,),
+        Kind.MESSAGES: (AnthropicMessagesRequest,),
+        Kind.COUNT_TOKENS: (AnthropicCountTokensRequest,),
         Kind.TOKENIZE: TokenizeRequest.__args__,
         Kind.DETOKENIZE: (DetokenizeRequest,),
         Kind.COMPLETION: (CompletionRequest,),
@@ -80,7 +84,7 @@ def models() -> dict[Kind, tuple[Any, ...]]:
 
 def table() -> dict[Kind, dict[str, Any]]:
     """Types of every field, by route."""
-    found = {kind: _of_route(models) for kind, models in models().items()}
+    found = {kind: _of_route(each, 1 if kind in SHALLOW else DEPTH) for kind, each in models().items()}
     for route, fields in UNCHECKED.items():
         _merge(found[route], fields)
     return found
@@ -96,7 +100,7 @@ def _merge(fields: dict[str, Any], more: dict[str, Any]) -> None:
         _merge(fields[name], spec)
 
 
-def _of_route(found: tuple[Any, ...]) -> dict[str, Any]:
+def _of_route(found: tuple[Any, ...], depth: int) -> dict[str, Any]:
     schemas = [model.model_json_schema() for model in found]
     names = {name for schema in schemas for name in schema["properties"]}
     fields = {}
@@ -106,7 +110,7 @@ def _of_route(found: tuple[Any, ...]) -> dict[str, Any]:
             for schema in schemas
             if name in schema["properties"]
         ]
-        spec = _spec(nodes, 0 if name in OPEN else DEPTH)
+        spec = _spec(nodes, 0 if name in OPEN else depth)
         if spec != ALL:
             fields[name] = spec
     return fields

@@ -10,6 +10,8 @@ import type { Verdict } from "./types";
 
 /** What names look like, as an input checks them. */
 export const NAME = "[a-z0-9](?!.*\\.\\.)[a-z0-9._\\-]*";
+/** A tenant's name for a model: any text, without spaces or slashes at its ends; the gateway knows the finer rules. */
+export const ALIAS = "[^\\s\\/](.*[^\\s\\/])?";
 const MARKS: Record<Verdict, string> = { failing: "✕", slow: "▲", green: "●" };
 
 export function VerdictMark({ verdict }: { verdict: Verdict }) {

@@ -282,6 +282,7 @@ export interface ReplicaAnswer {
   ready: boolean;
   state: ReplicaState;
   reason: string;
+  outdated: boolean;
   slots: number;
   in_flight: number;
   leases: Record<string, number>;
@@ -316,6 +317,7 @@ export interface ReplicaView {
   tokens: number;
   kv_tokens: number;
   itl_s: number | null;
+  outdated: boolean;
   slots: number;
   free_slots: number;
   slot_drains_for: string | null;

@@ -31,7 +31,7 @@ class Reconciler:
 
     def __init__(self, *, slots: int, metrics: AdapterMetrics) -> None:
         self._metrics = metrics
-        self._max_pins = max(0, slots - 1)  # vLLM cannot run any other adapter once every slot is pinned
+        self.take_slots(slots)
         self._worker = secrets.token_hex(8)
         self._engine_starts = 0
         self._desired = DesiredAdapters(0, ())
@@ -50,6 +50,10 @@ class Reconciler:
         self._faults = {name: fault for name, fault in self._faults.items() if name in self._by_id}
         self._given_up &= self._by_id.keys()
         self._changed.set()
+
+    def take_slots(self, slots: int) -> None:
+        """Take the number of slots that the next engine has."""
+        self._max_pins = max(0, slots - 1)  # vLLM cannot run any other adapter once every slot is pinned
 
     def desired(self, name: str) -> EngineAdapter | None:
         """Return the adapter if it may be served."""

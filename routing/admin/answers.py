@@ -135,6 +135,7 @@ class ReplicaAnswer:
     ready: bool = same_as(ReplicaFigures, "ready")
     state: ReplicaState = same_as(ReplicaFigures, "state")
     reason: str = same_as(ReplicaFigures, "reason")
+    outdated: bool = same_as(ReplicaFigures, "outdated")
     slots: int = same_as(ReplicaFigures, "slots")
     in_flight: int = same_as(ReplicaFigures, "sequences")
     leases: dict[str, int] = figure("Sequences in flight, by adapter.")
@@ -233,11 +234,14 @@ def adapter_answer(entry: AdapterEntry, management: Management) -> AdapterAnswer
     return AdapterAnswer(**adapter_summary(entry).model_dump(), versions=versions)
 
 
+_SHOWN = ("name", "base_model", "ready", "state", "reason", "outdated", "slots")
+
+
 def replica_answer(report: ReplicaResidency) -> ReplicaAnswer:
     """Describe a replica."""
     figures, residency = report.figures.by_name(), report.residency or Residency("", 0, 0)
     return ReplicaAnswer(
-        **{name: figures[name] for name in ("name", "base_model", "ready", "state", "reason", "slots")},
+        **{name: figures[name] for name in _SHOWN},
         pool=report.pool,
         in_flight=report.figures.sequences,
         leases=report.leases,

@@ -19,6 +19,7 @@ from routing.admin import (
     fleet,
     keys,
     live,
+    models,
     pools,
     replicas,
     scheduler,
@@ -39,7 +40,8 @@ LOAD_TIMEOUT_S = 300.0  # `POST /v1/load_lora_adapter` waits so long for the ada
 ADMIN_ROUTES = frozenset({vllm_compatible.LOAD_PATH, vllm_compatible.UNLOAD_PATH})
 
 _ROUTES = (
-    *(adapters, aliases, replicas, pools, scheduler, live, tenants, fleet, export, usage, keys, events),
+    *(adapters, aliases, models, replicas, pools, scheduler, live, tenants, fleet, export, usage, keys),
+    events,
     whoami,
     vllm_compatible,
 )
@@ -47,7 +49,7 @@ _DESCRIPTION = """
 Replace the fleet by another fleet file. Admit tenants, change, suspend and remove them, and give them
 aliases. Register adapters, roll out new versions, take them back, see what is resident where, and make API
 keys. See how every model fares, who used how much, what the scheduler does and why; drain
-replicas, and restart their engines.
+replicas, and restart their engines; have whole models wake and sleep.
 
 Send an admin key as `Authorization: Bearer <key>`. A key of role `adapters` manages its own tenant's
 adapters and aliases, and reads its tenant's models, caps, usage, keys and events; for it nothing else

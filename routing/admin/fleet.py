@@ -46,7 +46,10 @@ class ChangeAnswer(BaseModel):
     section: str = Field(description="Of the fleet file.", examples=["tenants"])
     name: str = Field(description="Of the tenant, pool, ...; empty for a section without names.")
     text: str = Field(examples=["requests_per_minute 60 -> 120"])
-    needs: Needs = Field(description="What it takes until it counts.")
+    needs: Needs = Field(
+        description="What it takes until it counts: `nothing`, a restart of the `engines` of its pools, one "
+        "after the other, or a `restart` of the service."
+    )
 
 
 class FleetChangeAnswer(FleetAnswer):
@@ -58,6 +61,11 @@ class FleetChangeAnswer(FleetAnswer):
     changes: list[ChangeAnswer]
     reasons: list[str] = Field(description="Of a dry run: why it would be refused.")
     warnings: list[str]
+    restarts: list[str] = Field(
+        description="Pools whose engines restart now, or would, one pool after the other; each is at "
+        "`/admin/v1/pools/{pool}/restart`.",
+        examples=[["shared"]],
+    )
     consequences: list[str] = Field(
         description="For what was made at run time: what no longer counts, and why. Nothing of it is deleted."
     )
@@ -67,6 +75,11 @@ class ApplyQuery(QueryPart):
     """How a document is applied."""
 
     dry_run: bool = Field(False, description="Only say what would change.")
+    restart: bool = Field(
+        False,
+        description="Restart the engines whose settings change, one after the other, once the fleet counts; "
+        "without it such a change is refused.",
+    )
     revision: int | None = Field(
         None, ge=0, le=2**31 - 1, description="Refuse with 409 where the fleet is at another one."
     )
@@ -89,12 +102,17 @@ async def apply_fleet(
     It is checked as at a start: folders are relative to the fleet file that the service was started with,
     variables are those of the gateway. It is kept in the state database before it counts. All problems are
     told (400 `fleet_invalid`), and all that cannot change while the service runs (409 `fleet_refused`).
+
+    What engines are started with (`needs`: `engines`) is changed with `restart=true` only: then the pools of
+    which an engine runs with other settings restart as by `POST /admin/v1/pools/{pool}/restart`, but for
+    engines that have these settings already. The answer does not wait for that.
     """
     done = await operator.services.management.fleets.apply(
         await request.body(),
         actor=f"key {operator.identity.key}",
         expected=query.revision,
         dry_run=query.dry_run,
+        restart=query.restart,
     )
     return FleetChangeAnswer(
         **_told(done.state),
@@ -102,6 +120,7 @@ async def apply_fleet(
         changes=[change_answer(each) for each in done.changes],
         reasons=list(done.reasons),
         warnings=list(map(str, done.warnings)),
+        restarts=list(done.restarts),
         consequences=list(done.consequences),
     )
 

@@ -39,7 +39,8 @@ class RestartStepAnswer(BaseModel):
     replica: str = Field(examples=["shared-0"])
     state: StepState = Field(
         description="`waiting`: for its turn. `draining`: what it runs ends. `restarting`: its engine ends "
-        "and another one starts. `done`, `failed`. `left`: it takes part no more."
+        "and another one starts. `done`, `failed`. `kept`: it had the wanted settings already, and was left "
+        "alone. `left`: it takes part no more."
     )
     in_flight: int = Field(description="Sequences that it still runs while it drains.")
     reason: str = Field(description="Why it failed, else empty.")
@@ -52,7 +53,7 @@ class PoolRestartAnswer(BaseModel):
     actor: str = Field(description="Who began it.", examples=["key 1a2b3c4d"])
     state: RestartState = Field(
         description="`failed`: a replica did not come back, and those after it were not touched. "
-        "`cancelled`: the gateway shut down."
+        "`cancelled`: the gateway shut down, or a pool before it failed."
     )
     began_at: float = Field(description="Unix time, s.")
     ended_at: float | None = Field(description="Unix time, s; null while it runs.")
@@ -65,7 +66,8 @@ async def restart_pool(
 ) -> PoolRestartAnswer:
     """Restart a pool's engines, one replica after the other; returns at once. Operators only.
 
-    A replica gets no new request and what it runs ends; its engine restarts; once it is ready and has
+    A replica gets no new request and what it runs ends; its engine restarts, with the settings that its base
+    model has now; once it is ready and has
     confirmed its adapters, the next one follows. Meanwhile requests go to the other replicas, and wait where
     there is none, up to their tenant's `queue_timeout_s`. A replica that was drained stays drained. Where one
     does not come back, it ends there. It goes on if the caller leaves. While it runs, another one of the pool

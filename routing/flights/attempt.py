@@ -60,6 +60,7 @@ class Question:
     body: bytes  # as the engine gets it
     prompt_tokens: int  # estimated
     traceparent: str | None = None  # for the engine's own spans; None: nothing is traced
+    priority: int = 0  # of the tenant's band
     refusal: RequestError | None = None  # of a fallback: why the model that was asked for does not answer
 
     def told(self, error: RequestError) -> RequestError:
@@ -158,6 +159,8 @@ class Attempt:
     async def _ask(self) -> None:
         call, target = self._question.call, self._question.target
         headers = _headers(target, self._question.traceparent)
+        if call.kind is protocol.Kind.MESSAGES:
+            headers[protocol.PRIORITY_HEADER] = str(self._question.priority)
         self._at_work = True
         response = self._response = await self.client.post(call.kind, self._question.body, headers)
         if response.status != 200:

@@ -19,7 +19,7 @@ from routing.openai.bodies import DROPPED_FIELDS, OVERWRITTEN_FIELDS, PROMPT_CAC
 
 MAX_SHAPES = 64  # of a tenant; the oldest are forgotten
 FORGET_S = 600.0  # the engine may be another one by then
-CONTENT = ("messages", "prompt", "input", "instructions")
+CONTENT = ("messages", "prompt", "input", "instructions", "system")
 # Fields that nearly every client sends; alone they break nothing.
 USUAL = frozenset(
     [

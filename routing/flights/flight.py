@@ -23,8 +23,9 @@ from routing.errors import (
     Unavailable,
 )
 from routing.flights.attempt import Attempt, Question, ReplicaBroken, answers_others
+from routing.flights.heartbeat import Heartbeat
 from routing.flights.hedging import HedgedRequest
-from routing.flights.progress import Pace, Progress
+from routing.flights.progress import Pace, Progress, Waits
 from routing.openai.answers import TokenUsage
 from routing.openai.events import EventStream
 from routing.replicas.client import ReplicaClient
@@ -63,9 +64,9 @@ class Flight:
         dispatcher: Dispatcher,
         clients: Mapping[Replica, ReplicaClient],
         clock: Callable[[], float],
-        hedge_after_s: float | None = None,
+        waits: Waits,
     ) -> None:
-        """`clients` has every replica that may be granted. Without `hedge_after_s` one is asked at a time."""
+        """`clients` has every replica that may be granted."""
         self.ticket = ticket
         self.progress = Progress()
         self.record: Record | None = None  # once it has ended, however it did
@@ -75,7 +76,9 @@ class Flight:
         self._dispatcher = dispatcher
         self._clients = clients
         self._clock = clock
-        self._hedge_after_s = hedge_after_s
+        self._waits = waits
+        self._out: Exchange | Heartbeat = exchange
+        self._heartbeat: Heartbeat | None = None
         self._abort: Abort | None = None
         self._task: asyncio.Task[None] | None = None
         self._asking: HedgedRequest | None = None  # the last one
@@ -110,6 +113,9 @@ class Flight:
         """Answer the client and settle the ticket. Never raises, except when cancelled by a stranger."""
         self._task = asyncio.current_task()
         unwatch = self._exchange.watch(self._client_left)
+        if self._waits.heartbeat_s is not None and self._question.call.stream:
+            every_s = self._waits.heartbeat_s
+            self._heartbeat = self._out = Heartbeat(self._exchange, every_s, EVENT_STREAM, self._clock)
         outcome: Outcome = Outcome.FAILED
         error: RequestError | None = _OWN_FAULT
         fault = False
@@ -123,6 +129,8 @@ class Flight:
             raise
         finally:
             unwatch()
+            if self._heartbeat is not None:
+                self._heartbeat.stop()
             usage = self._asking.attempt.usage() if self._asking is not None else TokenUsage()
             self._dispatcher.settle(
                 self.ticket,
@@ -184,7 +192,7 @@ class Flight:
             await self.ticket.granted()
             self._queued_s = self.ticket.queued_s
             asking = self._asking = HedgedRequest(
-                self.ticket, self._dispatcher, self._ask, hedge_after_s=self._hedge_after_s
+                self.ticket, self._dispatcher, self._ask, hedge_after_s=self._waits.hedge_after_s
             )
             try:
                 return await asking.first_answer()
@@ -256,8 +264,10 @@ class Flight:
             (b"x-tenantry-queue-ms", b"%d" % round(1000 * (self._queued_s or 0.0))),
             processing_ms(self.progress.first_byte_s),
         ]
+        if (woke_s := self.ticket.woke_s) is not None:
+            own.append((b"x-tenantry-wake-ms", b"%d" % round(1000 * woke_s)))
         try:
-            await self._exchange.begin(status, [*headers, *own])
+            await self._out.begin(status, [*headers, *own])
         except OSError as error:
             raise ClientGone from error
 
@@ -269,7 +279,7 @@ class Flight:
         self.progress.sending_since_s = self.progress.moved_s = self._clock()
         self.progress.finished = not more
         try:
-            await self._exchange.send_body(data, more=more)
+            await self._out.send_body(data, more=more)
         except OSError as error:
             self.progress.finished = False
             raise ClientGone from error
@@ -279,16 +289,20 @@ class Flight:
         """Give the client the error, as the answer or as the last event of a stream; it may not take it."""
         if self.progress.status is None:
             error = self._question.told(error)
-        body = error.body()
+        body = self._exchange.error_body(error)
+        event = (b"event: error\n" if self._exchange.as_anthropic else b"") + b"data: " + body + b"\n\n"
         try:
             async with asyncio.timeout(TELL_TIMEOUT_S):
+                if self._heartbeat is not None:
+                    await self._heartbeat.fall_silent()
+                    self.progress.status = 200 if self._heartbeat.has_begun else None
                 if self.progress.status is None:
                     self.progress.status = error.status
                     took = processing_ms(self._clock() - self.ticket.request.arrived_s)
                     headers = [JSON, took, *error.headers_for(self._exchange.seed)]
                     await self._exchange.respond(error.status, headers, body)
                 elif not self.progress.finished:
-                    await self._send_body(b"data: " + body + b"\n\n", more=False)
+                    await self._send_body(event, more=False)
         except (ClientGone, OSError, TimeoutError):
             pass
         except asyncio.CancelledError:

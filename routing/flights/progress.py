@@ -9,6 +9,14 @@ from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.tickets import Ticket
 
 
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """How long nothing may happen until something is done about it, in seconds; None: nothing is done."""
+
+    hedge_after_s: float | None = None  # a second replica is asked too
+    heartbeat_s: float | None = None  # a stream gets a sign of life
+
+
 @dataclass(slots=True)
 class Progress:
     """How far the answer to the client is."""

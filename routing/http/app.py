@@ -58,6 +58,9 @@ class GatewayApp:
         headers = Headers.of(scope)
         request_id = bodies.sane_request_id(headers.request_id) or random_id()
         exchange = Exchange(scope, receive, send, headers, [(b"x-request-id", request_id.encode())])
+        if exchange.path.startswith(Kind.MESSAGES.value):
+            exchange.as_anthropic = True
+            exchange.answer_headers.append((b"request-id", request_id.encode()))  # where its clients look
         try:
             if self.callers.local_only and not exchange.is_local:
                 self.callers.refuse_local_only(exchange)

@@ -13,7 +13,7 @@ from routing.errors import AccountSuspended, Forbidden, InvalidKey
 
 
 class Callers:
-    """Finds the caller of a request by its bearer key."""
+    """Finds the caller of a request by its key."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
@@ -32,7 +32,7 @@ class Callers:
 
         Raises `InvalidKey`, `AccountSuspended`.
         """
-        key = exchange.bearer()
+        key = exchange.key()
         found = self._directory.authenticate(key, time.time()) if key else None
         if found is None:
             raise _wrong_key(key)
@@ -54,7 +54,7 @@ class Callers:
         """Return who calls, tenant or operator. Raises `InvalidKey`."""
         identity = self._known(exchange)
         if identity is None:
-            raise _wrong_key(exchange.bearer())
+            raise _wrong_key(exchange.key())
         return identity
 
     def is_operator(self, exchange: Exchange) -> bool:
@@ -64,7 +64,7 @@ class Callers:
 
     def refuse_local_only(self, exchange: Exchange) -> None:
         """Raise `Forbidden` where a request from elsewhere has a key that everybody knows."""
-        key = exchange.bearer()
+        key = exchange.key()
         if key is not None and self._directory.is_local_only(key):
             raise Forbidden(
                 "This is a demo key: it works from this machine only, over localhost. Where TENANTRY_DEMO=1 "
@@ -78,11 +78,10 @@ class Callers:
             connection.show_key()
 
     def _known(self, exchange: Exchange) -> Identity | None:
-        key = exchange.bearer()
+        key = exchange.key()
         return self.identify(key) if key else None
 
 
 def _wrong_key(key: str | None) -> InvalidKey:
-    return InvalidKey(
-        "The API key is not valid." if key else "Send your API key as `Authorization: Bearer <key>`."
-    )
+    how = "Send your API key as `Authorization: Bearer <key>`, or as `x-api-key: <key>`."
+    return InvalidKey("The API key is not valid." if key else how)

@@ -32,6 +32,7 @@ EXPOSED = (
     "x-tenantry-queue-ms",
     "x-tenantry-replica",
     "x-tenantry-version",
+    "x-tenantry-wake-ms",
 )
 _PREFIX = "access_control_"
 

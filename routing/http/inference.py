@@ -24,6 +24,7 @@ from routing.errors import BreaksEngine, Quarantined, RequestError, Unavailable
 from routing.flights.attempt import Question
 from routing.flights.faulty import Faulty
 from routing.flights.flight import Flight
+from routing.flights.progress import Waits
 from routing.flights.running import RunningFlights
 from routing.http.admission import Admission
 from routing.http.callers import Callers
@@ -147,7 +148,9 @@ class Inference:
             self.dispatcher,
             self.clients,
             self.clock,
-            self._tables.now.hedge_after_s.get(request.target.pool),
+            Waits(
+                self._tables.now.hedge_after_s.get(request.target.pool), self.fleet.now.gateway.heartbeat_s
+            ),
         )
         self.flights.add(flight)
         try:
@@ -254,7 +257,9 @@ class Inference:
         if trace is not None:
             traceparent = trace.for_engine
             trace.authenticated_s, trace.submitting_s = asked.arrived_s, self.clock()
-        return request, Question(call, target, for_engine, request.prompt_tokens, traceparent, refusal)
+        return request, Question(
+            call, target, for_engine, request.prompt_tokens, traceparent, tenant.band.rank, refusal
+        )
 
     def _resolve(self, asked: _Asked) -> Target | None:
         """Return what the model means for the tenant, or None. Raises `RequestError` if it cannot answer."""
@@ -267,7 +272,7 @@ class Inference:
         except Unavailable:  # what it waits for may be an engine
             meant = self.directory.describe(tenant, model or tenant.default_model or "")
             if meant is not None:
-                self.dispatcher.refuse_if_failed(meant.pool, meant.base_model)
+                refusals.refuse_if_failed(self.dispatcher.groups[meant.pool, meant.base_model].engines)
             raise
 
     def _prompt_tokens(self, call: bodies.Call, target: Target) -> int:

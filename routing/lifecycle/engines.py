@@ -14,7 +14,7 @@ from routing.catalog.entries import AdapterEntry
 from routing.lifecycle.placement import Wanted, desired_adapters
 from routing.replicas.client import ReplicaClient, ReplicaSilent
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.state import Replica
+from routing.scheduling.state import Replica, RunningSettings
 
 log = logging.getLogger("tenantry.lifecycle")
 
@@ -87,6 +87,8 @@ class Engines:
             return kept.told is not None
         kept.told, kept.told_of, kept.report = wanted, changes, report
         engine.max_model_len, engine.chars_per_token = report.max_model_len, report.chars_per_token
+        if report.settings:
+            engine.take_settings(_settings_in(report))
         self._dispatcher.take_residency(
             client.name,
             adapters={adapter.id for adapter in wanted.adapters},
@@ -102,6 +104,7 @@ class Engines:
         """Drop the reports of a replica that stopped answering, or `is_empty`: its engine has ended."""
         kept = self._kept[replica]
         kept.told = kept.report = None
+        self._dispatcher.replicas[replica].engine.settings = ""  # the next engine may have others
         kept.is_empty = is_empty
 
     def mark_changed(self) -> None:
@@ -161,3 +164,8 @@ class Engines:
             if fault.kind is FaultKind.CRASH and is_news:
                 reported[report.worker, adapter_id] = fault.engine
                 self._crashed(adapter_id, fault.reason)
+
+
+def _settings_in(report: Residency) -> RunningSettings:
+    """Return with which settings an engine runs."""
+    return RunningSettings(report.settings, report.max_loras, report.max_num_seqs, report.max_cpu_loras)

@@ -1,5 +1,8 @@
 """Replaces the fleet while the gateway serves: checked whole, kept on disk, then in force; or not at all.
 
+What engines are started with needs their restart. It is done pool by pool where that is asked for, after the
+fleet counts; an engine that was not reached runs on with what it has, and says so.
+
 The document that counts is the one that was applied last, as long as the fleet file on disk is still the one
 over which it was applied. A file that was changed since is the newer word, and counts from the next start on.
 """
@@ -10,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import orjson
@@ -27,8 +30,10 @@ from fleet.types import Fleet
 from routing.catalog.entries import FleetRevision
 from routing.errors import Conflict, InvalidRequest, RequestError, still_starting
 from routing.lifecycle.changes import change
+from routing.lifecycle.fitting import misfits
 from routing.lifecycle.ports import FleetChange, FleetState
 from routing.lifecycle.registry import Registry, patiently
+from routing.lifecycle.restarts import RollingRestarts
 from routing.lifecycle.running import running_tenants
 from routing.lifecycle.tenants import Tenants
 from routing.scheduling.dispatcher import Dispatcher
@@ -77,8 +82,10 @@ class FleetChanges:
         registry: Registry,
         dispatcher: Dispatcher,
         tenants: Tenants,
+        restarts: RollingRestarts,
     ) -> None:
         """Nothing can be applied before `begin_with`."""
+        self._restarts = restarts
         self._fleet = fleet
         self._file: FleetFile | None = None
         self._registry = registry
@@ -116,7 +123,8 @@ class FleetChanges:
         try:
             fleet = (await self._load(newest.document.encode())).fleet
             changes = differences(self._fleet.declared, fleet)
-            if reasons := _needs_restart(changes) + self.why_not(self._fleet.now, fleet):
+            # Settings of engines were applied with their restart; engines say how far that has come.
+            if reasons := _needs_restart(changes, engines=True) + self.why_not(self._fleet.now, fleet):
                 raise FleetRefused(reasons, changes)
         except (FleetInvalid, FleetRefused) as error:
             text = "revision %d can no longer be used, so that the fleet file counts. %s"
@@ -128,32 +136,47 @@ class FleetChanges:
 
     @change
     async def apply(
-        self, document: bytes, *, actor: str, expected: int | None = None, dry_run: bool = False
+        self,
+        document: bytes,
+        *,
+        actor: str,
+        expected: int | None = None,
+        dry_run: bool = False,
+        restart: bool = False,
     ) -> FleetChange:
         """Replace the fleet by a document's, or say what that would do.
 
-        `expected` is the revision of which the caller knows. Raises `FleetInvalid`, `FleetRefused`,
-        `Conflict` for another revision, `StateUnavailable`; then nothing has changed.
+        `expected` is the revision of which the caller knows. With `restart`, engines that run with other
+        settings than the fleet has then restart, one after the other, once it counts. Raises
+        `FleetInvalid`, `FleetRefused`, `Conflict` for another revision, `StateUnavailable`; then nothing has
+        changed.
         """
         loaded = await self._load(document)
         async with self.changes.of("fleet"):
             self._require_known(expected)
             await asyncio.to_thread(self._fleet.amend, loaded.fleet)  # takes seconds where thousands differ
             changes = differences(self._fleet.declared, loaded.fleet)
-            reasons = _needs_restart(changes) + self._why_shared(loaded.fleet)
-            reasons += self.why_not(self._fleet.now, loaded.fleet)
+            pools = self._restarts.concerned(loaded.fleet) if restart else []
+            unfit = misfits(self._registry.directory.adapters(), self._fleet.now, loaded.fleet)
+            reasons = _needs_restart(changes, engines=restart)
+            reasons += [why for adapter, why in unfit.items() if adapter.tenant is None]
+            reasons += self.why_not(self._fleet.now, loaded.fleet) + self._why_not_now(loaded.fleet, pools)
             reasons += why_not_renamed(self._fleet.declared.prices, loaded.fleet.prices)
-            text, told = document.decode("utf-8-sig"), self._tenants.consequences(loaded.fleet)
-            if dry_run or (not changes and text == self.state.document):
-                return FleetChange(
-                    self.state, changes, reasons, loaded.warnings, applied=False, consequences=told
-                )
+            told = self._tenants.consequences(loaded.fleet)
+            told += [why for adapter, why in unfit.items() if adapter.tenant is not None]
+            text = document.decode("utf-8-sig")
+            same = not changes and text == self.state.document
+            done = FleetChange(self.state, changes, reasons, loaded.warnings, False, pools, told)
+            if dry_run or (same and not pools):
+                return done
             if reasons:
                 raise FleetRefused(reasons, changes)
-            await self._put(loaded.fleet, text, actor, changes)
-            for consequence in told:
-                log.warning("made at run time: %s", consequence)
-            return FleetChange(self.state, changes, (), loaded.warnings, applied=True, consequences=told)
+            if not same:
+                await self._put(loaded.fleet, text, actor, changes, pools)
+                for consequence in told:
+                    log.warning("made at run time: %s", consequence)
+            self._restarts.renew(pools)
+            return replace(done, state=self.state, applied=not same)
 
     async def export(self) -> str:
         """Write the present fleet as a fleet file; where it can be, as the document that counts."""
@@ -183,12 +206,14 @@ class FleetChanges:
                 seen = now
                 await self.apply_file()
 
-    async def _put(self, fleet: Fleet, document: str, actor: str, changes: Sequence[Change]) -> None:
+    async def _put(
+        self, fleet: Fleet, document: str, actor: str, changes: Sequence[Change], pools: Sequence[str]
+    ) -> None:
         """Keep a document on disk, then let it count, which is one step."""
         on_disk = digest_of(await self._on_disk())
         revision = FleetRevision(self.state.revision + 1, time.time(), actor, document, on_disk)
         await self._registry.add_fleet(revision, _told(revision.number, changes))
-        reasons = self._why_shared(fleet)  # others may have begun meanwhile
+        reasons = self._why_not_now(fleet, pools)  # others may have begun meanwhile
         if reasons:
             await self._registry.remove_fleet(revision.number, f"revision {revision.number} was taken back")
             raise FleetRefused(reasons, changes)
@@ -216,8 +241,11 @@ class FleetChanges:
         except OSError:
             return b""
 
-    def _why_shared(self, fleet: Fleet) -> list[str]:
-        return why_shared(self._fleet.now, self._fleet.amend(fleet), running_tenants(self._dispatcher))
+    def _why_not_now(self, fleet: Fleet, pools: Sequence[str]) -> list[str]:
+        """Say why a fleet cannot count at this moment; `pools` are to be restarted."""
+        amended = self._fleet.amend(fleet)
+        shared = why_shared(self._fleet.now, amended, running_tenants(self._dispatcher))
+        return shared + self._restarts.why_not(pools)
 
     def _require_known(self, expected: int | None) -> None:
         """Refuse while the state was not read, and to a caller that knows of another revision."""
@@ -242,8 +270,14 @@ def _with(body: bytes, more: dict[str, Any]) -> bytes:
     return orjson.dumps(orjson.loads(body) | more)
 
 
-def _needs_restart(changes: Sequence[Change]) -> list[str]:
-    return [f"{each}: this needs a restart of the service" for each in changes if each.needs is Needs.RESTART]
+def _needs_restart(changes: Sequence[Change], *, engines: bool) -> list[str]:
+    """Say which changes need a restart that is not done; `engines`: theirs is, one after the other."""
+    reasons = {Needs.RESTART: "this needs a restart of the service"}
+    if not engines:
+        reasons[Needs.ENGINES] = (
+            "this needs a restart of its engines, one after the other: apply with --restart (?restart=true)"
+        )
+    return [f"{each}: {reasons[each.needs]}" for each in changes if each.needs in reasons]
 
 
 def _told(number: int, changes: Sequence[Change]) -> str:

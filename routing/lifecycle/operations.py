@@ -29,6 +29,7 @@ from routing.lifecycle.aliases import Aliases
 from routing.lifecycle.changes import change
 from routing.lifecycle.fleets import FleetChanges
 from routing.lifecycle.lifecycle import Lifecycle
+from routing.lifecycle.models import Models
 from routing.lifecycle.new_keys import make_key
 from routing.lifecycle.pins import require_slot, require_version, why_quarantined
 from routing.lifecycle.ports import NewVersion, ReplicaResidency, VersionProgress
@@ -39,21 +40,25 @@ from routing.scheduling.decisions import KEPT
 from routing.scheduling.replica_figures import replica_figures
 from routing.scheduling.report import SchedulerReport
 from routing.scheduling.state import Replica
+from routing.turns.driver import Turns
 
 
 class Manager:
     """Changes adapters, keys and replicas of one gateway for operators and tenants."""
 
-    def __init__(self, fleet: CurrentFleet, directory: Directory, lifecycle: Lifecycle) -> None:
+    def __init__(self, fleet: CurrentFleet, directory: Directory, lifecycle: Lifecycle, turns: Turns) -> None:
         self._fleet = fleet
         self._directory = directory
         self._lifecycle = lifecycle
         self._registry = lifecycle.registry
-        self.fleets = FleetChanges(fleet, lifecycle.registry, lifecycle.dispatcher, lifecycle.tenants)
-        lifecycle.resume_fleet = self.fleets.resume
         self.restarts = RollingRestarts(
             fleet, lifecycle.dispatcher, lifecycle.clients, lifecycle.engines, lifecycle.registry
         )
+        self.fleets = FleetChanges(
+            fleet, lifecycle.registry, lifecycle.dispatcher, lifecycle.tenants, self.restarts
+        )
+        lifecycle.resume_fleet = self.fleets.resume
+        self.models = Models(turns, lifecycle.registry)
         self._registration = Registration(fleet, directory, lifecycle.registry, lifecycle.uploads)
         self.changes = lifecycle.changes
         self.tenancy: TenantManagement = lifecycle.tenants

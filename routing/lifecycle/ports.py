@@ -32,6 +32,7 @@ from routing.lifecycle.tenant_ports import AliasManagement, TenantManagement
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.replica_figures import ReplicaFigures
 from routing.scheduling.report import SchedulerReport
+from routing.turns.report import TurnsReport, WakeForecast
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class FleetChange:
     reasons: Sequence[str]  # why it would be refused; only of a dry run
     warnings: Sequence[Problem]
     applied: bool
+    restarts: Sequence[str] = ()  # pools that restart, or would, one after the other
     consequences: Sequence[str] = ()  # for what was made at run time
 
 
@@ -92,6 +94,7 @@ class StepState(StrEnum):
     DRAINING = "draining"  # what it runs ends
     RESTARTING = "restarting"  # its engine ends, and another one starts
     DONE = "done"
+    KEPT = "kept"  # it ran with the wanted settings already
     FAILED = "failed"
     LEFT = "left"  # it takes part no more
 
@@ -102,7 +105,7 @@ class RestartState(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"  # a replica did not come back; those after it were not touched
-    CANCELLED = "cancelled"  # the gateway shut down
+    CANCELLED = "cancelled"  # the gateway shut down, or a pool before it failed
 
 
 @dataclass(slots=True)
@@ -142,11 +145,35 @@ class Fleets(Protocol):
 
     state: FleetState
 
-    async def apply(self, document: bytes, *, actor: str, expected: int | None, dry_run: bool) -> FleetChange:
-        """Replace the fleet by a document's. Raises `Conflict` and `InvalidRequest` with every reason."""
+    async def apply(
+        self, document: bytes, *, actor: str, expected: int | None, dry_run: bool, restart: bool
+    ) -> FleetChange:
+        """Replace the fleet by a document's. Raises `Conflict` and `InvalidRequest` with every reason.
+
+        With `restart`, pools whose engines run with other settings restart once the fleet counts.
+        """
 
     async def export(self) -> str:
         """Write the present fleet as a fleet file."""
+
+
+class ModelManagement(Protocol):
+    """The calls on whole models that take turns. Each raises `NotFound` where a model takes none."""
+
+    def report(self) -> TurnsReport:
+        """Copy the state of every model at every host, and the timeline."""
+
+    def forecast(self, model: str) -> Sequence[WakeForecast]:
+        """Say what waking a model would do, pool by pool."""
+
+    async def wake(self, model: str) -> Sequence[WakeForecast]:
+        """Have a model come awake, before those that only wait. Raises `Conflict` where all is drained."""
+
+    async def sleep(self, model: str) -> None:
+        """Have a model go to disk once what it runs has ended. Raises `Conflict` for a pinned one."""
+
+    async def pin(self, model: str, pinned: bool) -> None:
+        """Keep a model awake, or let it take turns. Raises `Conflict` where the others had no place then."""
 
 
 class Management(Protocol):
@@ -159,6 +186,10 @@ class Management(Protocol):
     @property
     def restarts(self) -> Restarts:
         """What restarts engines."""
+
+    @property
+    def models(self) -> ModelManagement:
+        """The calls on whole models that take turns."""
 
     @property
     def tenancy(self) -> TenantManagement:

@@ -71,7 +71,7 @@ class Preparation:
         self._turns: defaultdict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._trials: defaultdict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._workers = asyncio.Semaphore(WORKERS)
-        self._shapes: dict[str, BaseModelShape] = {}
+        self._shapes: dict[tuple[str, str | None], BaseModelShape] = {}  # by source and revision
         self._effective: set[int] = set()  # versions that certainly change answers, even if no trial shows it
         self.progress: dict[int, VersionProgress] = {}
         self.on_trial: set[int] = set()
@@ -223,11 +223,12 @@ class Preparation:
         base = self._fleet.now.base_models.get(name)
         if base is None:
             raise AdapterError(f"fleet.yaml no longer has its base model `{name}`")
-        shape = self._shapes.get(base.name)
+        weights = base.source, base.revision
+        shape = self._shapes.get(weights)
         if shape is None:
             shape = await asyncio.to_thread(find_shape, base.source, base.revision)
         if shape is not None:  # None while a base model from a hub is being downloaded
-            shape = self._shapes[base.name] = replace(shape, name=base.name)
+            shape = self._shapes[weights] = replace(shape, name=base.name)
         manifest = await asyncio.to_thread(verify, folder, base=shape)
         if manifest.is_effective:
             self._effective.add(version.id)

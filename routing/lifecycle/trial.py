@@ -59,12 +59,13 @@ class Trial:
         Raises `AdapterError` if the trial fails, or a second engine dies of it.
         """
         entry = self._registry.entry(version)
-        users = self._registry.directory.users_of(entry)
-        if not users:
-            raise AdapterError(f"no pool serves base model `{entry.base_model}` to anybody who may use it")
         pauses_s = {Cause.ADAPTER: RETRY_S, Cause.NONE: CUT_OFF_RETRY_S, Cause.MACHINE: MACHINE_RETRY_S}
         while True:
-            pause_s = RETRY_S
+            pause_s, users = RETRY_S, self._registry.directory.users_of(entry)
+            if not users:  # they may have lost their pool meanwhile
+                raise AdapterError(
+                    f"no pool serves base model `{entry.base_model}` to anybody who may use it"
+                )
             for tenant, pool in users:
                 target = Target(
                     tenant,

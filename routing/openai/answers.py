@@ -62,6 +62,10 @@ def usage_of(payload: Mapping[str, Any]) -> TokenUsage | None:
     prompt = _count(usage, "prompt_tokens", "input_tokens")
     if prompt is None:
         return None
+    if "cache_read_input_tokens" in usage or "cache_creation_input_tokens" in usage:  # Anthropic's form
+        read, made = _count(usage, "cache_read_input_tokens"), _count(usage, "cache_creation_input_tokens")
+        total = prompt + (read or 0) + (made or 0)
+        return TokenUsage(total, _count(usage, "output_tokens") or 0, read or 0)
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
     cached = _count(details, "cached_tokens") if isinstance(details, dict) else None
     return TokenUsage(prompt, _count(usage, "completion_tokens", "output_tokens") or 0, cached or 0)

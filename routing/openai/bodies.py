@@ -42,7 +42,7 @@ PROMPT_CACHE_KEY = "prompt_cache_key"
 LONGEST_USER = 64  # characters; OpenAI's own bound. Of a longer name its hash is kept
 OVERWRITTEN_FIELDS = ("model", "cache_salt", "priority")  # overwritten in every request
 
-_MESSAGES = ("messages",)
+_MESSAGES = "messages"
 _PROMPTS = frozenset({Kind.COMPLETION, Kind.EMBEDDING, Kind.POOLING})
 _PAIRS = frozenset({Kind.SCORE, Kind.RERANK})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -77,14 +77,14 @@ def parse(kind: Kind, body: bytes) -> Call:
         raise InvalidRequest("The body must be a JSON object.", code="invalid_json")
     endpoint = ENDPOINTS[kind]
     content = _required(payload, endpoint)
-    if content == _MESSAGES and not isinstance(payload["messages"], list):
+    if content[-1] == _MESSAGES and not isinstance(payload[_MESSAGES], list):
         raise _wrong_type("messages", "an array of messages")
     stream = _optional(payload, "stream", bool, "a boolean") or False
     options = _optional(payload, "stream_options", dict, "an object") or {}
     wants_usage = bool(options.get("include_usage"))  # without it vLLM ignores the other option
     _refuse_stored_responses(kind, payload)
     size = _size(kind, payload, content)
-    user = _first_text(payload, USERS)
+    user = _user(payload, endpoint)
     call = Call(
         endpoint=endpoint,
         kind=kind,
@@ -162,6 +162,8 @@ CONTROL: Mapping[Kind, Payload] = {
     Kind.RERANK: {"query": "hi", "documents": ["hi"]},
     Kind.TOKENIZE: {"prompt": "hi"},
     Kind.DETOKENIZE: {"tokens": [0]},
+    Kind.MESSAGES: {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1},
+    Kind.COUNT_TOKENS: {"messages": [{"role": "user", "content": "hi"}]},
     Kind.RESPONSE: {"input": "hi", "max_output_tokens": 1, "store": False},
 }
 
@@ -238,6 +240,13 @@ def _first_text(payload: Payload, fields: Iterable[str]) -> str:
     return ""
 
 
+def _user(payload: Payload, endpoint: Endpoint) -> str:
+    """Return the end user, whom Anthropic's form names elsewhere."""
+    metadata = payload.get("metadata") if endpoint.anthropic else None
+    named = _first_text(metadata, ("user_id",)) if isinstance(metadata, dict) else ""
+    return _first_text(payload, USERS) or named
+
+
 def _hash(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=LONGEST_USER // 2).hexdigest()
 
@@ -267,15 +276,15 @@ def _size(kind: Kind, payload: Payload, names: tuple[str, ...]) -> prompts.Promp
     """Measure the text that the model reads, in fields of these names; a batch has several prompts."""
     content = payload[names[-1]]
     if kind in _PROMPTS:
-        return prompts.of_messages(content) if names == _MESSAGES else prompts.of_prompts(content)
+        return prompts.of_messages(content) if names[-1] == _MESSAGES else prompts.of_prompts(content)
     if kind in _PAIRS:
         return prompts.of_pairs(payload[names[0]], content)
     if kind is Kind.CHAT_BATCH:
         return prompts.of_chats(content)
     if kind is Kind.DETOKENIZE:
         return prompts.PromptSize()
-    size = prompts.of_messages(content) if names == _MESSAGES else prompts.of_input(content)
-    prompts.add_beside(size, payload)
+    size = prompts.of_messages(content) if names[-1] == _MESSAGES else prompts.of_input(content)
+    prompts.add_beside(size, payload, system=payload.get("system") if ENDPOINTS[kind].anthropic else None)
     return size
 
 

@@ -1,7 +1,7 @@
 """What does each endpoint of vLLM read, and what does it do? All that routing must know to tell them apart.
 
-As vLLM 0.32 has them: `entrypoints/openai/*/protocol.py`, `entrypoints/pooling/*/protocol.py` and
-`entrypoints/serve/tokenize/protocol.py`.
+As vLLM 0.32 has them: `entrypoints/openai/*/protocol.py`, `entrypoints/pooling/*/protocol.py`,
+`entrypoints/serve/tokenize/protocol.py`, `entrypoints/anthropic/protocol.py`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ TOKENIZED_BYTES = 2 * 2**20  # of a body that is only tokenized, which keeps an 
 class Endpoint:
     """One endpoint."""
 
-    content: tuple[tuple[str, ...], ...]  # fields that hold what the model reads: one of these sets
+    content: tuple[tuple[str, ...], ...]  # required fields, one of these sets; the last holds what is read
     writes: bool = True  # the model generates; else it has no completion tokens
     streams: bool = True  # it may answer in events
     runs: bool = True  # the model runs; else only its tokenizer does, which nobody is charged for
     max_body_bytes: int | None = None  # beside the gateway's own bound
+    anthropic: bool = False  # it has Anthropic's form, and so have its events and errors
 
     @property
     def usual(self) -> tuple[str, ...]:
@@ -45,6 +46,15 @@ ENDPOINTS: Mapping[Kind, Endpoint] = {
     Kind.RERANK: Endpoint((("query", "documents"),), writes=False, streams=False),
     Kind.TOKENIZE: Endpoint(
         (("prompt",), ("messages",)), writes=False, streams=False, runs=False, max_body_bytes=TOKENIZED_BYTES
+    ),
+    Kind.MESSAGES: Endpoint((("max_tokens", "messages"),), anthropic=True),
+    Kind.COUNT_TOKENS: Endpoint(
+        (("messages",),),
+        writes=False,
+        streams=False,
+        runs=False,
+        max_body_bytes=TOKENIZED_BYTES,
+        anthropic=True,
     ),
     Kind.DETOKENIZE: Endpoint(
         (("tokens",),), writes=False, streams=False, runs=False, max_body_bytes=TOKENIZED_BYTES

@@ -34,6 +34,12 @@ DELTA = b".delta\ndata:"  # JSON escapes line breaks: no text can look like the 
 # Events that carry the whole response; the announcements come before anything is generated.
 ANNOUNCEMENTS = (b"event: response.created", b"event: response.in_progress", b"event: response.queued")
 TEXT_DELTA = b"event: response.output_text.delta\n"
+# Of Anthropic's streams; what comes before the first block was not generated.
+MESSAGE_START = b"event: message_start\n"
+MESSAGE_DELTA = b"event: message_delta\n"
+MESSAGE_STOP = b"event: message_stop\n"
+BLOCK_DELTA = b"event: content_block_delta\n"
+PING = b"event: ping\n"
 TERMINALS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
 
 
@@ -47,12 +53,13 @@ class EventStream:
         self._target = target
         self._prompt_tokens = prompt_tokens
         self._is_response = call.kind is Kind.RESPONSE
+        self._is_message = call.endpoint.anthropic
         self._drops_usage_event = not call.wants_usage
         self._keep_running_usage = call.wants_running_usage
         self._rest = b""
         self._counted = b""  # the last events with the usage so far
         self._by_choice: dict[int, answers.TokenUsage] = {}  # the same, where there are several choices
-        self._deltas = 0  # of a response
+        self._deltas = 0  # of a response or a message
         self.events = 0
         self.usage: answers.TokenUsage | None = None  # of the whole answer
         self.begun = False  # it has brought more than announcements
@@ -74,6 +81,8 @@ class EventStream:
         events = data.count(EVENT_END)
         if self._is_response:
             data = self._pass_response(data, events)
+        elif self._is_message:
+            data = self._pass_message(data, events)
         elif data.count(SOME_CHOICES) == events:  # neither usage alone, nor an error, nor the end
             self.begun = True
             data = self._take_running_usage(data, events)
@@ -97,7 +106,7 @@ class EventStream:
             usage = answers.usage_of(_payload(event)) if USAGE_FIELD in event else None
             if usage is not None:
                 return usage
-        brought = self._deltas if self._is_response else self.events
+        brought = self._deltas if self._is_response or self._is_message else self.events
         return answers.TokenUsage(self._prompt_tokens, brought, estimated=True)
 
     # -- chats and completions -----------------------------------------------------------------------------
@@ -193,6 +202,41 @@ class EventStream:
         payload = _payload(text)
         _response(payload)["model"] = self._target.answers_as
         return text[: text.index(b"data: ")] + b"data: " + orjson.dumps(payload)
+
+    # -- messages ------------------------------------------------------------------------------------------
+
+    def _pass_message(self, data: bytes, events: int) -> bytes:
+        """Record usage, error and end; rename the model in the first event."""
+        if events == 1 and data.startswith(BLOCK_DELTA):  # nearly all of them
+            self.begun = True
+            self._deltas += 1
+            return data
+        self._deltas += data.count(BLOCK_DELTA)
+        kept = []
+        for text in data.split(EVENT_END)[:-1]:
+            if text.startswith(MESSAGE_START):
+                text = self._begin_message(text)
+            elif text.startswith(ERROR_TYPE):  # without a status: it cannot be told whose fault it is
+                self.failed = True
+                break
+            elif not text.startswith(PING):
+                self.begun = True
+            if text.startswith(MESSAGE_DELTA):
+                self.usage = answers.usage_of(_payload(text)) or self.usage
+            self.complete = self.complete or text.startswith(MESSAGE_STOP)
+            kept.append(text + EVENT_END)
+        return b"".join(kept)
+
+    def _begin_message(self, text: bytes) -> bytes:
+        """Take the prompt's length from the first event; return it with the client's name for the model."""
+        payload = _payload(text)
+        message = payload.get("message")
+        if not isinstance(message, dict):
+            return text
+        usage = answers.usage_of(message)
+        self._prompt_tokens = self._prompt_tokens if usage is None else usage.prompt_tokens
+        message["model"] = self._target.answers_as
+        return MESSAGE_START + b"data: " + orjson.dumps(payload)
 
     # -- errors --------------------------------------------------------------------------------------------
 

@@ -185,6 +185,12 @@ def _text(name: str, value: Any, limits: RequestLimits) -> None:
         _schema(f"{name}.format", value["format"], limits)
 
 
+def _output_config(name: str, value: Any, limits: RequestLimits) -> None:
+    form = value.get("format") if type(value) is dict else None
+    if type(form) is dict and form.get("schema") is not None:
+        _schema(f"{name}.format.schema", form["schema"], limits)
+
+
 def _tools(name: str, value: Any, limits: RequestLimits) -> None:
     """Check tools one by one: vLLM compiles their arguments' schemas if one of them must be called."""
     if type(value) is not list:
@@ -315,6 +321,8 @@ _RULES: Mapping[str, _Rule] = {
     "prompt_logprobs": _logprobs,
     "repetition_detection": _repetition,
     "stop": _words,
+    "stop_sequences": _words,
+    "output_config": _output_config,
     "bad_words": _words,
     **dict.fromkeys(_ENTRIES, _entries),
     **dict.fromkeys(_OBJECTS, _object),

@@ -18,6 +18,7 @@ from fleet.types import MediaTokens
 BYTES_PER_TOKEN = 4  # of text in UTF-8; rough, right for English
 # Type or field of a part of a message (vLLM's renderers/chat_utils.py) -> its kind of medium.
 MEDIA: Mapping[str, str] = {
+    "image": "image",
     "image_url": "image",
     "image_embeds": "image",
     "image_pil": "image",
@@ -129,8 +130,13 @@ def longest(content: Any, chars_per_token: int) -> int:
     return max(longest(prompt, chars_per_token) for prompt in content)
 
 
-def add_beside(size: PromptSize, payload: Mapping[str, Any]) -> None:
-    """Add a chat's or response's model input beside its messages: instructions and tools."""
+def add_beside(size: PromptSize, payload: Mapping[str, Any], *, system: Any = None) -> None:
+    """Add a chat's or response's model input beside its messages: instructions and tools.
+
+    `system` is what Anthropic's form has; other endpoints' models do not read it.
+    """
+    if system is not None:
+        _add(size, system, 1)
     if "instructions" in payload and type(text := payload["instructions"]) is str:
         size.text_bytes += _bytes(text)
     if "tools" in payload and (tools := payload["tools"]):

@@ -21,6 +21,8 @@ from engines.protocol import (
     EngineOrder,
 )
 from engines.residency import DesiredAdapters, Residency, TrialReport
+from fleet.types import BaseModel
+from fleet.values import engine_values
 from routing.replicas.http1 import Answer, Upstream, UpstreamError
 
 CONTROL_TIMEOUT_S = 10.0
@@ -127,14 +129,20 @@ class ReplicaClient:
         answer = await self._control("PUT", ADAPTERS_PATH, desired.to_json(), CONTROL_TIMEOUT_S)
         return Residency.from_json(answer)
 
-    async def order(self, order: EngineOrder, *, instead_of: str | None = None) -> EngineHealth:
+    async def order(
+        self, order: EngineOrder, model: BaseModel | None = None, *, instead_of: str | None = None
+    ) -> EngineHealth:
         """Tell its host to restart, stop or start the engine; returns at once.
 
-        A start may name the base model that goes for it. Raises `ReplicaSilent`; `OrderRefused` where the
-        host may not, or cannot.
+        The next engine has the settings of `model`; without it, those of the last one. A start may name the
+        base model that goes for it. Raises `ReplicaSilent`; `OrderRefused` where the host may not, or cannot.
         """
-        payload = {"order": order} if instead_of is None else {"order": order, "instead_of": instead_of}
-        answer = await self._control("POST", ENGINE_PATH, payload, CONTROL_TIMEOUT_S)
+        told: dict[str, Any] = {"order": order}
+        if model is not None:
+            told["settings"] = engine_values(model)
+        if instead_of is not None:
+            told["instead_of"] = instead_of
+        answer = await self._control("POST", ENGINE_PATH, told, CONTROL_TIMEOUT_S)
         return EngineHealth.from_json(answer)
 
     async def try_adapter(self, adapter_id: str) -> TrialReport:

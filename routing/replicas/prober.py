@@ -18,6 +18,7 @@ from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import Replica
 
 PROBE_INTERVAL_S = 1.0
+SLEEPER_INTERVAL_S = 60.0  # of one on disk: of hundreds most are, and who wakes one looks at it
 LEAVE_S = 30.0  # for what a leaving replica has not begun to answer; a pod has as long to end
 GRANTED_S = 0.05  # until a request that was just granted is sent
 log = logging.getLogger("tenantry.gateway")
@@ -190,7 +191,7 @@ class Prober:
     async def _order(self, client: ReplicaClient, order: EngineOrder) -> None:
         """Tell its host to start or stop the engine."""
         try:
-            await client.order(order)
+            await client.order(order, self._replica.engine.declared if order is EngineOrder.START else None)
         except ReplicaSilent as error:
             log.warning("replica %s was not told to %s its engine: %s", self._name, order, error)
         else:
@@ -207,8 +208,9 @@ class Prober:
             self._changed.clear()
             if not await self._has_moved():
                 await self._look()
+            sleeps = self._replica.is_on_disk and self._replica.asleep and self._moving is None
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PROBE_INTERVAL_S):
+                async with asyncio.timeout(SLEEPER_INTERVAL_S if sleeps else PROBE_INTERVAL_S):
                     await self._changed.wait()
 
     async def _has_moved(self) -> bool:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from fleet.types import Fleet
+from fleet.types import Fleet, Host
 from routing.replicas.client import Address, ReplicaClient
 from routing.replicas.discovery import Addresses, Discovery
 from routing.replicas.prober import AdapterSync, Prober, Requests
@@ -18,6 +18,9 @@ from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import Replica, declared_replicas
 
 log = logging.getLogger("tenantry.gateway")
+
+
+_Made = tuple[object, ...]  # the devices of a host, and the weights of its engines
 
 
 class ReplicaRegistry:
@@ -45,15 +48,20 @@ class ReplicaRegistry:
         self._addresses: Addresses | None = None  # None: discovery has not said yet
         self._probers: dict[str, Prober] = {}
         self._leaving: dict[Prober, asyncio.Task[None]] = {}
+        self._made: dict[str, _Made] = {}  # with what engines were started together with the service
         self._undeclared: set[str] = set()  # names with an address that take no part
         self._following: asyncio.Task[None] | None = None
 
-    async def start(self, replicas: Iterable[Replica]) -> None:
-        """Follow discovery, and let the first replicas join; returns at once.
+    async def start(self, fleet: Fleet) -> None:
+        """Follow discovery, and let the replicas that a fleet declares join; returns at once.
+
+        Engines that were started together with the service have been so with this fleet.
 
         Raises `RuntimeError` for a replica that is nowhere and cannot come, `ValueError` for a wrong address.
         """
-        for replica in replicas:
+        hosts = (host for pool in fleet.pools.values() for host in pool.hosts)
+        self._made = {h.name: _made(h, fleet) for h in hosts if self._discovery.is_started_here(h.name)}
+        for replica in declared_replicas(fleet):
             self.join(replica)
         if self._discovery.is_static:
             await self._follow()
@@ -139,7 +147,19 @@ class ReplicaRegistry:
             for host in pool.hosts
             if host.name not in here and self._discovery.is_static
         ]
-        return moved + nowhere
+        return moved + nowhere + self._why_other(before, after)
+
+    def _why_other(self, before: Fleet, after: Fleet) -> list[str]:
+        """Say which hosts come back, or get other base models, and were started for something else."""
+        known = {host.name: host.base_models for pool in before.pools.values() for host in pool.hosts}
+        return [
+            f"pool {pool.name}: replica {host.name} was started with other base models, weights or devices: "
+            "this needs a restart of the service"
+            for pool in after.pools.values()
+            for host in pool.hosts
+            if known.get(host.name) != host.base_models and host.name in self._made
+            if self._made[host.name] != _made(host, after)
+        ]
 
     async def _see_off(self, prober: Prober) -> None:
         await prober.left()
@@ -171,6 +191,12 @@ class ReplicaRegistry:
         missing = set(names) - addresses.keys() if self._discovery.is_static else None
         if missing:
             raise RuntimeError(f"no address is known for {', '.join(sorted(missing))}")
+
+
+def _made(host: Host, fleet: Fleet) -> _Made:
+    """Return with what the engines of a host are made."""
+    models = (fleet.base_models[name] for name in host.base_models)
+    return host.device, *((model.name, model.source, model.revision) for model in models)
 
 
 def _models(fleet: Fleet) -> dict[str, tuple[str, str]]:

@@ -5,6 +5,7 @@ grants.py      how a ticket gets its engine, or leaves the queue without one
 accounts.py    what each tenant has in the gateway, and whether its next request may enter
 refusals.py    errors for requests that cannot run, or have waited in vain
 group.py       the state of one base model of a pool: engines, queues, service
+groups.py      which groups there are, as pools come and go
 group_report.py  a copy of that, for operators
 members.py     which tenants may use a group, and which have left
 drains.py      which slots drain, for which adapters

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from fleet.current import CurrentFleet
 from fleet.types import Caps, Fleet, KeyLimits, tenant_of_account
 from routing.scheduling.admission import Cap, Demand, Rejection, Usage, admit, admit_key
+from routing.scheduling.fairness import cost
 from routing.scheduling.forecast import retry_after_s, smoothed
 from routing.scheduling.group import Group
 from routing.scheduling.overflow import may_grow
 from routing.scheduling.rates import RateLimits
-from routing.types import Request
+from routing.scheduling.tickets import Ticket
+from routing.types import Outcome, Request
 
 _NOTHING = Usage()  # of a key that has nothing here
 RETRY_AFTER_FULL_S = 2.0  # a queue of thousands of requests does not empty in less
@@ -167,6 +169,23 @@ class Accounts:
             self._keys[request.key].queued += sign
         self.queued += sign
         self._queued_bytes += sign * request.size_bytes
+
+    def charge(
+        self, group: Group, ticket: Ticket, used: tuple[int, int], now_s: float, *, metered: bool
+    ) -> None:
+        """Charge a ticket that ended what it used (prompt and completion tokens), and learn from its end.
+
+        Only one that was completed, and was to write anything, teaches. A request that ran and was not
+        metered keeps the estimate that its tenant's rate was charged.
+        """
+        request, (prompt_tokens, completion_tokens) = ticket.request, used
+        self.count(request, -1)
+        completed = ticket.settled is Outcome.COMPLETED and request.max_completion_tokens != 0
+        group.end(ticket, cost(prompt_tokens, completion_tokens), completion_tokens if completed else None)
+        if metered:
+            self.correct_rate(request, prompt_tokens + completion_tokens)
+        if completed:
+            self.learn_duration(request, now_s - request.arrived_s)
 
     def correct_rate(self, request: Request, used_tokens: int) -> None:
         """Book the tokens that a request used beyond its estimate."""

@@ -1,9 +1,8 @@
 """When and where does each request run? The one stateful orchestrator.
 
 It decides synchronously and acts after: no `await` stands between reading the state and changing it, so it
-needs no lock. Policies are asked, never written here. Every ticket that `submit` returns must be settled
-exactly once, however it ends; capacity comes back in no other way. Binding is late: a request gets an engine
-only when it can run there at once.
+needs no lock. Policies are asked, never written here. Every ticket of `submit` must be settled exactly once;
+capacity comes back in no other way. Binding is late: a request gets an engine when it can run there at once.
 
 1. `submit`: it could be served by some replica (`refusals`), and no cap stops it (`accounts`); it is granted
    an engine, or waits in its group (`group`).
@@ -17,20 +16,21 @@ only when it can run there at once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from fleet.current import CurrentFleet
+from fleet.types import Fleet
 from routing.errors import RequestError
 from routing.scheduling import refusals
 from routing.scheduling.accounts import Accounts
 from routing.scheduling.admission import Rejection
 from routing.scheduling.decisions import Action, Decisions
-from routing.scheduling.fairness import cost
 from routing.scheduling.filters import WaitReason, may_take
 from routing.scheduling.grants import Grants
 from routing.scheduling.group import Group
 from routing.scheduling.group_report import group_report
+from routing.scheduling.groups import Groups, Place
 from routing.scheduling.profile import SLOT_LEASE, Pick, Profile
 from routing.scheduling.report import SchedulerReport
 from routing.scheduling.state import Engine, Replica
@@ -52,19 +52,17 @@ class Dispatcher:
         self._clock = clock
         self.replicas: dict[str, Replica] = {}
         self._leaving: list[Engine] = []  # those that have left and still run something
-        self.groups = {
-            (pool.name, base_model): Group(fleet.now, pool, base_model, profile)
-            for pool in fleet.now.pools.values()
-            for base_model in pool.base_models
-        }
+        self._groups = Groups(profile)
+        self._groups.take_fleet(fleet.now, late=False)
         self.decisions = Decisions()
         self._accounts = Accounts(fleet)
         self.rates = self._accounts.rates
         self._grants = Grants(fleet, self._accounts, self.decisions, clock)
+        self.turn_due: Callable[[str], None] = lambda pool: None  # told where models take turns
         self._draining = False
         for replica in replicas:
             self.join(replica)
-        fleet.follow(lambda now: self._grants.take_fleet(self.groups.values(), now))
+        fleet.follow(lambda now: self._take_fleet(now, late=fleet.is_known))
 
     def __repr__(self) -> str:
         running = [*(replica.engine for replica in self.replicas.values()), *self._leaving]
@@ -78,10 +76,12 @@ class Dispatcher:
     def submit(self, request: Request) -> Ticket | Rejection:
         """Admit a request and grant it an engine or queue it; or return the cap that stops it.
 
-        While no engine for it is ready it waits. Raises `Unavailable` where no replica could ever serve it,
-        or the gateway is shutting down.
+        While no engine for it is ready it waits. Raises `RequestError` where no replica could ever serve it,
+        its pool was removed, or the gateway is shutting down.
         """
-        group = self.group_of(request.target)
+        group = self._groups.find(request.target)
+        if group is None:
+            raise self._reject(request, self._grants.why_gone(request))
         self._refuse_if_unavailable(request, group)
         pick = group.pick(request)
         now, must_wait = self._clock(), isinstance(pick, WaitReason)
@@ -96,6 +96,7 @@ class Dispatcher:
             self._grants.grant(group, ticket, pick, waited=False)
         else:
             self._grants.enqueue(group, ticket, pick)
+            self.turn_due(group.pool)
         return ticket
 
     def requeue(self, ticket: Ticket, *, certain: bool = False, begun: bool = True) -> None:
@@ -126,10 +127,9 @@ class Dispatcher:
         settled, whichever of the two answers first; where the hedge does, `swap` first.
         """
         group = self.group_of(ticket.request.target)
-        if ticket.engine is None or group.backlog:
+        left = ticket.request.target.tenant not in group.members.present
+        if ticket.engine is None or group.backlog or left:
             return None  # while others wait, a request gets no second engine
-        if ticket.request.target.tenant not in group.members.present:
-            return None  # nor where its tenant has left
         avoided = ticket.request.failed_on | {ticket.engine.name}
         pick = group.pick(replace(ticket.request, failed_on=avoided))
         if isinstance(pick, WaitReason):
@@ -173,8 +173,8 @@ class Dispatcher:
         self._grants.dequeue(group, ticket)
         engine = self._release(group, ticket) if ticket.is_running else None
         if not ticket.is_hedge:
-            metered = bool(prompt_tokens or completion_tokens) or engine is None
-            self._charge(group, ticket, prompt_tokens, completion_tokens, metered=metered)
+            used = prompt_tokens, completion_tokens
+            self._accounts.charge(group, ticket, used, self._clock(), metered=any(used) or engine is None)
         if engine is None:
             self._grants.end_stale_drains(group)
         elif fault:
@@ -184,25 +184,7 @@ class Dispatcher:
             group.note_end(ticket, self._clock())
             self._grants.fill(group, engine)
 
-    def _charge(
-        self, group: Group, ticket: Ticket, prompt_tokens: int, completion_tokens: int, *, metered: bool
-    ) -> None:
-        """Charge a ticket that ended, and learn from one that was completed, if it was to write anything.
-
-        A request that ran and was not metered keeps the estimate that its tenant's rate was charged.
-        """
-        request = ticket.request
-        self._accounts.count(request, -1)
-        completed = ticket.settled is Outcome.COMPLETED and request.max_completion_tokens != 0
-        tokens = cost(prompt_tokens, completion_tokens)
-        group.end(ticket, tokens, completion_tokens if completed else None)
-        if metered:
-            self._accounts.correct_rate(request, prompt_tokens + completion_tokens)
-        if completed:
-            self._accounts.learn_duration(request, self._clock() - request.arrived_s)
-
     # -- what replicas do ----------------------------------------------------------------------------------
-    #
     # News of a replica that has left changes nothing.
 
     def join(self, replica: Replica) -> None:
@@ -227,7 +209,7 @@ class Dispatcher:
         """
         replica = self.replicas.pop(name)
         replica.left, engine = True, replica.engine
-        group = self._group_with(engine)
+        group = self._groups.of(engine)
         group.leave(engine)
         if engine.sequences:
             self._leaving.append(engine)
@@ -241,18 +223,29 @@ class Dispatcher:
         if engine is None or engine.ready == ready:
             return
         engine.ready = ready
-        if not ready:
+        if ready:
+            self._groups.of(engine).is_new = False
+        else:
             pinned = engine.pinned
             engine.forget_residency()
-            self._group_with(engine).pins_changed(pinned, engine)
-        self._grants.fill(self._group_with(engine), engine)
+            self._groups.of(engine).pins_changed(pinned, engine)
+        self._grants.fill(self._groups.of(engine), engine)
 
     def set_draining(self, name: str, draining: bool) -> None:
         """Give a replica no new work, so that its leases run out; or give it work again."""
         replica = self.replicas[name]
         if replica.draining != draining:
             replica.draining = draining
-            group = self._group_with(replica.engine)
+            group = self._groups.of(replica.engine)
+            self._grants.refuse_unservable(group)
+            self._grants.fill(group, replica.engine)
+
+    def set_asleep(self, name: str, asleep: bool, *, barred: bool = False) -> None:
+        """End a model's turn, or begin it: asleep it gets nothing new. `barred`: it cannot come any more."""
+        replica = self.replicas.get(name)
+        if replica is not None and (replica.asleep, replica.barred) != (asleep, barred):
+            replica.asleep, replica.barred, replica.awake_since_s = asleep, barred, self._clock()
+            group = self._groups.of(replica.engine)
             self._grants.refuse_unservable(group)
             self._grants.fill(group, replica.engine)
 
@@ -273,7 +266,7 @@ class Dispatcher:
         engine = self._engine_in(name)
         if engine is None:
             return
-        group = self._group_with(engine)
+        group = self._groups.of(engine)
         known, pinned_before = engine.adapters, engine.pinned
         engine.take_residency(adapters, pinned, host)
         engine.kv_tokens = kv_tokens
@@ -304,6 +297,7 @@ class Dispatcher:
         now = self._clock()
         self._grants.expire(now)
         self._accounts.forget_left()
+        self._groups.forget_left(self._leaving)
         for group in self.groups.values():
             group.refresh_load(now)
             group.mark_outliers(now)
@@ -326,17 +320,29 @@ class Dispatcher:
 
     def has_alternative(self, ticket: Ticket) -> bool:
         """Whether another engine than the one it is on may take a ticket's request, now or soon."""
-        request, own = ticket.request, ticket.engine
-        others = (engine for engine in self.group_of(request.target).engines if engine is not own)
-        return any(may_take(engine, request) for engine in others)
+        request, own, engines = ticket.request, ticket.engine, self.group_of(ticket.request.target).engines
+        return any(engine is not own and may_take(engine, request) for engine in engines)
 
     def takes_work(self, target: Target) -> bool:
-        """Whether an engine is ready that serves the target, and its replica takes work."""
-        return any(engine.accepts for engine in self.group_of(target).engines)
+        """Whether an engine serves the target that takes work, or once its model's turn comes."""
+        group = self._groups.find(target)
+        return group is not None and any(engine.accepts or engine.may_wake for engine in group.engines)
 
     def group_of(self, target: Target) -> Group:
-        """Return the engines that may serve a target, and what is known of them together."""
-        return self.groups[target.pool, target.base_model]
+        """Return the engines that may serve a target, and what is known of them together.
+
+        Raises `LookupError` where its pool was removed, and nothing of it is here any more.
+        """
+        return self._groups.of_target(target)
+
+    @property
+    def groups(self) -> Mapping[Place, Group]:
+        """The groups of the fleet as it is now."""
+        return self._groups.present
+
+    def all_groups(self) -> Groups:
+        """Return those of removed pools too, which still run something."""
+        return self._groups
 
     def is_in_use(self, adapter_id: str) -> bool:
         """Whether a request for this version waits or runs."""
@@ -363,36 +369,31 @@ class Dispatcher:
     # -- refusals ------------------------------------------------------------------------------------------
 
     def _refuse_if_unavailable(self, request: Request, group: Group) -> None:
-        error: RequestError
         if self._draining:
-            error = refusals.shutting_down()
-        elif request.target.tenant not in group.members.present:
-            error = self._grants.why_gone(request)
-        elif not group.could_serve(request):
-            error = refusals.no_replica()
-        else:
-            return
+            raise self._reject(request, refusals.shutting_down())
+        if request.target.tenant not in group.members.present:
+            raise self._reject(request, self._grants.why_gone(request))
+        if not group.could_serve(request):
+            raise self._reject(request, refusals.no_replica())
+
+    def _reject(self, request: Request, error: RequestError) -> RequestError:
         self.decisions.add(self._clock(), request, Action.REJECTED, error.code)
-        raise error
+        return error
 
-    def refuse_if_failed(self, pool: str, base_model: str) -> None:
-        """Raise `Unavailable` where every engine of a pool for that base model fails to start.
-
-        For a model of which no version is ready: it cannot wait here, and what it waits for is an engine.
-        """
-        engines = self.groups[pool, base_model].engines
-        if engines and all(engine.failed for engine in engines):
-            raise refusals.does_not_start()
+    def _take_fleet(self, fleet: Fleet, *, late: bool) -> None:
+        """Let another fleet count: pools come and go, and what waits in one that has gone is refused."""
+        self._groups.take_fleet(fleet, late=late)
+        self._grants.take_fleet(self._groups, fleet)
+        self._groups.forget_left(self._leaving)
 
     def _release(self, group: Group, ticket: Ticket) -> Engine:
         """Take back what a ticket holds."""
         engine = group.release(ticket, self._clock())
+        if engine.replica.asleep and not engine.sequences:
+            self.turn_due(group.pool)  # it has run empty
         if self._leaving and not engine.sequences:
             self._leaving = [other for other in self._leaving if other is not engine]
         return engine
-
-    def _group_with(self, engine: Engine) -> Group:
-        return self.groups[engine.replica.pool, engine.base_model]
 
     def _engine_in(self, name: str) -> Engine | None:
         replica = self.replicas.get(name)

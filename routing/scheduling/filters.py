@@ -6,9 +6,9 @@ The question has four answers, each of which includes the one before:
 2. `takes_work`: the engine is ready. Slots are drained where this holds; its circuit breaker is not asked,
    since a slot takes seconds to come free.
 3. `may_take`: its circuit breaker lets requests through too. Worth waiting for, or asking a second time.
-4. `ELIGIBLE`, all of it, where `takes_work` comes first: it can run the request at once.
+4. `ELIGIBLE`, all of it: it can run the request at once.
 
-The engine alone, whatever the request, is asked with `Engine.accepts` (ready and not drained) and
+The engine alone, whatever the request, is asked with `Engine.accepts` (ready, awake, not drained) and
 `has_place`.
 """
 
@@ -29,6 +29,7 @@ Filter = Callable[[Engine, Request, View], bool]
 class WaitReason(StrEnum):
     """Why a request waits: what the engine that came closest lacks. In that order."""
 
+    ASLEEP = "asleep"  # its model is awake nowhere: it is on disk, comes, or its turn is over
     NOT_READY = "not_ready"  # the engines that may serve it start, restart or do not answer
     NOT_TRUSTED = "not_trusted"  # requests have failed there; its circuit breaker is open
     ADAPTER_UNKNOWN = "adapter_unknown"  # no engine has been told of this version yet
@@ -46,12 +47,13 @@ class WaitReason(StrEnum):
 
 def could_serve(engine: Engine, request: Request) -> bool:
     """The engine can serve the request once it is ready, however long that takes."""
-    return not engine.replica.draining and engine.name not in request.failed_on
+    replica = engine.replica
+    return not (replica.draining or replica.barred) and engine.name not in request.failed_on
 
 
 def takes_work(engine: Engine, request: Request, view: View | None = None) -> bool:
-    """The engine is ready and its replica not drained, and it has not failed this very request."""
-    return engine.ready and not engine.replica.draining and engine.name not in request.failed_on
+    """The engine is ready and awake, its replica not drained, and it has not failed this very request."""
+    return engine.accepts and engine.name not in request.failed_on
 
 
 def may_take(engine: Engine, request: Request) -> bool:
@@ -61,11 +63,15 @@ def may_take(engine: Engine, request: Request) -> bool:
 
 def has_place(engine: Engine) -> bool:
     """The engine may be given something, if it is the right thing."""
-    ready = engine.ready and engine.trusted and not engine.replica.draining
-    return ready and engine.sequences < engine.capacity
+    return engine.accepts and engine.trusted and engine.sequences < engine.capacity
 
 
 # -- the filters -------------------------------------------------------------------------------------------
+
+
+def is_awake(engine: Engine, request: Request, view: View) -> bool:
+    """Its model's turn is now; so it always is where a model has its host alone."""
+    return not engine.replica.asleep
 
 
 def is_trusted(engine: Engine, request: Request, view: View) -> bool:
@@ -123,6 +129,7 @@ def respects_promise(engine: Engine, request: Request, view: View) -> bool:
 
 
 ELIGIBLE: tuple[tuple[Filter, WaitReason], ...] = (
+    (is_awake, WaitReason.ASLEEP),
     (takes_work, WaitReason.NOT_READY),
     (is_trusted, WaitReason.NOT_TRUSTED),
     (knows_adapter, WaitReason.ADAPTER_UNKNOWN),

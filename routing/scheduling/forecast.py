@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 SMOOTHING = 0.1  # weight of the newest request, or of a second's work, in a running mean
 MIN_RETRY_S, MAX_RETRY_S = 0.5, 60.0
@@ -105,6 +106,18 @@ class QueuedWork:
             fair_share=weight / claimed,
             itself=price,
         )
+
+
+class TurnForecast(Protocol):
+    """Says of a model that takes turns with others when its turn would come."""
+
+    def until_awake_s(self) -> float | None:
+        """Seconds until it is awake; None where it can come nowhere."""
+        ...
+
+    def least_s(self) -> float:
+        """Seconds that it would take if it were its turn now."""
+        ...
 
 
 def smoothed(mean: float, newest: float) -> float:

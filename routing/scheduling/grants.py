@@ -6,7 +6,7 @@ Works for the dispatcher, which says when: it neither admits nor settles.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from itertools import count
 
 from fleet.current import CurrentFleet
@@ -18,6 +18,7 @@ from routing.scheduling.affinity import affinity_here
 from routing.scheduling.decisions import Action, Decisions
 from routing.scheduling.filters import WaitReason
 from routing.scheduling.group import Group
+from routing.scheduling.groups import Groups
 from routing.scheduling.profile import Pick
 from routing.scheduling.state import Engine
 from routing.scheduling.tickets import Ticket
@@ -48,10 +49,12 @@ class Grants:
 
     # -- another fleet -------------------------------------------------------------------------------------
 
-    def take_fleet(self, groups: Collection[Group], fleet: Fleet) -> None:
+    def take_fleet(self, groups: Groups, fleet: Fleet) -> None:
         """Let another fleet count. What runs goes on; what waits where its tenant has left is refused."""
-        for group in groups:
-            for ticket in group.take_fleet(fleet):
+        gone = [(group, group.take_fleet(fleet)) for group in groups.present.values()]
+        gone += [(group, list(group.backlog)) for group in groups.leaving.values()]
+        for group, tickets in gone:
+            for ticket in tickets:
                 self.refuse(group, ticket, self.why_gone(ticket.request))
         self._accounts.take_fleet(fleet)
         for group in groups:
@@ -63,7 +66,10 @@ class Grants:
         tenant = self._fleet.now.tenants.get(request.target.tenant)
         if tenant is None or tenant.generation != request.target.generation:
             return refusals.tenant_removed()
-        return refusals.suspended() if tenant.suspended else refusals.moved()
+        if tenant.suspended:
+            return refusals.suspended()
+        places = (p for p in self._fleet.now.pools.values() if request.target.base_model in p.base_models)
+        return refusals.moved() if any(tenant.name in p.tenants for p in places) else refusals.no_pool()
 
     # -- an engine for a ticket ----------------------------------------------------------------------------
 

@@ -19,10 +19,10 @@ from routing.scheduling.drains import Drains
 from routing.scheduling.fairness import VirtualCounters, cost
 from routing.scheduling.filters import WaitReason, could_serve
 from routing.scheduling.floods.detection import Floods, Room
-from routing.scheduling.forecast import Capacity, QueuedWork, smoothed
+from routing.scheduling.forecast import Capacity, QueuedWork, TurnForecast, smoothed
 from routing.scheduling.health.health import WITNESSES, outliers
 from routing.scheduling.locality import spares_read
-from routing.scheduling.members import Members
+from routing.scheduling.members import Members, callers
 from routing.scheduling.profile import Pick, Profile
 from routing.scheduling.selection import NO_SLOT_NEEDED, WITH_SLOT, WITHOUT_SLOT, Selection
 from routing.scheduling.state import Engine, limit_for
@@ -42,6 +42,8 @@ class Group:
         pool: Pool,
         base_model: str,
         profile: Profile,
+        *,
+        is_new: bool = False,
     ) -> None:
         settings = fleet.gateway.scheduler
         self.pool = pool.name
@@ -66,7 +68,8 @@ class Group:
             ranks=self.ranks,
             settings=settings,
         )
-        self._witnesses = max(1, min(WITNESSES, _callers(fleet, pool, base_model)))
+        self._witnesses = max(1, min(WITNESSES, callers(fleet, pool, base_model)))
+        self.is_new = is_new  # made while the gateway serves, and no engine of it was ready yet
         self.tickets: Counter[str] = Counter()  # tenant -> tickets, waiting or running
         self.mean_completion_tokens: defaultdict[str, float] = defaultdict(lambda: FIRST_COMPLETION_TOKENS)
         self._settings = settings
@@ -76,6 +79,7 @@ class Group:
         self.work = Capacity()  # in prices
         self.slots_given = Capacity()  # to adapters that waited
         self._queued_work = QueuedWork(self.weights, self.ranks, BANDS)
+        self.turns: TurnForecast | None = None  # where its model takes turns with others
 
     # -- its tenants and settings --------------------------------------------------------------------------
 
@@ -129,11 +133,12 @@ class Group:
     def _take_pool(self, fleet: Fleet, pool: Pool) -> None:
         """Let the objectives of the pool as it is now count, and the number of its tenants."""
         model, before, self.slo = fleet.base_models[self.base_model], self.slo, pool.slo
-        self._witnesses = max(1, min(WITNESSES, _callers(fleet, pool, self.base_model)))
+        self._witnesses = max(1, min(WITNESSES, callers(fleet, pool, self.base_model)))
         for engine in self.engines:
+            engine.declared = model
             engine.health.witnesses = self._witnesses
             if before.itl_s != pool.slo.itl_s:
-                engine.limit = limit_for(pool, model)
+                engine.limit = limit_for(pool.slo, engine.slots, engine.max_sequences)
 
     # -- engines -------------------------------------------------------------------------------------------
 
@@ -343,7 +348,8 @@ class Group:
         """Seconds until a request that cannot run now would begin; None while nothing is known."""
         price = cost(request.prompt_tokens, self.expected_completion(request))
         work_s = self.work.wait_s(self._queued_work.ahead(request.target.tenant, price).total)
-        waits = (work_s, self._wait_for_slot_s(request))
+        turn_s = None if self.turns is None else self.turns.until_awake_s()
+        waits = (work_s, self._wait_for_slot_s(request), turn_s)
         return max((wait_s for wait_s in waits if wait_s is not None), default=None)
 
     def _wait_for_slot_s(self, request: Request) -> float | None:
@@ -367,12 +373,15 @@ class Group:
     def sheds(self, request: Request) -> float | None:
         """Predicted wait of a request that must wait, where that would miss the objective; else None.
 
-        The high band is not shed: its queue is bounded by its caps alone.
+        The high band is not shed: its queue is bounded by its caps alone. Nor is one that waits for nothing
+        but its model, or that would never come.
         """
         if self.slo.ttft_s is None or self.ranks[request.target.tenant] == Band.HIGH.rank:
             return None
-        predicted_s = self.predicted_wait_s(request)
-        return predicted_s if predicted_s is not None and predicted_s > self.slo.ttft_s else None
+        predicted_s, least_s = self.predicted_wait_s(request), self.turns.least_s() if self.turns else 0.0
+        return (
+            predicted_s if predicted_s is not None and predicted_s > max(self.slo.ttft_s, least_s) else None
+        )
 
     # -- queues --------------------------------------------------------------------------------------------
 
@@ -388,10 +397,3 @@ class Group:
             if engine.holds(adapter):
                 return WITH_SLOT
         return WITHOUT_SLOT
-
-
-def _callers(fleet: Fleet, pool: Pool, base_model: str) -> int:
-    """Count the tenants of a pool that may ask for a base model; where it has adapters, any may."""
-    if fleet.base_models[base_model].serves_adapters:
-        return len(pool.tenants)
-    return sum(base_model in fleet.tenants[tenant].models.values() for tenant in pool.tenants)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Set
 
-from fleet.types import Tenant
+from fleet.types import Fleet, Pool, Tenant
 
 
 class Members:
@@ -39,3 +39,10 @@ class Members:
         """Forget a tenant that has left and of which nothing is here any more."""
         self.leaving.discard(tenant)
         del self.ranks[tenant], self.weights[tenant]
+
+
+def callers(fleet: Fleet, pool: Pool, base_model: str) -> int:
+    """Count the tenants of a pool that may ask for a base model; where it has adapters, any may."""
+    if fleet.base_models[base_model].serves_adapters:
+        return len(pool.tenants)
+    return sum(base_model in fleet.tenants[tenant].models.values() for tenant in pool.tenants)

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from routing.errors import AccountSuspended, ModelMoved, QueueTimeout, TenantRemoved, Unavailable
+from routing.errors import (
+    AccountSuspended,
+    ModelMoved,
+    ModelRetired,
+    QueueTimeout,
+    TenantRemoved,
+    Unavailable,
+)
 from routing.scheduling.filters import could_serve
 from routing.scheduling.state import Engine
 from routing.types import Request
@@ -55,6 +62,11 @@ def moved() -> ModelMoved:
     )
 
 
+def no_pool() -> ModelRetired:
+    """The tenant's pool was taken away while its request waited, and no other one serves the model."""
+    return ModelRetired("The model was taken out of service while the request waited.")
+
+
 def does_not_start() -> Unavailable:
     """No version of the model is ready, and no engine starts that could make one so."""
     return Unavailable(
@@ -64,13 +76,27 @@ def does_not_start() -> Unavailable:
     )
 
 
+def refuse_if_failed(engines: Sequence[Engine]) -> None:
+    """Raise `Unavailable` where each of some engines fails to start.
+
+    For a model of which no version is ready: it cannot wait, and what it waits for is an engine.
+    """
+    if engines and all(engine.failed for engine in engines):
+        raise does_not_start()
+
+
 def expired(request: Request, due_s: float, engines: Sequence[Engine]) -> QueueTimeout:
     """The request has waited in vain until `due_s`: for a place on an engine, or for a ready engine."""
     waited = f"The request waited {due_s - request.arrived_s:g} s"
     able = [engine for engine in engines if could_serve(engine, request)]
-    if any(engine.ready for engine in able):
+    if any(engine.accepts for engine in able):
         return QueueTimeout(
             f"{waited} for a free replica, the longest this tenant allows.", retry_after_s=1.0
+        )
+    if any(engine.may_wake for engine in able):
+        return QueueTimeout(
+            f"{waited}, the longest this tenant allows: the model is not loaded yet.",
+            retry_after_s=RETRY_AFTER_NO_REPLICA_S,
         )
     failed = bool(able) and all(engine.failed for engine in able)
     return QueueTimeout(

@@ -100,6 +100,12 @@ class ReplicaFigures:
         ),
         read=lambda engine: engine.limit and engine.limit.itl_s,
     )
+    outdated: bool = figure(
+        "Its engine runs with other settings than its base model has in the fleet; a restart of the pool "
+        "gives it these.",
+        Gauge("tenantry_replica_outdated", "1 where the engine runs with other settings than the fleet has."),
+        read=attrgetter("is_outdated"),
+    )
     slots: int = figure("Slots: adapters it runs at once (`max_loras`).", Gauge("tenantry_replica_slots"))
     free_slots: int = figure("Slots that no adapter holds, neither running nor pinned.")
     slot_drains_for: str | None = figure(

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from engines.health import EngineHealth, EngineState
-from fleet.types import BaseModel, Fleet, Pool
+from engines.settings import digest_of
+from fleet.types import BaseModel, Fleet, Pool, Slo
 from routing.scheduling.health.health import Health
 from routing.scheduling.health.limit import ConcurrencyLimit
 from routing.scheduling.occupancy import ShareClock
@@ -38,6 +39,16 @@ class SlotDrain:
     evicted: str | None  # None: the slot is free already
 
 
+@dataclass(frozen=True, slots=True)
+class RunningSettings:
+    """Of the settings with which an engine runs, those that bound what it may be given."""
+
+    digest: str  # of all of them
+    slots: int
+    max_sequences: int
+    max_resident: int
+
+
 @dataclass(slots=True, eq=False)
 class Replica:
     """A place where an engine of one base model runs: at a host, a process on devices of its own."""
@@ -49,10 +60,14 @@ class Replica:
     restarting: bool = False  # its engine is about to restart: it is not ready, what it runs ends first
     left: bool = False  # it takes part no more; another one may have its name
     host: str = ""  # whose address it has, with a replica of each base model; its own name: it is alone there
+    asleep: bool = False  # at a shared host: its model's turn is not now, so that it takes nothing new
+    awake_since_s: float = 0.0  # when its turn began last; monotonic
+    barred: bool = False  # asleep, and it cannot come: it has failed too often
 
     def __post_init__(self) -> None:
         self.engine.replica = self
         self.host = self.host or self.name
+        self.asleep = self.asleep or self.shares_host
 
     @property
     def shares_host(self) -> bool:
@@ -81,9 +96,11 @@ class Engine:
 
     name: str
     base_model: str
-    slots: int  # vLLM --max-loras; 0: serves no adapter
+    slots: int  # vLLM --max-loras of what runs; 0: serves no adapter
     max_sequences: int  # vLLM --max-num-seqs
     max_resident: int = 0  # vLLM --max-cpu-loras
+    declared: BaseModel | None = None  # as the fleet has it now; None: not known
+    settings: str = ""  # digest of those with which it runs; empty: it has not said
     ready: bool = False
     told: EngineHealth | None = None  # what it said of itself when it was probed last; None: no answer
     kv_tokens: int = 0  # what its KV cache holds; 0: it has not said
@@ -120,6 +137,11 @@ class Engine:
         return self.told.reason if self.told is not None and not self.ready else ""
 
     @property
+    def is_outdated(self) -> bool:
+        """Whether it runs with other settings than its base model has in the fleet now."""
+        return bool(self.settings) and self.declared is not None and self.settings != digest_of(self.declared)
+
+    @property
     def free_slots(self) -> int:
         """Slots that no adapter holds, neither in flight nor pinned."""
         return self.slots - (len(self.in_slots) if self.pinned else len(self.leases))
@@ -127,7 +149,13 @@ class Engine:
     @property
     def accepts(self) -> bool:
         """Whether it may be given work at all."""
-        return self.ready and not self.replica.draining
+        return self.ready and not self.replica.draining and not self.replica.asleep
+
+    @property
+    def may_wake(self) -> bool:
+        """Whether it takes nothing only because its model's turn is not now."""
+        replica = self.replica
+        return replica.asleep and not (replica.draining or replica.barred or self.failed)
 
     @property
     def capacity(self) -> int:
@@ -191,6 +219,14 @@ class Engine:
         del self.leases[adapter]
         return True
 
+    def take_settings(self, running: RunningSettings) -> None:
+        """Take over with which settings it runs; its limit is sought anew where they differ in that."""
+        before = self.slots, self.max_sequences
+        self.settings, self.max_resident = running.digest, running.max_resident
+        self.slots, self.max_sequences = running.slots, running.max_sequences
+        if self.limit is not None and before != (self.slots, self.max_sequences):
+            self.limit = ConcurrencyLimit(self.limit.slo_s, least=self.slots, most=self.max_sequences)
+
     def take_residency(self, adapters: Iterable[str], pinned: Iterable[str], host: Iterable[str]) -> None:
         """Take over what the engine says it may serve, pins, and has in memory (oldest first)."""
         self.adapters = frozenset(adapters)
@@ -198,17 +234,18 @@ class Engine:
         self.resident = OrderedDict.fromkeys((*host, *self.leases))
 
     def forget_residency(self) -> None:
-        """Drop what it no longer holds after a restart. Leases stay: their requests still settle."""
+        """Drop what may not hold after a restart. Leases stay: their requests still settle."""
+        self.settings = ""
         self.resident.clear()
         self.adapters = self.pinned = frozenset()
         self.slot_drain = None
 
 
-def limit_for(pool: Pool, model: BaseModel) -> ConcurrencyLimit | None:
+def limit_for(slo: Slo, slots: int, max_sequences: int) -> ConcurrencyLimit | None:
     """Make the limit of an engine whose pool has an objective for the time between tokens."""
-    if pool.slo.itl_s is None:
+    if slo.itl_s is None:
         return None
-    return ConcurrencyLimit(pool.slo.itl_s, least=model.max_loras, most=model.max_num_seqs)
+    return ConcurrencyLimit(slo.itl_s, least=slots, most=max_sequences)
 
 
 def declared_replicas(fleet: Fleet) -> list[Replica]:
@@ -228,5 +265,6 @@ def _engine(name: str, pool: Pool, model: BaseModel) -> Engine:
         slots=model.max_loras,
         max_sequences=model.max_num_seqs,
         max_resident=model.max_cpu_loras,
-        limit=limit_for(pool, model),
+        declared=model,
+        limit=limit_for(pool.slo, model.max_loras, model.max_num_seqs),
     )

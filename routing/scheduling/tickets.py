@@ -77,6 +77,16 @@ class Ticket:
         granted_s = self.granted_s
         return None if granted_s is None else granted_s - self.request.arrived_s
 
+    @property
+    def woke_s(self) -> float | None:
+        """Seconds that it waited until its model was awake; None: it did not wait for that."""
+        if self.grant is None or self.waits_for is not WaitReason.ASLEEP:
+            return None
+        awake_since_s = self.grant.engine.replica.awake_since_s
+        return min(
+            max(0.0, awake_since_s - self.request.arrived_s), self.grant.granted_s - self.request.arrived_s
+        )
+
     def begin(self, grant: Grant) -> None:
         """Hold what a grant gives."""
         self.grant = grant

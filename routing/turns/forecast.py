@@ -17,21 +17,23 @@ def until_awake_s(
     `before` are the models that are awake nowhere and have waited longer.
     """
     able = [host for host in hosts if model in host.switch_s]
-    for host in able:
-        if any(awake.model == model and not awake.shut for awake in host.awake):
-            return 0.0
-    coming = [host.coming_s for host in able if host.coming == model]
-    if coming:
-        return min(coming)
-    if not able:
-        return None
+    here_s = _here_s(model, able)
+    if here_s is not None or not able:
+        return here_s
     switch_s = min(host.switch_s[model] for host in able)
     turn_s = switch_s + TURN_ANSWERS * settings.answer_s
     frees = sorted(free for host in able for free in _frees(now_s, host, settings))
-    ahead = len([other for other in before if other != model])
-    if not frees:
-        return None
-    return frees[ahead % len(frees)] + turn_s * (ahead // len(frees)) + switch_s
+    rounds, place = divmod(len(set(before) - {model}), max(1, len(frees)))
+    return frees[place] + turn_s * rounds + switch_s if frees else None
+
+
+def _here_s(model: str, hosts: Sequence[Host]) -> float | None:
+    """Seconds until a model that is awake, or comes, takes requests; None: it is neither."""
+    coming = [host.coming_s for host in hosts if host.coming == model]
+    awake = (each for host in hosts for each in host.awake)
+    if any(each.model == model and not each.shut for each in awake):
+        return 0.0
+    return min(coming, default=None)
 
 
 def _frees(now_s: float, host: Host, settings: TurnSettings) -> Iterable[float]:

@@ -293,14 +293,15 @@ class _Round:
 
     def _why_held(self, model: str) -> Why:
         able = [host for host in self._hosts if model in host.switch_s and not host.has(model)]
-        free = [h for h in able if h.has_place or any(not self._demands[a.model].pinned for a in h.awake)]
-        if not [host for host in able if host.coming is not None or host in free]:
-            return Why.NOWHERE
-        if all(host.coming is not None for host in able):
+        settled = [host for host in able if host.coming is None]
+        if able and not settled:
             return Why.SWITCHING
-        young = (
-            self._now_s - awake.since_s < self._least_s(host, awake.model)
-            for host in free
+        lasted = [
+            self._now_s - awake.since_s - self._least_s(host, awake.model)
+            for host in settled
             for awake in host.awake
-        )
-        return Why.YOUNG if all(young) else Why.BEHIND
+            if not self._demands[awake.model].pinned
+        ]
+        if not lasted:
+            return Why.NOWHERE
+        return Why.YOUNG if max(lasted) < 0 else Why.BEHIND

@@ -90,6 +90,21 @@ def test_a_dedicated_pool_is_built_and_served_and_knows_nobody_else(store: Path,
         content = path.read_bytes().lower()
         assert not [word for word in foreign if word in content], path
 
+    words = {
+        "TENANTRY_REPLICA": "the fleet has no replica 'acme-0'; it has umbrella-0",
+        "TENANTRY_POOL": "no pool is called `acme-0`; known: umbrella",
+    }
+    for variable, told in words.items():
+        ended = subprocess.run(
+            (sys.executable, "-m", "bentoml", "serve", "tenantry-umbrella:alone"),
+            env={**os.environ, "BENTOML_HOME": str(store), variable: "acme-0"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert ended.returncode != 0 and told in ended.stderr and "Traceback" not in ended.stderr
+
     with serving("tenantry-umbrella:alone", tmp_path, env={"BENTOML_HOME": str(store)}) as service:
         assert ask(service, "umbrella") == answers()["umbrella-support"][QUESTIONS[0]]
         with pytest.raises(openai.AuthenticationError):

@@ -38,6 +38,8 @@ VALID: Mapping[Kind, dict[str, Any]] = {
     Kind.RERANK: {"query": "hello", "documents": ["hello", "bye"]},
     Kind.TOKENIZE: {"prompt": "hello"},
     Kind.DETOKENIZE: {"tokens": [1, 2, 3]},
+    Kind.MESSAGES: {"messages": [{"role": "user", "content": "hello"}], "max_tokens": FEW_TOKENS},
+    Kind.COUNT_TOKENS: {"messages": [{"role": "user", "content": "hello"}]},
 }
 READS = (
     *("/v1/models", "/v1/models/support", "/v1/usage", "/v1/usage?from=2026-01-01&to=2026-01-02", "/metrics"),

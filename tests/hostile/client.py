@@ -109,8 +109,10 @@ def _read_one(answer: Answer, connection: h11.Connection) -> None:
 
 
 def error_of(payload: Any) -> dict[str, Any] | None:
-    """OpenAI's error object of an answer or event; None where it is not of its shape."""
+    """OpenAI's or Anthropic's error object of an answer or event; None where it is not of its shape."""
     error = payload.get("error") if isinstance(payload, dict) else None
+    if isinstance(error, dict) and payload.get("type") == "error" and error.keys() == {"type", "message"}:
+        return {**error, "code": error["type"], "param": None}  # Anthropic's
     if not isinstance(error, dict) or error.keys() != ERROR_FIELDS:
         return None
     named = all(isinstance(error[name], str) and error[name] for name in ("message", "type", "code"))

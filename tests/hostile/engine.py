@@ -11,6 +11,7 @@ from typing import Any
 from engines.protocol import Kind
 from routing.openai.bodies import CONTROL, DROPPED_FIELDS
 from routing.openai.endpoints import ENDPOINTS
+from tests import messages
 from tests.fakes import ASKED, FakeEngine, Send, begin_stream, completion, respond, sse, stream_events
 from tests.hostile.audit import Counted
 from tests.hostile.bodies import RESPONSE
@@ -65,6 +66,9 @@ class Fickle:
         if not endpoint.writes:
             used = {"prompt_tokens": PROMPT_TOKENS, "total_tokens": PROMPT_TOKENS}
             await respond(send, 200, {"object": "list", "model": body["model"], "data": [], "usage": used})
+        elif endpoint.anthropic:
+            self.counted.completion += len(pieces)
+            await messages.answer(body, send)
         elif not _streams(body):
             self.counted.completion += len(pieces)
             whole = completion(body["model"], "".join(pieces))
@@ -134,7 +138,9 @@ class Fickle:
 
 
 def _streams(body: dict[str, Any]) -> bool:
-    return bool(body.get("stream")) and ENDPOINTS[Kind(ASKED.get())].streams
+    """Whether it is answered in events of OpenAI's; Anthropic's refuse before they begin."""
+    endpoint = ENDPOINTS[Kind(ASKED.get())]
+    return bool(body.get("stream")) and endpoint.streams and not endpoint.anthropic
 
 
 def _response(model: str, status: str, tokens: int | None = None) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from tests.hostile.client import Answer, error_of
 from tests.hostile.request import Attack
 
 # What a request may be told though nothing is wrong with it: documented in docs/operations.md.
-BUSY = frozenset({(503, "overloaded"), (503, "queue_timeout"), (503, "state_unavailable")})
+BUSY = frozenset(
+    {(503, "overloaded"), (503, "queue_timeout"), (503, "state_unavailable"), (503, "overloaded_error")}
+)
 OTHER_TYPES = {
     "text/plain": (
         "/metrics",

@@ -23,6 +23,7 @@ from tests.fakes import (
     Client,
     FakeEngine,
     ReadyLifecycle,
+    engines_of,
     eventually,
     key_of,
     ledger_in,
@@ -104,8 +105,7 @@ async def bench_of(
 
     `find` gets the engines' addresses.
     """
-    names = [name for pool in fleet.pools.values() for name, _ in pool.replica_models]
-    engines = {name: FakeEngine(name) for name in names}
+    engines = engines_of(fleet)
     async with contextlib.AsyncExitStack() as stack:
         servers, addresses = {}, {}
         for name, engine in engines.items():

@@ -20,7 +20,7 @@ from fleet.writer import write_fleet
 from routing.assembly import assemble
 from routing.errors import StateUnavailable
 from routing.replicas.discovery import StaticDiscovery
-from tests.fakes import SECRET, Client, FakeEngine, eventually, key_of, serving
+from tests.fakes import SECRET, Client, engines_of, eventually, key_of, serving
 from tests.integration.conftest import Bench
 from tests.integration.test_lifecycle import fleet_in
 
@@ -65,7 +65,7 @@ async def site_in(folder: Path) -> AsyncIterator[Site]:
     if not file.exists():
         file.write_text(write_fleet(fleet_in(folder), key_variables={}))
     fleet, _ = FleetFile(file).load()
-    engines = {name: FakeEngine(name) for pool in fleet.pools.values() for name, _ in pool.replica_models}
+    engines = engines_of(fleet)
     async with contextlib.AsyncExitStack() as stack:
         addresses = {}
         for name, engine in engines.items():
@@ -368,7 +368,7 @@ async def test_a_gateway_that_dies_in_the_middle_has_all_of_a_document_or_nothin
             patched.setattr(where, die)
             with contextlib.suppress(Killed):
                 await site.bench.gateway.fleets._put(
-                    site.bench.gateway.fleet.now, changed(site, without_b), "key x", []
+                    site.bench.gateway.fleet.now, changed(site, without_b), "key x", [], []
                 )
     async with site_in(tmp_path) as site:
         assert await site.status("b") == (401 if kept else 200)

@@ -15,6 +15,7 @@ from fleet.types import Caps, GatewaySettings, MetricsAccess, SchedulerSettings
 from routing.http.inference import HELD_BYTES
 from routing.openai.bodies import CONTROL
 from routing.openai.endpoints import ENDPOINTS
+from tests import messages
 from tests.fakes import Client, adapter_id, begin_stream, eventually, key_of, small_fleet, sse
 from tests.integration.conftest import Bench, bench_of
 from tests.unit.routing.observing.metrics.scrapes import openmetrics_families
@@ -130,7 +131,7 @@ def models_in(body: bytes) -> set[str]:
         line.removeprefix(b"data: ") for line in body.splitlines() if line.startswith((b"data: {", b"{"))
     ]
     payloads = [orjson.loads(text) for text in texts]
-    named = [payload.get("response", payload) for payload in payloads]
+    named = [payload.get("response", payload.get("message", payload)) for payload in payloads]
     return {each["model"] for each in named if "model" in each}
 
 
@@ -158,9 +159,11 @@ async def test_in_answers_the_model_is_what_was_asked_for(
         await begin_stream(send)
         await send({"type": "http.response.body", "body": responses_events(body["model"])})
 
+    kind = Kind(path)
     if path == "/v1/responses" and stream:
         engine.behave = respond_in_events
-    kind = Kind(path)
+    elif kind is Kind.MESSAGES:
+        engine.behave = messages.answer
     streamed: dict[str, object] = {"stream": True} if ENDPOINTS[kind].streams and stream else {}
     client = await bench.post(path, {**CONTROL[kind], **asked, **streamed})()
     assert client.status == 200

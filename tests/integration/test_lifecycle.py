@@ -168,7 +168,7 @@ async def house_of(
         if wait:
             await eventually(gateway.is_ready, "the gateway's readiness")
         bench = Bench(gateway, engines)
-        manager = Manager(gateway.fleet, gateway.directory, gateway.lifecycle)
+        manager = Manager(gateway.fleet, gateway.directory, gateway.lifecycle, gateway.turns)
         yield House(bench, gateway.directory, gateway.lifecycle, manager, fleet, folder)
         for engine in engines.values():
             engine.release.set()

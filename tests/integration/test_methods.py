@@ -53,7 +53,8 @@ async def test_another_method_is_told_which_there_are(bench: Bench, method: str)
     for path, allowed in ROUTES:
         client = await ask(bench, method, path, "operator")()
         assert (client.status, client.headers["allow"]) == (405, allowed), path
-        assert client.error["code"] == "method_not_allowed"
+        if not path.startswith(Kind.MESSAGES.value):  # whose errors have no code
+            assert client.error["code"] == "method_not_allowed"
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -36,11 +36,12 @@ class LRU(Queueing):
     def changed(self, sim: Simulation) -> None:
         """Have every model come that somebody waits for."""
         for model in sim.heads():
-            free = _free(sim, sim.devices)
+            free = _free(sim.devices, model)
             if free is not None:
                 sim.bring(model, free)
                 continue
-            oldest = _least_recent(c for c in _awake(sim) if sim.now_s - c.since_s >= self.min_age_s)
+            old = (c for c in _awake(sim, model) if sim.now_s - c.since_s >= self.min_age_s)
+            oldest = _least_recent(old)
             if oldest is None:
                 if self.min_age_s:
                     sim.tick()
@@ -68,11 +69,11 @@ class Ollama(Queueing):
         for model in sim.heads():
             if any(c.state is State.LOADING for d in sim.devices for c in d.copies.values()):
                 return
-            free = _free(sim, sim.devices)
+            free = _free(sim.devices, model)
             if free is not None:
                 sim.bring(model, free)
                 return
-            awake = _awake(sim)
+            awake = _awake(sim, model)
             victim = _least_recent(c for c in awake if not c.running) or _least_recent(awake)
             if victim is not None and not victim.running:
                 sim.bring(model, victim.device, victim)
@@ -99,8 +100,8 @@ class LlamaSwap(Queueing):
     def changed(self, sim: Simulation) -> None:
         """Let an idle model go for the longest waiting one, on any device that is not switching."""
         for model in sim.heads():
-            devices = [device for device in sim.devices if not device.is_switching]
-            free = _free(sim, devices)
+            devices = [d for d in sim.devices if not d.is_switching and model not in d.copies]
+            free = _free(devices, model)
             idle = _least_recent(c for d in devices for c in d.copies.values() if not c.running)
             if free is not None:
                 sim.bring(model, free)
@@ -127,11 +128,13 @@ class Retry:
             sim.refuse(call)
 
     def _wake(self, sim: Simulation, model: int) -> None:
-        free = _free(sim, sim.devices)
+        free = _free(sim.devices, model)
         if free is not None:
             sim.bring(model, free)
             return
-        idle = _least_recent(c for c in _awake(sim) if not c.running and sim.now_s - c.last_s >= self.idle_s)
+        idle = _least_recent(
+            c for c in _awake(sim, model) if not c.running and sim.now_s - c.last_s >= self.idle_s
+        )
         if idle is not None:
             sim.bring(model, idle.device, idle)
 
@@ -139,14 +142,16 @@ class Retry:
         """Do nothing: it decides when calls come."""
 
 
-def _free(sim: Simulation, devices: Sequence[Device]) -> Device | None:
-    """The least busy device with room."""
-    free = [device for device in sim.devices if device in devices and not device.is_full]
+def _free(devices: Sequence[Device], model: int) -> Device | None:
+    """The least busy device with room, and without the model."""
+    free = [device for device in devices if not device.is_full and model not in device.copies]
     return min(free, key=lambda device: device.running, default=None)
 
 
-def _awake(sim: Simulation) -> list[Copy]:
-    return [c for d in sim.devices for c in d.copies.values() if c.state is State.AWAKE]
+def _awake(sim: Simulation, model: int) -> list[Copy]:
+    """What is awake on devices without the model, which may be about to go there."""
+    devices = [device for device in sim.devices if model not in device.copies]
+    return [copy for device in devices for copy in device.copies.values() if copy.state is State.AWAKE]
 
 
 def _least_recent(copies: Iterable[Copy]) -> Copy | None:

@@ -5,7 +5,7 @@ import { ofTenant, path } from "../api";
 import { useConsole, useLoaded } from "../context";
 import type { Action } from "../context";
 import { moment } from "../format";
-import { Act, ACTIONS, Close, Dialog, Empty, Field, filled, NAME, Table, Trouble, useWork } from "../parts";
+import { Act, ACTIONS, ALIAS, Close, Dialog, Empty, Field, filled, Table, Trouble, useWork } from "../parts";
 import type { AliasAnswer, AliasList } from "../types";
 
 
@@ -69,12 +69,12 @@ function SetAlias({ of, before, close }: { of: string; before: { alias: string; 
     <Dialog title={before.alias ? `Change the alias ${before.alias}` : "New alias"} text="It counts from the next request on." close={close}>
       <form class="form" onSubmit={submit}>
         {!before.alias && (
-          <Field id="alias" label="Alias" note="Small letters, digits, dots, hyphens, underscores; requests name the model so.">
-            <input id="alias" name="alias" required maxLength={63} pattern={NAME} autocomplete="off" spellcheck={false} aria-describedby="alias-note" />
+          <Field id="alias" label="Alias" note="Any printable text, such as org/model-8B; requests name the model so.">
+            <input id="alias" name="alias" required maxLength={128} pattern={ALIAS} autocomplete="off" spellcheck={false} aria-describedby="alias-note" />
           </Field>
         )}
         <Field id="alias-model" label="Stands for" note="An adapter of the tenant's own, or a model that the fleet gives it.">
-          <input id="alias-model" name="model" required maxLength={63} defaultValue={before.model} autocomplete="off" spellcheck={false} aria-describedby="alias-model-note" />
+          <input id="alias-model" name="model" required maxLength={128} defaultValue={before.model} autocomplete="off" spellcheck={false} aria-describedby="alias-model-note" />
         </Field>
         {error && <Trouble text={error} />}
         <div class="buttons">

@@ -199,6 +199,7 @@ function ReplicaCard({ replica }: { replica: ReplicaView }) {
         </ul>
       )}
       {replica.slot_drains_for && <p class="muted note">A slot is being drained for {shortAdapter(replica.slot_drains_for)}.</p>}
+      {replica.outdated && <p class="muted note">Its engine runs with other settings than the fleet has; a restart of the pool gives it these.</p>}
       {replica.faults > 0 && <p class="reason">{plural(replica.faults, "adapter")} failed in this engine.</p>}
     </article>
   );

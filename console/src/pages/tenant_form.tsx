@@ -2,7 +2,7 @@
 
 import { useEffect } from "preact/hooks";
 import { useConsole, useLoaded } from "../context";
-import { Field, NAME } from "../parts";
+import { ALIAS, Field } from "../parts";
 import type { AdapterList } from "../types";
 import { NO_BUDGET } from "./tenant_draft";
 import type { Draft, ModelLine } from "./tenant_draft";
@@ -185,7 +185,7 @@ function ModelRow({ form, line, others, change, remove }: { form: Form; line: Mo
   const wrong = form.wrong === `models.${line.alias.trim()}` || form.wrong?.startsWith(`models.${line.alias.trim()}.`) === true;
   return (
     <div class="model-line">
-      <input value={line.alias} onInput={(event) => change({ alias: event.currentTarget.value })} aria-label="Name" placeholder="name" maxLength={63} pattern={NAME} required={line.model.trim() !== ""} autocomplete="off" spellcheck={false} />
+      <input value={line.alias} onInput={(event) => change({ alias: event.currentTarget.value })} aria-label="Name" placeholder="name" maxLength={128} pattern={ALIAS} required={line.model.trim() !== ""} autocomplete="off" spellcheck={false} />
       <input id={`models.${line.alias.trim()}`} value={line.model} onInput={(event) => change({ model: event.currentTarget.value })} aria-label={`Model of ${name}`} placeholder="adapter or base model" list="models-known" maxLength={63} required={line.alias.trim() !== ""} autocomplete="off" spellcheck={false} aria-invalid={wrong} />
       <select value={line.fallback} onChange={(event) => change({ fallback: event.currentTarget.value })} aria-label={`Fallback of ${name}`}>
         <option value="">no fallback</option>

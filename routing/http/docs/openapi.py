@@ -133,6 +133,18 @@ _ENDPOINTS: dict[Kind, tuple[str, list[Part], list[Any], str]] = {
         ["Hello"],
         f"vLLM's. `messages` in place of `prompt` are put into the model's chat template. {_NOT_CHARGED}",
     ),
+    Kind.MESSAGES: (
+        "Answer a conversation, in Anthropic's form",
+        [{"type": "integer", "minimum": 1}, _MESSAGES],
+        [256, _HELLO],
+        "Anthropic's messages: events and errors have its form too, and the key may come as `x-api-key`.",
+    ),
+    Kind.COUNT_TOKENS: (
+        "Count the tokens of a conversation, in Anthropic's form",
+        [_MESSAGES],
+        [_HELLO],
+        f"Anthropic's. {_NOT_CHARGED}",
+    ),
     Kind.DETOKENIZE: ("Join tokens to a text", [_TOKENS], [[1, 2]], f"vLLM's. {_NOT_CHARGED}"),
     Kind.RESPONSE: (
         "Answer an input",
@@ -149,12 +161,19 @@ def document() -> Part:
         "openapi": "3.1.0",
         "info": {"title": "Tenantry inference API", "version": "1", "description": _description()},
         "servers": [{"url": "/"}],
-        "security": [{"key": []}],
+        "security": [{"key": []}, {"x-api-key": []}],
         "tags": [{"name": "Models"}, {"name": "Usage"}, {"name": "Health", "description": "For probes."}],
         "paths": {kind.value: {"post": _endpoint(kind)} for kind in Kind} | _reading() | _health(),
         "components": {
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "Your API key."}},
-            "schemas": {"Error": _error_schema(), "Model": _model_schema()},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer", "description": "Your API key."},
+                "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+            "schemas": {
+                "Error": _error_schema(),
+                "AnthropicError": _anthropic_error(),
+                "Model": _model_schema(),
+            },
             "responses": {f"E{status}": _failure(status) for status in sorted({e.status for e in ERRORS})},
         },
     }
@@ -189,13 +208,17 @@ def _endpoint(kind: Kind) -> Part:
     schema = {"type": "object", "properties": properties, **(ways[0] if len(ways) == 1 else {"anyOf": ways})}
     example = {"model": "support", **dict(zip(endpoint.usual, examples, strict=True))}
     body = {"schema": schema, "example": example}
+    failures = _failures(*_WITH_BODY)
+    if endpoint.anthropic:
+        error = {"application/json": {"schema": {"$ref": "#/components/schemas/AnthropicError"}}}
+        failures = {status: {"description": "Anthropic's form.", "content": error} for status in failures}
     return {
         "tags": ["Models"],
         "operationId": kind.name.lower(),
         "summary": summary,
         "description": f"{description} Any other field goes to vLLM as it is.",
         "requestBody": {"required": True, "content": {"application/json": body}},
-        "responses": {"200": {"description": "The answer.", "content": answer}, **_failures(*_WITH_BODY)},
+        "responses": {"200": {"description": "The answer.", "content": answer}, **failures},
     }
 
 
@@ -290,6 +313,13 @@ def _error_schema() -> Part:
     }
     error = {"type": "object", "required": list(fields), "properties": fields}
     return {"type": "object", "required": ["error"], "properties": {"error": error}}
+
+
+def _anthropic_error() -> Part:
+    texts = {name: {"type": "string"} for name in ("type", "message")}
+    error = {"type": "object", "required": list(texts), "properties": texts}
+    properties = {"type": {"const": "error"}, "error": error, "request_id": {"type": "string"}}
+    return {"type": "object", "required": ["type", "error"], "properties": properties}
 
 
 def _model_schema() -> Part:

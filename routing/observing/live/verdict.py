@@ -118,6 +118,7 @@ _CAUSES = {
     WaitReason.NOT_TRUSTED: "its replicas fail",
     WaitReason.ADAPTER_UNKNOWN: "no engine knows its version yet",
     WaitReason.NO_ROOM: "its replicas are full",
+    WaitReason.ASLEEP: "the model is not awake; others have their turn",
     WaitReason.NO_SLOT: "every slot is held by other adapters",
     WaitReason.ROOM_RESERVED: "its tenant floods, and room is kept for others",
     WaitReason.SLOT_RESERVED: "its tenant floods, and the free slots are kept for others",

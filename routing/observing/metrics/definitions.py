@@ -227,6 +227,34 @@ FALLBACKS = Metric(
     ("tenant", "model", "reason"),
 )
 
+# -- of whole models that take turns -----------------------------------------------------------------------
+
+SWITCHES = Metric(
+    "tenantry_model_switches",
+    _COUNTER,
+    "Models that came awake, or failed to (`outcome`), by the way that their host took and by why they came.",
+    ("pool", "model", "way", "cause", "outcome"),
+)
+SWITCH_TIME = Metric(
+    "tenantry_model_switch_seconds",
+    _COUNTER,
+    "Seconds that switches took, from the order to the first request that could run.",
+    ("pool", "model", "way"),
+)
+AWAKE_TIME = Metric(
+    "tenantry_model_awake_seconds",
+    _COUNTER,
+    "Seconds that models were awake at hosts.",
+    ("pool", "host", "model"),
+)
+STARVATION_LIMIT = Metric(
+    "tenantry_model_starvation_limit_seconds",
+    _GAUGE,
+    "The starvation limit as it counts now: that of the fleet, or longer where so many models wait that it "
+    "cannot be kept.",
+    ("pool",),
+)
+
 BUDGET = Metric(
     "tenantry_budget_tokens",
     _GAUGE,
@@ -270,6 +298,7 @@ REPLICA_METRICS = (REPLICA_REQUESTS, REPLICA_BREAKS, REPLICA_STALLS, REPLICA_FIR
 QUEUE_GAUGES = (QUEUE_DEPTH, QUEUE_AGE, IN_FLIGHT, BAND_DEPTH)
 REPLICA_GAUGES = (*REPLICA_FIGURES, REPLICA_BREAKER)
 LEDGER_METRICS = (USAGE_LOST, USAGE_AWAY)
+TURN_METRICS = (SWITCHES, SWITCH_TIME, AWAKE_TIME, STARVATION_LIMIT)
 BUDGET_GAUGES = (BUDGET, BUDGET_USED, BUDGET_COST, BUDGET_COST_USED)
 GATEWAY_METRICS = (
     *MODEL_METRICS,
@@ -281,5 +310,6 @@ GATEWAY_METRICS = (
     *QUEUE_GAUGES,
     *REPLICA_GAUGES,
     *LEDGER_METRICS,
+    *TURN_METRICS,
     *BUDGET_GAUGES,
 )

@@ -106,6 +106,11 @@ def document() -> str:
             common=d.REPLICA_LABELS,
         ),
         _section("Usage ledger", "Read from it when the page is.", d.LEDGER_METRICS),
+        _section(
+            "Whole models that take turns",
+            "Of pools whose base models share hosts ([models.md](models.md)).",
+            d.TURN_METRICS,
+        ),
         _section("Budgets", "Read from the usage ledger when the page is.", d.BUDGET_GAUGES),
         _section(
             "On an engine's page",

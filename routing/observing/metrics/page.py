@@ -47,6 +47,18 @@ class LedgerView(Protocol):
     def budget_statuses(self) -> Iterable[BudgetView]: ...
 
 
+class TurnsView(Protocol):
+    """The turns of one pool, as the page shows them."""
+
+    @property
+    def switches(self) -> Mapping[tuple[str, str, str, str], int]: ...
+    @property
+    def switch_s(self) -> Mapping[tuple[str, str], float]: ...
+    @property
+    def limit_s(self) -> float: ...
+    def awake_s(self) -> Mapping[tuple[str, str], float]: ...
+
+
 class GatewayMetrics:
     """The metrics of one gateway."""
 
@@ -59,8 +71,10 @@ class GatewayMetrics:
         serves: Callable[[Target], bool] = lambda _: True,
         settings: MetricsSettings = MetricsSettings(),  # noqa: B008 - frozen
         ledger: LedgerView | None = None,
+        turns: Mapping[str, TurnsView] | None = None,
     ) -> None:
-        """`slos` by pool; `serves` tells whether a target is still served."""
+        """`slos` by pool; `serves` tells whether a target is still served; `turns` by pool."""
+        self._turns = turns or {}
         self._ledger = ledger
         self._scheduler = scheduler
         self._clock = clock
@@ -155,8 +169,17 @@ class GatewayMetrics:
             yield d.USAGE_LOST, {(): self._ledger.lost}
             yield d.USAGE_AWAY, {(): self._ledger.is_away}
             yield from _budgets(self._ledger.budget_statuses())
+        yield from self._of_turns()
         yield d.FALLBACKS, {(who, model, why): n for (who, model, why), n in self._fallbacks.items()}
         yield d.REFUSALS, {(status, reason): n for (status, reason), n in self._refusals.items()}
+
+    def _of_turns(self) -> Iterator[tuple[Metric, gauges.Rows]]:
+        """Read what the turns of whole models have come to."""
+        turns = self._turns.items()
+        yield d.SWITCHES, {(pool, *key): n for pool, each in turns for key, n in each.switches.items()}
+        yield d.SWITCH_TIME, {(pool, *key): s for pool, each in turns for key, s in each.switch_s.items()}
+        yield d.AWAKE_TIME, {(pool, *key): s for pool, each in turns for key, s in each.awake_s().items()}
+        yield d.STARVATION_LIMIT, {(pool,): each.limit_s for pool, each in turns}
 
 
 def _budgets(statuses: Iterable[BudgetView]) -> Iterator[tuple[Metric, gauges.Rows]]:

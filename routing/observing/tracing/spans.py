@@ -32,6 +32,8 @@ _OPERATIONS: Mapping[str, str] = {
     Kind.RERANK: "rerank",
     Kind.TOKENIZE: "tokenize",
     Kind.DETOKENIZE: "detokenize",
+    Kind.MESSAGES: "chat",
+    Kind.COUNT_TOKENS: "tokenize",
 }
 
 

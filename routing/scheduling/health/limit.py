@@ -25,7 +25,7 @@ class ConcurrencyLimit:
 
     def __init__(self, itl_slo_s: float, *, least: int, most: int) -> None:
         """`least` and `most` are sequences; the least is at least `LEAST_SEQUENCES`, if the most allows."""
-        self._slo_s = itl_slo_s
+        self.slo_s = itl_slo_s
         self._most = float(most)
         self._least = float(min(most, max(least, LEAST_SEQUENCES)))
         self._limit = self._most
@@ -37,7 +37,7 @@ class ConcurrencyLimit:
 
     def __repr__(self) -> str:
         itl = "-" if self.itl_s is None else f"{1000 * self.itl_s:.1f}ms"
-        return f"<ConcurrencyLimit {self.sequences} itl={itl} slo={1000 * self._slo_s:g}ms>"
+        return f"<ConcurrencyLimit {self.sequences} itl={itl} slo={1000 * self.slo_s:g}ms>"
 
     @property
     def sequences(self) -> int:
@@ -57,10 +57,10 @@ class ConcurrencyLimit:
         if now_s - self._since_s < EPOCH_S:
             return
         self.itl_s = self._gaps_s / self._tokens
-        if self.itl_s > self._slo_s:
+        if self.itl_s > self.slo_s:
             if self._peak <= self._limit:
                 # From what ran, not from a limit that nothing had reached.
                 self._limit = max(self._least, self._peak * DECREASE)
-        elif self._peak >= BINDING * self._limit and self.itl_s < HEADROOM * self._slo_s:
+        elif self._peak >= BINDING * self._limit and self.itl_s < HEADROOM * self.slo_s:
             self._limit = min(self._most, self._limit + max(1.0, GROWTH * self._limit))
         self._since_s, self._gaps_s, self._tokens, self._peak = now_s, 0.0, 0, in_flight

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ from engines.loader import EngineDied
 from engines.residency import EngineAdapter, FaultKind, TrialReport
 from engines.supervisor import Supervisor
 from fleet.types import BaseModel
+from fleet.values import engine_values
 
 TOKEN = "token of the tests"
 CHAT = "/v1/chat/completions"
@@ -119,9 +121,32 @@ async def test_orders_reach_the_supervisor(
     client: httpx.AsyncClient, supervisor: Supervisor, order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     followed: list[str] = []
+    before = supervisor.model
     monkeypatch.setattr(supervisor, "follow", followed.append)
     answer = await client.post(protocol.ENGINE_PATH, json={"order": order})
     assert (answer.status_code, answer.json()["state"], followed) == (200, "starting", [order])
+    assert supervisor.model == before
+    wanted = replace(before, max_loras=7, max_cpu_loras=9)
+    await client.post(protocol.ENGINE_PATH, json={"order": order, "settings": engine_values(wanted)})
+    assert (followed, supervisor.model) == ([order, order], wanted)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [([], "not a mapping"), ({"source": "/x"}, "source"), ({"vllm_args": ["--api-key", "y"]}, "vllm_args")],
+)
+async def test_wrong_settings_are_refused_by_name_and_the_engine_is_left_alone(
+    client: httpx.AsyncClient, supervisor: Supervisor, settings: Any, words: str
+) -> None:
+    before = supervisor.model
+    order = {"order": "restart", "settings": settings}
+    answer = await client.post(protocol.ENGINE_PATH, json=order)
+    assert answer.status_code == 400 and words in answer.json()["error"]
+    stranger = await client.post(
+        protocol.ENGINE_PATH, json={"order": "restart"}, headers={protocol.TOKEN_HEADER: "x"}
+    )
+    assert stranger.status_code == 401
+    assert supervisor.model == before and not supervisor._start_asked
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"order": "explode"}', b'{"order": ["stop"]}'])

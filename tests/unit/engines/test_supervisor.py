@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from engines import engine_process, orphans, vllm_engine
+from engines import start as start_module
 from engines import supervisor as supervisor_module
 from engines.builder import Shared, builder_thread
 from engines.built import Built, Running
@@ -195,6 +197,73 @@ async def test_an_engine_that_fails_is_tried_at_once_where_a_restart_is_asked_fo
     await eventually(supervisor.is_ready)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+# -- other settings ------------------------------------------------------------------------------------------
+
+
+async def test_the_next_engine_has_the_settings_that_come_with_an_order(
+    supervisor: Supervisor, starts: list[Running]
+) -> None:
+    wanted = supervisor.model = replace(supervisor.model, max_loras=7, max_num_seqs=3)
+    supervisor.follow(EngineOrder.RESTART)
+    assert supervisor.is_ready() and supervisor._model != wanted, "what runs has the old ones until it ends"
+    await eventually(lambda: supervisor.health().starts == 2)
+    argv = supervisor._start._args_of(supervisor._model)
+    assert argv[argv.index("--max-loras") + 1] == "7"
+    assert argv[argv.index("--max-num-seqs") + 1] == "3"
+    supervisor.follow(EngineOrder.RESTART)
+    await eventually(lambda: supervisor.health().starts == 3)
+    assert supervisor._model == wanted, "without others they stay"
+
+
+async def test_an_engine_that_was_loading_with_the_old_settings_is_never_ready(
+    supervisor: Supervisor, starts: list[Running]
+) -> None:
+    supervisor.follow(EngineOrder.RESTART)
+    await eventually(lambda: not supervisor.is_ready())
+    supervisor.model = replace(supervisor.model, max_loras=7)
+    supervisor.follow(EngineOrder.RESTART)
+    await eventually(supervisor.is_ready)
+    assert (len(starts), supervisor._model.max_loras) == (3, 7)
+
+
+async def test_a_start_that_fails_with_the_old_settings_says_nothing_of_the_new_ones(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails = asyncio.Event()
+    monkeypatch.setattr(Restarts, "delay_s", 60.0)
+    monkeypatch.setattr(supervisor_module, "WATCH_INTERVAL_S", 0.0)
+
+    async def load(_: Any) -> Running:
+        if supervisor._model.max_loras == 2:
+            await fails.wait()
+            raise ValueError("no such flag")
+        return Running(SimpleNamespace(errored=False), app=None)
+
+    monkeypatch.setattr(supervisor, "_load", load)
+    task = asyncio.create_task(supervisor._supervise())
+    await asyncio.sleep(0)
+    supervisor.model = replace(supervisor.model, max_loras=7)
+    supervisor.follow(EngineOrder.RESTART)
+    fails.set()
+    seen = set()
+    while not supervisor.is_ready():
+        seen.add(supervisor.health().state)
+        await asyncio.sleep(0)
+    assert seen == {EngineState.STARTING}, "the gateway would take the restart for failed"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_fewer_slots_are_fewer_pins(supervisor: Supervisor, starts: list[Running]) -> None:
+    pins = tuple(EngineAdapter(name, f"/store/{name}", True) for name in "abc")
+    supervisor.reconciler.desire(DesiredAdapters(1, pins))
+    assert [name for name, _ in supervisor.reconciler.residency().faults] == ["b", "c"]
+    supervisor.model = replace(supervisor.model, max_loras=4)
+    supervisor.follow(EngineOrder.RESTART)
+    await eventually(lambda: supervisor.health().starts == 2)
+    assert not supervisor.reconciler.residency().faults
 
 
 # -- one of several models of a process --------------------------------------------------------------------
@@ -514,7 +583,7 @@ async def test_a_load_that_takes_long_says_so(
     loading: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "tenantry.engine")
-    monkeypatch.setattr(supervisor_module, "PROGRESS_INTERVAL_S", 0)
+    monkeypatch.setattr(start_module, "PROGRESS_INTERVAL_S", 0)
     loading.supervisor.start()
     await asyncio.to_thread(loading.begun.wait)
     await loading.supervisor.stop()

@@ -6,14 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from fleet.diff import RESTART, Needs, differences
+from fleet.diff import ENGINES, RESTART, Needs, differences
 from fleet.mig import Mig
+from fleet.schema import BaseModelSection
 from fleet.types import (
     Adapter,
     Budget,
     Caps,
     Fleet,
     GatewaySettings,
+    Pool,
     SchedulerSettings,
     Slo,
     StateSettings,
@@ -83,12 +85,42 @@ def test_a_pool_s_objective_counts_at_once_and_its_engines_do_not() -> None:
     ]
 
 
-def test_base_models_and_pools_are_made_at_the_start() -> None:
+def test_base_models_and_pools_come_and_go_at_once() -> None:
     more = replace(FLEET, base_models=FLEET.base_models | {"x": replace(FLEET.base_models["base"], name="x")})
     fewer = replace(FLEET, pools={"shared": FLEET.pools["shared"]})
-    assert [change.needs for change in (*differences(FLEET, more), *differences(FLEET, fewer))] == [
-        Needs.RESTART
-    ] * 2
+    changes = [*differences(FLEET, more), *differences(FLEET, fewer)]
+    assert [(str(change), change.needs) for change in changes] == [
+        ("base model x: added", Needs.NOTHING),
+        ("pool alone: removed", Needs.NOTHING),
+    ]
+
+
+def test_a_pool_whose_base_models_take_turns_is_made_at_the_start() -> None:
+    pool = Pool("mesh", Strategy.MODEL_MESH, ("base", "other"), 1, (), ())
+    other = replace(FLEET.base_models["base"], name="other")
+    meshed = replace(FLEET, pools={"mesh": pool}, base_models=FLEET.base_models | {"other": other})
+    fewer = replace(meshed, pools={"mesh": replace(pool, base_models=("base",))})
+    gone = replace(meshed, pools={})
+    for before, after in ((meshed, gone), (gone, meshed), (meshed, fewer)):
+        told = {change.text: change.needs for change in differences(before, after)}
+        assert Needs.RESTART in told.values(), told
+
+
+def test_what_engines_are_started_with_needs_their_restart_and_other_weights_that_of_the_service() -> None:
+    model = replace(FLEET.base_models["base"], max_loras=4, vllm_args=("--seed", "7"), source="/models/other")
+    changes = differences(FLEET, replace(FLEET, base_models={"base": model}))
+    assert {(change.text.partition(" ")[0], change.needs) for change in changes} == {
+        ("source", Needs.RESTART),
+        ("max_loras", Needs.ENGINES),
+        ("vllm_args", Needs.ENGINES),
+    }
+
+
+def test_it_is_known_of_every_key_of_a_base_model_what_it_needs() -> None:
+    counts_at_once = {"media_tokens", "request_limits"}
+    known = RESTART["base_models"] | ENGINES["base_models"] | counts_at_once
+    assert known == set(BaseModelSection.model_fields)
+    assert not RESTART["base_models"] & ENGINES["base_models"]
 
 
 def test_settings_of_the_gateway_and_the_state() -> None:
@@ -134,7 +166,7 @@ def test_what_needs_a_restart_is_named_as_the_file_names_it() -> None:
         "gateway": gateway_values(FLEET, {}),
         "state": state_values(state),
     }
-    for section, names in RESTART.items():
+    for section, names in (*RESTART.items(), *ENGINES.items()):
         assert names <= known[section].keys(), section
 
 

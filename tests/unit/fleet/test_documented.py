@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from fleet import fields, load_fleet_with_warnings, prices, read_fleet, schema, settings
+from fleet.diff import ENGINES, RESTART
 from fleet.sharing import who_shares
 from fleet.types import Band, Isolation
 from tests.unit.fleet.files import problems
@@ -69,6 +70,15 @@ def test_documented_defaults_are_those_of_the_code(heading: str, section: type[B
             assert told == f"`{str(default).lower() if isinstance(default, bool) else default}`"
         else:
             assert not told.startswith("`"), key
+
+
+def test_what_needs_a_restart_is_documented_as_the_code_has_it() -> None:
+    below = re.split(r"^## Changing the fleet while it runs$", TEXT, flags=re.M)[1]
+    lines = below[below.index("\n| section |") :].split("\n\n")[0].strip().splitlines()[2:]
+    told = [[set(re.findall(r"`([a-z_]+)`", cell)) for cell in line.split("|")[1:4]] for line in lines]
+    assert [names for (names, _, _) in told] == [{name} for name in RESTART]
+    for (section,), engines, service in told:
+        assert (engines, service) == (set(ENGINES.get(section, ())), set(RESTART[section])), section
 
 
 @pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.S))

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from fleet.problems import Problem
 from routing.errors import Conflict
 from routing.lifecycle.fleets import FleetInvalid, FleetRefused
+from routing.lifecycle.ports import RestartState, RestartStep, StepState
 from tenantry.app import app
 from tenantry.client import KEY_VARIABLE
 from tenantry.running import Connection
@@ -60,6 +61,46 @@ def test_apply_says_under_which_revision_it_counts(run: Run, desk: Desk) -> None
     assert desk.management.fleets.asked[0][2:] == (3, False)
     assert run("apply", "--dry-run").exit_code == 0
     assert desk.management.fleets.asked[1][2:] == (None, True)
+
+
+def test_apply_with_a_restart_follows_each_pool_to_its_end(run: Run, desk: Desk) -> None:
+    restart = desk.management.restarts.restart
+    restart.state, restart.steps = (
+        RestartState.DONE,
+        (
+            RestartStep("shared-0", StepState.DONE),
+            RestartStep("shared-1", StepState.KEPT),
+        ),
+    )
+    result = run("apply", "--restart")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[1:] == [
+        "Applied as revision 3; it counts from the next request on.",
+        "Engines get their new settings, one after the other: shared.",
+        "shared-0: ready again",
+        "shared-1: has these settings already",
+        "Pool shared is restarted.",
+    ]
+    assert desk.management.restarts.asked == [], "the gateway has begun it"
+
+
+def test_apply_says_where_the_restart_has_stopped_and_how_to_go_back(run: Run, desk: Desk) -> None:
+    restart = desk.management.restarts.restart
+    restart.state = RestartState.FAILED
+    restart.steps[0].state, restart.steps[0].reason = StepState.FAILED, "its engine does not start"
+    result = run("apply", "--restart")
+    assert result.exit_code == 1
+    assert "shared-0: its engine does not start. Not restarted: shared-1." in result.stderr
+    assert "apply the old file with --restart" in result.stderr
+    failed = run("apply", "--restart", "--json")
+    assert (failed.exit_code, json.loads(failed.stdout)["state"]) == (1, "failed")
+
+
+def test_apply_need_not_wait_and_a_dry_run_never_does(run: Run, desk: Desk) -> None:
+    assert run("apply", "--restart", "--no-wait").exit_code == 0
+    result = run("apply", "--restart", "--dry-run")
+    assert result.exit_code == 0
+    assert "The engines of shared would restart." in result.stdout
 
 
 def test_what_was_made_at_run_time_and_no_longer_counts_is_a_line_each(run: Run, desk: Desk) -> None:

@@ -70,6 +70,7 @@ STANDING = {
     "state": "failed",
     "reason": REASON,
     "answered": True,
+    "outdated": True,
     "slots": 8,
     "in_flight": 31,
     "in_slots": MANY,

@@ -20,12 +20,13 @@ LINE = re.compile(r"^\s*(?:\.venv/bin/)?tenantry (?!is\b)(.+?)(?: > .+)?$", re.M
 NAMED = re.compile(r"`tenantry ([a-z][a-z -]*[a-z])")
 
 
-def command_of(words: list[str]) -> TyperCommand:
+def command_of(words: list[str]) -> TyperCommand | TyperGroup:
     """The command that words begin with; they are left with its arguments. Raises `KeyError`."""
     command = get_command(app)
-    while isinstance(command, TyperGroup):
+    while isinstance(command, TyperGroup) and words:
         command = command.commands[words.pop(0)]
-    assert isinstance(command, TyperCommand)
+    assert isinstance(command, TyperCommand | TyperGroup)
+    assert isinstance(command, TyperCommand) or command.invoke_without_command
     return command
 
 

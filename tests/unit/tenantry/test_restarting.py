@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from routing.errors import Conflict
+from routing.errors import Conflict, NotFound
 from routing.lifecycle.ports import PoolRestart, RestartState, StepState
-from tenantry import restarting
+from tenantry import following
 from tenantry.app import app
 from tenantry.client import KEY_VARIABLE
 from tenantry.running import Connection
@@ -24,7 +25,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    monkeypatch.setattr(restarting, "POLL_S", 0.0)
+    monkeypatch.setattr(following, "POLL_S", 0.0)
     return fakes.desk(tmp_path)
 
 
@@ -120,6 +121,32 @@ def test_a_second_operator_is_told(run: Run, desk: Desk) -> None:
     result = run("shared")
     assert result.exit_code == 1
     assert "is being restarted" in result.stderr
+
+
+def test_it_can_show_the_last_restart_and_which_engines_have_other_settings(run: Run, desk: Desk) -> None:
+    desk.management.restarts.restart.steps[1].state = StepState.DONE
+    known = fakes.report()
+    renewed = replace(known, figures=replace(known.figures, outdated=True))
+    desk.management.reports = [renewed, fakes.report("shared-1")]
+    result = run("shared", "--show")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        "The restart of pool shared by key 12345678: running",
+        "shared-0: draining, sequences that still run there: 2",
+        "shared-1: ready again",
+        "shared-0 runs with other settings than the fleet has.",
+        "`tenantry restart shared` gives them the fleet's settings.",
+    ]
+    assert desk.management.restarts.asked == []
+
+
+def test_it_can_show_that_there_was_none(run: Run, desk: Desk) -> None:
+    desk.management.restarts.error = NotFound("none", code="no_restart")
+    desk.management.reports = [fakes.report()]
+    result = run("shared", "--show")
+    assert result.stdout.splitlines() == ["Pool shared was not restarted since the gateway started."]
+    assert run("nothing", "--show").exit_code == 1
+    assert run("../x", "--show").exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ from routing.scheduling.decisions import KEPT
 from routing.scheduling.replica_figures import ReplicaFigures, ReplicaState, replica_figures
 from routing.scheduling.report import SchedulerReport
 from routing.scheduling.state import Engine, Replica
+from routing.turns.report import ModelAtHost, ModelState, TurnEvent, TurnsReport, WakeForecast
 from routing.types import Request
 from routing.usage.budget import Budgets
 from routing.usage.query import UsageLine, UsageQuery, line
@@ -142,14 +143,16 @@ class FakeFleets:
         self.changes = [Change("tenants", "acme", "requests_per_minute 60 -> 120", Needs.NOTHING)]
         self.consequences: list[str] = []
 
-    async def apply(self, document: bytes, *, actor: str, expected: int | None, dry_run: bool) -> FleetChange:
-        """Note it; do it, or raise what it should."""
+    async def apply(
+        self, document: bytes, *, actor: str, expected: int | None, dry_run: bool, restart: bool
+    ) -> FleetChange:
+        """Note it; do it, or raise what it should. With `restart` pool `shared` does."""
         self.asked.append((document, actor, expected, dry_run))
         if self.error is not None:
             raise self.error
-        return FleetChange(
-            self.state, self.changes, (), (), applied=not dry_run, consequences=self.consequences
-        )
+        pools = ["shared"] if restart else []
+        told = self.consequences
+        return FleetChange(self.state, self.changes, (), (), not dry_run, restarts=pools, consequences=told)
 
     async def export(self) -> str:
         """Write a fleet."""
@@ -177,6 +180,48 @@ class FakeRestarts:
         return self.restart
 
 
+class FakeModels:
+    """One model, `one`, awake at one host; what it is told it notes."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.error: RequestError | None = None
+        self.at_host = ModelAtHost(
+            *("mesh", "mesh-0", "one", ModelState.AWAKE, 12.34567, 2, 3, 1.5, False, "", 21.5, "cold"),
+            took_s={"cold": 21.5},
+            memory_bytes=2**30,
+            awake_s=60.0,
+            reason="",
+        )
+        self.turn = TurnEvent(1_700_000_000.0, "mesh", "mesh-0", "one", "two", "awake", "worth", 21.5, "cold")
+
+    def report(self) -> TurnsReport:
+        return TurnsReport((self.at_host,), (self.turn,))
+
+    def forecast(self, model: str) -> list[WakeForecast]:
+        self._require(model)
+        affected = {"running": 2, "waiting": 0}
+        return [WakeForecast(model, "mesh", "mesh-0", "two", 4.0, "it would come now", affected)]
+
+    async def wake(self, model: str) -> list[WakeForecast]:
+        self.asked.append(("wake", model))
+        return self.forecast(model)
+
+    async def sleep(self, model: str) -> None:
+        self._require(model)
+        self.asked.append(("sleep", model))
+
+    async def pin(self, model: str, pinned: bool) -> None:
+        self._require(model)
+        self.asked.append(("pin", model, pinned))
+
+    def _require(self, model: str) -> None:
+        if self.error is not None:
+            raise self.error
+        if model != "one":
+            raise NotFound(f"No model `{model}` takes turns.", code="model_not_found")
+
+
 class FakeManagement:
     """Does at once, in memory, what the real one does over time; knows one base model."""
 
@@ -202,6 +247,7 @@ class FakeManagement:
         self.wanted_events: dict[str, Any] = {}
         self.fleets = FakeFleets()
         self.restarts = FakeRestarts()
+        self.models = FakeModels()
         self.tenancy = FakeTenancy(self._note)
         self.aliases = FakeAliases(self._note)
 

@@ -42,6 +42,8 @@ PLAIN: dict[Kind, dict[str, Any]] = {
     Kind.SCORE: {"queries": "x" * 10, "documents": ["x" * 10, {"content": [{"text": "x" * 10}]}]},
     Kind.RERANK: {"query": "x" * 10, "documents": ["x" * 10] * 2},
     Kind.TOKENIZE: {"prompt": "x" * 40},
+    Kind.MESSAGES: chat("x" * 20, system="x" * 20, max_tokens=1),
+    Kind.COUNT_TOKENS: chat("x" * 40),
 }
 
 

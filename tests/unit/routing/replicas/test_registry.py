@@ -20,6 +20,7 @@ from engines.health import EngineHealth, EngineState
 from engines.protocol import EngineOrder
 from engines.residency import DesiredAdapters, Residency
 from fleet.current import CurrentFleet
+from fleet.types import BaseModel, Fleet
 from routing.catalog.directory import Directory
 from routing.errors import Conflict, RequestError
 from routing.lifecycle import RollingRestarts
@@ -81,7 +82,9 @@ class FakeClient(ReplicaClient):
             return EngineHealth(EngineState.STOPPED, starts=self.host.starts)
         return EngineHealth(EngineState.READY, starts=self.host.starts) if self.host.ready else None
 
-    async def order(self, order: EngineOrder, *, instead_of: str | None = None) -> EngineHealth:
+    async def order(
+        self, order: EngineOrder, model: BaseModel | None = None, *, instead_of: str | None = None
+    ) -> EngineHealth:
         await self._travel()
         before = EngineHealth(EngineState.READY, starts=self.host.starts)
         self.host.follow(order)
@@ -306,7 +309,7 @@ async def a_world(**options: bool) -> AsyncIterator[World]:
     joined = options.pop("joined", True)
     world = World(**options)
     with patch.object(prober, "ReplicaClient", partial(FakeClient, world)):
-        await world.registry.start([])
+        await world.registry.start(Fleet({}, {}, {}, {}))
         if joined:
             world.join()
             world.say(shared_0=PLACES[0], shared_1=PLACES[1])
@@ -406,6 +409,7 @@ def test_an_engine_that_has_stopped_holds_no_adapter_and_one_that_is_silent_may(
             await asyncio.sleep(A_WHILE_S)
             assert not world.lifecycle.engines.may_hold(held)
             world.hosts[PLACES[0]].follow(EngineOrder.START)
+            world.lifecycle.engines.look_at("shared-0.base")  # who wakes one does
             await asyncio.sleep(A_WHILE_S)
             assert world.lifecycle.engines.may_hold(held)
             await world.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,15 +14,15 @@ NOW_S = 1000.0
 MODELS = ("a", "b", "c", "d")
 
 
-def host(name: str = "h-0", *awake: AwakeModel, most: int = 1, switch_s: float = 1.0, **more: object) -> Host:
+def host(name: str = "h-0", *awake: AwakeModel, most: int = 1, switch_s: float = 1.0, **more: Any) -> Host:
     return replace(Host(name, most, awake, switch_s=dict.fromkeys(MODELS, switch_s)), **more)
 
 
-def awake(model: str, *, for_s: float = 30.0, running: int = 0, **more: object) -> AwakeModel:
+def awake(model: str, *, for_s: float = 30.0, running: int = 0, **more: Any) -> AwakeModel:
     return replace(AwakeModel(model, NOW_S - for_s, NOW_S, running, drain_s=float(bool(running))), **more)
 
 
-def demand(model: str, *ages_s: float, worth: float = 1.0, **more: object) -> Demand:
+def demand(model: str, *ages_s: float, worth: float = 1.0, **more: Any) -> Demand:
     waiting = tuple(Waiting(NOW_S - age_s, worth) for age_s in sorted(ages_s, reverse=True))
     return replace(Demand(model, waiting), **more)
 

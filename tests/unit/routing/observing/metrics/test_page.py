@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -38,10 +38,23 @@ class Ledger:
         ]
 
 
+class Turns:
+    """A pool with one model that came awake."""
+
+    switches: ClassVar = {("base", "fork", "worth", "awake"): 3}
+    switch_s: ClassVar = {("base", "fork"): 4.5}
+    limit_s = 30.0
+
+    def awake_s(self) -> dict[tuple[str, str], float]:
+        return {("mesh-0", "base"): 60.0}
+
+
 def metrics(slo: Slo | None = None) -> GatewayMetrics:
     house = busy()
     slos = {"shared": slo or Slo(), "alone": Slo()}
-    return GatewayMetrics(house.dispatcher, clock=house.clock, slos=slos, ledger=Ledger())
+    return GatewayMetrics(
+        house.dispatcher, clock=house.clock, slos=slos, ledger=Ledger(), turns={"mesh": Turns()}
+    )
 
 
 def after(*records: Record, slo: Slo | None = None) -> Samples:

@@ -1,0 +1,227 @@
+"""The turns of all pools of a gateway: begun, stopped, told of ended requests; what operators see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fleet.current import CurrentFleet
+from fleet.types import Fleet
+from routing.errors import Conflict, NotFound
+from routing.replicas.client import ReplicaClient
+from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.state import Replica
+from routing.turns.pool import PoolTurns, way_of
+from routing.turns.report import ModelAtHost, TurnsReport, WakeForecast
+from routing.turns.rule import Why, decide
+from routing.turns.seats import HostSeats, Seat
+from routing.turns.switching import Switching
+from routing.types import Outcome, Record
+
+
+@dataclass(frozen=True, slots=True)
+class _Forecast:
+    """Says of one model when its turn would come."""
+
+    pool: PoolTurns
+    model: str
+
+    def until_awake_s(self) -> float | None:
+        return self.pool.until_awake_s(self.model)
+
+    def least_s(self) -> float:
+        return self.pool.least_s(self.model)
+
+
+class Turns:
+    """The pools of a gateway whose models take turns."""
+
+    def __init__(
+        self,
+        fleet: CurrentFleet,
+        dispatcher: Dispatcher,
+        clients: Mapping[Replica, ReplicaClient],
+        look_at: Callable[[str], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """`look_at` has a replica probed at once. Pools come and go with a restart of the gateway alone."""
+        switching = Switching(dispatcher, clients, look_at, clock)
+        self.pools = {
+            pool.name: PoolTurns(pool.name, fleet, dispatcher, switching, clock)
+            for pool in fleet.now.pools.values()
+            if pool.strategy.shares_hosts
+        }
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._tasks: list[asyncio.Task[None]] = []
+        for name, pool in self.pools.items():
+            for model in fleet.now.pools[name].base_models:
+                dispatcher.groups[name, model].turns = _Forecast(pool, model)
+        dispatcher.turn_due = self._look
+        fleet.follow(self._take_fleet)
+
+    def start(self) -> None:
+        """Begin to decide; needs an event loop."""
+        self._tasks = [asyncio.create_task(pool.run()) for pool in self.pools.values()]
+
+    async def stop(self) -> None:
+        """Decide no more; hosts end by themselves what was begun."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *(p.stop() for p in self.pools.values()), return_exceptions=True)
+
+    def _take_fleet(self, fleet: Fleet) -> None:
+        for pool in self.pools.values():
+            pool.figures.keep_tenants(fleet.tenants)
+            pool.look()
+
+    def _look(self, pool: str) -> None:
+        if pool in self.pools:
+            self.pools[pool].look()
+
+    def observe(self, records: Iterable[Record]) -> None:
+        """Take over requests that have ended."""
+        if not self.pools:
+            return
+        now_s = self._clock()
+        for record in records:
+            pool = self.pools.get(record.target.pool)
+            if pool is not None:
+                completed = record.outcome is Outcome.COMPLETED and record.queue_s is not None
+                answer_s = record.total_s - (record.queue_s or 0.0) if completed else None
+                tokens = record.prompt_tokens + record.completion_tokens
+                target = record.target
+                if record.replica is not None:
+                    pool.used(record.replica, now_s)
+                pool.figures.ended(target.base_model, target.tenant, tokens, answer_s, now_s)
+
+    # -- operators -----------------------------------------------------------------------------------------
+
+    def wake(self, model: str) -> None:
+        """Have a model come awake, before all that only wait. Raises `NotFound` and `Conflict`."""
+        for pool in self._pools_of(model):
+            seats = self._seats(pool, model)
+            if any(seat.replica.draining for seat in seats) and all(s.replica.draining for s in seats):
+                raise Conflict(f"Every replica of `{model}` is drained; resume one first.", code="drained")
+            for seat in seats:
+                seat.forgive()
+            if not any(seat.is_open for seat in seats):
+                pool.wanted.add(model)
+            pool.look()
+
+    def sleep(self, model: str) -> None:
+        """Have a model go to disk once what it runs has ended. Raises `NotFound` and `Conflict`.
+
+        It comes again as soon as requests for it have their turn.
+        """
+        for pool in self._pools_of(model):
+            if pool.is_pinned(model):
+                raise Conflict(f"`{model}` is pinned in pool `{pool.name}`; unpin it first.", code="pinned")
+            pool.wanted.discard(model)
+            for seat in self._seats(pool, model):
+                if seat.is_up:
+                    pool.sleep(seat)
+
+    def pin(self, model: str, pinned: bool) -> None:
+        """Keep a model awake all the time, or let it take turns again. Raises `NotFound` and `Conflict`.
+
+        Until the gateway starts anew; then the fleet's `residency.pinned` counts.
+        """
+        for pool in self._pools_of(model):
+            if pinned:
+                self._require_place(pool, model)
+            pool.pins[model] = pinned
+            pool.look()
+
+    def forecast(self, model: str) -> Sequence[WakeForecast]:
+        """Say what waking a model would do, pool by pool; changes nothing. Raises `NotFound`."""
+        return [self._forecast_in(pool, model) for pool in self._pools_of(model)]
+
+    def _forecast_in(self, pool: PoolTurns, model: str) -> WakeForecast:
+        now_s, wait_s = self._clock(), pool.until_awake_s(model)
+        seats = self._seats(pool, model)
+        here = next((host.name for host in pool.hosts.values() if host.seats[model].is_open), None)
+        if here is not None:
+            return WakeForecast(model, pool.name, here, None, 0.0, "it is awake", {})
+        demands = [replace(d, wanted=d.wanted or d.model == model) for d in pool.demands(now_s)]
+        plan = decide(now_s, pool.view(now_s), demands, pool.settings())
+        for switch in plan.switches:
+            if switch.model == model:
+                affected = self._affected(pool, switch.host, switch.instead_of)
+                return WakeForecast(
+                    model, pool.name, switch.host, switch.instead_of, wait_s, "it would come now", affected
+                )
+        for end in plan.ends:
+            if end.by == model:
+                affected = self._affected(pool, end.host, end.model)
+                why = "it would come once what the other one runs has ended"
+                return WakeForecast(model, pool.name, end.host, end.model, wait_s, why, affected)
+        held = dict(plan.held).get(model, Why.NOWHERE)
+        why = next((seat.reason for seat in seats if seat.reason), str(held))
+        return WakeForecast(model, pool.name, None, None, wait_s, why, {})
+
+    def _affected(self, pool: PoolTurns, host: str, model: str | None) -> Mapping[str, int]:
+        if model is None:
+            return {}
+        group = self._dispatcher.groups[pool.name, model]
+        running = pool.hosts[host].seats[model].replica.engine.sequences
+        return {"running": running, "waiting": len(group.backlog)}
+
+    def _require_place(self, pool: PoolTurns, model: str) -> None:
+        """Raise `Conflict` where pinned models would leave no place for the others."""
+        pinned = {m for m in pool.pool.base_models if pool.is_pinned(m)} | {model}
+        places = sum(host.most_awake for host in pool.view(self._clock()))
+        if len(pinned) >= places and len(pinned) < len(pool.pool.base_models):
+            raise Conflict(
+                f"Pool `{pool.name}` has room for {places} awake at once; with `{model}` pinned the others "
+                "could never come. Unpin another one first.",
+                code="no_place",
+            )
+
+    def _pools_of(self, model: str) -> Sequence[PoolTurns]:
+        found = [pool for pool in self.pools.values() if model in pool.pool.base_models]
+        if not found:
+            raise NotFound(f"No model `{model}` takes turns.", code="model_not_found")
+        return found
+
+    def _seats(self, pool: PoolTurns, model: str) -> list[Seat]:
+        return [host.seats[model] for host in pool.hosts.values() if model in host.seats]
+
+    # -- what is seen --------------------------------------------------------------------------------------
+
+    def report(self) -> TurnsReport:
+        """Copy what operators see."""
+        events = [event for pool in self.pools.values() for event in pool.timeline.events]
+        events.sort(key=lambda event: event.at_s, reverse=True)
+        return TurnsReport(tuple(self._models()), tuple(events))
+
+    def _models(self) -> Iterator[ModelAtHost]:
+        now_s = self._clock()
+        for pool in self.pools.values():
+            for host, seat in pool.seats():
+                yield self._model(pool, host, seat, now_s)
+
+    def _model(self, pool: PoolTurns, host: HostSeats, seat: Seat, now_s: float) -> ModelAtHost:
+        waiting = pool.first_waiting(seat.model)
+        told = seat.replica.engine.told
+        place = told.place if told is not None else None
+        since_s = host.began_s if host.coming == seat.model else seat.shut_s or seat.since_s
+        return ModelAtHost(
+            pool=pool.name,
+            host=host.name,
+            model=seat.model,
+            state=seat.state(host.coming),
+            since_s=max(0.0, now_s - since_s),
+            running=seat.replica.engine.sequences,
+            waiting=len(self._dispatcher.groups[pool.name, seat.model].backlog),
+            oldest_s=now_s - waiting[0].request.arrived_s if waiting else 0.0,
+            pinned=pool.is_pinned(seat.model),
+            held=str(pool.held.get(seat.model, "")),
+            cost_s=pool.costs.measured_s(host.name, seat.model),
+            way=way_of(seat),
+            took_s={} if place is None else dict(place.took_s),
+            memory_bytes=0 if place is None else place.memory_bytes,
+            awake_s=seat.awake_until(now_s),
+            reason=seat.reason,
+        )

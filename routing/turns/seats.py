@@ -1,0 +1,117 @@
+"""One model at one host, and the host: what the driver keeps of them beside what the dispatcher knows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from engines.health import EngineState
+from routing.scheduling.state import Replica
+from routing.turns.report import ModelState
+
+FAILURES = 3  # one after the other, then a model is quarantined at its host
+FIRST_PAUSE_S, LAST_PAUSE_S = 5.0, 60.0
+COMING = frozenset({EngineState.STARTING})
+AWAKE = frozenset({EngineState.READY, EngineState.SILENT})
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """A model at a host."""
+
+    replica: Replica
+    since_s: float = -math.inf  # of its state
+    used_s: float = -math.inf  # when it last ran something
+    shut_s: float | None = None  # when its turn ended, while what it runs ends
+    failures: int = 0
+    not_before_s: float = -math.inf
+    reason: str = ""  # of the last failure
+    awake_s: float = 0.0  # in all, turns that have ended
+    counts_from_s: float | None = None  # when the turn began that has not ended
+
+    @property
+    def model(self) -> str:
+        """The base model."""
+        return self.replica.engine.base_model
+
+    @property
+    def told(self) -> EngineState | None:
+        """What its engine said of itself last; None: it does not answer."""
+        told = self.replica.engine.told
+        return None if told is None else told.state
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its turn is now."""
+        return not self.replica.asleep
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its engine is there, as far as is known: it takes a place."""
+        return self.is_open or self.shut_s is not None or self.replica.engine.ready
+
+    @property
+    def is_quarantined(self) -> bool:
+        """Whether it has failed too often."""
+        return self.failures >= FAILURES
+
+    def may_come(self, now_s: float) -> bool:
+        """Whether it may be ordered to come."""
+        if self.is_quarantined or now_s < self.not_before_s or self.told is None:
+            return False
+        return not (self.replica.draining or self.replica.restarting or self.replica.left)
+
+    def failed(self, reason: str, now_s: float) -> None:
+        """Note that it did not come awake; the pause before the next try doubles each time."""
+        self.failures += 1
+        self.reason = reason
+        self.not_before_s = now_s + min(LAST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self.failures - 1))
+        self.since_s = now_s
+
+    def forgive(self) -> None:
+        """Let it be tried again at once."""
+        self.failures, self.not_before_s, self.reason = 0, -math.inf, ""
+
+    def awake_until(self, now_s: float) -> float:
+        """Seconds that it was awake in all until now."""
+        return self.awake_s + (0.0 if self.counts_from_s is None else now_s - self.counts_from_s)
+
+    def state(self, coming: str | None) -> ModelState:
+        """Return its state; `coming` is the model that its host is switching to."""
+        if coming == self.model:
+            return ModelState.WAKING
+        if self.is_open:
+            return ModelState.AWAKE
+        if self.shut_s is not None:
+            return ModelState.DRAINING
+        if self.is_quarantined:
+            return ModelState.QUARANTINED
+        if self.failures:
+            return ModelState.FAILED
+        return ModelState.UNKNOWN if self.told is None else ModelState.ON_DISK
+
+
+@dataclass(slots=True, eq=False)
+class HostSeats:
+    """A host and its models."""
+
+    name: str
+    seats: Mapping[str, Seat] = field(default_factory=dict)  # by model
+    coming: str | None = None  # the model that it is switching to
+    going: str | None = None  # the model that goes to disk for nobody
+    began_s: float = 0.0  # when that was ordered
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a model comes or goes."""
+        return self.coming is not None or self.going is not None
+
+    def most_awake(self, allowed: int | None) -> int:
+        """Models that may be awake at once; `allowed` by the pool, None: as many as the host says."""
+        if allowed is not None:
+            return allowed
+        told = (seat.replica.engine.told for seat in self.seats.values())
+        return max(
+            (each.place.awake for each in told if each is not None and each.place is not None), default=1
+        )

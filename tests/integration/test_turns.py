@@ -1,0 +1,329 @@
+"""Whole models take turns. The hosts are fake, the sockets real."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from fleet.types import Caps, Slo
+from routing.turns import seats as seats_module
+from routing.turns import switching as switching_module
+from routing.turns.report import ModelState
+from tests.fakes import Client, eventually
+from tests.integration.mesh import MODELS, FakeHost, Mesh, is_stopped, mesh_fleet, mesh_of, said
+
+SCARCE = Caps(queue_timeout_s=20.0)
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
+    """Three models on one host, one awake."""
+    async with mesh_of(mesh_fleet(), tmp_path) as mesh:
+        yield mesh
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seats_module, "FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr(seats_module, "LAST_PAUSE_S", 0.05)
+    monkeypatch.setattr(switching_module, "GRACE_S", 0.2)
+
+
+def states(mesh: Mesh) -> dict[str, str]:
+    return {model.model: model.state.value for model in mesh.gateway.turns.report().models}
+
+
+async def test_a_gateway_is_ready_while_all_its_models_are_on_disk(mesh: Mesh) -> None:
+    assert mesh.gateway.is_ready()
+    assert mesh.awake() == set()
+    assert set(states(mesh).values()) == {ModelState.ON_DISK}
+
+
+async def test_a_request_for_a_model_on_disk_waits_for_it_and_says_how_long(mesh: Mesh) -> None:
+    client = await mesh.ask("two")()
+    assert (client.status, said(client)) == (200, "I am two")
+    headers = client.headers
+    assert 0 <= int(headers["x-tenantry-wake-ms"]) <= int(headers["x-tenantry-queue-ms"])
+    again = await mesh.ask("two")()
+    assert "x-tenantry-wake-ms" not in again.headers
+    assert mesh.hosts["mesh-0"].orders == [("start", "two", None)]
+
+
+async def test_models_take_turns_and_no_answer_is_another_models(mesh: Mesh) -> None:
+    clients = {i: mesh.ask(MODELS[i % 3], stream=False) for i in range(30)}
+    await asyncio.gather(*(client() for client in clients.values()))
+    assert {i: said(c) for i, c in clients.items()} == {i: f"I am {MODELS[i % 3]}" for i in range(30)}
+    host = mesh.hosts["mesh-0"]
+    assert host.most_seen == 1
+    assert host.refused == []
+    assert max(engine.cut for engine in host.engines.values()) == 0
+
+
+async def test_requests_of_one_model_come_together_in_one_turn(mesh: Mesh) -> None:
+    await asyncio.gather(*(mesh.ask(model, tenant)() for model in ("one", "two") * 8 for tenant in "ab"))
+    assert len([order for order in mesh.hosts["mesh-0"].orders if order[0] == "start"]) <= 4
+
+
+async def test_what_a_model_runs_ends_before_it_goes(mesh: Mesh) -> None:
+    await mesh.ask("one")()
+    busy = mesh.engine("one")
+    busy.behave = busy.hold_mid_stream
+    running = asyncio.create_task(mesh.ask("one", stream=True)())
+    await eventually(lambda: busy.running == 1)
+    other = asyncio.create_task(mesh.ask("two")())
+    await eventually(lambda: states(mesh)["one"] == ModelState.DRAINING, "the end of one's turn")
+    assert not other.done()
+    busy.release.set()
+    assert said(await other) == "I am two"
+    assert (await running).status == 200
+    assert busy.cut == 0
+
+
+async def test_a_turn_that_is_over_goes_on_where_nobody_waits_any_more(mesh: Mesh) -> None:
+    await mesh.ask("one")()
+    busy = mesh.engine("one")
+    busy.behave = busy.hold
+    running = asyncio.create_task(mesh.ask("one")())
+    await eventually(lambda: busy.running == 1)
+    other = mesh.ask("two")
+    leaving = asyncio.create_task(other())
+    await eventually(lambda: states(mesh)["one"] == ModelState.DRAINING)
+    other.leave()
+    await eventually(lambda: states(mesh)["one"] == ModelState.AWAKE, "its turn going on")
+    busy.release.set()
+    await asyncio.gather(running, leaving)
+    assert is_stopped(mesh.engine("two"))
+
+
+async def test_a_load_goes_on_when_all_clients_leave_and_is_one_for_all(mesh: Mesh) -> None:
+    engine = mesh.engine("one")
+    engine.loading.clear()
+    clients = [mesh.ask("one", tenant) for tenant in "abab"]
+    waiting = [asyncio.create_task(client()) for client in clients]
+    await eventually(lambda: states(mesh)["one"] == ModelState.WAKING)
+    for client in clients:
+        client.leave()
+    await asyncio.gather(*waiting)
+    assert mesh.at_rest
+    engine.loading.set()
+    await eventually(lambda: mesh.awake() == {"one"}, "the model that nobody waits for")
+    assert mesh.hosts["mesh-0"].orders == [("start", "one", None)]
+    assert said(await mesh.ask("one")()) == "I am one"
+
+
+async def test_a_flood_for_one_model_does_not_keep_the_others_away(tmp_path: Path) -> None:
+    fleet = mesh_fleet(caps=Caps(max_concurrency=500, max_queued=500), starvation_limit_s=0.3, max_turn_s=0.2)
+    async with mesh_of(fleet, tmp_path) as mesh:
+        stop = False
+        flooded: list[Client] = []
+
+        async def flood() -> None:
+            while not stop:
+                flooded.append(await mesh.ask("one")())
+
+        engine = mesh.engine("one")
+
+        async def slowly(body: object, send: object) -> None:
+            await asyncio.sleep(0.02)
+            await engine.answer(body, send)  # type: ignore[arg-type]
+
+        engine.behave = slowly
+        floods = [asyncio.create_task(flood()) for _ in range(40)]
+        await eventually(lambda: len(flooded) > 20)
+        for model in ("two", "three", "two"):
+            assert said(await mesh.ask(model, "b")()) == f"I am {model}"
+        stop = True
+        await asyncio.gather(*floods)
+        assert {client.status for client in flooded} == {200}
+        assert engine.cut == 0
+
+
+async def test_a_model_that_never_loads_is_quarantined_and_the_others_go_on(tmp_path: Path) -> None:
+    async with mesh_of(mesh_fleet(caps=Caps(queue_timeout_s=1.0)), tmp_path) as mesh:
+        mesh.engine("two").never_loads = "CUDA out of memory: 3 GiB wanted"
+        lost = asyncio.create_task(mesh.ask("two")())
+        await eventually(lambda: states(mesh)["two"] == ModelState.QUARANTINED, "its quarantine")
+        tried = [order for order in mesh.hosts["mesh-0"].orders if order[:2] == ("start", "two")]
+        assert len(tried) == 3
+        assert is_stopped(mesh.engine("two"))
+        told = next(m for m in mesh.gateway.turns.report().models if m.model == "two")
+        assert told.reason == "CUDA out of memory: 3 GiB wanted"
+        for model in ("one", "three", "one"):
+            assert said(await mesh.ask(model)()) == f"I am {model}"
+        assert (await lost).status == 503
+        mesh.engine("two").never_loads = ""
+        mesh.gateway.turns.wake("two")
+        assert said(await mesh.ask("two")()) == "I am two"
+
+
+async def test_a_host_that_is_killed_in_mid_switch_comes_back_with_the_model_that_was_waited_for(
+    mesh: Mesh,
+) -> None:
+    await mesh.ask("one")()
+    engine = mesh.engine("two")
+    engine.loading.clear()
+    waiting = asyncio.create_task(mesh.ask("two")())
+    await eventually(lambda: states(mesh)["two"] == ModelState.WAKING)
+    mesh.hosts["mesh-0"].restart()
+    engine.loading.set()
+    assert said(await waiting) == "I am two"
+    assert said(await mesh.ask("one")()) == "I am one"
+
+
+async def test_a_host_that_is_killed_while_a_model_serves_has_it_come_again(mesh: Mesh) -> None:
+    await mesh.ask("one")()
+    mesh.hosts["mesh-0"].restart()
+    assert said(await mesh.ask("one")()) == "I am one"
+
+
+async def test_an_operator_puts_a_busy_model_to_sleep_and_what_it_runs_ends(mesh: Mesh) -> None:
+    await mesh.ask("one")()
+    busy = mesh.engine("one")
+    busy.behave = busy.hold
+    running = asyncio.create_task(mesh.ask("one")())
+    await eventually(lambda: busy.running == 1)
+    mesh.gateway.turns.sleep("one")
+    await eventually(lambda: states(mesh)["one"] == ModelState.DRAINING)
+    assert not is_stopped(busy)
+    busy.release.set()
+    assert said(await running) == "I am one"
+    await eventually(lambda: is_stopped(busy), "its sleep")
+    assert busy.cut == 0
+    busy.behave = busy.answer
+    assert said(await mesh.ask("one")()) == "I am one"
+
+
+async def test_a_model_that_nobody_asks_for_goes_to_disk_after_its_ttl(tmp_path: Path) -> None:
+    async with mesh_of(mesh_fleet(ttl_s=0.05), tmp_path) as mesh:
+        await mesh.ask("one")()
+        await eventually(lambda: is_stopped(mesh.engine("one")), "its sleep")
+        assert said(await mesh.ask("one")()) == "I am one"
+
+
+async def test_ten_models_at_a_start_come_with_the_pinned_and_preloaded_first_and_nobody_is_refused(
+    tmp_path: Path,
+) -> None:
+    models = tuple(f"model-{number}" for number in range(10))
+    fleet = mesh_fleet(models, awake=3, caps=SCARCE, preload=("model-7",), pinned=("model-4",))
+    async with mesh_of(fleet, tmp_path) as mesh:
+        clients = [mesh.ask(model) for model in models]
+        await asyncio.gather(*(client() for client in clients))
+        assert [said(client) for client in clients] == [f"I am {model}" for model in models]
+        starts = [model for order, model, _ in mesh.hosts["mesh-0"].orders if order == "start"]
+        assert starts[:2] == ["model-4", "model-7"]
+        assert "model-4" in mesh.awake()
+        assert mesh.hosts["mesh-0"].most_seen <= 3
+
+
+async def test_engines_that_are_awake_when_the_gateway_starts_are_taken_as_they_are(tmp_path: Path) -> None:
+    def one_is_awake(hosts: dict[str, FakeHost]) -> None:
+        engine = hosts["mesh-0"].engines["three"]
+        engine.stopped, engine.ready = False, True
+
+    async with mesh_of(mesh_fleet(), tmp_path, prepare=one_is_awake) as mesh:
+        await eventually(lambda: mesh.awake() == {"three"})
+        assert said(await mesh.ask("three")()) == "I am three"
+        assert mesh.hosts["mesh-0"].orders == []
+
+
+async def test_two_hosts_have_two_models_awake(tmp_path: Path) -> None:
+    async with mesh_of(mesh_fleet(hosts=2), tmp_path) as mesh:
+        await asyncio.gather(mesh.ask("one")(), mesh.ask("two")())
+        assert mesh.awake() == {"one", "two"}
+
+
+async def test_an_objective_refuses_who_would_be_late_with_an_honest_delay(tmp_path: Path) -> None:
+    async with mesh_of(mesh_fleet(slo=Slo(ttft_s=0.5)), tmp_path) as mesh:
+        first = await mesh.ask("one")()
+        assert first.status == 200, "who waits for nothing but a switch is never refused"
+        busy = mesh.engine("one")
+        busy.behave = busy.hold
+        running = asyncio.create_task(mesh.ask("one")())
+        await eventually(lambda: busy.running == 1)
+        mesh.pool.figures.answer_s = 30.0
+        refused = await mesh.ask("two")()
+        assert (refused.status, refused.json()["error"]["code"]) == (503, "overloaded")
+        assert float(refused.headers["retry-after"]) >= 1
+        busy.release.set()
+        await running
+
+
+async def test_hundreds_of_sleepers_are_hardly_asked(tmp_path: Path) -> None:
+    models = tuple(f"model-{number}" for number in range(200))
+    async with mesh_of(mesh_fleet(models), tmp_path) as mesh:
+        await mesh.ask("model-0")()
+        before = sum(mesh.engine(model).probed for model in models[1:])
+        probed = mesh.engine("model-0").probed
+        await eventually(lambda: mesh.engine("model-0").probed >= probed + 3, "three probes of the one awake")
+        assert sum(mesh.engine(model).probed for model in models[1:]) == before
+
+
+async def test_what_has_waited_too_long_for_its_turn_is_told_so(tmp_path: Path) -> None:
+    async with mesh_of(mesh_fleet(caps=Caps(queue_timeout_s=0.3)), tmp_path) as mesh:
+        mesh.engine("one").loading.clear()
+        client = await mesh.ask("one")()
+        assert (client.status, client.json()["error"]["code"]) == (503, "queue_timeout")
+        assert "the model is not loaded yet" in client.json()["error"]["message"]
+
+
+async def test_who_waits_for_a_model_that_cannot_come_is_told_at_once(tmp_path: Path) -> None:
+    async with mesh_of(mesh_fleet(caps=SCARCE), tmp_path) as mesh:
+        mesh.engine("two").never_loads = "a tensor is missing"
+        first = await mesh.ask("two")()
+        assert (first.status, first.json()["error"]["code"]) == (503, "no_replica_ready")
+        assert (await mesh.ask("two")()).status == 503
+        mesh.engine("two").never_loads = ""
+        answer = await mesh.admin("models/two/wake")()
+        assert answer.status == 200
+        assert said(await mesh.ask("two")()) == "I am two"
+
+
+async def test_orders_of_operators_are_done_and_are_events(mesh: Mesh) -> None:
+    await mesh.ask("one")()
+    dry = (await mesh.admin("models/two/wake?dry_run=true")()).json()["data"][0]
+    assert (dry["host"], dry["instead_of"], dry["why"]) == ("mesh-0", "one", "it would come now")
+    assert mesh.awake() == {"one"}
+    await mesh.admin("models/two/wake")()
+    await eventually(lambda: mesh.awake() == {"two"}, "the model that was woken")
+    refused = await mesh.admin("models/two/pin")()
+    assert (refused.status, refused.json()["error"]["code"]) == (409, "no_place")
+    await mesh.admin("models/two/sleep")()
+    await eventually(lambda: is_stopped(mesh.engine("two")), "its sleep")
+    listed = (await mesh.admin("models", "GET")()).json()
+    assert {model["state"] for model in listed["data"]} == {"on_disk"}
+    assert [turn["what"] for turn in listed["turns"]][:3] == ["sleeps", "awake", "begins"]
+    assert (await mesh.admin("models/nobody/wake")()).status == 404
+
+
+async def test_a_pinned_model_stays_until_it_is_unpinned(tmp_path: Path) -> None:
+    async with mesh_of(mesh_fleet(awake=2), tmp_path) as mesh:
+        await mesh.admin("models/one/pin")()
+        await eventually(lambda: mesh.awake() == {"one"}, "the pinned model")
+        refused = await mesh.admin("models/one/sleep")()
+        assert (refused.status, refused.json()["error"]["code"]) == (409, "pinned")
+        for model in ("two", "three", "two", "three"):
+            assert said(await mesh.ask(model)()) == f"I am {model}"
+            assert "one" in mesh.awake()
+        await mesh.admin("models/one/pin", "DELETE")()
+        assert (await mesh.admin("models/one/sleep")()).status == 200
+        await eventually(lambda: "one" not in mesh.awake(), "its end")
+
+
+async def test_a_busy_hosts_metrics_say_who_came_how_and_why(mesh: Mesh) -> None:
+    for model in ("one", "two"):
+        await mesh.ask(model)()
+    page = mesh.gateway.metrics.page().decode()
+    assert 'tenantry_model_switches_total{pool="mesh",model="two",way="cold"' in page
+    assert 'tenantry_model_awake_seconds_total{pool="mesh",host="mesh-0",model="one"}' in page
+
+
+async def test_a_model_that_is_used_all_the_time_does_not_sleep_for_its_ttl(tmp_path: Path) -> None:
+    async with mesh_of(mesh_fleet(ttl_s=0.4), tmp_path) as mesh:
+        await mesh.ask("one")()
+        began_s = asyncio.get_running_loop().time()
+        while asyncio.get_running_loop().time() < began_s + 1.2:
+            assert (await mesh.ask("one")()).status == 200
+        assert mesh.hosts["mesh-0"].orders == [("start", "one", None)]
