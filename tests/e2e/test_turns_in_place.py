@@ -90,7 +90,8 @@ def test_whatever_fails_in_the_middle_ends_the_engine_and_the_model_comes_anothe
     said, known = run("spoiled"), answers()
     support, sales = known["acme-support"][QUESTION], known["acme-sales"][QUESTION]
     assert said["alone"] == support
-    assert (said["mid_reload"]["way"], said["half_loaded_is_gone"]) == ("cold", True)
+    how, text = said["mid_reload"]
+    assert (how["way"], text, said["half_loaded_is_gone"]) == ("cold", sales, True)
     assert said["after_mid_reload"][1] == support
     assert (said["killed"][0]["way"], said["killed"][1]) == ("cold", sales)
     assert said["before_wrong"]["way"] == "reload"
