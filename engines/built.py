@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,14 +15,20 @@ from engines.loader import AdapterLoader
 from engines.trial import Trials
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Built:
-    """An engine whose processes run."""
+    """An engine whose processes run, with one app from its start to its end.
+
+    An app that is made anew for each model would stay in memory: vLLM has the garbage collector pass over all
+    that is there once an app has started (0.32, entrypoints/launchers/utils/server_utils.py).
+    """
 
     args: Any  # vLLM's parsed flags
     engine: Any  # vLLM's AsyncLLM
     marked: str  # the replica that its processes are marked with: the one for which they were started
     metrics: CollectorRegistry  # the engine's
+    app: Any = None  # vLLM's FastAPI app
+    closing: AsyncExitStack = field(default_factory=AsyncExitStack)  # ends the app
 
 
 Source = Callable[[], Awaitable[Built]]  # where the next engine of a replica comes from

@@ -50,10 +50,7 @@ class EngineMetrics:
 
 
 def take(prefix: str, into: CollectorRegistry, source: CollectorRegistry = REGISTRY) -> None:
-    """Move what an engine or its app has put into the process's registry, in the place of a former one."""
-    for former in list(into._collector_to_names):
-        if getattr(former, "_name", "").startswith(prefix):
-            into.unregister(former)
+    """Move what an engine or its app has just put into the process's registry."""
     for collector in list(source._collector_to_names):
         name = getattr(collector, "_name", "")
         if name.startswith(prefix) and name not in OF_PROCESS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import replace
 
 from engines import orphans, vllm_engine
 from engines.built import Built
@@ -45,11 +44,10 @@ class InPlaceWay:
             try:
                 await self._turns.exchange(self._means, built.engine, coming.model.name)
             except BaseException:  # a cancelled one leaves a half-changed engine, too
-                await asyncio.to_thread(self._end, built)
+                await self._end(built)
                 raise
-            return replace(
-                built, args=vllm_engine.args_for(built.args, coming.model.name, coming.model.source)
-            )
+            vllm_engine.serve_as(built.app, coming.model.name, coming.model.source)
+            return built
 
         try:
             coming.follow(EngineOrder.START, source=exchanged)
@@ -57,7 +55,7 @@ class InPlaceWay:
                 raise SwitchFailed(coming.health().reason)
         finally:
             if not is_taken:
-                await asyncio.to_thread(self._end, built)
+                await self._end(built)
 
     async def _taken_from(self, going: Supervisor | None) -> Built:
         """Take an engine over, nothing running on it. Raises `SwitchFailed`; nothing has changed then."""
@@ -80,11 +78,12 @@ class InPlaceWay:
             return await asyncio.shield(releasing)
         except asyncio.CancelledError:
             with contextlib.suppress(EngineDied):
-                await asyncio.to_thread(self._end, await releasing)
+                await self._end(await releasing)
             raise
 
-    def _end(self, built: Built) -> None:
+    async def _end(self, built: Built) -> None:
         """End an engine at once, and all of its processes."""
         self._turns.ended(built.engine)
-        orphans.end_own(built.marked)
-        built.engine.shutdown(0)
+        await asyncio.to_thread(orphans.end_own, built.marked)
+        await built.closing.aclose()
+        await asyncio.to_thread(built.engine.shutdown, 0)

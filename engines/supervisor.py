@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Collection, MutableMapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from engines import orphans, vllm_engine
@@ -309,22 +309,19 @@ class Supervisor:
         self._was_ready = self._was_aborted = False
         await self._start.prepare()
         log.info("%s: loading %s", self.replica, self._model.name)
-        is_new = self._source is None
         if self.turns is not None:
             self.turns.expect(self._model.name)
         built = await self._build(stack)
-        engine = built.engine
+        engine, is_new = built.engine, built.app is None
         tasks = await engine.get_supported_tasks()
-        if self.turns is not None and is_new:
-            await self.turns.began(self._model.name, engine, tasks)
-        app = await vllm_engine.start_app(stack, built.args, engine, tasks, built.metrics)
         if is_new:
-            await self._prove(engine, app, tasks)
+            if self.turns is not None:
+                await self.turns.began(self._model.name, engine, tasks)
+            built.app = await vllm_engine.start_app(built.closing, built.args, engine, tasks, built.metrics)
+            await self._prove(engine, built.app, tasks)
         loader, trials = None, None
         if self._model.serves_adapters:
-            loader, trials = self._keep_adapters(
-                stack, engine, app.state.openai_serving_models.lora_requests, tasks
-            )
+            loader, trials = self._keep_adapters(stack, engine, built.app, tasks)
         if self.turns is not None:
             differs = self.metrics.switching.wake_check_failed
             await self.turns.verify(engine, loader, is_new=is_new, differs=differs)
@@ -334,7 +331,7 @@ class Supervisor:
         heartbeat = Heartbeat(engine.is_sleeping, silent_after_s=silent_after_s)
         stack.push_async_callback(_cancel, asyncio.create_task(heartbeat.run()))
         self._was_ready = True
-        return Running(engine, app, loader, trials, heartbeat, built)
+        return Running(engine, built.app, loader, trials, heartbeat, built)
 
     async def _build(self, stack: contextlib.AsyncExitStack) -> Built:
         """Start the engine's processes in a thread, minutes on a GPU; or have the engine from its source."""
@@ -345,7 +342,7 @@ class Supervisor:
         finally:
             await _cancel(progress)
         self.metrics.engine = built.metrics
-        stack.push_async_callback(asyncio.to_thread, self._end, built)
+        stack.push_async_callback(self._leave, built)
         return built
 
     async def _prove(self, engine: Any, app: Any, tasks: Sequence[str]) -> None:
@@ -357,16 +354,12 @@ class Supervisor:
             raise SelfTestFailed(f"self-test, {error}: {died_of or words_of(error)}") from error
 
     def _keep_adapters(
-        self,
-        stack: contextlib.AsyncExitStack,
-        engine: Any,
-        frontend: MutableMapping[str, Any],
-        tasks: Sequence[str],
+        self, stack: contextlib.AsyncExitStack, engine: Any, app: Any, tasks: Sequence[str]
     ) -> tuple[AdapterLoader, Trials]:
         """Bring the engine to the desired adapters in the background, from now on until it dies."""
         from vllm.lora.request import LoRARequest
 
-        lora_engine = LoraEngine(engine, frontend, LoRARequest)
+        lora_engine = LoraEngine(engine, app.state.openai_serving_models.lora_requests, LoRARequest)
         loader = AdapterLoader(
             lora_engine,
             slots=self._model.max_loras,
@@ -379,6 +372,11 @@ class Supervisor:
         stack.push_async_callback(_cancel, reconciling)
         stack.callback(lora_engine.declare_dead)
         return loader, Trials(engine, tasks, lora_engine.call)
+
+    async def _leave(self, built: Built) -> None:
+        if self._given_away is not built or built.engine.errored:
+            await built.closing.aclose()
+        await asyncio.to_thread(self._end, built)
 
     def _end(self, built: Built) -> None:
         """End an engine: a serving one after it has drained, another one at once; not one given away."""

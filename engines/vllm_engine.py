@@ -6,7 +6,6 @@ Importing vLLM takes many seconds, so the imports stand in the functions, and th
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib.metadata
 import types
 from collections.abc import Sequence
@@ -71,11 +70,13 @@ async def start_app(
     return app
 
 
-def args_for(args: Any, name: str, source: str) -> Any:
-    """Return vLLM's parsed flags with another model: its weights are in the engine now."""
-    flags = copy.copy(args)
-    flags.model, flags.served_model_name, flags.revision = source, [name], None
-    return flags
+def serve_as(app: Any, name: str, folder: str) -> None:
+    """Have an app serve another model, without adapters: its engine has that one's weights now."""
+    from vllm.entrypoints.openai.models.protocol import BaseModelPath
+
+    served = app.state.openai_serving_models
+    served.base_model_paths[:] = [BaseModelPath(name=name, model_path=folder)]  # vLLM's registry shares it
+    served.lora_requests.clear()
 
 
 def keep_priority(serving: Any) -> None:

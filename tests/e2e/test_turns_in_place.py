@@ -67,11 +67,12 @@ def test_models_of_one_shape_take_turns_and_answer_as_each_does_alone(run: Run) 
     }
     assert (said["other_shape"]["way"], said["cold"]["way"]) == ("cold", "cold"), "another shape"
     assert said["reloaded"]["way"] == "reload"
-    assert {how["way"] for how in said["ways"]} == {"put"}
+    assert {how["way"] for how in said["ways"]} <= {"put", "reload"}, "whichever was cheaper"
+    assert "put" in {how["way"] for how in said["ways"]}
     assert all(said["same"]), "text and log-probabilities, to the last bit"
     assert "does not exist" in said["other_name"], "the name goes with the model"
     assert said["checks_failed"] == 0
-    memory = said["memory_mib"]
+    memory = list(map(sum, said["memory_mib"]))
     assert max(memory[len(memory) // 2 :]) - memory[len(memory) // 4] < 30, memory
 
 
@@ -89,7 +90,8 @@ def test_whatever_fails_in_the_middle_ends_the_engine_and_the_model_comes_anothe
     said, known = run("spoiled"), answers()
     support, sales = known["acme-support"][QUESTION], known["acme-sales"][QUESTION]
     assert said["alone"] == support
-    assert (said["mid_reload"]["way"], said["half_loaded_is_gone"]) == ("cold", True)
+    how, text = said["mid_reload"]
+    assert (how["way"], text, said["half_loaded_is_gone"]) == ("cold", sales, True)
     assert said["after_mid_reload"][1] == support
     assert (said["killed"][0]["way"], said["killed"][1]) == ("cold", sales)
     assert said["before_wrong"]["way"] == "reload"
@@ -101,7 +103,7 @@ def test_whatever_fails_in_the_middle_ends_the_engine_and_the_model_comes_anothe
 def test_adapters_go_with_their_model_and_are_checked_when_it_is_back(run: Run) -> None:
     said, known = run("adapters"), answers()
     assert said["first"] == said["again"] != known["acme-support"][QUESTION]
-    assert [how["way"] for how in said["ways"]] == ["reload", "put"]
+    assert {how["way"] for how in said["ways"]} <= {"put", "reload"}
     assert "does not exist" in said["unknown_to_the_other"] and said["host_of_the_other"] == []
     assert said["kept"] == ["globex/support@1"]
     how, counted = said["wrong"]

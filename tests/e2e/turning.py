@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +140,11 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def memory_mib() -> int:
-    """Memory of this process and all below it, in MiB; shared pages by their part."""
+def memory_mib() -> list[int]:
+    """Memory of this process and of each below it, in MiB; shared pages by their part."""
+    gc.collect()
     own = psutil.Process()
-    return sum(p.memory_full_info().pss for p in [own, *own.children(recursive=True)]) // 2**20
+    return [p.memory_full_info().pss // 2**20 for p in [own, *own.children(recursive=True)]]
 
 
 async def turns(host: Turning) -> dict[str, Any]:
@@ -195,11 +200,21 @@ async def spoiled(host: Turning) -> dict[str, Any]:
     await host.go("support")
     await host.read_all()
     result["alone"] = await host.says()
-    # The shapes are said to be the same: the worker finds out when a part of the weights is in.
+    # The worker finds files that are cut short: it has begun to take its weights apart by then.
     library, core = host.turns._library, host.core()
-    alike, library.why_not_alike = library.why_not_alike, lambda *_: ""  # type: ignore[method-assign]
-    result["mid_reload"] = await host.go("qwen")
-    library.why_not_alike = alike  # type: ignore[method-assign]
+    sales = host.turns._models["sales"]
+    broken = Path(tempfile.mkdtemp())
+    assert sales.folder is not None
+    shutil.copytree(sales.folder, broken, dirs_exist_ok=True)
+    os.truncate(broken / "model.safetensors", 100_000)
+    identity = library.identity
+    known = identity(sales)
+    assert known is not None
+    cut_short = replace(known, folder=broken)
+    library.identity = lambda model: cut_short if model is sales else identity(model)  # type: ignore[method-assign]
+    result["mid_reload"] = [await host.go("sales"), await host.says()]
+    library.identity = identity  # type: ignore[method-assign]
+    shutil.rmtree(broken)
     result["half_loaded_is_gone"] = not runs(core)
     result["after_mid_reload"] = [await host.go("support"), await host.says()]
     # The core is killed while the weights are to be exchanged.
@@ -262,6 +277,7 @@ async def main() -> None:
     """Run one scenario; end everything, whatever comes of it."""
     host = Turning(Path(sys.argv[2]))
     await host.host.start()
+    await until(lambda: not any(one.is_awake for one in host.host._supervisors.values()))
     result: dict[str, Any] = {}
     below: list[psutil.Process] = []
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from engines.engine_metrics import ENDLESS, OF_APP, OF_ENGINE, EngineMetrics, keep_bounded, take
+from engines.engine_metrics import ENDLESS, OF_ENGINE, EngineMetrics, keep_bounded, take
 from engines.loader.metrics import IN_FLIGHT
 
 # What the labels of vLLM's metrics may say: how it is configured, or one of a few words.
@@ -84,15 +84,6 @@ def test_each_replica_of_a_process_shows_its_own_engine_and_adapters_alone() -> 
         assert "tenantry_adapter_load_failures_total 1.0" in page
         assert "tool_call" not in page and "python_info" not in page
     assert "vllm:tool_call_parser_invocations" in {collector._name for collector in collectors(process)}
-
-
-def test_an_engine_that_gets_another_app_shows_the_last_ones() -> None:
-    engine, process = CollectorRegistry(), CollectorRegistry()
-    for number in (1, 2):
-        asked = Counter("http_requests", "Asked.", registry=process)
-        take(OF_APP, engine, process)
-        asked.inc(number)
-    assert engine.get_sample_value("http_requests_total") == 2
 
 
 def test_one_that_has_its_process_alone_shows_that_too() -> None:

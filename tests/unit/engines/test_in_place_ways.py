@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from engines import in_place_ways as module
-from engines import orphans
+from engines import orphans, vllm_engine
 from engines.built import Built, Source
 from engines.in_flight import InFlight
 from engines.in_place_ways import InPlaceWay
@@ -96,8 +96,8 @@ class Pair:
     def __init__(self, ended: list[str]) -> None:
         self.ended = ended
         engine = SimpleNamespace(shutdown=lambda _: ended.append("engine"))
-        args = SimpleNamespace(model="/models/a", served_model_name=["a"], revision="main")
-        self.built = Built(args, engine, "mesh-0.a", CollectorRegistry())
+        self.built = Built(None, engine, "mesh-0.a", CollectorRegistry(), app=SimpleNamespace())
+        self.built.closing.callback(lambda: ended.append("app"))
         self.a, self.b = FakeSupervisor("a", self.built), FakeSupervisor("b", None)
         self.turns = FakeTurns()
         self.way = InPlaceWay(Means.RELOAD, cast(Turns, self.turns))
@@ -113,16 +113,14 @@ class Pair:
 def pair(monkeypatch: pytest.MonkeyPatch) -> Pair:
     ended: list[str] = []
     monkeypatch.setattr(orphans, "end_own", ended.append)
+    monkeypatch.setattr(vllm_engine, "serve_as", lambda app, *names: setattr(app, "serves", names))
     return Pair(ended)
 
 
 async def test_the_engine_goes_over_with_the_other_models_name(pair: Pair) -> None:
     await pair.bring()
     assert pair.turns.diary == ["remember", "reload b"]
-    taken = pair.b.built
-    assert taken is not None and taken.engine is pair.built.engine and taken.marked == "mesh-0.a"
-    assert (taken.args.model, taken.args.served_model_name, taken.args.revision) == ("/models/b", ["b"], None)
-    assert pair.built.args.served_model_name == ["a"]
+    assert pair.b.built is pair.built and pair.built.app.serves == ("b", "/models/b")
     assert pair.ended == []
 
 
@@ -141,7 +139,7 @@ async def test_an_engine_that_was_spoiled_ends_with_all_of_its_processes(pair: P
     pair.turns.fails = WaySpoiled("shape mismatch")
     with pytest.raises(SwitchFailed, match="shape mismatch"):
         await pair.bring()
-    assert pair.ended == ["mesh-0.a", "engine"] and pair.turns.diary[-1] == "forget"
+    assert pair.ended == ["mesh-0.a", "app", "engine"] and pair.turns.diary[-1] == "forget"
 
 
 async def test_an_engine_is_ended_when_the_switch_is_given_up_in_the_middle(pair: Pair) -> None:
@@ -150,7 +148,7 @@ async def test_an_engine_is_ended_when_the_switch_is_given_up_in_the_middle(pair
     await eventually(lambda: "reload b" in pair.turns.diary)
     bringing.cancel()
     await asyncio.gather(bringing, return_exceptions=True)
-    assert pair.ended == ["mesh-0.a", "engine"]
+    assert pair.ended == ["mesh-0.a", "app", "engine"]
 
 
 async def test_an_engine_is_ended_when_the_switch_is_given_up_while_it_is_released(
@@ -169,7 +167,7 @@ async def test_an_engine_is_ended_when_the_switch_is_given_up_while_it_is_releas
     bringing.cancel()
     may_end.set()
     await asyncio.gather(bringing, return_exceptions=True)
-    assert pair.ended == ["mesh-0.a", "engine"] and pair.b.source is None
+    assert pair.ended == ["mesh-0.a", "app", "engine"] and pair.b.source is None
 
 
 async def test_an_engine_that_nobody_takes_is_ended(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +177,7 @@ async def test_an_engine_that_nobody_takes_is_ended(pair: Pair, monkeypatch: pyt
     monkeypatch.setattr(pair.b, "settles", never)
     with pytest.raises(SwitchFailed):
         await pair.bring()
-    assert pair.ended == ["mesh-0.a", "engine"]
+    assert pair.ended == ["mesh-0.a", "app", "engine"]
 
 
 async def test_requests_that_do_not_end_keep_their_engine(
