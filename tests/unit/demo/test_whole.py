@@ -21,6 +21,8 @@ SHAPE = Shape(
     rank=2,
 )
 
+ALIKE = 5e-3  # in logits: other orders of the same sums
+
 
 @pytest.fixture(scope="module")
 def adapted() -> Any:
@@ -46,13 +48,13 @@ def test_a_merged_model_answers_like_the_adapter_and_leaves_it_as_it_was(adapted
     with adapted.disable_adapter():
         assert not torch.allclose(logits(adapted), before, atol=1e-2), "the adapter changes something"
     assert not [name for name, _ in merged.named_parameters() if "lora" in name]
-    torch.testing.assert_close(logits(merged), before, **ALIKE)
+    torch.testing.assert_close(logits(merged), before, atol=ALIKE, rtol=0.0)
     torch.testing.assert_close(logits(adapted), before)
 
 
 def test_a_qwen2_of_it_answers_alike_and_is_of_another_shape(adapted: Any) -> None:
     merged = whole.merged(adapted)
     converted = whole.as_qwen2(merged)
-    torch.testing.assert_close(logits(converted), logits(merged), **ALIKE)
+    torch.testing.assert_close(logits(converted), logits(merged), atol=ALIKE, rtol=0.0)
     assert converted.config.architectures is None or converted.config.architectures != ["LlamaForCausalLM"]
     assert converted.state_dict().keys() > merged.state_dict().keys()
