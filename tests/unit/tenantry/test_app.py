@@ -43,7 +43,7 @@ def test_the_version_is_that_of_the_package() -> None:
     done = run("--version")
     assert (done.returncode, done.stdout) == (0, f"tenantry {__version__}\n")
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert declared["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "tenantry.__version__"}
+    assert declared["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "fleet.release.VERSION"}
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
 
 
