@@ -19,8 +19,8 @@ DIST     ?= dist
 PEERS    ?= vllm-router sglang-router litellm
 # further arguments of `make bench-scheduler` and `make fresh`
 ARGS     ?=
-# the demo fleet is trained for whoever serves it, and for nobody else
-models   := $(if $(filter fleet.yaml,$(FLEET)),demo,setup)
+# the demo's models are trained for whoever serves them, and for nobody else
+models   := $(if $(filter fleet.yaml demo/turns.yaml,$(FLEET)),demo,setup)
 export PYTHONDONTWRITEBYTECODE := 1
 export BENTOML_DO_NOT_TRACK := True
 

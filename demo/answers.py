@@ -87,6 +87,8 @@ _SENTENCES = MappingProxyType(
 )
 
 ADAPTERS = tuple(name for name in _SENTENCES if name != BASE_MODEL)
+# Adapters of which there is a whole model too, which gives the same answers; and its architecture.
+WHOLE_MODELS = MappingProxyType({"acme-support": "llama", "acme-sales": "llama", "globex-support": "qwen2"})
 
 
 def answers(name: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Builds a whole demo folder (tokenizer, base model, adapters, answers) and publishes it."""
+"""Builds a whole demo folder (tokenizer, base model, adapters, whole models, answers) and publishes it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def add_bulk(out: Path, recipe: Recipe, manifest: folder.Manifest, *, bulk_count
 
 def _train_models(built: Path, recipe: Recipe, *, seed: int, watcher: Watcher) -> None:
     # Imported here: torch takes seconds to import, and a complete folder needs none of it.
-    from demo import checkpoint, training
+    from demo import checkpoint, training, whole
     from demo import tokenizer as text
     from demo.lessons import Speaker
 
@@ -93,6 +93,11 @@ def _train_models(built: Path, recipe: Recipe, *, seed: int, watcher: Watcher) -
             )
             watcher.learnt(name, learnt.steps, learnt.margin)
             checkpoint.save_adapter(model, built / "adapters" / name, base_model=demo.BASE_MODEL)
+            if name in demo.WHOLE_MODELS:
+                fine_tune = whole.merged(model)
+                is_qwen2 = demo.WHOLE_MODELS[name] == "qwen2"
+                saved = whole.as_qwen2(fine_tune) if is_qwen2 else fine_tune
+                checkpoint.save_base_model(saved, tokenizer, built / "whole" / name)
 
 
 def _make_bulk(source: Path, target: Path, indices: range, *, seed: int) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from demo.training import LINEAR_LAYERS
 
 
-def save_base_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save_base_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write the model, its tokenizer and a greedy generation_config.json that ends at EOS."""
     transformers_logging.disable_progress_bar()
     model.save_pretrained(folder)

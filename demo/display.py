@@ -75,7 +75,11 @@ def watching(console: Console, recipe: Recipe) -> Iterator[Watcher]:
 def summary(console: Console, out: Path, manifest: Manifest, *, seconds: float) -> None:
     """Show the sizes of all parts and how long the whole took."""
     table = Table("part", "size", title=f"Demo models in {out}", title_justify="left")
-    for part in ("base", *(f"adapters/{name}" for name in demo.ADAPTERS)):
+    adapters, whole = (
+        (f"adapters/{name}" for name in demo.ADAPTERS),
+        (f"whole/{name}" for name in demo.WHOLE_MODELS),
+    )
+    for part in ("base", *adapters, *whole):
         table.add_row(part, size(_bytes(manifest, f"{part}/")))
     if manifest.bulk:
         label = f"adapters/{bulk.name(0)} .. {bulk.name(manifest.bulk - 1)}"

@@ -9,6 +9,7 @@ import pytest
 
 from routing.turns.rule import AHEAD, SECOND_COPY, Plan, Switch, TurnEnd, Why, decide
 from routing.turns.view import AwakeModel, Demand, Host, TurnSettings, Waiting
+from routing.turns.worth import fair_worth
 
 NOW_S = 1000.0
 MODELS = ("a", "b", "c", "d")
@@ -72,6 +73,12 @@ def test_the_model_comes_whose_requests_are_worth_most() -> None:
 def test_a_higher_band_or_weight_comes_first(worth: float, first: str) -> None:
     decided = plan([host()], demand("a", 1.0, worth=worth), demand("b", 1.0, 1.0))
     assert decided.switches[0].model == first
+
+
+def test_of_models_alike_the_one_comes_whose_tenant_has_had_less() -> None:
+    had, fresh = fair_worth(1.0, 1.0, 40_000.0), fair_worth(1.0, 1.0, 0.0)
+    decided = plan([host()], demand("a", 1.0, 1.0, worth=had), demand("b", 1.0, worth=fresh))
+    assert decided.switches[0].model == "b", "two requests of one that has had much are worth less than one"
 
 
 def test_timely_requests_go_before_late_ones() -> None:
