@@ -228,10 +228,10 @@ class Places:
             return
 
     def _possible(self, model: str, going: Supervisor | None, coming: Supervisor) -> list[Way]:
-        """List the ways, the cheapest first; one that was never gone comes before those that were."""
+        """List the ways, the cheapest first: as measured for this model, else as it is elsewhere."""
         took_s = self._known[model].took_s
         possible = [way for way in self._ways if not way.why_not(going, coming)]
-        return sorted(possible, key=lambda way: took_s.get(way.name, 0.0))
+        return sorted(possible, key=lambda way: took_s.get(way.name, way.usual_s))
 
     def _note(self, model: str, way: str, took_s: float) -> None:
         known = self._known[model]

@@ -20,6 +20,7 @@ class Way(Protocol):
     """One way."""
 
     name: str  # one word: in logs, in metrics, and with its measured seconds in an engine's health
+    usual_s: float  # what it takes elsewhere; counts until it has been measured here
 
     def why_not(self, going: Supervisor | None, coming: Supervisor) -> str:
         """Say why it is not possible between these two; empty: it is. Touches nothing."""
@@ -37,6 +38,7 @@ class Cold:
     """One engine ends, then the other is started from nothing. Always possible."""
 
     name = "cold"
+    usual_s = 30.0
 
     def why_not(self, going: Supervisor | None, coming: Supervisor) -> str:
         """It is always possible."""

@@ -12,11 +12,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from engines.questions import PROMPTS, Questions
+from engines.questions import GENERATED_TOKENS, PROMPTS, Questions
 from engines.residency import EngineAdapter
 from engines.switching.live import LiveEngine, WaySpoiled
 
-TOKENS = 16
 ANSWER_WITHIN_S = 60.0
 log = logging.getLogger("tenantry.engine")
 Answer = tuple[int, ...]
@@ -81,7 +80,7 @@ class WakeCheck:
     async def _ask(self, live: LiveEngine, request: Any) -> Answer:
         questions = Questions(live.engine, live.tasks, _bounded(live))
         answer = await questions.generate(
-            questions.tokens(PROMPTS[0]), request, temperature=0.0, max_tokens=TOKENS, min_tokens=1
+            questions.tokens(PROMPTS[0]), request, temperature=0.0, max_tokens=GENERATED_TOKENS, min_tokens=1
         )
         return tuple(answer.token_ids)
 

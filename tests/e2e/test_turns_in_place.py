@@ -77,13 +77,13 @@ def test_models_of_one_shape_take_turns_and_answer_as_each_does_alone(run: Run) 
 
 
 def test_each_model_finds_its_own_prefixes_again_and_no_others(run: Run) -> None:
-    said, known = run("cache"), answers()
-    texts = [known["acme-support"][QUESTION], known["acme-sales"][QUESTION], known["acme-support"][QUESTION]]
-    assert [text for _, text, _ in said["parted"]] == texts
+    said = run("cache")
+    support, sales, again = (text for _, text, _ in said["parted"])
+    assert support == again != sales
     assert [cached > 0 for *_, cached in said["parted"]] == [False, False, True]
     # With one salt for both the second one answers from the first one's cache: the check can fail.
     assert said["shared"][1][2] > 0
-    assert said["shared"][1][1] != texts[1]
+    assert said["shared"][1][1] not in (support, sales)
 
 
 def test_whatever_fails_in_the_middle_ends_the_engine_and_the_model_comes_another_way(run: Run) -> None:

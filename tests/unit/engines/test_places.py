@@ -318,7 +318,7 @@ class FakeWay:
     house: House  # which has it
 
     def __init__(self, name: str, takes_s: float) -> None:
-        self.name, self.takes_s = name, takes_s
+        self.name, self.takes_s, self.usual_s = name, takes_s, takes_s
         self.not_possible = ""
         self.fails: Exception | None = None
         self.kills = False
@@ -359,6 +359,16 @@ async def test_the_first_possible_way_is_gone_and_its_seconds_are_told(
     await house.bring("even")
     place = house.places.health("even").place
     assert place is not None and (place.way, place.took_s) == ("fork", {"fork": 4.0})
+    await house.end()
+
+
+async def test_a_way_that_was_never_gone_is_not_tried_in_the_place_of_a_cheaper_one(
+    house: House, ways: dict[str, FakeWay]
+) -> None:
+    ways["fork"].not_possible = "no fork server"
+    for model, instead_of in (("even", None), ("odd", "even"), ("even", "odd"), ("odd", "even")):
+        await house.bring(model, instead_of)
+    assert [way for way in house.diary if way in ways] == ["put"] * 4, "and never a cold start"
     await house.end()
 
 
