@@ -76,7 +76,7 @@ def test_everything_that_speaks_for_a_replica_is_explained() -> None:
 
 
 def test_every_reason_that_a_request_can_end_with_is_explained() -> None:
-    unavailable = {"no_replica_ready", "queue_timeout", "adapter_unavailable"}
+    others = {"no_replica_ready", "queue_timeout", "adapter_unavailable", "unsupported_endpoint"}
     codes = first_cells(section("Why it was refused")) - {"reason"}
     own = {
         error.default_code
@@ -92,7 +92,7 @@ def test_every_reason_that_a_request_can_end_with_is_explained() -> None:
             TenantRemoved,
         )
     }
-    assert codes == {*Cap, *Abort, *own, *unavailable, KEY_BUDGET}
+    assert codes == {*Cap, *Abort, *own, *others, KEY_BUDGET}
 
 
 @pytest.mark.parametrize("outcome", Outcome)
