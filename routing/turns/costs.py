@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping
 from statistics import fmean
 
 GUESS_S = 20.0  # before anything was measured: a cold start of a small model
 NEWEST = (
-    0.5  # weight of the newest switch in a running mean; the way, and so the cost, may change at any time
+    0.5  # weight of the newest switch in a running mean; the way, and so the cost, may change
 )
 
 
 class Costs:
-    """The seconds that switches took, by host and model."""
+    """The seconds that switches took, by host, model, and the model that went for it.
+
+    From a model of the same shape it is a second or so, from another one it is a cold start.
+    """
 
     def __init__(self) -> None:
-        self._seconds: dict[tuple[str, str], float] = {}
+        self._seconds: dict[tuple[str, str], dict[str | None, float]] = {}
 
-    def learn(self, host: str, model: str, took_s: float) -> None:
-        """Take over what a switch has taken."""
-        known = self._seconds.get((host, model), took_s)
-        self._seconds[host, model] = known + NEWEST * (took_s - known)
+    def learn(self, host: str, model: str, took_s: float, *, went: str | None = None) -> None:
+        """Take over what a switch has taken; `went` is the model that was awake before, if one went."""
+        known = self._seconds.setdefault((host, model), {})
+        known[went] = known.get(went, took_s) + NEWEST * (took_s - known.get(went, took_s))
 
-    def measured_s(self, host: str, model: str) -> float | None:
-        """Return what a model's switches took at a host; None: it has not come there yet."""
-        return self._seconds.get((host, model))
+    def measured_s(self, host: str, model: str, awake: Collection[str] = ()) -> float | None:
+        """Return what a model's switches took at a host; None: it has not come there yet.
 
-    def expected(self, host: str, models: Iterable[str]) -> Mapping[str, float]:
+        What it took where one of those `awake` went counts, and where there is none, the dearest.
+        """
+        known = self._seconds.get((host, model), {})
+        here = [known[went] for went in awake if went in known]
+        return fmean(here) if here else max(known.values(), default=None)
+
+    def expected(self, host: str, models: Iterable[str], awake: Collection[str] = ()) -> Mapping[str, float]:
         """Return the seconds of each model: measured there, else elsewhere, else as other models'."""
-        usual_s = fmean(self._seconds.values()) if self._seconds else GUESS_S
+        usual_s = fmean(max(known.values()) for known in self._seconds.values()) if self._seconds else GUESS_S
         elsewhere: dict[str, float] = {}
-        for (_, model), seconds in self._seconds.items():
-            elsewhere[model] = min(seconds, elsewhere.get(model, seconds))
-        return {m: self._seconds.get((host, m), elsewhere.get(m, usual_s)) for m in models}
+        for (_, model), known in self._seconds.items():
+            elsewhere[model] = min(max(known.values()), elsewhere.get(model, math.inf))
+        found = {model: self.measured_s(host, model, awake) for model in models}
+        return {m: elsewhere.get(m, usual_s) if s is None else s for m, s in found.items()}

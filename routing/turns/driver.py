@@ -218,7 +218,7 @@ class Turns:
             oldest_s=now_s - waiting[0].request.arrived_s if waiting else 0.0,
             pinned=pool.is_pinned(seat.model),
             held=str(pool.held.get(seat.model, "")),
-            cost_s=pool.costs.measured_s(host.name, seat.model),
+            cost_s=pool.costs.measured_s(host.name, seat.model, host.awake),
             way=way_of(seat),
             took_s={} if place is None else dict(place.took_s),
             memory_bytes=0 if place is None else place.memory_bytes,

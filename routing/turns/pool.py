@@ -243,7 +243,7 @@ class PoolTurns:
         else:
             now_s = self._clock()
             seat.forgive()
-            self.costs.learn(host.name, seat.model, now_s - began_s)
+            self.costs.learn(host.name, seat.model, now_s - began_s, went=gone)
             self._count(seat, why, now_s - began_s)
             self.timeline.add(host.name, seat.model, gone, "awake", why, now_s - began_s, way_of(seat))
             self._open(seat, now_s)
@@ -292,7 +292,6 @@ class PoolTurns:
 
     def _host(self, host: HostSeats, most_awake: int, now_s: float) -> Host:
         able = [model for model, seat in host.seats.items() if seat.may_come(now_s)]
-        costs = self.costs.expected(host.name, host.seats)
         busy = host.coming or host.going
         awake = tuple(
             AwakeModel(
@@ -307,6 +306,7 @@ class PoolTurns:
             for seat in host.seats.values()
             if seat.is_up and seat.model != busy
         )
+        costs = self.costs.expected(host.name, host.seats, [each.model for each in awake])
         here = {model: costs[model] for model in {*able, *(each.model for each in awake)}}
         left_s = max(0.0, costs[busy] - (now_s - host.began_s)) if busy is not None else 0.0
         return Host(host.name, most_awake, awake, busy, left_s, here)
@@ -351,7 +351,8 @@ class PoolTurns:
 
     def least_s(self, model: str) -> float:
         """Seconds that a model would take if it were its turn now."""
-        return min((self.costs.expected(h, [model])[model] for h in self.hosts), default=0.0)
+        hosts = self.hosts.values()
+        return min((self.costs.expected(h.name, [model], h.awake)[model] for h in hosts), default=0.0)
 
     def _longer_waiting(self, model: str) -> Iterable[str]:
         """Models that are awake nowhere and wait longer than one."""

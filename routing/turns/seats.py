@@ -107,6 +107,11 @@ class HostSeats:
         """Whether a model comes or goes."""
         return self.coming is not None or self.going is not None
 
+    @property
+    def awake(self) -> list[str]:
+        """The models that are there."""
+        return [model for model, seat in self.seats.items() if seat.is_up and model != self.coming]
+
     def most_awake(self, allowed: int | None) -> int:
         """Models that may be awake at once; `allowed` by the pool, None: as many as the host says."""
         if allowed is not None:

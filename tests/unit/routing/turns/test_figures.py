@@ -47,6 +47,19 @@ def test_costs_are_those_measured_there_else_elsewhere_else_as_other_models() ->
     assert costs.expected("h-1", ["one", "two", "three"]) == {"one": 3.0, "two": 9.0, "three": 6.0}
 
 
+def test_a_switch_costs_what_it_took_from_the_model_that_is_awake_now() -> None:
+    costs = Costs()
+    costs.learn("h-0", "one", 40.0)  # nothing was awake
+    costs.learn("h-0", "one", 1.0, went="alike")
+    costs.learn("h-0", "one", 50.0, went="odd")
+    assert costs.measured_s("h-0", "one", ["alike"]) == 1.0
+    assert costs.measured_s("h-0", "one", ["odd"]) == 50.0
+    assert costs.measured_s("h-0", "one", ["alike", "odd"]) == 25.5, "either may go"
+    assert costs.measured_s("h-0", "one", ["new"]) == 50.0, "the dearest, where it is not known"
+    assert costs.expected("h-0", ["one"], ["alike"]) == {"one": 1.0}
+    assert costs.expected("h-1", ["one"], ["alike"]) == {"one": 50.0}
+
+
 def test_a_request_is_worth_less_the_more_its_tenant_has_had_for_its_weight() -> None:
     assert BAND_WORTH[Band.HIGH] > BAND_WORTH[Band.STANDARD] > BAND_WORTH[Band.LOW]
     fresh = fair_worth(1.0, 1.0, 0.0)
