@@ -97,9 +97,8 @@ class Headers:
         """Read them from an ASGI scope."""
         headers = cls()
         for name, value in scope["headers"]:
-            attribute = _TEXTS.get(name)
-            if attribute is not None:
-                setattr(headers, attribute, value.decode("latin-1"))
+            if name in _TEXTS:
+                setattr(headers, _TEXTS[name], value.decode("latin-1"))
             elif name == b"authorization":
                 headers.authorization.append(value.decode("latin-1"))
             elif name == b"x-api-key":
@@ -187,6 +186,8 @@ class Exchange:
 
         Raises `InvalidRequest` where there are different ones.
         """
+        if not self.headers.api_key:
+            return self.bearer()
         bearer, others = self.bearer(), set(self.headers.api_key) - {""}
         if len(others | ({bearer} if bearer else set())) > 1:
             raise InvalidRequest("Send one API key, not several.", code="ambiguous_api_key")

@@ -52,7 +52,7 @@ class Target:
     @property
     def account(self) -> str:
         """The name under which the tenant's usage is counted."""
-        return account_of(self.tenant, self.generation)
+        return account_of(self.tenant, self.generation) if self.generation else self.tenant
 
     @property
     def answers_as(self) -> str:

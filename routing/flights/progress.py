@@ -17,6 +17,9 @@ class Waits:
     heartbeat_s: float | None = None  # a stream gets a sign of life
 
 
+NO_WAITS = Waits()
+
+
 @dataclass(slots=True)
 class Progress:
     """How far the answer to the client is."""

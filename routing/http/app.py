@@ -58,7 +58,7 @@ class GatewayApp:
         headers = Headers.of(scope)
         request_id = bodies.sane_request_id(headers.request_id) or random_id()
         exchange = Exchange(scope, receive, send, headers, [(b"x-request-id", request_id.encode())])
-        if exchange.path.startswith(Kind.MESSAGES.value):
+        if scope["path"].startswith(_ANTHROPIC):
             exchange.as_anthropic = True
             exchange.answer_headers.append((b"request-id", request_id.encode()))  # where its clients look
         try:
@@ -116,6 +116,7 @@ class GatewayApp:
             await asyncio.sleep(LOOKS_EVERY_S)
 
 
+_ANTHROPIC = Kind.MESSAGES.value  # and what is below it
 _ENDPOINTS: dict[str, Kind] = {kind.value: kind for kind in Kind} | {
     "/v1/score": Kind.SCORE,
     "/v1/rerank": Kind.RERANK,

@@ -24,7 +24,7 @@ from routing.errors import BreaksEngine, Quarantined, RequestError, Unavailable
 from routing.flights.attempt import Question
 from routing.flights.faulty import Faulty
 from routing.flights.flight import Flight
-from routing.flights.progress import Waits
+from routing.flights.progress import NO_WAITS, Waits
 from routing.flights.running import RunningFlights
 from routing.http.admission import Admission
 from routing.http.callers import Callers
@@ -90,7 +90,8 @@ class Tables:
             for name, model in fleet.base_models.items()
         }
         self.with_slots = {name for name, model in fleet.base_models.items() if model.serves_adapters}
-        self.hedge_after_s = {pool.name: pool.hedge_after_s for pool in fleet.pools.values()}
+        heartbeat_s = fleet.gateway.heartbeat_s
+        self.waits = {pool.name: Waits(pool.hedge_after_s, heartbeat_s) for pool in fleet.pools.values()}
 
 
 @dataclass(slots=True)
@@ -122,13 +123,9 @@ class Inference:
             trace = self.tracer.begin(exchange.headers.traceparent, kind.value, self.clock())
         tenant, identity = self.callers.tenant(exchange)
         arrived_s = self.clock()
-        settings = self.fleet.now.gateway
-        body = await exchange.read_json(
-            limit_bytes=min(
-                settings.max_body_bytes, ENDPOINTS[kind].max_body_bytes or settings.max_body_bytes
-            ),
-            timeout_s=settings.body_timeout_s,
-        )
+        settings, own_limit = self.fleet.now.gateway, ENDPOINTS[kind].max_body_bytes
+        limit = settings.max_body_bytes if own_limit is None else min(own_limit, settings.max_body_bytes)
+        body = await exchange.read_json(limit_bytes=limit, timeout_s=settings.body_timeout_s)
         if self.fleet.now.tenants.get(tenant.name) is not tenant:  # the fleet was changed meanwhile
             tenant, identity = self.callers.tenant(exchange)
         call, size_bytes = bodies.parse(kind, body), len(body)
@@ -148,9 +145,7 @@ class Inference:
             self.dispatcher,
             self.clients,
             self.clock,
-            Waits(
-                self._tables.now.hedge_after_s.get(request.target.pool), self.fleet.now.gateway.heartbeat_s
-            ),
+            self._tables.now.waits.get(request.target.pool, NO_WAITS),
         )
         self.flights.add(flight)
         try:

@@ -84,7 +84,7 @@ def parse(kind: Kind, body: bytes) -> Call:
     wants_usage = bool(options.get("include_usage"))  # without it vLLM ignores the other option
     _refuse_stored_responses(kind, payload)
     size = _size(kind, payload, content)
-    user = _user(payload, endpoint)
+    user = _first_text(payload, USERS) or (_anthropic_user(payload) if endpoint.anthropic else "")
     call = Call(
         endpoint=endpoint,
         kind=kind,
@@ -200,8 +200,10 @@ def sane_request_id(value: str | None) -> str | None:
 
 def _required(payload: Payload, endpoint: Endpoint) -> tuple[str, ...]:
     """Return the fields of the first way in which the content is given. Raises `InvalidRequest`."""
-    given = (names for names in endpoint.content if all(payload.get(name) is not None for name in names))
-    fields = next(given, endpoint.usual)
+    fields = endpoint.content[0]
+    if len(endpoint.content) > 1:
+        given = (names for names in endpoint.content if all(payload.get(name) is not None for name in names))
+        fields = next(given, fields)
     for field in fields:
         value = payload.get(field)
         if value is None:
@@ -240,11 +242,10 @@ def _first_text(payload: Payload, fields: Iterable[str]) -> str:
     return ""
 
 
-def _user(payload: Payload, endpoint: Endpoint) -> str:
-    """Return the end user, whom Anthropic's form names elsewhere."""
-    metadata = payload.get("metadata") if endpoint.anthropic else None
-    named = _first_text(metadata, ("user_id",)) if isinstance(metadata, dict) else ""
-    return _first_text(payload, USERS) or named
+def _anthropic_user(payload: Payload) -> str:
+    """Return the end user whom a body in Anthropic's form names."""
+    metadata = payload.get("metadata")
+    return _first_text(metadata, ("user_id",)) if isinstance(metadata, dict) else ""
 
 
 def _hash(text: str) -> str:

@@ -7,9 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from statistics import fmean
 
 GUESS_S = 20.0  # before anything was measured: a cold start of a small model
-NEWEST = (
-    0.5  # weight of the newest switch in a running mean; the way, and so the cost, may change
-)
+NEWEST = 0.5  # weight of the newest switch in a running mean; the way, and so the cost, may change
 
 
 class Costs:
