@@ -301,7 +301,7 @@ def _with_size(fleet: Fleet, pool: Pool, name: str) -> str:
     folder = Path(fleet.base_models[name].source)
     if folder.is_absolute():
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        shown = f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+        shown = f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
         notes = [*([shown] if size else []), *notes]
     return f"{name} ({', '.join(notes)})" if notes else name
 
