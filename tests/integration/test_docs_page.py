@@ -34,7 +34,7 @@ def test_a_browser_asks_a_model_from_the_page(tab: Tab) -> None:
     tab.page.get_by_role("button", name="Authorize").first.click()
     tab.page.get_by_label("auth-bearer-value").fill(key_of("a"))
     tab.page.locator(".auth-btn-wrapper").get_by_role("button", name="Apply").first.click()
-    tab.page.locator(".btn-done").click()
+    tab.page.locator(".btn-done").first.click()
     chat = tab.page.locator("#operations-Models-chat")
     chat.click()
     chat.get_by_role("button", name="Try it out").click()
