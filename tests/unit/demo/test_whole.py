@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from demo import build, training, whole
 from demo import tokenizer as text
-from demo import training, whole
+from demo.answers import WHOLE_MODELS
 from demo.recipe import Shape
+from fleet import read_fleet
 
 SHAPE = Shape(
     vocab_size=300,
@@ -58,3 +61,12 @@ def test_a_qwen2_of_it_answers_alike_and_is_of_another_shape(adapted: Any) -> No
     torch.testing.assert_close(logits(converted), logits(merged), atol=ALIKE, rtol=0.0)
     assert converted.config.architectures is None or converted.config.architectures != ["LlamaForCausalLM"]
     assert converted.state_dict().keys() > merged.state_dict().keys()
+
+
+def test_the_fleet_that_takes_turns_has_the_models_that_are_made() -> None:
+    file = Path(build.__file__).parent / "turns.yaml"
+    fleet = read_fleet(file).fleet
+    (pool,) = fleet.pools.values()
+    assert pool.strategy.shares_hosts and set(pool.base_models) == set(WHOLE_MODELS)
+    made = file.parent.parent.resolve() / ".cache/demo/whole"
+    assert {Path(model.source) for model in fleet.base_models.values()} == {made / n for n in WHOLE_MODELS}

@@ -29,7 +29,7 @@ ENV = {
     f"{name}_KEY": f"the-key-of-{name}" for name in ("HELIOS_API", "ORCHID_API", "BASTION_API", "OPERATOR")
 }
 ENV["HELIOS_API_KEY_NEXT"] = "another-key"
-SHIPPED = ("fleet.yaml", "docs/examples/llama-3-8b-h100.yaml")
+SHIPPED = ("fleet.yaml", "demo/turns.yaml", "docs/examples/llama-3-8b-h100.yaml")
 
 
 def load(raw: bytes, path: Path = ROOT / "none.yaml") -> Fleet:

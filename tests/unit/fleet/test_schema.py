@@ -180,8 +180,8 @@ def test_the_json_schema_takes_what_the_loader_takes() -> None:
     validator = jsonschema.Draft202012Validator(schema.json_schema())
     validator.check_schema(schema.json_schema())
     validator.validate(declared())
-    for path in (ROOT / "fleet.yaml", ROOT / "docs/examples/llama-3-8b-h100.yaml"):
-        validator.validate(yaml.safe_load(path.read_text()))
+    for path in ("fleet.yaml", "demo/turns.yaml", "docs/examples/llama-3-8b-h100.yaml"):
+        validator.validate(yaml.safe_load((ROOT / path).read_text()))
 
 
 @pytest.mark.parametrize(
