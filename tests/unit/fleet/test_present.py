@@ -106,7 +106,7 @@ def test_a_tenant_that_was_admitted_anew_has_nothing_of_the_declared_one() -> No
 
 
 def test_keys_and_folders_stay_as_they_are_written() -> None:
-    text = (ROOT / SHIPPED[1]).read_text()
+    text = (ROOT / SHIPPED[-1]).read_text()
     found, _ = present_of([change("helios", weight=2.0)], text)
     assert "api_keys: [{env: HELIOS_API_KEY}, {env: HELIOS_API_KEY_NEXT}]" in found
     assert "${ADAPTERS:-/srv/adapters}/helios-support" in found
