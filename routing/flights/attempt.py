@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 from engines import protocol
 from fleet.money import written
@@ -105,7 +106,8 @@ class Attempt:
         self.chunks: AsyncIterator[bytes] | None = None  # of a stream, after its opening
         self._question = question
         self._response: Answer | None = None
-        self._patience: asyncio.Timeout | None = None  # runs out when the replica is left
+        self._asking: asyncio.Task[Any] | None = None  # until the answer has begun
+        self._is_left = False
         self._usage: answers.TokenUsage | None = None  # of a whole answer
         self._at_work = False  # it was asked and has said nothing yet, not even that it cannot
 
@@ -119,9 +121,9 @@ class Attempt:
 
         Raises `ReplicaBroken`, or the `RequestError` that the client is to get.
         """
+        self._asking = asyncio.current_task()
         try:
-            async with asyncio.timeout(None) as self._patience:
-                await self._ask()
+            await self._ask_until_left()
         except (UpstreamError, TimeoutError) as error:
             self._at_work = False
             self.close()
@@ -132,12 +134,13 @@ class Attempt:
             self.close()
             raise
         finally:
-            self._patience = None
+            self._asking = None
 
     def leave(self) -> None:
         """Have `open` raise `ReplicaBroken`; nothing happens where the answer has begun."""
-        if self._patience is not None:
-            self._patience.reschedule(asyncio.get_running_loop().time())
+        if self._asking is not None and not self._is_left:
+            self._is_left = True
+            self._asking.cancel()
 
     def close(self) -> None:
         """Be done with the answer; closes the connection where it has not ended. Idempotent."""
@@ -155,6 +158,15 @@ class Attempt:
         if self._at_work and self._question.call.endpoint.runs:
             return answers.TokenUsage(self._question.prompt_tokens, estimated=True)
         return self._usage or answers.TokenUsage()
+
+    async def _ask_until_left(self) -> None:
+        """Ask. Raises `TimeoutError` once the replica is left, as `asyncio.timeout` would at greater cost."""
+        try:
+            await self._ask()
+        except asyncio.CancelledError:
+            if self._is_left and self._asking is not None and self._asking.uncancel() == 0:
+                raise TimeoutError from None
+            raise
 
     async def _ask(self) -> None:
         call, target = self._question.call, self._question.target

@@ -226,12 +226,13 @@ class Inference:
             prompts=call.size.prompts,
             size_bytes=asked.size_bytes,
         )
+        priority = tenant.band.rank
         # orjson leaves several times a body's size free behind it; a copy has no such room.
         for_engine = b"%b" % bodies.for_engine(
             call,
             target,
             cache_salt=tables.salts[tenant.name],
-            priority=tenant.band.rank,
+            priority=priority,
             has_slots=target.base_model in tables.with_slots,
         )
         if self._faulty.knows(tenant.name, call.kind, for_engine, asked.arrived_s):
@@ -253,7 +254,7 @@ class Inference:
             traceparent = trace.for_engine
             trace.authenticated_s, trace.submitting_s = asked.arrived_s, self.clock()
         return request, Question(
-            call, target, for_engine, request.prompt_tokens, traceparent, tenant.band.rank, refusal
+            call, target, for_engine, request.prompt_tokens, traceparent, priority, refusal
         )
 
     def _resolve(self, asked: _Asked) -> Target | None:
