@@ -201,7 +201,7 @@ def test_only_the_gateway_can_be_reached(service: Service) -> None:
         "/v1/load_lora_adapters",
         "/sleep",
         "/collective_rpc",
-        "/tokenize",
+        "/reset_prefix_cache",
     ):
         assert httpx.post(service.url + path, timeout=10).status_code == 404
     for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/admin/v1/adapters"):
