@@ -206,7 +206,7 @@ def test_only_the_gateway_can_be_reached(service: Service) -> None:
         assert httpx.post(service.url + path, timeout=10).status_code == 404
     for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/admin/v1/adapters"):
         assert httpx.post(service.url + path, timeout=10).status_code == 401
-    for path in ("/internal/adapters", "/internal/metrics", "/version", "/health"):
+    for path in ("/internal/adapters", "/internal/metrics", "/is_sleeping", "/server_info"):
         assert service.get(path).status_code == 404
 
 
