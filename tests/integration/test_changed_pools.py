@@ -249,6 +249,7 @@ async def test_a_rollout_rests_while_no_pool_serves_it_and_that_is_told(tmp_path
             rollout=Rollout(2, RolloutPlan()),
         )
         site.gateway.directory.put(entry)
+        site.gateway.lifecycle.engines.mark_changed()
         await eventually(lambda: len(site.bench.engines["alone-0"].desired["adapters"]) == 3)
         assert (await site.bench.chat("c", model="own")()).status == 200
         tenant = whole.tenants["c"]
