@@ -1,4 +1,4 @@
-"""Tiny whole models for tests: fine-tunes of one shape, and another shape with the same tokenizer."""
+"""Whole models for tests beside those of the demo: another shape with its tokenizer, and a large one."""
 
 from __future__ import annotations
 
@@ -8,18 +8,6 @@ from typing import Any
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 VOCABULARY = 768
-
-
-def merged(demo: Path, adapter: str, folder: Path) -> Path:
-    """Save the demo's base model with an adapter merged into it: a whole fine-tune that answers like it."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    base = AutoModelForCausalLM.from_pretrained(demo / "base", dtype=torch.float32)
-    return _save(
-        PeftModel.from_pretrained(base, demo / "adapters" / adapter).merge_and_unload(), demo, folder
-    )
 
 
 def of_another_shape(demo: Path, folder: Path) -> Path:

@@ -22,7 +22,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from demo.answers import QUESTIONS
-from tests.browser import ROOT, Tab, chromium, tab_of
+from tests.browser import ROOT, Tab, tab_of
 from tests.e2e.serving import DEMO, Service, key_of, serving, wait_until
 from tests.e2e.traffic import Ask, send, session
 
@@ -61,12 +61,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     arguments = ("--arg", f"fleet={folder / 'fleet.yaml'}", "--arg", "pool=shared")
     with serving("service:Gateway", folder, *arguments) as service:
         yield service
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

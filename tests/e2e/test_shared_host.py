@@ -27,7 +27,7 @@ from engines.protocol import (
 from engines.secrets import internal_token
 from tests.e2e.serving import DEMO, ONE_THREAD, Service, answers, serving, wait_until
 from tests.processes import left_of
-from tests.whole_models import merged, of_another_shape
+from tests.whole_models import of_another_shape
 
 pytestmark = pytest.mark.engine
 SECRET = "secret of the shared host"
@@ -80,8 +80,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Two fine-tunes of one shape, and a Qwen2 that answers nonsense."""
     folder = tmp_path_factory.mktemp("models")
     return {
-        "support": str(merged(DEMO, "acme-support", folder / "support")),
-        "sales": str(merged(DEMO, "acme-sales", folder / "sales")),
+        "support": str(DEMO / "whole/acme-support"),
+        "sales": str(DEMO / "whole/acme-sales"),
         "qwen": str(of_another_shape(DEMO, folder / "qwen")),
     }
 

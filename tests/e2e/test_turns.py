@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from tests.e2e.serving import DEMO, ONE_THREAD, Service, answers, key_of, serving
-from tests.whole_models import merged
 
 pytestmark = pytest.mark.engine
 QUESTION = "Where is my order?"
@@ -26,8 +25,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
     """A gateway, and a host with two models of which one may be awake."""
     declared = {
         "base_models": {
-            name: {"source": str(merged(DEMO, adapter, tmp_path / name)), **FAST}
-            for name, adapter in MODELS.items()
+            name: {"source": str(DEMO / "whole" / made_of), **FAST} for name, made_of in MODELS.items()
         },
         "tenants": {
             "acme": {

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.e2e.serving import DEMO, ONE_THREAD, ROOT, answers
-from tests.whole_models import merged, of_another_shape
+from tests.whole_models import of_another_shape
 
 pytestmark = pytest.mark.engine
 WITHIN_S = 900.0
@@ -29,8 +29,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs a scenario of `tests.e2e.turning` with two fine-tunes of one shape, and a Qwen2."""
     folder = tmp_path_factory.mktemp("turning")
     sources = {
-        "support": merged(DEMO, "acme-support", folder / "support"),
-        "sales": merged(DEMO, "acme-sales", folder / "sales"),
+        "support": DEMO / "whole/acme-support",
+        "sales": DEMO / "whole/acme-sales",
         "qwen": of_another_shape(DEMO, folder / "qwen"),
     }
 

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, expect
 from fleet.key_hash import hash_key
 from fleet.types import Fleet
 from routing.types import Outcome, Record
-from tests.browser import Tab, chromium, tab_of
+from tests.browser import Tab, tab_of
 from tests.fakes import entry_of, key_of, small_fleet
 from tests.integration.conftest import Bench, bench_of
 from tests.unit.routing.observing.live.records import answered, ended
@@ -137,12 +137,6 @@ def site_over(benches: contextlib.AbstractAsyncContextManager[Bench]) -> Iterato
             loop.call_soon_threadsafe(loop.stop)
             thread.join(10)
             loop.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

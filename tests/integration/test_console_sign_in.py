@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, expect
 
 from fleet.types import Fleet, TrustedProxies
 from routing.http import connections
-from tests.browser import chromium, tab_of
+from tests.browser import tab_of
 from tests.fakes import key_of, serving, small_fleet
 from tests.integration.conftest import bench_of
 from tests.integration.test_console import Site, site_of
@@ -35,12 +35,6 @@ def fleet_behind(*addresses: str) -> Fleet:
         tenants={"a": ("bob@a.example",)},
     )
     return replace(fleet, gateway=replace(fleet.gateway, trusted_proxies=proxies))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

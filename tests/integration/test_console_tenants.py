@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Locator, expect
 from fleet.types import Band, Budget, Isolation, Tenant
 from routing.catalog.entries import KeyRole
 from routing.http import connections
-from tests.browser import Tab, chromium, tab_of
+from tests.browser import Tab, tab_of
 from tests.fakes import key_of
 from tests.integration.office import Office, office_in
 from tests.integration.test_console import until
@@ -25,12 +25,6 @@ from tests.integration.test_console import until
 connections.install(connections.Bounds())  # as the service does
 OPERATOR = key_of("operator")
 expect.set_options(timeout=10_000)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Locator, expect
 from engines.residency import TrialReport
 from routing.catalog.entries import KeyRole
 from routing.http import connections
-from tests.browser import Tab, chromium, tab_of
+from tests.browser import Tab, tab_of
 from tests.fakes import FakeEngine, key_of
 from tests.integration.office import Office, office_in
 from tests.integration.test_console import until
@@ -26,12 +26,6 @@ from tests.integration.test_console import until
 connections.install(connections.Bounds())  # as the service does
 OPERATOR = key_of("operator")
 expect.set_options(timeout=10_000)  # checking an adapter takes a while on a busy machine
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -9,15 +9,9 @@ import pytest
 from playwright.sync_api import Browser
 
 from engines.protocol import Kind
-from tests.browser import Tab, chromium, tab_of
+from tests.browser import Tab, tab_of
 from tests.fakes import key_of, small_fleet
 from tests.integration.test_console import site_of
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
