@@ -48,7 +48,7 @@ class ModelDemand:
     completion: Spread  # tokens
     cached: float = 0.0  # part of the prompt tokens that the engine found in its prefix cache, 0..1
     burstiness: float = 1.0  # coefficient of variation of the times between arrivals; 1: as by chance
-    concurrency: float | None = None  # requests in flight at once, 99 % of the time at most; None: not known
+    concurrency: float | None = None  # most requests in flight, 99 % of the time; None: not known
     ttft_s: float | None = None  # objective: arrival to first token; None: none
     isolation: Isolation = (
         Isolation.SHARED
@@ -114,7 +114,7 @@ class Model:
     kind: Kind
     base: str  # of an adapter: the name of the whole model that it changes; "" of a whole one
     source: str  # folder or hub id; "" where it is not known
-    shape: str  # models of one shape can take over each other's engine; of an adapter: its base's; "": unlike all
+    shape: str  # models of one shape can exchange weights in an engine; an adapter's: its base's
     weight_bytes: int  # as an engine holds them; of an adapter: of its file
     kv_bytes_per_token: int = 0  # of the whole model, in the type of its KV cache; 0 of an adapter
     parameters: int = 0  # numbers that each token is multiplied with; 0 of an adapter
@@ -203,7 +203,6 @@ class Way(StrEnum):
 
     PUT = "put"  # weights from host memory into a running engine of its shape
     RELOAD = "reload"  # weights from disk into a running engine of its shape
-    WAKE = "wake"  # an engine that sleeps, weights in host memory
     COLD = "cold"  # another engine
 
 
@@ -249,10 +248,9 @@ class ServingCost:
         return self.request_s.value + self.step_s(0, 0, 0, tokens)
 
     def switch_s(self, *, same_shape: bool, in_host_memory: bool) -> Figure | None:
-        """Return what a switch to the model takes where an engine of its shape runs, or not; None: not known."""
+        """Return what a switch to the model takes by the cheapest way there is; None: not known."""
         ways = [Way.PUT] if same_shape and in_host_memory else []
         ways += [Way.RELOAD] if same_shape else []
-        ways += [Way.WAKE] if in_host_memory else []
         return next((self.switches[way] for way in (*ways, Way.COLD) if way in self.switches), None)
 
 
