@@ -1,4 +1,11 @@
 """Which models should share what? Demand, models, machines and costs as values, and what follows from them.
 
-values.py  what a plan is made of: demand, models, machines, costs of serving, and how it is today
+values.py     what a plan is made of: demand, models, machines, costs of serving, and how it is today
+requests.py   requests as a source tells them: sorted, and without what cannot be
+measuring.py  rates, lengths and bursts of requests
+served.py     what engines did with requests, as columns
+traces.py     requests to simulate: recorded ones, a part of them, or such as rates let expect
+peaks.py      who is busy when, and who peaks together
+fleets.py     what a fleet says of its models
+reading/      the edge: files, pages, the ledger, the driver
 """
