@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 HOUR_S = 3600.0
 DAY_S = 86_400.0
+USABLE_OF_SLICE = 0.9  # of its part of the GPU's memory, at least; see `Device.slice_of`
 
 
 # -- demand --------------------------------------------------------------------------------------------------
@@ -151,7 +152,8 @@ class Device:
     def slice_of(self, profile: Profile) -> Device:
         """Return one of its MIG slices; memory slices have the bandwidth, compute slices the multiplications.
 
-        Nobody sells a slice, so its price is the part that its compute slices are.
+        Nobody sells a slice, so its price is the part that its compute slices are. Its memory is less than
+        its name says: of an H200, slices of 18, 35 and 71 GB have 16, 32.5 and 69.5 GiB that can be used.
         """
         whole = max((one.size for one in self.profiles), default=profile.size)
         compute = max((one.compute for one in self.profiles), default=profile.compute)
@@ -159,7 +161,7 @@ class Device:
         return replace(
             self,
             kind=f"{self.kind}/{profile.name}",
-            memory_bytes=min(profile.memory_bytes, self.memory_bytes),
+            memory_bytes=int(self.memory_bytes * profile.size / whole * USABLE_OF_SLICE),
             bandwidth=self.bandwidth * profile.size / whole,
             flops=self.flops * part,
             profiles=(),
