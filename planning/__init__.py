@@ -7,5 +7,12 @@ served.py     what engines did with requests, as columns
 traces.py     requests to simulate: recorded ones, a part of them, or such as rates let expect
 peaks.py      who is busy when, and who peaks together
 fleets.py     what a fleet says of its models
+units.py      what stays in one engine, and what shares no device
+loads.py      what a unit asks of one device
+sharing.py    how some units could share devices, and how many they need
+search.py     which units share what: the fewest devices
+pools.py      a division as pools of a fleet
+forecast.py   a division simulated: what tenants would see
+planner.py    search, simulation, and search anew
 reading/      the edge: files, pages, the ledger, the driver
 """

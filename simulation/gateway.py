@@ -118,7 +118,8 @@ class GatewayRouter:
             self.dispatcher.note_gap(name, gap_s)
 
     def tick(self, now: float) -> None:
-        """Sweep."""
-        self.dispatcher.sweep()
+        """Sweep; while nobody is in the gateway there is nothing to sweep."""
+        if self._tickets:
+            self.dispatcher.sweep()
         for turns in self.turns.values():
-            turns.tick(now)
+            turns.tick(now, is_quiet=not self._tickets)

@@ -83,11 +83,20 @@ class VirtualTurns(PoolTurns):
             self._is_due = True
             self._driver.at(self._driver.now, self._decide_now)
 
-    def tick(self, now: float) -> None:
-        """Decide as often as the gateway does: at each of its ticks while somebody waits."""
-        if self.held or now >= self._next_tick_s:
+    def tick(self, now: float, *, is_quiet: bool) -> None:
+        """Decide as often as the gateway does: at each of its ticks while somebody waits.
+
+        While all `is_quiet`, no model comes or goes but for its `ttl_s`.
+        """
+        rests = is_quiet and self._is_settled and self.pool.residency.ttl_s is None
+        if self.held or (now >= self._next_tick_s and not rests):
             self._next_tick_s = now + QUIET_TICK_S
             self.decide()
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether what is to be awake without being asked for is, and no host is switching."""
+        return not self.wanted and not any(host.is_busy for host in self.hosts.values()) and bool(self.hosts)
 
     @property
     def switch_count(self) -> int:
