@@ -113,6 +113,7 @@ def plan(
     """
     rules = rules or Rules()
     units = units_of(given.models, given.demand)
+    Search(units, Sharings(given.machines, given.cost_of, given.demand.duration_s, rules)).require_places()
     _check_objectives(units, given)
     forecaster = Forecaster(given.demand, seeds, most)
     checked, final, attempts = _search(given, units, rules, forecaster, tell)
@@ -120,8 +121,8 @@ def plan(
     tell("headroom")
     headroom = tuple(_headroom(sharing, forecaster) for sharing in checked.found.sharings)
     tell("other ways")
-    ways = _ways(given, units, rules)
-    changes = tuple(_changes(given, rules, checked.found)) if len(units) <= FEW_UNITS else ()
+    ways = _ways(given, units, final)
+    changes = tuple(_changes(given, final, checked.found)) if len(units) <= FEW_UNITS else ()
     return Planned(given, final, checked, second, ways, tuple(attempts), headroom, changes)
 
 
@@ -136,10 +137,13 @@ def _search(
     """Search and simulate until all objectives are met, or searches lead to nothing new."""
     attempts: list[Attempt] = []
     best: tuple[Checked, Rules] | None = None
+    bound = 0
     for number in range(ATTEMPTS):
         tell(f"search {number + 1}")
         try:
             found = _find(given, units, rules)
+            bound = bound or found.bound  # of the loads as they are
+            found = replace(found, bound=bound, is_exact=found.is_exact and not attempts)
         except NoPlanError as error:
             if best is None:
                 raise
