@@ -61,7 +61,7 @@ def calibrate_engine(  # noqa: PLR0913  # an argument for each option, as typer 
     output: Annotated[
         Path, typer.Option("--output", "-o", help="File of costs; other models in it stay.")
     ] = Path("costs.json"),
-    repeats: Annotated[int, typer.Option(min=1, max=100, help="Rounds of the load.")] = 4,
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="Rounds of the load.")] = 2,
     url: Url = URL,
     as_json: AsJson = False,
 ) -> None:
