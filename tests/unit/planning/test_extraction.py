@@ -14,50 +14,16 @@ from planning import extraction
 from planning.extraction import extract
 from planning.reading import weights
 from planning.reading.weights import Weights, write_tensors
-from planning.spectrum import Matrix
-
-HIDDEN, MIDDLE, WORDS, LAYERS = 64, 96, 50, 2
-CONFIG: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN,
-    "intermediate_size": MIDDLE, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
-    "num_key_value_heads": 4, "vocab_size": WORDS, "tie_word_embeddings": False,
-}  # fmt: skip
-Tensors = dict[str, Matrix]
-
-
-def numbers(seed: int, *shape: int) -> Matrix:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32) * np.float32(0.05)
-
-
-def base_tensors(seed: int = 0) -> Tensors:
-    found = {
-        "model.embed_tokens.weight": numbers(seed + 1, WORDS, HIDDEN),
-        "lm_head.weight": numbers(seed + 2, WORDS, HIDDEN),
-        "model.norm.weight": numbers(seed + 3, HIDDEN),
-    }
-    for layer in range(LAYERS):
-        name = f"model.layers.{layer}"
-        found[f"{name}.self_attn.q_proj.weight"] = numbers(seed + 10 + layer, HIDDEN, HIDDEN)
-        found[f"{name}.mlp.down_proj.weight"] = numbers(seed + 20 + layer, HIDDEN, MIDDLE)
-        found[f"{name}.input_layernorm.weight"] = numbers(seed + 30 + layer, HIDDEN)
-    return found
-
-
-def changed(tensors: Tensors, rank: int, *, seed: int = 500) -> Tensors:
-    """The same model with a change of this rank in every matrix of its layers."""
-    found = dict(tensors)
-    for number, (name, matrix) in enumerate(tensors.items()):
-        if "_proj" in name:
-            rows, columns = matrix.shape
-            found[name] = matrix + numbers(seed + number, rows, rank) @ numbers(seed - number, rank, columns)
-    return found
-
-
-def saved(folder: Path, tensors: Tensors, *, dtype: str = "F32", **config: Any) -> Path:
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(CONFIG | config))
-    write_tensors(folder / "model.safetensors", tensors, dtype=dtype, metadata={"format": "pt"})
-    return folder
+from tests.unit.planning.small_models import (
+    HIDDEN,
+    LAYERS,
+    MIDDLE,
+    Tensors,
+    base_tensors,
+    fine_tuned,
+    numbers,
+    saved,
+)
 
 
 @pytest.fixture
@@ -74,7 +40,7 @@ def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_tuned_model_of_low_rank_is_an_adapter_that_makes_it_of_its_base(
     tmp_path: Path, base: Path, rank: int
 ) -> None:
-    tuned = saved(tmp_path / "tuned", changed(base_tensors(), rank))
+    tuned = saved(tmp_path / "tuned", fine_tuned(base_tensors(), rank))
     seen: list[tuple[int, int]] = []
     found = extract(
         str(tuned), str(base), write=tmp_path / "out", max_rank=20, progress=lambda *done: seen.append(done)
@@ -108,7 +74,7 @@ def read(path: Path) -> Tensors:
 
 def test_sixteen_bits_hide_no_adapter(tmp_path: Path) -> None:
     under = saved(tmp_path / "b", base_tensors(), dtype="BF16")
-    tuned = saved(tmp_path / "t", changed(base_tensors(), 4), dtype="BF16")
+    tuned = saved(tmp_path / "t", fine_tuned(base_tensors(), 4), dtype="BF16")
     found = extract(str(tuned), str(under), write=tmp_path / "out", max_rank=16)
     assert (found.why_not, found.rank) == ("", 4)
     assert found.kept > 0.95
@@ -117,7 +83,7 @@ def test_sixteen_bits_hide_no_adapter(tmp_path: Path) -> None:
 
 def test_modules_of_different_rank_are_written_with_the_largest(tmp_path: Path, base: Path) -> None:
     tensors = base_tensors()
-    wide, narrow = changed(tensors, 6), changed(tensors, 2)
+    wide, narrow = fine_tuned(tensors, 6), fine_tuned(tensors, 2)
     some = {name: (wide if "q_proj" in name else narrow)[name] for name in tensors}
     found = extract(str(saved(tmp_path / "t", some)), str(base), write=tmp_path / "out", max_rank=16)
     assert found.rank == 6
@@ -138,7 +104,7 @@ def test_an_unrelated_model_is_no_adapter_and_is_not_read_to_its_end(tmp_path: P
 
 
 def test_a_rank_beyond_what_is_served_is_said(tmp_path: Path, base: Path) -> None:
-    tuned = saved(tmp_path / "t", changed(base_tensors(), 9))
+    tuned = saved(tmp_path / "t", fine_tuned(base_tensors(), 9))
     found = extract(str(tuned), str(base), max_rank=8)
     assert found.why_not.startswith("4 of 4 matrices that differ need more than rank 8") or (
         "largest directions" in found.why_not
@@ -147,14 +113,14 @@ def test_a_rank_beyond_what_is_served_is_said(tmp_path: Path, base: Path) -> Non
 
 @pytest.mark.parametrize("name", ["model.norm.weight", "model.embed_tokens.weight"])
 def test_what_an_adapter_cannot_change_makes_it_none(tmp_path: Path, base: Path, name: str) -> None:
-    tensors = changed(base_tensors(), 2)
+    tensors = fine_tuned(base_tensors(), 2)
     tensors[name] = tensors[name] * np.float32(1.1)
     found = extract(str(saved(tmp_path / "t", tensors)), str(base))
     assert f"'{name}' differs by 10.00% of its size, and no adapter can change that" in found.why_not
 
 
 def test_hardly_any_change_of_such_is_left_out_and_said(tmp_path: Path, base: Path) -> None:
-    tensors = changed(base_tensors(), 2)
+    tensors = fine_tuned(base_tensors(), 2)
     tensors["model.norm.weight"] = tensors["model.norm.weight"] * np.float32(1.0001)
     found = extract(str(saved(tmp_path / "t", tensors)), str(base))
     assert not found.why_not
@@ -177,7 +143,7 @@ def test_another_shape_is_refused_with_the_difference(tmp_path: Path, base: Path
 
 
 def test_another_tokenizer_is_a_note_since_the_bases_is_served(tmp_path: Path, base: Path) -> None:
-    tuned = saved(tmp_path / "t", changed(base_tensors(), 2))
+    tuned = saved(tmp_path / "t", fine_tuned(base_tensors(), 2))
     (tuned / "tokenizer.json").write_text("{}")
     assert "an adapter is served with the base's files" in extract(str(tuned), str(base)).notes[0]
 
@@ -209,14 +175,14 @@ def test_a_failure_while_writing_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(extraction, "write_tensors", full)
-    tuned = saved(tmp_path / "t", changed(base_tensors(), 2))
+    tuned = saved(tmp_path / "t", fine_tuned(base_tensors(), 2))
     with pytest.raises(AdapterError, match="cannot be written: No space left"):
         extract(str(tuned), str(base), write=tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "t"]
 
 
 def test_shards_are_read_as_one_model(tmp_path: Path, base: Path) -> None:
-    tensors = changed(base_tensors(), 3)
+    tensors = fine_tuned(base_tensors(), 3)
     folder = saved(tmp_path / "t", {})
     (folder / "model.safetensors").unlink()
     names, half = sorted(tensors), len(tensors) // 2

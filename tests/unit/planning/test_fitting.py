@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from planning.catalogue import BY_KIND
-from planning.costs import roofline
-from planning.fitting import as_cost, fitted, nonnegative
+from planning.costs import cost_of, roofline
+from planning.fitting import as_cost, fitted, measured_by, nonnegative
 from planning.served import Served
 from planning.values import Kind, Model, Source
 
@@ -107,6 +108,16 @@ def test_fitted_figures_take_the_place_of_computed_ones_and_say_how_good_they_ar
     assert cost.base_s.source is Source.MEASURED
     assert cost.base_s.detail.startswith("ledger, 3000 requests, off by")
     assert cost.slot_s.source is Source.GIVEN
+
+
+def test_a_fleet_that_served_has_measured_the_models_that_it_served_enough() -> None:
+    base = Model("base", Kind.WHOLE, "", "", "shape", 10**9, parameters=5 * 10**8)
+    idle = replace(base, name="idle")
+    adapters = [Model(f"a{number}", Kind.ADAPTER, "base", "", "shape", 10**6) for number in range(6)]
+    (one,) = measured_by(served(3.0), [base, idle, *adapters], BY_KIND["l4"], "ledger")
+    assert (one.cost.model, one.shape, one.device) == ("base", "shape", BY_KIND["l4"])
+    assert one.cost.base_s.value == pytest.approx(BASE, rel=0.15)
+    assert cost_of(idle, BY_KIND["l4"], [one]).base_s.value == one.cost.base_s.value
 
 
 def test_no_coefficient_is_below_nothing() -> None:

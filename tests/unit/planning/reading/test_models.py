@@ -13,7 +13,7 @@ from fleet.types import Adapter, BaseModel, Fleet
 from planning.extraction import extract
 from planning.reading.models import fleet_models, whole_model
 from planning.values import Kind
-from tests.unit.planning.test_extraction import CONFIG, base_tensors, changed, saved
+from tests.unit.planning.small_models import CONFIG, base_tensors, fine_tuned, saved
 
 
 def fleet(models: dict[str, BaseModel], adapters: dict[str, Adapter]) -> Fleet:
@@ -34,7 +34,7 @@ def test_a_whole_model_is_what_its_files_say(tmp_path: Path) -> None:
 
 def test_fine_tunes_of_one_base_have_its_shape_and_others_have_not(tmp_path: Path) -> None:
     one = saved(tmp_path / "a", base_tensors())
-    tuned = saved(tmp_path / "b", changed(base_tensors(), 2))
+    tuned = saved(tmp_path / "b", fine_tuned(base_tensors(), 2))
     other = saved(tmp_path / "c", base_tensors(), rope_theta=7)
     shapes = [whole_model(BaseModel("m", str(folder))).shape for folder in (one, tuned, other)]
     assert shapes[0] == shapes[1] != shapes[2]
@@ -43,7 +43,7 @@ def test_fine_tunes_of_one_base_have_its_shape_and_others_have_not(tmp_path: Pat
 
 def test_adapters_have_their_rank_and_those_that_are_not_here_the_bases(tmp_path: Path) -> None:
     base = BaseModel("m", str(saved(tmp_path / "m", base_tensors())), max_lora_rank=32, max_loras=2)
-    tuned = saved(tmp_path / "tuned", changed(base_tensors(), 3))
+    tuned = saved(tmp_path / "tuned", fine_tuned(base_tensors(), 3))
     extract(str(tuned), base.source, write=tmp_path / "a")
     here = Adapter("here", str(tmp_path / "a"), "m")
     away = Adapter("away", "s3://bucket/a", "m")
