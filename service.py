@@ -58,6 +58,7 @@ import bentoml  # noqa: E402
 from _bentoml_sdk import Service  # noqa: E402
 from bentoml._internal.configuration.containers import BentoMLConfiguration, BentoMLContainer  # noqa: E402
 from bentoml.exceptions import BentoMLConfigException  # noqa: E402
+from bentoml.images import Image  # noqa: E402
 from pydantic import BaseModel, ConfigDict  # noqa: E402
 
 from engines.assembly import host_of  # noqa: E402
@@ -233,6 +234,15 @@ def declare_host(served: Served, pool: Pool, place: Host) -> Service[Any]:
     return declare(bentoml.asgi_app(lambda: host, path="/")(Engine))
 
 
+def image_of(*, on_gpu: bool) -> Image:
+    """Declare what a Bento's image has besides Python: a compiler for engines, and the state's place."""
+    packages = "ca-certificates g++" + ("" if on_gpu else " libnuma1")
+    install = f"apt-get update && apt-get install -qy --no-install-recommends {packages}"
+    state = "install -d -o 1034 -g 0 -m 2770 /state"  # whoever runs it may be any user of group 0
+    image = Image(base_image="python:3.11-slim", distro="")  # BentoML would add to one that it knows
+    return image.run(f"{install} && rm -rf /var/lib/apt/lists/* && {state}")
+
+
 def declare_gateway(served: Served, role: Role) -> Service[Any]:
     """Declare the entry service, and through it one engine service for each host that runs here."""
     fleet = served.fleet
@@ -290,6 +300,7 @@ def declare_gateway(served: Served, role: Role) -> Service[Any]:
         workers=1,
         traffic={"timeout": longest_request_s(fleet)},
         service_class=GatewayService,
+        image=image_of(on_gpu=served.on_gpu),
         **http,
     )
     return declare(bentoml.asgi_app(lambda: gateway().app, path="/")(Gateway))
