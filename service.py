@@ -50,7 +50,7 @@ os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 # torch's compiler cannot be given.
 sys.executable = str(Path(sys.executable).parent.resolve() / Path(sys.executable).name)
 
-from engines import logs  # noqa: E402
+from engines import last_resort, logs  # noqa: E402
 
 logs.set_up()
 
@@ -115,7 +115,7 @@ class DirectService(Service):  # type: ignore[misc]
     """
 
     # Whoever reaches an engine's port is a gateway, which shows the internal token with each request.
-    bounds = Bounds(strangers=None, strangers_per_address=None)
+    bounds = Bounds(strangers=None, strangers_per_address=None, ends_within_s=None)
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """Build the ASGI application of one worker."""
@@ -208,6 +208,7 @@ def declare_host(served: Served, pool: Pool, place: Host) -> Service[Any]:
         async def start(self) -> None:
             logs.set_up(place.name)
             await host.start()
+            last_resort.bound_the_end(fleet.gateway.shutdown_grace_s)
 
         @bentoml.on_shutdown
         async def stop(self) -> None:
@@ -277,6 +278,7 @@ def declare_gateway(served: Served, role: Role) -> Service[Any]:
             if known_keys:
                 log.warning(LOCAL_ONLY if local_only else FROM_EVERYWHERE)
             _drain_on_sigterm(gateway())
+            last_resort.bound_the_end(fleet.gateway.shutdown_grace_s)
             _apply_on_sighup(gateway())
             self.watching = asyncio.create_task(_watch(gateway()))
             address = address_of(os.environ, "gateway")
