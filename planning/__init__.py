@@ -7,6 +7,13 @@ served.py     what engines did with requests, as columns
 traces.py     requests to simulate: recorded ones, a part of them, or such as rates let expect
 peaks.py      who is busy when, and who peaks together
 fleets.py     what a fleet says of its models
+spectrum.py   the rank of the difference of two matrices
+extraction.py whether a whole fine-tune could be an adapter; writes it
+weights.py    what a configuration says of a model
+catalogue.py  common GPUs
+costs.py      what it takes to serve a model on a device, and where each figure is from
+fitting.py    the costs that served requests show
+calibration.py measures an engine by asking it
 units.py      what stays in one engine, and what shares no device
 loads.py      what a unit asks of one device
 sharing.py    how some units could share devices, and how many they need

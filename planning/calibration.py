@@ -43,8 +43,8 @@ class Extent:
 
     longest: int = 1024  # tokens of the longest prompt
     batches: tuple[int, ...] = (1, 2, 4, 8, 16)
-    tokens: int = 48  # of an answer in a batch
-    repeats: int = 4
+    tokens: int = 32  # of an answer in a batch
+    repeats: int = 2
 
     @property
     def prompts(self) -> tuple[int, ...]:

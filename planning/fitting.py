@@ -9,15 +9,16 @@ and ended.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from planning.costs import Measured, roofline
 from planning.requests import Floats
 from planning.served import Served
-from planning.values import Figure, ServingCost, Source
+from planning.values import Device, Figure, Kind, Model, ServingCost, Source
 
 LEAST = 100  # requests of a base model below which nothing is fitted
 TRIMMED = 0.05  # part of the requests that fit worst and do not count: a stall is no cost
@@ -54,6 +55,23 @@ def fitted(served: Served, base_of: Mapping[str, str], *, least: int = LEAST) ->
         if good.sum() >= least:
             found[base] = fit_terms(terms[good], took_s[good])
     return found
+
+
+def measured_by(
+    served: Served, models: Iterable[Model], device: Device, detail: str, *, least: int = LEAST
+) -> list[Measured]:
+    """Return the costs that requests show of whole models on the kind of device that served all of them.
+
+    `models` are those of the fleet, adapters among them. What cannot be told of a cost is the roofline's.
+    """
+    known = list(models)
+    base_of = {model.name: model.base for model in known if model.kind is Kind.ADAPTER}
+    fits = fitted(served, base_of, least=least)
+    return [
+        Measured(as_cost(fits[model.name], roofline(model, device), detail), model.shape, device)
+        for model in known
+        if model.kind is Kind.WHOLE and model.name in fits
+    ]
 
 
 def fit_terms(terms: Floats, took_s: Floats) -> Fit:

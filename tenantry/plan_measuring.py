@@ -20,8 +20,8 @@ from adapters.errors import AdapterError
 from engines.devices.nvml import NoNvml, read_machine
 from planning.calibration import Extent, calibrate
 from planning.catalogue import BY_KIND, device_of, known
-from planning.costs import Measured, roofline
-from planning.fitting import as_cost, fitted
+from planning.costs import Measured
+from planning.fitting import measured_by
 from planning.reading.costs_file import read_costs, written
 from planning.reading.models import whole_model
 from planning.requests import DemandError
@@ -61,7 +61,7 @@ def calibrate_engine(  # noqa: PLR0913  # an argument for each option, as typer 
     output: Annotated[
         Path, typer.Option("--output", "-o", help="File of costs; other models in it stay.")
     ] = Path("costs.json"),
-    repeats: Annotated[int, typer.Option(min=1, max=100, help="Rounds of the load.")] = 4,
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="Rounds of the load.")] = 2,
     url: Url = URL,
     as_json: AsJson = False,
 ) -> None:
@@ -72,17 +72,18 @@ def calibrate_engine(  # noqa: PLR0913  # an argument for each option, as typer 
     alias, _, name = model.partition("=")
     whole = _model(fleet, name or alias)
 
-    async def work() -> Measured:
+    async def work(on: Device) -> Measured:
         extent = Extent(longest=min(_LONGEST, (whole.max_model_len or _LONGEST) // 2), repeats=repeats)
         served = await _measure(url, [alias, *(adapter or [])], adapter or [], extent, as_json)
         served.model = [name or alias if each == alias else each for each in served.model]
         switches = await _switches(url, name or alias)
-        return _measured(served, whole, _device(device), adapter or [], switches)
+        return _measured(served, whole, on, adapter or [], switches)
 
     def done() -> Answer:
         try:
-            measured = asyncio.run(work())
-            kept = [one for one in _kept(output) if not _is_same(one.cost, measured.cost)]
+            known_costs, on = _kept(output), _device(device)  # before minutes of load
+            measured = asyncio.run(work(on))
+            kept = [one for one in known_costs if not _is_same(one.cost, measured.cost)]
         except DemandError as error:
             raise AdapterError(str(error)) from None
         output.write_text(written([*kept, measured]))
@@ -141,13 +142,12 @@ def switches_of(models: Iterable[Mapping[str, Any]], name: str) -> Mapping[Way, 
 def _measured(
     served: Served, whole: Model, device: Device, adapters: list[str], switches: Mapping[Way, Figure]
 ) -> Measured:
-    fits = fitted(served, dict.fromkeys(adapters, whole.name), least=_FEWEST)
-    if whole.name not in fits:
+    tuned = [replace(whole, name=name, kind=Kind.ADAPTER, base=whole.name) for name in adapters]
+    found = measured_by(served, [whole, *tuned], device, "calibration", least=_FEWEST)
+    if not found:
         raise DemandError(f"{len(served)} answers were whole, too few to fit costs to")
-    cost = as_cost(fits[whole.name], roofline(whole, device), "calibration")
-    return Measured(
-        replace(cost, switches={**cost.switches, **switches}), whole.shape, known(device.kind) and device
-    )
+    cost = replace(found[0].cost, switches={**found[0].cost.switches, **switches})
+    return Measured(cost, whole.shape, known(device.kind) and device)
 
 
 def _model(fleet: Path | None, name: str) -> Model:

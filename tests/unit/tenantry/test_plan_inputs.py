@@ -6,12 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from planning.catalogue import BY_KIND
+from planning.reading.costs_file import read_costs
+from planning.served import Served
+from planning.values import Way
 from routing.usage.store import UsageStore
+from tenantry import plan_measuring
 from tenantry.app import app
 from tests.unit.fleet.files import changed, write
+from tests.unit.planning.small_models import base_tensors, fine_tuned, saved
+from tests.unit.planning.test_fitting import served
 from tests.unit.routing.usage.made import record, rows
 
 RUN = CliRunner()
@@ -99,3 +107,77 @@ def test_two_thousand_models_are_shown_by_the_largest(tmp_path: Path) -> None:
     shown = run("demand", "--from", "t.csv")
     assert "m2000" in shown.output
     assert "and 1960 smaller ones" in shown.output
+
+
+def test_a_whole_model_of_low_rank_is_shown_as_an_adapter_and_written(tmp_path: Path) -> None:
+    base, tuned = (
+        saved(tmp_path / "base", base_tensors()),
+        saved(tmp_path / "t", fine_tuned(base_tensors(), 3)),
+    )
+    shown = run("adapters", str(tuned), "--base", str(base), "--write", str(tmp_path / "out"))
+    assert shown.exit_code == 0, shown.output
+    assert "An adapter of rank 3: 4 matrices differ" in shown.output
+    assert "and checked. Compare both on your own prompts" in shown.output.replace("\n  ", " ")
+    again = run("adapters", str(tuned), "--base", str(base), "--write", str(tmp_path / "out"))
+    assert again.exit_code == 1
+    assert "is there already" in again.output
+
+
+def test_a_model_that_is_no_adapter_ends_with_1_and_the_reason(tmp_path: Path) -> None:
+    base = saved(tmp_path / "base", base_tensors())
+    other = base_tensors()
+    other["model.norm.weight"] = other["model.norm.weight"] * np.float32(2)
+    path = str(saved(tmp_path / "o", other))
+    shown = run("adapters", path, "--base", str(base))
+    assert shown.exit_code == 1
+    assert "Not an adapter: 'model.norm.weight' differs by 100.00% of its size" in shown.output
+    told = run("adapters", path, "--base", str(base), "--json")
+    assert told.exit_code == 1
+    assert json.loads(told.stdout)["is_adapter"] is False
+
+
+def test_calibrating_writes_costs_and_keeps_those_of_other_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def measured(*_: Any, **__: Any) -> Served:
+        return served(3.0, adapters=3)
+
+    monkeypatch.setattr(plan_measuring, "calibrate", measured)
+    monkeypatch.setenv("TENANTRY_API_KEY", "key")
+    monkeypatch.delenv("TENANTRY_ADMIN_KEY", raising=False)
+    words = ("--adapter", "a1", "--adapter", "a2", "--device", "l4")
+    for model in ("base", "base=other", "base"):
+        shown = run("calibrate", model, *words)
+        assert shown.exit_code == 0, shown.output
+        assert "measured" in shown.output
+    costs = read_costs(tmp_path / "costs.json")
+    assert sorted(one.cost.model for one in costs) == ["base", "other"]
+    assert costs[0].cost.base_s.value == pytest.approx(0.02, rel=0.2)
+    assert costs[0].device == BY_KIND["l4"]
+
+
+def test_calibrating_without_a_key_or_for_an_unknown_device_sends_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("TENANTRY_API_KEY", raising=False)
+    shown = run("calibrate", "base")
+    assert shown.exit_code == 2
+    assert "TENANTRY_API_KEY is not set" in shown.output
+    monkeypatch.setenv("TENANTRY_API_KEY", "key")
+    wrong = run("calibrate", "base", "--device", "h300")
+    assert wrong.exit_code == 1
+    assert "no device that is known" in wrong.output
+    (tmp_path / "costs.json").write_text("{")
+    broken = run("calibrate", "base", "--device", "cpu")
+    assert broken.exit_code == 1
+    assert "is no file of costs" in broken.output
+
+
+def test_switches_are_the_median_of_hosts() -> None:
+    entries = [
+        {"model": "a", "took_s": {"put": 1.0, "cold": 40.0}},
+        {"model": "a", "took_s": {"put": 3.0, "elsewhere": 1.0}},
+        {"model": "b", "took_s": {"put": 9.0}},
+    ]
+    found = plan_measuring.switches_of(entries, "a")
+    assert {way: figure.value for way, figure in found.items()} == {Way.PUT: 2.0, Way.COLD: 40.0}
