@@ -244,12 +244,13 @@ def _write(folder: Path, search: _Search, rank: int, shape: BaseModelShape, base
         beside.mkdir(parents=True)
         config = _config(search.factors, rank, shape, base)
         (beside / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        metadata = {"format": "pt", FINGERPRINT_KEY: shape.fingerprint}
         tensors: dict[str, Matrix] = {}
         for module, (left, right) in search.factors.items():
             missing = rank - left.shape[1]  # zeros change nothing, and every module then has one rank
             tensors[f"{_PREFIX}{module}.lora_A.weight"] = np.pad(right, ((0, missing), (0, 0)))
             tensors[f"{_PREFIX}{module}.lora_B.weight"] = np.pad(left, ((0, 0), (0, missing)))
-        write_tensors(beside / WEIGHTS_FILE, tensors, dtype=search.dtype, metadata={"format": "pt"})
+        write_tensors(beside / WEIGHTS_FILE, tensors, dtype=search.dtype, metadata=metadata)
         manifest = verify(beside, base=shape, max_rank=rank)
         beside.rename(folder)
     except OSError as error:
@@ -264,7 +265,6 @@ def _config(factors: Mapping[str, object], rank: int, shape: BaseModelShape, bas
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": shape.name if Path(base).is_dir() else base,
-        FINGERPRINT_KEY: shape.fingerprint,
         "r": rank,
         "lora_alpha": rank,  # so that the matrices are the difference as they are
         "lora_dropout": 0.0,
