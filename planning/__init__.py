@@ -20,6 +20,11 @@ sharing.py    how some units could share devices, and how many they need
 search.py     which units share what: the fewest devices
 pools.py      a division as pools of a fleet
 forecast.py   a division simulated: what tenants would see
+placing.py    names of pools, devices, slices in a legal layout
 planner.py    search, simulation, and search anew
+reasons.py    why a model is served so, in one line
+answer.py     the answer as plain data
+writing.py    a plan as a fleet
+page.py       the report, one HTML page
 reading/      the edge: files, pages, the ledger, the driver
 """

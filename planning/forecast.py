@@ -24,7 +24,7 @@ from simulation.costs import EngineSettings, StepCosts
 from simulation.driver import Call, Driver
 from simulation.gateway import GatewayRouter
 
-MOST_REQUESTS = 8_000  # simulated at once: a minute on a slow core at most
+MOST_REQUESTS = 4_000  # simulated at once: some seconds on a slow core
 LEAST_S, MOST_S = 900.0, HOUR_S  # of a run
 WARMUP = 0.1  # part of a run whose requests do not count: models come for the first time
 PROMISED = 0.99  # part of the requests within the objective, for it to be met

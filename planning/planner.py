@@ -20,10 +20,12 @@ from planning.sharing import Rules, Sharing, Sharings
 from planning.units import NoPlanError, Unit, units_of
 from planning.values import Demand, Kind, Machine, Model, Today
 
-ATTEMPTS = 8
+ATTEMPTS, ATTEMPTS_OF_MANY = 10, 2
 COUNTS_MORE = 1.5  # load of a model that misses its objective though it is awake, at each further attempt
 GROWTHS = (1.25, 1.5, 2.0, 3.0, 5.0)  # at which headroom is looked at
-FEW_UNITS = 120  # up to so many, other questions are asked too
+FEW_UNITS = 120  # with more a plan is simulated once, with fewer requests, and some questions are not asked
+MOST_OF_MANY = 400
+SETS_WITH_HEADROOM = 12  # the busiest
 ADAPTERS_ONLY = frozenset({Strategy.MULTI_LORA, Strategy.REPLICA_PER_MODEL})
 WITH_TURNS = ADAPTERS_ONLY | {Strategy.MODEL_MESH, Strategy.SWAP}
 Tell = Callable[[str], None]
@@ -113,15 +115,20 @@ def plan(
     """
     rules = rules or Rules()
     units = units_of(given.models, given.demand)
+    Search(units, Sharings(given.machines, given.cost_of, given.demand.duration_s, rules)).require_places()
     _check_objectives(units, given)
-    forecaster = Forecaster(given.demand, seeds, most)
+    is_large = len(units) > FEW_UNITS
+    forecaster = Forecaster(
+        given.demand, 1 if is_large else seeds, min(most, MOST_OF_MANY) if is_large else most
+    )
     checked, final, attempts = _search(given, units, rules, forecaster, tell)
     second = _second(given, units, final, checked, forecaster, tell)
     tell("headroom")
-    headroom = tuple(_headroom(sharing, forecaster) for sharing in checked.found.sharings)
+    busiest = sorted(checked.found.sharings, key=lambda sharing: sharing.busy, reverse=True)
+    headroom = tuple(_headroom(sharing, forecaster) for sharing in busiest[:SETS_WITH_HEADROOM])
     tell("other ways")
-    ways = _ways(given, units, rules)
-    changes = tuple(_changes(given, rules, checked.found)) if len(units) <= FEW_UNITS else ()
+    ways = _ways(given, units, final)
+    changes = tuple(_changes(given, final, checked.found)) if len(units) <= FEW_UNITS else ()
     return Planned(given, final, checked, second, ways, tuple(attempts), headroom, changes)
 
 
@@ -136,10 +143,13 @@ def _search(
     """Search and simulate until all objectives are met, or searches lead to nothing new."""
     attempts: list[Attempt] = []
     best: tuple[Checked, Rules] | None = None
-    for number in range(ATTEMPTS):
+    bound = 0
+    for number in range(ATTEMPTS if len(units) <= FEW_UNITS else ATTEMPTS_OF_MANY):
         tell(f"search {number + 1}")
         try:
             found = _find(given, units, rules)
+            bound = bound or found.bound  # of the loads as they are
+            found = replace(found, bound=bound, is_exact=found.is_exact and not attempts)
         except NoPlanError as error:
             if best is None:
                 raise
@@ -159,19 +169,21 @@ def _search(
 
 
 def _tightened(rules: Rules, checked: Checked) -> Rules:
-    """Bind the next search by who missed: who took turns stays awake, who was awake gets more room."""
+    """Bind the next search by who missed, in each set by the busiest: others may miss for its sake.
+
+    If it took turns it stays awake; if it was awake its load counts more, so that it gets more room.
+    """
     awake, spare = set(rules.awake), dict(rules.spare)
     for sharing in checked.found.sharings:
-        pinned = {
-            name
-            for load in sharing.loads
-            if load.unit.base.name in sharing.pinned
-            for name in load.unit.models
-        }
-        for name in checked.missed.keys() & {n for unit in sharing.units for n in unit.models}:
-            if sharing.takes_turns and name not in pinned:
-                awake.add(name)
-            else:
+        missed = [load for load in sharing.loads if checked.missed.keys() & {*load.unit.models}]
+        if not missed:
+            continue
+        turning = [load for load in missed if load.unit.base.name not in sharing.pinned]
+        if sharing.takes_turns and turning:
+            awake |= {*max(turning, key=lambda load: load.active).unit.models}
+        else:
+            busiest = max(sharing.loads, key=lambda load: load.load)
+            for name in busiest.unit.models:
                 spare[name] = spare.get(name, 1.0) * COUNTS_MORE
     return replace(rules, awake=frozenset(awake), spare=tuple(sorted(spare.items())))
 

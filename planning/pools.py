@@ -7,14 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from fleet.mig import Mig
 from fleet.types import BaseModel, Pool, ResidencySettings, Slo, Strategy
 from planning.loads import HOST_PLACES, MOST_SEQUENCES, Load
 from planning.sharing import Sharing
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM takes as --max-lora-rank
 QUARTER_GIB = 2**28
-TURNS_OBJECTIVES = 2.0  # a request that waits for its turn is given up after so many objectives
 
 
 def base_models_of(
@@ -70,11 +68,6 @@ def pool_of(sharing: Sharing, name: str, tenants: Sequence[str], devices: Sequen
         awake=sharing.awake if turns else None,
         residency=residency_of(sharing),
     )
-
-
-def on_slices(pool: Pool, gpu: str, profile: str) -> Pool:
-    """Return the same on the slices of one profile on one GPU."""
-    return replace(pool, mig=Mig(gpu, profile, pool.replicas), devices=())
 
 
 def objective_of(sharing: Sharing) -> float | None:

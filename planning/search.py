@@ -2,8 +2,8 @@
 
 The units of one circle are divided into sets; each set has devices of its own (`sharing`). Up to `EXACT`
 units every division is looked at, but for those whose lower bound is not below the best: the answer is the
-best there is, as far as `sharing` is right. With more, units are put together one after the other, the
-busiest first, then single units move while that helps; `Found.bound` is what no plan can do without, so the
+best there is, as far as `sharing` is right. With more, units are put together one after the other, by load
+and by shape, then sets are dissolved while that helps; `Found.bound` is what no plan can do without, so the
 gap is known.
 """
 
@@ -60,7 +60,14 @@ class Search:
 
     def best(self) -> Found:
         """Return the best division found. Raises `NoPlanError` where units do not fit."""
+        self.require_places()
         return self._found([one for circle in self._circles().values() for one in self._divide(circle)])
+
+    def require_places(self) -> None:
+        """Raise `NoPlanError` for a unit that fits on no device."""
+        for unit in self._units:
+            if not self._sharings.of([unit]):
+                raise NoPlanError(self._why_nowhere(unit))
 
     def bound(self) -> int:
         """Return what no plan can do without: devices for the load of each circle."""
@@ -92,10 +99,8 @@ class Search:
         return load.load, load.need_bytes, unit.name
 
     def _divide(self, units: Sequence[Unit]) -> list[Sharing]:
-        for unit in units:
-            if not self._sharings.of([unit]):
-                raise NoPlanError(self._why_nowhere(unit))
-        start = min((self._grown(units), self._apart(units)), key=self.score)
+        alike = sorted(units, key=lambda unit: unit.base.shape)  # they switch fastest between each other
+        start = min((self._grown(units), self._grown(alike), self._apart(units)), key=self.score)
         if len(units) > (EXACT_WITH_SLICES if self.has_slices else EXACT):
             self.is_exact = False
             return self._improved(start)

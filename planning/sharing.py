@@ -161,18 +161,19 @@ class Sharings:
         loads = tuple(self.load(unit, machine.device) for unit in units)
         if sum(load.need_bytes for load in loads) > machine.device.memory_bytes * USABLE:
             return None
-        hosts = self._hosts(loads)
-        if hosts > MOST_HOSTS:
-            return None
+        if self._hosts(loads) > 1:
+            return None  # a second host would have a copy of a model only once the first is full
         pinned = tuple(load.unit.base.name for load in loads)
-        return Sharing(loads, machine, Strategy.MODEL_MESH, hosts, len(loads), pinned)
+        return Sharing(loads, machine, Strategy.MODEL_MESH, 1, len(loads), pinned)
 
     def _by_turns(self, units: Sequence[Unit], machine: Machine) -> Sharing | None:
         loads = tuple(self.load(unit, machine.device) for unit in units)
         awake = _most_awake(loads, machine.device)
         strategy = Strategy.SWAP if awake == 1 else Strategy.MODEL_MESH
-        if not awake or awake >= len(loads) or not self._has(strategy):
+        if not 0 < awake < len(loads) or not self._has(strategy):
             return None
+        if max(load.load for load in loads) > self.rules.busy:
+            return None  # it would need a copy on each host all the time
         costs = np.array([self._switch_s(load, loads, machine) for load in loads])
         stay = self._staying(loads, costs)
         if len(stay) >= awake:

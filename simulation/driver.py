@@ -91,12 +91,17 @@ class Driver:
         router: Router,
         *,
         devices: Ordered[int] | None = None,
+        lanes: int = 1,
     ) -> None:
-        """`costs` are those of all engines, or of each; `devices` is where each is, None: alone."""
+        """`costs` are those of all engines, or of each; `devices` is where each is, None: alone.
+
+        `lanes` engines of a device can step at once and do not slow each other: cores, of a CPU.
+        """
         each = [costs] * len(engines) if isinstance(costs, StepCosts) else costs
         self.engines = [Engine(settings, cost, self) for settings, cost in zip(engines, each, strict=True)]
         for one, device in zip(self.engines, devices or (), strict=devices is not None):
             others = zip(self.engines, devices or (), strict=True)
+            one.lanes = lanes
             one.beside = [other for other, its in others if its == device and other is not one]
         self.now = 0.0
         self._router = router

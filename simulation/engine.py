@@ -73,7 +73,7 @@ class _Span:
     step_s: float
     count: int
     prefills: list[tuple[Sequence, int]] = field(default_factory=list)
-    sharers: int = 1  # engines that step on the device at once
+    sharers: float = 1.0  # engines that step on the device at once
 
 
 class Engine:
@@ -83,6 +83,7 @@ class Engine:
         self.settings, self.costs, self.listener = settings, costs, listener
         self.beside: list[Engine] = []  # others on its device: those that step at once share its time
         self.totals = Totals()
+        self.lanes = 1  # of its device: so many step at once without sharing
         self.due_s = IDLE
         self.running: dict[Sequence, None] = {}  # in the order of admission
         self.active: dict[str, int] = {}  # adapter -> its running sequences
@@ -249,7 +250,7 @@ class Engine:
         costs = self.costs
         step_ms = costs.decode_ms(self._decoding, len(self.active), self.settings.slots) + loads_ms
         step_ms += costs.prefill_token_ms * sum(chunk for _, chunk in prefills)
-        sharers = 1 + sum(other.is_stepping for other in self.beside)
+        sharers = max(1.0, (1 + sum(other.is_stepping for other in self.beside)) / self.lanes)
         step_ms *= sharers
         count = 1 if prefills or preempted else self._alike()
         self._span = _Span(now, step_ms / 1000, count, prefills, sharers)

@@ -52,11 +52,13 @@ def a_call(at_s: float, model: str, completion: int = 10) -> Call:
     return Call(at_s, "shop", None, 10, completion, base_model=model)
 
 
-def drive(fleet: Fleet, calls: list[Call], *, devices: list[int] | None = None) -> GatewayRouter:
+def drive(
+    fleet: Fleet, calls: list[Call], *, devices: list[int] | None = None, lanes: int = 1
+) -> GatewayRouter:
     """Run the calls; each step takes 10 ms."""
     router = GatewayRouter(fleet, lambda model, went: SWITCH_S)
     engines = [ENGINE] * len(fleet.pools["mesh"].replica_models)
-    Driver(engines, FLAT, router, devices=devices).run(calls)
+    Driver(engines, FLAT, router, devices=devices, lanes=lanes).run(calls)
     return router
 
 
@@ -76,18 +78,19 @@ def test_models_that_are_all_awake_switch_no_more() -> None:
 
 
 def test_engines_that_step_at_once_share_the_time_of_their_device() -> None:
-    def seconds(devices: list[int]) -> float:
+    def seconds(devices: list[int], lanes: int = 1) -> float:
         calls = [
             a_call(10.0, "a", 200),
             a_call(10.0, "b", 200),
             a_call(30.0, "a", 200),
             a_call(30.0, "b", 200),
         ]
-        drive(a_fleet("a", "b", awake=2), calls, devices=devices)
+        drive(a_fleet("a", "b", awake=2), calls, devices=devices, lanes=lanes)
         return (calls[-1].finished_s or 0.0) - calls[-1].at_s
 
     assert seconds([0, 1]) == pytest.approx(2.0, abs=0.05)
     assert seconds([0, 0]) == pytest.approx(4.0, abs=0.1)
+    assert seconds([0, 0], lanes=2) == pytest.approx(2.0, abs=0.05)
 
 
 def test_models_with_replicas_of_their_own_are_ready_at_once() -> None:
