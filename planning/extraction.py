@@ -25,7 +25,7 @@ from adapters.tensors import Tensor, short
 from adapters.verify import verify
 from engines.switching.reading import ModelUnreadable, read_contents
 from engines.switching.shape import Contents, why_other_shape
-from planning.reading.weights import Weights, differences, relative_change, write_tensors
+from planning.reading.weights import Change, Weights, change_of, differences, write_tensors
 from planning.spectrum import Matrix, Spectrum, spectrum
 
 KEEP = 0.99
@@ -110,6 +110,7 @@ class _Search:
         self._max_rank, self._keep, self._progress = max_rank, keep, progress
         self._layers: list[Layer] = []
         self._notes: list[str] = []
+        self._hidden = 0  # matrices whose change drowns in rounding
         self.factors: dict[str, tuple[Matrix, Matrix]] = {}  # module -> B, A, with B A the difference
 
     @property
@@ -141,7 +142,8 @@ class _Search:
 
     def _look(self, name: str, tensor: Tensor) -> str:
         """Look at one tensor; why there is no adapter, or ""."""
-        change = relative_change(self._tuned, self._base, name)
+        compared = change_of(self._tuned, self._base, name)
+        change = compared.relative
         if not change:
             return ""
         module = name.removesuffix(".weight")
@@ -151,17 +153,21 @@ class _Search:
                 return f"{short(name)} differs by {change:.2%} of its size, and no adapter can change that"
             self._notes.append(f"{short(name)} differs by {change:.3%} of its size, which is left out.")
             return ""
-        return self._look_at_matrix(name, module, change)
+        return self._look_at_matrix(name, module, compared)
 
-    def _look_at_matrix(self, name: str, module: str, change: float) -> str:
+    def _look_at_matrix(self, name: str, module: str, compared: Change) -> str:
         tensor = self._tuned.tensors[name]
         rows, columns = tensor.shape
         found = spectrum(
-            (rows, columns), lambda: differences(self._tuned, self._base, name), self._max_rank + 1
+            (rows, columns),
+            lambda: differences(self._tuned, self._base, name),
+            self._max_rank + 1,
+            rounding=compared.rounding,
         )
+        self._hidden += found.is_hidden
         rank, keeping = self._rank_of(found), found.rank_keeping(self._keep)
         kept = found.kept(self._max_rank if rank is None else rank)
-        self._layers.append(Layer(module, change, rank, keeping, kept))
+        self._layers.append(Layer(module, compared.relative, rank, keeping, kept))
         if rank is not None:
             root = np.sqrt(found.values[:rank])
             left, right = found.left[:, :rank] * root, root[:, None] * found.right[:rank]
@@ -182,7 +188,14 @@ class _Search:
     def _answer(self, why_not: str) -> Extraction:
         ranks = [layer.rank for layer in self._layers if layer.rank is not None]
         kept = min((layer.kept for layer in self._layers), default=1.0)
-        return Extraction(why_not, max(ranks, default=0), tuple(self._layers), kept, tuple(self._notes))
+        notes = [*self._notes]
+        if self._hidden:
+            notes.append(
+                f"Of {self._hidden} of {len(self._layers)} matrices the difference is hardly more than what "
+                "rounding to 16 bits makes: part of what was trained is lost in the whole model already, and "
+                "how much is kept cannot be told."
+            )
+        return Extraction(why_not, max(ranks, default=0), tuple(self._layers), kept, tuple(notes))
 
 
 def _folder(model: str) -> Path:
@@ -231,12 +244,13 @@ def _write(folder: Path, search: _Search, rank: int, shape: BaseModelShape, base
         beside.mkdir(parents=True)
         config = _config(search.factors, rank, shape, base)
         (beside / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        metadata = {"format": "pt", FINGERPRINT_KEY: shape.fingerprint}
         tensors: dict[str, Matrix] = {}
         for module, (left, right) in search.factors.items():
             missing = rank - left.shape[1]  # zeros change nothing, and every module then has one rank
             tensors[f"{_PREFIX}{module}.lora_A.weight"] = np.pad(right, ((0, missing), (0, 0)))
             tensors[f"{_PREFIX}{module}.lora_B.weight"] = np.pad(left, ((0, 0), (0, missing)))
-        write_tensors(beside / WEIGHTS_FILE, tensors, dtype=search.dtype, metadata={"format": "pt"})
+        write_tensors(beside / WEIGHTS_FILE, tensors, dtype=search.dtype, metadata=metadata)
         manifest = verify(beside, base=shape, max_rank=rank)
         beside.rename(folder)
     except OSError as error:
@@ -251,7 +265,6 @@ def _config(factors: Mapping[str, object], rank: int, shape: BaseModelShape, bas
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": shape.name if Path(base).is_dir() else base,
-        FINGERPRINT_KEY: shape.fingerprint,
         "r": rank,
         "lora_alpha": rank,  # so that the matrices are the difference as they are
         "lora_dropout": 0.0,

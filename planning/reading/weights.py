@@ -19,6 +19,7 @@ from adapters.tensors import Tensor, read_header, short
 from planning.spectrum import Block, Matrix
 
 BLOCK_BYTES = 64 * 2**20  # of one model, as 32-bit numbers
+_SAMPLED = 100_000  # numbers of a block from which rounding is estimated
 _TYPES = {"F32": ("<f4", 23), "F16": ("<f2", 10), "BF16": ("<u2", 7)}  # how stored, bits of the fraction
 
 
@@ -81,25 +82,33 @@ class Weights:
 
 def differences(tuned: Weights, base: Weights, name: str) -> Iterator[Block]:
     """Return a tensor's difference, tuned less base, block by block. Raises `AdapterError`, `OSError`."""
-    dtype = tuned.tensors[name].dtype
     for first, count in _blocks(tuned.tensors[name]):
-        ours = tuned.rows(name, first, count)
-        found = ours - base.rows(name, first, count)
-        if not np.isfinite(found).all():
-            raise AdapterError(f"{short(name)} holds numbers that are not finite (NaN or Inf)")
-        yield Block(first, found, _rounding(ours, dtype))
+        yield Block(first, tuned.rows(name, first, count) - base.rows(name, first, count))
 
 
-def relative_change(tuned: Weights, base: Weights, name: str) -> float:
-    """Return the size of a tensor's difference by that of the tensor; 0: they are the same."""
-    changed = sum(float(np.vdot(block.rows, block.rows).real) for block in differences(tuned, base, name))
-    if not changed:
-        return 0.0
-    whole = 0.0
-    for first, count in _blocks(base.tensors[name]):
-        rows = base.rows(name, first, count)
-        whole += float(np.vdot(rows, rows).real)
-    return float((changed / max(whole, 1e-30)) ** 0.5)
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How much two tensors differ."""
+
+    relative: float  # size of the difference by that of the base's tensor; 0: they are the same
+    rounding: float  # variance that storing the tuned numbers has added to each, on average
+
+
+def change_of(tuned: Weights, base: Weights, name: str) -> Change:
+    """Compare a tensor of two models. Raises `AdapterError`, also for what is not finite, and `OSError`."""
+    changed = whole = rounding = 0.0
+    tensor = tuned.tensors[name]
+    count_of = max(1, math.prod(tensor.shape))
+    for first, count in _blocks(tensor):
+        ours, theirs = tuned.rows(name, first, count), base.rows(name, first, count)
+        whole += float(np.vdot(theirs, theirs).real)
+        rounding += _rounding(ours, tensor.dtype) * ours.size / count_of
+        if not np.array_equal(ours, theirs):
+            ours = ours - theirs
+            changed += float(np.vdot(ours, ours).real)
+    if not (math.isfinite(changed) and math.isfinite(whole)):
+        raise AdapterError(f"{short(name)} holds numbers that are not finite (NaN or Inf)")
+    return Change(float((changed / max(whole, 1e-30)) ** 0.5), rounding)
 
 
 def _blocks(tensor: Tensor) -> Iterator[tuple[int, int]]:
@@ -144,6 +153,7 @@ def _row_count(tensor: Tensor) -> int:
 def _rounding(numbers: Matrix, dtype: str) -> float:
     """Return the variance that storing numbers in a type adds to each: a step's square by 12, on average."""
     bits = _TYPES[dtype][1]
-    _, exponents = np.frexp(numbers)
+    some = numbers.ravel()[:: max(1, numbers.size // _SAMPLED)]
+    _, exponents = np.frexp(some)
     steps = np.ldexp(np.float32(1.0), exponents - 1 - bits)
     return float(np.mean(np.square(steps, dtype=np.float64))) / 12

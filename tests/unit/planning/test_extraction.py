@@ -50,6 +50,7 @@ def test_a_tuned_model_of_low_rank_is_an_adapter_that_makes_it_of_its_base(
     assert seen[-1][0] == seen[-1][1]
     assert found.manifest is not None
     assert found.manifest.is_effective
+    assert found.manifest.base_model_fingerprint
     assert found.manifest.warnings == ()
     with Weights(tmp_path / "tuned") as whole, Weights(base) as under:
         written = read(tmp_path / "out" / "adapter_model.safetensors")

@@ -10,10 +10,10 @@ import pytest
 from planning.spectrum import Block, Matrix, spectrum
 
 
-def in_blocks(matrix: Matrix, rows: int = 7, rounding: float = 0.0) -> Callable[[], Iterator[Block]]:
+def in_blocks(matrix: Matrix, rows: int = 7) -> Callable[[], Iterator[Block]]:
     def blocks() -> Iterator[Block]:
         for first in range(0, len(matrix), rows):
-            yield Block(first, matrix[first : first + rows], rounding)
+            yield Block(first, matrix[first : first + rows])
 
     return blocks
 
@@ -58,10 +58,16 @@ def test_rounding_hides_no_rank_and_makes_none() -> None:
     matrix = of_rank(8, 256, 256) * 1e-2
     step = 0.03
     rounded = (np.round(matrix / step) * step).astype(np.float32)
-    found = spectrum((256, 256), in_blocks(rounded, rounding=step**2 / 12), 40)
+    found = spectrum((256, 256), in_blocks(rounded), 40, rounding=step**2 / 12)
     assert found.rank_above_rounding() == 8
     assert (found.rank_keeping(0.95) or 99) <= 9
     assert spectrum((256, 256), in_blocks(rounded), 40).rank_above_rounding() is None
+
+
+def test_a_change_that_drowns_in_rounding_is_said_to_be_hidden() -> None:
+    matrix = of_rank(2) * 1e-3
+    assert spectrum((96, 64), in_blocks(matrix), 8, rounding=1e-6).is_hidden
+    assert not spectrum((96, 64), in_blocks(matrix), 8).is_hidden
 
 
 def test_no_difference_has_no_rank() -> None:
