@@ -184,9 +184,8 @@ def _not_known(planned: Planned) -> list[str]:
     """Say what the plan had to guess, each one sentence."""
     demand = planned.given.demand
     said = [*demand.notes, *_guessed_costs(planned)]
-    idle = [one.model for one in demand.models if not one.requests]
-    if idle:
-        said.append(f"nobody asked for {_listed(idle)}: planned as if asked for once a day")
+    if any(not one.requests for one in demand.models):
+        said.append("models that nobody asked for are planned as if asked for once a day")
     if demand.trace is None:
         said.append("no single requests are recorded: arrivals are made, with the rates, bursts and lengths")
     if len({circle_of(one) for one in demand.models}) > 1:

@@ -66,11 +66,11 @@ class Missed:
 
     objective_s: float
     in_time: float  # part of its requests
-    p99_s: float
+    p99_s: float | None  # None: no request was answered
 
     def __str__(self) -> str:
         said = f"{100 * self.in_time:.1f} % of its first tokens within {self.objective_s:g} s"
-        return f"{said}, p99 {self.p99_s:.2g} s"
+        return f"{said}, {'none came' if self.p99_s is None else f'p99 {self.p99_s:.2g} s'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,8 @@ class Forecast:
             late = sum(one.requests * (1 - one.in_time) for one in seen)
             allowed = (1 - PROMISED) * requests
             if demand.ttft_s is not None and late > allowed + BY_CHANCE * math.sqrt(allowed):
-                p99_s = float(np.nanmean([one.p99_s for one in seen]))
+                p99s = [one.p99_s for one in seen if not math.isnan(one.p99_s)]
+                p99_s = float(np.mean(p99s)) if p99s else None
                 found[demand.model] = Missed(demand.ttft_s, 1 - late / requests, p99_s)
         return found
 

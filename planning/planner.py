@@ -25,7 +25,7 @@ COUNTS_MORE = 1.5  # load of a model that misses its objective though it is awak
 GROWTHS = (1.25, 1.5, 2.0, 3.0, 5.0)  # at which headroom is looked at
 FEW_UNITS = 120  # with more a plan is simulated once, with fewer requests, and some questions are not asked
 MOST_OF_MANY = 400
-SETS_WITH_HEADROOM = 12  # the busiest
+SETS_WITH_HEADROOM, SETS_OF_MANY = 12, 2  # the busiest
 ADAPTERS_ONLY = frozenset({Strategy.MULTI_LORA, Strategy.REPLICA_PER_MODEL})
 WITH_TURNS = ADAPTERS_ONLY | {Strategy.MODEL_MESH, Strategy.SWAP}
 Tell = Callable[[str], None]
@@ -124,7 +124,8 @@ def plan(
     second = _second(given, units, final, checked, forecaster, tell)
     tell("headroom")
     busiest = sorted(checked.found.sharings, key=lambda sharing: sharing.busy, reverse=True)
-    headroom = tuple(_headroom(sharing, forecaster) for sharing in busiest[:SETS_WITH_HEADROOM])
+    count = SETS_WITH_HEADROOM if len(units) <= FEW_UNITS else SETS_OF_MANY
+    headroom = tuple(_headroom(sharing, forecaster) for sharing in busiest[:count])
     tell("other ways")
     ways = _ways(given, units, final)
     changes = tuple(_changes(given, final, checked.found)) if len(units) <= FEW_UNITS else ()

@@ -42,7 +42,8 @@ def _place(sharing: Sharing, load: Load, model: str, rules: Rules) -> str:
     asked = _asked(load, model)
     if model != load.unit.base.name:
         others = len(load.unit.adapters) - 1
-        return f"same base as {_count(others, 'other')}, {asked}: adapter"
+        base = f"same base as {_count(others, 'other')}" if others else "the only adapter of its base"
+        return f"{base}, {asked}: adapter"
     if sharing.profile is not None:
         gib = load.need_bytes / 2**30
         return f"needs {gib:.1f} GiB, {asked}: a slice is enough"

@@ -62,7 +62,7 @@ def plan(  # noqa: PLR0913  # an argument for each option, as typer wants it
     ] = RULES.active,
     without: Annotated[
         list[str] | None,
-        typer.Option(help="A strategy that is not to be used, such as mig; can be given again."),
+        typer.Option(help="Not to be used: mig, model-mesh or swap; can be given again."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Runs of each simulation.")] = 3,
     write: Annotated[

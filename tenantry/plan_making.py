@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import typer
+
 from adapters.errors import AdapterError
 from fleet import FleetError, read_fleet
 from fleet.types import Fleet, Strategy
@@ -30,6 +32,8 @@ from tenantry.client import Answer
 from tenantry.plan_inputs import found_demand
 from tenantry.running import console
 
+SPARED = ("mig", "model-mesh", "swap")  # strategies that a plan may do without
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -49,7 +53,10 @@ class Wish:
 
 
 def rules_of(busy: float, switching: float, active: float, without: list[str]) -> Rules:
-    """Return the rules of a plan; `without` names strategies that are not to be used."""
+    """Return the rules of a plan. Raises `typer.BadParameter` for a strategy that it cannot do without."""
+    unknown = [name for name in without if name not in SPARED]
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]!a} cannot be left out; there are {', '.join(SPARED)}")
     allowed = frozenset(strategy for strategy in Strategy if strategy.value not in without)
     return Rules(busy=busy / 100, switching=switching / 100, active=active, strategies=allowed)
 

@@ -89,3 +89,17 @@ def test_without_models_it_says_what_to_name(folder: Path) -> None:
     result = CliRunner().invoke(app, command, env={"COLUMNS": "300"})
     assert result.exit_code == 1
     assert "no model is described: name a fleet file, or a table of models with --models" in result.output
+
+
+def test_a_strategy_that_a_plan_cannot_do_without_is_wrong_use(folder: Path) -> None:
+    code, shown = run("--machines", "h100-80gb", "--without", "multi-lora")
+    assert code == 2
+    assert "cannot be left out; there are mig, model-mesh, swap" in shown
+
+
+def test_a_plan_that_misses_an_objective_ends_with_one_and_names_who_misses(folder: Path) -> None:
+    (folder / "machines.yaml").write_text("machines: [{device: l40s, devices: 2}]")
+    (folder / "demand.csv").write_text(DEMAND.replace("a1,200,", "a1,90000,").replace("shop,2,", "shop,0.3,"))
+    code, shown = run("--machines", "machines.yaml")
+    assert code == 1
+    assert "does not meet all objectives" in shown
