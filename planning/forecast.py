@@ -29,7 +29,7 @@ LEAST_S, MOST_S = 900.0, HOUR_S  # of a run
 WARMUP = 0.1  # part of a run whose requests do not count: models come for the first time
 PROMISED = 0.99  # part of the requests within the objective, for it to be met
 BY_CHANCE = 1.6  # standard deviations: of few requests, some more may be late by chance
-QUIET_S = 1.0
+SWEPT_S = 1.0
 PATIENCE_S = 600.0  # a request waits so long
 UNCAPPED = 10**9
 ALL = "all"  # the tenant of a model that names none
@@ -95,22 +95,27 @@ class Forecast:
 
 
 class _Router(GatewayRouter):
-    """Sweeps once a second while nobody waits: there is little to sweep, and it takes most of the time."""
+    """Sweeps once a second, not four times: that takes most of the time, and finds little to do."""
 
     _swept_s = 0.0
 
     def tick(self, now: float) -> None:
-        """Sweep, where that is due."""
-        if now - self._swept_s >= QUIET_S or any(True for _ in self.dispatcher.waiting()):
+        """Sweep, where that is due; turns are decided as often as in the gateway."""
+        if now - self._swept_s >= SWEPT_S:
             self._swept_s = now
             super().tick(now)
+        else:
+            self.turn(now)
 
 
 class Forecaster:
     """Simulates sets of units, each set and growth once."""
 
-    def __init__(self, demand: Demand, seeds: int = 3, most: int = MOST_REQUESTS) -> None:
-        self._demand, self._seeds, self._most = demand, seeds, most
+    def __init__(
+        self, demand: Demand, seeds: int = 3, most: int = MOST_REQUESTS, most_s: float = MOST_S
+    ) -> None:
+        """A run has at most so many requests, and is at most so long."""
+        self._demand, self._seeds, self._most, self._most_s = demand, seeds, most, most_s
         self._found: dict[tuple[object, ...], Forecast] = {}
 
     def of(self, sharing: Sharing, *, growth: float = 1.0, seeds: int | None = None) -> Forecast:
@@ -138,7 +143,7 @@ class Forecaster:
             / HOUR_S
         )
         wanted_s = self._most / max(rate, 1e-9)
-        length_s = min(max(LEAST_S, min(wanted_s, MOST_S)), demand.duration_s)
+        length_s = min(max(LEAST_S, min(wanted_s, self._most_s)), demand.duration_s)
         if recorded is not None and not seed:
             indexes = [i for i, name in enumerate(recorded.models) if name in demands]
             kept = np.isin(recorded.model, indexes)

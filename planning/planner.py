@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fleet.types import Isolation, Strategy
-from planning.forecast import MOST_REQUESTS, Forecast, Forecaster, Missed
+from planning.forecast import LEAST_S, MOST_REQUESTS, Forecast, Forecaster, Missed
 from planning.loads import CostOf
 from planning.search import Found, Search
 from planning.sharing import Rules, Sharing, Sharings
@@ -117,10 +117,9 @@ def plan(
     units = units_of(given.models, given.demand)
     Search(units, Sharings(given.machines, given.cost_of, given.demand.duration_s, rules)).require_places()
     _check_objectives(units, given)
-    is_large = len(units) > FEW_UNITS
-    forecaster = Forecaster(
-        given.demand, 1 if is_large else seeds, min(most, MOST_OF_MANY) if is_large else most
-    )
+    forecaster = Forecaster(given.demand, seeds, most)
+    if len(units) > FEW_UNITS:
+        forecaster = Forecaster(given.demand, 1, min(most, MOST_OF_MANY), LEAST_S)
     checked, final, attempts = _search(given, units, rules, forecaster, tell)
     second = _second(given, units, final, checked, forecaster, tell)
     tell("headroom")

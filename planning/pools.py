@@ -53,8 +53,8 @@ def rank_for(rank: int) -> int:
     return next((allowed for allowed in RANKS if allowed >= rank), RANKS[-1])
 
 
-def pool_of(sharing: Sharing, name: str, tenants: Sequence[str], devices: Sequence[str] = ()) -> Pool:
-    """Return the pool of a sharing; `devices` are those of each host in turn, or empty."""
+def pool_of(sharing: Sharing, name: str, tenants: Sequence[str]) -> Pool:
+    """Return the pool of a sharing, its devices still to be said."""
     models = tuple(sorted(load.unit.base.name for load in sharing.loads))
     turns = sharing.strategy is Strategy.MODEL_MESH
     return Pool(
@@ -62,7 +62,7 @@ def pool_of(sharing: Sharing, name: str, tenants: Sequence[str], devices: Sequen
         sharing.strategy,
         models,
         sharing.hosts,
-        tuple(devices),
+        (),
         tuple(tenants),
         Slo(ttft_s=objective_of(sharing)),
         awake=sharing.awake if turns else None,

@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from engines.devices.packing import NoRoomError, Room, Wanted, pack
 from fleet.types import Strategy
-from planning.sharing import Rules, Sharing, Sharings
+from planning.sharing import Sharing, Sharings
 from planning.units import NoPlanError, Unit
 from planning.values import Device, Machine, Today
 
@@ -315,10 +315,3 @@ def divided(device: Device, counts: tuple[tuple[str, int], ...]) -> int:
             continue
         return number
     raise ValueError(f"{device.kind} has no such slices: {counts}")
-
-
-def rules_without(rules: Rules, *strategies: Strategy) -> Rules:
-    """Return the same rules without some strategies."""
-    return Rules(
-        rules.busy, rules.switching, rules.active, rules.strategies - {*strategies}, rules.awake, rules.spare
-    )

@@ -25,7 +25,6 @@ from planning.values import Device, Machine
 
 MOST_TOGETHER = 48  # units that share hosts: each host has a replica of each
 MOST_HOSTS = 64
-MISSED = 0.01  # a model that is missed more often than so shows its switches in its p99
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,5 +121,9 @@ class GatewayRouter:
         """Sweep; while nobody is in the gateway there is nothing to sweep."""
         if self._tickets:
             self.dispatcher.sweep()
+        self.turn(now)
+
+    def turn(self, now: float) -> None:
+        """Let the pools decide whose models take turns."""
         for turns in self.turns.values():
             turns.tick(now, is_quiet=not self._tickets)
