@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -10,8 +11,8 @@ import typer
 from planning.sharing import Rules
 from tenantry import plan_adapters, plan_inputs, plan_measuring
 from tenantry.client import Answer
+from tenantry.fleets import fail
 from tenantry.plan_inputs import From, Over, declared_fleet
-from tenantry.plan_making import Wish, make, rules_of
 from tenantry.plan_tables import show_plan
 from tenantry.running import AsJson, conclude, duration_s
 
@@ -80,28 +81,41 @@ def plan(  # noqa: PLR0913  # an argument for each option, as typer wants it
     """
     if ctx.invoked_subcommand is not None:
         return
-    wish = Wish(
+    making = _making()
+    wish = making.Wish(
         declared_fleet(fleet, source),
         source,
         None if over is None else duration_s(over),
         machines,
         models,
         costs,
-        rules_of(busy, switching, active, without or []),
+        making.rules_of(busy, switching, active, without or []),
         seeds,
         write,
         html,
         as_json,
     )
-    answers = []
+    answers: list[Answer] = []
 
     def work() -> Answer:
-        answers.append(make(wish))
+        answers.append(making.make(wish))
         return answers[0]
 
     conclude(work, as_json, show_plan)
     if not answers[0]["meets_objectives"]:
         raise typer.Exit(1)
+
+
+def _making() -> ModuleType:
+    """Return what makes plans. It simulates the gateway, whose packages a light installation lacks."""
+    try:
+        from tenantry import plan_making
+    except ImportError as error:
+        fail(
+            f"A plan is simulated with the gateway's own code: {error.name} is missing here. "
+            "Plan in a checkout."
+        )
+    return plan_making
 
 
 app.command("demand")(plan_inputs.demand)

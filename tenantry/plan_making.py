@@ -15,6 +15,7 @@ from fleet.types import Fleet, Strategy
 from fleet.writer import write_fleet
 from planning.answer import answer_of
 from planning.costs import Measured, cost_of
+from planning.fitting import measured_by
 from planning.fleets import today
 from planning.page import page
 from planning.placing import place_all
@@ -23,10 +24,11 @@ from planning.reading.costs_file import read_costs
 from planning.reading.machines import read_machines
 from planning.reading.model_table import read_models
 from planning.reading.models import fleet_models
+from planning.reading.sources import Found
 from planning.requests import DemandError
 from planning.sharing import Rules
 from planning.units import NoPlanError
-from planning.values import Demand, Machine, Model
+from planning.values import Machine, Model
 from planning.writing import fleet_of
 from tenantry.client import Answer
 from tenantry.plan_inputs import found_demand
@@ -65,9 +67,9 @@ def make(wish: Wish) -> Answer:
     """Make the plan, and write what was asked for. Raises `AdapterError` and `OSError`."""
     shown = console(stderr=True)
     try:
-        demand = found_demand(wish.source, wish.fleet, wish.over_s).demand
+        found = found_demand(wish.source, wish.fleet, wish.over_s)
         models, notes = _models(wish)
-        given = _input(wish, demand, models)
+        given = _input(wish, found, models)
         with shown.status("reading") as status:
             tell = (lambda text: None) if wish.silent else status.update
             planned = plan(given, wish.rules, seeds=wish.seeds, tell=tell)
@@ -93,13 +95,28 @@ def _models(wish: Wish) -> tuple[list[Model], list[str]]:
     return [*told, *(model for model in found if model.name not in named)], notes
 
 
-def _input(wish: Wish, demand: Demand, models: list[Model]) -> Input:
+def _input(wish: Wish, found: Found, models: list[Model]) -> Input:
     if not models:
         raise NoPlanError("no model is described: name a fleet file, or a table of models with --models")
-    measured: list[Measured] = read_costs(wish.costs) if wish.costs is not None else []
+    measured = read_costs(wish.costs) if wish.costs is not None else []
+    measured += measured_here(found, models)
     machines: list[Machine] = read_machines(wish.machines)
     now = today(wish.fleet) if wish.fleet is not None else None
-    return Input(demand, tuple(models), tuple(machines), partial(cost_of, measured=measured), now)
+    return Input(found.demand, tuple(models), tuple(machines), partial(cost_of, measured=measured), now)
+
+
+def measured_here(found: Found, models: list[Model]) -> list[Measured]:
+    """Return the costs that requests show which engines of this machine served.
+
+    Nothing where this machine has no GPU that is known: it is not told then which device served them.
+    """
+    if found.served is None:
+        return []
+    try:
+        (here,) = read_machines(None)
+    except DemandError:
+        return []
+    return measured_by(found.served, models, here.device, found.demand.source)
 
 
 def _write(path: Path, planned: Planned, models: list[Model], now: Fleet | None) -> list[str]:
