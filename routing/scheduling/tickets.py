@@ -28,7 +28,10 @@ class Grant(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One admitted request. The dispatcher alone writes it; its owner waits for it and has it settled."""
+    """One admitted request. Its owner waits for it and has it settled.
+
+    The dispatcher alone writes it; the turns of whole models add `switch_s`.
+    """
 
     request: Request
     estimate_tokens: float = 0.0  # its price, as expected
@@ -42,6 +45,7 @@ class Ticket:
     failed_on: frozenset[str] = frozenset()  # replicas that broke under it, whether they may try again or not
     engine_s: float = 0.0  # its share of engines' time, of all that it left
     slot_s: float = 0.0  # and of its adapter's slots
+    switch_s: float = 0.0  # and of the switches that it waited for
     is_hedge: bool = False  # a second try of another ticket's request; no tenant is charged for it
     _tell: Callable[[], None] | None = None
 
@@ -117,6 +121,10 @@ class Ticket:
             tell()
         else:
             self._tell = tell
+
+    def bear_switch(self, share_s: float) -> None:
+        """Bear a share of a switch between whole models that it waited for."""
+        self.switch_s += share_s
 
     async def granted(self) -> Replica:
         """Wait for the decision. Raises the `RequestError` it was refused with."""

@@ -24,7 +24,7 @@ from routing.turns.figures import PoolFigures
 from routing.turns.forecast import until_awake_s
 from routing.turns.rule import Plan, Switch, Why, decide
 from routing.turns.seats import HostSeats, Seat
-from routing.turns.switching import NotAwake, Switching
+from routing.turns.switching import HostSilent, NotAwake, Switching
 from routing.turns.timeline import Timeline
 from routing.turns.view import AwakeModel, Demand, Host, TurnSettings, Waiting
 from routing.turns.worth import BAND_WORTH, drain_s, fair_worth
@@ -134,6 +134,9 @@ class PoolTurns:
         self._end_turns(plan, now_s)
         for name, model in plan.sleeps:
             self._put_to_sleep(self.hosts[name], self.hosts[name].seats[model], Why.UNUSED)
+        for model, why in plan.held:
+            if self.held.get(model) is not why:
+                self.timeline.hold(model, why)
         self.held, self.limit_s = dict(plan.held), plan.limit_s
 
     def _take_hosts(self, now_s: float) -> None:
@@ -179,15 +182,18 @@ class PoolTurns:
 
     def _end_turns(self, plan: Plan, now_s: float) -> None:
         """End and reopen turns as the rule says."""
-        ends = {(end.host, end.model) for end in plan.ends}
+        ends = {(end.host, end.model): end for end in plan.ends}
         for host, seat in self.seats():
             if seat.model in (host.coming, host.going):
                 continue
-            over = (host.name, seat.model) in ends or seat in self._to_sleep
-            if over and seat.is_open:
+            end, sleeps = ends.get((host.name, seat.model)), seat in self._to_sleep
+            is_over = end is not None or sleeps
+            if is_over and seat.is_open:
                 self._close(seat, now_s)
-            elif not over and seat.shut_s is not None:
+                self.timeline.drains(host.name, seat.model, end, seat.replica.engine.sequences)
+            elif not is_over and seat.shut_s is not None:
                 self._open(seat, now_s)
+                self.timeline.add(host.name, seat.model, None, "goes_on", "nobody needs its place any more")
             if seat in self._to_sleep and not host.is_busy and not seat.replica.engine.sequences:
                 self._put_to_sleep(host, seat, Why.WANTED)
 
@@ -235,7 +241,10 @@ class PoolTurns:
             await self._switching.bring(seat, goes, ordered=ordered)
         except NotAwake as error:
             now_s = self._clock()
-            seat.failed(str(error), now_s)
+            if isinstance(error, HostSilent):
+                self._switching.forget(host)
+            else:
+                seat.failed(str(error), now_s)
             if seat.is_quarantined:
                 self.wanted.discard(seat.model)
             self._count(seat, why, now_s - began_s, failed=True)
@@ -375,6 +384,9 @@ class PoolTurns:
         }
 
     def _count(self, seat: Seat, why: Why, took_s: float, *, failed: bool = False) -> None:
+        waiting = list(self._dispatcher.groups[self.name, seat.model].backlog)
+        for ticket in waiting:
+            ticket.bear_switch(took_s / len(waiting))
         way = way_of(seat)
         self.switches[seat.model, way, why.value, "failed" if failed else "awake"] += 1
         self.switch_s[seat.model, way] = self.switch_s.get((seat.model, way), 0.0) + took_s

@@ -95,6 +95,18 @@ ESTIMATED_USAGE = Metric(
     "Requests with tokens that no engine has counted: they were cut off before, or the answer does not say.",
     MODEL_LABELS,
 )
+ENGINE_TIME = Metric(
+    "tenantry_engine_seconds",
+    _COUNTER,
+    "Requests' shares of engines' time: n sequences that run at once have 1/n of it each.",
+    MODEL_LABELS,
+)
+SWITCH_SHARE = Metric(
+    "tenantry_engine_switch_seconds",
+    _COUNTER,
+    "Requests' shares of switches between whole models: those that waited for one bear it together.",
+    MODEL_LABELS,
+)
 SLOW_FIRST_TOKENS = Metric(
     "tenantry_slow_first_tokens",
     _COUNTER,
@@ -290,6 +302,8 @@ MODEL_METRICS = (
     CACHED_TOKENS,
     COMPLETION_TOKENS,
     ESTIMATED_USAGE,
+    ENGINE_TIME,
+    SWITCH_SHARE,
     SLOW_FIRST_TOKENS,
     SLOW_STREAMS,
 )
