@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -122,10 +122,6 @@ class Ticket:
         else:
             self._tell = tell
 
-    def bear_switch(self, share_s: float) -> None:
-        """Bear a share of a switch between whole models that it waited for."""
-        self.switch_s += share_s
-
     async def granted(self) -> Replica:
         """Wait for the decision. Raises the `RequestError` it was refused with."""
         if not self.is_decided:
@@ -143,3 +139,10 @@ class Ticket:
         tell, self._tell = self._tell, None
         if tell is not None:
             tell()
+
+
+def share_switch(waiting: Iterable[Ticket], took_s: float) -> None:
+    """Have those that waited for a switch between whole models bear its time in equal shares."""
+    tickets = list(waiting)
+    for ticket in tickets:
+        ticket.switch_s += took_s / len(tickets)

@@ -18,7 +18,7 @@ from engines.health import EngineState
 from fleet.current import CurrentFleet
 from fleet.types import Pool, Strategy
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.tickets import Ticket
+from routing.scheduling.tickets import Ticket, share_switch
 from routing.turns.costs import Costs
 from routing.turns.figures import PoolFigures
 from routing.turns.forecast import until_awake_s
@@ -55,6 +55,7 @@ class PoolTurns:
         self.wanted = set(fleet.now.pools[name].residency.preload)
         self.pins: dict[str, bool] = {}  # by an operator, over those of the fleet
         self.timeline = Timeline(name)
+        self.holds = self.timeline.held  # times that models had to wait, by model and reason
         self.switches: Counter[tuple[str, str, str, str]] = Counter()  # model, way, cause, how it ended
         self.switch_s: dict[tuple[str, str], float] = {}  # by model and way
         self._fleet = fleet
@@ -384,9 +385,7 @@ class PoolTurns:
         }
 
     def _count(self, seat: Seat, why: Why, took_s: float, *, failed: bool = False) -> None:
-        waiting = list(self._dispatcher.groups[self.name, seat.model].backlog)
-        for ticket in waiting:
-            ticket.bear_switch(took_s / len(waiting))
+        share_switch(self._dispatcher.groups[self.name, seat.model].backlog, took_s)
         way = way_of(seat)
         self.switches[seat.model, way, why.value, "failed" if failed else "awake"] += 1
         self.switch_s[seat.model, way] = self.switch_s.get((seat.model, way), 0.0) + took_s

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 
 from routing.turns.report import TurnEvent
 from routing.turns.rule import TurnEnd, Why
@@ -20,10 +20,12 @@ class Timeline:
     def __init__(self, pool: str) -> None:
         self.events: deque[TurnEvent] = deque(maxlen=KEPT)
         self.holds: deque[TurnEvent] = deque(maxlen=KEPT)
+        self.held: Counter[tuple[str, str]] = Counter()
         self._pool = pool
 
     def hold(self, model: str, why: str) -> None:
         """Keep why a model has to wait, from now on."""
+        self.held[model, why] += 1
         self.holds.append(TurnEvent(time.time(), self._pool, "", model, None, "held", why))
 
     def drains(self, host: str, model: str, end: TurnEnd | None, running: int) -> None:

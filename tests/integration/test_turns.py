@@ -400,6 +400,19 @@ async def test_a_busy_hosts_metrics_say_who_came_how_and_why(mesh: Mesh) -> None
     assert 'tenantry_model_awake_seconds_total{pool="mesh",host="mesh-0",model="one"}' in page
 
 
+async def test_holds_are_counted_by_their_reason(mesh: Mesh) -> None:
+    await mesh.ask("one")()
+    busy = mesh.engine("one")
+    busy.behave = busy.hold
+    running = asyncio.create_task(mesh.ask("one")())
+    await eventually(lambda: busy.running == 1)
+    other = asyncio.create_task(mesh.ask("two")())
+    held = 'tenantry_model_holds_total{pool="mesh",model="two",why="draining"} 1'
+    await eventually(lambda: held in mesh.gateway.metrics.page().decode(), "the hold")
+    busy.release.set()
+    await asyncio.gather(running, other)
+
+
 async def test_a_model_that_is_used_all_the_time_does_not_sleep_for_its_ttl(tmp_path: Path) -> None:
     async with mesh_of(mesh_fleet(ttl_s=0.4), tmp_path) as mesh:
         await mesh.ask("one")()

@@ -44,6 +44,7 @@ class Turns:
     switches: ClassVar = {("base", "fork", "worth", "awake"): 3}
     switch_s: ClassVar = {("base", "fork"): 4.5}
     limit_s = 30.0
+    holds: ClassVar = {("base", "young"): 1}
 
     def awake_s(self) -> dict[tuple[str, str], float]:
         return {("mesh-0", "base"): 60.0}
