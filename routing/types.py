@@ -102,6 +102,7 @@ class Record:
     estimated: bool = False  # not all tokens were counted by the engine
     engine_s: float = 0.0  # its share of engines' time: half of it while two sequences run
     slot_s: float = 0.0  # its share of its adapter's slots' time
+    switch_s: float = 0.0  # its share of the switches that it waited for
     attempts: int = 0  # replicas asked, one after the other or at once
     hedged: bool = False  # two were asked at once
     waits_for: str | None = None  # why it had to wait: a `WaitReason`; None if it did not

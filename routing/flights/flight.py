@@ -23,7 +23,7 @@ from routing.errors import (
     Unavailable,
 )
 from routing.flights.attempt import Attempt, Question, ReplicaBroken, answers_others
-from routing.flights.heartbeat import Heartbeat
+from routing.flights.heartbeat import Heartbeat, comment_of
 from routing.flights.hedging import HedgedRequest
 from routing.flights.progress import Pace, Progress, Waits
 from routing.openai.answers import TokenUsage
@@ -115,7 +115,9 @@ class Flight:
         unwatch = self._exchange.watch(self._client_left)
         if self._waits.heartbeat_s is not None and self._question.call.stream:
             every_s = self._waits.heartbeat_s
-            self._heartbeat = self._out = Heartbeat(self._exchange, every_s, EVENT_STREAM, self._clock)
+            self._heartbeat = self._out = Heartbeat(
+                self._exchange, every_s, EVENT_STREAM, self._clock, self._comment
+            )
         outcome: Outcome = Outcome.FAILED
         error: RequestError | None = _OWN_FAULT
         fault = False
@@ -308,6 +310,9 @@ class Flight:
         except asyncio.CancelledError:
             self._aborted()
 
+    def _comment(self) -> bytes:
+        return comment_of(self.ticket, self._dispatcher.group_of(self.ticket.request.target).turns)
+
     def _client_left(self) -> None:
         if not self.progress.finished:
             self.abort(Abort.CLIENT_GONE)
@@ -343,6 +348,7 @@ class Flight:
             estimated=usage.estimated,
             engine_s=self.ticket.engine_s if runs else 0.0,
             slot_s=self.ticket.slot_s if runs else 0.0,
+            switch_s=self.ticket.switch_s,
             attempts=self._attempts,
             hedged=self._hedged,
             waits_for=self.ticket.waits_for,

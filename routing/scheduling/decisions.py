@@ -34,6 +34,7 @@ class Decision(NamedTuple):
     pool: str
     replica: str | None
     waited_s: float
+    base_model: str
 
 
 class Decisions:
@@ -64,6 +65,7 @@ class Decisions:
                 target.pool,
                 replica,
                 waited_s,
+                target.base_model,
             )
         )
 
