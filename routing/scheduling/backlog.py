@@ -185,8 +185,9 @@ class Backlog(Generic[T]):
 
     def resort(self, tenant: str) -> None:
         """Put a tenant where it belongs after its service has changed."""
-        for queue, entrant in self._entrants.get(tenant, {}).items():
-            self._sort(queue, entrant)
+        if tenant in self._entrants:
+            for queue, entrant in self._entrants[tenant].items():
+                self._sort(queue, entrant)
 
     def serve_user(self, request: Request, tokens: float, now_s: float) -> User | None:
         """Charge a request that begins to run to its user; None where users are not told apart."""

@@ -310,7 +310,10 @@ class Group:
 
     def could_serve(self, request: Request) -> bool:
         """Whether any engine could ever serve a request."""
-        return any(could_serve(engine, request) for engine in self.engines)
+        for engine in self.engines:  # noqa: SIM110 - asked for every request
+            if could_serve(engine, request):
+                return True
+        return False
 
     def is_used(self, adapter_id: str) -> bool:
         """Whether a request for an adapter's version waits or runs."""

@@ -105,7 +105,7 @@ class Breaker:
 
     def answered(self, now_s: float, period: int) -> bool:
         """A request got its first token, which is all that a probe is for; say whether the breaker closed."""
-        if period != self.period or not self._move(BreakerEvent.PASSED):
+        if self.state is BreakerState.CLOSED or period != self.period or not self._move(BreakerEvent.PASSED):
             return False
         self.consecutive_failures = 0
         self._recent.forget()
@@ -205,6 +205,8 @@ class _RecentRequests:
     def _advance(self, now_s: float) -> None:
         """Empty the buckets whose time has come round again. Time that runs backwards changes nothing."""
         bucket = int(now_s // _BUCKET_S)
+        if bucket <= self._bucket:
+            return
         for step in range(min(bucket - self._bucket, _BUCKETS)):
             place = (bucket - step) % _BUCKETS
             self.ended -= self._ended[place]
