@@ -7,7 +7,7 @@ replica be asked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,6 +147,11 @@ class Attempt:
         response, self._response = self._response, None
         if response is not None:
             self.client.end(response)
+
+    def pass_on(self, passes: Callable[[bytes], bool]) -> None:
+        """Let `passes` have the pieces of a stream before `chunks`, as they come; see `Answer.passes`."""
+        if self._response is not None:
+            self._response.passes = passes
 
     def usage(self) -> answers.TokenUsage:
         """Tokens so far, as the engine counted them; estimated where it worked and has not said.

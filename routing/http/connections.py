@@ -216,6 +216,16 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle.message_event.clear()
         return body
 
+    @property
+    def takes_more(self) -> bool:
+        cycle = self._running
+        if cycle is None or cycle.disconnected or self.flow.write_paused:
+            return False
+        return cycle.response_started
+
+    def send_at_once(self, body: bytes, *, more: bool) -> None:
+        cast(Cycle, self._running).go_on(body, more=more)
+
     def watch(self, tell: Callable[[], object]) -> None:
         self._tell = tell
         self.flow.resume_reading()  # or the end of the connection would not be seen
