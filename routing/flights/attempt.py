@@ -123,16 +123,17 @@ class Attempt:
         """
         self._asking = asyncio.current_task()
         try:
-            await self._ask_until_left()
-        except (UpstreamError, TimeoutError) as error:
-            self._at_work = False
+            await self._ask()
+        except BaseException as error:
             self.close()
+            if isinstance(error, asyncio.CancelledError) and self._is_left and not self._uncancel():
+                error = TimeoutError()
+            if not isinstance(error, (UpstreamError, TimeoutError)):
+                raise
+            self._at_work = False
             is_down = isinstance(error, Unreachable)
             crashed = not is_down and not isinstance(error, TimeoutError)
             raise ReplicaBroken(repr(error), is_down=is_down, begun=not is_down, crashed=crashed) from error
-        except BaseException:
-            self.close()
-            raise
         finally:
             self._asking = None
 
@@ -164,14 +165,9 @@ class Attempt:
             return answers.TokenUsage(self._question.prompt_tokens, estimated=True)
         return self._usage or answers.TokenUsage()
 
-    async def _ask_until_left(self) -> None:
-        """Ask. Raises `TimeoutError` once the replica is left, as `asyncio.timeout` would at greater cost."""
-        try:
-            await self._ask()
-        except asyncio.CancelledError:
-            if self._is_left and self._asking is not None and self._asking.uncancel() == 0:
-                raise TimeoutError from None
-            raise
+    def _uncancel(self) -> int:
+        """Take back what `leave` did; returns how often others have cancelled the task."""
+        return 0 if self._asking is None else self._asking.uncancel()
 
     async def _ask(self) -> None:
         call, target = self._question.call, self._question.target

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 
@@ -240,15 +241,12 @@ class Flight:
         await self._begin(200, EVENT_STREAM)
         await self._send_body(answer.opening, more=not stream.complete)
         answer.pass_on(partial(self._passes, stream, pace))
-        try:
+        with suppress(UpstreamError):
             async for chunk in chunks:
                 if stream.failed:
                     break
                 if events := self._events_in(stream, pace, chunk):
                     await self._send_body(events, more=not stream.complete)
-        except UpstreamError as error:
-            if not self.progress.finished:
-                raise EngineFailed("The engine failed while it was answering.") from error
         if not self.progress.finished:
             raise EngineFailed("The engine failed while it was answering.")
 
@@ -265,8 +263,7 @@ class Flight:
         if stream.failed or not self._out.takes_more:
             return False
         if events := self._events_in(stream, pace, chunk):
-            self.progress.moved_s, self.progress.finished = self._clock(), stream.complete
-            self._out.send_at_once(events, more=not stream.complete)
+            self._send_at_once(events, more=not stream.complete)
         return True
 
     async def _begin(self, status: int, headers: HeaderList) -> None:
@@ -291,6 +288,8 @@ class Flight:
 
         A client may leave as soon as it has the last part, which is before this returns.
         """
+        if self._out.takes_more:
+            return self._send_at_once(data, more=more)
         self.progress.sending_since_s = self.progress.moved_s = self._clock()
         self.progress.finished = not more
         try:
@@ -299,6 +298,10 @@ class Flight:
             self.progress.finished = False
             raise ClientGone from error
         self.progress.sending_since_s = None
+
+    def _send_at_once(self, data: bytes, *, more: bool) -> None:
+        self.progress.moved_s, self.progress.finished = self._clock(), not more
+        self._out.send_at_once(data, more=more)
 
     async def _tell(self, error: RequestError) -> None:
         """Give the client the error, as the answer or as the last event of a stream; it may not take it."""

@@ -310,10 +310,7 @@ class Group:
 
     def could_serve(self, request: Request) -> bool:
         """Whether any engine could ever serve a request."""
-        for engine in self.engines:  # noqa: SIM110 - asked for every request
-            if could_serve(engine, request):
-                return True
-        return False
+        return any(could_serve(engine, request) for engine in self.engines)
 
     def is_used(self, adapter_id: str) -> bool:
         """Whether a request for an adapter's version waits or runs."""
@@ -330,6 +327,8 @@ class Group:
         found = self._profile.pick(request, view)
         if isinstance(found, Pick) and spares_read(found.engine, request, view, now_s=request.arrived_s):
             return WaitReason.SPARES_READ
+        if found is WaitReason.NOT_READY and self.engines and all(e.replica.asleep for e in self.engines):
+            return WaitReason.ASLEEP
         return found
 
     # -- how long it takes ---------------------------------------------------------------------------------
