@@ -52,7 +52,7 @@ class ReplicaBroken(Exception):
         self.failure = failure
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as `Request`
 class Question:
     """What an engine is asked."""
 
@@ -121,12 +121,12 @@ class Attempt:
 
         Raises `ReplicaBroken`, or the `RequestError` that the client is to get.
         """
-        self._asking = asyncio.current_task()
+        task = self._asking = asyncio.current_task()
         try:
             await self._ask()
         except BaseException as error:
             self.close()
-            if isinstance(error, asyncio.CancelledError) and self._is_left and not self._uncancel():
+            if self._is_left and isinstance(error, asyncio.CancelledError) and task and not task.uncancel():
                 error = TimeoutError()
             if not isinstance(error, (UpstreamError, TimeoutError)):
                 raise
@@ -164,10 +164,6 @@ class Attempt:
         if self._at_work and self._question.call.endpoint.runs:
             return answers.TokenUsage(self._question.prompt_tokens, estimated=True)
         return self._usage or answers.TokenUsage()
-
-    def _uncancel(self) -> int:
-        """Take back what `leave` did; returns how often others have cancelled the task."""
-        return 0 if self._asking is None else self._asking.uncancel()
 
     async def _ask(self) -> None:
         call, target = self._question.call, self._question.target

@@ -134,12 +134,9 @@ class Flight:
             if self._heartbeat is not None:
                 self._heartbeat.stop()
             usage = self._asking.attempt.usage() if self._asking is not None else TokenUsage()
+            prompt, completion = usage.prompt_tokens, usage.completion_tokens
             self._dispatcher.settle(
-                self.ticket,
-                outcome,
-                prompt_tokens=usage.prompt_tokens,
-                completion_tokens=usage.completion_tokens,
-                fault=fault,
+                self.ticket, outcome, prompt_tokens=prompt, completion_tokens=completion, fault=fault
             )
             self.record = self._record(outcome, error, usage)
             self._asking = None  # it knows this flight: a cycle, for the collector to find with all they hold
@@ -263,7 +260,8 @@ class Flight:
         if stream.failed or not self._out.takes_more:
             return False
         if events := self._events_in(stream, pace, chunk):
-            self._send_at_once(events, more=not stream.complete)
+            self.progress.moved_s, self.progress.finished = self._clock(), stream.complete
+            self._out.send_at_once(events, more=not stream.complete)
         return True
 
     async def _begin(self, status: int, headers: HeaderList) -> None:
@@ -288,20 +286,16 @@ class Flight:
 
         A client may leave as soon as it has the last part, which is before this returns.
         """
+        self.progress.moved_s, self.progress.finished = self._clock(), not more
         if self._out.takes_more:
-            return self._send_at_once(data, more=more)
-        self.progress.sending_since_s = self.progress.moved_s = self._clock()
-        self.progress.finished = not more
+            return self._out.send_at_once(data, more=more)
+        self.progress.sending_since_s = self.progress.moved_s
         try:
             await self._out.send_body(data, more=more)
         except OSError as error:
             self.progress.finished = False
             raise ClientGone from error
         self.progress.sending_since_s = None
-
-    def _send_at_once(self, data: bytes, *, more: bool) -> None:
-        self.progress.moved_s, self.progress.finished = self._clock(), not more
-        self._out.send_at_once(data, more=more)
 
     async def _tell(self, error: RequestError) -> None:
         """Give the client the error, as the answer or as the last event of a stream; it may not take it."""

@@ -15,7 +15,7 @@ from fleet.current import CurrentFleet
 from fleet.types import Caps, Fleet, KeyLimits, tenant_of_account
 from routing.scheduling.admission import Cap, Demand, Rejection, Usage, admit, admit_key
 from routing.scheduling.fairness import cost
-from routing.scheduling.forecast import retry_after_s
+from routing.scheduling.forecast import retry_after_s, smoothed
 from routing.scheduling.group import Group
 from routing.scheduling.overflow import may_grow
 from routing.scheduling.rates import RateLimits
@@ -187,9 +187,9 @@ class Accounts:
             beyond = prompt_tokens + completion_tokens - request.prompt_tokens
             self.rates.correct(account, beyond, request.key, request.key_limits)
         if completed:
-            self._accounts[account].usage.learn(now_s - request.arrived_s)
-            if request.key in self._keys:
-                self._keys[request.key].learn(now_s - request.arrived_s)
+            for usage in (self._accounts[account].usage, self._keys.get(request.key)):
+                if usage is not None:
+                    usage.mean_request_s = smoothed(usage.mean_request_s, now_s - request.arrived_s)
 
 
 def _caps(fleet: Fleet) -> dict[str, Caps]:

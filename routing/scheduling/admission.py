@@ -14,7 +14,6 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from fleet.types import Caps, KeyLimits
-from routing.scheduling.forecast import smoothed
 
 # Refused requests of one tenant that are taken to come back. Were there no bound, a client that asks without
 # pause would put off its tenant's others.
@@ -70,10 +69,6 @@ class Usage:
         while self.expected_s and self.expected_s[0] <= now_s:
             self.expected_s.popleft()
 
-    def learn(self, taken_s: float) -> None:
-        """Learn how long requests take from one that was completed."""
-        self.mean_request_s = smoothed(self.mean_request_s, taken_s)
-
 
 class Demand(NamedTuple):
     """What one request asks for, and what its adapter has to do already for all tenants."""
@@ -91,13 +86,10 @@ def admit(caps: Caps, usage: Usage, demand: Demand) -> Rejection | None:
 
     Where the request alone is over a cap on what waits, it can enter once it need not wait.
     """
+    of_model = usage.sequences_by_model.get(demand.model, 0)
     in_flight = (
         (Cap.CONCURRENCY, caps.max_concurrency, usage.sequences),
-        (
-            Cap.MODEL_CONCURRENCY,
-            caps.max_concurrency_per_model,
-            usage.sequences_by_model.get(demand.model, 0),
-        ),
+        (Cap.MODEL_CONCURRENCY, caps.max_concurrency_per_model, of_model),
         (Cap.ADAPTER_CONCURRENCY, demand.adapter_limit, demand.adapter_sequences),
     )
     rejection = _in_flight(in_flight, usage, demand)

@@ -185,9 +185,8 @@ class Backlog(Generic[T]):
 
     def resort(self, tenant: str) -> None:
         """Put a tenant where it belongs after its service has changed."""
-        if tenant in self._entrants:
-            for queue, entrant in self._entrants[tenant].items():
-                self._sort(queue, entrant)
+        for queue, entrant in self._entrants[tenant].items() if tenant in self._entrants else ():
+            self._sort(queue, entrant)
 
     def serve_user(self, request: Request, tokens: float, now_s: float) -> User | None:
         """Charge a request that begins to run to its user; None where users are not told apart."""

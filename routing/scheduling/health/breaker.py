@@ -205,8 +205,6 @@ class _RecentRequests:
     def _advance(self, now_s: float) -> None:
         """Empty the buckets whose time has come round again. Time that runs backwards changes nothing."""
         bucket = int(now_s // _BUCKET_S)
-        if bucket <= self._bucket:
-            return
         for step in range(min(bucket - self._bucket, _BUCKETS)):
             place = (bucket - step) % _BUCKETS
             self.ended -= self._ended[place]
