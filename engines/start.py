@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from prometheus_client import CollectorRegistry
 
-from engines import engine_process, logs, orphans, vllm_engine
+from engines import engine_process, logs, orphans, shared_memory, vllm_engine
 from engines.builder import Shared
 from engines.built import Built
 from engines.devices.layout import SliceError
@@ -20,6 +20,7 @@ from engines.engine_metrics import OF_ENGINE, EngineMetrics, keep_bounded, take
 from engines.forking.server import NoFork
 from engines.last_words import LastWords
 from engines.selftest import SelfTestFailed
+from engines.shared_memory import NoSharedMemory
 from engines.vllm_args import engine_args, engine_environment, tracing_environment
 from engines.words import points_elsewhere, words_of
 from fleet.mig import SliceName
@@ -83,8 +84,9 @@ class EngineStart:
         """Start an engine's processes, in the thread for that; minutes on a GPU.
 
         They inherit this process's environment, which is the replica's until the next one is started. Raises
-        `SliceError`, and `NoFork` for one that is to be `forked`.
+        `SliceError`, `NoSharedMemory`, and `NoFork` for one that is to be `forked`.
         """
+        shared_memory.require(workers=model.tensor_parallel_size, on_cpu=self.on_cpu)
         forks = self.forks if forked else None
         if forks is not None:
             forks.launch()  # it imports vLLM while this process does
@@ -104,7 +106,7 @@ class EngineStart:
 
     def why_failed(self, error: Exception) -> str:
         """Return why an engine did not start: its own last error, if this one only points at its log."""
-        if isinstance(error, SelfTestFailed | SliceError | NoFork):
+        if isinstance(error, SelfTestFailed | SliceError | NoSharedMemory | NoFork):
             return str(error)
         return (points_elsewhere(str(error)) and self.last_words.read()) or words_of(error)
 
