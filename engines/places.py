@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from adapters.base_model import folder_of
 from engines.health import EngineHealth, EngineState, Place
 from engines.memory import Memory
 from engines.protocol import EngineOrder
+from engines.read_ahead import ReadAhead
 from engines.strikes import Strikes
 from engines.supervisor import Supervisor
 from engines.ways import Cold, Leave, SwitchFailed, Way, end
@@ -79,6 +81,7 @@ class Places:
         self.ways: Sequence[Way] = (*ways, Cold(leave))  # in which a model may come
         self._clock = clock
         self._strikes = Strikes()
+        self._read_ahead = ReadAhead()
         self._known = {model: _Known() for model in supervisors}
         self._switches: dict[str, _Switch] = {}  # by the model that comes
         self._measuring: set[asyncio.Task[None]] = set()
@@ -90,6 +93,7 @@ class Places:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._read_ahead.stop()
 
     def health(self, model: str) -> EngineHealth:
         """Return how a base model's engine stands, and what it has of the host."""
@@ -142,7 +146,9 @@ class Places:
         """Do as told, soon. Raises `Refused`; `LookupError` where `instead_of` is no model of this host."""
         if instead_of is not None and instead_of not in self._supervisors:
             raise LookupError(instead_of)
-        if order is EngineOrder.STOP:
+        if order is EngineOrder.PREPARE:
+            self._prepare(model)
+        elif order is EngineOrder.STOP:
             self._stop(model)
         elif order is EngineOrder.RESTART:
             self._restart(model)
@@ -150,6 +156,13 @@ class Places:
             self._start(model, instead_of)
 
     # -- orders --------------------------------------------------------------------------------------------
+
+    def _prepare(self, model: str) -> None:
+        """Have a model's weights in memory when its turn comes, if they are on this machine."""
+        wanted = self._supervisors[model].model
+        folder = folder_of(wanted.source, wanted.revision)
+        if folder is not None and not self._supervisors[model].is_awake:
+            self._read_ahead.begin(model, folder)
 
     def _stop(self, model: str) -> None:
         switch = self._switches.get(model)

@@ -130,12 +130,14 @@ class Supervisor:
         self._last_words.close()
 
     def follow(self, order: EngineOrder, *, source: Source | None = None) -> None:
-        """Restart, stop or start the engine, soon.
+        """Restart, stop or start the engine, soon. An engine of its own is never prepared.
 
         One that loads is ended once it has loaded, or at once where others of this process want its place.
         With a `source` the engine that starts is not built but had from there. It has the settings that
         `model` has by then.
         """
+        if order is EngineOrder.PREPARE:
+            return
         was_stopped, self._stopped = self._stopped, order is EngineOrder.STOP
         if order is EngineOrder.RESTART or (was_stopped and not self._stopped):
             self._source = source

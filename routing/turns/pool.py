@@ -179,17 +179,23 @@ class PoolTurns:
 
     def _end_turns(self, plan: Plan, now_s: float) -> None:
         """End and reopen turns as the rule says."""
-        ends = {(end.host, end.model) for end in plan.ends}
+        ends = {(end.host, end.model): end.by for end in plan.ends}
         for host, seat in self.seats():
             if seat.model in (host.coming, host.going):
                 continue
             over = (host.name, seat.model) in ends or seat in self._to_sleep
             if over and seat.is_open:
                 self._close(seat, now_s)
+                self._prepare(host, ends.get((host.name, seat.model)))
             elif not over and seat.shut_s is not None:
                 self._open(seat, now_s)
             if seat in self._to_sleep and not host.is_busy and not seat.replica.engine.sequences:
                 self._put_to_sleep(host, seat, Why.WANTED)
+
+    def _prepare(self, host: HostSeats, model: str | None) -> None:
+        """Have the model read that comes next, while what runs here ends."""
+        if model is not None and model in host.seats:
+            self._task(self._switching.prepare(host.seats[model]))
 
     def _open(self, seat: Seat, now_s: float) -> None:
         """Let a model take requests."""

@@ -27,7 +27,7 @@ class FakeSupervisor:
     def __init__(self, name: str, diary: list[str]) -> None:
         self.replica = self.marked = f"mesh-0.{name}"
         self.name = name
-        self.model = SimpleNamespace(name=name)
+        self.model = SimpleNamespace(name=name, source=f"/models/{name}", revision=None)
         self.ways_failed: list[str] = []
         self.metrics = SimpleNamespace(switching=SimpleNamespace(way_failed=self.ways_failed.append))
         self.diary = diary
@@ -620,4 +620,20 @@ async def test_where_none_comes_beside_sleepers_they_end_and_it_is_tried_once_mo
     await eventually(lambda: not house.places._switches)
     assert house.diary == ["start even", "even sleeps", "start odd", "stop even", "even rests", "start odd"]
     assert house.state("odd") == "failed"
+    await house.end()
+
+
+# -- reading ahead -----------------------------------------------------------------------------------------
+
+
+async def test_weights_of_one_whose_turn_is_next_are_read_and_nothing_else_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house, read = House(), list[str]()
+    monkeypatch.setattr(house.places._read_ahead, "begin", lambda name, folder: read.append(str(folder)))
+    await house.bring("even")
+    for model in ("odd", "even"):
+        house.places.follow(model, EngineOrder.PREPARE)
+    assert read == ["/models/odd"], "what is awake has been read"
+    assert (house.state("even"), house.state("odd"), house.diary) == ("ready", "stopped", ["start even"])
     await house.end()

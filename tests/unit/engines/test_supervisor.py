@@ -668,6 +668,16 @@ async def test_what_is_forked_is_built_as_others_and_told_so(
     assert "no fork server" in asleep.why_not_fork()
 
 
+async def test_an_order_to_prepare_changes_nothing(
+    asleep: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with on_demand(asleep, monkeypatch) as starts:
+        asleep.follow(EngineOrder.PREPARE)
+        await asyncio.sleep(0)
+        assert asleep.health().state is EngineState.STOPPED and not asleep.is_awake
+        assert starts.outcomes == []
+
+
 # -- sleep -------------------------------------------------------------------------------------------------
 
 
