@@ -250,6 +250,8 @@ class Pool:
     mig: Mig | None = None  # slices that are found when engines start; None: `devices` names them, or no MIG
     awake: int | None = None  # base models awake at once at a shared host; None: as many as fit its memory
     residency: ResidencySettings = ResidencySettings()  # of shared hosts
+    sleep: bool = False  # a model that goes from a shared host sleeps if it can; on GPUs
+    fork_server: bool = True  # a shared host keeps a process from which its engines are forked
 
     @property
     def hosts(self) -> tuple[Host, ...]:

@@ -222,9 +222,10 @@ class Turns:
             cost_s=pool.costs.measured_s(host.name, seat.model, host.awake),
             way=way_of(seat),
             took_s={} if place is None else dict(place.took_s),
-            memory_bytes=0 if place is None else place.memory_bytes,
+            memory_bytes=0 if place is None else place.asleep_bytes if place.asleep else place.memory_bytes,
             awake_s=seat.awake_until(now_s),
             reason=seat.reason,
+            resting={} if place is None else dict(place.resting),
         )
 
 
