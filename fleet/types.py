@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import quote
 
+from fleet.content import Media
 from fleet.mig import Mig, SliceName
 from fleet.money import OwnPrices, Prices
 
@@ -60,6 +61,7 @@ class BaseModel:
     kv_cache_bytes: int | None = None  # None: vLLM profiles the GPU; on CPU 1 GiB
     media_tokens: MediaTokens = MediaTokens()
     request_limits: RequestLimits = RequestLimits()
+    media: Media = field(default_factory=Media)
     vllm_args: tuple[str, ...] = ()  # further flags, passed as they are
 
     @property

@@ -31,7 +31,7 @@ from routing.http.callers import Callers
 from routing.http.models import unknown_model
 from routing.observing.ended import EndedRequests
 from routing.observing.tracing import Trace, Tracer, trace_id_of
-from routing.openai import bodies, limits
+from routing.openai import bodies, limits, media
 from routing.openai.endpoints import ENDPOINTS
 from routing.replicas.client import ReplicaClient
 from routing.scheduling import refusals
@@ -226,6 +226,9 @@ class Inference:
             prompts=call.size.prompts,
             size_bytes=asked.size_bytes,
         )
+        if call.size.has_parts or "previous_input_messages" in call.payload:
+            allowed = self.fleet.now.base_models[target.base_model].media
+            media.check(call.payload, call.endpoint, allowed, salt=tables.salts[tenant.name])
         priority = tenant.band.rank
         # orjson leaves several times a body's size free behind it; a copy has no such room.
         for_engine = b"%b" % bodies.for_engine(

@@ -24,6 +24,7 @@ ENV = {name: f"{name.lower()}-of-the-test-fleet" for name in KEYS}
 SECTIONS = {
     "`base_models`": schema.BaseModelSection,
     "`media_tokens`": schema.MediaTokensSection,
+    "`media`": schema.MediaSection,
     "`request_limits`": schema.RequestLimitsSection,
     "`adapters`": schema.AdapterSection,
     "`tenants`": schema.TenantSection,
