@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +18,25 @@ class Media:
     def max_bytes(self) -> int:
         """The size in bytes."""
         return self.max_mib * 2**20
+
+
+class OnFailure(StrEnum):
+    """What becomes of a text at which nobody could look."""
+
+    ALLOW = "allow"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Who looks at a tenant's prompts and answers before they go on."""
+
+    on_failure: OnFailure
+    url: str | None = None  # of a moderation endpoint in OpenAI's form; either this or a plugin
+    plugin: str | None = None  # name of an entry point in the group `tenantry.guards`
+    key_variable: str | None = None  # environment variable with the endpoint's key
+    model: str | None = None  # sent to the endpoint
+    prompts: bool = True
+    answers: bool = True
+    timeout_s: float = 2.0  # of each look
+    hold_back_chars: int = 400  # of a stream: so much of its text is looked at, and sent, at once

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import quote
 
-from fleet.content import Media
+from fleet.content import Guard, Media
 from fleet.mig import Mig, SliceName
 from fleet.money import OwnPrices, Prices
 
@@ -349,6 +349,7 @@ class GatewaySettings:
     scheduler: SchedulerSettings = SchedulerSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+    guards: Mapping[str, Guard] = field(default_factory=dict)  # by tenant
     trusted_proxies: TrustedProxies | None = None  # None: nobody is signed in by a proxy
 
 

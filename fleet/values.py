@@ -122,6 +122,10 @@ def gateway_values(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, 
     hashes = values.pop("operator_key_hashes")
     scheduler = values.pop("scheduler")
     proxies = values.pop("trusted_proxies")
+    guards = {
+        name: _given({**guard, "on_failure": guard["on_failure"].value})
+        for name, guard in values.pop("guards").items()
+    }
     scheduler["max_queued_mib"] = scheduler.pop("max_queued_bytes") / 2**20
     return {
         "operator_keys": _keys(hashes, key_variables),
@@ -130,6 +134,7 @@ def gateway_values(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, 
         "tracing": _given(values.pop("tracing")),
         **_given(values),
         "scheduler": scheduler,
+        **({"guards": guards} if guards else {}),
         **({} if proxies is None else {"trusted_proxies": _given(_lists(proxies))}),
     }
 

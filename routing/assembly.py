@@ -101,6 +101,7 @@ class Gateway:
         await self.ledger.stop()
         await self.lifecycle.stop()  # it may be in mid-talk with an engine
         await self.replicas.close()
+        await self.app.inference.guards.close()
         if self.tracer is not None:
             await self.tracer.close()
 

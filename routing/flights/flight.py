@@ -23,6 +23,7 @@ from routing.errors import (
     Unavailable,
 )
 from routing.flights.attempt import Attempt, Question, ReplicaBroken, answers_others
+from routing.flights.guards import HeldBack, Watch
 from routing.flights.heartbeat import Heartbeat
 from routing.flights.hedging import HedgedRequest
 from routing.flights.progress import Pace, Progress, Waits
@@ -70,6 +71,7 @@ class Flight:
         self.ticket = ticket
         self.progress = Progress()
         self.record: Record | None = None  # once it has ended, however it did
+        self.watch: Watch | None = None  # looks at the answer; to be set before it flies
         self.breaks_engine = False  # engines broke on it that answer others
         self._question = question
         self._exchange = exchange
@@ -77,7 +79,7 @@ class Flight:
         self._clients = clients
         self._clock = clock
         self._waits = waits
-        self._out: Exchange | Heartbeat = exchange
+        self._out: Exchange | Heartbeat | HeldBack = exchange
         self._heartbeat: Heartbeat | None = None
         self._abort: Abort | None = None
         self._task: asyncio.Task[None] | None = None
@@ -116,6 +118,8 @@ class Flight:
         if self._waits.heartbeat_s is not None and self._question.call.stream:
             every_s = self._waits.heartbeat_s
             self._heartbeat = self._out = Heartbeat(self._exchange, every_s, EVENT_STREAM, self._clock)
+        if self.watch is not None and self._question.call.stream:
+            self._out = self.watch.over(self._heartbeat or self._exchange, self._question.call) or self._out
         outcome: Outcome = Outcome.FAILED
         error: RequestError | None = _OWN_FAULT
         fault = False
@@ -230,6 +234,8 @@ class Flight:
 
     async def _relay_whole(self, answer: Attempt) -> None:
         body = answer.opening
+        if self.watch is not None:
+            await self.watch.look_at_answer(self._question.call, body)
         await self._begin(200, [*answer.headers, (b"content-length", b"%d" % len(body))])
         await self._send_body(body, more=False)
 
@@ -283,10 +289,14 @@ class Flight:
         except OSError as error:
             self.progress.finished = False
             raise ClientGone from error
+        except RequestError:  # what is held back may not go on
+            self.progress.finished = False
+            raise
         self.progress.sending_since_s = None
 
     async def _tell(self, error: RequestError) -> None:
         """Give the client the error, as the answer or as the last event of a stream; it may not take it."""
+        self._out = self._heartbeat or self._exchange  # what is held back stays unsent
         if self.progress.status is None:
             error = self._question.told(error)
         body = self._exchange.error_body(error)

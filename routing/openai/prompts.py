@@ -168,9 +168,8 @@ def _is_medium(size: PromptSize, part: Mapping[str, Any]) -> bool:
     """Count a picture, recording or film; False for other parts. vLLM goes by the type, else by the field."""
     size.has_parts = True
     kind = part.get("type")
-    by_type = type(kind) is str
-    named = MEDIA.get(kind) if by_type else None
-    if not by_type or (named is None and part.get("uuid") is not None):
+    named = MEDIA.get(kind) if type(kind) is str else None
+    if type(kind) is not str or (named is None and part.get("uuid") is not None):
         named = next((MEDIA[f] for f in part if f in MEDIA), None)
     if named == "image":
         size.images += 1

@@ -14,6 +14,7 @@ from routing.errors import (
     BodyTooLarge,
     BreaksEngine,
     CapReached,
+    ContentFlagged,
     EngineFailed,
     EngineTimeout,
     Forbidden,
@@ -40,7 +41,8 @@ from routing.usage.query import DEFAULT_DAYS, FOR_TENANTS, MAX_DAYS, MEASURES
 Part = dict[str, Any]
 
 ERRORS: tuple[type[RequestError], ...] = (
-    InvalidRequest, BreaksEngine, OverLimit, InvalidKey, Forbidden, AccountSuspended, TenantRemoved,
+    InvalidRequest, BreaksEngine, ContentFlagged, OverLimit, InvalidKey, Forbidden, AccountSuspended,
+    TenantRemoved,
     ModelNotFound, ModelRetired, MethodNotAllowed, BodyTimeout, Quarantined, BodyTooLarge,
     UnsupportedMediaType, HeadTooLarge, CapReached, QuotaExceeded, RequestError, EngineFailed, Unavailable,
     QueueTimeout, ModelMoved, StateUnavailable, EngineTimeout,

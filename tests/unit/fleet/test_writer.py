@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet import read_fleet
-from fleet.content import Media
+from fleet.content import Guard, Media, OnFailure
 from fleet.schema import LORA_RANKS
 from fleet.types import (
     Adapter,
@@ -130,6 +130,20 @@ GATEWAYS = st.builds(
         TracingSettings,
         endpoint=st.sampled_from([None, "https://collector:4318/v1/traces"]),
         sample_ratio=st.floats(0, 1),
+    ),
+    guards=st.dictionaries(
+        st.just("t"),
+        st.builds(
+            Guard,
+            on_failure=st.sampled_from(OnFailure),
+            url=st.just("https://guard.example/v1/moderations"),
+            key_variable=st.sampled_from([None, "GUARD_KEY"]),
+            model=st.sampled_from([None, "m"]),
+            answers=st.booleans(),
+            timeout_s=st.floats(0.01, 60),
+            hold_back_chars=st.integers(1, 100_000),
+        )
+        | st.builds(Guard, on_failure=st.sampled_from(OnFailure), plugin=st.just("words")),
     ),
     trusted_proxies=st.none()
     | st.builds(
