@@ -24,6 +24,7 @@ from routing.http.callers import Callers
 from routing.http.inference import Inference
 from routing.http.metrics_pages import MetricsPages
 from routing.http.models import Models
+from routing.http.own_document import OwnDocument
 from routing.http.own_usage import OwnUsage
 from routing.http.probes import Probes
 from routing.http.sweeper import Sweeper
@@ -227,7 +228,7 @@ def assemble(
             live_feed=live,
             ledger=ledger,
         ),
-        site=Site(pages, console.FOR_BROWSERS),
+        site=OwnDocument(callers, directory, Site(pages, console.FOR_BROWSERS)),
         metrics=metrics,
         ended=ended,
     )
