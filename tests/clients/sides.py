@@ -60,7 +60,7 @@ class Side:
 def plain(folder: Path) -> Iterator[Side]:
     """VLLM's own server with the flags that an engine of the fleet has, its adapter loaded."""
     model = BaseModel(
-        "base", str(DEMO / "base"), dtype="float32", max_model_len=2048, kv_cache_bytes=2**30,
+        "base", str(DEMO / "base"), dtype="float32", max_model_len=512, kv_cache_bytes=2**30,
         max_loras=4, max_lora_rank=8, max_cpu_loras=16, vllm_args=ARGS,
     )  # fmt: skip
     argv = engine_args(model, shutdown_grace_s=5, on_cpu=True)
@@ -84,7 +84,7 @@ def plain(folder: Path) -> Iterator[Side]:
 def gateway(folder: Path) -> Iterator[Side]:
     """The demo's fleet with one pool, whose tenant calls the base model by that path."""
     fleet = yaml.safe_load((ROOT / "fleet.yaml").read_text().replace(".cache/demo", str(DEMO)))
-    fleet["base_models"]["tiny-llama"] |= {"vllm_args": list(ARGS), "max_model_len": 2048}
+    fleet["base_models"]["tiny-llama"] |= {"vllm_args": list(ARGS), "max_model_len": 512}
     fleet["tenants"] = {TENANT: fleet["tenants"][TENANT]}
     fleet["tenants"][TENANT]["models"] |= {MODEL: "tiny-llama"}
     fleet["pools"] = {"shared": fleet["pools"]["shared"] | {"tenants": [TENANT]}}

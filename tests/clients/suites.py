@@ -113,7 +113,16 @@ def _vllm_tests(side: Side, folder: Path) -> Outcomes:
 def _pytest(command: list[str], side: Side, folder: Path, name: str, **more: str) -> Outcomes:
     report = folder / f"{name}.xml"
     report.unlink(missing_ok=True)
-    own = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=short", f"--junitxml={report}"]
+    own = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--continue-on-collection-errors",
+        "-p",
+        "no:xdist",
+        "--tb=short",
+        f"--junitxml={report}",
+    ]
     _output([*command, *own], side, folder, name, **more)
     outcomes: Outcomes = {}
     for case in ET.parse(report).getroot().iter("testcase"):

@@ -68,10 +68,17 @@ def _same(function: Any = None, *_: Any, **__: Any) -> Any:
     return function if callable(function) else _same
 
 
+def _other(name: str) -> Any:
+    """Stand for what else is imported: decorators, such as those that want a GPU."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return _same
+
+
 utils = ModuleType("tests.utils")
 utils.RemoteOpenAIServer = RemoteOpenAIServer
 utils.VLLM_PATH = None
-utils.__getattr__ = lambda name: _same  # decorators, such as those that want a GPU
+utils.__getattr__ = _other
 sys.modules["tests.utils"] = utils
 requests.Session.prepare_request = _prepare_with_key
 _send = httpx.AsyncClient.send
