@@ -80,6 +80,18 @@ class Heartbeat:
             await self._exchange.send_body(data, more=more)
             self._sent_s = self._clock()
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether `send_at_once` may be called."""
+        return not self._turn.locked() and self._exchange.takes_more
+
+    def send_at_once(self, data: bytes, *, more: bool) -> None:
+        """Send a part of the answer in this very step, where `takes_more`."""
+        if not more:
+            self.stop()
+        self._exchange.send_at_once(data, more=more)
+        self._sent_s = self._clock()
+
     async def _begin(self, status: int, headers: HeaderList) -> None:
         if not self.has_begun:
             self.has_begun = True
