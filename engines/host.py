@@ -241,7 +241,7 @@ def _parse_order(value: dict[str, Any]) -> tuple[protocol.EngineOrder, str | Non
     try:
         order, instead_of = protocol.EngineOrder(value["order"]), value.get("instead_of")
     except (KeyError, TypeError, ValueError) as error:
-        raise _BadRequest(400, "not an order: restart, stop or start") from error
+        raise _BadRequest(400, "not an order: restart, stop, prepare or start") from error
     if instead_of is not None and (
         order is not protocol.EngineOrder.START or not isinstance(instead_of, str)
     ):

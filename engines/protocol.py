@@ -31,6 +31,7 @@ class EngineOrder(StrEnum):
 
     RESTART = "restart"  # end it and start another
     STOP = "stop"  # end it, so that its memory is free, until it is told to start
+    PREPARE = "prepare"  # its turn is next: read its weights ahead
     START = "start"  # with `instead_of`, the model that goes for it: the cheapest way from that one to this
 
 

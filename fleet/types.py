@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import quote
 
+from fleet.content import Guard, Media
 from fleet.mig import Mig, SliceName
 from fleet.money import OwnPrices, Prices
 
@@ -60,6 +61,7 @@ class BaseModel:
     kv_cache_bytes: int | None = None  # None: vLLM profiles the GPU; on CPU 1 GiB
     media_tokens: MediaTokens = MediaTokens()
     request_limits: RequestLimits = RequestLimits()
+    media: Media = field(default_factory=Media)
     vllm_args: tuple[str, ...] = ()  # further flags, passed as they are
 
     @property
@@ -250,6 +252,8 @@ class Pool:
     mig: Mig | None = None  # slices that are found when engines start; None: `devices` names them, or no MIG
     awake: int | None = None  # base models awake at once at a shared host; None: as many as fit its memory
     residency: ResidencySettings = ResidencySettings()  # of shared hosts
+    sleep: bool = False  # a model that goes from a shared host sleeps if it can; on GPUs
+    fork_server: bool = True  # a shared host keeps a process from which its engines are forked
 
     @property
     def hosts(self) -> tuple[Host, ...]:
@@ -347,6 +351,7 @@ class GatewaySettings:
     scheduler: SchedulerSettings = SchedulerSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+    guards: Mapping[str, Guard] = field(default_factory=dict)  # by tenant
     trusted_proxies: TrustedProxies | None = None  # None: nobody is signed in by a proxy
 
 

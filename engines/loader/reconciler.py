@@ -32,7 +32,7 @@ class Reconciler:
     """The desired adapters of an engine, those that it holds, and their failures."""
 
     def __init__(self, *, slots: int, metrics: AdapterMetrics) -> None:
-        self._metrics = metrics
+        self.metrics = metrics
         self.take_slots(slots)
         self._worker = secrets.token_hex(8)
         self._engine_starts = 0
@@ -119,7 +119,7 @@ class Reconciler:
                 await self._reconcile(loader)
         finally:
             self._loader = None
-            self._metrics.residents(slots=0, host=0, pinned=0)
+            self.metrics.residents(slots=0, host=0, pinned=0)
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
 

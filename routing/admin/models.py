@@ -27,9 +27,9 @@ class ModelAtHostAnswer(BaseModel):
     host: str = Field(examples=["mesh-0"])
     model: str = Field(examples=["llama-3-8b"])
     state: str = Field(
-        description="`on_disk`, `waking`, `awake`, `draining` (its turn is over), `failed` "
-        "(it did not come awake, and is tried again), `quarantined` (it failed three times; wake it once the "
-        "cause is gone) or `unknown` (its host does not answer).",
+        description="`on_disk`, `asleep` (its engine sleeps, on a GPU), `waking`, `awake`, `draining` (its "
+        "turn is over), `failed` (it did not come awake, and is tried again), `quarantined` (it failed three "
+        "times; wake it once the cause is gone) or `unknown` (its host does not answer).",
         examples=["awake"],
     )
     since_s: float = Field(description="How long it has been so.")
@@ -45,9 +45,13 @@ class ModelAtHostAnswer(BaseModel):
     cost_s: float | None = Field(description="From the order to its first request; null: not measured yet.")
     way: str = Field(description="How it came awake last, as its host says.", examples=["cold"])
     took_s: dict[str, float] = Field(description="Seconds of each way, as its host measured them.")
-    memory_bytes: int = Field(description="What it takes while awake, as measured; 0: not yet.")
+    memory_bytes: int = Field(description="What it takes while awake, or asleep, as measured; 0: not yet.")
     awake_s: float = Field(description="Seconds that it was awake since the gateway's start.")
     reason: str = Field(description="Why it failed last, in the engine's or the host's words.")
+    resting: dict[str, str] = Field(
+        description="Ways to it that are not taken now, since they have failed, each with the last words.",
+        examples=[{"reload": "shape mismatch (2x after qwen)"}],
+    )
 
 
 class TurnAnswer(BaseModel):

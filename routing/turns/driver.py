@@ -12,7 +12,7 @@ from routing.errors import Conflict, NotFound
 from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import Replica
-from routing.turns.pool import PoolTurns, way_of
+from routing.turns.pool import PoolTurns
 from routing.turns.report import ModelAtHost, TurnEvent, TurnsReport, WakeForecast
 from routing.turns.rule import Why, decide
 from routing.turns.seats import HostSeats, Seat
@@ -21,16 +21,18 @@ from routing.types import Outcome, Record
 
 
 @dataclass(frozen=True, slots=True)
-class _Forecast:
+class ModelForecast:
     """Says of one model when its turn would come."""
 
     pool: PoolTurns
     model: str
 
     def until_awake_s(self) -> float | None:
+        """Seconds until it is awake; None: it can come nowhere."""
         return self.pool.until_awake_s(self.model)
 
     def least_s(self) -> float:
+        """Seconds that it would take if it were its turn now."""
         return self.pool.least_s(self.model)
 
 
@@ -57,7 +59,7 @@ class Turns:
         self._tasks: list[asyncio.Task[None]] = []
         for name, pool in self.pools.items():
             for model in fleet.now.pools[name].base_models:
-                dispatcher.groups[name, model].turns = _Forecast(pool, model)
+                dispatcher.groups[name, model].turns = ModelForecast(pool, model)
         dispatcher.turn_due = self._look
         fleet.follow(self._take_fleet)
 
@@ -220,11 +222,12 @@ class Turns:
             pinned=pool.is_pinned(seat.model),
             held=str(pool.held.get(seat.model, "")),
             cost_s=pool.costs.measured_s(host.name, seat.model, host.awake),
-            way=way_of(seat),
+            way=seat.came_by,
             took_s={} if place is None else dict(place.took_s),
-            memory_bytes=0 if place is None else place.memory_bytes,
+            memory_bytes=0 if place is None else place.asleep_bytes if place.asleep else place.memory_bytes,
             awake_s=seat.awake_until(now_s),
             reason=seat.reason,
+            resting={} if place is None else dict(place.resting),
         )
 
 

@@ -192,11 +192,17 @@ class PoolTurns:
             if is_over and seat.is_open:
                 self._close(seat, now_s)
                 self.timeline.drains(host.name, seat.model, end, seat.replica.engine.sequences)
+                self._prepare(host, None if end is None else end.by)
             elif not is_over and seat.shut_s is not None:
                 self._open(seat, now_s)
                 self.timeline.add(host.name, seat.model, None, "goes_on", "nobody needs its place any more")
             if seat in self._to_sleep and not host.is_busy and not seat.replica.engine.sequences:
                 self._put_to_sleep(host, seat, Why.WANTED)
+
+    def _prepare(self, host: HostSeats, model: str | None) -> None:
+        """Have the model read that comes next, while what runs here ends."""
+        if model is not None and model in host.seats:
+            self._task(self._switching.prepare(host.seats[model]))
 
     def _open(self, seat: Seat, now_s: float) -> None:
         """Let a model take requests."""
@@ -255,7 +261,7 @@ class PoolTurns:
             seat.forgive()
             self.costs.learn(host.name, seat.model, now_s - began_s, went=gone)
             self._count(seat, why, now_s - began_s)
-            self.timeline.add(host.name, seat.model, gone, "awake", why, now_s - began_s, way_of(seat))
+            self.timeline.add(host.name, seat.model, gone, "awake", why, now_s - began_s, seat.came_by)
             self._open(seat, now_s)
         finally:
             host.coming = None
@@ -386,12 +392,6 @@ class PoolTurns:
 
     def _count(self, seat: Seat, why: Why, took_s: float, *, failed: bool = False) -> None:
         share_switch(self._dispatcher.groups[self.name, seat.model].backlog, took_s)
-        way = way_of(seat)
+        way = seat.came_by
         self.switches[seat.model, way, why.value, "failed" if failed else "awake"] += 1
         self.switch_s[seat.model, way] = self.switch_s.get((seat.model, way), 0.0) + took_s
-
-
-def way_of(seat: Seat) -> str:
-    """Return how a model came awake last, as its host says; empty: it has not said."""
-    told = seat.replica.engine.told
-    return told.place.way if told is not None and told.place is not None else ""

@@ -12,6 +12,7 @@ class ModelState(StrEnum):
 
     UNKNOWN = "unknown"  # its host does not answer
     ON_DISK = "on_disk"
+    ASLEEP = "asleep"  # its engine sleeps, and has freed its device
     WAKING = "waking"
     AWAKE = "awake"
     DRAINING = "draining"  # its turn is over; what it runs ends
@@ -39,6 +40,7 @@ class ModelAtHost:
     memory_bytes: int  # as measured; 0: not yet
     awake_s: float  # in all since the gateway's start
     reason: str  # why it failed, in the engine's or the host's words
+    resting: Mapping[str, str]  # ways to it that are not taken now, since they have failed -> why
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,7 @@ class FakeHost:
         self.engines = {model: MeshEngine(f"{name}.{model}", model) for model in models}
         self.orders: list[tuple[str, str, str | None]] = []
         self.refused: list[str] = []
+        self.prepared: list[str] = []  # models whose weights are to be read ahead
         self.most_seen = 0
         self.mute = False  # it answers no probe, as one that is too busy
         self._most = most
@@ -137,6 +138,10 @@ class FakeHost:
             await engine(scope, receive, send)
             return
         told = json.loads(await read_body(receive))
+        if told["order"] == "prepare":
+            self.prepared.append(engine.serves)
+            await respond(send, 200, engine.health().to_json())
+            return
         self.orders.append((told["order"], engine.serves, told.get("instead_of")))
         why_not = self._follow(engine, told["order"], told.get("instead_of"))
         if why_not:

@@ -156,6 +156,8 @@ async def test_what_a_model_runs_ends_before_it_goes(mesh: Mesh) -> None:
     other = asyncio.create_task(mesh.ask("two")())
     await eventually(lambda: states(mesh)["one"] == ModelState.DRAINING, "the end of one's turn")
     assert not other.done()
+    host = mesh.hosts["mesh-0"]
+    await eventually(lambda: host.prepared == ["two"], "what comes next, read meanwhile")
     busy.release.set()
     assert said(await other) == "I am two"
     assert (await running).status == 200
