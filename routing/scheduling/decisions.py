@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from routing.types import Request
 
@@ -23,7 +23,7 @@ class Action(StrEnum):
 
 
 class Decision(NamedTuple):
-    """One decision."""
+    """One decision. A tuple, since one is made for every request."""
 
     at_s: float  # monotonic
     action: Action
@@ -40,7 +40,7 @@ class Decisions:
     """The last `KEPT` decisions, the newest last."""
 
     def __init__(self) -> None:
-        self._kept: deque[Any] = deque(maxlen=KEPT)  # fields of decisions, with whole requests
+        self._kept: deque[Decision] = deque(maxlen=KEPT)
 
     def add(
         self,
@@ -52,11 +52,10 @@ class Decisions:
         waited_s: float = 0.0,
     ) -> None:
         """Remember a decision about a request; the oldest one is forgotten."""
-        self._kept.append((at_s, action, reason, request, replica, waited_s))
+        target = request.target
+        whose = target.tenant, target.model, target.pool
+        self._kept.append(Decision(at_s, action, reason, request.id, *whose, replica, waited_s))
 
     def last(self, count: int = KEPT) -> list[Decision]:
         """List the newest first."""
-        return [
-            Decision(at_s, action, reason, r.id, r.target.tenant, r.target.model, r.target.pool, *where)
-            for at_s, action, reason, r, *where in list(self._kept)[: -count - 1 : -1]
-        ]
+        return list(self._kept)[: -count - 1 : -1]
