@@ -9,7 +9,7 @@ from adapters.base_model import folder_of
 from engines.builder import Shared, builder_thread
 from engines.host import EngineHost
 from engines.memory import memory_of_host
-from engines.shared_host import SharedHost
+from engines.shared_host import Growth, SharedHost
 from engines.supervisor import Supervisor
 from engines.switching.live import Model
 from engines.switching.turns import Turns
@@ -40,9 +40,18 @@ def host_of(
     turns = Turns({name: _model_of(model, fleet, on_cpu=on_cpu) for name, model in models.items()})
     for supervisor in supervisors.values():
         supervisor.turns = turns
-    memory = memory_of_host(on_cpu=on_cpu)
+    growth = Growth(
+        make=lambda name: Supervisor(f"{place.name}.{name}", BaseModel(name, ""), **settings, shared=shared),
+        describe=lambda model: _model_of(model, fleet, on_cpu=on_cpu),
+    )
     return SharedHost(
-        supervisors, thread=shared.thread, awake=pool.awake, memory=memory, token=token, turns=turns
+        supervisors,
+        thread=shared.thread,
+        awake=pool.awake,
+        memory=memory_of_host(on_cpu=on_cpu),
+        token=token,
+        turns=turns,
+        growth=growth,
     )
 
 

@@ -28,6 +28,7 @@ class Place:
     way: str = ""  # how it came awake last; empty: it has not yet
     took_s: Mapping[str, float] = field(default_factory=dict)  # way -> seconds that it took last, until ready
     failed_starts: int = 0  # since the last one that did not fail
+    source: str = ""  # where the files are that its last engine was given; empty: there was none
 
     @classmethod
     def from_json(cls, value: Any) -> Place | None:
@@ -41,6 +42,7 @@ class Place:
             str(value["way"]),
             took_s,
             int(value["failed_starts"]),
+            str(value.get("source", "")),
         )
 
 

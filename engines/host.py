@@ -10,7 +10,7 @@ import contextlib
 import hmac
 import json
 import logging
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from engines import protocol
 from engines.handler import Receive, Scope, Send, answer_with
 from engines.health import EngineHealth, EngineState
 from engines.loader import EngineDied, reason_of
-from engines.new_settings import with_settings
+from engines.new_settings import with_settings, with_weights
 from engines.places import Places, Refused
 from engines.residency import ENGINE_DIED, DesiredAdapters, EngineAdapter, FaultKind, Residency, TrialReport
 from engines.supervisor import Supervisor
@@ -43,8 +43,21 @@ class _BadRequest(Exception):
 class EngineHost:
     """The engine of this process as an ASGI application."""
 
-    def __init__(self, supervisor: Supervisor, *, token: str, places: Places | None = None) -> None:
-        """`places` say which of several base models of this process are awake; None: this is its only one."""
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        *,
+        token: str,
+        places: Places | None = None,
+        took: Callable[[BaseModel], None] = lambda model: None,
+        leave: Callable[[], None] | None = None,
+    ) -> None:
+        """`places` say which of several base models of this process are awake; None: this is its only one.
+
+        `took` is told with what its next engine is made; `leave` begins to forget the model.
+        """
+        self._took = took
+        self._leave = leave
         self._supervisor = supervisor
         self._places = places
         self._token = token
@@ -137,9 +150,10 @@ class EngineHost:
                 await answer(send, 200, report.to_json())
             elif call == ("POST", protocol.ENGINE_PATH):
                 body = await _read_json(receive)
-                model = _parse_settings(body, self._supervisor.model)
-                self._follow(body)
+                model = _parse_model(body, self._supervisor.model, shared=self._places is not None)
+                self._follow(body, model)
                 self._supervisor.model = model  # the next engine is made after this
+                self._took(model)
                 await answer(send, 200, self._health().to_json())
             else:
                 await answer(send, 405, {"error": "not a method of this route"})
@@ -153,9 +167,16 @@ class EngineHost:
             return self._supervisor.health()
         return self._places.health(self._supervisor.model.name)
 
-    def _follow(self, told: dict[str, Any]) -> None:
+    def _follow(self, told: dict[str, Any], model: BaseModel) -> None:
         """Do as the gateway tells the engine. Raises `_BadRequest`."""
         order, instead_of = _parse_order(told)
+        if order is protocol.EngineOrder.LEAVE:
+            if self._leave is None:
+                raise _BadRequest(400, "this host has one base model, which it does not forget")
+            self._leave()
+            return
+        if order is not protocol.EngineOrder.STOP and not model.source:
+            raise _BadRequest(409, f"this host was not told where the files of {model.name} are")
         if self._places is None:
             if instead_of is not None:
                 raise _BadRequest(400, "this host has one base model, which goes for no other")
@@ -243,12 +264,12 @@ def _parse_order(value: dict[str, Any]) -> tuple[protocol.EngineOrder, str | Non
     return order, instead_of
 
 
-def _parse_settings(value: dict[str, Any], model: BaseModel) -> BaseModel:
+def _parse_model(value: dict[str, Any], model: BaseModel, *, shared: bool) -> BaseModel:
     """Read what the next engine is to be started with, without a word as before. Raises `_BadRequest`."""
-    if value.get("settings") is None:
-        return model
     try:
-        return with_settings(model, value["settings"])
+        if shared and value.get("source") is not None:
+            model = with_weights(model, value["source"], value.get("revision"))
+        return model if value.get("settings") is None else with_settings(model, value["settings"])
     except ValueError as error:
         raise _BadRequest(400, f"settings: {error}") from None
 

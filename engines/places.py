@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -63,7 +64,9 @@ class Places:
         ways: Sequence[Way] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`awake` is the most at once; None: as many as are measured to fit the memory, and one until then.
+        """`supervisors` may change: a model may come, or be forgotten once it rests.
+
+        `awake` is the most at once; None: as many as are measured to fit the memory, and one until then.
 
         The `ways` come before the last one there is, a cold start.
         """
@@ -72,7 +75,7 @@ class Places:
         self._memory = memory
         self._ways = (*ways, Cold())
         self._clock = clock
-        self._known = {model: _Known() for model in supervisors}
+        self._known: defaultdict[str, _Known] = defaultdict(_Known)  # by base model
         self._switches: dict[str, _Switch] = {}  # by the model that comes
         self._measuring: set[asyncio.Task[None]] = set()
         self._fits, self._fits_until_s = 1, -math.inf  # models that fit the memory together, and for how long
@@ -93,12 +96,21 @@ class Places:
             way=known.way,
             took_s=dict(known.took_s),
             failed_starts=self._supervisors[model].failed_starts,
+            source=self._supervisors[model].source,
         )
         switch = self._switches.get(model)
         if switch is not None and health.state in COMING:
             reason = f"{switch.going} goes first" if switch.going else "it is about to start"
             health = replace(health, state=EngineState.STARTING, reason=reason)
         return replace(health, place=place)
+
+    def forget(self, model: str) -> None:
+        """Forget what was seen of a base model that is here no more."""
+        self._known.pop(model, None)
+
+    def is_wanted(self, model: str) -> bool:
+        """Whether anything of a base model is here, or is to come."""
+        return model in self._switches or self._supervisors[model].is_awake
 
     def most_awake(self) -> int:
         """Return how many base models may be awake at once now."""

@@ -1,25 +1,42 @@
 """Several base models in one process: each has its supervisor and its host, and each call names its model.
 
-The process is alive as long as any of them may come awake, and ready as soon as it takes orders.
+A model of which nothing was heard before is on disk; it gets a supervisor with the gateway's first order,
+which says where its files are. The process is alive as long as any of them may come awake, and ready as soon
+as it takes orders.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from engines import orphans
 from engines.draining import drain_on_signals
 from engines.handler import Receive, Scope, Send
+from engines.health import EngineHealth, EngineState, Place
 from engines.host import EngineHost, answer, may_call
 from engines.in_place_ways import InPlaceWay
 from engines.memory import Memory
 from engines.places import Places
-from engines.protocol import MODEL_HEADER
+from engines.protocol import ENGINE_PATH, MODEL_HEADER, EngineOrder
 from engines.supervisor import Supervisor
 from engines.switching.in_place import Means
+from engines.switching.live import Model
 from engines.switching.turns import Turns
+from fleet.fields import is_name
+from fleet.types import BaseModel
+
+MAX_MODELS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How a host gets models that it did not begin with."""
+
+    make: Callable[[str], Supervisor]  # of a model of that name, whose files are not known yet
+    describe: Callable[[BaseModel], Model]
 
 
 class SharedHost:
@@ -27,18 +44,22 @@ class SharedHost:
 
     def __init__(
         self,
-        supervisors: Mapping[str, Supervisor],
+        supervisors: MutableMapping[str, Supervisor],
         *,
         thread: ThreadPoolExecutor,
         awake: int | None,
         memory: Memory,
         token: str,
         turns: Turns,
+        growth: Growth | None = None,
     ) -> None:
         """`supervisors` by base model; all build their engines in `thread`, and have these `turns` in common.
 
-        `awake` is as `Places` has it.
+        `awake` is as `Places` has it. Without `growth` there are never other models.
         """
+        self._growth = growth
+        self._forgetting: set[asyncio.Task[None]] = set()
+        self._drained: list[Supervisor] = []  # those that a signal tells to end
         self._turns = turns
         self._supervisors = supervisors
         self._thread = thread
@@ -49,19 +70,21 @@ class SharedHost:
             memory=memory,
             ways=[InPlaceWay(means, turns) for means in (Means.PUT, Means.RELOAD)],
         )
-        self._hosts = {
-            model.encode(): EngineHost(supervisor, token=token, places=self._places)
-            for model, supervisor in supervisors.items()
-        }
+        self._hosts: dict[bytes, EngineHost] = {}
+        for model, supervisor in supervisors.items():
+            self._take(model, supervisor)
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         headers = dict(scope["headers"])
-        host = self._hosts.get(headers.get(MODEL_HEADER.encode(), b""))
+        name = headers.get(MODEL_HEADER.encode(), b"")
+        host = self._hosts.get(name)
         if host is not None:
             await host(scope, receive, send)
+        elif may_call(headers, self._token) and self._may_add(name.decode("latin-1")):
+            await self._answer_for(name.decode(), scope, receive, send)
         elif may_call(headers, self._token):
             await answer(send, 404, {"error": f"{MODEL_HEADER} names none of {', '.join(self._supervisors)}"})
         else:
@@ -70,13 +93,16 @@ class SharedHost:
     async def start(self) -> None:
         """End what a killed process left behind, and take orders. Call it in the main thread."""
         await asyncio.to_thread(orphans.reap, *(one.replica for one in self._supervisors.values()))
-        drain_on_signals(list(self._supervisors.values()))
+        drain_on_signals(self._drained)
         for supervisor in self._supervisors.values():
             supervisor.begin()
         self._started = True
 
     async def stop(self) -> None:
         """End every engine, all at once, and leave no process behind."""
+        self._started = False
+        for task in self._forgetting:
+            task.cancel()
         await self._places.stop()
         await self._turns.close()
         await asyncio.gather(*(supervisor.stop() for supervisor in self._supervisors.values()))
@@ -89,3 +115,52 @@ class SharedHost:
     def is_alive(self) -> bool:
         """Whether starting any of its engines still makes sense. Never raises."""
         return any(supervisor.is_alive() for supervisor in self._supervisors.values())
+
+    # -- models that come and go ---------------------------------------------------------------------------
+
+    def _may_add(self, model: str) -> bool:
+        """Whether a model that is not here may come."""
+        return self._growth is not None and len(self._hosts) < MAX_MODELS and is_name(model)
+
+    async def _answer_for(self, model: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer for a model of which nothing was heard before: it is on disk until it is told to start."""
+        if self._growth is None or scope["path"] != ENGINE_PATH:
+            place = Place(awake=self._places.most_awake())
+            await answer(send, 503, EngineHealth(EngineState.STOPPED, place=place).to_json())
+            return
+        supervisor = self._supervisors[model] = self._growth.make(model)
+        supervisor.turns = self._turns
+        supervisor.begin()
+        await self._take(model, supervisor)(scope, receive, send)
+
+    def _take(self, model: str, supervisor: Supervisor) -> EngineHost:
+        self._drained.append(supervisor)
+        host = self._hosts[model.encode()] = EngineHost(
+            supervisor,
+            token=self._token,
+            places=self._places,
+            took=self._took,
+            leave=lambda: self._leave(model),
+        )
+        return host
+
+    def _took(self, model: BaseModel) -> None:
+        if self._growth is not None and model.source:
+            self._turns.take(self._growth.describe(model))
+
+    def _leave(self, model: str) -> None:
+        """Stop a model's engine, then forget the model."""
+        self._places.follow(model, EngineOrder.STOP)
+        task = asyncio.create_task(self._forget(model, self._supervisors[model]))
+        self._forgetting.add(task)
+        task.add_done_callback(self._forgetting.discard)
+
+    async def _forget(self, model: str, supervisor: Supervisor) -> None:
+        await supervisor.rests()
+        if self._supervisors.get(model) is not supervisor or self._places.is_wanted(model):
+            return  # it was told to start again
+        del self._supervisors[model], self._hosts[model.encode()]
+        self._drained.remove(supervisor)
+        self._places.forget(model)
+        self._turns.forget(model)
+        await supervisor.stop()

@@ -52,6 +52,7 @@ def base_model_from(name: str, section: schema.BaseModelSection, source: str) ->
         media_tokens=MediaTokens(**section.media_tokens.model_dump()),
         request_limits=RequestLimits(**section.request_limits.model_dump()),
         vllm_args=section.vllm_args,
+        sha256=section.sha256,
     )
 
 

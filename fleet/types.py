@@ -47,7 +47,7 @@ class BaseModel:
     """
 
     name: str
-    source: str  # absolute folder, or a hub id such as "meta-llama/Llama-3.1-8B-Instruct"
+    source: str  # absolute folder, a hub id such as "org/name", or a URL from which the gateway fetches it
     revision: str | None = None  # hub revision; only with a hub id
     dtype: str = "auto"
     max_model_len: int | None = None  # tokens, prompt and completion together
@@ -61,11 +61,17 @@ class BaseModel:
     media_tokens: MediaTokens = MediaTokens()
     request_limits: RequestLimits = RequestLimits()
     vllm_args: tuple[str, ...] = ()  # further flags, passed as they are
+    sha256: str | None = None  # promised of a URL's archive, or of its only file of weights
 
     @property
     def serves_adapters(self) -> bool:
         """Whether engines of this base model are built with LoRA support."""
         return self.max_loras > 0
+
+    @property
+    def is_here(self) -> bool:
+        """Whether engines can read it: the gateway has nothing more to fetch."""
+        return "://" not in self.source
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,13 +358,15 @@ class GatewaySettings:
 
 @dataclass(frozen=True, slots=True)
 class StateSettings:
-    """Storage and bounds of adapters registered at run time, their versions and API keys."""
+    """Storage and bounds of adapters and models, their versions, and API keys made at run time."""
 
-    folder: str = ".tenantry"  # absolute once loaded; holds state.db and adapters/
+    folder: str = ".tenantry"  # absolute once loaded; holds state.db, adapters/ and models/
     database: str | None = field(default=None, repr=False)  # URL, may hold a password; None: SQLite
     database_variable: str | None = None  # the URL's environment variable
-    store_bytes: int | None = None  # all versions on disk together; None: no bound
+    store_bytes: int | None = None  # all versions of adapters on disk together; None: no bound
     max_adapter_bytes: int = 2048 * 2**20  # one adapter, unpacked
+    model_store_bytes: int | None = None  # all versions of whole models together; None: no bound
+    max_model_bytes: int = 512 * 2**30  # one whole model, unpacked
     keep_versions: int = 3  # ready ones beside the live one
 
     @property

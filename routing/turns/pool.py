@@ -22,12 +22,13 @@ from routing.scheduling.tickets import Ticket
 from routing.turns.costs import Costs
 from routing.turns.figures import PoolFigures
 from routing.turns.forecast import until_awake_s
+from routing.turns.report import NOTHING_KNOWN, Absence
 from routing.turns.rule import Plan, Switch, Why, decide
 from routing.turns.seats import HostSeats, Seat
-from routing.turns.switching import NotAwake, Switching
+from routing.turns.switching import DoesNotLoad, NotAwake, Switching
 from routing.turns.timeline import Timeline
-from routing.turns.view import AwakeModel, Demand, Host, TurnSettings, Waiting
-from routing.turns.worth import BAND_WORTH, drain_s, fair_worth
+from routing.turns.view import Demand, Host, TurnSettings, Waiting
+from routing.turns.worth import BAND_WORTH, fair_worth
 
 LOOKED_AT = 64  # waiting requests of a model; more make it worth no more
 SETTLED_S = 3.0  # in which the last probe of a model that was just stopped may still say that it failed
@@ -63,7 +64,10 @@ class PoolTurns:
         self._clock = clock
         self._due = asyncio.Event()
         self._last_turn_s: dict[str, float] = {}
-        self._to_sleep: set[Seat] = set()  # by an operator
+        self._to_sleep: set[Seat] = set()  # by an operator, or to come back with other files
+        # Told of each model that came, or whose engine did not start: with which files, and in which words.
+        self.outcome: Callable[[str, str, str], None] = lambda model, source, words: None
+        self.absence: Callable[[str], Absence] = lambda model: NOTHING_KNOWN
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -122,12 +126,16 @@ class PoolTurns:
         if self.name not in self._fleet.now.pools:
             return
         now_s = self._clock()
-        self._take_hosts(now_s)
+        self.take_hosts(now_s)
         for host, seat in self.seats():
+            seat.take_source()
             self._take_engine(host, seat, now_s)
             self._take_failure(host, seat, now_s)
+            if seat.is_outdated and seat.is_open:
+                self._renew(seat)
             replica = seat.replica
-            self._dispatcher.set_asleep(replica.name, replica.asleep, barred=seat.is_quarantined)
+            barred = seat.is_quarantined or (seat.is_absent and self.absence(seat.model).for_good)
+            self._dispatcher.set_asleep(replica.name, replica.asleep, barred=barred)
         plan = decide(now_s, self.view(now_s), self.demands(now_s), self.settings())
         for switch in plan.switches:
             self._begin(switch, now_s)
@@ -136,8 +144,13 @@ class PoolTurns:
             self._put_to_sleep(self.hosts[name], self.hosts[name].seats[model], Why.UNUSED)
         self.held, self.limit_s = dict(plan.held), plan.limit_s
 
-    def _take_hosts(self, now_s: float) -> None:
-        """Follow the replicas that take part."""
+    def _renew(self, seat: Seat) -> None:
+        """Have an awake model come again with other files, once what it runs has ended."""
+        self._to_sleep.add(seat)
+        self.wanted.add(seat.model)
+
+    def take_hosts(self, now_s: float) -> None:
+        """Follow the replicas that take part; the place of one that has left is free once nothing is left."""
         present = [r for r in self._dispatcher.replicas.values() if r.pool == self.name]
         before = {seat.replica: seat for _, seat in self.seats()}
         if before.keys() == set(present):
@@ -146,6 +159,10 @@ class PoolTurns:
         for host in hosts.values():
             here = (replica for replica in present if replica.host == host.name)
             host.seats = {r.engine.base_model: before.get(r, Seat(r, now_s)) for r in here}
+        for replica in before.keys() - set(present):
+            if replica.host in hosts and before[replica].is_up:
+                hosts[replica.host].leaving.add(replica.engine.base_model)
+                self._task(self._see_off(hosts[replica.host], before[replica]))
         self.hosts = hosts
         self._to_sleep = {seat for seat in self._to_sleep if not seat.replica.left}
 
@@ -231,6 +248,7 @@ class PoolTurns:
         self, host: HostSeats, seat: Seat, goes: Seat | None, why: Why, *, ordered: bool = True
     ) -> None:
         began_s, gone = self._clock(), None if goes is None else goes.model
+        source = seat.source
         try:
             await self._switching.bring(seat, goes, ordered=ordered)
         except NotAwake as error:
@@ -240,13 +258,16 @@ class PoolTurns:
                 self.wanted.discard(seat.model)
             self._count(seat, why, now_s - began_s, failed=True)
             self.timeline.add(host.name, seat.model, gone, "failed", str(error), now_s - began_s)
+            if isinstance(error, DoesNotLoad):
+                self.outcome(seat.model, source, str(error))
         else:
             now_s = self._clock()
             seat.forgive()
             self.costs.learn(host.name, seat.model, now_s - began_s, went=gone)
             self._count(seat, why, now_s - began_s)
-            self.timeline.add(host.name, seat.model, gone, "awake", why, now_s - began_s, way_of(seat))
+            self.timeline.add(host.name, seat.model, gone, "awake", why, now_s - began_s, seat.way)
             self._open(seat, now_s)
+            self.outcome(seat.model, source, "")
         finally:
             host.coming = None
             self.look()
@@ -256,6 +277,13 @@ class PoolTurns:
         host.going = seat.model
         self.timeline.add(host.name, seat.model, None, "sleeps", why)
         self._task(self._stop(host, seat))
+
+    async def _see_off(self, host: HostSeats, seat: Seat) -> None:
+        try:
+            await self._switching.has_left(seat)
+        finally:
+            host.leaving.discard(seat.model)
+            self.look()
 
     async def _stop(self, host: HostSeats, seat: Seat) -> None:
         try:
@@ -292,23 +320,12 @@ class PoolTurns:
 
     def _host(self, host: HostSeats, most_awake: int, now_s: float) -> Host:
         able = [model for model, seat in host.seats.items() if seat.may_come(now_s)]
-        busy = host.coming or host.going
-        awake = tuple(
-            AwakeModel(
-                seat.model,
-                seat.since_s,
-                seat.used_s,
-                seat.replica.engine.sequences,
-                not seat.is_open,
-                seat.replica.engine.sequences >= seat.replica.engine.capacity,
-                drain_s(seat.replica.engine.sequences, self.figures.answer_s),
-            )
-            for seat in host.seats.values()
-            if seat.is_up and seat.model != busy
-        )
+        busy = host.busy
+        up = (seat for seat in host.seats.values() if seat.is_up and seat.model != busy)
+        awake = tuple(seat.seen(self.figures.answer_s) for seat in up)
         costs = self.costs.expected(host.name, host.seats, [each.model for each in awake])
         here = {model: costs[model] for model in {*able, *(each.model for each in awake)}}
-        left_s = max(0.0, costs[busy] - (now_s - host.began_s)) if busy is not None else 0.0
+        left_s = max(0.0, costs.get(busy, 0.0) - (now_s - host.began_s)) if busy is not None else 0.0
         return Host(host.name, most_awake, awake, busy, left_s, here)
 
     def demands(self, now_s: float) -> list[Demand]:
@@ -375,12 +392,6 @@ class PoolTurns:
         }
 
     def _count(self, seat: Seat, why: Why, took_s: float, *, failed: bool = False) -> None:
-        way = way_of(seat)
+        way = seat.way
         self.switches[seat.model, way, why.value, "failed" if failed else "awake"] += 1
         self.switch_s[seat.model, way] = self.switch_s.get((seat.model, way), 0.0) + took_s
-
-
-def way_of(seat: Seat) -> str:
-    """Return how a model came awake last, as its host says; empty: it has not said."""
-    told = seat.replica.engine.told
-    return told.place.way if told is not None and told.place is not None else ""

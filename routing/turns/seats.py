@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from engines.health import EngineState
 from routing.scheduling.state import Replica
 from routing.turns.report import ModelState
+from routing.turns.view import AwakeModel
+from routing.turns.worth import drain_s
 
 FAILURES = 3  # one after the other, then a model is quarantined at its host
 FIRST_PAUSE_S, LAST_PAUSE_S = 5.0, 60.0
@@ -27,6 +29,7 @@ class Seat:
     failures: int = 0
     not_before_s: float = -math.inf
     reason: str = ""  # of the last failure
+    source: str = ""  # where its files are, by the fleet, as it was seen last
     awake_s: float = 0.0  # in all, turns that have ended
     counts_from_s: float | None = None  # when the turn began that has not ended
 
@@ -40,6 +43,12 @@ class Seat:
         """What its engine said of itself last; None: it does not answer."""
         told = self.replica.engine.told
         return None if told is None else told.state
+
+    @property
+    def way(self) -> str:
+        """How it came awake last, as its host says; empty: it has not said."""
+        told = self.replica.engine.told
+        return told.place.way if told is not None and told.place is not None else ""
 
     @property
     def is_open(self) -> bool:
@@ -56,11 +65,44 @@ class Seat:
         """Whether it has failed too often."""
         return self.failures >= FAILURES
 
+    @property
+    def is_absent(self) -> bool:
+        """Whether its files are not here yet."""
+        declared = self.replica.engine.declared
+        return declared is not None and not declared.is_here
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether its engine has other files than the fleet names by now."""
+        told = self.replica.engine.told
+        has = "" if told is None or told.place is None else told.place.source
+        return bool(has) and not self.is_absent and has != self.source and self.replica.engine.ready
+
+    def take_source(self) -> None:
+        """Follow the fleet; with other files it is tried again, whatever failed before."""
+        declared = self.replica.engine.declared
+        if declared is not None and declared.source != self.source:
+            self.source = declared.source
+            self.forgive()
+
     def may_come(self, now_s: float) -> bool:
         """Whether it may be ordered to come."""
-        if self.is_quarantined or now_s < self.not_before_s or self.told is None:
+        if self.is_absent or self.is_quarantined or now_s < self.not_before_s or self.told is None:
             return False
         return not (self.replica.draining or self.replica.restarting or self.replica.left)
+
+    def seen(self, answer_s: float) -> AwakeModel:
+        """Return what the rule sees of it while it is up; answers take so long as a rule."""
+        running = self.replica.engine.sequences
+        return AwakeModel(
+            self.model,
+            self.since_s,
+            self.used_s,
+            running,
+            not self.is_open,
+            running >= self.replica.engine.capacity,
+            drain_s(running, answer_s),
+        )
 
     def failed(self, reason: str, now_s: float) -> None:
         """Note that it did not come awake; the pause before the next try doubles each time."""
@@ -85,6 +127,8 @@ class Seat:
             return ModelState.AWAKE
         if self.shut_s is not None:
             return ModelState.DRAINING
+        if self.is_absent:
+            return ModelState.ABSENT
         if self.is_quarantined:
             return ModelState.QUARANTINED
         if self.failures:
@@ -101,11 +145,17 @@ class HostSeats:
     coming: str | None = None  # the model that it is switching to
     going: str | None = None  # the model that goes to disk for nobody
     began_s: float = 0.0  # when that was ordered
+    leaving: set[str] = field(default_factory=set)  # models that take part no more, and end what they run
+
+    @property
+    def busy(self) -> str | None:
+        """A model that comes, goes or leaves, so that nothing else may; None: there is none."""
+        return self.coming or self.going or next(iter(self.leaving), None)
 
     @property
     def is_busy(self) -> bool:
-        """Whether a model comes or goes."""
-        return self.coming is not None or self.going is not None
+        """Whether a model comes, goes or leaves."""
+        return self.busy is not None
 
     @property
     def awake(self) -> list[str]:

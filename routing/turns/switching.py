@@ -27,6 +27,10 @@ class NotAwake(Exception):
     """A model did not come awake; says why."""
 
 
+class DoesNotLoad(NotAwake):
+    """Its engine does not start; says why in the engine's words."""
+
+
 class Switching:
     """Speaks to the hosts of a gateway."""
 
@@ -58,7 +62,10 @@ class Switching:
                     self._look_at(instead_of.replica.name)
                 self._look_at(seat.replica.name)
             await self._until_awake(seat)
-        except (NotAwake, ReplicaSilent) as error:
+        except NotAwake:
+            await self.stop(seat)
+            raise
+        except ReplicaSilent as error:
             await self.stop(seat)
             raise NotAwake(str(error)) from error
 
@@ -76,6 +83,11 @@ class Switching:
                 await asyncio.sleep(LAST_POLL_S / 5)
         if not seat.replica.left:
             self._look_at(seat.replica.name)
+
+    async def has_left(self, seat: Seat) -> None:
+        """Wait until nothing is left of a replica that takes part no more: then its place is free."""
+        while seat.replica in self._clients:  # noqa: ASYNC110 - whoever sees it off has no event for it
+            await asyncio.sleep(LAST_POLL_S / 5)
 
     async def _until_awake(self, seat: Seat) -> None:
         began_s, pause_s = self._clock(), FIRST_POLL_S
@@ -104,7 +116,7 @@ def _require_coming(health: EngineHealth | None, waited_s: float) -> None:
         if waited_s > GRACE_S:
             raise NotAwake("its host does not answer")
     elif health.state is EngineState.FAILED:
-        raise NotAwake(health.reason or "its engine does not start")
+        raise DoesNotLoad(health.reason or "its engine does not start")
     elif health.state is EngineState.DRAINING:
         raise NotAwake("its host is shutting down")
     elif health.state is EngineState.STOPPED and waited_s > GRACE_S:

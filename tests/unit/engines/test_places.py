@@ -30,6 +30,7 @@ class FakeSupervisor:
         self.reason = ""
         self.is_ending = False
         self.failed_starts = 0
+        self.source = ""
         self.breaks = ""  # why it does not start
         self.may_load = asyncio.Event()
         self.may_end = asyncio.Event()
