@@ -121,11 +121,12 @@ class Places:
         return self._fits
 
     def _count_fitting(self) -> int:
-        measured = [known.memory_bytes for known in self._known.values() if known.memory_bytes]
+        here = [self._known[model].memory_bytes for model in self._supervisors]
+        measured = [taken for taken in here if taken]
         if not measured:
             return 1
         # One that was never awake counts as much as the largest.
-        sizes = sorted((known.memory_bytes or max(measured) for known in self._known.values()), reverse=True)
+        sizes = sorted((taken or max(measured) for taken in here), reverse=True)
         room = self._free_bytes() + sum(
             self._known[model].memory_bytes for model, one in self._supervisors.items() if one.is_ready()
         )

@@ -24,7 +24,7 @@ from routing.turns.figures import PoolFigures
 from routing.turns.forecast import until_awake_s
 from routing.turns.report import NOTHING_KNOWN, Absence
 from routing.turns.rule import Plan, Switch, Why, decide
-from routing.turns.seats import HostSeats, Seat
+from routing.turns.seats import HostSeats, Seat, arranged
 from routing.turns.switching import DoesNotLoad, NotAwake, Switching
 from routing.turns.timeline import Timeline
 from routing.turns.view import Demand, Host, TurnSettings, Waiting
@@ -128,14 +128,7 @@ class PoolTurns:
         now_s = self._clock()
         self.take_hosts(now_s)
         for host, seat in self.seats():
-            seat.take_source()
-            self._take_engine(host, seat, now_s)
-            self._take_failure(host, seat, now_s)
-            if seat.is_outdated and seat.is_open:
-                self._renew(seat)
-            replica = seat.replica
-            barred = seat.is_quarantined or (seat.is_absent and self.absence(seat.model).for_good)
-            self._dispatcher.set_asleep(replica.name, replica.asleep, barred=barred)
+            self._take_seat(host, seat, now_s)
         plan = decide(now_s, self.view(now_s), self.demands(now_s), self.settings())
         for switch in plan.switches:
             self._begin(switch, now_s)
@@ -144,10 +137,16 @@ class PoolTurns:
             self._put_to_sleep(self.hosts[name], self.hosts[name].seats[model], Why.UNUSED)
         self.held, self.limit_s = dict(plan.held), plan.limit_s
 
-    def _renew(self, seat: Seat) -> None:
-        """Have an awake model come again with other files, once what it runs has ended."""
-        self._to_sleep.add(seat)
-        self.wanted.add(seat.model)
+    def _take_seat(self, host: HostSeats, seat: Seat, now_s: float) -> None:
+        """Follow what has become of a model at a host."""
+        seat.take_source()
+        self._take_engine(host, seat, now_s)
+        self._take_failure(host, seat, now_s)
+        if seat.is_outdated and seat.is_open:  # it comes again with other files, once what it runs has ended
+            self._to_sleep.add(seat)
+            self.wanted.add(seat.model)
+        barred = seat.is_quarantined or (seat.is_absent and self.absence(seat.model).for_good)
+        self._dispatcher.set_asleep(seat.replica.name, seat.replica.asleep, barred=barred)
 
     def take_hosts(self, now_s: float) -> None:
         """Follow the replicas that take part; the place of one that has left is free once nothing is left."""
@@ -155,16 +154,16 @@ class PoolTurns:
         before = {seat.replica: seat for _, seat in self.seats()}
         if before.keys() == set(present):
             return
-        hosts = {replica.host: self.hosts.get(replica.host, HostSeats(replica.host)) for replica in present}
-        for host in hosts.values():
-            here = (replica for replica in present if replica.host == host.name)
-            host.seats = {r.engine.base_model: before.get(r, Seat(r, now_s)) for r in here}
+        self.hosts = arranged(present, self.hosts, before, now_s)
         for replica in before.keys() - set(present):
-            if replica.host in hosts and before[replica].is_up:
-                hosts[replica.host].leaving.add(replica.engine.base_model)
-                self._task(self._see_off(hosts[replica.host], before[replica]))
-        self.hosts = hosts
+            self._let_go(before[replica])
         self._to_sleep = {seat for seat in self._to_sleep if not seat.replica.left}
+
+    def _let_go(self, seat: Seat) -> None:
+        host = self.hosts.get(seat.replica.host)
+        if host is not None and seat.is_up:
+            host.leaving.add(seat.model)
+            self._task(self._see_off(host, seat))
 
     def _take_engine(self, host: HostSeats, seat: Seat, now_s: float) -> None:
         """Take over what an engine has done without an order of this gateway, or since the last one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engines.health import EngineState
@@ -170,3 +170,14 @@ class HostSeats:
         return max(
             (each.place.awake for each in told if each is not None and each.place is not None), default=1
         )
+
+
+def arranged(
+    present: Sequence[Replica], hosts: Mapping[str, HostSeats], before: Mapping[Replica, Seat], now_s: float
+) -> dict[str, HostSeats]:
+    """Arrange the replicas that take part by their hosts; what is known of hosts and replicas stays."""
+    arranged = {replica.host: hosts.get(replica.host, HostSeats(replica.host)) for replica in present}
+    for host in arranged.values():
+        here = (replica for replica in present if replica.host == host.name)
+        host.seats = {r.engine.base_model: before.get(r, Seat(r, now_s)) for r in here}
+    return arranged

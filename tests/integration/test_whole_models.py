@@ -47,7 +47,7 @@ def model_folder(folder: Path, seed: int = 0, *, shards: int = 1, **config: Any)
     if shards == 1:
         save_file(tensors, folder / "model.safetensors")
         return folder
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in range(shards):
         name = f"model-{number + 1:05}-of-{shards:05}.safetensors"
         part = {tensor: array for i, (tensor, array) in enumerate(tensors.items()) if i % shards == number}
