@@ -201,13 +201,16 @@ class FakeWhole:
             ),
         )
 
+        self.known = {"one": self.one}
+        self.becomes = READY  # what is added, at once
+
     def entries(self) -> Sequence[ModelEntry]:
-        return [self.one]
+        return list(self.known.values())
 
     def entry(self, name: str) -> ModelEntry:
-        if name != "one":
+        if name not in self.known:
             raise NotFound(f"The gateway fetches no model `{name}`.", code="model_not_found")
-        return self.one
+        return self.known[name]
 
     def progress(self, model: str, number: int) -> VersionProgress | None:
         return self.fetching
@@ -216,7 +219,11 @@ class FakeWhole:
         if new.upload is not None:
             self.sent.append(await asyncio.to_thread(new.upload.read_bytes))
         self._note("add", name, place, new.source, new.sha256, new.trusted)
-        return replace(self.one, name=name)
+        entry = self.known.get(name) or replace(self.one, name=name, versions=())
+        reason = "" if self.becomes is READY else "model.safetensors is cut short"
+        added = ModelVersion(entry.next_number, Remote("hf://example/new"), self.becomes, reason)
+        self.known[name] = entry.with_version(added)
+        return self.known[name]
 
     async def retry(self, name: str, number: int) -> ModelEntry:
         return self._done("retry", name, number)
