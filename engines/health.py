@@ -28,7 +28,9 @@ class Place:
     way: str = ""  # how it came awake last; empty: it has not yet
     took_s: Mapping[str, float] = field(default_factory=dict)  # way -> seconds that it took last, until ready
     failed_starts: int = 0  # since the last one that did not fail
-    source: str = ""  # where the files are that its last engine was given; empty: there was none
+    source: str = (
+        ""  # where its last engine's files are, as it was told; empty: where its host knew them to be
+    )
 
     @classmethod
     def from_json(cls, value: Any) -> Place | None:

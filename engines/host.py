@@ -56,6 +56,7 @@ class EngineHost:
 
         `took` is told with what its next engine is made; `leave` begins to forget the model.
         """
+        self._own = supervisor.model  # as this host's fleet file has it
         self._took = took
         self._leave = leave
         self._supervisor = supervisor
@@ -74,7 +75,7 @@ class EngineHost:
             status = 200 if health.state is EngineState.READY else 503
             await answer(send, status, health.to_json())
         elif path == protocol.METRICS_PATH:
-            await _answer_metrics(send, self._supervisor.metrics.page())
+            await answer_metrics(send, self._supervisor.metrics.page())
         elif path in protocol.CONTROL_PATHS:
             await self._control(scope, receive, send)
         elif path in protocol.ENGINE_ROUTES:
@@ -150,7 +151,7 @@ class EngineHost:
                 await answer(send, 200, report.to_json())
             elif call == ("POST", protocol.ENGINE_PATH):
                 body = await _read_json(receive)
-                model = _parse_model(body, self._supervisor.model, shared=self._places is not None)
+                model = self._meant(body)
                 self._follow(body, model)
                 self._supervisor.model = model  # the next engine is made after this
                 self._took(model)
@@ -161,6 +162,16 @@ class EngineHost:
             await answer(send, error.status, {"error": str(error)})
         except (EngineDied, BaseModelFailed) as error:
             await _answer_fault(send, protocol.FAULT_ENGINE, str(error))
+
+    def _meant(self, told: dict[str, Any]) -> BaseModel:
+        """Read with what the next engine is to be started. Raises `_BadRequest`."""
+        model, starts = self._supervisor.model, told.get("order") == protocol.EngineOrder.START
+        if self._places is not None and starts:
+            source, revision = self._own.source, self._own.revision
+            if told.get("source") is not None:
+                source, revision = told["source"], told.get("revision")
+            model = _elsewhere(model, source, revision) if source else model
+        return _parse_settings(told, model)
 
     def _health(self) -> EngineHealth:
         if self._places is None:
@@ -264,12 +275,20 @@ def _parse_order(value: dict[str, Any]) -> tuple[protocol.EngineOrder, str | Non
     return order, instead_of
 
 
-def _parse_model(value: dict[str, Any], model: BaseModel, *, shared: bool) -> BaseModel:
-    """Read what the next engine is to be started with, without a word as before. Raises `_BadRequest`."""
+def _elsewhere(model: BaseModel, source: object, revision: object) -> BaseModel:
+    """Return the model with its files there. Raises `_BadRequest`."""
     try:
-        if shared and value.get("source") is not None:
-            model = with_weights(model, value["source"], value.get("revision"))
-        return model if value.get("settings") is None else with_settings(model, value["settings"])
+        return with_weights(model, source, revision)
+    except ValueError as error:
+        raise _BadRequest(400, str(error)) from None
+
+
+def _parse_settings(value: dict[str, Any], model: BaseModel) -> BaseModel:
+    """Read what the next engine is to be started with, without a word as before. Raises `_BadRequest`."""
+    if value.get("settings") is None:
+        return model
+    try:
+        return with_settings(model, value["settings"])
     except ValueError as error:
         raise _BadRequest(400, f"settings: {error}") from None
 
@@ -306,7 +325,8 @@ async def _answer_fault(send: Send, fault: str, message: str) -> None:
     await answer(send, 503, {"error": message}, (protocol.FAULT_HEADER.encode(), fault.encode()))
 
 
-async def _answer_metrics(send: Send, page: bytes) -> None:
+async def answer_metrics(send: Send, page: bytes) -> None:
+    """Answer with a page of metrics."""
     await _send_whole(send, 200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], page)
 
 

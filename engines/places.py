@@ -71,6 +71,7 @@ class Places:
         The `ways` come before the last one there is, a cold start.
         """
         self._supervisors = supervisors
+        self.own = {model: one.model.source for model, one in supervisors.items()}  # by the host's fleet file
         self._most = awake
         self._memory = memory
         self._ways = (*ways, Cold())
@@ -89,14 +90,15 @@ class Places:
 
     def health(self, model: str) -> EngineHealth:
         """Return how a base model's engine stands, and what it has of the host."""
-        health, known = self._supervisors[model].health(), self._known[model]
+        supervisor, known = self._supervisors[model], self._known[model]
+        health = supervisor.health()
         place = Place(
             awake=self.most_awake(),
             memory_bytes=known.memory_bytes,
             way=known.way,
             took_s=dict(known.took_s),
-            failed_starts=self._supervisors[model].failed_starts,
-            source=self._supervisors[model].source,
+            failed_starts=supervisor.failed_starts,
+            source="" if supervisor.source == self.own.get(model) else supervisor.source,
         )
         switch = self._switches.get(model)
         if switch is not None and health.state in COMING:

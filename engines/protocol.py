@@ -50,7 +50,8 @@ METRICS_PATH = "/internal/metrics"  # vLLM's metrics of this replica alone
 ADAPTERS_PATH = "/internal/adapters"  # GET: Residency. PUT: DesiredAdapters, answered with Residency
 # POST {"order": ..., "instead_of": ..., "settings": ...}: EngineHealth; 409: why not. The settings are those
 # of a base model in a fleet file, with which the next engine starts; without them it has the last one's. At a
-# shared host {"source": ..., "revision": ...} say where its files are: models come, and get other versions.
+# shared host {"source": ..., "revision": ...} go with a start and say where its files are: models come, and
+# get other versions. Without them they are where the host's own fleet file says.
 ENGINE_PATH = "/internal/engine"
 TRIAL_PATH = "/internal/adapters/trial"  # POST {"id": ...} of a desired adapter: TrialReport
 CONTROL_PATHS = frozenset({ADAPTERS_PATH, TRIAL_PATH, ENGINE_PATH})

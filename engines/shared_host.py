@@ -16,11 +16,11 @@ from engines import orphans
 from engines.draining import drain_on_signals
 from engines.handler import Receive, Scope, Send
 from engines.health import EngineHealth, EngineState, Place
-from engines.host import EngineHost, answer, may_call
+from engines.host import EngineHost, answer, answer_metrics, may_call
 from engines.in_place_ways import InPlaceWay
 from engines.memory import Memory
 from engines.places import Places
-from engines.protocol import ENGINE_PATH, MODEL_HEADER, EngineOrder
+from engines.protocol import ENGINE_PATH, METRICS_PATH, MODEL_HEADER, EngineOrder
 from engines.supervisor import Supervisor
 from engines.switching.in_place import Means
 from engines.switching.live import Model
@@ -124,6 +124,9 @@ class SharedHost:
 
     async def _answer_for(self, model: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer for a model of which nothing was heard before: it is on disk until it is told to start."""
+        if scope["path"] == METRICS_PATH:
+            await answer_metrics(send, b"")
+            return
         if self._growth is None or scope["path"] != ENGINE_PATH:
             place = Place(awake=self._places.most_awake())
             await answer(send, 503, EngineHealth(EngineState.STOPPED, place=place).to_json())
@@ -149,8 +152,10 @@ class SharedHost:
             self._turns.take(self._growth.describe(model))
 
     def _leave(self, model: str) -> None:
-        """Stop a model's engine, then forget the model."""
+        """Stop a model's engine, then forget the model, unless this host's own fleet file has it."""
         self._places.follow(model, EngineOrder.STOP)
+        if model in self._places.own:
+            return
         task = asyncio.create_task(self._forget(model, self._supervisors[model]))
         self._forgetting.add(task)
         task.add_done_callback(self._forgetting.discard)

@@ -135,14 +135,14 @@ class ReplicaClient:
     ) -> EngineHealth:
         """Tell its host to restart, stop or start the engine; returns at once.
 
-        The next engine has the settings of `model`, and at a shared host its files; without it, the last
-        one's. A start may name the base model that goes for it. Raises `ReplicaSilent`; `OrderRefused` where
-        the host may not, or cannot.
+        The next engine has the settings of `model`, and at a shared host its files if it names them; without
+        it, the last one's. A start may name the base model that goes for it. Raises `ReplicaSilent`;
+        `OrderRefused` where the host may not, or cannot.
         """
         told: dict[str, Any] = {"order": order}
         if model is not None:
             told["settings"] = engine_values(model)
-            if self._base_model is not None:
+            if self._base_model is not None and order is EngineOrder.START and model.source:
                 told |= {"source": model.source, "revision": model.revision}
         if instead_of is not None:
             told["instead_of"] = instead_of

@@ -59,6 +59,7 @@ class PoolTurns:
         self.switches: Counter[tuple[str, str, str, str]] = Counter()  # model, way, cause, how it ended
         self.switch_s: dict[tuple[str, str], float] = {}  # by model and way
         self._fleet = fleet
+        self._begun = fleet.now.base_models
         self._dispatcher = dispatcher
         self._switching = switching
         self._clock = clock
@@ -154,7 +155,7 @@ class PoolTurns:
         before = {seat.replica: seat for _, seat in self.seats()}
         if before.keys() == set(present):
             return
-        self.hosts = arranged(present, self.hosts, before, now_s)
+        self.hosts = arranged(present, self.hosts, before, now_s, self._begun)
         for replica in before.keys() - set(present):
             self._let_go(before[replica])
         self._to_sleep = {seat for seat in self._to_sleep if not seat.replica.left}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engines.health import EngineState
+from fleet.types import BaseModel
 from routing.scheduling.state import Replica
 from routing.turns.report import ModelState
 from routing.turns.view import AwakeModel
@@ -29,7 +30,8 @@ class Seat:
     failures: int = 0
     not_before_s: float = -math.inf
     reason: str = ""  # of the last failure
-    source: str = ""  # where its files are, by the fleet, as it was seen last
+    begun: tuple[str, str | None] | None = None  # source and revision when the gateway, and its host, began
+    source: str = ""  # where its host is told that its files are; empty: where its own fleet file says
     awake_s: float = 0.0  # in all, turns that have ended
     counts_from_s: float | None = None  # when the turn began that has not ended
 
@@ -75,15 +77,25 @@ class Seat:
     def is_outdated(self) -> bool:
         """Whether its engine has other files than the fleet names by now."""
         told = self.replica.engine.told
-        has = "" if told is None or told.place is None else told.place.source
-        return bool(has) and not self.is_absent and has != self.source and self.replica.engine.ready
+        if told is None or told.place is None or self.is_absent or not self.replica.engine.ready:
+            return False
+        return told.place.source != self.source
 
     def take_source(self) -> None:
         """Follow the fleet; with other files it is tried again, whatever failed before."""
         declared = self.replica.engine.declared
-        if declared is not None and declared.source != self.source:
-            self.source = declared.source
+        if declared is None:
+            return
+        source = "" if (declared.source, declared.revision) == self.begun else declared.source
+        if source != self.source:
+            self.source = source
             self.forgive()
+
+    @property
+    def model_told(self) -> BaseModel | None:
+        """The base model as its host is told of it."""
+        declared = self.replica.engine.declared
+        return declared and replace(declared, source=self.source)
 
     def may_come(self, now_s: float) -> bool:
         """Whether it may be ordered to come."""
@@ -173,11 +185,23 @@ class HostSeats:
 
 
 def arranged(
-    present: Sequence[Replica], hosts: Mapping[str, HostSeats], before: Mapping[Replica, Seat], now_s: float
+    present: Sequence[Replica],
+    hosts: Mapping[str, HostSeats],
+    before: Mapping[Replica, Seat],
+    now_s: float,
+    begun: Mapping[str, BaseModel],
 ) -> dict[str, HostSeats]:
-    """Arrange the replicas that take part by their hosts; what is known of hosts and replicas stays."""
+    """Arrange the replicas that take part by their hosts; what is known of hosts and replicas stays.
+
+    `begun` are the base models with which the gateway and its hosts have begun.
+    """
     arranged = {replica.host: hosts.get(replica.host, HostSeats(replica.host)) for replica in present}
     for host in arranged.values():
         here = (replica for replica in present if replica.host == host.name)
-        host.seats = {r.engine.base_model: before.get(r, Seat(r, now_s)) for r in here}
+        host.seats = {r.engine.base_model: before.get(r) or _seat(r, now_s, begun) for r in here}
     return arranged
+
+
+def _seat(replica: Replica, now_s: float, begun: Mapping[str, BaseModel]) -> Seat:
+    model = begun.get(replica.engine.base_model)
+    return Seat(replica, now_s, begun=None if model is None else (model.source, model.revision))

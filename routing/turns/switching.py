@@ -56,7 +56,7 @@ class Switching:
             if ordered:
                 client = self._client(seat)
                 going = None if instead_of is None else instead_of.model
-                await client.order(EngineOrder.START, seat.replica.engine.declared, instead_of=going)
+                await client.order(EngineOrder.START, seat.model_told, instead_of=going)
                 if instead_of is not None:
                     self._dispatcher.set_ready(instead_of.replica.name, False)
                     self._look_at(instead_of.replica.name)

@@ -141,7 +141,7 @@ class FakeHost:
         told = json.loads(await read_body(receive))
         self.orders.append((told["order"], engine.serves, told.get("instead_of")))
         if told["order"] == "start":
-            engine.source = told.get("source", "")
+            engine.source = told.get("source") or ""
         why_not = self._follow(engine, told["order"], told.get("instead_of"))
         if why_not:
             self.refused.append(why_not)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -32,6 +33,7 @@ from routing.turns.report import NOTHING_KNOWN, Absence
 RETRY_AFTER_S = 2.0
 LOOK_S = 0.5  # between two looks whether an engine still has what is to be deleted
 _S = VersionState
+log = logging.getLogger("tenantry.lifecycle")
 
 
 class WholeModels:
@@ -53,6 +55,8 @@ class WholeModels:
 
     def begin(self) -> None:
         """Go on with what was under way; the fleet is known by now."""
+        for text in self.shelf.unfit(None):
+            log.warning("%s; it is kept, and not served", text)
         self.steps.begin()
         for entry in self.shelf.entries.values():
             if entry.retiring:

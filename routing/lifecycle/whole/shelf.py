@@ -112,11 +112,15 @@ class ModelShelf:
         told = with_models(self.fleet.declared, self._held(), as_told=True).fleet
         return replace(now, base_models=told.base_models)
 
-    def unfit(self, declared: Fleet) -> list[str]:
-        """Say which models that were added at run time another declared fleet leaves unserved, and why."""
-        before = with_models(self.fleet.declared, self._held()).unfit
-        after = with_models(declared, self._held()).unfit
-        return [f"model {name}: {why}" for name, why in after.items() if before.get(name) != why]
+    def unfit(self, other: Fleet | None) -> list[str]:
+        """Say which models that were added at run time are not served, and why.
+
+        With another declared fleet: which of them would not be by that alone.
+        """
+        now = with_models(self.fleet.declared, self._held()).unfit
+        then = now if other is None else with_models(other, self._held()).unfit
+        before = {} if other is None else now
+        return [f"model {name}: {why}" for name, why in then.items() if before.get(name) != why]
 
     def _held(self) -> list[HeldModel]:
         return [self._held_of(entry) for entry in self.entries.values() if not entry.retiring]

@@ -25,7 +25,7 @@ def entry_for(known: ModelEntry | None, name: str, place: ModelPlace, fleet: Cur
         raise Conflict(
             f"The former model `{name}` is still being removed. Try again soon.", code="model_leaving"
         )
-    if known.pool is None:
+    if known.pool is None or name in fleet.declared.base_models:
         raise Conflict("This model is declared in fleet.yaml; change it there.", code="model_declared")
     if place.pool not in (None, known.pool):
         raise Conflict(

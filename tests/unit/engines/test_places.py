@@ -12,6 +12,7 @@ from engines.places import Places, Refused
 from engines.protocol import EngineOrder
 from engines.supervisor import Supervisor
 from engines.ways import Cold, SwitchFailed, Way
+from fleet.types import BaseModel
 from tests.fakes import eventually
 
 START, STOP, RESTART = EngineOrder.START, EngineOrder.STOP, EngineOrder.RESTART
@@ -31,6 +32,7 @@ class FakeSupervisor:
         self.is_ending = False
         self.failed_starts = 0
         self.source = ""
+        self.model = BaseModel(name, f"/models/{name}")
         self.breaks = ""  # why it does not start
         self.may_load = asyncio.Event()
         self.may_end = asyncio.Event()

@@ -241,6 +241,7 @@ async def test_a_model_that_was_never_heard_of_is_on_disk_and_comes_once_it_is_t
     host, client = growing
     asleep = await client.get(protocol.READY_PATH, headers=of("third"))
     assert (asleep.status_code, asleep.json()["state"]) == (503, "stopped")
+    assert (await client.get(protocol.METRICS_PATH, headers=of("third"))).content == b""
     assert "third" not in host.supervisors, "a question alone makes nothing"
     blind = await client.post(protocol.ENGINE_PATH, headers=of("third"), json={"order": "start"})
     assert blind.status_code == 409 and "where the files of third are" in blind.json()["error"]
@@ -295,3 +296,19 @@ async def test_no_model_has_a_name_that_could_be_a_path(
     body = {"order": "start", "source": "/store/x"}
     assert (await client.post(protocol.ENGINE_PATH, headers=of(name), json=body)).status_code == 404
     assert set(host.supervisors) == set(MODELS)
+
+
+async def test_a_model_of_its_own_fleet_file_stays_known_and_goes_back_to_its_own_files(
+    growing: tuple[OneHost, httpx.AsyncClient],
+) -> None:
+    host, client = growing
+    places = []
+    for options in ({}, {"source": "/store/even"}, {}):
+        await start(client, "even", **options)
+        told = (await client.get(protocol.READY_PATH, headers=of("even"))).json()
+        places.append((told["place"]["source"], host.supervisors["even"].model.source))
+        await client.post(protocol.ENGINE_PATH, headers=of("even"), json={"order": "leave"})
+        async with asyncio.timeout(5):
+            while host.supervisors["even"].is_awake:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+    assert places == [("", "/models/even"), ("/store/even", "/store/even"), ("", "/models/even")]
