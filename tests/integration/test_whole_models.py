@@ -189,7 +189,9 @@ async def test_settings_are_those_given_over_those_of_another_model(stable: Stab
     source = model_folder(stable.folder / "source")
     await stable.add(source, like="one", settings={"max_model_len": 256})
     await stable.until(READY)
-    model = stable.mesh.gateway.fleet.now.base_models["new"]
+    models = stable.mesh.gateway.fleet
+    await eventually(lambda: "new" in models.now.base_models, "the base model")
+    model = models.now.base_models["new"]
     assert (model.max_num_seqs, model.max_model_len) == (8, 256)
 
 
@@ -457,6 +459,33 @@ async def test_rollback_and_promote_change_what_engines_start_with(stable: Stabl
     assert (await stable.call("models/new/promote", body={"version": 2})).status == 200
     await eventually(lambda: stable.engine().source == str(stable.stored(second)), "the second version")
     assert (await stable.call("models/new/promote", body={"version": 7})).error["code"] == "version_not_found"
+
+
+async def test_what_was_changed_under_its_digest_is_fetched_anew_once_no_engine_starts_with_it(
+    stable: Stable,
+) -> None:
+    version = await stable.ready()
+    weights = stable.stored(version) / "model.safetensors"
+    weights.chmod(0o600)
+    body = weights.read_bytes()
+    weights.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
+    stable.engine().broken.add(str(stable.stored(version)))
+    asked = asyncio.ensure_future(stable.ask())
+    await eventually(lambda: weights.exists() and weights.read_bytes() == body, "the files")
+    stable.engine().broken.clear()
+    assert said(await asked) == "I am new"
+    assert stable.version().state is READY
+
+
+async def test_what_was_cut_short_while_nothing_ran_is_fetched_anew_at_the_start(tmp_path: Path) -> None:
+    async with stable_in(tmp_path) as stable:
+        version = await stable.ready()
+        weights = stable.stored(version) / "model.safetensors"
+    weights.chmod(0o600)
+    os.truncate(weights, 100)
+    async with stable_in(tmp_path) as stable:
+        assert said(await stable.ask()) == "I am new"
+        assert stable.stored(stable.version()) == stable.stored(version)
 
 
 # -- a model goes ------------------------------------------------------------------------------------------

@@ -66,13 +66,12 @@ class ModelFetching:
         checking: Callable[[], Awaitable[None]],
         make_room: Callable[[ModelManifest], Awaitable[None]],
     ) -> ModelManifest:
-        digest = version.digest
-        if digest is not None and await asyncio.to_thread(self._store.has, digest):
+        if version.digest is not None and await asyncio.to_thread(self._store.has, version.digest):
             await checking()
-            stored = await asyncio.to_thread(WHOLE_MODEL.inspect, self._store.folder_of(digest), stop.is_set)
-            if stored.digest == digest:
+            stored = await asyncio.to_thread(self._stored, version.digest, stop)
+            if stored is not None:
                 return stored
-            await asyncio.to_thread(self._store.remove, digest)
+            await asyncio.to_thread(self._store.remove, version.digest)
         key = key_of(*place)
         staged = await asyncio.to_thread(self._store.stage, key)
         try:
@@ -90,6 +89,25 @@ class ModelFetching:
         except OSError:
             await asyncio.to_thread(self._store.discard, key)
             raise
+
+    async def is_intact(self, place: Place, digest: str) -> bool:
+        """Whether a version in the store is what it was; reads all of it. Raises `SourceUnavailable`."""
+        stop = self._stops[place] = threading.Event()
+        try:
+            return await asyncio.to_thread(self._stored, digest, stop) is not None
+        finally:
+            stop.set()
+            self._stops.pop(place, None)
+
+    def _stored(self, digest: str, stop: threading.Event) -> ModelManifest | None:
+        """Return what is in the store under a digest; None where it is not there, or was changed."""
+        try:
+            found = WHOLE_MODEL.inspect(self._store.folder_of(digest), stop.is_set)
+        except SourceUnavailable:
+            raise
+        except AdapterError:
+            return None
+        return found if found.digest == digest else None
 
     async def _fetch(self, place: Place, version: ModelVersion, staged: Path, stop: threading.Event) -> None:
         limit = self._fleet.now.state.max_model_bytes

@@ -20,7 +20,7 @@ from engines.health import EngineState
 from fleet.current import CurrentFleet
 from fleet.held_models import HeldModel, with_models
 from fleet.types import Fleet
-from routing.catalog.models import ModelEntry
+from routing.catalog.models import ModelEntry, ModelVersion
 from routing.catalog.sources import Upload
 from routing.errors import NotFound
 from routing.lifecycle.changes import Changes
@@ -91,13 +91,17 @@ class ModelShelf:
         for version in entry.versions:
             if version.state in (_S.FETCHING, _S.VERIFYING):
                 entry = entry.with_version(replace(version, state=_S.REGISTERED))
-            elif version.state is _S.READY and not self.store.has(version.digest or ""):
+            elif version.state is _S.READY and not self._is_whole(version):
                 log.error("the files of version %d of model %s are gone", version.number, entry.name)
-                lost = version.moved(_S.QUARANTINED, "its files are gone from the store")
-                if not isinstance(version.source, Upload):
-                    lost = lost.moved(_S.REGISTERED)
-                entry = entry.with_version(lost)
+                entry = entry.with_version(lost(version, "its files are gone from the store"))
         return entry
+
+    def _is_whole(self, version: ModelVersion) -> bool:
+        """Whether a version is in the store, as large as it was."""
+        if version.digest is None or not self.store.has(version.digest):
+            return False
+        files = self.store.folder_of(version.digest).iterdir()
+        return sum(path.stat().st_size for path in files) == version.size_bytes
 
     # -- what counts ---------------------------------------------------------------------------------------
 
@@ -201,3 +205,9 @@ class ModelShelf:
 def key_of(model: str, number: int) -> str:
     """Return what the store calls a version that is on its way."""
     return f"{model}@{number}"
+
+
+def lost(version: ModelVersion, reason: str) -> ModelVersion:
+    """Return a version whose files are lost: to be fetched anew, unless it was uploaded."""
+    gone = version.moved(_S.QUARANTINED, reason)
+    return gone if isinstance(version.source, Upload) else gone.moved(_S.REGISTERED, reason)

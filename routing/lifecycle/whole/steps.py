@@ -21,7 +21,7 @@ from routing.catalog.models import MAX_STRIKES, ModelEntry, ModelVersion
 from routing.lifecycle.attempts import make_ready
 from routing.lifecycle.registry import patiently
 from routing.lifecycle.whole.fetching import ModelFetching
-from routing.lifecycle.whole.shelf import ALL, ModelShelf
+from routing.lifecycle.whole.shelf import ALL, ModelShelf, lost
 
 TRY_AGAIN_S = 5.0  # until a version whose engine did not start is tried again; then twice as long
 REASON_CHARS = 1000
@@ -178,15 +178,12 @@ class ModelSteps:
         """Take note that an engine came awake with these files, or did not start, in which words."""
         entry = self.shelf.entries.get(model)
         for version in entry.versions if entry is not None else ():
-            if version.state is _S.READY and source == str(self.shelf.store.folder_of(version.digest or "")):
-                if version.proven:
-                    return
-                work = (
-                    self._failed(model, version.number, words)
-                    if words
-                    else self._prove(model, version.number)
-                )
-                self.spawn(work)
+            if version.digest is None or source != str(self.shelf.store.folder_of(version.digest)):
+                continue
+            if words:
+                self.spawn(self._failed(model, version, words))
+            elif not version.proven:
+                self.spawn(self._prove(model, version.number))
 
     async def _prove(self, name: str, number: int) -> None:
         async def prove() -> None:
@@ -200,32 +197,46 @@ class ModelSteps:
         await patiently(prove)
         await self.shelf.remove_files()
 
-    async def _failed(self, name: str, number: int, words: str) -> None:
-        """Go back to the version before, if there is one; the failed one is tried again later."""
-        again: ModelVersion | None = None
+    async def _failed(self, name: str, version: ModelVersion, words: str) -> None:
+        """Fetch anew what was changed in the store. Else go back to the version before, if it never served."""
+        if not await self.fetching.is_intact((name, version.number), version.digest or ""):
+            await patiently(functools.partial(self._replace_lost, name, version.number))
+        elif not version.proven:
+            again = await patiently(functools.partial(self._go_back, name, version.number, words))
+            if again is not None:
+                await self._try_again(name, again)
 
-        async def go_back() -> None:
-            nonlocal again
-            async with self.shelf.changes.of(ALL):
-                entry = self.shelf.entries.get(name)
-                version = None if entry is None else entry.version(number)
-                if entry is None or version is None or version.state is not _S.READY or entry.live != number:
-                    return
-                struck = replace(version, strikes=version.strikes + 1, reason=words[:REASON_CHARS])
-                before = entry.version(entry.previous)
-                if before is None or before.state is not _S.READY:  # nothing else could serve
-                    await self.shelf.put(entry.with_version(struck))
-                    return
-                if struck.strikes >= MAX_STRIKES:
-                    struck = struck.moved(_S.QUARANTINED, struck.reason)
-                else:
-                    again = struck
-                text = f"version {number} does not load, {before.number} serves again: {struck.reason}"
-                await self.shelf.route(entry.with_version(struck), before.number, None, text)
+    async def _replace_lost(self, name: str, number: int) -> None:
+        async with self.shelf.changes.of(ALL):
+            entry = self.shelf.entries.get(name)
+            version = None if entry is None else entry.version(number)
+            if entry is None or version is None or version.state is not _S.READY:
+                return
+            text = f"the files of version {number} were changed in the store"
+            log.error("model %s: %s", name, text)
+            await asyncio.to_thread(self.shelf.store.remove, version.digest or "")
+            await self.shelf.put(entry.with_version(lost(version, text)), text)
+            await self.shelf.renew()
+        for each in self.shelf.entries[name].unfinished:
+            self.prepare(name, each.number)
 
-        await patiently(go_back)
-        if again is not None:
-            await self._try_again(name, again)
+    async def _go_back(self, name: str, number: int, words: str) -> ModelVersion | None:
+        """Return the version if it is to be tried again."""
+        async with self.shelf.changes.of(ALL):
+            entry = self.shelf.entries.get(name)
+            version = None if entry is None else entry.version(number)
+            if entry is None or version is None or version.state is not _S.READY or entry.live != number:
+                return None
+            struck = replace(version, strikes=version.strikes + 1, reason=words[:REASON_CHARS])
+            before = entry.version(entry.previous)
+            if before is None or before.state is not _S.READY:  # nothing else could serve
+                await self.shelf.put(entry.with_version(struck))
+                return None
+            if struck.strikes >= MAX_STRIKES:
+                struck = struck.moved(_S.QUARANTINED, struck.reason)
+            text = f"version {number} does not load, {before.number} serves again: {struck.reason}"
+            await self.shelf.route(entry.with_version(struck), before.number, None, text)
+            return struck if struck.state is _S.READY else None
 
     async def _try_again(self, name: str, version: ModelVersion) -> None:
         await asyncio.sleep(TRY_AGAIN_S * 2 ** (version.strikes - 1))
