@@ -198,7 +198,7 @@ class ModelSteps:
         await self.shelf.remove_files()
 
     async def _failed(self, name: str, version: ModelVersion, words: str) -> None:
-        """Fetch anew what was changed in the store. Else go back to the version before, if it never served."""
+        """Fetch anew what was changed in the store; else go back to the version before it."""
         if not await self.fetching.is_intact((name, version.number), version.digest or ""):
             await patiently(functools.partial(self._replace_lost, name, version.number))
         elif not version.proven:
