@@ -556,6 +556,28 @@ async def test_retired_while_it_is_fetched_it_is_gone(
     await eventually(lambda: bool(stopped), "the fetch's end")
 
 
+async def test_a_fetch_that_the_end_of_the_gateway_breaks_off_goes_on_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end = False
+
+    def fetch(source: str, into: Path, *, should_stop: Any, **_: object) -> None:
+        while not (may_end or should_stop()):
+            pass
+        if not may_end:
+            raise SourceUnavailable("stopped")
+        shutil.rmtree(into)
+        model_folder(into)
+
+    monkeypatch.setattr("adapters.sources.fetch", fetch)
+    async with stable_in(tmp_path) as stable:
+        await stable.add("hf://example/model")
+        await stable.until(VersionState.FETCHING)
+    may_end = True
+    async with stable_in(tmp_path) as stable:
+        await stable.until(READY)
+
+
 # -- what is declared --------------------------------------------------------------------------------------
 
 
