@@ -148,11 +148,11 @@ class ModelSteps:
         """Note that versions were deleted to make room."""
         async with self.shelf.changes.of(ALL):
             for entry in list(self.shelf.entries.values()):
-                lost = [v for v in entry.versions if v.state is _S.READY and v.digest in digests]
-                for version in lost:
+                gone = [v for v in entry.versions if v.state is _S.READY and v.digest in digests]
+                for version in gone:
                     entry = entry.with_version(version.moved(_S.RETIRED, "deleted to make room for others"))
-                if lost:
-                    previous = entry.previous if entry.previous not in {v.number for v in lost} else None
+                if gone:
+                    previous = entry.previous if entry.previous not in {v.number for v in gone} else None
                     await self.shelf.put(
                         replace(entry, previous=previous), "an old version made room for others"
                     )
