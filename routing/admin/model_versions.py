@@ -15,7 +15,7 @@ from routing.admin.access import Caller, Operator, VersionNumber
 from routing.admin.answers import Progress, shown_source
 from routing.admin.bodies import Body, PromoteBody, QueryPart, Sha256
 from routing.admin.errors import json_body, refusals
-from routing.admin.models import ModelAnswer, ModelName, hosts_of
+from routing.admin.models import ModelAtHostAnswer, ModelName, hosts_of
 from routing.admin.uploads import MEDIA_TYPES, is_upload
 from routing.catalog.entries import without_folders
 from routing.catalog.models import ModelEntry, ModelVersion
@@ -120,7 +120,9 @@ class ModelDetail(BaseModel):
     settings: dict[str, Any] = Field(description="As given; empty for one that is declared.")
     previous: int | None = Field(description="The version to which a rollback goes.")
     versions: list[ModelVersionAnswer]
-    hosts: list[ModelAnswer] = Field(description="How it is at each host; empty until a version is ready.")
+    hosts: list[ModelAtHostAnswer] = Field(
+        description="How it is at each host; empty until a version is ready."
+    )
 
 
 _JSON_VERSION = NewModelVersionBody.model_json_schema()

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from engines.health import EngineState
+from fleet.sources import is_url
 from fleet.types import BaseModel
 from routing.scheduling.state import Replica
+from routing.turns.costs import Costs
 from routing.turns.report import ModelState
-from routing.turns.view import AwakeModel
+from routing.turns.view import AwakeModel, Host
 from routing.turns.worth import drain_s
 
 FAILURES = 3  # one after the other, then a model is quarantined at its host
@@ -71,7 +73,7 @@ class Seat:
     def is_absent(self) -> bool:
         """Whether its files are not here yet."""
         declared = self.replica.engine.declared
-        return declared is not None and not declared.is_here
+        return declared is not None and is_url(declared.source)
 
     @property
     def is_outdated(self) -> bool:
@@ -145,7 +147,10 @@ class Seat:
             return ModelState.QUARANTINED
         if self.failures:
             return ModelState.FAILED
-        return ModelState.UNKNOWN if self.told is None else ModelState.ON_DISK
+        if self.told is None:
+            return ModelState.UNKNOWN
+        place = self.replica.engine.told.place if self.replica.engine.told is not None else None
+        return ModelState.ASLEEP if place is not None and place.asleep else ModelState.ON_DISK
 
 
 @dataclass(slots=True, eq=False)
@@ -173,6 +178,17 @@ class HostSeats:
     def awake(self) -> list[str]:
         """The models that are there."""
         return [model for model, seat in self.seats.items() if seat.is_up and model != self.coming]
+
+    def seen(self, most_awake: int, costs: Costs, answer_s: float, now_s: float) -> Host:
+        """Return what the rule sees of it; answers take so long as a rule."""
+        able = [model for model, seat in self.seats.items() if seat.may_come(now_s)]
+        busy = self.busy
+        up = (seat for seat in self.seats.values() if seat.is_up and seat.model != busy)
+        awake = tuple(seat.seen(answer_s) for seat in up)
+        expected = costs.expected(self.name, self.seats, [each.model for each in awake])
+        here = {model: expected[model] for model in {*able, *(each.model for each in awake)}}
+        left_s = max(0.0, expected.get(busy, 0.0) - (now_s - self.began_s)) if busy is not None else 0.0
+        return Host(self.name, most_awake, awake, busy, left_s, here)
 
     def most_awake(self, allowed: int | None) -> int:
         """Models that may be awake at once; `allowed` by the pool, None: as many as the host says."""

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 
 from engines.health import EngineHealth, EngineState
 from engines.protocol import EngineOrder
-from routing.replicas.client import ReplicaClient, ReplicaSilent
+from routing.replicas.client import OrderRefused, ReplicaClient, ReplicaSilent
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import Replica
-from routing.turns.seats import Seat
+from routing.turns.seats import HostSeats, Seat
 
 AWAKE_WITHIN_S = 900.0  # a large model on a slow disk
 STOPPED_WITHIN_S = 120.0  # vLLM's processes may need as long to end
@@ -29,6 +29,10 @@ class NotAwake(Exception):
 
 class DoesNotLoad(NotAwake):
     """Its engine does not start; says why in the engine's words."""
+
+
+class HostSilent(NotAwake):
+    """Its host does not answer: nothing is known of its models until it does."""
 
 
 class Switching:
@@ -67,7 +71,13 @@ class Switching:
             raise
         except ReplicaSilent as error:
             await self.stop(seat)
-            raise NotAwake(str(error)) from error
+            kind = NotAwake if isinstance(error, OrderRefused) else HostSilent
+            raise kind(str(error)) from error
+
+    async def prepare(self, seat: Seat) -> None:
+        """Have a host read a model's weights ahead; nothing depends on it."""
+        with contextlib.suppress(ReplicaSilent, NotAwake):
+            await self._client(seat).order(EngineOrder.PREPARE)
 
     async def stop(self, seat: Seat) -> None:
         """Have a model go to disk, and wait until it is gone; a host that is silent is not waited for."""
@@ -88,6 +98,12 @@ class Switching:
         """Wait until nothing is left of a replica that takes part no more: then its place is free."""
         while seat.replica in self._clients:  # noqa: ASYNC110 - whoever sees it off has no event for it
             await asyncio.sleep(LAST_POLL_S / 5)
+
+    def forget(self, host: HostSeats) -> None:
+        """Know nothing of the models of a host that is silent, and have it probed until it answers."""
+        for seat in host.seats.values():
+            seat.replica.engine.told = None
+            self._look_at(seat.replica.name)
 
     async def _until_awake(self, seat: Seat) -> None:
         began_s, pause_s = self._clock(), FIRST_POLL_S
@@ -114,7 +130,7 @@ def _require_coming(health: EngineHealth | None, waited_s: float) -> None:
     """Raise `NotAwake` where an engine will not come. A host that is silent for a moment may still."""
     if health is None:
         if waited_s > GRACE_S:
-            raise NotAwake("its host does not answer")
+            raise HostSilent("its host does not answer")
     elif health.state is EngineState.FAILED:
         raise DoesNotLoad(health.reason or "its engine does not start")
     elif health.state is EngineState.DRAINING:

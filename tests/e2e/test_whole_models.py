@@ -11,11 +11,13 @@ import openai
 import pytest
 import yaml
 
+from tests.e2e.mesh_traffic import WAITS_S
 from tests.e2e.operators import Operator
 from tests.e2e.serving import DEMO, ONE_THREAD, Service, answers, key_of, serving, wait_until
-from tests.e2e.test_turns import FAST, QUESTION, WAITS_S
 
 pytestmark = pytest.mark.engine
+QUESTION = "Where is my order?"
+FAST = {"dtype": "float32", "max_model_len": 512, "kv_cache_gib": 0.1, "vllm_args": ["--enforce-eager"]}
 
 
 @pytest.fixture

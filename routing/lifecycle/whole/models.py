@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from adapters.states import VersionState
 from fleet.current import CurrentFleet
+from fleet.sources import is_url
 from fleet.types import BaseModel
 from routing.catalog.models import ModelEntry, ModelVersion
 from routing.catalog.sources import Upload, parse_source
@@ -218,7 +219,7 @@ class WholeModels:
         if not (self.shelf.is_known and self.shelf.fleet.is_known):
             return
         models = self.shelf.fleet.declared.base_models
-        declared = {name: model for name, model in models.items() if not model.is_here}
+        declared = {name: model for name, model in models.items() if is_url(model.source)}
         if declared != self._declared_before:
             self._declared_before = declared
             self.steps.spawn(self._declare(declared))

@@ -198,8 +198,9 @@ class ModelShelf:
     def digests_held(self) -> set[str]:
         """Return the digests of what engines were given that run now."""
         told = (replica.engine.told for replica in list(self._clients))
-        running = (each for each in told if each is not None and each.state is not EngineState.STOPPED)
-        return {Path(each.place.source).name for each in running if each.place is not None}
+        shared = ((each.state, each.place) for each in told if each is not None and each.place is not None)
+        has = (place for state, place in shared if state is not EngineState.STOPPED or place.asleep)
+        return {Path(place.source).name for place in has}
 
 
 def key_of(model: str, number: int) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from fleet.diff import differences
 from fleet.held_models import DECLARED, HeldModel, base_model_of, with_models
+from fleet.sources import is_url
 from fleet.types import Pool, Strategy
 from tests.fakes import small_fleet
 
@@ -37,7 +38,7 @@ def test_one_that_is_declared_gets_the_folder_of_what_was_fetched() -> None:
     declared = replace(FLEET, base_models={"base": remote})
     found = with_models(declared, [held("base", None)]).fleet.base_models["base"]
     assert (found.source, found.sha256, found.max_loras) == ("/store/x", None, remote.max_loras)
-    assert not remote.is_here and found.is_here
+    assert not is_url(found.source)
     assert with_models(declared, [held("base", None, None)]).fleet is declared, "it is not here yet"
 
 
