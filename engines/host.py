@@ -32,6 +32,7 @@ from fleet.types import BaseModel
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 MAX_DESIRED_BYTES = 8 * 2**20  # some 40 000 adapters
+_COMING = (protocol.EngineOrder.START, protocol.EngineOrder.PREPARE)  # say where a model's files are
 log = logging.getLogger("tenantry.engine")
 
 
@@ -158,6 +159,8 @@ class EngineHost:
             elif call == ("POST", protocol.ENGINE_PATH):
                 body = await _read_json(receive)
                 model = self._meant(body)
+                if body.get("order") == protocol.EngineOrder.PREPARE:
+                    self._supervisor.model = model  # what is read ahead is that one's
                 self._follow(body, model)
                 self._supervisor.model = model  # the next engine is made after this
                 self._took(model)
@@ -171,8 +174,8 @@ class EngineHost:
 
     def _meant(self, told: dict[str, Any]) -> BaseModel:
         """Read with what the next engine is to be started. Raises `_BadRequest`."""
-        model, starts = self._supervisor.model, told.get("order") == protocol.EngineOrder.START
-        if self._places is not None and starts:
+        model, comes = self._supervisor.model, told.get("order") in _COMING
+        if self._places is not None and comes:
             source, revision = self._own.source, self._own.revision
             if told.get("source") is not None:
                 source, revision = told["source"], told.get("revision")

@@ -142,7 +142,8 @@ class ReplicaClient:
         told: dict[str, Any] = {"order": order}
         if model is not None:
             told["settings"] = engine_values(model)
-            if self._base_model is not None and order is EngineOrder.START and model.source:
+            comes = order in (EngineOrder.START, EngineOrder.PREPARE)
+            if self._base_model is not None and comes and model.source:
                 told |= {"source": model.source, "revision": model.revision}
         if instead_of is not None:
             told["instead_of"] = instead_of

@@ -77,7 +77,7 @@ class Switching:
     async def prepare(self, seat: Seat) -> None:
         """Have a host read a model's weights ahead; nothing depends on it."""
         with contextlib.suppress(ReplicaSilent, NotAwake):
-            await self._client(seat).order(EngineOrder.PREPARE)
+            await self._client(seat).order(EngineOrder.PREPARE, seat.model_told)
 
     async def stop(self, seat: Seat) -> None:
         """Have a model go to disk, and wait until it is gone; a host that is silent is not waited for."""
