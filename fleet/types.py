@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import quote
 
+from fleet.content import Guard, Media
 from fleet.mig import Mig, SliceName
 from fleet.money import OwnPrices, Prices
 
@@ -60,6 +61,7 @@ class BaseModel:
     kv_cache_bytes: int | None = None  # None: vLLM profiles the GPU; on CPU 1 GiB
     media_tokens: MediaTokens = MediaTokens()
     request_limits: RequestLimits = RequestLimits()
+    media: Media = field(default_factory=Media)
     vllm_args: tuple[str, ...] = ()  # further flags, passed as they are
     sha256: str | None = None  # promised of a URL's archive, or of its only file of weights
 
@@ -179,9 +181,7 @@ class Tenant:
     adapter_sources: tuple[str, ...] = ()  # prefixes from which its own keys may fetch adapters
     budget: Budget | None = None  # None: no such limit
     prices: OwnPrices | None = None  # None: the fleet's
-    fallbacks: Mapping[str, str] = field(
-        default_factory=dict
-    )  # alias -> another of `models`, or what it means
+    fallbacks: Mapping[str, str] = field(default_factory=dict)  # alias -> another, or what it means
     request_limits: Mapping[str, int] = field(default_factory=dict)  # replace its base models'
     key_limits: Mapping[str, KeyLimits] = field(default_factory=dict)  # by hash; of keys that have some
     key_names: Mapping[str, str] = field(default_factory=dict)  # by hash; of keys that have one
@@ -245,9 +245,7 @@ class Pool:
     devices: tuple[str, ...]  # CUDA_VISIBLE_DEVICES of each host in turn; empty: not set
     tenants: tuple[str, ...]
     slo: Slo = Slo()
-    hedge_after_s: float | None = (
-        None  # a second replica is asked when the first is silent this long; None: never
-    )
+    hedge_after_s: float | None = None  # a second replica is asked after so long a silence; None: never
     mig: Mig | None = None  # slices that are found when engines start; None: `devices` names them, or no MIG
     awake: int | None = None  # base models awake at once at a shared host; None: as many as fit its memory
     residency: ResidencySettings = ResidencySettings()  # of shared hosts
@@ -350,6 +348,7 @@ class GatewaySettings:
     scheduler: SchedulerSettings = SchedulerSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+    guards: Mapping[str, Guard] = field(default_factory=dict)  # by tenant
     trusted_proxies: TrustedProxies | None = None  # None: nobody is signed in by a proxy
 
 

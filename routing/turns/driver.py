@@ -21,16 +21,18 @@ from routing.types import Outcome, Record
 
 
 @dataclass(frozen=True, slots=True)
-class _Forecast:
+class ModelForecast:
     """Says of one model when its turn would come."""
 
     pool: PoolTurns
     model: str
 
     def until_awake_s(self) -> float | None:
+        """Seconds until it is awake; None: it can come nowhere."""
         return self.pool.until_awake_s(self.model)
 
     def least_s(self) -> float:
+        """Seconds that it would take if it were its turn now."""
         return self.pool.least_s(self.model)
 
 
@@ -83,7 +85,7 @@ class Turns:
         """Have each group ask when its model's turn would come."""
         for place, group in self._dispatcher.groups.items():
             if place[0] in self.pools and group.turns is None:
-                group.turns = _Forecast(self.pools[place[0]], place[1])
+                group.turns = ModelForecast(self.pools[place[0]], place[1])
 
     def _take_fleet(self, fleet: Fleet) -> None:
         self._tell_groups()
@@ -237,7 +239,7 @@ class Turns:
             pinned=pool.is_pinned(seat.model),
             held=str(pool.held.get(seat.model, "")),
             cost_s=pool.costs.measured_s(host.name, seat.model, host.awake),
-            way=seat.way,
+            way=seat.came_by,
             took_s={} if place is None else dict(place.took_s),
             memory_bytes=0 if place is None else place.asleep_bytes if place.asleep else place.memory_bytes,
             awake_s=seat.awake_until(now_s),

@@ -281,7 +281,7 @@ class PoolTurns:
             seat.forgive()
             self.costs.learn(host.name, seat.model, now_s - began_s, went=gone)
             self._count(seat, why, now_s - began_s)
-            self.timeline.add(host.name, seat.model, gone, "awake", why, now_s - began_s, seat.way)
+            self.timeline.add(host.name, seat.model, gone, "awake", why, now_s - began_s, seat.came_by)
             self._open(seat, now_s)
             self.outcome(seat.model, source, "")
         finally:
@@ -395,6 +395,6 @@ class PoolTurns:
         group = self._dispatcher.groups.get((self.name, seat.model))
         if group is not None:  # else it was retired meanwhile
             share_switch(group.backlog, took_s)
-        way = seat.way
+        way = seat.came_by
         self.switches[seat.model, way, why.value, "failed" if failed else "awake"] += 1
         self.switch_s[seat.model, way] = self.switch_s.get((seat.model, way), 0.0) + took_s

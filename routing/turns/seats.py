@@ -49,8 +49,8 @@ class Seat:
         return None if told is None else told.state
 
     @property
-    def way(self) -> str:
-        """How it came awake last, as its host says; empty: it has not said."""
+    def came_by(self) -> str:
+        """The way by which it came awake last, as its host says; empty: it has not said."""
         told = self.replica.engine.told
         return told.place.way if told is not None and told.place is not None else ""
 
