@@ -100,6 +100,11 @@ def test_others_see_whose_process_it_is_and_whose_the_server_is(hosted: Hosted) 
     assert orphans.own(hosted.server.name) == [hosted.of_server().pid]
 
 
+def test_what_starts_threads_of_its_own_as_it_is_imported_is_kept_from_it(hosted: Hosted) -> None:
+    hosted.server = hosted.make("numpy")
+    assert hosted.fork()["environment"].get("OPENBLAS_NUM_THREADS") == os.environ.get("OPENBLAS_NUM_THREADS")
+
+
 def test_what_was_forked_ends_with_the_server_and_another_one_is_launched(hosted: Hosted) -> None:
     said = hosted.fork()
     assert hosted.server.is_running()
