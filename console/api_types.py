@@ -21,6 +21,7 @@ from routing.admin.answers import (
 )
 from routing.admin.key_answers import KeyList, NewKeyAnswer
 from routing.admin.live_answers import LiveDecisions, LiveHistory, LiveSnapshot
+from routing.admin.models import ModelList, WakeList
 from routing.admin.tenant_answers import AliasList, TenantChangedAnswer, TenantDetail, TenantList
 from routing.admin.usage import UsageAnswer
 from routing.admin.whoami import WhoAmIAnswer
@@ -35,6 +36,7 @@ ANSWERS: tuple[type[BaseModel], ...] = (
     AliasList,
     EventList,
     KeyList,
+    ModelList,
     NewKeyAnswer,
     ReplicaList,
     TenantChangedAnswer,
@@ -42,6 +44,7 @@ ANSWERS: tuple[type[BaseModel], ...] = (
     TenantList,
     UsageAnswer,
     VersionAnswer,
+    WakeList,
     WhoAmIAnswer,
 )
 HEAD = """\

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 from engines.built import Built
-from engines.loader import AdapterLoader, AdapterMetrics, LoraEngine, Reconciler
+from engines.loader import AdapterLoader, FolderOf, LoraEngine, Reconciler
 from engines.residency import FaultKind
 from engines.trial import Trials
 from fleet.types import BaseModel
@@ -23,11 +23,11 @@ def keep_adapters(
     model: BaseModel,
     reconciler: Reconciler,
     blame: Callable[[str, FaultKind, str], None],
-    metrics: AdapterMetrics,
+    folder_of: FolderOf,
 ) -> tuple[AdapterLoader, Trials]:
     """Bring the engine to the desired adapters in the background; the stack ends that.
 
-    `blame` is told of an adapter's failures.
+    `blame` is told of an adapter's failures, `folder_of` gives its files.
     """
     from vllm.lora.request import LoRARequest
 
@@ -39,7 +39,8 @@ def keep_adapters(
         places=max(model.max_cpu_loras, model.max_loras),
         numbers=ADAPTER_NUMBERS,
         blame=blame,
-        metrics=metrics,
+        metrics=reconciler.metrics,
+        folder_of=folder_of,
     )
     reconciling = asyncio.create_task(reconciler.run(loader))
     stack.push_async_callback(cancel, reconciling)

@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from engines import orphans, vllm_engine
+from engines.adapter_files import AdapterFiles, nowhere
 from engines.builder import Builder, Shared, builder_thread
 from engines.built import Built, Running, Source
 from engines.draining import VLLM_CLIENT_LOG, drain_on_signals
@@ -80,6 +81,7 @@ class Supervisor:
         self._given_away: Built | None = None  # the engine that does not end with its supervision
         self._start_asked = False  # now, whatever the delay
         self._model = model  # as the one that loads or runs has it
+        self.files: AdapterFiles | None = None  # its adapters'
         self._start = EngineStart(
             replica,
             model,
@@ -90,7 +92,6 @@ class Supervisor:
             shared=shared,
         )
         self._restarts = Restarts(replica, on_demand=self._on_demand)
-        self._last_words = self._start.last_words
         self._task: asyncio.Task[None] | None = None
         self._was_ready = False  # this engine, since it was loaded
         self._was_aborted = False  # it was told to stop while it loaded
@@ -103,12 +104,12 @@ class Supervisor:
         )
 
     def start(self) -> None:
-        """Begin loading and return at once. Call it in the main thread, inside the running loop."""
+        """Begin loading, at once. Call it in the main thread, inside the running loop."""
         drain_on_signals([self])
         self.begin()
 
     def begin(self) -> None:
-        """Begin supervision, without taking signals; returns at once."""
+        """Begin supervision, without taking signals."""
         self._task = asyncio.create_task(self._supervise())
 
     @property
@@ -127,7 +128,7 @@ class Supervisor:
                 await self._task
         if not self._on_demand:  # else others may still use it
             self._thread.shutdown(wait=False)
-        self._last_words.close()
+        self._start.last_words.close()
 
     def follow(self, order: EngineOrder, *, source: Source | None = None) -> None:
         """Restart, stop or start the engine, soon. An engine of its own is never prepared.
@@ -240,12 +241,12 @@ class Supervisor:
         return self._restarts.is_alive()
 
     def health(self) -> EngineHealth:
-        """Return the engine's state, for operators. Never raises."""
+        """Return the engine's state. Never raises."""
         return self._restarts.health(answers=self.is_ready(), draining=self.draining)
 
     def blame(self, name: str, kind: FaultKind, reason: str) -> None:
         """Record a failure of an adapter, unless the engine died of something that no adapter causes."""
-        words = self._last_words.read(DYING_S) if kind is FaultKind.CRASH else ""
+        words = self._start.last_words.read(DYING_S) if kind is FaultKind.CRASH else ""
         if not blames_machine(words):
             self.reconciler.blame(name, kind, f"{reason}: {words}" if words else reason)
 
@@ -318,7 +319,7 @@ class Supervisor:
             running.loader.engine.declare_dead()
         if self.draining:  # it ended on the same signal as this process will
             await asyncio.Event().wait()
-        self._restarts.died(self._last_words.read(DYING_S) or ended_how(running.engine))
+        self._restarts.died(self._start.last_words.read(DYING_S) or ended_how(running.engine))
         self._source = None if self.why_not_fork() else self.fork  # if that fails, the next one is not forked
 
     # -- loading -------------------------------------------------------------------------------------------
@@ -340,8 +341,9 @@ class Supervisor:
             await self._prove(engine, built.app, tasks)
         loader, trials = None, None
         if self._model.serves_adapters:
+            folder_of = nowhere if self.files is None else self.files.folder_of
             loader, trials = keep_adapters(
-                stack, built, tasks, self._model, self.reconciler, self.blame, self.metrics.adapters
+                stack, built, tasks, self._model, self.reconciler, self.blame, folder_of
             )
         if self.turns is not None:
             differs = self.metrics.switching.wake_check_failed
@@ -371,7 +373,7 @@ class Supervisor:
         try:
             await SelfTest(engine, app, self._model.name, tasks, trials=self._model.serves_adapters).run()
         except SelfTestFailed as error:
-            died_of = (self._last_words.read() or ended_how(engine)) if engine.errored else ""
+            died_of = (self._start.last_words.read() or ended_how(engine)) if engine.errored else ""
             raise SelfTestFailed(f"self-test, {error}: {died_of or words_of(error)}") from error
 
     async def _leave(self, built: Built) -> None:

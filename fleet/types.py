@@ -389,3 +389,9 @@ class Fleet:
     state: StateSettings = field(default_factory=StateSettings)
     usage: UsageSettings = UsageSettings()
     prices: Prices | None = None  # None: nothing has a price
+
+    @property
+    def longest_request_s(self) -> float:
+        """How long the gateway may have a request: in its queue, then on an engine."""
+        waits = [tenant.caps.queue_timeout_s for tenant in self.tenants.values()]
+        return self.gateway.request_timeout_s + max(waits, default=Caps().queue_timeout_s)

@@ -18,6 +18,7 @@ from routing.admin import LiveFeed, admin_app, authentication
 from routing.catalog.directory import Directory
 from routing.flights.running import RunningFlights
 from routing.http import docs
+from routing.http.adapter_files import AdapterFiles
 from routing.http.admission import Admission
 from routing.http.app import GatewayApp
 from routing.http.callers import Callers
@@ -220,6 +221,7 @@ def assemble(
         usage=OwnUsage(callers, ledger, ended),
         metrics_pages=MetricsPages(fleet, callers, metrics, ended, dispatcher.replicas, clients),
         probes=Probes(callers, dispatcher, lambda: gateway.is_ready()),
+        adapter_files=AdapterFiles(lifecycle.store, token),
         admin=admin_app(
             manager,
             authentication(callers.identify, fleet),

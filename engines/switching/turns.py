@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adapters.errors import AdapterError
+from engines.adapter_files import FilesAway
 from engines.loader import AdapterLoader
 from engines.residency import EngineAdapter
 from engines.switching.holding import Holding
@@ -104,7 +105,7 @@ class Turns:
                 await self._check.verify(
                     live, is_new=is_new, differs=differs, adapter=adapter, request=request
                 )
-        except AdapterError as error:  # its files may be gone: nobody wants it any more
+        except (AdapterError, FilesAway) as error:  # its files may be gone: nobody wants it any more
             log.info("%s: adapter %s is not checked: %s", live.model.name, adapter.id, error)
             self._check.forget_adapter(live)
 
@@ -118,7 +119,7 @@ class Turns:
         used = [adapter for name in loader.host if (adapter := wanted(name)) is not None]
         if not used:
             return
-        with contextlib.suppress(AdapterError):
+        with contextlib.suppress(AdapterError, FilesAway):
             async with loader.lease(used[-1]) as request:
                 await self._check.verify(
                     live, is_new=False, differs=lambda: None, adapter=used[-1], request=request

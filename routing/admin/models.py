@@ -20,7 +20,7 @@ router = APIRouter(prefix="/admin/v1/models", tags=["models"])
 ModelName = Annotated[Name, InPath(description="Name of the base model.", examples=["llama-3-8b"])]
 
 
-class ModelAnswer(BaseModel):
+class ModelAtHostAnswer(BaseModel):
     """One model at one host."""
 
     pool: str = Field(examples=["mesh"])
@@ -60,9 +60,13 @@ class TurnAnswer(BaseModel):
     at: float = Field(description="Unix time.")
     pool: str
     host: str
-    model: str = Field(description="Which came, failed to come, or went to disk for nobody.")
-    instead_of: str | None = Field(description="The model that went for it.")
-    what: str = Field(description="`begins`, `awake`, `failed` or `sleeps`.", examples=["awake"])
+    model: str = Field(description="Which comes, or what the event is about where none comes.")
+    instead_of: str | None = Field(description="The model that goes for it.")
+    what: str = Field(
+        description="`drains` (a turn has ended; what runs ends first), `goes_on` (that turn is open again), "
+        "`begins` (the switch), `awake`, `failed` or `sleeps` (to disk, for nobody).",
+        examples=["awake"],
+    )
     why: str = Field(examples=["worth"])
     took_s: float
     way: str = Field(examples=["cold"])
@@ -71,7 +75,7 @@ class TurnAnswer(BaseModel):
 class ModelList(BaseModel):
     """Every model at every host, and who was awake when."""
 
-    data: list[ModelAnswer]
+    data: list[ModelAtHostAnswer]
     turns: list[TurnAnswer] = Field(description="The last events, the newest first.")
 
 
@@ -96,7 +100,7 @@ class WakeList(BaseModel):
 class OrderAnswer(BaseModel):
     """The model as it is after an order."""
 
-    data: list[ModelAnswer]
+    data: list[ModelAtHostAnswer]
 
 
 class WakeQuery(QueryPart):

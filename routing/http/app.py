@@ -11,12 +11,13 @@ import logging
 import time
 from dataclasses import dataclass
 
-from engines.protocol import Kind
+from engines.protocol import FILES_PATH, Kind
 from fleet.current import CurrentFleet
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES
 from routing.asgi import App, ClientGone, Exchange, Headers, Receive, Scope, Send, random_id
 from routing.errors import RequestError, still_starting
 from routing.flights.flight import CLIENT_CLOSED_REQUEST, Abort
+from routing.http.adapter_files import AdapterFiles
 from routing.http.callers import Callers
 from routing.http.inference import Inference
 from routing.http.metrics_pages import METRICS_PATH, MetricsPages
@@ -47,6 +48,7 @@ class GatewayApp:
     usage: OwnUsage
     metrics_pages: MetricsPages
     probes: Probes
+    adapter_files: AdapterFiles
     admin: App
     site: Site
     metrics: GatewayMetrics
@@ -101,6 +103,12 @@ class GatewayApp:
             await self.metrics_pages.answer(exchange, path[len(METRICS_PATH) + 1 :])
         elif path in PROBES:
             await self.probes.answer(exchange, path)
+        else:
+            await self._answer_file(exchange, path)
+
+    async def _answer_file(self, exchange: Exchange, path: str) -> None:
+        if path.startswith(FILES_PATH):
+            await self.adapter_files.answer(exchange, path[len(FILES_PATH) :])
         else:
             await self.site.respond(exchange)
 

@@ -181,6 +181,13 @@ class Mesh(Bench):
     """A gateway and its hosts."""
 
     hosts: dict[str, FakeHost] = None  # type: ignore[assignment]
+    folder: Path = None  # type: ignore[assignment]
+
+    async def revive(self, host: str) -> None:
+        """Bring a host back that was killed: everything is on disk."""
+        self.hosts[host].restart()
+        server = self._engine_servers[host] = contextlib.AsyncExitStack()
+        await server.enter_async_context(serving(self.hosts[host], self.folder / f"{host}.sock"))
 
     def ask(self, model: str, tenant: str = "a", **fields: Any) -> Client:
         """A chat with one model."""
@@ -231,6 +238,12 @@ async def mesh_of(fleet: Fleet, folder: Path, *, prepare: Any = None) -> AsyncIt
         for name, host in hosts.items():
             servers[name] = await stack.enter_async_context(contextlib.AsyncExitStack())
             addresses[name] = await servers[name].enter_async_context(serving(host, folder / f"{name}.sock"))
+
+        async def close_those_that_were_revived() -> None:
+            for server in servers.values():
+                await server.aclose()
+
+        stack.push_async_callback(close_those_that_were_revived)
         gateway: Gateway = assemble(
             CurrentFleet(fleet),
             StaticDiscovery(lambda: addresses),
@@ -241,7 +254,7 @@ async def mesh_of(fleet: Fleet, folder: Path, *, prepare: Any = None) -> AsyncIt
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         await eventually(gateway.is_ready, "the gateway's readiness")
-        mesh = Mesh(gateway, {engine.name: engine for engine in all_engines(hosts)}, servers, hosts)
+        mesh = Mesh(gateway, {engine.name: engine for engine in all_engines(hosts)}, servers, hosts, folder)
         yield mesh
         for engine in all_engines(hosts):
             engine.release.set()

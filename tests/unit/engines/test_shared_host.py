@@ -178,7 +178,7 @@ async def test_health_tells_what_a_model_has_of_its_host(client: httpx.AsyncClie
 
 
 async def test_adapters_and_metrics_are_each_models_own(client: httpx.AsyncClient) -> None:
-    wanted = {"revision": 7, "adapters": [{"id": "a", "folder": "/store/a", "pinned": False}]}
+    wanted = {"revision": 7, "adapters": [{"id": "a", "digest": "a" * 64, "pinned": False, "size_bytes": 1}]}
     await client.put(protocol.ADAPTERS_PATH, headers=of("odd"), json=wanted)
     revisions = [
         (await client.get(protocol.ADAPTERS_PATH, headers=of(model))).json()["revision"] for model in MODELS

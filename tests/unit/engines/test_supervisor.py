@@ -55,7 +55,7 @@ class Starts:
         self.outcomes = list(outcomes)
 
     async def __call__(self, stack: Any) -> Running:
-        self.supervisor._last_words.listen()
+        self.supervisor._start.last_words.listen()
         outcome = self.outcomes.pop(0) if self.outcomes else SimpleNamespace(errored=False)
         if isinstance(outcome, Exception):
             raise outcome
@@ -106,10 +106,12 @@ async def test_no_adapter_is_blamed_for_the_machines_words(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervisor.reconciler.desire(DesiredAdapters(1, (EngineAdapter("a", "/store/a", False),)))
-    monkeypatch.setattr(supervisor._last_words, "read", lambda _within_s: "OSError: No space left on device")
+    monkeypatch.setattr(
+        supervisor._start.last_words, "read", lambda _within_s: "OSError: No space left on device"
+    )
     supervisor.blame("a", FaultKind.CRASH, "the engine died")
     assert not supervisor.reconciler.residency().faults
-    monkeypatch.setattr(supervisor._last_words, "read", lambda _within_s: "KeyError: 5")
+    monkeypatch.setattr(supervisor._start.last_words, "read", lambda _within_s: "KeyError: 5")
     supervisor.blame("a", FaultKind.CRASH, "the engine died")
     assert dict(supervisor.reconciler.residency().faults)["a"].reason == "the engine died: KeyError: 5"
 
