@@ -17,6 +17,7 @@ from adapters.errors import AdapterError
 from adapters.sources import check_source
 from fleet import schema, settings, sources
 from fleet.api_keys import declared_keys, hash_keys, with_stand_ins
+from fleet.content import Guard
 from fleet.document import Document, read_document
 from fleet.entries import base_model_from, tenant_of
 from fleet.explain import explain, without_echoes
@@ -274,6 +275,7 @@ def _gateway(section: settings.GatewaySection, hashes: Mapping[KeyPath, str]) ->
         scheduler=_scheduler(section.scheduler),
         metrics=MetricsSettings(**section.metrics.model_dump()),
         tracing=TracingSettings(**section.tracing.model_dump()),
+        guards={name: Guard(**guard.model_dump()) for name, guard in section.guards.items()},
         trusted_proxies=None if proxies is None else TrustedProxies(**proxies.model_dump()),
     )
 

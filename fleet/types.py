@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import quote
 
+from fleet.content import Guard, Media
 from fleet.mig import Mig, SliceName
 from fleet.money import OwnPrices, Prices
 
@@ -60,6 +61,7 @@ class BaseModel:
     kv_cache_bytes: int | None = None  # None: vLLM profiles the GPU; on CPU 1 GiB
     media_tokens: MediaTokens = MediaTokens()
     request_limits: RequestLimits = RequestLimits()
+    media: Media = field(default_factory=Media)
     vllm_args: tuple[str, ...] = ()  # further flags, passed as they are
 
     @property
@@ -349,6 +351,7 @@ class GatewaySettings:
     scheduler: SchedulerSettings = SchedulerSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+    guards: Mapping[str, Guard] = field(default_factory=dict)  # by tenant
     trusted_proxies: TrustedProxies | None = None  # None: nobody is signed in by a proxy
 
 

@@ -25,6 +25,7 @@ from routing.http.callers import Callers
 from routing.http.inference import Inference
 from routing.http.metrics_pages import MetricsPages
 from routing.http.models import Models
+from routing.http.own_document import OwnDocument
 from routing.http.own_usage import OwnUsage
 from routing.http.probes import Probes
 from routing.http.sweeper import Sweeper
@@ -102,6 +103,7 @@ class Gateway:
         await self.ledger.stop()
         await self.lifecycle.stop()  # it may be in mid-talk with an engine
         await self.replicas.close()
+        await self.app.inference.guards.close()
         if self.tracer is not None:
             await self.tracer.close()
 
@@ -230,7 +232,7 @@ def assemble(
             live_feed=live,
             ledger=ledger,
         ),
-        site=Site(pages, console.FOR_BROWSERS),
+        site=OwnDocument(callers, directory, Site(pages, console.FOR_BROWSERS)),
         metrics=metrics,
         ended=ended,
     )

@@ -16,19 +16,19 @@ from fleet.current import CurrentFleet
 from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES
 from routing.asgi import App, ClientGone, Exchange, Headers, Receive, Scope, Send, random_id
 from routing.errors import RequestError, still_starting
-from routing.flights.flight import CLIENT_CLOSED_REQUEST, Abort
+from routing.flights.endings import CLIENT_CLOSED_REQUEST, Abort
 from routing.http.adapter_files import AdapterFiles
 from routing.http.callers import Callers
 from routing.http.inference import Inference
 from routing.http.metrics_pages import METRICS_PATH, MetricsPages
 from routing.http.models import MODELS_PATH, Models
+from routing.http.own_document import OwnDocument
 from routing.http.own_usage import USAGE_PATH, OwnUsage
 from routing.http.probes import HEALTH_PATHS, Probes
 from routing.http.probes import PATHS as PROBES
 from routing.observing.ended import EndedRequests
 from routing.observing.metrics import GatewayMetrics
 from routing.openai import bodies
-from routing.site import Site
 
 HELD_AT_START_S = (
     10.0  # reading the state takes a moment, or two seconds with 10 000 tenants made at run time
@@ -50,7 +50,7 @@ class GatewayApp:
     probes: Probes
     adapter_files: AdapterFiles
     admin: App
-    site: Site
+    site: OwnDocument
     metrics: GatewayMetrics
     ended: EndedRequests
 

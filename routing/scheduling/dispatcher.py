@@ -1,8 +1,7 @@
 """When and where does each request run? The one stateful orchestrator.
 
-It decides synchronously and acts after: no `await` stands between reading the state and changing it, so it
-needs no lock. Policies are asked, never written here. Every ticket of `submit` must be settled exactly once;
-capacity comes back in no other way. Binding is late: a request gets an engine when it can run there at once.
+It needs no lock: no `await` stands between reading the state and changing it. Policies are asked, never
+written here. Each ticket of `submit` is settled exactly once, or its capacity is lost. Binding is late.
 
 1. `submit`: it could be served by some replica (`refusals`), and no cap stops it (`accounts`); it is granted
    an engine, or waits in its group (`group`).

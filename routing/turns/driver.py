@@ -13,7 +13,7 @@ from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import Replica
 from routing.turns.kept import Kept, TurnsMemory
-from routing.turns.pool import PoolTurns, way_of
+from routing.turns.pool import PoolTurns
 from routing.turns.report import ModelAtHost, TurnEvent, TurnsReport, WakeForecast
 from routing.turns.rule import Why, decide
 from routing.turns.seats import HostSeats, Seat
@@ -22,16 +22,18 @@ from routing.types import Outcome, Record
 
 
 @dataclass(frozen=True, slots=True)
-class _Forecast:
+class ModelForecast:
     """Says of one model when its turn would come."""
 
     pool: PoolTurns
     model: str
 
     def until_awake_s(self) -> float | None:
+        """Seconds until it is awake; None: it can come nowhere."""
         return self.pool.until_awake_s(self.model)
 
     def least_s(self) -> float:
+        """Seconds that it would take if it were its turn now."""
         return self.pool.least_s(self.model)
 
 
@@ -63,7 +65,7 @@ class Turns:
         self._kept = Kept(memory) if memory is not None and self.pools else None
         for name, pool in self.pools.items():
             for model in fleet.now.pools[name].base_models:
-                dispatcher.groups[name, model].turns = _Forecast(pool, model)
+                dispatcher.groups[name, model].turns = ModelForecast(pool, model)
         dispatcher.turn_due = self._look
         fleet.follow(self._take_fleet)
 
@@ -232,7 +234,7 @@ class Turns:
             pinned=pool.is_pinned(seat.model),
             held=str(pool.held.get(seat.model, "")),
             cost_s=pool.costs.measured_s(host.name, seat.model, host.awake),
-            way=way_of(seat),
+            way=seat.came_by,
             took_s={} if place is None else dict(place.took_s),
             memory_bytes=0 if place is None else place.asleep_bytes if place.asleep else place.memory_bytes,
             awake_s=seat.awake_until(now_s),
