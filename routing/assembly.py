@@ -147,7 +147,9 @@ def assemble(
     ledger = ledger or Ledger.of(fleet)
     fleet.follow(ledger.take_fleet)
     ledger.follow_keys(directory.key_budgets)
-    turns = Turns(fleet, dispatcher, clients, lifecycle.engines.look_at, clock)
+    turns = Turns(
+        fleet, dispatcher, clients, lifecycle.engines.look_at, clock, memory=lifecycle.registry.turns
+    )
     manager = Manager(fleet, directory, lifecycle, turns)
     manager.fleets.why_not = replicas.why_not
 

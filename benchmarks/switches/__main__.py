@@ -12,6 +12,8 @@ import asyncio
 import os
 import tempfile
 import time
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -28,8 +30,32 @@ from engines.vllm_engine import is_cpu_build
 
 NO_GPU = 3
 SAID = "No GPU here, or vLLM is its build for CPUs: nothing was measured. --cpu measures what CPUs can."
-ON_GPU, EVERYWHERE = ("wake1", "wake2"), ("put", "reload", "fork", "cold")
+ON_GPU = ("wake1", "wake2")
 ASLEEP_AT = {"wake1": 1, "wake2": 2}
+
+
+class Part(StrEnum):
+    """What is measured."""
+
+    WAYS = "ways"  # every way between two models of one shape, memory, and speed
+    PLAIN = "plain"  # the same of plain vLLM
+    TURNS = "turns"  # answers after many turns, and adapters
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured."""
+
+    parts: frozenset[Part]
+    turns: int
+    rounds: int
+    seconds: float
+    on_cpu: bool
+
+    @property
+    def slow_rounds(self) -> int:
+        """Of what takes as long as a cold start."""
+        return max(1, self.rounds // 3)
 
 
 def device() -> str:
@@ -44,45 +70,47 @@ def device() -> str:
 
 
 def main(
-    cpu: Annotated[
-        bool, typer.Option("--cpu", help="Measure what needs no GPU, on this machine's CPUs.")
-    ] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Measure what needs no GPU.")] = False,
+    part: Annotated[list[Part] | None, typer.Option(help="Only this; again for more.")] = None,
     turns: Annotated[int, typer.Option(min=0, help="Turns whose answers are compared.")] = 50,
-    rounds: Annotated[int, typer.Option(min=1, help="Switches by each way; two thirds fewer cold ones.")] = 6,
+    rounds: Annotated[int, typer.Option(min=1, help="Switches by each way; of cold ones a third.")] = 6,
     seconds: Annotated[float, typer.Option(min=1, help="Of each measurement of speed.")] = 10.0,
     json_file: JsonFile = None,
 ) -> None:
     """Measure each way from one whole model to another, and check the answers after it."""
     on = device()
     if not (on or cpu):
-        message = (
-            "No GPU here, or vLLM is the build for CPUs: nothing was measured. --cpu measures what CPUs can."
-        )
-        Console(stderr=True).print(message)
+        Console(stderr=True).print(SAID, soft_wrap=True)
         raise typer.Exit(NO_GPU)
     report = Report(f"{os.cpu_count()} CPU cores" if cpu else on)
+    plan = Plan(frozenset(part or Part), turns, rounds, seconds, on_cpu=cpu)
     with benchmark(), tempfile.TemporaryDirectory(prefix="switches-") as temporary:
-        asyncio.run(_measure(report, Path(temporary), cpu, (turns, rounds, seconds)))
+        asyncio.run(_measure(report, Path(temporary), plan))
     show(report, render(report), json_file)
 
 
-async def _measure(report: Report, folder: Path, on_cpu: bool, plan: tuple[int, int, float]) -> None:
-    turns, rounds, seconds = plan
-    large = make_large(folder)
-    async with Host(folder, large, on_cpu=on_cpu, slots=0) as host:
-        await _ways(report, host, rounds)
-        report.tokens_per_s["a host after these switches"] = await speed.drive_host(host, folder, seconds)
-    first, second = (large[name] for name in LARGE)
-    for number in range(max(1, rounds // 3)):
-        models = (first, second) if number % 2 == 0 else (second, first)
-        report.switches.append(await asyncio.to_thread(plain.switch, folder, models, on_cpu=on_cpu))
-    with plain.served(folder, second, on_cpu=on_cpu) as target:
-        report.tokens_per_s["plain vllm serve"] = await asyncio.to_thread(
-            speed.drive, target, folder, seconds
-        )
-    async with Host(folder, fine_tunes(), on_cpu=on_cpu, slots=2) as host:
-        await _turns(report, host, turns)
-        await _slots(report, host)
+async def _measure(report: Report, folder: Path, plan: Plan) -> None:
+    large = make_large(folder) if plan.parts & {Part.WAYS, Part.PLAIN} else {}
+    if Part.WAYS in plan.parts:
+        async with Host(folder, large, on_cpu=plan.on_cpu, slots=0) as host:
+            await _ways(report, host, plan.rounds)
+            of_host = await speed.drive_host(host, folder, plan.seconds)
+            report.tokens_per_s["a host after these switches"] = of_host
+    if Part.PLAIN in plan.parts:
+        for number in range(plan.slow_rounds):
+            await asyncio.to_thread(_plain, report, folder, [large[name] for name in LARGE], plan, number)
+    if Part.TURNS in plan.parts:
+        async with Host(folder, fine_tunes(), on_cpu=plan.on_cpu, slots=2) as host:
+            await _turns(report, host, plan.turns)
+            await _slots(report, host)
+
+
+def _plain(report: Report, folder: Path, models: list[Path], plan: Plan, number: int) -> None:
+    first, second = models if number % 2 == 0 else reversed(models)
+    with plain.switched(folder, (first, second), on_cpu=plan.on_cpu) as (switch, target):
+        report.switches.append(switch)
+        if number == plan.slow_rounds - 1:
+            report.tokens_per_s["plain vllm serve"] = speed.drive(target, folder, plan.seconds)
 
 
 async def _ways(report: Report, host: Host, rounds: int) -> None:

@@ -47,6 +47,7 @@ class Host:
 
     async def __aenter__(self) -> Host:
         await self.app.start()
+        await self._until(lambda: not any(one.is_awake for one in self.app.supervisors.values()))
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -34,18 +34,11 @@ def serve(folder: Path, model: Path, *, on_cpu: bool) -> tuple[Child, Target]:
 
 
 @contextmanager
-def served(folder: Path, model: Path, *, on_cpu: bool) -> Iterator[Target]:
-    """Have one answer meanwhile. Raises `ToolError`."""
-    child, target = serve(folder, model, on_cpu=on_cpu)
-    try:
-        wait_for_chat(target, child, STARTS_WITHIN_S)
-        yield target
-    finally:
-        stop(child, GRACE_S)
+def switched(folder: Path, models: tuple[Path, Path], *, on_cpu: bool) -> Iterator[tuple[Switch, Target]]:
+    """Stop the one that runs, start the other; gives the seconds until its first answer, and it meanwhile.
 
-
-def switch(folder: Path, models: tuple[Path, Path], *, on_cpu: bool) -> Switch:
-    """Stop the one that runs, and start the other: seconds until its first answer. Raises `ToolError`."""
+    Raises `ToolError`.
+    """
     going, target = serve(folder, models[0], on_cpu=on_cpu)
     coming: Child | None = None
     try:
@@ -55,7 +48,7 @@ def switch(folder: Path, models: tuple[Path, Path], *, on_cpu: bool) -> Switch:
         coming, target = serve(folder, models[1], on_cpu=on_cpu)
         wait_for_chat(target, coming, STARTS_WITHIN_S)
         took_s = time.monotonic() - began_s
-        return Switch(PLAIN, took_s, took_s)
+        yield Switch(PLAIN, took_s, took_s), target
     finally:
         for child in (going, coming):
             if child is not None:

@@ -37,7 +37,8 @@ OF_ENGINE = (
 )
 OF_CPU_ENGINE = ("vllm.v1.worker.cpu_worker", "vllm.v1.attention.backends.cpu_attn", "engines.worker.cpu")
 OF_GPU_ENGINE = ("vllm.v1.worker.gpu_worker", "engines.worker")
-FIRST_WORD_WITHIN_S = 30.0  # the start of a Python process on a loaded machine
+SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1"}  # NumPy and SciPy start threads as they are imported
+FIRST_WORD_WITHIN_S = 60.0  # the start of a Python process on a loaded machine
 READY_WITHIN_S = 180.0  # imports there
 FAULTY_FOR_S = 600.0  # one that could not be used is launched again after this
 _LOOK_INTERVAL_S = 0.05
@@ -125,6 +126,7 @@ class ForkServer:
             **marks,
             orphans.REPLICA_MARK: with_room(marks[orphans.REPLICA_MARK]),
             preload.ORDER: json.dumps(order),
+            **SINGLE_THREADED,
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
         }
         forkserver.set_forkserver_preload([preload.__name__])

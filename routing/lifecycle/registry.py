@@ -33,7 +33,7 @@ from routing.catalog.models import ModelEntry
 from routing.catalog.sources import Source
 from routing.errors import StateUnavailable, Unavailable
 from routing.lifecycle.changes import ACTOR, RETRY_AFTER_S, TURN_S
-from routing.state import Note, StateStore
+from routing.state import Note, StateStore, TurnsStore
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -51,6 +51,11 @@ class Registry:
         self.directory = directory
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self.is_guarded = True  # whether the locks held when last checked
+
+    @property
+    def turns(self) -> TurnsStore:
+        """What the turns of whole models keep in the same database."""
+        return TurnsStore(self._store)
 
     async def open(self) -> None:
         """Open the database and read it into memory; waits until it answers."""

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from routing.state.store import StateStore
 from routing.state.tenants import Note, changed_meanwhile
+from routing.state.turns import TurnsStore
 
-__all__ = ["Note", "StateStore", "changed_meanwhile"]
+__all__ = ["Note", "StateStore", "TurnsStore", "changed_meanwhile"]

@@ -225,3 +225,24 @@ class UsageDayRow(Table):
     priced_requests: Mapped[int] = mapped_column(BigInteger, server_default="0")
     cost: Mapped[int] = mapped_column(BigInteger, server_default="0")
     switch_s: Mapped[float] = mapped_column(server_default="0")
+
+
+class SwitchCostRow(Table):
+    """What a switch took, as a running mean; `went` is the model that went for it, or empty."""
+
+    __tablename__ = "switch_costs"
+
+    host: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    went: Mapped[str] = mapped_column(primary_key=True)
+    seconds: Mapped[float]
+
+
+class TurnPinRow(Table):
+    """What an operator has said of a model that takes turns, over its fleet's word."""
+
+    __tablename__ = "turn_pins"
+
+    pool: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    pinned: Mapped[bool]

@@ -11,5 +11,6 @@ report.py     what operators see; values
 timeline.py   who was awake when, and why that changed
 switching.py  carries one switch out
 pool.py       one pool: looks, asks the rule, acts
+kept.py       what survives a restart of the gateway
 driver.py     all pools; operators' orders
 """

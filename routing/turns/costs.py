@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from statistics import fmean
 
 GUESS_S = 20.0  # before anything was measured: a cold start of a small model
@@ -18,11 +18,18 @@ class Costs:
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[str, str], dict[str | None, float]] = {}
+        self.learnt: Callable[[str, str, str | None, float], None] | None = None  # told of each change
 
     def learn(self, host: str, model: str, took_s: float, *, went: str | None = None) -> None:
         """Take over what a switch has taken; `went` is the model that was awake before, if one went."""
         known = self._seconds.setdefault((host, model), {})
         known[went] = known.get(went, took_s) + NEWEST * (took_s - known.get(went, took_s))
+        if self.learnt is not None:
+            self.learnt(host, model, went, known[went])
+
+    def remember(self, host: str, model: str, took_s: float, *, went: str | None = None) -> None:
+        """Take over what a switch took before a restart, unless it is known better by now."""
+        self._seconds.setdefault((host, model), {}).setdefault(went, took_s)
 
     def measured_s(self, host: str, model: str, awake: Collection[str] = ()) -> float | None:
         """Return what a model's switches took at a host; None: it has not come there yet.

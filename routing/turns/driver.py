@@ -12,6 +12,7 @@ from routing.errors import Conflict, NotFound
 from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import Replica
+from routing.turns.kept import Kept, TurnsMemory
 from routing.turns.pool import PoolTurns
 from routing.turns.report import Absence, ModelAtHost, TurnEvent, TurnsReport, WakeForecast
 from routing.turns.rule import Why, decide
@@ -46,8 +47,12 @@ class Turns:
         clients: Mapping[Replica, ReplicaClient],
         look_at: Callable[[str], None],
         clock: Callable[[], float],
+        memory: TurnsMemory | None = None,
     ) -> None:
-        """`look_at` has a replica probed at once. Pools come and go with a restart of the gateway alone."""
+        """`look_at` has a replica probed at once; `memory` keeps what was learnt.
+
+        Pools come and go with a restart of the gateway alone.
+        """
         switching = Switching(dispatcher, clients, look_at, clock)
         self.pools = {
             pool.name: PoolTurns(pool.name, fleet, dispatcher, switching, clock)
@@ -57,6 +62,7 @@ class Turns:
         self._dispatcher = dispatcher
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
+        self._kept = Kept(memory) if memory is not None and self.pools else None
         self._tell_groups()
         dispatcher.turn_due = self._look
         fleet.follow(self._take_fleet)
@@ -64,12 +70,16 @@ class Turns:
     def start(self) -> None:
         """Begin to decide; needs an event loop."""
         self._tasks = [asyncio.create_task(pool.run()) for pool in self.pools.values()]
+        if self._kept is not None:
+            self._tasks += [asyncio.create_task(self._kept.restore(pool)) for pool in self.pools.values()]
 
     async def stop(self) -> None:
         """Decide no more; hosts end by themselves what was begun."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, *(p.stop() for p in self.pools.values()), return_exceptions=True)
+        if self._kept is not None:
+            await self._kept.stop()
 
     def follow(self, outcome: Callable[[str, str, str], None], absence: Callable[[str], Absence]) -> None:
         """Tell `outcome` of each model that came, or whose engine did not start; ask why one is not here."""
@@ -145,12 +155,14 @@ class Turns:
     def pin(self, model: str, pinned: bool) -> None:
         """Keep a model awake all the time, or let it take turns again. Raises `NotFound` and `Conflict`.
 
-        Until the gateway starts anew; then the fleet's `residency.pinned` counts.
+        It counts over the fleet's `residency.pinned`, also when the gateway starts anew.
         """
         for pool in self._pools_of(model):
             if pinned:
                 self._require_place(pool, model)
             pool.pins[model] = pinned
+            if self._kept is not None:
+                self._kept.keep_pin(pool.name, model, pinned)
             pool.look()
 
     def forecast(self, model: str) -> Sequence[WakeForecast]:

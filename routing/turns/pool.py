@@ -209,17 +209,12 @@ class PoolTurns:
             if is_over and seat.is_open:
                 self._close(seat, now_s)
                 self.timeline.drains(host.name, seat.model, end, seat.replica.engine.sequences)
-                self._prepare(host, None if end is None else end.by)
+                self._task(self._switching.prepare(host, None if end is None else end.by))
             elif not is_over and seat.shut_s is not None:
                 self._open(seat, now_s)
                 self.timeline.add(host.name, seat.model, None, "goes_on", "nobody needs its place any more")
             if seat in self._to_sleep and not host.is_busy and not seat.replica.engine.sequences:
                 self._put_to_sleep(host, seat, Why.WANTED)
-
-    def _prepare(self, host: HostSeats, model: str | None) -> None:
-        """Have the model read that comes next, while what runs here ends."""
-        if model is not None and model in host.seats:
-            self._task(self._switching.prepare(host.seats[model]))
 
     def _open(self, seat: Seat, now_s: float) -> None:
         """Let a model take requests."""

@@ -75,10 +75,12 @@ class Switching:
             kind = NotAwake if isinstance(error, OrderRefused) else HostSilent
             raise kind(str(error)) from error
 
-    async def prepare(self, seat: Seat) -> None:
-        """Have a host read a model's weights ahead; nothing depends on it."""
-        with contextlib.suppress(ReplicaSilent, NotAwake):
-            await self._client(seat).order(EngineOrder.PREPARE, seat.model_told)
+    async def prepare(self, host: HostSeats, model: str | None) -> None:
+        """Have a host read the weights of the model that comes next, if one does; nothing depends on it."""
+        if model is not None and model in host.seats:
+            with contextlib.suppress(ReplicaSilent, NotAwake):
+                seat = host.seats[model]
+                await self._client(seat).order(EngineOrder.PREPARE, seat.model_told)
 
     async def stop(self, seat: Seat) -> None:
         """Have a model go to disk, and wait until it is gone; a host that is silent is not waited for."""

@@ -24,7 +24,7 @@ print([part.decode() for part in shown if part.startswith((b"A_MARK=", b"ANOTHER
 def written(mark: str, *values: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.getcwd(), "A_MARK": mark, "ANOTHER": "stays"}
     command = [sys.executable, "-c", WRITES, *values]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def test_the_last_value_is_shown_and_nothing_else_is_touched() -> None:
