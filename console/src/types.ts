@@ -262,6 +262,7 @@ export interface ModelAtHostAnswer {
   memory_bytes: number;
   awake_s: number;
   reason: string;
+  resting: Record<string, string>;
 }
 
 export interface ModelList {
