@@ -14,7 +14,7 @@ from engines import secrets
 from fleet.current import CurrentFleet
 from fleet.types import Fleet, Slo
 from routing import console, gc_tuning
-from routing.admin import LiveFeed, admin_app, authentication
+from routing.admin import LiveFeed, Uploads, admin_app, authentication
 from routing.catalog.directory import Directory
 from routing.flights.running import RunningFlights
 from routing.http import docs
@@ -225,8 +225,8 @@ def assemble(
         admin=admin_app(
             manager,
             authentication(callers.identify, fleet),
-            max_upload_bytes=fleet.now.state.max_adapter_bytes,
-            upload_folder=lifecycle.uploads,
+            uploads=Uploads(lifecycle.uploads, max_bytes=fleet.now.state.max_adapter_bytes),
+            model_uploads=Uploads(lifecycle.whole.shelf.uploads, max_bytes=fleet.now.state.max_model_bytes),
             live_feed=live,
             ledger=ledger,
         ),

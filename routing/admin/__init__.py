@@ -3,5 +3,6 @@
 from routing.admin.app import ADMIN_PREFIX, ADMIN_ROUTES, admin_app
 from routing.admin.live_feed import LiveFeed
 from routing.admin.proxies import authentication
+from routing.admin.uploads import Uploads
 
-__all__ = ["ADMIN_PREFIX", "ADMIN_ROUTES", "LiveFeed", "admin_app", "authentication"]
+__all__ = ["ADMIN_PREFIX", "ADMIN_ROUTES", "LiveFeed", "Uploads", "admin_app", "authentication"]
