@@ -180,7 +180,7 @@ class PoolTurns:
         if seat.is_up:
             if told is EngineState.STOPPED and not engine.ready:  # its host has started anew
                 self._gone(seat, now_s)
-            elif not seat.is_open and seat.shut_s is None:
+            elif not seat.is_open and seat.shut_s is None and not host.is_busy:  # one that goes is there yet
                 self._open(seat, now_s)
         elif told is EngineState.STARTING and not host.is_busy:
             host.coming, host.began_s = seat.model, now_s

@@ -158,8 +158,8 @@ def judged(service: Service, traffic: MeshTraffic, *, beside: int = 0) -> None:
     for line in service.log.read_text(errors="replace").splitlines():
         if " failed " in line and "tenantry.turns" in line:
             log.info("%s", line[:500])
-    assert traffic.wrong == []
-    assert traffic.failed == []
+    assert traffic.wrong == [], traffic.wrong[:5]
+    assert traffic.failed == [], (len(traffic.failed), traffic.failed[:5])
     completed = service.metric("tenantry_requests_total", outcome="completed")
     assert traffic.total + beside == completed
     assert set(traffic.answered) == set(traffic.models), "everyone's turn has come"

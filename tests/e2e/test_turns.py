@@ -45,7 +45,8 @@ def test_every_answer_is_its_models_and_nobody_is_refused(tmp_path: Path) -> Non
 
 def test_a_service_that_is_stopped_while_a_model_loads_is_gone_within_ten_seconds(tmp_path: Path) -> None:
     with meshed(tmp_path, MODELS) as (service, _):
-        wait_until(lambda: service.engine_cores(), "the core of a model that comes", within_s=180.0)
+        began = "mesh-0: support begins"
+        wait_until(lambda: began in service.log.read_text(errors="replace"), began, within_s=180.0)
         family, began_s = service.processes(), time.monotonic()
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(ENDS_WITHIN_S) == 0

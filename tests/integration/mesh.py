@@ -128,6 +128,8 @@ class FakeHost:
         self.refused: list[str] = []
         self.prepared: list[str] = []  # models whose weights are to be read ahead
         self.most_seen = 0
+        self.obeys = asyncio.Event()  # an order is answered after it
+        self.obeys.set()
         self.mute = False  # it answers no probe, as one that is too busy
         self._most = most
         self._tasks: set[asyncio.Task[None]] = set()
@@ -149,6 +151,7 @@ class FakeHost:
             await respond(send, 200, engine.health().to_json())
             return
         self.orders.append((told["order"], engine.serves, told.get("instead_of")))
+        await self.obeys.wait()
         if told["order"] == "start":
             engine.source = told.get("source") or ""
         why_not = self._follow(engine, told["order"], told.get("instead_of"))

@@ -121,6 +121,24 @@ async def test_a_host_that_answers_no_probe_while_it_starts_an_engine_is_waited_
     assert not [each.reason for each in mesh.gateway.turns.report().models if each.reason]
 
 
+async def test_a_model_that_goes_gets_nothing_while_its_host_has_not_answered_the_order_yet(
+    mesh: Mesh,
+) -> None:
+    await mesh.ask("one")()
+    host = mesh.hosts["mesh-0"]
+    host.obeys.clear()
+    other = asyncio.create_task(mesh.ask("two")())
+    await eventually(lambda: ("start", "two", "one") in host.orders, "the order")
+    seen = len(mesh.engine("one").seen)
+    again = asyncio.create_task(mesh.ask("one")())
+    await eventually(lambda: len(mesh.gateway.dispatcher.groups["mesh", "one"].backlog) == 1, "its wait")
+    await asyncio.sleep(0.3)  # some decisions
+    assert len(mesh.engine("one").seen) == seen and "one" not in mesh.awake()
+    host.obeys.set()
+    assert said(await other) == "I am two"
+    assert said(await again) == "I am one"
+
+
 async def test_two_hundred_models_of_which_ten_are_asked_for(tmp_path: Path) -> None:
     models = tuple(f"model-{number}" for number in range(200))
     chance = random.Random(1)
