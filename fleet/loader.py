@@ -32,6 +32,7 @@ from fleet.salvage import PARTS, Salvage, salvage
 from fleet.state import database_stand_in, resolve_state
 from fleet.types import (
     Adapter,
+    BatchSettings,
     Fleet,
     GatewaySettings,
     MetricsSettings,
@@ -272,7 +273,20 @@ def _gateway(section: settings.GatewaySection, hashes: Mapping[KeyPath, str]) ->
         scheduler=_scheduler(section.scheduler),
         metrics=MetricsSettings(**section.metrics.model_dump()),
         tracing=TracingSettings(**section.tracing.model_dump()),
+        batches=_batches(section.batches),
         trusted_proxies=None if proxies is None else TrustedProxies(**proxies.model_dump()),
+    )
+
+
+def _batches(section: settings.BatchesSection) -> BatchSettings:
+    return BatchSettings(
+        max_file_bytes=round(section.max_file_mib * 2**20),
+        max_files=section.max_files,
+        max_tenant_bytes=round(section.max_tenant_gib * 2**30),
+        max_unfinished=section.max_unfinished,
+        keep_days=section.keep_days,
+        folder=section.folder,
+        key_variable=None if section.key is None else section.key.env,
     )
 
 

@@ -296,6 +296,7 @@ class SchedulerSettings:
     aging_tokens_per_s: float = 500.0  # gain of a waiting request, for each second
     lower_band_share: float = 0.05  # part of the grants kept for each band below the highest that waits
     burst_share: float = 0.5  # part of a replica that a tenant which floods may fill beyond its fair share
+    batch_share: float = 0.25  # part of what requests leave of a replica that lines of batches may fill
     slot_wait_s: float = 10.0  # a slot is drained for an adapter that has waited this long
     max_queued: int = 10_000  # requests of all tenants that wait in the gateway
     max_queued_bytes: int = 256 * 2**20  # their memory together: their bodies, and some beside
@@ -315,6 +316,24 @@ class TracingSettings:
 
     endpoint: str | None = None  # of an OTLP collector, HTTP, whole URL; None: nothing is traced
     sample_ratio: float = 1.0  # part of the requests, 0..1
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettings:
+    """Bounds of tenants' files and batches, and where files are."""
+
+    max_file_bytes: int = 200 * 2**20
+    max_files: int = 1000  # of one tenant
+    max_tenant_bytes: int = 10 * 2**30  # of all its files
+    max_unfinished: int = 20  # batches of one tenant
+    keep_days: int = 30  # files and ended batches
+    folder: str | None = None  # s3://bucket/prefix; None: in the state folder
+    key_variable: str | None = None  # environment variable of the key that files are sealed with; None: plain
+
+    @property
+    def keep_s(self) -> float:
+        """How long files are kept."""
+        return self.keep_days * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +366,7 @@ class GatewaySettings:
     scheduler: SchedulerSettings = SchedulerSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+    batches: BatchSettings = BatchSettings()
     trusted_proxies: TrustedProxies | None = None  # None: nobody is signed in by a proxy
 
 

@@ -39,6 +39,12 @@ ADMIN_PREFIX = "/admin/v1/"
 LOAD_TIMEOUT_S = 300.0  # `POST /v1/load_lora_adapter` waits so long for the adapter to be ready
 ADMIN_ROUTES = frozenset({vllm_compatible.LOAD_PATH, vllm_compatible.UNLOAD_PATH})
 
+
+def is_admin_path(path: str) -> bool:
+    """Whether a path is the admin API's."""
+    return path.removesuffix("/") in ADMIN_ROUTES or path.startswith(ADMIN_PREFIX)
+
+
 _ROUTES = (
     *(adapters, aliases, models, replicas, pools, scheduler, live, tenants, fleet, export, usage, keys),
     events,

@@ -9,15 +9,17 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from engines.protocol import Kind
 from fleet.current import CurrentFleet
-from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES
 from routing.asgi import App, ClientGone, Exchange, Headers, Receive, Scope, Send, random_id
 from routing.errors import RequestError, still_starting
 from routing.flights.flight import CLIENT_CLOSED_REQUEST, Abort
+from routing.http.batches import BATCHES_PATH, Batches
 from routing.http.callers import Callers
+from routing.http.files import FILES_PATH, Files
 from routing.http.inference import Inference
 from routing.http.metrics_pages import METRICS_PATH, MetricsPages
 from routing.http.models import MODELS_PATH, Models
@@ -47,7 +49,10 @@ class GatewayApp:
     usage: OwnUsage
     metrics_pages: MetricsPages
     probes: Probes
+    files: Files
+    batches: Batches
     admin: App
+    is_admin: Callable[[str], bool]  # whether a path is the admin API's
     site: Site
     metrics: GatewayMetrics
     ended: EndedRequests
@@ -90,19 +95,30 @@ class GatewayApp:
         if path in _ENDPOINTS:
             exchange.require_method("POST")
             await self.inference.answer(exchange, _ENDPOINTS[path], request_id)
-        elif path in ADMIN_ROUTES or exchange.path.startswith(ADMIN_PREFIX):
+        elif self.is_admin(exchange.path):
             self.ended.flush()  # an operator's figures are of now
             await exchange.hand_over(self.admin)
-        elif path == MODELS_PATH or path.startswith(MODELS_PATH + "/"):
-            await self.models.answer(exchange, path[len(MODELS_PATH) + 1 :])
+        elif (found := self._part(path)) is not None:
+            part, below = found
+            await part.answer(exchange, below)
         elif path == USAGE_PATH:
             await self.usage.answer(exchange)
-        elif path == METRICS_PATH or path.startswith(METRICS_PATH + "/"):
-            await self.metrics_pages.answer(exchange, path[len(METRICS_PATH) + 1 :])
         elif path in PROBES:
             await self.probes.answer(exchange, path)
         else:
             await self.site.respond(exchange)
+
+    def _part(self, path: str) -> tuple[Models | Files | Batches | MetricsPages, str] | None:
+        """Return the part with routes below its own, and the path there; None: no such part answers."""
+        for prefix, part in (
+            (MODELS_PATH, self.models),
+            (FILES_PATH, self.files),
+            (BATCHES_PATH, self.batches),
+            (METRICS_PATH, self.metrics_pages),
+        ):
+            if path == prefix or path.startswith(f"{prefix}/"):
+                return part, path[len(prefix) + 1 :]
+        return None
 
     async def _until_known(self) -> None:
         """Hold a request that comes at the start: a key that was taken out before would open something.

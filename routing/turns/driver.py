@@ -96,6 +96,18 @@ class Turns:
                     pool.used(record.replica, now_s)
                 pool.figures.ended(target.base_model, target.tenant, tokens, answer_s, now_s)
 
+    def wake_if_idle(self, pool: str, model: str) -> None:
+        """Have a model come awake where nothing runs in its pool, and nothing waits: a batch asks for it."""
+        turns, groups = self.pools.get(pool), self._dispatcher.groups
+        if turns is None or (pool, model) not in groups:
+            return
+        engines = [e for place, group in groups.items() if place[0] == pool for e in group.engines]
+        waits = any(group.backlog for place, group in groups.items() if place[0] == pool)
+        if waits or any(e.sequences or (e.accepts and e.base_model == model) for e in engines):
+            return
+        turns.wanted.add(model)
+        turns.look()
+
     # -- operators -----------------------------------------------------------------------------------------
 
     def wake(self, model: str) -> None:

@@ -25,6 +25,7 @@ from tests.fakes import (
     FakeEngine,
     ReadyLifecycle,
     eventually,
+    in_folder,
     key_of,
     ledger_in,
     read_body,
@@ -227,7 +228,7 @@ async def mesh_of(fleet: Fleet, folder: Path, *, prepare: Any = None) -> AsyncIt
             servers[name] = await stack.enter_async_context(contextlib.AsyncExitStack())
             addresses[name] = await servers[name].enter_async_context(serving(host, folder / f"{name}.sock"))
         gateway: Gateway = assemble(
-            CurrentFleet(fleet),
+            CurrentFleet(in_folder(fleet, folder)),
             StaticDiscovery(lambda: addresses),
             secret=SECRET,
             ledger=ledger_in(folder, budgets={}, currency=None),

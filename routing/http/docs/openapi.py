@@ -14,6 +14,7 @@ from routing.errors import (
     BodyTooLarge,
     BreaksEngine,
     CapReached,
+    Conflict,
     EngineFailed,
     EngineTimeout,
     Forbidden,
@@ -24,6 +25,7 @@ from routing.errors import (
     ModelMoved,
     ModelNotFound,
     ModelRetired,
+    NotFound,
     OverLimit,
     Quarantined,
     QueueTimeout,
@@ -34,6 +36,7 @@ from routing.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from routing.http.docs import batches
 from routing.openai.endpoints import ENDPOINTS
 from routing.usage.query import DEFAULT_DAYS, FOR_TENANTS, MAX_DAYS, MEASURES
 
@@ -41,7 +44,7 @@ Part = dict[str, Any]
 
 ERRORS: tuple[type[RequestError], ...] = (
     InvalidRequest, BreaksEngine, OverLimit, InvalidKey, Forbidden, AccountSuspended, TenantRemoved,
-    ModelNotFound, ModelRetired, MethodNotAllowed, BodyTimeout, Quarantined, BodyTooLarge,
+    ModelNotFound, ModelRetired, NotFound, MethodNotAllowed, BodyTimeout, Quarantined, Conflict, BodyTooLarge,
     UnsupportedMediaType, HeadTooLarge, CapReached, QuotaExceeded, RequestError, EngineFailed, Unavailable,
     QueueTimeout, ModelMoved, StateUnavailable, EngineTimeout,
 )  # fmt: skip
@@ -162,8 +165,16 @@ def document() -> Part:
         "info": {"title": "Tenantry inference API", "version": "1", "description": _description()},
         "servers": [{"url": "/"}],
         "security": [{"key": []}, {"x-api-key": []}],
-        "tags": [{"name": "Models"}, {"name": "Usage"}, {"name": "Health", "description": "For probes."}],
-        "paths": {kind.value: {"post": _endpoint(kind)} for kind in Kind} | _reading() | _health(),
+        "tags": [
+            {"name": "Models"},
+            {"name": "Batches"},
+            {"name": "Usage"},
+            {"name": "Health", "description": "For probes."},
+        ],
+        "paths": {kind.value: {"post": _endpoint(kind)} for kind in Kind}
+        | _reading()
+        | batches.paths(_failures)
+        | _health(),
         "components": {
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer", "description": "Your API key."},

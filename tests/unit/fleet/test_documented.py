@@ -39,6 +39,7 @@ SECTIONS = {
     "`scheduler`": settings.SchedulerSection,
     "`metrics`": settings.MetricsSection,
     "`tracing`": settings.TracingSection,
+    "`batches`": settings.BatchesSection,
     "`trusted_proxies`": settings.TrustedProxiesSection,
     "`state`": settings.StateSection,
     "`usage`": settings.UsageSection,

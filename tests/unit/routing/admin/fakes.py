@@ -434,7 +434,7 @@ class Watched:
         view = LiveView(
             self.figures,
             scheduler=management.scheduler,
-            replicas=management.replicas,
+            residencies=lambda: {each.figures.name: each.residency for each in management.replicas()},
             queue=lambda: self.queue,
             clock=self.clock,
         )
