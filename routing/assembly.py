@@ -30,6 +30,7 @@ from routing.http.metrics_pages import MetricsPages
 from routing.http.models import Models
 from routing.http.own_usage import OwnUsage
 from routing.http.probes import Probes
+from routing.http.stored_responses import StoredResponses
 from routing.http.sweeper import Sweeper
 from routing.lifecycle import FleetChanges, Lifecycle, Manager, RollingRestarts
 from routing.observing.ended import EndedRequests
@@ -211,6 +212,7 @@ def assemble(
     )
     batch_lines = BatchLines(inference, directory, dispatcher, ledger, turns.wake_if_idle)
     batching = Batching.of(fleet, batch_lines, ledger)
+    metrics.batches = batching.runner
     app = GatewayApp(
         fleet=fleet,
         callers=callers,
@@ -221,6 +223,7 @@ def assemble(
         probes=Probes(callers, dispatcher, lambda: gateway.is_ready()),
         files=Files(fleet, callers, batching.desk),
         batches=Batches(fleet, callers, batching.desk),
+        responses=StoredResponses(callers),
         is_admin=is_admin_path,
         admin=admin_app(
             manager,

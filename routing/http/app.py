@@ -26,6 +26,7 @@ from routing.http.models import MODELS_PATH, Models
 from routing.http.own_usage import USAGE_PATH, OwnUsage
 from routing.http.probes import HEALTH_PATHS, Probes
 from routing.http.probes import PATHS as PROBES
+from routing.http.stored_responses import RESPONSES_PATH, StoredResponses
 from routing.observing.ended import EndedRequests
 from routing.observing.metrics import GatewayMetrics
 from routing.openai import bodies
@@ -36,6 +37,9 @@ HELD_AT_START_S = (
 )
 LOOKS_EVERY_S = 0.02
 log = logging.getLogger("tenantry.gateway")
+
+
+_Part = Models | Files | Batches | StoredResponses | MetricsPages
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class GatewayApp:
     probes: Probes
     files: Files
     batches: Batches
+    responses: StoredResponses
     admin: App
     is_admin: Callable[[str], bool]  # whether a path is the admin API's
     site: Site
@@ -108,12 +113,15 @@ class GatewayApp:
         else:
             await self.site.respond(exchange)
 
-    def _part(self, path: str) -> tuple[Models | Files | Batches | MetricsPages, str] | None:
+    def _part(
+        self, path: str
+    ) -> tuple[Models | Files | Batches | StoredResponses | MetricsPages, str] | None:
         """Return the part with routes below its own, and the path there; None: no such part answers."""
         for prefix, part in (
             (MODELS_PATH, self.models),
             (FILES_PATH, self.files),
             (BATCHES_PATH, self.batches),
+            (RESPONSES_PATH, self.responses),
             (METRICS_PATH, self.metrics_pages),
         ):
             if path == prefix or path.startswith(f"{prefix}/"):

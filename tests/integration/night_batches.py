@@ -27,6 +27,15 @@ class Night(Life):
 
     batch_id: str = ""
 
+    async def start(self) -> None:
+        """Start it, and wait until its models answer."""
+        await super().start()
+        async with self.client() as client:
+            while True:
+                if (await client.get("/readyz")).status_code == 200:
+                    return
+                await asyncio.sleep(0.05)
+
     async def submit(self, lines: int) -> None:
         """Upload a file of requests to three models, and begin its batch."""
         content = b"".join(json.dumps(line(number)).encode() + b"\n" for number in range(lines))

@@ -288,3 +288,24 @@ async def test_bounds_on_files_and_batches_are_kept(bench: Bench) -> None:
             }
             with pytest.raises(BadRequestError):
                 await client.batches.create(**told)
+
+
+async def test_a_stored_response_is_not_found_as_openai_says_it(bench: Bench) -> None:
+    async with openai(bench) as client:
+        for call in (client.responses.retrieve("resp_1"), client.responses.cancel("resp_1")):
+            with pytest.raises(NotFoundError, match="stores no responses"):
+                await call
+        with pytest.raises(NotFoundError):
+            await client.responses.input_items.list("resp_1")
+    for path in ("/v1/responses/resp_1", "/v1/files", "/v1/batches"):
+        assert (await bench.get(path)()).status == 401
+        assert (await bench.get(path, key=key_of("operator"))()).status == 401, "operators have none"
+
+
+async def test_the_metrics_say_how_many_batches_and_lines_there_are(bench: Bench) -> None:
+    await opened(bench)
+    async with openai(bench) as client:
+        await run(client, jsonl(request("right"), request("wrong", "nothing")))
+    page = (await bench.get("/metrics", key=key_of("operator"))()).body.decode()
+    assert 'tenantry_batch_lines_total{outcome="completed"} 1.0' in page
+    assert 'tenantry_batch_lines_total{outcome="failed"} 1.0' in page

@@ -27,6 +27,7 @@ ROUTES = [
     *(("/v1/files", "GET, POST, HEAD, OPTIONS"), ("/v1/files/file-1", "DELETE, GET, HEAD, OPTIONS")),
     *(("/v1/batches", "GET, POST, HEAD, OPTIONS"), ("/v1/batches/batch_1/cancel", "POST, OPTIONS")),
     *((path, "GET, HEAD, OPTIONS") for path in ("/v1/files/file-1/content", "/v1/batches/batch_1")),
+    *(("/v1/responses/r/cancel", "POST, OPTIONS"), ("/v1/responses/r", "DELETE, GET, HEAD, OPTIONS")),
 ]
 CONTENT = {"messages": [{"role": "user", "content": "who?"}], "prompt": "who?", "input": "who?"}
 
