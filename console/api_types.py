@@ -19,6 +19,7 @@ from routing.admin.answers import (
     ReplicaList,
     VersionAnswer,
 )
+from routing.admin.batches import BatchList
 from routing.admin.key_answers import KeyList, NewKeyAnswer
 from routing.admin.live_answers import LiveDecisions, LiveHistory, LiveSnapshot
 from routing.admin.tenant_answers import AliasList, TenantChangedAnswer, TenantDetail, TenantList
@@ -33,6 +34,7 @@ ANSWERS: tuple[type[BaseModel], ...] = (
     AdapterList,
     AdapterAnswer,
     AliasList,
+    BatchList,
     EventList,
     KeyList,
     NewKeyAnswer,

@@ -14,7 +14,7 @@ from engines import secrets
 from fleet.current import CurrentFleet
 from fleet.types import Fleet, Slo
 from routing import console, gc_tuning
-from routing.admin import LiveFeed, admin_app, authentication, is_admin_path
+from routing.admin import Books, LiveFeed, admin_app, authentication, is_admin_path
 from routing.batches.opening import Batching
 from routing.catalog.directory import Directory
 from routing.flights.running import RunningFlights
@@ -231,7 +231,7 @@ def assemble(
             max_upload_bytes=fleet.now.state.max_adapter_bytes,
             upload_folder=lifecycle.uploads,
             live_feed=live,
-            ledger=ledger,
+            books=Books(ledger, batching.desk),
         ),
         site=Site(pages, console.FOR_BROWSERS),
         metrics=metrics,

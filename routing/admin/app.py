@@ -14,6 +14,7 @@ from fastapi.security import HTTPBearer
 from routing.admin import (
     adapters,
     aliases,
+    batches,
     events,
     export,
     fleet,
@@ -28,7 +29,7 @@ from routing.admin import (
     vllm_compatible,
     whoami,
 )
-from routing.admin.access import Authenticate, Services, UsageBook
+from routing.admin.access import Authenticate, Books, Services
 from routing.admin.errors import COMMON, install_handlers
 from routing.admin.gate import Gate
 from routing.admin.live_feed import LiveFeed
@@ -46,7 +47,21 @@ def is_admin_path(path: str) -> bool:
 
 
 _ROUTES = (
-    *(adapters, aliases, models, replicas, pools, scheduler, live, tenants, fleet, export, usage, keys),
+    *(
+        adapters,
+        aliases,
+        models,
+        replicas,
+        pools,
+        scheduler,
+        live,
+        tenants,
+        fleet,
+        export,
+        usage,
+        batches,
+        keys,
+    ),
     events,
     whoami,
     vllm_compatible,
@@ -74,7 +89,7 @@ def admin_app(
     max_upload_bytes: int,
     upload_folder: Path,
     live_feed: LiveFeed,
-    ledger: UsageBook,
+    books: Books,
     read_timeout_s: float = 30.0,
 ) -> FastAPI:
     """Build the admin API.
@@ -99,7 +114,9 @@ def admin_app(
         return [tenant.name for tenant in management.tenants()]
 
     uploads = Uploads(upload_folder, max_bytes=max_upload_bytes, read_timeout_s=read_timeout_s)
-    app.state.services = Services(management, known_tenants, uploads, LOAD_TIMEOUT_S, live_feed, ledger)
+    app.state.services = Services(
+        management, known_tenants, uploads, LOAD_TIMEOUT_S, live_feed, books.ledger, books.batches
+    )
     app.add_middleware(
         Gate,
         authenticate=authenticate,

@@ -8,9 +8,10 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fleet.types import BatchSettings
+from routing.batches.answers import batch_answer
 from routing.batches.runner import Runner
 from routing.batches.sealing import DamagedFile
 from routing.batches.store import BatchStore, Page
@@ -172,6 +173,11 @@ class Desk:
         """List a tenant's batches, or all; one more than the page has where there are more."""
         found = await asyncio.to_thread(self._store.batches, account, page)
         return [self._runner.latest(batch) for batch in found]
+
+    async def progress(self, account: str | None, limit: int) -> list[dict[str, Any]]:
+        """Describe a tenant's batches, or all, the newest first, each with its `tenant`."""
+        found = await self.batches(account, Page(limit))
+        return [{**batch_answer(batch), "tenant": batch.account} for batch in found[:limit]]
 
     async def cancel(self, account: str, batch_id: str) -> Batch:
         """Begin nothing more of a batch. Raises `NotFound`, and `Conflict` where it has ended."""

@@ -103,7 +103,7 @@ class Runner:
         for task in self._asking:
             task.cancel()  # what runs had its time in the drain; it runs again at the next start
         await asyncio.gather(*self._asking, return_exceptions=True)
-        for run in self._runs.values():
+        for run in list(self._runs.values()):
             if run.writing is not None:
                 await asyncio.gather(run.writing, return_exceptions=True)
         tasks = [*self._tasks, *([self._main] if self._main is not None else [])]

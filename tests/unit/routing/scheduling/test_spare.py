@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,10 @@ from tests.unit.routing.requests import request
 from tests.unit.routing.scheduling.test_dispatcher import AT_REST, House
 
 
-def line(house: House, tenant: str = "a", model: str = "support", **changes: object) -> Ticket:
+def line(house: House, tenant: str = "a", model: str = "support", **changes: Any) -> Ticket:
     """Submit a line of a batch. Raises `NoSpareRoom`."""
     asked = request(tenant, model, pool="shared", arrived_s=house.clock.now)
-    ticket = house.dispatcher.submit(replace(asked, spare=True, **changes))  # type: ignore[arg-type]
+    ticket = house.dispatcher.submit(replace(asked, spare=True, **changes))
     assert isinstance(ticket, Ticket) and ticket.is_running, "a line never waits"
     return ticket
 
@@ -101,7 +102,7 @@ def test_they_leave_half_of_every_cap_and_rate_to_others_of_their_tenant_and_key
     begun = [house.submit("a") for _ in range(3)]
     assert not begin_all(house), "others have their half already"
     end(house, *begun)
-    limited = {"key": "k", "key_limits": KeyLimits(max_concurrency=2)}
+    limited: dict[str, Any] = {"key": "k", "key_limits": KeyLimits(max_concurrency=2)}
     begun = [line(house, **limited)]
     with pytest.raises(NoSpareRoom):
         line(house, **limited)
