@@ -50,7 +50,7 @@ os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 # torch's compiler cannot be given.
 sys.executable = str(Path(sys.executable).parent.resolve() / Path(sys.executable).name)
 
-from engines import logs  # noqa: E402
+from engines import last_resort, logs  # noqa: E402
 
 logs.set_up()
 
@@ -58,6 +58,7 @@ import bentoml  # noqa: E402
 from _bentoml_sdk import Service  # noqa: E402
 from bentoml._internal.configuration.containers import BentoMLConfiguration, BentoMLContainer  # noqa: E402
 from bentoml.exceptions import BentoMLConfigException  # noqa: E402
+from bentoml.images import Image  # noqa: E402
 from pydantic import BaseModel, ConfigDict  # noqa: E402
 
 from engines.assembly import host_of  # noqa: E402
@@ -114,7 +115,7 @@ class DirectService(Service):  # type: ignore[misc]
     """
 
     # Whoever reaches an engine's port is a gateway, which shows the internal token with each request.
-    bounds = Bounds(strangers=None, strangers_per_address=None)
+    bounds = Bounds(strangers=None, strangers_per_address=None, ends_within_s=None)
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """Build the ASGI application of one worker."""
@@ -207,6 +208,7 @@ def declare_host(served: Served, pool: Pool, place: Host) -> Service[Any]:
         async def start(self) -> None:
             logs.set_up(place.name)
             await host.start()
+            last_resort.bound_the_end(fleet.gateway.shutdown_grace_s)
 
         @bentoml.on_shutdown
         async def stop(self) -> None:
@@ -231,6 +233,15 @@ def declare_host(served: Served, pool: Pool, place: Host) -> Service[Any]:
         **({"resources": {"gpu": gpus}} if served.on_gpu else {}),
     )
     return declare(bentoml.asgi_app(lambda: host, path="/")(Engine))
+
+
+def image_of(*, on_gpu: bool) -> Image:
+    """Declare what a Bento's image has besides Python: a compiler for engines, and the state's place."""
+    packages = "ca-certificates g++" + ("" if on_gpu else " libnuma1")
+    install = f"apt-get update && apt-get install -qy --no-install-recommends {packages}"
+    state = "install -d -o 1034 -g 0 -m 2770 /state"  # whoever runs it may be any user of group 0
+    image = Image(base_image="python:3.11-slim", distro="")  # BentoML would add to one that it knows
+    return image.run(f"{install} && rm -rf /var/lib/apt/lists/* && {state}")
 
 
 def declare_gateway(served: Served, role: Role) -> Service[Any]:
@@ -267,6 +278,7 @@ def declare_gateway(served: Served, role: Role) -> Service[Any]:
             if known_keys:
                 log.warning(LOCAL_ONLY if local_only else FROM_EVERYWHERE)
             _drain_on_sigterm(gateway())
+            last_resort.bound_the_end(fleet.gateway.shutdown_grace_s)
             _apply_on_sighup(gateway())
             self.watching = asyncio.create_task(_watch(gateway()))
             address = address_of(os.environ, "gateway")
@@ -290,6 +302,7 @@ def declare_gateway(served: Served, role: Role) -> Service[Any]:
         workers=1,
         traffic={"timeout": longest_request_s(fleet)},
         service_class=GatewayService,
+        image=image_of(on_gpu=served.on_gpu),
         **http,
     )
     return declare(bentoml.asgi_app(lambda: gateway().app, path="/")(Gateway))

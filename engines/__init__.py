@@ -23,7 +23,9 @@ devices/           GPUs and MIG slices: what there is, and which one an engine g
 heartbeat.py       whether the engine's core still runs
 health.py          an engine's state, as JSON
 memory.py          what engines take of the machine's memory, or the devices'
+shared_memory.py   room for what an engine's processes exchange, looked for before they start
 draining.py        an ordered end of the process, told from a crash
+last_resort.py     an end by force where the ordered one takes too long
 restarts.py        an engine's state after starts and deaths; delays between starts
 settings.py        a digest of the settings with which an engine runs
 new_settings.py    checks those that the gateway gives

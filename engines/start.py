@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 
 from prometheus_client import CollectorRegistry
 
-from engines import engine_process, logs, orphans, vllm_engine
+from engines import engine_process, logs, orphans, shared_memory, vllm_engine
 from engines.built import Built
 from engines.devices.pinning import pin
 from engines.engine_metrics import OF_ENGINE, EngineMetrics, keep_bounded, take
@@ -66,8 +66,9 @@ class EngineStart:
         """Start an engine's processes, in the thread for that; minutes on a GPU.
 
         They inherit this process's environment, which is the replica's until the next one is started. Raises
-        `SliceError`.
+        `SliceError`, `NoSharedMemory`.
         """
+        shared_memory.require(workers=model.tensor_parallel_size, on_cpu=self.on_cpu)
         pinned = pin(self.on_slice, model, on_cpu=self.on_cpu)
         os.environ.update(
             self._own_environment

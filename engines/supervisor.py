@@ -27,6 +27,7 @@ from engines.protocol import EngineOrder
 from engines.residency import DesiredAdapters, FaultKind, limits_in
 from engines.restarts import Restarts
 from engines.selftest import SelfTest, SelfTestFailed
+from engines.shared_memory import NoSharedMemory
 from engines.start import ADAPTER_NUMBERS, EngineStart
 from engines.switching.turns import Turns
 from engines.trial import Trials
@@ -298,7 +299,7 @@ class Supervisor:
 
     def _why(self, error: Exception) -> str:
         """Return why an engine did not start: its own last error, if this one only points at its log."""
-        if isinstance(error, SelfTestFailed | SliceError):
+        if isinstance(error, SelfTestFailed | SliceError | NoSharedMemory):
             return str(error)
         return (points_elsewhere(str(error)) and self._last_words.read()) or words_of(error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +23,7 @@ class Platform(StrEnum):
     CPU = "cpu"
 
 
-def build(
+def build(  # noqa: PLR0913  # an argument for each option, as typer wants it
     pool: Annotated[
         str | None, typer.Option(help="Build this pool alone.", show_default="the whole fleet")
     ] = None,
@@ -34,13 +35,29 @@ def build(
     platform: Annotated[
         Platform, typer.Option(help="Where it will run; decides the lock that it installs.")
     ] = Platform.GPU,
+    base_image: Annotated[
+        str | None,
+        typer.Option(help="Base of its image: a Debian or Ubuntu.", show_default="python:3.11-slim"),
+    ] = None,
+    index_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Index that its image's packages come from, PyTorch's for CPUs too.", show_default="PyPI"
+        ),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Set in its image, also while that is built. Repeatable."),
+    ] = None,
     embed_base_models: Annotated[
         bool, typer.Option("--embed-base-models", help="Copy base models from folders into the Bento.")
     ] = False,
 ) -> None:
     """Build a Bento of one pool, with nothing of other pools in it, or of the whole fleet."""
     loaded = load(fleet)
-    options = bundle.Options(platform.value, embed_base_models, name)
+    options = bundle.Options(
+        platform.value, embed_base_models, name, base_image, index_url, _variables(env or [])
+    )
     try:
         part = loaded.fleet if pool is None else project(loaded.fleet, pool)
         refuse(check_files(part, file=str(fleet), lines=loaded.lines))
@@ -61,3 +78,12 @@ def build(
     except (bundle.BundleError, AdapterError, OSError) as error:
         fail(str(error))
     typer.echo(f"Built {tag}\n  bentoml serve {tag}\n  bentoml containerize {tag}")
+
+
+def _variables(given: Sequence[str]) -> dict[str, str]:
+    """Take `NAME=VALUE` apart. Ends the program where one is something else."""
+    pairs = [text.partition("=") for text in given]
+    for text, (name, sign, _) in zip(given, pairs, strict=True):
+        if not (name and sign):
+            fail(f"--env {text}: give it as NAME=VALUE")
+    return {name: value for name, _, value in pairs}

@@ -15,8 +15,8 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,13 +45,22 @@ STATE_FOLDER = "${{TENANTRY_STATE:-~/.tenantry/{name}}}"  # one for each Bento; 
 NOT_SHIPPED = frozenset({"__pycache__"})  # folders
 
 _TAG = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")  # BentoML's names and versions
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_SECRETS = frozenset({"TENANTRY_SECRET", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"})
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 # No general index has CPU builds of torch, so the CPU lock leaves it out; vLLM's other requirements of it are
 # dropped, because they would install a CUDA build. The same file serves uv as its overrides.
-_CPU_TORCH = "--find-links https://download.pytorch.org/whl/cpu/torch/\ntorch==2.13.0+cpu\n"
-_CPU_OVERRIDES = {"name": "UV_OVERRIDE", "value": "/home/bentoml/bento/env/python/requirements.txt"}
-# Kernels are compiled at start and at the first request; Python's headers are part of the image's Python.
-_SYSTEM_PACKAGES = {"gpu": ["g++"], "cpu": ["g++", "libnuma1"]}  # vLLM for CPUs is linked against the last
+_CPU_TORCH = "torch==2.13.0+cpu\n"
+_CPU_TORCH_WHEELS = "https://download.pytorch.org/whl/cpu/torch/"
+_CPU_VARIABLES = {"UV_OVERRIDE": "/home/bentoml/bento/env/python/requirements.txt"}
+# An image runs with a root that nobody may write to: /tmp, and a volume at /state, are all it needs.
+_IMAGE_VARIABLES = {
+    "BENTOML_HOME": "/tmp/bentoml",  # noqa: S108
+    "HOME": "/tmp",  # noqa: S108 - for the caches of vLLM and its compilers
+    "TENANTRY_STATE": "/state",
+    "PIP_NO_CACHE_DIR": "1",
+    "UV_NO_CACHE": "1",
+}
 
 
 class BundleError(Exception):
@@ -65,6 +74,9 @@ class Options:
     platform: Platform = "gpu"
     embed_base_models: bool = False  # copy base models that lie in folders, instead of naming the folder
     name: str | None = None  # of the Bento; None: `tenantry`, or `tenantry-<pool>`
+    base_image: str | None = None  # of a Bento's image; None: Python's own
+    index_url: str | None = None  # where the image's packages come from; None: PyPI, and PyTorch's for CPUs
+    env: Mapping[str, str] = field(default_factory=dict)  # set in the image, while it is built too
 
 
 def stage(
@@ -93,14 +105,16 @@ def stage(
         state=replace(part.state, folder=STATE_FOLDER.format(name=name)),
     )
     _stage_code(root, into)
-    (into / "requirements.txt").write_text(_requirements(root, options.platform))
+    (into / "requirements.txt").write_text(_requirements(root, options))
     (into / "fleet.yaml").write_text(write_fleet(part, key_variables=variables))
     (into / "README.md").write_text(_readme(name, pool, part, variables.values()))
     database = part.state.database_variable
     needed = {*variables.values(), *([database] if database else [])}
-    bentofile = _bentofile(name, pool, options.platform, needed)
+    _check_variables(options.env, secret=needed)
+    bentofile = _bentofile(name, pool, options, needed)
     (into / "bentofile.yaml").write_text(yaml.safe_dump(bentofile, sort_keys=False))
     read_fleet(into / "fleet.yaml", env={}, keys_needed=False)
+    _let_anybody_read(into)
     return part
 
 
@@ -126,7 +140,9 @@ def build(
     env |= {} if database_variable is None else {database_variable: STAND_IN_DATABASE}
     env.pop("PYTHONPATH", None)
     env.pop("BENTOML_CONFIG", None)  # service.py names the staged one
-    done = subprocess.run(command, cwd=context, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=context, env=env, capture_output=True, text=True, check=False, umask=0o022
+    )
     tag = next((line[8:] for line in done.stdout.splitlines() if line.startswith("__tag__:")), None)
     if done.returncode or tag is None:
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-15:])
@@ -141,6 +157,15 @@ def _check_tag(what: str, text: str) -> None:
             f"`{text}` cannot be the {what} of a Bento: 1 to 63 of a-z, 0-9, `.`, `_`, `-`, the first and "
             f"the last a letter or digit; give another with --{what}"
         )
+
+
+def _check_variables(env: Mapping[str, str], *, secret: Collection[str]) -> None:
+    """Raise `BundleError` for a variable that no image should have."""
+    for name in env:
+        if not _VARIABLE.fullmatch(name):
+            raise BundleError(f"`{name}` cannot be the name of an environment variable")
+        if name in _SECRETS or name in secret:
+            raise BundleError(f"{name} is a secret, which an image shows to everybody; set it where it runs")
 
 
 def _stage_code(root: Path, into: Path) -> None:
@@ -160,15 +185,18 @@ def _stage_code(root: Path, into: Path) -> None:
         shutil.copyfile(file, target)
 
 
-def _requirements(root: Path, platform: Platform) -> str:
+def _requirements(root: Path, options: Options) -> str:
     """Return the image's requirements: the platform's lock, completed for CPUs."""
-    names = ["gpu.lock"] if platform == "gpu" else ["cpu.lock", "cpu-overrides.txt"]
+    on_gpu = options.platform == "gpu"
+    names = ["gpu.lock"] if on_gpu else ["cpu.lock", "cpu-overrides.txt"]
     files = [root / "requirements" / name for name in names]
     for file in files:
         if not file.is_file():
             raise BundleError(f"{file} is missing; build from a complete checkout")
-    text = "".join(file.read_text() for file in files)
-    return text if platform == "gpu" else _CPU_TORCH + text
+    lines = [] if options.index_url is None else [f"--index-url {options.index_url}\n"]
+    if not on_gpu:
+        lines += [_CPU_TORCH] if lines else [f"--find-links {_CPU_TORCH_WHEELS}\n", _CPU_TORCH]
+    return "".join([*lines, *(file.read_text() for file in files)])
 
 
 def _stage_adapter(adapter: Adapter, into: Path) -> Adapter:
@@ -207,16 +235,22 @@ def _stage_base_model(model: BaseModel, into: Path, options: Options) -> BaseMod
     return replace(model, source=f"./{place}")
 
 
-def _bentofile(name: str, pool: str | None, platform: Platform, variables: Iterable[str]) -> dict[str, Any]:
+def _let_anybody_read(folder: Path) -> None:
+    """Give what is staged the usual modes, whatever those of its sources: an image may run as any user."""
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _bentofile(name: str, pool: str | None, options: Options, needed: Iterable[str]) -> dict[str, Any]:
     # A variable without a value must be set where the Bento runs, and stays out of the image.
-    envs = [{"name": variable, "stage": "runtime"} for variable in sorted(variables)]
-    docker = {"python_version": "3.11", "system_packages": _SYSTEM_PACKAGES[platform]}
-    if platform == "cpu":
-        envs.append(_CPU_OVERRIDES)
+    envs = [{"name": variable, "stage": "runtime"} for variable in sorted(needed)]
+    values = _IMAGE_VARIABLES | (_CPU_VARIABLES if options.platform == "cpu" else {}) | dict(options.env)
+    envs += [{"name": variable, "value": value} for variable, value in values.items()]
+    docker = {"python_version": "3.11"} | ({"base_image": options.base_image} if options.base_image else {})
     return {
         "service": "service:Gateway",
         "name": name,
-        "args": {"platform": platform},
+        "args": {"platform": options.platform},
         "labels": {"app": "tenantry"} | ({"pool": pool} if pool else {}),
         "include": ["**"],
         "python": {"requirements_txt": "requirements.txt", "lock_packages": False},

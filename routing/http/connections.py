@@ -21,7 +21,7 @@ import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from routing.asgi import CONNECTION
-from routing.errors import BodyTimeout, HeadTooLarge, InvalidRequest, RequestError
+from routing.errors import BodyTimeout, HeadTooLarge, InvalidRequest, RequestError, Unavailable
 from routing.http.cycle import Cycle
 
 SWEEP_S = 1.0
@@ -39,6 +39,9 @@ class Bounds:
     # balancers 60 s), or a request is sent just as it closes. uvicorn's own 5 s are exactly httpx's.
     keep_alive_s: float = 75.0
     pipelined: int = 16  # requests that wait for the answer to an earlier one
+    ends_within_s: float | None = (
+        3.0  # of the server's end, which follows that of what ran; None: they may run
+    )
     strangers: int | None = 2048  # connections that have shown no key
     strangers_per_address: int | None = 512
 
@@ -119,6 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unused_bytes = 0  # received since something came of it: a head, a part of a body, its end
         self._owes_since_s: float | None = None  # since when a head, or a rest that nobody reads, is due
         self._refused_at_s: float | None = None
+        self._ends_at_s: float | None = None
 
     # -- called by the event loop --------------------------------------------------------------------------
 
@@ -181,6 +185,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._running = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
 
+    def shutdown(self) -> None:
+        within_s = self.open_connections.bounds.ends_within_s
+        if within_s is not None:
+            self._ends_at_s = self.loop.time() + within_s
+            if self._in_body:  # its request may never be whole
+                self._refuse(_ENDS)
+                return
+        super().shutdown()
+
     def send_400_response(self, msg: str) -> None:
         self._refuse(_NO_HTTP)
 
@@ -225,6 +238,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused_at_s is not None:
             if now_s - self._refused_at_s > LINGER_S:
                 self.transport.abort()
+        elif self._ends_at_s is not None and now_s > self._ends_at_s:
+            self.transport.abort()
         elif (
             self._owes_since_s is not None
             and now_s - self._owes_since_s > self.open_connections.bounds.head_timeout_s
@@ -279,6 +294,7 @@ def _answer(error: RequestError) -> bytes:
 
 _NO_HTTP = _answer(InvalidRequest("The request is not valid HTTP.", code="invalid_http"))
 _TOO_LARGE = _answer(HeadTooLarge("The request's headers are too large or too many."))
+_ENDS = _answer(Unavailable("The gateway is shutting down.", code="shutting_down", retry_after_s=5.0))
 _TOO_SLOW = _answer(BodyTimeout("The request's headers did not arrive in time.", code="headers_timeout"))
 
 

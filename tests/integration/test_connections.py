@@ -37,6 +37,7 @@ class Server:
         self.release = asyncio.Event()  # for what waits at /held
         self.left = 0  # requests whose client went before their end
         self.waits = 0  # for messages of ASGI
+        self.stop: Callable[[], object] = lambda: None  # as uvicorn stops, once what ran has ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = scope[CONNECTION]
@@ -162,6 +163,7 @@ async def serving(bounds: Bounds, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     def make() -> asyncio.Protocol:
         return protocol(config=config, server_state=state, app_state={})
 
+    server.stop = lambda: [connection.shutdown() for connection in list(state.connections)]
     listener = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
     server.port = listener.sockets[0].getsockname()[1]
     try:
@@ -592,6 +594,62 @@ async def test_a_client_of_http_1_1_gets_chunks_and_keeps_its_connection(server:
         answers = await wire.rest()
     assert answers.count(b"transfer-encoding: chunked") == 2
     assert answers.count(b"5\r\none\n\n\r\n5\r\ntwo\n\n\r\n0\r\n\r\n") == 2
+
+
+# -- the end of the server ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"POST / HTTP/1.1\r\ncontent-length: 100\r\n\r\nhalf", 503),
+        (CHUNKED + b"1\r\ny\r\n", 503),
+        (b"POST / HTTP/1.1\r\ncontent-le", 0),
+        (b"", 0),
+    ],
+    ids=["half a body", "some chunks", "half a head", "nothing"],
+)
+async def test_who_has_not_sent_a_whole_request_does_not_hold_up_the_end(
+    server: Server, sent: bytes, status: int
+) -> None:
+    async with await server.connect() as wire:
+        await wire.send(sent)
+        await eventually(lambda: "(1, 1 " in repr(server.open_connections), "the connection")
+        await asyncio.sleep(0.05)
+        server.stop()
+        said, body = await wire.answer()
+        assert said == status
+        assert not status or json.loads(body)["error"]["code"] == "shutting_down"
+        assert await wire.is_closed()
+
+
+async def test_what_runs_may_end_and_what_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(Bounds(ends_within_s=0.3), monkeypatch) as server:
+        held = b"GET /held HTTP/1.1\r\nhost: x\r\n\r\n"
+        for ends in (True, False):
+            server.release.clear()
+            async with await server.connect() as wire:
+                await wire.send(held)
+                await eventually(lambda: len(server.bodies) == (1 if ends else 2), "the request")  # noqa: B023
+                server.stop()
+                if ends:
+                    server.release.set()
+                assert (await wire.answer())[0] == (200 if ends else 0)
+                assert await wire.is_closed()
+        server.release.set()
+
+
+async def test_an_engines_requests_have_as_long_as_the_gateway_gives_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serving(Bounds(ends_within_s=None), monkeypatch) as server, await server.connect() as wire:
+        await wire.send(b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\nab")
+        await eventually(lambda: "(1, " in repr(server.open_connections), "the connection")
+        await asyncio.sleep(0.1)
+        server.stop()
+        await asyncio.sleep(0.1)
+        await wire.send(b"cd")
+        assert (await wire.answer())[0] == 200
 
 
 def test_bounds_are_what_the_documentation_says() -> None:

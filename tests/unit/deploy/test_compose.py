@@ -65,7 +65,7 @@ def test_nobody_has_more_rights_than_he_needs() -> None:
     for name, service in SERVICES.items():
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert service.get("read_only", False) == (name != "gateway"), name
+        assert service["read_only"], name
         assert "privileged" not in service
     assert [name for name, service in SERVICES.items() if "user" in service] == ["state-owner"]
     assert SERVICES["state-owner"]["network_mode"] == "none"

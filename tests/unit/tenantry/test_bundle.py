@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import stat
 import subprocess
 import sys
 import warnings
@@ -269,15 +271,56 @@ def test_a_name_bentoml_would_refuse_is_refused_first(loaded: LoadedFleet, conte
 def test_each_platform_installs_its_own_lock(loaded: LoadedFleet, context: Path, tmp_path: Path) -> None:
     staged(loaded, "alone", context)
     assert (context / "requirements.txt").read_text() == (ROOT / "requirements/gpu.lock").read_text()
-    assert bentofile(context)["docker"]["system_packages"] == ["g++"]
-    assert [env["name"] for env in bentofile(context)["envs"]] == ["GAMMA_KEY"]
+    assert {"name": "GAMMA_KEY", "stage": "runtime"} in bentofile(context)["envs"]
     (tmp_path / "cpu").mkdir()
     staged(loaded, "alone", tmp_path / "cpu", platform="cpu")
     text = (tmp_path / "cpu/requirements.txt").read_text()
     assert (ROOT / "requirements/cpu.lock").read_text() in text
     assert "\ntorch==2.13.0+cpu\n" in text
-    assert bentofile(tmp_path / "cpu")["docker"]["system_packages"] == ["g++", "libnuma1"]
-    assert [env["name"] for env in bentofile(tmp_path / "cpu")["envs"]] == ["GAMMA_KEY", "UV_OVERRIDE"]
+    only_there = {env["name"] for env in bentofile(tmp_path / "cpu")["envs"]}
+    assert only_there - {env["name"] for env in bentofile(context)["envs"]} == {"UV_OVERRIDE"}
+
+
+def test_packages_may_come_from_an_index_of_ones_own(loaded: LoadedFleet, context: Path) -> None:
+    staged(loaded, "alone", context, platform="cpu", index_url="https://mirror.example/simple")
+    lines = (context / "requirements.txt").read_text().splitlines()
+    assert lines[:2] == ["--index-url https://mirror.example/simple", "torch==2.13.0+cpu"]
+    assert not any(line.startswith("--find-links") for line in lines), "nothing comes from elsewhere"
+
+
+def test_every_image_runs_without_writing_to_its_own_files(loaded: LoadedFleet, context: Path) -> None:
+    staged(loaded, "alone", context)
+    of_pool = {env["name"]: env["value"] for env in bentofile(context)["envs"] if "value" in env}
+    of_fleet = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["envs"]
+    assert of_pool == {env["name"]: env["value"] for env in of_fleet}
+    assert of_pool["TENANTRY_STATE"] == "/state"
+    assert all(of_pool[name].startswith("/tmp") for name in ("HOME", "BENTOML_HOME"))
+
+
+def test_base_image_and_variables_are_chosen_by_who_builds(loaded: LoadedFleet, context: Path) -> None:
+    staged(loaded, "alone", context, base_image="mirror.example/debian:12", env={"HF_HUB_OFFLINE": "1"})
+    assert bentofile(context)["docker"]["base_image"] == "mirror.example/debian:12"
+    assert {"name": "HF_HUB_OFFLINE", "value": "1"} in bentofile(context)["envs"]
+
+
+@pytest.mark.parametrize("name", ["TENANTRY_SECRET", "HF_TOKEN", "GAMMA_KEY", "A B", "1A", "", "A\nENV B"])
+def test_an_image_is_given_no_secret_and_no_strange_variable(
+    loaded: LoadedFleet, context: Path, name: str
+) -> None:
+    with pytest.raises(BundleError, match=r"is a secret|cannot be the name"):
+        staged(loaded, "alone", context, env={name: "x"})
+
+
+def test_whoever_an_image_runs_as_may_read_what_is_in_it(
+    loaded: LoadedFleet, context: Path, tmp_path: Path
+) -> None:
+    for path in (tmp_path / "weights").iterdir():
+        path.chmod(0o600)
+    (tmp_path / "weights").chmod(0o700)
+    staged(loaded, "alone", context, embed_base_models=True)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in context.rglob("*") if path.is_file()}
+    assert modes == {0o644}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in context.rglob("*") if path.is_dir()} == {0o755}
 
 
 def matcher(bentofile: dict[str, Any], folder: Path) -> Callable[[str], bool]:
@@ -296,7 +339,7 @@ def test_plain_bentoml_build_ships_the_same_program(tmp_path: Path) -> None:
     root = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
     assert root["service"] == "service:Gateway"
     assert root["python"] == {"requirements_txt": "requirements/gpu.lock", "lock_packages": False}
-    assert root["docker"] == {"python_version": "3.11", "system_packages": ["g++"]}
+    assert root["docker"] == {"python_version": "3.11"}
     ships = matcher(root, tmp_path)
     code = [
         str(path.relative_to(ROOT))
@@ -369,7 +412,11 @@ def test_bentoml_builds_it_without_a_secret(loaded: LoadedFleet, context: Path, 
     dockerfile = (bento / "env/docker/Dockerfile").read_text()
     assert "GAMMA_KEY" not in dockerfile
     assert "ENV UV_OVERRIDE" in dockerfile
-    assert "g++ libnuma1" in dockerfile
+    assert dockerfile.count("apt-get install") == 1
+    assert "g++ libnuma1 && rm -rf /var/lib/apt/lists" in dockerfile
+    # Pools share the layer of the packages: nothing of one pool is copied before it.
+    before = dockerfile.partition("pip install -r")[0]
+    assert re.findall(r"^COPY \S+ (\S+)", before, re.MULTILINE) == ["./env/docker", "./env/python"]
     assert not traces(bento)
     shipped = {name.removeprefix("src/") for name, _ in files_below(bento) if name.startswith("src/")}
     assert {name for name, _ in files_below(context)} == shipped, "all that was staged, and nothing else"
