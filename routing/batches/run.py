@@ -95,6 +95,10 @@ class BatchRun:
             self._faults[line.number] = self._faults.get(line.number, 0) + 1
         return answer.retry_after_s is None or self._faults.get(line.number, 0) >= MOST_FAULTS
 
+    def models(self) -> list[str | None]:
+        """List the models that lines wait for."""
+        return list(self._waiting)
+
     def put_back(self, line: Line, retry_after_s: float, now_s: float) -> None:
         """Let a line that ran in vain wait, twice as long each time."""
         pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(10, self._tries[line.number] - 1))

@@ -48,6 +48,9 @@ class LineCaller(Protocol):
     def may_begin(self, batch: Batch, model: str | None) -> bool:
         """Whether a line for a model has room now; also where it would be refused at once."""
 
+    def wake(self, batch: Batch, model: str | None) -> None:
+        """Have a model come awake that lines wait for, where its pool has nothing else to do."""
+
     async def ask(self, batch: Batch, line: Line) -> LineAnswer:
         """Have a line answered."""
 
@@ -183,6 +186,8 @@ class Runner:
             if self._draining or not self._begin_line(now_s):
                 break
             await asyncio.sleep(0)  # requests of others go first
+        if not self._draining:
+            self._wake_models()
         return any(run.has_lines and run.batch.ending is None for run in self._runs.values())
 
     def _begin_line(self, now_s: float) -> bool:
@@ -199,6 +204,13 @@ class Runner:
                 task.add_done_callback(self._asking.discard)
                 return True
         return False
+
+    def _wake_models(self) -> None:
+        """Ask for the models that lines wait for; what could begin has begun."""
+        for run in self._runs.values():
+            if run.batch.ending is None:
+                for model in run.models():
+                    self._caller.wake(run.batch, model)
 
     def _end_if_over(self, run: BatchRun, now_s: float) -> None:
         batch = run.batch

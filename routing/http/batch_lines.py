@@ -69,10 +69,16 @@ class BatchLines:
         limits = self._directory.key_limits(batch.key)
         now_s = self._inference.clock()
         line = Request("", target, 1, 0, now_s, key=batch.key, key_limits=limits, spare=True)
-        has_room = self._dispatcher.spare.has(line)
-        if not has_room:
+        return self._dispatcher.spare.has(line)
+
+    def wake(self, batch: Batch, model: str | None) -> None:
+        """Have a model come awake that lines wait for, if it takes turns and nothing else runs there."""
+        tenant = self._tenant(batch.account)
+        target = (
+            None if tenant is None else self._directory.describe(tenant, model or tenant.default_model or "")
+        )
+        if target is not None:
             self._wake(target.pool, target.base_model)
-        return has_room
 
     async def ask(self, batch: Batch, line: Line) -> LineAnswer:
         """Have a line answered. Never raises, except when cancelled."""

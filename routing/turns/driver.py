@@ -97,13 +97,15 @@ class Turns:
                 pool.figures.ended(target.base_model, target.tenant, tokens, answer_s, now_s)
 
     def wake_if_idle(self, pool: str, model: str) -> None:
-        """Have a model come awake where nothing runs in its pool, and nothing waits: a batch asks for it."""
+        """Have a model come awake where its pool has nothing to do, and no other is to come: for a batch."""
         turns, groups = self.pools.get(pool), self._dispatcher.groups
-        if turns is None or (pool, model) not in groups:
+        if turns is None or (pool, model) not in groups or turns.wanted:
             return
         engines = [e for place, group in groups.items() if place[0] == pool for e in group.engines]
         waits = any(group.backlog for place, group in groups.items() if place[0] == pool)
         if waits or any(e.sequences or (e.accepts and e.base_model == model) for e in engines):
+            return
+        if any(host.is_busy for host in turns.hosts.values()):
             return
         turns.wanted.add(model)
         turns.look()

@@ -7,6 +7,8 @@ import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -16,6 +18,7 @@ from openai import AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
 from routing.batches.values import ENDED
 from tests.fakes import eventually, key_of
 from tests.integration.conftest import Bench
+from tests.integration.mesh import MODELS, mesh_fleet, mesh_of
 
 
 def request(custom_id: str, model: str = "support", **body: Any) -> dict[str, Any]:
@@ -309,3 +312,40 @@ async def test_the_metrics_say_how_many_batches_and_lines_there_are(bench: Bench
     page = (await bench.get("/metrics", key=key_of("operator"))()).body.decode()
     assert 'tenantry_batch_lines_total{outcome="completed"} 1.0' in page
     assert 'tenantry_batch_lines_total{outcome="failed"} 1.0' in page
+
+
+async def test_a_suspended_tenants_batch_stops_and_says_why(bench: Bench) -> None:
+    await opened(bench)
+    engine = bench.engines["shared-0"]
+    engine.behave = engine.hold
+    content = jsonl(*(request(f"r-{n}") for n in range(20)))
+    fleet = bench.gateway.fleet.now
+    async with openai(bench) as client:
+        file = await client.files.create(file=("requests.jsonl", content), purpose="batch")
+        batch = await client.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+        await eventually(lambda: engine.running > 0, "a line that runs")
+        tenants = {**fleet.tenants, "a": replace(fleet.tenants["a"], suspended=True)}
+        bench.gateway.fleet.replace(replace(fleet, tenants=tenants))
+        engine.release.set()
+        await eventually(lambda: not bench.gateway.batching.runner.unfinished(), "the end of the batch")
+        bench.gateway.fleet.replace(fleet)
+        batch = await ended(client, batch.id)
+    assert batch.status == "failed" and batch.errors.data[0].code == "account_suspended"
+    assert 0 < batch.request_counts.completed < 20
+
+
+async def test_whole_models_are_woken_for_a_batch_where_nothing_else_runs(tmp_path: Path) -> None:
+    async with mesh_of(mesh_fleet(), tmp_path) as mesh:
+        await opened(mesh)
+        async with openai(mesh) as client:
+            batch = await run(client, jsonl(*(request(f"r-{n}", MODELS[n % 3]) for n in range(30))))
+            answers = await lines_of(client, batch.output_file_id)
+        assert batch.request_counts.completed == 30
+        for n in range(30):
+            (choice,) = answers[f"r-{n}"]["response"]["body"]["choices"]
+            assert choice["message"]["content"] == f"I am {MODELS[n % 3]}"
+        starts = [order for order in mesh.hosts["mesh-0"].orders if order[0] == "start"]
+        assert 3 <= len(starts) <= 6, "the lines of one model come together"
+        assert max(engine.cut for engine in mesh.hosts["mesh-0"].engines.values()) == 0

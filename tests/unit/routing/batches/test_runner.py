@@ -45,6 +45,9 @@ class Gateway:
     def may_begin(self, batch: Batch, model: str | None) -> bool:
         return self.has_room
 
+    def wake(self, batch: Batch, model: str | None) -> None:
+        pass
+
     async def ask(self, batch: Batch, line: Line) -> LineAnswer:
         self.asked.append(line.number)
         await self.held.wait()
