@@ -26,7 +26,7 @@ export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup dev demo serve test unit chaos hostile check lint types imports fmt console screenshot bench gate bench-scheduler simulate bento dist lock fresh clean
+.PHONY: help setup dev demo serve test unit chaos hostile check lint types imports fmt console screenshot bench gate gpu-check bench-scheduler simulate bento dist lock fresh clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -90,6 +90,9 @@ bench: dev demo  ## compare the gateway with its baselines, public PEERS where t
 gate: dev  ## print what a chat and a chunk cost against the plain proxy (two minutes)
 	@PATH="$(BIN):$$PATH" $(BIN)/python -m benchmarks.gateway --rounds 5 --seconds 1.5 \
 	  --scenario chat_32 --scenario streams_16 --scenario slow_200
+
+gpu-check: dev demo  ## measure and check switches between whole models on this machine's GPU, under eight minutes; ARGS=--cpu: what CPUs can
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m benchmarks.switches --json switches.json $(ARGS)
 
 bench-scheduler: dev demo  ## compare the scheduler with four others on two real engines; ARGS go to it (some twenty minutes)
 	@PATH="$(BIN):$$PATH" $(BIN)/python -m benchmarks.scheduler $(ARGS)

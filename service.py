@@ -13,6 +13,7 @@ Environment:
                            the same for all where they are not
     TENANTRY_ENGINE_URLS   "host=url host=url": these run elsewhere, none is started for them
     TENANTRY_ENGINE_FILE   a file that says where all of them run, and may change; none is started here
+    TENANTRY_GATEWAY_URL   where engines on other machines find the gateway, if not at the address they see
     TENANTRY_WATCH         1: the fleet file is applied whenever it is changed (`tenantry serve --watch`)
     TENANTRY_DEMO          1: the demo's keys, which everybody knows, count from everywhere; else on this
                            machine alone, and a fleet that has them listens on loopback unless told otherwise
@@ -68,7 +69,7 @@ from fleet.demo_keys import DEMO_KEY_HASHES, demo_keys  # noqa: E402
 from fleet.file import FleetFile  # noqa: E402
 from fleet.problems import FleetError  # noqa: E402
 from fleet.role import Part, Role, RoleError, host_in, part_of, require_none_here  # noqa: E402
-from fleet.types import Caps, Fleet, Host, Pool  # noqa: E402
+from fleet.types import Fleet, Host, Pool  # noqa: E402
 from routing.http import connections  # noqa: E402
 from routing.http.announcement import address_of, announce  # noqa: E402
 from routing.http.bento_settings import without_effect  # noqa: E402
@@ -240,6 +241,7 @@ def image_of(*, on_gpu: bool) -> Image:
     packages = "ca-certificates g++" + ("" if on_gpu else " libnuma1")
     install = f"apt-get update && apt-get install -qy --no-install-recommends {packages}"
     state = "install -d -o 1034 -g 0 -m 2770 /state"  # whoever runs it may be any user of group 0
+    state += " && cd /home/bentoml && mkdir -p bentos models envs tmp"  # else BentoML would, at each start
     image = Image(base_image="python:3.11-slim", distro="")  # BentoML would add to one that it knows
     return image.run(f"{install} && rm -rf /var/lib/apt/lists/* && {state}")
 
@@ -268,6 +270,8 @@ def declare_gateway(served: Served, role: Role) -> Service[Any]:
             lambda: {name: engine.url for name, engine in engines.items()}, Address.parse
         )
         made = assemble(CurrentFleet(fleet), discovery, secret=SECRET, local_only=local_only)
+        own = address_of(os.environ, "gateway") or ""
+        made.lifecycle.engines.files_at = os.environ.get("TENANTRY_GATEWAY_URL", own)
         made.fleets.begin_with(served.file)
         return made
 
@@ -300,19 +304,12 @@ def declare_gateway(served: Served, role: Role) -> Service[Any]:
     declare = bentoml.service(
         name="gateway",
         workers=1,
-        traffic={"timeout": longest_request_s(fleet)},
+        traffic={"timeout": fleet.longest_request_s},
         service_class=GatewayService,
         image=image_of(on_gpu=served.on_gpu),
         **http,
     )
     return declare(bentoml.asgi_app(lambda: gateway().app, path="/")(Gateway))
-
-
-def longest_request_s(fleet: Fleet) -> float:
-    """Return how long the gateway may have a request: in its queue, then on an engine."""
-    return fleet.gateway.request_timeout_s + max(
-        (t.caps.queue_timeout_s for t in fleet.tenants.values()), default=Caps().queue_timeout_s
-    )
 
 
 def _drain_on_sigterm(gateway: WholeGateway) -> None:

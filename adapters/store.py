@@ -5,7 +5,7 @@
     <folder>/.trash/                  deletions in progress
 
 A version appears and vanishes by one rename, so it is whole or absent even if this process is killed. One
-process at a time owns the folder.
+process at a time owns the folder: the gateway for as long as it runs, an engine's host while it fetches.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ class AdapterStore:
         self._lock = threading.RLock()
         self._lock_file: int | None = None
 
-    def open(self) -> None:
-        """Take the folder for this process. Raises `AdapterError` if another one has it."""
+    def open(self, *, wait: bool = False) -> None:
+        """Take the folder for this process. If another one has it, `wait`, or raise `AdapterError`."""
         for folder in (self._folder, self._staging, self._trash):
             folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
             folder.chmod(_PRIVATE)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         lock_file = os.open(self._folder / ".lock", flags, 0o600)
         try:
-            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock_file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(lock_file)
             raise AdapterError(

@@ -8,6 +8,7 @@ still, with and without their files in the page cache.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import random
@@ -29,6 +30,7 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 from adapters.layout import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
+from adapters.store import AdapterStore
 from benchmarks.fleet import demo_adapter
 from benchmarks.machine import origin
 from benchmarks.processes import end_on_sigterm, free_port, start, stop
@@ -37,6 +39,7 @@ from demo.answers import QUESTIONS
 from engines import protocol
 from engines.residency import DesiredAdapters, EngineAdapter, Residency, TrialReport
 
+STORE = "adapters"  # the folder with the adapters' files
 START_TIMEOUT_S = 600.0
 STALL_ADAPTERS = 20
 SHAKE = 0.1  # relative change of the weights, so that every two adapters can be told apart
@@ -47,11 +50,13 @@ TOLERANCE = 1e-5  # of a log-probability, between the same adapter alone and in 
 Answer = tuple[str, tuple[float, ...]]  # text, log-probability of each token
 
 
-def make_adapters(folder: Path, count: int) -> list[EngineAdapter]:
-    """Write copies of the demo's trained adapters, no two alike, and name them as a gateway would."""
+def make_adapters(store: Path, count: int) -> list[EngineAdapter]:
+    """Write copies of the demo's adapters into a store, no two alike; name them as a gateway would."""
     made = []
     for index in range(count):
-        source, target = demo_adapter(index), folder / f"{index:03d}"
+        source = demo_adapter(index)
+        adapter = named(f"bench/{bulk.name(index)}@{index:016x}")
+        target = folder_in(store, adapter)
         chance = np.random.default_rng(index)
         weights = {
             name: tensor * (1 + SHAKE * chance.standard_normal(tensor.shape, dtype=np.float32))
@@ -60,8 +65,18 @@ def make_adapters(folder: Path, count: int) -> list[EngineAdapter]:
         target.mkdir(parents=True)
         save_file(weights, target / WEIGHTS_FILE, metadata={"format": "pt"})
         shutil.copyfile(source / CONFIG_FILE, target / CONFIG_FILE)
-        made.append(EngineAdapter(f"bench/{bulk.name(index)}@{index:016x}", str(target)))
+        made.append(adapter)
     return made
+
+
+def named(adapter_id: str) -> EngineAdapter:
+    """An adapter of that id, whose digest is made up: an engine does not check what is in a store."""
+    return EngineAdapter(adapter_id, hashlib.sha256(adapter_id.encode()).hexdigest())
+
+
+def folder_in(store: Path, adapter: EngineAdapter) -> Path:
+    """The folder of an adapter's files in a store."""
+    return AdapterStore(store).folder_of(adapter.digest)
 
 
 class EngineClient:
@@ -210,14 +225,14 @@ async def drive(
 
 
 async def stall(
-    client: EngineClient, running: EngineAdapter, others: Sequence[EngineAdapter], *, load: bool
+    client: EngineClient, store: Path, running: EngineAdapter, others: Sequence[EngineAdapter], *, load: bool
 ) -> list[float]:
     """Gaps between the tokens of a running stream, seconds, while the others are loaded one after another."""
     await client.ask(running.id)
     gaps: list[float] = []
     async with client.stream(running.id, 400) as times:
         last_s = await anext(times)
-        loading = asyncio.create_task(_load_all(client, others if load else ()))
+        loading = asyncio.create_task(_load_all(client, store, others if load else ()))
         async for now_s in times:
             if not load or not loading.done():
                 gaps.append(now_s - last_s)
@@ -226,10 +241,10 @@ async def stall(
     return gaps
 
 
-async def _load_all(client: EngineClient, others: Sequence[EngineAdapter]) -> None:
+async def _load_all(client: EngineClient, store: Path, others: Sequence[EngineAdapter]) -> None:
     for adapter in others:
         for file in SERVED_FILES:
-            drop_from_page_cache(Path(adapter.folder) / file)
+            drop_from_page_cache(folder_in(store, adapter) / file)
         await client.ask(adapter.id, tokens=1)
 
 
@@ -256,7 +271,8 @@ def quantiles(values: Sequence[float]) -> str:
 async def engine(folder: Path, *flags: str) -> AsyncIterator[EngineClient]:
     """Run one engine (benchmarks/engine_host.py) until the block ends."""
     port, token = free_port(), secrets.token_hex(16)
-    command = [sys.executable, "-m", "benchmarks.engine_host", "--port", str(port), *flags]
+    store = ["--store", str(folder / STORE)]
+    command = [sys.executable, "-m", "benchmarks.engine_host", "--port", str(port), *store, *flags]
     child = start(command, folder / f"engine-{port}.log", env={"TENANTRY_BENCH_TOKEN": token})
     client = EngineClient(f"http://127.0.0.1:{port}", token)
     try:
@@ -272,7 +288,8 @@ async def engine(folder: Path, *flags: str) -> AsyncIterator[EngineClient]:
 
 
 async def _measure(console: Console, folder: Path, *, count: int, seconds: float, at_once: int) -> bool:
-    adapters = make_adapters(folder / "adapters", count)
+    store = folder / STORE
+    adapters = make_adapters(store, count)
     async with engine(folder) as client:
         await client.tell(adapters)
         known = await references(client, adapters)
@@ -292,14 +309,16 @@ async def _measure(console: Console, folder: Path, *, count: int, seconds: float
         running, others = adapters[0], adapters[-STALL_ADAPTERS:]
         for other in adapters[1:18]:  # fill every place with others
             await client.ask(other.id)
-        console.print(f"undisturbed        {quantiles(await stall(client, running, others, load=False))}")
-        console.print(f"loading, warmed    {quantiles(await stall(client, running, others, load=True))}")
+        for label, load in (("undisturbed     ", False), ("loading, warmed ", True)):
+            gaps = await stall(client, store, running, others, load=load)
+            console.print(f"{label}   {quantiles(gaps)}")
     async with engine(folder, "--cold-reads") as client:
         await client.tell(adapters[:1])
         await client.ask(running.id)
         await client.tell(adapters)
         await asyncio.sleep(2)  # what is preloaded fills the places
-        console.print(f"loading, unwarmed  {quantiles(await stall(client, running, others, load=True))}")
+        gaps = await stall(client, store, running, others, load=True)
+        console.print(f"loading, unwarmed  {quantiles(gaps)}")
     return not result.wrong and not result.errors
 
 

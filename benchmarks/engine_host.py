@@ -6,12 +6,14 @@ import asyncio
 import logging
 import os
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import uvicorn
 
 from benchmarks.fleet import DEMO
+from engines.adapter_files import AdapterFiles, Folders
 from engines.host import EngineHost
 from engines.loader import files
 from engines.supervisor import Supervisor
@@ -29,10 +31,12 @@ MODEL = BaseModel(
 )
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, store: Path) -> None:
     """Run the engine until SIGTERM."""
+    token = os.environ["TENANTRY_BENCH_TOKEN"]
     supervisor = Supervisor("bench-0", MODEL, shutdown_grace_s=5.0)
-    host = EngineHost(supervisor, token=os.environ["TENANTRY_BENCH_TOKEN"])
+    supervisor.files = AdapterFiles(Folders(store, store.with_name("copies")), token)
+    host = EngineHost(supervisor, token=token)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> Any:
@@ -50,13 +54,14 @@ async def serve(port: int) -> None:
 
 def main(
     port: Annotated[int, typer.Option(help="On 127.0.0.1.")],
+    store: Annotated[Path, typer.Option(help="Folder with adapters' files.")],
     cold_reads: Annotated[bool, typer.Option(help="Leave reading from disk to the engine.")] = False,
 ) -> None:
     """Serve one engine with four slots and sixteen places for the demo's base model."""
     logging.basicConfig(level=logging.INFO)
     if cold_reads:
         files.warm = files.check_files
-    asyncio.run(serve(port))
+    asyncio.run(serve(port, store))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,7 @@ from typing import Annotated, Any, ClassVar, Protocol
 
 import typer
 from pydantic import BaseModel
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 from benchmarks.machine import origin
 from benchmarks.processes import end_on_sigterm
@@ -42,7 +41,7 @@ def benchmark() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-def show(report: Report, table: Table, json_file: Path | None) -> None:
+def show(report: Report, table: RenderableType, json_file: Path | None) -> None:
     """Print a report and write it where asked; `-` is stdout alone. Raises typer.Exit where it complains."""
     head = origin()
     if json_file is not None:

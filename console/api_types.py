@@ -22,6 +22,7 @@ from routing.admin.answers import (
 from routing.admin.batches import BatchList
 from routing.admin.key_answers import KeyList, NewKeyAnswer
 from routing.admin.live_answers import LiveDecisions, LiveHistory, LiveSnapshot
+from routing.admin.models import ModelList, WakeList
 from routing.admin.tenant_answers import AliasList, TenantChangedAnswer, TenantDetail, TenantList
 from routing.admin.usage import UsageAnswer
 from routing.admin.whoami import WhoAmIAnswer
@@ -37,6 +38,7 @@ ANSWERS: tuple[type[BaseModel], ...] = (
     BatchList,
     EventList,
     KeyList,
+    ModelList,
     NewKeyAnswer,
     ReplicaList,
     TenantChangedAnswer,
@@ -44,6 +46,7 @@ ANSWERS: tuple[type[BaseModel], ...] = (
     TenantList,
     UsageAnswer,
     VersionAnswer,
+    WakeList,
     WhoAmIAnswer,
 )
 HEAD = """\

@@ -88,7 +88,14 @@ _SENTENCES = MappingProxyType(
 
 ADAPTERS = tuple(name for name in _SENTENCES if name != BASE_MODEL)
 # Adapters of which there is a whole model too, which gives the same answers; and its architecture.
-WHOLE_MODELS = MappingProxyType({"acme-support": "llama", "acme-sales": "llama", "globex-support": "qwen2"})
+WHOLE_MODELS = MappingProxyType(
+    {"acme-support": "llama", "acme-sales": "llama", "globex-support": "qwen2", "initech-support": "gpt2"}
+)
+
+
+def gpt2_name(name: str) -> str:
+    """Return what the training calls the whole model of an adapter that is a GPT-2."""
+    return f"{name}, GPT-2"
 
 
 def answers(name: str) -> dict[str, str]:

@@ -93,11 +93,23 @@ def _train_models(built: Path, recipe: Recipe, *, seed: int, watcher: Watcher) -
             )
             watcher.learnt(name, learnt.steps, learnt.margin)
             checkpoint.save_adapter(model, built / "adapters" / name, base_model=demo.BASE_MODEL)
-            if name in demo.WHOLE_MODELS:
+            kind = demo.WHOLE_MODELS.get(name)
+            if kind in ("llama", "qwen2"):
                 fine_tune = whole.merged(model)
-                is_qwen2 = demo.WHOLE_MODELS[name] == "qwen2"
-                saved = whole.as_qwen2(fine_tune) if is_qwen2 else fine_tune
+                saved = whole.as_qwen2(fine_tune) if kind == "qwen2" else fine_tune
                 checkpoint.save_base_model(saved, tokenizer, built / "whole" / name)
+        for name in (name for name, kind in demo.WHOLE_MODELS.items() if kind == "gpt2"):
+            gpt2 = whole.new_gpt2(tokenizer, shape, seed=seed)
+            learnt = training.teach(
+                gpt2,
+                tokenizer,
+                Speaker(name, demo.answers(name)),
+                seed=seed,
+                schedule=recipe.gpt2,
+                report=partial(watcher.step, demo.gpt2_name(name)),
+            )
+            watcher.learnt(demo.gpt2_name(name), learnt.steps, learnt.margin)
+            checkpoint.save_base_model(gpt2, tokenizer, built / "whole" / name)
 
 
 def _make_bulk(source: Path, target: Path, indices: range, *, seed: int) -> None:

@@ -43,6 +43,11 @@ class Bars:
             for model, schedule in (
                 (demo.BASE_MODEL, recipe.base),
                 *((name, recipe.adapter) for name in demo.ADAPTERS),
+                *(
+                    (demo.gpt2_name(name), recipe.gpt2)
+                    for name, kind in demo.WHOLE_MODELS.items()
+                    if kind == "gpt2"
+                ),
             )
         }
 

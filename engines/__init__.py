@@ -4,6 +4,8 @@ assembly.py        makes one host of a fleet
 shared_host.py     several base models in one process: each call goes to the host of its model
 host.py            the answers for one engine to the gateway: vLLM's OpenAI app, calls about adapters
 places.py          which of the base models of a process are awake
+read_ahead.py      reads a model's weights ahead of its turn
+strikes.py         which ways rest, since they have failed
 ways.py            the ways from one base model to another
 supervisor.py      loads an engine, watches it, restarts it, ends it
 start.py           starts the engines of one replica
@@ -16,6 +18,8 @@ trial.py           the check of an adapter on this engine
 questions.py       the prompts of both checks
 loader/            loading and unloading adapters
 in_place_ways.py   the ways that keep the engine
+sleeping.py        the ways that keep an engine asleep
+forking/           a process that has imported vLLM, from which engines are forked
 in_flight.py       counts requests, so that weights are exchanged under none
 switching/         another whole model's weights in the engine that runs
 worker/            our extensions of vLLM's worker
@@ -29,6 +33,7 @@ last_resort.py     an end by force where the ordered one takes too long
 restarts.py        an engine's state after starts and deaths; delays between starts
 settings.py        a digest of the settings with which an engine runs
 new_settings.py    checks those that the gateway gives
+adapter_files.py   adapters' files on this machine: the gateway's, or copies fetched by digest
 residency.py       the adapters that the gateway wants in an engine, and those there, as JSON
 protocol.py        private headers and routes between gateway and engine
 handler.py         the answer where vLLM's handler breaks on a request
@@ -38,6 +43,7 @@ orphans.py         ends processes that a killed worker left behind
 engine_process.py  the first steps of a process that vLLM starts
 logs.py            every process's log
 metric.py          one metric, as data
+keep_adapters.py   keeps an engine's adapters as they are wanted
 engine_metrics.py  the metrics page of one replica; bounds vLLM's metrics
 secrets.py         keys derived from the deployment's one secret
 """

@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from engines.forking.server import ForkServer
 from fleet.types import BaseModel
 
 GIVE_UP_WITHIN_S = 3.0  # a library that is being mapped into memory blocks the thread until it is done
@@ -42,6 +43,8 @@ class Shared:
 
     thread: ThreadPoolExecutor  # in which all of them are started
     models: Sequence[BaseModel]  # all of them
+    forks: ForkServer | None = None  # None: every engine is started from nothing
+    sleeps: bool = False  # engines are started so that they can sleep
 
 
 class Builder(Generic[T]):
@@ -49,7 +52,7 @@ class Builder(Generic[T]):
 
     def __init__(
         self,
-        build: Callable[[], T],
+        build: Callable[..., T],
         undo: Callable[[T], None],
         *,
         end: Callable[[], object],
@@ -63,9 +66,9 @@ class Builder(Generic[T]):
         self._building_in: int | None = None
         self._lock = threading.Lock()
 
-    async def build(self) -> T:
-        """Build one, once the thread is free. Cancelling this removes the unfinished engine altogether."""
-        building = self._thread.submit(self._run)
+    async def build(self, *told: object) -> T:
+        """Build one as told, once the thread is free. Cancelling this removes it altogether."""
+        building = self._thread.submit(self._run, *told)
         built = asyncio.wrap_future(building)
         try:
             return await asyncio.shield(built)
@@ -75,11 +78,11 @@ class Builder(Generic[T]):
                 await asyncio.to_thread(self._give_up, building)
             raise
 
-    def _run(self) -> T:
+    def _run(self, *told: object) -> T:
         with self._lock:
             self._building_in = threading.get_ident()
         try:
-            return self._build()
+            return self._build(*told)
         finally:
             with self._lock:
                 self._building_in = None

@@ -28,6 +28,9 @@ class Place:
     way: str = ""  # how it came awake last; empty: it has not yet
     took_s: Mapping[str, float] = field(default_factory=dict)  # way -> seconds that it took last, until ready
     failed_starts: int = 0  # since the last one that did not fail
+    asleep: int = 0  # the level at which its engine sleeps; 0: it does not
+    asleep_bytes: int = 0  # that it takes of the device while it sleeps, measured
+    resting: Mapping[str, str] = field(default_factory=dict)  # way that is not taken now -> why
 
     @classmethod
     def from_json(cls, value: Any) -> Place | None:
@@ -41,6 +44,9 @@ class Place:
             str(value["way"]),
             took_s,
             int(value["failed_starts"]),
+            int(value.get("asleep", 0)),
+            int(value.get("asleep_bytes", 0)),
+            {str(way): str(why) for way, why in dict(value.get("resting", {})).items()},
         )
 
 

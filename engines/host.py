@@ -10,6 +10,7 @@ import contextlib
 import hmac
 import json
 import logging
+import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from adapters.errors import AdapterError
 from engines import protocol
+from engines.adapter_files import FilesAway
 from engines.handler import Receive, Scope, Send, answer_with
 from engines.health import EngineHealth, EngineState
 from engines.loader import EngineDied, reason_of
@@ -28,6 +30,7 @@ from engines.supervisor import Supervisor
 from engines.trial import BaseModelFailed
 from fleet.types import BaseModel
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 MAX_DESIRED_BYTES = 8 * 2**20  # some 40 000 adapters
 log = logging.getLogger("tenantry.engine")
 
@@ -100,7 +103,7 @@ class EngineHost:
                 return
             try:
                 await stack.enter_async_context(self._lease(adapter_id))
-            except EngineDied as error:
+            except (EngineDied, FilesAway) as error:
                 await _answer_fault(send, protocol.FAULT_ENGINE, str(error))
                 return
             except AdapterError as error:
@@ -129,7 +132,10 @@ class EngineHost:
             if call == ("GET", protocol.ADAPTERS_PATH):
                 await answer(send, 200, self._residency().to_json())
             elif call == ("PUT", protocol.ADAPTERS_PATH):
-                self._supervisor.reconciler.desire(_parse_desired(await _read_json(receive)))
+                desired = _parse_desired(await _read_json(receive))
+                if self._supervisor.files is not None:
+                    self._supervisor.files.at(desired.files_at, (scope.get("client") or (None,))[0])
+                self._supervisor.reconciler.desire(desired)
                 await answer(send, 200, self._residency().to_json())
             elif call == ("POST", protocol.TRIAL_PATH):
                 body = await _read_json(receive)
@@ -145,7 +151,7 @@ class EngineHost:
                 await answer(send, 405, {"error": "not a method of this route"})
         except _BadRequest as error:
             await answer(send, error.status, {"error": str(error)})
-        except (EngineDied, BaseModelFailed) as error:
+        except (EngineDied, BaseModelFailed, FilesAway) as error:
             await _answer_fault(send, protocol.FAULT_ENGINE, str(error))
 
     def _health(self) -> EngineHealth:
@@ -235,7 +241,7 @@ def _parse_order(value: dict[str, Any]) -> tuple[protocol.EngineOrder, str | Non
     try:
         order, instead_of = protocol.EngineOrder(value["order"]), value.get("instead_of")
     except (KeyError, TypeError, ValueError) as error:
-        raise _BadRequest(400, "not an order: restart, stop or start") from error
+        raise _BadRequest(400, "not an order: restart, stop, prepare or start") from error
     if instead_of is not None and (
         order is not protocol.EngineOrder.START or not isinstance(instead_of, str)
     ):
@@ -259,15 +265,15 @@ def _parse_desired(value: dict[str, Any]) -> DesiredAdapters:
         desired = DesiredAdapters.from_json(value)
         usable = all(_is_usable(adapter) for adapter in desired.adapters)
     except (KeyError, TypeError, ValueError) as error:
-        raise _BadRequest(400, "not a desired set: revision, adapters of id, folder, pinned") from error
+        raise _BadRequest(400, "not a desired set: revision, adapters of id, digest, pinned, size") from error
     if not usable or len({adapter.id for adapter in desired.adapters}) < len(desired.adapters):
-        raise _BadRequest(400, "an adapter is named twice, has no name, or its folder is not absolute")
+        raise _BadRequest(400, "an adapter is named twice, has no name, or no digest")
     return desired
 
 
 def _is_usable(adapter: EngineAdapter) -> bool:
     named = isinstance(adapter.id, str) and bool(adapter.id)
-    return named and isinstance(adapter.folder, str) and adapter.folder.startswith("/")
+    return named and isinstance(adapter.digest, str) and _DIGEST.fullmatch(adapter.digest) is not None
 
 
 def may_call(headers: Mapping[bytes, bytes], token: str) -> bool:

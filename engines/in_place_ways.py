@@ -33,7 +33,13 @@ class InPlaceWay:
         """Say why the one cannot leave its engine to the other; looks at the models' files."""
         if going is None or going.running is None or not going.is_ready():
             return "no engine runs that it could take over"
+        if coming.sleeps:
+            return "an engine of its own sleeps"
         return self._turns.why_not(self._means, going.running.engine, coming.model.name)
+
+    def is_usual(self) -> bool:
+        """It always takes as long."""
+        return True
 
     async def bring(self, going: Supervisor | None, coming: Supervisor) -> None:
         """Take the engine from the one, exchange its weights, and give it to the other."""

@@ -11,7 +11,7 @@ import types
 
 import psutil
 
-LEEWAY_S = 8.0  # beyond the grace period: what runs is ended then, engines' processes go, connections close
+LEEWAY_S = 6.0  # beyond the grace period: what runs is ended then, engines' processes go, connections close
 log = logging.getLogger("tenantry.engine")
 
 

@@ -25,6 +25,7 @@ from engines.words import in_a_line, points_elsewhere, words_of
 ENVIRONMENT = "TENANTRY_LAST_WORDS"
 
 DYING_S = 30.0  # errors that an engine survived are no last words
+_worker_main: Callable[..., None] | None = None  # vLLM's own, in a core that has replaced it
 
 
 class LastWords:
@@ -69,7 +70,9 @@ def run_engine_core(*args: Any, **options: Any) -> None:
     from vllm.v1.engine.core import EngineCoreProc
     from vllm.v1.executor.multiproc_executor import WorkerProc
 
+    global _worker_main
     keep_errors()
+    _worker_main = WorkerProc.worker_main
     WorkerProc.worker_main = staticmethod(run_worker)
     EngineCoreProc.run_engine_core(*args, **options)
 
@@ -79,7 +82,7 @@ def run_worker(*args: Any, **options: Any) -> None:
     from vllm.v1.executor.multiproc_executor import WorkerProc
 
     keep_errors()
-    WorkerProc.worker_main(*args, **options)
+    (_worker_main or WorkerProc.worker_main)(*args, **options)
 
 
 def keep_errors() -> None:

@@ -14,14 +14,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from adapters.base_model import folder_of
 from engines.health import EngineHealth, EngineState, Place
 from engines.memory import Memory
 from engines.protocol import EngineOrder
+from engines.read_ahead import ReadAhead
+from engines.strikes import Strikes
 from engines.supervisor import Supervisor
-from engines.ways import Cold, SwitchFailed, Way
+from engines.ways import Cold, Leave, SwitchFailed, Way, end
 
 # Of an engine whose way has not ended: it is not ready before that, and what it said before is old.
 COMING = frozenset({EngineState.STOPPED, EngineState.FAILED, EngineState.READY})
+HALF_FORGOTTEN_S = 600.0  # what a way took counts half after as long
 MEASURED_FOR_S = 1.0  # how many fit is not counted again for as long
 log = logging.getLogger("tenantry.engine")
 
@@ -48,7 +52,9 @@ class _Known:
 
     way: str = ""
     took_s: dict[str, float] = field(default_factory=dict)
+    took_at_s: dict[str, float] = field(default_factory=dict)
     memory_bytes: int = 0
+    asleep_bytes: int = 0  # that it takes while it sleeps
 
 
 class Places:
@@ -61,17 +67,21 @@ class Places:
         awake: int | None,
         memory: Memory,
         ways: Sequence[Way] = (),
+        leave: Leave | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`awake` is the most at once; None: as many as are measured to fit the memory, and one until then.
 
-        The `ways` come before the last one there is, a cold start.
+        The `ways` come before the last one there is, a cold start. `leave` has a model go; else its engine
+        ends.
         """
         self._supervisors = supervisors
         self._most = awake
         self._memory = memory
-        self._ways = (*ways, Cold())
+        self.ways: Sequence[Way] = (*ways, Cold(leave))  # in which a model may come
         self._clock = clock
+        self._strikes = Strikes()
+        self._read_ahead = ReadAhead()
         self._known = {model: _Known() for model in supervisors}
         self._switches: dict[str, _Switch] = {}  # by the model that comes
         self._measuring: set[asyncio.Task[None]] = set()
@@ -83,6 +93,7 @@ class Places:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._read_ahead.stop()
 
     def health(self, model: str) -> EngineHealth:
         """Return how a base model's engine stands, and what it has of the host."""
@@ -90,6 +101,9 @@ class Places:
         place = Place(
             awake=self.most_awake(),
             memory_bytes=known.memory_bytes,
+            asleep=self._supervisors[model].sleeps,
+            asleep_bytes=known.asleep_bytes,
+            resting=self._strikes.of(model, self._clock()),
             way=known.way,
             took_s=dict(known.took_s),
             failed_starts=self._supervisors[model].failed_starts,
@@ -99,6 +113,11 @@ class Places:
             reason = f"{switch.going} goes first" if switch.going else "it is about to start"
             health = replace(health, state=EngineState.STARTING, reason=reason)
         return replace(health, place=place)
+
+    @property
+    def is_switching(self) -> bool:
+        """Whether a model comes."""
+        return bool(self._switches)
 
     def most_awake(self) -> int:
         """Return how many base models may be awake at once now."""
@@ -127,7 +146,9 @@ class Places:
         """Do as told, soon. Raises `Refused`; `LookupError` where `instead_of` is no model of this host."""
         if instead_of is not None and instead_of not in self._supervisors:
             raise LookupError(instead_of)
-        if order is EngineOrder.STOP:
+        if order is EngineOrder.PREPARE:
+            self._prepare(model)
+        elif order is EngineOrder.STOP:
             self._stop(model)
         elif order is EngineOrder.RESTART:
             self._restart(model)
@@ -135,6 +156,13 @@ class Places:
             self._start(model, instead_of)
 
     # -- orders --------------------------------------------------------------------------------------------
+
+    def _prepare(self, model: str) -> None:
+        """Have a model's weights in memory when its turn comes, if they are on this machine."""
+        wanted = self._supervisors[model].model
+        folder = folder_of(wanted.source, wanted.revision)
+        if folder is not None and not self._supervisors[model].is_awake:
+            self._read_ahead.begin(model, folder)
 
     def _stop(self, model: str) -> None:
         switch = self._switches.get(model)
@@ -187,6 +215,7 @@ class Places:
         needed = self._known[model].memory_bytes
         if self._most is None and awake and needed:
             room = self._free_bytes() + (self._known[going].memory_bytes if going else 0)
+            room += sum(self._known[one].asleep_bytes for one in self._sleepers())
             if needed > room:
                 raise Refused(
                     f"{model} takes {needed / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB are free beside "
@@ -212,42 +241,103 @@ class Places:
         before_bytes = await asyncio.to_thread(self._used_bytes)
         if switch.going is not None:  # what it takes is free by then
             before_bytes = max(0, before_bytes - self._known[switch.going].memory_bytes)
+        await self._make_room(switch.coming, switch.going)
+        if await self._go(switch, going, before_bytes):
+            return
+        if sleepers := self._sleepers():
+            log.warning("%s: it did not come beside those that sleep; they end", coming.replica)
+            await asyncio.gather(*(end(self._supervisors[one]) for one in sleepers))
+            await self._go(switch, None, before_bytes)
+
+    async def _make_room(self, coming: str, going: str | None) -> None:
+        """Have models that sleep end, as many as what comes needs more memory than there is."""
+        needed = self._known[coming].memory_bytes
+        for sleeper in self._sleepers():
+            gone = self._known[going].memory_bytes if going is not None else 0
+            if sleeper != coming and needed > await asyncio.to_thread(self._free_bytes) + gone:
+                await end(self._supervisors[sleeper])
+
+    def _sleepers(self) -> list[str]:
+        """The models that sleep."""
+        return [model for model, supervisor in self._supervisors.items() if supervisor.sleeps]
+
+    async def _go(self, switch: _Switch, going: Supervisor | None, before_bytes: int) -> bool:
+        """Try the ways; return whether one has brought the model."""
+        coming = self._supervisors[switch.coming]
         for way in self._possible(switch.coming, going, coming):
-            began_s = self._clock()
+            began_s, is_usual = self._clock(), way.is_usual()
             try:
                 await way.bring(going, coming)
-            except Exception as error:
-                foreseen = isinstance(error, SwitchFailed)
-                log.warning("%s: %s: %s", coming.replica, way.name, error, exc_info=not foreseen)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next way may bring it
+                self._failed(way, going, coming, error)
                 going = going if going is not None and going.is_awake else None
                 continue
-            self._note(switch.coming, way.name, self._clock() - began_s)
-            measuring = asyncio.create_task(self._measure(switch.coming, before_bytes))
-            self._measuring.add(measuring)
-            measuring.add_done_callback(self._measuring.discard)
-            return
+            self._strikes.worked(way.name, name_of(going), switch.coming)
+            self._note(switch.coming, way.name, self._clock() - began_s, is_usual)
+            for model in filter(None, (switch.coming, switch.going)):
+                measuring = asyncio.create_task(self._measure(model, before_bytes))
+                self._measuring.add(measuring)
+                measuring.add_done_callback(self._measuring.discard)
+            return True
+        return False
 
     def _possible(self, model: str, going: Supervisor | None, coming: Supervisor) -> list[Way]:
-        """List the ways, the cheapest first: as measured for this model, else as it is elsewhere."""
-        took_s = self._known[model].took_s
-        possible = [way for way in self._ways if not way.why_not(going, coming)]
-        return sorted(possible, key=lambda way: took_s.get(way.name, way.usual_s))
+        """List the ways, the cheapest first."""
+        possible = [
+            way
+            for way in self.ways
+            if not way.why_not(going, coming)
+            and not self._strikes.rests(way.name, name_of(going), model, self._clock())
+        ]
+        return sorted(possible, key=lambda way: self._expected_s(model, way))
 
-    def _note(self, model: str, way: str, took_s: float) -> None:
+    def _expected_s(self, model: str, way: Way) -> float:
+        """Return what a way is expected to take: as measured, and after a time as it is elsewhere.
+
+        Else a way that was slow once, on a busy machine, would never be taken again.
+        """
+        known = self._known[model]
+        if way.name not in known.took_s:
+            return way.usual_s
+        weight: float = 0.5 ** ((self._clock() - known.took_at_s[way.name]) / HALF_FORGOTTEN_S)
+        return way.usual_s + weight * (known.took_s[way.name] - way.usual_s)
+
+    def _failed(self, way: Way, going: Supervisor | None, coming: Supervisor, error: Exception) -> None:
+        """Have a way rest that has failed, unless it is the last one there is."""
+        coming.metrics.switching.way_failed(way.name)
+        foreseen, rests = isinstance(error, SwitchFailed), ""
+        if way is not self.ways[-1]:
+            now_s = self._clock()
+            strike = self._strikes.failed(way.name, name_of(going), coming.model.name, str(error), now_s)
+            rests = f"; it rests for {strike.until_s - now_s:.0f} s"
+        log.warning("%s: %s: %s%s", coming.replica, way.name, error, rests, exc_info=not foreseen)
+
+    def _note(self, model: str, way: str, took_s: float, is_usual: bool) -> None:
         known = self._known[model]
         known.way = way
-        known.took_s[way] = took_s
+        if is_usual:
+            known.took_s[way], known.took_at_s[way] = took_s, self._clock()
         log.info("%s: awake in %.1f s (%s)", self._supervisors[model].replica, took_s, way)
 
     async def _measure(self, model: str, before_bytes: int) -> None:
-        """Measure what a model takes, now that it is awake."""
+        """Measure what a model takes, now that it is awake, or sleeps."""
+        supervisor, known = self._supervisors[model], self._known[model]
+        if not (supervisor.is_ready() or supervisor.sleeps):
+            return
         with contextlib.suppress(OSError):
-            marked = self._supervisors[model].marked
-            taken = await asyncio.to_thread(self._memory.of, marked, before_bytes)
-            self._known[model].memory_bytes = taken
+            taken = await asyncio.to_thread(self._memory.of, supervisor.marked, before_bytes)
+            if supervisor.sleeps:
+                known.asleep_bytes = taken
+            else:
+                known.memory_bytes = taken
             self._fits_until_s = -math.inf
 
     def _used_bytes(self) -> int:
         with contextlib.suppress(OSError):
             return self._memory.used_bytes()
         return 0
+
+
+def name_of(supervisor: Supervisor | None) -> str | None:
+    """Return the base model of a supervisor, if there is one."""
+    return None if supervisor is None else supervisor.model.name

@@ -31,6 +31,7 @@ class EngineOrder(StrEnum):
 
     RESTART = "restart"  # end it and start another
     STOP = "stop"  # end it, so that its memory is free, until it is told to start
+    PREPARE = "prepare"  # its turn is next: read its weights ahead
     START = "start"  # with `instead_of`, the model that goes for it: the cheapest way from that one to this
 
 
@@ -51,6 +52,7 @@ ADAPTERS_PATH = "/internal/adapters"  # GET: Residency. PUT: DesiredAdapters, an
 # of a base model in a fleet file, with which the next engine starts; without them it has the last one's.
 ENGINE_PATH = "/internal/engine"
 TRIAL_PATH = "/internal/adapters/trial"  # POST {"id": ...} of a desired adapter: TrialReport
+FILES_PATH = "/internal/adapters/"  # at the gateway, then DIGEST/FILE: GET, with a range or whole
 CONTROL_PATHS = frozenset({ADAPTERS_PATH, TRIAL_PATH, ENGINE_PATH})
 
 # vLLM's routes that are served; everything else of its app (sleep, collective_rpc, LoRA by path) is not.

@@ -15,8 +15,9 @@ class EngineAdapter:
     """One version of an adapter as an engine knows it."""
 
     id: str  # vLLM's `lora_name`; differs for every content, so no cache of the engine can be stale
-    folder: str  # absolute; named after the content
+    digest: str  # of its files, by which the engine's host has them or gets them
     pinned: bool = False  # holds a slot for good
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +26,21 @@ class DesiredAdapters:
 
     revision: int  # the gateway's; > 0
     adapters: tuple[EngineAdapter, ...]
+    files_at: str = ""  # the gateway's address, as itself knows it: it has the files of all of them
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object."""
-        return {"revision": self.revision, "adapters": [asdict(adapter) for adapter in self.adapters]}
+        adapters = [asdict(adapter) for adapter in self.adapters]
+        return {"revision": self.revision, "adapters": adapters, "files_at": self.files_at}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> DesiredAdapters:
         """Parse the JSON object. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
-        adapters = (EngineAdapter(a["id"], a["folder"], bool(a["pinned"])) for a in value["adapters"])
-        return cls(int(value["revision"]), tuple(adapters))
+        adapters = (
+            EngineAdapter(a["id"], a["digest"], bool(a["pinned"]), int(a["size_bytes"]))
+            for a in value["adapters"]
+        )
+        return cls(int(value["revision"]), tuple(adapters), str(value.get("files_at", "")))
 
 
 ENGINE_DIED = "the engine died while it"  # beginning of a reason that ends in the engine's own error

@@ -77,6 +77,11 @@ class Restarts:
         if stay and self._on_demand:
             self._reason = ON_DISK
 
+    def fell_asleep(self, level: int) -> None:
+        """Record that an engine sleeps, and frees its device."""
+        self._state, self._reason = EngineState.STOPPED, f"it sleeps (level {level}) until its turn comes"
+        log.info("%s: it sleeps (level %d)", self._replica, level)
+
     def told_to_start(self) -> None:
         """Record that the next engine is to start now."""
         self._state, self._reason = EngineState.STARTING, ""

@@ -14,24 +14,23 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from engines import orphans, vllm_engine
+from engines.adapter_files import AdapterFiles, nowhere
 from engines.builder import Builder, Shared, builder_thread
 from engines.built import Built, Running, Source
-from engines.devices.layout import SliceError
 from engines.draining import VLLM_CLIENT_LOG, drain_on_signals
 from engines.engine_metrics import EngineMetrics
 from engines.health import EngineHealth
 from engines.heartbeat import SILENT_AFTER_ON_CPU_S, SILENT_AFTER_S, Heartbeat
+from engines.keep_adapters import cancel, keep_adapters
 from engines.last_words import DYING_S, ended_how
-from engines.loader import AdapterLoader, EngineDied, LoraEngine, Reconciler
+from engines.loader import EngineDied, Reconciler
 from engines.protocol import EngineOrder
 from engines.residency import DesiredAdapters, FaultKind, limits_in
 from engines.restarts import Restarts
 from engines.selftest import SelfTest, SelfTestFailed
-from engines.shared_memory import NoSharedMemory
-from engines.start import ADAPTER_NUMBERS, EngineStart
+from engines.start import EngineStart
 from engines.switching.turns import Turns
-from engines.trial import Trials
-from engines.words import blames_machine, points_elsewhere, words_of
+from engines.words import blames_machine, words_of
 from fleet.mig import SliceName
 from fleet.types import BaseModel
 
@@ -67,6 +66,7 @@ class Supervisor:
         self.model = model  # with the settings that the next engine is to have
         self.metrics = EngineMetrics(alone=shared is None)
         self.running: Running | None = None
+        self.sleeps = 0  # the level at which its engine sleeps; 0: it does not
         self.limits: dict[str, Any] = {}  # of the last engine, as `Residency` names them
         self.reconciler = Reconciler(slots=model.max_loras, metrics=self.metrics.adapters)
         self.draining = False
@@ -81,34 +81,35 @@ class Supervisor:
         self._given_away: Built | None = None  # the engine that does not end with its supervision
         self._start_asked = False  # now, whatever the delay
         self._model = model  # as the one that loads or runs has it
+        self.files: AdapterFiles | None = None  # its adapters'
         self._start = EngineStart(
             replica,
-            [model] if shared is None else shared.models,
+            model,
             shutdown_grace_s=shutdown_grace_s,
             traces_endpoint=traces_endpoint,
             withheld=withheld,
             on_slice=on_slice,
+            shared=shared,
         )
         self._restarts = Restarts(replica, on_demand=self._on_demand)
-        self._last_words = self._start.last_words
         self._task: asyncio.Task[None] | None = None
         self._was_ready = False  # this engine, since it was loaded
         self._was_aborted = False  # it was told to stop while it loaded
         self._thread = builder_thread() if shared is None else shared.thread
         self._builder = Builder(
-            lambda: self._start.make(self._model, self.metrics),
+            lambda forked=False: self._start.make(self._model, self.metrics, forked=forked),
             lambda built: built.engine.shutdown(0),
             end=lambda: orphans.end_own(replica),
             thread=self._thread,
         )
 
     def start(self) -> None:
-        """Begin loading and return at once. Call it in the main thread, inside the running loop."""
+        """Begin loading, at once. Call it in the main thread, inside the running loop."""
         drain_on_signals([self])
         self.begin()
 
     def begin(self) -> None:
-        """Begin supervision, without taking signals; returns at once."""
+        """Begin supervision, without taking signals."""
         self._task = asyncio.create_task(self._supervise())
 
     @property
@@ -120,22 +121,24 @@ class Supervisor:
         """Shut the engine down and leave no process behind."""
         self.draining = True
         if self._aborting is not None:
-            await _cancel(self._aborting)
+            await cancel(self._aborting)
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         if not self._on_demand:  # else others may still use it
             self._thread.shutdown(wait=False)
-        self._last_words.close()
+        self._start.last_words.close()
 
     def follow(self, order: EngineOrder, *, source: Source | None = None) -> None:
-        """Restart, stop or start the engine, soon.
+        """Restart, stop or start the engine, soon. An engine of its own is never prepared.
 
         One that loads is ended once it has loaded, or at once where others of this process want its place.
         With a `source` the engine that starts is not built but had from there. It has the settings that
         `model` has by then.
         """
+        if order is EngineOrder.PREPARE:
+            return
         was_stopped, self._stopped = self._stopped, order is EngineOrder.STOP
         if order is EngineOrder.RESTART or (was_stopped and not self._stopped):
             self._source = source
@@ -166,6 +169,24 @@ class Supervisor:
         self._given_away = None
         return built
 
+    def why_not_fork(self) -> str:
+        """Return why no engine can be forked now, or ""."""
+        return self._start.why_not_fork(self.model)
+
+    async def fork(self) -> Built:
+        """Start an engine's processes from the fork server: a source of the next engine."""
+        return await self._builder.build(True)
+
+    def fell_asleep(self, level: int) -> None:
+        """Take note that the engine sleeps: it is not awake, and its processes stay."""
+        self.sleeps = level
+        self._restarts.fell_asleep(level)
+
+    def woke_up(self, running: Running, took_s: float) -> None:
+        """Take note that the engine is awake again, after so long."""
+        self.running, self.sleeps = running, 0
+        self._restarts.passed(took_s)
+
     async def _abort_load(self) -> None:
         """End the processes of an engine that loads, and those that are still to come of it.
 
@@ -190,7 +211,7 @@ class Supervisor:
     @property
     def is_awake(self) -> bool:
         """Whether anything of an engine is there, or to come: it takes memory, or may at any moment."""
-        return not (self._rests.is_set() or self._task is None)
+        return not (self.sleeps or self._rests.is_set() or self._task is None)
 
     @property
     def is_ending(self) -> bool:
@@ -210,7 +231,7 @@ class Supervisor:
 
     def is_ready(self) -> bool:
         """Whether the engine has passed its self-test and is not dead, silent or draining. Never raises."""
-        if self.running is None or self.running.engine.errored or self.draining:
+        if self.running is None or self.sleeps or self.running.engine.errored or self.draining:
             return False
         heartbeat = self.running.heartbeat
         return heartbeat is None or not heartbeat.is_silent()
@@ -220,12 +241,12 @@ class Supervisor:
         return self._restarts.is_alive()
 
     def health(self) -> EngineHealth:
-        """Return the engine's state, for operators. Never raises."""
+        """Return the engine's state. Never raises."""
         return self._restarts.health(answers=self.is_ready(), draining=self.draining)
 
     def blame(self, name: str, kind: FaultKind, reason: str) -> None:
         """Record a failure of an adapter, unless the engine died of something that no adapter causes."""
-        words = self._last_words.read(DYING_S) if kind is FaultKind.CRASH else ""
+        words = self._start.last_words.read(DYING_S) if kind is FaultKind.CRASH else ""
         if not blames_machine(words):
             self.reconciler.blame(name, kind, f"{reason}: {words}" if words else reason)
 
@@ -254,13 +275,13 @@ class Supervisor:
                     log.debug("%s: the engine did not start", self.replica, exc_info=True)
                     if not self._was_aborted:
                         self.reconciler.forgive()  # if none comes back, no adapter ended the last one
-                        self._restarts.did_not_start(self._why(error))
+                        self._restarts.did_not_start(self._start.why_failed(error))
                     if self._start_asked:  # with other settings, perhaps
                         self._restarts.told_to_start()
                     else:
                         self._stopped = self._stopped or self._on_demand
                 finally:
-                    self.running = None
+                    self.running, self.sleeps = None, 0
             await self._until_next_start()
 
     async def _until_next_start(self) -> None:
@@ -291,17 +312,15 @@ class Supervisor:
             VLLM_CLIENT_LOG.disabled = True  # until it has ended
             self._restarts.told_to_end(stay=self._stopped)
             return
+        if self.sleeps:  # it is missed once its turn comes
+            self._stopped = True
+            return
         if running.loader is not None:
             running.loader.engine.declare_dead()
         if self.draining:  # it ended on the same signal as this process will
             await asyncio.Event().wait()
-        self._restarts.died(self._last_words.read(DYING_S) or ended_how(running.engine))
-
-    def _why(self, error: Exception) -> str:
-        """Return why an engine did not start: its own last error, if this one only points at its log."""
-        if isinstance(error, SelfTestFailed | SliceError | NoSharedMemory):
-            return str(error)
-        return (points_elsewhere(str(error)) and self._last_words.read()) or words_of(error)
+        self._restarts.died(self._start.last_words.read(DYING_S) or ended_how(running.engine))
+        self._source = None if self.why_not_fork() else self.fork  # if that fails, the next one is not forked
 
     # -- loading -------------------------------------------------------------------------------------------
 
@@ -322,7 +341,10 @@ class Supervisor:
             await self._prove(engine, built.app, tasks)
         loader, trials = None, None
         if self._model.serves_adapters:
-            loader, trials = self._keep_adapters(stack, engine, built.app, tasks)
+            folder_of = nowhere if self.files is None else self.files.folder_of
+            loader, trials = keep_adapters(
+                stack, built, tasks, self._model, self.reconciler, self.blame, folder_of
+            )
         if self.turns is not None:
             differs = self.metrics.switching.wake_check_failed
             await self.turns.verify(engine, loader, is_new=is_new, differs=differs)
@@ -330,7 +352,7 @@ class Supervisor:
         # Any call that the core's loop answers would do; this one changes nothing and reaches no worker.
         silent_after_s = SILENT_AFTER_ON_CPU_S if self._start.on_cpu else SILENT_AFTER_S
         heartbeat = Heartbeat(engine.is_sleeping, silent_after_s=silent_after_s)
-        stack.push_async_callback(_cancel, asyncio.create_task(heartbeat.run()))
+        stack.push_async_callback(cancel, asyncio.create_task(heartbeat.run()))
         self._was_ready = True
         return Running(engine, built.app, loader, trials, heartbeat, built)
 
@@ -341,7 +363,7 @@ class Supervisor:
         try:
             built = await (self._builder.build() if source is None else source())
         finally:
-            await _cancel(progress)
+            await cancel(progress)
         self.metrics.engine = built.metrics
         stack.push_async_callback(self._leave, built)
         return built
@@ -351,28 +373,8 @@ class Supervisor:
         try:
             await SelfTest(engine, app, self._model.name, tasks, trials=self._model.serves_adapters).run()
         except SelfTestFailed as error:
-            died_of = (self._last_words.read() or ended_how(engine)) if engine.errored else ""
+            died_of = (self._start.last_words.read() or ended_how(engine)) if engine.errored else ""
             raise SelfTestFailed(f"self-test, {error}: {died_of or words_of(error)}") from error
-
-    def _keep_adapters(
-        self, stack: contextlib.AsyncExitStack, engine: Any, app: Any, tasks: Sequence[str]
-    ) -> tuple[AdapterLoader, Trials]:
-        """Bring the engine to the desired adapters in the background, from now on until it dies."""
-        from vllm.lora.request import LoRARequest
-
-        lora_engine = LoraEngine(engine, app.state.openai_serving_models.lora_requests, LoRARequest)
-        loader = AdapterLoader(
-            lora_engine,
-            slots=self._model.max_loras,
-            places=max(self._model.max_cpu_loras, self._model.max_loras),
-            numbers=ADAPTER_NUMBERS,
-            blame=self.blame,
-            metrics=self.metrics.adapters,
-        )
-        reconciling = asyncio.create_task(self.reconciler.run(loader))
-        stack.push_async_callback(_cancel, reconciling)
-        stack.callback(lora_engine.declare_dead)
-        return loader, Trials(engine, tasks, lora_engine.call)
 
     async def _leave(self, built: Built) -> None:
         if self._given_away is not built or built.engine.errored:
@@ -391,8 +393,3 @@ class Supervisor:
             orphans.end_own(built.marked)
         engine.shutdown(engine.vllm_config.shutdown_timeout if self._was_ready else 0)
         orphans.end_own(built.marked)  # vLLM's workers take some seconds to notice that their engine is gone
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

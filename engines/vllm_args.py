@@ -8,11 +8,17 @@ from fleet.types import BaseModel
 
 
 def engine_args(
-    model: BaseModel, *, shutdown_grace_s: float, on_cpu: bool, traces_endpoint: str | None = None
+    model: BaseModel,
+    *,
+    shutdown_grace_s: float,
+    on_cpu: bool,
+    traces_endpoint: str | None = None,
+    sleeps: bool = False,
 ) -> list[str]:
     """List `vllm serve` flags for one engine of a base model (vLLM 0.32).
 
-    With a `traces_endpoint` the engine sends spans of its own there, as children of the gateway's.
+    With a `traces_endpoint` the engine sends spans of its own there, as children of the gateway's. One that
+    `sleeps` can free its GPU and come back; vLLM has no such thing on CPUs.
     """
     flags: dict[str, object | None] = {
         "--model": model.source,
@@ -42,6 +48,8 @@ def engine_args(
     argv.append("--enable-prompt-tokens-details")  # says how much of a prompt was found in the prefix cache
     extension = "engines.worker.cpu.CpuWorkerExtension" if on_cpu else "engines.worker.WorkerExtension"
     argv += ["--worker-extension-cls", extension]
+    if sleeps and not on_cpu:
+        argv.append("--enable-sleep-mode")
     if model.serves_adapters:
         argv.append("--enable-lora")
     return [*argv, *model.vllm_args]

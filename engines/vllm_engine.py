@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from engines.devices.vllm_guard import correct_vllm
 from engines.engine_metrics import OF_APP, take
+from engines.forking.server import ForkServer
 from engines.last_words import follow_engine_core
 from engines.protocol import PRIORITY_HEADER
 
@@ -28,8 +29,11 @@ def is_cpu_build() -> bool:
     return True
 
 
-def build_engine(argv: Sequence[str]) -> tuple[Any, Any]:
-    """Import vLLM, parse its flags and start an engine. Returns (parsed flags, AsyncLLM)."""
+def build_engine(argv: Sequence[str], forks: ForkServer | None = None) -> tuple[Any, Any]:
+    """Import vLLM, parse its flags and start an engine. Returns (parsed flags, AsyncLLM).
+
+    With a fork server its core is forked from there. Raises `NoFork` then.
+    """
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.entrypoints.launchers.api_server import app_state, entry  # noqa: F401 - long imports, done here
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
@@ -43,13 +47,32 @@ def build_engine(argv: Sequence[str]) -> tuple[Any, Any]:
     validate_parsed_serve_args(args)
     engine_args = AsyncEngineArgs.from_cli_args(args)
     context = UsageContext.OPENAI_API_SERVER
-    engine = AsyncLLM.from_vllm_config(
-        vllm_config=engine_args.create_engine_config(usage_context=context),
-        usage_context=context,
-        enable_log_requests=engine_args.enable_log_requests,
-        disable_log_stats=engine_args.disable_log_stats,
-    )
+    vllm_config = engine_args.create_engine_config(usage_context=context)
+    with contextlib.nullcontext() if forks is None else _started_by(forks):
+        engine = AsyncLLM.from_vllm_config(
+            vllm_config=vllm_config,
+            usage_context=context,
+            enable_log_requests=engine_args.enable_log_requests,
+            disable_log_stats=engine_args.disable_log_stats,
+        )
     return args, engine
+
+
+@contextlib.contextmanager
+def _started_by(forks: ForkServer) -> Iterator[None]:
+    """Have vLLM start cores of engines from a fork server meanwhile (0.32: `CoreEngineProcManager`)."""
+    import vllm.v1.engine.utils as starting
+    from vllm.v1.engine.core import EngineCoreProc
+
+    context = forks.context()
+    before, run = starting.get_mp_context, EngineCoreProc.run_engine_core
+    starting.get_mp_context = lambda: context
+    EngineCoreProc.run_engine_core = forks.target(run)
+    try:
+        yield
+    finally:
+        starting.get_mp_context = before
+        EngineCoreProc.run_engine_core = staticmethod(run)
 
 
 async def start_app(

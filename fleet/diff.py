@@ -35,7 +35,7 @@ class Needs(StrEnum):
 # join and leave depends on where their engines come from, which the gateway's replicas know.
 RESTART: dict[str, frozenset[str]] = {
     "base_models": frozenset({"source", "revision"}),
-    "pools": frozenset({"strategy", "devices", "mig", "awake"}),
+    "pools": frozenset({"strategy", "devices", "mig", "awake", "fork_server", "sleep"}),
     "gateway": frozenset({"shutdown_grace_s", "metrics", "tracing", "batches"}),
     "state": frozenset({"folder", "database", "store_gib", "max_adapter_mib"}),
 }

@@ -253,6 +253,8 @@ def _pool(name: str, section: schema.PoolSection) -> Pool:
         tenants=section.tenants,
         slo=Slo(**section.slo.model_dump()),
         hedge_after_s=section.hedge_after_s,
+        sleep=bool(section.sleep),
+        fork_server=section.fork_server is not False,
         awake=1 if section.strategy is Strategy.SWAP else section.awake,
         residency=ResidencySettings(**(section.residency or schema.ResidencySection()).model_dump()),
     )

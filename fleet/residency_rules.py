@@ -10,9 +10,13 @@ _SHARED = "use strategy model-mesh or swap, or remove it"
 
 
 def check_residency(file: FleetFile, findings: Findings) -> None:
-    """Check every pool's `awake` and `residency`, and that no two replicas have one name."""
+    """Check what every pool says of models that share hosts, and that no two replicas have one name."""
     for name, pool in file.pools.items():
         _check_awake(name, pool, findings)
+        for key in ("fork_server", "sleep"):
+            if getattr(pool, key) is not None and not pool.strategy.shares_hosts:
+                said = f"strategy {pool.strategy} has every base model awake all the time"
+                findings.error(("pools", name, key), said, _SHARED)
         if pool.residency is not None:
             _check_pool(name, pool, pool.residency, findings)
     _check_replica_names(file, findings)

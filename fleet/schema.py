@@ -325,6 +325,16 @@ class PoolSection(Section):
     residency: ResidencySection | None = Field(
         None, description="Of model-mesh and swap: how long base models stay awake, and which come first."
     )
+    sleep: bool | None = Field(
+        None,
+        description="Of model-mesh and swap, on GPUs: a model that goes sleeps if it can (vLLM's sleep mode, "
+        "level 1 or 2); default: false.",
+    )
+    fork_server: bool | None = Field(
+        None,
+        description="Of model-mesh and swap: each host keeps a process that has imported vLLM, and forks "
+        "engines from it; default: true.",
+    )
 
     @property
     def hosts(self) -> int:

@@ -250,6 +250,8 @@ class Pool:
     mig: Mig | None = None  # slices that are found when engines start; None: `devices` names them, or no MIG
     awake: int | None = None  # base models awake at once at a shared host; None: as many as fit its memory
     residency: ResidencySettings = ResidencySettings()  # of shared hosts
+    sleep: bool = False  # a model that goes from a shared host sleeps if it can; on GPUs
+    fork_server: bool = True  # a shared host keeps a process from which its engines are forked
 
     @property
     def hosts(self) -> tuple[Host, ...]:
@@ -407,3 +409,9 @@ class Fleet:
     state: StateSettings = field(default_factory=StateSettings)
     usage: UsageSettings = UsageSettings()
     prices: Prices | None = None  # None: nothing has a price
+
+    @property
+    def longest_request_s(self) -> float:
+        """How long the gateway may have a request: in its queue, then on an engine."""
+        waits = [tenant.caps.queue_timeout_s for tenant in self.tenants.values()]
+        return self.gateway.request_timeout_s + max(waits, default=Caps().queue_timeout_s)

@@ -110,6 +110,8 @@ def pool_values(pool: Pool) -> dict[str, Any]:
     }
     if pool.strategy.shares_hosts:
         values["residency"] = _given(_lists(asdict(pool.residency)))
+        values["fork_server"] = pool.fork_server
+        values["sleep"] = pool.sleep
     if pool.strategy is Strategy.MODEL_MESH:
         values["awake"] = pool.awake
     return _given(values)

@@ -71,6 +71,13 @@ class Connection(Protocol):
     def take_body(self) -> bytes | None:
         """Return the request's body where all of it has arrived already, else None."""
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether the answer has begun, and its next part need not wait for the client."""
+
+    def send_at_once(self, body: bytes, *, more: bool) -> None:
+        """Send a part of the body, where `takes_more`."""
+
     def watch(self, tell: Callable[[], object]) -> None:
         """Call `tell` once the client leaves."""
 
@@ -268,6 +275,17 @@ class Exchange:
     async def send_body(self, data: bytes, *, more: bool) -> None:
         """Send a part of the body; waits while the client takes no more."""
         await self.send({"type": "http.response.body", "body": data, "more_body": more})
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether `send_at_once` may be called: the answer has begun, and the client keeps up."""
+        connection: Connection | None = self.scope.get(CONNECTION)
+        return connection is not None and connection.takes_more
+
+    def send_at_once(self, data: bytes, *, more: bool) -> None:
+        """Send a part of the body in this very step, where `takes_more`."""
+        connection: Connection = self.scope[CONNECTION]
+        connection.send_at_once(data, more=more)
 
     async def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
         """Send a whole answer."""

@@ -19,6 +19,7 @@ from routing.batches.opening import Batching
 from routing.catalog.directory import Directory
 from routing.flights.running import RunningFlights
 from routing.http import docs
+from routing.http.adapter_files import AdapterFiles
 from routing.http.admission import Admission
 from routing.http.app import GatewayApp
 from routing.http.batch_lines import BatchLines
@@ -225,6 +226,7 @@ def assemble(
         batches=Batches(fleet, callers, batching.desk),
         responses=StoredResponses(callers),
         is_admin=is_admin_path,
+        adapter_files=AdapterFiles(lifecycle.store, token),
         admin=admin_app(
             manager,
             authentication(callers.identify, fleet),

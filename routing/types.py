@@ -48,24 +48,19 @@ class Target:
     fallback: str | None = field(default=None, compare=False)  # the model that answers where this one cannot
     fallback_of: str = field(default="", compare=False)  # the alias in whose place it answers
     fallback_reason: FallbackReason | None = field(default=None, compare=False)
+    # Made once: each request asks for them many times.
+    account: str = field(init=False, compare=False)  # the name under which the tenant's usage is counted
+    answers_as: str = field(init=False, compare=False)  # the name that answers have: the client's own
+    engine_model: str = field(init=False, compare=False)  # the name the engine knows it by
 
-    @property
-    def account(self) -> str:
-        """The name under which the tenant's usage is counted."""
-        return account_of(self.tenant, self.generation) if self.generation else self.tenant
-
-    @property
-    def answers_as(self) -> str:
-        """The name that answers have: the client's own."""
-        return self.asked or self.model
-
-    @property
-    def engine_model(self) -> str:
-        """The name the engine knows it by."""
-        return self.adapter_id or self.base_model
+    def __post_init__(self) -> None:
+        account = account_of(self.tenant, self.generation) if self.generation else self.tenant
+        object.__setattr__(self, "account", account)
+        object.__setattr__(self, "answers_as", self.asked or self.model)
+        object.__setattr__(self, "engine_model", self.adapter_id or self.base_model)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # nobody changes one; a frozen one takes six times as long to make
 class Request:
     """What the scheduler needs to know of one request."""
 
@@ -103,6 +98,7 @@ class Record:
     estimated: bool = False  # not all tokens were counted by the engine
     engine_s: float = 0.0  # its share of engines' time: half of it while two sequences run
     slot_s: float = 0.0  # its share of its adapter's slots' time
+    switch_s: float = 0.0  # its share of the switches that it waited for
     attempts: int = 0  # replicas asked, one after the other or at once
     hedged: bool = False  # two were asked at once
     waits_for: str | None = None  # why it had to wait: a `WaitReason`; None if it did not

@@ -46,7 +46,7 @@ NOT_SHIPPED = frozenset({"__pycache__"})  # folders
 
 _TAG = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")  # BentoML's names and versions
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_SECRETS = frozenset({"TENANTRY_SECRET", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"})
+_SECRETS = frozenset({"TENANTRY_SECRET", "TENANTRY_ADMIN_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"})
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 # No general index has CPU builds of torch, so the CPU lock leaves it out; vLLM's other requirements of it are
 # dropped, because they would install a CUDA build. The same file serves uv as its overrides.
@@ -55,7 +55,6 @@ _CPU_TORCH_WHEELS = "https://download.pytorch.org/whl/cpu/torch/"
 _CPU_VARIABLES = {"UV_OVERRIDE": "/home/bentoml/bento/env/python/requirements.txt"}
 # An image runs with a root that nobody may write to: /tmp, and a volume at /state, are all it needs.
 _IMAGE_VARIABLES = {
-    "BENTOML_HOME": "/tmp/bentoml",  # noqa: S108
     "HOME": "/tmp",  # noqa: S108 - for the caches of vLLM and its compilers
     "TENANTRY_STATE": "/state",
     "PIP_NO_CACHE_DIR": "1",

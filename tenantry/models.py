@@ -105,8 +105,12 @@ def _row(model: Answer) -> tuple[str, ...]:
         str(model["waiting"] or ""),
         seconds(model["oldest_s"]) if model["waiting"] else "",
         f"{seconds(model['cost_s'])} {model['way']}".strip(),
-        model["reason"] or model["held"],
+        model["reason"] or model["held"] or _resting(model),
     )
+
+
+def _resting(model: Answer) -> str:
+    return "; ".join(f"{way} rests: {why}" for way, why in model.get("resting", {}).items())
 
 
 def _show_turns(console: Console, turns: list[Any]) -> None:

@@ -71,9 +71,10 @@ def show(console: Console, answer: Answer) -> None:
             "ran",
             "slot",
             "engine",
+            "switches",
             *costs,
         ),
-        spare=("ran", "waited", "slot", "cached", "engine", *costs),
+        spare=("switches", "ran", "waited", "slot", "cached", "engine", *costs),
         note=f"{IN_JSON}, and --csv",
     )
     for line in answer["data"]:
@@ -94,7 +95,7 @@ def show(console: Console, answer: Answer) -> None:
 
 def _measures(line: Answer) -> tuple[str, ...]:
     tokens = (line["requests"], line["prompt_tokens"], line["completion_tokens"], line["cached_tokens"])
-    times = (line["queue_s"], line["run_s"], line["slot_s"], line["engine_s"])
+    times = (line["queue_s"], line["run_s"], line["slot_s"], line["engine_s"], line["switch_s"])
     return (*(f"{number:,}" for number in tokens), *(seconds(time_s) for time_s in times))
 
 

@@ -1,4 +1,4 @@
-"""Whole models for tests beside those of the demo: another shape with its tokenizer, and a large one."""
+"""Whole models for tests beside those of the demo: another shape with its tokenizer."""
 
 from __future__ import annotations
 
@@ -31,29 +31,6 @@ def of_another_shape(demo: Path, folder: Path) -> Path:
         pad_token_id=2,
     )
     return _save(Qwen2ForCausalLM(config), demo, folder)
-
-
-def large(demo: Path, folder: Path, seed: int) -> Path:
-    """Save an untrained Llama of 603 MiB in BF16, for measuring."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=20,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        max_position_embeddings=2048,
-        tie_word_embeddings=False,
-        dtype="bfloat16",
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=2,
-    )
-    return _save(LlamaForCausalLM(config).to(torch.bfloat16), demo, folder)
 
 
 def _save(model: Any, demo: Path, folder: Path) -> Path:

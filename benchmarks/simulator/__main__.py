@@ -130,12 +130,15 @@ def models(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1)] = 5,
     processes: Annotated[int, typer.Option(min=1)] = PROCESSES,
+    traces: Annotated[
+        Path | None, typer.Option(help="Folder of Azure's traces of 2023; fleets by these too.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Compare who gets a device next, where whole models take turns."""
     with plain_errors(), Console(stderr=True).status("simulating") as status:
         comparison = ModelComparison()
-        for result in compare_models(fleets or [], seeds, processes):
+        for result in compare_models(fleets or [], seeds, processes, traces):
             comparison.results.append(result)
             status.update(f"{len(comparison.results)}: {result.fleet}, {result.policy}")
     tables = Table.grid()

@@ -16,6 +16,7 @@ import { OwnTenant } from "./pages/own_tenant";
 import { TenantPage } from "./pages/tenant";
 import { AdmitTenant, ChangeTenant } from "./pages/tenant_edit";
 import { Tenants } from "./pages/tenants";
+import { Turns } from "./pages/turns";
 import { UsagePage } from "./pages/usage";
 import { Confirm, reading } from "./parts";
 import { link, useRoute } from "./route";
@@ -173,6 +174,7 @@ function Inside({ session, leave }: { session: Session; leave: (why: string) => 
 
 const OF_OPERATORS: [string, string][] = [
   ["", "Fleet"],
+  ["turns", "Turns"],
   ["adapters", "Adapters"],
   ["tenants", "Tenants"],
   ["keys", "Keys"],
@@ -235,6 +237,7 @@ function Page({ me }: { me: WhoAmIAnswer }) {
   if (me.tenant !== null && page === undefined) return <OwnTenant name={me.tenant} />;
   if (me.role !== "operator") return <NoPage />;
   if (page === undefined) return <Fleet />;
+  if (page === "turns") return <Turns />;
   if (page === "models" && one !== undefined && two !== undefined) return <ModelPage key={`${one}/${two}`} tenant={one} model={two} />;
   if (page === "tenants" && one !== undefined && two === "change") return <ChangeTenant key={one} name={one} />;
   if (page === "tenants") return one === undefined ? <Tenants /> : <TenantPage key={one} name={one} />;

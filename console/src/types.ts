@@ -104,6 +104,7 @@ export interface DecisionAnswer {
   request_id: string;
   tenant: string;
   model: string;
+  base_model: string;
   pool: string;
   replica: string | null;
   waited_s: number;
@@ -235,6 +236,7 @@ export interface Measures {
   run_s: number;
   slot_s: number;
   engine_s: number;
+  switch_s: number;
   priced_requests: number;
   cost: string | null;
 }
@@ -263,6 +265,31 @@ export interface ModelAnswer {
   usual_s: number | null;
   queued: number;
   oldest_s: number;
+}
+
+export interface ModelAtHostAnswer {
+  pool: string;
+  host: string;
+  model: string;
+  state: string;
+  since_s: number;
+  running: number;
+  waiting: number;
+  oldest_s: number;
+  pinned: boolean;
+  held: string;
+  cost_s: number | null;
+  way: string;
+  took_s: Record<string, number>;
+  memory_bytes: number;
+  awake_s: number;
+  reason: string;
+  resting: Record<string, string>;
+}
+
+export interface ModelList {
+  data: ModelAtHostAnswer[];
+  turns: TurnAnswer[];
 }
 
 export interface NewKeyAnswer {
@@ -427,6 +454,18 @@ export interface TenantView {
   slots: number;
 }
 
+export interface TurnAnswer {
+  at: number;
+  pool: string;
+  host: string;
+  model: string;
+  instead_of: string | null;
+  what: string;
+  why: string;
+  took_s: number;
+  way: string;
+}
+
 export interface UsageAnswer {
   object: string;
   from: string;
@@ -448,6 +487,7 @@ export interface UsageLineAnswer {
   run_s: number;
   slot_s: number;
   engine_s: number;
+  switch_s: number;
   priced_requests: number;
   cost: string | null;
   day: string;
@@ -507,6 +547,20 @@ export interface VersionDetail {
 }
 
 export type VersionState = "registered" | "fetching" | "verifying" | "ready" | "quarantined" | "retired";
+
+export interface WakeAnswer {
+  model: string;
+  pool: string;
+  host: string | null;
+  instead_of: string | null;
+  wait_s: number | null;
+  why: string;
+  affected: Record<string, number>;
+}
+
+export interface WakeList {
+  data: WakeAnswer[];
+}
 
 export interface WhoAmIAnswer {
   object: "caller";

@@ -11,6 +11,14 @@ metrics.py     load times, failures, evictions and residents, on the engine's pa
 from engines.loader.engine import EngineDied, LoraEngine, reason_of
 from engines.loader.metrics import AdapterMetrics
 from engines.loader.reconciler import Reconciler
-from engines.loader.resident import AdapterLoader
+from engines.loader.resident import AdapterLoader, FolderOf
 
-__all__ = ["AdapterLoader", "AdapterMetrics", "EngineDied", "LoraEngine", "Reconciler", "reason_of"]
+__all__ = [
+    "AdapterLoader",
+    "AdapterMetrics",
+    "EngineDied",
+    "FolderOf",
+    "LoraEngine",
+    "Reconciler",
+    "reason_of",
+]

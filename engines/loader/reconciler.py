@@ -13,6 +13,7 @@ import logging
 import secrets
 
 from adapters.errors import AdapterError
+from engines.adapter_files import FilesAway
 from engines.loader.engine import EngineDied
 from engines.loader.metrics import AdapterMetrics
 from engines.loader.resident import AdapterLoader
@@ -22,6 +23,7 @@ REFRESH_INTERVAL_S = 1.0  # least time between two queries of the worker's adapt
 # A client that left is aborted by vLLM a moment after its request has ended here; until then its adapter may
 # be in one more step.
 SETTLE_S = 0.1
+FILES_RETRY_S = 15.0  # where an adapter's files cannot be had; a request for it tries at once
 _RETRY_S = 1.0  # after an unforeseen error
 log = logging.getLogger("tenantry.engine")
 
@@ -30,7 +32,7 @@ class Reconciler:
     """The desired adapters of an engine, those that it holds, and their failures."""
 
     def __init__(self, *, slots: int, metrics: AdapterMetrics) -> None:
-        self._metrics = metrics
+        self.metrics = metrics
         self.take_slots(slots)
         self._worker = secrets.token_hex(8)
         self._engine_starts = 0
@@ -38,6 +40,7 @@ class Reconciler:
         self._by_id: dict[str, EngineAdapter] = {}
         self._faults: dict[str, Fault] = {}
         self._given_up: set[str] = set()  # not tried again by itself in this engine
+        self._away: set[str] = set()  # whose files could not be had just now
         self._loader: AdapterLoader | None = None
         self._changed = asyncio.Event()
 
@@ -116,7 +119,7 @@ class Reconciler:
                 await self._reconcile(loader)
         finally:
             self._loader = None
-            self._metrics.residents(slots=0, host=0, pinned=0)
+            self.metrics.residents(slots=0, host=0, pinned=0)
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
 
@@ -169,11 +172,13 @@ class Reconciler:
 
     async def _pin(self, loader: AdapterLoader) -> bool:
         for adapter in self._pins()[: self._max_pins]:
-            if adapter.id in loader.pinned or adapter.id in self._given_up:
+            if adapter.id in loader.pinned or adapter.id in self._given_up | self._away:
                 continue
             try:
                 if await loader.pin(adapter):
                     return True
+            except FilesAway as error:
+                self._try_later(adapter.id, error)
             except AdapterError:
                 self._given_up.add(adapter.id)
         return False
@@ -182,13 +187,25 @@ class Reconciler:
         """Load the most wanted missing adapter, unless that would evict another."""
         if not loader.has_free_place:
             return False
-        present = set(loader.host) | self._given_up
+        present = set(loader.host) | self._given_up | self._away
         adapter = next((a for a in self._desired.adapters if a.id not in present), None)
         if adapter is None:
             return False
         try:
             await loader.preload(adapter)
             await asyncio.sleep(loader.load_s.get(adapter.id, 0.0))
+        except FilesAway as error:
+            self._try_later(adapter.id, error)
         except AdapterError:
             self._given_up.add(adapter.id)
         return True
+
+    def _try_later(self, name: str, error: FilesAway) -> None:
+        """Leave an adapter for a while; others go on."""
+        log.warning("%s; trying again in %g s", error, FILES_RETRY_S)
+        self._away.add(name)
+        asyncio.get_running_loop().call_later(FILES_RETRY_S, self._try_again, name)
+
+    def _try_again(self, name: str) -> None:
+        self._away.discard(name)
+        self._changed.set()

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ RETRY_AFTER_S = 30.0  # a broken adapter is not read again for this long, howeve
 log = logging.getLogger("tenantry.engine")
 
 Blame = Callable[[str, FaultKind, str], None]
+# An adapter, and the digests of those that are registered: the folder. Raises `AdapterError`, `FilesAway`.
+FolderOf = Callable[[EngineAdapter, Collection[str]], Awaitable[Path]]
 
 
 class AdapterLoader:
@@ -42,6 +44,7 @@ class AdapterLoader:
         numbers: Iterator[int],
         blame: Blame,
         metrics: AdapterMetrics,
+        folder_of: FolderOf,
     ) -> None:
         """`numbers` gives vLLM's `lora_int_id`: unique for as long as this process lives."""
         self.engine = engine
@@ -53,6 +56,8 @@ class AdapterLoader:
         self._numbers = numbers
         self._blame = blame
         self._metrics = metrics
+        self._folder_of = folder_of
+        self._digests: dict[str, str] = {}  # of those in `_requests`
         self._requests: dict[str, Any] = {}  # vLLM's LoRARequest of each adapter it has, or had and may again
         self._host: OrderedDict[str, None] = OrderedDict()  # in host memory, least recently used first
         self._incoming = 0  # being read now: 0 or 1
@@ -101,7 +106,8 @@ class AdapterLoader:
     async def lease(self, adapter: EngineAdapter) -> AsyncIterator[Any]:
         """Load the adapter and keep its slot inside the block; yields vLLM's LoRARequest.
 
-        Raises `AdapterError` if it cannot be loaded, `EngineDied` if the engine dies meanwhile.
+        Raises `AdapterError` if it cannot be loaded, `FilesAway` if that is not its fault, and `EngineDied`
+        if the engine dies meanwhile.
         """
         name = adapter.id
         self._users[name] += 1
@@ -172,7 +178,7 @@ class AdapterLoader:
     async def _warm(self, adapter: EngineAdapter) -> None:
         started_s = time.monotonic()
         try:
-            await asyncio.to_thread(files.warm, adapter.id, Path(adapter.folder))
+            await asyncio.to_thread(files.warm, adapter.id, await self._find(adapter))
         except AdapterError as error:
             self._note_failure(adapter.id, error)
             raise
@@ -195,10 +201,11 @@ class AdapterLoader:
         async with self._changing:
             if adapter.id in self._host or not (may_evict or self.has_free_place):
                 return
-            request = self._request(adapter)
             self._incoming = 1
             try:
-                await asyncio.to_thread(files.check_files, adapter.id, Path(adapter.folder))
+                folder = await self._find(adapter)
+                request = self._request(adapter, folder)
+                await asyncio.to_thread(files.check_files, adapter.id, folder)
                 await self._make_place()
                 await self._read(request)
             except AdapterError as error:
@@ -207,15 +214,20 @@ class AdapterLoader:
             finally:
                 self._incoming = 0
             self._requests[adapter.id] = request
+            self._digests[adapter.id] = adapter.digest
             self._host[adapter.id] = None
             self._failures.pop(adapter.id, None)
             self.dirty.set()
 
-    def _request(self, adapter: EngineAdapter) -> Any:
+    async def _find(self, adapter: EngineAdapter) -> Path:
+        """Return the folder of its files, on this machine. Raises `AdapterError`, `FilesAway`."""
+        return await self._folder_of(adapter, set(self._digests.values()))
+
+    def _request(self, adapter: EngineAdapter, folder: Path) -> Any:
         known = self._requests.get(adapter.id)
-        if known is not None and known.lora_path == adapter.folder:
+        if known is not None and known.lora_path == str(folder):
             return known
-        return self.engine.new_request(adapter.id, next(self._numbers), adapter.folder)
+        return self.engine.new_request(adapter.id, next(self._numbers), str(folder))
 
     async def _read(self, request: Any) -> None:
         self.engine.check_alive()  # an earlier death is not this adapter's fault
@@ -253,6 +265,7 @@ class AdapterLoader:
             if self.is_used(name) or name in self._pinned or name not in self._requests:
                 return
             request = self._requests.pop(name)
+            self._digests.pop(name, None)
             self._host.pop(name, None)
             self._failures.pop(name, None)
             self.load_s.pop(name, None)

@@ -1,6 +1,7 @@
 """Exchanges the whole model of a running engine for another one of the same shape, and checks the answer.
 
 turns.py       what a host's engines have in common
+sleep.py       sleep and wake of an engine, and at which level
 in_place.py    put and reload: whether it is legal, and doing it
 live.py        a running engine and the model that it has
 library.py     what is known of a host's models, read ahead of their turns

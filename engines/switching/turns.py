@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adapters.errors import AdapterError
+from engines.adapter_files import FilesAway
 from engines.loader import AdapterLoader
 from engines.residency import EngineAdapter
 from engines.switching.holding import Holding
 from engines.switching.in_place import InPlace, Means
 from engines.switching.library import Library
 from engines.switching.live import LiveEngine, Model, WaySpoiled
+from engines.switching.sleep import Sleep
 from engines.switching.wake_check import WakeCheck
 
 log = logging.getLogger("tenantry.engine")
@@ -27,6 +29,8 @@ class Turns:
         self._library = Library()
         self._in_place = InPlace(self._library, holding or Holding())
         self._check = WakeCheck()
+        self._sleep = Sleep(self._library)
+        self.sleeps_at: int | None = None  # the one level at which engines sleep; None: whichever fits
         self._live: dict[int, LiveEngine] = {}  # by the id of vLLM's engine
 
     def expect(self, model: str) -> None:
@@ -42,6 +46,32 @@ class Turns:
     def ended(self, engine: Any) -> None:
         """Forget an engine."""
         self._live.pop(id(engine), None)
+        self._sleep.ended(engine)
+
+    def level_of_sleep(self, engine: Any, *, has_slots: bool) -> int:
+        """Return the level at which an engine can sleep now; 0: it cannot."""
+        live = self._live.get(id(engine))
+        possible = 0 if live is None else self._sleep.level(live, has_slots=has_slots)
+        return possible if self.sleeps_at is None or not possible else self.sleeps_at
+
+    async def sleep(self, engine: Any, level: int) -> None:
+        """Have an engine sleep. Raises `WaySpoiled`."""
+        await self._sleep.sleep(self._known(engine), level)
+
+    async def wake(self, engine: Any, level: int) -> None:
+        """Have an engine wake up. Raises `WaySpoiled`."""
+        await self._sleep.wake(self._known(engine), level)
+
+    def _known(self, engine: Any) -> LiveEngine:
+        live = self._live.get(id(engine))
+        if live is None:
+            raise WaySpoiled("the engine is not known")
+        return live
+
+    async def read_all(self) -> None:
+        """Wait until the files of all models have been read."""
+        for model in self._models.values():
+            await self._library.studied(model)
 
     async def close(self) -> None:
         """Read no more files."""
@@ -54,10 +84,7 @@ class Turns:
 
     async def exchange(self, means: Means, engine: Any, model: str) -> None:
         """Give an engine another model's weights. Raises `WaySpoiled`."""
-        live = self._live.get(id(engine))
-        if live is None:
-            raise WaySpoiled("the engine is not known")
-        await self._in_place.exchange(means, live, self._models[model])
+        await self._in_place.exchange(means, self._known(engine), self._models[model])
 
     async def verify(
         self, engine: Any, loader: AdapterLoader | None, *, is_new: bool, differs: Callable[[], None]
@@ -78,7 +105,7 @@ class Turns:
                 await self._check.verify(
                     live, is_new=is_new, differs=differs, adapter=adapter, request=request
                 )
-        except AdapterError as error:  # its files may be gone: nobody wants it any more
+        except (AdapterError, FilesAway) as error:  # its files may be gone: nobody wants it any more
             log.info("%s: adapter %s is not checked: %s", live.model.name, adapter.id, error)
             self._check.forget_adapter(live)
 
@@ -92,7 +119,7 @@ class Turns:
         used = [adapter for name in loader.host if (adapter := wanted(name)) is not None]
         if not used:
             return
-        with contextlib.suppress(AdapterError):
+        with contextlib.suppress(AdapterError, FilesAway):
             async with loader.lease(used[-1]) as request:
                 await self._check.verify(
                     live, is_new=False, differs=lambda: None, adapter=used[-1], request=request

@@ -20,16 +20,16 @@ router = APIRouter(prefix="/admin/v1/models", tags=["models"])
 ModelName = Annotated[Name, InPath(description="Name of the base model.", examples=["llama-3-8b"])]
 
 
-class ModelAnswer(BaseModel):
+class ModelAtHostAnswer(BaseModel):
     """One model at one host."""
 
     pool: str = Field(examples=["mesh"])
     host: str = Field(examples=["mesh-0"])
     model: str = Field(examples=["llama-3-8b"])
     state: str = Field(
-        description="`on_disk`, `waking`, `awake`, `draining` (its turn is over), `failed` "
-        "(it did not come awake, and is tried again), `quarantined` (it failed three times; wake it once the "
-        "cause is gone) or `unknown` (its host does not answer).",
+        description="`on_disk`, `asleep` (its engine sleeps, on a GPU), `waking`, `awake`, `draining` (its "
+        "turn is over), `failed` (it did not come awake, and is tried again), `quarantined` (it failed three "
+        "times; wake it once the cause is gone) or `unknown` (its host does not answer).",
         examples=["awake"],
     )
     since_s: float = Field(description="How long it has been so.")
@@ -45,9 +45,13 @@ class ModelAnswer(BaseModel):
     cost_s: float | None = Field(description="From the order to its first request; null: not measured yet.")
     way: str = Field(description="How it came awake last, as its host says.", examples=["cold"])
     took_s: dict[str, float] = Field(description="Seconds of each way, as its host measured them.")
-    memory_bytes: int = Field(description="What it takes while awake, as measured; 0: not yet.")
+    memory_bytes: int = Field(description="What it takes while awake, or asleep, as measured; 0: not yet.")
     awake_s: float = Field(description="Seconds that it was awake since the gateway's start.")
     reason: str = Field(description="Why it failed last, in the engine's or the host's words.")
+    resting: dict[str, str] = Field(
+        description="Ways to it that are not taken now, since they have failed, each with the last words.",
+        examples=[{"reload": "shape mismatch (2x after qwen)"}],
+    )
 
 
 class TurnAnswer(BaseModel):
@@ -56,9 +60,13 @@ class TurnAnswer(BaseModel):
     at: float = Field(description="Unix time.")
     pool: str
     host: str
-    model: str = Field(description="Which came, failed to come, or went to disk for nobody.")
-    instead_of: str | None = Field(description="The model that went for it.")
-    what: str = Field(description="`begins`, `awake`, `failed` or `sleeps`.", examples=["awake"])
+    model: str = Field(description="Which comes, or what the event is about where none comes.")
+    instead_of: str | None = Field(description="The model that goes for it.")
+    what: str = Field(
+        description="`drains` (a turn has ended; what runs ends first), `goes_on` (that turn is open again), "
+        "`begins` (the switch), `awake`, `failed` or `sleeps` (to disk, for nobody).",
+        examples=["awake"],
+    )
     why: str = Field(examples=["worth"])
     took_s: float
     way: str = Field(examples=["cold"])
@@ -67,7 +75,7 @@ class TurnAnswer(BaseModel):
 class ModelList(BaseModel):
     """Every model at every host, and who was awake when."""
 
-    data: list[ModelAnswer]
+    data: list[ModelAtHostAnswer]
     turns: list[TurnAnswer] = Field(description="The last events, the newest first.")
 
 
@@ -92,7 +100,7 @@ class WakeList(BaseModel):
 class OrderAnswer(BaseModel):
     """The model as it is after an order."""
 
-    data: list[ModelAnswer]
+    data: list[ModelAtHostAnswer]
 
 
 class WakeQuery(QueryPart):

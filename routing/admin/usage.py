@@ -80,6 +80,9 @@ class Measures(BaseModel):
     run_s: float = Field(description="From the grant of a replica to the end.")
     slot_s: float = Field(description="Share of adapter slots' time.")
     engine_s: float = Field(description="Share of engines' time.")
+    switch_s: float = Field(
+        description="Share of the time of the switches between whole models that it waited for."
+    )
     priced_requests: int = Field(description="Requests whose model had a price.")
     cost: str | None = Field(
         description="Of those, exactly, by the prices at their time; null: there were none.",

@@ -7,7 +7,7 @@ replica be asked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,7 @@ class ReplicaBroken(Exception):
         self.failure = failure
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as `Request`
 class Question:
     """What an engine is asked."""
 
@@ -121,18 +121,19 @@ class Attempt:
 
         Raises `ReplicaBroken`, or the `RequestError` that the client is to get.
         """
-        self._asking = asyncio.current_task()
+        task = self._asking = asyncio.current_task()
         try:
-            await self._ask_until_left()
-        except (UpstreamError, TimeoutError) as error:
-            self._at_work = False
+            await self._ask()
+        except BaseException as error:
             self.close()
+            if self._is_left and isinstance(error, asyncio.CancelledError) and task and not task.uncancel():
+                error = TimeoutError()
+            if not isinstance(error, (UpstreamError, TimeoutError)):
+                raise
+            self._at_work = False
             is_down = isinstance(error, Unreachable)
             crashed = not is_down and not isinstance(error, TimeoutError)
             raise ReplicaBroken(repr(error), is_down=is_down, begun=not is_down, crashed=crashed) from error
-        except BaseException:
-            self.close()
-            raise
         finally:
             self._asking = None
 
@@ -148,6 +149,11 @@ class Attempt:
         if response is not None:
             self.client.end(response)
 
+    def pass_on(self, passes: Callable[[bytes], bool]) -> None:
+        """Let `passes` have the pieces of a stream before `chunks`, as they come; see `Answer.passes`."""
+        if self._response is not None:
+            self._response.passes = passes
+
     def usage(self) -> answers.TokenUsage:
         """Tokens so far, as the engine counted them; estimated where it worked and has not said.
 
@@ -158,15 +164,6 @@ class Attempt:
         if self._at_work and self._question.call.endpoint.runs:
             return answers.TokenUsage(self._question.prompt_tokens, estimated=True)
         return self._usage or answers.TokenUsage()
-
-    async def _ask_until_left(self) -> None:
-        """Ask. Raises `TimeoutError` once the replica is left, as `asyncio.timeout` would at greater cost."""
-        try:
-            await self._ask()
-        except asyncio.CancelledError:
-            if self._is_left and self._asking is not None and self._asking.uncancel() == 0:
-                raise TimeoutError from None
-            raise
 
     async def _ask(self) -> None:
         call, target = self._question.call, self._question.target

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from enum import StrEnum
+from functools import partial
 
 from routing.asgi import JSON, ClientGone, Exchange, HeaderList
 from routing.errors import (
@@ -23,7 +25,7 @@ from routing.errors import (
     Unavailable,
 )
 from routing.flights.attempt import Attempt, Question, ReplicaBroken, answers_others
-from routing.flights.heartbeat import Heartbeat
+from routing.flights.heartbeat import Heartbeat, comment_of
 from routing.flights.hedging import HedgedRequest
 from routing.flights.progress import Pace, Progress, Waits
 from routing.openai.answers import TokenUsage
@@ -115,7 +117,9 @@ class Flight:
         unwatch = self._exchange.watch(self._client_left)
         if self._waits.heartbeat_s is not None and self._question.call.stream:
             every_s = self._waits.heartbeat_s
-            self._heartbeat = self._out = Heartbeat(self._exchange, every_s, EVENT_STREAM, self._clock)
+            self._heartbeat = self._out = Heartbeat(
+                self._exchange, every_s, EVENT_STREAM, self._clock, self._comment
+            )
         outcome: Outcome = Outcome.FAILED
         error: RequestError | None = _OWN_FAULT
         fault = False
@@ -132,12 +136,9 @@ class Flight:
             if self._heartbeat is not None:
                 self._heartbeat.stop()
             usage = self._asking.attempt.usage() if self._asking is not None else TokenUsage()
+            prompt, completion = usage.prompt_tokens, usage.completion_tokens
             self._dispatcher.settle(
-                self.ticket,
-                outcome,
-                prompt_tokens=usage.prompt_tokens,
-                completion_tokens=usage.completion_tokens,
-                fault=fault,
+                self.ticket, outcome, prompt_tokens=prompt, completion_tokens=completion, fault=fault
             )
             self.record = self._record(outcome, error, usage)
             self._asking = None  # it knows this flight: a cycle, for the collector to find with all they hold
@@ -181,7 +182,7 @@ class Flight:
         answer = await self._answer()
         try:
             if answer.stream is not None and answer.chunks is not None:
-                await self._relay_stream(answer.opening, answer.stream, answer.chunks)
+                await self._relay_stream(answer, answer.stream, answer.chunks)
             else:
                 await self._relay_whole(answer)
         finally:
@@ -233,26 +234,37 @@ class Flight:
         await self._begin(200, [*answer.headers, (b"content-length", b"%d" % len(body))])
         await self._send_body(body, more=False)
 
-    async def _relay_stream(self, opening: bytes, stream: EventStream, chunks: AsyncIterator[bytes]) -> None:
+    async def _relay_stream(self, answer: Attempt, stream: EventStream, chunks: AsyncIterator[bytes]) -> None:
         pace = Pace(self.ticket, self._dispatcher, self._clock)
         pace.came(stream.events)
         await self._begin(200, EVENT_STREAM)
-        await self._send_body(opening, more=not stream.complete)
-        try:
+        await self._send_body(answer.opening, more=not stream.complete)
+        answer.pass_on(partial(self._passes, stream, pace))
+        with suppress(UpstreamError):
             async for chunk in chunks:
                 if stream.failed:
                     break
-                events = stream.feed(chunk)
-                if self.progress.finished:  # nothing comes but the end, which frees the connection
-                    continue
-                if events:
-                    pace.came(stream.events)
+                if events := self._events_in(stream, pace, chunk):
                     await self._send_body(events, more=not stream.complete)
-        except UpstreamError as error:
-            if not self.progress.finished:
-                raise EngineFailed("The engine failed while it was answering.") from error
         if not self.progress.finished:
             raise EngineFailed("The engine failed while it was answering.")
+
+    def _events_in(self, stream: EventStream, pace: Pace, chunk: bytes) -> bytes:
+        """Return what of a piece of the engine's stream goes to the client."""
+        events = stream.feed(chunk)
+        if not events or self.progress.finished:  # nothing comes but the end, which frees the connection
+            return b""
+        pace.came(stream.events)
+        return events
+
+    def _passes(self, stream: EventStream, pace: Pace, chunk: bytes) -> bool:
+        """Pass a piece straight from one connection to the other, where the client keeps up."""
+        if stream.failed or not self._out.takes_more:
+            return False
+        if events := self._events_in(stream, pace, chunk):
+            self.progress.moved_s, self.progress.finished = self._clock(), stream.complete
+            self._out.send_at_once(events, more=not stream.complete)
+        return True
 
     async def _begin(self, status: int, headers: HeaderList) -> None:
         self.progress.status = status
@@ -276,8 +288,10 @@ class Flight:
 
         A client may leave as soon as it has the last part, which is before this returns.
         """
-        self.progress.sending_since_s = self.progress.moved_s = self._clock()
-        self.progress.finished = not more
+        self.progress.moved_s, self.progress.finished = self._clock(), not more
+        if self._out.takes_more:
+            return self._out.send_at_once(data, more=more)
+        self.progress.sending_since_s = self.progress.moved_s
         try:
             await self._out.send_body(data, more=more)
         except OSError as error:
@@ -307,6 +321,9 @@ class Flight:
             pass
         except asyncio.CancelledError:
             self._aborted()
+
+    def _comment(self) -> bytes:
+        return comment_of(self.ticket, self._dispatcher.group_of(self.ticket.request.target).turns)
 
     def _client_left(self) -> None:
         if not self.progress.finished:
@@ -343,6 +360,7 @@ class Flight:
             estimated=usage.estimated,
             engine_s=self.ticket.engine_s if runs else 0.0,
             slot_s=self.ticket.slot_s if runs else 0.0,
+            switch_s=self.ticket.switch_s,
             attempts=self._attempts,
             hedged=self._hedged,
             waits_for=self.ticket.waits_for,

@@ -2,24 +2,47 @@
 
 Load balancers close connections on which nothing moves for a minute. A comment is no event, so clients skip
 it, and it is no answer: as long as nothing else was sent, another replica may be asked. But the head goes
-with it, so that the status can no longer say what went wrong.
+with it, so that the status can no longer say what went wrong. While its model has to come first, the comment
+says so, for whoever reads the stream by eye or shows it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 
 from routing.asgi import ClientGone, Exchange, HeaderList
+from routing.scheduling.filters import WaitReason
+from routing.scheduling.forecast import TurnForecast
+from routing.scheduling.tickets import Ticket
 
 COMMENT = b": keep-alive\n\n"
+
+
+def comment_of(ticket: Ticket, turns: TurnForecast | None) -> bytes:
+    """Say what a request waits for: a turn of its model, and about how long yet; else nothing but a comment.
+
+    `turns` forecasts its model's turn; None: that takes none. The name is the client's, as JSON writes it.
+    """
+    if turns is None or ticket.is_decided or ticket.waits_for is not WaitReason.ASLEEP:
+        return COMMENT
+    until_s = turns.until_awake_s()
+    about = "" if until_s is None else f", about {max(1, round(until_s))} s"
+    name = json.dumps(ticket.request.target.answers_as)[1:-1]
+    return f": waiting for model {name}{about}\n\n".encode()
 
 
 class Heartbeat:
     """Sends comments between the events of one stream, whose parts go through it too, one after the other."""
 
     def __init__(
-        self, exchange: Exchange, every_s: float, head: HeaderList, clock: Callable[[], float]
+        self,
+        exchange: Exchange,
+        every_s: float,
+        head: HeaderList,
+        clock: Callable[[], float],
+        comment: Callable[[], bytes],
     ) -> None:
         """A comment goes out when nothing was sent for so many seconds, with `head` where it is the first.
 
@@ -30,6 +53,7 @@ class Heartbeat:
         self._every_s = every_s
         self._head = head
         self._clock = clock
+        self._comment = comment
         self._sent_s = clock()
         self._turn = asyncio.Lock()
         self._task = asyncio.create_task(self._beat())
@@ -56,6 +80,18 @@ class Heartbeat:
             await self._exchange.send_body(data, more=more)
             self._sent_s = self._clock()
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether `send_at_once` may be called."""
+        return not self._turn.locked() and self._exchange.takes_more
+
+    def send_at_once(self, data: bytes, *, more: bool) -> None:
+        """Send a part of the answer in this very step, where `takes_more`."""
+        if not more:
+            self.stop()
+        self._exchange.send_at_once(data, more=more)
+        self._sent_s = self._clock()
+
     async def _begin(self, status: int, headers: HeaderList) -> None:
         if not self.has_begun:
             self.has_begun = True
@@ -70,7 +106,7 @@ class Heartbeat:
             try:
                 async with self._turn:
                     await self._begin(200, self._head)
-                    await self._exchange.send_body(COMMENT, more=True)
+                    await self._exchange.send_body(self._comment(), more=True)
             except (OSError, ClientGone):  # whoever watches the connection ends the request
                 return
             self._sent_s = self._clock()

@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engines.protocol import Kind
+from engines.protocol import FILES_PATH, Kind
 from fleet.current import CurrentFleet
 from routing.asgi import App, ClientGone, Exchange, Headers, Receive, Scope, Send, random_id
 from routing.errors import RequestError, still_starting
 from routing.flights.flight import CLIENT_CLOSED_REQUEST, Abort
+from routing.http.adapter_files import AdapterFiles
 from routing.http.batches import BATCHES_PATH, Batches
 from routing.http.callers import Callers
-from routing.http.files import FILES_PATH, Files
+from routing.http.files import FILES_ROUTE, Files
 from routing.http.inference import Inference
 from routing.http.metrics_pages import METRICS_PATH, MetricsPages
 from routing.http.models import MODELS_PATH, Models
@@ -56,6 +57,7 @@ class GatewayApp:
     files: Files
     batches: Batches
     responses: StoredResponses
+    adapter_files: AdapterFiles
     admin: App
     is_admin: Callable[[str], bool]  # whether a path is the admin API's
     site: Site
@@ -111,6 +113,12 @@ class GatewayApp:
         elif path in PROBES:
             await self.probes.answer(exchange, path)
         else:
+            await self._answer_file(exchange, path)
+
+    async def _answer_file(self, exchange: Exchange, path: str) -> None:
+        if path.startswith(FILES_PATH):
+            await self.adapter_files.answer(exchange, path[len(FILES_PATH) :])
+        else:
             await self.site.respond(exchange)
 
     def _part(
@@ -119,7 +127,7 @@ class GatewayApp:
         """Return the part with routes below its own, and the path there; None: no such part answers."""
         for prefix, part in (
             (MODELS_PATH, self.models),
-            (FILES_PATH, self.files),
+            (FILES_ROUTE, self.files),
             (BATCHES_PATH, self.batches),
             (RESPONSES_PATH, self.responses),
             (METRICS_PATH, self.metrics_pages),

@@ -110,7 +110,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.headers = []
-        self.timeout_keep_alive = self.open_connections.bounds.keep_alive_s  # type: ignore[assignment]
         self._most_bytes, self._most_headers = (
             self.open_connections.bounds.head_bytes,
             self.open_connections.bounds.headers,
@@ -121,6 +120,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body = False
         self._unused_bytes = 0  # received since something came of it: a head, a part of a body, its end
         self._owes_since_s: float | None = None  # since when a head, or a rest that nobody reads, is due
+        self._idle_since_s: float | None = None  # since when there is nothing to answer
         self._refused_at_s: float | None = None
         self._ends_at_s: float | None = None
 
@@ -138,6 +138,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._let_go()
 
     def data_received(self, data: bytes) -> None:
+        self._idle_since_s = None
         if self._owes_since_s is None and not self._in_body:
             self._owes_since_s = self.loop.time()
         while self._refused_at_s is None and not self.transport.is_closing():
@@ -182,8 +183,15 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_body:
             self._owes_since_s = self.loop.time()  # nobody reads it any more
         self._let_go()
-        self._running = self.pipeline[-1][0] if self.pipeline else None
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._running, app = self.pipeline.pop()
+            self._start_asgi_task(self._running, app)
+        else:  # uvicorn would set a timer, and cancel it when the next request comes
+            self._idle_since_s = self.loop.time()
 
     def shutdown(self) -> None:
         within_s = self.open_connections.bounds.ends_within_s
@@ -221,6 +229,16 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle.message_event.clear()
         return body
 
+    @property
+    def takes_more(self) -> bool:
+        cycle = self._running
+        if cycle is None or cycle.disconnected or self.flow.write_paused:
+            return False
+        return cycle.response_started
+
+    def send_at_once(self, body: bytes, *, more: bool) -> None:
+        cast(Cycle, self._running).go_on(body, more=more)
+
     def watch(self, tell: Callable[[], object]) -> None:
         self._tell = tell
         self.flow.resume_reading()  # or the end of the connection would not be seen
@@ -245,6 +263,11 @@ class BoundedProtocol(HttpToolsProtocol):
             and now_s - self._owes_since_s > self.open_connections.bounds.head_timeout_s
         ):
             self._refuse(_TOO_SLOW if self._unused_bytes and not self._in_body else b"")
+        elif (
+            self._idle_since_s is not None
+            and now_s - self._idle_since_s > self.open_connections.bounds.keep_alive_s
+        ):
+            self.transport.close()
 
     def _let_go(self) -> None:
         """Be done with the running request; its scope knows this connection, which would be a cycle."""
@@ -274,7 +297,6 @@ class BoundedProtocol(HttpToolsProtocol):
                 answer = b""
             self._disconnect()
         self.pipeline.clear()
-        self._unset_keepalive_if_required()
         if answer and not self.transport.is_closing():
             self.transport.write(answer)
         else:

@@ -37,7 +37,7 @@ class Cycle(RequestResponseCycle):
             self.response_started = True
             self.waiting_for_100_continue = False
         elif message["type"] == "http.response.body" and self.response_started and not self.response_complete:
-            self._continue(message.get("body", b""), more=message.get("more_body", False))
+            self.go_on(message.get("body", b""), more=message.get("more_body", False))
         else:
             raise RuntimeError(f"the message {message['type']} is out of order")
 
@@ -64,7 +64,7 @@ class Cycle(RequestResponseCycle):
             raise RuntimeError("a header has a byte that headers cannot have")
         return STATUS_LINE[status] + b"\r\n".join(lines) + b"\r\n\r\n"
 
-    def _continue(self, body: bytes, *, more: bool) -> None:
+    def go_on(self, body: bytes, *, more: bool) -> None:
         """Write a part of the body, and end the answer with the last one."""
         if self.scope["method"] == "HEAD":
             body, self.expected_content_length = b"", 0

@@ -19,7 +19,7 @@ from routing.http.callers import Callers
 from routing.http.forms import FORM_OVERHEAD_BYTES, Form
 from routing.usage.query import only_known
 
-FILES_PATH = "/v1/files"
+FILES_ROUTE = "/v1/files"
 MAX_PAGE = 1000
 LEAST_KEPT_S, MOST_KEPT_S = 3600, 2_592_000  # that a client may ask for; OpenAI's own bounds
 UPLOAD_S = 3600.0  # of one upload

@@ -57,6 +57,7 @@ class Engines:
         self._dispatcher = dispatcher
         self._wanted = wanted
         self._crashed = crashed
+        self.files_at = ""  # where engines get the files of adapters: this gateway's address, a URL
         self._kept: dict[str, _Kept] = {}  # by replica
         self._changes = 0  # of the inputs of engines' desired sets
         self._revision = time.time_ns() // 1000  # grows over restarts: no engine takes an old set for new
@@ -140,7 +141,7 @@ class Engines:
         if told is not None and set(told.adapters) == set(adapters):
             return told
         self._revision += 1
-        return DesiredAdapters(self._revision, adapters)
+        return DesiredAdapters(self._revision, adapters, self.files_at)
 
     def _entries_at(self, where: Replica, kept: _Kept) -> list[AdapterEntry]:
         """List the adapters that a replica is to have: its tenants', and those of requests that end there."""

@@ -86,7 +86,6 @@ class Lifecycle:
             self.preparation.on_trial,
             dispatcher.is_in_use,
             self._last_used_s,
-            lambda digest: str(self.store.folder_of(digest)),
         )
         self.tenants = Tenants(
             fleet, self.registry, self.changes, self._depart, lambda: running_tenants(dispatcher)

@@ -17,7 +17,6 @@ class Wanted:
     on_trial: Collection[int]  # database ids of stored versions that an engine has to try
     in_use: Callable[[str], bool]  # adapter id -> a request for it waits or runs
     last_used_s: Mapping[str, float]  # adapter id -> its last use
-    folder_of: Callable[[str], str]  # digest -> folder
 
 
 def desired_adapters(entries: Iterable[AdapterEntry], wanted: Wanted) -> tuple[EngineAdapter, ...]:
@@ -32,7 +31,10 @@ def desired_adapters(entries: Iterable[AdapterEntry], wanted: Wanted) -> tuple[E
                 continue
             live = version.number == entry.live
             adapter = EngineAdapter(
-                version.engine_id, wanted.folder_of(version.digest or ""), pinned=live and entry.pinned
+                version.engine_id,
+                version.digest or "",
+                pinned=live and entry.pinned,
+                size_bytes=version.size_bytes,
             )
             used_s = wanted.last_used_s.get(adapter.id, 1.0 if live else 0.0)
             before = places.get(adapter.id)

@@ -33,7 +33,7 @@ PERMISSION: Mapping[str, Any] = {
 USAGE_TAIL = b',"usage":{'
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as `Request`
 class TokenUsage:
     """Tokens of one request, as the engine counted them."""
 

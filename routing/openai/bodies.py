@@ -48,7 +48,7 @@ _PAIRS = frozenset({Kind.SCORE, Kind.RERANK})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as `Request`
 class Call:
     """One parsed request body."""
 

@@ -95,7 +95,7 @@ class Accounts:
             request.prompt_tokens,
             must_wait,
             target.adapter_limit,
-            self._adapter_sequences[target.adapter or ""],
+            self._adapter_sequences.get(target.adapter or "", 0),
         )
         account.usage.forget_past(now_s)
         rejection = admit(caps, account.usage, demand)
@@ -115,7 +115,7 @@ class Accounts:
         caps, usage = self._fleet.now.tenants[target.tenant].caps, self._accounts[target.account].usage
         taken = [
             (caps.max_concurrency, usage.sequences),
-            (caps.max_concurrency_per_model, usage.of_model(target.model)),
+            (caps.max_concurrency_per_model, usage.sequences_by_model.get(target.model, 0)),
             (target.adapter_limit, self._adapter_sequences[target.adapter or ""]),
         ]
         if limits is not None:
@@ -196,27 +196,18 @@ class Accounts:
         metered keeps the estimate that its tenant's rate was charged.
         """
         request, (prompt_tokens, completion_tokens) = ticket.request, used
+        account = request.target.account
         self.count(request, -1)
         completed = ticket.settled is Outcome.COMPLETED and request.max_completion_tokens != 0
         completed = completed and not request.spare  # lines say nothing of what people ask
         group.end(ticket, cost(prompt_tokens, completion_tokens), completion_tokens if completed else None)
-        if metered:
-            self.correct_rate(request, prompt_tokens + completion_tokens)
+        if metered:  # book what it used beyond its estimate
+            beyond = prompt_tokens + completion_tokens - request.prompt_tokens
+            self.rates.correct(account, beyond, request.key, request.key_limits)
         if completed:
-            self.learn_duration(request, now_s - request.arrived_s)
-
-    def correct_rate(self, request: Request, used_tokens: int) -> None:
-        """Book the tokens that a request used beyond its estimate."""
-        tokens = used_tokens - request.prompt_tokens
-        self.rates.correct(request.target.account, tokens, request.key, request.key_limits)
-
-    def learn_duration(self, request: Request, taken_s: float) -> None:
-        """Learn how long a tenant's requests take, and a limited key's, from one that was completed."""
-        usages = [self._accounts[request.target.account].usage]
-        if request.key in self._keys:
-            usages.append(self._keys[request.key])
-        for usage in usages:
-            usage.mean_request_s = smoothed(usage.mean_request_s, taken_s)
+            for usage in (self._accounts[account].usage, self._keys.get(request.key)):
+                if usage is not None:
+                    usage.mean_request_s = smoothed(usage.mean_request_s, now_s - request.arrived_s)
 
 
 def _caps(fleet: Fleet) -> dict[str, Caps]:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from fleet.types import Caps, KeyLimits
 
@@ -68,13 +69,8 @@ class Usage:
         while self.expected_s and self.expected_s[0] <= now_s:
             self.expected_s.popleft()
 
-    def of_model(self, model: str) -> int:
-        """Sequences of one model in the gateway now."""
-        return self.sequences_by_model.get(model, 0)
 
-
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """What one request asks for, and what its adapter has to do already for all tenants."""
 
     model: str
@@ -86,8 +82,24 @@ class Demand:
 
 
 def admit(caps: Caps, usage: Usage, demand: Demand) -> Rejection | None:
-    """Say which cap stops the request, or None; the usage is left as it is."""
-    return _concurrency(caps, usage, demand) or (_queue(caps, usage, demand) if demand.must_wait else None)
+    """Say which cap stops the request, or None; the usage is left as it is.
+
+    Where the request alone is over a cap on what waits, it can enter once it need not wait.
+    """
+    of_model = usage.sequences_by_model.get(demand.model, 0)
+    in_flight = (
+        (Cap.CONCURRENCY, caps.max_concurrency, usage.sequences),
+        (Cap.MODEL_CONCURRENCY, caps.max_concurrency_per_model, of_model),
+        (Cap.ADAPTER_CONCURRENCY, demand.adapter_limit, demand.adapter_sequences),
+    )
+    rejection = _in_flight(in_flight, usage, demand)
+    if rejection is not None or not demand.must_wait:
+        return rejection
+    waiting = (
+        (Cap.QUEUED, caps.max_queued, usage.queued, 1),
+        (Cap.QUEUED_TOKENS, caps.max_queued_tokens, usage.queued_tokens, demand.prompt_tokens),
+    )
+    return _waiting(waiting, usage)
 
 
 def admit_key(limits: KeyLimits, usage: Usage, demand: Demand) -> Rejection | None:
@@ -96,15 +108,6 @@ def admit_key(limits: KeyLimits, usage: Usage, demand: Demand) -> Rejection | No
     if rejection is not None or not demand.must_wait:
         return rejection
     return _waiting(((Cap.KEY_QUEUED, limits.max_queued, usage.queued, 1),), usage)
-
-
-def _concurrency(caps: Caps, usage: Usage, demand: Demand) -> Rejection | None:
-    limits = (
-        (Cap.CONCURRENCY, caps.max_concurrency, usage.sequences),
-        (Cap.MODEL_CONCURRENCY, caps.max_concurrency_per_model, usage.of_model(demand.model)),
-        (Cap.ADAPTER_CONCURRENCY, demand.adapter_limit, demand.adapter_sequences),
-    )
-    return _in_flight(limits, usage, demand)
 
 
 def _in_flight(
@@ -118,15 +121,6 @@ def _in_flight(
             return Rejection(cap, limit, None)
         return Rejection(cap, limit, _until_free_s(usage, used + demand.sequences - limit, used))
     return None
-
-
-def _queue(caps: Caps, usage: Usage, demand: Demand) -> Rejection | None:
-    """Bound what waits. Where the request alone is over the cap, it can enter once it need not wait."""
-    limits = (
-        (Cap.QUEUED, caps.max_queued, usage.queued, 1),
-        (Cap.QUEUED_TOKENS, caps.max_queued_tokens, usage.queued_tokens, demand.prompt_tokens),
-    )
-    return _waiting(limits, usage)
 
 
 def _waiting(limits: Iterable[tuple[Cap, int | None, int, int]], usage: Usage) -> Rejection | None:

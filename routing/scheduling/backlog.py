@@ -185,7 +185,7 @@ class Backlog(Generic[T]):
 
     def resort(self, tenant: str) -> None:
         """Put a tenant where it belongs after its service has changed."""
-        for queue, entrant in self._entrants.get(tenant, {}).items():
+        for queue, entrant in self._entrants[tenant].items() if tenant in self._entrants else ():
             self._sort(queue, entrant)
 
     def serve_user(self, request: Request, tokens: float, now_s: float) -> User | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from routing.types import Request
 
@@ -23,7 +23,7 @@ class Action(StrEnum):
 
 
 class Decision(NamedTuple):
-    """One decision. A tuple, since one is made for every request."""
+    """One decision."""
 
     at_s: float  # monotonic
     action: Action
@@ -34,13 +34,14 @@ class Decision(NamedTuple):
     pool: str
     replica: str | None
     waited_s: float
+    base_model: str
 
 
 class Decisions:
     """The last `KEPT` decisions, the newest last."""
 
     def __init__(self) -> None:
-        self._kept: deque[Decision] = deque(maxlen=KEPT)
+        self._kept: deque[Any] = deque(maxlen=KEPT)  # fields of decisions, with whole requests
 
     def add(
         self,
@@ -52,21 +53,16 @@ class Decisions:
         waited_s: float = 0.0,
     ) -> None:
         """Remember a decision about a request; the oldest one is forgotten."""
-        target = request.target
-        self._kept.append(
-            Decision(
-                at_s,
-                action,
-                reason,
-                request.id,
-                target.tenant,
-                target.model,
-                target.pool,
-                replica,
-                waited_s,
-            )
-        )
+        self._kept.append((at_s, action, reason, request, replica, waited_s))
 
     def last(self, count: int = KEPT) -> list[Decision]:
         """List the newest first."""
-        return list(self._kept)[: -count - 1 : -1]
+        return [_decision(*fields) for fields in list(self._kept)[: -count - 1 : -1]]
+
+
+def _decision(
+    at_s: float, action: Action, reason: str, request: Request, replica: str | None, waited_s: float
+) -> Decision:
+    target, name = request.target, request.id
+    told = (at_s, action, reason, name, target.tenant, target.model, target.pool, replica, waited_s)
+    return Decision(*told, target.base_model)

@@ -106,9 +106,9 @@ class Dispatcher:
         `avoid`. Raises `Unavailable` where no engine is left that could serve the request; the ticket must
         still be settled.
         """
-        group = self.group_of(ticket.request.target)
-        broken = self._release(group, ticket)
-        group.note_fault(ticket, "it broke off before it answered", self._clock(), certain=certain)
+        group, now = self.group_of(ticket.request.target), self._clock()
+        broken = self._release(group, ticket, now)
+        group.note_fault(ticket, "it broke off before it answered", now, certain=certain)
         self.avoid(ticket, broken, begun=begun)
         try:
             self._refuse_if_unavailable(ticket.request, group)
@@ -169,19 +169,20 @@ class Dispatcher:
         if ticket.settled is not None:
             return
         ticket.settled = outcome
-        group = self.group_of(ticket.request.target)
-        self._grants.dequeue(group, ticket)
-        engine = self._release(group, ticket) if ticket.is_running else None
+        group, now = self.group_of(ticket.request.target), self._clock()
+        engine = self._release(group, ticket, now) if ticket.is_running else None
+        if engine is None:
+            self._grants.dequeue(group, ticket)
         if not ticket.is_hedge:
-            used = prompt_tokens, completion_tokens
-            self._accounts.charge(group, ticket, used, self._clock(), metered=any(used) or engine is None)
+            metered = engine is None or prompt_tokens > 0 or completion_tokens > 0
+            self._accounts.charge(group, ticket, (prompt_tokens, completion_tokens), now, metered=metered)
         if engine is None:
             self._grants.end_stale_drains(group)
         elif fault:
-            group.note_fault(ticket, "it failed while it answered", self._clock(), certain=certain)
+            group.note_fault(ticket, "it failed while it answered", now, certain=certain)
             self._grants.fill_all(group)
         else:
-            group.note_end(ticket, self._clock())
+            group.note_end(ticket, now)
             self._grants.fill(group, engine)
 
     # -- what replicas do ----------------------------------------------------------------------------------
@@ -386,9 +387,9 @@ class Dispatcher:
         self._grants.take_fleet(self._groups, fleet)
         self._groups.forget_left(self._leaving)
 
-    def _release(self, group: Group, ticket: Ticket) -> Engine:
+    def _release(self, group: Group, ticket: Ticket, now_s: float) -> Engine:
         """Take back what a ticket holds."""
-        engine = group.release(ticket, self._clock())
+        engine = group.release(ticket, now_s)
         if engine.replica.asleep and not engine.sequences:
             self.turn_due(group.pool)  # it has run empty
         if self._leaving and not engine.sequences:

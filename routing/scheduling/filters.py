@@ -69,11 +69,6 @@ def has_place(engine: Engine) -> bool:
 # -- the filters -------------------------------------------------------------------------------------------
 
 
-def is_awake(engine: Engine, request: Request, view: View) -> bool:
-    """Its model's turn is now; so it always is where a model has its host alone."""
-    return not engine.replica.asleep
-
-
 def is_trusted(engine: Engine, request: Request, view: View) -> bool:
     """Its circuit breaker lets requests through."""
     return engine.trusted
@@ -129,7 +124,6 @@ def respects_promise(engine: Engine, request: Request, view: View) -> bool:
 
 
 ELIGIBLE: tuple[tuple[Filter, WaitReason], ...] = (
-    (is_awake, WaitReason.ASLEEP),
     (takes_work, WaitReason.NOT_READY),
     (is_trusted, WaitReason.NOT_TRUSTED),
     (knows_adapter, WaitReason.ADAPTER_UNKNOWN),

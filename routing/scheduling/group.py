@@ -326,6 +326,8 @@ class Group:
         found = self.profile.pick(request, view)
         if isinstance(found, Pick) and spares_read(found.engine, request, view, now_s=request.arrived_s):
             return WaitReason.SPARES_READ
+        if found is WaitReason.NOT_READY and self.engines and all(e.replica.asleep for e in self.engines):
+            return WaitReason.ASLEEP
         return found
 
     # -- how long it takes ---------------------------------------------------------------------------------

@@ -33,21 +33,17 @@ class Groups:
     def find(self, target: Target) -> Group | None:
         """Return the group that may serve a target, if anything of it is here."""
         place = target.pool, target.base_model
-        group = self.present.get(place)
-        return self.leaving.get(place) if group is None else group
+        return self.present.get(place) or self.leaving.get(place)
 
     def of_target(self, target: Target) -> Group:
         """Return the group that may serve a target. Raises `LookupError` where nothing of it is here."""
-        try:
-            return self.present[target.pool, target.base_model]
-        except KeyError:
-            return self.leaving[target.pool, target.base_model]
+        place = target.pool, target.base_model
+        return self.present.get(place) or self.leaving[place]
 
     def of(self, engine: Engine) -> Group:
         """Return the group of an engine that takes part, or runs something."""
         place = engine.replica.pool, engine.base_model
-        group = self.present.get(place)
-        return self.leaving[place] if group is None else group
+        return self.present.get(place) or self.leaving[place]
 
     def take_fleet(self, fleet: Fleet, *, late: bool) -> None:
         """Have the groups of another fleet. `late`: the gateway serves already, and waits for no new one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from routing.scheduling.affinity import affinity
 from routing.scheduling.filters import ELIGIBLE, Filter, WaitReason
@@ -15,8 +16,7 @@ from routing.types import Request
 ONLY = "only"  # one engine alone could take it
 
 
-@dataclass(frozen=True, slots=True)
-class Pick:
+class Pick(NamedTuple):
     """An engine, and what spoke for it."""
 
     engine: Engine

@@ -110,6 +110,8 @@ class RateLimits:
         Where it used less, the difference is given back: first of what is owed, then of what the window
         counts, never below zero. `limits` are those that its key had when it came.
         """
+        if limits is None and tenant not in self._tenants:
+            return
         owners = [self._tenants[tenant]] if tenant in self._tenants else []
         if limits is not None and _has_rate(limits):
             owners.append(self._keys.get(key) or self._of_key(key, limits))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,7 +28,10 @@ class Grant(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One admitted request. The dispatcher alone writes it; its owner waits for it and has it settled."""
+    """One admitted request. Its owner waits for it and has it settled.
+
+    The dispatcher alone writes it; the turns of whole models add `switch_s`.
+    """
 
     request: Request
     estimate_tokens: float = 0.0  # its price, as expected
@@ -42,6 +45,7 @@ class Ticket:
     failed_on: frozenset[str] = frozenset()  # replicas that broke under it, whether they may try again or not
     engine_s: float = 0.0  # its share of engines' time, of all that it left
     slot_s: float = 0.0  # and of its adapter's slots
+    switch_s: float = 0.0  # and of the switches that it waited for
     is_hedge: bool = False  # a second try of another ticket's request; no tenant is charged for it
     _tell: Callable[[], None] | None = None
 
@@ -135,3 +139,10 @@ class Ticket:
         tell, self._tell = self._tell, None
         if tell is not None:
             tell()
+
+
+def share_switch(waiting: Iterable[Ticket], took_s: float) -> None:
+    """Have those that waited for a switch between whole models bear its time in equal shares."""
+    tickets = list(waiting)
+    for ticket in tickets:
+        ticket.switch_s += took_s / len(tickets)

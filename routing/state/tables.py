@@ -207,6 +207,7 @@ class UsageRow(Table):
     cost: Mapped[int | None] = mapped_column(BigInteger)
     fallback_of: Mapped[str | None]
     key: Mapped[str | None]
+    switch_s: Mapped[float | None]
 
 
 class UsageDayRow(Table):
@@ -237,3 +238,4 @@ class UsageDayRow(Table):
     engine_s: Mapped[float]
     priced_requests: Mapped[int] = mapped_column(BigInteger, server_default="0")
     cost: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    switch_s: Mapped[float] = mapped_column(server_default="0")

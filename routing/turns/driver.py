@@ -13,7 +13,7 @@ from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import Replica
 from routing.turns.pool import PoolTurns, way_of
-from routing.turns.report import ModelAtHost, TurnsReport, WakeForecast
+from routing.turns.report import ModelAtHost, TurnEvent, TurnsReport, WakeForecast
 from routing.turns.rule import Why, decide
 from routing.turns.seats import HostSeats, Seat
 from routing.turns.switching import Switching
@@ -206,9 +206,10 @@ class Turns:
 
     def report(self) -> TurnsReport:
         """Copy what operators see."""
-        events = [event for pool in self.pools.values() for event in pool.timeline.events]
-        events.sort(key=lambda event: event.at_s, reverse=True)
-        return TurnsReport(tuple(self._models()), tuple(events))
+        timelines = [pool.timeline for pool in self.pools.values()]
+        events = (event for timeline in timelines for event in timeline.events)
+        holds = (event for timeline in timelines for event in timeline.holds)
+        return TurnsReport(tuple(self._models()), _newest_first(events), _newest_first(holds))
 
     def _models(self) -> Iterator[ModelAtHost]:
         now_s = self._clock()
@@ -235,7 +236,12 @@ class Turns:
             cost_s=pool.costs.measured_s(host.name, seat.model, host.awake),
             way=way_of(seat),
             took_s={} if place is None else dict(place.took_s),
-            memory_bytes=0 if place is None else place.memory_bytes,
+            memory_bytes=0 if place is None else place.asleep_bytes if place.asleep else place.memory_bytes,
             awake_s=seat.awake_until(now_s),
             reason=seat.reason,
+            resting={} if place is None else dict(place.resting),
         )
+
+
+def _newest_first(events: Iterable[TurnEvent]) -> tuple[TurnEvent, ...]:
+    return tuple(sorted(events, key=lambda event: event.at_s, reverse=True))

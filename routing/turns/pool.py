@@ -18,13 +18,13 @@ from engines.health import EngineState
 from fleet.current import CurrentFleet
 from fleet.types import Pool, Strategy
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.tickets import Ticket
+from routing.scheduling.tickets import Ticket, share_switch
 from routing.turns.costs import Costs
 from routing.turns.figures import PoolFigures
 from routing.turns.forecast import until_awake_s
 from routing.turns.rule import Plan, Switch, Why, decide
 from routing.turns.seats import HostSeats, Seat
-from routing.turns.switching import NotAwake, Switching
+from routing.turns.switching import HostSilent, NotAwake, Switching
 from routing.turns.timeline import Timeline
 from routing.turns.view import AwakeModel, Demand, Host, TurnSettings, Waiting
 from routing.turns.worth import BAND_WORTH, drain_s, fair_worth
@@ -55,6 +55,7 @@ class PoolTurns:
         self.wanted = set(fleet.now.pools[name].residency.preload)
         self.pins: dict[str, bool] = {}  # by an operator, over those of the fleet
         self.timeline = Timeline(name)
+        self.holds = self.timeline.held  # times that models had to wait, by model and reason
         self.switches: Counter[tuple[str, str, str, str]] = Counter()  # model, way, cause, how it ended
         self.switch_s: dict[tuple[str, str], float] = {}  # by model and way
         self._fleet = fleet
@@ -134,6 +135,9 @@ class PoolTurns:
         self._end_turns(plan, now_s)
         for name, model in plan.sleeps:
             self._put_to_sleep(self.hosts[name], self.hosts[name].seats[model], Why.UNUSED)
+        for model, why in plan.held:
+            if self.held.get(model) is not why:
+                self.timeline.hold(model, why)
         self.held, self.limit_s = dict(plan.held), plan.limit_s
 
     def _take_hosts(self, now_s: float) -> None:
@@ -179,17 +183,26 @@ class PoolTurns:
 
     def _end_turns(self, plan: Plan, now_s: float) -> None:
         """End and reopen turns as the rule says."""
-        ends = {(end.host, end.model) for end in plan.ends}
+        ends = {(end.host, end.model): end for end in plan.ends}
         for host, seat in self.seats():
             if seat.model in (host.coming, host.going):
                 continue
-            over = (host.name, seat.model) in ends or seat in self._to_sleep
-            if over and seat.is_open:
+            end, sleeps = ends.get((host.name, seat.model)), seat in self._to_sleep
+            is_over = end is not None or sleeps
+            if is_over and seat.is_open:
                 self._close(seat, now_s)
-            elif not over and seat.shut_s is not None:
+                self.timeline.drains(host.name, seat.model, end, seat.replica.engine.sequences)
+                self._prepare(host, None if end is None else end.by)
+            elif not is_over and seat.shut_s is not None:
                 self._open(seat, now_s)
+                self.timeline.add(host.name, seat.model, None, "goes_on", "nobody needs its place any more")
             if seat in self._to_sleep and not host.is_busy and not seat.replica.engine.sequences:
                 self._put_to_sleep(host, seat, Why.WANTED)
+
+    def _prepare(self, host: HostSeats, model: str | None) -> None:
+        """Have the model read that comes next, while what runs here ends."""
+        if model is not None and model in host.seats:
+            self._task(self._switching.prepare(host.seats[model]))
 
     def _open(self, seat: Seat, now_s: float) -> None:
         """Let a model take requests."""
@@ -235,7 +248,10 @@ class PoolTurns:
             await self._switching.bring(seat, goes, ordered=ordered)
         except NotAwake as error:
             now_s = self._clock()
-            seat.failed(str(error), now_s)
+            if isinstance(error, HostSilent):
+                self._switching.forget(host)
+            else:
+                seat.failed(str(error), now_s)
             if seat.is_quarantined:
                 self.wanted.discard(seat.model)
             self._count(seat, why, now_s - began_s, failed=True)
@@ -375,6 +391,7 @@ class PoolTurns:
         }
 
     def _count(self, seat: Seat, why: Why, took_s: float, *, failed: bool = False) -> None:
+        share_switch(self._dispatcher.groups[self.name, seat.model].backlog, took_s)
         way = way_of(seat)
         self.switches[seat.model, way, why.value, "failed" if failed else "awake"] += 1
         self.switch_s[seat.model, way] = self.switch_s.get((seat.model, way), 0.0) + took_s

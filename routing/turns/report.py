@@ -12,6 +12,7 @@ class ModelState(StrEnum):
 
     UNKNOWN = "unknown"  # its host does not answer
     ON_DISK = "on_disk"
+    ASLEEP = "asleep"  # its engine sleeps, and has freed its device
     WAKING = "waking"
     AWAKE = "awake"
     DRAINING = "draining"  # its turn is over; what it runs ends
@@ -39,6 +40,7 @@ class ModelAtHost:
     memory_bytes: int  # as measured; 0: not yet
     awake_s: float  # in all since the gateway's start
     reason: str  # why it failed, in the engine's or the host's words
+    resting: Mapping[str, str]  # ways to it that are not taken now, since they have failed -> why
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,9 @@ class TurnEvent:
     at_s: float  # Unix time
     pool: str
     host: str
-    model: str  # that comes, or goes for nobody
+    model: str  # that comes; where none comes, that it is about
     instead_of: str | None
-    what: str  # `begins`, `awake`, `failed`, `sleeps`
+    what: str  # `drains`, `goes_on`, `begins`, `awake`, `failed`, `sleeps`; of holds: `held`
     why: str
     took_s: float = 0.0
     way: str = ""
@@ -62,6 +64,20 @@ class TurnsReport:
 
     models: tuple[ModelAtHost, ...]
     events: tuple[TurnEvent, ...]  # the newest first
+    holds: tuple[TurnEvent, ...] = ()  # why models had to wait, whenever that changed; the newest first
+
+    def while_waiting(self, pool: str, model: str, from_s: float, to_s: float) -> list[TurnEvent]:
+        """Tell what happened with a model's turn between two Unix times, the oldest first.
+
+        A switch to it that was under way at the first one is part of it.
+        """
+        found = (e for e in (*self.events, *self.holds) if (e.pool, e.model) == (pool, model))
+        mine = sorted(found, key=lambda event: event.at_s)
+        begins_s = from_s
+        for event in mine:
+            if event.at_s < from_s:
+                begins_s = event.at_s if event.what == "begins" else from_s
+        return [event for event in mine if begins_s <= event.at_s <= to_s]
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,10 @@ class Seat:
             return ModelState.QUARANTINED
         if self.failures:
             return ModelState.FAILED
-        return ModelState.UNKNOWN if self.told is None else ModelState.ON_DISK
+        if self.told is None:
+            return ModelState.UNKNOWN
+        place = self.replica.engine.told.place if self.replica.engine.told is not None else None
+        return ModelState.ASLEEP if place is not None and place.asleep else ModelState.ON_DISK
 
 
 @dataclass(slots=True, eq=False)

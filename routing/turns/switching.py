@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 
 from engines.health import EngineHealth, EngineState
 from engines.protocol import EngineOrder
-from routing.replicas.client import ReplicaClient, ReplicaSilent
+from routing.replicas.client import OrderRefused, ReplicaClient, ReplicaSilent
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import Replica
-from routing.turns.seats import Seat
+from routing.turns.seats import HostSeats, Seat
 
 AWAKE_WITHIN_S = 900.0  # a large model on a slow disk
 STOPPED_WITHIN_S = 120.0  # vLLM's processes may need as long to end
@@ -25,6 +25,10 @@ GRACE_S = 2.0  # in which a host that was told to start an engine may still say 
 
 class NotAwake(Exception):
     """A model did not come awake; says why."""
+
+
+class HostSilent(NotAwake):
+    """Its host does not answer: nothing is known of its models until it does."""
 
 
 class Switching:
@@ -60,7 +64,15 @@ class Switching:
             await self._until_awake(seat)
         except (NotAwake, ReplicaSilent) as error:
             await self.stop(seat)
-            raise NotAwake(str(error)) from error
+            if isinstance(error, NotAwake):
+                raise
+            kind = NotAwake if isinstance(error, OrderRefused) else HostSilent
+            raise kind(str(error)) from error
+
+    async def prepare(self, seat: Seat) -> None:
+        """Have a host read a model's weights ahead; nothing depends on it."""
+        with contextlib.suppress(ReplicaSilent, NotAwake):
+            await self._client(seat).order(EngineOrder.PREPARE)
 
     async def stop(self, seat: Seat) -> None:
         """Have a model go to disk, and wait until it is gone; a host that is silent is not waited for."""
@@ -75,6 +87,12 @@ class Switching:
                     break
                 await asyncio.sleep(LAST_POLL_S / 5)
         if not seat.replica.left:
+            self._look_at(seat.replica.name)
+
+    def forget(self, host: HostSeats) -> None:
+        """Know nothing of the models of a host that is silent, and have it probed until it answers."""
+        for seat in host.seats.values():
+            seat.replica.engine.told = None
             self._look_at(seat.replica.name)
 
     async def _until_awake(self, seat: Seat) -> None:
@@ -102,7 +120,7 @@ def _require_coming(health: EngineHealth | None, waited_s: float) -> None:
     """Raise `NotAwake` where an engine will not come. A host that is silent for a moment may still."""
     if health is None:
         if waited_s > GRACE_S:
-            raise NotAwake("its host does not answer")
+            raise HostSilent("its host does not answer")
     elif health.state is EngineState.FAILED:
         raise NotAwake(health.reason or "its engine does not start")
     elif health.state is EngineState.DRAINING:

@@ -40,6 +40,7 @@ COLUMNS = (
     "cost",  # in units of a cost; None: its model had no price
     "fallback_of",  # the alias in whose place the model answered; None: it was asked for itself
     "key",  # id of the API key; None: an earlier release wrote the row
+    "switch_s",  # of the switches that it waited for; None: it waited for none
 )
 ID, AT_S, DAY, TENANT = (COLUMNS.index(name) for name in ("id", "at_s", "day", "tenant"))
 COST, KEY = COLUMNS.index("cost"), COLUMNS.index("key")
@@ -89,6 +90,7 @@ class Entries:
             record.cost,
             target.fallback_of or None,
             record.key or None,
+            record.switch_s or None,
         )
 
 

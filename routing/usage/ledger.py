@@ -24,7 +24,7 @@ from fleet.types import Budget, Fleet, UsageSettings
 from routing.errors import StateUnavailable
 from routing.types import Record
 from routing.usage.budget import NOTHING, Budgets, BudgetStatus, Use
-from routing.usage.entries import AT_S, COST, DAY, DAY_S, ID, KEY, TENANT, Entries, Row, tokens_of
+from routing.usage.entries import AT_S, COST, DAY, DAY_S, ID, KEY, TENANT, Entries, Row, tokens_of, whole
 from routing.usage.journal import Journal
 from routing.usage.query import UsageLine, UsageQuery
 from routing.usage.store import CHUNK, UsageStore
@@ -141,7 +141,8 @@ class Ledger:
 
         Those that the ledger has change nothing; so old ones that it may have forgotten are left out.
         """
-        rows = [row for row in rows if float(row[AT_S] or 0) >= self._forgotten_before_s()]
+        oldest_s = self._forgotten_before_s()
+        rows = [row for row in map(whole, rows) if row is not None and float(row[AT_S] or 0) >= oldest_s]
         for row in rows:
             if self._start in str(row[ID]):  # what earlier starts have written is read from the database
                 use = Use(tokens_of(row), int(row[COST] or 0))

@@ -22,6 +22,7 @@ MEASURES = (
     "run_s",
     "slot_s",
     "engine_s",
+    "switch_s",
     "priced_requests",
     "cost",
 )

@@ -194,6 +194,7 @@ def _add_to_days(is_sqlite: bool) -> Any:
     sums: dict[str, Any] = {name: func.sum(rows[name]) for name in MEASURES if name in rows}
     sums["requests"] = func.count()
     sums["priced_requests"] = func.count(rows.cost)
+    sums["switch_s"] = func.coalesce(func.sum(rows.switch_s), 0.0)
     sums["cost"] = func.coalesce(func.sum(rows.cost), 0)
     sums["estimated_requests"] = func.sum(case((rows.estimated, 1), else_=0))
     keys = [func.coalesce(rows.key, "") if name == "key" else rows[name] for name in DIMENSIONS]

@@ -23,7 +23,16 @@ import pytest_asyncio
 from safetensors.numpy import load_file, save_file
 
 from adapters.layout import CONFIG_FILE, WEIGHTS_FILE
-from benchmarks.adapters import Answer, EngineClient, differs, drive, make_adapters, references
+from benchmarks.adapters import (
+    Answer,
+    EngineClient,
+    differs,
+    drive,
+    folder_in,
+    make_adapters,
+    named,
+    references,
+)
 from engines import protocol
 from engines.residency import EngineAdapter, FaultKind, Residency
 from engines.secrets import internal_token
@@ -47,9 +56,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
-def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[EngineAdapter]:
+def store(service: Service) -> Path:
+    """Where the gateway of this machine would have its adapters."""
+    return service.log.parent / "state/adapters"
+
+
+@pytest.fixture(scope="module")
+def adapters(store: Path) -> list[EngineAdapter]:
     """All answer differently."""
-    return make_adapters(tmp_path_factory.mktemp("adapters"), 64)
+    return make_adapters(store, 64)
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +99,17 @@ def ids(adapters: Sequence[EngineAdapter]) -> set[str]:
     return {adapter.id for adapter in adapters}
 
 
-def changed(adapter: EngineAdapter, folder: Path, change: Callable[[str, Any], Any]) -> EngineAdapter:
+def changed(
+    store: Path, adapter: EngineAdapter, name: str, change: Callable[[str, Any], Any]
+) -> EngineAdapter:
     """A copy of an adapter with every tensor changed."""
-    folder.mkdir()
-    weights = load_file(Path(adapter.folder) / WEIGHTS_FILE)
+    made, source = named(f"bad/{name}@0"), folder_in(store, adapter)
+    folder = folder_in(store, made)
+    folder.mkdir(parents=True)
+    weights = load_file(source / WEIGHTS_FILE)
     save_file({name: change(name, tensor) for name, tensor in weights.items()}, folder / WEIGHTS_FILE)
-    shutil.copyfile(Path(adapter.folder) / CONFIG_FILE, folder / CONFIG_FILE)
-    return EngineAdapter(f"bad/{folder.name}@0", str(folder))
+    shutil.copyfile(source / CONFIG_FILE, folder / CONFIG_FILE)
+    return made
 
 
 async def test_an_engine_that_was_told_nothing_serves_the_base_model_alone(
@@ -116,22 +135,25 @@ async def test_the_most_wanted_adapters_are_loaded_before_anybody_asks(
 
 
 async def test_a_trained_adapter_passes_its_trial_and_broken_ones_fail_and_harm_nobody(
-    engine: EngineClient, adapters: list[EngineAdapter], tmp_path: Path
+    engine: EngineClient, store: Path, adapters: list[EngineAdapter]
 ) -> None:
     before = await engine.ask(adapters[0].id)
     untrained = changed(
-        adapters[0], tmp_path / "untrained", lambda name, t: np.zeros_like(t) if "lora_B" in name else t
+        store, adapters[0], "untrained", lambda name, t: np.zeros_like(t) if "lora_B" in name else t
     )
-    exploding = changed(adapters[0], tmp_path / "exploding", lambda _, t: np.full_like(t, 1e38))
+    exploding = changed(store, adapters[0], "exploding", lambda _, t: np.full_like(t, 1e38))
     too_large = changed(
+        store,
         adapters[0],
-        tmp_path / "large",
+        "large",
         lambda name, t: np.tile(t, (4, 1) if "lora_A" in name else (1, 4)),
     )
-    config = Path(too_large.folder) / CONFIG_FILE
+    config = folder_in(store, too_large) / CONFIG_FILE
     config.write_text(config.read_text().replace('"r": 8', '"r": 32'))
-    missing = EngineAdapter("bad/missing@0", str(tmp_path / "missing"))
-    await engine.tell([*adapters, untrained, exploding, too_large, missing])
+    emptied = changed(store, adapters[0], "emptied", lambda _, t: t)
+    (folder_in(store, emptied) / WEIGHTS_FILE).write_bytes(b"")
+    missing = named("bad/missing@0")
+    await engine.tell([*adapters, untrained, exploding, too_large, emptied, missing])
 
     report = await engine.trial(adapters[40].id)
     assert report.passed and report.difference > 0.1 and 0 < report.load_s < 5
@@ -141,12 +163,15 @@ async def test_a_trained_adapter_passes_its_trial_and_broken_ones_fail_and_harm_
     assert not report.passed and "not finite" in report.reason
     report = await engine.trial(too_large.id)
     assert not report.passed and "rank" in report.reason
-    reports = [report, await engine.trial(missing.id)]
+    reports = [report, await engine.trial(emptied.id)]
     assert not reports[-1].passed and "register it again" in reports[-1].reason
-    assert not any(str(tmp_path) in report.reason for report in reports), "no path for tenants to see"
+    assert not any(str(store) in report.reason for report in reports), "no path for tenants to see"
+    refused = await engine.post(missing.id)
+    assert refused.headers[protocol.FAULT_HEADER] == protocol.FAULT_ENGINE, "it is not at fault"
 
     faults = dict((await engine.residency()).faults)
-    assert faults[missing.id].kind is FaultKind.LOAD and too_large.id in faults
+    assert faults[emptied.id].kind is FaultKind.LOAD and too_large.id in faults
+    assert missing.id not in faults
     assert not differs(await engine.ask(adapters[0].id), before), "as before the broken ones ran"
     await engine.tell(adapters)
     residency = await until(engine, lambda r: not r.draining, "removal of the broken ones")
@@ -254,7 +279,7 @@ async def test_what_makes_no_sense_is_refused_and_changes_nothing(
 ) -> None:
     before = (await engine.residency()).revision
     url, token = service.url + protocol.ADAPTERS_PATH, internal_token(SECRET.encode())
-    twice = [{"id": "a", "folder": "/a", "pinned": False}] * 2
+    twice = [{"id": "a", "digest": "a" * 64, "pinned": False, "size_bytes": 1}] * 2
     async with httpx.AsyncClient(headers={protocol.TOKEN_HEADER: token}) as client:
         for body in (b"", b"[]", b"{}", b"[" * 100_000, b'{"revision":1,"adapters":[{"id":"a"}]}'):
             assert (await client.put(url, content=body)).status_code == 400

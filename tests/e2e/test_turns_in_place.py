@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ def test_models_of_one_shape_take_turns_and_answer_as_each_does_alone(run: Run) 
         "support": known["acme-support"][QUESTION],
         "sales": known["acme-sales"][QUESTION],
     }
-    assert (said["other_shape"]["way"], said["cold"]["way"]) == ("cold", "cold"), "another shape"
+    assert (said["other_shape"]["way"], said["cold"]["way"]) == ("fork", "fork"), "another shape"
     assert said["reloaded"]["way"] == "reload"
     assert {how["way"] for how in said["ways"]} <= {"put", "reload"}, "whichever was cheaper"
     assert "put" in {how["way"] for how in said["ways"]}
@@ -91,12 +92,12 @@ def test_whatever_fails_in_the_middle_ends_the_engine_and_the_model_comes_anothe
     support, sales = known["acme-support"][QUESTION], known["acme-sales"][QUESTION]
     assert said["alone"] == support
     how, text = said["mid_reload"]
-    assert (how["way"], text, said["half_loaded_is_gone"]) == ("cold", sales, True)
+    assert (how["way"], text, said["half_loaded_is_gone"]) == ("fork", sales, True)
     assert said["after_mid_reload"][1] == support
-    assert (said["killed"][0]["way"], said["killed"][1]) == ("cold", sales)
+    assert (said["killed"][0]["way"], said["killed"][1]) == ("fork", sales)
     assert said["before_wrong"]["way"] == "reload"
     how, text, counted = said["wrong"]
-    assert (how["way"], text) == ("cold", sales)
+    assert (how["way"], text) == ("fork", sales)
     assert counted >= 1
 
 
@@ -107,4 +108,15 @@ def test_adapters_go_with_their_model_and_are_checked_when_it_is_back(run: Run) 
     assert "does not exist" in said["unknown_to_the_other"] and said["host_of_the_other"] == []
     assert said["kept"] == ["globex/support@1"]
     how, counted = said["wrong"]
-    assert (how["way"], counted >= 1) == ("cold", True)
+    assert (how["way"], counted >= 1) == ("fork", True)
+
+
+def test_engines_are_forked_and_end_with_their_server_and_their_host(run: Run) -> None:
+    said, answer = run("forked"), answers()["acme-support"][QUESTION]
+    assert said["first"]["way"] == "fork", "the first one, too"
+    assert {how["way"] for how in said["by_turns"]} == {"fork"}
+    assert [*said["says"], said["core_killed"][1], said["server_killed"][1]] == [answer] * 4
+    assert said["another_server"]
+    assert [how["way"] for how in said["cold"]] == ["cold"] * 2, "where none can be forked"
+    assert said["shared_memory"], "there was some"
+    assert [path for path in said["shared_memory"] if Path(path).exists()] == []

@@ -12,8 +12,10 @@ import asyncio
 import contextlib
 import gc
 import json
+import math
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -24,7 +26,6 @@ from typing import Any
 
 import httpx
 import psutil
-from prometheus_client import generate_latest
 
 from engines.assembly import host_of
 from engines.health import EngineState
@@ -48,11 +49,11 @@ class Turning:
         (pool,) = fleet.pools.values()
         made = host_of(fleet, pool, pool.hosts[0], token="t", withheld=())
         assert isinstance(made, SharedHost)
-        self.host, self.turns = made, made._turns
+        self.host, self.turns = made, made.turns
         self.now: str | None = None
 
     def __getitem__(self, model: str) -> Supervisor:
-        return self.host._supervisors[model]
+        return self.host.supervisors[model]
 
     @property
     def running(self) -> Any:
@@ -65,22 +66,21 @@ class Turning:
     async def go(self, model: str) -> dict[str, Any]:
         """Bring a model in the place of the one that is awake; say how."""
         began_s = time.monotonic()
-        self.host._places.follow(model, EngineOrder.START, self.now)
-        health = self.host._places.health
+        self.host.places.follow(model, EngineOrder.START, self.now)
+        health = self.host.places.health
         await until(lambda: health(model).state is EngineState.READY and not self.is_switching())
         self.now = model
-        place = self.host._places.health(model).place
+        place = self.host.places.health(model).place
         assert place is not None
         return {"model": model, "way": place.way, "seconds": round(time.monotonic() - began_s, 3)}
 
     def is_switching(self) -> bool:
         """Whether a model comes."""
-        return bool(self.host._places._switches)
+        return self.host.places.is_switching
 
     async def read_all(self) -> None:
         """Wait until every model's files have been read."""
-        for model in self.turns._models.values():
-            await self.turns._library.studied(model)
+        await self.turns.read_all()
 
     async def tell(self, *adapters: tuple[str, str]) -> None:
         """Have the model that is awake load adapters (id, folder)."""
@@ -124,13 +124,9 @@ class Turning:
         """The core of the engine that runs."""
         return psutil.Process(self.running.engine.engine_core.resources.engine_manager.processes[0].pid)
 
-    def checks_failed(self) -> float:
+    def checks_failed(self) -> int:
         """How many checks have failed at this host."""
-        pages = (generate_latest(one.metrics.switching.registry) for one in self.host._supervisors.values())
-        lines = (line for page in pages for line in page.decode().splitlines())
-        return sum(
-            float(line.split()[-1]) for line in lines if line.startswith("tenantry_wake_check_failures_total")
-        )
+        return sum(one.metrics.switching.failures for one in self.host.supervisors.values())
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -256,20 +252,39 @@ async def adapters(host: Turning) -> dict[str, Any]:
     return result
 
 
-async def costs(host: Turning) -> dict[str, Any]:
-    """Seconds of each way, and to the first token after it."""
-    switches = []
-    for model in ("large1", "large2", "large1", "large2", "large1", "large2", "large1"):
-        how = await host.go(model)
-        await host.read_all()
-        began_s = time.monotonic()
-        await host.ask()
-        switches.append({**how, "answer_s": round(time.monotonic() - began_s, 3)})
-    return {"switches": switches}
+async def forked(host: Turning) -> dict[str, Any]:
+    """Engines from the fork server, from nothing, and after either of them was killed."""
+    forks = host.host._forks
+    assert forks is not None
+    result: dict[str, Any] = {"first": await host.go("support"), "says": [await host.says()]}
+    result["by_turns"] = [await host.go(model) for model in ("qwen", "support", "qwen", "support")]
+    result["says"].append(await host.says())
+
+    def shared_memory() -> set[str]:
+        below = psutil.Process().children(recursive=True)
+        return {one.path for p in below for one in p.memory_maps() if one.path.startswith("/dev/shm/")}
+
+    async def killed(pid: int) -> list[Any]:
+        result.setdefault("shared_memory", []).extend(shared_memory())
+        deaths, began_s = host.host.places.health("support").deaths, time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        health = host.host.places.health
+        await until(lambda: health("support").deaths > deaths and health("support").state == "ready")
+        return [round(time.monotonic() - began_s, 3), await host.says()]
+
+    server = forks._report()["pid"]
+    result["core_killed"] = await killed(host.core().pid)
+    result["server_killed"] = await killed(server)
+    result["another_server"] = forks._report()["pid"] != server
+    result["server_mib"] = psutil.Process(forks._report()["pid"]).memory_full_info().pss // 2**20
+    forks._fault, forks._faulty_until_s = "it is said to be no good", math.inf
+    result["cold"] = [await host.go("qwen"), await host.go("support")]
+    return result
 
 
 SCENARIOS: dict[str, Callable[[Turning], Coroutine[Any, Any, dict[str, Any]]]] = {
-    "turns": turns, "cache": cache, "spoiled": spoiled, "adapters": adapters, "costs": costs,
+    "turns": turns, "cache": cache, "spoiled": spoiled, "adapters": adapters,
+    "forked": forked,
 }  # fmt: skip
 
 
@@ -277,7 +292,7 @@ async def main() -> None:
     """Run one scenario; end everything, whatever comes of it."""
     host = Turning(Path(sys.argv[2]))
     await host.host.start()
-    await until(lambda: not any(one.is_awake for one in host.host._supervisors.values()))
+    await until(lambda: not any(one.is_awake for one in host.host.supervisors.values()))
     result: dict[str, Any] = {}
     below: list[psutil.Process] = []
     try:

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fleet.current import CurrentFleet
 from fleet.types import Fleet
 from routing.assembly import Gateway, assemble
+from routing.http import connections
 from routing.observing.metrics.definitions import REQUESTS
 from routing.replicas.discovery import Discovery, StaticDiscovery
 from tests.fakes import (
@@ -31,6 +32,8 @@ from tests.fakes import (
     serving,
     small_fleet,
 )
+
+connections.install(connections.Bounds())  # as the service does: parts of answers then go out at once
 
 
 @dataclass

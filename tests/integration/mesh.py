@@ -121,6 +121,7 @@ class FakeHost:
         self.engines = {model: MeshEngine(f"{name}.{model}", model) for model in models}
         self.orders: list[tuple[str, str, str | None]] = []
         self.refused: list[str] = []
+        self.prepared: list[str] = []  # models whose weights are to be read ahead
         self.most_seen = 0
         self._most = most
         self._tasks: set[asyncio.Task[None]] = set()
@@ -134,6 +135,10 @@ class FakeHost:
             await engine(scope, receive, send)
             return
         told = json.loads(await read_body(receive))
+        if told["order"] == "prepare":
+            self.prepared.append(engine.serves)
+            await respond(send, 200, engine.health().to_json())
+            return
         self.orders.append((told["order"], engine.serves, told.get("instead_of")))
         why_not = self._follow(engine, told["order"], told.get("instead_of"))
         if why_not:
@@ -177,6 +182,13 @@ class Mesh(Bench):
     """A gateway and its hosts."""
 
     hosts: dict[str, FakeHost] = None  # type: ignore[assignment]
+    folder: Path = None  # type: ignore[assignment]
+
+    async def revive(self, host: str) -> None:
+        """Bring a host back that was killed: everything is on disk."""
+        self.hosts[host].restart()
+        server = self._engine_servers[host] = contextlib.AsyncExitStack()
+        await server.enter_async_context(serving(self.hosts[host], self.folder / f"{host}.sock"))
 
     def ask(self, model: str, tenant: str = "a", **fields: Any) -> Client:
         """A chat with one model."""
@@ -227,6 +239,12 @@ async def mesh_of(fleet: Fleet, folder: Path, *, prepare: Any = None) -> AsyncIt
         for name, host in hosts.items():
             servers[name] = await stack.enter_async_context(contextlib.AsyncExitStack())
             addresses[name] = await servers[name].enter_async_context(serving(host, folder / f"{name}.sock"))
+
+        async def close_those_that_were_revived() -> None:
+            for server in servers.values():
+                await server.aclose()
+
+        stack.push_async_callback(close_those_that_were_revived)
         gateway: Gateway = assemble(
             CurrentFleet(in_folder(fleet, folder)),
             StaticDiscovery(lambda: addresses),
@@ -237,7 +255,7 @@ async def mesh_of(fleet: Fleet, folder: Path, *, prepare: Any = None) -> AsyncIt
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         await eventually(gateway.is_ready, "the gateway's readiness")
-        mesh = Mesh(gateway, {engine.name: engine for engine in all_engines(hosts)}, servers, hosts)
+        mesh = Mesh(gateway, {engine.name: engine for engine in all_engines(hosts)}, servers, hosts, folder)
         yield mesh
         for engine in all_engines(hosts):
             engine.release.set()

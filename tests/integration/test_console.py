@@ -28,6 +28,7 @@ from tests.unit.routing.requests import target
 KEY = key_of("operator")
 PAGES = (
     "",
+    "#/turns",
     "#/models/a/support",
     "#/adapters",
     "#/adapters/-/a-support",
@@ -452,11 +453,12 @@ def test_everything_can_be_done_with_the_keyboard_alone(tab: Tab, site: Site) ->
     expect(tab.page.get_by_role("heading", name="Fleet")).to_be_visible()
     tab.page.reload()
     tab.page.get_by_role("link", name="a/sales").wait_for()
-    seen = walk(tab, 19)
-    assert seen[:10] == [
+    seen = walk(tab, 20)
+    assert seen[:11] == [
         "Skip to the page",
         "Tenantry",
         "Fleet",
+        "Turns",
         "Adapters",
         "Tenants",
         "Keys",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,85 @@ async def test_models_take_turns_and_no_answer_is_another_models(mesh: Mesh) -> 
     assert max(engine.cut for engine in host.engines.values()) == 0
 
 
+async def test_a_switchs_time_is_borne_by_those_who_waited_for_it(mesh: Mesh) -> None:
+    both = [mesh.ask("two", "a"), mesh.ask("two", "b")]
+    await asyncio.gather(*(client() for client in both))
+    await mesh.ask("two", "b")()  # it waits for none
+    mesh.gateway.ended.flush()
+    told = (await mesh.admin("usage?group_by=tenant,model", "GET")()).json()
+    shares = {line["tenant"]: line["switch_s"] for line in told["data"]}
+    took_s = mesh.pool.switch_s["two", "cold"]
+    assert shares["a"] == pytest.approx(shares["b"]) == pytest.approx(took_s / 2, abs=1e-5)
+    assert (await mesh.admin("usage?format=csv&group_by=tenant", "GET")()).body.count(b"switch_s") == 1
+    page = mesh.gateway.metrics.page().decode()
+    assert 'tenantry_engine_switch_seconds_total{pool="mesh",tenant="a",model="two"' in page
+    assert 'tenantry_engine_seconds_total{pool="mesh",tenant="b",model="two"' in page
+
+
+async def test_a_waiting_request_is_explained_by_the_turn_that_it_waited_for(mesh: Mesh) -> None:
+    await mesh.ask("one")()
+    busy = mesh.engine("one")
+    busy.behave = busy.hold
+    running = asyncio.create_task(mesh.ask("one")())
+    await eventually(lambda: busy.running == 1)
+    other = mesh.ask("two")
+    waiting = asyncio.create_task(other())
+    await eventually(lambda: states(mesh)["one"] == ModelState.DRAINING)
+    still = (await mesh.admin("scheduler?request=&decisions=0", "GET")()).status
+    assert still == 422 or still == 400, "an empty name is no request's"
+    busy.release.set()
+    await asyncio.gather(running, waiting)
+    name = other.headers["x-request-id"]
+    told = (await mesh.admin(f"scheduler?request={name}", "GET")()).json()
+    assert [d["action"] for d in told["decisions"]] == ["granted", "queued"]
+    turns = [(turn["what"], turn["instead_of"]) for turn in told["turns"] if turn["what"] != "held"]
+    assert turns == [("drains", "one"), ("begins", "one"), ("awake", "one")]
+    assert "draining" in [turn["why"] for turn in told["turns"] if turn["what"] == "held"]
+    assert {turn["model"] for turn in told["turns"]} == {"two"}
+    assert (await mesh.admin("scheduler", "GET")()).json()["turns"] == []
+
+
+async def test_who_comes_while_its_model_wakes_is_told_of_the_switch_that_was_under_way(mesh: Mesh) -> None:
+    engine = mesh.engine("two")
+    engine.loading.clear()
+    first = asyncio.create_task(mesh.ask("two")())
+    await eventually(lambda: states(mesh)["two"] == ModelState.WAKING)
+    later = mesh.ask("two", "b")
+    waiting = asyncio.create_task(later())
+    await eventually(lambda: len(mesh.gateway.dispatcher.groups["mesh", "two"].backlog) == 2)
+    engine.loading.set()
+    await asyncio.gather(first, waiting)
+    told = (await mesh.admin(f"scheduler?request={later.headers['x-request-id']}", "GET")()).json()
+    assert [turn["what"] for turn in told["turns"]] == ["begins", "awake"]
+
+
+async def test_a_stream_that_waits_is_told_for_what_and_about_how_long(tmp_path: Path) -> None:
+    fleet = mesh_fleet()
+    async with mesh_of(replace(fleet, gateway=replace(fleet.gateway, heartbeat_s=0.02)), tmp_path) as mesh:
+        engine = mesh.engine("two")
+        engine.loading.clear()
+        client = mesh.ask("two", stream=True).start()
+        await eventually(lambda: client.body.count(b": waiting for model two, about 20 s\n\n") >= 2)
+        assert client.status == 200
+        engine.behave = engine.hold
+        engine.loading.set()
+        await eventually(lambda: client.body.endswith(b": keep-alive\n\n"), "its model's own silence")
+        engine.release.set()
+        await client.done()
+        events = [part for part in client.body.split(b"\n\n") if part and not part.startswith(b":")]
+        assert all(event.startswith(b"data: ") for event in events) and events[-1] == b"data: [DONE]"
+
+
+async def test_a_switch_that_nobody_waits_for_is_nobodys(mesh: Mesh) -> None:
+    await mesh.admin("models/one/wake")()
+    await eventually(lambda: mesh.awake() == {"one"}, "the model that was woken")
+    await mesh.ask("one")()
+    mesh.gateway.ended.flush()
+    told = (await mesh.admin("usage", "GET")()).json()
+    assert (told["total"]["requests"], told["total"]["switch_s"]) == (1, 0)
+    assert mesh.pool.switch_s["one", "cold"] > 0
+
+
 async def test_requests_of_one_model_come_together_in_one_turn(mesh: Mesh) -> None:
     await asyncio.gather(*(mesh.ask(model, tenant)() for model in ("one", "two") * 8 for tenant in "ab"))
     assert len([order for order in mesh.hosts["mesh-0"].orders if order[0] == "start"]) <= 4
@@ -76,6 +156,8 @@ async def test_what_a_model_runs_ends_before_it_goes(mesh: Mesh) -> None:
     other = asyncio.create_task(mesh.ask("two")())
     await eventually(lambda: states(mesh)["one"] == ModelState.DRAINING, "the end of one's turn")
     assert not other.done()
+    host = mesh.hosts["mesh-0"]
+    await eventually(lambda: host.prepared == ["two"], "what comes next, read meanwhile")
     busy.release.set()
     assert said(await other) == "I am two"
     assert (await running).status == 200
@@ -318,6 +400,19 @@ async def test_a_busy_hosts_metrics_say_who_came_how_and_why(mesh: Mesh) -> None
     page = mesh.gateway.metrics.page().decode()
     assert 'tenantry_model_switches_total{pool="mesh",model="two",way="cold"' in page
     assert 'tenantry_model_awake_seconds_total{pool="mesh",host="mesh-0",model="one"}' in page
+
+
+async def test_holds_are_counted_by_their_reason(mesh: Mesh) -> None:
+    await mesh.ask("one")()
+    busy = mesh.engine("one")
+    busy.behave = busy.hold
+    running = asyncio.create_task(mesh.ask("one")())
+    await eventually(lambda: busy.running == 1)
+    other = asyncio.create_task(mesh.ask("two")())
+    held = 'tenantry_model_holds_total{pool="mesh",model="two",why="draining"} 1'
+    await eventually(lambda: held in mesh.gateway.metrics.page().decode(), "the hold")
+    busy.release.set()
+    await asyncio.gather(running, other)
 
 
 async def test_a_model_that_is_used_all_the_time_does_not_sleep_for_its_ttl(tmp_path: Path) -> None:

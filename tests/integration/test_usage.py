@@ -57,7 +57,7 @@ async def test_a_request_counts_with_what_the_engine_counted_whoever_asked_for_i
         "model": "support", "adapter": "a-support", "version": 1, "outcome": "completed",
         "requests": 1, "estimated_requests": 0,
         "prompt_tokens": 7, "completion_tokens": 3, "cached_tokens": 0,
-        "priced_requests": 0, "cost": None,
+        "priced_requests": 0, "cost": None, "switch_s": 0,
     }  # fmt: skip
     assert 0 < slot_s <= engine_s * 1.001 <= run_s * 1.01, "it ran alone"
 

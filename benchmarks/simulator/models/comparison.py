@@ -6,12 +6,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
 from benchmarks.simulator.models.devices import QUEUE_TIMEOUT_S, Call, Simulation
-from benchmarks.simulator.models.scenarios import DURATION_S, FLEETS, OBJECTIVE_S, POLICIES, Fleet
+from benchmarks.simulator.models.scenarios import (
+    DURATION_S,
+    FLEETS,
+    OBJECTIVE_S,
+    POLICIES,
+    Fleet,
+    of_traces,
+)
 from benchmarks.simulator.report import spread
 
 WARMUP_S = 120.0
@@ -115,11 +123,17 @@ def run(task: tuple[Fleet, str, int]) -> Result:
     return Result(fleet.name, policy, seed, figures(calls, sim))
 
 
-def compare(fleets: Sequence[str], seeds: int, processes: int) -> Iterator[Result]:
-    """Make every run of the fleets whose names contain one of `fleets`. Raises ValueError where none does."""
-    chosen = [f for f in FLEETS if not fleets or any(part in f.name for part in fleets)]
+def compare(
+    fleets: Sequence[str], seeds: int, processes: int, traces: Path | None = None
+) -> Iterator[Result]:
+    """Make every run of the fleets whose names contain one of `fleets`. Raises ValueError where none does.
+
+    Those by public traces are among them where `traces`, the folder of these, is given.
+    """
+    known = FLEETS if traces is None else (*FLEETS, *of_traces(traces))
+    chosen = [f for f in known if not fleets or any(part in f.name for part in fleets)]
     if not chosen:
-        raise ValueError(f"unknown; there are {'; '.join(fleet.name for fleet in FLEETS)}")
+        raise ValueError(f"unknown; there are {'; '.join(fleet.name for fleet in known)}")
     tasks = [(f, policy, seed + 1) for f in chosen for policy in POLICIES for seed in range(seeds)]
     with ProcessPoolExecutor(processes) as pool:
         yield from pool.map(run, tasks)

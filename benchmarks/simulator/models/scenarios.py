@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 from benchmarks.simulator.models import baselines
 from benchmarks.simulator.models.devices import Call, Device, Policy
 from benchmarks.simulator.models.ours import Turns
-from benchmarks.simulator.models.workloads import bursty, steady
+from benchmarks.simulator.models.workloads import bursty, steady, traced
 from routing.turns.view import TurnSettings
 
 OBJECTIVE_S = 10.0
@@ -39,6 +41,7 @@ class Fleet:
     room: int = 1  # models awake at once on a device
     zipf: float = 1.0
     workload: Callable[[int, float, float, float, int], list[Call]] = steady
+    trace: str = ""  # the public trace that its arrivals are of, as a file's name; it must be at hand
 
     def calls(self, seed: int) -> list[Call]:
         """What arrives."""
@@ -54,6 +57,15 @@ class Fleet:
         return self.switch_s if warm or not self.cold_s else self.cold_s
 
 
+def of_traces(folder: Path) -> tuple[Fleet, ...]:
+    """The fleets that need public traces, which lie in a folder."""
+    return tuple(replace(fleet, workload=partial(traced, trace=folder / fleet.trace)) for fleet in TRACED)
+
+
+TRACED = (
+    Fleet("12 models, 2 devices, 2 s, Azure conversations", 12, 2, 1.2, 2.0, trace="az23_conv.csv"),
+    Fleet("12 models, 2 devices, 2 s, Azure code", 12, 2, 1.2, 2.0, trace="az23_code.csv"),
+)
 FLEETS = (
     *(Fleet(f"12 models, 2 devices, {c:g} s", 12, 2, 1.2, c) for c in (0.1, 0.5, 2.0, 5.0, 20.0)),
     Fleet("4 models, 1 device, 2 s", 4, 1, 1.0, 2.0),

@@ -95,6 +95,18 @@ ESTIMATED_USAGE = Metric(
     "Requests with tokens that no engine has counted: they were cut off before, or the answer does not say.",
     MODEL_LABELS,
 )
+ENGINE_TIME = Metric(
+    "tenantry_engine_seconds",
+    _COUNTER,
+    "Requests' shares of engines' time: n sequences that run at once have 1/n of it each.",
+    MODEL_LABELS,
+)
+SWITCH_SHARE = Metric(
+    "tenantry_engine_switch_seconds",
+    _COUNTER,
+    "Requests' shares of switches between whole models: those that waited for one bear it together.",
+    MODEL_LABELS,
+)
 SLOW_FIRST_TOKENS = Metric(
     "tenantry_slow_first_tokens",
     _COUNTER,
@@ -253,6 +265,12 @@ SWITCH_TIME = Metric(
     "Seconds that switches took, from the order to the first request that could run.",
     ("pool", "model", "way"),
 )
+HOLDS = Metric(
+    "tenantry_model_holds",
+    _COUNTER,
+    "Times that a model had to wait, by the reason, as `tenantry models` has them (`held`).",
+    ("pool", "model", "why"),
+)
 AWAKE_TIME = Metric(
     "tenantry_model_awake_seconds",
     _COUNTER,
@@ -302,6 +320,8 @@ MODEL_METRICS = (
     CACHED_TOKENS,
     COMPLETION_TOKENS,
     ESTIMATED_USAGE,
+    ENGINE_TIME,
+    SWITCH_SHARE,
     SLOW_FIRST_TOKENS,
     SLOW_STREAMS,
 )
@@ -310,7 +330,7 @@ REPLICA_METRICS = (REPLICA_REQUESTS, REPLICA_BREAKS, REPLICA_STALLS, REPLICA_FIR
 QUEUE_GAUGES = (QUEUE_DEPTH, QUEUE_AGE, IN_FLIGHT, BAND_DEPTH)
 REPLICA_GAUGES = (*REPLICA_FIGURES, REPLICA_BREAKER)
 LEDGER_METRICS = (USAGE_LOST, USAGE_AWAY)
-TURN_METRICS = (SWITCHES, SWITCH_TIME, AWAKE_TIME, STARVATION_LIMIT)
+TURN_METRICS = (SWITCHES, SWITCH_TIME, HOLDS, AWAKE_TIME, STARVATION_LIMIT)
 BATCH_METRICS = (BATCHES, BATCH_LINES)
 BUDGET_GAUGES = (BUDGET, BUDGET_USED, BUDGET_COST, BUDGET_COST_USED)
 GATEWAY_METRICS = (

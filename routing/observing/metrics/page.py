@@ -63,6 +63,8 @@ class TurnsView(Protocol):
     @property
     def switch_s(self) -> Mapping[tuple[str, str], float]: ...
     @property
+    def holds(self) -> Mapping[tuple[str, str], int]: ...
+    @property
     def limit_s(self) -> float: ...
     def awake_s(self) -> Mapping[tuple[str, str], float]: ...
 
@@ -190,6 +192,7 @@ class GatewayMetrics:
         turns = self._turns.items()
         yield d.SWITCHES, {(pool, *key): n for pool, each in turns for key, n in each.switches.items()}
         yield d.SWITCH_TIME, {(pool, *key): s for pool, each in turns for key, s in each.switch_s.items()}
+        yield d.HOLDS, {(pool, *key): n for pool, each in turns for key, n in each.holds.items()}
         yield d.AWAKE_TIME, {(pool, *key): s for pool, each in turns for key, s in each.awake_s().items()}
         yield d.STARVATION_LIMIT, {(pool,): each.limit_s for pool, each in turns}
 

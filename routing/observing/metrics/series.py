@@ -91,7 +91,8 @@ class ModelSeries(Series):
         self._labels = labelled(d.MODEL_LABELS, labels)
         self._ended: Counter[tuple[str, str]] = Counter()  # outcome, reason
         self._times = {m: Histogram(m) for m in self.METRICS if m.kind is MetricKind.HISTOGRAM}
-        self._counts = {d.PROMPT_TOKENS: 0, d.CACHED_TOKENS: 0, d.COMPLETION_TOKENS: 0, d.ESTIMATED_USAGE: 0}
+        counted = (d.PROMPT_TOKENS, d.CACHED_TOKENS, d.COMPLETION_TOKENS, d.ESTIMATED_USAGE, d.ENGINE_TIME)
+        self._counts: dict[Metric, float] = dict.fromkeys(counted, 0)
         self.take_slo(slo)
 
     def take_slo(self, slo: Slo) -> None:
@@ -106,6 +107,8 @@ class ModelSeries(Series):
         """Count a settled request."""
         self._changed = True
         self._ended[record.outcome.value, record.reason] += 1
+        if record.switch_s:
+            self._counts[d.SWITCH_SHARE] = self._counts.get(d.SWITCH_SHARE, 0.0) + record.switch_s
         if record.queue_s is None:
             if record.outcome is Outcome.EXPIRED:
                 self._times[d.QUEUE_TIME].observe(record.total_s, record)
@@ -116,6 +119,7 @@ class ModelSeries(Series):
         self._counts[d.CACHED_TOKENS] += record.cached_tokens
         self._counts[d.COMPLETION_TOKENS] += record.completion_tokens
         self._counts[d.ESTIMATED_USAGE] += record.estimated
+        self._counts[d.ENGINE_TIME] += record.engine_s
         self._count_pace(record)
 
     def _count_pace(self, record: Record) -> None:

@@ -162,7 +162,8 @@ class Floods:
     def count_start(self, tenant: str, sequences: int, *, takes_slot: bool) -> None:
         """A tenant's request runs; it may have taken a slot for it."""
         _add(self.running, tenant, sequences)
-        _add(self.leased, tenant, int(takes_slot))
+        if takes_slot:
+            _add(self.leased, tenant, 1)
 
     def count_end(self, tenant: str, sequences: int) -> None:
         """A tenant's request runs no more."""

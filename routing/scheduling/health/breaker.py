@@ -105,7 +105,7 @@ class Breaker:
 
     def answered(self, now_s: float, period: int) -> bool:
         """A request got its first token, which is all that a probe is for; say whether the breaker closed."""
-        if period != self.period or not self._move(BreakerEvent.PASSED):
+        if self.state is BreakerState.CLOSED or period != self.period or not self._move(BreakerEvent.PASSED):
             return False
         self.consecutive_failures = 0
         self._recent.forget()

@@ -70,3 +70,12 @@ def test_the_fleet_that_takes_turns_has_the_models_that_are_made() -> None:
     assert pool.strategy.shares_hosts and set(pool.base_models) == set(WHOLE_MODELS)
     made = file.parent.parent.resolve() / ".cache/demo/whole"
     assert {Path(model.source) for model in fleet.base_models.values()} == {made / n for n in WHOLE_MODELS}
+
+
+def test_a_gpt2_is_of_a_third_shape_and_the_same_for_the_same_seed() -> None:
+    tokenizer = text.learn(["Who?", "Nobody."], voices=1, vocab_size=SHAPE.vocab_size, max_length=64)
+    first, again, other = (whole.new_gpt2(tokenizer, SHAPE, seed=seed) for seed in (1, 1, 2))
+    torch.testing.assert_close(logits(first), logits(again), atol=0.0, rtol=0.0)
+    assert not torch.allclose(logits(first), logits(other))
+    assert "llama" not in type(first).__name__.lower() and logits(first).shape[-1] == SHAPE.vocab_size
+    assert set(WHOLE_MODELS.values()) == {"llama", "qwen2", "gpt2"}

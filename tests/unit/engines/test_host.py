@@ -26,7 +26,7 @@ from fleet.values import engine_values
 
 TOKEN = "token of the tests"
 CHAT = "/v1/chat/completions"
-WANTED = {"revision": 7, "adapters": [{"id": "a", "folder": "/store/a", "pinned": False}]}
+WANTED = {"revision": 7, "adapters": [{"id": "a", "digest": "a" * 64, "pinned": False, "size_bytes": 1}]}
 
 
 class FakeLoader:
@@ -175,8 +175,13 @@ async def test_an_engine_that_does_not_run_takes_what_it_is_told_and_says_it_hol
         b"null",
         b"[" * 100_000,
         b'{"revision": 1}',
-        json.dumps({"revision": 1, "adapters": [{"id": 5, "folder": "/a", "pinned": False}]}).encode(),
-        json.dumps({"revision": 1, "adapters": [{"id": "a", "folder": "a", "pinned": False}]}).encode(),
+        json.dumps(
+            {"revision": 1, "adapters": [{"id": 5, "digest": "a" * 64, "pinned": False, "size_bytes": 1}]}
+        ).encode(),
+        *(
+            json.dumps({"revision": 1, "adapters": [WANTED["adapters"][0] | {"digest": digest}]}).encode()  # type: ignore[index]
+            for digest in ("", "a" * 63, "A" * 64, "../" + "a" * 61, "/store/a", 5, None)
+        ),
         json.dumps({"revision": 1, "adapters": WANTED["adapters"] * 2}).encode(),  # type: ignore[operator]
     ],
 )

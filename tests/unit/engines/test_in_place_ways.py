@@ -63,6 +63,7 @@ class FakeSupervisor:
         self.reconciler = SimpleNamespace(desired=lambda _: None)
         self.source: Source | None = None
         self.reason = ""
+        self.sleeps = 0
 
     def is_ready(self) -> bool:
         return self.running is not None
@@ -129,6 +130,8 @@ async def test_it_is_possible_only_where_an_engine_runs_and_the_models_are_alike
     pair.turns.reason = "config.json: 'hidden_size' is 8 and 9"
     assert pair.why_not() == pair.turns.reason
     assert "no engine runs" in pair.way.why_not(None, cast(Supervisor, pair.b))
+    pair.turns.reason, pair.b.sleeps = "", 1
+    assert "of its own sleeps" in pair.why_not()
     pair.a.running = None
     assert "no engine runs" in pair.why_not()
     with pytest.raises(SwitchFailed, match="no engine runs"):

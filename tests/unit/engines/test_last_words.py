@@ -6,11 +6,13 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterator
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from engines import last_words as module
 from engines.last_words import LastWords, ended_how, keep_errors
 
 ELSEWHERE = "Worker failed with error 'a shape', please check the stack trace above for the root cause"
@@ -107,3 +109,28 @@ def engine_of(*codes: int | None) -> SimpleNamespace:
 def test_a_process_that_was_killed_has_no_words_but_an_end() -> None:
     assert "SIGKILL" in ended_how(engine_of(-signal.SIGKILL))
     assert ended_how(engine_of(None)) == ended_how(SimpleNamespace()) == "its process ended without a word"
+
+
+def test_a_core_and_the_workers_that_it_forks_or_spawns_run_vllms_own_functions(
+    words: LastWords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    for name in ("vllm", "vllm.v1", "vllm.v1.engine", "vllm.v1.executor"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    core, executor = ModuleType("vllm.v1.engine.core"), ModuleType("vllm.v1.executor.multiproc_executor")
+    workers = type("WorkerProc", (), {"worker_main": staticmethod(lambda: ran.append("worker"))})
+    monkeypatch.setattr(executor, "WorkerProc", workers, raising=False)
+    cores = type("EngineCoreProc", (), {"run_engine_core": staticmethod(lambda: ran.append("core"))})
+    monkeypatch.setattr(core, "EngineCoreProc", cores, raising=False)
+    monkeypatch.setitem(sys.modules, core.__name__, core)
+    monkeypatch.setitem(sys.modules, executor.__name__, executor)
+    monkeypatch.setattr(module, "_worker_main", None)
+    factory = logging.getLogRecordFactory()
+    try:
+        module.run_worker()  # a spawned one, whose vLLM is as it was
+        module.run_engine_core()
+        assert workers.worker_main is module.run_worker  # type: ignore[attr-defined]
+        workers.worker_main()  # type: ignore[attr-defined]
+    finally:
+        logging.setLogRecordFactory(factory)
+    assert ran == ["worker", "core", "worker"]

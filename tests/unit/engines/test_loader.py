@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,11 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+async def as_digest(adapter: EngineAdapter, registered: Collection[str]) -> Path:
+    """Adapters' files: here the digest is the folder."""
+    return Path(adapter.digest)
+
+
 def new_loader(engine: FakeEngine, frontend: dict[str, Any], reconciler: Reconciler) -> AdapterLoader:
     return AdapterLoader(
         LoraEngine(engine, frontend, Request),
@@ -155,6 +160,7 @@ def new_loader(engine: FakeEngine, frontend: dict[str, Any], reconciler: Reconci
         numbers=itertools.count(1),
         blame=reconciler.blame,
         metrics=AdapterMetrics(),
+        folder_of=as_digest,
     )
 
 
@@ -255,7 +261,7 @@ async def test_a_request_for_an_adapter_that_is_just_put_out_waits_until_it_is_b
 async def test_files_that_are_not_as_they_should_never_reach_the_engine(house: House, damage: str) -> None:
     adapter = house.adapter("a")
     house.tell("a")
-    file = Path(adapter.folder) / SERVED_FILES[1]
+    file = Path(adapter.digest) / SERVED_FILES[1]
     file.unlink()
     if damage == "empty":
         file.touch()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from engines.forking.server import ForkServer
 from engines.health import EngineHealth, EngineState
 from engines.places import Places, Refused
 from engines.protocol import EngineOrder
 from engines.supervisor import Supervisor
-from engines.ways import Cold, SwitchFailed, Way
+from engines.ways import Cold, Fork, SwitchFailed, Way
 from tests.fakes import eventually
 
 START, STOP, RESTART = EngineOrder.START, EngineOrder.STOP, EngineOrder.RESTART
@@ -25,12 +27,18 @@ class FakeSupervisor:
     def __init__(self, name: str, diary: list[str]) -> None:
         self.replica = self.marked = f"mesh-0.{name}"
         self.name = name
+        self.model = SimpleNamespace(name=name, source=f"/models/{name}", revision=None)
+        self.ways_failed: list[str] = []
+        self.metrics = SimpleNamespace(switching=SimpleNamespace(way_failed=self.ways_failed.append))
         self.diary = diary
         self.state = EngineState.STOPPED
         self.reason = ""
         self.is_ending = False
+        self.sleeps = 0
         self.failed_starts = 0
         self.breaks = ""  # why it does not start
+        self.cannot_fork = ""
+        self.fork_breaks = ""
         self.may_load = asyncio.Event()
         self.may_end = asyncio.Event()
         self.may_load.set()
@@ -42,24 +50,34 @@ class FakeSupervisor:
 
     @property
     def is_awake(self) -> bool:
-        return not self._rests.is_set()
+        return not (self.sleeps or self._rests.is_set())
 
     def is_ready(self) -> bool:
+        return self.state is EngineState.READY and not (self.is_ending or self.sleeps)
+
+    @property
+    def takes_memory(self) -> bool:
         return self.state is EngineState.READY and not self.is_ending
 
     def health(self) -> EngineHealth:
         return EngineHealth(self.state, self.reason)
 
-    def follow(self, order: EngineOrder) -> None:
-        self.diary.append(f"{order} {self.name}")
-        if order is STOP and self.is_awake:
+    def why_not_fork(self) -> str:
+        return self.cannot_fork
+
+    def fork(self) -> None:
+        """Where its engine comes from if it is forked."""
+
+    def follow(self, order: EngineOrder, *, source: object = None) -> None:
+        self.diary.append(f"{order} {self.name}" + (", forked" if source is not None else ""))
+        if order is STOP and (self.is_awake or self.sleeps):
             self.is_ending = True
             self.tasks.append(asyncio.create_task(self._end()))
         elif order is START and not self.is_awake:
             self.state, self.reason = EngineState.STARTING, ""
             self._rests.clear()
             self._settled.clear()
-            self.tasks.append(asyncio.create_task(self._load()))
+            self.tasks.append(asyncio.create_task(self._load(self.fork_breaks if source else self.breaks)))
 
     async def rests(self) -> None:
         await self._rests.wait()
@@ -72,10 +90,10 @@ class FakeSupervisor:
         """It dies, and is started again at once."""
         self.state = EngineState.STARTING
 
-    async def _load(self) -> None:
+    async def _load(self, breaks: str) -> None:
         await self.may_load.wait()
-        if self.breaks:
-            self.state, self.reason = EngineState.FAILED, self.breaks
+        if breaks:
+            self.state, self.reason = EngineState.FAILED, breaks
             self.failed_starts += 1
             self._rests.set()
         else:
@@ -84,7 +102,7 @@ class FakeSupervisor:
 
     async def _end(self) -> None:
         await self.may_end.wait()
-        self.state, self.is_ending = EngineState.STOPPED, False
+        self.state, self.is_ending, self.sleeps = EngineState.STOPPED, False, 0
         self._rests.set()
         self._settled.set()
         self.diary.append(f"{self.name} rests")
@@ -97,12 +115,14 @@ class FakeMemory:
         self.total, self.sizes = total, sizes
         self.house: House | None = None
         self.breaks = False
+        self.left = 0  # by one that sleeps
 
     def used_bytes(self) -> int:
         assert self.house is not None
         if self.breaks:
             raise OSError("no driver")
-        return sum(self.sizes[one.name] for one in self.house.fakes.values() if one.is_ready())
+        fakes = self.house.fakes.values()
+        return sum(self.left if one.sleeps else self.sizes[one.name] for one in fakes if one.takes_memory)
 
     def free_bytes(self) -> int:
         return self.total - self.used_bytes()
@@ -111,13 +131,21 @@ class FakeMemory:
         if self.breaks:
             raise OSError("no driver")
         self.before = before_bytes
-        return self.sizes[replica.partition(".")[2]]
+        name = replica.partition(".")[2]
+        assert self.house is not None
+        return self.left if self.house.fakes[name].sleeps else self.sizes[name]
 
 
 class House:
     """A host with three models."""
 
-    def __init__(self, awake: int | None = 1, memory: FakeMemory | None = None, ways: tuple[Way, ...] = ()):
+    def __init__(
+        self,
+        awake: int | None = 1,
+        memory: FakeMemory | None = None,
+        ways: tuple[Way, ...] = (),
+        sleeps: bool = False,
+    ):
         self.diary: list[str] = []
         self.now_s = 0.0
         self.fakes = {name: FakeSupervisor(name, self.diary) for name in MODELS}
@@ -125,8 +153,19 @@ class House:
         self.memory.house = self
         supervisors = cast(dict[str, Supervisor], self.fakes)
         self.places = Places(
-            supervisors, awake=awake, memory=self.memory, ways=ways, clock=lambda: self.now_s
+            supervisors,
+            awake=awake,
+            memory=self.memory,
+            ways=ways,
+            leave=self.lay_down if sleeps else None,
+            clock=lambda: self.now_s,
         )
+
+    async def lay_down(self, going: Supervisor) -> None:
+        """Have one sleep."""
+        fake = cast(FakeSupervisor, going)
+        fake.sleeps = 1
+        self.diary.append(f"{fake.name} sleeps")
 
     def state(self, model: str) -> str:
         return str(self.places.health(model).state)
@@ -320,11 +359,15 @@ class FakeWay:
     def __init__(self, name: str, takes_s: float) -> None:
         self.name, self.takes_s, self.usual_s = name, takes_s, takes_s
         self.not_possible = ""
+        self.usual = True
         self.fails: Exception | None = None
         self.kills = False
 
     def why_not(self, going: Supervisor | None, coming: Supervisor) -> str:
         return self.not_possible
+
+    def is_usual(self) -> bool:
+        return self.usual
 
     async def bring(self, going: Supervisor | None, coming: Supervisor) -> None:
         house = self.house
@@ -382,6 +425,26 @@ async def test_what_was_measured_decides_then(house: House, ways: dict[str, Fake
     await house.end()
 
 
+async def test_what_was_measured_long_ago_counts_less(house: House, ways: dict[str, FakeWay]) -> None:
+    ways["put"].takes_s = 9.0
+    for model, instead_of in (("even", None), ("odd", "even"), ("even", "odd")):
+        await house.bring(model, instead_of)
+    house.now_s += 3600
+    ways["put"].takes_s = 1.0
+    await house.bring("odd", "even")
+    await house.bring("even", "odd")
+    assert [way for way in house.diary if way in ways] == ["put", "put", "fork", "put", "put"]
+    await house.end()
+
+
+async def test_what_is_not_usual_is_not_measured(house: House, ways: dict[str, FakeWay]) -> None:
+    ways["put"].takes_s, ways["put"].usual = 9.0, False
+    await house.bring("even")
+    place = house.places.health("even").place
+    assert place is not None and (place.way, place.took_s) == ("put", {})
+    await house.end()
+
+
 @pytest.mark.parametrize("error", [SwitchFailed("it died"), ValueError("a fault of ours")])
 async def test_where_a_way_fails_the_next_one_is_gone(
     house: House, ways: dict[str, FakeWay], error: Exception, caplog: pytest.LogCaptureFixture
@@ -391,7 +454,7 @@ async def test_where_a_way_fails_the_next_one_is_gone(
     await house.bring("odd", "even")
     assert house.places.health("odd").place.way == "fork"  # type: ignore[union-attr]
     assert "put" not in house.places.health("odd").place.took_s  # type: ignore[union-attr]
-    assert f"mesh-0.odd: put: {error}" in caplog.messages
+    assert f"mesh-0.odd: put: {error}; it rests for 60 s" in caplog.messages
     await house.end()
 
 
@@ -452,4 +515,125 @@ async def test_where_nothing_can_be_measured_one_is_awake() -> None:
     assert house.places.most_awake() == 1
     assert house.places.health("even").place.memory_bytes == 0  # type: ignore[union-attr]
     await house.bring("odd", "even")
+    await house.end()
+
+
+async def test_a_way_that_has_failed_rests_for_this_pair_and_is_told(
+    house: House, ways: dict[str, FakeWay]
+) -> None:
+    await house.bring("even")
+    ways["put"].fails = SwitchFailed("shape mismatch")
+    await house.bring("odd", "even")
+    assert house.fakes["odd"].ways_failed == ["put"]
+    place = house.places.health("odd").place
+    assert place is not None and place.resting == {"put": "shape mismatch (1x after even)"}
+    ways["put"].fails = None
+    await house.bring("even", "odd")
+    house.diary.clear()
+    await house.bring("odd", "even")
+    assert house.diary[0] == "fork", "it is not tried"
+    await house.bring("even", "odd")
+    house.now_s += 60
+    house.diary.clear()
+    await house.bring("odd", "even")
+    assert house.diary[0] == "put"
+    place = house.places.health("odd").place
+    assert place is not None and place.resting == {}
+
+
+async def test_the_last_way_never_rests() -> None:
+    house = House()
+    for _ in range(2):
+        house.fakes["odd"].breaks = "out of memory"
+        house.places.follow("odd", START)
+        await eventually(lambda: not house.places._switches)
+    assert house.diary == ["start odd"] * 2
+    await house.end()
+
+
+# -- forks -------------------------------------------------------------------------------------------------
+
+
+class Server:
+    """A fork server that runs."""
+
+    def is_running(self) -> bool:
+        return True
+
+
+async def test_one_is_forked_once_the_other_has_ended() -> None:
+    house = House(ways=(Fork(cast(ForkServer, Server())),))
+    await house.bring("even")
+    await house.bring("odd", instead_of="even")
+    assert house.diary == ["start even, forked", "stop even", "even rests", "start odd, forked"]
+    place = house.places.health("odd").place
+    assert place is not None and place.way == "fork"
+    await house.end()
+
+
+async def test_one_that_cannot_be_forked_or_does_not_come_so_is_started_from_nothing() -> None:
+    house = House(ways=(Fork(cast(ForkServer, Server())),))
+    house.fakes["even"].cannot_fork = "the fork server cannot be used"
+    house.fakes["odd"].fork_breaks = "the fork server ended"
+    await house.bring("even")
+    await house.bring("odd", instead_of="even")
+    assert house.diary == ["start even", "stop even", "even rests", "start odd, forked", "start odd"]
+    await house.end()
+
+
+# -- sleep -------------------------------------------------------------------------------------------------
+
+
+async def test_one_that_sleeps_leaves_its_place_and_what_it_still_takes_is_measured() -> None:
+    house = House(sleeps=True)
+    house.memory.left = GIB // 10
+    await house.bring("even")
+    await house.bring("odd", instead_of="even")
+    assert house.diary == ["start even", "even sleeps", "start odd"]
+    await eventually(lambda: house.places._known["even"].asleep_bytes == GIB // 10)
+    place = house.places.health("even").place
+    assert place is not None and (place.asleep, place.memory_bytes) == (1, GIB)
+    await house.end()
+
+
+async def test_sleepers_end_where_one_that_comes_needs_the_memory_that_they_leave_taken() -> None:
+    memory = FakeMemory(4 * GIB, {"even": GIB, "odd": GIB, "third": 3 * GIB})
+    house = House(memory=memory, sleeps=True)
+    memory.left = GIB
+    await house.bring("third")
+    await eventually(lambda: house.places._known["third"].memory_bytes == 3 * GIB)
+    await house.bring("even", instead_of="third")
+    await house.bring("odd", instead_of="even")
+    assert house.fakes["third"].sleeps and house.fakes["even"].sleeps
+    memory.left = int(1.5 * GIB)
+    house.diary.clear()
+    await house.bring("third", instead_of="odd")
+    assert house.diary[:2] == ["stop even", "even rests"]
+    await house.end()
+
+
+async def test_where_none_comes_beside_sleepers_they_end_and_it_is_tried_once_more() -> None:
+    house = House(sleeps=True)
+    await house.bring("even")
+    house.fakes["odd"].breaks = "CUDA out of memory"
+    house.places.follow("odd", START, "even")
+    await eventually(lambda: not house.places._switches)
+    assert house.diary == ["start even", "even sleeps", "start odd", "stop even", "even rests", "start odd"]
+    assert house.state("odd") == "failed"
+    await house.end()
+
+
+# -- reading ahead -----------------------------------------------------------------------------------------
+
+
+async def test_weights_of_one_whose_turn_is_next_are_read_and_nothing_else_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house, read = House(), list[str]()
+    monkeypatch.setattr(house.places._read_ahead, "begin", lambda name, folder: read.append(str(folder)))
+    await house.bring("even")
+    for model in ("odd", "even"):
+        house.places.follow(model, EngineOrder.PREPARE)
+    assert read == ["/models/odd"], "what is awake has been read"
+    assert (house.state("even"), house.state("odd"), house.diary) == ("ready", "stopped", ["start even"])
     await house.end()

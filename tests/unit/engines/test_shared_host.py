@@ -54,8 +54,15 @@ class OneHost:
         memory = FakeMemory(2**30, dict.fromkeys(MODELS, 0))
         memory.house = House()
         self.app = SharedHost(
-            self.supervisors, thread=thread, awake=1, memory=memory, token=TOKEN, turns=Turns({})
+            self.supervisors,
+            thread=thread,
+            awake=1,
+            memory=memory,
+            token=TOKEN,
+            turns=Turns({}),
+            forks=SimpleNamespace(close=lambda: self.closed.append("fork server")),  # type: ignore[arg-type]
         )
+        self.closed: list[str] = []
         self.drained: list[Any] = []
         monkeypatch.setattr(shared_host_module, "drain_on_signals", self.drained.extend)
         for name, supervisor in self.supervisors.items():
@@ -171,7 +178,7 @@ async def test_health_tells_what_a_model_has_of_its_host(client: httpx.AsyncClie
 
 
 async def test_adapters_and_metrics_are_each_models_own(client: httpx.AsyncClient) -> None:
-    wanted = {"revision": 7, "adapters": [{"id": "a", "folder": "/store/a", "pinned": False}]}
+    wanted = {"revision": 7, "adapters": [{"id": "a", "digest": "a" * 64, "pinned": False, "size_bytes": 1}]}
     await client.put(protocol.ADAPTERS_PATH, headers=of("odd"), json=wanted)
     revisions = [
         (await client.get(protocol.ADAPTERS_PATH, headers=of(model))).json()["revision"] for model in MODELS
@@ -201,7 +208,15 @@ async def test_it_takes_orders_once_it_has_started_and_is_alive_while_any_model_
 
 async def test_all_of_it_ends_while_one_comes(host: OneHost, client: httpx.AsyncClient) -> None:
     await start(client, "odd")
-    host.app._places.follow("even", protocol.EngineOrder.START, "odd")
+    host.app.places.follow("even", protocol.EngineOrder.START, "odd")
     await host.app.stop()
-    assert not host.app._places._switches
+    assert not host.app.places._switches
     assert all(one._task is not None and one._task.done() for one in host.supervisors.values())
+
+
+async def test_the_fork_server_ends_with_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = OneHost(monkeypatch)
+    await host.app.start()
+    assert host.closed == []
+    await host.app.stop()
+    assert host.closed == ["fork server"]

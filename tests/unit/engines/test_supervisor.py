@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -54,7 +55,7 @@ class Starts:
         self.outcomes = list(outcomes)
 
     async def __call__(self, stack: Any) -> Running:
-        self.supervisor._last_words.listen()
+        self.supervisor._start.last_words.listen()
         outcome = self.outcomes.pop(0) if self.outcomes else SimpleNamespace(errored=False)
         if isinstance(outcome, Exception):
             raise outcome
@@ -105,10 +106,12 @@ async def test_no_adapter_is_blamed_for_the_machines_words(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervisor.reconciler.desire(DesiredAdapters(1, (EngineAdapter("a", "/store/a", False),)))
-    monkeypatch.setattr(supervisor._last_words, "read", lambda _within_s: "OSError: No space left on device")
+    monkeypatch.setattr(
+        supervisor._start.last_words, "read", lambda _within_s: "OSError: No space left on device"
+    )
     supervisor.blame("a", FaultKind.CRASH, "the engine died")
     assert not supervisor.reconciler.residency().faults
-    monkeypatch.setattr(supervisor._last_words, "read", lambda _within_s: "KeyError: 5")
+    monkeypatch.setattr(supervisor._start.last_words, "read", lambda _within_s: "KeyError: 5")
     supervisor.blame("a", FaultKind.CRASH, "the engine died")
     assert dict(supervisor.reconciler.residency().faults)["a"].reason == "the engine died: KeyError: 5"
 
@@ -500,7 +503,7 @@ async def test_each_engine_of_a_process_finds_the_environment_of_its_own_replica
     for name in (*orphans.mark("x"), "TENANTRY_LOG_REPLICA", "TENANTRY_LAST_WORDS"):
         monkeypatch.setenv(name, "")
 
-    def build(_: Any) -> Any:
+    def build(*_: Any) -> Any:
         marked = os.environ[orphans.REPLICA_MARK].partition("@")[0]
         found.append((marked, os.environ["TENANTRY_LOG_REPLICA"]))
         return None, SimpleNamespace(errored=False)
@@ -522,7 +525,7 @@ def loading(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> SimpleNa
         supervisor=supervisor, begun=threading.Event(), given_up=threading.Event(), fails=threading.Event()
     )
 
-    def build(argv: list[str]) -> Any:
+    def build(argv: list[str], forks: Any) -> Any:
         state.begun.set()
         try:
             while not state.fails.wait(0.01):
@@ -605,3 +608,116 @@ def test_an_engine_that_serves_is_drained_and_one_that_never_did_is_not(
     vars(supervisor).update(_was_ready=was_ready)
     supervisor._end(Built(None, engine, "shared-0", CollectorRegistry()))
     assert made == calls
+
+
+# -- forks -------------------------------------------------------------------------------------------------
+
+
+def has_died(one: Supervisor, times: int) -> bool:
+    return one.health().deaths == times
+
+
+async def test_an_engine_that_died_is_forked_anew_and_comes_from_nothing_if_that_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forks: Any = SimpleNamespace(reason="")
+    forks.why_not = lambda: forks.reason
+    model = BaseModel("base", "/models/base")
+    shared = Shared(builder_thread(), [], forks)
+    one = Supervisor("mesh-0.base", model, shutdown_grace_s=1.0, shared=shared)
+    assert one.why_not_fork() == ""
+    sources: list[Any] = []
+    monkeypatch.setattr(Restarts, "delay_s", 0.0)
+
+    async def load(_: Any) -> Running:
+        sources.append(one._source)
+        one._source = None
+        if len(sources) == 3:
+            raise RuntimeError("it does not come so")
+        return Running(SimpleNamespace(errored=False), app=None)
+
+    async with on_demand(one, monkeypatch):
+        monkeypatch.setattr(one, "_load", load)
+        one.follow(EngineOrder.START)
+        for deaths in (1, 2):
+            await eventually(one.is_ready)
+            assert one.running is not None
+            one.running.engine.errored = True
+            await eventually(functools.partial(has_died, one, deaths))
+        await eventually(lambda: one.health().state is EngineState.FAILED)
+        one.follow(EngineOrder.START)
+        await eventually(one.is_ready)
+        forks.reason = "it has ended"
+        assert one.running is not None
+        one.running.engine.errored = True
+        await eventually(lambda: one.health().deaths == 3 and one.is_ready())
+    assert sources == [None, one.fork, one.fork, None, None]
+
+
+async def test_what_is_forked_is_built_as_others_and_told_so(
+    asleep: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+
+    def make(*_: Any, forked: bool) -> Any:
+        told.append(forked)
+        return "an engine"
+
+    monkeypatch.setattr(asleep._start, "make", make)
+    made: list[Any] = [await asleep.fork(), await asleep._builder.build()]
+    assert made == ["an engine"] * 2
+    assert told == [True, False]
+    assert "no fork server" in asleep.why_not_fork()
+
+
+async def test_an_order_to_prepare_changes_nothing(
+    asleep: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with on_demand(asleep, monkeypatch) as starts:
+        asleep.follow(EngineOrder.PREPARE)
+        await asyncio.sleep(0)
+        assert asleep.health().state is EngineState.STOPPED and not asleep.is_awake
+        assert starts.outcomes == []
+
+
+# -- sleep -------------------------------------------------------------------------------------------------
+
+
+async def test_one_that_sleeps_is_not_awake_and_wakes_or_ends(
+    asleep: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with on_demand(asleep, monkeypatch):
+        asleep.follow(EngineOrder.START)
+        await eventually(asleep.is_ready)
+        running = asleep.running
+        assert running is not None
+        asleep.fell_asleep(1)
+        assert (asleep.is_awake, asleep.is_ready()) == (False, False)
+        health = asleep.health()
+        assert (health.state, health.reason) == (
+            EngineState.STOPPED,
+            "it sleeps (level 1) until its turn comes",
+        )
+        asleep.woke_up(running, 0.1)
+        assert (asleep.is_awake, asleep.is_ready(), asleep.health().starts) == (True, True, 2)
+        asleep.fell_asleep(2)
+        asleep.follow(EngineOrder.STOP)
+        await asyncio.wait_for(asleep.rests(), 5)
+        assert (asleep.sleeps, asleep.running) == (0, None)
+
+
+async def test_one_that_dies_in_its_sleep_is_on_disk_and_nobody_is_blamed(
+    asleep: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with on_demand(asleep, monkeypatch) as starts:
+        asleep.follow(EngineOrder.START)
+        await eventually(asleep.is_ready)
+        asleep.fell_asleep(1)
+        assert asleep.running is not None
+        asleep.running.engine.errored = True
+        await asyncio.wait_for(asleep.rests(), 5)
+        health = asleep.health()
+        assert (health.state, health.deaths, asleep.sleeps) == (EngineState.STOPPED, 0, 0)
+        asleep.follow(EngineOrder.START)
+        await eventually(asleep.is_ready)
+        assert starts.outcomes == []

@@ -70,9 +70,9 @@ def test_every_setting_arrives_and_is_written_again(tmp_path: Path) -> None:
         "preload": ["odd"],
         "pinned": ["even"],
     }
-    fleet = fleet_of(tmp_path, mesh(awake=2, residency=residency))
+    fleet = fleet_of(tmp_path, mesh(awake=2, residency=residency, fork_server=False, sleep=True))
     pool = fleet.pools["mesh"]
-    assert (pool.strategy, pool.awake) == (Strategy.MODEL_MESH, 2)
+    assert (pool.strategy, pool.awake, pool.fork_server, pool.sleep) == (Strategy.MODEL_MESH, 2, False, True)
     assert pool.residency == ResidencySettings(600.0, 0.5, 20.0, 9.0, ("odd",), ("even",))
     text = write_fleet(fleet, key_variables={})
     assert fleet_of(tmp_path, yaml.safe_load(text)).pools == fleet.pools
@@ -129,7 +129,9 @@ def test_a_wrong_value_is_refused(tmp_path: Path, settings: dict[str, Any], path
     assert problem.message == message
 
 
-@pytest.mark.parametrize(("key", "value"), [("awake", 2), ("residency", {"ttl_s": 5})])
+@pytest.mark.parametrize(
+    ("key", "value"), [("awake", 2), ("residency", {"ttl_s": 5}), ("fork_server", False), ("sleep", True)]
+)
 def test_pools_whose_models_have_hosts_of_their_own_take_no_such_setting(
     tmp_path: Path, key: str, value: Any
 ) -> None:

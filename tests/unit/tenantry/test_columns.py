@@ -110,6 +110,7 @@ USED = {
     "run_s": 8e4,
     "slot_s": 9e4,
     "engine_s": 3e4,
+    "switch_s": 120.0,
     "estimated_requests": 3,
     "priced_requests": 1_234_567,
     "cost": "98765.000000001",

@@ -150,7 +150,7 @@ def test_a_long_list_is_cut_and_says_so(run: Run, desk: Desk) -> None:
 
 def test_what_others_wrote_cannot_steer_the_terminal(run: Run, desk: Desk) -> None:
     evil = "\x1b[2J\x07[bold red]gone[/] \u202e:smile:"
-    decision = Decision(1.0, Action.REJECTED, evil, evil, evil, evil, evil, evil, 0.0)
+    decision = Decision(1.0, Action.REJECTED, evil, evil, evil, evil, evil, evil, 0.0, evil)
     report = desk.management.scheduled
     first = replace(report.pools[0].waiting[0], engine_model=evil, waits_for=evil)
     pool = replace(report.pools[0], name=evil, waiting=(first,))

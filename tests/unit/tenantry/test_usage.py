@@ -23,7 +23,7 @@ from tenantry.running import Connection
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk
 
-MEASURED = (1200, 3, 1_500_000, 20, 5, 0.25, 90.0, 0.5, 0.1, 1200, 12_500_000_000)
+MEASURED = (1200, 3, 1_500_000, 20, 5, 0.25, 90.0, 0.5, 0.1, 2.5, 1200, 12_500_000_000)
 Run = Callable[..., Result]
 
 
@@ -52,7 +52,7 @@ def test_usage_is_shown_by_tenant_and_model_with_a_total(run: Run, desk: Desk) -
     result = run()
     assert result.exit_code == 0, result.output
     assert desk.book.asked[0].group_by == ("tenant", "model")
-    times = ["250 ms", "90 s", "500 ms", "100 ms"]
+    times = ["250 ms", "90 s", "500 ms", "100 ms", "2.5 s"]
     shown = cells(result.stdout)
     assert ["acme", "support", "1,200", "1,500,000", "20", "5", *times] in shown
     assert shown[-1][:5] == ["total", "", "2,400", "3,000,000", "40"]

@@ -74,7 +74,7 @@ def make(supervisor: Supervisor) -> None:
     """Start an engine as the builder's thread does."""
     with pytest.raises(RuntimeError, match="no engine in these tests"):
         supervisor._start.make(MODEL, supervisor.metrics)
-    supervisor._last_words.close()
+    supervisor._start.last_words.close()
 
 
 def on_it(kv_cache_bytes: int | None) -> Pin:

@@ -22,7 +22,9 @@ class FakeEngine:
         self.hangs: set[str] = set()
         self.engine_core = SimpleNamespace(add_request_async=self._add)
         self.vllm_config = SimpleNamespace(
-            cache_config=SimpleNamespace(cache_dtype="auto", block_size=16), shutdown_timeout=0
+            cache_config=SimpleNamespace(cache_dtype="auto", block_size=16),
+            model_config=SimpleNamespace(enable_sleep_mode=True, is_hybrid=False),
+            shutdown_timeout=0,
         )
         self.model_config = SimpleNamespace(max_model_len=64, is_multimodal_model=False)
         self.salts: list[str] = []
@@ -47,6 +49,13 @@ class FakeEngine:
     async def collective_rpc(self, method: str, args: Any = (), kwargs: Any = None) -> list[Any]:
         await self._called(method)
         return [None]
+
+    async def sleep(self, level: int = 1, mode: str = "abort") -> None:
+        await self._called(f"sleep {level} {mode}")
+
+    async def wake_up(self, tags: list[str] | None = None) -> bool:
+        await self._called(f"wake {'all' if tags is None else ' '.join(tags)}")
+        return True
 
     def get_tokenizer(self) -> Any:
         return SimpleNamespace(encode=lambda text: [len(text)])

@@ -192,6 +192,7 @@ class FakeModels:
             memory_bytes=2**30,
             awake_s=60.0,
             reason="",
+            resting={"put": "shape mismatch (1x after two)"},
         )
         self.turn = TurnEvent(1_700_000_000.0, "mesh", "mesh-0", "one", "two", "awake", "worth", 21.5, "cold")
 

@@ -15,6 +15,7 @@ async def test_models_are_listed_with_their_states_and_the_last_turns(desk: Desk
     (model,) = answer["data"]
     assert (model["host"], model["model"], model["state"]) == ("mesh-0", "one", "awake")
     assert (model["since_s"], model["cost_s"], model["took_s"]) == (12.346, 21.5, {"cold": 21.5})
+    assert model["resting"] == {"put": "shape mismatch (1x after two)"}
     (turn,) = answer["turns"]
     assert (turn["at"], turn["model"], turn["instead_of"]) == (1_700_000_000.0, "one", "two")
     assert (turn["what"], turn["why"], turn["way"]) == ("awake", "worth", "cold")

@@ -17,7 +17,7 @@ from routing.usage.query import MAX_ROWS, UsageQuery
 from tests.unit.routing.admin.fakes import Desk, error_of
 
 USAGE = "/admin/v1/usage"
-MEASURED = (2, 1, 10, 20, 5, 0.25, 1.0, 0.5, 0.1, 2, 1_500_000_000)
+MEASURED = (2, 1, 10, 20, 5, 0.25, 1.0, 0.5, 0.1, 2.5, 2, 1_500_000_000)
 
 
 async def test_usage_is_split_by_what_is_asked_for_and_has_a_total(desk: Desk) -> None:

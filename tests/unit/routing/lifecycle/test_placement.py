@@ -15,15 +15,14 @@ KEY = AdapterKey(None, "a-support")
 def wanted(
     *, on_trial: set[int] | None = None, in_use: set[str] | None = None, used: dict[str, float] | None = None
 ) -> Wanted:
-    return Wanted(
-        on_trial or set(), lambda name: name in (in_use or set()), used or {}, lambda d: f"/store/{d}"
-    )
+    return Wanted(on_trial or set(), lambda name: name in (in_use or set()), used or {})
 
 
-def test_ready_versions_are_served_from_the_folder_of_their_content() -> None:
+def test_ready_versions_are_served_by_their_content() -> None:
     (adapter,) = desired_adapters([entry_of("a-support")], wanted())
     assert adapter.id == adapter_id("a-support")
-    assert adapter.folder == f"/store/{version_of(KEY).digest}"
+    version = version_of(KEY)
+    assert (adapter.digest, adapter.size_bytes) == (version.digest, version.size_bytes)
 
 
 def test_a_version_is_served_before_it_is_ready_only_while_it_is_tried() -> None:

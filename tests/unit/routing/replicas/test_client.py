@@ -14,7 +14,15 @@ from routing.replicas.client import OrderRefused, ReplicaClient, ReplicaDied
 from tests.fakes import respond, serving
 
 TOLD = EngineHealth(EngineState.FAILED, "No working C++ compiler", "w", 1, "KeyError", True)
-PLACE = Place(awake=2, memory_bytes=2**30, way="cold", took_s={"cold": 21.5})
+PLACE = Place(
+    awake=2,
+    memory_bytes=2**30,
+    way="cold",
+    took_s={"cold": 21.5},
+    asleep=1,
+    asleep_bytes=5,
+    resting={"put": "x"},
+)
 ASLEEP = EngineHealth(EngineState.STOPPED, place=PLACE)
 
 

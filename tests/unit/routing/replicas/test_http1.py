@@ -162,6 +162,43 @@ async def test_chunks_come_as_they_are_sent(both: tuple[Replica, Upstream]) -> N
     answer.close()
 
 
+@pytest.mark.parametrize("takes", [True, False])
+async def test_a_piece_that_is_waited_for_is_passed_on_at_once_or_else_yielded(
+    both: tuple[Replica, Upstream], takes: bool
+) -> None:
+    replica, upstream = both
+    go_on, passed = asyncio.Event(), list[bytes]()
+
+    async def slowly(writer: asyncio.StreamWriter) -> None:
+        head, _, rest = CHUNKED.partition(b"3;")
+        writer.write(head)
+        await go_on.wait()
+        writer.write(b"3;" + rest)
+
+    def passes(piece: bytes) -> bool:
+        passed.append(piece)
+        return takes
+
+    replica.reply = slowly
+    answer = await upstream.ask("GET", "/")
+    chunks = answer.chunks()
+    assert await anext(chunks) == b"he"
+    answer.passes = passes
+    go_on.set()
+    assert [chunk async for chunk in chunks] == ([] if takes else [b"llo"])
+    assert passed == [b"llo"]
+    assert answer.is_complete
+
+
+async def test_what_comes_while_nobody_waits_is_not_passed_on(both: tuple[Replica, Upstream]) -> None:
+    replica, upstream = both
+    replica.reply = CHUNKED
+    answer = await upstream.ask("GET", "/")
+    await eventually(lambda: answer.is_complete, "the end of the answer")
+    answer.passes = lambda piece: pytest.fail(f"{piece!r} would overtake what is being sent")
+    assert [chunk async for chunk in answer.chunks()] == [b"hello"]
+
+
 async def test_many_ask_at_once_and_each_gets_its_own_answer(both: tuple[Replica, Upstream]) -> None:
     replica, upstream = both
 

@@ -21,7 +21,7 @@ def test_a_row_says_whose_request_it_was_how_it_ended_and_what_it_used() -> None
         "pool": "shared", "replica": "shared-0", "outcome": "completed", "reason": "",
         "prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 4, "estimated": True,
         "queue_s": 0.5, "run_s": 1.5, "slot_s": 1.5, "engine_s": 0.75, "cost": None, "fallback_of": None,
-        "key": "k1",
+        "key": "k1", "switch_s": None,
     }  # fmt: skip
     assert tokens_of(row) == 15
 

@@ -17,7 +17,7 @@ from fleet.types import Budget, UsageSettings
 from routing.errors import StateUnavailable
 from routing.usage import Ledger, UsageStore, ledger
 from routing.usage.budget import Budgets
-from routing.usage.entries import FIRST_COLUMNS, Row
+from routing.usage.entries import FIRST_COLUMNS, KEY, Row
 from routing.usage.journal import Journal
 from routing.usage.query import read_query
 from tests.fakes import eventually
@@ -306,7 +306,7 @@ async def test_a_journal_of_the_release_before_is_read_back_without_keys(tmp_pat
     folder = tmp_path / "usage"
     folder.mkdir()
     (folder / "old-000000.jsonl").write_bytes(
-        orjson.dumps(row[:-1]) + b"\n" + orjson.dumps(row[: FIRST_COLUMNS - 1]) + b"\n"
+        orjson.dumps(row[:KEY]) + b"\n" + orjson.dumps(row[: FIRST_COLUMNS - 1]) + b"\n"
     )
     house = House(tmp_path)
     await eventually(lambda: not house.waiting_on_disk)

@@ -87,8 +87,8 @@ def test_unknown_and_repeated_parameters_are_refused() -> None:
 def test_an_answer_has_its_lines_and_their_total() -> None:
     query = read(group_by="day,adapter")
     lines = [
-        line(query.group_by, ("2026-01-08", "", 2, 1, 10, 20, 5, 0.25, 1.0, 0.5, 0.1, 1, 2_500_000_000)),
-        line(query.group_by, ("2026-01-09", "x", 1, 0, 1, 2, 0, 0.25, 1.0, None, 0.1, 0, 0)),
+        line(query.group_by, ("2026-01-08", "", 2, 1, 10, 20, 5, 0.25, 1.0, 0.5, 0.1, 2.5, 1, 2_500_000_000)),
+        line(query.group_by, ("2026-01-09", "x", 1, 0, 1, 2, 0, 0.25, 1.0, None, 0.1, 0.0, 0, 0)),
     ]
     told = answer(query, lines, "EUR")
     assert (told["from"], told["to"], told["group_by"]) == ("2025-12-11", "2026-01-09", ["day", "adapter"])
@@ -97,7 +97,7 @@ def test_an_answer_has_its_lines_and_their_total() -> None:
     assert told["total"] == {
         "requests": 3, "estimated_requests": 1,
         "prompt_tokens": 11, "completion_tokens": 22, "cached_tokens": 5,
-        "queue_s": 0.5, "run_s": 2.0, "slot_s": 0.5, "engine_s": 0.2,
+        "queue_s": 0.5, "run_s": 2.0, "slot_s": 0.5, "engine_s": 0.2, "switch_s": 2.5,
         "priced_requests": 1, "cost": "2.5",
     }  # fmt: skip
 

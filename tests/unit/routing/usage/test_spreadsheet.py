@@ -10,7 +10,7 @@ import pytest
 from routing.usage.query import line
 from routing.usage.spreadsheet import COLUMNS, FORMULA, to_csv
 
-MEASURED = (2, 1, 10, 20, 5, 0.25, 1.0, 0.5, 0.1, 1, 1500)
+MEASURED = (2, 1, 10, 20, 5, 0.25, 1.0, 0.5, 0.1, 2.5, 1, 1500)
 
 
 def read(text: str) -> list[dict[str, str]]:

@@ -26,11 +26,11 @@ def total(store: UsageStore, **fields: str) -> UsageLine:
 
 
 def test_what_is_written_is_added_up_in_every_measure(store: UsageStore) -> None:
-    assert store.write(rows(record(), record(estimated=True, prompt_tokens=1))) == 2
+    assert store.write(rows(record(), record(estimated=True, prompt_tokens=1, switch_s=2.5))) == 2
     assert total(store) == {
         "requests": 2, "estimated_requests": 1,
         "prompt_tokens": 11, "completion_tokens": 10, "cached_tokens": 8,
-        "queue_s": 1.0, "run_s": 3.0, "slot_s": 3.0, "engine_s": 1.5,
+        "queue_s": 1.0, "run_s": 3.0, "slot_s": 3.0, "engine_s": 1.5, "switch_s": 2.5,
         "priced_requests": 0, "cost": 0,
     }  # fmt: skip
 

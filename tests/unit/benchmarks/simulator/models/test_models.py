@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks.simulator.models.baselines import LRU, LlamaSwap, Ollama, Retry
 from benchmarks.simulator.models.comparison import compare, figures
 from benchmarks.simulator.models.devices import Call, Device, Policy, Simulation
 from benchmarks.simulator.models.ours import Turns
-from benchmarks.simulator.models.scenarios import DURATION_S, POLICIES
-from benchmarks.simulator.models.workloads import bursty, steady
+from benchmarks.simulator.models.scenarios import DURATION_S, POLICIES, of_traces
+from benchmarks.simulator.models.workloads import bursty, steady, traced
 from routing.turns.view import TurnSettings
 
 SWITCH_S = 2.0
@@ -62,6 +64,29 @@ def test_calls_are_the_same_for_the_same_seed_and_as_many_as_asked_for(workload:
     assert [(c.model, c.at_s, c.tokens) for c in first] == [(c.model, c.at_s, c.tokens) for c in again]
     assert len(first) / 3000.0 == pytest.approx(2.0, rel=0.5)
     assert [c.at_s for c in first] == sorted(c.at_s for c in first)
+
+
+def test_a_traces_arrivals_are_stretched_to_the_rate_and_its_lengths_are_kept(tmp_path: Path) -> None:
+    file = tmp_path / "trace.csv"
+    rows = [f"2023-11-16 18:{i // 60:02}:{i % 60:02}.5000000,100,{20 + i % 3}" for i in range(1200)]
+    file.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]) + "\n")
+    first, again = (traced(4, 1.0, 0.5, 1000.0, 7, trace=file) for _ in range(2))
+    assert [(c.model, c.at_s) for c in first] == [(c.model, c.at_s) for c in again]
+    assert len(first) == pytest.approx(500, abs=2), "one a second has become one in two"
+    assert {c.tokens for c in first} == {20.0, 21.0, 22.0} and {c.model for c in first} == {0, 1, 2, 3}
+    assert first[0].at_s >= 0 and first[-1].at_s < 1000.0
+    file.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n")
+    with pytest.raises(ValueError, match="no arrivals"):
+        traced(4, 1.0, 0.5, 1000.0, 7, trace=file)
+
+
+def test_fleets_by_traces_are_there_where_these_are(tmp_path: Path) -> None:
+    names = [fleet.name for fleet in of_traces(tmp_path)]
+    assert names and all("Azure" in name for name in names)
+    with pytest.raises(ValueError, match="unknown"):
+        next(compare(["Azure"], 1, 1))
+    with pytest.raises(OSError, match="az23"):
+        next(compare(["Azure code"], 1, 1, tmp_path))
 
 
 def test_figures_are_of_calls_after_the_warm_up_alone() -> None:

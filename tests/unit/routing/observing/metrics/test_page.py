@@ -44,6 +44,7 @@ class Turns:
     switches: ClassVar = {("base", "fork", "worth", "awake"): 3}
     switch_s: ClassVar = {("base", "fork"): 4.5}
     limit_s = 30.0
+    holds: ClassVar = {("base", "young"): 1}
 
     def awake_s(self) -> dict[tuple[str, str], float]:
         return {("mesh-0", "base"): 60.0}
@@ -164,7 +165,9 @@ def test_what_the_ledger_lost_and_whether_its_database_is_away_is_there() -> Non
 
 def test_everything_on_the_page_is_defined_and_nothing_else_is() -> None:
     everything = metrics(Slo(ttft_s=0.1, itl_s=0.01))
-    everything.settled([ended(attempts=2, hedged=True, waits_for="no_slot"), fallen_back("support")])
+    everything.settled(
+        [ended(attempts=2, hedged=True, waits_for="no_slot", switch_s=0.5), fallen_back("support")]
+    )
     everything.refused(401, "invalid_api_key")
     page = everything.page().decode()
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))

@@ -1,0 +1,110 @@
+"""Engines on other machines get adapters' files from the gateway; for nobody else is there such a route."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adapters.checkpoint import inspect_adapter
+from adapters.layout import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
+from adapters.store import AdapterStore
+from engines.protocol import FILES_PATH, TOKEN_HEADER
+from engines.secrets import internal_token
+from tests.fakes import SECRET, Client, eventually, key_of
+from tests.integration.conftest import Bench
+from tests.unit.fleet.files import adapter_folder
+
+TOKEN = internal_token(SECRET)
+
+
+@pytest.fixture
+def store(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AdapterStore:
+    """The gateway's."""
+    store = AdapterStore(tmp_path / "adapters")
+    monkeypatch.setattr(bench.gateway.app.adapter_files, "_store", store)
+    return store
+
+
+@pytest.fixture
+def digest(store: AdapterStore, tmp_path: Path) -> str:
+    """A version in the gateway's store."""
+    source = adapter_folder(tmp_path / "source")
+    digest = inspect_adapter(source).digest
+    folder = store.folder_of(digest)
+    folder.parent.mkdir(parents=True)
+    source.rename(folder)
+    return digest
+
+
+def get(bench: Bench, rest: str, *headers: tuple[str, str], method: str = "GET") -> Client:
+    return Client(bench.gateway.app, FILES_PATH + rest, method=method, headers=list(headers))
+
+
+async def test_an_engine_gets_each_file_whole_or_from_a_place_on(
+    bench: Bench, store: AdapterStore, digest: str
+) -> None:
+    folder = store.folder_of(digest)
+    for name in SERVED_FILES:
+        whole = await get(bench, f"{digest}/{name}", (TOKEN_HEADER, TOKEN))()
+        assert (whole.status, whole.body) == (200, (folder / name).read_bytes())
+        rest = await get(bench, f"{digest}/{name}", (TOKEN_HEADER, TOKEN), ("range", "bytes=7-"))()
+        assert (rest.status, rest.body) == (206, (folder / name).read_bytes()[7:])
+    size = (folder / WEIGHTS_FILE).stat().st_size
+    beyond = ("range", f"bytes={size}-")
+    assert (await get(bench, f"{digest}/{WEIGHTS_FILE}", (TOKEN_HEADER, TOKEN), beyond)()).status == 416
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [(TOKEN_HEADER, "")],
+        [(TOKEN_HEADER, TOKEN[:-1])],
+        [("authorization", f"Bearer {key_of('a')}")],
+        [("authorization", f"Bearer {TOKEN}")],
+    ],
+    ids=["nothing", "no token", "a part of it", "a tenant's key", "the token as a key"],
+)
+async def test_for_everybody_else_there_is_no_such_route(
+    bench: Bench, digest: str, headers: list[tuple[str, str]]
+) -> None:
+    told = await get(bench, f"{digest}/{CONFIG_FILE}", *headers)()
+    unknown = await Client(bench.gateway.app, "/internal/nothing", method="GET", headers=headers)()
+    assert (told.status, told.body) == (unknown.status, unknown.body) == (404, unknown.body)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "",
+        "/",
+        "{digest}",
+        "{digest}/",
+        "{digest}/training_args.bin",
+        "{digest}/../.lock",
+        "{digest}/" + CONFIG_FILE + "/x",
+        "0" * 64 + "/" + CONFIG_FILE,
+        "../../etc/passwd/" + CONFIG_FILE,
+        "{digest}x/" + CONFIG_FILE,
+    ],
+)
+async def test_nothing_but_served_files_of_stored_versions_is_given(
+    bench: Bench, digest: str, rest: str
+) -> None:
+    answer = await get(bench, rest.format(digest=digest), (TOKEN_HEADER, TOKEN))()
+    assert answer.status == 404
+
+
+async def test_it_is_only_read(bench: Bench, digest: str) -> None:
+    for method in ("POST", "PUT", "DELETE"):
+        answer = await get(bench, f"{digest}/{CONFIG_FILE}", (TOKEN_HEADER, TOKEN), method=method)()
+        assert answer.status == 405
+
+
+async def test_engines_are_told_where_the_gateway_is(bench: Bench) -> None:
+    engines, engine = bench.gateway.lifecycle.engines, next(iter(bench.engines.values()))
+    engines.files_at = "http://gateway:3000"
+    engines._kept[engine.name].told = None
+    engines.tell_all()
+    await eventually(lambda: engine.desired["files_at"] == engines.files_at, "the address")

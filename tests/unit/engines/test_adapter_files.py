@@ -1,0 +1,227 @@
+"""An engine's host has adapters' files, or gets them from the gateway by their digest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from adapters.checkpoint import inspect_adapter
+from adapters.layout import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
+from adapters.store import AdapterStore
+from engines.adapter_files import AdapterFiles, FilesAway, Folders, reachable
+from engines.protocol import FILES_PATH, TOKEN_HEADER
+from engines.residency import EngineAdapter
+from tests.unit.fleet.files import adapter_folder
+
+TOKEN = "the token"
+
+
+@dataclass
+class Gateway:
+    """Gives the files of some versions; notes who asked for what."""
+
+    store: Path
+    url: str = ""
+    asked: list[str] = field(default_factory=list)
+    cut_at: int | None = None  # bytes of the weights, after which the connection ends
+    answer: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get(TOKEN_HEADER) != TOKEN:
+            return web.Response(status=404)
+        digest, name = request.match_info["digest"], request.match_info["name"]
+        self.asked.append(f"{name} {request.headers.get('range', '')}".strip())
+        if self.answer is not None:
+            return await self.answer(request)
+        file = AdapterStore(self.store).folder_of(digest) / name
+        if not file.exists():
+            return web.Response(status=404)
+        begin = int(request.headers.get("range", "bytes=0-")[6:-1])
+        data = file.read_bytes()
+        if begin >= len(data):
+            return web.Response(status=416)
+        response = web.StreamResponse(status=206 if begin else 200)
+        response.content_length = len(data) - begin
+        await response.prepare(request)
+        end = self.cut_at if self.cut_at is not None and name == WEIGHTS_FILE else len(data)
+        await response.write(data[begin:end])
+        if end < len(data):
+            assert request.transport is not None
+            request.transport.abort()
+        return response
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    """A gateway on another machine."""
+    made = Gateway(tmp_path / "gateway")
+    app = web.Application()
+    app.router.add_get(f"{FILES_PATH}{{digest}}/{{name}}", made.serve)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield made
+    await runner.cleanup()
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Folders:
+    """The folders of an engine's machine."""
+    return Folders(tmp_path / "here/adapters", tmp_path / "here/copies")
+
+
+@pytest.fixture
+def adapter(gateway: Gateway) -> EngineAdapter:
+    """One that the gateway has."""
+    return stored(gateway.store, "a")
+
+
+def stored(store: Path, name: str) -> EngineAdapter:
+    source = adapter_folder(store.parent / f"source of {name}")
+    config = source / CONFIG_FILE
+    config.write_text(config.read_text().replace("{", f'{{"revision": "{name}", ', 1))
+    manifest = inspect_adapter(source)
+    folder = AdapterStore(store).folder_of(manifest.digest)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(folder)
+    return EngineAdapter(f"{name}@1", manifest.digest, size_bytes=manifest.size_bytes)
+
+
+def files_of(folders: Folders, gateway: Gateway) -> AdapterFiles:
+    made = AdapterFiles(folders, TOKEN)
+    made.at(gateway.url, None)
+    return made
+
+
+def left(folder: Path) -> list[str]:
+    """Files below a folder, but for its lock."""
+    return [path.name for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+
+
+async def test_on_the_gateways_machine_nothing_is_copied(gateway: Gateway, here: Folders) -> None:
+    adapter = stored(here.own, "a")
+    folder = await files_of(here, gateway).folder_of(adapter, ())
+    assert folder == AdapterStore(here.own).folder_of(adapter.digest)
+    assert gateway.asked == [] and not here.copies.exists()
+
+
+async def test_elsewhere_they_are_fetched_once(
+    gateway: Gateway, here: Folders, adapter: EngineAdapter
+) -> None:
+    files = files_of(here, gateway)
+    folders = await asyncio.gather(*(files.folder_of(adapter, ()) for _ in range(5)))
+    assert set(folders) == {AdapterStore(here.copies).folder_of(adapter.digest)}
+    assert inspect_adapter(folders[0]).digest == adapter.digest
+    assert sorted(gateway.asked) == sorted(SERVED_FILES)
+
+
+async def test_the_hosts_of_a_machine_share_what_one_has_fetched(
+    gateway: Gateway, here: Folders, adapter: EngineAdapter
+) -> None:
+    hosts = [files_of(here, gateway) for _ in range(3)]
+    await asyncio.gather(*(host.folder_of(adapter, ()) for host in hosts))
+    assert sorted(gateway.asked) == sorted(SERVED_FILES)
+
+
+async def test_a_fetch_that_was_broken_off_goes_on_where_it_ended(
+    gateway: Gateway, here: Folders, adapter: EngineAdapter
+) -> None:
+    files = files_of(here, gateway)
+    gateway.cut_at = 40
+    with pytest.raises(FilesAway):
+        await files.folder_of(adapter, ())
+    assert not AdapterStore(here.copies).has(adapter.digest)
+    gateway.cut_at = None
+    await files_of(here, gateway).folder_of(adapter, ())  # as after a restart
+    assert f"{WEIGHTS_FILE} bytes=40-" in gateway.asked
+
+
+async def test_what_is_not_what_the_digest_promises_is_dropped(
+    gateway: Gateway, here: Folders, adapter: EngineAdapter
+) -> None:
+    async def wrong(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"other bytes")
+
+    gateway.answer = wrong
+    with pytest.raises(FilesAway, match="a@1 has no files on this machine"):
+        await files_of(here, gateway).folder_of(adapter, ())
+    assert left(here.copies) == []
+    gateway.answer = None
+    await files_of(here, gateway).folder_of(adapter, ())
+
+
+@pytest.mark.parametrize("status", [401, 404, 500, 503])
+async def test_a_gateway_that_refuses_is_told_of(
+    gateway: Gateway, here: Folders, adapter: EngineAdapter, status: int
+) -> None:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=status)
+
+    gateway.answer = refuse
+    with pytest.raises(FilesAway, match=f"answered {status}"):
+        await files_of(here, gateway).folder_of(adapter, ())
+    assert left(here.copies) == []
+
+
+async def test_a_wrong_token_gets_nothing(gateway: Gateway, here: Folders, adapter: EngineAdapter) -> None:
+    stranger = AdapterFiles(here, "another token")
+    stranger.at(gateway.url, None)
+    with pytest.raises(FilesAway, match="answered 404"):
+        await stranger.folder_of(adapter, ())
+
+
+async def test_a_gateway_that_is_away_or_unknown_is_no_fault_of_the_adapter(
+    here: Folders, gateway: Gateway, adapter: EngineAdapter
+) -> None:
+    with pytest.raises(FilesAway, match="TENANTRY_GATEWAY_URL"):
+        await AdapterFiles(here, TOKEN).folder_of(adapter, ())
+    files = AdapterFiles(here, TOKEN)
+    files.at("http://127.0.0.1:9", None)
+    with pytest.raises(FilesAway, match="no files on this machine"):
+        await files.folder_of(adapter, ())
+
+
+async def test_copies_stay_within_their_budget_and_those_in_use_stay(gateway: Gateway, here: Folders) -> None:
+    first, second, third = (stored(gateway.store, name) for name in "abc")
+    room = first.size_bytes + second.size_bytes
+    files = files_of(here._replace(budget_bytes=room), gateway)
+    copies = AdapterStore(here.copies)
+    for adapter in (first, second):
+        await files.folder_of(adapter, ())
+    await files.folder_of(third, {first.digest})
+    assert [copies.has(a.digest) for a in (first, second, third)] == [True, False, True]
+    with pytest.raises(FilesAway, match="retire adapters, or raise the store's budget"):
+        await files.folder_of(second, {first.digest, third.digest})
+    assert copies.has(first.digest) and copies.has(third.digest)
+
+
+async def test_a_digest_that_is_none_reaches_no_path(gateway: Gateway, here: Folders) -> None:
+    for digest in ("../../etc", "", "A" * 64, "a" * 63 + "/"):
+        with pytest.raises(FilesAway):
+            await files_of(here, gateway).folder_of(EngineAdapter("x@1", digest), ())
+
+
+@pytest.mark.parametrize(
+    ("said", "peer", "found"),
+    [
+        ("http://127.0.0.1:3000", "10.0.0.7", "http://10.0.0.7:3000"),
+        ("http://localhost:3000/", "10.0.0.7", "http://10.0.0.7:3000"),
+        ("http://0.0.0.0:3000", "fd00::7", "http://[fd00::7]:3000"),
+        ("http://127.0.0.1:3000", "127.0.0.1", "http://127.0.0.1:3000"),
+        ("http://127.0.0.1:3000", None, "http://127.0.0.1:3000"),
+        ("http://gateway.fleet:8080/", "10.0.0.7", "http://gateway.fleet:8080"),
+        ("https://gateway.example", "10.0.0.7", "https://gateway.example"),
+        ("", "10.0.0.7", ""),
+    ],
+)
+def test_a_gateway_that_knows_itself_as_this_machine_is_where_its_call_came_from(
+    said: str, peer: str | None, found: str
+) -> None:
+    assert reachable(said, peer) == found
