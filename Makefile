@@ -17,6 +17,8 @@ JOBS     ?= logical
 DIST     ?= dist
 # public gateways that `make bench` installs beside ours, or nothing
 PEERS    ?= vllm-router sglang-router litellm
+# of clients; all where it is empty
+SUITES   ?=
 # further arguments of `make bench-scheduler` and `make fresh`
 ARGS     ?=
 # the demo's models are trained for whoever serves them, and for nobody else
@@ -26,7 +28,7 @@ export BENTOML_DO_NOT_TRACK := True
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup dev demo serve test unit chaos hostile check lint types imports fmt console screenshot bench gate gpu-check bench-scheduler simulate bento dist lock fresh clean
+.PHONY: help setup dev demo serve test unit chaos hostile check lint types imports fmt console screenshot clients bench gate gpu-check bench-scheduler simulate bento dist lock fresh clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -80,6 +82,9 @@ console: dev  ## build the operators' page from console/ into routing/console/st
 
 screenshot: dev demo  ## take docs/console.png anew, of the real service while one model is flooded (needs Chromium)
 	@PATH="$(BIN):$$PATH" TENANTRY_SCREENSHOT=1 $(BIN)/python -m pytest -q tests/e2e/test_console.py -k flooded
+
+clients: dev demo  ## run clients' suites through the gateway and beside plain vLLM; SUITES names some (half an hour)
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m tests.clients $(SUITES)
 
 bench: dev demo  ## compare the gateway with its baselines, public PEERS where they install, and the engine alone
 	@PATH="$(BIN):$$PATH" $(BIN)/python -m benchmarks.gateway $(PEERS:%=--peer %)

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from fleet.types import BaseModel
 
+NO_HOST = "media.invalid"  # a name that never resolves (RFC 6761)
+
 
 def engine_args(
     model: BaseModel,
@@ -43,6 +45,7 @@ def engine_args(
             "--max-cpu-loras": max(model.max_cpu_loras, model.max_loras),
         }
     argv = [part for flag, value in flags.items() if value is not None for part in (flag, str(value))]
+    argv += ["--allowed-media-domains", *(model.media.hosts or (NO_HOST,))]  # an empty list would allow all
     argv += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
     argv.append("--no-use-tqdm-on-load")  # progress bars do not belong in a log
     argv.append("--enable-prompt-tokens-details")  # says how much of a prompt was found in the prefix cache
@@ -57,6 +60,7 @@ def engine_args(
 
 def engine_environment(models: Iterable[BaseModel], *, on_cpu: bool) -> dict[str, str]:
     """Environment that vLLM reads at import, for all models of a process; the operator's variables win."""
+    models = list(models)
     environment = {
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -64,6 +68,8 @@ def engine_environment(models: Iterable[BaseModel], *, on_cpu: bool) -> dict[str
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         # setproctitle would write an engine's title over those marks.
         "SPT_NOENV": "1",
+        "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB": str(max((model.media.max_mib for model in models), default=1)),
+        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",  # they would lead away from the hosts that are allowed
         "VLLM_REGEX_COMPILATION_TIMEOUT_S": "1",  # its front end answers nobody meanwhile; the default is 5
         "TRANSFORMERS_VERBOSITY": "error",  # its warnings are of a model's files, and come from each process
         # Python warns of it whenever an engine is killed, and then cleans up.

@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from fleet import schema
+from fleet.content import Media
 from fleet.price_entries import own_prices_of
 from fleet.types import (
     NO_LIMITS,
@@ -51,6 +52,7 @@ def base_model_from(name: str, section: schema.BaseModelSection, source: str) ->
         kv_cache_bytes=None if section.kv_cache_gib is None else round(section.kv_cache_gib * 2**30),
         media_tokens=MediaTokens(**section.media_tokens.model_dump()),
         request_limits=RequestLimits(**section.request_limits.model_dump()),
+        media=Media(**section.media.model_dump()),
         vllm_args=section.vllm_args,
     )
 

@@ -31,6 +31,8 @@ _VERSION = re.compile(r".*@[0-9]{1,9}")  # how a request names one version of a 
 _LONGEST_ALIAS = 128
 _HEX_SHA256 = r"^[0-9a-fA-F]{64}$"
 _HEADER = r"^[A-Za-z0-9-]{1,64}$"
+_HOST_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_INSIDE = ("local", "localhost", "internal", "intranet", "lan", "home", "corp", "test", "invalid")
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
@@ -64,6 +66,15 @@ def _check_source_prefix(prefix: str) -> str:
         return sources.check_prefix(prefix)
     except AdapterError as error:
         raise ValueError(str(error)) from None
+
+
+def _check_media_host(host: str) -> str:
+    labels = host.lower().split(".")
+    if not all(re.fullmatch(_HOST_LABEL, label) for label in labels):
+        raise ValueError("is no name of a host: no scheme, no port, no path, no wildcard")
+    if len(labels) < 2 or labels[-1] in _INSIDE or not labels[-1][0].isalpha():
+        raise ValueError("is an address or a name of a network's own; engines fetch from public hosts only")
+    return host.lower()
 
 
 def _check_network(text: str) -> str:
@@ -138,6 +149,9 @@ TokenPrice: Any = _decimal(100_000, 6)
 HourPrice: Any = _decimal(1_000_000, 6)
 Amount: Any = _decimal(1_000_000_000, 9)
 Factor: Any = _decimal(100, 4)
+MediaHost = Annotated[
+    str, AfterValidator(_check_media_host), WithJsonSchema({"type": "string", "maxLength": 253})
+]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,15}$")]
 AwakeModels: Any = _auto_or(int, 1, 1024)
 MinimumStay: Any = _auto_or(float, 0, 86400)

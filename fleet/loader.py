@@ -17,6 +17,8 @@ from adapters.errors import AdapterError
 from adapters.sources import check_source
 from fleet import schema, settings, sources
 from fleet.api_keys import declared_keys, hash_keys, with_stand_ins
+from fleet.batch_settings import BatchSettings
+from fleet.content import Guard
 from fleet.document import Document, read_document
 from fleet.entries import base_model_from, tenant_of
 from fleet.explain import explain, without_echoes
@@ -32,7 +34,6 @@ from fleet.salvage import PARTS, Salvage, salvage
 from fleet.state import database_stand_in, resolve_state
 from fleet.types import (
     Adapter,
-    BatchSettings,
     Fleet,
     GatewaySettings,
     MetricsSettings,
@@ -276,6 +277,7 @@ def _gateway(section: settings.GatewaySection, hashes: Mapping[KeyPath, str]) ->
         metrics=MetricsSettings(**section.metrics.model_dump()),
         tracing=TracingSettings(**section.tracing.model_dump()),
         batches=_batches(section.batches),
+        guards={name: Guard(**guard.model_dump()) for name, guard in section.guards.items()},
         trusted_proxies=None if proxies is None else TrustedProxies(**proxies.model_dump()),
     )
 

@@ -36,7 +36,8 @@ def project(fleet: Fleet, pool: str) -> Fleet:
 
 
 def _of_tenants(gateway: GatewaySettings, tenants: Collection[str]) -> GatewaySettings:
-    """Return the gateway's settings without users of other tenants."""
+    """Return the gateway's settings without users and guards of other tenants."""
+    gateway = replace(gateway, guards={n: guard for n, guard in gateway.guards.items() if n in tenants})
     proxies = gateway.trusted_proxies
     if proxies is None:
         return gateway

@@ -74,6 +74,8 @@ def check_references(file: FleetFile, known: Known, findings: Findings) -> None:
     proxies = file.gateway.trusted_proxies
     for name in proxies.tenants if proxies is not None else ():
         known.check(("gateway", "trusted_proxies", "tenants", name), name, ("tenants", "tenant"), findings)
+    for name in file.gateway.guards:
+        known.check(("gateway", "guards", name), name, ("tenants", "tenant"), findings)
     _check_unused(file, known, findings)
 
 

@@ -31,6 +31,7 @@ def check_rules(file: FleetFile, findings: Findings) -> None:
     _check_dedicated_devices(file, findings)
     _check_caps(file, findings)
     _check_metrics_access(file, findings)
+    _check_guards(file, findings)
     _check_trusted_proxies(file, findings)
     _check_scheduler(file, findings)
     _check_state(file, findings)
@@ -217,6 +218,19 @@ def _check_metrics_access(file: FleetFile, findings: Findings) -> None:
             "nobody can read the metrics: metrics_access is operator, and there is no operator key",
             "add one (`tenantry new-key`), or set metrics_access to loopback",
         )
+
+
+def _check_guards(file: FleetFile, findings: Findings) -> None:
+    for name, guard in file.gateway.guards.items():
+        path = ("gateway", "guards", name)
+        if (guard.url is None) == (guard.plugin is None):
+            findings.error(path, "wants either a url or a plugin", "name one of the two")
+        if not guard.prompts and not guard.answers:
+            findings.error(path, "looks at nothing", "set prompts or answers to true, or remove it")
+        if guard.url is None and (guard.key_variable is not None or guard.model is not None):
+            findings.error(
+                path, "key_variable and model are of an endpoint, and no url is given", "remove them"
+            )
 
 
 def _check_trusted_proxies(file: FleetFile, findings: Findings) -> None:

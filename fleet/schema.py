@@ -15,6 +15,7 @@ from fleet.fields import (
     Device,
     Gpu,
     KeySection,
+    MediaHost,
     MigProfile,
     MinimumStay,
     Model,
@@ -45,6 +46,16 @@ class MediaTokensSection(Section):
     image: int = Field(1024, ge=0, le=10_000_000, description="Tokens of a picture.")
     audio: int = Field(750, ge=0, le=10_000_000, description="Tokens of a recording.")
     video: int = Field(8192, ge=0, le=10_000_000, description="Tokens of a film.")
+
+
+class MediaSection(Section):
+    """Which pictures, recordings and films requests may hold, and from where engines may fetch them."""
+
+    hosts: Annotated[tuple[MediaHost, ...], Field(strict=False)] = Field(
+        (), description="Hosts from which engines fetch what requests name, by https; default: none."
+    )
+    max_mib: int = Field(16, ge=1, le=1024, description="MiB of one medium, given or fetched.")
+    per_request: int = Field(16, ge=0, le=1000, description="Media of one request.")
 
 
 class RequestLimitsSection(Section):
@@ -120,6 +131,10 @@ class BaseModelSection(Section):
     )
     request_limits: RequestLimitsSection = Field(
         RequestLimitsSection(), description="Upper limits of one request."
+    )
+    media: MediaSection = Field(
+        MediaSection(),
+        description="Pictures, recordings and films in requests; engines fetch none by default.",
     )
     vllm_args: VllmArgs = Field((), description="Further `vllm serve` flags: a mapping or a list.")
 

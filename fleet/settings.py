@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fleet.content import OnFailure
 from fleet.fields import Database, EnvSection, HeaderName, KeySection, Name, Network, Section, Source, User
 from fleet.types import MetricsAccess
 
@@ -126,6 +127,32 @@ class TrustedProxiesSection(Section):
     )
 
 
+class GuardSection(Section):
+    """Who looks at a tenant's prompts and answers before they go on: an endpoint, or a plugin."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/[^\s]*)?$", max_length=2048)] | None = Field(
+        None, description="A moderation endpoint in OpenAI's form, as https://host/v1/moderations."
+    )
+    plugin: Name | None = Field(
+        None, description="In place of url: an entry point of the group `tenantry.guards`, by its name."
+    )
+    on_failure: Annotated[OnFailure, Field(strict=False)] = Field(
+        description="What becomes of a text where the guard fails or is too slow: allow or refuse."
+    )
+    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)] | None = Field(
+        None, description="Environment variable that holds the endpoint's key; default: none is sent."
+    )
+    model: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        None, description="`model` of the endpoint; default: its own."
+    )
+    prompts: bool = Field(True, description="Look at prompts before an engine reads them.")
+    answers: bool = Field(True, description="Look at answers before the client reads them.")
+    timeout_s: float = Field(2.0, gt=0, le=60, description="Longest wait for one look.")
+    hold_back_chars: int = Field(
+        400, ge=1, le=100_000, description="Text of a stream that is held back for one look."
+    )
+
+
 class GatewaySection(Section):
     """Settings of the gateway that belong to no tenant and no pool."""
 
@@ -157,6 +184,9 @@ class GatewaySection(Section):
     metrics: MetricsSection = Field(MetricsSection(), description="How many models the metrics page shows.")
     tracing: TracingSection = Field(TracingSection(), description="Where spans of requests are sent.")
     batches: BatchesSection = Field(BatchesSection(), description="Files and batches of tenants.")
+    guards: dict[Name, GuardSection] = Field(
+        {}, description="Who looks at prompts and answers, by tenant; default: nobody."
+    )
     trusted_proxies: TrustedProxiesSection | None = Field(
         None, description="Proxies that sign users in to the console; default: none, keys alone."
     )

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import quote
 
+from fleet.batch_settings import BatchSettings
+from fleet.content import Guard, Media
 from fleet.mig import Mig, SliceName
 from fleet.money import OwnPrices, Prices
 
@@ -60,6 +62,7 @@ class BaseModel:
     kv_cache_bytes: int | None = None  # None: vLLM profiles the GPU; on CPU 1 GiB
     media_tokens: MediaTokens = MediaTokens()
     request_limits: RequestLimits = RequestLimits()
+    media: Media = field(default_factory=Media)
     vllm_args: tuple[str, ...] = ()  # further flags, passed as they are
 
     @property
@@ -178,9 +181,7 @@ class Tenant:
     adapter_sources: tuple[str, ...] = ()  # prefixes from which its own keys may fetch adapters
     budget: Budget | None = None  # None: no such limit
     prices: OwnPrices | None = None  # None: the fleet's
-    fallbacks: Mapping[str, str] = field(
-        default_factory=dict
-    )  # alias -> another of `models`, or what it means
+    fallbacks: Mapping[str, str] = field(default_factory=dict)  # alias -> another one, or what it means
     request_limits: Mapping[str, int] = field(default_factory=dict)  # replace its base models'
     key_limits: Mapping[str, KeyLimits] = field(default_factory=dict)  # by hash; of keys that have some
     key_names: Mapping[str, str] = field(default_factory=dict)  # by hash; of keys that have one
@@ -244,9 +245,7 @@ class Pool:
     devices: tuple[str, ...]  # CUDA_VISIBLE_DEVICES of each host in turn; empty: not set
     tenants: tuple[str, ...]
     slo: Slo = Slo()
-    hedge_after_s: float | None = (
-        None  # a second replica is asked when the first is silent this long; None: never
-    )
+    hedge_after_s: float | None = None  # a second replica is asked after such a silence; None: never
     mig: Mig | None = None  # slices that are found when engines start; None: `devices` names them, or no MIG
     awake: int | None = None  # base models awake at once at a shared host; None: as many as fit its memory
     residency: ResidencySettings = ResidencySettings()  # of shared hosts
@@ -321,24 +320,6 @@ class TracingSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchSettings:
-    """Bounds of tenants' files and batches, and where files are."""
-
-    max_file_bytes: int = 200 * 2**20
-    max_files: int = 1000  # of one tenant
-    max_tenant_bytes: int = 10 * 2**30  # of all its files
-    max_unfinished: int = 20  # batches of one tenant
-    keep_days: int = 30  # files and ended batches
-    folder: str | None = None  # s3://bucket/prefix; None: in the state folder
-    key_variable: str | None = None  # environment variable of the key that files are sealed with; None: plain
-
-    @property
-    def keep_s(self) -> float:
-        """How long files are kept."""
-        return self.keep_days * 86_400.0
-
-
-@dataclass(frozen=True, slots=True)
 class TrustedProxies:
     """Proxies that sign users in to the console, and the rights of these users.
 
@@ -368,7 +349,8 @@ class GatewaySettings:
     scheduler: SchedulerSettings = SchedulerSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
-    batches: BatchSettings = BatchSettings()
+    batches: BatchSettings = field(default_factory=BatchSettings)
+    guards: Mapping[str, Guard] = field(default_factory=dict)  # by tenant
     trusted_proxies: TrustedProxies | None = None  # None: nobody is signed in by a proxy
 
 

@@ -16,7 +16,7 @@ from fleet.types import NO_LIMITS, Adapter, BaseModel, Budget, Fleet, Pool, Stat
 ENGINE_SETTINGS: Final = frozenset(
     {
         "dtype", "max_model_len", "max_num_seqs", "max_loras", "max_lora_rank", "max_cpu_loras",
-        "tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "vllm_args",
+        "tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib", "media", "vllm_args",
     }
 )  # fmt: skip
 
@@ -33,6 +33,7 @@ def base_model_values(model: BaseModel) -> dict[str, Any]:
     cache_bytes = values.pop("kv_cache_bytes")
     values["kv_cache_gib"] = None if cache_bytes is None else cache_bytes / 2**30
     values["vllm_args"] = list(model.vllm_args)
+    values["media"]["hosts"] = list(model.media.hosts)
     return _given(values)
 
 
@@ -123,6 +124,10 @@ def gateway_values(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, 
     hashes = values.pop("operator_key_hashes")
     scheduler = values.pop("scheduler")
     proxies = values.pop("trusted_proxies")
+    guards = {
+        name: _given({**guard, "on_failure": guard["on_failure"].value})
+        for name, guard in values.pop("guards").items()
+    }
     scheduler["max_queued_mib"] = scheduler.pop("max_queued_bytes") / 2**20
     return {
         "operator_keys": _keys(hashes, key_variables),
@@ -132,6 +137,7 @@ def gateway_values(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, 
         "batches": _batches(values.pop("batches")),
         **_given(values),
         "scheduler": scheduler,
+        **({"guards": guards} if guards else {}),
         **({} if proxies is None else {"trusted_proxies": _given(_lists(proxies))}),
     }
 

@@ -67,6 +67,8 @@ OWNED: dict[str, str] = {
     "--trust-request-chat-template": _UNSAFE,
     "--trust-request-mm-kwargs": _UNSAFE,
     "--allowed-local-media-path": _UNSAFE,
+    "--allowed-media-domains": "use `media.hosts`",
+    "--enable-mm-embeds": "made-up embeddings can crash an engine that other tenants share",
     "--enable-prompt-embeds": "made-up embeddings can crash an engine that other tenants share",
     "--enable-prompt-tokens-details": "it is set; the usage ledger counts cached tokens",
     "--disable-uvicorn-access-log": _LOGS,

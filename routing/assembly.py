@@ -29,6 +29,7 @@ from routing.http.files import Files
 from routing.http.inference import Inference
 from routing.http.metrics_pages import MetricsPages
 from routing.http.models import Models
+from routing.http.own_document import OwnDocument
 from routing.http.own_usage import OwnUsage
 from routing.http.probes import Probes
 from routing.http.stored_responses import StoredResponses
@@ -110,6 +111,7 @@ class Gateway:
         await self.ledger.stop()
         await self.lifecycle.stop()  # it may be in mid-talk with an engine
         await self.replicas.close()
+        await self.app.inference.guards.close()
         if self.tracer is not None:
             await self.tracer.close()
 
@@ -235,7 +237,7 @@ def assemble(
             live_feed=live,
             books=Books(ledger, batching.desk),
         ),
-        site=Site(pages, console.FOR_BROWSERS),
+        site=OwnDocument(callers, directory, Site(pages, console.FOR_BROWSERS)),
         metrics=metrics,
         ended=ended,
     )

@@ -4,6 +4,7 @@
     |-- InvalidRequest        400  the request is wrong; sending it again cannot help
     |   |-- EngineRefused     4xx  an engine's refusal
     |   |-- BreaksEngine           this request alone breaks engines
+    |   |-- ContentFlagged         the tenant's guard refused a text
     |   `-- OverLimit              a field exceeds the limit of one request
     |-- InvalidKey            401  no key, or an unknown one
     |-- Forbidden             403  the key is valid, but may not do this
@@ -156,6 +157,12 @@ class OverLimit(InvalidRequest):
     """A field exceeds the limit of one request; the message names the limit."""
 
     default_code = "request_over_limit"
+
+
+class ContentFlagged(InvalidRequest):
+    """A guard of the tenant's refused the prompt, or the answer."""
+
+    default_code = "prompt_flagged"
 
 
 class InvalidKey(RequestError):

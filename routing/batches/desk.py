@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from fleet.types import BatchSettings
+from fleet.batch_settings import BatchSettings
 from routing.batches.answers import batch_answer
 from routing.batches.runner import Runner
 from routing.batches.sealing import DamagedFile

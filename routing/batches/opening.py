@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleet.batch_settings import BatchSettings
 from fleet.current import CurrentFleet
-from fleet.types import BatchSettings
 from routing.batches.desk import Desk
 from routing.batches.runner import LedgerRows, LineCaller, Runner
 from routing.batches.sealing import KEY_BYTES

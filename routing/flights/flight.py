@@ -8,23 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from enum import StrEnum
 from functools import partial
 
 from routing.asgi import JSON, ClientGone, Exchange, HeaderList
 from routing.errors import (
-    AccountSuspended,
     BreaksEngine,
     EngineFailed,
     EngineTimeout,
     InvalidRequest,
-    ModelMoved,
-    QueueTimeout,
     RequestError,
-    TenantRemoved,
-    Unavailable,
 )
 from routing.flights.attempt import Attempt, Question, ReplicaBroken, answers_others
+from routing.flights.endings import ABORTED, CLIENT_CLOSED_REQUEST, OWN_FAULT, Abort, outcome_of
+from routing.flights.guards import HeldBack, Watch
 from routing.flights.heartbeat import Heartbeat, comment_of
 from routing.flights.hedging import HedgedRequest
 from routing.flights.progress import Pace, Progress, Waits
@@ -38,21 +34,11 @@ from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Record
 
 TELL_TIMEOUT_S = 5.0  # for a client that does not even take its error
-CLIENT_CLOSED_REQUEST = 499  # nginx's status for it; only ever logged and counted
 EVENT_STREAM: HeaderList = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would hold events back
 ]
-
-
-class Abort(StrEnum):
-    """Why a flight is ended from outside."""
-
-    CLIENT_GONE = "client_gone"
-    CLIENT_STALLED = "client_stalled"  # reads nothing, but stays
-    ENGINE_TIMEOUT = "engine_timeout"
-    SHUTTING_DOWN = "shutting_down"
 
 
 class Flight:
@@ -72,6 +58,7 @@ class Flight:
         self.ticket = ticket
         self.progress = Progress()
         self.record: Record | None = None  # once it has ended, however it did
+        self.watch: Watch | None = None  # looks at the answer; to be set before it flies
         self.breaks_engine = False  # engines broke on it that answer others
         self._question = question
         self._exchange = exchange
@@ -79,7 +66,7 @@ class Flight:
         self._clients = clients
         self._clock = clock
         self._waits = waits
-        self._out: Exchange | Heartbeat = exchange
+        self._out: Exchange | Heartbeat | HeldBack = exchange
         self._heartbeat: Heartbeat | None = None
         self._abort: Abort | None = None
         self._task: asyncio.Task[None] | None = None
@@ -120,8 +107,10 @@ class Flight:
             self._heartbeat = self._out = Heartbeat(
                 self._exchange, every_s, EVENT_STREAM, self._clock, self._comment
             )
+        if self.watch is not None and self._question.call.stream:
+            self._out = self.watch.over(self._heartbeat or self._exchange, self._question.call) or self._out
         outcome: Outcome = Outcome.FAILED
-        error: RequestError | None = _OWN_FAULT
+        error: RequestError | None = OWN_FAULT
         fault = False
         try:
             outcome, error = await self._outcome()
@@ -129,7 +118,7 @@ class Flight:
             if error is not None:
                 await self._tell(error)
         except asyncio.CancelledError:
-            outcome, error = _ABORTED[Abort.SHUTTING_DOWN]  # servers cancel nobody before
+            outcome, error = ABORTED[Abort.SHUTTING_DOWN]  # servers cancel nobody before
             raise
         finally:
             unwatch()
@@ -151,12 +140,12 @@ class Flight:
             aborted = self._aborted()
             if self.progress.finished and self.progress.sending_since_s is None:
                 return Outcome.COMPLETED, None
-            return _ABORTED[aborted]
+            return ABORTED[aborted]
         except ClientGone:
             self._abort = self._abort or Abort.CLIENT_GONE
-            return _ABORTED[self._abort]
+            return ABORTED[self._abort]
         except RequestError as error:
-            return _outcome_of(error), error
+            return outcome_of(error), error
         return Outcome.COMPLETED, None
 
     def _is_fault(self, error: RequestError | None) -> bool:
@@ -231,6 +220,8 @@ class Flight:
 
     async def _relay_whole(self, answer: Attempt) -> None:
         body = answer.opening
+        if self.watch is not None:
+            await self.watch.look_at_answer(self._question.call, body)
         await self._begin(200, [*answer.headers, (b"content-length", b"%d" % len(body))])
         await self._send_body(body, more=False)
 
@@ -297,10 +288,14 @@ class Flight:
         except OSError as error:
             self.progress.finished = False
             raise ClientGone from error
+        except RequestError:  # what is held back may not go on
+            self.progress.finished = False
+            raise
         self.progress.sending_since_s = None
 
     async def _tell(self, error: RequestError) -> None:
         """Give the client the error, as the answer or as the last event of a stream; it may not take it."""
+        self._out = self._heartbeat or self._exchange  # what is held back stays unsent
         if self.progress.status is None:
             error = self._question.told(error)
         body = self._exchange.error_body(error)
@@ -375,31 +370,3 @@ class Flight:
 def processing_ms(taken_s: float) -> tuple[bytes, bytes]:
     """Return OpenAI's header for the time from a request's arrival to the head of its answer."""
     return b"openai-processing-ms", b"%d" % round(1000 * taken_s)
-
-
-_OWN_FAULT = RequestError("The gateway met an error of its own.")
-_ABORTED: dict[Abort, tuple[Outcome, RequestError | None]] = {
-    Abort.CLIENT_GONE: (Outcome.CANCELLED, None),
-    Abort.CLIENT_STALLED: (Outcome.CANCELLED, None),
-    Abort.ENGINE_TIMEOUT: (
-        Outcome.FAILED,
-        EngineTimeout("The engine did not finish in time.", retry_after_s=1.0),
-    ),
-    Abort.SHUTTING_DOWN: (
-        Outcome.FAILED,
-        Unavailable(
-            "The service shut down before the answer was complete.", code="shutting_down", retry_after_s=5.0
-        ),
-    ),
-}
-
-
-def _outcome_of(error: RequestError) -> Outcome:
-    """What the engine refuses was served its refusal; what the queue refuses is no fault; all else is."""
-    if isinstance(error, InvalidRequest):
-        return Outcome.COMPLETED
-    if isinstance(error, QueueTimeout):
-        return Outcome.EXPIRED
-    if isinstance(error, AccountSuspended | ModelMoved | TenantRemoved):
-        return Outcome.REJECTED
-    return Outcome.FAILED

@@ -7,7 +7,8 @@ import contextlib
 from collections.abc import Iterator
 
 from fleet.current import CurrentFleet
-from routing.flights.flight import Abort, Flight
+from routing.flights.endings import Abort
+from routing.flights.flight import Flight
 from routing.replicas.client import ReplicaClient
 
 STREAM_STALL_S = 5.0  # a reader who sees nothing new for so long believes that it is over

@@ -16,7 +16,7 @@ from engines.protocol import FILES_PATH, Kind
 from fleet.current import CurrentFleet
 from routing.asgi import App, ClientGone, Exchange, Headers, Receive, Scope, Send, random_id
 from routing.errors import RequestError, still_starting
-from routing.flights.flight import CLIENT_CLOSED_REQUEST, Abort
+from routing.flights.endings import CLIENT_CLOSED_REQUEST, Abort
 from routing.http.adapter_files import AdapterFiles
 from routing.http.batches import BATCHES_PATH, Batches
 from routing.http.callers import Callers
@@ -24,6 +24,7 @@ from routing.http.files import FILES_ROUTE, Files
 from routing.http.inference import Inference
 from routing.http.metrics_pages import METRICS_PATH, MetricsPages
 from routing.http.models import MODELS_PATH, Models
+from routing.http.own_document import OwnDocument
 from routing.http.own_usage import USAGE_PATH, OwnUsage
 from routing.http.probes import HEALTH_PATHS, Probes
 from routing.http.probes import PATHS as PROBES
@@ -31,7 +32,6 @@ from routing.http.stored_responses import RESPONSES_PATH, StoredResponses
 from routing.observing.ended import EndedRequests
 from routing.observing.metrics import GatewayMetrics
 from routing.openai import bodies
-from routing.site import Site
 
 HELD_AT_START_S = (
     10.0  # reading the state takes a moment, or two seconds with 10 000 tenants made at run time
@@ -60,7 +60,7 @@ class GatewayApp:
     adapter_files: AdapterFiles
     admin: App
     is_admin: Callable[[str], bool]  # whether a path is the admin API's
-    site: Site
+    site: OwnDocument
     metrics: GatewayMetrics
     ended: EndedRequests
 

@@ -21,9 +21,11 @@ from routing.asgi import Exchange
 from routing.catalog.declared import Identity
 from routing.catalog.directory import Directory
 from routing.errors import BreaksEngine, Quarantined, QuotaExceeded, RequestError, Unavailable
+from routing.flights import guards
 from routing.flights.attempt import Question
 from routing.flights.faulty import Faulty
 from routing.flights.flight import Flight
+from routing.flights.guards import Guards, Watch
 from routing.flights.progress import NO_WAITS, Waits
 from routing.flights.running import RunningFlights
 from routing.http.admission import Admission
@@ -31,7 +33,7 @@ from routing.http.callers import Callers
 from routing.http.models import unknown_model
 from routing.observing.ended import EndedRequests
 from routing.observing.tracing import Trace, Tracer, trace_id_of
-from routing.openai import bodies, limits
+from routing.openai import bodies, limits, media
 from routing.openai.endpoints import ENDPOINTS
 from routing.replicas.client import ReplicaClient
 from routing.scheduling import refusals
@@ -70,6 +72,8 @@ class Asked:
     trace: Trace | None
     spare: bool = False  # a line of a batch
     record: Record | None = None  # once it was refused
+    watch: Watch | None = None  # looks at its texts; None: nobody does
+    refusal: RequestError | None = None  # of its prompt
     own_headers: int = field(init=False)  # of the answer's headers, how many name no model
 
     def __post_init__(self) -> None:
@@ -94,6 +98,7 @@ class Tables:
         }
         self.with_slots = {name for name, model in fleet.base_models.items() if model.serves_adapters}
         heartbeat_s = fleet.gateway.heartbeat_s
+        self.guards = fleet.gateway.guards
         self.waits = {pool.name: Waits(pool.hedge_after_s, heartbeat_s) for pool in fleet.pools.values()}
 
 
@@ -112,6 +117,7 @@ class Inference:
     ended: EndedRequests
     tracer: Tracer | None  # None: tracing is off
     clock: Callable[[], float]
+    guards: Guards = field(default_factory=Guards, init=False)
     _faulty: Faulty = field(default_factory=Faulty, init=False)
     _tables: Derived[Tables] = field(init=False)
 
@@ -141,7 +147,9 @@ class Inference:
 
         Raises the `RequestError` of what is wrong with it. None: nothing is known of how it ended.
         """
-        exchange, tenant, trace, kind = asked.exchange, asked.tenant, asked.trace, asked.call.kind
+        exchange, trace, kind = asked.exchange, asked.trace, asked.call.kind
+        if asked.tenant.name in self._tables.now.guards and asked.call.endpoint.runs:
+            await self._look_at_prompt(asked)
         entered = await self._enter(asked)
         asked.call.payload.clear()  # it is in the engine's body, and may be many times as large
         if entered is None:
@@ -158,17 +166,36 @@ class Inference:
             self.clock,
             self._tables.now.waits.get(request.target.pool, NO_WAITS),
         )
+        flight.watch = asked.watch
         self.flights.add(flight)
         try:
             await flight.fly()
         finally:
             if flight.record is not None:
                 if flight.breaks_engine:
-                    self._faulty.remember(tenant.name, kind, question.body, self.clock())
+                    self._faulty.remember(asked.tenant.name, kind, question.body, self.clock())
+                if asked.watch is not None and asked.watch.failed:
+                    flight.record.reason = flight.record.reason or guards.FAILED
                 self._end(flight.record, request, exchange, trace)
             self.admission.end(ticket)
             self.flights.remove(flight)
         return flight.record
+
+    async def _look_at_prompt(self, asked: Asked) -> None:
+        """Have the tenant's guard look at the prompt; what it refuses is refused in its turn.
+
+        Raises as `Callers.tenant` where the tenant was changed meanwhile.
+        """
+        tenant = asked.tenant
+        asked.watch = self.guards.watch(self._tables.now.guards[tenant.name], tenant.name)
+        try:
+            await asked.watch.look_at_prompt(asked.call)
+        except RequestError as error:
+            asked.refusal = error
+        if self.fleet.now.tenants.get(tenant.name) is not tenant and asked.spare:
+            raise refusals.moved()  # a line has no key to ask for anew; it is asked again
+        if self.fleet.now.tenants.get(tenant.name) is not tenant:
+            asked.tenant, asked.identity = self.callers.tenant(asked.exchange)
 
     async def _enter(self, asked: Asked) -> _Entered | None:
         """Let a request in, for the model that was asked for or for its fallback.
@@ -193,6 +220,8 @@ class Inference:
                 return entered
         request, question = self._prepare(asked, target)
         try:
+            if asked.refusal is not None:
+                raise asked.refusal
             ticket = self.admission.admit(request, asked.exchange.answer_headers)
         except RequestError as error:
             fallback_reason = _FALLS_BACK.get(error.code) if target.fallback is not None else None
@@ -211,7 +240,9 @@ class Inference:
 
         `refusal` is what the client gets where that fails later.
         """
-        if not asked.call.endpoint.runs:  # a tokenizer is a model's own, and no other model's will do
+        if (
+            not asked.call.endpoint.runs or asked.refusal is not None
+        ):  # a tokenizer is a model's own, and no other model's will do
             return None
         target = self.directory.fallback(asked.tenant, asked.call.model, asked.sticky, reason)
         if target is None or not self.dispatcher.takes_work(target):
@@ -241,6 +272,9 @@ class Inference:
             prompts=call.size.prompts,
             size_bytes=asked.size_bytes,
         )
+        if call.size.has_parts or "previous_input_messages" in call.payload:
+            allowed = self.fleet.now.base_models[target.base_model].media
+            media.check(call.payload, call.endpoint, allowed, salt=tables.salts[tenant.name])
         priority = SPARE_PRIORITY if asked.spare else tenant.band.rank
         # orjson leaves several times a body's size free behind it; a copy has no such room.
         for_engine = b"%b" % bodies.for_engine(

@@ -45,6 +45,7 @@ class PromptSize:
     images: int = 0
     audios: int = 0
     videos: int = 0
+    has_parts: bool = False  # objects were met in which media may stand
 
     def tokens(self, media: MediaTokens) -> int:
         """Estimate its tokens."""
@@ -109,6 +110,7 @@ def of_pairs(left: Any, right: Any) -> PromptSize:
             _add(own, text, 0)
         times = size.prompts // max(1, len(side))
         size.text_bytes += own.text_bytes * times
+        size.has_parts = size.has_parts or own.has_parts
         size.images, size.videos = size.images + own.images * times, size.videos + own.videos * times
     return size
 
@@ -164,8 +166,11 @@ _FIELDS = frozenset((*_TEXTS, *_NESTED))
 
 def _is_medium(size: PromptSize, part: Mapping[str, Any]) -> bool:
     """Count a picture, recording or film; False for other parts. vLLM goes by the type, else by the field."""
+    size.has_parts = True
     kind = part.get("type")
-    named = MEDIA.get(kind) if type(kind) is str else next((MEDIA[f] for f in part if f in MEDIA), None)
+    named = MEDIA.get(kind) if type(kind) is str else None
+    if type(kind) is not str or (named is None and part.get("uuid") is not None):
+        named = next((MEDIA[f] for f in part if f in MEDIA), None)
     if named == "image":
         size.images += 1
     elif named == "audio":

@@ -1,7 +1,6 @@
 """When and where does each request run? The one stateful orchestrator.
 
-No `await` stands between reading the state and changing it, so it needs no lock. Every ticket of `submit`
-must be settled exactly once; capacity comes back in no other way. Binding is late: where it can run at once.
+It decides without `await`, so it needs no lock. Every ticket of `submit` must be settled, exactly once.
 
 1. `submit`: it could be served by some replica (`refusals`), and no cap stops it (`accounts`); it is granted
    an engine, or waits in its group (`group`), unless it may run on spare room only (`spare`).

@@ -1,8 +1,7 @@
 """What is the state of one base model of a pool: its engines, its queues, the service of its tenants?
 
 Engines of one pool with one base model are peers: they alone can take one another's requests. So they are
-compared with one another only, and requests compete only for them. An engine of another model says nothing of
-them, even in the same pool, or on the same replica.
+compared with one another only, and requests compete only for them, whatever other models the pool has.
 
 The dispatcher tells a group what happens. It keeps three things in step: the backlog's queues with the slots
 that adapters hold, the fair counters with what was granted, and the forecast with what was done.

@@ -12,7 +12,7 @@ from routing.errors import Conflict, NotFound
 from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import Replica
-from routing.turns.pool import PoolTurns, way_of
+from routing.turns.pool import PoolTurns
 from routing.turns.report import ModelAtHost, TurnEvent, TurnsReport, WakeForecast
 from routing.turns.rule import Why, decide
 from routing.turns.seats import HostSeats, Seat
@@ -234,7 +234,7 @@ class Turns:
             pinned=pool.is_pinned(seat.model),
             held=str(pool.held.get(seat.model, "")),
             cost_s=pool.costs.measured_s(host.name, seat.model, host.awake),
-            way=way_of(seat),
+            way=seat.came_by,
             took_s={} if place is None else dict(place.took_s),
             memory_bytes=0 if place is None else place.asleep_bytes if place.asleep else place.memory_bytes,
             awake_s=seat.awake_until(now_s),

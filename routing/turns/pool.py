@@ -261,7 +261,7 @@ class PoolTurns:
             seat.forgive()
             self.costs.learn(host.name, seat.model, now_s - began_s, went=gone)
             self._count(seat, why, now_s - began_s)
-            self.timeline.add(host.name, seat.model, gone, "awake", why, now_s - began_s, way_of(seat))
+            self.timeline.add(host.name, seat.model, gone, "awake", why, now_s - began_s, seat.came_by)
             self._open(seat, now_s)
         finally:
             host.coming = None
@@ -392,12 +392,6 @@ class PoolTurns:
 
     def _count(self, seat: Seat, why: Why, took_s: float, *, failed: bool = False) -> None:
         share_switch(self._dispatcher.groups[self.name, seat.model].backlog, took_s)
-        way = way_of(seat)
+        way = seat.came_by
         self.switches[seat.model, way, why.value, "failed" if failed else "awake"] += 1
         self.switch_s[seat.model, way] = self.switch_s.get((seat.model, way), 0.0) + took_s
-
-
-def way_of(seat: Seat) -> str:
-    """Return how a model came awake last, as its host says; empty: it has not said."""
-    told = seat.replica.engine.told
-    return told.place.way if told is not None and told.place is not None else ""

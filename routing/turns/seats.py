@@ -42,6 +42,12 @@ class Seat:
         return None if told is None else told.state
 
     @property
+    def came_by(self) -> str:
+        """The way by which it came awake last, as its host says; empty: it has not said."""
+        told = self.replica.engine.told
+        return told.place.way if told is not None and told.place is not None else ""
+
+    @property
     def is_open(self) -> bool:
         """Whether its turn is now."""
         return not self.replica.asleep

@@ -52,6 +52,33 @@ async def test_the_document_needs_no_key(bench: Bench, path: str) -> None:
     assert json.loads(answer.body) == DOCUMENT
 
 
+def models_of(told: dict[str, Any]) -> set[str]:
+    """The models that a document's examples name."""
+    bodies = [where["post"]["requestBody"] for where in told["paths"].values() if "post" in where]
+    return {body["content"]["application/json"]["example"]["model"] for body in bodies}
+
+
+async def test_with_a_key_the_document_names_its_own_models_and_those_of_nobody_else(bench: Bench) -> None:
+    for tenant in ("a", "b"):
+        answer = await bench.get(OPENAPI_PATH, key=key_of(tenant))()
+        told = json.loads(answer.body)
+        listed = json.loads((await bench.get("/v1/models", key=key_of(tenant))()).body)["data"]
+        names = told["paths"]["/v1/models/{id}"]["get"]["parameters"][0]["schema"]["examples"]
+        assert sorted(names) == sorted(card["id"] for card in listed)
+        assert models_of(told) == {names[0]} and told["paths"].keys() == DOCUMENT["paths"].keys()
+        assert answer.headers["cache-control"] == "no-store"
+        for kind in Kind:
+            example = told["paths"][kind.value]["post"]["requestBody"]["content"]["application/json"][
+                "example"
+            ]
+            assert (await bench.post(kind.value, example, tenant=tenant)()).status == 200
+
+
+async def test_an_operator_has_no_models_and_nobody_s_key_is_refused(bench: Bench) -> None:
+    assert json.loads((await bench.get(OPENAPI_PATH, key=key_of("operator"))()).body) == DOCUMENT
+    assert (await bench.get(OPENAPI_PATH, key="nobody's")()).status == 401
+
+
 @pytest.mark.parametrize("kind", list(Kind))
 async def test_the_example_of_an_endpoint_is_answered(bench: Bench, kind: Kind) -> None:
     where = DOCUMENT["paths"][kind.value]["post"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fleet.types import Caps, GatewaySettings
-from routing.flights.flight import Abort
+from routing.flights.endings import Abort
 from routing.types import Outcome
 from tests.fakes import FakeEngine, Send, eventually, small_fleet
 from tests.integration.conftest import Bench, bench_of

@@ -24,9 +24,22 @@ SCHEMA_PATH = "/schema.json"  # what BentoML's clients read first
 SWAGGER_UI = ("swagger-ui.css", "swagger-ui-bundle.js")
 _POLICY = POLICY.replace(b"img-src 'self'", b"img-src 'self' data:")  # the icons in its style sheet
 
+# Once a key is given, the document is read anew with it: its examples then name the caller's own models.
 _START = f"""\
+async function readOwn(system) {{
+  const given = Object.values(system.authSelectors.authorized().toJS());
+  const key = given.map((each) => each.value).find((value) => typeof value === "string" && value);
+  const headers = key ? {{ authorization: `Bearer ${{key}}` }} : {{}};
+  const answer = await fetch("{OPENAPI_PATH}", {{ headers }});
+  if (answer.ok) system.specActions.updateSpec(await answer.text());
+}}
+const then = (original, system) => (payload) => {{
+  original(payload);
+  readOwn(system);
+}};
 SwaggerUIBundle({{
   url: "{OPENAPI_PATH}", dom_id: "#docs", deepLinking: true, validatorUrl: null, defaultModelsExpandDepth: 0,
+  plugins: [{{ statePlugins: {{ auth: {{ wrapActions: {{ authorize: then, logout: then }} }} }} }}],
 }});
 """
 _STYLE = "body { margin: 0; } noscript p { margin: 2em; font-family: sans-serif; }\n"

@@ -5,6 +5,7 @@ Only what the gateway reads, adds or refuses is described; every other field is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from engines.protocol import Kind
@@ -15,6 +16,7 @@ from routing.errors import (
     BreaksEngine,
     CapReached,
     Conflict,
+    ContentFlagged,
     EngineFailed,
     EngineTimeout,
     Forbidden,
@@ -43,11 +45,13 @@ from routing.usage.query import DEFAULT_DAYS, FOR_TENANTS, MAX_DAYS, MEASURES
 Part = dict[str, Any]
 
 ERRORS: tuple[type[RequestError], ...] = (
-    InvalidRequest, BreaksEngine, OverLimit, InvalidKey, Forbidden, AccountSuspended, TenantRemoved,
+    InvalidRequest, BreaksEngine, ContentFlagged, OverLimit, InvalidKey, Forbidden, AccountSuspended,
+    TenantRemoved,
     ModelNotFound, ModelRetired, NotFound, MethodNotAllowed, BodyTimeout, Quarantined, Conflict, BodyTooLarge,
     UnsupportedMediaType, HeadTooLarge, CapReached, QuotaExceeded, RequestError, EngineFailed, Unavailable,
     QueueTimeout, ModelMoved, StateUnavailable, EngineTimeout,
 )  # fmt: skip
+MOST_LISTED = 50  # of a caller's models, in a text for people
 _ALWAYS = (401, 403, 405, 500)
 _WITH_BODY = (400, 404, 408, 409, 413, 415, 429, 502, 503, 504)
 
@@ -158,23 +162,24 @@ _ENDPOINTS: dict[Kind, tuple[str, list[Part], list[Any], str]] = {
 }
 
 
-def document() -> Part:
-    """Build the document."""
+_HEALTH: Part = {"name": "Health", "description": "For probes."}
+
+
+def document(models: Sequence[str] = ()) -> Part:
+    """Build the document; of a caller's own models the first stands in the examples."""
+    name = _MODEL if not models else {**_MODEL, "description": _own(models), "examples": [*models]}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Tenantry inference API", "version": "1", "description": _description()},
         "servers": [{"url": "/"}],
         "security": [{"key": []}, {"x-api-key": []}],
-        "tags": [
-            {"name": "Models"},
-            {"name": "Batches"},
-            {"name": "Usage"},
-            {"name": "Health", "description": "For probes."},
-        ],
-        "paths": {kind.value: {"post": _endpoint(kind)} for kind in Kind}
-        | _reading()
-        | batches.paths(_failures)
-        | _health(),
+        "tags": [*({"name": tag} for tag in ("Models", "Batches", "Usage")), _HEALTH],
+        "paths": {
+            **{kind.value: {"post": _endpoint(kind, name)} for kind in Kind},
+            **_reading(name),
+            **batches.paths(_failures),
+            **_health(),
+        },
         "components": {
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer", "description": "Your API key."},
@@ -206,10 +211,16 @@ def _meaning(error: type[RequestError]) -> str:
     return (error.__doc__ or "").partition("\n")[0]
 
 
-def _endpoint(kind: Kind) -> Part:
+def _own(models: Sequence[str]) -> str:
+    listed = ", ".join(f"`{model}`" for model in models[:MOST_LISTED])
+    more = f" and {len(models) - MOST_LISTED} more" if len(models) > MOST_LISTED else ""
+    return f"{_MODEL['description']} Yours: {listed}{more}."
+
+
+def _endpoint(kind: Kind, model: Part) -> Part:
     summary, schemas, examples, description = _ENDPOINTS[kind]
     endpoint = ENDPOINTS[kind]
-    properties: Part = {"model": _MODEL, **dict(zip(endpoint.usual, schemas, strict=True))}
+    properties: Part = {"model": model, **dict(zip(endpoint.usual, schemas, strict=True))}
     answer: Part = {"application/json": {"schema": {"type": "object", "description": "As OpenAI's."}}}
     if endpoint.streams:
         properties["stream"] = _STREAM
@@ -217,7 +228,7 @@ def _endpoint(kind: Kind) -> Part:
     properties["user"] = _USER
     ways: list[Part] = [{"required": list(names)} for names in endpoint.content]
     schema = {"type": "object", "properties": properties, **(ways[0] if len(ways) == 1 else {"anyOf": ways})}
-    example = {"model": "support", **dict(zip(endpoint.usual, examples, strict=True))}
+    example = {"model": model["examples"][0], **dict(zip(endpoint.usual, examples, strict=True))}
     body = {"schema": schema, "example": example}
     failures = _failures(*_WITH_BODY)
     if endpoint.anthropic:
@@ -233,10 +244,10 @@ def _endpoint(kind: Kind) -> Part:
     }
 
 
-def _reading() -> Part:
+def _reading(named: Part) -> Part:
     model = {"$ref": "#/components/schemas/Model"}
     models = {"type": "object", "properties": {"object": {"const": "list"}, "data": _array(model)}}
-    name = {"name": "id", "in": "path", "required": True, "schema": _MODEL}
+    name = {"name": "id", "in": "path", "required": True, "schema": named}
     version = {"type": "object", "properties": {"version": {"type": "string"}}}
     load = {"type": "object", "properties": {"server_load": {"type": "integer"}}}
     return {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from engines.vllm_args import engine_args, engine_environment, tracing_environment
+from engines.vllm_args import NO_HOST, engine_args, engine_environment, tracing_environment
+from fleet.content import Media
 from fleet.types import BaseModel
 
 
@@ -32,6 +33,19 @@ def test_an_engine_without_adapters_has_no_lora_flag() -> None:
 def test_what_is_not_set_is_left_to_vllm() -> None:
     argv = engine_args(BaseModel("m", "/models/m"), shutdown_grace_s=1.0, on_cpu=True)
     assert not {"--max-model-len", "--gpu-memory-utilization", "--kv-cache-memory-bytes"} & set(argv)
+
+
+def test_engines_fetch_from_the_listed_hosts_or_from_none_and_follow_nobody() -> None:
+    """An empty list would mean all hosts to vLLM."""
+    for hosts in (("a.example", "b.example"), ()):
+        argv = engine_args(BaseModel("m", "/models/m", media=Media(hosts)), shutdown_grace_s=1.0, on_cpu=True)
+        at = argv.index("--allowed-media-domains")
+        given = argv[at + 1 : next(i for i in range(at + 1, len(argv)) if argv[i].startswith("--"))]
+        assert given == (list(hosts) or [NO_HOST])
+    models = [BaseModel("l", "/models/l", media=Media(max_mib=3)), BaseModel("m", "/models/m")]
+    environment = engine_environment(models, on_cpu=True)
+    assert environment["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
+    assert environment["VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB"] == "16"
 
 
 def test_a_local_model_never_asks_a_hub_and_a_cpu_engine_shares_its_cores() -> None:

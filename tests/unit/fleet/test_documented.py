@@ -24,6 +24,7 @@ ENV = {name: f"{name.lower()}-of-the-test-fleet" for name in KEYS}
 SECTIONS = {
     "`base_models`": schema.BaseModelSection,
     "`media_tokens`": schema.MediaTokensSection,
+    "`media`": schema.MediaSection,
     "`request_limits`": schema.RequestLimitsSection,
     "`adapters`": schema.AdapterSection,
     "`tenants`": schema.TenantSection,
@@ -40,6 +41,7 @@ SECTIONS = {
     "`metrics`": settings.MetricsSection,
     "`tracing`": settings.TracingSection,
     "`batches`": settings.BatchesSection,
+    "`guards`": settings.GuardSection,
     "`trusted_proxies`": settings.TrustedProxiesSection,
     "`state`": settings.StateSection,
     "`usage`": settings.UsageSection,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fleet import FleetError, project, read_fleet
+from fleet.content import Guard, OnFailure
 from fleet.types import Fleet, Slo, TrustedProxies
 from fleet.writer import write_fleet
 from tests.fakes import small_fleet
@@ -48,6 +49,12 @@ def test_nothing_of_anybody_else_is_left(fleet: Fleet) -> None:
     text = repr(project(fleet, "alone"))
     for foreign in ("alpha", "beta", "a-support", "b-support", "plain", digest("alpha"), digest("beta")):
         assert foreign not in text
+
+
+def test_guards_of_other_tenants_are_left_out(fleet: Fleet) -> None:
+    guards = {name: Guard(OnFailure.REFUSE, plugin="words") for name in ("alpha", "gamma")}
+    fleet = replace(fleet, gateway=replace(fleet.gateway, guards=guards))
+    assert project(fleet, "alone").gateway.guards.keys() == {"gamma"}
 
 
 def test_users_of_other_tenants_whom_a_proxy_signs_in_are_left_out(fleet: Fleet) -> None:

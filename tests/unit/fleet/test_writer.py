@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet import read_fleet
+from fleet.batch_settings import BatchSettings
+from fleet.content import Guard, Media, OnFailure
 from fleet.schema import LORA_RANKS
 from fleet.types import (
     Adapter,
     Band,
     BaseModel,
-    BatchSettings,
     Budget,
     Caps,
     Fleet,
@@ -77,6 +78,9 @@ BASE_MODELS = st.builds(
     kv_cache_bytes=st.none() | st.integers(2**20, 2**40),
     media_tokens=st.builds(MediaTokens, *[st.integers(0, 10**7)] * 3),
     request_limits=st.builds(RequestLimits, *[st.integers(1, 1000)] * 8),
+    media=st.builds(
+        Media, st.sampled_from([(), ("a.example", "b.c.example")]), st.integers(1, 1024), st.integers(0, 1000)
+    ),
     vllm_args=st.sampled_from([(), ("--seed", "7"), ("--enforce-eager",)]),
 )
 TENANTS = st.builds(
@@ -138,6 +142,20 @@ GATEWAYS = st.builds(
         keep_days=st.integers(2, 100),
         folder=st.sampled_from([None, "s3://bucket", "s3://bucket/prefix/of_files"]),
         key_variable=st.sampled_from([None, "BATCH_KEY"]),
+    ),
+    guards=st.dictionaries(
+        st.just("t"),
+        st.builds(
+            Guard,
+            on_failure=st.sampled_from(OnFailure),
+            url=st.just("https://guard.example/v1/moderations"),
+            key_variable=st.sampled_from([None, "GUARD_KEY"]),
+            model=st.sampled_from([None, "m"]),
+            answers=st.booleans(),
+            timeout_s=st.floats(0.01, 60),
+            hold_back_chars=st.integers(1, 100_000),
+        )
+        | st.builds(Guard, on_failure=st.sampled_from(OnFailure), plugin=st.just("words")),
     ),
     trusted_proxies=st.none()
     | st.builds(

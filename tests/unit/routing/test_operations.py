@@ -22,7 +22,7 @@ from routing.errors import (
     QuotaExceeded,
     TenantRemoved,
 )
-from routing.flights.flight import Abort
+from routing.flights.endings import Abort
 from routing.http.admission import KEY_BUDGET
 from routing.observing.metrics.definitions import GATEWAY_METRICS
 from routing.observing.request_log import line_of

@@ -11,7 +11,7 @@ import boto3  # type: ignore[import-untyped]
 import pytest
 from moto.server import ThreadedMotoServer
 
-from fleet.types import BatchSettings
+from fleet.batch_settings import BatchSettings
 from routing.batches.journal import Journal, Outcome
 from routing.batches.opening import key_of
 from routing.batches.sealing import FRAME_BYTES, KEY_BYTES, DamagedFile, Sealer

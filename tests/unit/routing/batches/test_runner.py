@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from engines.protocol import Kind
-from fleet.types import BatchSettings
+from fleet.batch_settings import BatchSettings
 from routing.batches import run as runs
 from routing.batches.desk import Desk
 from routing.batches.runner import Runner
