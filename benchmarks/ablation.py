@@ -21,10 +21,10 @@ import typer
 
 from benchmarks.ablation_rules import RULES, Rule
 from benchmarks.machine import origin
-from benchmarks.simulator.costs import StepCosts
 from benchmarks.simulator.runs import PROCESSES, Task, run
 from benchmarks.simulator.scenarios import OURS, Scenario, scenarios
 from benchmarks.simulator.workloads import Flood, Workload
+from simulation.costs import StepCosts
 
 NOTHING = "nothing"  # is off
 SURE_AFTER = 1  # seeds without any change

@@ -23,8 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.output import JsonFile, show
-from benchmarks.simulator.costs import EngineSettings
-from benchmarks.simulator.ours import BASE, POOL, Policy, fleet_of
+from benchmarks.simulator.ours import POOL, Policy, fleet_of
 from benchmarks.stats import short
 from fleet.current import CurrentFleet
 from fleet.types import Band, SchedulerSettings
@@ -33,6 +32,8 @@ from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import declared_replicas
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Request, Target
+from simulation.costs import EngineSettings
+from simulation.driver import BASE
 
 T = TypeVar("T")
 REPLICA = EngineSettings(slots=16, host_places=64, max_sequences=64)

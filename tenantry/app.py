@@ -28,6 +28,7 @@ from tenantry import (
     keys,
     mig,
     models,
+    plan,
     reference,
     replicas,
     restarting,
@@ -83,6 +84,7 @@ for panel, commands in PANELS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)
 app.add_typer(mig.app, name="mig", rich_help_panel=FLEET)
+app.add_typer(plan.app, name="plan", rich_help_panel=FLEET)
 app.add_typer(tenants.app, name="tenants", rich_help_panel=GATEWAY)
 app.add_typer(aliases.app, name="aliases", rich_help_panel=GATEWAY)
 app.add_typer(adapters.app, name="adapters", rich_help_panel=GATEWAY)

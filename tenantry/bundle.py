@@ -38,7 +38,7 @@ Platform = Literal["gpu", "cpu"]
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE_FILES = ("service.py", "configuration.yaml", "LICENSE")
-CODE_FOLDERS = ("adapters", "engines", "fleet", "routing", "tenantry")
+CODE_FOLDERS = ("adapters", "engines", "fleet", "planning", "routing", "simulation", "tenantry")
 CODE_SUFFIXES = frozenset({".py", ".json", ".css", ".html", ".js", ".svg"})  # the last four: the console
 MODEL_STORE = "bento://"  # sources in BentoML's model store
 STATE_FOLDER = "${{TENANTRY_STATE:-~/.tenantry/{name}}}"  # one for each Bento; its versions share it

@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.output import JsonFile, show
-from benchmarks.simulator.costs import StepCosts
 from benchmarks.simulator.fit import errors, fit, read_measurements
 from benchmarks.simulator.measured import measured_runs
 from benchmarks.simulator.models.comparison import ModelComparison
@@ -25,6 +24,7 @@ from benchmarks.simulator.report import Comparison
 from benchmarks.simulator.runs import PROCESSES, Task, run_all
 from benchmarks.simulator.scenarios import ALL, Scenario, scenarios
 from benchmarks.simulator.validate import validate as validate_model
+from simulation.costs import StepCosts
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.simulator.costs import StepCosts
+from simulation.costs import StepCosts
 
 
 @dataclass(frozen=True, slots=True)

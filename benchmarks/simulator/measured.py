@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.baselines import RoundRobin
-from benchmarks.simulator.costs import EngineSettings, StepCosts
-from benchmarks.simulator.driver import Driver
-from benchmarks.simulator.engine import Totals
 from benchmarks.simulator.runs import PROCESSES
 from benchmarks.simulator.send_at_once import SendAtOnce
 from benchmarks.simulator.workloads import Workload, sharegpt
+from simulation.costs import EngineSettings, StepCosts
+from simulation.driver import Driver
+from simulation.engine import Totals
 
 MEASURED_RUNS = "llama31_real.txt"
 COLUMNS = 11  # of a measured run that has figures; runs that did not fit the GPU have none

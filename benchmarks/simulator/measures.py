@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.simulator.driver import Call
-from benchmarks.simulator.engine import Engine
 from benchmarks.simulator.workloads import NOISY
 from benchmarks.stats import fairness
 from fleet.types import Band
+from simulation.driver import Call
+from simulation.engine import Engine
 
 COMPLETION_PRICE = 2.0  # of a token, in prompt tokens, as in VTC (Sheng et al., OSDI 2024)
 SETTLING_S = 30.0  # calls that arrive later than that before the end are not asked for their service

@@ -9,10 +9,10 @@ from statistics import fmean
 
 from rich.table import Table
 
-from benchmarks.simulator.costs import StepCosts
 from benchmarks.simulator.measures import Figures
 from benchmarks.simulator.runs import Result
 from benchmarks.stats import short
+from simulation.costs import StepCosts
 
 
 @dataclass(frozen=True, slots=True)

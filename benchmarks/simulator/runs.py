@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-from benchmarks.simulator.costs import StepCosts
-from benchmarks.simulator.driver import Driver
 from benchmarks.simulator.measures import Figures, Window, figures
 from benchmarks.simulator.scenarios import WARMUP_S, Scenario
+from simulation.costs import StepCosts
+from simulation.driver import Driver
 
 PROCESSES = 2
 

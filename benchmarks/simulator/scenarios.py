@@ -14,13 +14,13 @@ from benchmarks.baselines import (
 )
 from benchmarks.baselines import Policy as Baseline
 from benchmarks.simulator import two_engines
-from benchmarks.simulator.costs import EngineSettings, StepCosts
-from benchmarks.simulator.driver import Router
 from benchmarks.simulator.ours import Ours, Policy
 from benchmarks.simulator.send_at_once import SendAtOnce
 from benchmarks.simulator.two_engines import TwoEngines
 from benchmarks.simulator.workloads import CONV, Flood, Workload, sharegpt
 from fleet.types import Band, Slo
+from simulation.costs import EngineSettings, StepCosts
+from simulation.driver import Router
 
 WARMUP_S = 60.0  # the first use of every adapter reads it from disk
 NEVER_S = 1e9

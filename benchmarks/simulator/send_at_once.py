@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.baselines import EngineLedger, Policy
-from benchmarks.simulator.driver import Call, Driver
+from simulation.driver import Call, Driver
 
 
 class SendAtOnce:
@@ -20,8 +20,8 @@ class SendAtOnce:
 
     def arrive(self, call: Call, now: float) -> None:
         """Send it."""
-        ledger = self.policy.choose(call.adapter, self.ledgers)
-        ledger.begin(call.adapter)
+        ledger = self.policy.choose(call.adapter or call.base_model, self.ledgers)
+        ledger.begin(call.adapter or call.base_model)
         self._driver.send(call, int(ledger.name))
 
     def first_token(self, call: Call, now: float) -> None:
@@ -29,7 +29,7 @@ class SendAtOnce:
 
     def finished(self, call: Call, now: float) -> None:
         """Count it out."""
-        self.ledgers[call.replica or 0].end(call.adapter)
+        self.ledgers[call.replica or 0].end(call.adapter or call.base_model)
 
     def tokens(self, replica: int, gap_s: float, tokens: int) -> None:
         """Nothing: none of these looks at it."""

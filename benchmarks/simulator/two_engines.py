@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from benchmarks.scheduler.arrivals import Demand, merged
 from benchmarks.scheduler.fleet import Shape
-from benchmarks.simulator.costs import EngineSettings, StepCosts
-from benchmarks.simulator.driver import Call
 from benchmarks.simulator.workloads import NOISY
+from simulation.costs import EngineSettings, StepCosts
+from simulation.driver import Call
 
 # Of a step of the demo's model on one core of a two-core EPYC. The decode terms are what `fit` makes of
 # `benchmarks.scheduler --fit`; a prefill with all that a request costs its engine once, a move into a slot

@@ -13,9 +13,9 @@ from statistics import fmean
 
 from rich.table import Table
 
-from benchmarks.simulator.costs import StepCosts
 from benchmarks.simulator.measured import RANK, MeasuredRun, Simulated, simulate_all
 from benchmarks.stats import short
+from simulation.costs import StepCosts
 
 TOKENS_WITHIN, ITL_WITHIN = 0.05, 0.10
 APART = 1.25  # two runs' times to first token must differ by so much to have an order

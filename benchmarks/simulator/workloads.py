@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.simulator.driver import Call
+from simulation.driver import Call
 
 NOISY = "noisy"  # the tenant that floods
 

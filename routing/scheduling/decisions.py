@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from routing.types import Request
 
@@ -23,7 +23,7 @@ class Action(StrEnum):
 
 
 class Decision(NamedTuple):
-    """One decision."""
+    """One decision. A tuple, since one is made for every request."""
 
     at_s: float  # monotonic
     action: Action
@@ -41,7 +41,7 @@ class Decisions:
     """The last `KEPT` decisions, the newest last."""
 
     def __init__(self) -> None:
-        self._kept: deque[Any] = deque(maxlen=KEPT)  # fields of decisions, with whole requests
+        self._kept: deque[Decision] = deque(maxlen=KEPT)
 
     def add(
         self,
@@ -53,16 +53,11 @@ class Decisions:
         waited_s: float = 0.0,
     ) -> None:
         """Remember a decision about a request; the oldest one is forgotten."""
-        self._kept.append((at_s, action, reason, request, replica, waited_s))
+        target = request.target
+        whose = target.tenant, target.model, target.pool
+        told = Decision(at_s, action, reason, request.id, *whose, replica, waited_s, target.base_model)
+        self._kept.append(told)
 
     def last(self, count: int = KEPT) -> list[Decision]:
         """List the newest first."""
-        return [_decision(*fields) for fields in list(self._kept)[: -count - 1 : -1]]
-
-
-def _decision(
-    at_s: float, action: Action, reason: str, request: Request, replica: str | None, waited_s: float
-) -> Decision:
-    target, name = request.target, request.id
-    told = (at_s, action, reason, name, target.tenant, target.model, target.pool, replica, waited_s)
-    return Decision(*told, target.base_model)
+        return list(self._kept)[: -count - 1 : -1]

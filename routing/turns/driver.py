@@ -21,16 +21,18 @@ from routing.types import Outcome, Record
 
 
 @dataclass(frozen=True, slots=True)
-class _Forecast:
+class ModelForecast:
     """Says of one model when its turn would come."""
 
     pool: PoolTurns
     model: str
 
     def until_awake_s(self) -> float | None:
+        """Seconds until it is awake; None: it can come nowhere."""
         return self.pool.until_awake_s(self.model)
 
     def least_s(self) -> float:
+        """Seconds that it would take if it were its turn now."""
         return self.pool.least_s(self.model)
 
 
@@ -57,7 +59,7 @@ class Turns:
         self._tasks: list[asyncio.Task[None]] = []
         for name, pool in self.pools.items():
             for model in fleet.now.pools[name].base_models:
-                dispatcher.groups[name, model].turns = _Forecast(pool, model)
+                dispatcher.groups[name, model].turns = ModelForecast(pool, model)
         dispatcher.turn_due = self._look
         fleet.follow(self._take_fleet)
 

@@ -20,6 +20,7 @@ from routing.turns.seats import HostSeats, Seat
 AWAKE_WITHIN_S = 900.0  # a large model on a slow disk
 STOPPED_WITHIN_S = 120.0  # vLLM's processes may need as long to end
 FIRST_POLL_S, LAST_POLL_S = 0.02, 0.5  # a switch in place takes tens of milliseconds, a cold start minutes
+SILENT_S = 15.0  # a host that imports vLLM on a loaded machine may miss several probes
 GRACE_S = 2.0  # in which a host that was told to start an engine may still say that it is stopped
 
 
@@ -97,13 +98,19 @@ class Switching:
 
     async def _until_awake(self, seat: Seat) -> None:
         began_s, pause_s = self._clock(), FIRST_POLL_S
+        heard_s = began_s
         while not seat.replica.engine.ready:
             if seat.replica.left:
                 raise NotAwake("its replica takes part no more")
             waited_s = self._clock() - began_s
             if waited_s > AWAKE_WITHIN_S:
                 raise NotAwake(f"it is not ready after {AWAKE_WITHIN_S:g} s")
-            _require_coming(await self._client(seat).health(), waited_s)
+            health, now_s = await self._client(seat).health(), self._clock()
+            if health is not None:
+                heard_s = now_s
+                _require_coming(health, waited_s)
+            elif now_s - heard_s > SILENT_S:
+                raise HostSilent("its host does not answer")
             if seat.replica.engine.told is None or seat.replica.engine.told.state is not EngineState.READY:
                 self._look_at(seat.replica.name)
             await asyncio.sleep(pause_s)
@@ -116,12 +123,9 @@ class Switching:
         return client
 
 
-def _require_coming(health: EngineHealth | None, waited_s: float) -> None:
-    """Raise `NotAwake` where an engine will not come. A host that is silent for a moment may still."""
-    if health is None:
-        if waited_s > GRACE_S:
-            raise HostSilent("its host does not answer")
-    elif health.state is EngineState.FAILED:
+def _require_coming(health: EngineHealth, waited_s: float) -> None:
+    """Raise `NotAwake` where an engine will not come."""
+    if health.state is EngineState.FAILED:
         raise NotAwake(health.reason or "its engine does not start")
     elif health.state is EngineState.DRAINING:
         raise NotAwake("its host is shutting down")

@@ -155,6 +155,9 @@ def judged(service: Service, traffic: MeshTraffic, *, beside: int = 0) -> None:
         "%d answers %s, %d switches of %.2f s on average, longest wait %.1f s (limit now %.1f s)",
         traffic.total, dict(traffic.answered), switches, switch_s, traffic.longest_s, limit_s,
     )  # fmt: skip
+    for line in service.log.read_text(errors="replace").splitlines():
+        if " failed " in line and "tenantry.turns" in line:
+            log.info("%s", line[:500])
     assert traffic.wrong == []
     assert traffic.failed == []
     completed = service.metric("tenantry_requests_total", outcome="completed")

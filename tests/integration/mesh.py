@@ -123,6 +123,7 @@ class FakeHost:
         self.refused: list[str] = []
         self.prepared: list[str] = []  # models whose weights are to be read ahead
         self.most_seen = 0
+        self.mute = False  # it answers no probe, as one that is too busy
         self._most = most
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -131,6 +132,9 @@ class FakeHost:
         engine = self.engines[headers[protocol.MODEL_HEADER]]
         if scope["path"] == protocol.READY_PATH:
             engine.probed += 1
+            if self.mute:
+                await respond(send, 500, [])  # nothing that says how its engine stands
+                return
         if scope["path"] != protocol.ENGINE_PATH:
             await engine(scope, receive, send)
             return

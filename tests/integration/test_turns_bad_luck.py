@@ -99,6 +99,28 @@ async def test_a_host_that_is_killed_while_a_model_wakes_beside_another_has_both
         assert said(await mesh.ask("one")()) == "I am one"
 
 
+@pytest.mark.parametrize("for_long", [False, True])
+async def test_a_host_that_answers_no_probe_while_it_starts_an_engine_is_waited_for(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch, for_long: bool
+) -> None:
+    if for_long:
+        monkeypatch.setattr(switching_module, "SILENT_S", 0.1)
+    engine, host = mesh.engine("two"), mesh.hosts["mesh-0"]
+    engine.loading.clear()
+    waiting = asyncio.create_task(mesh.ask("two")())
+    await eventually(lambda: state(mesh, "two") is ModelState.WAKING)
+    host.mute, probed = True, engine.probed
+    await eventually(lambda: engine.probed >= probed + 3, "three probes that were missed")
+    if for_long:
+        await eventually(lambda: state(mesh, "two") is not ModelState.WAKING, "the end of the wait")
+    host.mute = False
+    engine.loading.set()
+    assert said(await waiting) == "I am two"
+    failed = [key for key in mesh.pool.switches if key[3] == "failed"]
+    assert bool(failed) is for_long
+    assert not [each.reason for each in mesh.gateway.turns.report().models if each.reason]
+
+
 async def test_two_hundred_models_of_which_ten_are_asked_for(tmp_path: Path) -> None:
     models = tuple(f"model-{number}" for number in range(200))
     chance = random.Random(1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PRODUCT = ("adapters", "demo", "engines", "fleet", "routing", "tenantry")
+PRODUCT = ("adapters", "demo", "engines", "fleet", "planning", "routing", "simulation", "tenantry")
 FILES = sorted(str(path.relative_to(ROOT)) for room in PRODUCT for path in (ROOT / room).rglob("*.py"))
 MAX_LINES = 400
 MAX_BRANCHES = 12

@@ -90,3 +90,20 @@ def test_a_shell_completes_what_was_begun(env: dict[str, str], found: str) -> No
     assert done.returncode == 0, done.stderr
     assert found in done.stdout
     assert "metrics" not in done.stdout
+
+
+def test_a_light_installation_has_all_that_every_command_imports() -> None:
+    """What serving needs besides is imported where it is used."""
+    beside = "sqlalchemy", "sortedcontainers", "httptools", "limits", "uvloop", "vllm", "torch", "bentoml"
+    program = f"import sys, tenantry.app; print([name for name in {beside} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_plan_says_what_a_light_installation_lacks(tmp_path: Path) -> None:
+    (tmp_path / "sortedcontainers.py").write_text("raise ImportError(name='sortedcontainers')")
+    done = run("plan", "--machines", "l4", env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1
+    assert "sortedcontainers is missing here. Plan in a checkout." in " ".join(done.stderr.split())

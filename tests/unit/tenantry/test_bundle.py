@@ -115,7 +115,8 @@ def test_training_data_tests_and_caches_stay_out(loaded: LoadedFleet, context: P
     assert not [name for name in names if "demo/" in name or "__pycache__" in name or name.endswith(".pyc")]
     assert {name.split("/")[0] for name in names} == {
         "LICENSE", "README.md", "adapters", "bentofile.yaml", "configuration.yaml", "engines", "fleet",
-        "fleet.yaml", "models", "requirements.txt", "routing", "service.py", "tenantry",
+        "fleet.yaml", "models", "planning", "requirements.txt", "routing", "service.py", "simulation",
+        "tenantry",
     }  # fmt: skip
 
 

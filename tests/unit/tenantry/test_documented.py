@@ -23,7 +23,7 @@ NAMED = re.compile(r"`tenantry ([a-z][a-z -]*[a-z])")
 def command_of(words: list[str]) -> TyperCommand | TyperGroup:
     """The command that words begin with; they are left with its arguments. Raises `KeyError`."""
     command = get_command(app)
-    while isinstance(command, TyperGroup) and words:
+    while isinstance(command, TyperGroup) and words and not words[0].startswith("-"):
         command = command.commands[words.pop(0)]
     assert isinstance(command, TyperCommand | TyperGroup)
     assert isinstance(command, TyperCommand) or command.invoke_without_command
@@ -60,5 +60,5 @@ def test_commands_that_texts_name_are_there() -> None:
     assert {"new-key", "adapters add", "replicas"} <= found
     for words in map(str.split, sorted(found)):
         command = get_command(app)
-        while isinstance(command, TyperGroup) and words:
+        while isinstance(command, TyperGroup) and words and not words[0].startswith("-"):
             command = command.commands[words.pop(0)]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.simulator.costs import StepCosts
 from benchmarks.simulator.fit import Measurement, errors, fit, read_measurements
+from simulation.costs import StepCosts
 
 TRUE = StepCosts(20.0, 0.5, 3.0, 0.01, 0.2, 0.05, 4.0, 50.0)
 LOADS = [  # sequences, adapters, slots, loads from disk

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.baselines import RoundRobin
-from benchmarks.simulator.costs import EngineSettings
-from benchmarks.simulator.driver import Call, Driver
-from benchmarks.simulator.engine import Engine
 from benchmarks.simulator.measures import Window, figures, served_alike
 from benchmarks.simulator.send_at_once import SendAtOnce
 from benchmarks.simulator.workloads import NOISY
 from fleet.types import Band
-from tests.unit.benchmarks.simulator.fakes import FLAT, a_call, served
+from simulation.costs import EngineSettings
+from simulation.driver import Call, Driver
+from simulation.engine import Engine
+from tests.unit.simulation.fakes import FLAT, a_call, served
 
 WINDOW = Window(0.0, 100.0)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.simulator.costs import EngineSettings, StepCosts
-from benchmarks.simulator.driver import Call, Driver
 from benchmarks.simulator.ours import Ours, Policy
 from benchmarks.simulator.workloads import CONV, Flood, Workload
 from fleet.types import Band, Slo
+from simulation.costs import EngineSettings, StepCosts
+from simulation.driver import Call, Driver
 
 ENGINE = EngineSettings(slots=2, host_places=8, max_sequences=8)
 BUSY = Workload(12, 6.0, CONV, duration_s=30.0)

@@ -12,11 +12,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from benchmarks.simulator.__main__ import app
-from benchmarks.simulator.costs import EngineSettings, StepCosts
 from benchmarks.simulator.report import Comparison, spread
 from benchmarks.simulator.runs import Task, run, run_all
 from benchmarks.simulator.scenarios import ALL, OURS, PUBLIC, VARIANTS, Scenario, scenarios
 from benchmarks.simulator.workloads import CONV, Workload
+from simulation.costs import EngineSettings, StepCosts
 
 TINY = Scenario("tiny", 2, EngineSettings(slots=2), Workload(6, 2.0, CONV, duration_s=20.0))
 

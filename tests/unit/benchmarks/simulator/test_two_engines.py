@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from benchmarks.simulator.costs import StepCosts
-from benchmarks.simulator.driver import Call, Driver
 from benchmarks.simulator.measures import Window, figures
 from benchmarks.simulator.scenarios import OURS, scenarios
 from benchmarks.simulator.two_engines import CAPACITY_PER_S, COSTS, ENGINE, TwoEngines
 from benchmarks.simulator.workloads import NOISY
+from simulation.costs import StepCosts
+from simulation.driver import Call, Driver
 
 SHORT_S = 10.0
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.simulator.costs import StepCosts
-from benchmarks.simulator.engine import Totals
 from benchmarks.simulator.measured import measured_runs, simulate
 from benchmarks.simulator.validate import UNKNOWN, Pair, Validation
-from tests.unit.benchmarks.simulator.fakes import RUN, simulated
+from simulation.costs import StepCosts
+from simulation.engine import Totals
+from tests.unit.simulation.fakes import RUN, simulated
 
 LINE = (
     "rank_16_rates_0.1_0.05 _8_128_16_ 15885629 26462 3600.08 "

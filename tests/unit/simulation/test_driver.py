@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.baselines import RoundRobin
-from benchmarks.simulator.costs import EngineSettings
-from benchmarks.simulator.driver import Driver
 from benchmarks.simulator.send_at_once import SendAtOnce
-from tests.unit.benchmarks.simulator.fakes import FLAT, a_call
+from simulation.costs import EngineSettings
+from simulation.driver import Driver
+from tests.unit.simulation.fakes import FLAT, a_call
 
 
 def driven(router: SendAtOnce) -> Driver:

@@ -53,16 +53,16 @@ class StepCosts:
 class EngineSettings:
     """One replica's vLLM flags, and what they leave for the KV cache."""
 
-    slots: int = 16  # --max-loras
+    slots: int = 16  # --max-loras; 0: it serves no adapter
     host_places: int = 128  # --max-cpu-loras
     max_sequences: int = 256  # --max-num-seqs
     step_tokens: int = 8192  # --max-num-batched-tokens
     kv_tokens: int | None = None  # None: what the measured GPU had left at rank 16
 
     def __post_init__(self) -> None:
-        if not 1 <= self.slots <= self.host_places:
+        if not 0 <= self.slots <= self.host_places:
             raise ValueError(
-                f"vLLM needs 1 <= max_loras <= max_cpu_loras, not {self.slots}, {self.host_places}"
+                f"vLLM needs 0 <= max_loras <= max_cpu_loras, not {self.slots}, {self.host_places}"
             )
         if self.kv_capacity <= 0:
             raise ValueError(f"{self.slots} slots leave no memory for the KV cache")

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from benchmarks.simulator.costs import StepCosts
-from benchmarks.simulator.engine import IDLE, Engine, Sequence
-from tests.unit.benchmarks.simulator.fakes import Heard, an_engine, run_out
+from simulation.costs import StepCosts
+from simulation.engine import IDLE, Engine, Sequence
+from tests.unit.simulation.fakes import Heard, an_engine, run_out
 
 NO_LOADS = StepCosts(10.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 

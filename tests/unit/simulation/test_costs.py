@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.simulator.costs import EngineSettings, StepCosts
+from simulation.costs import EngineSettings, StepCosts
 
 
 def test_a_step_costs_what_is_in_it() -> None:
@@ -28,8 +28,8 @@ def test_a_file_with_other_terms_is_refused(tmp_path: Path, text: str) -> None:
         StepCosts.read(file)
 
 
-@pytest.mark.parametrize(("slots", "places"), [(0, 4), (8, 4)])
-def test_an_engine_needs_slots_and_as_many_places(slots: int, places: int) -> None:
+@pytest.mark.parametrize(("slots", "places"), [(-1, 4), (8, 4)])
+def test_an_engine_has_at_least_as_many_places_as_slots(slots: int, places: int) -> None:
     with pytest.raises(ValueError, match="max_loras"):
         EngineSettings(slots=slots, host_places=places)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.simulator.costs import EngineSettings, StepCosts
-from benchmarks.simulator.driver import Call
-from benchmarks.simulator.engine import IDLE, Engine, Sequence, Totals
 from benchmarks.simulator.measured import MeasuredRun, Simulated
+from simulation.costs import EngineSettings, StepCosts
+from simulation.driver import Call
+from simulation.engine import IDLE, Engine, Sequence, Totals
 
 # A step takes 10 ms whatever is in it; loads are told apart by their times.
 FLAT = StepCosts(10.0, 0.0, 0.0, 0.0, 0.0, 0.0, 100.0, 1000.0)

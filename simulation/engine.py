@@ -16,7 +16,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from benchmarks.simulator.costs import EngineSettings, StepCosts
+from simulation.costs import EngineSettings, StepCosts
 
 IDLE = math.inf
 
@@ -62,6 +62,7 @@ class Totals:
     preemptions: int = 0
     gaps: int = 0  # between two tokens of a stream
     gaps_s: float = 0.0
+    busy_s: float = 0.0  # of its device's time
 
 
 @dataclass(slots=True)
@@ -72,6 +73,7 @@ class _Span:
     step_s: float
     count: int
     prefills: list[tuple[Sequence, int]] = field(default_factory=list)
+    sharers: float = 1.0  # engines that step on the device at once
 
 
 class Engine:
@@ -79,7 +81,9 @@ class Engine:
 
     def __init__(self, settings: EngineSettings, costs: StepCosts, listener: Listener) -> None:
         self.settings, self.costs, self.listener = settings, costs, listener
+        self.beside: list[Engine] = []  # others on its device: those that step at once share its time
         self.totals = Totals()
+        self.lanes = 1  # of its device: so many step at once without sharing
         self.due_s = IDLE
         self.running: dict[Sequence, None] = {}  # in the order of admission
         self.active: dict[str, int] = {}  # adapter -> its running sequences
@@ -98,6 +102,11 @@ class Engine:
         self._places: set[str] = set()
         self._span: _Span | None = None
         self._blocked = False  # the last scan of the queue ended for want of room, not of slots
+
+    @property
+    def is_stepping(self) -> bool:
+        """Whether it keeps its device busy now."""
+        return self._span is not None
 
     @property
     def in_flight(self) -> int:
@@ -119,14 +128,20 @@ class Engine:
         self._queues.setdefault(sequence.adapter, deque()).append(sequence)
         sequence.waiting = True
         self.waiting += 1
-        span = self._span
-        if span is None:
+        if self._span is None:
             self.due_s = min(self.due_s, now)
-        elif span.count > 1 and not self._blocked and self._may_run(sequence.adapter):
-            begun = max(1, math.floor((now - span.start_s) / span.step_s) + 1)
-            if begun < span.count:
-                span.count = begun
-                self.due_s = span.start_s + begun * span.step_s
+        elif not self._blocked and self._may_run(sequence.adapter):
+            self.cut_short(now)
+
+    def cut_short(self, now: float) -> None:
+        """Let what is under way stop after the current step: what it depends on has changed."""
+        span = self._span
+        if span is None or span.count <= 1:
+            return
+        begun = max(1, math.floor((now - span.start_s) / span.step_s) + 1)
+        if begun < span.count:
+            span.count = begun
+            self.due_s = span.start_s + begun * span.step_s
 
     def advance(self, now: float) -> None:
         """End what is under way, tell the listener, and start what comes next."""
@@ -144,6 +159,7 @@ class Engine:
         totals = self.totals
         totals.gaps += tokens
         totals.gaps_s += tokens * span.step_s
+        totals.busy_s += span.count * span.step_s / span.sharers
         finished = self._pop_finished()
         begun = [sequence for sequence, chunk in span.prefills if self._prefilled(sequence, chunk)]
         if tokens:
@@ -234,8 +250,10 @@ class Engine:
         costs = self.costs
         step_ms = costs.decode_ms(self._decoding, len(self.active), self.settings.slots) + loads_ms
         step_ms += costs.prefill_token_ms * sum(chunk for _, chunk in prefills)
+        sharers = max(1.0, (1 + sum(other.is_stepping for other in self.beside)) / self.lanes)
+        step_ms *= sharers
         count = 1 if prefills or preempted else self._alike()
-        self._span = _Span(now, step_ms / 1000, count, prefills)
+        self._span = _Span(now, step_ms / 1000, count, prefills, sharers)
         self.due_s = now + count * step_ms / 1000
 
     def _alike(self) -> int:

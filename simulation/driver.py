@@ -6,15 +6,17 @@ The router decides where each call goes and when; the driver only keeps time and
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from benchmarks.simulator.costs import EngineSettings, StepCosts
-from benchmarks.simulator.engine import Engine, Sequence
+from simulation.costs import EngineSettings, StepCosts
+from simulation.engine import Engine, Sequence
 
+BASE = "base"  # the base model of fleets that have one
 PATIENCE_S = 4 * 3600.0  # after the last arrival; then a run is given up
 
 
@@ -24,11 +26,13 @@ class Call:
 
     at_s: float
     tenant: str
-    adapter: str
+    adapter: str | None  # None: the base model itself
     prompt_tokens: int
     completion_tokens: int
+    base_model: str = BASE
     key: int = -1
     replica: int | None = None
+    sent_s: float | None = None  # when it was granted a replica
     sequence: Sequence | None = None
     refused_s: float | None = None
     then: Callable[[float], Call | None] | None = None  # what its client asks for when it has ended
@@ -80,8 +84,25 @@ class Router(Protocol):
 class Driver:
     """One run: engines, a router, and the calls of a workload."""
 
-    def __init__(self, engines: Ordered[EngineSettings], costs: StepCosts, router: Router) -> None:
-        self.engines = [Engine(settings, costs, self) for settings in engines]
+    def __init__(
+        self,
+        engines: Ordered[EngineSettings],
+        costs: StepCosts | Ordered[StepCosts],
+        router: Router,
+        *,
+        devices: Ordered[int] | None = None,
+        lanes: int = 1,
+    ) -> None:
+        """`costs` are those of all engines, or of each; `devices` is where each is, None: alone.
+
+        `lanes` engines of a device can step at once and do not slow each other: cores, of a CPU.
+        """
+        each = [costs] * len(engines) if isinstance(costs, StepCosts) else costs
+        self.engines = [Engine(settings, cost, self) for settings, cost in zip(engines, each, strict=True)]
+        for one, device in zip(self.engines, devices or (), strict=devices is not None):
+            others = zip(self.engines, devices or (), strict=True)
+            one.lanes = lanes
+            one.beside = [other for other, its in others if its == device and other is not one]
         self.now = 0.0
         self._router = router
         self._calls: list[Call] = []
@@ -89,6 +110,8 @@ class Driver:
         self._arrivals: list[tuple[float, int]] = []  # heap of (at, key)
         self._index = {engine: index for index, engine in enumerate(self.engines)}
         self._events: list[tuple[float, int]] = []  # heap of (due, engine), some of them outdated
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []  # heap of (due, number, what)
+        self._timers_set = itertools.count()
         router.start(self)
 
     def send(self, call: Call, replica: int) -> None:
@@ -100,6 +123,10 @@ class Driver:
         engine.submit(call.sequence, self.now)
         if engine.due_s != due_s:
             heapq.heappush(self._events, (engine.due_s, replica))
+
+    def at(self, due_s: float, what: Callable[[], None]) -> None:
+        """Do something then."""
+        heapq.heappush(self._timers, (due_s, next(self._timers_set), what))
 
     def refuse(self, call: Call) -> None:
         """Turn a call away; it never runs."""
@@ -120,12 +147,14 @@ class Driver:
         tick_s = self._router.tick_s
         next_tick_s = math.inf if tick_s is None else tick_s
         while self._open:
-            arrival_s = self._arrivals[0][0] if self._arrivals else math.inf
-            event_s = self._events[0][0] if self._events else math.inf
-            self.now = min(arrival_s, event_s, next_tick_s)
+            arrival_s, event_s = _first_s(self._arrivals), _first_s(self._events)
+            timer_s = _first_s(self._timers)
+            self.now = min(arrival_s, event_s, timer_s, next_tick_s)
             if self.now > end_s:
                 return
-            if event_s <= self.now:
+            if timer_s <= self.now:
+                heapq.heappop(self._timers)[2]()
+            elif event_s <= self.now:
                 self._advance()
             elif arrival_s <= self.now:
                 _, key = heapq.heappop(self._arrivals)
@@ -139,9 +168,20 @@ class Driver:
         engine = self.engines[replica]
         if engine.due_s != due_s:
             return
+        was_stepping = engine.is_stepping
         engine.advance(due_s)
         if engine.due_s < math.inf:
             heapq.heappush(self._events, (engine.due_s, replica))
+        if engine.is_stepping != was_stepping:
+            for other in engine.beside:
+                self._cut_short(other)
+
+    def _cut_short(self, engine: Engine) -> None:
+        """Let an engine look again at who shares its device."""
+        due_s = engine.due_s
+        engine.cut_short(self.now)
+        if engine.due_s != due_s:
+            heapq.heappush(self._events, (engine.due_s, self._index[engine]))
 
     # -- what engines say -----------------------------------------------------------------------------------
 
@@ -164,3 +204,8 @@ class Driver:
     def tokens(self, engine: Engine, gap_s: float, tokens: int) -> None:
         """Hand it on."""
         self._router.tokens(self._index[engine], gap_s, tokens)
+
+
+def _first_s(heap: Ordered[tuple[Any, ...]]) -> float:
+    """When the first of a heap is due."""
+    return float(heap[0][0]) if heap else math.inf

@@ -1,0 +1,128 @@
+"""Reads the usage records of the state database: every request that ended in the last weeks.
+
+Changes nothing: a database that another release has written is refused, not brought up to date.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from planning.reading.request_log import Naming
+from planning.reading.trace_file import MAX_READ
+from planning.requests import DemandError, Requests
+from planning.served import Served
+
+_COLUMNS = (
+    "at_s, tenant, model, adapter, replica, prompt_tokens, completion_tokens, cached_tokens, queue_s, run_s, "
+    "engine_s, outcome"
+)
+_WANTED = (  # all words are ours
+    f"SELECT {_COLUMNS} FROM usage_records WHERE at_s >= %s ORDER BY id LIMIT {MAX_READ + 1}"  # noqa: S608
+)
+_CHUNK = 10_000  # rows at a time
+_COMPLETED = "completed"
+
+
+def read_ledger(url: str, naming: Naming, *, since_s: float = 0.0) -> tuple[Requests, Served]:
+    """Return the requests that ended since a Unix time, and of completed ones what their engines did.
+
+    `url` is SQLAlchemy's. Requests that ran no model, as `/tokenize`, are left out. Raises `DemandError`.
+    """
+    asked, served = Requests(), Served()
+    with _rows(url, since_s) as rows:
+        for row in rows:
+            if len(asked) >= MAX_READ:
+                raise DemandError(f"it has more than {MAX_READ} requests: ask for less time with --over")
+            _add(asked, served, row, naming)
+    if not asked:
+        raise DemandError("it has no request yet: serve for some days, or give a table or a trace")
+    return asked, served
+
+
+def _add(asked: Requests, served: Served, row: Sequence[Any], naming: Naming) -> None:
+    at_s, tenant, model, adapter, replica, prompt, completion, cached, queue_s, run_s, engine_s, outcome = row
+    if outcome == _COMPLETED and not (prompt or completion or engine_s):
+        return  # it ran no model
+    took_s = queue_s + run_s
+    name = naming(tenant, model, adapter)
+    asked.add(
+        at_s - took_s, name, prompt, completion, cached=cached, tenant=tenant.partition("#")[0], took_s=took_s
+    )
+    if outcome == _COMPLETED and replica:
+        fresh = max(0, prompt - cached)
+        served.add(
+            replica,
+            name,
+            name if adapter else "",
+            granted_s=at_s - run_s,
+            run_s=run_s,
+            tokens=(fresh, completion),
+        )
+
+
+@contextlib.contextmanager
+def _rows(url: str, since_s: float) -> Iterator[Iterator[Sequence[Any]]]:
+    if urlsplit(url).scheme.startswith("sqlite"):
+        with closing(_sqlite(url)) as connection, _told():
+            yield _fetched(connection.execute(_WANTED % "?", (since_s,)))
+        return
+    with _postgresql(url) as connection, closing(connection.exec_driver_sql(_WANTED, (since_s,))) as cursor:
+        yield _fetched(cursor)
+
+
+def _fetched(cursor: Any) -> Iterator[Sequence[Any]]:
+    while rows := cursor.fetchmany(_CHUNK):
+        yield from rows
+
+
+def _sqlite(url: str) -> sqlite3.Connection:
+    path = unquote(url.partition("///")[2])
+    try:
+        # Writable, since a journal cannot be read otherwise; `query_only` keeps it as it is.
+        connection = sqlite3.connect(f"file:{quote(path)}?mode=rw", uri=True, timeout=10.0)
+        connection.execute("PRAGMA query_only=ON").close()
+    except sqlite3.Error:
+        raise DemandError(
+            "it cannot be opened: has the fleet served on this machine, as this user? A table or a "
+            "trace does as well"
+        ) from None
+    return connection
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turn failures of SQLite into `DemandError`; its messages name no files."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise DemandError(
+            f"it cannot be read ({error}): a database of another release, or a damaged one"
+        ) from None
+
+
+@contextlib.contextmanager
+def _postgresql(url: str) -> Iterator[Any]:
+    try:
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from routing.state.database import connect, reading
+    except ImportError:
+        raise DemandError(
+            "reading PostgreSQL needs the packages of a whole installation (`make setup`)"
+        ) from None
+    try:
+        engine = connect(make_url(url), wait_s=60.0)
+        try:
+            with reading(engine).connect() as connection:
+                yield connection
+        finally:
+            engine.dispose()
+    except SQLAlchemyError as error:
+        reason = type(getattr(error, "orig", error)).__name__  # messages may show hosts and users
+        raise DemandError(f"PostgreSQL does not answer ({reason})") from None

@@ -1,0 +1,105 @@
+"""Why is a model served so? One line for each, with the figures that decided. Pure."""
+
+from __future__ import annotations
+
+from planning.loads import Load
+from planning.sharing import Rules, Sharing, switch_s
+from planning.units import OPEN
+
+
+def served_as(sharing: Sharing, load: Load, model: str) -> str:
+    """Say in a clause how a model is served."""
+    is_adapter = model != load.unit.base.name
+    what = f"adapter of {load.unit.base.name}" if is_adapter else "whole"
+    if sharing.profile is not None:
+        return f"{what}, slice {sharing.profile.name}"
+    if len(sharing.loads) == 1:
+        copies = f"{sharing.hosts} x " if sharing.hosts > 1 else ""
+        devices = f"{load.devices} devices" if load.devices > 1 else "a device"
+        return f"{what}, {copies}{devices} of its own" if not is_adapter else what
+    if not sharing.takes_turns:
+        return f"{what}, beside {_others(sharing)}"
+    if load.unit.base.name in sharing.pinned:
+        return f"{what}, always awake among {_others(sharing)}"
+    return f"{what}, by turns with {_others(sharing)}"
+
+
+def why(sharing: Sharing, load: Load, model: str, rules: Rules) -> str:
+    """Say in one line why."""
+    reasons = [_contract(load), _place(sharing, load, model, rules)]
+    return "; ".join(reason for reason in reasons if reason)
+
+
+def _contract(load: Load) -> str:
+    circle = load.unit.circle
+    if circle == OPEN:
+        return ""
+    kind, _, name = circle.partition(" ")
+    return f"{name} shares no device with other groups" if kind == "group" else "contract: dedicated"
+
+
+def _place(sharing: Sharing, load: Load, model: str, rules: Rules) -> str:
+    asked = _asked(load, model)
+    if model != load.unit.base.name:
+        others = len(load.unit.adapters) - 1
+        base = f"same base as {_count(others, 'other')}" if others else "the only adapter of its base"
+        return f"{base}, {asked}: adapter"
+    if sharing.profile is not None:
+        gib = load.need_bytes / 2**30
+        return f"needs {gib:.1f} GiB, {asked}: a slice is enough"
+    if len(sharing.loads) == 1:
+        return _alone(sharing, load, rules, asked)
+    if not sharing.takes_turns:
+        return f"fits beside {_others(sharing)}, {asked}: all stay awake"
+    return _turns(sharing, load, model, rules, asked)
+
+
+def _alone(sharing: Sharing, load: Load, rules: Rules, asked: str) -> str:
+    if sharing.hosts > 1:
+        return f"{load.load:.1f} devices busy, at most {100 * rules.busy:.0f} % each: {sharing.hosts} copies"
+    if load.unit.adapters:
+        return f"carries {_count(len(load.unit.adapters), 'adapter')}, {asked}"
+    if load.unit.circle != OPEN:
+        return asked
+    return f"{asked}, and nothing that may share fits beside it or takes turns with it in time"
+
+
+def _turns(sharing: Sharing, load: Load, model: str, rules: Rules, asked: str) -> str:
+    switch = _switch(sharing, load)
+    objective = load.unit.ttft_s
+    if load.unit.base.name in sharing.pinned:
+        if objective is not None and not rules.awake & {*load.unit.models}:
+            return f"objective {objective:g} s, a switch takes {switch}: stays awake"
+        return f"by turns it missed its objective in the simulation, a switch takes {switch}: stays awake"
+    missed = sharing.misses[sharing.loads.index(load)]
+    within = f", objective {objective:g} s" if objective is not None else ""
+    asleep = f"asleep for {100 * missed:.2g} % of its requests"
+    return f"{asked}, {asleep}, a switch takes {switch}{within}: takes turns"
+
+
+def _switch(sharing: Sharing, load: Load) -> str:
+    """Say what a switch takes: in place where another of its shape is there, else anew."""
+    shapes = [one.unit.base.shape for one in sharing.loads if one is not load]
+    same = bool(load.unit.base.shape) and load.unit.base.shape in shapes
+    other = any(shape != load.unit.base.shape for shape in shapes)
+    times = []
+    if same:
+        times.append(f"{switch_s(load, same_shape=True, in_memory=True):.2g} s")
+    if other or not same:
+        times.append(f"{switch_s(load, same_shape=False, in_memory=True):.2g} s")
+    return " or ".join(dict.fromkeys(times))
+
+
+def _asked(load: Load, model: str) -> str:
+    demand = next((one for one in load.unit.demands if one.model == model), None)
+    whole = sum(one.requests for one in load.unit.demands)
+    part = load.load * (demand.requests / whole if demand is not None and whole else 0.0)
+    return f"{100 * part:.2g} % of a {'slice' if '/' in load.cost.device else 'device'}"
+
+
+def _others(sharing: Sharing) -> str:
+    return _count(len(sharing.loads) - 1, "other")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

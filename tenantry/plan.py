@@ -1,0 +1,123 @@
+"""The command `plan` and the commands `plan ...`: which models should share what. They change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+
+from planning.sharing import Rules
+from tenantry import plan_adapters, plan_inputs, plan_measuring
+from tenantry.client import Answer
+from tenantry.fleets import fail
+from tenantry.plan_inputs import From, Over, declared_fleet
+from tenantry.plan_tables import show_plan
+from tenantry.running import AsJson, conclude, duration_s
+
+RULES = Rules()
+
+app = typer.Typer(invoke_without_command=True)
+
+
+@app.callback()
+def plan(  # noqa: PLR0913  # an argument for each option, as typer wants it
+    ctx: typer.Context,
+    fleet: Annotated[
+        Path | None,
+        typer.Option(
+            "--fleet", help="Fleet file of today.", show_default="fleet.yaml, where nothing else is named"
+        ),
+    ] = None,
+    source: From = None,
+    over: Over = None,
+    machines: Annotated[
+        str | None,
+        typer.Option(
+            "--machines",
+            metavar="FILE|KIND",
+            help="YAML of machines, or a kind of device, such as h100-80gb, as many as are needed.",
+            show_default="this machine",
+        ),
+    ] = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            "--models", help="YAML of models that are not in the fleet file, or not on this machine."
+        ),
+    ] = None,
+    costs: Annotated[
+        Path | None,
+        typer.Option("--costs", help="Costs that `plan calibrate` measured.", show_default="computed"),
+    ] = None,
+    busy: Annotated[
+        float, typer.Option(min=1, max=100, help="Percent of a device that full batches may take.")
+    ] = 100 * RULES.busy,
+    switching: Annotated[
+        float, typer.Option(min=0, max=100, help="Percent of a device that switches may take.")
+    ] = 100 * RULES.switching,
+    active: Annotated[
+        float,
+        typer.Option(min=0.1, max=100, help="Models a device that are asked for at once and take turns."),
+    ] = RULES.active,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="Not to be used: mig, model-mesh or swap; can be given again."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Runs of each simulation.")] = 3,
+    write: Annotated[
+        Path | None, typer.Option("--write", help="Write the plan as a fleet file.", dir_okay=False)
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", help="Write a report with drawings, one HTML page.", dir_okay=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Plan which models share what, on how many devices, and what tenants then see; changes nothing.
+
+    The plan is simulated over the demand before it is shown. Exit code 1: no plan meets all objectives.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    making = _making()
+    wish = making.Wish(
+        declared_fleet(fleet, source),
+        source,
+        None if over is None else duration_s(over),
+        machines,
+        models,
+        costs,
+        making.rules_of(busy, switching, active, without or []),
+        seeds,
+        write,
+        html,
+        as_json,
+    )
+    answers: list[Answer] = []
+
+    def work() -> Answer:
+        answers.append(making.make(wish))
+        return answers[0]
+
+    conclude(work, as_json, show_plan)
+    if not answers[0]["meets_objectives"]:
+        raise typer.Exit(1)
+
+
+def _making() -> ModuleType:
+    """Return what makes plans. It simulates the gateway, whose packages a light installation lacks."""
+    try:
+        from tenantry import plan_making
+    except ImportError as error:
+        fail(
+            f"A plan is simulated with the gateway's own code: {error.name} is missing here. "
+            "Plan in a checkout."
+        )
+    return plan_making
+
+
+app.command("demand")(plan_inputs.demand)
+app.command("adapters")(plan_adapters.adapters)
+app.command("calibrate")(plan_measuring.calibrate_engine)

@@ -1,0 +1,136 @@
+"""The command `plan`: from demand, models and machines to a plan that was simulated. It changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import typer
+
+from adapters.errors import AdapterError
+from fleet import FleetError, read_fleet
+from fleet.types import Fleet, Strategy
+from fleet.writer import write_fleet
+from planning.answer import answer_of
+from planning.costs import Measured, cost_of
+from planning.fitting import measured_by
+from planning.fleets import today
+from planning.page import page
+from planning.placing import place_all
+from planning.planner import Input, Planned, plan
+from planning.reading.costs_file import read_costs
+from planning.reading.machines import read_machines
+from planning.reading.model_table import read_models
+from planning.reading.models import fleet_models
+from planning.reading.sources import Found
+from planning.requests import DemandError
+from planning.sharing import Rules
+from planning.units import NoPlanError
+from planning.values import Machine, Model
+from planning.writing import fleet_of
+from tenantry.client import Answer
+from tenantry.plan_inputs import found_demand
+from tenantry.running import console
+
+SPARED = ("mig", "model-mesh", "swap")  # strategies that a plan may do without
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the command was asked for."""
+
+    fleet: Fleet | None
+    source: str | None
+    over_s: float | None
+    machines: str | None
+    models: Path | None
+    costs: Path | None
+    rules: Rules
+    seeds: int
+    write: Path | None
+    html: Path | None
+    silent: bool
+
+
+def rules_of(busy: float, switching: float, active: float, without: list[str]) -> Rules:
+    """Return the rules of a plan. Raises `typer.BadParameter` for a strategy that it cannot do without."""
+    unknown = [name for name in without if name not in SPARED]
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]!a} cannot be left out; there are {', '.join(SPARED)}")
+    allowed = frozenset(strategy for strategy in Strategy if strategy.value not in without)
+    return Rules(busy=busy / 100, switching=switching / 100, active=active, strategies=allowed)
+
+
+def make(wish: Wish) -> Answer:
+    """Make the plan, and write what was asked for. Raises `AdapterError` and `OSError`."""
+    shown = console(stderr=True)
+    try:
+        found = found_demand(wish.source, wish.fleet, wish.over_s)
+        models, notes = _models(wish)
+        given = _input(wish, found, models)
+        with shown.status("reading") as status:
+            tell = (lambda text: None) if wish.silent else status.update
+            planned = plan(given, wish.rules, seeds=wish.seeds, tell=tell)
+        answer = answer_of(planned)
+        answer["not_known"] += notes
+        if wish.write is not None:
+            answer["written"] = str(wish.write)
+            answer["todo"] = _write(wish.write, planned, models, wish.fleet)
+    except (DemandError, NoPlanError) as error:
+        raise AdapterError(str(error)) from None
+    if wish.html is not None:
+        wish.html.write_text(page(answer))
+        answer["report"] = str(wish.html)
+    return answer
+
+
+def _models(wish: Wish) -> tuple[list[Model], list[str]]:
+    """Return the models of the table and the fleet, the table's first; and what is not known of them."""
+    told = read_models(wish.models) if wish.models is not None else []
+    found, notes = fleet_models(wish.fleet) if wish.fleet is not None else ([], [])
+    named = {model.name for model in told}
+    notes = [note for note in notes if note.split(" ")[0] not in named]
+    return [*told, *(model for model in found if model.name not in named)], notes
+
+
+def _input(wish: Wish, found: Found, models: list[Model]) -> Input:
+    if not models:
+        raise NoPlanError("no model is described: name a fleet file, or a table of models with --models")
+    measured = read_costs(wish.costs) if wish.costs is not None else []
+    measured += measured_here(found, models)
+    machines: list[Machine] = read_machines(wish.machines)
+    now = today(wish.fleet) if wish.fleet is not None else None
+    return Input(found.demand, tuple(models), tuple(machines), partial(cost_of, measured=measured), now)
+
+
+def measured_here(found: Found, models: list[Model]) -> list[Measured]:
+    """Return the costs that requests show which engines of this machine served.
+
+    Nothing where this machine has no GPU that is known: it is not told then which device served them.
+    """
+    if found.served is None:
+        return []
+    try:
+        (here,) = read_machines(None)
+    except DemandError:
+        return []
+    return measured_by(found.served, models, here.device, found.demand.source)
+
+
+def _write(path: Path, planned: Planned, models: list[Model], now: Fleet | None) -> list[str]:
+    """Write the fleet of a plan, and check it as `tenantry check` does. Raises `NoPlanError`."""
+    written = fleet_of(place_all(planned.plan.found.sharings), models, now)
+    path.write_text(write_fleet(written.fleet, key_variables=_variables(written.key_variables, now)))
+    try:
+        read_fleet(path, keys_needed=False)
+    except FleetError as error:
+        problems = "; ".join(problem.message for problem in error.problems[:3])
+        raise NoPlanError(f"{path} was written, and `tenantry check` refuses it: {problems}") from None
+    return list(written.todo)
+
+
+def _variables(made: Mapping[str, str], now: Fleet | None) -> Mapping[str, str]:
+    """Keys of today's fleet are written as their hashes: which variable held one is not known here."""
+    return {} if now is not None else made

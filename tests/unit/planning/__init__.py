@@ -1,0 +1,1 @@
+"""Tests of planning: demand, models, machines and costs, and what follows from them."""

@@ -1,0 +1,72 @@
+"""The ledger: what its records say of demand and of engines, and what it is not brought to do."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from planning.reading.ledger import read_ledger
+from planning.reading.request_log import plain_name
+from planning.requests import DemandError
+from routing.types import Outcome
+from routing.usage.store import UsageStore
+from tests.unit.routing.usage.made import NOON_S, record, rows
+
+
+def test_records_tell_requests_and_what_engines_did(store: UsageStore, url: str) -> None:
+    store.write(rows(record(), record("b", adapter=False), record(outcome=Outcome.REJECTED)))
+    asked, served = read_ledger(url, plain_name)
+    assert asked.model == ["a/a-support", "b/support", "a/a-support"]
+    assert asked.tenant == ["a", "b", "a"]
+    assert all(ended - took < NOON_S + 1 for ended, took in zip(asked.time_s, asked.took_s, strict=True))
+    assert len(served) == 2
+    assert served.adapter == ["a/a-support", ""]
+    assert served.run_s[0] > 0
+
+
+def test_the_ledger_of_a_gateway_that_runs_is_read_beside_it(store: UsageStore, url: str) -> None:
+    store.write(rows(record()))
+    read_ledger(url, plain_name)
+    store.write(rows(record(), start="another"))
+    assert len(read_ledger(url, plain_name)[0]) == 2
+    store.close()
+    assert len(read_ledger(url, plain_name)[0]) == 2
+
+
+def test_only_the_time_that_is_asked_for_counts(store: UsageStore, url: str) -> None:
+    store.write(rows(record()))
+    with pytest.raises(DemandError, match="no request yet"):
+        read_ledger(url, plain_name, since_s=NOON_S + 1e6)
+
+
+def test_an_empty_ledger_says_what_to_do(store: UsageStore, url: str) -> None:
+    with pytest.raises(DemandError, match="serve for some days, or give a table or a trace"):
+        read_ledger(url, plain_name)
+
+
+def test_a_ledger_in_a_folder_with_a_space_is_found(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a%20folder/state.db"
+    made = UsageStore(url)
+    made.open()
+    made.write(rows(record()))
+    made.close()
+    assert len(read_ledger(url, plain_name)[0]) == 1
+
+
+def test_a_missing_ledger_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(DemandError, match="cannot be opened: has the fleet served on this machine"):
+        read_ledger(f"sqlite:///{tmp_path}/state.db", plain_name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_database_of_another_release_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE usage_records (id TEXT, at_s REAL)")
+    with pytest.raises(DemandError, match="no such column"):
+        read_ledger(f"sqlite:///{path}", plain_name)
+    path.write_bytes(b"no database at all, but long enough to be looked at as one, header and all" * 20)
+    with pytest.raises(DemandError, match="not a database"):
+        read_ledger(f"sqlite:///{path}", plain_name)

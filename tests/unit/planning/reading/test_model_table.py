@@ -1,0 +1,52 @@
+"""Models by hand: read, counted, and what is wrong is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from planning.reading.model_table import read_models
+from planning.requests import DemandError
+from planning.values import Kind
+
+
+def table(folder: Path, text: str) -> Path:
+    path = folder / "models.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_whole_models_and_adapters_are_read(tmp_path: Path) -> None:
+    text = """
+models:
+  - {name: base, parameters: 8e9, kv_kib_per_token: 128, shape: eight-b, slot_mib_per_rank: 5}
+  - {name: "a{n}", count: 3, base: base, rank: 8}
+"""
+    models = read_models(table(tmp_path, text))
+    assert [(m.name, m.kind) for m in models] == [
+        ("base", Kind.WHOLE), ("a1", Kind.ADAPTER), ("a2", Kind.ADAPTER), ("a3", Kind.ADAPTER)
+    ]  # fmt: skip
+    assert models[0].weight_bytes == 16e9
+    assert models[0].kv_bytes_per_token == 128 * 1024
+    assert models[1].rank == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("[]", "must have `models`"),
+        ("models: {a: 1}", "must have `models`"),
+        ("models: [{name: x, kv_kib_per_token: 1}]", "`parameters` must be a number"),
+        ("models: [{name: x, parameters: many, kv_kib_per_token: 1}]", "`parameters` must be a number"),
+        ("models: [{name: x, parameters: -1, kv_kib_per_token: 1}]", "`parameters` must be a number"),
+        ("models: [{name: x, parameters: 1, kv_kib_per_token: 1, colour: red}]", "'colour' is unknown"),
+        ("models: [{parameters: 1}]", "`name` is missing"),
+        ("models: [{name: x, count: 2, base: y}]", "2 models need `{n}` in their name"),
+        ("models: [{name: x, base: y}, {name: x, base: y}]", "there is a `x` already"),
+        ("models: [", "it is no YAML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, wrong: str) -> None:
+    with pytest.raises(DemandError, match=wrong.replace("{", r"\{").replace("}", r"\}")):
+        read_models(table(tmp_path, text))

@@ -1,0 +1,105 @@
+"""`tenantry plan`: from tables by hand to a plan that is shown, written and reported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fleet import read_fleet
+from tenantry.app import app
+
+MODELS = """
+models:
+  - {name: base, parameters: 8e9, kv_kib_per_token: 128, shape: eight-b, max_model_len: 4096,
+     slot_mib_per_rank: 5, source: example/base}
+  - {name: "a{n}", count: 4, base: base, source: "https://example.com/a.tar.gz"}
+  - {name: whole, parameters: 8e9, kv_kib_per_token: 128, shape: eight-b, max_model_len: 4096,
+     source: example/whole}
+"""
+DEMAND = """model,requests/day,in,out,tenant,ttft_s,isolation
+a1,200,300,100,shop,2,shared
+a2,50,300,100,mill,2,shared
+a3,10,300,100,bank,2,dedicated
+whole,30,300,100,shop,20,shared
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "models.yaml").write_text(MODELS)
+    (tmp_path / "demand.csv").write_text(DEMAND)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str, demand: str = "demand.csv") -> tuple[int, str]:
+    command = ["plan", "--from", demand, "--models", "models.yaml", "--seeds", "1", *arguments]
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "300"})
+    return result.exit_code, result.output
+
+
+def test_a_plan_is_shown_with_its_reasons_and_what_is_not_known(folder: Path) -> None:
+    code, shown = run("--machines", "h100-80gb")
+    assert code == 0, shown
+    assert "same base as 2 others" in shown
+    assert "contract: dedicated" in shown
+    assert "simulated, it meets all objectives" in shown
+    assert "one fleet a model" in shown
+    assert "costs are computed" in shown
+
+
+def test_a_plan_as_json_is_whole(folder: Path) -> None:
+    code, shown = run("--machines", "h100-80gb", "--json")
+    assert code == 0, shown
+    answer = json.loads(shown)
+    assert answer["devices"]["planned"] == sum(len(pool["places"]) for pool in answer["pools"])
+    assert {one["model"] for one in answer["models"]} == {"a1", "a2", "a3", "a4", "whole"}
+
+
+def test_a_plan_is_written_as_a_fleet_that_check_passes_and_as_a_page(folder: Path) -> None:
+    code, shown = run("--machines", "h100-80gb", "--write", "planned.yaml", "--html", "plan.html")
+    assert code == 0, shown
+    fleet = read_fleet(folder / "planned.yaml", keys_needed=False).fleet
+    assert set(fleet.adapters) == {"a1", "a2", "a3", "a4"}
+    assert "set the keys" in shown
+    assert (folder / "plan.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_device_that_is_too_small_for_a_model_is_an_error(folder: Path) -> None:
+    (folder / "machines.yaml").write_text("machines: [{device: l4, devices: 1}]")
+    (folder / "models.yaml").write_text(MODELS.replace("8e9", "80e9"))
+    code, shown = run("--machines", "machines.yaml")
+    assert code == 1
+    assert "needs 1" in shown
+    assert "largest device given is l4" in shown
+
+
+def test_contradictory_isolation_is_an_error(folder: Path) -> None:
+    (folder / "demand.csv").write_text(DEMAND.replace("a1,200,300,100,shop", "a1,200,300,100,bank"))
+    code, shown = run("--machines", "h100-80gb")
+    assert code == 1
+    assert "tenant `bank` is dedicated with `a3` and not with `a1`" in shown
+
+
+def test_without_models_it_says_what_to_name(folder: Path) -> None:
+    command = ["plan", "--from", "demand.csv", "--machines", "h100-80gb"]
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "300"})
+    assert result.exit_code == 1
+    assert "no model is described: name a fleet file, or a table of models with --models" in result.output
+
+
+def test_a_strategy_that_a_plan_cannot_do_without_is_wrong_use(folder: Path) -> None:
+    code, shown = run("--machines", "h100-80gb", "--without", "multi-lora")
+    assert code == 2
+    assert "cannot be left out; there are mig, model-mesh, swap" in shown
+
+
+def test_a_plan_that_misses_an_objective_ends_with_one_and_names_who_misses(folder: Path) -> None:
+    (folder / "machines.yaml").write_text("machines: [{device: l40s, devices: 2}]")
+    (folder / "demand.csv").write_text(DEMAND.replace("a1,200,", "a1,90000,").replace("shop,2,", "shop,0.3,"))
+    code, shown = run("--machines", "machines.yaml")
+    assert code == 1
+    assert "does not meet all objectives" in shown
