@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fleet.types import Tenant, tenant_of_account
-from routing.asgi import CONNECTION, Exchange, Headers, Message
+from routing.asgi import CONNECTION, Connection, Exchange, Headers, Message
 from routing.batches import lines
 from routing.batches.values import Batch, Line, LineAnswer, Mistake
 from routing.catalog.declared import Identity
@@ -118,10 +118,9 @@ class BatchLines:
 class _Inside:
     """The other end of an exchange that nobody sees: it never leaves, and takes everything at once."""
 
-    is_stranger = False
-    peer = None
-
     def __init__(self, path: str) -> None:
+        self.is_stranger = False
+        connection: Connection = self
         self.scope: dict[str, Any] = {
             "type": "http",
             "method": "POST",
@@ -129,7 +128,7 @@ class _Inside:
             "query_string": b"",
             "headers": [],
             "client": None,
-            CONNECTION: self,
+            CONNECTION: connection,
         }
         self.status = 500
         self._parts: list[bytes] = []
@@ -150,6 +149,20 @@ class _Inside:
             self.status = message["status"]
         else:
             self._parts.append(message.get("body", b""))
+
+    @property
+    def peer(self) -> str | None:
+        """It has no address."""
+        return None
+
+    @property
+    def takes_more(self) -> bool:
+        """All that comes."""
+        return True
+
+    def send_at_once(self, body: bytes, *, more: bool) -> None:
+        """Take a part of the answer."""
+        self._parts.append(body)
 
     def show_key(self) -> None:
         """It needs none."""
