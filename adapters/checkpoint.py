@@ -14,14 +14,15 @@ import math
 import os
 import stat
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from adapters.errors import AdapterError
-from adapters.layout import CONFIG_FILE, MAX_NAMES, SERVED_FILES, WEIGHTS_FILE, why_not
+from adapters.kind import never
+from adapters.layout import CONFIG_FILE, LAYOUT, MAX_NAMES, SERVED_FILES, WEIGHTS_FILE, why_not
 from adapters.patterns import TIME_LIMIT_S, Patterns, parameter_of, split_name
 from adapters.tensors import FLOATS, Header, Tensor, parse_object, read_header, short
 
@@ -350,3 +351,36 @@ def _check_tensor(tensor: Tensor, rank: int) -> None:
             f"{WEIGHTS_FILE}: {name} has rank {tensor.shape[0]}, {CONFIG_FILE} says {rank}; "
             "save both together"
         )
+
+
+class _Adapters:
+    """The kind of folder that an adapter is. Implements `Kind`."""
+
+    noun = "adapter"
+    promised = WEIGHTS_FILE
+    layout = LAYOUT
+
+    def serves(self, name: str) -> bool:
+        return name in SERVED_FILES
+
+    def why_not(self, names: Iterable[str]) -> str | None:
+        return why_not(names)
+
+    def steps(
+        self, listed: Callable[[], Collection[str]], here: Callable[[str], Path]
+    ) -> Iterator[Sequence[str]]:
+        yield SERVED_FILES
+
+    def files_in(self, folder: Path) -> Sequence[str]:
+        with readable():
+            check_files(folder)
+        return SERVED_FILES
+
+    def inspect(self, folder: Path, should_stop: Callable[[], bool] = never) -> AdapterManifest:
+        return inspect_adapter(folder)
+
+    def put_plainly(self, folder: Path) -> None:
+        put_plainly(folder)
+
+
+ADAPTER = _Adapters()

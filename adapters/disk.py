@@ -1,4 +1,4 @@
-"""A full disk becomes one error, whether an adapter is fetched, unpacked or stored."""
+"""A full disk becomes one error, whether a version is fetched, unpacked or stored."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def writing() -> Iterator[None]:
         if error.errno not in _NO_ROOM:
             raise
         raise StoreFull(
-            "the disk of the adapter store is full; free some space, or retire adapters"
+            "the disk of the store is full; free some space, or retire adapters or models"
         ) from error

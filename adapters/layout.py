@@ -15,6 +15,10 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 SERVED_FILES = (CONFIG_FILE, WEIGHTS_FILE)  # an engine reads these and nothing else
 MAX_NAMES = 10_000  # examined for a helpful message
+LAYOUT = (
+    "adapter_config.json and adapter_model.safetensors must lie right under the source "
+    "(adapter_model.bin is a pickle and never read: save the adapter again with safe_serialization=True)"
+)
 
 _PICKLED = re.compile(r"adapter_model\.(bin|pt|pth|ckpt|pkl|pickle)")
 _SHARD = re.compile(r"adapter_model-\d+-of-\d+\.safetensors|adapter_model\.safetensors\.index\.json")

@@ -1,4 +1,4 @@
-"""Adapters' files on this machine, and the choice of which to delete when room is short.
+"""Versions' files on this machine, and the choice of which to delete when room is short.
 
     <folder>/<digest[:2]>/<digest>/   one version, whole: nothing is written here, it is renamed to here
     <folder>/.staging/<key's hash>/   fetches in progress; continued after a restart
@@ -17,16 +17,16 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
-from adapters.checkpoint import inspect_adapter, put_plainly
+from adapters.checkpoint import ADAPTER
 from adapters.disk import writing
 from adapters.errors import AdapterError, ChecksumMismatch, StoreFull
-from adapters.layout import SERVED_FILES
+from adapters.kind import Kind
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PRIVATE = 0o700
@@ -42,15 +42,16 @@ class StoredVersion:
     last_used_s: float  # Unix time
 
 
-class AdapterStore:
-    """Versions of adapters on disk, addressed by content. Safe to call from several threads."""
+class VersionStore:
+    """Versions of adapters, or of whole models, addressed by content. Safe to call from several threads."""
 
-    def __init__(self, folder: Path, *, budget_bytes: int | None = None) -> None:
+    def __init__(self, folder: Path, *, budget_bytes: int | None = None, kind: Kind = ADAPTER) -> None:
         """`budget_bytes` bounds the total size of versions that `make_room` allows; None: no bound."""
         self._folder = folder
         self._staging = folder / ".staging"
         self._trash = folder / ".trash"
         self._budget_bytes = budget_bytes
+        self._kind = kind
         self._lock = threading.RLock()
         self._lock_file: int | None = None
 
@@ -66,7 +67,7 @@ class AdapterStore:
         except BlockingIOError:
             os.close(lock_file)
             raise AdapterError(
-                f"the adapter store {self._folder} is in use by another process; stop that one, "
+                f"the {self._kind.noun} store {self._folder} is in use by another process; stop that one, "
                 "or give this one a state folder of its own"
             ) from None
         self._lock_file = lock_file
@@ -120,13 +121,13 @@ class AdapterStore:
         if not staged.exists() and self.has(digest):
             return target
         with writing(), contextlib.suppress(AdapterError):  # the checks below report it
-            put_plainly(staged)
-        _check_staged(staged, digest)
+            self._kind.put_plainly(staged)
+        names = self._check_staged(staged, digest)
         with writing():
             for path in staged.iterdir():
-                if path.name not in SERVED_FILES:
+                if path.name not in names:
                     _remove_tree(path)
-            for name in SERVED_FILES:
+            for name in names:
                 (staged / name).chmod(_READ_ONLY)
                 _sync(staged / name)
             _sync(staged)
@@ -145,12 +146,15 @@ class AdapterStore:
         if not _DIGEST.fullmatch(digest):
             return False
         folder = self.folder_of(digest)
-        return all((folder / name).is_file() for name in SERVED_FILES)
+        try:
+            return all((folder / name).is_file() for name in self._kind.files_in(folder))
+        except AdapterError:
+            return False
 
     def check(self, digest: str) -> bool:
         """Whether a version is here and its content still matches its digest; reads all of it."""
         try:
-            return self.has(digest) and inspect_adapter(self.folder_of(digest)).digest == digest
+            return self.has(digest) and self._kind.inspect(self.folder_of(digest)).digest == digest
         except AdapterError:
             return False
 
@@ -174,11 +178,12 @@ class AdapterStore:
             return []
         with self._lock:
             stored = self.usage()
+            noun = self._kind.noun
             kept_bytes = sum(version.size_bytes for version in stored if version.digest in protected)
             if kept_bytes + need_bytes > self._budget_bytes:
                 raise StoreFull(
-                    f"the adapter needs {need_bytes} bytes, and of the {self._budget_bytes} that the adapter "
-                    f"store may take {kept_bytes} are in use; retire adapters, or raise the store's budget"
+                    f"the {noun} needs {need_bytes} bytes, and of the {self._budget_bytes} that the {noun} "
+                    f"store may take {kept_bytes} are in use; retire {noun}s, or raise the store's budget"
                 )
             used_bytes = sum(version.size_bytes for version in stored)
             gone = []
@@ -196,9 +201,19 @@ class AdapterStore:
         found = []
         for folder in self._version_folders():
             with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                size = sum((folder / name).stat().st_size for name in SERVED_FILES)
+                size = sum(path.stat().st_size for path in folder.iterdir())
                 found.append(StoredVersion(folder.name, size, folder.stat().st_mtime))
         return found
+
+    def _check_staged(self, staged: Path, digest: str) -> Sequence[str]:
+        """Return the names of the files. Raises `ChecksumMismatch`."""
+        noun = self._kind.noun
+        try:
+            if self._kind.inspect(staged).digest == digest:
+                return self._kind.files_in(staged)
+        except AdapterError:
+            pass
+        raise ChecksumMismatch(f"the {noun}'s files are not those that were checked; fetch them again")
 
     def _staged(self, key: str) -> Path:
         return self._staging / hashlib.sha256(key.encode()).hexdigest()[:32]
@@ -230,15 +245,6 @@ class AdapterStore:
         with contextlib.suppress(FileNotFoundError):
             folder.rename(doomed)
             _remove_tree(doomed)
-
-
-def _check_staged(staged: Path, digest: str) -> None:
-    try:
-        found = inspect_adapter(staged).digest
-    except AdapterError:
-        found = None
-    if found != digest:
-        raise ChecksumMismatch("the adapter's files are not those that were checked; fetch them again")
 
 
 def _remove_tree(path: Path) -> None:

@@ -30,7 +30,7 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 from adapters.layout import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
-from adapters.store import AdapterStore
+from adapters.store import VersionStore
 from benchmarks.fleet import demo_adapter
 from benchmarks.machine import origin
 from benchmarks.processes import end_on_sigterm, free_port, start, stop
@@ -76,7 +76,7 @@ def named(adapter_id: str) -> EngineAdapter:
 
 def folder_in(store: Path, adapter: EngineAdapter) -> Path:
     """The folder of an adapter's files in a store."""
-    return AdapterStore(store).folder_of(adapter.digest)
+    return VersionStore(store).folder_of(adapter.digest)
 
 
 class EngineClient:

@@ -18,7 +18,7 @@ import aiohttp
 
 from adapters.errors import AdapterError
 from adapters.layout import SERVED_FILES
-from adapters.store import AdapterStore
+from adapters.store import VersionStore
 from engines.protocol import FILES_PATH, TOKEN_HEADER
 from engines.residency import EngineAdapter
 
@@ -45,8 +45,8 @@ class AdapterFiles:
 
     def __init__(self, folders: Folders, token: str) -> None:
         """`token` is what a gateway wants of its engines."""
-        self._own = AdapterStore(folders.own)
-        self._copies = AdapterStore(folders.copies, budget_bytes=folders.budget_bytes)
+        self._own = VersionStore(folders.own)
+        self._copies = VersionStore(folders.copies, budget_bytes=folders.budget_bytes)
         self._token = token
         self._gateway = ""
         self._fetching = asyncio.Lock()

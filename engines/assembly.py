@@ -12,7 +12,7 @@ from engines.builder import Shared, builder_thread
 from engines.forking.server import OF_CPU_ENGINE, OF_ENGINE, OF_GPU_ENGINE, ForkServer, architectures_of
 from engines.host import EngineHost
 from engines.memory import memory_of_host
-from engines.shared_host import SharedHost
+from engines.shared_host import Growth, SharedHost
 from engines.supervisor import Supervisor
 from engines.switching.live import Model
 from engines.switching.turns import Turns
@@ -46,16 +46,23 @@ def host_of(
     turns = Turns({name: _model_of(fleet, pool, model, on_cpu=on_cpu) for name, model in models.items()})
     for supervisor in supervisors.values():
         supervisor.turns, supervisor.files = turns, files
-    memory = memory_of_host(on_cpu=on_cpu)
-    return SharedHost(
+
+    def made(name: str) -> Supervisor:
+        supervisor = Supervisor(f"{place.name}.{name}", BaseModel(name, ""), **settings, shared=shared)
+        supervisor.files = files
+        return supervisor
+
+    host = SharedHost(
         supervisors,
         thread=shared.thread,
         awake=pool.awake,
-        memory=memory,
+        memory=memory_of_host(on_cpu=on_cpu),
         token=token,
         turns=turns,
         forks=forks,
     )
+    host.growth = Growth(made, lambda model: _model_of(fleet, pool, model, on_cpu=on_cpu))
+    return host
 
 
 def folders_of(fleet: Fleet) -> Folders:

@@ -31,6 +31,9 @@ class Place:
     asleep: int = 0  # the level at which its engine sleeps; 0: it does not
     asleep_bytes: int = 0  # that it takes of the device while it sleeps, measured
     resting: Mapping[str, str] = field(default_factory=dict)  # way that is not taken now -> why
+    source: str = (
+        ""  # where its last engine's files are, as it was told; empty: where its host knew them to be
+    )
 
     @classmethod
     def from_json(cls, value: Any) -> Place | None:
@@ -47,6 +50,7 @@ class Place:
             int(value.get("asleep", 0)),
             int(value.get("asleep_bytes", 0)),
             {str(way): str(why) for way, why in dict(value.get("resting", {})).items()},
+            str(value.get("source", "")),
         )
 
 

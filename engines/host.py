@@ -11,7 +11,7 @@ import hmac
 import json
 import logging
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from engines.adapter_files import FilesAway
 from engines.handler import Receive, Scope, Send, answer_with
 from engines.health import EngineHealth, EngineState
 from engines.loader import EngineDied, reason_of
-from engines.new_settings import with_settings
+from engines.new_settings import with_settings, with_weights
 from engines.places import Places, Refused
 from engines.residency import ENGINE_DIED, DesiredAdapters, EngineAdapter, FaultKind, Residency, TrialReport
 from engines.supervisor import Supervisor
@@ -32,6 +32,7 @@ from fleet.types import BaseModel
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 MAX_DESIRED_BYTES = 8 * 2**20  # some 40 000 adapters
+_COMING = (protocol.EngineOrder.START, protocol.EngineOrder.PREPARE)  # say where a model's files are
 log = logging.getLogger("tenantry.engine")
 
 
@@ -46,8 +47,22 @@ class _BadRequest(Exception):
 class EngineHost:
     """The engine of this process as an ASGI application."""
 
-    def __init__(self, supervisor: Supervisor, *, token: str, places: Places | None = None) -> None:
-        """`places` say which of several base models of this process are awake; None: this is its only one."""
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        *,
+        token: str,
+        places: Places | None = None,
+        took: Callable[[BaseModel], None] = lambda model: None,
+        leave: Callable[[], None] | None = None,
+    ) -> None:
+        """`places` say which of several base models of this process are awake; None: this is its only one.
+
+        `took` is told with what its next engine is made; `leave` begins to forget the model.
+        """
+        self._own = supervisor.model  # as this host's fleet file has it
+        self._took = took
+        self._leave = leave
         self._supervisor = supervisor
         self._places = places
         self._token = token
@@ -64,7 +79,7 @@ class EngineHost:
             status = 200 if health.state is EngineState.READY else 503
             await answer(send, status, health.to_json())
         elif path == protocol.METRICS_PATH:
-            await _answer_metrics(send, self._supervisor.metrics.page())
+            await answer_metrics(send, self._supervisor.metrics.page())
         elif path in protocol.CONTROL_PATHS:
             await self._control(scope, receive, send)
         elif path in protocol.ENGINE_ROUTES:
@@ -143,9 +158,12 @@ class EngineHost:
                 await answer(send, 200, report.to_json())
             elif call == ("POST", protocol.ENGINE_PATH):
                 body = await _read_json(receive)
-                model = _parse_settings(body, self._supervisor.model)
-                self._follow(body)
+                model = self._meant(body)
+                if body.get("order") == protocol.EngineOrder.PREPARE:
+                    self._supervisor.model = model  # what is read ahead is that one's
+                self._follow(body, model)
                 self._supervisor.model = model  # the next engine is made after this
+                self._took(model)
                 await answer(send, 200, self._health().to_json())
             else:
                 await answer(send, 405, {"error": "not a method of this route"})
@@ -154,14 +172,31 @@ class EngineHost:
         except (EngineDied, BaseModelFailed, FilesAway) as error:
             await _answer_fault(send, protocol.FAULT_ENGINE, str(error))
 
+    def _meant(self, told: dict[str, Any]) -> BaseModel:
+        """Read with what the next engine is to be started. Raises `_BadRequest`."""
+        model, comes = self._supervisor.model, told.get("order") in _COMING
+        if self._places is not None and comes:
+            source, revision = self._own.source, self._own.revision
+            if told.get("source") is not None:
+                source, revision = told["source"], told.get("revision")
+            model = _elsewhere(model, source, revision) if source else model
+        return _parse_settings(told, model)
+
     def _health(self) -> EngineHealth:
         if self._places is None:
             return self._supervisor.health()
         return self._places.health(self._supervisor.model.name)
 
-    def _follow(self, told: dict[str, Any]) -> None:
+    def _follow(self, told: dict[str, Any], model: BaseModel) -> None:
         """Do as the gateway tells the engine. Raises `_BadRequest`."""
         order, instead_of = _parse_order(told)
+        if order is protocol.EngineOrder.LEAVE:
+            if self._leave is None:
+                raise _BadRequest(400, "this host has one base model, which it does not forget")
+            self._leave()
+            return
+        if order is not protocol.EngineOrder.STOP and not model.source:
+            raise _BadRequest(409, f"this host was not told where the files of {model.name} are")
         if self._places is None:
             if instead_of is not None:
                 raise _BadRequest(400, "this host has one base model, which goes for no other")
@@ -249,6 +284,14 @@ def _parse_order(value: dict[str, Any]) -> tuple[protocol.EngineOrder, str | Non
     return order, instead_of
 
 
+def _elsewhere(model: BaseModel, source: object, revision: object) -> BaseModel:
+    """Return the model with its files there. Raises `_BadRequest`."""
+    try:
+        return with_weights(model, source, revision)
+    except ValueError as error:
+        raise _BadRequest(400, str(error)) from None
+
+
 def _parse_settings(value: dict[str, Any], model: BaseModel) -> BaseModel:
     """Read what the next engine is to be started with, without a word as before. Raises `_BadRequest`."""
     if value.get("settings") is None:
@@ -291,7 +334,8 @@ async def _answer_fault(send: Send, fault: str, message: str) -> None:
     await answer(send, 503, {"error": message}, (protocol.FAULT_HEADER.encode(), fault.encode()))
 
 
-async def _answer_metrics(send: Send, page: bytes) -> None:
+async def answer_metrics(send: Send, page: bytes) -> None:
+    """Answer with a page of metrics."""
     await _send_whole(send, 200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], page)
 
 

@@ -13,6 +13,15 @@ from fleet.types import BaseModel
 from fleet.values import ENGINE_SETTINGS
 
 
+def with_weights(model: BaseModel, source: object, revision: object) -> BaseModel:
+    """Return the base model with its weights elsewhere: in a folder, or at the hub. Raises `ValueError`."""
+    if not isinstance(source, str) or not source or "://" in source or not source.isprintable():
+        raise ValueError("source: neither a folder nor a hub id")
+    if revision is not None and (not isinstance(revision, str) or not revision.isprintable()):
+        raise ValueError("revision: no text")
+    return replace(model, source=source, revision=revision)
+
+
 def with_settings(model: BaseModel, values: object) -> BaseModel:
     """Return the base model with these settings of its engines, all of them; its weights stay.
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -70,19 +71,22 @@ class Places:
         leave: Leave | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`awake` is the most at once; None: as many as are measured to fit the memory, and one until then.
+        """`supervisors` may change: a model may come, or be forgotten once it rests.
+
+        `awake` is the most at once; None: as many as are measured to fit the memory, and one until then.
 
         The `ways` come before the last one there is, a cold start. `leave` has a model go; else its engine
         ends.
         """
         self._supervisors = supervisors
+        self.own = {model: one.model.source for model, one in supervisors.items()}  # by the host's fleet file
         self._most = awake
         self._memory = memory
         self.ways: Sequence[Way] = (*ways, Cold(leave))  # in which a model may come
         self._clock = clock
         self._strikes = Strikes()
         self._read_ahead = ReadAhead()
-        self._known = {model: _Known() for model in supervisors}
+        self._known: defaultdict[str, _Known] = defaultdict(_Known)  # by base model
         self._switches: dict[str, _Switch] = {}  # by the model that comes
         self._measuring: set[asyncio.Task[None]] = set()
         self._fits, self._fits_until_s = 1, -math.inf  # models that fit the memory together, and for how long
@@ -97,7 +101,8 @@ class Places:
 
     def health(self, model: str) -> EngineHealth:
         """Return how a base model's engine stands, and what it has of the host."""
-        health, known = self._supervisors[model].health(), self._known[model]
+        supervisor, known = self._supervisors[model], self._known[model]
+        health = supervisor.health()
         place = Place(
             awake=self.most_awake(),
             memory_bytes=known.memory_bytes,
@@ -106,13 +111,22 @@ class Places:
             resting=self._strikes.of(model, self._clock()),
             way=known.way,
             took_s=dict(known.took_s),
-            failed_starts=self._supervisors[model].failed_starts,
+            failed_starts=supervisor.failed_starts,
+            source="" if supervisor.source == self.own.get(model) else supervisor.source,
         )
         switch = self._switches.get(model)
         if switch is not None and health.state in COMING:
             reason = f"{switch.going} goes first" if switch.going else "it is about to start"
             health = replace(health, state=EngineState.STARTING, reason=reason)
         return replace(health, place=place)
+
+    def forget(self, model: str) -> None:
+        """Forget what was seen of a base model that is here no more."""
+        self._known.pop(model, None)
+
+    def is_wanted(self, model: str) -> bool:
+        """Whether anything of a base model is here, or is to come."""
+        return model in self._switches or self._supervisors[model].is_awake
 
     @property
     def is_switching(self) -> bool:
@@ -128,11 +142,12 @@ class Places:
         return self._fits
 
     def _count_fitting(self) -> int:
-        measured = [known.memory_bytes for known in self._known.values() if known.memory_bytes]
+        here = [self._known[model].memory_bytes for model in self._supervisors]
+        measured = [taken for taken in here if taken]
         if not measured:
             return 1
         # One that was never awake counts as much as the largest.
-        sizes = sorted((known.memory_bytes or max(measured) for known in self._known.values()), reverse=True)
+        sizes = sorted((taken or max(measured) for taken in here), reverse=True)
         room = self._free_bytes() + sum(
             self._known[model].memory_bytes for model, one in self._supervisors.items() if one.is_ready()
         )

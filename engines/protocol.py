@@ -31,6 +31,7 @@ class EngineOrder(StrEnum):
 
     RESTART = "restart"  # end it and start another
     STOP = "stop"  # end it, so that its memory is free, until it is told to start
+    LEAVE = "leave"  # of a shared host: stop it, and forget its model, which is a base model here no more
     PREPARE = "prepare"  # its turn is next: read its weights ahead
     START = "start"  # with `instead_of`, the model that goes for it: the cheapest way from that one to this
 
@@ -49,7 +50,9 @@ READY_PATH = "/internal/ready"  # EngineHealth; 200 once the engine has passed i
 METRICS_PATH = "/internal/metrics"  # vLLM's metrics of this replica alone
 ADAPTERS_PATH = "/internal/adapters"  # GET: Residency. PUT: DesiredAdapters, answered with Residency
 # POST {"order": ..., "instead_of": ..., "settings": ...}: EngineHealth; 409: why not. The settings are those
-# of a base model in a fleet file, with which the next engine starts; without them it has the last one's.
+# of a base model in a fleet file, with which the next engine starts; without them it has the last one's. At a
+# shared host {"source": ..., "revision": ...} go with a start and say where its files are: models come, and
+# get other versions. Without them they are where the host's own fleet file says.
 ENGINE_PATH = "/internal/engine"
 TRIAL_PATH = "/internal/adapters/trial"  # POST {"id": ...} of a desired adapter: TrialReport
 FILES_PATH = "/internal/adapters/"  # at the gateway, then DIGEST/FILE: GET, with a range or whole

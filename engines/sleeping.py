@@ -65,7 +65,9 @@ class Wake:
 
     def why_not(self, going: Supervisor | None, coming: Supervisor) -> str:
         """Say why it does not wake so."""
-        return "" if coming.sleeps == self._level else f"it does not sleep at level {self._level}"
+        if coming.sleeps != self._level:
+            return f"it does not sleep at level {self._level}"
+        return "" if coming.source == coming.model.source else "its files are others by now"
 
     def is_usual(self) -> bool:
         """It always takes as long."""

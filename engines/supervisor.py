@@ -70,6 +70,7 @@ class Supervisor:
         self.limits: dict[str, Any] = {}  # of the last engine, as `Residency` names them
         self.reconciler = Reconciler(slots=model.max_loras, metrics=self.metrics.adapters)
         self.draining = False
+        self.source = ""  # where the weights of the last engine are; empty: there was none
         self._on_demand = shared is not None
         self._stopped = self._on_demand  # an engine runs only once it is told to start
         self.turns: Turns | None = None  # with them it may leave its engine to another one
@@ -260,7 +261,7 @@ class Supervisor:
                 try:
                     began_s = time.monotonic()
                     self._start_asked = False
-                    self._model = self.model
+                    self._model, self.source = self.model, self.model.source
                     self.reconciler.take_slots(self._model.max_loras)
                     self.running = await self._load(stack)
                     # Else this is the engine that was asked for meanwhile.

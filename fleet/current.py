@@ -30,6 +30,8 @@ class CurrentFleet:
         self.now = fleet
         self.declared = fleet  # before `amend` put the run time's changes on top
         self.revision = revision  # of what is declared; 0: as fleet.yaml says
+        # Models that were added at run time are put into what is declared, tenants' changes on top of that.
+        self.extend: Callable[[Fleet], Fleet] = lambda declared: declared
         self.amend: Callable[[Fleet], Fleet] = lambda declared: declared
         self.is_known = True  # False until it is known what was applied or changed before this start
         self._derived: list[Derived[Any]] = []
@@ -48,6 +50,10 @@ class CurrentFleet:
     def replace(self, declared: Fleet, revision: int = 0) -> None:
         """Let another fleet be declared. Where a table cannot be made, nothing changes."""
         self._put(self.amend(declared), declared, revision)
+
+    def renew(self) -> None:
+        """Put what was made at run time on top of the same declared fleet anew."""
+        self._put(self.amend(self.declared), self.declared, self.revision)
 
     def change(self, fleet: Fleet) -> None:
         """Let another fleet be the one that counts, while the same is declared."""

@@ -37,7 +37,9 @@ RESTART: dict[str, frozenset[str]] = {
     "base_models": frozenset({"source", "revision"}),
     "pools": frozenset({"strategy", "devices", "mig", "awake", "fork_server", "sleep"}),
     "gateway": frozenset({"shutdown_grace_s", "metrics", "tracing", "batches"}),
-    "state": frozenset({"folder", "database", "store_gib", "max_adapter_mib"}),
+    "state": frozenset(
+        {"folder", "database", "store_gib", "max_adapter_mib", "model_store_gib", "max_model_gib"}
+    ),
 }
 # What engines are started with.
 ENGINES: dict[str, frozenset[str]] = {"base_models": ENGINE_SETTINGS}
@@ -59,7 +61,7 @@ class Change:
 def differences(before: Fleet, after: Fleet) -> list[Change]:
     """List what differs, in the order of the file's sections, then by name as declared."""
     return [
-        *_named("base_models", before.base_models, after.base_models, base_model_values),
+        *_base_models(before, after),
         *_named("adapters", before.adapters, after.adapters, adapter_values),
         *_named("tenants", before.tenants, after.tenants, lambda tenant: tenant_values(tenant, {})),
         *_pools(before.pools, after.pools),
@@ -71,11 +73,20 @@ def differences(before: Fleet, after: Fleet) -> list[Change]:
     ]
 
 
+def _base_models(before: Fleet, after: Fleet) -> Iterator[Change]:
+    """Compare base models; where they take turns, hosts are told with each start where their weights are."""
+    pools = (*before.pools.values(), *after.pools.values())
+    lasting = {model for pool in pools if not pool.strategy.shares_hosts for model in pool.base_models}
+    for change in _named("base_models", before.base_models, after.base_models, base_model_values):
+        told = change.needs is Needs.RESTART and change.name not in lasting
+        yield replace(change, needs=Needs.NOTHING) if told else change
+
+
 def _pools(before: Mapping[str, Pool], after: Mapping[str, Pool]) -> Iterator[Change]:
-    """Compare pools; one whose base models take turns at shared hosts is made at the start."""
+    """Compare pools; one with shared hosts is made at the start, and its base models come and go."""
     shared = {pool.name for pool in (*before.values(), *after.values()) if pool.strategy.shares_hosts}
     for change in _named("pools", before, after, _pool):
-        is_made = change.text in (ADDED, REMOVED) or change.text.startswith("base_models ")
+        is_made = change.text in (ADDED, REMOVED)
         yield replace(change, needs=Needs.RESTART) if is_made and change.name in shared else change
 
 

@@ -54,6 +54,7 @@ def base_model_from(name: str, section: schema.BaseModelSection, source: str) ->
         request_limits=RequestLimits(**section.request_limits.model_dump()),
         media=Media(**section.media.model_dump()),
         vllm_args=section.vllm_args,
+        sha256=section.sha256,
     )
 
 

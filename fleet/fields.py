@@ -44,6 +44,11 @@ def _check_name(name: str) -> str:
     return name
 
 
+def is_name(text: str) -> bool:
+    """Whether a text may be the name of a base model, an adapter, a tenant or a pool."""
+    return _NAME.fullmatch(text) is not None and ".." not in text
+
+
 def _check_alias(name: str) -> str:
     if not 1 <= len(name) <= _LONGEST_ALIAS or not name.isprintable() or name != name.strip(" /"):
         raise ValueError(
@@ -167,6 +172,7 @@ Alias = Annotated[
     WithJsonSchema({"type": "string", "pattern": _ALIAS_SCHEMA}),
 ]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+Sha256 = Annotated[str, StringConstraints(pattern=_HEX_SHA256)]
 
 
 def _check_model(value: Any) -> Any:
@@ -231,7 +237,7 @@ class KeySection(Section):
         json_schema_extra={"oneOf": [{"required": ["sha256"]}, {"required": ["env"]}]},
     )
 
-    sha256: Annotated[str, StringConstraints(pattern=_HEX_SHA256)] | None = Field(
+    sha256: Sha256 | None = Field(
         None, description="sha256 of the key in hex; `tenantry new-key` prints one."
     )
     env: EnvName | None = Field(None, description="Environment variable that holds the key itself.")

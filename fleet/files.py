@@ -43,7 +43,7 @@ def check_folders(
     `most` gives each adapter's base model and that model's largest rank, where known.
     """
     for path, source in sources.items():
-        if path[0] == "base_models" and not is_hub_id(source):
+        if path[0] == "base_models" and not (is_hub_id(source) or is_url(source)):
             _check_base_model((*path, "source"), Path(source), findings)
         elif path[0] == "adapters" and not is_url(source):
             _check_adapter((*path, "source"), Path(source), most.get(str(path[1])), findings)

@@ -28,7 +28,7 @@ from fleet.price_entries import prices_of
 from fleet.price_rules import check_prices
 from fleet.problems import Findings, KeyPath, Problem
 from fleet.references import Known, check_left_out, check_references
-from fleet.residency_rules import check_residency
+from fleet.residency_rules import check_model_sources, check_residency
 from fleet.rules import check_rules
 from fleet.salvage import PARTS, Salvage, salvage
 from fleet.state import database_stand_in, resolve_state
@@ -105,6 +105,7 @@ def read_fleet(
     folder = _folder_of(path, findings)
     hashes = hash_keys(found.file, env, findings)
     resolved = _resolve_sources(found, folder, env, findings)
+    check_model_sources(found.file, resolved, findings)
     state = resolve_state(found.file.state, folder, env, findings)
     if files:
         check_folders(resolved, _ranks(found.file), findings)
@@ -196,11 +197,8 @@ def _is_source(path: KeyPath) -> bool:
 
 
 def _base_model_source(source: sources.Source) -> str:
-    """Return a base model's source. Raises `SourceError`."""
-    if sources.is_url(source.text):
-        remedy = "name a folder or a hub id (org/name)"
-        raise sources.SourceError("a base model does not come from a URL", remedy)
-    return source.text
+    """Return the one spelling of a base model's source. Raises `SourceError`."""
+    return _fetchable(source.text) if sources.is_url(source.text) else source.text
 
 
 def _adapter_source(source: sources.Source) -> str:
@@ -209,14 +207,18 @@ def _adapter_source(source: sources.Source) -> str:
     Raises `SourceError`.
     """
     if sources.is_url(source.text):
-        try:
-            return check_source(source.text)
-        except (AdapterError, ValueError) as error:
-            raise sources.SourceError(sources.shortened(str(error)), "") from None
+        return _fetchable(source.text)
     if not source.is_folder:
         name = source.text
         raise sources.SourceError(f"`{name}` is neither a folder nor a URL", f"write hf://{name}")
     return source.text
+
+
+def _fetchable(url: str) -> str:
+    try:
+        return check_source(url)
+    except (AdapterError, ValueError) as error:
+        raise sources.SourceError(sources.shortened(str(error)), "") from None
 
 
 def _build(file: schema.FleetFile, hashes: Mapping[KeyPath, str], resolved: Mapping[KeyPath, str]) -> Fleet:

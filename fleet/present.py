@@ -18,7 +18,8 @@ from fleet.editing import CannotEdit, edited
 from fleet.entries import NESTED, POOLS, differences, entry_of, flat, nested
 from fleet.problems import Findings, FleetError
 from fleet.state import holds_password
-from fleet.types import Fleet, Pool, Tenant
+from fleet.types import BaseModel, Fleet, Pool, Tenant
+from fleet.values import base_model_values
 from fleet.writer import write_fleet
 
 DATABASE = "TENANTRY_DATABASE"  # the variable that stands for a database's address with a password
@@ -71,7 +72,7 @@ def _values(text: str) -> Any:
 
 
 def _wanted(have: dict[str, Any], declared: Fleet, present: Fleet) -> dict[str, Any]:
-    """Return the document's values with those of tenants, and of pools' tenants, that differ."""
+    """Return the document's values with those of tenants, of pools' members, and of models, that differ."""
     declared_entries = have.get("tenants") or {}
     tenants, pools = dict(declared_entries), copy.deepcopy(have[POOLS])
     for name in {**declared.tenants, **present.tenants}:
@@ -84,10 +85,20 @@ def _wanted(have: dict[str, Any], declared: Fleet, present: Fleet) -> dict[str, 
             tenants[name] = _new_entry(now)
         else:
             tenants[name] = _changed_entry(tenants.get(name, {}), declared, present, name)
+    added = [model for model in present.base_models.values() if model.name not in declared.base_models]
+    models = {**have["base_models"], **{model.name: _model_entry(model) for model in added}}
     for name, pool in present.pools.items():
+        if pool.base_models != declared.pools[name].base_models:
+            pools[name]["base_models"] = list(pool.base_models)
         pools[name]["tenants"] = _members(pools[name]["tenants"], declared.pools[name], pool)
     changed = {} if tenants == declared_entries else {"tenants": tenants}
-    return {**have, POOLS: pools, **changed}
+    return {**have, "base_models": models, POOLS: pools, **changed}
+
+
+def _model_entry(model: BaseModel) -> dict[str, Any]:
+    """Return the entry of a base model that was added at run time: what it has otherwise than by default."""
+    usual = base_model_values(BaseModel(model.name, ""))
+    return {key: value for key, value in base_model_values(model).items() if value != usual.get(key)}
 
 
 def _members(written: list[str], before: Pool, now: Pool) -> list[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fleet.problems import Findings, KeyPath
 from fleet.schema import FleetFile, PoolSection, ResidencySection
+from fleet.sources import is_url
 from fleet.types import Strategy
 
 _SHARED = "use strategy model-mesh or swap, or remove it"
@@ -20,6 +23,35 @@ def check_residency(file: FleetFile, findings: Findings) -> None:
         if pool.residency is not None:
             _check_pool(name, pool, pool.residency, findings)
     _check_replica_names(file, findings)
+
+
+def check_model_sources(file: FleetFile, sources: Mapping[KeyPath, str], findings: Findings) -> None:
+    """Check that only base models which take turns come from URLs; `sources` has the resolved ones."""
+    for name, section in file.base_models.items():
+        path, source = ("base_models", name), sources.get(("base_models", name))
+        if source is None:
+            continue
+        if not is_url(source):
+            if section.sha256 is not None:
+                findings.error(
+                    (*path, "sha256"), "is compared with what is fetched from a URL alone", "remove it"
+                )
+            continue
+        if section.revision is not None:
+            findings.error(
+                (*path, "revision"),
+                "a URL has none of its own",
+                "write it into the source: hf://org/name@revision",
+            )
+        others = [pool for pool, held in file.pools.items() if name in held.base_models]
+        others = [pool for pool in others if not file.pools[pool].strategy.shares_hosts]
+        if others:
+            findings.error(
+                (*path, "source"),
+                "the gateway fetches models of strategy model-mesh and swap only, and pool "
+                f"`{others[0]}` holds it",
+                "name a folder or a hub id (org/name)",
+            )
 
 
 def _check_awake(name: str, pool: PoolSection, findings: Findings) -> None:

@@ -278,3 +278,10 @@ def _check_state(file: FleetFile, findings: Findings) -> None:
             f"one adapter of {adapter_mib:g} MiB is more than the whole store takes ({store_gib:g} GiB)",
             "lower it, or raise state.store_gib",
         )
+    if file.state.model_store_gib is not None and file.state.max_model_gib > file.state.model_store_gib:
+        findings.warn(
+            ("state", "max_model_gib"),
+            f"one model of {file.state.max_model_gib:g} GiB is more than their whole store takes "
+            f"({file.state.model_store_gib:g} GiB)",
+            "lower it, or raise state.model_store_gib",
+        )

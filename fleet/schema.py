@@ -21,6 +21,7 @@ from fleet.fields import (
     Model,
     Name,
     Section,
+    Sha256,
     Source,
     SourcePrefix,
     VllmArgs,
@@ -89,7 +90,11 @@ class RequestLimitsSection(Section):
 class BaseModelSection(Section):
     """Weights that adapters modify, and the settings of every engine that holds them."""
 
-    source: Source = Field(description="Folder, or hub id (org/name).")
+    source: Source = Field(
+        description="Folder, or hub id (org/name). In pools of strategy model-mesh and swap also a URL, "
+        "which the gateway fetches: hf://org/name@revision, s3://, gs://, https:// (an archive)."
+    )
+    sha256: Sha256 | None = Field(None, description="Promised of a URL's archive, or model.safetensors.")
     revision: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = Field(
         None, description="Hub revision: a commit, tag or branch. Only with a hub id."
     )

@@ -196,7 +196,8 @@ class StateSection(Section):
     """Where adapters and API keys made at run time are kept."""
 
     folder: Source = Field(
-        "${TENANTRY_STATE:-.tenantry}", description="Folder of the state database and the adapters' versions."
+        "${TENANTRY_STATE:-.tenantry}",
+        description="Folder of the state database, and of adapters' and models' versions.",
     )
     database: Database | None = Field(
         None,
@@ -208,6 +209,15 @@ class StateSection(Section):
     )
     max_adapter_mib: float = Field(
         2048.0, gt=0, le=1_000_000, description="Largest adapter in MiB, unpacked."
+    )
+    model_store_gib: float | None = Field(
+        None,
+        gt=0,
+        le=1_000_000,
+        description="Disk budget for whole models that the gateway fetched, in GiB; default: no bound.",
+    )
+    max_model_gib: float = Field(
+        512.0, gt=0, le=1_000_000, description="Largest whole model in GiB, unpacked."
     )
     keep_versions: int = Field(
         3, ge=0, le=1000, description="Ready versions kept beside the live one, for rollbacks."

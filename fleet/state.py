@@ -38,6 +38,8 @@ def resolve_state(
         database_variable=variable,
         store_bytes=None if section.store_gib is None else round(section.store_gib * 2**30),
         max_adapter_bytes=round(section.max_adapter_mib * 2**20),
+        model_store_bytes=None if section.model_store_gib is None else round(section.model_store_gib * 2**30),
+        max_model_bytes=round(section.max_model_gib * 2**30),
         keep_versions=section.keep_versions,
     )
 

@@ -49,7 +49,7 @@ class BaseModel:
     """
 
     name: str
-    source: str  # absolute folder, or a hub id such as "meta-llama/Llama-3.1-8B-Instruct"
+    source: str  # absolute folder, a hub id such as "org/name", or a URL from which the gateway fetches it
     revision: str | None = None  # hub revision; only with a hub id
     dtype: str = "auto"
     max_model_len: int | None = None  # tokens, prompt and completion together
@@ -64,6 +64,7 @@ class BaseModel:
     request_limits: RequestLimits = RequestLimits()
     media: Media = field(default_factory=Media)
     vllm_args: tuple[str, ...] = ()  # further flags, passed as they are
+    sha256: str | None = None  # promised of a URL's archive, or of its only file of weights
 
     @property
     def serves_adapters(self) -> bool:
@@ -181,7 +182,7 @@ class Tenant:
     adapter_sources: tuple[str, ...] = ()  # prefixes from which its own keys may fetch adapters
     budget: Budget | None = None  # None: no such limit
     prices: OwnPrices | None = None  # None: the fleet's
-    fallbacks: Mapping[str, str] = field(default_factory=dict)  # alias -> another one, or what it means
+    fallbacks: Mapping[str, str] = field(default_factory=dict)  # alias -> another, or what it means
     request_limits: Mapping[str, int] = field(default_factory=dict)  # replace its base models'
     key_limits: Mapping[str, KeyLimits] = field(default_factory=dict)  # by hash; of keys that have some
     key_names: Mapping[str, str] = field(default_factory=dict)  # by hash; of keys that have one
@@ -245,7 +246,7 @@ class Pool:
     devices: tuple[str, ...]  # CUDA_VISIBLE_DEVICES of each host in turn; empty: not set
     tenants: tuple[str, ...]
     slo: Slo = Slo()
-    hedge_after_s: float | None = None  # a second replica is asked after such a silence; None: never
+    hedge_after_s: float | None = None  # a second replica is asked after so long a silence; None: never
     mig: Mig | None = None  # slices that are found when engines start; None: `devices` names them, or no MIG
     awake: int | None = None  # base models awake at once at a shared host; None: as many as fit its memory
     residency: ResidencySettings = ResidencySettings()  # of shared hosts
@@ -321,10 +322,7 @@ class TracingSettings:
 
 @dataclass(frozen=True, slots=True)
 class TrustedProxies:
-    """Proxies that sign users in to the console, and the rights of these users.
-
-    A user is named as the proxy's header has it, a group as `group:name`.
-    """
+    """Proxies that sign users in to the console: a user as their header has it, a group as `group:name`."""
 
     addresses: tuple[str, ...]  # of the proxies; networks in CIDR notation
     user_header: str  # in small letters
@@ -356,13 +354,15 @@ class GatewaySettings:
 
 @dataclass(frozen=True, slots=True)
 class StateSettings:
-    """Storage and bounds of adapters registered at run time, their versions and API keys."""
+    """Storage and bounds of adapters and models, their versions, and API keys made at run time."""
 
-    folder: str = ".tenantry"  # absolute once loaded; holds state.db and adapters/
+    folder: str = ".tenantry"  # absolute once loaded; holds state.db, adapters/ and models/
     database: str | None = field(default=None, repr=False)  # URL, may hold a password; None: SQLite
     database_variable: str | None = None  # the URL's environment variable
-    store_bytes: int | None = None  # all versions on disk together; None: no bound
+    store_bytes: int | None = None  # all versions of adapters on disk together; None: no bound
     max_adapter_bytes: int = 2048 * 2**20  # one adapter, unpacked
+    model_store_bytes: int | None = None  # all versions of whole models together; None: no bound
+    max_model_bytes: int = 512 * 2**30  # one whole model, unpacked
     keep_versions: int = 3  # ready ones beside the live one
 
     @property

@@ -157,6 +157,8 @@ def state_values(state: StateSettings) -> dict[str, Any]:
         "database": state.database if variable is None else {"env": variable},
         "store_gib": None if state.store_bytes is None else state.store_bytes / 2**30,
         "max_adapter_mib": state.max_adapter_bytes / 2**20,
+        "model_store_gib": None if state.model_store_bytes is None else state.model_store_bytes / 2**30,
+        "max_model_gib": state.max_model_bytes / 2**30,
         "keep_versions": state.keep_versions,
     }
     return _given(values)

@@ -121,14 +121,15 @@ def plan(
     if len(units) > FEW_UNITS:
         forecaster = Forecaster(given.demand, 1, min(most, MOST_OF_MANY), LEAST_S)
     checked, final, attempts = _search(given, units, rules, forecaster, tell)
-    second = _second(given, units, final, checked, forecaster, tell)
+    is_large = len(units) > FEW_UNITS
+    second = None if is_large else _second(given, units, final, checked, forecaster, tell)
     tell("headroom")
     busiest = sorted(checked.found.sharings, key=lambda sharing: sharing.busy, reverse=True)
-    count = SETS_WITH_HEADROOM if len(units) <= FEW_UNITS else SETS_OF_MANY
+    count = SETS_OF_MANY if is_large else SETS_WITH_HEADROOM
     headroom = tuple(_headroom(sharing, forecaster) for sharing in busiest[:count])
     tell("other ways")
     ways = _ways(given, units, final)
-    changes = tuple(_changes(given, final, checked.found)) if len(units) <= FEW_UNITS else ()
+    changes = () if is_large else tuple(_changes(given, final, checked.found))
     return Planned(given, final, checked, second, ways, tuple(attempts), headroom, changes)
 
 

@@ -14,7 +14,7 @@ from engines import secrets
 from fleet.current import CurrentFleet
 from fleet.types import Fleet, Slo
 from routing import console, gc_tuning
-from routing.admin import Books, LiveFeed, admin_app, authentication, is_admin_path
+from routing.admin import Books, LiveFeed, Uploads, admin_app, authentication, is_admin_path
 from routing.batches.opening import Batching
 from routing.catalog.directory import Directory
 from routing.flights.running import RunningFlights
@@ -232,8 +232,8 @@ def assemble(
         admin=admin_app(
             manager,
             authentication(callers.identify, fleet),
-            max_upload_bytes=fleet.now.state.max_adapter_bytes,
-            upload_folder=lifecycle.uploads,
+            uploads=Uploads(lifecycle.uploads, max_bytes=fleet.now.state.max_adapter_bytes),
+            model_uploads=Uploads(lifecycle.whole.shelf.uploads, max_bytes=fleet.now.state.max_model_bytes),
             live_feed=live,
             books=Books(ledger, batching.desk),
         ),

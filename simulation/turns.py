@@ -44,6 +44,9 @@ class _Hosts:
         seat.replica.engine.told = EngineHealth(EngineState.READY, place=Place(awake=self._awake))
         self._dispatcher.set_ready(seat.replica.name, True)
 
+    async def prepare(self, seat: Seat) -> None:
+        """Read ahead: the time that a switch takes is with what the host has in memory."""
+
     async def stop(self, seat: Seat) -> None:
         """Have a model go to disk."""
         self.put_to_disk(seat)

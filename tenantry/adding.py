@@ -1,4 +1,4 @@
-"""Adds an adapter: packs it, sends it, and follows it through the states until it is ready."""
+"""Adds a version: packs it, sends it, and follows it through the states until it is ready."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,9 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from adapters.checkpoint import check_files, readable
+from adapters.checkpoint import ADAPTER
 from adapters.errors import ChecksumMismatch
-from adapters.layout import SERVED_FILES, WEIGHTS_FILE
+from adapters.kind import Kind
 from tenantry.client import Answer, Gateway, GatewayUnreachable, Params, WrongUse, in_path
 from tenantry.running import Refused, printable
 
@@ -86,7 +86,7 @@ async def add(gateway: Gateway, wish: Wish, watcher: Watcher) -> Answer:
         given = {name: value for name, value in body.items() if value is not None}
         return await gateway.call("POST", wish.path, params={"tenant": wish.tenant}, body=given)
     with tempfile.TemporaryDirectory(prefix="tenantry-add-") as folder:
-        archive = await asyncio.to_thread(archive_of, wish, Path(folder))
+        archive = await asyncio.to_thread(archive_of, wish.source, wish.sha256, Path(folder))
         params = {"tenant": wish.tenant, "base_model": wish.base_model, "sha256": archive.sha256, **wish.plan}
         sent = watcher.sending(archive.size_bytes)
         return await gateway.upload(
@@ -99,16 +99,16 @@ async def add(gateway: Gateway, wish: Wish, watcher: Watcher) -> Answer:
         )
 
 
-def archive_of(wish: Wish, folder: Path) -> Archive:
+def archive_of(source: str, sha256: str | None, folder: Path, kind: Kind = ADAPTER) -> Archive:
     """Find the given archive, or pack one in `folder`. Raises `AdapterError` and `WrongUse`."""
-    path = Path(wish.source)
+    path = Path(source)
     if path.is_dir():
-        _check_sha256(path / WEIGHTS_FILE, wish.sha256)
-        path = pack(path, folder / "adapter.tar")
+        _check_sha256(path / kind.promised, sha256)
+        path = pack(path, folder / f"{kind.noun}.tar", kind)
     elif path.is_file():
-        _check_sha256(path, wish.sha256)
+        _check_sha256(path, sha256)
     else:
-        raise WrongUse(f"{wish.source!r} is no folder, no archive and no URL; name the adapter's")
+        raise WrongUse(f"{source!r} is no folder, no archive and no URL; name the {kind.noun}'s")
     media_type = next((t for suffix, t in _MEDIA_TYPES.items() if path.name.lower().endswith(suffix)), None)
     if media_type is None:
         raise WrongUse(f"{path.name!r} is no archive that is known here: {', '.join(_MEDIA_TYPES)}")
@@ -116,8 +116,19 @@ def archive_of(wish: Wish, folder: Path) -> Archive:
 
 
 async def wait(gateway: Gateway, version: Answer, watcher: Watcher, *, timeout_s: float) -> Answer:
-    """Wait until a version is ready. Raises `Refused` if it never will be, or is late."""
+    """Wait until an adapter's version is ready. Raises `Refused` if it never will be, or is late."""
     path = f"/adapters/{in_path(version['adapter'])}/versions/{int(version['number'])}"
+
+    async def look() -> Answer:
+        return await gateway.call("GET", path, params={"tenant": version["tenant"]})
+
+    return await until_ready(version, look, watcher, timeout_s=timeout_s)
+
+
+async def until_ready(
+    version: Answer, look: Callable[[], Awaitable[Answer]], watcher: Watcher, *, timeout_s: float
+) -> Answer:
+    """Look until a version is ready. Raises `Refused` if it never will be, or is late."""
     deadline_s = time.monotonic() + timeout_s
     misses = 0
     while version["state"] not in _ENDED:
@@ -130,7 +141,7 @@ async def wait(gateway: Gateway, version: Answer, watcher: Watcher, *, timeout_s
             )
         await asyncio.sleep(POLL_S)
         try:
-            version = await gateway.call("GET", path, params={"tenant": version["tenant"]})
+            version = await look()
             misses = 0
         except GatewayUnreachable:
             misses += 1
@@ -142,12 +153,11 @@ async def wait(gateway: Gateway, version: Answer, watcher: Watcher, *, timeout_s
     return version
 
 
-def pack(folder: Path, archive: Path) -> Path:
+def pack(folder: Path, archive: Path, kind: Kind = ADAPTER) -> Path:
     """Pack the served files of a folder, and nothing else of it. Returns `archive`. Raises `AdapterError`."""
-    with readable():
-        check_files(folder)
+    names = kind.files_in(folder)
     with tarfile.open(archive, "w") as tar:
-        for name in SERVED_FILES:
+        for name in names:
             path = folder / name
             with path.open("rb") as file:
                 member = tarfile.TarInfo(name)  # no owner, mode or time of this machine

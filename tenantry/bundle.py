@@ -222,7 +222,7 @@ def _stage_adapter(adapter: Adapter, into: Path) -> Adapter:
 
 def _stage_base_model(model: BaseModel, into: Path, options: Options) -> BaseModel:
     """Copy a base model from its folder if wanted; else leave it as a reference."""
-    if is_hub_id(model.source) or not options.embed_base_models:
+    if is_hub_id(model.source) or is_url(model.source) or not options.embed_base_models:
         return model
     source, place = Path(model.source), Path("models", "base", model.name)
     if not (source / "config.json").is_file():

@@ -1,4 +1,4 @@
-"""The commands `models`, `models wake`, `sleep`, `pin` and `unpin`: whole models that take turns."""
+"""The commands `models`, `models wake`, `sleep`, `pin` and `unpin`, beside those of `whole`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from tenantry import whole
 from tenantry.client import Answer, Gateway, in_path
 from tenantry.columns import Columns, print_prose
 from tenantry.display import IN_JSON
@@ -17,8 +18,9 @@ from tenantry.scheduler_tables import seconds
 SHOWN_TURNS = 10
 app = typer.Typer(
     invoke_without_command=True,
-    help="List whole models that take turns; wake them, have them sleep, pin them.",
+    help="List whole models that take turns; wake them, have them sleep, pin them; add and retire them.",
 )
+app.add_typer(whole.app)
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the base model.", show_default=False)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")]
 

@@ -1,7 +1,7 @@
-"""Takes the two served files out of an archive, if that is safe. Writes nothing else, nowhere else.
+"""Takes the files that engines read out of an archive, if that is safe. Writes nothing else, nowhere else.
 
-Members are read one by one and only the served files are written, under our own names, so no name in
-the archive ever becomes a path. Sizes are counted as bytes arrive; sizes in headers only help to refuse
+Members are read one by one and only served files are written, by names that are known or plain, so no name
+in the archive ever becomes a path. Sizes are counted as bytes arrive; sizes in headers only help to refuse
 earlier.
 """
 
@@ -21,9 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
+from adapters.checkpoint import ADAPTER
 from adapters.disk import writing
 from adapters.errors import AdapterError, ChecksumMismatch
-from adapters.layout import MAX_NAMED, SERVED_FILES, why_not
+from adapters.kind import Kind
+from adapters.layout import MAX_NAMED
 from adapters.sources.files import CHUNK_BYTES, begin, finish, part_of, sha256_of, size_text
 
 MAX_ENTRIES = 10_000  # as many as an adapter's folder may hold
@@ -51,28 +53,28 @@ class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def unpack(archive: Path, into: Path, *, max_bytes: int, sha256: str | None = None) -> None:
-    """Unpack the two served files of a tar, tar.gz or zip into a folder, which then holds nothing else.
+def unpack(
+    archive: Path, into: Path, *, max_bytes: int, sha256: str | None = None, kind: Kind = ADAPTER
+) -> None:
+    """Unpack the served files of a tar, tar.gz or zip into a folder, which then holds nothing else.
 
     They lie in the archive's root or in one folder of it. `max_bytes` bounds the archive and all that it
-    unpacks to, `sha256` is the archive's own. After an error neither file is there. Raises `AdapterError`,
+    unpacks to, `sha256` is the archive's own. After an error none of them is there. Raises `AdapterError`,
     `ChecksumMismatch` and `StoreFull`.
     """
     if archive.stat().st_size > max_bytes:
-        raise AdapterError(
-            f"the archive is larger than {size_text(max_bytes)}; pack the two served files alone"
-        )
+        raise AdapterError(f"the archive is larger than {size_text(max_bytes)}; pack the {kind.noun} alone")
     if sha256 is not None and sha256_of(archive) != sha256.lower():
         raise ChecksumMismatch(
             "the archive's sha256 is not the one promised; send the right one, or correct it"
         )
     begin(into)
-    take_out(archive, into, max_bytes=max_bytes)
+    take_out(archive, into, max_bytes=max_bytes, kind=kind)
 
 
-def take_out(archive: Path, into: Path, *, max_bytes: int) -> None:
+def take_out(archive: Path, into: Path, *, max_bytes: int, kind: Kind = ADAPTER) -> None:
     """Unpack an archive whose checksum was checked; other files in the folder stay."""
-    taking = _Taking(into, max_bytes)
+    taking = _Taking(into, max_bytes, kind)
     try:
         with archive.open("rb") as file, _damage_named():
             _reader_of(file)(file, taking)
@@ -88,6 +90,7 @@ class _Taking:
 
     into: Path
     max_bytes: int
+    kind: Kind
     folders: list[tuple[str, ...]] = field(default_factory=list)  # the topmost with served files, in order
     names: list[str] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
@@ -98,7 +101,9 @@ class _Taking:
         """Check the name of a member, and the number of members. Returns the name's parts."""
         self.entries += 1
         if self.entries > MAX_ENTRIES:
-            raise AdapterError(f"the archive holds more than {MAX_ENTRIES} entries; pack the two files alone")
+            raise AdapterError(
+                f"the archive holds more than {MAX_ENTRIES} entries; pack the {self.kind.noun} alone"
+            )
         if name.startswith(("/", "\\")) or name[1:2] == ":":
             raise AdapterError(
                 f"the archive holds the absolute path {_short(name)}; pack it with relative paths"
@@ -111,16 +116,17 @@ class _Taking:
         return parts
 
     def served(self, name: str) -> str | None:
-        """Check a file of the archive; returns its name if it is one of the adapter's.
+        """Check a file of the archive; returns its name if it is to be taken.
 
-        The adapter lies in the topmost folder that has a served file; checkpoints may lie below it.
+        The version lies in the topmost folder that has a served file; checkpoints may lie below it.
         """
         parts = self.check(name)
         self.names.append("/".join(parts))
-        if not parts or parts[-1] not in SERVED_FILES:
+        if not parts or not self.kind.serves(parts[-1]):
             return None
         folder, file = parts[:-1], parts[-1]
         if not self.folders or len(folder) < len(self.folders[0]):
+            self.undo()
             self.folders, self.taken = [folder], []
         if folder != self.folders[0]:
             if len(folder) == len(self.folders[0]) and folder not in self.folders:
@@ -137,7 +143,7 @@ class _Taking:
         if self.seen_bytes > self.max_bytes:
             raise AdapterError(
                 f"the archive unpacks to more than {size_text(self.max_bytes)}; "
-                "pack the two served files alone"
+                f"pack the {self.kind.noun} alone"
             )
 
     def write(self, name: str, member: _Readable) -> None:
@@ -148,19 +154,21 @@ class _Taking:
                 out.write(chunk)
 
     def finish(self) -> None:
-        """Give both files their names. Raises `AdapterError` where one is missing."""
+        """Give the files their names. Raises `AdapterError` where one is missing."""
         if len(self.folders) > 1:
             listed = ", ".join(_short("/".join(folder)) for folder in self.folders[:MAX_NAMED])
-            raise AdapterError(f"the archive holds several adapters: {listed}; pack the folder of one")
-        if len(self.taken) < len(SERVED_FILES):
+            raise AdapterError(
+                f"the archive holds several {self.kind.noun}s: {listed}; pack the folder of one"
+            )
+        if self.kind.why_not(self.taken) is not None:
             top = "/".join(self.folders[0]) if self.folders else os.path.commonpath(self.names or [""])
             below = (os.path.relpath(name, top or ".") for name in self.names)
-            raise AdapterError(f"the archive: {why_not(below) or 'it holds no adapter'}")
-        finish(self.into)
+            raise AdapterError(f"the archive: {self.kind.why_not(below) or f'it holds no {self.kind.noun}'}")
+        finish(self.into, self.taken)
 
     def undo(self) -> None:
         """Remove the files written so far."""
-        for name in SERVED_FILES:
+        for name in self.taken:
             part_of(self.into, name).unlink(missing_ok=True)
 
 

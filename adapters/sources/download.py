@@ -16,6 +16,7 @@ from pathlib import Path
 
 from adapters.disk import writing
 from adapters.errors import AdapterError, ChecksumMismatch, SourceUnavailable
+from adapters.kind import Kind
 from adapters.sources.files import check_room, note_of, part_of, sha256_of, size_text
 from adapters.sources.remote import Changed, Refused, Remote, RemoteFile, Unanswered
 
@@ -39,13 +40,14 @@ class Watch:
     wait: Callable[[float], None] = time.sleep
     attempts: int = ATTEMPTS
     timeout_s: float = TIMEOUT_S
+    noun: str = "adapter"
 
     def check_size(self, size_bytes: int, source: str) -> None:
         """Raise `AdapterError` for more than may be fetched."""
         if size_bytes > self.max_bytes:
             raise AdapterError(
                 f"{source} is larger than {size_text(self.max_bytes)}; "
-                "point to the adapter alone, or have the limit raised"
+                f"point to the {self.noun} alone, or have the limit raised"
             )
 
 
@@ -59,6 +61,7 @@ class Download:
     watch: Watch
     _has_begun: bool = field(default=False, init=False)
     _deadline_s: float = field(default=0.0, init=False)
+    _before_bytes: int = field(default=0, init=False)  # of earlier runs
 
     def run(self, names: Sequence[str], sha256: Mapping[str, str]) -> None:
         """Fetch files to their partial names, whole and checked; those in `sha256` against its checksums.
@@ -71,6 +74,7 @@ class Download:
             files = self._attempts(names)
             for file in files:
                 self._check_content(file, sha256.get(file.name, file.sha256))
+            self._before_bytes += sum(part_of(self.into, name).stat().st_size for name in names)
         except SourceUnavailable:
             raise
         except AdapterError:
@@ -103,7 +107,7 @@ class Download:
         """Fetch the missing bytes, once. Raises `RemoteFailure` and `AdapterError`."""
         files = [self.remote.describe(name) for name in names]
         total = sum(file.size_bytes or 0 for file in files)
-        self.watch.check_size(total, self.source)
+        self.watch.check_size(self._before_bytes + total, self.source)
         done = {file.name: self._kept_bytes(file) for file in files}
         check_room(self.into, total - sum(done.values()))
         for file in files:
@@ -154,11 +158,12 @@ class Download:
     def _check_bounds(self, file: RemoteFile, done: Mapping[str, int]) -> None:
         if file.size_bytes is not None and done[file.name] > file.size_bytes:
             raise Changed("more came than was announced")
-        self.watch.check_size(sum(done.values()), self.source)
+        self.watch.check_size(self._before_bytes + sum(done.values()), self.source)
 
     def _report(self, done: Mapping[str, int], total: int | None) -> None:
         self._check_stop()
-        self.watch.progress(sum(done.values()), total)
+        all_bytes = None if total is None else self._before_bytes + total
+        self.watch.progress(self._before_bytes + sum(done.values()), all_bytes)
 
     def _check_stop(self) -> None:
         if self.watch.should_stop():
@@ -175,3 +180,12 @@ class Download:
                 f"{self.source}: the sha256 of {file.name.lstrip('.')} is not the one promised; "
                 "correct the checksum, or the file there"
             )
+
+
+def require_promised(kind: Kind, names: Sequence[str], sha256: str | None, source: str) -> None:
+    """Raise `AdapterError` where a sha256 is promised, and no file is there that it can be of."""
+    if sha256 is not None and kind.promised not in names:
+        raise AdapterError(
+            f"{source}: a sha256 is that of an archive, or of {kind.promised}, which is not there; leave it "
+            "out"
+        )

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from adapters.errors import StoreFull
-from adapters.layout import SERVED_FILES
 
 CHUNK_BYTES = 2**20
 
@@ -24,12 +23,18 @@ def note_of(into: Path, name: str) -> Path:
     return into / f".{name}.json"
 
 
-def begin(into: Path, keep: Collection[Path] = ()) -> None:
-    """Make the folder, and empty it except for `keep`."""
+def is_part(path: Path, serves: Callable[[str], bool]) -> bool:
+    """Whether this is a partial file, or its note, of a file that is served."""
+    name = path.name.removesuffix(".part") if path.suffix == ".part" else path.name.removesuffix(".json")
+    return path.name.startswith(".") and name != path.name and serves(name[1:])
+
+
+def begin(into: Path, keep: Callable[[Path], bool] = lambda path: False) -> None:
+    """Make the folder, and empty it except for what is to be kept."""
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
     for entry in list(os.scandir(into)):
         path = Path(entry.path)
-        if path in keep:
+        if keep(path):
             continue
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(path)
@@ -37,9 +42,9 @@ def begin(into: Path, keep: Collection[Path] = ()) -> None:
             path.unlink(missing_ok=True)
 
 
-def finish(into: Path) -> None:
-    """Give the served files their names, the weights last."""
-    for name in SERVED_FILES:
+def finish(into: Path, names: Iterable[str]) -> None:
+    """Give the files their names, in this order."""
+    for name in names:
         part_of(into, name).replace(into / name)
 
 
@@ -48,8 +53,8 @@ def check_room(into: Path, need_bytes: int) -> None:
     free = shutil.disk_usage(into).free
     if need_bytes > free:
         raise StoreFull(
-            f"{size_text(need_bytes)} are needed, and the disk of the adapter store has {size_text(free)}; "
-            "free some space, or retire adapters"
+            f"{size_text(need_bytes)} are needed, and the disk of the store has {size_text(free)}; "
+            "free some space, or retire adapters or models"
         )
 
 

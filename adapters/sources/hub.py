@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from adapters.layout import why_not
+from adapters.kind import Kind
 from adapters.sources.address import Address
 from adapters.sources.quiet import hide_queries
-from adapters.sources.remote import LAYOUT, PIECE_BYTES, Changed, Refused, RemoteFile, Unanswered
+from adapters.sources.remote import PIECE_BYTES, Changed, Refused, RemoteFile, Unanswered
 
 TIMEOUT_S = 30.0  # of resolving a revision to its commit
 _LATER = frozenset({408, 425, 429})
@@ -20,19 +20,26 @@ _NOT_ON_HUB = "check repository and revision, and that the gateway's HF_TOKEN ma
 class HubRepo:
     """A model repository of the Hugging Face Hub, at one commit."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, kind: Kind) -> None:
+        self._kind = kind
         self._repo = address.path
         self._revision = address.revision
         self._fs: Any = None
         self._root = ""
         self._names: list[str] = []
 
+    def names(self) -> Collection[str]:
+        """Name the files at the commit that the revision named first."""
+        with self._failures_named():
+            self._files()
+        return [name for name in self._names if "/" not in name]
+
     def describe(self, name: str) -> RemoteFile:
         """Ask for a file's size and hash at the commit that the revision named first."""
         with self._failures_named():
             info = self._files().info(f"{self._root}/{name}")
         if info["type"] != "file":
-            raise Refused(f"there is no {name}; {LAYOUT}")
+            raise Refused(f"there is no {name}; {self._kind.layout}")
         sha256 = info["lfs"].sha256 if info.get("lfs") else None
         return RemoteFile(name, int(info["size"]), str(info["blob_id"]), sha256)
 
@@ -86,7 +93,7 @@ class HubRepo:
                 raise Unanswered(f"it answers with status {status}") from None
             raise Refused(f"it answers with status {status}; {_NOT_ON_HUB}") from None
         except FileNotFoundError:
-            reason = why_not(self._names) if self._names else None
-            raise Refused(reason or f"a file is missing; {LAYOUT}") from None
+            reason = self._kind.why_not(self._names) if self._names else None
+            raise Refused(reason or f"a file is missing; {self._kind.layout}") from None
         except (OSError, httpx2.HTTPError) as error:
             raise Unanswered(f"it does not answer ({type(error).__name__})") from None

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
-from adapters.layout import MAX_NAMES, why_not
+from adapters.kind import Kind
+from adapters.layout import MAX_NAMES
 from adapters.sources.address import Address
-from adapters.sources.remote import LAYOUT, PIECE_BYTES, Changed, Refused, RemoteFile, Unanswered
+from adapters.sources.remote import PIECE_BYTES, Changed, Refused, RemoteFile, Unanswered
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60  # without a byte
@@ -23,19 +24,25 @@ READ_TIMEOUT_S = 60  # without a byte
 class ObjectStore:
     """A prefix of an S3 or Google Cloud Storage bucket, or one archive in it."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, kind: Kind) -> None:
+        self._kind = kind
         self._is_archive = address.is_archive
         self._path = address.path
         self._scheme = address.scheme
         self._fs: Any = None
         self._close: Callable[[], None] = lambda: None
 
+    def names(self) -> Collection[str]:
+        """Name the objects right under the prefix."""
+        with self._failures_named(""):
+            return self._found(maxdepth=1)
+
     def describe(self, name: str) -> RemoteFile:
         """Ask for an object's size and ETag or generation."""
         with self._failures_named(name):
             info = self._files().info(self._object(name))
         if info["type"] != "file":
-            raise Refused(f"there is no {name}; {LAYOUT}")
+            raise Refused(f"there is no {name}; {self._kind.layout}")
         tags = [str(info.get(key) or "") for key in ("ETag", "etag", "generation", "VersionId", "md5Hash")]
         return RemoteFile(name, int(info["size"]), " ".join(filter(None, tags)))
 
@@ -68,9 +75,12 @@ class ObjectStore:
             return "there is no such archive; correct the source"
         names: list[str] = []
         with suppress(FileNotFoundError, *_failures(self._scheme)):
-            found = self._files().find(self._path, maxdepth=2)
-            names = [path.removeprefix(f"{self._path}/") for path in islice(found, MAX_NAMES)]
-        return (why_not(names) if names else None) or f"there is no {name}; {LAYOUT}"
+            names = self._found(maxdepth=2)
+        return (self._kind.why_not(names) if names else None) or f"there is no {name}; {self._kind.layout}"
+
+    def _found(self, *, maxdepth: int) -> list[str]:
+        found = self._files().find(self._path, maxdepth=maxdepth)
+        return [path.removeprefix(f"{self._path}/") for path in islice(found, MAX_NAMES)]
 
     @contextmanager
     def _failures_named(self, name: str) -> Iterator[None]:

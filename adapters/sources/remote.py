@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from typing import Protocol
 
 PIECE_BYTES = 4 * 2**20  # of one range request
-LAYOUT = (
-    "adapter_config.json and adapter_model.safetensors must lie right under the source "
-    "(adapter_model.bin is a pickle and never read: save the adapter again with safe_serialization=True)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +32,14 @@ class Remote(Protocol):
 
     def close(self) -> None:
         """Close all connections."""
+        ...
+
+
+class Listing(Remote, Protocol):
+    """A place with files that can be listed."""
+
+    def names(self) -> Collection[str]:
+        """Name the files right there; at most as many as help. Raises `RemoteFailure`."""
         ...
 
 

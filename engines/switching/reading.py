@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,33 +15,11 @@ from typing import Any
 from adapters.base_model import CONFIG_FILE, INDEX_FILE, read_json, weight_files
 from adapters.errors import AdapterError
 from adapters.tensors import read_header
+from adapters.whole_model import MAX_OTHER_BYTES, MAX_WEIGHT_FILES, OTHER_FILES, check_plain
 from engines.switching.shape import Contents, plain
 
-# What vLLM (0.32) and transformers (5) read beside configuration and weights: tokenizer, templates, defaults
-# of sampling, processors of other media, quantisation. Python files are the model's own code.
-OTHER_FILES = (
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "hf_quant_config.json",
-    "merges.txt",
-    "params.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "quantize_config.json",
-    "special_tokens_map.json",
-    "tekken.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "video_preprocessor_config.json",
-    "vocab.json",
-)
 _BY_VALUE = frozenset({"generation_config.json", "special_tokens_map.json", "tokenizer_config.json"})
 MAX_SMALL_BYTES = 16 * 2**20  # of a JSON file that is read as a whole; config.json has some thousands
-MAX_OTHER_BYTES = 256 * 2**20  # of one that is only compared; the largest tokenizers have some 40 MiB
-MAX_WEIGHT_FILES = 2000
 MAX_CODE_FILES = 100
 
 
@@ -88,20 +65,8 @@ def _names_of(folder: Path) -> list[str]:
     others = [name for name in (*OTHER_FILES, INDEX_FILE) if (folder / name).exists()]
     names = sorted({CONFIG_FILE, *weights, *others, *code})
     for name in names:
-        _check_file(folder, name)
+        check_plain(folder, name)
     return names
-
-
-def _check_file(folder: Path, name: str) -> None:
-    """Refuse what is no plain file, or a link that leaves the folder. Raises `ModelUnreadable`, `OSError`."""
-    path, root = folder / name, folder.resolve()
-    target = path.resolve(strict=True)
-    # The hub's cache keeps contents in `blobs`, beside the `snapshots` whose folders hold links to them.
-    blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
-    if not (target.is_relative_to(root) or target.is_relative_to(blobs)):
-        raise ModelUnreadable(f"{name!a} is a link that leaves the model's folder; copy its target")
-    if not stat.S_ISREG(target.stat().st_mode):
-        raise ModelUnreadable(f"{name!a} is no plain file")
 
 
 def _is_other(name: str) -> bool:

@@ -25,13 +25,21 @@ class Turns:
     """The turns of one host."""
 
     def __init__(self, models: Mapping[str, Model], holding: Holding | None = None) -> None:
-        self._models = models
+        self._models = dict(models)
         self._library = Library()
         self._in_place = InPlace(self._library, holding or Holding())
         self._check = WakeCheck()
         self._sleep = Sleep(self._library)
         self.sleeps_at: int | None = None  # the one level at which engines sleep; None: whichever fits
         self._live: dict[int, LiveEngine] = {}  # by the id of vLLM's engine
+
+    def take(self, model: Model) -> None:
+        """Take in a model, or one with other files or flags."""
+        self._models[model.name] = model
+
+    def forget(self, model: str) -> None:
+        """Forget a model that is a base model here no more; an engine that has it goes on."""
+        self._models.pop(model, None)
 
     def expect(self, model: str) -> None:
         """Begin to read a model's files, while an engine starts with it; returns at once."""

@@ -62,6 +62,7 @@ class Services:
     management: Management
     tenants: Callable[[], Collection[str]]
     uploads: Uploads
+    model_uploads: Uploads
     load_timeout_s: float
     live: LiveFeed
     ledger: UsageBook

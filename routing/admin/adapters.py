@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from json import JSONDecodeError
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic import ValidationError
 
 from adapters.states import VersionState
 from routing.admin.access import (
@@ -35,7 +33,7 @@ from routing.admin.bodies import (
     TenantQuery,
     UploadQuery,
 )
-from routing.admin.errors import as_invalid_request, refusals
+from routing.admin.errors import json_body, refusals
 from routing.admin.uploads import MEDIA_TYPES, is_upload
 from routing.catalog.entries import AdapterEntry, AdapterKey, Version
 from routing.catalog.sources import Upload
@@ -134,7 +132,7 @@ async def register_version(
         raise InvalidRequest(
             "With a JSON body, everything but `tenant` stands in the body.", code="invalid_query"
         )
-    return await _register(caller, key, await _json_version(request))
+    return await _register(caller, key, await json_body(request, NewVersionBody))
 
 
 @router.get("/{name}/versions/{number}", responses=refusals(404))
@@ -242,16 +240,6 @@ def _require_few_uploads(caller: Caller, tenant: str | None) -> None:
             code="max_waiting_uploads",
             retry_after_s=_RETRY_AFTER_S,
         )
-
-
-async def _json_version(request: Request) -> NewVersionBody:
-    """Read a JSON body. Raises `InvalidRequest`."""
-    try:
-        return NewVersionBody.model_validate(await request.json())
-    except ValidationError as error:
-        raise as_invalid_request(error) from None
-    except (JSONDecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidRequest("The body is not valid JSON.", code="invalid_json") from None
 
 
 def _answer(caller: Caller, entry: AdapterEntry) -> AdapterAnswer:

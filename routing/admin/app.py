@@ -6,8 +6,6 @@ gateway's, on these answers as on all others.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 
@@ -20,6 +18,7 @@ from routing.admin import (
     fleet,
     keys,
     live,
+    model_versions,
     models,
     pools,
     replicas,
@@ -51,6 +50,7 @@ _ROUTES = (
         adapters,
         aliases,
         models,
+        model_versions,
         replicas,
         pools,
         scheduler,
@@ -70,7 +70,7 @@ _DESCRIPTION = """
 Replace the fleet by another fleet file. Admit tenants, change, suspend and remove them, and give them
 aliases. Register adapters, roll out new versions, take them back, see what is resident where, and make API
 keys. See how every model fares, who used how much, what the scheduler does and why; drain
-replicas, and restart their engines; have whole models wake and sleep.
+replicas, and restart their engines; have whole models wake and sleep, add them and retire them.
 
 Send an admin key as `Authorization: Bearer <key>`. A key of role `adapters` manages its own tenant's
 adapters and aliases, and reads its tenant's models, caps, usage, keys and events; for it nothing else
@@ -86,17 +86,13 @@ def admin_app(
     management: Management,
     authenticate: Authenticate,
     *,
-    max_upload_bytes: int,
-    upload_folder: Path,
+    uploads: Uploads,
+    model_uploads: Uploads,
     live_feed: LiveFeed,
     books: Books,
     read_timeout_s: float = 30.0,
 ) -> FastAPI:
-    """Build the admin API.
-
-    `upload_folder` is made when the first upload comes. A client has `read_timeout_s` for its
-    JSON, and for each part of an upload.
-    """
+    """Build the admin API. A client has `read_timeout_s` for its JSON."""
     app = FastAPI(
         title="Tenantry admin API",
         version="1",
@@ -113,9 +109,15 @@ def admin_app(
     def known_tenants() -> list[str]:
         return [tenant.name for tenant in management.tenants()]
 
-    uploads = Uploads(upload_folder, max_bytes=max_upload_bytes, read_timeout_s=read_timeout_s)
     app.state.services = Services(
-        management, known_tenants, uploads, LOAD_TIMEOUT_S, live_feed, books.ledger, books.batches
+        management,
+        known_tenants,
+        uploads,
+        model_uploads,
+        LOAD_TIMEOUT_S,
+        live_feed,
+        books.ledger,
+        books.batches,
     )
     app.add_middleware(
         Gate,

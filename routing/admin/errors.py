@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from json import JSONDecodeError
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from routing.errors import InvalidRequest, RequestError, RouteNotFound
 
+Body = TypeVar("Body", bound=BaseModel)
 _SHOWN_FINDINGS = 5
 _SHOWN_CHARS = 100  # of a field's name, which the client chose
 _CODES = {
@@ -130,3 +132,13 @@ async def _http(request: Request, error: Exception) -> Response:
     if error.status_code == RouteNotFound.status:
         return _response(RouteNotFound("There is no such route."), request)
     return _response(InvalidRequest("The body cannot be read.", code="invalid_json"), request)
+
+
+async def json_body(request: Request, kind: type[Body]) -> Body:
+    """Read a JSON body that a route takes beside others. Raises `InvalidRequest`."""
+    try:
+        return kind.model_validate(await request.json())
+    except ValidationError as error:
+        raise as_invalid_request(error) from None
+    except (JSONDecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidRequest("The body is not valid JSON.", code="invalid_json") from None

@@ -11,7 +11,7 @@ from fastapi import Path as InPath
 from pydantic import BaseModel, Field
 
 from fleet.fields import Name
-from routing.admin.access import Operator
+from routing.admin.access import Caller, Operator
 from routing.admin.bodies import QueryPart
 from routing.admin.errors import refusals
 
@@ -27,9 +27,10 @@ class ModelAtHostAnswer(BaseModel):
     host: str = Field(examples=["mesh-0"])
     model: str = Field(examples=["llama-3-8b"])
     state: str = Field(
-        description="`on_disk`, `asleep` (its engine sleeps, on a GPU), `waking`, `awake`, `draining` (its "
-        "turn is over), `failed` (it did not come awake, and is tried again), `quarantined` (it failed three "
-        "times; wake it once the cause is gone) or `unknown` (its host does not answer).",
+        description="`absent` (its files are fetched, or were refused), `on_disk`, `asleep` (its engine "
+        "sleeps, on a GPU), `waking`, `awake`, `draining` (its turn is over), `failed` (it did not come "
+        "awake, and is tried again), `quarantined` (it failed three times; wake it once the cause is gone) "
+        "or `unknown` (its host does not answer).",
         examples=["awake"],
     )
     since_s: float = Field(description="How long it has been so.")
@@ -157,8 +158,14 @@ async def unpin(name: ModelName, operator: Operator) -> OrderAnswer:
 
 
 def _of(operator: Operator, name: str) -> OrderAnswer:
-    models = operator.services.management.models.report().models
-    return OrderAnswer.model_validate({"data": _rounded([each for each in models if each.model == name])})
+    return OrderAnswer(data=hosts_of(operator, name))
+
+
+def hosts_of(caller: Caller, name: str) -> list[ModelAtHostAnswer]:
+    """Describe a model at each of its hosts."""
+    models = caller.services.management.models.report().models
+    meant = _rounded([each for each in models if each.model == name])
+    return [ModelAtHostAnswer.model_validate(each) for each in meant]
 
 
 def _rounded(models: Sequence[Any]) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ MEDIA_TYPES = (
     "application/x-zip-compressed",
 )
 MAX_RUNNING = 2  # uploads of one tenant at once
+READ_TIMEOUT_S = 30.0
 MAX_DURATION_S = 3600.0  # of one upload; 2 GiB at 5 Mbit/s
 _WRITE_BYTES = 2**20  # written at once, in a thread: a slow disk must not hold up other requests
 _RETRY_AFTER_S = 5.0
@@ -44,8 +45,8 @@ def is_upload(path: str, content_type: str | None) -> bool:
 class Uploads:
     """Receives archives into a folder."""
 
-    def __init__(self, folder: Path, *, max_bytes: int, read_timeout_s: float) -> None:
-        """`read_timeout_s` bounds the wait for each next part."""
+    def __init__(self, folder: Path, *, max_bytes: int, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+        """The folder is made when one comes; `read_timeout_s` bounds the wait for each next part."""
         self._folder = folder
         self._max_bytes = max_bytes
         self._read_timeout_s = read_timeout_s

@@ -9,7 +9,7 @@ import re
 from typing import BinaryIO
 
 from adapters.layout import SERVED_FILES
-from adapters.store import AdapterStore
+from adapters.store import VersionStore
 from engines.protocol import TOKEN_HEADER
 from routing.asgi import Exchange
 from routing.errors import RouteNotFound
@@ -21,7 +21,7 @@ _RANGE = re.compile(rb"bytes=(\d{1,15})-")
 class AdapterFiles:
     """Answers what is below `FILES_PATH` of the protocol."""
 
-    def __init__(self, store: AdapterStore, token: str) -> None:
+    def __init__(self, store: VersionStore, token: str) -> None:
         """`token` is what the gateway shows its engines, and they show it."""
         self._store = store
         self._token = token.encode()

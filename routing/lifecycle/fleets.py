@@ -94,6 +94,8 @@ class FleetChanges:
         self.changes = tenants.changes
         # Why the replicas cannot be those of the second fleet; the gateway's replicas know.
         self.why_not: Callable[[Fleet, Fleet], list[str]] = lambda _before, _after: []
+        self.of_models: Callable[[Fleet], list[str]] = lambda declared: []  # what it means for whole models
+        self.as_told: Callable[[Fleet], Fleet] = lambda now: now  # with sources that a file may name
         self.state = FleetState(0, time.time(), FROM_FILE, "")
 
     def begin_with(self, file: FleetFile) -> None:
@@ -162,7 +164,7 @@ class FleetChanges:
             reasons += [why for adapter, why in unfit.items() if adapter.tenant is None]
             reasons += self.why_not(self._fleet.now, loaded.fleet) + self._why_not_now(loaded.fleet, pools)
             reasons += why_not_renamed(self._fleet.declared.prices, loaded.fleet.prices)
-            told = self._tenants.consequences(loaded.fleet)
+            told = self._tenants.consequences(loaded.fleet) + self.of_models(loaded.fleet)
             told += [why for adapter, why in unfit.items() if adapter.tenant is not None]
             text = document.decode("utf-8-sig")
             same = not changes and text == self.state.document
@@ -182,7 +184,11 @@ class FleetChanges:
         """Write the present fleet as a fleet file; where it can be, as the document that counts."""
         document, fleet = self.state.document, self._fleet
         return await asyncio.to_thread(
-            present_file, document, fleet.declared, fleet.now, lambda raw: self._checked(raw)[0]
+            present_file,
+            document,
+            fleet.declared,
+            self.as_told(fleet.now),
+            lambda raw: self._checked(raw)[0],
         )
 
     async def apply_file(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from adapters.errors import AdapterError, StoreFull
 from adapters.states import PREPARING, VersionState
-from adapters.store import AdapterStore
+from adapters.store import VersionStore
 from fleet.current import CurrentFleet
 from fleet.types import Fleet
 from routing.catalog.directory import Directory
@@ -35,6 +35,7 @@ from routing.lifecycle.running import running_tenants
 from routing.lifecycle.split import Rollouts
 from routing.lifecycle.tenants import Tenants
 from routing.lifecycle.trial import MAX_STRIKES, Trial
+from routing.lifecycle.whole import WholeModels
 from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import Replica
@@ -58,15 +59,14 @@ class Lifecycle:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`clients` are those of the replicas, once they are known to be somewhere."""
-        state = fleet.now.state
-        folder = Path(state.folder)
+        state, folder = fleet.now.state, Path(fleet.now.state.folder)
         self.dispatcher = dispatcher
         self.clients = clients
         self._fleet = fleet
         self._directory = directory
         self._clock = clock
         self.registry = Registry(StateStore(state.database_url), directory)
-        self.store = AdapterStore(folder / "adapters", budget_bytes=state.store_bytes)
+        self.store = VersionStore(folder / "adapters", budget_bytes=state.store_bytes)
         self.uploads = folder / "uploads"
         self._rollouts = Rollouts()
         self._concluding: set[AdapterKey] = set()
@@ -78,6 +78,7 @@ class Lifecycle:
         self.changes = Changes()
         self.is_reconciled = False
         self._trial = Trial(self.registry, dispatcher, Aftermath(clients), clock)
+        self.whole = WholeModels(fleet, self.registry, self.changes, clients)
         self.preparation = Preparation(fleet, self.registry, self.store, self.uploads, self)
         self._declared = declared.DeclaredAdapters(
             self.registry, self.preparation.start, self.retire_version, self.unpin_idle
@@ -107,6 +108,7 @@ class Lifecycle:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.changes.stop()
         await self.preparation.stop()
+        await self.whole.stop()
         await self.registry.close()
         await asyncio.to_thread(self.store.close)
 
@@ -156,10 +158,12 @@ class Lifecycle:
     async def _read_state(self) -> None:
         """Read the database, register fleet.yaml's adapters, and begin unfinished versions again."""
         await self.registry.open()
+        await self.whole.shelf.load()
         await self.tenants.load()
         if self.resume_fleet is not None:
             await self.resume_fleet()
         self._fleet.is_known = True
+        self.whole.begin()
         self._spawn(self.registry.guard())
         unfinished = [version for version in self._versions() if version.state in PREPARING]
         await asyncio.to_thread(self._open_store, unfinished)

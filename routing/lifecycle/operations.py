@@ -32,7 +32,7 @@ from routing.lifecycle.lifecycle import Lifecycle
 from routing.lifecycle.models import Models
 from routing.lifecycle.new_keys import make_key
 from routing.lifecycle.pins import require_slot, require_version, why_quarantined
-from routing.lifecycle.ports import NewVersion, ReplicaResidency, VersionProgress
+from routing.lifecycle.ports import NewVersion, ReplicaResidency, VersionProgress, WholeManagement
 from routing.lifecycle.registration import Registration
 from routing.lifecycle.restarts import RollingRestarts
 from routing.lifecycle.tenant_ports import AliasManagement, TenantManagement
@@ -58,7 +58,11 @@ class Manager:
             fleet, lifecycle.registry, lifecycle.dispatcher, lifecycle.tenants, self.restarts
         )
         lifecycle.resume_fleet = self.fleets.resume
+        whole = lifecycle.whole
+        self.fleets.of_models, self.fleets.as_told = whole.shelf.unfit, whole.shelf.as_told
+        turns.follow(whole.steps.outcome, whole.absence)
         self.models = Models(turns, lifecycle.registry)
+        self.whole: WholeManagement = whole
         self._registration = Registration(fleet, directory, lifecycle.registry, lifecycle.uploads)
         self.changes = lifecycle.changes
         self.tenancy: TenantManagement = lifecycle.tenants

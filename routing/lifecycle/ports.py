@@ -9,10 +9,10 @@ itself, `StateUnavailable` (503) while the database does not answer; serving goe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from engines.residency import Residency
 from fleet.diff import Change
@@ -28,6 +28,7 @@ from routing.catalog.entries import (
     RolloutPlan,
     Version,
 )
+from routing.catalog.models import ModelEntry
 from routing.lifecycle.tenant_ports import AliasManagement, TenantManagement
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.replica_figures import ReplicaFigures
@@ -44,6 +45,15 @@ class NewVersion:
     sha256: str | None = None  # promised, in hex
     rollout: RolloutPlan | None = None  # None: takes over all traffic as soon as it is ready
     trusted: bool = False  # requested by an operator: any source is allowed
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlace:
+    """Where a whole model is to serve, and how; of a known one nothing is said."""
+
+    pool: str | None = None  # None: the only one whose models take turns
+    like: str | None = None  # a base model of the fleet, whose settings it gets where `values` has none
+    values: Mapping[str, Any] = field(default_factory=dict)  # settings, as an entry of `base_models` has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +186,37 @@ class ModelManagement(Protocol):
         """Keep a model awake, or let it take turns. Raises `Conflict` where the others had no place then."""
 
 
+class WholeManagement(Protocol):
+    """Whole models that the gateway fetches. Each call raises `NotFound` for one that it does not fetch."""
+
+    def entries(self) -> Sequence[ModelEntry]:
+        """List them by name."""
+
+    def entry(self, name: str) -> ModelEntry:
+        """Return one model."""
+
+    def progress(self, model: str, number: int) -> VersionProgress | None:
+        """Return how far the fetch of a version is; None: none is running."""
+
+    async def add(self, name: str, place: ModelPlace, new: NewVersion) -> ModelEntry:
+        """Add a version, and the model if it is new; returns at once, the work goes on after.
+
+        Raises `Conflict`, `Forbidden` and `InvalidRequest`.
+        """
+
+    async def retry(self, name: str, number: int) -> ModelEntry:
+        """Fetch, check and try a quarantined version again. Raises `Conflict`."""
+
+    async def promote(self, name: str, number: int) -> ModelEntry:
+        """Have engines start with a version from now on. Raises `Conflict`."""
+
+    async def rollback(self, name: str) -> ModelEntry:
+        """Go back to the version before the live one. Raises `Conflict`."""
+
+    async def retire(self, name: str, number: int | None) -> None:
+        """Retire a version that does not serve, or a model with all of them. Raises `Conflict`."""
+
+
 class Management(Protocol):
     """The fleet, adapters, keys and replicas, as the admin API works on them; tenants and aliases beside."""
 
@@ -190,6 +231,10 @@ class Management(Protocol):
     @property
     def models(self) -> ModelManagement:
         """The calls on whole models that take turns."""
+
+    @property
+    def whole(self) -> WholeManagement:
+        """The calls on whole models that the gateway fetches."""
 
     @property
     def tenancy(self) -> TenantManagement:

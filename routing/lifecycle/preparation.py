@@ -18,18 +18,18 @@ from typing import Protocol
 from adapters import model_store, sources
 from adapters.base_model import BaseModelShape, find_shape
 from adapters.checkpoint import AdapterManifest
-from adapters.errors import AdapterError, SourceUnavailable, StoreFull
+from adapters.errors import AdapterError, SourceUnavailable
 from adapters.states import VersionState
-from adapters.store import AdapterStore
+from adapters.store import VersionStore
 from adapters.verify import verify
 from fleet.current import CurrentFleet
 from routing.catalog.entries import Version
 from routing.catalog.sources import Folder, Source, Upload
+from routing.lifecycle.attempts import make_ready
 from routing.lifecycle.ports import VersionProgress
 from routing.lifecycle.registry import Registry, patiently
 from routing.lifecycle.trial import NothingSeen
 
-RETRY_DELAYS_S = (1.0, 5.0, 15.0, 60.0, 300.0)  # after these, a silent source is given up
 WORKERS = 2  # fetches and checks at once; each tenant has one turn at a time
 log = logging.getLogger("tenantry.lifecycle")
 
@@ -57,7 +57,7 @@ class Preparation:
         self,
         fleet: CurrentFleet,
         registry: Registry,
-        store: AdapterStore,
+        store: VersionStore,
         uploads: Path,
         surroundings: Surroundings,
     ) -> None:
@@ -96,25 +96,12 @@ class Preparation:
 
     async def _prepare(self, version: Version) -> None:
         try:
-            for delay_s in (*RETRY_DELAYS_S, None):
-                try:
-                    await self._attempt(version)
-                    return
-                except (SourceUnavailable, StoreFull) as error:
-                    if delay_s is None:
-                        await self._quarantine(version, error)
-                        return
-                    await self._begin_again(version, str(error))
-                    self.attempted.add(version.id)
-                    await asyncio.sleep(delay_s)
-                except AdapterError as error:
-                    await self._quarantine(version, error)
-                    return
-                except OSError as error:
-                    log.exception("version %s of %s", version.number, version.adapter)
-                    reason = f"the adapter store cannot be written: {error.strerror or type(error).__name__}"
-                    await self._begin_again(version, reason)
-                    await asyncio.sleep(delay_s or RETRY_DELAYS_S[-1])
+            await make_ready(
+                f"version {version.number} of {version.adapter}",
+                lambda: self._attempt(version),
+                lambda reason: self._begin_again(version, reason),
+                lambda error: self._quarantine(version, error),
+            )
         except Exception:
             log.exception("version %s of %s was given up", version.number, version.adapter)
         finally:
@@ -262,6 +249,7 @@ class Preparation:
     async def _begin_again(self, version: Version, reason: str) -> None:
         current = self._registry.current(version)
         await patiently(lambda: self._registry.move(current, VersionState.REGISTERED, reason=reason))
+        self.attempted.add(version.id)
 
     async def _quarantine(self, version: Version, error: AdapterError) -> None:
         current = self._registry.current(version)

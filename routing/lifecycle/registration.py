@@ -11,6 +11,7 @@ from pathlib import Path
 from adapters import sources
 from adapters.errors import AdapterError
 from fleet.current import CurrentFleet
+from fleet.types import Fleet
 from routing.catalog.directory import Directory
 from routing.catalog.entries import AdapterEntry, AdapterKey, Version
 from routing.catalog.sources import Folder, Source, Upload, parse_source
@@ -40,19 +41,8 @@ class Registration:
         self.require_open(key, new)
         if new.upload is not None:
             return None
-        try:
-            text = sources.check_source(new.source or "")
-        except AdapterError as error:
-            raise InvalidRequest(str(error), param="source", code="invalid_source") from None
-        if not new.trusted:
-            self._require_allowed(text, self._fleet.now.tenants[key.tenant].adapter_sources)
-        self._require_named_host(text)
-        source = parse_source(text)
-        if isinstance(source, Folder) and not await asyncio.to_thread(os.path.lexists, source.path):
-            raise NotFound(
-                "There is no such folder on the gateway's machine.", param="source", code="source_not_found"
-            )
-        return source
+        prefixes = None if new.trusted else self._fleet.now.tenants[key.tenant].adapter_sources
+        return await open_source(new.source or "", self._fleet.now, prefixes)
 
     def require_open(self, key: AdapterKey, new: NewVersion) -> None:
         """Raise `NotFound` where there is no such tenant; one that is suspended adds nothing by itself."""
@@ -61,30 +51,6 @@ class Registration:
             raise NotFound(f"There is no tenant `{key.tenant}`.", code="tenant_not_found")
         if tenant.suspended and not new.trusted:
             raise AccountSuspended
-
-    def _require_allowed(self, source: str, prefixes: Sequence[str]) -> None:
-        if not sources.is_allowed(source, prefixes):
-            listed = ", ".join(prefixes) or "none: upload the adapter instead"
-            raise Forbidden(
-                f"Adapters of this tenant may not come from there; allowed: {listed}.",
-                code="source_not_allowed",
-            )
-
-    def _require_named_host(self, source: str) -> None:
-        host = sources.forbidden_host(source)
-        if host is not None and not any(sources.names_host(text, host) for text in self._named_sources()):
-            raise Forbidden(
-                f"{host} is a link-local or metadata address, which no adapter is fetched from unless "
-                "fleet.yaml names that host.",
-                code="source_not_allowed",
-            )
-
-    def _named_sources(self) -> Iterator[str]:
-        """List every source, and every prefix of sources, in fleet.yaml."""
-        for tenant in self._fleet.now.tenants.values():
-            yield from tenant.adapter_sources
-        for adapter in self._fleet.now.adapters.values():
-            yield adapter.source
 
     async def entry_for(self, key: AdapterKey, base_model: str | None) -> AdapterEntry:
         """Return the adapter, new or known. Raises `Conflict` and `InvalidRequest`."""
@@ -130,6 +96,53 @@ class Registration:
         except RequestError:
             await asyncio.to_thread(kept.unlink)
             raise
+
+
+async def open_source(text: str, fleet: Fleet, prefixes: Sequence[str] | None) -> Source:
+    """Return the source that a text names; `prefixes` are those that are allowed, None: every one is.
+
+    Raises `NotFound`, `Forbidden` and `InvalidRequest`.
+    """
+    try:
+        text = sources.check_source(text)
+    except AdapterError as error:
+        raise InvalidRequest(str(error), param="source", code="invalid_source") from None
+    if prefixes is not None:
+        _require_allowed(text, prefixes)
+    _require_named_host(text, fleet)
+    source = parse_source(text)
+    if isinstance(source, Folder) and not await asyncio.to_thread(os.path.lexists, source.path):
+        raise NotFound(
+            "There is no such folder on the gateway's machine.", param="source", code="source_not_found"
+        )
+    return source
+
+
+def _require_allowed(source: str, prefixes: Sequence[str]) -> None:
+    if not sources.is_allowed(source, prefixes):
+        listed = ", ".join(prefixes) or "none: upload the adapter instead"
+        raise Forbidden(
+            f"Adapters of this tenant may not come from there; allowed: {listed}.",
+            code="source_not_allowed",
+        )
+
+
+def _require_named_host(source: str, fleet: Fleet) -> None:
+    host = sources.forbidden_host(source)
+    if host is not None and not any(sources.names_host(text, host) for text in _named_sources(fleet)):
+        raise Forbidden(
+            f"{host} is a link-local or metadata address, which nothing is fetched from unless "
+            "fleet.yaml names that host.",
+            code="source_not_allowed",
+        )
+
+
+def _named_sources(fleet: Fleet) -> Iterator[str]:
+    """List every source, and every prefix of sources, in fleet.yaml."""
+    for tenant in fleet.tenants.values():
+        yield from tenant.adapter_sources
+    yield from (adapter.source for adapter in fleet.adapters.values())
+    yield from (model.source for model in fleet.base_models.values())
 
 
 def _only(base_models: Sequence[str]) -> str:

@@ -29,6 +29,7 @@ from routing.catalog.entries import (
     Rollout,
     Version,
 )
+from routing.catalog.models import ModelEntry
 from routing.catalog.sources import Source
 from routing.errors import StateUnavailable, Unavailable
 from routing.lifecycle.changes import ACTOR, RETRY_AFTER_S, TURN_S
@@ -234,6 +235,26 @@ class Registry:
             lambda _: self.directory.remove_alias(alias), self._store.set_alias, alias, note, removed=True
         )
         log.info("%s: %s", note.subject, note.text)
+
+    # -- whole models --------------------------------------------------------------------------------------
+
+    async def models(self) -> list[ModelEntry]:
+        """Read the whole models that the gateway fetches."""
+        return await self._run(self._store.models)
+
+    async def put_model(
+        self, entry: ModelEntry, text: str, take: Callable[[ModelEntry], ModelEntry]
+    ) -> ModelEntry:
+        """Write a model, with an event unless the text is empty; `take` has the running gateway follow."""
+        note = Note(ACTOR.get(), f"model {entry.name}", text) if text else None
+        written = await self._change(take, self._store.put_model, entry, note)
+        if text:
+            log.info("model %s: %s", entry.name, text)
+        return written
+
+    async def remove_model(self, name: str, take: Callable[[None], None]) -> None:
+        """Delete a model."""
+        await self._change(take, self._store.remove_model, name)
 
     # -- keys and events -----------------------------------------------------------------------------------
 

@@ -65,9 +65,9 @@ class Tenants:
         changes, aliases = await patiently(self._registry.tenants)
         for alias in aliases:
             self._directory.put_alias(alias)
-        if changes:
-            amended = with_changes(self._fleet.declared, {each.tenant: each for each in changes})
-            self._put(amended)
+        declared = self._fleet.extend(self._fleet.declared)
+        if changes or declared is not self._fleet.declared:
+            self._put(with_changes(declared, {each.tenant: each for each in changes}))
         self._tell()
         for each in changes:
             if each.removed and self._has_adapters(each.tenant):
@@ -235,7 +235,7 @@ class Tenants:
 
     def _under(self, declared: Fleet) -> Amended:
         """Return another declared fleet with the changes on top; that of the last one is at hand."""
-        now = self._next
+        now, declared = self._next, self._fleet.extend(declared)
         if now.declared is declared and now.changes is self._amended.changes:
             return now
         return with_changes(declared, self._amended.changes)

@@ -73,6 +73,7 @@ class ReplicaClient:
         """
         self.name = name
         self.url = url
+        self._base_model = base_model
         self._users = 0  # requests and control calls that have not ended
         self._unused = asyncio.Event()
         self._unused.set()
@@ -134,12 +135,16 @@ class ReplicaClient:
     ) -> EngineHealth:
         """Tell its host to restart, stop or start the engine; returns at once.
 
-        The next engine has the settings of `model`; without it, those of the last one. A start may name the
-        base model that goes for it. Raises `ReplicaSilent`; `OrderRefused` where the host may not, or cannot.
+        The next engine has the settings of `model`, and at a shared host its files if it names them; without
+        it, the last one's. A start may name the base model that goes for it. Raises `ReplicaSilent`;
+        `OrderRefused` where the host may not, or cannot.
         """
         told: dict[str, Any] = {"order": order}
         if model is not None:
             told["settings"] = engine_values(model)
+            comes = order in (EngineOrder.START, EngineOrder.PREPARE)
+            if self._base_model is not None and comes and model.source:
+                told |= {"source": model.source, "revision": model.revision}
         if instead_of is not None:
             told["instead_of"] = instead_of
         answer = await self._control("POST", ENGINE_PATH, told, CONTROL_TIMEOUT_S)

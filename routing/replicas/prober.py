@@ -19,7 +19,9 @@ from routing.scheduling.state import Replica
 
 PROBE_INTERVAL_S = 1.0
 SLEEPER_INTERVAL_S = 60.0  # of one on disk: of hundreds most are, and who wakes one looks at it
+GONE_WITHIN_S = 120.0  # vLLM's processes may need as long to end
 LEAVE_S = 30.0  # for what a leaving replica has not begun to answer; a pod has as long to end
+GONE_S = 0.1  # between two looks at an engine that ends
 GRANTED_S = 0.05  # until a request that was just granted is sent
 log = logging.getLogger("tenantry.gateway")
 
@@ -86,6 +88,11 @@ class Prober:
         return self._replica.host
 
     @property
+    def shares_host(self) -> bool:
+        """Whether other base models have replicas at its host."""
+        return self._replica.shares_host
+
+    @property
     def client(self) -> ReplicaClient | None:
         """Return the client through which it is reached; None: its address was never known."""
         return self._clients.get(self._replica)
@@ -93,7 +100,7 @@ class Prober:
     def leave(self, *, stop_engine: bool = False) -> None:
         """Probe it no longer, and close its client once what it runs has ended.
 
-        Then its engine is stopped if that is wanted, so that its memory is free.
+        Then its engine is stopped if that is wanted, so that its memory is free; a shared host forgets it.
         """
         self._stops_engine = stop_engine
         self._probing.cancel()
@@ -183,10 +190,21 @@ class Prober:
                     await client.unused()
         if client is self.client:
             if self._stops_engine:
-                await self._order(client, EngineOrder.STOP)
+                shared = self._replica.shares_host
+                await self._order(client, EngineOrder.LEAVE if shared else EngineOrder.STOP)
+                await self._until_gone(client)
             del self._clients[self._replica]
         client.close()
         del self._retired[client]
+
+    async def _until_gone(self, client: ReplicaClient) -> None:
+        """Wait until its engine's place at a shared host is free; one that is silent is not waited for."""
+        due_s = asyncio.get_running_loop().time() + GONE_WITHIN_S
+        while self._replica.shares_host and asyncio.get_running_loop().time() < due_s:
+            health = await client.health()
+            if health is None or health.state is EngineState.STOPPED:
+                return
+            await asyncio.sleep(GONE_S)
 
     async def _order(self, client: ReplicaClient, order: EngineOrder) -> None:
         """Tell its host to start or stop the engine."""

@@ -20,7 +20,7 @@ from routing.scheduling.state import Replica, declared_replicas
 log = logging.getLogger("tenantry.gateway")
 
 
-_Made = tuple[object, ...]  # the devices of a host, and the weights of its engines
+_Made = tuple[object, ...]  # the devices of a host, and the weights of an engine that is alone there
 
 
 class ReplicaRegistry:
@@ -115,7 +115,8 @@ class ReplicaRegistry:
             raise LookupError(f"there is no replica {name!r}")
         log.info("replica %s leaves", name)
         prober = self._probers.pop(name)
-        prober.leave(stop_engine=self._discovery.is_started_here(prober.host))
+        # A shared host takes orders wherever it runs; another one's engine is its own affair elsewhere.
+        prober.leave(stop_engine=prober.shares_host or self._discovery.is_started_here(prober.host))
         self._dispatcher.leave(name)
         self._leaving[prober] = asyncio.create_task(self._see_off(prober))
 
@@ -194,7 +195,9 @@ class ReplicaRegistry:
 
 
 def _made(host: Host, fleet: Fleet) -> _Made:
-    """Return with what the engines of a host are made."""
+    """Return with what the engines of a host are made; a shared one is told its models later."""
+    if any(replica != host.name for replica, _ in host.replicas):
+        return (host.device,)
     models = (fleet.base_models[name] for name in host.base_models)
     return host.device, *((model.name, model.source, model.revision) for model in models)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import delete, func, select
@@ -30,10 +30,13 @@ from routing.catalog.entries import (
     Rollout,
     Version,
 )
+from routing.catalog.models import ModelEntry
 from routing.catalog.sources import Source
 from routing.errors import Conflict, NotFound
 from routing.state import fleet_revisions
 from routing.state.database import Database
+from routing.state.locking import adapter_row, check_retired, set_route, version_row
+from routing.state.models import delete_model, read_models, write_model
 from routing.state.rows import api_key_of, entry_of, key_row, set_limits, version_of
 from routing.state.tables import AdapterRow, ApiKeyRow, EventRow, VersionRow
 from routing.state.tenants import (
@@ -100,15 +103,15 @@ class StateStore(Database):
     def set_base_model(self, key: AdapterKey, base_model: str) -> AdapterEntry:
         """Change the base model. Raises `Conflict` unless all versions are retired, `NotFound`."""
         with self._transaction() as session:
-            row = _adapter(session, key)
-            _check_retired(row, "its base model can change only")
+            row = adapter_row(session, key)
+            check_retired(row, "its base model can change only")
             row.base_model = base_model
             return entry_of(row)
 
     def set_pinned(self, key: AdapterKey, pinned: bool) -> AdapterEntry:
         """Pin or unpin an adapter. Raises `NotFound`."""
         with self._transaction() as session:
-            row = _adapter(session, key)
+            row = adapter_row(session, key)
             row.pinned = pinned
             return entry_of(row)
 
@@ -117,15 +120,15 @@ class StateStore(Database):
     ) -> AdapterEntry:
         """Say which versions answer. Raises `NotFound` where the adapter or one of them is not there."""
         with self._transaction() as session:
-            row = _adapter(session, key)
-            _route(row, live, previous, rollout)
+            row = adapter_row(session, key)
+            set_route(row, live, previous, rollout)
             return entry_of(row)
 
     def remove(self, key: AdapterKey) -> None:
         """Delete an adapter and its versions. Raises `Conflict` unless all are retired, `NotFound`."""
         with self._transaction() as session:
-            row = _adapter(session, key)
-            _check_retired(row, "it can be removed only")
+            row = adapter_row(session, key)
+            check_retired(row, "it can be removed only")
             session.execute(delete(AdapterRow).where(AdapterRow.id == row.id))
 
     # -- versions ------------------------------------------------------------------------------------------
@@ -133,7 +136,7 @@ class StateStore(Database):
     def add_version(self, key: AdapterKey, *, source: Source, sha256: str | None) -> Version:
         """Add a registered version under the next number, once for each call. Raises `NotFound`."""
         with self._transaction() as session:
-            adapter_id = _adapter(session, key).id  # locked, so that no other call takes the same number
+            adapter_id = adapter_row(session, key).id  # locked, so that no other call takes the same number
             last = session.scalar(
                 select(func.max(VersionRow.number)).where(VersionRow.adapter_id == adapter_id)
             )
@@ -180,10 +183,10 @@ class StateStore(Database):
         """Move a version to `ready` and say which versions answer, both or neither. Raises as `move` does."""
         check_transition(version.state, VersionState.READY)
         with self._transaction() as session:
-            adapter = _adapter(session, version.adapter)
-            row = _version_row(session, version)
+            adapter = adapter_row(session, version.adapter)
+            row = version_row(session, version)
             row.state, row.reason = VersionState.READY.value, ""
-            _route(adapter, live, previous, rollout)
+            set_route(adapter, live, previous, rollout)
             session.flush()
             session.expire(adapter, ["versions"])
             return entry_of(adapter)
@@ -195,14 +198,14 @@ class StateStore(Database):
     def note(self, version: Version, reason: str, *, strike: bool = False) -> Version:
         """Record an attempt's failure, and whether an engine died of it. Raises as `describe` does."""
         with self._transaction() as session:
-            row = _version_row(session, version)
+            row = version_row(session, version)
             row.reason = _storable(reason)
             row.strikes += strike
             return version_of(version.adapter, row)
 
     def _change(self, version: Version, **values: Any) -> Version:
         with self._transaction() as session:
-            row = _version_row(session, version)
+            row = version_row(session, version)
             for name, value in values.items():
                 setattr(row, name, value)
             return version_of(version.adapter, row)
@@ -307,6 +310,26 @@ class StateStore(Database):
             (delete_alias if removed else write_alias)(session, alias)
             self._record(session, note)
 
+    # -- whole models --------------------------------------------------------------------------------------
+
+    def models(self) -> list[ModelEntry]:
+        """Return every whole model that the gateway fetches."""
+        with self._transaction(reads=True) as session:
+            return read_models(session)
+
+    def put_model(self, entry: ModelEntry, note: Note | None) -> ModelEntry:
+        """Write a model, with the event. Raises `Conflict` where another change came first."""
+        with self._transaction() as session:
+            write_model(session, entry)
+            if note is not None:
+                self._record(session, note)
+        return entry
+
+    def remove_model(self, name: str) -> None:
+        """Delete a model."""
+        with self._transaction() as session:
+            delete_model(session, name)
+
     # -- the fleet -----------------------------------------------------------------------------------------
 
     def newest_fleet(self) -> FleetRevision | None:
@@ -332,50 +355,6 @@ class StateStore(Database):
     def _transaction(self, *, reads: bool = False) -> Iterator[Session]:
         with self._using(reads=reads) as engine, Session(engine) as session, session.begin():
             yield session
-
-
-def _adapter(session: Session, key: AdapterKey) -> AdapterRow:
-    """Return the row of an adapter, locked until the transaction ends. Raises `NotFound`."""
-    wanted = select(AdapterRow).where(AdapterRow.tenant == (key.tenant or ""), AdapterRow.name == key.name)
-    row = session.scalars(wanted.with_for_update()).one_or_none()
-    if row is None:
-        raise NotFound(f"There is no adapter `{key.name}`.")
-    return row
-
-
-def _version_row(session: Session, version: Version) -> VersionRow:
-    """Return the row of a version, locked until the transaction ends.
-
-    Raises `Conflict` if it is no longer in the state of `version`, `NotFound` if it is gone.
-    """
-    row = session.get(VersionRow, version.id, with_for_update=True)
-    if row is None:
-        raise NotFound(f"Adapter `{version.adapter.name}` has no version {version.number}.")
-    if row.state != version.state:
-        raise Conflict(
-            f"Version {version.number} of `{version.adapter.name}` is {row.state} by now, not "
-            f"{version.state}; look again.",
-            code="version_changed",
-        )
-    return row
-
-
-def _route(row: AdapterRow, live: int | None, previous: int | None, rollout: Rollout | None) -> None:
-    candidate = rollout.candidate if rollout else None
-    missing = {live, previous, candidate} - {None} - {version.number for version in row.versions}
-    if missing:
-        raise NotFound(f"Adapter `{row.name}` has no version {missing.pop()}.")
-    row.live, row.previous, row.candidate = live, previous, candidate
-    row.plan = asdict(rollout.plan) if rollout else None
-
-
-def _check_retired(row: AdapterRow, what: str) -> None:
-    for version in row.versions:
-        if version.state != VersionState.RETIRED:
-            raise Conflict(
-                f"Version {version.number} of `{row.name}` is {version.state}; {what} once all are retired.",
-                code="adapter_in_use",
-            )
 
 
 def _storable(text: str, limit: int | None = MAX_TEXT) -> str:

@@ -138,6 +138,21 @@ class AliasRow(Table):
     changed_by: Mapped[str]
 
 
+class ModelRow(Table):
+    """A whole model that the gateway fetches; `routing.catalog.models` explains the columns."""
+
+    __tablename__ = "models"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    pool: Mapped[str | None]  # None: it is declared
+    fields: Mapped[dict[str, Any]]
+    live: Mapped[int | None]
+    previous: Mapped[int | None]
+    retiring: Mapped[bool]
+    versions: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    revision: Mapped[int]
+
+
 class FleetRow(Table):
     """A document that was applied as the fleet."""
 

@@ -13,7 +13,7 @@ from routing.replicas.client import ReplicaClient
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import Replica
 from routing.turns.pool import PoolTurns
-from routing.turns.report import ModelAtHost, TurnEvent, TurnsReport, WakeForecast
+from routing.turns.report import Absence, ModelAtHost, TurnEvent, TurnsReport, WakeForecast
 from routing.turns.rule import Why, decide
 from routing.turns.seats import HostSeats, Seat
 from routing.turns.switching import Switching
@@ -57,9 +57,7 @@ class Turns:
         self._dispatcher = dispatcher
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
-        for name, pool in self.pools.items():
-            for model in fleet.now.pools[name].base_models:
-                dispatcher.groups[name, model].turns = ModelForecast(pool, model)
+        self._tell_groups()
         dispatcher.turn_due = self._look
         fleet.follow(self._take_fleet)
 
@@ -73,9 +71,28 @@ class Turns:
             task.cancel()
         await asyncio.gather(*self._tasks, *(p.stop() for p in self.pools.values()), return_exceptions=True)
 
+    def follow(self, outcome: Callable[[str, str, str], None], absence: Callable[[str], Absence]) -> None:
+        """Tell `outcome` of each model that came, or whose engine did not start; ask why one is not here."""
+        for pool in self.pools.values():
+            pool.outcome, pool.absence = outcome, absence
+
+    def sources(self) -> frozenset[str]:
+        """Return where the files are that running engines were given."""
+        told = (seat.replica.engine.told for pool in self.pools.values() for _, seat in pool.seats())
+        return frozenset(each.place.source for each in told if each is not None and each.place is not None)
+
+    def _tell_groups(self) -> None:
+        """Have each group ask when its model's turn would come."""
+        for place, group in self._dispatcher.groups.items():
+            if place[0] in self.pools and group.turns is None:
+                group.turns = ModelForecast(self.pools[place[0]], place[1])
+
     def _take_fleet(self, fleet: Fleet) -> None:
+        self._tell_groups()
         for pool in self.pools.values():
             pool.figures.keep_tenants(fleet.tenants)
+            if pool.name in fleet.pools:
+                pool.take_hosts(self._clock())
             pool.look()
 
     def _look(self, pool: str) -> None:
@@ -240,7 +257,7 @@ class Turns:
             took_s={} if place is None else dict(place.took_s),
             memory_bytes=0 if place is None else place.asleep_bytes if place.asleep else place.memory_bytes,
             awake_s=seat.awake_until(now_s),
-            reason=seat.reason,
+            reason=pool.absence(seat.model).words if seat.is_absent else seat.reason,
             resting={} if place is None else dict(place.resting),
         )
 

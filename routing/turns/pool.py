@@ -22,12 +22,13 @@ from routing.scheduling.tickets import Ticket, share_switch
 from routing.turns.costs import Costs
 from routing.turns.figures import PoolFigures
 from routing.turns.forecast import until_awake_s
+from routing.turns.report import NOTHING_KNOWN, Absence
 from routing.turns.rule import Plan, Switch, Why, decide
-from routing.turns.seats import HostSeats, Seat
-from routing.turns.switching import HostSilent, NotAwake, Switching
+from routing.turns.seats import HostSeats, Seat, arranged
+from routing.turns.switching import DoesNotLoad, HostSilent, NotAwake, Switching
 from routing.turns.timeline import Timeline
-from routing.turns.view import AwakeModel, Demand, Host, TurnSettings, Waiting
-from routing.turns.worth import BAND_WORTH, drain_s, fair_worth
+from routing.turns.view import Demand, Host, TurnSettings, Waiting, turn_settings
+from routing.turns.worth import BAND_WORTH, fair_worth
 
 LOOKED_AT = 64  # waiting requests of a model; more make it worth no more
 SETTLED_S = 3.0  # in which the last probe of a model that was just stopped may still say that it failed
@@ -59,12 +60,16 @@ class PoolTurns:
         self.switches: Counter[tuple[str, str, str, str]] = Counter()  # model, way, cause, how it ended
         self.switch_s: dict[tuple[str, str], float] = {}  # by model and way
         self._fleet = fleet
+        self._begun = fleet.now.base_models
         self._dispatcher = dispatcher
         self._switching = switching
         self._clock = clock
         self._due = asyncio.Event()
         self._last_turn_s: dict[str, float] = {}
-        self._to_sleep: set[Seat] = set()  # by an operator
+        self._to_sleep: set[Seat] = set()  # by an operator, or to come back with other files
+        # Told of each model that came, or whose engine did not start: with which files, and in which words.
+        self.outcome: Callable[[str, str, str], None] = lambda model, source, words: None
+        self.absence: Callable[[str], Absence] = lambda model: NOTHING_KNOWN
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -123,12 +128,9 @@ class PoolTurns:
         if self.name not in self._fleet.now.pools:
             return
         now_s = self._clock()
-        self._take_hosts(now_s)
+        self.take_hosts(now_s)
         for host, seat in self.seats():
-            self._take_engine(host, seat, now_s)
-            self._take_failure(host, seat, now_s)
-            replica = seat.replica
-            self._dispatcher.set_asleep(replica.name, replica.asleep, barred=seat.is_quarantined)
+            self._take_seat(host, seat, now_s)
         plan = decide(now_s, self.view(now_s), self.demands(now_s), self.settings())
         for switch in plan.switches:
             self._begin(switch, now_s)
@@ -140,18 +142,33 @@ class PoolTurns:
                 self.timeline.hold(model, why)
         self.held, self.limit_s = dict(plan.held), plan.limit_s
 
-    def _take_hosts(self, now_s: float) -> None:
-        """Follow the replicas that take part."""
+    def _take_seat(self, host: HostSeats, seat: Seat, now_s: float) -> None:
+        """Follow what has become of a model at a host."""
+        seat.take_source()
+        self._take_engine(host, seat, now_s)
+        self._take_failure(host, seat, now_s)
+        if seat.is_outdated and seat.is_open:  # it comes again with other files, once what it runs has ended
+            self._to_sleep.add(seat)
+            self.wanted.add(seat.model)
+        barred = seat.is_quarantined or (seat.is_absent and self.absence(seat.model).for_good)
+        self._dispatcher.set_asleep(seat.replica.name, seat.replica.asleep, barred=barred)
+
+    def take_hosts(self, now_s: float) -> None:
+        """Follow the replicas that take part; the place of one that has left is free once nothing is left."""
         present = [r for r in self._dispatcher.replicas.values() if r.pool == self.name]
         before = {seat.replica: seat for _, seat in self.seats()}
         if before.keys() == set(present):
             return
-        hosts = {replica.host: self.hosts.get(replica.host, HostSeats(replica.host)) for replica in present}
-        for host in hosts.values():
-            here = (replica for replica in present if replica.host == host.name)
-            host.seats = {r.engine.base_model: before.get(r, Seat(r, now_s)) for r in here}
-        self.hosts = hosts
+        self.hosts = arranged(present, self.hosts, before, now_s, self._begun)
+        for replica in before.keys() - set(present):
+            self._let_go(before[replica])
         self._to_sleep = {seat for seat in self._to_sleep if not seat.replica.left}
+
+    def _let_go(self, seat: Seat) -> None:
+        host = self.hosts.get(seat.replica.host)
+        if host is not None and seat.is_up:
+            host.leaving.add(seat.model)
+            self._task(self._see_off(host, seat))
 
     def _take_engine(self, host: HostSeats, seat: Seat, now_s: float) -> None:
         """Take over what an engine has done without an order of this gateway, or since the last one."""
@@ -244,6 +261,7 @@ class PoolTurns:
         self, host: HostSeats, seat: Seat, goes: Seat | None, why: Why, *, ordered: bool = True
     ) -> None:
         began_s, gone = self._clock(), None if goes is None else goes.model
+        source = seat.source
         try:
             await self._switching.bring(seat, goes, ordered=ordered)
         except NotAwake as error:
@@ -256,6 +274,8 @@ class PoolTurns:
                 self.wanted.discard(seat.model)
             self._count(seat, why, now_s - began_s, failed=True)
             self.timeline.add(host.name, seat.model, gone, "failed", str(error), now_s - began_s)
+            if isinstance(error, DoesNotLoad):
+                self.outcome(seat.model, source, str(error))
         else:
             now_s = self._clock()
             seat.forgive()
@@ -263,6 +283,7 @@ class PoolTurns:
             self._count(seat, why, now_s - began_s)
             self.timeline.add(host.name, seat.model, gone, "awake", why, now_s - began_s, seat.came_by)
             self._open(seat, now_s)
+            self.outcome(seat.model, source, "")
         finally:
             host.coming = None
             self.look()
@@ -272,6 +293,13 @@ class PoolTurns:
         host.going = seat.model
         self.timeline.add(host.name, seat.model, None, "sleeps", why)
         self._task(self._stop(host, seat))
+
+    async def _see_off(self, host: HostSeats, seat: Seat) -> None:
+        try:
+            await self._switching.has_left(seat)
+        finally:
+            host.leaving.discard(seat.model)
+            self.look()
 
     async def _stop(self, host: HostSeats, seat: Seat) -> None:
         try:
@@ -289,43 +317,16 @@ class PoolTurns:
 
     def settings(self) -> TurnSettings:
         """What counts for turns now."""
-        pool, residency = self.pool, self.pool.residency
-        return TurnSettings(
-            pool.slo.ttft_s,
-            residency.min_s,
-            residency.max_turn_s,
-            residency.starvation_limit_s,
-            residency.ttl_s,
-            self.figures.answer_s,
-            self.figures.longest_drain_s,
-        )
+        return turn_settings(self.pool, self.figures.answer_s, self.figures.longest_drain_s)
 
     def view(self, now_s: float) -> list[Host]:
         """The hosts as the rule sees them."""
         pool = self.pool
         allowed = 1 if pool.strategy is Strategy.SWAP else pool.awake
-        return [self._host(host, host.most_awake(allowed), now_s) for host in self.hosts.values()]
-
-    def _host(self, host: HostSeats, most_awake: int, now_s: float) -> Host:
-        able = [model for model, seat in host.seats.items() if seat.may_come(now_s)]
-        busy = host.coming or host.going
-        awake = tuple(
-            AwakeModel(
-                seat.model,
-                seat.since_s,
-                seat.used_s,
-                seat.replica.engine.sequences,
-                not seat.is_open,
-                seat.replica.engine.sequences >= seat.replica.engine.capacity,
-                drain_s(seat.replica.engine.sequences, self.figures.answer_s),
-            )
-            for seat in host.seats.values()
-            if seat.is_up and seat.model != busy
-        )
-        costs = self.costs.expected(host.name, host.seats, [each.model for each in awake])
-        here = {model: costs[model] for model in {*able, *(each.model for each in awake)}}
-        left_s = max(0.0, costs[busy] - (now_s - host.began_s)) if busy is not None else 0.0
-        return Host(host.name, most_awake, awake, busy, left_s, here)
+        return [
+            host.seen(host.most_awake(allowed), self.costs, self.figures.answer_s, now_s)
+            for host in self.hosts.values()
+        ]
 
     def demands(self, now_s: float) -> list[Demand]:
         """Who waits for which model."""
@@ -391,7 +392,9 @@ class PoolTurns:
         }
 
     def _count(self, seat: Seat, why: Why, took_s: float, *, failed: bool = False) -> None:
-        share_switch(self._dispatcher.groups[self.name, seat.model].backlog, took_s)
+        group = self._dispatcher.groups.get((self.name, seat.model))
+        if group is not None:  # else it was retired meanwhile
+            share_switch(group.backlog, took_s)
         way = seat.came_by
         self.switches[seat.model, way, why.value, "failed" if failed else "awake"] += 1
         self.switch_s[seat.model, way] = self.switch_s.get((seat.model, way), 0.0) + took_s

@@ -11,6 +11,7 @@ class ModelState(StrEnum):
     """The state of a model at a host."""
 
     UNKNOWN = "unknown"  # its host does not answer
+    ABSENT = "absent"  # its files are not here: they are fetched, or were refused
     ON_DISK = "on_disk"
     ASLEEP = "asleep"  # its engine sleeps, and has freed its device
     WAKING = "waking"
@@ -18,6 +19,17 @@ class ModelState(StrEnum):
     DRAINING = "draining"  # its turn is over; what it runs ends
     FAILED = "failed"  # it did not come awake; it is tried again after a pause
     QUARANTINED = "quarantined"  # it did not come awake three times; an operator must wake it
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """Why a model's files are not here."""
+
+    words: str
+    for_good: bool  # nothing is under way: somebody must act
+
+
+NOTHING_KNOWN = Absence("", for_good=False)
 
 
 @dataclass(frozen=True, slots=True)

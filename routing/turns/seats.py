@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from engines.health import EngineState
+from fleet.sources import is_url
+from fleet.types import BaseModel
 from routing.scheduling.state import Replica
+from routing.turns.costs import Costs
 from routing.turns.report import ModelState
+from routing.turns.view import AwakeModel, Host
+from routing.turns.worth import drain_s
 
 FAILURES = 3  # one after the other, then a model is quarantined at its host
 FIRST_PAUSE_S, LAST_PAUSE_S = 5.0, 60.0
@@ -27,6 +32,8 @@ class Seat:
     failures: int = 0
     not_before_s: float = -math.inf
     reason: str = ""  # of the last failure
+    begun: tuple[str, str | None] | None = None  # source and revision when the gateway, and its host, began
+    source: str = ""  # where its host is told that its files are; empty: where its own fleet file says
     awake_s: float = 0.0  # in all, turns that have ended
     counts_from_s: float | None = None  # when the turn began that has not ended
 
@@ -62,11 +69,54 @@ class Seat:
         """Whether it has failed too often."""
         return self.failures >= FAILURES
 
+    @property
+    def is_absent(self) -> bool:
+        """Whether its files are not here yet."""
+        declared = self.replica.engine.declared
+        return declared is not None and is_url(declared.source)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether its engine has other files than the fleet names by now."""
+        told = self.replica.engine.told
+        if told is None or told.place is None or self.is_absent or not self.replica.engine.ready:
+            return False
+        return told.place.source != self.source
+
+    def take_source(self) -> None:
+        """Follow the fleet; with other files it is tried again, whatever failed before."""
+        declared = self.replica.engine.declared
+        if declared is None:
+            return
+        source = "" if (declared.source, declared.revision) == self.begun else declared.source
+        if source != self.source:
+            self.source = source
+            self.forgive()
+
+    @property
+    def model_told(self) -> BaseModel | None:
+        """The base model as its host is told of it."""
+        declared = self.replica.engine.declared
+        return declared and replace(declared, source=self.source)
+
     def may_come(self, now_s: float) -> bool:
         """Whether it may be ordered to come."""
-        if self.is_quarantined or now_s < self.not_before_s or self.told is None:
+        if self.is_absent or self.is_quarantined or now_s < self.not_before_s or self.told is None:
             return False
         return not (self.replica.draining or self.replica.restarting or self.replica.left)
+
+    def seen(self, answer_s: float) -> AwakeModel:
+        """Return what the rule sees of it while it is up; answers take so long as a rule."""
+        running = self.replica.engine.sequences
+        return AwakeModel(
+            self.model,
+            self.since_s,
+            self.used_s,
+            running,
+            not self.is_open,
+            running >= self.replica.engine.capacity,
+            drain_s(running, answer_s),
+        )
 
     def failed(self, reason: str, now_s: float) -> None:
         """Note that it did not come awake; the pause before the next try doubles each time."""
@@ -91,6 +141,8 @@ class Seat:
             return ModelState.AWAKE
         if self.shut_s is not None:
             return ModelState.DRAINING
+        if self.is_absent:
+            return ModelState.ABSENT
         if self.is_quarantined:
             return ModelState.QUARANTINED
         if self.failures:
@@ -110,16 +162,33 @@ class HostSeats:
     coming: str | None = None  # the model that it is switching to
     going: str | None = None  # the model that goes to disk for nobody
     began_s: float = 0.0  # when that was ordered
+    leaving: set[str] = field(default_factory=set)  # models that take part no more, and end what they run
+
+    @property
+    def busy(self) -> str | None:
+        """A model that comes, goes or leaves, so that nothing else may; None: there is none."""
+        return self.coming or self.going or next(iter(self.leaving), None)
 
     @property
     def is_busy(self) -> bool:
-        """Whether a model comes or goes."""
-        return self.coming is not None or self.going is not None
+        """Whether a model comes, goes or leaves."""
+        return self.busy is not None
 
     @property
     def awake(self) -> list[str]:
         """The models that are there."""
         return [model for model, seat in self.seats.items() if seat.is_up and model != self.coming]
+
+    def seen(self, most_awake: int, costs: Costs, answer_s: float, now_s: float) -> Host:
+        """Return what the rule sees of it; answers take so long as a rule."""
+        able = [model for model, seat in self.seats.items() if seat.may_come(now_s)]
+        busy = self.busy
+        up = (seat for seat in self.seats.values() if seat.is_up and seat.model != busy)
+        awake = tuple(seat.seen(answer_s) for seat in up)
+        expected = costs.expected(self.name, self.seats, [each.model for each in awake])
+        here = {model: expected[model] for model in {*able, *(each.model for each in awake)}}
+        left_s = max(0.0, expected.get(busy, 0.0) - (now_s - self.began_s)) if busy is not None else 0.0
+        return Host(self.name, most_awake, awake, busy, left_s, here)
 
     def most_awake(self, allowed: int | None) -> int:
         """Models that may be awake at once; `allowed` by the pool, None: as many as the host says."""
@@ -129,3 +198,26 @@ class HostSeats:
         return max(
             (each.place.awake for each in told if each is not None and each.place is not None), default=1
         )
+
+
+def arranged(
+    present: Sequence[Replica],
+    hosts: Mapping[str, HostSeats],
+    before: Mapping[Replica, Seat],
+    now_s: float,
+    begun: Mapping[str, BaseModel],
+) -> dict[str, HostSeats]:
+    """Arrange the replicas that take part by their hosts; what is known of hosts and replicas stays.
+
+    `begun` are the base models with which the gateway and its hosts have begun.
+    """
+    arranged = {replica.host: hosts.get(replica.host, HostSeats(replica.host)) for replica in present}
+    for host in arranged.values():
+        here = (replica for replica in present if replica.host == host.name)
+        host.seats = {r.engine.base_model: before.get(r) or _seat(r, now_s, begun) for r in here}
+    return arranged
+
+
+def _seat(replica: Replica, now_s: float, begun: Mapping[str, BaseModel]) -> Seat:
+    model = begun.get(replica.engine.base_model)
+    return Seat(replica, now_s, begun=None if model is None else (model.source, model.revision))

@@ -28,6 +28,10 @@ class NotAwake(Exception):
     """A model did not come awake; says why."""
 
 
+class DoesNotLoad(NotAwake):
+    """Its engine does not start; says why in the engine's words."""
+
+
 class HostSilent(NotAwake):
     """Its host does not answer: nothing is known of its models until it does."""
 
@@ -57,23 +61,24 @@ class Switching:
             if ordered:
                 client = self._client(seat)
                 going = None if instead_of is None else instead_of.model
-                await client.order(EngineOrder.START, seat.replica.engine.declared, instead_of=going)
+                await client.order(EngineOrder.START, seat.model_told, instead_of=going)
                 if instead_of is not None:
                     self._dispatcher.set_ready(instead_of.replica.name, False)
                     self._look_at(instead_of.replica.name)
                 self._look_at(seat.replica.name)
             await self._until_awake(seat)
-        except (NotAwake, ReplicaSilent) as error:
+        except NotAwake:
             await self.stop(seat)
-            if isinstance(error, NotAwake):
-                raise
+            raise
+        except ReplicaSilent as error:
+            await self.stop(seat)
             kind = NotAwake if isinstance(error, OrderRefused) else HostSilent
             raise kind(str(error)) from error
 
     async def prepare(self, seat: Seat) -> None:
         """Have a host read a model's weights ahead; nothing depends on it."""
         with contextlib.suppress(ReplicaSilent, NotAwake):
-            await self._client(seat).order(EngineOrder.PREPARE)
+            await self._client(seat).order(EngineOrder.PREPARE, seat.model_told)
 
     async def stop(self, seat: Seat) -> None:
         """Have a model go to disk, and wait until it is gone; a host that is silent is not waited for."""
@@ -89,6 +94,11 @@ class Switching:
                 await asyncio.sleep(LAST_POLL_S / 5)
         if not seat.replica.left:
             self._look_at(seat.replica.name)
+
+    async def has_left(self, seat: Seat) -> None:
+        """Wait until nothing is left of a replica that takes part no more: then its place is free."""
+        while seat.replica in self._clients:  # noqa: ASYNC110 - whoever sees it off has no event for it
+            await asyncio.sleep(LAST_POLL_S / 5)
 
     def forget(self, host: HostSeats) -> None:
         """Know nothing of the models of a host that is silent, and have it probed until it answers."""
@@ -126,7 +136,7 @@ class Switching:
 def _require_coming(health: EngineHealth, waited_s: float) -> None:
     """Raise `NotAwake` where an engine will not come."""
     if health.state is EngineState.FAILED:
-        raise NotAwake(health.reason or "its engine does not start")
+        raise DoesNotLoad(health.reason or "its engine does not start")
     elif health.state is EngineState.DRAINING:
         raise NotAwake("its host is shutting down")
     elif health.state is EngineState.STOPPED and waited_s > GRACE_S:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from fleet.types import Pool
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -72,3 +74,17 @@ class TurnSettings:
     ttl_s: float | None = None  # a model that nobody asks for goes after this time; None: never
     answer_s: float = 3.0  # what a request takes on an engine, on average
     drain_s: float = 10.0  # the longest that a model needed to run empty, of late
+
+
+def turn_settings(pool: Pool, answer_s: float, drain_s: float) -> TurnSettings:
+    """Return what counts in a pool, with what its answers and its longest drains take."""
+    residency = pool.residency
+    return TurnSettings(
+        pool.slo.ttft_s,
+        residency.min_s,
+        residency.max_turn_s,
+        residency.starvation_limit_s,
+        residency.ttl_s,
+        answer_s,
+        drain_s,
+    )

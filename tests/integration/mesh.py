@@ -14,8 +14,10 @@ from typing import Any
 from engines import protocol
 from engines.health import EngineHealth, EngineState, Place
 from fleet.current import CurrentFleet
+from fleet.file import FleetFile
 from fleet.types import BaseModel, Caps, Fleet, Pool, ResidencySettings, Slo, Strategy, Tenant
 from routing.assembly import Gateway, assemble
+from routing.lifecycle import Lifecycle
 from routing.replicas.discovery import StaticDiscovery
 from routing.scheduling.state import Replica
 from routing.turns.pool import PoolTurns
@@ -88,9 +90,12 @@ class MeshEngine(FakeEngine):
         self.loading.set()
         self.probed = 0
         self.took_s: dict[str, float] = {}
+        self.source = ""  # where its files are, of the last start
+        self.broken: set[str] = set()  # sources with which no engine starts
 
     def health(self) -> EngineHealth:
-        place = Place(awake=1, way=next(iter(self.took_s), ""), took_s=self.took_s)
+        way = next(iter(self.took_s), "")
+        place = Place(awake=1, way=way, took_s=self.took_s, source=self.source)
         return replace(super().health(), place=place)
 
     async def answer(self, body: dict[str, Any], send: Any) -> None:
@@ -103,8 +108,8 @@ class MeshEngine(FakeEngine):
         await self.loading.wait()
         if self.stopped:
             return
-        if self.never_loads:
-            self.failure = self.never_loads
+        if self.never_loads or self.source in self.broken:
+            self.failure = self.never_loads or "RuntimeError: size mismatch for lm_head"
             return
         self.come_back()
         self.took_s = {"cold": SWITCH_S}
@@ -119,6 +124,7 @@ class FakeHost:
 
     def __init__(self, name: str, models: tuple[str, ...], most: int) -> None:
         self.engines = {model: MeshEngine(f"{name}.{model}", model) for model in models}
+        self.name = name
         self.orders: list[tuple[str, str, str | None]] = []
         self.refused: list[str] = []
         self.prepared: list[str] = []  # models whose weights are to be read ahead
@@ -129,7 +135,7 @@ class FakeHost:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = {k.decode(): v.decode() for k, v in scope.get("headers", ())}
-        engine = self.engines[headers[protocol.MODEL_HEADER]]
+        engine = self.engine(headers[protocol.MODEL_HEADER])
         if scope["path"] == protocol.READY_PATH:
             engine.probed += 1
             if self.mute:
@@ -144,6 +150,8 @@ class FakeHost:
             await respond(send, 200, engine.health().to_json())
             return
         self.orders.append((told["order"], engine.serves, told.get("instead_of")))
+        if told["order"] == "start":
+            engine.source = told.get("source") or ""
         why_not = self._follow(engine, told["order"], told.get("instead_of"))
         if why_not:
             self.refused.append(why_not)
@@ -152,7 +160,7 @@ class FakeHost:
             await respond(send, 200, engine.health().to_json())
 
     def _follow(self, engine: MeshEngine, order: str, instead_of: str | None) -> str:
-        if order == "stop":
+        if order in ("stop", "leave"):
             self._do(engine.go())
             return ""
         going = None if instead_of is None else self.engines[instead_of]
@@ -174,6 +182,10 @@ class FakeHost:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def engine(self, model: str) -> MeshEngine:
+        """One model, also one of which nothing was heard before."""
+        return self.engines.setdefault(model, MeshEngine(f"{self.name}.{model}", model))
 
     def restart(self) -> None:
         """Be killed and come back: everything is on disk."""
@@ -232,7 +244,14 @@ def all_engines(hosts: dict[str, FakeHost]) -> Iterator[MeshEngine]:
 
 
 @contextlib.asynccontextmanager
-async def mesh_of(fleet: Fleet, folder: Path, *, prepare: Any = None) -> AsyncIterator[Mesh]:
+async def mesh_of(
+    fleet: Fleet,
+    folder: Path,
+    *,
+    prepare: Any = None,
+    lifecycle_class: type[Lifecycle] = ReadyLifecycle,
+    file: FleetFile | None = None,
+) -> AsyncIterator[Mesh]:
     """Start a gateway with fake hosts; at the end every counter must be at zero."""
     pool = fleet.pools["mesh"]
     hosts = {host.name: FakeHost(host.name, host.base_models, pool.awake or 1) for host in pool.hosts}
@@ -241,6 +260,7 @@ async def mesh_of(fleet: Fleet, folder: Path, *, prepare: Any = None) -> AsyncIt
     async with contextlib.AsyncExitStack() as stack:
         servers, addresses = {}, {}
         for name, host in hosts.items():
+            (folder / f"{name}.sock").unlink(missing_ok=True)
             servers[name] = await stack.enter_async_context(contextlib.AsyncExitStack())
             addresses[name] = await servers[name].enter_async_context(serving(host, folder / f"{name}.sock"))
 
@@ -253,9 +273,11 @@ async def mesh_of(fleet: Fleet, folder: Path, *, prepare: Any = None) -> AsyncIt
             CurrentFleet(in_folder(fleet, folder)),
             StaticDiscovery(lambda: addresses),
             secret=SECRET,
-            ledger=ledger_in(folder, budgets={}, currency=None),
-            lifecycle_class=ReadyLifecycle,
+            ledger=None if file is not None else ledger_in(folder, budgets={}, currency=None),
+            lifecycle_class=lifecycle_class,
         )
+        if file is not None:
+            gateway.fleets.begin_with(file)
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         await eventually(gateway.is_ready, "the gateway's readiness")

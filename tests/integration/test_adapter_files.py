@@ -8,7 +8,7 @@ import pytest
 
 from adapters.checkpoint import inspect_adapter
 from adapters.layout import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
-from adapters.store import AdapterStore
+from adapters.store import VersionStore
 from engines.protocol import FILES_PATH, TOKEN_HEADER
 from engines.secrets import internal_token
 from tests.fakes import SECRET, Client, eventually, key_of
@@ -19,15 +19,15 @@ TOKEN = internal_token(SECRET)
 
 
 @pytest.fixture
-def store(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AdapterStore:
+def store(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VersionStore:
     """The gateway's."""
-    store = AdapterStore(tmp_path / "adapters")
+    store = VersionStore(tmp_path / "adapters")
     monkeypatch.setattr(bench.gateway.app.adapter_files, "_store", store)
     return store
 
 
 @pytest.fixture
-def digest(store: AdapterStore, tmp_path: Path) -> str:
+def digest(store: VersionStore, tmp_path: Path) -> str:
     """A version in the gateway's store."""
     source = adapter_folder(tmp_path / "source")
     digest = inspect_adapter(source).digest
@@ -42,7 +42,7 @@ def get(bench: Bench, rest: str, *headers: tuple[str, str], method: str = "GET")
 
 
 async def test_an_engine_gets_each_file_whole_or_from_a_place_on(
-    bench: Bench, store: AdapterStore, digest: str
+    bench: Bench, store: VersionStore, digest: str
 ) -> None:
     folder = store.folder_of(digest)
     for name in SERVED_FILES:

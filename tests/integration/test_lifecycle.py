@@ -509,7 +509,7 @@ async def test_an_upload_is_unpacked_checked_and_removed(house: House) -> None:
 async def test_a_source_that_does_not_answer_is_said_and_tried_again(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("routing.lifecycle.preparation.RETRY_DELAYS_S", (0.0, 0.0))
+    monkeypatch.setattr("routing.lifecycle.attempts.RETRY_DELAYS_S", (0.0, 0.0))
     tries = []
 
     def fetch(source: str, *_: object, **__: object) -> None:

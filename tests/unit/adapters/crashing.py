@@ -17,7 +17,7 @@ from typing import Any
 
 from adapters.checkpoint import inspect_adapter
 from adapters.sources import fetch, web  # noqa: F401 -- imported here, or every child would have to
-from adapters.store import AdapterStore
+from adapters.store import VersionStore
 
 CHANGING = ("mkdir", "open", "chmod", "fsync", "utime", "rename", "replace", "unlink", "rmdir", "close")
 MAX_BYTES = 2**26
@@ -47,7 +47,7 @@ class Death:
 
 def work(kind: str, folder: Path, source: str, death: Death) -> None:
     """Bring an adapter into the store, or out of it; `publish` begins where its files have come."""
-    with AdapterStore(folder) as store:
+    with VersionStore(folder) as store:
         if kind == "remove":
             store.remove(store.usage()[0].digest)
             return
@@ -66,7 +66,7 @@ def work(kind: str, folder: Path, source: str, death: Death) -> None:
 def prepare(kind: str, folder: Path, source: str) -> None:
     if kind == "fetch":
         return
-    with AdapterStore(folder) as store:
+    with VersionStore(folder) as store:
         staged = store.stage("key")
         fetch(source, staged, max_bytes=MAX_BYTES, progress=lambda *_: None, should_stop=lambda: False)
         if kind == "remove":

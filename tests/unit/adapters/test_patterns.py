@@ -16,7 +16,7 @@ from adapters.checkpoint import inspect_adapter, put_plainly
 from adapters.errors import AdapterError
 from adapters.layout import CONFIG_FILE, WEIGHTS_FILE
 from adapters.patterns import TIME_LIMIT_S, Patterns
-from adapters.store import AdapterStore
+from adapters.store import VersionStore
 from adapters.verify import verify
 
 LAYERS = [f"model.layers.{layer}" for layer in range(80)]
@@ -140,7 +140,7 @@ def test_what_vllm_would_not_understand_is_stored_in_its_words(
     before = (source / CONFIG_FILE).read_bytes()
     manifest = verify(source, base=None)
     assert manifest.digest == inspect_adapter(source).digest
-    with AdapterStore(tmp_path / "store") as store:
+    with VersionStore(tmp_path / "store") as store:
         staged = store.stage("key")
         for file in source.iterdir():
             (staged / file.name).write_bytes(file.read_bytes())

@@ -12,7 +12,7 @@ import pytest
 from adapters.checkpoint import inspect_adapter
 from adapters.errors import AdapterError, ChecksumMismatch, SourceUnavailable, StoreFull
 from adapters.layout import CONFIG_FILE, WEIGHTS_FILE
-from adapters.sources import FetchSettings, FetchStopped, local
+from adapters.sources import FetchSettings, FetchStopped
 from tests.unit.adapters.remotes import Follower, contents, served
 
 
@@ -77,7 +77,7 @@ def test_a_file_replaced_after_the_check_is_not_read(
             (source / WEIGHTS_FILE).symlink_to(secret)
         return manifest
 
-    monkeypatch.setattr(local, "inspect_adapter", inspect_then_swap)
+    monkeypatch.setattr("adapters.checkpoint.inspect_adapter", inspect_then_swap)
     with pytest.raises(SourceUnavailable, match="changed while it was copied"):
         Follower().fetch(str(source), into)
     assert contents(into) == {}

@@ -131,7 +131,7 @@ def test_files_that_were_being_named_when_the_process_died_are_not_fetched_again
     files = served(tmp_path / "made")
     upload(s3, "a", files)
 
-    def killed(folder: Path) -> None:
+    def killed(folder: Path, names: object) -> None:
         (folder / f".{CONFIG_FILE}.part").rename(folder / CONFIG_FILE)
         raise KeyboardInterrupt
 

@@ -11,7 +11,7 @@ import pytest
 
 from adapters.checkpoint import inspect_adapter
 from adapters.layout import SERVED_FILES
-from adapters.store import AdapterStore
+from adapters.store import VersionStore
 from tests.unit.adapters import crashing
 from tests.unit.adapters.remotes import Follower, Reply, Request, contents, http_server, ranged, served, tar
 
@@ -45,7 +45,7 @@ def test_killed_at_any_step_the_store_is_usable_and_the_work_can_be_done_again(
     assert deaths > 8, done.stderr
     outcomes = set()
     for number in range(1, deaths + 2):
-        with AdapterStore(top / str(number)) as store:
+        with VersionStore(top / str(number)) as store:
             left = store.folder_of(expected)
             assert not left.exists() or set(contents(left)) == set(SERVED_FILES)
             store.sweep({"key"})

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from adapters.checkpoint import inspect_adapter
 from adapters.layout import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
-from adapters.store import AdapterStore
+from adapters.store import VersionStore
 from engines.adapter_files import AdapterFiles, FilesAway, Folders, reachable
 from engines.protocol import FILES_PATH, TOKEN_HEADER
 from engines.residency import EngineAdapter
@@ -38,7 +38,7 @@ class Gateway:
         self.asked.append(f"{name} {request.headers.get('range', '')}".strip())
         if self.answer is not None:
             return await self.answer(request)
-        file = AdapterStore(self.store).folder_of(digest) / name
+        file = VersionStore(self.store).folder_of(digest) / name
         if not file.exists():
             return web.Response(status=404)
         begin = int(request.headers.get("range", "bytes=0-")[6:-1])
@@ -88,7 +88,7 @@ def stored(store: Path, name: str) -> EngineAdapter:
     config = source / CONFIG_FILE
     config.write_text(config.read_text().replace("{", f'{{"revision": "{name}", ', 1))
     manifest = inspect_adapter(source)
-    folder = AdapterStore(store).folder_of(manifest.digest)
+    folder = VersionStore(store).folder_of(manifest.digest)
     folder.parent.mkdir(parents=True, exist_ok=True)
     source.rename(folder)
     return EngineAdapter(f"{name}@1", manifest.digest, size_bytes=manifest.size_bytes)
@@ -108,7 +108,7 @@ def left(folder: Path) -> list[str]:
 async def test_on_the_gateways_machine_nothing_is_copied(gateway: Gateway, here: Folders) -> None:
     adapter = stored(here.own, "a")
     folder = await files_of(here, gateway).folder_of(adapter, ())
-    assert folder == AdapterStore(here.own).folder_of(adapter.digest)
+    assert folder == VersionStore(here.own).folder_of(adapter.digest)
     assert gateway.asked == [] and not here.copies.exists()
 
 
@@ -117,7 +117,7 @@ async def test_elsewhere_they_are_fetched_once(
 ) -> None:
     files = files_of(here, gateway)
     folders = await asyncio.gather(*(files.folder_of(adapter, ()) for _ in range(5)))
-    assert set(folders) == {AdapterStore(here.copies).folder_of(adapter.digest)}
+    assert set(folders) == {VersionStore(here.copies).folder_of(adapter.digest)}
     assert inspect_adapter(folders[0]).digest == adapter.digest
     assert sorted(gateway.asked) == sorted(SERVED_FILES)
 
@@ -137,7 +137,7 @@ async def test_a_fetch_that_was_broken_off_goes_on_where_it_ended(
     gateway.cut_at = 40
     with pytest.raises(FilesAway):
         await files.folder_of(adapter, ())
-    assert not AdapterStore(here.copies).has(adapter.digest)
+    assert not VersionStore(here.copies).has(adapter.digest)
     gateway.cut_at = None
     await files_of(here, gateway).folder_of(adapter, ())  # as after a restart
     assert f"{WEIGHTS_FILE} bytes=40-" in gateway.asked
@@ -192,7 +192,7 @@ async def test_copies_stay_within_their_budget_and_those_in_use_stay(gateway: Ga
     first, second, third = (stored(gateway.store, name) for name in "abc")
     room = first.size_bytes + second.size_bytes
     files = files_of(here._replace(budget_bytes=room), gateway)
-    copies = AdapterStore(here.copies)
+    copies = VersionStore(here.copies)
     for adapter in (first, second):
         await files.folder_of(adapter, ())
     await files.folder_of(third, {first.digest})

@@ -116,7 +116,7 @@ async def test_nothing_is_answered_without_the_token(client: httpx.AsyncClient) 
         assert (await client.get(path)).status_code == 401
 
 
-@pytest.mark.parametrize("order", list(protocol.EngineOrder))
+@pytest.mark.parametrize("order", ["restart", "stop", "start"])
 async def test_orders_reach_the_supervisor(
     client: httpx.AsyncClient, supervisor: Supervisor, order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ class FakeSupervisor:
         self.is_ending = False
         self.sleeps = 0
         self.failed_starts = 0
+        self.source = ""
         self.breaks = ""  # why it does not start
         self.cannot_fork = ""
         self.fork_breaks = ""

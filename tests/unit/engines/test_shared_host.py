@@ -16,8 +16,9 @@ from engines.builder import Shared, builder_thread
 from engines.built import Running
 from engines.host import EngineHost
 from engines.restarts import FAILURES_BEFORE_DEAD
-from engines.shared_host import SharedHost
+from engines.shared_host import Growth, SharedHost
 from engines.supervisor import Supervisor
+from engines.switching.live import Model
 from engines.switching.turns import Turns
 from fleet.types import BaseModel
 from tests.unit.engines.test_places import FakeMemory, House
@@ -40,8 +41,15 @@ class App:
 class OneHost:
     """A host whose engines start at once."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, grows: bool = False) -> None:
         thread = builder_thread()
+
+        def make(name: str) -> Supervisor:
+            model = BaseModel(name, "")
+            made = Supervisor(f"mesh-0.{name}", model, shutdown_grace_s=1.0, shared=Shared(thread, []))
+            monkeypatch.setattr(made, "_load", self.loading(name))
+            return made
+
         self.supervisors = {
             name: Supervisor(
                 f"mesh-0.{name}",
@@ -62,6 +70,8 @@ class OneHost:
             turns=Turns({}),
             forks=SimpleNamespace(close=lambda: self.closed.append("fork server")),  # type: ignore[arg-type]
         )
+        if grows:
+            self.app.growth = Growth(make, lambda model: Model(model.name, None, ()))
         self.closed: list[str] = []
         self.drained: list[Any] = []
         monkeypatch.setattr(shared_host_module, "drain_on_signals", self.drained.extend)
@@ -220,3 +230,96 @@ async def test_the_fork_server_ends_with_the_host(monkeypatch: pytest.MonkeyPatc
     assert host.closed == []
     await host.app.stop()
     assert host.closed == ["fork server"]
+
+
+# -- models that come and go -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def growing(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[OneHost, httpx.AsyncClient]]:
+    host = OneHost(monkeypatch, grows=True)
+    await host.app.start()
+    transport = httpx.ASGITransport(host.app)
+    headers = {protocol.TOKEN_HEADER: TOKEN}
+    async with httpx.AsyncClient(transport=transport, base_url="http://host", headers=headers) as client:
+        yield host, client
+    await host.app.stop()
+
+
+async def test_a_model_that_was_never_heard_of_is_on_disk_and_comes_once_it_is_told_where_its_files_are(
+    growing: tuple[OneHost, httpx.AsyncClient],
+) -> None:
+    host, client = growing
+    asleep = await client.get(protocol.READY_PATH, headers=of("third"))
+    assert (asleep.status_code, asleep.json()["state"]) == (503, "stopped")
+    assert (await client.get(protocol.METRICS_PATH, headers=of("third"))).content == b""
+    assert "third" not in host.supervisors, "a question alone makes nothing"
+    blind = await client.post(protocol.ENGINE_PATH, headers=of("third"), json={"order": "start"})
+    assert blind.status_code == 409 and "where the files of third are" in blind.json()["error"]
+    assert (await start(client, "third", source="/store/third")).status_code == 200
+    assert (await client.post(protocol.Kind.CHAT, headers=of("third"))).text == "third"
+    told = (await client.get(protocol.READY_PATH, headers=of("third"))).json()
+    assert told["place"]["source"] == "/store/third"
+    assert host.supervisors["third"].replica == "mesh-0.third"
+
+
+async def test_a_model_that_leaves_is_forgotten_once_its_engine_has_ended(
+    growing: tuple[OneHost, httpx.AsyncClient],
+) -> None:
+    host, client = growing
+    await start(client, "third", source="/store/third")
+    gone = host.supervisors["third"]
+    await client.post(protocol.ENGINE_PATH, headers=of("third"), json={"order": "leave"})
+    async with asyncio.timeout(5):
+        while "third" in host.supervisors:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    assert gone.draining and not gone.is_awake
+    assert (await start(client, "third", source="/store/again")).status_code == 200, "the name is free again"
+    assert host.supervisors["third"] is not gone
+
+
+async def test_one_that_is_told_to_start_again_while_it_leaves_stays(
+    growing: tuple[OneHost, httpx.AsyncClient],
+) -> None:
+    host, client = growing
+    await start(client, "even")
+    for order in ("leave", "start"):
+        await client.post(protocol.ENGINE_PATH, headers=of("even"), json={"order": order})
+    assert (await start(client, "even")).status_code == 200
+    assert "even" in host.supervisors
+
+
+@pytest.mark.parametrize("source", ["", 7, "hf://org/name", "a\nb", None])
+async def test_a_source_that_no_engine_can_read_is_refused(
+    growing: tuple[OneHost, httpx.AsyncClient], source: object
+) -> None:
+    _, client = growing
+    body = {"order": "start", "source": source}
+    answer = await client.post(protocol.ENGINE_PATH, headers=of("third"), json=body)
+    assert answer.status_code in (400, 409)
+
+
+@pytest.mark.parametrize("name", ["", "..", "A", "a/b", "x" * 64])
+async def test_no_model_has_a_name_that_could_be_a_path(
+    growing: tuple[OneHost, httpx.AsyncClient], name: str
+) -> None:
+    host, client = growing
+    body = {"order": "start", "source": "/store/x"}
+    assert (await client.post(protocol.ENGINE_PATH, headers=of(name), json=body)).status_code == 404
+    assert set(host.supervisors) == set(MODELS)
+
+
+async def test_a_model_of_its_own_fleet_file_stays_known_and_goes_back_to_its_own_files(
+    growing: tuple[OneHost, httpx.AsyncClient],
+) -> None:
+    host, client = growing
+    places = []
+    for options in ({}, {"source": "/store/even"}, {}):
+        await start(client, "even", **options)
+        told = (await client.get(protocol.READY_PATH, headers=of("even"))).json()
+        places.append((told["place"]["source"], host.supervisors["even"].model.source))
+        await client.post(protocol.ENGINE_PATH, headers=of("even"), json={"order": "leave"})
+        async with asyncio.timeout(5):
+            while host.supervisors["even"].is_awake:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+    assert places == [("", "/models/even"), ("/store/even", "/store/even"), ("", "/models/even")]

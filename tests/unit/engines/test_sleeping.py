@@ -45,7 +45,8 @@ class FakeSupervisor:
 
     def __init__(self, name: str, diary: list[str], *, runs: bool = True) -> None:
         self.replica, self.name, self.diary = f"mesh-0.{name}", name, diary
-        self.model = SimpleNamespace(serves_adapters=True)
+        self.model = SimpleNamespace(serves_adapters=True, source=f"/models/{name}")
+        self.source = self.model.source  # of its engine
         self.reconciler = SimpleNamespace(desired=lambda _: None)
         self.metrics = SimpleNamespace(switching=SimpleNamespace(wake_check_failed=lambda: None))
         self.sleeps = 0
@@ -146,6 +147,8 @@ def test_a_level_is_woken_from_by_its_own_way(two: Two) -> None:
     possible = [way.name for way in ways if not way.why_not(None, cast(Supervisor, two.b))]
     assert possible == ["wake1"]
     assert all(way.why_not(None, cast(Supervisor, two.a)) for way in ways)
+    two.b.model.source = "/store/another-version"
+    assert all(way.why_not(None, cast(Supervisor, two.b)) for way in ways), "it sleeps with the one before"
 
 
 async def test_one_that_sleeps_ends_before_it_is_started_from_nothing(two: Two) -> None:

@@ -95,15 +95,20 @@ def test_base_models_and_pools_come_and_go_at_once() -> None:
     ]
 
 
-def test_a_pool_whose_base_models_take_turns_is_made_at_the_start() -> None:
+def test_a_pool_whose_base_models_take_turns_is_made_at_the_start_and_its_models_come_and_go() -> None:
     pool = Pool("mesh", Strategy.MODEL_MESH, ("base", "other"), 1, (), ())
     other = replace(FLEET.base_models["base"], name="other")
     meshed = replace(FLEET, pools={"mesh": pool}, base_models=FLEET.base_models | {"other": other})
     fewer = replace(meshed, pools={"mesh": replace(pool, base_models=("base",))})
     gone = replace(meshed, pools={})
-    for before, after in ((meshed, gone), (gone, meshed), (meshed, fewer)):
+    for before, after in ((meshed, gone), (gone, meshed)):
         told = {change.text: change.needs for change in differences(before, after)}
         assert Needs.RESTART in told.values(), told
+    moved = replace(FLEET.base_models["base"], source="/models/elsewhere")
+    other_weights = replace(meshed, base_models=meshed.base_models | {"base": moved})
+    for before, after in ((meshed, fewer), (fewer, meshed), (meshed, other_weights)):
+        told = {change.text: change.needs for change in differences(before, after)}
+        assert set(told.values()) == {Needs.NOTHING}, told
 
 
 def test_what_engines_are_started_with_needs_their_restart_and_other_weights_that_of_the_service() -> None:
@@ -117,7 +122,7 @@ def test_what_engines_are_started_with_needs_their_restart_and_other_weights_tha
 
 
 def test_it_is_known_of_every_key_of_a_base_model_what_it_needs() -> None:
-    counts_at_once = {"media_tokens", "request_limits"}
+    counts_at_once = {"media_tokens", "request_limits", "sha256"}
     known = RESTART["base_models"] | ENGINES["base_models"] | counts_at_once
     assert known == set(BaseModelSection.model_fields)
     assert not RESTART["base_models"] & ENGINES["base_models"]
@@ -157,7 +162,7 @@ def test_what_needs_a_restart_is_named_as_the_file_names_it() -> None:
         gpu_memory_utilization=0.5,
         kv_cache_bytes=2**30,
     )
-    state = StateSettings(database="x", store_bytes=2**30)
+    state = StateSettings(database="x", store_bytes=2**30, model_store_bytes=2**30)
     known = {
         "base_models": base_model_values(model),
         "pools": pool_values(

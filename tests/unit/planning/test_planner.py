@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fleet.types import Strategy
+from planning import planner
 from planning.forecast import Forecaster, calls_of, simulate
 from planning.planner import Input, Planned, plan
 from planning.search import Search
@@ -143,3 +144,14 @@ def test_a_set_without_requests_has_no_figures() -> None:
     run = simulate(sharing, [], 1.0, {})
     assert run.models == {}
     assert run.busy == 0.0
+
+
+def test_of_many_models_one_short_run_is_made_and_some_questions_are_not_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(planner, "FEW_UNITS", 3)
+    models = [whole(f"m{i}") for i in range(5)]
+    found = planned(models, *(asked(m.name, 20) for m in models))
+    assert all(len(forecast.runs) == 1 for forecast in found.plan.forecasts)
+    assert found.second is None
+    assert found.changes == ()

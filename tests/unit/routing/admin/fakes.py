@@ -34,11 +34,13 @@ from routing.catalog.entries import (
     RolloutPlan,
     Version,
 )
+from routing.catalog.models import ModelEntry, ModelVersion
 from routing.catalog.sources import Remote, Upload, parse_source
 from routing.errors import Conflict, NotFound, RequestError, StateUnavailable
 from routing.lifecycle.ports import (
     FleetChange,
     FleetState,
+    ModelPlace,
     NewVersion,
     PoolRestart,
     ReplicaResidency,
@@ -180,6 +182,67 @@ class FakeRestarts:
         return self.restart
 
 
+class FakeWhole:
+    """One model that is fetched, `one`, with a version that serves and one that was refused."""
+
+    def __init__(self, note: Callable[..., None]) -> None:
+        self._note = note
+        self.sent: list[bytes] = []
+        self.fetching: VersionProgress | None = None
+        source = Remote("https://user:pass@example.com/one.tar?signature=secret")
+        self.one = ModelEntry(
+            "one",
+            "mesh",
+            {"max_model_len": 512},
+            live=1,
+            versions=(
+                ModelVersion(1, source, READY, digest=DIGEST, size_bytes=2**20, proven=True),
+                ModelVersion(2, source, QUARANTINED, reason="/srv/x/config.json names no architecture"),
+            ),
+        )
+
+        self.known = {"one": self.one}
+        self.becomes = READY  # what is added, at once
+
+    def entries(self) -> Sequence[ModelEntry]:
+        return list(self.known.values())
+
+    def entry(self, name: str) -> ModelEntry:
+        if name not in self.known:
+            raise NotFound(f"The gateway fetches no model `{name}`.", code="model_not_found")
+        return self.known[name]
+
+    def progress(self, model: str, number: int) -> VersionProgress | None:
+        return self.fetching
+
+    async def add(self, name: str, place: ModelPlace, new: NewVersion) -> ModelEntry:
+        if new.upload is not None:
+            self.sent.append(await asyncio.to_thread(new.upload.read_bytes))
+        self._note("add", name, place, new.source, new.sha256, new.trusted)
+        entry = self.known.get(name) or replace(self.one, name=name, versions=())
+        reason = "" if self.becomes is READY else "model.safetensors is cut short"
+        added = ModelVersion(entry.next_number, Remote("hf://example/new"), self.becomes, reason)
+        self.known[name] = entry.with_version(added)
+        return self.known[name]
+
+    async def retry(self, name: str, number: int) -> ModelEntry:
+        return self._done("retry", name, number)
+
+    async def promote(self, name: str, number: int) -> ModelEntry:
+        return self._done("promote", name, number)
+
+    async def rollback(self, name: str) -> ModelEntry:
+        return self._done("rollback", name)
+
+    async def retire(self, name: str, number: int | None) -> None:
+        self._done("retire", name, number)
+
+    def _done(self, what: str, name: str, *about: Any) -> ModelEntry:
+        entry = self.entry(name)
+        self._note(what, name, *about)
+        return entry
+
+
 class FakeModels:
     """One model, `one`, awake at one host; what it is told it notes."""
 
@@ -249,6 +312,7 @@ class FakeManagement:
         self.fleets = FakeFleets()
         self.restarts = FakeRestarts()
         self.models = FakeModels()
+        self.whole = FakeWhole(self._note)
         self.tenancy = FakeTenancy(self._note)
         self.aliases = FakeAliases(self._note)
 
@@ -538,6 +602,7 @@ def desk(
         management=management,
         tenants=lambda: tenants,
         uploads=uploads,
+        model_uploads=uploads,
         load_timeout_s=load_timeout_s,
         live=watched.feed,
         ledger=book,
@@ -552,8 +617,8 @@ def _app(read_timeout_s: float) -> FastAPI:
     return admin_app(
         management,
         lambda key, _: IDENTITIES.get(key or ""),
-        max_upload_bytes=1,
-        upload_folder=Path("replaced"),
+        uploads=Uploads(Path("replaced"), max_bytes=1),
+        model_uploads=Uploads(Path("replaced"), max_bytes=1),
         live_feed=Watched(management).feed,
         books=Books(FakeBook(), FakeBatches()),
         read_timeout_s=read_timeout_s,

@@ -52,7 +52,8 @@ class Host:
 
     def follow(self, order: EngineOrder) -> None:
         """Do as told; a restart takes some seconds."""
-        self.stopped, self.ready = order is EngineOrder.STOP, order is EngineOrder.START
+        self.stopped = order in (EngineOrder.STOP, EngineOrder.LEAVE)
+        self.ready = order is EngineOrder.START
         if order is EngineOrder.RESTART:
             asyncio.get_running_loop().call_later(5.0, self.come_back)
 

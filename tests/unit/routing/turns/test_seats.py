@@ -14,7 +14,7 @@ from routing.turns.seats import Seat
 
 
 def seat(told: EngineHealth | None) -> Seat:
-    engine = SimpleNamespace(base_model="even", told=told, ready=False)
+    engine = SimpleNamespace(declared=None, base_model="even", told=told, ready=False)
     return Seat(cast(Replica, SimpleNamespace(engine=engine, asleep=True)))
 
 
