@@ -19,6 +19,7 @@ from routing.admin.answers import (
     ReplicaList,
     VersionAnswer,
 )
+from routing.admin.batches import BatchList
 from routing.admin.key_answers import KeyList, NewKeyAnswer
 from routing.admin.live_answers import LiveDecisions, LiveHistory, LiveSnapshot
 from routing.admin.models import ModelList, WakeList
@@ -34,6 +35,7 @@ ANSWERS: tuple[type[BaseModel], ...] = (
     AdapterList,
     AdapterAnswer,
     AliasList,
+    BatchList,
     EventList,
     KeyList,
     ModelList,

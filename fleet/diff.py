@@ -36,7 +36,7 @@ class Needs(StrEnum):
 RESTART: dict[str, frozenset[str]] = {
     "base_models": frozenset({"source", "revision"}),
     "pools": frozenset({"strategy", "devices", "mig", "awake", "fork_server", "sleep"}),
-    "gateway": frozenset({"shutdown_grace_s", "metrics", "tracing"}),
+    "gateway": frozenset({"shutdown_grace_s", "metrics", "tracing", "batches"}),
     "state": frozenset(
         {"folder", "database", "store_gib", "max_adapter_mib", "model_store_gib", "max_model_gib"}
     ),

@@ -37,6 +37,7 @@ _NESTED: dict[tuple[str, str], type[BaseModel]] = {
     ("gateway", "scheduler"): settings.SchedulerSection,
     ("gateway", "metrics"): settings.MetricsSection,
     ("gateway", "tracing"): settings.TracingSection,
+    ("gateway", "batches"): settings.BatchesSection,
     ("gateway", "trusted_proxies"): settings.TrustedProxiesSection,
 }
 _WANTED = {

@@ -17,6 +17,7 @@ from adapters.errors import AdapterError
 from adapters.sources import check_source
 from fleet import schema, settings, sources
 from fleet.api_keys import declared_keys, hash_keys, with_stand_ins
+from fleet.batch_settings import BatchSettings
 from fleet.content import Guard
 from fleet.document import Document, read_document
 from fleet.entries import base_model_from, tenant_of
@@ -277,8 +278,21 @@ def _gateway(section: settings.GatewaySection, hashes: Mapping[KeyPath, str]) ->
         scheduler=_scheduler(section.scheduler),
         metrics=MetricsSettings(**section.metrics.model_dump()),
         tracing=TracingSettings(**section.tracing.model_dump()),
+        batches=_batches(section.batches),
         guards={name: Guard(**guard.model_dump()) for name, guard in section.guards.items()},
         trusted_proxies=None if proxies is None else TrustedProxies(**proxies.model_dump()),
+    )
+
+
+def _batches(section: settings.BatchesSection) -> BatchSettings:
+    return BatchSettings(
+        max_file_bytes=round(section.max_file_mib * 2**20),
+        max_files=section.max_files,
+        max_tenant_bytes=round(section.max_tenant_gib * 2**30),
+        max_unfinished=section.max_unfinished,
+        keep_days=section.keep_days,
+        folder=section.folder,
+        key_variable=None if section.key is None else section.key.env,
     )
 
 

@@ -10,8 +10,10 @@ from typing import Annotated
 from pydantic import Field
 
 from fleet.content import OnFailure
-from fleet.fields import Database, HeaderName, KeySection, Name, Network, Section, Source, User
+from fleet.fields import Database, EnvSection, HeaderName, KeySection, Name, Network, Section, Source, User
 from fleet.types import MetricsAccess
+
+_BUCKET = r"^s3://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[A-Za-z0-9!_.=-]+)*$"
 
 
 class SchedulerSection(Section):
@@ -42,6 +44,13 @@ class SchedulerSection(Section):
         le=1,
         description="Fraction of a replica's batch and slots that a flooding tenant may fill beyond its fair "
         "share while no other tenant waits; 1: all of it, always.",
+    )
+    batch_share: float = Field(
+        0.25,
+        gt=0,
+        le=1,
+        description="Fraction of what other requests leave of a replica's sequences and slots that lines of "
+        "batches may fill.",
     )
     slot_wait_s: float = Field(
         10.0, gt=0, le=3600, description="How long an adapter waits before a slot is drained for it."
@@ -76,6 +85,24 @@ class TracingSection(Section):
         description="URL of an OTLP collector's HTTP receiver, as http://host:4318/v1/traces; default: off.",
     )
     sample_ratio: float = Field(1.0, ge=0, le=1, description="Fraction of the requests that are traced.")
+
+
+class BatchesSection(Section):
+    """Files and batches of tenants."""
+
+    max_file_mib: float = Field(200.0, gt=0, le=100_000, description="Largest file in MiB.")
+    max_files: int = Field(1000, ge=1, le=1_000_000, description="Files of one tenant.")
+    max_tenant_gib: float = Field(10.0, gt=0, le=1_000_000, description="All files of one tenant in GiB.")
+    max_unfinished: int = Field(20, ge=1, le=10_000, description="Batches of one tenant that have not ended.")
+    keep_days: int = Field(30, ge=2, le=3650, description="Days to keep files, and batches that have ended.")
+    folder: Annotated[str, Field(pattern=_BUCKET)] | None = Field(
+        None, description="s3://bucket/prefix for files; default: in the state folder."
+    )
+    key: EnvSection | None = Field(
+        None,
+        description="{env: NAME} of the variable with the key that files are encrypted with: 32 bytes in "
+        "base64; default: they are not.",
+    )
 
 
 class TrustedProxiesSection(Section):
@@ -156,6 +183,7 @@ class GatewaySection(Section):
     scheduler: SchedulerSection = Field(SchedulerSection(), description="Settings of the fair queue.")
     metrics: MetricsSection = Field(MetricsSection(), description="How many models the metrics page shows.")
     tracing: TracingSection = Field(TracingSection(), description="Where spans of requests are sent.")
+    batches: BatchesSection = Field(BatchesSection(), description="Files and batches of tenants.")
     guards: dict[Name, GuardSection] = Field(
         {}, description="Who looks at prompts and answers, by tenant; default: nobody."
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import quote
 
+from fleet.batch_settings import BatchSettings
 from fleet.content import Guard, Media
 from fleet.mig import Mig, SliceName
 from fleet.money import OwnPrices, Prices
@@ -297,6 +298,7 @@ class SchedulerSettings:
     aging_tokens_per_s: float = 500.0  # gain of a waiting request, for each second
     lower_band_share: float = 0.05  # part of the grants kept for each band below the highest that waits
     burst_share: float = 0.5  # part of a replica that a tenant which floods may fill beyond its fair share
+    batch_share: float = 0.25  # part of what requests leave of a replica that lines of batches may fill
     slot_wait_s: float = 10.0  # a slot is drained for an adapter that has waited this long
     max_queued: int = 10_000  # requests of all tenants that wait in the gateway
     max_queued_bytes: int = 256 * 2**20  # their memory together: their bodies, and some beside
@@ -320,10 +322,7 @@ class TracingSettings:
 
 @dataclass(frozen=True, slots=True)
 class TrustedProxies:
-    """Proxies that sign users in to the console, and the rights of these users.
-
-    A user is named as the proxy's header has it, a group as `group:name`.
-    """
+    """Proxies that sign users in to the console: a user as their header has it, a group as `group:name`."""
 
     addresses: tuple[str, ...]  # of the proxies; networks in CIDR notation
     user_header: str  # in small letters
@@ -348,6 +347,7 @@ class GatewaySettings:
     scheduler: SchedulerSettings = SchedulerSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+    batches: BatchSettings = field(default_factory=BatchSettings)
     guards: Mapping[str, Guard] = field(default_factory=dict)  # by tenant
     trusted_proxies: TrustedProxies | None = None  # None: nobody is signed in by a proxy
 

@@ -134,11 +134,19 @@ def gateway_values(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, 
         "metrics_access": values.pop("metrics_access").value,
         "max_body_mib": values.pop("max_body_bytes") / 2**20,
         "tracing": _given(values.pop("tracing")),
+        "batches": _batches(values.pop("batches")),
         **_given(values),
         "scheduler": scheduler,
         **({"guards": guards} if guards else {}),
         **({} if proxies is None else {"trusted_proxies": _given(_lists(proxies))}),
     }
+
+
+def _batches(values: dict[str, Any]) -> dict[str, Any]:
+    variable = values.pop("key_variable")
+    values["max_file_mib"] = values.pop("max_file_bytes") / 2**20
+    values["max_tenant_gib"] = values.pop("max_tenant_bytes") / 2**30
+    return _given({**values, "key": None if variable is None else {"env": variable}})
 
 
 def state_values(state: StateSettings) -> dict[str, Any]:

@@ -11,6 +11,7 @@ replicas/      where replicas are, how each is reached, whether it is ready
 catalog/       who calls, and what a model's name means: keys, adapters, versions
 lifecycle/     a version from registered to retired; rollouts
 observing/     metrics, live figures, traces and log lines of ended requests
+batches/       files of tenants, and batches of requests
 usage/         the ledger of who used how much, and budgets
 state/         the database
 assembly.py    the parts of one gateway: built, started, drained, stopped

@@ -7,7 +7,7 @@ import codecs
 import contextlib
 import ipaddress
 import os
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -236,6 +236,28 @@ class Exchange:
         if len(body) > limit_bytes:
             raise _too_large(limit_bytes)
         return body
+
+    async def body_parts(self, *, limit_bytes: int, timeout_s: float) -> AsyncIterator[bytes]:
+        """Give the body as it comes. `timeout_s` bounds the wait for each part.
+
+        Raises `BodyTooLarge` as soon as it is known to be, `BodyTimeout`, or `ClientGone`.
+        """
+        declared_bytes, read_bytes, more = self.headers.content_length, 0, True
+        if declared_bytes is not None and declared_bytes > limit_bytes:
+            raise _too_large(limit_bytes)
+        while more:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    message = await self.receive()
+            except TimeoutError:
+                raise BodyTimeout(f"Nothing of the request body came for {timeout_s:g} s.") from None
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part, more = message.get("body", b""), message.get("more_body", False)
+            read_bytes += len(part)
+            if read_bytes > limit_bytes:
+                raise _too_large(limit_bytes)
+            yield part
 
     def watch(self, tell: Callable[[], object]) -> Callable[[], object]:
         """Have `tell` called once the client leaves; returns what ends the watch."""

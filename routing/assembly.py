@@ -7,34 +7,39 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from engines import secrets
 from fleet.current import CurrentFleet
 from fleet.types import Fleet, Slo
 from routing import console, gc_tuning
-from routing.admin import LiveFeed, Uploads, admin_app, authentication
+from routing.admin import Books, LiveFeed, Uploads, admin_app, authentication, is_admin_path
+from routing.batches.opening import Batching
 from routing.catalog.directory import Directory
 from routing.flights.running import RunningFlights
 from routing.http import docs
 from routing.http.adapter_files import AdapterFiles
 from routing.http.admission import Admission
 from routing.http.app import GatewayApp
+from routing.http.batch_lines import BatchLines
+from routing.http.batches import Batches
 from routing.http.callers import Callers
+from routing.http.files import Files
 from routing.http.inference import Inference
 from routing.http.metrics_pages import MetricsPages
 from routing.http.models import Models
 from routing.http.own_document import OwnDocument
 from routing.http.own_usage import OwnUsage
 from routing.http.probes import Probes
+from routing.http.stored_responses import StoredResponses
 from routing.http.sweeper import Sweeper
 from routing.lifecycle import FleetChanges, Lifecycle, Manager, RollingRestarts
 from routing.observing.ended import EndedRequests
 from routing.observing.live import Figures, LiveView
 from routing.observing.live.verdict import usual_limit_s
 from routing.observing.metrics import GatewayMetrics
-from routing.observing.request_log import write_lines
+from routing.observing.request_log import RequestLog
 from routing.observing.tracing import Tracer
 from routing.replicas.client import ReplicaClient
 from routing.replicas.discovery import Discovery
@@ -43,7 +48,6 @@ from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import Engine, Replica
 from routing.site import Site
 from routing.turns.driver import Turns
-from routing.types import Record
 from routing.usage import Ledger
 
 
@@ -62,6 +66,7 @@ class Gateway:
     lifecycle: Lifecycle
     turns: Turns
     ledger: Ledger
+    batching: Batching
     ended: EndedRequests
     metrics: GatewayMetrics
     figures: Figures
@@ -85,17 +90,20 @@ class Gateway:
             raise
         self.turns.start()
         self.ledger.start()
+        self.batching.runner.start()
         self.sweeper.start()
         gc_tuning.rest()
 
     async def drain(self) -> None:
         """Refuse what is queued or new; return once what runs has ended, or the grace period has ended it."""
+        self.batching.runner.drain()
         self.dispatcher.drain()
         await asyncio.gather(self.restarts.stop(), self.turns.stop(), self.flights.drain())
         self.live.close()  # operators have seen the drain to its end
 
     async def stop(self) -> None:
         """Stop probing and close the connections; requests have ended by now."""
+        await self.batching.runner.stop()
         await self.restarts.stop()
         await self.turns.stop()
         await self.sweeper.stop()
@@ -157,7 +165,7 @@ def assemble(
     view = LiveView(
         figures,
         scheduler=dispatcher.report,
-        replicas=manager.replicas,
+        residencies=lambda: {each.figures.name: each.residency for each in manager.replicas()},
         queue=lambda: ((ticket.request, ticket.waits_for) for ticket in dispatcher.waiting()),
         clock=clock,
     )
@@ -174,22 +182,13 @@ def assemble(
     fleet.follow(lambda now: metrics.take_slos(_slos(now)))
     tracer = Tracer.of(settings.tracing)
 
-    def observe_figures(records: Sequence[Record]) -> None:
-        now_s = clock()
-        for record in records:
-            figures.observe(record, now_s)
-
-    def log_requests(records: Sequence[Record]) -> None:
-        if fleet.now.gateway.log_requests:
-            write_lines(records)
-
     ended = EndedRequests(
         at_once=[ledger.count, lifecycle.observe],
         batched=[
             ledger.note,
             metrics.settled,
-            observe_figures,
-            log_requests,
+            lambda records: figures.observe_all(records, clock()),
+            RequestLog(lambda: fleet.now.gateway.log_requests).write,
             turns.observe,
         ],
     )
@@ -203,26 +202,34 @@ def assemble(
     fleet.follow(take_sign_in)
 
     callers = Callers(directory)
+    inference = Inference(
+        fleet,
+        secret,
+        callers,
+        directory,
+        dispatcher,
+        Admission(dispatcher, ledger.budgets, ledger.key_budgets),
+        clients,
+        flights,
+        ended,
+        tracer,
+        clock,
+    )
+    batch_lines = BatchLines(inference, directory, dispatcher, ledger, turns.wake_if_idle)
+    batching = Batching.of(fleet, batch_lines, ledger)
+    metrics.batches = batching.runner
     app = GatewayApp(
         fleet=fleet,
         callers=callers,
-        inference=Inference(
-            fleet,
-            secret,
-            callers,
-            directory,
-            dispatcher,
-            Admission(dispatcher, ledger.budgets, ledger.key_budgets),
-            clients,
-            flights,
-            ended,
-            tracer,
-            clock,
-        ),
+        inference=inference,
         models=Models(fleet, directory, callers, dispatcher),
         usage=OwnUsage(callers, ledger, ended),
         metrics_pages=MetricsPages(fleet, callers, metrics, ended, dispatcher.replicas, clients),
         probes=Probes(callers, dispatcher, lambda: gateway.is_ready()),
+        files=Files(fleet, callers, batching.desk),
+        batches=Batches(fleet, callers, batching.desk),
+        responses=StoredResponses(callers),
+        is_admin=is_admin_path,
         adapter_files=AdapterFiles(lifecycle.store, token),
         admin=admin_app(
             manager,
@@ -230,13 +237,13 @@ def assemble(
             uploads=Uploads(lifecycle.uploads, max_bytes=fleet.now.state.max_adapter_bytes),
             model_uploads=Uploads(lifecycle.whole.shelf.uploads, max_bytes=fleet.now.state.max_model_bytes),
             live_feed=live,
-            ledger=ledger,
+            books=Books(ledger, batching.desk),
         ),
         site=OwnDocument(callers, directory, Site(pages, console.FOR_BROWSERS)),
         metrics=metrics,
         ended=ended,
     )
-    sweeper = Sweeper(dispatcher, flights, ended, metrics, ledger, lifecycle, clock)
+    sweeper = Sweeper(dispatcher, flights, ended, metrics, ledger, lifecycle.note_event, clock)
     gateway = Gateway(
         app,
         fleet,
@@ -249,6 +256,7 @@ def assemble(
         lifecycle,
         turns,
         ledger,
+        batching,
         ended,
         metrics,
         figures,

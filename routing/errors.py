@@ -22,6 +22,7 @@
     |   `-- QuotaExceeded          its budget of the month; OpenAI's `insufficient_quota`
     |-- EngineFailed          502  an engine broke while it worked on this request
     |-- Unavailable           503  no replica or service for it now
+    |   |-- NoSpareRoom            for a line of a batch; it waits, and no client sees it
     |   |-- QueueTimeout           it waited as long as its tenant allows
     |   `-- StateUnavailable       the state database does not answer; serving goes on
     `-- EngineTimeout         504  an engine took longer than the gateway waits
@@ -331,6 +332,12 @@ class Unavailable(RequestError):
     status = 503
     type = "service_unavailable_error"
     default_code = "unavailable"
+
+
+class NoSpareRoom(Unavailable):
+    """No replica has room to spare for a line of a batch; no client sees it, since the line waits."""
+
+    default_code = "no_spare_room"
 
 
 class QueueTimeout(Unavailable):

@@ -75,6 +75,7 @@ class Request:
     key: str = ""  # id of the API key that it came with; empty: with none
     key_limits: KeyLimits | None = None  # that key's, as they were then; None: it has none
     user: str = ""  # of the tenant, as it names them; empty: nobody was named
+    spare: bool = False  # a line of a batch: it runs only on room to spare, and waits nowhere
 
 
 @dataclass(slots=True)
@@ -110,6 +111,7 @@ class Record:
     ended_at_s: float = 0.0  # Unix time
     key: str = ""  # id of the API key
     cost: int | None = None  # in units of a cost, by the prices at its arrival; None: its model had none
+    of_batch: bool = False  # the batch keeps it, and gives it to the ledger once the answer is safe
 
     def set_cost(self) -> None:
         """Compute what it cost, once all else is known."""

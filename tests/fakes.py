@@ -92,6 +92,11 @@ def small_fleet(
     )
 
 
+def in_folder(fleet: Fleet, folder: Path) -> Fleet:
+    """A fleet whose state is in a folder."""
+    return replace(fleet, state=replace(fleet.state, folder=str(folder / "state")))
+
+
 def without_tenant(fleet: Fleet, name: str) -> Fleet:
     """A fleet without one of its tenants."""
     tenants = {n: tenant for n, tenant in fleet.tenants.items() if n != name}

@@ -53,6 +53,28 @@ export interface AliasList {
 
 export type Band = "high" | "standard" | "low";
 
+export interface BatchCounts {
+  total: number;
+  completed: number;
+  failed: number;
+}
+
+export interface BatchList {
+  object: "list";
+  data: BatchProgress[];
+}
+
+export interface BatchProgress {
+  id: string;
+  tenant: string;
+  endpoint: string;
+  status: "validating" | "failed" | "in_progress" | "finalizing" | "completed" | "expired" | "cancelling" | "cancelled";
+  created_at: number;
+  expires_at: number;
+  request_counts: BatchCounts;
+  reason: string | null;
+}
+
 export interface BudgetAnswer {
   tenant: string;
   monthly_tokens: number | null;

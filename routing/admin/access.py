@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Query, Request
 from fastapi import Path as InPath
@@ -37,6 +37,24 @@ class UsageBook(Protocol):
         """Answer a query. Raises `StateUnavailable`."""
 
 
+class BatchBook(Protocol):
+    """Tenants' batches, as they are read here."""
+
+    async def progress(self, account: str | None, limit: int) -> list[dict[str, Any]]:
+        """Describe a tenant's batches, or all, as clients see them, each with its `tenant`.
+
+        Raises `StateUnavailable`.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What is read of tenants' usage and batches."""
+
+    ledger: UsageBook
+    batches: BatchBook
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The parts of the gateway that the routes call."""
@@ -48,6 +66,7 @@ class Services:
     load_timeout_s: float
     live: LiveFeed
     ledger: UsageBook
+    batches: BatchBook
     registering: set[AdapterKey] = field(default_factory=set)  # adapters that are being made now
     usage_queries: QueryLimiter = field(default_factory=QueryLimiter)  # of tenants
 

@@ -12,6 +12,7 @@ from fastapi.security import HTTPBearer
 from routing.admin import (
     adapters,
     aliases,
+    batches,
     events,
     export,
     fleet,
@@ -27,7 +28,7 @@ from routing.admin import (
     vllm_compatible,
     whoami,
 )
-from routing.admin.access import Authenticate, Services, UsageBook
+from routing.admin.access import Authenticate, Books, Services
 from routing.admin.errors import COMMON, install_handlers
 from routing.admin.gate import Gate
 from routing.admin.live_feed import LiveFeed
@@ -37,6 +38,12 @@ from routing.lifecycle.ports import Management
 ADMIN_PREFIX = "/admin/v1/"
 LOAD_TIMEOUT_S = 300.0  # `POST /v1/load_lora_adapter` waits so long for the adapter to be ready
 ADMIN_ROUTES = frozenset({vllm_compatible.LOAD_PATH, vllm_compatible.UNLOAD_PATH})
+
+
+def is_admin_path(path: str) -> bool:
+    """Whether a path is the admin API's."""
+    return path.removesuffix("/") in ADMIN_ROUTES or path.startswith(ADMIN_PREFIX)
+
 
 _ROUTES = (
     *(
@@ -52,6 +59,7 @@ _ROUTES = (
         fleet,
         export,
         usage,
+        batches,
         keys,
     ),
     events,
@@ -81,7 +89,7 @@ def admin_app(
     uploads: Uploads,
     model_uploads: Uploads,
     live_feed: LiveFeed,
-    ledger: UsageBook,
+    books: Books,
     read_timeout_s: float = 30.0,
 ) -> FastAPI:
     """Build the admin API. A client has `read_timeout_s` for its JSON."""
@@ -102,7 +110,14 @@ def admin_app(
         return [tenant.name for tenant in management.tenants()]
 
     app.state.services = Services(
-        management, known_tenants, uploads, model_uploads, LOAD_TIMEOUT_S, live_feed, ledger
+        management,
+        known_tenants,
+        uploads,
+        model_uploads,
+        LOAD_TIMEOUT_S,
+        live_feed,
+        books.ledger,
+        books.batches,
     )
     app.add_middleware(
         Gate,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from fleet.current import CurrentFleet
 from fleet.key_hash import hash_key
 from fleet.money import price_of
-from fleet.types import Budget, Fleet, Tenant
+from fleet.types import Budget, Fleet, KeyLimits, Tenant
 from routing.catalog.declared import Declared, Identity, declared_hashes
 from routing.catalog.entries import AdapterEntry, AdapterKey, Alias, ApiKey, KeyRole, Version
 from routing.catalog.refusals import retired, why_unavailable
@@ -37,6 +37,7 @@ class Directory:
         self.rollouts: set[AdapterKey] = set()  # adapters with a split
         self._own: defaultdict[str, dict[str, AdapterKey]] = defaultdict(dict)  # tenants' adapters, by name
         self._key_budgets: Mapping[str, Budget] = {}
+        self._key_limits: Mapping[str, KeyLimits | None] = {}
         self._has_new_keys = True  # since that was made
         fleet.follow(self._forget_derived)
 
@@ -100,6 +101,11 @@ class Directory:
         self._keys[key.sha256] = key
         self._has_new_keys = True
 
+    def key_limits(self, key_id: str) -> KeyLimits | None:
+        """Return the limits of a key by its id; None where it has none, or does not count any more."""
+        self.key_budgets()
+        return self._key_limits.get(key_id)
+
     def key_budgets(self) -> Mapping[str, Budget]:
         """Return the budgets of keys that have one, by the key's id; the same object until one changes."""
         if self._has_new_keys:
@@ -110,6 +116,7 @@ class Directory:
                 for key, own in limits.items()
                 if own is not None and own.monthly_tokens is not None
             }
+            self._key_limits = limits
             self._key_budgets = self._key_budgets if budgets == self._key_budgets else budgets
             self._has_new_keys = False
         return self._key_budgets

@@ -9,16 +9,18 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from engines.protocol import FILES_PATH, Kind
 from fleet.current import CurrentFleet
-from routing.admin import ADMIN_PREFIX, ADMIN_ROUTES
 from routing.asgi import App, ClientGone, Exchange, Headers, Receive, Scope, Send, random_id
 from routing.errors import RequestError, still_starting
 from routing.flights.endings import CLIENT_CLOSED_REQUEST, Abort
 from routing.http.adapter_files import AdapterFiles
+from routing.http.batches import BATCHES_PATH, Batches
 from routing.http.callers import Callers
+from routing.http.files import FILES_ROUTE, Files
 from routing.http.inference import Inference
 from routing.http.metrics_pages import METRICS_PATH, MetricsPages
 from routing.http.models import MODELS_PATH, Models
@@ -26,6 +28,7 @@ from routing.http.own_document import OwnDocument
 from routing.http.own_usage import USAGE_PATH, OwnUsage
 from routing.http.probes import HEALTH_PATHS, Probes
 from routing.http.probes import PATHS as PROBES
+from routing.http.stored_responses import RESPONSES_PATH, StoredResponses
 from routing.observing.ended import EndedRequests
 from routing.observing.metrics import GatewayMetrics
 from routing.openai import bodies
@@ -35,6 +38,9 @@ HELD_AT_START_S = (
 )
 LOOKS_EVERY_S = 0.02
 log = logging.getLogger("tenantry.gateway")
+
+
+_Part = Models | Files | Batches | StoredResponses | MetricsPages
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +54,12 @@ class GatewayApp:
     usage: OwnUsage
     metrics_pages: MetricsPages
     probes: Probes
+    files: Files
+    batches: Batches
+    responses: StoredResponses
     adapter_files: AdapterFiles
     admin: App
+    is_admin: Callable[[str], bool]  # whether a path is the admin API's
     site: OwnDocument
     metrics: GatewayMetrics
     ended: EndedRequests
@@ -92,15 +102,14 @@ class GatewayApp:
         if path in _ENDPOINTS:
             exchange.require_method("POST")
             await self.inference.answer(exchange, _ENDPOINTS[path], request_id)
-        elif path in ADMIN_ROUTES or exchange.path.startswith(ADMIN_PREFIX):
+        elif self.is_admin(exchange.path):
             self.ended.flush()  # an operator's figures are of now
             await exchange.hand_over(self.admin)
-        elif path == MODELS_PATH or path.startswith(MODELS_PATH + "/"):
-            await self.models.answer(exchange, path[len(MODELS_PATH) + 1 :])
+        elif (found := self._part(path)) is not None:
+            part, below = found
+            await part.answer(exchange, below)
         elif path == USAGE_PATH:
             await self.usage.answer(exchange)
-        elif path == METRICS_PATH or path.startswith(METRICS_PATH + "/"):
-            await self.metrics_pages.answer(exchange, path[len(METRICS_PATH) + 1 :])
         elif path in PROBES:
             await self.probes.answer(exchange, path)
         else:
@@ -111,6 +120,21 @@ class GatewayApp:
             await self.adapter_files.answer(exchange, path[len(FILES_PATH) :])
         else:
             await self.site.respond(exchange)
+
+    def _part(
+        self, path: str
+    ) -> tuple[Models | Files | Batches | StoredResponses | MetricsPages, str] | None:
+        """Return the part with routes below its own, and the path there; None: no such part answers."""
+        for prefix, part in (
+            (MODELS_PATH, self.models),
+            (FILES_ROUTE, self.files),
+            (BATCHES_PATH, self.batches),
+            (RESPONSES_PATH, self.responses),
+            (METRICS_PATH, self.metrics_pages),
+        ):
+            if path == prefix or path.startswith(f"{prefix}/"):
+                return part, path[len(prefix) + 1 :]
+        return None
 
     async def _until_known(self) -> None:
         """Hold a request that comes at the start: a key that was taken out before would open something.

@@ -16,11 +16,11 @@ from urllib.parse import quote
 from engines import secrets
 from engines.protocol import Kind
 from fleet.current import CurrentFleet, Derived
-from fleet.types import Fleet, RequestLimits, Tenant
+from fleet.types import Band, Fleet, RequestLimits, Tenant
 from routing.asgi import Exchange
 from routing.catalog.declared import Identity
 from routing.catalog.directory import Directory
-from routing.errors import BreaksEngine, Quarantined, RequestError, Unavailable
+from routing.errors import BreaksEngine, Quarantined, QuotaExceeded, RequestError, Unavailable
 from routing.flights import guards
 from routing.flights.attempt import Question
 from routing.flights.faulty import Faulty
@@ -49,6 +49,7 @@ HELD_BYTES = 16 * 2**10
 
 
 _SHOWN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")  # in a header; the rest as in a URL
+SPARE_PRIORITY = len(Band)  # vLLM's, of a line of a batch: below all bands
 _Entered = tuple[Request, Question, Ticket]
 # What admission says of a model for which its fallback may answer.
 _FALLS_BACK = {
@@ -58,7 +59,7 @@ _FALLS_BACK = {
 
 
 @dataclass(slots=True)
-class _Asked:
+class Asked:
     """One request as it came, whichever of the tenant's models answers it."""
 
     exchange: Exchange
@@ -69,6 +70,8 @@ class _Asked:
     request_id: str
     arrived_s: float
     trace: Trace | None
+    spare: bool = False  # a line of a batch
+    record: Record | None = None  # once it was refused
     watch: Watch | None = None  # looks at its texts; None: nobody does
     refusal: RequestError | None = None  # of its prompt
     own_headers: int = field(init=False)  # of the answer's headers, how many name no model
@@ -135,14 +138,22 @@ class Inference:
         if self.fleet.now.tenants.get(tenant.name) is not tenant:  # the fleet was changed meanwhile
             tenant, identity = self.callers.tenant(exchange)
         call, size_bytes = bodies.parse(kind, body), len(body)
-        asked = _Asked(exchange, tenant, identity, call, size_bytes, request_id, arrived_s, trace)
+        asked = Asked(exchange, tenant, identity, call, size_bytes, request_id, arrived_s, trace)
         del body
-        if tenant.name in self._tables.now.guards and call.endpoint.runs:
+        await self.serve(asked)
+
+    async def serve(self, asked: Asked) -> Record | None:
+        """Answer a request that was read; return how it ended.
+
+        Raises the `RequestError` of what is wrong with it. None: nothing is known of how it ended.
+        """
+        exchange, trace, kind = asked.exchange, asked.trace, asked.call.kind
+        if asked.tenant.name in self._tables.now.guards and asked.call.endpoint.runs:
             await self._look_at_prompt(asked)
         entered = await self._enter(asked)
         asked.call.payload.clear()  # it is in the engine's body, and may be many times as large
         if entered is None:
-            return
+            return asked.record
         request, question, ticket = entered
         if trace is not None:
             trace.submitted_s = self.clock()
@@ -162,14 +173,15 @@ class Inference:
         finally:
             if flight.record is not None:
                 if flight.breaks_engine:
-                    self._faulty.remember(tenant.name, kind, question.body, self.clock())
+                    self._faulty.remember(asked.tenant.name, kind, question.body, self.clock())
                 if asked.watch is not None and asked.watch.failed:
                     flight.record.reason = flight.record.reason or guards.FAILED
                 self._end(flight.record, request, exchange, trace)
             self.admission.end(ticket)
             self.flights.remove(flight)
+        return flight.record
 
-    async def _look_at_prompt(self, asked: _Asked) -> None:
+    async def _look_at_prompt(self, asked: Asked) -> None:
         """Have the tenant's guard look at the prompt; what it refuses is refused in its turn.
 
         Raises as `Callers.tenant` where the tenant was changed meanwhile.
@@ -180,10 +192,12 @@ class Inference:
             await asked.watch.look_at_prompt(asked.call)
         except RequestError as error:
             asked.refusal = error
+        if self.fleet.now.tenants.get(tenant.name) is not tenant and asked.spare:
+            raise refusals.moved()  # a line has no key to ask for anew; it is asked again
         if self.fleet.now.tenants.get(tenant.name) is not tenant:
             asked.tenant, asked.identity = self.callers.tenant(asked.exchange)
 
-    async def _enter(self, asked: _Asked) -> _Entered | None:
+    async def _enter(self, asked: Asked) -> _Entered | None:
         """Let a request in, for the model that was asked for or for its fallback.
 
         One that admission refuses gets its answer and its record here; returns None. Raises the
@@ -204,6 +218,10 @@ class Inference:
             entered = self._fall_back(asked, FallbackReason.NO_REPLICA, refusals.no_replica())
             if entered is not None:
                 return entered
+        return await self._admit(asked, target)
+
+    async def _admit(self, asked: Asked, target: Target) -> _Entered | None:
+        """Let a request in for a target. Returns and raises as `_enter`."""
         request, question = self._prepare(asked, target)
         try:
             if asked.refusal is not None:
@@ -212,20 +230,22 @@ class Inference:
         except RequestError as error:
             fallback_reason = _FALLS_BACK.get(error.code) if target.fallback is not None else None
             entered = None if fallback_reason is None else self._fall_back(asked, fallback_reason, error)
+            if entered is None and asked.spare and may_pass(error):
+                raise  # it is asked again, and only its last answer counts
             if entered is None:
-                self._end(_refused(request, error, self.clock()), request, asked.exchange, asked.trace)
+                asked.record = _refused(request, error, self.clock())
+                self._end(asked.record, request, asked.exchange, asked.trace)
                 await asked.exchange.refuse(error)
             return entered
         return request, question, ticket
 
-    def _fall_back(self, asked: _Asked, reason: FallbackReason, refusal: RequestError) -> _Entered | None:
+    def _fall_back(self, asked: Asked, reason: FallbackReason, refusal: RequestError) -> _Entered | None:
         """Let a request in for its model's fallback; None, and all is as before, where that cannot serve it.
 
         `refusal` is what the client gets where that fails later.
         """
-        if (
-            not asked.call.endpoint.runs or asked.refusal is not None
-        ):  # a tokenizer is a model's own, and no other model's will do
+        # A tokenizer is a model's own, and no other model's will do.
+        if not asked.call.endpoint.runs or asked.refusal is not None:
             return None
         target = self.directory.fallback(asked.tenant, asked.call.model, asked.sticky, reason)
         if target is None or not self.dispatcher.takes_work(target):
@@ -243,7 +263,7 @@ class Inference:
             return None
 
     def _prepare(
-        self, asked: _Asked, target: Target, refusal: RequestError | None = None
+        self, asked: Asked, target: Target, refusal: RequestError | None = None
     ) -> tuple[Request, Question]:
         """Read a call for a target: what the scheduler is to know of it, and what an engine is asked."""
         call, tenant, trace, tables = asked.call, asked.tenant, asked.trace, self._tables.now
@@ -258,7 +278,7 @@ class Inference:
         if call.size.has_parts or "previous_input_messages" in call.payload:
             allowed = self.fleet.now.base_models[target.base_model].media
             media.check(call.payload, call.endpoint, allowed, salt=tables.salts[tenant.name])
-        priority = tenant.band.rank
+        priority = SPARE_PRIORITY if asked.spare else tenant.band.rank
         # orjson leaves several times a body's size free behind it; a copy has no such room.
         for_engine = b"%b" % bodies.for_engine(
             call,
@@ -278,6 +298,7 @@ class Inference:
             max_completion_tokens=call.max_completion_tokens,
             size_bytes=len(for_engine) + HELD_BYTES,
             user=call.user,
+            spare=asked.spare,
             key=asked.identity.key,
             key_limits=asked.identity.limits,
         )
@@ -289,7 +310,7 @@ class Inference:
             call, target, for_engine, request.prompt_tokens, traceparent, priority, refusal
         )
 
-    def _resolve(self, asked: _Asked) -> Target | None:
+    def _resolve(self, asked: Asked) -> Target | None:
         """Return what the model means for the tenant, or None. Raises `RequestError` if it cannot answer."""
         tenant, model = asked.tenant, asked.call.model
         try:
@@ -322,6 +343,7 @@ class Inference:
     def _end(self, record: Record, request: Request, exchange: Exchange, trace: Trace | None) -> None:
         """Tell everybody who is interested how the request went."""
         record.ended_at_s = time.time()
+        record.of_batch = request.spare
         record.set_cost()
         if trace is not None and self.tracer is not None:
             record.trace_id, record.traced = trace.context.trace_id, trace.context.sampled
@@ -329,6 +351,11 @@ class Inference:
         elif exchange.headers.traceparent:
             record.trace_id = trace_id_of(exchange.headers.traceparent)
         self.ended.add(record)
+
+
+def may_pass(error: RequestError) -> bool:
+    """Whether a line of a batch may succeed after such a refusal, if it waits. A spent budget ends it."""
+    return error.retry_after_s is not None and not isinstance(error, QuotaExceeded)
 
 
 def _limits(limits: RequestLimits, tenant: Tenant) -> RequestLimits:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 
 from routing.flights.running import RunningFlights
-from routing.lifecycle import Lifecycle
 from routing.observing.ended import EndedRequests
 from routing.observing.metrics import GatewayMetrics
 from routing.scheduling.dispatcher import Dispatcher
@@ -31,7 +30,7 @@ class Sweeper:
         ended: EndedRequests,
         metrics: GatewayMetrics,
         ledger: Ledger,
-        lifecycle: Lifecycle,
+        note_event: Callable[[str, str], object],
         clock: Callable[[], float],
     ) -> None:
         self._dispatcher = dispatcher
@@ -39,7 +38,7 @@ class Sweeper:
         self._ended = ended
         self._metrics = metrics
         self._budgets = {"tenant": ledger.budgets, "key": ledger.key_budgets}
-        self._lifecycle = lifecycle
+        self._note_event = note_event
         self._clock = clock
         self._task: asyncio.Task[None] | None = None  # from start to stop
 
@@ -76,6 +75,4 @@ class Sweeper:
                 used, limit = status.amount(status.used), status.amount(status.limit)
                 text = f"{used} of the month's {limit} {status.unit} are used"
                 log.warning("%s %s: %s (%s limit)", whose, status.tenant, text, status.level)
-                self._lifecycle.note_event(
-                    f"{whose} {status.tenant}", f"{text}: {status.level} limit reached"
-                )
+                self._note_event(f"{whose} {status.tenant}", f"{text}: {status.level} limit reached")

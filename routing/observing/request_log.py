@@ -7,7 +7,7 @@ metrics together.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -32,6 +32,18 @@ class _Lines:
 
     def for_people(self, at: str) -> str:
         return "\n".join([at + printable(short_line_of(record)) for record in self._records])
+
+
+class RequestLog:
+    """Writes lines while the fleet wants them."""
+
+    def __init__(self, is_on: Callable[[], bool]) -> None:
+        self._is_on = is_on
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Write a line for each request that has ended."""
+        if self._is_on():
+            write_lines(records)
 
 
 def write_lines(records: Sequence[Record]) -> None:

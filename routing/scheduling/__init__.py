@@ -1,6 +1,7 @@
 """When and where does each request run? The dispatcher, and the policies that it asks.
 
 dispatcher.py  the one stateful orchestrator: admits, grants, settles each ticket once
+spare.py       which room lines of batches may use
 grants.py      how a ticket gets its engine, or leaves the queue without one
 accounts.py    what each tenant has in the gateway, and whether its next request may enter
 refusals.py    errors for requests that cannot run, or have waited in vain

@@ -109,6 +109,23 @@ class Accounts:
             target.account, request.prompt_tokens, request.key, request.key_limits
         )
 
+    def leaves_half(self, request: Request) -> bool:
+        """Whether a request would leave half of every cap and rate to others of its tenant and key."""
+        target, limits = request.target, request.key_limits
+        caps, usage = self._fleet.now.tenants[target.tenant].caps, self._accounts[target.account].usage
+        taken = [
+            (caps.max_concurrency, usage.sequences),
+            (caps.max_concurrency_per_model, usage.sequences_by_model.get(target.model, 0)),
+            (target.adapter_limit, self._adapter_sequences[target.adapter or ""]),
+        ]
+        if limits is not None:
+            taken.append((limits.max_concurrency, self._keys.get(request.key, _NOTHING).sequences))
+        for limit, used in taken:
+            if limit is not None and used + request.sequences > max(request.sequences, limit // 2):
+                return False
+        left = self.rates.left(target.account, request.key, limits)
+        return all(2 * allowance.remaining >= allowance.limit for allowance in left)
+
     def _key_rejection(
         self, request: Request, limits: KeyLimits, demand: Demand, now_s: float
     ) -> Rejection | None:
@@ -182,6 +199,7 @@ class Accounts:
         account = request.target.account
         self.count(request, -1)
         completed = ticket.settled is Outcome.COMPLETED and request.max_completion_tokens != 0
+        completed = completed and not request.spare  # lines say nothing of what people ask
         group.end(ticket, cost(prompt_tokens, completion_tokens), completion_tokens if completed else None)
         if metered:  # book what it used beyond its estimate
             beyond = prompt_tokens + completion_tokens - request.prompt_tokens

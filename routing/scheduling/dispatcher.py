@@ -1,15 +1,13 @@
 """When and where does each request run? The one stateful orchestrator.
 
-It needs no lock: no `await` stands between reading the state and changing it. Policies are asked, never
-written here. Each ticket of `submit` is settled exactly once, or its capacity is lost. Binding is late.
+It decides without `await`, so it needs no lock. Every ticket of `submit` must be settled, exactly once.
 
 1. `submit`: it could be served by some replica (`refusals`), and no cap stops it (`accounts`); it is granted
-   an engine, or waits in its group (`group`).
+   an engine, or waits in its group (`group`), unless it may run on spare room only (`spare`).
 2. `Grants.fill`: a place on an engine has come free; what waits is granted it, best first (`selection`).
 3. `requeue`: its engine broke before it answered; it waits again, with its age.
 4. `settle`: it ended; it is charged, its capacity comes back, and what waits is granted it (2).
-5. `sweep`, several times a second: what has waited too long expires, slots begin to drain (`drains`), limits
-   move, and every engine is filled (2).
+5. `sweep`: what has waited too long expires, slots begin to drain (`drains`), limits move, engines fill (2).
 """
 
 from __future__ import annotations
@@ -32,6 +30,7 @@ from routing.scheduling.group_report import group_report
 from routing.scheduling.groups import Groups, Place
 from routing.scheduling.profile import SLOT_LEASE, Pick, Profile
 from routing.scheduling.report import SchedulerReport
+from routing.scheduling.spare import SpareRoom
 from routing.scheduling.state import Engine, Replica
 from routing.scheduling.tickets import Ticket
 from routing.types import Outcome, Request, Target
@@ -56,6 +55,7 @@ class Dispatcher:
         self.decisions = Decisions()
         self._accounts = Accounts(fleet)
         self.rates = self._accounts.rates
+        self.spare = SpareRoom(self._groups, self._accounts)
         self._grants = Grants(fleet, self._accounts, self.decisions, clock)
         self.turn_due: Callable[[str], None] = lambda pool: None  # told where models take turns
         self._draining = False
@@ -82,7 +82,7 @@ class Dispatcher:
         if group is None:
             raise self._reject(request, self._grants.why_gone(request))
         self._refuse_if_unavailable(request, group)
-        pick = group.pick(request)
+        pick = (self.spare if request.spare else group).pick(request)
         now, must_wait = self._clock(), isinstance(pick, WaitReason)
         rejection = self._accounts.rejection(request, group, now, must_wait=must_wait)
         if rejection is not None:
@@ -111,7 +111,7 @@ class Dispatcher:
         self.avoid(ticket, broken, begun=begun)
         try:
             self._refuse_if_unavailable(ticket.request, group)
-            pick = group.pick(ticket.request)
+            pick = (self.spare if ticket.request.spare else group).pick(ticket.request)
             if isinstance(pick, Pick):
                 self._grants.grant(group, ticket, pick, waited=True)
             else:
@@ -127,7 +127,7 @@ class Dispatcher:
         """
         group = self.group_of(ticket.request.target)
         left = ticket.request.target.tenant not in group.members.present
-        if ticket.engine is None or group.backlog or left:
+        if ticket.engine is None or group.backlog or left or ticket.request.spare:
             return None  # while others wait, a request gets no second engine
         avoided = ticket.request.failed_on | {ticket.engine.name}
         pick = group.pick(replace(ticket.request, failed_on=avoided))

@@ -76,9 +76,10 @@ class Drains:
             if drain is not None:
                 evicted = engine.leases.get(drain.evicted or "")
                 leased[drain.tenant] = leased.get(drain.tenant, 0) + 1
-                if evicted is not None:
+                if evicted is not None and not evicted.taken_to_spare:
                     leased[evicted.tenant] = leased.get(evicted.tenant, 0) - 1
-        return SlotHolders(leased, self._weights, self._ranks, self._floods.flooding)
+        spare = any(lease.is_spare for e in self._engines if e.spare for lease in e.leases.values())
+        return SlotHolders(leased, self._weights, self._ranks, self._floods.flooding, spare)
 
     def _choose(self, need: SlotNeed, holders: SlotHolders, *, where_in_memory: bool) -> DrainDecision | None:
         if self._floods.keeps_room_from(need.request.target.tenant):

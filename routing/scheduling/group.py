@@ -36,13 +36,7 @@ class Group:
     """The engines of one pool with one base model, their queues, and their tenants' service."""
 
     def __init__(
-        self,
-        fleet: Fleet,
-        pool: Pool,
-        base_model: str,
-        profile: Profile,
-        *,
-        is_new: bool = False,
+        self, fleet: Fleet, pool: Pool, base_model: str, profile: Profile, *, is_new: bool = False
     ) -> None:
         settings = fleet.gateway.scheduler
         self.pool = pool.name
@@ -71,8 +65,8 @@ class Group:
         self.is_new = is_new  # made while the gateway serves, and no engine of it was ready yet
         self.tickets: Counter[str] = Counter()  # tenant -> tickets, waiting or running
         self.mean_completion_tokens: defaultdict[str, float] = defaultdict(lambda: FIRST_COMPLETION_TOKENS)
-        self._settings = settings
-        self._profile = profile
+        self.settings = settings
+        self.profile = profile
         self._guard = BandGuard(BANDS, settings.lower_band_share)
         self.selection = Selection(self.backlog, self._guard, profile, settings)
         self.work = Capacity()  # in prices
@@ -93,7 +87,7 @@ class Group:
         waiting = [
             ticket
             for ticket in self.backlog
-            if settings != self._settings or ticket.request.target.tenant in differing
+            if settings != self.settings or ticket.request.target.tenant in differing
         ]
         for ticket in waiting:
             self.dequeue(ticket)
@@ -123,7 +117,7 @@ class Group:
 
     def _take_settings(self, settings: SchedulerSettings) -> None:
         """Let other settings count; nothing may wait to which they are new."""
-        self._settings = self.drains.settings = settings
+        self.settings = self.drains.settings = settings
         self.selection.take(settings)
         self.backlog.aging_tokens_per_s = settings.aging_tokens_per_s
         self.floods.burst_share = settings.burst_share
@@ -169,8 +163,9 @@ class Group:
     def enter(self, ticket: Ticket) -> None:
         """Count a ticket that was admitted. A tenant of which nothing waits has saved up no service."""
         tenant = ticket.request.target.tenant
-        self.floods.count_arrival(tenant, ticket.request.arrived_s)
-        if not self.backlog.count(tenant):
+        if not ticket.request.spare:  # what runs on spare room counts for nobody
+            self.floods.count_arrival(tenant, ticket.request.arrived_s)
+        if not (ticket.request.spare or self.backlog.count(tenant)):
             self.counters.lift(tenant)
             self.backlog.resort(tenant)
         self.tickets[tenant] += 1
@@ -183,8 +178,9 @@ class Group:
         if not self.tickets[tenant]:
             del self.tickets[tenant]
         self.work.add(tokens)
-        self.counters.correct(tenant, tokens - ticket.charged_tokens)
-        self.backlog.resort(tenant)
+        if not ticket.request.spare:
+            self.counters.correct(tenant, tokens - ticket.charged_tokens)
+            self.backlog.resort(tenant)
         if ticket.user is not None:
             self.backlog.correct_user(ticket.user, tokens - ticket.charged_tokens)
         if completion_tokens is not None:
@@ -229,8 +225,8 @@ class Group:
             )
         )
         engine.trusted = engine.trusted and engine.health.allows(now_s)
-        if ticket.is_hedge:
-            pass  # the operator's choice, not the tenant's
+        if ticket.is_hedge or request.spare:
+            pass  # the operator's choice, not the tenant's; or room that nobody else wants
         elif not ticket.charged_tokens:
             ticket.charged_tokens = ticket.estimate_tokens
             self.counters.serve(tenant, ticket.charged_tokens)
@@ -240,7 +236,8 @@ class Group:
             self._guard.granted(self.ranks[tenant], waiting)
             self.slots_given.add(float(new_lease))
         self.backlog.resort(tenant)
-        self.floods.count_start(tenant, request.sequences, takes_slot=new_lease)
+        if not request.spare:
+            self.floods.count_start(tenant, request.sequences, takes_slot=new_lease)
         if new_lease:
             self._move_to_queue(adapter)
             engine.forget_oldest()
@@ -249,12 +246,14 @@ class Group:
         """Take back what a ticket holds. Raises `RuntimeError` where it holds nothing."""
         grant, target = ticket.end(), ticket.request.target
         engine = grant.engine
-        self.floods.count_end(target.tenant, ticket.request.sequences)
+        if not ticket.request.spare:
+            self.floods.count_end(target.tenant, ticket.request.sequences)
         lease = engine.leases.get(target.adapter_id or "")
         ended = engine.release(ticket.request, grant.reserved_tokens, now_s)
         ticket.add_time(grant, lease)
         if ended and lease is not None:
-            self.floods.count_slot_back(lease.tenant)
+            if not lease.taken_to_spare:
+                self.floods.count_slot_back(lease.tenant)
             self._move_to_queue(target.adapter_id)
         return engine
 
@@ -323,7 +322,7 @@ class Group:
         if self.backlog.has_flow(request):
             return WaitReason.BEHIND
         view = View(self.engines, self.floods, home_key(request))
-        found = self._profile.pick(request, view)
+        found = self.profile.pick(request, view)
         if isinstance(found, Pick) and spares_read(found.engine, request, view, now_s=request.arrived_s):
             return WaitReason.SPARES_READ
         if found is WaitReason.NOT_READY and self.engines and all(e.replica.asleep for e in self.engines):

@@ -9,10 +9,11 @@ A slot that drains runs less and less, so it happens sparingly. `slot_to_drain` 
 3. It has waited `slot_wait_s`, and an engine has a slot that was kept free for others: that slot is promised
    to it, and nobody is evicted.
 4. Otherwise, of all leases on engines that have no free slot and drain none yet, the slot comes from those
-   that must give theirs (below): first the lowest band, then the lease with the least in flight. What is
-   pinned stays.
+   that must give theirs (below): first lines of batches, then the lowest band, then the lease with the least
+   in flight. What is pinned stays.
 
-A lease must give its slot up (`SlotHolders.must_give`) by the first of these that applies:
+A lease must give its slot up (`SlotHolders.must_give`) by the first of these that applies; one in which only
+lines of batches run always must:
 
 a. *Time.* The adapter has waited `slot_wait_s`: any lease must. LoRAX rotates every adapter so, after
    `adapter_cycle_time_s`; here it is done only for an adapter in need. A tenant that floods and holds its
@@ -80,6 +81,7 @@ class SlotHolders:
     weights: Mapping[str, float]
     ranks: Mapping[str, int]  # of each tenant's band
     flooding: frozenset[str] = frozenset()
+    any_spare: bool = False  # whether a lease has only lines of batches in it
 
     def must_give(self, need: SlotNeed, slot_wait_s: float) -> Callable[[Lease], bool]:
         """Return the rule by which a lease must give its slot up for a need; letters as above."""
@@ -91,6 +93,8 @@ class SlotHolders:
 
         def gives(lease: Lease) -> bool:  # asked of every lease of a group
             holder = lease.tenant
+            if lease.is_spare:
+                return True
             if ranks[holder] != rank:  # b
                 return ranks[holder] > rank
             if lost_s < price_s * lease.sequences and (holder == tenant or holder not in flooding):  # c
@@ -103,14 +107,14 @@ class SlotHolders:
 
     def can_give(self, need: SlotNeed, slot_wait_s: float) -> bool:
         """Whether any lease could have to: not for a request that has just come, among equals."""
-        if need.lost_s >= PATIENCE * slot_wait_s or need.waited_too_long(slot_wait_s):
+        if self.any_spare or need.lost_s >= PATIENCE * slot_wait_s or need.waited_too_long(slot_wait_s):
             return True
         rank = self.ranks[need.request.target.tenant]
         return any(tenant in self.flooding or self.ranks[tenant] > rank for tenant in self.leased)
 
-    def order_of_eviction(self, lease: Lease) -> tuple[int, int]:
-        """Least first: the lowest band, then the least in flight."""
-        return -self.ranks[lease.tenant], lease.sequences
+    def order_of_eviction(self, lease: Lease) -> tuple[bool, int, int]:
+        """Least first: lines of batches, then the lowest band, then the least in flight."""
+        return not lease.is_spare, -self.ranks[lease.tenant], lease.sequences
 
     def _without_one(self, holder: str) -> float:
         """Slots of a tenant, by weight, after it has given one up."""

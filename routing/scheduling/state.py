@@ -28,6 +28,13 @@ class Lease:
     since_s: float
     sequences: int = 0
     clock: ShareClock = field(default_factory=ShareClock)  # of the slot
+    spare: int = 0  # of the sequences, those of batches
+    taken_to_spare: bool = False  # by a line of a batch, so that it counts for no tenant
+
+    @property
+    def is_spare(self) -> bool:
+        """Whether only lines of batches run in it."""
+        return self.spare == self.sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,7 @@ class Engine:
     trusted: bool = True  # False while its circuit breaker holds requests back
     ramp: float = 1.0  # part of its limit that it may use now: less while it is fresh, or slow
     sequences: int = 0  # in flight, all models
+    spare: int = 0  # of the sequences, those of batches
     tokens: int = 0  # in flight: prompts, and completions as they are expected
     adapters: frozenset[str] = frozenset()  # ids that it has confirmed that it may serve
     pinned: frozenset[str] = frozenset()  # ids that hold a slot whether they run or not
@@ -180,7 +188,9 @@ class Engine:
     def acquire(self, request: Request, tokens: int, now_s: float) -> bool:
         """Put a request in flight. Returns whether its adapter takes a lease with it."""
         self.clock.read(self.sequences, now_s)
+        spare = request.sequences if request.spare else 0
         self.sequences += request.sequences
+        self.spare += spare
         self.tokens += tokens
         adapter = request.target.adapter_id
         if adapter is None:
@@ -189,8 +199,10 @@ class Engine:
         new = lease is None
         if lease is None:
             lease = self.leases[adapter] = Lease(request.target.tenant, now_s)
+            lease.taken_to_spare = request.spare
         lease.clock.read(lease.sequences, now_s)
         lease.sequences += request.sequences
+        lease.spare += spare
         self.resident[adapter] = None
         self.resident.move_to_end(adapter)
         if self.slot_drain is not None and self.slot_drain.adapter == adapter:
@@ -206,7 +218,9 @@ class Engine:
     def release(self, request: Request, tokens: int, now_s: float) -> bool:
         """Take a request out of flight. Returns whether its adapter gives its lease back with it."""
         self.clock.read(self.sequences, now_s)
+        spare = request.sequences if request.spare else 0
         self.sequences -= request.sequences
+        self.spare -= spare
         self.tokens -= tokens
         adapter = request.target.adapter_id
         if adapter is None:
@@ -214,6 +228,7 @@ class Engine:
         lease = self.leases[adapter]
         lease.clock.read(lease.sequences, now_s)
         lease.sequences -= request.sequences
+        lease.spare -= spare
         if lease.sequences:
             return False
         del self.leases[adapter]

@@ -11,6 +11,7 @@ import os
 import sqlite3
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +35,7 @@ _WAL_RETRY_S = 0.02
 _CONNECT_S = 5  # libpq's connect_timeout takes whole seconds
 _MIGRATION_LOCK = 7236841521  # any number, always the same; pg_advisory_xact_lock
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_migrating = threading.Lock()  # alembic keeps what it migrates in globals
 log = logging.getLogger("tenantry.state")
 
 
@@ -68,7 +70,8 @@ def migrate(engine: Engine) -> None:
             connection.execute(text("SET LOCAL statement_timeout = 0"))  # a large table takes its time
         if not _is_current(connection, script):
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            with _migrating:
+                command.upgrade(config, "head")
 
 
 class Database:

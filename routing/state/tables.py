@@ -165,6 +165,35 @@ class FleetRow(Table):
     file_sha256: Mapped[str]
 
 
+class FileRow(Table):
+    """A file of a tenant; its content lies elsewhere."""
+
+    __tablename__ = "files"
+    __table_args__ = (Index("ix_files_account", "account", "created_s"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    account: Mapped[str]
+    purpose: Mapped[str]
+    filename: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_s: Mapped[float]
+    expires_s: Mapped[float]
+
+
+class BatchRow(Table):
+    """A batch of a tenant; `routing.batches.values` explains it."""
+
+    __tablename__ = "batches"
+    __table_args__ = (Index("ix_batches_account", "account", "created_s"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    account: Mapped[str]
+    home: Mapped[str]
+    status: Mapped[str]
+    created_s: Mapped[float]
+    details: Mapped[dict[str, Any]]
+
+
 class UsageRow(Table):
     """One request that ended; kept for some weeks. `routing.usage.entries` explains the columns."""
 

@@ -125,6 +125,19 @@ class Turns:
                     pool.used(record.replica, now_s)
                 pool.figures.ended(target.base_model, target.tenant, tokens, answer_s, now_s)
 
+    def wake_if_idle(self, pool: str, model: str) -> None:
+        """Have a model come awake where its pool has nothing to do, and no other is to come: for a batch."""
+        turns, group = self.pools.get(pool), self._dispatcher.groups.get((pool, model))
+        if turns is None or group is None or turns.wanted or any(e.accepts for e in group.engines):
+            return
+        if self._is_idle(pool) and not any(host.is_busy for host in turns.hosts.values()):
+            turns.wanted.add(model)
+            turns.look()
+
+    def _is_idle(self, pool: str) -> bool:
+        groups = [group for place, group in self._dispatcher.groups.items() if place[0] == pool]
+        return not any(group.backlog or any(e.sequences for e in group.engines) for group in groups)
+
     # -- operators -----------------------------------------------------------------------------------------
 
     def wake(self, model: str) -> None:

@@ -24,7 +24,7 @@ from fleet.types import Budget, Fleet, UsageSettings
 from routing.errors import StateUnavailable
 from routing.types import Record
 from routing.usage.budget import NOTHING, Budgets, BudgetStatus, Use
-from routing.usage.entries import AT_S, COST, DAY, DAY_S, ID, KEY, TENANT, Entries, Row, tokens_of
+from routing.usage.entries import AT_S, COST, DAY, DAY_S, ID, KEY, TENANT, Entries, Row, tokens_of, whole
 from routing.usage.journal import Journal
 from routing.usage.query import UsageLine, UsageQuery
 from routing.usage.store import CHUNK, UsageStore
@@ -121,17 +121,37 @@ class Ledger:
     def count(self, record: Record) -> None:
         """Let the budgets of its tenant and key count what a request used, as soon as it has ended.
 
-        Never fails.
+        Never fails. A line of a batch counts once its answer is safe, by `note_rows`.
         """
         account, key = record.target.account, record.key
-        if account in self.budgets or key in self.key_budgets:
+        if (account in self.budgets or key in self.key_budgets) and not record.of_batch:
             use = Use(record.prompt_tokens + record.completion_tokens, record.cost or 0)
-            self.budgets.count(account, use, record.ended_at_s)
-            self.key_budgets.count(key, use, record.ended_at_s)
+            self._count(account, key, use, record.ended_at_s)
 
     def note(self, records: Iterable[Record]) -> None:
         """Keep what requests used that have ended and were counted. Never fails."""
-        self._pending += map(self._entries.row, records)
+        self._pending += [self._entries.row(record) for record in records if not record.of_batch]
+
+    def row(self, record: Record) -> Row:
+        """Return the row of a request that somebody else keeps until `note_rows`."""
+        return self._entries.row(record)
+
+    def note_rows(self, rows: Iterable[Row]) -> None:
+        """Count and keep rows that are on disk already, by this start or an earlier one.
+
+        Those that the ledger has change nothing; so old ones that it may have forgotten are left out.
+        """
+        oldest_s = self._forgotten_before_s()
+        rows = [row for row in map(whole, rows) if row is not None and float(row[AT_S] or 0) >= oldest_s]
+        for row in rows:
+            if self._start in str(row[ID]):  # what earlier starts have written is read from the database
+                use = Use(tokens_of(row), int(row[COST] or 0))
+                self._count(str(row[TENANT]), str(row[KEY] or ""), use, float(row[AT_S] or 0))
+        self._pending += rows
+
+    def _count(self, account: str, key: str, use: Use, at_s: float) -> None:
+        self.budgets.count(account, use, at_s)
+        self.key_budgets.count(key, use, at_s)
 
     def budget_statuses(self) -> list[BudgetStatus]:
         """Say how much of its budget each tenant has used that has one."""

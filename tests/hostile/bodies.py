@@ -45,7 +45,16 @@ READS = (
     *("/v1/models", "/v1/models/support", "/v1/usage", "/v1/usage?from=2026-01-01&to=2026-01-02", "/metrics"),
     *("/metrics/shared-0", "/", "/console", "/docs", "/openapi.json", "/readyz", "/livez", "/healthz"),
     *("/health", "/ping", "/version", "/load"),
-    *("/v1", "/v1/files", "/v1/chat", "/schema.json", "/static_content/x", "/favicon.ico", "/tokenizer_info"),
+    *(
+        "/v1",
+        "/v1/files",
+        "/v1/batches",
+        "/v1/chat",
+        "/schema.json",
+        "/static_content/x",
+        "/favicon.ico",
+        "/tokenizer_info",
+    ),
 )
 ADAPTERS = "/admin/v1/adapters"
 ADMIN = (
@@ -149,7 +158,46 @@ def _load(chance: random.Random, number: int, world: World) -> Attack:
     return made
 
 
-FAMILIES = (*(_posts(route) for route in VALID), _read, _manage, _load)
+def _upload(chance: random.Random, number: int, world: World) -> Attack:
+    """A form with a file, of which something may be wrong."""
+    made = Attack(number, "POST", "/v1/files", _headers(number, world.key), how=["uploads"])
+    boundary = chance.choice(("cut", "-", "x" * 70, "x" * 300, ""))
+    made.headers.append(("content-type", f"multipart/form-data; boundary={boundary}"))
+    names = chance.choices(("purpose", "file", "expires_after[seconds]", "", "../x", text(chance)[:50]), k=3)
+    parts = [
+        f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"{chance.choice(_FORM_HEADS)}\r\n\r\n'
+        + chance.choice(("batch", "{}", text(chance), "1e9", "\r\n--" + boundary))
+        for name in ("purpose", *names)
+    ]
+    whole = "\r\n".join((*parts, f"--{boundary}--\r\n")).encode("utf-8", "surrogatepass")
+    made.body = whole if chance.random() < 0.7 else whole[: chance.randrange(len(whole))]
+    return made
+
+
+_FORM_HEADS = ("", '; filename="../../etc/passwd"', '; filename="\0"', "\r\ncontent-type: x\r\na", "\r\n: ")
+BATCH_BODY: dict[str, Any] = {
+    "input_file_id": "file-0", "endpoint": "/v1/chat/completions", "completion_window": "24h", "metadata": {},
+}  # fmt: skip
+
+
+def _batch(chance: random.Random, number: int, world: World) -> Attack:
+    """A batch of nothing, or a question for one that is not there."""
+    method, path = chance.choice((
+        ("POST", "/v1/batches"), ("POST", "/v1/batches"), ("POST", "/v1/batches/batch_0/cancel"),
+        ("GET", "/v1/batches/batch_0"), ("GET", "/v1/files/file-0/content"), ("DELETE", "/v1/files/file-0"),
+        ("GET", "/v1/files/..%2f..%2fhome"), ("GET", "/v1/responses/resp_0"),
+    ))  # fmt: skip
+    made = Attack(number, method, path, _headers(number, world.key), how=["a batch"])
+    if chance.random() < 0.3:
+        made.path += f"?{chance.choice(QUERIES)}={quoted(text(chance)[:200])}"
+    if method == "POST":
+        made.headers.append(("content-type", "application/json"))
+        body = {**BATCH_BODY, chance.choice(list(BATCH_BODY)): anything(chance)}
+        made.body = _written(chance, made, body)
+    return made
+
+
+FAMILIES = (*(_posts(route) for route in VALID), _read, _manage, _load, _upload, _batch)
 
 
 # -- what is spoiled ---------------------------------------------------------------------------------------

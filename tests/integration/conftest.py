@@ -26,6 +26,7 @@ from tests.fakes import (
     ReadyLifecycle,
     engines_of,
     eventually,
+    in_folder,
     key_of,
     ledger_in,
     serving,
@@ -118,7 +119,7 @@ async def bench_of(
         budgets = {name: tenant.budget for name, tenant in fleet.tenants.items() if tenant.budget}
         ledger = ledger_in(folder, budgets=budgets, currency=fleet.prices and fleet.prices.currency)
         gateway = assemble(
-            CurrentFleet(fleet),
+            CurrentFleet(in_folder(fleet, folder)),
             find(addresses),
             secret=SECRET,
             local_only=local_only,

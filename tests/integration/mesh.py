@@ -27,6 +27,7 @@ from tests.fakes import (
     FakeEngine,
     ReadyLifecycle,
     eventually,
+    in_folder,
     key_of,
     ledger_in,
     read_body,
@@ -272,7 +273,7 @@ async def mesh_of(
 
         stack.push_async_callback(close_those_that_were_revived)
         gateway: Gateway = assemble(
-            CurrentFleet(fleet),
+            CurrentFleet(in_folder(fleet, folder)),
             StaticDiscovery(lambda: addresses),
             secret=SECRET,
             ledger=None if file is not None else ledger_in(folder, budgets={}, currency=None),

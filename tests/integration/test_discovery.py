@@ -24,6 +24,7 @@ from tests.fakes import (
     FakeEngine,
     ReadyLifecycle,
     eventually,
+    in_folder,
     key_of,
     ledger_in,
     serving,
@@ -300,7 +301,7 @@ async def test_names_that_the_fleet_does_not_declare_are_logged_once_and_ignored
 
 def gateway_of(discovery: Discovery, folder: Path) -> Gateway:
     return assemble(
-        CurrentFleet(small_fleet()),
+        CurrentFleet(in_folder(small_fleet(), folder)),
         discovery,
         secret=SECRET,
         ledger=ledger_in(folder),

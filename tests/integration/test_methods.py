@@ -24,6 +24,10 @@ ROUTES = [
     *(("/health", "GET, HEAD, OPTIONS"), ("/ping", "GET, POST, HEAD, OPTIONS")),
     *((path, "POST, OPTIONS") for path in POSTED),
     *((path, "GET, HEAD, OPTIONS") for path in READ),
+    *(("/v1/files", "GET, POST, HEAD, OPTIONS"), ("/v1/files/file-1", "DELETE, GET, HEAD, OPTIONS")),
+    *(("/v1/batches", "GET, POST, HEAD, OPTIONS"), ("/v1/batches/batch_1/cancel", "POST, OPTIONS")),
+    *((path, "GET, HEAD, OPTIONS") for path in ("/v1/files/file-1/content", "/v1/batches/batch_1")),
+    *(("/v1/responses/r/cancel", "POST, OPTIONS"), ("/v1/responses/r", "DELETE, GET, HEAD, OPTIONS")),
 ]
 CONTENT = {"messages": [{"role": "user", "content": "who?"}], "prompt": "who?", "input": "who?"}
 
@@ -51,6 +55,8 @@ async def test_options_are_told_to_everybody(bench: Bench, key: str | None) -> N
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE"])
 async def test_another_method_is_told_which_there_are(bench: Bench, method: str) -> None:
     for path, allowed in ROUTES:
+        if method in allowed.split(", "):
+            continue
         client = await ask(bench, method, path, "operator")()
         assert (client.status, client.headers["allow"]) == (405, allowed), path
         if not path.startswith(Kind.MESSAGES.value):  # whose errors have no code

@@ -22,6 +22,7 @@ from tests.fakes import (
     Client,
     ReadyLifecycle,
     eventually,
+    in_folder,
     key_of,
     ledger_in,
     serving,
@@ -58,7 +59,7 @@ async def test_health_is_that_of_readyz_and_a_503_is_no_refused_request(bench: B
 
 
 async def test_health_is_answered_while_the_state_is_unknown(tmp_path: Path) -> None:
-    fleet = CurrentFleet(small_fleet())
+    fleet = CurrentFleet(in_folder(small_fleet(), tmp_path))
     gateway = assemble(
         fleet,
         known_at_start({}),

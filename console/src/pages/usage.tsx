@@ -10,6 +10,7 @@ import { count, plural, seconds } from "../format";
 import { Bar, Empty, number, Table, Title, Trouble, useWork } from "../parts";
 import { link } from "../route";
 import type { Measures, TenantList, UsageAnswer, UsageLineAnswer } from "../types";
+import { Batches } from "./batches";
 import { BudgetLine } from "./tenant_now";
 
 const MONTHS = 12;
@@ -101,6 +102,7 @@ export function UsagePage() {
         </>
       )}
       {table && <Lines answer={table} split={split} month={month} />}
+      <Batches tenant={tenant} withTenant={isOperator && !tenant} />
     </>
   );
 }

@@ -15,6 +15,7 @@ from routing.errors import (
     BodyTooLarge,
     BreaksEngine,
     CapReached,
+    Conflict,
     ContentFlagged,
     EngineFailed,
     EngineTimeout,
@@ -26,6 +27,7 @@ from routing.errors import (
     ModelMoved,
     ModelNotFound,
     ModelRetired,
+    NotFound,
     OverLimit,
     Quarantined,
     QueueTimeout,
@@ -36,6 +38,7 @@ from routing.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from routing.http.docs import batches
 from routing.openai.endpoints import ENDPOINTS
 from routing.usage.query import DEFAULT_DAYS, FOR_TENANTS, MAX_DAYS, MEASURES
 
@@ -44,7 +47,7 @@ Part = dict[str, Any]
 ERRORS: tuple[type[RequestError], ...] = (
     InvalidRequest, BreaksEngine, ContentFlagged, OverLimit, InvalidKey, Forbidden, AccountSuspended,
     TenantRemoved,
-    ModelNotFound, ModelRetired, MethodNotAllowed, BodyTimeout, Quarantined, BodyTooLarge,
+    ModelNotFound, ModelRetired, NotFound, MethodNotAllowed, BodyTimeout, Quarantined, Conflict, BodyTooLarge,
     UnsupportedMediaType, HeadTooLarge, CapReached, QuotaExceeded, RequestError, EngineFailed, Unavailable,
     QueueTimeout, ModelMoved, StateUnavailable, EngineTimeout,
 )  # fmt: skip
@@ -159,6 +162,9 @@ _ENDPOINTS: dict[Kind, tuple[str, list[Part], list[Any], str]] = {
 }
 
 
+_HEALTH: Part = {"name": "Health", "description": "For probes."}
+
+
 def document(models: Sequence[str] = ()) -> Part:
     """Build the document; of a caller's own models the first stands in the examples."""
     name = _MODEL if not models else {**_MODEL, "description": _own(models), "examples": [*models]}
@@ -167,10 +173,11 @@ def document(models: Sequence[str] = ()) -> Part:
         "info": {"title": "Tenantry inference API", "version": "1", "description": _description()},
         "servers": [{"url": "/"}],
         "security": [{"key": []}, {"x-api-key": []}],
-        "tags": [{"name": "Models"}, {"name": "Usage"}, {"name": "Health", "description": "For probes."}],
+        "tags": [*({"name": tag} for tag in ("Models", "Batches", "Usage")), _HEALTH],
         "paths": {
             **{kind.value: {"post": _endpoint(kind, name)} for kind in Kind},
             **_reading(name),
+            **batches.paths(_failures),
             **_health(),
         },
         "components": {

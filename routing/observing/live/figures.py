@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from routing.observing.live.histogram import Counts, bucket, largest, merged, quantile
@@ -240,6 +240,11 @@ class Figures:
         self._total, self._other = Series(None), Series(None)
         self._outside: Counter[ModelKey] = Counter()  # requests in this bucket, of those that share
         self._number = int(now_s // BUCKET_S)
+
+    def observe_all(self, records: Iterable[Record], now_s: float) -> None:
+        """Count requests that were settled by now."""
+        for record in records:
+            self.observe(record, now_s)
 
     def observe(self, record: Record, now_s: float) -> None:
         """Count a request that was settled now."""

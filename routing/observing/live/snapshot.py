@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from engines.residency import Residency
-from routing.lifecycle.ports import ReplicaResidency
 from routing.observing.live.figures import BUCKET_S, Figures, Figures1m, History, ModelKey, Series
 from routing.observing.live.verdict import Limit, Verdict, Waiting, judge, limit
 from routing.scheduling import report as scheduling
@@ -137,14 +136,14 @@ class LiveView:
         figures: Figures,
         *,
         scheduler: Callable[[int], scheduling.SchedulerReport],
-        replicas: Callable[[], Sequence[ReplicaResidency]],
+        residencies: Callable[[], Mapping[str, Residency | None]],
         queue: Callable[[], Iterable[tuple[Request, str | None]]],
         clock: Callable[[], float],
     ) -> None:
         """`scheduler` takes the number of decisions; `queue` gives waiting requests, each with its reason."""
         self._figures = figures
         self._scheduler = scheduler
-        self._replicas = replicas
+        self._residencies = residencies
         self._queue = queue
         self._clock = clock
 
@@ -155,7 +154,7 @@ class LiveView:
         waiting = _waiting(self._queue(), now_s)
         models = self._models(now_s, waiting, objectives)
         shown, left_out = _telling(report.decisions, since, decisions)
-        residencies = {each.figures.name: each.residency for each in self._replicas()}
+        residencies = self._residencies()
         other = self._figures.of(self._figures.other, now_s)
         return Snapshot(
             now_s=now_s,

@@ -239,6 +239,18 @@ FALLBACKS = Metric(
     ("tenant", "model", "reason"),
 )
 
+# -- of batches --------------------------------------------------------------------------------------------
+
+BATCHES = Metric(
+    "tenantry_batches", _GAUGE, "Batches of this gateway that have not ended, by status.", ("status",)
+)
+BATCH_LINES = Metric(
+    "tenantry_batch_lines",
+    _COUNTER,
+    "Lines of batches that have their answer on disk: `completed`, or `failed` and among the errors.",
+    ("outcome",),
+)
+
 # -- of whole models that take turns -----------------------------------------------------------------------
 
 SWITCHES = Metric(
@@ -319,6 +331,7 @@ QUEUE_GAUGES = (QUEUE_DEPTH, QUEUE_AGE, IN_FLIGHT, BAND_DEPTH)
 REPLICA_GAUGES = (*REPLICA_FIGURES, REPLICA_BREAKER)
 LEDGER_METRICS = (USAGE_LOST, USAGE_AWAY)
 TURN_METRICS = (SWITCHES, SWITCH_TIME, HOLDS, AWAKE_TIME, STARVATION_LIMIT)
+BATCH_METRICS = (BATCHES, BATCH_LINES)
 BUDGET_GAUGES = (BUDGET, BUDGET_USED, BUDGET_COST, BUDGET_COST_USED)
 GATEWAY_METRICS = (
     *MODEL_METRICS,
@@ -330,6 +343,7 @@ GATEWAY_METRICS = (
     *QUEUE_GAUGES,
     *REPLICA_GAUGES,
     *LEDGER_METRICS,
+    *BATCH_METRICS,
     *TURN_METRICS,
     *BUDGET_GAUGES,
 )

@@ -106,6 +106,7 @@ def document() -> str:
             common=d.REPLICA_LABELS,
         ),
         _section("Usage ledger", "Read from it when the page is.", d.LEDGER_METRICS),
+        _section("Batches", "Of this gateway ([batches.md](batches.md)).", d.BATCH_METRICS),
         _section(
             "Whole models that take turns",
             "Of pools whose base models share hosts ([models.md](models.md)).",

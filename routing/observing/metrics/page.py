@@ -47,6 +47,14 @@ class LedgerView(Protocol):
     def budget_statuses(self) -> Iterable[BudgetView]: ...
 
 
+class BatchesView(Protocol):
+    """The batches of this gateway, as the page shows them."""
+
+    @property
+    def lines(self) -> Mapping[str, int]: ...
+    def unfinished(self) -> Mapping[str, int]: ...
+
+
 class TurnsView(Protocol):
     """The turns of one pool, as the page shows them."""
 
@@ -76,6 +84,7 @@ class GatewayMetrics:
         turns: Mapping[str, TurnsView] | None = None,
     ) -> None:
         """`slos` by pool; `serves` tells whether a target is still served; `turns` by pool."""
+        self.batches: BatchesView | None = None  # None: it has none
         self._turns = turns or {}
         self._ledger = ledger
         self._scheduler = scheduler
@@ -171,6 +180,9 @@ class GatewayMetrics:
             yield d.USAGE_LOST, {(): self._ledger.lost}
             yield d.USAGE_AWAY, {(): self._ledger.is_away}
             yield from _budgets(self._ledger.budget_statuses())
+        if self.batches is not None:
+            yield d.BATCHES, {(status,): n for status, n in self.batches.unfinished().items()}
+            yield d.BATCH_LINES, {(outcome,): n for outcome, n in self.batches.lines.items()}
         yield from self._of_turns()
         yield d.FALLBACKS, {(who, model, why): n for (who, model, why), n in self._fallbacks.items()}
         yield d.REFUSALS, {(status, reason): n for (status, reason), n in self._refusals.items()}

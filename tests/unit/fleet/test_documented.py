@@ -40,6 +40,7 @@ SECTIONS = {
     "`scheduler`": settings.SchedulerSection,
     "`metrics`": settings.MetricsSection,
     "`tracing`": settings.TracingSection,
+    "`batches`": settings.BatchesSection,
     "`guards`": settings.GuardSection,
     "`trusted_proxies`": settings.TrustedProxiesSection,
     "`state`": settings.StateSection,

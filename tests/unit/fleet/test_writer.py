@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet import read_fleet
+from fleet.batch_settings import BatchSettings
 from fleet.content import Guard, Media, OnFailure
 from fleet.schema import LORA_RANKS
 from fleet.types import (
@@ -119,6 +120,7 @@ GATEWAYS = st.builds(
         aging_tokens_per_s=POSITIVE,
         lower_band_share=st.floats(0, 0.24),
         burst_share=st.floats(0.01, 1),
+        batch_share=st.floats(0.01, 1),
         slot_wait_s=POSITIVE,
         max_queued=st.integers(1, 10**6),
         max_queued_bytes=st.integers(1, 2**40),
@@ -130,6 +132,16 @@ GATEWAYS = st.builds(
         TracingSettings,
         endpoint=st.sampled_from([None, "https://collector:4318/v1/traces"]),
         sample_ratio=st.floats(0, 1),
+    ),
+    batches=st.builds(
+        BatchSettings,
+        max_file_bytes=st.integers(1, 2**32),
+        max_files=st.integers(1, 10**6),
+        max_tenant_bytes=st.integers(1, 2**45),
+        max_unfinished=st.integers(1, 100),
+        keep_days=st.integers(2, 100),
+        folder=st.sampled_from([None, "s3://bucket", "s3://bucket/prefix/of_files"]),
+        key_variable=st.sampled_from([None, "BATCH_KEY"]),
     ),
     guards=st.dictionaries(
         st.just("t"),

@@ -19,7 +19,7 @@ from fleet.diff import Change, Needs
 from fleet.tenant_change import TenantChange
 from fleet.types import NO_LIMITS, Budget, KeyLimits, Tenant
 from fleet.writer import write_fleet
-from routing.admin import LiveFeed, admin_app
+from routing.admin import Books, LiveFeed, admin_app
 from routing.admin.uploads import Uploads
 from routing.catalog.declared import Identity
 from routing.catalog.entries import (
@@ -499,7 +499,7 @@ class Watched:
         view = LiveView(
             self.figures,
             scheduler=management.scheduler,
-            replicas=management.replicas,
+            residencies=lambda: {each.figures.name: each.residency for each in management.replicas()},
             queue=lambda: self.queue,
             clock=self.clock,
         )
@@ -522,6 +522,28 @@ class FakeBook:
             raise StateUnavailable("gone", retry_after_s=5.0)
         self.asked.append(query)
         return [line(query.group_by, values) for values in self.values]
+
+
+class FakeBatches:
+    """Batches of two tenants."""
+
+    async def progress(self, account: str | None, limit: int) -> list[dict[str, Any]]:
+        told = [batch_of(tenant) for tenant in ("acme", "globex") if account in (None, tenant)]
+        return told[:limit]
+
+
+def batch_of(tenant: str) -> dict[str, Any]:
+    """A batch, as clients see it, with its tenant."""
+    return {
+        "id": f"batch_of_{tenant}",
+        "tenant": tenant,
+        "endpoint": "/v1/chat/completions",
+        "status": "in_progress",
+        "created_at": 1_000_000_000,
+        "expires_at": 1_000_086_400,
+        "errors": None,
+        "request_counts": {"total": 5, "completed": 2, "failed": 1},
+    }
 
 
 @dataclass
@@ -598,7 +620,7 @@ def _app(read_timeout_s: float) -> FastAPI:
         uploads=Uploads(Path("replaced"), max_bytes=1),
         model_uploads=Uploads(Path("replaced"), max_bytes=1),
         live_feed=Watched(management).feed,
-        ledger=FakeBook(),
+        books=Books(FakeBook(), FakeBatches()),
         read_timeout_s=read_timeout_s,
     )
 

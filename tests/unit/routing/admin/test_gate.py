@@ -65,6 +65,7 @@ ROUTES = [
     ("GET", "/admin/v1/export"),
     ("GET", "/admin/v1/usage"),
     ("GET", "/admin/v1/events"),
+    ("GET", "/admin/v1/batches"),
     ("GET", "/admin/v1/keys"),
     ("POST", "/admin/v1/keys"),
     ("PATCH", "/admin/v1/keys/id1"),

@@ -47,7 +47,9 @@ FOR_OPERATORS = {
     ("PATCH", "/admin/v1/keys/id1"),
     ("DELETE", "/admin/v1/keys/id1"),
 }
-READ_BY_TENANTS = ["/admin/v1/tenants", "/admin/v1/usage", "/admin/v1/keys", "/admin/v1/adapters"]
+READ_BY_TENANTS = [
+    *("/admin/v1/tenants", "/admin/v1/usage", "/admin/v1/keys", "/admin/v1/adapters", "/admin/v1/batches"),
+]
 MEASURED = (2, 1, 10, 20, 5, 0.25, 1.0, 0.5, 0.1, 2.5, 2, 1_500_000_000)
 BODIES = {
     "/admin/v1/keys": {"role": "inference", "tenant": "acme"},

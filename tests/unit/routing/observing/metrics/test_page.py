@@ -50,12 +50,23 @@ class Turns:
         return {("mesh-0", "base"): 60.0}
 
 
+class Batches:
+    """One batch that runs."""
+
+    lines: ClassVar = {"completed": 5, "failed": 1}
+
+    def unfinished(self) -> dict[str, int]:
+        return {"in_progress": 1}
+
+
 def metrics(slo: Slo | None = None) -> GatewayMetrics:
     house = busy()
     slos = {"shared": slo or Slo(), "alone": Slo()}
-    return GatewayMetrics(
+    page = GatewayMetrics(
         house.dispatcher, clock=house.clock, slos=slos, ledger=Ledger(), turns={"mesh": Turns()}
     )
+    page.batches = Batches()
+    return page
 
 
 def after(*records: Record, slo: Slo | None = None) -> Samples:
