@@ -17,15 +17,18 @@ from routing.errors import (
     EngineFailed,
     ModelMoved,
     ModelRetired,
+    NoSpareRoom,
     OverLimit,
     Quarantined,
     QuotaExceeded,
     TenantRemoved,
 )
 from routing.flights.endings import Abort
+from routing.flights.guards import Of
 from routing.http.admission import KEY_BUDGET
 from routing.observing.metrics.definitions import GATEWAY_METRICS
 from routing.observing.request_log import line_of
+from routing.openai.media import NOT_ALLOWED
 from routing.scheduling.admission import Cap
 from routing.scheduling.affinity import Affinity
 from routing.scheduling.decisions import KEPT, Action
@@ -77,6 +80,8 @@ def test_everything_that_speaks_for_a_replica_is_explained() -> None:
 
 def test_every_reason_that_a_request_can_end_with_is_explained() -> None:
     others = {"no_replica_ready", "queue_timeout", "adapter_unavailable", "unsupported_endpoint"}
+    others |= {f"{of}_flagged" for of in Of} | {"prompt_not_text", "guard_unavailable"}
+    others |= {NOT_ALLOWED, NoSpareRoom.default_code}
     codes = first_cells(section("Why it was refused")) - {"reason"}
     own = {
         error.default_code
