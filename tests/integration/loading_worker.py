@@ -39,7 +39,7 @@ def work() -> None:
     time.sleep(600)
 
 
-def import_for_ever(argv: list[str]) -> Any:
+def import_for_ever(argv: list[str], forks: None) -> Any:
     """Take every exception for a missing library, as imports do."""
     _say_so()
     while True:
@@ -47,7 +47,7 @@ def import_for_ever(argv: list[str]) -> Any:
             time.sleep(0.01)
 
 
-def start_for_ever(argv: list[str]) -> Any:
+def start_for_ever(argv: list[str], forks: None) -> Any:
     """Wait for processes that do not come up."""
     engine = multiprocessing.get_context("spawn").Process(target=core, name="EngineCore")
     engine.start()

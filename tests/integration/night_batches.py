@@ -18,6 +18,7 @@ from tests.integration.test_killed import Life
 from tests.integration.test_lifecycle import fleet_in
 
 MODELS = ("support", "sales", "plain")
+WAIT_S, END_S = 60.0, 300.0  # a loaded machine of two cores
 ENDED = ("completed", "failed", "expired", "cancelled")
 
 
@@ -30,10 +31,8 @@ class Night(Life):
     async def start(self) -> None:
         """Start it, and wait until its models answer."""
         await super().start()
-        async with self.client() as client:
-            while True:
-                if (await client.get("/readyz")).status_code == 200:
-                    return
+        async with asyncio.timeout(WAIT_S), self.client() as client:
+            while (await client.get("/health")).status_code != 200:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
 
     async def submit(self, lines: int) -> None:
@@ -59,11 +58,12 @@ class Night(Life):
 
     async def until_answered(self, lines: int) -> dict[str, Any]:
         """Wait until so many lines have their answer, or the batch has ended."""
-        while True:
-            batch = await self.batch()
-            if batch["request_counts"]["completed"] >= lines or batch["status"] in ENDED:
-                return batch
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(END_S):
+            while True:
+                batch = await self.batch()
+                if batch["request_counts"]["completed"] >= lines or batch["status"] in ENDED:
+                    return batch
+                await asyncio.sleep(0.02)
 
     async def until_ended(self) -> dict[str, Any]:
         """Wait until the batch has ended."""

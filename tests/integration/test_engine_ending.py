@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from engines.orphans import WORKER_MARK
 from tests.integration import loading_worker
 from tests.processes import left_of
 
+WORKS_WITHIN_S = 60.0  # on a loaded machine
 ENDS_WITHIN_S = 10.0
 
 
@@ -47,6 +49,7 @@ def test_a_worker_that_loads_ends_at_once_without_a_traceback_and_leaves_no_proc
         )
     assert worker.stdout is not None
     try:
+        assert select.select([worker.stdout], [], [], WORKS_WITHIN_S)[0], log.read_text()
         assert worker.stdout.readline() == b"working\n", log.read_text()
         engine = _of_worker(worker.pid)
         assert len(engine) == processes, "EngineCore, Worker, and Python's own that removes shared memory"
