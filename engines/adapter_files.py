@@ -20,16 +20,12 @@ from adapters.errors import AdapterError
 from adapters.layout import SERVED_FILES
 from adapters.store import VersionStore
 from engines.protocol import FILES_PATH, TOKEN_HEADER
-from engines.residency import EngineAdapter
+from engines.residency import EngineAdapter, FilesAway
 
 CHUNK_BYTES = 2**20
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 30.0  # of a gateway in mid-answer
 log = logging.getLogger("tenantry.engine")
-
-
-class FilesAway(Exception):
-    """An adapter's files cannot be had now. It is not the adapter's fault: another replica may have them."""
 
 
 class Folders(NamedTuple):

@@ -19,13 +19,20 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from adapters.errors import AdapterError
 from engines import protocol
-from engines.adapter_files import FilesAway
 from engines.handler import Receive, Scope, Send, answer_with
 from engines.health import EngineHealth, EngineState
 from engines.loader import EngineDied, reason_of
 from engines.new_settings import with_settings, with_weights
 from engines.places import Places, Refused
-from engines.residency import ENGINE_DIED, DesiredAdapters, EngineAdapter, FaultKind, Residency, TrialReport
+from engines.residency import (
+    ENGINE_DIED,
+    DesiredAdapters,
+    EngineAdapter,
+    FaultKind,
+    FilesAway,
+    Residency,
+    TrialReport,
+)
 from engines.supervisor import Supervisor
 from engines.trial import BaseModelFailed
 from fleet.types import BaseModel

@@ -43,6 +43,10 @@ class DesiredAdapters:
         return cls(int(value["revision"]), tuple(adapters), str(value.get("files_at", "")))
 
 
+class FilesAway(Exception):
+    """An adapter's files cannot be had now. It is not the adapter's fault: another replica may have them."""
+
+
 ENGINE_DIED = "the engine died while it"  # beginning of a reason that ends in the engine's own error
 
 

@@ -13,7 +13,7 @@ from fleet.current import CurrentFleet
 from routing.scheduling.dispatcher import Dispatcher
 from routing.turns.driver import ModelForecast
 from routing.turns.pool import QUIET_TICK_S, PoolTurns
-from routing.turns.seats import Seat
+from routing.turns.seats import HostSeats, Seat
 from simulation.driver import Driver
 
 SwitchTime = Callable[[str, str | None], float]  # (model, the one that goes for it) -> seconds until awake
@@ -44,7 +44,7 @@ class _Hosts:
         seat.replica.engine.told = EngineHealth(EngineState.READY, place=Place(awake=self._awake))
         self._dispatcher.set_ready(seat.replica.name, True)
 
-    async def prepare(self, seat: Seat) -> None:
+    async def prepare(self, host: HostSeats, model: str | None) -> None:
         """Read ahead: the time that a switch takes is with what the host has in memory."""
 
     async def stop(self, seat: Seat) -> None:

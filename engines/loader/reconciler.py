@@ -13,11 +13,10 @@ import logging
 import secrets
 
 from adapters.errors import AdapterError
-from engines.adapter_files import FilesAway
 from engines.loader.engine import EngineDied
 from engines.loader.metrics import AdapterMetrics
 from engines.loader.resident import AdapterLoader
-from engines.residency import DesiredAdapters, EngineAdapter, Fault, FaultKind, Residency
+from engines.residency import DesiredAdapters, EngineAdapter, Fault, FaultKind, FilesAway, Residency
 
 REFRESH_INTERVAL_S = 1.0  # least time between two queries of the worker's adapters
 # A client that left is aborted by vLLM a moment after its request has ended here; until then its adapter may

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adapters.errors import AdapterError
-from engines.adapter_files import FilesAway
 from engines.loader import AdapterLoader
-from engines.residency import EngineAdapter
+from engines.residency import EngineAdapter, FilesAway
 from engines.switching.holding import Holding
 from engines.switching.in_place import InPlace, Means
 from engines.switching.library import Library

@@ -13,9 +13,9 @@ from aiohttp import web
 from adapters.checkpoint import inspect_adapter
 from adapters.layout import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
 from adapters.store import VersionStore
-from engines.adapter_files import AdapterFiles, FilesAway, Folders, reachable
+from engines.adapter_files import AdapterFiles, Folders, reachable
 from engines.protocol import FILES_PATH, TOKEN_HEADER
-from engines.residency import EngineAdapter
+from engines.residency import EngineAdapter, FilesAway
 from tests.unit.fleet.files import adapter_folder
 
 TOKEN = "the token"

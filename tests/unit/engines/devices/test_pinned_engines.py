@@ -49,7 +49,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     """Device and flags of every engine that is started; each start fails after that."""
     seen: list[tuple[str, list[str]]] = []
 
-    def build(argv: list[str]) -> tuple[Any, Any]:
+    def build(argv: list[str], forks: None) -> tuple[Any, Any]:
         seen.append((os.environ["CUDA_VISIBLE_DEVICES"], argv))
         raise RuntimeError("no engine in these tests")
 

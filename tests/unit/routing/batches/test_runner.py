@@ -144,7 +144,8 @@ async def test_every_line_is_answered_once_and_its_row_noted_once(house: House) 
     assert sorted(house.gateway.asked) == list(range(1, 301))
     assert sorted(row[1] for row in house.gateway.rows) == list(range(1, 301))
     assert len(await house.lines(batch.output_file)) == 300
-    assert not list((house.folder / "batches" / "journals").iterdir())
+    journals = house.folder / "batches" / "journals"
+    await eventually(lambda: not list(journals.iterdir()), "the end of the journal")
 
 
 async def test_what_may_pass_is_asked_again_and_an_engines_fault_three_times(house: House) -> None:
