@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 DEMO = ROOT / ".cache" / "demo"
 READY_WITHIN_S = 300.0  # a loaded machine of two cores; about 40 s on a quiet one
 STOP_WITHIN_S = 90.0
+FORK_SERVER = "multiprocessing.forkserver"
 # For several engines on few cores: their threads spin while they wait for each other, which starves the rest.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # The demo fleet's engines are said to run where nobody listens: the gateway starts in seconds, without them.
@@ -98,7 +99,9 @@ class Service:
 
     def engine_cores(self) -> list[psutil.Process]:
         """vLLM's engine processes."""
-        return [process for process in self.processes() if "EngineCore" in _title(process)]
+        return [
+            process for process in self.processes() if "EngineCore" in _title(process) or _is_forked(process)
+        ]
 
     def engine_core(self, replica: str) -> psutil.Process | None:
         """vLLM's engine process of one replica; None while it has none."""
@@ -160,6 +163,16 @@ class Service:
     def tail(self, lines: int = 40) -> str:
         """The end of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _is_forked(process: psutil.Process) -> bool:
+    """Whether it is an engine's core that was forked: it has the title of the fork server, as its workers have."""
+    try:
+        above = process.parents()[:2]
+    except psutil.Error:
+        return False
+    titles = [FORK_SERVER in _title(one) for one in (process, *above)]
+    return titles == [True, True, False]
 
 
 def _title(process: psutil.Process) -> str:

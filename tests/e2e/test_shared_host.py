@@ -129,7 +129,7 @@ def test_models_come_and_go_as_told_and_nothing_of_them_is_left(host: MeshHost) 
     # All begin on disk; the host is ready for orders.
     assert {host.health(model)["state"] for model in ("support", "sales", "qwen")} == {"stopped"}
     assert host.service.engine_cores() == []
-    for status, model in ((404, None), (404, "other"), (503, "support")):
+    for status, model in ((404, None), (404, "../other"), (503, "other"), (503, "support")):
         assert host.call("POST", Kind.CHAT, model, json={}).status_code == status
 
     first = host.bring("support")

@@ -73,7 +73,7 @@ def test_a_whole_model_comes_gets_another_version_and_goes_without_a_restart(ser
     )
     assert ask("new") == expected["acme-sales"][QUESTION], "the new version answers"
     assert ask("support") == expected["acme-support"][QUESTION]
-    assert state_of("new")["state"] == "on_disk"
+    wait_until(lambda: state_of("new")["state"] == "on_disk", "word of its end", within_s=30)
 
     refused = operator.run("models", "retire", "new", check=False)
     assert refused["error"]["code"] == "model_in_use"

@@ -17,7 +17,6 @@ import psutil
 import pytest
 
 from tests.e2e.mesh_traffic import MeshTraffic, judged, meshed
-from tests.e2e.serving import Service
 
 pytestmark = pytest.mark.engine
 log = logging.getLogger("tests.turning")
@@ -28,13 +27,6 @@ FOR_S = float(os.environ.get("TENANTRY_MESH_S", "60"))
 CLIENTS = int(os.environ.get("TENANTRY_MESH_CLIENTS", "12"))
 TALK = int(os.environ.get("TENANTRY_MESH_TALK", "8"))
 KILLS = 5
-
-
-def cores_of(service: Service) -> list[psutil.Process]:
-    """The cores of the host's engines: a forked one has the title of the process that it was forked from."""
-    worker = service.worker("mesh-0")
-    forked = [] if worker is None else [core for child in worker.children() for core in child.children()]
-    return service.engine_cores() or forked
 
 
 @pytest.mark.parametrize("adapters", [False, True], ids=["whole", "with adapters"])
@@ -53,7 +45,7 @@ def test_the_same_while_cores_are_killed(tmp_path: Path) -> None:
 
         def kill() -> None:
             while len(killed) < KILLS and not stop.wait(FOR_S / (KILLS + 1)):
-                for core in cores_of(service):
+                for core in service.engine_cores():
                     with contextlib.suppress(psutil.Error):
                         core.kill()
                         killed.append(time.monotonic())
