@@ -166,7 +166,7 @@ class Service:
 
 
 def _is_forked(process: psutil.Process) -> bool:
-    """Whether it is an engine's core that was forked: it has the title of the fork server, as its workers have."""
+    """Whether it is a core that was forked: it has the title of the fork server, as its own workers have."""
     try:
         above = process.parents()[:2]
     except psutil.Error:
