@@ -247,7 +247,8 @@ def _endpoint(kind: Kind, model: Part) -> Part:
 def _reading(named: Part) -> Part:
     model = {"$ref": "#/components/schemas/Model"}
     models = {"type": "object", "properties": {"object": {"const": "list"}, "data": _array(model)}}
-    name = {"name": "id", "in": "path", "required": True, "schema": named}
+    told = named["description"]  # pages show a parameter's own text, and not its schema's
+    name = {"name": "id", "in": "path", "required": True, "description": told, "schema": named}
     version = {"type": "object", "properties": {"version": {"type": "string"}}}
     load = {"type": "object", "properties": {"server_load": {"type": "integer"}}}
     return {
