@@ -27,6 +27,7 @@ from typing import Any
 import httpx
 import psutil
 
+from adapters.checkpoint import inspect_adapter
 from engines.assembly import host_of
 from engines.health import EngineState
 from engines.protocol import EngineOrder
@@ -85,9 +86,18 @@ class Turning:
     async def tell(self, *adapters: tuple[str, str]) -> None:
         """Have the model that is awake load adapters (id, folder)."""
         assert self.now is not None
-        desired = tuple(EngineAdapter(name, folder) for name, folder in adapters)
+        desired = tuple(EngineAdapter(name, self._stored(Path(folder))) for name, folder in adapters)
         self[self.now].reconciler.desire(DesiredAdapters(1, desired))
         await until(lambda: set(self.running.loader.host) == {name for name, _ in adapters})
+
+    def _stored(self, folder: Path) -> str:
+        """Put an adapter's files where this machine's gateway would have them; return their digest."""
+        digest = inspect_adapter(folder).digest
+        assert self.now is not None
+        files = self[self.now].files
+        assert files is not None
+        shutil.copytree(folder, files._own.folder_of(digest), dirs_exist_ok=True)
+        return digest
 
     async def ask(
         self, question: str = QUESTIONS[0], *, salt: str = "tenant", model: str | None = None
