@@ -25,7 +25,7 @@ from engines.protocol import (
     Kind,
 )
 from engines.secrets import internal_token
-from tests.e2e.serving import DEMO, ONE_THREAD, Service, answers, serving, wait_until
+from tests.e2e.serving import DEMO, FORK_SERVER, ONE_THREAD, Service, answers, serving, wait_until
 from tests.processes import left_of
 from tests.whole_models import of_another_shape
 
@@ -203,8 +203,7 @@ def test_two_models_beside_each_other_share_nothing_but_their_process(wide_host:
     # What a killed host leaves behind is ended by the next one.
     core = host.service.engine_core("mesh-0.support")
     assert core is not None
-    worker = core.parent()
-    assert worker is not None
+    worker = next(one for one in core.parents() if not any(FORK_SERVER in word for word in one.cmdline()))
     left = worker.children(recursive=True)
     worker.kill()
     wait_until(lambda: not left_of(left, within_s=0), "the end of all of them", within_s=60)
