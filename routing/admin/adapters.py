@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from adapters.states import VersionState
+from adapters.states import PREPARING, VersionState
 from routing.admin.access import (
     Adapter,
     AdapterName,
@@ -44,7 +44,6 @@ PREFIX = "/admin/v1/adapters"
 MAX_WAITING_UPLOADS = 16  # of one tenant
 _RETRY_AFTER_S = 5.0
 _GONE = (VersionState.RETIRED, VersionState.QUARANTINED)
-_WAITING = (VersionState.REGISTERED, VersionState.FETCHING, VersionState.VERIFYING)
 
 router = APIRouter(prefix=PREFIX, tags=["adapters"])
 
@@ -229,7 +228,7 @@ async def _upload(caller: Caller, key: AdapterKey, query: UploadQuery, request: 
 def _require_few_uploads(caller: Caller, tenant: str | None) -> None:
     """Archives lie on disk until they are unpacked. Raises `CapReached` where a tenant has too many there."""
     waiting = sum(
-        isinstance(version.source, Upload) and version.state in _WAITING
+        isinstance(version.source, Upload) and version.state in PREPARING
         for entry in caller.services.management.adapters()
         if entry.key.tenant == tenant
         for version in entry.versions

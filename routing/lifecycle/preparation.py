@@ -7,7 +7,6 @@ back to `registered`. A fault of the adapter itself puts it into quarantine, wit
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
 from collections import defaultdict
@@ -18,14 +17,14 @@ from typing import Protocol
 from adapters import model_store, sources
 from adapters.base_model import BaseModelShape, find_shape
 from adapters.checkpoint import AdapterManifest
-from adapters.errors import AdapterError, SourceUnavailable
+from adapters.errors import AdapterError
 from adapters.states import VersionState
 from adapters.store import VersionStore
 from adapters.verify import verify
 from fleet.current import CurrentFleet
 from routing.catalog.entries import Version
-from routing.catalog.sources import Folder, Source, Upload
 from routing.lifecycle.attempts import make_ready
+from routing.lifecycle.intake import Intake
 from routing.lifecycle.ports import VersionProgress
 from routing.lifecycle.registry import Registry, patiently
 from routing.lifecycle.trial import NothingSeen
@@ -64,7 +63,7 @@ class Preparation:
         self._fleet = fleet
         self._registry = registry
         self._store = store
-        self._uploads = uploads
+        self._intake = Intake(store, uploads, sources.FetchSettings(model_folder=model_store.resolve))
         self._surroundings = surroundings
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._stops: dict[int, threading.Event] = {}
@@ -151,8 +150,7 @@ class Preparation:
 
     async def _fetch_and_store(self, version: Version) -> Version:
         key = f"version-{version.id}"
-        staged = await asyncio.to_thread(self._store.stage, key)
-        try:
+        async with self._intake.staged(key, version.source) as staged:
             await self._fetch(version, staged)
             version = await self._move(version, VersionState.VERIFYING)
             manifest = await self._verify(version, staged)
@@ -163,43 +161,24 @@ class Preparation:
             )
             await self._surroundings.make_room(manifest.size_bytes)
             await asyncio.to_thread(self._store.publish, key, manifest.digest)
-        except SourceUnavailable:
-            raise  # the received part is kept, and the next attempt continues it
-        except AdapterError as error:
-            await asyncio.to_thread(self._store.discard, key)
-            raise type(error)(_without_paths(str(error), staged, version.source)) from error
-        except OSError:
-            await asyncio.to_thread(self._store.discard, key)
-            raise
         await self.discard_upload(version)
         return version
 
     async def _fetch(self, version: Version, staged: Path) -> None:
-        limit = self._fleet.now.state.max_adapter_bytes
         stop = self._stops[version.id] = threading.Event()
 
         def progress(done_bytes: int, total_bytes: int | None) -> None:
             self.progress[version.id] = VersionProgress(done_bytes, total_bytes)
 
         try:
-            if isinstance(version.source, Upload):
-                archive = self._uploads / version.source.file
-                if not archive.is_file():
-                    raise AdapterError("the uploaded archive is not kept any more; upload it again")
-                await asyncio.to_thread(
-                    sources.unpack, archive, staged, max_bytes=limit, sha256=version.sha256
-                )
-            else:
-                await asyncio.to_thread(
-                    sources.fetch,
-                    str(version.source),
-                    staged,
-                    max_bytes=limit,
-                    sha256=version.sha256,
-                    progress=progress,
-                    should_stop=stop.is_set,
-                    settings=sources.FetchSettings(model_folder=model_store.resolve),
-                )
+            await self._intake.fetch(
+                version.source,
+                staged,
+                max_bytes=self._fleet.now.state.max_adapter_bytes,
+                sha256=version.sha256,
+                progress=progress,
+                stop=stop,
+            )
         finally:
             stop.set()
             self._stops.pop(version.id, None)
@@ -238,10 +217,7 @@ class Preparation:
 
     async def discard_upload(self, version: Version) -> None:
         """Delete the archive of an uploaded version. A failure is repeated at the next start."""
-        if isinstance(version.source, Upload):
-            archive = self._uploads / version.source.file
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(archive.unlink, missing_ok=True)
+        await self._intake.discard_upload(version.source)
 
     async def _move(self, version: Version, to: VersionState) -> Version:
         return await patiently(lambda: self._registry.move(self._registry.current(version), to))
@@ -257,10 +233,3 @@ class Preparation:
         reason = str(error)
         await patiently(lambda: self._registry.move(current, VersionState.QUARANTINED, reason=reason))
         await self._surroundings.refused(self._registry.current(version))
-
-
-def _without_paths(text: str, staged: Path, source: Source) -> str:
-    """Cut the machine's folders out of a reason, which tenants read."""
-    for folder in (str(staged), *([source.path] if isinstance(source, Folder) else [])):
-        text = text.replace(f"{folder}/", "").replace(folder, "the adapter")
-    return text

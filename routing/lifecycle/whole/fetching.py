@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from adapters import model_store, sources
 from adapters.errors import AdapterError, SourceUnavailable
 from adapters.whole_model import WHOLE_MODEL, ModelManifest
 from routing.catalog.models import ModelVersion
-from routing.catalog.sources import Folder, Upload
+from routing.lifecycle.intake import Intake
 from routing.lifecycle.ports import VersionProgress
 from routing.lifecycle.whole.shelf import ModelShelf, key_of
 
@@ -27,7 +26,10 @@ class ModelFetching:
     def __init__(self, shelf: ModelShelf) -> None:
         self._fleet = shelf.fleet
         self._store = shelf.store
-        self._uploads = shelf.uploads
+        settings = sources.FetchSettings(
+            kind=WHOLE_MODEL, model_folder=model_store.resolve, timeout_s=FETCH_TIMEOUT_S
+        )
+        self._intake = Intake(shelf.store, shelf.uploads, settings)
         self._workers = asyncio.Semaphore(WORKERS)
         self._stops: dict[Place, threading.Event] = {}
         self.progress: dict[Place, VersionProgress] = {}
@@ -73,22 +75,13 @@ class ModelFetching:
                 return stored
             await asyncio.to_thread(self._store.remove, version.digest)
         key = key_of(*place)
-        staged = await asyncio.to_thread(self._store.stage, key)
-        try:
+        async with self._intake.staged(key, version.source) as staged:
             await self._fetch(place, version, staged, stop)
             await checking()
             manifest = await asyncio.to_thread(WHOLE_MODEL.inspect, staged, stop.is_set)
             await make_room(manifest)
             await asyncio.to_thread(self._store.publish, key, manifest.digest)
             return manifest
-        except SourceUnavailable:
-            raise  # what has come is kept, and the next attempt continues it
-        except AdapterError as error:
-            await asyncio.to_thread(self._store.discard, key)
-            raise type(error)(_without_paths(str(error), staged, version)) from error
-        except OSError:
-            await asyncio.to_thread(self._store.discard, key)
-            raise
 
     async def is_intact(self, place: Place, digest: str) -> bool:
         """Whether a version in the store is what it was; reads all of it. Raises `SourceUnavailable`."""
@@ -110,42 +103,19 @@ class ModelFetching:
         return found if found.digest == digest else None
 
     async def _fetch(self, place: Place, version: ModelVersion, staged: Path, stop: threading.Event) -> None:
-        limit = self._fleet.now.state.max_model_bytes
-
         def progress(done_bytes: int, total_bytes: int | None) -> None:
             self.progress[place] = VersionProgress(done_bytes, total_bytes)
 
-        if isinstance(version.source, Upload):
-            archive = self._uploads / version.source.file
-            if not archive.is_file():
-                raise AdapterError("the uploaded archive is not kept any more; upload it again")
-            await asyncio.to_thread(
-                sources.unpack, archive, staged, max_bytes=limit, sha256=version.sha256, kind=WHOLE_MODEL
-            )
-            return
-        await asyncio.to_thread(
-            sources.fetch,
-            str(version.source),
+        await self._intake.fetch(
+            version.source,
             staged,
-            max_bytes=limit,
+            max_bytes=self._fleet.now.state.max_model_bytes,
             sha256=version.sha256,
             progress=progress,
-            should_stop=stop.is_set,
-            settings=sources.FetchSettings(
-                kind=WHOLE_MODEL, model_folder=model_store.resolve, timeout_s=FETCH_TIMEOUT_S
-            ),
+            stop=stop,
         )
 
     async def discard(self, place: Place, version: ModelVersion) -> None:
         """Delete what has come of a version, and the archive that it was uploaded with."""
         await asyncio.to_thread(self._store.discard, key_of(*place))
-        if isinstance(version.source, Upload):
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread((self._uploads / version.source.file).unlink, missing_ok=True)
-
-
-def _without_paths(text: str, staged: Path, version: ModelVersion) -> str:
-    """Cut the machine's folders out of a reason."""
-    for folder in (str(staged), *([version.source.path] if isinstance(version.source, Folder) else [])):
-        text = text.replace(f"{folder}/", "").replace(folder, "the model")
-    return text
+        await self._intake.discard_upload(version.source)
