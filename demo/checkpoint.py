@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from demo.training import LINEAR_LAYERS
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 
 
 def save_base_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -27,6 +30,15 @@ def save_base_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, 
         "temperature": 0.0,
     }
     _write_json(folder / "generation_config.json", generation)
+
+
+def save_untrained(model: PreTrainedModel, folder: Path, *, tokenizer_of: Path) -> Path:
+    """Write a model that is no demo's, with the tokenizer of another one's folder; return its folder."""
+    model.generation_config.temperature = None  # transformers refuses to save it without sampling
+    model.save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(tokenizer_of / name, folder / name)
+    return folder
 
 
 def save_adapter(model: Any, folder: Path, *, base_model: str) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import Any
 
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 VOCABULARY = 768
 
 
@@ -14,6 +11,8 @@ def of_another_shape(demo: Path, folder: Path) -> Path:
     """Save an untrained Qwen2 with the demo's tokenizer."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from demo.checkpoint import save_untrained
 
     torch.manual_seed(1)
     config = Qwen2Config(
@@ -30,12 +29,4 @@ def of_another_shape(demo: Path, folder: Path) -> Path:
         eos_token_id=1,
         pad_token_id=2,
     )
-    return _save(Qwen2ForCausalLM(config), demo, folder)
-
-
-def _save(model: Any, demo: Path, folder: Path) -> Path:
-    model.generation_config.temperature = None  # transformers refuses to save it without sampling
-    model.save_pretrained(folder)
-    for name in TOKENIZER:
-        shutil.copyfile(demo / "base" / name, folder / name)
-    return folder
+    return save_untrained(Qwen2ForCausalLM(config), folder, tokenizer_of=demo / "base")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from benchmarks.fleet import DEMO
 
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 FINE_TUNES = ("acme-support", "acme-sales")  # the demo's, of one shape
 ADAPTERS = ("globex-support", "initech-support")  # for the demo's base model, which theirs is, too
 LARGE = ("large-1", "large-2")
@@ -17,6 +15,8 @@ def make_large(folder: Path) -> dict[str, Path]:
     """Save two untrained Llamas of 603 MiB in BF16, with the demo's tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
+
+    from demo.checkpoint import save_untrained
 
     made = {}
     for seed, name in enumerate(LARGE):
@@ -36,11 +36,7 @@ def make_large(folder: Path) -> dict[str, Path]:
             pad_token_id=2,
         )
         model = LlamaForCausalLM(config).to(torch.bfloat16)
-        model.generation_config.temperature = None  # transformers refuses to save it without sampling
-        model.save_pretrained(folder / name)
-        for file in TOKENIZER:
-            shutil.copyfile(DEMO / "base" / file, folder / name / file)
-        made[name] = folder / name
+        made[name] = save_untrained(model, folder / name, tokenizer_of=DEMO / "base")
     return made
 
 

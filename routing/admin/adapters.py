@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from adapters.states import PREPARING, VersionState
+from adapters.states import VersionState
 from routing.admin.access import (
     Adapter,
     AdapterName,
@@ -34,10 +34,9 @@ from routing.admin.bodies import (
     UploadQuery,
 )
 from routing.admin.errors import json_body, refusals
-from routing.admin.uploads import MEDIA_TYPES, is_upload
+from routing.admin.uploads import body_or_archive, is_upload, require_few_waiting
 from routing.catalog.entries import AdapterEntry, AdapterKey, Version
-from routing.catalog.sources import Upload
-from routing.errors import CapReached, Conflict, InvalidRequest, NotFound
+from routing.errors import Conflict, InvalidRequest, NotFound
 from routing.lifecycle.ports import NewVersion
 
 PREFIX = "/admin/v1/adapters"
@@ -101,14 +100,7 @@ async def retire_adapter(key: Adapter, caller: CallerHere) -> AdapterAnswer:
 
 _JSON_VERSION = NewVersionBody.model_json_schema(ref_template="#/components/schemas/{model}")
 _JSON_VERSION.pop("$defs", None)  # they are among the components, by way of `NewAdapterBody`
-_ARCHIVE = {"schema": {"type": "string", "format": "binary"}}
-_VERSION_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "application/json": {"schema": _JSON_VERSION, "example": _JSON_VERSION.pop("example")},
-        **dict.fromkeys(MEDIA_TYPES, _ARCHIVE),
-    },
-}
+_VERSION_BODY = body_or_archive(_JSON_VERSION, _JSON_VERSION.pop("example"))
 
 
 @router.post(
@@ -214,7 +206,13 @@ async def _register(caller: Caller, key: AdapterKey, body: NewVersionBody) -> Ve
 
 
 async def _upload(caller: Caller, key: AdapterKey, query: UploadQuery, request: Request) -> VersionAnswer:
-    _require_few_uploads(caller, key.tenant)
+    own = (e for e in caller.services.management.adapters() if e.key.tenant == key.tenant)
+    require_few_waiting(
+        (version for entry in own for version in entry.versions),
+        most=MAX_WAITING_UPLOADS,
+        whose="this tenant",
+        retry_after_s=_RETRY_AFTER_S,
+    )
     async with caller.services.uploads.received(request, key.tenant) as path:
         new = NewVersion(
             upload=path,
@@ -223,22 +221,6 @@ async def _upload(caller: Caller, key: AdapterKey, query: UploadQuery, request: 
             trusted=caller.is_operator,
         )
         return _registered(caller, await caller.services.management.add(key, query.base_model, new))
-
-
-def _require_few_uploads(caller: Caller, tenant: str | None) -> None:
-    """Archives lie on disk until they are unpacked. Raises `CapReached` where a tenant has too many there."""
-    waiting = sum(
-        isinstance(version.source, Upload) and version.state in PREPARING
-        for entry in caller.services.management.adapters()
-        if entry.key.tenant == tenant
-        for version in entry.versions
-    )
-    if waiting >= MAX_WAITING_UPLOADS:
-        raise CapReached(
-            f"{waiting} uploads of this tenant wait to be checked; send more once they are.",
-            code="max_waiting_uploads",
-            retry_after_s=_RETRY_AFTER_S,
-        )
 
 
 def _answer(caller: Caller, entry: AdapterEntry) -> AdapterAnswer:

@@ -9,18 +9,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
-from adapters.states import PREPARING, VersionState
+from adapters.states import VersionState
 from fleet.fields import Name, Source
 from routing.admin.access import Caller, Operator, VersionNumber
 from routing.admin.answers import Progress, shown_source
 from routing.admin.bodies import Body, PromoteBody, QueryPart, Sha256
 from routing.admin.errors import json_body, refusals
 from routing.admin.models import ModelAtHostAnswer, ModelName, hosts_of
-from routing.admin.uploads import MEDIA_TYPES, is_upload
+from routing.admin.uploads import body_or_archive, is_upload, require_few_waiting
 from routing.catalog.entries import without_folders
 from routing.catalog.models import ModelEntry, ModelVersion
-from routing.catalog.sources import Upload
-from routing.errors import CapReached, Conflict, InvalidRequest
+from routing.errors import Conflict, InvalidRequest
 from routing.lifecycle.ports import ModelPlace, NewVersion
 
 router = APIRouter(prefix="/admin/v1/models", tags=["models"])
@@ -125,15 +124,9 @@ class ModelDetail(BaseModel):
     )
 
 
-_JSON_VERSION = NewModelVersionBody.model_json_schema()
-_ARCHIVE = {"schema": {"type": "string", "format": "binary"}}
-_VERSION_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "application/json": {"schema": _JSON_VERSION, "example": {"source": "hf://example/support-8b"}},
-        **dict.fromkeys(MEDIA_TYPES, _ARCHIVE),
-    },
-}
+_VERSION_BODY = body_or_archive(
+    NewModelVersionBody.model_json_schema(), {"source": "hf://example/support-8b"}
+)
 
 
 @router.post("", status_code=202, responses=refusals(404, 408, 409, 413, 415, 503))
@@ -193,7 +186,12 @@ async def add_version(
         new = NewVersion(source=body.source, sha256=body.sha256, trusted=True)
         return _detail(operator, await whole.add(name, ModelPlace(), new))
     place = query.place
-    _require_few_uploads(operator)
+    require_few_waiting(
+        (version for entry in whole.entries() for version in entry.versions),
+        most=MAX_WAITING_UPLOADS,
+        whose="models",
+        retry_after_s=_RETRY_AFTER_S,
+    )
     async with operator.services.model_uploads.received(request, None) as path:
         new = NewVersion(upload=path, sha256=query.sha256, trusted=True)
         return _detail(operator, await whole.add(name, place, new))
@@ -225,18 +223,6 @@ async def promote_model(name: ModelName, operator: Operator, body: PromoteBody) 
 async def roll_back_model(name: ModelName, operator: Operator) -> ModelDetail:
     """Go back to the version before the live one. Operators only."""
     return _detail(operator, await operator.services.management.whole.rollback(name))
-
-
-def _require_few_uploads(caller: Caller) -> None:
-    """Archives lie on disk until they are unpacked. Raises `CapReached` where too many are there."""
-    versions = (v for entry in caller.services.management.whole.entries() for v in entry.versions)
-    waiting = sum(isinstance(v.source, Upload) and v.state in PREPARING for v in versions)
-    if waiting >= MAX_WAITING_UPLOADS:
-        raise CapReached(
-            f"{waiting} uploads of models wait to be checked; send more once they are.",
-            code="max_waiting_uploads",
-            retry_after_s=_RETRY_AFTER_S,
-        )
 
 
 def _detail(caller: Caller, entry: ModelEntry) -> ModelDetail:

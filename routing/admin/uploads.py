@@ -9,13 +9,15 @@ import asyncio
 import contextlib
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from starlette.requests import Request
 
+from adapters.states import PREPARING, VersionState
 from routing.asgi import Headers
+from routing.catalog.sources import Source, Upload
 from routing.errors import BodyTimeout, BodyTooLarge, CapReached, InvalidRequest, Unavailable
 
 MEDIA_TYPES = (
@@ -40,6 +42,36 @@ def media_type(content_type: str | None) -> str:
 def is_upload(path: str, content_type: str | None) -> bool:
     """Whether a POST to this path brings an archive."""
     return path.endswith("/versions") and media_type(content_type) in MEDIA_TYPES
+
+
+def body_or_archive(schema: dict[str, Any], example: object) -> dict[str, Any]:
+    """Describe the body of a route that takes JSON, or an archive, for its OpenAPI document."""
+    archive = {"schema": {"type": "string", "format": "binary"}}
+    described = {"application/json": {"schema": schema, "example": example}}
+    return {"required": True, "content": described | dict.fromkeys(MEDIA_TYPES, archive)}
+
+
+class Version(Protocol):
+    """A version of an adapter or of a whole model."""
+
+    @property
+    def source(self) -> Source:
+        """Where its files come from."""
+
+    @property
+    def state(self) -> VersionState:
+        """How far it is."""
+
+
+def require_few_waiting(versions: Iterable[Version], *, most: int, whose: str, retry_after_s: float) -> None:
+    """Archives lie on disk until they are unpacked. Raises `CapReached` where too many are there."""
+    waiting = sum(isinstance(each.source, Upload) and each.state in PREPARING for each in versions)
+    if waiting >= most:
+        raise CapReached(
+            f"{waiting} uploads of {whose} wait to be checked; send more once they are.",
+            code="max_waiting_uploads",
+            retry_after_s=retry_after_s,
+        )
 
 
 class Uploads:

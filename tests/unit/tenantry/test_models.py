@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
-from typer.testing import CliRunner, Result
 
 from routing.errors import Conflict
-from tenantry.app import app
-from tenantry.client import KEY_VARIABLE
-from tenantry.running import Connection
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk
-
-Run = Callable[..., Result]
+from tests.unit.tenantry.commands import Run, runner
 
 
 @pytest.fixture
@@ -28,16 +21,7 @@ def desk(tmp_path: Path) -> Desk:
 @pytest.fixture
 def run(desk: Desk) -> Run:
     """Runs the command as an operator."""
-
-    def run(*arguments: str) -> Result:
-        return CliRunner().invoke(
-            app,
-            ["models", *arguments],
-            obj=Connection(httpx.ASGITransport(desk.app)),
-            env={KEY_VARIABLE: "operator-key", "COLUMNS": "200"},
-        )
-
-    return run
+    return runner(desk, "models")
 
 
 def test_models_are_shown_with_what_waits_what_it_costs_and_the_last_turns(run: Run) -> None:

@@ -7,20 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import pytest
-from typer.testing import CliRunner, Result
 
 from routing.errors import Conflict, NotFound
 from routing.lifecycle.ports import PoolRestart, RestartState, StepState
 from tenantry import following
-from tenantry.app import app
-from tenantry.client import KEY_VARIABLE
-from tenantry.running import Connection
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk
-
-Run = Callable[..., Result]
+from tests.unit.tenantry.commands import Run, runner
 
 
 @pytest.fixture
@@ -32,16 +26,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
 @pytest.fixture
 def run(desk: Desk) -> Run:
     """Runs the command as an operator."""
-
-    def run(*arguments: str, key: str = "operator-key") -> Result:
-        return CliRunner().invoke(
-            app,
-            ["restart", *arguments],
-            obj=Connection(httpx.ASGITransport(desk.app)),
-            env={KEY_VARIABLE: key, "COLUMNS": "200"},
-        )
-
-    return run
+    return runner(desk, "restart")
 
 
 def goes_on(desk: Desk, *changes: Callable[[PoolRestart], None]) -> None:

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
-from typer.testing import CliRunner, Result
 
 from adapters.states import VersionState
 from routing.lifecycle.ports import ModelPlace
-from tenantry.app import app
-from tenantry.client import KEY_VARIABLE
-from tenantry.running import Connection
 from tests.integration.test_whole_models import model_folder
 from tests.unit.routing.admin import fakes
 from tests.unit.routing.admin.fakes import Desk
+from tests.unit.tenantry.commands import Run, runner
 
-Run = Callable[..., Result]
 URL = "hf://example/new"
 
 
@@ -31,16 +25,7 @@ def desk(tmp_path: Path) -> Desk:
 @pytest.fixture
 def run(desk: Desk) -> Run:
     """Runs the command as an operator."""
-
-    def run(*arguments: str) -> Result:
-        return CliRunner().invoke(
-            app,
-            ["models", *arguments],
-            obj=Connection(httpx.ASGITransport(desk.app)),
-            env={KEY_VARIABLE: "operator-key", "COLUMNS": "200"},
-        )
-
-    return run
+    return runner(desk, "models")
 
 
 def test_a_new_model_is_added_with_its_place_and_settings(run: Run, desk: Desk) -> None:
