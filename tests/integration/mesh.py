@@ -220,6 +220,14 @@ class Mesh(Bench):
     def engine(self, model: str, host: str = "mesh-0") -> MeshEngine:
         return self.hosts[host].engines[model]
 
+    async def keep_busy(self, model: str) -> tuple[MeshEngine, asyncio.Task[Client]]:
+        """Have an awake model run a request that ends once its engine is released."""
+        engine = self.engine(model)
+        engine.behave = engine.hold
+        running = asyncio.create_task(self.ask(model)())
+        await eventually(lambda: engine.running == 1)
+        return engine, running
+
     def replica(self, model: str, host: str = "mesh-0") -> Replica:
         return self.gateway.dispatcher.replicas[f"{host}.{model}"]
 

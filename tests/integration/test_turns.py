@@ -80,10 +80,7 @@ async def test_a_switchs_time_is_borne_by_those_who_waited_for_it(mesh: Mesh) ->
 
 async def test_a_waiting_request_is_explained_by_the_turn_that_it_waited_for(mesh: Mesh) -> None:
     await mesh.ask("one")()
-    busy = mesh.engine("one")
-    busy.behave = busy.hold
-    running = asyncio.create_task(mesh.ask("one")())
-    await eventually(lambda: busy.running == 1)
+    busy, running = await mesh.keep_busy("one")
     other = mesh.ask("two")
     waiting = asyncio.create_task(other())
     await eventually(lambda: states(mesh)["one"] == ModelState.DRAINING)
@@ -166,10 +163,7 @@ async def test_what_a_model_runs_ends_before_it_goes(mesh: Mesh) -> None:
 
 async def test_a_turn_that_is_over_goes_on_where_nobody_waits_any_more(mesh: Mesh) -> None:
     await mesh.ask("one")()
-    busy = mesh.engine("one")
-    busy.behave = busy.hold
-    running = asyncio.create_task(mesh.ask("one")())
-    await eventually(lambda: busy.running == 1)
+    busy, running = await mesh.keep_busy("one")
     other = mesh.ask("two")
     leaving = asyncio.create_task(other())
     await eventually(lambda: states(mesh)["one"] == ModelState.DRAINING)
@@ -263,10 +257,7 @@ async def test_a_host_that_is_killed_while_a_model_serves_has_it_come_again(mesh
 
 async def test_an_operator_puts_a_busy_model_to_sleep_and_what_it_runs_ends(mesh: Mesh) -> None:
     await mesh.ask("one")()
-    busy = mesh.engine("one")
-    busy.behave = busy.hold
-    running = asyncio.create_task(mesh.ask("one")())
-    await eventually(lambda: busy.running == 1)
+    busy, running = await mesh.keep_busy("one")
     mesh.gateway.turns.sleep("one")
     await eventually(lambda: states(mesh)["one"] == ModelState.DRAINING)
     assert not is_stopped(busy)
@@ -321,10 +312,7 @@ async def test_an_objective_refuses_who_would_be_late_with_an_honest_delay(tmp_p
     async with mesh_of(mesh_fleet(slo=Slo(ttft_s=0.5)), tmp_path) as mesh:
         first = await mesh.ask("one")()
         assert first.status == 200, "who waits for nothing but a switch is never refused"
-        busy = mesh.engine("one")
-        busy.behave = busy.hold
-        running = asyncio.create_task(mesh.ask("one")())
-        await eventually(lambda: busy.running == 1)
+        busy, running = await mesh.keep_busy("one")
         mesh.pool.figures.answer_s = 30.0
         refused = await mesh.ask("two")()
         assert (refused.status, refused.json()["error"]["code"]) == (503, "overloaded")
@@ -404,10 +392,7 @@ async def test_a_busy_hosts_metrics_say_who_came_how_and_why(mesh: Mesh) -> None
 
 async def test_holds_are_counted_by_their_reason(mesh: Mesh) -> None:
     await mesh.ask("one")()
-    busy = mesh.engine("one")
-    busy.behave = busy.hold
-    running = asyncio.create_task(mesh.ask("one")())
-    await eventually(lambda: busy.running == 1)
+    busy, running = await mesh.keep_busy("one")
     other = asyncio.create_task(mesh.ask("two")())
     held = 'tenantry_model_holds_total{pool="mesh",model="two",why="draining"} 1'
     await eventually(lambda: held in mesh.gateway.metrics.page().decode(), "the hold")

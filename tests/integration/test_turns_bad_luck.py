@@ -55,10 +55,7 @@ async def test_an_engine_that_dies_while_its_turn_ends_gives_its_place_to_who_wa
     mesh: Mesh,
 ) -> None:
     await mesh.ask("one")()
-    busy = mesh.engine("one")
-    busy.behave = busy.hold
-    running = asyncio.create_task(mesh.ask("one")())
-    await eventually(lambda: busy.running == 1)
+    busy, running = await mesh.keep_busy("one")
     other = asyncio.create_task(mesh.ask("two")())
     await eventually(lambda: state(mesh, "one") is ModelState.DRAINING)
     busy.behave = busy.answer
