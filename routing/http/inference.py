@@ -225,6 +225,7 @@ class Inference:
         request, question = self._prepare(asked, target)
         try:
             if asked.refusal is not None:
+                self.admission.count_refused(request, asked.exchange.answer_headers)
                 raise asked.refusal
             ticket = self.admission.admit(request, asked.exchange.answer_headers)
         except RequestError as error:
