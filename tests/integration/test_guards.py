@@ -32,7 +32,7 @@ from tests.integration.conftest import Bench, bench_of
 
 URL = "https://guard.example/v1/moderations"
 ENDPOINT = Guard(OnFailure.REFUSE, url=URL, model="omni", timeout_s=0.2, hold_back_chars=8)
-RUN = [kind for kind in Kind if ENDPOINTS[kind].runs]
+RUN = [kind for kind in CONTROL if ENDPOINTS[kind].runs]
 BAD = "bomb"
 
 
