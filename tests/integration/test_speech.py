@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -344,7 +345,7 @@ async def test_a_recording_that_breaks_engines_is_refused_the_next_time(tmp_path
 async def test_a_guard_sees_the_prompt_and_what_was_heard(tmp_path: Path) -> None:
     seen: list[tuple[str, list[str]]] = []
 
-    async def look(found: list[str], *, of: str, tenant: str, model: str) -> list[str]:
+    async def look(found: Sequence[str], *, of: str, tenant: str, model: str) -> list[str]:
         seen.append((of, list(found)))
         return ["violence"] if "bomb" in " ".join(found) else []
 
