@@ -255,15 +255,14 @@ def run(
         path = fleet_file(name, Path(folder))
         fleet = read_fleet(path).fleet
         with start_service(Path(folder), path) as service:
-            known = read_costs(costs_file) if costs_file.is_file() else []
-            measured, result = asyncio.run(_run(service.url, fleet, known, demand(seconds, seed)))
+            measured, result = asyncio.run(_run(service.url, fleet, costs_file, demand(seconds, seed)))
     costs_file.write_text(written(measured))
     json_file.write_text(json.dumps({"fleet": name, **result}, indent=1))
     _show([json_file])
 
 
 async def _run(
-    url: str, fleet: Fleet, known: list[Measured], planned: Sequence[Planned]
+    url: str, fleet: Fleet, costs_file: Path, planned: Sequence[Planned]
 ) -> tuple[list[Measured], dict[str, Any]]:
     headers = {"Authorization": f"Bearer {api_key(TENANT)}"}
     limits = httpx.Limits(max_connections=None)
@@ -271,7 +270,9 @@ async def _run(
         await _until_ready(client)
         for model in NAMES:  # each has been awake once
             await ask(client, Planned(0.0, model, 8, 4))
-        found = known or await costs_here(client, fleet)
+        if not costs_file.is_file():
+            costs_file.write_text(written(await costs_here(client, fleet)))
+        found = read_costs(costs_file)
         seen = await send(client, planned)
         measured = [Measured(await switches(client, one.cost), one.shape, None) for one in found]
     costs = {one.cost.model: one.cost for one in measured}
