@@ -2,7 +2,8 @@
 
 A host takes the cheapest way that is allowed between two models, by what each took there before
 (`engines.places`). So does a plan: of the ways whose time is known, the shortest. A fork and a waking are
-known where this fleet has measured them; until then a model of another shape is a cold start.
+known where this fleet has measured them; until then a model of another shape is a cold start. What a model
+takes the very first time, before it can be held or sleep, is not told apart.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from planning.values import Machine, Way
 
 # A kind of switch that fewer of a model's requests meet cannot break a promise of 99 %.
 LIKELY = 0.01
+_ROUNDED = 1e-9  # a part that is left of sums and differences
 WAKES = frozenset({Way.WAKE1, Way.WAKE2})
 
 
@@ -76,7 +78,7 @@ class Leaving:
 
     def usual_s(self, load: Load) -> float:
         """Return what a switch to one of them takes on average."""
-        return sum(part * seconds for part, seconds in self._kinds(load) if part > 0)
+        return sum(part * seconds for part, seconds in self._kinds(load) if part > _ROUNDED)
 
     def dearest_s(self, load: Load) -> float:
         """Return what the dearest switch takes that one of them is likely to meet."""

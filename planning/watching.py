@@ -93,11 +93,20 @@ def _said(wish: Advice, anew: Answer, short: str) -> str:
     if not anew["meets_objectives"]:
         return f"no plan meets all objectives{f'; as it is, {short}' if short else ''}"
     if wish is Advice.CONSOLIDATE:
-        return f"{devices} devices would do, {now} are in use{f'; as it is, {short}' if short else ''}"
+        would = f"{_devices(devices)} would do, {now} are in use"
+        return f"{would}; as it is, {short}" if short else would
     if wish is Advice.STAY:
-        return f"{short}, and no plan would serve it otherwise" if short else f"{now} devices are right"
-    other = f"{devices} devices instead of {now}" if devices > now else "as many devices, used otherwise,"
+        return (
+            f"{short}, and no plan would serve it otherwise"
+            if short
+            else f"{_devices(now)}, as the plan has it"
+        )
+    other = f"{_devices(devices)} instead of {now}" if devices > now else "as many devices, used otherwise,"
     return f"{short}: {other} would meet all objectives, simulated"
+
+
+def _devices(count: int) -> str:
+    return f"{count} device{'' if count == 1 else 's'}"
 
 
 def _named(names: Sequence[str]) -> str:

@@ -35,6 +35,7 @@ _MEASURED = (
 _OBSERVED = (  # all words are ours
     f"SELECT {_MEASURED} FROM usage_records WHERE at_s >= %s ORDER BY id LIMIT {MAX_READ}"  # noqa: S608
 )
+_BEGIN = "SELECT MIN(at_s) FROM usage_records"
 _CAME = "SELECT model, way, seconds FROM switch_costs"
 _COMPLETED, _EXPIRED = "completed", "expired"
 
@@ -66,7 +67,7 @@ def read_observed(
 ) -> Observed:
     """Return what was measured from one Unix time to another; `hosts` are those of each pool.
 
-    Raises `DemandError`.
+    A ledger that begins later counts from its first record on. Raises `DemandError`.
     """
     models: dict[str, ModelSeen] = defaultdict(ModelSeen)
     pools = {name: PoolSeen(count) for name, count in hosts.items()}
@@ -94,7 +95,9 @@ def read_observed(
                 hour = int(at_s // HOUR_S)
                 pools[pool].engine_s[hour] += engine_s
                 pools[pool].switch_s[hour] += switch_s or 0.0
-    return Observed(since_s, now_s, models, pools)
+    with _answers(url, _BEGIN) as rows:
+        begins_s = next((at_s for (at_s,) in rows), None)
+    return Observed(max(since_s, now_s if begins_s is None else begins_s), now_s, models, pools)
 
 
 def _add(asked: Requests, served: Served, row: Sequence[Any], naming: Naming) -> None:

@@ -33,7 +33,7 @@ async def publish_plan(plan: PlanAnswer, operator: Operator) -> None:
     devices = plan.devices
     now = "" if devices.now is None else f", {devices.now} in use"
     missed = "" if plan.meets_objectives else ", not all objectives met"
-    said = f"published: {devices.planned} devices{now}{missed}"
+    said = f"published: {devices.planned} device{'' if devices.planned == 1 else 's'}{now}{missed}"
     await operator.services.management.plans.publish(plan.model_dump_json(), said)
 
 

@@ -66,6 +66,7 @@ def test_a_better_plan_is_told_once_two_looks_in_a_row_find_it_and_taken_back_so
     ]
     assert looks(better)[0]["wish"] == "consolidate"
     assert looks(better)[0]["said"] == "3 devices would do, 4 are in use"
+    assert looks(plan(devices=1))[0]["said"] == "1 device would do, 4 are in use"
 
 
 def test_more_devices_are_advised_only_where_something_falls_short() -> None:
@@ -97,7 +98,7 @@ def test_hosts_that_switch_more_than_a_plan_may_fall_short() -> None:
     [
         (plan(devices=2, meets=False), "no plan meets all objectives"),
         (plan(now=None, devices=2), "no fleet of today was named, so that nothing can be compared"),
-        (plan(), "4 devices are right"),
+        (plan(), "4 devices, as the plan has it"),
     ],
 )
 def test_what_cannot_be_better_is_no_advice(anew: Answer, said: str) -> None:

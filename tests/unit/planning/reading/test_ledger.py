@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from planning.reading.ledger import read_ledger, read_switches
+from planning.reading.ledger import read_ledger, read_observed, read_switches
 from planning.reading.request_log import plain_name
 from planning.requests import DemandError
 from planning.served import Came
@@ -35,6 +35,30 @@ def test_first_tokens_of_streams_are_told_from_the_grant_on(store: UsageStore, u
     served = read_ledger(url, plain_name)[1]
     assert served.first_s[0] == pytest.approx(0.4)
     assert [math.isnan(first_s) for first_s in served.first_s] == [False, True, True]
+
+
+def test_what_was_measured_is_told_by_model_and_by_pool(store: UsageStore, url: str) -> None:
+    stream = record(stream=True, first_byte_s=0.9, engine_s=0.5, switch_s=0.25)
+    late = record(outcome=Outcome.EXPIRED, replica=None, queue_s=None)
+    untold = record(prompt_tokens=0, completion_tokens=0, engine_s=0.0)
+    store.write(rows(stream, record("b", adapter=False), late, untold))
+    seen = read_observed(url, plain_name, {"shared": 2}, since_s=0.0, now_s=NOON_S + 60)
+    assert seen.models["a/a-support"].requests == 2
+    assert seen.models["a/a-support"].first_s == [0.9, math.inf]
+    assert (seen.models["b/support"].requests, seen.models["b/support"].first_s) == (1, [])
+    (hour,) = seen.pools["shared"].switch_s
+    assert (seen.pools["shared"].hosts, seen.pools["shared"].switch_s[hour]) == (2, 0.25)
+    assert hour == NOON_S // 3600
+
+
+def test_a_ledger_that_is_younger_than_asked_for_counts_from_its_beginning(
+    store: UsageStore, url: str
+) -> None:
+    assert read_observed(url, plain_name, {}, since_s=0.0, now_s=NOON_S).length_s == 1.0
+    store.write(rows(record()))
+    assert read_observed(url, plain_name, {}, since_s=0.0, now_s=NOON_S + 60).from_s == NOON_S
+    later = read_observed(url, plain_name, {}, since_s=NOON_S + 30, now_s=NOON_S + 60)
+    assert (later.from_s, dict(later.models)) == (NOON_S + 30, {})
 
 
 def test_how_models_came_is_told_by_way(store: UsageStore, url: str) -> None:
