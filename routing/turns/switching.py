@@ -98,7 +98,7 @@ class Switching:
             self._look_at(seat.replica.name)
 
     def _goes(self, seat: Seat) -> None:
-        """Count a model as gone: a probe that was under way when this was ordered may say that it is there."""
+        """Count a model as gone: a probe that was under way when that was ordered may say it is there."""
         seat.replica.orders += 1
         self._dispatcher.set_ready(seat.replica.name, False)
         self._look_at(seat.replica.name)
