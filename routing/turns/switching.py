@@ -51,6 +51,7 @@ class Switching:
         self._clients = clients
         self._look_at = look_at
         self._clock = clock
+        self.files_at = ""  # where hosts get the files that they have not: this gateway's address, a URL
 
     async def bring(self, seat: Seat, instead_of: Seat | None, *, ordered: bool = True) -> None:
         """Have a model come awake, told of its adapters. Raises `NotAwake`; then it has been stopped.
@@ -61,7 +62,9 @@ class Switching:
             if ordered:
                 client = self._client(seat)
                 going = None if instead_of is None else instead_of.model
-                await client.order(EngineOrder.START, seat.model_told, instead_of=going)
+                await client.order(
+                    EngineOrder.START, seat.model_told, instead_of=going, files_at=self.files_at
+                )
                 if instead_of is not None:
                     self._goes(instead_of)
                 self._look_at(seat.replica.name)
@@ -79,7 +82,8 @@ class Switching:
         if model is not None and model in host.seats:
             with contextlib.suppress(ReplicaSilent, NotAwake):
                 seat = host.seats[model]
-                await self._client(seat).order(EngineOrder.PREPARE, seat.model_told)
+                client = self._client(seat)
+                await client.order(EngineOrder.PREPARE, seat.model_told, files_at=self.files_at)
 
     async def stop(self, seat: Seat) -> None:
         """Have a model go to disk, and wait until it is gone; a host that is silent is not waited for."""
