@@ -123,18 +123,15 @@ class Places:
             source="" if supervisor.source == self.own.get(model) else self._as_told(supervisor.source),
         )
         switch = self._switches.get(model)
+        instead = [one.coming for one in self._switches.values() if one.going == model]
         if switch is not None and health.state in COMING:
             reason = f"{switch.going} goes first" if switch.going else "it is about to start"
             health = replace(health, state=EngineState.STARTING, reason=reason)
-        elif health.state is EngineState.READY and (by := self._instead_of(model)) is not None:
-            health = replace(health, state=EngineState.STOPPED, reason=f"{by} comes instead of it")
+        elif instead and health.state is EngineState.READY:
+            health = replace(health, state=EngineState.STOPPED, reason=f"{instead[0]} comes instead of it")
         elif known.away and health.state is EngineState.STOPPED:
             health = replace(health, reason=known.away)
         return replace(health, place=place)
-
-    def _instead_of(self, model: str) -> str | None:
-        """Return the model that comes in the place of this one, if one does."""
-        return next((one.coming for one in self._switches.values() if one.going == model), None)
 
     def forget(self, model: str) -> None:
         """Forget what was seen of a base model that is here no more."""
