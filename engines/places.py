@@ -114,7 +114,7 @@ class Places:
         place = Place(
             awake=self.most_awake(),
             memory_bytes=known.memory_bytes,
-            asleep=self._supervisors[model].sleeps,
+            asleep=supervisor.sleeps,
             asleep_bytes=known.asleep_bytes,
             resting=self._strikes.of(model, self._clock()),
             way=known.way,
@@ -384,10 +384,7 @@ class Places:
             return
         with contextlib.suppress(OSError):
             taken = await asyncio.to_thread(self._memory.of, supervisor.marked, before_bytes)
-            if supervisor.sleeps:
-                known.asleep_bytes = taken
-            else:
-                known.memory_bytes = taken
+            setattr(known, "asleep_bytes" if supervisor.sleeps else "memory_bytes", taken)
             self._fits_until_s = -math.inf
 
     def _used_bytes(self) -> int:
