@@ -41,8 +41,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         },
         "tenants": {"acme": tenant | {"default_model": "ears"}},
         "pools": {
-            "speech": {"base_models": ["whisper"], "tenants": ["acme"]},
-            "text": {"base_models": ["text"], "tenants": ["acme"]},
+            "each": {
+                "strategy": "replica-per-model",
+                "base_models": ["whisper", "text"],
+                "tenants": ["acme"],
+            },
         },
         "gateway": fleet["gateway"],
     }
