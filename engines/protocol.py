@@ -60,10 +60,12 @@ ADAPTERS_PATH = "/internal/adapters"  # GET: Residency. PUT: DesiredAdapters, an
 # POST {"order": ..., "instead_of": ..., "settings": ...}: EngineHealth; 409: why not. The settings are those
 # of a base model in a fleet file, with which the next engine starts; without them it has the last one's. At a
 # shared host {"source": ..., "revision": ...} go with a start and say where its files are: models come, and
-# get other versions. Without them they are where the host's own fleet file says.
+# get other versions. Without them they are where the host's own fleet file says. {"files_at": URL} is the
+# gateway's own address, as itself knows it: it gives the files to hosts that have not that folder.
 ENGINE_PATH = "/internal/engine"
 TRIAL_PATH = "/internal/adapters/trial"  # POST {"id": ...} of a desired adapter: TrialReport
 FILES_PATH = "/internal/adapters/"  # at the gateway, then DIGEST/FILE: GET, with a range or whole
+MODEL_FILES_PATH = "/internal/models/"  # as FILES_PATH; DIGEST alone: {FILE: bytes}
 CONTROL_PATHS = frozenset({ADAPTERS_PATH, TRIAL_PATH, ENGINE_PATH})
 
 # vLLM's routes that are served; everything else of its app (sleep, collective_rpc, LoRA by path) is not.

@@ -135,20 +135,26 @@ class ReplicaClient:
         return Residency.from_json(answer)
 
     async def order(
-        self, order: EngineOrder, model: BaseModel | None = None, *, instead_of: str | None = None
+        self,
+        order: EngineOrder,
+        model: BaseModel | None = None,
+        *,
+        instead_of: str | None = None,
+        files_at: str = "",
     ) -> EngineHealth:
         """Tell its host to restart, stop or start the engine; returns at once.
 
         The next engine has the settings of `model`, and at a shared host its files if it names them; without
-        it, the last one's. A start may name the base model that goes for it. Raises `ReplicaSilent`;
-        `OrderRefused` where the host may not, or cannot.
+        it, the last one's. A start may name the base model that goes for it. `files_at` is the gateway's
+        address, where a host gets the files that it has not. Raises `ReplicaSilent`; `OrderRefused` where
+        the host may not, or cannot.
         """
         told: dict[str, Any] = {"order": order}
         if model is not None:
             told["settings"] = engine_values(model)
             comes = order in (EngineOrder.START, EngineOrder.PREPARE)
             if self._base_model is not None and comes and model.source:
-                told |= {"source": model.source, "revision": model.revision}
+                told |= {"source": model.source, "revision": model.revision, "files_at": files_at}
         if instead_of is not None:
             told["instead_of"] = instead_of
         answer = await self._control("POST", ENGINE_PATH, told, CONTROL_TIMEOUT_S)
