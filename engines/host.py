@@ -18,7 +18,7 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from adapters.errors import AdapterError
-from engines import protocol
+from engines import protocol, speech
 from engines.handler import Receive, Scope, Send, answer_with
 from engines.health import EngineHealth, EngineState
 from engines.loader import EngineDied, reason_of
@@ -118,6 +118,8 @@ class EngineHost:
             await _answer_fault(send, protocol.FAULT_ENGINE, "the engine is not running")
             return
         send = _marking_deaths(send, running.engine)
+        if scope["path"] in protocol.FORMS:
+            send = speech.telling_usage(scope, send)
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(running.in_flight)
             if adapter_id is None:

@@ -114,7 +114,7 @@ class Places:
         place = Place(
             awake=self.most_awake(),
             memory_bytes=known.memory_bytes,
-            asleep=self._supervisors[model].sleeps,
+            asleep=supervisor.sleeps,
             asleep_bytes=known.asleep_bytes,
             resting=self._strikes.of(model, self._clock()),
             way=known.way,
@@ -123,9 +123,12 @@ class Places:
             source="" if supervisor.source == self.own.get(model) else self._as_told(supervisor.source),
         )
         switch = self._switches.get(model)
+        instead = [one.coming for one in self._switches.values() if one.going == model]
         if switch is not None and health.state in COMING:
             reason = f"{switch.going} goes first" if switch.going else "it is about to start"
             health = replace(health, state=EngineState.STARTING, reason=reason)
+        elif instead and health.state is EngineState.READY:
+            health = replace(health, state=EngineState.STOPPED, reason=f"{instead[0]} comes instead of it")
         elif known.away and health.state is EngineState.STOPPED:
             health = replace(health, reason=known.away)
         return replace(health, place=place)
@@ -381,10 +384,7 @@ class Places:
             return
         with contextlib.suppress(OSError):
             taken = await asyncio.to_thread(self._memory.of, supervisor.marked, before_bytes)
-            if supervisor.sleeps:
-                known.asleep_bytes = taken
-            else:
-                known.memory_bytes = taken
+            setattr(known, "asleep_bytes" if supervisor.sleeps else "memory_bytes", taken)
             self._fits_until_s = -math.inf
 
     def _used_bytes(self) -> int:

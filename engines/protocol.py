@@ -24,6 +24,11 @@ class Kind(StrEnum):
     DETOKENIZE = "/detokenize"
     MESSAGES = "/v1/messages"  # Anthropic's
     COUNT_TOKENS = "/v1/messages/count_tokens"
+    TRANSCRIPTION = "/v1/audio/transcriptions"
+    TRANSLATION = "/v1/audio/translations"
+
+
+FORMS = frozenset({Kind.TRANSCRIPTION, Kind.TRANSLATION})  # whose bodies are forms with a recording
 
 
 class EngineOrder(StrEnum):
@@ -39,7 +44,10 @@ class EngineOrder(StrEnum):
 TOKEN_HEADER = "x-tenantry-token"  # noqa: S105 - the header's name
 MODEL_HEADER = "x-tenantry-model"  # request: the base model that is meant, where a host has several
 ADAPTER_HEADER = "x-tenantry-adapter"  # request: id of the adapter that the request needs
-PRIORITY_HEADER = "x-tenantry-priority"  # request: what vLLM's own form of it cannot say; of `Kind.MESSAGES`
+# Request: what vLLM's own form of it cannot say; the priority of `Kind.MESSAGES` and both of `FORMS`.
+PRIORITY_HEADER = "x-tenantry-priority"
+SALT_HEADER = "x-tenantry-salt"
+USAGE_HEADER = "x-tenantry-usage"  # response: the tokens of a whole answer to one of `FORMS`, as JSON
 FAULT_HEADER = "x-tenantry-fault"  # response: the engine, not the request, is at fault; one of FAULT_*
 
 FAULT_ENGINE = "engine"  # the engine is loading, draining or dead: another replica may answer

@@ -221,7 +221,7 @@ def assemble(
     )
     batch_lines = BatchLines(inference, directory, dispatcher, ledger, turns.wake_if_idle)
     batching = Batching.of(fleet, batch_lines, ledger)
-    metrics.batches = batching.runner
+    metrics.batches, metrics.plans = batching.runner, manager.plans
     app = GatewayApp(
         fleet=fleet,
         callers=callers,

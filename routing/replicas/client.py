@@ -9,10 +9,12 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from engines import forms
 from engines.health import EngineHealth, EngineState
 from engines.protocol import (
     ADAPTERS_PATH,
     ENGINE_PATH,
+    FORMS,
     METRICS_PATH,
     MODEL_HEADER,
     READY_PATH,
@@ -28,6 +30,7 @@ from routing.replicas.http1 import Answer, Upstream, UpstreamError
 CONTROL_TIMEOUT_S = 10.0
 TRIAL_TIMEOUT_S = 120.0  # loading a large adapter from a cold disk, behind a full batch
 PROBE_TIMEOUT_S = 2.0
+MEDIA_TYPE = "application/json"
 
 
 class ReplicaSilent(Exception):
@@ -78,7 +81,7 @@ class ReplicaClient:
         self._unused = asyncio.Event()
         self._unused.set()
         address = Address.parse(url)
-        headers = {TOKEN_HEADER: token, "content-type": "application/json"}
+        headers = {TOKEN_HEADER: token}
         if base_model is not None:
             headers[MODEL_HEADER] = base_model
         self._upstream = Upstream(address.base_url, address.socket_path, headers)
@@ -96,7 +99,8 @@ class ReplicaClient:
         """Send a request; the caller reads the answer and must `end` it. Raises `UpstreamError`."""
         self._begin_use()
         try:
-            return await self._upstream.ask("POST", path, body, headers)
+            kind = forms.CONTENT_TYPE if path in FORMS else MEDIA_TYPE
+            return await self._upstream.ask("POST", path, body, {**headers, "content-type": kind})
         except BaseException:
             self._end_use()
             raise
@@ -193,7 +197,7 @@ class ReplicaClient:
 
     async def _fetch(self, method: str, path: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
         async with asyncio.timeout(timeout_s):
-            answer = await self._upstream.ask(method, path, body)
+            answer = await self._upstream.ask(method, path, body, {"content-type": MEDIA_TYPE})
             try:
                 return answer.status, await answer.read()
             finally:

@@ -66,8 +66,7 @@ class Switching:
                     EngineOrder.START, seat.model_told, instead_of=going, files_at=self.files_at
                 )
                 if instead_of is not None:
-                    self._dispatcher.set_ready(instead_of.replica.name, False)
-                    self._look_at(instead_of.replica.name)
+                    self._goes(instead_of)
                 self._look_at(seat.replica.name)
             await self._until_awake(seat)
         except NotAwake:
@@ -92,6 +91,7 @@ class Switching:
         with contextlib.suppress(ReplicaSilent, NotAwake):
             client = self._client(seat)
             await client.order(EngineOrder.STOP)
+            self._goes(seat)
             due_s = self._clock() + STOPPED_WITHIN_S
             while self._clock() < due_s and (health := await client.health()) is not None:
                 if health.state is EngineState.STOPPED:
@@ -100,6 +100,12 @@ class Switching:
                 await asyncio.sleep(LAST_POLL_S / 5)
         if not seat.replica.left:
             self._look_at(seat.replica.name)
+
+    def _goes(self, seat: Seat) -> None:
+        """Count a model as gone: a probe that was under way when that was ordered may say it is there."""
+        seat.replica.orders += 1
+        self._dispatcher.set_ready(seat.replica.name, False)
+        self._look_at(seat.replica.name)
 
     async def has_left(self, seat: Seat) -> None:
         """Wait until nothing is left of a replica that takes part no more: then its place is free."""

@@ -65,6 +65,25 @@ async def test_models_take_turns_and_no_answer_is_another_models(mesh: Mesh) -> 
     assert max(engine.cut for engine in host.engines.values()) == 0
 
 
+async def test_a_probe_that_was_under_way_in_a_switch_opens_no_model_that_has_gone(mesh: Mesh) -> None:
+    await mesh.ask("one")()
+    engine, replica = mesh.engine("one"), mesh.replica("one")
+    old = engine.is_told = asyncio.Event()
+    before = engine.probed
+    mesh.gateway.lifecycle.engines.look_at(replica.name)
+    await eventually(lambda: engine.probed > before, "a probe that is under way")
+    before = engine.probed
+    await mesh.ask("two")()
+    later = engine.is_told = asyncio.Event()
+    old.set()
+    await eventually(lambda: engine.probed > before, "the next probe")
+    mesh.pool.decide()
+    assert mesh.awake() == {"two"} and not replica.ready
+    later.set()
+    await mesh.ask("three")()
+    assert mesh.hosts["mesh-0"].refused == []
+
+
 async def test_a_switchs_time_is_borne_by_those_who_waited_for_it(mesh: Mesh) -> None:
     both = [mesh.ask("two", "a"), mesh.ask("two", "b")]
     await asyncio.gather(*(client() for client in both))

@@ -244,6 +244,28 @@ async def test_one_comes_instead_of_another_once_that_has_ended() -> None:
     await house.end()
 
 
+async def test_one_that_goes_takes_no_request_from_when_that_was_ordered() -> None:
+    class Slow(FakeWay):
+        """Waits before it touches an engine."""
+
+        async def bring(self, going: Supervisor | None, coming: Supervisor) -> None:
+            await begins.wait()
+            await Cold().bring(going, coming)
+
+    begins = asyncio.Event()
+    house = House(ways=(Slow("put", 0.0),))
+    begins.set()
+    await house.bring("even")
+    begins.clear()
+    house.places.follow("odd", START, "even")
+    assert house.fakes["even"].is_ready()
+    health = house.places.health("even")
+    assert (health.state, health.reason) == (EngineState.STOPPED, "odd comes instead of it")
+    begins.set()
+    await eventually(lambda: house.state("odd") == "ready")
+    await house.end()
+
+
 async def test_instead_of_one_that_is_not_awake_is_beside_the_others() -> None:
     house = House()
     await house.bring("odd", instead_of="even")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from planning.reading.ledger import read_ledger
+from planning.reading.ledger import read_ledger, read_switches
 from planning.reading.request_log import plain_name
 from planning.requests import DemandError
+from planning.served import Came
+from routing.state import StateStore, TurnsStore
 from routing.types import Outcome
 from routing.usage.store import UsageStore
 from tests.unit.routing.usage.made import NOON_S, record, rows
@@ -24,6 +27,23 @@ def test_records_tell_requests_and_what_engines_did(store: UsageStore, url: str)
     assert len(served) == 2
     assert served.adapter == ["a/a-support", ""]
     assert served.run_s[0] > 0
+
+
+def test_first_tokens_of_streams_are_told_from_the_grant_on(store: UsageStore, url: str) -> None:
+    whole = record(first_byte_s=1.9)
+    store.write(rows(record(stream=True, first_byte_s=0.9), whole, record(stream=True)))
+    served = read_ledger(url, plain_name)[1]
+    assert served.first_s[0] == pytest.approx(0.4)
+    assert [math.isnan(first_s) for first_s in served.first_s] == [False, True, True]
+
+
+def test_how_models_came_is_told_by_way(store: UsageStore, url: str) -> None:
+    assert read_switches(url) == []
+    kept = StateStore(url)
+    kept.open()
+    TurnsStore(kept).keep_cost("mesh-0", "even", "odd", 8.0, "fork")
+    kept.close()
+    assert read_switches(url) == [Came("even", "fork", 8.0)]
 
 
 def test_the_ledger_of_a_gateway_that_runs_is_read_beside_it(store: UsageStore, url: str) -> None:
