@@ -45,10 +45,9 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from routing.scheduling.view import weight
-from routing.turns.forecast import TURN_ANSWERS
-from routing.turns.view import AwakeModel, Demand, Host, TurnSettings
+from routing.turns.view import TURN_ANSWERS, AwakeModel, Demand, Host, TurnSettings
 
-# Tried in the simulator (docs/simulator.md): around these the figures hardly move.
+# Tried in the simulator: docs/simulator.md says what else was, and what it came to.
 AHEAD = 10.0  # so much more must who waits be worth before a turn ends for it
 LATE = 0.6  # a late request's part of a timely one's worth
 ROUNDS = 1.2  # usual turns of everybody, after which who waits longest comes first
