@@ -13,6 +13,7 @@ Environment:
                            the same for all where they are not
     TENANTRY_ENGINE_URLS   "host=url host=url": these run elsewhere, none is started for them
     TENANTRY_ENGINE_FILE   a file that says where all of them run, and may change; none is started here
+    TENANTRY_ENGINE_SERVICES   Kubernetes' Services, called like the pools, behind which all of them run
     TENANTRY_GATEWAY_URL   where engines on other machines find the gateway, if not at the address they see
     TENANTRY_WATCH         1: the fleet file is applied whenever it is changed (`tenantry serve --watch`)
     TENANTRY_DEMO          1: the demo's keys, which everybody knows, count from everywhere; else on this
