@@ -62,7 +62,6 @@ from bentoml.exceptions import BentoMLConfigException  # noqa: E402
 from bentoml.images import Image  # noqa: E402
 from pydantic import BaseModel, ConfigDict  # noqa: E402
 
-from engines.assembly import host_of  # noqa: E402
 from engines.secrets import internal_token  # noqa: E402
 from fleet.current import CurrentFleet  # noqa: E402
 from fleet.demo_keys import DEMO_KEY_HASHES, demo_keys  # noqa: E402
@@ -78,8 +77,11 @@ from routing.http.cors import options_of, with_cors  # noqa: E402
 from routing.replicas.client import Address  # noqa: E402
 from routing.replicas.discovery import Elsewhere  # noqa: E402
 
-# The gateway is imported where it is made: BentoML's parent process and each engine import this file too.
+# Gateway and hosts are imported where they are made: every process imports this file, BentoML's parent too,
+# and none needs more than one of them.
 if TYPE_CHECKING:
+    from engines.host import EngineHost
+    from engines.shared_host import SharedHost
     from routing.assembly import Gateway as WholeGateway
 
 BENTOML_ROUTES = {path + slash: path for path in ("/livez", "/readyz", "/healthz") for slash in ("", "/")}
@@ -201,25 +203,30 @@ class Served:
 def declare_host(served: Served, pool: Pool, place: Host) -> Service[Any]:
     """Declare the service of one host."""
     fleet = served.fleet
-    token = internal_token(SECRET)
-    host = host_of(fleet, pool, place, token=token, withheld=served.secret_variables)
+
+    @functools.cache
+    def host() -> EngineHost | SharedHost:
+        from engines.assembly import host_of
+
+        token = internal_token(SECRET)
+        return host_of(fleet, pool, place, token=token, withheld=served.secret_variables)
 
     class Engine:
         @bentoml.on_startup
         async def start(self) -> None:
             logs.set_up(place.name)
-            await host.start()
+            await host().start()
             last_resort.bound_the_end(fleet.gateway.shutdown_grace_s)
 
         @bentoml.on_shutdown
         async def stop(self) -> None:
-            await host.stop()
+            await host().stop()
 
         async def __is_ready__(self) -> bool:
-            return host.is_ready()
+            return host().is_ready()
 
         async def __is_alive__(self) -> bool:
-            return host.is_alive()
+            return host().is_alive()
 
     # A slice is looked for before each start of an engine, which then sets the variable itself.
     is_set = place.device is not None and place.on_slice is None
@@ -233,7 +240,7 @@ def declare_host(served: Served, pool: Pool, place: Host) -> Service[Any]:
         service_class=DirectService,
         **({"resources": {"gpu": gpus}} if served.on_gpu else {}),
     )
-    return declare(bentoml.asgi_app(lambda: host, path="/")(Engine))
+    return declare(bentoml.asgi_app(host, path="/")(Engine))
 
 
 def image_of(*, on_gpu: bool) -> Image:
