@@ -278,7 +278,7 @@ def declare_gateway(served: Served, role: Role) -> Service[Any]:
         )
         made = assemble(CurrentFleet(fleet), discovery, secret=SECRET, local_only=local_only)
         own = address_of(os.environ, "gateway") or ""
-        made.lifecycle.engines.files_at = os.environ.get("TENANTRY_GATEWAY_URL", own)
+        made.known_as(os.environ.get("TENANTRY_GATEWAY_URL", own))
         made.fleets.begin_with(served.file)
         return made
 

@@ -137,13 +137,13 @@ class VersionStore:
 
     def folder_of(self, digest: str) -> Path:
         """Return a version's folder, present or not. Raises `AdapterError` if `digest` is not one."""
-        if not _DIGEST.fullmatch(digest):
+        if not is_digest(digest):
             raise AdapterError("a version's digest is 64 hexadecimal digits in lower case")
         return self._folder / digest[:2] / digest
 
     def has(self, digest: str) -> bool:
         """Whether a version is here; its content is not read."""
-        if not _DIGEST.fullmatch(digest):
+        if not is_digest(digest):
             return False
         folder = self.folder_of(digest)
         try:
@@ -157,6 +157,11 @@ class VersionStore:
             return self.has(digest) and self._kind.inspect(self.folder_of(digest)).digest == digest
         except AdapterError:
             return False
+
+    def sizes(self, digest: str) -> dict[str, int]:
+        """Return the sizes of a version's files in bytes, by name. Raises `AdapterError` and `OSError`."""
+        folder = self.folder_of(digest)
+        return {name: (folder / name).stat().st_size for name in self._kind.files_in(folder)}
 
     def touch(self, digest: str) -> None:
         """Record that a version is used now; the least recently used one is deleted first."""
@@ -221,7 +226,7 @@ class VersionStore:
     def _version_folders(self) -> Iterator[Path]:
         for group in sorted(self._folder.glob("[0-9a-f][0-9a-f]")):
             for folder in sorted(group.iterdir()):
-                if _DIGEST.fullmatch(folder.name):
+                if is_digest(folder.name):
                     yield folder
 
     def _put(self, staged: Path, target: Path) -> None:
@@ -245,6 +250,11 @@ class VersionStore:
         with contextlib.suppress(FileNotFoundError):
             folder.rename(doomed)
             _remove_tree(doomed)
+
+
+def is_digest(name: str) -> bool:
+    """Whether a version's folder may be called so."""
+    return _DIGEST.fullmatch(name) is not None
 
 
 def _remove_tree(path: Path) -> None:

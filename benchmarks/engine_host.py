@@ -13,7 +13,8 @@ import typer
 import uvicorn
 
 from benchmarks.fleet import DEMO
-from engines.adapter_files import AdapterFiles, Folders
+from engines.adapter_files import AdapterFiles
+from engines.copies import Folders
 from engines.host import EngineHost
 from engines.loader import files
 from engines.supervisor import Supervisor

@@ -190,6 +190,21 @@ async def costs_here(client: httpx.AsyncClient, fleet: Fleet) -> list[Measured]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """A file of costs, which is written as soon as they are measured: they hold for the next run, too."""
+
+    path: Path
+
+    def read(self) -> list[Measured]:
+        """Read it; empty where it is not there."""
+        return read_costs(self.path) if self.path.is_file() else []
+
+    def keep(self, costs: list[Measured]) -> None:
+        """Write it."""
+        self.path.write_text(written(costs))
+
+
 async def switches(client: httpx.AsyncClient, cost: ServingCost) -> ServingCost:
     """Add what switches to a model have taken, as its hosts say."""
     headers = {"Authorization": f"Bearer {api_key('operator')}"}
@@ -255,28 +270,26 @@ def run(
         path = fleet_file(name, Path(folder))
         fleet = read_fleet(path).fleet
         with start_service(Path(folder), path) as service:
-            known = read_costs(costs_file) if costs_file.is_file() else []
-            measured, result = asyncio.run(_run(service.url, fleet, known, demand(seconds, seed)))
-    costs_file.write_text(written(measured))
+            result = asyncio.run(_run(service.url, fleet, Costs(costs_file), demand(seconds, seed)))
     json_file.write_text(json.dumps({"fleet": name, **result}, indent=1))
     _show([json_file])
 
 
-async def _run(
-    url: str, fleet: Fleet, known: list[Measured], planned: Sequence[Planned]
-) -> tuple[list[Measured], dict[str, Any]]:
+async def _run(url: str, fleet: Fleet, known: Costs, planned: Sequence[Planned]) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {api_key(TENANT)}"}
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits) as client:
         await _until_ready(client)
         for model in NAMES:  # each has been awake once
             await ask(client, Planned(0.0, model, 8, 4))
-        found = known or await costs_here(client, fleet)
+        found = known.read() or await costs_here(client, fleet)
+        known.keep(found)
         seen = await send(client, planned)
         measured = [Measured(await switches(client, one.cost), one.shape, None) for one in found]
+    known.keep(measured)
     costs = {one.cost.model: one.cost for one in measured}
     calls = simulated(fleet, seen, costs)
-    return measured, {
+    return {
         "costs": {
             name: {"base": cost.base_s.value, "prefill": cost.prefill_token_s.value}
             for name, cost in costs.items()

@@ -23,6 +23,7 @@ from routing.admin.batches import BatchList
 from routing.admin.key_answers import KeyList, NewKeyAnswer
 from routing.admin.live_answers import LiveDecisions, LiveHistory, LiveSnapshot
 from routing.admin.models import ModelList, WakeList
+from routing.admin.plan_documents import PlanKept
 from routing.admin.tenant_answers import AliasList, TenantChangedAnswer, TenantDetail, TenantList
 from routing.admin.usage import UsageAnswer
 from routing.admin.whoami import WhoAmIAnswer
@@ -40,6 +41,7 @@ ANSWERS: tuple[type[BaseModel], ...] = (
     KeyList,
     ModelList,
     NewKeyAnswer,
+    PlanKept,
     ReplicaList,
     TenantChangedAnswer,
     TenantDetail,

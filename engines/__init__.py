@@ -33,9 +33,13 @@ last_resort.py     an end by force where the ordered one takes too long
 restarts.py        an engine's state after starts and deaths; delays between starts
 settings.py        a digest of the settings with which an engine runs
 new_settings.py    checks those that the gateway gives
-adapter_files.py   adapters' files on this machine: the gateway's, or copies fetched by digest
+adapter_files.py   adapters' files on this machine
+model_files.py     whole models' files on this machine
+copies.py          a version's files: the gateway's, or a copy fetched by digest
 residency.py       the adapters that the gateway wants in an engine, and those there, as JSON
 protocol.py        private headers and routes between gateway and engine
+speech.py          salt, turn and count of recordings, of which vLLM's forms say nothing
+forms.py           forms with a recording, as vLLM takes them
 handler.py         the answer where vLLM's handler breaks on a request
 last_words.py      the last errors of an engine's processes
 words.py           one line for a failure, for operators or tenants

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from adapters.base_model import folder_of
-from engines.adapter_files import AdapterFiles, Folders
+from engines.adapter_files import AdapterFiles
 from engines.builder import Shared, builder_thread
+from engines.copies import Folders
 from engines.forking.server import OF_CPU_ENGINE, OF_ENGINE, OF_GPU_ENGINE, ForkServer, architectures_of
 from engines.host import EngineHost
 from engines.memory import memory_of_host
+from engines.model_files import ModelFiles
 from engines.shared_host import Growth, SharedHost
 from engines.supervisor import Supervisor
 from engines.switching.live import Model
@@ -61,6 +63,7 @@ def host_of(
         turns=turns,
         forks=forks,
     )
+    host.places.files = ModelFiles(model_folders_of(fleet), token)
     host.growth = Growth(made, lambda model: _model_of(fleet, pool, model, on_cpu=on_cpu))
     return host
 
@@ -69,6 +72,12 @@ def folders_of(fleet: Fleet) -> Folders:
     """Say where a machine has, or may keep, the files of a fleet's adapters."""
     folder = Path(fleet.state.folder)
     return Folders(folder / "adapters", folder / "copies", fleet.state.store_bytes)
+
+
+def model_folders_of(fleet: Fleet) -> Folders:
+    """Say where a machine has, or may keep, the files of a fleet's whole models."""
+    folder = Path(fleet.state.folder)
+    return Folders(folder / "models", folder / "model-copies", fleet.state.model_store_bytes)
 
 
 def _fork_server(place: Host, models: Iterable[BaseModel], *, on_cpu: bool) -> ForkServer:

@@ -18,7 +18,7 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from adapters.errors import AdapterError
-from engines import protocol
+from engines import protocol, speech
 from engines.handler import Receive, Scope, Send, answer_with
 from engines.health import EngineHealth, EngineState
 from engines.loader import EngineDied, reason_of
@@ -118,6 +118,8 @@ class EngineHost:
             await _answer_fault(send, protocol.FAULT_ENGINE, "the engine is not running")
             return
         send = _marking_deaths(send, running.engine)
+        if scope["path"] in protocol.FORMS:
+            send = speech.telling_usage(scope, send)
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(running.in_flight)
             if adapter_id is None:
@@ -165,7 +167,7 @@ class EngineHost:
                 await answer(send, 200, report.to_json())
             elif call == ("POST", protocol.ENGINE_PATH):
                 body = await _read_json(receive)
-                model = self._meant(body)
+                model = self._meant(body, (scope.get("client") or (None,))[0])
                 if body.get("order") == protocol.EngineOrder.PREPARE:
                     self._supervisor.model = model  # what is read ahead is that one's
                 self._follow(body, model)
@@ -179,14 +181,17 @@ class EngineHost:
         except (EngineDied, BaseModelFailed, FilesAway) as error:
             await _answer_fault(send, protocol.FAULT_ENGINE, str(error))
 
-    def _meant(self, told: dict[str, Any]) -> BaseModel:
-        """Read with what the next engine is to be started. Raises `_BadRequest`."""
+    def _meant(self, told: dict[str, Any], peer: str | None) -> BaseModel:
+        """Read with what the next engine is to be started, as `peer` says. Raises `_BadRequest`."""
         model, comes = self._supervisor.model, told.get("order") in _COMING
         if self._places is not None and comes:
             source, revision = self._own.source, self._own.revision
             if told.get("source") is not None:
                 source, revision = told["source"], told.get("revision")
             model = _elsewhere(model, source, revision) if source else model
+            if self._places.files is not None:
+                self._places.files.at(str(told.get("files_at", "")), peer)
+                model = self._places.files.located(model)
         return _parse_settings(told, model)
 
     def _health(self) -> EngineHealth:

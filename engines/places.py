@@ -12,17 +12,20 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from adapters.base_model import folder_of
 from engines.health import EngineHealth, EngineState, Place
 from engines.memory import Memory
+from engines.model_files import ModelFiles
 from engines.protocol import EngineOrder
 from engines.read_ahead import ReadAhead
+from engines.residency import FilesAway
 from engines.strikes import Strikes
 from engines.supervisor import Supervisor
 from engines.ways import Cold, Leave, SwitchFailed, Way, end
+from fleet.types import BaseModel
 
 # Of an engine whose way has not ended: it is not ready before that, and what it said before is old.
 COMING = frozenset({EngineState.STOPPED, EngineState.FAILED, EngineState.READY})
@@ -56,6 +59,7 @@ class _Known:
     took_at_s: dict[str, float] = field(default_factory=dict)
     memory_bytes: int = 0
     asleep_bytes: int = 0  # that it takes while it sleeps
+    away: str = ""  # why its files are not on this machine
 
 
 class Places:
@@ -79,6 +83,8 @@ class Places:
         ends.
         """
         self._supervisors = supervisors
+        self.files: ModelFiles | None = None  # gets those that are not on this machine
+        self.took: Callable[[BaseModel], None] = lambda model: None  # told of one whose files have come
         self.own = {model: one.model.source for model, one in supervisors.items()}  # by the host's fleet file
         self._most = awake
         self._memory = memory
@@ -88,16 +94,18 @@ class Places:
         self._read_ahead = ReadAhead()
         self._known: defaultdict[str, _Known] = defaultdict(_Known)  # by base model
         self._switches: dict[str, _Switch] = {}  # by the model that comes
-        self._measuring: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._fits, self._fits_until_s = 1, -math.inf  # models that fit the memory together, and for how long
 
     async def stop(self) -> None:
         """Begin no more; what is under way is left to the supervisors, which end it."""
-        tasks = [*(switch.task for switch in self._switches.values()), *self._measuring]
+        tasks = [*(switch.task for switch in self._switches.values()), *self._background]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._read_ahead.stop()
+        if self.files is not None:
+            await self.files.stop()
 
     def health(self, model: str) -> EngineHealth:
         """Return how a base model's engine stands, and what it has of the host."""
@@ -106,18 +114,23 @@ class Places:
         place = Place(
             awake=self.most_awake(),
             memory_bytes=known.memory_bytes,
-            asleep=self._supervisors[model].sleeps,
+            asleep=supervisor.sleeps,
             asleep_bytes=known.asleep_bytes,
             resting=self._strikes.of(model, self._clock()),
             way=known.way,
             took_s=dict(known.took_s),
             failed_starts=supervisor.failed_starts,
-            source="" if supervisor.source == self.own.get(model) else supervisor.source,
+            source="" if supervisor.source == self.own.get(model) else self._as_told(supervisor.source),
         )
         switch = self._switches.get(model)
+        instead = [one.coming for one in self._switches.values() if one.going == model]
         if switch is not None and health.state in COMING:
             reason = f"{switch.going} goes first" if switch.going else "it is about to start"
             health = replace(health, state=EngineState.STARTING, reason=reason)
+        elif instead and health.state is EngineState.READY:
+            health = replace(health, state=EngineState.STOPPED, reason=f"{instead[0]} comes instead of it")
+        elif known.away and health.state is EngineState.STOPPED:
+            health = replace(health, reason=known.away)
         return replace(health, place=place)
 
     def forget(self, model: str) -> None:
@@ -174,9 +187,14 @@ class Places:
 
     def _prepare(self, model: str) -> None:
         """Have a model's weights in memory when its turn comes, if they are on this machine."""
+        if not self._supervisors[model].is_awake:
+            self._in_background(self._read(model))
+
+    async def _read(self, model: str) -> None:
+        await self._have_files(model)
         wanted = self._supervisors[model].model
         folder = folder_of(wanted.source, wanted.revision)
-        if folder is not None and not self._supervisors[model].is_awake:
+        if folder is not None:
             self._read_ahead.begin(model, folder)
 
     def _stop(self, model: str) -> None:
@@ -253,16 +271,43 @@ class Places:
         """Bring a model by the cheapest way that is possible; where that fails, by the next one."""
         coming = self._supervisors[switch.coming]
         going = None if switch.going is None else self._supervisors[switch.going]
+        if not await self._have_files(switch.coming):
+            return
         before_bytes = await asyncio.to_thread(self._used_bytes)
         if switch.going is not None:  # what it takes is free by then
             before_bytes = max(0, before_bytes - self._known[switch.going].memory_bytes)
         await self._make_room(switch.coming, switch.going)
-        if await self._go(switch, going, before_bytes):
-            return
-        if sleepers := self._sleepers():
+        if not await self._go(switch, going, before_bytes) and (sleepers := self._sleepers()):
             log.warning("%s: it did not come beside those that sleep; they end", coming.replica)
             await asyncio.gather(*(end(self._supervisors[one]) for one in sleepers))
             await self._go(switch, None, before_bytes)
+        if self.files is not None:
+            self.files.keep(self._needed())
+
+    async def _have_files(self, model: str) -> bool:
+        """Have a model's files on this machine; return whether they are."""
+        known, wanted = self._known[model], self._supervisors[model].model
+        known.away = ""
+        try:
+            if self.files is not None and await self.files.bring(wanted, self._needed):
+                self.took(wanted)
+        except FilesAway as error:
+            known.away = str(error)
+            log.warning("%s: %s", self._supervisors[model].replica, error)
+        return not known.away
+
+    def _needed(self) -> set[str]:
+        """The folders of models that are here, or come."""
+        here = (one.source for one in self._supervisors.values() if one.is_awake or one.sleeps)
+        return {*here, *(self._supervisors[model].model.source for model in self._switches)}
+
+    def _as_told(self, source: str) -> str:
+        return source if self.files is None else self.files.as_told(source)
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _make_room(self, coming: str, going: str | None) -> None:
         """Have models that sleep end, as many as what comes needs more memory than there is."""
@@ -290,9 +335,7 @@ class Places:
             self._strikes.worked(way.name, name_of(going), switch.coming)
             self._note(switch.coming, way.name, self._clock() - began_s, is_usual)
             for model in filter(None, (switch.coming, switch.going)):
-                measuring = asyncio.create_task(self._measure(model, before_bytes))
-                self._measuring.add(measuring)
-                measuring.add_done_callback(self._measuring.discard)
+                self._in_background(self._measure(model, before_bytes))
             return True
         return False
 
@@ -341,10 +384,7 @@ class Places:
             return
         with contextlib.suppress(OSError):
             taken = await asyncio.to_thread(self._memory.of, supervisor.marked, before_bytes)
-            if supervisor.sleeps:
-                known.asleep_bytes = taken
-            else:
-                known.memory_bytes = taken
+            setattr(known, "asleep_bytes" if supervisor.sleeps else "memory_bytes", taken)
             self._fits_until_s = -math.inf
 
     def _used_bytes(self) -> int:

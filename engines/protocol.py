@@ -24,6 +24,11 @@ class Kind(StrEnum):
     DETOKENIZE = "/detokenize"
     MESSAGES = "/v1/messages"  # Anthropic's
     COUNT_TOKENS = "/v1/messages/count_tokens"
+    TRANSCRIPTION = "/v1/audio/transcriptions"
+    TRANSLATION = "/v1/audio/translations"
+
+
+FORMS = frozenset({Kind.TRANSCRIPTION, Kind.TRANSLATION})  # whose bodies are forms with a recording
 
 
 class EngineOrder(StrEnum):
@@ -39,7 +44,10 @@ class EngineOrder(StrEnum):
 TOKEN_HEADER = "x-tenantry-token"  # noqa: S105 - the header's name
 MODEL_HEADER = "x-tenantry-model"  # request: the base model that is meant, where a host has several
 ADAPTER_HEADER = "x-tenantry-adapter"  # request: id of the adapter that the request needs
-PRIORITY_HEADER = "x-tenantry-priority"  # request: what vLLM's own form of it cannot say; of `Kind.MESSAGES`
+# Request: what vLLM's own form of it cannot say; the priority of `Kind.MESSAGES` and both of `FORMS`.
+PRIORITY_HEADER = "x-tenantry-priority"
+SALT_HEADER = "x-tenantry-salt"
+USAGE_HEADER = "x-tenantry-usage"  # response: the tokens of a whole answer to one of `FORMS`, as JSON
 FAULT_HEADER = "x-tenantry-fault"  # response: the engine, not the request, is at fault; one of FAULT_*
 
 FAULT_ENGINE = "engine"  # the engine is loading, draining or dead: another replica may answer
@@ -52,10 +60,12 @@ ADAPTERS_PATH = "/internal/adapters"  # GET: Residency. PUT: DesiredAdapters, an
 # POST {"order": ..., "instead_of": ..., "settings": ...}: EngineHealth; 409: why not. The settings are those
 # of a base model in a fleet file, with which the next engine starts; without them it has the last one's. At a
 # shared host {"source": ..., "revision": ...} go with a start and say where its files are: models come, and
-# get other versions. Without them they are where the host's own fleet file says.
+# get other versions. Without them they are where the host's own fleet file says. {"files_at": URL} is the
+# gateway's own address, as itself knows it: it gives the files to hosts that have not that folder.
 ENGINE_PATH = "/internal/engine"
 TRIAL_PATH = "/internal/adapters/trial"  # POST {"id": ...} of a desired adapter: TrialReport
 FILES_PATH = "/internal/adapters/"  # at the gateway, then DIGEST/FILE: GET, with a range or whole
+MODEL_FILES_PATH = "/internal/models/"  # as FILES_PATH; DIGEST alone: {FILE: bytes}
 CONTROL_PATHS = frozenset({ADAPTERS_PATH, TRIAL_PATH, ENGINE_PATH})
 
 # vLLM's routes that are served; everything else of its app (sleep, collective_rpc, LoRA by path) is not.

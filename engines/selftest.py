@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
+from engines import forms
 from engines.protocol import Kind
 from engines.questions import GENERATED_TOKENS, PRIORITY, PROMPTS, Questions, are_finite
 
@@ -24,6 +25,7 @@ SAMPLED = (
     {"temperature": 0.8, "top_p": 0.9},
     {"temperature": 1.0, "min_p": 0.1, "presence_penalty": 0.5, "repetition_penalty": 1.1},
 )
+SILENCE_S = 0.5  # of the recording
 SCHEMA = {"type": "object", "properties": {"open": {"type": "boolean"}}, "required": ["open"]}
 App = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 log = logging.getLogger("tenantry.engine")
@@ -67,6 +69,14 @@ class SelfTest:
 
     def _kinds(self) -> list[tuple[str, bool, Callable[[], Awaitable[None]]]]:
         """The requests: (name, whether a refusal is a failure, the request)."""
+        transcribes = "transcription" in self._tasks
+        if transcribes and not self._ask.generates:
+            if self._trials:
+                raise RuntimeError(
+                    "a model that only writes down speech has no prompts to try adapters with; set its "
+                    "`max_loras` to 0"
+                )
+            return [("a transcription over HTTP", True, self._transcription)]
         if not self._ask.generates:
             kinds = [("an embedding over HTTP", False, self._embedding)] if "embed" in self._tasks else []
             return [("a vector", self._trials, self._vector), *kinds]
@@ -76,6 +86,7 @@ class SelfTest:
             ("sampled answers", False, self._sampled),
             ("a streamed answer", False, self._streamed),
             ("structured output", False, self._structured),
+            *([("a transcription over HTTP", False, self._transcription)] if transcribes else []),
         ]
 
     async def _pass(self, kind: str, needed: bool, ask: Callable[[], Awaitable[None]]) -> None:
@@ -129,10 +140,23 @@ class SelfTest:
     async def _embedding(self) -> None:
         await self._post(Kind.EMBEDDING, {"input": PROMPTS[0]})
 
+    async def _transcription(self) -> None:
+        """Have silence written down, in English: finding out the language is a step of its own."""
+        body = forms.written([("model", self._model), ("language", "en")], forms.silence(SILENCE_S))
+        try:
+            await self._send(Kind.TRANSCRIPTION, body, forms.CONTENT_TYPE)
+        except _Refused as error:
+            error.args = (f"{error} (vLLM reads recordings with soundfile: is it installed?)",)
+            raise
+
     async def _post(self, path: Kind, body: dict[str, Any]) -> bytes:
-        """Ask vLLM's app in this process. Raises `_Refused`, or `RuntimeError` if it fails."""
+        """Ask as `_send`, in JSON."""
         body |= {"model": self._model, "cache_salt": secrets.token_hex(16), "priority": PRIORITY}
-        messages = iter([{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}])
+        return await self._send(path, json.dumps(body).encode(), "application/json")
+
+    async def _send(self, path: Kind, body: bytes, content_type: str) -> bytes:
+        """Ask vLLM's app in this process. Raises `_Refused`, or `RuntimeError` if it fails."""
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
         status, answer = 0, bytearray()
 
         async def receive() -> dict[str, Any]:
@@ -146,14 +170,14 @@ class SelfTest:
             status = message.get("status", status)
             answer.extend(message.get("body", b""))
 
-        await self._app(_scope(path), receive, send)
+        await self._app(_scope(path, content_type), receive, send)
         if status != 200:
             text = f"{path} answered {status}: {answer[:300].decode(errors='replace')}"
             raise _Refused(text) if 400 <= status < 500 else RuntimeError(text)
         return bytes(answer)
 
 
-def _scope(path: Kind) -> dict[str, Any]:
+def _scope(path: Kind, content_type: str) -> dict[str, Any]:
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -164,7 +188,7 @@ def _scope(path: Kind) -> dict[str, Any]:
         "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",
-        "headers": [(b"host", b"engine"), (b"content-type", b"application/json")],
+        "headers": [(b"host", b"engine"), (b"content-type", content_type.encode())],
         "client": ("127.0.0.1", 0),
         "server": ("engine", 80),
     }

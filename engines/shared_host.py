@@ -81,6 +81,7 @@ class SharedHost:
             ],
             leave=leave,
         )
+        self.places.took = self._took
         self._hosts: dict[bytes, EngineHost] = {}
         for model, supervisor in supervisors.items():
             self._take(model, supervisor)

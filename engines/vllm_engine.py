@@ -13,6 +13,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from engines import speech
 from engines.devices.vllm_guard import correct_vllm
 from engines.engine_metrics import OF_APP, take
 from engines.forking.server import ForkServer
@@ -89,6 +90,7 @@ async def start_app(
     app.state.server = types.SimpleNamespace(should_exit=False)
     await init_app_state(engine, app.state, args, tasks)
     keep_priority(getattr(app.state, "anthropic_serving_messages", None))
+    speech.keep_tenancy(app.state)
     await stack.enter_async_context(app.router.lifespan_context(app))
     return app
 

@@ -16,6 +16,7 @@ fitting.py    the costs that served requests show
 calibration.py measures an engine by asking it
 units.py      what stays in one engine, and what shares no device
 loads.py      what a unit asks of one device
+switching.py  what a switch between models takes, by its way
 sharing.py    how some units could share devices, and how many they need
 search.py     which units share what: the fewest devices
 pools.py      a division as pools of a fleet
@@ -25,6 +26,7 @@ planner.py    search, simulation, and search anew
 reasons.py    why a model is served so, in one line
 answer.py     the answer as plain data
 writing.py    a plan as a fleet
+watching.py   what was planned beside what is measured, and whether another plan is better
 page.py       the report, one HTML page
 reading/      the edge: files, pages, the ledger, the driver
 """

@@ -49,14 +49,51 @@ class Measured:
     device: Device | None  # None: not in the catalogue, so that it goes to no other
 
 
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """What switches to a model took on a device, by way."""
+
+    model: str
+    shape: str  # "": not known
+    device: str  # kind
+    ways: Mapping[Way, Figure]
+
+
 def cost_of(
-    model: Model, device: Device, measured: Iterable[Measured] = (), *, context: float = USUAL_CONTEXT
+    model: Model,
+    device: Device,
+    measured: Iterable[Measured] = (),
+    *,
+    switched: Iterable[Switched] = (),
+    context: float = USUAL_CONTEXT,
 ) -> ServingCost:
     """Return the cost of a whole model on a device, each figure the best there is.
 
     `context` is how many tokens a sequence holds on average. Measured are, in this order: the model itself on
     this device, one of its shape there, the model itself elsewhere. What those lack comes from the roofline.
+    What its switches took there counts over what those of its shape did; a calibration's counts first.
     """
+    cost = _best(model, device, measured, context)
+    calibrated = {way: f for way, f in cost.switches.items() if f.source is not Source.ROOFLINE}
+    return replace(cost, switches={**cost.switches, **_switched(model, device, switched), **calibrated})
+
+
+def _switched(model: Model, device: Device, switched: Iterable[Switched]) -> dict[Way, Figure]:
+    """Return what switches to a model took on a device, its own over those of its shape."""
+    own: dict[Way, Figure] = {}
+    alike: dict[Way, Figure] = {}
+    for one in switched:
+        if one.device != device.kind:
+            continue
+        if one.model == model.name:
+            own.update(one.ways)
+        elif model.shape and one.shape == model.shape:
+            for way, figure in one.ways.items():
+                alike.setdefault(way, _told_of(one.model, figure))
+    return {**alike, **own}
+
+
+def _best(model: Model, device: Device, measured: Iterable[Measured], context: float) -> ServingCost:
     computed = roofline(model, device, context=context)
     ranked = sorted(
         ((rank, one) for one in measured if (rank := _rank(one, model, device)) is not None),
@@ -160,9 +197,7 @@ def _of_another(cost: ServingCost) -> ServingCost:
     """Return a cost whose measured figures say that they are of another model of the same shape."""
 
     def told(figure: Figure) -> Figure:
-        if figure.source is not Source.MEASURED:
-            return figure
-        return replace(figure, detail=f"of {cost.model}, of the same shape: {figure.detail}")
+        return _told_of(cost.model, figure)
 
     return replace(
         cost,
@@ -175,3 +210,10 @@ def _of_another(cost: ServingCost) -> ServingCost:
         request_s=told(cost.request_s),
         switches={way: told(figure) for way, figure in cost.switches.items()},
     )
+
+
+def _told_of(model: str, figure: Figure) -> Figure:
+    """Say of a measured figure whose it is."""
+    if figure.source is not Source.MEASURED:
+        return figure
+    return replace(figure, detail=f"of {model}, of the same shape: {figure.detail}")

@@ -8,17 +8,19 @@ and ended.
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planning.costs import Measured, roofline
+from planning.costs import Measured, Switched, roofline
 from planning.requests import Floats
-from planning.served import Served
-from planning.values import Device, Figure, Kind, Model, ServingCost, Source
+from planning.served import Came, Served
+from planning.values import Device, Figure, Kind, Model, ServingCost, Source, Way
 
 LEAST = 100  # requests of a base model below which nothing is fitted
 TRIMMED = 0.05  # part of the requests that fit worst and do not count: a stall is no cost
@@ -71,6 +73,27 @@ def measured_by(
         Measured(as_cost(fits[model.name], roofline(model, device), detail), model.shape, device)
         for model in known
         if model.kind is Kind.WHOLE and model.name in fits
+    ]
+
+
+def switched_by(came: Iterable[Came], models: Iterable[Model], device: Device, detail: str) -> list[Switched]:
+    """Return what switches to each whole model took on a device, by way: the median of hosts and pairs."""
+    seconds: dict[str, dict[Way, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for one in came:
+        if one.way in tuple(Way) and 0 < one.took_s < math.inf:
+            seconds[one.model][Way(one.way)].append(one.took_s)
+    return [
+        Switched(
+            model.name,
+            model.shape,
+            device.kind,
+            {
+                way: Figure(median(each), Source.MEASURED, f"{detail}, after {len(each)} other models")
+                for way, each in seconds[model.name].items()
+            },
+        )
+        for model in models
+        if model.kind is Kind.WHOLE and model.name in seconds
     ]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from fleet.types import Adapter, BaseModel, Caps, Fleet, GatewaySettings, Pool, Strategy, Tenant
 from planning.loads import HOST_PLACES, MOST_SEQUENCES, USABLE, Load
 from planning.pools import base_models_of, pool_of
-from planning.sharing import Sharing, switch_s
+from planning.sharing import Sharing
 from planning.traces import busiest, grown, synthetic
 from planning.values import HOUR_S, Demand, ModelDemand, ServingCost, Trace
 from simulation.costs import EngineSettings, StepCosts
@@ -87,12 +87,17 @@ class Forecast:
             seen = [run.models[demand.model] for run in self.runs if demand.model in run.models]
             requests = sum(one.requests for one in seen)
             late = sum(one.requests * (1 - one.in_time) for one in seen)
-            allowed = (1 - PROMISED) * requests
-            if demand.ttft_s is not None and late > allowed + BY_CHANCE * math.sqrt(allowed):
+            if demand.ttft_s is not None and is_missed(late, requests):
                 p99s = [one.p99_s for one in seen if not math.isnan(one.p99_s)]
                 p99_s = float(np.mean(p99s)) if p99s else None
                 found[demand.model] = Missed(demand.ttft_s, 1 - late / requests, p99_s)
         return found
+
+
+def is_missed(late: float, requests: float) -> bool:
+    """Whether more first tokens are late than the promise allows, by more than chance."""
+    allowed = (1 - PROMISED) * requests
+    return late > allowed + BY_CHANCE * math.sqrt(allowed)
 
 
 class _Router(GatewayRouter):
@@ -123,7 +128,8 @@ class Forecaster:
         """Return what the requests of a set see; `growth` times as many come."""
         names = tuple(sorted((load.unit.name, load.cost.device) for load in sharing.loads))
         count = seeds or self._seeds
-        key = names, sharing.strategy, sharing.hosts, sharing.awake, sharing.pinned, growth, count
+        turns = sharing.awake, sharing.pinned, sharing.switches
+        key = names, sharing.strategy, sharing.hosts, turns, growth, count
         if key not in self._found:
             runs = tuple(self._run(sharing, seed, growth) for seed in range(count))
             self._found[key] = Forecast(sharing, runs)
@@ -199,7 +205,11 @@ def simulate(sharing: Sharing, calls: list[Call], length_s: float, demands: dict
             engines.append(engine_settings(by_model[model], sharing))
             costs.append(step_costs(by_model[model].cost))
             devices.append(number)
-    router = _Router(fleet, lambda model, went: _switch(sharing, by_model, model, went))
+
+    def switch_s(model: str, went: str | None) -> float:
+        return sharing.switches.between(by_model[model], by_model[went] if went else None)
+
+    router = _Router(fleet, switch_s)
     driver = Driver(engines, costs, router, devices=devices)
     driver.run(calls, until_s=length_s + PATIENCE_S + 60.0)
     turns = router.turns.get(POOL)
@@ -268,16 +278,6 @@ def step_costs(cost: ServingCost) -> StepCosts:
         gpu_load_ms=1000 * cost.slot_load_s.value,
         disk_load_ms=1000 * cost.disk_load_s.value,
     )
-
-
-def _switch(sharing: Sharing, loads: dict[str, Load], model: str, went: str | None) -> float:
-    """Return what a switch takes: in place where one of its shape goes, once the host has its weights."""
-    load = loads[model]
-    shape = load.unit.base.shape
-    held = sum(other.weight_bytes * other.devices for other in loads.values())
-    in_memory = held <= sharing.machine.host_memory_bytes * load.devices / sharing.machine.devices
-    same = went is not None and bool(shape) and loads[went].unit.base.shape == shape
-    return switch_s(load, same_shape=same, in_memory=in_memory)
 
 
 def _by(

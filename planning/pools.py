@@ -67,6 +67,7 @@ def pool_of(sharing: Sharing, name: str, tenants: Sequence[str]) -> Pool:
         Slo(ttft_s=objective_of(sharing)),
         awake=sharing.awake if turns else None,
         residency=residency_of(sharing),
+        sleep=sharing.takes_turns and sharing.switches.sleeps,
     )
 
 

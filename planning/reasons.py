@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from planning.loads import Load
-from planning.sharing import Rules, Sharing, switch_s
+from planning.sharing import Rules, Sharing
+from planning.switching import is_alike
 from planning.units import OPEN
 
 
@@ -78,15 +79,10 @@ def _turns(sharing: Sharing, load: Load, model: str, rules: Rules, asked: str) -
 
 
 def _switch(sharing: Sharing, load: Load) -> str:
-    """Say what a switch takes: in place where another of its shape is there, else anew."""
-    shapes = [one.unit.base.shape for one in sharing.loads if one is not load]
-    same = bool(load.unit.base.shape) and load.unit.base.shape in shapes
-    other = any(shape != load.unit.base.shape for shape in shapes)
-    times = []
-    if same:
-        times.append(f"{switch_s(load, same_shape=True, in_memory=True):.2g} s")
-    if other or not same:
-        times.append(f"{switch_s(load, same_shape=False, in_memory=True):.2g} s")
+    """Say what a switch takes: after one of its shape, after another, as far as such may go for it."""
+    others = [one for one in sharing.loads if one is not load and one.unit.base.name not in sharing.pinned]
+    kinds = {is_alike(load, one) for one in others} or {False}
+    times = [f"{sharing.switches.of(load, same_shape=same):.2g} s" for same in sorted(kinds, reverse=True)]
     return " or ".join(dict.fromkeys(times))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -46,3 +48,48 @@ class Served:
 
     def __len__(self) -> int:
         return len(self.replica)
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """How a model came at one host after one other model went, as a running mean."""
+
+    model: str  # base model
+    way: str  # by which it came last, as engines name it
+    took_s: float
+
+
+@dataclass(slots=True)
+class ModelSeen:
+    """What was asked of a model in some time, and when its answers began."""
+
+    requests: int = 0
+    first_s: list[float] = field(
+        default_factory=list
+    )  # arrival to first token; of streams; infinite: none came
+
+
+@dataclass(slots=True)
+class PoolSeen:
+    """What a pool's hosts did in some time, by hour since the Unix epoch."""
+
+    hosts: int = 1
+    engine_s: dict[int, float] = field(
+        default_factory=lambda: defaultdict(float)
+    )  # that engines ran, all hosts
+    switch_s: dict[int, float] = field(default_factory=lambda: defaultdict(float))  # that requests waited for
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What was measured between two Unix times."""
+
+    from_s: float
+    to_s: float
+    models: Mapping[str, ModelSeen]  # by the fleet's name
+    pools: Mapping[str, PoolSeen]
+
+    @property
+    def length_s(self) -> float:
+        """How long that was, at least a second."""
+        return max(1.0, self.to_s - self.from_s)

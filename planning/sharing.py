@@ -5,7 +5,7 @@
 3. Beside each other: all awake on one device (`model-mesh`, as many awake as there are).
 4. By turns: fewer awake than there are (`model-mesh`; `swap` with one awake). How often a model is missed
    follows from the rates (Che et al. 2002: the least recently used one goes), and what it costs from the
-   switches.
+   switches. Where this fleet has measured how its models wake, those that go may sleep.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 
 from engines.devices.layout import Profile
 from fleet.types import Strategy
-from planning.loads import USABLE, CostOf, Load, load_of
+from planning.loads import ENGINE_BYTES, USABLE, CostOf, Load, load_of
+from planning.switching import BY_MEMORY, WAKES, Leaving, Switches, switches_of
 from planning.units import Unit
 from planning.values import Device, Machine
 
@@ -57,6 +58,7 @@ class Sharing:
     tail_s: float = 0.0  # what misses add to the first token, all requests a second together
     switching: float = 0.0  # part of a device's time that switches take
     misses: tuple[float, ...] = ()  # part of each unit's requests that find it asleep
+    switches: Switches = BY_MEMORY  # how those come that take turns
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -124,7 +126,7 @@ class Sharings:
             if len(units) == 1:
                 found += [self._alone(units[0], machine), *self._on_slices(units[0], machine)]
             elif self._may_share(units, machine):
-                found += [self._beside(units, machine), self._by_turns(units, machine)]
+                found += [self._beside(units, machine), *self._by_turns(units, machine)]
         return [one for one in found if one is not None]
 
     def _may_share(self, units: Sequence[Unit], machine: Machine) -> bool:
@@ -165,25 +167,31 @@ class Sharings:
         pinned = tuple(load.unit.base.name for load in loads)
         return Sharing(loads, machine, Strategy.MODEL_MESH, 1, len(loads), pinned)
 
-    def _by_turns(self, units: Sequence[Unit], machine: Machine) -> Sharing | None:
+    def _by_turns(self, units: Sequence[Unit], machine: Machine) -> list[Sharing | None]:
         loads = tuple(self.load(unit, machine.device) for unit in units)
-        awake = _most_awake(loads, machine.device)
+        if max(load.load for load in loads) > self.rules.busy:
+            return []  # it would need a copy on each host all the time
+        found = [self._with_switches(loads, machine, switches_of(loads, machine))]
+        shapes = {load.unit.base.shape for load in loads}
+        if len(shapes) > 1 and any(WAKES & load.cost.switches.keys() for load in loads):
+            found.append(self._with_switches(loads, machine, switches_of(loads, machine, sleeps=True)))
+        return found
+
+    def _with_switches(self, loads: tuple[Load, ...], machine: Machine, switches: Switches) -> Sharing | None:
+        """Return how units take turns, on as few hosts as their switches allow; None: on none."""
+        awake = _most_awake(loads, machine.device, ENGINE_BYTES if switches.sleeps else 0)
         strategy = Strategy.SWAP if awake == 1 else Strategy.MODEL_MESH
         if not 0 < awake < len(loads) or not self._has(strategy):
             return None
-        if max(load.load for load in loads) > self.rules.busy:
-            return None  # it would need a copy on each host all the time
-        costs = np.array([self._switch_s(load, loads, machine) for load in loads])
-        stay = self._staying(loads, costs)
+        leaving = Leaving(switches)
+        stay = self._staying(loads, leaving, awake)
         if len(stay) >= awake:
             return None
-        pinned = tuple(load.unit.base.name for load in stay)
-        turning = sum(load.active for load in loads) - sum(load.active for load in stay)
+        costs = np.array([0.0 if load.unit.base.name in stay else leaving.usual_s(load) for load in loads])
+        turning = sum(load.active for load in loads if load.unit.base.name not in stay)
         least = max(self._hosts(loads), math.ceil(turning / self.rules.active))
-        ways = (
-            self._turns(Sharing(loads, machine, strategy, hosts, awake, pinned), costs)
-            for hosts in range(least, MOST_HOSTS + 1)
-        )
+        shared = Sharing(loads, machine, strategy, least, awake, stay, switches=switches)
+        ways = (self._turns(replace(shared, hosts=hosts), costs) for hosts in range(least, MOST_HOSTS + 1))
         return next(filter(None, ways), None)
 
     def _has(self, strategy: Strategy) -> bool:
@@ -197,48 +205,53 @@ class Sharings:
         misses = np.where(
             free, missed(np.where(free, rates, 0.0), sharing.awake * hosts - len(sharing.pinned)), 0.0
         )
-        switching = float((rates * misses * costs).sum()) / hosts
-        if switching > rules.switching:
+        switching_s = float((rates * misses * np.where(misses > 0, costs, 0.0)).sum())
+        if switching_s / hosts > rules.switching:
             return None
-        tail_s = float((rates * misses * costs).sum())
-        return replace(sharing, tail_s=tail_s, switching=switching, misses=tuple(map(float, misses)))
+        return replace(
+            sharing, tail_s=switching_s, switching=switching_s / hosts, misses=tuple(map(float, misses))
+        )
 
-    def _staying(self, loads: Sequence[Load], costs: np.ndarray) -> list[Load]:
-        return [load for load, cost in zip(loads, costs, strict=True) if self._stays(load, float(cost))]
+    def _staying(self, loads: Sequence[Load], leaving: Leaving, most: int) -> tuple[str, ...]:
+        """Return base models that must not take turns, up to `most`; the others are `leaving`.
 
-    def _stays(self, load: Load, switch_s: float) -> bool:
-        """Whether a unit must not take turns: its objective is shorter than its switch, or it was said."""
-        if any(name in self.rules.awake for name in load.unit.models):
-            return True
-        return load.unit.ttft_s is not None and load.unit.ttft_s < switch_s + load.first_s
-
-    def _switch_s(self, load: Load, loads: Sequence[Load], machine: Machine) -> float:
-        """Return what a switch to a unit takes, as others' requests a second say who was there before."""
-        others = [other for other in loads if other is not load]
-        shape = load.unit.base.shape
-        alike = sum(other.rate_per_s for other in others if shape and other.unit.base.shape == shape)
-        whole = sum(other.rate_per_s for other in others) or 1.0
-        held = sum(other.unit.base.weight_bytes for other in loads)
-        in_memory = held <= machine.host_memory_bytes * load.devices / machine.devices
-        return switch_s(load, same_shape=True, in_memory=in_memory) * alike / whole + switch_s(
-            load, same_shape=False, in_memory=in_memory
-        ) * (1 - alike / whole)
+        It was said of them, or their objective is shorter than the dearest switch that is likely. Those whose
+        shape is asked for least stay first: once they no longer go, the others' switches may be cheap.
+        """
+        free = {load.unit.base.name: load for load in loads}
+        stay = [name for name, load in free.items() if self.rules.awake & {*load.unit.models}]
+        for name in stay:
+            del free[name]
+        for load in free.values():
+            leaving.add(load)
+        while len(stay) < most:
+            late = [name for name, load in free.items() if _is_late(load, leaving)]
+            if not late:
+                break
+            first = min(late, key=lambda name: (leaving.rate_of(free[name]), free[name].unit.ttft_s))
+            stay.append(first)
+            leaving.remove(free.pop(first))
+        return tuple(stay)
 
     def _hosts(self, loads: Sequence[Load]) -> int:
         """Return how many hosts their requests keep busy enough."""
         return max(1, math.ceil(sum(load.load for load in loads) / self.rules.busy - 1e-9))
 
 
-def _most_awake(loads: Sequence[Load], device: Device) -> int:
-    """Return how many may be awake at once, whichever they are."""
+def _is_late(load: Load, leaving: Leaving) -> bool:
+    """Whether the dearest likely switch to a unit, and its prompt, take longer than its objective."""
+    objective_s = load.unit.ttft_s
+    return objective_s is not None and objective_s < leaving.dearest_s(load) + load.first_s
+
+
+def _most_awake(loads: Sequence[Load], device: Device, asleep_bytes: int) -> int:
+    """Return how many may be awake at once, whichever they are; each that sleeps keeps `asleep_bytes`."""
     sizes = sorted((load.need_bytes for load in loads), reverse=True)
-    return sum(held <= device.memory_bytes * USABLE for held in accumulate(sizes))
-
-
-def switch_s(load: Load, *, same_shape: bool, in_memory: bool) -> float:
-    """Return what a switch to a unit takes; infinite where no way is known."""
-    figure = load.cost.switch_s(same_shape=same_shape, in_host_memory=in_memory)
-    return math.inf if figure is None else figure.value
+    room = device.memory_bytes * USABLE
+    return sum(
+        held + asleep_bytes * (len(sizes) - count) <= room
+        for count, held in enumerate(accumulate(sizes), start=1)
+    )
 
 
 def missed(rates: np.ndarray, places: float) -> np.ndarray:

@@ -201,11 +201,14 @@ class Figure:
 
 
 class Way(StrEnum):
-    """How a model comes awake, the cheapest first; as engines do it."""
+    """How a model comes awake, the cheapest first as long as nothing was measured; as engines do it."""
 
     PUT = "put"  # weights from host memory into a running engine of its shape
     RELOAD = "reload"  # weights from disk into a running engine of its shape
-    COLD = "cold"  # another engine
+    WAKE1 = "wake1"  # its own engine, asleep with its weights in host memory
+    FORK = "fork"  # another engine, from a process that has imported vLLM
+    WAKE2 = "wake2"  # its own engine, asleep without its weights
+    COLD = "cold"  # another engine, from nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,11 +252,18 @@ class ServingCost:
         """Return the time from the grant to the first token on an idle engine; `tokens` are not cached."""
         return self.request_s.value + self.step_s(0, 0, 0, tokens)
 
-    def switch_s(self, *, same_shape: bool, in_host_memory: bool) -> Figure | None:
-        """Return what a switch to the model takes by the cheapest way there is; None: not known."""
-        ways = [Way.PUT] if same_shape and in_host_memory else []
-        ways += [Way.RELOAD] if same_shape else []
-        return next((self.switches[way] for way in (*ways, Way.COLD) if way in self.switches), None)
+    def switch_s(self, *, same_shape: bool, in_host_memory: bool, sleeps: bool = False) -> Figure | None:
+        """Return what a switch to the model takes by the cheapest way that is allowed; None: not known.
+
+        One whose own engine `sleeps` takes over no other. A way whose time is not known is not gone.
+        """
+        ways = [Way.FORK, Way.COLD]
+        if sleeps:
+            ways.append(Way.WAKE1 if in_host_memory else Way.WAKE2)
+        elif same_shape:
+            ways += [Way.PUT, Way.RELOAD] if in_host_memory else [Way.RELOAD]
+        known = (self.switches[way] for way in ways if way in self.switches)
+        return min(known, key=lambda figure: figure.value, default=None)
 
 
 # -- today ---------------------------------------------------------------------------------------------------

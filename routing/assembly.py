@@ -19,7 +19,6 @@ from routing.batches.opening import Batching
 from routing.catalog.directory import Directory
 from routing.flights.running import RunningFlights
 from routing.http import docs
-from routing.http.adapter_files import AdapterFiles
 from routing.http.admission import Admission
 from routing.http.app import GatewayApp
 from routing.http.batch_lines import BatchLines
@@ -34,6 +33,7 @@ from routing.http.own_usage import OwnUsage
 from routing.http.probes import Probes
 from routing.http.stored_responses import StoredResponses
 from routing.http.sweeper import Sweeper
+from routing.http.version_files import VersionFiles
 from routing.lifecycle import FleetChanges, Lifecycle, Manager, RollingRestarts
 from routing.observing.ended import EndedRequests
 from routing.observing.live import Figures, LiveView
@@ -93,6 +93,10 @@ class Gateway:
         self.batching.runner.start()
         self.sweeper.start()
         gc_tuning.rest()
+
+    def known_as(self, address: str) -> None:
+        """Have engines' hosts on other machines get versions' files at this gateway's address, a URL."""
+        self.lifecycle.engines.files_at = self.turns.switching.files_at = address
 
     async def drain(self) -> None:
         """Refuse what is queued or new; return once what runs has ended, or the grace period has ended it."""
@@ -217,7 +221,7 @@ def assemble(
     )
     batch_lines = BatchLines(inference, directory, dispatcher, ledger, turns.wake_if_idle)
     batching = Batching.of(fleet, batch_lines, ledger)
-    metrics.batches = batching.runner
+    metrics.batches, metrics.plans = batching.runner, manager.plans
     app = GatewayApp(
         fleet=fleet,
         callers=callers,
@@ -230,7 +234,8 @@ def assemble(
         batches=Batches(fleet, callers, batching.desk),
         responses=StoredResponses(callers),
         is_admin=is_admin_path,
-        adapter_files=AdapterFiles(lifecycle.store, token),
+        adapter_files=VersionFiles(lifecycle.store, token),
+        model_files=VersionFiles(lifecycle.whole.shelf.store, token),
         admin=admin_app(
             manager,
             authentication(callers.identify, fleet),

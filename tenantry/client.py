@@ -124,6 +124,12 @@ class Gateway:
         headers = {"content-type": "application/yaml"}
         return await self._send("POST", path, params, content=document, headers=headers)
 
+    async def put(self, path: str, body: Answer) -> None:
+        """Send JSON to a route that answers nothing. Raises `GatewayRefused` or `GatewayUnreachable`."""
+        answer = await self._request("PUT", path, None, json=body)
+        if answer.status_code != httpx.codes.NO_CONTENT:
+            self._read(answer)
+
     async def upload(
         self,
         path: str,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from tenantry.client import Answer
 from tenantry.fleets import fail
 from tenantry.plan_inputs import From, Over, declared_fleet
 from tenantry.plan_tables import show_plan
-from tenantry.running import AsJson, conclude, duration_s
+from tenantry.running import URL, AsJson, Connection, Url, conclude, duration_s
 
 RULES = Rules()
 
@@ -73,32 +73,47 @@ def plan(  # noqa: PLR0913  # an argument for each option, as typer wants it
         Path | None,
         typer.Option("--html", help="Write a report with drawings, one HTML page.", dir_okay=False),
     ] = None,
+    publish: Annotated[
+        bool,
+        typer.Option("--publish", help="Hand the plan to the gateway: for the console, and for --watch."),
+    ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Go on: compare the published plan with the ledger, and tell the gateway."
+        ),
+    ] = False,
+    every: Annotated[
+        str, typer.Option(metavar="TIME", help="Time between two looks of --watch, such as 1d.")
+    ] = "7d",
+    url: Url = URL,
     as_json: AsJson = False,
 ) -> None:
     """Plan which models share what, on how many devices, and what tenants then see; changes nothing.
 
     The plan is simulated over the demand before it is shown. Exit code 1: no plan meets all objectives.
+    --publish and --watch need TENANTRY_ADMIN_KEY.
     """
     if ctx.invoked_subcommand is not None:
         return
-    making = _making()
-    wish = making.Wish(
-        declared_fleet(fleet, source),
-        source,
-        None if over is None else duration_s(over),
-        machines,
-        models,
-        costs,
-        making.rules_of(busy, switching, active, without or []),
-        seeds,
-        write,
-        html,
-        as_json,
-    )
+    making, watching = _making()
+    rules = making.rules_of(busy, switching, active, without or [])
+    over_s = None if over is None else duration_s(over)
+
+    def wish_now() -> Any:
+        now = declared_fleet(fleet, source)
+        return making.Wish(now, source, over_s, machines, models, costs, rules, seeds, write, html, as_json)
+
+    link = watching.Link(url, (ctx.find_object(Connection) or Connection()).transport)
+    if watch:
+        conclude(watching.Watch(wish_now, duration_s(every), link, as_json=as_json).run, as_json, show_plan)
+    wish = wish_now()
     answers: list[Answer] = []
 
     def work() -> Answer:
         answers.append(making.make(wish))
+        if publish:
+            watching.publish(answers[0], link)
         return answers[0]
 
     conclude(work, as_json, show_plan)
@@ -106,16 +121,16 @@ def plan(  # noqa: PLR0913  # an argument for each option, as typer wants it
         raise typer.Exit(1)
 
 
-def _making() -> ModuleType:
-    """Return what makes plans. It simulates the gateway, whose packages a light installation lacks."""
+def _making() -> tuple[ModuleType, ModuleType]:
+    """Return what makes and watches plans. It simulates the gateway, which a light installation lacks."""
     try:
-        from tenantry import plan_making
+        from tenantry import plan_making, plan_watching
     except ImportError as error:
         fail(
             f"A plan is simulated with the gateway's own code: {error.name} is missing here. "
             "Plan in a checkout."
         )
-    return plan_making
+    return plan_making, plan_watching
 
 
 app.command("demand")(plan_inputs.demand)

@@ -14,8 +14,8 @@ from fleet import FleetError, read_fleet
 from fleet.types import Fleet, Strategy
 from fleet.writer import write_fleet
 from planning.answer import answer_of
-from planning.costs import Measured, cost_of
-from planning.fitting import measured_by
+from planning.costs import Measured, Switched, cost_of
+from planning.fitting import measured_by, switched_by
 from planning.fleets import today
 from planning.page import page
 from planning.placing import place_all
@@ -98,25 +98,28 @@ def _models(wish: Wish) -> tuple[list[Model], list[str]]:
 def _input(wish: Wish, found: Found, models: list[Model]) -> Input:
     if not models:
         raise NoPlanError("no model is described: name a fleet file, or a table of models with --models")
-    measured = read_costs(wish.costs) if wish.costs is not None else []
-    measured += measured_here(found, models)
+    calibrated = read_costs(wish.costs) if wish.costs is not None else []
+    measured, switched = measured_here(found, models)
     machines: list[Machine] = read_machines(wish.machines)
     now = today(wish.fleet) if wish.fleet is not None else None
-    return Input(found.demand, tuple(models), tuple(machines), partial(cost_of, measured=measured), now)
+    costs = partial(cost_of, measured=[*calibrated, *measured], switched=switched)
+    return Input(found.demand, tuple(models), tuple(machines), costs, now)
 
 
-def measured_here(found: Found, models: list[Model]) -> list[Measured]:
-    """Return the costs that requests show which engines of this machine served.
+def measured_here(found: Found, models: list[Model]) -> tuple[list[Measured], list[Switched]]:
+    """Return what the engines of this machine took: for requests, and for switches.
 
     Nothing where this machine has no GPU that is known: it is not told then which device served them.
     """
     if found.served is None:
-        return []
+        return [], []
     try:
         (here,) = read_machines(None)
     except DemandError:
-        return []
-    return measured_by(found.served, models, here.device, found.demand.source)
+        return [], []
+    source = found.demand.source
+    switched = switched_by(found.came, models, here.device, source)
+    return measured_by(found.served, models, here.device, source), switched
 
 
 def _write(path: Path, planned: Planned, models: list[Model], now: Fleet | None) -> list[str]:

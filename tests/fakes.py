@@ -41,6 +41,7 @@ from routing.catalog.sources import Folder
 from routing.lifecycle import Lifecycle
 from routing.usage import Ledger, UsageStore
 from routing.usage.budget import Budgets
+from tests.forms import read_form
 
 SECRET = b"secret of the tests"
 WAIT_S = 5.0  # every wait on a condition is bounded by this
@@ -257,10 +258,11 @@ class FakeEngine:
             if not self.ready:
                 return await self.say_loading({}, send)
             return await respond(send, 200, report.to_json())
-        self.seen.append(json.loads(body))
+        asked = read_form(body, headers) if scope["path"] in protocol.FORMS else json.loads(body)
+        self.seen.append(asked)
         self.headers.append(headers)
         ASKED.set(scope["path"])
-        await self._run(json.loads(body), receive, send)
+        await self._run(dict(asked), receive, send)
 
     def health(self) -> EngineHealth:
         """What it says of itself."""

@@ -85,8 +85,10 @@ def main(
     report = Report(f"{os.cpu_count()} CPU cores" if cpu else on)
     plan = Plan(frozenset(part or Part), turns, rounds, seconds, on_cpu=cpu)
     with benchmark(), tempfile.TemporaryDirectory(prefix="switches-") as temporary:
-        asyncio.run(_measure(report, Path(temporary), plan))
-    show(report, render(report), json_file)
+        try:
+            asyncio.run(_measure(report, Path(temporary), plan))
+        finally:  # what was measured before an error is shown, too
+            show(report, render(report), json_file)
 
 
 async def _measure(report: Report, folder: Path, plan: Plan) -> None:

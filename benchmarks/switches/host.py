@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 
 import httpx
 
+from adapters.checkpoint import inspect_adapter
+from adapters.store import VersionStore
 from benchmarks.switches.report import Memory, Switch
 from benchmarks.tools import ToolError
-from engines.assembly import host_of
+from engines.assembly import folders_of, host_of
 from engines.health import EngineState
 from engines.memory import memory_of_host
 from engines.protocol import ADAPTER_HEADER, MODEL_HEADER, TOKEN_HEADER, EngineOrder
@@ -33,7 +36,8 @@ class Host:
 
     def __init__(self, folder: Path, models: Mapping[str, Path], *, on_cpu: bool, slots: int) -> None:
         file = folder / "fleet.yaml"
-        file.write_text(json.dumps(_fleet(models, on_cpu=on_cpu, slots=slots)))  # which is YAML, too
+        declared = _fleet(models, on_cpu=on_cpu, slots=slots) | {"state": {"folder": str(folder / "state")}}
+        file.write_text(json.dumps(declared))  # which is YAML, too
         fleet, _ = FleetFile(file, None).load()
         (pool,) = fleet.pools.values()
         made = host_of(fleet, pool, pool.hosts[0], token=TOKEN, withheld=())
@@ -42,12 +46,15 @@ class Host:
         self.app = made
         self.on_cpu = on_cpu
         self.now: str | None = None
+        self._told = 0  # sets of adapters
+        self._store = VersionStore(folders_of(fleet).own)
         self._ways = {way.name: way for way in made.places.ways}
         self._memory = memory_of_host(on_cpu=on_cpu)
 
     async def __aenter__(self) -> Host:
         await self.app.start()
-        await self._until(lambda: not any(one.is_awake for one in self.app.supervisors.values()))
+        supervisors = self.app.supervisors.values()
+        await self._until(lambda: not any(one.is_awake for one in supervisors), "the host's start")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -59,7 +66,7 @@ class Host:
         places.ways = tuple(self._ways[way] for way in ways) if ways else tuple(self._ways.values())
         began_s = time.monotonic()
         places.follow(model, EngineOrder.START, self.now)
-        await self._until(lambda: not places.is_switching)
+        await self._until(lambda: not places.is_switching, f"the switch to {model}")
         health = places.health(model)
         if health.state is not EngineState.READY or health.place is None:
             raise ToolError(f"{model} does not come by {', '.join(ways)}: {health.reason}")
@@ -95,9 +102,16 @@ class Host:
     async def tell(self, adapters: Mapping[str, Path]) -> None:
         """Have the model that is awake load adapters; return once they are there."""
         supervisor = self.app.supervisors[str(self.now)]
-        desired = tuple(EngineAdapter(name, str(folder)) for name, folder in adapters.items())
-        supervisor.reconciler.desire(DesiredAdapters(len(adapters), desired))
-        await self._until(lambda: set(adapters) <= set(_loaded(supervisor)))
+        desired = tuple(EngineAdapter(name, self._stored(folder)) for name, folder in adapters.items())
+        self._told += 1
+        supervisor.reconciler.desire(DesiredAdapters(self._told, desired))
+        await self._until(lambda: set(adapters) <= set(_loaded(supervisor)), "the adapters")
+
+    def _stored(self, folder: Path) -> str:
+        """Put an adapter's files where a gateway would have them; return their digest."""
+        digest = inspect_adapter(folder).digest
+        shutil.copytree(folder, self._store.folder_of(digest), dirs_exist_ok=True)
+        return digest
 
     def memory(self, when: str) -> Memory:
         """Measure now."""
@@ -107,10 +121,13 @@ class Host:
         """How many answers differed after a switch."""
         return sum(one.metrics.switching.failures for one in self.app.supervisors.values())
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(COMES_WITHIN_S):
-            while not condition():  # noqa: ASYNC110
-                await asyncio.sleep(_LOOK_INTERVAL_S)
+    async def _until(self, condition: Callable[[], bool], what: str) -> None:
+        try:
+            async with asyncio.timeout(COMES_WITHIN_S):
+                while not condition():  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_INTERVAL_S)
+        except TimeoutError:
+            raise ToolError(f"{what} took more than {COMES_WITHIN_S:g} s") from None
 
 
 def _loaded(supervisor: Any) -> list[str]:

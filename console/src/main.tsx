@@ -11,6 +11,7 @@ import { Events } from "./pages/events";
 import { Fleet } from "./pages/fleet";
 import { KeysPage } from "./pages/keys";
 import { ModelPage } from "./pages/model";
+import { Plan } from "./pages/plan";
 import { forgetCalling, Playground } from "./pages/playground";
 import { OwnTenant } from "./pages/own_tenant";
 import { TenantPage } from "./pages/tenant";
@@ -175,6 +176,7 @@ function Inside({ session, leave }: { session: Session; leave: (why: string) => 
 const OF_OPERATORS: [string, string][] = [
   ["", "Fleet"],
   ["turns", "Turns"],
+  ["plan", "Plan"],
   ["adapters", "Adapters"],
   ["tenants", "Tenants"],
   ["keys", "Keys"],
@@ -238,6 +240,7 @@ function Page({ me }: { me: WhoAmIAnswer }) {
   if (me.role !== "operator") return <NoPage />;
   if (page === undefined) return <Fleet />;
   if (page === "turns") return <Turns />;
+  if (page === "plan") return <Plan />;
   if (page === "models" && one !== undefined && two !== undefined) return <ModelPage key={`${one}/${two}`} tenant={one} model={two} />;
   if (page === "tenants" && one !== undefined && two === "change") return <ChangeTenant key={one} name={one} />;
   if (page === "tenants") return one === undefined ? <Tenants /> : <TenantPage key={one} name={one} />;

@@ -226,6 +226,46 @@ export interface LiveSnapshot {
   pools: PoolView[];
 }
 
+export interface LookAnswer {
+  from_s: number;
+  to_s: number;
+  wish: "stay" | "consolidate" | "split" | "rearrange";
+  advice: "stay" | "consolidate" | "split" | "rearrange";
+  said: string;
+  devices: LookDevices;
+  models: LookModel[];
+  models_left_out: number;
+  pools: LookPool[];
+  differs: string[];
+}
+
+export interface LookDevices {
+  now: number | null;
+  anew: number;
+}
+
+export interface LookModel {
+  model: string;
+  requests: number;
+  requests_per_day: number;
+  planned_requests_per_day: number | null;
+  first_token_p50_s: number | null;
+  first_token_p99_s: number | null;
+  planned_p50_s: number | null;
+  planned_p99_s: number | null;
+  objective_s: number | null;
+  in_time: number | null;
+  is_late: boolean;
+}
+
+export interface LookPool {
+  pool: string;
+  busy: number;
+  planned_busy: number | null;
+  switching: number;
+  planned_switching: number | null;
+}
+
 export interface Measures {
   requests: number;
   estimated_requests: number;
@@ -309,6 +349,85 @@ export interface NewKeyAnswer {
 
 export type Outcome = "completed" | "rejected" | "expired" | "cancelled" | "failed";
 
+export interface PlanAnswer {
+  source: string;
+  duration_s: number;
+  meets_objectives: boolean;
+  devices: PlanDevices;
+  money_per_hour: number | null;
+  ways: PlanWay[];
+  models: PlanModel[];
+  models_left_out: number;
+  pools: PlanPool[];
+  would_change: string[];
+  not_known: string[];
+}
+
+export interface PlanDevices {
+  now: number | null;
+  planned: number;
+}
+
+export interface PlanFirstTokens {
+  first_token_p50_s: number[] | null;
+  first_token_p99_s: number[] | null;
+}
+
+export interface PlanHeld {
+  model: string;
+  weights_bytes: number;
+  cache_bytes: number;
+  other_bytes: number;
+}
+
+export interface PlanKept {
+  object: "plan";
+  plan: PublishedPlan | null;
+  look: PublishedLook | null;
+}
+
+export interface PlanMemory {
+  device_bytes: number;
+  awake: PlanHeld[];
+  asleep_bytes: number;
+}
+
+export interface PlanModel {
+  model: string;
+  pool: string;
+  served: string;
+  why: string;
+  requests_per_day: number;
+  objective_s: number | null;
+  missed: string | null;
+  in_time: number | null;
+  first_token_p50_s: number[] | null;
+  first_token_p99_s: number[] | null;
+  in_the_second_plan: PlanFirstTokens | null;
+}
+
+export interface PlanPool {
+  pool: string;
+  strategy: string;
+  models: string[];
+  hosts: number;
+  awake: number;
+  device: string;
+  profile: string | null;
+  busy: number[] | null;
+  switching: number[] | null;
+  switches_per_h: number[] | null;
+  memory: PlanMemory;
+  hours: number[];
+}
+
+export interface PlanWay {
+  way: string;
+  devices: number | null;
+  money_per_hour: number | null;
+  why_not: string;
+}
+
 export interface PoolView {
   name: string;
   ttft_slo_s: number | null;
@@ -322,6 +441,18 @@ export interface PoolView {
 export interface Progress {
   done_bytes: number;
   total_bytes: number | null;
+}
+
+export interface PublishedLook {
+  at: number;
+  actor: string;
+  answer: LookAnswer;
+}
+
+export interface PublishedPlan {
+  at: number;
+  actor: string;
+  answer: PlanAnswer;
 }
 
 export interface ReplicaAnswer {

@@ -6,8 +6,10 @@ Changes nothing: a database that another release has written is refused, not bro
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -15,17 +17,27 @@ from urllib.parse import quote, unquote, urlsplit
 from planning.reading.request_log import Naming
 from planning.reading.trace_file import MAX_READ
 from planning.requests import DemandError, Requests
-from planning.served import Served
+from planning.served import Came, ModelSeen, Observed, PoolSeen, Served
+from planning.values import HOUR_S
 
 _COLUMNS = (
     "at_s, tenant, model, adapter, replica, prompt_tokens, completion_tokens, cached_tokens, queue_s, run_s, "
-    "engine_s, outcome"
+    "engine_s, outcome, first_s"
 )
 _WANTED = (  # all words are ours
     f"SELECT {_COLUMNS} FROM usage_records WHERE at_s >= %s ORDER BY id LIMIT {MAX_READ + 1}"  # noqa: S608
 )
 _CHUNK = 10_000  # rows at a time
-_COMPLETED = "completed"
+_MEASURED = (
+    "at_s, tenant, model, adapter, pool, prompt_tokens, completion_tokens, engine_s, switch_s, first_s, "
+    "outcome"
+)
+_OBSERVED = (  # all words are ours
+    f"SELECT {_MEASURED} FROM usage_records WHERE at_s >= %s ORDER BY id LIMIT {MAX_READ}"  # noqa: S608
+)
+_BEGIN = "SELECT MIN(at_s) FROM usage_records"
+_CAME = "SELECT model, way, seconds FROM switch_costs"
+_COMPLETED, _EXPIRED = "completed", "expired"
 
 
 def read_ledger(url: str, naming: Naming, *, since_s: float = 0.0) -> tuple[Requests, Served]:
@@ -34,7 +46,7 @@ def read_ledger(url: str, naming: Naming, *, since_s: float = 0.0) -> tuple[Requ
     `url` is SQLAlchemy's. Requests that ran no model, as `/tokenize`, are left out. Raises `DemandError`.
     """
     asked, served = Requests(), Served()
-    with _rows(url, since_s) as rows:
+    with _answers(url, _WANTED, since_s) as rows:
         for row in rows:
             if len(asked) >= MAX_READ:
                 raise DemandError(f"it has more than {MAX_READ} requests: ask for less time with --over")
@@ -44,8 +56,53 @@ def read_ledger(url: str, naming: Naming, *, since_s: float = 0.0) -> tuple[Requ
     return asked, served
 
 
+def read_switches(url: str) -> list[Came]:
+    """Return how models came that take turns, as the gateway has kept it. Raises `DemandError`."""
+    with _answers(url, _CAME) as rows:
+        return [Came(model, way, seconds) for model, way, seconds in rows]
+
+
+def read_observed(
+    url: str, naming: Naming, hosts: Mapping[str, int], *, since_s: float, now_s: float
+) -> Observed:
+    """Return what was measured from one Unix time to another; `hosts` are those of each pool.
+
+    A ledger that begins later counts from its first record on. Raises `DemandError`.
+    """
+    models: dict[str, ModelSeen] = defaultdict(ModelSeen)
+    pools = {name: PoolSeen(count) for name, count in hosts.items()}
+    with _answers(url, _OBSERVED, since_s) as rows:
+        for (
+            at_s,
+            tenant,
+            model,
+            adapter,
+            pool,
+            prompt,
+            completion,
+            engine_s,
+            switch_s,
+            first_s,
+            outcome,
+        ) in rows:
+            if outcome == _COMPLETED and not (prompt or completion or engine_s):
+                continue  # it ran no model
+            seen = models[naming(tenant, model, adapter)]
+            seen.requests += 1
+            if first_s is not None or outcome == _EXPIRED:
+                seen.first_s.append(math.inf if first_s is None else first_s)
+            if pool in pools:
+                hour = int(at_s // HOUR_S)
+                pools[pool].engine_s[hour] += engine_s
+                pools[pool].switch_s[hour] += switch_s or 0.0
+    with _answers(url, _BEGIN) as rows:
+        begins_s = next((at_s for (at_s,) in rows), None)
+    return Observed(max(since_s, now_s if begins_s is None else begins_s), now_s, models, pools)
+
+
 def _add(asked: Requests, served: Served, row: Sequence[Any], naming: Naming) -> None:
-    at_s, tenant, model, adapter, replica, prompt, completion, cached, queue_s, run_s, engine_s, outcome = row
+    at_s, tenant, model, adapter, replica, prompt, completion, cached, *rest = row
+    queue_s, run_s, engine_s, outcome, first_s = rest
     if outcome == _COMPLETED and not (prompt or completion or engine_s):
         return  # it ran no model
     took_s = queue_s + run_s
@@ -62,16 +119,17 @@ def _add(asked: Requests, served: Served, row: Sequence[Any], naming: Naming) ->
             granted_s=at_s - run_s,
             run_s=run_s,
             tokens=(fresh, completion),
+            first_s=math.nan if first_s is None else first_s - queue_s,
         )
 
 
 @contextlib.contextmanager
-def _rows(url: str, since_s: float) -> Iterator[Iterator[Sequence[Any]]]:
+def _answers(url: str, asked: str, *values: float) -> Iterator[Iterator[Sequence[Any]]]:
     if urlsplit(url).scheme.startswith("sqlite"):
         with closing(_sqlite(url)) as connection, _told():
-            yield _fetched(connection.execute(_WANTED % "?", (since_s,)))
+            yield _fetched(connection.execute(asked.replace("%s", "?"), values))
         return
-    with _postgresql(url) as connection, closing(connection.exec_driver_sql(_WANTED, (since_s,))) as cursor:
+    with _postgresql(url) as connection, closing(connection.exec_driver_sql(asked, values)) as cursor:
         yield _fetched(cursor)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from fleet.types import Fleet
 from planning.fleets import model_name, with_wishes
 from planning.measuring import measured
 from planning.reading import hand_table, metrics_page, prometheus, request_log, trace_file
-from planning.reading.ledger import read_ledger
+from planning.reading.ledger import read_ledger, read_switches
 from planning.requests import DemandError, sifted
-from planning.served import Served
+from planning.served import Came, Served
 from planning.values import Demand
 
 SNIFFED_BYTES = 65_536
@@ -32,6 +32,7 @@ class Found:
 
     demand: Demand
     served: Served | None = None  # what engines did with the requests; of a ledger or this gateway's log
+    came: tuple[Came, ...] = ()  # how models came that take turns; of a ledger
 
 
 def read_demand(
@@ -49,7 +50,7 @@ def read_demand(
         raise DemandError(f"{where or 'the ledger'}: {error}") from None
     except OSError as error:
         raise DemandError(f"{where}: {error.strerror or error}") from None
-    return found if fleet is None else Found(with_wishes(found.demand, fleet), found.served)
+    return found if fleet is None else replace(found, demand=with_wishes(found.demand, fleet))
 
 
 def _read(
@@ -67,7 +68,8 @@ def _read(
 def _of_ledger(fleet: Fleet, naming: request_log.Naming, now_s: float, over_s: float | None) -> Found:
     since_s = 0.0 if over_s is None else now_s - over_s
     asked, served = read_ledger(fleet.state.database_url, naming, since_s=since_s)
-    return Found(measured(sifted(asked), "the ledger"), served)
+    came = tuple(read_switches(fleet.state.database_url))
+    return Found(measured(sifted(asked), "the ledger"), served, came)
 
 
 def _of_address(where: str, naming: request_log.Naming, now_s: float, over_s: float | None) -> Demand:

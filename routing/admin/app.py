@@ -20,6 +20,7 @@ from routing.admin import (
     live,
     model_versions,
     models,
+    plan,
     pools,
     replicas,
     scheduler,
@@ -53,6 +54,7 @@ _ROUTES = (
         model_versions,
         replicas,
         pools,
+        plan,
         scheduler,
         live,
         tenants,
@@ -70,7 +72,8 @@ _DESCRIPTION = """
 Replace the fleet by another fleet file. Admit tenants, change, suspend and remove them, and give them
 aliases. Register adapters, roll out new versions, take them back, see what is resident where, and make API
 keys. See how every model fares, who used how much, what the scheduler does and why; drain
-replicas, and restart their engines; have whole models wake and sleep, add them and retire them.
+replicas, and restart their engines; have whole models wake and sleep, add them and retire them; keep what was
+planned.
 
 Send an admin key as `Authorization: Bearer <key>`. A key of role `adapters` manages its own tenant's
 adapters and aliases, and reads its tenant's models, caps, usage, keys and events; for it nothing else

@@ -30,6 +30,8 @@ from routing.errors import (
 from routing.lifecycle.changes import ACTOR
 
 MAX_JSON_BYTES = 64 * 2**10  # the largest sensible body is a URL of 4 KiB and a few numbers
+MAX_PLAN_BYTES = 4 * 2**20  # a thousand models and five hundred pools, each with its reasons
+PLAN_PATHS = frozenset({"/admin/v1/plan", "/admin/v1/plan/look"})
 FLEET_PATH = "/admin/v1/fleet"
 FLEET_MEDIA_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "application/json"})
 _WITH_BODY = ("POST", "PUT", "PATCH")
@@ -71,7 +73,7 @@ class Gate:
             if scope["method"] == "POST" and path == FLEET_PATH:
                 receive = await self._read_fleet(exchange)
             elif scope["method"] in _WITH_BODY and not is_upload(path, exchange.headers.content_type):
-                receive = await self._read_json(exchange)
+                receive = await self._read_json(exchange, path)
             elif scope["method"] == "HEAD":
                 inside["method"], send = "GET", _head_alone(send)
             try:
@@ -105,11 +107,12 @@ class Gate:
         if not reads and identity.tenant is not None and self._is_suspended(identity.tenant):
             raise AccountSuspended
 
-    async def _read_json(self, exchange: Exchange) -> Receive:
+    async def _read_json(self, exchange: Exchange, path: str) -> Receive:
         """Read the body and return a `receive` that gives it once more."""
+        limit_bytes = MAX_PLAN_BYTES if path in PLAN_PATHS else MAX_JSON_BYTES
         return _again(
             exchange,
-            await exchange.read_json(limit_bytes=MAX_JSON_BYTES, timeout_s=self._read_timeout_s),
+            await exchange.read_json(limit_bytes=limit_bytes, timeout_s=self._read_timeout_s),
         )
 
     async def _read_fleet(self, exchange: Exchange) -> Receive:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from engines import protocol
@@ -63,6 +63,7 @@ class Question:
     traceparent: str | None = None  # for the engine's own spans; None: nothing is traced
     priority: int = 0  # of the tenant's band
     refusal: RequestError | None = None  # of a fallback: why the model that was asked for does not answer
+    cache_salt: str = field(default="", repr=False)  # of the tenant
 
     def told(self, error: RequestError) -> RequestError:
         """Return what the client is told of an error: where a fallback fails, why it was needed."""
@@ -75,7 +76,7 @@ async def answers_others(question: Question, client: ReplicaClient) -> bool:
     try:
         async with asyncio.timeout(CONTROL_TIMEOUT_S):
             body = bodies.control(call.kind, target)
-            response = await client.post(call.kind, body, _headers(target, None))
+            response = await client.post(call.kind, body, _headers(question, None))
             try:
                 await response.read()
                 return response.status == 200
@@ -85,11 +86,13 @@ async def answers_others(question: Question, client: ReplicaClient) -> bool:
         return False
 
 
-def _headers(target: Target, traceparent: str | None) -> dict[str, str]:
+def _headers(question: Question, traceparent: str | None) -> dict[str, str]:
     # Never the client's id: two tenants may send the same one, and vLLM makes its own ids from it.
     headers = {"x-request-id": random_id()}
-    if target.adapter_id is not None:
-        headers[protocol.ADAPTER_HEADER] = target.adapter_id
+    if question.target.adapter_id is not None:
+        headers[protocol.ADAPTER_HEADER] = question.target.adapter_id
+    if question.call.endpoint.form:
+        headers[protocol.SALT_HEADER] = question.cache_salt
     if traceparent is not None:
         headers[TRACEPARENT] = traceparent
     return headers
@@ -166,9 +169,9 @@ class Attempt:
         return self._usage or answers.TokenUsage()
 
     async def _ask(self) -> None:
-        call, target = self._question.call, self._question.target
-        headers = _headers(target, self._question.traceparent)
-        if call.kind is protocol.Kind.MESSAGES:
+        call = self._question.call
+        headers = _headers(self._question, self._question.traceparent)
+        if call.kind is protocol.Kind.MESSAGES or call.endpoint.form:
             headers[protocol.PRIORITY_HEADER] = str(self._question.priority)
         self._at_work = True
         response = self._response = await self.client.post(call.kind, self._question.body, headers)
@@ -185,7 +188,10 @@ class Attempt:
     def _take_whole(self, response: Answer) -> None:
         """Meter a whole answer, and give it the client's name for the model."""
         question, metadata = self._question, response.headers.get(METADATA)
-        if response.media_type == "application/json":
+        told = response.headers.get(protocol.USAGE_HEADER)
+        if told is not None:
+            self._usage = answers.usage_in(told.encode())
+        elif response.media_type == "application/json":
             self._usage = answers.usage_in(self.opening)
             self.opening = answers.renamed(self.opening, question.target)
         elif metadata is not None:

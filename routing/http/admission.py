@@ -60,16 +60,30 @@ class Admission:
             _release(reserved)
             raise
         finally:
-            left = self._dispatcher.rates.left(request.target.account, request.key, request.key_limits)
-            if left:
-                answer_headers += rate_headers(left)
+            self._tell_rates(request, answer_headers)
         if reserved:
             self._reserved[decision] = reserved
         return decision
 
+    def count_refused(self, request: Request, answer_headers: HeaderList) -> None:
+        """Count a request that is refused whatever is left: as one of its minute's, and no tokens.
+
+        Raises `CapReached` where none is left.
+        """
+        account, limits = request.target.account, request.key_limits
+        rejection = self._dispatcher.rates.book(account, 0, request.key, limits)
+        self._tell_rates(request, answer_headers)
+        if rejection is not None:
+            raise _refusal(rejection, request)
+
     def end(self, ticket: Ticket) -> None:
         """Give back what an admitted request had reserved; what it used has been counted by then."""
         _release(self._reserved.pop(ticket, []))
+
+    def _tell_rates(self, request: Request, answer_headers: HeaderList) -> None:
+        left = self._dispatcher.rates.left(request.target.account, request.key, request.key_limits)
+        if left:
+            answer_headers += rate_headers(left)
 
     def _reserve(
         self,

@@ -12,12 +12,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engines.protocol import FILES_PATH, Kind
+from engines.protocol import FILES_PATH, MODEL_FILES_PATH, Kind
 from fleet.current import CurrentFleet
 from routing.asgi import App, ClientGone, Exchange, Headers, Receive, Scope, Send, random_id
 from routing.errors import RequestError, still_starting
 from routing.flights.endings import CLIENT_CLOSED_REQUEST, Abort
-from routing.http.adapter_files import AdapterFiles
 from routing.http.batches import BATCHES_PATH, Batches
 from routing.http.callers import Callers
 from routing.http.files import FILES_ROUTE, Files
@@ -29,6 +28,7 @@ from routing.http.own_usage import USAGE_PATH, OwnUsage
 from routing.http.probes import HEALTH_PATHS, Probes
 from routing.http.probes import PATHS as PROBES
 from routing.http.stored_responses import RESPONSES_PATH, StoredResponses
+from routing.http.version_files import VersionFiles
 from routing.observing.ended import EndedRequests
 from routing.observing.metrics import GatewayMetrics
 from routing.openai import bodies
@@ -57,7 +57,8 @@ class GatewayApp:
     files: Files
     batches: Batches
     responses: StoredResponses
-    adapter_files: AdapterFiles
+    adapter_files: VersionFiles
+    model_files: VersionFiles
     admin: App
     is_admin: Callable[[str], bool]  # whether a path is the admin API's
     site: OwnDocument
@@ -118,6 +119,8 @@ class GatewayApp:
     async def _answer_file(self, exchange: Exchange, path: str) -> None:
         if path.startswith(FILES_PATH):
             await self.adapter_files.answer(exchange, path[len(FILES_PATH) :])
+        elif path.startswith(MODEL_FILES_PATH):
+            await self.model_files.answer(exchange, path[len(MODEL_FILES_PATH) :])
         else:
             await self.site.respond(exchange)
 

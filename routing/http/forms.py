@@ -30,6 +30,7 @@ class Form:
         if kind != _FORM or not boundary or len(boundary) > 200:
             raise UnsupportedMediaType("The body must be sent as `content-type: multipart/form-data`.")
         self.fields: dict[str, str] = {}
+        self.lists: dict[str, list[str]] = {}  # of fields that may come several times: their names end in []
         self.filename: str | None = None  # as the client calls the file; None: none has come
         self._sink = sink
         self._is_whole = False
@@ -106,8 +107,15 @@ class Form:
             raise _wrong("A field of the form is too long.")
 
     def _end(self) -> None:
-        if not self._in_file:
-            self.fields[self._field] = bytes(self._value).decode(errors="replace")
+        if self._in_file:
+            return
+        name, value = self._field, bytes(self._value).decode(errors="replace")
+        if name.endswith("[]"):
+            self.lists.setdefault(name, []).append(value)
+        elif name in self.fields:
+            raise _wrong("The form has a field twice.")
+        else:
+            self.fields[name] = value
 
     def _end_all(self) -> None:
         self._is_whole = True

@@ -30,11 +30,11 @@ from routing.flights.progress import NO_WAITS, Waits
 from routing.flights.running import RunningFlights
 from routing.http.admission import Admission
 from routing.http.callers import Callers
+from routing.http.calls import read_call
 from routing.http.models import unknown_model
 from routing.observing.ended import EndedRequests
 from routing.observing.tracing import Trace, Tracer, trace_id_of
-from routing.openai import bodies, limits, media
-from routing.openai.endpoints import ENDPOINTS
+from routing.openai import bodies, limits, media, speech
 from routing.replicas.client import ReplicaClient
 from routing.scheduling import refusals
 from routing.scheduling.admission import Cap
@@ -132,14 +132,10 @@ class Inference:
             trace = self.tracer.begin(exchange.headers.traceparent, kind.value, self.clock())
         tenant, identity = self.callers.tenant(exchange)
         arrived_s = self.clock()
-        settings, own_limit = self.fleet.now.gateway, ENDPOINTS[kind].max_body_bytes
-        limit = settings.max_body_bytes if own_limit is None else min(own_limit, settings.max_body_bytes)
-        body = await exchange.read_json(limit_bytes=limit, timeout_s=settings.body_timeout_s)
+        call, size_bytes = await read_call(exchange, kind, self.fleet.now.gateway)
         if self.fleet.now.tenants.get(tenant.name) is not tenant:  # the fleet was changed meanwhile
             tenant, identity = self.callers.tenant(exchange)
-        call, size_bytes = bodies.parse(kind, body), len(body)
         asked = Asked(exchange, tenant, identity, call, size_bytes, request_id, arrived_s, trace)
-        del body
         await self.serve(asked)
 
     async def serve(self, asked: Asked) -> Record | None:
@@ -152,6 +148,7 @@ class Inference:
             await self._look_at_prompt(asked)
         entered = await self._enter(asked)
         asked.call.payload.clear()  # it is in the engine's body, and may be many times as large
+        asked.call.recording = b""
         if entered is None:
             return asked.record
         request, question, ticket = entered
@@ -225,6 +222,7 @@ class Inference:
         request, question = self._prepare(asked, target)
         try:
             if asked.refusal is not None:
+                self.admission.count_refused(request, asked.exchange.answer_headers)
                 raise asked.refusal
             ticket = self.admission.admit(request, asked.exchange.answer_headers)
         except RequestError as error:
@@ -278,6 +276,8 @@ class Inference:
         if call.size.has_parts or "previous_input_messages" in call.payload:
             allowed = self.fleet.now.base_models[target.base_model].media
             media.check(call.payload, call.endpoint, allowed, salt=tables.salts[tenant.name])
+        elif call.endpoint.form:
+            speech.check_size(call.recording, self.fleet.now.base_models[target.base_model].media)
         priority = SPARE_PRIORITY if asked.spare else tenant.band.rank
         # orjson leaves several times a body's size free behind it; a copy has no such room.
         for_engine = b"%b" % bodies.for_engine(
@@ -307,7 +307,14 @@ class Inference:
             traceparent = trace.for_engine
             trace.authenticated_s, trace.submitting_s = asked.arrived_s, self.clock()
         return request, Question(
-            call, target, for_engine, request.prompt_tokens, traceparent, priority, refusal
+            call,
+            target,
+            for_engine,
+            request.prompt_tokens,
+            traceparent,
+            priority,
+            refusal,
+            tables.salts[tenant.name],
         )
 
     def _resolve(self, asked: Asked) -> Target | None:

@@ -32,6 +32,7 @@ from routing.lifecycle.lifecycle import Lifecycle
 from routing.lifecycle.models import Models
 from routing.lifecycle.new_keys import make_key
 from routing.lifecycle.pins import require_slot, require_version, why_quarantined
+from routing.lifecycle.plans import Plans
 from routing.lifecycle.ports import NewVersion, ReplicaResidency, VersionProgress, WholeManagement
 from routing.lifecycle.registration import Registration
 from routing.lifecycle.restarts import RollingRestarts
@@ -57,16 +58,22 @@ class Manager:
         self.fleets = FleetChanges(
             fleet, lifecycle.registry, lifecycle.dispatcher, lifecycle.tenants, self.restarts
         )
-        lifecycle.resume_fleet = self.fleets.resume
+        lifecycle.resume_fleet = self._resume
         whole = lifecycle.whole
         self.fleets.of_models, self.fleets.as_told = whole.shelf.unfit, whole.shelf.as_told
         turns.follow(whole.steps.outcome, whole.absence)
         self.models = Models(turns, lifecycle.registry)
         self.whole: WholeManagement = whole
+        self.plans = Plans(lifecycle.registry)
         self._registration = Registration(fleet, directory, lifecycle.registry, lifecycle.uploads)
         self.changes = lifecycle.changes
         self.tenancy: TenantManagement = lifecycle.tenants
         self.aliases: AliasManagement = Aliases(fleet, lifecycle.registry, lifecycle.changes)
+
+    async def _resume(self) -> None:
+        """Go on with what was there before the gateway started."""
+        await self.fleets.resume()
+        await self.plans.load()
 
     def adapters(self) -> Sequence[AdapterEntry]:
         """List every adapter, by key."""

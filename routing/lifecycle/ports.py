@@ -29,6 +29,7 @@ from routing.catalog.entries import (
     Version,
 )
 from routing.catalog.models import ModelEntry
+from routing.catalog.plans import PlanDocument, PlanFigures, PlanKind
 from routing.lifecycle.tenant_ports import AliasManagement, TenantManagement
 from routing.scheduling.decisions import KEPT
 from routing.scheduling.replica_figures import ReplicaFigures
@@ -217,6 +218,19 @@ class WholeManagement(Protocol):
         """Retire a version that does not serve, or a model with all of them. Raises `Conflict`."""
 
 
+class PlanManagement(Protocol):
+    """Plans that were made elsewhere. Each call raises `StateUnavailable`."""
+
+    async def kept(self) -> Mapping[PlanKind, PlanDocument]:
+        """Return the plan that was published last, and the last look at it, where they are there."""
+
+    async def publish(self, text: str, said: str) -> None:
+        """Keep a plan, JSON, in the place of the one before; `said` is what the event says."""
+
+    async def look(self, text: str, figures: PlanFigures, said: str) -> None:
+        """Keep a look, JSON, in the place of the one before; where its advice changes, `said` is an event."""
+
+
 class Management(Protocol):
     """The fleet, adapters, keys and replicas, as the admin API works on them; tenants and aliases beside."""
 
@@ -235,6 +249,10 @@ class Management(Protocol):
     @property
     def whole(self) -> WholeManagement:
         """The calls on whole models that the gateway fetches."""
+
+    @property
+    def plans(self) -> PlanManagement:
+        """What was planned for this fleet."""
 
     @property
     def tenancy(self) -> TenantManagement:

@@ -30,10 +30,11 @@ from routing.catalog.entries import (
     Version,
 )
 from routing.catalog.models import ModelEntry
+from routing.catalog.plans import PlanDocument, PlanKind
 from routing.catalog.sources import Source
 from routing.errors import StateUnavailable, Unavailable
 from routing.lifecycle.changes import ACTOR, RETRY_AFTER_S, TURN_S
-from routing.state import Note, StateStore, TurnsStore
+from routing.state import Note, PlansStore, StateStore, TurnsStore
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,6 +57,14 @@ class Registry:
     def turns(self) -> TurnsStore:
         """What the turns of whole models keep in the same database."""
         return TurnsStore(self._store)
+
+    async def plans(self) -> Mapping[PlanKind, PlanDocument]:
+        """Read the plan that was published last, and the last look at it."""
+        return await self._run(PlansStore(self._store).kept)
+
+    async def keep_plan(self, document: PlanDocument) -> None:
+        """Replace the plan, or the last look at it."""
+        await self._run(PlansStore(self._store).keep, document)
 
     async def open(self) -> None:
         """Open the database and read it into memory; waits until it answers."""

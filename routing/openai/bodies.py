@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from engines.protocol import Kind
+from engines import forms
+from engines.protocol import FORMS, Kind
 from routing.errors import InvalidRequest
 from routing.openai import fields, limits, prompts
 from routing.openai.endpoints import ENDPOINTS, Endpoint
@@ -39,6 +40,7 @@ DROPPED_FIELDS = (
 # `prompt_cache_key`, whoever sends them.
 USERS = ("safety_identifier", "user")
 PROMPT_CACHE_KEY = "prompt_cache_key"
+CONTROL_RECORDING_S = 0.1
 LONGEST_USER = 64  # characters; OpenAI's own bound. Of a longer name its hash is kept
 OVERWRITTEN_FIELDS = ("model", "cache_salt", "priority")  # overwritten in every request
 
@@ -65,6 +67,7 @@ class Call:
     user: str = ""  # the client's name of the end user, at most `LONGEST_USER` long; empty: none
     sticky: str = ""  # what keeps requests on one side of a split: the user, or what begins alike
     max_completion_tokens: int | None = None  # of each sequence; None: not bounded
+    recording: bytes = b""  # of a form
 
 
 def parse(kind: Kind, body: bytes) -> Call:
@@ -84,7 +87,7 @@ def parse(kind: Kind, body: bytes) -> Call:
     wants_usage = bool(options.get("include_usage"))  # without it vLLM ignores the other option
     _refuse_stored_responses(kind, payload)
     size = _size(kind, payload, content)
-    user = _first_text(payload, USERS) or (_anthropic_user(payload) if endpoint.anthropic else "")
+    user = user_of(payload) or (_anthropic_user(payload) if endpoint.anthropic else "")
     call = Call(
         endpoint=endpoint,
         kind=kind,
@@ -110,7 +113,8 @@ def refuse_too_long(call: Call, max_model_len: int, chars_per_token: int) -> Non
     A prompt that may be too long goes on: the engine tokenizes it first.
     """
     payload, field = call.payload, call.content
-    if call.kind in _PAIRS or not call.endpoint.runs:  # pairs may be cut by fields of their own
+    # Pairs may be cut by fields of their own, and a recording is by the engine.
+    if call.kind in _PAIRS or call.endpoint.form or not call.endpoint.runs:
         return
     if payload.get("truncate_prompt_tokens") is not None or payload.get("truncation") == "auto":
         return
@@ -130,8 +134,10 @@ def for_engine(
     """Write the body for the engine: the engine's name for the model, and the gateway's tenancy fields.
 
     Raises `InvalidRequest` if the client's JSON is nested too deeply to be written again, or would break
-    an engine with slots.
+    an engine with slots, or if a form has what only the gateway's own may have.
     """
+    if call.endpoint.form:
+        return _form_for_engine(call, target)
     if has_slots:
         _refuse_prompt_logprobs(call)
     payload = {name: value for name, value in call.payload.items() if name not in DROPPED_FIELDS}
@@ -152,6 +158,24 @@ def for_engine(
         raise
 
 
+def _form_for_engine(call: Call, target: Target) -> bytes:
+    """Write a form; salt and priority stand beside it, in headers."""
+    payload = {name: value for name, value in call.payload.items() if name not in USERS}
+    payload["model"] = target.engine_model
+    if call.stream:  # as in `for_engine`
+        payload |= {"stream_include_usage": True, "stream_continuous_usage_stats": True}
+    try:
+        return forms.written(_texts_of(payload), call.recording)
+    except ValueError:
+        raise InvalidRequest("The form cannot be read.", code="invalid_form") from None
+
+
+def _texts_of(payload: Payload) -> Iterator[tuple[str, str]]:
+    for name, value in payload.items():
+        for each in value if isinstance(value, list) else [value]:
+            yield name, str(each).lower() if isinstance(each, bool) else str(each)
+
+
 CONTROL: Mapping[Kind, Payload] = {
     Kind.CHAT: {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1},
     Kind.CHAT_BATCH: {"messages": [[{"role": "user", "content": "hi"}]], "max_tokens": 1},
@@ -170,6 +194,9 @@ CONTROL: Mapping[Kind, Payload] = {
 
 def control(kind: Kind, target: Target) -> bytes:
     """Write the smallest request of a kind; every healthy engine answers it."""
+    if kind in FORMS:
+        fields = (("model", target.engine_model), ("language", "en"), ("max_completion_tokens", "1"))
+        return forms.written(fields, forms.silence(CONTROL_RECORDING_S))
     return orjson.dumps({**CONTROL[kind], "model": target.engine_model})
 
 
@@ -240,6 +267,11 @@ def _first_text(payload: Payload, fields: Iterable[str]) -> str:
         if field in payload and isinstance(value := payload[field], str) and value:
             return value if len(value) <= LONGEST_USER else _hash(value)
     return ""
+
+
+def user_of(payload: Payload) -> str:
+    """Return the end user whom a body names; empty: none."""
+    return _first_text(payload, USERS)
 
 
 def _anthropic_user(payload: Payload) -> str:

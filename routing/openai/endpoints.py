@@ -1,7 +1,8 @@
 """What does each endpoint of vLLM read, and what does it do? All that routing must know to tell them apart.
 
 As vLLM 0.32 has them: `entrypoints/openai/*/protocol.py`, `entrypoints/pooling/*/protocol.py`,
-`entrypoints/serve/tokenize/protocol.py`, `entrypoints/anthropic/protocol.py`.
+`entrypoints/serve/tokenize/protocol.py`, `entrypoints/anthropic/protocol.py`,
+`entrypoints/speech_to_text/*/protocol.py`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from engines.forms import FILE
 from engines.protocol import Kind
 
+# Of a body with a recording: vLLM takes 25 MiB of one (`VLLM_MAX_AUDIO_CLIP_FILESIZE_MB`), as OpenAI does.
+RECORDING_BYTES = 26 * 2**20
 TOKENIZED_BYTES = 2 * 2**20  # of a body that is only tokenized, which keeps an engine's HTTP process busy
 
 
@@ -24,6 +28,8 @@ class Endpoint:
     runs: bool = True  # the model runs; else only its tokenizer does, which nobody is charged for
     max_body_bytes: int | None = None  # beside the gateway's own bound
     anthropic: bool = False  # it has Anthropic's form, and so have its events and errors
+    form: bool = False  # its body is a form with a recording, else JSON
+    beside: tuple[str, ...] = ()  # fields with more text that the model reads, of this endpoint alone
 
     @property
     def usual(self) -> tuple[str, ...]:
@@ -58,5 +64,9 @@ ENDPOINTS: Mapping[Kind, Endpoint] = {
     ),
     Kind.DETOKENIZE: Endpoint(
         (("tokens",),), writes=False, streams=False, runs=False, max_body_bytes=TOKENIZED_BYTES
+    ),
+    **dict.fromkeys(
+        (Kind.TRANSCRIPTION, Kind.TRANSLATION),
+        Endpoint(((FILE,),), form=True, max_body_bytes=RECORDING_BYTES, beside=("prompt", "hotwords")),
     ),
 }

@@ -57,7 +57,8 @@ _INDICES = ("index", "output_index", "content_index", "summary_index")
 
 def of_prompt(payload: Mapping[str, Any], endpoint: Endpoint) -> list[str]:
     """Return the texts that a model would read. Token ids and media have none."""
-    names = dict.fromkeys((*(name for way in endpoint.content for name in way), *_BESIDE))
+    content = (name for way in endpoint.content for name in way)
+    names = dict.fromkeys((*content, *endpoint.beside, *_BESIDE))
     return [text for name in names for text in _texts(payload.get(name)) if text]
 
 

@@ -9,10 +9,12 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from engines import forms
 from engines.health import EngineHealth, EngineState
 from engines.protocol import (
     ADAPTERS_PATH,
     ENGINE_PATH,
+    FORMS,
     METRICS_PATH,
     MODEL_HEADER,
     READY_PATH,
@@ -28,6 +30,7 @@ from routing.replicas.http1 import Answer, Upstream, UpstreamError
 CONTROL_TIMEOUT_S = 10.0
 TRIAL_TIMEOUT_S = 120.0  # loading a large adapter from a cold disk, behind a full batch
 PROBE_TIMEOUT_S = 2.0
+MEDIA_TYPE = "application/json"
 
 
 class ReplicaSilent(Exception):
@@ -78,7 +81,7 @@ class ReplicaClient:
         self._unused = asyncio.Event()
         self._unused.set()
         address = Address.parse(url)
-        headers = {TOKEN_HEADER: token, "content-type": "application/json"}
+        headers = {TOKEN_HEADER: token}
         if base_model is not None:
             headers[MODEL_HEADER] = base_model
         self._upstream = Upstream(address.base_url, address.socket_path, headers)
@@ -96,7 +99,8 @@ class ReplicaClient:
         """Send a request; the caller reads the answer and must `end` it. Raises `UpstreamError`."""
         self._begin_use()
         try:
-            return await self._upstream.ask("POST", path, body, headers)
+            kind = forms.CONTENT_TYPE if path in FORMS else MEDIA_TYPE
+            return await self._upstream.ask("POST", path, body, {**headers, "content-type": kind})
         except BaseException:
             self._end_use()
             raise
@@ -131,20 +135,26 @@ class ReplicaClient:
         return Residency.from_json(answer)
 
     async def order(
-        self, order: EngineOrder, model: BaseModel | None = None, *, instead_of: str | None = None
+        self,
+        order: EngineOrder,
+        model: BaseModel | None = None,
+        *,
+        instead_of: str | None = None,
+        files_at: str = "",
     ) -> EngineHealth:
         """Tell its host to restart, stop or start the engine; returns at once.
 
         The next engine has the settings of `model`, and at a shared host its files if it names them; without
-        it, the last one's. A start may name the base model that goes for it. Raises `ReplicaSilent`;
-        `OrderRefused` where the host may not, or cannot.
+        it, the last one's. A start may name the base model that goes for it. `files_at` is the gateway's
+        address, where a host gets the files that it has not. Raises `ReplicaSilent`; `OrderRefused` where
+        the host may not, or cannot.
         """
         told: dict[str, Any] = {"order": order}
         if model is not None:
             told["settings"] = engine_values(model)
             comes = order in (EngineOrder.START, EngineOrder.PREPARE)
             if self._base_model is not None and comes and model.source:
-                told |= {"source": model.source, "revision": model.revision}
+                told |= {"source": model.source, "revision": model.revision, "files_at": files_at}
         if instead_of is not None:
             told["instead_of"] = instead_of
         answer = await self._control("POST", ENGINE_PATH, told, CONTROL_TIMEOUT_S)
@@ -187,7 +197,7 @@ class ReplicaClient:
 
     async def _fetch(self, method: str, path: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
         async with asyncio.timeout(timeout_s):
-            answer = await self._upstream.ask(method, path, body)
+            answer = await self._upstream.ask(method, path, body, {"content-type": MEDIA_TYPE})
             try:
                 return answer.status, await answer.read()
             finally:

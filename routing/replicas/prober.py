@@ -249,7 +249,7 @@ class Prober:
 
     async def _look(self) -> None:
         """Ask it whether it may be used, tell it what to serve, and tell the dispatcher."""
-        client = self.client
+        client, orders = self.client, self._replica.orders
         if client is None:
             return
         health = await self._ask(client)
@@ -258,6 +258,8 @@ class Prober:
             stopped = health is not None and health.state is EngineState.STOPPED
             self._lifecycle.forget(self._name, is_empty=stopped)
         ready = answers and self._url is not None and await self._lifecycle.sync(client)
+        if orders != self._replica.orders:
+            return  # it is asked again at once
         if self.client is client:
             self._replica.engine.told = health
         # Meanwhile it may have gone, or come back somewhere else.

@@ -70,6 +70,7 @@ class Replica:
     asleep: bool = False  # at a shared host: its model's turn is not now, so that it takes nothing new
     awake_since_s: float = 0.0  # when its turn began last; monotonic
     barred: bool = False  # asleep, and it cannot come: it has failed too often
+    orders: int = 0  # that its engine come or go; what was heard before the last one counts for nothing
 
     def __post_init__(self) -> None:
         self.engine.replica = self

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from routing.state.plans import PlansStore
 from routing.state.store import StateStore
 from routing.state.tenants import Note, changed_meanwhile
 from routing.state.turns import TurnsStore
 
-__all__ = ["Note", "StateStore", "TurnsStore", "changed_meanwhile"]
+__all__ = ["Note", "PlansStore", "StateStore", "TurnsStore", "changed_meanwhile"]

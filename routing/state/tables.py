@@ -223,6 +223,7 @@ class UsageRow(Table):
     fallback_of: Mapped[str | None]
     key: Mapped[str | None]
     switch_s: Mapped[float | None]
+    first_s: Mapped[float | None]
 
 
 class UsageDayRow(Table):
@@ -257,7 +258,10 @@ class UsageDayRow(Table):
 
 
 class SwitchCostRow(Table):
-    """What a switch took, as a running mean; `went` is the model that went for it, or empty."""
+    """What a switch took, as a running mean; `went` is the model that went for it, or empty.
+
+    `way` is by which it came last, empty where an earlier release wrote the row.
+    """
 
     __tablename__ = "switch_costs"
 
@@ -265,6 +269,7 @@ class SwitchCostRow(Table):
     model: Mapped[str] = mapped_column(primary_key=True)
     went: Mapped[str] = mapped_column(primary_key=True)
     seconds: Mapped[float]
+    way: Mapped[str] = mapped_column(server_default="")
 
 
 class TurnPinRow(Table):
@@ -275,3 +280,14 @@ class TurnPinRow(Table):
     pool: Mapped[str] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(primary_key=True)
     pinned: Mapped[bool]
+
+
+class PlanRow(Table):
+    """The plan that was published last, or the last look at it: `routing.catalog.plans`."""
+
+    __tablename__ = "plans"
+
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    at_s: Mapped[float]
+    actor: Mapped[str]
+    document: Mapped[str]  # JSON

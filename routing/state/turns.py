@@ -26,10 +26,11 @@ class TurnsStore:
             rows = session.scalars(select(SwitchCostRow))
             return {(row.host, row.model, row.went or None): row.seconds for row in rows}
 
-    def keep_cost(self, host: str, model: str, went: str | None, seconds: float) -> None:
+    def keep_cost(self, host: str, model: str, went: str | None, seconds: float, way: str) -> None:
         """Replace what is known of a switch."""
         with self._transaction() as session:
-            session.merge(SwitchCostRow(host=host, model=model, went=went or "", seconds=seconds))
+            row = SwitchCostRow(host=host, model=model, went=went or "", seconds=seconds, way=way)
+            session.merge(row)
 
     def pins(self, pool: str) -> Mapping[str, bool]:
         """Return the models of a pool that an operator has pinned, or let go, over its fleet's word."""

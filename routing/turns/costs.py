@@ -18,14 +18,15 @@ class Costs:
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[str, str], dict[str | None, float]] = {}
-        self.learnt: Callable[[str, str, str | None, float], None] | None = None  # told of each change
+        # Told of each change: host, model, the one that went, seconds, way.
+        self.learnt: Callable[[str, str, str | None, float, str], None] | None = None
 
-    def learn(self, host: str, model: str, took_s: float, *, went: str | None = None) -> None:
+    def learn(self, host: str, model: str, took_s: float, *, went: str | None = None, way: str = "") -> None:
         """Take over what a switch has taken; `went` is the model that was awake before, if one went."""
         known = self._seconds.setdefault((host, model), {})
         known[went] = known.get(went, took_s) + NEWEST * (took_s - known.get(went, took_s))
         if self.learnt is not None:
-            self.learnt(host, model, went, known[went])
+            self.learnt(host, model, went, known[went], way)
 
     def remember(self, host: str, model: str, took_s: float, *, went: str | None = None) -> None:
         """Take over what a switch took before a restart, unless it is known better by now."""

@@ -53,7 +53,7 @@ class Turns:
 
         Pools come and go with a restart of the gateway alone.
         """
-        switching = Switching(dispatcher, clients, look_at, clock)
+        self.switching = switching = Switching(dispatcher, clients, look_at, clock)
         self.pools = {
             pool.name: PoolTurns(pool.name, fleet, dispatcher, switching, clock)
             for pool in fleet.now.pools.values()

@@ -25,8 +25,8 @@ class TurnsMemory(Protocol):
         """Return the seconds of switches, by host, model, and the model that went for it."""
         ...
 
-    def keep_cost(self, host: str, model: str, went: str | None, seconds: float) -> None:
-        """Replace what is known of a switch."""
+    def keep_cost(self, host: str, model: str, went: str | None, seconds: float, way: str) -> None:
+        """Replace what is known of a switch; `way` is by which the model came last."""
         ...
 
     def pins(self, pool: str) -> Mapping[str, bool]:
@@ -75,8 +75,8 @@ class Kept:
         """Write what is left."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _keep_cost(self, host: str, model: str, went: str | None, seconds: float) -> None:
-        self._keep(lambda: self._memory.keep_cost(host, model, went, seconds))
+    def _keep_cost(self, host: str, model: str, went: str | None, seconds: float, way: str) -> None:
+        self._keep(lambda: self._memory.keep_cost(host, model, went, seconds, way))
 
     def _keep(self, write: Callable[[], None]) -> None:
         task = asyncio.create_task(self._write(write))

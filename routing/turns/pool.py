@@ -274,7 +274,7 @@ class PoolTurns:
         else:
             now_s = self._clock()
             seat.forgive()
-            self.costs.learn(host.name, seat.model, now_s - began_s, went=gone)
+            self.costs.learn(host.name, seat.model, now_s - began_s, went=gone, way=seat.came_by)
             self._count(seat, why, now_s - began_s)
             self.timeline.add(host.name, seat.model, gone, "awake", why, now_s - began_s, seat.came_by)
             self._open(seat, now_s)

@@ -51,6 +51,7 @@ class Switching:
         self._clients = clients
         self._look_at = look_at
         self._clock = clock
+        self.files_at = ""  # where hosts get the files that they have not: this gateway's address, a URL
 
     async def bring(self, seat: Seat, instead_of: Seat | None, *, ordered: bool = True) -> None:
         """Have a model come awake, told of its adapters. Raises `NotAwake`; then it has been stopped.
@@ -61,10 +62,11 @@ class Switching:
             if ordered:
                 client = self._client(seat)
                 going = None if instead_of is None else instead_of.model
-                await client.order(EngineOrder.START, seat.model_told, instead_of=going)
+                await client.order(
+                    EngineOrder.START, seat.model_told, instead_of=going, files_at=self.files_at
+                )
                 if instead_of is not None:
-                    self._dispatcher.set_ready(instead_of.replica.name, False)
-                    self._look_at(instead_of.replica.name)
+                    self._goes(instead_of)
                 self._look_at(seat.replica.name)
             await self._until_awake(seat)
         except NotAwake:
@@ -80,7 +82,8 @@ class Switching:
         if model is not None and model in host.seats:
             with contextlib.suppress(ReplicaSilent, NotAwake):
                 seat = host.seats[model]
-                await self._client(seat).order(EngineOrder.PREPARE, seat.model_told)
+                client = self._client(seat)
+                await client.order(EngineOrder.PREPARE, seat.model_told, files_at=self.files_at)
 
     async def stop(self, seat: Seat) -> None:
         """Have a model go to disk, and wait until it is gone; a host that is silent is not waited for."""
@@ -88,6 +91,7 @@ class Switching:
         with contextlib.suppress(ReplicaSilent, NotAwake):
             client = self._client(seat)
             await client.order(EngineOrder.STOP)
+            self._goes(seat)
             due_s = self._clock() + STOPPED_WITHIN_S
             while self._clock() < due_s and (health := await client.health()) is not None:
                 if health.state is EngineState.STOPPED:
@@ -96,6 +100,12 @@ class Switching:
                 await asyncio.sleep(LAST_POLL_S / 5)
         if not seat.replica.left:
             self._look_at(seat.replica.name)
+
+    def _goes(self, seat: Seat) -> None:
+        """Count a model as gone: a probe that was under way when that was ordered may say it is there."""
+        seat.replica.orders += 1
+        self._dispatcher.set_ready(seat.replica.name, False)
+        self._look_at(seat.replica.name)
 
     async def has_left(self, seat: Seat) -> None:
         """Wait until nothing is left of a replica that takes part no more: then its place is free."""

@@ -41,6 +41,7 @@ COLUMNS = (
     "fallback_of",  # the alias in whose place the model answered; None: it was asked for itself
     "key",  # id of the API key; None: an earlier release wrote the row
     "switch_s",  # of the switches that it waited for; None: it waited for none
+    "first_s",  # arrival to the first byte of a stream; None: no stream, or none came
 )
 ID, AT_S, DAY, TENANT = (COLUMNS.index(name) for name in ("id", "at_s", "day", "tenant"))
 COST, KEY = COLUMNS.index("cost"), COLUMNS.index("key")
@@ -91,6 +92,7 @@ class Entries:
             target.fallback_of or None,
             record.key or None,
             record.switch_s or None,
+            record.first_byte_s if record.stream else None,
         )
 
 

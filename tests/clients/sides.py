@@ -22,6 +22,9 @@ from tests.processes import left_of
 # Its path from the root, where clients run: a name with slashes, by which they find its tokenizer too.
 MODEL = str(DEMO / "base").lstrip("/")
 ADAPTER = "support"
+# What vLLM's own tests call the model and an adapter beside that.
+BASE_NAMES = ("claude-3-7-sonnet-latest",)
+ADAPTER_NAMES = ("zephyr-lora", "qwen3-lora")
 TENANT = "acme"
 ARGS = (
     *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
@@ -64,8 +67,11 @@ def plain(folder: Path) -> Iterator[Side]:
         max_loras=4, max_lora_rank=8, max_cpu_loras=16, vllm_args=ARGS,
     )  # fmt: skip
     argv = engine_args(model, shutdown_grace_s=5, on_cpu=True)
-    argv[argv.index("--served-model-name") + 1] = MODEL
-    argv += ["--lora-modules", f"{ADAPTER}={DEMO / 'adapters' / 'acme-support'}", "--port", str(PORT)]
+    at = argv.index("--served-model-name") + 1
+    argv[at : at + 1] = [MODEL, *BASE_NAMES]
+    adapter = DEMO / "adapters" / "acme-support"
+    argv += ["--lora-modules", *(f"{name}={adapter}" for name in (ADAPTER, *ADAPTER_NAMES))]
+    argv += ["--port", str(PORT)]
     environment = {**os.environ, **engine_environment([model], on_cpu=True), "PYTHONPATH": str(ROOT)}
     command = (sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", *argv)
     with (folder / "plain.log").open("wb") as log:
@@ -84,9 +90,16 @@ def plain(folder: Path) -> Iterator[Side]:
 def gateway(folder: Path) -> Iterator[Side]:
     """The demo's fleet with one pool, whose tenant calls the base model by that path."""
     fleet = yaml.safe_load((ROOT / "fleet.yaml").read_text().replace(".cache/demo", str(DEMO)))
-    fleet["base_models"]["tiny-llama"] |= {"vllm_args": list(ARGS), "max_model_len": 512}
+    fleet["base_models"]["tiny-llama"] |= {
+        "vllm_args": list(ARGS),
+        "max_model_len": 512,
+        "request_limits": {"beam_width": 4},  # plain vLLM has beams too
+    }
     fleet["tenants"] = {TENANT: fleet["tenants"][TENANT]}
-    fleet["tenants"][TENANT]["models"] |= {MODEL: "tiny-llama"}
+    models = fleet["tenants"][TENANT]["models"]
+    models |= dict.fromkeys((MODEL, *BASE_NAMES), "tiny-llama") | dict.fromkeys(
+        ADAPTER_NAMES, models[ADAPTER]
+    )
     fleet["pools"] = {"shared": fleet["pools"]["shared"] | {"tenants": [TENANT]}}
     path = folder / "fleet.yaml"
     path.write_text(yaml.safe_dump(fleet))

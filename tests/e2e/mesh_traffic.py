@@ -53,7 +53,7 @@ def meshed(
             for name, source in sources.items()
         },
         "adapters": {
-            name: {"base_model": base, "path": str(DEMO / "adapters" / name)}
+            name: {"base_model": base, "source": str(DEMO / "adapters" / name)}
             for name, base in declared.items()
         },
         "tenants": {

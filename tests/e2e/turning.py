@@ -96,7 +96,7 @@ class Turning:
         assert self.now is not None
         files = self[self.now].files
         assert files is not None
-        shutil.copytree(folder, files._own.folder_of(digest), dirs_exist_ok=True)
+        shutil.copytree(folder, files._copies.own.folder_of(digest), dirs_exist_ok=True)
         return digest
 
     async def ask(

@@ -89,6 +89,8 @@ class MeshEngine(FakeEngine):
         self.loading = asyncio.Event()  # a start waits for it
         self.loading.set()
         self.probed = 0
+        self.is_told = asyncio.Event()  # a probe's answer comes after it, and is old by then
+        self.is_told.set()
         self.took_s: dict[str, float] = {}
         self.source = ""  # where its files are, of the last start
         self.broken: set[str] = set()  # sources with which no engine starts
@@ -142,6 +144,11 @@ class FakeHost:
             engine.probed += 1
             if self.mute:
                 await respond(send, 500, [])  # nothing that says how its engine stands
+                return
+            if not (told := engine.is_told).is_set():
+                status, health = (200 if engine.ready else 503), engine.health().to_json()
+                await told.wait()
+                await respond(send, status, health)
                 return
         if scope["path"] != protocol.ENGINE_PATH:
             await engine(scope, receive, send)

@@ -29,6 +29,7 @@ KEY = key_of("operator")
 PAGES = (
     "",
     "#/turns",
+    "#/plan",
     "#/models/a/support",
     "#/adapters",
     "#/adapters/-/a-support",

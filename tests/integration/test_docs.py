@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 from engines.protocol import Kind
 from routing.http.docs import BENTOML_PATH, OPENAPI_PATH
 from routing.http.docs.openapi import document
+from routing.openai.bodies import CONTROL
 from routing.openai.endpoints import ENDPOINTS
 from tests.fakes import Client, key_of
 from tests.integration.conftest import Bench
@@ -68,7 +69,7 @@ async def test_with_a_key_the_document_names_its_own_models_and_those_of_nobody_
         assert sorted(names) == sorted(card["id"] for card in listed)
         assert models_of(told) == {names[0]} and told["paths"].keys() == DOCUMENT["paths"].keys()
         assert answer.headers["cache-control"] == "no-store"
-        for kind in Kind:
+        for kind in CONTROL:
             example = told["paths"][kind.value]["post"]["requestBody"]["content"]["application/json"][
                 "example"
             ]
@@ -80,7 +81,7 @@ async def test_an_operator_has_no_models_and_nobody_s_key_is_refused(bench: Benc
     assert (await bench.get(OPENAPI_PATH, key="nobody's")()).status == 401
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", list(CONTROL))
 async def test_the_example_of_an_endpoint_is_answered(bench: Bench, kind: Kind) -> None:
     where = DOCUMENT["paths"][kind.value]["post"]
     example = where["requestBody"]["content"]["application/json"]["example"]

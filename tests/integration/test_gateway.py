@@ -136,7 +136,7 @@ def models_in(body: bytes) -> set[str]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("path", [kind.value for kind in Kind])
+@pytest.mark.parametrize("path", [kind.value for kind in CONTROL])
 @pytest.mark.parametrize(
     ("asked", "named"),
     [
@@ -182,7 +182,7 @@ async def test_a_refusal_of_the_engine_names_the_model_as_it_was_asked_for(bench
 BOM = b"\xef\xbb\xbf"
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", list(CONTROL))
 async def test_a_byte_order_mark_is_no_part_of_the_json(bench: Bench, kind: Kind) -> None:
     client = await bench.post(kind.value, BOM + orjson.dumps({"model": "support", **CONTROL[kind]}))()
     assert client.status == 200

@@ -14,7 +14,7 @@ import pytest
 
 from engines.protocol import Kind
 from fleet.content import Guard, OnFailure
-from fleet.types import Fleet
+from fleet.types import Fleet, KeyLimits
 from routing.flights import guards
 from routing.openai.bodies import CONTROL
 from routing.openai.endpoints import ENDPOINTS
@@ -32,7 +32,7 @@ from tests.integration.conftest import Bench, bench_of
 
 URL = "https://guard.example/v1/moderations"
 ENDPOINT = Guard(OnFailure.REFUSE, url=URL, model="omni", timeout_s=0.2, hold_back_chars=8)
-RUN = [kind for kind in Kind if ENDPOINTS[kind].runs]
+RUN = [kind for kind in CONTROL if ENDPOINTS[kind].runs]
 BAD = "bomb"
 
 
@@ -109,6 +109,29 @@ async def test_a_prompt_that_is_refused_reaches_no_engine(
     assert bench.outcomes() == {("rejected", "prompt_flagged"): 1}
     assert bench.at_rest
     assert (await ask(bench, kind, "a flower")()).status == 200
+
+
+@pytest.mark.parametrize("of_key", [False, True])
+async def test_a_prompt_that_is_refused_counts_as_a_request_of_the_minute(
+    tmp_path: Path, moderation: Moderation, of_key: bool
+) -> None:
+    fleet = guarded(ENDPOINT)
+    caps = fleet.tenants["a"].caps
+    rated = replace(fleet.tenants["a"], caps=replace(caps, requests_per_minute=2, tokens_per_minute=100))
+    if of_key:
+        limits = dict.fromkeys(rated.key_hashes, KeyLimits(requests_per_minute=2))
+        rated = replace(fleet.tenants["a"], key_limits=limits)
+    async with bench_of(replace(fleet, tenants=fleet.tenants | {"a": rated}), tmp_path) as bench:
+        use(bench, moderation)
+        answers = [await ask(bench, Kind.CHAT, word)() for word in (BAD, "flower", "flower", BAD)]
+        assert [answer.status for answer in answers] == [400, 200, 429, 429]
+        assert answers[0].headers["x-ratelimit-remaining-requests"] == "1"
+        assert answers[0].headers.get("x-ratelimit-remaining-tokens") == (None if of_key else "100")
+        name = "key_requests_per_minute" if of_key else "requests_per_minute"
+        assert {answer.error["code"] for answer in answers[2:]} == {name}
+        assert "retry-after" in answers[3].headers
+        assert len(bench.engines["shared-0"].seen) == 1
+        assert bench.at_rest
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from engines.protocol import Kind
 from fleet.current import CurrentFleet
 from fleet.release import VERSION
 from routing.assembly import assemble
@@ -132,7 +131,7 @@ async def test_bentomls_client_can_be_made_and_calls_every_endpoint(bench: Bench
         output, _ = await process.communicate()
         return output.decode().splitlines()
 
-    right = [(kind.name.lower(), {"model": "plain", **CONTROL[kind]}) for kind in Kind]
+    right = [(kind.name.lower(), {"model": "plain", **CONTROL[kind]}) for kind in CONTROL]
     wrong: list[tuple[str, dict[str, Any]]] = [
         ("completion", {"model": "plain"}),
         ("chat", {"messages": CHAT, "stream": True}),

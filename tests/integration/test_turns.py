@@ -17,6 +17,8 @@ from tests.fakes import Client, eventually
 from tests.integration.mesh import MODELS, FakeHost, Mesh, is_stopped, mesh_fleet, mesh_of, said
 
 SCARCE = Caps(queue_timeout_s=20.0)
+LIMIT = "tenantry_model_starvation_limit_seconds"
+NOTICED_S = 0.3  # a tick of the gateway, and what a loaded machine adds
 
 
 @pytest.fixture
@@ -61,6 +63,25 @@ async def test_models_take_turns_and_no_answer_is_another_models(mesh: Mesh) -> 
     assert host.most_seen == 1
     assert host.refused == []
     assert max(engine.cut for engine in host.engines.values()) == 0
+
+
+async def test_a_probe_that_was_under_way_in_a_switch_opens_no_model_that_has_gone(mesh: Mesh) -> None:
+    await mesh.ask("one")()
+    engine, replica = mesh.engine("one"), mesh.replica("one")
+    old = engine.is_told = asyncio.Event()
+    before = engine.probed
+    mesh.gateway.lifecycle.engines.look_at(replica.name)
+    await eventually(lambda: engine.probed > before, "a probe that is under way")
+    before = engine.probed
+    await mesh.ask("two")()
+    later = engine.is_told = asyncio.Event()
+    old.set()
+    await eventually(lambda: engine.probed > before, "the next probe")
+    mesh.pool.decide()
+    assert mesh.awake() == {"two"} and not replica.ready
+    later.set()
+    await mesh.ask("three")()
+    assert mesh.hosts["mesh-0"].refused == []
 
 
 async def test_a_switchs_time_is_borne_by_those_who_waited_for_it(mesh: Mesh) -> None:
@@ -215,6 +236,52 @@ async def test_a_flood_for_one_model_does_not_keep_the_others_away(tmp_path: Pat
         await asyncio.gather(*floods)
         assert {client.status for client in flooded} == {200}
         assert engine.cut == 0
+
+
+async def test_in_a_flood_for_one_model_nobody_waits_longer_than_the_limit_a_drain_and_a_switch(
+    tmp_path: Path,
+) -> None:
+    """By the driver, its metrics, and what clients are told, not by the rule alone."""
+    fleet = mesh_fleet(caps=Caps(max_concurrency=500, max_queued=500), starvation_limit_s=0.5)
+    async with mesh_of(fleet, tmp_path) as mesh:
+        for model in MODELS:  # then the costs of its switches are known
+            await mesh.ask(model)()
+        pool, stop, limits_s = mesh.pool, False, list[float]()
+        pool.figures.longest_drain_s = 0.05
+        answered: list[Client] = []
+        engine = mesh.engine("one")
+
+        async def slowly(body: object, send: object) -> None:
+            await asyncio.sleep(0.02)
+            await engine.answer(body, send)  # type: ignore[arg-type]
+
+        engine.behave = slowly
+
+        async def flood() -> None:
+            while not stop:
+                answered.append(await mesh.ask("one")())
+
+        async def watch() -> None:
+            while not stop:
+                page = mesh.gateway.metrics.page().decode()
+                (line,) = (each for each in page.splitlines() if each.startswith(f"{LIMIT}{{"))
+                limits_s.append(float(line.rpartition(" ")[2]))
+                await asyncio.sleep(0.01)
+
+        crowd = [asyncio.create_task(flood()) for _ in range(40)]
+        watching = asyncio.create_task(watch())
+        await eventually(lambda: len(answered) > 20)
+        others: list[Client] = []
+        for _ in range(4):
+            others += await asyncio.gather(*(mesh.ask(model, "b")() for model in ("two", "three")))
+        stop = True
+        await asyncio.gather(*crowd, watching)
+        waits_s = [int(each.headers.get("x-tenantry-wake-ms", 0)) / 1000 for each in (*others, *answered)]
+        switch_s = max(pool.costs.expected("mesh-0", MODELS).values())
+        assert {each.status for each in (*others, *answered)} == {200}
+        assert max(waits_s[: len(others)]) > 0.05, "who asks in a flood has to wait"
+        assert max(waits_s) <= max(limits_s) + pool.figures.longest_drain_s + switch_s + NOTICED_S
+        assert max(limits_s) < 5.0, "the limit says something"
 
 
 async def test_a_model_that_never_loads_is_quarantined_and_the_others_go_on(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ _OF_STREAMS = frozenset({"stream", "stream_options", "stream_interval"})
 
 def document() -> dict[str, Any]:
     """Build the document."""
-    return {"name": "gateway", "type": "service", "routes": [_route(kind) for kind in Kind]}
+    return {"name": "gateway", "type": "service", "routes": [_route(kind) for kind in FIELDS]}
 
 
 def _route(kind: Kind) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from routing.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
-from routing.http.docs import batches
+from routing.http.docs import batches, speech
 from routing.openai.endpoints import ENDPOINTS
 from routing.usage.query import DEFAULT_DAYS, FOR_TENANTS, MAX_DAYS, MEASURES
 
@@ -96,6 +96,8 @@ _MESSAGES: Part = {"type": "array", "minItems": 1, "items": {"type": "object"}}
 _HELLO = [{"role": "user", "content": "Hello"}]
 
 _TOKENS: Part = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+_OTHERS = "Any other field goes to vLLM as it is."
+_NOT_LISTED = "Fields that are not listed here are left out."
 _ONE_ANSWER = "One answer for all, never a stream."
 _NOT_CHARGED = "Counts as a request, and as no tokens; the body may have 2 MiB."
 
@@ -159,6 +161,7 @@ _ENDPOINTS: dict[Kind, tuple[str, list[Part], list[Any], str]] = {
         ["Hello"],
         "OpenAI's responses. None is stored: `previous_response_id` and `background` are refused.",
     ),
+    **speech.ENDPOINTS,
 }
 
 
@@ -225,6 +228,8 @@ def _endpoint(kind: Kind, model: Part) -> Part:
     if endpoint.streams:
         properties["stream"] = _STREAM
         answer["text/event-stream"] = {"schema": {"type": "string", "description": "Events, then `[DONE]`."}}
+    if endpoint.form:
+        properties = speech.properties() | properties
     properties["user"] = _USER
     ways: list[Part] = [{"required": list(names)} for names in endpoint.content]
     schema = {"type": "object", "properties": properties, **(ways[0] if len(ways) == 1 else {"anyOf": ways})}
@@ -238,8 +243,13 @@ def _endpoint(kind: Kind, model: Part) -> Part:
         "tags": ["Models"],
         "operationId": kind.name.lower(),
         "summary": summary,
-        "description": f"{description} Any other field goes to vLLM as it is.",
-        "requestBody": {"required": True, "content": {"application/json": body}},
+        "description": description
+        if endpoint.form
+        else f"{description} Any other field goes to vLLM as it is.",
+        "requestBody": {
+            "required": True,
+            "content": {speech.FORM if endpoint.form else "application/json": body},
+        },
         "responses": {"200": {"description": "The answer.", "content": answer}, **failures},
     }
 

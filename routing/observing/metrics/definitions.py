@@ -251,6 +251,22 @@ BATCH_LINES = Metric(
     ("outcome",),
 )
 
+# -- of plans ----------------------------------------------------------------------------------------------
+
+PLAN_DEVICES = Metric(
+    "tenantry_plan_devices",
+    _GAUGE,
+    "Devices in use (`now`), and of a plan made anew from what was measured (`anew`), at the last look.",
+    ("fleet",),
+)
+PLAN_ADVICE = Metric(
+    "tenantry_plan_advice",
+    _GAUGE,
+    "1 for what two looks in a row would rather have: `stay`, `consolidate`, `split` or `rearrange`.",
+    ("advice",),
+)
+PLAN_LOOKED = Metric("tenantry_plan_looked", _GAUGE, "Unix time of the last look at the plan, s.")
+
 # -- of whole models that take turns -----------------------------------------------------------------------
 
 SWITCHES = Metric(
@@ -332,6 +348,7 @@ REPLICA_GAUGES = (*REPLICA_FIGURES, REPLICA_BREAKER)
 LEDGER_METRICS = (USAGE_LOST, USAGE_AWAY)
 TURN_METRICS = (SWITCHES, SWITCH_TIME, HOLDS, AWAKE_TIME, STARVATION_LIMIT)
 BATCH_METRICS = (BATCHES, BATCH_LINES)
+PLAN_METRICS = (PLAN_DEVICES, PLAN_ADVICE, PLAN_LOOKED)
 BUDGET_GAUGES = (BUDGET, BUDGET_USED, BUDGET_COST, BUDGET_COST_USED)
 GATEWAY_METRICS = (
     *MODEL_METRICS,
@@ -345,5 +362,6 @@ GATEWAY_METRICS = (
     *LEDGER_METRICS,
     *BATCH_METRICS,
     *TURN_METRICS,
+    *PLAN_METRICS,
     *BUDGET_GAUGES,
 )

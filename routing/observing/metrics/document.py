@@ -112,6 +112,7 @@ def document() -> str:
             "Of pools whose base models share hosts ([models.md](models.md)).",
             d.TURN_METRICS,
         ),
+        _section("Plans", "Once a plan is watched ([planning.md](planning.md#watching)).", d.PLAN_METRICS),
         _section("Budgets", "Read from the usage ledger when the page is.", d.BUDGET_GAUGES),
         _section(
             "On an engine's page",

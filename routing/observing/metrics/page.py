@@ -55,6 +55,26 @@ class BatchesView(Protocol):
     def unfinished(self) -> Mapping[str, int]: ...
 
 
+class LookFigures(Protocol):
+    """What the last look at the plan said."""
+
+    @property
+    def devices_now(self) -> int | None: ...
+    @property
+    def devices_anew(self) -> int: ...
+    @property
+    def advice(self) -> str: ...
+    @property
+    def at_s(self) -> float: ...
+
+
+class PlansView(Protocol):
+    """The plans of this gateway, as the page shows them."""
+
+    @property
+    def figures(self) -> LookFigures | None: ...
+
+
 class TurnsView(Protocol):
     """The turns of one pool, as the page shows them."""
 
@@ -85,6 +105,7 @@ class GatewayMetrics:
     ) -> None:
         """`slos` by pool; `serves` tells whether a target is still served; `turns` by pool."""
         self.batches: BatchesView | None = None  # None: it has none
+        self.plans: PlansView | None = None  # None: nobody watches plans
         self._turns = turns or {}
         self._ledger = ledger
         self._scheduler = scheduler
@@ -184,6 +205,7 @@ class GatewayMetrics:
             yield d.BATCHES, {(status,): n for status, n in self.batches.unfinished().items()}
             yield d.BATCH_LINES, {(outcome,): n for outcome, n in self.batches.lines.items()}
         yield from self._of_turns()
+        yield from _of_look(self.plans)
         yield d.FALLBACKS, {(who, model, why): n for (who, model, why), n in self._fallbacks.items()}
         yield d.REFUSALS, {(status, reason): n for (status, reason), n in self._refusals.items()}
 
@@ -195,6 +217,16 @@ class GatewayMetrics:
         yield d.HOLDS, {(pool, *key): n for pool, each in turns for key, n in each.holds.items()}
         yield d.AWAKE_TIME, {(pool, *key): s for pool, each in turns for key, s in each.awake_s().items()}
         yield d.STARVATION_LIMIT, {(pool,): each.limit_s for pool, each in turns}
+
+
+def _of_look(plans: PlansView | None) -> Iterator[tuple[Metric, gauges.Rows]]:
+    look = None if plans is None else plans.figures
+    if look is None:
+        return
+    known = {("now",): look.devices_now, ("anew",): look.devices_anew}
+    yield d.PLAN_DEVICES, {row: count for row, count in known.items() if count is not None}
+    yield d.PLAN_ADVICE, {(look.advice,): 1}
+    yield d.PLAN_LOOKED, {(): look.at_s}
 
 
 def _budgets(statuses: Iterable[BudgetView]) -> Iterator[tuple[Metric, gauges.Rows]]:

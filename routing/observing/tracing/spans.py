@@ -34,6 +34,8 @@ _OPERATIONS: Mapping[str, str] = {
     Kind.DETOKENIZE: "detokenize",
     Kind.MESSAGES: "chat",
     Kind.COUNT_TOKENS: "tokenize",
+    Kind.TRANSCRIPTION: "transcribe",
+    Kind.TRANSLATION: "translate",
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import anthropic
 import httpx
+import huggingface_hub
 import openai
 import requests
 
@@ -78,6 +79,7 @@ def _other(name: str) -> Any:
 utils = ModuleType("tests.utils")
 utils.RemoteOpenAIServer = RemoteOpenAIServer
 utils.VLLM_PATH = None
+utils.ROCM_EXTRA_ARGS = []
 utils.__getattr__ = _other
 sys.modules["tests.utils"] = utils
 requests.Session.prepare_request = _prepare_with_key
@@ -91,3 +93,5 @@ async def _send_with_key(client: httpx.AsyncClient, request: httpx.Request, **op
 
 
 httpx.AsyncClient.send = _send_with_key
+# Adapters of a hub: the server has one of its own under their names.
+huggingface_hub.snapshot_download = huggingface_hub.HfApi.snapshot_download = lambda *_, **__: "/nowhere"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,62 +12,19 @@ from aiohttp import web
 from adapters.checkpoint import inspect_adapter
 from adapters.layout import CONFIG_FILE, SERVED_FILES, WEIGHTS_FILE
 from adapters.store import VersionStore
-from engines.adapter_files import AdapterFiles, Folders, reachable
-from engines.protocol import FILES_PATH, TOKEN_HEADER
+from engines.adapter_files import AdapterFiles
+from engines.copies import Folders
+from engines.protocol import FILES_PATH
 from engines.residency import EngineAdapter, FilesAway
+from tests.unit.engines.file_gateway import TOKEN, Gateway, serving
 from tests.unit.fleet.files import adapter_folder
-
-TOKEN = "the token"
-
-
-@dataclass
-class Gateway:
-    """Gives the files of some versions; notes who asked for what."""
-
-    store: Path
-    url: str = ""
-    asked: list[str] = field(default_factory=list)
-    cut_at: int | None = None  # bytes of the weights, after which the connection ends
-    answer: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
-
-    async def serve(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get(TOKEN_HEADER) != TOKEN:
-            return web.Response(status=404)
-        digest, name = request.match_info["digest"], request.match_info["name"]
-        self.asked.append(f"{name} {request.headers.get('range', '')}".strip())
-        if self.answer is not None:
-            return await self.answer(request)
-        file = VersionStore(self.store).folder_of(digest) / name
-        if not file.exists():
-            return web.Response(status=404)
-        begin = int(request.headers.get("range", "bytes=0-")[6:-1])
-        data = file.read_bytes()
-        if begin >= len(data):
-            return web.Response(status=416)
-        response = web.StreamResponse(status=206 if begin else 200)
-        response.content_length = len(data) - begin
-        await response.prepare(request)
-        end = self.cut_at if self.cut_at is not None and name == WEIGHTS_FILE else len(data)
-        await response.write(data[begin:end])
-        if end < len(data):
-            assert request.transport is not None
-            request.transport.abort()
-        return response
 
 
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     """A gateway on another machine."""
-    made = Gateway(tmp_path / "gateway")
-    app = web.Application()
-    app.router.add_get(f"{FILES_PATH}{{digest}}/{{name}}", made.serve)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield made
-    await runner.cleanup()
+    async with serving(tmp_path / "gateway", FILES_PATH) as gateway:
+        yield gateway
 
 
 @pytest.fixture
@@ -134,11 +90,11 @@ async def test_a_fetch_that_was_broken_off_goes_on_where_it_ended(
     gateway: Gateway, here: Folders, adapter: EngineAdapter
 ) -> None:
     files = files_of(here, gateway)
-    gateway.cut_at = 40
+    gateway.cut = WEIGHTS_FILE, 40
     with pytest.raises(FilesAway):
         await files.folder_of(adapter, ())
     assert not VersionStore(here.copies).has(adapter.digest)
-    gateway.cut_at = None
+    gateway.cut = None
     await files_of(here, gateway).folder_of(adapter, ())  # as after a restart
     assert f"{WEIGHTS_FILE} bytes=40-" in gateway.asked
 
@@ -206,22 +162,3 @@ async def test_a_digest_that_is_none_reaches_no_path(gateway: Gateway, here: Fol
     for digest in ("../../etc", "", "A" * 64, "a" * 63 + "/"):
         with pytest.raises(FilesAway):
             await files_of(here, gateway).folder_of(EngineAdapter("x@1", digest), ())
-
-
-@pytest.mark.parametrize(
-    ("said", "peer", "found"),
-    [
-        ("http://127.0.0.1:3000", "10.0.0.7", "http://10.0.0.7:3000"),
-        ("http://localhost:3000/", "10.0.0.7", "http://10.0.0.7:3000"),
-        ("http://0.0.0.0:3000", "fd00::7", "http://[fd00::7]:3000"),
-        ("http://127.0.0.1:3000", "127.0.0.1", "http://127.0.0.1:3000"),
-        ("http://127.0.0.1:3000", None, "http://127.0.0.1:3000"),
-        ("http://gateway.fleet:8080/", "10.0.0.7", "http://gateway.fleet:8080"),
-        ("https://gateway.example", "10.0.0.7", "https://gateway.example"),
-        ("", "10.0.0.7", ""),
-    ],
-)
-def test_a_gateway_that_knows_itself_as_this_machine_is_where_its_call_came_from(
-    said: str, peer: str | None, found: str
-) -> None:
-    assert reachable(said, peer) == found

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from engines.forking.server import ForkServer
-from engines.health import EngineHealth, EngineState
+from engines.health import EngineHealth, EngineState, Place
+from engines.model_files import ModelFiles
 from engines.places import Places, Refused
 from engines.protocol import EngineOrder
+from engines.residency import FilesAway
 from engines.supervisor import Supervisor
 from engines.ways import Cold, Fork, SwitchFailed, Way
+from fleet.types import BaseModel
 from tests.fakes import eventually
 
 START, STOP, RESTART = EngineOrder.START, EngineOrder.STOP, EngineOrder.RESTART
@@ -236,6 +241,28 @@ async def test_one_comes_instead_of_another_once_that_has_ended() -> None:
     house.fakes["even"].may_end.set()
     await eventually(lambda: house.state("odd") == "ready")
     assert house.diary == ["start even", "stop even", "even rests", "start odd"]
+    await house.end()
+
+
+async def test_one_that_goes_takes_no_request_from_when_that_was_ordered() -> None:
+    class Slow(FakeWay):
+        """Waits before it touches an engine."""
+
+        async def bring(self, going: Supervisor | None, coming: Supervisor) -> None:
+            await begins.wait()
+            await Cold().bring(going, coming)
+
+    begins = asyncio.Event()
+    house = House(ways=(Slow("put", 0.0),))
+    begins.set()
+    await house.bring("even")
+    begins.clear()
+    house.places.follow("odd", START, "even")
+    assert house.fakes["even"].is_ready()
+    health = house.places.health("even")
+    assert (health.state, health.reason) == (EngineState.STOPPED, "odd comes instead of it")
+    begins.set()
+    await eventually(lambda: house.state("odd") == "ready")
     await house.end()
 
 
@@ -635,6 +662,77 @@ async def test_weights_of_one_whose_turn_is_next_are_read_and_nothing_else_chang
     await house.bring("even")
     for model in ("odd", "even"):
         house.places.follow(model, EngineOrder.PREPARE)
+    await eventually(lambda: bool(read))
     assert read == ["/models/odd"], "what is awake has been read"
     assert (house.state("even"), house.state("odd"), house.diary) == ("ready", "stopped", ["start even"])
+    await house.end()
+
+
+# -- files that are on the gateway's machine alone ----------------------------------------------------------
+
+
+class FakeFiles:
+    """Models' files that come as the test lets them."""
+
+    def __init__(self, breaks: str = "") -> None:
+        self.breaks = breaks
+        self.may_come = asyncio.Event()
+        self.needed: Callable[[], Collection[str]] = tuple
+        self.kept: list[set[str]] = []
+
+    async def bring(self, model: BaseModel, needed: Callable[[], Collection[str]]) -> bool:
+        self.needed = needed
+        await self.may_come.wait()
+        if self.breaks:
+            raise FilesAway(self.breaks)
+        return True
+
+    def keep(self, folders: Collection[str]) -> None:
+        self.kept.append(set(folders))
+
+    def as_told(self, source: str) -> str:
+        return f"/there{source}"
+
+    async def stop(self) -> None:
+        self.may_come.set()
+
+
+def with_files(breaks: str = "") -> tuple[House, FakeFiles, list[str]]:
+    house, files, came = House(), FakeFiles(breaks), list[str]()
+    house.places.files = cast(ModelFiles, files)
+    house.places.took = lambda model: came.append(model.name)
+    return house, files, came
+
+
+async def test_a_model_comes_once_its_files_are_here_and_the_other_one_serves_until_then() -> None:
+    house, files, came = with_files()
+    files.may_come.set()
+    await house.bring("even")
+    house.fakes["even"].source = "/copies/even"
+    files.may_come.clear()
+    house.places.follow("odd", START, "even")
+    await asyncio.sleep(0)
+    assert (house.state("odd"), house.diary, came) == ("starting", ["start even"], ["even"])
+    assert set(files.needed()) == {"/copies/even", "/models/odd"}, "what is awake, and what comes"
+    files.may_come.set()
+    await eventually(lambda: house.state("odd") == "ready" and not house.places._switches)
+    assert came == ["even", "odd"] and house.diary[1:] == ["stop even", "even rests", "start odd"]
+    assert house.places.health("even").place == replace(
+        house.places.health("even").place or Place(), source="/there/copies/even"
+    )
+    assert len(files.kept) == 2
+    await house.end()
+
+
+async def test_a_model_whose_files_do_not_come_stays_on_disk_says_why_and_harms_no_other() -> None:
+    house, files, came = with_files("the gateway answered 404")
+    files.may_come.set()
+    house.places.follow("odd", START)
+    await eventually(lambda: not house.places._switches)
+    health = house.places.health("odd")
+    assert (health.state, health.reason, house.diary) == ("stopped", "the gateway answered 404", [])
+    assert not came
+    files.breaks = ""
+    await house.bring("odd")
+    assert house.places.health("odd").reason == ""
     await house.end()

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from engines import selftest
+from engines.protocol import FORMS
 from engines.selftest import SelfTest, SelfTestFailed
+from tests.forms import read_form
 
 
 class Refusal(Exception):
@@ -73,7 +75,10 @@ class FakeEngine:
         yield SimpleNamespace(outputs=SimpleNamespace(data=data))
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
-        self.bodies.append((scope["path"], json.loads((await receive())["body"])))
+        body = (await receive())["body"]
+        is_form = scope["path"] in FORMS
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        self.bodies.append((scope["path"], read_form(body, headers) if is_form else json.loads(body)))
         if "app" in self.break_at:
             raise self.break_at["app"]
         await send({"type": "http.response.start", "status": self.status, "headers": []})
@@ -177,3 +182,34 @@ async def test_it_does_not_wait_for_ever(engine: FakeEngine, monkeypatch: pytest
     with pytest.raises(SelfTestFailed, match="streamed") as failed:
         await SelfTest(engine, app, "base", ("generate",), trials=True).run()
     assert "within" in str(failed.value.__cause__)
+
+
+# -- speech ------------------------------------------------------------------------------------------------
+
+
+async def test_a_model_of_speech_has_silence_written_down(engine: FakeEngine) -> None:
+    await run(engine, "transcription", trials=False)
+    assert engine.asked == [], "it reads no prompts"
+    ((path, form),) = engine.bodies
+    assert path == "/v1/audio/transcriptions"
+    assert (form["model"], form["language"]) == ("base", "en") and form["file"][1].startswith(b"RIFF")
+
+
+async def test_a_model_of_speech_that_cannot_is_not_used(engine: FakeEngine) -> None:
+    engine.status = 400
+    with pytest.raises(SelfTestFailed, match="a transcription") as raised:
+        await run(engine, "transcription", trials=False)
+    assert "soundfile" in str(raised.value.__cause__)
+
+
+async def test_adapters_of_a_model_that_only_writes_down_speech_are_refused_with_the_remedy(
+    engine: FakeEngine,
+) -> None:
+    with pytest.raises(SelfTestFailed) as raised:
+        await run(engine, "transcription", trials=True)
+    assert "max_loras" in str(raised.value.__cause__)
+
+
+async def test_a_chat_model_that_hears_too_is_used_without_its_hearing(engine: FakeEngine) -> None:
+    await run(engine, "generate", "transcription")
+    assert [path for path, _ in engine.bodies] == ["/v1/chat/completions", "/v1/audio/transcriptions"]

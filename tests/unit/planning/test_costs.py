@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from planning.catalogue import BY_KIND, known
-from planning.costs import Measured, cost_of, roofline
+from planning.costs import Measured, Switched, cost_of, roofline
 from planning.values import Device, Figure, Kind, Model, ServingCost, Source, Way
 
 EIGHT_B = Model(
@@ -62,6 +62,33 @@ def test_ways_are_taken_as_shape_and_memory_allow() -> None:
     assert cost.switch_s(same_shape=True, in_host_memory=False) == reload
     assert cost.switch_s(same_shape=False, in_host_memory=True) == cold
     assert replace(cost, switches={}).switch_s(same_shape=False, in_host_memory=False) is None
+
+
+def test_the_cheapest_way_that_is_allowed_is_gone_and_none_whose_time_is_not_known() -> None:
+    cost = roofline(EIGHT_B, H100)
+    fork, wake1, wake2 = (Figure(seconds, Source.MEASURED) for seconds in (9.0, 2.0, 6.0))
+    cost = replace(cost, switches={**cost.switches, Way.FORK: fork, Way.WAKE1: wake1, Way.WAKE2: wake2})
+    assert cost.switch_s(same_shape=False, in_host_memory=True) == fork
+    assert cost.switch_s(same_shape=False, in_host_memory=True, sleeps=True) == wake1
+    assert cost.switch_s(same_shape=False, in_host_memory=False, sleeps=True) == wake2
+    assert cost.switch_s(same_shape=True, in_host_memory=True, sleeps=True) == wake1
+    slow = replace(cost, switches={**cost.switches, Way.RELOAD: Figure(12.0, Source.MEASURED)})
+    assert slow.switch_s(same_shape=True, in_host_memory=False) == fork
+
+
+def test_what_this_fleets_switches_took_counts_over_those_of_its_shape_and_a_calibration_over_both() -> None:
+    def took(model: str, seconds: float, way: Way = Way.FORK, device: str = "h100-80gb") -> Switched:
+        return Switched(model, "shape", device, {way: Figure(seconds, Source.MEASURED, "the ledger")})
+
+    twins, elsewhere = took("twin", 12.0), took("llama", 1.0, device="h200")
+    cost = cost_of(EIGHT_B, H100, switched=[elsewhere, twins])
+    assert cost.switches[Way.FORK].value == 12.0
+    assert cost.switches[Way.FORK].detail == "of twin, of the same shape: the ledger"
+    own = [took("llama", 9.0), twins, took("llama", 70.0, Way.COLD)]
+    cost = cost_of(EIGHT_B, H100, [measured()], switched=own)
+    assert (cost.switches[Way.FORK].value, cost.switches[Way.COLD]) == (9.0, MEASURED)
+    other = replace(EIGHT_B, name="other", shape="another")
+    assert Way.FORK not in cost_of(other, H100, switched=[twins]).switches
 
 
 def test_what_was_measured_counts_before_what_was_computed() -> None:

@@ -18,9 +18,10 @@ from planning.placing import place_all
 from planning.planner import Input, Planned, plan
 from planning.sharing import Rules
 from planning.units import NoPlanError
-from planning.values import Machine, Model, ModelDemand
+from planning.values import Machine, Model, ModelDemand, Way
 from planning.writing import Written, fleet_of
 from tests.unit.planning.plans import MACHINE, MIG_GPU, adapter, asked, cost_of, dedicated, demand, whole
+from tests.unit.planning.test_switching import with_ways
 
 BOX = replace(MACHINE, count=1)
 MIG_BOX = replace(BOX, device=MIG_GPU)
@@ -137,3 +138,12 @@ def test_a_page_fetches_nothing_and_shows_names_as_text() -> None:
     assert "&lt;script&gt;x" in text
     assert text.count("<svg") == 3
     assert "http" not in text
+
+
+def test_pools_whose_models_sleep_in_the_plan_are_written_so(tmp_path: Path) -> None:
+    models = [whole(f"m{i}", 12.0 + i) for i in range(10)]
+    costs = with_ways({Way.WAKE1: 2.2, Way.WAKE2: 6.5})
+    given = Input(demand(*(asked(m.name, 20, ttft_s=20.0) for m in models)), tuple(models), (BOX,), costs)
+    made = written(plan(given, seeds=1, most=60), models)
+    read_back(made, tmp_path)
+    assert any(pool.sleep for pool in made.fleet.pools.values())

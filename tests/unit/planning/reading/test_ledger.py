@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from planning.reading.ledger import read_ledger
+from planning.reading.ledger import read_ledger, read_observed, read_switches
 from planning.reading.request_log import plain_name
 from planning.requests import DemandError
+from planning.served import Came
+from routing.state import StateStore, TurnsStore
 from routing.types import Outcome
 from routing.usage.store import UsageStore
 from tests.unit.routing.usage.made import NOON_S, record, rows
@@ -24,6 +27,47 @@ def test_records_tell_requests_and_what_engines_did(store: UsageStore, url: str)
     assert len(served) == 2
     assert served.adapter == ["a/a-support", ""]
     assert served.run_s[0] > 0
+
+
+def test_first_tokens_of_streams_are_told_from_the_grant_on(store: UsageStore, url: str) -> None:
+    whole = record(first_byte_s=1.9)
+    store.write(rows(record(stream=True, first_byte_s=0.9), whole, record(stream=True)))
+    served = read_ledger(url, plain_name)[1]
+    assert served.first_s[0] == pytest.approx(0.4)
+    assert [math.isnan(first_s) for first_s in served.first_s] == [False, True, True]
+
+
+def test_what_was_measured_is_told_by_model_and_by_pool(store: UsageStore, url: str) -> None:
+    stream = record(stream=True, first_byte_s=0.9, engine_s=0.5, switch_s=0.25)
+    late = record(outcome=Outcome.EXPIRED, replica=None, queue_s=None)
+    untold = record(prompt_tokens=0, completion_tokens=0, engine_s=0.0)
+    store.write(rows(stream, record("b", adapter=False), late, untold))
+    seen = read_observed(url, plain_name, {"shared": 2}, since_s=0.0, now_s=NOON_S + 60)
+    assert seen.models["a/a-support"].requests == 2
+    assert seen.models["a/a-support"].first_s == [0.9, math.inf]
+    assert (seen.models["b/support"].requests, seen.models["b/support"].first_s) == (1, [])
+    (hour,) = seen.pools["shared"].switch_s
+    assert (seen.pools["shared"].hosts, seen.pools["shared"].switch_s[hour]) == (2, 0.25)
+    assert hour == NOON_S // 3600
+
+
+def test_a_ledger_that_is_younger_than_asked_for_counts_from_its_beginning(
+    store: UsageStore, url: str
+) -> None:
+    assert read_observed(url, plain_name, {}, since_s=0.0, now_s=NOON_S).length_s == 1.0
+    store.write(rows(record()))
+    assert read_observed(url, plain_name, {}, since_s=0.0, now_s=NOON_S + 60).from_s == NOON_S
+    later = read_observed(url, plain_name, {}, since_s=NOON_S + 30, now_s=NOON_S + 60)
+    assert (later.from_s, dict(later.models)) == (NOON_S + 30, {})
+
+
+def test_how_models_came_is_told_by_way(store: UsageStore, url: str) -> None:
+    assert read_switches(url) == []
+    kept = StateStore(url)
+    kept.open()
+    TurnsStore(kept).keep_cost("mesh-0", "even", "odd", 8.0, "fork")
+    kept.close()
+    assert read_switches(url) == [Came("even", "fork", 8.0)]
 
 
 def test_the_ledger_of_a_gateway_that_runs_is_read_beside_it(store: UsageStore, url: str) -> None:

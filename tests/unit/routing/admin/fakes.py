@@ -35,6 +35,7 @@ from routing.catalog.entries import (
     Version,
 )
 from routing.catalog.models import ModelEntry, ModelVersion
+from routing.catalog.plans import PlanDocument, PlanFigures, PlanKind
 from routing.catalog.sources import Remote, Upload, parse_source
 from routing.errors import Conflict, NotFound, RequestError, StateUnavailable
 from routing.lifecycle.ports import (
@@ -159,6 +160,29 @@ class FakeFleets:
     async def export(self) -> str:
         """Write a fleet."""
         return write_fleet(small_fleet(), key_variables={})
+
+
+class FakePlans:
+    """Keeps what it is given, and the words of its events."""
+
+    def __init__(self, note: Callable[..., None]) -> None:
+        self._note = note
+        self.documents: dict[PlanKind, PlanDocument] = {}
+        self.said: list[str] = []
+
+    async def kept(self) -> Mapping[PlanKind, PlanDocument]:
+        return self.documents
+
+    async def publish(self, text: str, said: str) -> None:
+        self._keep(PlanKind.PLAN, text, said)
+
+    async def look(self, text: str, figures: PlanFigures, said: str) -> None:
+        self._keep(PlanKind.LOOK, text, said)
+
+    def _keep(self, kind: PlanKind, text: str, said: str) -> None:
+        self._note("keep_plan", kind)
+        self.documents[kind] = PlanDocument(kind, 1_700_000_000.0, "key 12345678", text)
+        self.said.append(said)
 
 
 class FakeRestarts:
@@ -313,6 +337,7 @@ class FakeManagement:
         self.restarts = FakeRestarts()
         self.models = FakeModels()
         self.whole = FakeWhole(self._note)
+        self.plans = FakePlans(self._note)
         self.tenancy = FakeTenancy(self._note)
         self.aliases = FakeAliases(self._note)
 

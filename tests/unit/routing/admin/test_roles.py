@@ -10,6 +10,7 @@ from fleet.types import Caps, Tenant
 from routing.catalog.entries import ApiKey, DeclaredKey, KeyRole
 from routing.usage.query import UsageQuery
 from tests.unit.routing.admin.fakes import Desk, error_of
+from tests.unit.routing.admin.plans import LOOK, PLAN
 from tests.unit.routing.admin.test_gate import ROUTES
 
 FOR_OPERATORS = {
@@ -31,6 +32,9 @@ FOR_OPERATORS = {
     ("POST", "/admin/v1/models/one/rollback"),
     ("GET", "/admin/v1/pools/shared/restart"),
     ("POST", "/admin/v1/pools/shared/restart"),
+    ("GET", "/admin/v1/plan"),
+    ("PUT", "/admin/v1/plan"),
+    ("PUT", "/admin/v1/plan/look"),
     ("GET", "/admin/v1/scheduler"),
     ("GET", "/admin/v1/live"),
     ("GET", "/admin/v1/live/stream"),
@@ -56,6 +60,8 @@ BODIES = {
     "/admin/v1/tenants": {"name": "initech", "models": {"chat": "base"}},
     "/admin/v1/tenants/a": {"weight": 2},
     "/admin/v1/aliases/chat": {"model": "acme-own"},
+    "/admin/v1/plan": PLAN,
+    "/admin/v1/plan/look": LOOK,
 }
 WITH_BODY = ("POST", "PUT", "PATCH")
 

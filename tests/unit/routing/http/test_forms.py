@@ -60,12 +60,18 @@ def test_what_is_no_form_is_no_form(content_type: str | None) -> None:
         read(WHOLE, content_type=content_type)
 
 
+def test_a_field_whose_name_says_so_may_come_several_times() -> None:
+    form, _ = read(part("kinds[]", b"1") + part("kinds[]", b"2") + WHOLE)
+    assert (form.fields, form.lists) == ({"purpose": "batch"}, {"kinds[]": ["1", "2"]})
+
+
 WRONG = {
     "cut off": WHOLE[:-9],
     "empty": b"",
     "no boundary": b"purpose=batch",
     "another boundary": WHOLE.replace(b"--cut", b"--tuc"),
     "two files": part("file", b"1", '; filename="a"') + WHOLE,
+    "a field twice": part("purpose", b"x") + WHOLE,
     "no name": b"--cut\r\ncontent-type: text/plain\r\n\r\nx\r\n--cut--\r\n",
     "a long field": part("purpose", b"x" * (MAX_FIELD_BYTES + 1)) + b"--cut--\r\n",
     "many fields": part("x", b"") * (MAX_FIELDS + 1) + b"--cut--\r\n",

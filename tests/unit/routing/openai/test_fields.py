@@ -30,7 +30,7 @@ def letters(spec: Any) -> str:
     return str(spec if isinstance(spec, str) else spec[""])
 
 
-CASES = [(kind, name, spec) for kind in Kind for name, spec in FIELDS[kind].items()]
+CASES = [(kind, name, spec) for kind in FIELDS for name, spec in FIELDS[kind].items()]
 
 
 @pytest.mark.parametrize(("kind", "name", "spec"), CASES, ids=[f"{k.name}-{n}" for k, n, _ in CASES])
@@ -123,7 +123,7 @@ ANY_JSON = st.recursive(
 )
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", list(CONTROL))
 def test_what_passes_breaks_none_of_vllms_validators(models: Any, kind: Kind) -> None:
     """A body may still be wrong there; then pydantic says so, and vLLM answers 400."""
     from pydantic import TypeAdapter, ValidationError

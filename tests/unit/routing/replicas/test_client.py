@@ -10,6 +10,8 @@ import pytest
 
 from engines.health import EngineHealth, EngineState, Place
 from engines.protocol import MODEL_HEADER, EngineOrder
+from fleet.types import BaseModel
+from fleet.values import engine_values
 from routing.replicas.client import OrderRefused, ReplicaClient, ReplicaDied
 from tests.fakes import respond, serving
 
@@ -87,8 +89,12 @@ async def test_a_start_may_name_the_model_that_goes(tmp_path: Path) -> None:
         client = ReplicaClient("mesh-0.odd", url, "token", base_model="odd")
         await client.order(EngineOrder.START, instead_of="even")
         await client.order(EngineOrder.START)
+        model = BaseModel("odd", "/store/odd")
+        await client.order(EngineOrder.PREPARE, model, files_at="http://gateway:3000")
         client.close()
-    assert told == [{"order": "start", "instead_of": "even"}, {"order": "start"}]
+    assert told[:2] == [{"order": "start", "instead_of": "even"}, {"order": "start"}]
+    files = {"source": "/store/odd", "revision": None, "files_at": "http://gateway:3000"}
+    assert told[2] == {"order": "prepare", "settings": engine_values(model), **files}
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,12 @@ class FakeClient(ReplicaClient):
         return EngineHealth(EngineState.READY, starts=self.host.starts) if self.host.ready else None
 
     async def order(
-        self, order: EngineOrder, model: BaseModel | None = None, *, instead_of: str | None = None
+        self,
+        order: EngineOrder,
+        model: BaseModel | None = None,
+        *,
+        instead_of: str | None = None,
+        files_at: str = "",
     ) -> EngineHealth:
         await self._travel()
         before = EngineHealth(EngineState.READY, starts=self.host.starts)

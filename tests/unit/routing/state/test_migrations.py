@@ -60,7 +60,7 @@ def test_a_database_of_a_newer_release_is_refused_and_left_as_it_is(store: State
     with store._transaction() as session:
         session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(
-        StateUnavailable, match=r"by a newer release \(revision 9999, this one knows up to 0011\)"
+        StateUnavailable, match=r"by a newer release \(revision 9999, this one knows up to 0013\)"
     ):
         StateStore(url).open()
     with store._transaction() as session:

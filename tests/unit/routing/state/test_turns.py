@@ -11,8 +11,8 @@ from routing.state import StateStore, TurnsStore
 def test_what_was_kept_last_is_there_after_a_restart(store: StateStore, url: str) -> None:
     turns = TurnsStore(store)
     for seconds in (20.0, 0.5):
-        turns.keep_cost("mesh-0", "even", "odd", seconds)
-    turns.keep_cost("mesh-0", "even", None, 21.5)
+        turns.keep_cost("mesh-0", "even", "odd", seconds, "put")
+    turns.keep_cost("mesh-0", "even", None, 21.5, "cold")
     for pinned in (True, False):
         turns.keep_pin("mesh", "even", pinned)
     turns.keep_pin("other", "odd", True)

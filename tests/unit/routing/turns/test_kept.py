@@ -23,6 +23,7 @@ class FakeMemory:
 
     def __init__(self) -> None:
         self.seconds: dict[tuple[str, str, str | None], float] = {}
+        self.ways: dict[tuple[str, str, str | None], str] = {}
         self.pinned: dict[tuple[str, str], bool] = {}
         self.breaks = False
         self.may_write = threading.Event()
@@ -32,10 +33,10 @@ class FakeMemory:
         self._answer()
         return self.seconds
 
-    def keep_cost(self, host: str, model: str, went: str | None, seconds: float) -> None:
+    def keep_cost(self, host: str, model: str, went: str | None, seconds: float, way: str) -> None:
         self.may_write.wait(5)
         self._answer()
-        self.seconds[host, model, went] = seconds
+        self.seconds[host, model, went], self.ways[host, model, went] = seconds, way
 
     def pins(self, pool: str) -> Mapping[str, bool]:
         return {model: pinned for (name, model), pinned in self.pinned.items() if name == pool}
@@ -59,9 +60,9 @@ async def test_costs_and_pins_are_those_of_before_the_restart() -> None:
     memory, pool = FakeMemory(), new_pool()
     kept = Kept(memory)
     await kept.restore(pool)
-    pool.costs.learn("mesh-0", "even", 20.0)
+    pool.costs.learn("mesh-0", "even", 20.0, way="fork")
     for seconds in (2.0, 1.0):
-        pool.costs.learn("mesh-0", "even", seconds, went="odd")
+        pool.costs.learn("mesh-0", "even", seconds, went="odd", way="put")
     kept.keep_pin("mesh", "odd", True)
     await kept.stop()
     again = new_pool()
@@ -69,6 +70,7 @@ async def test_costs_and_pins_are_those_of_before_the_restart() -> None:
     assert again.costs.measured_s("mesh-0", "even") == 20.0
     assert again.costs.measured_s("mesh-0", "even", ["odd"]) == 1.5
     assert again.pins == {"odd": True}
+    assert memory.ways == {("mesh-0", "even", None): "fork", ("mesh-0", "even", "odd"): "put"}
 
 
 async def test_models_that_a_pool_has_no_longer_are_not_brought_back() -> None:

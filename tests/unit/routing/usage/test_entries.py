@@ -21,9 +21,14 @@ def test_a_row_says_whose_request_it_was_how_it_ended_and_what_it_used() -> None
         "pool": "shared", "replica": "shared-0", "outcome": "completed", "reason": "",
         "prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 4, "estimated": True,
         "queue_s": 0.5, "run_s": 1.5, "slot_s": 1.5, "engine_s": 0.75, "cost": None, "fallback_of": None,
-        "key": "k1", "switch_s": None,
+        "key": "k1", "switch_s": None, "first_s": None,
     }  # fmt: skip
     assert tokens_of(row) == 15
+
+
+def test_only_a_stream_tells_when_its_answer_began() -> None:
+    stream, whole = rows(record(stream=True, first_byte_s=0.7), record(first_byte_s=1.9))
+    assert (as_mapping(stream)["first_s"], as_mapping(whole)["first_s"]) == (0.7, None)
 
 
 def test_what_never_ran_waited_all_of_its_time() -> None:

@@ -33,7 +33,9 @@ def test_it_is_a_valid_document() -> None:
 def test_every_endpoint_is_in_it_with_the_field_it_needs() -> None:
     assert {kind.value for kind in Kind} < set(paths())
     for kind in Kind:
-        body = DOCUMENT["paths"][kind.value]["post"]["requestBody"]["content"]["application/json"]
+        content = DOCUMENT["paths"][kind.value]["post"]["requestBody"]["content"]
+        ((told, body),) = content.items()
+        assert told == ("multipart/form-data" if ENDPOINTS[kind].form else "application/json")
         ways = body["schema"].get("anyOf", [{"required": body["schema"].get("required")}])
         assert [tuple(way["required"]) for way in ways] == list(ENDPOINTS[kind].content)
         assert set(body["example"]) == {"model", *ENDPOINTS[kind].usual} <= set(body["schema"]["properties"])

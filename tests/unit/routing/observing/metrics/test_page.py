@@ -13,6 +13,7 @@ import pytest
 from engines.metric import MetricKind
 from fleet.money import COST_UNITS
 from fleet.types import MetricsSettings, Slo
+from routing.catalog.plans import PlanFigures
 from routing.observing.metrics import GatewayMetrics, TextFormat
 from routing.observing.metrics.definitions import GATEWAY_METRICS
 from routing.types import FallbackReason, Outcome, Record
@@ -59,13 +60,34 @@ class Batches:
         return {"in_progress": 1}
 
 
+LOOKED = PlanFigures(4, 2, "consolidate", 1.7e9)
+
+
+@dataclass
+class Plans:
+    """Of which the last look would save two devices."""
+
+    figures: PlanFigures | None = LOOKED
+
+
+def test_the_last_look_at_the_plan_is_there_once_there_was_one() -> None:
+    page = metrics()
+    found = samples(page.page())
+    assert total(found, "tenantry_plan_devices", fleet="now") == 4
+    assert total(found, "tenantry_plan_devices", fleet="anew") == 2
+    assert total(found, "tenantry_plan_advice", advice="consolidate") == 1
+    assert total(found, "tenantry_plan_looked") == 1.7e9
+    page.plans = Plans(None)
+    assert "tenantry_plan_looked" not in samples(page.page())
+
+
 def metrics(slo: Slo | None = None) -> GatewayMetrics:
     house = busy()
     slos = {"shared": slo or Slo(), "alone": Slo()}
     page = GatewayMetrics(
         house.dispatcher, clock=house.clock, slos=slos, ledger=Ledger(), turns={"mesh": Turns()}
     )
-    page.batches = Batches()
+    page.batches, page.plans = Batches(), Plans()
     return page
 
 

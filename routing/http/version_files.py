@@ -1,4 +1,4 @@
-"""Gives engines on other machines adapters' files, by digest. Without the token there is no such route."""
+"""Gives engines on other machines versions' files, by digest. Without the token there is no such route."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import os
 import re
 from typing import BinaryIO
 
-from adapters.layout import SERVED_FILES
+import orjson
+
+from adapters.errors import AdapterError
 from adapters.store import VersionStore
 from engines.protocol import TOKEN_HEADER
 from routing.asgi import Exchange
@@ -18,8 +20,8 @@ CHUNK_BYTES = 2**20
 _RANGE = re.compile(rb"bytes=(\d{1,15})-")
 
 
-class AdapterFiles:
-    """Answers what is below `FILES_PATH` of the protocol."""
+class VersionFiles:
+    """Answers what is below `FILES_PATH` of the protocol, or `MODEL_FILES_PATH`."""
 
     def __init__(self, store: VersionStore, token: str) -> None:
         """`token` is what the gateway shows its engines, and they show it."""
@@ -27,10 +29,10 @@ class AdapterFiles:
         self._token = token.encode()
 
     async def answer(self, exchange: Exchange, rest: str) -> None:
-        """Send a file of a version, from a place in it where the engine has its beginning.
+        """Send a file of a version, from a place in it where the engine has its beginning; or name them.
 
-        `rest` is what follows `FILES_PATH`. Raises `RouteNotFound` for whatever is not there, and whoever has
-        not the token.
+        `rest` is what follows the path. Raises `RouteNotFound` for whatever is not there, and whoever has not
+        the token.
         """
         headers = dict(exchange.scope["headers"])
         digest, _, name = rest.partition("/")
@@ -39,14 +41,18 @@ class AdapterFiles:
         if exchange.connection is not None:
             exchange.connection.show_key()
         exchange.require_method("GET")
-        if name not in SERVED_FILES or not self._store.has(digest):
-            raise RouteNotFound("There is no such route.")
-        begun = _RANGE.fullmatch(headers.get(b"range", b""))
         try:
+            sizes = await asyncio.to_thread(self._store.sizes, digest)
+            if not name:
+                await exchange.respond(200, [(b"content-type", b"application/json")], orjson.dumps(sizes))
+                return
+            if name not in sizes:
+                raise RouteNotFound("There is no such route.")
             file = await asyncio.to_thread((self._store.folder_of(digest) / name).open, "rb")
-        except OSError:  # it has just been deleted
+        except (AdapterError, OSError):  # it is not there, or has just been deleted
             raise RouteNotFound("There is no such route.") from None
         with file:
+            begun = _RANGE.fullmatch(headers.get(b"range", b""))
             await _send(exchange, file, int(begun[1]) if begun else 0)
 
 
