@@ -35,15 +35,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 HERE = Path(__file__).parent
-# BentoML reads its configuration from this variable alone, at import.
 SHIPPED_CONFIG = str(HERE / "configuration.yaml")
-os.environ.setdefault("BENTOML_CONFIG", SHIPPED_CONFIG)
+os.environ.setdefault("BENTOML_CONFIG", SHIPPED_CONFIG)  # all that BentoML reads it from, at import
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 # What engines declare is for whoever places them; here each has the devices that fleet.yaml gives it, and
 # BentoML's allocator, which knows whole GPUs only, would give it others.
 os.environ.setdefault("BENTOML_DISABLE_GPU_ALLOCATION", "1")
-# Inherited by every worker, so that those of one `bentoml serve` agree.
-os.environ.setdefault("TENANTRY_SECRET", secrets.token_hex(32))
+os.environ.setdefault("TENANTRY_SECRET", secrets.token_hex(32))  # workers of one `bentoml serve` inherit it
 # BentoML would merge all workers' metrics in one folder, where engines overwrite each other's gauges; each
 # process keeps its own instead. Must happen before prometheus_client is imported.
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
@@ -77,8 +75,7 @@ from routing.http.cors import options_of, with_cors  # noqa: E402
 from routing.replicas.client import Address  # noqa: E402
 from routing.replicas.discovery import Elsewhere  # noqa: E402
 
-# Gateway and hosts are imported where they are made: every process imports this file, BentoML's parent too,
-# and none needs more than one of them.
+# Gateway and hosts are imported where they are made: BentoML's parent process imports this file too.
 if TYPE_CHECKING:
     from engines.host import EngineHost
     from engines.shared_host import SharedHost
@@ -208,8 +205,7 @@ def declare_host(served: Served, pool: Pool, place: Host) -> Service[Any]:
     def host() -> EngineHost | SharedHost:
         from engines.assembly import host_of
 
-        token = internal_token(SECRET)
-        return host_of(fleet, pool, place, token=token, withheld=served.secret_variables)
+        return host_of(fleet, pool, place, token=internal_token(SECRET), withheld=served.secret_variables)
 
     class Engine:
         @bentoml.on_startup
