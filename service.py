@@ -9,8 +9,7 @@ Environment:
     TENANTRY_FLEET, TENANTRY_POOL, TENANTRY_REPLICA        the same where there are no arguments: in a Bento
     TENANTRY_ROLE          all, gateway (no engine is started) or engine (of one host, TENANTRY_REPLICA)
     TENANTRY_SECRET        the internal token and every tenant's cache salt come from it; random where not
-                           set, which is right as long as gateway and engines are started together;
-                           the same for all where they are not
+                           set, which is right only where gateway and engines are started together
     TENANTRY_ENGINE_URLS   "host=url host=url": these run elsewhere, none is started for them
     TENANTRY_ENGINE_FILE   a file that says where all of them run, and may change; none is started here
     TENANTRY_ENGINE_SERVICES   Kubernetes' Services, called like the pools, behind which all of them run
