@@ -67,10 +67,13 @@ class Leaving:
     switches: Switches
     rate_per_s: float = 0.0
     by_shape: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    seconds: dict[str, tuple[float, float]] = field(default_factory=dict)  # after a like one, after another
 
     def add(self, load: Load) -> None:
         """Take one in."""
         self._count(load, load.rate_per_s)
+        alike, other = (self.switches.of(load, same_shape=same) for same in (True, False))
+        self.seconds[load.unit.base.name] = alike, other
 
     def remove(self, load: Load) -> None:
         """Take one out: it stays."""
@@ -95,10 +98,8 @@ class Leaving:
 
     def _kinds(self, load: Load) -> tuple[tuple[float, float], ...]:
         """Return how likely a switch is after one of the same shape, and of another one, and its seconds."""
-        others = max(self.rate_per_s - load.rate_per_s, 0.0)
+        others = self.rate_per_s - load.rate_per_s
         alike = max(self.rate_of(load) - load.rate_per_s, 0.0)
         part = min(1.0, alike / others) if others > 0 else 0.0
-        return (
-            (part, self.switches.of(load, same_shape=True)),
-            (1 - part, self.switches.of(load, same_shape=False)),
-        )
+        alike_s, other_s = self.seconds[load.unit.base.name]
+        return (part, alike_s), (1 - part, other_s)

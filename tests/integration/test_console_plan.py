@@ -11,8 +11,9 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser import Tab, tab_of
-from tests.fakes import key_of, small_fleet
-from tests.integration.test_console import Site, site_of
+from tests.fakes import key_of
+from tests.integration.office import office_in
+from tests.integration.test_console import Site
 from tests.unit.routing.admin.plans import LOOK, MODEL, PLAN, POOL, SPREAD
 
 OPERATOR = key_of("operator")
@@ -35,8 +36,8 @@ TURNS = POOL | {
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    with site_of(small_fleet(), tmp_path) as site:
-        yield site
+    with office_in(tmp_path) as office:
+        yield office.site
 
 
 @pytest.fixture
