@@ -78,6 +78,7 @@ def counted(service: Service, answer: httpx.Response) -> tuple[int, int, bool]:
     return found["prompt_tokens"], found["completion_tokens"], found["estimated"]
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # what OpenAI says of its translations
 def test_the_official_client_is_answered(service: Service) -> None:
     audio = service.client("acme").audio
     file = ("a.wav", recording(), "audio/wav")

@@ -37,9 +37,7 @@ WHOLE: dict[str, Any] = {"text": "I am here", "usage": {"type": "duration", "sec
 TEXT = "tenantry_prompt_tokens_total", "tenantry_completion_tokens_total", "tenantry_usage_estimated_total"
 
 
-def ask(
-    bench: Bench, kind: Kind, tenant: str = "a", /, body: bytes | None = None, **fields: str | list[str]
-) -> Client:
+def ask(bench: Bench, kind: Kind, tenant: str = "a", /, body: bytes | None = None, **fields: str) -> Client:
     headers = [("authorization", f"Bearer {key_of(tenant)}"), ("content-type", TYPE)]
     sent = form({"model": "support", **fields}) if body is None else body
     return Client(bench.gateway.app, kind.value, body=sent, headers=headers)
@@ -163,8 +161,10 @@ async def test_every_format_is_the_engines_own(bench: Bench, asked: str) -> None
         await respond(send, 200, verbose if body["response_format"] != "json" else WHOLE, TOLD)
 
     bench.engines["shared-0"].behave = formatted
-    granular: dict[str, Any] = {"timestamp_granularities[]": ["word", "segment"]}
-    client = await ask(bench, Kind.TRANSCRIPTION, response_format=asked, **granular)()
+    body = form(
+        {"model": "support", "response_format": asked, "timestamp_granularities[]": ["word", "segment"]}
+    )
+    client = await ask(bench, Kind.TRANSCRIPTION, body=body)()
     assert client.json() == (verbose if asked != "json" else WHOLE)
     assert bench.engines["shared-0"].seen[0]["timestamp_granularities[]"] == ["word", "segment"]
 
