@@ -9,10 +9,10 @@ Environment:
     TENANTRY_FLEET, TENANTRY_POOL, TENANTRY_REPLICA        the same where there are no arguments: in a Bento
     TENANTRY_ROLE          all, gateway (no engine is started) or engine (of one host, TENANTRY_REPLICA)
     TENANTRY_SECRET        the internal token and every tenant's cache salt come from it; random where not
-                           set, which is right as long as gateway and engines are started together;
-                           the same for all where they are not
+                           set, which is right only where gateway and engines are started together
     TENANTRY_ENGINE_URLS   "host=url host=url": these run elsewhere, none is started for them
     TENANTRY_ENGINE_FILE   a file that says where all of them run, and may change; none is started here
+    TENANTRY_ENGINE_SERVICES   Kubernetes' Services, called like the pools, behind which all of them run
     TENANTRY_GATEWAY_URL   where engines on other machines find the gateway, if not at the address they see
     TENANTRY_WATCH         1: the fleet file is applied whenever it is changed (`tenantry serve --watch`)
     TENANTRY_DEMO          1: the demo's keys, which everybody knows, count from everywhere; else on this
@@ -35,15 +35,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 HERE = Path(__file__).parent
-# BentoML reads its configuration from this variable alone, at import.
 SHIPPED_CONFIG = str(HERE / "configuration.yaml")
-os.environ.setdefault("BENTOML_CONFIG", SHIPPED_CONFIG)
+os.environ.setdefault("BENTOML_CONFIG", SHIPPED_CONFIG)  # all that BentoML reads it from, at import
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 # What engines declare is for whoever places them; here each has the devices that fleet.yaml gives it, and
 # BentoML's allocator, which knows whole GPUs only, would give it others.
 os.environ.setdefault("BENTOML_DISABLE_GPU_ALLOCATION", "1")
-# Inherited by every worker, so that those of one `bentoml serve` agree.
-os.environ.setdefault("TENANTRY_SECRET", secrets.token_hex(32))
+os.environ.setdefault("TENANTRY_SECRET", secrets.token_hex(32))  # workers of one `bentoml serve` inherit it
 # BentoML would merge all workers' metrics in one folder, where engines overwrite each other's gauges; each
 # process keeps its own instead. Must happen before prometheus_client is imported.
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
@@ -62,7 +60,6 @@ from bentoml.exceptions import BentoMLConfigException  # noqa: E402
 from bentoml.images import Image  # noqa: E402
 from pydantic import BaseModel, ConfigDict  # noqa: E402
 
-from engines.assembly import host_of  # noqa: E402
 from engines.secrets import internal_token  # noqa: E402
 from fleet.current import CurrentFleet  # noqa: E402
 from fleet.demo_keys import DEMO_KEY_HASHES, demo_keys  # noqa: E402
@@ -78,8 +75,10 @@ from routing.http.cors import options_of, with_cors  # noqa: E402
 from routing.replicas.client import Address  # noqa: E402
 from routing.replicas.discovery import Elsewhere  # noqa: E402
 
-# The gateway is imported where it is made: BentoML's parent process and each engine import this file too.
+# Gateway and hosts are imported where they are made: BentoML's parent process imports this file too.
 if TYPE_CHECKING:
+    from engines.host import EngineHost
+    from engines.shared_host import SharedHost
     from routing.assembly import Gateway as WholeGateway
 
 BENTOML_ROUTES = {path + slash: path for path in ("/livez", "/readyz", "/healthz") for slash in ("", "/")}
@@ -201,25 +200,29 @@ class Served:
 def declare_host(served: Served, pool: Pool, place: Host) -> Service[Any]:
     """Declare the service of one host."""
     fleet = served.fleet
-    token = internal_token(SECRET)
-    host = host_of(fleet, pool, place, token=token, withheld=served.secret_variables)
+
+    @functools.cache
+    def host() -> EngineHost | SharedHost:
+        from engines.assembly import host_of
+
+        return host_of(fleet, pool, place, token=internal_token(SECRET), withheld=served.secret_variables)
 
     class Engine:
         @bentoml.on_startup
         async def start(self) -> None:
             logs.set_up(place.name)
-            await host.start()
+            await host().start()
             last_resort.bound_the_end(fleet.gateway.shutdown_grace_s)
 
         @bentoml.on_shutdown
         async def stop(self) -> None:
-            await host.stop()
+            await host().stop()
 
         async def __is_ready__(self) -> bool:
-            return host.is_ready()
+            return host().is_ready()
 
         async def __is_alive__(self) -> bool:
-            return host.is_alive()
+            return host().is_alive()
 
     # A slice is looked for before each start of an engine, which then sets the variable itself.
     is_set = place.device is not None and place.on_slice is None
@@ -233,7 +236,7 @@ def declare_host(served: Served, pool: Pool, place: Host) -> Service[Any]:
         service_class=DirectService,
         **({"resources": {"gpu": gpus}} if served.on_gpu else {}),
     )
-    return declare(bentoml.asgi_app(lambda: host, path="/")(Engine))
+    return declare(bentoml.asgi_app(host, path="/")(Engine))
 
 
 def image_of(*, on_gpu: bool) -> Image:

@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from adapters.errors import AdapterError
 
 MAX_HEADER_BYTES = 100_000_000  # the library's own limit, MAX_HEADER_SIZE
@@ -37,15 +34,15 @@ _ITEM_BITS = {
 class _Float:
     """How to tell a number's kind from its bits."""
 
-    bits: np.dtype[Any]  # unsigned, of the same size
+    bits: str  # numpy's name of unsigned numbers of the same size
     magnitude: int  # every bit but the sign
     infinity: int  # magnitudes from here on are infinite or not a number
 
 
 FLOATS = {
-    "F32": _Float(np.dtype("<u4"), 0x7FFFFFFF, 0x7F800000),
-    "F16": _Float(np.dtype("<u2"), 0x7FFF, 0x7C00),
-    "BF16": _Float(np.dtype("<u2"), 0x7FFF, 0x7F80),
+    "F32": _Float("<u4", 0x7FFFFFFF, 0x7F800000),
+    "F16": _Float("<u2", 0x7FFF, 0x7C00),
+    "BF16": _Float("<u2", 0x7FFF, 0x7F80),
 }
 
 
@@ -160,7 +157,9 @@ def _chunks(file: Any, length: int, buffer: bytearray, name: str) -> Iterator[me
 
 def _largest_magnitude(chunk: memoryview, kind: _Float) -> int:
     """Compare bits: for floating-point numbers of one sign they are in the order of the values."""
-    numbers: NDArray[Any] = np.frombuffer(chunk, dtype=kind.bits)
+    import numpy as np  # 11 MiB, for a process that checks adapters; most of those that read headers do not
+
+    numbers = np.frombuffer(chunk, dtype=kind.bits)
     return int(np.bitwise_and(numbers, kind.magnitude).max())
 
 

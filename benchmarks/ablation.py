@@ -7,13 +7,9 @@ run with the others. Runs are kept in a file, so that they can be made in portio
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated, Any
 
@@ -21,6 +17,7 @@ import typer
 
 from benchmarks.ablation_rules import RULES, Rule
 from benchmarks.machine import origin
+from benchmarks.portions import FOR_EVER, ForSeconds, Key, ResultsFile, go_on
 from benchmarks.simulator.runs import PROCESSES, Task, run
 from benchmarks.simulator.scenarios import OURS, Scenario, scenarios
 from benchmarks.simulator.workloads import Flood, Workload
@@ -44,8 +41,6 @@ SECONDS, OTHER_SECONDS = 60.0, {"starved": 200.0, "overload": 15.0, "slots": 80.
 LARGE, PART = 16, 4
 
 BY_NAME = {NOTHING: Rule(NOTHING)} | {rule.name: rule for rule in RULES}
-
-Key = tuple[str, str, int]  # rule that is off, scenario, seed
 
 
 def all_scenarios() -> dict[str, Scenario]:
@@ -73,7 +68,7 @@ def brief(scenario: Scenario, duration_s: float) -> Scenario:
 
 def simulate(key: Key) -> tuple[Key, dict[str, Any]]:
     """Make one run."""
-    name, scenario, seed = key
+    name, scenario, seed = key  # a rule that is off, a scenario, a seed
     rule = BY_NAME[name]
     with rule.switched_off():
         found = run(Task(all_scenarios()[scenario], OURS, seed, StepCosts(), rule.settings))
@@ -136,21 +131,15 @@ def _most(texts: list[str]) -> str:
 
 
 def main(
-    results: Annotated[Path, typer.Option(help="File of the runs that were made; it is gone on with.")],
+    results: ResultsFile,
     seeds: Annotated[int, typer.Option(min=2, max=max(STUDENT))] = 5,
     names: Annotated[list[str] | None, typer.Option("--rule", help="One of them; all without it.")] = None,
-    for_s: Annotated[float, typer.Option(help="Begin no run later than that.")] = math.inf,
+    for_s: ForSeconds = FOR_EVER,
     processes: Annotated[int, typer.Option(min=1)] = PROCESSES,
 ) -> None:
     """Simulate the scheduler with one rule off at a time, and print a Markdown table."""
-    rules, end_s = names or [rule.name for rule in RULES], time.monotonic() + for_s
-    results.touch()
-    done = {tuple(key): figures for key, figures in map(json.loads, results.read_text().splitlines())}
-    with results.open("a") as file, ProcessPoolExecutor(processes) as workers:
-        while time.monotonic() < end_s and (keys := list(to_do(done, rules, seeds))[: 8 * processes]):
-            for key, figures in workers.map(simulate, keys):
-                done[key] = figures
-                file.write(json.dumps([key, figures]) + "\n")
+    rules = names or [rule.name for rule in RULES]
+    done = go_on(results, for_s, processes, lambda done: to_do(done, rules, seeds), simulate)
     for line in origin().lines():
         typer.echo(line)
     left = len(list(to_do(done, rules, seeds)))

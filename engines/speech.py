@@ -89,7 +89,7 @@ class _Client:
         self._engine = engine
         self._salt = told.get(SALT_HEADER)
         priority = told.get(PRIORITY_HEADER)
-        self._options = {} if priority is None else {"priority": int(priority)}
+        self._options: dict[str, int] = {} if priority is None else {"priority": int(priority)}
         self._counts = counts
         self._turn = asyncio.Lock()
 

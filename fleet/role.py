@@ -66,7 +66,7 @@ def require_none_here(role: Role, hosts: Collection[str]) -> None:
     if role is Role.GATEWAY and hosts:
         raise RoleError(
             f"{ROLE_VARIABLE}=gateway starts no engine, and nothing says where {', '.join(hosts)} run: set "
-            "TENANTRY_ENGINE_FILE or TENANTRY_ENGINE_URLS"
+            "TENANTRY_ENGINE_FILE, TENANTRY_ENGINE_SERVICES or TENANTRY_ENGINE_URLS"
         )
 
 

@@ -22,7 +22,8 @@ from tenantry.running import console, print_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 3000
-ELSEWHERE = ("TENANTRY_ENGINE_URLS", "TENANTRY_ENGINE_FILE")  # engines run on other machines
+# engines run on other machines
+ELSEWHERE = ("TENANTRY_ENGINE_URLS", "TENANTRY_ENGINE_FILE", "TENANTRY_ENGINE_SERVICES")
 _NEAR = 50  # ports searched for a free one
 
 

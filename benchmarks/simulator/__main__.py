@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +16,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.machine import origin
 from benchmarks.output import JsonFile, show
+from benchmarks.portions import FOR_EVER, ForSeconds, ResultsFile, go_on
 from benchmarks.simulator.fit import errors, fit, read_measurements
 from benchmarks.simulator.measured import measured_runs
+from benchmarks.simulator.models import sweep
 from benchmarks.simulator.models.comparison import ModelComparison
 from benchmarks.simulator.models.comparison import compare as compare_models
 from benchmarks.simulator.report import Comparison
@@ -145,6 +149,28 @@ def models(
     for table in comparison.tables():
         tables.add_row(table)
     show(comparison, tables, json_file)
+
+
+@app.command("sweep-models")
+def sweep_models(
+    results: ResultsFile,
+    seeds: Annotated[int, typer.Option(min=1)] = 5,
+    devices: Annotated[list[int] | None, typer.Option(min=1, help="So many; all without it.")] = None,
+    for_s: ForSeconds = FOR_EVER,
+    processes: Annotated[int, typer.Option(min=1)] = PROCESSES,
+    traces: Annotated[
+        Path | None, typer.Option(help="Folder of Azure's traces of 2023; fleets by these too.")
+    ] = None,
+) -> None:
+    """Compare them on one to sixteen devices, under each load, at each cost of a switch, in portions."""
+    with plain_errors():
+        known = sweep.fleets(devices or sweep.DEVICES, traces)
+        todo = partial(sweep.to_do, known=known, seeds=seeds)
+        done = go_on(results, for_s, processes, todo, partial(sweep.make, known))
+    for line in origin().lines():
+        typer.echo(line)
+    typer.echo(f"seeds      1..{seeds}, {len(list(todo(done)))} runs are left\n")
+    typer.echo("\n".join(sweep.tables(done, known)))
 
 
 @app.command("fit")

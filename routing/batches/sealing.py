@@ -11,10 +11,10 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+if TYPE_CHECKING:  # 6 MiB, which a gateway without a key does not need
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 FRAME_BYTES = 2**20  # of the content of a file; a journal's frames are as long as what is written at once
 MAX_FRAME_BYTES = 2**30
@@ -33,7 +33,7 @@ class Sealer:
 
     def __init__(self, key: bytes | None = None) -> None:
         """`key` has `KEY_BYTES`; None leaves everything plain."""
-        self._cipher = None if key is None else AESGCM(key)
+        self._cipher = None if key is None else _cipher_of(key)
 
     def seal(self, data: bytes, name: str, number: int) -> bytes:
         """Make the frame of this number, from 0, of a file of this name."""
@@ -67,10 +67,18 @@ class Sealer:
             return data
         if self._cipher is None:
             raise DamagedFile("it is encrypted, and gateway.batches.key is not set")
+        from cryptography.exceptions import InvalidTag
+
         try:
             return self._cipher.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], _place(name, number))
         except InvalidTag:
             raise DamagedFile("it is encrypted with another key, or damaged") from None
+
+
+def _cipher_of(key: bytes) -> AESGCM:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(key)
 
 
 def _place(name: str, number: int) -> bytes:

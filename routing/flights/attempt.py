@@ -188,9 +188,9 @@ class Attempt:
     def _take_whole(self, response: Answer) -> None:
         """Meter a whole answer, and give it the client's name for the model."""
         question, metadata = self._question, response.headers.get(METADATA)
-        told = response.headers.get(protocol.USAGE_HEADER)
-        if told is not None:
-            self._usage = answers.usage_in(told.encode())
+        used = response.headers.get(protocol.USAGE_HEADER)
+        if used is not None:
+            self._usage = answers.usage_in(used.encode())
         elif response.media_type == "application/json":
             self._usage = answers.usage_in(self.opening)
             self.opening = answers.renamed(self.opening, question.target)

@@ -15,6 +15,7 @@ from routing.errors import InvalidRequest
 from routing.openai.vllm_fields import FIELDS
 
 _TYPES = {"n": type(None), "b": bool, "i": int, "f": float, "s": str, "a": list, "o": dict}
+_NESTS = frozenset((list, dict))
 _WORDS = {"a": "an array", "o": "an object", "s": "a string", "n": "null"}
 
 
@@ -59,12 +60,12 @@ def check(kind: Kind, payload: Mapping[str, Any]) -> None:
 def _in_fields(value: Mapping[str, Any], specs: Mapping[str, _Spec]) -> _Found | None:
     """Find a value of the wrong type. Returns its path from here, and the types allowed there."""
     for name, inner in value.items():
-        if name not in specs:
+        spec = specs.get(name)
+        if spec is None:
             continue
-        spec = specs[name]
         if type(inner) not in spec.types:
             return f".{name}", spec
-        if inner and not spec.is_plain:
+        if not spec.is_plain and type(inner) in _NESTS and inner:
             found = _inside(inner, spec)
             if found is not None:
                 return f".{name}{found[0]}", found[1]
@@ -74,9 +75,9 @@ def _in_fields(value: Mapping[str, Any], specs: Mapping[str, _Spec]) -> _Found |
 def _inside(value: Any, spec: _Spec) -> _Found | None:
     if type(value) is dict:
         return _in_fields(value, spec.fields)
-    if type(value) is not list or spec.items is None:
-        return None
     items = spec.items
+    if type(value) is not list or items is None:
+        return None
     if not items.types.issuperset(map(type, value)):
         wrong = next(number for number, item in enumerate(value) if type(item) not in items.types)
         return f"[{wrong}]", items

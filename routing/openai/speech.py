@@ -7,7 +7,7 @@ vLLM does. The recording is not looked into, and its name goes nowhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engines.forms import FILE
@@ -16,6 +16,7 @@ from fleet.content import Media
 from routing.errors import InvalidRequest, OverLimit
 from routing.openai import bodies, prompts
 from routing.openai.endpoints import ENDPOINTS
+from routing.openai.limits import LARGEST_NUMBER, SMALLEST_NUMBER
 
 GRANULARITIES = "timestamp_granularities[]"  # the one field that may come several times
 # vLLM's fields beside those that the gateway writes itself (model, usage of streams) or drops (`vllm_xargs`).
@@ -78,10 +79,7 @@ def check_size(recording: bytes, allowed: Media) -> None:
 
 def _payload(given: Mapping[str, str]) -> dict[str, Any]:
     """Return the known fields with their values; an empty one counts as not sent, as in vLLM's forms."""
-    payload: dict[str, Any] = {}
-    for names, read in ((_OWN, str), (TEXTS, str), (BOOLEANS, _boolean), (INTEGERS, _integer)):
-        payload |= {name: read(given[name]) for name in names if given.get(name)}
-    payload |= {name: _number(given[name]) for name in NUMBERS if given.get(name)}
+    payload = {name: read(given[name]) for names, read in _READERS for name in names if given.get(name)}
     for name, value in payload.items():
         if value is None:
             raise _wrong(name)
@@ -97,9 +95,10 @@ def _boolean(text: str) -> bool | None:
 
 def _integer(text: str) -> int | None:
     try:
-        return int(text) if len(text) <= 20 and text.isascii() else None
+        value = int(text) if len(text) <= 20 and text.isascii() else None
     except ValueError:
         return None
+    return value if value is not None and SMALLEST_NUMBER <= value <= LARGEST_NUMBER else None
 
 
 def _number(text: str) -> float | None:
@@ -113,3 +112,12 @@ def _number(text: str) -> float | None:
 def _wrong(name: str) -> InvalidRequest:
     words = "a boolean" if name in BOOLEANS else "an integer" if name in INTEGERS else "a number"
     return InvalidRequest(f"`{name}` must be {words}.", param=name, code="invalid_type")
+
+
+# What reads the values of which fields; None: it is none of that type.
+_READERS: tuple[tuple[tuple[str, ...], Callable[[str], Any]], ...] = (
+    ((*_OWN, *TEXTS), str),
+    (BOOLEANS, _boolean),
+    (INTEGERS, _integer),
+    (NUMBERS, _number),
+)

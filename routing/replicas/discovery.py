@@ -5,18 +5,14 @@ there, ready or not. Three sources have one shape:
 
 - `StaticDiscovery`: known at start. Engines that BentoML starts here, and those of `TENANTRY_ENGINE_URLS`.
 - `FileDiscovery`: a file that an operator or a sidecar rewrites (`TENANTRY_ENGINE_FILE`).
-- In Kubernetes a third one would list and then watch the EndpointSlices of a pool's headless Service (label
-  `kubernetes.io/service-name`). It would keep the slices by name, since one Service may have several, and
-  after each event yield their union: the endpoint's `hostname`, which a StatefulSet named like the pool makes
-  `<pool>-<ordinal>` and so our replica's name, with `http://<address>:<port>`. It would take every endpoint
-  that is not `terminating` and leave `ready` alone: a replica that is slow to answer Kubernetes must not lose
-  its connections. After `410 Gone` it would list anew, no harm where every value is complete.
+- `SliceDiscovery`: what Kubernetes knows of pools' Services (`TENANTRY_ENGINE_SERVICES`); in `kubernetes.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +20,17 @@ from typing import Protocol
 
 import yaml
 
+from fleet.role import RoleError
+from routing.replicas.kubernetes import Cluster, SliceDiscovery
+
 URLS_VARIABLE = "TENANTRY_ENGINE_URLS"
 FILE_VARIABLE = "TENANTRY_ENGINE_FILE"
+SERVICES_VARIABLE = "TENANTRY_ENGINE_SERVICES"
 POLL_S = 0.5  # one stat(2) each; inotify sees neither network file systems nor a ConfigMap's swapped links
 MAX_FILE_BYTES = 128 * 2**10  # a thousand replicas take a quarter of it
 log = logging.getLogger("tenantry.discovery")
+_VARIABLES = (URLS_VARIABLE, FILE_VARIABLE, SERVICES_VARIABLE)
+_SERVICE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
 Addresses = Mapping[str, str]  # name of a host, its replica's where it has one -> URL
 _Signature = tuple[int, int, int, int, int]
@@ -157,28 +159,37 @@ class Elsewhere:
 
     urls: Addresses
     file: Path | None = None  # names all of them
+    services: tuple[str, ...] = ()  # of Kubernetes; all of them are behind these
+    cluster: Cluster | None = None  # where the services are
 
     @classmethod
     def read(cls, environ: Mapping[str, str], check_url: Callable[[str], object]) -> Elsewhere:
-        """Read the environment. Raises `ValueError` with the variable that is wrong."""
-        urls, file = environ.get(URLS_VARIABLE, ""), environ.get(FILE_VARIABLE, "")
-        if urls.strip() and file:
-            raise ValueError(
-                f"{URLS_VARIABLE} and {FILE_VARIABLE} are both set; the file alone can name them all"
-            )
+        """Read the environment. Raises `RoleError` with the variable that is wrong."""
+        said = [name for name in _VARIABLES if environ.get(name, "").strip()]
+        if len(said) > 1:
+            raise RoleError(f"{' and '.join(said)} are set together; one of them can name all replicas")
+        text = environ[said[0]] if said else ""
         try:
-            return cls(parse_urls(urls, check_url), Path(file) if file else None)
+            match said:
+                case ["TENANTRY_ENGINE_FILE"]:
+                    return cls({}, Path(text))
+                case ["TENANTRY_ENGINE_SERVICES"]:
+                    return cls({}, services=parse_services(text), cluster=Cluster.of_pod(environ))
+                case _:
+                    return cls(parse_urls(text, check_url))
         except ValueError as error:
-            raise ValueError(f"{URLS_VARIABLE}: {error}") from None
+            raise RoleError(f"{said[0]}: {error}") from None
 
     def has(self, replica: str) -> bool:
         """Whether a replica runs elsewhere."""
-        return self.file is not None or replica in self.urls
+        return self.file is not None or bool(self.services) or replica in self.urls
 
     def discovery(self, here: Callable[[], Addresses], check_url: Callable[[str], object]) -> Discovery:
         """Watch for these replicas and those that run `here`, which is called once watching begins."""
         if self.file is not None:
             return FileDiscovery(self.file, check_url=check_url)
+        if self.cluster is not None:
+            return SliceDiscovery(self.cluster, self.services)
         return StaticDiscovery(lambda: {**here(), **self.urls}, elsewhere=self.urls.keys())
 
 
@@ -202,6 +213,17 @@ def parse_urls(text: str, check_url: Callable[[str], object]) -> dict[str, str]:
     """Read `name=url name=url`, as in `TENANTRY_ENGINE_URLS`. Raises `ValueError` for anything else."""
     pairs = [item.partition("=") for item in text.split()]
     return _addresses([(name, url) for name, _, url in pairs], check_url)
+
+
+def parse_services(text: str) -> tuple[str, ...]:
+    """Read names of Kubernetes' Services, as in `TENANTRY_ENGINE_SERVICES`. Raises `ValueError`."""
+    for name in text.split():
+        if not _SERVICE.fullmatch(name):
+            raise ValueError(
+                f"{name!r} cannot be a Service of Kubernetes: 1 to 63 of a-z, 0-9 and `-`, the first a "
+                "letter, the last none of `-`"
+            )
+    return tuple(sorted({*text.split()}))
 
 
 def _text(node: yaml.Node) -> str:

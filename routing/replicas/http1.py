@@ -78,8 +78,8 @@ class Answer:
         """Wait until more of it has come, or its connection has ended."""
         if self.connection is not None:
             self.connection.resume()
-        self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
+            self._waiter = self.connection.loop.create_future()
+            await self._waiter
 
     def wake(self) -> None:
         """Let whoever waits for more look again."""
@@ -102,7 +102,8 @@ class Answer:
 class _Connection(asyncio.Protocol):
     """Sends one request at a time and parses its answer."""
 
-    def __init__(self, pool: Upstream) -> None:
+    def __init__(self, pool: Upstream, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop  # kept, since asking which one runs is a system call (CPython 3.11)
         self.idle_since_s = 0.0
         self._pool = pool
         self._parser = httptools.HttpResponseParser(self)
@@ -263,7 +264,7 @@ class Upstream:
 
     def keep(self, connection: _Connection) -> None:
         """Keep a connection for the next request."""
-        connection.idle_since_s = asyncio.get_running_loop().time()
+        connection.idle_since_s = connection.loop.time()
         self._idle.append(connection)
 
     def forget(self, connection: _Connection) -> None:
@@ -276,7 +277,7 @@ class Upstream:
         if not self._idle:
             return None
         connection = self._idle.pop()
-        if asyncio.get_running_loop().time() - connection.idle_since_s < KEEP_ALIVE_S:
+        if connection.loop.time() - connection.idle_since_s < KEEP_ALIVE_S:
             return connection
         for old in (connection, *self._idle):  # which have been idle for longer still
             old.abort()
@@ -285,7 +286,7 @@ class Upstream:
 
     async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
-        connection = _Connection(self)
+        connection = _Connection(self, loop)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 if self._socket_path is not None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from routing.turns.view import AwakeModel, Host, TurnSettings
-
-TURN_ANSWERS = 1.3  # a turn lasts as long as the longest of a few answers
+from routing.turns.view import TURN_ANSWERS, AwakeModel, Host, TurnSettings
 
 
 def until_awake_s(

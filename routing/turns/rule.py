@@ -9,8 +9,10 @@ if it is full wherever it is awake.
    a. pinned models, then those that are wanted without a request;
    b. models that would starve: those who wait so long that only the next turns keep the limit, the longest
       waiting first (see below);
-   c. the model whose requests are worth most per second of the host: `worth` of each that comes in time,
-      more with its age, a part of it if it is late already, over the seconds to drain, switch and answer.
+   c. models that have waited for `ROUNDS` usual turns of everybody, or for `starvation_limit_s` if that is
+      less, the longest waiting first;
+   d. the model whose requests are worth most per second of the host: `worth` of each that comes in time, a
+      part of it if it is late already, over the seconds to drain, switch and answer.
 3. Where it comes to: a host with a free place, else one where a model is idle (nothing runs, and nothing
    waits for it, or its turn is over); there the one goes that is missed least, by requests a second times its
    switch. Of hosts alike, the one that the model's name ranks first, so that the host's memory is used over
@@ -30,6 +32,9 @@ own drain and its own switch follow one another. So it is awake after `limit + d
 worth. The limit is `starvation_limit_s`; with an objective twice that, if it is less. Where it leaves no time
 for a turn of everybody, it is stretched to `STRETCH * (d + c) * w / h + c`, and `Plan.limit_s` says so:
 devices that only keep turning serve nearly nobody.
+
+Who comes by 2c comes in the order of waiting as well, and ends no turn: the bound holds with it as without.
+It keeps the tail short where the limit is far.
 """
 
 from __future__ import annotations
@@ -40,12 +45,12 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from routing.scheduling.view import weight
-from routing.turns.view import AwakeModel, Demand, Host, TurnSettings
+from routing.turns.view import TURN_ANSWERS, AwakeModel, Demand, Host, TurnSettings
 
-# Tried in the simulator (docs/simulator.md): around these the figures hardly move.
-AHEAD = 3.0  # so much more must who waits be worth before a turn ends for it
+# Tried in the simulator: docs/simulator.md says what else was, and what it came to.
+AHEAD = 10.0  # so much more must who waits be worth before a turn ends for it
 LATE = 0.6  # a late request's part of a timely one's worth
-AGE_S = 10.0  # age that doubles a request's worth
+ROUNDS = 1.2  # usual turns of everybody, after which who waits longest comes first
 OBJECTIVES = 2.0  # with an objective nobody is to starve for longer than so many times that
 STRETCH = 1.5  # of a turn of everybody, where that is longer than the limit
 SECOND_COPY = 8  # requests that wait for a model that is full wherever it is awake
@@ -57,6 +62,7 @@ class Why(StrEnum):
     PINNED = "pinned"  # it is always awake
     WANTED = "wanted"  # it is preloaded, or an operator woke it
     STARVING = "starving"  # it has waited as long as it may
+    LONGEST = "longest"  # it has waited longest, and longer than usual turns of everybody take
     WORTH = "worth"  # its requests are worth most
     FULL = "full"  # it is full wherever it is awake
     MAX_TURN = "max_turn"  # the other one's turn was as long as it may be
@@ -100,6 +106,8 @@ class Plan:
     limit_s: float = 0.0  # the starvation limit as it counts now
 
 
+_LONGEST, _STARVING, _WANTED, _PINNED = 1, 2, 3, 4  # ranks; 0: by worth
+
 _EndKey = tuple[
     int, bool, float
 ]  # for whom it ends, whether it has ended already, by how much that is better
@@ -134,7 +142,14 @@ class _Round:
         self._demands = demands
         self._settings = settings
         self._wanting = [model for model, demand in demands.items() if self._wants(demand)]
+        self._order = sorted(
+            (m for m in self._wanting if demands[m].waiting and not self._is_awake(m)),
+            key=self._waited_s,
+            reverse=True,
+        )
+        self._switch_s = max((s for host in hosts for s in host.switch_s.values()), default=0.0)
         self._limit_s, self._starving = self._who_starves()
+        self._long_s = self._what_is_long()
 
     def plan(self) -> Plan:
         switches = []
@@ -162,23 +177,25 @@ class _Round:
 
     def _who_starves(self) -> tuple[float, frozenset[str]]:
         """The limit as it counts, and who must come next to keep it (2b)."""
-        settings, hosts = self._settings, max(1, len(self._hosts))
-        order = sorted(
-            (m for m in self._wanting if self._demands[m].waiting and not self._is_awake(m)),
-            key=self._waited_s,
-            reverse=True,
-        )
-        switch_s = max((s for host in self._hosts for s in host.switch_s.values()), default=0.0)
-        turn_s = (settings.drain_s + switch_s) / hosts
-        limit_s = settings.starvation_limit_s
-        if settings.objective_s is not None:
-            limit_s = min(limit_s, OBJECTIVES * settings.objective_s)
-        limit_s = max(limit_s, STRETCH * turn_s * len(order) + switch_s)
+        order, switch_s = self._order, self._switch_s
+        turn_s = (self._settings.drain_s + switch_s) / max(1, len(self._hosts))
+        limit_s = max(self._unstretched_s(), STRETCH * turn_s * len(order) + switch_s)
         starving = 0
         for number, model in enumerate(order):
             if self._waited_s(model) >= limit_s - switch_s - turn_s * number:
                 starving = number + 1
         return limit_s, frozenset(order[:starving])
+
+    def _unstretched_s(self) -> float:
+        objective_s = self._settings.objective_s
+        limit_s = self._settings.starvation_limit_s
+        return limit_s if objective_s is None else min(limit_s, OBJECTIVES * objective_s)
+
+    def _what_is_long(self) -> float:
+        """The wait from which on models come in its order (2c)."""
+        turn_s = (TURN_ANSWERS * self._settings.answer_s + self._switch_s) / max(1, len(self._hosts))
+        everybody = len(self._order) + sum(len(host.awake) for host in self._hosts)
+        return min(self._unstretched_s(), ROUNDS * turn_s * everybody)
 
     def _waited_s(self, model: str) -> float:
         demand = self._demands[model]
@@ -187,13 +204,15 @@ class _Round:
     def _rank(self, model: str) -> int:
         demand = self._demands[model]
         if demand.pinned or demand.wanted:
-            return 3 if demand.pinned else 2
-        return 1 if model in self._starving else 0
+            return _PINNED if demand.pinned else _WANTED
+        if model in self._starving:
+            return _STARVING
+        return _LONGEST if model in self._order and self._waited_s(model) >= self._long_s else 0
 
     def _why(self, model: str) -> Why:
         if self._is_awake(model):
             return Why.FULL
-        return (Why.WORTH, Why.STARVING, Why.WANTED, Why.PINNED)[self._rank(model)]
+        return (Why.WORTH, Why.LONGEST, Why.STARVING, Why.WANTED, Why.PINNED)[self._rank(model)]
 
     def _candidates(self, hosts: Iterable[Host]) -> Iterator[_Candidate]:
         for host in hosts:
@@ -204,7 +223,8 @@ class _Round:
             for model in self._wanting:
                 if model in host.switch_s and not host.has(model):
                     rank = self._rank(model)
-                    value = self._waited_s(model) if rank == 1 else self._value(model, host, 0.0)
+                    by_wait = rank in (_LONGEST, _STARVING)
+                    value = self._waited_s(model) if by_wait else self._value(model, host, 0.0)
                     key = weight(model, host.name)
                     yield _Candidate(rank, value, host.has_place, -loss, key, host, model, goes)
 
@@ -245,7 +265,7 @@ class _Round:
 
     def _why_ends(self, host: Host, awake: AwakeModel, by: str, gain: float) -> Why | None:
         lasted_s = self._now_s - awake.since_s
-        if self._rank(by) > 0:  # 4a
+        if self._rank(by) >= _STARVING:  # 4a
             return self._why(by)
         if lasted_s >= self._settings.max_turn_s:  # 4b
             return Why.MAX_TURN
@@ -284,7 +304,7 @@ class _Round:
     def _worth(self, worth: float, age_s: float, until_s: float) -> float:
         objective_s = self._settings.objective_s
         late = objective_s is not None and age_s + until_s > objective_s
-        return worth * (1.0 + age_s / AGE_S) * (LATE if late else 1.0)
+        return worth * (LATE if late else 1.0)
 
     # -- why not -------------------------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from fleet.types import Pool
 
+TURN_ANSWERS = 1.3  # a turn usually lasts as long as the longest of a few answers
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:

@@ -41,8 +41,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         },
         "tenants": {"acme": tenant | {"default_model": "ears"}},
         "pools": {
-            "speech": {"base_models": ["whisper"], "tenants": ["acme"]},
-            "text": {"base_models": ["text"], "tenants": ["acme"]},
+            "each": {
+                "strategy": "replica-per-model",
+                "base_models": ["whisper", "text"],
+                "tenants": ["acme"],
+            },
         },
         "gateway": fleet["gateway"],
     }
@@ -113,7 +116,7 @@ def test_every_format_of_vllm_is_answered(service: Service, asked: str) -> None:
 @pytest.mark.parametrize("asked", ["srt", "vtt", "diarized_json", "poem"])
 def test_no_other_format_is(service: Service, asked: str) -> None:
     answer = post(service, "transcriptions", response_format=asked)
-    assert answer.status_code == 400 and "tiny" not in answer.text
+    assert answer.status_code == 400 and "whisper" not in answer.text
 
 
 def test_the_language_is_found_out_where_none_is_given(service: Service) -> None:

@@ -69,12 +69,12 @@ def test_what_would_do_nothing_is_refused_in_a_sentence(said: dict[str, str | No
     assert REFUSED[options] in text
 
 
-def test_a_process_that_serves_nothing_has_no_gateway_in_memory(tmp_path: Path) -> None:
+SERVED = ("routing.assembly", "sqlalchemy", "fastapi", "engines.assembly", "aiohttp", "numpy")
+
+
+def test_a_process_that_serves_nothing_has_neither_gateway_nor_engine_in_memory(tmp_path: Path) -> None:
     """BentoML's parent process and each engine import the service too."""
-    script = (
-        "import sys, service; "
-        "print([name for name in ('routing.assembly', 'sqlalchemy', 'fastapi') if name in sys.modules])"
-    )
+    script = f"import sys, service; print([name for name in {SERVED} if name in sys.modules])"
     environment = {**os.environ, "BENTOML_HOME": str(tmp_path)}
     run = subprocess.run(
         [sys.executable, "-c", script],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ async def answer_in_events(body: dict[str, Any], send: Send) -> None:
     """As vLLM's stream with usage in every event."""
     await begin_stream(send)
     event: dict[str, Any] = {"id": "transcribe-x", "object": "transcription.chunk", "created": 1}
+    usage: dict[str, int] = {}
     for count, text in enumerate(("I ", "am ", "here"), start=1):
         usage = {"prompt_tokens": 104, "total_tokens": 104 + count, "completion_tokens": count}
         choices = [{"delta": {"content": text}}]
@@ -161,11 +163,8 @@ async def test_every_format_is_the_engines_own(bench: Bench, asked: str) -> None
         await respond(send, 200, verbose if body["response_format"] != "json" else WHOLE, TOLD)
 
     bench.engines["shared-0"].behave = formatted
-    client = await ask(
-        bench,
-        Kind.TRANSCRIPTION,
-        **{"response_format": asked, "timestamp_granularities[]": ["word", "segment"]},
-    )()
+    granular: dict[str, Any] = {"timestamp_granularities[]": ["word", "segment"]}
+    client = await ask(bench, Kind.TRANSCRIPTION, response_format=asked, **granular)()
     assert client.json() == (verbose if asked != "json" else WHOLE)
     assert bench.engines["shared-0"].seen[0]["timestamp_granularities[]"] == ["word", "segment"]
 
@@ -344,7 +343,7 @@ async def test_a_recording_that_breaks_engines_is_refused_the_next_time(tmp_path
 async def test_a_guard_sees_the_prompt_and_what_was_heard(tmp_path: Path) -> None:
     seen: list[tuple[str, list[str]]] = []
 
-    async def look(found: list[str], *, of: str, tenant: str, model: str) -> list[str]:
+    async def look(found: Sequence[str], *, of: str, tenant: str, model: str) -> list[str]:
         seen.append((of, list(found)))
         return ["violence"] if "bomb" in " ".join(found) else []
 

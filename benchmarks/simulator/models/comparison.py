@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +22,7 @@ from benchmarks.simulator.models.scenarios import (
     of_traces,
 )
 from benchmarks.simulator.report import spread
+from benchmarks.stats import jain
 
 WARMUP_S = 120.0
 FEW = 20  # calls of a model, below which its share says nothing
@@ -37,6 +39,7 @@ class Figures:
     longest_s: float
     unserved: float  # share refused or given up
     switches_per_h: float  # of each device
+    fairness: float  # between models: Jain's index of their shares in time; 1: all alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ COLUMNS: Sequence[tuple[str, Callable[[Figures], float], bool]] = (
     ("longest wait s", lambda f: f.longest_s, False),
     ("unserved", lambda f: f.unserved, True),
     ("switches/h", lambda f: f.switches_per_h, False),
+    ("fairness", lambda f: f.fairness, False),
 )
 
 
@@ -103,6 +107,7 @@ def figures(calls: Sequence[Call], sim: Simulation) -> Figures:
         longest_s=max(waits, default=0.0),
         unserved=1.0 - len(first) / len(counted),
         switches_per_h=switches * 3600 / DURATION_S,
+        fairness=jain(shares) or math.nan,
     )
 
 

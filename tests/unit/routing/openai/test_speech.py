@@ -92,7 +92,7 @@ WRONG = {
     "use_beam_search": ["maybe"],
     "n": ["0", "-1", "1.5", "x", "9" * 30],
     "max_completion_tokens": ["0", "many"],
-    "seed": ["0x10", "\u0663"],
+    "seed": ["0x10", str(2**64), str(-(2**63) - 1), "\u0663"],
     "temperature": ["hot", "nan", "inf", "-Infinity"],
 }
 

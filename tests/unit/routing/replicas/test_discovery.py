@@ -17,13 +17,16 @@ from routing.replicas.client import Address
 from routing.replicas.discovery import (
     FILE_VARIABLE,
     MAX_FILE_BYTES,
+    SERVICES_VARIABLE,
     URLS_VARIABLE,
     Elsewhere,
     FileDiscovery,
     StaticDiscovery,
     parse_addresses,
+    parse_services,
     parse_urls,
 )
+from routing.replicas.kubernetes import Cluster, SliceDiscovery
 
 A, B, C = "http://10.0.0.1:3410", "http://10.0.0.2:3410", "unix:///run/engine.sock"
 Step = Callable[[], object]
@@ -119,10 +122,49 @@ async def test_with_a_file_every_replica_runs_elsewhere(path: Path, urls: str) -
     assert await anext(discovery.watch()) == {"shared-0": A}
 
 
+def test_with_services_every_replica_runs_elsewhere(tmp_path: Path) -> None:
+    cluster = Cluster("https://10.96.0.1:443", "tenantry", tmp_path / "token", None)
+    elsewhere = Elsewhere({}, services=("large", "shared"), cluster=cluster)
+    assert elsewhere.has("shared-0") and elsewhere.has("anybody")
+    discovery = elsewhere.discovery(dict, Address.parse)
+    assert isinstance(discovery, SliceDiscovery) and not discovery.is_static
+    assert not discovery.is_started_here("shared-0")
+
+
+def test_services_in_a_variable_are_names_each_once() -> None:
+    assert parse_services(" shared large\nshared ") == ("large", "shared")
+
+
+@pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        (
+            {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "6443"},
+            "https://10.96.0.1:6443",
+        ),
+        ({"KUBERNETES_SERVICE_HOST": "fd00::1"}, "https://[fd00::1]:443"),
+    ],
+)
+def test_a_pod_knows_its_cluster(tmp_path: Path, environ: dict[str, str], url: str) -> None:
+    (tmp_path / "namespace").write_text("models\n")
+    cluster = Cluster.of_pod(environ, tmp_path)
+    assert cluster == Cluster(url, "models", tmp_path / "token", tmp_path / "ca.crt")
+
+
+def test_a_pod_without_a_service_account_is_told_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="automountServiceAccountToken"):
+        Cluster.of_pod({"KUBERNETES_SERVICE_HOST": "10.96.0.1"}, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("environ", "says"),
     [
-        ({URLS_VARIABLE: f"shared-0={A}", FILE_VARIABLE: "/engines.yaml"}, "are both set"),
+        ({URLS_VARIABLE: f"shared-0={A}", FILE_VARIABLE: "/engines.yaml"}, "are set together"),
+        ({SERVICES_VARIABLE: "shared", FILE_VARIABLE: "/engines.yaml"}, "are set together"),
+        ({SERVICES_VARIABLE: "shared"}, f"{SERVICES_VARIABLE}: this process runs in no pod"),
+        ({SERVICES_VARIABLE: "shared Large"}, f"{SERVICES_VARIABLE}: 'Large' cannot be a Service"),
+        ({SERVICES_VARIABLE: "a.b"}, f"{SERVICES_VARIABLE}: 'a.b' cannot be a Service"),
+        ({SERVICES_VARIABLE: "x" * 64}, f"{SERVICES_VARIABLE}: 'x+' cannot be a Service"),
         ({URLS_VARIABLE: "shared-0"}, f"{URLS_VARIABLE}: '' is not the address"),
         ({URLS_VARIABLE: f"={A}"}, f"{URLS_VARIABLE}: .* belongs to no replica"),
         ({URLS_VARIABLE: f"x={A} x={B}"}, f"{URLS_VARIABLE}: .* named twice"),

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from routing.turns.forecast import TURN_ANSWERS, until_awake_s
-from routing.turns.view import AwakeModel, Host, TurnSettings
+from routing.turns.forecast import until_awake_s
+from routing.turns.view import TURN_ANSWERS, AwakeModel, Host, TurnSettings
 
 NOW_S = 100.0
 SETTINGS = TurnSettings(answer_s=3.0)

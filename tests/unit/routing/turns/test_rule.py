@@ -131,6 +131,23 @@ def test_a_turn_has_an_end_while_others_wait() -> None:
     assert decided.ends == (TurnEnd("h-0", "a", "b", Why.MAX_TURN),)
 
 
+def test_who_has_waited_for_usual_turns_of_everybody_comes_in_the_order_of_waiting() -> None:
+    """Two wait and one is awake: 1.2 rounds of (1.3 * 3 s answers + 1 s switch) are 17.6 s."""
+    crowd = demand("b", *[1.0] * 60)
+    for age_s, first, why in ((17.0, "b", Why.WORTH), (18.0, "a", Why.LONGEST)):
+        idle = host("h-0", awake("d"))
+        assert plan([idle], demand("a", age_s), crowd).switches == (Switch("h-0", first, "d", why),)
+    decided = plan([host()], demand("a", 11.0), demand("c", 10.0), crowd, starvation_limit_s=8.0)
+    assert decided.switches[0].model == "a", "the limit is less, though stretched"
+    assert decided.switches[0].why is Why.LONGEST
+
+
+def test_who_has_waited_long_ends_no_turn_by_that_alone() -> None:
+    busy = host("h-0", awake("d", running=3))
+    decided = plan([busy], demand("d", rate_per_s=2.0), demand("a", 20.0), demand("b", 5.0))
+    assert (decided.switches, decided.ends) == ((), ())
+
+
 def test_who_would_starve_goes_before_all_that_is_worth_more() -> None:
     decided = plan([host()], demand("a", 31.0), demand("b", *[1.0] * 60))
     assert decided.switches == (Switch("h-0", "a", None, Why.STARVING),)
