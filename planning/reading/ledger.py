@@ -72,32 +72,32 @@ def read_observed(
     models: dict[str, ModelSeen] = defaultdict(ModelSeen)
     pools = {name: PoolSeen(count) for name, count in hosts.items()}
     with _answers(url, _OBSERVED, since_s) as rows:
-        for (
-            at_s,
-            tenant,
-            model,
-            adapter,
-            pool,
-            prompt,
-            completion,
-            engine_s,
-            switch_s,
-            first_s,
-            outcome,
-        ) in rows:
-            if outcome == _COMPLETED and not (prompt or completion or engine_s):
-                continue  # it ran no model
-            seen = models[naming(tenant, model, adapter)]
-            seen.requests += 1
-            if first_s is not None or outcome == _EXPIRED:
-                seen.first_s.append(math.inf if first_s is None else first_s)
-            if pool in pools:
-                hour = int(at_s // HOUR_S)
-                pools[pool].engine_s[hour] += engine_s
-                pools[pool].switch_s[hour] += switch_s or 0.0
+        for at_s, tenant, model, adapter, pool, *did in rows:
+            _observe(models, (tenant, model, adapter), pools.get(pool), at_s, did, naming)
     with _answers(url, _BEGIN) as rows:
         begins_s = next((at_s for (at_s,) in rows), None)
     return Observed(max(since_s, now_s if begins_s is None else begins_s), now_s, models, pools)
+
+
+def _observe(
+    models: dict[str, ModelSeen],
+    names: tuple[str, str, str],
+    pool: PoolSeen | None,
+    at_s: float,
+    did: Sequence[Any],
+    naming: Naming,
+) -> None:
+    prompt, completion, engine_s, switch_s, first_s, outcome = did
+    if outcome == _COMPLETED and not (prompt or completion or engine_s):
+        return  # it ran no model
+    seen = models[naming(*names)]
+    seen.requests += 1
+    if first_s is not None or outcome == _EXPIRED:
+        seen.first_s.append(math.inf if first_s is None else first_s)
+    if pool is not None:
+        hour = int(at_s // HOUR_S)
+        pool.engine_s[hour] += engine_s
+        pool.switch_s[hour] += switch_s or 0.0
 
 
 def _add(asked: Requests, served: Served, row: Sequence[Any], naming: Naming) -> None:
