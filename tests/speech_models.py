@@ -71,14 +71,14 @@ def whisper(folder: Path) -> Path:
     return folder
 
 
-def recording(duration_s: float = 1.0, pitch_hz: float = 440.0) -> bytes:
+def recording(duration_s: float = 1.0, pitch_hz: float = 440.0, rate: int = RATE) -> bytes:
     """Return a tone as a WAV file of 16 bits."""
-    count = round(duration_s * RATE)
-    tone = (round(9000 * math.sin(2 * math.pi * pitch_hz * number / RATE)) for number in range(count))
+    count = round(duration_s * rate)
+    tone = (round(9000 * math.sin(2 * math.pi * pitch_hz * number / rate)) for number in range(count))
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
-        out.setframerate(RATE)
+        out.setframerate(rate)
         out.writeframes(struct.pack(f"<{count}h", *tone))
     return file.getvalue()

@@ -1,11 +1,7 @@
-"""Recordings through the real thing: an untrained Whisper on a real engine, beside a model without speech.
-
-vLLM reads recordings with libraries that the product's environment does not have: `pip install soundfile`.
-"""
+"""Recordings through the real thing: an untrained Whisper on a real engine, beside a model without speech."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -18,12 +14,7 @@ import yaml
 from tests.e2e.serving import DEMO, ONE_THREAD, ROOT, Service, key_of, serving, wait_until
 from tests.speech_models import recording, whisper
 
-pytestmark = [
-    pytest.mark.engine,
-    pytest.mark.skipif(
-        importlib.util.find_spec("soundfile") is None, reason="vLLM needs soundfile to read recordings"
-    ),
-]
+pytestmark = pytest.mark.engine
 FAST = {"dtype": "float32", "kv_cache_gib": 0.1, "vllm_args": ["--enforce-eager"]}
 HOP_TOKENS = 100  # of a second of a recording, as vLLM counts them for a Whisper
 PROMPT_TOKENS = 4  # of the decoder: begin, language, task, no time stamps
@@ -55,12 +46,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
-def post(service: Service, path: str, *, seconds: float = 1.0, **fields: Any) -> httpx.Response:
+def post(
+    service: Service, path: str, *, seconds: float = 1.0, rate: int = 16_000, **fields: Any
+) -> httpx.Response:
     """A form as httpx writes it."""
     return httpx.post(
         f"{service.url}/v1/audio/{path}",
         data={"model": "ears", "language": "en", **fields},
-        files={"file": ("../../secret.wav", recording(seconds), "audio/wav")},
+        files={"file": ("../../secret.wav", recording(seconds, rate=rate), "audio/wav")},
         headers={"authorization": f"Bearer {key_of('acme')}"},
         timeout=120,
     )
@@ -118,6 +111,11 @@ def test_every_format_of_vllm_is_answered(service: Service, asked: str) -> None:
 def test_no_other_format_is(service: Service, asked: str) -> None:
     answer = post(service, "transcriptions", response_format=asked)
     assert answer.status_code == 400 and "whisper" not in answer.text
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100])
+def test_a_recording_may_have_any_rate(service: Service, rate: int) -> None:
+    assert post(service, "transcriptions", rate=rate).status_code == 200
 
 
 def test_the_language_is_found_out_where_none_is_given(service: Service) -> None:
