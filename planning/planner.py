@@ -144,8 +144,8 @@ def _search(
     """Search and simulate until all objectives are met, or searches lead to nothing new."""
     attempts: list[Attempt] = []
     best: tuple[Checked, Rules] | None = None
-    bound = 0
-    for number in range(ATTEMPTS if len(units) <= FEW_UNITS else ATTEMPTS_OF_MANY):
+    bound, most = 0, ATTEMPTS if len(units) <= FEW_UNITS else ATTEMPTS_OF_MANY
+    for number in range(most):
         tell(f"search {number + 1}")
         try:
             found = _find(given, units, rules)
@@ -163,7 +163,7 @@ def _search(
         if not checked.missed:
             break
         attempts.append(Attempt(found.devices, _said(checked.missed)))
-        rules = _tightened(rules, checked)
+        rules = replace(_tightened(rules, checked), wary=number + 2 >= most)  # the last one
     if best is None:
         raise AssertionError("a search gives a division or says why not")
     return best[0], best[1], attempts

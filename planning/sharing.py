@@ -38,6 +38,7 @@ class Rules:
     strategies: frozenset[Strategy] = frozenset(Strategy)  # that may be used
     awake: frozenset[str] = frozenset()  # models that must not take turns: by hand, or found in the simulator
     spare: tuple[tuple[str, float], ...] = ()  # models whose load counts so many times
+    wary: bool = False  # a model takes turns only where the dearest switch that is likely is quick enough
 
     def times(self, unit: Unit) -> float:
         """Return by how much the load of a unit counts."""
@@ -213,19 +214,25 @@ class Sharings:
         )
 
     def _staying(self, loads: Sequence[Load], leaving: Leaving, most: int) -> tuple[str, ...]:
-        """Return base models that must not take turns, up to `most`; the others are `leaving`.
+        """Return base models that must not take turns; what is `leaving` says what a switch takes.
 
-        It was said of them, or their objective is shorter than the dearest switch that is likely. Those whose
-        shape is asked for least stay first: once they no longer go, the others' switches may be cheap.
+        It was said of them, or their objective is shorter than a switch: the usual one, or by wary rules the
+        dearest that is likely. Then those whose shape is asked for least stay first, up to `most`: once they
+        no longer go, the others' switches may be cheap.
         """
         free = {load.unit.base.name: load for load in loads}
         stay = [name for name, load in free.items() if self.rules.awake & {*load.unit.models}]
+        if not self.rules.wary:
+            for load in loads:
+                leaving.add(load)
+            late = [name for name, load in free.items() if self._is_late(load, leaving)]
+            return tuple(dict.fromkeys((*stay, *late)))
         for name in stay:
             del free[name]
         for load in free.values():
             leaving.add(load)
         while len(stay) < most:
-            late = [name for name, load in free.items() if _is_late(load, leaving)]
+            late = [name for name, load in free.items() if self._is_late(load, leaving)]
             if not late:
                 break
             first = min(late, key=lambda name: (leaving.rate_of(free[name]), free[name].unit.ttft_s))
@@ -233,15 +240,17 @@ class Sharings:
             leaving.remove(free.pop(first))
         return tuple(stay)
 
+    def _is_late(self, load: Load, leaving: Leaving) -> bool:
+        """Whether a switch to a unit, and its prompt, take longer than its objective."""
+        objective_s = load.unit.ttft_s
+        if objective_s is None:
+            return False
+        switch_s = leaving.dearest_s(load) if self.rules.wary else leaving.usual_s(load)
+        return objective_s < switch_s + load.first_s
+
     def _hosts(self, loads: Sequence[Load]) -> int:
         """Return how many hosts their requests keep busy enough."""
         return max(1, math.ceil(sum(load.load for load in loads) / self.rules.busy - 1e-9))
-
-
-def _is_late(load: Load, leaving: Leaving) -> bool:
-    """Whether the dearest likely switch to a unit, and its prompt, take longer than its objective."""
-    objective_s = load.unit.ttft_s
-    return objective_s is not None and objective_s < leaving.dearest_s(load) + load.first_s
 
 
 def _most_awake(loads: Sequence[Load], device: Device, asleep_bytes: int) -> int:
