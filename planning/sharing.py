@@ -216,17 +216,25 @@ class Sharings:
     def _staying(self, loads: Sequence[Load], leaving: Leaving, most: int) -> tuple[str, ...]:
         """Return base models that must not take turns; what is `leaving` says what a switch takes.
 
-        It was said of them, or their objective is shorter than a switch: the usual one, or by wary rules the
-        dearest that is likely. Then those whose shape is asked for least stay first, up to `most`: once they
-        no longer go, the others' switches may be cheap.
+        It was said of them, or their objective is shorter than a switch.
         """
         free = {load.unit.base.name: load for load in loads}
         stay = [name for name, load in free.items() if self.rules.awake & {*load.unit.models}]
-        if not self.rules.wary:
-            for load in loads:
-                leaving.add(load)
-            late = [name for name, load in free.items() if self._is_late(load, leaving)]
-            return tuple(dict.fromkeys((*stay, *late)))
+        if self.rules.wary:
+            return self._staying_warily(free, stay, leaving, most)
+        for load in loads:
+            leaving.add(load)
+        late = [name for name, load in free.items() if self._is_late(load, leaving)]
+        return tuple(dict.fromkeys((*stay, *late)))
+
+    def _staying_warily(
+        self, free: dict[str, Load], stay: list[str], leaving: Leaving, most: int
+    ) -> tuple[str, ...]:
+        """Return the same, up to `most`, by the dearest switch that is likely.
+
+        Those whose shape is asked for least stay first: once they no longer go, the others' switches may be
+        cheap.
+        """
         for name in stay:
             del free[name]
         for load in free.values():

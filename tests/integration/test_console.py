@@ -455,11 +455,12 @@ def test_everything_can_be_done_with_the_keyboard_alone(tab: Tab, site: Site) ->
     tab.page.reload()
     tab.page.get_by_role("link", name="a/sales").wait_for()
     seen = walk(tab, 20)
-    assert seen[:11] == [
+    assert seen[:12] == [
         "Skip to the page",
         "Tenantry",
         "Fleet",
         "Turns",
+        "Plan",
         "Adapters",
         "Tenants",
         "Keys",
