@@ -42,13 +42,19 @@ class SelfTestFailed(Exception):
 class SelfTest:
     """Tests one engine, over vLLM's `AsyncLLM` and over its OpenAI app."""
 
-    def __init__(self, engine: Any, app: App, model: str, tasks: Sequence[str], *, trials: bool) -> None:
-        """With `trials` the engine will try adapters: it must not refuse their kinds of requests."""
+    def __init__(
+        self, engine: Any, app: App, model: str, tasks: Sequence[str], *, trials: bool, brief: bool = False
+    ) -> None:
+        """With `trials` the engine will try adapters: it must not refuse their kinds of requests.
+
+        `brief`: an engine of the same files and settings has passed here, and this one answers as it did.
+        """
         self._engine = engine
         self._app = app
         self._model = model
         self._tasks = tasks
         self._trials = trials
+        self._brief = brief
         self._ask = Questions(engine, tasks, _as_it_is)
 
     async def run(self) -> None:
@@ -80,6 +86,8 @@ class SelfTest:
         if not self._ask.generates:
             kinds = [("an embedding over HTTP", False, self._embedding)] if "embed" in self._tasks else []
             return [("a vector", self._trials, self._vector), *kinds]
+        if self._brief:
+            return [("a streamed answer", False, self._streamed)]
         return [
             ("log-probabilities", self._trials, self._log_probabilities),
             ("a greedy answer", self._trials, self._greedy),

@@ -371,11 +371,14 @@ class Supervisor:
 
     async def _prove(self, engine: Any, app: Any, tasks: Sequence[str]) -> None:
         """Run the self-test. Raises `SelfTestFailed` with the engine's own error."""
+        model, brief = self._model, self.turns is not None and await self.turns.is_proven(engine)
         try:
-            await SelfTest(engine, app, self._model.name, tasks, trials=self._model.serves_adapters).run()
+            await SelfTest(engine, app, model.name, tasks, trials=model.serves_adapters, brief=brief).run()
         except SelfTestFailed as error:
             died_of = (self._start.last_words.read() or ended_how(engine)) if engine.errored else ""
             raise SelfTestFailed(f"self-test, {error}: {died_of or words_of(error)}") from error
+        if self.turns is not None:
+            self.turns.passed(engine)
 
     async def _leave(self, built: Built) -> None:
         if self._given_away is not built or built.engine.errored:

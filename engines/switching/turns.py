@@ -31,6 +31,7 @@ class Turns:
         self._sleep = Sleep(self._library)
         self.sleeps_at: int | None = None  # the one level at which engines sleep; None: whichever fits
         self._live: dict[int, LiveEngine] = {}  # by the id of vLLM's engine
+        self._proven: set[tuple[str, tuple[str, ...]]] = set()  # files and flags whose self-test has passed
 
     def take(self, model: Model) -> None:
         """Take in a model, or one with other files or flags."""
@@ -93,6 +94,26 @@ class Turns:
         """Give an engine another model's weights. Raises `WaySpoiled`."""
         await self._in_place.exchange(means, self._known(engine), self._models[model])
 
+    async def is_proven(self, engine: Any) -> bool:
+        """Whether one of these files and flags has passed its self-test here, and this one answers as it did.
+
+        Never raises: what is wrong with an engine shows in its self-test.
+        """
+        live = self._live.get(id(engine))
+        if live is None or _proof_of(live) not in self._proven:
+            return False
+        try:
+            return await self._check.answers_as_before(live)
+        except Exception as error:  # noqa: BLE001
+            log.warning("%s: it is tested as one that is not known: %s", live.model.name, error)
+            return False
+
+    def passed(self, engine: Any) -> None:
+        """Note that an engine has passed its self-test."""
+        live = self._live.get(id(engine))
+        if live is not None and live.identity is not None:
+            self._proven.add(_proof_of(live))
+
     async def verify(
         self, engine: Any, loader: AdapterLoader | None, *, is_new: bool, differs: Callable[[], None]
     ) -> None:
@@ -131,3 +152,8 @@ class Turns:
                 await self._check.verify(
                     live, is_new=False, differs=lambda: None, adapter=used[-1], request=request
                 )
+
+
+def _proof_of(live: LiveEngine) -> tuple[str, tuple[str, ...]]:
+    digest = "" if live.identity is None else live.identity.digest
+    return digest, live.model.flags

@@ -47,6 +47,11 @@ class WakeCheck:
             self._kept[live.identity.digest].adapter = None
             self._kept[live.identity.digest].of_adapter = None
 
+    async def answers_as_before(self, live: LiveEngine) -> bool:
+        """Whether an answer of the live model is kept, and comes back. Raises what asking does."""
+        kept = self._kept.get(live.identity.digest) if live.identity is not None else None
+        return kept is not None and kept.of_model is not None and kept.of_model == await self._ask(live, None)
+
     async def verify(
         self,
         live: LiveEngine,

@@ -103,6 +103,11 @@ async def test_it_asks_what_a_trial_and_users_ask(engine: FakeEngine) -> None:
     assert len(body["cache_salt"]) >= 32, "nothing of it is found by anybody"
 
 
+async def test_one_that_is_known_here_is_asked_as_a_user_asks_and_no_more(engine: FakeEngine) -> None:
+    await SelfTest(engine, engine.app, "base", ("generate",), trials=True, brief=True).run()
+    assert engine.asked == [] and len(engine.bodies) == 1
+
+
 async def test_a_model_without_a_chat_template_is_asked_to_complete(engine: FakeEngine) -> None:
     engine.chat_template = None
     await run(engine)

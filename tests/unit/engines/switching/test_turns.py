@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -117,3 +118,27 @@ async def test_an_engine_goes_from_model_to_model_until_it_has_ended(host: Host)
     await host.remember(LAST)
     assert host.engine.calls == calls
     await host.turns.close()
+
+
+async def test_an_engine_is_proven_by_one_of_its_files_and_flags_that_passed_and_the_same_answer(
+    host: Host,
+) -> None:
+    turns = host.turns
+    assert not await turns.is_proven(host.engine), "none has passed"
+    turns.passed(host.engine)
+    assert not await turns.is_proven(host.engine), "no answer is kept"
+    await host.verify(is_new=True)
+    assert await turns.is_proven(host.engine)
+    again, other = FakeEngine(), FakeEngine()
+    await turns.began("a", again, TASKS)
+    assert await turns.is_proven(again)
+    again.answer = (4, 5)
+    assert not await turns.is_proven(again), "it answers otherwise"
+    again.errored = True
+    assert not await turns.is_proven(again), "it is dead, and its self-test says so"
+    await turns.began("b", other, TASKS)
+    assert not await turns.is_proven(other), "other files"
+    turns.take(replace(host.models["a"], argv=(*host.models["a"].argv, "--enforce-eager")))
+    await turns.began("a", other, TASKS)
+    assert not await turns.is_proven(other), "other flags"
+    await turns.close()
