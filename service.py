@@ -13,6 +13,7 @@ Environment:
     TENANTRY_ENGINE_URLS   "host=url host=url": these run elsewhere, none is started for them
     TENANTRY_ENGINE_FILE   a file that says where all of them run, and may change; none is started here
     TENANTRY_ENGINE_SERVICES   Kubernetes' Services, called like the pools, behind which all of them run
+    TENANTRY_OWN_DEVICES   1: this container was given its engine's devices, and sees no others
     TENANTRY_GATEWAY_URL   where engines on other machines find the gateway, if not at the address they see
     TENANTRY_WATCH         1: the fleet file is applied whenever it is changed (`tenantry serve --watch`)
     TENANTRY_DEMO          1: the demo's keys, which everybody knows, count from everywhere; else on this
@@ -65,7 +66,7 @@ from fleet.current import CurrentFleet  # noqa: E402
 from fleet.demo_keys import DEMO_KEY_HASHES, demo_keys  # noqa: E402
 from fleet.file import FleetFile  # noqa: E402
 from fleet.problems import FleetError  # noqa: E402
-from fleet.role import Part, Role, RoleError, host_in, part_of, require_none_here  # noqa: E402
+from fleet.role import Part, Role, RoleError, host_in, on_devices_given, part_of, require_none_here  # noqa: E402
 from fleet.types import Fleet, Host, Pool  # noqa: E402
 from routing.http import connections  # noqa: E402
 from routing.http.announcement import address_of, announce  # noqa: E402
@@ -193,7 +194,8 @@ class Served:
     def read(cls, part: Part, *, on_gpu: bool) -> Served:
         """Load the fleet, or the part of it that one pool needs. Raises `FleetError`."""
         file = FleetFile(HERE / part.fleet, part.pool)
-        fleet, loaded = file.load()
+        # A host of engines looks at no key and at no database, so it need not be given any.
+        fleet, loaded = file.load(keys_needed=part.role is not Role.ENGINE)
         return cls(fleet, on_gpu, loaded.secret_variables, file)
 
 
@@ -387,7 +389,8 @@ def declare(part: Part, *, on_gpu: bool) -> Service[Any]:
     """Declare what is to be served. Raises `FleetError`, `RoleError`."""
     served = Served.read(part, on_gpu=on_gpu)
     if part.replica is not None:
-        return declare_host(served, *host_in(served.fleet, part.replica))
+        pool, host = host_in(served.fleet, part.replica)
+        return declare_host(served, pool, on_devices_given(host, os.environ))
     return declare_gateway(served, part.role)
 
 

@@ -24,12 +24,13 @@ class FleetFile:
         with self.path.open("rb") as file:
             return file.read(MAX_FILE_BYTES + 1)
 
-    def load(self, raw: bytes | None = None) -> tuple[Fleet, LoadedFleet]:
+    def load(self, raw: bytes | None = None, *, keys_needed: bool = True) -> tuple[Fleet, LoadedFleet]:
         """Return what is served of a document that stands in the file's place; of the file's own, without.
 
-        Folders are relative to the file's, variables are those of this process. Raises `FleetError`.
+        Folders are relative to the file's, variables are those of this process. With `keys_needed=False`
+        keys and a database whose variables are not set are stand-ins. Raises `FleetError`.
         """
-        loaded = read_fleet(self.path, raw=raw)
+        loaded = read_fleet(self.path, raw=raw, keys_needed=keys_needed)
         return (project(loaded.fleet, self.pool) if self.pool else loaded.fleet), loaded
 
 

@@ -6,11 +6,13 @@ A Bento and an image are started without arguments of ours, so all of them are e
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from fleet.mig import SliceName
 from fleet.types import Fleet, Host, Pool
 
+DEVICES_VARIABLE = "TENANTRY_OWN_DEVICES"
 ROLE_VARIABLE = "TENANTRY_ROLE"
 VARIABLES = {"fleet": "TENANTRY_FLEET", "pool": "TENANTRY_POOL", "replica": "TENANTRY_REPLICA"}
 FLEET_FILE = "fleet.yaml"
@@ -59,6 +61,19 @@ def host_in(fleet: Fleet, name: str) -> tuple[Pool, Host]:
     if name not in hosts:
         raise RoleError(f"the fleet has no replica {name!r}; it has {', '.join(hosts)}")
     return hosts[name]
+
+
+def on_devices_given(host: Host, environ: Mapping[str, str]) -> Host:
+    """Return a host as it finds its devices: those of the fleet file, or all that its container was given.
+
+    A fleet file counts the devices of a whole machine. A container that was given one of them has it as its
+    first, whatever number the machine has for it; a MIG slice is the first of its profile on the first GPU.
+    """
+    if environ.get(DEVICES_VARIABLE) != "1":
+        return host
+    named = host.on_slice
+    own = SliceName(gpu="0", profile=named.profile) if named is not None and named.profile else None
+    return replace(host, device=None, on_slice=own)
 
 
 def require_none_here(role: Role, hosts: Collection[str]) -> None:

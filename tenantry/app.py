@@ -38,6 +38,7 @@ from tenantry import (
     top,
     usage,
 )
+from tenantry.manifests.command import manifests
 from tenantry.running import run
 
 FLEET = "A fleet file"
@@ -61,6 +62,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "who-shares": fleets.sharing,
         "devices": devices.devices,
         "build": building.build,
+        "manifests": manifests,
         "new-key": fleets.make_key,
     },
     GATEWAY: {

@@ -96,7 +96,7 @@ def stage(
     name = options.name or bento_name(pool)
     _check_tag("name", name)
     part = fleet if pool is None else project(fleet, pool)
-    variables = {digest: name for digest, name in (key_variables or {}).items() if digest in _hashes(part)}
+    variables = {digest: name for digest, name in (key_variables or {}).items() if digest in key_hashes(part)}
     part = replace(
         part,
         base_models={n: _stage_base_model(m, into, options) for n, m in part.base_models.items()},
@@ -291,7 +291,7 @@ def _readme(name: str, pool: str | None, fleet: Fleet, variables: Iterable[str])
     )
 
 
-def _hashes(fleet: Fleet) -> frozenset[str]:
+def key_hashes(fleet: Fleet) -> frozenset[str]:
     """Every key hash of a fleet."""
     tenants = (tenant.key_hashes for tenant in fleet.tenants.values())
     return fleet.gateway.operator_key_hashes.union(*tenants)

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.role import Part, Role, RoleError, host_in, part_of, require_none_here
+from fleet.mig import SliceName
+from fleet.role import Part, Role, RoleError, host_in, on_devices_given, part_of, require_none_here
+from fleet.types import Host
 from tests.fakes import small_fleet
 
 NOTHING: dict[str, str | None] = {"fleet": None, "pool": None, "replica": None, "platform": "cpu"}
+
+
+@pytest.mark.parametrize("environ", [{}, {"TENANTRY_OWN_DEVICES": ""}, {"TENANTRY_OWN_DEVICES": "0"}])
+def test_a_host_has_the_devices_of_the_fleet_file(environ: dict[str, str]) -> None:
+    host = Host("shared-1", (("shared-1", "base"),), "1")
+    assert on_devices_given(host, environ) is host
+
+
+def test_in_a_container_with_devices_of_its_own_a_host_takes_these() -> None:
+    own = {"TENANTRY_OWN_DEVICES": "1"}
+    host = Host("shared-1", (("shared-1", "base"),), "1")
+    assert on_devices_given(host, own) == Host("shared-1", (("shared-1", "base"),), None)
+    third = Host("small-2", (("small-2", "base"),), None, SliceName(gpu="3", profile="1g.18gb", number=2))
+    assert on_devices_given(third, own).on_slice == SliceName(gpu="0", profile="1g.18gb", number=0)
+    by_uuid = Host("small-0", (("small-0", "base"),), "MIG-8d3f", SliceName(uuid="MIG-8d3f"))
+    assert on_devices_given(by_uuid, own) == Host("small-0", (("small-0", "base"),), None)
 
 
 def test_without_a_word_it_is_the_whole_fleet() -> None:

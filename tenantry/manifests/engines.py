@@ -1,0 +1,127 @@
+"""A pool's engines: a StatefulSet, whose pods are named as our hosts are, and what belongs to it."""
+
+from __future__ import annotations
+
+from tenantry.manifests import pods
+from tenantry.manifests.cluster import in_bytes
+from tenantry.manifests.site import ENGINE_PORT, Object, Site, SiteError
+
+ENGINE = "engine"
+CACHE = "/cache"
+_CACHES = {
+    "TENANTRY_STATE": "tenantry",  # copies of adapters
+    "HF_HOME": "huggingface",
+    "VLLM_CACHE_ROOT": "vllm",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "TRITON_CACHE_DIR": "triton",
+}
+
+
+def engines(site: Site) -> list[Object]:
+    """Return the objects of a pool's engines. Raises `SiteError` where sizes do not fit each other."""
+    return [_service(site), _stateful_set(site), _disruption_budget(site)]
+
+
+def devices_of(site: Site) -> dict[str, str]:
+    """Return the devices of each host, as limits: GPUs, or a MIG slice."""
+    if not site.on_gpu:
+        return {}
+    if site.pool.mig is not None:
+        return {f"nvidia.com/mig-{site.pool.mig.profile.replace('+', '.')}": "1"}
+    named = [device.count(",") + 1 for device in site.pool.devices]
+    needed = [site.fleet.base_models[name].tensor_parallel_size for name in site.pool.base_models]
+    return {"nvidia.com/gpu": str(max([*named, *needed]))}
+
+
+def _resources(site: Site) -> Object:
+    """Return requests and limits; memory and devices are the same in both."""
+    own, devices = site.engines, devices_of(site)
+    if in_bytes(own.shared_memory) + in_bytes(pods.TEMPORARY) >= in_bytes(own.memory):
+        raise SiteError(
+            f"pool {site.pool.name}: memory {own.memory} has no room for an engine beside shared_memory "
+            f"{own.shared_memory} and {pods.TEMPORARY} of /tmp, which count in it"
+        )
+    requests = {"cpu": own.cpu, "memory": own.memory, **devices}
+    return {"requests": requests, "limits": {"memory": own.memory, **devices}}
+
+
+def _stateful_set(site: Site) -> Object:
+    own, labels = site.engines, site.labels(ENGINE)
+    variables = pods.variables(
+        site,
+        "engine",
+        TENANTRY_OWN_DEVICES="1",
+        **{name: f"{CACHE}/{folder}" for name, folder in _CACHES.items()},
+    )
+    name = {"name": "TENANTRY_REPLICA", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    container = {
+        "env": [name, *variables],
+        "resources": _resources(site),
+        "volumeMounts": [
+            {"name": "cache", "mountPath": CACHE},
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+        ],
+    }
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": labels},
+    }
+    placed: Object = {
+        "runtimeClassName": own.runtime_class,
+        "priorityClassName": own.priority_class,
+        "nodeSelector": own.node_selector,
+        "tolerations": [one.model_dump(exclude_none=True) for one in own.tolerations],
+    }
+    spec = {
+        "automountServiceAccountToken": False,
+        **{key: value for key, value in placed.items() if value},
+        "topologySpreadConstraints": [spread],
+        "containers": [pods.container(site, ENGINE, ENGINE_PORT, container)],
+        "volumes": [pods.in_memory("shm", own.shared_memory), pods.in_memory("tmp", pods.TEMPORARY)],
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": site.meta(site.pool.name, ENGINE),
+        "spec": {
+            "serviceName": site.pool.name,
+            "replicas": len(site.pool.hosts),
+            "podManagementPolicy": "Parallel",
+            "selector": {"matchLabels": labels},
+            "template": pods.template(site, ENGINE, spec),
+            "volumeClaimTemplates": [
+                {"metadata": {"name": "cache", "labels": labels}, "spec": pods.claim(site, own.cache)}
+            ],
+        },
+    }
+
+
+def _service(site: Site) -> Object:
+    """Return the headless Service whose EndpointSlices the gateway watches."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": site.meta(site.pool.name, ENGINE),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,  # the gateway probes engines itself
+            "selector": site.labels(ENGINE),
+            "ports": [{"name": "http", "port": ENGINE_PORT, "targetPort": "http", "protocol": "TCP"}],
+        },
+    }
+
+
+def _disruption_budget(site: Site) -> Object:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": site.meta(site.pool.name, ENGINE),
+        "spec": {
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": site.labels(ENGINE)},
+        },
+    }
