@@ -149,10 +149,7 @@ class DirectService(Service):  # type: ignore[misc]
 
 
 class GatewayService(DirectService):
-    """The one that strangers reach, so its connections have bounds.
-
-    It shows BentoML the routes of the mounted application, which has no `@bentoml.api` to read them from.
-    """
+    """The one that strangers reach: its connections have bounds, and BentoML is shown the mounted routes."""
 
     bounds = Bounds()
 
