@@ -61,6 +61,7 @@ class Batches:
 
 def metrics(slo: Slo | None = None) -> GatewayMetrics:
     house = busy()
+    house.give_range(1)
     slos = {"shared": slo or Slo(), "alone": Slo()}
     page = GatewayMetrics(
         house.dispatcher, clock=house.clock, slos=slos, ledger=Ledger(), turns={"mesh": Turns()}
