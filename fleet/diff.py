@@ -91,7 +91,9 @@ def _pools(before: Mapping[str, Pool], after: Mapping[str, Pool]) -> Iterator[Ch
 
 
 def _pool(pool: Pool) -> dict[str, Any]:
-    return pool_values(pool) | {"replicas": [name for name, _ in pool.replica_models]}
+    values, names = pool_values(pool), [name for name, _ in pool.replica_models]
+    scaling = {} if pool.scaling is None else {k: v for k, v in values["replicas"].items() if k != "max"}
+    return values | {"replicas": names, "scaling": scaling}
 
 
 def _usage(fleet: Fleet) -> dict[str, Any]:

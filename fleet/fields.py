@@ -15,7 +15,9 @@ from pydantic import (
     Field,
     PlainValidator,
     StringConstraints,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
     model_validator,
 )
 
@@ -23,6 +25,7 @@ from adapters import sources
 from adapters.errors import AdapterError
 from fleet import vllm_flags
 from fleet.mig import PROFILE_PATTERN
+from fleet.pool_settings import HOLD_S
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _NAME_SCHEMA = "^[a-z0-9](?!.*\\.\\.)[a-z0-9._-]{0,62}$"
@@ -33,6 +36,7 @@ _HEX_SHA256 = r"^[0-9a-fA-F]{64}$"
 _HEADER = r"^[A-Za-z0-9-]{1,64}$"
 _HOST_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _INSIDE = ("local", "localhost", "internal", "intranet", "lan", "home", "corp", "test", "invalid")
+MOST_REPLICAS = 1024  # of a base model in a pool
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
@@ -184,6 +188,19 @@ def _check_model(value: Any) -> Any:
     return value
 
 
+def _check_replicas(value: Any, as_range: ValidatorFunctionWrapHandler) -> Any:
+    """Accept a whole number, or {min: NUMBER, max: NUMBER}."""
+    if isinstance(value, dict):
+        return as_range(value)
+    if type(value) is not int:
+        raise ValueError("is neither a whole number nor {min: NUMBER, max: NUMBER}")
+    if not 1 <= value <= MOST_REPLICAS:
+        raise ValueError(
+            f"must be from 1 to {MOST_REPLICAS}; a pool that may have none is written {{min: 0, max: NUMBER}}"
+        )
+    return value
+
+
 EnvName = Annotated[str, StringConstraints(pattern=_ENV_NAME)]
 Device = Annotated[
     str,
@@ -230,6 +247,28 @@ class ModelSection(Section):
     )
 
 
+class ReplicasSection(Section):
+    """How few and how many replicas a pool has: as many as it needs, which its gateway works out."""
+
+    min: int = Field(ge=0, le=MOST_REPLICAS, description="Fewest; 0: none while nobody asks.")
+    max: int = Field(ge=1, le=MOST_REPLICAS, description="Most; the fleet's replicas have their names.")
+    hold_s: float = Field(
+        HOLD_S,
+        gt=0,
+        le=3600,
+        description="With min 0: how long requests wait for the first replica, where their tenant's "
+        "queue_timeout_s is not longer.",
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ReplicasSection:
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min}, above max, which is {self.max}")
+        if self.min and "hold_s" in self.model_fields_set:
+            raise ValueError("hold_s needs min: 0, since requests are held only while there is no replica")
+        return self
+
+
 class KeySection(Section):
     """An API key: either its sha256, or the environment variable that holds it."""
 
@@ -273,6 +312,18 @@ Model = Annotated[
                     "required": ["model"],
                     "additionalProperties": False,
                 },
+            ]
+        }
+    ),
+]
+Replicas: Any = Annotated[
+    ReplicasSection,
+    WrapValidator(_check_replicas),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": MOST_REPLICAS},
+                {**ReplicasSection.model_json_schema(), "title": "A range"},
             ]
         }
     ),

@@ -22,8 +22,10 @@ from fleet.content import Guard
 from fleet.document import Document, read_document
 from fleet.entries import base_model_from, tenant_of
 from fleet.explain import explain, without_echoes
+from fleet.fields import ReplicasSection
 from fleet.files import check_folders, check_slice_sizes
 from fleet.mig import Mig
+from fleet.pool_settings import ResidencySettings, Scaling
 from fleet.price_entries import prices_of
 from fleet.price_rules import check_prices
 from fleet.problems import Findings, KeyPath, Problem
@@ -38,7 +40,6 @@ from fleet.types import (
     GatewaySettings,
     MetricsSettings,
     Pool,
-    ResidencySettings,
     SchedulerSettings,
     Slo,
     Strategy,
@@ -251,6 +252,7 @@ def _pool(name: str, section: schema.PoolSection) -> Pool:
         strategy=section.strategy,
         base_models=section.base_models,
         replicas=section.engines,
+        scaling=_scaling(section),
         devices=section.devices,
         mig=None if section.mig is None else Mig(**section.mig.model_dump()),
         tenants=section.tenants,
@@ -261,6 +263,11 @@ def _pool(name: str, section: schema.PoolSection) -> Pool:
         awake=1 if section.strategy is Strategy.SWAP else section.awake,
         residency=ResidencySettings(**(section.residency or schema.ResidencySection()).model_dump()),
     )
+
+
+def _scaling(section: schema.PoolSection) -> Scaling | None:
+    given = section.replicas
+    return Scaling(given.min, given.hold_s) if isinstance(given, ReplicasSection) else None
 
 
 def _gateway(section: settings.GatewaySection, hashes: Mapping[KeyPath, str]) -> GatewaySettings:

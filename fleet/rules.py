@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
+from fleet.fields import ReplicasSection
 from fleet.problems import Findings, KeyPath
 from fleet.schema import BaseModelSection, FleetFile, PoolSection
 from fleet.slice_rules import check_slices
@@ -25,6 +26,7 @@ def check_rules(file: FleetFile, findings: Findings) -> None:
         _check_isolation(file, name, pool, findings)
         _check_devices(file, name, pool, findings)
         _check_hedging(name, pool, findings)
+        _check_range(name, pool, findings)
     check_slices(file, findings)
     _check_pool_names(file, findings)
     _check_shared_devices(file, findings)
@@ -76,6 +78,25 @@ def _check_strategy(file: FleetFile, name: str, pool: PoolSection, findings: Fin
             )
 
 
+def _check_range(name: str, pool: PoolSection, findings: Findings) -> None:
+    """A range of replicas is for pools whose replicas are alike, and whose last ones can go; not slices."""
+    if not isinstance(pool.replicas, ReplicasSection):
+        return
+    path: KeyPath = ("pools", name, "replicas")
+    if pool.strategy.shares_hosts:
+        findings.error(
+            path,
+            f"a range, and hosts of strategy {pool.strategy} do not come and go: models do",
+            "write one number of hosts",
+        )
+    elif len(pool.base_models) > 1:
+        findings.error(
+            path,
+            "a range, and replicas are numbered model by model: the last ones are those of the last model",
+            "make one pool for each base model, or write one number",
+        )
+
+
 def _check_isolation(file: FleetFile, name: str, pool: PoolSection, findings: Findings) -> None:
     """A dedicated tenant is alone on each of its pools."""
     for index, tenant in enumerate(pool.tenants):
@@ -100,7 +121,7 @@ def _check_devices(file: FleetFile, name: str, pool: PoolSection, findings: Find
             ("pools", name, "devices"),
             f"{len(pool.devices)} for {pool.hosts} hosts, which have all base models"
             if shared
-            else f"{len(pool.devices)} for {pool.hosts} replicas ({pool.replicas} for each of "
+            else f"{len(pool.devices)} for {pool.hosts} replicas ({pool.engines} for each of "
             f"{len(pool.base_models)} base models)",
             f"list one for each {'host' if shared else 'replica'} (several GPUs of one "
             f"{'host' if shared else 'replica'} as `0,1`), or leave devices out",

@@ -20,6 +20,8 @@ from fleet.fields import (
     MinimumStay,
     Model,
     Name,
+    Replicas,
+    ReplicasSection,
     Section,
     Sha256,
     Source,
@@ -315,11 +317,9 @@ class PoolSection(Section):
     base_models: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)] = Field(
         description="Base models of the pool; exactly one with multi-lora and mig."
     )
-    replicas: int = Field(
+    replicas: Replicas = Field(
         1,
-        ge=1,
-        le=1024,
-        description="Engines per base model; hosts with model-mesh and swap; with mig one for each slice.",
+        description="Engines per base model, or {min, max}; hosts where they are shared; not with mig.",
     )
     devices: Annotated[tuple[Device, ...], Field(strict=False)] = Field(
         (), description="CUDA_VISIBLE_DEVICES of each replica, or host, in turn; empty: not set."
@@ -371,7 +371,7 @@ class PoolSection(Section):
     def engines(self) -> int:
         """Engines per base model: of a pool of MIG slices one for each slice."""
         if self.strategy is not Strategy.MIG:
-            return self.replicas
+            return self.replicas.max if isinstance(self.replicas, ReplicasSection) else int(self.replicas)
         return len(self.devices) or (1 if self.mig is None else self.mig.count)
 
 

@@ -54,8 +54,8 @@ def _check_what_is_named(name: str, pool: PoolSection, findings: Findings) -> No
     if "replicas" in pool.model_fields_set and pool.replicas != pool.engines:
         findings.error(
             (*path, "replicas"),
-            f"{pool.replicas}, for {pool.engines} slice{'' if pool.engines == 1 else 's'}: "
-            "there is a replica on each",
+            f"{_said(pool)}, for {pool.engines} slice{'' if pool.engines == 1 else 's'}: there is a replica on "
+            "each",
             "remove it",
         )
     if pool.mig is not None and compute_slices(pool.mig.profile) * pool.mig.count > MAX_COMPUTE_SLICES:
@@ -65,6 +65,10 @@ def _check_what_is_named(name: str, pool: PoolSection, findings: Findings) -> No
             "slices of a GPU",
             "lower it, or make a pool for each GPU",
         )
+
+
+def _said(pool: PoolSection) -> str:
+    return str(pool.replicas) if isinstance(pool.replicas, int) else "a range"
 
 
 def _check_models(file: FleetFile, name: str, pool: PoolSection, findings: Findings) -> None:

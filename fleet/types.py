@@ -11,6 +11,7 @@ from fleet.batch_settings import BatchSettings
 from fleet.content import Guard, Media
 from fleet.mig import Mig, SliceName
 from fleet.money import OwnPrices, Prices
+from fleet.pool_settings import ResidencySettings, Scaling
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,18 +205,6 @@ class Slo:
 
 
 @dataclass(frozen=True, slots=True)
-class ResidencySettings:
-    """How long the base models that share a host stay awake, and which of them come first."""
-
-    ttl_s: float | None = None  # one that nobody asks for sleeps after this; None: only for another's sake
-    min_s: float | None = None  # one that came stays awake this long; None: as its switch is measured to cost
-    max_turn_s: float = 60.0  # awake at a stretch while requests for others wait
-    starvation_limit_s: float = 30.0  # a request waits no longer than this, one drain and one switch
-    preload: tuple[str, ...] = ()  # awake first after a start
-    pinned: tuple[str, ...] = ()  # always awake
-
-
-@dataclass(frozen=True, slots=True)
 class Host:
     """One engine-host process on devices of its own: a replica for each base model that it may serve."""
 
@@ -249,9 +238,10 @@ class Pool:
     hedge_after_s: float | None = None  # a second replica is asked after so long a silence; None: never
     mig: Mig | None = None  # slices that are found when engines start; None: `devices` names them, or no MIG
     awake: int | None = None  # base models awake at once at a shared host; None: as many as fit its memory
-    residency: ResidencySettings = ResidencySettings()  # of shared hosts
+    residency: ResidencySettings = ResidencySettings()  # noqa: RUF009 - frozen; of shared hosts
     sleep: bool = False  # a model that goes from a shared host sleeps if it can; on GPUs
     fork_server: bool = True  # a shared host keeps a process from which its engines are forked
+    scaling: Scaling | None = None  # fewer of its replicas may be there; None: all of them always
 
     @property
     def hosts(self) -> tuple[Host, ...]:
@@ -396,4 +386,5 @@ class Fleet:
     def longest_request_s(self) -> float:
         """How long the gateway may have a request: in its queue, then on an engine."""
         waits = [tenant.caps.queue_timeout_s for tenant in self.tenants.values()]
+        waits += [pool.scaling.hold_s for pool in self.pools.values() if pool.scaling is not None]
         return self.gateway.request_timeout_s + max(waits, default=Caps().queue_timeout_s)

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from fleet.money import COST_UNITS, FACTOR_UNITS, PRICE_UNITS, Price
+from fleet.pool_settings import Scaling
 from fleet.types import NO_LIMITS, Adapter, BaseModel, Budget, Fleet, Pool, StateSettings, Strategy, Tenant
 
 # What an engine is started with and can be given anew; its weights and its name stay.
@@ -102,7 +103,7 @@ def pool_values(pool: Pool) -> dict[str, Any]:
     values = {
         "strategy": pool.strategy.value,
         "base_models": list(pool.base_models),
-        "replicas": pool.replicas,
+        "replicas": pool.replicas if pool.scaling is None else _range(pool.replicas, pool.scaling),
         "devices": list(pool.devices),
         "mig": None if pool.mig is None else asdict(pool.mig),
         "tenants": list(pool.tenants),
@@ -116,6 +117,11 @@ def pool_values(pool: Pool) -> dict[str, Any]:
     if pool.strategy is Strategy.MODEL_MESH:
         values["awake"] = pool.awake
     return _given(values)
+
+
+def _range(most: int, scaling: Scaling) -> dict[str, Any]:
+    """Give a range of replicas; requests are held only where there may be none."""
+    return {"min": scaling.least, "max": most} | ({} if scaling.least else {"hold_s": scaling.hold_s})
 
 
 def gateway_values(fleet: Fleet, key_variables: Mapping[str, str]) -> dict[str, Any]:

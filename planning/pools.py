@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from fleet.types import BaseModel, Pool, ResidencySettings, Slo, Strategy
+from fleet.pool_settings import ResidencySettings
+from fleet.types import BaseModel, Pool, Slo, Strategy
 from planning.loads import HOST_PLACES, MOST_SEQUENCES, Load
 from planning.sharing import Sharing
 

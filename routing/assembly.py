@@ -124,12 +124,13 @@ class Gateway:
 
         An engine that restarts by an operator's order counts as ready, and so does one that is on disk at a
         host which takes orders: their requests come, and wait. A pool that joins while the gateway serves
-        counts once an engine of it was ready.
+        counts once an engine of it was ready; one that may have no replica holds requests for the first.
         """
         if self.flights.draining or not self.lifecycle.is_settled() or not self.ledger.was_known():
             return False
         groups = self.dispatcher.groups.values()
-        return all(group.is_new or any(map(_is_ready, group.engines)) for group in groups)
+        asked = (group for group in groups if not (group.is_new or group.scale.may_be_empty))
+        return all(any(map(_is_ready, group.engines)) for group in asked)
 
 
 def assemble(

@@ -118,6 +118,12 @@ class Engine:
         """Part of the KV cache in use, 0..1."""
         return self.kv_used / self._kv_capacity
 
+    def forget_adapters(self) -> None:
+        """Have none in memory, as another process in its place; for one that runs nothing."""
+        self._idle_slots.clear()
+        self._idle_places.clear()
+        self._places.clear()
+
     def submit(self, sequence: Sequence, now: float) -> None:
         """Queue a sequence; what is under way stops after the current step if it can run then."""
         self._last_order += 1

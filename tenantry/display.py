@@ -21,6 +21,7 @@ COLOURS = {
     "failed": "red",
     "not_ready": "red",
     "not_trusted": "red",
+    "away": "dim",
 }
 IN_JSON = "--json has all"
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")

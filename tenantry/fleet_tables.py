@@ -264,7 +264,8 @@ def _pools(fleet: Fleet) -> Columns:
     )
     for pool in fleet.pools.values():
         models, devices = ", ".join(pool.base_models), _devices(pool)
-        replicas = len(pool.replica_models)
+        scaling, replicas = pool.scaling, str(len(pool.replica_models))
+        replicas = replicas if scaling is None else f"{scaling.least} to {replicas}"
         table.add(pool.name, pool.strategy.value, models, replicas, devices, ", ".join(pool.tenants))
     return table
 

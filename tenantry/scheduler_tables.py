@@ -26,6 +26,8 @@ def scheduler(console: Console, answer: Answer) -> None:
         for line in (_objectives(pool), _rates(pool)):
             if line:
                 console.print(f"  {line}")
+        if wanted := _wanted(pool):
+            print_prose(console, f"  {wanted}")
         _replicas(console, pool["replicas"])
         if pool["tenants"]:
             _tenants(console, pool["tenants"])
@@ -59,6 +61,14 @@ def _objectives(pool: Answer) -> str:
     named = (("first token", pool["ttft_slo_s"]), ("between tokens", pool["itl_slo_s"]))
     parts = [f"{name} {seconds(time_s)}" for name, time_s in named if time_s is not None]
     return f"objectives: {', '.join(parts)}" if parts else ""
+
+
+def _wanted(pool: Answer) -> str:
+    """Say how many replicas its work needs, and why; nothing of a fixed number."""
+    if pool["replicas_desired"] is None:
+        return ""
+    least, most = pool["replicas_least"], pool["replicas_most"]
+    return f"replicas wanted: {pool['replicas_desired']} of {least} to {most}: {pool['desired_reason']}"
 
 
 def _rates(pool: Answer) -> str:

@@ -26,6 +26,9 @@ from benchmarks.simulator.models.comparison import ModelComparison
 from benchmarks.simulator.models.comparison import compare as compare_models
 from benchmarks.simulator.report import Comparison
 from benchmarks.simulator.runs import PROCESSES, Task, run_all
+from benchmarks.simulator.scaling.comparison import Plan, ScalingComparison, policies
+from benchmarks.simulator.scaling.comparison import compare as compare_scaling
+from benchmarks.simulator.scaling.day import HOUR_S
 from benchmarks.simulator.scenarios import ALL, Scenario, scenarios
 from benchmarks.simulator.validate import validate as validate_model
 from simulation.costs import StepCosts
@@ -171,6 +174,40 @@ def sweep_models(
         typer.echo(line)
     typer.echo(f"seeds      1..{seeds}, {len(list(todo(done)))} runs are left\n")
     typer.echo("\n".join(sweep.tables(done, known)))
+
+
+@app.command()
+def scaling(  # noqa: PLR0913 - an option each
+    trace: Annotated[Path, typer.Option(help="CSV of requests, as Azure's or BurstGPT's public traces.")],
+    names: Annotated[list[str] | None, typer.Option("--policy", help="One of them; all without it.")] = None,
+    fixed: Annotated[list[int] | None, typer.Option(help="Replicas of a fixed fleet; else most.")] = None,
+    least: Annotated[int, typer.Option(min=0, help="Fewest replicas of those that scale.")] = 1,
+    most: Annotated[int, typer.Option(min=1, help="Most replicas.")] = 8,
+    start_s: Annotated[float, typer.Option(min=0, help="A replica's order to its first request.")] = 60.0,
+    waiting: Annotated[float, typer.Option(help="Waiting requests for each replica, of the HPA.")] = 2.0,
+    hours: Annotated[float, typer.Option(min=0.1, max=24)] = 24.0,
+    objective: Annotated[
+        bool, typer.Option(help="Give the pool its objective: late requests are refused.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=1)] = 1,
+    processes: Annotated[int, typer.Option(min=1)] = PROCESSES,
+    json_file: JsonFile = None,
+) -> None:
+    """Compare who says how many replicas there should be, through a day."""
+    comparison, known = ScalingComparison(), policies(fixed or [most], waiting)
+    with plain_errors(), Console(stderr=True).status("simulating") as status:
+        unknown = [name for name in names or () if name not in known]
+        if unknown:
+            raise ValueError(f"unknown: {', '.join(unknown)}; there are {', '.join(known)}")
+        plans = [
+            Plan(trace, name, seed + 1, least, most, start_s, hours * HOUR_S, objective)
+            for name in names or known
+            for seed in range(seeds)
+        ]
+        for day in compare_scaling(plans, known, processes):
+            comparison.days.append(day)
+            status.update(f"{len(comparison.days)} of {len(plans)}: {day.policy}")
+    show(comparison, comparison.table(), json_file)
 
 
 @app.command("fit")

@@ -480,7 +480,7 @@ export interface ReplicaList {
   data: ReplicaAnswer[];
 }
 
-export type ReplicaState = "ready" | "draining" | "failed" | "not_ready" | "not_trusted";
+export type ReplicaState = "ready" | "draining" | "failed" | "away" | "not_ready" | "not_trusted";
 
 export interface ReplicaView {
   name: string;

@@ -40,7 +40,7 @@ from routing.scheduling import refusals
 from routing.scheduling.admission import Cap
 from routing.scheduling.decisions import Action
 from routing.scheduling.dispatcher import Dispatcher
-from routing.scheduling.state import Replica
+from routing.scheduling.state import Replica, longest_prompt
 from routing.scheduling.tickets import Ticket
 from routing.types import FallbackReason, Outcome, Record, Request, Target
 
@@ -339,7 +339,7 @@ class Inference:
         if not call.endpoint.runs:
             return 0
         model = self.fleet.now.base_models[target.base_model]
-        limit, chars_per_token = self.dispatcher.group_of(target).longest_prompt()
+        limit, chars_per_token = longest_prompt(self.dispatcher.group_of(target).engines)
         limit = model.max_model_len or limit
         tokens = call.size.tokens(model.media_tokens)
         if not limit or tokens <= limit:

@@ -15,6 +15,7 @@ from routing.http.callers import Callers
 from routing.openai import answers
 from routing.openai.bodies import Payload
 from routing.scheduling.dispatcher import Dispatcher
+from routing.scheduling.state import longest_prompt
 from routing.types import Target
 
 MODELS_PATH = "/v1/models"
@@ -49,7 +50,7 @@ class Models:
 
     def _card(self, target: Target) -> Payload:
         declared = self._fleet.now.base_models[target.base_model].max_model_len
-        length = declared or self._dispatcher.group_of(target).longest_prompt()[0]
+        length = declared or longest_prompt(self._dispatcher.group_of(target).engines)[0]
         return answers.model_card(target, self._created, length or None)
 
 

@@ -15,6 +15,8 @@ tickets.py     one request, from admission to settlement, and what it was grante
 admission.py   caps: may it enter
 rates.py       requests and tokens per minute
 overflow.py    the memory that all queues share
+scale.py       how many replicas a group should have, and which go first
+autoscaling.py  the policy of that
 forecast.py    how long it would wait
 backlog.py     which requests wait, and which is next in one queue
 flows.py       what stands together there

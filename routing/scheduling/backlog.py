@@ -59,6 +59,7 @@ class Backlog(Generic[T]):
         self._users: dict[str, Users] = {}  # by tenant; of those whose users are told apart
         self._made = 0
         self._size = 0
+        self.sequences = self.prompt_tokens = 0  # of all that waits; tokens as they are estimated
         self._by_band = [0] * BANDS
         self._by_tenant: dict[str, int] = {}
 
@@ -140,6 +141,8 @@ class Backlog(Generic[T]):
         else:
             flow.entries[entry] = None
         self._count(tenant, +1)
+        self.sequences += request.sequences
+        self.prompt_tokens += request.prompt_tokens
         if tenant in self._users:
             self._stand_by_user(flow, entry)
         elif request.user:
@@ -167,6 +170,8 @@ class Backlog(Generic[T]):
         else:
             del flow.entries[entry]
         self._count(tenant, -1)
+        self.sequences -= request.sequences
+        self.prompt_tokens -= request.prompt_tokens
         return True
 
     def move(self, engine_model: str, queue: str) -> None:
@@ -244,6 +249,12 @@ class Backlog(Generic[T]):
         """Count the tenants that have something in a queue and band."""
         bands = self._queues.get(queue)
         return len(bands[rank]) if bands is not None else 0
+
+    def flows_ahead(self, queue: str, rank: int, tenant: str) -> int:
+        """Count the flows of a queue that go before a new one of a tenant: flows of tenants go in turn."""
+        own = self.flows_in(queue, rank, tenant)
+        higher = sum(self.flows_in(queue, other) for other in range(rank))
+        return higher + min(self.flows_in(queue, rank), self.tenants_in(queue, rank) * (own + 1))
 
     def has_queue(self, queue: str) -> bool:
         """Whether anything stands in a queue."""

@@ -324,9 +324,9 @@ class Dispatcher:
         return any(engine is not own and may_take(engine, request) for engine in engines)
 
     def takes_work(self, target: Target) -> bool:
-        """Whether an engine serves the target that takes work, or once its model's turn comes."""
+        """Whether an engine serves the target that takes work, or once its turn comes; else one is wanted."""
         group = self._groups.find(target)
-        return group is not None and any(engine.accepts or engine.may_wake for engine in group.engines)
+        return group is not None and group.scale.takes_work()
 
     def group_of(self, target: Target) -> Group:
         """Return the engines that may serve a target, and what is known of them together.

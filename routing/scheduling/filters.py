@@ -30,6 +30,7 @@ class WaitReason(StrEnum):
     """Why a request waits: what the engine that came closest lacks. In that order."""
 
     ASLEEP = "asleep"  # its model is awake nowhere: it is on disk, comes, or its turn is over
+    FROM_ZERO = "from_zero"  # the pool had no replica since nobody asked; the first one comes
     NOT_READY = "not_ready"  # the engines that may serve it start, restart or do not answer
     NOT_TRUSTED = "not_trusted"  # requests have failed there; its circuit breaker is open
     ADAPTER_UNKNOWN = "adapter_unknown"  # no engine has been told of this version yet

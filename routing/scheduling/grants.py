@@ -25,8 +25,7 @@ from routing.scheduling.tickets import Ticket
 from routing.scheduling.view import View
 from routing.types import Request
 
-# Requests that wait for these may be helped by a slot that drains.
-
+HELD_CHECK_S = 1.0
 USERS_TURN = "its user's turn"  # it ran before older ones of its tenant and adapter
 
 
@@ -82,7 +81,7 @@ class Grants:
         ticket.announce()
 
     def enqueue(self, group: Group, ticket: Ticket, reason: WaitReason) -> None:
-        """Let a ticket wait, until its tenant's `queue_timeout_s` is over."""
+        """Let a ticket wait, until its tenant's `queue_timeout_s` is over; while it is held, longer."""
         now, request = self._clock(), ticket.request
         group.enqueue(ticket, reason)
         self._accounts.count_queued(request, +1)
@@ -145,7 +144,13 @@ class Grants:
         """Refuse what has waited past its deadline."""
         while self._deadlines and self._deadlines[0][0] <= now:
             due_s, _, group, ticket = heapq.heappop(self._deadlines)
-            if ticket.settled is None and not ticket.is_decided:
+            if ticket.settled is not None or ticket.is_decided:
+                continue
+            held_until_s = group.scale.held_until_s(ticket)
+            if held_until_s > now:  # asked again soon: the first replica may fail
+                due_s = min(held_until_s, now + HELD_CHECK_S)
+                heapq.heappush(self._deadlines, (due_s, next(self._numbers), group, ticket))
+            else:
                 self.refuse(group, ticket, refusals.expired(ticket.request, due_s, group.engines))
 
     def note_drain(self, ticket: Ticket, engine: Engine | None) -> None:

@@ -23,6 +23,7 @@ from routing.scheduling.health.health import WITNESSES, outliers
 from routing.scheduling.locality import spares_read
 from routing.scheduling.members import Members, callers
 from routing.scheduling.profile import Pick, Profile
+from routing.scheduling.scale import Scale
 from routing.scheduling.selection import NO_SLOT_NEEDED, WITH_SLOT, WITHOUT_SLOT, Selection
 from routing.scheduling.state import Engine, limit_for
 from routing.scheduling.tickets import Grant, Ticket
@@ -61,6 +62,7 @@ class Group:
             ranks=self.ranks,
             settings=settings,
         )
+        self.scale = Scale(pool, self.engines, self.backlog)
         self._witnesses = max(1, min(WITNESSES, callers(fleet, pool, base_model)))
         self.is_new = is_new  # made while the gateway serves, and no engine of it was ready yet
         self.tickets: Counter[str] = Counter()  # tenant -> tickets, waiting or running
@@ -127,6 +129,7 @@ class Group:
         """Let the objectives of the pool as it is now count, and the number of its tenants."""
         model, before, self.slo = fleet.base_models[self.base_model], self.slo, pool.slo
         self._witnesses = max(1, min(WITNESSES, callers(fleet, pool, self.base_model)))
+        self.scale.take(pool)
         for engine in self.engines:
             engine.declared = model
             engine.health.witnesses = self._witnesses
@@ -150,13 +153,6 @@ class Group:
         self.engines.remove(engine)
         for adapter in in_slots:
             self._move_to_queue(adapter)
-
-    def longest_prompt(self) -> tuple[int, int]:
-        """Most tokens of a prompt, and most characters of a token, as the engines say; or 0."""
-        for engine in self.engines:
-            if engine.max_model_len:
-                return engine.max_model_len, engine.chars_per_token
-        return 0, 0
 
     # -- a ticket's way ------------------------------------------------------------------------------------
 
@@ -319,15 +315,17 @@ class Group:
 
         What waits cannot run now, or it would: a request may overtake all of it but its own flow.
         """
+        if self.scale.comes_from_zero:
+            return WaitReason.FROM_ZERO
         if self.backlog.has_flow(request):
             return WaitReason.BEHIND
         view = View(self.engines, self.floods, home_key(request))
         found = self.profile.pick(request, view)
-        if isinstance(found, Pick) and spares_read(found.engine, request, view, now_s=request.arrived_s):
-            return WaitReason.SPARES_READ
-        if found is WaitReason.NOT_READY and self.engines and all(e.replica.asleep for e in self.engines):
-            return WaitReason.ASLEEP
-        return found
+        if isinstance(found, Pick):
+            spares = spares_read(found.engine, request, view, now_s=request.arrived_s)
+            return WaitReason.SPARES_READ if spares else found
+        is_asleep = self.engines and all(engine.replica.asleep for engine in self.engines)
+        return WaitReason.ASLEEP if found is WaitReason.NOT_READY and is_asleep else found
 
     # -- how long it takes ---------------------------------------------------------------------------------
 
@@ -339,10 +337,11 @@ class Group:
         if self.members.leaving:
             self.forget_left()
         taking = [engine for engine in self.engines if engine.accepts]
-        self.work.observe(now_s, backlogged=bool(self.backlog) and bool(taking))
+        self.work.observe(now_s, backlogged=bool(self.backlog and taking))
         room = Room(sum(engine.slots for engine in taking), sum(engine.capacity for engine in taking))
         self.floods.refresh(now_s, self.backlog.counts, room)
         self.slots_given.observe(now_s, backlogged=self.backlog.has_queue(WITHOUT_SLOT) and bool(taking))
+        self.scale.refresh(now_s, self.work.per_s)
 
     def predicted_wait_s(self, request: Request) -> float | None:
         """Seconds until a request that cannot run now would begin; None while nothing is known."""
@@ -353,15 +352,11 @@ class Group:
         return max((wait_s for wait_s in waits if wait_s is not None), default=None)
 
     def _wait_for_slot_s(self, request: Request) -> float | None:
-        """Slots go to waiting tenants in turn, one flow after the other."""
         target = request.target
         if target.adapter_id is None or any(engine.holds(target.adapter_id) for engine in self.engines):
             return None
-        queue, rank, backlog = WITHOUT_SLOT, self.ranks[target.tenant], self.backlog
-        own = backlog.flows_in(queue, rank, target.tenant)
-        higher = sum(backlog.flows_in(queue, other) for other in range(rank))
-        ahead = min(backlog.flows_in(queue, rank), backlog.tenants_in(queue, rank) * (own + 1))
-        return self.slots_given.wait_s(higher + ahead)
+        rank = self.ranks[target.tenant]
+        return self.slots_given.wait_s(self.backlog.flows_ahead(WITHOUT_SLOT, rank, target.tenant))
 
     def expected_completion(self, request: Request) -> float:
         """Completion tokens a request is expected to need, all sequences together."""
@@ -374,14 +369,17 @@ class Group:
         """Predicted wait of a request that must wait, where that would miss the objective; else None.
 
         The high band is not shed: its queue is bounded by its caps alone. Nor is one that waits for nothing
-        but its model, or that would never come.
+        but its model or the first replica, or that would never come.
         """
-        if self.slo.ttft_s is None or self.ranks[request.target.tenant] == Band.HIGH.rank:
+        is_high = self.ranks[request.target.tenant] == Band.HIGH.rank
+        if self.slo.ttft_s is None or is_high or self.scale.comes_from_zero:
             return None
-        predicted_s, least_s = self.predicted_wait_s(request), self.turns.least_s() if self.turns else 0.0
-        return (
-            predicted_s if predicted_s is not None and predicted_s > max(self.slo.ttft_s, least_s) else None
-        )
+        bound_s = max(self.slo.ttft_s, self.turns.least_s() if self.turns else 0.0)
+        predicted_s = self.predicted_wait_s(request)
+        if predicted_s is None or predicted_s <= bound_s:
+            return None
+        self.scale.refused += cost(request.prompt_tokens, self.expected_completion(request))
+        return predicted_s
 
     # -- queues --------------------------------------------------------------------------------------------
 

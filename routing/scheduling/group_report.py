@@ -15,6 +15,7 @@ def group_report(group: Group, now_s: float) -> PoolReport:
     """Copy everything that explains what a group does."""
     leased = Counter(lease.tenant for engine in group.engines for lease in engine.leases.values())
     waiting = (_waiting_report(group, model, now_s) for model in group.backlog.models())
+    scale = group.scale
     report = PoolReport(
         name=group.pool,
         base_model=group.base_model,
@@ -23,6 +24,10 @@ def group_report(group: Group, now_s: float) -> PoolReport:
         queued_by_band={band.value: group.backlog.in_band(band.rank) for band in Band},
         work_per_s=group.work.per_s,
         slots_per_s=group.slots_given.per_s,
+        replicas_least=scale.most if scale.scaling is None else scale.scaling.least,
+        replicas_most=scale.most,
+        replicas_desired=None if scale.desired is None else scale.desired.replicas,
+        desired_reason="" if scale.desired is None else scale.desired.reason,
         replicas=tuple(replica_report(engine, now_s) for engine in group.engines),
         tenants=tuple(_tenant_report(group, name, leased[name]) for name in group.tickets),
         waiting=tuple(sorted(waiting, key=lambda each: -each.oldest_s)),

@@ -23,4 +23,5 @@ def spares_read(engine: Engine, request: Request, view: View, *, now_s: float) -
         return False
     if engine.sequences == 0 or adapter in engine.resident or engine.holds(adapter):
         return False
-    return any(adapter in other.resident and may_take(other, request) for other in view.engines)
+    others = (other for other in view.engines if adapter in other.resident and not other.goes)
+    return any(may_take(other, request) for other in others)

@@ -41,9 +41,11 @@ class Profile:
     def pick(self, request: Request, view: View) -> Pick | WaitReason:
         """Return the best engine that passes every filter; among equals the first.
 
-        Where none does, the reason is the filter that stopped the one that passed the most.
+        One that goes is taken only where no other passes. Where none does, the reason is the filter that
+        stopped the one that passed the most.
         """
         fit: list[Engine] = []
+        going: list[Engine] = []
         furthest, reason = -1, WaitReason.NOT_READY
         for engine in view.engines:
             for passed, (passes, lacks) in enumerate(self.filters):
@@ -52,7 +54,8 @@ class Profile:
                         furthest, reason = passed, lacks
                     break
             else:
-                fit.append(engine)
+                (going if engine.goes else fit).append(engine)
+        fit = fit or going
         if not fit:
             return reason
         if len(fit) == 1:

@@ -81,7 +81,7 @@ def refuse_if_failed(engines: Sequence[Engine]) -> None:
 
     For a model of which no version is ready: it cannot wait, and what it waits for is an engine.
     """
-    if engines and all(engine.failed for engine in engines):
+    if _fail(engines):
         raise does_not_start()
 
 
@@ -98,8 +98,14 @@ def expired(request: Request, due_s: float, engines: Sequence[Engine]) -> QueueT
             f"{waited}, the longest this tenant allows: the model is not loaded yet.",
             retry_after_s=RETRY_AFTER_NO_REPLICA_S,
         )
-    failed = bool(able) and all(engine.failed for engine in able)
+    failed = _fail(able)
     return QueueTimeout(
         f"{waited}, the longest this tenant allows: {_DOES_NOT_START if failed else _NOT_READY}.",
         retry_after_s=RETRY_AFTER_NO_ENGINE_S if failed else RETRY_AFTER_NO_REPLICA_S,
     )
+
+
+def _fail(engines: Sequence[Engine]) -> bool:
+    """Whether each of some engines fails to start, but for those that are away and need not come."""
+    there = [engine for engine in engines if not engine.is_away]
+    return bool(there) and all(engine.failed for engine in there)

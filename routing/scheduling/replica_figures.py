@@ -21,6 +21,7 @@ class ReplicaState(StrEnum):
     READY = "ready"
     DRAINING = "draining"
     FAILED = "failed"
+    AWAY = "away"
     NOT_READY = "not_ready"
     NOT_TRUSTED = "not_trusted"
 
@@ -30,7 +31,9 @@ class ReplicaState(StrEnum):
         if engine.replica.draining:
             return cls.DRAINING
         if not engine.ready:
-            return cls.FAILED if engine.failed else cls.NOT_READY
+            if engine.failed:
+                return cls.FAILED
+            return cls.AWAY if engine.is_away else cls.NOT_READY
         return cls.READY if engine.trusted else cls.NOT_TRUSTED
 
 
@@ -57,6 +60,7 @@ class ReplicaFigures:
     state: ReplicaState = figure(
         "`ready`: it gets work. `draining`: an operator wants it empty, whether it answers or not. "
         "`failed`: its engine does not start, or does not pass its self-test; it is tried again. "
+        "`away`: it is not there, and its pool needs no replica of so high a number now. "
         "`not_ready`: it does not answer, or has not started yet. `not_trusted`: its circuit breaker is "
         "open, since requests failed.",
         read=ReplicaState.of,

@@ -63,6 +63,14 @@ class PoolReport:
     slots_per_s: float | None = figure(
         "Slots that pass to a waiting adapter per second; null: nobody has waited for one yet."
     )
+    replicas_least: int = figure("Fewest replicas that the fleet has it have.")
+    replicas_most: int = figure("Most of them; the same where their number is fixed.")
+    replicas_desired: int | None = figure(
+        "Replicas that its work needs, within these; null: their number is fixed, or nothing is known yet."
+    )
+    desired_reason: str = figure(
+        "Why so many.", example="need 2.6: 33 sequences run or wait, and a replica takes 12.8 (41 s ago)"
+    )
     replicas: tuple[ReplicaReport, ...] = figure()
     tenants: tuple[TenantReport, ...] = figure("Those that have something waiting or running here now.")
     waiting: tuple[WaitingReport, ...] = figure("What waits, the longest waiting first.")

@@ -36,7 +36,7 @@ class SpareRoom:
         self._accounts = accounts
 
     def has(self, request: Request) -> bool:
-        """Whether a line could begin now, as far as can be seen. Changes nothing."""
+        """Whether a line could begin now, as far as can be seen. Where no replica is there, one is wanted."""
         group = self._groups.find(request.target)
         return group is not None and self._find(group, request) is not None
 
@@ -51,7 +51,9 @@ class SpareRoom:
         return found
 
     def _find(self, group: Group, request: Request) -> Pick | None:
-        if group.backlog or not self._accounts.leaves_half(request):  # 1, 5
+        if not group.scale.takes_work() or group.backlog:  # 1
+            return None
+        if not self._accounts.leaves_half(request):  # 5
             return None
         share = group.settings.batch_share
         able = [engine for engine in group.engines if _leaves_enough(engine, request, share)]

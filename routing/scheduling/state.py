@@ -116,6 +116,8 @@ class Engine:
     chars_per_token: int = 0  # of the longest in its vocabulary; 0: it has not said
     limit: ConcurrencyLimit | None = None  # K_R; None: as many as it runs at once
     incarnation: str = ""  # the start of it to which all this applies; empty: it has not said
+    wanted: bool = True  # False where its pool needs no replica of so high a number now
+    goes: bool = False  # more replicas are ready than are wanted, and it goes before others
     trusted: bool = True  # False while its circuit breaker holds requests back
     ramp: float = 1.0  # part of its limit that it may use now: less while it is fresh, or slow
     sequences: int = 0  # in flight, all models
@@ -137,6 +139,11 @@ class Engine:
     def failed(self) -> bool:
         """Whether it says that it does not start."""
         return self.told is not None and self.told.state is EngineState.FAILED
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it is not there, and need not be."""
+        return not self.wanted and self.told is None
 
     @property
     def reason(self) -> str:
@@ -255,6 +262,12 @@ class Engine:
         self.resident.clear()
         self.adapters = self.pinned = frozenset()
         self.slot_drain = None
+
+
+def longest_prompt(engines: Iterable[Engine]) -> tuple[int, int]:
+    """Return most tokens of a prompt, and most characters of a token, as some engines say; or 0."""
+    told = ((engine.max_model_len, engine.chars_per_token) for engine in engines if engine.max_model_len)
+    return next(told, (0, 0))
 
 
 def limit_for(slo: Slo, slots: int, max_sequences: int) -> ConcurrencyLimit | None:

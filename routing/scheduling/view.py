@@ -35,7 +35,7 @@ class View:
         """
         sequences = room = 0
         for engine in self.engines:
-            if engine.accepts:
+            if engine.accepts and not engine.goes:
                 sequences += engine.sequences
                 room += engine.capacity
         mean_load = sequences / room if room else 0.0
@@ -43,8 +43,9 @@ class View:
 
     @cached_property
     def homes(self) -> frozenset[str]:
-        """Names of the engines that are home to the adapter or tenant, among those that take work."""
-        return homes(self.home_key, tuple([engine.name for engine in self.engines if engine.accepts]))
+        """Names of the engines that are home to the adapter or tenant, of those that take work and stay."""
+        staying = [engine.name for engine in self.engines if engine.accepts and not engine.goes]
+        return homes(self.home_key, tuple(staying))
 
 
 def home_key(request: Request) -> str:

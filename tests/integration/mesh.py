@@ -15,7 +15,8 @@ from engines import protocol
 from engines.health import EngineHealth, EngineState, Place
 from fleet.current import CurrentFleet
 from fleet.file import FleetFile
-from fleet.types import BaseModel, Caps, Fleet, Pool, ResidencySettings, Slo, Strategy, Tenant
+from fleet.pool_settings import ResidencySettings
+from fleet.types import BaseModel, Caps, Fleet, Pool, Slo, Strategy, Tenant
 from routing.assembly import Gateway, assemble
 from routing.lifecycle import Lifecycle
 from routing.replicas.discovery import StaticDiscovery

@@ -114,6 +114,7 @@ _LIMITS = {
     LimitSource.DEFAULT: "allowed is",
 }
 _CAUSES = {
+    WaitReason.FROM_ZERO: "the pool had no replica, and the first one comes",
     WaitReason.NOT_READY: "no replica is ready",
     WaitReason.NOT_TRUSTED: "its replicas fail",
     WaitReason.ADAPTER_UNKNOWN: "no engine knows its version yet",

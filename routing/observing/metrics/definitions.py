@@ -205,6 +205,13 @@ IN_FLIGHT = Metric(
 BAND_DEPTH = Metric(
     "tenantry_band_queue_depth", _GAUGE, "Requests waiting, by priority band.", ("pool", "band")
 )
+DESIRED = Metric(
+    "tenantry_pool_desired_replicas",
+    _GAUGE,
+    "Replicas that a pool with a range of them should have, for an autoscaler: rises at once, and falls to "
+    "the most of the last 300 s.",
+    ("pool",),
+)
 # The gauges that a replica's figures name, each with its reader.
 REPLICA_FIGURES = {
     Metric(gauge.name, _GAUGE, gauge.text, REPLICA_LABELS): partial(gauge.read, name)
@@ -343,7 +350,7 @@ MODEL_METRICS = (
 )
 POOL_METRICS = (WAITS, GRANTS, HEDGES, RETRIES)
 REPLICA_METRICS = (REPLICA_REQUESTS, REPLICA_BREAKS, REPLICA_STALLS, REPLICA_FIRST_TOKEN, REPLICA_DURATION)
-QUEUE_GAUGES = (QUEUE_DEPTH, QUEUE_AGE, IN_FLIGHT, BAND_DEPTH)
+QUEUE_GAUGES = (QUEUE_DEPTH, QUEUE_AGE, IN_FLIGHT, BAND_DEPTH, DESIRED)
 REPLICA_GAUGES = (*REPLICA_FIGURES, REPLICA_BREAKER)
 LEDGER_METRICS = (USAGE_LOST, USAGE_AWAY)
 TURN_METRICS = (SWITCHES, SWITCH_TIME, HOLDS, AWAKE_TIME, STARVATION_LIMIT)

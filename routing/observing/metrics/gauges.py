@@ -8,6 +8,7 @@ from typing import Protocol
 from engines.metric import Metric
 from routing.observing.metrics import definitions as d
 from routing.scheduling.health.breaker import BreakerState
+from routing.scheduling.replica_figures import ReplicaState
 from routing.scheduling.report import SchedulerReport
 from routing.scheduling.state import Replica
 from routing.scheduling.tickets import Ticket
@@ -31,7 +32,16 @@ def read(scheduler: SchedulerView, named: set[QueueKey], most: int) -> Iterator[
     report = scheduler.report(decisions=0)
     yield from _queues(scheduler, report.now_s, named, most)
     yield d.BAND_DEPTH, _depths(report)
-    replicas = [((pool.name, replica.name), replica) for pool in report.pools for replica in pool.replicas]
+    yield (
+        d.DESIRED,
+        {(p.name,): p.replicas_desired for p in report.pools if p.replicas_desired is not None},
+    )
+    replicas = [
+        ((pool.name, replica.name), replica)
+        for pool in report.pools
+        for replica in pool.replicas
+        if replica.state is not ReplicaState.AWAY
+    ]
     for metric, value_of in d.REPLICA_FIGURES.items():
         values = ((row, value_of(replica)) for row, replica in replicas)
         yield metric, {row: value for row, value in values if value is not None}

@@ -33,6 +33,7 @@ SECTIONS = {
     "A tenant's `prices`": prices.OwnPricesSection,
     "Keys": fields.KeySection,
     "`pools`": schema.PoolSection,
+    "`replicas`": fields.ReplicasSection,
     "`residency`": schema.ResidencySection,
     "`mig`": schema.MigSection,
     "`slo`": schema.SloSection,

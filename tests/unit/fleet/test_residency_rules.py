@@ -10,8 +10,9 @@ import yaml
 
 from fleet import read_fleet
 from fleet.diff import Needs, differences
+from fleet.pool_settings import ResidencySettings
 from fleet.sharing import who_shares
-from fleet.types import Fleet, Host, Pool, ResidencySettings, Strategy
+from fleet.types import Fleet, Host, Pool, Strategy
 from fleet.writer import write_fleet
 from tests.unit.fleet.files import changed, declared, problems, the_problem, warnings, write
 

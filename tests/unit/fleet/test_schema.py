@@ -59,7 +59,7 @@ ROOT = Path(__file__).parents[3]
         ("tenants/beta/caps/queue_timeout_s", 0, "must be greater than 0"),
         ("pools/shared/tenants", "alpha", "must be a list"),
         ("pools/shared/base_models", [], "must not be empty"),
-        ("pools/shared/replicas", 0, "must be greater than or equal to 1"),
+        ("pools/shared/replicas", 0, "must be from 1 to 1024"),
         ("pools/shared/devices", ["a b"], "names no device"),
         (
             "pools/shared/strategy",

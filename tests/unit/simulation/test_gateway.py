@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from fleet.pool_settings import ResidencySettings
 from fleet.types import (
     BaseModel,
     Caps,
     Fleet,
     GatewaySettings,
     Pool,
-    ResidencySettings,
     Slo,
     Strategy,
     Tenant,

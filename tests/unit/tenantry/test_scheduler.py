@@ -104,6 +104,16 @@ def test_a_replica_whose_engine_does_not_start_says_why(run: Run, desk: Desk, ho
     assert {row[0]: row[1] for row in rows(shown) if len(row) == 8}["shared-0"] == "failed"
 
 
+def test_a_pool_with_a_range_says_how_many_replicas_it_wants_and_why(
+    run: Run, desk: Desk, house: Busy
+) -> None:
+    assert "wanted" not in run("scheduler").stdout
+    house.give_range(0)
+    desk.management.scheduled = house.dispatcher.report()
+    wanted = "replicas wanted: 1 of 0 to 1: the gateway has just begun, with 1 ready"
+    assert wanted in " ".join(run("scheduler").stdout.split())
+
+
 def test_a_pool_with_several_base_models_names_them(run: Run, desk: Desk) -> None:
     assert "pool shared: 1 wait" in run("scheduler").stdout
     desk.management.scheduled = Whole().dispatcher.report()

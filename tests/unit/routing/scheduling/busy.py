@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from fleet.current import CurrentFleet
+from fleet.pool_settings import Scaling
 from fleet.types import Caps, Fleet, Slo
 from routing.scheduling.admission import Rejection
 from routing.scheduling.dispatcher import Dispatcher
@@ -41,6 +42,12 @@ class Busy:
         if isinstance(decision, Ticket):
             self.tickets.append(decision)
         return decision
+
+    def give_range(self, least: int) -> None:
+        """Let the shared pool have a range of replicas, up to those it has."""
+        scale = self.dispatcher.groups["shared", "base"].scale
+        scale.take(replace(self.fleet.pools["shared"], scaling=Scaling(least)))
+        self.dispatcher.sweep()
 
     def fail(self, replica: str, times: int) -> None:
         """Have a replica fail so many requests in a row."""

@@ -133,3 +133,10 @@ def test_queues_beyond_those_with_names_are_added_up() -> None:
     assert found["tenantry_queue_depth"] == {(("model", "sales"), ("tenant", "a")): 1}
     rest = (("model", "other"), ("tenant", "other"))
     assert found["tenantry_in_flight"][rest] == 1
+
+
+def test_a_pool_with_a_range_says_how_many_replicas_it_should_have_and_no_other_does() -> None:
+    house = busy(replicas=2)
+    assert "tenantry_pool_desired_replicas" not in scraped(house)
+    house.give_range(1)
+    assert scraped(house)["tenantry_pool_desired_replicas"] == {(("pool", "shared"),): 2}

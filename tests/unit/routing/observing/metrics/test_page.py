@@ -83,6 +83,7 @@ def test_the_last_look_at_the_plan_is_there_once_there_was_one() -> None:
 
 def metrics(slo: Slo | None = None) -> GatewayMetrics:
     house = busy()
+    house.give_range(1)
     slos = {"shared": slo or Slo(), "alone": Slo()}
     page = GatewayMetrics(
         house.dispatcher, clock=house.clock, slos=slos, ledger=Ledger(), turns={"mesh": Turns()}
