@@ -54,8 +54,8 @@ def _check_what_is_named(name: str, pool: PoolSection, findings: Findings) -> No
     if "replicas" in pool.model_fields_set and pool.replicas != pool.engines:
         findings.error(
             (*path, "replicas"),
-            f"{_said(pool)}, for {pool.engines} slice{'' if pool.engines == 1 else 's'}: there is a replica on "
-            "each",
+            f"{_said(pool)}, for {pool.engines} slice{'' if pool.engines == 1 else 's'}: "
+            "there is a replica on each",
             "remove it",
         )
     if pool.mig is not None and compute_slices(pool.mig.profile) * pool.mig.count > MAX_COMPUTE_SLICES:

@@ -89,7 +89,7 @@ def test_the_official_client_is_answered(service: Service) -> None:
 @pytest.mark.parametrize("path", ["transcriptions", "translations"])
 @pytest.mark.parametrize("seconds", [1.0, 5.0])
 def test_a_whole_answer_is_metered_as_its_stream(service: Service, path: str, seconds: float) -> None:
-    bound = {"max_completion_tokens": "5"}
+    bound: dict[str, Any] = {"max_completion_tokens": "5"}
     whole = post(service, path, seconds=seconds, **bound)
     streamed = post(service, path, seconds=seconds, stream="true", stream_include_usage="true", **bound)
     events = [line[6:] for line in streamed.text.splitlines() if line.startswith("data: ")]

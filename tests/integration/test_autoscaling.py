@@ -107,4 +107,4 @@ async def test_operators_see_what_is_wanted_and_why(ranged: Moving) -> None:
     answer = await ranged.bench.get("/admin/v1/scheduler", key=key_of("operator"))()
     pool = next(pool for pool in answer.json()["pools"] if pool["name"] == "shared")
     assert (pool["replicas_least"], pool["replicas_most"], pool["replicas_desired"]) == (0, 2, 2)
-    assert pool["desired_reason"].startswith("the gateway has just begun, and 2 are ready")
+    assert pool["desired_reason"].startswith("the gateway has just begun, with 2 ready")

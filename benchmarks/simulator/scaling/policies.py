@@ -24,7 +24,10 @@ class Seen(NamedTuple):
 class Policy(Protocol):
     """Says how many replicas there should be."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """How it is called."""
+        ...
 
     def wanted(self, now_s: float, seen: Seen) -> int:
         """Return their number; whoever asks keeps it in the pool's range."""

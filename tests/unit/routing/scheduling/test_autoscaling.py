@@ -25,6 +25,7 @@ class Pool:
 
     def run(self, load: Load, time_s: float, ready: int = 1) -> Desired:
         """Let a load last so long, and return what is wanted then."""
+        desired = Desired(0, "")
         for _ in range(max(1, round(time_s / STEP_S))):
             self.now_s += STEP_S
             desired = self.policy.sample(self.now_s, load, ROOM, ready)
@@ -60,7 +61,7 @@ def test_the_largest_of_sequences_adapters_and_tokens_counts_and_is_named() -> N
 
 
 def test_replicas_that_take_no_adapters_or_have_not_said_what_they_hold_need_neither() -> None:
-    policy = Autoscaler(1, 8)
+    policy, found = Autoscaler(1, 8), Desired(0, "")
     for quarter in range(4 * 600):
         found = policy.sample(quarter / 4, Load(8, 9, 9999, anything=True), Room(10.0, 0.0, 0.0), 1)
     assert found.replicas == 1
@@ -126,7 +127,7 @@ def test_what_was_only_asked_for_is_one_replica_and_no_more() -> None:
 def test_a_gateway_that_has_just_begun_leaves_the_replicas_that_are_there() -> None:
     pool = Pool(warm=False)
     desired = pool.run(Load(), 10, ready=5)
-    assert (desired.replicas, desired.reason) == (5, "the gateway has just begun, and 5 are ready")
+    assert (desired.replicas, desired.reason) == (5, "the gateway has just begun, with 5 ready")
     assert pool.run(Load(), KEEP_S, ready=5).replicas == 5, "it remembers them as long as any other need"
     assert pool.run(Load(), START_S + 1, ready=5).replicas == 1
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
 import re
-import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
@@ -22,6 +22,7 @@ from tenantry.manifests.site import LONGEST_POOL, Site
 from tests.unit.tenantry.manifests.cases import CASES, GOLDEN, ROOT, Case, golden, sites
 
 Object = dict[str, Any]
+KUBECTL = str(Path(sys.executable).parent / "kubectl")
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 OURS_S = 10  # of CHANGELOG and operations.md: so long after the grace period the service is gone
 PODS = ("StatefulSet", "Deployment")
@@ -417,28 +418,20 @@ def test_kustomizations_name_every_file_but_the_examples_and_what_prometheus_ope
     assert examples and reached("kustomization.yaml") == files(name).keys() - below - examples
 
 
-# -- other people's checks, where they are installed ---------------------------------------------------------
+# -- other people's checks -----------------------------------------------------------------------------------
 
 
 @each
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not here")
 def test_kustomize_builds_it(name: str, tmp_path: Path) -> None:
     write(tmp_path, files(name))
     for folder in (tmp_path, tmp_path / "monitoring"):
-        done = subprocess.run(
-            ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True
-        )
+        done = subprocess.run([KUBECTL, "kustomize", str(folder)], capture_output=True, text=True, check=True)
         built = list(yaml.safe_load_all(done.stdout))
         assert len(built) > 1 and not done.stderr
 
 
 @each
-@pytest.mark.skipif(
-    importlib.util.find_spec("kubernetes_validate") is None, reason="kubernetes-validate is not here"
-)
 def test_schemas_of_kubernetes_take_it(name: str) -> None:
-    import kubernetes_validate
-
     own = [one for one in objects(name) if one["kind"] not in ("PodMonitor", "PrometheusRule", "HTTPRoute")]
     for one in own:
         kubernetes_validate.validate(one, "1.37", strict=True)
