@@ -16,12 +16,14 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import yaml
 
 from fleet.role import RoleError
-from routing.replicas.kubernetes import Cluster, SliceDiscovery
+
+if TYPE_CHECKING:  # every process reads where replicas are, and few need what watches a cluster
+    from routing.replicas.kubernetes import Cluster
 
 URLS_VARIABLE = "TENANTRY_ENGINE_URLS"
 FILE_VARIABLE = "TENANTRY_ENGINE_FILE"
@@ -174,6 +176,8 @@ class Elsewhere:
                 case ["TENANTRY_ENGINE_FILE"]:
                     return cls({}, Path(text))
                 case ["TENANTRY_ENGINE_SERVICES"]:
+                    from routing.replicas.kubernetes import Cluster
+
                     return cls({}, services=parse_services(text), cluster=Cluster.of_pod(environ))
                 case _:
                     return cls(parse_urls(text, check_url))
@@ -189,6 +193,8 @@ class Elsewhere:
         if self.file is not None:
             return FileDiscovery(self.file, check_url=check_url)
         if self.cluster is not None:
+            from routing.replicas.kubernetes import SliceDiscovery
+
             return SliceDiscovery(self.cluster, self.services)
         return StaticDiscovery(lambda: {**here(), **self.urls}, elsewhere=self.urls.keys())
 

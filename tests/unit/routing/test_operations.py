@@ -80,7 +80,7 @@ def test_everything_that_speaks_for_a_replica_is_explained() -> None:
 
 def test_every_reason_that_a_request_can_end_with_is_explained() -> None:
     others = {"no_replica_ready", "queue_timeout", "adapter_unavailable", "unsupported_endpoint"}
-    others |= {f"{of}_flagged" for of in Of} | {"prompt_not_text", "guard_unavailable"}
+    others |= {f"{of}_flagged" for of in Of} | {"prompt_not_text", "guard_unavailable", "invalid_form"}
     others |= {NOT_ALLOWED, NoSpareRoom.default_code}
     codes = first_cells(section("Why it was refused")) - {"reason"}
     own = {
