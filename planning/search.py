@@ -308,7 +308,10 @@ def divided(device: Device, counts: tuple[tuple[str, int], ...]) -> int:
     """Return how many devices are divided for some slices of each profile."""
     wanted = [Wanted(profile, count) for profile, count in counts]
     most = sum(count for _, count in counts)
-    for number in range(1, most + 1):
+    sizes = {profile.name: profile.size for profile in device.profiles}
+    taken = sum(sizes.get(name, 0) * count for name, count in counts)
+    least = math.ceil(taken / max(1, Room(0, device.profiles).size))
+    for number in range(max(1, least), most + 1):
         try:
             pack([Room(index, device.profiles) for index in range(number)], wanted)
         except NoRoomError:

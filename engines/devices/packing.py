@@ -148,6 +148,7 @@ class _Search:
         self._rooms, self._names, self._fixed = rooms, names, fixed
         self._failed: set[tuple[int, Counts, int]] = set()
         offered = [profile for room in rooms for profile in room.profiles]
+        self._largest = [max(room.size for room in rooms[index:]) for index in range(len(rooms))]
         self._sizes = [min((p.size for p in offered if p.name == name), default=0) for name in names]
 
     def spread(self, index: int, left: Counts, most: int) -> list[Layout] | None:
@@ -177,9 +178,7 @@ class _Search:
 
     def _is_hopeless(self, index: int, left: Counts, most: int) -> bool:
         """Whether those left are larger together than what there is room for."""
-        rooms = self._rooms[index:]
-        size = min(most, len(rooms)) * max((room.size for room in rooms), default=0)
-        return _size(left, self._sizes) > size
+        return _size(left, self._sizes) > min(most, len(self._rooms) - index) * self._largest[index]
 
     def _after_alike(self, index: int) -> int:
         """Return the index behind those that have the same profiles, and the same slices already."""
