@@ -174,9 +174,9 @@ def _tightened(rules: Rules, checked: Checked) -> Rules:
 
     If it took turns it stays awake; if it was awake its load counts more, so that it gets more room.
     """
-    awake, spare = set(rules.awake), dict(rules.spare)
+    awake, spare, late = set(rules.awake), dict(rules.spare), checked.missed.keys()
     for sharing in checked.found.sharings:
-        missed = [load for load in sharing.loads if checked.missed.keys() & {*load.unit.models}]
+        missed = [load for load in sharing.loads if late & {*load.unit.models}]
         if not missed:
             continue
         turning = [load for load in missed if load.unit.base.name not in sharing.pinned]

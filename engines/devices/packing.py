@@ -149,6 +149,7 @@ class _Search:
         self._failed: set[tuple[int, Counts, int]] = set()
         offered = [profile for room in rooms for profile in room.profiles]
         self._largest = [max(room.size for room in rooms[index:]) for index in range(len(rooms))]
+        self._most = [max((p.most for p in offered if p.name == name), default=0) for name in names]
         self._sizes = [min((p.size for p in offered if p.name == name), default=0) for name in names]
 
     def spread(self, index: int, left: Counts, most: int) -> list[Layout] | None:
@@ -173,7 +174,9 @@ class _Search:
         Less than that need not be tried: whatever fits elsewhere fits there still.
         """
         if most and any(left):
-            yield from _maximal(self._rooms[index], tuple(self._names), self._fixed[index], left)
+            alike = Room(0, self._rooms[index].profiles)  # so that it is looked for once for all GPUs like it
+            possible = tuple(map(min, left, self._most))
+            yield from _maximal(alike, tuple(self._names), self._fixed[index], possible)
         yield tuple(0 for _ in left)
 
     def _is_hopeless(self, index: int, left: Counts, most: int) -> bool:
