@@ -88,7 +88,8 @@ def _stateful_set(site: Site) -> Object:
         "metadata": site.meta(site.pool.name, ENGINE),
         "spec": {
             "serviceName": site.pool.name,
-            "replicas": len(site.pool.hosts),
+            # Of a range whoever scales it says the number: applying the base anew changes none.
+            **({"replicas": len(site.pool.hosts)} if site.pool.scaling is None else {}),
             "podManagementPolicy": "Parallel",
             "selector": {"matchLabels": labels},
             "template": pods.template(site, ENGINE, spec),

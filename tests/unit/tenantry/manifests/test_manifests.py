@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from fleet.pool_settings import Scaling
 from fleet.role import VARIABLES
 from tenantry.manifests.cluster import Cluster, in_bytes
+from tenantry.manifests.engines import engines
 from tenantry.manifests.folder import HEAD, files_of, write
 from tenantry.manifests.site import LONGEST_POOL, Site
 from tests.unit.tenantry.manifests.cases import CASES, GOLDEN, ROOT, Case, golden, sites
@@ -454,3 +457,15 @@ def test_without_a_file_about_the_cluster_defaults_hold() -> None:
     site = site_of(CASES["dedicated"])
     assert site.cluster == Cluster() and site.image == "tenantry-bastion:1"
     assert site.namespace == "tenantry-bastion"
+
+
+def test_the_number_of_a_pool_with_a_range_is_left_to_whoever_scales_it() -> None:
+    (site, *_) = sites(CASES["demo"])
+    ranged = replace(site, pool=replace(site.pool, scaling=Scaling(1)))
+    numbers = [
+        one["spec"].get("replicas")
+        for where in (site, ranged)
+        for one in engines(where)
+        if one["kind"] == "StatefulSet"
+    ]
+    assert numbers == [len(site.pool.hosts), None]
