@@ -77,10 +77,8 @@ class Places:
     ) -> None:
         """`supervisors` may change: a model may come, or be forgotten once it rests.
 
-        `awake` is the most at once; None: as many as are measured to fit the memory, and one until then.
-
-        The `ways` come before the last one there is, a cold start. `leave` has a model go; else its engine
-        ends.
+        `awake` is the most at once; None: as many as are measured to fit the memory, and one until then. The
+        `ways` come before the last one there is, a cold start. `leave` has a model go; else its engine ends.
         """
         self._supervisors = supervisors
         self.files: ModelFiles | None = None  # gets those that are not on this machine
@@ -384,7 +382,10 @@ class Places:
             return
         with contextlib.suppress(OSError):
             taken = await asyncio.to_thread(self._memory.of, supervisor.marked, before_bytes)
-            setattr(known, "asleep_bytes" if supervisor.sleeps else "memory_bytes", taken)
+            if supervisor.sleeps:
+                known.asleep_bytes = taken
+            else:
+                known.memory_bytes = taken
             self._fits_until_s = -math.inf
 
     def _used_bytes(self) -> int:

@@ -7,7 +7,7 @@ simulated; where no search leads to all objectives, the answer names who misses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -144,7 +144,7 @@ def _search(
     """Search and simulate until all objectives are met, or searches lead to nothing new."""
     attempts: list[Attempt] = []
     best: tuple[Checked, Rules] | None = None
-    bound, most = 0, ATTEMPTS if len(units) <= FEW_UNITS else ATTEMPTS_OF_MANY
+    bound, fewest, most = 0, 0, ATTEMPTS if len(units) <= FEW_UNITS else ATTEMPTS_OF_MANY
     for number in range(most):
         tell(f"search {number + 1}")
         try:
@@ -158,25 +158,26 @@ def _search(
             break
         tell(f"simulation {number + 1}: {found.devices} devices")
         checked = Checked(found, tuple(forecaster.of(sharing) for sharing in found.sharings))
-        if best is None or len(checked.missed) < len(best[0].missed):
-            best = checked, rules
-        if not checked.missed:
+        missed = checked.missed
+        if best is None or len(missed) < fewest:
+            best, fewest = (checked, rules), len(missed)
+        if not missed:
             break
-        attempts.append(Attempt(found.devices, _said(checked.missed)))
-        rules = replace(_tightened(rules, checked), wary=number + 2 >= most)  # the last one
+        attempts.append(Attempt(found.devices, _said(missed)))
+        rules = replace(_tightened(rules, checked, missed.keys()), wary=number + 2 >= most)  # the last one
     if best is None:
         raise AssertionError("a search gives a division or says why not")
     return best[0], best[1], attempts
 
 
-def _tightened(rules: Rules, checked: Checked) -> Rules:
+def _tightened(rules: Rules, checked: Checked, late: Collection[str]) -> Rules:
     """Bind the next search by who missed, in each set by the busiest: others may miss for its sake.
 
     If it took turns it stays awake; if it was awake its load counts more, so that it gets more room.
     """
-    awake, spare, late = set(rules.awake), dict(rules.spare), checked.missed.keys()
+    awake, spare = set(rules.awake), dict(rules.spare)
     for sharing in checked.found.sharings:
-        missed = [load for load in sharing.loads if late & {*load.unit.models}]
+        missed = [load for load in sharing.loads if not {*load.unit.models}.isdisjoint(late)]
         if not missed:
             continue
         turning = [load for load in missed if load.unit.base.name not in sharing.pinned]
