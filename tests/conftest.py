@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -18,3 +20,23 @@ def browser() -> Iterator[Browser]:
 
     with chromium() as browser:
         yield browser
+
+
+class FromAFullMinute:
+    """The wall clock, put back to the last full minute."""
+
+    def __init__(self) -> None:
+        self._past_s = time.time() % 60
+
+    def time(self) -> float:
+        """Seconds since 1970, a minute ago at most."""
+        return time.time() - self._past_s
+
+
+@pytest.fixture(autouse=True)
+def minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test begin with a minute of the clock, by which rates are counted, so that it ends within it."""
+    clock = FromAFullMinute()
+    for name in ("limits.storage.memory", "routing.scheduling.rates"):
+        if name in sys.modules:  # few tests need them
+            monkeypatch.setattr(f"{name}.time", clock)

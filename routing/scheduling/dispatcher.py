@@ -374,7 +374,7 @@ class Dispatcher:
         if request.target.tenant not in group.members.present:
             raise self._reject(request, self._grants.why_gone(request))
         if not group.could_serve(request):
-            raise self._reject(request, refusals.no_replica())
+            raise self._reject(request, refusals.no_replica(request))
 
     def _reject(self, request: Request, error: RequestError) -> RequestError:
         self.decisions.add(self._clock(), request, Action.REJECTED, error.code)

@@ -138,7 +138,7 @@ class Grants:
         """Refuse what waits and no replica of a group could ever serve."""
         for ticket in list(group.backlog):
             if not group.could_serve(ticket.request):
-                self.refuse(group, ticket, refusals.no_replica())
+                self.refuse(group, ticket, refusals.no_replica(ticket.request))
 
     def expire(self, now: float) -> None:
         """Refuse what has waited past its deadline."""

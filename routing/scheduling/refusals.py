@@ -28,10 +28,11 @@ _DOES_NOT_START = (
 )
 
 
-def no_replica() -> Unavailable:
-    """No replica could ever serve the request."""
+def no_replica(request: Request | None = None) -> Unavailable:
+    """No replica could ever serve the request; where replicas failed on it, it is told so."""
+    failed = "The engine failed on this request, and no other" if request and request.failed_on else "No"
     return Unavailable(
-        "No replica that serves this model takes this request now. Try again shortly.",
+        f"{failed} replica that serves this model takes this request now. Try again shortly.",
         code="no_replica_ready",
         retry_after_s=RETRY_AFTER_NO_REPLICA_S,
     )

@@ -181,6 +181,7 @@ def test_what_an_engine_has_broken_on_is_not_given_to_the_same_one_again(certain
     with pytest.raises(Unavailable) as refused:
         house.dispatcher.requeue(ticket, certain=certain)
     assert refused.value.code == "no_replica_ready"
+    assert refused.value.message.startswith("The engine failed on this request, and no other replica")
     end(house, ticket)
 
 
