@@ -35,7 +35,7 @@ class FromAFullMinute:
 
 @pytest.fixture(autouse=True)
 def minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each test begin with a minute of the clock, by which rates are counted, so that it ends within it."""
+    """Let each test begin with a minute of the clock, by which rates are counted, and end within it."""
     clock = FromAFullMinute()
     for name in ("limits.storage.memory", "routing.scheduling.rates"):
         if name in sys.modules:  # few tests need them
