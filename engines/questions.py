@@ -35,12 +35,21 @@ class Questions:
         self._bounded = bounded
         self.generates = "generate" in tasks
 
+    def short(self, prompt: str) -> list[int]:
+        """The prompt as it is, which takes a CPU a fraction of the time of a whole block."""
+        tokens: list[int] = self._engine.get_tokenizer().encode(prompt)
+        return tokens[: self._limit]
+
     def tokens(self, prompt: str) -> list[int]:
         """The prompt, repeated up to one whole block of the KV cache."""
-        tokens: list[int] = self._engine.get_tokenizer().encode(prompt)
-        limit = self._engine.model_config.max_model_len - GENERATED_TOKENS
-        length = max(1, min(self._engine.vllm_config.cache_config.block_size, limit))
+        tokens = self.short(prompt)
+        length = min(self._engine.vllm_config.cache_config.block_size, self._limit)
         return list(itertools.islice(itertools.cycle(tokens), length))
+
+    @property
+    def _limit(self) -> int:
+        """Tokens of the longest prompt that leaves room for an answer."""
+        return max(1, int(self._engine.model_config.max_model_len) - GENERATED_TOKENS)
 
     async def log_probabilities(self, tokens: list[int], request: Any) -> list[float]:
         """Log-probability of some tokens, the same ones each time, after the prompt.

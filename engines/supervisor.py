@@ -35,7 +35,6 @@ from fleet.mig import SliceName
 from fleet.types import BaseModel
 
 WATCH_INTERVAL_S = 0.2
-ABORT_INTERVAL_S = 0.2
 log = logging.getLogger("tenantry.engine")
 
 
@@ -196,7 +195,7 @@ class Supervisor:
         """
         while self._stopped and not self._rests.is_set():
             await asyncio.to_thread(orphans.end_own, self.replica)
-            await asyncio.sleep(ABORT_INTERVAL_S)
+            await asyncio.sleep(WATCH_INTERVAL_S)
 
     async def rests(self) -> None:
         """Wait until nothing of an engine is there, and none is to come."""
@@ -292,10 +291,12 @@ class Supervisor:
         while self._stopped or (not self._start_asked and time.monotonic() < due_s):
             if self._stopped:
                 self._rest()
-            self._told.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if self._stopped else due_s - time.monotonic()):
-                    await self._told.wait()
+            await self._until_told(None if self._stopped else due_s - time.monotonic())
+
+    async def _until_told(self, within_s: float | None) -> None:
+        self._told.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._told.wait(), within_s)
 
     def _rest(self) -> None:
         """Nothing of an engine is there; adapters are told anew to one that is to come on demand."""
@@ -307,8 +308,8 @@ class Supervisor:
 
     async def _watch(self, running: Running) -> None:
         """Return once the engine has died, or is to end."""
-        while not (running.engine.errored or self._stopped or self._start_asked):  # noqa: ASYNC110
-            await asyncio.sleep(WATCH_INTERVAL_S)  # vLLM has no event for it
+        while not (running.engine.errored or self._stopped or self._start_asked):
+            await self._until_told(WATCH_INTERVAL_S)  # vLLM has no event for a death
         if not running.engine.errored:
             VLLM_CLIENT_LOG.disabled = True  # until it has ended
             self._restarts.told_to_end(stay=self._stopped)

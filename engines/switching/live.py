@@ -50,6 +50,7 @@ class LiveEngine:
         self.engine = engine
         self.tasks = tasks
         self.model = model
+        self.is_confirmed = False  # its model has just answered as it did at first
         self.identity = identity  # None: not known, so that it takes no turns in place
         # Weights in host memory: digest -> bytes, put longest ago first.
         self.held: OrderedDict[str, int] = OrderedDict()

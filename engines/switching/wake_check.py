@@ -48,9 +48,15 @@ class WakeCheck:
             self._kept[live.identity.digest].of_adapter = None
 
     async def answers_as_before(self, live: LiveEngine) -> bool:
-        """Whether an answer of the live model is kept, and comes back. Raises what asking does."""
+        """Whether an answer of the live model is kept, and comes back. Raises what asking does.
+
+        Where it does, `verify` need not ask this engine again.
+        """
         kept = self._kept.get(live.identity.digest) if live.identity is not None else None
-        return kept is not None and kept.of_model is not None and kept.of_model == await self._ask(live, None)
+        if kept is None or kept.of_model is None or kept.of_model != await self._ask(live, None):
+            return False
+        live.is_confirmed = True
+        return True
 
     async def verify(
         self,
@@ -67,6 +73,9 @@ class WakeCheck:
         passed its self-test, is believed instead: nothing better can be had. `differs` is called either way.
         """
         if live.identity is None or "generate" not in live.tasks:
+            return
+        if adapter is None and live.is_confirmed:
+            live.is_confirmed = False
             return
         answer = await self._ask(live, request)
         kept = self._kept.setdefault(live.identity.digest, _Kept())
@@ -85,7 +94,7 @@ class WakeCheck:
     async def _ask(self, live: LiveEngine, request: Any) -> Answer:
         questions = Questions(live.engine, live.tasks, _bounded(live))
         answer = await questions.generate(
-            questions.tokens(PROMPTS[0]), request, temperature=0.0, max_tokens=GENERATED_TOKENS, min_tokens=1
+            questions.short(PROMPTS[0]), request, temperature=0.0, max_tokens=GENERATED_TOKENS, min_tokens=1
         )
         return tuple(answer.token_ids)
 

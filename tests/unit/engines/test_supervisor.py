@@ -440,7 +440,7 @@ async def test_one_that_is_told_to_stop_while_it_loads_is_ended_at_once_and_has_
 ) -> None:
     killed, loads = threading.Event(), threading.Event()
     monkeypatch.setattr(orphans, "end_own", lambda _replica: killed.set())
-    monkeypatch.setattr(supervisor_module, "ABORT_INTERVAL_S", 0.0)
+    monkeypatch.setattr(supervisor_module, "WATCH_INTERVAL_S", 0.0)
     outcomes: list[Any] = []
 
     async def load(_: Any) -> Running:

@@ -88,3 +88,20 @@ async def test_what_is_not_known_or_generates_nothing_is_not_asked(checked: Chec
     checked.live.tasks, checked.live.identity = ("generate",), None
     await checked.ask()
     assert checked.engine.calls == []
+
+
+async def test_an_engine_that_has_just_answered_as_before_is_not_asked_twice(checked: Checked) -> None:
+    await checked.ask(is_new=True)
+    assert await checked.check.answers_as_before(checked.live)
+    await checked.ask(is_new=True)
+    assert checked.engine.calls == ["generate"] * 2, "the check was asked already"
+    await checked.ask()
+    assert checked.engine.calls == ["generate"] * 3, "after the next switch it is asked again"
+
+
+async def test_one_that_answered_otherwise_is_asked_again_and_counted(checked: Checked) -> None:
+    await checked.ask(is_new=True)
+    checked.engine.answer = (9,)
+    assert not await checked.check.answers_as_before(checked.live)
+    await checked.ask(is_new=True)
+    assert checked.counted == 1 and checked.engine.calls == ["generate"] * 3
