@@ -81,6 +81,11 @@ def _claude_code(**more: object) -> dict[str, object]:
             "user-agent": "claude-cli/2.1.0 (external, cli)",
         },
         "extra_query": {"beta": "true"},
+        "extra_body": {  # as 2.1.197 sends them
+            "thinking": {"type": "adaptive"},
+            "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+            "output_config": {"effort": "high"},
+        },
         **more,
     }
 
@@ -107,7 +112,7 @@ def claude_code_asks_for_a_title() -> None:
 @check
 def claude_code_counts_tokens() -> None:
     request = _claude_code()
-    del request["max_tokens"], request["metadata"]
+    del request["max_tokens"], request["metadata"], request["extra_body"]
     assert client.messages.count_tokens(**request).input_tokens > 0
 
 
