@@ -58,7 +58,7 @@ FLEETS: Mapping[str, Mapping[str, int]] = {
     "awake": {"awake": 3, "replicas": 1},
 }
 RATES_PER_S = {"adapter": 1.0, "whole": 0.15}
-PROMPT, TOKENS = (8, 160), (8, 96)  # words and tokens, drawn evenly
+PROMPT, TOKENS = (8, 128), (8, 96)  # words (some three tokens each) and tokens, drawn evenly
 EXTENT = Extent(longest=256, batches=(1, 2, 4, 8), tokens=32, repeats=1)
 READY_S, PATIENCE_S, WARMUP_S = 600.0, 300.0, 5.0
 

@@ -20,6 +20,7 @@ import openai
 import psutil
 
 from engines.orphans import REPLICA_MARK
+from tests.e2e.networks import Network
 from tests.processes import left_of
 
 ROOT = Path(__file__).parents[2]
@@ -190,13 +191,19 @@ def serving(
     *arguments: str,
     env: dict[str, str] | None = None,
     host: str | None = "127.0.0.1",
+    inside: Network | None = None,
     ready: bool = True,
 ) -> Iterator[Service]:
-    """Run `bentoml serve WHAT` on a free port until the block ends; `host` None: where it listens itself."""
+    """Run `bentoml serve WHAT` on a free port until the block ends; `host` None: where it listens itself.
+
+    With a network it runs inside of that one.
+    """
+    address = "127.0.0.1" if inside is None else inside.there
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command: Sequence[str] = (
+        *(() if inside is None else inside.inside),
         *(sys.executable, "-m", "bentoml", "serve", what, "--port", str(port)),
         *(("--host", host) if host is not None else ()),
         *arguments,
@@ -211,7 +218,7 @@ def serving(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    service = Service(process, f"http://127.0.0.1:{port}", log)
+    service = Service(process, f"http://{address}:{port}", log)
     try:
         if ready:
             wait_until(service.is_ready, f"readiness of {what}", within_s=READY_WITHIN_S)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import demo_fleet
+from tests.e2e.networks import Network, another_network, why_none
 from tests.e2e.operators import Operator
 from tests.e2e.serving import DEMO, answers, serving
 
@@ -15,15 +17,32 @@ pytestmark = pytest.mark.engine
 QUESTION = "Where is my order?"
 
 
-def test_an_engine_elsewhere_serves_adapters_declared_and_added_and_keeps_its_copies(tmp_path: Path) -> None:
+@pytest.fixture(params=["another folder", "another network"])
+def network(request: pytest.FixtureRequest) -> Iterator[Network | None]:
+    """Where the engine is: beside the gateway, or where it reaches nothing but the gateway's machine."""
+    if request.param == "another folder":
+        yield None
+        return
+    if reason := why_none():
+        pytest.skip(f"no network of its own: {reason}")
+    with another_network() as made:
+        yield made
+
+
+def test_an_engine_elsewhere_serves_adapters_declared_and_added_and_keeps_its_copies(
+    network: Network | None, tmp_path: Path
+) -> None:
     near, far = tmp_path / "gateway", tmp_path / "engine"
     near.mkdir()
     far.mkdir()
     secret = {"TENANTRY_SECRET": "the same for both"}
     arguments = ("--arg", f"fleet={demo_fleet(near, {})}")
-    with serving("service:Gateway", far, *arguments, "--arg", "replica=shared-0", env=secret) as engine:
+    own = (*arguments, "--arg", "replica=shared-0")
+    everywhere = "127.0.0.1" if network is None else "0.0.0.0"
+    with serving("service:Gateway", far, *own, env=secret, host=everywhere, inside=network) as engine:
         elsewhere = secret | {"TENANTRY_ENGINE_URLS": f"shared-0={engine.url}"}
-        with serving("service:Gateway", near, *arguments, "--arg", "pool=shared", env=elsewhere) as gateway:
+        pool = (*arguments, "--arg", "pool=shared")
+        with serving("service:Gateway", near, *pool, env=elsewhere, host=everywhere) as gateway:
 
             def ask(tenant: str, model: str) -> str:
                 messages: Any = [{"role": "user", "content": QUESTION}]
