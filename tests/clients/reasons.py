@@ -13,6 +13,9 @@ REASONS: dict[tuple[str, str], str] = {
     ),
     ("vllm-tests", "*::test_prompt_logprobs_*"): _PROMPT_LOGPROBS,
     ("vllm-tests", "*::test_echo_logprob_completion*"): _PROMPT_LOGPROBS,
+    ("vllm-tests", "*::test_completion_return_tokens_as_token_ids_completion*"): (
+        f"`echo` with log-probabilities: {_PROMPT_LOGPROBS}"
+    ),
     ("vllm-tests", "*::test_chat_session_with_echo_and_continue_final_message*"): (
         f"a chat with `echo`: {_PROMPT_LOGPROBS}"
     ),

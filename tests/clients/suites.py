@@ -120,7 +120,7 @@ def _pytest(command: list[str], side: Side, folder: Path, name: str, **more: str
         "--continue-on-collection-errors",
         "-p",
         "no:xdist",
-        "--tb=short",
+        "--tb=native",
         f"--junitxml={report}",
     ]
     _output([*command, *own], side, folder, name, **more)
