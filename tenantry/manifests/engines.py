@@ -73,7 +73,7 @@ def _stateful_set(site: Site) -> Object:
         "runtimeClassName": own.runtime_class,
         "priorityClassName": own.priority_class,
         "nodeSelector": own.node_selector,
-        "tolerations": [one.model_dump(exclude_none=True) for one in own.tolerations],
+        "tolerations": [one.to_kubernetes() for one in own.tolerations],
     }
     spec = {
         "automountServiceAccountToken": False,

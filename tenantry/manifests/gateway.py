@@ -74,8 +74,9 @@ def _deployment(site: Site) -> Object:
         TENANTRY_ENGINE_SERVICES=site.pool.name,
         TENANTRY_STATE=STATE,
     )
+    variables += [pods.secret_variable(site, name) for name in site.variables]
     container = {
-        "env": [*variables, *(pods.secret_variable(site, name) for name in site.variables)],
+        "env": list({one["name"]: one for one in variables}.values()),  # a guard's key may be HF_TOKEN
         "resources": {"requests": {"cpu": "1", "memory": MEMORY}, "limits": {"memory": MEMORY}},
         "volumeMounts": [
             {"name": "state", "mountPath": STATE},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
 from tenantry.manifests.engines import ENGINE
@@ -56,6 +56,7 @@ def _of_gateway(site: Site) -> Object:
     called = [HTTPS, API_SERVER]
     called += [POSTGRESQL] if site.fleet.state.database_variable else []
     called += _ports_of([settings.tracing.endpoint, *(guard.url for guard in settings.guards.values())])
+    called += _ports_of(source for source in _sources(site) if source.startswith("https:"))
     engines = {"podSelector": {"matchLabels": site.labels(ENGINE)}}
     return _policy(
         site.meta(site.gateway, GATEWAY),
@@ -70,6 +71,14 @@ def _of_gateway(site: Site) -> Object:
             ],
         },
     )
+
+
+def _sources(site: Site) -> Iterator[str]:
+    """Yield where adapters and base models come from, and from where tenants may have theirs."""
+    fleet = site.fleet
+    yield from (one.source for one in (*fleet.base_models.values(), *fleet.adapters.values()))
+    for tenant in fleet.tenants.values():
+        yield from tenant.adapter_sources
 
 
 def _policy(meta: Object, spec: Object) -> Object:
