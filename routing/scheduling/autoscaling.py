@@ -15,7 +15,9 @@ being known, and who reads the number late, or twice, does no harm.
    for: the first replica comes at once.
 4. Up at once, down only to the most that was wanted in the last `KEEP_S`. So it does not flap at a border,
    and a poller that looks once a minute misses nothing.
-5. A gateway that has just begun knows no demand yet. For `START_S` it wants at least what is ready.
+5. A gateway that has just begun knows no demand yet. For `START_S` it wants at least what is ready. For
+   `SETTLE_S`, and for `START_S` while nothing is ready and nothing was asked for, it says no number: it may
+   not have found yet what is there, and whoever reads a small number takes that away.
 6. Never outside of the pool's range.
 """
 
@@ -32,6 +34,7 @@ SAMPLES = 5  # the least of so many counts, a second's at four samples a second
 SLACK = 0.02  # of a replica: rounded down, so that a mean which dies away comes to an end
 KEEP_S = 300.0  # as long as Kubernetes' HPA looks back before it scales down
 START_S = 60.0
+SETTLE_S = 3.0  # until all replicas were found and probed, each once a second
 LONGEST_STEP_S = 1.0  # a sample speaks for no more time than this
 NO_NEED = "nothing runs or waits"
 
@@ -95,11 +98,14 @@ class Autoscaler:
         self._mean = NOTHING
         self._wanted: deque[_Wanted] = deque()  # of the last KEEP_S; ever fewer replicas, ever later
 
-    def sample(self, now_s: float, load: Load, room: Room, ready: int) -> Desired:
-        """Take a sample in; `ready` replicas take work now. `now_s` is monotonic."""
+    def sample(self, now_s: float, load: Load, room: Room, ready: int) -> Desired | None:
+        """Take a sample in; `ready` replicas take work now. None: no number yet. `now_s` is monotonic."""
         if self._began_s is None:
             self._began_s = self._sampled_s = now_s
         self._smooth(_needs(load, room), now_s)
+        age_s = now_s - self._began_s
+        if age_s < SETTLE_S or (age_s < START_S and not ready and not load.anything):
+            return None
         wanted = self._wanted_now(now_s, load, room, ready)
         while self._wanted and self._wanted[-1].replicas <= wanted.replicas:
             self._wanted.pop()

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routing.scheduling.autoscaling import KEEP_S, NO_NEED, START_S, Autoscaler, Desired, Load, Room
+from routing.scheduling.autoscaling import KEEP_S, NO_NEED, SETTLE_S, START_S, Autoscaler, Desired, Load, Room
 
 ROOM = Room(sequences=10.0, slots=4.0, tokens=1000.0)  # eight sequences and 800 tokens fill a replica
 STEP_S = 0.25
@@ -25,10 +25,22 @@ class Pool:
 
     def run(self, load: Load, time_s: float, ready: int = 1) -> Desired:
         """Let a load last so long, and return what is wanted then."""
-        desired = Desired(0, "")
+        desired = self.try_run(load, time_s, ready)
+        assert desired is not None
+        return desired
+
+    def try_run(self, load: Load, time_s: float, ready: int) -> Desired | None:
+        """The same, where no number may be known."""
+        desired = None
         for _ in range(max(1, round(time_s / STEP_S))):
             self.now_s += STEP_S
-            desired = self.policy.sample(self.now_s, load, ROOM, ready)
+            desired = self.sample(load, ready)
+        return desired
+
+    def sample(self, load: Load, ready: int) -> Desired | None:
+        """Ask once."""
+        desired = self.policy.sample(self.now_s, load, ROOM, ready)
+        if desired is not None:
             self.seen.append((self.now_s, desired))
         return desired
 
@@ -61,10 +73,10 @@ def test_the_largest_of_sequences_adapters_and_tokens_counts_and_is_named() -> N
 
 
 def test_replicas_that_take_no_adapters_or_have_not_said_what_they_hold_need_neither() -> None:
-    policy, found = Autoscaler(1, 8), Desired(0, "")
+    policy, found = Autoscaler(1, 8), None
     for quarter in range(4 * 600):
         found = policy.sample(quarter / 4, Load(8, 9, 9999, anything=True), Room(10.0, 0.0, 0.0), 1)
-    assert found.replicas == 1
+    assert found is not None and found.replicas == 1
 
 
 def test_replicas_that_load_do_not_add_to_the_need() -> None:
@@ -132,6 +144,21 @@ def test_a_gateway_that_has_just_begun_leaves_the_replicas_that_are_there() -> N
     assert pool.run(Load(), START_S + 1, ready=5).replicas == 1
 
 
+def test_it_says_no_number_before_it_may_have_found_what_is_there() -> None:
+    for ready in (0, 3, 8):
+        for load in (Load(), sequences(100)):
+            assert Pool(warm=False).try_run(load, SETTLE_S, ready) is None
+    for ready in (3, 8):
+        assert Pool(warm=False).run(Load(), SETTLE_S + STEP_S, ready).replicas == ready
+
+
+def test_while_nothing_is_ready_it_waits_longer_unless_something_is_asked_for() -> None:
+    pool = Pool(least=0, warm=False)
+    assert pool.try_run(Load(), START_S, ready=0) is None
+    assert pool.run(Load(), 2 * STEP_S, ready=0) == Desired(0, NO_NEED)
+    assert Pool(least=0, warm=False).run(Load(anything=True), SETTLE_S + STEP_S, ready=0).replicas == 1
+
+
 def test_the_range_is_said_where_it_bounds_and_may_change() -> None:
     pool = Pool(least=2, most=3)
     few = pool.run(sequences(1), 60)
@@ -166,7 +193,7 @@ def test_it_stays_in_its_range_and_never_falls_below_what_was_needed_lately(
         load = Load(count, adapters, tokens, anything=bool(count))
         for _ in range(time_s):
             pool.now_s += 1.0
-            pool.seen.append((pool.now_s, pool.policy.sample(pool.now_s, load, ROOM, ready)))
+            pool.sample(load, ready)
     numbers = [desired.replicas for _, desired in pool.seen]
     assert all(least <= number <= most for number in numbers)
     rises = [index for index in range(1, len(numbers)) if numbers[index] > numbers[index - 1]]
