@@ -61,6 +61,12 @@ class Engines(_Section):
     runtime_class: ObjectName | None = None
 
 
+class Keda(_Section):
+    """KEDA is in the cluster and is to set the number of replicas of pools with a range."""
+
+    prometheus: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/@]+(/[^\s]*)?$")]  # has our metrics
+
+
 class Cluster(_Section):
     """All of it; every key has a default."""
 
@@ -69,6 +75,7 @@ class Cluster(_Section):
     tag: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")] = "1"
     storage_class: ObjectName | None = None  # of claims; None: the cluster's default
     state: Quantity = "20Gi"  # of each gateway: the database, adapters
+    keda: Keda | None = None  # None: something else scales pools with a range
     engines: Engines = Engines()
     pools: dict[str, dict[str, Any]] = {}  # keys of `engines` that differ for one pool
 

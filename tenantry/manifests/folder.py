@@ -13,6 +13,7 @@ from tenantry.manifests.engines import engines
 from tenantry.manifests.gateway import gateway
 from tenantry.manifests.monitoring import pod_monitor, rules
 from tenantry.manifests.network import namespace, network
+from tenantry.manifests.scaling import scaled_object
 from tenantry.manifests.site import Object, Site, SiteError
 from tenantry.manifests.ways_in import http_route, ingress
 
@@ -39,6 +40,8 @@ def files_of(sites: Sequence[Site]) -> dict[str, str]:
             objects[f"{pool}-engines.yaml"] = engines(site)
             objects[f"{pool}-gateway.yaml"] = gateway(site)
             objects[f"{pool}-network.yaml"] = network(site)
+            if (scaled := scaled_object(site)) is not None:
+                objects[f"{pool}-scaling.yaml"] = [scaled]
         _check_names(name, objects)
         files[f"{name}/{_KUSTOMIZATION}"] = _kustomization(objects)
         files |= {f"{name}/{file}": _text(those) for file, those in objects.items()}

@@ -45,7 +45,7 @@ def changed(**sections: Object) -> Object:
     return fleet
 
 
-def of_gateway(objects: list[Object], kind: str, name: str = "large-gateway") -> Object:
+def called(objects: list[Object], kind: str, name: str = "large-gateway") -> Object:
     (found,) = (one for one in objects if (one["kind"], one["metadata"]["name"]) == (kind, name))
     return found
 
@@ -124,7 +124,22 @@ def test_a_namespace_that_gets_too_long_with_a_dedicated_pools_name_is_refused(t
 def test_a_fleet_without_settings_of_the_gateway_has_a_base(tmp_path: Path) -> None:
     fleet = copy.deepcopy(THREE_POOLS)
     del fleet["gateway"]
-    assert of_gateway(written(tmp_path, fleet), "Deployment")
+    assert called(written(tmp_path, fleet), "Deployment")
+
+
+def test_a_pool_with_an_engine_for_each_of_several_models_has_a_pod_for_each(tmp_path: Path) -> None:
+    fleet = changed(
+        pools={
+            "mesh": {
+                "strategy": "replica-per-model",
+                "base_models": ["coder", "writer"],
+                "replicas": 2,
+                "tenants": ["shop", "desk"],
+            }
+        }
+    )
+    stateful_set = called(written(tmp_path, fleet), "StatefulSet", "mesh")
+    assert stateful_set["spec"]["replicas"] == 4
 
 
 def test_the_gateway_has_every_variable_that_its_fleet_names_and_each_once(tmp_path: Path) -> None:
@@ -136,7 +151,7 @@ def test_the_gateway_has_every_variable_that_its_fleet_names_and_each_once(tmp_p
         }
     )
     objects = written(tmp_path, fleet)
-    (container,) = of_gateway(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    (container,) = called(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
     named = [one["name"] for one in container["env"]]
     assert len(named) == len({*named}) and "BATCH_KEY" in named
     token = next(one["valueFrom"]["secretKeyRef"] for one in container["env"] if one["name"] == "HF_TOKEN")
@@ -150,7 +165,7 @@ def test_the_gateway_may_call_where_adapters_come_from(tmp_path: Path) -> None:
     fleet["tenants"]["shop"]["models"]["own"] = "own"
     fleet["tenants"]["shop"]["adapter_sources"] = ["https://files.example.com:9444/shop", "s3://shop"]
     fleet["gateway"]["guards"] = {"shop": {"url": "http://guard:8080/v1/moderations", "on_failure": "allow"}}
-    policy = of_gateway(written(tmp_path, fleet), "NetworkPolicy")
+    policy = called(written(tmp_path, fleet), "NetworkPolicy")
     ports = [port["port"] for port in policy["spec"]["egress"][-1]["ports"]]
     assert ports == [443, 4318, 5432, 6443, 8080, 9443, 9444]
 
@@ -167,7 +182,7 @@ def test_the_gateway_may_call_where_adapters_come_from(tmp_path: Path) -> None:
 )
 def test_a_toleration_means_what_it_says(tmp_path: Path, said: str, taken: dict[str, str]) -> None:
     objects = written(tmp_path, THREE_POOLS, cluster=f"engines: {{tolerations: [{{{said}}}]}}")
-    (toleration,) = of_gateway(objects, "StatefulSet", "large")["spec"]["template"]["spec"]["tolerations"]
+    (toleration,) = called(objects, "StatefulSet", "large")["spec"]["template"]["spec"]["tolerations"]
     assert {key: value for key, value in toleration.items() if key != "effect"} == taken
 
 
