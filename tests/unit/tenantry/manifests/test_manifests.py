@@ -165,7 +165,6 @@ def test_a_gateway_finds_its_engines_and_they_it_at_its_pods_address(name: str) 
         namespace, said = one["metadata"]["namespace"], variables(one)
         headless = services[namespace, said["TENANTRY_ENGINE_SERVICES"]]["spec"]
         assert headless["clusterIP"] == "None" and headless["publishNotReadyAddresses"] is True
-        # The gateway's Service has no address until engines have fetched their adapters from it.
         assert "TENANTRY_GATEWAY_URL" not in said
     for one in of_kind(name, "StatefulSet"):
         assert (one["metadata"]["namespace"], one["spec"]["serviceName"]) in services
@@ -209,6 +208,12 @@ def test_probes_have_the_times_that_were_found_to_be_needed(name: str) -> None:
 def test_there_is_one_gateway_and_the_old_one_ends_first(name: str) -> None:
     for one in of_kind(name, "Deployment"):
         assert one["spec"]["replicas"] == 1 and one["spec"]["strategy"] == {"type": "Recreate"}
+
+
+@each
+def test_requests_reach_a_gateway_that_is_not_ready_since_it_lets_them_wait(name: str) -> None:
+    for one in of_kind(name, "Service"):
+        assert one["spec"]["publishNotReadyAddresses"] is True
 
 
 # -- what they get -------------------------------------------------------------------------------------------
