@@ -1,7 +1,7 @@
 """A pool's gateway: one pod that keeps the pool's state, and may list and watch EndpointSlices.
 
 Engines fetch adapters at the address that the gateway calls them from, its pod's. Its Service sends requests
-there whether it is ready or not: there is no other gateway, and this one lets them wait for an engine, or says
+there whether it is ready or not: there is no other gateway, and this one lets them wait for an engine or says
 when to come again. It is not ready as soon as one of its models has no engine, and the others have theirs.
 
 One pod, since two gateways would each count caps and rates for themselves; so there is no

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tenantry.manifests.folder import _text
-from tests.unit.tenantry.manifests.cases import THREE_POOLS
+from tests.unit.tenantry.manifests.cases import MIG, THREE_POOLS
 from tests.unit.tenantry.manifests.test_command import names, renamed, run
 from tests.unit.tenantry.manifests.test_manifests import KUBECTL
 
@@ -192,6 +192,10 @@ def test_a_toleration_means_what_it_says(tmp_path: Path, said: str, taken: dict[
         ("engines: {tolerations: [{key: gpu, operator: Exists, value: 'yes'}]}", "Exists goes with no value"),
         ("engines: {tolerations: [{value: 'yes'}]}", "needs the key"),
         ("engines: {node_selector: {gpu: true}}", "node_selector.gpu: Input should be a valid string"),
+        (
+            "pools: {large: {shared_memory: 128Mi}}",
+            "pool large: engines do not start with shared_memory 128Mi",
+        ),
         ("registry: https://registry.example.com", "registry"),
         ("registry: registry.example.com/", "registry"),
         ("tag: 1.10", "tag: Input should be a valid string"),
@@ -201,6 +205,12 @@ def test_a_toleration_means_what_it_says(tmp_path: Path, said: str, taken: dict[
 def test_what_kubernetes_would_refuse_is_refused(tmp_path: Path, cluster: str, says: str) -> None:
     done = run(tmp_path, THREE_POOLS, cluster=cluster)
     assert done.exit_code == 1 and says in done.output, done.output
+
+
+@pytest.mark.parametrize(("platform", "code"), [("gpu", 0), ("cpu", 1)])
+def test_an_engine_on_one_gpu_needs_no_shared_memory(tmp_path: Path, platform: str, code: int) -> None:
+    done = run(tmp_path, MIG, "--platform", platform, cluster="engines: {shared_memory: 64Mi}")
+    assert done.exit_code == code, done.output
 
 
 # -- the folder --------------------------------------------------------------------------------------------
