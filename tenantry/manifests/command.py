@@ -42,7 +42,7 @@ def manifests(
     except (ClusterError, SiteError) as error:
         fail(str(error))
     except OSError as error:
-        fail(f"{error.filename}: {error.strerror}")
+        fail(f"{error.filename or output}: {error.strerror}")
     typer.echo(_next_steps(output, sites))
 
 
