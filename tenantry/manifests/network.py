@@ -76,7 +76,8 @@ def _of_gateway(site: Site) -> Object:
 def _sources(site: Site) -> Iterator[str]:
     """Yield where adapters and base models come from, and from where tenants may have theirs."""
     fleet = site.fleet
-    yield from (one.source for one in (*fleet.base_models.values(), *fleet.adapters.values()))
+    yield from (model.source for model in fleet.base_models.values())
+    yield from (adapter.source for adapter in fleet.adapters.values())
     for tenant in fleet.tenants.values():
         yield from tenant.adapter_sources
 
