@@ -171,6 +171,42 @@ def test_the_gateway_may_call_where_adapters_come_from(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("database", "port"),
+    [
+        ({"env": "DATABASE_URL"}, 5432),  # whatever it is set to here
+        ("postgresql+psycopg://user@db/name", 5432),
+        ("postgresql+psycopg://user@db:6432/name", 6432),
+        ("postgresql+psycopg://user@/name?host=db", 5432),
+    ],
+)
+def test_the_gateway_may_call_its_database(
+    tmp_path: Path, database: Any, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql+psycopg://user:secret@db:9999/name")
+    policy = called(written(tmp_path, changed(state={"database": database})), "NetworkPolicy")
+    ports = {rule["port"] for rule in policy["spec"]["egress"][-1]["ports"]}
+    assert ports == {443, 4318, 6443, port}
+
+
+@pytest.mark.parametrize("port", ["99999", "x", "1,b:2"])
+@pytest.mark.parametrize("what", ["tracing", "database"])
+def test_a_port_that_is_none_is_said_without_the_password(tmp_path: Path, what: str, port: str) -> None:
+    fleet = (
+        changed(gateway={"tracing": {"endpoint": f"http://collector:{port}/v1/traces"}})
+        if what == "tracing"
+        else changed(state={"database": f"postgresql+psycopg://user:secret@db:{port}/name"})
+    )
+    done = run(tmp_path, fleet)
+    assert done.exit_code == 1 and "with a port that is none" in done.output and "secret" not in done.output
+
+
+def test_a_metrics_page_that_is_open_to_all_needs_no_key(tmp_path: Path) -> None:
+    assert run(tmp_path, changed(gateway={"metrics_access": "open"})).exit_code == 0
+    monitors = [one for one in built(tmp_path / "base" / "monitoring") if one["kind"] == "PodMonitor"]
+    assert monitors and "authorization" not in str(monitors)
+
+
+@pytest.mark.parametrize(
     ("said", "taken"),
     [
         ("key: gpu, value: 'yes', effect: NoSchedule", {"key": "gpu", "operator": "Equal", "value": "yes"}),
