@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from routing.replicas.client import Address
 from routing.replicas.endpoint_slices import Event, Found, SliceList, Slices
 from routing.replicas.http1 import Upstream
 
@@ -94,6 +97,20 @@ def test_an_address_of_ipv6_is_one_that_a_client_can_use() -> None:
     (url,) = found(one_slice(endpoint(address="fd00::1"))).addresses.values()
     upstream = Upstream(url, None, {})
     assert (upstream._host, upstream._port) == ("fd00::1", 3410)
+
+
+@given(
+    st.ip_addresses().map(str) | st.text(max_size=40),
+    st.integers(-1, 70_000) | st.none(),
+    st.sampled_from(["shared-0", "shared-7", "shared", "", None]),
+)
+def test_whatever_a_slice_says_a_client_can_be_made_for_each_address(
+    address: str, port: int | None, hostname: str | None
+) -> None:
+    addresses, ignored = found(one_slice(endpoint(hostname, address), ports=[{"port": port}]))
+    assert len(addresses) + len(ignored) == 1
+    for url in addresses.values():
+        Upstream(Address.parse(url).base_url, None, {})
 
 
 def test_a_slice_whose_service_has_changed_is_no_longer_ours() -> None:
