@@ -85,7 +85,8 @@ class Scale:
         refused = self.refused * len(ready) / (work_per_s * elapsed_s) if work_per_s and elapsed_s else 0.0
         room = _room(ready or self._engines)
         self.asked_for |= self._first_loads()
-        self.desired = self._autoscaler.sample(now_s, self._load(refused), room, len(ready))
+        there = sum(engine.ready or engine.told is not None for engine in self._engines)
+        self.desired = self._autoscaler.sample(now_s, self._load(refused), room, there)
         self.refused, self.asked_for, self._sampled_s = 0.0, False, now_s
         if self.desired is not None:
             for engine in self._engines:

@@ -128,8 +128,8 @@ async def test_nothing_is_sent_to_where_a_replica_was_that_is_gone(ranged: Movin
 
 
 async def test_operators_see_what_is_wanted_and_why(ranged: Moving) -> None:
-    await eventually(lambda: shown(ranged).replicas_desired == 2, "what is ready as it begins")
+    await eventually(lambda: shown(ranged).replicas_desired == 2, "what is there as it begins")
     answer = await ranged.bench.get("/admin/v1/scheduler", key=key_of("operator"))()
     pool = next(pool for pool in answer.json()["pools"] if pool["name"] == "shared")
     assert (pool["replicas_least"], pool["replicas_most"], pool["replicas_desired"]) == (0, 2, 2)
-    assert pool["desired_reason"].startswith("the gateway has just begun, with 2 ready")
+    assert pool["desired_reason"].startswith("the gateway has just begun, with 2 there")

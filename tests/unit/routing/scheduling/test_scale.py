@@ -172,6 +172,14 @@ def test_a_gateway_that_begins_says_no_number_before_it_has_found_what_is_there(
     assert house.pass_s(2) == 3
 
 
+def test_a_gateway_that_begins_leaves_replicas_that_load() -> None:
+    house = Ranged(0)
+    house.take_away(0, 1, 2)
+    for number in (0, 1):
+        house.engine(number).told = LOADING
+    assert house.pass_s(4) == 2
+
+
 def test_the_first_replica_is_not_taken_away_while_it_loads_though_nobody_waits_any_more(
     empty: Ranged,
 ) -> None:
