@@ -21,12 +21,14 @@ class NoSharedMemory(Exception):
     """`/dev/shm` is too small for an engine; says the remedy."""
 
 
-def require(*, workers: int, on_cpu: bool, place: Path = PLACE, env: Mapping[str, str] = os.environ) -> None:
-    """Raise `NoSharedMemory` where an engine of so many worker processes would not start.
+def exchanges(workers: int, on_cpu: bool) -> bool:
+    """Whether an engine's processes exchange anything: on a GPU a single worker runs within its core."""
+    return workers > 1 or on_cpu
 
-    On a GPU a single worker runs within the engine's core and exchanges nothing.
-    """
-    if (workers < 2 and not on_cpu) or not place.is_dir():
+
+def require(*, workers: int, on_cpu: bool, place: Path = PLACE, env: Mapping[str, str] = os.environ) -> None:
+    """Raise `NoSharedMemory` where an engine of so many worker processes would not start."""
+    if not exchanges(workers, on_cpu) or not place.is_dir():
         return
     chunk = env.get("VLLM_MQ_MAX_CHUNK_BYTES_MB", "")
     needed_mib = CHUNKS * (int(chunk) if chunk.isdecimal() else CHUNK_MIB)

@@ -70,9 +70,9 @@ class RollingRestarts:
     def begin(self, pool: str, *, replica: str | None, drain_s: float | None) -> PoolRestart:
         """Begin to restart a pool's replicas, or one of them; returns at once.
 
-        One that is on disk is left alone: its next engine is another one anyway. A replica has `drain_s` for
-        what it runs, without that as long as a request may take at all. Raises `NotFound`, and `Conflict`
-        while the pool is being restarted.
+        One that is on disk, or away, is left alone: its next engine is another one anyway. A replica has
+        `drain_s` for what it runs, without that as long as a request may take at all. Raises `NotFound`, and
+        `Conflict` while the pool is being restarted.
         """
         known = {r.name: r for r in self._dispatcher.replicas.values() if r.pool == pool}
         if pool not in self._fleet.now.pools:
@@ -85,7 +85,7 @@ class RollingRestarts:
                 code="restart_running",
             )
         asked = list(known.values()) if replica is None else [known[replica]]
-        chosen = [each for each in asked if not each.is_on_disk]
+        chosen = [each for each in asked if not (each.is_on_disk or each.engine.is_away)]
         restart = self._begun(pool, chosen)
         seconds = self._fleet.now.gateway.request_timeout_s if drain_s is None else drain_s
         self._running[pool] = asyncio.create_task(self._run(restart, chosen, seconds))
@@ -127,8 +127,8 @@ class RollingRestarts:
         self._running |= dict.fromkeys(pools, task)
 
     def _runs(self, replica: Replica) -> bool:
-        """Whether a replica has an engine to restart; one on disk has the fleet's settings when it starts."""
-        return replica in self._clients and not replica.is_on_disk
+        """Whether a replica has an engine to restart; another one has the fleet's settings when it starts."""
+        return replica in self._clients and not (replica.is_on_disk or replica.engine.is_away)
 
     async def _renew(self, restarts: Sequence[PoolRestart], chosen: Sequence[list[Replica]]) -> None:
         drain_s, left = self._fleet.now.gateway.request_timeout_s, ""
@@ -196,7 +196,7 @@ class RollingRestarts:
 
     async def _one(self, step: RestartStep, replica: Replica, drain_s: float) -> None:
         """Restart one replica. Raises `_Left`, `_Stuck` or `ReplicaSilent`."""
-        if replica.left or replica.is_on_disk:
+        if replica.left or replica.is_on_disk or replica.engine.is_away:
             raise _Left
         step.state = StepState.DRAINING
         replica.restarting = True
@@ -234,7 +234,7 @@ class RollingRestarts:
         replica.engine.settings = ""  # until the next engine says with which it runs
         due_s = asyncio.get_running_loop().time() + BACK_WITHIN_S
         while True:
-            if replica.left or replica.is_on_disk:
+            if replica.left or replica.is_on_disk or replica.engine.is_away:
                 raise _Left
             health = await self._health(replica)
             if health is not None and _is_another(before, health):

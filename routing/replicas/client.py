@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -58,11 +59,12 @@ class Address:
 
         Raises `ValueError` for anything else.
         """
-        parts = urlsplit(url)
-        if parts.scheme in ("unix", "file") and parts.path:
-            return cls("http://engine", parts.path)
-        if parts.scheme in ("http", "https") and parts.netloc:
-            return cls(url.rstrip("/"))
+        with contextlib.suppress(ValueError):  # of an IPv6 address or a port that is none
+            parts = urlsplit(url)
+            if parts.scheme in ("unix", "file") and parts.path:
+                return cls("http://engine", parts.path)
+            if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+                return cls(url.rstrip("/"))
         raise ValueError(f"{url!r} is not the address of a replica; use unix:///path or http://host:port")
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
 from pydantic.alias_generators import to_camel
 
 SERVICE_LABEL = "kubernetes.io/service-name"
@@ -32,7 +32,7 @@ class Metadata(_Object):
     """Name, labels and version of an object, or the version of a list."""
 
     name: str = ""
-    resource_version: str
+    resource_version: Annotated[str, StringConstraints(min_length=1)]
     labels: dict[str, str] = {}
 
 
@@ -41,7 +41,7 @@ class _Conditions(_Object):
 
 
 class _Endpoint(_Object):
-    addresses: tuple[str, ...]
+    addresses: Annotated[tuple[str, ...], BeforeValidator(_none_is_empty)] = ()
     hostname: str | None = None
     conditions: _Conditions = _Conditions()
 
@@ -64,7 +64,7 @@ class EndpointSlice(_Object):
 
     def url_of(self, endpoint: _Endpoint) -> str | None:
         """Return where an endpoint is reached: its first address, the first port. None: nowhere."""
-        port = next((port.port for port in self.ports if port.port), None)
+        port = next((port.port for port in self.ports if port.port and 0 < port.port < 65536), None)
         try:
             address = ipaddress.ip_address(endpoint.addresses[0] if endpoint.addresses else "")
         except ValueError:

@@ -27,6 +27,7 @@ WATCH_S = 30  # the API server ends a watch after this, and the next one goes on
 SILENCE_S = 45.0  # a watch that is neither heard of nor ended for this long is dead
 CONNECT_TIMEOUT_S = 5.0
 FIRST_WAIT_S, MAX_WAIT_S = 1.0, 30.0  # before another try: doubled each time, and up to half of it less
+LONGEST_PROBLEM = 300  # characters of a line of the log; an API server, or what answers for it, may say more
 MAX_LINE_BYTES = 8 * 2**20  # a slice of a thousand endpoints, which is the most, takes half of one
 _WORDS: dict[object, str] = {
     401: "the API server does not know the service account's token",
@@ -172,7 +173,8 @@ class SliceDiscovery:
         self._report("")
 
     def _report(self, problem: str) -> None:
-        """Log what is wrong, once, and that it no longer is."""
+        """Log what is wrong, once and in one line, and that it no longer is."""
+        problem = " ".join(problem.split())[:LONGEST_PROBLEM]
         if problem == self._problem:
             return
         self._problem = problem
@@ -199,5 +201,6 @@ def _event(line: bytes) -> Event:
     event = Event.model_validate_json(line)
     if event.type == "ERROR":
         code, message = event.object.get("code"), event.object.get("message")
-        raise _Fault(f"{_WORDS.get(code, 'the watch ended')} ({code}: {message})")
+        words = _WORDS.get(code) if isinstance(code, int) else None
+        raise _Fault(f"{words or 'the watch ended'} ({code}: {message})")
     return event

@@ -15,7 +15,10 @@ being known, and who reads the number late, or twice, does no harm.
    for: the first replica comes at once.
 4. Up at once, down only to the most that was wanted in the last `KEEP_S`. So it does not flap at a border,
    and a poller that looks once a minute misses nothing.
-5. A gateway that has just begun knows no demand yet. For `START_S` it wants at least what is ready.
+5. A gateway that has just begun knows no demand yet. For `START_S` it wants at least what is there, loading
+   or ready. It may not have found that yet, and whoever reads a small number takes it away. So it says no
+   number for `SETTLE_S`, and for `START_S` while it has found nothing; unless there may be none, and one is
+   asked for.
 6. Never outside of the pool's range.
 """
 
@@ -32,6 +35,7 @@ SAMPLES = 5  # the least of so many counts, a second's at four samples a second
 SLACK = 0.02  # of a replica: rounded down, so that a mean which dies away comes to an end
 KEEP_S = 300.0  # as long as Kubernetes' HPA looks back before it scales down
 START_S = 60.0
+SETTLE_S = 3.0  # until all replicas were found and probed, each once a second
 LONGEST_STEP_S = 1.0  # a sample speaks for no more time than this
 NO_NEED = "nothing runs or waits"
 
@@ -95,12 +99,15 @@ class Autoscaler:
         self._mean = NOTHING
         self._wanted: deque[_Wanted] = deque()  # of the last KEEP_S; ever fewer replicas, ever later
 
-    def sample(self, now_s: float, load: Load, room: Room, ready: int) -> Desired:
-        """Take a sample in; `ready` replicas take work now. `now_s` is monotonic."""
+    def sample(self, now_s: float, load: Load, room: Room, there: int) -> Desired | None:
+        """Take a sample in; `there` replicas answer. None: no number yet. `now_s` is monotonic."""
         if self._began_s is None:
             self._began_s = self._sampled_s = now_s
         self._smooth(_needs(load, room), now_s)
-        wanted = self._wanted_now(now_s, load, room, ready)
+        age_s, may_be_none = now_s - self._began_s, self.least == 0 and load.anything
+        if age_s < SETTLE_S or (age_s < START_S and not there and not may_be_none):
+            return None
+        wanted = self._wanted_now(now_s, load, room, there)
         while self._wanted and self._wanted[-1].replicas <= wanted.replicas:
             self._wanted.pop()
         self._wanted.append(wanted)
@@ -116,10 +123,10 @@ class Autoscaler:
         lasting = (min(most, *each) for each in zip(*self._last, strict=True))
         self._mean = _Needs(*(m + weight * (n - m) for m, n in zip(self._mean, lasting, strict=True)))
 
-    def _wanted_now(self, now_s: float, load: Load, room: Room, ready: int) -> _Wanted:
+    def _wanted_now(self, now_s: float, load: Load, room: Room, there: int) -> _Wanted:
         replicas = max(0, math.ceil(self._mean.largest - SLACK))
-        if self._began_s is not None and now_s - self._began_s < START_S and ready > replicas:
-            return _Wanted(now_s, ready, f"the gateway has just begun, with {ready} ready")
+        if self._began_s is not None and now_s - self._began_s < START_S and there > replicas:
+            return _Wanted(now_s, there, f"the gateway has just begun, with {there} there")
         if replicas == 0 and load.anything:
             return _Wanted(now_s, 1, "something runs, waits or was asked for")
         return _Wanted(now_s, replicas, _reason(self._mean, room) if replicas else NO_NEED)

@@ -23,5 +23,5 @@ def spares_read(engine: Engine, request: Request, view: View, *, now_s: float) -
         return False
     if engine.sequences == 0 or adapter in engine.resident or engine.holds(adapter):
         return False
-    others = (other for other in view.engines if adapter in other.resident and not other.goes)
+    others = (other for other in view.engines if adapter in other.resident and other.wanted)
     return any(may_take(other, request) for other in others)

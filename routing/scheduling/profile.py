@@ -54,7 +54,7 @@ class Profile:
                         furthest, reason = passed, lacks
                     break
             else:
-                (going if engine.goes else fit).append(engine)
+                (fit if engine.wanted else going).append(engine)
         fit = fit or going
         if not fit:
             return reason

@@ -1,8 +1,11 @@
 """How many replicas should a group have, and which of them go first? Reads its engines and what waits.
 
 The last ones go: whoever takes replicas away takes those of the highest numbers, as a StatefulSet does. So
-while more are ready than are wanted, those of the highest numbers get new work only where no other one could
-take it (`profile`), and run empty before they are taken.
+those of higher numbers than are wanted get new work only where no other one could take it (`profile`), and
+run empty before they are taken.
+
+A first replica that loads is not taken away before it was there, however long that takes, unless it fails:
+where those who ask wait less long than it loads, none would ever come.
 
 A group of a fixed number wants nothing; its engines are all wanted.
 """
@@ -12,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from engines.health import EngineState
 from fleet.pool_settings import Scaling
 from fleet.types import Pool
 from routing.scheduling.autoscaling import Autoscaler, Desired, Load, Room
@@ -33,6 +37,7 @@ class Scale:
         self.desired: Desired | None = None  # None: the number is fixed, or nothing was sampled yet
         self.asked_for = False  # somebody wants a replica, and nothing of it waits
         self.refused = 0.0  # price of the work that was refused since the last sample, for an objective
+        self._fails = False  # an engine has failed to start, and none has been ready since
         self._sampled_s: float | None = None
         self._autoscaler = Autoscaler(pool.replicas, pool.replicas)
         self.take(pool)
@@ -45,7 +50,7 @@ class Scale:
         if pool.scaling is None:
             self.desired = None
             for engine in self._engines:
-                engine.wanted, engine.goes = True, False
+                engine.wanted = True
 
     @property
     def may_be_empty(self) -> bool:
@@ -79,9 +84,13 @@ class Scale:
         elapsed_s = 0.0 if self._sampled_s is None else now_s - self._sampled_s
         refused = self.refused * len(ready) / (work_per_s * elapsed_s) if work_per_s and elapsed_s else 0.0
         room = _room(ready or self._engines)
-        self.desired = self._autoscaler.sample(now_s, self._load(refused), room, len(ready))
+        self.asked_for |= self._first_loads()
+        there = sum(engine.ready or engine.told is not None for engine in self._engines)
+        self.desired = self._autoscaler.sample(now_s, self._load(refused), room, there)
         self.refused, self.asked_for, self._sampled_s = 0.0, False, now_s
-        self._mark(ready, self.desired.replicas)
+        if self.desired is not None:
+            for engine in self._engines:
+                engine.wanted = _number(engine) < self.desired.replicas
 
     def _load(self, refused: float) -> Load:
         engines, backlog = self._engines, self._backlog
@@ -97,12 +106,14 @@ class Scale:
             anything=bool(running or backlog or self.asked_for),
         )
 
-    def _mark(self, ready: Sequence[Engine], wanted: int) -> None:
-        """Mark the engines that are wanted, and those that go first."""
-        for engine in self._engines:
-            engine.wanted, engine.goes = _number(engine) < wanted, False
-        for engine in sorted(ready, key=_number)[wanted:]:
-            engine.goes = True
+    def _first_loads(self) -> bool:
+        """Whether no replica is ready, and one loads that has not failed before."""
+        states = {engine.told.state for engine in self._engines if engine.told is not None}
+        if not states or any(engine.ready for engine in self._engines):
+            self._fails = False
+            return False
+        self._fails |= EngineState.FAILED in states
+        return EngineState.STARTING in states and not self._fails
 
 
 def _room(engines: Sequence[Engine]) -> Room:

@@ -116,8 +116,9 @@ class Engine:
     chars_per_token: int = 0  # of the longest in its vocabulary; 0: it has not said
     limit: ConcurrencyLimit | None = None  # K_R; None: as many as it runs at once
     incarnation: str = ""  # the start of it to which all this applies; empty: it has not said
-    wanted: bool = True  # False where its pool needs no replica of so high a number now
-    goes: bool = False  # more replicas are ready than are wanted, and it goes before others
+    wanted: bool = (
+        True  # False where its pool needs no replica of so high a number now: it goes before others
+    )
     trusted: bool = True  # False while its circuit breaker holds requests back
     ramp: float = 1.0  # part of its limit that it may use now: less while it is fresh, or slow
     sequences: int = 0  # in flight, all models

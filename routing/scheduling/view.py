@@ -35,7 +35,7 @@ class View:
         """
         sequences = room = 0
         for engine in self.engines:
-            if engine.accepts and not engine.goes:
+            if engine.accepts and engine.wanted:
                 sequences += engine.sequences
                 room += engine.capacity
         mean_load = sequences / room if room else 0.0
@@ -44,7 +44,7 @@ class View:
     @cached_property
     def homes(self) -> frozenset[str]:
         """Names of the engines that are home to the adapter or tenant, of those that take work and stay."""
-        staying = [engine.name for engine in self.engines if engine.accepts and not engine.goes]
+        staying = [engine.name for engine in self.engines if engine.accepts and engine.wanted]
         return homes(self.home_key, tuple(staying))
 
 

@@ -8,6 +8,7 @@ pods.py        what every pod of ours has: security, probes, the end, variables,
 engines.py     a pool's engines: StatefulSet, headless Service, PodDisruptionBudget
 gateway.py     a pool's gateway: Deployment, Service, account, Role, claim
 network.py     namespaces, and who may speak to whom
+scaling.py     who sets the number of a pool's replicas: KEDA
 monitoring.py  what Prometheus scrapes and records
 ways_in.py     examples of an Ingress and an HTTPRoute
 """

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 Quantity = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}(Mi|Gi|Ti)$")]
 Cpus = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}$|^[1-9][0-9]{0,5}m$")]
 ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
+Registry = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9][a-z0-9._-]*)*$")
+]
 _BYTES = {"Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
@@ -24,12 +27,25 @@ class _Section(BaseModel):
 
 
 class Toleration(_Section):
-    """A taint that pods put up with."""
+    """A taint that pods put up with: with this value, or whatever its value is."""
 
     key: str | None = None
-    operator: Literal["Exists", "Equal"] = "Exists"
+    operator: Literal["Exists", "Equal"] | None = None  # None: as a value is given or not
     value: str | None = None
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Toleration:
+        if self.value is not None and self.operator == "Exists":
+            raise ValueError("Exists goes with no value")
+        if self.key is None and (self.value is not None or self.operator == "Equal"):
+            raise ValueError("a value needs the key that has it")
+        return self
+
+    def to_kubernetes(self) -> dict[str, str]:
+        """Return it as Kubernetes takes it."""
+        operator = self.operator or ("Exists" if self.value is None else "Equal")
+        return self.model_copy(update={"operator": operator}).model_dump(exclude_none=True)
 
 
 class Engines(_Section):
@@ -45,14 +61,21 @@ class Engines(_Section):
     runtime_class: ObjectName | None = None
 
 
+class Keda(_Section):
+    """KEDA is in the cluster and is to set the number of replicas of pools with a range."""
+
+    prometheus: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/@]+(/[^\s]*)?$")]  # has our metrics
+
+
 class Cluster(_Section):
     """All of it; every key has a default."""
 
     namespace: Label = "tenantry"  # dedicated pools have `<namespace>-<pool>`
-    registry: str | None = None  # before the names of images, such as registry.example.com/team
+    registry: Registry | None = None  # before the names of images, such as registry.example.com/team
     tag: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")] = "1"
     storage_class: ObjectName | None = None  # of claims; None: the cluster's default
     state: Quantity = "20Gi"  # of each gateway: the database, adapters
+    keda: Keda | None = None  # None: something else scales pools with a range
     engines: Engines = Engines()
     pools: dict[str, dict[str, Any]] = {}  # keys of `engines` that differ for one pool
 

@@ -39,8 +39,10 @@ def manifests(
     except FleetError as error:
         refuse(error.problems, may_be_more=error.may_be_more)
         raise
-    except (ClusterError, SiteError, OSError) as error:
+    except (ClusterError, SiteError) as error:
         fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or output}: {error.strerror}")
     typer.echo(_next_steps(output, sites))
 
 

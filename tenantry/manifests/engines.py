@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engines import shared_memory
 from tenantry.manifests import pods
 from tenantry.manifests.cluster import in_bytes
 from tenantry.manifests.site import ENGINE_PORT, Object, Site, SiteError
@@ -36,6 +37,12 @@ def devices_of(site: Site) -> dict[str, str]:
 def _resources(site: Site) -> Object:
     """Return requests and limits; memory and devices are the same in both."""
     own, devices = site.engines, devices_of(site)
+    needed_mib = _exchanged_mib(site)
+    if in_bytes(own.shared_memory) < needed_mib * 2**20:
+        raise SiteError(
+            f"pool {site.pool.name}: engines do not start with shared_memory {own.shared_memory}; give them "
+            f"{needed_mib}Mi or more"
+        )
     if in_bytes(own.shared_memory) + in_bytes(pods.TEMPORARY) >= in_bytes(own.memory):
         raise SiteError(
             f"pool {site.pool.name}: memory {own.memory} has no room for an engine beside shared_memory "
@@ -43,6 +50,13 @@ def _resources(site: Site) -> Object:
         )
     requests = {"cpu": own.cpu, "memory": own.memory, **devices}
     return {"requests": requests, "limits": {"memory": own.memory, **devices}}
+
+
+def _exchanged_mib(site: Site) -> int:
+    """Return what the engines that are awake at a host need of `/dev/shm`, at the least."""
+    models = (site.fleet.base_models[name] for name in site.pool.base_models)
+    exchange = any(shared_memory.exchanges(model.tensor_parallel_size, not site.on_gpu) for model in models)
+    return shared_memory.CHUNKS * shared_memory.CHUNK_MIB * (site.pool.awake or 1) if exchange else 0
 
 
 def _stateful_set(site: Site) -> Object:
@@ -73,7 +87,7 @@ def _stateful_set(site: Site) -> Object:
         "runtimeClassName": own.runtime_class,
         "priorityClassName": own.priority_class,
         "nodeSelector": own.node_selector,
-        "tolerations": [one.model_dump(exclude_none=True) for one in own.tolerations],
+        "tolerations": [one.to_kubernetes() for one in own.tolerations],
     }
     spec = {
         "automountServiceAccountToken": False,

@@ -1,7 +1,8 @@
 """A pool's gateway: one pod that keeps the pool's state, and may list and watch EndpointSlices.
 
-Engines fetch adapters at the address that the gateway calls them from, its pod's: its Service has no address
-until the gateway is ready, and it is ready only once engines have their adapters.
+Engines fetch adapters at the address that the gateway calls them from, its pod's. Its Service sends requests
+there whether it is ready or not: there is no other gateway, and this one lets them wait for an engine or says
+when to come again. It is not ready as soon as one of its models has no engine, and the others have theirs.
 
 One pod, since two gateways would each count caps and rates for themselves; so there is no
 PodDisruptionBudget: one that allowed no eviction would keep a node from ever being drained.
@@ -61,6 +62,7 @@ def _service(site: Site) -> Object:
         "kind": "Service",
         "metadata": site.meta(site.gateway, GATEWAY),
         "spec": {
+            "publishNotReadyAddresses": True,
             "selector": site.labels(GATEWAY),
             "ports": [{"name": "http", "port": GATEWAY_PORT, "targetPort": "http", "protocol": "TCP"}],
         },
@@ -74,8 +76,9 @@ def _deployment(site: Site) -> Object:
         TENANTRY_ENGINE_SERVICES=site.pool.name,
         TENANTRY_STATE=STATE,
     )
+    variables += [pods.secret_variable(site, name) for name in site.variables]
     container = {
-        "env": [*variables, *(pods.secret_variable(site, name) for name in site.variables)],
+        "env": list({one["name"]: one for one in variables}.values()),  # a guard's key may be HF_TOKEN
         "resources": {"requests": {"cpu": "1", "memory": MEMORY}, "limits": {"memory": MEMORY}},
         "volumeMounts": [
             {"name": "state", "mountPath": STATE},

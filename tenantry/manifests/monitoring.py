@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from fleet.types import MetricsAccess
 from tenantry.bundle import ROOT
 from tenantry.manifests.gateway import GATEWAY
 from tenantry.manifests.site import Object, Site, SiteError
@@ -22,6 +23,8 @@ def pod_monitor(site: Site) -> Object:
         (f"/metrics/{name}", {"job": "tenantry-engine", "replica": name})
         for name, _ in site.pool.replica_models
     ]
+    key = {"credentials": {"name": site.secret, "key": OPERATOR_KEY}}
+    is_open = site.fleet.gateway.metrics_access is MetricsAccess.OPEN
     return {
         "apiVersion": f"{_GROUP}/v1",
         "kind": "PodMonitor",
@@ -32,7 +35,7 @@ def pod_monitor(site: Site) -> Object:
                 {
                     "port": "http",
                     "path": path,
-                    "authorization": {"credentials": {"name": site.secret, "key": OPERATOR_KEY}},
+                    **({} if is_open else {"authorization": key}),
                     "relabelings": [
                         {"action": "replace", "targetLabel": label, "replacement": value}
                         for label, value in labels.items()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
+from fleet.types import StateSettings
 from tenantry.manifests.engines import ENGINE
 from tenantry.manifests.gateway import GATEWAY
-from tenantry.manifests.site import ENGINE_PORT, GATEWAY_PORT, OWNER, Object, Site
+from tenantry.manifests.site import ENGINE_PORT, GATEWAY_PORT, OWNER, Object, Site, SiteError
 
 HTTPS, API_SERVER, POSTGRESQL = 443, 6443, 5432
+_USUAL = {"https": HTTPS, "http": 80}
 _LEVEL = "pod-security.kubernetes.io"
 
 
@@ -54,8 +56,9 @@ def _of_gateway(site: Site) -> Object:
     """The gateway takes everybody, as it looks at keys. What it calls is said by port: addresses vary."""
     settings = site.fleet.gateway
     called = [HTTPS, API_SERVER]
-    called += [POSTGRESQL] if site.fleet.state.database_variable else []
+    called += _port_of_database(site.fleet.state)
     called += _ports_of([settings.tracing.endpoint, *(guard.url for guard in settings.guards.values())])
+    called += _ports_of(source for source in _sources(site) if source.startswith("https:"))
     engines = {"podSelector": {"matchLabels": site.labels(ENGINE)}}
     return _policy(
         site.meta(site.gateway, GATEWAY),
@@ -70,6 +73,22 @@ def _of_gateway(site: Site) -> Object:
             ],
         },
     )
+
+
+def _port_of_database(state: StateSettings) -> list[int]:
+    """Return the port of PostgreSQL, if it is used: its own where the fleet file tells the address."""
+    if state.database_variable is not None:
+        return [POSTGRESQL]
+    return _ports_of([state.database])
+
+
+def _sources(site: Site) -> Iterator[str]:
+    """Yield where adapters and base models come from, and from where tenants may have theirs."""
+    fleet = site.fleet
+    yield from (model.source for model in fleet.base_models.values())
+    yield from (adapter.source for adapter in fleet.adapters.values())
+    for tenant in fleet.tenants.values():
+        yield from tenant.adapter_sources
 
 
 def _policy(meta: Object, spec: Object) -> Object:
@@ -87,6 +106,13 @@ def _tcp(ports: Iterable[int]) -> list[Object]:
 
 
 def _ports_of(urls: Iterable[str | None]) -> list[int]:
-    """Return the ports of URLs."""
-    parts = [urlsplit(url) for url in urls if url]
-    return [part.port or (HTTPS if part.scheme == "https" else 80) for part in parts]
+    """Return the ports of URLs. Raises `SiteError` for what is none, without the URL and its password."""
+    return [_port_of(url) for url in urls if url]
+
+
+def _port_of(url: str) -> int:
+    parts = urlsplit(url)
+    try:
+        return parts.port or _USUAL.get(parts.scheme, POSTGRESQL)
+    except ValueError:
+        raise SiteError(f"the fleet file names {parts.hostname} with a port that is none") from None

@@ -33,7 +33,7 @@ class Site:
     cluster: Cluster
     engines: Engines
     on_gpu: bool
-    variables: tuple[str, ...]  # that hold keys, and the database's address
+    variables: tuple[str, ...]  # that hold keys and the database's address, for the gateway alone
 
     @property
     def is_dedicated(self) -> bool:
@@ -95,8 +95,10 @@ def sites_of(
         _check(pool)
         hashes = key_hashes(part)
         variables = {variable for digest, variable in key_variables.items() if digest in hashes}
-        guards = (guard.key_variable for guard in part.gateway.guards.values())
-        variables |= {name for name in (part.state.database_variable, *guards) if name}
+        settings = part.gateway
+        others = [part.state.database_variable, settings.batches.key_variable]
+        others += [guard.key_variable for guard in settings.guards.values()]
+        variables |= {name for name in others if name}
         engines = cluster.engines_of(name)
         sites.append(Site(part, pool, cluster, engines, on_gpu, tuple(sorted(variables))))
     _check_names(sites)

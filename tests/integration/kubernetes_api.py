@@ -85,6 +85,7 @@ class FakeApi:
         self.seen: list[tuple[str, dict[str, str]]] = []  # (list | watch, query)
         self.statuses: deque[int] = deque()  # the next answers have these
         self.raw: deque[bytes] = deque()  # the next watches say this first
+        self.bodies: deque[bytes] = deque()  # the next lists are these
         self.deaf = False  # watches begun now are never heard of
         self.told = 0  # version of the last event that a watch was sent
         self.watches: set[web.StreamResponse] = set()
@@ -159,6 +160,8 @@ class FakeApi:
             return web.json_response({**TOO_OLD, "code": status}, status=status)
         if watches:
             return await self._watch(request, int(query["resourceVersion"]))
+        if self.bodies:
+            return web.Response(body=self.bodies.popleft(), content_type="application/json")
         items = [one for one in self.slices.values() if _chosen(one, query["labelSelector"])]
         return web.json_response({"metadata": {"resourceVersion": str(self.version)}, "items": items or None})
 

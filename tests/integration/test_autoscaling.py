@@ -15,6 +15,7 @@ from routing.scheduling.replica_figures import ReplicaState
 from routing.scheduling.report import PoolReport
 from tests.fakes import eventually, key_of, small_fleet
 from tests.integration.test_discovery import Moving, moving_of
+from tests.integration.test_restarts import ended, restart
 
 
 def ranged_fleet(most: int) -> Fleet:
@@ -43,6 +44,13 @@ async def emptied(moving: Moving) -> dict[str, str]:
     moving.say(shared_0=None, shared_1=None)
     await eventually(lambda: not (moving.is_ready("shared-0") or moving.is_ready("shared-1")))
     return addresses
+
+
+def without_the_second(moving: Moving) -> None:
+    """Want one replica, and take the other one away."""
+    moving.say(shared_1=None)
+    scale = moving.bench.gateway.dispatcher.groups["shared", "base"].scale
+    scale.take(replace(moving.bench.gateway.fleet.now.pools["shared"], scaling=Scaling(0), replicas=1))
 
 
 def desired_on_page(moving: Moving) -> float | None:
@@ -91,20 +99,37 @@ async def test_a_client_that_leaves_while_it_is_held_leaves_nothing_behind(range
 
 
 async def test_a_replica_that_need_not_be_there_is_away_for_operators_and_scrapers(ranged: Moving) -> None:
-    dispatcher = ranged.bench.gateway.dispatcher
-    ranged.say(shared_1=None)
-    await eventually(lambda: not ranged.is_ready("shared-1"))
-    scale = dispatcher.groups["shared", "base"].scale
-    scale.take(replace(ranged.bench.gateway.fleet.now.pools["shared"], scaling=Scaling(0), replicas=1))
+    without_the_second(ranged)
     await eventually(lambda: shown(ranged).replicas[1].state is ReplicaState.AWAY)
     page = ranged.bench.gateway.metrics.page().decode()
     assert 'tenantry_replica_ready{pool="shared",replica="shared-0"}' in page
     assert 'tenantry_replica_ready{pool="shared",replica="shared-1"}' not in page
 
 
+async def test_a_restart_of_the_pool_leaves_out_replicas_that_need_not_be_there(ranged: Moving) -> None:
+    without_the_second(ranged)
+    await eventually(lambda: shown(ranged).replicas[1].state is ReplicaState.AWAY)
+    gateway = ranged.bench.gateway
+    await restart(ranged.bench)()
+    answer = await ended(ranged.bench)
+    assert (answer["state"], [step["replica"] for step in answer["replicas"]]) == ("done", ["shared-0"])
+    gateway.restarts.renew(["shared"])
+    answer = await ended(ranged.bench)
+    assert (answer["state"], [step["replica"] for step in answer["replicas"]]) == ("done", ["shared-0"])
+
+
+async def test_nothing_is_sent_to_where_a_replica_was_that_is_gone(ranged: Moving) -> None:
+    """Its address may be somebody else's by now, and each call shows the token."""
+    path, key = "/metrics/shared-1", key_of("operator")
+    assert (await ranged.bench.get(path, key=key)()).status == 200
+    ranged.say(shared_1=None)
+    await eventually(lambda: ranged.bench.gateway.dispatcher.replicas["shared-1"].engine.told is None)
+    assert (await ranged.bench.get(path, key=key)()).status == 503, "though what is there would answer"
+
+
 async def test_operators_see_what_is_wanted_and_why(ranged: Moving) -> None:
-    await eventually(lambda: shown(ranged).replicas_desired == 2, "what is ready as it begins")
+    await eventually(lambda: shown(ranged).replicas_desired == 2, "what is there as it begins")
     answer = await ranged.bench.get("/admin/v1/scheduler", key=key_of("operator"))()
     pool = next(pool for pool in answer.json()["pools"] if pool["name"] == "shared")
     assert (pool["replicas_least"], pool["replicas_most"], pool["replicas_desired"]) == (0, 2, 2)
-    assert pool["desired_reason"].startswith("the gateway has just begun, with 2 ready")
+    assert pool["desired_reason"].startswith("the gateway has just begun, with 2 there")

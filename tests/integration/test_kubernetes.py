@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from routing.replicas.kubernetes import FIRST_WAIT_S, MAX_WAIT_S, Cluster, SliceDiscovery
+from routing.replicas.kubernetes import FIRST_WAIT_S, LONGEST_PROBLEM, MAX_WAIT_S, Cluster, SliceDiscovery
 from tests.integration.kubernetes_api import (
     GROUP,
     Api,
@@ -304,14 +304,17 @@ async def test_while_the_api_server_lets_nobody_in_the_replicas_stay_and_the_log
         b'{"type": "ADDED", "object": {"metadata": {"name": 5}}}\n',
         b'{"type": "RENAMED", "object": {}}\n',
         b'{"type": "BOOKMARK", "object": {"metadata": {}}}\n',
-        b'{"type": "ERROR", "object": {"code": [], "message": null}}\n'.replace(b"[]", b"500"),
+        b'{"type": "ERROR", "object": {"code": 500, "message": null}}\n',
+        b'{"type": "ERROR", "object": {"code": [], "message": {}}}\n',
+        b'{"type": "DELETED", "object": {"metadata": {"name": "shared-abc", "resourceVersion": 7}}}\n',
+        b'{"type": "ADDED", "object": ' + b"[" * 10_000 + b"\n",
         b'{"type": "ERROR", "object": {}}\n',
         b"\xff\xfe\n",
         b"\n",
         b'{"type": "MODIFIED", "object"',
         b"x" * (9 * 2**20),
     ],
-    ids=range(12),
+    ids=range(15),
 )
 async def test_a_line_that_is_no_event_ends_the_watch_and_nothing_else(fake: FakeApi, line: bytes) -> None:
     await fake.put(slice_of("shared", shared_0="10.1.0.1"))
@@ -324,6 +327,35 @@ async def test_a_line_that_is_no_event_ends_the_watch_and_nothing_else(fake: Fak
         await eventually(lambda: fake.calls("list") >= 2)
         await fake.put(slice_of("shared", shared_0="10.1.0.2"))
         await watched.says({"shared-0": B})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b'{"metadata": {}, "items": []}', b'{"metadata": {"resourceVersion": "7"}, "items"', b"[" * 10_000],
+    ids=range(4),
+)
+async def test_what_is_no_list_changes_nothing_and_another_is_asked_for(fake: FakeApi, body: bytes) -> None:
+    await fake.put(slice_of("shared", shared_0="10.1.0.1"))
+    async with watching(fake.cluster, "shared") as watched:
+        await watched.says({"shared-0": A})
+        fake.bodies.extend([body, body])
+        fake.statuses.append(410)
+        fake.end_watches()
+        await fake.put(slice_of("shared", shared_0="10.1.0.2"))
+        await watched.says({"shared-0": B})
+        assert not fake.bodies and len(watched.said) == 2
+
+
+async def test_however_much_is_said_that_cannot_be_understood_the_log_has_one_short_line(
+    fake: FakeApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.raw.append(
+        b'{"type": "ERROR", "object": {"code": 500, "message": "%b"}}\n' % (b"\\n" + b"x" * 10_000)
+    )
+    async with watching(fake.cluster, "shared"):
+        await eventually(lambda: bool(caplog.messages))
+    assert "500" in caplog.messages[0] and "\n" not in caplog.messages[0]
+    assert len(caplog.messages[0]) < LONGEST_PROBLEM + 100
 
 
 async def test_the_api_server_must_show_the_certificate_of_the_service_account(

@@ -110,7 +110,7 @@ def test_a_pool_with_a_range_says_how_many_replicas_it_wants_and_why(
     assert "wanted" not in run("scheduler").stdout
     house.give_range(0)
     desk.management.scheduled = house.dispatcher.report()
-    wanted = "replicas wanted: 1 of 0 to 1: the gateway has just begun, with 1 ready"
+    wanted = "replicas wanted: 1 of 0 to 1: the gateway has just begun, with 1 there"
     assert wanted in " ".join(run("scheduler").stdout.split())
 
 

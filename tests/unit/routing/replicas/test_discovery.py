@@ -188,7 +188,15 @@ def test_urls_in_a_variable_are_pairs(text: str, addresses: dict[str, str]) -> N
     assert parse_urls(text, Address.parse) == addresses
 
 
-@pytest.mark.parametrize("text", ["shared-0", "shared-0=", f"={A}", A, "shared-0=ftp://host", f"a={A} a={B}"])
+@pytest.mark.parametrize(
+    "text",
+    ["shared-0", "shared-0=", f"={A}", A, f"a={A} a={B}"]
+    + [
+        f"a={url}"
+        for url in ("ftp://host", "http://10.0.0.1:99999", "http://h:-1", "http://h:0", "http://h:x")
+    ]
+    + [f"a={url}" for url in ("http://", "http://:3410", "https://@:80", "http://[::1", "http://[x]:1")],
+)
 def test_anything_else_in_the_variable_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"address of a replica|belongs to no replica|named twice"):
         parse_urls(text, Address.parse)

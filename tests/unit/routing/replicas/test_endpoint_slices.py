@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from routing.replicas.client import Address
 from routing.replicas.endpoint_slices import Event, Found, SliceList, Slices
 from routing.replicas.http1 import Upstream
 
@@ -49,6 +52,8 @@ def test_ready_or_not_it_stays(conditions: dict[str, Any]) -> None:
         (endpoint(address="pod.example.org"), "has no IP address or no port"),
         (endpoint(address="10.0.0.1@evil.example"), "has no IP address or no port"),
         ({"addresses": [], "hostname": "shared-0"}, "has no IP address or no port"),
+        ({"addresses": None, "hostname": "shared-0"}, "has no IP address or no port"),
+        ({"hostname": "shared-0"}, "has no IP address or no port"),
     ],
 )
 def test_what_is_no_host_of_the_pool_is_passed_over_with_a_reason(said: dict[str, Any], why: str) -> None:
@@ -58,10 +63,23 @@ def test_what_is_no_host_of_the_pool_is_passed_over_with_a_reason(said: dict[str
     assert why in reason
 
 
-@pytest.mark.parametrize("ports", [[], None, [{}], [{"port": None}]])
+@pytest.mark.parametrize(
+    "ports", [[], None, [{}], [{"port": None}], [{"port": 0}], [{"port": 70000}], [{"port": -1}]]
+)
 def test_a_slice_without_a_port_leads_nowhere(ports: Any) -> None:
     addresses, ignored = found(one_slice(endpoint(), ports=ports))
     assert not addresses and len(ignored) == 1
+
+
+def test_a_version_that_is_none_is_no_place_to_watch_from() -> None:
+    """A watch from the empty version begins now, and tells of no deletion before."""
+    nothing = {"metadata": {"resourceVersion": ""}}
+    with pytest.raises(ValueError, match="resourceVersion"):
+        SliceList.model_validate({**nothing, "items": []})
+    slices = Slices(SliceList.model_validate({"metadata": {"resourceVersion": "7"}, "items": []}))
+    with pytest.raises(ValueError, match="resourceVersion"):
+        slices.take(Event(type="BOOKMARK", object=nothing))
+    assert slices.version == "7"
 
 
 def test_lists_that_go_writes_as_null_are_empty() -> None:
@@ -79,6 +97,20 @@ def test_an_address_of_ipv6_is_one_that_a_client_can_use() -> None:
     (url,) = found(one_slice(endpoint(address="fd00::1"))).addresses.values()
     upstream = Upstream(url, None, {})
     assert (upstream._host, upstream._port) == ("fd00::1", 3410)
+
+
+@given(
+    st.ip_addresses().map(str) | st.text(max_size=40),
+    st.integers(-1, 70_000) | st.none(),
+    st.sampled_from(["shared-0", "shared-7", "shared", "", None]),
+)
+def test_whatever_a_slice_says_a_client_can_be_made_for_each_address(
+    address: str, port: int | None, hostname: str | None
+) -> None:
+    addresses, ignored = found(one_slice(endpoint(hostname, address), ports=[{"port": port}]))
+    assert len(addresses) + len(ignored) == 1
+    for url in addresses.values():
+        Upstream(Address.parse(url).base_url, None, {})
 
 
 def test_a_slice_whose_service_has_changed_is_no_longer_ours() -> None:

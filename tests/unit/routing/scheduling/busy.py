@@ -8,6 +8,7 @@ from fleet.current import CurrentFleet
 from fleet.pool_settings import Scaling
 from fleet.types import Caps, Fleet, Slo
 from routing.scheduling.admission import Rejection
+from routing.scheduling.autoscaling import SETTLE_S
 from routing.scheduling.dispatcher import Dispatcher
 from routing.scheduling.state import declared_replicas
 from routing.scheduling.tickets import Ticket
@@ -44,9 +45,11 @@ class Busy:
         return decision
 
     def give_range(self, least: int) -> None:
-        """Let the shared pool have a range of replicas, up to those it has."""
+        """Let the shared pool have a range of replicas, up to those it has, and find out what is there."""
         scale = self.dispatcher.groups["shared", "base"].scale
         scale.take(replace(self.fleet.pools["shared"], scaling=Scaling(least)))
+        self.dispatcher.sweep()
+        self.clock.now += SETTLE_S
         self.dispatcher.sweep()
 
     def fail(self, replica: str, times: int) -> None:

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routing.scheduling.autoscaling import KEEP_S, NO_NEED, START_S, Autoscaler, Desired, Load, Room
+from routing.scheduling.autoscaling import KEEP_S, NO_NEED, SETTLE_S, START_S, Autoscaler, Desired, Load, Room
 
 ROOM = Room(sequences=10.0, slots=4.0, tokens=1000.0)  # eight sequences and 800 tokens fill a replica
 STEP_S = 0.25
@@ -23,12 +23,24 @@ class Pool:
         if warm:
             self.run(Load(), START_S + KEEP_S + 1.0)
 
-    def run(self, load: Load, time_s: float, ready: int = 1) -> Desired:
+    def run(self, load: Load, time_s: float, there: int = 1) -> Desired:
         """Let a load last so long, and return what is wanted then."""
-        desired = Desired(0, "")
+        desired = self.try_run(load, time_s, there)
+        assert desired is not None
+        return desired
+
+    def try_run(self, load: Load, time_s: float, there: int) -> Desired | None:
+        """The same, where no number may be known."""
+        desired = None
         for _ in range(max(1, round(time_s / STEP_S))):
             self.now_s += STEP_S
-            desired = self.policy.sample(self.now_s, load, ROOM, ready)
+            desired = self.sample(load, there)
+        return desired
+
+    def sample(self, load: Load, there: int) -> Desired | None:
+        """Ask once."""
+        desired = self.policy.sample(self.now_s, load, ROOM, there)
+        if desired is not None:
             self.seen.append((self.now_s, desired))
         return desired
 
@@ -61,17 +73,17 @@ def test_the_largest_of_sequences_adapters_and_tokens_counts_and_is_named() -> N
 
 
 def test_replicas_that_take_no_adapters_or_have_not_said_what_they_hold_need_neither() -> None:
-    policy, found = Autoscaler(1, 8), Desired(0, "")
+    policy, found = Autoscaler(1, 8), None
     for quarter in range(4 * 600):
         found = policy.sample(quarter / 4, Load(8, 9, 9999, anything=True), Room(10.0, 0.0, 0.0), 1)
-    assert found.replicas == 1
+    assert found is not None and found.replicas == 1
 
 
 def test_replicas_that_load_do_not_add_to_the_need() -> None:
     pool = Pool()
-    first = pool.run(sequences(32), 60, ready=1)
-    for ready in (1, 2, 3, 4):
-        assert pool.run(sequences(32), 60, ready=ready).replicas == first.replicas == 4
+    first = pool.run(sequences(32), 60, there=1)
+    for there in (1, 2, 3, 4):
+        assert pool.run(sequences(32), 60, there=there).replicas == first.replicas == 4
 
 
 def test_work_refused_for_an_objective_counts_beside_what_waits() -> None:
@@ -126,10 +138,26 @@ def test_what_was_only_asked_for_is_one_replica_and_no_more() -> None:
 
 def test_a_gateway_that_has_just_begun_leaves_the_replicas_that_are_there() -> None:
     pool = Pool(warm=False)
-    desired = pool.run(Load(), 10, ready=5)
-    assert (desired.replicas, desired.reason) == (5, "the gateway has just begun, with 5 ready")
-    assert pool.run(Load(), KEEP_S, ready=5).replicas == 5, "it remembers them as long as any other need"
-    assert pool.run(Load(), START_S + 1, ready=5).replicas == 1
+    desired = pool.run(Load(), 10, there=5)
+    assert (desired.replicas, desired.reason) == (5, "the gateway has just begun, with 5 there")
+    assert pool.run(Load(), KEEP_S, there=5).replicas == 5, "it remembers them as long as any other need"
+    assert pool.run(Load(), START_S + 1, there=5).replicas == 1
+
+
+def test_it_says_no_number_before_it_may_have_found_what_is_there() -> None:
+    for there in (0, 3, 8):
+        for load in (Load(), sequences(100)):
+            assert Pool(warm=False).try_run(load, SETTLE_S, there) is None
+    for there in (3, 8):
+        assert Pool(warm=False).run(Load(), SETTLE_S + STEP_S, there).replicas == there
+
+
+def test_while_it_has_found_nothing_it_waits_longer_unless_one_is_asked_for_that_need_not_be_there() -> None:
+    pool = Pool(least=0, warm=False)
+    assert pool.try_run(Load(), START_S, there=0) is None
+    assert pool.run(Load(), 2 * STEP_S, there=0) == Desired(0, NO_NEED)
+    assert Pool(least=0, warm=False).run(Load(anything=True), SETTLE_S + STEP_S, there=0).replicas == 1
+    assert Pool(least=1, warm=False).try_run(sequences(9), START_S, there=0) is None
 
 
 def test_the_range_is_said_where_it_bounds_and_may_change() -> None:
@@ -158,7 +186,7 @@ LOADS = st.lists(
 @settings(deadline=None, max_examples=50)
 @given(LOADS, st.integers(0, 3), st.integers(0, 9), st.integers(0, 9))
 def test_it_stays_in_its_range_and_never_falls_below_what_was_needed_lately(
-    loads: list[tuple[int, int, int, int]], least: int, more: int, ready: int
+    loads: list[tuple[int, int, int, int]], least: int, more: int, there: int
 ) -> None:
     most = max(1, least + more)
     pool = Pool(least, most, warm=False)
@@ -166,7 +194,7 @@ def test_it_stays_in_its_range_and_never_falls_below_what_was_needed_lately(
         load = Load(count, adapters, tokens, anything=bool(count))
         for _ in range(time_s):
             pool.now_s += 1.0
-            pool.seen.append((pool.now_s, pool.policy.sample(pool.now_s, load, ROOM, ready)))
+            pool.sample(load, there)
     numbers = [desired.replicas for _, desired in pool.seen]
     assert all(least <= number <= most for number in numbers)
     rises = [index for index in range(1, len(numbers)) if numbers[index] > numbers[index - 1]]

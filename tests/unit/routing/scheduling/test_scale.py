@@ -105,12 +105,22 @@ def test_adapters_that_wait_for_slots_are_wanted_for() -> None:
 def test_new_work_leaves_the_highest_numbers_alone_while_more_are_ready_than_wanted() -> None:
     house = Ranged(max_num_seqs=8)
     assert house.pass_s(400) == 1
-    assert [house.engine(number).goes for number in range(3)] == [False, True, True]
+    assert [house.engine(number).wanted for number in range(3)] == [True, False, False]
     tickets = [house.submit("a", model) for model in ("support", "sales", "support", "sales")]
     tickets += [house.submit("b") for _ in range(2)]
     assert {ticket.engine and ticket.engine.name for ticket in tickets} == {"shared-0"}
     house.finish(*tickets)
     assert repr(house.dispatcher) == AT_REST
+
+
+def test_those_that_are_taken_go_first_though_a_lower_number_is_missing() -> None:
+    house = Ranged(2, max_num_seqs=8)
+    house.take_away(0)
+    assert house.pass_s(400) == 2
+    assert [house.engine(number).wanted for number in range(3)] == [True, True, False]
+    tickets = [house.submit() for _ in range(4)]
+    assert {ticket.engine and ticket.engine.name for ticket in tickets} == {"shared-1"}
+    house.finish(*tickets)
 
 
 def test_they_take_what_no_other_could_take_now() -> None:
@@ -132,7 +142,7 @@ def test_an_adapter_that_ran_on_a_replica_that_goes_moves_to_one_that_stays() ->
     assert ran.engine is house.engine(2)
     house.pass_s(400)
     others = [house.submit() for _ in range(3)]
-    assert all(ticket.engine is not None and not ticket.engine.goes for ticket in others)
+    assert all(ticket.engine is not None and ticket.engine.wanted for ticket in others)
     house.finish(ran, *others)
     assert repr(house.dispatcher) == AT_REST
 
@@ -150,6 +160,51 @@ def test_a_request_is_held_for_the_first_replica_longer_than_its_tenants_timeout
     assert empty.running(ticket, behind) == [True, True]
     empty.finish(ticket, behind)
     assert repr(empty.dispatcher) == AT_REST
+
+
+def test_a_gateway_that_begins_says_no_number_before_it_has_found_what_is_there() -> None:
+    house = Ranged(0)
+    house.take_away(0, 1, 2)
+    assert house.pass_s(2) is None
+    assert house.shown().replicas_desired is None
+    for number in (0, 1, 2):
+        house.be_ready(f"shared-{number}")
+    assert house.pass_s(2) == 3
+
+
+def test_a_gateway_that_begins_leaves_replicas_that_load() -> None:
+    house = Ranged(0)
+    house.take_away(0, 1, 2)
+    for number in (0, 1):
+        house.engine(number).told = LOADING
+    assert house.pass_s(4) == 2
+
+
+def test_the_first_replica_is_not_taken_away_while_it_loads_though_nobody_waits_any_more(
+    empty: Ranged,
+) -> None:
+    empty.finish(empty.submit())
+    empty.engine(0).told = LOADING
+    assert empty.pass_s(1000) == 1
+    empty.be_ready("shared-0")
+    assert empty.pass_s(200) == 1
+    assert empty.pass_s(200) == 0
+
+
+def test_one_that_fails_again_and_again_is(empty: Ranged) -> None:
+    empty.finish(empty.submit())
+    for _ in range(60):
+        empty.engine(0).told = LOADING
+        empty.pass_s(5)
+        empty.engine(0).told = FAILED
+        empty.pass_s(5)
+    empty.engine(0).told = LOADING
+    assert empty.pass_s(1) == 0
+    empty.take_away(0)
+    empty.pass_s(1)
+    empty.finish(empty.submit())
+    empty.engine(0).told = LOADING
+    assert empty.pass_s(1000) == 1, "another pod may do better"
 
 
 async def test_it_is_refused_when_its_time_is_over(empty: Ranged) -> None:
@@ -227,4 +282,4 @@ def test_another_range_counts_at_once_and_a_fixed_number_ends_it() -> None:
     assert house.pass_s(0.25) == 2
     house.take(replace(shared, scaling=None))
     assert house.pass_s(0.25) is None
-    assert [house.engine(number).goes for number in range(3)] == [False] * 3
+    assert [house.engine(number).wanted for number in range(3)] == [True] * 3

@@ -1,4 +1,4 @@
-"""Four fleets, and their objects as they are to be.
+"""Five fleets, and their objects as they are to be.
 
 `python -m tests.unit.tenantry.manifests.cases` writes these.
 
@@ -69,6 +69,17 @@ THREE_POOLS: Object = {
     },
     "state": {"database": {"env": "DATABASE_URL"}},
 }
+RANGES: Object = {
+    "base_models": {"small": {"source": "org/small-1b", "max_loras": 8}},
+    "tenants": {
+        "shop": {"api_keys": [{"env": "SHOP_KEY"}], "models": {"chat": "small"}},
+        "bank": {"api_keys": [{"env": "BANK_KEY"}], "models": {"chat": "small"}, "isolation": "dedicated"},
+    },
+    "pools": {
+        "shared": {"base_models": ["small"], "replicas": {"min": 1, "max": 3}, "tenants": ["shop"]},
+        "bank": {"base_models": ["small"], "replicas": {"min": 0, "max": 2}, "tenants": ["bank"]},
+    },
+}
 SOMEWHERE: Object = {
     "registry": "registry.example.com/models",
     "tag": "2026.3",
@@ -99,6 +110,7 @@ CASES = {
     "three-pools": Case(
         THREE_POOLS, cluster={**SOMEWHERE, "pools": {"large": {"memory": "256Gi", "shared_memory": "8Gi"}}}
     ),
+    "ranges": Case(RANGES, cluster={"keda": {"prometheus": "http://prometheus.monitoring:9090"}}),
 }
 
 

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from fleet.pool_settings import Scaling
 from fleet.role import VARIABLES
 from tenantry.manifests.cluster import Cluster, in_bytes
-from tenantry.manifests.engines import engines
 from tenantry.manifests.folder import HEAD, files_of, write
 from tenantry.manifests.site import LONGEST_POOL, Site
 from tests.unit.tenantry.manifests.cases import CASES, GOLDEN, ROOT, Case, golden, sites
@@ -151,7 +148,8 @@ def test_pods_of_engines_are_called_as_the_hosts_of_the_pool(name: str) -> None:
     by_pool = {site.pool.name: site for site in sites(CASES[name])}
     for one in of_kind(name, "StatefulSet"):
         pool = by_pool[one["metadata"]["name"]].pool
-        pods = [f"{one['metadata']['name']}-{i}" for i in range(one["spec"]["replicas"])]
+        number = one["spec"].get("replicas", pool.replicas)  # of a range the most
+        pods = [f"{one['metadata']['name']}-{i}" for i in range(number)]
         assert pods == [host.name for host in pool.hosts]
         assert variables(one)["TENANTRY_REPLICA"] == {"fieldRef": {"fieldPath": "metadata.name"}}
         assert one["spec"]["podManagementPolicy"] == "Parallel"
@@ -167,7 +165,6 @@ def test_a_gateway_finds_its_engines_and_they_it_at_its_pods_address(name: str) 
         namespace, said = one["metadata"]["namespace"], variables(one)
         headless = services[namespace, said["TENANTRY_ENGINE_SERVICES"]]["spec"]
         assert headless["clusterIP"] == "None" and headless["publishNotReadyAddresses"] is True
-        # The gateway's Service has no address until engines have fetched their adapters from it.
         assert "TENANTRY_GATEWAY_URL" not in said
     for one in of_kind(name, "StatefulSet"):
         assert (one["metadata"]["namespace"], one["spec"]["serviceName"]) in services
@@ -211,6 +208,12 @@ def test_probes_have_the_times_that_were_found_to_be_needed(name: str) -> None:
 def test_there_is_one_gateway_and_the_old_one_ends_first(name: str) -> None:
     for one in of_kind(name, "Deployment"):
         assert one["spec"]["replicas"] == 1 and one["spec"]["strategy"] == {"type": "Recreate"}
+
+
+@each
+def test_requests_reach_a_gateway_that_is_not_ready_since_it_lets_them_wait(name: str) -> None:
+    for one in of_kind(name, "Service"):
+        assert one["spec"]["publishNotReadyAddresses"] is True
 
 
 # -- what they get -------------------------------------------------------------------------------------------
@@ -435,7 +438,8 @@ def test_kustomize_builds_it(name: str, tmp_path: Path) -> None:
 
 @each
 def test_schemas_of_kubernetes_take_it(name: str) -> None:
-    own = [one for one in objects(name) if one["kind"] not in ("PodMonitor", "PrometheusRule", "HTTPRoute")]
+    others = ("PodMonitor", "PrometheusRule", "HTTPRoute", "ScaledObject")
+    own = [one for one in objects(name) if one["kind"] not in others]
     for one in own:
         kubernetes_validate.validate(one, "1.37", strict=True)
 
@@ -457,15 +461,3 @@ def test_without_a_file_about_the_cluster_defaults_hold() -> None:
     site = site_of(CASES["dedicated"])
     assert site.cluster == Cluster() and site.image == "tenantry-bastion:1"
     assert site.namespace == "tenantry-bastion"
-
-
-def test_the_number_of_a_pool_with_a_range_is_left_to_whoever_scales_it() -> None:
-    (site, *_) = sites(CASES["demo"])
-    ranged = replace(site, pool=replace(site.pool, scaling=Scaling(1)))
-    numbers = [
-        one["spec"].get("replicas")
-        for where in (site, ranged)
-        for one in engines(where)
-        if one["kind"] == "StatefulSet"
-    ]
-    assert numbers == [len(site.pool.hosts), None]
