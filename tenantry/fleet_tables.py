@@ -10,7 +10,7 @@ from rich.text import Text
 
 from fleet.money import FACTOR_UNITS, PRICE_UNITS, Price, written
 from fleet.problems import Problem
-from fleet.sharing import Company, base_model_of, met_by, pools_of, who_shares, who_uses
+from fleet.sharing import Company, base_model_of, met_by, met_by_turns, pools_of, who_shares, who_uses
 from fleet.types import BaseModel, Fleet, Pool, SchedulerSettings, Tenant
 from tenantry.columns import Columns
 
@@ -51,8 +51,10 @@ def _tenants_met(fleet: Fleet, companies: list[Company]) -> Columns:
         prose=("pools", "shares engines with"),
     )
     for tenant in fleet.tenants.values():
-        met = ", ".join(met_by(tenant.name, companies)) or "nobody"
-        table.add(tenant.name, tenant.isolation.value, ", ".join(pools_of(fleet, tenant)), met)
+        met = met_by(tenant.name, companies)
+        met += [f"{name} (by turns)" for name in met_by_turns(tenant.name, companies) if name not in met]
+        shares = ", ".join(met) or "nobody"
+        table.add(tenant.name, tenant.isolation.value, ", ".join(pools_of(fleet, tenant)), shares)
     return table
 
 

@@ -111,12 +111,13 @@ def test_base_models_that_take_turns_are_shown_with_what_they_weigh(tmp_path: Pa
     (tmp_path / "even/config.json").write_text("{}")
     with (tmp_path / "even/model.safetensors").open("wb") as file:
         file.truncate(3 * 2**29)
-    data["tenants"]["alpha"]["models"] |= {"odd": "odd", "even": "even"}
+    data["tenants"]["alpha"]["models"] |= {"odd": "odd"}
+    data["tenants"]["delta"] = {"api_keys": [{"sha256": digest("delta")}], "models": {"even": "even"}}
     residency = {"preload": ["odd"], "starvation_limit_s": 12}
     data["pools"]["mesh"] = {
         "strategy": "model-mesh",
         "base_models": ["odd", "even"],
-        "tenants": ["alpha"],
+        "tenants": ["alpha", "delta"],
         "residency": residency,
     }
     path = write(tmp_path, data)
@@ -126,6 +127,8 @@ def test_base_models_that_take_turns_are_shown_with_what_they_weigh(tmp_path: Pa
     assert ["mesh", "1", "as many as fit", weighed, wait] in rows(result.stdout)
     result = RUN.invoke(app, ["who-shares", str(path)], env={"COLUMNS": "200"})
     assert ["mesh", "mesh-0.odd", "odd", "- (by turns with 1 more)", "alpha (alone)"] in rows(result.stdout)
+    assert ["alpha", "shared", "shared, whole, mesh", "beta, delta (by turns)"] in rows(result.stdout)
+    assert ["delta", "shared", "mesh", "alpha (by turns)"] in rows(result.stdout)
 
 
 def test_check_prints_every_problem_with_its_line_and_exits_with_1(fleet: Path) -> None:
