@@ -99,9 +99,10 @@ class Seat:
         declared = self.replica.engine.declared
         return declared and replace(declared, source=self.source)
 
-    def may_come(self, now_s: float) -> bool:
-        """Whether it may be ordered to come."""
-        if self.is_absent or self.is_quarantined or now_s < self.not_before_s or self.told is None:
+    def may_come(self, now_s: float, *, retried: bool = False) -> bool:
+        """Whether it may be ordered to come; `retried`: as if it had not failed."""
+        failed = not retried and (self.is_quarantined or now_s < self.not_before_s)
+        if self.is_absent or failed or self.told is None:
             return False
         return not (self.replica.draining or self.replica.restarting or self.replica.left)
 
@@ -179,9 +180,9 @@ class HostSeats:
         """The models that are there."""
         return [model for model, seat in self.seats.items() if seat.is_up and model != self.coming]
 
-    def seen(self, most_awake: int, costs: Costs, answer_s: float, now_s: float) -> Host:
-        """Return what the rule sees of it; answers take so long as a rule."""
-        able = [model for model, seat in self.seats.items() if seat.may_come(now_s)]
+    def seen(self, most_awake: int, costs: Costs, answer_s: float, now_s: float, retried: str = "") -> Host:
+        """Return what the rule sees of it; answers take so long as a rule; one model may be `retried`."""
+        able = [m for m, seat in self.seats.items() if seat.may_come(now_s, retried=m == retried)]
         busy = self.busy
         up = (seat for seat in self.seats.values() if seat.is_up and seat.model != busy)
         awake = tuple(seat.seen(answer_s) for seat in up)
