@@ -24,13 +24,14 @@ from engines.read_ahead import ReadAhead
 from engines.residency import FilesAway
 from engines.strikes import Strikes
 from engines.supervisor import Supervisor
-from engines.ways import Cold, Leave, SwitchFailed, Way, end
+from engines.ways import Cold, Leave, SwitchFailed, Way, end, name_of
 from fleet.types import BaseModel
 
 # Of an engine whose way has not ended: it is not ready before that, and what it said before is old.
 COMING = frozenset({EngineState.STOPPED, EngineState.FAILED, EngineState.READY})
 HALF_FORGOTTEN_S = 600.0  # what a way took counts half after as long
 MEASURED_FOR_S = 1.0  # how many fit is not counted again for as long
+_MUCH = 2**63
 log = logging.getLogger("tenantry.engine")
 
 
@@ -244,8 +245,10 @@ class Places:
                 "one must go first: stop it, or name it in instead_of"
             )
         needed = self._known[model].memory_bytes
-        if self._most is None and awake and needed:
-            room = self._free_bytes() + (self._known[going].memory_bytes if going else 0)
+        if awake and needed:
+            room = self._free_bytes(0 if self._most is None else _MUCH) + (
+                self._known[going].memory_bytes if going else 0
+            )
             room += sum(self._known[one].asleep_bytes for one in self._sleepers())
             if needed > room:
                 raise Refused(
@@ -258,10 +261,10 @@ class Places:
         awake = {model for model, supervisor in self._supervisors.items() if supervisor.is_awake}
         return (awake | self._switches.keys()) - {switch.going for switch in self._switches.values()}
 
-    def _free_bytes(self) -> int:
+    def _free_bytes(self, unknown: int = 0) -> int:
         with contextlib.suppress(OSError):
             return self._memory.free_bytes()
-        return 0
+        return unknown
 
     # -- one after the other -------------------------------------------------------------------------------
 
@@ -392,8 +395,3 @@ class Places:
         with contextlib.suppress(OSError):
             return self._memory.used_bytes()
         return 0
-
-
-def name_of(supervisor: Supervisor | None) -> str | None:
-    """Return the base model of a supervisor, if there is one."""
-    return None if supervisor is None else supervisor.model.name

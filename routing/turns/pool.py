@@ -260,6 +260,7 @@ class PoolTurns:
                 self._switching.forget(host)
             else:
                 seat.failed(str(error), now_s)
+                host.failed(seat.model, str(error), now_s)
             if seat.is_quarantined:
                 self.wanted.discard(seat.model)
             self._count(seat, why, now_s - began_s, failed=True)
@@ -314,7 +315,7 @@ class PoolTurns:
         pool = self.pool
         allowed = 1 if pool.strategy is Strategy.SWAP else pool.awake
         return [
-            host.seen(host.most_awake(allowed), self.costs, self.figures.answer_s, now_s, retried)
+            host.seen(host.most_awake(allowed, now_s), self.costs, self.figures.answer_s, now_s, retried)
             for host in self.hosts.values()
         ]
 

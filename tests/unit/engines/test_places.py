@@ -523,9 +523,10 @@ async def test_left_to_itself_a_host_has_one_awake_until_it_knows_what_models_ta
     await house.end()
 
 
-async def test_one_for_which_there_is_no_memory_beside_the_others_is_refused() -> None:
+@pytest.mark.parametrize("awake", [None, 3])
+async def test_one_for_which_there_is_no_memory_beside_the_others_is_refused(awake: int | None) -> None:
     memory = FakeMemory(5 * GIB, {"even": 3 * GIB, "odd": GIB, "third": GIB})
-    house = House(None, memory)
+    house = House(awake, memory)
     for model, instead_of in (("even", None), ("odd", "even"), ("third", "odd")):
         await house.bring(model, instead_of)
     assert house.places.most_awake() == 3
@@ -543,6 +544,16 @@ async def test_where_nothing_can_be_measured_one_is_awake() -> None:
     assert house.places.most_awake() == 1
     assert house.places.health("even").place.memory_bytes == 0  # type: ignore[union-attr]
     await house.bring("odd", "even")
+    await house.end()
+
+
+async def test_where_nothing_can_be_measured_any_more_as_many_are_awake_as_may_be() -> None:
+    house = House(2)
+    for model, instead_of in (("even", None), ("odd", "even"), ("third", "odd")):
+        await house.bring(model, instead_of)
+    house.memory.breaks = True
+    await house.bring("even")
+    assert house.state("third") == house.state("even") == "ready"
     await house.end()
 
 
