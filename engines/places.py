@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from adapters.base_model import folder_of
 from engines.health import EngineHealth, EngineState, Place
+from engines.known import Known
 from engines.memory import Memory
 from engines.model_files import ModelFiles
 from engines.protocol import EngineOrder
@@ -29,7 +30,6 @@ from fleet.types import BaseModel
 
 # Of an engine whose way has not ended: it is not ready before that, and what it said before is old.
 COMING = frozenset({EngineState.STOPPED, EngineState.FAILED, EngineState.READY})
-HALF_FORGOTTEN_S = 600.0  # what a way took counts half after as long
 MEASURED_FOR_S = 1.0  # how many fit is not counted again for as long
 _MUCH = 2**63
 log = logging.getLogger("tenantry.engine")
@@ -49,18 +49,6 @@ class _Switch:
 
     def __str__(self) -> str:
         return f"{self.coming} comes" + (f" instead of {self.going}" if self.going else "")
-
-
-@dataclass(slots=True)
-class _Known:
-    """What was seen of one base model since the host's start."""
-
-    way: str = ""
-    took_s: dict[str, float] = field(default_factory=dict)
-    took_at_s: dict[str, float] = field(default_factory=dict)
-    memory_bytes: int = 0
-    asleep_bytes: int = 0  # that it takes while it sleeps
-    away: str = ""  # why its files are not on this machine
 
 
 class Places:
@@ -91,7 +79,7 @@ class Places:
         self._clock = clock
         self._strikes = Strikes()
         self._read_ahead = ReadAhead()
-        self._known: defaultdict[str, _Known] = defaultdict(_Known)  # by base model
+        self._known: defaultdict[str, Known] = defaultdict(Known)  # by base model
         self._switches: dict[str, _Switch] = {}  # by the model that comes
         self._background: set[asyncio.Task[None]] = set()
         self._fits, self._fits_until_s = 1, -math.inf  # models that fit the memory together, and for how long
@@ -278,9 +266,12 @@ class Places:
         if switch.going is not None:  # what it takes is free by then
             before_bytes = max(0, before_bytes - self._known[switch.going].memory_bytes)
         await self._make_room(switch.coming, switch.going)
-        if not await self._go(switch, going, before_bytes) and (sleepers := self._sleepers()):
+        came = await self._go(switch, going, before_bytes)
+        if not came and (sleepers := self._sleepers()):
             log.warning("%s: it did not come beside those that sleep; they end", coming.replica)
             await asyncio.gather(*(end(self._supervisors[one]) for one in sleepers))
+            came = await self._go(switch, None, before_bytes)
+        if not came and await self._have_new_files(switch.coming):
             await self._go(switch, None, before_bytes)
         if self.files is not None:
             self.files.keep(self._needed())
@@ -296,6 +287,11 @@ class Places:
             known.away = str(error)
             log.warning("%s: %s", self._supervisors[model].replica, error)
         return not known.away
+
+    async def _have_new_files(self, model: str) -> bool:
+        """Have a model's files anew where their copy was damaged; return whether they are here."""
+        files, wanted = self.files, self._supervisors[model].model
+        return files is not None and await files.drop_damaged(wanted) and await self._have_files(model)
 
     def _needed(self) -> set[str]:
         """The folders of models that are here, or come."""
@@ -342,24 +338,14 @@ class Places:
 
     def _possible(self, model: str, going: Supervisor | None, coming: Supervisor) -> list[Way]:
         """List the ways, the cheapest first."""
+        known, now_s = self._known[model], self._clock()
         possible = [
             way
             for way in self.ways
             if not way.why_not(going, coming)
-            and not self._strikes.rests(way.name, name_of(going), model, self._clock())
+            and not self._strikes.rests(way.name, name_of(going), model, now_s)
         ]
-        return sorted(possible, key=lambda way: self._expected_s(model, way))
-
-    def _expected_s(self, model: str, way: Way) -> float:
-        """Return what a way is expected to take: as measured, and after a time as it is elsewhere.
-
-        Else a way that was slow once, on a busy machine, would never be taken again.
-        """
-        known = self._known[model]
-        if way.name not in known.took_s:
-            return way.usual_s
-        weight: float = 0.5 ** ((self._clock() - known.took_at_s[way.name]) / HALF_FORGOTTEN_S)
-        return way.usual_s + weight * (known.took_s[way.name] - way.usual_s)
+        return sorted(possible, key=lambda way: known.expected_s(way.name, way.usual_s, now_s))
 
     def _failed(self, way: Way, going: Supervisor | None, coming: Supervisor, error: Exception) -> None:
         """Have a way rest that has failed, unless it is the last one there is."""
@@ -375,7 +361,7 @@ class Places:
         known = self._known[model]
         known.way = way
         if is_usual:
-            known.took_s[way], known.took_at_s[way] = took_s, self._clock()
+            known.took(way, took_s, self._clock())
         log.info("%s: awake in %.1f s (%s)", self._supervisors[model].replica, took_s, way)
 
     async def _measure(self, model: str, before_bytes: int) -> None:
