@@ -310,6 +310,28 @@ async def test_a_wrong_wish_is_refused_at_once(stable: Stable, body: dict[str, A
     assert not stable.whole.entries()
 
 
+@pytest.mark.parametrize(
+    ("method", "rest"),
+    [
+        ("GET", ""),
+        ("DELETE", ""),
+        ("POST", "/rollback"),
+        ("DELETE", "/versions/1"),
+        ("POST", "/versions/1/verify"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("one", "`one` is declared with files of its own"), ("nobody", "`tenantry models add` adds one")],
+)
+async def test_a_model_that_the_gateway_does_not_fetch_is_told_with_what_to_do(
+    stable: Stable, method: str, rest: str, name: str, words: str
+) -> None:
+    refused = await stable.call(f"models/{name}{rest}", method)
+    assert (refused.status, refused.error["code"]) == (404, "model_not_found")
+    assert words in refused.error["message"]
+
+
 async def test_a_promised_sha256_is_compared(stable: Stable) -> None:
     await stable.add(model_folder(stable.folder / "source"), sha256="0" * 64)
     assert "sha256 of model.safetensors is not the one promised" in (await stable.until(QUARANTINED)).reason
