@@ -216,6 +216,17 @@ async def test_it_takes_orders_once_it_has_started_and_is_alive_while_any_model_
     await host.app.stop()
 
 
+async def test_what_a_killed_host_left_of_any_model_is_ended_at_its_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[tuple[str, ...], dict[str, Any]]] = []
+    monkeypatch.setattr(shared_host_module.orphans, "reap", lambda *names, **of: asked.append((names, of)))
+    host = OneHost(monkeypatch)
+    await host.app.start()
+    assert asked == [(("mesh-0.even", "mesh-0.odd"), {"host": "mesh-0"})]
+    await host.app.stop()
+
+
 async def test_all_of_it_ends_while_one_comes(host: OneHost, client: httpx.AsyncClient) -> None:
     await start(client, "odd")
     host.app.places.follow("even", protocol.EngineOrder.START, "odd")
