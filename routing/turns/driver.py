@@ -59,6 +59,7 @@ class Turns:
             for pool in fleet.now.pools.values()
             if pool.strategy.shares_hosts
         }
+        self._had = {name: frozenset(pool.pool.base_models) for name, pool in self.pools.items()}
         self._dispatcher = dispatcher
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
@@ -103,7 +104,18 @@ class Turns:
             pool.figures.keep_tenants(fleet.tenants)
             if pool.name in fleet.pools:
                 pool.take_hosts(self._clock())
+                self._take_models(pool)
             pool.look()
+
+    def _take_models(self, pool: PoolTurns) -> None:
+        """Forget models that have left a pool; bring back what is known of those that have come."""
+        before, self._had[pool.name] = self._had[pool.name], frozenset(pool.pool.base_models)
+        for model in before - self._had[pool.name]:
+            pool.forget(model)
+            if self._kept is not None:
+                self._kept.forget(pool.name, tuple(pool.hosts), model)
+        if self._kept is not None:
+            self._kept.give(pool)
 
     def _look(self, pool: str) -> None:
         if pool in self.pools:

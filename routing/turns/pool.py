@@ -91,6 +91,13 @@ class PoolTurns:
             if seat.replica.name == replica:
                 seat.used_s = now_s
 
+    def forget(self, model: str) -> None:
+        """Know nothing more of a model that has left; another one may get its name."""
+        self.pins.pop(model, None)
+        self.wanted.discard(model)
+        self._last_turn_s.pop(model, None)
+        self.costs.forget(model)
+
     def look(self) -> None:
         """Decide anew, soon."""
         self._due.set()
