@@ -173,8 +173,8 @@ class Turns:
             if pool.is_pinned(model):
                 raise Conflict(f"`{model}` is pinned in pool `{pool.name}`; unpin it first.", code="pinned")
             pool.wanted.discard(model)
-            for seat in self._seats(pool, model):
-                if seat.is_up:
+            for host, seat in pool.seats():
+                if seat.model == model and (seat.is_up or host.coming == model):
                     pool.to_sleep.add(seat)
             pool.look()
 

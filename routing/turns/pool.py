@@ -263,6 +263,7 @@ class PoolTurns:
             await self._switching.bring(seat, goes, ordered=ordered)
         except NotAwake as error:
             now_s = self._clock()
+            self.to_sleep.discard(seat)
             if isinstance(error, HostSilent):
                 self._switching.forget(host)
             else:

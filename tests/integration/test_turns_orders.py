@@ -56,6 +56,36 @@ async def test_a_model_that_was_put_to_sleep_stays_where_it_is_ordered_back_befo
         assert mesh.hosts["mesh-0"].orders == [("start", "one", None)]
 
 
+async def test_a_model_that_is_put_to_sleep_while_it_wakes_goes_once_who_waited_is_answered(
+    mesh: Mesh,
+) -> None:
+    engine = mesh.engine("one")
+    engine.loading.clear()
+    asked = asyncio.create_task(mesh.ask("one")())
+    await eventually(lambda: state(mesh, "one") == "waking")
+    await mesh.admin("models/one/sleep")()
+    engine.loading.set()
+    assert said(await asked) == "I am one"
+    await eventually(lambda: state(mesh, "one") == "on_disk", "its end")
+    assert said(await mesh.ask("one")()) == "I am one"
+    assert state(mesh, "one") == "awake", "that order is done"
+
+
+async def test_one_that_did_not_come_is_not_put_to_sleep_the_next_time(mesh: Mesh) -> None:
+    engine = mesh.engine("one")
+    engine.loading.clear()
+    engine.never_loads = "ValueError: no such architecture"
+    asked = asyncio.create_task(mesh.ask("one")())
+    await eventually(lambda: state(mesh, "one") == "waking")
+    await mesh.admin("models/one/sleep")()
+    engine.loading.set()
+    await asked
+    engine.never_loads = ""
+    await mesh.admin("models/one/wake")()
+    await eventually(lambda: state(mesh, "one") == "awake")
+    assert "sleeps" not in [event.what for event in mesh.pool.timeline.events]
+
+
 async def test_a_dry_run_tells_of_one_that_comes_already(mesh: Mesh) -> None:
     engine = mesh.engine("one")
     engine.loading.clear()
