@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -26,7 +26,7 @@ from uuid import uuid4
 from adapters.checkpoint import ADAPTER
 from adapters.disk import writing
 from adapters.errors import AdapterError, ChecksumMismatch, StoreFull
-from adapters.kind import Kind
+from adapters.kind import Kind, never
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PRIVATE = 0o700
@@ -151,10 +151,11 @@ class VersionStore:
         except AdapterError:
             return False
 
-    def check(self, digest: str) -> bool:
+    def check(self, digest: str, should_stop: Callable[[], bool] = never) -> bool:
         """Whether a version is here and its content still matches its digest; reads all of it."""
         try:
-            return self.has(digest) and self._kind.inspect(self.folder_of(digest)).digest == digest
+            found = self._kind.inspect(self.folder_of(digest), should_stop) if self.has(digest) else None
+            return found is not None and found.digest == digest
         except AdapterError:
             return False
 

@@ -5,6 +5,7 @@ shared_host.py     several base models in one process: each call goes to the hos
 host.py            the answers for one engine to the gateway: vLLM's OpenAI app, calls about adapters
 places.py          which of the base models of a process are awake
 read_ahead.py      reads a model's weights ahead of its turn
+known.py           what was seen of a base model: ways, seconds, memory
 strikes.py         which ways rest, since they have failed
 ways.py            the ways from one base model to another
 supervisor.py      loads an engine, watches it, restarts it, ends it

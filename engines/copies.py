@@ -12,6 +12,7 @@ import fcntl
 import ipaddress
 import logging
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -63,6 +64,7 @@ class Copies:
         self._token = token
         self._gateway = ""
         self._fetching = asyncio.Lock()
+        self._stopped = threading.Event()
         self._kept: dict[str, int] = {}  # digest -> descriptor of its folder, locked
 
     def at(self, gateway: str, peer: str | None) -> None:
@@ -95,6 +97,23 @@ class Copies:
                     return await self._fetch(digest, what, needed, files)
             except (AdapterError, OSError, aiohttp.ClientError, TimeoutError) as error:
                 raise FilesAway(f"{what} has no files on this machine: {_why(error)}") from error
+
+    async def drop_damaged(self, digest: str) -> bool:
+        """Delete a copy whose files are not what its digest promises; return whether it was one."""
+        copies = self.copies
+        if self.own.has(digest) or not copies.has(digest):
+            return False
+        is_whole = await asyncio.to_thread(copies.check, digest, self._stopped.is_set)
+        if is_whole or self._stopped.is_set():
+            return False
+        async with self._fetching, self._opened():
+            await asyncio.to_thread(copies.remove, digest)
+        log.error("the copy of %s on this machine was damaged, and is deleted", digest[:12])
+        return True
+
+    def stop(self) -> None:
+        """Break off what is being read, within a moment."""
+        self._stopped.set()
 
     @contextlib.asynccontextmanager
     async def _opened(self) -> AsyncIterator[None]:

@@ -58,12 +58,17 @@ class ModelFiles:
         await asyncio.shield(fetch)
         return True
 
+    async def drop_damaged(self, model: BaseModel) -> bool:
+        """Delete a located model's copy if its files were changed; return whether they were."""
+        return model.source in self._told and await self._copies.drop_damaged(Path(model.source).name)
+
     def keep(self, folders: Collection[str]) -> None:
         """Let no host of this machine delete copies in these folders until they are named no more."""
         self._copies.keep(_digests(folder for folder in folders if folder in self._told))
 
     async def stop(self) -> None:
         """Break off every fetch; what has come is kept."""
+        self._copies.stop()
         fetches = list(self._fetches.values())
         for fetch in fetches:
             fetch.cancel()

@@ -23,15 +23,17 @@ def mark(replica: str) -> dict[str, str]:
     return {REPLICA_MARK: _replica_mark(replica), WORKER_MARK: _identity(os.getpid())}
 
 
-def reap(*replicas: str, proc: Path = Path("/proc")) -> list[int]:
-    """Kill engine processes of these replicas whose worker is dead; return their pids. Linux only."""
-    marks = {_replica_mark(replica): replica for replica in replicas}
+def reap(*replicas: str, host: str | None = None, proc: Path = Path("/proc")) -> list[int]:
+    """Kill engine processes of these replicas whose worker is dead; return their pids. Linux only.
+
+    With a shared host's name, those of all its models: also of one that was added while it ran.
+    """
     reaped: list[int] = []
     left_behind: Counter[str] = Counter()
     for folder in proc.glob("[0-9]*"):
         environment = _environment(folder)
-        replica = marks.get(environment.get(REPLICA_MARK, ""))
-        if replica is None:
+        replica = _replica_of(environment.get(REPLICA_MARK, ""))
+        if not (replica in replicas or (host is not None and replica.startswith(f"{host}."))):
             continue
         worker = environment.get(WORKER_MARK, "")
         pid = int(folder.name)
@@ -78,6 +80,11 @@ def _tidies_up(folder: Path) -> bool:
 def _replica_mark(replica: str) -> str:
     """Replicas of the same name in two deployments on one machine are told apart by their working folder."""
     return f"{replica}@{os.getcwd()}"
+
+
+def _replica_of(mark: str) -> str:
+    """The replica of a mark; empty: of another working folder, or none."""
+    return mark.removesuffix(_replica_mark("")) if mark.endswith(_replica_mark("")) else ""
 
 
 def _identity(pid: int, proc: Path = Path("/proc")) -> str:

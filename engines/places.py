@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from adapters.base_model import folder_of
 from engines.health import EngineHealth, EngineState, Place
+from engines.known import Known
 from engines.memory import Memory
 from engines.model_files import ModelFiles
 from engines.protocol import EngineOrder
@@ -24,13 +25,13 @@ from engines.read_ahead import ReadAhead
 from engines.residency import FilesAway
 from engines.strikes import Strikes
 from engines.supervisor import Supervisor
-from engines.ways import Cold, Leave, SwitchFailed, Way, end
+from engines.ways import Cold, Leave, SwitchFailed, Way, end, name_of
 from fleet.types import BaseModel
 
 # Of an engine whose way has not ended: it is not ready before that, and what it said before is old.
 COMING = frozenset({EngineState.STOPPED, EngineState.FAILED, EngineState.READY})
-HALF_FORGOTTEN_S = 600.0  # what a way took counts half after as long
 MEASURED_FOR_S = 1.0  # how many fit is not counted again for as long
+_MUCH = 2**63
 log = logging.getLogger("tenantry.engine")
 
 
@@ -48,18 +49,6 @@ class _Switch:
 
     def __str__(self) -> str:
         return f"{self.coming} comes" + (f" instead of {self.going}" if self.going else "")
-
-
-@dataclass(slots=True)
-class _Known:
-    """What was seen of one base model since the host's start."""
-
-    way: str = ""
-    took_s: dict[str, float] = field(default_factory=dict)
-    took_at_s: dict[str, float] = field(default_factory=dict)
-    memory_bytes: int = 0
-    asleep_bytes: int = 0  # that it takes while it sleeps
-    away: str = ""  # why its files are not on this machine
 
 
 class Places:
@@ -90,7 +79,7 @@ class Places:
         self._clock = clock
         self._strikes = Strikes()
         self._read_ahead = ReadAhead()
-        self._known: defaultdict[str, _Known] = defaultdict(_Known)  # by base model
+        self._known: defaultdict[str, Known] = defaultdict(Known)  # by base model
         self._switches: dict[str, _Switch] = {}  # by the model that comes
         self._background: set[asyncio.Task[None]] = set()
         self._fits, self._fits_until_s = 1, -math.inf  # models that fit the memory together, and for how long
@@ -244,8 +233,10 @@ class Places:
                 "one must go first: stop it, or name it in instead_of"
             )
         needed = self._known[model].memory_bytes
-        if self._most is None and awake and needed:
-            room = self._free_bytes() + (self._known[going].memory_bytes if going else 0)
+        if awake and needed:
+            room = self._free_bytes(0 if self._most is None else _MUCH) + (
+                self._known[going].memory_bytes if going else 0
+            )
             room += sum(self._known[one].asleep_bytes for one in self._sleepers())
             if needed > room:
                 raise Refused(
@@ -258,10 +249,10 @@ class Places:
         awake = {model for model, supervisor in self._supervisors.items() if supervisor.is_awake}
         return (awake | self._switches.keys()) - {switch.going for switch in self._switches.values()}
 
-    def _free_bytes(self) -> int:
+    def _free_bytes(self, unknown: int = 0) -> int:
         with contextlib.suppress(OSError):
             return self._memory.free_bytes()
-        return 0
+        return unknown
 
     # -- one after the other -------------------------------------------------------------------------------
 
@@ -275,9 +266,12 @@ class Places:
         if switch.going is not None:  # what it takes is free by then
             before_bytes = max(0, before_bytes - self._known[switch.going].memory_bytes)
         await self._make_room(switch.coming, switch.going)
-        if not await self._go(switch, going, before_bytes) and (sleepers := self._sleepers()):
+        came = await self._go(switch, going, before_bytes)
+        if not came and (sleepers := self._sleepers()):
             log.warning("%s: it did not come beside those that sleep; they end", coming.replica)
             await asyncio.gather(*(end(self._supervisors[one]) for one in sleepers))
+            came = await self._go(switch, None, before_bytes)
+        if not came and await self._have_new_files(switch.coming):
             await self._go(switch, None, before_bytes)
         if self.files is not None:
             self.files.keep(self._needed())
@@ -293,6 +287,11 @@ class Places:
             known.away = str(error)
             log.warning("%s: %s", self._supervisors[model].replica, error)
         return not known.away
+
+    async def _have_new_files(self, model: str) -> bool:
+        """Have a model's files anew where their copy was damaged; return whether they are here."""
+        files, wanted = self.files, self._supervisors[model].model
+        return files is not None and await files.drop_damaged(wanted) and await self._have_files(model)
 
     def _needed(self) -> set[str]:
         """The folders of models that are here, or come."""
@@ -339,24 +338,14 @@ class Places:
 
     def _possible(self, model: str, going: Supervisor | None, coming: Supervisor) -> list[Way]:
         """List the ways, the cheapest first."""
+        known, now_s = self._known[model], self._clock()
         possible = [
             way
             for way in self.ways
             if not way.why_not(going, coming)
-            and not self._strikes.rests(way.name, name_of(going), model, self._clock())
+            and not self._strikes.rests(way.name, name_of(going), model, now_s)
         ]
-        return sorted(possible, key=lambda way: self._expected_s(model, way))
-
-    def _expected_s(self, model: str, way: Way) -> float:
-        """Return what a way is expected to take: as measured, and after a time as it is elsewhere.
-
-        Else a way that was slow once, on a busy machine, would never be taken again.
-        """
-        known = self._known[model]
-        if way.name not in known.took_s:
-            return way.usual_s
-        weight: float = 0.5 ** ((self._clock() - known.took_at_s[way.name]) / HALF_FORGOTTEN_S)
-        return way.usual_s + weight * (known.took_s[way.name] - way.usual_s)
+        return sorted(possible, key=lambda way: known.expected_s(way.name, way.usual_s, now_s))
 
     def _failed(self, way: Way, going: Supervisor | None, coming: Supervisor, error: Exception) -> None:
         """Have a way rest that has failed, unless it is the last one there is."""
@@ -372,7 +361,7 @@ class Places:
         known = self._known[model]
         known.way = way
         if is_usual:
-            known.took_s[way], known.took_at_s[way] = took_s, self._clock()
+            known.took(way, took_s, self._clock())
         log.info("%s: awake in %.1f s (%s)", self._supervisors[model].replica, took_s, way)
 
     async def _measure(self, model: str, before_bytes: int) -> None:
@@ -392,8 +381,3 @@ class Places:
         with contextlib.suppress(OSError):
             return self._memory.used_bytes()
         return 0
-
-
-def name_of(supervisor: Supervisor | None) -> str | None:
-    """Return the base model of a supervisor, if there is one."""
-    return None if supervisor is None else supervisor.model.name

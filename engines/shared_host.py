@@ -104,7 +104,9 @@ class SharedHost:
 
     async def start(self) -> None:
         """End what a killed process left behind, and take orders. Call it in the main thread."""
-        await asyncio.to_thread(orphans.reap, *(one.replica for one in self.supervisors.values()))
+        replicas = {model: one.replica for model, one in self.supervisors.items()}
+        name = next((replica.removesuffix(f".{model}") for model, replica in replicas.items()), None)
+        await asyncio.to_thread(orphans.reap, *replicas.values(), host=name)
         drain_on_signals(self._drained)
         for supervisor in self.supervisors.values():
             supervisor.begin()

@@ -94,6 +94,11 @@ class Cold:
         await _start(coming)
 
 
+def name_of(supervisor: Supervisor | None) -> str | None:
+    """Return the base model of a supervisor, if there is one."""
+    return None if supervisor is None else supervisor.model.name
+
+
 async def end(supervisor: Supervisor) -> None:
     """Have an engine end; return once nothing of it is left."""
     supervisor.follow(EngineOrder.STOP)

@@ -49,11 +49,22 @@ _WANTED = {
     "tuple_type": ("must be a list", "write [a, b], or one item a line after `- `"),
     "dict_type": ("must be a mapping", "write one `name: value` a line, indented"),
     "model_type": ("must be a mapping", "write one `name: value` a line, indented"),
-    "string_pattern_mismatch": ("names no device", "write `0`, `0,1`, or the UUID of a GPU or MIG slice"),
     "finite_number": ("must be a finite number", ""),
     "too_short": ("must not be empty", ""),
     "string_too_short": ("must not be empty", ""),
 }
+_URL = ("is no URL", "write it like http://host:port/path, without a user in it")
+_FORMS = {  # by the key whose value is not of its form
+    "devices": ("names no device", "write `0`, `0,1`, or the UUID of a GPU or MIG slice"),
+    "gpu": ("names no GPU", "write its index as nvidia-smi counts, or its UUID (GPU-...)"),
+    "profile": ("is no profile of a MIG slice", "write it like 1g.20gb; `tenantry mig plan` knows them"),
+    "sha256": ("is no sha256", "write its 64 hexadecimal digits"),
+    "currency": ("is no name of a currency", "write it like EUR: up to 16 letters and digits"),
+    "folder": ("is no bucket", "write it like s3://bucket/folder, or leave it out"),
+    "endpoint": _URL,
+    "url": _URL,
+}
+_NO_VARIABLE = ("names no variable", "write letters, digits and `_`, as NAME_OF_IT")
 
 
 def explain(error: ErrorDetails, findings: Findings) -> None:
@@ -71,8 +82,10 @@ def explain(error: ErrorDetails, findings: Findings) -> None:
             path, f"{'not an API key entry' if kind != 'value_error' else _reason(error)}", _KEY_REMEDY
         )
     elif kind in _WANTED:
-        message, remedy = _WANTED[kind]
-        findings.error(path, message, remedy)
+        findings.error(path, *_WANTED[kind])
+    elif kind == "string_pattern_mismatch":
+        key = next((part for part in reversed(path) if isinstance(part, str)), "")
+        findings.error(path, *_FORMS.get(key, _NO_VARIABLE))
     elif kind in ("enum", "literal_error"):
         findings.error(path, f"`{error['input']}` is not one of {_expected(error)}", _close(error))
     else:

@@ -11,7 +11,7 @@ HOLD_S = 300.0  # an engine of some ten billion parameters loads in one to three
 class ResidencySettings:
     """How long the base models that share a host stay awake, and which of them come first."""
 
-    ttl_s: float | None = None  # one that nobody asks for sleeps after this; None: only for another's sake
+    ttl_s: float | None = None  # unused for so long it goes to disk; None: only for another's sake
     min_s: float | None = None  # one that came stays awake this long; None: as its switch is measured to cost
     max_turn_s: float = 60.0  # awake at a stretch while requests for others wait
     starvation_limit_s: float = 30.0  # a request waits no longer than this, one drain and one switch

@@ -128,8 +128,17 @@ def _check_devices(file: FleetFile, name: str, pool: PoolSection, findings: Find
         )
         return
     for index, devices in enumerate(pool.devices):
+        names = devices.split(",")
+        twice = next((device for at, device in enumerate(names) if device in names[:at]), None)
+        if twice is not None:
+            findings.error(
+                ("pools", name, "devices", index),
+                f"`{devices}` names device {twice} twice",
+                "name each GPU once",
+            )
+            continue
         sizes = [model.tensor_parallel_size for model in _models_at(file, pool, index)]
-        count = devices.count(",") + 1
+        count = len(names)
         if count < max(sizes, default=0):
             findings.error(
                 ("pools", name, "devices", index),

@@ -285,7 +285,7 @@ class ResidencySection(Section):
         None,
         gt=0,
         le=30 * 86400,
-        description="A model that nobody asks for sleeps after this time; default: only for another's sake.",
+        description="A model unused for this long goes to disk; default: only for another's sake.",
     )
     min_s: MinimumStay = Field(
         None,

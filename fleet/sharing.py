@@ -59,6 +59,14 @@ def met_by(tenant: str, companies: Iterable[Company]) -> list[str]:
     return [name for name in met if name != tenant]
 
 
+def met_by_turns(tenant: str, companies: Iterable[Company]) -> list[str]:
+    """Other tenants whose models have this tenant's devices, and maybe its engines, by turns with its own."""
+    companies = list(companies)
+    turns = {other for company in companies if tenant in company.tenants for other in company.by_turns_with}
+    met = dict.fromkeys(n for company in companies if company.replica in turns for n in company.tenants)
+    return [name for name in met if name != tenant]
+
+
 def who_uses(fleet: Fleet) -> list[Use]:
     """List every model of every pool with the tenants that may ask for it there."""
     users: dict[tuple[str, str], list[str]] = {}

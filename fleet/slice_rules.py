@@ -5,10 +5,11 @@ What a GPU really has is known on its machine alone: `tenantry devices` shows it
 
 from __future__ import annotations
 
-from fleet.mig import MAX_COMPUTE_SLICES, compute_slices, is_slice, most_memory_bytes
+from fleet.mig import MAX_COMPUTE_SLICES, UUID_PREFIX, compute_slices, is_slice, most_memory_bytes
 from fleet.problems import Findings, KeyPath
 from fleet.schema import FleetFile, PoolSection
 from fleet.types import Isolation, Strategy
+from fleet.vllm_flags import has_flag
 
 _OVER_SEVERAL = frozenset(  # vLLM's flags that spread one engine over several devices
     {"--pipeline-parallel-size", "--decode-context-parallel-size", "--prefill-context-parallel-size"}
@@ -22,14 +23,23 @@ def check_slices(file: FleetFile, findings: Findings) -> None:
         if pool.strategy is Strategy.MIG:
             _check_what_is_named(name, pool, findings)
             _check_models(file, name, pool, findings)
-        elif pool.mig is not None:
+            continue
+        if pool.mig is not None:
             findings.error(
                 ("pools", name, "mig"),
                 f"the strategy of this pool is {pool.strategy.value}",
                 "set `strategy: mig`, or remove it",
             )
+        for index, device in enumerate(pool.devices):
+            if "," in device and UUID_PREFIX in device:
+                findings.error(
+                    ("pools", name, "devices", index),
+                    f"`{device}`: an engine sees one MIG slice and nothing beside it",
+                    "name one slice, or whole GPUs",
+                )
     _check_slices_once(file, findings)
     _check_profiles_once(file, findings)
+    _check_compute(file, findings)
     _check_whole_gpus(file, findings)
     _check_dedicated(file, findings)
 
@@ -86,7 +96,7 @@ def _check_models(file: FleetFile, name: str, pool: PoolSection, findings: Findi
                 f"pool `{name}` runs it on MIG slices, and engines cannot spread over slices",
                 "set it to 1, or use whole GPUs with another strategy",
             )
-        spread = next((arg for arg in model.vllm_args if arg.partition("=")[0] in _OVER_SEVERAL), None)
+        spread = has_flag(model.vllm_args, _OVER_SEVERAL)
         if spread is not None:
             findings.error(
                 (*path, "vllm_args"),
@@ -144,6 +154,23 @@ def _check_profiles_once(file: FleetFile, findings: Findings) -> None:
                 ("pools", name, "mig"),
                 f"slices of {others} are named by UUID: they may be the ones that this pool finds",
                 f"{_LIST} in all pools of slices",
+            )
+
+
+def _check_compute(file: FleetFile, findings: Findings) -> None:
+    """All pools together ask a GPU for no more compute slices than it has."""
+    wanted: dict[str, int] = {}
+    for name, pool in file.pools.items():
+        if pool.mig is None:
+            continue
+        before = wanted.get(pool.mig.gpu, 0)
+        wanted[pool.mig.gpu] = before + compute_slices(pool.mig.profile) * pool.mig.count
+        if before and before <= MAX_COMPUTE_SLICES < wanted[pool.mig.gpu]:
+            findings.error(
+                ("pools", name, "mig"),
+                f"{wanted[pool.mig.gpu]} compute slices of GPU {pool.mig.gpu} are asked for together, and it "
+                f"has {MAX_COMPUTE_SLICES}",
+                "ask for fewer, or use another GPU; `tenantry mig plan` says what fits",
             )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 _SERVER = "engines answer through the gateway alone; its address is in configuration.yaml"
@@ -45,7 +45,7 @@ OWNED: dict[str, str] = {
     "--use-tqdm-on-load": "progress bars are no lines of a log",
     "--config": "write the flags here, where they are checked",
     "--help": "run `vllm serve --help=all`",
-    "--enable-sleep-mode": "no strategy of this release puts engines to sleep",
+    "--enable-sleep-mode": "use `sleep` of a pool of strategy model-mesh or swap",
     "--device-ids": "use `devices` of the pool",
     "--data-parallel-size": _REPLICAS,
     "--data-parallel-rank": _REPLICAS,
@@ -113,7 +113,19 @@ def to_argv(value: Any) -> tuple[str, ...]:
 
 def resizes_weights(argv: Sequence[str]) -> bool:
     """Whether flags let an engine hold its weights in another size than the checkpoint's."""
-    return any(part.partition("=")[0].partition(".")[0] in _RESIZING for part in argv)
+    return has_flag(argv, _RESIZING) is not None
+
+
+def has_flag(argv: Sequence[str], flags: Collection[str]) -> str | None:
+    """Return the first part of a command line that may be one of these flags, in whatever form; else None.
+
+    vLLM takes `_` for `-`, and any unambiguous beginning of a flag for the flag.
+    """
+    for part in argv:
+        name = part.partition("=")[0].partition(".")[0].replace("_", "-")
+        if len(name) > len("--") and name.startswith("--") and any(f.startswith(name) for f in flags):
+            return part
+    return None
 
 
 def _flag_parts(flag: str, given: Any) -> list[str]:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from fleet.money import FACTOR_UNITS, PRICE_UNITS, Price, written
 from fleet.problems import Problem
-from fleet.sharing import Company, base_model_of, met_by, pools_of, who_shares, who_uses
+from fleet.sharing import Company, base_model_of, met_by, met_by_turns, pools_of, who_shares, who_uses
 from fleet.types import BaseModel, Fleet, Pool, SchedulerSettings, Tenant
 from tenantry.columns import Columns
 
 
-def fleet_tables(fleet: Fleet) -> RenderableType:
-    """Show the contents of a fleet."""
+def fleet_tables(fleet: Fleet, came: Mapping[str, str] = MappingProxyType({})) -> RenderableType:
+    """Show the contents of a fleet; `came` says of base models how long switches to them took."""
     tables = [_base_models(fleet), _adapters(fleet), _tenants(fleet), _rates(fleet), _models(fleet)]
     tables += [
         _prices(fleet),
         _pools(fleet),
-        _turns(fleet),
+        _turns(fleet, came),
         _objectives(fleet),
         _scheduler(fleet.gateway.scheduler),
     ]
@@ -51,8 +52,10 @@ def _tenants_met(fleet: Fleet, companies: list[Company]) -> Columns:
         prose=("pools", "shares engines with"),
     )
     for tenant in fleet.tenants.values():
-        met = ", ".join(met_by(tenant.name, companies)) or "nobody"
-        table.add(tenant.name, tenant.isolation.value, ", ".join(pools_of(fleet, tenant)), met)
+        met = met_by(tenant.name, companies)
+        met += [f"{name} (by turns)" for name in met_by_turns(tenant.name, companies) if name not in met]
+        shares = ", ".join(met) or "nobody"
+        table.add(tenant.name, tenant.isolation.value, ", ".join(pools_of(fleet, tenant)), shares)
     return table
 
 
@@ -276,8 +279,8 @@ def _devices(pool: Pool) -> str:
     return " ".join(pool.devices) or "-"
 
 
-def _turns(fleet: Fleet) -> Columns:
-    """Show which base models are awake by turns, and what they weigh where that can be seen."""
+def _turns(fleet: Fleet, came: Mapping[str, str]) -> Columns:
+    """Show which base models are awake by turns, what they weigh and what switches to them took, as known."""
     table = _table(
         "Base models by turns",
         "pool",
@@ -290,20 +293,21 @@ def _turns(fleet: Fleet) -> Columns:
     )
     for pool in (pool for pool in fleet.pools.values() if pool.strategy.shares_hosts):
         awake = "as many as fit" if pool.awake is None else str(pool.awake)
-        models = ", ".join(_with_size(fleet, pool, name) for name in pool.base_models)
+        models = ", ".join(_with_size(fleet, pool, name, came.get(name)) for name in pool.base_models)
         wait = f"{pool.residency.starvation_limit_s:g} s, one drain and one switch"
         table.add(pool.name, len(pool.hosts), awake, models, wait)
     return table
 
 
-def _with_size(fleet: Fleet, pool: Pool, name: str) -> str:
-    """A base model with its size on disk, where it is a folder here, and whether it comes first or stays."""
+def _with_size(fleet: Fleet, pool: Pool, name: str, came: str | None) -> str:
+    """A base model with its size on disk, if it is a folder here, and whether it comes first or stays."""
     notes = [word for word in ("pinned", "preload") if name in getattr(pool.residency, word)]
     folder = Path(fleet.base_models[name].source)
     if folder.is_absolute():
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         shown = f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
         notes = [*([shown] if size else []), *notes]
+    notes += [came] if came else []
     return f"{name} ({', '.join(notes)})" if notes else name
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -14,6 +14,7 @@ import typer
 from fleet import FleetError, LoadedFleet, Problem, read_fleet
 from fleet.api_keys import new_key
 from fleet.sharing import who_shares
+from fleet.types import Pool
 from tenantry.fleet_tables import fleet_tables, print_problems, sharing_tables
 from tenantry.running import console, print_whole
 
@@ -32,10 +33,17 @@ def check(
         found: LoadedFleet | FleetError = read_fleet(fleet, keys_needed=keys, files=files)
     except FleetError as error:
         found = error
+    came: Mapping[str, str] = {}
+    if files and isinstance(found, LoadedFleet) and any(map(_takes_turns, found.fleet.pools.values())):
+        from tenantry import switch_costs  # takes half a second, and few fleets need it
+
+        took = switch_costs.switches_of(found.fleet)
+        late = switch_costs.warn_of(found, str(fleet), took).warnings
+        found, came = replace(found, warnings=(*found.warnings, *late)), switch_costs.in_words(took)
     if as_json:
         typer.echo(json.dumps(_report(fleet, found), indent=2))
     else:
-        _show(fleet, found)
+        _show(fleet, found, came)
     raise typer.Exit(1 if isinstance(found, FleetError) else 0)
 
 
@@ -91,12 +99,16 @@ def _report(path: Path, found: LoadedFleet | FleetError) -> dict[str, object]:
     }
 
 
-def _show(path: Path, found: LoadedFleet | FleetError) -> None:
+def _takes_turns(pool: Pool) -> bool:
+    return pool.strategy.shares_hosts
+
+
+def _show(path: Path, found: LoadedFleet | FleetError, came: Mapping[str, str]) -> None:
     """Print the tables of a fleet, or its problems."""
     errors = console(stderr=True)
     print_problems(errors, found.warnings, style="yellow", word="warning")
     if not isinstance(found, FleetError):
-        print_whole(console(), fleet_tables(found.fleet))
+        print_whole(console(), fleet_tables(found.fleet, came))
         return
     print_problems(errors, found.problems, style="red", word="error")
     count = len(found.problems)

@@ -57,13 +57,13 @@ def sleep(ctx: typer.Context, name: ModelName, url: Url = URL, as_json: AsJson =
 
 @app.command()
 def pin(ctx: typer.Context, name: ModelName, url: Url = URL, as_json: AsJson = False) -> None:
-    """Keep a model awake until the gateway starts anew."""
+    """Keep a model awake until `unpin`, through restarts of the gateway too, whatever the fleet says."""
     _order(ctx, "POST", f"/models/{in_path(name)}/pin", url, as_json)
 
 
 @app.command()
 def unpin(ctx: typer.Context, name: ModelName, url: Url = URL, as_json: AsJson = False) -> None:
-    """Let a pinned model take turns again."""
+    """Let a model take turns again, one that the fleet pins too."""
     _order(ctx, "DELETE", f"/models/{in_path(name)}/pin", url, as_json)
 
 

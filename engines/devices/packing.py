@@ -95,7 +95,10 @@ def pack(rooms: Sequence[Room], wanted: Sequence[Wanted]) -> list[Layout]:
         if found is not None:
             return [layout for layout in found if layout.slices]
     gpus = "GPU" if len(rooms) == 1 else f"{len(rooms)} GPUs"
-    raise NoRoomError(f"the {gpus} given here ha{'s' if len(rooms) == 1 else 've'} no room for {_said(free)}")
+    has = "has" if len(rooms) == 1 else "have"
+    raise NoRoomError(
+        f"the {gpus} given here {has} no room for {_said(free)}: ask for fewer, or name more GPUs"
+    )
 
 
 def _sorted(rooms: Sequence[Room], wanted: Sequence[Wanted]) -> tuple[dict[int, Counter[str]], Counter[str]]:
@@ -106,7 +109,9 @@ def _sorted(rooms: Sequence[Room], wanted: Sequence[Wanted]) -> tuple[dict[int, 
         (free if want.gpu is None else fixed[want.gpu])[want.profile] += want.count
     for room in rooms:
         if place(room, fixed[room.gpu]) is None:
-            raise NoRoomError(f"GPU {room.gpu} has no room for {_said(fixed[room.gpu])} together")
+            raise NoRoomError(
+                f"GPU {room.gpu} has no room for {_said(fixed[room.gpu])} together: ask for fewer"
+            )
     return fixed, free
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Query, Request
 from fastapi import Path as InPath
+from fastapi.dependencies.utils import get_flat_dependant
+from fastapi.routing import APIRoute
 
 from fleet.fields import Name
 from routing.admin.bodies import TenantQuery
@@ -22,6 +24,7 @@ from routing.usage.budget import Budgets
 from routing.usage.query import UsageLine, UsageQuery
 from routing.usage.query_limiter import QueryLimiter
 
+_SHOWN_CHARS = 100  # of a name that the client chose
 IDENTITY = "tenantry.identity"  # where the gate leaves it in the ASGI scope
 # The caller by the request's key; where it has none, by whatever else the scope says. None: nobody.
 Authenticate = Callable[[str | None, Scope], Identity | None]
@@ -140,6 +143,21 @@ def _no_tenant(named: str) -> NotFound:
 async def caller(request: Request) -> Caller:
     """Return the caller that the gate has identified."""
     return Caller(request.scope[IDENTITY], request.app.state.services)
+
+
+async def known_parameters(request: Request) -> None:
+    """Refuse an order with a parameter where its route knows none: it may be meant to change what is done.
+
+    Routes that know some refuse others themselves. Raises `InvalidRequest`.
+    """
+    route = request.scope.get("route")
+    if request.method == "GET" or not request.query_params or not isinstance(route, APIRoute):
+        return
+    if route.path.startswith("/admin/") and not get_flat_dependant(route.dependant).query_params:
+        shown = next(iter(request.query_params))[:_SHOWN_CHARS]
+        raise InvalidRequest(
+            f"`{shown}`: this route takes no parameters; leave it out.", param=shown, code="unknown_parameter"
+        )
 
 
 CallerHere = Annotated[Caller, Depends(caller)]

@@ -6,7 +6,7 @@ gateway's, on these answers as on all others.
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Security
+from fastapi import Depends, FastAPI, Security
 from fastapi.security import HTTPBearer
 
 from routing.admin import (
@@ -29,7 +29,7 @@ from routing.admin import (
     vllm_compatible,
     whoami,
 )
-from routing.admin.access import Authenticate, Books, Services
+from routing.admin.access import Authenticate, Books, Services, known_parameters
 from routing.admin.errors import COMMON, install_handlers
 from routing.admin.gate import Gate
 from routing.admin.live_feed import LiveFeed
@@ -106,7 +106,10 @@ def admin_app(
         redirect_slashes=False,
         strict_content_type=False,  # the gate has looked; without a content type it is JSON
         responses=COMMON,
-        dependencies=[Security(HTTPBearer(auto_error=False, description="An admin key."))],
+        dependencies=[
+            Security(HTTPBearer(auto_error=False, description="An admin key.")),
+            Depends(known_parameters),
+        ],
     )
 
     def known_tenants() -> list[str]:

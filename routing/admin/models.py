@@ -142,7 +142,7 @@ async def sleep(name: ModelName, operator: Operator) -> OrderAnswer:
 
 @router.post("/{name}/pin", responses=refusals(404, 408, 409, 413, 415))
 async def pin(name: ModelName, operator: Operator) -> OrderAnswer:
-    """Keep a model awake. Operators only. A restart of the gateway forgets it; the fleet's `pinned` stays.
+    """Keep a model awake until it is unpinned, through restarts too, whatever the fleet says. Operators only.
 
     409 `no_place` where the other models of the pool could never come then.
     """
@@ -152,7 +152,7 @@ async def pin(name: ModelName, operator: Operator) -> OrderAnswer:
 
 @router.delete("/{name}/pin", responses=refusals(404, 408, 413, 415))
 async def unpin(name: ModelName, operator: Operator) -> OrderAnswer:
-    """Let a model take turns again, until the gateway starts anew. Operators only."""
+    """Let a model take turns again, one that the fleet pins too. Operators only."""
     await operator.services.management.models.pin(name, False)
     return _of(operator, name)
 

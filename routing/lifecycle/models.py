@@ -21,7 +21,7 @@ class Models:
         return self._turns.report()
 
     def forecast(self, model: str) -> Sequence[WakeForecast]:
-        """Say what waking a model would do. Raises `NotFound`."""
+        """Say what waking a model would do. Raises as `wake` does."""
         return self._turns.forecast(model)
 
     async def wake(self, model: str) -> Sequence[WakeForecast]:

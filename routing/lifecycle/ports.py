@@ -175,7 +175,7 @@ class ModelManagement(Protocol):
         """Copy the state of every model at every host, and the timeline."""
 
     def forecast(self, model: str) -> Sequence[WakeForecast]:
-        """Say what waking a model would do, pool by pool."""
+        """Say what waking a model would do, pool by pool. Raises as `wake` does."""
 
     async def wake(self, model: str) -> Sequence[WakeForecast]:
         """Have a model come awake, before those that only wait. Raises `Conflict` where all is drained."""

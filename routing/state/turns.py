@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from routing.state.store import StateStore
 from routing.state.tables import SwitchCostRow, TurnPinRow
@@ -42,3 +42,10 @@ class TurnsStore:
         """Replace what an operator has said of a model."""
         with self._transaction() as session:
             session.merge(TurnPinRow(pool=pool, model=model, pinned=pinned))
+
+    def forget(self, pool: str, hosts: Collection[str], model: str) -> None:
+        """Know nothing more of a model that has left a pool, whose hosts these are."""
+        with self._transaction() as session:
+            session.execute(delete(TurnPinRow).where(TurnPinRow.pool == pool, TurnPinRow.model == model))
+            costs = SwitchCostRow.host.in_(hosts), SwitchCostRow.model == model
+            session.execute(delete(SwitchCostRow).where(*costs))

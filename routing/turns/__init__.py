@@ -12,5 +12,6 @@ timeline.py   who was awake when, and why that changed
 switching.py  carries one switch out
 pool.py       one pool: looks, asks the rule, acts
 kept.py       what survives a restart of the gateway
+waking.py     what waking a model would do
 driver.py     all pools; operators' orders
 """

@@ -32,6 +32,10 @@ class Costs:
         """Take over what a switch took before a restart, unless it is known better by now."""
         self._seconds.setdefault((host, model), {}).setdefault(went, took_s)
 
+    def forget(self, model: str) -> None:
+        """Know nothing more of switches to a model."""
+        self._seconds = {place: known for place, known in self._seconds.items() if place[1] != model}
+
     def measured_s(self, host: str, model: str, awake: Collection[str] = ()) -> float | None:
         """Return what a model's switches took at a host; None: it has not come there yet.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fleet.current import CurrentFleet
 from fleet.types import Fleet
@@ -15,9 +15,9 @@ from routing.scheduling.state import Replica
 from routing.turns.kept import Kept, TurnsMemory
 from routing.turns.pool import PoolTurns
 from routing.turns.report import Absence, ModelAtHost, TurnEvent, TurnsReport, WakeForecast
-from routing.turns.rule import Why, decide
 from routing.turns.seats import HostSeats, Seat
 from routing.turns.switching import Switching
+from routing.turns.waking import forecast
 from routing.types import Outcome, Record
 
 
@@ -59,6 +59,7 @@ class Turns:
             for pool in fleet.now.pools.values()
             if pool.strategy.shares_hosts
         }
+        self._had = {name: frozenset(pool.pool.base_models) for name, pool in self.pools.items()}
         self._dispatcher = dispatcher
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
@@ -103,7 +104,18 @@ class Turns:
             pool.figures.keep_tenants(fleet.tenants)
             if pool.name in fleet.pools:
                 pool.take_hosts(self._clock())
+                self._take_models(pool)
             pool.look()
+
+    def _take_models(self, pool: PoolTurns) -> None:
+        """Forget models that have left a pool; bring back what is known of those that have come."""
+        before, self._had[pool.name] = self._had[pool.name], frozenset(pool.pool.base_models)
+        for model in before - self._had[pool.name]:
+            pool.forget(model)
+            if self._kept is not None:
+                self._kept.forget(pool.name, tuple(pool.hosts), model)
+        if self._kept is not None:
+            self._kept.give(pool)
 
     def _look(self, pool: str) -> None:
         if pool in self.pools:
@@ -143,11 +155,11 @@ class Turns:
     def wake(self, model: str) -> None:
         """Have a model come awake, before all that only wait. Raises `NotFound` and `Conflict`."""
         for pool in self._pools_of(model):
+            self._require_resumed(pool, model)
             seats = self._seats(pool, model)
-            if any(seat.replica.draining for seat in seats) and all(s.replica.draining for s in seats):
-                raise Conflict(f"Every replica of `{model}` is drained; resume one first.", code="drained")
             for seat in seats:
                 seat.forgive()
+            self._let_stay(pool, model)
             if not any(seat.is_open for seat in seats):
                 pool.wanted.add(model)
             pool.look()
@@ -161,9 +173,10 @@ class Turns:
             if pool.is_pinned(model):
                 raise Conflict(f"`{model}` is pinned in pool `{pool.name}`; unpin it first.", code="pinned")
             pool.wanted.discard(model)
-            for seat in self._seats(pool, model):
-                if seat.is_up:
-                    pool.sleep(seat)
+            for host, seat in pool.seats():
+                if seat.model == model and (seat.is_up or host.coming == model):
+                    pool.to_sleep.add(seat)
+            pool.look()
 
     def pin(self, model: str, pinned: bool) -> None:
         """Keep a model awake all the time, or let it take turns again. Raises `NotFound` and `Conflict`.
@@ -173,44 +186,29 @@ class Turns:
         for pool in self._pools_of(model):
             if pinned:
                 self._require_place(pool, model)
+                self._let_stay(pool, model)
             pool.pins[model] = pinned
             if self._kept is not None:
                 self._kept.keep_pin(pool.name, model, pinned)
             pool.look()
 
     def forecast(self, model: str) -> Sequence[WakeForecast]:
-        """Say what waking a model would do, pool by pool; changes nothing. Raises `NotFound`."""
+        """Say what waking a model would do, pool by pool; changes nothing. Raises as `wake` does."""
         return [self._forecast_in(pool, model) for pool in self._pools_of(model)]
 
     def _forecast_in(self, pool: PoolTurns, model: str) -> WakeForecast:
-        now_s, wait_s = self._clock(), pool.until_awake_s(model)
-        seats = self._seats(pool, model)
-        here = next((host.name for host in pool.hosts.values() if host.seats[model].is_open), None)
-        if here is not None:
-            return WakeForecast(model, pool.name, here, None, 0.0, "it is awake", {})
-        demands = [replace(d, wanted=d.wanted or d.model == model) for d in pool.demands(now_s)]
-        plan = decide(now_s, pool.view(now_s), demands, pool.settings())
-        for switch in plan.switches:
-            if switch.model == model:
-                affected = self._affected(pool, switch.host, switch.instead_of)
-                return WakeForecast(
-                    model, pool.name, switch.host, switch.instead_of, wait_s, "it would come now", affected
-                )
-        for end in plan.ends:
-            if end.by == model:
-                affected = self._affected(pool, end.host, end.model)
-                why = "it would come once what the other one runs has ended"
-                return WakeForecast(model, pool.name, end.host, end.model, wait_s, why, affected)
-        held = dict(plan.held).get(model, Why.NOWHERE)
-        why = next((seat.reason for seat in seats if seat.reason), str(held))
-        return WakeForecast(model, pool.name, None, None, wait_s, why, {})
+        self._require_resumed(pool, model)
 
-    def _affected(self, pool: PoolTurns, host: str, model: str | None) -> Mapping[str, int]:
-        if model is None:
-            return {}
-        group = self._dispatcher.groups[pool.name, model]
-        running = pool.hosts[host].seats[model].replica.engine.sequences
-        return {"running": running, "waiting": len(group.backlog)}
+        def waiting(other: str) -> int:
+            return len(self._dispatcher.groups[pool.name, other].backlog)
+
+        return forecast(pool, model, self._seats(pool, model), self._clock(), waiting)
+
+    def _require_resumed(self, pool: PoolTurns, model: str) -> None:
+        """Raise `Conflict` where an operator has drained every replica of a model."""
+        seats = self._seats(pool, model)
+        if seats and all(seat.replica.draining for seat in seats):
+            raise Conflict(f"Every replica of `{model}` is drained; resume one first.", code="drained")
 
     def _require_place(self, pool: PoolTurns, model: str) -> None:
         """Raise `Conflict` where pinned models would leave no place for the others."""
@@ -223,10 +221,17 @@ class Turns:
                 code="no_place",
             )
 
+    def _let_stay(self, pool: PoolTurns, model: str) -> None:
+        """Have a model whose turn an operator has ended go on, if it has not gone yet."""
+        pool.to_sleep -= {seat for seat in self._seats(pool, model) if not seat.is_outdated}
+
     def _pools_of(self, model: str) -> Sequence[PoolTurns]:
         found = [pool for pool in self.pools.values() if model in pool.pool.base_models]
         if not found:
-            raise NotFound(f"No model `{model}` takes turns.", code="model_not_found")
+            raise NotFound(
+                f"No model `{model}` takes turns; `tenantry models` lists those that do.",
+                code="model_not_found",
+            )
         return found
 
     def _seats(self, pool: PoolTurns, model: str) -> list[Seat]:

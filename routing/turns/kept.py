@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from routing.errors import StateUnavailable
@@ -37,6 +37,10 @@ class TurnsMemory(Protocol):
         """Replace what an operator has said of a model."""
         ...
 
+    def forget(self, pool: str, hosts: Collection[str], model: str) -> None:
+        """Know nothing more of a model that has left a pool, whose hosts these are."""
+        ...
+
 
 class Kept:
     """Brings back what was learnt, and keeps what comes."""
@@ -45,18 +49,27 @@ class Kept:
         self._memory = memory
         self._writing = asyncio.Lock()  # one after the other: the last one counts
         self._tasks: set[asyncio.Task[None]] = set()
+        # Of models that a pool may get yet: those that were added at run time come after its start.
+        self._costs: dict[str, dict[Switched, float]] = {}
+        self._pins: dict[str, dict[str, bool]] = {}
 
     async def restore(self, pool: PoolTurns) -> None:
         """Give a pool what is known of it, once the database is open; until then it begins with nothing."""
         pool.costs.learnt = self._keep_cost
         costs, pins = await self._read(pool.name)
-        for (host, model, went), seconds in costs.items():
-            if model in pool.pool.base_models:
-                pool.costs.remember(host, model, seconds, went=went)
-        for model, pinned in pins.items():
-            if model in pool.pool.base_models:
-                pool.pins.setdefault(model, pinned)
+        self._costs[pool.name], self._pins[pool.name] = dict(costs), dict(pins)
+        self.give(pool)
         pool.look()
+
+    def give(self, pool: PoolTurns) -> None:
+        """Give a pool what was read of the models that it has by now, each once."""
+        here = pool.pool.base_models
+        costs, pins = self._costs.get(pool.name, {}), self._pins.get(pool.name, {})
+        for switched in [each for each in costs if each[1] in here]:
+            host, model, went = switched
+            pool.costs.remember(host, model, costs.pop(switched), went=went)
+        for model in [each for each in pins if each in here]:
+            pool.pins.setdefault(model, pins.pop(model))
 
     async def _read(self, pool: str) -> tuple[Mapping[Switched, float], Mapping[str, bool]]:
         """Read what is known, once the database is open; another part says what is wrong with it."""
@@ -70,6 +83,10 @@ class Kept:
     def keep_pin(self, pool: str, model: str, pinned: bool) -> None:
         """Keep an operator's word, soon."""
         self._keep(lambda: self._memory.keep_pin(pool, model, pinned))
+
+    def forget(self, pool: str, hosts: Collection[str], model: str) -> None:
+        """Know nothing more of a model that has left a pool, soon."""
+        self._keep(lambda: self._memory.forget(pool, hosts, model))
 
     async def stop(self) -> None:
         """Write what is left."""

@@ -55,6 +55,7 @@ class PoolTurns:
         self.limit_s = 0.0
         self.wanted = set(fleet.now.pools[name].residency.preload)
         self.pins: dict[str, bool] = {}  # by an operator, over those of the fleet
+        self.to_sleep: set[Seat] = set()  # by an operator, or to come back with other files
         self.timeline = Timeline(name)
         self.holds = self.timeline.held  # times that models had to wait, by model and reason
         self.switches: Counter[tuple[str, str, str, str]] = Counter()  # model, way, cause, how it ended
@@ -66,7 +67,6 @@ class PoolTurns:
         self._clock = clock
         self._due = asyncio.Event()
         self._last_turn_s: dict[str, float] = {}
-        self._to_sleep: set[Seat] = set()  # by an operator, or to come back with other files
         # Told of each model that came, or whose engine did not start: with which files, and in which words.
         self.outcome: Callable[[str, str, str], None] = lambda model, source, words: None
         self.absence: Callable[[str], Absence] = lambda model: NOTHING_KNOWN
@@ -91,14 +91,16 @@ class PoolTurns:
             if seat.replica.name == replica:
                 seat.used_s = now_s
 
+    def forget(self, model: str) -> None:
+        """Know nothing more of a model that has left; another one may get its name."""
+        self.pins.pop(model, None)
+        self.wanted.discard(model)
+        self._last_turn_s.pop(model, None)
+        self.costs.forget(model)
+
     def look(self) -> None:
         """Decide anew, soon."""
         self._due.set()
-
-    def sleep(self, seat: Seat) -> None:
-        """End a model's turn; it goes to disk once it has run empty."""
-        self._to_sleep.add(seat)
-        self.look()
 
     async def run(self) -> None:
         """Decide for ever."""
@@ -108,7 +110,7 @@ class PoolTurns:
                 self.decide()
             except Exception:
                 log.exception("pool %s: the turns could not be decided", self.name)
-            quiet = not self.held and not self._to_sleep
+            quiet = not self.held and not self.to_sleep
             try:
                 async with asyncio.timeout(QUIET_TICK_S if quiet else WAITING_TICK_S):
                     await self._due.wait()
@@ -148,7 +150,7 @@ class PoolTurns:
         self._take_engine(host, seat, now_s)
         self._take_failure(host, seat, now_s)
         if seat.is_outdated and seat.is_open:  # it comes again with other files, once what it runs has ended
-            self._to_sleep.add(seat)
+            self.to_sleep.add(seat)
             self.wanted.add(seat.model)
         barred = seat.is_quarantined or (seat.is_absent and self.absence(seat.model).for_good)
         self._dispatcher.set_asleep(seat.replica.name, seat.replica.asleep, barred=barred)
@@ -162,7 +164,7 @@ class PoolTurns:
         self.hosts = arranged(present, self.hosts, before, now_s, self._begun)
         for replica in before.keys() - set(present):
             self._let_go(before[replica])
-        self._to_sleep = {seat for seat in self._to_sleep if not seat.replica.left}
+        self.to_sleep = {seat for seat in self.to_sleep if not seat.replica.left}
 
     def _let_go(self, seat: Seat) -> None:
         host = self.hosts.get(seat.replica.host)
@@ -204,7 +206,7 @@ class PoolTurns:
         for host, seat in self.seats():
             if seat.model in (host.coming, host.going):
                 continue
-            end, sleeps = ends.get((host.name, seat.model)), seat in self._to_sleep
+            end, sleeps = ends.get((host.name, seat.model)), seat in self.to_sleep
             is_over = end is not None or sleeps
             if is_over and seat.is_open:
                 self._close(seat, now_s)
@@ -213,7 +215,7 @@ class PoolTurns:
             elif not is_over and seat.shut_s is not None:
                 self._open(seat, now_s)
                 self.timeline.add(host.name, seat.model, None, "goes_on", "nobody needs its place any more")
-            if seat in self._to_sleep and not host.is_busy and not seat.replica.engine.sequences:
+            if seat in self.to_sleep and not host.is_busy and not seat.replica.engine.sequences:
                 self._put_to_sleep(host, seat, Why.WANTED)
 
     def _open(self, seat: Seat, now_s: float) -> None:
@@ -239,7 +241,7 @@ class PoolTurns:
         if seat.counts_from_s is not None:
             seat.awake_s += now_s - seat.counts_from_s
         seat.shut_s, seat.counts_from_s, seat.since_s = None, None, now_s
-        self._to_sleep.discard(seat)
+        self.to_sleep.discard(seat)
 
     # -- acting --------------------------------------------------------------------------------------------
 
@@ -261,10 +263,12 @@ class PoolTurns:
             await self._switching.bring(seat, goes, ordered=ordered)
         except NotAwake as error:
             now_s = self._clock()
+            self.to_sleep.discard(seat)
             if isinstance(error, HostSilent):
                 self._switching.forget(host)
             else:
                 seat.failed(str(error), now_s)
+                host.failed(seat.model, str(error), now_s)
             if seat.is_quarantined:
                 self.wanted.discard(seat.model)
             self._count(seat, why, now_s - began_s, failed=True)
@@ -314,12 +318,12 @@ class PoolTurns:
         """What counts for turns now."""
         return turn_settings(self.pool, self.figures.answer_s, self.figures.longest_drain_s)
 
-    def view(self, now_s: float) -> list[Host]:
-        """The hosts as the rule sees them."""
+    def view(self, now_s: float, retried: str = "") -> list[Host]:
+        """The hosts as the rule sees them; with one model as if it had not failed."""
         pool = self.pool
         allowed = 1 if pool.strategy is Strategy.SWAP else pool.awake
         return [
-            host.seen(host.most_awake(allowed), self.costs, self.figures.answer_s, now_s)
+            host.seen(host.most_awake(allowed, now_s), self.costs, self.figures.answer_s, now_s, retried)
             for host in self.hosts.values()
         ]
 
@@ -355,10 +359,10 @@ class PoolTurns:
         found = dict.fromkeys([*heads, *islice(backlog, LOOKED_AT)])
         return sorted(found, key=lambda ticket: ticket.request.arrived_s)[:LOOKED_AT]
 
-    def until_awake_s(self, model: str) -> float | None:
+    def until_awake_s(self, model: str, *, retried: bool = False) -> float | None:
         """Seconds until a model is awake, as expected; None where it can come nowhere."""
         now_s = self._clock()
-        hosts, settings = self.view(now_s), self.settings()
+        hosts, settings = self.view(now_s, model if retried else ""), self.settings()
         return until_awake_s(now_s, model, hosts, self._longer_waiting(model), settings)
 
     def least_s(self, model: str) -> float:

@@ -17,6 +17,9 @@ from routing.turns.worth import drain_s
 
 FAILURES = 3  # one after the other, then a model is quarantined at its host
 FIRST_PAUSE_S, LAST_PAUSE_S = 5.0, 60.0
+# How engines, vLLM's and hosts' refusals say that a model found no memory beside those that are awake.
+NO_MEMORY = ("memory", "gib are free beside")
+CROWDED_S = 600.0  # in which no more models are awake at a host than one did not come beside
 COMING = frozenset({EngineState.STARTING})
 AWAKE = frozenset({EngineState.READY, EngineState.SILENT})
 
@@ -99,9 +102,10 @@ class Seat:
         declared = self.replica.engine.declared
         return declared and replace(declared, source=self.source)
 
-    def may_come(self, now_s: float) -> bool:
-        """Whether it may be ordered to come."""
-        if self.is_absent or self.is_quarantined or now_s < self.not_before_s or self.told is None:
+    def may_come(self, now_s: float, *, retried: bool = False) -> bool:
+        """Whether it may be ordered to come; `retried`: as if it had not failed."""
+        failed = not retried and (self.is_quarantined or now_s < self.not_before_s)
+        if self.is_absent or failed or self.told is None:
             return False
         return not (self.replica.draining or self.replica.restarting or self.replica.left)
 
@@ -163,6 +167,8 @@ class HostSeats:
     going: str | None = None  # the model that goes to disk for nobody
     began_s: float = 0.0  # when that was ordered
     leaving: set[str] = field(default_factory=set)  # models that take part no more, and end what they run
+    fits: int = 1  # models that are awake at most, until `crowded_until_s`
+    crowded_until_s: float = -math.inf
 
     @property
     def busy(self) -> str | None:
@@ -179,9 +185,9 @@ class HostSeats:
         """The models that are there."""
         return [model for model, seat in self.seats.items() if seat.is_up and model != self.coming]
 
-    def seen(self, most_awake: int, costs: Costs, answer_s: float, now_s: float) -> Host:
-        """Return what the rule sees of it; answers take so long as a rule."""
-        able = [model for model, seat in self.seats.items() if seat.may_come(now_s)]
+    def seen(self, most_awake: int, costs: Costs, answer_s: float, now_s: float, retried: str = "") -> Host:
+        """Return what the rule sees of it; answers take so long as a rule; one model may be `retried`."""
+        able = [m for m, seat in self.seats.items() if seat.may_come(now_s, retried=m == retried)]
         busy = self.busy
         up = (seat for seat in self.seats.values() if seat.is_up and seat.model != busy)
         awake = tuple(seat.seen(answer_s) for seat in up)
@@ -190,10 +196,18 @@ class HostSeats:
         left_s = max(0.0, expected.get(busy, 0.0) - (now_s - self.began_s)) if busy is not None else 0.0
         return Host(self.name, most_awake, awake, busy, left_s, here)
 
-    def most_awake(self, allowed: int | None) -> int:
+    def failed(self, model: str, words: str, now_s: float) -> None:
+        """Take note of a model that did not come: for want of memory another one goes for it next time."""
+        beside = len(set(self.awake) - {model})
+        if beside and any(said in words.lower() for said in NO_MEMORY):
+            self.fits, self.crowded_until_s = beside, now_s + CROWDED_S
+
+    def most_awake(self, allowed: int | None, now_s: float) -> int:
         """Models that may be awake at once; `allowed` by the pool, None: as many as the host says."""
-        if allowed is not None:
-            return allowed
+        most = self._told_awake() if allowed is None else allowed
+        return min(most, self.fits) if now_s < self.crowded_until_s else most
+
+    def _told_awake(self) -> int:
         told = (seat.replica.engine.told for seat in self.seats.values())
         return max(
             (each.place.awake for each in told if each is not None and each.place is not None), default=1

@@ -179,3 +179,40 @@ async def test_all_clients_of_several_waking_models_leave_and_nothing_of_them_is
         for model in ("one", "two"):
             mesh.engine(model).loading.set()
         assert said(await mesh.ask("two")()) == "I am two"
+
+
+def needs_alone(mesh: Mesh, model: str, words: str) -> None:
+    """Have a model not start beside another one, in these words of its engine."""
+    engine, come = mesh.engine(model), mesh.engine(model).come
+    others = [each for each in mesh.hosts["mesh-0"].engines.values() if each is not engine]
+
+    async def alone() -> None:
+        engine.never_loads = words if any(not each.stopped for each in others) else ""
+        await come()
+
+    vars(engine)["come"] = alone
+
+
+async def test_a_model_that_finds_no_memory_beside_another_comes_once_that_has_gone(tmp_path: Path) -> None:
+    async with mesh_of(mesh_fleet(awake=2, caps=PATIENT), tmp_path) as mesh:
+        needs_alone(mesh, "two", "torch.OutOfMemoryError: CUDA out of memory.")
+        busy, running = await mesh.keep_busy("one")
+        asked = asyncio.create_task(mesh.ask("two")())
+        await eventually(lambda: state(mesh, "two") is ModelState.FAILED)
+        await eventually(lambda: state(mesh, "one") is ModelState.DRAINING, "its turn's end")
+        busy.release.set()
+        assert said(await running) == "I am one", "what runs is never cut off"
+        assert said(await asked) == "I am two"
+        assert mesh.awake() == {"two"} and busy.cut == 0
+
+
+async def test_a_model_that_fails_for_another_reason_drives_nobody_out(tmp_path: Path) -> None:
+    async with mesh_of(mesh_fleet(awake=2, caps=PATIENT), tmp_path) as mesh:
+        await mesh.ask("one")()
+        mesh.engine("two").never_loads = "ValueError: no such architecture"
+        await mesh.ask("two")()
+        await eventually(lambda: state(mesh, "two") is ModelState.QUARANTINED)
+        assert mesh.awake() == {"one"}
+        assert [order for order in mesh.hosts["mesh-0"].orders if order[1] == "one"] == [
+            ("start", "one", None)
+        ]

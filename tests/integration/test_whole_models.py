@@ -310,6 +310,28 @@ async def test_a_wrong_wish_is_refused_at_once(stable: Stable, body: dict[str, A
     assert not stable.whole.entries()
 
 
+@pytest.mark.parametrize(
+    ("method", "rest"),
+    [
+        ("GET", ""),
+        ("DELETE", ""),
+        ("POST", "/rollback"),
+        ("DELETE", "/versions/1"),
+        ("POST", "/versions/1/verify"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("one", "`one` is declared with files of its own"), ("nobody", "`tenantry models add` adds one")],
+)
+async def test_a_model_that_the_gateway_does_not_fetch_is_told_with_what_to_do(
+    stable: Stable, method: str, rest: str, name: str, words: str
+) -> None:
+    refused = await stable.call(f"models/{name}{rest}", method)
+    assert (refused.status, refused.error["code"]) == (404, "model_not_found")
+    assert words in refused.error["message"]
+
+
 async def test_a_promised_sha256_is_compared(stable: Stable) -> None:
     await stable.add(model_folder(stable.folder / "source"), sha256="0" * 64)
     assert "sha256 of model.safetensors is not the one promised" in (await stable.until(QUARANTINED)).reason
@@ -528,6 +550,30 @@ async def test_a_name_can_be_used_again(stable: Stable) -> None:
     await eventually(lambda: "new" not in stable.whole.shelf.entries, "its end")
     await stable.ready("new", 5)
     assert said(await stable.ask()) == "I am new"
+
+
+def with_two_awake(folder: Path) -> Fleet:
+    """A fleet in which a model may be pinned beside others."""
+    return replace(fleet_in(folder), pools=mesh_fleet(MODELS, awake=2).pools)
+
+
+async def test_a_pin_is_the_models_through_a_restart_and_not_the_next_ones_of_its_name(
+    tmp_path: Path,
+) -> None:
+    async with stable_in(tmp_path, with_two_awake(tmp_path)) as stable:
+        await stable.ready()
+        assert (await stable.call("models/new/pin")).status == 200
+        await eventually(lambda: stable.mesh.awake() == {"new"}, "the pinned model")
+    async with stable_in(tmp_path) as stable:
+        await eventually(lambda: stable.mesh.awake() == {"new"}, "the pinned model, after a restart")
+        await stable.call("tenants/a", "PATCH", {"models": {"new": None}})
+        await stable.call("models/new", "DELETE")
+        await eventually(lambda: "new" not in stable.whole.shelf.entries, "its end")
+        await stable.ready("new", 5)
+        assert not stable.mesh.pool.is_pinned("new")
+    async with stable_in(tmp_path) as stable:
+        assert said(await stable.ask()) == "I am new"
+        assert not stable.mesh.pool.is_pinned("new")
 
 
 async def test_of_two_operators_who_add_one_name_the_second_is_told(stable: Stable) -> None:

@@ -142,8 +142,15 @@ class ModelShelf:
         """Return one model. Raises `NotFound`."""
         entry = self.entries.get(name)
         if entry is None or entry.retiring:
-            raise NotFound(f"The gateway fetches no model `{name}`.", code="model_not_found")
+            raise NotFound(self._why_none(name), code="model_not_found")
         return entry
+
+    def _why_none(self, name: str) -> str:
+        if name in self.fleet.now.base_models:
+            return (
+                f"`{name}` is declared with files of its own, without versions; change it in the fleet file."
+            )
+        return f"The gateway fetches no model `{name}`; `tenantry models add` adds one."
 
     # -- how a change is made ------------------------------------------------------------------------------
 

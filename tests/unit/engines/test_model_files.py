@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 
 from adapters.store import VersionStore
 from adapters.whole_model import WHOLE_MODEL
+from engines import copies
 from engines.copies import Folders
 from engines.model_files import ModelFiles
 from engines.protocol import MODEL_FILES_PATH
@@ -140,10 +144,10 @@ async def test_copies_stay_within_their_budget_and_what_is_needed_stays(
 ) -> None:
     models = [away(gateway, tmp_path, name) for name in "abc"]
     size = WHOLE_MODEL.inspect(VersionStore(gateway.store).folder_of(Path(models[0].source).name)).size_bytes
-    copies = VersionStore(here.copies, kind=WHOLE_MODEL)
+    stored = VersionStore(here.copies, kind=WHOLE_MODEL)
 
     def here_are() -> list[bool]:
-        return [copies.has(Path(model.source).name) for model in models]
+        return [stored.has(Path(model.source).name) for model in models]
 
     files = files_of(here._replace(budget_bytes=2 * size + 100), gateway)
     first, second, third = (files.located(model) for model in models)
@@ -159,3 +163,62 @@ async def test_copies_stay_within_their_budget_and_what_is_needed_stays(
     assert await stranger.bring(stranger.located(models[1]), none_needed)
     assert here_are() == [True, True, False]
     files.keep([])
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+async def test_a_damaged_copy_is_dropped_and_fetched_anew(
+    gateway: Gateway, here: Folders, tmp_path: Path, damage: str
+) -> None:
+    files, model = files_of(here, gateway), away(gateway, tmp_path)
+    located = files.located(model)
+    await files.bring(located, none_needed)
+    assert not await files.drop_damaged(located), "it is whole"
+    weights = Path(located.source) / "model.safetensors"
+    weights.chmod(0o600)
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-4] if damage == "cut" else whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert await files.drop_damaged(located)
+    assert not await files.drop_damaged(located), "it is gone"
+    assert await files.bring(located, none_needed)
+    assert weights.read_bytes() == whole
+
+
+async def test_what_is_no_copy_is_never_dropped(gateway: Gateway, here: Folders, tmp_path: Path) -> None:
+    files = files_of(here, gateway)
+    folder = gateway.has(model_folder(tmp_path / "a"), WHOLE_MODEL)
+    (folder / "config.json").chmod(0o600)
+    (folder / "config.json").write_text("{")
+    for source in (str(folder), "org/llama", ""):
+        assert not await files.drop_damaged(files.located(BaseModel("a", source)))
+    assert folder.is_dir()
+
+
+async def test_no_copy_is_dropped_whose_check_was_broken_off(
+    gateway: Gateway, here: Folders, tmp_path: Path
+) -> None:
+    files = files_of(here, gateway)
+    located = files.located(away(gateway, tmp_path))
+    await files.bring(located, none_needed)
+    await files.stop()
+    assert not await files.drop_damaged(located)
+    assert (Path(located.source) / "model.safetensors").is_file()
+
+
+async def test_a_full_disk_is_told_and_what_has_come_is_kept(
+    gateway: Gateway, here: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, model = files_of(here, gateway), away(gateway, tmp_path)
+    download = copies._download
+
+    async def fills_the_disk(session: Any, url: str, path: Path) -> None:
+        if path.name == "model.safetensors":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        await download(session, url, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copies, "_download", fills_the_disk)
+        with pytest.raises(FilesAway, match=r"model a has no files on this machine: .*No space left"):
+            await files.bring(files.located(model), none_needed)
+    asked = list(gateway.asked)
+    assert await files.bring(files.located(model), none_needed)
+    assert f"{asked[1]} bytes=" in gateway.asked[len(asked) + 1], "what had come is not fetched again"

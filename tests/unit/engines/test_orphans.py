@@ -75,6 +75,18 @@ def test_all_replicas_of_a_host_are_looked_for_at_once(caplog: pytest.LogCapture
     ]
 
 
+def test_a_host_finds_engines_of_models_that_were_added_while_it_ran_too() -> None:
+    left = [engine_process("1:1", replica=name) for name in ("mesh-0.added", "mesh-0.even")]
+    others = [engine_process("1:1", replica=name) for name in ("mesh-00.added", "mesh-0", "mesh-1.added")]
+    try:
+        found = orphans.reap("mesh-0.even", host="mesh-0")
+        assert sorted(found) == sorted(process.pid for process in left)
+        assert all(process.poll() is None for process in others)
+    finally:
+        for process in (*left, *others):
+            end(process)
+
+
 def test_engines_of_other_replicas_of_the_same_worker_are_nobody_elses_to_end() -> None:
     both = [
         engine_process(orphans.mark(name)[orphans.WORKER_MARK], replica=name)

@@ -523,9 +523,10 @@ async def test_left_to_itself_a_host_has_one_awake_until_it_knows_what_models_ta
     await house.end()
 
 
-async def test_one_for_which_there_is_no_memory_beside_the_others_is_refused() -> None:
+@pytest.mark.parametrize("awake", [None, 3])
+async def test_one_for_which_there_is_no_memory_beside_the_others_is_refused(awake: int | None) -> None:
     memory = FakeMemory(5 * GIB, {"even": 3 * GIB, "odd": GIB, "third": GIB})
-    house = House(None, memory)
+    house = House(awake, memory)
     for model, instead_of in (("even", None), ("odd", "even"), ("third", "odd")):
         await house.bring(model, instead_of)
     assert house.places.most_awake() == 3
@@ -543,6 +544,16 @@ async def test_where_nothing_can_be_measured_one_is_awake() -> None:
     assert house.places.most_awake() == 1
     assert house.places.health("even").place.memory_bytes == 0  # type: ignore[union-attr]
     await house.bring("odd", "even")
+    await house.end()
+
+
+async def test_where_nothing_can_be_measured_any_more_as_many_are_awake_as_may_be() -> None:
+    house = House(2)
+    for model, instead_of in (("even", None), ("odd", "even"), ("third", "odd")):
+        await house.bring(model, instead_of)
+    house.memory.breaks = True
+    await house.bring("even")
+    assert house.state("third") == house.state("even") == "ready"
     await house.end()
 
 
@@ -676,6 +687,7 @@ class FakeFiles:
 
     def __init__(self, breaks: str = "") -> None:
         self.breaks = breaks
+        self.is_damaged = False
         self.may_come = asyncio.Event()
         self.needed: Callable[[], Collection[str]] = tuple
         self.kept: list[set[str]] = []
@@ -686,6 +698,10 @@ class FakeFiles:
         if self.breaks:
             raise FilesAway(self.breaks)
         return True
+
+    async def drop_damaged(self, model: BaseModel) -> bool:
+        was, self.is_damaged = self.is_damaged, False
+        return was
 
     def keep(self, folders: Collection[str]) -> None:
         self.kept.append(set(folders))
@@ -735,4 +751,24 @@ async def test_a_model_whose_files_do_not_come_stays_on_disk_says_why_and_harms_
     files.breaks = ""
     await house.bring("odd")
     assert house.places.health("odd").reason == ""
+    await house.end()
+
+
+@pytest.mark.parametrize("is_damaged", [True, False])
+async def test_a_model_that_did_not_come_from_a_damaged_copy_comes_from_a_new_one(is_damaged: bool) -> None:
+    house, files, came = with_files()
+    files.may_come.set()
+    house.fakes["odd"].breaks = "SafetensorError: incomplete metadata"
+    files.is_damaged = is_damaged
+
+    def took(model: BaseModel) -> None:
+        came.append(model.name)
+        house.fakes["odd"].breaks = "" if len(came) == 2 else house.fakes["odd"].breaks
+
+    house.places.took = took
+
+    house.places.follow("odd", START)
+    await eventually(lambda: not house.places._switches)
+    assert house.state("odd") == ("ready" if is_damaged else "failed")
+    assert house.diary == ["start odd"] * (1 + is_damaged)
     await house.end()

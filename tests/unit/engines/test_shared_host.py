@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from engines import protocol
+from engines import orphans, protocol
 from engines import shared_host as shared_host_module
 from engines.builder import Shared, builder_thread
 from engines.built import Running
@@ -213,6 +213,17 @@ async def test_it_takes_orders_once_it_has_started_and_is_alive_while_any_model_
     assert not host.app.is_alive()
     host.supervisors["odd"].draining = True
     assert not host.app.is_ready()
+    await host.app.stop()
+
+
+async def test_what_a_killed_host_left_of_any_model_is_ended_at_its_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[tuple[str, ...], dict[str, Any]]] = []
+    monkeypatch.setattr(orphans, "reap", lambda *names, **of: asked.append((names, of)))
+    host = OneHost(monkeypatch)
+    await host.app.start()
+    assert asked == [(("mesh-0.even", "mesh-0.odd"), {"host": "mesh-0"})]
     await host.app.stop()
 
 

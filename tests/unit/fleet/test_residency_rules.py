@@ -122,6 +122,7 @@ def test_with_swap_one_is_awake_at_a_time(tmp_path: Path) -> None:
             "3 awake after a start, and 2 at once",
         ),
         ({"devices": ["0", "1"]}, "devices", "2 for 1 hosts, which have all base models"),
+        ({"devices": ["0,1,0"]}, "devices[0]", "`0,1,0` names device 0 twice"),
     ],
 )
 def test_a_wrong_value_is_refused(tmp_path: Path, settings: dict[str, Any], path: str, message: str) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet import FleetError, project, read_fleet
-from fleet.sharing import Company, Use, met_by, pools_of, who_shares, who_uses
+from fleet.sharing import Company, Use, met_by, met_by_turns, pools_of, who_shares, who_uses
 from fleet.types import Fleet, Isolation
 from tests.fakes import small_fleet
 from tests.unit.fleet.files import changed, declared, digest, problems, write
@@ -57,6 +57,25 @@ def test_replicas_of_other_pools_on_the_same_device_are_named() -> None:
 def test_a_tenant_meets_those_whose_requests_its_engines_run() -> None:
     companies = who_shares(small_fleet(replicas=2))
     assert {tenant: met_by(tenant, companies) for tenant in "abc"} == {"a": ["b"], "b": ["a"], "c": []}
+
+
+def test_a_tenant_meets_by_turns_those_whose_models_share_its_hosts(tmp_path: Path) -> None:
+    data = changed("base_models/other", {"source": "org/other"})
+    data["pools"]["whole"] |= {"strategy": "swap", "base_models": ["plain", "other"]}
+    data["pools"]["whole"]["tenants"] = ["alpha", "beta"]
+    data["tenants"]["beta"]["models"] = {"raw": "other"}
+    data["pools"]["shared"]["tenants"] = ["alpha"]
+    companies = who_shares(read_fleet(write(tmp_path, data)).fleet)
+    assert {name: met_by(name, companies) for name in ("alpha", "beta", "gamma")} == {
+        "alpha": [],
+        "beta": [],
+        "gamma": [],
+    }
+    assert {name: met_by_turns(name, companies) for name in ("alpha", "beta", "gamma")} == {
+        "alpha": ["beta"],
+        "beta": ["alpha"],
+        "gamma": [],
+    }
 
 
 def test_each_model_of_a_pool_is_listed_with_those_who_may_ask_for_it() -> None:
@@ -130,7 +149,7 @@ def assert_dedicated_tenants_are_alone(fleet: Fleet) -> None:
     for pool in fleet.pools.values():
         assert len(pool.tenants) == 1 or not dedicated & set(pool.tenants)
     for name in dedicated:
-        assert met_by(name, who_shares(fleet)) == []
+        assert met_by(name, who_shares(fleet)) == met_by_turns(name, who_shares(fleet)) == []
 
 
 @settings(max_examples=150, deadline=None)

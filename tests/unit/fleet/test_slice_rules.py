@@ -117,10 +117,20 @@ def test_mig_belongs_to_its_strategy(tmp_path: Path) -> None:
 def test_no_engine_spreads_over_slices(tmp_path: Path) -> None:
     data = changed("base_models/base/tensor_parallel_size", 2, with_slices(devices=[A]))
     assert [p.path for p in problems(tmp_path, data)] == ["base_models.base.tensor_parallel_size"]
-    data = changed("base_models/base/vllm_args", {"pipeline-parallel-size": 2}, with_slices(devices=[A]))
-    problem = the_problem(tmp_path, data)
-    assert problem.path == "base_models.base.vllm_args"
-    assert problem.message.startswith("`--pipeline-parallel-size`: pool `shared` runs it on MIG slices")
+    for flag in ("pipeline-parallel-size", "pipeline_parallel_size", "pipeline-par"):
+        data = changed("base_models/base/vllm_args", {flag: 2}, with_slices(devices=[A]))
+        problem = the_problem(tmp_path, data)
+        assert problem.path == "base_models.base.vllm_args"
+        assert problem.message.startswith(f"`--{flag}`: pool `shared` runs it on MIG slices")
+
+
+@pytest.mark.parametrize("strategy", ["multi-lora", "model-mesh", "swap"])
+@pytest.mark.parametrize("devices", [f"{A},{B}", f"0,{A}"])
+def test_nor_does_one_of_another_strategy(tmp_path: Path, strategy: str, devices: str) -> None:
+    pool = {"strategy": strategy, "base_models": ["base"], "tenants": ["gamma"], "devices": [devices]}
+    problem = the_problem(tmp_path, changed("pools/alone", pool))
+    assert problem.path == "pools.alone.devices[0]"
+    assert problem.message == f"`{devices}`: an engine sees one MIG slice and nothing beside it"
 
 
 def test_a_slice_of_one_pool_is_in_no_other(tmp_path: Path) -> None:
@@ -135,6 +145,28 @@ def test_a_slice_of_one_pool_is_in_no_other(tmp_path: Path) -> None:
     assert the_problem(tmp_path, data).message == (
         "pool `shared` takes slices 1g.20gb of GPU 3 too, and both would get the same"
     )
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (("4g.71gb", 1), ("3g.71gb", 1), None),
+        (("4g.71gb", 1), ("1g.18gb", 4), "8 compute slices of GPU 3 are asked for together, and it has 7"),
+        (("1g.18gb", 7), ("1g.35gb", 1), "8 compute slices of GPU 3 are asked for together, and it has 7"),
+    ],
+)
+def test_pools_do_not_ask_a_gpu_for_more_than_it_has(
+    tmp_path: Path, first: tuple[str, int], second: tuple[str, int], message: str | None
+) -> None:
+    def asked(profile: str, count: int) -> dict[str, Any]:
+        return {"gpu": "3", "profile": profile, "count": count}
+
+    alone = {"strategy": "mig", "base_models": ["base"], "tenants": ["gamma"], "mig": asked(*second)}
+    data = changed("pools/alone", alone, with_slices(mig=asked(*first)))
+    found = [(p.path, p.message) for p in problems(tmp_path, data)]
+    assert found == ([] if message is None else [("pools.alone.mig", message)])
+    data["pools"]["alone"]["mig"]["gpu"] = "4"
+    assert not problems(tmp_path, data)
 
 
 def test_a_gpu_is_whole_or_divided(tmp_path: Path) -> None:

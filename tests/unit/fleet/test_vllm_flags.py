@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engines.vllm_args import engine_args
 from fleet.types import BaseModel
-from fleet.vllm_flags import OWNED, FlagError, to_argv
+from fleet.vllm_flags import OWNED, FlagError, has_flag, to_argv
 
 
 @pytest.mark.parametrize(
@@ -107,3 +107,22 @@ def test_a_refusal_says_what_to_use_instead() -> None:
         to_argv({"max-loras": 8})
     with pytest.raises(FlagError, match="`--max-lora` is short for `--max-loras`"):
         to_argv(["--max-lora", "8"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "has"),
+    [
+        (["--load-format", "dummy"], True),
+        (["--load-format=dummy"], True),
+        (["--load_format", "dummy"], True),
+        (["--load-f", "dummy"], True),
+        (["--load-format.key", "1"], True),
+        (["--seed", "--load-format"], True),
+        (["--load-formats", "dummy"], False),
+        (["--l", "dummy"], True),  # the engine says that this may mean several
+        (["--seed", "load-format"], False),
+        ([], False),
+    ],
+)
+def test_a_flag_is_found_in_every_form_that_vllm_takes(argv: list[str], has: bool) -> None:
+    assert (has_flag(argv, {"--load-format"}) is not None) == has

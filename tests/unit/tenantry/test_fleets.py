@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from fleet import read_fleet
 from fleet.api_keys import KEY_PREFIX
 from fleet.key_hash import hash_key
 from fleet.schema import json_schema
+from routing.state import StateStore, TurnsStore
 from tenantry import bundle
 from tenantry.app import app
 from tests.unit.fleet.files import adapter_folder, changed, declared, digest, write
@@ -111,12 +114,13 @@ def test_base_models_that_take_turns_are_shown_with_what_they_weigh(tmp_path: Pa
     (tmp_path / "even/config.json").write_text("{}")
     with (tmp_path / "even/model.safetensors").open("wb") as file:
         file.truncate(3 * 2**29)
-    data["tenants"]["alpha"]["models"] |= {"odd": "odd", "even": "even"}
+    data["tenants"]["alpha"]["models"] |= {"odd": "odd"}
+    data["tenants"]["delta"] = {"api_keys": [{"sha256": digest("delta")}], "models": {"even": "even"}}
     residency = {"preload": ["odd"], "starvation_limit_s": 12}
     data["pools"]["mesh"] = {
         "strategy": "model-mesh",
         "base_models": ["odd", "even"],
-        "tenants": ["alpha"],
+        "tenants": ["alpha", "delta"],
         "residency": residency,
     }
     path = write(tmp_path, data)
@@ -126,6 +130,56 @@ def test_base_models_that_take_turns_are_shown_with_what_they_weigh(tmp_path: Pa
     assert ["mesh", "1", "as many as fit", weighed, wait] in rows(result.stdout)
     result = RUN.invoke(app, ["who-shares", str(path)], env={"COLUMNS": "200"})
     assert ["mesh", "mesh-0.odd", "odd", "- (by turns with 1 more)", "alpha (alone)"] in rows(result.stdout)
+    assert ["alpha", "shared", "shared, whole, mesh", "beta, delta (by turns)"] in rows(result.stdout)
+    assert ["delta", "shared", "mesh", "alpha (by turns)"] in rows(result.stdout)
+
+
+def mesh_that_has_run(folder: Path, objective_s: float, **pool: Any) -> Path:
+    """A fleet file whose models have taken turns: `odd` comes in 8 s or 2 s, `even` in half a second."""
+    for name in "abc":
+        adapter_folder(folder / name)
+    data = declared()
+    data["base_models"] |= {"odd": {"source": "org/odd"}, "even": {"source": "org/even"}}
+    data["tenants"]["alpha"]["models"] |= {"odd": "odd", "even": "even"}
+    data["pools"]["mesh"] = {"strategy": "model-mesh", "base_models": ["odd", "even"], "tenants": ["alpha"]}
+    data["pools"]["mesh"] |= {"slo": {"ttft_s": objective_s}, **pool}
+    path = write(folder, data)
+    kept = StateStore(read_fleet(path, keys_needed=False).fleet.state.database_url)
+    (folder / ".tenantry").mkdir(exist_ok=True)
+    kept.open()
+    turns = TurnsStore(kept)
+    turns.keep_cost("mesh-0", "odd", None, 8.0, "cold")
+    turns.keep_cost("mesh-0", "odd", "even", 2.0, "fork")
+    turns.keep_cost("mesh-0", "even", "odd", 0.5, "put")
+    kept.close()
+    return path
+
+
+def test_what_a_switch_took_here_is_shown(tmp_path: Path) -> None:
+    path = mesh_that_has_run(tmp_path, 4.0)
+    result = RUN.invoke(app, ["check", str(path)], env={"COLUMNS": "200"})
+    wait = "30 s, one drain and one switch"
+    assert ["mesh", "1", "as many as fit", "odd (comes in 2 s to 8 s), even (comes in 500 ms)", wait] in rows(
+        result.stdout
+    )
+    assert "slo.ttft_s" not in result.stderr
+
+
+def test_an_objective_shorter_than_the_quickest_switch_is_told(tmp_path: Path) -> None:
+    path = mesh_that_has_run(tmp_path, 1.0)
+    result = RUN.invoke(app, ["check", str(path)], env={"COLUMNS": "200"})
+    said = "pools.mesh.slo.ttft_s: no switch to `odd` took less than 2 s here, and the objective is 1 s"
+    assert result.exit_code == 0
+    assert said in result.stderr and ": pools.mesh" in result.stderr.partition("fleet.yaml:")[2]
+    told = json.loads(RUN.invoke(app, ["check", str(path), "--json"]).stdout)
+    assert [warning["path"] for warning in told["warnings"]] == ["pools.mesh.slo.ttft_s"]
+    assert "slo.ttft_s" not in RUN.invoke(app, ["check", str(path), "--no-files"]).stderr
+
+
+@pytest.mark.parametrize("pool", [{"awake": 2}, {"awake": 2, "residency": {"pinned": ["odd"]}}])
+def test_where_all_stay_awake_no_switch_is_waited_for(tmp_path: Path, pool: dict[str, Any]) -> None:
+    path = mesh_that_has_run(tmp_path, 1.0, **pool)
+    assert "slo.ttft_s" not in RUN.invoke(app, ["check", str(path)]).stderr
 
 
 def test_check_prints_every_problem_with_its_line_and_exits_with_1(fleet: Path) -> None:

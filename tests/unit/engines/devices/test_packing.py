@@ -173,11 +173,20 @@ def test_a_small_slice_leaves_the_places_of_large_ones_free() -> None:
 @pytest.mark.parametrize(
     ("wanted", "why"),
     [
-        ([Wanted("1g.18gb", 8)], "the GPU given here has no room for 8 x 1g.18gb"),
+        (
+            [Wanted("1g.18gb", 8)],
+            "the GPU given here has no room for 8 x 1g.18gb: ask for fewer, or name more GPUs",
+        ),
         ([Wanted("9g.1gb", 1)], f"no GPU here has profile 9g.1gb; there are {', '.join(sorted(NAMES))}"),
         ([Wanted("1g.18gb", 1, 3)], "there is no GPU 3"),
-        ([Wanted("4g.71gb", 1, 0), Wanted("4g.71gb", 1, 0)], "GPU 0 has no room for 2 x 4g.71gb together"),
-        ([Wanted("7g.141gb", 1, 0), Wanted("1g.18gb", 1)], "the GPU given here has no room for 1 x 1g.18gb"),
+        (
+            [Wanted("4g.71gb", 1, 0), Wanted("4g.71gb", 1, 0)],
+            "GPU 0 has no room for 2 x 4g.71gb together: ask for fewer",
+        ),
+        (
+            [Wanted("7g.141gb", 1, 0), Wanted("1g.18gb", 1)],
+            "the GPU given here has no room for 1 x 1g.18gb: ask for fewer, or name more GPUs",
+        ),
     ],
 )
 def test_what_has_no_room_is_said(wanted: list[Wanted], why: str) -> None:

@@ -300,3 +300,22 @@ async def raw(
     }
     await desk.app(scope, receive, send)
     return sent
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/admin/v1/models/one/sleep?dry_run=true"),
+        ("DELETE", "/admin/v1/models/one?version=2"),
+        ("DELETE", "/admin/v1/models/one/versions/2?dry_run=true"),
+        ("POST", "/admin/v1/replicas/shared-0/drain?dry_run"),
+    ],
+)
+async def test_an_order_with_a_parameter_that_its_route_does_not_know_is_refused(
+    desk: Desk, method: str, path: str
+) -> None:
+    answer = await desk.ask(method, path, key="operator-key")
+    error = error_of(answer)
+    assert (answer.status_code, error["code"]) == (400, "unknown_parameter")
+    assert error["param"] == path.partition("?")[2].partition("=")[0]
+    assert desk.management.models.asked == desk.management.calls == []

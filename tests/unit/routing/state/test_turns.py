@@ -25,6 +25,18 @@ def test_what_was_kept_last_is_there_after_a_restart(store: StateStore, url: str
     again.close()
 
 
+def test_a_model_that_has_left_a_pool_is_forgotten_there_alone(store: StateStore) -> None:
+    turns = TurnsStore(store)
+    for host in ("mesh-0", "other-0"):
+        turns.keep_cost(host, "even", "odd", 1.0, "put")
+    turns.keep_cost("mesh-0", "odd", "even", 2.0, "put")
+    for pool, model in (("mesh", "even"), ("mesh", "odd"), ("other", "even")):
+        turns.keep_pin(pool, model, True)
+    turns.forget("mesh", ["mesh-0", "mesh-1"], "even")
+    assert turns.costs() == {("other-0", "even", "odd"): 1.0, ("mesh-0", "odd", "even"): 2.0}
+    assert turns.pins("mesh") == {"odd": True} and turns.pins("other") == {"even": True}
+
+
 def test_without_the_database_it_is_said_so(store: StateStore) -> None:
     turns = TurnsStore(store)
     store.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import SimpleNamespace
 from typing import cast
 
@@ -45,6 +45,13 @@ class FakeMemory:
         self._answer()
         self.pinned[pool, model] = pinned
 
+    def forget(self, pool: str, hosts: Collection[str], model: str) -> None:
+        self._answer()
+        self.pinned.pop((pool, model), None)
+        self.seconds = {
+            key: s for key, s in self.seconds.items() if not (key[0] in hosts and key[1] == model)
+        }
+
     def _answer(self) -> None:
         if self.breaks:
             raise StateUnavailable("The state database does not answer.", retry_after_s=1)
@@ -73,12 +80,30 @@ async def test_costs_and_pins_are_those_of_before_the_restart() -> None:
     assert memory.ways == {("mesh-0", "even", None): "fork", ("mesh-0", "even", "odd"): "put"}
 
 
-async def test_models_that_a_pool_has_no_longer_are_not_brought_back() -> None:
+async def test_a_model_that_the_pool_has_not_yet_is_brought_back_once_it_comes() -> None:
     memory, pool = FakeMemory(), new_pool()
-    memory.seconds["mesh-0", "gone", None] = 3.0
-    memory.pinned["mesh", "gone"] = True
-    await Kept(memory).restore(pool)
-    assert (pool.costs.measured_s("mesh-0", "gone"), pool.pins) == (None, {})
+    memory.seconds["mesh-0", "later", None] = 3.0
+    memory.pinned["mesh", "later"] = True
+    kept = Kept(memory)
+    await kept.restore(pool)
+    assert (pool.costs.measured_s("mesh-0", "later"), pool.pins) == (None, {})
+    pool.pool.base_models = ("even", "later")  # type: ignore[misc]
+    kept.give(pool)
+    assert (pool.costs.measured_s("mesh-0", "later"), pool.pins) == (3.0, {"later": True})
+    pool.pins.clear()
+    kept.give(pool)
+    assert pool.pins == {}, "once"
+
+
+async def test_a_model_that_has_left_is_forgotten() -> None:
+    memory, pool = FakeMemory(), new_pool()
+    kept = Kept(memory)
+    await kept.restore(pool)
+    pool.costs.learn("mesh-0", "even", 20.0)
+    kept.keep_pin("mesh", "even", True)
+    kept.forget("mesh", ["mesh-0"], "even")
+    await kept.stop()
+    assert (memory.seconds, memory.pinned) == ({}, {})
 
 
 async def test_nothing_waits_for_a_slow_database_and_the_last_word_counts() -> None:
