@@ -196,14 +196,16 @@ class Served:
         return cls(fleet, on_gpu, loaded.secret_variables, file)
 
 
-def declare_host(served: Served, pool: Pool, place: Host) -> Service[Any]:
-    """Declare the service of one host."""
+def declare_host(served: Served, pool: Pool, place: Host, at_once: int) -> Service[Any]:
+    """Declare the service of one host; `at_once` engines are awake on this machine."""
     fleet = served.fleet
 
     @functools.cache
     def host() -> EngineHost | SharedHost:
         from engines.assembly import host_of
+        from engines.cores import share
 
+        share(at_once)
         return host_of(fleet, pool, place, token=internal_token(SECRET), withheld=served.secret_variables)
 
     class Engine:
@@ -252,14 +254,11 @@ def declare_gateway(served: Served, role: Role) -> Service[Any]:
     """Declare the entry service, and through it one engine service for each host that runs here."""
     fleet = served.fleet
     elsewhere = Elsewhere.read(os.environ, Address.parse)
-    hosts = [host.name for pool in fleet.pools.values() for host in pool.hosts]
-    require_none_here(role, [host for host in hosts if not elsewhere.has(host)])
-    engines = {
-        host.name: declare_host(served, pool, host)
-        for pool in fleet.pools.values()
-        for host in pool.hosts
-        if not elsewhere.has(host.name)
-    }
+    hosts = [(pool, host) for pool in fleet.pools.values() for host in pool.hosts]
+    here = [(pool, host) for pool, host in hosts if not elsewhere.has(host.name)]
+    require_none_here(role, [host.name for _, host in here])
+    at_once = sum(pool.awake_at_once for pool, _ in here)
+    engines = {host.name: declare_host(served, pool, host, at_once) for pool, host in here}
     known_keys = demo_keys(fleet)
     # All of them: one may come with another fleet.
     local_only = frozenset() if os.environ.get("TENANTRY_DEMO") == "1" else DEMO_KEY_HASHES
@@ -387,7 +386,7 @@ def declare(part: Part, *, on_gpu: bool) -> Service[Any]:
     served = Served.read(part, on_gpu=on_gpu)
     if part.replica is not None:
         pool, host = host_in(served.fleet, part.replica)
-        return declare_host(served, pool, on_devices_given(host, os.environ))
+        return declare_host(served, pool, on_devices_given(host, os.environ), pool.awake_at_once)
     return declare_gateway(served, part.role)
 
 

@@ -8,6 +8,7 @@ read_ahead.py      reads a model's weights ahead of its turn
 known.py           what was seen of a base model: ways, seconds, memory
 strikes.py         which ways rest, since they have failed
 ways.py            the ways from one base model to another
+cores.py           how many threads engines on CPUs have that share cores
 supervisor.py      loads an engine, watches it, restarts it, ends it
 start.py           starts the engines of one replica
 built.py           an engine as it was started, and as it runs

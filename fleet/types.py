@@ -260,6 +260,12 @@ class Pool:
             for i, (held, device) in enumerate(zip(replicas, devices, strict=True))
         )
 
+    @property
+    def awake_at_once(self) -> int:
+        """How many engines of one host are awake at most."""
+        most = len(self.base_models) if self.strategy.shares_hosts else 1
+        return min(self.awake or most, most)
+
     def _slice(self, host: int) -> SliceName | None:
         """Return the MIG slice of a host; None where the pool is no pool of slices."""
         if self.mig is not None:

@@ -223,7 +223,7 @@ function pin(model: Model, order: Order): Action {
   if (model.pinned) {
     return {
       title: `Unpin ${model.name}?`,
-      text: "It takes turns again, until the gateway starts anew; then the fleet's residency.pinned counts.",
+      text: "It takes turns again, also where the fleet pins it.",
       verb: `Unpin ${model.name}`,
       run: () => order("DELETE", model.name, "pin"),
       done: `${model.name} takes turns again.`,
@@ -231,7 +231,7 @@ function pin(model: Model, order: Order): Action {
   }
   return {
     title: `Pin ${model.name}?`,
-    text: "It comes awake if it is not, and stays so until it is unpinned or the gateway starts anew. The pool's other models have one place less; where that would leave them none, the gateway refuses.",
+    text: "It comes awake if it is not, and stays so until it is unpinned, through restarts too. The pool's other models have one place less; where that would leave them none, the gateway refuses.",
     verb: `Pin ${model.name}`,
     run: () => order("POST", model.name, "pin"),
     done: `${model.name} stays awake.`,
