@@ -115,6 +115,7 @@ def test_a_part_counts_for_what_it_is_and_not_for_its_bytes(part: dict[str, Any]
         (Kind.RESPONSE, {"input": [{"type": "function_call", "name": "abcd", "arguments": "x" * 36}]}, 10),
         (Kind.CHAT, {"messages": [{"role": "tool", "tool_call_id": LONG, "content": "x" * 40}]}, 10),
         (Kind.CHAT, {"messages": ["x" * 40, 1, None, {"role": LONG}]}, 10),
+        (Kind.EMBEDDING, {"messages": [[{"role": "user", "content": "x" * 40}]] * 3}, 30),
     ],
 )
 def test_prompts_of_every_form_are_measured(kind: Kind, fields: dict[str, Any], expected: int) -> None:
