@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from fleet.batch_settings import BatchSettings
 from routing.batches.answers import batch_answer
@@ -56,6 +57,8 @@ class Desk:
         self._store, self._vault, self._runner = store, vault, runner
         self._settings, self._now = settings, now
         self._uploads: Counter[str] = Counter()  # that run, by account
+        # Held from counting what a tenant has to adding one more; by what it is and account.
+        self._counting: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     # -- files ---------------------------------------------------------------------------------------------
 
@@ -90,12 +93,13 @@ class Desk:
 
     async def keep(self, account: str, writer: FileWriter, filename: str, keep_s: float | None) -> StoredFile:
         """Keep an uploaded file, for so long or as long as the service keeps files. Raises as `upload`."""
-        await self._require_room(account, writer.size_bytes)
-        now_s, longest_s = self._now(), self._settings().keep_s
-        expires_s = now_s + min(longest_s, keep_s or longest_s)
-        await self._stored(writer.finish)
-        file = StoredFile(writer.name, account, INPUT_PURPOSE, filename, writer.size_bytes, now_s, expires_s)
-        await asyncio.to_thread(self._store.add_file, file)
+        async with self._one_more("file", account):
+            await self._require_room(account, writer.size_bytes)
+            now_s, longest_s, size_bytes = self._now(), self._settings().keep_s, writer.size_bytes
+            expires_s = now_s + min(longest_s, keep_s or longest_s)
+            await self._stored(writer.finish)
+            file = StoredFile(writer.name, account, INPUT_PURPOSE, filename, size_bytes, now_s, expires_s)
+            await asyncio.to_thread(self._store.add_file, file)
         return file
 
     async def files(self, account: str, page: Page, purpose: str | None) -> list[StoredFile]:
@@ -139,26 +143,27 @@ class Desk:
             raise InvalidRequest(
                 "The file's purpose is not `batch`.", param="input_file_id", code="invalid_value"
             )
-        held = await asyncio.to_thread(self._store.held, account)
-        if held.unfinished >= self._settings().max_unfinished:
-            raise CapReached(
-                f"{held.unfinished} batches of yours have not ended; wait for one, or cancel one.",
-                code="max_batches",
-                retry_after_s=RETRY_AFTER_BATCH_S,
+        async with self._one_more("batch", account):
+            held = await asyncio.to_thread(self._store.held, account)
+            if held.unfinished >= self._settings().max_unfinished:
+                raise CapReached(
+                    f"{held.unfinished} batches of yours have not ended; wait for one, or cancel one.",
+                    code="max_batches",
+                    retry_after_s=RETRY_AFTER_BATCH_S,
+                )
+            now_s = self._now()
+            batch = Batch(
+                id=f"batch_{secrets.token_hex(16)}",
+                account=account,
+                key=key,
+                home=self._runner.home,
+                endpoint=ENDPOINTS[endpoint],
+                input_file=file.id,
+                created_s=now_s,
+                expires_s=now_s + WINDOW_S,
+                metadata=metadata,
             )
-        now_s = self._now()
-        batch = Batch(
-            id=f"batch_{secrets.token_hex(16)}",
-            account=account,
-            key=key,
-            home=self._runner.home,
-            endpoint=ENDPOINTS[endpoint],
-            input_file=file.id,
-            created_s=now_s,
-            expires_s=now_s + WINDOW_S,
-            metadata=metadata,
-        )
-        await asyncio.to_thread(self._store.put, batch)
+            await asyncio.to_thread(self._store.put, batch)
         self._runner.add(batch)
         return batch
 
@@ -187,6 +192,10 @@ class Desk:
         return await self._runner.cancel(batch)
 
     # -- help ----------------------------------------------------------------------------------------------
+
+    def _one_more(self, what: str, account: str) -> asyncio.Lock:
+        """Return what is held while a tenant gets one more: requests that come together are counted too."""
+        return self._counting.setdefault((what, account), asyncio.Lock())
 
     def _require_open(self) -> None:
         if not self._runner.home:

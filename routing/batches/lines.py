@@ -102,13 +102,16 @@ def parse(raw: bytes, number: int, kind: Kind, *, max_bytes: int) -> Line:
 
 
 def answered(batch: Batch, line: Line, answer: LineAnswer) -> bytes:
-    """Write the line of the output or error file for an answer."""
+    """Write the line of the output or error file for an answer; one that is no JSON has no body."""
     try:
         body = orjson.loads(answer.body)
     except orjson.JSONDecodeError:
         body = None
     response = {"status_code": answer.status, "request_id": request_id(batch, line), "body": body}
-    return _written(batch, line, response, None)
+    try:
+        return _written(batch, line, response, None)
+    except orjson.JSONEncodeError:  # it is nested too deeply: orjson reads more levels than it writes
+        return _written(batch, line, {**response, "body": None}, None)
 
 
 def unanswered(batch: Batch, line: Line, code: str, message: str) -> bytes:

@@ -158,6 +158,21 @@ async def test_what_may_pass_is_asked_again_and_an_engines_fault_three_times(hou
     assert (await house.lines(batch.error_file))["c-2"]["response"]["status_code"] == 502
 
 
+UNREADABLE = {"cut off": b'{"ok":', "empty": b"", "too deep": b"[" * 300 + b"]" * 300}
+
+
+@pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE)
+async def test_an_answer_that_cannot_be_written_again_ends_its_line_without_a_body(
+    house: House, body: bytes
+) -> None:
+    house.gateway.answers = {1: [LineAnswer(200, body, ("row",))]}
+    batch = await house.ended(await house.begin(2))
+    assert (batch.status, batch.counts.completed) == (BatchStatus.COMPLETED, 2)
+    response = (await house.lines(batch.output_file))["c-1"]["response"]
+    assert (response["status_code"], response["body"]) == (200, None)
+    assert ("row",) in house.gateway.rows
+
+
 async def test_an_expired_batch_says_so_of_each_line_that_is_left(house: House) -> None:
     house.gateway.answers = {n: [LineAnswer(503, b"{}", None, 1e6)] for n in (4, 5)}
     batch_id = await house.begin(5)
@@ -289,6 +304,23 @@ async def test_a_tenant_has_so_many_files_bytes_uploads_and_batches_and_no_more(
     with pytest.raises(CapReached, match="1 batches"):
         await house.desk.create("a", "key", **told)  # type: ignore[arg-type]
     assert not house.desk._uploads and not list((house.folder / "batches" / "incoming").iterdir())
+
+
+async def test_no_more_batches_begin_together_than_one_after_the_other(house: House) -> None:
+    file_id = await house.upload(1)
+    house.settings, house.gateway.has_room = BatchSettings(max_unfinished=3), False
+    told: Any = {"file_id": file_id, "endpoint": Kind.CHAT.value, "metadata": None}
+    begun = [house.desk.create(account, "key", **told) for account in "a" * 9]
+    results = await asyncio.gather(*begun, return_exceptions=True)
+    assert [type(each) for each in results].count(Batch) == 3
+    assert {each.code for each in results if isinstance(each, CapReached)} == {"max_batches"}
+
+
+async def test_no_more_files_come_together_than_one_after_the_other(house: House) -> None:
+    house.settings = BatchSettings(max_files=1)
+    results = await asyncio.gather(house.upload(1), house.upload(1), return_exceptions=True)
+    assert sorted(type(each).__name__ for each in results) == ["InvalidRequest", "str"]
+    assert house.store.held("a").files == 1 and not house.desk._uploads
 
 
 async def test_batches_of_another_folder_are_left_alone(house: House) -> None:
