@@ -40,6 +40,7 @@ from routing.errors import (
 T = TypeVar("T")
 MOST_UPLOADS = 2  # of one tenant at once
 RETRY_AFTER_UPLOAD_S, RETRY_AFTER_BATCH_S, RETRY_AFTER_STORAGE_S = 5.0, 60.0, 5.0
+RETRY_AFTER_ELSEWHERE_S = 1.0  # the next request may come to the right gateway
 
 
 class Desk:
@@ -185,11 +186,22 @@ class Desk:
         return [{**batch_answer(batch), "tenant": batch.account} for batch in found[:limit]]
 
     async def cancel(self, account: str, batch_id: str) -> Batch:
-        """Begin nothing more of a batch. Raises `NotFound`, and `Conflict` where it has ended."""
+        """Begin nothing more of a batch.
+
+        Raises `NotFound`, `Conflict` where it has ended, and `Unavailable` where it does not run here.
+        """
         batch = await self.batch(account, batch_id)
+        if not self._runner.runs(batch):
+            batch = await self.batch(account, batch_id)  # it may have ended while it was read
         if batch.status in ENDED or batch.status is BatchStatus.FINALIZING:
             raise Conflict(f"The batch is {batch.status} already.", code="batch_ended")
-        return await self._runner.cancel(batch)
+        if self._runner.runs(batch):
+            return await self._runner.cancel(batch)
+        if batch.home == self._runner.home or not self._runner.home:
+            raise still_starting(RETRY_AFTER_STORAGE_S)
+        raise Unavailable(
+            "Another gateway runs this batch.", code="batch_elsewhere", retry_after_s=RETRY_AFTER_ELSEWHERE_S
+        )
 
     # -- help ----------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from routing.batches.runner import Runner
 from routing.batches.store import BatchStore, Page
 from routing.batches.values import ENDED, WINDOW_S, Batch, BatchStatus, Line, LineAnswer, Mistake
 from routing.batches.vault import Vault
-from routing.errors import CapReached, Conflict, InvalidRequest, NotFound, StateUnavailable
+from routing.errors import CapReached, Conflict, InvalidRequest, NotFound, StateUnavailable, Unavailable
 from tests.fakes import eventually
 
 NOW_S = 1.0e9
@@ -208,6 +208,27 @@ async def test_lines_wait_for_room_and_cancelling_needs_none(house: House) -> No
     assert batch.status is BatchStatus.CANCELLED and not house.gateway.asked and batch.output_file is None
     with pytest.raises(Conflict):
         await house.desk.cancel("a", batch_id)
+
+
+@pytest.mark.parametrize(
+    ("home", "code"), [("another", "batch_elsewhere"), (None, "starting")], ids=["elsewhere", "at a start"]
+)
+async def test_what_does_not_run_here_is_not_cancelled_here_and_says_so(
+    house: House, home: str | None, code: str
+) -> None:
+    house.gateway.has_room = False
+    batch_id = await house.begin(1)
+    await eventually(lambda: house.runner.unfinished()["in_progress"] == 1)
+    batch = await house.desk.batch("a", batch_id)
+    if home is not None:
+        house.store.put(replace(batch, id="batch_other", home=home))
+    else:
+        await house.runner.stop()
+        house.build()
+        house.store.open()
+    with pytest.raises(Unavailable) as caught:
+        await house.desk.cancel("a", "batch_other" if home is not None else batch_id)
+    assert caught.value.code == code and caught.value.retry_after_s
 
 
 async def test_stopped_in_the_middle_it_goes_on_where_it_was(house: House) -> None:
