@@ -6,6 +6,7 @@ endpoint, with a `custom_id` of its own. What only a model or its limits say, ea
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator
 
 import orjson
@@ -39,9 +40,8 @@ def split(chunks: Iterable[bytes], *, max_bytes: int) -> Iterator[bytes]:
 
 def read(chunks: Iterable[bytes], kind: Kind, *, max_bytes: int) -> Iterator[Line]:
     """Give the requests of a file, numbered as its lines are. Raises `WrongLine`; reading on is possible."""
-    for number, raw in enumerate(split(chunks, max_bytes=max_bytes), start=1):
-        if raw.strip():
-            yield parse(raw, number, kind, max_bytes=max_bytes)
+    for number, raw in _requests(chunks, max_bytes):
+        yield parse(raw, number, kind, max_bytes=max_bytes)
 
 
 def mistakes_of(chunks: Iterable[bytes], kind: Kind, *, max_bytes: int) -> tuple[int, list[Mistake]]:
@@ -49,9 +49,7 @@ def mistakes_of(chunks: Iterable[bytes], kind: Kind, *, max_bytes: int) -> tuple
     seen: set[str] = set()
     mistakes: list[Mistake] = []
     requests = 0
-    for number, raw in enumerate(split(chunks, max_bytes=max_bytes), start=1):
-        if not raw.strip():
-            continue
+    for number, raw in _requests(chunks, max_bytes):
         requests += 1
         if requests > MAX_LINES:
             return requests, [Mistake("too_many_tasks", f"A batch has at most {MAX_LINES} requests.")]
@@ -122,6 +120,14 @@ def unanswered(batch: Batch, line: Line, code: str, message: str) -> bytes:
 def request_id(batch: Batch, line: Line) -> str:
     """Return the id of a line's request: always the same one, and of no other line."""
     return f"{batch.id}-{line.number}"
+
+
+def _requests(chunks: Iterable[bytes], max_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Give the lines that are not empty, with their numbers; some editors begin a file with a mark."""
+    for number, raw in enumerate(split(chunks, max_bytes=max_bytes), start=1):
+        line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+        if line.strip():
+            yield number, line
 
 
 def _written(batch: Batch, line: Line, response: object, error: object) -> bytes:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +155,10 @@ WRONG_FILES = {
         "invalid_body",
     ),
     "nothing": (b"\n \n", "empty_file"),
+    "nothing but a mark": (codecs.BOM_UTF8 + b"\r\n", "empty_file"),
+    "a mark in the middle": (codecs.BOM_UTF8 + jsonl(request("x")), "invalid_json_line"),
+    "another encoding": (jsonl(request("x")).decode().strip().encode("utf-16-be"), "invalid_json_line"),
+    "one giant line": (b'{"a":"' + b"x" * 5 * 2**20 + b'"}', "line_too_large"),
 }
 
 
@@ -168,6 +173,23 @@ async def test_a_file_that_is_wrong_fails_as_a_whole_and_says_where(
     assert [error.code for error in batch.errors.data] == [code]
     assert code == "empty_file" or batch.errors.data[0].line == content.count(b"\n", 0, -1) + 2
     assert not bench.engines["shared-0"].seen, "nothing ran"
+
+
+ODD_FILES = {
+    "no end of the last line": lambda lines: lines[:-1],
+    "Windows' ends of lines, and empty ones": lambda lines: lines.replace(b"\n", b"\r\n\r\n"),
+    "a mark at its beginning": lambda lines: codecs.BOM_UTF8 + lines,
+    "spaces around": lambda lines: lines.replace(b"\n", b" \t\n "),
+}
+
+
+@pytest.mark.parametrize("write", ODD_FILES.values(), ids=ODD_FILES)
+async def test_a_file_may_be_written_as_editors_do(bench: Bench, write: Callable[[bytes], bytes]) -> None:
+    await opened(bench)
+    ids = {"one", "t\u202ewo\n\0", "größer"}
+    async with openai(bench) as client:
+        batch = await run(client, write(jsonl(*map(request, sorted(ids)))))
+        assert set(await lines_of(client, batch.output_file_id)) == ids
 
 
 async def test_nobody_sees_or_uses_what_another_tenant_has(bench: Bench) -> None:
