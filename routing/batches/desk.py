@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections import Counter
@@ -38,6 +39,7 @@ from routing.errors import (
 )
 
 T = TypeVar("T")
+log = logging.getLogger("tenantry.batches")
 MOST_UPLOADS = 2  # of one tenant at once
 RETRY_AFTER_UPLOAD_S, RETRY_AFTER_BATCH_S, RETRY_AFTER_STORAGE_S = 5.0, 60.0, 5.0
 RETRY_AFTER_ELSEWHERE_S = 1.0  # the next request may come to the right gateway
@@ -230,9 +232,11 @@ class Desk:
     async def _stored(self, call: Callable[..., T], *args: object) -> T:
         try:
             return await asyncio.to_thread(call, *args)
-        except DamagedFile:
+        except DamagedFile as error:
+            log.error("a file cannot be read: %s", error)
             raise RequestError("The file cannot be read any more.", code="file_unreadable") from None
-        except OSError:
+        except OSError as error:
+            log.error("a file cannot be read or written: %s", error.strerror or error)
             raise Unavailable(
                 "The gateway's storage does not answer.",
                 code="storage_unavailable",

@@ -17,7 +17,7 @@ import pytest
 from openai import AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
 
 from routing.batches.values import ENDED
-from tests.fakes import eventually, key_of
+from tests.fakes import Client, eventually, key_of
 from tests.integration.conftest import Bench
 from tests.integration.mesh import MODELS, mesh_fleet, mesh_of
 
@@ -192,6 +192,12 @@ async def test_a_file_may_be_written_as_editors_do(bench: Bench, write: Callable
         assert set(await lines_of(client, batch.output_file_id)) == ids
 
 
+ROUTES = [
+    *(("GET", "/v1/files/{}"), ("GET", "/v1/files/{}/content"), ("DELETE", "/v1/files/{}")),
+    *(("GET", "/v1/batches/{}"), ("POST", "/v1/batches/{}/cancel")),
+]
+
+
 async def test_nobody_sees_or_uses_what_another_tenant_has(bench: Bench) -> None:
     await opened(bench)
     async with openai(bench) as client, openai(bench, "b") as other:
@@ -210,7 +216,58 @@ async def test_nobody_sees_or_uses_what_another_tenant_has(bench: Bench) -> None
             )
         assert not (await other.files.list()).data and not (await other.batches.list()).data
         assert not (await other.batches.list(after=batch.id)).data
+        ids = (
+            batch.input_file_id,
+            batch.output_file_id,
+            batch.id,
+            "nothing",
+            "file-\0",
+            "'",
+            "ü",
+            "x" * 9999,
+        )
+        for method, path in ROUTES:
+            answers = [
+                await Client(
+                    bench.gateway.app,
+                    path.format(id_),
+                    method=method,
+                    headers=[("authorization", f"Bearer {key_of('b')}")],
+                )()
+                for id_ in ids
+            ]
+            told = {(answer.status, answer.body) for answer in answers}
+            assert len(told) == 1 and answers[0].status == 404, "as of one that nobody has"
         assert (await client.files.content(batch.input_file_id)).text == jsonl(request("mine")).decode()
+
+
+def spoil(folder: Path, name: str, broken: str) -> None:
+    """Break a file on disk."""
+    (path,) = folder.rglob(name)
+    content = bytearray(path.read_bytes())
+    content[2 * 2**20 if broken == "in the middle" else 20] ^= 1
+    path.write_bytes(content)
+    if broken == "gone":
+        path.unlink()
+
+
+@pytest.mark.parametrize("broken", ["in the middle", "at once", "gone"])
+async def test_a_file_that_breaks_is_an_error_or_cut_off_and_never_two_answers(
+    bench: Bench, tmp_path: Path, broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await opened(bench)
+    async with openai(bench) as client:
+        file = await client.files.create(file=("x", b"x" * 3 * 2**20), purpose="batch")
+    spoil(tmp_path, file.id, broken)
+    answer = await bench.get(f"/v1/files/{file.id}/content", key=key_of("a"))()
+    if broken == "in the middle":
+        assert answer.status == 200 and not answer.ended and set(answer.body) == {ord("x")}
+        assert 0 < len(answer.body) < int(answer.headers["content-length"])
+    else:
+        told = {"at once": (500, "file_unreadable"), "gone": (503, "storage_unavailable")}
+        assert (answer.status, answer.error["code"]) == told[broken]
+    (record,) = [record for record in caplog.records if record.name == "tenantry.batches"]
+    assert "cannot be read" in record.getMessage() and record.exc_info is None
 
 
 async def test_files_and_batches_are_listed_in_pages(bench: Bench) -> None:
