@@ -5,6 +5,7 @@ No name that a client sends becomes a path.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from python_multipart.exceptions import FormParserError
@@ -18,6 +19,7 @@ MAX_HEAD_BYTES = 4 * 2**10  # of the headers of a part
 MAX_FILENAME = 255  # characters
 FORM_OVERHEAD_BYTES = 2**20  # of what a form has beside its file, at most
 _FORM = b"multipart/form-data"
+_SILENT = logging.Logger("forms", logging.CRITICAL)  # the parser's: with wrong forms anybody could fill a log
 
 
 class Form:
@@ -52,6 +54,7 @@ class Form:
                 "on_end": self._end_all,
             },
         )
+        self._parser.logger = _SILENT
 
     def feed(self, data: bytes) -> None:
         """Read on. Raises `InvalidRequest`, and what the sink raises."""

@@ -83,9 +83,18 @@ WRONG = {
 
 
 @pytest.mark.parametrize("body", WRONG.values(), ids=WRONG)
-def test_a_form_that_is_wrong_is_refused(body: bytes) -> None:
+def test_a_form_that_is_wrong_is_refused_and_fills_no_log(
+    body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(InvalidRequest):
         read(body)
+    assert caplog.records == []
+
+
+def test_what_follows_the_end_of_a_form_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    form, content = read(WHOLE, b"\r\nmore" * 99, WHOLE)
+    assert (form.fields, content) == ({"purpose": "batch"}, b"line\r\n--cu\n" * 9)
+    assert caplog.records == []
 
 
 def test_no_bytes_at_all_make_anything_but_a_refusal() -> None:
