@@ -130,9 +130,9 @@ class Watch:
         """Look at what a model would read. Raises as `look`; `InvalidRequest` for what nobody can read."""
         if not self.guard.prompts:
             return
-        if call.size.token_ids:
+        if call.size.token_ids or call.payload.get("prompt_embeds") is not None:
             raise InvalidRequest(
-                "Send the prompt as text: what this service looks at cannot be token ids.",
+                "Send the prompt as text: what this service looks at cannot be token ids or tensors.",
                 param=call.content,
                 code="prompt_not_text",
             )

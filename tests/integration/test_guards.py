@@ -188,9 +188,19 @@ async def test_nobody_looks_at_other_tenants(bench: Bench, moderation: Moderatio
     assert (await ask(bench, Kind.TOKENIZE, BAD)()).status == 200, "no model reads it"
 
 
-async def test_token_ids_cannot_be_looked_at(bench: Bench) -> None:
-    client = await bench.post("/v1/completions", {"model": "support", "prompt": [1, 2]})()
+UNREADABLE: dict[str, Any] = {
+    "token ids": {"prompt": [1, 2]},
+    "what reads as token ids": {"prompt": ["5", 2.0]},
+    "texts that read as token ids": {"prompt": [["5", "600"]]},
+    "a tensor beside a text": {"prompt": "x", "prompt_embeds": "AAAA"},
+}
+
+
+@pytest.mark.parametrize("fields", UNREADABLE.values(), ids=UNREADABLE)
+async def test_what_is_no_text_cannot_be_looked_at(bench: Bench, fields: dict[str, Any]) -> None:
+    client = await bench.post("/v1/completions", {"model": "support", **fields})()
     assert (client.status, client.error["code"]) == (400, "prompt_not_text")
+    assert bench.engines["shared-0"].seen == []
 
 
 async def test_a_tenant_that_is_suspended_meanwhile_is_refused(bench: Bench, moderation: Moderation) -> None:
