@@ -90,9 +90,17 @@ class Desk:
             if not self._uploads[account]:
                 del self._uploads[account]
 
-    async def write(self, call: Callable[[], None]) -> None:
-        """Write to a file in a thread. Raises `Unavailable` where the disk takes no more."""
-        await self._stored(call)
+    async def write(self, call: Callable[[], object]) -> None:
+        """Write to a file in a thread; also when cancelled, it returns once that has ended.
+
+        Raises `Unavailable` where the disk takes no more.
+        """
+        writing = asyncio.ensure_future(self._stored(call))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.gather(writing, return_exceptions=True)
+            raise
 
     async def keep(self, account: str, writer: FileWriter, filename: str, keep_s: float | None) -> StoredFile:
         """Keep an uploaded file, for so long or as long as the service keeps files. Raises as `upload`."""
@@ -100,7 +108,7 @@ class Desk:
             await self._require_room(account, writer.size_bytes)
             now_s, longest_s, size_bytes = self._now(), self._settings().keep_s, writer.size_bytes
             expires_s = now_s + min(longest_s, keep_s or longest_s)
-            await self._stored(writer.finish)
+            await self.write(writer.finish)
             file = StoredFile(writer.name, account, INPUT_PURPOSE, filename, size_bytes, now_s, expires_s)
             await asyncio.to_thread(self._store.add_file, file)
         return file

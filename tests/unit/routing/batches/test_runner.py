@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -324,6 +325,23 @@ async def test_a_tenant_has_so_many_files_bytes_uploads_and_batches_and_no_more(
     await house.desk.create("a", "key", **told)  # type: ignore[arg-type]
     with pytest.raises(CapReached, match="1 batches"):
         await house.desk.create("a", "key", **told)  # type: ignore[arg-type]
+    assert not house.desk._uploads and not list((house.folder / "batches" / "incoming").iterdir())
+
+
+async def test_a_file_is_not_closed_under_what_still_writes_to_it(house: House) -> None:
+    """Its number may be another file's by then."""
+    goes_on, written = threading.Event(), b"x" * 2**21
+
+    async def upload() -> None:
+        async with house.desk.upload("a") as writer, asyncio.timeout(0.01):
+            await house.desk.write(lambda: goes_on.wait() and writer.write(written))
+
+    uploading = asyncio.create_task(upload())
+    await asyncio.sleep(0.05)
+    assert not uploading.done() and house.desk._uploads["a"] == 1
+    goes_on.set()
+    with pytest.raises(TimeoutError):
+        await uploading
     assert not house.desk._uploads and not list((house.folder / "batches" / "incoming").iterdir())
 
 
