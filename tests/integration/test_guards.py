@@ -160,6 +160,20 @@ BROKEN: dict[str, Callable[[list[str]], httpx.Response]] = {
 }
 
 
+@pytest.mark.parametrize("categories", [None, [], ["violence"], "violence", 7, {}, {"violence": None}])
+@pytest.mark.parametrize("on_failure", list(OnFailure))
+async def test_what_is_flagged_is_refused_whatever_its_categories_are(
+    tmp_path: Path, moderation: Moderation, categories: Any, on_failure: OnFailure
+) -> None:
+    result = {"flagged": True, "categories": categories}
+    moderation.answer = lambda _: httpx.Response(200, json={"results": [result]})
+    async with bench_of(guarded(replace(ENDPOINT, on_failure=on_failure)), tmp_path) as bench:
+        use(bench, moderation)
+        client = await bench.chat(model="support")()
+        assert (client.status, client.error["code"]) == (400, "prompt_flagged")
+        assert client.error["message"] == "The prompt was refused: flagged."
+
+
 @pytest.mark.parametrize("why", [*BROKEN, "hangs"])
 @pytest.mark.parametrize("on_failure", list(OnFailure))
 @pytest.mark.parametrize("stage", ["prompts", "answers"])
