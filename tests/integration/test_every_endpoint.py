@@ -13,8 +13,10 @@ import pytest
 
 from engines import protocol
 from engines.protocol import FORMS, Kind
+from fleet.money import Price, Prices
 from fleet.types import Budget, Caps, Fleet
 from routing.catalog.entries import ApiKey, KeyRole
+from routing.http.cors import EXPOSED
 from routing.openai.bodies import CONTROL
 from routing.openai.endpoints import ENDPOINTS
 from tests.fakes import Client, Send, adapter_id, key_of, respond, small_fleet
@@ -142,3 +144,24 @@ async def test_a_model_that_does_not_do_it_says_so(bench: Bench, kind: Kind, sta
     assert refused.status == 400 and code(refused) in ("unsupported_endpoint", None)
     assert "`support` does not" in refused.error["message"] and "secret" not in refused.body.decode()
     assert bench.at_rest
+
+
+# What a page may always read (Fetch, "CORS-safelisted response-header name"), and what is the connection's.
+PLAIN = {"content-type", "content-length", "cache-control", "x-accel-buffering", "www-authenticate"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_page_may_read_every_header_of_an_answer(tmp_path: Path, kind: Kind) -> None:
+    fleet = limited(Caps(requests_per_minute=2, tokens_per_minute=10_000), budget=Budget(9999, 0.0))
+    fleet = replace(fleet, prices=Prices("EUR", {"base": Price(1, 1, 1)}))
+    async with bench_of(fleet, tmp_path) as bench:
+
+        async def tell_more(body: dict[str, Any], send: Send) -> None:
+            await respond(send, 200, {}, {"metadata": "{}", "content-type": "application/octet-stream"})
+
+        found = set()
+        for behave in (bench.engines["shared-0"].answer, tell_more, tell_more):
+            bench.engines["shared-0"].behave = behave
+            found |= (await ask(bench, kind)()).headers.keys()
+        found |= (await send(bench, kind, "nobody's", {})()).headers.keys()
+        assert found - PLAIN <= set(EXPOSED) and "x-ratelimit-reset-requests" in found
