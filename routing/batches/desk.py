@@ -141,9 +141,19 @@ class Desk:
     # -- batches -------------------------------------------------------------------------------------------
 
     async def create(
-        self, account: str, key: str, *, file_id: str, endpoint: str, metadata: Mapping[str, str] | None
+        self,
+        account: str,
+        key: str,
+        *,
+        file_id: str,
+        endpoint: str,
+        metadata: Mapping[str, str] | None,
+        keep_s: float | None = None,
     ) -> Batch:
-        """Begin a batch. Raises `InvalidRequest`, `NotFound`, `CapReached`."""
+        """Begin a batch; `keep_s` is how long what comes out of it is kept.
+
+        Raises `InvalidRequest`, `NotFound`, `CapReached`.
+        """
         self._require_open()
         if endpoint not in ENDPOINTS:
             raise InvalidRequest(
@@ -173,6 +183,7 @@ class Desk:
                 created_s=now_s,
                 expires_s=now_s + WINDOW_S,
                 metadata=metadata,
+                keep_s=keep_s,
             )
             await asyncio.to_thread(self._store.put, batch)
         self._runner.add(batch)

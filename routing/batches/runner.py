@@ -335,7 +335,8 @@ class Runner:
         if run.batch.status is BatchStatus.IN_PROGRESS:
             run.batch = replace(run.batch, ending=ending).now(BatchStatus.FINALIZING, self._now())
             await self._patiently("the batches", lambda: self._store.put(run.batch))
-        keep_until_s = self._now() + self._keep_s()
+        longest_s = self._keep_s()
+        keep_until_s = self._now() + min(longest_s, run.batch.keep_s or longest_s)
         try:
             ended, files = await self._patiently(
                 "a batch's files",

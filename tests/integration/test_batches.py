@@ -361,7 +361,15 @@ async def test_bounds_on_files_and_batches_are_kept(bench: Bench) -> None:
             file=("x", b"{}"), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
         )
         assert file.expires_at == pytest.approx(file.created_at + 3600, abs=2)
-        for wrong in ({"endpoint": "/admin"}, {"completion_window": "1h"}, {"metadata": {"a": "x" * 513}}):
+        wrongs: list[dict[str, Any]] = [
+            *({"endpoint": "/admin"}, {"completion_window": "1h"}, {"metadata": {"a": "x" * 513}}),
+            *(
+                {"output_expires_after": {"anchor": "created_at", "seconds": s}}
+                for s in (5, 1e4, True, "7200")
+            ),
+            *({"output_expires_after": each} for each in ([], 7200, {}, {"seconds": 7200})),
+        ]
+        for wrong in wrongs:
             told: Any = {
                 "input_file_id": file.id,
                 "endpoint": "/v1/chat/completions",
@@ -370,6 +378,20 @@ async def test_bounds_on_files_and_batches_are_kept(bench: Bench) -> None:
             }
             with pytest.raises(BadRequestError):
                 await client.batches.create(**told)
+
+
+async def test_what_comes_out_of_a_batch_is_kept_as_long_as_its_client_says(bench: Bench) -> None:
+    await opened(bench)
+    async with openai(bench) as client:
+        file = await client.files.create(file=("x", jsonl(request("x"))), purpose="batch")
+        batch = await client.batches.create(
+            input_file_id=file.id,
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            output_expires_after={"anchor": "created_at", "seconds": 7200},
+        )
+        output = await client.files.retrieve((await ended(client, batch.id)).output_file_id)
+        assert output.expires_at == pytest.approx(output.created_at + 7200, abs=2)
 
 
 async def test_a_stored_response_is_not_found_as_openai_says_it(bench: Bench) -> None:
