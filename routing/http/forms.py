@@ -41,6 +41,7 @@ class Form:
         self._field = ""
         self._in_file = False
         self._parts = 0
+        self._boundary, self._edge, self._boundaries = b"\r\n--" + boundary, b"", 0
         self._parser = MultipartParser(
             boundary,
             {
@@ -58,6 +59,7 @@ class Form:
 
     def feed(self, data: bytes) -> None:
         """Read on. Raises `InvalidRequest`, and what the sink raises."""
+        self._count_boundaries(data)
         try:
             self._parser.write(data)
         except FormParserError:
@@ -67,6 +69,15 @@ class Form:
         """Note that nothing more comes. Raises `InvalidRequest` where the form is not whole."""
         if not self._is_whole:
             raise _wrong("The form is cut off.")
+
+    def _count_boundaries(self, data: bytes) -> None:
+        """Raise `InvalidRequest` for too many: one that ends no part costs as much as a thousand bytes."""
+        inside = len(self._boundary) - 1
+        edge = self._edge + data[:inside]
+        self._boundaries += data.count(self._boundary) + edge.count(self._boundary)
+        self._edge = (edge if len(data) < inside else data)[-inside:]
+        if self._boundaries > 2 * MAX_FIELDS:
+            raise _wrong("The form has its boundary too often.")
 
     def _begin(self) -> None:
         self._parts += 1
