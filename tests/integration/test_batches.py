@@ -367,7 +367,7 @@ async def test_bounds_on_files_and_batches_are_kept(bench: Bench) -> None:
                 {"output_expires_after": {"anchor": "created_at", "seconds": s}}
                 for s in (5, 1e4, True, "7200")
             ),
-            *({"output_expires_after": each} for each in ([], 7200, {}, {"seconds": 7200})),
+            *({"output_expires_after": told} for told in (7200, {}, {"seconds": 7200})),
         ]
         for wrong in wrongs:
             told: Any = {

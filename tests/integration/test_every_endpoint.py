@@ -25,7 +25,7 @@ from tests.integration.conftest import Bench, bench_of
 
 KINDS = list(Kind)
 # Beside the keys of the small fleet.
-MADE = {
+MADE: dict[str, dict[str, Any]] = {
     "of a suspended tenant": {"tenant": "b"},
     "for adapters": {"tenant": "a", "role": KeyRole.ADAPTERS},
     "of an operator": {"tenant": None, "role": KeyRole.OPERATOR},
@@ -66,9 +66,7 @@ async def test_each_key_gets_what_it_gets_for_a_chat(bench: Bench, kind: Kind) -
     bench.gateway.fleet.replace(replace(now, tenants=now.tenants | suspended))
     for name, told in MADE.items():
         made = {"role": KeyRole.INFERENCE, "created_s": time.time(), **told}
-        bench.gateway.directory.put_key(
-            ApiKey(name, name, hashlib.sha256(name.encode()).hexdigest(), **made)  # type: ignore[arg-type]
-        )
+        bench.gateway.directory.put_key(ApiKey(name, name, hashlib.sha256(name.encode()).hexdigest(), **made))
     statuses = set()
     for key in (None, "made-up", key_of("operator"), key_of("a"), key_of("b"), *MADE):
         chat, other = [await send(bench, each, key, None)() for each in (Kind.CHAT, kind)]
@@ -159,7 +157,7 @@ async def test_a_page_may_read_every_header_of_an_answer(tmp_path: Path, kind: K
         async def tell_more(body: dict[str, Any], send: Send) -> None:
             await respond(send, 200, {}, {"metadata": "{}", "content-type": "application/octet-stream"})
 
-        found = set()
+        found: set[str] = set()
         for behave in (bench.engines["shared-0"].answer, tell_more, tell_more):
             bench.engines["shared-0"].behave = behave
             found |= (await ask(bench, kind)()).headers.keys()

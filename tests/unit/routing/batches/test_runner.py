@@ -334,7 +334,12 @@ async def test_a_file_is_not_closed_under_what_still_writes_to_it(house: House) 
 
     async def upload() -> None:
         async with house.desk.upload("a") as writer, asyncio.timeout(0.01):
-            await house.desk.write(lambda: goes_on.wait() and writer.write(written))
+
+            def write() -> None:
+                goes_on.wait()
+                writer.write(written)
+
+            await house.desk.write(write)
 
     uploading = asyncio.create_task(upload())
     await asyncio.sleep(0.05)

@@ -40,7 +40,7 @@ def test_what_is_put_is_found_by_its_tenant_alone(store: BatchStore) -> None:
     store.put(ended, [file(2)])
     assert (store.file("a", "file-a1"), store.file("a", "file-a2")) == (file(1), file(2))
     assert store.batch("a", ended.id) == ended
-    assert store.file("b", "file-a1") is store.batch("b", ended.id) is None
+    assert store.file("b", "file-a1") is None and store.batch("b", ended.id) is None
     assert not store.remove_file("b", "file-a1") and store.file("a", "file-a1") is not None
     assert store.held("a").files == 2 and store.held("b").files == 0
 
@@ -48,8 +48,8 @@ def test_what_is_put_is_found_by_its_tenant_alone(store: BatchStore) -> None:
 @pytest.mark.parametrize("odd", ODD)
 def test_what_nobody_has_is_not_found(store: BatchStore, odd: str) -> None:
     store.put(batch(1), [file(1)])
-    assert store.file("a", odd) is store.batch("a", odd) is None
-    assert store.files("a", Page(9, after=odd)) == store.batches("a", Page(9, after=odd)) == []
+    assert store.file("a", odd) is None and store.batch("a", odd) is None
+    assert not store.files("a", Page(9, after=odd)) and not store.batches("a", Page(9, after=odd))
     assert store.files("a", Page(9), odd) == []
 
 
