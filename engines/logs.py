@@ -43,6 +43,7 @@ _ASIDES = (
     ("vllm", "The chat template requires system-first ordering"),
     ("vllm", "Passing raw prompts to InputProcessor is deprecated"),  # by our own checks of an engine
     ("vllm", "vLLM has deprecated support for supporting different tokenizers"),
+    ("uvicorn", "Invalid HTTP request received"),  # of anybody, without a key: it could fill the log
 )
 _LIBRARY_WARNINGS = ("FutureWarning:", "DeprecationWarning:")  # for developers, not for operators
 _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}

@@ -130,6 +130,7 @@ class Exchange:
     headers: Headers
     answer_headers: HeaderList = field(default_factory=list)  # go on every answer
     as_anthropic: bool = False  # errors have Anthropic's form, not OpenAI's
+    has_begun: bool = False  # the head of the answer was sent
 
     @property
     def connection(self) -> Connection | None:
@@ -271,6 +272,7 @@ class Exchange:
         """Send status and headers."""
         headers = [*headers, *self.answer_headers]
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        self.has_begun = True
 
     async def send_body(self, data: bytes, *, more: bool) -> None:
         """Send a part of the body; waits while the client takes no more."""
@@ -293,7 +295,12 @@ class Exchange:
         await self.send_body(b"" if self.scope["method"] == "HEAD" else body, more=False)
 
     async def refuse(self, error: RequestError) -> None:
-        """Answer with an error. A request for a route's methods (OPTIONS) gets them without a body."""
+        """Answer with an error. A request for a route's methods (OPTIONS) gets them without a body.
+
+        An answer that has begun is left as it is: it is cut off, which its client sees.
+        """
+        if self.has_begun:
+            return
         headers = error.headers_for(self.seed)
         if isinstance(error, MethodNotAllowed) and self.scope["method"] == "OPTIONS":
             await self.begin(204, headers)

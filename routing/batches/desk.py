@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from fleet.batch_settings import BatchSettings
 from routing.batches.answers import batch_answer
@@ -37,8 +39,10 @@ from routing.errors import (
 )
 
 T = TypeVar("T")
+log = logging.getLogger("tenantry.batches")
 MOST_UPLOADS = 2  # of one tenant at once
 RETRY_AFTER_UPLOAD_S, RETRY_AFTER_BATCH_S, RETRY_AFTER_STORAGE_S = 5.0, 60.0, 5.0
+RETRY_AFTER_ELSEWHERE_S = 1.0  # the next request may come to the right gateway
 
 
 class Desk:
@@ -56,6 +60,8 @@ class Desk:
         self._store, self._vault, self._runner = store, vault, runner
         self._settings, self._now = settings, now
         self._uploads: Counter[str] = Counter()  # that run, by account
+        # Held from counting what a tenant has to adding one more; by what it is and account.
+        self._counting: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     # -- files ---------------------------------------------------------------------------------------------
 
@@ -84,18 +90,27 @@ class Desk:
             if not self._uploads[account]:
                 del self._uploads[account]
 
-    async def write(self, call: Callable[[], None]) -> None:
-        """Write to a file in a thread. Raises `Unavailable` where the disk takes no more."""
-        await self._stored(call)
+    async def write(self, call: Callable[[], object]) -> None:
+        """Write to a file in a thread; also when cancelled, it returns once that has ended.
+
+        Raises `Unavailable` where the disk takes no more.
+        """
+        writing = asyncio.ensure_future(self._stored(call))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.gather(writing, return_exceptions=True)
+            raise
 
     async def keep(self, account: str, writer: FileWriter, filename: str, keep_s: float | None) -> StoredFile:
         """Keep an uploaded file, for so long or as long as the service keeps files. Raises as `upload`."""
-        await self._require_room(account, writer.size_bytes)
-        now_s, longest_s = self._now(), self._settings().keep_s
-        expires_s = now_s + min(longest_s, keep_s or longest_s)
-        await self._stored(writer.finish)
-        file = StoredFile(writer.name, account, INPUT_PURPOSE, filename, writer.size_bytes, now_s, expires_s)
-        await asyncio.to_thread(self._store.add_file, file)
+        async with self._one_more("file", account):
+            await self._require_room(account, writer.size_bytes)
+            now_s, longest_s, size_bytes = self._now(), self._settings().keep_s, writer.size_bytes
+            expires_s = now_s + min(longest_s, keep_s or longest_s)
+            await self.write(writer.finish)
+            file = StoredFile(writer.name, account, INPUT_PURPOSE, filename, size_bytes, now_s, expires_s)
+            await asyncio.to_thread(self._store.add_file, file)
         return file
 
     async def files(self, account: str, page: Page, purpose: str | None) -> list[StoredFile]:
@@ -126,9 +141,19 @@ class Desk:
     # -- batches -------------------------------------------------------------------------------------------
 
     async def create(
-        self, account: str, key: str, *, file_id: str, endpoint: str, metadata: Mapping[str, str] | None
+        self,
+        account: str,
+        key: str,
+        *,
+        file_id: str,
+        endpoint: str,
+        metadata: Mapping[str, str] | None,
+        keep_s: float | None = None,
     ) -> Batch:
-        """Begin a batch. Raises `InvalidRequest`, `NotFound`, `CapReached`."""
+        """Begin a batch; `keep_s` is how long what comes out of it is kept.
+
+        Raises `InvalidRequest`, `NotFound`, `CapReached`.
+        """
         self._require_open()
         if endpoint not in ENDPOINTS:
             raise InvalidRequest(
@@ -139,26 +164,28 @@ class Desk:
             raise InvalidRequest(
                 "The file's purpose is not `batch`.", param="input_file_id", code="invalid_value"
             )
-        held = await asyncio.to_thread(self._store.held, account)
-        if held.unfinished >= self._settings().max_unfinished:
-            raise CapReached(
-                f"{held.unfinished} batches of yours have not ended; wait for one, or cancel one.",
-                code="max_batches",
-                retry_after_s=RETRY_AFTER_BATCH_S,
+        async with self._one_more("batch", account):
+            held = await asyncio.to_thread(self._store.held, account)
+            if held.unfinished >= self._settings().max_unfinished:
+                raise CapReached(
+                    f"{held.unfinished} batches of yours have not ended; wait for one, or cancel one.",
+                    code="max_batches",
+                    retry_after_s=RETRY_AFTER_BATCH_S,
+                )
+            now_s = self._now()
+            batch = Batch(
+                id=f"batch_{secrets.token_hex(16)}",
+                account=account,
+                key=key,
+                home=self._runner.home,
+                endpoint=ENDPOINTS[endpoint],
+                input_file=file.id,
+                created_s=now_s,
+                expires_s=now_s + WINDOW_S,
+                metadata=metadata,
+                keep_s=keep_s,
             )
-        now_s = self._now()
-        batch = Batch(
-            id=f"batch_{secrets.token_hex(16)}",
-            account=account,
-            key=key,
-            home=self._runner.home,
-            endpoint=ENDPOINTS[endpoint],
-            input_file=file.id,
-            created_s=now_s,
-            expires_s=now_s + WINDOW_S,
-            metadata=metadata,
-        )
-        await asyncio.to_thread(self._store.put, batch)
+            await asyncio.to_thread(self._store.put, batch)
         self._runner.add(batch)
         return batch
 
@@ -180,13 +207,28 @@ class Desk:
         return [{**batch_answer(batch), "tenant": batch.account} for batch in found[:limit]]
 
     async def cancel(self, account: str, batch_id: str) -> Batch:
-        """Begin nothing more of a batch. Raises `NotFound`, and `Conflict` where it has ended."""
+        """Begin nothing more of a batch.
+
+        Raises `NotFound`, `Conflict` where it has ended, and `Unavailable` where it does not run here.
+        """
         batch = await self.batch(account, batch_id)
+        if not self._runner.runs(batch):
+            batch = await self.batch(account, batch_id)  # it may have ended while it was read
         if batch.status in ENDED or batch.status is BatchStatus.FINALIZING:
             raise Conflict(f"The batch is {batch.status} already.", code="batch_ended")
-        return await self._runner.cancel(batch)
+        if self._runner.runs(batch):
+            return await self._runner.cancel(batch)
+        if batch.home == self._runner.home or not self._runner.home:
+            raise still_starting(RETRY_AFTER_STORAGE_S)
+        raise Unavailable(
+            "Another gateway runs this batch.", code="batch_elsewhere", retry_after_s=RETRY_AFTER_ELSEWHERE_S
+        )
 
     # -- help ----------------------------------------------------------------------------------------------
+
+    def _one_more(self, what: str, account: str) -> asyncio.Lock:
+        """Return what is held while a tenant gets one more: requests that come together are counted too."""
+        return self._counting.setdefault((what, account), asyncio.Lock())
 
     def _require_open(self) -> None:
         if not self._runner.home:
@@ -209,9 +251,11 @@ class Desk:
     async def _stored(self, call: Callable[..., T], *args: object) -> T:
         try:
             return await asyncio.to_thread(call, *args)
-        except DamagedFile:
+        except DamagedFile as error:
+            log.error("a file cannot be read: %s", error)
             raise RequestError("The file cannot be read any more.", code="file_unreadable") from None
-        except OSError:
+        except OSError as error:
+            log.error("a file cannot be read or written: %s", error.strerror or error)
             raise Unavailable(
                 "The gateway's storage does not answer.",
                 code="storage_unavailable",

@@ -6,6 +6,7 @@ endpoint, with a `custom_id` of its own. What only a model or its limits say, ea
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator
 
 import orjson
@@ -39,9 +40,8 @@ def split(chunks: Iterable[bytes], *, max_bytes: int) -> Iterator[bytes]:
 
 def read(chunks: Iterable[bytes], kind: Kind, *, max_bytes: int) -> Iterator[Line]:
     """Give the requests of a file, numbered as its lines are. Raises `WrongLine`; reading on is possible."""
-    for number, raw in enumerate(split(chunks, max_bytes=max_bytes), start=1):
-        if raw.strip():
-            yield parse(raw, number, kind, max_bytes=max_bytes)
+    for number, raw in _requests(chunks, max_bytes):
+        yield parse(raw, number, kind, max_bytes=max_bytes)
 
 
 def mistakes_of(chunks: Iterable[bytes], kind: Kind, *, max_bytes: int) -> tuple[int, list[Mistake]]:
@@ -49,9 +49,7 @@ def mistakes_of(chunks: Iterable[bytes], kind: Kind, *, max_bytes: int) -> tuple
     seen: set[str] = set()
     mistakes: list[Mistake] = []
     requests = 0
-    for number, raw in enumerate(split(chunks, max_bytes=max_bytes), start=1):
-        if not raw.strip():
-            continue
+    for number, raw in _requests(chunks, max_bytes):
         requests += 1
         if requests > MAX_LINES:
             return requests, [Mistake("too_many_tasks", f"A batch has at most {MAX_LINES} requests.")]
@@ -102,13 +100,16 @@ def parse(raw: bytes, number: int, kind: Kind, *, max_bytes: int) -> Line:
 
 
 def answered(batch: Batch, line: Line, answer: LineAnswer) -> bytes:
-    """Write the line of the output or error file for an answer."""
+    """Write the line of the output or error file for an answer; one that is no JSON has no body."""
     try:
         body = orjson.loads(answer.body)
     except orjson.JSONDecodeError:
         body = None
     response = {"status_code": answer.status, "request_id": request_id(batch, line), "body": body}
-    return _written(batch, line, response, None)
+    try:
+        return _written(batch, line, response, None)
+    except orjson.JSONEncodeError:  # it is nested too deeply: orjson reads more levels than it writes
+        return _written(batch, line, {**response, "body": None}, None)
 
 
 def unanswered(batch: Batch, line: Line, code: str, message: str) -> bytes:
@@ -119,6 +120,14 @@ def unanswered(batch: Batch, line: Line, code: str, message: str) -> bytes:
 def request_id(batch: Batch, line: Line) -> str:
     """Return the id of a line's request: always the same one, and of no other line."""
     return f"{batch.id}-{line.number}"
+
+
+def _requests(chunks: Iterable[bytes], max_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Give the lines that are not empty, with their numbers; some editors begin a file with a mark."""
+    for number, raw in enumerate(split(chunks, max_bytes=max_bytes), start=1):
+        line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+        if line.strip():
+            yield number, line
 
 
 def _written(batch: Batch, line: Line, response: object, error: object) -> bytes:

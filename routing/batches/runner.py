@@ -126,15 +126,17 @@ class Runner:
         run = self._runs.get(batch.id)
         return batch if run is None else run.batch
 
+    def runs(self, batch: Batch) -> bool:
+        """Whether a batch runs here."""
+        return batch.id in self._runs
+
     def unfinished(self) -> Counter[str]:
         """Count batches that run here, by status."""
         return Counter(run.batch.status.value for run in self._runs.values())
 
     async def cancel(self, batch: Batch) -> Batch:
-        """Begin nothing more of a batch. Raises `StateUnavailable`."""
-        run = self._runs.get(batch.id)
-        if run is None:
-            return batch
+        """Begin nothing more of a batch that runs here. Raises `StateUnavailable`."""
+        run = self._runs[batch.id]
         async with run.storing:
             if run.batch.status is BatchStatus.IN_PROGRESS:
                 ending = replace(run.batch, ending=BatchStatus.CANCELLED)
@@ -333,7 +335,8 @@ class Runner:
         if run.batch.status is BatchStatus.IN_PROGRESS:
             run.batch = replace(run.batch, ending=ending).now(BatchStatus.FINALIZING, self._now())
             await self._patiently("the batches", lambda: self._store.put(run.batch))
-        keep_until_s = self._now() + self._keep_s()
+        longest_s = self._keep_s()
+        keep_until_s = self._now() + min(longest_s, run.batch.keep_s or longest_s)
         try:
             ended, files = await self._patiently(
                 "a batch's files",

@@ -69,14 +69,14 @@ class BatchStore(Database):
     def file(self, account: str, file_id: str) -> StoredFile | None:
         """Return a file of a tenant."""
         with self._transaction(reads=True) as session:
-            row = session.get(FileRow, file_id)
+            row = session.get(FileRow, _asked(file_id))
             return _file(row) if row is not None and row.account == account else None
 
     def files(self, account: str, page: Page, purpose: str | None = None) -> list[StoredFile]:
         """List a tenant's files; one more than the page's limit where there are more."""
         wanted = select(FileRow).where(FileRow.account == account)
         if purpose is not None:
-            wanted = wanted.where(FileRow.purpose == purpose)
+            wanted = wanted.where(FileRow.purpose == _asked(purpose))
         with self._transaction(reads=True) as session:
             return [_file(row) for row in session.scalars(_paged(session, wanted, FileRow, page, account))]
 
@@ -110,7 +110,7 @@ class BatchStore(Database):
     def batch(self, account: str, batch_id: str) -> Batch | None:
         """Return a batch of a tenant."""
         with self._transaction(reads=True) as session:
-            row = session.get(BatchRow, batch_id)
+            row = session.get(BatchRow, _asked(batch_id))
             return _batch(row) if row is not None and row.account == account else None
 
     def batches(self, account: str | None, page: Page) -> list[Batch]:
@@ -145,11 +145,16 @@ class BatchStore(Database):
             yield session
 
 
+def _asked(text: str) -> str:
+    """Return what a client asks for as PostgreSQL takes it, which has no NUL in any text."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 def _paged(session: Session, wanted: Select[Any], table: Any, page: Page, account: str | None) -> Select[Any]:
     """Return what follows the one that a page comes after, which must be of the same tenant."""
     order = (table.created_s, table.id)
     if page.after is not None:
-        last = session.get(table, page.after)
+        last = session.get(table, _asked(page.after))
         if last is None or account not in (None, last.account):
             return wanted.where(table.id == "")
         newer = (table.created_s > last.created_s) | (

@@ -99,6 +99,7 @@ class Batch:
     output_file: str | None = None
     error_file: str | None = None
     metadata: Mapping[str, str] | None = None
+    keep_s: float | None = None  # how long its files are kept; None: as long as the service keeps files
 
     def now(self, status: BatchStatus, at_s: float) -> Batch:
         """Return it in another status since a Unix time."""

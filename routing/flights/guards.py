@@ -106,7 +106,8 @@ def flagged_in(verdict: bytes) -> list[str]:
         raise GuardBroken("its answer is not a moderation's") from None
     if not results:
         raise GuardBroken("its answer has no results")
-    names = (name for result in flagged for name, is_so in (result.get("categories") or {}).items() if is_so)
+    told = [result.get("categories") for result in flagged]
+    names = (name for each in told if isinstance(each, dict) for name, is_so in each.items() if is_so)
     return list(dict.fromkeys(names)) or ["flagged"] * bool(flagged)
 
 
@@ -130,9 +131,9 @@ class Watch:
         """Look at what a model would read. Raises as `look`; `InvalidRequest` for what nobody can read."""
         if not self.guard.prompts:
             return
-        if call.size.token_ids:
+        if call.size.token_ids or call.payload.get("prompt_embeds") is not None:
             raise InvalidRequest(
-                "Send the prompt as text: what this service looks at cannot be token ids.",
+                "Send the prompt as text: what this service looks at cannot be token ids or tensors.",
                 param=call.content,
                 code="prompt_not_text",
             )

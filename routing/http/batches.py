@@ -13,7 +13,7 @@ from routing.batches.answers import batch_answer
 from routing.batches.desk import Desk, check_window
 from routing.errors import InvalidRequest, RouteNotFound
 from routing.http.callers import Callers
-from routing.http.files import list_answer, page_of, respond
+from routing.http.files import kept_for, list_answer, page_of, respond
 from routing.usage.query import only_known
 
 BATCHES_PATH = "/v1/batches"
@@ -58,6 +58,7 @@ class Batches:
             file_id=_text(told, "input_file_id"),
             endpoint=_text(told, "endpoint"),
             metadata=_metadata(told.get("metadata")),
+            keep_s=_keep_s(told.get("output_expires_after")),
         )
         await respond(exchange, batch_answer(batch))
 
@@ -84,6 +85,13 @@ def _text(told: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise InvalidRequest(f"`{name}` must be a string.", param=name, code="invalid_type")
     return value
+
+
+def _keep_s(value: Any) -> float | None:
+    if value is None:
+        return None
+    told = value if isinstance(value, dict) else {}
+    return kept_for("output_expires_after", told.get("anchor"), told.get("seconds"))
 
 
 def _metadata(value: Any) -> dict[str, str] | None:

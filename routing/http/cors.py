@@ -16,7 +16,9 @@ from routing.asgi import App
 
 METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
 EXPOSED = (
+    "metadata",
     "openai-processing-ms",
+    "request-id",
     "retry-after",
     "retry-after-ms",
     *(f"x-ratelimit-{what}-requests" for what in ("limit", "remaining", "reset")),

@@ -118,13 +118,18 @@ def _check(form: Form) -> float | None:
     if seconds is None and anchor is None:
         return None
     is_number = seconds is not None and seconds.isascii() and seconds.isdigit() and len(seconds) <= 9
-    if anchor != "created_at" or not is_number or not LEAST_KEPT_S <= int(seconds or 0) <= MOST_KEPT_S:
+    return kept_for("expires_after", anchor, int(seconds or 0) if is_number else None)
+
+
+def kept_for(name: str, anchor: object, seconds: object) -> float:
+    """Read how long a client wants a file kept. Raises `InvalidRequest` that names the field."""
+    if anchor != "created_at" or type(seconds) is not int or not LEAST_KEPT_S <= seconds <= MOST_KEPT_S:
         raise InvalidRequest(
-            f"`expires_after` is the anchor `created_at` and {LEAST_KEPT_S} to {MOST_KEPT_S} seconds.",
-            param="expires_after",
+            f"`{name}` is the anchor `created_at` and {LEAST_KEPT_S} to {MOST_KEPT_S} seconds.",
+            param=name,
             code="invalid_value",
         )
-    return float(seconds or 0)
+    return float(seconds)
 
 
 def page_of(fields: dict[str, str], *, default: int, most: int) -> Page:

@@ -5,6 +5,7 @@ No name that a client sends becomes a path.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from python_multipart.exceptions import FormParserError
@@ -18,6 +19,7 @@ MAX_HEAD_BYTES = 4 * 2**10  # of the headers of a part
 MAX_FILENAME = 255  # characters
 FORM_OVERHEAD_BYTES = 2**20  # of what a form has beside its file, at most
 _FORM = b"multipart/form-data"
+_SILENT = logging.Logger("forms", logging.CRITICAL)  # the parser's: with wrong forms anybody could fill a log
 
 
 class Form:
@@ -39,6 +41,7 @@ class Form:
         self._field = ""
         self._in_file = False
         self._parts = 0
+        self._boundary, self._edge, self._boundaries = b"\r\n--" + boundary, b"", 0
         self._parser = MultipartParser(
             boundary,
             {
@@ -52,9 +55,11 @@ class Form:
                 "on_end": self._end_all,
             },
         )
+        self._parser.logger = _SILENT
 
     def feed(self, data: bytes) -> None:
         """Read on. Raises `InvalidRequest`, and what the sink raises."""
+        self._count_boundaries(data)
         try:
             self._parser.write(data)
         except FormParserError:
@@ -64,6 +69,15 @@ class Form:
         """Note that nothing more comes. Raises `InvalidRequest` where the form is not whole."""
         if not self._is_whole:
             raise _wrong("The form is cut off.")
+
+    def _count_boundaries(self, data: bytes) -> None:
+        """Raise `InvalidRequest` for too many: one that ends no part costs as much as a thousand bytes."""
+        inside = len(self._boundary) - 1
+        edge = self._edge + data[:inside]
+        self._boundaries += data.count(self._boundary) + edge.count(self._boundary)
+        self._edge = (edge if len(data) < inside else data)[-inside:]
+        if self._boundaries > 2 * MAX_FIELDS:
+            raise _wrong("The form has its boundary too often.")
 
     def _begin(self) -> None:
         self._parts += 1

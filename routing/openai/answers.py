@@ -5,6 +5,7 @@ Errors reach the client without vLLM's inner names.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -115,7 +116,8 @@ def metadata_of(text: str, target: Target) -> tuple[bytes, TokenUsage | None]:
         payload = None
     if not isinstance(payload, dict):
         return b"", None
-    return orjson.dumps({**payload, "model": target.answers_as}), usage_of(payload)
+    told = {**payload, "model": target.answers_as}  # of which a header takes ASCII alone
+    return json.dumps(told, separators=(",", ":")).encode(), usage_of(payload)
 
 
 def _count(counts: Mapping[str, Any], *names: str) -> int | None:

@@ -230,7 +230,10 @@ def _required(payload: Payload, endpoint: Endpoint) -> tuple[str, ...]:
     fields = endpoint.content[0]
     if len(endpoint.content) > 1:
         given = (names for names in endpoint.content if all(payload.get(name) is not None for name in names))
-        fields = next(given, fields)
+        found = next(given, None)
+        if found is not None:
+            fields = found
+            _refuse_other_ways(payload, endpoint, found)
     for field in fields:
         value = payload.get(field)
         if value is None:
@@ -238,6 +241,16 @@ def _required(payload: Payload, endpoint: Endpoint) -> tuple[str, ...]:
         if isinstance(value, (list, str)) and not value and endpoint.runs:
             raise InvalidRequest(f"`{field}` must not be empty.", param=field, code="invalid_value")
     return fields
+
+
+def _refuse_other_ways(payload: Payload, endpoint: Endpoint, fields: tuple[str, ...]) -> None:
+    """Raise `InvalidRequest` for content in other fields too: vLLM chooses by what else is in the body."""
+    for names in endpoint.content:
+        for name in names:
+            if name not in fields and payload.get(name) is not None:
+                raise InvalidRequest(
+                    f"Send `{fields[-1]}` or `{name}`, not both.", param=name, code="invalid_value"
+                )
 
 
 def _optional(payload: Payload, field: str, expected: type, description: str) -> Any:
@@ -308,8 +321,10 @@ def _longest_completion(payload: Payload) -> int | None:
 def _size(kind: Kind, payload: Payload, names: tuple[str, ...]) -> prompts.PromptSize:
     """Measure the text that the model reads, in fields of these names; a batch has several prompts."""
     content = payload[names[-1]]
-    if kind in _PROMPTS:
-        return prompts.of_messages(content) if names[-1] == _MESSAGES else prompts.of_prompts(content)
+    if kind in _PROMPTS and names[-1] != _MESSAGES:
+        return prompts.of_prompts(content)
+    if kind in _PROMPTS:  # of embeddings there may be several conversations
+        return prompts.of_chats(content) if type(content[0]) is list else prompts.of_messages(content)
     if kind in _PAIRS:
         return prompts.of_pairs(payload[names[0]], content)
     if kind is Kind.CHAT_BATCH:

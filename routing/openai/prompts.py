@@ -31,6 +31,7 @@ MEDIA: Mapping[str, str] = {
 # Fields of messages, of their parts and of a response's input items that hold text, or parts with text.
 _TEXTS = ("content", "text", "refusal", "thinking", "reasoning", "reasoning_content", "name", "arguments")
 _NESTED = ("tool_calls", "function", "function_call", "output", "summary")
+_NUMBERS = frozenset((int, float, bool))
 _PLAIN = frozenset(("role", "content"))  # of nearly all messages
 MAX_DEPTH = 6  # message, parts, part and one more; no template reads deeper
 
@@ -75,21 +76,26 @@ def of_input(content: Any) -> PromptSize:
 def of_prompts(content: Any) -> PromptSize:
     """Measure a text, a list of token ids, or a list of any of these, each a prompt of its own.
 
-    The engine refuses lists of other values; messages in them are measured.
+    vLLM takes whatever reads as a number for a token id: `1.0`, `true`, `"5"` beside numbers or in an inner
+    list. It refuses lists of other values; messages in them are measured.
     """
     size = PromptSize()
     if type(content) is str:
         size.text_bytes = _bytes(content)
-    elif type(content) is list and content and type(content[0]) is int:
+    elif type(content) is list and any(type(each) in _NUMBERS for each in content):
         size.token_ids = len(content)
     elif type(content) is list:
         size.prompts = 1 if content and type(content[0]) is dict else len(content)  # messages: one chat
         for prompt in content:
-            if type(prompt) is list and prompt and type(prompt[0]) is int:
+            if type(prompt) is list and _holds_token_ids(prompt):
                 size.token_ids += len(prompt)
             else:
                 _add(size, prompt, 0)
     return size
+
+
+def _holds_token_ids(prompt: list[Any]) -> bool:
+    return bool(prompt) and (type(prompt[0]) is int or not any(type(each) is dict for each in prompt))
 
 
 def of_chats(chats: list[Any]) -> PromptSize:

@@ -18,11 +18,12 @@ _BESIDE = (
     "system",
     "instructions",
     "previous_input_messages",
+    "instruction",
     "suffix",
     "tools",
-    "documents",
     "chat_template",
 )
+_WHOLE = ("documents", "chat_template_kwargs")  # a template reads what it likes of them
 # Fields that are a text, or hold some.
 _FIELDS = frozenset(
     [
@@ -51,6 +52,7 @@ _FIELDS = frozenset(
     ]
 )
 _OBJECTS = frozenset({"input", "parameters", "input_schema"})  # written as JSON, for a model to read
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})  # others are written too
 _OF_EVENT = ("choices", "delta", "content_block")  # what else an event of a stream holds has come before
 _INDICES = ("index", "output_index", "content_index", "summary_index")
 
@@ -59,7 +61,9 @@ def of_prompt(payload: Mapping[str, Any], endpoint: Endpoint) -> list[str]:
     """Return the texts that a model would read. Token ids and media have none."""
     content = (name for way in endpoint.content for name in way)
     names = dict.fromkeys((*content, *endpoint.beside, *_BESIDE))
-    return [text for name in names for text in _texts(payload.get(name)) if text]
+    known = (text for name in names for text in _texts(payload.get(name)))
+    others = (text for name in _WHOLE if name not in names for text in _all_texts(payload.get(name)))
+    return [text for text in (*known, *others) if text]
 
 
 def of_answer(body: bytes) -> list[str]:
@@ -101,5 +105,18 @@ def _texts(value: Any) -> Iterator[str]:
             for name, inner in reversed(found.items()):
                 if type(inner) is dict and name in _OBJECTS:
                     yield str(inner)
-                elif name in _FIELDS:
+                elif name in _FIELDS or (name == "role" and str(inner) not in _ROLES):
                     waiting.append(inner)
+
+
+def _all_texts(value: Any) -> Iterator[str]:
+    """Yield every text inside, under whatever name."""
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        if type(found) is str:
+            yield found
+        elif type(found) is list:
+            waiting += reversed(found)
+        elif type(found) is dict:
+            waiting += reversed(found.values())

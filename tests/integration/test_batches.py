@@ -16,7 +16,7 @@ import pytest
 from openai import AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
 
 from routing.batches.values import ENDED
-from tests.fakes import eventually, key_of
+from tests.fakes import Client, eventually, key_of
 from tests.integration.conftest import Bench
 from tests.integration.mesh import MODELS, mesh_fleet, mesh_of
 
@@ -137,37 +137,10 @@ async def test_lines_that_are_refused_are_among_the_errors_and_the_others_are_an
         }
 
 
-WRONG_FILES = {
-    "no JSON": (b"{", "invalid_json_line"),
-    "no object": (b"[]", "invalid_request"),
-    "no id": (jsonl({**request("x"), "custom_id": None}), "invalid_custom_id"),
-    "an id twice": (jsonl(request("x"), request("x")), "duplicate_custom_id"),
-    "another method": (jsonl({**request("x"), "method": "GET"}), "invalid_method"),
-    "another route": (jsonl({**request("x"), "url": "/admin/v1/keys"}), "invalid_url"),
-    "no body": (jsonl({**request("x"), "body": "text"}), "invalid_body"),
-    "a stream": (jsonl(request("x", stream=True)), "invalid_body"),
-    "a body too deep": (
-        b'{"custom_id":"x","method":"POST","url":"/v1/chat/completions","body":{"a":'
-        + b"[" * 300
-        + b"]" * 300
-        + b"}}",
-        "invalid_body",
-    ),
-    "nothing": (b"\n \n", "empty_file"),
-}
-
-
-@pytest.mark.parametrize("content, code", WRONG_FILES.values(), ids=WRONG_FILES)
-async def test_a_file_that_is_wrong_fails_as_a_whole_and_says_where(
-    bench: Bench, content: bytes, code: str
-) -> None:
-    await opened(bench)
-    async with openai(bench) as client:
-        batch = await run(client, jsonl(request("fine")) + content if code != "empty_file" else content)
-    assert batch.status == "failed" and batch.output_file_id is None
-    assert [error.code for error in batch.errors.data] == [code]
-    assert code == "empty_file" or batch.errors.data[0].line == content.count(b"\n", 0, -1) + 2
-    assert not bench.engines["shared-0"].seen, "nothing ran"
+ROUTES = [
+    *(("GET", "/v1/files/{}"), ("GET", "/v1/files/{}/content"), ("DELETE", "/v1/files/{}")),
+    *(("GET", "/v1/batches/{}"), ("POST", "/v1/batches/{}/cancel")),
+]
 
 
 async def test_nobody_sees_or_uses_what_another_tenant_has(bench: Bench) -> None:
@@ -188,6 +161,28 @@ async def test_nobody_sees_or_uses_what_another_tenant_has(bench: Bench) -> None
             )
         assert not (await other.files.list()).data and not (await other.batches.list()).data
         assert not (await other.batches.list(after=batch.id)).data
+        ids = (
+            batch.input_file_id,
+            batch.output_file_id,
+            batch.id,
+            "nothing",
+            "file-\0",
+            "'",
+            "ü",
+            "x" * 9999,
+        )
+        for method, path in ROUTES:
+            answers = [
+                await Client(
+                    bench.gateway.app,
+                    path.format(id_),
+                    method=method,
+                    headers=[("authorization", f"Bearer {key_of('b')}")],
+                )()
+                for id_ in ids
+            ]
+            told = {(answer.status, answer.body) for answer in answers}
+            assert len(told) == 1 and answers[0].status == 404, "as of one that nobody has"
         assert (await client.files.content(batch.input_file_id)).text == jsonl(request("mine")).decode()
 
 
@@ -282,7 +277,15 @@ async def test_bounds_on_files_and_batches_are_kept(bench: Bench) -> None:
             file=("x", b"{}"), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
         )
         assert file.expires_at == pytest.approx(file.created_at + 3600, abs=2)
-        for wrong in ({"endpoint": "/admin"}, {"completion_window": "1h"}, {"metadata": {"a": "x" * 513}}):
+        wrongs: list[dict[str, Any]] = [
+            *({"endpoint": "/admin"}, {"completion_window": "1h"}, {"metadata": {"a": "x" * 513}}),
+            *(
+                {"output_expires_after": {"anchor": "created_at", "seconds": s}}
+                for s in (5, 1e4, True, "7200")
+            ),
+            *({"output_expires_after": told} for told in (7200, {}, {"seconds": 7200})),
+        ]
+        for wrong in wrongs:
             told: Any = {
                 "input_file_id": file.id,
                 "endpoint": "/v1/chat/completions",
@@ -291,6 +294,20 @@ async def test_bounds_on_files_and_batches_are_kept(bench: Bench) -> None:
             }
             with pytest.raises(BadRequestError):
                 await client.batches.create(**told)
+
+
+async def test_what_comes_out_of_a_batch_is_kept_as_long_as_its_client_says(bench: Bench) -> None:
+    await opened(bench)
+    async with openai(bench) as client:
+        file = await client.files.create(file=("x", jsonl(request("x"))), purpose="batch")
+        batch = await client.batches.create(
+            input_file_id=file.id,
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            output_expires_after={"anchor": "created_at", "seconds": 7200},
+        )
+        output = await client.files.retrieve((await ended(client, batch.id)).output_file_id)
+        assert output.expires_at == pytest.approx(output.created_at + 7200, abs=2)
 
 
 async def test_a_stored_response_is_not_found_as_openai_says_it(bench: Bench) -> None:

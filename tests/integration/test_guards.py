@@ -160,6 +160,20 @@ BROKEN: dict[str, Callable[[list[str]], httpx.Response]] = {
 }
 
 
+@pytest.mark.parametrize("categories", [None, [], ["violence"], "violence", 7, {}, {"violence": None}])
+@pytest.mark.parametrize("on_failure", list(OnFailure))
+async def test_what_is_flagged_is_refused_whatever_its_categories_are(
+    tmp_path: Path, moderation: Moderation, categories: Any, on_failure: OnFailure
+) -> None:
+    result = {"flagged": True, "categories": categories}
+    moderation.answer = lambda _: httpx.Response(200, json={"results": [result]})
+    async with bench_of(guarded(replace(ENDPOINT, on_failure=on_failure)), tmp_path) as bench:
+        use(bench, moderation)
+        client = await bench.chat(model="support")()
+        assert (client.status, client.error["code"]) == (400, "prompt_flagged")
+        assert client.error["message"] == "The prompt was refused: flagged."
+
+
 @pytest.mark.parametrize("why", [*BROKEN, "hangs"])
 @pytest.mark.parametrize("on_failure", list(OnFailure))
 @pytest.mark.parametrize("stage", ["prompts", "answers"])
@@ -188,9 +202,19 @@ async def test_nobody_looks_at_other_tenants(bench: Bench, moderation: Moderatio
     assert (await ask(bench, Kind.TOKENIZE, BAD)()).status == 200, "no model reads it"
 
 
-async def test_token_ids_cannot_be_looked_at(bench: Bench) -> None:
-    client = await bench.post("/v1/completions", {"model": "support", "prompt": [1, 2]})()
+UNREADABLE: dict[str, Any] = {
+    "token ids": {"prompt": [1, 2]},
+    "what reads as token ids": {"prompt": ["5", 2.0]},
+    "texts that read as token ids": {"prompt": [["5", "600"]]},
+    "a tensor beside a text": {"prompt": "x", "prompt_embeds": "AAAA"},
+}
+
+
+@pytest.mark.parametrize("fields", UNREADABLE.values(), ids=UNREADABLE)
+async def test_what_is_no_text_cannot_be_looked_at(bench: Bench, fields: dict[str, Any]) -> None:
+    client = await bench.post("/v1/completions", {"model": "support", **fields})()
     assert (client.status, client.error["code"]) == (400, "prompt_not_text")
+    assert bench.engines["shared-0"].seen == []
 
 
 async def test_a_tenant_that_is_suspended_meanwhile_is_refused(bench: Bench, moderation: Moderation) -> None:

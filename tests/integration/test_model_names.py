@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import orjson
@@ -13,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fleet.types import Fleet
 from routing.observing.metrics.definitions import REQUESTS
-from tests.fakes import key_of, small_fleet
+from tests.fakes import Send, key_of, respond, small_fleet
 from tests.integration.conftest import Bench, bench_of
 
 NAMES = ("meta-llama/Llama-3.1-8B-Instruct", "gpt-oss:120b", "Support", 'say "x" \\ {y}', "größer", "a;b c")
@@ -83,6 +85,26 @@ async def test_metrics_have_each_name_as_it_is(bench: Bench) -> None:
 async def test_another_alphabet_stands_in_a_header_as_in_a_url(bench: Bench) -> None:
     answer = await bench.chat("a", model="größer")()
     assert answer.headers["x-tenantry-model"] == quote("größer")
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_embeddings_in_bytes_have_the_name_in_a_header(bench: Bench, name: str) -> None:
+    async def answer(body: dict[str, Any], send: Send) -> None:
+        told = {
+            "model": body["model"],
+            "usage": {"prompt_tokens": 9, "total_tokens": 9},
+            "data": [{"end": 4}],
+        }
+        more = {"metadata": json.dumps(told), "content-type": "application/octet-stream"}
+        await respond(send, 200, 0, more)
+
+    bench.engines["shared-0"].behave = answer
+    client = await bench.post("/v1/embeddings", {"model": name, "input": "x", "encoding_format": "bytes"})()
+    told = client.headers["metadata"]
+    assert (client.status, client.body, told.isascii()) == (200, b"0", True)
+    assert (json.loads(told)["model"], json.loads(told)["data"]) == (name, [{"end": 4}])
+    used = (await bench.get("/v1/usage", key=key_of("a"))()).json()
+    assert used["total"]["prompt_tokens"] == 9
 
 
 async def test_usage_is_by_name(bench: Bench) -> None:

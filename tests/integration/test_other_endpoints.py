@@ -1,4 +1,4 @@
-"""Endpoints beside OpenAI's: the same tenancy, caps and metering; what only tokenizes costs nothing."""
+"""Endpoints beside OpenAI's: metered as chats are; what only tokenizes costs nothing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from engines.protocol import Kind
 from fleet.money import PRICE_UNITS, Price, Prices
 from fleet.types import Budget, Caps
 from routing.openai.bodies import CONTROL
-from routing.openai.endpoints import ENDPOINTS, TOKENIZED_BYTES
-from tests.fakes import Client, Send, adapter_id, key_of, respond, small_fleet
+from routing.openai.endpoints import TOKENIZED_BYTES
+from tests.fakes import Client, Send, key_of, respond, small_fleet
 from tests.integration.conftest import Bench, bench_of
 
-NEW = [Kind.CHAT_BATCH, Kind.POOLING, Kind.SCORE, Kind.RERANK, Kind.TOKENIZE, Kind.DETOKENIZE]
 READ = [Kind.TOKENIZE, Kind.DETOKENIZE]
 ALIASES = {"/v1/score": Kind.SCORE, "/v1/rerank": Kind.RERANK}
 USAGE = {"prompt_tokens": 9, "total_tokens": 9}
@@ -36,54 +35,6 @@ def used(bench: Bench, *names: str) -> list[float]:
 
 
 TOKENS = ("prompt_tokens_total{", "completion_tokens_total{", "usage_estimated_total{")
-
-
-@pytest.mark.parametrize("kind", NEW)
-async def test_each_role_gets_what_it_gets_for_a_chat(bench: Bench, kind: Kind) -> None:
-    for key in (None, "made-up", key_of("operator"), key_of("a")):
-        headers = [("authorization", f"Bearer {key}")] if key else []
-        chat, other = [
-            await Client(bench.gateway.app, path.value, body=b"{}", headers=headers)()
-            for path in (Kind.CHAT, kind)
-        ]
-        assert other.status == chat.status and other.error["code"] == chat.error["code"]
-
-
-@pytest.mark.parametrize("kind", NEW)
-async def test_another_tenants_model_and_an_unknown_one_are_the_same_404(bench: Bench, kind: Kind) -> None:
-    answers = [await ask(bench, kind, model=model)() for model in ("b-support", "nothing")]
-    assert [answer.status for answer in answers] == [404, 404]
-    assert answers[0].body.replace(b"b-support", b"nothing") == answers[1].body
-
-
-@pytest.mark.parametrize("kind", NEW)
-async def test_the_engine_gets_the_tenants_salt_and_band_and_its_name_of_the_model(
-    bench: Bench, kind: Kind
-) -> None:
-    salts = {}
-    for tenant in ("a", "b"):
-        inner = {"cache_salt": "mine", "priority": -9, "request_id": "x"}
-        assert (await ask(bench, kind, tenant, **inner)()).status == 200
-        (seen,) = bench.engines["shared-0"].seen
-        bench.engines["shared-0"].seen.clear()
-        assert "request_id" not in seen
-        if ENDPOINTS[kind].runs:
-            salts[tenant] = seen["cache_salt"]
-            assert seen["priority"] == {"a": 1, "b": 2}[tenant]
-            assert seen["model"] == adapter_id(f"{tenant}-support")
-        else:
-            assert seen["model"] == "base", "a tokenizer needs no slot"
-    assert len({*salts.values(), "mine"}) == len(salts) + 1
-
-
-@pytest.mark.parametrize("kind", NEW)
-async def test_caps_and_rates_hold(tmp_path: Path, kind: Kind) -> None:
-    fleet = small_fleet(caps=Caps(requests_per_minute=2))
-    async with bench_of(fleet, tmp_path) as bench:
-        answers = [await ask(bench, kind)() for _ in range(3)]
-        assert [answer.status for answer in answers] == [200, 200, 429]
-        assert answers[2].error["code"] == "requests_per_minute"
-        assert answers[0].headers["x-ratelimit-remaining-requests"] == "1"
 
 
 @pytest.mark.parametrize(("path", "kind"), ALIASES.items())
@@ -188,17 +139,6 @@ async def test_what_is_wrong_is_refused_before_an_engine_sees_it(
     refused = await ask(bench, kind, **fields)()
     assert (refused.status, refused.error["param"]) == (400, param)
     assert bench.engines["shared-0"].seen == []
-
-
-@pytest.mark.parametrize("kind", NEW)
-@pytest.mark.parametrize("status", [404, 501])
-async def test_a_model_that_does_not_do_it_says_so(bench: Bench, kind: Kind, status: int) -> None:
-    async def refuse(body: dict[str, Any], send: Send) -> None:
-        await respond(send, status, {"error": {"message": "no", "code": status}})
-
-    bench.engines["shared-0"].behave = refuse
-    refused = await ask(bench, kind)()
-    assert (refused.status, refused.error["code"]) == (400, "unsupported_endpoint")
 
 
 @pytest.mark.parametrize("field", ["input", "messages"])

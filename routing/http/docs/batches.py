@@ -122,6 +122,10 @@ _NEW_BATCH: Part = {
         "endpoint": {"enum": list(ENDPOINTS)},
         "completion_window": {"const": WINDOW},
         "metadata": {"type": ["object", "null"], "additionalProperties": _TEXT},
+        "output_expires_after": {
+            "type": ["object", "null"],
+            "properties": {"anchor": {"const": "created_at"}, "seconds": {"type": "integer"}},
+        },
     },
 }
 _BATCH: Part = {

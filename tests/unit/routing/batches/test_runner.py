@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from routing.batches.runner import Runner
 from routing.batches.store import BatchStore, Page
 from routing.batches.values import ENDED, WINDOW_S, Batch, BatchStatus, Line, LineAnswer, Mistake
 from routing.batches.vault import Vault
-from routing.errors import CapReached, Conflict, InvalidRequest, NotFound, StateUnavailable
+from routing.errors import CapReached, Conflict, InvalidRequest, NotFound, StateUnavailable, Unavailable
 from tests.fakes import eventually
 
 NOW_S = 1.0e9
@@ -158,6 +159,21 @@ async def test_what_may_pass_is_asked_again_and_an_engines_fault_three_times(hou
     assert (await house.lines(batch.error_file))["c-2"]["response"]["status_code"] == 502
 
 
+UNREADABLE = {"cut off": b'{"ok":', "empty": b"", "too deep": b"[" * 300 + b"]" * 300}
+
+
+@pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE)
+async def test_an_answer_that_cannot_be_written_again_ends_its_line_without_a_body(
+    house: House, body: bytes
+) -> None:
+    house.gateway.answers = {1: [LineAnswer(200, body, ("row",))]}
+    batch = await house.ended(await house.begin(2))
+    assert (batch.status, batch.counts.completed) == (BatchStatus.COMPLETED, 2)
+    response = (await house.lines(batch.output_file))["c-1"]["response"]
+    assert (response["status_code"], response["body"]) == (200, None)
+    assert ("row",) in house.gateway.rows
+
+
 async def test_an_expired_batch_says_so_of_each_line_that_is_left(house: House) -> None:
     house.gateway.answers = {n: [LineAnswer(503, b"{}", None, 1e6)] for n in (4, 5)}
     batch_id = await house.begin(5)
@@ -193,6 +209,27 @@ async def test_lines_wait_for_room_and_cancelling_needs_none(house: House) -> No
     assert batch.status is BatchStatus.CANCELLED and not house.gateway.asked and batch.output_file is None
     with pytest.raises(Conflict):
         await house.desk.cancel("a", batch_id)
+
+
+@pytest.mark.parametrize(
+    ("home", "code"), [("another", "batch_elsewhere"), (None, "starting")], ids=["elsewhere", "at a start"]
+)
+async def test_what_does_not_run_here_is_not_cancelled_here_and_says_so(
+    house: House, home: str | None, code: str
+) -> None:
+    house.gateway.has_room = False
+    batch_id = await house.begin(1)
+    await eventually(lambda: house.runner.unfinished()["in_progress"] == 1)
+    batch = await house.desk.batch("a", batch_id)
+    if home is not None:
+        house.store.put(replace(batch, id="batch_other", home=home))
+    else:
+        await house.runner.stop()
+        house.build()
+        house.store.open()
+    with pytest.raises(Unavailable) as caught:
+        await house.desk.cancel("a", "batch_other" if home is not None else batch_id)
+    assert caught.value.code == code and caught.value.retry_after_s
 
 
 async def test_stopped_in_the_middle_it_goes_on_where_it_was(house: House) -> None:
@@ -289,6 +326,45 @@ async def test_a_tenant_has_so_many_files_bytes_uploads_and_batches_and_no_more(
     with pytest.raises(CapReached, match="1 batches"):
         await house.desk.create("a", "key", **told)  # type: ignore[arg-type]
     assert not house.desk._uploads and not list((house.folder / "batches" / "incoming").iterdir())
+
+
+async def test_a_file_is_not_closed_under_what_still_writes_to_it(house: House) -> None:
+    """Its number may be another file's by then."""
+    goes_on, written = threading.Event(), b"x" * 2**21
+
+    async def upload() -> None:
+        async with house.desk.upload("a") as writer, asyncio.timeout(0.01):
+
+            def write() -> None:
+                goes_on.wait()
+                writer.write(written)
+
+            await house.desk.write(write)
+
+    uploading = asyncio.create_task(upload())
+    await asyncio.sleep(0.05)
+    assert not uploading.done() and house.desk._uploads["a"] == 1
+    goes_on.set()
+    with pytest.raises(TimeoutError):
+        await uploading
+    assert not house.desk._uploads and not list((house.folder / "batches" / "incoming").iterdir())
+
+
+async def test_no_more_batches_begin_together_than_one_after_the_other(house: House) -> None:
+    file_id = await house.upload(1)
+    house.settings, house.gateway.has_room = BatchSettings(max_unfinished=3), False
+    told: Any = {"file_id": file_id, "endpoint": Kind.CHAT.value, "metadata": None}
+    begun = [house.desk.create(account, "key", **told) for account in "a" * 9]
+    results = await asyncio.gather(*begun, return_exceptions=True)
+    assert [type(each) for each in results].count(Batch) == 3
+    assert {each.code for each in results if isinstance(each, CapReached)} == {"max_batches"}
+
+
+async def test_no_more_files_come_together_than_one_after_the_other(house: House) -> None:
+    house.settings = BatchSettings(max_files=1)
+    results = await asyncio.gather(house.upload(1), house.upload(1), return_exceptions=True)
+    assert sorted(type(each).__name__ for each in results) == ["InvalidRequest", "str"]
+    assert house.store.held("a").files == 1 and not house.desk._uploads
 
 
 async def test_batches_of_another_folder_are_left_alone(house: House) -> None:

@@ -77,15 +77,36 @@ WRONG = {
     "many fields": part("x", b"") * (MAX_FIELDS + 1) + b"--cut--\r\n",
     "a long header": part("purpose", b"x", f'; more="{"x" * MAX_HEAD_BYTES}"') + b"--cut--\r\n",
     "many headers": b"--cut\r\n" + b"a: b\r\n" * 5000 + b"\r\nx\r\n--cut--\r\n",
+    "its boundary all over a file": part("file", b"\r\n--cutX" * (2 * MAX_FIELDS + 1)) + b"--cut--\r\n",
     "a header without a colon": b"--cut\r\nnothing\r\n\r\nx\r\n--cut--\r\n",
     "a bad byte in a header": b"--cut\r\nna\x00me: x\r\n\r\nx\r\n--cut--\r\n",
 }
 
 
 @pytest.mark.parametrize("body", WRONG.values(), ids=WRONG)
-def test_a_form_that_is_wrong_is_refused(body: bytes) -> None:
+def test_a_form_that_is_wrong_is_refused_and_fills_no_log(
+    body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(InvalidRequest):
         read(body)
+    assert caplog.records == []
+
+
+def test_what_follows_the_end_of_a_form_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    form, content = read(WHOLE, b"\r\nmore" * 99, WHOLE)
+    assert (form.fields, content) == ({"purpose": "batch"}, b"line\r\n--cu\n" * 9)
+    assert caplog.records == []
+
+
+def test_a_file_with_its_boundary_inside_costs_no_more_than_any_other() -> None:
+    form = Form(TYPE, lambda _: None)
+    form.feed(part("file", b""))
+    with pytest.raises(InvalidRequest):
+        for _ in range(2 * MAX_FIELDS + 1):  # cut anywhere
+            form.feed(b"\r\n--cu")
+            form.feed(b"t-X")
+    form, content = read(part("file", b"\r\n--cutX" * 9), WHOLE[:0], b"--cut--\r\n")
+    assert content == b"\r\n--cutX" * 9
 
 
 def test_no_bytes_at_all_make_anything_but_a_refusal() -> None:

@@ -14,6 +14,7 @@ from routing.openai.bodies import (
     parse,
     sane_request_id,
 )
+from routing.openai.endpoints import ENDPOINTS
 from routing.openai.vllm_fields import FIELDS
 from routing.types import Target
 
@@ -35,6 +36,9 @@ def call(kind: Kind, **fields: object) -> Call:
         (Kind.COMPLETION, {"prompt": [1, 2, 3]}, 1),
         (Kind.COMPLETION, {"prompt": [[1, 2], [3]]}, 2),
         (Kind.EMBEDDING, {"input": ["a", "b", "c"]}, 3),
+        (Kind.EMBEDDING, {"input": [[{"role": "user"}], [{"role": "user"}]]}, 2),
+        (Kind.EMBEDDING, {"messages": [{"role": "user"}, {"role": "user"}]}, 1),
+        (Kind.EMBEDDING, {"messages": [[{"role": "user"}], [{"role": "user"}]]}, 2),
         (Kind.RESPONSE, {"input": [{"role": "user"}, {"role": "user"}]}, 1),
     ],
 )
@@ -48,6 +52,27 @@ def test_a_request_occupies_choices_times_prompts(
 def test_every_endpoint_needs_its_content(kind: Kind) -> None:
     with pytest.raises(InvalidRequest, match="is required"):
         call(kind, model="support")
+
+
+GIVEN: dict[str, object] = {"messages": [{"role": "user", "content": "hi"}]}  # others are a text
+SEVERAL = [
+    (kind, first, second)
+    for kind, endpoint in ENDPOINTS.items()
+    for first in endpoint.content
+    for second in endpoint.content
+    if first != second
+]
+
+
+@pytest.mark.parametrize(("kind", "first", "second"), SEVERAL)
+def test_what_is_read_comes_in_one_way(kind: Kind, first: tuple[str, ...], second: tuple[str, ...]) -> None:
+    """Or an engine might read what nobody has measured and looked at."""
+    one: dict[str, object] = {name: GIVEN.get(name, "hi") for name in first}
+    assert call(kind, **one).content == first[-1]
+    for more in set(second) - set(first):
+        with pytest.raises(InvalidRequest, match="not both") as caught:
+            call(kind, **one, **{more: GIVEN.get(more, "hi")})
+        assert caught.value.param in {*first, *second}
 
 
 @pytest.mark.parametrize("kind", list(CONTROL))

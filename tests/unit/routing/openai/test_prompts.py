@@ -23,6 +23,13 @@ LONG = "x" * 400_000
 PICTURE = "data:image/png;base64," + base64.b64encode(bytes(300_000)).decode()
 
 
+# What vLLM takes for 50 token ids of one or two prompts.
+TOKEN_IDS: list[list[Any]] = [
+    *([1.0] + [7] * 49, [True] + [7] * 49, ["5"] + [7] * 49, ["5"] * 49 + [7.0]),
+    *([["5"] * 50], [[1.0] + [7] * 49], [["5"] * 25, [True] * 25], [[], [7] * 50]),
+]
+
+
 def tokens(kind: Kind, **fields: Any) -> int:
     """Estimate a body whatever the types of its other fields, which are checked elsewhere."""
     return _size(kind, fields, _required(fields, ENDPOINTS[kind])).tokens(MEDIA)
@@ -105,6 +112,15 @@ def test_a_part_counts_for_what_it_is_and_not_for_its_bytes(part: dict[str, Any]
         (Kind.COMPLETION, {"prompt": ["x" * 40, "x" * 80]}, 30),
         (Kind.EMBEDDING, {"input": [100_000] * 50}, 50),
         (Kind.EMBEDDING, {"input": [[1] * 10, "x" * 40]}, 20),
+        *(
+            (kind, {name: prompt}, 50)
+            for kind, name in (
+                (Kind.COMPLETION, "prompt"),
+                (Kind.EMBEDDING, "input"),
+                (Kind.POOLING, "input"),
+            )
+            for prompt in TOKEN_IDS
+        ),
         (Kind.EMBEDDING, {"input": [{"role": "user", "content": "x" * 40}]}, 10),
         (Kind.RESPONSE, {"input": "x" * 40, "instructions": "x" * 40}, 20),
         (
@@ -115,10 +131,18 @@ def test_a_part_counts_for_what_it_is_and_not_for_its_bytes(part: dict[str, Any]
         (Kind.RESPONSE, {"input": [{"type": "function_call", "name": "abcd", "arguments": "x" * 36}]}, 10),
         (Kind.CHAT, {"messages": [{"role": "tool", "tool_call_id": LONG, "content": "x" * 40}]}, 10),
         (Kind.CHAT, {"messages": ["x" * 40, 1, None, {"role": LONG}]}, 10),
+        (Kind.EMBEDDING, {"messages": [[{"role": "user", "content": "x" * 40}]] * 3}, 30),
     ],
 )
 def test_prompts_of_every_form_are_measured(kind: Kind, fields: dict[str, Any], expected: int) -> None:
     assert tokens(kind, **fields) == expected
+
+
+@pytest.mark.parametrize("prompt", TOKEN_IDS)
+def test_whatever_reads_as_a_number_is_a_token_id(prompt: list[Any]) -> None:
+    call = parse(Kind.COMPLETION, orjson.dumps({"prompt": prompt}))
+    assert (call.size.token_ids, call.size.text_bytes) == (50, 0)
+    assert call.sequences == (len(prompt) if type(prompt[0]) is list else 1)
 
 
 def test_calls_of_tools_and_tools_are_text() -> None:

@@ -41,6 +41,12 @@ PROMPTS: list[tuple[Kind, dict[str, Any]]] = [
     (Kind.SCORE, {"queries": "x", "documents": [{"content": PARTS}]}),
     (Kind.SCORE, {"text_1": WORD, "text_2": "x"}),
     (Kind.RERANK, {"query": WORD, "documents": ["x"]}),
+    (Kind.SCORE, {"instruction": WORD}),
+    (Kind.RERANK, {"instruction": WORD}),
+    (Kind.CHAT, {"chat_template_kwargs": {"a": [{"b": WORD}]}}),
+    (Kind.RESPONSE, {"chat_template_kwargs": {"a": WORD}}),
+    (Kind.CHAT, {"messages": [{"role": WORD, "content": "x"}]}),
+    (Kind.CHAT, {"documents": [{"text": "x"}, {"snippet": WORD}]}),
     (Kind.MESSAGES, {"system": PARTS}),
     (Kind.MESSAGES, {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": PARTS}]}]}),
     (
@@ -73,6 +79,11 @@ EVENTS: list[Any] = [
 @pytest.mark.parametrize(("kind", "fields"), PROMPTS)
 def test_what_a_model_reads(kind: Kind, fields: dict[str, Any]) -> None:
     assert WORD in " ".join(texts.of_prompt(CONTROL[kind] | fields, ENDPOINTS[kind]))
+
+
+def test_switches_of_a_template_are_no_text() -> None:
+    fields = {"chat_template_kwargs": {"enable_thinking": False, "budget": 7}}
+    assert texts.of_prompt(CONTROL[Kind.CHAT] | fields, ENDPOINTS[Kind.CHAT]) == ["hi"]
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
