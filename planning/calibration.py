@@ -53,10 +53,14 @@ class Extent:
 
 
 def loads(models: Sequence[str], extent: Extent) -> Iterator[Load]:
-    """Return what to send: prompts alone, then batches of the first model, then of more and more of them."""
+    """Return what to send: prompts alone, then batches of the first model, then of more and more of them.
+
+    Prompts go to the second model, too: to an adapter, where the first is its base model.
+    """
     for _ in range(extent.repeats):
-        for prompt in extent.prompts:
-            yield Load((models[0],), prompt, 2)
+        for alone in models[:2]:
+            for prompt in extent.prompts:
+                yield Load((alone,), prompt, 2)
         for batch in extent.batches:
             yield Load((models[0],) * batch, _SHORT, extent.tokens)
         count = 2

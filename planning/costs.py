@@ -133,6 +133,7 @@ def roofline(model: Model, device: Device, *, context: float = USUAL_CONTEXT) ->
         base_s=computed(base_s),
         sequence_s=computed(SEQUENCE_S + token_s + model.kv_bytes_per_token * context / bandwidth),
         prefill_token_s=computed(token_s),
+        adapter_token_s=computed(adapter_bytes / flops),  # two operations for each two bytes
         adapter_s=public(ADAPTER_PART),
         sequence_adapter_s=public(SEQUENCE_ADAPTER_PART),
         slot_s=public(SLOT_PART),
@@ -187,6 +188,7 @@ def _moved(cost: ServingCost, there: ServingCost, here: ServingCost) -> ServingC
         sequence_adapter_s=scaled(cost.sequence_adapter_s, by_bytes),
         slot_s=scaled(cost.slot_s, by_bytes),
         prefill_token_s=scaled(cost.prefill_token_s, by_flops),
+        adapter_token_s=scaled(cost.adapter_token_s, by_flops),
         slot_load_s=here.slot_load_s,
         disk_load_s=here.disk_load_s,
         switches=here.switches,
@@ -204,6 +206,7 @@ def _of_another(cost: ServingCost) -> ServingCost:
         base_s=told(cost.base_s),
         sequence_s=told(cost.sequence_s),
         prefill_token_s=told(cost.prefill_token_s),
+        adapter_token_s=told(cost.adapter_token_s),
         adapter_s=told(cost.adapter_s),
         sequence_adapter_s=told(cost.sequence_adapter_s),
         slot_s=told(cost.slot_s),

@@ -2,8 +2,8 @@
 
 The time of a request on an engine is the sum of what each of its steps had in it: a step for each token of
 its answer, so much longer for each sequence and each adapter that ran beside it, and longer by the prompts
-that were prefilled meanwhile, its own and others'. How many ran beside it follows from when requests began
-and ended.
+that were prefilled meanwhile, its own and others', those for adapters by more. How many ran beside it follows
+from when requests began and ended.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from planning.values import Device, Figure, Kind, Model, ServingCost, Source, Wa
 
 LEAST = 100  # requests of a base model below which nothing is fitted
 TRIMMED = 0.05  # part of the requests that fit worst and do not count: a stall is no cost
-TERMS = ("request_s", "prefill_token_s", "base_s", "sequence_s", "adapter_s")
+TERMS = ("request_s", "prefill_token_s", "base_s", "sequence_s", "adapter_s", "adapter_token_s")
 MOST_ROWS = 200_000  # the newest ones count
 _VARIES = 0.05  # of its mean: what a column must vary to be told from the base
 
@@ -122,6 +122,7 @@ def as_cost(fit: Fit, computed: ServingCost, detail: str) -> ServingCost:
         computed,
         request_s=figure("request_s", computed.request_s),
         prefill_token_s=figure("prefill_token_s", computed.prefill_token_s),
+        adapter_token_s=figure("adapter_token_s", computed.adapter_token_s),
         base_s=figure("base_s", computed.base_s),
         sequence_s=figure("sequence_s", computed.sequence_s),
         adapter_s=figure("adapter_s", computed.adapter_s),
@@ -148,8 +149,10 @@ def nonnegative(terms: Floats, wanted: Floats) -> Floats:
 
 def _fit_once(terms: Floats, took_s: Floats) -> dict[str, float]:
     """Fit the terms that can be told: those that vary, the base always."""
-    ones, prefill, base, sequence, adapter = range(len(TERMS))
+    ones, prefill, base, sequence, adapter, adapter_token = range(len(TERMS))
     chosen = [ones, prefill, base]
+    if _does_vary(terms[:, adapter_token] / np.maximum(terms[:, prefill], 1e-9)):
+        chosen.append(adapter_token)
     per_step = terms / np.maximum(terms[:, [base]], 1e-9)
     if _does_vary(per_step[:, sequence]):
         chosen.append(sequence)
@@ -174,6 +177,7 @@ def _terms(served: Served, chosen: NDArray[np.intp]) -> tuple[Floats, Floats]:
         for column in (served.granted_s, served.run_s, served.fresh, served.completion, served.first_s)
     )
     adapters = [served.adapter[index] for index in chosen]
+    fresh_of_adapters = np.where([bool(name) for name in adapters], fresh, 0.0)
     end = begin + run
     running, active = _levels(begin, end, adapters)
     at_first = begin + np.where(np.isfinite(first), first, run)
@@ -183,7 +187,8 @@ def _terms(served: Served, chosen: NDArray[np.intp]) -> tuple[Floats, Floats]:
         # Who comes while others run waits for the end of their step first: half of one on average.
         taken = steps + 0.5 * np.clip(beside - 1.0, 0.0, 1.0)
         prefilled = _prefilled(begin, fresh, begin, until)
-        each = (np.ones(len(run)), prefilled, taken, taken * beside, taken * adapters_beside)
+        of_adapters = _prefilled(begin, fresh_of_adapters, begin, until)
+        each = (np.ones(len(run)), prefilled, taken, taken * beside, taken * adapters_beside, of_adapters)
         return np.stack(each, 1)
 
     return (

@@ -275,6 +275,7 @@ def step_costs(cost: ServingCost) -> StepCosts:
         sequence_adapter_ms=1000 * cost.sequence_adapter_s.value,
         slot_ms=1000 * cost.slot_s.value,
         prefill_token_ms=1000 * cost.prefill_token_s.value,
+        adapter_token_ms=1000 * cost.adapter_token_s.value,
         gpu_load_ms=1000 * cost.slot_load_s.value,
         disk_load_ms=1000 * cost.disk_load_s.value,
     )

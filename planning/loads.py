@@ -58,11 +58,13 @@ def load_of(unit: Unit, device: Device, cost_of: CostOf, duration_s: float) -> L
     rates = [(one, peak_rate(one, duration_s)) for one in unit.demands]
     rate = sum(part for _, part in rates)
     prompt = _mean(rates, lambda d: d.prompt.mean * (1 - d.cached))
+    base = unit.base.name
+    of_adapters = _mean(rates, lambda d: 0.0 if d.model == base else d.prompt.mean * (1 - d.cached))
     completion = max(1.0, _mean(rates, lambda d: d.completion.mean))
     held = _mean(rates, lambda d: d.prompt.mean) + completion
     longest = max(d.prompt.p99 + d.completion.p99 for d in unit.demands)
     slots = slots_of(unit)
-    first_s = cost.prefill_s(prompt)
+    first_s = cost.prefill_s(prompt, of_adapters)
     alone_s = first_s + completion * cost.step_s(1, min(1, slots), slots)
     at_once = rate * 2 * alone_s
     kv_tokens = math.ceil(
@@ -76,7 +78,8 @@ def load_of(unit: Unit, device: Device, cost_of: CostOf, duration_s: float) -> L
     fit = max(1.0, room * parts / max(1, unit.base.kv_bytes_per_token) / held)
     batch = min(float(MOST_SEQUENCES), fit)
     adapters = min(slots, batch, len(unit.adapters))
-    work_s = prompt * cost.prefill_token_s.value + completion * cost.step_s(batch, adapters, slots) / batch
+    work_s = prompt * cost.prefill_token_s.value + of_adapters * cost.adapter_token_s.value
+    work_s += completion * cost.step_s(batch, adapters, slots) / batch
     return Load(
         unit,
         cost,

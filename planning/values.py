@@ -229,12 +229,19 @@ class ServingCost:
     slot_load_s: Figure  # an adapter from host memory into a slot
     disk_load_s: Figure  # an adapter from disk to host memory
     request_s: Figure  # before the first step and after the last: gateway, tokenizer, transport
+    # Each prompt token of an adapter's request, on top.
+    adapter_token_s: Figure = field(default_factory=lambda: Figure(0.0, Source.GIVEN, "not told"))
     switches: Mapping[Way, Figure] = field(default_factory=dict)  # until the model answers, by way
 
     def step_s(
-        self, sequences: float, adapters: float = 0, slots: int = 0, prefill_tokens: float = 0
+        self,
+        sequences: float,
+        adapters: float = 0,
+        slots: int = 0,
+        prefill_tokens: float = 0,
+        adapter_tokens: float = 0,
     ) -> float:
-        """Return how long one step takes."""
+        """Return how long one step takes; of the prefilled tokens some are of adapters' requests."""
         return (
             self.base_s.value
             + self.sequence_s.value * sequences
@@ -242,15 +249,16 @@ class ServingCost:
             + self.sequence_adapter_s.value * sequences * adapters
             + self.slot_s.value * slots
             + self.prefill_token_s.value * prefill_tokens
+            + self.adapter_token_s.value * adapter_tokens
         )
 
     def tokens_per_s(self, sequences: float, adapters: float = 0, slots: int = 0) -> float:
         """Return the tokens a second of all sequences together while nothing is prefilled."""
         return sequences / self.step_s(sequences, adapters, slots)
 
-    def prefill_s(self, tokens: float) -> float:
+    def prefill_s(self, tokens: float, adapter_tokens: float = 0) -> float:
         """Return the time from the grant to the first token on an idle engine; `tokens` are not cached."""
-        return self.request_s.value + self.step_s(0, 0, 0, tokens)
+        return self.request_s.value + self.step_s(0, 0, 0, tokens, adapter_tokens)
 
     def switch_s(self, *, same_shape: bool, in_host_memory: bool, sleeps: bool = False) -> Figure | None:
         """Return what a switch to the model takes by the cheapest way that is allowed; None: not known.

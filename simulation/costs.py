@@ -1,7 +1,7 @@
 """How long does one step of an engine take, and how many tokens does its KV cache hold?
 
 A step is linear in what is in it. The figures are those of one 8B model at rank 16 on one GPU, fitted to the
-public measurements that `validate` compares with, but for the last three, which those runs do not tell
+public measurements that `validate` compares with, but for the last four, which those runs do not tell
 apart. `fit` finds others for other machines.
 """
 
@@ -24,6 +24,7 @@ class StepCosts:
     prefill_token_ms: float = 0.01316
     gpu_load_ms: float = 7.5  # host memory to a slot
     disk_load_ms: float = 86.0  # disk to host memory
+    adapter_token_ms: float = 0.0  # each prompt token of a request for an adapter, on top
 
     def decode_ms(self, sequences: int, adapters: int, slots: int) -> float:
         """A step in which nothing is prefilled and nothing is loaded."""

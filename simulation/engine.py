@@ -256,6 +256,7 @@ class Engine:
         costs = self.costs
         step_ms = costs.decode_ms(self._decoding, len(self.active), self.settings.slots) + loads_ms
         step_ms += costs.prefill_token_ms * sum(chunk for _, chunk in prefills)
+        step_ms += costs.adapter_token_ms * sum(chunk for one, chunk in prefills if one.adapter)
         sharers = max(1.0, (1 + sum(other.is_stepping for other in self.beside)) / self.lanes)
         step_ms *= sharers
         count = 1 if prefills or preempted else self._alike()

@@ -41,7 +41,7 @@ def read_costs(path: Path) -> list[Measured]:
 
 
 def _measured(entry: Mapping[str, Any]) -> Measured:
-    figures = {name: _figure(name, entry[name]) for name in _FIGURES}
+    figures = {name: _figure(name, entry[name]) for name in _FIGURES if name in entry}
     switches = {Way(way): _figure(way, value) for way, value in entry.get("switches", {}).items()}
     cost = ServingCost(str(entry["model"]), str(entry["device"]), **figures, switches=switches)
     return Measured(cost, str(entry.get("shape", "")), known(cost.device))

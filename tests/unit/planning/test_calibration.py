@@ -45,9 +45,10 @@ async def sent(handle: Callable[[httpx.Request], httpx.Response], *models: str) 
 
 def test_prompts_are_tried_alone_then_batches_then_more_and_more_adapters() -> None:
     planned = list(loads(["base", "a", "b", "c"], SMALL))
-    assert [load.prompt for load in planned[:5]] == [8, 8, 16, 32, 64]
-    assert [len(load.models) for load in planned[5:7]] == [1, 4]
-    assert [Counter(load.models) for load in planned[7:]] == [
+    assert [load.prompt for load in planned[:10]] == [8, 8, 16, 32, 64] * 2
+    assert [load.models for load in planned[:10]] == [("base",)] * 5 + [("a",)] * 5
+    assert [len(load.models) for load in planned[10:12]] == [1, 4]
+    assert [Counter(load.models) for load in planned[12:]] == [
         {"base": 2, "a": 2},
         {"base": 1, "a": 1, "b": 1, "c": 1},
     ]
@@ -61,7 +62,7 @@ async def test_every_answer_becomes_a_row_with_its_tokens_and_first_token() -> N
         return whole(request)
 
     served = await sent(handle, "base", "a")
-    assert len(served) == 5 + 1 + 4 + 4
+    assert len(served) == 5 + 5 + 1 + 4 + 4
     assert set(served.adapter) == {"", "a"}
     assert sorted(served.fresh)[-1] == pytest.approx(64 - 2, abs=10)  # a word's tokens are found out first
     assert served.completion[-1] == 5

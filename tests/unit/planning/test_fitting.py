@@ -17,7 +17,9 @@ from planning.values import Kind, Model, Source
 BASE, SEQUENCE, ADAPTER, PREFILL = 0.02, 0.001, 0.004, 2e-4
 
 
-def served(rate: float, *, adapters: int = 6, count: int = 1500, first: bool = True) -> Served:
+def served(
+    rate: float, *, adapters: int = 6, count: int = 1500, first: bool = True, adapter_token_s: float = 0.0
+) -> Served:
     """An engine that batches continuously, with requests by chance at a rate that goes up and down."""
     chance = np.random.default_rng(1)
     at = np.cumsum(chance.exponential(1 / rate, count) * (1 + 0.8 * np.sin(np.arange(count) / 100)))
@@ -30,6 +32,7 @@ def served(rate: float, *, adapters: int = 6, count: int = 1500, first: bool = T
         new = [coming.popleft() for _ in range(sum(at[i] <= now for i in list(coming)[:50]))]
         names = {adapter[int(one[0])] for one in running} | {adapter[i] for i in new}
         now += BASE + SEQUENCE * len(running) + ADAPTER * len(names - {""}) + PREFILL * sum(prompt[new])
+        now += adapter_token_s * sum(prompt[i] for i in new if adapter[i])
         for one in running:
             one[1] -= 1
         running += [[i, tokens[i] - 1, now] for i in new]
@@ -59,6 +62,32 @@ def test_the_costs_of_an_engine_come_out_of_what_it_served(first: bool) -> None:
     assert fit.values["adapter_s"] == pytest.approx(ADAPTER, rel=0.25)
     assert fit.values["prefill_token_s"] == pytest.approx(PREFILL, rel=0.35)
     assert fit.error < 0.15
+
+
+@pytest.mark.parametrize("more_s", [0.0, PREFILL, 3 * PREFILL])
+def test_what_a_prompt_costs_more_for_an_adapter_is_told_apart(more_s: float) -> None:
+    fit = fitted(served(2.0, adapter_token_s=more_s), BASES)["base"]
+    assert fit.values["prefill_token_s"] == pytest.approx(PREFILL, rel=0.5)
+    assert fit.values["adapter_token_s"] == pytest.approx(more_s, rel=0.35, abs=0.3 * PREFILL)
+
+
+def test_where_all_ask_adapters_it_is_in_what_each_token_costs() -> None:
+    all_ask = served(2.0, adapter_token_s=PREFILL)
+    kept = [index for index, name in enumerate(all_ask.adapter) if name]
+    only = Served()
+    for index in kept:
+        only.add(
+            "replica-0",
+            all_ask.model[index],
+            all_ask.adapter[index],
+            granted_s=all_ask.granted_s[index],
+            run_s=all_ask.run_s[index],
+            tokens=(all_ask.fresh[index], all_ask.completion[index]),
+            first_s=all_ask.first_s[index],
+        )
+    fit = fitted(only, BASES)["base"]
+    assert "adapter_token_s" not in fit.values
+    assert fit.values["prefill_token_s"] == pytest.approx(2 * PREFILL, rel=0.35)
 
 
 def test_stalls_do_not_count() -> None:

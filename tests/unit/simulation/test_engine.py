@@ -80,6 +80,21 @@ def test_a_long_prompt_takes_several_steps_within_the_token_budget() -> None:
     assert heard.when("first") == {0: 0.03, 1: 0.03}
 
 
+def test_a_prompt_for_an_adapter_takes_longer_than_one_for_the_base_model() -> None:
+    first = []
+    for adapter in (None, "a"):
+        heard = Heard()
+        engine = Engine(
+            EngineSettings(slots=1, host_places=1, kv_tokens=10**6),
+            StepCosts(10.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, adapter_token_ms=0.5),
+            heard,
+        )
+        engine.submit(sequence(0, adapter, prompt=100, completion=1), 0.0)
+        run_out(engine)
+        first.append(round(heard.when("first")[0], 3))
+    assert first == [0.01, 0.06]
+
+
 def test_adapters_are_read_from_disk_once_and_moved_into_a_slot_when_they_have_lost_it() -> None:
     heard = Heard()
     engine = an_engine(heard, slots=1)
