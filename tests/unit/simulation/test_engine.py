@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -84,11 +85,7 @@ def test_a_prompt_for_an_adapter_takes_longer_than_one_for_the_base_model() -> N
     first = []
     for adapter in (None, "a"):
         heard = Heard()
-        engine = Engine(
-            EngineSettings(slots=1, host_places=1, kv_tokens=10**6),
-            StepCosts(10.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, adapter_token_ms=0.5),
-            heard,
-        )
+        engine = an_engine(heard, costs=replace(NO_LOADS, adapter_token_ms=0.5), slots=1)
         engine.submit(sequence(0, adapter, prompt=100, completion=1), 0.0)
         run_out(engine)
         first.append(round(heard.when("first")[0], 3))
