@@ -1,6 +1,7 @@
 """Which models should share what? Demand, models, machines and costs as values, and what follows from them.
 
 values.py     what a plan is made of: demand, models, machines, costs of serving, and how it is today
+words.py      counts and times in words
 requests.py   requests as a source tells them: sorted, and without what cannot be
 measuring.py  rates, lengths and bursts of requests
 served.py     what engines did with requests, as columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from itertools import product
 import pytest
 
 from fleet.types import Isolation, Strategy
+from planning.loads import peak_rate
 from planning.search import Search, divided
 from planning.sharing import Rules, Sharing, Sharings
 from planning.units import NoPlanError, Unit, units_of
@@ -153,6 +155,23 @@ def test_more_load_than_a_device_bears_needs_copies() -> None:
     assert sharing.strategy is Strategy.REPLICA_PER_MODEL
     assert sharing.hosts > 1
     assert sharing.busy <= 0.7
+
+
+@pytest.mark.parametrize("per_day", [3_000_000, 30_000_000])
+@pytest.mark.parametrize("gib", [1, 16, 40])
+def test_a_model_that_one_engine_can_serve_fits_however_often_it_is_asked_for(
+    gib: float, per_day: float
+) -> None:
+    (sharing,) = search([whole("x", gib)], [asked("x", per_day)]).best().sharings
+    (load,) = sharing.loads
+    assert sharing.hosts == math.ceil(load.load / 0.7)
+    assert load.need_bytes <= 0.9 * MACHINE.device.memory_bytes
+
+
+def test_an_hour_that_has_only_just_begun_is_not_the_busiest() -> None:
+    begun = asked("x", 240, hourly=(10.0,) * 24 + (5.0,))
+    assert peak_rate(begun, DAY_S + 60) == pytest.approx(5 / 900)
+    assert peak_rate(replace(begun, hourly=(5.0,)), 60.0) == pytest.approx(5 / 60)
 
 
 def test_slices_pack_where_models_are_small_and_must_not_share_an_engine() -> None:
