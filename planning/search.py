@@ -20,6 +20,7 @@ from fleet.types import Strategy
 from planning.sharing import Sharing, Sharings
 from planning.units import NoPlanError, Unit
 from planning.values import Device, Machine, Today
+from planning.words import counted
 
 EXACT = 9  # units of a circle; 21147 divisions
 EXACT_WITH_SLICES = 7  # 877 divisions, each with several ways of every set
@@ -112,8 +113,8 @@ class Search:
         largest = max(self._sharings.machines, key=lambda machine: machine.device.memory_bytes)
         load = self._sharings.load(unit, largest.device)
         return (
-            f"`{unit.name}` needs {load.need_bytes / 2**30:.1f} GiB on each of {load.devices} device"
-            f"{'' if load.devices == 1 else 's'} (weights {load.weight_bytes / 2**30:.1f} GiB), and the "
+            f"`{unit.name}` needs {load.need_bytes / 2**30:.1f} GiB on each of "
+            f"{counted(load.devices, 'device')} (weights {load.weight_bytes / 2**30:.1f} GiB), and the "
             "largest "
             f"device given is {largest.device.kind} with {largest.device.memory_bytes / 2**30:.1f} GiB, "
             f"{largest.devices} of them in a machine: name a larger device, or spread it over more"

@@ -90,10 +90,30 @@ def test_without_objectives_headroom_is_the_load_of_the_devices() -> None:
     assert room.breaks < 3
 
 
+def test_an_objective_that_is_missed_as_it_is_holds_at_no_demand() -> None:
+    rules = Rules(strategies=frozenset({Strategy.MULTI_LORA, Strategy.REPLICA_PER_MODEL}))
+    box = replace(MACHINE, devices=1, count=1)
+    found = planned([whole("x", 30)], asked("x", 300_000, ttft_s=0.5), machine=box, rules=rules)
+    assert not found.meets
+    (room,) = found.headroom
+    assert (room.holds, room.breaks) == (1.0, 1.0)
+    assert room.first.startswith("`x`: ")
+    assert [attempt.devices for attempt in found.attempts][-1] is None
+
+
+def test_a_whole_model_that_carries_adapters_is_not_counted_as_one() -> None:
+    models = [
+        *(whole("x"), whole("y", could_be="x", could_be_rank=8), whole("z", could_be="y", could_be_rank=8)),
+        adapter("a", "z"),
+    ]
+    said = planned(models, asked("x", 10), asked("a", 10)).changes
+    assert "if the whole models that could be adapters were: the same number of devices" in said
+
+
 def test_what_would_change_the_answer_is_asked() -> None:
     models = [whole("x"), whole("y", could_be="x", could_be_rank=8)]
     said = planned(models, asked("x", 10), dedicated("y", 10)).changes
-    assert any(text.startswith("if nobody were dedicated") and "1 devices" in text for text in said)
+    assert any(text.startswith("if nobody were dedicated") and text.endswith("1 device") for text in said)
 
 
 def test_the_second_plan_does_without_turns() -> None:
