@@ -66,6 +66,14 @@ def _check_alias(name: str) -> str:
     return name
 
 
+def is_alias(text: str) -> bool:
+    """Whether a text may be a tenant's name for a model."""
+    try:
+        return bool(_check_alias(text))
+    except ValueError:
+        return False
+
+
 def _check_args(value: Any) -> tuple[str, ...]:
     return vllm_flags.to_argv(value)
 

@@ -26,6 +26,7 @@ placing.py    names of pools, devices, slices in a legal layout
 planner.py    search, simulation, and search anew
 reasons.py    why a model is served so, in one line
 answer.py     the answer as plain data
+naming.py     names that a fleet file takes
 writing.py    a plan as a fleet
 watching.py   what was planned beside what is measured, and whether another plan is better
 page.py       the report, one HTML page

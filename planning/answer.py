@@ -15,6 +15,7 @@ from planning.reasons import served_as, why
 from planning.sharing import Sharing
 from planning.units import circle_of
 from planning.values import DAY_S, HOUR_S, ModelDemand, Source
+from planning.words import listed
 
 Answer = dict[str, Any]
 
@@ -201,12 +202,7 @@ def _guessed_costs(planned: Planned) -> list[str]:
     if computed:
         kinds = ", ".join(computed)
         said.append(f"no engine was measured on {kinds}: costs are computed (`tenantry plan calibrate`)")
-    guessed = [load.unit.name for load in loads if not load.cost.switches]
+    guessed = [f"`{load.unit.name}`" for load in loads if not load.cost.switches]
     if guessed:
-        said.append(f"what a switch takes is not known of {_listed(guessed)}: no turns for these")
+        said.append(f"what a switch takes is not known of {listed(guessed, 3)}: no turns for these")
     return said
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(f"`{name}`" for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fleet.types import Fleet, Isolation, Pool, tenant_of_account
 from planning.measuring import NOTHING
 from planning.values import Demand, ModelDemand, Served, Today
+from planning.words import listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,9 @@ def with_wishes(demand: Demand, fleet: Fleet) -> Demand:
     unknown = sorted(name for name in models if name not in told and _is_gone(name, fleet))
     notes = [*demand.notes]
     if quiet:
-        notes.append(f"Nobody asked for {_listed(quiet)}.")
+        notes.append(f"Nobody asked for {listed(quiet)}.")
     if unknown:
-        notes.append(f"The fleet file does not know {_listed(unknown)}: added at run time, or gone.")
+        notes.append(f"The fleet file does not know {listed(unknown)}: added at run time, or gone.")
     return replace(demand, models=tuple(models[name] for name in sorted(models)), notes=tuple(notes))
 
 
@@ -129,8 +130,3 @@ def _with(one: ModelDemand, wish: Wish | None) -> ModelDemand:
 
 def _is_gone(name: str, fleet: Fleet) -> bool:
     return name not in fleet.adapters and name not in fleet.base_models
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from planning.values import DAY_S, HOUR_S
 
 
@@ -24,3 +26,9 @@ def span(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.3g} s"
+
+
+def listed(texts: Sequence[str], most: int = 5) -> str:
+    """Return the first of some texts, and how many there are beside them."""
+    shown = ", ".join(texts[:most])
+    return f"{shown} and {len(texts) - most} more" if len(texts) > most else shown
