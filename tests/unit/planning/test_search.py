@@ -211,6 +211,33 @@ def test_too_few_devices_are_named() -> None:
         search(models, [asked("x", 10), dedicated("y", 10)], machine=machine).best()
 
 
+SMALL_GPU = replace(GPU, kind="small", memory_bytes=24 * GIB)
+
+
+@pytest.mark.parametrize("small_price", [None, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("order", [1, -1])
+def test_where_a_kind_is_too_few_another_one_is_used(small_price: float | None, order: int) -> None:
+    large = replace(MACHINE, devices=1, count=1)
+    small = replace(large, device=replace(SMALL_GPU, price_per_hour=small_price))
+    models = [whole("x", 40), whole("y", 8)]
+    units = units_of(models, demand(asked("x", 10), dedicated("y", 10)))
+    found = Search(units, Sharings([large, small][::order], cost_of, DAY_S, Rules())).best()
+    assert {s.loads[0].unit.base.name: s.machine.device.kind for s in found.sharings} == {
+        "x": "a100-80gb",
+        "y": "small",
+    }
+    assert found.money_per_hour == (None if small_price is None else 2.0 + small_price)
+    assert found.score[0] == (2.0 if small_price is None else 2.0 + small_price)
+
+
+def test_machines_of_one_kind_are_counted_together() -> None:
+    one = replace(MACHINE, devices=1, count=1)
+    units = units_of([whole("x"), whole("y")], demand(asked("x", 10), dedicated("y", 10)))
+    assert Search(units, Sharings([one, one], cost_of, DAY_S, Rules())).best().devices == 2
+    with pytest.raises(NoPlanError, match="need 2 devices a100-80gb, and there are 1"):
+        Search(units, Sharings([one], cost_of, DAY_S, Rules())).best()
+
+
 def test_a_model_may_be_spread_over_devices() -> None:
     (sharing,) = search([whole("x", 120, tensor_parallel=2)], [asked("x", 10)]).best().sharings
     assert sharing.whole_devices == 2
