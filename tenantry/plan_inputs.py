@@ -64,11 +64,15 @@ def demand(
     conclude(lambda: _answer(found_demand(source, declared, over_s)), as_json, _show)
 
 
+def fleet_file(path: Path | None, source: str | None) -> Path | None:
+    """Return the fleet file that is meant; the one beside the command only where nothing else is named."""
+    return DEFAULT_FLEET if path is None and source is None and DEFAULT_FLEET.is_file() else path
+
+
 def declared_fleet(path: Path | None, source: str | None) -> Fleet | None:
-    """Return the fleet that is meant; the one beside the command only where nothing else is named."""
-    if path is None and source is None and DEFAULT_FLEET.is_file():
-        path = DEFAULT_FLEET
-    return None if path is None else load(path).fleet
+    """Return the fleet that is meant, if one is; prints its problems and exits with 1."""
+    file = fleet_file(path, source)
+    return None if file is None else load(file).fleet
 
 
 def found_demand(source: str | None, fleet: Fleet | None, over_s: float | None) -> Found:

@@ -147,4 +147,5 @@ def _time(layers: tuple[Mapping[str, Any], ...], names: tuple[str, ...]) -> floa
 
 def _text(layers: tuple[Mapping[str, Any], ...], names: tuple[str, ...]) -> str:
     value = _first(layers, names)
-    return value.strip() if isinstance(value, str) else ""
+    # JSON may name halves of characters, which no file and no terminal takes.
+    return value.strip().encode(errors="replace").decode() if isinstance(value, str) else ""

@@ -68,6 +68,45 @@ def test_a_plan_is_written_as_a_fleet_that_check_passes_and_as_a_page(folder: Pa
     assert (folder / "plan.html").read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("", "models.yaml: `a1` cannot be written: name a folder or an address as its `source`"),
+        ("example/a", "`a1` cannot be written: its source `example/a` is no address; write hf://example/a"),
+        (
+            "nothing",
+            "`a1` cannot be written: its source `nothing` is neither a folder that exists nor a hub id",
+        ),
+    ],
+)
+def test_a_source_that_cannot_be_written_is_named_before_the_plan_is_made(
+    folder: Path, source: str, said: str
+) -> None:
+    (folder / "models.yaml").write_text(MODELS.replace("https://example.com/a.tar.gz", source))
+    code, shown = run("--machines", "h100-80gb", "--write", "planned.yaml")
+    assert code == 1
+    assert said in shown
+    assert not (folder / "planned.yaml").exists()
+    assert run("--machines", "h100-80gb")[0] == 0
+
+
+@pytest.mark.parametrize("option", ["--write", "--html"])
+def test_a_file_that_cannot_be_written_is_named_before_the_plan_is_made(folder: Path, option: str) -> None:
+    code, shown = run("--machines", "h100-80gb", option, "gone/plan")
+    assert code == 1
+    assert f"gone/plan: there is no folder {folder}/gone; make it first" in shown
+
+
+def test_folders_that_are_not_on_this_machine_are_written_and_said(folder: Path) -> None:
+    (folder / "models.yaml").write_text(MODELS.replace("https://example.com/a.tar.gz", "./lora"))
+    code, shown = run("--machines", "h100-80gb", "--write", "planned.yaml")
+    assert code == 0
+    assert f"`tenantry check` on this machine: there is no folder {folder}/lora" in shown
+    assert (
+        read_fleet(folder / "planned.yaml", keys_needed=False).fleet.adapters["a1"].source == f"{folder}/lora"
+    )
+
+
 def test_a_device_that_is_too_small_for_a_model_is_an_error(folder: Path) -> None:
     (folder / "machines.yaml").write_text("machines: [{device: l4, devices: 1}]")
     (folder / "models.yaml").write_text(MODELS.replace("8e9", "80e9"))

@@ -56,6 +56,12 @@ def test_a_trace_of_each_layout_is_read(tmp_path: Path, text: str, unix: bool, m
     assert found.trace.completion.tolist() == [5, 6]
 
 
+def test_a_name_in_a_log_is_text_that_can_be_written(tmp_path: Path) -> None:
+    line = '{"model": "a\\ud800b", "created": 1700000000, "usage": {"prompt_tokens": 1}}\n'
+    found = read(tmp_path / "log", line * 2)
+    assert [one.model.encode() for one in found.models] == [b"a?b"]
+
+
 def test_a_trace_may_have_cached_tokens_and_tenants_and_lines_that_are_bad(tmp_path: Path) -> None:
     found = read(
         tmp_path / "t.csv",
