@@ -73,9 +73,14 @@ def _adapters(loads: Iterable[Load], known: Mapping[str, Model], today: Fleet | 
     found = dict(today.adapters) if today else {}
     for load in loads:
         for adapter in load.unit.adapters:
-            if adapter.name not in found:
+            if adapter.name not in found and not _is_added(adapter, today):
                 found[adapter.name] = _adapter(known[adapter.name], load)
     return found
+
+
+def _is_added(adapter: Model, today: Fleet | None) -> bool:
+    """Whether the gateway keeps an adapter itself, since it was added at run time."""
+    return today is not None and not adapter.source and adapter.name.partition("/")[0] in today.tenants
 
 
 def _adapter(model: Model, load: Load) -> Adapter:

@@ -18,7 +18,7 @@ from fleet.writer import write_fleet
 from planning.answer import answer_of
 from planning.costs import Measured, Switched, cost_of
 from planning.fitting import measured_by, switched_by
-from planning.fleets import today
+from planning.fleets import added_models, today, with_added
 from planning.page import page
 from planning.placing import place_all
 from planning.planner import Input, Planned, plan
@@ -74,7 +74,7 @@ def make(wish: Wish) -> Answer:
     shown = console(stderr=True)
     try:
         found = found_demand(wish.source, wish.fleet, wish.over_s)
-        models, notes = _models(wish)
+        found, models, notes = _models(wish, found)
         given = _input(wish, found, models)
         with shown.status("reading") as status:
             tell = (lambda text: None) if wish.silent else status.update
@@ -92,13 +92,29 @@ def make(wish: Wish) -> Answer:
     return answer
 
 
-def _models(wish: Wish) -> tuple[list[Model], list[str]]:
-    """Return the models of the table and the fleet, the table's first; and what is not known of them."""
+def _models(wish: Wish, found: Found) -> tuple[Found, list[Model], list[str]]:
+    """Return the demand as far as its models are known, the models, and what is not known of them.
+
+    Those of the table count before the fleet's. Raises `NoPlanError` for a model whose files are not here.
+    """
     told = _told(wish)
-    found, notes = fleet_models(wish.fleet) if wish.fleet is not None else ([], [])
-    named = {model.name for model in told}
-    notes = [note for note in notes if note.split(" ")[0] not in named]
-    return [*told, *(model for model in found if model.name not in named)], notes
+    if wish.fleet is None:
+        return found, told, []
+    read = fleet_models(wish.fleet, told)
+    known = {model.name: model for model in read.models}
+    for one in found.demand.models:
+        if one.model in read.unread and one.model not in known:
+            raise NoPlanError(f"{read.unread[one.model]}; or describe it in a table (--models)")
+    if wish.source is not None:
+        return found, [*read.models], [*read.notes]
+    added = added_models(found.demand, found.added, known)
+    demand = with_added(found.demand, wish.fleet, added)
+    gone = [one.model for one in demand.models if one.model not in {*known, *(model.name for model in added)}]
+    demand = replace(demand, models=tuple(one for one in demand.models if one.model not in gone))
+    notes = [*read.notes]
+    if gone:
+        notes.append(f"left out, since nothing is known of them: {listed(gone)}; --models can describe them")
+    return replace(found, demand=demand), [*read.models, *added], notes
 
 
 def _told(wish: Wish) -> list[Model]:

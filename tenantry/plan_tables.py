@@ -103,7 +103,7 @@ def _verdict(console: Console, answer: Answer) -> None:
         print_prose(console, f"  not taken: {what}{attempt['why']}")
     second = answer["second"]
     if second is not None:
-        missed = f"; {len(second['missed'])} objectives missed" if second["missed"] else ""
+        missed = f"; {counted(len(second['missed']), 'objective')} missed" if second["missed"] else ""
         strategies = ", ".join(second["strategies"])
         p99_s = second["first_token_p99_s"]
         said = f"second: {counted(second['devices'], 'device')} ({strategies}), p99 {p99_s:.2g} s"

@@ -25,7 +25,7 @@ from adapters.errors import AdapterError
 from fleet import FleetError
 from fleet.types import Fleet
 from planning.fleets import model_name
-from planning.reading.ledger import read_observed
+from planning.reading.ledger import naming_of, read_observed
 from planning.requests import DemandError
 from planning.watching import look, rest_s
 from planning.words import listed
@@ -126,9 +126,10 @@ class Watch:
         if planned is None:
             publish(anew, self._link)
         try:
+            url = fleet.state.database_url
             observed = read_observed(
-                fleet.state.database_url,
-                partial(model_name, fleet),
+                url,
+                naming_of(url, partial(model_name, fleet)),
                 {pool.name: len(pool.hosts) for pool in fleet.pools.values()},
                 since_s=now_s - over_s,
                 now_s=now_s,

@@ -13,9 +13,9 @@ from fleet.types import Fleet
 from planning.fleets import model_name, with_wishes
 from planning.measuring import measured
 from planning.reading import hand_table, metrics_page, prometheus, request_log, trace_file
-from planning.reading.ledger import read_ledger, read_switches
+from planning.reading.ledger import naming_of, read_added, read_ledger, read_switches
 from planning.requests import DemandError, sifted
-from planning.served import Came, Served
+from planning.served import Added, Came, Served
 from planning.values import Demand
 
 SNIFFED_BYTES = 65_536
@@ -33,6 +33,7 @@ class Found:
     demand: Demand
     served: Served | None = None  # what engines did with the requests; of a ledger or this gateway's log
     came: tuple[Came, ...] = ()  # how models came that take turns; of a ledger
+    added: tuple[Added, ...] = ()  # adapters that were added at run time; of a ledger
 
 
 def read_demand(
@@ -67,9 +68,11 @@ def _read(
 
 def _of_ledger(fleet: Fleet, naming: request_log.Naming, now_s: float, over_s: float | None) -> Found:
     since_s = 0.0 if over_s is None else now_s - over_s
-    asked, served = read_ledger(fleet.state.database_url, naming, since_s=since_s)
-    came = tuple(read_switches(fleet.state.database_url))
-    return Found(measured(sifted(asked), "the ledger"), served, came)
+    url = fleet.state.database_url
+    asked, served = read_ledger(url, naming_of(url, naming), since_s=since_s)
+    return Found(
+        measured(sifted(asked), "the ledger"), served, tuple(read_switches(url)), tuple(read_added(url))
+    )
 
 
 def _of_address(where: str, naming: request_log.Naming, now_s: float, over_s: float | None) -> Demand:
