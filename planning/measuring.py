@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from planning.requests import Floats, Sifted
 from planning.values import DAY_S, HOUR_S, Demand, ModelDemand, Spread, Trace
-from planning.words import counted, lasting
+from planning.words import lasting
 
 FEW = 20  # requests of a model below which its lengths and bursts are guesses
 LEAST_S = 60.0  # a demand is taken to last at least this long
@@ -59,7 +59,7 @@ def how_little(duration_s: float, models: Sequence[ModelDemand]) -> list[str]:
     few = [one.model for one in models if one.requests < FEW]
     if few:
         notes.append(
-            f"{len(few)} of {counted(len(models), 'model')} had fewer than {FEW} requests: their lengths and "
+            f"{len(few)} of {len(models)} models had fewer than {FEW} requests: their lengths and "
             "bursts are guesses."
         )
     return notes

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from planning.reading.yaml_file import read_yaml
 from planning.requests import DemandError
 from planning.values import Kind, Model
 
-MAX_BYTES = 16 * 2**20
 MAX_MODELS = 20_000
 _GIB = 2**30
 _BYTES = 2  # of a parameter in 16 bits
@@ -25,20 +23,20 @@ _MANY = "count"  # so many alike; `{n}` in the name is their number, from 1
 
 def read_models(path: Path) -> list[Model]:
     """Return the models of a file. Raises `DemandError` that names what is wrong, and `OSError`."""
-    if path.stat().st_size > MAX_BYTES:
-        raise DemandError(f"{path}: it is larger than {MAX_BYTES // 2**20} MiB")
     try:
-        told = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DemandError(f"{path}: it is no YAML: {' '.join(str(error).split())}") from None
+        document = read_yaml(path)
+    except DemandError as error:
+        raise DemandError(f"{path}: {error}") from None
+    told = document.data
     entries = told.get("models") if isinstance(told, dict) else None
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise DemandError(f"{path}: it must have `models`, a list of them, each with `name`")
     found: dict[str, Model] = {}
-    for number, entry in enumerate(entries, 1):
-        for model in _models(f"{path}: model {number}", entry):
+    for index, entry in enumerate(entries):
+        where = f"{path}, line {document.lines['models', index]}"
+        for model in _models(where, entry):
             if model.name in found:
-                raise DemandError(f"{path}: model {number}: there is a `{model.name}` already")
+                raise DemandError(f"{where}: there is a `{model.name}` already")
             found[model.name] = model
     return list(found.values())
 

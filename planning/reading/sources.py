@@ -96,7 +96,9 @@ def _of_file(path: Path, naming: request_log.Naming, now_s: float, over_s: float
     with path.open("rb") as file:
         first = file.read(SNIFFED_BYTES)
     text = first.decode("utf-8-sig", errors="replace")
-    header = next(csv.reader(text.splitlines()[:1]), [])
+    lines = text.splitlines()
+    number = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    header = next(csv.reader(lines[number : number + 1]), [])
     if path.suffix.lower() in (".yaml", ".yml") or hand_table.is_table(header):
         return Found(hand_table.read_table(path))
     if trace_file.is_trace(header):
@@ -108,7 +110,29 @@ def _of_file(path: Path, naming: request_log.Naming, now_s: float, over_s: float
         return Found(measured(sifted(asked), f"request log {path.name}"), served)
     if metrics_page.is_page(text):
         return Found(_of_page(path, naming, now_s, over_s))
-    raise DemandError(f"it is none of what can be read: {KINDS}")
+    raise DemandError(_why_none(header, text, number + 1))
+
+
+def _why_none(header: list[str], text: str, line: int) -> str:
+    """Say what is wrong with a file that is nothing of what can be read."""
+    if not text.strip():
+        return "it is empty"
+    separator = next((each for each in ("\t", ";") if len(header) == 1 and each in header[0]), "")
+    columns = header[0].split(separator) if separator else header
+    near = []
+    for what, needed, missing in (
+        ("table", hand_table.NEEDED, hand_table.missing(columns)),
+        ("trace", trace_file.NEEDED, trace_file.missing(columns)),
+    ):
+        if len(missing) <= len(needed) - 2:
+            near.append((len(missing), what, needed, missing))
+    if not near:
+        return f"it is none of what can be read: {KINDS}"
+    _, what, needed, missing = min(near)
+    if separator:
+        return f"line {line}: columns are separated by {separator!a}; separate them by commas"
+    named = " and ".join(f"`{name}`" for name in missing)
+    return f"line {line}: there is no column {named}; a {what} has {', '.join(needed)}"
 
 
 def _of_page(path: Path, naming: request_log.Naming, now_s: float, over_s: float | None) -> Demand:

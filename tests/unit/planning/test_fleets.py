@@ -64,8 +64,10 @@ def test_adapters_that_were_added_at_run_time_are_planned_as_their_tenant_wishes
     ]
     joined = with_added(asks, known, models)
     assert {one.model: one.ttft_s for one in joined.models} == {
-        "alpha/tone": 2.0, "alpha/all": 2.0,
-        "alpha/gone": None, "alpha/lost": None,
+        "alpha/tone": 2.0,
+        "alpha/all": 2.0,
+        "alpha/gone": None,
+        "alpha/lost": None,
     }
     apart = replace(asks, models=tuple(replace(one, tenants=("gamma",)) for one in asks.models))
     isolation = {one.model: one.isolation for one in with_added(apart, known, models).models}

@@ -58,10 +58,13 @@ models:
         ("models: [{name: x, base: y, rank: 8.5}]", "`rank` must be a whole number from 1 to 4096"),
         ("models: [{name: 'x{n}', base: y, count: 0}]", "`count` must be a number from 1"),
         ("models: [{name: x, base: }]", "`base` must be the name of a whole model"),
+        ("models:\n- {name: x, base: y}\n- {name: z, base: y, base: x}", "line 3: .* again on line 3"),
+        ("models:\n- {name: x, base: y}\n- {base: y}", "line 3: `name` is missing"),
+        ("", "it is empty"),
         ("models: [{parameters: 1}]", "`name` is missing"),
         ("models: [{name: x, count: 2, base: y}]", "2 models need `{n}` in their name"),
-        ("models: [{name: x, base: y}, {name: x, base: y}]", "there is a `x` already"),
-        ("models: [", "it is no YAML"),
+        ("models: [{name: x, base: y}, {name: x, base: y}]", "line 1: there is a `x` already"),
+        ("models: [", "line 1: not YAML"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, wrong: str) -> None:
