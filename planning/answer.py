@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from planning.forecast import Forecast, Seen, engine_settings
+from planning.forecast import Forecast, Seen
 from planning.loads import Load
 from planning.placing import Placed, place_all
 from planning.planner import Checked, Planned
@@ -136,10 +136,8 @@ def _memory(sharing: Sharing) -> Answer:
     largest = sorted(sharing.loads, key=lambda load: load.need_bytes, reverse=True)
     stay = [load for load in largest if load.unit.base.name in sharing.pinned]
     awake = [*stay, *(load for load in largest if load not in stay)][: sharing.awake]
-    device = sharing.machine.device.memory_bytes
-    memory = min(device, sharing.profile.memory_bytes) if sharing.profile is not None else device
     return {
-        "device_bytes": memory,
+        "device_bytes": sharing.memory_bytes,
         "awake": [_held(load, sharing) for load in awake],
         "asleep_bytes": sum(load.weight_bytes for load in sharing.loads if load not in awake),
     }
@@ -151,7 +149,7 @@ def _held(load: Load, sharing: Sharing) -> Answer:
     return {
         "model": load.unit.name,
         "weights_bytes": load.weight_bytes,
-        "cache_bytes": engine_settings(load, sharing).kv_capacity * per_token,
+        "cache_bytes": sharing.cache_tokens(load) * per_token,
         "other_bytes": load.need_bytes - load.weight_bytes - planned,
     }
 

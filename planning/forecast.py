@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fleet.types import Adapter, BaseModel, Caps, Fleet, GatewaySettings, Pool, Strategy, Tenant
-from planning.loads import HOST_PLACES, MOST_SEQUENCES, USABLE, Load
+from planning.loads import HOST_PLACES, MOST_SEQUENCES, Load
 from planning.pools import base_models_of, pool_of
 from planning.sharing import Sharing
 from planning.traces import MAX_REQUESTS, busiest, grown, synthetic
@@ -272,18 +272,9 @@ def _as_whole_devices(pool: Pool, models: dict[str, BaseModel]) -> Pool:
 
 
 def engine_settings(load: Load, sharing: Sharing) -> EngineSettings:
-    """Return the engine of a unit: beside others its cache is as planned, alone it has what is left."""
-    tokens = load.kv_tokens
-    if len(sharing.loads) == 1 and load.unit.base.kv_bytes_per_token:
-        device = sharing.machine.device
-        memory = min(
-            device.memory_bytes, sharing.profile.memory_bytes if sharing.profile else device.memory_bytes
-        )
-        cache = load.unit.base.kv_bytes_per_token * load.kv_tokens // load.devices
-        room = memory * USABLE - (load.need_bytes - cache)
-        tokens = max(tokens, int(room * load.devices / load.unit.base.kv_bytes_per_token))
+    """Return the engine of a unit."""
     places = max(load.slots, min(HOST_PLACES, len(load.unit.adapters)))
-    return EngineSettings(load.slots, places, MOST_SEQUENCES, kv_tokens=max(1, tokens))
+    return EngineSettings(load.slots, places, MOST_SEQUENCES, kv_tokens=max(1, sharing.cache_tokens(load)))
 
 
 def step_costs(cost: ServingCost) -> StepCosts:

@@ -13,10 +13,12 @@ from fleet import read_fleet
 from fleet.types import Isolation, Strategy
 from fleet.writer import write_fleet
 from planning.answer import answer_of
+from planning.loads import ENGINE_BYTES, USABLE
 from planning.naming import unique
 from planning.page import page
 from planning.placing import place_all
 from planning.planner import Input, Planned, plan
+from planning.pools import QUARTER_GIB
 from planning.sharing import Rules
 from planning.units import NoPlanError
 from planning.values import Machine, Model, ModelDemand, Way
@@ -188,6 +190,25 @@ def test_slices_that_are_there_are_to_be_named_by_their_uuids(tmp_path: Path) ->
     pinned = sorted(pool.devices for pool in made.fleet.pools.values())
     assert pinned == [("MIG-h200-3g.71gb-0",), ("MIG-h200-3g.71gb-1",)]
     assert any("for MIG-h200-3g.71gb..." in text for text in made.todo)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("gib", [(16, 20), (12, 14, 16, 18, 20, 22, 24), (30, 35, 40)])
+def test_caches_of_models_that_share_a_device_fill_it_and_fit(gib: tuple[int, ...], devices: int) -> None:
+    models = [whole(f"m{i}", each * devices, tensor_parallel=devices) for i, each in enumerate(gib)]
+    found = planned(models, [asked(m.name, 20) for m in models])
+    made = written(found, models).fleet
+    (one,) = found.plan.found.sharings
+    assert one.strategy is Strategy.MODEL_MESH or one.awake == 1
+    room = BOX.device.memory_bytes * USABLE
+    held = sorted(
+        load.weight_bytes + ENGINE_BYTES + (made.base_models[load.unit.base.name].kv_cache_bytes or 0)
+        for load in one.loads
+    )[-one.awake :]
+    assert 0.9 * room < sum(held) <= room
+    for load in one.loads:
+        cache = one.cache_tokens(load) * 131_072 / devices
+        assert cache == pytest.approx(made.base_models[load.unit.base.name].kv_cache_bytes, abs=QUARTER_GIB)
 
 
 def test_an_objective_that_a_pool_cannot_have_is_said() -> None:
