@@ -117,6 +117,8 @@ def plan(  # noqa: PLR0913  # an argument for each option, as typer wants it
     answers: list[Answer] = []
 
     def work() -> Answer:
+        if publish:
+            watching.require_gateway(link)
         answers.append(making.make(wish))
         if publish:
             watching.publish(answers[0], link)

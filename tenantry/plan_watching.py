@@ -68,6 +68,11 @@ class Link:
         return asyncio.run(work())
 
 
+def require_gateway(link: Link) -> None:
+    """Ask for the plan that is kept, before minutes go into another one. Raises `GatewayError`."""
+    link.call("GET", PATH)
+
+
 def publish(answer: Answer, link: Link) -> None:
     """Have the gateway keep a plan. Raises `GatewayError`."""
     shown = _shown(answer, lambda one: (not one["missed"], -one["requests_per_day"]))

@@ -19,7 +19,7 @@ from planning.sharing import Rules
 from planning.values import DAY_S
 from routing.catalog.plans import PlanKind
 from routing.usage.store import UsageStore
-from tenantry import plan_watching
+from tenantry import plan_making, plan_watching
 from tenantry.app import app
 from tenantry.client import KEY_VARIABLE, Answer, GatewayRefused, GatewayUnreachable, WrongUse
 from tenantry.plan_making import Wish
@@ -217,6 +217,19 @@ def test_it_ends_at_sigterm_with_nothing_to_complain_about(
         watch(desk, fleet).run(sleep)
     assert (ended.value.code, niced, rested) == (0, [10], [7 * DAY_S])
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("key", "code"), [("acme-key", 1), (None, 2)])
+def test_who_may_not_publish_hears_so_before_the_plan_is_made(
+    desk: Desk, fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None, code: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made: list[Wish] = []
+    monkeypatch.setattr(plan_making, "make", made.append)
+    monkeypatch.delenv(KEY_VARIABLE) if key is None else monkeypatch.setenv(KEY_VARIABLE, key)
+    arguments = ["plan", "--publish", "--url", "http://gateway", "--machines", "l4"]
+    result = CliRunner().invoke(app, arguments, obj=Connection(httpx.ASGITransport(desk.app)))
+    assert (result.exit_code, made) == (code, []), result.output
 
 
 def test_the_command_publishes_what_it_has_planned(
