@@ -200,6 +200,10 @@ def _guessed_costs(planned: Planned) -> list[str]:
     if computed:
         kinds = ", ".join(computed)
         said.append(f"no engine was measured on {kinds}: costs are computed (`tenantry plan calibrate`)")
+    bare = [load.unit.base for load in loads if load.unit.adapters and not load.unit.base.slot_bytes_per_rank]
+    if bare:
+        names = listed([f"`{base.name}`" for base in bare], 3)
+        said.append(f"what an adapter's slot takes is not known of {names}: counted as nothing")
     guessed = [f"`{load.unit.name}`" for load in loads if not load.cost.switches]
     if guessed:
         said.append(f"what a switch takes is not known of {listed(guessed, 3)}: no turns for these")

@@ -247,6 +247,12 @@ def test_the_answer_is_plain_json_with_a_reason_for_every_model(example: Planned
     assert any("faults are not simulated" in text for text in answer["not_known"])
 
 
+def test_slots_whose_size_is_not_known_are_said() -> None:
+    models = [whole("base", slot_bytes_per_rank=0), adapter("a", "base"), whole("x", slot_bytes_per_rank=0)]
+    said = answer_of(planned(models, [asked("a", 10), asked("x", 10)]))["not_known"]
+    assert "what an adapter's slot takes is not known of `base`: counted as nothing" in said
+
+
 def test_reasons_name_the_objective_and_the_switch_of_a_model_that_stays_awake() -> None:
     models = [whole(f"m{i}") for i in range(6)]
     demands = [asked(m.name, 20, ttft_s=1.0 if m.name == "m0" else 60.0) for m in models]
