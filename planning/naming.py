@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from fleet.fields import is_alias, is_name
+from fleet.names import is_alias, is_name
 from fleet.types import Fleet, Pool, Tenant
 
 _LONGEST = 50  # with room for a number
