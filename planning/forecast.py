@@ -225,7 +225,8 @@ def simulate(sharing: Sharing, calls: list[Call], length_s: float, demands: dict
             devices.append(number)
 
     def switch_s(model: str, went: str | None) -> float:
-        return sharing.switches.between(by_model[model], by_model[went] if went else None)
+        # A place is empty only as the run begins, and a fleet that serves has begun long before.
+        return sharing.switches.between(by_model[model], by_model[went]) if went else 0.0
 
     router = _Router(fleet, switch_s)
     router.warm_s = WARMUP * length_s

@@ -175,6 +175,15 @@ def test_that_models_come_for_the_first_time_is_no_turn() -> None:
     assert run.switching == pytest.approx(run.switches_per_h * 2.0 / 3600, rel=0.2)
 
 
+def test_a_busy_model_beside_another_does_not_wait_for_its_own_start() -> None:
+    models = [whole("x", 2), whole("y", 2)]
+    asks = demand(asked("x", 3_000_000, ttft_s=1.0), asked("y", 10))
+    (sharing,) = sharings_of(models, asks)
+    forecast = Forecaster(asks, seeds=1, most=1000).of(sharing)
+    assert forecast.runs[0].length_s < 40  # a cold start takes as long
+    assert forecast.misses() == {}
+
+
 def test_however_often_a_model_is_asked_for_its_requests_are_simulated() -> None:
     asks = demand(asked("x", 1e9, prompt=Spread(20, 20, 20, 20, 20), completion=Spread(5, 5, 5, 5, 5)))
     (sharing,) = sharings_of([whole("x", 1)], asks)

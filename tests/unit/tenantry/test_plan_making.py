@@ -148,7 +148,9 @@ def test_a_strategy_that_a_plan_cannot_do_without_is_wrong_use(folder: Path) -> 
 
 def test_a_plan_that_misses_an_objective_ends_with_one_and_names_who_misses(folder: Path) -> None:
     (folder / "machines.yaml").write_text("machines: [{device: l40s, devices: 2}]")
-    (folder / "demand.csv").write_text(DEMAND.replace("a1,200,", "a1,90000,").replace("shop,2,", "shop,0.3,"))
+    (folder / "demand.csv").write_text(
+        DEMAND.replace("a1,200,", "a1,800000,").replace("shop,2,", "shop,0.3,")
+    )
     code, shown = run("--machines", "machines.yaml")
     assert code == 1
     assert "does not meet all objectives" in shown
