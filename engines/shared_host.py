@@ -29,7 +29,7 @@ from engines.switching.live import Model
 from engines.switching.sleep import LEVELS
 from engines.switching.turns import Turns
 from engines.ways import Fork
-from fleet.fields import is_name
+from fleet.names import is_name
 from fleet.types import BaseModel
 
 MAX_MODELS = 1000

@@ -25,45 +25,17 @@ from adapters import sources
 from adapters.errors import AdapterError
 from fleet import vllm_flags
 from fleet.mig import PROFILE_PATTERN
+from fleet.names import check_alias, check_name
 from fleet.pool_settings import HOLD_S
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _NAME_SCHEMA = "^[a-z0-9](?!.*\\.\\.)[a-z0-9._-]{0,62}$"
 _ALIAS_SCHEMA = "^(?![ /])[^\\x00-\\x1f\\x7f]{1,128}(?<![ /])$"
-_VERSION = re.compile(r".*@[0-9]{1,9}")  # how a request names one version of a model
-_LONGEST_ALIAS = 128
 _HEX_SHA256 = r"^[0-9a-fA-F]{64}$"
 _HEADER = r"^[A-Za-z0-9-]{1,64}$"
 _HOST_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _INSIDE = ("local", "localhost", "internal", "intranet", "lan", "home", "corp", "test", "invalid")
 MOST_REPLICAS = 1024  # of a base model in a pool
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
-
-
-def _check_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ValueError("a name is 1 to 63 of a-z, 0-9, `.`, `_`, `-` and begins with a letter or a digit")
-    if ".." in name:
-        raise ValueError("a name has no two dots in a row")
-    return name
-
-
-def is_name(text: str) -> bool:
-    """Whether a text may be the name of a base model, an adapter, a tenant or a pool."""
-    return _NAME.fullmatch(text) is not None and ".." not in text
-
-
-def _check_alias(name: str) -> str:
-    if not 1 <= len(name) <= _LONGEST_ALIAS or not name.isprintable() or name != name.strip(" /"):
-        raise ValueError(
-            f"a tenant's name for a model is 1 to {_LONGEST_ALIAS} printable characters, with no space "
-            "and no slash at its ends"
-        )
-    if _VERSION.fullmatch(name):
-        raise ValueError("a tenant's name for a model does not end as `@2` does, which names a version")
-    if not {".", ".."}.isdisjoint(name.split("/")):
-        raise ValueError("a tenant's name for a model has no `.` or `..` between slashes")
-    return name
 
 
 def _check_args(value: Any) -> tuple[str, ...]:
@@ -166,13 +138,13 @@ AwakeModels: Any = _auto_or(int, 1, 1024)
 MinimumStay: Any = _auto_or(float, 0, 86400)
 Name = Annotated[
     str,
-    AfterValidator(_check_name),
+    AfterValidator(check_name),
     WithJsonSchema({"type": "string", "pattern": _NAME_SCHEMA}),
 ]
 # A tenant's name for a model. It names no file and no engine, so it may be what other servers call theirs.
 Alias = Annotated[
     str,
-    AfterValidator(_check_alias),
+    AfterValidator(check_alias),
     WithJsonSchema({"type": "string", "pattern": _ALIAS_SCHEMA}),
 ]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
@@ -182,7 +154,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=_HEX_SHA256)]
 def _check_model(value: Any) -> Any:
     """Accept a name, or {model: NAME, fallback: NAME}; both mean a `ModelSection`."""
     if isinstance(value, str):
-        return ModelSection(model=_check_name(value))
+        return ModelSection(model=check_name(value))
     if not isinstance(value, dict):
         raise ValueError("is neither a name nor {model: NAME, fallback: NAME}")
     return value

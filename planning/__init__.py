@@ -1,6 +1,7 @@
 """Which models should share what? Demand, models, machines and costs as values, and what follows from them.
 
 values.py     what a plan is made of: demand, models, machines, costs of serving, and how it is today
+words.py      counts and times in words
 requests.py   requests as a source tells them: sorted, and without what cannot be
 measuring.py  rates, lengths and bursts of requests
 served.py     what engines did with requests, as columns
@@ -25,6 +26,7 @@ placing.py    names of pools, devices, slices in a legal layout
 planner.py    search, simulation, and search anew
 reasons.py    why a model is served so, in one line
 answer.py     the answer as plain data
+naming.py     names that a fleet file takes
 writing.py    a plan as a fleet
 watching.py   what was planned beside what is measured, and whether another plan is better
 page.py       the report, one HTML page

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from planning.forecast import Forecast, Seen, engine_settings
+from planning.forecast import Forecast, Seen
 from planning.loads import Load
 from planning.placing import Placed, place_all
 from planning.planner import Checked, Planned
@@ -15,6 +15,7 @@ from planning.reasons import served_as, why
 from planning.sharing import Sharing
 from planning.units import circle_of
 from planning.values import DAY_S, HOUR_S, ModelDemand, Source
+from planning.words import listed
 
 Answer = dict[str, Any]
 
@@ -135,10 +136,8 @@ def _memory(sharing: Sharing) -> Answer:
     largest = sorted(sharing.loads, key=lambda load: load.need_bytes, reverse=True)
     stay = [load for load in largest if load.unit.base.name in sharing.pinned]
     awake = [*stay, *(load for load in largest if load not in stay)][: sharing.awake]
-    device = sharing.machine.device.memory_bytes
-    memory = min(device, sharing.profile.memory_bytes) if sharing.profile is not None else device
     return {
-        "device_bytes": memory,
+        "device_bytes": sharing.memory_bytes,
         "awake": [_held(load, sharing) for load in awake],
         "asleep_bytes": sum(load.weight_bytes for load in sharing.loads if load not in awake),
     }
@@ -150,7 +149,7 @@ def _held(load: Load, sharing: Sharing) -> Answer:
     return {
         "model": load.unit.name,
         "weights_bytes": load.weight_bytes,
-        "cache_bytes": engine_settings(load, sharing).kv_capacity * per_token,
+        "cache_bytes": sharing.cache_tokens(load) * per_token,
         "other_bytes": load.need_bytes - load.weight_bytes - planned,
     }
 
@@ -201,12 +200,11 @@ def _guessed_costs(planned: Planned) -> list[str]:
     if computed:
         kinds = ", ".join(computed)
         said.append(f"no engine was measured on {kinds}: costs are computed (`tenantry plan calibrate`)")
-    guessed = [load.unit.name for load in loads if not load.cost.switches]
+    bare = [load.unit.base for load in loads if load.unit.adapters and not load.unit.base.slot_bytes_per_rank]
+    if bare:
+        names = listed([f"`{base.name}`" for base in bare], 3)
+        said.append(f"what an adapter's slot takes is not known of {names}: counted as nothing")
+    guessed = [f"`{load.unit.name}`" for load in loads if not load.cost.switches]
     if guessed:
-        said.append(f"what a switch takes is not known of {_listed(guessed)}: no turns for these")
+        said.append(f"what a switch takes is not known of {listed(guessed, 3)}: no turns for these")
     return said
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(f"`{name}`" for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -9,9 +9,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,9 +81,14 @@ def extract(
     if write is not None and write.exists():
         raise AdapterError(f"{write} is there already; name a folder that is not")
     notes = _same_shape(ours, theirs)
-    shape = read_shape(theirs)
+    with _named(theirs):
+        shape = read_shape(theirs)
     try:
-        with Weights(ours) as one, Weights(theirs) as other:
+        with _named(ours):
+            one = Weights(ours)
+        with _named(theirs):
+            other = Weights(theirs)
+        with one, other:
             search = _Search(one, other, shape, max_rank, keep, progress)
             found = search.run()
     except OSError as error:
@@ -206,12 +212,21 @@ def _folder(model: str) -> Path:
     return found
 
 
+@contextlib.contextmanager
+def _named(model: Path) -> Iterator[None]:
+    """Have errors say of which model they are."""
+    try:
+        yield
+    except (AdapterError, ModelUnreadable) as error:
+        raise AdapterError(f"{model}: {str(error).removeprefix('base model: ')}") from error
+
+
 def _same_shape(tuned: Path, base: Path) -> list[str]:
     """Return what differs beside the weights. Raises `AdapterError` where the two are of different shapes."""
-    try:
-        ours, theirs = read_contents(tuned), read_contents(base)
-    except ModelUnreadable as error:
-        raise AdapterError(str(error)) from error
+    with _named(tuned):
+        ours = read_contents(tuned)
+    with _named(base):
+        theirs = read_contents(base)
     if ours.is_quantised or theirs.is_quantised:
         raise AdapterError("quantised weights cannot be compared: give the models as they were before")
     difference = why_other_shape(_without_types(ours), _without_types(theirs))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from fleet.types import Fleet, Isolation, Pool, tenant_of_account
 from planning.measuring import NOTHING
-from planning.values import Demand, ModelDemand, Served, Today
+from planning.served import Added
+from planning.values import Demand, Kind, Model, ModelDemand, Served, Today
+from planning.words import listed
+
+ADDED_RANK = 16  # of an adapter that was added and whose rank is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +81,54 @@ def with_wishes(demand: Demand, fleet: Fleet) -> Demand:
     unknown = sorted(name for name in models if name not in told and _is_gone(name, fleet))
     notes = [*demand.notes]
     if quiet:
-        notes.append(f"Nobody asked for {_listed(quiet)}.")
+        notes.append(f"Nobody asked for {listed(quiet)}.")
     if unknown:
-        notes.append(f"The fleet file does not know {_listed(unknown)}: added at run time, or gone.")
+        notes.append(f"The fleet file does not know {listed(unknown)}: added at run time, or gone.")
     return replace(demand, models=tuple(models[name] for name in sorted(models)), notes=tuple(notes))
+
+
+def added_models(demand: Demand, added: Iterable[Added], known: Mapping[str, Model]) -> list[Model]:
+    """Return the models of a demand that are adapters added at run time, each of the tenant that asks."""
+    by_key = {(one.tenant, one.name): one for one in added if one.base in known}
+    found = []
+    for name in (one.model for one in demand.models if one.model not in known):
+        tenant, _, own = name.partition("/")
+        one = by_key.get((tenant, own)) or by_key.get(("", own))
+        if one is not None:
+            base = known[one.base]
+            size, rank = one.size_bytes, one.rank or ADDED_RANK
+            found.append(
+                Model(
+                    *(name, Kind.ADAPTER, base.name, "", base.shape, size),
+                    rank=rank,
+                    max_model_len=base.max_model_len,
+                )
+            )
+    return found
+
+
+def with_added(demand: Demand, fleet: Fleet, added: Iterable[Model]) -> Demand:
+    """Return the demand with what the fleet says of adapters that were added at run time."""
+    bases = {model.name: model.base for model in added}
+    models = (_with(one, _wish_of_added(fleet, one, bases.get(one.model))) for one in demand.models)
+    return replace(demand, models=tuple(models))
+
+
+def _wish_of_added(fleet: Fleet, one: ModelDemand, base: str | None) -> Wish | None:
+    if base is None:
+        return None
+    tenants = [fleet.tenants[name] for name in one.tenants if name in fleet.tenants]
+    objectives = [
+        pool.slo.ttft_s
+        for pool in fleet.pools.values()
+        if base in pool.base_models and not {tenant.name for tenant in tenants}.isdisjoint(pool.tenants)
+    ]
+    is_dedicated = any(tenant.isolation is Isolation.DEDICATED for tenant in tenants)
+    return Wish(
+        one.tenants,
+        min((s for s in objectives if s is not None), default=None),
+        Isolation.DEDICATED if is_dedicated else Isolation.SHARED,
+    )
 
 
 def today(fleet: Fleet) -> Today:
@@ -129,8 +177,3 @@ def _with(one: ModelDemand, wish: Wish | None) -> ModelDemand:
 
 def _is_gone(name: str, fleet: Fleet) -> bool:
     return name not in fleet.adapters and name not in fleet.base_models
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fleet.types import Adapter, BaseModel, Caps, Fleet, GatewaySettings, Pool, Strategy, Tenant
-from planning.loads import HOST_PLACES, MOST_SEQUENCES, USABLE, Load
+from planning.loads import HOST_PLACES, MOST_SEQUENCES, Load
 from planning.pools import base_models_of, pool_of
 from planning.sharing import Sharing
-from planning.traces import busiest, grown, synthetic
+from planning.traces import MAX_REQUESTS, busiest, grown, synthetic
 from planning.values import HOUR_S, Demand, ModelDemand, ServingCost, Trace
 from simulation.costs import EngineSettings, StepCosts
 from simulation.driver import Call, Driver
@@ -104,9 +104,24 @@ class _Router(GatewayRouter):
     """Sweeps once a second, not four times: that takes most of the time, and finds little to do."""
 
     _swept_s = 0.0
+    warm_s = 0.0  # switches count from here on: models have come for the first time
+    _before: tuple[float, int] | None = None
+
+    @property
+    def switched(self) -> tuple[float, int]:
+        """The time that switches took once all were warm, and how many there were."""
+        seconds, count = self._switched()
+        before_s, before = self._before or (seconds, count)
+        return seconds - before_s, count - before
+
+    def _switched(self) -> tuple[float, int]:
+        turns = self.turns.get(POOL)
+        return (turns.switching_s, turns.switch_count) if turns is not None else (0.0, 0)
 
     def tick(self, now: float) -> None:
         """Sweep, where that is due; turns are decided as often as in the gateway."""
+        if self._before is None and now >= self.warm_s:
+            self._before = self._switched()
         if now - self._swept_s >= SWEPT_S:
             self._swept_s = now
             super().tick(now)
@@ -137,11 +152,11 @@ class Forecaster:
 
     def _run(self, sharing: Sharing, seed: int, growth: float) -> Run:
         demands = {d.model: d for load in sharing.loads for d in load.unit.demands}
-        trace = self._trace(demands, seed, growth)
-        calls, length_s = calls_of(trace, sharing), max(1.0, float(trace.time_s[-1]) if len(trace) else 1.0)
-        return simulate(sharing, calls, length_s, demands)
+        trace, length_s = self._trace(demands, seed, growth)
+        return simulate(sharing, calls_of(trace, sharing), length_s, demands)
 
-    def _trace(self, demands: dict[str, ModelDemand], seed: int, growth: float) -> Trace:
+    def _trace(self, demands: dict[str, ModelDemand], seed: int, growth: float) -> tuple[Trace, float]:
+        """Return the requests of a run, and for how long they come."""
         demand, recorded = self._demand, self._demand.trace
         mine = replace(demand, models=tuple(demands.values()))
         rate = (
@@ -151,21 +166,24 @@ class Forecaster:
         )
         wanted_s = self._most / max(rate, 1e-9)
         length_s = min(max(LEAST_S, min(wanted_s, self._most_s)), demand.duration_s)
+        length_s = min(length_s, MAX_REQUESTS / 2 / max(rate, 1e-9))
         if recorded is not None and not seed:
             indexes = [i for i, name in enumerate(recorded.models) if name in demands]
             kept = np.isin(recorded.model, indexes)
             columns = (recorded.time_s, recorded.model, recorded.prompt, recorded.cached, recorded.completion)
             only = Trace(recorded.models, *(column[kept] for column in columns))  # type: ignore[arg-type]
-            return _first(grown(busiest(only, length_s * growth), growth), self._most)
+            return _first(grown(busiest(only, length_s * growth), growth), self._most, length_s)
         hour = _busiest_hour(mine)
         made = synthetic(mine, seed=seed + 1, begin_s=hour * HOUR_S, duration_s=length_s, growth=growth)
-        return _first(made, self._most)
+        return _first(made, self._most, length_s)
 
 
-def _first(trace: Trace, count: int) -> Trace:
-    """Cut a trace off after this number of requests."""
+def _first(trace: Trace, count: int, length_s: float) -> tuple[Trace, float]:
+    """Cut a trace off after this number of requests; returns its length too."""
+    if len(trace) <= count:
+        return trace, length_s
     columns = (trace.time_s, trace.model, trace.prompt, trace.cached, trace.completion)
-    return Trace(trace.models, *(column[:count] for column in columns))  # type: ignore[arg-type]
+    return Trace(trace.models, *(column[:count] for column in columns)), float(trace.time_s[count])  # type: ignore[arg-type]
 
 
 def _busiest_hour(demand: Demand) -> int:
@@ -207,19 +225,22 @@ def simulate(sharing: Sharing, calls: list[Call], length_s: float, demands: dict
             devices.append(number)
 
     def switch_s(model: str, went: str | None) -> float:
-        return sharing.switches.between(by_model[model], by_model[went] if went else None)
+        # A place is empty only as the run begins, and a fleet that serves has begun long before.
+        return sharing.switches.between(by_model[model], by_model[went]) if went else 0.0
 
     router = _Router(fleet, switch_s)
+    router.warm_s = WARMUP * length_s
     driver = Driver(engines, costs, router, devices=devices)
     driver.run(calls, until_s=length_s + PATIENCE_S + 60.0)
-    turns = router.turns.get(POOL)
     whole_s = max(length_s, driver.now)
+    switching_s, switches = router.switched
+    warm_s = (whole_s - router.warm_s) * sharing.hosts
     return Run(
         _by(calls, lambda call: call.adapter or call.base_model, length_s, by_model, demands),
         _by(calls, lambda call: call.tenant, length_s, by_model, demands),
         sum(engine.totals.busy_s for engine in driver.engines) / whole_s / sharing.hosts,
-        (turns.switching_s if turns else 0.0) / whole_s / sharing.hosts,
-        (turns.switch_count if turns else 0) * HOUR_S / whole_s / sharing.hosts,
+        switching_s / warm_s,
+        switches * HOUR_S / warm_s,
         length_s,
     )
 
@@ -252,18 +273,9 @@ def _as_whole_devices(pool: Pool, models: dict[str, BaseModel]) -> Pool:
 
 
 def engine_settings(load: Load, sharing: Sharing) -> EngineSettings:
-    """Return the engine of a unit: beside others its cache is as planned, alone it has what is left."""
-    tokens = load.kv_tokens
-    if len(sharing.loads) == 1 and load.unit.base.kv_bytes_per_token:
-        device = sharing.machine.device
-        memory = min(
-            device.memory_bytes, sharing.profile.memory_bytes if sharing.profile else device.memory_bytes
-        )
-        cache = load.unit.base.kv_bytes_per_token * load.kv_tokens // load.devices
-        room = memory * USABLE - (load.need_bytes - cache)
-        tokens = max(tokens, int(room * load.devices / load.unit.base.kv_bytes_per_token))
+    """Return the engine of a unit."""
     places = max(load.slots, min(HOST_PLACES, len(load.unit.adapters)))
-    return EngineSettings(load.slots, places, MOST_SEQUENCES, kv_tokens=max(1, tokens))
+    return EngineSettings(load.slots, places, MOST_SEQUENCES, kv_tokens=max(1, sharing.cache_tokens(load)))
 
 
 def step_costs(cost: ServingCost) -> StepCosts:

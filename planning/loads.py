@@ -9,8 +9,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
+from planning.measuring import hour_lengths
 from planning.units import Unit
-from planning.values import HOUR_S, Device, Model, ModelDemand, ServingCost
+from planning.values import Device, Model, ModelDemand, ServingCost
 
 CostOf = Callable[[Model, Device], ServingCost]
 MOST_SEQUENCES = 256  # vLLM --max-num-seqs, as the fleet's default
@@ -47,9 +50,7 @@ def peak_rate(demand: ModelDemand, duration_s: float) -> float:
     """Requests a second in the busiest hour."""
     if not demand.hourly:
         return demand.rate(duration_s)
-    last_s = duration_s - HOUR_S * (len(demand.hourly) - 1)
-    lengths = [HOUR_S] * (len(demand.hourly) - 1) + [max(last_s, 60.0)]
-    return max(count / length for count, length in zip(demand.hourly, lengths, strict=True))
+    return float((np.asarray(demand.hourly) / hour_lengths(len(demand.hourly), duration_s)).max())
 
 
 def load_of(unit: Unit, device: Device, cost_of: CostOf, duration_s: float) -> Load:
@@ -67,16 +68,16 @@ def load_of(unit: Unit, device: Device, cost_of: CostOf, duration_s: float) -> L
     first_s = cost.prefill_s(prompt, of_adapters)
     alone_s = first_s + completion * cost.step_s(1, min(1, slots), slots)
     at_once = rate * 2 * alone_s
-    kv_tokens = math.ceil(
-        max(longest, unit.base.max_model_len or 0, held * (at_once + BURST * math.sqrt(at_once)))
-    )
     parts = unit.base.tensor_parallel
     weight_bytes = unit.base.weight_bytes // parts
-    cache_bytes = kv_tokens * unit.base.kv_bytes_per_token // parts
     slot_bytes = unit.base.slots_bytes(slots, unit.most_rank) // parts
     room = device.memory_bytes * USABLE - weight_bytes - slot_bytes - ENGINE_BYTES
     fit = max(1.0, room * parts / max(1, unit.base.kv_bytes_per_token) / held)
     batch = min(float(MOST_SEQUENCES), fit)
+    # What does not fit into one batch runs on another copy, or waits: no engine holds it.
+    usual = held * min(batch, at_once + BURST * math.sqrt(at_once))
+    kv_tokens = max(math.ceil(longest), unit.base.max_model_len or 0, int(usual))
+    cache_bytes = kv_tokens * unit.base.kv_bytes_per_token // parts
     adapters = min(slots, batch, len(unit.adapters))
     work_s = prompt * cost.prefill_token_s.value + of_adapters * cost.adapter_token_s.value
     work_s += completion * cost.step_s(batch, adapters, slots) / batch

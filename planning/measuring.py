@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from planning.requests import Floats, Sifted
 from planning.values import DAY_S, HOUR_S, Demand, ModelDemand, Spread, Trace
+from planning.words import lasting
 
 FEW = 20  # requests of a model below which its lengths and bursts are guesses
 LEAST_S = 60.0  # a demand is taken to last at least this long
@@ -48,18 +49,18 @@ def how_little(duration_s: float, models: Sequence[ModelDemand]) -> list[str]:
     notes = []
     if duration_s < DAY_S:
         notes.append(
-            f"It covers {duration_s / HOUR_S:.1f} hours: nothing is known of the other hours of a day; peaks "
+            f"It covers {lasting(duration_s)}: nothing is known of the other hours of a day; peaks "
             "and who peaks together may look quite different."
         )
     elif duration_s < 6.5 * DAY_S:
         notes.append(
-            f"It covers {duration_s / DAY_S:.1f} days: nothing is known of the rest of a week, nor of growth."
+            f"It covers {lasting(duration_s)}: nothing is known of the rest of a week, nor of growth."
         )
     few = [one.model for one in models if one.requests < FEW]
     if few:
         notes.append(
-            f"{len(few)} of {len(models)} models had fewer than {FEW} requests: their lengths and bursts are "
-            "guesses."
+            f"{len(few)} of {len(models)} models had fewer than {FEW} requests: their lengths and "
+            "bursts are guesses."
         )
     return notes
 
@@ -102,6 +103,15 @@ def stretched(hourly: Sequence[float], duration_s: float) -> tuple[Floats, Float
     """Return times, and how many arrivals are expected until each: a line through the ends of the hours."""
     edges = np.minimum(np.arange(len(hourly) + 1) * HOUR_S, duration_s)
     return edges, np.concatenate(([0.0], np.cumsum(hourly)))
+
+
+def hour_lengths(hours: int, duration_s: float) -> Floats:
+    """Return the seconds of each hour; the last one may be a part of one."""
+    lengths = np.full(max(1, hours), HOUR_S)
+    left = duration_s - HOUR_S * (len(lengths) - 1)
+    # An hour that has only just begun says nothing: its few requests would be a huge rate.
+    lengths[-1] = max(left, HOUR_S / 4) if len(lengths) > 1 else max(left, 1.0)
+    return lengths
 
 
 def concurrency_of(begin_s: Floats, took_s: Floats) -> float | None:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from planning.words import counted
+
 Answer = dict[str, Any]
 _COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e")
 _STYLE = """
@@ -28,9 +30,10 @@ _MOST_POOLS, _MOST_MODELS = 24, 40  # drawn
 
 def page(answer: Answer) -> str:
     """Return the report."""
+    devices = counted(answer["devices"]["planned"], "device")
     verdict = "meets all objectives" if answer["meets_objectives"] else "does not meet all objectives"
     parts = [
-        f"<h1>{answer['devices']['planned']} devices</h1>",
+        f"<h1>{devices}</h1>",
         f"<p>{escape(answer['source'])}. Simulated, the plan {verdict}.</p>",
         _ways(answer),
         "<h2>Busy over the day</h2><p class=dim>Part of a device's time with full batches, hour by hour.</p>",
@@ -48,7 +51,7 @@ def page(answer: Answer) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>Plan: {answer['devices']['planned']} devices</title><style>{_STYLE}</style></head>"
+        f"<title>Plan: {devices}</title><style>{_STYLE}</style></head>"
         f"<body>{''.join(parts)}</body></html>\n"
     )
 

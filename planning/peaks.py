@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from planning.measuring import hour_lengths
 from planning.values import HOUR_S, Demand, ModelDemand
 
 TOGETHER = 0.6  # correlation of hourly rates from which two models are said to peak together
@@ -60,7 +61,7 @@ def rhythms(demand: Demand) -> list[Rhythm]:
 
 def rhythm_of(one: ModelDemand, demand: Demand) -> Rhythm:
     """Return when a model is asked for."""
-    lengths = hour_lengths(demand)
+    lengths = hour_lengths(demand.hours, demand.duration_s)
     hourly = np.asarray(one.hourly)
     rates = hourly / lengths
     top = int(np.argmax(rates))
@@ -82,11 +83,11 @@ def rhythm_of(one: ModelDemand, demand: Demand) -> Rhythm:
 def sharing(demand: Demand, *, most: int = 10) -> Sharing:
     """Return who peaks together and who does not: at most so many pairs of each, of the largest models."""
     by_size = sorted(demand.models, key=lambda one: (-one.requests, one.model))[:COMPARED]
-    lengths = hour_lengths(demand)
+    lengths = hour_lengths(demand.hours, demand.duration_s)
     work = np.array([np.asarray(one.hourly) / lengths * _tokens(one) for one in demand.models])
     together_peak = float(work.sum(axis=0).max()) if len(work) else 0.0
     headroom = float(work.max(axis=1).sum()) / together_peak if together_peak > 0 else 1.0
-    if demand.hours < LEAST_HOURS:
+    if demand.hours < LEAST_HOURS or _is_even(demand):
         return Sharing((), (), headroom, 0)
     matrix = correlations(by_size, demand)
     pairs = [
@@ -102,7 +103,7 @@ def sharing(demand: Demand, *, most: int = 10) -> Sharing:
 
 def correlations(models: Sequence[ModelDemand], demand: Demand) -> NDArray[np.float64]:
     """Return the correlation of hourly rates of each two models; 0 for one whose hours are all alike."""
-    lengths = hour_lengths(demand)
+    lengths = hour_lengths(demand.hours, demand.duration_s)
     rates = np.array([np.asarray(one.hourly) / lengths for one in models])
     rates = rates - rates.mean(axis=1, keepdims=True)
     size = np.linalg.norm(rates, axis=1, keepdims=True)
@@ -111,13 +112,10 @@ def correlations(models: Sequence[ModelDemand], demand: Demand) -> NDArray[np.fl
     return found
 
 
-def hour_lengths(demand: Demand) -> NDArray[np.float64]:
-    """Return the seconds of each hour; the last one may be a part of one."""
-    lengths = np.full(max(1, demand.hours), HOUR_S)
-    left = demand.duration_s - HOUR_S * (len(lengths) - 1)
-    # An hour that has only just begun says nothing: its few requests would be a huge rate.
-    lengths[-1] = max(left, HOUR_S / 4) if len(lengths) > 1 else max(left, 1.0)
-    return lengths
+def _is_even(demand: Demand) -> bool:
+    """Whether hours are alike, as a source has them that knows no time of day."""
+    whole = [one.hourly[:-1] for one in demand.models]  # the last one may be a part of one
+    return all(max(hours) - min(hours) <= 1e-9 * max(hours) for hours in whole)
 
 
 def _tokens(one: ModelDemand) -> float:

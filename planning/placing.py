@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from engines.devices.packing import Layout, Room, Wanted, pack
+from planning.naming import clean, unique
 from planning.search import divided
 from planning.sharing import Sharing
 from planning.units import OPEN
-
-_NAME_CHARS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +93,5 @@ def _names(sharings: Sequence[Sharing]) -> list[str]:
     for one in sharings:
         stem = one.loads[0].unit.base.name if len(one.loads) == 1 else one.strategy.value
         whose = "" if one.circle == OPEN else f"-{one.circle.partition(' ')[2]}"
-        wished.append(_clean(f"{stem}{whose}"))
-    counts, seen, names = Counter(wished), Counter[str](), []
-    for name in wished:
-        seen[name] += 1
-        names.append(f"{name}-{seen[name]}" if counts[name] > 1 else name)
-    return names
-
-
-def _clean(text: str) -> str:
-    """Make a name that a fleet file takes."""
-    return re.sub(r"[^a-z0-9-]+", "-", text.lower()).strip("-")[:_NAME_CHARS] or "pool"
+        wished.append(clean(f"{stem}{whose}", fallback="pool"))
+    return unique(wished)

@@ -19,6 +19,7 @@ from planning.search import Found, Search
 from planning.sharing import Rules, Sharing, Sharings
 from planning.units import NoPlanError, Unit, units_of
 from planning.values import Demand, Kind, Machine, Model, Today
+from planning.words import counted
 
 ATTEMPTS, ATTEMPTS_OF_MANY = 10, 2
 COUNTS_MORE = 1.5  # load of a model that misses its objective though it is awake, at each further attempt
@@ -67,7 +68,7 @@ class Checked:
 class Attempt:
     """A division that was not taken."""
 
-    devices: int
+    devices: int | None  # None: there are too few
     why: str
 
 
@@ -77,7 +78,7 @@ class Headroom:
 
     models: tuple[str, ...]
     holds: float  # growth at which all objectives are met still
-    breaks: float | None  # the first growth tried at which one is not; None: none was found
+    breaks: float | None  # the first growth tried at which one is not, 1: as it is; None: none was found
     first: str = ""  # the model that misses first, and how
     by_load: bool = False  # no objective says where it breaks: its devices would be full
 
@@ -154,9 +155,9 @@ def _search(
         except NoPlanError as error:
             if best is None:
                 raise
-            attempts.append(Attempt(0, f"more devices than there are would be needed: {error}"))
+            attempts.append(Attempt(None, f"more devices than there are would be needed: {error}"))
             break
-        tell(f"simulation {number + 1}: {found.devices} devices")
+        tell(f"simulation {number + 1}: {counted(found.devices, 'device')}")
         checked = Checked(found, tuple(forecaster.of(sharing) for sharing in found.sharings))
         missed = checked.missed
         if best is None or len(missed) < fewest:
@@ -223,8 +224,8 @@ def _headroom(sharing: Sharing, forecaster: Forecaster) -> Headroom:
         full = 1.0 / max(sharing.busy, 1e-9)
         return Headroom(models, min(full, GROWTHS[-1]), full if full < GROWTHS[-1] else None, by_load=True)
     holds = 1.0
-    for growth in GROWTHS:
-        missed = forecaster.of(sharing, growth=growth, seeds=1).misses()
+    for growth in (1.0, *GROWTHS):
+        missed = forecaster.of(sharing, growth=growth, seeds=None if growth == 1.0 else 1).misses()
         if missed:
             return Headroom(models, holds, growth, _said(missed))
         holds = growth
@@ -289,14 +290,14 @@ def _changes(given: Input, rules: Rules, found: Found) -> list[str]:
 
 def _change(question: str, given: Input, rules: Rules, found: Found) -> str:
     devices = _find_devices(given, rules)
-    same = devices == f"{found.devices} devices"
+    same = devices == counted(found.devices, "device")
     return f"{question}: {'the same number of devices' if same else devices}"
 
 
 def _find_devices(given: Input, rules: Rules) -> str:
     given = replace(given, machines=tuple(replace(machine, count=None) for machine in given.machines))
     try:
-        return f"{_find(given, units_of(given.models, given.demand), rules).devices} devices"
+        return counted(_find(given, units_of(given.models, given.demand), rules).devices, "device")
     except NoPlanError as error:
         return str(error)
 
@@ -310,10 +311,11 @@ def _scaled(demand: Demand, factor: float) -> Demand:
 
 
 def _extracted(given: Input) -> Input:
-    """Return the input with whole models as the adapters that they could be."""
+    """Return the input with whole models as the adapters that they could be; not those that carry some."""
+    carrying = {model.base or model.could_be for model in given.models}
     models = tuple(
         replace(m, kind=Kind.ADAPTER, base=m.could_be, rank=m.could_be_rank, weight_bytes=0)
-        if m.could_be
+        if m.could_be and m.name not in carrying
         else m
         for m in given.models
     )

@@ -20,21 +20,19 @@ def base_models_of(
     sharings: Iterable[Sharing], today: Mapping[str, BaseModel] | None = None
 ) -> dict[str, BaseModel]:
     """Return a division's base models, with what all its engines need; today's other settings stay."""
-    loads: dict[str, list[tuple[Load, bool]]] = defaultdict(list)
+    loads: dict[str, list[tuple[Load, Sharing]]] = defaultdict(list)
     for sharing in sharings:
         for load in sharing.loads:
-            loads[load.unit.base.name].append((load, len(sharing.loads) > 1))
+            loads[load.unit.base.name].append((load, sharing))
     return {name: _base_model(name, found, (today or {}).get(name)) for name, found in sorted(loads.items())}
 
 
-def _base_model(name: str, found: Sequence[tuple[Load, bool]], today: BaseModel | None) -> BaseModel:
+def _base_model(name: str, found: Sequence[tuple[Load, Sharing]], today: BaseModel | None) -> BaseModel:
     model = found[0][0].unit.base
     made = today or BaseModel(name, model.source, max_model_len=model.max_model_len)
     slots = max(load.slots for load, _ in found)
     rank = max(load.unit.most_rank for load, _ in found)
     places = max(min(HOST_PLACES, len(load.unit.adapters)) for load, _ in found)
-    shares = any(is_shared for _, is_shared in found)
-    cache = max(load.kv_tokens for load, _ in found) * model.kv_bytes_per_token
     return replace(
         made,
         max_loras=slots,
@@ -43,10 +41,18 @@ def _base_model(name: str, found: Sequence[tuple[Load, bool]], today: BaseModel 
         max_num_seqs=min(made.max_num_seqs, MOST_SEQUENCES),
         tensor_parallel_size=model.tensor_parallel,
         # Beside others each engine takes its part; alone, vLLM uses what the device has.
-        kv_cache_bytes=math.ceil(cache / QUARTER_GIB) * QUARTER_GIB
-        if shares and cache
-        else made.kv_cache_bytes,
+        kv_cache_bytes=_cache_bytes(found) or made.kv_cache_bytes,
     )
+
+
+def _cache_bytes(found: Sequence[tuple[Load, Sharing]]) -> int:
+    """Return a model's cache on each of its devices: what fits wherever it shares one; 0: it never does."""
+    room = [sharing.cache_tokens(load) for load, sharing in found if len(sharing.loads) > 1]
+    if not room:
+        return 0
+    per_token = found[0][0].unit.base.kv_bytes_per_token / found[0][0].devices
+    need = math.ceil(max(load.kv_tokens for load, _ in found) * per_token / QUARTER_GIB)
+    return max(need, int(min(room) * per_token / QUARTER_GIB)) * QUARTER_GIB
 
 
 def rank_for(rank: int) -> int:

@@ -6,6 +6,7 @@ from planning.loads import Load
 from planning.sharing import Rules, Sharing
 from planning.switching import is_alike
 from planning.units import OPEN
+from planning.words import counted
 
 
 def served_as(sharing: Sharing, load: Load, model: str) -> str:
@@ -16,7 +17,7 @@ def served_as(sharing: Sharing, load: Load, model: str) -> str:
         return f"{what}, slice {sharing.profile.name}"
     if len(sharing.loads) == 1:
         copies = f"{sharing.hosts} x " if sharing.hosts > 1 else ""
-        devices = f"{load.devices} devices" if load.devices > 1 else "a device"
+        devices = counted(load.devices, "device") if load.devices > 1 else "a device"
         return f"{what}, {copies}{devices} of its own" if not is_adapter else what
     if not sharing.takes_turns:
         return f"{what}, beside {_others(sharing)}"
@@ -43,7 +44,7 @@ def _place(sharing: Sharing, load: Load, model: str, rules: Rules) -> str:
     asked = _asked(load, model)
     if model != load.unit.base.name:
         others = len(load.unit.adapters) - 1
-        base = f"same base as {_count(others, 'other')}" if others else "the only adapter of its base"
+        base = f"same base as {counted(others, 'other')}" if others else "the only adapter of its base"
         return f"{base}, {asked}: adapter"
     if sharing.profile is not None:
         gib = load.need_bytes / 2**30
@@ -59,7 +60,7 @@ def _alone(sharing: Sharing, load: Load, rules: Rules, asked: str) -> str:
     if sharing.hosts > 1:
         return f"{load.load:.1f} devices busy, at most {100 * rules.busy:.0f} % each: {sharing.hosts} copies"
     if load.unit.adapters:
-        return f"carries {_count(len(load.unit.adapters), 'adapter')}, {asked}"
+        return f"carries {counted(len(load.unit.adapters), 'adapter')}, {asked}"
     if load.unit.circle != OPEN:
         return asked
     return f"{asked}, and nothing that may share fits beside it or takes turns with it in time"
@@ -94,8 +95,4 @@ def _asked(load: Load, model: str) -> str:
 
 
 def _others(sharing: Sharing) -> str:
-    return _count(len(sharing.loads) - 1, "other")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    return counted(len(sharing.loads) - 1, "other")

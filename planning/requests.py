@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planning.values import DAY_S
+from planning.words import counted, span
 
 MAX_TOKENS = 10_000_000  # of one prompt or answer: ten times the longest context that is sold
 MAX_MODELS = 10_000
@@ -135,8 +136,8 @@ def _tell_order(times: Floats, notes: list[str]) -> None:
     back = back[back > 0]
     if len(back):
         notes.append(
-            f"{len(back)} requests come before the line above them, by up to {_span(float(back.max()))}; "
-            "they were sorted."
+            f"Sorted: {counted(len(back), 'request')} earlier than the line above, by up to "
+            f"{span(float(back.max()))}."
         )
 
 
@@ -150,11 +151,11 @@ def _largest_stretch(places: NDArray[np.intp], times: Floats, notes: list[str]) 
     lost = len(places) - len(kept)
     if lost > LEFT_OUT_PART * len(places):
         raise DemandError(
-            f"its clock jumps {len(jumps)} times by more than {_span(JUMP_S)}, and no part between has half "
+            f"its clock jumps {len(jumps)} times by more than {span(JUMP_S)}, and no part between has half "
             "of the requests: give one part alone"
         )
     notes.append(
-        f"The clock jumps by more than {_span(JUMP_S)}; the {len(kept)} requests of the largest part count "
+        f"The clock jumps by more than {span(JUMP_S)}; the {len(kept)} requests of the largest part count "
         f"and {lost} others do not."
     )
     return kept
@@ -166,10 +167,3 @@ def _coded(names: Sequence[str], places: Iterable[int]) -> tuple[tuple[str, ...]
     known = sorted(set(chosen))
     index = {name: number for number, name in enumerate(known)}
     return tuple(known), np.fromiter((index[name] for name in chosen), dtype=np.int32, count=len(chosen))
-
-
-def _span(seconds: float) -> str:
-    for unit, size in (("days", DAY_S), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.3g} s"

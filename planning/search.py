@@ -20,11 +20,13 @@ from fleet.types import Strategy
 from planning.sharing import Sharing, Sharings
 from planning.units import NoPlanError, Unit
 from planning.values import Device, Machine, Today
+from planning.words import counted
 
 EXACT = 9  # units of a circle; 21147 divisions
 EXACT_WITH_SLICES = 7  # 877 divisions, each with several ways of every set
 TRIED = 6  # sets that a unit is tried in, the roomiest first
 ROUNDS = 3  # of moves
+SCARCE_ROUNDS = 8  # of searches, each time a kind of which there are too few counts twice as much
 Score = tuple[float, float, int]  # money or devices, seconds of tail a second, models that move
 
 
@@ -57,11 +59,28 @@ class Search:
             machine.device.profiles for machine in sharings.machines
         )
         self.is_exact = True
+        self._scarce: dict[str, float] = {}  # kinds of which there are too few, and what each counts then
 
     def best(self) -> Found:
         """Return the best division found. Raises `NoPlanError` where units do not fit."""
         self.require_places()
-        return self._found([one for circle in self._circles().values() for one in self._divide(circle)])
+        refused: NoPlanError | None = None
+        for _ in range(SCARCE_ROUNDS):
+            sharings = [one for circle in self._circles().values() for one in self._divide(circle)]
+            short = _too_many(sharings, self._sharings.machines)
+            if short is None:
+                self._scarce.clear()
+                return self._found(sharings)
+            kind, needed, most = short
+            refused = refused or NoPlanError(
+                f"the models need {counted(needed, 'device')} {kind}, and there are {most}: name more, allow "
+                "later first tokens, or give fewer models devices of their own"
+            )
+            if len({machine.device.kind for machine in self._sharings.machines}) == 1:
+                break
+            self._scarce[kind] = 2 * self._scarce.get(kind, 1.0)
+            self.is_exact = False
+        raise refused or NoPlanError("no division was found")
 
     def require_places(self) -> None:
         """Raise `NoPlanError` for a unit that fits on no device."""
@@ -112,8 +131,8 @@ class Search:
         largest = max(self._sharings.machines, key=lambda machine: machine.device.memory_bytes)
         load = self._sharings.load(unit, largest.device)
         return (
-            f"`{unit.name}` needs {load.need_bytes / 2**30:.1f} GiB on each of {load.devices} device"
-            f"{'' if load.devices == 1 else 's'} (weights {load.weight_bytes / 2**30:.1f} GiB), and the "
+            f"`{unit.name}` needs {load.need_bytes / 2**30:.1f} GiB on each of "
+            f"{counted(load.devices, 'device')} (weights {load.weight_bytes / 2**30:.1f} GiB), and the "
             "largest "
             f"device given is {largest.device.kind} with {largest.device.memory_bytes / 2**30:.1f} GiB, "
             f"{largest.devices} of them in a machine: name a larger device, or spread it over more"
@@ -204,7 +223,8 @@ class Search:
 
     def price(self, device: Device) -> float:
         """Return what a device counts: its price, or 1 where one is not known."""
-        return (device.price_per_hour or 0.0) if self._has_prices else 1.0
+        price = (device.price_per_hour or 0.0) if self._has_prices else 1.0
+        return price * self._scarce.get(device.kind, 1.0)
 
     def _moves(self, way: Sharing) -> int:
         """Return how many models would be served in another way than now."""
@@ -221,15 +241,6 @@ class Search:
 
     def _found(self, sharings: Sequence[Sharing]) -> Found:
         used = devices_of(sharings)
-        for machine in self._sharings.machines:
-            most = None if machine.count is None else machine.count * machine.devices
-            needed = used.get(machine.device.kind, (machine.device, 0))[1]
-            if most is not None and needed > most:
-                raise NoPlanError(
-                    f"the models need {needed} devices {machine.device.kind}, and there are {most}: name "
-                    "more, "
-                    "allow later first tokens, or give fewer models devices of their own"
-                )
         count = sum(number for _, number in used.values())
         prices = [(device.price_per_hour, number) for device, number in used.values()]
         money = sum((p or 0.0) * n for p, n in prices) if all(p is not None for p, _ in prices) else None
@@ -301,6 +312,15 @@ def devices_of(sharings: Iterable[Sharing]) -> dict[str, tuple[Device, int]]:
         device, count = found.get(kind, (machine.device, 0))
         found[kind] = device, count + divided(machine.device, tuple(sorted(counts.items())))
     return found
+
+
+def _too_many(sharings: Sequence[Sharing], machines: Iterable[Machine]) -> tuple[str, int, int] | None:
+    """Return (kind, devices needed, devices there are) of one of which there are too few; None: of none."""
+    there: dict[str, float] = defaultdict(float)
+    for machine in machines:
+        there[machine.device.kind] += math.inf if machine.count is None else machine.count * machine.devices
+    short = ((kind, n, int(there[kind])) for kind, (_, n) in devices_of(sharings).items() if n > there[kind])
+    return next(short, None)
 
 
 @lru_cache(maxsize=65536)

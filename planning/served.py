@@ -59,6 +59,17 @@ class Came:
     took_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Added:
+    """An adapter that was added at run time."""
+
+    tenant: str  # "": everybody's
+    name: str
+    base: str
+    rank: int | None  # None: not known
+    size_bytes: int
+
+
 @dataclass(slots=True)
 class ModelSeen:
     """What was asked of a model in some time, and when its answers began."""

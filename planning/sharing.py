@@ -86,6 +86,23 @@ class Sharing:
         """Part of the devices' time with full batches."""
         return sum(load.load for load in self.loads) / self.hosts
 
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of one of its devices, or of its slice."""
+        whole = self.machine.device.memory_bytes
+        return whole if self.profile is None else min(whole, self.profile.memory_bytes)
+
+    def cache_tokens(self, load: Load) -> int:
+        """Return what the cache of one unit holds: what it needs, and its part of what is left.
+
+        What is left while the largest are awake is for all that are awake alike.
+        """
+        per_token = load.unit.base.kv_bytes_per_token
+        largest = sorted((one.need_bytes for one in self.loads), reverse=True)[: self.awake]
+        asleep = ENGINE_BYTES * (len(self.loads) - self.awake) if self.switches.sleeps else 0
+        left = max(0.0, self.memory_bytes * USABLE - asleep - sum(largest)) / self.awake
+        return load.kv_tokens + int(left * load.devices / per_token) if per_token else load.kv_tokens
+
 
 class Sharings:
     """Answers for sets of units, each set once."""

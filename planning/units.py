@@ -116,17 +116,29 @@ def _unnamed(models: Sequence[Model], demand: Demand) -> list[ModelDemand]:
 
 
 def _check_known(known: Mapping[str, Model], demand: Demand) -> None:
-    """Every model that is asked for is described, and so is what its adapters change."""
+    """Every model that is asked for is described, and so is what adapters change."""
     for one in demand.models:
-        model = known.get(one.model)
-        if model is None:
+        if one.model not in known:
             raise NoPlanError(
                 f"`{one.model}` is asked for, and no model is called so: describe it, or name it as it is"
             )
-        if model.kind is Kind.ADAPTER and model.base not in known:
-            raise NoPlanError(f"`{one.model}` is an adapter of `{model.base}`, which is not described")
+    for model in known.values():
+        _check_base(model, known)
     if not any(one.requests > 0 for one in demand.models):
         raise NoPlanError("nobody asks for any model: there is nothing to plan for")
+
+
+def _check_base(model: Model, known: Mapping[str, Model]) -> None:
+    """What a model changes, or could change, is a whole model other than itself."""
+    is_adapter = model.kind is Kind.ADAPTER
+    base = model.base if is_adapter else model.could_be
+    if not base and not is_adapter:
+        return
+    said = f"`{model.name}` {'is' if is_adapter else 'could be'} an adapter of `{base}`"
+    if base not in known:
+        raise NoPlanError(f"{said}, which is not described: describe it too")
+    if known[base].kind is Kind.ADAPTER or base == model.name:
+        raise NoPlanError(f"{said}, which is no other whole model: name the whole model that it changes")
 
 
 def _check_isolation(demands: Iterable[ModelDemand]) -> None:

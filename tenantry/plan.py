@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from fleet import read_fleet
+from fleet.types import Fleet
 from planning.sharing import Rules
 from tenantry import plan_adapters, plan_inputs, plan_measuring
 from tenantry.client import Answer
 from tenantry.fleets import fail
-from tenantry.plan_inputs import From, Over, declared_fleet
+from tenantry.plan_inputs import From, Over, declared_fleet, fleet_file
 from tenantry.plan_tables import show_plan
 from tenantry.running import URL, AsJson, Connection, Url, conclude, duration_s
 
@@ -100,17 +102,23 @@ def plan(  # noqa: PLR0913  # an argument for each option, as typer wants it
     rules = making.rules_of(busy, switching, active, without or [])
     over_s = None if over is None else duration_s(over)
 
-    def wish_now() -> Any:
-        now = declared_fleet(fleet, source)
+    def wish_of(now: Fleet | None) -> Any:
         return making.Wish(now, source, over_s, machines, models, costs, rules, seeds, write, html, as_json)
 
+    wish = wish_of(declared_fleet(fleet, source))
     link = watching.Link(url, (ctx.find_object(Connection) or Connection()).transport)
     if watch:
+        file = fleet_file(fleet, source)
+
+        def wish_now() -> Any:
+            return wish_of(None if file is None else read_fleet(file, keys_needed=False).fleet)
+
         conclude(watching.Watch(wish_now, duration_s(every), link, as_json=as_json).run, as_json, show_plan)
-    wish = wish_now()
     answers: list[Answer] = []
 
     def work() -> Answer:
+        if publish:
+            watching.require_gateway(link)
         answers.append(making.make(wish))
         if publish:
             watching.publish(answers[0], link)

@@ -16,6 +16,7 @@ from planning.peaks import Rhythm, Sharing, rhythms, sharing
 from planning.reading.sources import Found, read_demand
 from planning.requests import DemandError
 from planning.values import Demand, ModelDemand
+from planning.words import counted, lasting
 from tenantry.client import Answer
 from tenantry.columns import Columns, print_prose
 from tenantry.display import percent
@@ -63,11 +64,15 @@ def demand(
     conclude(lambda: _answer(found_demand(source, declared, over_s)), as_json, _show)
 
 
+def fleet_file(path: Path | None, source: str | None) -> Path | None:
+    """Return the fleet file that is meant; the one beside the command only where nothing else is named."""
+    return DEFAULT_FLEET if path is None and source is None and DEFAULT_FLEET.is_file() else path
+
+
 def declared_fleet(path: Path | None, source: str | None) -> Fleet | None:
-    """Return the fleet that is meant; the one beside the command only where nothing else is named."""
-    if path is None and source is None and DEFAULT_FLEET.is_file():
-        path = DEFAULT_FLEET
-    return None if path is None else load(path).fleet
+    """Return the fleet that is meant, if one is; prints its problems and exits with 1."""
+    file = fleet_file(path, source)
+    return None if file is None else load(file).fleet
 
 
 def found_demand(source: str | None, fleet: Fleet | None, over_s: float | None) -> Found:
@@ -105,7 +110,7 @@ def _sharing(demand: Demand, shared: Sharing) -> str:
     if len(demand.models) < 2:
         return ""
     if not shared.compared:
-        return "Too few hours are known to say who peaks together."
+        return "Too little is known of the hours to say who peaks together."
     gain = shared.headroom
     if gain < 1.1:
         return "All peak in the same hours: sharing devices saves no room for peaks."
@@ -116,7 +121,8 @@ def _sharing(demand: Demand, shared: Sharing) -> str:
 
 
 def _show(console: Console, answer: Answer) -> None:
-    print_prose(console, f"{answer['source']}: {_time(answer['duration_s'])}, {len(answer['models'])} models")
+    models = counted(len(answer["models"]), "model")
+    print_prose(console, f"{answer['source']}: {lasting(answer['duration_s'])}, {models}")
     table = Columns(
         *(
             "model",
@@ -171,7 +177,3 @@ def _row(one: Answer) -> tuple[str, ...]:
 
 def _tokens(spread: Answer) -> str:
     return f"{spread['p50']:,.0f} / {spread['p99']:,.0f}" if spread["most"] else ""
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds / 86_400:.1f} days" if seconds >= 2 * 86_400 else f"{seconds / 3600:.1f} hours"

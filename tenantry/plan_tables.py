@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from planning.words import counted, lasting
 from tenantry.client import Answer
 from tenantry.columns import Columns, print_prose
 from tenantry.running import print_whole
@@ -16,7 +17,7 @@ _ALL = "--json has all"
 
 def show_plan(console: Console, answer: Answer) -> None:
     """Show the answer of a plan."""
-    print_prose(console, f"{answer['source']}, {answer['duration_s'] / 3600:.1f} hours")
+    print_prose(console, f"{answer['source']}, {lasting(answer['duration_s'])}")
     _models(console, answer)
     _pools(console, answer)
     _ways(console, answer)
@@ -89,7 +90,7 @@ def _ways(console: Console, answer: Answer) -> None:
 def _verdict(console: Console, answer: Answer) -> None:
     planned = answer["devices"]["planned"]
     best = "no division of these models needs fewer" if answer["is_best"] else _gap(answer)
-    print_prose(console, f"{_count(planned, 'device')}: {best}")
+    print_prose(console, f"{counted(planned, 'device')}: {best}")
     if answer["meets_objectives"]:
         print_prose(console, "simulated, it meets all objectives", "green")
     else:
@@ -97,13 +98,15 @@ def _verdict(console: Console, answer: Answer) -> None:
             console, "simulated, it does not meet all objectives (red), and no plan tried does", "red"
         )
     for attempt in answer["attempts"]:
-        print_prose(console, f"  not taken: {_count(attempt['devices'], 'device')}, {attempt['why']}")
+        devices = attempt["devices"]
+        what = "" if devices is None else f"{counted(devices, 'device')}, "
+        print_prose(console, f"  not taken: {what}{attempt['why']}")
     second = answer["second"]
     if second is not None:
-        missed = f"; {len(second['missed'])} objectives missed" if second["missed"] else ""
+        missed = f"; {counted(len(second['missed']), 'objective')} missed" if second["missed"] else ""
         strategies = ", ".join(second["strategies"])
         p99_s = second["first_token_p99_s"]
-        said = f"second: {_count(second['devices'], 'device')} ({strategies}), p99 {p99_s:.2g} s"
+        said = f"second: {counted(second['devices'], 'device')} ({strategies}), p99 {p99_s:.2g} s"
         print_prose(console, f"  {said}{missed}")
 
 
@@ -122,6 +125,8 @@ def _headroom(room: Answer) -> str:
     if room["breaks"] is None:
         return f"{names}: objectives hold at {room['holds']:g} times the demand"
     holds, breaks = room["holds"], room["breaks"]
+    if breaks == holds:
+        return f"{names}: an objective is missed with the demand as it is: {room['first']}"
     return f"{names}: objectives hold at {holds:g} times the demand, at {breaks:g} {room['first']}"
 
 
@@ -154,7 +159,3 @@ def _percent(values: Sequence[float] | None) -> str:
 
 def _money(amount: float | None) -> str:
     return "" if amount is None else f"{amount:,.2f}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -22,11 +22,13 @@ import httpx
 import typer
 
 from adapters.errors import AdapterError
+from fleet import FleetError
 from fleet.types import Fleet
 from planning.fleets import model_name
-from planning.reading.ledger import read_observed
+from planning.reading.ledger import naming_of, read_observed
 from planning.requests import DemandError
 from planning.watching import look, rest_s
+from planning.words import listed
 from tenantry.client import (
     Answer,
     Gateway,
@@ -66,6 +68,11 @@ class Link:
         return asyncio.run(work())
 
 
+def require_gateway(link: Link) -> None:
+    """Ask for the plan that is kept, before minutes go into another one. Raises `GatewayError`."""
+    link.call("GET", PATH)
+
+
 def publish(answer: Answer, link: Link) -> None:
     """Have the gateway keep a plan. Raises `GatewayError`."""
     shown = _shown(answer, lambda one: (not one["missed"], -one["requests_per_day"]))
@@ -83,8 +90,9 @@ class Watch:
     """Looks at the plan from time to time."""
 
     def __init__(self, wish_now: Callable[[], Wish], every_s: float, link: Link, *, as_json: bool) -> None:
-        """`wish_now` reads the fleet file anew, since that may change meanwhile."""
+        """`wish_now` reads the fleet file anew, since that may change meanwhile; it raises `FleetError`."""
         self._wish_now, self._every_s, self._link, self._as_json = wish_now, every_s, link, as_json
+        self._said = ""  # why there was no look at the last step
 
     def run(self, sleep: Callable[[float], None] = time.sleep) -> NoReturn:
         """Look for ever, until SIGTERM. Raises `GatewayError` where the gateway will not have it."""
@@ -104,10 +112,13 @@ class Watch:
             if wait_s > 0:
                 return wait_s
             self._look(planned, before, now_s)
+            self._said = ""
         except GatewayRefused as error:
             if error.status < httpx.codes.INTERNAL_SERVER_ERROR:
                 raise
             return self._failed(error)
+        except FleetError as error:  # it may be in the middle of a change
+            return self._failed(AdapterError(listed([str(problem) for problem in error.problems], 2)))
         except (GatewayUnreachable, AdapterError, OSError) as error:
             return self._failed(error)
         return self._every_s
@@ -120,9 +131,10 @@ class Watch:
         if planned is None:
             publish(anew, self._link)
         try:
+            url = fleet.state.database_url
             observed = read_observed(
-                fleet.state.database_url,
-                partial(model_name, fleet),
+                url,
+                naming_of(url, partial(model_name, fleet)),
                 {pool.name: len(pool.hosts) for pool in fleet.pools.values()},
                 since_s=now_s - over_s,
                 now_s=now_s,
@@ -146,10 +158,12 @@ class Watch:
             print_prose(shown, f"  {text}")
 
     def _failed(self, error: Exception) -> float:
-        """Say why there is no look now. Returns the seconds until it is tried again."""
+        """Say why there is no look now, each reason once. Returns the seconds until it is tried again."""
         wait_s = min(RETRY_S, self._every_s)
-        said = f"no look was possible; again in {wait_s:.0f} s: {error}"
-        console(stderr=True).print(printable(said), style="yellow")
+        said = f"no look was possible; again every {wait_s:.0f} s: {error}"
+        if said != self._said:
+            console(stderr=True).print(printable(said), style="yellow")
+        self._said = said
         return wait_s
 
 

@@ -7,6 +7,7 @@ request_log.py   one JSON object a line: this gateway's log, LiteLLM's spend log
 counters.py      whose counters are known, and what sums of them show
 metrics_page.py  a page of counters: of vLLM, LiteLLM or this gateway
 prometheus.py    the same counters by the hour, from a Prometheus server
+yaml_file.py     YAML with its lines
 models.py        the models of a fleet: headers and configurations
 weights.py       the numbers of two models side by side; writes an adapter's
 machines.py      devices: of a file, of this machine, of a kind

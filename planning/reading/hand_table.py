@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from fleet.types import Isolation
 from planning.measuring import NOTHING, usual_spread
 from planning.reading.trace_file import number_of
+from planning.reading.yaml_file import read_yaml
 from planning.requests import MAX_MODELS, MAX_TOKENS, DemandError
 from planning.values import DAY_S, Demand, ModelDemand
 
@@ -45,18 +45,18 @@ _NO_HOURS = (
 
 def is_table(header: Sequence[str]) -> bool:
     """Whether these are such a table's columns."""
-    return set(NEEDED) <= {_spelled(name) for name in header}
+    return not missing(header)
 
 
 def read_table(path: Path) -> Demand:
     """Return the demand of a table. Raises `DemandError` that names the line or entry, and `OSError`."""
     if path.stat().st_size > MAX_BYTES:
         raise DemandError(f"it is larger than {MAX_BYTES // 2**20} MiB, which no table by hand is")
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    entries = _of_yaml(text) if path.suffix.lower() in (".yaml", ".yml") else _of_csv(text)
+    entries = _of_yaml(path) if path.suffix.lower() in (".yaml", ".yml") else _of_csv(path)
     models: dict[str, ModelDemand] = {}
     for where, entry in entries:
-        one = _model(where, {_spelled(str(name)): value for name, value in entry.items()})
+        _once(where, entry)
+        one = _model(where, {_spelled(name): value for name, value in entry.items()})
         if one.model in models:
             raise DemandError(f"{where}: {one.model!a} is there twice")
         models[one.model] = one
@@ -68,28 +68,67 @@ def read_table(path: Path) -> Demand:
     return Demand(f"table {path.name}", None, DAY_S, ordered, notes=(_NO_HOURS,))
 
 
-def _of_csv(text: str) -> list[tuple[str, Mapping[str, Any]]]:
-    rows = csv.DictReader(text.splitlines())
-    try:
-        return [(f"line {rows.line_num}", {k: v for k, v in row.items() if k is not None}) for row in rows]
-    except csv.Error as error:
-        raise DemandError(f"line {rows.line_num} is no CSV: {error}") from None
+def missing(header: Sequence[str]) -> list[str]:
+    """Return the columns of a table that are not among these."""
+    return [name for name in NEEDED if name not in {_spelled(column) for column in header}]
 
 
-def _of_yaml(text: str) -> list[tuple[str, Mapping[str, Any]]]:
-    try:
-        found = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise DemandError(f"it is no YAML: {' '.join(str(error).split())}") from None
+def _once(where: str, names: Iterable[str]) -> None:
+    """Refuse a column that is there twice, in whatever spelling."""
+    twice = [name for name, count in Counter(map(_spelled, names)).items() if count > 1]
+    if twice:
+        raise DemandError(f"{where}: `{twice[0]}` is there twice")
+
+
+def _of_csv(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        rows = csv.reader(file)
+        found: list[tuple[str, Mapping[str, Any]]] = []
+        try:
+            header = next((row for row in rows if _is_filled(row)), [])
+            _once(f"line {rows.line_num}", header)
+            for row in rows:
+                if _is_filled(row[len(header) :]):
+                    raise DemandError(
+                        f"line {rows.line_num} has more cells than there are columns: write numbers without "
+                        "commas, and names with commas in quotes"
+                    )
+                if _is_filled(row):
+                    found.append((f"line {rows.line_num}", dict(zip(header, row, strict=False))))
+        except csv.Error as error:
+            raise DemandError(f"line {rows.line_num} is no CSV: {error}") from None
+        return found
+
+
+def _is_filled(row: Iterable[str]) -> bool:
+    return any(cell.strip() for cell in row)
+
+
+def _of_yaml(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    document = read_yaml(path)
+    found = document.data
     if isinstance(found, dict):  # name -> the rest
-        found = [{"model": name, **value} for name, value in found.items() if isinstance(value, dict)]
-    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-        raise DemandError("it must be a list of models, each with `model`, `requests/day`, `in` and `out`")
-    return [(f"entry {number}", entry) for number, entry in enumerate(found, 1)]
+        entries = [
+            (document.lines[name,], {"model": name, **_mapping(value)}) for name, value in found.items()
+        ]
+    elif isinstance(found, list):
+        entries = [(document.lines[index,], _mapping(value)) for index, value in enumerate(found)]
+    else:
+        entries = [(1, {})]
+    for line, entry in entries:
+        if not entry or entry.keys() == {"model"}:
+            raise DemandError(
+                f"line {line}: it must be a list of models, each with `model`, `requests/day`, `in` and `out`"
+            )
+    return [(f"line {line}", entry) for line, entry in entries]
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _model(where: str, entry: Mapping[str, Any]) -> ModelDemand:
-    name = str(entry.get("model") or "").strip()
+    name = _text(where, entry, "model")
     if not name:
         raise DemandError(f"{where} has no `model`")
     unknown = sorted(entry.keys() - COLUMNS.keys())
@@ -97,11 +136,11 @@ def _model(where: str, entry: Mapping[str, Any]) -> ModelDemand:
         raise DemandError(f"{where}: {unknown[0]!a} is unknown; there are {', '.join(COLUMNS)}")
     per_day = _number(where, entry, "requests/day", MAX_PER_DAY)
     prompt, completion = _number(where, entry, "in", MAX_TOKENS), _number(where, entry, "out", MAX_TOKENS)
-    isolation = str(entry.get("isolation") or Isolation.SHARED.value).strip().lower()
+    isolation = (_text(where, entry, "isolation") or Isolation.SHARED.value).lower()
     if isolation not in tuple(Isolation):
         raise DemandError(f"{where}: isolation is {isolation!a}; it can be {' or '.join(Isolation)}")
     objective = _number(where, entry, "ttft_s", DAY_S, default=0.0)
-    tenant = str(entry.get("tenant") or "").strip()
+    tenant = _text(where, entry, "tenant")
     return ModelDemand(
         model=name,
         tenants=(tenant,) if tenant else (),
@@ -113,8 +152,15 @@ def _model(where: str, entry: Mapping[str, Any]) -> ModelDemand:
         burstiness=_number(where, entry, "burst", 100.0, default=1.0) or 1.0,
         ttft_s=objective or None,
         isolation=Isolation(isolation),
-        group=str(entry.get("group") or "").strip(),
+        group=_text(where, entry, "group"),
     )
+
+
+def _text(where: str, entry: Mapping[str, Any], name: str) -> str:
+    value = entry.get(name)
+    if isinstance(value, list | dict):
+        raise DemandError(f"{where}: `{name}` is a list; it is one text")
+    return "" if value is None else str(value).strip()
 
 
 def _number(

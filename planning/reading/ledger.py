@@ -14,10 +14,11 @@ from contextlib import closing
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from fleet.types import tenant_of_account
 from planning.reading.request_log import Naming
 from planning.reading.trace_file import MAX_READ
 from planning.requests import DemandError, Requests
-from planning.served import Came, ModelSeen, Observed, PoolSeen, Served
+from planning.served import Added, Came, ModelSeen, Observed, PoolSeen, Served
 from planning.values import HOUR_S
 
 _COLUMNS = (
@@ -37,6 +38,12 @@ _OBSERVED = (  # all words are ours
 )
 _BEGIN = "SELECT MIN(at_s) FROM usage_records"
 _CAME = "SELECT model, way, seconds FROM switch_costs"
+_ADDED = (
+    "SELECT adapters.tenant, adapters.name, adapters.base_model, versions.rank, versions.size_bytes "
+    "FROM adapters JOIN versions ON versions.adapter_id = adapters.id AND versions.number = adapters.live "
+    "WHERE NOT adapters.declared"
+)
+_ALIASES = "SELECT tenant, alias, model FROM aliases"
 _COMPLETED, _EXPIRED = "completed", "expired"
 
 
@@ -60,6 +67,24 @@ def read_switches(url: str) -> list[Came]:
     """Return how models came that take turns, as the gateway has kept it. Raises `DemandError`."""
     with _answers(url, _CAME) as rows:
         return [Came(model, way, seconds) for model, way, seconds in rows]
+
+
+def read_added(url: str) -> list[Added]:
+    """Return the adapters that were added at run time and answer. Raises `DemandError`."""
+    with _answers(url, _ADDED) as rows:
+        return [Added(*row) for row in rows]
+
+
+def naming_of(url: str, naming: Naming) -> Naming:
+    """Return a naming that knows the names too that tenants were given at run time. Raises `DemandError`."""
+    with _answers(url, _ALIASES) as rows:
+        aliases = {(tenant, alias): model for tenant, alias, model in rows}
+
+    def named(account: str, alias: str, adapter: str) -> str:
+        model = aliases.get((tenant_of_account(account), alias))
+        return naming(account, alias, adapter) if adapter or model is None else model
+
+    return named
 
 
 def read_observed(

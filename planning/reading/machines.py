@@ -10,15 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from engines.devices.layout import Gpu
 from engines.devices.nvml import NoNvml, read_machine
 from planning.catalogue import BY_KIND, device_of, known
+from planning.reading.yaml_file import read_yaml
 from planning.requests import DemandError
 from planning.values import Device, Machine
 
-MAX_BYTES = 2**20
 MAX_DEVICES = 10_000
 _GIB = 2**30
 _FIELDS = frozenset(
@@ -48,20 +46,20 @@ def read_machines(where: str | None) -> list[Machine]:
         return [Machine(device.kind, device, 8, 8 * 128 * _GIB, count=None)]
     path = Path(where)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DemandError(f"{where}: it is larger than {MAX_BYTES // 2**20} MiB")
-        told = yaml.safe_load(path.read_text())
+        document = read_yaml(path)
     except OSError as error:
         kinds = ", ".join(BY_KIND)
         raise DemandError(f"{where}: {error.strerror or error}; a device's name is one of {kinds}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DemandError(f"{where}: it is no YAML: {' '.join(str(error).split())}") from None
+    except DemandError as error:
+        raise DemandError(f"{where}: {error}") from None
+    told = document.data
     entries = told.get("machines") if isinstance(told, dict) else None
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise DemandError(
             f"{where}: it must have `machines`, a list of them, each with `device` and `devices`"
         )
-    return [_machine(f"{where}: machine {number}", entry) for number, entry in enumerate(entries, 1)]
+    lines = (document.lines["machines", index] for index in range(len(entries)))
+    return [_machine(f"{where}, line {line}", entry) for line, entry in zip(lines, entries, strict=True)]
 
 
 def _machine(where: str, entry: Mapping[str, Any]) -> Machine:

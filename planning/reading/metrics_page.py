@@ -17,6 +17,7 @@ from planning.reading.counters import FAMILIES, Family, of_counters
 from planning.reading.request_log import Naming, plain_name
 from planning.requests import DemandError
 from planning.values import HOUR_S, Demand, Spread
+from planning.words import span
 
 MAX_BYTES = 64 * 2**20
 MAX_AGE_S = 3 * 365 * 86_400.0
@@ -85,8 +86,8 @@ def _age_s(samples: Samples, now_s: float) -> float:
     age_s = now_s - min(started)
     if not LEAST_S <= age_s <= MAX_AGE_S:
         raise DemandError(
-            f"its program started {age_s:.0f} s ago by this machine's clock, which cannot be, or is too "
-            "little: say with --over how long its counters have run"
+            f"its program started {span(age_s)} ago by this machine's clock, which is too short or too long: "
+            "say with --over how long its counters have run"
         )
     return age_s
 

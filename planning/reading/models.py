@@ -6,6 +6,8 @@ store. Such are told in a sentence, and planned with what the fleet file says.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.base_model import CONFIG_FILE, find_weight_bytes, folder_of, read_json, read_shape, read_tensors
@@ -19,21 +21,34 @@ from planning.weights import kv_bytes_per_token, max_tokens, parameters_of, shap
 _FLOAT32 = ("float32", "float")
 
 
-def fleet_models(fleet: Fleet) -> tuple[list[Model], list[str]]:
-    """Return the models of a fleet, and a sentence for each of which something is not known."""
-    models: list[Model] = []
+@dataclass(frozen=True, slots=True)
+class FleetModels:
+    """The models of a fleet."""
+
+    models: tuple[Model, ...]
+    notes: tuple[str, ...]  # a sentence for each of which something is not known
+    unread: Mapping[str, str]  # why a model, or the base of an adapter, cannot be planned
+
+
+def fleet_models(fleet: Fleet, told: Iterable[Model] = ()) -> FleetModels:
+    """Return the models of a fleet; those that are `told` stay as they are."""
+    known = {model.name: model for model in told}
     notes: list[str] = []
+    unread: dict[str, str] = {}
     for base in fleet.base_models.values():
-        try:
-            models.append(whole_model(base))
-        except AdapterError as error:
-            notes.append(f"{base.name} cannot be planned: {error}")
-    known = {model.name: model for model in models}
+        if base.name not in known:
+            try:
+                known[base.name] = whole_model(base)
+            except AdapterError as error:
+                unread[base.name] = f"{base.name} cannot be planned: {error}"
     for adapter in fleet.adapters.values():
-        if adapter.base_model in known:
+        if adapter.base_model in unread:
+            unread[adapter.name] = unread[adapter.base_model]
+        elif adapter.name not in known:
             base = fleet.base_models[adapter.base_model]
-            models.append(_adapter(adapter, known[adapter.base_model], base.max_lora_rank, notes))
-    return models, notes
+            known[adapter.name] = _adapter(adapter, known[adapter.base_model], base.max_lora_rank, notes)
+    notes = [*(unread[name] for name in fleet.base_models if name in unread), *notes]
+    return FleetModels(tuple(known.values()), tuple(notes), unread)
 
 
 def whole_model(base: BaseModel) -> Model:

@@ -16,6 +16,7 @@ from planning.reading.trace_file import MAX_READ, number_of, time_of
 from planning.requests import DemandError, Requests
 from planning.served import Served
 
+_SNIFFED_LINES = 20  # programs say something else as they start
 MAX_LINE_BYTES = 4 * 2**20
 _BEGINS = ("arrived_at", "startTime", "start_time", "request_time", "created", "created_at")
 _ENDS = ("endTime", "end_time", "time", "timestamp", "ts")
@@ -60,8 +61,8 @@ def read_log(path: Path, naming: Naming = plain_name, served: Served | None = No
 
 
 def is_log(first: bytes) -> bool:
-    """Whether a file that begins so has a JSON object on its first line."""
-    return _object(first.splitlines()[0] if first else b"") is not None
+    """Whether a file that begins so has a JSON object on one of its first lines."""
+    return any(_object(line) is not None for line in first.splitlines()[:_SNIFFED_LINES])
 
 
 def _object(line: bytes) -> Mapping[str, Any] | None:
@@ -147,4 +148,5 @@ def _time(layers: tuple[Mapping[str, Any], ...], names: tuple[str, ...]) -> floa
 
 def _text(layers: tuple[Mapping[str, Any], ...], names: tuple[str, ...]) -> str:
     value = _first(layers, names)
-    return value.strip() if isinstance(value, str) else ""
+    # JSON may name halves of characters, which no file and no terminal takes.
+    return value.strip().encode(errors="replace").decode() if isinstance(value, str) else ""

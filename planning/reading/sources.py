@@ -13,9 +13,9 @@ from fleet.types import Fleet
 from planning.fleets import model_name, with_wishes
 from planning.measuring import measured
 from planning.reading import hand_table, metrics_page, prometheus, request_log, trace_file
-from planning.reading.ledger import read_ledger, read_switches
+from planning.reading.ledger import naming_of, read_added, read_ledger, read_switches
 from planning.requests import DemandError, sifted
-from planning.served import Came, Served
+from planning.served import Added, Came, Served
 from planning.values import Demand
 
 SNIFFED_BYTES = 65_536
@@ -33,6 +33,7 @@ class Found:
     demand: Demand
     served: Served | None = None  # what engines did with the requests; of a ledger or this gateway's log
     came: tuple[Came, ...] = ()  # how models came that take turns; of a ledger
+    added: tuple[Added, ...] = ()  # adapters that were added at run time; of a ledger
 
 
 def read_demand(
@@ -67,9 +68,11 @@ def _read(
 
 def _of_ledger(fleet: Fleet, naming: request_log.Naming, now_s: float, over_s: float | None) -> Found:
     since_s = 0.0 if over_s is None else now_s - over_s
-    asked, served = read_ledger(fleet.state.database_url, naming, since_s=since_s)
-    came = tuple(read_switches(fleet.state.database_url))
-    return Found(measured(sifted(asked), "the ledger"), served, came)
+    url = fleet.state.database_url
+    asked, served = read_ledger(url, naming_of(url, naming), since_s=since_s)
+    return Found(
+        measured(sifted(asked), "the ledger"), served, tuple(read_switches(url)), tuple(read_added(url))
+    )
 
 
 def _of_address(where: str, naming: request_log.Naming, now_s: float, over_s: float | None) -> Demand:
@@ -93,7 +96,9 @@ def _of_file(path: Path, naming: request_log.Naming, now_s: float, over_s: float
     with path.open("rb") as file:
         first = file.read(SNIFFED_BYTES)
     text = first.decode("utf-8-sig", errors="replace")
-    header = next(csv.reader(text.splitlines()[:1]), [])
+    lines = text.splitlines()
+    number = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    header = next(csv.reader(lines[number : number + 1]), [])
     if path.suffix.lower() in (".yaml", ".yml") or hand_table.is_table(header):
         return Found(hand_table.read_table(path))
     if trace_file.is_trace(header):
@@ -105,7 +110,29 @@ def _of_file(path: Path, naming: request_log.Naming, now_s: float, over_s: float
         return Found(measured(sifted(asked), f"request log {path.name}"), served)
     if metrics_page.is_page(text):
         return Found(_of_page(path, naming, now_s, over_s))
-    raise DemandError(f"it is none of what can be read: {KINDS}")
+    raise DemandError(_why_none(header, text, number + 1))
+
+
+def _why_none(header: list[str], text: str, line: int) -> str:
+    """Say what is wrong with a file that is nothing of what can be read."""
+    if not text.strip():
+        return "it is empty"
+    separator = next((each for each in ("\t", ";") if len(header) == 1 and each in header[0]), "")
+    columns = header[0].split(separator) if separator else header
+    near = []
+    for what, needed, missing in (
+        ("table", hand_table.NEEDED, hand_table.missing(columns)),
+        ("trace", trace_file.NEEDED, trace_file.missing(columns)),
+    ):
+        if len(missing) <= len(needed) - 2:
+            near.append((len(missing), what, needed, missing))
+    if not near:
+        return f"it is none of what can be read: {KINDS}"
+    _, what, needed, missing = min(near)
+    if separator:
+        return f"line {line}: columns are separated by {separator!a}; separate them by commas"
+    named = " and ".join(f"`{name}`" for name in missing)
+    return f"line {line}: there is no column {named}; a {what} has {', '.join(needed)}"
 
 
 def _of_page(path: Path, naming: request_log.Naming, now_s: float, over_s: float | None) -> Demand:

@@ -23,12 +23,19 @@ NAMES: Mapping[str, frozenset[str]] = {
 }
 NEEDED = ("time", "prompt", "completion")
 _UNIX_FROM_S = 631_152_000.0  # 1990; smaller times count from any other begin
-_MILLISECONDS_FROM = 1e11  # a Unix time this large would be after the year 5000
+_LATEST_S = 1e11  # a Unix time this large would be after the year 5000
+_UNITS = (1.0, 1e3, 1e6, 1e9)  # seconds, and finer ones
 
 
 def is_trace(header: list[str]) -> bool:
     """Whether these are a trace's columns."""
-    return not _missing(_places(header))
+    return not missing(header)
+
+
+def missing(header: list[str]) -> list[str]:
+    """Return the columns of a trace that are not among these."""
+    places = _places(header)
+    return [name for name in NEEDED if name not in places]
 
 
 def read_trace(path: Path) -> tuple[Requests, bool]:
@@ -40,25 +47,22 @@ def read_trace(path: Path) -> tuple[Requests, bool]:
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         rows = csv.reader(file)
         try:
-            places = _places(next(rows, []))
-            if missing := _missing(places):
-                raise DemandError(
-                    f"it has no column {' and no column '.join(missing)}; a trace has time, model, prompt "
-                    "and completion"
-                )
-            found = _requests(rows, places, path.stem)
+            header = next((row for row in rows if any(row)), [])
+            found = _requests(rows, _places(header), len(header), path.stem)
         except csv.Error as error:
             raise DemandError(f"line {rows.line_num} is no CSV: {error}") from None
     return found, bool(found) and min(filter(math.isfinite, found.time_s), default=0.0) >= _UNIX_FROM_S
 
 
-def _requests(rows: Iterator[list[str]], places: Mapping[str, int], name: str) -> Requests:
+def _requests(rows: Iterator[list[str]], places: Mapping[str, int], width: int, name: str) -> Requests:
+    """Return the requests of rows; of one with more cells than columns nobody knows which is which."""
     found = Requests()
     for row in rows:
         if not any(row):
             continue
         if len(found) >= MAX_READ:
             raise DemandError(f"it has more than {MAX_READ} requests: give a part of it, such as one week")
+        row = [] if any(row[width:]) else row
         cell = {column: row[place].strip() for column, place in places.items() if place < len(row)}
         found.add(
             time_of(cell.get("time", "")),
@@ -74,12 +78,12 @@ def _requests(rows: Iterator[list[str]], places: Mapping[str, int], name: str) -
 def time_of(value: object) -> float:
     """Return a time in seconds; NaN for what is none.
 
-    A number is taken as it is, in seconds or, where it is as large as that, in milliseconds. A text is a
-    number or ISO 8601, UTC unless it says otherwise.
+    A number is taken as it is, in seconds or, where it is as large as that, in milliseconds, microseconds or
+    nanoseconds. A text is a number or ISO 8601, UTC unless it says otherwise.
     """
     seconds = number_of(value)
     if math.isfinite(seconds):
-        return seconds / 1000 if abs(seconds) >= _MILLISECONDS_FROM else seconds
+        return next((seconds / unit for unit in _UNITS if abs(seconds) < unit * _LATEST_S), math.nan)
     if not isinstance(value, str):
         return math.nan
     try:
@@ -106,7 +110,3 @@ def _places(header: list[str]) -> dict[str, int]:
         for column, spellings in NAMES.items()
         if not spellings.isdisjoint(names)
     }
-
-
-def _missing(places: Mapping[str, int]) -> list[str]:
-    return [f"`{name}`" for name in NEEDED if name not in places]

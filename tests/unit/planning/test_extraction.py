@@ -165,8 +165,12 @@ def test_bad_input_is_one_sentence(tmp_path: Path, base: Path) -> None:
         extract(str(quantised), str(quantised))
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(AdapterError, match=r"neither model|cannot be read"):
-        extract(str(empty), str(base))
+    short = saved(tmp_path / "short", base_tensors()) / "model.safetensors"
+    short.write_bytes(short.read_bytes()[:-100])
+    for bad in (empty, short.parent):
+        for tuned, against in ((bad, base), (base, bad)):
+            with pytest.raises(AdapterError, match=rf"^{bad}: (there is |model|config)"):
+                extract(str(tuned), str(against))
 
 
 def test_a_failure_while_writing_leaves_nothing(

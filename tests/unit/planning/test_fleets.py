@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fleet import read_fleet
 from fleet.types import Fleet, Isolation
-from planning.fleets import model_name, today, wishes, with_wishes
+from planning.fleets import added_models, model_name, today, wishes, with_added, with_wishes
 from planning.measuring import measured, usual_spread
 from planning.requests import Requests, sifted
+from planning.served import Added
 from planning.values import HOUR_S, Demand, ModelDemand
 from tests.unit.fleet.files import changed, write
+from tests.unit.planning.plans import whole
 
 
 def fleet(tmp_path: Path, **changes: Any) -> Fleet:
@@ -44,6 +47,32 @@ def test_a_model_is_wished_for_as_its_tenants_and_pools_say(tmp_path: Path) -> N
     assert told["c-support"].isolation is Isolation.DEDICATED
     assert told["c-support"].ttft_s is None
     assert told["plain"].isolation is Isolation.SHARED
+
+
+def test_adapters_that_were_added_at_run_time_are_planned_as_their_tenant_wishes(tmp_path: Path) -> None:
+    known = fleet(tmp_path)
+    base = whole("base")
+    asks = asked("alpha/tone", "alpha/all", "alpha/gone", "alpha/lost")
+    added = [
+        *(Added("alpha", "tone", "base", 8, 100), Added("", "all", "base", None, 50)),
+        *(Added("beta", "gone", "base", 8, 1), Added("alpha", "lost", "elsewhere", 8, 1)),
+    ]
+    models = added_models(asks, added, {"base": base})
+    assert [(m.name, m.base, m.rank, m.weight_bytes) for m in models] == [
+        ("alpha/all", "base", 16, 50),
+        ("alpha/tone", "base", 8, 100),
+    ]
+    joined = with_added(asks, known, models)
+    assert {one.model: one.ttft_s for one in joined.models} == {
+        "alpha/tone": 2.0,
+        "alpha/all": 2.0,
+        "alpha/gone": None,
+        "alpha/lost": None,
+    }
+    apart = replace(asks, models=tuple(replace(one, tenants=("gamma",)) for one in asks.models))
+    isolation = {one.model: one.isolation for one in with_added(apart, known, models).models}
+    assert isolation["alpha/tone"] is Isolation.DEDICATED
+    assert isolation["alpha/gone"] is Isolation.SHARED
 
 
 def test_a_demand_is_joined_with_the_fleet_and_knows_who_is_silent(tmp_path: Path) -> None:

@@ -53,6 +53,13 @@ def test_a_few_hours_correlate_nothing() -> None:
     assert sharing(demand_of(a=(1.0, 5.0), b=(1.0, 5.0))).compared == 0
 
 
+def test_of_a_source_that_knows_no_hours_nobody_is_said_to_peak_together() -> None:
+    ending = (*EVEN, 3.0)
+    assert sharing(demand_of(a=EVEN, b=(0.0,) * 24)).compared == 0
+    assert sharing(demand_of(a=ending, b=ending)).compared == 0
+    assert sharing(demand_of(a=EVEN, b=DAY)).compared == 2
+
+
 def test_hours_that_are_all_alike_correlate_with_nothing() -> None:
     found = demand_of(even=EVEN, day=DAY)
     assert correlations(found.models, found)[0, 1] == 0

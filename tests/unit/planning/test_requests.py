@@ -26,9 +26,7 @@ def test_requests_in_any_order_come_in_that_of_their_arrival() -> None:
     assert believed.time_s.tolist() == [0.0, 10.0, 20.0]
     assert believed.prompt.tolist() == [1, 2, 3]
     assert believed.begins_s == 10.0
-    assert any(
-        "come before the line above them, by up to 20 s; they were sorted" in n for n in believed.notes
-    )
+    assert any("earlier than the line above, by up to 20 s." in n for n in believed.notes)
 
 
 def test_of_good_requests_nothing_is_said() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from itertools import product
 import pytest
 
 from fleet.types import Isolation, Strategy
+from planning.loads import peak_rate
 from planning.search import Search, divided
 from planning.sharing import Rules, Sharing, Sharings
 from planning.units import NoPlanError, Unit, units_of
@@ -155,6 +157,23 @@ def test_more_load_than_a_device_bears_needs_copies() -> None:
     assert sharing.busy <= 0.7
 
 
+@pytest.mark.parametrize("per_day", [3_000_000, 30_000_000])
+@pytest.mark.parametrize("gib", [1, 16, 40])
+def test_a_model_that_one_engine_can_serve_fits_however_often_it_is_asked_for(
+    gib: float, per_day: float
+) -> None:
+    (sharing,) = search([whole("x", gib)], [asked("x", per_day)]).best().sharings
+    (load,) = sharing.loads
+    assert sharing.hosts == math.ceil(load.load / 0.7)
+    assert load.need_bytes <= 0.9 * MACHINE.device.memory_bytes
+
+
+def test_an_hour_that_has_only_just_begun_is_not_the_busiest() -> None:
+    begun = asked("x", 240, hourly=(10.0,) * 24 + (5.0,))
+    assert peak_rate(begun, DAY_S + 60) == pytest.approx(5 / 900)
+    assert peak_rate(replace(begun, hourly=(5.0,)), 60.0) == pytest.approx(5 / 60)
+
+
 def test_slices_pack_where_models_are_small_and_must_not_share_an_engine() -> None:
     rules = Rules(strategies=frozenset({Strategy.MULTI_LORA, Strategy.REPLICA_PER_MODEL, Strategy.MIG}))
     models = [whole(f"m{i}", 1) for i in range(6)]
@@ -190,6 +209,33 @@ def test_too_few_devices_are_named() -> None:
     models = [whole("x"), whole("y")]
     with pytest.raises(NoPlanError, match="need 2 devices a100-80gb, and there are 1"):
         search(models, [asked("x", 10), dedicated("y", 10)], machine=machine).best()
+
+
+SMALL_GPU = replace(GPU, kind="small", memory_bytes=24 * GIB)
+
+
+@pytest.mark.parametrize("small_price", [None, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("order", [1, -1])
+def test_where_a_kind_is_too_few_another_one_is_used(small_price: float | None, order: int) -> None:
+    large = replace(MACHINE, devices=1, count=1)
+    small = replace(large, device=replace(SMALL_GPU, price_per_hour=small_price))
+    models = [whole("x", 40), whole("y", 8)]
+    units = units_of(models, demand(asked("x", 10), dedicated("y", 10)))
+    found = Search(units, Sharings([large, small][::order], cost_of, DAY_S, Rules())).best()
+    assert {s.loads[0].unit.base.name: s.machine.device.kind for s in found.sharings} == {
+        "x": "a100-80gb",
+        "y": "small",
+    }
+    assert found.money_per_hour == (None if small_price is None else 2.0 + small_price)
+    assert found.score[0] == (2.0 if small_price is None else 2.0 + small_price)
+
+
+def test_machines_of_one_kind_are_counted_together() -> None:
+    one = replace(MACHINE, devices=1, count=1)
+    units = units_of([whole("x"), whole("y")], demand(asked("x", 10), dedicated("y", 10)))
+    assert Search(units, Sharings([one, one], cost_of, DAY_S, Rules())).best().devices == 2
+    with pytest.raises(NoPlanError, match="need 2 devices a100-80gb, and there are 1"):
+        Search(units, Sharings([one], cost_of, DAY_S, Rules())).best()
 
 
 def test_a_model_may_be_spread_over_devices() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from planning.units import NoPlanError, units_of
+from planning.values import Model
 from tests.unit.planning.plans import adapter, asked, dedicated, demand, whole
 
 BASE = [whole("base"), adapter("a", "base"), adapter("b", "base")]
@@ -40,9 +41,24 @@ def test_a_model_that_is_not_described_is_named() -> None:
         units_of(BASE, demand(asked("z", 10)))
 
 
-def test_an_adapter_of_an_unknown_base_is_named() -> None:
-    with pytest.raises(NoPlanError, match="`a` is an adapter of `gone`"):
-        units_of([adapter("a", "gone")], demand(asked("a", 10)))
+@pytest.mark.parametrize(
+    ("models", "wrong"),
+    [
+        ([adapter("a", "gone")], "`a` is an adapter of `gone`, which is not described"),
+        ([whole("x", could_be="gone")], "`x` could be an adapter of `gone`, which is not described"),
+        ([adapter("a", "a")], "`a` is an adapter of `a`, which is no other whole model"),
+        ([whole("x", could_be="x")], "`x` could be an adapter of `x`, which is no other whole model"),
+        ([*BASE, adapter("c", "a")], "`c` is an adapter of `a`, which is no other whole model"),
+        ([*BASE, whole("x", could_be="a")], "`x` could be an adapter of `a`, which is no other whole model"),
+    ],
+)
+@pytest.mark.parametrize("is_asked_for", [True, False])
+def test_what_is_no_adapter_of_a_whole_model_that_is_described_is_named(
+    models: list[Model], wrong: str, is_asked_for: bool
+) -> None:
+    model = models[-1].name if is_asked_for else "y"
+    with pytest.raises(NoPlanError, match=wrong):
+        units_of([*models, whole("y")], demand(asked(model, 10)))
 
 
 def test_a_demand_without_requests_is_no_demand() -> None:

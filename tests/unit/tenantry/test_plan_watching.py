@@ -14,11 +14,12 @@ import pytest
 from typer.testing import CliRunner
 
 from fleet.types import Fleet, StateSettings
+from fleet.writer import write_fleet
 from planning.sharing import Rules
 from planning.values import DAY_S
 from routing.catalog.plans import PlanKind
 from routing.usage.store import UsageStore
-from tenantry import plan_watching
+from tenantry import plan_making, plan_watching
 from tenantry.app import app
 from tenantry.client import KEY_VARIABLE, Answer, GatewayRefused, GatewayUnreachable, WrongUse
 from tenantry.plan_making import Wish
@@ -133,7 +134,7 @@ def test_what_ends_by_itself_is_tried_again(
 ) -> None:
     desk.management.gone = True
     assert watch(desk, fleet).step(NOW_S) == RETRY_S
-    assert "no look was possible; again in 600 s" in capsys.readouterr().err
+    assert "no look was possible; again every 600 s" in capsys.readouterr().err
 
     def refuse(_: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused")
@@ -146,6 +147,44 @@ def test_what_ends_by_itself_is_tried_again(
     desk.management.gone = False
     assert watch(desk, away).step(NOW_S) == RETRY_S
     assert "the ledger: it cannot be opened" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("broken", ["", "base_models: [", "pools: {}", None], ids=repr)
+def test_a_fleet_file_that_is_broken_for_a_moment_is_told_once_and_then_read_anew(
+    desk: Desk,
+    fleet: Fleet,
+    made: list[Wish],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: str | None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = write_fleet(fleet, key_variables={})
+    Path("fleet.yaml").write_text(good)
+    steps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        steps.append(seconds)
+        if len(steps) == 3:
+            Path("fleet.yaml").write_text(good)
+        if len(steps) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = Watch.run
+
+    def run_broken(watching: Watch) -> None:
+        Path("fleet.yaml").unlink() if broken is None else Path("fleet.yaml").write_text(broken)
+        run(watching, sleep)
+
+    monkeypatch.setattr(Watch, "run", run_broken)
+    monkeypatch.setattr(os, "nice", lambda _: None)
+    arguments = ["plan", "--watch", "--url", "http://gateway"]
+    ended = CliRunner().invoke(app, arguments, obj=Connection(httpx.ASGITransport(desk.app)))
+    assert ended.exit_code == 0, ended.output
+    assert steps[:3] == [RETRY_S] * 3
+    assert steps[3] == 7 * DAY_S
+    assert ended.output.count("no look was possible; again every 600 s: fleet.yaml") == 1
+    assert len(made) == 1
 
 
 def test_what_does_not_end_by_itself_ends_the_watch(
@@ -178,6 +217,19 @@ def test_it_ends_at_sigterm_with_nothing_to_complain_about(
         watch(desk, fleet).run(sleep)
     assert (ended.value.code, niced, rested) == (0, [10], [7 * DAY_S])
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("key", "code"), [("acme-key", 1), (None, 2)])
+def test_who_may_not_publish_hears_so_before_the_plan_is_made(
+    desk: Desk, fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None, code: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made: list[Wish] = []
+    monkeypatch.setattr(plan_making, "make", made.append)
+    monkeypatch.delenv(KEY_VARIABLE) if key is None else monkeypatch.setenv(KEY_VARIABLE, key)
+    arguments = ["plan", "--publish", "--url", "http://gateway", "--machines", "l4"]
+    result = CliRunner().invoke(app, arguments, obj=Connection(httpx.ASGITransport(desk.app)))
+    assert (result.exit_code, made) == (code, []), result.output
 
 
 def test_the_command_publishes_what_it_has_planned(

@@ -86,7 +86,7 @@ def test_one_adapter_under_two_names_is_one_model() -> None:
     [
         ("# TYPE up gauge\nup 1.0\n", "no counter of requests by model"),
         ("# TYPE a counter\na{ 1\n", "no page of metrics"),
-        (VLLM.replace(str(NOW_S - 2 * DAY_S), str(NOW_S + 50)), "which cannot be"),
+        (VLLM.replace(str(NOW_S - 2 * DAY_S), str(NOW_S + 50)), "which is too short or too long"),
         (VLLM.replace(" 90.0", " 0.0").replace("} 10.0", "} NaN"), "all 0"),
     ],
 )

@@ -56,6 +56,12 @@ def test_a_trace_of_each_layout_is_read(tmp_path: Path, text: str, unix: bool, m
     assert found.trace.completion.tolist() == [5, 6]
 
 
+def test_a_name_in_a_log_is_text_that_can_be_written(tmp_path: Path) -> None:
+    line = '{"model": "a\\ud800b", "created": 1700000000, "usage": {"prompt_tokens": 1}}\n'
+    found = read(tmp_path / "log", line * 2)
+    assert [one.model.encode() for one in found.models] == [b"a?b"]
+
+
 def test_a_trace_may_have_cached_tokens_and_tenants_and_lines_that_are_bad(tmp_path: Path) -> None:
     found = read(
         tmp_path / "t.csv",
@@ -73,6 +79,8 @@ def test_a_trace_may_have_cached_tokens_and_tenants_and_lines_that_are_bad(tmp_p
         (5, 5.0),
         ("5.5", 5.5),
         (1.7e12, 1.7e9),
+        (1.7e15, 1.7e9),
+        ("1700000000000000000", 1.7e9),
         ("2023-11-14T22:13:20Z", 1.7e9),
         ("2023-11-14 23:13:20+01:00", 1.7e9),
     ],
@@ -81,7 +89,7 @@ def test_times_are_read_in_each_spelling(value: object, seconds: float) -> None:
     assert time_of(value) == seconds
 
 
-@pytest.mark.parametrize("value", ["", "soon", None, True, [], "9999-99-99"])
+@pytest.mark.parametrize("value", ["", "soon", None, True, [], "9999-99-99", 1e300, "-1e21"])
 def test_what_is_no_time_is_none(value: object) -> None:
     assert math.isnan(time_of(value))
 
@@ -119,8 +127,14 @@ def test_a_table_by_hand_is_read_from_csv_and_yaml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("", "names no model|must be a list"),
-        ("- {requests/day: 3, in: 1, out: 1}", "entry 1 has no `model`"),
+        ("", "it is empty"),
+        ("\n- {requests/day: 3, in: 1, out: 1}", "line 2 has no `model`"),
+        ("a: {requests/day: 3, in: 1, out: 1}\nb: 7", "line 2: it must be a list of models"),
+        ("a: {rpd: 3, in: 1, out: 1}\na: {rpd: 4, in: 1, out: 1}", "line 1: `a`: again on line 2"),
+        ("- {model: a, rpd: 3, requests/day: 3, in: 1, out: 1}", "line 1: `requests/day` is there twice"),
+        ("- {model: [a], rpd: 3, in: 1, out: 1}", "line 1: `model` is a list"),
+        ("- {model: a, rpd: 3, in: 1, out: 1, tenant: {b: c}}", "line 1: `tenant` is a list"),
+        ("x: !!python/object:os.system {}", "line 1: .* tag .* is not taken here"),
         ("- {model: a, in: 1, out: 1}", "has no `requests/day`: how many requests a day"),
         ("- {model: a, requests/day: -3, in: 1, out: 1}", "`requests/day` is '-3'"),
         ("- {model: a, requests/day: .inf, in: 1, out: 1}", "`requests/day` is 'inf'"),
@@ -130,7 +144,7 @@ def test_a_table_by_hand_is_read_from_csv_and_yaml(tmp_path: Path) -> None:
         ("- {model: a, requests/day: 1, in: 1, out: 1, colour: red}", "'colour' is unknown"),
         ("[{model: a, requests/day: 1, in: 1, out: 1}, {model: a, requests/day: 1, in: 1, out: 1}]", "twice"),
         ("just text", "must be a list"),
-        ("a: [1", "no YAML"),
+        ("a: [1", "line 1: not YAML"),
     ],
 )
 def test_a_table_that_is_wrong_is_refused_with_the_entry(tmp_path: Path, text: str, what: str) -> None:
@@ -194,7 +208,47 @@ def test_a_log_without_a_request_says_what_one_is(tmp_path: Path) -> None:
         read_log(log(tmp_path / "l", {"event": "started"}))
 
 
-@pytest.mark.parametrize("text", ["", "hello\n", "a,b,c\n1,2,3\n", "\x00\x01"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=repr)
+def test_files_of_all_line_endings_and_with_empty_lines_are_read(tmp_path: Path, end: str) -> None:
+    table = end.join(("", "model,requests/day,in,out", "a\u2028b,3,1,1", "", " , ,,", "  ", "c,4,1,1", ""))
+    trace = end.join(("", "time,model,prompt,completion", "0,a,1,1", "", "60,a,1,1", ""))
+    path = tmp_path / "f.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + table.encode())
+    assert [one.model for one in read_demand(str(path), None, now_s=NOW_S).demand.models] == ["a\u2028b", "c"]
+    path.write_bytes(trace.encode())
+    assert read_demand(str(path), None, now_s=NOW_S).demand.models[0].requests == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("model,requests/day,in,out\na,1,000,300,200\n", "line 2 has more cells than there are columns"),
+        ("model,requests/day,in,out,in\na,1,2,3,4\n", "line 1: `in` is there twice"),
+        ("model,requests/day,in,out,rpd\na,1,2,3,4\n", "line 1: `requests/day` is there twice"),
+        ("model,requests/day,in\na,1,2\n", "line 1: there is no column `out`; a table has model, req"),
+        ("\nmodel,in,out\na,1,2\n", "line 2: there is no column `requests/day`; a table has"),
+        ("time,model,prompt\n1,a,2\n", "line 1: there is no column `completion`; a trace has time"),
+        ("TIMESTAMP,GeneratedTokens\n1,2\n", "line 1: there is no column `prompt`; a trace has time"),
+        ("model;requests/day;in;out\na;1;2;3\n", "line 1: columns are separated by ';'; separate them by"),
+        ("time\tprompt\tcompletion\n1\t2\t3\n", "line 1: columns are separated by '.t'; separate them by"),
+        ("time,model,prompt,completion\n1,a,1,000,20\n2,a,1,000,20\n", "2 of its 2 requests have a time"),
+        ("time,model,prompt,completion\n1e300,a,1,1\n", "1 of its 1 requests have a time"),
+    ],
+)
+def test_a_table_or_trace_of_other_columns_is_refused_with_the_line(
+    tmp_path: Path, text: str, what: str
+) -> None:
+    with pytest.raises(DemandError, match=what):
+        read(tmp_path / "f.csv", text)
+
+
+def test_a_log_may_begin_with_what_is_no_request(tmp_path: Path) -> None:
+    answer = json.dumps({"model": "m", "created": 1_700_000_000, "usage": {"prompt_tokens": 1}})
+    found = read(tmp_path / "log", f"starting\n\nready on port 8000\n{answer}\n")
+    assert found.models[0].requests == 1
+
+
+@pytest.mark.parametrize("text", ["hello\n", "a,b,c\n1,2,3\n", "\x00\x01"])
 def test_a_file_of_another_kind_is_refused_with_what_can_be_read(tmp_path: Path, text: str) -> None:
     with pytest.raises(DemandError, match=r"f\.txt: it is none of what can be read: a trace"):
         read(tmp_path / "f.txt", text)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from planning.reading.ledger import read_ledger, read_observed, read_switches
+from planning.reading.ledger import naming_of, read_added, read_ledger, read_observed, read_switches
 from planning.reading.request_log import plain_name
 from planning.requests import DemandError
-from planning.served import Came
-from routing.state import StateStore, TurnsStore
+from planning.served import Added, Came
+from routing.catalog.entries import AdapterKey, Alias
+from routing.catalog.sources import Upload
+from routing.state import Note, StateStore, TurnsStore
 from routing.types import Outcome
 from routing.usage.store import UsageStore
 from tests.unit.routing.usage.made import NOON_S, record, rows
@@ -68,6 +70,41 @@ def test_how_models_came_is_told_by_way(store: UsageStore, url: str) -> None:
     TurnsStore(kept).keep_cost("mesh-0", "even", "odd", 8.0, "fork")
     kept.close()
     assert read_switches(url) == [Came("even", "fork", 8.0)]
+
+
+def with_adapters(url: str, *keys: AdapterKey, declared: bool = False) -> None:
+    """Adapters of rank 8 that answer."""
+    kept = StateStore(url)
+    kept.open()
+    for key in keys:
+        kept.add_adapter(key, "base", declared=declared)
+        version = kept.add_version(key, source=Upload("x"), sha256=None)
+        kept.describe(version, digest="d", rank=8, size_bytes=2**20)
+        kept.route(key, live=version.number, previous=None, rollout=None)
+    kept.close()
+
+
+def test_adapters_that_were_added_at_run_time_are_told(store: UsageStore, url: str) -> None:
+    assert read_added(url) == []
+    with_adapters(url, AdapterKey("a", "tone"), AdapterKey(None, "all"))
+    with_adapters(url, AdapterKey(None, "declared"), declared=True)
+    assert sorted(read_added(url), key=lambda one: one.name) == [
+        Added("", "all", "base", 8, 2**20),
+        Added("a", "tone", "base", 8, 2**20),
+    ]
+
+
+def test_names_that_tenants_were_given_at_run_time_are_known(store: UsageStore, url: str) -> None:
+    kept = StateStore(url)
+    kept.open()
+    kept.set_alias(Alias("a", "chat", "base", NOON_S, "x"), Note("x", "tenant a", "alias"))
+    kept.close()
+    named = naming_of(url, plain_name)
+    assert [named("a#1", "chat", ""), named("a", "chat", "tone"), named("b", "chat", "")] == [
+        "base",
+        "a/tone",
+        "b/chat",
+    ]
 
 
 def test_the_ledger_of_a_gateway_that_runs_is_read_beside_it(store: UsageStore, url: str) -> None:

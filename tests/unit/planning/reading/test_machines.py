@@ -51,11 +51,16 @@ def test_a_kinds_name_is_as_many_as_needed() -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("", "must have `machines`"),
+        ("", "it is empty"),
         ("machines: {}", "must have `machines`"),
         ("machines: [5]", "must have `machines`"),
-        ("machines: [{device: h100", "no YAML"),
-        ("machines: [{devices: 1}]", "machine 1: device '' is not in the catalogue"),
+        ("machines: [{device: h100", "line 1: not YAML"),
+        (
+            "machines:\n- {device: l4, devices: 1}\n- {device: l4, devices: 1, devices: 2}",
+            "line 3: `machines.1..devices`: again on line 3",
+        ),
+        ("machines:\n- {device: l4, devices: 1}\n- {device: l4}", "line 3: `devices` is 'None'"),
+        ("machines: [{devices: 1}]", "line 1: device '' is not in the catalogue"),
         ("machines: [{device: rtx, devices: 1}]", "one of your own needs a name, memory_gib"),
         ("machines: [{device: h200}]", "`devices` is 'None'"),
         ("machines: [{device: h200, devices: 0}]", "`devices` is '0'; it is a whole number from 1"),

@@ -41,10 +41,30 @@ models:
         ("models: [{name: x, parameters: many, kv_kib_per_token: 1}]", "`parameters` must be a number"),
         ("models: [{name: x, parameters: -1, kv_kib_per_token: 1}]", "`parameters` must be a number"),
         ("models: [{name: x, parameters: 1, kv_kib_per_token: 1, colour: red}]", "'colour' is unknown"),
+        ("models: [{name: x, parameters: 0, kv_kib_per_token: 1}]", "`parameters` must be a number from 1"),
+        (
+            "models: [{name: x, parameters: .nan, kv_kib_per_token: 1}]",
+            "`parameters` must be a number from 1",
+        ),
+        (
+            "models: [{name: x, parameters: 1, kv_kib_per_token: 1, tensor_parallel: 1.5}]",
+            "`tensor_parallel` must be a whole number from 1 to 64",
+        ),
+        (
+            "models: [{name: x, parameters: 1, kv_kib_per_token: 1, could_be: y}]",
+            "`could_be_rank` must be a number from 1 to 4096",
+        ),
+        ("models: [{name: x, base: y, rank: 0}]", "`rank` must be a number from 1 to 4096"),
+        ("models: [{name: x, base: y, rank: 8.5}]", "`rank` must be a whole number from 1 to 4096"),
+        ("models: [{name: 'x{n}', base: y, count: 0}]", "`count` must be a number from 1"),
+        ("models: [{name: x, base: }]", "`base` must be the name of a whole model"),
+        ("models:\n- {name: x, base: y}\n- {name: z, base: y, base: x}", "line 3: .* again on line 3"),
+        ("models:\n- {name: x, base: y}\n- {base: y}", "line 3: `name` is missing"),
+        ("", "it is empty"),
         ("models: [{parameters: 1}]", "`name` is missing"),
         ("models: [{name: x, count: 2, base: y}]", "2 models need `{n}` in their name"),
-        ("models: [{name: x, base: y}, {name: x, base: y}]", "there is a `x` already"),
-        ("models: [", "it is no YAML"),
+        ("models: [{name: x, base: y}, {name: x, base: y}]", "line 1: there is a `x` already"),
+        ("models: [", "line 1: not YAML"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, wrong: str) -> None:

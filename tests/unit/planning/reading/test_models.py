@@ -13,6 +13,7 @@ from fleet.types import Adapter, BaseModel, Fleet
 from planning.extraction import extract
 from planning.reading.models import fleet_models, whole_model
 from planning.values import Kind
+from tests.unit.planning.plans import adapter, whole
 from tests.unit.planning.small_models import CONFIG, base_tensors, fine_tuned, saved
 
 
@@ -48,22 +49,34 @@ def test_adapters_have_their_rank_and_those_that_are_not_here_the_bases(tmp_path
     here = Adapter("here", str(tmp_path / "a"), "m")
     away = Adapter("away", "s3://bucket/a", "m")
     broken = Adapter("broken", str(tmp_path / "m"), "m")
-    models, notes = fleet_models(fleet({"m": base}, {a.name: a for a in (here, away, broken)}))
-    by_name = {model.name: model for model in models}
+    found = fleet_models(fleet({"m": base}, {a.name: a for a in (here, away, broken)}))
+    by_name = {model.name: model for model in found.models}
     assert by_name["here"].rank == 3
     assert by_name["away"].rank == 32
     assert by_name["away"].weight_bytes == 32 * by_name["m"].slot_bytes_per_rank
     assert by_name["here"].shape == by_name["m"].shape
-    assert [note.split(" ")[0] for note in notes] == ["away", "broken"]
+    assert [note.split(" ")[0] for note in found.notes] == ["away", "broken"]
 
 
 def test_a_model_that_is_not_here_is_a_note_and_its_adapters_are_left_out(tmp_path: Path) -> None:
     base = BaseModel("m", "no/such-model")
-    models, notes = fleet_models(fleet({"m": base}, {"a": Adapter("a", "s3://b/a", "m")}))
-    assert models == []
-    assert notes == [
-        "m cannot be planned: no/such-model is not on this machine; download it, or plan where it is"
-    ]
+    declared = fleet({"m": base}, {"a": Adapter("a", "s3://b/a", "m")})
+    found = fleet_models(declared)
+    assert found.models == ()
+    said = "m cannot be planned: no/such-model is not on this machine; download it, or plan where it is"
+    assert found.notes == (said,)
+    assert found.unread == {"m": said, "a": said}
+
+
+def test_a_model_that_is_told_is_taken_as_it_is_told_and_its_adapters_are_planned() -> None:
+    declared = fleet(
+        {"m": BaseModel("m", "no/such-model", max_lora_rank=32)},
+        {name: Adapter(name, f"s3://b/{name}", "m") for name in ("a", "b")},
+    )
+    told = [whole("m", slot_bytes_per_rank=10), adapter("b", "m", rank=4)]
+    found = fleet_models(declared, told)
+    assert {model.name: model.rank for model in found.models} == {"m": 0, "b": 4, "a": 32}
+    assert found.unread == {}
 
 
 def test_files_that_are_wrong_are_said(tmp_path: Path) -> None:
