@@ -4,10 +4,11 @@
     python -m benchmarks.forecast run turns --costs costs.json --json turns.json
     python -m benchmarks.forecast report turns.json awake.json                     # measured and simulated
 
-Each fleet has two adapters of the demo's base model on a replica of their own and the demo's three whole
-models on hosts that they share: `turns` has one awake at a time, `two-hosts` one on each of two, `awake` all
-three. All engines share this machine's cores, in the simulation too. Fleets must come out in the order in
-which they are measured.
+Each fleet has two adapters of one base model on a replica of their own and three whole models of its shape on
+hosts that they share: `turns` has one awake at a time, `two-hosts` one on each of two, `awake` all three. The
+models are of 243 MiB and untrained, so that engines' steps count, and not what client and gateway take of the
+same cores. All engines share this machine's cores, in the simulation too. Fleets must come out in the order
+in which they are measured.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.fleet import DEMO, RANK, WIDE_CAP, api_key
+from benchmarks.fleet import RANK, WIDE_CAP, api_key
 from benchmarks.service import start_service
+from benchmarks.untrained import make_adapter, make_model
 from fleet import read_fleet
 from fleet.types import Fleet
 from planning.calibration import Extent, calibrate
@@ -48,35 +50,40 @@ from simulation.driver import Call, Driver
 from simulation.gateway import GatewayRouter
 
 TENANT = "bench"
-BASE, ADAPTERS = "tiny-llama", ("acme-support", "globex-support")
-WHOLE = ("acme-support", "acme-sales", "globex-support")
-NAMES = (*(f"adapter-{name}" for name in ADAPTERS), *(f"whole-{name}" for name in WHOLE))
+BASE, ADAPTERS, WHOLE = "base", ("adapter-1", "adapter-2"), ("whole-1", "whole-2", "whole-3")
+NAMES = (*ADAPTERS, *WHOLE)
+LAYERS, KV_GIB = 8, 0.25
 CPU = Device("cpu", 8 * 2**30, 20e9, 0.5e12, source="a guess; what counts was measured")
 FLEETS: Mapping[str, Mapping[str, int]] = {
     "turns": {"awake": 1, "replicas": 1},
     "two-hosts": {"awake": 1, "replicas": 2},
     "awake": {"awake": 3, "replicas": 1},
 }
-RATES_PER_S = {"adapter": 1.0, "whole": 0.15}
-PROMPT, TOKENS = (8, 128), (8, 96)  # words (some three tokens each) and tokens, drawn evenly
-EXTENT = Extent(longest=256, batches=(1, 2, 4, 8), tokens=32, repeats=1)
+RATES_PER_S = {"adapter": 0.3, "whole": 0.05}
+PROMPT, TOKENS = (4, 48), (8, 64)  # words (some three tokens each) and tokens, drawn evenly
+EXTENT = Extent(longest=128, batches=(1, 2, 4, 8), tokens=32, repeats=2)
 READY_S, PATIENCE_S, WARMUP_S = 600.0, 300.0, 5.0
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
+def make_models(folder: Path) -> None:
+    """Make what the fleets serve."""
+    for seed, model in enumerate((BASE, *WHOLE)):
+        make_model(folder / model, layers=LAYERS, seed=seed)
+    for seed, adapter in enumerate(ADAPTERS):
+        make_adapter(folder / adapter, of=folder / BASE, seed=seed)
+
+
 def fleet_file(name: str, folder: Path) -> Path:
-    """Write the fleet file of a fleet."""
-    fast = {"dtype": "float32", "max_model_len": 512, "kv_cache_gib": 0.1, "vllm_args": ["--enforce-eager"]}
-    whole = [f"whole-{model}" for model in WHOLE]
+    """Write the fleet file of a fleet, whose models are in the same folder."""
+    fast = {"max_model_len": 512, "kv_cache_gib": KV_GIB, "vllm_args": ["--enforce-eager"]}
     declared = {
         "base_models": {
-            BASE: {"source": str(DEMO / "base"), "max_loras": 4, "max_lora_rank": RANK, **fast},
-            **{f"whole-{model}": {"source": str(DEMO / "whole" / model), **fast} for model in WHOLE},
+            BASE: {"source": str(folder / BASE), "max_loras": 4, "max_lora_rank": RANK, **fast},
+            **{one: {"source": str(folder / one), **fast} for one in WHOLE},
         },
-        "adapters": {
-            f"adapter-{a}": {"source": str(DEMO / "adapters" / a), "base_model": BASE} for a in ADAPTERS
-        },
+        "adapters": {one: {"source": str(folder / one), "base_model": BASE} for one in ADAPTERS},
         "tenants": {
             TENANT: {
                 "api_keys": [{"sha256": _sha256(api_key(TENANT))}],
@@ -86,7 +93,12 @@ def fleet_file(name: str, folder: Path) -> Path:
         },
         "pools": {
             "adapters": {"strategy": "multi-lora", "base_models": [BASE], "tenants": [TENANT]},
-            "mesh": {"strategy": "model-mesh", "base_models": whole, "tenants": [TENANT], **FLEETS[name]},
+            "mesh": {
+                "strategy": "model-mesh",
+                "base_models": list(WHOLE),
+                "tenants": [TENANT],
+                **FLEETS[name],
+            },
         },
         "gateway": {
             "operator_keys": [{"sha256": _sha256(api_key("operator"))}],
@@ -179,8 +191,8 @@ async def ask(client: httpx.AsyncClient, what: Planned) -> Seen:
 async def costs_here(client: httpx.AsyncClient, fleet: Fleet) -> list[Measured]:
     """Measure each base model as `tenantry plan calibrate` does; whole models are woken for it."""
     found = []
-    for base in (BASE, *(f"whole-{name}" for name in WHOLE)):
-        adapters = [f"adapter-{name}" for name in ADAPTERS] if base == BASE else []
+    for base in (BASE, *WHOLE):
+        adapters = list(ADAPTERS) if base == BASE else []
         served = await calibrate(
             client, [base, *adapters], adapters, extent=EXTENT, seed=1, progress=lambda done, of: None
         )
@@ -237,7 +249,7 @@ def simulated(fleet: Fleet, seen: Sequence[Seen], costs: Mapping[str, ServingCos
     for pool in fleet.pools.values():
         for _, base in pool.replica_models:
             model = fleet.base_models[base]
-            kv = int(0.1 * 2**30 / max(1, whole_model(model).kv_bytes_per_token))
+            kv = int(KV_GIB * 2**30 / max(1, whole_model(model).kv_bytes_per_token))
             settings.append(
                 EngineSettings(model.max_loras, max(model.max_loras, model.max_cpu_loras), 256, kv_tokens=kv)
             )
@@ -267,6 +279,7 @@ def run(
     """Serve a fleet, send the demand, and simulate it."""
     with tempfile.TemporaryDirectory() as folder:
         print(f"the service's log is {folder}/service.log")
+        make_models(Path(folder))
         path = fleet_file(name, Path(folder))
         fleet = read_fleet(path).fleet
         with start_service(Path(folder), path) as service:
