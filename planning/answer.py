@@ -193,8 +193,12 @@ def _not_known(planned: Planned) -> list[str]:
     return said
 
 
+def _loads(planned: Planned) -> list[Load]:
+    return [load for sharing in planned.plan.found.sharings for load in sharing.loads]
+
+
 def _guessed_costs(planned: Planned) -> list[str]:
-    loads = [load for sharing in planned.plan.found.sharings for load in sharing.loads]
+    loads = _loads(planned)
     said = []
     computed = sorted({load.cost.device for load in loads if load.cost.base_s.source is Source.ROOFLINE})
     if computed:

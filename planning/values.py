@@ -229,9 +229,9 @@ class ServingCost:
     slot_load_s: Figure  # an adapter from host memory into a slot
     disk_load_s: Figure  # an adapter from disk to host memory
     request_s: Figure  # before the first step and after the last: gateway, tokenizer, transport
+    switches: Mapping[Way, Figure] = field(default_factory=dict)  # until the model answers, by way
     # Each prompt token of an adapter's request, on top.
     adapter_token_s: Figure = field(default_factory=lambda: Figure(0.0, Source.GIVEN, "not told"))
-    switches: Mapping[Way, Figure] = field(default_factory=dict)  # until the model answers, by way
 
     def step_s(
         self,

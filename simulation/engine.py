@@ -255,13 +255,16 @@ class Engine:
             return
         costs = self.costs
         step_ms = costs.decode_ms(self._decoding, len(self.active), self.settings.slots) + loads_ms
-        step_ms += costs.prefill_token_ms * sum(chunk for _, chunk in prefills)
-        step_ms += costs.adapter_token_ms * sum(chunk for one, chunk in prefills if one.adapter)
+        step_ms += sum(chunk * self._token_ms(one) for one, chunk in prefills)
         sharers = max(1.0, (1 + sum(other.is_stepping for other in self.beside)) / self.lanes)
         step_ms *= sharers
         count = 1 if prefills or preempted else self._alike()
         self._span = _Span(now, step_ms / 1000, count, prefills, sharers)
         self.due_s = now + count * step_ms / 1000
+
+    def _token_ms(self, sequence: Sequence) -> float:
+        """Milliseconds of a prompt token."""
+        return self.costs.prefill_token_ms + (self.costs.adapter_token_ms if sequence.adapter else 0.0)
 
     def _alike(self) -> int:
         """Steps until the next sequence ends or the KV cache is full."""
