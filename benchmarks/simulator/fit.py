@@ -3,12 +3,13 @@
 Measurements are a JSON list, one object for each load that an engine was held under:
 
     {"batch": 32, "adapters": 4, "slots": 8, "itl_ms": 41.5,
-     "prefill_tokens": 0, "gpu_loads": 0, "disk_loads": 0}
+     "prefill_tokens": 0, "gpu_loads": 0, "disk_loads": 0, "adapter_tokens": 0}
 
 `batch` is the mean number of sequences that decode in a step, `adapters` of distinct adapters among them,
-`slots` is --max-loras and `itl_ms` the mean time between two tokens. The last three are means per step and 0
-where they are left out; anything else in an object is ignored. A term that the measurements hold constant
-cannot be told from the base: it keeps the value it had.
+`slots` is --max-loras and `itl_ms` the mean time between two tokens. The last four are means per step and 0
+where they are left out, `adapter_tokens` those of the prefilled tokens that are of adapters' requests; anything
+else in an object is ignored. A term that the measurements hold constant cannot be told from the base: it keeps
+the value it had.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ class Measurement:
     prefill_tokens: float = 0.0
     gpu_loads: float = 0.0
     disk_loads: float = 0.0
+    adapter_tokens: float = 0.0
 
     def terms(self) -> list[float]:
         """What each cost of `StepCosts` is multiplied with, in its order."""
-        loads = [self.prefill_tokens, self.gpu_loads, self.disk_loads]
+        loads = [self.prefill_tokens, self.gpu_loads, self.disk_loads, self.adapter_tokens]
         return [1.0, self.batch, self.adapters, self.batch * self.adapters, self.slots, *loads]
 
 

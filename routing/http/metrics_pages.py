@@ -64,7 +64,7 @@ class MetricsPages:
         if found is None:
             raise RouteNotFound("There is no such replica.")
         # Where one was that is gone may be somebody else, who must not be shown the token.
-        client = None if found.engine.is_away else self._clients.get(found)
+        client = None if found.engine.told is None else self._clients.get(found)
         try:
             if client is not None:
                 return await client.metrics()
