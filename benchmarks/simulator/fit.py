@@ -7,8 +7,8 @@ Measurements are a JSON list, one object for each load that an engine was held u
 
 `batch` is the mean number of sequences that decode in a step, `adapters` of distinct adapters among them,
 `slots` is --max-loras and `itl_ms` the mean time between two tokens. The last four are means per step and 0
-where they are left out, `adapter_tokens` those prefilled tokens that are of adapters' requests; anything else in
-an object is ignored. A term that the measurements hold constant cannot be told from the base: it keeps the
+where they are left out, `adapter_tokens` those prefilled tokens that are of adapters' requests; anything else
+in an object is ignored. A term that the measurements hold constant cannot be told from the base: it keeps the
 value it had.
 """
 
