@@ -30,6 +30,7 @@ import httpx
 import numpy as np
 import typer
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
 
@@ -45,6 +46,7 @@ from planning.forecast import step_costs
 from planning.reading.costs_file import read_costs, written
 from planning.reading.models import whole_model
 from planning.values import Device, Figure, ServingCost, Source, Way
+from routing.observing.metrics.definitions import SWITCH_TIME, SWITCHES
 from simulation.costs import EngineSettings
 from simulation.driver import Call, Driver
 from simulation.gateway import GatewayRouter
@@ -177,7 +179,7 @@ async def ask(client: httpx.AsyncClient, what: Planned) -> Seen:
             if not line.startswith("data: {"):
                 continue
             event = json.loads(line.removeprefix("data: "))
-            if event.get("choices") and event["choices"][0].get("text") and seen.first_s is None:
+            if event.get("choices") and seen.first_s is None:  # a token may have no text of its own
                 seen.first_s = time.monotonic() - sent_s
             if usage := event.get("usage"):
                 seen.prompt, seen.tokens = usage["prompt_tokens"], usage["completion_tokens"]
@@ -218,15 +220,17 @@ class Costs:
 
 
 async def switches(client: httpx.AsyncClient, cost: ServingCost) -> ServingCost:
-    """Add what switches to a model have taken, as its hosts say."""
-    headers = {"Authorization": f"Bearer {api_key('operator')}"}
-    answer = (await client.get("/admin/v1/models", headers=headers)).json()
-    took: dict[Way, list[float]] = defaultdict(list)
-    for entry in answer["data"]:
-        if entry["model"] == cost.model:
-            for way, seconds in entry["took_s"].items():
-                took[Way(way)].append(float(seconds))
-    figures = {way: Figure(float(np.median(each)), Source.MEASURED) for way, each in took.items()}
+    """Add what switches to a model have taken on average, from the order until a request could run."""
+    took_s, count = defaultdict[str, float](float), defaultdict[str, float](float)
+    for family in text_string_to_metric_families((await client.get("/metrics")).text):
+        for sample in family.samples:
+            if sample.labels.get("model") != cost.model:
+                continue
+            if sample.name == SWITCH_TIME.sample:
+                took_s[sample.labels["way"]] += sample.value
+            elif sample.name == SWITCHES.sample and sample.labels["outcome"] == "awake":
+                count[sample.labels["way"]] += sample.value
+    figures = {Way(way): Figure(took_s[way] / count[way], Source.MEASURED) for way in count if count[way]}
     return replace(cost, switches={**cost.switches, **figures})
 
 
