@@ -147,7 +147,7 @@ def _hold(path: Path) -> int | None:
 
 
 def _lock(file: int) -> None:
-    """Lock an open file. Raises `BlockingIOError` where somebody has it, `FileNotFoundError` if it is gone."""
+    """Lock an open file. Raises `BlockingIOError` where it is locked, `FileNotFoundError` if it is gone."""
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     if os.fstat(file).st_nlink == 0:
         raise FileNotFoundError(errno.ENOENT, "it was removed meanwhile")
