@@ -223,7 +223,9 @@ class Ledger:
             await self._in_database(self._write, rows)
             rows = []
             while self._journal_waits:
-                self._journal_waits = await self._in_database(self._read_back)
+                self._journal_waits = False  # what goes to disk meanwhile says so again
+                found = await self._in_database(self._read_back)
+                self._journal_waits = self._journal_waits or found
             await self._tell_budgets()
             if time.monotonic() >= self._chores_at_s:
                 await self._prune()
@@ -241,7 +243,7 @@ class Ledger:
 
     async def _put_off(self, rows: Sequence[Row]) -> None:
         """Leave the database alone for a while; what it did not take goes to disk."""
-        self.is_away = True
+        self.is_away = self._journal_waits = True
         self._retry_at_s = time.monotonic() + self._retry_s
         self._retry_s = min(LAST_RETRY_S, 2 * self._retry_s)
         await self._spill(rows)

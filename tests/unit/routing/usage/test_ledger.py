@@ -129,6 +129,24 @@ async def test_an_answer_holds_what_is_on_its_way_to_disk(
     await house.ledger.stop()
 
 
+async def test_what_goes_to_disk_while_nothing_was_found_there_is_read_back_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(tmp_path, interval_s=60.0)
+    read_back, late = house.ledger._read_back, [rows(record())]
+
+    def read_and_spill() -> bool:
+        found = read_back()
+        if late:
+            house.ledger._journal.append(late.pop())
+            house.ledger._journal_waits = True
+        return found
+
+    monkeypatch.setattr(house.ledger, "_read_back", read_and_spill)
+    assert await house.asked() == 1
+    await house.ledger.stop()
+
+
 async def test_a_clean_stop_writes_all(tmp_path: Path) -> None:
     house = House(tmp_path, interval_s=60.0)
     house.note(3)
