@@ -127,10 +127,10 @@ def _day(fields: Mapping[str, str | None], name: str) -> date | None:
         return None
     try:
         day = date.fromisoformat(text)
+        if day.isoformat() != text:  # ISO 8601 has other ways to write a day
+            raise ValueError
     except ValueError:
-        day = None
-    if day is None or day.isoformat() != text:  # ISO 8601 has other ways to write a day
-        raise _invalid(name, f"`{name}` must be a day like 2026-01-31, UTC.")
+        raise _invalid(name, f"`{name}` must be a day like 2026-01-31, UTC.") from None
     return day
 
 
