@@ -340,4 +340,4 @@ async def test_a_parameter_that_is_given_twice_is_refused_and_none_of_both_count
     error = error_of(answer)
     assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_value", param)
     assert error["message"] == f"`{param}` was given twice."
-    assert desk.management.calls == desk.book.asked == []
+    assert desk.management.calls == [] and desk.book.asked == []
