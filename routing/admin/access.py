@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
@@ -146,14 +147,19 @@ async def caller(request: Request) -> Caller:
 
 
 async def known_parameters(request: Request) -> None:
-    """Refuse an order with a parameter where its route knows none: it may be meant to change what is done.
+    """Refuse a parameter that comes twice, and an order with one where its route knows none.
 
-    Routes that know some refuse others themselves. Raises `InvalidRequest`.
+    Either may be meant to change what is done. Routes that know some refuse others themselves. Raises
+    `InvalidRequest`.
     """
     route = request.scope.get("route")
-    if request.method == "GET" or not request.query_params or not isinstance(route, APIRoute):
+    if not request.query_params or not isinstance(route, APIRoute) or not route.path.startswith("/admin/"):
         return
-    if route.path.startswith("/admin/") and not get_flat_dependant(route.dependant).query_params:
+    for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if times > 1:
+            shown = name[:_SHOWN_CHARS]
+            raise InvalidRequest(f"`{shown}` was given twice.", param=shown, code="invalid_value")
+    if request.method != "GET" and not get_flat_dependant(route.dependant).query_params:
         shown = next(iter(request.query_params))[:_SHOWN_CHARS]
         raise InvalidRequest(
             f"`{shown}`: this route takes no parameters; leave it out.", param=shown, code="unknown_parameter"

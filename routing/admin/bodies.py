@@ -157,6 +157,12 @@ class KeyChangeBody(Body):
 
     limits: KeyLimitsBody
 
+    @model_validator(mode="after")
+    def _changes_something(self) -> KeyChangeBody:
+        if not self.limits.model_fields_set:
+            raise ValueError("`limits` names no limit to change")
+        return self
+
 
 class NewKeyBody(Body):
     """A key to make."""

@@ -32,6 +32,7 @@ PERMISSION: Mapping[str, Any] = {
     "is_blocking": False,
 }
 USAGE_TAIL = b',"usage":{'
+MOST_TOKENS = 2**31 - 1  # of one request; the ledger holds no more, and no engine counts that many
 
 
 @dataclass(slots=True)  # not frozen, as `Request`
@@ -42,6 +43,11 @@ class TokenUsage:
     completion_tokens: int = 0
     cached_tokens: int = 0  # of the prompt, found in the engine's prefix cache
     estimated: bool = False  # the engine did not count all of it
+
+    def __post_init__(self) -> None:
+        self.prompt_tokens = min(self.prompt_tokens, MOST_TOKENS)
+        self.completion_tokens = min(self.completion_tokens, MOST_TOKENS)
+        self.cached_tokens = min(self.cached_tokens, self.prompt_tokens)
 
 
 def model_fields(target: Target) -> tuple[bytes, bytes]:
@@ -56,20 +62,24 @@ def model_fields(target: Target) -> tuple[bytes, bytes]:
 
 
 def usage_of(payload: Mapping[str, Any]) -> TokenUsage | None:
-    """Read the usage of an answer, or of an event of a stream; None if it has none."""
+    """Read the usage of an answer, or of an event of a stream; None if it has none.
+
+    Embeddings may state no completion; one that is no number is no count, and neither is the rest.
+    """
     usage = payload.get("usage")
     if not isinstance(usage, dict):
         return None
     prompt = _count(usage, "prompt_tokens", "input_tokens")
-    if prompt is None:
+    completion = _count(usage, "completion_tokens", "output_tokens")
+    if prompt is None or (completion is None and ("completion_tokens" in usage or "output_tokens" in usage)):
         return None
     if "cache_read_input_tokens" in usage or "cache_creation_input_tokens" in usage:  # Anthropic's form
         read, made = _count(usage, "cache_read_input_tokens"), _count(usage, "cache_creation_input_tokens")
         total = prompt + (read or 0) + (made or 0)
-        return TokenUsage(total, _count(usage, "output_tokens") or 0, read or 0)
+        return TokenUsage(total, completion or 0, read or 0)
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
     cached = _count(details, "cached_tokens") if isinstance(details, dict) else None
-    return TokenUsage(prompt, _count(usage, "completion_tokens", "output_tokens") or 0, cached or 0)
+    return TokenUsage(prompt, completion or 0, cached or 0)
 
 
 def usage_in(body: bytes) -> TokenUsage | None:
@@ -123,7 +133,7 @@ def metadata_of(text: str, target: Target) -> tuple[bytes, TokenUsage | None]:
 def _count(counts: Mapping[str, Any], *names: str) -> int | None:
     for name in names:
         value = counts.get(name)
-        if type(value) is int and value >= 0:
+        if type(value) is int and 0 <= value <= MOST_TOKENS:
             return value
     return None
 
@@ -152,7 +162,7 @@ def refusal_of(error: Mapping[str, Any], status: int, target: Target) -> Invalid
 def error_status(error: Mapping[str, Any]) -> int:
     """Return the status of a stream's error object; 500 if it has none."""
     code = error.get("code")
-    if isinstance(code, str) and code.isdecimal():
+    if isinstance(code, str) and len(code) == 3 and code.isdecimal():
         code = int(code)
     return code if type(code) is int and 400 <= code < 600 else 500
 

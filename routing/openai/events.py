@@ -59,7 +59,7 @@ class EventStream:
         self._rest = b""
         self._counted = b""  # the last events with the usage so far
         self._by_choice: dict[int, answers.TokenUsage] = {}  # the same, where there are several choices
-        self._deltas = 0  # of a response or a message
+        self._deltas = 0  # events that brought something
         self.events = 0
         self.usage: answers.TokenUsage | None = None  # of the whole answer
         self.begun = False  # it has brought more than announcements
@@ -86,6 +86,7 @@ class EventStream:
         elif data.count(SOME_CHOICES) == events:  # neither usage alone, nor an error, nor the end
             self.begun = True
             data = self._take_running_usage(data, events)
+            self._deltas += events
             self.events += events
             return data.replace(self._inner_name, self._outer_name)
         else:
@@ -96,7 +97,7 @@ class EventStream:
     def tokens(self) -> answers.TokenUsage:
         """Return the tokens so far, as the engine counted them up to its last event.
 
-        Without a running count, each event counts as one token, and the prompt as estimated.
+        Without a running count, each event of the answer counts as one token, and the prompt as estimated.
         """
         if self.usage is not None:
             return self.usage
@@ -106,8 +107,7 @@ class EventStream:
             usage = answers.usage_of(_payload(event)) if USAGE_FIELD in event else None
             if usage is not None:
                 return usage
-        brought = self._deltas if self._is_response or self._is_message else self.events
-        return answers.TokenUsage(self._prompt_tokens, brought, estimated=True)
+        return answers.TokenUsage(self._prompt_tokens, self._deltas, estimated=True)
 
     # -- chats and completions -----------------------------------------------------------------------------
 
@@ -133,7 +133,8 @@ class EventStream:
     def _count_choice(self, payload: dict[str, Any]) -> None:
         usage, choices = answers.usage_of(payload), payload.get("choices")
         if usage is not None and isinstance(choices, list) and isinstance(choices[0], dict):
-            self._by_choice[int(choices[0].get("index", 0))] = usage
+            index = choices[0].get("index", 0)
+            self._by_choice[index if type(index) is int else 0] = usage
 
     def _sum_of_choices(self) -> answers.TokenUsage:
         """Add up the choices. Each one counts its own tokens and its prompt, which choices share."""
@@ -160,6 +161,7 @@ class EventStream:
                     continue
             elif SOME_CHOICES in text:
                 self.begun = True
+                self._deltas += 1
                 event = self._take_running_usage(event, 1)
             elif ERROR_SIGN in text and self._ends_in_error(text):
                 if self.refusal is None:

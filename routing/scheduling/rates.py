@@ -51,7 +51,7 @@ class RateLimits:
         self._storage = _storage_without_thread()
         self._tenants: dict[str, _Owner] = {}  # that have such caps
         self._keys: dict[str, _Owner] = {}  # that have such limits, and counts
-        self._sweep_at_s = 0.0
+        self._swept_at_s = 0.0
         self.take(caps)
 
     def take(self, caps: Mapping[str, Caps]) -> None:
@@ -128,14 +128,18 @@ class RateLimits:
         return owner
 
     def _sweep(self) -> None:
-        """Drop counts of minutes long past, once a minute, as the library's thread would."""
+        """Drop counts of minutes long past, once a minute, as the library's thread would.
+
+        A clock that was ahead and was set back leaves counts of minutes to come.
+        """
         now_s = time.time()
-        if now_s < self._sweep_at_s:
+        if self._swept_at_s <= now_s < self._swept_at_s + _WINDOW_S:
             return
-        self._sweep_at_s = now_s + _WINDOW_S
-        expiry_s = self._storage.expirations  # all live equally long, so the oldest come first
-        for key in list(itertools.takewhile(lambda key: expiry_s[key] <= now_s, expiry_s)):
-            self._storage.get(key)  # drops what has expired
+        self._swept_at_s = now_s
+        latest_s = now_s + _MEMORY_S + _WINDOW_S
+        for key, expiry_s in list(self._storage.expirations.items()):
+            if not now_s < expiry_s <= latest_s:
+                self._storage.clear(key)
         for key, owner in list(self._keys.items()):
             if not any(window.has_counts for window in owner.windows):
                 del self._keys[key]

@@ -134,7 +134,7 @@ class Budgets:
         self._accounts = {tenant: _Account(budget) for tenant, budget in budgets.items()}
         self._former: dict[str, _Account] = {}  # of tenants that have none now, while something is reserved
         self._month = ""  # as 2026-01
-        self._ends_s = 0.0
+        self._begins_s = self._ends_s = 0.0
         self.is_known = not budgets  # whether the ledger has said what was used before
 
     def __contains__(self, tenant: str) -> bool:
@@ -185,11 +185,14 @@ class Budgets:
             if not any(account.reserved):
                 self._former.pop(tenant, None)
 
-    def count(self, tenant: str, use: Use, now_s: float) -> None:
-        """Count what a request has used that ended now, and is not written yet."""
+    def count(self, tenant: str, use: Use, at_s: float) -> None:
+        """Count what a request has used that ended then, and is not written yet.
+
+        One that ended in the month before and is told only now counts there, and that month is over.
+        """
         account = self._accounts.get(tenant)
-        if account is not None:
-            self._turn(now_s)
+        if account is not None and at_s >= self._begins_s:
+            self._turn(at_s)
             account.unwritten = account.unwritten.plus(use)
 
     def note_written(self, month: str, here: Mapping[str, Use]) -> None:
@@ -234,12 +237,16 @@ class Budgets:
         return self._month, f"{self._month}-01", datetime.fromtimestamp(self._ends_s, UTC).date().isoformat()
 
     def _turn(self, now_s: float) -> None:
-        """Begin a new month, if one has begun. What runs counts in the month in which it ends."""
-        if now_s < self._ends_s:
+        """Begin a new month, if one has begun. What runs counts in the month in which it ends.
+
+        A clock that was ahead may be set back, into a month whose use the ledger tells anew.
+        """
+        if self._begins_s <= now_s < self._ends_s:
             return
         now = datetime.fromtimestamp(now_s, UTC)
         year, month = (now.year + 1, 1) if now.month == 12 else (now.year, now.month + 1)
         self._month = f"{now:%Y-%m}"
+        self._begins_s = datetime(now.year, now.month, 1, tzinfo=UTC).timestamp()
         self._ends_s = datetime(year, month, 1, tzinfo=UTC).timestamp()
         for account in self._accounts.values():
             account.written = account.unwritten = NOTHING

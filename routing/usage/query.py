@@ -126,11 +126,12 @@ def _day(fields: Mapping[str, str | None], name: str) -> date | None:
     if text is None:
         return None
     try:
-        if len(text) != len("2026-01-31"):  # ISO 8601 has other ways to write a day
+        day = date.fromisoformat(text)
+        if day.isoformat() != text:  # ISO 8601 has other ways to write a day
             raise ValueError
-        return date.fromisoformat(text)
     except ValueError:
         raise _invalid(name, f"`{name}` must be a day like 2026-01-31, UTC.") from None
+    return day
 
 
 def _days_before(day: date, days: int) -> date:

@@ -319,3 +319,25 @@ async def test_an_order_with_a_parameter_that_its_route_does_not_know_is_refused
     assert (answer.status_code, error["code"]) == (400, "unknown_parameter")
     assert error["param"] == path.partition("?")[2].partition("=")[0]
     assert desk.management.models.asked == desk.management.calls == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "param"),
+    [
+        ("GET", "/admin/v1/usage?tenant=acme&tenant=globex", "tenant"),
+        ("GET", "/admin/v1/usage?group_by=day&from=2026-01-01&group_by=tenant", "group_by"),
+        ("GET", "/admin/v1/keys?tenant=acme&tenant=acme", "tenant"),
+        ("GET", "/admin/v1/events?since=1&since=2", "since"),
+        ("DELETE", "/admin/v1/tenants/acme?dry_run=true&dry_run=false", "dry_run"),
+        ("DELETE", "/admin/v1/adapters/support?tenant=acme&tenant=globex", "tenant"),
+        ("PUT", "/admin/v1/aliases/latest?tenant=acme&tenant=globex", "tenant"),
+    ],
+)
+async def test_a_parameter_that_is_given_twice_is_refused_and_none_of_both_counts(
+    desk: Desk, method: str, path: str, param: str
+) -> None:
+    answer = await desk.ask(method, path, key="operator-key")
+    error = error_of(answer)
+    assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_value", param)
+    assert error["message"] == f"`{param}` was given twice."
+    assert desk.management.calls == [] and desk.book.asked == []

@@ -131,7 +131,9 @@ async def test_a_limit_that_is_none_is_refused_by_name(desk: Desk, name: str, va
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"limits": None}, {"limits": {"queue": 1}}, {"note": "x", "limits": {}}], ids=str
+    "body",
+    [{}, {"limits": None}, {"limits": {}}, {"limits": {"queue": 1}}, {"note": "x", "limits": {}}],
+    ids=str,
 )
 async def test_a_change_of_a_key_is_of_its_limits(desk: Desk, body: Any) -> None:
     assert (await desk.ask("PATCH", f"{KEYS}/id1", body, **OPERATOR)).status_code == 400

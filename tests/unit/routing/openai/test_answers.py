@@ -38,6 +38,17 @@ COUNTED, NOTHING = TokenUsage(3, 4, 2), None
         ({"usage": {"prompt_tokens": "3"}}, NOTHING),
         ({"usage": {"input_tokens": 3, "output_tokens": 4}}, TokenUsage(3, 4)),
         ([FORGED], NOTHING),
+        ({"usage": {"prompt_tokens": 3}}, TokenUsage(3, 0)),
+        ({"usage": {"prompt_tokens": 3, "completion_tokens": None}}, NOTHING),
+        ({"usage": {"prompt_tokens": 3, "completion_tokens": -4}}, NOTHING),
+        ({"usage": {"prompt_tokens": 3, "completion_tokens": 4.0}}, NOTHING),
+        ({"usage": {"input_tokens": 3, "output_tokens": "4"}}, NOTHING),
+        ({"usage": {"input_tokens": 3, "output_tokens": None, "cache_read_input_tokens": 1}}, NOTHING),
+        ({"usage": {"prompt_tokens": 2**31, "completion_tokens": 4}}, NOTHING),
+        ({"usage": {"prompt_tokens": 3, "completion_tokens": 2**63 - 1}}, NOTHING),
+        ({"usage": {**USAGE, "prompt_tokens_details": {"cached_tokens": 9}}}, TokenUsage(3, 4, 3)),
+        ({"usage": {**USAGE, "prompt_tokens_details": {"cached_tokens": None}}}, TokenUsage(3, 4)),
+        ({"usage": {**USAGE, "completion_tokens_details": {"reasoning_tokens": 4}}}, COUNTED),
     ],
 )
 @pytest.mark.parametrize("indent", [False, True])

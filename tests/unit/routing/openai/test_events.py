@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.protocol import Kind
-from routing.openai.answers import TokenUsage
+from routing.openai.answers import MOST_TOKENS, TokenUsage
 from routing.openai.bodies import parse
 from routing.openai.events import EventStream
 from routing.types import Target
@@ -155,6 +155,44 @@ def test_a_prompt_that_no_choice_has_begun_to_answer_is_estimated() -> None:
     assert tokens.prompt_tokens > 5
 
 
+@pytest.mark.parametrize("index", [None, "1", 1.0, True])
+def test_a_choice_whose_number_is_none_is_counted_all_the_same(index: object) -> None:
+    stream = follow(Kind.COMPLETION, n=2)
+    event = choice_event(0, 5, 1).replace(b'"index":0', b'"index":' + json.dumps(index).encode())
+    assert stream.feed(event)
+    assert stream.tokens().completion_tokens == 1
+
+
+def test_choices_add_up_to_no_more_than_the_ledger_holds() -> None:
+    stream = follow(Kind.COMPLETION, n=2)
+    stream.feed(choice_event(0, MOST_TOKENS, MOST_TOKENS) + choice_event(1, MOST_TOKENS, MOST_TOKENS))
+    assert stream.tokens() == TokenUsage(MOST_TOKENS, MOST_TOKENS)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [b"data: [DONE]\n\n", b": a comment\n\n", sse({"choices": []}), sse({"choices": [], "usage": None})],
+)
+@pytest.mark.parametrize("wanted", [False, True])
+def test_an_event_that_brings_nothing_is_no_token(event: bytes, wanted: bool) -> None:
+    stream = follow(stream_options={"include_usage": wanted})
+    stream.feed(event)
+    assert (stream.tokens().completion_tokens, stream.tokens().estimated) == (0, True)
+    stream.feed(EVENTS[0] + event)
+    assert stream.tokens().completion_tokens == 1
+
+
+@pytest.mark.parametrize("count", [None, -1, 3.0, 2**31, 10**30])
+def test_a_last_count_that_is_none_leaves_the_one_before(count: object) -> None:
+    stream = follow()
+    stream.feed(b"".join(COUNTED[:4]))
+    usage = {"prompt_tokens": 7, "completion_tokens": count}
+    stream.feed(
+        b"data: " + json.dumps({"choices": [], "usage": usage}, separators=(",", ":")).encode() + b"\n\n"
+    )
+    assert stream.tokens() == TokenUsage(7, 3)
+
+
 def test_cached_tokens_come_with_the_usage_of_the_whole() -> None:
     stream = follow()
     details = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
@@ -270,7 +308,7 @@ def test_an_error_that_is_the_requests_is_told_apart_from_the_engines(
 
 
 @pytest.mark.parametrize("kind", STREAMED)
-@pytest.mark.parametrize("code", [500, 503, None, "server_error", 200, True, [], "400x"])
+@pytest.mark.parametrize("code", [500, 503, None, "server_error", 200, True, [], "400x", "4" * 5000])
 @pytest.mark.parametrize("begun", [False, True])
 def test_an_error_without_a_code_of_the_requests_is_the_engines(
     kind: Kind, code: object, begun: bool

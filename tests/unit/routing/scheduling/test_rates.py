@@ -287,6 +287,27 @@ def test_counts_of_minutes_long_past_are_dropped(clock: Clock) -> None:
     assert all(len(counts) <= 400 for counts in kept)
 
 
+@pytest.mark.parametrize("ahead_s", [600, 86_400])
+def test_counts_of_a_clock_that_was_ahead_are_dropped(clock: Clock, ahead_s: float) -> None:
+    rates = RateLimits({f"t{i}": Caps(requests_per_minute=2) for i in range(10)})
+    clock.now_s += ahead_s
+    assert all(rates.book(f"t{i}", 5, f"k{i}", KeyLimits(tokens_per_minute=9)) is None for i in range(10))
+    clock.now_s -= ahead_s - 1
+    assert rates.book("t0", 5) is None
+    assert len(rates._storage.storage) == len(rates._storage.expirations) == 1
+    assert rates._keys == {}
+    assert [rates.book("t0", 5) is None for _ in range(2)] == [True, False]
+
+
+def test_a_clock_that_is_set_back_a_little_forgets_nothing(clock: Clock) -> None:
+    rates = limits(requests=2)
+    clock.now_s += 5
+    assert rates.book("t", 1) is None
+    clock.now_s -= 4
+    assert rates.book("t", 1) is None
+    assert rates.book("t", 1) is not None
+
+
 def test_a_keys_minute_is_beside_its_tenants_and_a_refusal_by_either_books_nothing() -> None:
     rates, own = limits(requests=3), KeyLimits(requests_per_minute=2)
     assert [rates.book("t", 1, "k", own) is None for _ in range(3)] == [True, True, False]

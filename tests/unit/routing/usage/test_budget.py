@@ -90,6 +90,29 @@ def test_a_new_month_begins_at_nothing_but_what_runs() -> None:
     assert made.month(NEXT_YEAR_S) == ("2027-01", "2027-01-01", "2027-02-01")
 
 
+def test_what_ended_before_the_month_and_is_told_in_it_counts_nothing_in_it() -> None:
+    made = budgets(written=90)
+    assert used(made, NEXT_YEAR_S) == 0
+    made.count("a", Use(40), NOW_S)  # a line of a batch counts once its answer is on disk
+    assert used(made, NEXT_YEAR_S) == 0
+    made.note_written(MONTH, {"a": Use(40)})
+    made.count("a", Use(5), NEXT_YEAR_S)
+    made.note_written("2027-01", {"a": Use(5)})
+    assert used(made, NEXT_YEAR_S) == 5
+
+
+@pytest.mark.parametrize("ahead_s", [120, 86_400 * 400])
+def test_a_clock_that_was_ahead_and_is_set_back_leaves_the_month_as_the_ledger_has_it(ahead_s: float) -> None:
+    made = budgets(written=90)
+    assert used(made, NOW_S + ahead_s) == 0
+    made.count("a", Use(7), NOW_S + ahead_s)
+    assert made.month(NOW_S) == (MONTH, "2026-12-01", "2027-01-01")
+    made.count("a", Use(3), NOW_S)
+    assert used(made) == 3, "until the ledger has told more"
+    made.take_totals(MONTH, {"a": Use(93)}, {"a": Use(3)})
+    assert used(made) == 93 and not made.reserve("a", Use(8), NOW_S)
+
+
 def test_a_month_ends_at_midnight_utc() -> None:
     status = budgets().status("a", NOW_S)
     assert status is not None

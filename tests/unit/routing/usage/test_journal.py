@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,37 @@ def test_a_disk_that_fails_leaves_no_half_row(tmp_path: Path, monkeypatch: pytes
             journal.append(FIVE[1:3])
     journal.append(FIVE[3:])
     assert read_all(journal) == FIVE[:1] + FIVE[3:]
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_file_that_a_reader_takes_before_its_writer_has_it_loses_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: bool
+) -> None:
+    writer, reader = Journal(tmp_path, "a"), Journal(tmp_path, "b")
+    lock, taken = fcntl.flock, ExitStack()
+
+    def read_first(file: int, how: int) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(fcntl, "flock", lock)
+            found = taken.enter_context(reader.oldest())
+            assert found is not None
+            reader.remove(found[0])
+            if removed:
+                taken.close()
+            lock(file, how)
+
+    opened = len(os.listdir("/proc/self/fd"))
+    with (
+        taken,
+        monkeypatch.context() as patched,
+        pytest.raises(OSError, match="removed" if removed else "unavailable"),
+    ):
+        patched.setattr(fcntl, "flock", read_first)
+        writer.append(FIVE[:2])
+    assert len(os.listdir("/proc/self/fd")) == opened
+    assert writer.append(FIVE[:2])
+    writer.close()
+    assert read_all(reader) == FIVE[:2]
 
 
 def test_its_files_are_for_their_owner_alone(tmp_path: Path) -> None:

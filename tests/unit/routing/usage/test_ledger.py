@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
 import time
@@ -128,6 +129,24 @@ async def test_an_answer_holds_what_is_on_its_way_to_disk(
     await house.ledger.stop()
 
 
+async def test_what_goes_to_disk_while_nothing_was_found_there_is_read_back_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(tmp_path, interval_s=60.0)
+    read_back, late = house.ledger._read_back, [rows(record())]
+
+    def read_and_spill() -> bool:
+        found = read_back()
+        if late:
+            house.ledger._journal.append(late.pop())
+            house.ledger._journal_waits = True
+        return found
+
+    monkeypatch.setattr(house.ledger, "_read_back", read_and_spill)
+    assert await house.asked() == 1
+    await house.ledger.stop()
+
+
 async def test_a_clean_stop_writes_all(tmp_path: Path) -> None:
     house = House(tmp_path, interval_s=60.0)
     house.note(3)
@@ -222,6 +241,74 @@ async def test_where_neither_takes_it_memory_is_bounded_and_the_loss_is_counted_
     assert "is lost" in caplog.text
     house.store.away = False
     assert await house.asked() == 10
+    await house.ledger.stop()
+
+
+async def test_what_a_full_disk_did_not_take_goes_to_the_database_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def fail(journal: Journal, rows: Sequence[Row]) -> bool:
+        loop.call_soon_threadsafe(began.set)
+        time.sleep(0.1)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Journal, "append", fail)
+    house = House(tmp_path)
+    await house.ledger.flush()
+    house.store.slow_s = 0.05
+    house.note()
+    await asyncio.sleep(0.02)  # it is being written
+    house.note(2)
+    await began.wait()
+    house.store.slow_s = 0.0
+    await house.ledger.stop()
+    house.store.open()
+    assert (await house.requests(), house.ledger.lost) == (3, 0)
+    house.store.close()
+
+
+async def test_what_finds_no_room_at_the_end_is_told_to_be_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    house = House(tmp_path, max_journal_bytes=10, interval_s=60.0)
+    house.store.away = True
+    house.note(3)
+    with caplog.at_level(logging.ERROR, "tenantry.usage"):
+        await house.ledger.stop()
+    assert house.ledger.lost == 3
+    assert "the usage of 3 requests is lost" in caplog.text
+
+
+@pytest.mark.parametrize("through_journal", [False, True])
+async def test_rows_of_which_a_part_was_written_count_once_for_a_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, through_journal: bool
+) -> None:
+    monkeypatch.setattr(ledger, "BATCH", 2)
+    house = House(tmp_path, interval_s=60.0, budgets={"a": Budget(1000)})
+    await house.ledger.flush()
+    house.store.away = through_journal
+    house.note(5)  # 15 tokens each
+    if through_journal:
+        with pytest.raises(StateUnavailable):
+            await house.ledger.flush()
+        house.store.away = False
+    write, calls = house.store.write, itertools.count()
+
+    def fail_once(rows: Sequence[Row]) -> int:
+        if next(calls) == 1:
+            raise StateUnavailable("away")
+        return write(rows)
+
+    monkeypatch.setattr(house.store, "write", fail_once)
+    with pytest.raises(StateUnavailable):
+        await house.ledger.flush()
+    house.note()
+    await house.ledger.flush()
+    status = house.ledger.budgets.status("a", NOON_S)
+    assert status is not None and status.used == 6 * 15
     await house.ledger.stop()
 
 

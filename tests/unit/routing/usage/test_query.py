@@ -47,6 +47,8 @@ def test_dimensions_come_in_one_order_however_they_are_named() -> None:
     [
         ({"from_": "yesterday"}, "from"),
         ({"from_": "20260101"}, "from"),
+        ({"from_": "2026-W01-1"}, "from"),
+        ({"to": "2026W01-1 "}, "to"),
         ({"to": "2026-02-30"}, "to"),
         ({"to": "2026-1-1"}, "to"),
         ({"from_": ""}, "from"),

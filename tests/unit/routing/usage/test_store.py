@@ -43,6 +43,13 @@ def test_rows_that_are_written_again_count_once(store: UsageStore) -> None:
     assert total(store)["requests"] == 2
 
 
+def test_a_row_that_is_twice_in_a_batch_counts_once(store: UsageStore) -> None:
+    first, second = rows(record(), record())
+    assert store.write([first, second, first]) == 2
+    assert store.write([first, second, first]) == 0
+    assert total(store)["requests"] == 2
+
+
 def test_an_unclear_end_of_a_transaction_is_cleared_up_by_writing_again(
     store: UsageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
