@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from engines.health import EngineHealth, EngineState
 from fleet.types import MetricsSettings
 from routing.observing.metrics import GatewayMetrics
 from routing.scheduling.state import SlotDrain
@@ -75,6 +76,33 @@ def test_draining_shows_until_the_replica_is_resumed() -> None:
     assert of_replica(house, "draining", "alone-0") == 0
     house.dispatcher.set_draining("shared-0", False)
     assert of_replica(house, "draining") == 0
+
+
+@pytest.mark.parametrize(
+    ("told", "ready", "value"),
+    [
+        (EngineState.STOPPED, False, None),
+        (EngineState.STARTING, False, None),
+        (EngineState.DRAINING, False, None),
+        (EngineState.READY, True, 1),
+        (EngineState.FAILED, False, 0),
+        (EngineState.SILENT, False, 0),
+        (None, False, 0),
+    ],
+)
+@pytest.mark.parametrize("shares_host", [True, False])
+def test_a_replica_between_its_models_turns_is_not_shown_as_down(
+    shares_host: bool, told: EngineState | None, ready: bool, value: int | None
+) -> None:
+    house = busy()
+    replica = house.dispatcher.replicas["shared-0"]
+    replica.host = "mesh-0" if shares_host else replica.name
+    replica.engine.told = None if told is None else EngineHealth(told)
+    house.dispatcher.set_ready("shared-0", ready)
+    page = scraped(house)
+    expected = value if shares_host else int(ready)
+    assert page["tenantry_replica_ready"].get(SHARED) == expected
+    assert page["tenantry_replica_in_flight"][SHARED] == 1, "of the other figures none is left out"
 
 
 def test_a_breaker_is_in_one_state_at_a_time() -> None:
