@@ -81,7 +81,7 @@ def _queues(
     keys = sorted(
         admitted.keys() | depth.keys(), key=lambda k: (k not in named, -depth.get(k, 0), -admitted.get(k, 0))
     )
-    kept = set(keys[:most])
+    kept = {*keys[:most]} - {(d.OTHER, d.OTHER)}  # a tenant may have that name; it is added to the rest
     yield d.QUEUE_DEPTH, _folded(keys, kept, depth, sum)
     yield d.QUEUE_AGE, _folded(keys, kept, age_s, max)
     yield d.IN_FLIGHT, _folded(keys, kept, admitted, sum)

@@ -163,6 +163,18 @@ def test_queues_beyond_those_with_names_are_added_up() -> None:
     assert found["tenantry_in_flight"][rest] == 1
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 9])
+def test_a_tenant_that_is_named_as_the_rest_is_counts_there(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    house = busy()
+    admitted = {("other", "other"): 3, ("a", "support"): 2, ("b", "support"): 1}
+    monkeypatch.setattr(house.dispatcher, "admitted", lambda: admitted)
+    found = scraped(house, settings=MetricsSettings(max_models=most))["tenantry_in_flight"]
+    assert sum(found.values()) == 6
+    assert found[("model", "other"), ("tenant", "other")] >= 3
+
+
 def test_a_pool_with_a_range_says_how_many_replicas_it_should_have_and_no_other_does() -> None:
     house = busy(replicas=2)
     assert "tenantry_pool_desired_replicas" not in scraped(house)
