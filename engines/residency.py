@@ -94,6 +94,8 @@ class Residency:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Residency:
         """Parse the JSON object. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+        if value.get("settings") and (int(value["max_num_seqs"]) < 1 or int(value["max_loras"]) < 0):
+            raise ValueError("an engine that runs no sequence, or has less than no slot")
         faults = (
             (
                 name,

@@ -131,10 +131,12 @@ class Inference:
         if self.tracer is not None:
             trace = self.tracer.begin(exchange.headers.traceparent, kind.value, self.clock())
         tenant, identity = self.callers.tenant(exchange)
-        arrived_s = self.clock()
+        if trace is not None:
+            trace.authenticated_s = self.clock()
         call, size_bytes = await read_call(exchange, kind, self.fleet.now.gateway)
         if self.fleet.now.tenants.get(tenant.name) is not tenant:  # the fleet was changed meanwhile
             tenant, identity = self.callers.tenant(exchange)
+        arrived_s = self.clock()  # whole: who sends it slowly has not waited, and gains nothing by it
         asked = Asked(exchange, tenant, identity, call, size_bytes, request_id, arrived_s, trace)
         await self.serve(asked)
 
@@ -305,7 +307,7 @@ class Inference:
         traceparent = None
         if trace is not None:
             traceparent = trace.for_engine
-            trace.authenticated_s, trace.submitting_s = asked.arrived_s, self.clock()
+            trace.submitting_s = self.clock()
         return request, Question(
             call,
             target,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import orjson
@@ -32,6 +33,7 @@ CONTROL_TIMEOUT_S = 10.0
 TRIAL_TIMEOUT_S = 120.0  # loading a large adapter from a cold disk, behind a full batch
 PROBE_TIMEOUT_S = 2.0
 MEDIA_TYPE = "application/json"
+T = TypeVar("T")
 
 
 class ReplicaSilent(Exception):
@@ -118,8 +120,8 @@ class ReplicaClient:
             status, body = await self._fetch("GET", READY_PATH, b"", PROBE_TIMEOUT_S)
             state = EngineState.READY if status == 200 else EngineState.STARTING
             # An engine of an older release says no more than its status does.
-            return EngineHealth.from_json({"state": state, **orjson.loads(body)})
-        except (UpstreamError, TimeoutError, KeyError, TypeError, ValueError):
+            return _read({"state": state, **_object(body)}, EngineHealth.from_json)
+        except (UpstreamError, TimeoutError):
             return None
 
     async def is_ready(self) -> bool:
@@ -129,12 +131,12 @@ class ReplicaClient:
 
     async def residency(self) -> Residency:
         """Ask what is in the engine. Raises `ReplicaSilent`."""
-        return Residency.from_json(await self._control("GET", ADAPTERS_PATH, None, CONTROL_TIMEOUT_S))
+        return await self._control("GET", ADAPTERS_PATH, None, CONTROL_TIMEOUT_S, Residency.from_json)
 
     async def desire(self, desired: DesiredAdapters) -> Residency:
         """Tell the engine everything it may serve. Raises `ReplicaSilent`."""
-        answer = await self._control("PUT", ADAPTERS_PATH, desired.to_json(), CONTROL_TIMEOUT_S)
-        return Residency.from_json(answer)
+        told = desired.to_json()
+        return await self._control("PUT", ADAPTERS_PATH, told, CONTROL_TIMEOUT_S, Residency.from_json)
 
     async def order(
         self,
@@ -159,23 +161,24 @@ class ReplicaClient:
                 told |= {"source": model.source, "revision": model.revision, "files_at": files_at}
         if instead_of is not None:
             told["instead_of"] = instead_of
-        answer = await self._control("POST", ENGINE_PATH, told, CONTROL_TIMEOUT_S)
-        return EngineHealth.from_json(answer)
+        return await self._control("POST", ENGINE_PATH, told, CONTROL_TIMEOUT_S, EngineHealth.from_json)
 
     async def try_adapter(self, adapter_id: str) -> TrialReport:
         """Have a desired adapter tried. Raises `ReplicaSilent`, and `ReplicaDied` where that killed it."""
-        answer = await self._control("POST", TRIAL_PATH, {"id": adapter_id}, TRIAL_TIMEOUT_S)
-        return TrialReport.from_json(answer)
+        asked = {"id": adapter_id}
+        return await self._control("POST", TRIAL_PATH, asked, TRIAL_TIMEOUT_S, TrialReport.from_json)
 
-    async def _control(self, method: str, path: str, payload: object, timeout_s: float) -> dict[str, Any]:
+    async def _control(
+        self, method: str, path: str, payload: object, timeout_s: float, read: Callable[[dict[str, Any]], T]
+    ) -> T:
+        """Return what `read` makes of the answer. Raises `ReplicaSilent`."""
         body = b"" if payload is None else orjson.dumps(payload)
         self._begin_use()
         try:
-            answer: dict[str, Any] = orjson.loads(await self._fetch_good(method, path, body, timeout_s))
-            return answer
+            return _read(_object(await self._fetch_good(method, path, body, timeout_s)), read)
         except TimeoutError as error:
             raise ReplicaSilent(f"{self.name}: {path}: no answer in {timeout_s:g} s") from error
-        except (UpstreamError, orjson.JSONDecodeError) as error:
+        except UpstreamError as error:
             raise ReplicaDied(f"{self.name}: {path}: {error!r}") from error
         finally:
             self._end_use()
@@ -215,9 +218,28 @@ class ReplicaClient:
             self._unused.set()
 
 
+def _object(body: bytes) -> dict[str, Any]:
+    """Parse a JSON object. Raises `UpstreamError` for anything else."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise UpstreamError(f"its answer is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UpstreamError("its answer is no JSON object")
+    return value
+
+
+def _read(value: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> T:
+    """Return what `read` makes of an object. Raises `UpstreamError` where that is nothing."""
+    try:
+        return read(value)
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
+        raise UpstreamError(f"its answer has another form: {error!r}") from error
+
+
 def _reason(answer: bytes) -> str:
     """Return why a host refused. Raises `UpstreamError` where it does not say."""
     try:
-        return str(orjson.loads(answer)["error"])
-    except (ValueError, KeyError, TypeError) as error:
+        return _read(_object(answer), lambda told: str(told["error"]))
+    except UpstreamError as error:
         raise UpstreamError("it refused for no reason") from error

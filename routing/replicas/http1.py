@@ -113,6 +113,11 @@ class _Connection(asyncio.Protocol):
         self._has_end = False  # the answer says how long it is
         self._is_paused = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a request may be sent: it has not been closed, by us or by the replica."""
+        return self._transport is not None and not self._transport.is_closing()
+
     async def ask(self, request: bytes) -> Answer:
         """Send a request; return its answer once the head has come. Raises `UpstreamError`."""
         answer = self._answer = Answer(self)
@@ -159,7 +164,7 @@ class _Connection(asyncio.Protocol):
                 self._fail("the head of the answer is too large")
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(f"the answer is not valid HTTP: {error}")
         if answer.error is not None:
             self.abort()
@@ -176,8 +181,12 @@ class _Connection(asyncio.Protocol):
 
     # -- called by the parser ------------------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        if self._answer is None:  # it goes on after the end: the rest would count as the next answer
+            self.abort()
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._answer is not None:
+        if self._answer is not None and not self._answer.status:  # else it stands after the body
             lower = name.decode("latin-1").lower()
             self._answer.headers[lower] = value.decode("latin-1")
             self._has_end |= lower in ("content-length", "transfer-encoding")
@@ -201,7 +210,7 @@ class _Connection(asyncio.Protocol):
         if answer is None:
             return
         if answer.status < 200:  # an interim answer; the real one follows
-            answer.status, answer.headers = 0, {}
+            answer.status, answer.headers, self._has_end = 0, {}, False
             return
         answer.is_complete, answer.connection, self._answer = True, None, None
         self.resume()
@@ -247,8 +256,9 @@ class Upstream:
         head = (
             f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._fixed}{own}content-length: {len(body)}\r\n\r\n"
         )
+        request = head.encode("latin-1") + body  # which may fail, so that no connection is taken before
         connection = self._take() or await self._connect()
-        return await connection.ask(head.encode("latin-1") + body)
+        return await connection.ask(request)
 
     def close(self) -> None:
         """Close every connection for good; answers that have not ended break off."""
@@ -274,14 +284,15 @@ class Upstream:
             self._idle.remove(connection)
 
     def _take(self) -> _Connection | None:
-        if not self._idle:
-            return None
-        connection = self._idle.pop()
-        if connection.loop.time() - connection.idle_since_s < KEEP_ALIVE_S:
-            return connection
-        for old in (connection, *self._idle):  # which have been idle for longer still
-            old.abort()
-        self._idle.clear()
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_open:  # its end is told in a later step
+                continue
+            if connection.loop.time() - connection.idle_since_s < KEEP_ALIVE_S:
+                return connection
+            for old in (connection, *self._idle):  # which have been idle for longer still
+                old.abort()
+            self._idle.clear()
         return None
 
     async def _connect(self) -> _Connection:

@@ -78,6 +78,7 @@ class Prober:
         self._moving: ReplicaClient | None = None  # not ready yet where it is now
         self._retired: dict[ReplicaClient, asyncio.Task[None]] = {}  # still in use, or being closed
         self._stops_engine = False  # once it has left
+        self._problem = ""  # of the last look
         self._move_on_s: float | None = None  # when what it has not begun goes to others
         self._changed = lifecycle.join(self._name)
         self._probing = asyncio.create_task(self._probe())
@@ -224,12 +225,22 @@ class Prober:
         """Keep the dispatcher's picture of its readiness current."""
         while True:
             self._changed.clear()
-            if not await self._has_moved():
-                await self._look()
+            await self._look_once()
             sleeps = self._replica.is_on_disk and self._replica.asleep and self._moving is None
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SLEEPER_INTERVAL_S if sleeps else PROBE_INTERVAL_S):
                     await self._changed.wait()
+
+    async def _look_once(self) -> None:
+        """Go over to where it moves to, or look at it. What goes wrong with that ends no probing."""
+        try:
+            if not await self._has_moved():
+                await self._look()
+            self._problem = ""
+        except Exception as error:
+            if repr(error) != self._problem:
+                log.exception("replica %s was not looked at", self._name)
+            self._problem = repr(error)
 
     async def _has_moved(self) -> bool:
         """Go over to where it moves to, as soon as it is ready there."""

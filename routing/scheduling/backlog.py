@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 from sortedcontainers import SortedList
 
 from fleet.types import Band
-from routing.scheduling.flows import Entrant, Flow, FlowKey, Model, in_order_of_users
+from routing.scheduling.flows import Entrant, Flow, FlowKey, Model, in_order_of_users, stand_by_age
 from routing.scheduling.users import User, Users
 from routing.types import Request
 
@@ -127,7 +127,10 @@ class Backlog(Generic[T]):
     # -- changes -------------------------------------------------------------------------------------------
 
     def push(self, entry: T, queue_of: Callable[[], str]) -> None:
-        """Add an entry behind those of its flow; `queue_of` is called where nothing waits for its model."""
+        """Add an entry to its flow; `queue_of` is called where nothing waits for its model.
+
+        It stands where its arrival puts it: one that comes back from a broken replica is older than others.
+        """
         request = self._request_of(entry)
         tenant, name, key = request.target.tenant, request.target.engine_model, _flow_key(request)
         model = self._models.get(name)
@@ -139,7 +142,9 @@ class Backlog(Generic[T]):
             flow = model.flows[key] = Flow(tenant, self._made, {entry: None}, request.arrived_s)
             self._insert(flow, model.queue)
         else:
-            flow.entries[entry] = None
+            stand_by_age(flow.entries, entry, None, lambda other: self._request_of(other).arrived_s)
+            if request.arrived_s < flow.head_s:
+                self._advance(flow, request.arrived_s, model.queue)
         self._count(tenant, +1)
         self.sequences += request.sequences
         self.prompt_tokens += request.prompt_tokens
@@ -291,7 +296,7 @@ class Backlog(Generic[T]):
                 del self._entrants[flow.tenant]
 
     def _advance(self, flow: Flow[T], head_s: float, queue: str) -> None:
-        """Let a flow's next entry be its head."""
+        """Let a flow have another head, by its arrival."""
         entrant = self._entrants[flow.tenant][queue]
         entrant.flows.remove((flow.head_s, flow.number, flow))
         entrant.flows.add((head_s, flow.number, flow))

@@ -7,7 +7,9 @@ there beside its entries, and lends its tenant the first of these.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from sortedcontainers import SortedList
@@ -15,6 +17,7 @@ from sortedcontainers import SortedList
 from routing.scheduling.users import User
 
 T = TypeVar("T")
+V = TypeVar("V")
 # Tenant, and replicas that broke under the request: what waits for the same of them stands in one flow.
 FlowKey = tuple[str, frozenset[str]]
 # What user flows are sorted by: key, arrival of the first, number of its making; and the user flow.
@@ -77,14 +80,14 @@ class Flow(Generic[T]):
         return self.oldest if self.first is None else self.first[3].head
 
     def stand(self, entry: T, user: User, arrived_s: float, number: int, aging_tokens_per_s: float) -> None:
-        """Let an entry stand behind those of its user here; `number` is for one that has none."""
+        """Let an entry stand among those of its user here, by age; `number` is for one that has none."""
         of_user = self.users.get(user)
         if of_user is None:
             of_user = self.users[user] = UserFlow(user, self, number)
             user.flows[of_user] = None
         self.entries[entry] = of_user
-        of_user.entries[entry] = arrived_s
-        if len(of_user.entries) == 1:
+        stand_by_age(of_user.entries, entry, arrived_s, of_user.entries.__getitem__)
+        if of_user.head == entry:
             of_user.sort(aging_tokens_per_s)
 
     def leave(self, entry: T, aging_tokens_per_s: float) -> User | None:
@@ -143,6 +146,18 @@ class Entrant(Generic[T]):
         self.flows.remove((flow.head_s, flow.number, flow))
         if flow.first is not None:
             self.by_user.remove(flow.first)
+
+
+def stand_by_age(line: dict[T, V], entry: T, value: V, arrived_s: Callable[[T], float]) -> None:
+    """Put an entry with its value into a line, before those that arrived later; nearly always at its end."""
+    line[entry] = value
+    own_s, later = arrived_s(entry), []
+    for other in islice(reversed(line), 1, None):
+        if arrived_s(other) <= own_s:
+            break
+        later.append(other)
+    for other in reversed(later):
+        line[other] = line.pop(other)
 
 
 def in_order_of_users(found: list[Found[T]]) -> list[Found[T]]:

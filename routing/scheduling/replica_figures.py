@@ -67,7 +67,7 @@ class ReplicaFigures:
     )
     ready: bool = figure(
         "Its engine answers and has been told of its adapters.",
-        Gauge("tenantry_replica_ready", "1 where the replica answers."),
+        Gauge("tenantry_replica_ready", "1 where the replica answers; absent between its model's turns."),
     )
     draining: bool = figure(
         "An operator wants it empty: it gets no new work.",

@@ -147,6 +147,17 @@ class Engine:
         return not self.wanted and self.told is None
 
     @property
+    def is_between_turns(self) -> bool:
+        """Whether it is not ready because its host runs others instead, or brings it; it has not failed."""
+        told = self.told
+        return (
+            self.replica.shares_host
+            and not self.ready
+            and told is not None
+            and told.state not in (EngineState.FAILED, EngineState.SILENT)
+        )
+
+    @property
     def reason(self) -> str:
         """Return why it is not ready, in its own words; for operators."""
         if self.replica.restarting and self.sequences:

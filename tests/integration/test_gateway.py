@@ -390,6 +390,16 @@ async def test_a_client_that_never_finishes_its_body_is_told_so(tmp_path: Path) 
         assert (client.status, client.error["code"]) == (408, "body_timeout")
 
 
+async def test_the_time_in_which_a_client_sends_its_body_is_no_waiting(bench: Bench) -> None:
+    body = orjson.dumps({"messages": MESSAGES})
+    client = bench.post(CHAT, b"").incomplete(body[:5]).start()
+    await asyncio.sleep(0.5)
+    client.complete(body[5:])
+    await client.done()
+    assert int(client.headers["x-tenantry-queue-ms"]) < 250
+    assert int(client.headers["openai-processing-ms"]) < 450
+
+
 async def test_a_client_that_leaves_in_mid_body_is_forgotten(bench: Bench) -> None:
     client = bench.post(CHAT, b"").incomplete(b'{"mess').start()
     client.leave()

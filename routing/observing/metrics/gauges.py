@@ -15,6 +15,7 @@ from routing.scheduling.tickets import Ticket
 
 Rows = dict[tuple[str, ...], float]
 QueueKey = tuple[str, str]  # tenant, model
+READY = "tenantry_replica_ready"  # without a value between turns, or each turn would look like a failure
 
 
 class SchedulerView(Protocol):
@@ -42,8 +43,10 @@ def read(scheduler: SchedulerView, named: set[QueueKey], most: int) -> Iterator[
         for replica in pool.replicas
         if replica.state is not ReplicaState.AWAY
     ]
+    resting = {each.name for each in scheduler.replicas.values() if each.engine.is_between_turns}
     for metric, value_of in d.REPLICA_FIGURES.items():
-        values = ((row, value_of(replica)) for row, replica in replicas)
+        left_out = resting if metric.name == READY else ()
+        values = ((row, value_of(replica)) for row, replica in replicas if replica.name not in left_out)
         yield metric, {row: value for row, value in values if value is not None}
     yield (
         d.REPLICA_BREAKER,
@@ -78,7 +81,7 @@ def _queues(
     keys = sorted(
         admitted.keys() | depth.keys(), key=lambda k: (k not in named, -depth.get(k, 0), -admitted.get(k, 0))
     )
-    kept = set(keys[:most])
+    kept = {*keys[:most]} - {(d.OTHER, d.OTHER)}  # a tenant may have that name; it is added to the rest
     yield d.QUEUE_DEPTH, _folded(keys, kept, depth, sum)
     yield d.QUEUE_AGE, _folded(keys, kept, age_s, max)
     yield d.IN_FLIGHT, _folded(keys, kept, admitted, sum)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from engines.health import EngineHealth, EngineState, Place
 from engines.protocol import MODEL_HEADER, EngineOrder
+from engines.residency import DesiredAdapters, Residency
 from fleet.types import BaseModel
 from fleet.values import engine_values
-from routing.replicas.client import OrderRefused, ReplicaClient, ReplicaDied
+from routing.replicas.client import OrderRefused, ReplicaClient, ReplicaDied, ReplicaSilent
 from tests.fakes import respond, serving
 
 TOLD = EngineHealth(EngineState.FAILED, "No working C++ compiler", "w", 1, "KeyError", True)
@@ -53,6 +55,50 @@ async def test_a_replica_is_what_it_says_or_nothing(
         client = ReplicaClient("shared-0", url, "token")
         assert await client.health() == health
         assert await client.is_ready() == (health is not None and health.state is EngineState.READY)
+        client.close()
+
+
+HELD = Residency("w", 1, 1, settings="d", max_loras=2, max_num_seqs=8, max_cpu_loras=4).to_json()
+ODD: list[tuple[Callable[[ReplicaClient], Awaitable[object]], Any]] = [
+    *(
+        (ask, odd)
+        for ask in (
+            lambda client: client.residency(),
+            lambda client: client.desire(DesiredAdapters(1, ())),
+        )
+        for odd in (
+            None,
+            [],
+            "x",
+            {},
+            HELD | {"faults": []},
+            HELD | {"faults": {"a@1": "gone"}},
+            HELD | {"faults": {"a@1": {"kind": "load", "count": 1, "reason": "x", "engine": []}}},
+            HELD | {"slots": 2},
+            HELD | {"revision": "new"},
+            HELD | {"kv_tokens": None},
+            HELD | {"max_num_seqs": 0},
+            HELD | {"max_num_seqs": -1},
+            HELD | {"max_loras": -1},
+        )
+    ),
+    *((lambda client: client.order(EngineOrder.START), odd) for odd in ([], {}, {"state": "dancing"})),
+    *((lambda client: client.try_adapter("a@1"), odd) for odd in ([], {"passed": True}, {"difference": []})),
+]
+
+
+@pytest.mark.parametrize(("ask", "odd"), ODD)
+async def test_an_answer_of_another_form_is_no_answer_and_nothing_else(
+    tmp_path: Path, ask: Callable[[ReplicaClient], Awaitable[object]], odd: Any
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, 200, odd)
+
+    async with serving(app, tmp_path / "engine.sock") as url:
+        client = ReplicaClient("shared-0", url, "token")
+        with pytest.raises(ReplicaSilent):
+            await ask(client)
+        assert not client.in_use
         client.close()
 
 

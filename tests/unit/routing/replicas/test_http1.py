@@ -241,11 +241,17 @@ BROKEN = {
     "a bad chunk": CHUNKED.replace(b"3;", b"z;"),
     "too large a head": b"HTTP/1.1 200 OK\r\nx: " + b"y" * (MAX_HEAD_BYTES + 2**20),
     "an interim answer alone": INTERIM[: INTERIM.index(b"HTTP/1.1 200")],
+    "another protocol": b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n" + LENGTH,
+    "an interim answer with a length, alone": INTERIM[: INTERIM.index(b"HTTP/1.1 200")].replace(
+        b"link: x", b"content-length: 5"
+    ),
 }
 
 
 @pytest.mark.parametrize("reply", BROKEN.values(), ids=BROKEN)
-async def test_an_answer_that_breaks_off_is_an_error(both: tuple[Replica, Upstream], reply: bytes) -> None:
+async def test_an_answer_that_breaks_off_is_an_error(
+    both: tuple[Replica, Upstream], caplog: pytest.LogCaptureFixture, reply: bytes
+) -> None:
     replica, upstream = both
     replica.reply, replica.closes = reply, True
     with pytest.raises(UpstreamError) as caught:
@@ -253,6 +259,37 @@ async def test_an_answer_that_breaks_off_is_an_error(both: tuple[Replica, Upstre
     assert not isinstance(caught.value, Unreachable)
     replica.reply, replica.closes = LENGTH, False
     assert (await whole(upstream))[1] == b"hello", "the next one is not disturbed"
+    assert not caplog.records, "the event loop has met no error"
+
+
+AFTER_THE_END = {
+    "another answer": LENGTH.replace(b"hello", b"other"),
+    "half another answer": LENGTH.replace(b"hello", b"ot"),
+    "half a head": LENGTH[:20],
+    "one character": b"H",
+    "no HTTP": b"other",
+    "an end of chunks": b"0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("after", AFTER_THE_END.values(), ids=AFTER_THE_END)
+@pytest.mark.parametrize("reply", [LENGTH, CHUNKED], ids=["length", "chunks"])
+async def test_what_stands_after_the_end_of_an_answer_is_no_part_of_the_next_one(
+    both: tuple[Replica, Upstream], reply: bytes, after: bytes
+) -> None:
+    replica, upstream = both
+    replica.reply = reply + after
+    assert (await whole(upstream))[1] == b"hello"
+    replica.reply = LENGTH.replace(b"hello", b"later")
+    assert (await whole(upstream))[1] == b"later"
+    assert replica.connections == 2
+
+
+async def test_headers_after_the_body_change_no_header(both: tuple[Replica, Upstream]) -> None:
+    replica, upstream = both
+    replica.reply = CHUNKED.replace(b"trailer: z", b"content-type: x/y")
+    answer, _ = await whole(upstream)
+    assert answer.media_type == "text/event-stream"
 
 
 async def test_nobody_there_is_told_apart(tmp_path: Path) -> None:
@@ -306,6 +343,35 @@ async def test_a_replica_that_speaks_unasked_is_not_asked_on_that_connection(
     await eventually(lambda: replica.open == 0, "the end of the connection")
     replica.reply = LENGTH
     assert (await whole(upstream))[1] == b"hello"
+
+
+@pytest.mark.parametrize("value", ["\N{EURO SIGN}", "a\nb"])
+async def test_a_request_that_cannot_be_written_takes_no_connection(
+    both: tuple[Replica, Upstream], value: str
+) -> None:
+    replica, upstream = both
+    await whole(upstream)
+    with pytest.raises(ValueError):
+        await upstream.ask("GET", "/", headers={"x": value})
+    assert repr(upstream) == "<Upstream 1 connections, 1 idle>"
+    await whole(upstream)
+    assert replica.connections == 1
+
+
+@pytest.mark.parametrize("by_replica", [True, False], ids=["by the replica", "by us"])
+async def test_a_connection_that_is_closing_is_not_used_again(
+    both: tuple[Replica, Upstream], by_replica: bool
+) -> None:
+    replica, upstream = both
+    await whole(upstream)
+    (connection,) = upstream._all
+    if by_replica:  # what the event loop does at the end of what it sends, before it tells of the end
+        assert connection._transport is not None
+        connection._transport.close()
+    else:
+        connection.abort()
+    assert (await whole(upstream))[1] == b"hello"
+    assert replica.connections == 2
 
 
 async def test_who_stops_waiting_or_reading_ends_the_connection(both: tuple[Replica, Upstream]) -> None:

@@ -359,6 +359,27 @@ def test_a_replica_gets_requests_once_it_has_confirmed_its_adapters() -> None:
     run(play())
 
 
+def test_a_look_that_fails_is_logged_once_and_the_next_one_comes(caplog: pytest.LogCaptureFixture) -> None:
+    async def play() -> None:
+        async with a_world() as world:
+            replica, failing = world.dispatcher.replicas["shared-0"], OSError("the disk is full")
+            with patch.object(world.lifecycle, "sync", side_effect=failing):
+                await asyncio.sleep(A_WHILE_S)
+                assert replica.ready
+                world.hosts[PLACES[0]].ready = False
+                await asyncio.sleep(A_WHILE_S)
+                assert not replica.ready, "it is still probed"
+                world.hosts[PLACES[0]].ready = True
+                await asyncio.sleep(A_WHILE_S)
+            await asyncio.sleep(A_WHILE_S)
+            assert replica.ready
+            await world.end()
+
+    run(play())
+    told = [record.getMessage() for record in caplog.records if "looked at" in record.getMessage()]
+    assert told == ["replica shared-0 was not looked at"] * 2, "once before it was away, and once after"
+
+
 def test_a_replica_whose_address_was_known_before_it_joined_is_found_there() -> None:
     async def play() -> None:
         async with a_world() as world:

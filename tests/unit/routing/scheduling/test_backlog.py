@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,6 +61,34 @@ def test_who_comes_back_from_a_broken_replica_keeps_its_age_and_holds_nobody_up(
     assert house.order() == [returned, later]
     assert house.backlog.has_flow(later)
     assert not house.backlog.has_flow(request(failed_on=frozenset({"shared-1"})))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(st.integers(0, 9), st.sampled_from(["", "u", "v"]), st.booleans()), min_size=2, max_size=30
+    )
+)
+def test_in_whatever_order_requests_come_back_the_oldest_of_a_flow_and_of_a_user_is_first(
+    steps: list[tuple[int, str, bool]],
+) -> None:
+    house, waiting = House(aging=1.0), list[Request]()
+    for number, (arrived_s, user, leaves) in enumerate(steps):
+        entry = replace(request(arrived_s=float(arrived_s)), id=f"{number}", user=user)
+        house.push(entry)
+        waiting.append(entry)
+        if leaves:
+            (head,) = house.order()
+            waiting.remove(head)
+            house.backlog.remove(head)
+        oldest: dict[str, float] = {}
+        for each in waiting:
+            oldest[each.user] = min(each.arrived_s, oldest.get(each.user, each.arrived_s))
+        for head in house.order():
+            assert head.arrived_s == oldest[head.user]
+        heads = [each.arrived_s for each in house.backlog.heads("a-support@1")]
+        assert heads == ([min(oldest.values())] if oldest else [])
+        assert [each.arrived_s for each in house.backlog] == sorted(each.arrived_s for each in waiting)
 
 
 def test_a_higher_band_comes_first_then_the_least_served_then_by_declaration() -> None:

@@ -153,6 +153,21 @@ def test_what_the_only_engine_has_not_begun_with_waits_until_it_is_back() -> Non
     end(house, ticket)
 
 
+@pytest.mark.parametrize("user", ["", "u"], ids=["nobody named", "one user"])
+def test_what_an_engine_has_not_begun_with_runs_before_what_came_later(user: str) -> None:
+    house = House(max_num_seqs=2)
+    tickets = []
+    for _ in range(5):
+        tickets.append(house.submit(user=user))
+        house.clock.now += 1.0
+    house.dispatcher.set_ready(ONLY, False)
+    for ticket in reversed(tickets[:2]):
+        house.dispatcher.requeue(ticket, certain=True, begun=False)
+    house.be_ready(ONLY)
+    assert house.running(*tickets) == [True, True, False, False, False]
+    end(house, *tickets)
+
+
 def test_it_is_not_asked_again_for_longer_than_the_tenant_waits() -> None:
     house = House(caps=Caps(queue_timeout_s=8.0))
     ticket = house.submit()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from engines.health import EngineHealth, EngineState
 from fleet.types import MetricsSettings
 from routing.observing.metrics import GatewayMetrics
 from routing.scheduling.state import SlotDrain
@@ -77,6 +78,33 @@ def test_draining_shows_until_the_replica_is_resumed() -> None:
     assert of_replica(house, "draining") == 0
 
 
+@pytest.mark.parametrize(
+    ("told", "ready", "value"),
+    [
+        (EngineState.STOPPED, False, None),
+        (EngineState.STARTING, False, None),
+        (EngineState.DRAINING, False, None),
+        (EngineState.READY, True, 1),
+        (EngineState.FAILED, False, 0),
+        (EngineState.SILENT, False, 0),
+        (None, False, 0),
+    ],
+)
+@pytest.mark.parametrize("shares_host", [True, False])
+def test_a_replica_between_its_models_turns_is_not_shown_as_down(
+    shares_host: bool, told: EngineState | None, ready: bool, value: int | None
+) -> None:
+    house = busy()
+    replica = house.dispatcher.replicas["shared-0"]
+    replica.host = "mesh-0" if shares_host else replica.name
+    replica.engine.told = None if told is None else EngineHealth(told)
+    house.dispatcher.set_ready("shared-0", ready)
+    page = scraped(house)
+    expected = value if shares_host else int(ready)
+    assert page["tenantry_replica_ready"].get(SHARED) == expected
+    assert page["tenantry_replica_in_flight"][SHARED] == 1, "of the other figures none is left out"
+
+
 def test_a_breaker_is_in_one_state_at_a_time() -> None:
     house = busy()
 
@@ -133,6 +161,18 @@ def test_queues_beyond_those_with_names_are_added_up() -> None:
     assert found["tenantry_queue_depth"] == {(("model", "sales"), ("tenant", "a")): 1}
     rest = (("model", "other"), ("tenant", "other"))
     assert found["tenantry_in_flight"][rest] == 1
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 9])
+def test_a_tenant_that_is_named_as_the_rest_is_counts_there(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    house = busy()
+    admitted = {("other", "other"): 3, ("a", "support"): 2, ("b", "support"): 1}
+    monkeypatch.setattr(house.dispatcher, "admitted", lambda: admitted)
+    found = scraped(house, settings=MetricsSettings(max_models=most))["tenantry_in_flight"]
+    assert sum(found.values()) == 6
+    assert found[("model", "other"), ("tenant", "other")] >= 3
 
 
 def test_a_pool_with_a_range_says_how_many_replicas_it_should_have_and_no_other_does() -> None:
