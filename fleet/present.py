@@ -120,7 +120,8 @@ def _new_entry(tenant: Tenant) -> dict[str, Any]:
 
 def _changed_entry(entry: dict[str, Any], declared: Fleet, present: Fleet, name: str) -> dict[str, Any]:
     changed = copy.deepcopy(entry)
-    for path, (_, now) in differences(values_of(declared, name), values_of(present, name)).items():
+    differing = differences(values_of(declared, name), values_of(present, name))
+    for path, (_, now) in differing.items():
         key, _, inner = path.partition(".")
         if path == POOLS:
             continue
@@ -133,6 +134,10 @@ def _changed_entry(entry: dict[str, Any], declared: Fleet, present: Fleet, name:
             place[inner or key] = now
         if key in NESTED and not changed.get(key):
             changed.pop(key, None)
+    if _HAS_NULL not in changed and any(path.startswith("models.") for path in differing):
+        default, models = present.tenants[name].default_model, list(changed.get("models", ()))
+        if default != (models[0] if len(models) == 1 else None):  # what leaving it out would mean
+            changed[_HAS_NULL] = default
     return changed
 
 
