@@ -34,7 +34,7 @@ from routing.catalog.plans import PlanDocument, PlanKind
 from routing.catalog.sources import Source
 from routing.errors import StateUnavailable, Unavailable
 from routing.lifecycle.changes import ACTOR, RETRY_AFTER_S, TURN_S
-from routing.state import Note, PlansStore, StateStore, TurnsStore
+from routing.state import Note, PlansStore, StateStore, TenantWritten, TurnsStore
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -211,7 +211,7 @@ class Registry:
         return await self._run(self._store.tenants)
 
     async def tenant_was_used(self, name: str) -> bool:
-        """Whether there is usage, a key or an adapter of a tenant of this name."""
+        """Whether there is anything of a tenant of this name."""
         return await self._run(self._store.tenant_was_used, name)
 
     async def change_tenant(
@@ -223,7 +223,8 @@ class Registry:
         `Conflict` where another change came first.
         """
 
-        def apply(ended: list[str]) -> None:
+        def apply(written: TenantWritten) -> None:
+            ended = frozenset(written.ended_keys)
             for each in [each for each in self.directory.keys() if each.id in ended]:  # noqa: SIM118
                 if change.removed:
                     self.directory.put_key(replace(each, revoked_s=change.changed_s))
@@ -231,7 +232,7 @@ class Registry:
                     self.directory.drop_key(each)
             if key is not None:
                 self.directory.put_key(key)
-            if change.removed:
+            if written.aliases_ended:
                 self.directory.remove_aliases(change.tenant)
             take(change)
 

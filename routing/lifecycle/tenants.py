@@ -57,6 +57,7 @@ class Tenants:
         self._running = running
         self.changes = changes
         self._amended = self._next = Amended(fleet.now, {}, fleet.now, {})
+        self._dropped: set[str] = set()  # declared no more since the start; what they used may not be written
         fleet.amend = self._amend
         fleet.follow(self._take_next)
 
@@ -242,6 +243,8 @@ class Tenants:
 
     def _take_next(self, _: Fleet) -> None:
         was_declared, self._amended = self._amended.declared, self._next
+        if self._amended.declared is not was_declared:
+            self._dropped |= was_declared.tenants.keys() - self._amended.declared.tenants.keys()
         if self._amended.declared is not was_declared and not self._fleet.is_known:
             self._tell()  # later on, whoever applies another fleet tells what has changed by it
 
@@ -266,7 +269,7 @@ class Tenants:
     async def _next_generation(self, name: str, before: TenantChange | None) -> int:
         if before is not None:
             return before.generation + 1
-        return int(await self._registry.tenant_was_used(name))
+        return int(name in self._dropped or await self._registry.tenant_was_used(name))
 
     def _has_adapters(self, name: str) -> bool:
         return bool(self._directory.adapters_of(name))

@@ -41,6 +41,7 @@ from routing.state.rows import api_key_of, entry_of, key_row, set_limits, versio
 from routing.state.tables import AdapterRow, ApiKeyRow, EventRow, VersionRow
 from routing.state.tenants import (
     Note,
+    TenantWritten,
     delete_alias,
     event_filter,
     read_tenants,
@@ -290,19 +291,16 @@ class StateStore(Database):
             return read_tenants(session)
 
     def tenant_was_used(self, name: str) -> bool:
-        """Whether there is usage, a key or an adapter of a tenant of this name."""
+        """Whether there is anything of a tenant of this name."""
         with self._transaction(reads=True) as session:
             return was_used(session, name)
 
-    def change_tenant(self, change: TenantChange, key: ApiKey | None, note: Note) -> list[str]:
-        """Write a change of a tenant with its event; returns the ids of the keys that it ends.
-
-        Raises `Conflict` where another change came first.
-        """
+    def change_tenant(self, change: TenantChange, key: ApiKey | None, note: Note) -> TenantWritten:
+        """Write a change of a tenant with its event. Raises `Conflict` where another change came first."""
         with self._transaction() as session:
-            revoked = write_tenant(session, change, key)
+            written = write_tenant(session, change, key)
             self._record(session, note)
-            return revoked
+            return written
 
     def set_alias(self, alias: Alias, note: Note, *, removed: bool = False) -> None:
         """Set or remove a tenant's alias, with the event."""
