@@ -7,6 +7,7 @@ in the database; where that is cut short it is read again, and the rows' ids kee
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -98,9 +99,14 @@ class Journal:
     def _begin(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._folder / f"{self._start}-{self._number:06}.jsonl"
+        self._number += 1
         file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._file, self._size, self._number = file, 0, self._number + 1
+        try:
+            _lock(file)
+        except OSError:  # whoever reads has taken it, and removes it
+            os.close(file)
+            raise
+        self._file, self._size = file, 0
         self._sync_folder()
 
     def _close(self) -> None:
@@ -133,14 +139,18 @@ def _hold(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(held)
-        return None
-    if os.fstat(held).st_nlink == 0:  # removed since, by whoever held it
+        _lock(held)
+    except (BlockingIOError, FileNotFoundError):
         os.close(held)
         return None
     return held
+
+
+def _lock(file: int) -> None:
+    """Lock an open file. Raises `BlockingIOError` where somebody has it, `FileNotFoundError` once it is gone."""
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if os.fstat(file).st_nlink == 0:
+        raise FileNotFoundError(errno.ENOENT, "it was removed meanwhile")
 
 
 def _read(path: Path, held: int) -> list[Row]:

@@ -169,8 +169,10 @@ class Ledger:
             await asyncio.gather(self._ticking, return_exceptions=True)
         if self._work is not None:
             await self._work
+        await asyncio.gather(*self._spilling)  # what a full disk does not take is pending again
         await self._do_work()
-        await asyncio.gather(*self._spilling)
+        if self._pending:
+            self._lose(len(self._pending))
         await self._in_database(self._store.close)
         self._journal.close()
         self._database.shutdown(wait=False)
@@ -267,8 +269,11 @@ class Ledger:
         lost = len(rows) - room
         self._pending[:0] = rows[:room]
         if lost > 0:
-            self.lost += lost
-            log.error("the usage of %d requests is lost: neither database nor disk takes it", lost)
+            self._lose(lost)
+
+    def _lose(self, number: int) -> None:
+        self.lost += number
+        log.error("the usage of %d requests is lost: neither database nor disk takes it", number)
 
     # -- on the database's thread --------------------------------------------------------------------------
 
@@ -283,14 +288,15 @@ class Ledger:
     def _write_batches(self, rows: Sequence[Row]) -> None:
         for batch in _batches(rows):
             self._store.write(batch)
-            for row in batch if self.budgets.tenants or self.key_budgets.tenants else ():
-                if self._start in str(row[ID]):
-                    month, use = str(row[DAY])[:7], Use(tokens_of(row), int(row[COST] or 0))
-                    for written, owner in (
-                        (self._written_here, str(row[TENANT])),
-                        (self._written_by_key, str(row[KEY])),
-                    ):
-                        written[owner, month] = written[owner, month].plus(use)
+        # Only now: where a batch fails, all of them are tried again.
+        for row in rows if self.budgets.tenants or self.key_budgets.tenants else ():
+            if self._start in str(row[ID]):
+                month, use = str(row[DAY])[:7], Use(tokens_of(row), int(row[COST] or 0))
+                for written, owner in (
+                    (self._written_here, str(row[TENANT])),
+                    (self._written_by_key, str(row[KEY])),
+                ):
+                    written[owner, month] = written[owner, month].plus(use)
 
     def _read_back(self) -> bool:
         """Write one file of the journal to the database, and remove it; returns whether there was one.

@@ -131,10 +131,10 @@ class UsageStore(Database):
 
 
 def _new(connection: Connection, rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that are not there; one that is in mid-commit elsewhere fails when it is added."""
+    """Return the rows that are not there, each once; one in mid-commit elsewhere fails when it is added."""
     ids = select(_Records.c.id).where(_Records.c.id.in_([row[ID] for row in rows]))
     known = set(connection.execute(ids).scalars())
-    return [row for row in rows if row[ID] not in known]
+    return list({row[ID]: row for row in rows if row[ID] not in known}.values())
 
 
 def _add_values(connection: Connection, rows: Sequence[Row]) -> None:

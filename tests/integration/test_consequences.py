@@ -61,6 +61,24 @@ async def test_apply_names_beforehand_what_no_longer_fits_and_keeps_it(
         assert (await site.bench.chat("a", model="latest")()).status == 200
 
 
+async def test_a_tenant_whose_change_no_longer_fits_can_be_suspended_and_resumed_all_the_same(
+    tmp_path: Path,
+) -> None:
+    async with site_in(tmp_path) as site:
+        assert (await ask(site, "PATCH", "/tenants/b", {"models": {"extra": "a-sales"}})).status == 200
+        assert (await site.apply(changed(site, without_sales))).json()["applied"]
+        assert (await ask(site, "PATCH", "/tenants/b", {"weight": 2})).status == 400, "it still does not fit"
+        for verb, status in (("suspend", 403), ("resume", 200), ("suspend", 403)):
+            dry = await ask(site, "POST", f"/tenants/b/{verb}?dry_run=true", None)
+            done = await ask(site, "POST", f"/tenants/b/{verb}", None)
+            assert (dry.status, done.status) == (200, 200), done.body
+            assert done.json()["words"] == dry.json()["words"]
+            assert (await site.bench.chat("b")()).status == status
+    async with site_in(tmp_path) as site:
+        assert (await site.bench.chat("b")()).status == 403
+        assert (await ask(site, "DELETE", "/tenants/b", None)).status == 200
+
+
 async def test_a_tenant_that_the_file_drops_has_its_keys_told(tmp_path: Path) -> None:
     async with site_in(tmp_path) as site:
         made = await ask(site, "POST", "/keys", {"role": "inference", "tenant": "b"})

@@ -389,6 +389,18 @@ async def test_a_tenant_that_is_removed_while_it_uploads_leaves_no_adapter(offic
     await eventually(lambda: len(house.stored) <= 4)
 
 
+@pytest.mark.parametrize("role", ["inference", "adapters"])
+async def test_a_tenant_that_is_removed_while_a_key_is_made_leaves_no_key(office: Office, role: str) -> None:
+    await office.admit("d")
+    wanted = {"role": role, "tenant": "d"}
+    _, made = await asyncio.gather(
+        office.ask("DELETE", f"{TENANTS}/d"), office.ask("POST", "/admin/v1/keys", wanted)
+    )
+    keys = (await office.ask("GET", "/admin/v1/keys")).json()["data"]
+    assert [key["id"] for key in keys if key["tenant"] == "d" and key["revoked_at"] is None] == []
+    assert made.status == 404 or len(keys) == 2
+
+
 async def test_a_tenant_is_removed_while_it_streams_queues_and_uploads_at_once(tmp_path: Path) -> None:
     fleet = fleet_in(tmp_path)
     fleet = replace(fleet, base_models={"base": replace(fleet.base_models["base"], max_num_seqs=1)})
