@@ -28,7 +28,7 @@ from fleet.present import present_file
 from fleet.problems import FleetError, Problem
 from fleet.types import Fleet
 from routing.catalog.entries import FleetRevision
-from routing.errors import Conflict, InvalidRequest, RequestError, still_starting
+from routing.errors import Conflict, InvalidRequest, RequestError, Unavailable, still_starting
 from routing.lifecycle.changes import change
 from routing.lifecycle.fitting import misfits
 from routing.lifecycle.ports import FleetChange, FleetState
@@ -40,6 +40,7 @@ from routing.scheduling.dispatcher import Dispatcher
 
 FROM_FILE = "fleet file"  # who applied what is on disk
 _EVENT_CHARS = 1900
+_NOT_APPLIED = "the fleet file was not applied. %s"
 log = logging.getLogger("tenantry.fleet")
 
 
@@ -193,24 +194,35 @@ class FleetChanges:
 
     async def apply_file(self) -> None:
         """Apply what the fleet file holds now; for signals and watchers, so it tells the log alone."""
-        raw = await self._on_disk()
         try:
+            await self._apply_file()
+        except Unavailable as error:
+            log.error(_NOT_APPLIED, error.message)
+
+    async def _apply_file(self) -> None:
+        """Apply the fleet file, or log why not. Raises `Unavailable` where it may be applied later."""
+        try:
+            raw = b"" if self._file is None else await asyncio.to_thread(self._file.read)
             done = await self.apply(raw, actor=FROM_FILE)
+        except Unavailable:
+            raise
         except RequestError as error:
-            log.error("the fleet file was not applied. %s", error.message)
+            log.error(_NOT_APPLIED, error.message)
+        except OSError as error:
+            log.error(_NOT_APPLIED, f"It cannot be read: {error.strerror}; check its path and permissions.")
         else:
             if not done.applied:
                 log.info("the fleet file says what counts already")
 
     async def watch(self, every_s: float = 1.0) -> None:
-        """Apply the fleet file whenever its content changes, until cancelled."""
+        """Apply the fleet file whenever its content changes, until cancelled; waits for a database that is away."""
         seen = digest_of(await self._on_disk())
         while True:
             await asyncio.sleep(every_s)
             now = digest_of(await self._on_disk())
             if now != seen:
                 seen = now
-                await self.apply_file()
+                await patiently(self._apply_file)
 
     async def _put(
         self, fleet: Fleet, document: str, actor: str, changes: Sequence[Change], pools: Sequence[str]

@@ -413,3 +413,33 @@ async def test_the_file_is_applied_when_it_is_asked_for_and_when_it_is_watched(
     await eventually(lambda: site.bench.gateway.fleets.state.revision == 2)
     watching.cancel()
     assert await site.status("b") == 200
+
+
+async def test_a_file_that_was_changed_while_the_database_was_away_is_applied_once_it_answers(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise StateUnavailable("The state database does not answer.", retry_after_s=5.0)
+
+    monkeypatch.setattr("routing.lifecycle.registry.FIRST_RETRY_S", 0.01)
+    watching = asyncio.create_task(site.bench.gateway.fleets.watch(0.01))
+    await asyncio.sleep(0.05)
+    with monkeypatch.context() as patched:
+        patched.setattr("routing.state.fleet_revisions.add", away)
+        site.file.write_text(changed(site, cap(7)))
+        await eventually(lambda: "does not answer" in caplog.text)
+        site.file.write_text(changed(site, without_b))
+    await eventually(lambda: "b" not in site.bench.gateway.fleet.now.tenants)
+    watching.cancel()
+    assert (await site.shown())["actor"] == "fleet file"
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: (path.unlink(), path.mkdir())])
+async def test_a_file_that_cannot_be_read_is_told_as_that(
+    site: Site, spoil: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    spoil(site.file)
+    await site.bench.gateway.fleets.apply_file()
+    assert "was not applied. It cannot be read: " in caplog.text
+    assert "is empty" not in caplog.text
+    assert await site.status() == 200
