@@ -18,15 +18,17 @@ from typing import Any
 
 import orjson
 
+from fleet.changes import values_of
 from fleet.current import CurrentFleet
 from fleet.diff import Change, Needs, differences
+from fleet.entries import differences as tenant_differences
 from fleet.file import FleetFile, digest_of
 from fleet.isolation import why_shared
 from fleet.loader import LoadedFleet
 from fleet.money import why_not_renamed
 from fleet.present import present_file
 from fleet.problems import FleetError, Problem
-from fleet.types import Fleet
+from fleet.types import Fleet, account_of
 from routing.catalog.entries import FleetRevision
 from routing.errors import Conflict, InvalidRequest, RequestError, Unavailable, still_starting
 from routing.lifecycle.changes import change
@@ -37,9 +39,11 @@ from routing.lifecycle.restarts import RollingRestarts
 from routing.lifecycle.running import running_tenants
 from routing.lifecycle.tenants import Tenants
 from routing.scheduling.dispatcher import Dispatcher
+from routing.state import Note
 
 FROM_FILE = "fleet file"  # who applied what is on disk
 _EVENT_CHARS = 1900
+_MOST_NOTED = 500  # tenants with an event of their own; more at once would push all others out
 _NOT_APPLIED = "the fleet file was not applied. %s"
 log = logging.getLogger("tenantry.fleet")
 
@@ -215,7 +219,10 @@ class FleetChanges:
                 log.info("the fleet file says what counts already")
 
     async def watch(self, every_s: float = 1.0) -> None:
-        """Apply the fleet file whenever its content changes, until cancelled; waits for a database that is away."""
+        """Apply the fleet file whenever its content changes, until cancelled.
+
+        A change that comes while the database is away is applied once it answers.
+        """
         seen = digest_of(await self._on_disk())
         while True:
             await asyncio.sleep(every_s)
@@ -230,7 +237,8 @@ class FleetChanges:
         """Keep a document on disk, then let it count, which is one step."""
         on_disk = digest_of(await self._on_disk())
         revision = FleetRevision(self.state.revision + 1, time.time(), actor, document, on_disk)
-        await self._registry.add_fleet(revision, _told(revision.number, changes))
+        notes = await asyncio.to_thread(self._notes, fleet, revision, changes)
+        await self._registry.add_fleet(revision, notes)
         reasons = self._why_not_now(fleet, pools)  # others may have begun meanwhile
         if reasons:
             await self._registry.remove_fleet(revision.number, f"revision {revision.number} was taken back")
@@ -238,6 +246,23 @@ class FleetChanges:
         self._fleet.replace(fleet, revision.number)
         self.state = FleetState(revision.number, revision.at_s, actor, document)
         log.info("%s, by %s", _told(revision.number, changes), actor)
+
+    def _notes(self, fleet: Fleet, revision: FleetRevision, changes: Sequence[Change]) -> list[Note]:
+        """Return the event of a revision, and one for each tenant that it changes."""
+        number, actor = revision.number, revision.actor
+        texts: dict[str, list[str]] = {}
+        for each in changes:
+            if each.section == "tenants":
+                texts.setdefault(each.name, []).append(each.text)
+        notes = [Note(actor, "fleet", _told(number, changes))]
+        for name, words in texts.items() if len(texts) <= _MOST_NOTED else ():
+            change = self._tenants.change_of(name)
+            if change.apart or change.removed:
+                continue  # what is declared is not of the one that has the name now
+            values = tenant_differences(values_of(self._fleet.declared, name), values_of(fleet, name))
+            text = f"revision {number}: {'; '.join(words)}"
+            notes.append(Note(actor, f"tenant {name}", text, account_of(name, change.generation), values))
+        return notes
 
     async def _load(self, document: bytes) -> _Loaded:
         """Check a document as if it stood in the fleet file. Raises `FleetInvalid`."""

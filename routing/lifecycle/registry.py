@@ -11,7 +11,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -311,9 +311,9 @@ class Registry:
         """Return the document that was applied as the fleet last."""
         return await self._run(self._store.newest_fleet)
 
-    async def add_fleet(self, revision: FleetRevision, text: str) -> None:
-        """Keep a document, with the event that says what it changes."""
-        await self._run(self._store.add_fleet, revision, text)
+    async def add_fleet(self, revision: FleetRevision, notes: Sequence[Note]) -> None:
+        """Keep a document, with the events that say what it changes."""
+        await self._run(self._store.add_fleet, revision, notes)
 
     async def remove_fleet(self, number: int, text: str) -> None:
         """Take a document back."""

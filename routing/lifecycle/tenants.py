@@ -84,6 +84,10 @@ class Tenants:
         tenant = self._fleet.now.tenants.get(name)
         return name if tenant is None else tenant.account
 
+    def change_of(self, name: str) -> TenantChange:
+        """Return what was changed of a tenant at run time; of revision 0 where nothing was."""
+        return self._amended.changes.get(name) or TenantChange(name)
+
     def consequences(self, declared: Fleet) -> list[str]:
         """Say what another declared fleet would mean for what was made at run time."""
         return consequences(self._amended, self._under(declared), self._directory)
@@ -259,7 +263,7 @@ class Tenants:
 
     def _known(self, name: str, revision: int | None) -> TenantChange:
         """Return what was changed of a tenant before. Raises `NotFound`; `Conflict` for another revision."""
-        found = self._amended.changes.get(name) or TenantChange(name)
+        found = self.change_of(name)
         if found.removed or (found.revision == 0 and name not in self._amended.fleet.tenants):
             raise _unknown(name)
         if revision is not None and revision != found.revision:

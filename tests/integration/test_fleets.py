@@ -150,6 +150,35 @@ async def test_a_document_counts_from_the_next_request_on_and_says_what_it_chang
     assert await site.events() == ["revision 1: tenant a: requests_per_minute none -> 1"]
 
 
+async def test_a_tenant_whose_entry_a_document_changes_has_an_event_of_its_own(site: Site) -> None:
+    def change(data: Data) -> None:
+        without_b(data)
+        data["tenants"]["a"]["caps"]["max_queued"] = 7
+        data["tenants"]["a"]["weight"] = 3
+
+    assert (await site.apply(changed(site, change))).json()["applied"]
+
+    async def told(name: str) -> list[Data]:
+        path = f"/admin/v1/events?tenant={name}"
+        return list((await site.bench.get(path, key=key_of("operator"))()).json()["data"])
+
+    event = (await told("a"))[0]
+    assert event["actor"].startswith("key ") and event["subject"] == "tenant a"
+    assert event["text"] == "revision 1: weight 1 -> 3; max_queued 256 -> 7"
+    assert event["changes"] == {"weight": [1.0, 3.0], "caps.max_queued": [256, 7]}
+    assert (await told("b"))[0]["text"] == "revision 1: removed"
+    assert all("revision" not in each["text"] for each in await told("c"))
+
+
+async def test_a_change_of_very_many_tenants_is_one_event(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("routing.lifecycle.fleets._MOST_NOTED", 0)
+    assert (await site.apply(changed(site, without_b))).json()["applied"]
+    events = (await site.bench.get("/admin/v1/events", key=key_of("operator"))()).json()["data"]
+    assert [each["subject"] for each in events if "revision 1" in each["text"]] == ["fleet"]
+
+
 async def test_a_key_that_is_taken_out_opens_nothing_and_no_answer_shows_its_hash(site: Site) -> None:
     digest = hashlib.sha256(key_of("b").encode()).hexdigest()
     other = hashlib.sha256(b"another-key").hexdigest()
