@@ -135,10 +135,15 @@ def _changed_entry(entry: dict[str, Any], declared: Fleet, present: Fleet, name:
         if key in NESTED and not changed.get(key):
             changed.pop(key, None)
     if _HAS_NULL not in changed and any(path.startswith("models.") for path in differing):
-        default, models = present.tenants[name].default_model, list(changed.get("models", ()))
-        if default != (models[0] if len(models) == 1 else None):  # what leaving it out would mean
-            changed[_HAS_NULL] = default
+        changed |= _unsaid_default(changed, present.tenants[name])
     return changed
+
+
+def _unsaid_default(entry: dict[str, Any], tenant: Tenant) -> dict[str, Any]:
+    """Return the default model of a tenant whose entry names none, where that would mean another one."""
+    models = list(entry.get("models", ()))
+    meant = models[0] if len(models) == 1 else None
+    return {} if tenant.default_model == meant else {_HAS_NULL: tenant.default_model}
 
 
 def _is_same(load: Callable[[bytes], Fleet], text: str, present: Fleet) -> bool:
