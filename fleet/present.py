@@ -7,7 +7,7 @@ be replaced one by one is written anew, without comments.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,16 +134,17 @@ def _changed_entry(entry: dict[str, Any], declared: Fleet, present: Fleet, name:
             place[inner or key] = now
         if key in NESTED and not changed.get(key):
             changed.pop(key, None)
-    if _HAS_NULL not in changed and any(path.startswith("models.") for path in differing):
-        changed |= _unsaid_default(changed, present.tenants[name])
-    return changed
+    return changed | _unsaid_default(changed, present.tenants[name], differing)
 
 
-def _unsaid_default(entry: dict[str, Any], tenant: Tenant) -> dict[str, Any]:
-    """Return the default model of a tenant whose entry names none, where that would mean another one."""
+def _unsaid_default(entry: dict[str, Any], tenant: Tenant, differing: Collection[str]) -> dict[str, Any]:
+    """Return the default model of an entry that names none, where its changed models would mean another."""
     models = list(entry.get("models", ()))
     meant = models[0] if len(models) == 1 else None
-    return {} if tenant.default_model == meant else {_HAS_NULL: tenant.default_model}
+    is_changed = any(path.startswith("models.") for path in differing)
+    if _HAS_NULL in entry or not is_changed or tenant.default_model == meant:
+        return {}
+    return {_HAS_NULL: tenant.default_model}
 
 
 def _is_same(load: Callable[[bytes], Fleet], text: str, present: Fleet) -> bool:
