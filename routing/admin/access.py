@@ -25,6 +25,7 @@ from routing.usage.query import UsageLine, UsageQuery
 from routing.usage.query_limiter import QueryLimiter
 
 _SHOWN_CHARS = 100  # of a name that the client chose
+_NOTHING = (b"", b"{}", b"null")  # some clients send it with every order
 IDENTITY = "tenantry.identity"  # where the gate leaves it in the ASGI scope
 # The caller by the request's key; where it has none, by whatever else the scope says. None: nobody.
 Authenticate = Callable[[str | None, Scope], Identity | None]
@@ -146,14 +147,20 @@ async def caller(request: Request) -> Caller:
 
 
 async def known_parameters(request: Request) -> None:
-    """Refuse an order with a parameter where its route knows none: it may be meant to change what is done.
+    """Refuse an order with a parameter or a body where its route knows none: it may change what is meant.
 
     Routes that know some refuse others themselves. Raises `InvalidRequest`.
     """
     route = request.scope.get("route")
-    if request.method == "GET" or not request.query_params or not isinstance(route, APIRoute):
+    if request.method == "GET" or not isinstance(route, APIRoute) or not route.path.startswith("/admin/"):
         return
-    if route.path.startswith("/admin/") and not get_flat_dependant(route.dependant).query_params:
+    known = get_flat_dependant(route.dependant)
+    takes_body = known.body_params or "requestBody" in (route.openapi_extra or {})
+    if not takes_body and (await request.body()).strip() not in _NOTHING:
+        raise InvalidRequest(
+            "This route takes no body; send none. What it takes stands in its URL.", code="unknown_parameter"
+        )
+    if request.query_params and not known.query_params:
         shown = next(iter(request.query_params))[:_SHOWN_CHARS]
         raise InvalidRequest(
             f"`{shown}`: this route takes no parameters; leave it out.", param=shown, code="unknown_parameter"

@@ -146,6 +146,10 @@ class Tenants:
                 raise InvalidRequest(
                     f"{', '.join(unset)} is not set at run time.", param="reset", code="not_set_at_run_time"
                 )
+            if not values and not reset:
+                raise InvalidRequest(
+                    "Name at least one value to set, or one to `reset`.", code="missing_required_parameter"
+                )
             kept = {path: each for path, each in before.values.items() if path not in reset}
             changed = replace(before, revision=before.revision + 1, values=kept)
             return await self._commit(self._stamped(changed, values), "changed", dry_run=dry_run)

@@ -191,6 +191,21 @@ async def test_what_a_fleet_file_may_not_say_is_refused(
     assert (await office.show("a"))["revision"] == 0
 
 
+@pytest.mark.parametrize("fields", [{}, {"reset": []}, {"revision": 0}, {"caps": {}}])
+async def test_a_change_of_nothing_is_refused_and_leaves_no_event(
+    office: Office, fields: dict[str, Any]
+) -> None:
+    assert code_of(await office.change("a", **fields)) == (400, "missing_required_parameter")
+    assert (await office.show("a"))["revision"] == 0
+
+
+@pytest.mark.parametrize("verb", ["suspend", "resume"])
+async def test_a_dry_run_that_is_asked_for_in_the_body_does_not_act(office: Office, verb: str) -> None:
+    for method, path in (("POST", f"{TENANTS}/a/{verb}"), ("DELETE", f"{TENANTS}/a")):
+        assert code_of(await office.ask(method, path, {"dry_run": True})) == (400, "unknown_parameter")
+    assert (await office.show("a"))["revision"] == 0
+
+
 async def test_of_two_operators_at_once_the_second_is_told(office: Office) -> None:
     seen = (await office.show("a"))["revision"]
     first, second = await asyncio.gather(
